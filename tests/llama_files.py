@@ -6,7 +6,6 @@ from lora_np.compress import FORMATS
 from lora_np.formats import write_json, write_tensors
 from lora_np.formats.hugging_face import layout
 from lora_np.formats.names import layer_names
-from lora_np.model import parameter_shapes
 
 from .chat_templates import metadata, write_tokenizer
 from .test_gguf import BLOCK_TYPES, F16, F32, container, field
@@ -50,7 +49,7 @@ def names(config, which):
     """(our name, the file's) of every parameter, all of them weights."""
     if which == "hf":
         return [(ours, theirs) for theirs, (ours,), *_ in layout(config)]
-    layers = layer_names(parameter_shapes(config), which).items()
+    layers = layer_names(config, which).items()
     return [(f"{ours}.weight", f"{theirs}.weight") for theirs, (ours,) in layers]
 
 

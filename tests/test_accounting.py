@@ -11,11 +11,11 @@ import pytest
 
 from lora_np.adapters import KINDS, AdapterConfig, adapter_shapes, init_adapter, trained_weights, variant_config
 from lora_np.analysis import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
-from lora_np.analysis.costs import hollow_arrays
-from lora_np.analysis.hollow import Hollow, hollow
+from lora_np.analysis.costs import shape_only_arrays
+from lora_np.analysis.shape_only import ShapeOnly, shape_only
 from lora_np.model import LlamaConfig, ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
-from lora_np.tasks.start import bytes_of_full
+from lora_np.tasks.cost import bytes_of_full
 from lora_np.training import AdamW, adamw_update, fine_tuning, train
 
 from .tiny import CONFIGS, tiny_llama
@@ -206,7 +206,7 @@ def test_every_parameter_alone_and_many_at_random(kind, classifier, real_step):
     rng, adapter_config = np.random.default_rng(0), replace(ALL_LINEAR, kind=kind)
     for config in CONFIGS.values() if kind == "lora" else (classifier,):
         shapes = parameter_shapes(config)
-        own = [name for name in adapter_shapes(hollow_arrays(shapes), adapter_config) if name not in shapes]
+        own = [name for name in adapter_shapes(shape_only_arrays(shapes), adapter_config) if name not in shapes]
         names = [*shapes, *own]
         subsets = [(name,) for name in (names if kind == "lora" else own)]
         subsets += [tuple(rng.permutation(names)[: rng.integers(2, 12)]) for _ in range(30)]
@@ -227,18 +227,18 @@ def test_every_parameter_alone_and_many_at_random(kind, classifier, real_step):
         lambda x, W: np.add.reduceat(x.reshape(15, 6), [0, 3]) @ W.T,
     ],
 )
-def test_a_hollow_array_is_like_a_real_one(product):
+def test_a_shape_only_array_is_like_a_real_one(product):
     """The same shape, dtype and products."""
     real = [counted(np.ones(shape, np.float32)) for shape in ((3, 5, 6), (7, 6))]
     expected, flops = flops_of(product, *real)
-    Hollow.products.clear()
-    got = product(*(hollow(x.shape, x.dtype) for x in real))
-    assert isinstance(got, Hollow) and (got.shape, got.dtype) == (expected.shape, expected.dtype)
-    assert sum(product.flops for product in Hollow.products) == flops
+    ShapeOnly.products.clear()
+    got = product(*(shape_only(x.shape, x.dtype) for x in real))
+    assert isinstance(got, ShapeOnly) and (got.shape, got.dtype) == (expected.shape, expected.dtype)
+    assert sum(product.flops for product in ShapeOnly.products) == flops
 
 
-def test_hollow_arrays_share_memory_as_views_do():
-    x = hollow((4, 6))
+def test_shape_only_arrays_share_memory_as_views_do():
+    x = shape_only((4, 6))
     views = (x.T, x[1:], x.reshape(2, 12), x.reshape(3, 8)[0])
     assert all(view.base is x for view in views) and x.base is None
     assert all(copy.base is None for copy in (x[[0, 1]], x + 1, x.copy(), x.astype(np.float64)))
@@ -378,7 +378,7 @@ def test_ratio_of_a_step():
 def test_shapes_are_those_of_a_fresh_adapter(name, classifier, random_params):
     adapter_config, _ = training(name, classifier)
     fresh = init_adapter(random_params(classifier), adapter_config, np.random.default_rng(0)).weights
-    shapes = adapter_shapes(hollow_arrays(parameter_shapes(classifier)), adapter_config)
+    shapes = adapter_shapes(shape_only_arrays(parameter_shapes(classifier)), adapter_config)
     assert list(shapes.items()) == [(n, array.shape) for n, array in fresh.items()]
 
 
@@ -390,7 +390,7 @@ def test_memory_that_full_fine_tuning_is_said_to_need(shards, random_params, ran
     try:
         params, batch = random_params(config, np.float32), random_batch(config, B=4, T=32, padded=False)
         settings = {"learning_rate": 1e-3, "epochs": 3, "shards": shards}
-        train(**fine_tuning(params, config, None, lambda rng: [batch], lambda *model: {"loss": 1.0}, **settings))
+        train(**fine_tuning(params, config, None, lambda rng: [batch], [batch], **settings))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -193,11 +193,8 @@ def test_the_report_counts_by_hand(classifier, random_params):
     assert report.trainable == 2 * 2 * 48 + 48 == 240
     assert report.total == base + 192, "the head counts once"
     assert report.percent == pytest.approx(100 * 240 / 2872, rel=1e-15)
-    assert report.by_name["blocks.1.attn.v_proj.lora_B"] == 24 and report.by_name["head.weight"] == 48
-    assert sum(report.by_name.values()) == 240
-    assert str(report) == "trainable 240 of 2,872 parameters (8.357 %)"
-    assert trainable_report(params, params)[:3] == (2680, 2680, 100.0)
-    assert trainable_report(params, {})[:3] == (0, 2680, 0.0)
+    assert trainable_report(params, params) == (2680, 2680, 100.0)
+    assert trainable_report(params, {}) == (0, 2680, 0.0)
 
 
 # ------------------------------------------------------------------ dtypes

@@ -1,4 +1,4 @@
-"""The yardstick: what it measures, how it judges, and that nothing a worker does can bring it down.
+"""The benchmark: what it measures, how it judges, and that nothing a worker does can bring it down.
 
 No time is asserted. tests/oracles/test_bench_peers.py compares lora_np with PyTorch and JAX.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lora_np.analysis import step_flops
-from lora_np.bench import bench, format_tables, parse_peers, parse_rung, sides, to_dicts, turns
+from lora_np.bench import backends, bench, format_tables, parse_peers, parse_rung, rounds, to_dicts
 from lora_np.bench.agreement import Agreement, Outcome, compare
 from lora_np.bench.case import (
     ADAPTERS,
@@ -34,11 +34,11 @@ from lora_np.bench.case import (
 )
 from lora_np.bench.llama_cpp import answer
 from lora_np.bench.report import format_row, lora_shares, make_row, summary
-from lora_np.bench.turns import Process, WorkerError, side_environment
+from lora_np.bench.rounds import Process, WorkerError, backend_environment
 from lora_np.bench.worker import forget_peak, peak_bytes
 from lora_np.cli import main
 from lora_np.compress import BlockWeight, held_bytes
-from lora_np.model import cache_bytes, empty_past, forward, make_decoder, next_logits
+from lora_np.model import cache_bytes, empty_cache, forward, make_decoder, next_logits
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Rung(16, 2, 2, 8, 4, 32)
@@ -48,9 +48,9 @@ WORK = pytest.mark.parametrize("work", WORKS)
 
 
 @pytest.fixture(autouse=True)
-def short_turns(monkeypatch):
-    monkeypatch.setattr(turns, "TURN", 0.0)
-    monkeypatch.setattr(turns, "PAUSE", 0.0)
+def short_rounds(monkeypatch):
+    monkeypatch.setattr(rounds, "TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(rounds, "PAUSE", 0.0)
 
 
 # ------------------------------------------------------------------ rungs and their operations
@@ -89,7 +89,7 @@ def test_bytes_are_those_of_the_case_that_is_timed(rung, work):
     if case.n_new:
         text = np.tile(case.batch.ids, 4)
         decoder = make_decoder(case.params, case.config)
-        past = next_logits(decoder, text, empty_past(decoder, len(text)))[1]
+        past = next_logits(decoder, text, empty_cache(decoder, len(text)))[1]
         held = past.keys.nbytes + past.values.nbytes
     else:
         held = cache_bytes(
@@ -164,7 +164,7 @@ def outcome(loss=2.0, losses=(2.0, 1.9), **changes):
         (outcome(**{"b.weight": np.full((3, 4), np.nan, np.float32)}), "b.weight is off"),
         (outcome(**{"b.weight": np.zeros((4, 3), np.float32)}), "b.weight is off"),
         (outcome(**{"k_proj.bias": np.ones(4, np.float32)}), "k_proj.bias is off"),
-        (outcome(**{"c.weight": np.ones(3)}), "only one side has c.weight"),
+        (outcome(**{"c.weight": np.ones(3)}), "only one backend has c.weight"),
     ],
 )
 def test_a_planted_disagreement_is_found(wrong, message):
@@ -233,8 +233,8 @@ def test_the_tables_have_what_is_counted_beside_what_is_measured():
         ("full:", "µs/token", "50"),  # of 2048 tokens
         ("full:", "GFLOP", f"{flops(rung, 'full') / 1e9:.4g}"),
         ("full:", "GFLOP/s", f"{flops(rung, 'full') / 0.1024e9:.0f}"),
-        ("largest memory", "lora_np", "3"),
-        ("largest memory", "lora_np's arrays", f"{sum(counted_bytes(rung, 'full').values()) / 1e6:.0f}"),
+        ("peak memory", "lora_np", "3"),
+        ("peak memory", "lora_np's arrays", f"{sum(counted_bytes(rung, 'full').values()) / 1e6:.0f}"),
     ):
         [lines] = [block.splitlines() for block in text.split("\n\n") if block.startswith(table)]
         cells = dict(zip(re.split(" {2,}", lines[1].strip()), re.split(" {2,}", lines[3].strip())))
@@ -245,7 +245,7 @@ def test_a_busy_machine_is_told():
     for slowest, busy in ((0.1, False), (0.13, True)):
         one = row(TINY, "full", [0.1, 0.1], [0.2, 0.2], peak=(0.1, slowest))
         for text in (format_row(one), format_tables([one], SETTING, ["torch"])):
-            assert ("peak itself varied by a factor of 1.30" in text) == ("busy" in text) == busy
+            assert ("own speed varied by a factor of 1.30" in text) == ("busy" in text) == busy
 
 
 # ------------------------------------------------------------------ the command
@@ -299,13 +299,13 @@ def test_the_command_without_peers(tmp_path, capsys):
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_runs(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr(turns, "measure", None)
+    monkeypatch.setattr(rounds, "measure", None)
     assert main(["bench", *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
 def test_peers_that_are_not_installed(monkeypatch):
-    monkeypatch.setattr(sides, "missing_packages", lambda peer: [p for p in peer.packages if p == "jax"])
+    monkeypatch.setattr(backends, "missing_packages", lambda peer: [p for p in peer.packages if p == "jax"])
     peers, absent = parse_peers(None)
     assert peers == ["torch", "compile"] and absent == ["jax (not installed: jax)"]
     assert parse_peers(["torch,compile", "torch"]) == (["torch", "compile"], [])
@@ -318,24 +318,24 @@ def test_lora_np_in_other_ways_is_a_peer():
     peers = ["blocks", "recompute", "blocks-recompute"]
     (llama,), setting = bench([LLAMA], ["lora_qv"], peers, threads=1, rounds=1)
     assert set(llama.seconds) == {"lora_np", "peak", *peers} and not llama.remarks
-    assert all(llama.peak_bytes[side] > 1e6 for side in ("lora_np", *peers))
+    assert all(llama.peak_bytes[name] > 1e6 for name in ("lora_np", *peers))
     tables = format_tables([llama], setting, peers)
-    assert re.search(r"largest memory.*\n.*lora_np +blocks +recompute +blocks-recompute +lora_np's arrays\n", tables)
+    assert re.search(r"peak memory.*\n.*lora_np +blocks +recompute +blocks-recompute +lora_np's arrays\n", tables)
 
 
 @pytest.mark.parametrize(
     "peer, rung, message",
-    [("jax", LLAMA, "GPT-2's decoder alone"), ("llama.cpp", TINY, "a Llama alone"), ("blocks", TINY, "blocks")],
+    [("jax", LLAMA, "only has GPT-2's decoder"), ("llama.cpp", TINY, "only has a Llama"), ("blocks", TINY, "blocks")],
 )
 def test_a_rung_that_a_peer_does_not_have(peer, rung, message):
     with pytest.raises(ValueError, match=message):
-        sides.SIDES[peer](make_case(rung, "forward"), 1)
+        backends.BACKENDS[peer](make_case(rung, "forward"), 1)
 
 
 @pytest.mark.slow
 def test_a_peer_that_disagrees_is_told_and_not_timed(monkeypatch):
     other = f"other={ROOT}"
-    monkeypatch.setattr(turns, "compare", lambda got, expected: Agreement("its loss is 7", 1.0, 0.0, "", 0.0))
+    monkeypatch.setattr(rounds, "compare", lambda got, expected: Agreement("its loss is 7", 1.0, 0.0, "", 0.0))
     rows, setting = bench([TINY], ["full"], [other], threads=1, rounds=1)
     assert set(rows[0].seconds) == {"lora_np", "peak"} and rows[0].failed
     assert rows[0].notes == {other: "disagrees: its loss is 7"}
@@ -369,7 +369,7 @@ def test_rows_survive_a_worker_that_does_not(dies_at, note, monkeypatch):
     real = Process.ask
 
     def ask(process, do, **arguments):
-        if do == dies_at and process.side == "peak":
+        if do == dies_at and process.backend == "peak":
             process.kill()
         return real(process, do, **arguments)
 
@@ -394,9 +394,9 @@ def process():
 
 def test_kernels_are_not_pinned_unless_asked_for(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
-    for side in ("lora_np", "torch"):
-        assert "OPENBLAS_CORETYPE" not in side_environment(side, 2, False)
-        assert side_environment(side, 2, True)["OPENBLAS_CORETYPE"] == "Prescott"
+    for name in ("lora_np", "torch"):
+        assert "OPENBLAS_CORETYPE" not in backend_environment(name, 2, False)
+        assert backend_environment(name, 2, True)["OPENBLAS_CORETYPE"] == "Prescott"
 
 
 def test_an_error_is_an_answer(process):

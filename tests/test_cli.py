@@ -23,7 +23,7 @@ from lora_np.experiments.recipes import RECIPES
 from lora_np.formats import (
     PRETRAINED,
     load_adapter,
-    load_gpt2,
+    load_hf,
     load_model,
     load_task,
     read_json,
@@ -40,6 +40,7 @@ from lora_np.tasks import classifier as user_task
 from lora_np.tasks.adapter_set import load_adapter_set, mixed
 from lora_np.tasks.labelling import label_records, text_records
 from lora_np.tasks.report import class_report, format_report, wilson_interval
+from lora_np.tasks.table import balanced_weights
 from lora_np.tasks.writing import pieces, write_text_from
 
 from .tiny import edit_fields, edit_tensors
@@ -124,6 +125,36 @@ def test_finetune_and_predict(method, words, world, tmp_path, run):
     assert again["accuracy"] == np.mean(right) and again["texts"] == 48 and {*again["others"]} == {'always "a"'}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (out / "confusion.png", tmp_path / "a.png"))
     assert np.mean(right) > (0.3 if method == "head" else 0.8)  # a random base's features tell a linear head little
+
+
+@pytest.mark.parametrize("more", [["--rank", "3", "--targets", "q_proj", "--seed", "2"], ["--method", "head"]])
+def test_a_run_is_repeated_from_its_settings(more, words, run, tmp_path):
+    """Bit for bit, and options change single settings."""
+    out, again, other = (tmp_path / name for name in ("out", "again", "other"))
+    run(*words("--epochs", 1, *more))
+    run("finetune", "--settings", out / "task.json", "--out", again)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in again.iterdir()}
+    run("finetune", "--settings", out / "task.json", "--out", other, "--lr", 0.02, "--class-weights", "balanced")
+    changes = {"learning_rate": 0.02, "class_weights": "balanced"}
+    assert about(other)["settings"] == about(out)["settings"] | changes
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rank": 3}, "rank: no setting of the task 'classifier', expected one of adapter, base"),
+        ({"epochs": "3"}, "epochs: got '3', expected a whole number"),
+        ({"adapter": {"rank": 3}}, "adapter: got 'rank', expected one of variant, r, alpha"),
+        ({"adapter": {"r": 0}}, "r: got 0, expected a whole number of at least 1"),
+        ({"quoting": "no"}, "quoting: got 'no', expected True or False"),
+        ({"text_column": 5}, "text_column: got 5, expected a text"),
+        ({"task": "poem"}, "task: got 'poem', expected one of classifier, question, text, chat"),
+    ],
+)
+def test_a_wrong_field_of_a_settings_file_is_named(change, message, tmp_path, fails):
+    path, values = tmp_path / "settings.json", {"data": "x.csv", "text_column": "t", "label_column": "l", **change}
+    write_json(path, values)
+    fails("finetune", "--settings", path, "--out", tmp_path / "out", says=[f"{path}: {message}"])
 
 
 def test_an_adapter_is_small_and_has_its_head(world):
@@ -249,7 +280,7 @@ def test_balanced_weights_are_scikit_learns():
     compute = pytest.importorskip("sklearn.utils.class_weight").compute_class_weight
     classes = np.array([0] * 7 + [1] * 2 + [2] * 40)
     expected = compute("balanced", classes=np.arange(3), y=classes)
-    np.testing.assert_allclose(user_task.balanced_weights(classes), expected, rtol=1e-12)
+    np.testing.assert_allclose(balanced_weights(classes), expected, rtol=1e-12)
 
 
 def test_without_scikit_learn_and_matplotlib(words, run, tmp_path, monkeypatch):
@@ -333,10 +364,10 @@ REFUSALS = [
     ("classroom", "required: ACTION"),
     ("predict", "required: --model"),
     ("--seeds 0", "seeds: got 0"),  # of run, the command without a name
-    (f"{TEXT} --text t", "text: needs --data"),
-    (f"{TEXT} --test x.csv", "test: needs --data"),
+    (f"{TEXT} --text t", "text_column: no setting of the task 'text'"),
+    (f"{TEXT} --test x.csv", "test_data: no setting of the task 'text'"),
     (f"{TEXT} --method head", "method: got 'head', expected one of lora, full"),
-    (f"{TEXT} --class-weights balanced", "class-weights: needs --data"),
+    (f"{TEXT} --class-weights balanced", "class_weights: no setting of the task 'text'"),
     (f"{TABLE} --rank 17", "blocks.0.attn.q_proj: r: got 17, expected at most min(out, in) = 16"),
     (TABLE.replace("rows.jsonl", "same.jsonl"), "labels: got 1 class(es), 'a', expected at least two"),
     (f"{TABLE} --test {{w}}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),
@@ -720,7 +751,7 @@ def test_there_and_back(name, peft, world, tmp_path, run):
 
 def test_a_classifier_through_hugging_face(world, own, tmp_path, run):
     """An imported merged model needs nothing else; without a tokenizer, its labels wait for one."""
-    assert load_gpt2(world / "classes_hf").labels == ["a", "b", "c"]
+    assert load_hf(world / "classes_hf").labels == ["a", "b", "c"]
     bare = own("classes_hf")
     (bare / "tokenizer.json").unlink()
     for source, out in ((world / "classes_hf", tmp_path / "ours"), (bare, tmp_path / "bare")):

@@ -12,7 +12,6 @@ import pytest
 from lora_np.compress import (
     CODE_POINTS,
     double_quantise,
-    expected_error,
     held_bytes,
     magnitude_mask,
     n_of_m_mask,
@@ -204,30 +203,22 @@ def test_blocks_follow_the_rows_whatever_the_memory_order():
 # ------------------------------------------------------------------ errors against theory
 
 
+# Expected errors for normal weights, by numerical integration over the largest weight and the others.
+NF4_ERRORS = {16: 0.08083478324, 64: 0.09197854597, 256: 0.09863483029}
+INT8_ERROR = 0.006956762019  # for rows of 256 weights
+
+
 @pytest.mark.parametrize("block_size, double", [(16, False), (64, False), (64, True), (256, False)])
 def test_nf4_has_the_error_that_theory_expects(block_size, double):
     """To within 0.5 %, also with double quantisation, which adds 0.01 %."""
     W = normal((1024, 1024), seed=3)
     measured = quantisation_error(W, quantise_nf4(W, block_size, double))
-    assert measured == pytest.approx(expected_error(CODE_POINTS, block_size), rel=5e-3)
+    assert measured == pytest.approx(NF4_ERRORS[block_size], rel=5e-3)
 
 
 def test_int8_has_the_error_that_theory_expects():
     W = normal((4096, 256), seed=4)
-    weight = quantise_int8(W)
-    measured = quantisation_error(W, weight)
-    assert measured == pytest.approx(expected_error(np.arange(-127, 128) / 127, 256), rel=1e-2)
-
-
-def test_the_theory_in_closed_form_and_to_six_digits():
-    """With the points −1, 1 and blocks of two, the smaller becomes the larger: E (|a| − |b|)² / 2 = 1 − 2/π.
-
-    The other values are by the midpoint rule on 1,000 × 200,000 places.
-    """
-    assert expected_error(np.array([-1.0, 1.0]), 2) == pytest.approx(math.sqrt(1 - 2 / math.pi), rel=1e-8)
-    assert expected_error(CODE_POINTS, 64) == pytest.approx(0.09197854597, rel=1e-8)
-    assert expected_error(CODE_POINTS, 16) == pytest.approx(0.08083478324, rel=1e-8)
-    assert expected_error(np.arange(-127, 128) / 127, 256) == pytest.approx(0.006956762019, rel=1e-7)
+    assert quantisation_error(W, quantise_int8(W)) == pytest.approx(INT8_ERROR, rel=1e-2)
 
 
 def test_relative_error_of_nothing():

@@ -18,13 +18,13 @@ import pytest
 from lora_np.adapters.starts import STARTS
 from lora_np.formats import (
     load_adapter,
-    load_gpt2,
+    load_hf,
     load_model,
     load_peft,
     read_json,
     read_tensors,
     save_adapter,
-    save_gpt2,
+    save_hf,
     save_model,
     save_peft,
     write_json,
@@ -57,9 +57,9 @@ def saved(request, classifier, random_params, random_adapter, tmp_path):
         save_adapter(folder, random_adapter(params, dropout=0.1, **patterns))
         files, read, save = ("adapter.json", "adapter.safetensors"), lambda: load_adapter(folder, params), save_adapter
     elif request.param == "gpt2":
-        save_gpt2(folder, params, classifier, labels=list("wxyz"))
-        files, read = ("config.json", "model.safetensors"), lambda: load_gpt2(folder)
-        save = lambda out, loaded: save_gpt2(out, *loaded[:2], labels=loaded.labels)  # noqa: E731
+        save_hf(folder, params, classifier, labels=list("wxyz"))
+        files, read = ("config.json", "model.safetensors"), lambda: load_hf(folder)
+        save = lambda out, loaded: save_hf(out, *loaded[:2], labels=loaded.labels)  # noqa: E731
     else:
         settings = {} if request.param == "peft" else {"kind": "dora", "targets": ("q_proj", "v_proj", "up_proj")}
         save_peft(folder, random_adapter(params, **settings), params, classifier, "somewhere/base")
@@ -398,11 +398,11 @@ def test_pickle_is_never_read(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"no model.safetensors .* \(pytorch_model.bin found\); pickle is never"
     ):
-        load_gpt2(tmp_path)
+        load_hf(tmp_path)
     with pytest.raises(ValueError, match="expected a file ending in .safetensors"):
-        load_gpt2(tmp_path / "pytorch_model.bin")
+        load_hf(tmp_path / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match="no such file or directory"):
-        load_gpt2(tmp_path / "nowhere")
+        load_hf(tmp_path / "nowhere")
 
 
 # ------------------------------------------------------------------ an index of several files
@@ -426,7 +426,7 @@ def test_an_index_that_does_not_hold(saved):
     expected = saved.read().params
     index = shard(saved.fields.parent)
     for path in (index.parent, index):
-        params = load_gpt2(path).params
+        params = load_hf(path).params
         assert all(np.array_equal(params[name], expected[name]) for name in expected)
     places = read_json(index)["weight_map"]
     first = next(iter(places))

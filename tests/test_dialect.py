@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig, init_adapter
-from lora_np.data import corpus_digest, load_licences, read_texts, text_digest
+from lora_np.data import corpus_digest, language_batches, load_licences, read_texts, text_digest
 from lora_np.data.licences import distinct_paragraphs, licence_files, paragraphs
 from lora_np.experiments import pretrain, store
 from lora_np.experiments.methods import SETTINGS
@@ -18,7 +18,7 @@ from lora_np.experiments.runs import dialect as dialect_run
 from lora_np.experiments.runs.dialect import DialectRun, adapter_of
 from lora_np.formats import PRETRAINED, read_json, shipped_adapters
 from lora_np.model import ModelConfig, initial_params
-from lora_np.training import language_loss, language_training, train
+from lora_np.training import fine_tuning, language_loss, train
 
 SENTENCE = "the copyright holder grants to any person a free and perpetual licence to use this software for any purpose"
 
@@ -95,12 +95,19 @@ def test_a_token_stream_is_learnt(tiny):
     tokens = np.tile(np.arange(10, 20), 40)
     adapter_config = AdapterConfig(r=2, targets=("all-linear",), train_head=False)
     for start in (None, init_adapter(params, adapter_config, np.random.default_rng(0))):
-        given = params, config, start, tokens, tokens[:50]
-        settings = {"learning_rate": 2e-2, "epochs": 4, "batch_size": 8}
-        state = train(**language_training(*given, also=lambda model, adapter: {"more": 1.5}, **settings))
+        validation = list(language_batches(tokens[:50], 16, config.n_positions))
+        given = (
+            params,
+            config,
+            start,
+            lambda rng: list(language_batches(tokens, 8, config.n_positions, rng)),
+            validation,
+        )
+        settings = {"learning_rate": 2e-2, "epochs": 4}
+        state = train(**fine_tuning(*given, also=lambda model, adapter: {"more": 1.5}, **settings))
         assert state.history["eval_loss"].min() < language_loss(params, config, tokens[:50]) - 0.05
         assert set(state.history["eval_more"]) == {1.5} and len(state.history["eval_loss"]) >= 8
-        again = train(**language_training(*given, **settings))
+        again = train(**fine_tuning(*given, **settings))
         assert all(np.array_equal(again.best[name], state.best[name]) for name in state.best)
 
 

@@ -9,7 +9,7 @@ from lora_np.adapters import HEAD, Adapter, AdapterConfig
 from lora_np.adapters.dora import MAGNITUDE, row_norms
 from lora_np.cli import main
 from lora_np.data import new_files
-from lora_np.formats import load_adapter, read_tensors, save_adapter, save_gpt2, save_model, save_peft, save_task
+from lora_np.formats import load_adapter, read_tensors, save_adapter, save_hf, save_model, save_peft, save_task
 from lora_np.formats.model import Task, fingerprint, read_model
 from lora_np.model import forward
 from lora_np.tasks.doctor import diagnose, read_base
@@ -276,7 +276,7 @@ def test_blocks_share_a_line_unless_one_has_a_fault(tmp_path):
 
 def test_the_fingerprint_does_not_depend_on_the_file(tmp_path):
     params, config = PARAMS["gpt2"], CONFIGS["gpt2"]
-    save_gpt2(tmp_path / "hf", params, config)
+    save_hf(tmp_path / "hf", params, config)
     save_model(tmp_path / "ours", params, config)
     assert fingerprint(read_base(tmp_path / "hf").params) == fingerprint(params)
     assert fingerprint(read_base(tmp_path / "ours").params) == fingerprint(params)

@@ -27,7 +27,7 @@ def small_job():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(main_job.QUICK, "pretrained", SMALL)
         patch.setattr(main_job, "QUICK_KEYS", KEYS)
-        patch.setattr(main_job, "tfidf_on_test", lambda limit: ({"test_accuracy": 0.7}, np.arange(limit) % 10 < 7))
+        patch.setattr(main_job, "tfidf_baseline", lambda limit: ({"test_accuracy": 0.7}, np.arange(limit) % 10 < 7))
         times = lambda repeats, keys, base: {key: {"seconds": 0.1} for key in keys}  # noqa: E731
         patch.setattr(main_job, "compare_step_times", times)
         yield

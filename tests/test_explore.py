@@ -296,13 +296,13 @@ def test_refusals(bases, tmp_path, fails):
     text, page = text_of(tmp_path / "text"), tmp_path / "page.html"
     page.write_text("old")
     refused = [
-        ([language, "--data", data], ["data: ", "of a language model", "--text-file"]),
-        ([language, "--label", "l"], ["label: ", "of a language model"]),
-        ([classes, "--text-file", text], ["text-file: ", "of a classifier", "--data"]),
+        ([language, "--data", data], ["data: ", "belongs to a language model", "--text-file"]),
+        ([language, "--label", "l"], ["label: ", "belongs to a language model"]),
+        ([classes, "--text-file", text], ["text-file: ", "belongs to a classifier", "--data"]),
         ([classes, "--text", "t"], ["text: needs --data"]),
         ([classes, "--quoting"], ["quoting: needs --data"]),
-        ([classes, "--chat"], ["chat: ", "of a classifier"]),
-        ([classes, "--texts", "9"], ["texts: needs texts"]),
+        ([classes, "--chat"], ["chat: ", "belongs to a classifier"]),
+        ([classes, "--texts", "9"], ["texts: needs --data or --text-file"]),
         ([language, "--text-file", text_of(tmp_path / "short", ["a fox"])], ["text_file: ", "at least 20"]),
         ([language, "--chat"], ["model: has no chat template"]),
         ([classes, "--data", data], ["other"]),

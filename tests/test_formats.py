@@ -18,7 +18,7 @@ from lora_np.compress import quantise
 from lora_np.formats import (
     atomic,
     load_adapter,
-    load_gpt2,
+    load_hf,
     load_model,
     load_peft,
     load_pretrained,
@@ -27,7 +27,7 @@ from lora_np.formats import (
     read_json,
     read_tensors,
     save_adapter,
-    save_gpt2,
+    save_hf,
     save_model,
     save_peft,
     shipped_adapters,
@@ -78,7 +78,7 @@ def rounded(arrays):
 MODELS = {  # save, load
     "ours": (save_model, load_model),
     "ours in float16": (partial(save_model, dtype="float16"), load_model),
-    "GPT-2": (save_gpt2, load_gpt2),
+    "GPT-2": (save_hf, load_hf),
 }
 
 
@@ -385,34 +385,34 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
 def test_a_file_or_its_folder(config, random_params, tmp_path):
     """And the labels of a classifier, which have names if they are not given."""
     params, labels = random_params(config, np.float32), list("wxyz")[: config.n_classes] or None
-    save_gpt2(tmp_path, params, config)
-    assert load_gpt2(tmp_path).labels == (labels and [f"LABEL_{k}" for k in range(4)])
-    save_gpt2(tmp_path, params, config, labels=labels)
+    save_hf(tmp_path, params, config)
+    assert load_hf(tmp_path).labels == (labels and [f"LABEL_{k}" for k in range(4)])
+    save_hf(tmp_path, params, config, labels=labels)
     for path in (tmp_path, tmp_path / "model.safetensors"):
-        back = load_gpt2(path)
+        back = load_hf(path)
         assert back.labels == labels
         assert_same_arrays(back.params, params)
 
 
 def test_a_head_that_is_not_tied(language, random_params, tmp_path):
     params, path = random_params(language, np.float32), tmp_path / "model.safetensors"
-    save_gpt2(tmp_path, params, language)
+    save_hf(tmp_path, params, language)
     edit_tensors(path, lambda t: t | {"lm_head.weight": params["tok_emb.weight"]})
-    assert_same_arrays(load_gpt2(tmp_path).params, params)
+    assert_same_arrays(load_hf(tmp_path).params, params)
     edit_tensors(path, lambda t: t | {"lm_head.weight": 2 * params["tok_emb.weight"]})
     with pytest.raises(ValueError, match="lm_head.weight is not wte.weight; expected a head tied to the embedding"):
-        load_gpt2(tmp_path)
+        load_hf(tmp_path)
     edit_tensors(path, lambda t: {name: array for name, array in t.items() if name != "lm_head.weight"})
     edit_fields(tmp_path / "config.json", tie_word_embeddings=False)
     with pytest.raises(ValueError, match="lm_head.weight is missing, but config.json does not tie it"):
-        load_gpt2(tmp_path)
+        load_hf(tmp_path)
 
 
 def test_sizes_under_their_other_names(language, random_params, tmp_path):
     params = random_params(language, np.float32)
-    save_gpt2(tmp_path, params, language)
+    save_hf(tmp_path, params, language)
     edit_fields(tmp_path / "config.json", n_head="absent", num_attention_heads=3, hidden_size=12)
-    back = load_gpt2(tmp_path)
+    back = load_hf(tmp_path)
     assert back.config == language and not back.config.extra.keys() & {"num_attention_heads", "hidden_size"}
 
 

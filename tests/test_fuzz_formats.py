@@ -35,8 +35,7 @@ from lora_np.data.tokenizer import normalizer
 from lora_np.formats import (
     Task,
     load_adapter,
-    load_gpt2,
-    load_llama,
+    load_hf,
     load_model,
     load_peft,
     load_task,
@@ -45,8 +44,7 @@ from lora_np.formats import (
     save_adapter,
     save_gguf,
     save_gguf_adapter,
-    save_gpt2,
-    save_llama,
+    save_hf,
     save_model,
     save_peft,
     save_task,
@@ -179,7 +177,7 @@ def make_gpt2(folder, n_classes=0, **changes):
     """A GPT-2 in float32; a classifier has labels."""
     config = tiny_config(n_classes=n_classes, **changes)
     labels = [f"class {k}" for k in range(n_classes)] or None
-    save_gpt2(folder, random_params(config, np.float32), config, None, labels)
+    save_hf(folder, random_params(config, np.float32), config, None, labels)
 
 
 def make_bare_gpt2(folder):
@@ -221,7 +219,7 @@ def make_llama(folder, n_classes=0):
     """A Llama in float32; a classifier has labels."""
     config = tiny_llama(n_classes=n_classes, n_heads=4, n_kv_heads=2)
     labels = [f"class {k}" for k in range(n_classes)] or None
-    save_llama(folder, random_params(config, np.float32), config, None, labels)
+    save_hf(folder, random_params(config, np.float32), config, None, labels)
 
 
 def make_gguf(folder):
@@ -269,9 +267,13 @@ def arrays_of(loaded):
     return {**{f"base {name}": array for name, array in loaded[0].items()}, **adapter}
 
 
-def onto(load, base=0):
-    """A reader of adapters onto a base."""
-    return lambda folder: load(folder, BASES[base])
+def ours(folder):
+    return load_adapter(folder, BASES[4])
+
+
+def peft_onto(base=0):
+    """A reader of PEFT's adapters onto a base."""
+    return lambda folder: load_peft(folder, BASES[base], CONFIGS[base])
 
 
 def of(name, read):
@@ -303,7 +305,7 @@ def reexport(folder):
     read_gguf(out)
 
 
-OURS, PEFT, TASK = onto(load_adapter, 4), onto(load_peft), of("task", load_task)
+PEFT, TASK = peft_onto(), of("task", load_task)
 LAYERS = {"target_modules": ["c_attn"], "layers_to_transform": [0, 1], "layers_pattern": "h"}
 LLAMA_LAYERS = {"targets": ("q_proj", "v_proj"), "fields": {"layers_to_transform": [0, 1], "layers_pattern": "layers"}}
 READERS = {  # name: (reader, maker of its folder, the maker's settings)
@@ -311,17 +313,17 @@ READERS = {  # name: (reader, maker of its folder, the maker's settings)
     "read_json": (of("v.json", read_json), make_json, {}),
     "load_model": (load_model, make_model, {}),
     "load_model, a classifier of float16": (load_model, make_model, {"dtype": "float16", "n_classes": 4}),
-    "load_adapter": (OURS, make_adapter, {"targets": ("q_proj", "blocks.1.*")}),
-    "load_adapter, patterns": (OURS, make_adapter, {"dtype": "float16", "rslora": True, **PATTERNS}),
-    "load_adapter, DoRA": (OURS, make_adapter, {"kind": "dora", "norm_gradient": True}),
-    "load_adapter, VeRA": (OURS, make_adapter, {"kind": "vera", "projection_seed": 3}),
-    "load_adapter, AdaLoRA": (OURS, make_adapter, {"kind": "adalora", **PATTERNS}),
-    "load_gpt2": (load_gpt2, make_gpt2, {"n_classes": 4}),
-    "load_gpt2, bfloat16": (load_gpt2, make_bare_gpt2, {}),
-    "load_gpt2, shards": (load_gpt2, make_gpt2_shards, {}),
+    "load_adapter": (ours, make_adapter, {"targets": ("q_proj", "blocks.1.*")}),
+    "load_adapter, patterns": (ours, make_adapter, {"dtype": "float16", "rslora": True, **PATTERNS}),
+    "load_adapter, DoRA": (ours, make_adapter, {"kind": "dora", "norm_gradient": True}),
+    "load_adapter, VeRA": (ours, make_adapter, {"kind": "vera", "projection_seed": 3}),
+    "load_adapter, AdaLoRA": (ours, make_adapter, {"kind": "adalora", **PATTERNS}),
+    "load_hf": (load_hf, make_gpt2, {"n_classes": 4}),
+    "load_hf, bfloat16": (load_hf, make_bare_gpt2, {}),
+    "load_hf, shards": (load_hf, make_gpt2_shards, {}),
     "load_peft": (PEFT, make_peft, {"targets": ("q_proj", "k_proj", "v_proj"), "fields": LAYERS}),
     "load_peft, patterns": (PEFT, make_peft, {"rslora": True, **PATTERNS}),
-    "load_peft, head": (onto(load_peft, 4), make_peft, {"base": 4, "targets": ("o_proj",)}),
+    "load_peft, head": (peft_onto(4), make_peft, {"base": 4, "targets": ("o_proj",)}),
     "load_peft, DoRA": (PEFT, make_peft, {"kind": "dora", "targets": ("q_proj", "v_proj")}),
     "load_task, adapter": (TASK, make_task, {}),
     "load_task, whole": (TASK, make_whole_task, {}),
@@ -338,9 +340,9 @@ READERS = {  # name: (reader, maker of its folder, the maker's settings)
     "inspect_file, PEFT's": (inspect, make_peft, PATTERNS),
     "inspect_file, shards": (inspect, make_gpt2_shards, {}),
     "inspect_file, any": (inspect, make_arrays, {}),
-    "load_llama": (load_llama, make_llama, {"n_classes": 4}),
-    "load_peft, Llama": (onto(load_peft, "llama"), make_peft, {"base": "llama", **LLAMA_LAYERS}),
-    "load_peft, Llama with DoRA": (onto(load_peft, "llama"), make_peft, {"base": "llama", "kind": "dora", **PATTERNS}),
+    "load_hf, Llama": (load_hf, make_llama, {"n_classes": 4}),
+    "load_peft, Llama": (peft_onto("llama"), make_peft, {"base": "llama", **LLAMA_LAYERS}),
+    "load_peft, Llama with DoRA": (peft_onto("llama"), make_peft, {"base": "llama", "kind": "dora", **PATTERNS}),
     "diagnose, GGUF's": (gguf_doctor, make_gguf, {}),
     "export, GGUF": (reexport, make_gguf, {}),
     "diagnose, PEFT's": (doctor, make_adapter_and_base, {"make": make_peft, "fields": LAYERS, **PATTERNS}),

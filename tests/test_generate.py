@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import KINDS
-from lora_np.model import Sampling, empty_past, forward, generate, make_decoder, next_logits, next_probabilities
+from lora_np.model import Sampling, empty_cache, forward, generate, make_decoder, next_logits, next_probabilities
 from lora_np.model.sampling import draw
 
 from .tiny import LLAMA, tiny_config, tiny_llama
@@ -46,7 +46,7 @@ def test_logits_with_a_past_are_those_without(language, random_params, random_ad
     expected, _ = forward(params, ids, language, adapter=adapter)
     decoder = make_decoder(params, language, adapter)
     for cuts in [(7,), (1,) * 7, (3, 1, 2, 1), (2, 5)]:
-        past, end = empty_past(decoder, 3), 0
+        past, end = empty_cache(decoder, 3), 0
         for n in cuts:
             logits, past = next_logits(decoder, ids[:, end : end + n], past)
             end += n

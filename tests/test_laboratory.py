@@ -69,7 +69,7 @@ def test_interval_of_equal_values_and_of_one():
 
 @pytest.mark.parametrize("values", [[], [[1.0, 2.0]], 3.0], ids=str)
 def test_interval_wants_a_number_a_seed(values):
-    with pytest.raises(ValueError, match="values: got shape .*, expected one number a seed"):
+    with pytest.raises(ValueError, match="values: got shape .*, expected one number per seed"):
         interval(values)
 
 
@@ -480,7 +480,7 @@ def test_an_experiment_writes_json_figure_and_gallery(made_up, carrying, tmp_pat
     assert lines[0] == f"{NAME}: Made up: nothing is learnt." and any("[  6/6]" in line for line in lines)
     assert f"  {HOLDS}: {made_up.CLAIM}" in lines
     (aside,) = outcome["asides"]  # which has no say in the verdict
-    assert aside["verdict"] == FAILS and f"  beside: {format_check(aside)}" in lines
+    assert aside["verdict"] == FAILS and f"  also measured: {format_check(aside)}" in lines
 
 
 def test_a_base_may_have_another_claim(made_up, carrying, tmp_path, monkeypatch):
@@ -585,18 +585,18 @@ def test_the_gallery_states_passes_and_texts():
     """Of the runs' own settings: one protocol, and where experiments differ."""
     settings = [{"epochs": 1, "examples": None}, {"epochs": 30, "examples": 10}, {"epochs": 3, "domain": "licences"}]
     settings = [{"base": "pretrained"} | one for one in settings]
-    text = gallery.passes({"runs": [{"settings": one} for one in settings + settings[:1]]})
+    text = gallery.training_texts({"runs": [{"settings": one} for one in settings + settings[:1]]})
     assert text.split("; ")[0].split(", ") == [
-        "1 pass over all training texts",
-        "3 passes over licences training texts",
-        "30 passes over 10 training texts",
+        "1 epoch on all training texts",
+        "3 epochs on licences training texts",
+        "30 epochs on 10 training texts",
     ]
     other = {"base": "smollm2", "epochs": 1, "domain": "critics", "train_tokens": 32768}
-    assert gallery.passes({"runs": [{"settings": one} for one in (settings[0], other)]}) == (
-        "1 pass over 32,768 tokens of critics training texts with SmolLM2, "
-        "1 pass over all training texts with the small base; "
+    assert gallery.training_texts({"runs": [{"settings": one} for one in (settings[0], other)]}) == (
+        "1 epoch on 32,768 tokens of critics training texts with SmolLM2, "
+        "1 epoch on all training texts with the small base; "
     )
-    assert gallery.passes({"runs": [{"settings": {"k": 1}}, {}]}) == ""
+    assert gallery.training_texts({"runs": [{"settings": {"k": 1}}, {}]}) == ""
 
 
 def test_what_cannot_be_measured_or_drawn_is_not_written(made_up, carrying, tmp_path, monkeypatch):
@@ -682,8 +682,8 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
         assert f"![About {name}]({name}.png)" in text and f"[Numbers]({name}.json)" in text
     assert "| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |" in text
     assert "| share | 0.5 | ≤ 2 | cannot tell |" in text
-    assert "2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs kept from before; " in text
-    assert "the runs took 1.4 core hours" in text and "![About rank_sweep](smollm2/rank_sweep.png)" in text
+    assert "2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs reused; " in text
+    assert "all runs took 1.4 core hours" in text and "![About rank_sweep](smollm2/rank_sweep.png)" in text
     assert 0 < text.index("### On SmolLM2") < text.rindex("### On the small base")
     before = path.read_bytes()
     assert write_gallery(tmp_path).read_bytes() == before
@@ -721,14 +721,14 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     write_json(tmp_path / "cost.json", outcome)
     write_json(tmp_path / "scaling.json", outcome_of("Without."))
     text = write_gallery(tmp_path).read_text(encoding="utf-8")
-    assert gallery.ABOUT in text and f"leaves {EQUAL:g} nats of loss" in " ".join(text.split())
+    assert gallery.ABOUT.read_text("utf-8") in text and f"allows {EQUAL:g} nats of loss" in " ".join(text.split())
     assert f"| 18 | [With](#cost) |  | {FAILS} (1 of 3 parts) |" in text
     without, given = text.split("## 18. ")
-    before, after = given.split("Measured beside it, without a say in the verdict:")
+    before, after = given.split("Also measured, without effect on the verdict:")
     assert "| beside it | 3 [3, 3] nats | ≤ 1 | does not hold here |" in after and "beside it" not in before + without
     assert before.count("| it |") == 3 and "| it |" not in after
-    said = "They are of another version of the code than this page."
-    assert said in given and said not in without and "Measured beside" not in without
+    said = "They are from another version of the code than this page."
+    assert said in given and said not in without and "Also measured" not in without
 
 
 # ---------------------------------------------------------------- the command
@@ -758,16 +758,16 @@ def test_a_failed_run_is_reported_and_alone_tried_again(carrying, in_threads, tm
     failed = experiment(tmp_path, seeds=2, report=lines.append)
     assert failed == {"failed": [{"seed": 1, "rate": r, "keep": r == 2.0, "error": error} for r in (1.0, 2.0)]}
     assert sum(f"FAILED: {error}" in line for line in lines) == 2 and not written(tmp_path)
-    assert lines[-1] == "2 of 4 runs failed; the same command tries them again, and only them"
+    assert lines[-1] == "2 of 4 runs failed; run the same command again to repeat only these"
     assert command(tmp_path, NAME, "--seeds", 2) == 1
     said = capsys.readouterr()
     assert lines[-1] in said.out and "Traceback" not in said.out + said.err and not written(tmp_path)
     again = carrying()
     assert command(tmp_path, NAME, "--seeds", 2) == 0 and [run.seed for run in again.asked] == [1, 1]
     said = capsys.readouterr()
-    assert said.err == "" and f"{HOLDS}: " in said.out and "2 of 4 runs were there" in said.out
+    assert said.err == "" and f"{HOLDS}: " in said.out and "2 of 4 runs were reused" in said.out
     assert set(written(tmp_path)) == {f"{NAME}.json", f"{NAME}.png", "README.md"}
-    assert command(tmp_path, NAME, "--quick") == 0 and "4 of 4 runs were there" in capsys.readouterr().out
+    assert command(tmp_path, NAME, "--quick") == 0 and "4 of 4 runs were reused" in capsys.readouterr().out
 
 
 def test_the_command_draws_anew_all_that_is_made_of_the_json(made_up, carrying, in_threads, tmp_path, capsys):
@@ -818,7 +818,7 @@ def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsy
         ([NAME, "--out", "FILE"], "out: FILE is a file, expected a folder"),
         ([NAME, "--out", "FILE/below"], "out: FILE is a file, expected a folder"),
         ([NAME, "--store", "FILE"], "store: FILE is a file, expected a folder"),
-        ([NAME, "--jobs", "0"], "jobs: got 0, expected at least 1"),
+        ([NAME, "--jobs", "0"], "jobs: got 0, expected a whole number of at least 1"),
         ([NAME, "--base", "smollm2"], "base: got 'smollm2', expected one of pretrained"),
         (["layers"], "base: got 'pretrained', expected one of smollm2"),
         (["all", "--base", "gpt2"], "base: got 'gpt2', expected one of pretrained, smollm2"),
@@ -853,5 +853,5 @@ def test_the_command_in_processes_of_its_own(tmp_path):
     ]
     outcome = read_json(tmp_path / "out" / "planted_rank.json")
     assert outcome["verdict"] == HOLDS and outcome["found"] == {"1": [1, 1], "2": [2, 2]}
-    assert "0 of 16 runs were there" in said[0] and "16 of 16 runs were there" in said[1]
+    assert "0 of 16 runs were reused" in said[0] and "16 of 16 runs were reused" in said[1]
     assert {"planted_rank.json", "planted_rank.png", "README.md"} == {p.name for p in (tmp_path / "out").iterdir()}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lora_np.compress import BlockWeight, quantise_q4_1, quantise_q8_0
-from lora_np.formats.llama import llama_from_gguf
+from lora_np.formats.foreign import model_from_gguf
 from lora_np.model import LlamaConfig, forward
 
 from .tiny import random_params, same_bits
@@ -66,7 +66,7 @@ def tensors_of(params, head_size=6):
 def test_a_file_becomes_the_model(changes):
     config = replace(CONFIG, **changes)
     params = random_params(config, np.float32)
-    got, its_config = llama_from_gguf("f.gguf", FIELDS, tensors_of(params))
+    got, its_config = model_from_gguf("f.gguf", FIELDS, tensors_of(params))
     assert its_config == config and same_bits(got, params)
 
 
@@ -79,12 +79,12 @@ def test_blocks_stay_blocks_and_compute_the_same():
     for name, array in tensors.items():
         if array.ndim == 2:
             tensors[name] = (quantise_q8_0 if name == "token_embd.weight" else quantise_q4_1)(array)
-    blocks, _ = llama_from_gguf("f.gguf", fields, tensors)
-    dense, _ = llama_from_gguf("f.gguf", fields, {name: np.asarray(array) for name, array in tensors.items()})
+    blocks, _ = model_from_gguf("f.gguf", fields, tensors)
+    dense, _ = model_from_gguf("f.gguf", fields, {name: np.asarray(array) for name, array in tensors.items()})
     assert all(isinstance(blocks[name], BlockWeight) for name, array in params.items() if array.ndim == 2)
     ids = np.arange(10).reshape(2, 5)
     np.testing.assert_array_equal(forward(blocks, ids, config)[0], forward(dense, ids, config)[0])
-    double, _ = llama_from_gguf("f.gguf", fields, tensors, np.float64)
+    double, _ = model_from_gguf("f.gguf", fields, tensors, np.float64)
     assert double["blocks.0.attn.q_proj.weight"].dtype == np.float64
 
 
@@ -119,5 +119,5 @@ def test_what_we_do_not_have(fields, tensors, says):
     all_tensors = {**tensors_of(random_params(CONFIG, np.float32)), **tensors}
     all_tensors = {name: array for name, array in all_tensors.items() if array is not ABSENT}
     with pytest.raises(ValueError, match="^f.gguf: ") as error:
-        llama_from_gguf("f.gguf", fields, all_tensors)
+        model_from_gguf("f.gguf", fields, all_tensors)
     assert says in str(error.value) and "\n" not in str(error.value)

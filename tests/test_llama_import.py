@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lora_np.formats import load_llama, load_task, read_model
+from lora_np.formats import load_hf, load_task, read_model
 from lora_np.formats.model import model_sha256
 
 from .llama_files import small_llama, write_gguf, write_hf, written_gguf
@@ -118,6 +118,6 @@ def test_a_llama_directory_without_a_model_type(files, tmp_path):
     config = small_llama()
     folder = write_hf(tmp_path / "hf", random_params(config, np.float32), config)
     edit_fields(folder / "config.json", model_type="absent")
-    assert load_llama(folder).config == config
+    assert load_hf(folder).config == config
     edit_tensors(folder / "model.safetensors", lambda t: t | {"model.rotary_emb.inv_freq": t["model.norm.weight"]})
-    assert load_llama(folder).config == config
+    assert load_hf(folder).config == config

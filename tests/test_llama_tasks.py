@@ -9,11 +9,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from lora_np.adapters import AdapterConfig
 from lora_np.data.tokenizer_files import GENERATION, SETTINGS, TEMPLATE, TOKENIZER
-from lora_np.formats import load_llama, load_task, read_model, save_model
+from lora_np.formats import load_hf, load_task, read_model, save_model
 from lora_np.model import LlamaConfig, forward
-from lora_np.tasks.classifier import class_probabilities, finetune
-from lora_np.tasks.language_model import finetune_answers
-from lora_np.tasks.words import answer_ids, answer_rows, prompt_ids
+from lora_np.tasks.classifier import class_probabilities
+from lora_np.tasks.finetuning import finetune
+from lora_np.tasks.label_words import label_ids, label_rows, prompt_ids
+from lora_np.tasks.language import Conversations
+from lora_np.tasks.settings import FinetuneSettings
+from lora_np.tasks.table import QuestionTable
 from lora_np.tasks.writing import answer_from, write_text_from
 
 from .tiny import random_params, same_bits
@@ -22,7 +25,7 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-LORA = {"adapter_config": AdapterConfig(4, 8.0, ("all-linear",)), "learning_rate": 2e-2, "batch_size": 8}
+LORA = {"adapter": AdapterConfig(4, 8.0, ("all-linear",)), "learning_rate": 2e-2, "batch_size": 8}
 FULL = {"method": "full", "learning_rate": 1e-2, "batch_size": 8, "epochs": 20}  # which also learns to spell
 
 
@@ -65,7 +68,8 @@ def table(tmp_path_factory):
 def in_words(base, table, tmp_path_factory):
     """The folder of a classifier that answers in words, and what `finetune` returned."""
     out = tmp_path_factory.mktemp("words") / "task"
-    return out, finetune(table, "text", "label", out, base=base, as_words="\nMark:", **FULL)
+    data = QuestionTable(table, "text", "label", question="\nMark:")
+    return out, finetune(data, out, FinetuneSettings(base=base, **FULL))
 
 
 def test_a_classifier_answers_in_words(in_words):
@@ -88,14 +92,14 @@ def test_a_classifier_answers_in_words(in_words):
 def test_labels_that_begin_alike_are_refused(base):
     tokenizer = read_model(base).tokenizer
     with pytest.raises(ValueError, match="labels: 'cat' begins with the same token as 'car'"):
-        answer_ids(tokenizer, ["car", "cat"])
+        label_ids(tokenizer, ["car", "cat"])
 
 
 def test_a_long_text_keeps_its_question(base):
     tokenizer = read_model(base).tokenizer
     long, short = prompt_ids(tokenizer, ["a" * 50, " a "], "\nQ:", 12)
     assert tokenizer.decode(long.tolist()) == "a" * 9 + "\nQ:" and tokenizer.decode(short.tolist()) == "a\nQ:"
-    (ids,), (targets,) = answer_rows([short], [1], answer_ids(tokenizer, ["b", "cd"], (1,)))
+    (ids,), (targets,) = label_rows([short], [1], label_ids(tokenizer, ["b", "cd"], (1,)))
     assert tokenizer.decode(ids.tolist()) == "a\nQ: cd"
     assert targets.tolist() == [-100] * 3 + tokenizer.encode(" cd").ids + [1]
 
@@ -111,7 +115,7 @@ def chats(tmp_path_factory):
 
 def test_conversations_are_learnt_and_answered(base, chats, tmp_path, run, monkeypatch):
     """In Python and on the command line, in one piece and line by line."""
-    result = finetune_answers(chats, tmp_path / "m", base=base, **FULL)
+    result = finetune(Conversations(chats), tmp_path / "m", FinetuneSettings(base=base, **FULL))
     assert result["conversations"] == {"train": 38, "validation": 5, "test": 5}
     assert result["test_perplexity"] < 1.5 < 20 < result["test_perplexity_before"]
     task, messages = load_task(tmp_path / "m"), [{"role": "user", "content": "say d!!!!"}]
@@ -124,8 +128,8 @@ def test_conversations_are_learnt_and_answered(base, chats, tmp_path, run, monke
 
 def test_recomputation_and_threads_change_no_bit(base, chats, tmp_path):
     given = {"base": base, "epochs": 1, **LORA}
-    finetune_answers(chats, tmp_path / "1", **given, threads=2)
-    finetune_answers(chats, tmp_path / "2", **given, threads=2, recompute=True)
+    finetune(Conversations(chats), tmp_path / "1", FinetuneSettings(**given, threads=2))
+    finetune(Conversations(chats), tmp_path / "2", FinetuneSettings(**given, threads=2, recompute=True))
     assert same_bits(load_task(tmp_path / "1").adapter.weights, load_task(tmp_path / "2").adapter.weights)
 
 
@@ -135,9 +139,9 @@ REFUSED = [
     ("generate --chat --prompt a", "model: has no chat template"),
     ("chat --adapter critics licences", "adapter: got 2, expected one to talk with"),
     (TUNE.replace("chats", "table"), "row 1, line 2: has 'text', 'label'; expected either prompt"),
-    (f"{TUNE} --as-words", "as-words: needs --text and --label"),
-    (f"{TUNE} --text text", "label: is missing"),
-    (f"{TUNE} --text text --label label --as-words --method head", "as_words: expected a question"),
+    (f"{TUNE} --as-words", "text_column: is missing"),
+    (f"{TUNE} --text text", "label_column: is missing"),
+    (f"{TUNE} --text text --label label --as-words --method head", "method: got 'head', expected one of lora, full"),
     (f"{TUNE} --method full --weights blocks", "weights: got 'blocks', expected"),
     (f"{TUNE} --max-tokens 161", "max_tokens: got 161, expected a whole"),
     (f"{TUNE} --max-tokens 5", "expected at least 10 that fit"),
@@ -156,7 +160,8 @@ def test_what_cannot_be_done(command, says, base, table, chats, tmp_path, fails)
 
 def test_mixed_and_merged_classifiers_read_texts_as_before(base, table, tmp_path, run):
     """Their question, and how much of a text they read, go with them."""
-    finetune(table, "text", "label", tmp_path / "task", base=base, as_words="\nMark:", max_tokens=12, epochs=1, **LORA)
+    data = QuestionTable(table, "text", "label", question="\nMark:")
+    finetune(data, tmp_path / "task", FinetuneSettings(base=base, max_tokens=12, epochs=1, **LORA))
     run("mix", tmp_path / "task", "--out", tmp_path / "mixed")
     run("merge", tmp_path / "task", "--out", tmp_path / "merged")
     texts = ["abxcde", "edobca", "a" * 20 + "x"]
@@ -167,4 +172,4 @@ def test_mixed_and_merged_classifiers_read_texts_as_before(base, table, tmp_path
         assert (task.question, task.max_tokens, task.labels) == ("\nMark:", 12, ["cross", "nought"])
     out = run("export", tmp_path / "task", "--to", "merged", "--out", tmp_path / "hf")
     assert "ask it with a text and then '\\nMark:'; it was taught to answer one of ' cross', ' nought'" in out
-    assert same_bits(load_llama(tmp_path / "hf").params, load_task(tmp_path / "merged").params)
+    assert same_bits(load_hf(tmp_path / "hf").params, load_task(tmp_path / "merged").params)

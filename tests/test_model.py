@@ -21,7 +21,7 @@ from lora_np.model import (
     parameter_shapes,
     predict_logits,
 )
-from lora_np.model.architectures import architecture
+from lora_np.model.architectures import ARCHITECTURES, architecture
 
 from . import tiny
 from .tiny import CONFIGS
@@ -224,7 +224,8 @@ def test_recomputing_blocks_changes_no_bit_and_keeps_little(config, random_param
 def test_no_block_below_the_lowest_trained_one_is_computed_twice(config, random_params, random_batch):
     params, batch = random_params(config), random_batch(config)
     model = architecture(config)
-    with mock.patch.object(model, "block_forward", wraps=model.block_forward) as block_forward:
+    block_forward = mock.Mock(wraps=model.block_forward)
+    with mock.patch.dict(ARCHITECTURES, {model.name: model._replace(block_forward=block_forward)}):
         loss_and_gradients(params, batch, config, wanted=("blocks.1.attn.v_proj.weight",), recompute=True)
     assert [call.args[1] for call in block_forward.call_args_list] == [0, 1, 1]
 

@@ -17,7 +17,10 @@ from lora_np.adapters.starts import STARTS
 from lora_np.cli import main
 from lora_np.formats import load_peft, load_task, read_json, save_task
 from lora_np.model import forward
-from lora_np.tasks import classifier, language_model, start
+from lora_np.tasks import classifier, finetune
+from lora_np.tasks.language import TextFile
+from lora_np.tasks.settings import FinetuneSettings
+from lora_np.tasks.table import LabelledTable
 
 TAUGHT = [variant for variant in VARIANTS if variant != "loftq"]
 KIND = {variant: variant_config(variant).kind for variant in VARIANTS}
@@ -72,19 +75,18 @@ def keep_saved(patch):
     """
     saved, made = {}, []
 
-    def keep_made(*arrays, attach=start.attach):
+    def keep_made(*arrays, attach=finetune.attach):
         made.append(attach(*arrays))
         return made[-1]
 
-    patch.setattr(start, "attach", keep_made)
-    for module in (classifier, language_model):
+    patch.setattr(finetune, "attach", keep_made)
 
-        def keep(folder, task, *rest, save=module.save_task, **more):
-            params, adapter = made[-1]
-            saved[folder.rpartition("/")[2]] = task, task._replace(params=params, adapter=adapter)
-            save(folder, task, *rest, **more)
+    def keep(folder, task, *rest, save=finetune.save_task, **more):
+        params, adapter = made[-1]
+        saved[folder.rpartition("/")[2]] = task, task._replace(params=params, adapter=adapter)
+        save(folder, task, *rest, **more)
 
-        patch.setattr(module, "save_task", keep)
+    patch.setattr(finetune, "save_task", keep)
     return saved
 
 
@@ -210,7 +212,7 @@ def test_inspect_does_not_take_a_column_of_qalora_s_A_for_an_input(taught, rando
         (["--variant", "qlora"], f"variant: got 'qlora', expected one of {', '.join(TAUGHT)}"),
         (["--variant", "loftq"], f"variant: got 'loftq', expected one of {', '.join(TAUGHT)}"),
         (["--variant", "vera", "--alpha", "2"], "alpha: got 2, and vera has none"),
-        (["--variant", "dora", "--method", "full"], "variant: 'dora' needs --method lora, got --method full"),
+        (["--variant", "dora", "--method", "full"], "adapter: needs method 'lora', got method 'full'"),
         (["--variant", "pissa", "--alpha", "-1"], "alpha: got -1.0, expected more than 0 for init 'pissa'"),
         (["--variant", "adalora", "--rank", "17"], "r: got 17, expected at most min(out, in) = 16"),
         (["--variant", "vera", "--targets", "w_proj"], "targets: 'w_proj' fits no layer"),
@@ -230,11 +232,9 @@ def test_a_start_that_could_not_be_saved_is_refused_before_the_training(files, t
         (AdapterConfig(r=2, kind="dora", init="pissa"), "init: 'pissa' needs kind 'lora' here, got 'dora'"),
         (AdapterConfig(r=2, init="loftq"), "init: got 'loftq', which needs a quantised base; expected another init"),
     ):
-        settings = {"adapter_config": config, "base": tiny_base}
-        with pytest.raises(ValueError, match=message):
-            classifier.finetune(files / "rows.jsonl", "t", "l", tmp_path / "out", **settings)
-        with pytest.raises(ValueError, match=message):
-            language_model.finetune_text(files / "corpus.txt", tmp_path / "out", **settings)
+        for data in (LabelledTable(files / "rows.jsonl", "t", "l"), TextFile(files / "corpus.txt")):
+            with pytest.raises(ValueError, match=message):
+                finetune.finetune(data, tmp_path / "out", FinetuneSettings(adapter=config, base=tiny_base))
 
 
 def test_a_refused_task_leaves_the_one_that_was_there(taught, tiny_base, tmp_path, run):

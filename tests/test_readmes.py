@@ -18,7 +18,7 @@ from lora_np.cli import build_parser
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text("utf-8")
-    for pattern in ("README.md", "lora_np/**/README.md", "notebooks/README.md", "tests/README.md", "figures/README.md")
+    for pattern in ("README.md", "lora_np/**/README.md", "notebooks/README.md", "tests/README.md", "figures/*.md")
     for path in sorted(ROOT.glob(pattern))
 }
 

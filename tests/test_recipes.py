@@ -576,11 +576,11 @@ def without_clock(small, monkeypatch):
     """What the main job, the dialect and the costs measure besides runs is made up too."""
     flat = Splits(*np.zeros((3, 9), dtype=np.int64))
     samples = {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}}
-    monkeypatch.setattr(main_job, "tfidf_on_test", lambda limit: ({"test_accuracy": 0.7}, np.arange(limit) % 10 < 7))
+    monkeypatch.setattr(main_job, "tfidf_baseline", lambda limit: ({"test_accuracy": 0.7}, np.arange(limit) % 10 < 7))
     monkeypatch.setattr(
         main_job, "compare_step_times", lambda repeats, keys, base: {key: {"seconds": 0.1} for key in keys}
     )
-    monkeypatch.setattr(prompting, "tfidf_baseline", lambda limit: {"test_accuracy": 0.7})
+    monkeypatch.setattr(prompting, "tfidf_baseline", lambda limit: ({"test_accuracy": 0.7}, None))
     monkeypatch.setattr(dialect, "load_base", lambda name: ({}, None))
     monkeypatch.setattr(dialect, "language_loss", lambda *_, **more: 4.4)
     monkeypatch.setattr(dialect, "load_domain", lambda *_: flat)
@@ -590,10 +590,10 @@ def without_clock(small, monkeypatch):
     monkeypatch.setattr(dialect, "side_by_side", lambda results, runs, seed: several)
     monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
     monkeypatch.setattr(cost, "peak_of_step", lambda start, batch: 10**6)
-    monkeypatch.setattr(cost, "take_turns", turns)
+    monkeypatch.setattr(cost, "alternating_times", alternating)
 
 
-def turns(starts, batch, rounds):
+def alternating(starts, batch, rounds):
     assert batch.ids.shape[0] == 32
     return {name: {"step": [2.0 + i, 9.0, 1.0], "passes": [1.0 + i] * 3} for i, name in enumerate(starts)}
 
@@ -693,14 +693,14 @@ def test_a_line_of_a_figure_has_its_methods_numbers(small):
 
 
 WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
-    ("main_job", "LoRA q,v r=8 less full", "qv_r8", "full", "test_loss"),
-    ("prompting", "LoRA on 10 snippets less 10", "qv_r8_10", "shots_10", "test_accuracy"),
-    ("prompting", "LoRA on all snippets less the small base", "qv_r8", "small", "test_accuracy"),
-    ("layers", "last 10 blocks less first", "last_r6", "first_r6", "test_accuracy"),
-    ("rank_sweep", "q and v, r = 1 less r = 64: test l", "qv_r1", "qv_r64", "test_loss"),
-    ("rank_sweep", "q and v, r = 1 less r = 64: test a", "qv_r1", "qv_r64", "test_accuracy"),
-    ("rank_sweep", "q and v r = 8 less full", "qv_r8", "full", "test_loss"),
-    ("matrices", "LoRA q,v r=4 less LoRA k r=8", "qv_r4", "k_r8", "test_accuracy"),
+    ("main_job", "LoRA q,v r=8 − full", "qv_r8", "full", "test_loss"),
+    ("prompting", "LoRA on 10 snippets − 10", "qv_r8_10", "shots_10", "test_accuracy"),
+    ("prompting", "LoRA on all snippets − the small base", "qv_r8", "small", "test_accuracy"),
+    ("layers", "last 10 blocks − first", "last_r6", "first_r6", "test_accuracy"),
+    ("rank_sweep", "q and v, r = 1 − r = 64: test l", "qv_r1", "qv_r64", "test_loss"),
+    ("rank_sweep", "q and v, r = 1 − r = 64: test a", "qv_r1", "qv_r64", "test_accuracy"),
+    ("rank_sweep", "q and v r = 8 − full", "qv_r8", "full", "test_loss"),
+    ("matrices", "LoRA q,v r=4 − LoRA k r=8", "qv_r4", "k_r8", "test_accuracy"),
     (
         "dialect",
         "critics' snippets, LoRA r=16 and full fine-tuning: L",
@@ -717,12 +717,12 @@ WIRING = [  # recipe, how a check's statement begins, the two methods whose diff
     ),
     ("low_data", "100 snippets: acc", ("qv_r8", 100), ("full", 100), "test_accuracy"),
     ("low_data", "1,000 snippets: loss", ("qv_r8", 1000), ("full", 1000), "test_loss"),
-    ("attention_or_mlp", "MLP r = 36 less attention", "mlp_r36", "attention_r45", "test_accuracy"),
-    ("attention_or_mlp", "MLP r = 4 less attention", "mlp_r4", "attention_r5", "test_accuracy"),
-    ("attention_or_mlp", "MLP r = 36 less both", "mlp_r36", "all_r36", "test_loss"),
-    ("variants", "DoRA less LoRA", "dora", "lora", "test_accuracy"),
-    ("compression", "nf4 and LoRA less dense", "nf4, all_r16", "dense, all_r16", "test_loss"),
-    ("compression", "LoftQ less NF4", "nf4, loftq", "nf4, all_r16", "test_loss"),
+    ("attention_or_mlp", "MLP r = 36 − attention", "mlp_r36", "attention_r45", "test_accuracy"),
+    ("attention_or_mlp", "MLP r = 4 − attention", "mlp_r4", "attention_r5", "test_accuracy"),
+    ("attention_or_mlp", "MLP r = 36 − both", "mlp_r36", "all_r36", "test_loss"),
+    ("variants", "DoRA − LoRA", "dora", "lora", "test_accuracy"),
+    ("compression", "nf4 with LoRA − dense", "nf4, all_r16", "dense, all_r16", "test_loss"),
+    ("compression", "LoftQ − NF4", "nf4, loftq", "nf4, all_r16", "test_loss"),
 ]
 
 
@@ -851,7 +851,7 @@ def test_an_update_of_noise_amplifies_nothing(small):
     assert verdict(measured["checks"]) != HOLDS
     for r, of_r in measured["measured"].items():
         part = next(
-            part for part in measured["checks"] if part["statement"].startswith(f"r = {r}: W in ΔW's directions, to r")
+            part for part in measured["checks"] if part["statement"].startswith(f"r = {r}: W in ΔW's directions / in r")
         )
         assert part["verdict"] != HOLDS and part["low"] < 1.0 < part["high"]
         for name, of in (("factor", "update"), ("chance_factor", "random")):
@@ -865,7 +865,7 @@ def test_compressed_bases_and_what_merging_into_one_loses(small):
     measured, grid = measured_by("compression", [0, 1], True), compression.runs([0, 1], True)
     nf4 = [made_up(grid["nf4, all_r16", seed])["test_loss"] for seed in (0, 1)]
     merged, sizes = measured["merged"]["nf4, all_r16"], measured["linear_bytes"]
-    (lost,) = (part for part in measured["asides"] if "less unmerged" in part["statement"])
+    (lost,) = (part for part in measured["asides"] if "− unmerged" in part["statement"])
     assert lost["values"] == differences(merged["loss"], nf4)
     assert all(len(values) == 2 for values in merged.values()) and min(merged["update_lost"]) > 0
     assert sizes["nf4"] < sizes["int8"] < sizes["dense"] == sizes["pruned 50 %"] == sizes["pruned 2:4"]

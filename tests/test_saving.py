@@ -18,14 +18,14 @@ from lora_np.formats import (
     Task,
     atomic,
     load_adapter,
-    load_gpt2,
+    load_hf,
     load_model,
     load_peft,
     load_task,
     read_json,
     read_tensors,
     save_adapter,
-    save_gpt2,
+    save_hf,
     save_model,
     save_peft,
     save_task,
@@ -118,7 +118,7 @@ def save_gguf(path, version):
 
 
 def read_gpt2(path):
-    params, _, labels = load_gpt2(path)
+    params, _, labels = load_hf(path)
     return int(params["tok_emb.weight"].flat[0]) if labels in LABELS.values() else None
 
 
@@ -134,7 +134,7 @@ KINDS = {
     ),
     "task": Kind(save_beside_base, read_task, "task.json"),
     "hf": Kind(
-        lambda path, v: save_gpt2(path, filled(BASE, v), CLASSES, labels=LABELS[v]), read_gpt2, "model.safetensors"
+        lambda path, v: save_hf(path, filled(BASE, v), CLASSES, labels=LABELS[v]), read_gpt2, "model.safetensors"
     ),
     "gguf": Kind(save_gguf, lambda path: version_of(load_task(path).params), "model.gguf"),
     "peft": Kind(lambda path, v: save_peft(path, adapter_of(v), BASE, CLASSES), read_peft, "adapter_config.json"),

@@ -3,7 +3,6 @@
 from .adapter import (
     HEAD,
     Adapter,
-    TrainableReport,
     adapter_deltas,
     adapter_shapes,
     check_ranks,
@@ -18,6 +17,13 @@ from .adapter import (
 from .compact import compact_pattern, compact_targets
 from .config import AdapterConfig, adapted_modules, linear_layers, module_config, module_rank, scaling
 from .kinds import KINDS
-from .merge import FormatLoss, MergedInFormat, MergeErrors, merge, merge_errors, merge_in_format, unmerge
-from .mix import Compressed, compress, mix, on_given_base
+from .merge import merge, merge_errors, merge_in_format, unmerge
+from .mix import compress, mix, on_given_base
 from .variants import VARIANTS, variant_config
+
+__all__ = [
+    "Adapter", "AdapterConfig", "HEAD", "KINDS", "VARIANTS", "adapted_modules", "adapter_deltas", "adapter_shapes",
+    "check_ranks", "compact_pattern", "compact_targets", "compress", "fitting_arrays", "init_adapter", "layer_arrays",
+    "linear_layers", "merge", "merge_errors", "merge_in_format", "mix", "module_config", "module_rank", "on_given_base",
+    "scaling", "start_adapter", "trainable_report", "trained_weights", "unmerge", "variant_config", "whole_weights",
+]  # fmt: skip

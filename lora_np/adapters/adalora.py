@@ -2,9 +2,9 @@
 
     y = x Wᵀ + b + s ((x Aᵀ) ⊙ E) Bᵀ        ΔW = s B diag(E) A,   A (r, in),  E (r,),  B (out, r),  s = α/r
 
-(In the paper B, E and A are P, Λ and Q.) E plays the part of the singular values. Setting one to zero removes its
-direction, which may come back later; `adalora_allocation.py` decides which are zero during training. E holds the exact
-singular values if B's columns and A's rows are orthonormal. A further term of the loss pulls them towards that
+(In the paper, B, E and A are P, Λ and Q.) E has the role of the singular values. Setting one of them to zero removes
+its direction, which may return later; `adalora_allocation.py` decides which ones are zero during training. If B's
+columns and A's rows are orthonormal, E contains the exact singular values. A penalty in the loss encourages this
 (equation 4); see `orthogonality`.
 """
 
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ops import add, linear_backward, linear_forward, low_rank_backward, low_rank_forward, operands_wanted, present
-from ..ops.linear import LinearCache
-from ..ops.low_rank import LowRankCache
+from ..ops.linear import LinearCache, linear_backward, linear_forward
+from ..ops.low_rank import LowRankCache, low_rank_backward, low_rank_forward
+from ..ops.wanted import add, operands_wanted, present
 from . import lora
 from .config import scaling
 
@@ -26,7 +26,7 @@ OPERANDS = {"x": "x", "lora_A": "A", "lora_E": "e", "lora_B": "B"}  # of the low
 
 class AdaLoRACache(NamedTuple):
     base: LinearCache  # of x Wᵀ + b
-    update: LowRankCache  # of the low-rank product, without e = s E, which is r numbers and is computed again
+    update: LowRankCache  # of the low-rank product, without e = s E, which is recomputed
     s: float
     E: np.ndarray  # (r,)
 
@@ -67,12 +67,12 @@ def backward(dy, cache):
 
 
 def orthogonality(adapter):
-    """How far one layer's factors are from orthonormal, and the gradients of that distance (equation 4).
+    """The penalty for one layer's factors that are not orthonormal, and its gradients (equation 4).
 
         R = ‖Bᵀ B − I‖² + ‖A Aᵀ − I‖²        Frobenius norms
         dB = 4 B (Bᵀ B − I),   dA = 4 (A Aᵀ − I) A
 
-    because d‖M‖² = 2 tr(Mᵀ dM), and the two terms of d(Bᵀ B) = dBᵀ B + Bᵀ dB contribute equally.
+    because d‖M‖² = 2 tr(Mᵀ dM), and both terms of d(Bᵀ B) = dBᵀ B + Bᵀ dB contribute equally.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
 """AdaLoRA's rank allocation: which singular values each layer keeps, by their importance (Zhang et al. 2023).
 
-Every layer starts with more directions than the model keeps on average. Each step updates the importance of every
-number (section 3.2). A direction's importance is that of its singular value plus the mean importance of each of its two
-vectors. The singular values of the least important directions of the whole model are set to zero until the budget is
-met, so important layers keep many directions and others few. The budget falls from all directions to the target along a
-cubic (equation 12). Directions at zero are still trained, and come back if their importance grows. In the last part of
-training the choice is final.
+Every layer starts with more directions than the average layer keeps. Each step updates the importance of every
+parameter (section 3.2). A direction's importance is that of its singular value plus the mean importance of its two
+vectors. The singular values of the model's least important directions are set to zero until the budget is met, so
+important layers keep more directions than others. The budget decreases from all directions to the target along a cubic
+(equation 12). Directions that are set to zero are still trained, and return if their importance grows. In the last part
+of training the allocation is final.
 """
 
 from dataclasses import dataclass
@@ -19,23 +19,22 @@ from .adapter import layer_arrays
 
 @dataclass(frozen=True)
 class RankAllocation:
-    """The settings, as shares of the number of directions or of training steps.
+    """The settings of rank allocation, as shares of the number of directions or of training steps.
 
     Parameters
     ----------
-    target : float in (0, 1], the share of all singular values that is left at the end; the paper starts with 1.5
+    target : float in (0, 1], the share of all singular values that remains at the end; the paper starts with 1.5
         times as many as it keeps
-    first, last : floats in [0, 1), the shares of the steps before the budget begins to fall and after it has fallen
-    every : float in (0, 1], the share of the steps between two choices
+    first, last : floats in [0, 1), the shares of the steps before the budget decreases, and at the final budget
+    every : float in (0, 1], the share of the steps between two allocations
     beta1, beta2 : floats in [0, 1), the decay of the running means of importance and uncertainty (equations 9, 10)
-    orthogonality : float ≥ 0, γ, the weight in the loss of the factors' distance from orthonormal. As in PEFT, the
-        distance is the mean over layers; equation 5 of the paper has the sum. The norms are squared as in the paper;
-        PEFT does not square them.
+    orthogonality : float ≥ 0, γ, the weight of the orthogonality penalty in the loss. As in PEFT, the penalty is the
+        mean over layers (in the paper's equation 5, the sum). As in the paper, but not in PEFT, norms are squared.
 
     Raises
     ------
     ValueError
-        At construction, if a field is out of bounds or first + last is above 1.
+        If a field is out of bounds or first + last is above 1.
     """
 
     target: float = 2.0 / 3.0
@@ -54,14 +53,17 @@ class RankAllocation:
             raise ValueError(f"first, last: got {self.first} and {self.last}, expected at most 1 together")
 
 
+DEFAULTS = RankAllocation()
+
+
 def budget_at(step, steps, n_values, settings):
-    """The number of singular values, of all layers together, that are left after a step (equation 12).
+    """The number of singular values of all layers that remain after a step (equation 12).
 
     Parameters
     ----------
     step : int, from 1
-    steps : int, the steps of the whole training
-    n_values : int, the number of singular values
+    steps : int, the number of training steps
+    n_values : int, the number of singular values at the start
     settings : RankAllocation
 
     Returns
@@ -74,99 +76,81 @@ def budget_at(step, steps, n_values, settings):
         return n_values
     if step >= steps - last:
         return target
-    left = 1.0 - (step - first) / (steps - last - first)
-    return round(target + (n_values - target) * left**3)
-
-
-def direction_importance(scores):
-    """The importance of each direction of a layer: its singular value's, plus its vectors' means (equation 7).
-
-    Parameters
-    ----------
-    scores : dict with lora_A (r, in), lora_E (r,), lora_B (out, r), the importance of every number
-
-    Returns
-    -------
-    array (r,)
-    """
-    return scores["lora_E"] + scores["lora_A"].mean(axis=1) + scores["lora_B"].mean(axis=0)
+    remaining = 1.0 - (step - first) / (steps - last - first)
+    return round(target + (n_values - target) * remaining**3)
 
 
 def keep_most_important(importance, budget):
-    """Which directions of all layers are within the budget.
+    """Select the most important directions of all layers.
 
     Parameters
     ----------
     importance : dict, layer -> (r,)
-    budget : int, at least 1
+    budget : int, the number of directions, at least 1
 
     Returns
     -------
-    dict, layer -> bool array (r,); of equally important directions the first ones stay
+    dict, layer -> bool array (r,), True for the selected ones; of equally important directions, the first are selected
     """
-    every = np.concatenate(list(importance.values()))
-    stays = np.zeros(len(every), dtype=bool)
-    stays[np.argsort(-every, kind="stable")[:budget]] = True
+    values = np.concatenate(list(importance.values()))
+    selected = np.zeros(len(values), dtype=bool)
+    selected[np.argsort(-values, kind="stable")[:budget]] = True
     ends = np.cumsum([len(values) for values in importance.values()])
-    return dict(zip(importance, np.split(stays, ends[:-1])))
+    return dict(zip(importance, np.split(selected, ends[:-1])))
 
 
-def updated_scores(module, weights, grads, memory, settings):
-    """The importance of every number of one layer after a step; updates the running means in `memory`.
+def direction_importance(module, weights, grads, memory, settings):
+    """The importance of each direction of one layer after a step, (r,); updates the running means in `memory`.
 
-    I = |w · g|                    how much the loss would change, to first order, if the number were zero (equation 8)
-    Ī ← β₁ Ī + (1 − β₁) I          (equation 9)
-    Ū ← β₂ Ū + (1 − β₂) |I − Ī|    its uncertainty (equation 10)
-    s = Ī Ū                        (equation 11)
+        I = |w · g|                    the change of the loss, to first order, if a parameter w were zero (equation 8)
+        Ī ← β₁ Ī + (1 − β₁) I          (equation 9)
+        Ū ← β₂ Ū + (1 − β₂) |I − Ī|    its uncertainty (equation 10)
+        s = Ī Ū                        (equation 11)
 
-    Returns
-    -------
-    dict, "lora_A", "lora_E", "lora_B" -> s, of the array's shape
+    A direction's importance is the s of its singular value plus the mean s of each of its two vectors (equation 7).
     """
     scores = {}
     for leaf in NAMES:
         name = f"{module}.{leaf}"
-        now = np.abs(weights[name] * grads[name])
-        mean = memory.setdefault(f"{name}.importance", np.zeros_like(now))
-        doubt = memory.setdefault(f"{name}.uncertainty", np.zeros_like(now))
-        mean[...] = settings.beta1 * mean + (1.0 - settings.beta1) * now
-        doubt[...] = settings.beta2 * doubt + (1.0 - settings.beta2) * np.abs(now - mean)
-        scores[leaf] = mean * doubt
-    return scores
+        current = np.abs(weights[name] * grads[name])
+        mean = memory.setdefault(f"{name}.importance", np.zeros_like(current))
+        uncertainty = memory.setdefault(f"{name}.uncertainty", np.zeros_like(current))
+        mean[...] = settings.beta1 * mean + (1.0 - settings.beta1) * current
+        uncertainty[...] = settings.beta2 * uncertainty + (1.0 - settings.beta2) * np.abs(current - mean)
+        scores[leaf] = mean * uncertainty
+    return scores["lora_E"] + scores["lora_A"].mean(axis=1) + scores["lora_B"].mean(axis=0)
 
 
-def settled_from(adapter, steps, settings=None):
-    """The step from which the choice of directions is final; 0 for every kind except "adalora".
+def settled_from(adapter, steps, settings=DEFAULTS):
+    """The step from which the allocation is final; 0 for every kind except "adalora".
 
-    Before that step the model has more directions than its final budget, so evaluations do not count; see
+    Before this step the model has more directions than its final budget, so evaluations do not count; see
     `TrainConfig.select_from`.
     """
     if adapter is None or adapter.config.kind != "adalora":
         return 0
-    settings = RankAllocation() if settings is None else settings
     return steps - round(settings.last * steps)
 
 
-def allocating(objective, adapter, steps, settings=None):
-    """The objective, and the hook for `adjust`, with which `train` trains an adapter of any kind.
+def allocating(objective, adapter, steps, settings=DEFAULTS):
+    """The objective and the hook `adjust` with which `train` trains an adapter of any kind.
 
     Parameters
     ----------
     objective : from `model_objective`
     adapter : Adapter before training, or None
-    steps : int, the steps of the whole training
-    settings : RankAllocation; None: its defaults
+    steps : int, the number of training steps
+    settings : RankAllocation
 
     Returns
     -------
-    objective : for kind "adalora" the given one plus γ R, R the factors' mean distance from orthonormal; else the given
-        one
-    adjust : for kind "adalora" a function (step, trainable, grads, memory) that sets singular values to zero; else None
+    objective : the given one; for kind "adalora", plus γ R, where R is the mean of `orthogonality` over the layers
+    adjust : for kind "adalora", a function (step, trainable, grads, memory) that zeroes singular values; else None
 
     Raises
     ------
     ValueError
-        If one of AdaLoRA's three arrays is frozen, because its importance is computed from its gradient.
+        If one of AdaLoRA's three arrays is frozen, because its importance depends on its gradient.
     """
     modules = [] if adapter is None or adapter.config.kind != "adalora" else list(layer_arrays(adapter))
     if not modules:
@@ -174,32 +158,30 @@ def allocating(objective, adapter, steps, settings=None):
     for leaf in NAMES:
         if adapter.config.rate_factors.get(leaf) == 0.0:
             raise ValueError(f"rate_factors: got 0 for {leaf!r}, but the allocation of ranks needs its gradient")
-    settings = RankAllocation() if settings is None else settings
     n_values = sum(adapter.weights[f"{module}.lora_E"].size for module in modules)
 
-    def with_orthogonality(trainable, batch, rng):
+    def penalised(trainable, batch, rng):
         result = objective(trainable, batch, rng)
         share, loss, grads = settings.orthogonality / len(modules), result.loss, dict(result.grads)
         for module in modules:
-            distance, of_factors = orthogonality({n: trainable[f"{module}.{n}"] for n in ("lora_A", "lora_B")})
-            loss += share * distance
-            for leaf, grad in of_factors.items():
+            penalty, penalty_grads = orthogonality({n: trainable[f"{module}.{n}"] for n in ("lora_A", "lora_B")})
+            loss += share * penalty
+            for leaf, grad in penalty_grads.items():
                 grads[f"{module}.{leaf}"] = grads[f"{module}.{leaf}"] + share * grad
         return result._replace(loss=loss, grads=grads)
 
     def adjust(step, trainable, grads, memory):
-        scores = {module: updated_scores(module, trainable, grads, memory, settings) for module in modules}
+        importance = {module: direction_importance(module, trainable, grads, memory, settings) for module in modules}
         final = step >= settled_from(adapter, steps, settings)
         if final and f"{modules[0]}.kept" in memory:
-            stays = {module: memory[f"{module}.kept"] for module in modules}
+            kept = {module: memory[f"{module}.kept"] for module in modules}
         elif final or step % max(1, round(settings.every * steps)) == 0:
-            importance = {module: direction_importance(scores[module]) for module in modules}
-            stays = keep_most_important(importance, budget_at(step, steps, n_values, settings))
+            kept = keep_most_important(importance, budget_at(step, steps, n_values, settings))
         else:
             return
         for module in modules:
-            trainable[f"{module}.lora_E"][~stays[module]] = 0.0
+            trainable[f"{module}.lora_E"][~kept[module]] = 0.0
             if final:
-                memory[f"{module}.kept"] = stays[module]
+                memory[f"{module}.kept"] = kept[module]
 
-    return with_orthogonality, adjust
+    return penalised, adjust

@@ -10,14 +10,14 @@ from .kinds import KINDS
 from .starts import STARTS
 
 HEAD = "head.weight"
-STARTED = ("lora", "dora")  # kinds whose A and B can be computed from the base's weight
+STARTED = ("lora", "dora")  # kinds whose A and B can be initialised from the base's weight
 
 
 class Adapter(NamedTuple):
     """An adapter's settings and arrays.
 
-    The arrays' names begin with the name of their layer, such as "blocks.0.attn.q_proj.lora_A". There may also be whole
-    weights under the base's own names, such as a trained "head.weight", which replace the base's.
+    An array's name begins with its layer's name, such as "blocks.0.attn.q_proj.lora_A". An adapter may also contain
+    whole weights under the base's names, such as a trained "head.weight", which replace the base's weights.
     """
 
     config: AdapterConfig
@@ -25,22 +25,22 @@ class Adapter(NamedTuple):
 
 
 def adapter_kind(config):
-    """The module with the functions of the adapter's kind."""
+    """The module of the adapter's kind."""
     return KINDS[one_of("kind", config.kind, KINDS)]
 
 
 def adapter_shapes(params, config):
-    """Name -> shape of every array of an adapter, in execution order.
+    """The shape of every array of an adapter, by name, in execution order.
 
     Parameters
     ----------
-    params : dict, the base model's weights (only their shapes are read)
+    params : dict, the base model's weights, of which only the shapes are used
     config : AdapterConfig
 
     Raises
     ------
     ValueError
-        If the kind is unknown, or a target fits no layer.
+        If the kind is unknown, or a target matches no layer.
     """
     kind, by_name = adapter_kind(config), {}
     for module in adapted_modules(config, params):
@@ -52,7 +52,7 @@ def adapter_shapes(params, config):
 
 
 def check_ranks(params, config):
-    """Raise ValueError for a rank above min(out, in) of its layer, which would only add superfluous parameters.
+    """Raise ValueError if a rank exceeds min(out, in) of its layer, which would only add redundant parameters.
 
     Only new adapters are checked. The rank of a mix is the sum of several ranks and may be higher.
     """
@@ -65,11 +65,11 @@ def check_ranks(params, config):
 
 
 def init_adapter(params, config, rng):
-    """A new adapter for a model. With it attached, the model's output is the base's, bit for bit.
+    """Create a new adapter. The adapted model's output is the base's, bit for bit.
 
     Parameters
     ----------
-    params : dict, the base model's weights; they are not changed
+    params : dict, the base model's weights; not changed
     config : AdapterConfig
     rng : np.random.Generator
 
@@ -80,28 +80,21 @@ def init_adapter(params, config, rng):
     Raises
     ------
     ValueError
-        For an unknown kind, a target that fits no layer, a rank above min(out, in) of its layer, a rate factor of an
-        unknown array, or an init that changes the base (for these, use `start_adapter`).
+        If the kind is unknown, a target matches no layer, a rank exceeds min(out, in) of its layer, a rate factor is
+        for an unknown array, or the init changes the base (then use `start_adapter`).
     """
     if config.init in STARTS:
         raise ValueError(f"init: {config.init!r} takes the adapter out of the base; start_adapter returns both")
     return start_adapter(params, config, rng)[1]
 
 
-def check_rate_factors(config, kind):
-    """Raise ValueError for a factor of an array that the kind does not have."""
-    known = [*kind.shapes(1, 1, 1), "weight"]
-    for leaf in config.rate_factors:
-        if leaf not in known:
-            raise ValueError(f"rate_factors: {config.kind} has no {leaf!r}, expected some of {', '.join(known)}")
-
-
 def start_adapter(params, config, rng):
-    """A new adapter, for every init, and the base on which it is trained.
+    """Create a new adapter with any init, and the base on which it is trained.
 
-    For "kaiming" and "gaussian" this is the given base. "pissa", "olora" and "loftq" move a part of each adapted weight
-    into the adapter and leave the rest in the base. Both together compute what the given base computed, except for
-    rounding (and, with "loftq", for what NF4 loses). `starts.py` explains how to get an adapter for the given base.
+    For "kaiming" and "gaussian", the base does not change. "pissa", "olora" and "loftq" move a part of each adapted
+    weight into the adapter and leave the rest in the base. Together they compute the same as the original base, except
+    for rounding (and for "loftq", NF4's quantisation error). `starts.py` explains how to convert the trained adapter to
+    one for the original base.
 
     Parameters
     ----------
@@ -109,17 +102,20 @@ def start_adapter(params, config, rng):
 
     Returns
     -------
-    base : dict, to be frozen during training; unchanged arrays are shared, not copied
+    base : dict, frozen during training; unchanged arrays are shared, not copied
     adapter : Adapter
 
     Raises
     ------
     ValueError
-        As `init_adapter`, or for a kind that does not go with the init.
+        As `init_adapter`, or if the kind does not support the init.
     """
     kind, start = adapter_kind(config), STARTS.get(config.init)
     check_ranks(params, config)
-    check_rate_factors(config, kind)
+    known = [*kind.shapes(1, 1, 1), "weight"]
+    for leaf in config.rate_factors:
+        if leaf not in known:
+            raise ValueError(f"rate_factors: {config.kind} has no {leaf!r}, expected some of {', '.join(known)}")
     if start is not None and config.kind not in STARTED:
         raise ValueError(f"init: {config.init!r} goes with kinds {' and '.join(STARTED)}, got {config.kind!r}")
     base, weights = dict(params), {}
@@ -136,19 +132,15 @@ def start_adapter(params, config, rng):
 
 
 def trained_weights(adapter):
-    """The arrays that training changes: all except those whose rate factor is 0."""
+    """The arrays that are trained: all except those whose rate factor is 0."""
     factors = adapter.config.rate_factors
     return {name: a for name, a in adapter.weights.items() if factors.get(name.rpartition(".")[2], 1.0) != 0.0}
 
 
 class TrainableReport(NamedTuple):
-    trainable: int  # parameters that training changes
-    total: int  # parameters of the model and its adapter
+    trainable: int  # number of trainable parameters
+    total: int  # number of parameters of the model and its adapter
     percent: float  # 100 · trainable / total
-    by_name: dict[str, int]  # array -> its number of trainable parameters
-
-    def __str__(self):
-        return f"trainable {self.trainable:,} of {self.total:,} parameters ({self.percent:.3f} %)"
 
 
 def trainable_report(params, trainable):
@@ -157,17 +149,16 @@ def trainable_report(params, trainable):
     Parameters
     ----------
     params : dict, the base model's weights
-    trainable : dict of the arrays that are trained: an adapter's weights, or all or some of params. A name that is also
-        in params, such as the head, counts once.
+    trainable : dict of the trained arrays: an adapter's weights, or all or some of params. A name that is also in
+        params, such as the head, counts once.
 
     Returns
     -------
     TrainableReport
     """
-    by_name = {name: array.size for name, array in trainable.items()}
-    count = sum(by_name.values())
+    count = sum(array.size for array in trainable.values())
     total = sum(array.size for array in {**params, **trainable}.values())
-    return TrainableReport(count, total, 100.0 * count / total, by_name)
+    return TrainableReport(count, total, 100.0 * count / total)
 
 
 def layer_arrays(adapter):
@@ -181,17 +172,17 @@ def layer_arrays(adapter):
 
 
 def whole_weights(adapter):
-    """The arrays that replace the base's own, such as a trained head."""
+    """The weights that replace the base's, such as a trained head."""
     return {name: array for name, array in adapter.weights.items() if name.endswith((".weight", ".bias"))}
 
 
 def fitting_arrays(params, adapter):
-    """`layer_arrays`, after a check that the model has all their layers, with shapes that fit.
+    """`layer_arrays`, after checking that the model has these layers with matching shapes.
 
     Raises
     ------
     ValueError
-        For an adapter of another model; the message names the first array that does not fit.
+        If the adapter belongs to another model; the message names the first array that does not match.
     """
     kind, by_layer = adapter_kind(adapter.config), layer_arrays(adapter)
     for module, arrays in by_layer.items():

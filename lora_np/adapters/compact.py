@@ -1,4 +1,4 @@
-"""Turning the ranks and alphas of single layers into a short configuration."""
+"""Convert the ranks and alphas of single layers to a short configuration."""
 
 from collections import Counter
 
@@ -21,13 +21,12 @@ def compact_targets(modules, candidates, name=layer_name):
     -------
     tuple of str: the name in every block if the layers of all blocks are selected, else full names
     """
-    meant = set(modules)
-    everywhere = {name(m) for m in modules} - {name(m) for m in candidates if m not in meant}
-    return tuple(dict.fromkeys(name(m) if name(m) in everywhere else m for m in modules))
+    in_all_blocks = {name(m) for m in modules} - {name(m) for m in {*candidates} - {*modules}}
+    return tuple(dict.fromkeys(name(m) if name(m) in in_all_blocks else m for m in modules))
 
 
 def compact_pattern(values, name=layer_name):
-    """The most common value, and a pattern for the layers with other values.
+    """The most frequent value, and a pattern for the layers with other values.
 
     Parameters
     ----------
@@ -36,7 +35,7 @@ def compact_pattern(values, name=layer_name):
 
     Returns
     -------
-    value : the most common one
+    value : the most frequent value
     pattern : dict, target -> value; a target is the name in every block if all blocks agree, else a full name
     """
     common = Counter(values.values()).most_common(1)[0][0]

@@ -3,8 +3,9 @@
 import fnmatch
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from ..checked import finite_number, one_of, quoted, whole_number
+from ..checked import check_fields, finite_number, one_of, quoted, whole_number
 
 INITS = ("kaiming", "gaussian", "pissa", "olora", "loftq")
 
@@ -18,27 +19,27 @@ class AdapterConfig:
     r : int, the rank: the number of rows of A and columns of B
     alpha : float, the numerator of the scale s
     targets : tuple of str, the layers to adapt: a layer's name in every block ("q_proj"), a full name
-        ("blocks.0.attn.q_proj"), a pattern with *, ? or [] over full names ("blocks.[01].mlp.*"), or "all-linear".
-        Without targets only the head is trained.
-    rank_pattern, alpha_pattern : dict, target -> a rank or alpha other than r or alpha; keys are written as in
-        `targets`, and the first one that fits a layer is used
+        ("blocks.0.attn.q_proj"), a pattern of full names with *, ? or [] ("blocks.[01].mlp.*"), or "all-linear".
+        Without targets, only the head is trained.
+    rank_pattern, alpha_pattern : dict, target -> the rank or alpha of these layers, instead of r or alpha; keys are
+        written as in `targets`, and the first key that matches a layer is used
     rslora : bool, scale by α/√r (Kalajdzievski 2023) instead of α/r
-    dropout : float in [0, 1), on the adapter's input, while training
+    dropout : float in [0, 1), the dropout of the adapter's input during training
     init : "kaiming" (A uniform in ±1/√in, PEFT's default) or "gaussian" (A normal with standard deviation 1/r, as in
         PEFT; the paper's section 4.1 does not specify it), both with B = 0; or "pissa", "olora" or "loftq", which
         compute A and B from the base's weights: see `start_adapter`
-    rate_factors : dict, an array's last name ("lora_B") -> a factor of its learning rate, by default 1. LoRA+ has
+    rate_factors : dict, the last part of an array's name -> the factor of its learning rate, by default 1. LoRA+ uses
         {"lora_B": 16} (Hayou et al. 2024). 0 freezes the array, as LoRA-FA does with lora_A (Zhang et al. 2023).
-    norm_gradient : bool, for DoRA: differentiate the norm too, which its paper holds constant
+    norm_gradient : bool, for DoRA: also differentiate the norm, which the paper treats as a constant
     projection_seed : int, for VeRA: the seed of its random factors
     train_head : bool, also train the whole classifier head
     kind : str, a key of `adapters.KINDS`
-    extra : dict, fields of a configuration file that this package does not use; they are written back
+    extra : dict, fields of a configuration file that this package does not use; they are preserved when it is saved
 
     Raises
     ------
     ValueError
-        At construction, naming the field, what came and what was expected.
+        If a field is invalid; the message names the field, its value and what was expected.
     """
 
     r: int = 8
@@ -63,39 +64,36 @@ class AdapterConfig:
         if not isinstance(self.targets, (tuple, list)) or not all(isinstance(t, str) for t in self.targets):
             raise ValueError(f"targets: got {quoted(self.targets)}, expected a tuple of texts")
         object.__setattr__(self, "targets", tuple(self.targets))
-        if not isinstance(self.kind, str):
-            raise ValueError(f"kind: got {quoted(self.kind)}, expected a text")
-        for name in ("rank_pattern", "alpha_pattern", "rate_factors"):
-            if not isinstance(getattr(self, name), dict):
-                raise ValueError(f"{name}: got {quoted(getattr(self, name))}, expected a dict of name -> number")
-        for name in ("rslora", "norm_gradient", "train_head"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}: got {quoted(getattr(self, name))}, expected True or False")
-        if not isinstance(self.extra, dict):
-            raise ValueError(f"extra: got {quoted(self.extra)}, expected a dict")
+        check_fields(self, instance_of, "kind", type_=str, expected="a text")
+        check_fields(self, instance_of, "rslora", "norm_gradient", "train_head", type_=bool, expected="True or False")
+        check_fields(self, instance_of, "extra", type_=dict, expected="a dict")
         if not self.targets and not self.train_head:
             raise ValueError("targets: got none, and no head to train; expected at least one layer to adapt")
-        ranks = {key: whole_number(f"rank_pattern[{quoted(key)}]", rank) for key, rank in self.rank_pattern.items()}
-        alphas = {key: finite_number(f"alpha_pattern[{quoted(key)}]", a) for key, a in self.alpha_pattern.items()}
-        factors = {
-            key: finite_number(f"rate_factors[{quoted(key)}]", f, least=0) for key, f in self.rate_factors.items()
-        }
-        numbers = {
-            "r": whole_number("r", self.r),
-            "alpha": finite_number("alpha", self.alpha),
-            "rank_pattern": ranks,
-            "alpha_pattern": alphas,
-            "dropout": finite_number("dropout", self.dropout, least=0, below=1),
-            "rate_factors": factors,
-            "projection_seed": whole_number("projection_seed", self.projection_seed, least=0),
-        }
-        for name, value in numbers.items():
-            object.__setattr__(self, name, value)
-        one_of("init", self.init, INITS)
+        check_fields(self, whole_number, "r")
+        check_fields(self, whole_number, "projection_seed", least=0)
+        check_fields(self, finite_number, "alpha")
+        check_fields(self, finite_number, "dropout", least=0, below=1)
+        check_fields(self, each_value, "rank_pattern", check=whole_number)
+        check_fields(self, each_value, "alpha_pattern", check=finite_number)
+        check_fields(self, each_value, "rate_factors", check=partial(finite_number, least=0))
+        check_fields(self, one_of, "init", choices=INITS)
+
+
+def instance_of(name, value, type_, expected):
+    """The value; ValueError unless it is an instance of the type."""
+    if not isinstance(value, type_):
+        raise ValueError(f"{name}: got {quoted(value)}, expected {expected}")
+    return value
+
+
+def each_value(name, values, check):
+    """A copy of a dict of name -> number with each value checked."""
+    instance_of(name, values, dict, "a dict of name -> number")
+    return {key: check(f"{name}[{quoted(key)}]", value) for key, value in values.items()}
 
 
 def matches(module, target):
-    """Whether `target` means the layer with the full name `module`."""
+    """Whether `target` selects the layer with the full name `module`."""
     return (
         target == "all-linear"
         or module == target
@@ -105,12 +103,12 @@ def matches(module, target):
 
 
 def linear_layers(params):
-    """The full names of the linear layers that can be adapted, which end in "_proj", in execution order."""
+    """The full names of the adaptable linear layers, which end in "_proj", in execution order."""
     return [name.removesuffix(".weight") for name in params if name.endswith("_proj.weight")]
 
 
 def adapted_modules(config, params):
-    """The full names of the layers that an adapter adapts, in execution order.
+    """The full names of the adapted layers, in execution order.
 
     Parameters
     ----------
@@ -124,7 +122,7 @@ def adapted_modules(config, params):
     Raises
     ------
     ValueError
-        If a target, or a key of a pattern, fits no layer of the model.
+        If a target, or a key of a pattern, matches no layer of the model.
     """
     modules = linear_layers(params)
     patterns = [("rank_pattern", key) for key in config.rank_pattern]
@@ -139,27 +137,22 @@ def adapted_modules(config, params):
     return [m for m in modules if any(matches(m, target) for target in config.targets)]
 
 
-def pick(module, pattern, default):
-    """The value of the first key of a pattern that fits a layer, or the default."""
+def pattern_value(module, pattern, default):
+    """The value of the first key of a pattern that matches a layer, or the default."""
     return next((value for key, value in pattern.items() if matches(module, key)), default)
 
 
 def module_rank(config, module):
     """The rank of one layer's adapter."""
-    return pick(module, config.rank_pattern, config.r)
+    return pattern_value(module, config.rank_pattern, config.r)
 
 
 def module_config(config, module):
-    """The adapter's settings for one layer: r and alpha are the layer's own, and there are no patterns."""
-    if not config.rank_pattern and not config.alpha_pattern:  # the settings of all layers, checked already
+    """The settings of one layer's adapter: r and alpha are the layer's own, and there are no patterns."""
+    if not config.rank_pattern and not config.alpha_pattern:  # skip the checks of `replace`
         return config
-    return replace(
-        config,
-        r=module_rank(config, module),
-        alpha=pick(module, config.alpha_pattern, config.alpha),
-        rank_pattern={},
-        alpha_pattern={},
-    )
+    alpha = pattern_value(module, config.alpha_pattern, config.alpha)
+    return replace(config, r=module_rank(config, module), alpha=alpha, rank_pattern={}, alpha_pattern={})
 
 
 def scaling(config):

@@ -4,33 +4,24 @@
     W′ = m ⊙ V / ‖V‖                   ‖V‖ (out,) the norms of V's rows, m (out,) their magnitudes, trained
     y = x W′ᵀ + b
 
-W is (out, in) here, so each row has a norm, one per output, as in the authors' program and in PEFT. The paper writes W
-as (d, k), with norms of columns. Training starts with m = ‖W‖, so W′ = W. Because V is computed anyway for its norms, x
-is multiplied by V itself: one product of full size, as in the base.
+W is (out, in) here, so each row has a norm, one per output, as in the authors' program and in PEFT. In the paper, W is
+(d, k) and columns have norms. Training starts with m = ‖W‖, so W′ = W. Because V is computed for its norms anyway, x is
+multiplied by V itself: one product of full size, as in the base.
 
-The paper (section 4.3) holds ‖V‖ constant in the backward pass, which saves much memory in an autograd graph. PEFT and
-this file do the same. By hand the exact gradient costs little; `config.norm_gradient` selects it, and `backward`
-derives it.
+The paper (section 4.3) treats ‖V‖ as a constant in the backward pass, which saves much memory with autograd. PEFT and
+this file do the same. Written by hand, the exact gradient costs little; `config.norm_gradient` selects it, and
+`backward` derives it.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from ..ops import (
-    add,
-    dropout_forward,
-    linear_backward,
-    linear_forward,
-    low_rank_backward,
-    operands_wanted,
-    present,
-    scale_backward,
-    scale_forward,
-)
-from ..ops.linear import LinearCache
-from ..ops.low_rank import LowRankCache, low_rank_cache, low_rank_weight_backward
-from ..ops.scale import ScaleCache
+from ..ops.dropout import dropout_forward
+from ..ops.linear import LinearCache, linear_backward, linear_forward
+from ..ops.low_rank import LowRankCache, low_rank_backward, low_rank_cache, low_rank_weight_backward
+from ..ops.scale import ScaleCache, scale_backward, scale_forward
+from ..ops.wanted import add, operands_wanted, present
 from . import lora
 from .config import scaling
 
@@ -45,7 +36,7 @@ OF_STRETCH_AND_NORM = {**OF_STRETCH, "weight": "x factor", "lora_A": "x factor",
 
 
 class DoRACache(NamedTuple):
-    """What the backward pass needs. It computes V again, which takes no product with the batch's rows."""
+    """What the backward pass needs, except V, which is recomputed without a product with the batch's rows."""
 
     product: LinearCache  # of h = x̃ Vᵀ, without V; its x is the layer's input before dropout
     factors: LowRankCache  # for the gradients of A and B
@@ -68,7 +59,7 @@ def init(weight, config, rng):
 
 
 def row_norms(V):
-    """‖V‖ of each row, (out,); the same bits for every memory order of V."""
+    """‖V‖ of each row, (out,); bit-identical for every memory order of V."""
     return np.sqrt(np.sum(np.multiply(V, V, order="C"), axis=1))
 
 
@@ -80,7 +71,7 @@ def directions(weight, adapter, scale):
 def over(numerator, norm):
     """m/‖V‖ or 1/‖V‖, and 0 for a row of zeros, which has no direction and stays zero.
 
-    m is divided by ‖V‖, not multiplied by 1/‖V‖, so that the result is exactly 1 at the start.
+    m is divided by ‖V‖ instead of multiplied by 1/‖V‖, so that the result is exactly 1 at the start of training.
     """
     return np.divide(numerator, norm, out=np.zeros_like(norm), where=norm > 0)
 
@@ -94,8 +85,8 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
     Parameters
     ----------
     x, weight, bias, adapter, config, wanted, mask : see `lora.forward`
-    norm : array (out,) to be used instead of ‖V‖, or None. With a constant norm the paper's backward pass is the exact
-        gradient, and can be checked as such.
+    norm : array (out,) used instead of ‖V‖, or None. With a constant norm, the paper's backward pass is the exact
+        gradient and can be checked numerically.
 
     Returns
     -------
@@ -129,21 +120,21 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
 def backward(dy, cache):
     """Gradients of the adapted layer.
 
-    Without dropout, h = x Vᵀ and y = (m/‖V‖) ⊙ h + b. With ‖V‖ held constant:
+    Without dropout, h = x Vᵀ and y = (m/‖V‖) ⊙ h + b. With ‖V‖ treated as a constant:
 
         dm = Σ_n dy ⊙ h / ‖V‖                   (out,)
         dh = (m/‖V‖) ⊙ dy                       (..., out)
         dx = dh V,   dV = dhᵀ x
 
-    From V = W + s B A follow LoRA's gradients, dB = s dV Aᵀ = dhᵀ (s x Aᵀ) and dA = s Bᵀ dV = (s dh B)ᵀ x, which can
-    be computed without dV.
+    V = W + s B A gives LoRA's gradients, dB = s dV Aᵀ = dhᵀ (s x Aᵀ) and dA = s Bᵀ dV = (s dh B)ᵀ x, which can be
+    computed without dV.
 
     The exact gradient (`norm_gradient`) has one more term, through ‖V‖: with a = Σ_n dy ⊙ h,
 
         ∂L/∂‖V‖ = − m a / ‖V‖²   and   ∂‖V‖/∂V = V / ‖V‖   so   dV += − (m a / ‖V‖³) ⊙ V
 
-    This term has the weight's size and needs no product with the batch's rows. It removes the part of dV along each
-    row of V: B A can turn a row of W′ but not stretch it; only m can.
+    This term has the weight's size and needs no product with the batch's rows. It removes the component of dV along
+    each row of V: B A can rotate a row of W′, but only m can change its length.
 
     With dropout, x̃ = x ⊙ mask replaces x above, and y has the further term (x − x̃) Wᵀ.
 

@@ -1,4 +1,4 @@
-"""The table of adapter kinds. A kind is one line here and one file with these functions:
+"""The table of adapter kinds. Each kind has one line here and one file with these functions:
 
     shapes(n_out, n_in, r) -> dict of the shapes of its arrays
     init(weight, config, rng) -> dict of its arrays
@@ -7,7 +7,7 @@
     delta(weight, adapter, config) -> ΔW
 
 Merging, compressing, spectra, gradient checks and costs use only these functions, so they work for all kinds.
-`variants.py` names the variants, which are kinds with other settings.
+`variants.py` defines variants, which are kinds with different settings.
 """
 
 from . import adalora, dora, lora, qalora, vera

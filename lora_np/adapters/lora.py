@@ -2,8 +2,8 @@
 
     y = x Wᵀ + b + s (x Aᵀ) Bᵀ        A (r, in),  B (out, r),  s = α/r
 
-The update ΔW = s B A has at most rank r. Training never forms it: each row of x passes through r numbers, which costs
-r (in + out) multiplications instead of in · out.
+The update ΔW = s B A has rank at most r. Training never computes it: each row of x is projected to r numbers, which
+costs r (in + out) multiplications instead of in · out.
 """
 
 import math
@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ops import add, linear_backward, linear_forward, low_rank_backward, low_rank_forward, operands_wanted, present
-from ..ops.linear import LinearCache
-from ..ops.low_rank import LowRankCache
+from ..ops.linear import LinearCache, linear_backward, linear_forward
+from ..ops.low_rank import LowRankCache, low_rank_backward, low_rank_forward
+from ..ops.wanted import add, operands_wanted, present
 from .config import scaling
 
 OPERANDS = {"x": "x", "lora_A": "A", "lora_B": "B"}  # of the low-rank product
 
 
 class LoRACache(NamedTuple):
-    base: LinearCache  # of x Wᵀ + b; if W is frozen, it keeps W for dx and no activation
+    base: LinearCache  # of x Wᵀ + b; if W is frozen, it contains W for dx, but no activation
     update: LowRankCache  # of s (x Aᵀ) Bᵀ
 
 
@@ -42,7 +42,7 @@ def shapes(n_out, n_in, r):
 def init(weight, config, rng):
     """A is random and B is zero, so ΔW = 0 and the adapted model starts as the base.
 
-    If A were zero as well, both gradients would stay zero, because dB is proportional to A and dA to B. One of the two
+    If A were also zero, both gradients would stay zero, because dB is proportional to A and dA to B. So one of them
     must be random; the paper sets B to zero.
 
     Parameters
@@ -94,8 +94,8 @@ def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), 
 def backward(dy, cache):
     """Gradients of the adapted layer.
 
-    y is the sum of two products. dy passes through both, and dx is the sum of the two results. With u = x Aᵀ (and, if
-    there is a mask, x ⊙ mask instead of x in the second product):
+    y is the sum of two products, so dy passes through both, and dx is the sum of both results. With u = x Aᵀ (where a
+    mask replaces x by x ⊙ mask in the second product):
 
         dB = s dyᵀ u            (out, r)
         du = s dy B             (..., r)
@@ -121,5 +121,5 @@ def backward(dy, cache):
 
 
 def delta(weight, adapter, config):
-    """ΔW = s B A, (out, in), the adapter's update of the weight."""
+    """The update ΔW = s B A, (out, in)."""
     return scaling(config) * (adapter["lora_B"] @ adapter["lora_A"])

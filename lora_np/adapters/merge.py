@@ -1,10 +1,10 @@
 """Merging: W′ = W + ΔW. The merged model costs no more than the base.
 
-`merge` gives dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
-base have lost their zeros. `merge_in_format` converts W′ back into W's format. An update is small compared with the
-distance between two codes, so most weights return to their old code, and much of the update may be lost. An update that
-is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the blocks' offsets. It loses only what
-rounding them to float16 takes away. The losses are measured.
+`merge` returns dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
+base lose their zeros. `merge_in_format` converts W′ back to W's format. An update is small compared with the difference
+between two codes, so most weights are rounded to their old code, and much of the update may be lost. An update that is
+constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the blocks' offsets, where the only error is the
+rounding to float16. The errors are measured.
 """
 
 import math
@@ -18,15 +18,15 @@ from .config import module_config
 
 
 class MergeErrors(NamedTuple):
-    """Relative rounding errors of a merge, in Frobenius norm over all adapted layers together."""
+    """Relative rounding errors of a merge, in Frobenius norm over all adapted layers."""
 
     merged: float  # ‖W′ − (W + ΔW)‖ / ‖W + ΔW‖
-    update: float  # ‖W′ − (W + ΔW)‖ / ‖ΔW‖: how much of the update is lost
+    update: float  # ‖W′ − (W + ΔW)‖ / ‖ΔW‖, the share of the update that is lost
     restored: float  # ‖(W′ − ΔW) − W‖ / ‖W‖, after `unmerge`
 
 
 class FormatLoss(NamedTuple):
-    """Relative errors from converting W + ΔW into the format, in Frobenius norm."""
+    """Relative errors of converting W + ΔW to the format, in Frobenius norm."""
 
     merged: float  # ‖W′ − (W + ΔW)‖ / ‖W + ΔW‖
     update: float  # ‖W′ − (W + ΔW)‖ / ‖ΔW‖, the share of the update that is lost; 0 for an update of zero
@@ -35,22 +35,22 @@ class FormatLoss(NamedTuple):
 class MergedInFormat(NamedTuple):
     params: dict  # the merged model, each weight in the base's own format
     layers: dict[str, FormatLoss]  # by the name of the adapted layer's weight
-    overall: FormatLoss  # of all adapted layers together, as one long vector
+    overall: FormatLoss  # of the concatenated weights of all adapted layers
 
 
 def merge(params, adapter):
-    """The model with the adapter's update added to its weights (Hu et al. 2021, section 4.1).
+    """Add the adapter's update to the model's weights (Hu et al. 2021, section 4.1).
 
     The merged weights are dense arrays and exact up to rounding. The base's other weights keep their format.
 
     Parameters
     ----------
-    params : dict, the base's weights; they are not changed, and the result shares those that the adapter does not touch
+    params : dict, the base's weights; not changed, and shared with the result if they are not adapted
     adapter : Adapter
 
     Returns
     -------
-    dict, of the base's dtype; a whole weight that the adapter carries (a head) replaces the base's
+    dict, of the base's dtype; whole weights of the adapter, such as a head, replace the base's
     """
     dtype = next(iter(params.values())).dtype
     deltas = adapter_deltas(params, adapter)
@@ -61,8 +61,8 @@ def merge(params, adapter):
 def unmerge(merged, adapter):
     """Subtract the adapter's update from merged weights: W = W′ − ΔW.
 
-    Floating-point addition rounds, so the weights are restored to about one unit in the last place, not bit for bit;
-    `merge_errors` measures the difference. Keep the base if that matters.
+    Because of rounding, the weights are restored to about one unit in the last place, not bit for bit; `merge_errors`
+    measures the difference. Keep the base if that matters.
 
     Parameters
     ----------
@@ -71,29 +71,29 @@ def unmerge(merged, adapter):
 
     Returns
     -------
-    dict with the names of `merged`; a whole weight that the adapter carries (a head) stays the adapter's
+    dict with the names of `merged`; whole weights of the adapter, such as a head, are not restored
 
     Raises
     ------
     ValueError
-        If the update depends on the base's weight, as DoRA's does, because that weight is unknown.
+        If the update depends on the base's weight, which is unknown, as DoRA's does.
     """
     deltas = adapter_deltas(merged, adapter)
     restored = {name: np.asarray(merged[name]) - delta for name, delta in deltas.items()}
     again = adapter_deltas({**merged, **restored}, adapter)
     if any(not np.array_equal(again[name], delta) for name, delta in deltas.items()):
         raise ValueError(
-            f"adapter: an update of kind {adapter.config.kind!r} depends on the base's weight and cannot be taken out "
-            "of a merged one; keep the base"
+            f"adapter: an update of kind {adapter.config.kind!r} depends on the base's weight and cannot be "
+            "subtracted from a merged one; keep the base"
         )
     return {**merged, **restored}
 
 
 def merge_errors(params, adapter, dtype):
-    """Merge and unmerge with all arrays in a number format, and compare with float64.
+    """Merge and unmerge in a floating-point format, and compare with float64.
 
-    The addition rounds to W's last digit, and ΔW is much smaller than W. In float16, with three digits, a large part of
-    an update can be lost. W and the adapter are converted to the format first, so only the error of merging is
+    The addition rounds to W's last digit, and ΔW is much smaller than W. In float16, which has three digits, a large
+    part of an update can be lost. W and the adapter are converted to the format first, so only the error of merging is
     measured.
 
     Parameters
@@ -107,7 +107,7 @@ def merge_errors(params, adapter, dtype):
     MergeErrors
     """
     names = [f"{module}.weight" for module in fitting_arrays(params, adapter)]
-    if not names:  # a trained head alone
+    if not names:  # only a trained head
         return MergeErrors(0.0, 0.0, 0.0)
     low = as_dtype({name: params[name] for name in names}, dtype)
     low_adapter = Adapter(adapter.config, as_dtype(adapter.weights, dtype))
@@ -128,32 +128,32 @@ def merge_errors(params, adapter, dtype):
 
 
 def merge_in_format(params, adapter, masks=None):
-    """The model with the adapter's update added, each merged weight in the format of the base's weight.
+    """Add the adapter's update to the model's weights, and convert each merged weight to the base weight's format.
 
     A quantised matrix is quantised again, with the same settings. But if it is in Q4_1, has no mask, and ΔW is constant
-    in each block, ΔW is added to the blocks' offsets, and all codes and scales stay as they are. Zeros of a dense array
-    stay zero, because they come from pruning. Zeros of a quantised matrix may also be small weights that were rounded,
-    so a matrix that is both pruned and quantised needs a mask.
+    in each block, ΔW is added to the blocks' offsets, and codes and scales do not change. Zeros of a dense array stay
+    zero, because they come from pruning. Zeros of a quantised matrix may also be small weights that were rounded, so a
+    matrix that is both pruned and quantised needs a mask.
 
-    The lost share of the update is 1 if W′ equals W, and above 1 if converting W + ΔW into the format changes it by
-    more than ΔW did. A layer whose update is zero does not change.
+    The lost share of the update is 1 if W′ equals W, and above 1 if the conversion changes W + ΔW by more than ΔW. A
+    layer whose update is zero does not change.
 
     Parameters
     ----------
-    params : dict, the base's weights; they are not changed, and the result shares those that the adapter does not touch
+    params : dict, the base's weights; not changed, and shared with the result if they are not adapted
     adapter : Adapter of any kind
-    masks : dict, name of an adapted weight -> bool array (out, in), True where it may be nonzero; or None. A weight
-        without a mask keeps its zeros if it is a dense array.
+    masks : dict, name of an adapted weight -> bool array (out, in), True where it may be nonzero; or None. Without a
+        mask, a dense array keeps its zeros.
 
     Returns
     -------
-    MergedInFormat; a whole weight that the adapter carries (a head) replaces the base's without conversion
+    MergedInFormat; whole weights of the adapter, such as a head, replace the base's without conversion
 
     Raises
     ------
     ValueError
-        For an adapter of another model, a sum W + ΔW that is not finite or exceeds the format, or a mask of another
-        shape or of a weight that is not adapted.
+        If the adapter belongs to another model, W + ΔW is not finite or exceeds the format's range, or a mask has the
+        wrong shape or is for a weight that is not adapted.
     """
     kind, by_layer = adapter_kind(adapter.config), fitting_arrays(params, adapter)
     masks = checked_masks({} if masks is None else masks, params, [f"{module}.weight" for module in by_layer])
@@ -162,16 +162,16 @@ def merge_in_format(params, adapter, masks=None):
     for module, arrays in by_layer.items():  # only one layer at a time is dense
         name = f"{module}.weight"
         base, delta = params[name], kind.delta(params[name], arrays, module_config(adapter.config, module))
-        wanted = np.asarray(base, dtype=np.float64) + delta  # (out, in)
-        if not np.isfinite(wanted).all():
-            raise ValueError(f"{name}: W + ΔW holds values that are not finite, expected finite ones alone")
+        exact = np.asarray(base, dtype=np.float64) + delta  # (out, in)
+        if not np.isfinite(exact).all():
+            raise ValueError(f"{name}: W + ΔW holds values that are not finite")
         if delta.any():
             try:
-                merged[name] = in_format(wanted, base, delta, masks.get(name))
+                merged[name] = in_format(exact, base, delta, masks.get(name))
             except ValueError as error:
                 raise ValueError(f"{name}: W + ΔW does not fit into the base's format ({error})") from None
-        errors[name] = float(np.linalg.norm(np.asarray(merged[name], dtype=np.float64) - wanted))
-        sums[name], updates[name] = float(np.linalg.norm(wanted)), float(np.linalg.norm(delta))
+        errors[name] = float(np.linalg.norm(np.asarray(merged[name], dtype=np.float64) - exact))
+        sums[name], updates[name] = float(np.linalg.norm(exact)), float(np.linalg.norm(delta))
     layers = {name: format_loss(errors[name], sums[name], updates[name]) for name in errors}
     overall = format_loss(*(math.hypot(*norms.values()) for norms in (errors, sums, updates)))
     return MergedInFormat({**merged, **as_dtype(whole_weights(adapter), dtype)}, layers, overall)
@@ -189,7 +189,7 @@ def in_format(dense, base, delta, mask):
 
 
 def format_loss(error, merged, update):
-    """The two ratios of norms; both are 0 if the error is 0."""
+    """The FormatLoss from three norms; both ratios are 0 if the error is 0."""
     return FormatLoss(error / merged if error else 0.0, error / update if error else 0.0)
 
 
@@ -197,11 +197,10 @@ def checked_masks(masks, params, adapted):
     for name, mask in masks.items():
         if name not in adapted:
             raise ValueError(f"masks: got {name!r}, expected names of adapted weights such as {adapted[:1]}")
-        if np.shape(mask) != params[name].shape or np.asarray(mask).dtype != bool:
-            raise ValueError(
-                f"masks: {name} has shape {np.shape(mask)} and dtype {np.asarray(mask).dtype}, "
-                f"expected {params[name].shape} and bool"
-            )
+        mask = np.asarray(mask)
+        if mask.shape != params[name].shape or mask.dtype != bool:
+            got = f"shape {mask.shape} and dtype {mask.dtype}"
+            raise ValueError(f"masks: {name} has {got}, expected {params[name].shape} and bool")
     return masks
 
 

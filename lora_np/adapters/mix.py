@@ -1,13 +1,13 @@
 """Mixing: a weighted sum of adapters is an adapter again.
 
-The updates add up, ΔW = Σ wᵢ ΔWᵢ. For LoRA, stacking the A's and placing the B's side by side gives factors of the
-sum, of rank r₁ + r₂ + …:
+The updates are added, ΔW = Σ wᵢ ΔWᵢ. For LoRA, concatenating the A's vertically and the B's horizontally gives factors
+of the sum, of rank r₁ + r₂ + …:
 
     Σ wᵢ sᵢ Bᵢ Aᵢ = [w₁s₁B₁  w₂s₂B₂ …] [A₁; A₂; …]
 
-This is exact. (Adding up the A's and the B's instead of the products would add cross terms such as B₁A₂.)
+This is exact. (Adding the A's and the B's instead of the products would add cross terms such as B₁A₂.)
 `compress` reduces an adapter to a lower rank with a singular value decomposition, which gives the best approximation of
-that rank (Eckart and Young 1936), and measures what is lost.
+that rank (Eckart and Young 1936), and measures the error.
 """
 
 import math
@@ -28,7 +28,7 @@ class Compressed(NamedTuple):
 
     adapter: Adapter
     errors: dict[str, float]  # layer -> ‖ΔW − ΔW′‖ / ‖ΔW‖ in Frobenius norm, 0 for an update of zero
-    error: float  # the same for all layers together
+    error: float  # the same for the concatenated layers
 
 
 def mix(params, adapters, weights):
@@ -36,24 +36,31 @@ def mix(params, adapters, weights):
 
     Parameters
     ----------
-    params : dict of the base's weights, which every adapter must fit
+    params : dict of the base's weights
     adapters : dict, name -> Adapter of kind "lora", all with the same layers
     weights : dict, the same names -> float
 
     Returns
     -------
-    Adapter of rank Σ rᵢ and scale 1 in every layer. A whole weight that they carry, such as a head, is the base's plus
-    the weighted sum of their differences from it; if the base has none, it is the weighted sum.
+    Adapter of rank Σ rᵢ and scale 1 in every layer. A whole weight, such as a head, is the base's plus the weighted sum
+    of the adapters' differences from it; if the base has none, it is the weighted sum.
 
     Raises
     ------
     ValueError
-        For other names in `weights`, a weight that is not a finite number, or adapters of another model, with
-        different layers or of another kind.
+        If the names in `weights` are not those in `adapters`, a weight is not finite, or an adapter is of another kind,
+        belongs to another model or has other layers.
     """
-    weights = checked_weights(adapters, weights)
-    check_same_names(adapters)
+    if not adapters:
+        raise ValueError("adapters: got none, expected at least one")
+    if set(weights) != set(adapters):
+        raise ValueError(f"weights: got {', '.join(weights)}; expected one for each of {', '.join(adapters)}")
+    # Python floats, because NumPy scalars would turn float32 arrays into float64.
+    weights = {name: finite_number(f"weights[{name!r}]", weight) for name, weight in weights.items()}
+    names = {name: {*layer_arrays(adapter), *whole_weights(adapter)} for name, adapter in adapters.items()}
     for name, adapter in adapters.items():
+        if missing := set().union(*names.values()) - names[name]:
+            raise ValueError(f"adapters: {name!r} lacks {min(missing)}; expected the same layers in all")
         if adapter.config.kind != "lora":
             raise ValueError(f"adapters: {name!r} is of kind {adapter.config.kind!r}, expected 'lora'")
     first = next(iter(adapters.values()))
@@ -74,14 +81,14 @@ def mix(params, adapters, weights):
 
 
 def on_given_base(params, start, trained):
-    """A trained adapter as an adapter for the base that was given to `start_adapter`.
+    """Convert a trained adapter to one for the base that was passed to `start_adapter`.
 
     W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀), which is exactly a LoRA of twice the rank; see `starts.py`.
 
     Parameters
     ----------
-    params : dict, the weights that were given to `start_adapter`
-    start, trained : Adapter, from `start_adapter`, and after training
+    params : dict, the weights that were passed to `start_adapter`
+    start, trained : Adapter, as returned by `start_adapter`, and after training
 
     Returns
     -------
@@ -90,7 +97,7 @@ def on_given_base(params, start, trained):
     Raises
     ------
     ValueError
-        For "loftq", because no adapter can undo what quantising changed; and for a kind other than "lora".
+        For "loftq", because no adapter can undo the quantisation; and for a kind other than "lora".
     """
     if trained.config.init not in STARTS:
         return trained
@@ -100,7 +107,7 @@ def on_given_base(params, start, trained):
 
 
 def compress(params, adapter, r):
-    """The adapter of rank r whose update is closest to that of a given adapter, layer by layer.
+    """The adapter of rank r whose update is closest to the given adapter's, layer by layer.
 
     ΔW ≈ U_r Σ_r V_rᵀ = B A with B = U_r √Σ_r and A = √Σ_r V_rᵀ, at scale 1.
 
@@ -112,19 +119,19 @@ def compress(params, adapter, r):
 
     Returns
     -------
-    Compressed; its adapter is of kind "lora", with the same whole weights
+    Compressed, whose adapter is of kind "lora" and has the same whole weights
 
     Raises
     ------
     ValueError
-        If r is not a whole number of at least 1, the adapter does not fit the base, or its update is not finite.
+        If r is not an integer of at least 1, the adapter does not fit the base, or its update is not finite.
     """
     r = whole_number("r", r)
     compressed, ranks, lost, energy = {}, {}, {}, {}  # the last two: sums of squares
     for name, delta in adapter_deltas(params, adapter).items():
         module = name.removesuffix(".weight")
         if not np.isfinite(delta).all():
-            raise ValueError(f"{module}: ΔW holds values that are not finite, expected finite ones alone")
+            raise ValueError(f"{module}: ΔW holds values that are not finite")
         factors, sigma = svd_factors(delta, r, scale=1.0)
         compressed |= {f"{module}.{leaf}": array for leaf, array in factors.items()}
         ranks[module] = len(factors["lora_A"])
@@ -137,8 +144,8 @@ def compress(params, adapter, r):
 
 
 def unscaled_config(config, ranks, params):
-    """The configuration of LoRA with these ranks of layers, and scale 1, so α = r."""
-    if not ranks:  # a trained head alone
+    """The configuration of a LoRA with these ranks of its layers and scale 1, so α = r."""
+    if not ranks:  # only a trained head
         return config
     r, pattern = compact_pattern(ranks)  # α is r in every layer, so it has the same pattern
     return replace(
@@ -153,21 +160,3 @@ def unscaled_config(config, ranks, params):
         init="kaiming",
         rate_factors={},
     )
-
-
-def checked_weights(adapters, weights):
-    """The weights as Python floats, which do not turn float32 arrays into float64; one for each adapter."""
-    if not adapters:
-        raise ValueError("adapters: got none, expected at least one")
-    if set(weights) != set(adapters):
-        raise ValueError(f"weights: got {', '.join(weights)}; expected one for each of {', '.join(adapters)}")
-    return {name: finite_number(f"weights[{name!r}]", weight) for name, weight in weights.items()}
-
-
-def check_same_names(adapters):
-    """Raise ValueError unless all adapters have the same layers and carry the same whole weights."""
-    names = {adapter: {*layer_arrays(a), *whole_weights(a)} for adapter, a in adapters.items()}
-    everything = set().union(*names.values())
-    for adapter, own in names.items():
-        if own != everything:
-            raise ValueError(f"adapters: {adapter!r} lacks {min(everything - own)}; expected the same layers in all")

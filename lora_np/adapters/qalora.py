@@ -3,15 +3,15 @@
     y = x Wᵀ + b + s L (p Aᵀ) Bᵀ        A (r, L),  B (out, r),  s = α/r
     p_j = mean of the g inputs of block j        L = in/g blocks
 
-Pooling hides from the adapter which input of a block is which. So ΔW has one number for each output and block: row i
+Pooling makes the adapter treat all inputs of a block alike. So ΔW has one number for each output and block: row i
 has s (L/g) (B A)_ij at all g inputs of block j, and rank at most min(r, L). llama.cpp's Q4_1 stores a block of 32
-weights as d q + m. The update changes m alone, and `merge_in_format` adds it there (section 3.3 of the paper, which
-does it with GPTQ's zero points).
+weights as d q + m. The update changes only m, and `merge_in_format` adds it there (section 3.3 of the paper, which
+uses GPTQ's zero points).
 
 g is 32, or the largest power of two up to 32 that divides `in`. PEFT multiplies the mean by the number of blocks L, and
-so does this file. The paper's algorithm 1 multiplies it by g instead, which makes it a sum; that is the same as another
-α. The factor matters for the learning rate: because A is drawn for L inputs, the same change of B moves the weights
-L/√g times as far as in LoRA. That is 3.2 times at in = 576. (With a sum it would be √g = 5.7 times at every width.)
+so does this file. The paper's algorithm 1 multiplies it by g instead, which makes it a sum; this is equivalent to
+another α. The factor affects the learning rate: because A is initialised for L inputs, the same change of B changes the
+weights L/√g times as much as in LoRA, 3.2 times for in = 576. (With a sum it would be √g = 5.7 times for every width.)
 """
 
 import math
@@ -21,27 +21,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ..compress import BLOCK
-from ..ops import (
-    add,
-    dropout_backward,
-    dropout_forward,
-    linear_backward,
-    linear_forward,
-    low_rank_backward,
-    low_rank_forward,
-    operands_wanted,
-    present,
-)
-from ..ops.dropout import DropoutCache
-from ..ops.linear import LinearCache
-from ..ops.low_rank import LowRankCache
+from ..ops.dropout import DropoutCache, dropout_backward, dropout_forward
+from ..ops.linear import LinearCache, linear_backward, linear_forward
+from ..ops.low_rank import LowRankCache, low_rank_backward, low_rank_forward
+from ..ops.wanted import add, operands_wanted, present
 from . import lora
 from .config import scaling
 
 
 class QALoRACache(NamedTuple):
     base: LinearCache  # of x Wᵀ + b
-    update: LowRankCache  # of s L (p Aᵀ) Bᵀ; it keeps p, which is g times smaller than x
+    update: LowRankCache  # of s L (p Aᵀ) Bᵀ; contains p, which is g times smaller than x
     dropout: DropoutCache  # of x̃ = x ⊙ mask, before the pooling
     g: int  # inputs in a block
 
@@ -52,7 +42,7 @@ def shapes(n_out, n_in, r):
 
 
 def init(weight, config, rng):
-    """LoRA's A and B for a layer of L inputs, as in PEFT, so A ~ U(±1/√L) and ΔW = 0; see `lora.init`."""
+    """LoRA's A and B for a layer with L inputs, as in PEFT, so A ~ U(±1/√L) and ΔW = 0; see `lora.init`."""
     A, _ = shapes(*weight.shape, config.r).values()
     return lora.init(np.empty((weight.shape[0], A[1]), weight.dtype), config, rng)
 
@@ -81,7 +71,7 @@ def pool_backward(dp, g):
 def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), mask=None):
     """The adapted layer's output (..., out), and its QALoRACache; parameters as in `lora.forward`.
 
-    As in PEFT, the mask multiplies the single inputs, before they are pooled.
+    As in PEFT, the mask is applied to the inputs before they are pooled.
     """
     A, B = adapter["lora_A"], adapter["lora_B"]
     L = A.shape[1]
@@ -95,7 +85,7 @@ def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), 
 
 
 def backward(dy, cache):
-    """Gradients of the adapted layer: LoRA's with p in place of x, and on to x through the pooling. With u = p Aᵀ:
+    """Gradients of the adapted layer: LoRA's with p instead of x, and through the pooling to x. With u = p Aᵀ:
 
         dB = s L dyᵀ u                    (out, r)
         du = s L dy B                     (..., r)
@@ -115,16 +105,17 @@ def backward(dy, cache):
 
 
 def delta(weight, adapter, config):
-    """ΔW, (out, in): each column of s (L/g) B A, g times, so exactly constant inside each block."""
+    """ΔW, (out, in): each column of s (L/g) B A repeated g times, so it is exactly constant in each block."""
     L = adapter["lora_A"].shape[1]
     g = weight.shape[1] // L
     return np.repeat(scaling(config) * L / g * (adapter["lora_B"] @ adapter["lora_A"]), g, axis=1)
 
 
 def as_lora(params, adapter):
-    """A QA-LoRA Adapter as one of LoRA with the same update, for programs that only have LoRA; others as they are.
+    """Convert a QA-LoRA adapter to LoRA with the same update, for programs that only support LoRA.
 
-    s (L/g) B A with each column g times is s B A′, where A′ (r, in) is (L/g) A with each column g times.
+    s (L/g) B A with each column repeated g times is s B A′, where A′ (r, in) is (L/g) A with each column repeated g
+    times. Adapters of other kinds are returned unchanged.
     """
     if adapter.config.kind != "qalora":
         return adapter

@@ -1,17 +1,17 @@
-"""Starts that compute A and B from the base's own weight: PiSSA, OLoRA, LoftQ.
+"""Initialisations that compute A and B from the base's weight: PiSSA, OLoRA, LoftQ.
 
-LoRA starts with B = 0, so its update is zero. With these starts s B A is a part of W, or of what quantising W loses,
-and the frozen base is the rest:
+LoRA starts with B = 0, so its update is zero. Here, s B A is initially a part of W, or of W's quantisation error, and
+the frozen base is the rest:
 
     W_rest + s B A = W          PiSSA, OLoRA: up to rounding
-    Q      + s B A ≈ W          LoftQ: closer than quantising W alone
+    Q      + s B A ≈ W          LoftQ: closer than the quantised W
 
-So training uses another base than the loaded one. After PiSSA or OLoRA, the loaded base needs an ordinary LoRA of twice
-the rank, the trained adapter minus the one at the start:
+So training uses a different base from the original one. After PiSSA or OLoRA, the trained model equals the original
+base with an ordinary LoRA of twice the rank, the trained adapter minus the initial one:
 
     W_rest + s B A = W + s B A − s B₀ A₀        mix(params, {"trained": …, "start": …}, {"trained": 1, "start": -1})
 
-It can be swapped, saved and merged like any other. `mix.on_given_base` computes it.
+This adapter, computed by `mix.on_given_base`, can be swapped, saved and merged like any other.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ LOFTQ_STEPS = 5  # as in the paper's experiments
 
 
 def pissa(weight, config):
-    """Train the r leading singular directions, freeze the rest (Meng et al. 2024, section 3, equations 2-4).
+    """Train the r leading singular directions and freeze the rest (Meng et al. 2024, section 3, equations 2-4).
 
     W = U Σ Vᵀ,  B = U_r √(Σ_r/s),  A = √(Σ_r/s) V_rᵀ,  W_rest = W − s B A.
 
@@ -47,7 +47,7 @@ def pissa(weight, config):
 
 
 def olora(weight, config):
-    """B has orthonormal columns: with W = Q R, B = Q_r, A = R_r, W_rest = W − s B A (Büyükakyüz 2024, section 3).
+    """Start with orthonormal columns of B: W = Q R, B = Q_r, A = R_r, W_rest = W − s B A (Büyükakyüz 2024, section 3).
 
     Parameters and results as in `pissa`.
     """
@@ -57,7 +57,7 @@ def olora(weight, config):
 
 
 def loftq(weight, config):
-    """Alternate quantising and low-rank approximation, so that quantising loses less (Li et al. 2023, algorithm 1).
+    """Alternate quantisation and low-rank approximation to reduce the total error (Li et al. 2023, algorithm 1).
 
         Q ← NF4(W − s B A),   s B A ← the r leading directions of W − Q        five times, starting with B A = 0
 
@@ -76,7 +76,7 @@ STARTS = {"pissa": pissa, "olora": olora, "loftq": loftq}
 
 
 def leading_factors(matrix, config):
-    """A and B such that s B A is the best approximation of rank r, with equal parts √(Σ_r/s) in both."""
+    """A and B such that s B A is the best approximation of rank r; each contains the factor √(Σ_r/s)."""
     scale = scaling(config)
     if not scale > 0:
         raise ValueError(f"alpha: got {config.alpha}, expected more than 0 for init {config.init!r}")
@@ -84,7 +84,7 @@ def leading_factors(matrix, config):
 
 
 def svd_factors(matrix, r, scale):
-    """`leading_factors` (r at most min(out, in)), and all singular values of the matrix (out, in)."""
+    """`leading_factors` with rank at most min(out, in), and all singular values of the matrix (out, in)."""
     U, sigma, Vt = np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)  # (out, n), (n,), (n, in)
     root = np.sqrt(sigma[:r] / scale)  # (r,)
     lora_A, lora_B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)

@@ -1,6 +1,6 @@
-"""The variants of LoRA by name, each as the settings of AdapterConfig that define it.
+"""The variants of LoRA by name, each defined by settings of AdapterConfig.
 
-A variant with its own forward pass is a kind (`kinds.py`). The others are LoRA with other settings.
+Variants with their own forward pass are kinds (`kinds.py`). The others are LoRA with different settings.
 """
 
 from dataclasses import replace
@@ -30,7 +30,7 @@ def variant_config(variant, config=None):
     Parameters
     ----------
     variant : str, a key of VARIANTS
-    config : AdapterConfig with the other settings; None: the defaults
+    config : AdapterConfig with the other settings, or None for the defaults
 
     Returns
     -------
@@ -43,7 +43,7 @@ def variant_config(variant, config=None):
     """
     one_of("variant", variant, VARIANTS)
     config = AdapterConfig() if config is None else config
-    # Reset the settings that define another variant, so that a DoRA configuration can become a LoRA one.
+    # Reset the settings that define variants, so that a DoRA configuration can become a LoRA configuration.
     plain = {"kind": "lora", "rslora": False, "rate_factors": {}}
     plain |= {"init": "kaiming"} if config.init in STARTS else {}
     return replace(config, **plain | VARIANTS[variant])

@@ -3,8 +3,8 @@
     y = x Wᵀ + b + λ_b ⊙ ((λ_d ⊙ (x Aᵀ)) Bᵀ)        ΔW = diag(λ_b) B diag(λ_d) A
 
 All layers share one A (r, in) and one B (out, r) (section 3.1). If layers have different shapes, each uses as many of
-A's columns and B's rows as it needs, as in PEFT. Both come from a seed and are not saved: an adapter is r + out numbers
-per layer. There is no α.
+A's columns and B's rows as it needs, as in PEFT. Both are generated from a seed and not saved, so an adapter has
+r + out numbers per layer. There is no α.
 """
 
 import math
@@ -13,25 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ops import (
-    add,
-    linear_backward,
-    linear_forward,
-    low_rank_backward,
-    low_rank_forward,
-    operands_wanted,
-    present,
-    scale_backward,
-    scale_forward,
-)
-from ..ops.linear import LinearCache
-from ..ops.low_rank import LowRankCache
-from ..ops.scale import ScaleCache
+from ..ops.linear import LinearCache, linear_backward, linear_forward
+from ..ops.low_rank import LowRankCache, low_rank_backward, low_rank_forward
+from ..ops.scale import ScaleCache, scale_backward, scale_forward
+from ..ops.wanted import add, operands_wanted, present
 
 LAMBDAS = ("vera_lambda_d", "vera_lambda_b")
 START_D = 0.1  # initial λ_d, as in PEFT; the paper tunes it. λ_b starts at zero
-PAIRS_HELD = 16  # pairs of random factors that stay in memory; a model needs one for each shape of its layers
-
+CACHED_PAIRS = 16  # pairs of random factors in memory; a model needs one for each shape of its layers
 
 # For each wanted gradient, the operands that it passes through in z = (λ_d ⊙ (x Aᵀ)) Bᵀ, and in λ_b ⊙ z.
 OF_PRODUCT = {"x": "x", "vera_lambda_d": "e"}
@@ -39,7 +28,7 @@ OF_SCALING = {"x": "x", "vera_lambda_d": "x", "vera_lambda_b": "factor"}
 
 
 class VeRACache(NamedTuple):
-    """What the backward pass needs; it gets A and B from their seed again."""
+    """What the backward pass needs, except A and B, which it generates from their seed."""
 
     base: LinearCache  # of x Wᵀ + b
     product: LowRankCache  # of z = (λ_d ⊙ (x Aᵀ)) Bᵀ, without A and B
@@ -55,21 +44,21 @@ def shapes(n_out, n_in, r):
 
 
 def init(weight, config, rng):
-    """λ_d = 0.1 and λ_b = 0, so ΔW = 0. The random factors come from config.projection_seed, so rng is not used."""
+    """λ_d = 0.1 and λ_b = 0, so ΔW = 0. rng is not used, because config.projection_seed is the random factors' seed."""
     return {
         "vera_lambda_d": np.full(config.r, START_D, dtype=weight.dtype),
         "vera_lambda_b": np.zeros(weight.shape[0], dtype=weight.dtype),
     }
 
 
-@lru_cache(maxsize=PAIRS_HELD)
+@lru_cache(maxsize=CACHED_PAIRS)
 def projections(shape, r, seed, dtype):
     """The part of the shared random factors that a layer of this shape uses.
 
-    The numbers are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (For all layers, PEFT's A has the largest
-    layer's `in` in that root.) They are computed from the raw 64-bit words of PCG64, which will never change: word w of
-    the stream of [seed, 0] for A, or [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column by column
-    and B row by row, so a smaller layer's factors are, except for that root, part of a larger layer's.
+    The numbers are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (In PEFT's A, `in` is the largest layer's.)
+    They are computed from the raw 64-bit words of PCG64, which will never change: word w of the stream of [seed, 0] for
+    A, or [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column by column and B row by row, so a
+    smaller layer's factors are part of a larger layer's, except for the bound √(6/in).
 
     Parameters
     ----------
@@ -116,7 +105,7 @@ def backward(dy, cache):
         dλ_d = Σ_n dw ⊙ v                       (r,)
         dx   = dy W + (λ_d ⊙ dw) A              (..., in)
 
-    If λ_b = 0, then dw = 0, so dλ_d is zero and dx is the base's: in the first step only λ_b changes.
+    If λ_b = 0, then dw = 0, so dλ_d is zero and dx is the base's: the first step changes only λ_b.
 
     Parameters and results as in `lora.backward`, with vera_lambda_d and vera_lambda_b in place of lora_A and lora_B.
     """

@@ -1,9 +1,9 @@
-"""FLOPs and bytes of one training step, counted by running it on arrays without numbers (`hollow.py`).
+"""FLOPs and bytes of one training step, counted by running it on arrays without entries (`shape_only.py`).
 
 FLOPs are counted for products of two matrices only. A product of (n, k) and (k, m) takes 2 n k m: n k m multiplications
 and as many additions. Elementwise work (softmax, GELU, layer norm, biases, dropout, sums over rows, look-ups) and the
 optimiser count as zero. Bytes are counted for parameters, gradients, AdamW's moments, and the arrays that the forward
-pass keeps for the backward pass. Temporary arrays are not counted.
+pass stores for the backward pass. Temporary arrays are not counted.
 
 **Why LoRA costs two thirds.** Take one square layer, N × N, and one row of x, and count multiply-adds.
 Full fine-tuning needs three products of N² each:
@@ -15,12 +15,12 @@ LoRA at rank R needs no dW. Its own six products cost N R each, because u = x A�
     y = x Wᵀ + s u Bᵀ,  u = x Aᵀ                                                   N² + 2 N R
     dx = dy W + du A,   du = s dy B                                                N² + 2 N R
     dA = duᵀ x,         dB = s dyᵀ u                                                    2 N R
-                                                                            in all 2 N² + 6 N R
+                                                                             total 2 N² + 6 N R
 
-so LoRA / full = 2/3 + 2 R/N, which is two thirds if R is far below N (Schulman and Thinking Machines Lab 2025,
+so LoRA / full = 2/3 + 2 R/N, which is about two thirds if R is far below N (Schulman and Thinking Machines Lab 2025,
 "LoRA Without Regret"). For a whole model the ratio can be higher or lower. Attention's products between q, k and v have
 no weights and cost nearly the same with both methods. A layer without an adapter costs only 2 N². Below the lowest
-trained layer no dx is computed either, which in a model of few layers can save more than the adapter costs.
+trained layer no dx is computed either. In a model with few layers, that can save more than the adapter costs.
 """
 
 from functools import partial
@@ -32,93 +32,93 @@ import numpy as np
 from ..adapters import Adapter, adapter_shapes, check_ranks, trained_weights
 from ..checked import whole_number
 from ..model import backward, cached_arrays, draw_masks, forward, parameter_shapes
-from .hollow import Hollow, hollow
+from .shape_only import ShapeOnly, shape_only
 
 
 class StepBytes(NamedTuple):
-    """Bytes, of one training step."""
+    """The bytes of one training step."""
 
-    parameters: int  # the base's and the adapter's; a head that the adapter carries counts once
+    parameters: int  # the base's and the adapter's; a head that the adapter replaces counts once
     gradients: int
     optimiser: int  # AdamW's two moments
-    activations: dict[str, int]  # arrays in the forward pass's cache, by the layer that made them, or layer and field
+    activations: dict[str, int]  # arrays in the forward pass's cache, by the layer that output them, or layer and field
     loss: int  # the gradient of the logits, in the cross-entropy's cache
 
 
 def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
-    """Run one forward and one backward pass, and list the products.
+    """Run one forward and one backward pass, and list the matrix products.
 
     Parameters
     ----------
     config : ModelConfig
-    B, T : int, rows, and tokens per row with padding; T at most config.n_positions
+    B, T : int, rows, and tokens per row including padding; T at most config.n_positions
     adapter_config : AdapterConfig or None
     wanted : names of the parameters to train, as in `model.forward`. None: the adapter's arrays that are not frozen, or
-        the whole model if there is no adapter. (): only a forward pass.
-    dtype : of the parameters, and so of all activations and gradients
+        the whole model if there is no adapter. (): run only the forward pass.
+    dtype : of the parameters, activations and gradients
 
     Returns
     -------
     cache : ForwardCache
     logits : array
-    grads : dict of arrays; empty without wanted parameters
-    products : list of (layer, "forward" or "dx", Product), in the order of the computation
+    grads : dict of arrays; empty if no parameter is trained
+    products : list of (layer, "forward" or "dx", Product), in execution order
 
     Raises
     ------
     ValueError
-        For sizes below 1, a sequence longer than the position table, unknown names or kinds, a target that fits no
-        layer, or a rank above min(out, in) of its layer.
+        If a size is below 1, T exceeds the position table, a name or kind is unknown, a target matches no layer, or a
+        rank exceeds min(out, in) of its layer.
     """
     whole_number("B", B)
     whole_number("T", T, most=config.n_positions, why="the model's n_positions")
-    params, adapter = hollow_arrays(parameter_shapes(config), dtype), None
+    params, adapter = shape_only_arrays(parameter_shapes(config), dtype), None
     if adapter_config is not None:
         check_ranks(params, adapter_config)
-        adapter = Adapter(adapter_config, hollow_arrays(adapter_shapes(params, adapter_config), dtype))
+        adapter = Adapter(adapter_config, shape_only_arrays(adapter_shapes(params, adapter_config), dtype))
     if wanted is None:
         wanted = params if adapter is None else trained_weights(adapter)
-    # Masks ask the generator for an array of a shape. This one gives a hollow one.
-    masks = draw_masks(config, (B, T), SimpleNamespace(random=hollow), adapter, dtype) if wanted else None
+    # draw_masks only calls the generator's `random`, which here returns a shape-only array.
+    masks = draw_masks(config, (B, T), SimpleNamespace(random=shape_only), adapter, dtype) if wanted else None
     grads, products = {}, []
 
     def counted(phase, run):
         def run_and_count(name, *arrays):
-            Hollow.products.clear()
+            ShapeOnly.products.clear()
             result = run(name, *arrays)
-            products.extend((name, phase, product) for product in Hollow.products)
+            products.extend((name, phase, product) for product in ShapeOnly.products)
             if phase == "forward":
-                result.owner.maker = result.owner.maker or name
+                result.owner.layer = result.owner.layer or name
             return result
 
         return run_and_count
 
-    ids, passed = np.zeros((B, T), np.int64), {"adapter": adapter, "wanted": tuple(wanted), "masks": masks}
-    logits, cache = forward(params, ids, config, **passed, around=partial(counted, "forward"))
+    ids, options = np.zeros((B, T), np.int64), {"adapter": adapter, "wanted": tuple(wanted), "masks": masks}
+    logits, cache = forward(params, ids, config, **options, around=partial(counted, "forward"))
     if wanted:
-        dlogits = hollow(logits.shape, logits.dtype)  # the loss has no matrix products
+        dlogits = shape_only(logits.shape, logits.dtype)  # the loss has no matrix products
         grads = backward(dlogits, cache, around=partial(counted, "dx"))
     return cache, logits, grads, products
 
 
-def hollow_arrays(shapes, dtype="float32"):
-    """A named hollow array for each shape."""
-    return {name: hollow(shape, np.dtype(dtype), name) for name, shape in shapes.items()}
+def shape_only_arrays(shapes, dtype="float32"):
+    """A named shape-only array for each shape."""
+    return {name: shape_only(shape, np.dtype(dtype), name) for name, shape in shapes.items()}
 
 
 def step_flops(config, B, T, adapter_config=None, wanted=None):
     """FLOPs of one forward and backward pass, by layer and kind of product.
 
-    A term's name says which layer or array it belongs to, and what it computes:
+    A term's name consists of its layer or array and of what it computes:
 
         blocks.0.attn.q_proj.forward, .dx, .dweight    a linear layer: y, and the gradients of x and W
-        blocks.0.attn.q_proj.lora_A.forward, …         the same three of u = x Aᵀ: .dweight is dA
-        blocks.0.attn.q_proj.lora_B.forward, …         and of s u Bᵀ: .dx is du, .dweight is dB
+        blocks.0.attn.q_proj.lora_A.forward, …         the same for u = x Aᵀ: .dweight is dA
+        blocks.0.attn.q_proj.lora_B.forward, …         and for s u Bᵀ: .dx is du, .dweight is dB
         blocks.0.attn.context.forward, .dx             q kᵀ and P v; the gradients of q, k, P and v
         head.forward, .dx, .dweight                    a language model's head is tied: .dweight is the
                                                        token embedding's
 
-    A product that no wanted gradient needs is not computed, and has no term.
+    A product that no wanted gradient needs is not computed and has no term.
 
     Parameters and errors as in `counted_step`.
 
@@ -145,7 +145,7 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
 
 
 def flops_by_phase(terms):
-    """Totals of "forward", and of the backward pass: "dx" (gradients of activations) and "dweight" (of weights)."""
+    """Total FLOPs by phase: "forward", "dx" (gradients of activations) and "dweight" (gradients of weights)."""
     totals = {"forward": 0, "dx": 0, "dweight": 0}
     for name, flops in terms.items():
         totals[name.rpartition(".")[2]] += flops
@@ -161,15 +161,15 @@ def predicted_ratio(config, B, T, adapter_config=None, wanted=None):
 def step_bytes(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
     """Bytes of parameters, gradients, optimiser state and cached activations, as `StepBytes`.
 
-    Parameters and errors as in `counted_step`. If dropout is above 0 and anything is trained, its masks count too.
+    Parameters and errors as in `counted_step`. Dropout masks count too, if dropout is above 0 and anything is trained.
     """
     cache, logits, grads, _ = counted_step(config, B, T, adapter_config, wanted, dtype)
     arrays, gradients = cached_arrays(cache), tensor_bytes(grads)
-    activations = {getattr(array, "maker", None) or field: array.nbytes for field, array in arrays.items()}
+    activations = {getattr(array, "layer", None) or field: array.nbytes for field, array in arrays.items()}
     loss = logits.nbytes if grads else 0
     return StepBytes(tensor_bytes(cache.call.params), gradients, 2 * gradients, activations, loss)
 
 
 def tensor_bytes(tensors):
-    """Bytes of a flat dict's arrays in memory. AdamW's state takes twice the bytes of the arrays that it trains."""
+    """Bytes in memory of a flat dict's arrays. AdamW's state takes twice the bytes of the arrays that it trains."""
     return sum(array.nbytes for array in tensors.values())

@@ -1,4 +1,4 @@
-"""How many directions a matrix has: its singular values, and three ways to count them."""
+"""The spectrum of a matrix: its singular values, and three measures of its rank."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ class Spectrum(NamedTuple):
     singular_values: np.ndarray  # (min(out, in),), in descending order
     stable_rank: float
     effective_rank: float
-    rank_90: int  # the rank with 90 % of the energy
+    rank_90: int  # the smallest rank with 90 % of the energy
 
 
 def singular_values(matrix):
-    """σ₁ ≥ σ₂ ≥ …, always computed in float64.
+    """The singular values σ₁ ≥ σ₂ ≥ …, computed in float64.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ def singular_values(matrix):
     Raises
     ------
     ValueError
-        If the matrix does not have two axes, has no entries, or has entries that are not finite.
+        If the matrix does not have two axes, is empty, or contains values that are not finite.
     """
     return np.linalg.svd(finite_matrix("matrix", matrix), compute_uv=False)
 
 
 def product_singular_values(B, A):
-    """The singular values of B A that can differ from zero, without computing the product, in float64.
+    """The singular values of B A, except those that are always zero, without computing the product, in float64.
 
     With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ. The Q's have orthonormal columns, so the singular
     values are those of R_B R_Aᵀ.
@@ -50,13 +50,13 @@ def product_singular_values(B, A):
     Raises
     ------
     ValueError
-        If the factors do not fit each other, have no entries, or have values that are not finite.
+        If the shapes of B and A do not match, or a factor is empty or contains values that are not finite.
     """
     return np.linalg.svd(small_product(B, A)[0], compute_uv=False)
 
 
 def small_product(B, A):
-    """R_B R_Aᵀ and Q_A (in, min(r, in)) of `product_singular_values`, in float64."""
+    """R_B R_Aᵀ and Q_A (in, min(r, in)) as in `product_singular_values`, in float64."""
     B, A = finite_matrix("B", B), finite_matrix("A", A)
     if len(A) != B.shape[1]:
         raise ValueError(f"A: got shape {A.shape}, expected {B.shape[1]} rows for B of shape {B.shape}")
@@ -65,7 +65,7 @@ def small_product(B, A):
 
 
 def stable_rank(sigma):
-    """Σ σ² / σ₁² = ‖M‖²_F / ‖M‖²₂: at most the rank, and robust to small noise.
+    """The stable rank Σ σ² / σ₁² = ‖M‖²_F / ‖M‖²₂. It is at most the rank, and robust to small noise.
 
     Source: Rudelson and Vershynin 2007, section 1.
 
@@ -82,7 +82,7 @@ def stable_rank(sigma):
 
 
 def effective_rank(sigma):
-    """exp(−Σ p ln p) with p = σ / Σ σ: the number of equal singular values with the same entropy.
+    """The effective rank exp(−Σ p ln p) with p = σ / Σ σ: as many equal singular values have the same entropy.
 
     Source: Roy and Vetterli 2007, definition 1.
 
@@ -96,7 +96,7 @@ def effective_rank(sigma):
 
 
 def rank_at_energy(sigma, share=0.9):
-    """The rank with a share of the energy, in (0, 1]: the smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ², an int.
+    """The smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ², an int; `share` is in (0, 1].
 
     `sigma` and the bounds of the result as in `stable_rank`.
     """
@@ -109,20 +109,20 @@ def rank_at_energy(sigma, share=0.9):
 
 
 def relative(sigma):
-    """σ / σ₁ in float64, so that squares neither overflow nor vanish; zeros for the zero matrix.
+    """σ / σ₁ in float64, so that squares neither overflow nor underflow; zeros for the zero matrix.
 
-    ValueError if they are not singular values: more than one axis, not finite, negative, or not in descending order.
+    Raises ValueError unless sigma has one axis and is finite, non-negative and in descending order.
     """
     sigma = finite_array("sigma", sigma)
     if sigma.ndim != 1:
         raise ValueError(f"sigma: got shape {sigma.shape}, expected singular values (n,), not the matrix")
     if sigma[-1] < 0 or (np.diff(sigma) > 0).any():
-        raise ValueError("sigma: is negative or rises somewhere, expected singular values, the largest first")
+        raise ValueError("sigma: got negative or increasing values, expected singular values in descending order")
     return sigma / sigma[0] if sigma[0] > 0 else sigma
 
 
 def spectrum(matrix):
-    """The `Spectrum` of a matrix (out, in): its singular values and its three ranks. Errors as in `singular_values`."""
+    """The `Spectrum` of a matrix (out, in). Errors as in `singular_values`."""
     sigma = singular_values(matrix)
     return Spectrum(sigma, stable_rank(sigma), effective_rank(sigma), rank_at_energy(sigma))
 
@@ -133,7 +133,7 @@ def truncate(matrix, k):
     Parameters
     ----------
     matrix : array (out, in)
-    k : int, at least 0; from the matrix's rank on, the result is the matrix itself up to rounding
+    k : int, at least 0; if k is at least the matrix's rank, the result is the matrix itself, up to rounding
 
     Returns
     -------
@@ -154,6 +154,6 @@ def svd(matrix, name="matrix"):
 
 
 def leading_part(u, sigma, vt, k):
-    """Σ_{i ≤ k} σ_i u_i v_iᵀ, the first k terms of a decomposition."""
+    """Σ_{i ≤ k} σ_i u_i v_iᵀ, the first k terms of a singular value decomposition."""
     k = whole_number("k", k, least=0)
     return (u[:, :k] * sigma[:k]) @ vt[:k]

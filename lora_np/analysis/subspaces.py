@@ -1,12 +1,12 @@
-"""How much two subspaces overlap: what two adapters, or two seeds, have both learnt.
+"""How much two subspaces overlap, such as the directions that two adapters or two seeds have learned.
 
-The columns of a matrix (n, k) define a subspace. Nothing here depends on a column's sign, which is arbitrary in a
-singular value decomposition; `principal_angles` depends on the span alone.
+The columns of a matrix (n, k) span a subspace. No result depends on a column's sign, which is arbitrary in a singular
+value decomposition.
 
 The figures of Hu et al. 2021, section 7.2, compare right singular vectors, directions of a layer's input:
 
     figure 3    U = right_directions(A of r = 8), V = right_directions(A of r = 64); also with ΔW instead of A
-    figure 4    the same for two seeds, and as a control `random_directions` twice
+    figure 4    the same for two seeds; the control compares two `random_directions`
 
 For directions of the output, pass the transposed matrix.
 """
@@ -16,16 +16,14 @@ import numpy as np
 from ..checked import finite_matrix, whole_number
 from .spectra import small_product, svd
 
-# ---------------------------------------------------------------- directions of a matrix
-
 
 def right_directions(matrix, k):
     """The k leading right singular vectors, as columns, in float64.
 
     Parameters
     ----------
-    matrix : array (out, in), such as ΔW, or A alone
-    k : int, at least 1 and at most the matrix's rank; beyond it the vectors are arbitrary ones of the null space
+    matrix : array (out, in), such as ΔW or A
+    k : int, at least 1 and at most the matrix's rank, because further vectors are arbitrary vectors of the null space
 
     Returns
     -------
@@ -51,11 +49,11 @@ def product_right_directions(B, A, k):
 
 
 def leading_directions(name, matrix, k=None, k_name="k", size=None):
-    """The k leading left (out, k) and right (in, k) singular vectors; as many as the rank if k is None.
+    """The k leading left (out, k) and right (in, k) singular vectors; k = None returns as many as the rank.
 
-    As in `np.linalg.matrix_rank`, the rank is the number of singular values above rounding, σ₁ · max(out, in) · ε. A
-    product's small factor is given the product's max(out, in) as its `size`. The names are for the ValueErrors: the
-    matrix is zero, or k is not from 1 to the rank.
+    As in `np.linalg.matrix_rank`, the rank is the number of singular values above the rounding error
+    σ₁ · max(out, in) · ε. For the small factor of a product, `size` is the product's max(out, in). ValueErrors use the
+    names: the matrix is zero, or k is not between 1 and the rank.
     """
     matrix = np.asarray(matrix)
     U, sigma, Vt = svd(matrix, name)
@@ -63,67 +61,31 @@ def leading_directions(name, matrix, k=None, k_name="k", size=None):
     epsilon = np.finfo(np.float32 if matrix.dtype in (np.float16, np.float32) else np.float64).eps
     rank = int(np.sum(sigma > sigma[0] * (size or max(matrix.shape)) * epsilon))
     if not rank:
-        raise ValueError(f"{name}: is zero throughout and has no direction")
+        raise ValueError(f"{name}: is zero throughout and has no directions")
     k = rank if k is None else whole_number(k_name, k, most=rank, why=f"the rank of {name}")
     return U[:, :k], Vt[:k].T
 
 
 def random_directions(n, k, rng):
-    """k orthonormal vectors (n, k), 1 ≤ k ≤ n, whose span is uniform among the subspaces of R^n.
+    """k orthonormal vectors (n, k), 1 ≤ k ≤ n, whose span is uniformly distributed among the subspaces of R^n.
 
-    They are an orthonormalised Gaussian matrix, drawn from `rng`, an np.random.Generator.
+    They are the orthonormalised columns of a Gaussian matrix, drawn from the np.random.Generator `rng`.
     """
     k = whole_number("k", k, most=n, why="the dimension n")
     return np.linalg.qr(rng.normal(size=(n, k)))[0]
 
 
-# ---------------------------------------------------------------- comparing two subspaces
-
-
-def principal_angles(U, V):
-    """The principal angles between the spans of two matrices' columns.
-
-    With Q_U and Q_V orthonormal bases of the two spans, the cosines of the angles are the singular values of
-    Q_Uᵀ Q_V. But cos θ ≈ 1 − θ²/2 rounds to 1 below θ ≈ 1e-8, so small angles come from their sines, the singular
-    values of Q_V − Q_U Q_Uᵀ Q_V, where Q_U is the larger basis.
-
-    Source: Björck and Golub 1973.
-
-    Parameters
-    ----------
-    U : array (n, p), V : array (n, q), each with linearly independent columns; float64 inside
-
-    Returns
-    -------
-    array (min(p, q),) of radians in [0, π/2], ascending
-
-    Raises
-    ------
-    ValueError
-        If columns have different lengths or are dependent, or values are not finite.
-    """
-    Q_U, Q_V = orthonormal_basis(U, "U"), orthonormal_basis(V, "V")
-    check_length("V", Q_V, len(Q_U), "U's")
-    if Q_U.shape[1] < Q_V.shape[1]:  # the sines are those of the smaller basis's vectors to the larger span
-        Q_U, Q_V = Q_V, Q_U
-    overlap = Q_U.T @ Q_V
-    cosines = np.linalg.svd(overlap, compute_uv=False)  # descending, so the angles ascend
-    sines = np.linalg.svd(Q_V - Q_U @ overlap, compute_uv=False)[::-1]
-    small = cosines**2 > 0.5
-    return np.where(small, np.arcsin(np.minimum(sines, 1.0)), np.arccos(np.minimum(cosines, 1.0)))
-
-
 def subspace_similarity(U, V, i, j):
-    """φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j), with U_i and V_j the first i and j columns.
+    """φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j), where U_i and V_j are the first i and j columns.
 
-    It is the mean of cos² θ over the principal angles of the two spans: 1 if the larger contains the smaller, 0 if
-    they are orthogonal.
+    This is the mean of cos² θ over the principal angles of the two spans: 1 if the larger span contains the smaller
+    one, 0 if they are orthogonal.
 
     Source: Hu et al. 2021, section 7.2, equation 4.
 
     Parameters
     ----------
-    U : array (n, p), V : array (n, q), orthonormal columns, the leading one first
+    U : array (n, p), V : array (n, q), with orthonormal columns, the leading one first
     i, j : int, 1 ≤ i ≤ p and 1 ≤ j ≤ q
 
     Returns
@@ -133,7 +95,7 @@ def subspace_similarity(U, V, i, j):
     Raises
     ------
     ValueError
-        If columns are not orthonormal or have different lengths, or i or j is out of bounds.
+        If the columns are not orthonormal or differ in length, or i or j is out of bounds.
     """
     U, V = orthonormal_pair(U, V)
     i = whole_number("i", i, most=U.shape[1], why="the columns of U")
@@ -144,8 +106,8 @@ def subspace_similarity(U, V, i, j):
 def similarity_table(U, V):
     """`subspace_similarity` for all i and j: an array (p, q) with φ(i, j) at [i − 1, j − 1].
 
-    ‖U_iᵀ V_j‖²_F is the sum over the upper left i × j corner of the squared entries of UᵀV, so a cumulative sum along
-    each axis computes them all.
+    ‖U_iᵀ V_j‖²_F is the sum of the squared entries in the upper left i × j corner of UᵀV, so a cumulative sum along
+    each axis computes all of them.
     """
     U, V = orthonormal_pair(U, V)
     sums = np.cumsum(np.cumsum((U.T @ V) ** 2, axis=0), axis=1)  # (p, q)
@@ -156,33 +118,33 @@ def similarity_table(U, V):
 def gaussian_similarity(n, i, j):
     """The expected φ(i, j) of two independent random subspaces of R^n, with i and j from 1 to n: max(i, j) / n.
 
-    Hold U fixed. A column v of a random V is uniform on the sphere, so E[v vᵀ] = I/n, and
+    Fix U. A column v of a random V is uniform on the sphere, so E[v vᵀ] = I/n, and
 
         E‖U_iᵀ v‖² = tr(U_iᵀ E[v vᵀ] U_i) = i / n
 
-    The j columns of V add up to ij/n, even if they are dependent, and ij / (n min(i, j)) = max(i, j) / n. A φ near this
-    value is chance.
+    Over the j columns of V, which may be dependent, the sum is ij/n, and ij / (n min(i, j)) = max(i, j) / n. A φ near
+    this value may be due to chance.
     """
     return max(whole_number(name, k, most=n, why="the dimension n") for name, k in (("i", i), ("j", j))) / n
 
 
 def energy_share(gradient, directions):
-    """The share of a gradient in the span of given directions of the input: ‖G Q Qᵀ‖²_F / ‖G‖²_F.
+    """The share of a gradient in the span of some input directions: ‖G Q Qᵀ‖²_F / ‖G‖²_F.
 
-    LoRA assumes that the full gradient G = ∂L/∂W has a low rank: A and B only get dA = s Bᵀ G and dB = s G Aᵀ. GaLore
-    (Zhao et al. 2024, section 3) makes this assumption about the gradient itself. G's `spectrum` shows whether that is
-    so, and this share shows how much of G an adapter could follow.
+    LoRA assumes that the full gradient G = ∂L/∂W has a low rank, because A and B only receive dA = s Bᵀ G and
+    dB = s G Aᵀ. GaLore (Zhao et al. 2024, section 3) makes this assumption about the gradient itself. G's `spectrum`
+    shows whether it holds, and this share shows how much of G an adapter could follow.
 
     Q is an orthonormal basis of the span. G Q Qᵀ is the nearest matrix to G whose rows are in the span, and
     ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a random basis the expected share is k / in.
 
     Parameters
     ----------
-    gradient : array (out, in), from `model.loss_and_gradients` with W's name in `wanted`; with LoRA attached it is the
-        gradient at W + ΔW. Training an adapter never computes it. To follow it, compute it in the hook `adjust` of
-        `training.train`, whose own gradients are the step's, after clipping.
-    directions : array (in, k) of independent columns, orthonormal or not, such as `right_directions` of a final ΔW, or
-        Aᵀ. For directions of the output, transpose the gradient.
+    gradient : array (out, in), from `model.loss_and_gradients` with W's name in `wanted`. With LoRA attached, it is the
+        gradient at W + ΔW, which training an adapter does not compute. To track it, compute it in the `adjust` hook of
+        `training.train`; the gradients passed to the hook are clipped.
+    directions : array (in, k) of independent columns, which need not be orthonormal, such as `right_directions` of a
+        final ΔW, or Aᵀ. For directions of the output, transpose the gradient.
 
     Returns
     -------
@@ -191,10 +153,11 @@ def energy_share(gradient, directions):
     Raises
     ------
     ValueError
-        If directions are dependent or of another length, or values are not finite.
+        If the directions are dependent or have the wrong length, or values are not finite.
     """
     G, Q = finite_matrix("gradient", gradient), orthonormal_basis(directions, "directions")
-    check_length("directions", Q, G.shape[1], "the gradient's rows")
+    if len(Q) != G.shape[1]:
+        raise ValueError(f"directions: got columns of {len(Q)} entries, expected {G.shape[1]}, as the gradient's rows")
     largest = np.abs(G).max()
     if not largest:
         return 0.0
@@ -202,15 +165,12 @@ def energy_share(gradient, directions):
     return min(1.0, float(np.sum((G @ Q) ** 2) / np.sum(G**2)))
 
 
-# ---------------------------------------------------------------- bases
-
-
 def orthonormal_basis(matrix, name):
     """Q (n, k) of the QR decomposition: its first i columns span the same space as the matrix's first i columns."""
     matrix = finite_matrix(name, matrix)
-    lengths = np.linalg.norm(matrix, axis=0)  # (k,)
-    # Columns are scaled to one length, because a short column is not a dependent one.
-    Q, R = np.linalg.qr(matrix / np.where(lengths > 0, lengths, 1.0))
+    norms = np.linalg.norm(matrix, axis=0)  # (k,)
+    # Columns are normalised first, because a short column need not be dependent on the others.
+    Q, R = np.linalg.qr(matrix / np.where(norms > 0, norms, 1.0))
     rank = np.linalg.matrix_rank(R, rtol=max(matrix.shape) * np.finfo(R.dtype).eps)
     if rank < matrix.shape[1]:
         raise ValueError(f"{name}: its {matrix.shape[1]} columns span {rank} dimensions, expected independent columns")
@@ -218,19 +178,13 @@ def orthonormal_basis(matrix, name):
 
 
 def orthonormal_pair(U, V):
-    """Both in float64; ValueError unless their columns are orthonormal and have the same length."""
+    """Both matrices in float64; ValueError unless their columns are orthonormal and have the same length."""
     U, V = finite_matrix("U", U), finite_matrix("V", V)
     for name, matrix in (("U", U), ("V", V)):
         gap = float(np.abs(matrix.T @ matrix - np.eye(matrix.shape[1])).max())
-        if gap > 1e-4:  # room for vectors computed in float32
-            raise ValueError(
-                f"{name}: its columns are not orthonormal ({name}ᵀ{name} is {gap:.2g} from the identity); expected "
-                "directions such as `right_directions` gives"
-            )
-    check_length("V", V, len(U), "U's")
+        if gap > 1e-4:  # a tolerance for vectors computed in float32
+            difference = f"{name}ᵀ{name} differs from the identity by {gap:.2g}"
+            raise ValueError(f"{name}: its columns are not orthonormal ({difference}); see `right_directions`")
+    if len(V) != len(U):
+        raise ValueError(f"V: got columns of {len(V)} entries, expected {len(U)}, as in U")
     return U, V
-
-
-def check_length(name, matrix, length, whose):
-    if len(matrix) != length:
-        raise ValueError(f"{name}: got columns of {len(matrix)} entries, expected {length} as {whose}")

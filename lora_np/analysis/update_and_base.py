@@ -1,11 +1,11 @@
-"""What an update does to its base: which of the base's directions it amplifies, and which new ones it leads with.
+"""An update compared with its base: which of the base's directions it amplifies, and which new directions it adds.
 
-Amplification (Hu et al. 2021, section 7.3): does ΔW repeat what W does already, or bring out what W hardly uses?
+Amplification (Hu et al. 2021, section 7.3): does ΔW repeat W's leading directions, or amplify directions that are weak?
 
 Intruder dimensions (Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence"): leading
-directions of a tuned weight that the base does not have. Full fine-tuning changes each of a weight's singular vectors a
-little. LoRA at a low rank tends to add new ones with large singular values, nearly orthogonal to all earlier ones. The
-more there are, the more of the base's task is forgotten.
+directions of a fine-tuned weight that the base does not have. Full fine-tuning changes each of a weight's singular
+vectors slightly. LoRA with a low rank tends to add new singular vectors, with large singular values and nearly
+orthogonal to all of the base's. The more intruders there are, the more of the base's task is forgotten.
 """
 
 import math
@@ -26,7 +26,7 @@ class Amplification(NamedTuple):
     random: float  # ‖Uᵀ W V‖_F with random directions
     base_norm: float  # ‖W‖_F
     update_norm: float  # ‖ΔW‖_F
-    factor: float  # update_norm / update; infinite if W has nothing in ΔW's directions
+    factor: float  # update_norm / update; infinite if W is zero in ΔW's directions
 
 
 def amplification(base, update, r, rng):
@@ -34,8 +34,8 @@ def amplification(base, update, r, rng):
 
     The paper writes ‖Uᵀ W Vᵀ‖_F with V's directions as rows; here they are columns. Compare `update` with
 
-        base = √(σ₁² + … + σ_r²) of W; update / base, in [0, 1], says how far ΔW follows W's leading directions
-        E[random²] = r² ‖W‖²_F / (out · in), which is chance
+        base = √(σ₁² + … + σ_r²) of W; update / base, in [0, 1], measures how closely ΔW follows W's leading directions
+        E[random²] = r² ‖W‖²_F / (out · in), the value expected by chance
 
     In the paper's table 7, `factor` is 21.5 for r = 4 (6.91 / 0.32) and 1.9 for r = 64 (3.57 / 1.90), with `update`
     far below `base` (21.67 and 37.71) and above `random` (0.02 and 0.33). So ΔW neither repeats W nor is noise: it
@@ -44,8 +44,8 @@ def amplification(base, update, r, rng):
     Parameters
     ----------
     base : array (out, in), W
-    update : array (out, in), ΔW, from `adapters.adapter_deltas`. (The difference of two float32 models contains W's
-        rounding, which can look like directions beyond the rank of ΔW.)
+    update : array (out, in), ΔW, from `adapters.adapter_deltas`. (The difference of two float32 models contains
+        rounding errors, which can look like directions beyond ΔW's rank.)
     r : int, at least 1 and at most the rank of ΔW
     rng : np.random.Generator, for the random directions
 
@@ -72,17 +72,17 @@ def strength(W, U, V):
 
 class Intruders(NamedTuple):
     number: int
-    positions: tuple[int, ...]  # of the intruders among the tuned weight's singular vectors; 0 is the leading one
+    positions: tuple[int, ...]  # the intruders' indices among the fine-tuned weight's singular vectors
     similarities: np.ndarray  # (k,), of all k directions; see `max_similarities`
 
 
 def max_similarities(before, after, k):
-    """How well the base knows each of the tuned weight's k leading directions: max_i |cos(y_j, x_i)|.
+    """The similarity of each of a fine-tuned weight's k leading directions to the base: max_i |cos(y_j, x_i)|.
 
-    y_j are left singular vectors of the tuned weight, x_i all those of the base. Singular vectors have length 1 and an
-    arbitrary sign, so the cosines are the entries of |XᵀY|. As in the authors' program, X has min(out, in) columns: if
-    out > in, a vector outside the base's column space is similar to none of them. Vectors whose singular value in the
-    base is zero up to rounding do not count, because any basis of the null space would do.
+    y_j are the leading left singular vectors of the fine-tuned weight, and x_i are all those of the base. Singular
+    vectors have length 1 and an arbitrary sign, so the |cosines| are the entries of |XᵀY|. As in the authors' program,
+    X has at most min(out, in) columns: if out > in, a vector outside the base's column space is similar to none of
+    them. Vectors with a singular value of zero, up to rounding, are excluded, because they are arbitrary.
 
     If m singular values of the base are nearly equal, their vectors are determined only up to a rotation, so a
     similarity can fall to 1/√m without an intruder.
@@ -90,12 +90,12 @@ def max_similarities(before, after, k):
     Parameters
     ----------
     before : array (out, in), the base's weight W
-    after : array (out, in), the tuned weight W + ΔW
+    after : array (out, in), the fine-tuned weight W + ΔW
     k : int, at least 1 and at most the rank of `after`
 
     Returns
     -------
-    array (k,) in [0, 1], the leading direction's first
+    array (k,) in [0, 1], in the order of the directions
 
     Raises
     ------
@@ -109,16 +109,16 @@ def max_similarities(before, after, k):
 
 
 def intruder_dimensions(before, after, k=10, epsilon=0.5):
-    """The `Intruders` among the k leading left singular vectors of a tuned weight: those with a similarity below ε.
+    """The `Intruders` among a fine-tuned weight's k leading left singular vectors: those with a similarity below ε.
 
     Source: Shuttleworth et al. 2024, algorithm 1; k = 10 and ε = 0.5 are the defaults of the authors' program and
-    of PEFT's `reduce_intruder_dimension`. The paper's counts are sums over all tuned matrices of a model.
+    of PEFT's `reduce_intruder_dimension`. The paper's counts are sums over all adapted matrices of a model.
 
     Parameters
     ----------
     before, after, k : see `max_similarities`
-    epsilon : float in (0, 1], ε. A random direction has a similarity near √(2 ln(out) / out) by chance, so with an ε
-        below that a small matrix has no intruders.
+    epsilon : float in (0, 1], ε. A random direction has a similarity near √(2 ln(out) / out), so with a smaller ε
+        hardly any direction is an intruder.
 
     Examples
     --------

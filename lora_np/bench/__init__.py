@@ -1,6 +1,9 @@
-"""The yardstick: lora_np's time beside that of PyTorch and JAX, on the same work."""
+"""The benchmark: lora_np's time compared with that of PyTorch and JAX, on the same work."""
 
+from .backends import PEERS, parse_peers
 from .case import DEFAULT_WORKS, RUNGS, WORKS, Rung, flops, parse_rung
 from .report import format_tables, to_dicts
-from .sides import PEERS, parse_peers
-from .turns import bench
+from .rounds import bench
+
+__all__ = ["DEFAULT_WORKS", "PEERS", "RUNGS", "WORKS", "Rung", "bench", "flops", "format_tables", "parse_peers"]
+__all__ += ["parse_rung", "to_dicts"]

@@ -1,4 +1,4 @@
-"""Whether two sides compute the same, checked before anything is timed."""
+"""Check that two backends compute the same, before anything is timed."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,15 @@ import numpy as np
 
 LOSS = 3e-6  # largest relative difference of two losses; 3e-7 is typical
 ARRAYS = 3e-5  # largest relative difference, in norm, of two gradients or logits; 4e-6 is typical
-LOSSES = 1e-4  # of the first steps, as a share of the largest: they show what the optimisers do; 8e-6 is typical
+LOSSES = 1e-4  # largest difference of the first steps' losses, which depend on the optimisers, relative to the largest
 
-# Zero in theory (softmax ignores a number added to all scores) and rounding in practice: judged against the norm of
-# all gradients.
+# Zero in theory, because softmax ignores a number added to all scores, and rounding errors in practice: compared with
+# the norm of all gradients.
 ZERO = "k_proj.bias"
 
 
 class Outcome(NamedTuple):
-    """What a side has said of its case: its `check`, its first steps, and what else its worker tells."""
+    """A backend's answers about a case: loss and arrays of its `check`, losses of its first steps, and versions."""
 
     loss: float
     arrays: dict
@@ -23,6 +23,8 @@ class Outcome(NamedTuple):
 
 
 class Agreement(NamedTuple):
+    """How far a peer's Outcome is from lora_np's."""
+
     problem: str  # "" where the two agree
     loss_error: float
     array_error: float  # the largest, see `array_errors`
@@ -33,7 +35,7 @@ class Agreement(NamedTuple):
 def compare(got, expected):
     """The Agreement of a peer's Outcome with lora_np's."""
     loss_error = relative_to(abs(got.loss - expected.loss), abs(expected.loss))
-    # A classifier may learn a few rows in one step: the last loss is then small, and its rounding is not.
+    # A classifier may learn a few rows in one step: then the last loss is small, but its rounding error is not.
     differences = [abs(a - b) for a, b in zip(got.losses, expected.losses)]
     losses_error = float(relative_to(np.max(differences, initial=0.0), np.max(expected.losses, initial=0.0)))
     errors = array_errors(got.arrays, expected.arrays)
@@ -41,8 +43,8 @@ def compare(got, expected):
     array_error, problem = errors.get(worst, 0.0), ""
     only_one = sorted(set(got.arrays) ^ set(expected.arrays))
     if only_one:
-        problem = f"only one side has {', '.join(only_one[:3])}"
-    elif not loss_error <= LOSS:  # so that NaN is a problem too
+        problem = f"only one backend has {', '.join(only_one[:3])}"
+    elif not loss_error <= LOSS:  # also true for NaN
         problem = f"its loss is {got.loss:.7g}, lora_np's {expected.loss:.7g}"
     elif worst == "tokens" and array_error:
         problem = f"{min(array_error, 1.0):.1%} of its tokens differ from lora_np's"
@@ -56,7 +58,7 @@ def compare(got, expected):
 def array_errors(got, expected):
     """‖got − expected‖ / ‖expected‖ of each array, or the share of tokens that differ; inf for NaN.
 
-    An array that one side lacks, or that has another shape, is off by inf too.
+    The error is also inf for an array that only one backend has, or whose shapes differ.
     """
     norms = {name: float(np.linalg.norm(array)) for name, array in expected.items()}
     norm_of_all = float(np.linalg.norm(list(norms.values())))
@@ -74,5 +76,5 @@ def array_errors(got, expected):
 
 
 def relative_to(difference, scale):
-    """The difference in units of the scale, and 0 where both are 0."""
+    """difference / scale, and 0 where both are 0."""
     return difference / scale if scale else difference

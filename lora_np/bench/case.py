@@ -1,6 +1,6 @@
-"""What is timed: a ladder of model sizes, kinds of work, and the weights, adapter and batch that a side needs for both.
+"""What is timed: model sizes, kinds of work, and the weights, adapter and batch for both.
 
-Each side makes its case in its own process from the same seed, so all sides have the same numbers.
+Each backend draws its case in its own process from the same seed, so all backends have the same numbers.
 """
 
 import math
@@ -15,7 +15,7 @@ from ..adapters import Adapter, AdapterConfig, init_adapter, linear_layers
 from ..analysis import step_bytes, step_flops
 from ..compress import quantise
 from ..data import Batch
-from ..model import Decoder, LlamaConfig, ModelConfig, empty_past, parameter_shapes
+from ..model import Decoder, LlamaConfig, ModelConfig, empty_cache, parameter_shapes
 from ..model.decoder import with_room
 
 LEARNING_RATE = 1e-4
@@ -23,17 +23,17 @@ WEIGHT_DECAY = 0.01  # on matrices, as in lora_np's AdamW
 
 
 class Rung(NamedTuple):
-    """The shapes of one model, its batch and its adapter: six numbers of a GPT-2, eight of a Llama, and a rank."""
+    """The sizes of a model, its batch and its adapter: six numbers for a GPT-2, eight for a Llama, and a rank."""
 
     d_model: int  # C; GPT-2's MLP is F = 4 C wide
     n_layers: int
     n_heads: int
-    length: int  # T, tokens in a row; a quarter of them is the prompt of a generation
+    length: int  # T, tokens per row; in generation a quarter of them is the prompt
     batch: int  # B, rows
     vocab_size: int  # V
-    n_kv_heads: int = 0  # K, of a Llama, whose head size is C / n_heads
-    d_ff: int = 0  # F, of a Llama
-    rank: int = 0  # r of an adapter; 0: that of the kind of work
+    n_kv_heads: int = 0  # K, only for a Llama, whose head size is C / n_heads
+    d_ff: int = 0  # F, only for a Llama
+    rank: int = 0  # the adapter's r; 0: the default of the kind of work
 
 
 RUNGS = (
@@ -43,9 +43,9 @@ RUNGS = (
     Rung(512, 6, 8, 128, 8, 8192),
     Rung(768, 2, 12, 128, 8, 8192),
 )
-SMOLLM2 = Rung(576, 30, 9, 34, 16, 49152, 3, 1536)  # of SmolLM2-135M
+SMOLLM2 = Rung(576, 30, 9, 34, 16, 49152, 3, 1536)  # SmolLM2-135M
 ROPE_THETA = 100000.0  # its θ
-BLOCK = 32  # weights of a row in one of Q4_1's blocks
+BLOCK = 32  # weights in a block of Q4_1
 
 WORKS = {
     "full": "a step of full training: forward, backward, AdamW",
@@ -58,7 +58,7 @@ WORKS = {
     "classifier_qv": "a LoRA step of a classifier on q and v, r = 8 or the rung's",
     "classifier_all": "a LoRA step of a classifier on every linear layer, r = 4 or the rung's",
 }
-DEFAULT_WORKS = tuple(WORKS)[:-2]  # those of the tables in README.md
+DEFAULT_WORKS = tuple(WORKS)[:-2]  # those of the tables for GPT-2 in figures/bench.md
 RANK = 8
 N_CLASSES = 2
 ADAPTERS = {
@@ -71,15 +71,15 @@ GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 
 
 def parse_rung(text):
-    """A rung from its text.
+    """Parse the text of a rung.
 
-    That is all its numbers, "64,2,4,64,32,2048"; or only the width of one in RUNGS, "64"; or "smollm2", also with
-    another B and T, "smollm2,64,34". Another rank of the adapter follows with an r: "64,r16", "smollm2,64,34,r16".
+    It has all numbers, "64,2,4,64,32,2048", or the width of a rung in RUNGS, "64", or the name "smollm2", which B and T
+    may follow, "smollm2,64,34". The adapter's rank may come last, after an r: "64,r16", "smollm2,64,34,r16".
 
     Raises
     ------
     ValueError
-        For anything else, with what came and what was expected.
+        For any other text, with what was expected.
     """
     named = {str(rung.d_model): rung for rung in RUNGS} | {"smollm2": SMOLLM2}
     shapes, has_rank, rank = text.partition(",r")
@@ -114,7 +114,7 @@ def parse_rung(text):
 
 
 def rung_numbers(rung):
-    """A list of the numbers up to the last that is not 0, because older checkouts know only the first six or eight."""
+    """The numbers up to the last nonzero one, as a list: older checkouts only accept the first six or eight."""
     return list(rung[: max(i for i, number in enumerate(rung, 1) if number)])
 
 
@@ -125,7 +125,7 @@ def format_rung(rung):
 
 
 def model_config(rung, work):
-    """The model of one rung and kind of work."""
+    """The model's configuration for a rung and a kind of work."""
     C, layers, H, T, _, V, K, F, _ = rung
     n_classes = N_CLASSES if work.startswith("classifier") else 0
     if K:
@@ -134,30 +134,30 @@ def model_config(rung, work):
 
 
 def adapter_config(rung, work):
-    """The adapter of one rung and kind of work, or None."""
+    """The adapter's configuration for a rung and a kind of work, or None."""
     config = ADAPTERS.get(work)
     return replace(config, r=rung.rank, alpha=2.0 * rung.rank) if config and rung.rank else config
 
 
 def tokens(rung, work):
-    """Tokens that a unit of work reads, with padding; of a generation, those that it writes."""
+    """The tokens that a unit of work reads, including padding; for generation, the new tokens."""
     if work in GENERATED_ROWS:
         return GENERATED_ROWS[work] * (rung.length - rung.length // 4)
     return rung.batch * rung.length
 
 
 def flops(rung, work):
-    """Floating-point operations of the matrix products in a unit of work; see `step_flops`.
+    """The floating-point operations of the matrix products in a unit of work; see `step_flops`.
 
-    What a side computes twice to save memory counts once. A generation is the prompt in one pass, then one token a
-    pass, with cached keys and values. Only the last position of each pass goes through the head. The last new token is
-    not read again.
+    Operations that are repeated to save memory count once. Generation is one pass over the prompt and then one per
+    token, with cached keys and values. Only the last position of each pass goes through the head. The last new token is
+    never read.
     """
     config = model_config(rung, work)
     if work not in GENERATED_ROWS:
         wanted = () if work == "forward" else None
         return sum(step_flops(config, rung.batch, rung.length, adapter_config(rung, work), wanted).values())
-    terms = step_flops(config, 1, 1, wanted=())  # of one token that looks at itself alone
+    terms = step_flops(config, 1, 1, wanted=())  # of one token that attends only to itself
     head = terms.pop("head.forward")
     pair = sum(terms[name] for name in terms if name.endswith("context.forward"))  # of one query and one key
     linear = sum(terms.values()) - pair
@@ -167,14 +167,14 @@ def flops(rung, work):
 
 
 def counted_bytes(rung, work):
-    """Bytes of the arrays that a unit of work holds: a dict with the fields of `StepBytes`.
+    """The bytes of the arrays in a unit of work, a dict with the fields of `StepBytes`.
 
-    A generation's activations are its keys and values.
+    In generation, the activations are the cached keys and values.
     """
     config = model_config(rung, work)
     if work in GENERATED_ROWS:
         sizes = step_bytes(config, 1, 1, wanted=())
-        past = empty_past(Decoder(np.dtype(np.float32), {}, config), GENERATED_ROWS[work])
+        past = empty_cache(Decoder({"tok_emb.weight": np.empty(0, np.float32)}, config), GENERATED_ROWS[work])
         of_a_token = with_room(past, 1, 1)
         activations = rung.length * (of_a_token.keys.nbytes + of_a_token.values.nbytes)
     else:
@@ -188,11 +188,13 @@ def counted_bytes(rung, work):
 
 
 class Case(NamedTuple):
+    """The model, adapter and batch of a rung and a kind of work."""
+
     config: ModelConfig | LlamaConfig
     params: dict[str, np.ndarray]  # a Llama's matrices are blocks, see `in_blocks`
     adapter: Adapter | None
-    batch: Batch  # in generation `ids` is the prompt, and the targets are not used
-    trained: tuple[str, ...]  # names of the parameters that a step trains; () if it trains none
+    batch: Batch  # in generation `ids` is the prompt, and the targets are unused
+    trained: tuple[str, ...]  # names of the parameters that a step trains
     n_new: int  # tokens to generate
 
     @property
@@ -201,25 +203,25 @@ class Case(NamedTuple):
         return {**self.params, **(self.adapter.weights if self.adapter else {})}
 
     def dense(self):
-        """The same numbers, all in arrays."""
+        """The same case with arrays in place of blocks."""
         return self._replace(params={name: np.asarray(weight) for name, weight in self.params.items()})
 
 
-class Side(NamedTuple):
+class Backend(NamedTuple):
     """One implementation, ready to do one kind of work.
 
-    check() -> (loss, dict of arrays): the gradients of a training step under lora_np's names, the "logits"
-    of a forward pass, the "tokens" of a generation (whose loss is 0). It changes nothing.
-    step(): one unit of work, to be timed. One that trains returns the loss, a float.
+    check() -> (loss, dict of arrays): the gradients of a training step under lora_np's names, the "logits" of a forward
+    pass, or the "tokens" of a generation (with a loss of 0). It changes nothing.
+    step(): one unit of work, to be timed. If it trains, it returns the loss as a float.
     """
 
     check: Callable[[], tuple[float, dict[str, np.ndarray]]]
     step: Callable
-    process: Popen | None = None  # another than the side's own, if that does the work
+    process: Popen | None = None  # the process that does the work, if it is not the worker itself
 
 
 def make_case(rung, work, seed=0):
-    """Draw the case of one rung and kind of work."""
+    """Draw the Case of a rung and a kind of work."""
     weights_rng, batch_rng, adapter_rng = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
     config = model_config(rung, work)
     params, adapter = draw_params(config, weights_rng), None
@@ -238,10 +240,10 @@ def make_case(rung, work, seed=0):
 
 
 def draw_params(config, rng):
-    """Random weights as large as a trained model's; none is constant.
+    """Random weights as large as a trained model's, without constant arrays.
 
-    The small numbers of a fresh model hide mistakes: GELU by tanh and by the error function agree to all relevant
-    digits on activations of 0.1.
+    The small numbers of a fresh model hide mistakes: on activations of 0.1, GELU by tanh and by the error function
+    agree in all relevant digits.
     """
     params = {}
     for name, shape in parameter_shapes(config).items():
@@ -254,16 +256,16 @@ def draw_params(config, rng):
 
 
 def in_blocks(params):
-    """A Llama's weights in the blocks of SmolLM2's file: the embedding in Q8_0, the linear layers in Q4_1.
+    """A Llama's weights in the block formats of SmolLM2's file: the embedding in Q8_0, the linear layers in Q4_1.
 
-    All sides compute with what the blocks say, dense or not, so that they can be compared.
+    All backends use the blocks' values, also in dense arrays, so that they can be compared.
     """
     layers = [f"{layer}.weight" for layer in linear_layers(params)]
     return quantise(quantise(params, layers, "q4_1"), ["tok_emb.weight"], "q8_0")
 
 
 def draw_batch(rung, work, rng):
-    """A batch of random tokens in full rows; those of a classifier that is trained in full are right-padded."""
+    """A batch of random tokens in full rows; for full training of a classifier, they are padded on the right."""
     B, T = rung.batch, rung.length
     if work in GENERATED_ROWS:
         B, T = GENERATED_ROWS[work], T // 4

@@ -1,18 +1,18 @@
-"""JAX's side: the same decoder as pure functions of a dict of arrays, each step one jitted function."""
+"""The JAX backend: the same decoder as pure functions of a dict of arrays, with one jitted function per step."""
 
 import numpy as np
 
 from ..adapters import scaling
 from ..model import ModelConfig
-from .case import LEARNING_RATE, WEIGHT_DECAY, Side
+from .case import LEARNING_RATE, WEIGHT_DECAY, Backend
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
-def make_side(case, threads):
-    """The case in JAX, which has no setting for threads: it uses all cores that the process may run on."""
+def make_backend(case, threads):
+    """The Backend of a case. JAX has no setting for threads: it uses all cores that the process may run on."""
     if not isinstance(case.config, ModelConfig):
-        raise ValueError("jax's side has GPT-2's decoder alone; leave jax out of --peers for a Llama")
+        raise ValueError("the JAX backend only has GPT-2's decoder; leave jax out of --peers for a Llama")
     import jax
     import jax.numpy as jnp
 
@@ -28,7 +28,7 @@ def make_side(case, threads):
         return (jax.nn.logsumexp(logits, -1) - picked).mean(), logits
 
     value_and_grad = jax.value_and_grad(loss_and_logits, has_aux=True)
-    jitted = jax.jit(value_and_grad)  # with nothing to train, a forward pass
+    jitted = jax.jit(value_and_grad)  # a forward pass if nothing is trained
 
     def check():
         (loss, logits), grads = jax.block_until_ready(jitted(state[0], frozen, batch))
@@ -39,7 +39,7 @@ def make_side(case, threads):
         (loss, _), grads = value_and_grad(trained, frozen, batch)
         return adamw(trained, grads, m, v, t + 1), loss
 
-    jitted_update = jax.jit(update, donate_argnums=0)  # the old state's memory becomes the new one's
+    jitted_update = jax.jit(update, donate_argnums=0)  # reuse the old state's memory
     zeros = [{name: jnp.zeros_like(array) for name, array in trained.items()} for _ in "mv"]
     state = (trained, *zeros, jnp.zeros((), jnp.float32))
 
@@ -48,11 +48,11 @@ def make_side(case, threads):
         state, loss = jax.block_until_ready(jitted_update(state, frozen, batch))
         return float(loss)
 
-    return Side(check, step if trained else check)
+    return Backend(check, step if trained else check)
 
 
 def adamw(params, grads, m, v, t):
-    """AdamW with decay on matrices alone; returns the new (params, m, v, t)."""
+    """The new (params, m, v, t) after a step of AdamW with weight decay on matrices only."""
     import jax.numpy as jnp
 
     m = {name: BETA1 * m[name] + (1 - BETA1) * g for name, g in grads.items()}
@@ -68,8 +68,8 @@ def adamw(params, grads, m, v, t):
 def decoder(p, ids, lengths, config, scale):
     """Logits (B, T, V), or (B, n_classes) at the last real token of each row.
 
-    Except in attention, all tokens share one axis, B T: on a CPU, XLA multiplies matrices up to 1.6 times as fast as
-    stacks of them.
+    Except in attention, all tokens share one axis, B T, because on a CPU XLA multiplies matrices up to 1.6 times as
+    fast as stacks of matrices.
     """
     import jax
     import jax.numpy as jnp
@@ -95,7 +95,7 @@ def decoder(p, ids, lengths, config, scale):
         h = layer_norm(x, f"{block}.ln1")
         q, k, v = (linear(h, f"{block}.attn.{name}") for name in ("q_proj", "k_proj", "v_proj"))
         q, k, v = (a.reshape(B, T, H, C // H).transpose(0, 2, 1, 3) for a in (q, k, v))  # (B, H, T, D)
-        # Attention written out is 2 to 5 % faster a step than jax.nn's on a CPU.
+        # On a CPU, a step with this attention is 2 to 5 % faster than with jax.nn's.
         scores = (q * np.float32((C // H) ** -0.5)) @ k.swapaxes(-1, -2)  # (B, H, T, T)
         context = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), -1) @ v
         x = x + linear(context.transpose(0, 2, 1, 3).reshape(B * T, C), f"{block}.attn.o_proj")

@@ -1,51 +1,51 @@
-"""What was measured and what the times say: as tables for the terminal, and as plain dicts for JSON."""
+"""The results: ratios and shares, as tables for the terminal and as plain dicts for JSON."""
 
 from statistics import geometric_mean, median
 from typing import NamedTuple
 
+from .backends import OURS, PEAK_FLOPS
 from .case import WORKS, Rung, counted_bytes, flops, format_rung, tokens
-from .sides import OURS, PEAK_FLOPS
 
 RUNG = "C,layers,heads,T,B,V(,K,F)(,rR)"
-COSTS = ("time", "flops", "activation_bytes")  # of a step: measured, predicted, held
+COSTS = ("time", "flops", "activation_bytes")  # of a step: measured, predicted, counted
 
-# The largest `peak_spread` of a quiet machine. Other programs slow a side whose threads spin while they wait, as
-# OpenMP's do, far more than one whose threads sleep, so ratios from a busy machine say little.
+# The largest `peak_spread` of an idle machine. Other programs slow down a backend whose threads spin while they wait,
+# as OpenMP's do, far more than one whose threads sleep. So ratios from a busy machine say little.
 QUIET = 1.15
 
 
 class Row(NamedTuple):
-    """One rung and kind of work."""
+    """The results of one rung and kind of work."""
 
     rung: Rung
     work: str
     flops: int
     counted_bytes: dict  # lora_np's arrays, see `counted_bytes`
-    seconds: dict  # side -> list of its median seconds, one a round
-    notes: dict  # side -> why it has no time
+    seconds: dict  # backend -> list of its median seconds, one per round
+    notes: dict  # backend -> why it has no time
     agreement: dict  # peer -> Agreement
-    ratios: dict  # peer -> list of its seconds over lora_np's, one a round: above 1, lora_np is faster
-    gflops: dict  # side -> billions of floating-point operations a second, of those that `flops` counts
-    share_of_peak: dict  # side -> its gflops over what this machine reaches on one large product; {} without a peak
-    peak_bytes: dict  # side -> largest memory of its process in its turns, or None where the system does not report it
-    peak_spread: float | None  # slowest round of the peak over its fastest: 1 to 1.1 on an otherwise idle machine
+    ratios: dict  # peer -> list of its seconds / lora_np's, one per round: above 1, lora_np is faster
+    gflops: dict  # backend -> 10⁹ floating-point operations per second, of those that `flops` counts
+    share_of_peak: dict  # backend -> its gflops / those of one large matrix product here; {} without a peak
+    peak_bytes: dict  # backend -> peak memory of its process during its steps, or None if unknown
+    peak_spread: float | None  # slowest round of the peak / its fastest: 1 to 1.1 on an otherwise idle machine
 
     @property
     def failed(self):
-        """Whether lora_np has no time or a peer disagrees; a peer that is missing is no failure."""
+        """Whether lora_np has no time or a peer disagrees; a missing peer is not a failure."""
         return OURS in self.notes or any(agreement.problem for agreement in self.agreement.values())
 
     @property
     def remarks(self):
-        """Why some sides have no time, and whether the times are not to be trusted."""
+        """Why some backends have no time, and whether the machine was busy."""
         reasons = [f"{name} {note}" for name, note in self.notes.items()]
         if (self.peak_spread or 1.0) > QUIET:
-            reasons.append(f"the machine was busy: its peak itself varied by a factor of {self.peak_spread:.2f}")
+            reasons.append(f"the machine was busy: its own speed varied by a factor of {self.peak_spread:.2f}")
         return reasons
 
 
 def make_row(rung, work, seconds, agreement, notes, peak_bytes):
-    """The Row of what was measured."""
+    """The Row of measured times; the parameters are fields of Row."""
     counted = flops(rung, work)
     compared = [peer for peer in agreement if {peer, OURS} <= set(seconds)]
     ratios = {peer: [theirs / ours for theirs, ours in zip(seconds[peer], seconds[OURS])] for peer in compared}
@@ -60,7 +60,7 @@ def make_row(rung, work, seconds, agreement, notes, peak_bytes):
 
 
 def summary(rows, peers):
-    """Geometric mean and lowest of the median ratios over the rungs, by kind of work and peer.
+    """The geometric mean and the lowest of the median ratios over the rungs, by kind of work and peer.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def summary(rows, peers):
 
 
 def lora_shares(rows):
-    """What a LoRA step costs, as a share of the full step on the same rung.
+    """The costs of each LoRA step as a share of the full step's on the same rung.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def lora_shares(rows):
 
 
 def to_dicts(rows, setting, peers):
-    """Everything for JSON."""
+    """All results, ready for JSON."""
     return {
         **setting,
         "peers": list(peers),
@@ -114,7 +114,7 @@ def to_dicts(rows, setting, peers):
 
 
 def format_row(row):
-    """One row in a line."""
+    """One row as a line of text."""
     cells = [f"{format_rung(row.rung):<22} {row.work:<14}"]
     if OURS in row.seconds:
         cells.append(f"{OURS} {milliseconds(row, OURS)} ms")
@@ -123,7 +123,7 @@ def format_row(row):
 
 
 def format_tables(rows, setting, peers):
-    """Every table: one for each kind of work, the summary, LoRA beside full, and what it ran on."""
+    """All tables: one for each kind of work, the summary, the LoRA steps' shares, memory, and the setting."""
     ratios = [
         [s["work"], label(s["peer"]), f"{s['mean']:.2f}", f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
         for s in summary(rows, peers)
@@ -134,23 +134,19 @@ def format_tables(rows, setting, peers):
         [
             format_rung(row.rung),
             row.work,
-            *(megabytes(row.peak_bytes.get(side)) for side in (OURS, *peers)),
+            *(megabytes(row.peak_bytes.get(name)) for name in (OURS, *peers)),
             megabytes(sum(row.counted_bytes.values())),
         ]
         for row in rows
         if any(row.peak_bytes.values())
     ]
     held_header = [RUNG, "work", OURS, *map(label, peers), f"{OURS}'s arrays"]
-    share_header = [RUNG, "work", "time", "predicted from FLOPs", "activations held"]
+    share_header = [RUNG, "work", "time", "predicted from FLOPs", "cached activations"]
     blocks = [
         *(work_table(rows, work, peers) for work in WORKS),
         table(f"peer's time / {OURS}'s over the rungs (above 1: {OURS} is faster)", ratio_header, ratios),
         table(f"{OURS}'s LoRA step as a share of its full step", share_header, shares),
-        table(
-            f"largest memory of a side's process during its steps, and {OURS}'s counted arrays, in MB",
-            held_header,
-            held,
-        ),
+        table(f"peak memory of each backend's process, and of {OURS}'s arrays, in MB", held_header, held),
         "\n".join(f"{format_rung(row.rung)} {row.work}: {remark}" for row in rows for remark in row.remarks),
         setting_lines(setting),
     ]
@@ -158,7 +154,7 @@ def format_tables(rows, setting, peers):
 
 
 def work_table(rows, work, peers):
-    """The rows of one kind of work: times, ratios with their spread, time per token, operations, share of the peak."""
+    """The table of one kind of work: times, ratios with their spread, time per token, operations, share of the peak."""
     header, body = [RUNG, f"{OURS} ms"], []
     for peer in peers:
         header += [f"{label(peer)} ms", "ratio (min–max)"]
@@ -179,18 +175,18 @@ def work_table(rows, work, peers):
 
 
 def setting_lines(setting):
-    """The machine, the versions, and the user's variables that could change a time."""
+    """The machine, the versions, and the user's variables that affect the times."""
     lines = ["{machine}, {cores} cores; {threads} threads, {rounds} rounds, {seconds:.0f} s in all".format(**setting)]
-    for side, versions in setting["versions"].items():
-        lines.append(f"{side}: " + ", ".join(map(" ".join, versions.items())))
-    for key, title in (("environment", "set here"), ("not_passed_on", "set here, and kept from every side")):
+    for name, versions in setting["versions"].items():
+        lines.append(f"{name}: " + ", ".join(map(" ".join, versions.items())))
+    for key, title in (("environment", "set here"), ("not_passed_on", "set here, but removed for every backend")):
         if setting[key]:
             lines.append(f"{title}: " + ", ".join(map("=".join, setting[key].items())))
     return "\n".join(lines)
 
 
 def label(peer):
-    """A peer's name; of another checkout, old=/path/to/it, the part before the path."""
+    """A peer's name in tables: for another checkout, NAME=DIR, without the folder."""
     return peer.partition("=")[0]
 
 
@@ -203,7 +199,7 @@ def megabytes(held):
 
 
 def table(title, header, body):
-    """Right-aligned columns below a title; "" without rows."""
+    """Right-aligned columns below a title; "" if there are no rows."""
     widths = [max(map(len, column)) for column in zip(header, *body)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in [header, *body]]
     return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]]) if body else ""

@@ -1,27 +1,28 @@
-"""PyTorch's side: the same decoder as an nn.Module, eager or under torch.compile, with PEFT's LoRA. A Llama, and
-GPT-2's generation with a key-value cache, are transformers' models.
+"""The PyTorch backend: the same decoder as an nn.Module, eager or compiled, with PEFT's LoRA.
+
+For a Llama, and for GPT-2's generation with a key-value cache, it uses the models of transformers.
 """
 
 import tempfile
 
 import numpy as np
 
-from ..formats import save_gpt2
+from ..formats import save_hf
 from ..formats.hugging_face import layout
 from ..model import LlamaConfig
-from .case import LEARNING_RATE, WEIGHT_DECAY, Side
+from .case import LEARNING_RATE, WEIGHT_DECAY, Backend
 
 
-def make_side(case, threads, compiled=False):
-    """The case in PyTorch on this many threads."""
+def make_backend(case, threads, compiled=False):
+    """The Backend of a case on a number of threads."""
     import torch
 
     torch.set_num_threads(threads)
     if case.n_new:
-        return generation_side(case)
+        return generation_backend(case)
     names, targets = {}, torch.tensor(case.batch.targets)
     if isinstance(case.config, LlamaConfig):
-        names, model = their_names(case.config), llama(case)
+        names, model = their_names(case.config), from_transformers(case)
         inputs = {"input_ids": torch.tensor(padded(case.batch, model.config)), "use_cache": False, "return_dict": False}
     else:
         model = decoder(case.config)
@@ -35,25 +36,25 @@ def make_side(case, threads, compiled=False):
         logits = logits[0] if isinstance(logits, tuple) else logits  # transformers' models return tuples
         return torch.nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten()), logits
 
-    def loss_alone():  # a compiler need not keep logits that nobody asks for
+    def loss_alone():  # a compiler need not keep unused logits
         return loss_and_logits()[0]
 
     wanted = loss_alone if case.trained else loss_and_logits
     if compiled:
-        wanted = torch.compile(wanted, fullgraph=True)  # an error, rather than parts that are not compiled
+        wanted = torch.compile(wanted, fullgraph=True)  # raise an error instead of leaving parts uncompiled
     if case.trained:
-        return training_side(model, wanted, names)
+        return training_backend(model, wanted, names)
 
     @torch.inference_mode()
     def check():
         loss, logits = wanted()
         return loss.item(), {"logits": logits.numpy()}
 
-    return Side(check, check)
+    return Backend(check, check)
 
 
-def training_side(model, loss_of, names):
-    """The Side of a model that trains; `names` has those of its layers that are not lora_np's, as `renamed` takes."""
+def training_backend(model, loss_of, names):
+    """The Backend of a training step; `names` maps lora_np's names of layers to the model's where they differ."""
     import torch
 
     # PEFT's L.lora_A.default.weight is lora_np's L.lora_A.
@@ -61,7 +62,7 @@ def training_side(model, loss_of, names):
     trained = renamed(trained, {theirs: ours for ours, theirs in names.items()})
     matrices = {"params": [p for p in trained.values() if p.ndim > 1], "weight_decay": WEIGHT_DECAY}
     vectors = {"params": [p for p in trained.values() if p.ndim == 1], "weight_decay": 0.0}  # none with LoRA
-    # `fused` is the fastest of PyTorch's three loops on a CPU, by a factor of 3 to 5.
+    # On a CPU, `fused` is 3 to 5 times as fast as PyTorch's two other implementations.
     optimiser = torch.optim.AdamW([matrices, vectors], lr=LEARNING_RATE, fused=True)
 
     def backward():
@@ -78,21 +79,14 @@ def training_side(model, loss_of, names):
         optimiser.step()
         return loss
 
-    return Side(check, step)
+    return Backend(check, step)
 
 
-def generation_side(case):
-    """Greedy generation with transformers' model, which has lora_np's weights; no token ends a text."""
+def generation_backend(case):
+    """The Backend of greedy generation by transformers, with lora_np's weights and no end-of-text token."""
     import torch
-    from transformers import GPT2LMHeadModel
 
-    if isinstance(case.config, LlamaConfig):
-        model = llama(case).eval()
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            save_gpt2(folder, case.params, case.config)
-            model = GPT2LMHeadModel.from_pretrained(folder).eval()
-    prompt = torch.tensor(case.batch.ids)
+    model, prompt = from_transformers(case), torch.tensor(case.batch.ids)
     length = {"min_new_tokens": case.n_new, "max_new_tokens": case.n_new, "pad_token_id": 0, "eos_token_id": None}
     mask = torch.ones_like(prompt)
 
@@ -101,13 +95,13 @@ def generation_side(case):
         tokens = model.generate(prompt, attention_mask=mask, do_sample=False, use_cache=True, **length)
         return 0.0, {"tokens": tokens.numpy()}
 
-    return Side(check, check)
+    return Backend(check, check)
 
 
 def decoder(config):
     """The decoder as a module whose parameters have lora_np's names.
 
-    q, k and v are layers of their own, as PEFT needs them. One layer for the three made no step faster.
+    q, k and v are separate layers, as PEFT needs them. A single layer for the three made no step faster.
     """
     import torch
     from torch import nn
@@ -150,56 +144,39 @@ def decoder(config):
     return Decoder()
 
 
-def llama(case):
-    """transformers' Llama with the case's weights: a language model or a classifier."""
-    import torch
-    import transformers
+def from_transformers(case):
+    """The model of transformers with the case's weights: a GPT-2 or a Llama, a language model or a classifier."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    ours = case.config
-    config = transformers.LlamaConfig(
-        vocab_size=ours.vocab_size,
-        max_position_embeddings=ours.n_positions,
-        hidden_size=ours.d_model,
-        num_hidden_layers=ours.n_layers,
-        num_attention_heads=ours.n_heads,
-        num_key_value_heads=ours.n_kv_heads,
-        head_dim=ours.head_size,
-        intermediate_size=ours.d_ff,
-        rope_theta=ours.rope_theta,
-        rms_norm_eps=ours.rms_norm_eps,
-        tie_word_embeddings=True,
-        num_labels=ours.n_classes or 2,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    kind = transformers.LlamaForSequenceClassification if ours.n_classes else transformers.LlamaForCausalLM
-    model = kind(config)
-    weights = {name: torch.from_numpy(np.array(weight)) for name, weight in case.params.items()}
-    # A tied head has no tensor of its own. Whatever else were missing, the check of the logits would show it.
-    model.load_state_dict(renamed(weights, their_names(ours)), strict=False)
+    kind = AutoModelForSequenceClassification if case.config.n_classes else AutoModelForCausalLM
+    with tempfile.TemporaryDirectory() as folder:
+        save_hf(folder, case.dense().params, case.config)
+        model = kind.from_pretrained(folder)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()  # in memory, instead of a mapped file
     return model
 
 
 def padded(batch, config):
-    """The batch's ids (B, T), padded with a token that ends no row, because transformers reads the last other one."""
+    """The batch's ids (B, T), padded with a token that ends no row: transformers reads the last other token."""
     ends = batch.ids[np.arange(len(batch.ids)), batch.lengths - 1]
     config.pad_token_id = min(set(range(len(ends) + 1)) - set(ends.tolist()))
     return np.where(np.arange(batch.ids.shape[1]) < batch.lengths[:, None], batch.ids, config.pad_token_id)
 
 
 def their_names(config):
-    """Our name of each layer of a Llama -> transformers'."""
+    """lora_np's name of each layer of a Llama -> the name in transformers."""
     return {ours.rpartition(".")[0]: theirs.rpartition(".")[0] for theirs, (ours,), *_ in layout(config)}
 
 
 def renamed(arrays, names):
-    """The dict with other names of its layers: each key is a layer, a point, and what it is there."""
+    """The dict with its keys, LAYER.PARAMETER, renamed by `names`, old layer -> new layer."""
     parts = ((*name.rpartition("."), array) for name, array in arrays.items())
     return {f"{names.get(layer, layer)}.{leaf}": array for layer, _, leaf, array in parts}
 
 
 def adapted(model, adapter, names):
-    """The model with PEFT's LoRA on it, holding lora_np's adapter; only that is trained, and a head that it carries."""
+    """The model with lora_np's adapter in PEFT's LoRA; only the adapter is trained, and its head if it has one."""
     import torch
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
@@ -209,7 +186,7 @@ def adapted(model, adapter, names):
     wrapped = get_peft_model(model, lora)
     arrays = renamed({name: array for name, array in adapter.weights.items() if "lora_" in name}, names)
     set_peft_model_state_dict(wrapped, {f"base_model.model.{n}.weight": torch.tensor(a) for n, a in arrays.items()})
-    model = wrapped.get_base_model()  # spares each call PEFT's outer module
-    if "head.weight" in adapter.weights:  # with the base's numbers
+    model = wrapped.get_base_model()  # without the overhead of PEFT's outer module
+    if "head.weight" in adapter.weights:  # the same numbers as in the base
         model.get_submodule(names.get("head", "head")).requires_grad_(True)
     return model

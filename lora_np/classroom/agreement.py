@@ -1,45 +1,45 @@
-"""Where the stored outputs of a notebook do not agree with a re-run.
+"""Find where the stored outputs of a notebook do not agree with a re-run.
 
-What may differ is named by tags on a cell: "training" for numbers that a training run ends with, which depend on the
-order of float32 sums; "varies" for times and the like, of which only the words are compared.
+Tags on a cell say what may differ: "training" for final numbers of a training run, which depend on the order of float32
+sums; "varies" for times and the like, where only the words are compared.
 """
 
 import re
 
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 TRAINING_RTOL = 0.05
-NO_LONGER = "No longer so:"  # how `lesson.claim` begins: in no output of a lesson as it comes
-SMALL_FACTOR = 100.0  # between two rounding errors, such as 3e-11 and 4e-12: their size depends on the machine
+NO_LONGER = "No longer so:"  # the start of `lesson.claim`'s message; it is in no stored output of a lesson
+SMALL_FACTOR = 100.0  # allowed between two rounding errors, such as 3e-11 and 4e-12, which depend on the machine
 
 
 def disagreements(notebook, again):
-    """Where the outputs of two runs of one notebook differ; figures are compared by their number alone.
+    """Find where the outputs of two runs of a notebook differ. Of figures, only the number is compared.
 
     Parameters
     ----------
-    notebook : with its stored outputs
-    again : the same, run once more
+    notebook : the notebook with its stored outputs
+    again : the same notebook after another run
 
     Returns
     -------
-    list of str, each naming a cell; also for anything that was written to stderr
+    list of str, each naming a cell; also for text that was written to stderr
     """
-    found = []
+    problems = []
     for number, (cell, other) in enumerate(zip(notebook.cells, again.cells)):
         if cell.cell_type != "code":
             continue
         for output in other.outputs:
             if output.get("name") == "stderr":
-                found.append(f"cell {number}: writes to stderr: {output.text.strip()[:200]!r}")
+                problems.append(f"cell {number}: writes to stderr: {output.text.strip()[:200]!r}")
         kinds, kinds_again = ([kind(output) for output in c.outputs] for c in (cell, other))
         if kinds != kinds_again:
-            found.append(f"cell {number}: stored {', '.join(kinds) or 'nothing'}; now {', '.join(kinds_again)}")
+            problems.append(f"cell {number}: stored {', '.join(kinds) or 'nothing'}; now {', '.join(kinds_again)}")
             continue
         for one, two in zip(cell.outputs, other.outputs):
             said = differs(text(one), text(two), tags(cell))
             if said:
-                found.append(f"cell {number}: {said}")
-    return found
+                problems.append(f"cell {number}: {said}")
+    return problems
 
 
 def kind(output):
@@ -58,7 +58,7 @@ def text(output):
 
 
 def differs(stored_text, again_text, cell_tags=()):
-    """A sentence on the first difference of two texts, or None; numbers are compared as numbers."""
+    """A sentence about the first difference between two texts, or None; numbers are compared as numbers."""
     words, words_again = (" ".join(NUMBER.sub("#", t).split()) for t in (stored_text, again_text))
     if words != words_again:
         return f"stored {excerpt(words, words_again)}; now {excerpt(words_again, words)}"
@@ -72,7 +72,7 @@ def differs(stored_text, again_text, cell_tags=()):
 
 
 def same_number(one, two, rtol):
-    """Whether two printed numbers agree to a unit of their last digit, or within a relative tolerance."""
+    """Whether two printed numbers agree within a unit of their last digit, or within a relative tolerance."""
     a, b = (float(n.replace(",", "")) for n in (one, two))
     if a == b:
         return True
@@ -89,7 +89,7 @@ def last_digit(number):
 
 
 def excerpt(text, other, length=60):
-    """The part of a text where it leaves the other."""
+    """The part of a text where it starts to differ from the other."""
     start = next((i for i, (a, b) in enumerate(zip(text, other)) if a != b), min(len(text), len(other)))
     return repr(text[max(0, start - 20) : start + length])
 

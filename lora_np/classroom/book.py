@@ -1,7 +1,7 @@
-"""The book: lessons, exercises, results, specification and reference as one site, made by Sphinx from a clone.
+"""Build the book: lessons, exercises, results, specification and reference as a website, with Sphinx, from a clone.
 
-Nothing is written for the book alone, except its list of contents. Its pages are the notebooks with their stored
-outputs, the READMEs of the rooms, and the docstrings. Sources are laid out as in the clone, so that their links work.
+Only the table of contents is written for the book. Its pages are the notebooks with their stored outputs, the folders'
+READMEs, and the docstrings. Sources have the same layout as in the clone, so that their links work.
 """
 
 import json
@@ -18,12 +18,12 @@ from .release import notebook_of
 from .sets import read_sets
 
 ROOT = Path(__file__).resolve().parents[2]
-LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # or code, which has none
-NOT_REFERENCE = ("cli", "exercises", "recipes", "llama_cpp", "book_conf")  # what is no library, or not its functions
+LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # or code, which has no links
+NOT_REFERENCE = ("cli", "exercises", "recipes", "llama_cpp", "book_conf")  # modules that are not part of the API
 SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # files that are shown as pages
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 1h9v9H1z"/>
 <path fill="#d55e00" d="M12 1h3v9h-3zM1 12h9v3H1z"/></svg>
-"""  # a weight matrix and its two thin ones
+"""  # a weight matrix and its two thin factors
 CONTENTS = {  # part of the book -> its pages, as patterns of paths
     "Lessons": ("notebooks/*.ipynb", "notebooks/*.md"),
     "Exercises": ("exercises/*.ipynb",),
@@ -39,12 +39,12 @@ def build(folder):
 
     Parameters
     ----------
-    folder : of the site, whose first page is index.html
+    folder : the folder to write, whose first page is index.html
 
     Raises
     ------
     ValueError
-        If the package is not a clone's, or Sphinx has something to say: every warning counts.
+        If the package is not in a clone, or Sphinx prints a warning or an error.
     """
     check_folder(folder, "folder")
     if not (ROOT / "notebooks" / "00_start_here.ipynb").exists():
@@ -65,7 +65,7 @@ def build(folder):
 
 
 def write_sources(folder):
-    """Write the pages' sources, and `conf.py`."""
+    """Write the sources of all pages, and `conf.py`."""
     pages = {"index.md": (ROOT / "README.md").read_text("utf-8")}
     for pattern in ("notebooks/*", "figures/*.md", "lora_np/**/*.md", ".github/*.md", "tests/*.md"):
         for path in ROOT.glob(pattern):
@@ -90,7 +90,7 @@ def write_sources(folder):
 
 
 def contents(pages):
-    """The list of contents, which the theme shows beside every page."""
+    """The table of contents, which the theme shows beside every page."""
     lists = []
     for part, patterns in CONTENTS.items():
         names = dict.fromkeys(page for pattern in patterns for page in sorted(pages) if fnmatch(page, pattern))
@@ -111,7 +111,7 @@ def reference(room):
 
 
 def with_links(page, text, folder):
-    """A page whose links lead to pages: a folder's to its README, a program's to a page that shows it."""
+    """A page whose links lead to pages: for a folder to its README, for a program to a page that shows it."""
     where = os.path.dirname(page)
 
     def leading(match):

@@ -11,17 +11,17 @@ autodoc_inherit_docstrings = False
 numpydoc_show_class_members = False
 html_theme = "sphinx_book_theme"
 html_title = "lora_np"
-html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
+html_context = {"default_mode": "auto"}  # light or dark, like the reader's system
 html_favicon = "icon.svg"
 html_copy_source = False
 html_show_sphinx = False
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # outputs are those that the notebooks have stored
+nb_execution_mode = "off"  # use the notebooks' stored outputs
 
 
 def as_plain_text(app, what, name, obj, options, lines):
-    """Docstrings are plain text: no character is a mark of reStructuredText, and an indented paragraph is code."""
+    """Treat docstrings as plain text without reStructuredText markup; an indented paragraph is code."""
     text, code = [], False
     for line in lines:
         indented = line.startswith("    ")
@@ -34,7 +34,7 @@ def as_plain_text(app, what, name, obj, options, lines):
 
 
 def skip(app, what, name, obj, skipped, options):
-    """A NamedTuple's fields are described where the tuple is."""
+    """Skip the fields of a NamedTuple, which are described with the tuple."""
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field") else None
 
 

@@ -1,7 +1,7 @@
-"""The checks that a notebook calls: one function for each exercise, `check.lora_backward(my_function)`.
+"""The checks that a notebook calls, one function for each exercise: `check.lora_backward(my_function)`.
 
-Each prints what it found and returns the score. After a failure it gives a hint. The formula comes only on asking:
-`check.formula("lora_backward")`. All that was checked is kept: `check.record()`, `check.save(path)`.
+Each prints its findings and returns the score. After a failure it gives a hint; `check.formula("lora_backward")` prints
+the formula. All results are recorded: `check.record()`, `check.save(path)`.
 """
 
 import math
@@ -15,19 +15,19 @@ from .exercise import PRACTICE
 from .sets import read_sets
 
 ITEMS = {exercise.name: exercise for of in read_sets().values() for exercise in of.exercises}
-DRAW_VARIABLE = "LORA_NP_DRAW"  # the environment's variable that names the draws; nbgrader's settings give another one
-_RECORD = {}  # item -> the last result, as plain values
+DRAW_VARIABLE = "LORA_NP_DRAW"  # environment variable with the name of the draws, which nbgrader's settings change
+_RECORD = {}  # item -> its last result, as plain values
 
 
 class Score(float):
-    """A number of points, which Jupyter does not show under what a check has printed. nbgrader reads it as a number."""
+    """A number of points that Jupyter does not display below a check's output. nbgrader reads it as a number."""
 
     def _repr_html_(self):
         return ""
 
 
 def checker(item):
-    """The check of one exercise, as a function of the student's function."""
+    """The check of an exercise, as a function of the student's function."""
 
     def check(function, points=1.0):
         if isinstance(points, bool) or not isinstance(points, Real) or not 0 <= points < math.inf:
@@ -43,7 +43,7 @@ def checker(item):
     Parameters
     ----------
     function : your {item.name}({", ".join(item.arguments)}), which returns {", ".join(item.outputs)}
-    points : float, what the item is worth
+    points : float, the points for the item
 
     Returns
     -------
@@ -53,7 +53,7 @@ def checker(item):
 
 
 def said(result, item, score, points):
-    """A result in words."""
+    """The text that a check prints."""
     head = f"{item.name}: {score:.3g} of {points:g} point{'s' * (points != 1)}"
     if result.failed:
         return f"{head}\n  {result.failed}"
@@ -80,7 +80,7 @@ def as_record(result, points):
 
 
 def formula(name):
-    """Print the formula of an item, given by its name or by your function of that name."""
+    """Print the formula of an item, given its name or your function of that name."""
     name = getattr(name, "__name__", name)
     if name not in ITEMS:
         near = get_close_matches(str(name), ITEMS, n=3, cutoff=0.4)
@@ -90,12 +90,12 @@ def formula(name):
 
 
 def record():
-    """All results so far: item -> {"score", "points", "failed", "outputs"}, the last of each, as plain values."""
+    """The last result of each item so far, as plain values: item -> {"score", "points", "failed", "outputs"}."""
     return dict(_RECORD)
 
 
 def summary():
-    """Print what has been reached so far, and return it as a share of all points of the checked items."""
+    """Print the scores so far, and return their sum as a share of the points of all checked items."""
     points = sum(entry["points"] for entry in _RECORD.values())
     for name, entry in _RECORD.items():
         print(f"{name:<28}{entry['score']:6.3g} of {entry['points']:g}")

@@ -1,13 +1,13 @@
-"""What a wrong output looks like. The candidates, the likeliest first:
+"""Find what a wrong output looks like. The candidates, with the likeliest first:
 
-1. the exercise's few mistakes by hand;
-2. the worked solution with a change that a machine has made to its code: `slips.py`;
-3. the right answer for other inputs: without the last row, with two of them exchanged, for k + 1 in place of k;
-4. the right answer changed: times a size, squared, turned, in reverse order; or another array;
+1. the exercise's few hand-written mistakes;
+2. the worked solution with a change that a machine has made to its code (`slips.py`);
+3. the right answer for other inputs: without the last row, with two inputs exchanged, for k + 1 instead of k;
+4. the right answer changed: times a size, squared, transposed, in reverse order; or another array;
 5. the worked solution with two changes;
-6. in what it differs: scale, shift, norm and cosine.
+6. a description of the difference: scale, shift, norm and cosine.
 
-A candidate counts if it gives the student's numbers in every draw; one of 4, in every draw in which they are wrong.
+A candidate must give the student's numbers in every draw; those of 4 only in the draws in which the student is wrong.
 """
 
 import ast
@@ -29,41 +29,41 @@ from ..reference.causes import looks
 from ..reference.slips import slips
 from .exercise import compared_outputs, is_float_array
 
-NEAR = 1e-6  # relative, in norm: a known mistake rounds otherwise than the student's
-NEAR_NUMBER = 1e-9  # of a single number, which much fits by chance
+NEAR = 1e-6  # relative, in norm, because a candidate rounds differently from the student's function
+NEAR_NUMBER = 1e-9  # for a single number, which many candidates fit by chance
 MOST_PAIRS = 600
 LARGE = 200
 
 
 def suspects(exercise, name, answers):
-    """What a wrong output looks like, as a tuple of at most one sentence.
+    """What a wrong output looks like, as a tuple of sentences: one, none, or up to two from `looks`.
 
     Parameters
     ----------
     exercise : Exercise
-    name : str, of an output
-    answers : list of (i, array), one of each draw; None in place of an array of the wrong form
+    name : str, the output
+    answers : list of (i, array), one for each draw; None instead of an array with the wrong shape or dtype
     """
     answers = [(i, np.asarray(array)) for i, array in answers if array is not None]
     wrong = [(i, got) for i, got in answers if not equal(got, i.right[name])]
     if not wrong:
         return ()
-    if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):  # many a change fits it by chance
+    if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):  # many changes fit it by chance
         return (f"it is {float(answers[0][1]):g}, whatever the inputs are",)
     for candidates in (by_hand, by_code, by_inputs, by_results, by_two_changes):
-        # All others have to give a right answer where the student's is right.
+        # All others must give the right answer where the student does.
         where = wrong if candidates is by_results else answers
         for sentence, value_of in candidates(exercise, name, [i for i, _ in wrong]):
             if all(equal(got, tried(value_of, i)) for i, got in where):
                 return (sentence,)
     (i, got), *_ = wrong
     if np.ndim(i.right[name]) == 0:
-        return ()  # its number says as much
+        return ()  # the report shows its value anyway
     return tuple(looks(np.asarray(i.right[name], float), got.astype(float))[:2])
 
 
 def equal(got, value, rtol=None):
-    """Whether an array is another one of its shape, except for rounding, in norm. What is not finite has to be equal.
+    """Whether two arrays are equal in norm except for rounding, with equal entries where they are not finite.
 
     `rtol` is NEAR by default, and NEAR_NUMBER for a single number.
     """
@@ -80,11 +80,11 @@ def equal(got, value, rtol=None):
 
 
 def tried(function, *arguments):
-    """A value, or None where these numbers make it impossible."""
+    """The value of a function, or None if it raises."""
     try:
         with np.errstate(all="ignore"):
             return function(*arguments)
-    except Exception:  # whatever a changed program can raise
+    except Exception:  # a changed program may raise anything
         return None
 
 
@@ -96,14 +96,14 @@ def by_hand(exercise, name, drawn):
 
 
 def by_code(exercise, name, drawn):
-    """Changes of the solution; first those of the line that computes the output."""
+    """Changes to the solution, starting with those to the line that computes the output."""
     yield "its sign is reversed", lambda i: np.negative(i.right[name])
     for sentence, code in sorted(changed_solutions(exercise), key=lambda change: not change[0].startswith(f"{name} ")):
         yield sentence, lambda i, code=code: outcome(exercise, code, i).get(name)
 
 
 def by_two_changes(exercise, name, drawn):
-    """Pairs of changes; a single number many a pair would fit by chance, unless it is a large whole one."""
+    """Pairs of changes. Many pairs would fit a single number by chance, unless it is a large integer."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
@@ -128,7 +128,7 @@ def changed_solutions(exercise):
 
 
 def pairs_of_changes(exercise, most=None):
-    """(sentence, code) of the solution with two of the likelier changes, in two lines and in one, `most` of each."""
+    """Yield (sentence, code) of the solution with two likely changes, in two lines and in one, `most` of each."""
     right = ast.unparse(solution_tree(exercise.solution)).splitlines()
     likely = list(mutants.mutants(ast.parse("\n".join(right)).body[0], outputs=exercise.outputs))
     pairs = [(a, b) for a, b in itertools.combinations(likely, 2) if a.line != b.line]
@@ -144,21 +144,21 @@ def pairs_of_changes(exercise, most=None):
 
 
 def in_one_line(mutant, exercise):
-    """A changed solution with another change in the same line."""
+    """Yield a changed solution with another change in the same line."""
     return mutants.mutants(ast.parse(mutant.code).body[0], outputs=exercise.outputs, line_number=mutant.line)
 
 
 def kind_of_change(mutant):
-    """What is done, without the names: "lacks the factor" of "du lacks the factor s"."""
+    """The kind of change, without names: "lacks the factor" of "du lacks the factor s"."""
     return mutant.sentence.split()[1:4]
 
 
 def outcome(exercise, code, i):
-    """What a changed solution gives for the inputs of a draw: output -> value, or nothing if it does not work."""
-    kept = i.__dict__.setdefault("outcomes", {})  # of one draw: several outputs may be wrong
-    if code not in kept:
-        kept[code] = tried(quietly, exercise, compiled(exercise, code), i, i.inputs) or {}
-    return kept[code]
+    """The outputs of a changed solution for the inputs of a draw, as a dict; empty if it raises."""
+    outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because several outputs may be wrong
+    if code not in outcomes:
+        outcomes[code] = tried(quietly, exercise, compiled(exercise, code), i, i.inputs) or {}
+    return outcomes[code]
 
 
 def quietly(exercise, function, i, inputs):
@@ -167,7 +167,7 @@ def quietly(exercise, function, i, inputs):
 
 
 def compiled(exercise, code):
-    """A changed solution as a function, in the world of the right one."""
+    """A changed solution as a function, with the globals of the right one."""
     space = {"np": np} | vars(sys.modules[exercise.solution.__module__])
     exec(compile(code, "<changed>", "exec"), space)
     return space[exercise.name]
@@ -177,26 +177,25 @@ def compiled(exercise, code):
 
 
 def by_inputs(exercise, name, drawn):
-    """The right answer for inputs of which one is changed, or two are exchanged."""
+    """The right answer for inputs with one changed or two exchanged."""
 
     def value_of(i, sentence):
-        if not hasattr(i, "others"):  # for all outputs and sentences
+        if not hasattr(i, "others"):  # computed once for all outputs and sentences
             i.others = dict(other_inputs(i))
         return quietly(exercise, exercise.solution, i, i.inputs | i.others[sentence])[name]
 
+    def of_transposed(i, array):
+        return quietly(exercise, exercise.solution, i, i.inputs | {array: i.inputs[array].T})[name].T
+
     for array in [array for array, value in drawn[0].inputs.items() if np.ndim(value) == 2]:
-        yield (
-            f"it works down the columns of {array}, not along its rows",
-            lambda i, array=array: (
-                quietly(exercise, exercise.solution, i, i.inputs | {array: i.inputs[array].T})[name].T
-            ),
-        )
+        sentence = f"it works down the columns of {array}, not along its rows"
+        yield sentence, lambda i, array=array: of_transposed(i, array)
     for sentence in dict.fromkeys(sentence for sentence, _ in other_inputs(drawn[0])):
         yield sentence, lambda i, sentence=sentence: value_of(i, sentence)
 
 
 def other_inputs(i):
-    """(sentence, changed inputs)."""
+    """Yield (sentence, changed inputs)."""
     for name, value in i.inputs.items():
         if isinstance(value, bool) or callable(value):
             continue
@@ -215,10 +214,8 @@ def other_inputs(i):
         elif isinstance(value, np.ndarray) and value.ndim:
             yield f"it is that of the last row of {name} alone", {name: alone(value, -1)}
             yield f"it is that of the first row of {name} alone", {name: alone(value, 0)}
-            yield (
-                f"the first row of {name} is in the place of every row",
-                {name: np.broadcast_to(value[:1], value.shape)},
-            )
+            first = np.broadcast_to(value[:1], value.shape)
+            yield f"the first row of {name} is in the place of every row", {name: first}
             if value.dtype.kind == "f":
                 yield f"{name} has the opposite sign", {name: -value}
                 yield f"it is made of the magnitudes of {name}", {name: np.abs(value)}
@@ -239,10 +236,10 @@ def other_inputs(i):
 
 
 def alone(array, row):
-    """An array in which all rows but one are zero."""
-    kept = np.zeros_like(array)
-    kept[row] = array[row]
-    return kept
+    """A copy of an array in which all rows except one are zero."""
+    single = np.zeros_like(array)
+    single[row] = array[row]
+    return single
 
 
 # ---------------------------------------------------------------- the right answer changed
@@ -267,10 +264,8 @@ def by_results(exercise, name, drawn):
             yield f"it is {a}", lambda i, a=a: i.right[a]
             yield f"it is twice {a}", lambda i, a=a: 2 * np.asarray(i.right[a])
     for a, b in itertools.permutations(lengths(drawn[0]), 2):
-        yield (
-            f"it is the right value times {a}, divided by {b}",
-            lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b],
-        )
+        sentence = f"it is the right value times {a}, divided by {b}"
+        yield sentence, lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b]
 
 
 CHANGES_OF_A_RESULT = {
@@ -299,7 +294,7 @@ LETTERS = {"n_in": "in", "n_out": "out", "alpha": "α"}
 
 
 def quantities(i):
-    """Name -> number: what an answer may have been multiplied or divided by."""
+    """Numbers by which an answer may have been multiplied or divided, by name."""
     known = {length for value in i.inputs.values() for length in getattr(value, "shape", ())} | {i.size.alpha, i.size.r}
     known |= {i.size.H, i.size.D} if i.size.C in known else set()
     sizes = {LETTERS.get(name, name): float(n) for name, n in vars(i.size).items() if n in known}
@@ -314,22 +309,20 @@ def quantities(i):
 
 
 def lengths(i):
-    """Name -> length of an axis of the inputs."""
+    """The lengths of the inputs' axes, by name."""
     arrays = {name: array for name, array in i.inputs.items() if isinstance(array, np.ndarray) and array.ndim}
     rows = {f"the number of rows of {name}": len(array) for name, array in arrays.items()}
     return rows | {f"the number of columns of {name}": a.shape[-1] for name, a in arrays.items() if a.ndim > 1}
 
 
 def arrays_of(i, name):
-    """The inputs and the other outputs that it may be."""
-    values = {**i.inputs, **{other: right for other, right in i.right.items() if other != name}}
-    return {
-        other: value for other, value in values.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"
-    }
+    """The inputs and other outputs that the output may be."""
+    values = i.inputs | {other: right for other, right in i.right.items() if other != name}
+    return {other: v for other, v in values.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f"}
 
 
 def exchanged(exercise, name, i, got):
-    """Of an output of the wrong shape: which other one it is, as a tuple of at most one sentence."""
+    """The other output that an output of the wrong shape equals, as a tuple of at most one sentence."""
     for other, right in i.right.items():
         if other != name and np.shape(right) != np.shape(i.right[name]) and equal(got, right):
             return (f"it is {other}; the order is {', '.join(exercise.outputs)}",)

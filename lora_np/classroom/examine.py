@@ -1,6 +1,7 @@
-"""Examine a student's function: in order, does it run, does it leave its inputs alone, are shape and dtype right, is
-everything finite, and is each output right, on random inputs in float64 of several sizes. The function may be in
-another process.
+"""Examine a student's function on random float64 inputs of several sizes; it may be in another process.
+
+In order: does it run, does it leave its inputs unchanged, are shapes and dtypes right, is everything finite, is each
+output right?
 """
 
 import contextlib
@@ -18,33 +19,33 @@ from .diagnosis import equal, exchanged, suspects
 from .exercise import PRACTICE, Unfit, draws_of, generator, named_outputs, sizes
 from .runner import in_words, peak_of, what_was_raised
 
-WHOLE = 1e-9  # how far a whole number may be off that was computed by division
+WHOLE = 1e-9  # tolerance for integers that were computed by division
 
 
 class Finding(NamedTuple):
-    """What was found of one output."""
+    """The verdict on one output."""
 
     output: str
-    wrong: str | None  # what is wrong; None: it is right
+    wrong: str | None  # what is wrong; None if it is right
     looks_like: tuple[str, ...] = ()
     hint: str | None = None
 
 
 class Problem(NamedTuple):
-    """What keeps an output from being compared."""
+    """A reason why an output cannot be compared."""
 
     said: str
-    hint: bool = False  # whether a hint at the mathematics may help
+    hint: bool = False  # whether a hint about the mathematics may help
 
 
 class Result(NamedTuple):
     score: float  # the share of the outputs that are right, a plain float from 0 to 1
     findings: tuple[Finding, ...]
-    failed: str | None = None  # why there are no outputs to look at, or why none counts
+    failed: str | None = None  # why there are no outputs, or why none counts
 
 
 class Failed(Exception):
-    """A student's function that gives nothing to look at; the text says why."""
+    """Raised if a student's function gives no outputs; the text says why."""
 
 
 def examine(exercise, function, draw=PRACTICE):
@@ -54,12 +55,16 @@ def examine(exercise, function, draw=PRACTICE):
     ----------
     exercise : Exercise
     function : the student's
-    draw : str, which inputs: another name gives others
+    draw : str, name of the draws; another name gives other inputs
 
     Returns
     -------
-    Result; whatever the function does or returns, nothing is raised but KeyboardInterrupt, and nothing goes to stderr:
-    graders give nothing for a cell that writes there
+    Result
+
+    Notes
+    -----
+    Nothing is raised except KeyboardInterrupt, and nothing is written to stderr: nbgrader gives no points for a cell
+    that writes there.
     """
     if not callable(function):
         return Result(0.0, (), f"got {type(function).__name__}, expected the function itself")
@@ -86,14 +91,18 @@ def examine(exercise, function, draw=PRACTICE):
 
 
 def examined(exercise, call, peak, draw):
-    """What is found of a function that is somewhere else.
+    """Check a function that is called through another one, for example in another process.
 
     Parameters
     ----------
     exercise : Exercise
-    call : function of inputs -> what the student's function returns, and the inputs after the call. Raises Failed
-    peak : function of inputs -> the most bytes that the student's function has held at once. Raises Failed
-    draw : str
+    call : function of inputs that returns the student's result and the inputs after the call, or raises Failed
+    peak : function of inputs that returns the most bytes that the student's function held at once, or raises Failed
+    draw : str, name of the draws
+
+    Returns
+    -------
+    Result
     """
     drawn = draws_of(exercise, draw)
     try:
@@ -105,7 +114,7 @@ def examined(exercise, call, peak, draw):
 
 
 def observe(exercise, call, i):
-    """What a student's function returns for one draw, by the outputs' names; raises Failed."""
+    """The outputs of a student's function for one draw, by name; raises Failed."""
     returned, i.given = call(i.inputs)
     outputs = named(exercise, returned)
     changed = [name for name, value in i.inputs.items() if not same(value, i.given[name])]
@@ -123,18 +132,18 @@ def named(exercise, returned):
 
 
 def what_is_wasted(exercise, peak, draw):
-    """What is wrong if a call holds more memory than the exercise allows, or None."""
+    """A sentence if a call holds more memory than the exercise allows, else None."""
     rng = generator(draw, "large", exercise.name)
     inputs, most, said = exercise.large(rng, sizes(rng, 0))
     try:
         held = peak(inputs)
-    except Failed:  # it has done so much for small ones
+    except Failed:  # it worked for small inputs
         return None
     return f"{said} (it holds {held / 1e6:.2g} MB at once, {most / 1e6:.2g} MB are enough)" if held > most else None
 
 
 def same(one, two):
-    """Whether a value is still what it was; arrays inside lists and dicts too."""
+    """Whether a value is unchanged, including arrays inside lists and dicts."""
     if isinstance(one, dict):
         return isinstance(two, dict) and list(one) == list(two) and all(same(one[k], two[k]) for k in one)
     if isinstance(one, list | tuple):
@@ -148,42 +157,42 @@ def same(one, two):
 
 
 def judge(exercise, drawn, observed):
-    """What was found of a function that has returned something for each draw, a dict of outputs."""
+    """The Result for a function's outputs in each draw."""
     if exercise.properties is not None:
         return result_of([property_findings(exercise, i, outputs) for i, outputs in zip(drawn, observed)])
     return result_of(compared_findings(exercise, drawn, observed))
 
 
 def result_of(findings_of_draws):
-    """An output is right if it is in every draw; the first draw's complaint is the one that is told."""
-    found = []
+    """The Result from all draws' findings. An output must be right in every draw; the first complaint is reported."""
+    verdicts = []
     for findings in zip(*findings_of_draws):
-        found.append(next((finding for finding in findings if finding.wrong), findings[0]))
-    return Result(sum(f.wrong is None for f in found) / len(found), tuple(found))
+        verdicts.append(next((finding for finding in findings if finding.wrong), findings[0]))
+    return Result(sum(f.wrong is None for f in verdicts) / len(verdicts), tuple(verdicts))
 
 
 def property_findings(exercise, i, outputs):
     forms = {name: kind_problem(value) for name, value in outputs.items()}
     try:
-        found = exercise.properties(i, outputs)
-    except Exception as error:  # whatever the outputs are that it could not read
+        verdicts = exercise.properties(i, outputs)
+    except Exception as error:  # depends on what the student returned
         unread = f"what is returned cannot be read ({type(error).__name__}: {error})"
-        found = {name: forms.get(name) or unread for name in exercise.hints}
-    hints = {name: None if forms.get(name) else exercise.hints.get(name) for name in found}
-    return [Finding(name, wrong, (), hints[name] if wrong else None) for name, wrong in found.items()]
+        verdicts = {name: forms.get(name) or unread for name in exercise.hints}
+    hints = {name: None if forms.get(name) else exercise.hints.get(name) for name in verdicts}
+    return [Finding(name, wrong, (), hints[name] if wrong else None) for name, wrong in verdicts.items()]
 
 
 def compared_findings(exercise, drawn, observed):
-    """For each draw its findings; what an output looks like is what it looks like in every draw that is wrong."""
+    """The findings of each draw. A description of a wrong output must fit all draws in which it is wrong."""
     checked = []
     for i, outputs in zip(drawn, observed):
         outputs = {name: as_numbers(value) for name, value in outputs.items()}
         forms = {name: form_problem(value, i.right.get(name)) for name, value in outputs.items()}
-        given = {name: None if kind_problem(value) else np.asarray(value) for name, value in outputs.items()}
+        returned = {name: None if kind_problem(value) else np.asarray(value) for name, value in outputs.items()}
         try:
-            arrays = exercise.compared(i, given)
-        except Exception as error:  # whatever the outputs are that it could not compare
-            arrays, reason = dict.fromkeys(i.right), Problem(why_not_comparable(error, given), hint=True)
+            arrays = exercise.compared(i, returned)
+        except Exception as error:  # depends on what the student returned
+            arrays, reason = dict.fromkeys(i.right), Problem(why_not_comparable(error, returned), hint=True)
             forms = {name: forms.get(name) or reason for name in i.right}
         checked.append((i, arrays, forms))
     findings = []
@@ -192,12 +201,12 @@ def compared_findings(exercise, drawn, observed):
     return findings
 
 
-def why_not_comparable(error, given):
+def why_not_comparable(error, returned):
     if isinstance(error, Unfit):
         return str(error)
-    if any(value is None for value in given.values()):
-        return "it goes with an output that is no array of numbers"
-    shapes = ", ".join(f"{name} {value.shape}" for name, value in given.items())
+    if any(value is None for value in returned.values()):
+        return "it belongs to an output that is not an array of numbers"
+    shapes = ", ".join(f"{name} {value.shape}" for name, value in returned.items())
     return f"the shapes of what is returned do not fit each other: {shapes}"
 
 
@@ -215,7 +224,7 @@ def finding(exercise, name, i, arrays, forms, checked):
 
 
 def is_right(got, i, name):
-    """Whether an array is the right one, except for rounding, in norm; what is not finite has to be the same."""
+    """Whether an array is right, in norm and except for rounding; entries that are not finite must be equal."""
     right = np.asarray(i.right[name])
     if right.dtype.kind in "iub":
         return bool(np.array_equal(np.rint(got) if got.dtype.kind == "f" else got, right))
@@ -223,7 +232,7 @@ def is_right(got, i, name):
 
 
 def as_numbers(value):
-    """Fractions and whole numbers of any size as floats, alone or in an array."""
+    """Convert fractions and integers of any size to floats, alone or in an array."""
     array = None
     if isinstance(value, Real) and not isinstance(value, float | np.generic | bool):
         return int(value) if value == int(value) and abs(value) < 2**63 else float(value)
@@ -235,7 +244,7 @@ def as_numbers(value):
 
 
 def kind_problem(value):
-    """What is wrong with an output that is not made of real numbers; None if it is."""
+    """A sentence if an output is not made of real numbers, else None."""
     if value is None:
         return "it is None"
     try:
@@ -252,7 +261,7 @@ def kind_problem(value):
 
 
 def form_problem(value, right):
-    """What is wrong with the kind, shape or dtype of an output, as a Problem; None if nothing is."""
+    """A Problem with the kind, shape or dtype of an output, or None."""
     problem = kind_problem(value)
     if problem:
         return Problem(problem)
@@ -276,14 +285,14 @@ def form_problem(value, right):
 
 
 def of_what(values):
-    """What comes where a number should be, and what it often comes from."""
+    """Name values that are not finite, and their usual origin."""
     if np.isnan(values).any():
         return "not finite (NaN: 0/0, ∞ − ∞ or 0 · ∞)"
     return "not finite (infinity: an exponential of a large number, or a division by 0)"
 
 
 def how_far(exercise, i, got, right):
-    """How far off, for an eye that may know the number."""
+    """How far off an output is: its value if it is a number that the student may recognise, else its error."""
     got, right = got.astype(np.float64), right.astype(np.float64)
     if right.ndim == 0:
         if all(isinstance(value, int | float) for value in i.inputs.values()):

@@ -1,26 +1,26 @@
-"""One exercise: what its file says, the inputs that a check draws, and what is right for them.
+"""An exercise: its module's contents, the inputs that a check draws, and the right outputs for them.
 
-An exercise is a module in `exercises/SET/`. Its docstring is the text that students read, under a heading. It has
+An exercise is a module in `exercises/SET/`. Its docstring is the title and text that students read. It must define
 
-    NAME(inputs)           the worked solution, under the module's own name; its docstring says what goes in and out
+    NAME(inputs)           the worked solution, named after the module; its docstring describes inputs and outputs
     POINTS                 int
-    OUTPUTS                names of what the solution returns
+    OUTPUTS                names of the values that the solution returns
     HINTS                  output -> a question that leads on, without the formula
     FORMULA                shown when a student asks for it
-    draw(rng, size)        -> the inputs by name, for one call
+    draw(rng, size)        -> the inputs of one call, by name
 
-and perhaps
+and may define
 
     MISTAKES               output -> [(what it looks like, i -> the wrong value)], at most three for all outputs: only
-                           what no change of the solution says; see `diagnosis.py`
-    compared(i, outputs)   -> dict of what is compared in place of the outputs, where several outputs are right
-    properties(i, outputs) -> {property: what is wrong, or None}, where no single value is right
-    also(i)                -> {name: inputs that differ}, further calls, whose named outputs are in i.also[name]
+                           mistakes that no change to the solution makes; see `diagnosis.py`
+    compared(i, outputs)   -> dict of values that are compared instead of the outputs, if several outputs are right
+    properties(i, outputs) -> {property: what is wrong, or None}, if no single value is right
+    also(i)                -> {name: changed inputs} of further calls, whose outputs by name are in i.also[name]
     large(rng, size)       -> inputs, the most bytes that a call may hold at once, and what is wrong if it holds more
     AFTER                  text that follows the exercise
 
-`i` is a SimpleNamespace of what was drawn, by name, with `i.size`, `i.inputs`, `i.right` (dict of the right outputs)
-and, once the student's function was called, `i.given`: the inputs as it has left them.
+`i` is a SimpleNamespace of the drawn values, by name, with `i.size`, `i.inputs`, `i.right` (dict of the right outputs)
+and, after the call of the student's function, `i.given`: the inputs as the function has left them.
 """
 
 import copy
@@ -37,18 +37,18 @@ from ..ops.numerical_gradient import relative_error
 from .runner import fields_of, in_words
 
 DRAWS = 3  # calls of a check, each with other sizes
-PRACTICE, GRADING = "practice", "grading"  # the draws of the checks in a notebook, and those that marks are given for
+PRACTICE, GRADING = "practice", "grading"  # names of the draws for the checks in a notebook, and for marks
 TRIES = 100
-ROUNDING = 16.0  # times what the solution loses in float32
-LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # of the norm: what rounding may cost
+ROUNDING = 16.0  # factor on the error of the solution in float32
+LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # bounds on the error that rounding may cause, relative to the norm
 
 
 class Unfit(ValueError):
-    """Raised by `compared`: outputs that cannot be compared, with the reason in words for the student."""
+    """Raised by `compared` for outputs that cannot be compared, with a reason that the student can read."""
 
 
 class Exercise(NamedTuple):
-    """What a module of `exercises/` holds."""
+    """The contents of a module of `exercises/`."""
 
     name: str
     title: str
@@ -73,7 +73,7 @@ class Exercise(NamedTuple):
 
 
 def read_exercise(module):
-    """The exercise in a module, given by its full name such as "lora_np.classroom.exercises.lora_layer.merge"."""
+    """The exercise in a module with a full name such as "lora_np.classroom.exercises.lora_layer.merge"."""
     module = import_module(module)
     title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
     name = module.__name__.rpartition(".")[2]
@@ -100,10 +100,10 @@ def read_exercise(module):
 
 
 def sizes(rng, number):
-    """Lengths of axes of which no two are equal, so that an exchanged pair of axes shows.
+    """Lengths of axes that all differ, so that a confusion of two axes shows.
 
     N, n_in, n_out, r, B, T, C, H, D, F and V are as in the package, with C = H · D and r the smallest. `alpha` is a
-    real number; `number` says which draw of the check it is, for an exercise that has a special case in one of them.
+    float. `number` is the draw's number in the check, for exercises with a special case in one of the draws.
     """
     r = 2 + number % 3
     H, D, B = rng.permutation([n for n in (2, 3, 4, 5) if n != r]).tolist()
@@ -114,15 +114,15 @@ def sizes(rng, number):
 
 
 def generator(*words):
-    """A generator that depends on some words alone."""
+    """A random generator that depends only on the given words."""
     return np.random.default_rng(list(hashlib.sha256("\n".join(map(str, words)).encode()).digest()))
 
 
 def draws_of(exercise, draw=PRACTICE):
-    """The inputs of a check, DRAWS of them, each as in `draw_inputs`.
+    """The DRAWS draws of a check, each as in `draw_inputs`.
 
-    Right answers that are single numbers differ from draw to draw, and those of another name from those of PRACTICE, so
-    that none is right by coincidence.
+    Right answers that are single numbers differ from draw to draw, and those of other draws differ from those of
+    PRACTICE, so that none is right by coincidence.
     """
     known = [] if draw == PRACTICE else single_numbers(draws_of(exercise))
     for attempt in range(TRIES):
@@ -130,16 +130,16 @@ def draws_of(exercise, draw=PRACTICE):
         numbers = single_numbers(drawn)
         if all(len(set(of_output)) == DRAWS and of_output not in known for of_output in numbers):
             return drawn
-    raise ValueError(f"draw: {exercise.name} has the same right answer in several of {TRIES} draws")
+    raise ValueError(f"draw: {exercise.name} has the same right answer in several draws, after {TRIES} tries")
 
 
 def single_numbers(drawn):
-    """For each output that is a single number its value in each draw."""
+    """The values in each draw, for each output that is a single number."""
     return list(zip(*([float(x) for x in i.right.values() if np.ndim(x) == 0] for i in drawn)))
 
 
 def draw_inputs(exercise, rng, number=0):
-    """The inputs of one call as a SimpleNamespace, with `size`, `right` and `rounding` beside them."""
+    """The inputs of one call as a SimpleNamespace that also has `size`, `right` and `rounding`."""
     size = sizes(rng, number)
     drawn = exercise.draw(rng, size)
     inputs = {name: drawn[name] for name in exercise.arguments}
@@ -152,12 +152,12 @@ def draw_inputs(exercise, rng, number=0):
 
 
 def normals(rng, size, **axes):
-    """Arrays of normal numbers by name; the axes are named as in `sizes`: normals(rng, size, W="n_out n_in")."""
+    """A dict of arrays of normal numbers; axes have the names of `sizes`: normals(rng, size, W="n_out n_in")."""
     return {name: rng.normal(size=[getattr(size, axis) for axis in of.split()]) for name, of in axes.items()}
 
 
 def compared_outputs(exercise, function, i, inputs):
-    """What is compared of a function's outputs for some inputs of a draw: output -> value."""
+    """The values that are compared for a function and inputs of a draw, as a dict of output -> value."""
 
     def outputs_for(**changed):
         return {
@@ -170,9 +170,9 @@ def compared_outputs(exercise, function, i, inputs):
 
 
 def rounding_of(exercise, i):
-    """How much rounding may cost, relative to the norm: output -> number, from what the solution loses in float32."""
+    """The error that rounding may cause, relative to the norm, for each output; from the solution's in float32."""
     single = {name: in_float32(value) for name, value in i.inputs.items()}
-    if all(single[name] is value for name, value in i.inputs.items()):  # nothing that float32 would round
+    if all(single[name] is value for name, value in i.inputs.items()):  # float32 rounds none of them
         return dict.fromkeys(i.right, EXACT)
     try:
         rounded = compared_outputs(exercise, exercise.solution, i, single)
@@ -183,7 +183,7 @@ def rounding_of(exercise, i):
 
 
 def in_float32(value):
-    """A value with its arrays in float32; itself if there are none."""
+    """A value with its float64 arrays in float32; the value itself if it has none."""
     if isinstance(value, dict) and any(map(is_float_array, value.values())):
         return {name: in_float32(of_name) for name, of_name in value.items()}
     if isinstance(value, list | tuple) and any(map(is_float_array, value)):
@@ -200,22 +200,22 @@ def finite_pair(got, right):
     return got[np.isfinite(right)], right[np.isfinite(right)]
 
 
-# ---------------------------------------------------------------- what a function returned
+# ---------------------------------------------------------------- returned values
 
 
 def named_outputs(exercise, returned):
-    """What a function returned, as a dict by the exercise's names of outputs.
+    """The values that a function returned, as a dict by the exercise's names of outputs.
 
     Parameters
     ----------
     exercise : Exercise
-    returned : one value, a tuple or list of them in order, or a dict, NamedTuple or dataclass by name, where one that
-        is missing is None
+    returned : one value, a tuple or list of values in order, or a dict, NamedTuple or dataclass by name, in which
+        missing values become None
 
     Raises
     ------
     ValueError
-        If there are more or fewer, or none has one of the names.
+        If the number of values is wrong, or no name is known.
     """
     names = exercise.outputs
     expected = f"expected {', '.join(names)}"

@@ -1,7 +1,7 @@
-"""Grade submitted notebooks without nbgrader: run what students wrote, and call their functions.
+"""Grade submitted notebooks without nbgrader: run the students' cells and call their functions.
 
-Only the students' own cells run, in a process that knows no right answer; the checks are here. Without a sandbox the
-process has all the rights of whoever starts it, so that a notebook can do harm.
+Only the students' own cells run, in a process that knows no right answer; the checks run here. Without a sandbox, that
+process has all permissions of the user who starts it, so a notebook can do harm.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from .release import mark, notebook_of
 from .sets import read_sets
 from .submissions import Process, Stopped
 
-MEMORY_NOISE = 8_000_000  # bytes by which a process grows for other reasons
+MEMORY_NOISE = 8_000_000  # bytes that a process may grow for other reasons
 
 
 class Mark(NamedTuple):
@@ -26,14 +26,14 @@ class Mark(NamedTuple):
     item: str  # the exercise, or the question's id
     score: float
     points: float
-    said: str  # what the check says, or why there is nothing; an answer in words
-    by_hand: bool = False  # an answer in words, which a teacher has to read
+    said: str  # the check's text, or why there is none; or the answer in words
+    by_hand: bool = False  # whether it is an answer in words, which a teacher must read
     mistakes: tuple[str, ...] = ()  # what the wrong outputs look like
 
 
 class Graded(NamedTuple):
     notebook: str
-    exercise: str  # the name of the set
+    exercise: str  # name of the set
     marks: tuple[Mark, ...]
 
     @property
@@ -42,12 +42,12 @@ class Graded(NamedTuple):
 
     @property
     def points(self):
-        """Of all items that a program can grade."""
+        """The points of all items that are graded automatically."""
         return float(sum(one.points for one in self.marks if not one.by_hand))
 
     @property
     def to_read(self):
-        """Points of the answers in words, which a teacher gives."""
+        """The points of all answers in words, which a teacher grades."""
         return float(sum(one.points for one in self.marks if one.by_hand))
 
 
@@ -56,9 +56,9 @@ def grade(path, draw=GRADING, sandbox=False):
 
     Parameters
     ----------
-    path : of the submitted notebook
-    draw : str, which inputs are drawn: the same for a class, and a new name for a new term
-    sandbox : bool, run it in a sandbox; see `submissions.py`
+    path : the submitted notebook
+    draw : str, name of the draws: the same for a class, and a new one for each term
+    sandbox : bool, whether to run it in a sandbox; see `submissions.py`
 
     Returns
     -------
@@ -67,23 +67,23 @@ def grade(path, draw=GRADING, sandbox=False):
     Raises
     ------
     ValueError
-        If the file is no notebook, or of none of the sets.
+        If the file is not a notebook, or belongs to none of the sets.
     """
     submission = read_notebook(path)
-    of = set_of(submission, path)
-    found = results(Path(path).resolve().parent, steps_of(submission, of), of, draw, sandbox)
-    marks = [marked(exercise, *found[exercise.name]) for exercise in of.exercises]
-    return Graded(
-        str(path), of.name, (*marks, Mark(of.question_id, 0.0, of.words, answer_in(submission, of), by_hand=True))
-    )
+    exercise_set = set_of(submission, path)
+    outcomes = results(Path(path).resolve().parent, steps_of(submission, exercise_set), exercise_set, draw, sandbox)
+    marks = [marked(exercise, *outcomes[exercise.name]) for exercise in exercise_set.exercises]
+    answer = answer_in(submission, exercise_set)
+    marks.append(Mark(exercise_set.question_id, 0.0, exercise_set.words, answer, by_hand=True))
+    return Graded(str(path), exercise_set.name, tuple(marks))
 
 
 def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
-    """Grade several, side by side; one that cannot be graded does not keep the others from it.
+    """Grade several submissions in parallel. One that cannot be graded does not stop the others.
 
     Yields
     ------
-    path, Graded or the error that says why not, in the order of the paths, each as soon as it is there
+    (path, Graded or the error that says why not), in the order of the paths
     """
 
     def one(path):
@@ -91,36 +91,36 @@ def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
             return grade(path, draw, sandbox)
         except ValueError as error:
             return error
-        except Exception as error:  # nbformat reads what has almost the form of a notebook
+        except Exception as error:  # nbformat accepts some files that are not quite notebooks
             return ValueError(f"notebook: {path} cannot be graded ({type(error).__name__}: {error})")
 
     with ThreadPoolExecutor(jobs) as pool:
         yield from zip(paths, pool.map(one, paths))
 
 
-# ---------------------------------------------------------------- what is run
+# ---------------------------------------------------------------- the steps of a submission
 
 
 def set_of(submission, path):
-    """The set that a submission was made from: the one with the most cells in common."""
+    """The set to which a submission belongs: the one with the most cells in common."""
     ids = {mark(cell).get("grade_id") for cell in submission.cells} - {None}
     sets = list(read_sets().values())
-    common = [len(ids & {exercise.name for exercise in of.exercises}) for of in sets]
+    common = [len(ids & {exercise.name for exercise in exercise_set.exercises}) for exercise_set in sets]
     if not any(common):
         raise ValueError(
             f"notebook: {path} has none of the graded cells of the {len(sets)} sets. If the answers were copied to "
-            "a new notebook, copy them back into the one that was handed out: it knows its cells by their metadata"
+            "a new notebook, copy them back into the original one, whose cells have the necessary metadata"
         )
     return sets[common.index(max(common))]
 
 
-def steps_of(submission, of):
-    """What is done, in order: ("run", id or None, source) and ("call", exercise's name, None).
+def steps_of(submission, exercise_set):
+    """The steps of grading, in order: ("run", id or None, source) and ("call", exercise's name, None).
 
-    A check comes where its cell is, or last where the cell is missing. Of several cells with one id, as copying makes
-    them, the first counts as the check or the function; the others are run as any cell.
+    A check comes where its cell is, or last if the cell is missing. If copied cells share an id, the first counts as
+    the check or the function; the others run like any other cell.
     """
-    checks = {f"check_{exercise.name}": exercise.name for exercise in of.exercises}
+    checks = {f"check_{exercise.name}": exercise.name for exercise in exercise_set.exercises}
     steps, seen = [], set()
     for cell in submission.cells:
         id = mark(cell).get("grade_id")
@@ -132,15 +132,15 @@ def steps_of(submission, of):
     return steps + [("call", name, None) for id, name in checks.items() if id not in seen]
 
 
-def results(folder, steps, of, draw, sandbox):
-    """Exercise -> (Result, what went wrong in the cell of the function, or None).
+def results(folder, steps, exercise_set, draw, sandbox):
+    """A dict, exercise -> (Result, the error of the function's cell or None).
 
-    A step that ends the process, or does not end itself, is left out, and all is run again without it: it costs what
-    depends on it and nothing else.
+    If a step ends the process or does not terminate, all steps run again without it. Only what depends on it loses
+    points.
     """
-    left_out, exercises = {}, {exercise.name: exercise for exercise in of.exercises}
+    left_out, exercises = {}, {exercise.name: exercise for exercise in exercise_set.exercises}
     while True:
-        found, errors = {}, {}
+        outcomes, errors = {}, {}
         with Process(folder, sandbox) as process:
             for number, (kind, name, source) in enumerate(steps):
                 try:
@@ -149,17 +149,17 @@ def results(folder, steps, of, draw, sandbox):
                     if kind == "run":
                         errors.setdefault(name, process.ask({"run": source}).get("error"))
                     else:
-                        found[name] = result(process, exercises[name], draw)
+                        outcomes[name] = result(process, exercises[name], draw)
                 except Failed as failed:
                     if kind == "run":
                         errors.setdefault(name, str(failed))
                     else:
-                        found[name] = Result(0.0, (), str(failed))
+                        outcomes[name] = Result(0.0, (), str(failed))
                 except Stopped as stopped:
                     left_out[number] = f"{stopped}; all else was run without it"
                     break
             else:
-                return {name: (found[name], errors.get(name)) for name in exercises}
+                return {name: (outcomes[name], errors.get(name)) for name in exercises}
 
 
 def result(process, exercise, draw):
@@ -168,7 +168,7 @@ def result(process, exercise, draw):
 
 
 def peak(process, exercise, inputs):
-    """The most bytes that a call has held; in a sandbox they are measured from outside as well."""
+    """The most bytes that a call held at once; in a sandbox, this is also measured from outside."""
     process.forget_peak()
     before = process.peak()
     held, _ = process.call(exercise, measure=True)(inputs)
@@ -176,7 +176,7 @@ def peak(process, exercise, inputs):
 
 
 def marked(exercise, result, error):
-    """The mark of an exercise, from what its check found and what its cell raised."""
+    """The Mark of an exercise, from its Result and the error of its cell."""
     score, points = exercise.points * result.score, float(exercise.points)
     if result.failed and error:
         return Mark(exercise.name, 0.0, points, f"your cell: {error}", mistakes=(error,))
@@ -189,12 +189,14 @@ def mistake(output, sentence):
     return sentence if sentence.startswith(f"{output} ") else f"{output}: {sentence}"
 
 
-def answer_in(submission, of):
-    """What a student wrote in words, without what stood there before."""
-    cell = next((cell for cell in submission.cells if mark(cell).get("grade_id") == of.question_id), None)
-    if cell is None:
+def answer_in(submission, exercise_set):
+    """The student's answer in words, without the original text of the cell."""
+    cells = []
+    for notebook in (submission, notebook_of(exercise_set, "student")):
+        cells.append(next((c for c in notebook.cells if mark(c).get("grade_id") == exercise_set.question_id), None))
+    answered, blank = cells
+    if answered is None:
         return "the answer is missing"
-    blank = next(c for c in notebook_of(of, "student").cells if mark(c).get("grade_id") == of.question_id)
-    given = set(blank.source.split("\n"))
-    answer = "\n".join(line for line in cell.source.split("\n") if line not in given).strip()
+    original = set(blank.source.split("\n"))
+    answer = "\n".join(line for line in answered.source.split("\n") if line not in original).strip()
     return answer or "not answered"

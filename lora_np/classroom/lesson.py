@@ -1,4 +1,4 @@
-"""What the lessons share: how they look, claims, sliders, tables, and pictures of small arrays."""
+"""Helpers for the lessons: setup, claims, sliders, tables, and pictures of small arrays."""
 
 import base64
 import io
@@ -16,16 +16,16 @@ FONT_SIZE = 13
 
 
 class NotInstalled(Exception):
-    """Ends a notebook's run with its message alone."""
+    """Stop a notebook with a message and without a traceback."""
 
     def _render_traceback_(self):
         return [str(self)]
 
 
 def setup(threads=1):
-    """Prepare a notebook: figures in the page and in the project's style, short numbers, a number of BLAS threads.
+    """Prepare a notebook: inline figures in the project's style, short numbers, the number of BLAS threads.
 
-    The small base's matrices are too small to be split over threads, and with one thread times are steady.
+    The small base's matrices are too small for several threads, and with one thread times are steady.
 
     Parameters
     ----------
@@ -35,19 +35,19 @@ def setup(threads=1):
     from matplotlib import pyplot as plt
     from threadpoolctl import threadpool_limits
 
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it reports its first start
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it logs its first start
     shell = notebook_shell()
     if shell is None:
         matplotlib.use("Agg")
     else:
-        shell.run_line_magic("matplotlib", "inline")  # also where MPLBACKEND says otherwise
+        shell.run_line_magic("matplotlib", "inline")  # even if MPLBACKEND is set
     plt.rcParams.update({**STYLE, "figure.dpi": 100, "font.size": FONT_SIZE, "axes.titlesize": FONT_SIZE + 1})
     np.set_printoptions(precision=3, suppress=True, linewidth=110)
     threadpool_limits(threads)
 
 
 def need(model):
-    """End the notebook's run, and say how to install a packaged model, if it is not there."""
+    """Stop the notebook with installation instructions if a packaged model is missing."""
     from ..formats.smollm2 import packaged_model
 
     try:
@@ -57,13 +57,13 @@ def need(model):
 
 
 def notebook_shell():
-    """IPython's shell in a Jupyter kernel; elsewhere None."""
+    """IPython's shell in a Jupyter kernel, None elsewhere."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return shell if hasattr(shell, "kernel") else None
 
 
 def claim(holds, otherwise):
-    """Check what a lesson says of its numbers. Where it does not hold, print `otherwise`, and go on.
+    """Check a lesson's statement about its numbers. If it does not hold, print `otherwise` and continue.
 
     Parameters
     ----------
@@ -75,14 +75,14 @@ def claim(holds, otherwise):
 
 
 def slide(draw, values, label, seconds=0.8):
-    """Show one picture for each of several values: with a slider, and in a stored notebook as an animation.
+    """Show a picture for each of several values, with a slider or, in a stored notebook, as an animation.
 
     Parameters
     ----------
-    draw : function of a value, which draws one pyplot figure; all are of one size
+    draw : function of a value that draws a pyplot figure; all figures must have the same size
     values : list
-    label : str, in front of the slider
-    seconds : float, between two pictures of the animation
+    label : str, text before the slider
+    seconds : float, time between two pictures of the animation
     """
     from IPython.display import display
     from PIL import Image
@@ -94,7 +94,7 @@ def slide(draw, values, label, seconds=0.8):
         all_in_one.paste(frame, (0, i * frame.height))
     palette = all_in_one.quantize(128, dither=Image.Dither.NONE)  # an animation has one palette
     colours = np.array(palette.getpalette()).reshape(-1, 3)
-    colours[colours.sum(axis=1).argmax()] = 255  # the page's white, not a mean of light colours
+    colours[colours.sum(axis=1).argmax()] = 255  # the page's white instead of a mean of light colours
     palette.putpalette(colours.ravel().tolist())
     first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     file = io.BytesIO()
@@ -106,7 +106,7 @@ def slide(draw, values, label, seconds=0.8):
 
 
 def drawn(draw, value):
-    """The picture that draw(value) makes, as the bytes of a PNG file."""
+    """The picture that draw(value) draws, as the bytes of a PNG file."""
     from matplotlib import pyplot as plt
 
     plt.close("all")
@@ -128,12 +128,12 @@ def slider(pictures, values, label):
 
 
 def print_table(head, rows):
-    """Print rows of texts below their heads: names on the left, numbers on the right.
+    """Print a table with names in the first column and numbers, aligned to the right, in the others.
 
     Parameters
     ----------
     head : list of str, one for each column
-    rows : list of lists of str, each as long
+    rows : list of lists of str, each with one string for each column
     """
     lines = [head, *rows]
     widths = [max(len(line[i]) for line in lines) + 3 for i in range(len(head))]
@@ -142,12 +142,12 @@ def print_table(head, rows):
 
 
 def show_arrays(*items):
-    """Draw small matrices side by side as grids of numbers, so that a product can be read off the picture.
+    """Draw small matrices side by side as grids of numbers, so that you can read a product off the picture.
 
     Parameters
     ----------
-    items : (name, array) pairs, each array of two axes and drawn with its shape; a string between two is a sign,
-        such as "=" or "@"
+    items : (name, array) pairs, whose arrays have two axes and are drawn with their shapes; strings are signs between
+        them, such as "=" or "@"
     """
     from matplotlib import pyplot as plt
 

@@ -1,4 +1,4 @@
-"""What a teacher gets of a class: marks, answers in words, the class at a glance, and files for Moodle and Canvas."""
+"""Write a class's results: marks, answers in words, an overview of the class, and files for Moodle and Canvas."""
 
 import csv
 import io
@@ -17,19 +17,19 @@ from .notebooks import notebook_text, read_notebook
 from .sets import read_sets
 
 FILES = ("marks.csv", "words.csv", "words.md", "class.md", "class.png", "moodle.csv", "canvas.csv")
-WORDS = ("student", "item", "out_of", "points", "remark")  # the columns of words.csv; a teacher fills the last two
-# Names of folders and files as the two systems make them, with what they call a student.
+WORDS = ("student", "item", "out_of", "points", "remark")  # columns of words.csv; the teacher fills in the last two
+# Patterns of the folder and file names that the two systems make, with a student's id.
 MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file")
 CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
 
 
 def student_of(path, paths):
-    """Who handed a notebook in: from Moodle's folder, Canvas's file, the folder, or the file's name.
+    """The student who submitted a notebook, from Moodle's folder, Canvas's file name, the folder or the file name.
 
     Parameters
     ----------
-    path : of the notebook
-    paths : list of the paths of all notebooks; the folders that they have in common say nothing
+    path : the notebook
+    paths : list of all notebooks, whose common parent folders are ignored
     """
     place = Path(realpath(path))
     for part in (*reversed(place.parts[:-1]), place.stem):
@@ -41,19 +41,17 @@ def student_of(path, paths):
 
 
 def place_of_feedback(folder, path, paths):
-    """Where the report of one notebook is written: a text under the notebook's name, in folders of the same names."""
+    """The path of a notebook's report: a text file with the same name, in the same subfolders."""
     common = commonpath([Path(realpath(path)).parent for path in paths])
     return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
 
 
 def check_places(folder, paths):
-    """Raise ValueError unless all files can be written to a folder, and over none of the notebooks."""
+    """Raise ValueError unless all files can be written to a folder without overwriting a notebook."""
     check_folder(folder, "out")
     others = [path for path in paths if Path(path).suffix != ".ipynb"]
-    for place in (
-        *(Path(folder) / name for name in FILES),
-        *(place_of_feedback(folder, path, paths) for path in paths),
-    ):
+    feedback = [place_of_feedback(folder, path, paths) for path in paths]
+    for place in (*(Path(folder) / name for name in FILES), *feedback):
         check_file(place, "out", others)
 
 
@@ -61,12 +59,12 @@ def check_places(folder, paths):
 
 
 def report(graded, words=None):
-    """Marks and feedback as a text for the student.
+    """A student's marks and feedback as text.
 
     Parameters
     ----------
     graded : Graded
-    words : (points, remark) that a teacher gave for the answer in words; None: none yet
+    words : the teacher's (points, remark) for the answer in words, or None
     """
     score = graded.score + (words[0] if words else 0.0)
     points = graded.points + (graded.to_read if words else 0.0)
@@ -95,35 +93,35 @@ def as_dict(graded):
 # ---------------------------------------------------------------- a class
 
 
-def write_class(folder, found, words=None, moodle=None, canvas=None, assignment=None):
-    """Write all that a teacher gets of a class.
+def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignment=None):
+    """Write all results of a class to a folder.
 
     Parameters
     ----------
-    folder : where to
-    found : dict, path -> Graded, or the error that says why not
-    words : file of points for answers in words, as `words.csv` in the folder, which is the default
-    moodle, canvas : grading worksheet of Moodle, gradebook of Canvas, as downloaded: written again with the marks
-    assignment : the column in Canvas's gradebook; None: its only one
+    folder : the folder to write
+    outcomes : dict, path -> Graded, or the error that says why not
+    words : file with points for answers in words; by default `words.csv` in the folder
+    moodle, canvas : downloaded grading worksheet of Moodle, gradebook of Canvas; a copy with the marks is written
+    assignment : the column in Canvas's gradebook; None for its only one
 
     Raises
     ------
     ValueError
-        If a file is not what it should be.
+        If a file does not have the expected format.
     """
-    folder, paths = Path(folder), list(found)
-    given = read_words(folder / "words.csv" if words is None else words, required=words is not None)
+    folder, paths = Path(folder), list(outcomes)
+    entries = read_words(folder / "words.csv" if words is None else words, required=words is not None)
     students = {path: student_of(path, paths) for path in paths}
-    graded = {path: one for path, one in found.items() if isinstance(one, Graded)}
-    rows = rows_of_class(found, students, given)
+    graded = {path: one for path, one in outcomes.items() if isinstance(one, Graded)}
+    rows = rows_of_class(outcomes, students, entries)
     texts = {folder / "marks.csv": marks_table(rows), folder / "class.md": class_text(graded)}
-    texts[folder / "words.csv"], texts[folder / "words.md"] = words_files(graded, students, given)
+    texts[folder / "words.csv"], texts[folder / "words.md"] = words_files(graded, students, entries)
     if moodle:
         texts[folder / "moodle.csv"] = moodle_table(moodle, rows)
     if canvas:
         texts[folder / "canvas.csv"] = canvas_table(canvas, rows, assignment)
-    for path, one in found.items():
-        points = given.get((students[path], graded[path].marks[-1].item)) if path in graded else None
+    for path, one in outcomes.items():
+        points = entries.get((students[path], graded[path].marks[-1].item)) if path in graded else None
         text = report(one, points) if path in graded else f"{Path(path).name}: not graded\n{one}"
         texts[place_of_feedback(folder, path, paths)] = text + "\n"
     for place, text in texts.items():
@@ -134,31 +132,31 @@ def write_class(folder, found, words=None, moodle=None, canvas=None, assignment=
 
 
 def table(rows, mark="\ufeff"):
-    """A CSV file's text; with a mark by which spreadsheet programs know that it is UTF-8."""
+    """The text of a CSV file, with a byte order mark so that spreadsheet programs read it as UTF-8."""
     file = io.StringIO()
     csv.writer(file).writerows(rows)
     return mark + file.getvalue()
 
 
 def rows_of(path, name):
-    """The rows of a CSV file, the heads first."""
+    """The rows of a CSV file, starting with the header."""
     try:
         text = existing_file(path).read_text(encoding="utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
     except (OSError, UnicodeDecodeError, csv.Error):
-        raise ValueError(f"{name}: {path} is no CSV file in UTF-8, expected one") from None
+        raise ValueError(f"{name}: {path} is not a CSV file in UTF-8") from None
     if not rows:
         raise ValueError(f"{name}: {path} is empty")
     return rows
 
 
-def rows_of_class(found, students, words):
-    """Student -> what he or she has: item -> points or None, and "score", "points" and "notes".
+def rows_of_class(outcomes, students, words):
+    """A dict for each student: item -> score or None, and "score", "points" and "notes".
 
-    A student's second notebook of one set does not count.
+    A student's second notebook of the same set does not count.
     """
     rows = {}
-    for path, one in found.items():
+    for path, one in outcomes.items():
         row = rows.setdefault(students[path], {"score": 0.0, "points": 0.0, "notes": []})
         if not isinstance(one, Graded):
             row["notes"].append(f"{Path(path).name} is not graded: {str(one).replace(str(path), Path(path).name)}")
@@ -174,7 +172,7 @@ def rows_of_class(found, students, words):
 
 
 def marks_table(rows):
-    """A row for each student, a column for each item of the sets that were handed in."""
+    """A table with a row for each student and a column for each item of the submitted sets."""
     sets = [[*(exercise.name for exercise in of.exercises), of.question_id] for of in read_sets().values()]
     items = [item for of_set in sets for item in of_set if any(item in row for row in rows.values())]
     lines = [["student", *items, "score", "points", "notes"]]
@@ -188,13 +186,13 @@ def marks_table(rows):
 
 
 def read_words(path, required=False):
-    """(student, item) -> (points, remark) that a teacher has entered in a file like `words.csv`."""
+    """Read a teacher's entries in a file like `words.csv`: a dict, (student, item) -> (points, remark)."""
     if not required and not Path(path).exists():
         return {}
     heads, *rows = rows_of(path, "words")
     if not set(WORDS) <= set(heads):
         raise ValueError(f"words: {path} has the columns {', '.join(heads)}, expected {', '.join(WORDS)}")
-    given = {}
+    entries = {}
     for number, row in enumerate(rows, 2):
         entry = dict(zip(heads, row))
         points = entry.get("points", "").strip().replace(",", ".")
@@ -206,17 +204,17 @@ def read_words(path, required=False):
             value, most = math.nan, 0.0
         if not 0.0 <= value <= most:
             raise ValueError(f"words: {path}, line {number}: got {points!r} points, expected 0 to {most:g}")
-        given[entry["student"], entry["item"]] = value, entry.get("remark", "")
-    return given
+        entries[entry["student"], entry["item"]] = value, entry.get("remark", "")
+    return entries
 
 
-def words_files(graded, students, given):
-    """`words.csv`, for the teacher to fill, and `words.md`: the answers of all students below the marking guide."""
+def words_files(graded, students, entries):
+    """The texts of `words.csv`, for the teacher to fill in, and `words.md`: all answers below the marking guide."""
     rows, answers = [list(WORDS)], {}
     for path, one in graded.items():
         for mark in one.marks:
             if mark.by_hand:
-                points, remark = given.get((students[path], mark.item), ("", ""))
+                points, remark = entries.get((students[path], mark.item), ("", ""))
                 filled = f"{points:g}" if points != "" else ""
                 rows.append([students[path], mark.item, f"{mark.points:g}", filled, remark])
                 answers.setdefault(one.exercise, []).append((students[path], mark.said))
@@ -229,20 +227,16 @@ def words_files(graded, students, given):
     return table([rows[0], *sorted(rows[1:])]), "\n".join(lines)
 
 
-# ---------------------------------------------------------------- the class at a glance
+# ---------------------------------------------------------------- an overview of the class
 
 
 def class_text(graded):
-    """How many have each item right, and which mistakes they made, as Markdown."""
-    lines = ["# The class at a glance", ""]
+    """How many students have each item right, and their most common mistakes, as Markdown."""
+    lines = ["# Overview of the class", ""]
     for name in sorted({one.exercise for one in graded.values()}):
         of_set = [one for one in graded.values() if one.exercise == name]
-        lines += [
-            f"## {name}: {len(of_set)} notebooks",
-            "",
-            "| item | all points | mean | most common mistakes |",
-            "|---|---:|---:|---|",
-        ]
+        heads = "| item | all points | mean | most common mistakes |", "|---|---:|---:|---|"
+        lines += [f"## {name}: {len(of_set)} notebooks", "", *heads]
         for item, marks in marks_by_item(of_set).items():
             common = Counter(mistake for mark in marks for mistake in mark.mistakes).most_common(3)
             said = "; ".join(f"{mistake} ({n})" for mistake, n in common).replace("|", "\\|").replace("\n", " ")
@@ -261,18 +255,15 @@ def marks_by_item(of_set):
 
 
 def draw_class(all_graded):
-    """For each item how many students have all, some or none of its points."""
+    """A figure: how many students have all, some or none of the points of each item."""
     marks = {}
     for name in sorted({one.exercise for one in all_graded}):
         marks |= marks_by_item([one for one in all_graded if one.exercise == name])
     figure = new_figure(8.0, 1.2 + 0.35 * len(marks))
     axes = figure.subplots()
     left = [0] * len(marks)
-    kinds = {
-        "all points": lambda m: m.score == m.points,
-        "some": lambda m: 0 < m.score < m.points,
-        "none": lambda m: m.score == 0,
-    }
+    kinds = {"all points": lambda m: m.score == m.points, "some": lambda m: 0 < m.score < m.points}
+    kinds["none"] = lambda m: m.score == 0
     for (label, holds), colour in zip(kinds.items(), (PALETTE[2], PALETTE[5], PALETTE[1])):
         numbers = [sum(map(holds, of_item)) for of_item in marks.values()]
         axes.barh(list(marks), numbers, left=left, color=colour, label=label)
@@ -287,7 +278,7 @@ def draw_class(all_graded):
 
 
 def moodle_table(path, rows):
-    """Moodle's grading worksheet with the column Grade filled in, in points of its maximum grade."""
+    """Moodle's grading worksheet with the column Grade filled in, scaled to its maximum grade."""
     heads, *lines = rows_of(path, "moodle")
     if "Identifier" not in heads or "Grade" not in heads:
         raise ValueError(f"moodle: {path} has no columns Identifier and Grade, expected Moodle's grading worksheet")
@@ -322,20 +313,20 @@ def canvas_table(path, rows, assignment=None):
 
 
 def collect(course, paths):
-    """Copy notebooks to where nbgrader looks for them, under the names that it knows: path -> new path, or error."""
+    """Copy notebooks to the places and names that nbgrader expects; return a dict, path -> new path or error."""
     check_folder(course, "course")
-    found = {}
+    places = {}
     for path in paths:
         try:
             notebook = read_notebook(path)
             name = set_of(notebook, path).name
             place = Path(course) / "submitted" / student_of(path, paths) / name / f"{name}.ipynb"
-            if place in found.values():
-                raise ValueError(f"notebooks: {path} is a second notebook of {name} by one student")
+            if place in places.values():
+                raise ValueError(f"notebooks: {path} is a second notebook of {name} by the same student")
             check_file(place, "course", paths)
             place.parent.mkdir(parents=True, exist_ok=True)
             write_text(place, notebook_text(notebook))
-            found[path] = place
+            places[path] = place
         except ValueError as error:
-            found[path] = error
-    return found
+            places[path] = error
+    return places

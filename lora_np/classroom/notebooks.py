@@ -1,4 +1,4 @@
-"""Notebooks as files: read and write them, execute one from a clean kernel, store its outputs."""
+"""Read and write notebook files, run a notebook in a new kernel, and store its outputs."""
 
 import copy
 import os
@@ -17,19 +17,19 @@ METADATA = {  # of every notebook
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-FOLDED = {"hide-input": "source_hidden", "hide-output": "outputs_hidden"}  # a tag, and what JupyterLab calls it
+FOLDED = {"hide-input": "source_hidden", "hide-output": "outputs_hidden"}  # tag -> its name in JupyterLab
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider, which needs a running kernel
 ANSWER = "The answer:\n"
-TIMEOUT = 300  # seconds for one cell; the lessons take a minute as a whole
+TIMEOUT = 300  # seconds for one cell; a whole lesson takes about a minute
 
 
 def read_notebook(path):
-    """A notebook file as nbformat's object.
+    """Read a notebook file as an nbformat notebook.
 
     Raises
     ------
     ValueError
-        If the file is no notebook.
+        If the file is not a notebook.
     """
     import nbformat
 
@@ -39,14 +39,14 @@ def read_notebook(path):
         raise ValueError(f"notebook: there is no file {path}") from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of cells that share an id
+            warnings.simplefilter("ignore")  # nbformat warns about duplicate cell ids
             return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises many kinds
         raise ValueError(f"notebook: {path} is not a Jupyter notebook ({type(error).__name__})") from None
 
 
 def notebook_text(notebook):
-    """What a notebook's file holds; UnicodeEncodeError for half a surrogate pair, which JSON can have and UTF-8 not."""
+    """The text of a notebook's file; UnicodeEncodeError for a lone surrogate, which JSON allows and UTF-8 does not."""
     import nbformat
 
     text = nbformat.writes(notebook) + "\n"
@@ -55,21 +55,21 @@ def notebook_text(notebook):
 
 
 def write_notebook(path, notebook):
-    """Write a notebook, whole or not at all."""
+    """Write a notebook file atomically."""
     write_text(path, notebook_text(notebook))
 
 
 def execute(path, notebook=None):
-    """Run a notebook from a clean kernel.
+    """Run a notebook in a new kernel.
 
     Parameters
     ----------
-    path : of the notebook; the kernel's working directory is its folder
-    notebook : what to run in its place, there; None: the file itself
+    path : the notebook's file; its folder is the kernel's working directory
+    notebook : the notebook to run instead of the file, or None
 
     Returns
     -------
-    A new notebook, with outputs
+    a new notebook with outputs
 
     Raises
     ------
@@ -83,7 +83,7 @@ def execute(path, notebook=None):
     resources = {"metadata": {"path": str(Path(path).resolve().parent)}}
     client = NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=resources, record_timing=False)
     try:
-        # What goes to DEVNULL is the kernel's own, on how it starts and ends; a cell's stderr is an output.
+        # DEVNULL takes the kernel's own messages about start and end; a cell's stderr is an output.
         client.execute(stderr=DEVNULL, env=with_this_package())
     except (CellControlSignal, RuntimeError) as error:  # also of a kernel that dies, or does not start
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without the colours of a terminal
@@ -96,13 +96,13 @@ def execute(path, notebook=None):
 
 
 def with_this_package():
-    """The environment of a kernel that finds this package, wherever the notebook is, installed or not."""
+    """Environment variables with which a kernel finds this package, installed or not."""
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def stored(notebook):
-    """A notebook as it is kept: cells folded as their tags say, no live sliders, no metadata of one machine."""
+    """Prepare a notebook for storing: fold tagged cells, drop live sliders and machine-dependent metadata."""
     from nbformat.v4 import new_output
 
     for cell in notebook.cells:
@@ -120,7 +120,7 @@ def stored(notebook):
 
 
 def merged_streams(outputs):
-    """Neighbouring pieces of one stream as one: how a kernel cuts what is printed depends on its haste."""
+    """Merge neighbouring outputs of the same stream; how a kernel splits printed text depends on timing."""
     merged = []
     for output in outputs:
         if merged and output.output_type == "stream" and merged[-1].get("name") == output.name:
@@ -139,13 +139,13 @@ def run_all(paths, check=False, jobs=2, report=print):
     Parameters
     ----------
     paths : list of paths
-    check : bool, compare and write nothing
-    jobs : int, kernels side by side
-    report : function of a line of text, called for each notebook as it is done
+    check : bool, whether to compare and write nothing
+    jobs : int, number of kernels in parallel
+    report : function that is called with a line of text for each finished notebook
 
     Returns
     -------
-    list of str, what is wrong, each with the notebook's name in front
+    list of str, the problems, each starting with the notebook's path
     """
 
     def one(path):
@@ -156,7 +156,7 @@ def run_all(paths, check=False, jobs=2, report=print):
             wrong = disagreements(before if check else after, after)
             if not check and not wrong:
                 write_notebook(path, after)
-        except Exception as error:  # nbformat reads what has almost the form of a notebook
+        except Exception as error:  # nbformat accepts some files that are not quite notebooks
             wrong = [str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"]
         report(f"{Path(path).name}: {perf_counter() - started:.0f} s{'; ' if wrong else ''}{'; '.join(wrong)}")
         return [f"{path}: {sentence}" for sentence in wrong]

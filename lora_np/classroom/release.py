@@ -1,7 +1,7 @@
-"""Notebooks from the exercises: the student's, the worked solution, and a course for nbgrader.
+"""Make notebooks from the exercises: for students, with worked solutions, and as a course for nbgrader.
 
-Cells that a student fills, or that grade, carry nbgrader's marks in their metadata. nbgrader makes the student's
-notebook from its own in the same way; a test holds the two to each other.
+Cells that a student fills in, or that grade, have nbgrader's metadata. nbgrader generates a student's notebook in the
+same way; a test compares the two.
 """
 
 import ast
@@ -17,62 +17,62 @@ from .sets import read_sets
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = {"code": "    # YOUR CODE HERE\n    raise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
-HOW = """Write each function, run the check below it, and read what it says. A check calls your function with random
-inputs, three times and with other sizes each time. It tells you which output is wrong and what the wrong one looks
-like, and the formula if you ask for it. Sizes are never equal, so that an array the wrong way round does not fit.
-Arrays come in float64; leave those that you are given as they are."""
+HOW = """Write each function, run the check below it, and read what it says. A check calls your function three times,
+with random inputs of different sizes. It tells you which output is wrong and what the wrong one looks like, and the
+formula if you ask for it. No two sizes are equal, so that an array with the wrong orientation does not fit. Arrays are
+in float64; do not change the arrays that your function gets."""
 SETUP = """import sys
 from pathlib import Path
 
-# The package need not be installed: a clone of it will do, above this folder or beside one that is.
+# The package need not be installed: a clone is enough, in a folder above this one or beside such a folder.
 places = [place for folder in Path.cwd().parents for place in (folder, folder / "lora_np")]
 sys.path += [str(place) for place in places if (place / "lora_np" / "__init__.py").is_file()]
 
 import numpy as np
 
 from lora_np.classroom import check"""
-CONFIG = f"""# Made by `python -m lora_np classroom release`; nbgrader's documentation says what else can be here.
+CONFIG = f"""# Made by `python -m lora_np classroom release`; nbgrader's documentation lists more settings.
 import os
 
 c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "lora_np"
 c.ExecutePreprocessor.timeout = 120
-# Cells that grade are put back where they were deleted.
+# Restore deleted cells that grade.
 c.OverwriteCells.add_missing_cells = True
-# Grading draws other inputs than the checks in a student's notebook. Give a new name for a new term.
+# Grading draws other inputs than the checks in a student's notebook. Choose a new name for each term.
 os.environ["{DRAW_VARIABLE}"] = "{GRADING}"
 """
 READ_ME = """# Exercises
 
-These notebooks need Python and the package `lora_np`. Either put this folder into the clone of lora_np that you were
-given, at any depth, or install the package from it:
+These notebooks need Python and the package `lora_np`. Either put this folder anywhere inside the clone of lora_np that
+your teacher gave you, or install the package from the clone:
 
     pip install -r PATH_OF_THE_CLONE/requirements.txt
     pip install PATH_OF_THE_CLONE
 
-Then `python -m jupyter lab` in this folder. The lessons that the exercises belong to are in the clone's folder
-`notebooks`. Hand in the notebook under the name that it has, or one that your teacher asks for. Its cells are known by
-their metadata, so write your answers into the cells that are there.
+Then run `python -m jupyter lab` in this folder. The lessons are in the clone's folder `notebooks`. Hand in each
+notebook under its own name, or under the name that your teacher asks for. Grading recognises cells by their metadata,
+so write your answers into the existing cells.
 """
 
 
 def release(folder, nbgrader=False, force=False):
-    """Write what a class needs.
+    """Write the notebooks for a class.
 
     Parameters
     ----------
-    folder : where to: `student/`, with a README, and `solutions/`, or, with `nbgrader`, a course of nbgrader's
-    nbgrader : bool, write `nbgrader_config.py` and `source/SET/SET.ipynb` in place of the two folders
-    force : bool, write over notebooks that are there
+    folder : the folder to write, with `student/`, which has a README, and `solutions/`
+    nbgrader : bool, whether to write a course for nbgrader instead: `nbgrader_config.py` and `source/SET/SET.ipynb`
+    force : bool, whether to overwrite existing notebooks
 
     Returns
     -------
-    list of Path, what was written
+    list of Path, the written files
 
     Raises
     ------
     ValueError
-        If a file is there already.
+        If a file already exists.
     """
     folder, sets = Path(folder), read_sets()
     check_folder(folder, "folder")
@@ -129,9 +129,8 @@ def cells_of(of, form):
         elif kind == "given":
             yield code(text.strip(), None, form)
         else:
-            yield code(
-                in_form(text.strip(), "", form, STUB["code"].replace("    ", "")), "experiment", form, solution=True
-            )
+            solution = in_form(text.strip(), "", form, STUB["code"].replace("    ", ""))
+            yield code(solution, "experiment", form, solution=True)
     title, _, text = of.question.partition("\n")
     yield markdown(f"## {n}. {title.removesuffix('.')} ({of.words} points)\n\n{text.strip()}")
     answer = in_form(of.answer, "", form, STUB["markdown"])
@@ -152,23 +151,17 @@ def code(text, id, form, **marks):
 
 
 def metadata(kind, id, form, solution=False, points=None):
-    """nbgrader's marks of a cell, and what locks it in a student's page so that it is not deleted by accident."""
+    """nbgrader's metadata of a cell, and locks so that students do not delete the cell by accident."""
     if id is None:
         return {}
-    marks = {
-        "cell_type": kind,
-        "grade": points is not None,
-        "grade_id": id,
-        "locked": not solution,
-        "schema_version": 3,
-    }
-    marks |= {"solution": solution, "task": False} | ({} if points is None else {"points": points})
+    marks = {"cell_type": kind, "grade": points is not None, "grade_id": id, "locked": not solution}
+    marks |= {"schema_version": 3, "solution": solution, "task": False} | ({} if points is None else {"points": points})
     locks = {"deletable": False} | ({} if solution else {"editable": False})
     return {"nbgrader": marks} | (locks if form == "student" else {})
 
 
 def solution_in(function, form):
-    """A worked solution's source: with a stub in the place of its body, or between nbgrader's marks, or as it is."""
+    """A worked solution's source: with a stub as its body, between nbgrader's marks, or unchanged."""
     source = textwrap.dedent(inspect.getsource(function)).rstrip()
     (docstring, *_) = ast.parse(source).body[0].body
     lines = source.split("\n")
@@ -181,5 +174,5 @@ def in_form(solution, indent, form, stub):
 
 
 def mark(cell):
-    """nbgrader's metadata of a cell; empty where there is none."""
+    """nbgrader's metadata of a cell; empty if there is none."""
     return cell.metadata.get("nbgrader", {})

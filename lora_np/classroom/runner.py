@@ -1,12 +1,12 @@
-"""The process that runs what a student handed in: cells, and calls of the student's functions.
+"""The process that runs a student's submission: its cells, and calls of its functions.
 
-It needs nothing but NumPy and the standard library, and knows no right answer. It reads one JSON message a line and
-answers each:
+It needs only NumPy and the standard library, and knows no right answer. It reads one JSON message per line and answers
+each:
 
     {"run": source}                  -> {"error": sentence or null}
     {"call": name, "inputs": {...}}  -> {"returned": value, "inputs": {...}, "peak": bytes}, or {"error": sentence}
 
-While a function runs that was given functions, {"function": key, "arguments": [...]} asks for their results.
+While a function runs whose inputs include functions, {"function": key, "arguments": [...]} requests their results.
 """
 
 import base64
@@ -28,11 +28,11 @@ from importlib.machinery import ModuleSpec
 
 import numpy as np
 
-KINDS = "biufc"  # of arrays that are sent; others arrive as what they are in words
+KINDS = "biufc"  # kinds of arrays that are sent; others are described in words
 
 
 class Words:
-    """Stands for a value that cannot be sent: what it is, in words."""
+    """A description in words, instead of a value that cannot be sent."""
 
     def __init__(self, words):
         self.words = words
@@ -42,7 +42,7 @@ class Words:
 
 
 def encode(value, functions=None):
-    """A value as JSON. Functions are entered in the dict `functions` under a key, which is sent in their place."""
+    """A value as JSON. A function is stored in the dict `functions` under a key, which is sent instead."""
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in KINDS:
@@ -69,7 +69,7 @@ def encode(value, functions=None):
 
 
 def fields_of(value):
-    """The parts of a NamedTuple or a dataclass by name; None for anything else."""
+    """The fields of a NamedTuple or a dataclass as a dict; None for anything else."""
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return dict(zip(value._fields, value))
     if is_dataclass(value) and not isinstance(value, type):
@@ -78,7 +78,7 @@ def fields_of(value):
 
 
 def decode(value, function=None):
-    """The value that `encode` was given; `function` makes a function of the key of one."""
+    """The value that was encoded; `function` returns the function for a key."""
     if not isinstance(value, dict):
         return value
     ((kind, content), *_) = value.items()
@@ -97,9 +97,8 @@ def decode(value, function=None):
             generator.bit_generator.state = content
             return generator
         case "fields":
-            return namedtuple("Outputs", [name for name, _ in content])(
-                *(decode(part, function) for _, part in content)
-            )
+            outputs = namedtuple("Outputs", [name for name, _ in content])
+            return outputs(*(decode(part, function) for _, part in content))
         case "list" | "tuple":
             return {"list": list, "tuple": tuple}[kind](decode(x, function) for x in content)
         case "dict":
@@ -110,29 +109,29 @@ def decode(value, function=None):
 
 
 def in_words(value):
-    """What a value is, in words, and what it may come from if nobody returns such a thing on purpose."""
+    """A description of a value's type, with advice if nobody returns such a value on purpose."""
     if isinstance(value, Words):
         return value.words
     name, advice = type(value).__name__, ""
     if isinstance(value, types.GeneratorType):
         advice = " (does it say `yield` in place of `return`?)"
     elif isinstance(value, types.CoroutineType):
-        value.close()  # or Python complains on stderr that nobody has waited for it
+        value.close()  # otherwise Python complains on stderr that it was never awaited
         advice = " (is it an `async def`?)"
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}{advice}"
 
 
-# ---------------------------------------------------------------- what a student's code does
+# ---------------------------------------------------------------- errors and memory of a student's code
 
 
 def what_was_raised(error, function, call):
-    """An exception of a student's function in one sentence, with the line it comes from.
+    """Describe an exception of a student's function in one sentence, with the line that raised it.
 
     Parameters
     ----------
     error : BaseException
     function : the student's
-    call : str, how it was called, such as "merge(W, A, B, s)"
+    call : str, the call, such as "merge(W, A, B, s)"
     """
     if isinstance(error, NotImplementedError):
         return "it is not written yet"
@@ -142,7 +141,7 @@ def what_was_raised(error, function, call):
             where = f", in line {line - code.co_firstlineno + 1} of the function"
     try:
         said = f": {error}" if str(error) else ""
-    except Exception:  # an exception's own text can fail, too
+    except Exception:  # str() of a student's exception can fail as well
         said = ""
     shapes = isinstance(error, ValueError) and ("broadcast" in said or "matmul" in said or "reshape" in said)
     advice = ". Print the shapes just before it, and compare them with those on your paper" if shapes else ""
@@ -153,7 +152,7 @@ def what_was_raised(error, function, call):
 
 @contextlib.contextmanager
 def quiet():
-    """Without warnings, and with nothing on stdout or stderr."""
+    """Suppress warnings, stdout and stderr."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -161,7 +160,7 @@ def quiet():
 
 
 def peak_of(function, arguments):
-    """What a function returns, and the most bytes that it has held at once."""
+    """The value that a function returns, and the most bytes that it held at once."""
     tracemalloc.start()
     try:
         return function(*arguments), tracemalloc.get_traced_memory()[1]
@@ -173,7 +172,7 @@ def peak_of(function, arguments):
 
 
 class Absent(types.ModuleType):
-    """A module in the place of lora_np, which is not there while marks are given: its names cannot be used."""
+    """A module that replaces lora_np during grading; its names cannot be used."""
 
     __path__ = ()
 
@@ -192,12 +191,12 @@ class Unusable:
 
     def __call__(self, *given, **more):
         if self._name.startswith("lora_np.classroom.check."):
-            return None  # what a check is worth is found out elsewhere
-        raise RuntimeError(f"{self._name} is not there while marks are given: write it yourself")
+            return None  # the grader runs the checks itself
+        raise RuntimeError(f"{self._name} is not available during grading: write it yourself")
 
 
 class FindAbsent:
-    """Finds lora_np and all of its modules, as Absent."""
+    """An import finder for lora_np and all of its modules, as Absent."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -218,7 +217,7 @@ def without_magic(source):
 
 
 def run_cell(source, space):
-    """An error of a cell in words, or None."""
+    """Run a cell; return its error in words, or None."""
     try:
         with quiet():
             exec(compile(without_magic(source), "<cell>", "exec"), space)
@@ -231,7 +230,7 @@ def run_cell(source, space):
 
 
 def call_function(message, space, ask):
-    """Call a function of the student's, as a message says."""
+    """Call a student's function with the inputs of a message; return the answer."""
     function, inputs = space.get(message["call"]), decode(message["inputs"], ask)
     if function is None:
         return {"error": f"there is no function {message['call']} (has your function another name?)"}
@@ -249,16 +248,13 @@ def call_function(message, space, ask):
         return {"error": what_was_raised(error, function, call)}
     try:
         return {"returned": encode(returned), "inputs": encode(inputs), "peak": peak}
-    except Exception as error:  # of an object of the student's own
-        return {
-            "returned": {"words": f"{in_words(returned)} ({type(error).__name__})"},
-            "inputs": encode(inputs),
-            "peak": peak,
-        }
+    except Exception as error:  # raised by an object of the student's own class
+        said = {"words": f"{in_words(returned)} ({type(error).__name__})"}
+        return {"returned": said, "inputs": encode(inputs), "peak": peak}
 
 
 def main():
-    """Serve messages until there are no more. Only the first descriptors carry them: what is printed goes nowhere."""
+    """Serve messages until the input ends. They use copies of stdin and stdout; printed text is discarded."""
     messages = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -1,4 +1,4 @@
-"""The sets of exercises, from the folders in `exercises/`."""
+"""Read the sets of exercises from the folders in `exercises/`."""
 
 import inspect
 from functools import lru_cache
@@ -27,20 +27,20 @@ SETS = {  # folder in `exercises/` -> number of its lesson
 class ExerciseSet(NamedTuple):
     """A set of exercises, from the modules of a folder in `exercises/`."""
 
-    name: str  # "07_lora_layer"
+    name: str  # such as "07_lora_layer"
     title: str
     text: str
     needs: str
     time: str
     exercises: tuple[Exercise, ...]
-    parts: tuple  # cells that are not graded, before the question: ("markdown", "given" or "solution", text)
-    question: str  # to answer in words: a title in the first line
+    parts: tuple  # ungraded cells before the question: ("markdown", "given" or "solution", text)
+    question: str  # to answer in words; the first line is its title
     answer: str
-    words: int  # its points
+    words: int  # points for the answer in words
 
     @property
     def points(self):
-        """Of all that a program grades."""
+        """The points of all exercises that are graded automatically."""
         return sum(exercise.points for exercise in self.exercises)
 
     @property
@@ -50,13 +50,13 @@ class ExerciseSet(NamedTuple):
 
 @lru_cache(maxsize=1)
 def read_sets():
-    """All sets by their names, in order."""
-    found = {}
+    """All sets by name, in order."""
+    sets = {}
     for folder, number in SETS.items():
         module = import_module(f"{__package__}.exercises.{folder}")
         title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
         exercises = tuple(read_exercise(f"{module.__name__}.{name}") for name in module.EXERCISES)
-        found[f"{number:02}_{folder}"] = ExerciseSet(
+        sets[f"{number:02}_{folder}"] = ExerciseSet(
             f"{number:02}_{folder}",
             title.removesuffix("."),
             text.strip(),
@@ -68,4 +68,4 @@ def read_sets():
             module.ANSWER.strip(),
             module.POINTS,
         )
-    return found
+    return sets

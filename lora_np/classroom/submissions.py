@@ -1,7 +1,7 @@
-"""Run what students hand in, in a process of its own, whatever their cells do: raise, loop for ever, end the process.
+"""Run submissions in a separate process, which may raise, loop forever or exit.
 
-With a sandbox (bubblewrap) the process has no network, no files but Python's own and 64 MB of its own, can start no
-other, and has limits on memory and time. No right answer is in it: it is sent inputs, and sends outputs back.
+With a sandbox (bubblewrap), the process has no network, no files except Python's and 64 MB of its own, cannot start
+other processes, and has limits on memory and time. It has no right answers: it receives inputs and returns outputs.
 """
 
 import json
@@ -24,65 +24,64 @@ from .runner import decode, encode
 
 STEP_SECONDS = 60  # for a cell, or a call of a function
 START_SECONDS = 30
-MOST_BYTES = 64_000_000  # of one answer
+MOST_BYTES = 64_000_000  # in one answer
 MEMORY = 4_000_000_000  # bytes of address space
-FILES = 64_000_000  # bytes
+FILES = 64_000_000  # bytes for files
 PACKAGE = Path(__file__).resolve().parents[1]
+RUNNER = PACKAGE / "classroom" / "runner.py"
 
 
 class Stopped(Exception):
-    """The process has ended, or was ended, in the midst of a step; the text says why."""
+    """Raised if the process ends or is stopped during a step; the text says why."""
 
 
 def find_submissions(paths):
-    """The notebooks that are meant by paths of files, of folders (all notebooks in them), or by patterns.
+    """The notebooks at paths of files, in folders, or that match patterns.
 
     Parameters
     ----------
-    paths : list of str; a pattern such as `handed_in/*.ipynb` is for shells that do not expand it themselves
+    paths : list of str; patterns such as `handed_in/*.ipynb` are for shells that do not expand them
 
     Returns
     -------
-    list of str, each once; a path that is not there stays in it
+    list of str without duplicates; missing files are included
 
     Raises
     ------
     ValueError
-        If a folder holds no notebook.
+        If a folder has no notebook.
     """
-    found = []
+    notebooks = []
     for path in paths:
         place = Path(path)
         if place.is_dir():
             inside = [p for p in sorted(place.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
             if not inside:
                 raise ValueError(f"notebooks: the folder {path} holds no notebook (*.ipynb)")
-            found += inside
+            notebooks += inside
         elif any(sign in str(path) for sign in "*?[") and not place.exists():
-            found += sorted(glob(str(path), recursive=True)) or [path]
+            notebooks += sorted(glob(str(path), recursive=True)) or [path]
         else:
-            found.append(path)
-    return list(dict.fromkeys(map(str, found)))
+            notebooks.append(path)
+    return list(dict.fromkeys(map(str, notebooks)))
 
 
 # ---------------------------------------------------------------- the process
 
 
 class Process:
-    """A process of `runner.py`.
+    """A process that runs `runner.py`.
 
     Parameters
     ----------
-    folder : its working directory, unless it is in a sandbox
-    sandbox : bool
+    folder : its working directory, except in a sandbox
+    sandbox : bool, whether to run it in a sandbox
     """
 
     def __init__(self, folder, sandbox=False):
-        self.sandbox, self._lines = sandbox, queue.Queue(maxsize=1)  # more than one answer waits in the pipe
+        self.sandbox, self._lines = sandbox, queue.Queue(maxsize=1)  # further answers wait in the pipe
         self._seccomp = without_processes() if sandbox else None
-        command = (
-            sandboxed(self._seccomp.fileno()) if sandbox else [sys.executable, PACKAGE / "classroom" / "runner.py"]
-        )
+        command = sandboxed(self._seccomp.fileno()) if sandbox else [sys.executable, RUNNER]
         paths = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             list(map(str, command)),
@@ -108,7 +107,7 @@ class Process:
     def __exit__(self, *error):
         self._process.kill()
         self._process.wait()
-        while self._reader.is_alive():  # until what it has read is out of its way
+        while self._reader.is_alive():  # empty the queue, so that the reader can end
             with suppress(queue.Empty):
                 self._lines.get(timeout=0.1)
         for pipe in (self._process.stdin, self._process.stdout, self._seccomp):
@@ -116,12 +115,12 @@ class Process:
                 pipe.close()
 
     def ask(self, message, functions=(), seconds=None):
-        """The answer to a message; on the way, results of functions that were sent with it.
+        """The answer to a message. Until it comes, requests for results of the sent functions are served.
 
         Raises
         ------
         Stopped
-            If the process ends, takes longer, or answers what is no answer.
+            If the process ends, takes longer than `seconds`, or sends an invalid answer.
         """
         seconds = STEP_SECONDS if seconds is None else seconds
         while True:
@@ -144,7 +143,7 @@ class Process:
                 raise Stopped("what it returns cannot be read") from None
 
     def call(self, exercise, measure=False):
-        """A function of the student's, as a function of the inputs that returns (returned, inputs after the call)."""
+        """The student's function, as a function of the inputs that returns (returned value, inputs after the call)."""
 
         def call(inputs):
             functions = {}
@@ -153,15 +152,15 @@ class Process:
             if answer.get("error"):
                 raise Failed(str(answer["error"]))
             try:
-                given = decode(answer["inputs"], functions.get)
-                return (answer["peak"] if measure else decode(answer["returned"])), given
-            except Exception:  # whatever is in it
+                inputs_after = decode(answer["inputs"], functions.get)
+                return (answer["peak"] if measure else decode(answer["returned"])), inputs_after
+            except Exception:  # depends on the student's answer
                 raise Failed("what it returns cannot be read") from None
 
         return call
 
     def peak(self):
-        """The most bytes that a process in a sandbox has held since `forget_peak`; None where nobody can say."""
+        """The most bytes that a process in a sandbox held since `forget_peak`; None if unknown."""
         if not self.sandbox:
             return None
         with suppress(OSError, StopIteration, ValueError):
@@ -174,7 +173,7 @@ class Process:
             (self._innermost() / "clear_refs").write_text("5")
 
     def _innermost(self):
-        """The folder in /proc of the process itself, inside of what starts it."""
+        """The /proc folder of the runner's own process, a descendant of the sandbox's."""
         pid = self._process.pid
         while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             pid = children[0]
@@ -182,10 +181,10 @@ class Process:
 
 
 def result_of(functions, answer):
-    """What a function that was sent gives for the student's arguments, as a message."""
+    """Call a sent function with the student's arguments; return its result as a message."""
     try:
         value = functions[answer["function"]](*map(decode, answer["arguments"]))
-    except Exception as error:  # whatever the arguments are
+    except Exception as error:  # depends on the student's arguments
         return {"error": f"{type(error).__name__}: {error}"}
     return {"value": encode(value)}
 
@@ -194,7 +193,7 @@ def result_of(functions, answer):
 
 
 def check_sandbox():
-    """Raise ValueError, with what to do, unless there is a sandbox on this machine."""
+    """Raise ValueError, with advice, unless the sandbox works on this machine."""
     if not shutil.which("bwrap") or platform.machine() not in SYSTEM_CALLS:
         how = "Install bubblewrap, or grade in a virtual machine"
         raise ValueError(
@@ -205,45 +204,45 @@ def check_sandbox():
             process.ask({"run": "1"}, seconds=START_SECONDS)
     except Stopped:
         how = "does bubblewrap work, and may users start namespaces here?"
-        raise ValueError(f"sandbox: its process does not start ({how})") from None
+        raise ValueError(f"sandbox: the process does not start ({how})") from None
 
 
 def sandboxed(seccomp):
-    """The command that starts `runner.py` with the files of Python alone; `seccomp` is a descriptor."""
+    """The command that starts `runner.py` with access to Python's files only; `seccomp` is a file descriptor."""
     runner = "/tmp/runner.py"
     shown = {"/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", sys.prefix, sys.base_prefix}
     shown |= {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)}
     hidden = [path for path in (PACKAGE, PACKAGE.parent / "notebooks", PACKAGE.parent / "tests") if path.exists()]
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
     command += ["--proc", "/proc", "--dev", "/dev", "--size", str(FILES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
-    for path in sorted(shown):  # after /tmp, where an environment may be
+    for path in sorted(shown):  # after /tmp, because an environment may be there
         command += ["--ro-bind-try", path, path]
-    for path in hidden:  # where the environment is inside the clone, or the package inside the environment
+    for path in hidden:  # if the environment is inside the clone, or the package inside the environment
         if any(Path(path).is_relative_to(place) for place in shown):
             command += ["--tmpfs", path]
-    command += ["--ro-bind", PACKAGE / "classroom" / "runner.py", runner, "--seccomp", seccomp]
+    command += ["--ro-bind", RUNNER, runner, "--seccomp", seccomp]
     for name, value in (process_environment() | {"MPLBACKEND": "Agg", "HOME": "/tmp", "PATH": "/usr/bin"}).items():
         command += ["--setenv", name, value]
     limits = [f"--as={MEMORY}", f"--fsize={FILES}", f"--cpu={20 * STEP_SECONDS}", "--core=0"]
     return [*command, "prlimit", *limits, sys.executable, "-s", runner, "--without-lora-np"]
 
 
-# Machine -> its number in a filter of system calls, and the calls clone, clone3, and fork and vfork, if it has them.
+# Machine -> its number in a system call filter, and the numbers of clone, clone3, and fork and vfork if it has them.
 SYSTEM_CALLS = {"x86_64": (0xC000003E, 56, 435, (57, 58)), "aarch64": (0xC00000B7, 220, 435, ())}
 LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 ALLOW, KILL, NOT_PERMITTED, NOT_IMPLEMENTED = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
-THREAD = 0x00010000  # the flag of `clone` that makes a thread, and no process
+THREAD = 0x00010000  # flag of `clone` for a thread instead of a process
 
 
 def without_processes():
-    """A file with a filter of Linux's (seccomp) that lets a program start threads, and no processes."""
+    """A file with a seccomp filter that lets a program start threads, but no processes."""
     machine, clone, clone3, forks = SYSTEM_CALLS[platform.machine()]
-    steps = [  # (operation, number, where to go on if it holds, and if not)
-        (LOAD, 4),  # for which kind of machine the call is made
+    steps = [  # (operation, number, where to continue if true, and if false)
+        (LOAD, 4),  # the machine for which the call is made
         (EQUAL, machine, "next", "kill"),
         (LOAD, 0),  # the call's number
-        (AT_LEAST, 0x40000000, "kill", "next"),  # of another kind, x32
-        (EQUAL, clone3, "absent", "next"),  # the C library then takes `clone`
+        (AT_LEAST, 0x40000000, "kill", "next"),  # x32 calls
+        (EQUAL, clone3, "absent", "next"),  # the C library then uses `clone`
         *((EQUAL, call, "deny", "next") for call in forks),
         (EQUAL, clone, "next", "allow"),
         (LOAD, 16),  # the flags

@@ -7,13 +7,13 @@ import warnings
 
 from .. import __version__
 from ..checked import shown
-from . import classroom, exploring, measuring, reference, tasks, writing
+from . import classroom, exploring, finetuning, measuring, reference, tasks, writing
 from .shared import Parser, subcommands
 
-# Mistakes of the user and problems of the machine raise one of these. Other errors show their traceback.
+# A user's mistake or a problem of the machine raises one of these. Other errors show their traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError, RecursionError)
-LONGEST = 1000  # characters of a message; more would be a value that nobody reads
-READER_GONE = 141  # what shells report of a program that SIGPIPE ended: 128 + 13
+LONGEST = 1000  # characters of a message; a longer one holds a value that nobody reads
+READER_GONE = 141  # what shells report for a program that SIGPIPE ended: 128 + 13
 
 
 def main(argv=None):
@@ -25,8 +25,8 @@ def main(argv=None):
 
     Returns
     -------
-    int, the exit code: 0 success, 1 a check or some runs failed, 2 unusable input, 130 interrupted, 141 nobody reads
-        the output any more, as in `| head`
+    int, the exit code: 0 success, 1 a check or some runs failed, 2 unusable input, 130 interrupted, 141 the reader of
+        the output is gone, as in `| head`
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version")):
@@ -35,9 +35,9 @@ def main(argv=None):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            # NumPy's, of numbers that become infinite or nan: whatever is answered or saved is checked.
+            # NumPy warns of infinite and nan numbers. All that is printed or saved is checked.
             warnings.filterwarnings("ignore", "overflow|invalid value", RuntimeWarning)
-            # One line, without the place in the source.
+            # One line, without the source line.
             warnings.showwarning = lambda message, *place: say(f"warning: {message}")
             try:
                 arguments = build_parser().parse_args(argv)
@@ -49,14 +49,14 @@ def main(argv=None):
     except USER_ERRORS as error:
         if isinstance(error, BrokenPipeError):
             return READER_GONE
-        say(f"error: {in_words(error)}")
+        say(f"error: {error_message(error)}")
         return 2
     except KeyboardInterrupt as stop:
         say("; ".join(["stopped", *map(str, stop.args)]))
         return 130
     finally:  # the interpreter flushes both once more when it ends
-        settle(sys.stdout)
-        settle(sys.stderr)
+        flush_or_discard(sys.stdout)
+        flush_or_discard(sys.stderr)
 
 
 def build_parser():
@@ -64,7 +64,7 @@ def build_parser():
     parser = Parser(prog="python -m lora_np", description=text)
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
     command = subcommands(parser, "command", "COMMAND")
-    for module in (measuring, tasks, exploring, writing, reference, classroom):
+    for module in (measuring, finetuning, tasks, exploring, writing, reference, classroom):
         module.add_commands(command)
     return parser
 
@@ -73,9 +73,9 @@ def build_parser():
 
 
 def open_streams():
-    """Put the null device in the place of a stream that is closed: the next file would get its number, and our output.
+    """Replace closed streams by the null device, because the next file would get their number, and our output.
 
-    What a stream's encoding does not have is printed with escapes.
+    Characters that a stream's encoding lacks are printed with escapes.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
         if getattr(sys, name) is None:
@@ -85,8 +85,8 @@ def open_streams():
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
-def settle(stream):
-    """Write what a stream holds back; where that is impossible, turn the stream to the null device, which takes it."""
+def flush_or_discard(stream):
+    """Flush a stream. If that is impossible, redirect it to the null device."""
     try:
         stream.flush()
     except OSError:
@@ -95,18 +95,18 @@ def settle(stream):
 
 
 def say(text):
-    """Print one line to stderr, short and without characters that a terminal obeys, if anybody reads it."""
+    """Print one short line to stderr, without control characters. Nothing happens if stderr has no reader."""
     text = shown(text, 10**6)
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
-        settle(sys.stderr)
+        flush_or_discard(sys.stderr)
 
 
-def in_words(error):
-    """What an error says to a user."""
+def error_message(error):
+    """The message of an error for a user."""
     if isinstance(error, ModuleNotFoundError):
         return f"the package {error.name} is missing; install it with: pip install -r requirements.txt"
     if isinstance(error, MemoryError):
@@ -116,7 +116,7 @@ def in_words(error):
         return "a value in one of the files is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
         name = error.filename
-        if name is None and error.errno == errno.ENOSPC:  # who writes a file names it
+        if name is None and error.errno == errno.ENOSPC:  # an error in a file has its name
             name = "standard output"
         return (f"{name}: " if name else "") + error.strerror[0].lower() + error.strerror[1:]
     return str(error) or type(error).__name__

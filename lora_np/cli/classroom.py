@@ -5,9 +5,9 @@ from .shared import json_writer, print_now, subcommands
 NEXT_IN_NBGRADER = """next, for one set:
   cd {folder}
   nbgrader generate_assignment {name}
-  (hand out release/{name}; what comes back: python -m lora_np classroom collect {folder} NOTEBOOK …)
+  (hand out release/{name}; collect the submissions: python -m lora_np classroom collect {folder} NOTEBOOK …)
   nbgrader autograde {name}
-  (give the points for answers in words: nbgrader formgrade)
+  (grade the written answers: nbgrader formgrade)
   nbgrader generate_feedback {name}
 """
 
@@ -28,18 +28,18 @@ def add_commands(command):
     grade = action("grade", run_grade, "run submitted notebooks, and give marks and feedback")
     grade.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder of notebooks")
     grade.add_argument("--sandbox", action="store_true", help="run them without network and files (Linux, bubblewrap)")
-    grade.add_argument("--draw", metavar="NAME", help="draw other inputs: a new name for a new term")
+    grade.add_argument("--draw", metavar="NAME", help="draw new inputs, with a new name for each term")
     grade.add_argument(
-        "--out", metavar="DIR", help="also write marks.csv, the class at a glance, and feedback for each"
+        "--out", metavar="DIR", help="also write marks.csv, an overview of the class, and feedback for each student"
     )
-    grade.add_argument("--words", metavar="FILE", help="points for answers in words (default DIR/words.csv)")
-    grade.add_argument("--moodle", metavar="FILE", help="Moodle's grading worksheet, to be written with the marks")
-    grade.add_argument("--canvas", metavar="FILE", help="Canvas's gradebook, to be written with the marks")
+    grade.add_argument("--words", metavar="FILE", help="points for written answers (default DIR/words.csv)")
+    grade.add_argument("--moodle", metavar="FILE", help="Moodle's grading worksheet, to fill in with the marks")
+    grade.add_argument("--canvas", metavar="FILE", help="Canvas's gradebook, to fill in with the marks")
     grade.add_argument("--assignment", metavar="NAME", help="the gradebook's column (default: its only one)")
     grade.add_argument("--json", metavar="FILE", help="also write marks and feedback as JSON")
     grade.add_argument("--jobs", **jobs)
 
-    collect = action("collect", run_collect, "put submitted notebooks into a course for nbgrader, whatever their names")
+    collect = action("collect", run_collect, "put submitted notebooks with any names into a course for nbgrader")
     collect.add_argument("course", metavar="DIR", help="the course, as `release --nbgrader` wrote it")
     collect.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder of notebooks")
 
@@ -78,12 +78,12 @@ def run_grade(arguments):
     if arguments.out is not None:
         check_places(arguments.out, paths)
     elif arguments.words or arguments.moodle or arguments.canvas:
-        raise ValueError("out: got no folder to write the class's files to, expected --out DIR")
+        raise ValueError("out: got no folder for the class's files, expected --out DIR")
     if arguments.sandbox:
         check_sandbox()
-    found, entries, lines = {}, {}, []
+    results, entries, lines = {}, {}, []
     for path, result in grade_all(paths, arguments.draw or GRADING, arguments.sandbox, jobs):
-        found[path] = result
+        results[path] = result
         if isinstance(result, Graded):
             entries[path] = as_dict(result)
             lines.append(f"{result.score:6g} of {result.points:<4g} {path}")
@@ -91,10 +91,10 @@ def run_grade(arguments):
         else:
             entries[path] = {"error": str(result)}
             lines.append(f"not graded     {result}")
-        write_as_json(entries)  # after each notebook, so that nothing is lost if a later one crashes the machine
+        write_as_json(entries)  # after each notebook, so that nothing is lost if a later one crashes
     if arguments.out is not None:
         lms = (arguments.moodle, arguments.canvas, arguments.assignment)
-        write_class(arguments.out, found, arguments.words, *lms)
+        write_class(arguments.out, results, arguments.words, *lms)
     print("\n".join(lines))
     return 1 if any("error" in entry for entry in entries.values()) else 0
 
@@ -103,9 +103,9 @@ def run_collect(arguments):
     from ..classroom.marks import collect
     from ..classroom.submissions import find_submissions
 
-    found = collect(arguments.course, find_submissions(arguments.notebooks))
-    failed = [str(place) for place in found.values() if isinstance(place, ValueError)]
-    print("\n".join(f"{path} -> {place}" for path, place in found.items() if str(place) not in failed))
+    places = collect(arguments.course, find_submissions(arguments.notebooks))
+    failed = [str(place) for place in places.values() if isinstance(place, ValueError)]
+    print("\n".join(f"{path} -> {place}" for path, place in places.items() if str(place) not in failed))
     print("\n".join(f"not collected: {error}" for error in failed), end="\n" * bool(failed))
     return 1 if failed else 0
 

@@ -1,8 +1,7 @@
 """The command explore, which writes a page about an adapter."""
 
 from ..tasks.explore import explore
-from .shared import print_now
-from .tasks import QUOTING
+from .shared import add_columns, options_of, print_now
 
 
 def add_commands(command):
@@ -12,33 +11,18 @@ def add_commands(command):
     page.add_argument("--out", required=True, metavar="FILE", help="the page to write, an HTML file")
     text = "its base, if that has moved (default: the one that it was trained on)"
     page.add_argument("--base", metavar="DIR", help=text)
-    text = "of a classifier: a CSV, TSV or JSONL file to measure losses on, which it was not trained on"
+    text = "for a classifier: a CSV, TSV or JSONL file to measure losses on, which it was not trained on"
     page.add_argument("--data", metavar="FILE", help=text)
-    page.add_argument("--text", metavar="COLUMN", help="its column of texts (default: as in finetune)")
-    page.add_argument("--label", metavar="COLUMN", help="its column of labels (default: as in finetune)")
-    page.add_argument("--quoting", action="store_true", help=QUOTING)
-    text = "of a language model: a text to measure losses on, at the end of its last tenth, which finetune tests on"
+    add_columns(page, "text", "label")
+    text = "for a language model: a text whose end losses are measured on; finetune tests on its last tenth"
     page.add_argument("--text-file", metavar="FILE", help=text)
     text = "measure on at most N texts (default 200; 50 with a large base)"
-    page.add_argument("--texts", type=int, metavar="N", help=text)
-    text = "a text to be continued, or classified, at several scales; can be repeated"
-    page.add_argument("--prompt", action="append", default=[], type=str, metavar="TEXT", help=text)
+    page.add_argument("--texts", dest="n_texts", type=int, metavar="N", help=text)
+    text = "a text to continue or classify at several scales; can be repeated"
+    page.add_argument("--prompt", dest="prompts", action="append", default=[], type=str, metavar="TEXT", help=text)
     page.add_argument("--chat", action="store_true", help="answer the prompts, through the model's chat template")
 
 
 def run_explore(arguments):
-    explore(
-        arguments.adapter,
-        arguments.out,
-        base=arguments.base,
-        data=arguments.data,
-        text_column=arguments.text,
-        label_column=arguments.label,
-        quoting=arguments.quoting,
-        text_file=arguments.text_file,
-        prompts=arguments.prompt,
-        n_texts=arguments.texts,
-        chat=arguments.chat,
-        report=print_now,
-    )
+    explore(**options_of(arguments), report=print_now)
     print(f"saved in {arguments.out}")

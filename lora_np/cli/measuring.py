@@ -21,9 +21,9 @@ def add_commands(command):
     tune.add_argument("--out", metavar="FILE", help="file to write (default: the file that the experiments read)")
     add_workers(tune)
 
-    training = command("pretrain", run_pretrain, "train the base language model on IMDb reviews")
+    training = command("pretrain", run_pretrain, "pre-train the base language model on IMDb reviews")
     training.add_argument("--out", default="pretrained", metavar="DIR", help="folder to write (default pretrained)")
-    training.add_argument("--epochs", type=int, metavar="N", help="passes over the reviews")
+    training.add_argument("--epochs", type=int, metavar="N", help="epochs over the reviews")
     training.add_argument("--seed", type=int, default=0, metavar="N")
     training.add_argument("--threads", type=int, metavar="N", help="number of shards in parallel (default 2)")
     training.add_argument("--adapters", action="store_true", help="train the shipped adapters on the base instead")
@@ -34,20 +34,20 @@ def add_commands(command):
     check.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
 
     timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
-    text = "torch, compile, jax (default: those installed); llama.cpp, at a Llama's generation; NAME=DIR, another "
-    text += "checkout of lora_np; blocks, recompute, blocks-recompute: lora_np in another way; without a name: no peer"
+    text = "torch, compile, jax (default: those installed); llama.cpp, for a Llama's generation; NAME=DIR, another "
+    text += "checkout of lora_np; blocks, recompute, blocks-recompute: lora_np in another mode; no name: no peer"
     timing.add_argument("--peers", nargs="*", action="extend", metavar="PEER", help=text)
-    text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; of a Llama smollm2, "
-    text += "smollm2,B,T or C,layers,heads,T,B,V,K,F; and with another rank of the adapter ,rR (default: the ladder)"
+    text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; for a Llama smollm2, "
+    text += "smollm2,B,T or C,layers,heads,T,B,V,K,F; with ,rR for another adapter rank (default: the ladder)"
     timing.add_argument("--rungs", nargs="+", action="extend", metavar="RUNG", help=text)
     text = "kinds of work (default: all but classifier_qv and classifier_all)"
     timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help=text)
     timing.add_argument(
-        "--threads", type=int, metavar="N", help="of every side (default: one per core; with --llama-cpp 1)"
+        "--threads", type=int, metavar="N", help="for every backend (default: one per core; with --llama-cpp 1)"
     )
     timing.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default 5)")
     timing.add_argument("--seed", type=int, default=0, metavar="N")
-    text = "instead time SmolLM2 in llama.cpp, in several kinds of weights, with and without an adapter"
+    text = "instead time SmolLM2 in llama.cpp, with several weight formats, with and without an adapter"
     timing.add_argument("--llama-cpp", action="store_true", help=text)
     text = "do not unset variables that choose a library's kernels, such as OPENBLAS_CORETYPE"
     timing.add_argument("--as-set", action="store_true", help=text)
@@ -55,22 +55,22 @@ def add_commands(command):
 
 
 def add_experiment(command, seeds):
-    """Options of a command that runs experiments; `seeds` says their default number."""
-    text = "what is fine-tuned: pretrained, the small base, or smollm2 (default pretrained)"
+    """Add the options of a command that runs experiments; `seeds` describes the default number."""
+    text = "the model to fine-tune: pretrained, the small base, or smollm2 (default pretrained)"
     command.add_argument("--base", default="pretrained", metavar="NAME", help=text)
-    command.add_argument("--seeds", type=int, metavar="N", help=f"seeds of each run (default {seeds})")
+    command.add_argument("--seeds", type=int, metavar="N", help=f"number of seeds per run (default {seeds})")
     command.add_argument("--quick", action="store_true", help="two seeds of shortened runs")
     command.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
     add_workers(command)
 
 
 def add_workers(command):
-    """Options for where runs are computed and stored."""
+    """Add the options for where runs are computed and stored."""
     text = "folder of finished runs (default out/runs)"
     command.add_argument("--store", default="out/runs", metavar="DIR", help=text)
     where = command.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, metavar="N", help="number of processes (default: one per core)")
-    where.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler whose workers do the runs (extra: cluster)")
+    where.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler for the runs (extra: cluster)")
 
 
 def run_experiment(arguments):

@@ -14,7 +14,7 @@ def add_commands(command):
     names = action("list", run_list, "list the cases: what each computes and which mistake it detects")
     names.add_argument("--vectors", **vectors)
 
-    checking = action("check", run_check, "compare a port's outputs with the vectors; report the first that differs")
+    checking = action("check", run_check, "compare a port's outputs with the vectors; report the first difference")
     checking.add_argument("folder", metavar="DIR", help="the port's outputs; SPEC.md says how they are named")
     several = {"nargs": "+", "action": "extend", "default": []}
     checking.add_argument("--case", **several, metavar="ID", help="only these cases, such as lora or 'model-*'")

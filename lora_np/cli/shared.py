@@ -5,15 +5,17 @@ from functools import partial
 
 from ..formats import check_file, write_json
 
-# Without buffering, so that a long job shows its results as they come, also in a pipe.
+# Without buffering, so that a long job shows its results as they come, even in a pipe.
 print_now = partial(print, flush=True)
+
+QUOTING = "in a TSV, quotes enclose cells (default: they are text)"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ValueErrors; it refuses an option that is given twice, and words that name nothing."""
+    """A parser whose errors are ValueErrors. It refuses repeated options and empty words."""
 
-    def __init__(self, *given, **settings):
-        super().__init__(*given, **settings)
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
         self.register("action", None, StoreOnce)
         self.register("type", None, word)
 
@@ -34,21 +36,21 @@ class StoreOnce(argparse.Action):
 
 
 def word(text):
-    """A path or a name: the type of arguments without another. Texts, which may be empty, have the type str."""
+    """A path or a name: the default type of arguments. Texts, which may be empty, have the type str."""
     if not text.strip():  # as a path, it would be the current folder
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a word")
-    if "\0" in text or text != text.encode("utf-8", "replace").decode():  # commands note in JSON what they read
+    if "\0" in text or text != text.encode("utf-8", "replace").decode():  # commands save paths in JSON
         raise argparse.ArgumentTypeError(f"got {text!r}, expected UTF-8 without null characters")
     return text
 
 
 def subcommands(parser, dest, metavar):
-    """Give a parser its own commands; return the function (name, call, text) that adds one and returns its parser.
+    """Give a parser subcommands. Return the function (name, call, text) that adds one and returns its parser.
 
-    `call` takes the parsed arguments, and is None for a command that has commands of its own.
+    `call` takes the parsed arguments. It is None for a command that has subcommands.
     """
     commands = parser.add_subparsers(dest=dest, required=True, metavar=metavar)
-    commands.type = str  # argparse would check all that follows the command's name as well
+    commands.type = str  # otherwise argparse would check all words after the command's name
 
     def add(name, call, text):
         sub = commands.add_parser(name, help=text, description=text)
@@ -56,6 +58,19 @@ def subcommands(parser, dest, metavar):
         return sub
 
     return add
+
+
+def add_columns(parser, *names):
+    """Add the options --text and --label, or one of them, and --quoting, for the file of a saved classifier."""
+    for name in names:
+        text = f"its column of {name}s (default: the one that the model was trained with)"
+        parser.add_argument(f"--{name}", dest=f"{name}_column", metavar="COLUMN", help=text)
+    parser.add_argument("--quoting", action="store_true", help=QUOTING)
+
+
+def options_of(arguments):
+    """The values of a command's own arguments, name -> value."""
+    return {name: v for name, v in vars(arguments).items() if name not in ("call", "command", "options_given")}
 
 
 def check_unset(arguments, names, reason):
@@ -66,9 +81,9 @@ def check_unset(arguments, names, reason):
 
 
 def json_writer(path, sources=()):
-    """Check the path of --json now, before a long job; return the function that writes a value to it.
+    """Check the path of --json before a long job. Return the function that writes a value to it.
 
-    Without a path nothing is written. `sources` are files and folders that are read, see `check_file`.
+    Without a path nothing is written. `sources` are files and folders that are read; see `check_file`.
     """
     if path is None:
         return lambda value: None

@@ -8,11 +8,11 @@ import numpy as np
 from ..checked import shown, whole_number
 from ..model import Sampling
 from ..tasks.adapter_set import load_adapter_set, mixed
-from ..tasks.start import answers_of
+from ..tasks.finetuning import naming_model
 from ..tasks.writing import answer_from, write_text_from
 from ..training import blas_threads, worthwhile_threads
 
-TEXT_TOKENS, CHAT_TOKENS = 60, 400  # the most that are generated, unless others are asked for
+TEXT_TOKENS, CHAT_TOKENS = 60, 400  # defaults for the maximum number of new tokens
 
 
 def add_commands(command):
@@ -28,13 +28,16 @@ def add_commands(command):
 
 def add_writing_options(command):
     """The options of `generate` and `chat`."""
-    text = "the language model: smollm2, a GGUF file, or a folder (default: the shipped one; of chat: smollm2)"
+    text = "the language model: smollm2, a GGUF file, or a folder (default: the shipped one; for chat smollm2)"
     command.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
     text = "an adapter's folder, critics or licences (shipped), or base for none; generate takes several"
     command.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
-    command.add_argument("--system", metavar="TEXT", help="in a chat: what the model is told beforehand")
-    command.add_argument("--tokens", type=int, metavar="N", help="maximum number to generate (default 60, chat 400)")
-    command.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0: most likely (default 0.8)")
+    command.add_argument("--system", metavar="TEXT", help="in a chat: the system message")
+    text = f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})"
+    command.add_argument("--tokens", type=int, metavar="N", help=text)
+    command.add_argument(
+        "--temperature", type=float, default=0.8, metavar="T", help="0: the most likely token (default 0.8)"
+    )
     command.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens")
     command.add_argument("--top-p", type=float, metavar="P", help="sample from the most likely tokens that sum to P")
     text = "above 1: fewer repetitions"
@@ -55,12 +58,13 @@ def run_generate(arguments):
         with writing(name if adapter is not None else loaded.base, loaded.task):
             if len(adapters) > 1:
                 print(f"[{shown(name)}]")
-            more = n_new, adapter, sampling, np.random.default_rng(arguments.seed)
+            settings = n_new, adapter, sampling, np.random.default_rng(arguments.seed)
             if arguments.chat:
-                parts = answer_from(loaded.task, messages_before(arguments, arguments.prompt), *more)
+                messages = [*system_messages(arguments), {"role": "user", "content": arguments.prompt}]
+                pieces = answer_from(loaded.task, messages, *settings)
             else:
-                parts = write_text_from(loaded.task, arguments.prompt, *more, arguments.ignore_end)
-            print_parts(parts)
+                pieces = write_text_from(loaded.task, arguments.prompt, *settings, arguments.ignore_end)
+            print_pieces(pieces)
 
 
 def run_chat(arguments):
@@ -70,17 +74,17 @@ def run_chat(arguments):
     base = arguments.model or (None if arguments.adapter else "smollm2")
     loaded = load_adapter_set(arguments.adapter, base)
     adapter = next(iter(loaded.adapters.values()), None)
-    messages = messages_before(arguments)
+    messages = system_messages(arguments)
     while line := next_line():
         messages.append({"role": "user", "content": line})
         with writing(loaded.base, loaded.task):
             n_new = arguments.tokens or CHAT_TOKENS
-            text = print_parts(answer_from(loaded.task, messages, n_new, adapter, sampling, rng))
+            text = print_pieces(answer_from(loaded.task, messages, n_new, adapter, sampling, rng))
         messages.append({"role": "assistant", "content": text})
 
 
 def next_line():
-    """What the user types next; "" at the end of the input."""
+    """The next line that the user types; "" at the end of the input."""
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "")
@@ -91,31 +95,30 @@ def next_line():
 
 
 def sampling_of(arguments):
-    """The Sampling for the options of `generate` and `chat`, which are checked."""
+    """The Sampling for the options of `generate` and `chat`, after checking them."""
     whole_number("seed", arguments.seed, least=0)
     if arguments.tokens is not None:
         whole_number("tokens", arguments.tokens)
     return Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.repetition_penalty)
 
 
-def messages_before(arguments, *prompts):
-    """The messages that a chat begins with: the system's, if there is one, and the user's."""
-    pairs = [("system", arguments.system)] * (arguments.system is not None) + [("user", text) for text in prompts]
-    return [{"role": role, "content": text} for role, text in pairs]
+def system_messages(arguments):
+    """The messages at the start of a chat: the system message, if there is one."""
+    return [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
 
 
 @contextmanager
 def writing(name, task):
-    """The context of a generation: products of a small model's matrices are too short for two threads."""
-    with blas_threads(worthwhile_threads(task.params)), answers_of(name):
+    """The context of a generation. A small model's matrix products are too short for two threads."""
+    with blas_threads(worthwhile_threads(task.params)), naming_model(name):
         yield
 
 
-def print_parts(parts):
+def print_pieces(pieces):
     """Print the pieces of a text as they come, and return the text."""
     text = ""
     try:
-        for piece in parts:
+        for piece in pieces:
             text += piece
             print(piece, end="", flush=True)
     finally:

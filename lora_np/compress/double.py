@@ -14,35 +14,35 @@ class DoubleQuantised(NamedTuple):
 
     codes: np.ndarray  # (n,) int8, −127 … 127
     steps: np.ndarray  # (⌈n / 256⌉,) float32, one for each group of 256
-    mean: np.float32  # one for the whole matrix
+    mean: np.float32  # of all scales of the matrix
 
     @property
     def nbytes(self):
         return self.codes.nbytes + self.steps.nbytes + self.mean.nbytes
 
     def dequantise(self):
-        """The scales, (n,) float32. A scale that rounding takes below zero, by half a step at most, becomes zero."""
+        """The scales, (n,) float32. Scales that rounding makes negative, by at most half a step, become zero."""
         return np.maximum(self.mean + spread(self.steps, self.codes.size) * self.codes, np.float32(0))
 
 
 def double_quantise(scales):
-    """Store scales in 8 bits.
+    """Quantise scales to 8 bits.
 
-    A float32 scale for 64 weights costs 32/64 = 0.5 bits a weight. In 8 bits, with a float32 step for every 256
+    A float32 scale for 64 weights costs 32/64 = 0.5 bits per weight. In 8 bits, with a float32 step for every 256
     scales, it costs
 
-        8/64 + 32/(64 · 256) = 0.127 bits a weight,
+        8/64 + 32/(64 · 256) = 0.127 bits per weight,
 
-    and one mean for the whole matrix, too little to count. Scales are positive, so a signed code would waste half of
-    its values. Codes therefore store the difference from the mean, which is symmetric around zero.
+    plus a negligible mean for the whole matrix. Scales are positive, so signed codes would waste half of their values.
+    Therefore codes represent the difference from the mean, which is about symmetric around zero.
 
     With step = max |scale − mean| / 127 in each group, the code is (scale − mean) / step, rounded to the nearest
-    whole number (a half to the even one), so a scale moves by half a step at most. The paper uses 8-bit floats instead
-    of these evenly spaced integers.
+    integer (halves to even), so a scale changes by at most half a step. The paper uses 8-bit floats instead of these
+    evenly spaced integers.
 
     Parameters
     ----------
-    scales : array (n,) float32, zero or positive. The last group is shorter where 256 does not divide n.
+    scales : array (n,) float32, non-negative. The last group is shorter if 256 does not divide n.
 
     Returns
     -------
@@ -53,10 +53,10 @@ def double_quantise(scales):
     starts = np.arange(0, scales.size, GROUP)
     steps = np.maximum.reduceat(np.abs(centred), starts) / np.float32(127)  # (⌈n / 256⌉,)
     codes = np.rint(centred / spread(as_divisor(steps), scales.size))
-    codes = np.clip(codes, -127, 127)  # exceeded only by a step so small that it has lost digits
+    codes = np.clip(codes, -127, 127)  # exceeded only if a step is subnormal
     return DoubleQuantised(read_only(codes.astype(np.int8)), read_only(steps), mean)
 
 
 def spread(steps, n):
-    """Each group's step, once for each of its scales, (n,)."""
+    """Each group's step, repeated for each of its scales, (n,)."""
     return np.repeat(steps, GROUP)[:n]

@@ -1,6 +1,6 @@
-"""The blocks of llama.cpp's files: 32 weights of a row in 4 or 8 bits each, with a scale of their own.
+"""llama.cpp's block formats: 32 weights of a row share a scale and have codes of 4 or 8 bits.
 
-Every block has the same layout. float16 numbers come first, a scale d and in Q4_1 an offset m; then the codes q:
+A block begins with float16 numbers, a scale d and in Q4_1 an offset m, followed by the codes q:
 
     format   bytes of a block             bits per weight   weight
     Q8_0     d, 32 codes of 8 bits   34   8.5               d q,        q = −127 … 127
@@ -8,9 +8,9 @@ Every block has the same layout. float16 numbers come first, a scale d and in Q4
     Q4_1     d, m, 16 bytes          20   5.0               d q + m,    q = 0 … 15
 
 Byte j of the 16 has the code of weight j in its low half and that of weight j + 16 in its high half. So the low halves
-of all bytes, and after them the high halves, are the codes in order. Offsets make Q4_1 finer for weights that are not
-spread around 0: its 16 levels run from the block's smallest weight to its largest. (ggml-common.h and ggml-quants.c of
-llama.cpp; the results are those of the `gguf` package, bit for bit.)
+of all bytes, followed by the high halves, are the codes in order. The offset makes Q4_1 more accurate for weights that
+are not centred at 0: its 16 levels range from the block's smallest weight to its largest. (See ggml-common.h and
+ggml-quants.c of llama.cpp. The results equal those of the `gguf` package, bit for bit.)
 """
 
 from dataclasses import dataclass, replace
@@ -22,21 +22,21 @@ from .weight import QuantisedWeight, check_weight, read_only
 BLOCK = 32  # weights
 HEADERS = {"q8_0": 2, "q4_0": 2, "q4_1": 4}  # bytes of a block's float16 numbers
 BLOCK_BYTES = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
-PIECE = 2**14  # blocks that are expanded at a time, to 2 MB: what is in between stays in a core's cache
+PIECE = 2**14  # blocks that are expanded at a time, to 2 MB, so that intermediate results stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BlockWeight(QuantisedWeight):
-    """A matrix in blocks of one of the three formats. A block lies within a row."""
+    """A matrix in one of the three block formats. A block does not extend over several rows."""
 
-    blocks: np.ndarray  # (out, bytes of a row) uint8, may be a part of a memory-mapped file
+    blocks: np.ndarray  # (out, bytes of a row) uint8; may be part of a memory-mapped file
     format: str  # "q8_0", "q4_0" or "q4_1"
-    dtype: np.dtype = np.dtype(np.float32)  # of the dense array; float64 has the same numbers, rounded to float32
+    dtype: np.dtype = np.dtype(np.float32)  # of the dense array; for float64, the float32 numbers are converted
 
     settings = {}  # none
 
     def __post_init__(self):
-        object.__setattr__(self, "dtype", np.dtype(self.dtype))  # `replace(weight, dtype=np.float64)` gives a type
+        object.__setattr__(self, "dtype", np.dtype(self.dtype))  # `replace(weight, dtype=np.float64)` passes a type
 
     @property
     def shape(self):
@@ -44,24 +44,20 @@ class BlockWeight(QuantisedWeight):
         return n_out, n_bytes // BLOCK_BYTES[self.format] * BLOCK
 
     def is_finite(self):
-        """Whether all its numbers are finite. That takes no more than a look at the scales and offsets."""
+        """Whether all weights are finite, which depends only on the scales and offsets."""
         headers = self.blocks.reshape(-1, BLOCK_BYTES[self.format])[:, : HEADERS[self.format]]
         return all(np.isfinite(column).all() for column in headers.view("<f2").T)
 
-    def dequantise(self):
-        """The dense matrix, (out, in) of `dtype`, fresh."""
-        return expand(self.blocks, self.format).astype(self.dtype, copy=False)
-
     def rows(self, ids):
-        """The dense rows with the given numbers, (..., in) of `dtype`, fresh."""
+        """The dense rows with these indices, a new array (..., in) of `dtype`."""
         return expand(self.blocks[ids], self.format).astype(self.dtype, copy=False)
 
 
 def expand(rows, format):
-    """The weights of rows of blocks: (..., bytes of a row) uint8 -> (..., in) float32.
+    """The weights in rows of blocks: (..., bytes of a row) uint8 -> (..., in) float32.
 
-    Each step is one NumPy call over a piece of all rows. What costs time is the number of inner loops, some 7 ns each:
-    there are two for a block, for the scale and the offset. All else runs through the whole piece.
+    Each step is one NumPy call on many blocks. NumPy's inner loops dominate the time, at about 7 ns each. Multiplying
+    by the scale and adding the offset need one inner loop per block; every other step needs one for the whole piece.
     """
     dense = np.empty((*rows.shape[:-1], rows.shape[-1] // BLOCK_BYTES[format] * BLOCK), np.float32)
     blocks, numbers = rows.reshape(-1, BLOCK_BYTES[format]), dense.reshape(-1, BLOCK)  # (n, bytes), (n, 32)
@@ -72,7 +68,7 @@ def expand(rows, format):
         if format != "q8_0":
             codes = halves(codes)  # (n, 32)
         if format == "q4_0":
-            codes -= 8  # below 0 the byte wraps round, as an int8 does
+            codes -= 8  # wraps around below 0, and the view as int8 restores the sign
         out[:] = codes.view(np.int8)
         out *= d
         if m:
@@ -81,9 +77,9 @@ def expand(rows, format):
 
 
 def halves(codes):
-    """The low halves of each block's bytes, then the high ones: (n, 16) uint8 -> (n, 32) uint8.
+    """The low halves of each block's bytes, then the high halves: (n, 16) uint8 -> (n, 32) uint8.
 
-    Eight bytes are masked at a time, and sixteen copied. Their neighbours' bits, which the shift brings in, are masked.
+    Eight bytes are shifted and masked at a time. The mask also clears the bits that the shift moves between bytes.
     """
     words = np.ascontiguousarray(codes).view(np.uint64)  # (n, 2)
     unpacked = np.empty((len(codes), 2), "V16")
@@ -93,16 +89,16 @@ def halves(codes):
 
 
 def quantise_q8_0(weight):
-    """A matrix in Q8_0.
+    """Quantise a matrix to Q8_0.
 
         d = max_i |w_i| / 127        q_i = w_i / d, rounded
 
-    A half is rounded away from zero. The error is about uniform in ±d/2. A later rounding of d to float16 moves each
-    weight by up to 2⁻¹¹ of itself.
+    Halves are rounded away from zero. The error is approximately uniform in ±d/2. Then d is rounded to float16, which
+    changes each weight by a relative error of at most 2⁻¹¹.
 
     Parameters
     ----------
-    weight : array (out, in), float32 or float64 (which is first rounded to float32)
+    weight : array (out, in), float32, or float64 (rounded to float32 first)
 
     Returns
     -------
@@ -111,7 +107,7 @@ def quantise_q8_0(weight):
     Raises
     ------
     TypeError, ValueError
-        If the weight is not a finite matrix of float32 or float64, 32 does not divide its rows, or a scale exceeds
+        If the weight is not a finite matrix of float32 or float64, `in` is not a multiple of 32, or a scale exceeds
         float16.
     """
     blocks = blocks_of(weight)  # (n, 32)
@@ -124,11 +120,11 @@ def quantise_q8_0(weight):
 
 
 def quantise_q4_0(weight):
-    """A matrix in Q4_0; like `quantise_q8_0`, but
+    """Quantise a matrix to Q4_0; like `quantise_q8_0`, but
 
         d = w_k / −8, where |w_k| is largest        q_i = w_i / d + 8, rounded, at most 15
 
-    The largest weight has the code 0, which is −8 d, so nothing of the uneven range −8 … 7 is lost on its side.
+    The weight with the largest magnitude has the code 0, which is −8 d, so it uses the longer side of −8 … 7.
     """
     blocks = blocks_of(weight)  # (n, 32)
     d = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1) / -8  # (n, 1)
@@ -136,7 +132,7 @@ def quantise_q4_0(weight):
 
 
 def quantise_q4_1(weight):
-    """A matrix in Q4_1; like `quantise_q8_0`, but
+    """Quantise a matrix to Q4_1; like `quantise_q8_0`, but
 
     m = min_i w_i        d = (max_i w_i − m) / 15        q_i = (w_i − m) / d, rounded
     """
@@ -148,9 +144,9 @@ def quantise_q4_1(weight):
 
 
 def with_offsets_added(weight, change):
-    """A Q4_1 matrix with a number added to all weights of each block: m′ = m + c. No d and no code changes.
+    """Add a number to all weights of each block of a Q4_1 matrix: m′ = m + c. Scales and codes do not change.
 
-    m′ is rounded to float16, which moves it by at most 2⁻¹¹ of itself. Nothing else is lost.
+    m′ is rounded to float16, with a relative error of at most 2⁻¹¹. There is no other error.
 
     Parameters
     ----------
@@ -173,11 +169,7 @@ def with_offsets_added(weight, change):
     if change.shape != blocks.shape[:2]:
         raise ValueError(f"change: got shape {change.shape}, expected {blocks.shape[:2]}")
     m = blocks[..., 2:4].view("<f2")[..., 0] + change.astype(np.float64)  # (out, in/32)
-    with np.errstate(over="ignore"):
-        offsets = m.astype("<f2")
-    if not np.isfinite(offsets).all():
-        raise ValueError(f"change: gives an offset of {np.abs(m).max():.3g}, but float16 ends at 65504")
-    blocks[..., 2:4] = offsets[..., None].view(np.uint8)
+    blocks[..., 2:4] = as_float16(m, "change: gives an offset")[..., None].view(np.uint8)
     return replace(weight, blocks=read_only(blocks.reshape(weight.blocks.shape)))
 
 
@@ -190,23 +182,29 @@ def blocks_of(weight):
 
 
 def inverse(d):
-    """1/d, and 0 where that is infinite: d becomes 0 in float16, and so does every d q."""
+    """1/d, and 0 where that is infinite, because such a d becomes 0 in float16."""
     with np.errstate(divide="ignore", over="ignore"):
         result = 1 / d
     return np.where(np.isfinite(result), result, np.float32(0))
 
 
 def packed(codes):
-    """Codes that have 0.5 more than they should, cut to whole numbers, two to a byte: (n, 32) -> (n, 16)."""
+    """Truncate codes to integers, to which the caller has added 0.5, and pack two per byte: (n, 32) -> (n, 16)."""
     codes = np.minimum(codes.astype(np.uint8), 15)
     return codes[:, :16] | codes[:, 16:] << 4
 
 
 def block_weight(format, weight, scales, codes):
-    """The BlockWeight with the scales (n, 1 or 2), rounded to float16, and the bytes of codes (n, 16 or 32)."""
-    with np.errstate(over="ignore"):
-        header = scales.astype("<f2")
-    if not np.isfinite(header).all():
-        raise ValueError(f"weight: {format} needs a scale of {np.abs(scales).max():.3g}, but float16 ends at 65504")
+    """The BlockWeight with these scales (n, 1 or 2), rounded to float16, and bytes of codes (n, 16 or 32)."""
+    header = as_float16(scales, f"weight: {format} needs a scale")
     blocks = np.concatenate([header.view(np.uint8), codes.view(np.uint8)], axis=1)
     return BlockWeight(read_only(blocks.reshape(len(weight), -1)), format, weight.dtype)
+
+
+def as_float16(numbers, problem):
+    """The numbers rounded to float16; ValueError, beginning with `problem`, if one exceeds it."""
+    with np.errstate(over="ignore"):
+        rounded = numbers.astype("<f2")
+    if not np.isfinite(rounded).all():
+        raise ValueError(f"{problem} of {np.abs(numbers).max():.3g}, but float16 ends at 65504")
+    return rounded

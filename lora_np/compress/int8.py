@@ -1,4 +1,4 @@
-"""int8: eight bits a weight and a scale for each row (Dettmers et al. 2022, LLM.int8(), sections 2.1 and 3.1)."""
+"""int8: eight bits per weight and a scale for each row (Dettmers et al. 2022, LLM.int8(), sections 2.1 and 3.1)."""
 
 from dataclasses import dataclass
 
@@ -12,31 +12,27 @@ class Int8Weight(QuantisedWeight):
     """A matrix in int8. Bits per weight: 8 + 32/in."""
 
     codes: np.ndarray  # (out, in) int8, −127 … 127
-    scales: np.ndarray  # (out,) float32, the distance between neighbouring codes
+    scales: np.ndarray  # (out,) float32, the difference between neighbouring codes' weights
     shape: tuple[int, int]  # (out, in)
     dtype: np.dtype  # of the dense array, float32 or float64
 
     format = "int8"
     settings = {}  # none
 
-    def dequantise(self):
-        """The dense matrix, ŵ = scale · code, (out, in) of `dtype`, fresh."""
-        return self.rows(slice(None))
-
     def rows(self, ids):
-        """The dense rows with the given numbers, (..., in) of `dtype`, fresh."""
+        """The dense rows with these indices, ŵ = scale · code, a new array (..., in) of `dtype`."""
         dense = self.codes[ids].astype(self.dtype)  # (..., in)
         dense *= self.scales[ids].astype(self.dtype)[..., None]
         return dense
 
 
 def quantise_int8(weight):
-    """A matrix as eight-bit integers and a scale for each row.
+    """Quantise a matrix to eight-bit integers with a scale for each row.
 
         scale_o = max_i |W_oi| / 127        code_oi = W_oi / scale_o, rounded
 
-    The code −128 is not used, so the range is symmetric and 0 stays exactly 0. Rounding is to the nearest code, a half
-    to the even one. The error is about uniform in ±scale/2, so its root mean square is scale/√12.
+    The code −128 is not used, so the range is symmetric and 0 stays exactly 0. Rounding is to the nearest code, halves
+    to even. The error is approximately uniform in ±scale/2, so its root mean square is scale/√12.
 
     Parameters
     ----------
@@ -54,5 +50,5 @@ def quantise_int8(weight):
     check_weight(weight)
     scales = (np.abs(weight).max(axis=1) / 127).astype(np.float32)  # (out,)
     codes = np.rint(weight / as_divisor(scales)[:, None])  # (out, in)
-    codes = np.clip(codes, -127, 127)  # exceeded only by a scale so small that it has lost digits
+    codes = np.clip(codes, -127, 127)  # exceeded only if a scale is subnormal
     return Int8Weight(read_only(codes.astype(np.int8)), read_only(scales), weight.shape, weight.dtype)

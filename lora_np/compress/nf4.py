@@ -1,11 +1,11 @@
-"""NF4: four bits a weight and a scale for each block (Dettmers et al. 2023, QLoRA, section 3).
+"""NF4: four bits per weight and a scale for each block (Dettmers et al. 2023, QLoRA, section 3).
 
-A block of 64 weights w_1 … w_64 is divided by its largest magnitude, c = max |w_i|, which brings it into [−1, 1].
-Each quotient is replaced by the nearest of 16 code points q_0 … q_15, and the point's number is stored:
+A block of 64 weights w_1 … w_64 is divided by its largest magnitude, c = max |w_i|, which scales it to [−1, 1].
+Each quotient is rounded to the nearest of 16 code points q_0 … q_15, and the index of the point is stored:
 
     code_i = argmin_k |w_i / c − q_k|        ŵ_i = c q_code_i
 
-Blocks are short so that one large weight spoils the resolution of its own block alone.
+Blocks are short, so that one large weight reduces the resolution only of its own block.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from .weight import QuantisedWeight, as_divisor, check_weight, read_only
 
 
 def pack(codes):
-    """Two codes of four bits to a byte, the first in the high half (as in bitsandbytes).
+    """Pack two four-bit codes into each byte, the first in the high half (as in bitsandbytes).
 
     Parameters
     ----------
-    codes : array (n,), n even, whole numbers from 0 to 15
+    codes : array (n,), n even, integers from 0 to 15
 
     Returns
     -------
@@ -38,8 +38,8 @@ def unpack(packed):
     return np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)
 
 
-# Dequantising looks up whole bytes: the two code points of each, (256, 2). NumPy first turns every byte into an index
-# of eight bytes, together as large as the float32 matrix, so bytes are looked up a piece at a time.
+# Dequantising looks up the two code points of each byte in a table (256, 2). NumPy converts every byte to an 8-byte
+# index, which takes as much memory as the float32 matrix, so bytes are looked up in pieces.
 PIECE = 2**15
 POINTS_OF_BYTE = {
     np.dtype(dtype): CODE_POINTS.astype(dtype)[unpack(np.arange(256, dtype=np.uint8))].reshape(256, 2)
@@ -55,7 +55,7 @@ class NF4Weight(QuantisedWeight):
     (`double_quantise`), plus one float32 mean for the matrix.
     """
 
-    packed: np.ndarray  # (size/2,) uint8, two codes to a byte, in row-major order
+    packed: np.ndarray  # (size/2,) uint8, two codes per byte, in row-major order
     absmax: np.ndarray | DoubleQuantised  # (size/block_size,) float32, the blocks' scales
     shape: tuple[int, int]  # (out, in)
     dtype: np.dtype  # of the dense array, float32 or float64
@@ -76,37 +76,37 @@ class NF4Weight(QuantisedWeight):
         return self.absmax.dequantise() if self.double else self.absmax
 
     def dequantise(self):
-        """The dense matrix, every code's point times its block's scale: (out, in) of `dtype`, fresh."""
+        """The dense matrix, each code's point times its block's scale, a new array (out, in) of `dtype`."""
         points = np.empty((self.packed.size, 2), self.dtype)  # (size/2, 2)
         for start in range(0, self.packed.size, PIECE):
             piece = slice(start, start + PIECE)
-            # A byte is never outside the table; "clip" skips the check, for which NumPy would copy `out`.
+            # Every byte is in the table; mode="clip" skips the bounds check, for which NumPy would copy `out`.
             np.take(POINTS_OF_BYTE[self.dtype], self.packed[piece], axis=0, out=points[piece], mode="clip")
         blocks = points.reshape(-1, self.block_size)  # (size/block_size, block_size), the same memory
         blocks *= self.scales().astype(self.dtype)[:, None]
         return blocks.reshape(self.shape)  # (out, in)
 
     def rows(self, ids):
-        """The dense rows with the given numbers, (..., in) of `dtype`, fresh."""
+        """The dense rows with these indices, a new array (..., in) of `dtype`."""
         n_out, n_in = self.shape
-        row_starts = n_in * np.arange(n_out)[ids]  # (...,), an IndexError outside the matrix
-        positions = row_starts[..., None] + np.arange(n_in)  # (..., in), in the matrix in row-major order
+        row_starts = n_in * np.arange(n_out)[ids]  # (...,); raises IndexError outside the matrix
+        positions = row_starts[..., None] + np.arange(n_in)  # (..., in), in row-major order
         points = POINTS_OF_BYTE[self.dtype][self.packed[positions // 2], positions % 2]  # (..., in)
         return points * self.scales().astype(self.dtype)[positions // self.block_size]
 
 
 def quantise_nf4(weight, block_size=64, double=True):
-    """A matrix as four-bit codes and scales.
+    """Quantise a matrix to four-bit codes with a scale for each block.
 
-    A weight halfway between two points gets the lower one. A weight of 0 stays exactly 0. Without `double`, the
-    largest weight of each block keeps its value (as float32), and quantising the dense array again gives the same
+    A weight halfway between two points is rounded to the lower one. A weight of 0 stays exactly 0. Without `double`,
+    the largest weight of each block keeps its value (as float32), and quantising the dense array again gives the same
     codes and scales.
 
     Parameters
     ----------
     weight : array (out, in), float32 or float64
-    block_size : int, even, weights that share a scale, in row-major order: a block may run over a row's end
-    double : bool, store the scales in 8 bits
+    block_size : int, even, the number of weights that share a scale, in row-major order; a block may span two rows
+    double : bool, quantise the scales to 8 bits, see `double_quantise`
 
     Returns
     -------
@@ -129,7 +129,7 @@ def quantise_nf4(weight, block_size=64, double=True):
         raise TypeError(f"double: got {double!r}, expected True or False")
     blocks = weight.reshape(-1, block_size)  # (size/block_size, block_size)
     absmax = np.abs(blocks).max(axis=1).astype(np.float32)  # (size/block_size,)
-    # The exact scale chooses the codes, so they are the same with and without double quantisation.
+    # The exact scales determine the codes, so double quantisation does not change them.
     codes = nearest_point(blocks / as_divisor(absmax)[:, None], CODE_POINTS)  # (size/block_size, block_size)
     return NF4Weight(
         packed=read_only(pack(codes.reshape(-1))),

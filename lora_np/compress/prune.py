@@ -1,7 +1,7 @@
-"""Pruning: the weights of least magnitude become zero.
+"""Magnitude pruning: set the weights with the smallest magnitudes to zero.
 
-A mask is True where a weight stays. Among weights of equal magnitude the earlier one, in row-major order, is pruned
-first, so the same weight always gives the same mask.
+A mask is True where a weight is kept. Among weights of equal magnitude, the first in row-major order is pruned first,
+so masks are deterministic.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ def magnitude_mask(weight, share):
     Parameters
     ----------
     weight : array (out, in), float32 or float64
-    share : float in [0, 1], of the weights that are pruned: round(share · size) of them
+    share : float in [0, 1], the share of pruned weights; round(share · size) weights are pruned
 
     Returns
     -------
@@ -29,17 +29,14 @@ def magnitude_mask(weight, share):
     """
     check_weight(weight)
     share = finite_number("share", share, least=0, most=1)
-    order = np.argsort(np.abs(weight), axis=None, kind="stable")  # (size,), least magnitude first
-    mask = np.ones(weight.size, dtype=bool)
-    mask[order[: round(share * weight.size)]] = False
-    return mask.reshape(weight.shape)  # (out, in)
+    return largest_mask(weight, weight.size, round(share * weight.size))
 
 
 def n_of_m_mask(weight, n=2, m=4):
     """Keep the n largest of every m neighbours in a row (Mishra et al. 2021, Accelerating Sparse Deep Neural Networks).
 
-    Neighbours are along the input axis, over which a product sums. A processor for 2:4 stores two weights and two
-    2-bit positions for every four, and picks the two inputs that they multiply: half the multiplications.
+    Neighbours are along the input axis, over which a product sums. Hardware for 2:4 sparsity stores two weights and two
+    2-bit positions for every four, and selects the two inputs that they multiply, which halves the multiplications.
 
     Parameters
     ----------
@@ -58,21 +55,26 @@ def n_of_m_mask(weight, n=2, m=4):
     check_weight(weight)
     m = whole_number("m", m)
     n = whole_number("n", n, least=0, most=m, why="m")
-    n_out, n_in = weight.shape
+    n_in = weight.shape[1]
     if n_in % m:
         raise ValueError(f"m: got {m} for a weight of shape {weight.shape}, expected a number that divides {n_in}")
-    groups = np.abs(weight).reshape(n_out, n_in // m, m)
-    order = np.argsort(groups, axis=-1, kind="stable")  # (out, in/m, m), least magnitude first
+    return largest_mask(weight, m, m - n)
+
+
+def largest_mask(weight, group_size, n_pruned):
+    """A mask (out, in) that is False at the n_pruned smallest magnitudes of each group of neighbours."""
+    groups = np.abs(weight).reshape(-1, group_size)
+    order = np.argsort(groups, axis=-1, kind="stable")  # (groups, group_size), smallest magnitude first
     mask = np.ones(groups.shape, dtype=bool)
-    np.put_along_axis(mask, order[..., : m - n], False, axis=-1)
-    return mask.reshape(weight.shape)  # (out, in)
+    np.put_along_axis(mask, order[:, :n_pruned], False, axis=-1)
+    return mask.reshape(weight.shape)
 
 
 def prune_magnitude(weight, share):
-    """The weight with a share of its entries set to zero by `magnitude_mask`; a fresh array."""
+    """A copy of the weight in which `magnitude_mask` sets a share of the entries to zero."""
     return np.where(magnitude_mask(weight, share), weight, np.zeros_like(weight))
 
 
 def prune_n_of_m(weight, n=2, m=4):
-    """The weight with all but n of every m neighbours set to zero by `n_of_m_mask`; a fresh array."""
+    """A copy of the weight in which `n_of_m_mask` sets all but n of every m neighbours to zero."""
     return np.where(n_of_m_mask(weight, n, m), weight, np.zeros_like(weight))

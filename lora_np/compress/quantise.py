@@ -1,4 +1,4 @@
-"""Quantised matrices in a flat dict of weights."""
+"""Quantise the matrices of a model."""
 
 import math
 
@@ -10,29 +10,29 @@ from .int8 import quantise_int8
 from .nf4 import quantise_nf4
 from .weight import QuantisedWeight
 
-# A format is a function (matrix, **settings) -> QuantisedWeight.
+# Each format is a function (matrix, **settings) -> QuantisedWeight.
 FORMATS = {"nf4": quantise_nf4, "int8": quantise_int8}
 FORMATS |= {"q8_0": quantise_q8_0, "q4_0": quantise_q4_0, "q4_1": quantise_q4_1}
 
 
 def quantise(params, names, format="nf4", **settings):
-    """A model's weights with some of its matrices quantised.
+    """Quantise some of a model's matrices.
 
     Parameters
     ----------
-    params : dict, name -> array (left as it is)
+    params : dict, name -> array; not changed
     names : names of the matrices to quantise, such as ["blocks.0.attn.q_proj.weight"]
     format : a key of `FORMATS`
-    settings : the format's, such as block_size=64, double=True
+    settings : the format's settings, such as block_size=64, double=True
 
     Returns
     -------
-    dict of the same names in the same order; the other arrays are shared, not copied
+    dict with the same names in the same order; the other arrays are shared, not copied
 
     Raises
     ------
     TypeError, ValueError
-        If there is no such name, format or setting, or a matrix does not suit the format; the message has its name.
+        If a name, the format or a setting is unknown, or a matrix does not fit the format; the message has its name.
     """
     if isinstance(names, str):
         raise TypeError(f"names: got the text {names!r}, expected a list of texts: [{names!r}]")
@@ -51,16 +51,16 @@ def quantise(params, names, format="nf4", **settings):
 
 
 def requantise(dense, like):
-    """A matrix in the form of another one, for merging an adapter into a quantised base.
+    """Convert a matrix to another one's format, for merging an adapter into a quantised base.
 
     Parameters
     ----------
     dense : array (out, in)
-    like : QuantisedWeight, to take the format, settings and dtype from; or an array, to take the dtype from
+    like : QuantisedWeight, whose format, settings and dtype are used; or an array, whose dtype is used
 
     Returns
     -------
-    QuantisedWeight or array, as `like`; `dense` itself if nothing changes
+    QuantisedWeight or array, like `like`; `dense` itself if it has the dtype and format already
 
     Raises
     ------
@@ -73,15 +73,15 @@ def requantise(dense, like):
 
 
 def held_bytes(params):
-    """Bytes of a flat dict's weights: of codes and scales, or of dense numbers.
+    """The bytes of a flat dict's weights: of codes and scales, or of dense arrays.
 
-    A weight with several names counts once. Python's own objects, some 100 bytes each, do not count.
+    A weight with several names counts once. The overhead of Python objects, about 100 bytes each, does not count.
     """
     return sum({id(weight): weight.nbytes for weight in params.values()}.values())
 
 
 def quantisation_error(weight, quantised):
-    """Relative error ‖Ŵ − W‖ / ‖W‖ in Frobenius norm, summed in float64.
+    """The relative error ‖Ŵ − W‖ / ‖W‖ in Frobenius norm, computed in float64.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def quantisation_error(weight, quantised):
 
     Returns
     -------
-    float; for a weight of zeros it is 0 if Ŵ is zero too, else infinite
+    float; if W is zero, 0 if Ŵ is also zero, else infinite
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""What a weight must be for compression, and what replaces it in a model."""
+"""The base class of quantised weights, and checks of weights."""
 
 import numpy as np
 
-LARGEST = 1e38  # scales are float32, which ends at 3.4e38
+LARGEST = 1e38  # scales are float32, whose maximum is 3.4e38
 
 
 def check_weight(weight):
@@ -27,7 +27,7 @@ def check_weight(weight):
 
 
 def as_divisor(scale):
-    """The scales, with 1 for 0. A block with scale 0 is all zeros, and 0/1 is the 0 it should be."""
+    """The scales, with 1 instead of 0. A block with scale 0 is all zeros, and 0/1 gives the code 0."""
     return np.where(scale > 0, scale, np.ones_like(scale))
 
 
@@ -38,20 +38,23 @@ def read_only(array):
 
 
 class QuantisedWeight:
-    """A matrix stored as codes and scales, from which its numbers are computed on demand.
+    """A matrix stored as codes and scales, from which its entries are computed on demand.
 
-    It takes an array's place in a flat dict of weights, and whoever uses a weight need not know which it is:
+    It replaces an array in a flat dict of weights. The same code works with both:
 
-        np.asarray(weight)    the whole matrix (out, in): for an array itself, here a fresh one that nothing keeps
-        weight[ids]           only the rows that an integer array names, (..., in): a table look-up
+        np.asarray(weight)    the whole matrix (out, in), for a quantised weight a new array
+        weight[ids]           the rows with these integer indices, (..., in)
 
     A format is a frozen dataclass with the fields `shape` and `dtype` (of the dense array), and with
 
         format       its name in `FORMATS`
-        settings     dict, the arguments that make the format's function produce the same kind again
-        dequantise   method () -> the dense array
-        rows         method (ids, an integer array) -> the dense rows, (..., in)
+        settings     dict, the arguments of the format's function that reproduce this format
+        rows         method (ids, an integer array or a slice) -> the dense rows, (..., in)
     """
+
+    def dequantise(self):
+        """The dense matrix, a new array (out, in) of `dtype`."""
+        return self.rows(slice(None))
 
     @property
     def ndim(self):
@@ -73,7 +76,7 @@ class QuantisedWeight:
 
     def __array__(self, dtype=None, copy=None):
         if copy is False:
-            raise ValueError(f"copy: got False, but the numbers of {self!r} are computed anew each time")
+            raise ValueError(f"copy: got False, but each conversion of {self!r} computes a new array")
         dense = self.dequantise()
         return dense if dtype is None else dense.astype(dtype, copy=False)
 

@@ -1,6 +1,6 @@
 """Mini-batches of token ids: texts sorted by length for a classifier, windows of a stream for a language model.
 
-Padding is on the right: under a causal mask no real token ever attends to it.
+Padding is on the right, where no real token attends to it under a causal mask.
 """
 
 from typing import NamedTuple
@@ -9,15 +9,15 @@ import numpy as np
 
 from ..checked import integer_vector, same_shape, whole_number
 
-IGNORE_INDEX = -100  # a target that no loss counts (PyTorch's convention)
-BATCHES_PER_CHUNK = 16  # how many batches of rows are sorted by length together
+IGNORE_INDEX = -100  # a target that the loss ignores (PyTorch's convention)
+BATCHES_PER_CHUNK = 16  # batches whose rows are sorted by length together
 
 
 class Batch(NamedTuple):
     """B rows of T tokens.
 
-    A classifier has one label per row as its targets. A language model has the next token of every token, and
-    `IGNORE_INDEX` where there is none.
+    A classifier's targets are one label per row. A language model's target at each token is the next token, or
+    `IGNORE_INDEX` if there is none.
     """
 
     ids: np.ndarray  # (B, T) int64, padded on the right
@@ -42,7 +42,7 @@ def pad_sequences(sequences, pad_id):
     Raises
     ------
     ValueError, TypeError
-        If there are no sequences, or one is empty, not of integers, or not of one axis.
+        If there are no sequences, or a sequence is empty, not of integers, or does not have exactly one axis.
     """
     lengths = sequence_lengths(sequences)
     ids = np.full((len(sequences), lengths.max()), pad_id, dtype=np.int64)  # (B, T)
@@ -54,11 +54,11 @@ def pad_sequences(sequences, pad_id):
 def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     """One epoch of texts with labels or targets: every row once, texts of similar length together.
 
-    With `rng` (training) the rows are shuffled, sorted by length within chunks of 16 batches and cut into batches, and
-    the batches are shuffled. Sorting saves work on padding; sorting within chunks leaves it random which rows meet.
-    Without `rng` (evaluation) all rows are sorted by length: a fixed order with the least padding.
+    With `rng` (training), the rows are shuffled, sorted by length within chunks of 16 batches and cut into batches, and
+    the batches are shuffled. Sorting reduces padding; sorting within chunks keeps the composition of batches random.
+    Without `rng` (evaluation), all rows are sorted by length, a fixed order with the least padding.
 
-    `batch.rows` leads back to the input:
+    `batch.rows` are indices into the input:
 
         predicted = np.empty(len(sequences), dtype=np.int64)
         for batch in class_batches(sequences, labels, 64, pad_id):
@@ -67,8 +67,8 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     Parameters
     ----------
     sequences : sequence of N arrays (T_n,) of integers
-    labels : (N,) integers; without labels (prediction) pass zeros. For a language model a list of N arrays (T_n,), the
-        target of each token or `IGNORE_INDEX`; they are padded with that
+    labels : (N,) integers; without labels (prediction), pass zeros. For a language model, a list of N arrays (T_n,)
+        with the target of each token or `IGNORE_INDEX`, which also pads them
     batch_size : int, rows in a batch; one batch has fewer if it does not divide N
     pad_id : int
     rng : numpy.random.Generator or None
@@ -80,13 +80,13 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     Raises
     ------
     ValueError, TypeError
-        For sequences as in `pad_sequences`, labels of another number or dtype, or a `batch_size` below 1.
+        If sequences are invalid (see `pad_sequences`), labels differ in number or dtype, or `batch_size` is below 1.
     """
     lengths = sequence_lengths(sequences)
     is_list = isinstance(labels, list) and len(labels) and np.ndim(labels[0]) == 1
     if is_list:
         if not np.array_equal(sequence_lengths(labels), lengths):
-            raise ValueError("labels: the targets of some row are not as many as its tokens")
+            raise ValueError("labels: a row does not have as many targets as tokens")
     else:
         labels = integer_vector("labels", labels)
         same_shape("labels", labels, lengths)
@@ -96,7 +96,7 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
         order = np.argsort(lengths, kind="stable")
     else:
         shuffled = rng.permutation(len(sequences))
-        # A stable sort leaves rows of equal length in their shuffled order.
+        # A stable sort keeps rows of equal length in their shuffled order.
         chunks = cut(shuffled, BATCHES_PER_CHUNK * batch_size)
         order = np.concatenate([chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in chunks])
 
@@ -115,66 +115,65 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
 
 
 def token_stream(sequences):
-    """All sequences end to end, (N,), in uint16 if the ids fit and in int32 otherwise.
+    """All sequences concatenated, (N,), as uint16 if the ids fit and as int32 otherwise.
 
-    What is between two texts is what the tokenizer put around each, such as ``<|endoftext|>``, or nothing.
+    Texts are separated only by tokens that the tokenizer adds to each, such as ``<|endoftext|>``.
 
     Raises
     ------
     ValueError, TypeError
-        For sequences as in `pad_sequences`, except that some may be empty, or an id that is negative or too large.
+        If sequences are invalid (see `pad_sequences`; some may be empty), or an id is negative or too large.
     """
     sequences = [sequence for sequence in sequences if len(sequence)]
     sequence_lengths(sequences)
-    highest = max(int(np.max(sequence)) for sequence in sequences)
-    lowest = min(int(np.min(sequence)) for sequence in sequences)
+    stream = np.concatenate(sequences)
+    lowest, highest = int(stream.min()), int(stream.max())
     if lowest < 0 or highest > np.iinfo(np.int32).max:
         raise ValueError(f"sequences: got ids from {lowest} to {highest}, expected 0 to {np.iinfo(np.int32).max}")
-    dtype = np.uint16 if highest <= np.iinfo(np.uint16).max else np.int32
-    return np.concatenate([np.asarray(sequence, dtype=dtype) for sequence in sequences])
+    return stream.astype(np.uint16 if highest <= np.iinfo(np.uint16).max else np.int32)
 
 
 def language_batches(stream, batch_size, length, rng=None):
     """One epoch of next-token prediction over a token stream.
 
-    The stream is cut into windows of `length` inputs. The targets are the same window one token later, so a window's
-    last target is the next one's first input, and no token is a target twice.
+    The stream is cut into windows of `length` inputs. The targets are the same window shifted by one token, so a
+    window's last target is the next window's first input, and no token is a target twice.
 
-    With `rng` (training) the windows start at a random offset, another one each epoch, and are shuffled. Every epoch
-    has N // length - 1 windows (but at least one); up to two windows' worth of tokens at the ends are left out. Without
-    `rng` (evaluation) the windows are in order, and every token but the first is a target exactly once; the last window
-    is padded with the target `IGNORE_INDEX`. Either way the last batch may have fewer rows.
+    With `rng` (training), the windows start at a random offset, which differs between epochs, and are shuffled. Every
+    epoch has N // length - 1 windows (but at least one); up to two windows of tokens at the ends are dropped. Without
+    `rng` (evaluation), the windows are in order, and every token except the first is a target exactly once; the last
+    window's targets are padded with `IGNORE_INDEX`. In both cases, the last batch may have fewer rows.
 
     Parameters
     ----------
     stream : (N,) integers
     batch_size : int, windows in a batch
     length : int, inputs in a window, T
-    rng : numpy.random.Generator or None; all random numbers are drawn at the call, not as the batches are consumed
+    rng : numpy.random.Generator or None; all random numbers are drawn at the call, not while iterating
 
     Returns
     -------
     iterator of Batch
-        `ids` and `targets` (B, T); `rows` counts the windows of this epoch from the start of the stream.
+        `ids` and `targets` (B, T); `rows` are the indices of this epoch's windows, from the start of the stream.
 
     Raises
     ------
     ValueError, TypeError
-        If the stream is not a vector of integers or is too short for one window (training) or one target (evaluation),
-        or `batch_size` or `length` is below 1.
+        If the stream is not a vector of integers, is too short for one window (training) or one target (evaluation), or
+        `batch_size` or `length` is below 1.
     """
     stream = integer_vector("stream", stream)
     batch_size, length = whole_number("batch_size", batch_size), whole_number("length", length)
     needed = 2 if rng is None else length + 1
     if len(stream) < needed:
-        raise ValueError(f"stream: got {len(stream)} tokens, expected at least {needed}: inputs and the next token")
+        raise ValueError(f"stream: got {len(stream)} tokens, expected at least {needed}, inputs and the next token")
 
     if rng is None:
         offset = 0
         order = np.arange(-(-(len(stream) - 1) // length))  # rounded up
     else:
         windows = max(1, len(stream) // length - 1)
-        offset = int(rng.integers(len(stream) - windows * length))  # leaves room for the last target
+        offset = int(rng.integers(len(stream) - windows * length))  # leaves one token for the last target
         order = rng.permutation(windows)
     return (language_batch(stream, offset, rows, length) for rows in cut(order, batch_size))
 
@@ -185,19 +184,19 @@ def language_batch(stream, offset, rows, length):
     lengths = np.minimum(length, len(stream) - 1 - starts)  # (B,)
     inside = np.arange(length) < lengths[:, None]  # (B, T)
     positions = np.where(inside, starts[:, None] + np.arange(length), 0)  # (B, T)
-    # The cast comes first: a stream of uint16 has no -100.
-    ids = np.where(inside, stream[positions].astype(np.int64), 0)  # (B, T), any id serves as padding here
+    # Cast before np.where, because uint16 cannot represent -100.
+    ids = np.where(inside, stream[positions].astype(np.int64), 0)  # (B, T), padded with an arbitrary id
     targets = np.where(inside, stream[positions + 1].astype(np.int64), IGNORE_INDEX)  # (B, T)
     return Batch(ids, targets, lengths, rows)
 
 
 def cut(order, size):
-    """Pieces of `size` rows, in order; the last may be shorter."""
+    """Slices of `size` rows, in order; the last may be shorter."""
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def sequence_lengths(sequences):
-    """(N,) int64; raises unless every sequence is a non-empty (T,) of integers."""
+    """The length of each sequence, (N,) int64; raises unless each is a non-empty vector of integers."""
     if len(sequences) == 0:
         raise ValueError("sequences: got none, expected at least one")
     lengths = [len(integer_vector(f"sequence {row}", sequence)) for row, sequence in enumerate(sequences)]

@@ -20,19 +20,19 @@ def read_chats(path):
     Parameters
     ----------
     path : str or Path, of a file as in `read_records`, usually ``.jsonl``. A row has either ``prompt`` and
-        ``completion``, both texts, or ``messages``, a list of objects with ``role`` (system, user or assistant) and
-        ``content``. Other fields of a row are not read; those of a message are for the chat template
+        ``completion``, both strings, or ``messages``, a list of objects with ``role`` (system, user or assistant) and
+        ``content``. Other fields of a row are ignored; other fields of a message are passed to the chat template
 
     Returns
     -------
-    Chats; a prompt and its completion are a message of the user and one of the assistant
+    Chats; a prompt becomes a user message and its completion an assistant message
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        See `read_records`; or if a row has none of the two forms, or no answer to learn. The message names the line.
+        See `read_records`; or if a row has neither form, or no assistant message to learn. The message names the line.
     """
     records = read_records(path)
     places = [f"{records.path}, {place}" for place in records.places]
@@ -40,12 +40,12 @@ def read_chats(path):
 
 
 def messages_of(row, place):
-    """The messages of a row; ValueError with what is wrong."""
+    """The messages of a row; ValueError if it has none to learn from."""
     if ("messages" in row) == ("prompt" in row or "completion" in row):
         expected = "expected either prompt and completion, or messages"
         raise ValueError(f"{place}: has {listed(row)}; {expected}; for texts and labels, name their columns")
     if "messages" not in row:
-        prompt, completion = (content_of(row.get(name), name, place) for name in ("prompt", "completion"))
+        prompt, completion = (checked_content(row.get(name), name, place) for name in ("prompt", "completion"))
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
     else:
         messages = row["messages"]
@@ -57,14 +57,14 @@ def messages_of(row, place):
             if message.get("role") not in ROLES:
                 role = quoted(message["role"]) if "role" in message else "none"
                 raise ValueError(f"{place}: messages[{i}] has role {role}, expected system, user or assistant")
-            content_of(message.get("content"), f"messages[{i}]: content", place)
+            checked_content(message.get("content"), f"messages[{i}]: content", place)
     if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
-        raise ValueError(f"{place}: has no answer to learn; expected a completion, or a message of the assistant")
+        raise ValueError(f"{place}: has no answer to learn; expected a completion or an assistant message")
     return messages
 
 
-def content_of(value, name, place):
-    """The value, if it is a text."""
+def checked_content(value, name, place):
+    """The value; ValueError unless it is a string that UTF-8 can encode."""
     if not isinstance(value, str):
         raise ValueError(f"{place}: {name} is {'missing' if value is None else quoted(value)}, expected a text")
     if has_surrogate(value):

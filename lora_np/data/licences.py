@@ -1,7 +1,7 @@
-"""Licence texts: a small corpus of legal English that every machine with Python has.
+"""Licence texts: a small corpus of legal English that is available wherever Python is installed.
 
 Packages install their licences beside their metadata, and Python has its own. The corpus depends on the installed
-packages, so runs that train on it note its `corpus_digest`.
+packages, so runs that train on it record its `corpus_digest`.
 """
 
 import hashlib
@@ -14,44 +14,44 @@ from .reviews import Splits, text_digest
 
 FILE_NAME = re.compile(r"(licen[cs]e|copying|notice|gpl|lgpl|apache|mpl)", re.IGNORECASE)
 SUFFIXES = ("", ".txt", ".md", ".rst")
-LEAST_WORDS = 12  # a shorter paragraph is a heading, a copyright line, an address
-SHINGLE = 6  # words; a paragraph is a repeat if most of its runs of so many words were seen before
+LEAST_WORDS = 12  # shorter paragraphs are headings, copyright lines or addresses
+SHINGLE = 6  # words; a paragraph is a duplicate if most of its 6-word shingles occurred before
 SALT = b"lora_np/licences/1:"
 
 
 def load_licences():
-    """The paragraphs of all installed licence texts, each once, in fixed parts.
+    """Load the paragraphs of all installed licence texts, deduplicated and split into fixed parts.
 
-    Licences quote one another, so a paragraph is left out if more than half of its runs of six words occur in earlier
-    ones. A digest of the paragraph chooses its part: a tenth goes to validation, two tenths to test. So a paragraph is
-    in the same part on every machine that has it.
+    Licences quote one another, so a paragraph is dropped if more than half of its 6-word shingles occur in earlier
+    paragraphs. A paragraph's digest determines its part: one tenth goes to validation, two tenths to test. So a
+    paragraph is in the same part on every machine.
 
     Returns
     -------
-    Splits of lists of str, in the order of the digests; the parts do not share most of a paragraph either
+    Splits of lists of str, sorted by digest; near-duplicates are removed across the parts, too
 
     Raises
     ------
     FileNotFoundError
-        If there are none; Python's own licence and pip's are usually there.
+        If no licence texts are installed. (Those of Python and pip usually are.)
     """
     splits = Splits([], [], [])
     for digest, paragraph in sorted(distinct_paragraphs(licence_files()).items()):
         tenth = digest[0] * 10 // 256
-        paragraphs_of_part = splits.validation if tenth == 0 else splits.test if tenth <= 2 else splits.train
-        paragraphs_of_part.append(paragraph)
+        part = splits.validation if tenth == 0 else splits.test if tenth <= 2 else splits.train
+        part.append(paragraph)
     if not all(splits):
         raise FileNotFoundError("found no licence texts beside the installed packages; expected at least Python's own")
     return splits
 
 
 def corpus_digest(splits):
-    """SHA-256 of all paragraphs, in order: equal only for equal corpora."""
+    """SHA-256 of all paragraphs, in order."""
     return hashlib.sha256("\n\n".join(text for texts in splits for text in texts).encode("utf-8")).hexdigest()
 
 
 def licence_files():
-    """Every licence file of the installed packages, in order of the packages' names; Python's own first."""
+    """Python's own licence file, and those of all installed packages, sorted by package name."""
     paths = [Path(sysconfig.get_path("stdlib")) / "LICENSE.txt"]
     packages = {str(package.metadata["Name"]).lower(): package for package in importlib.metadata.distributions()}
     for _, package in sorted(packages.items()):
@@ -62,7 +62,7 @@ def licence_files():
 
 
 def distinct_paragraphs(paths):
-    """Digest -> paragraph, without repeats."""
+    """Digest -> paragraph, deduplicated."""
     seen, distinct = set(), {}
     for path in paths:
         for paragraph in paragraphs(path.read_bytes().decode("utf-8", errors="replace")):
@@ -78,7 +78,7 @@ def distinct_paragraphs(paths):
 
 
 def paragraphs(text):
-    """Yield the paragraphs between empty lines, each on one line and without comment marks and frames."""
+    """Yield the paragraphs between empty lines, each joined to one line, without comment markers and frames."""
     lines = [re.sub(r"^[\s#*/>|;=-]+|[\s#*/|=-]+$", "", line) for line in text.splitlines()]
     for block in re.split(r"\n\n+", "\n".join(lines)):
         if block:

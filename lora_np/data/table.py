@@ -1,19 +1,11 @@
 """A user's own labelled texts: read from two columns of a file, and split into parts."""
 
 from collections import Counter
-from typing import NamedTuple
 
 import numpy as np
 
 from .records import column_of, listed, read_records
-from .reviews import Splits, text_digest
-
-
-class Table(NamedTuple):
-    """Texts and their labels, in the same order."""
-
-    texts: list[str]
-    labels: list[str]
+from .reviews import Splits, Table, text_digest
 
 
 def read_table(path, text_column, label_column, quoting=False):
@@ -22,18 +14,18 @@ def read_table(path, text_column, label_column, quoting=False):
     Parameters
     ----------
     path, quoting : see `read_records`
-    text_column, label_column : str, names of two columns or keys of the objects
+    text_column, label_column : str, the names of two columns or keys
 
     Returns
     -------
     Table
-        Labels are str, stripped of white space; JSON numbers and booleans become their JSON text: ``"1"``, ``"0.5"``,
+        Labels are str, stripped of white space. JSON numbers and booleans are written as JSON: ``"1"``, ``"0.5"``,
         ``"true"``.
 
     Raises
     ------
     OSError, ValueError
-        As `read_records`, or if a column is missing, or a text or label is empty. The message names the row and line.
+        See `read_records`; or if a column is missing, or a text or label is empty. The message names the row and line.
     """
     if text_column == label_column:
         raise ValueError(f"text_column and label_column are both {text_column!r}; expected two columns")
@@ -43,7 +35,7 @@ def read_table(path, text_column, label_column, quoting=False):
 
 
 def label_names(labels):
-    """The distinct labels, sorted: entry k is the name of class k. ValueError if there are fewer than two."""
+    """The distinct labels, sorted; entry k is the name of class k. ValueError if there are fewer than two."""
     names = sorted(set(labels))
     if len(names) < 2:
         raise ValueError(f"labels: got {len(names)} class(es), {listed(names)}, expected at least two to tell apart")
@@ -51,45 +43,44 @@ def label_names(labels):
 
 
 def encode_labels(labels, names):
-    """Class numbers, (N,) int64: the index of each label in `names`.
+    """The class of each label, (N,) int64: its index in `names`.
 
     Raises
     ------
     ValueError
-        If a label is not in `names`, such as a class that occurs in the test part alone.
+        If a label is not in `names`, such as a class that occurs only in the test part.
     """
-    number = {name: k for k, name in enumerate(names)}
-    unknown = Counter(label for label in labels if label not in number)
+    index = {name: k for k, name in enumerate(names)}
+    unknown = Counter(label for label in labels if label not in index)
     if unknown:
         known = f"expected the classes known from training: {listed(names)}"
         raise ValueError(f"labels: got {listed(sorted(unknown))} in {unknown.total()} of {len(labels)} rows, {known}")
-    return np.array([number[label] for label in labels], dtype=np.int64)
+    return np.array([index[label] for label in labels], dtype=np.int64)
 
 
 def split_table(table, fractions, seed):
-    """Split a labelled table into train, validation and test, with each class in proportion.
+    """Split labelled texts into train, validation and test, stratified by class.
 
-    The distinct texts are ordered by label, and within a label by a hash of `seed` and the text; each in turn goes to
-    the part that is furthest behind its fraction. So every part is within one text of its size, every class is spread
+    The distinct texts are sorted by label, and within a label by a hash of `seed` and the text. Each in turn goes to
+    the part that is furthest below its fraction. So every part is within one text of its size, every class is spread
     evenly, and the same table and seed give the same parts on every machine. All rows with the same text go to one
-    part, so no text is both learned and tested. Each class's first text goes to train, so that train knows even rare
+    part, so no text is in both train and test. Each class's first text goes to train, so that train contains even rare
     classes (unless all texts of the class occurred earlier with another label).
 
     Parameters
     ----------
     table : Table
-    fractions : (float, float, float), of train, validation and test; not negative, train positive, together 1
+    fractions : (float, float, float), of train, validation and test; non-negative, train positive, with sum 1
     seed : int
 
     Returns
     -------
-    Splits of Table, with the rows of each part in the order of the table
+    Splits of Table; within each part, the rows keep the table's order
 
     Raises
     ------
     ValueError
-        If the table has no labels, the fractions are not as above, or there are too few texts for a part whose
-        fraction is not 0.
+        If the table is empty, the fractions are invalid, or there are too few texts for a part whose fraction is not 0.
     """
     if len(table.labels) != len(table.texts) or not table.texts:
         raise ValueError(
@@ -98,7 +89,7 @@ def split_table(table, fractions, seed):
     if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(
             f"fractions: got {fractions}, expected three numbers for train, validation and test, "
-            "not negative, the first not 0, together 1"
+            "none negative, the first above 0, with sum 1"
         )
 
     salt = f"lora_np/split/{seed}:".encode()
@@ -106,8 +97,8 @@ def split_table(table, fractions, seed):
     label_of = dict(zip(digests[::-1], table.labels[::-1]))  # a text's class is that of its first row
     part_of, sizes, classes_in_train = {}, [0, 0, 0], set()
     for label, digest in sorted((label, digest) for digest, label in label_of.items()):
-        behind = [fraction * (len(part_of) + 1) - size for fraction, size in zip(fractions, sizes)]
-        part = behind.index(max(behind)) if label in classes_in_train else 0
+        deficits = [fraction * (len(part_of) + 1) - size for fraction, size in zip(fractions, sizes)]
+        part = deficits.index(max(deficits)) if label in classes_in_train else 0
         classes_in_train.add(label)
         part_of[digest] = part
         sizes[part] += 1

@@ -1,13 +1,13 @@
-"""A user's own text: a plain file, split into texts."""
+"""Plain text files."""
 
 import re
 from pathlib import Path
 
 
 def read_texts(path):
-    """The texts of a UTF-8 file, in order.
+    """Read a UTF-8 file and split it into texts.
 
-    Empty lines separate texts, such as the paragraphs of a book. In a file without empty lines each line is a text.
+    Empty lines separate texts, such as the paragraphs of a book. In a file without empty lines, each line is a text.
 
     Parameters
     ----------
@@ -15,18 +15,18 @@ def read_texts(path):
 
     Returns
     -------
-    list of str
+    list of str, in order
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is not UTF-8, or has no text.
+        If the file is not UTF-8 or contains no text.
     """
-    lines = read_utf8(path).strip()
-    blocks = re.split(r"\n[ \t\r]*\n", lines)
-    texts = [" ".join(block.split()) for block in (blocks if len(blocks) > 1 else lines.splitlines())]
+    content = read_utf8(path).strip()
+    blocks = re.split(r"\n[ \t\r]*\n", content)
+    texts = [" ".join(block.split()) for block in (blocks if len(blocks) > 1 else content.splitlines())]
     texts = [text for text in texts if text]
     if not texts:
         raise ValueError(f"{path} holds no text; expected at least one line")
@@ -40,7 +40,7 @@ def read_utf8(path):
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # error.object, because it lacks the byte-order mark of content
+        # error.start is a position in error.object, which is the content without its byte-order mark.
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"{path}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
@@ -53,21 +53,21 @@ def existing_file(path):
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is a folder, a pipe or a device; reading a pipe could wait for ever.
+        If it is a folder, a pipe or a device. (Reading from a pipe may block forever.)
     """
     path = Path(path)
-    if not path.is_file():
-        if path.exists():
-            raise ValueError(f"{path} is {kind_of(path)}, expected a file")
+    if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise ValueError(f"{path} is {kind_of(path)}, expected a file")
     return path
 
 
 def kind_of(path):
-    """What is at a path, in words."""
+    """The kind of file at a path, for messages."""
     path = Path(path)
     kinds = {"a file": path.is_file, "a folder": path.is_dir, "a pipe": path.is_fifo}
     kinds |= {"a device or socket": path.exists, "a link that leads nowhere": path.is_symlink}
-    return next((kind for kind, holds in kinds.items() if holds()), "not there")
+    return next((kind for kind, is_kind in kinds.items() if is_kind()), "not there")

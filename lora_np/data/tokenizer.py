@@ -1,10 +1,10 @@
 """Byte-level BPE: text to token ids and back.
 
-The Hugging Face `tokenizers` library does the work. What is put around a text, and whether special tokens in a text are
-read as such, is up to the tokenizer, and so to a model's files (`tokenizer_files.py`). Nothing is added here.
+All functions work on a `tokenizers.Tokenizer` of the Hugging Face library. The model's files (`tokenizer_files.py`)
+determine which tokens it adds to a text, and whether it recognises special tokens in a text.
 
-Byte-level means that the 256 bytes are in the vocabulary, so no text has an unknown token (Radford et al. 2019,
-section 2.2; byte-pair merges: Sennrich et al. 2016). A tokenizer is a `tokenizers.Tokenizer` throughout.
+Byte-level means that all 256 bytes are in the vocabulary, so no text has an unknown token (Radford et al. 2019,
+section 2.2; byte-pair merges: Sennrich et al. 2016).
 """
 
 import numpy as np
@@ -12,17 +12,17 @@ import numpy as np
 from ..checked import integer_vector, whole_number
 from .tokenizer_files import END_OF_TEXT, PAD, library
 
-SPACED_MARKS = '.,;:!?"()*'  # the marks that the Rotten Tomatoes snippets have between spaces
-CHUNK = 1024  # texts encoded at a time, to limit the memory of the library's Encoding objects
+SPACED_MARKS = '.,;:!?"()*'  # punctuation that the Rotten Tomatoes snippets surround with spaces
+CHUNK = 1024  # texts encoded at a time, which limits the memory of the library's Encoding objects
 
 
 def train_tokenizer(texts, vocab_size=8000):
-    """Learn a byte-level BPE vocabulary. The same texts give the same tokenizer, for any number of threads.
+    """Learn a byte-level BPE vocabulary. The same texts give the same tokenizer, with any number of threads.
 
     Parameters
     ----------
-    texts : sequence of str, raw texts; they are normalised here
-    vocab_size : int, at least 258: 2 special tokens, 256 bytes, and the rest merges; a small corpus may have fewer
+    texts : sequence of str, raw texts; the tokenizer normalises them
+    vocab_size : int, at least 258: 2 special tokens, 256 bytes, and merges; a small corpus may have fewer merges
 
     Returns
     -------
@@ -31,7 +31,7 @@ def train_tokenizer(texts, vocab_size=8000):
     Raises
     ------
     ValueError, TypeError
-        If `vocab_size` is too small, there are no texts, or `texts` is a single str or has anything but str.
+        If `vocab_size` is too small, there are no texts, or `texts` is a single str or contains anything except str.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -42,9 +42,8 @@ def train_tokenizer(texts, vocab_size=8000):
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizer()
-    # With a space before the first word, a word is the same token at the start as in the middle.
+    # A space before the first word makes it the same token as in the middle of a text. Decoding removes the space.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    # Decoding removes that space again.
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -53,8 +52,8 @@ def train_tokenizer(texts, vocab_size=8000):
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Its habits: <|endoftext|> is in front of each text, and one in a text is plain characters, so no text can forge an
-    # end. The first is written into tokenizer.json, the second beside it; see `new_files`.
+    # <|endoftext|> is added before each text. Within a text it is plain characters, so that no text can forge an end.
+    # The first setting is saved in tokenizer.json, the second in tokenizer_config.json; see `new_files`.
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{END_OF_TEXT} $A",
         pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B:1",
@@ -65,11 +64,11 @@ def train_tokenizer(texts, vocab_size=8000):
 
 
 def normalizer():
-    """Bring every text into the style of the Rotten Tomatoes snippets.
+    """The normaliser that converts texts to the style of the Rotten Tomatoes snippets.
 
-    ``He said "It's 9.5/10"--wow!<br />`` becomes ``he said " it's 9 . 5/10 " -- wow !``: lower case, marks
-    between spaces, but not in contractions, hyphens, slashes and square brackets. A model that learned from the reviews
-    then reads the snippets as the same language.
+    ``He said "It's 9.5/10"--wow!<br />`` becomes ``he said " it's 9 . 5/10 " -- wow !``: lower case, with spaces around
+    punctuation except apostrophes, hyphens, slashes and square brackets. So a model trained on the reviews also
+    understands the snippets.
     """
     from tokenizers import Regex, normalizers
 
@@ -78,15 +77,15 @@ def normalizer():
         [
             replace(Regex(r"</?[A-Za-z]+\s*/?>"), " "),  # <br />, <i>, </i>
             normalizers.Lowercase(),
-            normalizers.NFC(),  # after Lowercase, because a lower-case letter may compose where its capital cannot
-            # Typographic marks become ASCII, including those in Windows-1252 bytes (\x85, \x91 ...).
+            normalizers.NFC(),  # after Lowercase, because some letters compose only in lower case
+            # Typographic punctuation becomes ASCII, including Windows-1252 bytes (\x85, \x91 ...).
             replace(Regex("[`´‘’\x91\x92]"), "'"),
             replace(Regex("[“”„\x84\x93\x94]"), '"'),
             replace(Regex("…|\x85"), "..."),
             replace(Regex("[–—\x96\x97]|-{2,}"), " -- "),
-            # Sixty marks say no more than three, and cost sixty tokens.
+            # Sixty exclamation marks mean no more than three, but cost sixty tokens.
             *[replace(Regex(f"[{mark}]{{4,}}"), 3 * mark) for mark in ".!?*"],
-            # Literal replacements: matches of no width, such as (?=[.,;]), make the library panic (0.23.3).
+            # Literal replacements, because zero-width matches such as (?=[.,;]) make the library panic (0.23.3).
             *[replace(mark, f" {mark} ") for mark in SPACED_MARKS],
             replace(Regex(r"\s+"), " "),
             normalizers.Strip(),
@@ -95,12 +94,12 @@ def normalizer():
 
 
 def pad_id(tokenizer):
-    """The id of the padding; 0 in a vocabulary without our padding token: padding is never read, so any id will do."""
+    """The id of the padding token, or 0 if the vocabulary has none, because padding is never read."""
     return tokenizer.token_to_id(PAD) or 0
 
 
 def normalise(tokenizer, text):
-    """The text as the model sees it; a word baseline that splits it at spaces sees the same words."""
+    """The text after the tokenizer's normalisation, from which a word baseline gets the same words as the model."""
     check_texts([text])
     with library("text: the tokenizer cannot normalise it"):
         return text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
@@ -113,42 +112,41 @@ def encode(tokenizer, texts, max_length=None):
     ----------
     tokenizer : Tokenizer
     texts : sequence of str
-    max_length : int, at least 1, or None: the longest sequence; longer ones are truncated, see `truncate`
+    max_length : int, at least 1, or None; longer sequences are truncated, see `truncate`
 
     Returns
     -------
-    list of (T,) int64 arrays, one for each text, with the tokens that the tokenizer puts around it; a text without any
-    is empty
+    list of (T,) int64 arrays, one for each text, including the tokens that the tokenizer adds; may be empty
 
     Raises
     ------
     ValueError, TypeError
-        If `max_length` is below 1, `texts` is a single str or has anything but str, or the tokenizer fails, such as at
-        a regular expression that takes too long.
+        If `max_length` is below 1, `texts` is a single str or contains anything except str, or the tokenizer fails, for
+        example because a regular expression takes too long.
     """
     check_texts(texts)
     if max_length is not None:
         max_length = whole_number("max_length", max_length)
     sequences = []
     for start in range(0, len(texts), CHUNK):
-        encodings = encodings_of(tokenizer, list(texts[start : start + CHUNK]), start)
+        encodings = encode_chunk(tokenizer, list(texts[start : start + CHUNK]), start)
         sequences += [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
     return sequences if max_length is None else truncate(tokenizer, sequences, max_length)
 
 
-def encodings_of(tokenizer, texts, start):
-    """The library's encodings of some texts; ValueError for the first that it fails at, counted from `start`."""
+def encode_chunk(tokenizer, texts, start):
+    """The library's encodings of some texts; ValueError for the first text that fails, counted from `start`."""
     try:
         with library(f"text {start}: the tokenizer cannot encode it"):
             return tokenizer.encode_batch_fast(texts)
     except ValueError:
         if len(texts) == 1:
             raise
-        return [encodings_of(tokenizer, [text], row)[0] for row, text in enumerate(texts, start)]
+        return [encode_chunk(tokenizer, [text], row)[0] for row, text in enumerate(texts, start)]
 
 
 def truncate(tokenizer, sequences, max_length):
-    """Cut long sequences from `encode` on the right, but not the tokens that the tokenizer puts after each text."""
+    """Truncate sequences from `encode` on the right, but keep the tokens that the tokenizer adds after each text."""
     with library("the tokenizer cannot encode a letter"):
         is_added = tokenizer.encode("a").special_tokens_mask
     n_last = next((i for i, added in enumerate(reversed(is_added)) if not added), 0)
@@ -160,12 +158,12 @@ def truncate(tokenizer, sequences, max_length):
 
 
 def decode(tokenizer, ids):
-    """The text of token ids (T,), without special tokens; for a whole text, its normalised form.
+    """The normalised text of token ids (T,), without special tokens.
 
     Raises
     ------
     ValueError, TypeError
-        If an id has no token (the library alone would skip it), or `ids` is not a vector of integers.
+        If an id has no token (which the library would skip), or `ids` is not a vector of integers.
     """
     ids = integer_vector("ids", ids)
     for token in np.unique(ids).tolist():
@@ -176,13 +174,13 @@ def decode(tokenizer, ids):
 
 
 def check_texts(texts):
-    """Raise unless `texts` is a sequence of str (and not one str, whose letters would pass), all of them UTF-8."""
+    """Raise unless `texts` is a sequence of UTF-8 strings. (A single str would pass as a sequence of letters.)"""
     if isinstance(texts, str):
         raise TypeError("texts: got a str, expected a list of str: wrap a single text as [text]")
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {row}: got type {type(text).__name__}, expected str")
-        if has_surrogate(text):  # Python's substitute for a byte of the command line that is not UTF-8
+        if has_surrogate(text):  # Python's replacement for a byte on the command line that is not UTF-8
             raise ValueError(f"text {row}: got {text!r}, which is not UTF-8")
 
 

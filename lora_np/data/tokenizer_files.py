@@ -1,10 +1,10 @@
-"""A model's tokenizer from its files, as transformers reads them.
+"""Load a model's tokenizer from its files, as transformers does.
 
-Which ids a text has is decided by ``tokenizer.json`` and by a few fields of the files beside it. `load_tokenizer` does
-what ``AutoTokenizer.from_pretrained(folder)`` of transformers 5 does with the folder of a GPT-2 or a Llama. One of its
-habits is easily missed: the class ``GPT2Tokenizer``, which a GPT-2 has unless ``tokenizer_class`` names another, takes
-only the vocabulary, merges and post-processor of ``tokenizer.json``; ``PreTrainedTokenizerFast``, which a Llama has,
-takes the whole file. ``LlamaTokenizer`` takes the whole file if it is byte-level, and else as little.
+``tokenizer.json`` and a few fields of other files determine a text's ids. `load_tokenizer` does the same as
+``AutoTokenizer.from_pretrained(folder)`` of transformers 5 does for a GPT-2 or a Llama. Note that not every class reads
+the whole ``tokenizer.json``: ``GPT2Tokenizer``, the default for a GPT-2, reads only the vocabulary, merges and
+post-processor. ``PreTrainedTokenizerFast``, which a Llama usually has, reads the whole file. ``LlamaTokenizer`` reads
+the whole file if it is byte-level; otherwise it reads as little as ``GPT2Tokenizer``.
 """
 
 import json
@@ -17,30 +17,30 @@ from ..checked import quoted, shown
 from .texts import existing_file
 
 END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token, and ours
-PAD = "<|pad|>"  # of our own tokenizer; pads rows to a common length, on the right
+PAD = "<|pad|>"  # our own tokenizer's padding token
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
-VOCABULARY, MERGES = "vocab.json", "merges.txt"  # the older form of a tokenizer.json
-NAMES, ADDED = "special_tokens_map.json", "added_tokens.json"  # older parts of SETTINGS
-GENERATION = "generation_config.json"  # where transformers' `generate` finds the id that ends a text
+VOCABULARY, MERGES = "vocab.json", "merges.txt"  # the older form of tokenizer.json
+NAMES, ADDED = "special_tokens_map.json", "added_tokens.json"  # older files, now fields of SETTINGS
+GENERATION = "generation_config.json"  # contains the id at which transformers' `generate` stops
 TEMPLATE = "chat_template.jinja"
 FILES = (TOKENIZER, SETTINGS, NAMES, ADDED, VOCABULARY, MERGES, TEMPLATE, GENERATION)
 
 WHOLE_FILE = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")  # values of tokenizer_class
 GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
 LLAMA_CLASS = ("LlamaTokenizer", "LlamaTokenizerFast")
-# Other fields of SETTINGS that change ids, with the values that we support.
-FIXED = {"truncation_side": (None, "right"), "fast_tokenizer_files": (None,)}
+# Other fields of SETTINGS that change ids, with the supported values.
+SUPPORTED = {"truncation_side": (None, "right"), "fast_tokenizer_files": (None,)}
 TOKEN = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")  # the fields of an AddedToken
-NAMED = [f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
+SPECIAL_FIELDS = [f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
 DEFAULTS = {  # the tokens that a class adds to every vocabulary
     WHOLE_FILE: {},
-    GPT2_CLASS: dict.fromkeys(NAMED[:3], END_OF_TEXT),
-    LLAMA_CLASS: dict(zip(NAMED, ("<s>", "</s>", "<unk>"))),
+    GPT2_CLASS: dict.fromkeys(SPECIAL_FIELDS[:3], END_OF_TEXT),
+    LLAMA_CLASS: dict(zip(SPECIAL_FIELDS, ("<s>", "</s>", "<unk>"))),
 }
-SPACE = "\u2581"  # how sentencepiece writes a space
+SPACE = "\u2581"  # sentencepiece's character for a space
 
-LARGEST = 2**31  # with such an id, the library aborts when it writes the tokenizer
+LARGEST = 2**31  # the library aborts when it writes a tokenizer with such an id
 STDERR = 2
 stderr_lock = threading.RLock()
 
@@ -48,16 +48,16 @@ stderr_lock = threading.RLock()
 def load_tokenizer(path, fields=None, files=None):
     """Load a tokenizer as transformers does.
 
-    It neither pads nor truncates, whatever its file says: transformers writes the padding and the longest length that
-    it last used into it.
+    The tokenizer neither pads nor truncates. Settings for both in the file are ignored, because they are those that
+    transformers used last.
 
     Parameters
     ----------
     path : a folder with ``tokenizer.json``, or with ``vocab.json`` and ``merges.txt``; or a ``tokenizer.json``, which
-        is read with the files beside it; or such a file with another name, which is read alone
-    fields : dict, of the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` matter. None:
+        is read together with the other files in its folder; or such a file with another name, which is read alone
+    fields : dict, the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` are used. None:
         those of ``config.json`` in the same folder
-    files : dict of the files' bytes by name, if they are not at the path, which then only appears in messages
+    files : dict, name -> bytes, to be read instead of the files at the path, which then only appears in messages
 
     Returns
     -------
@@ -66,10 +66,9 @@ def load_tokenizer(path, fields=None, files=None):
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If a file is damaged, an id is not below ``vocab_size``, or a file asks for something that changes ids and is
-        not supported.
+        If a file is damaged, an id is not below ``vocab_size``, or a setting that changes ids is not supported.
     """
     from tokenizers import Tokenizer
 
@@ -83,16 +82,17 @@ def load_tokenizer(path, fields=None, files=None):
         fields = model_fields(where.parent / "config.json") if where.name == name else {}
     vocab_size = min(fields.get("vocab_size", LARGEST), LARGEST)
     settings = json_object(where.parent / SETTINGS, files.get(SETTINGS))
-    reader = class_of(where, settings, fields, files[name])
+    reader = tokenizer_class(where, settings, fields, files[name])
     content = json_object(where, files[name])
     if name == VOCABULARY:
         lines = files[MERGES].decode("utf-8", "replace").split("\n")
         merges = [line.removesuffix("\r") for line in lines if line and not line.startswith("#version")]
         content = {"model": {"type": "BPE", "vocab": content, "merges": merges}}
-    with library(f"path: got {str(where)!r}, which is not a tokenizer file"):
+    problem = f"path: got {str(where)!r}, which is not a tokenizer file"
+    with library(problem):
         ids = ids_in(content)
     check_ids(where, ids, vocab_size)
-    with library(f"path: got {str(where)!r}, which is not a tokenizer file"):
+    with library(problem):
         text = files[name].decode("utf-8") if reader == WHOLE_FILE else json.dumps(rebuilt(content, settings, reader))
         tokenizer = Tokenizer.from_str(text)
         tokenizer.no_padding()
@@ -105,7 +105,7 @@ def load_tokenizer(path, fields=None, files=None):
 
 
 def model_files(path):
-    """The files that a tokenizer and `generate` depend on, name -> bytes; the path is one for `load_tokenizer`."""
+    """The files that a tokenizer and `generate` depend on, name -> bytes; `path` as in `load_tokenizer`."""
     path = Path(path)
     if not path.is_dir() and path.name != TOKENIZER:
         return {TOKENIZER: path.read_bytes()}
@@ -114,12 +114,12 @@ def model_files(path):
 
 
 def new_files(tokenizer):
-    """The files of a tokenizer that has none yet, name -> bytes: transformers and `load_tokenizer` get it from them."""
+    """The files, name -> bytes, from which transformers and `load_tokenizer` load this tokenizer."""
     return {TOKENIZER: tokenizer.to_str(pretty=True).encode("utf-8"), SETTINGS: new_settings(tokenizer)}
 
 
 def new_settings(tokenizer):
-    """The bytes of a ``tokenizer_config.json`` for a tokenizer whose ``tokenizer.json`` is to be used as it is."""
+    """The bytes of a ``tokenizer_config.json`` with which transformers reads the whole ``tokenizer.json``."""
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
     settings = {"tokenizer_class": WHOLE_FILE[0], "split_special_tokens": tokenizer.encode_special_tokens}
@@ -128,7 +128,7 @@ def new_settings(tokenizer):
 
 
 def model_fields(path):
-    """The fields of a `config.json`, transformers' or ours, which has in `extra` what it took over from the other."""
+    """The fields of a `config.json`, written by transformers or by us; ours has further fields in `extra`."""
     fields = json_object(path, path.read_bytes() if path.is_file() else None)
     extra = fields.get("extra")
     fields = {**(extra if isinstance(extra, dict) else {}), **fields}
@@ -137,14 +137,14 @@ def model_fields(path):
     return fields
 
 
-def class_of(where, settings, fields, data):
-    """Which class of transformers reads the files, by its names. Raises ValueError for what is not supported."""
-    for field, values in FIXED.items():
+def tokenizer_class(where, settings, fields, data):
+    """The names of the transformers class that reads the files; ValueError if a setting or class is not supported."""
+    for field, values in SUPPORTED.items():
         if settings.get(field) not in values:
             raise ValueError(f"{where}: {SETTINGS} has {field} = {quoted(settings[field])}, expected {values[-1]!r}")
     is_old = where.name == VOCABULARY
-    usual = GPT2_CLASS if is_old or fields.get("model_type") == "gpt2" else WHOLE_FILE
-    kind = settings.get("tokenizer_class") or fields.get("tokenizer_class") or usual[0]
+    default = GPT2_CLASS if is_old or fields.get("model_type") == "gpt2" else WHOLE_FILE
+    kind = settings.get("tokenizer_class") or fields.get("tokenizer_class") or default[0]
     supported = (GPT2_CLASS,) if is_old else (GPT2_CLASS, LLAMA_CLASS, WHOLE_FILE)
     for names in supported:
         if kind in names:
@@ -153,7 +153,7 @@ def class_of(where, settings, fields, data):
 
 
 def rebuilt(content, settings, reader):
-    """What GPT2Tokenizer or LlamaTokenizer takes from a ``tokenizer.json``, and what it puts in place of the rest."""
+    """What GPT2Tokenizer or LlamaTokenizer reads from a ``tokenizer.json``, with its own defaults for the rest."""
     model, prefix = content["model"], settings.get("add_prefix_space")
     if model.get("type", "BPE") != "BPE":
         raise ValueError(f"its model is {quoted(model['type'])}, and tokenizer_class {reader[0]} has 'BPE'")
@@ -180,9 +180,9 @@ def rebuilt(content, settings, reader):
 
 
 def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults):
-    """Add the tokens that the files name and the tokenizer lacks, in transformers' order, which decides their ids.
+    """Add the special tokens that the tokenizer lacks, in transformers' order, which determines their ids.
 
-    `defaults` has the names that the files may leave out.
+    `defaults` are the class's own special tokens, which the files may override.
     """
     from tokenizers import processors
 
@@ -194,7 +194,7 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults
     more = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     if isinstance(more, dict):
         settings, more = {**settings, **more}, []
-    named = dict.fromkeys(NAMED) | defaults
+    named = dict.fromkeys(SPECIAL_FIELDS) | defaults
     named |= {name: value for name, value in settings.items() if name.endswith("_token")}
     special = [as_token(value, special=True) for value in [*named.values(), *more] if isinstance(value, (str, dict))]
     texts = {token.content for token in special}
@@ -216,18 +216,18 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults
     for token in new:
         token.special = token.special or token.content in texts
         is_new = tokenizer.token_to_id(token.content) is None
-        # If the model has no row for it, transformers cannot read a text with this token either.
+        # Without a row of the model's for it, transformers could not use this token either.
         if not (token.content in by_default and is_new and next_id(tokenizer) >= vocab_size):
             tokenizer.add_tokens([token])
     if TOKENIZER not in files:
-        around = [settings.get(f"add_{name}") and named[name] for name in ("bos_token", "eos_token")]
-        first, last = ([as_token(value).content] if value else [] for value in around)
+        added = [settings.get(f"add_{name}") and named[name] for name in ("bos_token", "eos_token")]
+        first, last = ([as_token(value).content] if value else [] for value in added)
         ids = [(text, tokenizer.token_to_id(text)) for text in {*first, *last}]
         tokenizer.post_processor = processors.TemplateProcessing(single=[*first, "$A", *last], special_tokens=ids)
 
 
 def as_token(value, **more):
-    """The AddedToken that a file names by its text or by its fields."""
+    """The AddedToken from its text, or from a dict of its fields."""
     from tokenizers import AddedToken
 
     fields = {"content": value} if isinstance(value, str) else {name: value[name] for name in TOKEN if name in value}
@@ -235,12 +235,12 @@ def as_token(value, **more):
 
 
 def next_id(tokenizer):
-    """The id that the library gives to a new token."""
+    """The id that the library will give to a new token."""
     return max(tokenizer.get_vocab_size(with_added_tokens=False) - 1, *tokenizer.get_added_tokens_decoder(), -1) + 1
 
 
 def ids_in(content):
-    """The ids in a ``tokenizer.json``; what is not a number the library refuses itself."""
+    """The integer ids in a ``tokenizer.json``; the library itself refuses other ids."""
     vocab, added = content["model"].get("vocab"), content.get("added_tokens") or ()
     ids = [*(vocab.values() if isinstance(vocab, dict) else ()), *(token["id"] for token in added)]
     return [i for i in ids if isinstance(i, int)]
@@ -254,7 +254,7 @@ def check_ids(where, ids, vocab_size):
 
 
 def json_object(path, data):
-    """The fields of a JSON file from its bytes; without a file, None, no fields."""
+    """The fields of a JSON file with these bytes; an empty dict if `data` is None."""
     try:
         fields = {} if data is None else json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -266,34 +266,34 @@ def json_object(path, data):
 
 @contextmanager
 def library(problem):
-    """Run the tokenizers library: what it raises becomes a ValueError that begins with the `problem`.
+    """Turn any error of the tokenizers library into a ValueError that begins with `problem`.
 
-    It panics where a regular expression takes too many steps, for example. Rust then prints a report of its own to the
-    standard error stream, whatever Python does with the exception; it goes nowhere.
+    The library may also panic, for example if a regular expression takes too many steps. Rust then prints a report to
+    the standard error stream, even if Python catches the exception; the report is discarded.
     """
     try:
         with stderr_lock, quiet_stderr():
             yield
-    except BaseException as error:  # a panic is no Exception
-        is_its = isinstance(error, Exception) and not isinstance(error, MemoryError)
-        if not is_its and type(error).__name__ != "PanicException":
+    except BaseException as error:  # a panic is not an Exception
+        is_library_error = isinstance(error, Exception) and not isinstance(error, MemoryError)
+        if not is_library_error and type(error).__name__ != "PanicException":
             raise
         raise ValueError(f"{problem}: {shown(str(error))}") from None
 
 
 @contextmanager
 def quiet_stderr():
-    """Lead the process's standard error stream to nowhere; one that is closed stays closed."""
+    """Discard the process's standard error stream; a closed stream stays closed."""
     try:
         saved = os.dup(STDERR)
     except OSError:
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    devnull = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, STDERR)
+        os.dup2(devnull, STDERR)
         yield
     finally:
         os.dup2(saved, STDERR)
         os.close(saved)
-        os.close(nowhere)
+        os.close(devnull)

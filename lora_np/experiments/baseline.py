@@ -8,22 +8,22 @@ from ..tasks.baseline import word_classifier
 
 
 def tfidf_baseline(limit=None):
-    """Logistic regression on words and pairs of words, weighted by tf-idf, with the splits of all other methods.
+    """Logistic regression on words and word pairs, weighted by tf-idf, on the same splits as all other methods.
 
     The setting (plain or logarithmic counts, and C) is the one with the best validation accuracy. At most `limit`
-    snippets of each split are used. Returns a dict: validation_accuracy, test_accuracy, and the setting.
+    snippets of each split are used.
+
+    Returns
+    -------
+    scores : dict of validation_accuracy, test_accuracy, and the setting
+    right : (N,) bool, which of the N test snippets are classified correctly
     """
-    return tfidf_on_test(limit)[0]
-
-
-def tfidf_on_test(limit=None):
-    """What `tfidf_baseline` returns, and which of the N test snippets it gets right, (N,) bool."""
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     train, validation, test = (
         ([normalise(tokenizer, text) for text in split.texts[:limit]], split.labels[:limit])
         for split in load_reviews("rotten_tomatoes")
     )
-    best = word_classifier(train, validation, r"\S+")  # in the normalised text blanks separate words and punctuation
+    best = word_classifier(train, validation, r"\S+")  # the normalised text has blanks between words and punctuation
     right = best.predict(test[0]) == test[1]
     scores = {"validation_accuracy": best.validation_accuracy, "test_accuracy": float(np.mean(right))}
     return scores | {"ngrams": "1-2", **best.settings}, right

@@ -6,18 +6,11 @@ import numpy as np
 
 from .evidence import interval
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart too.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 GREY = "#7F7F7F"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", GREY)
-COLOURS = {
-    "full": PALETTE[0],
-    "lora_qv": PALETTE[1],
-    "lora_vomlp": PALETTE[4],
-    "lora_all": PALETTE[2],
-    "head": PALETTE[3],
-    "scratch": GREY,
-    "tfidf": PALETTE[6],
-}
+COLOURS = {"full": PALETTE[0], "lora_qv": PALETTE[1], "lora_all": PALETTE[2], "head": PALETTE[3], "scratch": GREY}
+COLOURS |= {"lora_vomlp": PALETTE[4], "tfidf": PALETTE[6]}
 STYLES = ("-", ":", "-.", "--", (0, (5, 1)))  # of lines with one colour
 STYLE = {
     "figure.dpi": 150,
@@ -39,16 +32,17 @@ def colour(key):
 
 
 def new_figure(width, height):
+    """An empty matplotlib Figure, in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def as_png(draw, outcome):
-    """One figure, the matplotlib Figure draw(outcome), as the bytes of a PNG."""
+    """The matplotlib Figure draw(outcome) as the bytes of a PNG."""
     import matplotlib
 
-    # A figure object without pyplot: no window, and no state that a notebook would share.
+    # A Figure without pyplot: no window, and no state that a notebook would share.
     with matplotlib.rc_context(STYLE):
         png = io.BytesIO()
         draw(outcome).savefig(png, format="png", bbox_inches="tight")
@@ -56,7 +50,7 @@ def as_png(draw, outcome):
 
 
 def panels(outcome, title, width, height, columns=1, **grid):
-    """A matplotlib Figure under a title that says what the marks are, and its Axes, or an array of `columns` of them.
+    """A matplotlib Figure whose title also says what the marks are, and its Axes, or an array of `columns` of them.
 
     `grid` has other arguments of Figure.subplots.
     """
@@ -70,12 +64,12 @@ def panels(outcome, title, width, height, columns=1, **grid):
 
 
 def legend_below(figure, axes, columns):
-    """The legend of one panel, below all of them."""
+    """Put the legend of one panel below all of them."""
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
 
 
 def seeds_text(outcome, marks="mean and 95 % interval"):
-    """What the marks of a figure are, and on which model and how many snippets if that is not the small base."""
+    """What a figure's marks are; unless the base is the small one, also the base and the number of snippets."""
     n, on = len(outcome["seeds"]), ""
     if outcome["base"] == "smollm2":
         examples = {run["settings"].get("examples") for run in outcome["runs"]}
@@ -84,31 +78,30 @@ def seeds_text(outcome, marks="mean and 95 % interval"):
 
 
 def means(values, log=False):
-    """The means (n,) of values (n, seeds), and how far their intervals reach down and up, (2, n).
+    """The means (n,) of values (n, seeds), and how far their intervals extend down and up, (2, n).
 
-    From one seed the reach is nan, which draws no bar. `log`: geometric means, and the intervals of the logarithms.
+    From one seed the extent is nan, which draws no bar. `log`: geometric means, and the intervals of the logarithms.
     """
     mean, low, high = np.array([interval(row, log) for row in values], dtype=np.float64).T
     return mean, np.array([mean - low, high - mean])
 
 
 def mean_line(axes, x, values, colour, label, marker="o", style="-", log=False):
-    """A line through the means of (n, seeds) values, with intervals as bars; `log` as in `means`."""
+    """Draw a line through the means of values (n, seeds), with intervals as bars; `log` as in `means`."""
     mean, reach = means(values, log)
-    axes.errorbar(
-        x, mean, yerr=reach, fmt=marker + style, color=colour, label=label, capsize=4, linewidth=1.8, markersize=7
-    )
+    look = {"color": colour, "label": label, "capsize": 4, "linewidth": 1.8, "markersize": 7}
+    axes.errorbar(x, mean, yerr=reach, fmt=marker + style, **look)
 
 
 def curve(axes, x, values, colour, label, style="-", log=False):
-    """A line through the means of many points, (n, seeds), in a band of their intervals; `log` as in `means`."""
+    """Draw a line through the means of many points, (n, seeds), in a band of their intervals; `log` as in `means`."""
     mean, (down, up) = means(values, log)
     axes.plot(x, mean, style, color=colour, label=label, linewidth=2)
     axes.fill_between(x, mean - down, mean + up, color=colour, alpha=0.18, linewidth=0)
 
 
 def band(axes, values, colour, label):
-    """A method that has no place on the x axis: a line at its mean, in a band of its interval."""
+    """Draw a method without a place on the x axis: a line at its mean, in a band of its interval."""
     mean, low, high = interval(values)
     axes.axhline(mean, color=colour, linestyle="--", linewidth=1.5, label=label)
     if low is not None:
@@ -116,7 +109,7 @@ def band(axes, values, colour, label):
 
 
 def log_axis(axes, values, label):
-    """A logarithmic x axis with a tick at each of the values, and no other."""
+    """Make the x axis logarithmic, with ticks at the values only."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(values, [f"{value:,g}" for value in values])
     axes.set_xticks([], minor=True)
@@ -124,7 +117,7 @@ def log_axis(axes, values, label):
 
 
 def dots(axes, labels, values, colours, unit, log=False):
-    """A row for each of n methods, the first on top: every seed of values (n, seeds) faint, the mean with its interval.
+    """Draw a row for each of n methods, the first on top: every seed of values (n, seeds), and the mean's interval.
 
     There are n labels, and n colours or one; `log` as in `means`.
     """
@@ -139,22 +132,33 @@ def dots(axes, labels, values, colours, unit, log=False):
 
 
 def mark_mean(axes, values, colour, label):
-    """A method beside the rows of `dots`: a line at its mean over seeds."""
+    """Add a vertical line to the rows of `dots`: a method's mean over seeds."""
     axes.axvline(np.mean(values), color=colour, linestyle="--", label=label)
 
 
-def draw_cut(axes, accuracy, uncut, lora, name, style="-"):
-    """Test accuracy of full fine-tuning when its updates are cut, next to LoRA's that was trained at these ranks.
+def method_dots(axes, labels, accuracy, colours, legend=None):
+    """Draw the accuracies of methods as `dots`, and full fine-tuning's mean, if there is one, as a line.
 
-    `accuracy` is a dict, rank as text -> in %, one number a seed; `lora` is another, of some of the ranks; `name` has
-    the colour, label and marker of LoRA's line.
+    `labels` is a dict, method -> text, `accuracy` another, method -> one number per seed in %. `legend` is the
+    legend's place.
+    """
+    dots(axes, list(labels.values()), [accuracy[key] for key in labels], colours, "test accuracy in %")
+    if "full" in accuracy:
+        mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
+        axes.legend(loc=legend)
+
+
+def draw_truncated(axes, accuracy, full, lora, name, style="-"):
+    """Draw the test accuracy of full fine-tuning with truncated updates, and of LoRA trained at these ranks.
+
+    `accuracy` is a dict, rank as text -> one number per seed in %, and `lora` another with some of the ranks; `full`
+    has the accuracies of the whole update; `name` has the colour's key, label and marker of LoRA's line.
     """
     ranks, (key, text, marker) = [r for r in accuracy if r != "0"], name
-    label = f"full fine-tuning, every ΔW cut (to 0: {np.mean(accuracy['0']):.1f} %)"
+    label = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(accuracy['0']):.1f} %)"
     mean_line(axes, range(len(ranks)), [accuracy[r] for r in ranks], COLOURS["full"], label, "s")
-    places = [ranks.index(r) for r in lora]
-    mean_line(axes, places, list(lora.values()), COLOURS[key], text, marker, style)
-    band(axes, uncut, COLOURS["full"], f"full fine-tuning, uncut: {np.mean(uncut):.1f} %")
+    mean_line(axes, [ranks.index(r) for r in lora], list(lora.values()), COLOURS[key], text, marker, style)
+    band(axes, full, COLOURS["full"], f"full fine-tuning, whole ΔW: {np.mean(full):.1f} %")
     axes.set_xticks(range(len(ranks)), ranks)
-    axes.set(xlabel="rank that is left of each update", ylabel="test accuracy in %")
+    axes.set(xlabel="rank that each update is truncated to", ylabel="test accuracy in %")
     axes.legend(loc="lower right")

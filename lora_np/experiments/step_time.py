@@ -1,4 +1,4 @@
-"""What one training step costs: time measured in turns on the same batch, FLOPs and bytes counted."""
+"""What one training step costs: time measured in alternation on the same batch, FLOPs and bytes counted."""
 
 import time
 from functools import partial
@@ -9,6 +9,7 @@ from ..analysis import flops_by_phase, step_bytes, step_flops
 from ..data import class_batches
 from ..training import TrainConfig, blas_threads, initial_state, model_objective, train_step, trainable_arrays
 from .evidence import ratios
+from .gallery import markdown
 from .methods import METHODS, run_at
 from .runs.classify import load_snippets, starting_point
 
@@ -21,26 +22,26 @@ def first_starts(keys, base="pretrained"):
 
 
 def counted(start, shape):
-    """What a step costs, counted from shapes: phase -> matrix products' FLOPs, and `step_bytes`.
+    """The costs of a step, counted from shapes: phase -> matrix products' FLOPs, and `step_bytes`.
 
-    `start` is (params, config, adapter), see `starting_point`; `shape` is (B, T), texts and tokens a text.
+    `start` is (params, config, adapter), see `starting_point`; `shape` is (B, T), texts and tokens per text.
     """
     params, config, adapter = start
-    given = config, *shape, adapter and adapter.config, tuple(trainable_arrays(params, adapter))
-    return flops_by_phase(step_flops(*given)), step_bytes(*given)
+    settings = config, *shape, adapter and adapter.config, tuple(trainable_arrays(params, adapter))
+    return flops_by_phase(step_flops(*settings)), step_bytes(*settings)
 
 
 def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
     """Median seconds of a whole step (forward, backward, clipping, AdamW) by method, on one thread.
 
-    The methods take turns on one batch, so that whatever slows the machine slows all of them. FLOPs count the matrix
-    products of the forward and the backward pass, so the predicted ratio is to be compared with the time of these two.
-    The rest of the step is nearly all AdamW, whose time follows the trained parameters. That is why LoRA's whole step
-    is a smaller share of full fine-tuning's than its passes are.
+    The methods alternate on one batch, so that anything that slows the machine slows all of them. FLOPs count the
+    matrix products of the forward and the backward pass, so the predicted ratio should be compared with the time of
+    these two. The rest of the step is nearly all AdamW, whose time is proportional to the trained parameters. That is
+    why LoRA's whole step is a smaller share of full fine-tuning's than its passes are.
 
     Parameters
     ----------
-    repeats : int, steps of each method, after two that do not count
+    repeats : int, timed steps of each method, after two that are not timed
     keys : of METHODS; the others are compared with the first
     base : "pretrained" or "smollm2"
 
@@ -54,7 +55,7 @@ def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
     starts = first_starts(keys, base)
     counts = {key: counted(start, batch.ids.shape) for key, start in starts.items()}
     flops = {key: sum(phases.values()) for key, (phases, _) in counts.items()}
-    times, first = take_turns(starts, batch, repeats), keys[0]
+    times, first = alternating_times(starts, batch, repeats), keys[0]
     return {
         key: {
             "seconds": float(np.median(times[key]["step"])),
@@ -68,10 +69,10 @@ def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
     }
 
 
-def take_turns(starts, batch, rounds):
+def alternating_times(starts, batch, rounds):
     """Method -> {"step": seconds of whole training steps, "passes": of their forward and backward passes}.
 
-    In each round every method makes one step on the same batch, on one thread; two more rounds before do not count.
+    In each round every method takes one step on the same batch, on one thread, after two rounds that are not timed.
     `starts` has the `starting_point` of each method.
     """
     settings = TrainConfig(steps=rounds + 2, learning_rate=1e-4)
@@ -86,7 +87,7 @@ def take_turns(starts, batch, rounds):
 
 
 def timed(seconds, function, *arguments):
-    """Call a function, and note in a list how many seconds it took."""
+    """Call a function, and append its seconds to a list."""
     started = time.perf_counter()
     result = function(*arguments)
     seconds.append(time.perf_counter() - started)
@@ -94,17 +95,15 @@ def timed(seconds, function, *arguments):
 
 
 def cost_table(B=32, T=64):
-    """What a step of the shipped base costs by method, counted from shapes, on B texts of T tokens.
+    """The costs of a step of the shipped base by method, counted from shapes, on B texts of T tokens.
 
-    Returns a table in Markdown: GFLOP of the two passes, and MB (10⁶ bytes) of what is kept in memory.
+    Returns a table in Markdown: GFLOP of the two passes, and MB (10⁶ bytes) in memory.
     """
-    lines = ["| method | forward | backward | ratio | parameters | gradients | AdamW | activations |"]
-    lines.append("|---|" + "---:|" * 7)
+    rows = [["method", "forward", "backward", "ratio", "parameters", "gradients", "AdamW", "activations"]]
     counts = {key: counted(start, (B, T)) for key, start in first_starts(KEYS).items()}
     for key, (phases, sizes) in counts.items():
         ratio = sum(phases.values()) / sum(counts["full"][0].values())
         numbers = [phases["forward"] / 1e9, (phases["dx"] + phases["dweight"]) / 1e9, ratio]
         memory = [sizes.parameters, sizes.gradients, sizes.optimiser, sum(sizes.activations.values())]
-        cells = [METHODS[key].label, *(f"{n:.2f}" for n in numbers + [n / 1e6 for n in memory])]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([METHODS[key].label, *(f"{n:.2f}" for n in numbers + [n / 1e6 for n in memory])])
+    return "\n".join(markdown(rows))

@@ -1,9 +1,9 @@
-"""Training runs that have been carried out, each kept under all that its result depends on.
+"""Finished training runs on disk, each under everything that its result depends on.
 
 An entry is `SETTINGS-CODE.json`, and `SETTINGS-CODE.safetensors` for a run that keeps arrays. SETTINGS is a digest of
-the run's settings. CODE is a digest of the versions, of the small base's files, and of the modules that the run goes
-through, without comments and docstrings: editing a figure or a sentence costs no training. The kind of processor, on
-which the last digits depend, is not part of the key; see `sweep.py`.
+the run's settings. CODE is a digest of the versions, of the small base's files, and of the modules that the run uses,
+without comments and docstrings, so that editing a figure or a sentence costs no training. The kind of processor, which
+changes the last digits, is not part of the key; see README.md.
 """
 
 import ast
@@ -26,41 +26,41 @@ from .sweep import sweep
 
 PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
-LONG = 60  # seconds; if more are left, it is said how many
+LONG = 60  # seconds; longer remaining times are reported
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-UNTRACED = (("formats",),)  # a run only reads the base with it. The small base's bytes are in the key, SmolLM2's not
-UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # what reading an absent or a damaged file raises
-ROOT = ((), "__version__")  # which is in the key too
+UNTRACED = (("formats",),)  # only reads the base. The key has the bytes of the small base, but not of SmolLM2
+UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised when a file is missing or damaged
+ROOT = ((), "__version__")  # also in the key
 
 
 class DivergedError(ValueError):
-    """The result of a run whose loss was no longer finite is needed."""
+    """The needed result is that of a run whose loss became infinite or NaN."""
 
 
 class Results:
-    """The results of runs, looked up by the run."""
+    """The results of runs, indexed by the run."""
 
     def __init__(self, store, numbers):
         self._store, self._numbers = store, numbers
 
     def __getitem__(self, run):
-        """The run's numbers. Raises DivergedError for a run that diverged."""
+        """The run's numbers; DivergedError if it diverged."""
         numbers = self._numbers[run_key(run)]
         if "diverged" in numbers:
             raise DivergedError(f"{describe_run(run)}: {numbers['diverged']}")
         return numbers
 
     def arrays(self, run):
-        """What the run trained, for one with keep=True. Raises DivergedError for a run that diverged."""
+        """The trained arrays of a run with keep=True; DivergedError if it diverged."""
         self[run]
         return kept_arrays(self._store, run)
 
     def file_bytes(self, run):
-        """The size of the file of what the run trained."""
+        """The size of the file with the trained arrays."""
         return entry_path(self._store, run, ".safetensors").stat().st_size
 
     def measured(self, function, run, *more):
-        """function(results, run, *more), ready for JSON, which is kept beside the run: under the function's code too.
+        """function(results, run, *more), ready for JSON, cached beside the run under the function's code.
 
         So a long measure is not repeated, and needs the run's arrays only once.
         """
@@ -72,24 +72,24 @@ class Results:
         return read_json(path)["measured"]
 
     def validation_loss(self, run):
-        """In nats; None for a run that diverged."""
+        """The validation loss in nats; None if the run diverged."""
         return self._numbers[run_key(run)]["validation_loss"]
 
     def listed(self, runs):
-        """Settings and numbers of each run as one dict, for JSON; equal runs once."""
+        """A dict of settings and numbers for each run, ready for JSON; equal runs appear once."""
         settings = {run_key(run): settings_of(run) for run in runs}
         return [{"settings": of_run, **self._numbers[key]} for key, of_run in settings.items()]
 
 
-# ---------------------------------------------------------------- what a result depends on
+# ---------------------------------------------------------------- keys
 
 
 @lru_cache(maxsize=32)
 def made_with(*modules):
-    """What all runs of the kinds that are defined in some modules depend on besides their settings.
+    """Everything except the settings that the runs defined in these modules depend on.
 
-    A dict, ready for JSON: versions, digests of the base's files and of the code, and those modules. For a single run
-    its module is `run.__module__`.
+    A dict, ready for JSON: versions, digests of the base's files and of the code, and the modules. The module of a run
+    is `run.__module__`.
     """
     paths = sorted(set().union(*map(modules_behind, modules)))
     code = "".join(f"{path}\n{code_alone((PACKAGE / path).read_text(encoding='utf-8'))}\n" for path in paths)
@@ -105,10 +105,10 @@ def made_with(*modules):
 
 
 def modules_behind(module):
-    """The files that a module such as "lora_np.experiments.runs.classify" goes through, as paths inside the package.
+    """The files that a module such as "lora_np.experiments.runs.classify" uses, as paths inside the package.
 
-    They are itself and what it imports, name by name. A package's `__init__.py` that only passes a name on is not among
-    them, nor are the modules beside the one that the name comes from.
+    They are the module itself and the origins of the names that it imports. The `__init__.py` of a package that merely
+    re-exports a name is not among them, nor are other modules that it imports.
     """
     files, todo, seen = set(), [(tuple(module.split(".")[1:]), None)], set()
     while todo:
@@ -122,7 +122,7 @@ def modules_behind(module):
             todo.append(((*module, name), None))
         elif folder.is_dir() and name in imports(path):
             todo.append(imports(path)[name])
-        else:  # defined there
+        else:  # the name is defined in this file
             files.add(str(path.relative_to(PACKAGE)))
             todo += imports(path).values()
     return files
@@ -130,7 +130,7 @@ def modules_behind(module):
 
 @cache
 def imports(path):
-    """Name -> (module, name there) of each name that a file imports from the package, wherever in the file."""
+    """Name -> (module, name there) of each name that a file imports from the package, also inside functions."""
     names = {}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -141,22 +141,23 @@ def imports(path):
 
 
 def code_alone(source):
-    """A module's source without comments, docstrings and layout."""
+    """A module's source without comments, docstrings, layout and `__all__`."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         match getattr(node, "body", None):
             case [ast.Expr(value=ast.Constant(value=str()) as docstring), *_]:
                 docstring.value = ""
+    tree.body = [node for node in tree.body if not ast.unparse(node).startswith("__all__ ")]
     return ast.unparse(tree)
 
 
 def settings_of(run):
-    """A run's settings as plain values, with the name of its kind; without `keep`, which changes no number."""
+    """A run's settings as plain values, with the name of its class, without `keep`, which changes no number."""
     return {"kind": type(run).__name__} | {name: value for name, value in asdict(run).items() if name != "keep"}
 
 
 def run_key(run):
-    """A run's settings as one text: equal for equal runs."""
+    """A run's settings as a string, which is the same for equal runs."""
     return json.dumps(settings_of(run), sort_keys=True)
 
 
@@ -164,17 +165,18 @@ def run_key(run):
 
 
 def entry_path(store, run, suffix=".json"):
-    """Where a run of this code is kept: its numbers, or its arrays."""
+    """The path of a run's numbers, or arrays, under the current code."""
     code = json.dumps(made_with(run.__module__), sort_keys=True)
     return Path(store) / f"{short_digest(run_key(run))}-{short_digest(code)}{suffix}"
 
 
 def short_digest(text):
+    """Twenty hexadecimal digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def keep(store, run, numbers, arrays):
-    """Write a run's result; the arrays first, so that an entry that exists is whole."""
+    """Write a run's result: the arrays first, so that an entry with numbers is complete."""
     if arrays:
         write_tensors(entry_path(store, run, ".safetensors"), arrays)
     made = made_with(run.__module__)
@@ -183,39 +185,41 @@ def keep(store, run, numbers, arrays):
 
 
 def kept_numbers(store, run):
-    """The numbers of a run that was carried out with this code, or None.
+    """A run's stored numbers under the current code, or None.
 
-    An entry that is damaged, or lacks the arrays that the run is to keep, counts as none: the run is carried out again.
+    They are also None, so that the run is repeated, if the entry is damaged or lacks the arrays of a run with
+    keep=True.
     """
     try:
         entry = read_json(entry_path(store, run))
         numbers, names = entry["numbers"], entry["arrays"]
         wanted = getattr(run, "keep", False) and "diverged" not in numbers
-        whole = not wanted or names and sorted(read_names(entry_path(store, run, ".safetensors"))[0]) == names
+        complete = not wanted or names and sorted(read_names(entry_path(store, run, ".safetensors"))[0]) == names
     except UNUSABLE:
         return None
-    return numbers if whole else None
+    return numbers if complete else None
 
 
 def kept_arrays(store, run):
-    """The arrays of a run that is kept."""
+    """A stored run's arrays."""
     return read_tensors(entry_path(store, run, ".safetensors"))[0]
 
 
 def of_other_code(store, runs):
-    """How many of the runs are only kept from other code or versions, which is never mixed with this."""
+    """How many of the runs are stored only under other code or versions, which are never mixed with this one."""
     keys = [short_digest(run_key(run)) for run in runs if not entry_path(store, run).exists()]
-    kept = {path.name.split("-")[0] for path in Path(store).glob("*.json") if path.name.count("-") == 1}  # no measures
-    return sum(key in kept for key in keys)
+    names = [path.name.split("-") for path in Path(store).glob("*.json")]
+    stored = {name[0] for name in names if len(name) == 2}  # measures have three parts
+    return sum(key in stored for key in keys)
 
 
 # ---------------------------------------------------------------- carrying out
 
 
 def carry_out_here(run):
-    """A run's result, and the versions of the worker that carried it out, which may differ from its driver's.
+    """Carry out a run in this process: its `made_with` here, which may differ from the driver's, numbers and arrays.
 
-    A run that diverges is a result like any other: "validation_loss" is None, and "diverged" says what happened.
+    A run that diverges is a result too: "validation_loss" is None, and "diverged" says what happened.
     """
     started = time.perf_counter()
     try:
@@ -226,54 +230,53 @@ def carry_out_here(run):
 
 
 def carry_out_all(runs, store=STORE, executor=None, report=print):
-    """Carry out the runs that are not kept, and keep each as it ends.
+    """Carry out the runs that are not stored yet, and store each when it finishes.
 
     Parameters
     ----------
     runs : list; equal runs are carried out once
-    store : folder that keeps them; what is there is not run again
-    executor : concurrent.futures.Executor that carries out the runs, see `sweep`; None: one process a core
-    report : function of a line of text, called as runs end
+    store : folder of finished runs
+    executor : concurrent.futures.Executor for the runs, see `sweep`; None: one process per core
+    report : function of a line of text, called when a run finishes
 
     Returns
     -------
     results : Results
-    failed : list of dicts, the settings of the runs that failed, with "error"
-    reused : int, how many were kept
+    failed : list of dicts, the settings of the failed runs, with "error"
+    reused : int, how many were stored already
     """
     runs = {run_key(run): run for run in runs}
     numbers = {key: kept_numbers(store, run) for key, run in runs.items()}
     missing, failed = [run for key, run in runs.items() if numbers[key] is None], []
     if others := of_other_code(store, missing):
-        report(f"  {others} runs in {store} are of another version of the code or of NumPy: left there, and not used")
+        report(f"  {others} runs in {store} are from another version of the code or of NumPy, and are not used")
     started = time.perf_counter()
     with closing(sweep(carry_out_here, missing, executor)) as endings:
         for done, (run, result, error) in enumerate(endings, 1):
             if error is None and result[0] != made_with(run.__module__):
                 error = f"its worker has another version: {result[0]}"
             if error is None:
-                _, of_run, arrays = result
-                keep(store, run, of_run, arrays)
-                numbers[run_key(run)], outcome = of_run, describe_numbers(of_run)
+                _, numbers[run_key(run)], arrays = result
+                keep(store, run, numbers[run_key(run)], arrays)
+                outcome = describe_numbers(numbers[run_key(run)])
             else:
                 failed.append(asdict(run) | {"error": error})
                 outcome = f"FAILED: {error}"
-            report(
-                f"  [{done:>3}/{len(missing)}] {describe_run(run)}: {outcome}{time_left(started, done, len(missing))}"
-            )
+            left = time_left(started, done, len(missing))
+            report(f"  [{done:>3}/{len(missing)}] {describe_run(run)}: {outcome}{left}")
     if failed:
-        report(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, and only them")
+        report(f"{len(failed)} of {len(runs)} runs failed; run the same command again to repeat only these")
     return Results(store, numbers), failed, len(runs) - len(missing)
 
 
 def time_left(started, done, n):
-    """How long the rest of n runs takes if each takes as long as one of the first, as text; of short sweeps nothing."""
+    """The remaining time of n runs as text, from the mean of those done; "" if it is short."""
     seconds = (time.perf_counter() - started) / done * (n - done)
     return f"; about {duration(seconds)} left" if seconds >= LONG else ""
 
 
 def describe_run(run):
-    """A run's settings in a short line: those that are not the defaults; of a long value its beginning."""
+    """A run's settings as a short line: those other than the defaults, with long values cut off."""
     fields = {name: value for name, value in vars(run).items() if value != getattr(type(run), name, None)}
     adapter = fields.pop("adapter", None)
     if adapter is None and hasattr(run, "adapter"):
@@ -284,7 +287,7 @@ def describe_run(run):
 
 
 def describe_numbers(numbers):
-    """A run's result in a few words."""
+    """A run's result as a short text."""
     outcome = "done"
     if "diverged" in numbers:
         outcome = "diverged"

@@ -1,4 +1,4 @@
-"""φ(i, j) between two adapters of q and v, averaged over the blocks, as in figures 3 and 4 of the paper."""
+"""φ(i, j) between two adapters of q and v as a mean over the blocks, as in figures 3 and 4 of the paper."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ from .runs import load_base
 
 LAYERS = ("q_proj", "v_proj")
 WHAT = ("A", "ΔW")
-SECOND = 1000  # added to the seed of a pair's second run: no run is in two pairs
+SECOND = 1000  # added to the seed for a pair's second run, so that no run is in two pairs
 
 
 def pairs(ranks, seeds, quick, base="pretrained"):
-    """Two runs on q and v from different seeds, of the two ranks, for each seed; (method, seed) -> run.
+    """For each seed, two runs on q and v with the two ranks and different seeds: (method, seed) -> run.
 
-    First come the first runs of all pairs, then the second ones.
+    The first runs of all pairs come before the second ones.
     """
     on = {"base": base} | (SOME if base == "smollm2" else {})
     first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick, **on)
@@ -23,15 +23,15 @@ def pairs(ranks, seeds, quick, base="pretrained"):
 
 
 def width(runs):
-    """C of the base that runs train on: how many dimensions the directions of a layer's input have."""
+    """The d_model C of the runs' base, which is the dimension of a layer's input directions."""
     return load_base(next(iter(runs.values())).base).config.d_model
 
 
 def tables_of_pairs(results, runs, ranks):
     """φ tables of the runs of `pairs`, as means over the blocks.
 
-    "mean" has those over the pairs, which the figure shows: "A" and "ΔW" -> layer -> table (r₁, r₂) as nested lists.
-    "equal" is the same with φ(n, n) of each pair for every n, (pairs, n), for each table.
+    "mean" has the means over the pairs, which the figure shows: "A" and "ΔW" -> layer -> table (r₁, r₂) as nested
+    lists. "equal" has φ(n, n) of each pair for every n instead, (pairs, n).
     """
     adapters = [results.arrays(run) for run in runs.values()]
     trained = list(zip(adapters[: len(adapters) // 2], adapters[len(adapters) // 2 :]))
@@ -45,9 +45,9 @@ def tables_of_pairs(results, runs, ranks):
 
 
 def mean_table(what, layer, pair, ranks):
-    """φ of a pair of trained adapters of ranks (r₁, r₂), as the mean over the blocks, (r₁, r₂).
+    """φ between two trained adapters of ranks (r₁, r₂), as the mean over the blocks, (r₁, r₂).
 
-    `what` is of WHAT, and `layer` of LAYERS. An adapter is a dict of arrays, "blocks.0.attn.q_proj.lora_A" and so on.
+    `what` is in WHAT, and `layer` in LAYERS. An adapter is a dict of arrays, "blocks.0.attn.q_proj.lora_A" and so on.
     """
 
     def directions(module, arrays, r):
@@ -60,7 +60,7 @@ def mean_table(what, layer, pair, ranks):
 
 
 def draw_tables(outcome, rows, columns, title):
-    """Six heat maps, means over seeds: A above ΔW; q, v and the control from left to right."""
+    """Draw six heat maps, means over seeds: A above ΔW, with q, v and the control from left to right."""
     mean, figure = outcome["tables"]["mean"], new_figure(13, 7.4)
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
     i, j = np.indices(np.shape(mean["A"]["q_proj"])) + 1
@@ -69,7 +69,7 @@ def draw_tables(outcome, rows, columns, title):
     for line, what in zip(grid, WHAT):
         shown = {f"{what}, {layer}": mean[what][layer] for layer in LAYERS} | {"random directions, expected": chance}
         for axes, (text, table) in zip(line, shown.items()):
-            corners = (0.5, j.max() + 0.5, i.max() + 0.5, 0.5)  # i downwards and j to the right, counted from 1
+            corners = (0.5, j.max() + 0.5, i.max() + 0.5, 0.5)  # i downwards and j to the right, from 1
             image = axes.imshow(table, vmin=0.0, vmax=most, aspect="auto", extent=corners)
             axes.set(title=text, xlabel=columns, ylabel=rows)
             axes.grid(False)

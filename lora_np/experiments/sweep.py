@@ -1,24 +1,8 @@
-"""Many independent runs, side by side: in processes here, on a Dask cluster, or in any other Executor.
+"""Many independent runs in parallel: in processes here, on a Dask cluster, or in any other Executor.
 
 Anything with the interface of `concurrent.futures.Executor` can carry out a sweep. A run is a function of its settings
-alone, so neither the place where it is carried out nor the runs beside it change a result: on machines of the same kind
-the numbers are equal to the last digit. Between kinds, BLAS adds up in another order, the last digits may differ, and
-training enlarges the difference.
-
-Workers that are started elsewhere, by Dask or MPI, need this version of lora_np with its extra `experiments`. So does
-Dask's scheduler, which unpacks each run on its way. They also need the environment of `training.process_environment`,
-set before they start: one thread for matrix products and, with glibc, freed memory kept (`print(process_environment())`
-shows it). Give each worker one run at a time, as in `dask worker ADDRESS --nworkers auto --nthreads 1`: the limit on
-BLAS threads holds for a whole process.
-
-Under MPI, `mpiexec -n 9 python -m mpi4py.futures job.py` has eight workers, where job.py says
-
-    from mpi4py.futures import MPIPoolExecutor
-    from lora_np.experiments.laboratory import experiment
-
-    if __name__ == "__main__":
-        with MPIPoolExecutor() as executor:
-            experiment("main_job", seeds=5, executor=executor)
+alone, so neither the place where it is carried out nor the runs beside it change a result. README.md says how to start
+workers on other machines, and when the last digits may differ.
 """
 
 import os
@@ -29,46 +13,47 @@ from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
+from ..checked import whole_number
 from ..training import available_cores, process_environment
 
-CONNECT_SECONDS = 10  # a scheduler that has not answered by then is not there
-TRIES = 3  # a run whose process has died this many times counts as failed
+CONNECT_SECONDS = 10  # how long to wait for a scheduler's answer
+TRIES = 3  # a run fails when its process has died this many times
 
 
 class Ended(NamedTuple):
-    """A run that ended, one way or the other."""
+    """A run that has finished or failed."""
 
     run: Any
     result: Any  # None if it failed
-    error: str | None = None  # in one line; None if it did not fail
+    error: str | None = None  # as one line; None if it did not fail
 
 
-# ---------------------------------------------------------------- where runs are carried out
+# ---------------------------------------------------------------- executors
 
 
 @contextmanager
 def open_executor(jobs=None, dask=None):
-    """An Executor for as long as the context lasts.
+    """An Executor, as a context.
 
     Parameters
     ----------
-    jobs : int, processes on this machine; None: one a core
-    dask : str, address of a Dask scheduler to use instead, such as "tcp://10.0.0.1:8786"; None: none
+    jobs : int, processes on this machine; None: one per core
+    dask : str, address of a Dask scheduler to use instead, such as "tcp://10.0.0.1:8786"
 
     Raises
     ------
     ValueError
-        If both are given, the package distributed is missing, or no scheduler answers at the address.
+        If both are set, the package distributed is missing, or no scheduler answers at the address.
     """
     if dask is not None:
         if jobs is not None:
             raise ValueError(f"jobs: got {jobs} together with dask={dask!r}, whose workers are started elsewhere")
         with connect(dask) as client:
-            yield client.get_executor(pure=False)  # pure: equal calls would share one answer, and one failure
+            yield client.get_executor(pure=False)  # pure calls would share a result, or a failure, if they are equal
         return
     executor = LocalProcesses(worker_count(jobs))
     added = {name: value for name, value in process_environment().items() if name not in os.environ}
-    os.environ.update(added)  # new processes inherit it
+    os.environ.update(added)  # for new processes
     try:
         yield executor
     finally:
@@ -87,51 +72,47 @@ def connect(address):
             f'dask: the package {error.name} is needed here; install it with: pip install ".[cluster]"'
         ) from None
     try:
-        get_address_host_port(address)  # a client that was made with a malformed address complains to its end
+        get_address_host_port(address)  # a client with a malformed address would report errors until its end
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"dask: no scheduler answered at {address!r} ({describe(error)})") from None
 
 
 def worker_count(jobs=None):
-    """How many processes to use: `jobs`, or by default one for each core that this process may run on."""
-    if jobs is None:
-        return available_cores()
-    if jobs < 1:
-        raise ValueError(f"jobs: got {jobs}, expected at least 1")
-    return jobs
+    """The number of processes: `jobs`, or by default one for each core that this process may run on."""
+    return available_cores() if jobs is None else whole_number("jobs", jobs)
 
 
 class LocalProcesses(ThreadPoolExecutor):
-    """Threads that each carry out their calls in a ProcessPoolExecutor of a single process.
+    """Threads that each run their calls in a ProcessPoolExecutor with a single process.
 
-    When a process is killed, ProcessPoolExecutor fails every call that it was given. Here that is one call, which is
-    begun again in a new process, up to TRIES times in all. The other calls are not affected. A function must be
-    defined in a module, so that the process can import it.
+    When a process is killed, ProcessPoolExecutor fails all its calls. Here this is a single call, which is repeated in
+    a new process, up to TRIES times in all. Other calls are not affected. Functions must be defined in a module, so
+    that the process can import them.
 
     Parameters
     ----------
-    jobs : int, processes side by side; each is started when there is work for it
+    jobs : int, parallel processes; each is started when there is work for it
     """
 
     def __init__(self, jobs):
         super().__init__(jobs)
-        self._context = get_context("spawn")  # fresh interpreters, which read the environment that is set here
+        self._context = get_context("spawn")  # fresh interpreters, which read the environment
         self._far_end, self._lifeline = self._context.Pipe(duplex=False)
-        self._mine, self._pools = threading.local(), []  # .pool: that of this thread; all of them
+        self._mine, self._pools = threading.local(), []  # this thread's `pool`; all pools
 
     def submit(self, function, /, *arguments, **named):
         return super().submit(self._call, function, *arguments, **named)
 
     def stop(self):
-        """End all processes at once, and the threads that manage them, which must not meet the interpreter's end."""
+        """End all processes at once, and the threads that manage them, before the interpreter exits."""
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
         for pool in self._pools:
             pool.shutdown()
 
     def _call(self, function, /, *arguments, **named):
-        """One call, in the thread that waits for it."""
+        """Run one call, in the thread that waits for it."""
         for _ in range(TRIES):
             if self._lifeline.closed:
                 raise BrokenExecutor("the processes were stopped")
@@ -150,34 +131,34 @@ class LocalProcesses(ThreadPoolExecutor):
 
 
 def live_with_parent(far_end):
-    """Start a worker: it ends at once when its parent closes the other end of a pipe, or is gone."""
+    """Start a worker, which ends at once when its parent ends or closes the other end of a pipe."""
 
     def wait():
         far_end.poll(None)
         os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, but its parent ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C, the parent ends it
     threading.Thread(target=wait, daemon=True).start()
 
 
-# ---------------------------------------------------------------- carrying them out
+# ---------------------------------------------------------------- sweeps
 
 
 def sweep(function, runs, executor=None):
-    """Carry out runs and yield each as it ends.
+    """Carry out runs and yield each when it ends.
 
-    A run that fails is yielded with its error, and the others go on. What happens to the run of a worker that is killed
-    depends on the executor: `open_executor`'s processes and Dask carry it out again and give it up after some tries;
-    ProcessPoolExecutor fails it and all that were not finished. Dask also blames the runs that only waited behind the
-    one that killed their worker. So those that it gave up are carried out once more at the end, one at a time.
+    A run that fails is yielded with its error, and the others go on. If a worker is killed, `open_executor`'s processes
+    and Dask repeat its run a few times before they fail it; ProcessPoolExecutor fails it and all unfinished runs. Dask
+    also fails runs that were only queued behind the one that killed their worker. So runs that it failed for this
+    reason are repeated at the end, one at a time.
 
-    Each process imports the script that started it. A script therefore calls this under `if __name__ == "__main__":`.
+    Each process imports the script that started it, so a script must call this under `if __name__ == "__main__":`.
 
     Parameters
     ----------
     function : a module-level function of one run
     runs : list; put the long ones first
-    executor : concurrent.futures.Executor; None: one process a core on this machine
+    executor : concurrent.futures.Executor; None: one process per core on this machine
 
     Yields
     ------
@@ -188,15 +169,15 @@ def sweep(function, runs, executor=None):
     with open_executor() if executor is None else nullcontext(executor) as executor:
         rounds, futures = [runs], {}
         try:
-            for together in rounds:  # all runs, and then each suspect alone
+            for together in rounds:  # all runs, and then each suspect by itself
                 for run in together:
                     try:
                         futures[executor.submit(attempt, function, run)] = run
-                    except BrokenExecutor as error:  # over an earlier run
+                    except BrokenExecutor as error:  # caused by an earlier run
                         yield Ended(run, None, describe(error))
                 for future in as_completed(futures):
                     ended = end(futures.pop(future), future)
-                    del future  # or Dask would carry it out again when the worker that holds its result dies
+                    del future  # or Dask would repeat the run if the worker with its result died
                     if together is runs and ended.error is not None and ended.error.startswith("KilledWorker:"):
                         rounds.append([ended.run])
                     else:
@@ -207,7 +188,7 @@ def sweep(function, runs, executor=None):
 
 
 def attempt(function, run):
-    """In the worker: the result and None, or None and the error in one line, because not every error can be packed."""
+    """In the worker: (result, None), or (None, error as one line), because not every error can be pickled."""
     try:
         return function(run), None
     except Exception as error:
@@ -215,6 +196,7 @@ def attempt(function, run):
 
 
 def end(run, future):
+    """The Ended of a run whose future is done."""
     try:
         return Ended(run, *future.result())
     except CancelledError:
@@ -224,6 +206,6 @@ def end(run, future):
 
 
 def describe(error):
-    """An exception in one line."""
+    """An exception as one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Choosing learning rates on validation: for every method and domain by the same search."""
+"""Choose learning rates on validation, by the same search for every method and domain."""
 
 import math
 from pathlib import Path
@@ -8,31 +8,31 @@ from .methods import SETTINGS, rates_to_tune
 from .recipes import dialect
 from .store import STORE, carry_out_all, made_with
 
-MOST_STEPS = 5  # of a factor 2, away from the first guess
+MOST_STEPS = 5  # factors of 2 between the guess and the last rates that are tried
 
 
 def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
-    """Find the learning rate of the lowest mean validation loss for each of several methods.
+    """Find the learning rate with the lowest mean validation loss for each of several methods.
 
-    A rate is tried at half and at twice the guess, and further on the better side until the best has a worse one on
-    each side. A rate at which a run diverges counts as worse than any. The runs are kept in the store, so that
-    interrupted tuning resumes, and methods with equal runs share them. The test split is not read.
+    The search tries the guess, its half and its double, and goes on until the best rate has a worse one on each side. A
+    rate at which a run diverges is worse than any other. The store keeps the runs, so interrupted tuning resumes, and
+    methods with equal runs share them. The test split is never read.
 
     Parameters
     ----------
-    names : list of str, as in the file; None: all, which takes hours. What the file says of other methods stays
-    out : where to write the JSON that the experiments read; a rate is written once its search has ended
+    names : list of str, names in the file, whose other rates stay; None: all, which takes hours
+    out : path of the JSON that the experiments read; a rate is written when its search ends
     store, executor, report : see `store.carry_out_all`
 
     Returns
     -------
-    dict: "chosen", name -> rate; "tried", name -> {rate: mean loss in nats, None for one that diverged}; "made_with",
-        name -> what those runs depend on
+    dict: "chosen", name -> rate; "tried", name -> {rate: mean loss in nats, None if a run diverged}; "made_with",
+        name -> the digest of those runs' code
 
     Raises
     ------
     ValueError
-        If an argument is unusable, or runs failed; what finished is kept.
+        If an argument is invalid, or runs failed; finished runs are stored.
     """
     tunable = rates_to_tune() | dialect.rates_to_tune()
     for name in names or ():
@@ -44,7 +44,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     if not (isinstance(settings, dict) and {"chosen", "tried", "made_with"} <= settings.keys()):
         raise ValueError(f"out: {out} does not hold learning rates, expected a new file or one that tune wrote")
     if any(name.startswith("smollm2") for name in names or tunable):
-        model_place("smollm2")  # or the error says how to install it
+        model_place("smollm2")  # raises an error that says how to install it
     losses = {name: {} for name in names or tunable}
     while wanted := {
         (name, rate): tunable[name][1](rate)
@@ -71,12 +71,12 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
 
 
 def untried(guess, losses):
-    """The rates that are still to be tried for one method."""
+    """The rates to try next for one method."""
     centre = best_of(losses) if losses else guess
     rates = [rate for rate in (centre / 2, centre, 2 * centre) if rate not in losses]
     return [rate for rate in rates if 2.0**-MOST_STEPS <= rate / guess <= 2.0**MOST_STEPS]
 
 
 def best_of(losses):
-    """The rate of the least loss; the lowest of several."""
+    """The rate with the lowest loss; of several, the lowest rate."""
     return min(sorted(losses), key=losses.get)

@@ -1,8 +1,8 @@
-"""Replace a file or a folder as a whole: at every moment the old one is there, or the new one.
+"""Replace a file or folder atomically: at every moment either the old one or the new one exists.
 
-New content goes to a temporary place in the same folder, is flushed to the disk, and is renamed. A folder's content is
-also read back first. One process at a time writes in a folder. Its lock ends with the process, so whoever has the lock
-knows that temporary files in this folder belong to dead processes, and removes them.
+New content is written to a temporary place in the same folder, flushed to the disk, and renamed. A new folder is also
+read back first. One process at a time writes in a folder. Its lock ends with the process, so any temporary files that
+the next process finds belong to dead processes, and it removes them.
 """
 
 import ctypes
@@ -24,14 +24,14 @@ TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 
 
 def write_atomically(path, data):
-    """Write a file: its bytes, or an iterable of pieces. An OSError, such as that of a full disk, names it."""
+    """Write bytes, or an iterable of pieces, to a file. An OSError, such as for a full disk, names the file."""
     with replacing(path) as temporary:
         write_pieces(temporary, data)
 
 
 @contextmanager
 def replacing(path):
-    """A temporary path; the file that is written there by the end of the block takes the place of `path`."""
+    """Yield a temporary path. At the end of the block, the file written there replaces `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
@@ -64,7 +64,7 @@ def flush(path):
 
 @contextmanager
 def naming(path):
-    """Let an OSError name the file that was to be written, and not a temporary one."""
+    """Make an OSError name the file to be written instead of a temporary one."""
     try:
         yield
     except OSError as error:
@@ -80,7 +80,7 @@ def umask():
 
 @contextmanager
 def locked(folder):
-    """Wait until no other process writes in a folder, and keep them from it until the end of the block."""
+    """Lock a folder: wait for other processes that write in it, and keep them out until the end of the block."""
     try:
         import fcntl
     except ImportError:  # Windows, which cannot lock a folder
@@ -100,13 +100,13 @@ def locked(folder):
 
 @contextmanager
 def only_process(folder):
-    """Keep other processes from a folder that a long job will write, until the end of the block.
+    """Reserve a folder for a long job that will write it, until the end of the block.
 
-    Raises ValueError if another process is in such a block. Its lock is a file beside the folder, which is removed.
+    Raises ValueError if another process has reserved it. The lock is a file beside the folder, which is removed.
     """
     folder = Path(os.path.realpath(folder))
     path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
-    busy = ValueError(f"out: another process is about to write {folder}; wait until it ends, or name another folder")
+    busy = ValueError(f"out: another process is writing {folder}; wait until it finishes, or choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
@@ -128,7 +128,7 @@ def only_process(folder):
             raise busy from None
         except OSError:  # some network drives have no locks
             pass
-        if version(path) == version(handle):  # and not a file that the last process has just removed
+        if version(path) == version(handle):  # not a file that the last process has just removed
             break
         os.close(handle)
     try:
@@ -149,14 +149,14 @@ def remove_leftovers(folder):
 
 
 def write_folder(folder, files, check=None, carry=()):
-    """Replace a folder by a new one with these files.
+    """Replace a folder with a new one that has these files.
 
     Parameters
     ----------
     folder : the folder; its parents are created if needed
     files : dict of name -> bytes
-    check : function that reads the new folder, whose path it gets, before the folder is put in place
-    carry : names of files and folders that are taken over from the old folder
+    check : function (path of the new folder) that reads it before it replaces the old one
+    carry : names of files and folders to copy from the old folder
 
     Raises
     ------
@@ -191,7 +191,7 @@ def write_folder(folder, files, check=None, carry=()):
 
 
 def put_in_place(new, folder):
-    """Give a new folder the name of an old one, if there is one. The caller has the lock and removes what is left."""
+    """Rename a new folder to the old one's name. The caller has the lock and removes what is left."""
     if folder.exists() and not exchange(new, folder):
         shutil.rmtree(aside(folder), ignore_errors=True)  # of a process that was killed after both renames
         os.rename(folder, aside(folder))  # until the next rename there is no folder; see `recover`
@@ -201,7 +201,7 @@ def put_in_place(new, folder):
 
 
 def exchange(a, b):
-    """Exchange two folders in one step; False if the system or the drive cannot."""
+    """Exchange two folders atomically; False if the system or the drive cannot."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         a, b = os.fsencode(a), os.fsencode(b)
@@ -213,13 +213,13 @@ def exchange(a, b):
 
 
 def aside(folder):
-    """Where a folder is between the two renames that replace it where nothing can be exchanged."""
+    """The old folder's path between the two renames that replace it, on systems that cannot exchange folders."""
     folder = Path(os.path.realpath(folder))
     return folder.parent / f"{TEMPORARY['prefix']}{folder.name}.old"
 
 
 def recover(folder):
-    """Take back a folder whose replacement was interrupted between two renames."""
+    """Restore a folder whose replacement was interrupted between the two renames."""
     folder = Path(os.path.realpath(folder))
     if not folder.exists() and aside(folder).exists():
         with locked(folder.parent):
@@ -228,9 +228,9 @@ def recover(folder):
 
 
 def of_one_version(read):
-    """Decorate a function that reads a folder, its first argument: all that it reads is from the same version.
+    """Decorate a function that reads a folder, its first argument, so that everything comes from one version.
 
-    If the folder was replaced in the meantime, it is read again.
+    If the folder is replaced while it is read, it is read again.
     """
 
     @wraps(read)
@@ -253,7 +253,7 @@ def of_one_version(read):
 
 
 def version(folder):
-    """What tells a folder from one that had its name before; None if there is none."""
+    """An identifier that changes when a folder is replaced; None if there is no folder."""
     try:
         status = os.stat(folder)
     except (OSError, ValueError):

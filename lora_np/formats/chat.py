@@ -1,7 +1,7 @@
-"""Conversations as a model reads them: through the chat template in its files, or plainly one text after the other.
+"""Conversations as text: rendered with a model's chat template, or concatenated if it has none.
 
-A template is a program in Jinja's language from a file that anyone may have written. It runs in a process of its own
-(`templates.py`), with limits on time, memory and the length of what it writes.
+A chat template is a Jinja program from a file that may be hostile. It runs in a child process (`templates.py`) with
+limits on time, memory and the length of its output.
 """
 
 import re
@@ -18,9 +18,9 @@ from ..data.tokenizer_files import NAMES, SETTINGS, TEMPLATE, json_object
 from . import templates
 from .patterns import in_a_child
 
-JINJA = (3, 1, 6)  # ways out of the sandbox of older ones are known
-SECONDS, SECONDS_EACH = 5.0, 0.01  # for all texts of a call, and more for each
-LONGEST = 10**7  # characters of all texts together, and 20 for each that was given
+JINJA = (3, 1, 6)  # older versions have known sandbox escapes
+SECONDS, SECONDS_EACH = 5.0, 0.01  # for all texts of a call, plus a share for each text
+LONGEST = 10**7  # characters of all output together, plus 20 per input character
 
 
 class Template(NamedTuple):
@@ -32,8 +32,8 @@ class Rows(NamedTuple):
     """Conversations to train on. A row has (T,) ids and (T,) targets, as in `Batch`."""
 
     rows: list[tuple[np.ndarray, np.ndarray]]
-    n_cut: int  # conversations of which the end did not fit
-    n_empty: int  # conversations that were left out, because they have nothing to learn, or nothing that fits
+    n_cut: int  # conversations whose end did not fit
+    n_empty: int  # conversations left out because no part of an answer fits
 
 
 def chat_template(files):
@@ -42,7 +42,7 @@ def chat_template(files):
     Raises
     ------
     ValueError
-        If a file is damaged, or has several templates and none of the name "default".
+        If a file is damaged, or has several templates and none named "default".
     """
     settings = {**json_object(NAMES, files.get(NAMES)), **json_object(SETTINGS, files.get(SETTINGS))}
     text = settings.get("chat_template")
@@ -51,7 +51,7 @@ def chat_template(files):
     if isinstance(text, list):
         text = {one.get("name"): one.get("template") for one in text if isinstance(one, dict)}.get("default", 0)
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"{SETTINGS}: chat_template is no text, and no list with a template named 'default'")
+        raise ValueError(f"{SETTINGS}: chat_template is neither a string nor a list with a template named 'default'")
     tokens = {name: value for name, value in settings.items() if name.endswith("_token")}
     tokens = {name: value.get("content") if isinstance(value, dict) else value for name, value in tokens.items()}
     return text and Template(text, {name: value for name, value in tokens.items() if isinstance(value, str)})
@@ -64,20 +64,19 @@ def render_chat(template, messages, begins_answer=False, now=None):
     ----------
     template : Template
     messages : list of dict with role and content
-    begins_answer : bool, whether to add what an answer begins with (``add_generation_prompt``)
-    now : datetime.datetime, for a template that writes the date, or None: such a template takes its default or fails
+    begins_answer : bool, whether to add the beginning of an answer (``add_generation_prompt``)
+    now : datetime.datetime for templates that write the date, or None: such a template uses its default or fails
 
     Raises
     ------
     ValueError
-        If the template is not well formed, refuses the messages, takes too long or writes too much, or jinja2 is
-        missing.
+        If the template is malformed, rejects the messages, takes too long or writes too much, or if jinja2 is missing.
     """
     return render(template, [(messages, begins_answer)], now, ["messages"])[0]
 
 
 def render(template, jobs, now, places):
-    """The texts of many (messages, begins_answer) in one process; `places` names each in an error."""
+    """Render many (messages, begins_answer) in one process; `places` are their names for error messages."""
     try:
         version = metadata.version("jinja2")
     except metadata.PackageNotFoundError:
@@ -98,25 +97,25 @@ def render(template, jobs, now, places):
         raise ValueError(f"{places[len(lines)]}: the chat template fails: {shown(problem)}")
     if len(lines) < len(jobs):
         limits = f"{seconds:.0f} s or {templates.MEMORY // 2**20} MB"
-        raise ValueError(f"{places[len(lines)]}: the chat template needs more than {limits}, or brings Python down")
+        raise ValueError(f"{places[len(lines)]}: the chat template needs more than {limits}, or crashes Python")
     return lines
 
 
 def chat_rows(conversations, tokenizer, template, length, places=None, now=None):
-    """Conversations as ids and targets, to train on the answers alone.
+    """Token ids and targets of conversations, for training on the answers alone.
 
-    A target is the next token where that belongs to an answer, and IGNORE_INDEX elsewhere. The token that ends the
-    answer belongs to it, such as ``<|im_end|>``; white space after that and what the answer begins with, such as
-    ``<|im_start|>assistant``, do not. A token with characters of both sides belongs to the answer.
+    A target is the next token if that token belongs to an answer, and IGNORE_INDEX otherwise. The end token of an
+    answer, such as ``<|im_end|>``, belongs to it; the white space after it and the header before it, such as
+    ``<|im_start|>assistant``, do not. A token that straddles the boundary belongs to the answer.
 
     Parameters
     ----------
     conversations : list of lists of messages, dicts with role and content
     tokenizer : Tokenizer
-    template : Template; or None, for conversations of one prompt and its completion: their texts are put together as
-        they are, with the tokens that the tokenizer puts around a text
-    length : int, most tokens in a row, T
-    places : list of str, what to call each conversation in an error, or None
+    template : Template; or None for conversations of one prompt and its completion, which are concatenated, with the
+        special tokens that the tokenizer adds to a text
+    length : int, the maximum number of tokens in a row, T
+    places : list of str, the conversations' names for error messages, or None
     now : datetime.datetime or None, see `render_chat`
 
     Returns
@@ -126,8 +125,8 @@ def chat_rows(conversations, tokenizer, template, length, places=None, now=None)
     Raises
     ------
     ValueError
-        See `render_chat`; or if the template does not write a conversation from left to right, so that it cannot be
-        said what belongs to an answer; or without a template, if a conversation is of another form.
+        As `render_chat`; if the template does not write a conversation from left to right, so that answers cannot be
+        located; or, without a template, if a conversation is not one prompt and its completion.
     """
     length = whole_number("length", length)
     places = places or [f"conversation {i}" for i in range(1, len(conversations) + 1)]
@@ -154,7 +153,7 @@ def chat_rows(conversations, tokenizer, template, length, places=None, now=None)
 def is_answer(encoding, text, spans, marks):
     """Whether each token of a text belongs to an answer, (T,) bool.
 
-    A token belongs where it ends. (Where some tokenizers say it begins is after its space.)
+    The position of a token's end decides, because some tokenizers report its start after its leading space.
     """
     ends = np.array([end for _, end in encoding.offsets], dtype=np.int64)  # (T,)
     added = np.array(encoding.special_tokens_mask, dtype=bool)  # (T,) what the tokenizer put around the text
@@ -170,7 +169,7 @@ def is_answer(encoding, text, spans, marks):
 
 
 def plain_texts(conversations, places, template, now):
-    """The texts of prompts and completions put together, and where the completions are in them."""
+    """Prompts and completions concatenated, and the spans of the completions."""
     for messages, place in zip(conversations, places):
         if [message["role"] for message in messages] != ["user", "assistant"]:
             raise ValueError(f"{place}: the model has no chat template; give a prompt and a completion, not messages")
@@ -179,10 +178,10 @@ def plain_texts(conversations, places, template, now):
 
 
 def rendered_texts(conversations, places, template, now):
-    """The texts of conversations through a template, and where the answers are in them, as [(start, end)].
+    """Conversations rendered with a template, and the spans of their answers, [(start, end)].
 
-    An answer begins where the text of the messages before it ends, with what an answer begins with; and it ends where
-    the text of the messages up to it ends. Both must be beginnings of the whole text.
+    An answer starts at the end of the rendered messages before it, including the header of an answer. It ends at the
+    end of the rendered messages up to it. Both texts must be prefixes of the whole text.
     """
     answers = [
         [k for k, message in enumerate(messages) if message["role"] == "assistant"] for messages in conversations
@@ -201,8 +200,8 @@ def rendered_texts(conversations, places, template, now):
             beginnings = next(rendered), next(rendered)
             if not all(map(texts[-1].startswith, beginnings)):
                 raise ValueError(
-                    f"{place}: the chat template writes what is before or in the answer messages[{k}] in another way "
-                    "when more follows; to train on answers alone it has to write a conversation from left to right"
+                    f"{place}: the chat template changes the text before the end of messages[{k}] when more messages "
+                    "follow; training on answers alone needs a template that writes from left to right"
                 )
             spans[-1].append(tuple(map(len, beginnings)))
     return texts, spans

@@ -11,12 +11,12 @@ from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
 from ..checked import quoted, shown
-from ..model import LlamaConfig, ModelConfig, parameter_shapes
+from ..model import ARCHITECTURES, architecture, parameter_shapes
 from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-ARCHITECTURES = {"gpt2": ModelConfig, "llama": LlamaConfig}
+OLDEST = next(iter(ARCHITECTURES))  # was once the only architecture, so its configurations do not name it
 
 
 def save_model(folder, params, config, dtype=None, beside=None, carry=()):
@@ -27,11 +27,13 @@ def save_model(folder, params, config, dtype=None, beside=None, carry=()):
     folder : folder to write; created if needed
     params : dict of the weights
     config : ModelConfig or LlamaConfig
-    dtype : "float16" halves the file (weights near 0.02 keep three digits); None: the arrays' own dtype
+    dtype : "float16" halves the size (weights near 0.02 keep three digits); None: the arrays' own dtype
     beside, carry : see `write_pair`
     """
     names, check = ("model.safetensors", "config.json"), reader(load_model, params)
-    write_pair(folder, names, params, config_fields(config), dtype, beside, check=check, carry=carry)
+    name = architecture(config).name
+    fields = ({} if name == OLDEST else {"architecture": name}) | config_fields(config)
+    write_pair(folder, names, params, fields, dtype, beside, check=check, carry=carry)
 
 
 @of_one_version
@@ -63,7 +65,7 @@ def load_model(folder, dtype=np.float32):
 
 
 def check_is_model(folder):
-    """Raise FileNotFoundError or ValueError, with a remedy, unless a folder has the two files of a model of ours."""
+    """Raise FileNotFoundError or ValueError, with a remedy, unless a folder has the two files of our format."""
     folder = Path(folder)
     if not folder.is_dir() and not folder.is_file():
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -79,7 +81,7 @@ def check_is_model(folder):
 
 
 def contents(folder):
-    """What is at a path that is not as it should be, for a message."""
+    """The content of a folder, for an error message."""
     if not folder.is_dir():
         return "it is a file"
     names = sorted(shown(path.name, 50) for path in folder.iterdir())
@@ -116,7 +118,7 @@ def load_adapter(folder, params):
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, or does not fit its configuration and the base.
+        If a file is missing or damaged, or does not fit its configuration or the base.
     """
     folder = Path(folder)
     config = read_config(folder / "adapter.json", AdapterConfig)
@@ -131,7 +133,7 @@ def load_adapter(folder, params):
 
 
 def check_init(config):
-    """Raise ValueError if the adapter's init changed the base: on the original base the adapter would be wrong."""
+    """Raise ValueError if the adapter's init changed the base, because it would be wrong on the original base."""
     if config.init in STARTS:
         plain = ", ".join(init for init in INITS if init not in STARTS)
         raise ValueError(
@@ -141,15 +143,14 @@ def check_init(config):
 
 
 def check_depth(path, field, n_layers, tensors):
-    """Raise ValueError for more layers than tensors, before a damaged number makes us list a name for each."""
+    """Raise ValueError for more layers than tensors, before a damaged number makes a list of that length."""
     if isinstance(n_layers, int) and n_layers > len(tensors):
         raise ValueError(f"{path}: {field} is {quoted(n_layers)}, but the model has only {len(tensors)} tensors")
 
 
 def config_fields(config):
     """A configuration dataclass as a dict for JSON."""
-    kind = {"architecture": "llama"} if isinstance(config, LlamaConfig) else {}
-    return kind | {name: value for name, value in asdict(config).items() if name != "extra" or value}
+    return {name: value for name, value in asdict(config).items() if name != "extra" or value}
 
 
 def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata=None, check=None, carry=()):
@@ -157,7 +158,7 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
 
     Parameters
     ----------
-    names : of the file of tensors and of the configuration, whose fields are `values`
+    names : of the file of tensors and of the configuration file, whose fields are `values`
     beside : dict of name -> bytes, text or JSON value: more files
     metadata : dict of str -> str in the file of tensors, or None
     check : function of the new folder's path that reads it; None: only both files are read
@@ -175,7 +176,7 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
 
 
 def reader(load, params):
-    """The function that reads a folder with `load`, in a dtype that can hold these arrays."""
+    """A function that reads a folder with `load`, in a dtype that can hold these arrays."""
     is_double = any(array.dtype == np.float64 for array in params.values())
     return partial(load, dtype=np.float64 if is_double else np.float32)
 
@@ -189,17 +190,17 @@ def read_object(path):
 
 
 def read_config(path, kind=None):
-    """A configuration dataclass from its JSON file; without a `kind`, that of the model's architecture.
+    """Read a configuration dataclass from JSON; by default the one for the architecture that the file names.
 
-    Missing and wrong fields raise a ValueError that names them. Unknown fields go to `extra`, with a warning.
+    Missing and invalid fields raise a ValueError that names them. Unknown fields go to `extra`, with a warning.
     """
     values = read_object(path)
     if kind is None:
-        name = values.pop("architecture", "gpt2")
-        if name not in ARCHITECTURES:
+        name = values.pop("architecture", OLDEST)
+        if name not in list(ARCHITECTURES):
             expected = f"expected one of {', '.join(ARCHITECTURES)}"
             raise ValueError(f"{path}: architecture is {quoted(name)}, {expected}")
-        kind = ARCHITECTURES[name]
+        kind = ARCHITECTURES[name].config_class
     known = {field.name for field in fields(kind)}
     unknown = {name: values.pop(name) for name in list(values) if name not in known}
     warn_of_unknown(path, unknown)
@@ -212,15 +213,15 @@ def read_config(path, kind=None):
 
 
 def warn_of_unknown(path, names):
-    """Warn that some fields of a configuration have no effect here; the caller stores them in `extra`."""
+    """Warn that some fields of a configuration have no effect; the caller stores them in `extra`."""
     if names:
-        warnings.warn(f"{path}: unknown fields {shown(', '.join(names))} are ignored, but saved again", stacklevel=2)
+        warnings.warn(f"{path}: unknown fields {shown(', '.join(names))} are ignored, but written back", stacklevel=2)
 
 
 def read_as(path, tensors, shapes, dtype):
     """The tensors of a file in the order of `shapes`, in float32 or float64.
 
-    Raises ValueError for the first tensor that is missing, unexpected, of another shape, or refused by `cast`.
+    Raises ValueError for the first tensor that is missing, unexpected, of the wrong shape, or refused by `cast`.
     """
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise ValueError(f"dtype: got {np.dtype(dtype)}, expected float32 or float64")
@@ -236,9 +237,9 @@ def read_as(path, tensors, shapes, dtype):
 
 
 def cast(path, tensors, dtype=None):
-    """The tensors in a dtype, or in their own; `path` is their file, for the message.
+    """The tensors in a dtype, by default their own; `path` is their file, for error messages.
 
-    Raises ValueError for the first array that is not of floats, not finite, or too large for the dtype.
+    Raises ValueError for the first array that is not floating point, not finite, or too large for the dtype.
     """
     arrays = {}
     for name, array in tensors.items():

@@ -12,7 +12,7 @@ the B's of the others are multiplied by the ratio, which rounds. A ratio of 0 go
 a layer by its B.
 
 DoRA's magnitudes m, one for each output, are concatenated too. A layer without an adapter next to one with an adapter
-gets its base's row norms, which do not change it; splitting recognises such a layer by them.
+gets the row norms of its base weight, which leave it unchanged; splitting recognises such a layer by them.
 """
 
 import numpy as np
@@ -22,13 +22,13 @@ from ..adapters.dora import MAGNITUDE, row_norms
 from .names import linear_names
 
 
-def joined_layers(params, adapter, file):
-    """The layers of an adapter as a kind of file, "hf" or "gguf", has them: name -> (factors, scale, our layers in it).
+def joined_layers(params, adapter, config, file):
+    """The layers of an adapter in a kind of file, "hf" or "gguf": name -> (factors, scale, our layers in it).
 
-    `params` are the base's weights. ValueError for an adapter of another model.
+    `params` and `config` are the base's. Raises ValueError if the adapter does not fit the base.
     """
     own, layers = fitting_arrays(params, adapter), {}
-    for layer, names in linear_names(params, file).items():
+    for layer, names in linear_names(config, file).items():
         adapted = [(own[n], scaling(module_config(adapter.config, n))) if n in own else None for n in names]
         if any(adapted):
             layers[layer] = *join_factors(adapted, [params[f"{name}.weight"] for name in names]), names
@@ -54,9 +54,9 @@ def split_factors(factors, names, weights=None):
 
 
 def component_owners(blocks):
-    """The layer that each component of the rank affects, (r,); None unless it is only one, in the layers' order.
+    """The one layer that each component of the rank affects, (r,); None if one affects several or the order differs.
 
-    A component that affects no layer, because its B is zero, is assigned like its neighbour; any choice is exact.
+    A component whose B is zero affects no layer and is assigned like its neighbour; any choice is exact.
     """
     affects = np.array([block.any(axis=0) for block in blocks])  # (layers, r)
     known = affects.any(axis=0)

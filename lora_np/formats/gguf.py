@@ -1,5 +1,5 @@
-"""GGUF, the files of llama.cpp (docs/gguf.md of ggml), read by our own means because the `gguf` package takes 2.8 s and
-300 MB only to open SmolLM2's file of 98 MB."""
+"""Read GGUF, llama.cpp's file format (docs/gguf.md of ggml). The `gguf` package would take 2.8 s and 300 MB to open
+SmolLM2's file of 98 MB."""
 
 import math
 import mmap
@@ -25,8 +25,8 @@ def read_gguf(path, finite=True):
     """Read a GGUF file: (fields, tensors), two dicts. The file is mapped into memory, not copied.
 
     A field is an int, float, bool, str, list of str or array of numbers. A tensor is an array of float32, (out, in) for
-    a layer, or a BlockWeight. ValueError names the field or tensor that is damaged or cannot be read, or that has
-    numbers that are not finite, if they have to be.
+    a layer, or a BlockWeight. ValueError names the field or tensor that is damaged or cannot be read, or, if `finite`,
+    that has NaN or infinite numbers.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
@@ -40,25 +40,25 @@ def read_gguf(path, finite=True):
 
 
 class Reader:
-    """The bytes of a file, the position of what comes next (after the first 8), and what it is, for messages."""
+    """The bytes of a file, the current position (after the first 8 bytes), and the current item, for messages."""
 
     content, position, thing = b"", 8, "header"
 
     def advance(self, size):
-        """The position, which moves on by `size` bytes."""
+        """The current position, before moving it on by `size` bytes."""
         start, self.position = self.position, self.position + size
         if self.position > len(self.content):
             raise ValueError(f"ends at byte {self.position:,}, but the file has {len(self.content):,}")
         return start
 
     def numbers(self, kind, count=1):
-        """The next `count` numbers of a type, an array of their own."""
+        """The next `count` numbers of a type, as a new array."""
         if kind not in NUMBERS:
             raise ValueError(f"got the type {kind}, expected one from 0 to 12, and no array in an array")
         return np.frombuffer(self.content, NUMBERS[kind], count, self.advance(count * NUMBERS[kind].itemsize)).copy()
 
     def texts(self, count=1):
-        """A list of the next `count` texts: a length and UTF-8 each."""
+        """The next `count` strings, each stored as its length and UTF-8."""
         texts, content, end = [], self.content, self.position
         while len(texts) < count and end < len(content):
             start = end + 8
@@ -77,7 +77,7 @@ class Reader:
 
 @np.errstate(all="ignore")  # damaged scales
 def read_content(reader, finite=True):
-    """The fields, the tensors' shapes and places, and then each tensor. See `read_gguf`."""
+    """Read the fields, the tensors' shapes and offsets, and then each tensor; see `read_gguf`."""
     if reader.content[:8] not in (b"GGUF\2\0\0\0", b"GGUF\3\0\0\0"):
         raise ValueError(f"got {reader.content[:8]}, expected b'GGUF' and version 2 or 3 in little-endian order")
     n_tensors, n_fields = (whole_number("count", reader.value(UINT64), least=0, most=2**16) for _ in range(2))
@@ -88,7 +88,7 @@ def read_content(reader, finite=True):
             name = reader.texts()[0]
             reader.thing = f"{kind} {quoted(name)}"
             if name in named:
-                raise ValueError("is there twice")
+                raise ValueError("appears twice")
             if kind == "field":
                 named[name] = reader.value(reader.value())
             else:
@@ -114,7 +114,7 @@ def read_content(reader, finite=True):
 
 
 def foreign_type(kind):
-    """What `TYPES` would have for another type, which the `gguf` package expands."""
+    """The entry of `TYPES` for any other type, which the `gguf` package dequantises."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
     kind = GGMLQuantizationType(kind)  # ValueError for an unknown one

@@ -1,31 +1,13 @@
-"""Read and write Hugging Face's GPT-2: `config.json` and `model.safetensors`.
+"""GPT-2 in the files of transformers and llama.cpp: the fields that configure it.
 
-The model is the same as ours; names and layout differ. GPT-2 stores a linear layer's weight as (in, out), and q, k
-and v as one layer `c_attn` of (C, 3C), q | k | v along the last axis. A file of the bare model has names such as
-`h.0.attn.c_attn.weight`; a language model or classifier has the prefix `transformer.`.
+transformers stores a linear layer's weight as (in, out), and q, k and v as one layer `c_attn` of (C, 3C), q | k | v
+along the last axis. A file of the bare model has names such as `h.0.attn.c_attn.weight`; a language model or
+classifier has the prefix `transformer.`.
 """
-
-import re
-
-import numpy as np
 
 from ..checked import quoted
 from ..model import ModelConfig
-from .atomic import of_one_version
-from .checkpoint import read_object
-from .hugging_face import (
-    FIXED,
-    NO_IDS,
-    HFModel,
-    check_fixed,
-    label_list,
-    our_config,
-    params_of,
-    read_hf_tensors,
-    save_hf,
-)
-
-MASK_BUFFER = re.compile(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, in old files
+from .hugging_face import FIXED, NO_IDS, FileFormat, check_fixed, our_config
 
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")
 # Fields that change what the model computes, with the values that we support.
@@ -59,39 +41,6 @@ GGUF_NUMBERS = {  # "gpt2." + name -> ours
 }
 
 
-# ---------------------------------------------------------------- reading
-
-
-@of_one_version
-def load_gpt2(path, dtype=np.float32):
-    """Read a GPT-2 language model or sequence classifier.
-
-    Parameters
-    ----------
-    path : a directory with `config.json` and either `model.safetensors` or `model.safetensors.index.json` and the
-        files that it names; or the path of one of those two files
-    dtype : np.float32 or np.float64, of the returned arrays; the file may have float16, bfloat16, float32 or float64
-
-    Returns
-    -------
-    HFModel
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If a file is missing or damaged, a tensor is missing, unexpected or of another shape, an index
-        names a file outside its directory, or the model computes something that ours does not.
-    """
-    file, tensors = read_hf_tensors(path)
-    tensors = {name: array for name, array in tensors.items() if not MASK_BUFFER.fullmatch(name)}
-    fields_path = file.parent / "config.json"
-    fields = read_object(fields_path)
-    config = config_from_fields(fields_path, fields, tensors)
-    if not (fields.get("tie_word_embeddings", True) or config.n_classes or "lm_head.weight" in tensors):
-        raise ValueError(f"{file}: lm_head.weight is missing, but config.json does not tie it to wte.weight")
-    return HFModel(params_of(file, tensors, config, dtype), config, label_list(fields_path, fields, config))
-
-
 def config_from_fields(path, fields, tensors):
     """Our configuration from the fields of a GPT-2 `config.json`."""
     check_fixed(path, fields, GPT2_FIXED)
@@ -103,26 +52,16 @@ def config_from_fields(path, fields, tensors):
     d_ff, C = fields.get("n_inner"), fields.get("n_embd")
     if d_ff is None:
         d_ff = 4 * C if isinstance(C, int) else C
+    if not (fields.get("tie_word_embeddings", True) or "score.weight" in tensors or "lm_head.weight" in tensors):
+        raise ValueError(f"{path}: tie_word_embeddings is false, but the file has no lm_head.weight")
     used = (*GPT2_FIXED, "n_inner", "n_ctx")
     return our_config(ModelConfig, path, fields, SIZES | OPTIONAL, tensors, used, d_ff=d_ff)
 
 
-# ---------------------------------------------------------------- writing
-
-
-def save_gpt2(folder, params, config, tokenizer=None, labels=None, files=None):
-    """Write a model for `transformers`: a GPT2LMHeadModel or GPT2ForSequenceClassification.
-
-    Parameters
-    ----------
-    folder : folder to write; created if needed
-    params : dict of the weights, written in their own dtype
-    config : ModelConfig
-    tokenizer : the tokenizer of `load_tokenizer`, or None
-    labels : list of str, a classifier's, or None
-    files : dict of the tokenizer's files, name -> bytes, as in `Task`; None: those of a new tokenizer
-    """
-    fields = {
+def fields_of(config):
+    """The fields of `config.json`, as two dicts: those that an import's fields replace, and the others."""
+    defaults = {"attn_pdrop": 0.0, **NO_IDS, "embd_pdrop": config.dropout}  # we have no dropout inside attention
+    return defaults, {
         "model_type": "gpt2",
         **{theirs: getattr(config, ours) for theirs, ours in SIZES.items()},
         "n_inner": config.d_ff,
@@ -131,10 +70,17 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None, files=None):
         "resid_pdrop": config.dropout,
         "tie_word_embeddings": True,
     }
-    defaults = {"attn_pdrop": 0.0, **NO_IDS, "embd_pdrop": config.dropout}  # we have no dropout inside attention
-    save_hf(folder, params, config, "GPT2", defaults, fields, (tokenizer, labels, files), load_gpt2)
 
 
-def gguf_numbers(config):
-    """The fields ``gpt2.*`` of a GGUF file for a configuration."""
+def gguf_fields(config):
+    """The fields ``gpt2.*`` of a GGUF file."""
     return {f"gpt2.{name}": getattr(config, ours) for name, ours in GGUF_NUMBERS.items()}
+
+
+FORMAT = FileFormat(
+    hf_classes=("GPT2LMHeadModel", "GPT2ForSequenceClassification"),
+    buffers=r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)",  # the causal mask
+    config_from_fields=config_from_fields,
+    fields_of=fields_of,
+    gguf_fields=gguf_fields,
+)

@@ -1,23 +1,22 @@
-"""What Hugging Face's model directories have in common: files, tensors, labels, special tokens, and fields of
-`config.json`."""
+"""Helpers for Hugging Face's model directories: files, tensors, labels, special tokens and fields of `config.json`."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..checked import quoted, shown
-from ..data import END_OF_TEXT, PAD, new_files
+from ..data import END_OF_TEXT, PAD
 from ..data.texts import kind_of
-from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object, new_settings
+from ..data.tokenizer_files import GENERATION, json_object
 from ..model import parameter_shapes
-from .atomic import of_one_version
-from .checkpoint import check_depth, contents, read_as, read_object, reader, warn_of_unknown, write_pair
-from .names import PREFIXES, layer_names
+from .checkpoint import check_depth, contents, read_as, read_object, warn_of_unknown
+from .names import bare, is_transposed, layer_names
 from .tensors import read_tensors
 
-FIXED = {  # fields that change what any model computes, with the values that we support
+FIXED = {  # fields that change what any model computes, with the supported values
     "quantization_config": (None,),
     "is_causal": (True,),
     "is_encoder_decoder": (False,),
@@ -31,21 +30,26 @@ FIXED = {  # fields that change what any model computes, with the values that we
 # Fields that are computed from the model when it is written.
 WRITTEN = """architectures id2label label2id num_labels _num_labels tie_word_embeddings dtype torch_dtype
 transformers_version _name_or_path""".split()
-# Other fields of transformers that have no effect here. They are saved again, without a warning.
+# Other fields of transformers that have no effect here. They are written back without a warning.
 KNOWN = """attention_dropout attn_pdrop bos_token_id chunk_size_feed_forward embd_pdrop eos_token_id
 gradient_checkpointing initializer_range is_decoder is_llama_config layer_types output_attentions output_hidden_states
 output_past pad_token_id pretraining_tp problem_type reorder_and_upcast_attn resid_pdrop return_dict rope_interleaved
 summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params
 tokenizer_class transformers.js_config unk_token_id use_cache""".split()
-NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # unless the tokenizer or an import has some
+NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # unless the tokenizer or an imported model has them
 
 
-class HFModel(NamedTuple):
-    """The contents of a model's directory, in our names and layout."""
+class FileFormat(NamedTuple):
+    """How the files of transformers and llama.cpp describe an architecture."""
 
-    params: dict[str, np.ndarray]
-    config: object  # ModelConfig or LlamaConfig
-    labels: list[str] | None  # of a classifier
+    hf_classes: tuple[str, str]  # transformers' classes: of the language model, and of the classifier
+    config_from_fields: Callable  # (path, fields of config.json, tensors) -> our configuration
+    fields_of: (
+        Callable  # configuration -> two dicts of fields of config.json: defaults, which an import's replace; others
+    )
+    gguf_fields: Callable  # configuration -> fields of a GGUF file
+    config_from_gguf: Callable | None = None  # (path, fields, tensors) -> our configuration; None: cannot be read
+    buffers: str = ""  # pattern of the names of tensors in old files that are no parameters
 
 
 # ---------------------------------------------------------------- files
@@ -57,14 +61,8 @@ def read_hf_tensors(path):
     return file, read_sharded(file) if file.suffix == ".json" else read_tensors(file)[0]
 
 
-@of_one_version
-def model_type(path):
-    """The kind of a model, `model_type` of its `config.json`; GPT-2's old files have none."""
-    return read_object(tensor_file(Path(path)).parent / "config.json").get("model_type", "gpt2")
-
-
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
-    """The file of tensors, or the index of several, that a path means; in a folder the first of these names."""
+    """The file of tensors, or the index of several, at a path; in a folder, the first of these names that exists."""
     if path.is_file():
         if not path.name.endswith((".safetensors", ".index.json")):
             raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
@@ -106,85 +104,57 @@ def read_sharded(index):
 
 
 def layout(config):
-    """(its name in the file, our names, its shape, whether it is transposed) of each tensor, in execution order."""
+    """Yield (name in the file, our names, shape, whether transposed) for each tensor, in execution order."""
     shapes = parameter_shapes(config)
-    for layer, ours in layer_names(shapes, "hf").items():
-        is_transposed = layer.endswith((".c_attn", ".c_proj", ".c_fc"))  # GPT-2's are (in, out)
+    for layer, ours in layer_names(config, "hf").items():
+        transposed = is_transposed(config, layer)
         for leaf in ("weight", "bias"):
             names = [f"{name}.{leaf}" for name in ours]
             if names[0] in shapes:
                 n_out, *n_in = shapes[names[0]]
                 shape = (len(names) * n_out, *n_in)
                 theirs = "score" if layer == "lm_head" and config.n_classes else layer
-                yield f"{theirs}.{leaf}", names, shape[::-1] if is_transposed else shape, is_transposed
+                yield f"{theirs}.{leaf}", names, shape[::-1] if transposed else shape, transposed
 
 
 def params_of(file, tensors, config, dtype):
-    """Our parameters from the tensors of a model, with or without a head; errors name the file."""
+    """Our parameters from the tensors of a file, of a model with or without a head; errors name the file."""
     tensors, rows = bare_names(file, tensors), [(bare(theirs), *row) for theirs, *row in layout(config)]
     table, is_tied = rows[0][0], not any(names == ["head.weight"] for _, names, *_ in rows)
     if is_tied and not np.array_equal(tensors.pop("lm_head.weight", tensors.get(table)), tensors.get(table)):
         raise ValueError(f"{file}: lm_head.weight is not {table}; expected a head tied to the embedding")
     tensors = read_as(file, tensors, {theirs: shape for theirs, _, shape, _ in rows}, dtype)
     params = {}
-    for theirs, names, _, is_transposed in rows:
-        joined = tensors[theirs].T if is_transposed else tensors[theirs]  # (out, in) or (out,)
+    for theirs, names, _, transposed in rows:
+        joined = tensors[theirs].T if transposed else tensors[theirs]  # (out, in) or (out,)
         params |= zip(names, np.split(joined, len(names)))
     return {name: np.ascontiguousarray(params[name]) for name in parameter_shapes(config)}
 
 
-def bare(name):
-    """A name without the prefix that models with a head have."""
-    return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
-
-
 def bare_names(path, tensors):
-    """The tensors by their bare names."""
+    """The tensors under their names without a prefix."""
     short = {}
     for name, array in tensors.items():
         if bare(name) in short:
-            raise ValueError(f"{path}: repeated name {shown(bare(name))}, with and without {PREFIXES}")
+            raise ValueError(f"{path}: repeated name {shown(bare(name))}, with and without a prefix")
         short[bare(name)] = array
     return short
 
 
-def save_hf(folder, params, config, kind, defaults, fields, more, load):
-    """Write a model's directory.
-
-    Parameters
-    ----------
-    folder, params, config : see `save_gpt2`
-    kind : "GPT2" or "Llama", the first part of the class's name in transformers
-    defaults, fields : dicts of `config.json`; those of an import replace the defaults and not the fields
-    more : the tokenizer, labels and files, see `save_gpt2`
-    load : the function that reads such a directory
-    """
-    tokenizer, labels, files = more
-    if labels is not None and len(labels) != config.n_classes:
-        raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
+def tensors_of(params, config):
+    """The tensors of a model's file."""
     tensors = {}
-    for theirs, names, _, is_transposed in layout(config):
+    for theirs, names, _, transposed in layout(config):
         joined = np.concatenate([params[name] for name in names]) if len(names) > 1 else params[names[0]]
-        tensors[theirs] = joined.T if is_transposed else joined
-    files = files or (new_files(tokenizer) if tokenizer is not None else {})
-    if TOKENIZER in files and "model_type" not in config.extra:  # or transformers would read it as one of GPT-2's
-        files = {SETTINGS: new_settings(tokenizer), **files}
-    head = "ForSequenceClassification" if config.n_classes else "LMHeadModel" if kind == "GPT2" else "ForCausalLM"
-    special = special_ids(config, tokenizer, files)
-    fields = defaults | special | config.extra | {"architectures": [kind + head]} | fields
-    if config.n_classes:
-        labels = labels or default_labels(config.n_classes)
-        fields["id2label"] = {str(k): label for k, label in enumerate(labels)}
-        fields["label2id"] = {label: k for k, label in enumerate(labels)}
-    names = "model.safetensors", "config.json"
-    write_pair(folder, names, tensors, fields, None, files, {"format": "pt"}, check=reader(load, params))
+        tensors[theirs] = joined.T if transposed else joined
+    return tensors
 
 
 # ---------------------------------------------------------------- config.json
 
 
 def check_fixed(path, fields, fixed):
-    """Raise ValueError for a field that changes what the model computes and has a value that we do not support.
+    """Raise ValueError for a field with an unsupported value that changes what the model computes.
 
     Parameters
     ----------
@@ -210,8 +180,8 @@ def our_config(kind, path, fields, names, tensors, used, **more):
     fields : dict of its fields
     names : dict, their name of a field -> ours; the first five are sizes, and required
     tensors : dict, name -> array; a classifier has "score.weight"
-    used : names of further fields that have been read; all others are saved again, with a warning if they are unknown
-    more : further fields of ours
+    used : names of other fields that have been read; all remaining ones are written back, with a warning if unknown
+    more : more fields of our configuration
     """
     head = tensors.get("score.weight")
     if head is not None and head.ndim != 2:
@@ -225,7 +195,7 @@ def our_config(kind, path, fields, names, tensors, used, **more):
     check_depth(path, next(name for name in names if names[name] == "n_layers"), values["n_layers"], tensors)
     extra = {n: v for n, v in fields.items() if n not in {*names, *used, *WRITTEN, "model_type"}}
     warn_of_unknown(path, [name for name in extra if name not in KNOWN])
-    extra["model_type"] = fields["model_type"]  # whose habits `load_tokenizer` and `special_ids` follow
+    extra["model_type"] = fields["model_type"]  # `load_tokenizer` and `special_ids` depend on it
     try:
         return kind(**{**values, **more}, n_classes=0 if head is None else len(head), extra=extra)
     except (TypeError, ValueError) as error:
@@ -233,7 +203,7 @@ def our_config(kind, path, fields, names, tensors, used, **more):
 
 
 def default_labels(n_classes):
-    """The names that transformers gives to classes without labels."""
+    """transformers' default names of classes."""
     return [f"LABEL_{k}" for k in range(n_classes)]
 
 
@@ -253,24 +223,24 @@ def label_list(path, fields, config):
     labels = [named[str(k)] for k in range(config.n_classes)]
     ids = fields.get("label2id") or {label: k for k, label in enumerate(labels)}
     if len(set(labels)) < len(labels):
-        raise ValueError(f"{path}: id2label is {quoted(named)}, expected another name for each class")
+        raise ValueError(f"{path}: id2label is {quoted(named)}, expected a different name for each class")
     if ids != {label: k for k, label in enumerate(labels)}:
         raise ValueError(f"{path}: label2id is {quoted(ids)}, which contradicts id2label, {quoted(named)}")
     return labels
 
 
 def special_ids(config, tokenizer, files):
-    """The ids of a model's special tokens, as transformers' `generate` finds them.
+    """The ids of a model's special tokens, found as transformers' `generate` finds them.
 
     Returns
     -------
-    dict: bos_token_id, eos_token_id (which ends a text; or a list of them) and pad_token_id, as far as there are any
+    dict with those of bos_token_id, eos_token_id (an id or a list of ids that end a text) and pad_token_id that exist
     """
     if GENERATION in files:
         fields = json_object(GENERATION, files[GENERATION])
     elif "model_type" in config.extra:
         fields = config.extra
-    else:  # a model of ours that came without the file
+    else:  # one of our models, without the file
         end, pad = (tokenizer and tokenizer.token_to_id(text) for text in (END_OF_TEXT, PAD))
         fields = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
     names = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -1,32 +1,11 @@
-"""Llamas: Hugging Face's files, read and written, and GGUF files, read.
-
-Only the q and k projections differ in layout: GGUF has the rows of each head in the order in which neighbours are
-rotated together, (0, D/2, 1, D/2 + 1, …); Hugging Face and we have (0, 1, 2, …). The rows are put back in order when
-they are read. That is exact, also for blocks of codes, which run along a row.
-"""
+"""Llama in the files of transformers and llama.cpp: the fields that configure it."""
 
 import re
-from dataclasses import replace
-
-import numpy as np
 
 from ..checked import quoted
-from ..compress import BlockWeight
-from ..model import LlamaConfig, parameter_shapes
-from .atomic import of_one_version
-from .checkpoint import check_depth, read_object
-from .hugging_face import (
-    FIXED,
-    NO_IDS,
-    HFModel,
-    check_fixed,
-    label_list,
-    our_config,
-    params_of,
-    read_hf_tensors,
-    save_hf,
-)
-from .names import layer_names
+from ..model import LlamaConfig
+from .checkpoint import check_depth
+from .hugging_face import FIXED, NO_IDS, FileFormat, check_fixed, our_config
 
 HF_FIXED = FIXED | {
     "model_type": ("llama",),
@@ -49,7 +28,7 @@ OPTIONAL = {
 }
 NUMBERS = {"max_position_embeddings": "n_positions", "rms_norm_eps": "rms_norm_eps", "rope_theta": "rope_theta"}
 DEFAULTS = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}  # LlamaConfig's
-ROPE = ("default", None)  # kinds of rotary positions that we have: unscaled ones
+ROPE = ("default", None)  # supported kinds of rotary positions: unscaled ones
 GGUF_NUMBERS = {  # "llama." + name -> ours
     "context_length": "n_positions",
     "embedding_length": "d_model",
@@ -68,22 +47,9 @@ GGUF_MORE = {  # that may be missing
 }
 
 
-# ---------------------------------------------------------------- Hugging Face
-
-
-@of_one_version
-def load_llama(path, dtype=np.float32):
-    """Read a Llama language model or sequence classifier; parameters, result and errors as in `load_gpt2`."""
-    file, tensors = read_hf_tensors(path)
-    fields_path = file.parent / "config.json"
-    fields = {"model_type": "llama"} | read_object(fields_path)
-    config = config_from_fields(fields_path, fields, tensors)
-    tensors = {n: a for n, a in tensors.items() if not n.endswith("rotary_emb.inv_freq")}  # which old files contain
-    return HFModel(params_of(file, tensors, config, dtype), config, label_list(fields_path, fields, config))
-
-
 def config_from_fields(path, fields, tensors):
     """Our configuration from the fields of a Llama's `config.json`, of transformers 4 or 5."""
+    fields = {"model_type": "llama"} | fields
     check_fixed(path, fields, HF_FIXED)
     given = {**DEFAULTS, **{name: fields[name] for name in DEFAULTS if fields.get(name) is not None}}
     for name in ("rope_scaling", "rope_parameters"):
@@ -102,90 +68,27 @@ def config_from_fields(path, fields, tensors):
     return our_config(LlamaConfig, path, fields, SIZES | OPTIONAL, tensors, used, **more)
 
 
-def save_llama(folder, params, config, tokenizer=None, labels=None, files=None):
-    """Write a model for `transformers`: a LlamaForCausalLM or LlamaForSequenceClassification; see `save_gpt2`."""
-    fields = {
+def fields_of(config):
+    """The fields of `config.json`, as two dicts; see `FileFormat`."""
+    return NO_IDS, {
         "model_type": "llama",
         **{theirs: getattr(config, ours) for theirs, ours in (SIZES | OPTIONAL | NUMBERS).items()},
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},  # of transformers 5, above is 4's
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": config.rope_theta,
+        },  # for version 5
         "hidden_act": "silu",
         "tie_word_embeddings": config.tied,
     }
-    save_hf(folder, params, config, "Llama", NO_IDS, fields, (tokenizer, labels, files), load_llama)
 
 
-# ---------------------------------------------------------------- GGUF
-
-
-def llama_from_gguf(path, fields, tensors, dtype=np.float32):
-    """The weights and configuration of a Llama in a GGUF file.
-
-    Parameters
-    ----------
-    path : of the file, for messages
-    fields, tensors : from `read_gguf`; matrices may be blocks, and stay so
-    dtype : np.float32 or np.float64, that of arrays and of what blocks are expanded to
-
-    Returns
-    -------
-    params : dict, in execution order
-    config : LlamaConfig
-
-    Raises
-    ------
-    ValueError
-        If the file has another architecture, something that we do not compute, or a field or tensor that is missing or
-        of a wrong shape.
-    """
-    config = config_from_gguf(path, fields, tensors)
-    shapes, params = parameter_shapes(config), {}
-    names = {ours: theirs for theirs, (ours,) in layer_names(shapes, "gguf").items()}
-    expected = {f"{names[layer]}.{leaf}": f"{layer}.{leaf}" for layer, leaf in (n.rsplit(".", 1) for n in shapes)}
-    unexpected = [name for name in tensors if name not in expected]
-    if unexpected:
-        raise ValueError(f"{path}: unexpected tensor {quoted(unexpected[0])}")
-    for theirs, ours in expected.items():
-        if theirs not in tensors:
-            raise ValueError(f"{path}: {theirs} is missing")
-        weight = tensors[theirs]
-        if weight.shape != shapes[ours]:
-            raise ValueError(f"{path}: {theirs} has shape {weight.shape}, expected {shapes[ours]}")
-        if is_rotated(ours):
-            weight = in_rotation_order(weight, config.head_size)
-        is_block = isinstance(weight, BlockWeight)
-        params[ours] = replace(weight, dtype=np.dtype(dtype)) if is_block else weight.astype(dtype, copy=False)
-    return params, config
-
-
-def is_rotated(name):
-    """Whether a parameter's rows are in another order in GGUF."""
-    return ".attn.q_proj." in name or ".attn.k_proj." in name
-
-
-def in_rotation_order(weight, head_size, back=False):
-    """The rows (or biases) of q or k in the order (0, 1, 2, …) of each head, from GGUF's (0, D/2, 1, D/2 + 1, …).
-
-    `back` is the way back, to GGUF's order.
-    """
-    pairs = (2, head_size // 2) if back else (head_size // 2, 2)
-    order = np.arange(weight.shape[0]).reshape(-1, *pairs).swapaxes(1, 2).reshape(-1)
-    if isinstance(weight, BlockWeight):
-        return replace(weight, blocks=weight.blocks[order])
-    return weight[order]
-
-
-def gguf_numbers(config):
-    """The fields ``llama.*`` of a configuration."""
+def gguf_fields(config):
+    """The fields ``llama.*`` of a GGUF file."""
     return {f"llama.{name}": getattr(config, ours) for name, ours in (GGUF_NUMBERS | GGUF_MORE).items()}
 
 
 def config_from_gguf(path, fields, tensors):
     """Our configuration from a GGUF file's metadata."""
-    if fields.get("general.type") == "adapter":
-        raise ValueError(f"{path}: got an adapter, expected a model; doctor says what it does on its base")
-    kind = fields.get("general.architecture")
-    if kind != "llama":
-        raise ValueError(f"{path}: general.architecture is {quoted(kind)}, expected 'llama'")
     for name in fields:
         if re.fullmatch(r"llama\.rope\.scaling\..*|llama\.expert_.*", name) and fields[name] not in ("none", 0, 1.0):
             raise ValueError(f"{path}: {name} is {quoted(fields[name])}, which we do not have")
@@ -220,3 +123,13 @@ def config_from_gguf(path, fields, tensors):
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+FORMAT = FileFormat(
+    hf_classes=("LlamaForCausalLM", "LlamaForSequenceClassification"),
+    buffers=r".*rotary_emb\.inv_freq",
+    config_from_fields=config_from_fields,
+    fields_of=fields_of,
+    gguf_fields=gguf_fields,
+    config_from_gguf=config_from_gguf,
+)

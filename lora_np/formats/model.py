@@ -1,4 +1,4 @@
-"""A model from wherever it is: a folder of ours, a GGUF file, or the name of a model that a Python package brings."""
+"""Load a model from one of our folders, from a GGUF file, or by the name of a model in an installed Python package."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -14,43 +14,43 @@ from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
 from .atomic import of_one_version
 from .checkpoint import PRETRAINED, load_model
+from .foreign import model_from_gguf
 from .gguf import read_gguf
-from .llama import llama_from_gguf
 from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256
 
 WEIGHTS = ("dense", "blocks")
-FINGERPRINT = "base_sha256"  # where an exported adapter has that of its base
-THREADS = 2  # that expand blocks; with more, memory is the limit
+FINGERPRINT = "base_sha256"  # field of an exported adapter with the fingerprint of its base
+THREADS = 2  # for dequantising; more are no faster, because memory is the limit
 
 
 class Task(NamedTuple):
-    """A model that is ready to use."""
+    """A model with its tokenizer, ready to use."""
 
     params: dict  # of the base, without the adapter
     config: object  # ModelConfig or LlamaConfig
     adapter: Adapter | None
     tokenizer: object
     labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
-    files: dict[str, bytes] = {}  # those of the tokenizer as they came, see `model_files`; none: it is a new one
-    max_tokens: int | None = None  # of a text that a classifier reads; None: n_positions
-    question: str | None = None  # after which a language model names the label; None: a classifier has a head
+    files: dict[str, bytes] = {}  # the tokenizer's, unchanged, see `model_files`; empty for a new tokenizer
+    max_tokens: int | None = None  # that a classifier reads of a text; None: n_positions
+    question: str | None = None  # that a language model answers with a label; None for a classifier with a head
 
 
 def model_place(name):
-    """The folder or GGUF file of a model by its path or name; "pretrained" is the small base of this package."""
+    """The folder or GGUF file for a path or a name; "pretrained" is the small base that this package includes."""
     if str(name) == "pretrained" and not Path(name).exists():
         return PRETRAINED
     return packaged_model(str(name)) if is_packaged(name) else Path(name)
 
 
 def is_packaged(name):
-    """Whether a name means a packaged model, and no file or folder here."""
+    """Whether a name refers to a packaged model, and not to a file or folder."""
     return str(name) in PACKAGED and not Path(name).exists()
 
 
 def weights_file(place):
-    """The file with the weights of a model in a folder of ours, or a GGUF file itself."""
+    """The file with the weights of a model: the GGUF file itself, or the file in one of our folders."""
     place = Path(place)
     if place.suffix == ".gguf":
         return place
@@ -64,10 +64,10 @@ def read_model(name, dtype=np.float32, weights="dense"):
 
     Parameters
     ----------
-    name : a folder of ours, a GGUF file, or the name of a packaged model such as "smollm2"
+    name : one of our folders, a GGUF file, or the name of a packaged model such as "smollm2"
     dtype : np.float32 or np.float64
-    weights : of a GGUF file: "dense" expands all its matrices once; "blocks" keeps their codes, a view of the file, and
-        expands a matrix whenever it is used
+    weights : for a GGUF file: "dense" dequantises all matrices once; "blocks" keeps the codes, as views of the file,
+        and dequantises a matrix whenever it is used
 
     Returns
     -------
@@ -80,7 +80,7 @@ def read_model(name, dtype=np.float32, weights="dense"):
         params, config = load_model(place, dtype)
         return Task(params, config, None, tokenizer_of(place, config), None, model_files(place))
     fields, tensors = read_gguf(file)
-    params, config = llama_from_gguf(file, fields, tensors, dtype)
+    params, config = model_from_gguf(file, fields, tensors, dtype)
     try:
         files = gguf_tokenizer_files(fields)
     except ValueError as error:
@@ -90,18 +90,18 @@ def read_model(name, dtype=np.float32, weights="dense"):
 
 
 def expanded(params):
-    """The same weights without blocks, each an array of its own."""
+    """The same weights, with each BlockWeight dequantised to an array."""
     blocks = {name: weight for name, weight in params.items() if isinstance(weight, BlockWeight)}
     with ThreadPoolExecutor(THREADS) as pool:
         return {**params, **dict(zip(blocks, pool.map(np.asarray, blocks.values())))}
 
 
 def load_pretrained(name=PRETRAINED, dtype=np.float32, weights="dense"):
-    """A model that comes with the package or with another one.
+    """Load the included model or one from an installed package.
 
     Parameters
     ----------
-    name : by default the small language model that was trained on IMDb reviews; or "smollm2", SmolLM2-135M-Instruct
+    name : by default the small language model trained on IMDb reviews; "smollm2" is SmolLM2-135M-Instruct
     dtype, weights : see `read_model`
 
     Returns
@@ -113,16 +113,16 @@ def load_pretrained(name=PRETRAINED, dtype=np.float32, weights="dense"):
 
 
 def tokenizer_of(path, config, files=None):
-    """The tokenizer of a model, from its folder or a file. Raises ValueError for an id that the model does not have.
+    """The tokenizer of a model, from its folder or a file. Raises ValueError if it has ids that the model lacks.
 
-    `files` are the tokenizer's files, if they are not in the folder.
+    `files` are the tokenizer's files if they are not in the folder.
     """
     return load_tokenizer(path, {**config.extra, "vocab_size": config.vocab_size}, files)
 
 
 def fingerprint(params):
-    """A SHA-256 of a model's weights that does not depend on the kind of file: of their names, shapes and float32
-    bytes, without a head."""
+    """A SHA-256 of a model's weights that does not depend on the file format: of names, shapes and float32 bytes,
+    without a head."""
     digest = hashlib.sha256()
     for name in sorted(params.keys() - {HEAD}):
         weight = np.ascontiguousarray(params[name], "<f4")
@@ -132,7 +132,7 @@ def fingerprint(params):
 
 
 def model_sha256(place):
-    """The SHA-256 of a base's file of weights."""
+    """The SHA-256 of the file with a base's weights."""
     file = weights_file(place)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")

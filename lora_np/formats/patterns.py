@@ -1,7 +1,7 @@
-"""Which names the regular expressions of a file match: exactly as Python's `re` says, and within a time limit.
+"""Match the regular expressions of a file against names, exactly as Python's `re` does, within a time limit.
 
-`re` cannot be interrupted, and a pattern such as `(a|a)*b` can take years. A few patterns of literal characters are
-matched here; all others in a child process, which is this file as a script and is ended when its time is up.
+`re` cannot be interrupted, and a pattern such as `(a|a)*b` may never terminate. A few patterns of literal characters
+are matched here; all others are matched in a child process, which runs this file and is killed after the time limit.
 """
 
 import json
@@ -50,9 +50,9 @@ def matched(pattern, how, names):
 
 
 def in_a_child(script, value, seconds):
-    """The lines of JSON that a script of the standard library writes in time, in a process of its own.
+    """The lines of JSON that a script writes within a time limit, in a child process with the standard library alone.
 
-    It gets the value as JSON. Its last lines are missing if it runs out of time or memory.
+    The script reads the value as JSON. If it runs out of time or memory, the last lines are missing.
     """
     import subprocess
 

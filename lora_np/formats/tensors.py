@@ -82,7 +82,7 @@ def read_metadata(path):
 
 
 def read_names(path):
-    """The names of a file's tensors, and its metadata, if its header is sound and promises what the file has."""
+    """The names of a file's tensors and its metadata, after checking the header against the file's size."""
     from safetensors import SafetensorError, safe_open
 
     existing_file(path)

@@ -1,10 +1,11 @@
-"""Write GGUF, the files of llama.cpp: language models, and LoRA adapters that it adds to one.
+"""Write GGUF, llama.cpp's file format: language models and LoRA adapters.
 
-llama.cpp has the matrices as (out, in), as we do, also those of a GPT-2. Of a Llama, it has the rows of q and k in
-another order (`llama.py`), and so the rows of their B: with a permutation P of rows, P (B A) = (P B) A.
+llama.cpp stores matrices as (out, in), as we do, also for GPT-2. It stores the rows of a Llama's q and k in a different
+order (`gguf_rows`), and therefore also the rows of their B: for a permutation P of rows, P (B A) = (P B) A.
 
-An adapter's file has one alpha for all layers, and llama.cpp takes each layer's scale as alpha / r, with r from the
-shape of B. A layer with another scale s gets s r / alpha times its B, which rounds if that is no power of two.
+An adapter's file has one alpha for all layers. llama.cpp computes each layer's scale as alpha / r, with r from the
+shape of B. If a layer has a different scale s, its B is multiplied by s r / alpha, which rounds unless that is a power
+of two.
 """
 
 import numpy as np
@@ -14,31 +15,30 @@ from ..adapters.qalora import as_lora
 from ..checked import one_of
 from ..compress import FORMATS, BlockWeight
 from ..compress.ggml import BLOCK
-from ..model import LlamaConfig, parameter_shapes
-from . import gpt2, llama
+from ..model import architecture, parameter_shapes
 from .atomic import replacing
+from .foreign import file_format
 from .fused import joined_layers
 from .gguf import read_gguf
-from .names import layer_names
+from .names import gguf_rows, layer_names
 
 TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # of a model -> general.file_type
-TABLES = ("token_embd.weight", "output.weight")  # are finer than the other matrices of a file in Q4_1
+TABLES = ("token_embd.weight", "output.weight")  # are stored with more bits than the other matrices of a Q4_1 file
 WHOLE = "position_embd.weight"  # stays in float32: llama.cpp adds its rows to others
 
 
 def save_gguf(path, params, config, fields, format="f32"):
     """Write a language model.
 
-    Matrices have the given format, with two exceptions, which are llama.cpp's: rows that are no multiple of 32 are in
-    float16 where blocks are asked for, and in Q4_1 the embedding is in Q8_0. Blocks of the right format keep their
-    bytes.
+    Matrices have the given format, with llama.cpp's two exceptions: matrices whose rows are no multiple of 32 are
+    float16 instead of blocks, and with Q4_1 the embedding is Q8_0. Blocks of the right format keep their bytes.
 
     Parameters
     ----------
     path : file to write
-    params : dict of the weights; BlockWeights are expanded one at a time
-    config : LlamaConfig or ModelConfig
-    fields : dict of more fields, such as those of the tokenizer or of the file that the model came from
+    params : dict of the weights; BlockWeights are dequantised one at a time
+    config : the model's configuration
+    fields : dict of more fields, such as the tokenizer's or those of the original file
     format : "f32", "f16", "q8_0" or "q4_1"
 
     Raises
@@ -50,22 +50,20 @@ def save_gguf(path, params, config, fields, format="f32"):
     """
     one_of("format", format, TYPES)
     check_language_model(config)
-    is_llama = isinstance(config, LlamaConfig)
     tensors, shapes = {}, parameter_shapes(config)
-    for layer, ours in layer_names(shapes, "gguf").items():
+    for layer, ours in layer_names(config, "gguf").items():
         for leaf in ("weight", "bias"):
             names = [f"{name}.{leaf}" for name in ours]
             if names[0] in shapes:
                 weight = params[names[0]] if len(names) == 1 else np.concatenate([params[name] for name in names])
-                if is_llama and llama.is_rotated(names[0]):
-                    weight = llama.in_rotation_order(weight, config.head_size, back=True)
+                weight = gguf_rows(config, ours[0], weight)
                 try:
                     tensors[f"{layer}.{leaf}"] = encoded(f"{layer}.{leaf}", weight, format)
                 except ValueError as error:
                     raise ValueError(f"{path}: {layer}.{leaf}: {error}") from None
-    numbers = (llama if is_llama else gpt2).gguf_numbers(config)
+    sizes = file_format(config).gguf_fields(config)
     more = {"general.type": "model", "general.file_type": TYPES[format], "general.quantization_version": 2}
-    write_gguf(path, "llama" if is_llama else "gpt2", {**fields, **numbers, **more}, tensors)
+    write_gguf(path, architecture(config).name, {**fields, **sizes, **more}, tensors)
 
 
 def check_language_model(config):
@@ -97,7 +95,7 @@ def encoded(name, weight, format):
 
 
 def save_gguf_adapter(path, adapter, params, config, fields):
-    """Write an adapter of LoRA, in float32; one of QA-LoRA as the LoRA with the same update.
+    """Write a LoRA adapter in float32; QA-LoRA is written as the LoRA with the same update.
 
     Parameters
     ----------
@@ -110,7 +108,7 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     Raises
     ------
     ValueError
-        For an adapter of another kind or with a trained head, which llama.cpp does not have.
+        For any other kind of adapter, or one with a trained head, which llama.cpp does not support.
     ImportError
         Without the package gguf.
     """
@@ -122,25 +120,23 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     if HEAD in adapter.weights:
         remedy = "train the classifier with --as-words" if config.n_classes else "export it with --to gguf-merged"
         raise ValueError(f"adapter: got one with a trained head, and llama.cpp's adapters have none; {remedy}")
-    joined = joined_layers(params, adapter, "gguf")
+    joined = joined_layers(params, adapter, config, "gguf")
     if not joined:
         raise ValueError("adapter: got one without layers, expected at least one")
     alphas = {layer: scale * len(own["lora_A"]) for layer, (own, scale, _) in joined.items()}
     alpha = compact_pattern({layer: a for layer, a in alphas.items() if a} or {"": 1.0})[0]
-    tensors, is_llama = {}, isinstance(config, LlamaConfig)
+    tensors = {}
     for layer, (own, _, names) in joined.items():
-        lora_B = own["lora_B"]  # (out, r)
-        if is_llama and llama.is_rotated(f"{names[0]}.weight"):
-            lora_B = llama.in_rotation_order(lora_B, config.head_size, back=True)
+        lora_B = gguf_rows(config, names[0], own["lora_B"])  # (out, r)
         lora_B = lora_B if alphas[layer] == alpha else alphas[layer] / alpha * lora_B
         pair = {"a": own["lora_A"], "b": lora_B}
         tensors |= {f"{layer}.weight.lora_{x}": array.astype(np.float32) for x, array in pair.items()}
     more = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(alpha)}
-    write_gguf(path, "llama" if is_llama else "gpt2", {**fields, **more}, tensors)
+    write_gguf(path, architecture(config).name, {**fields, **more}, tensors)
 
 
 def write_gguf(path, architecture, fields, tensors):
-    """Write a GGUF file and read it back, before it takes the place of an older one.
+    """Write a GGUF file and read it back before it replaces an older one.
 
     Parameters
     ----------

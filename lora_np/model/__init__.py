@@ -1,7 +1,8 @@
 """The transformer: configuration, initial weights, forward and backward."""
 
-from .architectures import architecture, modules
-from .decoder import Decoder, Past, empty_past, make_decoder, next_logits
+from .architecture import Architecture, LayerSpec, with_depths
+from .architectures import ARCHITECTURES, architecture, check_writes, modules
+from .decoder import Decoder, KVCache, empty_cache, make_decoder, next_logits
 from .generate import generate, generate_tokens
 from .gpt2 import ModelConfig
 from .initial import add_head, initial_params, parameter_shapes
@@ -10,3 +11,11 @@ from .masks import draw_masks
 from .objective import Objective, loss_and_gradients, predict_logits
 from .passes import ForwardCache, backward, cache_bytes, cached_arrays, forward
 from .sampling import GREEDY, Sampling, next_probabilities
+
+__all__ = [
+    "ARCHITECTURES", "Architecture", "Decoder", "ForwardCache", "GREEDY", "KVCache", "LayerSpec", "LlamaConfig",
+    "ModelConfig", "Objective", "Sampling", "add_head", "architecture", "backward", "cache_bytes",
+    "cached_arrays", "check_writes", "draw_masks", "empty_cache", "forward", "generate", "generate_tokens",
+    "initial_params", "loss_and_gradients", "make_decoder", "modules", "next_logits", "next_probabilities",
+    "parameter_shapes", "predict_logits", "with_depths",
+]  # fmt: skip

@@ -1,15 +1,27 @@
-"""The architectures, and the one that a configuration means."""
+"""The architectures that the package has."""
 
-from . import gpt2, llama
+from .gpt2 import GPT2
+from .llama import LLAMA
 
-ARCHITECTURES = {gpt2.ModelConfig: gpt2, llama.LlamaConfig: llama}
+ARCHITECTURES = {record.name: record for record in (GPT2, LLAMA)}  # GPT-2 first: old files do not name theirs
 
 
 def architecture(config):
-    """The file that describes a configuration's model: `gpt2` or `llama`."""
-    return ARCHITECTURES[type(config)]
+    """The Architecture of a configuration."""
+    for record in ARCHITECTURES.values():
+        if type(config) is record.config_class:
+            return record
+    raise TypeError(f"config: got {type(config).__name__}, expected the configuration of {' or '.join(ARCHITECTURES)}")
 
 
 def modules(config):
-    """The model's layers in execution order, name -> Module."""
+    """The model's layers in execution order, name -> LayerSpec."""
     return architecture(config).modules(config)
+
+
+def check_writes(config):
+    """Raise ValueError unless the model is a language model, which can generate text."""
+    if config.n_classes:
+        raise ValueError(f"model: got a classifier of {config.n_classes} classes, expected a language model")
+    if not architecture(config).writes:
+        raise ValueError(f"model: {architecture(config).name} is an encoder, expected a language model")

@@ -1,6 +1,7 @@
-"""The checked arguments of one forward pass and its backward pass, and the gradients that are wanted."""
+"""The checked arguments of one forward pass and its backward pass, and which gradients they need."""
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,25 +13,27 @@ from .rows import RowGroup, row_groups
 
 
 class Call(NamedTuple):
-    """What all layers of one forward pass share."""
+    """The arguments that all layers of one forward pass share."""
 
-    params: dict  # base weights; whole weights that the adapter carries replace the base's
-    config: object  # ModelConfig or LlamaConfig
-    modules: dict  # name -> Module
+    params: dict  # base weights; an adapter's whole weights, such as a head, replace the base's
+    config: object  # the model's configuration
+    modules: dict  # name -> LayerSpec
     adapter_config: object  # AdapterConfig or None
     adapter_arrays: dict  # layer -> its adapter's arrays
     masks: dict  # name -> dropout mask; empty in evaluation
-    wanted: dict  # layer -> the operands of its operation whose gradients are needed ("x", "weight", "lora_A", …)
-    read: np.ndarray | None  # (B,), the position in each row that a classifier reads; None for a language model
+    wanted: dict  # layer -> operands whose gradients are needed ("x", "weight", "lora_A", …)
+    last: np.ndarray  # (B,), the position of the last real token in each row; padding follows it
     groups: tuple[RowGroup, ...] = ()  # rows by adapter, if a list of adapters was given; else empty
+    start: int = 0  # the position of the first token; above 0 when decoding with a cache of keys and values
+    kv: Iterator | None = None  # when decoding: each block's keys and values, see `decoder.next_logits`
 
 
 @lru_cache(maxsize=256)
 def operands_by_layer(config, wanted):
     """The operands of each layer's operation whose gradients are needed: its own wanted parameters, and x.
 
-    The gradient of x is needed only if a lower layer is trained. This condition ends the backward pass early and keeps
-    the cache small.
+    The gradient of x is needed only if a lower layer is trained. So the backward pass stops early, and the cache is
+    small.
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ def check_ids(ids, config):
 
 
 def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None):
-    """Check the arguments of a forward pass (see `forward`) and gather them in a Call."""
+    """Check the arguments of `forward` and return them as a Call."""
     check_ids(ids, config)
     if lengths is not None and lengths.shape != ids.shape[:1]:
         raise ValueError(f"lengths: got shape {lengths.shape}, expected ({len(ids)},), one for each row")
@@ -78,7 +81,7 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
     if adapter is not None and not isinstance(adapter, Adapter):
         groups, adapter = row_groups(params, adapter, len(ids)), None
         if wanted or masks:
-            raise ValueError("adapter: rows with adapters of their own are for evaluation, without wanted or masks")
+            raise ValueError("adapter: a list of adapters is for evaluation, without wanted or masks")
     known = {**params, **adapter.weights} if adapter is not None else params
     adapter_arrays = fitting_arrays(params, adapter) if adapter is not None else {}
     if config.n_classes:
@@ -95,13 +98,13 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
         adapter_arrays=adapter_arrays,
         masks=masks or {},
         wanted=operands_by_layer(config, tuple(wanted)),
-        read=read_positions(ids, lengths) if config.n_classes else None,
+        last=last_positions(ids, lengths),
         groups=groups,
     )
 
 
 def check_head(params, config):
-    """Raise ValueError unless params hold a classifier's head of the right shape."""
+    """Raise ValueError unless params has a classifier's head of the right shape."""
     if "head.weight" not in params:
         raise ValueError(f"params: head.weight is missing, and n_classes is {config.n_classes}")
     got, expected = params["head.weight"].shape, (config.n_classes, config.d_model)
@@ -109,7 +112,7 @@ def check_head(params, config):
         raise ValueError(f"params: head.weight has shape {got}, expected (n_classes, d_model) = {expected}")
 
 
-def read_positions(ids, lengths):
+def last_positions(ids, lengths):
     """(B,), the position of the last real token in each row."""
     B, T = ids.shape
     return np.full(B, T - 1) if lengths is None else lengths - 1

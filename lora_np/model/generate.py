@@ -1,17 +1,17 @@
-"""Generating text: read the prompt, choose a token, read that token, and so on."""
+"""Generate text: read the prompt, choose a token, read that token, and so on."""
 
 import numpy as np
 
 from ..adapters import Adapter
 from ..checked import whole_number
 from .call import check_ids
-from .decoder import empty_past, make_decoder, next_logits
+from .decoder import empty_cache, make_decoder, next_logits
 from .rows import rows_by_adapter
 from .sampling import GREEDY, choose
 
 
 def generate(params, ids, config, n_new, adapter=None, **settings):
-    """Continue each row by new tokens. The arguments are those of `generate_tokens`.
+    """Continue each row with new tokens. The arguments are those of `generate_tokens`.
 
     Returns
     -------
@@ -32,15 +32,15 @@ def generate_tokens(
     params : dict of a language model's weights
     ids : int array (B, T), the prompts, of equal length and without padding
     config : ModelConfig
-    n_new : int, the most tokens to add to each row
+    n_new : int, the maximum number of new tokens in each row
     adapter : Adapter or None; or a list with an Adapter or None for each row
     sampling : Sampling; by default the most probable token is chosen
     rng : np.random.Generator, needed unless sampling.temperature is 0; each step draws B numbers from it
     stop : ids of tokens that end a row; generation stops when every row has ended
-    never : ids of tokens that are never chosen, such as those that the tokenizer does not have
-    slide : bool, whether a text may be longer than the position table. If it may, only the last n_positions tokens
-        of a prompt are read, and whenever the table is full, the last n_positions // 2 tokens are read again, as if
-        the text began there.
+    never : ids of tokens that are never chosen, such as ids that the tokenizer lacks
+    slide : bool, whether a text may be longer than n_positions. If so, only the last n_positions tokens of a prompt
+        are read, and whenever all positions are used, the last n_positions // 2 tokens are read again, as if the
+        text began there.
 
     Returns
     -------
@@ -60,11 +60,11 @@ def generate_tokens(
     whole_number("n_new", n_new)
     T = ids.shape[1]
     if not slide and T + n_new > config.n_positions:
-        raise ValueError(f"n_new: {T} tokens and {n_new} new ones are more than n_positions = {config.n_positions}")
+        raise ValueError(f"n_new: {T} tokens plus {n_new} new ones exceed n_positions = {config.n_positions}")
     if sampling.temperature > 0 and not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng: got {rng!r}, expected a np.random.Generator to draw tokens with")
     stop, never = known_ids("stop", stop, config), known_ids("never", never, config)
-    # Merging each adapter into a decoder of its own takes memory for the adapted weights, but no time per token.
+    # A decoder for each adapter, merged, takes memory for the adapted weights, but no time per token.
     if adapter is None or isinstance(adapter, Adapter):
         readers = [(slice(None), make_decoder(params, config, adapter))]
     else:
@@ -83,20 +83,20 @@ def known_ids(name, ids, config):
 
 
 def continued(readers, text, config, n_new, sampling, rng, stop, never):
-    """The loop of `generate_tokens`, on checked arguments.
+    """The loop of `generate_tokens`, with checked arguments.
 
-    `readers` has a pair (rows, Decoder) for each distinct adapter; text is (B, T) int64, stop and never (n,) int64.
+    `readers` has a pair (rows, Decoder) for each distinct adapter; text is (B, T) int64, stop and never are (n,) int64.
     """
-    unread = text  # (B, ...), the tokens that are in no past yet
+    unread = text  # (B, ...), the tokens that no cache holds yet
     ended = np.zeros(len(text), dtype=bool)  # (B,)
-    pasts = [empty_past(decoder, len(text[rows])) for rows, decoder in readers]
-    logits = np.empty((len(text), config.vocab_size), dtype=pasts[0].keys.dtype)
+    caches = [empty_cache(decoder, len(text[rows])) for rows, decoder in readers]
+    logits = np.empty((len(text), config.vocab_size), dtype=caches[0].keys.dtype)
     for _ in range(n_new):
-        if pasts[0].length + unread.shape[1] > config.n_positions:
+        if caches[0].length + unread.shape[1] > config.n_positions:
             unread = text[:, -max(1, config.n_positions // 2) :]
-            pasts = [past._replace(length=0) for past in pasts]
+            caches = [cache._replace(length=0) for cache in caches]
         for i, (rows, decoder) in enumerate(readers):
-            logits[rows], pasts[i] = next_logits(decoder, unread[rows], pasts[i])
+            logits[rows], caches[i] = next_logits(decoder, unread[rows], caches[i])
         if not np.isfinite(logits).all():
             raise FloatingPointError(
                 "the logits of the next token are not finite; the weights are damaged or far too large"

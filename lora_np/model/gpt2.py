@@ -5,8 +5,8 @@
     logits = head(ln_f(x))
 
 `modules` lists the layers. `block_forward` and `block_backward` connect those of a block: `run(name, *inputs)`
-computes a layer, and `back(name, dy)` computes the gradients of its inputs. `layers.py` makes both functions for
-training, `decoder.py` makes a `run` for one token at a time, and `analysis/costs.py` wraps both.
+computes a layer, and `back(name, dy)` computes the gradients of its inputs. `layers.py` defines both for
+training, `decoder.py` defines a `run` for one token at a time, and `analysis/costs.py` wraps both.
 """
 
 import math
@@ -18,10 +18,9 @@ import numpy as np
 
 from ..checked import check_fields, finite_number, quoted, whole_number
 from ..ops import add
-from .module import Module, with_depths
+from .architecture import Architecture, LayerSpec, with_depths
 
 INITIAL_STD = 0.02  # of the initial weights (Radford et al. 2019, section 2.3)
-FINAL_NORM = "ln_f"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class ModelConfig:
         classifier that reads the last real token
     dropout : float in [0, 1), on the embeddings and on both residual branches, while training
     layer_norm_eps : float
-    extra : dict, fields of a configuration file that this package does not use; they are written back
+    extra : dict, fields of a configuration file that this package does not use but writes back
 
     Raises
     ------
@@ -74,11 +73,10 @@ class ModelConfig:
 
 @lru_cache(maxsize=32)
 def modules(config):
-    """The model's layers in execution order, name -> Module.
+    """The model's layers in execution order, name -> LayerSpec.
 
-    A classifier reads one position of the last block's output. From that block's query to the head, everything is
-    computed at that position only. The block's keys and values are computed at all positions, because the query
-    attends to them.
+    A classifier reads one position of the last block's output. So the last block computes its keys and values at all
+    positions, and everything else, from its query to the head, at that position only.
 
     The two layers that write into the residual stream, o_proj and down_proj, start with weights smaller by
     √(2 · n_layers): the stream is the sum of 2 · n_layers branches, and its variance should not grow with the depth.
@@ -86,33 +84,33 @@ def modules(config):
     V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
     std, branch_std = INITIAL_STD, INITIAL_STD / math.sqrt(2 * config.n_layers)
     layers = [
-        Module("tok_emb", "embedding", (V, C), std, bias=False),
-        Module("pos_emb", "embedding", (config.n_positions, C), std, bias=False),
-        Module("embed", "embed", width=C),
+        LayerSpec("tok_emb", "embedding", (V, C), std, bias=False),
+        LayerSpec("pos_emb", "embedding", (config.n_positions, C), std, bias=False),
+        LayerSpec("embed", "embed", width=C),
     ]
     for i in range(config.n_layers):
         attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
         last = one and i == config.n_layers - 1
         layers += [
-            Module(f"blocks.{i}.ln1", "layer_norm", (C,)),
-            Module(f"{attn}.q_proj", "linear", (C, C), std, one_position=last),
-            Module(f"{attn}.k_proj", "linear", (C, C), std),
-            Module(f"{attn}.v_proj", "linear", (C, C), std),
-            Module(f"{attn}.context", "attention", one_position=last),
-            Module(f"{attn}.o_proj", "linear", (C, C), branch_std, one_position=last),
-            Module(f"{attn}.residual", "residual", width=C, one_position=last),
-            Module(f"blocks.{i}.ln2", "layer_norm", (C,), one_position=last),
-            Module(f"{mlp}.up_proj", "linear", (F, C), std, one_position=last),
-            Module(f"{mlp}.gelu", "gelu", one_position=last),
-            Module(f"{mlp}.down_proj", "linear", (C, F), branch_std, one_position=last),
-            Module(f"{mlp}.residual", "residual", width=C, one_position=last),
+            LayerSpec(f"blocks.{i}.ln1", "layer_norm", (C,)),
+            LayerSpec(f"{attn}.q_proj", "linear", (C, C), std, one_position=last),
+            LayerSpec(f"{attn}.k_proj", "linear", (C, C), std),
+            LayerSpec(f"{attn}.v_proj", "linear", (C, C), std),
+            LayerSpec(f"{attn}.context", "attention", one_position=last),
+            LayerSpec(f"{attn}.o_proj", "linear", (C, C), branch_std, one_position=last),
+            LayerSpec(f"{attn}.residual", "residual", width=C, one_position=last),
+            LayerSpec(f"blocks.{i}.ln2", "layer_norm", (C,), one_position=last),
+            LayerSpec(f"{mlp}.up_proj", "linear", (F, C), std, one_position=last),
+            LayerSpec(f"{mlp}.gelu", "gelu", one_position=last),
+            LayerSpec(f"{mlp}.down_proj", "linear", (C, F), branch_std, one_position=last),
+            LayerSpec(f"{mlp}.residual", "residual", width=C, one_position=last),
         ]
-    layers += [Module(FINAL_NORM, "layer_norm", (C,), one_position=one)]
+    layers += [LayerSpec("ln_f", "layer_norm", (C,), one_position=one)]
     if config.n_classes:
-        layers += [Module("pooled", "pool", one_position=True)]
-        layers += [Module("head", "linear", (config.n_classes, C), std, bias=False, one_position=True)]
+        layers += [LayerSpec("pooled", "pool", one_position=True)]
+        layers += [LayerSpec("head", "linear", (config.n_classes, C), std, bias=False, one_position=True)]
     else:  # tied: the head uses the token embedding
-        layers += [Module("head", "linear", (V, C), std, bias=False, tied_to="tok_emb")]
+        layers += [LayerSpec("head", "linear", (V, C), std, bias=False, tied_to="tok_emb")]
     return MappingProxyType(with_depths(layers))  # read-only, because it is cached
 
 
@@ -132,8 +130,8 @@ def embed_backward(dx, back):
 def block_forward(x, i, run):
     """x + attention(ln1(x)), then x + mlp(ln2(x)): (B, T, C) to (B, T, C).
 
-    In a classifier's last block, `run` computes the query and everything after it at the one position that is read:
-    there the block's output is (B, 1, C).
+    In a classifier's last block, `run` computes the query and everything after it at one position, so the block's
+    output is (B, 1, C).
     """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
@@ -176,3 +174,47 @@ def block_backward(dx, i, back):
     through_q = back(f"{attn}.q_proj", dq)
     dh = add(through_q, through_k, through_v)
     return add(dx, back(f"blocks.{i}.ln1", dh))
+
+
+def output_forward(x, config, run):
+    """The last norm; then, for a classifier, the one position in each row: (B, T, C) or (B, C)."""
+    h = run("ln_f", x)
+    return run("pooled", h) if config.n_classes else h
+
+
+def output_backward(dh, config, back):
+    """The gradient of the last block's output."""
+    if config.n_classes:
+        dh = back("pooled", dh)  # (B, 1, C)
+    return back("ln_f", dh)
+
+
+# Each layer's name in Hugging Face's files (of a model with a head), its name in GGUF, and our layers in it; {} is
+# a block's number. q, k and v are one layer there.
+FILE_NAMES = """
+transformer.wte               token_embd          tok_emb
+transformer.wpe               position_embd       pos_emb
+transformer.h.{}.ln_1         blk.{}.attn_norm    blocks.{}.ln1
+transformer.h.{}.attn.c_attn  blk.{}.attn_qkv     blocks.{}.attn.q_proj blocks.{}.attn.k_proj blocks.{}.attn.v_proj
+transformer.h.{}.attn.c_proj  blk.{}.attn_output  blocks.{}.attn.o_proj
+transformer.h.{}.ln_2         blk.{}.ffn_norm     blocks.{}.ln2
+transformer.h.{}.mlp.c_fc     blk.{}.ffn_up       blocks.{}.mlp.up_proj
+transformer.h.{}.mlp.c_proj   blk.{}.ffn_down     blocks.{}.mlp.down_proj
+transformer.ln_f              output_norm         ln_f
+lm_head                       output              head
+"""
+
+GPT2 = Architecture(
+    name="gpt2",
+    config_class=ModelConfig,
+    modules=modules,
+    embed_forward=embed_forward,
+    embed_backward=embed_backward,
+    block_forward=block_forward,
+    block_backward=block_backward,
+    output_forward=output_forward,
+    output_backward=output_backward,
+    file_names=FILE_NAMES,
+    peft_targets=("c_attn",),
+    hf_transposed=("c_attn", "c_proj", "c_fc"),
+)

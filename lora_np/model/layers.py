@@ -1,8 +1,8 @@
-"""The functions `run` and `back`, with which a model is written.
+"""The functions `run` and `back`, which an architecture's passes call.
 
-`run(name, *inputs)` computes one layer, and `back(name, dy)` computes the gradients of its inputs. For every
-operation, this file decides which weights a layer uses, whether an adapter is attached, which gradients are needed,
-which dropout mask applies, at which positions the layer works, and whether its numbers are recorded.
+`run(name, *inputs)` computes one layer, and `back(name, dy)` computes the gradients of its inputs. This file decides
+which weights a layer uses, whether it has an adapter, which gradients are needed, which dropout mask applies, at which
+positions the layer is computed, and whether its activations are recorded.
 """
 
 from collections.abc import Callable
@@ -26,6 +26,8 @@ from ..ops import (
     layer_norm_forward,
     linear_backward,
     linear_forward,
+    mean_pool_backward,
+    mean_pool_forward,
     present,
     rms_norm_backward,
     rms_norm_forward,
@@ -38,16 +40,19 @@ from ..ops import (
 )
 from .rows import rows_forward
 
+PIECE = 2048  # rows of a weight that are multiplied at a time; the whole head at once takes half as long again
+
 
 class Operation(NamedTuple):
     """An operation as a layer of a model."""
 
     forward: Callable  # (call, module, *inputs) -> (output, cache)
     backward: Callable  # (dy, cache) -> tuple of gradients, with the fields dweight, … if there are parameters
-    inputs: int = 1  # how many inputs have a gradient; backward's result begins with these gradients
-    adds_up: bool = False  # whether backward also takes the weight's gradient so far, and adds to it in place
-    inside: Callable | None = None  # (call, module, *inputs) -> the operation's intermediate steps, to be recorded
-    steps: tuple = ()  # names of these steps, in backward's order
+    by_row: bool = False  # whether it needs inputs (B, T, …), because positions in a row matter
+    inputs: int = 1  # number of inputs with a gradient; the backward's result starts with these
+    adds_up: bool = False  # whether backward takes the weight's gradient so far and adds to it in place
+    inside: Callable | None = None  # (call, module, *inputs) -> intermediate steps to record
+    steps: tuple = ()  # names of these steps, in the backward's order
 
 
 def forward_layers(cache, record=None):
@@ -66,7 +71,7 @@ def forward_layers(cache, record=None):
         if module.one_position:
             shapes[name] = [x.shape for x in inputs]
             if module.operation != "attention":  # which reads all keys and values
-                inputs = [at_read(x, call.read) for x in inputs]
+                inputs = [at_positions(x, call.last) for x in inputs]
         y, ops[name] = operation.forward(call, module, *inputs)
         if record is not None:
             if operation.inside is not None:
@@ -91,7 +96,7 @@ def backward_layers(cache, grads, record=None):
     def back(name, dy):
         module = call.modules[name]
         operation = OPERATIONS[module.operation]
-        if dy is None:  # no layer from here on is trained
+        if dy is None:  # no lower layer is trained
             return None if operation.inputs == 1 else (None,) * operation.inputs
         if name in call.adapter_arrays:
             dx, of_parameters = KINDS[call.adapter_config.kind].backward(dy, ops[name])
@@ -107,7 +112,7 @@ def backward_layers(cache, grads, record=None):
             record.update(present({output_name(name): dy, **steps}))
         dinputs = result[: operation.inputs]
         if module.one_position:
-            dinputs = [spread(dx, shape, call.read) for dx, shape in zip(dinputs, shapes[name])]
+            dinputs = [spread(dx, shape, call.last) for dx, shape in zip(dinputs, shapes[name])]
         return dinputs[0] if operation.inputs == 1 else dinputs
 
     return back
@@ -118,17 +123,17 @@ def output_name(name):
     return "logits" if name == "head" else name
 
 
-def at_read(x, read):
-    """The one position in each row that a classifier reads, (B, 1, C); x itself if it has only that position."""
-    return x[np.arange(len(x)), read][:, None] if x.ndim == 3 and x.shape[1] > 1 else x
+def at_positions(x, positions):
+    """One position in each row, (B, 1, C); x itself if it has only that position."""
+    return x[np.arange(len(x)), positions][:, None] if x.ndim == 3 and x.shape[1] > 1 else x
 
 
-def spread(dx, shape, read):
-    """The gradient of `at_read`'s input: zero at all other positions."""
+def spread(dx, shape, positions):
+    """The gradient of `at_positions`' input: zero at all other positions."""
     if dx is None or dx.shape == shape:
         return dx
     full = np.zeros_like(dx, shape=shape)  # (B, T, C)
-    full[np.arange(len(full)), read] = dx[:, 0]
+    full[np.arange(len(full)), positions] = dx[:, 0]
     return full
 
 
@@ -153,6 +158,8 @@ def linear(call, module, x):
     if call.groups:
         return rows_forward(x, module.parameters, call), None
     weight, bias = call.params[f"{module.parameters}.weight"], call.params.get(f"{module.parameters}.bias")
+    if call.kv is not None:
+        return few_rows(x, weight, bias), None
     wanted = call.wanted[module.name]
     if module.name not in call.adapter_arrays:
         return linear_forward(x, weight, bias, wanted)
@@ -161,26 +168,41 @@ def linear(call, module, x):
     return KINDS[config.kind].forward(x, weight, bias, arrays, config, wanted, mask)
 
 
+def few_rows(x, weight, bias):
+    """x Wᵀ + b for the few rows of a decoding step, as (W xᵀ)ᵀ in pieces, which takes BLAS half the time."""
+    pieces = [weight[i : i + PIECE] @ x.T for i in range(0, len(weight), PIECE)]
+    y = (np.concatenate(pieces) if len(pieces) > 1 else pieces[0]).T  # (N, out)
+    return y if bias is None else np.add(y, bias, order="C")
+
+
 def rope(call, module, x):
     settings = call.config.head_size, call.config.rope_theta, x.dtype
     if module.one_position:
-        return rope_forward(x, *rope_tables(call.read[:, None], *settings))  # x is (B, 1, H·D)
-    return rope_forward(x, *consecutive_tables(0, x.shape[1], *settings))
+        return rope_forward(x, *rope_tables(call.last[:, None], *settings))  # x is (B, 1, H·D)
+    return rope_forward(x, *consecutive_tables(call.start, call.start + x.shape[1], *settings))
 
 
 def attention(call, module, q, k, v):
+    if call.kv is not None:
+        keys, values = next(call.kv)  # (B, all tokens, K·D), with room for the new ones at the end
+        new = slice(-k.shape[1], None)
+        keys[:, new], values[:, new] = k, v
+        k, v = keys, values
     wanted = [name for name in "qkv" if call.wanted[f"{module.prefix}{name}_proj"]]
-    return attention_forward(q, k, v, call.config.n_heads, wanted, query_positions(call, module))
+    return attention_forward(q, k, v, call.config.n_heads, wanted, last_keys(call, module))
 
 
 def attention_inside(call, module, q, k, v):
-    scores = attention_scores(q, k, call.config.n_heads, query_positions(call, module))  # (B, H, Tq, T)
+    scores = attention_scores(q, k, call.config.n_heads, last_keys(call, module))  # (B, H, Tq, T)
     return {f"{module.prefix}scores": scores, f"{module.prefix}probs": softmax_forward(scores)[0]}
 
 
-def query_positions(call, module):
-    """(B, 1), the position of a classifier's only query among the keys; None if the queries are at the last keys."""
-    return call.read[:, None] if module.one_position else None
+def last_keys(call, module):
+    """(B, 1), the last key that the queries of a row see; None: each query sees the keys up to its own position.
+
+    An encoder's queries see all real keys. A classifier's only query in the last block is at the last real token.
+    """
+    return call.last[:, None] if module.one_position or module.operation == "encoder_attention" else None
 
 
 def gelu(call, module, x):
@@ -218,16 +240,25 @@ def pool_backward(dy, cache):
     return (dy[:, None],)  # (B, C) -> (B, 1, C)
 
 
+def mean_pool(call, module, x):
+    return mean_pool_forward(x, call.last + 1, call.wanted[module.name])
+
+
+ATTENTION = Operation(
+    attention, attention_backward, by_row=True, inputs=3, inside=attention_inside, steps=("probs", "scores")
+)
 OPERATIONS = {
     "embedding": Operation(embedding, embedding_backward, inputs=0, adds_up=True),
-    "embed": Operation(embed, embed_backward, inputs=2),
+    "embed": Operation(embed, embed_backward, by_row=True, inputs=2),
     "layer_norm": Operation(layer_norm, layer_norm_backward),
     "rms_norm": Operation(rms_norm, rms_norm_backward),
     "linear": Operation(linear, linear_backward),
-    "rope": Operation(rope, rope_backward),
-    "attention": Operation(attention, attention_backward, inputs=3, inside=attention_inside, steps=("probs", "scores")),
+    "rope": Operation(rope, rope_backward, by_row=True),
+    "attention": ATTENTION,
+    "encoder_attention": ATTENTION,  # see `last_keys`
     "gelu": Operation(gelu, gelu_backward),
     "swiglu": Operation(swiglu, swiglu_backward, inputs=2),
     "residual": Operation(residual, residual_backward, inputs=2),
     "pool": Operation(pool, pool_backward),
+    "mean_pool": Operation(mean_pool, mean_pool_backward),
 }

@@ -16,10 +16,9 @@ from types import MappingProxyType
 
 from ..checked import check_fields, finite_number, quoted, whole_number
 from ..ops import add
-from .module import Module, with_depths
+from .architecture import Architecture, LayerSpec, with_depths
 
 INITIAL_STD = 0.02  # of the initial weights; the branches' are smaller, as in `gpt2.py`
-FINAL_NORM = "norm_f"
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class LlamaConfig:
     rms_norm_eps : float
     tied : bool, whether a language model's head is the token embedding
     attention_bias, mlp_bias : bool, whether the linear layers of these parts have biases
-    extra : dict, fields of a configuration file that this package does not use; they are written back
+    extra : dict, fields of a configuration file that this package does not use but writes back
 
     Raises
     ------
@@ -89,48 +88,48 @@ class LlamaConfig:
 
 @lru_cache(maxsize=32)
 def modules(config):
-    """The model's layers in execution order, name -> Module; a classifier's last block as in `gpt2.modules`."""
+    """The model's layers in execution order, name -> LayerSpec; a classifier's last block as in `gpt2.modules`."""
     V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
     Q, KV = config.n_heads * config.head_size, config.n_kv_heads * config.head_size
     std, branch_std = INITIAL_STD, INITIAL_STD / math.sqrt(2 * config.n_layers)
-    layers = [Module("tok_emb", "embedding", (V, C), std, bias=False)]
+    layers = [LayerSpec("tok_emb", "embedding", (V, C), std, bias=False)]
     for i in range(config.n_layers):
         attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
         bias, mlp_bias, last = config.attention_bias, config.mlp_bias, one and i == config.n_layers - 1
         layers += [
-            Module(f"blocks.{i}.norm1", "rms_norm", (C,), bias=False),
-            Module(f"{attn}.q_proj", "linear", (Q, C), std, bias=bias, one_position=last),
-            Module(f"{attn}.k_proj", "linear", (KV, C), std, bias=bias),
-            Module(f"{attn}.v_proj", "linear", (KV, C), std, bias=bias),
-            Module(f"{attn}.q_rotated", "rope", one_position=last),
-            Module(f"{attn}.k_rotated", "rope"),
-            Module(f"{attn}.context", "attention", one_position=last),
-            Module(f"{attn}.o_proj", "linear", (C, Q), branch_std, bias=bias, one_position=last),
-            Module(f"{attn}.residual", "residual", width=C, one_position=last),
-            Module(f"blocks.{i}.norm2", "rms_norm", (C,), bias=False, one_position=last),
-            Module(f"{mlp}.gate_proj", "linear", (F, C), std, bias=mlp_bias, one_position=last),
-            Module(f"{mlp}.up_proj", "linear", (F, C), std, bias=mlp_bias, one_position=last),
-            Module(f"{mlp}.swiglu", "swiglu", one_position=last),
-            Module(f"{mlp}.down_proj", "linear", (C, F), branch_std, bias=mlp_bias, one_position=last),
-            Module(f"{mlp}.residual", "residual", width=C, one_position=last),
+            LayerSpec(f"blocks.{i}.norm1", "rms_norm", (C,), bias=False),
+            LayerSpec(f"{attn}.q_proj", "linear", (Q, C), std, bias=bias, one_position=last),
+            LayerSpec(f"{attn}.k_proj", "linear", (KV, C), std, bias=bias),
+            LayerSpec(f"{attn}.v_proj", "linear", (KV, C), std, bias=bias),
+            LayerSpec(f"{attn}.q_rotated", "rope", one_position=last),
+            LayerSpec(f"{attn}.k_rotated", "rope"),
+            LayerSpec(f"{attn}.context", "attention", one_position=last),
+            LayerSpec(f"{attn}.o_proj", "linear", (C, Q), branch_std, bias=bias, one_position=last),
+            LayerSpec(f"{attn}.residual", "residual", width=C, one_position=last),
+            LayerSpec(f"blocks.{i}.norm2", "rms_norm", (C,), bias=False, one_position=last),
+            LayerSpec(f"{mlp}.gate_proj", "linear", (F, C), std, bias=mlp_bias, one_position=last),
+            LayerSpec(f"{mlp}.up_proj", "linear", (F, C), std, bias=mlp_bias, one_position=last),
+            LayerSpec(f"{mlp}.swiglu", "swiglu", one_position=last),
+            LayerSpec(f"{mlp}.down_proj", "linear", (C, F), branch_std, bias=mlp_bias, one_position=last),
+            LayerSpec(f"{mlp}.residual", "residual", width=C, one_position=last),
         ]
-    layers += [Module(FINAL_NORM, "rms_norm", (C,), bias=False, one_position=one)]
+    layers += [LayerSpec("norm_f", "rms_norm", (C,), bias=False, one_position=one)]
     if config.n_classes:
-        layers += [Module("pooled", "pool", one_position=True)]
-        layers += [Module("head", "linear", (config.n_classes, C), std, bias=False, one_position=True)]
+        layers += [LayerSpec("pooled", "pool", one_position=True)]
+        layers += [LayerSpec("head", "linear", (config.n_classes, C), std, bias=False, one_position=True)]
     else:
         tied_to = "tok_emb" if config.tied else None
-        layers += [Module("head", "linear", (V, C), std, bias=False, tied_to=tied_to)]
+        layers += [LayerSpec("head", "linear", (V, C), std, bias=False, tied_to=tied_to)]
     return MappingProxyType(with_depths(layers))  # read-only, because it is cached
 
 
 def embed_forward(ids, run, start=0):
-    """Token ids (B, T) to (B, T, C). Positions come in with the rotations, so `start` has no effect here."""
+    """Token ids (B, T) to (B, T, C). The rotations encode positions, so `start` has no effect here."""
     return run("tok_emb", ids)
 
 
 def embed_backward(dx, back):
-    """The gradient of the table."""
+    """The gradient of the token embedding."""
     back("tok_emb", dx)
 
 
@@ -180,3 +179,49 @@ def block_backward(dx, i, back):
     through_q = back(f"{attn}.q_proj", dq)
     dh = add(through_q, through_k, through_v)
     return add(dx, back(f"blocks.{i}.norm1", dh))
+
+
+def output_forward(x, config, run):
+    """The last norm; then, for a classifier, the one position in each row: (B, T, C) or (B, C)."""
+    h = run("norm_f", x)
+    return run("pooled", h) if config.n_classes else h
+
+
+def output_backward(dh, config, back):
+    """The gradient of the last block's output."""
+    if config.n_classes:
+        dh = back("pooled", dh)  # (B, 1, C)
+    return back("norm_f", dh)
+
+
+# Each layer's name in Hugging Face's files (of a model with a head), its name in GGUF, and our layers in it; {} is
+# a block's number.
+FILE_NAMES = """
+model.embed_tokens                        token_embd          tok_emb
+model.layers.{}.input_layernorm           blk.{}.attn_norm    blocks.{}.norm1
+model.layers.{}.self_attn.q_proj          blk.{}.attn_q       blocks.{}.attn.q_proj
+model.layers.{}.self_attn.k_proj          blk.{}.attn_k       blocks.{}.attn.k_proj
+model.layers.{}.self_attn.v_proj          blk.{}.attn_v       blocks.{}.attn.v_proj
+model.layers.{}.self_attn.o_proj          blk.{}.attn_output  blocks.{}.attn.o_proj
+model.layers.{}.post_attention_layernorm  blk.{}.ffn_norm     blocks.{}.norm2
+model.layers.{}.mlp.gate_proj             blk.{}.ffn_gate     blocks.{}.mlp.gate_proj
+model.layers.{}.mlp.up_proj               blk.{}.ffn_up       blocks.{}.mlp.up_proj
+model.layers.{}.mlp.down_proj             blk.{}.ffn_down     blocks.{}.mlp.down_proj
+model.norm                                output_norm         norm_f
+lm_head                                   output              head
+"""
+
+LLAMA = Architecture(
+    name="llama",
+    config_class=LlamaConfig,
+    modules=modules,
+    embed_forward=embed_forward,
+    embed_backward=embed_backward,
+    block_forward=block_forward,
+    block_backward=block_backward,
+    output_forward=output_forward,
+    output_backward=output_backward,
+    file_names=FILE_NAMES,
+    peft_targets=("q_proj", "v_proj"),
+    gguf_interleaved=("q_proj", "k_proj"),
+)

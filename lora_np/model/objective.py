@@ -1,6 +1,6 @@
 """The loss of a batch and its gradients: forward pass, cross-entropy and backward pass in one call.
 
-A language model's head and cross-entropy are one operation, which never has the logits of all positions at once.
+A language model's head and cross-entropy are one operation, so the logits of all positions never exist at once.
 """
 
 from typing import NamedTuple
@@ -12,15 +12,16 @@ from ..ops import (
     cross_entropy_forward,
     linear_cross_entropy_backward,
     linear_cross_entropy_forward,
+    linear_forward,
     target_weights,
 )
-from .architectures import modules
+from .architectures import check_writes, modules
 from .passes import backward, forward
 
 
 class Objective(NamedTuple):
     loss: float  # mean over the real targets, in nats
-    n_targets: float  # number of real targets, or the sum of their weights: what this mean counts among several
+    n_targets: float  # number of real targets, or the sum of their weights: this loss's weight in a mean of several
     grads: dict[str, np.ndarray]  # of the wanted parameters
 
 
@@ -45,6 +46,7 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     given = {"lengths": batch.lengths, "adapter": adapter, "wanted": wanted, "masks": masks, "recompute": recompute}
     n_targets = target_weights(batch.targets, class_weights).sum().item()
     if not config.n_classes:
+        check_writes(config)
         h, cache = forward(params, batch.ids, config, **given, head=False)  # (B, T, C)
         table, needs = f"{modules(config)['head'].parameters}.weight", cache.call.wanted["head"]
         loss, loss_cache = linear_cross_entropy_forward(h, cache.call.params[table], batch.targets, wanted=needs)
@@ -59,10 +61,15 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     return Objective(float(loss), n_targets, grads)
 
 
-def predict_logits(params, batches, config, adapter=None, run=map):
-    """Logits and targets of every batch, without dropout and without a cache for gradients.
+def predict_logits(params, batches, config, adapter=None, run=map, head=None):
+    """Yield logits and targets of every batch, without dropout and without caches for gradients.
 
-    `run` is `map`, or a pool's `map` to work on several batches at a time.
+    Parameters
+    ----------
+    params, config, adapter : the model
+    batches : iterable of Batch
+    run : `map`, or a pool's `map` to process several batches at a time
+    head : array (K, C) to use as a language model's head at each row's last token, or None for the model's own head
 
     Returns
     -------
@@ -75,7 +82,9 @@ def predict_logits(params, batches, config, adapter=None, run=map):
     """
 
     def answered(batch):
-        logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)
+        logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter, head=head is None)
+        if head is not None:
+            logits, _ = linear_forward(logits[np.arange(len(logits)), batch.lengths - 1], head, wanted=())  # (B, K)
         if not np.isfinite(logits).all():
             raise FloatingPointError("the logits became nan or infinite; the weights are damaged or far too large")
         return logits, batch.targets

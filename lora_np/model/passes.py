@@ -43,18 +43,18 @@ def forward(
     ----------
     params : dict of the base weights (`initial_params`, `load_model`)
     ids : int array (B, T), right-padded; T at most config.n_positions
-    config : ModelConfig or LlamaConfig
+    config : the model's configuration
     lengths : int array (B,), the number of real tokens in each row; a classifier reads the last of them.
         None: no row is padded.
     adapter : Adapter or None; or, in evaluation, a list with an Adapter or None for each row
     wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` computes. The cache keeps
         only the arrays that these need; with () it keeps none.
-    masks : dict of dropout masks from `draw_masks`, or None in evaluation
+    masks : dict of dropout masks from `draw_masks`; None in evaluation
     record : dict that is filled with every activation, by name, in execution order; or None
-    around : function (run) -> run that wraps the computation of each layer, as `analysis/costs.py` does; or None
-    head : bool; False leaves out the last layer, for a loss that computes the logits itself, in chunks
-    recompute : bool, keep only each block's input, and let `backward` run the block again (Chen et al. 2016, Training
-        Deep Nets with Sublinear Memory Cost): a further forward pass in time, a fraction of the memory
+    around : function (run) -> run that wraps each layer's computation, as in `analysis/costs.py`; or None
+    head : bool; False omits the last layer, for a loss that computes the logits itself, in chunks
+    recompute : bool, gradient checkpointing: keep only each block's input, and let `backward` run the block again
+        (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost). It costs a second forward pass, saves memory
 
     Returns
     -------
@@ -67,6 +67,8 @@ def forward(
         If ids are outside the vocabulary, a sequence is longer than n_positions, or a wanted name is unknown.
     """
     call = begin(params, ids, config, lengths, adapter, wanted, masks)
+    if head and "head" not in call.modules:
+        raise ValueError("head: this encoder has no head; pass head=False, or add one with `add_head`")
     cache = ForwardCache(call, {}, {}, [])
     around = around or (lambda run: run)
 
@@ -74,24 +76,25 @@ def forward(
         if not recompute:
             return run
         cache.inputs.append(x)
-        return around(forward_layers(cache._replace(ops={}, shapes={}), record))  # whose caches nothing keeps
+        return around(forward_layers(cache._replace(ops={}, shapes={}), record))  # its caches are dropped
 
     run = around(forward_layers(cache, record))
-    h = compute_hidden(ids, config, run, block_run=block_run)
+    x = hidden_states(ids, config, run, block_run=block_run)
+    h = architecture(config).output_forward(x, config, run)
     return run("head", h) if head else h, cache
 
 
-def compute_hidden(ids, config, run, start=0, block_run=None):
-    """The path through the model up to the head's input: ids (B, T), the first at position `start`, to (B, T, C).
+def hidden_states(ids, config, run, start=0, block_run=None):
+    """The path through embeddings and blocks: ids (B, T), the first at position `start`, to (B, T, C).
 
-    A classifier's is (B, C). `block_run` gives the `run` for a block with the input x; None: it is `run` everywhere.
+    A classifier's last block may return one position in each row, (B, 1, C). `block_run` gives the `run` for a block
+    with the input x; None: it is `run` everywhere.
     """
     model = architecture(config)
     x = model.embed_forward(ids, run, start)  # (B, T, C)
     for i in range(config.n_layers):
-        x = model.block_forward(x, i, run if block_run is None else block_run(x))  # (B, 1, C) after a classifier's last
-    h = run(model.FINAL_NORM, x)  # x's shape
-    return run("pooled", h) if config.n_classes else h
+        x = model.block_forward(x, i, run if block_run is None else block_run(x))
+    return x
 
 
 def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
@@ -107,8 +110,8 @@ def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
         order; or None. Gradients that no wanted parameter needs are left out.
     around : function (back) -> back, as in `forward`; or None
     head : bool, as in `forward`
-    grads : dict of gradients that are known already, such as the head's; a tied table's is added to. None: there are
-        none
+    grads : dict of gradients that are known already, such as the head's; a tied embedding's gradient is added to
+        it. None: none are known
 
     Returns
     -------
@@ -118,9 +121,7 @@ def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
     model, around = architecture(config), around or (lambda back: back)
     back = around(backward_layers(cache, grads, record))
     dh = back("head", dlogits) if head else dlogits
-    if config.n_classes:
-        dh = back("pooled", dh)  # (B, 1, C)
-    dx = back(model.FINAL_NORM, dh)
+    dx = model.output_backward(dh, config, back)
     for i in reversed(range(config.n_layers)):
         if not cache.inputs:
             dx = model.block_backward(dx, i, back)
@@ -135,8 +136,8 @@ def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
 def cached_arrays(cache):
     """The arrays that a forward pass keeps for its backward pass, by layer and field.
 
-    An array that several layers keep is listed once. In place of a view, the array that owns the memory is listed.
-    Parameters are left out, because they exist anyway.
+    An array that several layers keep is listed once. A view is listed as the array that owns its memory. Parameters
+    are left out, because they exist anyway.
 
     Parameters
     ----------
@@ -167,7 +168,7 @@ def cached_arrays(cache):
 
 def owner(array):
     """The array that owns the memory of a view."""
-    return owner(array.base) if isinstance(array.base, np.ndarray) else array  # a file's bytes are no array
+    return owner(array.base) if isinstance(array.base, np.ndarray) else array  # the base may be a file's bytes
 
 
 def cache_bytes(cache):

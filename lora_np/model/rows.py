@@ -18,7 +18,7 @@ class RowGroup(NamedTuple):
 
 
 def rows_by_adapter(adapters, B):
-    """The rows of a batch that share an adapter, as a list of (array of row indices, Adapter or None).
+    """Group the rows of a batch by adapter: a list of (array of row indices, Adapter or None).
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def row_groups(params, adapters, B):
     Raises
     ------
     TypeError, ValueError
-        For anything but such a list, an adapter of another model, or one that carries a whole weight other than a head.
+        For anything except such a list, for an adapter that does not fit, or one with a whole weight other than a head.
     """
     groups = []
     for rows, adapter in rows_by_adapter(adapters, B):
@@ -57,21 +57,21 @@ def row_groups(params, adapters, B):
         if adapter is not None:
             arrays, config, whole = fitting_arrays(params, adapter), adapter.config, whole_weights(adapter)
         if set(whole) - {"head.weight"}:
-            raise ValueError(f"adapter: carries {sorted(set(whole) - {'head.weight'})[0]}, which all rows share")
+            raise ValueError(f"adapter: carries {sorted(set(whole) - {'head.weight'})[0]}, which all rows must share")
         groups.append(RowGroup(rows, {**params, **whole}, config, arrays))
     return tuple(groups)
 
 
 def rows_forward(x, name, call):
-    """A linear layer for a batch whose rows have different adapters; each row's result is that of a separate pass.
+    """A linear layer for a batch whose rows have different adapters; each row gets the result of a separate pass.
 
-    One product serves all rows that use the base's weight without an adapter in this layer. The others are computed
-    group by group, with their adapter or their own whole weight.
+    One product computes all rows without an adapter in this layer. The other rows are computed group by group, with
+    their adapter or their own whole weight.
 
     Parameters
     ----------
     x : array (B, ..., in)
-    name : str, the name that the layer's parameters begin with
+    name : str, the prefix of the layer's parameters
     call : Call of the forward pass, with groups
 
     Returns

@@ -1,4 +1,4 @@
-"""Choosing the next token: from logits to probabilities, and from those to a token."""
+"""Choose the next token: from logits to probabilities to a token."""
 
 from dataclasses import dataclass
 

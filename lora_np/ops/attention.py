@@ -1,10 +1,10 @@
 """Causal multi-head attention (Vaswani et al. 2017, section 3.2) between projected q, k and v.
 
-The four projections around it are separate linear layers, because LoRA adapts those.
+The four projections before and after it are separate linear layers, because LoRA adapts those.
 
-H query heads may share K key and value heads (grouped-query attention, Ainslie et al. 2023): query head h reads key
-head h // (H/K). Here the queries of a group are stacked as further rows of one matrix. So the products are those of
-plain attention, and the sum over a group in dk and dv is part of a product.
+H query heads may share K key and value heads (grouped-query attention, Ainslie et al. 2023): query head h uses key
+head h // (H/K). Here the queries of a group are stacked as additional rows of one matrix. So the products are the same
+as in plain attention, and the sum over a group in dk and dv is part of a product.
 """
 
 import math
@@ -16,18 +16,18 @@ from .softmax import SoftmaxCache, softmax, softmax_backward
 
 
 class AttentionCache(NamedTuple):
-    """The heads' q, k and v are views of the inputs; only probs is new memory."""
+    """q, k and v are views of the inputs; only probs is new memory."""
 
-    q: np.ndarray | None  # (B, H, Tq, D), read by dk
-    k: np.ndarray | None  # (B, K, Tk, D), read by dq
-    v: np.ndarray | None  # (B, K, Tk, D), read by dq and dk
-    probs: np.ndarray | None  # (B, H, Tq, Tk), read by all three
+    q: np.ndarray | None  # (B, H, Tq, D), for dk
+    k: np.ndarray | None  # (B, K, Tk, D), for dq
+    v: np.ndarray | None  # (B, K, Tk, D), for dq and dk
+    probs: np.ndarray | None  # (B, H, Tq, Tk), for all three
     n_kv_heads: int  # K
     wanted: tuple[str, ...]
 
 
 class AttentionGrads(NamedTuple):
-    """dprobs and dscores are intermediate steps, for readers who follow the chain rule number by number."""
+    """dprobs and dscores are intermediate gradients, for readers who follow the chain rule step by step."""
 
     dq: np.ndarray | None  # (B, Tq, H·D)
     dk: np.ndarray | None  # (B, Tk, K·D)
@@ -49,7 +49,7 @@ def merge_heads(x):
 
 
 def stack_groups(x, n_kv_heads):
-    """(B, H, T, N) -> (B, K, H/K · T, N): the query heads that share a key head, one below another."""
+    """(B, H, T, N) -> (B, K, H/K · T, N): stack the query heads that share a key head."""
     return x.reshape(x.shape[0], n_kv_heads, -1, x.shape[-1])
 
 
@@ -59,7 +59,7 @@ def unstack_groups(x, n_heads):
 
 
 def causal_mask(positions, n_keys, dtype):
-    """(…, Tq, Tk) array to add to the scores: 0 at keys up to the query's position, −inf at later keys.
+    """The array (…, Tq, Tk) to add to the scores: 0 at keys up to the query's position, −inf at later keys.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def causal_mask(positions, n_keys, dtype):
 
 
 def attention_scores(q, k, n_heads, positions=None):
-    """Masked, scaled scores q kᵀ / √D before the softmax.
+    """The masked and scaled scores q kᵀ / √D, before the softmax.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def attention_scores(q, k, n_heads, positions=None):
     n_queries, n_keys = scores.shape[2:]
     if positions is not None:
         scores += causal_mask(positions[:, None], n_keys, scores.dtype)  # (B, 1, Tq, Tk), for all heads
-    elif n_queries > 1:  # a single query is last and sees every key
+    elif n_queries > 1:  # a single query is the last one and attends to every key
         scores += causal_mask(np.arange(n_keys - n_queries, n_keys), n_keys, scores.dtype)  # (Tq, Tk)
     return scores
 
@@ -104,7 +104,7 @@ def attend(q, k, v, n_heads, positions=None):
 
 
 def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
-    """Each query averages the values up to its position, weighted by softmax(q kᵀ / √D).
+    """Average the values up to each query's position, weighted by softmax(q kᵀ / √D).
 
     Parameters
     ----------
@@ -138,11 +138,11 @@ def attention_backward(dcontext, cache):
     Forward, per head: S = q kᵀ / √D + mask, P = softmax(S), O = P v. Backward, line by line:
 
         dv = Pᵀ dO        dP = dO vᵀ
-        dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; 0 where P is 0, so the mask needs no extra step)
+        dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; 0 where P is 0, so the mask needs no step of its own)
         dq = dS k / √D    dk = dSᵀ q / √D
 
-    If several query heads share a key head, their S, P, O and q are stacked, row below row. Then dv and dk sum over all
-    of them, as they should: k and v are read by each.
+    If several query heads share a key head, their S, P, O and q are stacked row by row. So dv and dk sum over all of
+    these heads, because each of them uses k and v.
 
     Parameters
     ----------

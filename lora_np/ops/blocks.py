@@ -1,8 +1,8 @@
-"""Long elementwise formulas, a few rows at a time.
+"""Evaluate long elementwise formulas in blocks of rows.
 
-NumPy evaluates a formula one operation at a time, each over the whole array. If the array is larger than a core's
-cache, every operation waits for memory. Block by block, all but the first and the last operation find their operands
-in the cache. Elementwise results are the same bit for bit; sums over a row are the same up to rounding.
+NumPy evaluates a formula one operation at a time, each on the whole array. If the array is larger than a core's cache,
+every operation waits for memory. In blocks, all operations except the first and the last find their operands in the
+cache. Elementwise results are the same, bit for bit; sums over a row are the same up to rounding.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ BLOCK = 2**18  # elements: 1 MB in float32
 
 
 def blocks(*arrays):
-    """Cut several arrays into blocks of rows, all at the same places.
+    """Split several arrays into the same blocks of rows.
 
     Parameters
     ----------
@@ -19,9 +19,9 @@ def blocks(*arrays):
 
     Yields
     ------
-    tuples with one piece (n, K_i) of each array. A piece of a C-contiguous array is a view, so writing into it writes
-    into the array. A piece of any other array may be a copy; a copy is read-only, so that no write is lost.
-    Small arrays, and arrays that repeat a single number (all strides 0), are yielded whole.
+    tuples with one block (n, K_i) of each array. A block of a C-contiguous array is a view, so writing to it writes to
+    the array. A block of any other array may be a copy, which is read-only, so that no write is lost. Small arrays, and
+    arrays that repeat a single number (all strides 0), are yielded whole.
     """
     if not arrays[0].size:
         return

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy, averaged over the real targets, each class with its weight."""
+"""Softmax cross-entropy, averaged over the real targets, optionally with class weights."""
 
 from typing import NamedTuple
 
@@ -6,27 +6,23 @@ import numpy as np
 
 from .blocks import blocks
 
-IGNORE_INDEX = -100  # the target of a position that does not count, as in PyTorch
-
-
-class CrossEntropyCache(NamedTuple):
-    """Keeps the gradient itself, because the forward pass has computed every exponential in it."""
-
-    dlogits: np.ndarray | None  # (..., K), dloss/dlogits
+IGNORE_INDEX = -100  # the target of a position that the loss ignores, as in PyTorch
 
 
 class CrossEntropyGrads(NamedTuple):
-    dlogits: np.ndarray  # (..., K)
+    """Also the cache, because the forward pass has already computed the gradient's exponentials."""
+
+    dlogits: np.ndarray | None  # (..., K), None if not wanted
 
 
 def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("logits",), weights=None):
     """Mean of −log softmax(logits)[target] over the targets that are not `ignore_index`.
 
-    With a weight w_k for each class k it is the weighted mean Σ_n w_{t_n} loss_n / Σ_n w_{t_n}, as PyTorch's. Equal
-    weights change nothing; w_k = N / (K N_k), with N_k of the N targets in class k, let every class count the same.
+    With a weight w_k for each class k, it is the weighted mean Σ_n w_{t_n} loss_n / Σ_n w_{t_n}, as in PyTorch. Equal
+    weights change nothing; with w_k = N / (K N_k), where N_k of the N targets are in class k, classes count equally.
 
-    log p_t = (x_t − max) − log Σ_j exp(x_j − max). In this form no huge logit overflows, and no tiny probability
-    becomes log 0.
+    log p_t = (x_t − max) − log Σ_j exp(x_j − max). In this form, large logits do not overflow, and tiny probabilities
+    do not become log 0.
 
     Parameters
     ----------
@@ -39,13 +35,13 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     Returns
     -------
     loss : scalar of the logits' dtype, in nats per real target
-    cache : CrossEntropyCache
+    cache : CrossEntropyGrads, for dloss = 1
 
     Raises
     ------
     ValueError
-        If a target is outside 0 … K−1, or if all are ignored: the mean over no targets is undefined; or if the weights
-        are not K positive numbers.
+        If a target is outside 0 … K−1, all targets are ignored (so their mean is undefined), or the weights are not K
+        positive numbers.
     """
     K = logits.shape[-1]
     real = targets != ignore_index  # (...,)
@@ -81,11 +77,11 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
         at_target = np.take_along_axis(dlogits, picked, axis=-1) - weight
         np.put_along_axis(dlogits, picked, at_target, axis=-1)
     mean = losses[real].mean() if weights is None else np.average(losses[real, 0], weights=counts[real])
-    return mean, CrossEntropyCache(dlogits)
+    return mean, CrossEntropyGrads(dlogits)
 
 
 def target_weights(targets, weights=None, ignore_index=IGNORE_INDEX):
-    """How much each target counts in the mean, (...,): 0 if it is ignored, else 1 or its class's weight."""
+    """The weight of each target in the mean, (...,): 0 if it is ignored, else 1 or its class's weight."""
     real = targets != ignore_index
     return real if weights is None else np.where(real, weights[np.where(real, targets, 0)], 0)
 
@@ -94,21 +90,21 @@ def cross_entropy_backward(dloss, cache):
     """Gradient of the mean cross-entropy.
 
     One row's loss is log Σ_j exp(x_j) − x_t, so its derivative is softmax(x)_i − δ_it. The mean over N real targets
-    divides by N; the weighted mean multiplies by the target's weight and divides by the sum of these. Ignored rows
-    get zeros.
+    divides by N; the weighted mean multiplies by the target's weight and divides by the sum of the weights. Gradients
+    of ignored rows are zero.
 
         dx = dloss · (p − onehot(t)) / N        or  dloss · (p − onehot(t)) w_t / Σ w_t
 
     Parameters
     ----------
     dloss : float, the gradient with respect to the loss: 1.0 if the loss is the end of the model
-    cache : CrossEntropyCache
+    cache : CrossEntropyGrads
 
     Returns
     -------
-    CrossEntropyGrads; if dloss is 1.0 they hold the cache's own array: do not write into it
+    CrossEntropyGrads; if dloss is 1.0, this is the cache, whose array must not be modified
     """
     if cache.dlogits is None or dloss == 1.0:
-        return CrossEntropyGrads(cache.dlogits)
+        return cache
     # loss = mean(log Σ exp(x) − x_t)
     return CrossEntropyGrads(cache.dlogits * float(dloss))

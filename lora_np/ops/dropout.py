@@ -1,7 +1,7 @@
 """Inverted dropout with an explicit mask (Srivastava et al. 2014).
 
-The mask is data. The caller draws it once from a generator and passes the same array to the forward pass and the
-backward pass, to a gradient check, or to a port in another language.
+The mask is an input. The caller draws it once from a generator and passes the same array to the forward pass, the
+backward pass, a gradient check, or a port to another language.
 """
 
 from typing import NamedTuple
@@ -23,9 +23,9 @@ def dropout_mask(shape, p, rng, dtype=np.float32):
     Parameters
     ----------
     shape : tuple of int
-    p : float in [0, 1), the share that is dropped
+    p : float in [0, 1), the probability of dropping an element
     rng : np.random.Generator
-    dtype : of the mask; use that of the array that it multiplies
+    dtype : of the mask; use that of the array that is masked
 
     Raises
     ------
@@ -33,7 +33,7 @@ def dropout_mask(shape, p, rng, dtype=np.float32):
         If p is outside [0, 1).
     """
     if not 0.0 <= p < 1.0:
-        raise ValueError(f"p: {p} is no share to drop (expected 0 ≤ p < 1)")
+        raise ValueError(f"p: got {p}, expected 0 ≤ p < 1")
     stays = rng.random(shape, dtype=np.float32) >= p
     return stays.astype(dtype) / (1.0 - float(p))  # a NumPy scalar would turn float32 into float64
 
@@ -54,7 +54,7 @@ def dropout_forward(x, mask=None):
     Raises
     ------
     ValueError
-        If the mask's shape differs from x's. (NumPy might broadcast it without an error.)
+        If the mask's shape differs from x's. (NumPy might silently broadcast it.)
     """
     if mask is not None and mask.shape != x.shape:
         raise ValueError(f"mask: got shape {mask.shape}, expected x's {x.shape}")
@@ -62,6 +62,6 @@ def dropout_forward(x, mask=None):
 
 
 def dropout_backward(dy, cache):
-    """dx = dy ⊙ mask: dropped elements get no gradient, and the others are scaled as in the forward pass."""
+    """dx = dy ⊙ mask: the gradient of dropped elements is zero, and the others are scaled as in the forward pass."""
     # y = x ⊙ mask
     return DropoutGrads(dy if cache.mask is None else dy * cache.mask)

@@ -1,4 +1,4 @@
-"""Table look-up: the token embedding and the position embedding."""
+"""Embedding look-up, for token and position embeddings."""
 
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ def embedding_forward(ids, weight, wanted=("weight",)):
     Raises
     ------
     ValueError
-        If an id is outside the table. (NumPy would silently read −1 as the last row.)
+        If an id is outside the table. (NumPy would silently use the last row for −1.)
     """
     outside = (ids < 0) | (ids >= weight.shape[0])
     if outside.any():
@@ -46,16 +46,16 @@ def embedding_forward(ids, weight, wanted=("weight",)):
 def embedding_backward(dy, cache, into=None):
     """Gradient of the table.
 
-    The forward pass copies a row of the table to every place where its id occurs, so its gradient is the sum over
-    those places: dweight[i] = Σ_{n : ids[n] = i} dy[n]. Sorting by id puts the rows with the same id next to each
-    other, and `np.add.reduceat` sums each group.
+    The forward pass copies a row of the table to every position where its id occurs, so its gradient is the sum over
+    these positions: dweight[i] = Σ_{n : ids[n] = i} dy[n]. Sorting by id groups the rows with the same id, and
+    `np.add.reduceat` sums each group.
 
     Parameters
     ----------
     dy : array (..., C)
     cache : EmbeddingCache
-    into : array (V, C) or None, the gradient of the same table from elsewhere, such as a tied head. The result is
-        added to it in place, because a second array of V rows would cost more than the rest of this function.
+    into : array (V, C) or None, another gradient of the same table, such as a tied head's, to which the result is
+        added in place, because a second array of V rows would cost more than the rest of this function.
 
     Returns
     -------

@@ -12,7 +12,7 @@ CUBIC = 0.044715
 
 
 class GeluCache(NamedTuple):
-    """Keeps the slope instead of the input: it is as large, and the forward pass has the gate that it needs."""
+    """Contains the slope instead of the input, because it has the same size and shares the gate with the output."""
 
     slope: np.ndarray | None  # (..., F), dy/dx
 
@@ -22,7 +22,7 @@ class GeluGrads(NamedTuple):
 
 
 def gate(x):
-    """g = ½ (1 + tanh(u)) with u = √(2/π) (x + 0.044715 x³): the share of x that passes, from 0 to 1."""
+    """g = ½ (1 + tanh(u)) with u = √(2/π) (x + 0.044715 x³), by which x is multiplied; in [0, 1]."""
     g = x * x
     g *= SQRT_2_OVER_PI * CUBIC
     g += SQRT_2_OVER_PI

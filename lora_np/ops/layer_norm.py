@@ -7,11 +7,11 @@ import numpy as np
 
 
 class LayerNormCache(NamedTuple):
-    """What the backward pass needs; it does not need the mean."""
+    """What the backward pass needs, which does not include the mean."""
 
-    x_hat: np.ndarray | None  # (..., C), the normalised input, read by dweight and dx
-    inv_std: np.ndarray | None  # (..., 1), 1 / √(variance + ε), read by dx
-    weight: np.ndarray | None  # (C,), read by dx
+    x_hat: np.ndarray | None  # (..., C), the normalised input, for dweight and dx
+    inv_std: np.ndarray | None  # (..., 1), 1 / √(variance + ε), for dx
+    weight: np.ndarray | None  # (C,), for dx
     wanted: tuple[str, ...]
 
 
@@ -23,12 +23,12 @@ class LayerNormGrads(NamedTuple):
 
 @functools.cache
 def averaging(n, dtype):
-    """(n,) array of 1/n: a row times this array is the row's mean."""
+    """An array (n,) of 1/n. The product of a row and this array is the row's mean."""
     return np.full(n, 1.0 / n, dtype)
 
 
 def row_mean(a, b=None):
-    """Mean of a, or of a ⊙ b, over the last axis, (..., 1); the array a ⊙ b is never made."""
+    """The mean of a, or of a ⊙ b, over the last axis, (..., 1); the array a ⊙ b is never allocated."""
     if b is None:
         return (a @ averaging(a.shape[-1], a.dtype))[..., None]
     return np.vecdot(a, b)[..., None] / a.shape[-1]
@@ -45,10 +45,7 @@ def normalise(x, eps):
 
 def layer_norm(x, weight, bias, eps=1e-5):
     """`layer_norm_forward` without a cache."""
-    y, _ = normalise(x, eps)
-    y *= weight
-    y += bias
-    return y
+    return layer_norm_forward(x, weight, bias, eps, wanted=())[0]
 
 
 def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")):
@@ -85,8 +82,8 @@ def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")
 def layer_norm_backward(dy, cache):
     """Gradients of layer normalisation.
 
-    From y = x̂ ⊙ w + b: db = Σ dy and dw = Σ dy ⊙ x̂, summed over rows, and dx̂ = dy ⊙ w.
-    An element of x changes its row of x̂ in three ways: directly, through the mean and through the variance. With
+    y = x̂ ⊙ w + b gives db = Σ dy and dw = Σ dy ⊙ x̂, summed over rows, and dx̂ = dy ⊙ w.
+    An element of x affects its row of x̂ in three ways: directly, through the mean and through the variance. With
     σ = √(var + ε) and C elements in a row,
 
         ∂x̂_j/∂x_i = (δ_ij − 1/C − x̂_i x̂_j / C) / σ

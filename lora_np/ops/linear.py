@@ -1,7 +1,7 @@
 """The linear layer, y = x Wᵀ + b.
 
 The weight may be an array, or any object that NumPy converts to one, such as a quantised weight. It is converted for
-each product, and the array is freed after that product.
+each product, and the array is freed afterwards.
 """
 
 from typing import NamedTuple
@@ -10,10 +10,10 @@ import numpy as np
 
 
 class LinearCache(NamedTuple):
-    """What the backward pass needs; a field is None where no wanted gradient reads it."""
+    """What the backward pass needs; a field is None if no wanted gradient needs it."""
 
-    x: np.ndarray | None  # (..., in), read by dweight only: a frozen weight keeps no activation
-    weight: np.ndarray | None  # (out, in), read by dx only; not converted to an array
+    x: np.ndarray | None  # (..., in), only for dweight: a frozen weight needs no activation
+    weight: np.ndarray | None  # (out, in), only for dx; not converted to an array
     wanted: tuple[str, ...]
 
 
@@ -53,8 +53,8 @@ def linear_forward(x, weight, bias=None, wanted=("x", "weight", "bias")):
 def linear_backward(dy, cache):
     """Gradients of a linear layer.
 
-    One output element is y_no = Σ_i x_ni W_oi + b_o, which is linear in each operand. The chain rule sums over all
-    outputs that the operand contributes to:
+    One output element is y_no = Σ_i x_ni W_oi + b_o, which is linear in each operand. By the chain rule, the gradient
+    of an operand is a sum over all outputs that it contributes to:
 
         dx_ni = Σ_o dy_no W_oi      dx = dy W
         dW_oi = Σ_n dy_no x_ni      dW = dyᵀ x

@@ -1,7 +1,7 @@
-"""The head of a language model and its loss in one operation, in chunks of rows.
+"""A language model's head and loss in one operation, in chunks of rows.
 
-With a vocabulary of 49,152 tokens, the logits of 2,000 positions take 400 MB, and their gradient as much again. Here
-the logits of a chunk of positions are computed, used and dropped. Positions whose target is ignored have none at all.
+With a vocabulary of 49,152 tokens, the logits of 2,000 positions take 400 MB, and so does their gradient. Here the
+logits of one chunk of positions at a time are computed, used and freed. Positions whose target is ignored are skipped.
 """
 
 from typing import NamedTuple
@@ -11,17 +11,12 @@ import numpy as np
 from .cross_entropy import IGNORE_INDEX, cross_entropy_backward, cross_entropy_forward
 from .linear import linear_backward, linear_forward
 
-CHUNK = 2**24  # the most logits at a time: 64 MB in float32
-
-
-class LinearCrossEntropyCache(NamedTuple):
-    """Keeps the gradients themselves: the forward pass has each chunk's logits only once."""
-
-    dx: np.ndarray | None  # (..., C)
-    dweight: np.ndarray | None  # (V, C)
+CHUNK = 2**24  # the maximum number of logits in memory: 64 MB in float32
 
 
 class LinearCrossEntropyGrads(NamedTuple):
+    """Also the cache, because the gradients must be computed in the forward pass, while a chunk's logits exist."""
+
     dx: np.ndarray | None  # (..., C)
     dweight: np.ndarray | None  # (V, C)
 
@@ -29,8 +24,8 @@ class LinearCrossEntropyGrads(NamedTuple):
 def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, wanted=("x", "weight"), chunk=CHUNK):
     """Mean of −log softmax(x Wᵀ)[target] over the targets that are not `ignore_index`.
 
-    The loss is that of `cross_entropy_forward` on the logits x Wᵀ. A mean over N rows is Σ (n/N) · mean over the n rows
-    of each chunk, and so is its gradient.
+    This is the loss of `cross_entropy_forward` for the logits x Wᵀ. The mean over N rows is Σ (n/N) · mean over the n
+    rows of each chunk, and so is its gradient.
 
     Parameters
     ----------
@@ -38,18 +33,18 @@ def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, 
     weight : array (V, C), or an object that NumPy converts to one
     targets : int array (...,) with values in 0 … V−1, or ignore_index
     ignore_index : int
-    wanted : names of the operands whose gradients the backward pass will give
-    chunk : int, the most logits at a time
+    wanted : names of the operands whose gradients the backward pass will return
+    chunk : int, the maximum number of logits in memory
 
     Returns
     -------
     loss : scalar of x's dtype, in nats per real target
-    cache : LinearCrossEntropyCache
+    cache : LinearCrossEntropyGrads, for dloss = 1
 
     Raises
     ------
     ValueError
-        As `cross_entropy_forward`.
+        See `cross_entropy_forward`.
     """
     weight = np.asanyarray(weight)  # once, not for each chunk
     rows = x.reshape(-1, x.shape[-1])  # (N, C)
@@ -70,7 +65,7 @@ def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, 
                 dx[piece] = grads.dx
             if grads.dweight is not None:
                 dweight = grads.dweight if dweight is None else np.add(dweight, grads.dweight, out=dweight)
-    return loss, LinearCrossEntropyCache(None if dx is None else dx.reshape(x.shape), dweight)
+    return loss, LinearCrossEntropyGrads(None if dx is None else dx.reshape(x.shape), dweight)
 
 
 def linear_cross_entropy_backward(dloss, cache):
@@ -79,13 +74,13 @@ def linear_cross_entropy_backward(dloss, cache):
     Parameters
     ----------
     dloss : float, the gradient with respect to the loss: 1.0 if the loss is the end of the model
-    cache : LinearCrossEntropyCache
+    cache : LinearCrossEntropyGrads
 
     Returns
     -------
-    LinearCrossEntropyGrads, with None for each operand that was not wanted; if dloss is 1.0 they are the cache's own
-    arrays: do not write into them
+    LinearCrossEntropyGrads, with None for each operand that was not wanted; if dloss is 1.0, they are the cache, whose
+    arrays must not be modified
     """
     if dloss == 1.0:
-        return LinearCrossEntropyGrads(*cache)
+        return cache
     return LinearCrossEntropyGrads(*(None if grad is None else grad * float(dloss) for grad in cache))

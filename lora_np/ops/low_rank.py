@@ -1,7 +1,7 @@
 """The low-rank product of LoRA (Hu et al. 2021, section 4.1, equation 3): z = (e ⊙ (x Aᵀ)) Bᵀ.
 
-Each row of x passes through r numbers, which costs r (in + out) multiplications. The matrix B diag(e) A, which would
-cost in · out, is never formed. In LoRA e is one number, the scale s; in AdaLoRA and VeRA it is a vector of r numbers.
+Each row of x is projected to r numbers, which costs r (in + out) multiplications. The matrix B diag(e) A, which would
+cost in · out, is never computed. In LoRA, e is one number, the scale s; in AdaLoRA and VeRA, it is a vector (r,).
 """
 
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from .dropout import dropout_forward
 
 
 class LowRankCache(NamedTuple):
-    """x is kept before its mask is applied: other layers keep the same x, and x ⊙ mask would be a further array."""
+    """Contains x without its mask, because other layers also cache x, and x ⊙ mask would be another array."""
 
-    x: np.ndarray | None  # (..., in), read by dA
-    u: np.ndarray | None  # (N, r), x̃ Aᵀ, read by de, and by dB as e ⊙ u
-    w: np.ndarray | None  # (N, r), e ⊙ u, read by dB if u is not kept
+    x: np.ndarray | None  # (..., in), for dA
+    u: np.ndarray | None  # (N, r), x̃ Aᵀ, for de, and for dB as e ⊙ u
+    w: np.ndarray | None  # (N, r), e ⊙ u, for dB if u is None
     A: np.ndarray  # (r, in)
     e: float | np.ndarray  # or (r,)
     B: np.ndarray  # (out, r)
@@ -59,7 +59,7 @@ def thin(x, A, mask):
 
 
 def low_rank_cache(x, A, e, B, wanted, mask, u=None, w=None):
-    """What `low_rank_backward` needs; u and w are computed here if they are needed and not given."""
+    """The cache for `low_rank_backward`; u and w are computed if they are needed and None."""
     if u is None and ("B" in wanted or "e" in wanted):
         u = thin(x, A, mask)
     if w is None and "B" in wanted and "e" not in wanted:
@@ -86,7 +86,7 @@ def low_rank_backward(dz, cache):
         dA = duᵀ x̃                    (r, in)       u = x̃ Aᵀ
         dx = (du A) ⊙ mask            (..., in)     x̃ = x ⊙ mask
 
-    If B = 0, the second line gives dw = 0, so dA and de are also zero: in the first step only B changes.
+    If B = 0, the second line gives dw = 0, so dA and de are also zero: the first training step changes only B.
 
     Parameters
     ----------

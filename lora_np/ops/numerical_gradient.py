@@ -1,4 +1,4 @@
-"""Gradients by centred differences: slow and simple. Every backward pass is checked against them."""
+"""Numerical gradients by centred differences, slow and simple, to check every backward pass."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ import numpy as np
 def numerical_gradient(f, x, step=1e-5):
     """(f(x + h) − f(x − h)) / 2h for every element of x.
 
-    The truncation error is h² f‴/6 and the rounding error is about ε |f| / h, so in float64 an h near 1e-5 leaves
-    about ten correct digits. In float32 too few digits would be left.
+    The truncation error is h² f‴/6 and the rounding error is about ε |f| / h, so in float64 with h near 1e-5, about ten
+    digits are correct. In float32, too few digits would be correct.
 
     Parameters
     ----------
     f : function from an array like x to a scalar
-    x : float64 array; it is not changed
+    x : float64 array; not changed
     step : float, h; it is multiplied by max(1, |x_i|)
 
     Returns

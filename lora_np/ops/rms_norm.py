@@ -8,9 +8,9 @@ from .layer_norm import row_mean
 
 
 class RMSNormCache(NamedTuple):
-    x_hat: np.ndarray | None  # (..., C), the normalised input, read by dweight and dx
-    inv_rms: np.ndarray | None  # (..., 1), 1 / √(mean(x²) + ε), read by dx
-    weight: np.ndarray | None  # (C,), read by dx
+    x_hat: np.ndarray | None  # (..., C), the normalised input, for dweight and dx
+    inv_rms: np.ndarray | None  # (..., 1), 1 / √(mean(x²) + ε), for dx
+    weight: np.ndarray | None  # (C,), for dx
     wanted: tuple[str, ...]
 
 
@@ -27,9 +27,7 @@ def normalise(x, eps):
 
 def rms_norm(x, weight, eps=1e-5):
     """`rms_norm_forward` without a cache."""
-    y, _ = normalise(x, eps)
-    y *= weight
-    return y
+    return rms_norm_forward(x, weight, eps, wanted=())[0]
 
 
 def rms_norm_forward(x, weight, eps=1e-5, wanted=("x", "weight")):
@@ -62,7 +60,7 @@ def rms_norm_forward(x, weight, eps=1e-5, wanted=("x", "weight")):
 def rms_norm_backward(dy, cache):
     """Gradients of RMS normalisation.
 
-    From y = x̂ ⊙ w: dw = Σ dy ⊙ x̂, summed over rows, and dx̂ = dy ⊙ w. An element of x changes its row of x̂ directly and
+    y = x̂ ⊙ w gives dw = Σ dy ⊙ x̂, summed over rows, and dx̂ = dy ⊙ w. An element of x affects its row of x̂ directly and
     through ρ = 1 / √(mean(x²) + ε). Because ∂ρ/∂x_i = −ρ³ x_i / C = −ρ² x̂_i / C,
 
         ∂x̂_j/∂x_i = ρ (δ_ij − x̂_i x̂_j / C)

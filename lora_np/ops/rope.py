@@ -1,8 +1,8 @@
-"""Rotary position embedding (Su et al. 2021, section 3.2): queries and keys turned by angles that grow with position.
+"""Rotary position embedding (Su et al. 2021, section 3.2): rotate queries and keys by angles proportional to position.
 
-A head's D numbers are D/2 points in the plane. At position p, point j turns by p · θ^(−2j/D). The product of a query at
-p with a key at p′ then depends on their contents and on p − p′ alone. A point's coordinates are the numbers j and
-j + D/2 of the head, as in Hugging Face's Llama; the paper pairs 2j and 2j + 1.
+A head's D numbers are D/2 points in the plane. At position p, point j is rotated by p · θ^(−2j/D). So the dot product
+of a query at p and a key at p′ depends only on their contents and on p − p′. The coordinates of point j are the head's
+entries j and j + D/2, as in Hugging Face's Llama; the paper pairs 2j and 2j + 1.
 """
 
 from functools import lru_cache
@@ -21,14 +21,14 @@ class RopeGrads(NamedTuple):
 
 
 def rope_tables(positions, head_size, theta, dtype=np.float32):
-    """Cosine and sine of every angle, computed in float64: two arrays (..., T, D/2).
+    """The cosine and sine of every angle, computed in float64: two arrays (..., T, D/2).
 
     Parameters
     ----------
     positions : int array (..., T)
     head_size : int, D, even
-    theta : float, the base of the frequencies: the slowest point turns by about 1/θ a position
-    dtype : of the tables; use that of the array that they turn
+    theta : float, the base of the frequencies; the slowest point is rotated by about 1/θ per position
+    dtype : of the tables; use that of the array to rotate
     """
     frequencies = float(theta) ** (-np.arange(0, head_size, 2) / head_size)  # (D/2,)
     angles = positions[..., None] * frequencies  # (..., T, D/2)
@@ -37,12 +37,12 @@ def rope_tables(positions, head_size, theta, dtype=np.float32):
 
 @lru_cache(maxsize=4)
 def consecutive_tables(start, stop, head_size, theta, dtype):
-    """`rope_tables` of the positions from `start` to `stop` − 1; all layers of a pass use the same."""
+    """`rope_tables` for the positions from `start` to `stop` − 1, cached because all layers of a pass use the same."""
     return rope_tables(np.arange(start, stop), head_size, theta, dtype)
 
 
 def rotate(x, cos, sin):
-    """Turn the points of each head: (..., T, n·D) by angles with these tables, (..., T, D/2)."""
+    """Rotate the points of each head, x (..., T, n·D), by angles with these cosines and sines (..., T, D/2)."""
     heads = x.reshape(*x.shape[:-1], -1, 2, cos.shape[-1])  # (..., T, n, 2, D/2)
     first, second = heads[..., 0, :], heads[..., 1, :]  # (..., T, n, D/2)
     cos, sin = cos[..., None, :], sin[..., None, :]  # the same for all heads
@@ -53,7 +53,7 @@ def rotate(x, cos, sin):
 
 
 def rope_forward(x, cos, sin):
-    """Turn each point (a, b) of each head by its angle φ: (a cos φ − b sin φ, b cos φ + a sin φ).
+    """Rotate each point (a, b) of each head by its angle φ: (a cos φ − b sin φ, b cos φ + a sin φ).
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ def rope_forward(x, cos, sin):
 def rope_backward(dy, cache):
     """Gradient of the rotation.
 
-    y = R(φ) x is linear in x, so dx = R(φ)ᵀ dy. The transpose of a rotation by φ is the rotation by −φ, whose cosine is
-    the same and whose sine has the other sign.
+    y = R(φ) x is linear in x, so dx = R(φ)ᵀ dy. The transpose of a rotation by φ is the rotation by −φ, with the same
+    cosine and the opposite sine.
 
     Parameters
     ----------

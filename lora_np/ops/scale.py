@@ -1,4 +1,4 @@
-"""Multiplying each column by its own number: y = f ⊙ x."""
+"""Multiplication of each column by its own factor: y = f ⊙ x."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import numpy as np
 
 
 class ScaleCache(NamedTuple):
-    x: np.ndarray | None  # (..., n), read by dfactor
-    factor: np.ndarray | None  # (n,), read by dx
+    x: np.ndarray | None  # (..., n), for dfactor
+    factor: np.ndarray | None  # (n,), for dx
     wanted: tuple[str, ...]
 
 

@@ -8,7 +8,7 @@ from .blocks import blocks
 
 
 class SoftmaxCache(NamedTuple):
-    probs: np.ndarray  # (..., K), the output, which is all that the gradient needs
+    probs: np.ndarray  # (..., K), the output; the gradient needs nothing else
 
 
 class SoftmaxGrads(NamedTuple):
@@ -29,8 +29,8 @@ def softmax(x):
 def softmax_forward(x):
     """p_i = exp(x_i) / Σ_j exp(x_j), row by row.
 
-    Subtracting a row's maximum divides numerator and denominator by the same number, so p stays the same. Every
-    exponent is then at most 0, so no row overflows. Entries of −inf get probability 0.
+    Subtracting a row's maximum divides numerator and denominator by the same number, so p does not change. All
+    exponents are then at most 0, so nothing overflows. Entries of −inf get probability 0.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def softmax_forward(x):
 def softmax_backward(dprobs, cache):
     """Gradient of softmax.
 
-    The sum over j of dp_j ∂p_j/∂x_i, with ∂p_j/∂x_i = p_j (δ_ij − p_i), gives
+    With ∂p_j/∂x_i = p_j (δ_ij − p_i), the sum Σ_j dp_j ∂p_j/∂x_i is
 
         dx_i = p_i (dp_i − Σ_j dp_j p_j)
 

@@ -1,4 +1,4 @@
-"""SwiGLU (Shazeer 2020, section 2): one projection, passed through SiLU, gates another one."""
+"""SwiGLU (Shazeer 2020, section 2): one projection, after SiLU, gates another one."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from .blocks import blocks
 
 
 class SwigluCache(NamedTuple):
-    """The two factors that dy is multiplied by, because the forward pass has the sigmoid that they need."""
+    """The two factors of dy, which are computed in the forward pass because they use its sigmoid."""
 
     by_gate: np.ndarray | None  # (..., F), ∂y/∂a
     by_up: np.ndarray | None  # (..., F), ∂y/∂u
@@ -21,7 +21,7 @@ class SwigluGrads(NamedTuple):
 
 
 def sigmoid(a):
-    """σ(a) = 1 / (1 + exp(−a)) = ½ (1 + tanh(a/2)); in this form nothing overflows."""
+    """σ(a) = 1 / (1 + exp(−a)) = ½ (1 + tanh(a/2)); the second form does not overflow."""
     sigma = 0.5 * a
     np.tanh(sigma, out=sigma)
     sigma *= 0.5

@@ -1,13 +1,13 @@
-"""Translating a layer's wanted gradients into those of its steps, and adding up the gradients that come back."""
+"""Helpers for layers that consist of several operations: the wanted operands of each, and sums of gradients."""
 
 
 def operands_wanted(wanted, passes_through):
-    """The operands of one step of a layer that the layer's wanted gradients pass through.
+    """The operands of one operation through which a layer's wanted gradients pass.
 
     Parameters
     ----------
     wanted : names of the layer's operands
-    passes_through : dict, such a name -> names of the step's operands, separated by spaces
+    passes_through : dict, such a name -> names of the operation's operands, separated by spaces
 
     Returns
     -------
@@ -18,7 +18,7 @@ def operands_wanted(wanted, passes_through):
 
 
 def add(*grads):
-    """The sum of the gradients that reach one array on several paths; None if any of them is None (not wanted)."""
+    """The sum of one array's gradients from several paths; None if any of them is None (not wanted)."""
     return None if any(grad is None for grad in grads) else sum(grads[1:], start=grads[0])
 
 

@@ -1,10 +1,10 @@
-"""What a port has probably done, judged by the first tensor that diverges.
+"""Find the likely cause of a port's mistake from the first tensor that diverges.
 
-First each known mistake (`mistakes.py`) is made in the plain program (`plain/`). A mistake that leaves all earlier
-tensors right and gives the port's numbers for this one is the likely cause; if several do, the later tensors decide. If
-none fits, a machine makes small changes to those functions of the plain program that compute the tensor: a term left
-out, a sign, a transpose, a wrong digit. If none of those fits either, two of them are made at once. Unless a known
-mistake fits, `looks` also describes the tensor itself: a factor, another order, another tensor.
+Each known mistake (`mistakes.py`) is made in the plain program (`plain/`). A mistake that leaves all earlier tensors
+right and gives the port's numbers for this one is the likely cause. If several do, the later tensors decide. If none
+does, a machine makes small changes to the functions that compute the tensor: it leaves out a term, flips a sign,
+transposes, changes a digit. If none of these fits, it makes two at once. Unless a known mistake fits, `looks` also
+describes the tensor itself: a factor, another order, another tensor.
 """
 
 import itertools
@@ -17,17 +17,17 @@ from .sections import MODELS, name_in_model, operation_of
 from .tolerances import allowed, rms, shares
 from .wrong import both, derived, functions_behind, known, wrong_outputs
 
-MOST = 3  # sentences
-MOST_IN_FULL = 20  # changes that fit, of which later tensors are compared, too
-MOST_IN_PAIRS = 120  # changes of which all pairs are tried
-CANCELS = "which cancels"  # of a known mistake after which only rounding is left
-SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases where pairs take too long
-WIDER = 8.0  # times a tensor's tolerance: a port with a mistake rounds differently from the program with it
+MOST = 3  # sentences in a report
+MOST_IN_FULL = 20  # fitting changes for which later tensors are compared as well
+MOST_IN_PAIRS = 120  # changes whose pairs are all tried
+CANCELS = "which cancels"  # in the sentences of mistakes that leave only rounding
+SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases for which pairs take too long
+WIDER = 8.0  # factor on the tolerance: a port rounds differently from the plain program with the same mistake
 HELPERS = ("dropout", "embedding", "scale", "direction", "softmax", "split_heads", "join_heads", "in_groups")
 
 
 def likely_causes(entry, reference, got, tensor, dtype, derive=True):
-    """What is wrong, and what the tensor looks like.
+    """Find what is wrong, and describe what the tensor looks like.
 
     Parameters
     ----------
@@ -36,63 +36,65 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     got : dict, name -> array, the port's outputs
     tensor : str, the first that diverges
     dtype : "float64" or "float32"
-    derive : bool, whether to try small changes too, which takes seconds
+    derive : bool, whether to try small changes as well, which takes seconds
 
     Returns
     -------
     causes : list of sentences, the likeliest first
-    seen : list of sentences, each about "it"; empty if a known mistake fits
+    seen : list of sentences about "it", the tensor; empty if a known mistake fits
     """
     records = {record["name"]: record for record in entry["tensors"]}
     if records[tensor]["stage"] == "input":
-        return ["an input comes back with other numbers, and everything after it was computed from those"], []
+        return ["an input came back changed, and everything after it was computed from the changed numbers"], []
     others = {name: array for name, array in reference.items() if name != tensor}
     seen = looks(reference[tensor], got[tensor], dtype, others, named_factors(entry["settings"], reference))
     if np.isnan(got[tensor]).all():  # any mistake that makes NaN would fit
         return [], seen
     trial = trial_of(entry, records, reference, got, tensor, dtype)
     settings = up_to(tensor, entry["settings"]), entry["settings"]
-    of_ports = [(mistake, known(mistake)) for mistake in MISTAKES]
-    causes = explained_by(of_ports, trial, *settings)
+    known_mistakes = [(mistake, known(mistake)) for mistake in MISTAKES]
+    causes = explained_by(known_mistakes, trial, *settings)
+    if causes:
+        return causes, []
     numbers = got[tensor][np.isfinite(reference[tensor])]
-    telling = numbers.any() and np.isfinite(numbers).all()  # many changes make 0 or NaN
-    if causes or not derive or not telling:
-        return causes, [] if causes else seen
+    informative = numbers.any() and np.isfinite(numbers).all()  # many changes make 0 or NaN
+    if not derive or not informative:
+        return [], seen
     functions = functions_for(entry, reference, tensor)
     causes = explained_by(itertools.chain.from_iterable(map(derived, functions)), trial, *settings)
     if not causes and entry["kind"] not in SLOW:
         usual = [change for function in functions for change in derived(function, usual=True)]
-        causes = explained_by(pairs([*of_ports, *usual], trial, settings[0]), trial, *settings)
+        causes = explained_by(pairs([*known_mistakes, *usual], trial, settings[0]), trial, *settings)
     return [f"as if this were changed in the plain program: {cause}" for cause in causes], seen
 
 
 def functions_for(entry, reference, tensor):
-    """The functions that compute a tensor, and of which changes are tried.
+    """The functions that compute a tensor, in which changes are tried.
 
-    In a model they are those of its part of the work, forward, backward or merging, without the operations of other
-    activations. The gradient of an activation comes from the operation that reads it, whose own is computed shortly
-    before.
+    In a model these are the functions of the tensor's stage (forward, backward or merging), without the operations that
+    make other activations. The gradient of an activation comes from the operation that reads the activation, and that
+    operation's own gradients come shortly before.
     """
     kind, settings = entry["kind"], entry["settings"]
     inputs = {r["name"]: reference[r["name"]] for r in entry["tensors"] if r["stage"] == "input"}
     with np.errstate(all="ignore"):
-        found = functions_behind(kind, up_to(tensor, settings), inputs)
-        if "train" in settings:  # a mistake of the model alone shows in the model's own cases
-            return [function for function in found if function.__module__.endswith("training")]
+        functions = functions_behind(kind, up_to(tensor, settings), inputs)
+        if "train" in settings:  # a mistake in the model itself shows in the model's own cases
+            return [function for function in functions if function.__module__.endswith("training")]
         if kind not in MODELS:
-            return found
+            return functions
         if "grad." in tensor or "merge" in tensor or "delta" in tensor:
             forward = functions_behind(kind, {**settings, "until": "loss"}, inputs)
-            found = [function for function in found if function not in forward or "model" in function.__name__]
+            functions = [f for f in functions if f not in forward or "model" in f.__name__]
     outputs = [r["name"] for r in entry["tensors"] if r["stage"] != "input"]
     at = outputs.index(tensor)
     near = outputs[max(0, at - 8) : at + 1] if "grad." in tensor else [tensor]
     names = *(operation_of(settings, name_in_model(name)) for name in near), *HELPERS
-    return [f for f in found if not f.__module__.endswith("operations") or f.__name__.startswith(names)]
+    return [f for f in functions if not f.__module__.endswith("operations") or f.__name__.startswith(names)]
 
 
 def up_to(tensor, settings):
-    """The settings with which a plain program stops once it has computed a tensor."""
+    """Settings with which the plain program stops soon after computing a tensor."""
     if "train" in settings:
         return {**settings, "until": int(tensor.split(".")[1])}  # of step.10.loss
     if "n_new" in settings and tensor.startswith("step."):
@@ -104,15 +106,15 @@ def up_to(tensor, settings):
 def trial_of(entry, records, reference, got, tensor, dtype):
     """A function that tries a change, (sentence, sources), in the plain program with some settings.
 
-    It returns what the change makes of the tensor, None if that is right or an earlier one is wrong, too; and how many
-    of the port's tensors from this one on the change explains.
+    It returns the tensor that the changed program computes, and how many of the port's tensors, from this one on, the
+    change explains. The tensor is None if the changed program gets it right, or gets an earlier tensor wrong.
     """
     outputs = [name for name, record in records.items() if record["stage"] != "input"]
     inputs = {name: array for name, array in reference.items() if name not in outputs}
     written = [name for name in outputs if name in got]
 
     def same(a, b, name):
-        """Whether two arrays are equal up to rounding, which is as large as the numbers that a mistake makes."""
+        """Whether two arrays are equal up to rounding, which grows with the numbers that a mistake makes."""
         if a.shape != b.shape or not {a.dtype.kind, b.dtype.kind} <= set("fiu"):
             return False
         atol, rtol = allowed(records[name], dtype)
@@ -137,9 +139,9 @@ def trial_of(entry, records, reference, got, tensor, dtype):
 
 @np.errstate(invalid="ignore")
 def nearly(made, got, right, cancels):
-    """Whether a known mistake is nearly all that is wrong: a port's erf, for example, may be inexact.
+    """Whether a known mistake explains nearly everything: a port's erf, for example, may be inexact.
 
-    Where it cancels, only rounding is left, which is as large, but never the same twice.
+    Where a mistake cancels digits, only rounding is left. It has the same size, but never the same values.
     """
     if made.shape != got.shape:
         return False
@@ -150,18 +152,18 @@ def nearly(made, got, right, cancels):
 
 
 def explained_by(changes, trial, short, settings):
-    """The sentences of the changes that explain the tensor and most of the later ones; `short` stops at the tensor."""
+    """The sentences of the changes that explain the tensor and the most later ones; `short` stops at the tensor."""
     fitting = [change for change in changes if trial(*change, short)[1]]
     if short != settings:
         fitting = fitting[:MOST_IN_FULL]
     explained = {sentence: trial(sentence, sources, settings)[1] for sentence, sources in fitting}
-    best = max(explained.values(), default=0)  # 0: they go wrong later
+    best = max(explained.values(), default=0)  # 0: none fits in the full run
     return [sentence for sentence, n in explained.items() if n == best > 0][:MOST]
 
 
 def pairs(changes, trial, short):
-    """Two changes at once, of those that alone change the tensor and none before it."""
-    alone = {}  # what they make of the tensor -> one of them
+    """Yield pairs of those changes that, on their own, change the tensor and none before it."""
+    alone = {}  # bytes of the changed tensor -> one change that gives them
     for sentence, sources in changes:
         made, _ = trial(sentence, sources, short)
         if made is not None:
@@ -173,7 +175,7 @@ def pairs(changes, trial, short):
 
 
 def named_factors(settings, reference):
-    """Quantities of the case by name: a gradient is often off by one of them."""
+    """Quantities of the case, by name: a gradient is often off by one of these factors."""
     factors = {"2": 2.0}
     r, alpha = settings.get("r"), settings.get("alpha")
     if r and alpha:
@@ -195,14 +197,14 @@ def named_factors(settings, reference):
 
 @np.errstate(all="ignore")
 def looks(right, wrong, dtype="float64", others=None, factors=None):
-    """Sentences on how an array differs from the right one of its shape.
+    """Describe how a wrong array differs from the right one.
 
     Parameters
     ----------
-    right, wrong : arrays of one shape that differ
-    dtype : "float64" or "float32", what both were computed in
-    others : dict, name -> array: arrays that it may be instead
-    factors : dict, name -> number: what it may have been multiplied or divided by
+    right, wrong : arrays of the same shape that differ
+    dtype : "float64" or "float32", the precision in which both were computed
+    others : dict, name -> array that `wrong` may be instead
+    factors : dict, name -> number by which it may have been multiplied or divided
 
     Returns
     -------
@@ -242,9 +244,9 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
 
 
 def lookalikes(wrong, right, keep, largest, others, factors):
-    """(sentence, x, y) for each way in which the wrong array may come from the right one: if so, x is y.
+    """Yield (sentence, x, y) for each way to get the wrong array from the right one; the sentence holds if x equals y.
 
-    Both arrays are divided by `largest`; `keep` says which entries of the right one are finite.
+    Both arrays are divided by `largest`; `keep` marks the finite entries of the right one.
     """
     a, b = wrong[keep], right[keep]
     yield "its sign is reversed", a, -b
@@ -268,16 +270,16 @@ def lookalikes(wrong, right, keep, largest, others, factors):
 
 
 def known_factor(factor, factors):
-    """A factor in words: the name of a quantity that has its value or its inverse's, or its digits."""
+    """A factor in words: the name of the quantity with this value or its inverse, or else the digits."""
     for word, value in (("times", factor), ("divided by", 1 / factor if factor else math.inf)):
         names = [name for name, known in factors.items() if math.isclose(value, known, rel_tol=1e-6)]
-        if len(names) == 1:  # where two are of one size, neither is named
+        if len(names) == 1:  # where two have the same value, neither is named
             return f"{word} {names[0]}"
     return f"times {factor:.9g}"
 
 
 def only_some(wrong, right, near):
-    """A sentence, in a list, if some slices of an axis are wrong and all the rest is right."""
+    """A list with one sentence if only some slices along an axis are wrong, else an empty list."""
     far = np.abs(wrong - right) > near
     for axis in range(right.ndim):
         slices = far.any(axis=tuple(i for i in range(right.ndim) if i != axis))

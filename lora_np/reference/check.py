@@ -1,7 +1,7 @@
-"""The conformance checker: a port's outputs against the reference vectors, in the order in which they are computed.
+"""The conformance checker: compare a port's outputs with the reference vectors, in the order of computation.
 
-After a mistake nearly everything is wrong. The first wrong tensor helps most: all before it are right, so the mistake
-is in the step that makes it.
+After a mistake nearly everything is wrong. The first wrong tensor tells most: all tensors before it are right, so the
+mistake is in the step that computes it.
 """
 
 import fnmatch
@@ -20,8 +20,8 @@ from .port_files import port_files, read_port_file, shown
 from .sections import sections_of
 from .tolerances import allowed, shares
 
-MOST_COMPLAINTS = 6  # of one case, on a terminal
-DERIVED = 3  # cases that diverge, from the first, whose causes are searched for at length
+MOST_COMPLAINTS = 6  # printed for one case
+DERIVED = 3  # number of diverging cases, from the first, for which causes are searched at length
 
 
 class Divergence(NamedTuple):
@@ -30,14 +30,14 @@ class Divergence(NamedTuple):
     tensor: str
     stage: str
     number: int  # its place among the case's outputs, from 1; 0 for an input that came back changed
-    agreed: int  # how many outputs before it agree
+    agreed: int  # number of outputs before it, all of which agree
     index: tuple[int, ...]  # of the entry that is furthest off
     got: float
     expected: float
     relative: float  # max|Δ| / rms
     entries_off: int
     entries: int
-    causes: list[str]  # likely ones
+    causes: list[str]  # likely causes
     seen: list[str]  # what the tensor looks like
     sections: list[str]  # of SPEC.md
 
@@ -51,19 +51,16 @@ class Result(NamedTuple):
     dtype: str
     complaints: list[str]
     outputs: int
-    worst: tuple[float, str]  # the largest used share of a tolerance, and by which tensor
+    worst: tuple[float, str]  # largest error as a share of its tolerance, and the tensor
     divergence: Divergence | None
-    catches: str  # the mistake that the case is there for
+    catches: str  # the mistake that the case tests for
 
 
 # ---------------------------------------------------------------- the comparison
 
 
 def check_case(path, dtype, entry, folder, derive=True):
-    """The Result of one case's outputs, which are at a path; its entry is from the manifest in the vectors' folder.
-
-    `derive` is as in `likely_causes`.
-    """
+    """The Result for the outputs at a path; `entry` is the case in the manifest, `folder` has the reference vectors."""
     reference = load_case(entry, dtype, folder)
     outputs = [record["name"] for record in entry["tensors"] if record["stage"] != "input"]
     got, complaints = read_port_file(path, reference, outputs)
@@ -75,17 +72,13 @@ def check_case(path, dtype, entry, folder, derive=True):
         share = shares(got[name], reference[name], *allowed(record, dtype))
         if (share > 1).any():
             number = outputs.index(name) + 1 if name in outputs else 0
-            delta = np.where(share > 1, shares(got[name], reference[name]), -1.0)
-            index = tuple(map(int, np.unravel_index(np.argmax(delta), delta.shape)))
+            errors = np.where(share > 1, shares(got[name], reference[name]), -1.0)
+            index = tuple(map(int, np.unravel_index(np.argmax(errors), errors.shape)))
             rms = record[dtype]["rms"]
-            relative = float(delta.max()) / rms if rms else math.inf
-            numbers = float(got[name][index]), float(reference[name][index]), relative
-            causes, seen = likely_causes(entry, reference, got, name, dtype, derive)
-            entries = int((share > 1).sum()), share.size
-            where = sections_of(entry, name)
-            divergence = Divergence(
-                name, record["stage"], number, agreed, index, *numbers, *entries, causes, seen, where
-            )
+            relative = float(errors.max()) / rms if rms else math.inf
+            numbers = float(got[name][index]), float(reference[name][index]), relative, int((share > 1).sum())
+            about = *likely_causes(entry, reference, got, name, dtype, derive), sections_of(entry, name)
+            divergence = Divergence(name, record["stage"], number, agreed, index, *numbers, share.size, *about)
             break
         if name in outputs:
             agreed += 1
@@ -100,22 +93,22 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None, firs
     Parameters
     ----------
     folder : the port's outputs; see `port_files`
-    cases : ids of the expected cases, or patterns with * and ?; none: all
-    tiers : whole numbers, keys of TIERS; none: all
-    dtypes : "float64", "float32"; none: those that the port has outputs in
-    vectors : folder of the reference vectors; None: those of this package
-    report : function, called with each Result as soon as it is there, or None
-    first : bool, stop at the first case that does not agree
+    cases : ids of the expected cases, or patterns with * and ?; all cases by default
+    tiers : integers, keys of TIERS; all tiers by default
+    dtypes : "float64", "float32"; by default the precisions in which the port has outputs
+    vectors : folder of the reference vectors; None for those of this package
+    report : function that is called with each Result, or None
+    first : bool, whether to stop at the first case that does not agree
 
     Returns
     -------
     results : list of Result
-    complaints : list of str, about the folder: files that belong to no case, and expected cases without outputs
+    complaints : list of str, about files that belong to no case, and expected cases without outputs
 
     Raises
     ------
     ValueError
-        For a folder, case or tier that does not exist.
+        If a folder, case or tier does not exist.
     """
     entries, source = load_manifest(vectors)
     expected = expected_cases(entries, cases, tiers)
@@ -142,7 +135,7 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None, firs
 
 
 def expected_cases(entries, patterns, tiers):
-    """The ids that match a pattern and a tier, in the manifest's order; see `check`."""
+    """The ids that match a pattern and a tier, in the manifest's order."""
     if not TIERS.keys() >= set(tiers):
         raise ValueError(f"tier: got {', '.join(map(str, tiers))}, expected {', '.join(map(str, TIERS))}")
     named = set()
@@ -158,12 +151,12 @@ def expected_cases(entries, patterns, tiers):
 
 
 def compare_exports(folder):
-    """Compare a fresh export with the vectors of the clone.
+    """Compare a new export with the vectors of this clone.
 
     Returns
     -------
     agree : bool, whether all tensors are within their tolerances
-    text : how many are bit for bit equal, and what does not agree
+    text : str, the number of tensors that are equal bit for bit, and what does not agree
     """
     fresh, stored = (hashes(load_manifest(vectors)[0].values()) for vectors in (folder, None))
     results, complaints = check(folder)
@@ -174,7 +167,7 @@ def compare_exports(folder):
 
 
 def hashes(cases):
-    """(case, tensor, precision, hash) of all tensors of a manifest's cases."""
+    """The set of (case, tensor, precision, hash) for all tensors of a manifest's cases."""
     records = [(entry["id"], record) for entry in cases for record in entry["tensors"]]
     return {(id, record["name"], dtype, record[dtype]["sha256"]) for id, record in records for dtype in DTYPES}
 
@@ -183,9 +176,9 @@ def hashes(cases):
 
 
 def format_vectors(vectors=None):
-    """A line on the vectors of a check: where they are, what made them, and a short hash of all that is in them."""
+    """A line about the vectors of a check: where they are, what made them, and a short hash of their contents."""
     folder = VECTORS if vectors is None else Path(vectors)
-    manifest = read_json(folder / MANIFEST)  # which `check` has found right
+    manifest = read_json(folder / MANIFEST)  # already validated by `check`
     made, cases = manifest.get("generator", {}), manifest["cases"]
     digest = hashlib.sha256("".join(sorted(map(repr, hashes(cases)))).encode()).hexdigest()[:12]
     version, commit = made.get("lora_np", "?"), (made.get("commit") or "?")[:12]
@@ -193,14 +186,14 @@ def format_vectors(vectors=None):
 
 
 def exit_code(results, complaints):
-    """0: all agree. 1: something diverges. 2: something is unusable or missing."""
+    """0 if all agree, 1 if something diverges, 2 if something is unusable or missing."""
     if complaints or any(result.complaints for result in results) or not results:
         return 2
     return 1 if any(result.divergence for result in results) else 0
 
 
 def format_result(result):
-    """Complaints about a case, and its divergence; "" if it agrees."""
+    """The complaints about a case and its divergence as text; "" if it agrees."""
     lines, first = list(result.complaints[:MOST_COMPLAINTS]), result.divergence
     if len(result.complaints) > MOST_COMPLAINTS:
         lines.append(f"{result.file}: {len(result.complaints) - MOST_COMPLAINTS} more of its tensors")
@@ -220,7 +213,7 @@ def format_result(result):
 
 
 def format_summary(results, complaints):
-    """How many cases of each tier and precision agree, and how close the worst tensor came to its tolerance."""
+    """How many cases of each tier and precision agree, and how close the worst tensor is to its tolerance, as text."""
     lines = list(complaints)
     for tier, about in TIERS.items():
         for dtype in DTYPES:
@@ -246,13 +239,13 @@ def digits(got, expected):
 
 
 def to_dicts(results, complaints):
-    """All of it for JSON, which has neither inf nor NaN: such a number becomes a text."""
+    """Results and complaints as plain dicts for JSON, which has neither inf nor NaN: these become strings."""
     rows = []
     for result in results:
         row = result._asdict() | {"worst": {"share": result.worst[0], "tensor": result.worst[1]}}
         if result.divergence is not None:
-            numbers = {name: getattr(result.divergence, name) for name in ("got", "expected", "relative")}
-            texts = {name: str(number) for name, number in numbers.items() if not math.isfinite(number)}
-            row["divergence"] = result.divergence._asdict() | texts
+            fields = result.divergence._asdict()
+            infinite = [name for name in ("got", "expected", "relative") if not math.isfinite(fields[name])]
+            row["divergence"] = fields | {name: str(fields[name]) for name in infinite}
         rows.append(row)
     return {"exit_code": exit_code(results, complaints), "complaints": complaints, "results": rows}

@@ -1,14 +1,14 @@
-"""The gradient check: every backward pass of the package against centred differences.
+"""The gradient check: compare every backward pass of the package with centred differences.
 
-A backward pass claims the gradient of L = Σ dout ⊙ output. The check draws every operand at random in
-float64, draws dout at random too (with dout = 1 a softmax or a layer norm has no gradient to get wrong),
-and compares the claim with (L(x + h) − L(x − h)) / 2h at every index of every operand:
+A backward pass claims the gradient of L = Σ dout ⊙ output. The check draws all operands at random in float64, and dout
+as well, because with dout = 1 a softmax or a layer norm has no gradient to get wrong. It compares the claim with
+(L(x + h) − L(x − h)) / 2h at every index of every operand:
 
     error = ‖claimed − measured‖ / max(‖claimed‖, ‖measured‖)
 
-A right backward pass has errors near 1e-10 for one operation and 1e-9 for a whole model, from rounding and the
-step h; a wrong one has errors near 1. The last row of each case checks that a gradient is the same, and that
-no other is computed, if it alone is wanted.
+A right backward pass has errors near 1e-10 for one operation and 1e-9 for a whole model, from rounding and the step h.
+A wrong one has errors near 1. The last row of a case checks that each gradient is the same if it alone is wanted, and
+that no other gradient is computed then.
 """
 
 import math
@@ -21,19 +21,19 @@ from ..ops.numerical_gradient import numerical_gradient, relative_error
 from .gradcheck_cases import CASES
 
 TOLERANCE = 1e-7
-ALONE = "each one alone"  # the row about gradients that are wanted one at a time
+ALONE = "each one alone"  # name of the row for gradients that are wanted one at a time
 
 
 class Row(NamedTuple):
-    name: str  # the case
-    operand: str  # whose gradient
+    name: str  # of the case
+    operand: str  # whose gradient is checked
     seed: int
     error: float  # relative, in norm; inf for a gradient that is missing or has a wrong shape
-    n_checked: int  # numbers compared
+    n_checked: int  # how many numbers are compared
 
     @property
     def passes(self):
-        """Whether the error is within the tolerance. NaN is not."""
+        """Whether the error is within the tolerance; False for NaN."""
         return self.error <= TOLERANCE
 
 
@@ -43,7 +43,7 @@ def gradcheck(seeds=(0, 1), only=""):
     Parameters
     ----------
     seeds : iterable of int; each draws other weights, inputs, masks and output gradients
-    only : str
+    only : str, part of the names of the cases to check
 
     Returns
     -------
@@ -82,12 +82,12 @@ def draw_case(name, seed):
 
 
 def claimed_gradients(case, doutput, wanted):
-    """The gradients from the backward pass."""
+    """The gradients that the backward pass computes."""
     return case.run(wanted, **case.operands, **case.constants)[1](doutput)
 
 
 def measured_gradients(case, doutput):
-    """The gradients by differences of the forward pass."""
+    """The gradients from centred differences of the forward pass."""
 
     def loss(operand, array):
         output, _ = case.run((), **{**case.operands, operand: array}, **case.constants)
@@ -97,12 +97,12 @@ def measured_gradients(case, doutput):
 
 
 def pick(grads, operands):
-    """The gradients of these operands, without those that are None or missing."""
+    """The gradients of some operands, without those that are None or missing."""
     return {operand: grads[operand] for operand in operands if grads.get(operand) is not None}
 
 
 def difference(got, expected):
-    """The relative error of several gradients as one vector; inf if names or shapes differ."""
+    """The relative error of several gradients, taken as one vector; inf if names or shapes differ."""
     if {name: np.shape(a) for name, a in got.items()} != {name: np.shape(a) for name, a in expected.items()}:
         return math.inf
     flat = [np.concatenate([np.zeros(0), *(side[name].ravel() for name in got)]) for side in (got, expected)]
@@ -113,7 +113,7 @@ def difference(got, expected):
 
 
 def failures(rows):
-    """The rows that do not pass."""
+    """The rows whose error is above the tolerance."""
     return [row for row in rows if not row.passes]
 
 
@@ -130,6 +130,5 @@ def format_rows(rows):
 
 def rows_to_dicts(rows):
     """The rows as plain dicts for JSON, which has neither inf nor NaN: such an error becomes None."""
-    return [
-        row._asdict() | {"error": row.error if math.isfinite(row.error) else None, "passed": row.passes} for row in rows
-    ]
+    errors = [row.error if math.isfinite(row.error) else None for row in rows]
+    return [row._asdict() | {"error": error, "passed": row.passes} for row, error in zip(rows, errors)]

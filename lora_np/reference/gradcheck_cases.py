@@ -1,6 +1,6 @@
-"""What the gradient check checks: each operation, each kind of adapter, the whole model.
+"""The cases of the gradient check: each operation, each kind of adapter, whole models.
 
-A case is drawn from a generator, so that every seed gives other weights, inputs and masks.
+A case is drawn from a random generator, so each seed gives other weights, inputs and masks.
 """
 
 from functools import partial
@@ -19,16 +19,16 @@ from .cases import model
 
 
 class Case(NamedTuple):
-    """One thing to check.
+    """A forward and backward pass to check.
 
-    run(wanted, **operands, **constants) goes forward and returns (output, pull); pull(doutput) goes
-    backward and returns the gradients as a dict by operand, None or nothing for what was not wanted.
+    run(wanted, **operands, **constants) runs the forward pass and returns (output, pull). pull(doutput) runs the
+    backward pass and returns a dict, operand -> gradient, in which unwanted gradients are None or missing.
     """
 
     run: object
-    operands: dict  # name -> float64 array; each index is nudged
+    operands: dict  # name -> float64 array, which is nudged at each index
     constants: dict = {}  # the other arguments, by name: masks, ids, frozen weights
-    together: str | None = None  # the name of one row for all operands; None: a row for each
+    together: str | None = None  # name of a single row for all operands; None for one row each
     selective: bool = True  # whether the operation can be told which gradients are wanted
 
 
@@ -36,18 +36,20 @@ class Case(NamedTuple):
 
 
 def named(grads):
-    """A backward pass's gradients by operand: the field dx belongs to x."""
+    """A backward pass's gradients by operand; the field dx is the gradient of x."""
     return {field.removeprefix("d"): grad for field, grad in grads._asdict().items()}
 
 
 def operation(rng, case, shapes, size=1.0, mask=None, selective=True, **constants):
     """The case of one operation.
 
-    case : its name: the operation's in `lora_np.ops`, up to a colon
+    Parameters
+    ----------
+    case : str; the part before a colon is the operation's name in `lora_np.ops`
     shapes : dict, operand -> shape
-    size : standard deviation of the operands' numbers
+    size : standard deviation of the operands
     mask : shape of a dropout mask, or None
-    selective : whether its forward pass takes `wanted`
+    selective : whether the forward pass takes `wanted`
     constants : other arguments of the forward pass
     """
     forward, backward = (getattr(ops, f"{case.partition(':')[0]}_{way}") for way in ("forward", "backward"))
@@ -65,7 +67,7 @@ def normal(rng, size=1.0, **shapes):
 
 
 def attention_steps(rng):
-    """The gradients of scores and probs: each is nudged by an array that starts at 0."""
+    """The gradients of scores and probs, each of which is nudged by an array of zeros."""
 
     def run(wanted, scores, probs, q, k, v):
         nudged, _ = ops.softmax_forward(ops.attention_scores(q, k, 3) + scores)
@@ -78,7 +80,7 @@ def attention_steps(rng):
 
 
 def low_rank_weight(rng):
-    """M = e B A itself, as DoRA's norm sees it."""
+    """M = e B A, as in DoRA's norm."""
 
     def run(wanted, A, B):
         cache = low_rank_cache(np.ones((2, 6)), A, 1.7, B, wanted, None)
@@ -91,12 +93,12 @@ def low_rank_weight(rng):
 
 
 def perturb(arrays, rng):
-    """Arrays away from their start: at B = 0 most of an adapter's gradients are zero, and so right by chance."""
+    """Move arrays away from their initial values: at B = 0 most adapter gradients are zero, and so right by chance."""
     return {name: array + 0.3 * rng.normal(size=array.shape) for name, array in arrays.items()}
 
 
-# DoRA's paper takes a norm as constant, which differences of a whole layer do not. So the exact gradient is checked,
-# and the paper's in cases of its own, where the norm is given.
+# DoRA's paper treats a norm as constant, but differences of a whole layer do not. So the exact gradient is checked, and
+# the paper's gradient has cases of its own, where the norm is an input.
 EXACT = {"dora": {"norm_gradient": True}}
 
 
@@ -124,7 +126,7 @@ def adapted_linear(rng, kind, trained_base=False, bias=True, dropout=0.0, given_
 
 
 def adalora_orthogonality(rng):
-    """The extra term of AdaLoRA's loss."""
+    """The orthogonality term of AdaLoRA's loss."""
 
     def run(wanted, **factors):
         distance, grads = adalora.orthogonality(factors)
@@ -136,16 +138,16 @@ def adalora_orthogonality(rng):
 # ---------------------------------------------------------------- whole models
 
 
-# Sizes that differ from one another, so that no axis can be taken for another. ε is as large as mean(x²).
+# All sizes differ, so that a confusion of two axes shows. ε is as large as mean(x²).
 GPT2 = {"vocab_size": 7, "n_positions": 5, "d_model": 6, "n_heads": 3, "d_ff": 8}
 LLAMA = {"vocab_size": 7, "n_positions": 5, "d_model": 8, "head_size": 6, "d_ff": 9, "rope_theta": 3.0}
 LLAMA |= {"rms_norm_eps": 0.5, "n_heads": 2, "n_kv_heads": 1}
 
 
 def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None):
-    """(config, params, adapter or None, batch, masks), with weights of the size that training gives them.
+    """(config, params, adapter or None, batch, masks), with weights as large as those of a trained model.
 
-    llama : dict of fields of a LlamaConfig other than those of LLAMA; None: the model is a GPT-2
+    llama : dict of changes to the fields LLAMA of a LlamaConfig; None for a GPT-2
     """
     of_model = {"n_layers": n_layers, "n_classes": n_classes, "dropout": dropout}
     config = ModelConfig(**GPT2, **of_model) if llama is None else LlamaConfig(**LLAMA | llama, **of_model)
@@ -162,7 +164,7 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None)
 
 
 def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, llama=None, recompute=False):
-    """Every trained parameter: the adapter's if there is one, else the model's own."""
+    """All trained parameters: the adapter's if there is one, else the model's own."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, llama=llama)
 
     def run(wanted, batch, masks, base=None, **trained):
@@ -175,7 +177,7 @@ def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, ll
 
 
 def activations(rng, n_classes=0, dropout=0.0, kind=None, llama=None):
-    """Every activation that has a name, nudged by an array that starts at 0."""
+    """All named activations, each of which is nudged by an array of zeros."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, n_layers=1, llama=llama)
     settings = {"lengths": batch.lengths, "adapter": adapter, "masks": masks}
     settings["wanted"] = tuple(name for name in params if "emb" in name)
@@ -196,7 +198,7 @@ def activations(rng, n_classes=0, dropout=0.0, kind=None, llama=None):
 
     record = {}
     forward(params, batch.ids, config, **settings, record=record)
-    # Nothing reads the recorded scores and probs; "attention: steps between" checks their gradients.
+    # The recorded scores and probs are copies; "attention: steps between" checks their gradients.
     zeros = {n: np.zeros_like(a) for n, a in record.items() if not n.endswith(("scores", "probs"))}
     return Case(run, zeros, {"params": params, "batch": batch}, "all activations", selective=False)
 

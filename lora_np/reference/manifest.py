@@ -1,4 +1,4 @@
-"""The reference vectors in a folder: writing them and their manifest; reading them, with every field checked.
+"""Write the reference vectors and their manifest to a folder, and read them back with every field checked.
 
 Each case has a safetensors file for each precision.
 """
@@ -21,25 +21,30 @@ from .tolerances import RTOL, rms, tolerances
 FORMAT, FORMAT_VERSION = "lora_np reference vectors", 1
 MANIFEST, SCHEMA = "manifest.json", "manifest.schema.json"
 VECTORS = Path(__file__).parent / "vectors"
-JSON_NUMBERS = 120  # a case of at most so many numbers is written as JSON too
-OF_A_CASE = {"id": str, "kind": str, "description": str, "catches": str, "flags": list, "settings": dict}
-OF_A_CASE |= {"files": dict, "tensors": list}
+JSON_NUMBERS = 120  # a case with at most this many numbers is also written as JSON
+FIELDS = {"id": str, "kind": str, "description": str, "catches": str, "flags": list, "settings": dict}
+FIELDS |= {"files": dict, "tensors": list}
 
 
 # ---------------------------------------------------------------- writing
 
 
 def export(folder, report=None):
-    """Compute every case and write it.
+    """Compute and write all cases.
 
     Parameters
     ----------
-    folder : created if it does not exist; of a folder with files, only an earlier export is overwritten
-    report : function of a line of text, called after each case, or None
+    folder : created if it does not exist; a folder with files must be an earlier export, which is overwritten
+    report : function that is called with each case's id, or None
 
     Returns
     -------
     dict, the manifest
+
+    Raises
+    ------
+    ValueError
+        If the folder has files of another origin.
     """
     folder = Path(folder)
     check_folder(folder, "DIR")
@@ -98,13 +103,13 @@ def export_case(folder, case):
 
 
 def about(case, dtype):
-    """What a port needs to know about a case, for its file's metadata: a port needs no other file."""
+    """A case's metadata for its file, so that a port needs no other file."""
     names = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype}
     return {**names, "settings": case.settings, "inputs": list(case.inputs)}
 
 
 def as_json(case, tensors):
-    """A case as JSON, its numbers with all digits; JSON has no infinities and NaN, so these are texts."""
+    """A case as a dict for JSON, which has neither infinities nor NaN: these become strings."""
     entries = {}
     for name, array in tensors.items():
         values = [value if np.isfinite(value) else str(value) for value in array.ravel().tolist()]
@@ -113,7 +118,7 @@ def as_json(case, tensors):
 
 
 def manifest_text(manifest):
-    """JSON with a line for each tensor: readable, easy to compare with diff, and small."""
+    """The manifest as JSON with a line for each tensor: readable, easy to compare and small."""
     line, cases = partial(json.dumps, ensure_ascii=False), []
     for entry in manifest["cases"]:
         tensors = ",\n".join(map(line, entry["tensors"]))
@@ -123,7 +128,7 @@ def manifest_text(manifest):
 
 
 def commit():
-    """The last commit that changed the package's code, marked if it has changed since; None outside a clone."""
+    """The last commit that changed the package's code, marked if there are changes since; None outside a clone."""
     package = Path(__file__).parent.parent
     try:
         run = [["git", *words, "--", ":(glob)**/*.py"] for words in (("log", "-1", "--format=%H"), ("status", "-s"))]
@@ -134,7 +139,7 @@ def commit():
 
 
 def sha256(array):
-    """The hash of a tensor's bytes as they are in the file: row-major, little-endian."""
+    """The hash of a tensor's bytes as in the file: row-major, little-endian."""
     return hashlib.sha256(array.astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
@@ -142,11 +147,16 @@ def sha256(array):
 
 
 def load_manifest(vectors=None):
-    """The manifest's entries by case id, and the folder that they are in.
+    """Read and check a manifest.
 
     Parameters
     ----------
     vectors : folder, or None for the vectors of this clone
+
+    Returns
+    -------
+    entries : dict, case id -> dict
+    folder : Path
 
     Raises
     ------
@@ -167,7 +177,7 @@ def load_manifest(vectors=None):
 
 
 def checked_entries(manifest):
-    """The entries by id; ValueError for the first thing wrong among what the checker reads."""
+    """The entries by id; raise ValueError for the first wrong field that the checker reads."""
     expect(isinstance(manifest, dict), "the file", "an object")
     for name, value in (("format", FORMAT), ("format_version", FORMAT_VERSION), ("rtol", RTOL)):
         got = manifest.get(name)
@@ -176,7 +186,7 @@ def checked_entries(manifest):
     expect(isinstance(cases, list) and cases, "cases", "a list of at least one case")
     for number, entry in enumerate(cases):
         expect(isinstance(entry, dict), f"cases[{number}]", "an object")
-        for name, kind in OF_A_CASE.items():
+        for name, kind in FIELDS.items():
             expect(isinstance(entry.get(name), kind), f"cases[{number}]: {name}", f"a {kind.__name__}")
         about, tensors = f"case {entry['id']}", entry["tensors"]
         expect(entry["id"] not in entries, about, "an id that no other case has")
@@ -191,7 +201,7 @@ def checked_entries(manifest):
 
 
 def check_record(about, record):
-    """ValueError unless a tensor's record has all that the checker reads."""
+    """Raise ValueError unless a tensor's record has all fields that the checker reads."""
     for name in ("name", "stage"):
         expect(isinstance(record, dict) and isinstance(record.get(name), str), f"{about}: a tensor's {name}", "a str")
     for dtype in DTYPES:
@@ -209,12 +219,12 @@ def expect(holds, what, expected):
 
 
 def load_case(entry, dtype, folder):
-    """The arrays of one case, inputs and outputs, in the manifest's order.
+    """Read the arrays of one case, inputs and outputs, in the manifest's order.
 
     Raises
     ------
     ValueError
-        If its file is missing or damaged, or its bytes are not those in the manifest.
+        If the file is missing or damaged, or differs from the manifest.
     """
     path = folder / entry["files"][dtype]
     try:

@@ -1,8 +1,8 @@
-"""Wrong programs derived from a right one: small changes to the code of a function, each with a sentence.
+"""Wrong programs, derived from a right one by small changes to the code of a function. Each change has a sentence.
 
-The changes are the slips that people make in a backward pass: a term or a factor left out, a sign flipped, a transpose
-forgotten, operands exchanged, a mean for a sum, another axis, one array read in place of another, a condition
-dropped. What cannot change a number is left alone: docstrings, errors, dtypes, memory order.
+The changes are the slips that people make in a backward pass. They leave out a term or a factor, flip a sign, forget a
+transpose, exchange operands, take a mean instead of a sum or reduce along another axis, read one array in place of
+another, drop a condition. Code that cannot change a number stays: docstrings, errors, dtypes, memory order.
 """
 
 import ast
@@ -16,34 +16,34 @@ NEW_ARRAYS = {"empty", "empty_like", "zeros", "zeros_like"}  # their arguments a
 SYMMETRIC = {"multiply", "vecdot", "einsum", "add", "maximum", "minimum"}
 FOR_ANOTHER = {"sum": "mean", "mean": "sum", "add": "subtract", "subtract": "add", "zeros": "ones", "any": "all"}
 OPPOSITE = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
-STEP = re.compile(r"back(ward)?$|forward$|^(exp|tanh|sqrt|reversed)$")  # calls that a program may forget
-GRADIENT = re.compile(r"(\w+\.)?d\w*(\[.*\])?")  # how gradients are called: dx, d, through_up.dx
+STEP = re.compile(r"back(ward)?$|forward$|^(exp|tanh|sqrt|reversed)$")  # calls that a programmer may forget
+GRADIENT = re.compile(r"(\w+\.)?d\w*(\[.*\])?")  # names of gradients: dx, d, through_up.dx
 
 text = ast.unparse
 
 
 class Mutant(NamedTuple):
-    sentence: str  # what is wrong, in the code's own names
-    line: int  # the number of the line that is changed
-    place: str  # what is there in the right function
-    code: str  # the wrong function
+    sentence: str  # what is wrong, in the names of the code
+    line: int  # number of the changed line
+    place: str  # that line in the right function
+    code: str  # source of the wrong function
 
 
 class Facts(NamedTuple):
-    """What a change has to know about the function around it."""
+    """What a change needs to know about the function around it."""
 
     bound: list  # (line, name) of each parameter and each assignment to a variable, in order
-    operands: set  # the names of those that are operands somewhere
-    alike: dict  # an expression's text -> that of another of its kind
-    inner: set  # id of each expression of which an attribute or an item is taken
-    filled: dict  # name of a variable -> the first line where it is more than a constant such as None
+    operands: set  # names that are operands somewhere
+    alike: dict  # text of an expression -> text of another of its kind
+    inner: set  # ids of the expressions whose attributes or items are taken
+    filled: dict  # name of a variable -> first line where it is more than a constant such as None
 
 
 def mutants(function, changes=None, outputs=(), line_number=None):
-    """Yield the wrong versions of an ast.FunctionDef as Mutants, no code twice.
+    """Yield the distinct wrong versions of a function, an ast.FunctionDef, as Mutants.
 
-    `changes` are functions like those of CHANGES, which is the default; `outputs` names what the function returns;
-    `line_number` is that of the only line that is changed.
+    `changes` are functions like those of CHANGES, the default. `outputs` names the values that the function returns.
+    `line_number` is the only line to change; None for all lines.
     """
     function = copy.deepcopy(function)
     function.decorator_list = []
@@ -59,7 +59,7 @@ def mutants(function, changes=None, outputs=(), line_number=None):
 
 
 def name_of(node):
-    """The last name of what is called: `sum` of np.sum(x) and of x.sum(); "" if nothing is called."""
+    """The name of the called function, `sum` for np.sum(x) and for x.sum(); "" for a node that is no call."""
     function = getattr(node, "func", None)
     return getattr(function, "attr", getattr(function, "id", ""))
 
@@ -73,7 +73,7 @@ def facts_about(function):
     stored = sorted((n.lineno, n.id) for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
     bound = [(0, parameter.arg) for parameter in function.args.args] + stored
     constant = {n.lineno for n in nodes if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)}
-    kinds = {}  # what could be taken for one another: fields of an object, keys of a dict, names asked for, layers
+    kinds = {}  # expressions that could be confused: fields of an object, keys of a dict, wanted names, layers
     for node in nodes:
         match node:
             case ast.Attribute(ast.Name(base), field, ast.Load()) if base != "np" and field not in NO_ARRAYS:
@@ -95,11 +95,11 @@ def facts_about(function):
     return Facts(bound, operands, alike, inner, filled)
 
 
-# ---------------------------------------------------------------- changes: (what is there, what comes, sentence)
+# ---------------------------------------------------------------- changes: (old node, new node, sentence)
 
 
 def changes_of(line, facts, changes, outputs):
-    """The changes of one statement, without those of the statements inside it."""
+    """Yield the changes of one statement, without those of the statements inside it."""
     target = getattr(line, "target", None) or getattr(line, "targets", [None])[0]
     match line:
         case ast.Raise() | ast.Assert() | ast.If(_, [ast.Raise()]):
@@ -133,7 +133,7 @@ def changes_of(line, facts, changes, outputs):
 
 
 def expressions(node, about, outputs=()):
-    """(node, what it is about) of everything inside an expression that can change a number."""
+    """Yield (node, name of what it computes) for each part of an expression that can change a number."""
     yield node, about
     inside, names = list(ast.iter_child_nodes(node)), {}
     if isinstance(node, ast.Tuple) and len(node.elts) == len(outputs):
@@ -182,7 +182,7 @@ def arithmetic(node, facts):
 
 
 def transposed(node):
-    """A sentence on an operand that is transposed where it should not be; or not, where it should."""
+    """The sentence for an operand that is wrongly transposed, or wrongly left as it is."""
     match node:
         case ast.BinOp(_, ast.Mult(), right):  # a scale times an array
             return transposed(right)
@@ -192,7 +192,7 @@ def transposed(node):
 
 
 def calls(node, facts):
-    """A call left out or of another function, or one argument less."""
+    """Leave out a call or one of its arguments, or call another function."""
     match node:
         case ast.Attribute(value, attribute) if attribute in FOR_ANOTHER:
             yield f"({text(value)}).{FOR_ANOTHER[attribute]}", f"has {FOR_ANOTHER[attribute]} in place of {attribute}"
@@ -217,7 +217,7 @@ def calls(node, facts):
 
 
 def with_items(node, field, i, new, n=1):
-    """A copy of a node with `new` in place of n items of a list."""
+    """A copy of a node in which `new` replaces n items of a list field, from item i on."""
     changed, items = copy.copy(node), list(getattr(node, field))
     i %= len(items)
     items[i : i + n] = new
@@ -226,7 +226,7 @@ def with_items(node, field, i, new, n=1):
 
 
 def lists(node, facts):
-    """Neighbours exchanged, an item left out or with the wrong sign: arguments, outputs, values of a dict."""
+    """Exchange neighbouring arguments, outputs or values of a dict; drop one, or flip its sign."""
     field = {ast.Call: "args", ast.Tuple: "elts", ast.Dict: "values"}.get(type(node))
     items = getattr(node, field) if field else []
     if any(isinstance(item, ast.Slice) for item in items) or name_of(node) in NEW_ARRAYS | NO_ARRAYS:
@@ -248,12 +248,12 @@ def lists(node, facts):
             rest = with_items(with_items(node, "keys", i, []), "values", i, [])
             yield rest, f"lacks {text(node.keys[i] or value)}"
     if items and all(nothing):
-        something = next(iter(facts.filled))  # the first parameter: the gradient that came
+        something = next(iter(facts.filled))  # the first parameter: the upstream gradient
         yield with_items(node, field, 0, [ast.Name(something)]), f"is {something} where nothing is wanted"
 
 
 def others(node, facts):
-    """One array, field, key or name in place of another of its kind."""
+    """Read one array, field, key or name in place of another of its kind."""
     match node:
         case ast.Name(name, ast.Load()) if id(node) not in facts.inner:
             before = [other for line, other in facts.bound if line < node.lineno and other in facts.operands - {name}]
@@ -291,7 +291,7 @@ def conditions(node, facts):
 
 
 def indices(node, facts):
-    """An index moved by one, or left out."""
+    """Move an index by one, or leave it out."""
     match node:
         case ast.Subscript(value, ast.Tuple([*_, ast.Name() | ast.Attribute() as index]) as whole, context):
             moved = with_items(whole, "elts", -1, [ast.BinOp(index, ast.Sub(), ast.Constant(1))])

@@ -1,10 +1,10 @@
-"""What a port has written: its outputs for a case as safetensors, as JSON, or as a folder of .npy files.
+"""Read what a port has written: a case's outputs as safetensors, as JSON, or as a folder of .npy files.
 
     DIR/model-lm.float64.safetensors
     DIR/model-lm.float64.json
     DIR/model-lm.float64/blocks.0.attn.probs.npy
 
-Whatever cannot be compared gets a complaint that names it; nothing is converted silently.
+Each file or tensor that cannot be compared is named in a complaint. Nothing is converted silently.
 """
 
 import io
@@ -24,13 +24,13 @@ INFINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # JSON has no 
 
 
 def shown(name):
-    """A name that is safe to print: short, and without characters that a terminal would obey."""
+    """A name that is safe to print: short, and without control characters."""
     name = name if name.isprintable() else ascii(name)
     return name if len(name) <= 80 else name[:77] + "…"
 
 
 def port_files(folder):
-    """What a port has written to a folder. The manifest and the schema of an exported folder are skipped.
+    """List the outputs in a port's folder. The manifest and the schema of an export are skipped.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def port_files(folder):
     Raises
     ------
     ValueError
-        If the folder does not exist, is no folder, or holds nothing to check.
+        If it is not a folder, or holds nothing to check.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -62,20 +62,20 @@ def port_files(folder):
 
 
 def read_port_file(path, expected, outputs):
-    """The tensors of one case that can be compared, and complaints about all others.
+    """Read the tensors of one case that can be compared, and complain about all others.
 
     Parameters
     ----------
-    path : of the file or folder
-    expected : dict, name -> array, of everything that may be there: outputs, and inputs handed back
-    outputs : names of those that have to be there
+    path : file or folder
+    expected : dict, name -> array, of all tensors that may occur: outputs, and inputs handed back
+    outputs : names of the tensors that must occur
 
     Returns
     -------
     tensors : dict, name -> array of its expected dtype and shape
     complaints : list of str
     """
-    tensors, complaints, meant = {}, [], []
+    tensors, complaints, misspelt = {}, [], []
     read = {".json": read_json_file, ".safetensors": read_safetensors}.get(path.suffix, read_folder)
     try:
         readers = read(path)
@@ -85,7 +85,7 @@ def read_port_file(path, expected, outputs):
         try:
             if name not in expected:
                 alike = [other for other in expected if bare(other) == bare(name)]
-                meant += alike
+                misspelt += alike
                 raise ValueError("is no tensor of this case" + "".join(f"; it looks like {other}" for other in alike))
             array, like = reader(expected[name]), expected[name]
             if array.dtype != like.dtype:
@@ -95,21 +95,21 @@ def read_port_file(path, expected, outputs):
             tensors[name] = array
         except (OSError, ValueError) as error:
             complaints.append(f"{path.name}: {shown(name)} {error}")
-    absent = [name for name in outputs if name not in {*readers, *meant}]
+    absent = [name for name in outputs if name not in {*readers, *misspelt}]
     return tensors, [*(f"{path.name}: {name} is missing" for name in absent), *complaints]
 
 
 def bare(name):
-    """A name's letters and digits. A name has to be exactly right, but a complaint may say which one was meant."""
+    """A name's letters and digits. Names must match exactly, but a complaint may suggest the intended one."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-# For each form of files: name -> function that reads this tensor. It takes the expected array; OSError and ValueError
-# say what is wrong with this tensor alone.
+# The reader of each format returns a dict, name -> function of the expected array that returns the tensor. The function
+# raises OSError or ValueError for what is wrong with its tensor.
 
 
 def read_safetensors(path):
-    """All tensors, except for bfloat16 ones: NumPy has no such dtype, and `read_tensors` makes them float32."""
+    """All tensors of a file. Those in bfloat16 raise, because `read_tensors` would convert them to float32."""
     from safetensors import safe_open
 
     tensors, _ = read_tensors(path)
@@ -134,12 +134,12 @@ def read_folder(folder):
 
 
 def read_npy(path, like):
-    """The array in a .npy file, if it is little-endian, in C order and complete."""
+    """The array in a .npy file, which must be little-endian, in C order and complete."""
     data = path.read_bytes()
     file = io.BytesIO(data)
     try:
         array = np.lib.format.read_array(file, allow_pickle=False)
-    except Exception as error:  # of many types: NumPy reads the header with Python's own parser
+    except Exception as error:  # of any type, because NumPy parses the header as Python
         message = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"is not a complete .npy file of numbers ({message})") from None
     if file.tell() != len(data):
@@ -152,7 +152,7 @@ def read_npy(path, like):
 
 
 def read_json_file(path):
-    """{"tensors": {name: {"shape": [...], "values": [...]}}}; values row by row, "inf", "-inf" and "nan" as texts."""
+    """{"tensors": {name: {"shape": [...], "values": [...]}}}: values row by row; "inf", "-inf", "nan" as strings."""
     value = read_json(path)
     tensors = value.get("tensors") if isinstance(value, dict) else None
     if not isinstance(tensors, dict):
@@ -162,7 +162,7 @@ def read_json_file(path):
 
 @np.errstate(over="ignore", invalid="ignore")
 def array_of(entry, like):
-    """The array of one entry of a JSON file, with the dtype and shape of another."""
+    """The array of one entry of a JSON file, with the dtype and shape of the expected one."""
     if not isinstance(entry, dict) or set(entry) != {"shape", "values"}:
         raise ValueError('should be an object of "shape" and "values"')
     shape, values = entry["shape"], entry["values"]

@@ -1,12 +1,13 @@
-"""The slips that ports make beside those of `mutants.py` and `slips.py`, as changes of the same form."""
+"""Slips that ports make, in addition to those of `mutants.py` and `slips.py`, as changes of the same form."""
 
 import ast
 import math
 import re
 
 from .mutants import name_of, text
+from .slips import names
 
-# Names of the plain program that are of no arrays.
+# Names in the plain program that do not belong to arrays.
 NO_ARRAYS = set("settings sizes t acts grads past block attn mlp name names last outputs".split())
 
 WRITTEN_IN = {
@@ -16,7 +17,7 @@ WRITTEN_IN = {
 
 
 def arithmetic_of_ports(node, facts):
-    """Another operation or number."""
+    """Use another operation or number."""
     a, b = text(getattr(node, "left", node)), text(getattr(node, "right", node))
     match node:
         case ast.BinOp(_, ast.Mult()):
@@ -33,7 +34,7 @@ def arithmetic_of_ports(node, facts):
 
 
 def more_of_ports(node, facts):
-    """A factor too many, or a call that is given more."""
+    """Add a factor, or move a term into the argument of a call."""
     before = list(dict.fromkeys(name for line, name in facts.bound if line < getattr(node, "lineno", 0)))
     match node:
         case ast.BinOp(_, ast.Add() | ast.MatMult() | ast.Div(), _) | ast.Call(ast.Name(), _, _):
@@ -48,7 +49,7 @@ def more_of_ports(node, facts):
 
 
 def layouts(node, facts):
-    """A matrix whose bytes are read, or written, with its axes exchanged."""
+    """Read or write the bytes of a matrix with its axes exchanged."""
     match node:
         case ast.BinOp(_, ast.MatMult()):
             for side in ("left", "right"):
@@ -65,7 +66,7 @@ def layouts(node, facts):
 
 
 def written_in(node, facts):
-    """A number in the code where a setting should be."""
+    """Write a number into the code where a setting should be."""
     match node:
         case ast.Name(name, ast.Load()) if name in WRITTEN_IN:
             for number in WRITTEN_IN[name]:
@@ -73,7 +74,7 @@ def written_in(node, facts):
 
 
 def sums_of_ports(node, facts):
-    """A sum that is not one: the last term alone, or a mean with another divisor."""
+    """Replace a sum by its last term or by some of its terms; give a mean another divisor."""
     match node:
         case ast.Call(ast.Attribute(x, "sum"), [], [ast.keyword("axis", ast.Constant(0))]):
             terms, first = text(x), facts.bound[0][1]
@@ -94,24 +95,21 @@ def sums_of_ports(node, facts):
 
 
 def readings(node, facts):
-    """Any array in place of another."""
+    """Use any array, or 0, in place of another."""
     match node:
         case ast.Name(name, ast.Load()) if name not in NO_ARRAYS:
-            before = [other for line, other in facts.bound if line < node.lineno]
-            for other in dict.fromkeys(before):
-                if name in before and other != name and other not in NO_ARRAYS:
-                    yield other, f"has {other} in place of {name}"
-            if name in before:
+            yield from (change for change in names(node, facts) if change[0] not in NO_ARRAYS)
+            if any(line < node.lineno and name == other for line, other in facts.bound):
                 yield f"(0 * {name})", f"has 0 in place of {name}"
 
 
 def digits(node, facts):
-    """A constant with few digits, or with a wrong one."""
+    """Write a constant with too few digits, or with a wrong one."""
     match node:
         case ast.Constant(float() as number):
             pass
-        case ast.Call(ast.Attribute(ast.Name("math"), "sqrt"), [argument]) if not names_in(argument):
-            number = eval(text(node), {"math": math})
+        case ast.Call(ast.Attribute(ast.Name("math"), "sqrt"), [ast.Constant() | ast.BinOp(ast.Constant())]):
+            number = eval(text(node), {"math": math})  # such as the root of 2.0 / math.pi
         case _:
             return
     written, found = repr(number), {}
@@ -128,10 +126,6 @@ def digits(node, facts):
             other = written[:i] + digit + written[i + 1 :]
             found.setdefault(float(other), f"has {other} in place of {written}: a digit is wrong")
     yield from ((repr(value), sentence) for value, sentence in found.items() if value != number)
-
-
-def names_in(node):
-    return any(isinstance(inner, ast.Name) and inner.id != "math" for inner in ast.walk(node))
 
 
 PORTS = (arithmetic_of_ports, written_in, layouts, sums_of_ports, digits, more_of_ports)

@@ -1,4 +1,4 @@
-"""Which section of SPEC.md says how a tensor is computed."""
+"""Find the section of SPEC.md that defines a tensor."""
 
 import re
 from functools import cache
@@ -8,24 +8,24 @@ from ..model import modules
 from .cases.model import config_of
 
 SPEC = Path(__file__).parent / "SPEC.md"
-MODELS = ("model", "train", "llama", "llama_train")  # kinds whose tensors have the names of a model's layers
-PARTS = {"scores": "context", "probs": "context", "logits": "head"}  # outputs that have no layer of their name
+MODELS = ("model", "train", "llama", "llama_train")  # kinds whose tensors are named after a model's layers
+LAYERS = {"scores": "context", "probs": "context", "logits": "head"}  # output -> layer, where the names differ
 
 
 @cache
 def sections():
-    """The headings of SPEC.md by what they are about: {"layer_norm": "4, layer_norm"}."""
-    found, number = {}, ""
+    """The numbered headings of SPEC.md by subject: {"layer_norm": "4, layer_norm"}."""
+    headings, number = {}, ""
     for marks, heading in re.findall(r"^(##+) (.+)$", SPEC.read_text("utf-8"), re.MULTILINE):
         if marks == "##":
             number = heading.partition(".")[0]
         else:
-            found |= {name: f"{number}, {heading}" for name in heading.split(", ")}
-    return found
+            headings |= {name: f"{number}, {heading}" for name in heading.split(", ")}
+    return headings
 
 
 def sections_of(entry, tensor):
-    """The section of a case's kind and, of a tensor in a model, that of the operation that makes it."""
+    """The section of a case's kind and, for a tensor of a model, the section of the operation that computes it."""
     names, known = [entry["kind"]], sections()
     if entry["kind"] in MODELS:
         names.append(operation_of(entry["settings"], name_in_model(tensor)))
@@ -33,14 +33,14 @@ def sections_of(entry, tensor):
 
 
 def name_in_model(tensor):
-    """The activation or parameter that a tensor is about: without `step.1.`, `grad.` and the like."""
+    """The name of the activation or parameter, without prefixes such as `step.1.` and `grad.`."""
     return re.sub(r"^(step\.\d+\.)?((grad|delta|merged|after)\.)?", "", tensor)
 
 
 def operation_of(settings, name):
-    """The operation that makes an activation, or whose parameter this is; of an adapted layer "lora" or "dora"."""
+    """The operation that computes an activation or has a parameter; "lora" or "dora" for an adapted layer."""
     layers, (parent, _, last) = modules(config_of(settings["model"])), name.rpartition(".")
-    layer = name if name in layers else f"{parent}.{PARTS[last]}".lstrip(".") if last in PARTS else parent
+    layer = name if name in layers else f"{parent}.{LAYERS[last]}".lstrip(".") if last in LAYERS else parent
     if settings["adapter"] and layer in settings["adapter"]["layers"]:
         return settings["adapter"]["kind"]
     operation = "cross_entropy" if name == "loss" else getattr(layers.get(layer), "operation", "")

@@ -1,7 +1,7 @@
-"""The slips that students make in a right function, beside those of `reference/mutants.py`, as changes of its code.
+"""Slips that students make, in addition to those of `reference/mutants.py`, as changes to the code of a right function.
 
-Each change is a function of a node and yields (new code, sentence); the sentence goes on from what the line computes:
-"dx" + "lacks the term du @ A".
+A change is a function of a node. It yields (new code, sentence), and the sentence continues the name of what the line
+computes: "dx" + "lacks the term du @ A".
 """
 
 import ast
@@ -17,7 +17,7 @@ SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "
 ORDER = (">", ">=", "<", "<=")
 SINGLE = {"sqrt", "exp", "log", "abs", "norm", "rint", "sign", "tanh"}  # functions of one array
 REDUCING = {"sum", "mean", "max", "min", "cumsum"}
-FOR_ANOTHER = {  # functions that are taken for one another
+FOR_ANOTHER = {  # functions that people confuse
     **{"max": ("min", "mean", "sum"), "min": ("max", "mean"), "sum": ("max",), "argmax": ("argmin",)},
     **{"argmin": ("argmax",), "tril": ("triu",), "triu": ("tril",), "rint": ("trunc", "floor", "ceil")},
     **{"exp": ("exp2", "positive"), "log": ("log2", "log10"), "abs": ("sign", "positive"), "sqrt": ("positive",)},
@@ -29,7 +29,7 @@ def code(new):
 
 
 def number(node):
-    """The value of a constant with its sign, or None."""
+    """The signed value of a numeric constant; None for anything else."""
     try:
         value = ast.literal_eval(node)
     except (ValueError, TypeError):
@@ -41,7 +41,7 @@ def number(node):
 
 
 def axes(node, facts):
-    """A reduction along another axis."""
+    """Reduce along another axis."""
     for i, keyword in enumerate(getattr(node, "keywords", ())):
         if keyword.arg == "axis":
             name, old = name_of(node), text(keyword.value)
@@ -53,7 +53,7 @@ def axes(node, facts):
 
 
 def slices(node, facts):
-    """Another slice or index; rows for columns."""
+    """Take another slice or index, or rows instead of columns."""
     if not (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load)):
         return
     array, places = text(node.value), node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
@@ -107,7 +107,7 @@ def powers(node, facts):
 
 
 def functions(node, facts):
-    """Another function, a function left out, or two in the other order."""
+    """Call another function, leave one out, or swap the order of two."""
     name = name_of(node)
     match node:
         case ast.Attribute(value, attribute, ast.Load()) if attribute in FOR_ANOTHER:
@@ -115,12 +115,10 @@ def functions(node, facts):
                 said = f"lacks {attribute}" if other == "positive" else f"has {other} in place of {attribute}"
                 yield f"({text(value)}).{other}", said
         case ast.Call(_, [condition, a, b]) if name == "where":
-            yield text(a), f"is {text(a)} everywhere, whether {text(condition)} or not"
-            yield text(b), f"is {text(b)} everywhere, whether {text(condition)} or not"
-            yield (
-                f"np.where({text(condition)}, {text(b)}, {text(a)})",
-                f"has the two cases of {text(condition)} exchanged",
-            )
+            test, a, b = map(text, (condition, a, b))
+            yield a, f"is {a} everywhere, whether {test} or not"
+            yield b, f"is {b} everywhere, whether {test} or not"
+            yield f"np.where({test}, {b}, {a})", f"has the two cases of {test} exchanged"
         case ast.Call(ast.Name("int" | "float"), [x]) | ast.Call(ast.Attribute(x, "astype"), _):
             yield text(x), f"has {text(x)} as it is, not made whole"
         case ast.Call(ast.Attribute(ast.Name("np"), "argsort" | "argmax" | "argmin"), [x, *more], keywords):
@@ -140,10 +138,8 @@ def functions(node, facts):
         case ast.Call(ast.Attribute(x, "copy"), [], []):
             yield text(x), f"is {text(x)} itself, not a copy"
         case ast.Call(ast.Attribute(x, "transpose"), _):
-            yield (
-                f"({text(x)}).reshape({text(node)}.shape)",
-                f"has {text(x)} reshaped where its axes are to change places",
-            )
+            said = f"has {text(x)} reshaped where its axes are to change places"
+            yield f"({text(x)}).reshape({text(node)}.shape)", said
         case ast.Call(ast.Name("min" | "max" as old), [a, b]):
             a, b = text(a), text(b)
             for new in (f"{'max' if old == 'min' else 'min'}({a}, {b})", a, b, f"{a} + {b}", f"{a} * {b}"):
@@ -172,12 +168,10 @@ BOTH = SINGLE | REDUCING
 
 
 def operators(node, facts):
-    """Another operator."""
-    match node:
-        case ast.BinOp(a, operator, b):
-            a, b = text(a), text(b)
-        case _:
-            return
+    """Use another operator."""
+    if not isinstance(node, ast.BinOp):
+        return
+    a, b, operator = text(node.left), text(node.right), node.op
     match operator:
         case ast.Add() | ast.Sub():
             sign = SIGNS[type(operator)]
@@ -211,7 +205,7 @@ def operators(node, facts):
 
 
 def brackets(node, facts):
-    """A factor, a term or a function that covers more than it should, or less."""
+    """Let a factor, a term or a function cover more than it should, or less."""
     match node:
         case ast.BinOp(a, (ast.Add() | ast.Sub()) as operator, b):
             sign = SIGNS[type(operator)]
@@ -237,22 +231,15 @@ def brackets(node, facts):
                 yield outside, f"has {SIGNS[type(operator)]} {text(b)} outside of {name_of(node)}"
                 outside = ast.BinOp(a, operator, ast.Call(function, [b], keywords))
                 yield outside, f"has {text(a)} outside of {name_of(node)}"
-    match node:
-        case ast.BinOp(ast.Call(function, [a], keywords), operator, b) if name_of(node.left) in BOTH:
-            yield (
-                ast.Call(function, [ast.BinOp(a, operator, b)], keywords),
-                f"has {text(b)} inside {name_of(node.left)}",
-            )
-    match node:
-        case ast.BinOp(a, operator, ast.Call(function, [b], keywords)) if name_of(node.right) in BOTH:
-            yield (
-                ast.Call(function, [ast.BinOp(a, operator, b)], keywords),
-                f"has {text(a)} inside {name_of(node.right)}",
-            )
+    for side, other in (("left", "right"), ("right", "left")) if isinstance(node, ast.BinOp) else ():
+        match getattr(node, side):
+            case ast.Call(function, [argument], keywords) as call if name_of(call) in BOTH:
+                whole = ast.BinOp(**{side: argument, "op": node.op, other: getattr(node, other)})
+                yield ast.Call(function, [whole], keywords), f"has {text(getattr(node, other))} inside {name_of(call)}"
 
 
 def factors(term):
-    """(factor, the rest, operator) of the first and the last factor of a product or a quotient."""
+    """Yield (factor, the rest, operator) for the first and the last factor of a product or a quotient."""
     match term:
         case ast.BinOp(a, ast.Mult() | ast.MatMult() as operator, b):
             yield b, a, SIGNS[type(operator)]
@@ -266,25 +253,22 @@ def factors(term):
 
 def first_factor(product):
     """The leftmost factor of a product, and the product without it."""
-    match product.left:
-        case ast.BinOp(_, ast.Mult() | ast.MatMult(), _):
-            first, rest = first_factor(product.left)
-            return first, ast.BinOp(rest, product.op, product.right)
-    return product.left, product.right
+    left = product.left
+    if not (isinstance(left, ast.BinOp) and isinstance(left.op, (ast.Mult, ast.MatMult))):
+        return left, product.right
+    first, rest = first_factor(left)
+    return first, ast.BinOp(rest, product.op, product.right)
 
 
 # ---------------------------------------------------------------- names, numbers and comparisons
 
 
 def names(node, facts):
-    """Any variable in place of another."""
-    match node:
-        case ast.Name(name, ast.Load()):
-            before = list(dict.fromkeys(other for line, other in facts.bound if line < node.lineno))
-            if name in before:
-                for other in before:
-                    if other != name:
-                        yield other, f"has {other} in place of {name}"
+    """Use any variable in place of another."""
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        before = dict.fromkeys(other for line, other in facts.bound if line < node.lineno)
+        for other in [other for other in before if node.id in before and other != node.id]:
+            yield other, f"has {other} in place of {node.id}"
 
 
 def comparisons(node, facts):
@@ -297,26 +281,23 @@ def comparisons(node, facts):
 
 
 CHANGES = (axes, brackets, functions, powers, operators, slices, comparisons)
-HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # a list without an end
+HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # an endless list
 
 
 def slips(function, outputs):
-    """The wrong versions of a right function, the likelier first: changes of one place, then of one thing wherever it
-    is, then of one variable."""
-    changes = itertools.chain(
-        base.mutants(function, base.CHANGES, outputs),
-        base.mutants(function, CHANGES, outputs),
-        throughout(function),
-        in_statements(function),
-        of_whole_svd(function, outputs),
-        base.mutants(function, (names,), outputs),
-    )
+    """The wrong versions of a right function, as a list of Mutants.
+
+    The likelier ones come first: changes in one place, then changes throughout the function, then exchanged variables.
+    """
+    in_one_place = (base.mutants(function, changes, outputs) for changes in (base.CHANGES, CHANGES))
+    elsewhere = throughout(function), in_statements(function), of_whole_svd(function, outputs)
+    changes = itertools.chain(*in_one_place, *elsewhere, base.mutants(function, (names,), outputs))
     unclear = ("axis has", "reshape has")  # which `axes` says better
     return [c for c in changes if not HOLDS_ITSELF.search(c.code) and not c.sentence.startswith(unclear)]
 
 
 def throughout(function):
-    """One axis, slice, exponent or variable changed wherever it is in the function."""
+    """Change an axis, a slice, an exponent or a variable everywhere in the function."""
     facts, nodes = base.facts_about(function), list(ast.walk(function))
     calls = [n for n in nodes if isinstance(n, ast.Call)]
     axis_of = [k for n in calls for k in n.keywords if k.arg == "axis" and not name_of(n).endswith("along_axis")]
@@ -336,8 +317,8 @@ def throughout(function):
             place = code(f"a[{new}]").slice
             yield changed(function, dict.fromkeys(same, place), f"[{text(place)}] is taken throughout, not [{old}]")
     if len(places) > 1:
-        every = dict.fromkeys(itertools.chain(*places.values()), ast.Slice())
-        yield changed(function, every, "everything is taken, and nothing is cut off")
+        everything = dict.fromkeys(itertools.chain(*places.values()), ast.Slice())
+        yield changed(function, everything, "everything is taken, and nothing is cut off")
     late = {node: list(powers(node, facts)) for node in calls}
     late = {node: code(found[0][0]) for node, found in late.items() if found and "exponent" in found[0][1]}
     if len(late) > 1:
@@ -346,13 +327,12 @@ def throughout(function):
         same = [n for n in nodes if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
         for other in dict.fromkeys(other for line, other in facts.bound if line == 0 or other in facts.operands):
             if len(same) > 1 and other != name:
-                yield changed(
-                    function, dict.fromkeys(same, ast.Name(other)), f"{other} is in the place of {name} throughout"
-                )
+                new = dict.fromkeys(same, ast.Name(other))
+                yield changed(function, new, f"{other} is in the place of {name} throughout")
 
 
 def in_statements(function):
-    """A number for another one of the function, a term too many, rounds of a loop or a variable left out."""
+    """Swap two numbers of the function, add a term, or leave out a variable or some iterations of a loop."""
     facts, nodes = base.facts_about(function), list(ast.walk(function))
     numbers = [n for n in nodes if isinstance(n, ast.Constant) and type(n.value) in (int, float)]
     for node, other in itertools.permutations(numbers, 2):
@@ -373,7 +353,7 @@ def in_statements(function):
 
 
 def of_whole_svd(function, outputs):
-    """Other slices of a whole singular value decomposition, where the function has a thin one."""
+    """Take other slices of a full singular value decomposition, where the function computes a thin one."""
     thin = [n for n in ast.walk(function) if isinstance(n, ast.keyword) and n.arg == "full_matrices"]
     if thin:
         whole = changed(function, dict.fromkeys(thin, ast.keyword("full_matrices", ast.Constant(True))), "")
@@ -381,5 +361,5 @@ def of_whole_svd(function, outputs):
 
 
 def changed(function, new, sentence):
-    """A Mutant with new nodes in the place of old ones, `new` being a dict of them."""
+    """A Mutant in which nodes are replaced: `new` maps old nodes to new ones."""
     return Mutant(sentence, 0, "", text(copy.deepcopy(function, {id(old): node for old, node in new.items()})))

@@ -1,19 +1,20 @@
 """How far a correct port may be from the reference: measured for each tensor, not guessed.
 
-Two correct implementations differ only by rounding: sums in another order, another library's tanh. How much of it
-reaches a tensor depends on everything computed before, so it is measured. The error of a tensor is the largest
-distance, over all its entries, between its values in float64 and
+Two correct implementations differ only by rounding, for example in the order of a sum or in a library's tanh. How much
+rounding reaches a tensor depends on everything computed before, so it is measured. The error of a tensor is the largest
+difference, over all its entries, between its float64 values and
 
-- the package's own in float32,
-- those in float64 from inputs each moved by up to half a unit of float32's last place, ten times at random.
+- the package's float32 values,
+- float64 values from inputs perturbed at random by up to half a unit in float32's last place, ten times.
 
-A tensor's tolerance in float32 is 16 times that error, in float64 that times 2⁻²⁹, the ratio of the two precisions:
+A tensor's float32 tolerance is 16 times that error. Its float64 tolerance is that times 2⁻²⁹, the ratio of the two
+precisions:
 
     |got − expected| ≤ atol + rtol · |expected|        rtol = 16 ε
 
-and atol is at least 16 ε rms, so that a lucky draw makes none too strict. One relative tolerance for all tensors or
-entries would not work: where a sum cancels, correct entries differ in the third digit in float32, and the gradient of
-`k_proj.bias`, zero in theory, is nothing but rounding.
+atol is at least 16 ε rms, so that a lucky draw does not make it too strict. One relative tolerance for all tensors or
+entries would not work. Where a sum cancels, correct entries differ in the third digit in float32, and the gradient of
+`k_proj.bias`, zero in theory, is only rounding.
 """
 
 from decimal import ROUND_CEILING, Context
@@ -36,9 +37,9 @@ def rms(array):
 
 
 def shares(got, expected, atol=1.0, rtol=0.0):
-    """|got − expected| of each entry as a share of what is allowed, atol + rtol |expected|: above 1 it is off.
+    """Each entry's error |got − expected| as a share of the allowed atol + rtol |expected|; above 1, it is off.
 
-    Of an entry that is not finite: 0 if both are the same, else inf. The defaults give |got − expected| itself.
+    An entry that is not finite gives 0 if both values are the same, else inf. The defaults give the errors themselves.
     """
     got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))
@@ -48,28 +49,32 @@ def shares(got, expected, atol=1.0, rtol=0.0):
 
 
 def allowed(record, dtype):
-    """(atol, rtol) of a tensor. Inputs, which a port may hand back, and tensors of atol 0 have to be equal."""
+    """(atol, rtol) of a tensor; (0, 0) for inputs, which a port may hand back, and for tensors that must be exact."""
     atol = record[dtype].get("atol", 0.0)
     return atol, RTOL[dtype] if atol else 0.0
 
 
 def tolerances(case, outputs):
-    """{output: {"float64": atol, "float32": atol}} of one case.
+    """Measure the tolerances of one case.
 
     Parameters
     ----------
     case : ReferenceCase
     outputs : {"float64": its outputs, "float32": its outputs}
 
+    Returns
+    -------
+    dict, output -> {"float64": atol, "float32": atol}
+
     Raises
     ------
     ValueError
-        If whole numbers, such as generated tokens, depend on rounding: such a case is no reference.
+        If integers, such as generated tokens, depend on rounding.
     """
     others = []
     if "exact" not in case.flags:
         others += [] if case.inputs_float32 else [outputs["float32"]]
-        others += [case.compute(case.settings, moved(case, i)) for i in range(DRAWS)]
+        others += [case.compute(case.settings, perturbed(case, i)) for i in range(DRAWS)]
     atols = {}
     for name, array in outputs["float64"].items():
         error = max((float(shares(other[name], array).max(initial=0.0)) for other in others), default=0.0)
@@ -81,8 +86,8 @@ def tolerances(case, outputs):
     return atols
 
 
-def moved(case, i):
-    """The inputs in float64, each number times 1 ± 2⁻²⁴ at most."""
+def perturbed(case, i):
+    """The inputs in float64, each number times a random factor from 1 − 2⁻²⁴ to 1 + 2⁻²⁴."""
     bits, inputs = bits_of(f"{case.id}, moved {i}"), dict(case.inputs)
     for name, array in inputs.items():
         if np.issubdtype(array.dtype, np.floating):
@@ -91,5 +96,5 @@ def moved(case, i):
 
 
 def round_up(value):
-    """Two digits: 1.23e-7 becomes 1.3e-7."""
+    """Round up to two digits: 1.23e-7 becomes 1.3e-7."""
     return float(Context(prec=2, rounding=ROUND_CEILING).create_decimal_from_float(value))

@@ -1,4 +1,4 @@
-"""The plain program with a mistake in it: `changed` replaces functions in memory and puts the right ones back."""
+"""Run the plain program with a mistake in it: `changed` replaces functions in memory and restores them afterwards."""
 
 import ast
 import copy
@@ -23,11 +23,11 @@ from .plain import PLAIN, cases, files, model, operations, training
 from .port_slips import PORTS, arithmetic_of_ports, layouts, readings
 from .slips import axes, brackets, slices, slips
 
-OPEN = threading.Lock()  # held while a mistake is open
+OPEN = threading.Lock()  # held while the plain program is changed
 
 
 def wrong_outputs(sources, kind, settings, inputs, dtype):
-    """What a mistake makes of a case's outputs.
+    """Compute a case with a mistake in the plain program.
 
     Parameters
     ----------
@@ -37,27 +37,27 @@ def wrong_outputs(sources, kind, settings, inputs, dtype):
 
     Returns
     -------
-    dict, name -> array
+    dict, name of an output -> array
     """
     case = ReferenceCase("", 0, kind, copy.deepcopy(settings), inputs, PLAIN[kind], "", "")
-    with changed(sources), np.errstate(all="ignore"):  # a mistake may well divide by zero
+    with changed(sources), np.errstate(all="ignore"):  # a mistake may divide by zero
         return case.outputs_in(dtype)
 
 
 @contextmanager
 def changed(sources):
-    """While this is open, these functions of the plain program run these sources, in all threads.
+    """A context in which functions of the plain program run these sources, in all threads.
 
-    The wrong functions know this module as `wrong`.
+    In the sources, `wrong` is this module.
 
     Raises
     ------
     RuntimeError
-        If another change is open, here or in another thread.
+        If the plain program is already changed, here or in another thread.
     """
     if not OPEN.acquire(blocking=False):
-        raise RuntimeError("sources: the plain program has another change in it; expected one at a time")
-    with ExitStack() as undo:  # which undoes all of it in reverse order
+        raise RuntimeError("sources: the plain program already has another change in it; expected one at a time")
+    with ExitStack() as undo:  # undoes everything, in reverse order
         undo.callback(OPEN.release)
         for function, source in sources.items():
             code = compiled(function, source)
@@ -69,7 +69,7 @@ def changed(sources):
 
 @cache
 def known(mistake):
-    """The wrong versions of the functions that a known mistake changes, function -> source."""
+    """The functions that a known mistake changes, as a dict of function -> wrong source."""
     sources = {}
     for place, right, wrong in MISTAKES[mistake]:
         function = resolve_name(f"{plain.__name__}.{place}")  # such as "lora_np.reference.plain.operations:gelu"
@@ -82,22 +82,22 @@ def known(mistake):
 
 @cache
 def compiled(function, source):
-    """The code of another version of a function."""
+    """The code object of another version of a function."""
     names = dict(function.__globals__)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the compiler, about what a mistake does
+        warnings.simplefilter("ignore")  # the compiler warns about some mistakes
         exec(compile(source, function.__code__.co_filename, "exec"), names)
     return names[function.__name__].__code__
 
 
 @cache
 def derived(function, usual=False):
-    """Small changes to a function as (sentence, sources), or the `usual` ones alone, which are in `mutants.py`."""
+    """Small changes to a function as a list of (sentence, sources); with `usual`, only those of `mutants.py`."""
     tree, found = ast.parse(inspect.getsource(function)).body[0], {}  # source -> sentence
     changes = [slips(tree, ()), mutants(tree, PORTS)]
     if usual:
         changes = [mutants(tree)]
-    elif function.__module__ in (model.__name__, cases.__name__):  # these read arrays and pass them on
+    elif function.__module__ in (model.__name__, cases.__name__):  # they only pass arrays on
         changes = [mutants(tree, (*CHANGES, readings, brackets))]
     elif function.__module__ == files.__name__:
         changes = [mutants(tree, (*CHANGES, readings, axes, slices, arithmetic_of_ports, layouts))]
@@ -108,7 +108,7 @@ def derived(function, usual=False):
 
 
 def both(first, second):
-    """The sources of two changes at once; None where they change the same text."""
+    """The sources with two changes at once; None if both change the same text."""
     sources = first | second
     for function in first.keys() & second.keys():
         right = normal(inspect.getsource(function))
@@ -121,19 +121,19 @@ def both(first, second):
 
 @cache
 def normal(source):
-    """The source as `ast` writes it, which is how `mutants.py` does."""
+    """The source as `ast.unparse` writes it, like the sources of `mutants.py`."""
     return ast.unparse(ast.parse(source))
 
 
 def difference(right, wrong):
-    """(start, end, text): what replaces a part of the right text in the wrong one."""
+    """(start, end, new text): the part of the right text that differs, and its replacement in the wrong text."""
     start = len(os.path.commonprefix([right, wrong]))
     same = len(os.path.commonprefix([right[start:][::-1], wrong[start:][::-1]]))
     return start, len(right) - same, wrong[start : len(wrong) - same]
 
 
 def functions_behind(kind, settings, inputs):
-    """The functions of the plain program that a case goes through, as a list."""
+    """The functions of the plain program that a case calls, as a list."""
     codes = set()
     sys.setprofile(lambda frame, event, argument: codes.add(frame.f_code))
     try:
@@ -145,21 +145,21 @@ def functions_behind(kind, settings, inputs):
     return [function for function in dict.fromkeys(own) if function.__code__ in codes]
 
 
-# ---------------------------------------------------------------- what some of the changes call
+# ---------------------------------------------------------------- functions that wrong sources call
 
 
 def reread(matrix):
-    """What a matrix becomes whose bytes are read with the axes exchanged: its own shape, other places."""
+    """The matrix of the same shape that results from reading the bytes with the axes exchanged."""
     return matrix.reshape(matrix.shape[::-1]).T
 
 
 def rewritten(matrix):
-    """What a matrix becomes whose bytes are written with the axes exchanged."""
+    """The matrix of the same shape that results from writing the bytes with the axes exchanged."""
     return matrix.T.reshape(matrix.shape)
 
 
 def normal_share(x):
-    """Φ(x), the normal distribution's."""
+    """Φ(x), the cumulative distribution function of the normal distribution."""
     return (0.5 * (1.0 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2.0)))).astype(x.dtype)
 
 
@@ -168,54 +168,49 @@ def shifted(targets, ignored):
 
 
 def first_alike(name, settings, t):
-    """The first adapted layer where its mask has the shape of this layer's, else this layer."""
+    """The first adapted layer if its mask has the shape of this layer's mask, else this layer."""
     first = next(iter(settings["adapter"]["layers"]))
     own, other = (t.get(f"mask.{layer}.adapter") for layer in (name, first))
     return name if own is None or own.shape != other.shape else first
 
 
 def joined(old, new):
-    """Keys and values of new tokens after the old ones in memory."""
+    """Keys or values of new tokens appended to the old ones in memory, not row by row."""
     return np.concatenate([old.ravel(), new.ravel()]).reshape(len(new), -1, new.shape[-1])
 
 
 def powers(penalty, ids, logits):
-    """The penalty as often as each id is in the text."""
+    """The penalty to the power of the number of times that each id occurs in the text."""
     return penalty ** (ids[..., None] == np.arange(logits.shape[-1])).sum(axis=1)
 
 
 def cut_to_half(x):
-    """float16 towards zero."""
+    """Truncate to float16, towards zero."""
     half = x.astype("<f2")
     return np.where(np.abs(half.astype(x.dtype)) > np.abs(x), np.nextafter(half, np.float16(0)), half).astype("<f2")
 
 
 def input_of(block, acts):
-    """What a block reads: the residual of the block before, or the embedding."""
+    """The input of a block: the residual of the block before, or the embedding."""
     i = int(block.rpartition(".")[2])
     return acts[f"blocks.{i - 1}.mlp.residual"] if i else acts.get("embed", acts["tok_emb"])
 
 
 def no_subnormals(two_bytes):
-    """The bytes of float16 numbers, those below 2⁻¹⁴ as 0."""
+    """The bytes of float16 numbers, with those below 2⁻¹⁴ set to 0."""
     half = two_bytes.copy().view("<f2")
     return np.where(np.abs(half) < 2.0**-14, np.float16(0), half).view(np.uint8)
 
 
 def all_normal(two_bytes):
-    """float16 numbers of which those below 2⁻¹⁴ are read as the others: (1 + m / 1024) · 2^(exponent − 15)."""
+    """float16 numbers, with those below 2⁻¹⁴ read like larger ones: (1 + m / 1024) · 2^(exponent − 15)."""
     half = two_bytes.copy().view("<f2")
     read = np.copysign(2.0**-15 + 2.0**-25 * (half.view("<u2") & 1023), half)
     return np.where(half.view("<u2") >> 10 & 31, half.astype(np.float64), read)
 
 
-def flushed(x):
-    """Subnormal numbers as 0."""
-    return np.where(np.abs(x) < np.finfo(x.dtype).tiny, 0, x)
-
-
 def drawn_by_size(probs, uniform):
-    """The ids that uniform numbers draw from sums over the probabilities from the largest down."""
+    """The ids that uniform numbers draw if probabilities are added up in descending order."""
     order = np.argsort(-probs, axis=-1)
     sums = np.cumsum(np.take_along_axis(probs, order, axis=-1), axis=-1)
     places = (sums <= uniform[:, None] * sums[:, -1:]).sum(axis=-1)

@@ -1,4 +1,4 @@
-"""How much an adapter changes: each layer's weight, and the logits after a prompt."""
+"""How much an adapter changes each layer's weight, and the logits after a prompt."""
 
 import math
 from dataclasses import replace
@@ -10,11 +10,10 @@ from ..adapters.dora import delta
 from ..analysis import effective_rank, product_singular_values
 from ..checked import quoted
 from ..data import decode, encode
-from ..formats.peft import FACTORS
+from ..formats.adapter_report import APPLIED, FACTORS, base_array, base_weight, is_adaptable
+from ..formats.peft_report import TIED
 from ..model import forward
 from .inspection import LARGEST
-from .peft_treatment import TIED
-from .treatment import APPLIED, base_array, base_weight, is_linear
 
 PROMPT = "The quick brown fox jumps over the"
 N_IDS = 8  # of a prompt for a base without a tokenizer
@@ -24,7 +23,7 @@ TOO_LARGE = "the update is larger than the weight itself: is the scale too large
 
 @np.errstate(all="ignore")
 def measure(layer, params, kind):
-    """‖ΔW‖/‖W‖ and the effective rank of an applied layer's update, None without numbers; and notes about them."""
+    """‖ΔW‖/‖W‖ and the effective rank of an applied layer's update (or None), and notes about them."""
     arrays = layer.arrays
     if not arrays:
         return None, None, []
@@ -55,15 +54,15 @@ def ratio(change, size):
     return quotient if math.isfinite(quotient) else None
 
 
-def attach(treatment, dtype):
-    """The Adapter of the layers that are applied, and the names of those that our model cannot show."""
+def attach(report, dtype):
+    """The Adapter of the applied layers, and the names of layers that our model cannot apply."""
     weights, ranks, alphas, left_out = {}, {}, {}, []
-    for layer in treatment.layers:
+    for layer in report.layers:
         if layer.status != APPLIED:
             continue
         if len(layer.arrays) == 1 and TIED not in layer.notes:
             weights |= {f"{layer.ours[0]}.{leaf}": array.astype(dtype) for leaf, array in layer.arrays.items()}
-        elif layer.arrays and is_linear(layer.ours):
+        elif layer.arrays and is_adaptable(layer.ours):
             for i, name in enumerate(layer.ours):  # of several layers in one, all have the same A
                 ranks[name], alphas[name] = layer.rank, layer.scale * layer.rank
                 for leaf, array in layer.arrays.items():
@@ -71,23 +70,23 @@ def attach(treatment, dtype):
                     weights[f"{name}.{leaf}"] = own.astype(dtype)
         else:
             left_out.append(layer.name)
-    config = AdapterConfig(1, 1.0, tuple(ranks), rank_pattern=ranks, alpha_pattern=alphas, kind=treatment.kind)
+    config = AdapterConfig(1, 1.0, tuple(ranks), rank_pattern=ranks, alpha_pattern=alphas, kind=report.kind)
     return Adapter(config, weights), left_out
 
 
 @np.errstate(all="ignore")
-def compare(task, treatment, prompt=None):
+def compare(task, report, prompt=None):
     """How the logits after a prompt change.
 
     Returns
     -------
     dict: "text" of the prompt, or None; "ids"; "change", the largest change of a logit over the rms of the base's, or
         None if it is not finite; "base" and "adapter", the likeliest next token, or class; "left_out", layers whose
-        effect is not in it, such as a classifier's head, which is the adapter's on both sides.
+        effect is not included, such as a classifier's head, which is the adapter's in both passes.
     """
     params, config = task.params, task.config
-    adapter, left_out = attach(treatment, params["tok_emb.weight"].dtype)
-    head = next((layer.name for layer in treatment.layers if layer.name in ("score", "head")), None)
+    adapter, left_out = attach(report, params["tok_emb.weight"].dtype)
+    head = next((layer.name for layer in report.layers if layer.name in ("score", "head")), None)
     if HEAD in adapter.weights and (head == "score" or config.n_classes):
         params, left_out = {**params, HEAD: adapter.weights[HEAD]}, [*left_out, head]
         config = replace(config, n_classes=len(params[HEAD]))
@@ -107,7 +106,7 @@ def compare(task, treatment, prompt=None):
 
 
 def prompt_ids(task, prompt=None):
-    """The text of the prompt and its ids (T,); None and 0, 1, … if there is no tokenizer or it has no such words."""
+    """The prompt and its ids (T,); None and 0, 1, … if there is no tokenizer or it encodes the prompt as nothing."""
     if task.tokenizer is not None:
         text = PROMPT if prompt is None else prompt
         ids = encode(task.tokenizer, [text], task.config.n_positions)[0]

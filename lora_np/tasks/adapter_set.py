@@ -1,4 +1,4 @@
-"""Several adapters of one base, read from their folders: to compare, mix and merge."""
+"""Read several adapters of one base from their folders, to compare, mix and merge them."""
 
 import time
 from pathlib import Path
@@ -19,9 +19,9 @@ class LoadedAdapters(NamedTuple):
     """Several adapters and their base."""
 
     task: Task  # of the base, without an adapter
-    adapters: dict[str, Adapter | None]  # by the given names; None for the base itself
+    adapters: dict[str, Adapter | None]  # by name; None for the base itself
     base: Path  # the base's folder
-    folders: list[Path]  # everything that was read, which no command may overwrite
+    folders: list[Path]  # all that was read, which no command may overwrite
 
 
 def load_adapter_set(names, base=None):
@@ -67,13 +67,13 @@ def mixed(loaded, weights=None, rank=None):
     Parameters
     ----------
     loaded : LoadedAdapters
-    weights : list of float, one for each adapter, in their order; None: 1 each
-    rank : int, to reduce the mix to; None: exact, with the sum of the ranks
+    weights : list of float, one per adapter, in their order; None: 1 each
+    rank : int, the rank of the mix; None: the sum of the ranks, which is exact
 
     Returns
     -------
     adapter : Adapter
-    error : float, ‖ΔW − ΔW′‖ / ‖ΔW‖ over all layers; 0 without a rank
+    error : float, ‖ΔW − ΔW′‖ / ‖ΔW‖ over all layers; 0 if `rank` is None
     """
     adapters = loaded.adapters
     if BASE in adapters:
@@ -90,7 +90,7 @@ def mixed(loaded, weights=None, rank=None):
 
 
 def merged(loaded, adapter):
-    """The base's weights with the adapter's update in them; ValueError if one of them is not finite."""
+    """The base's weights with the adapter merged into them; ValueError if one of them is not finite."""
     params = merge(loaded.task.params, adapter)
     check_finite(params)
     return params
@@ -103,11 +103,11 @@ def check_finite(arrays):
 
 
 def forward_times(loaded, adapter):
-    """The times of a forward pass of 16 full rows: of the base, with the Adapter attached, and merged; on one thread.
+    """Time forward passes of 16 full rows on one thread: of the base, with the adapter attached, and merged.
 
     Returns
     -------
-    dict: "base", "attached", "merged" -> (seconds, ratio to the base), both medians over 20 turns
+    dict: "base", "attached", "merged" -> (seconds, ratio to the base), both medians over 20 rounds
     """
     params, config = loaded.task.params, loaded.task.config
     models = {"base": (params, None), "attached": (params, adapter), "merged": (merge(params, adapter), None)}

@@ -1,12 +1,12 @@
-"""A classifier without a neural network: logistic regression on tf-idf weights, which knows words and no order."""
+"""A baseline without a neural network: logistic regression on tf-idf weights, which ignores the order of words."""
 
 from typing import NamedTuple
 
-STRENGTHS = (1, 3, 10, 30, 100)  # scikit-learn's C, inverse strengths of the regularisation
+STRENGTHS = (1, 3, 10, 30, 100)  # scikit-learn's C, the inverse regularisation strength
 
 
 class WordClassifier(NamedTuple):
-    """The best of the settings that were tried, and what it was on the validation part."""
+    """The best of the settings that were tried, and its validation accuracy."""
 
     words: object  # scikit-learn's TfidfVectorizer, fitted
     model: object  # its LogisticRegression on these
@@ -14,18 +14,18 @@ class WordClassifier(NamedTuple):
     validation_accuracy: float
 
     def predict(self, texts):
-        """The class of each text, (N,) of the type that it was fitted on."""
+        """The class of each text, (N,), of the type of the training classes."""
         return self.model.predict(self.words.transform(texts))
 
 
 def word_classifier(train, validation, token_pattern, sublinear=(False, True), strengths=STRENGTHS, class_weight=None):
-    """Fit a logistic regression on words and pairs of words, weighted by tf-idf.
+    """Fit a logistic regression on the tf-idf weights of words and pairs of words.
 
     Parameters
     ----------
     train, validation : (list of N str, (N,) classes); the second chooses the setting with the best accuracy
     token_pattern : regular expression of a word
-    sublinear : the counts to try: False, as they are; True, logarithmic
+    sublinear : the kinds of counts to try: False for plain, True for logarithmic ones
     strengths : the values of C to try
     class_weight : None or "balanced", as for scikit-learn's LogisticRegression
 

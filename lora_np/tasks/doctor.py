@@ -1,4 +1,4 @@
-"""What an adapter does on a base, layer by layer, in the program that would serve it, and why it does nothing."""
+"""Diagnose an adapter on a base: what the program that would serve it does with each layer, and what is wrong."""
 
 import math
 
@@ -6,32 +6,31 @@ from ..adapters import AdapterConfig
 from ..data import model_files
 from ..data.tokenizer_files import TOKENIZER, VOCABULARY
 from ..formats import Task, model_place, read_model, tokenizer_of
+from ..formats.adapter_report import APPLIED, LEAVES, REFUSED, llama_cpp_report, own_report
 from ..formats.checkpoint import contents, load_adapter, load_model, read_config, read_object
+from ..formats.foreign import load_hf
 from ..formats.gguf import read_gguf
 from ..formats.model import FINGERPRINT, fingerprint, model_sha256, weights_file
-from ..formats.peft import LEAVES
 from ..formats.peft_config import read_fields
+from ..formats.peft_report import RANDOM, peft_report
 from ..formats.task import put_on, read_task, task_base, with_classes
 from ..formats.tensors import read_tensors
 from .adapter_effect import NOT_FINITE, compare, measure
-from .exchange import load_hf
 from .inspection import place_of
-from .peft_treatment import RANDOM, by_peft
-from .treatment import APPLIED, REFUSED, by_llama_cpp, by_us
 
 
 def diagnose(path, base=None, prompt=None):
-    """Say what becomes of each layer of an adapter on a base, and how much the adapter changes.
+    """Report what happens to each layer of an adapter on a base, and how much the adapter changes.
 
     Parameters
     ----------
-    path : a folder of PEFT's or of ours, a GGUF file, or the name of an adapter that comes with the package
-    base : a Hugging Face folder, or whatever `read_model` reads; None: the one that an adapter of ours was trained on
+    path : a folder in PEFT's format or ours, a GGUF file, or the name of an included adapter
+    base : a Hugging Face folder, or anything that `read_model` reads; None: the base in an adapter's `task.json`
     prompt : str, after which the logits are compared; None: a fixed one
 
     Returns
     -------
-    dict of plain values: "adapter"; "program", whose treatment of the file this is, "PEFT", "llama.cpp" or "lora_np";
+    dict of plain values: "adapter"; "program", whose report on the file this is, "PEFT", "llama.cpp" or "lora_np";
         "kind"; "layers", a list of {layer, status, rank, scale, scale_from, change (‖ΔW‖/‖W‖), effective_rank, notes}
         with None for what a layer does not have; "base", {same: whether the adapter was trained on it, None if its file
         does not say; named: the file's name for its base, or None}; "prompt", see `compare`, or None if nothing can be
@@ -43,30 +42,30 @@ def diagnose(path, base=None, prompt=None):
         If a file cannot be read, it is no adapter of LoRA or DoRA, or the base is missing.
     """
     place = place_of(path)
-    task, treatment, trained_on = examine(place, base_place(place, base))
+    task, file_report, trained_on = examine(place, base_place(place, base))
     rows = []
-    for layer in treatment.layers:
-        change, effective_rank, notes = measure(layer, task.params, treatment.kind)
+    for layer in file_report.layers:
+        change, effective_rank, notes = measure(layer, task.params, file_report.kind)
         scale = None if layer.scale is None or not math.isfinite(layer.scale) else layer.scale
         row = {"layer": layer.name, "status": layer.status, "rank": layer.rank, "scale": scale}
         row |= {"scale_from": layer.scale_from, "change": change, "effective_rank": effective_rank}
         rows.append(row | {"notes": [*layer.notes, *notes]})
-    faults, compared = faults_of(treatment, rows), None
+    faults, compared = faults_of(file_report, rows), None
     if not faults:
-        compared = compare(task, treatment, prompt)
+        compared = compare(task, file_report, prompt)
         if compared["change"] is None:
             faults.append("not finite: the logits are NaN or infinite")
         elif compared["change"] == 0 and not compared["left_out"]:
             faults.append("no effect: the logits do not change")
-    report = {"adapter": str(place), "program": treatment.program, "kind": treatment.kind, "layers": rows}
+    report = {"adapter": str(place), "program": file_report.program, "kind": file_report.kind, "layers": rows}
     return report | {"base": trained_on, "prompt": compared, "faults": faults}
 
 
-def faults_of(treatment, rows):
-    """Why an adapter is refused, has no effect or computes no numbers, as far as its file shows."""
-    refused = treatment.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
+def faults_of(file_report, rows):
+    """Why an adapter is refused, has no effect or computes NaN, as far as its file shows."""
+    refused = file_report.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
     if refused:
-        return [f"{treatment.program} refuses the whole adapter: {refused[0]}{and_more(refused)}"]
+        return [f"{file_report.program} refuses the whole adapter: {refused[0]}{and_more(refused)}"]
     for note in (RANDOM, NOT_FINITE):
         if layers := [row["layer"] for row in rows if note in row["notes"]]:
             return [f"{layers[0]}{and_more(layers)}: {note}"]
@@ -81,31 +80,35 @@ def and_more(items):
     return f" (and {len(items) - 1} more)" if len(items) > 1 else ""
 
 
-# ---------------------------------------------------------------- what is there
+# ---------------------------------------------------------------- reading the files
 
 
 def examine(place, base):
-    """The base, a Task; the Treatment of an adapter on it; and the report's "base"."""
+    """The base, a Task; the AdapterReport on it; and the base's part of the diagnosis."""
     path, named = place / "adapter_config.json", None
     if place.suffix == ".gguf":
         fields, tensors = read_gguf(place, finite=False)
         if not any("lora_" in name for name in tensors):
             raise ValueError(f"{place}: no tensor of LoRA, expected an adapter")
         task = read_base(base)
-        treatment, sha256 = by_llama_cpp(fields, tensors, task), fields.get(f"lora_np.{FINGERPRINT}")
+        file_report, sha256 = (
+            llama_cpp_report(fields, tensors, task.params, task.config),
+            fields.get(f"lora_np.{FINGERPRINT}"),
+        )
     elif path.is_file():
         fields, (tensors, metadata) = read_fields(path), read_tensors(place / "adapter_model.safetensors")
         task = read_base(base)
-        treatment, sha256 = by_peft(path, fields, tensors, task), metadata.get(FINGERPRINT)
+        file_report = peft_report(path, fields, tensors, task.params, task.config)
+        sha256 = metadata.get(FINGERPRINT)
         named = fields.get("base_model_name_or_path")
     else:
         return examine_ours(place, base)
     same = None if sha256 is None else sha256 == fingerprint(task.params)
-    return task, treatment, {"same": same, "named": None if named is None else str(named)}
+    return task, file_report, {"same": same, "named": None if named is None else str(named)}
 
 
 def examine_ours(place, base):
-    """`examine` for a folder of ours, whose base is also one of ours."""
+    """`examine` for a folder in our format, whose base is in our format too."""
     path = place / "adapter.json"
     if not path.is_file():
         expected = "expected a folder with adapter_config.json or adapter.json, or a file that ends in .gguf"
@@ -123,10 +126,10 @@ def examine_ours(place, base):
         put_on(place, base, model) if about else load_adapter(place, params)
     except ValueError as error:
         refused = [str(error)]
-    treatment = by_us(config, tensors, params)._replace(refused=refused)
+    file_report = own_report(config, tensors, params, classes)._replace(refused=refused)
     sha256 = about.get("base_sha256")
     same = None if sha256 is None else sha256 == model_sha256(base)
-    return model._replace(params=params, config=classes), treatment, {"same": same, "named": None}
+    return model._replace(params=params, config=classes), file_report, {"same": same, "named": None}
 
 
 def base_place(path, base=None):
@@ -140,7 +143,7 @@ def base_place(path, base=None):
 
 
 def read_base(place):
-    """The base, a Task, of Hugging Face's folder or ours, or of a GGUF file; a folder need not have a tokenizer."""
+    """The base as a Task, from a folder in Hugging Face's format or ours, or a GGUF file; a tokenizer is optional."""
     if weights_file(place).suffix == ".gguf":
         return read_model(place)
     params, config, labels = load_hf(place) if is_hugging_face(place) else (*load_model(place), None)
@@ -150,6 +153,6 @@ def read_base(place):
 
 
 def is_hugging_face(place):
-    """Whether a model's folder is of Hugging Face's format."""
+    """Whether a model's folder is in Hugging Face's format."""
     path = place / "config.json"
     return path.is_file() and "model_type" in read_object(path)

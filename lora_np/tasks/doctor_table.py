@@ -1,4 +1,4 @@
-"""The doctor's report as text, with one line for a layer of many blocks and the notes below the table."""
+"""The doctor's report as text: one line for the same layer of several blocks, and notes below the table."""
 
 import re
 
@@ -7,14 +7,14 @@ from .inspection import aligned
 
 PROGRAMS = {"PEFT": "PEFT", "llama.cpp": "llama.cpp", "lora_np": "this package"}
 BASES = {
-    True: "the one that the adapter was trained on",
-    False: "not the one that the adapter was trained on",
-    None: "unknown whether the adapter was trained on it, because its file does not say",
+    True: "the adapter was trained on it",
+    False: "the adapter was trained on a different one",
+    None: "the adapter's file does not say whether it was trained on it",
 }
 
 
 def format_diagnosis(report):
-    """What `diagnose` returns, as text."""
+    """The result of `diagnose` as text."""
     table, notes = [("layer", "status", "rank", "s", "from", "‖ΔW‖/‖W‖", "effective rank", "")], {}
     for row in merged_blocks(report["layers"]):
         rank, scale = ("–" if row[key] is None else f"{row[key]:.3g}" for key in ("rank", "scale"))
@@ -23,7 +23,7 @@ def format_diagnosis(report):
         source = shown(row["scale_from"] or "–", 60)
         table.append((shown(row["layer"]), row["status"], rank, scale, source, *numbers, marks))
     kind, program = {"lora": "LoRA", "dora": "DoRA"}[report["kind"]], PROGRAMS[report["program"]]
-    lines = [f"{shown(report['adapter'])}: {kind}, as {program} treats it", ""]
+    lines = [f"{shown(report['adapter'])}: {kind}, as read by {program}", ""]
     lines += [line.rstrip() for line in aligned(table)]
     lines += ["", *(f"[{number}] {shown(note)}" for note, number in notes.items())] if notes else []
     base = report["base"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..adapters import HEAD, fitting_arrays, layer_arrays, merge, merge_in_format
-from ..checked import one_of, quoted
+from ..checked import one_of
 from ..data import gguf_vocabulary, model_files
 from ..data.gguf_vocabulary import plain_text
 from ..data.tokenizer_files import GENERATION, TOKENIZER, VOCABULARY
@@ -16,16 +16,14 @@ from ..formats import (
     chat_template,
     check_file,
     check_target,
-    load_gpt2,
-    load_llama,
+    load_hf,
     load_peft,
     load_task,
     model_place,
     read_model,
     save_gguf,
     save_gguf_adapter,
-    save_gpt2,
-    save_llama,
+    save_hf,
     save_peft,
     save_task,
     task_places,
@@ -33,12 +31,11 @@ from ..formats import (
 )
 from ..formats.atomic import write_folder
 from ..formats.gguf import read_gguf
-from ..formats.hugging_face import default_labels, model_type, special_ids
+from ..formats.hugging_face import default_labels, special_ids
 from ..formats.model import FINGERPRINT, fingerprint, weights_file
 from ..formats.task import with_classes
 from ..formats.tensors import json_bytes
 from ..formats.to_gguf import check_language_model, encoded
-from ..model import LlamaConfig, ModelConfig
 
 FORMATS = {
     "peft": "the adapter",
@@ -49,8 +46,6 @@ FORMATS = {
 }
 SAMPLE = "It's fine."
 LEAST_SHARE = 0.9  # of an adapter's update, below which a merge warns
-LOADERS = {"gpt2": load_gpt2, "llama": load_llama}  # model_type of a Hugging Face model -> its reader
-SAVERS = {ModelConfig: save_gpt2, LlamaConfig: save_llama}
 
 
 def export(name, to, out, base_name=None, base=None, format=None):
@@ -61,9 +56,9 @@ def export(name, to, out, base_name=None, base=None, format=None):
     name : the task's folder, the name of an adapter that comes with the package, a GGUF file or a packaged model
     to : "peft", the adapter only; "hf", its base (for a classifier with the adapter's head); "merged", the model
         with the adapter merged into its weights; "gguf", the adapter, or a model that has none; or "gguf-merged"
-    out : folder to write, for GGUF a file, other than the task's and its base's
-    base_name : str or None, where PEFT will find the base, for the adapter's configuration
-    base : folder of the adapter's base, if it has moved, or None
+    out : folder to write, or a file for GGUF; not the task's own or its base's
+    base_name : str or None, the base's name or path for PEFT, for the adapter's configuration
+    base : folder of the adapter's base if it has moved, or None
     format : of a model in GGUF: "f32" (None), "f16", "q8_0" or "q4_1"
 
     Returns
@@ -89,7 +84,7 @@ def export(name, to, out, base_name=None, base=None, format=None):
         head = {HEAD: task.adapter.weights[HEAD]} if HEAD in task.adapter.weights else {}
         params = merge(params, task.adapter) if to == "merged" else {**params, **head}
     labels = task.labels if task.config.n_classes else None  # and not those that a language model answers with
-    SAVERS[type(task.config)](out, params, task.config, task.tokenizer, labels, task.files)
+    save_hf(out, params, task.config, task.tokenizer, labels, task.files)
     return task._replace(params=params, adapter=None)
 
 
@@ -115,11 +110,11 @@ def export_gguf(name, is_merged, out, base, format):
 
 
 def merged_for(params, adapter, format):
-    """The weights with an adapter, the adapted ones in a format of GGUF; and the share of the update that is left.
+    """Merge an adapter, with the adapted weights in a GGUF format; also the share of the update that survives rounding.
 
-    A weight in blocks of the same format keeps as much of them as it can (`merge_in_format`). Weights that are codes
-    already are all in the middle of a rounding interval, so a small update of them changes few codes: the share is
-    ⟨rounded W + ΔW less W, ΔW⟩ / ‖ΔW‖².
+    A weight in blocks of the same format keeps as many codes as possible (`merge_in_format`). Quantised weights lie in
+    the middle of their rounding intervals, so a small update changes few codes. The share is
+    ⟨round(W + ΔW) − W, ΔW⟩ / ‖ΔW‖².
     """
     merged = merge(params, adapter)
     names = [f"{layer}.weight" for layer in layer_arrays(adapter)]
@@ -137,27 +132,27 @@ def merged_for(params, adapter, format):
 
 
 def gguf_fields(name, task, base):
-    """The fields of a model's GGUF file: those of the file that it comes from, or else those of its tokenizer."""
+    """The fields for a model's GGUF file: those of its original file, or those of its tokenizer."""
     file = weights_file(task_places(name, base)[-1])
     if file.suffix == ".gguf":
         return read_gguf(file)[0]
     special = special_ids(task.config, task.tokenizer, task.files)
     vocabulary = gguf_vocabulary(task.tokenizer, task.files, special, task.config.vocab_size)
     if not vocabulary.is_plain:
-        text = "llama.cpp does not change texts as this tokenizer does; give it normalised ones, such as"
+        text = "llama.cpp does not normalise texts as this tokenizer does; give it normalised ones, such as"
         warnings.warn(f"{text} {plain_text(task.tokenizer, SAMPLE)!r} for {SAMPLE!r}", stacklevel=3)
     template = chat_template(task.files)
     return vocabulary.fields | ({"tokenizer.chat_template": template.text} if template else {})
 
 
 def import_hf(path, out, tokenizer=None):
-    """Read a Hugging Face GPT-2 or Llama and write it as a task, a classifier with its labels.
+    """Read a Hugging Face GPT-2 or Llama and save it in our format, a classifier with its labels.
 
     Parameters
     ----------
-    path : see `load_gpt2`
-    out : folder to write, other than the one that is read
-    tokenizer : path of a tokenizer, see `load_tokenizer`; None: the one beside the model, if there is one
+    path : see `load_hf`
+    out : folder to write, different from the one that is read
+    tokenizer : path of a tokenizer, see `load_tokenizer`; None: the one in the model's folder, if any
 
     Returns
     -------
@@ -175,15 +170,6 @@ def import_hf(path, out, tokenizer=None):
     task = Task(params, config, None, tokenizer, labels, files)
     save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
-
-
-def load_hf(path):
-    """The HFModel of a GPT-2 or a Llama, see `load_gpt2`."""
-    kind = model_type(path)
-    if kind not in list(LOADERS):
-        folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        raise ValueError(f"{folder / 'config.json'}: model_type is {quoted(kind)}, expected {' or '.join(LOADERS)}")
-    return LOADERS[kind](path)
 
 
 def import_gguf(path, out):
@@ -215,7 +201,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     Parameters
     ----------
     folder : the directory that PEFT's save_pretrained wrote
-    out : folder to write, other than the two that are read
+    out : folder to write, different from the two that are read
     base : folder of the base, in our format (from `import_hf`)
     labels : list of str, a classifier's, in the order of its classes; None: the base's labels if their number fits,
         otherwise LABEL_0, LABEL_1, …
@@ -229,9 +215,9 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     if task.adapter is not None:
         raise ValueError(f"base: {base} is an adapter, expected a model")
     try:
-        adapter = load_peft(folder, {name: array for name, array in task.params.items() if name != HEAD})
+        adapter = load_peft(folder, task.params, task.config)
     except ValueError as error:
-        hint = "; its base is taken to be the small one of this package, unless --base names another"
+        hint = "; without --base, the base is the small model of this package"
         raise ValueError(f"{error}{hint if base == PRETRAINED else ''}") from None
     n_classes = len(adapter.weights.get(HEAD, ())) or task.config.n_classes
     if labels is None:

@@ -1,4 +1,4 @@
-"""The explorer: one page of HTML about an adapter, with all its numbers computed beforehand."""
+"""The explorer: one page of HTML about an adapter, with precomputed numbers."""
 
 import json
 from pathlib import Path
@@ -9,17 +9,18 @@ from ..formats import check_file, task_folder, task_places, write_text
 from ..formats.task import base_name
 from ..training import blas_threads, worthwhile_threads
 from .adapter_set import BASE, load_adapter_set
-from .explore_answers import by_rank, by_scale, labelled_texts, language_tokens, spread
+from .explore_answers import by_rank, by_scale, language_tokens, spread, texts_of_table
 from .explore_layers import cut, directions_of, layer_rows
-from .start import answers_of, is_large, silent
+from .finetuning import naming_model, no_report
+from .settings import is_large
 
 PAGE = Path(__file__).parent / "explorer.html"
-PLACE = "/*DATA*/"  # in it, where its data go
-TEXTS, TEXTS_OF_LARGE = 200, 50  # that losses are measured on, unless more are wanted
+PLACE = "/*DATA*/"  # which its data replace
+TEXTS, TEXTS_OF_LARGE = 200, 50  # default number of texts to measure losses on, and for a large base
 PROMPTS = ["The film", "You may not", "I would like to"]
 TEXTS_TO_CLASSIFY = ["A wonderful surprise from the first minute to the last.", "It does not work, and nobody answers."]
-N_FROM_DATA = 4  # texts of the data that a classifier is shown with, unless others are given
-DIGITS = 5  # of every number on the page
+N_FROM_DATA = 4  # texts of the data that a classifier answers by default
+DIGITS = 5  # significant digits of the page's numbers
 
 
 def explore(
@@ -34,24 +35,23 @@ def explore(
     prompts=(),
     n_texts=None,
     chat=False,
-    report=silent,
+    report=no_report,
 ):
-    """Write a page about an adapter, which needs nothing except a browser.
+    """Write a page about an adapter, for any browser.
 
     Parameters
     ----------
-    adapter : folder of an adapter, of a language model or a classifier, or the name of one that comes with the package
+    adapter : folder of a language model's or a classifier's adapter, or the name of one that comes with the package
     out : path of the page
-    base : the adapter's base, if it has moved, see `read_model`; or None
+    base : the adapter's base if it has moved, see `read_model`; or None
     data : for a classifier, path of a CSV, TSV or JSONL file to measure losses on; its rows are taken at equal
-        distances. None: losses are left out
+        distances. None: no losses
     text_column, label_column : str, or None: those that the classifier was trained with
-    quoting : bool, of a TSV; see `read_records`
+    quoting : bool, for a TSV; see `read_records`
     text_file : for a language model, path of a text to measure losses on; the end of its last tenth is taken, because
-        `finetune` tests on that. None: for an adapter of the package held-out texts of its own, otherwise losses are
-        left out
-    prompts : list of str to be continued, or to be classified; none: a few of the package's or of the data's
-    n_texts : int, how many texts are measured on at most; None: 200, or 50 with a large base
+        `finetune` tests on that. None: for an adapter of the package its own held-out texts, otherwise no losses
+    prompts : list of str to continue or to classify; none: a few of the package's or of the data's
+    n_texts : int, maximum number of texts to measure losses on; None: 200, or 50 with a large base
     chat : bool, whether a language model answers the prompts through its chat template
     report : function of a line of text about what is computed, called before it
 
@@ -63,7 +63,7 @@ def explore(
     ------
     FileNotFoundError, ValueError
         If a file is missing or damaged, the adapter adapts no layer, an option does not fit its kind of model, or `out`
-        cannot be written or is read from: before anything is written.
+        cannot be written or is read from. Nothing is written then.
     """
     if n_texts is not None:
         whole_number("texts", n_texts)
@@ -82,17 +82,17 @@ def explore(
         given = {"data": data, "text": text_column, "label": label_column, "quoting": quoting or None}
         for name, value in given.items():
             if value is not None:
-                raise ValueError(f"{name}: {adapter} is of a language model, which is measured on a --text-file")
+                raise ValueError(f"{name}: {adapter} belongs to a language model, which is measured on a --text-file")
         measured = language_tokens(adapter, task.tokenizer, text_file, n, report)
     elif text_file is not None:
-        raise ValueError(f"text-file: {adapter} is of a classifier, which is measured on --data with texts and labels")
+        raise ValueError(f"text-file: {adapter} belongs to a classifier, which is measured on --data")
     elif chat:
-        raise ValueError(f"chat: {adapter} is of a classifier, which answers with a label")
+        raise ValueError(f"chat: {adapter} belongs to a classifier, which answers with a label")
     else:
-        measured = labelled_texts(adapter, task, data, text_column, label_column, quoting, n)
+        measured = texts_of_table(adapter, task, data, text_column, label_column, quoting, n)
     if n_texts is not None and measured is None:
-        raise ValueError("texts: needs texts to measure losses on; see --data and --text-file")
-    with blas_threads(worthwhile_threads(task.params)), answers_of(adapter):
+        raise ValueError("texts: needs --data or --text-file")
+    with blas_threads(worthwhile_threads(task.params)), naming_model(adapter):
         page = page_data(task, loaded.base, measured, prompts, chat, report)
     page = {"name": task_folder(adapter).resolve().name, "base": Path(base_name(loaded.base, out)).name, **page}
     write_text(out, page_text(page))
@@ -106,7 +106,7 @@ def page_data(task, base, measured, prompts, chat, report):
     ----------
     task : Task with its adapter
     base : folder or file of the base
-    measured : from `language_tokens` or `labelled_texts`
+    measured : from `language_tokens` or `texts_of_table`
     prompts, chat, report : as in `explore`
 
     Returns
@@ -135,7 +135,7 @@ def page_data(task, base, measured, prompts, chat, report):
 
 
 def facts(task):
-    """What the head line says of the adapter; lists of one value or, where layers differ, several."""
+    """The facts in the page's headline; lists have several values where layers differ."""
     config = task.adapter.config
     of_layers = [module_config(config, module) for module in layer_arrays(task.adapter)]
     trained = trainable_report(task.params, trained_weights(task.adapter))
@@ -154,13 +154,13 @@ def facts(task):
 
 
 def page_text(data):
-    """The page with its data: JSON in a script element, which no text can end because `<` is written with an escape."""
+    """The page with its data: JSON in a script element, which no text can end because `<` is escaped."""
     text = json.dumps(rounded(data), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return PAGE.read_text("utf-8").replace(PLACE, text)
 
 
 def rounded(value):
-    """The same value with DIGITS significant digits in every number."""
+    """The value with all floats rounded to DIGITS significant digits."""
     if isinstance(value, dict):
         return {name: rounded(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,17 +1,17 @@
-"""What the explorer's sliders show: losses with each ΔW cut to a rank, and answers with each ΔW at a scale."""
+"""The numbers behind the explorer's sliders: losses by the rank of each ΔW, and answers by its scale."""
 
 from pathlib import Path
 
 import numpy as np
 
-from ..data import column_of, encode, encode_labels, load_licences, load_reviews, read_records, read_texts, token_stream
+from ..data import encode, encode_labels, load_licences, load_reviews, read_texts, token_stream
 from ..formats import task_folder
 from ..formats.task import SHIPPED
 from ..training import language_loss, worthwhile_threads
 from .classifier import class_probabilities
-from .labelling import texts_to_label, trained_column
-from .language_model import WINDOW, parts_of, perplexity
-from .start import most_tokens
+from .labelling import labelled_texts
+from .language import perplexity, split
+from .settings import FinetuneSettings, tokens_to_read
 from .writing import answer_from, write_text_from
 
 SCALES = [i / 4 for i in range(9)]  # 0 to 2
@@ -26,13 +26,13 @@ OWN_DATA = {  # of the adapters that come with the package
 
 
 def language_tokens(adapter, tokenizer, text_file, n, report):
-    """(what they are, tokens) of at most n texts, the last ones, for a language model; None if there are none.
+    """(description, tokens) of the last n texts, for a language model; None if there are no texts.
 
-    Of a file they are from the test part of `finetune`, its last tenth.
+    Those of a file are from its last tenth, on which `finetune` tests.
     """
     if text_file is not None:
         texts = encode(tokenizer, read_texts(text_file))
-        test = parts_of(token_stream(texts))[-1]
+        test = split(token_stream(texts))[-1]
         if len(test) < 2:
             raise ValueError(f"text_file: {text_file} has {sum(map(len, texts))} tokens, expected at least 20")
         return f"the end of {Path(text_file).name}", test[-max(2, sum(map(len, texts[-n:]))) :]
@@ -47,23 +47,21 @@ def language_tokens(adapter, tokenizer, text_file, n, report):
         return None
 
 
-def labelled_texts(adapter, task, data, text_column, label_column, quoting, n):
-    """(what they are, texts, classes (N,)) of at most n rows for a classifier; None without data."""
+def texts_of_table(adapter, task, data, text_column, label_column, quoting, n):
+    """(description, texts, classes (N,)) of at most n rows, for a classifier; None without data."""
     if data is None:
         for name, value in {"text": text_column, "label": label_column, "quoting": quoting or None}.items():
             if value is not None:
                 raise ValueError(f"{name}: needs --data")
         return None
-    records = read_records(data, quoting)
-    texts = texts_to_label(adapter, records, text_column)
-    labels = column_of(records, label_column or trained_column(adapter, "label_column"), "label_column")
-    classes = encode_labels([label.strip() for label in labels], task.labels)
+    texts, labels = labelled_texts(adapter, data, text_column, label_column, quoting)
+    classes = encode_labels(labels, task.labels)
     rows = spread(len(texts), n)
     return f"rows of {Path(data).name}", [texts[row] for row in rows], classes[rows]
 
 
 def spread(length, n):
-    """At most n numbers from 0 to length − 1, at equal distances."""
+    """At most n equally spaced integers from 0 to length − 1."""
     return np.linspace(0, length - 1, min(n, length)).round().astype(int)
 
 
@@ -71,7 +69,7 @@ def spread(length, n):
 
 
 def ranks_to_cut_to(directions):
-    """0 to the largest rank of a ΔW if that is at most 8, otherwise 0, the powers of two below it, and itself."""
+    """All ranks from 0 to the largest of a ΔW; if that is more than 8, only 0, the powers of two, and itself."""
     most = max(len(sigma) for _, sigma, _ in directions.values())
     if most <= 8:
         return list(range(most + 1))
@@ -79,7 +77,7 @@ def ranks_to_cut_to(directions):
 
 
 def by_rank(variant, directions, base, report, what, data, classes=None):
-    """Losses with each ΔW cut to a rank.
+    """Measure losses with each ΔW truncated to a rank.
 
     Parameters
     ----------
@@ -87,12 +85,12 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
     directions : from `directions_of`
     base : folder or file of the base
     report : function of a line of text
-    what : str, what is measured on
+    what : str, describes the data
     data, classes : (N,) tokens and None for a language model; N texts and (N,) integers for a classifier
 
     Returns
     -------
-    dict: "what"; "tokens" or "texts", how many; "ranks"; and of `measure`'s numbers each a list with one for each rank
+    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each of `measure`'s numbers a list by rank
     """
     ranks, rows, unit = ranks_to_cut_to(directions), [], "tokens" if classes is None else "texts"
     for k in ranks:
@@ -109,13 +107,13 @@ def measure(task, base, data, classes):
         p = class_probabilities(task, data)  # (N, K)
         of_class = np.maximum(p[np.arange(len(p)), classes], np.finfo(np.float32).tiny)
         return {"loss": float(-np.log(of_class).mean()), "accuracy": float(np.mean(p.argmax(axis=1) == classes))}
-    length = most_tokens(task.config, base, None, WINDOW)
+    length = tokens_to_read(FinetuneSettings(base=base), "text", task.config)
     loss = language_loss(task.params, task.config, data, None, length, worthwhile_threads(task.params))
     return {"loss": loss, "perplexity": perplexity(loss)}
 
 
 def by_scale(variant, prompts, chat, report):
-    """Answers with each ΔW multiplied by a scale.
+    """Answer prompts with each ΔW multiplied by a scale.
 
     Parameters
     ----------
@@ -126,8 +124,8 @@ def by_scale(variant, prompts, chat, report):
 
     Returns
     -------
-    dict: "scales"; "prompts", a list of {prompt, and one for each scale in "answers": of a language model the greedy
-        continuation or answer, a str; of a classifier the probabilities of its K classes}
+    dict: "scales"; "prompts", a list of {"prompt", "answers"} with one answer per scale: a language model's greedy
+        continuation or answer, a str, or the probabilities of a classifier's K classes
     """
     rows = [{"prompt": prompt, "answers": []} for prompt in prompts]
     for scale in SCALES:
@@ -143,7 +141,7 @@ def by_scale(variant, prompts, chat, report):
 
 
 def written(task, prompt, chat):
-    """What a language model writes after a prompt, or as the answer to it, as pieces."""
+    """A language model's continuation of a prompt, or its answer to it, as pieces of text."""
     if chat:
         return ["\n", *answer_from(task, [{"role": "user", "content": prompt}], N_NEW)]
     return list(write_text_from(task, prompt, N_NEW))[1:]

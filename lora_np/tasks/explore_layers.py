@@ -1,4 +1,4 @@
-"""What the explorer shows of each adapted layer: the spectrum of ΔW, its tokens, and pictures of the trained arrays."""
+"""The explorer's view of each adapted layer: the spectrum of ΔW, its tokens, and pictures of the trained arrays."""
 
 import base64
 
@@ -12,17 +12,16 @@ from ..checked import finite_matrix
 from ..data import decode, encode
 from ..data.tokenizer import library
 from ..model import modules
-from ..model.architectures import architecture
 
-SMALLEST = 1e-9  # of σ₁: smaller singular values of a ΔW in float64 are rounding
-DIRECTIONS, TOKENS = 3, 8  # directions of a layer with tokens, and tokens on each side of one
+SMALLEST = 1e-9  # relative to σ₁; smaller singular values of a ΔW in float64 are rounding errors
+DIRECTIONS, TOKENS = 3, 8  # directions that are shown with tokens, and tokens on each side of one
 MOST_SIGMAS = 64  # singular values that the page shows
 MOST_ROWS, MOST_COLUMNS = 16, 256  # of a picture
 ALONG = "a"  # a letter in front of a token, which shows whether the token begins with a space
 
 
 def directions_of(params, adapter):
-    """The singular value decomposition of every ΔW, of any kind of adapter, without values that are zero.
+    """The singular value decomposition of every ΔW, for any kind of adapter, without singular values of zero.
 
     Parameters
     ----------
@@ -31,7 +30,7 @@ def directions_of(params, adapter):
 
     Returns
     -------
-    dict: layer -> (U, σ, Vᵀ): (out, n) and (n, in) in the base's dtype, with (n,) in float64 between them
+    dict: layer -> (U, σ, Vᵀ): (out, n) in the base's dtype, (n,) in float64, (n, in) in the base's dtype
 
     Raises
     ------
@@ -49,11 +48,11 @@ def directions_of(params, adapter):
 
 
 def svd_of_low_rank(matrix, r, name):
-    """`svd` of a matrix (out, in), quick if its rank is at most r, as it is for every kind of adapter except DoRA.
+    """`svd` of a matrix (out, in), fast if its rank is at most r, which only DoRA's ΔW may exceed.
 
-    The columns of M Ω, for a random Ω (in, r), then span those of M with probability 1. With an orthonormal basis Q of
-    them M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011, section 1.5). If that does not give M, its rank is
-    higher, and the decomposition is the usual one.
+    For a random Ω (in, r), the columns of M Ω then span those of M with probability 1. With an orthonormal basis Q of
+    them, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011, section 1.5). If Q (Qᵀ M) is not M, the rank is
+    higher, and the plain decomposition is computed.
     """
     matrix = finite_matrix(name, matrix)
     omega = np.random.default_rng(0).standard_normal((matrix.shape[1], min(r, *matrix.shape)))
@@ -66,19 +65,19 @@ def svd_of_low_rank(matrix, r, name):
 
 
 def cut(params, adapter, directions, k=None, scale=1.0):
-    """The adapter, of kind "lora", whose ΔW in each layer is `scale` times the k leading directions of the given one's.
+    """A LoRA adapter whose ΔW in each layer is `scale` times the k leading directions of the given adapter's ΔW.
 
     ΔW ≈ s U_k Σ_k V_kᵀ = B A with B = s U_k √Σ_k and A = √Σ_k V_kᵀ, the best approximation of rank k (`mix.compress`).
 
     Parameters
     ----------
-    params, adapter, directions : as in and from `directions_of`
-    k : int, 0 for none, or None for all
+    params, adapter : see `directions_of`, which gives `directions`
+    k : int; None: all
     scale : float, s
 
     Returns
     -------
-    Adapter; whole weights, such as a trained head, are the given adapter's for every k and scale
+    Adapter of kind "lora"; whole weights, such as a trained head, do not depend on k and scale
     """
     weights, ranks = {}, {}
     for module, (u, sigma, vt) in directions.items():
@@ -91,7 +90,7 @@ def cut(params, adapter, directions, k=None, scale=1.0):
 
 
 def layer_rows(task, directions):
-    """What the page shows of each adapted layer.
+    """Describe each adapted layer for the page.
 
     Parameters
     ----------
@@ -101,9 +100,9 @@ def layer_rows(task, directions):
     Returns
     -------
     list of dict: "layer", "block" (int), "kind" ("q_proj"), "shape" (out, in) of W, "scale" s of the layer, or None for
-        VeRA; "size", ‖ΔW‖_F / ‖W‖_F; "stable", "effective" and "energy", three counts of ΔW's directions; "sigma", its
-        leading singular values, and "rank", their number; "reads", see `token_directions`; "tokens", one item for each
-        leading direction; "pictures", see `picture`
+        VeRA; "size", ‖ΔW‖_F / ‖W‖_F; "stable", "effective" and "energy", three measures of ΔW's rank; "sigma", its
+        leading singular values; "rank", the number of all; "reads" and "tokens", see `token_directions`; "pictures",
+        see `picture`
     """
     arrays, tokens = layer_arrays(task.adapter), token_directions(task, directions)
     rows = []
@@ -137,7 +136,7 @@ def layer_rows(task, directions):
 def token_directions(task, directions):
     """The tokens along the leading directions of each layer.
 
-    A layer behind a norm reads x̂ ⊙ g (+ a bias) from the residual stream, where x̂ is the normalised stream and g the
+    A layer after a norm reads x̂ ⊙ g (+ a bias) from the residual stream, where x̂ is the normalised stream and g the
     norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. So the tokens that a right
     direction responds to are those whose embeddings have a large cosine with g ⊙ v_i. A layer that writes into the
     stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the last norm: tokens are
@@ -147,16 +146,17 @@ def token_directions(task, directions):
     and with g ⊙ v_i without its mean, which adds nothing to a product with them. Of u_i the mean is subtracted before
     the gain, and the head's rows are left as they are.
 
-    Both are approximations. A token's embedding is what the first block reads, and less and less of what later ones do.
+    Both are approximations: the first block reads the tokens' embeddings, and later blocks read them less and less.
     The signs of a pair u_i, v_i are arbitrary; here the largest cosine of a direction is positive.
 
     Returns
     -------
-    dict: layer -> {"reads": whether it reads the stream, and else writes into it; "tokens": a list with a pair for each
-        direction: tokens with the largest cosines and those with the smallest, each as [text, cosine]}
+    dict: layer -> {"reads": whether it reads the stream rather than writes into it; "tokens": for each direction a pair
+        of lists, the tokens with the largest cosines and those with the smallest, each as [text, cosine]}
     """
     config, params = task.config, task.params
-    layers, last = modules(config), architecture(config).FINAL_NORM
+    layers = modules(config)
+    last = [name for name, layer in layers.items() if layer.operation.endswith("norm")][-1]
     head = "tok_emb" if config.n_classes else layers["head"].parameters
     known = np.array(sorted(task.tokenizer.get_vocab().values()))
     known = known[known < config.vocab_size]
@@ -178,7 +178,7 @@ def token_directions(task, directions):
 
 
 def norm_before(layers, module):
-    """The name of the norm that a linear layer reads through; None if it reads from inside attention or the MLP."""
+    """The name of the norm before a linear layer; None if the layer reads from inside attention or the MLP."""
     source = None
     for name, layer in layers.items():
         if name == module:
@@ -187,14 +187,14 @@ def norm_before(layers, module):
 
 
 def unit_rows(rows, centred):
-    """Rows of length 1, after their means are subtracted if `centred`; rows of zeros stay."""
+    """The rows scaled to length 1, after subtracting their means if `centred`. Rows of zeros stay."""
     rows = rows - rows.mean(axis=1, keepdims=True) if centred else rows
     size = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)
 
 
 def both_ends(cosines, known, texts):
-    """The tokens with the largest cosines (V,) and those with the smallest, both as lists of [text, cosine]."""
+    """The tokens with the largest and the smallest of the cosines (V,), as two lists of [text, cosine]."""
     n = min(TOKENS, len(cosines))
     cosines = cosines if cosines.max() >= -cosines.min() else -cosines
     order = np.argsort(cosines, kind="stable")
@@ -202,7 +202,7 @@ def both_ends(cosines, known, texts):
 
 
 def token_texts(tokenizer):
-    """A function, id of a token -> its text, with the space that it begins with; special tokens by their names."""
+    """A function, token id -> its text with its leading space; special tokens have their names."""
     before = encode(tokenizer, [ALONG])[0][-1:]
     start = decode(tokenizer, before)
 
@@ -217,7 +217,7 @@ def token_texts(tokenizer):
 
 
 def picture(leaf, array):
-    """An array as a small picture, with its rank along the rows: B (out, r) is transposed, a vector is one row.
+    """An array as a small picture with its rank along the rows: B (out, r) is transposed, a vector is one row.
 
     Returns
     -------

@@ -10,12 +10,13 @@ from ..adapters.dora import MAGNITUDE
 from ..analysis import effective_rank, product_singular_values, stable_rank
 from ..checked import shown
 from ..formats import read_tensors, task_folder
+from ..formats.adapter_report import FACTORS
 from ..formats.checkpoint import read_config, read_object
 from ..formats.gguf import read_gguf
 from ..formats.hugging_face import read_sharded, tensor_file
 from ..formats.model import is_packaged, model_place, weights_file
-from ..formats.peft import BASE, FACTORS
 from ..formats.peft_config import match_fields, rank_and_scale, read_fields
+from ..formats.peft_report import BASE
 
 SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
 LEAVES = (*FACTORS, SINGULAR_VALUES, MAGNITUDE)
@@ -69,12 +70,12 @@ def file_of(path):
 
 
 def place_of(path):
-    """The file or folder that `inspect_file` is given a path or a name of."""
+    """The file or folder for a path or a name given to `inspect_file`."""
     return model_place(path) if Path(path).exists() or is_packaged(path) else task_folder(path)
 
 
 def sources_of(path):
-    """What `inspect_file` may read: a folder; or a file, and those beside it that belong to it."""
+    """The paths that `inspect_file` may read: a folder, or a file and the files beside it that belong to it."""
     place = place_of(path)
     beside = [place.parent / name for name in ("adapter.json", "adapter_config.json")]
     return [place] if place.is_dir() else [place, *beside, *place.parent.glob("*.safetensors")]
@@ -105,7 +106,7 @@ def pools(folder):
         try:
             if read_object(folder / name).get(field) in values:
                 return True
-        except (ValueError, FileNotFoundError):  # described all the same, as in `scales`
+        except (ValueError, FileNotFoundError):  # describe the file anyway, as in `scales`
             continue
     return False
 

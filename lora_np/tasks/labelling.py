@@ -1,4 +1,4 @@
-"""Apply a saved classifier to a file: label its texts, or compare the answers with its own labels."""
+"""Apply a saved classifier to a file: label its texts, or compare the predictions with its labels."""
 
 import warnings
 
@@ -7,8 +7,8 @@ from ..formats import check_file, task_places, write_text
 from ..formats.atomic import write_atomically
 from ..formats.task import read_task
 from .classifier import class_probabilities, load_classifier
+from .finetuning import naming_model
 from .report import class_report, confusion_picture
-from .start import answers_of
 
 TEXT_COLUMN, NO_FILE = "text", "TEXT"  # the column and the path of texts that come from no file
 
@@ -27,10 +27,10 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     model : folder of a classifier
     records : Records, of the file; an empty text column is an empty text
     text_column : str, or None: the one that the model was trained with
-    out : path of a .csv, .tsv or .jsonl to write, with all columns of `records` and the answers behind them; or None
-    proba : bool, whether to write the probability of every class, and not that of the answer alone
-    quoting : bool, of a TSV; see `format_records`
-    base : folder of the model's base, if it has moved, or None
+    out : path of a .csv, .tsv or .jsonl to write, with all columns of `records` followed by the predictions; or None
+    proba : bool, whether to write the probability of every class, not just of the predicted one
+    quoting : bool, for a TSV; see `format_records`
+    base : folder of the model's base if it has moved, or None
 
     Returns
     -------
@@ -41,31 +41,30 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     Raises
     ------
     ValueError
-        If `out` has another suffix, is a file that is read, or cannot hold the columns: before the model is read.
+        If `out` has another suffix, is a file that is read, or cannot hold the columns. The model is not read then.
     """
     if out is not None:
         suffix = table_suffix("out", out)
         check_file(out, "out", [records.path, *task_places(model, base)])
-        format_records(records.columns, records.rows, suffix, quoting)  # raises for what it cannot hold
+        format_records(records.columns, records.rows, suffix, quoting)  # raises for columns that it cannot hold
     texts = texts_to_label(model, records, text_column)
     classifier = load_classifier(model, base)
-    with answers_of(model):
+    with naming_model(model):
         probabilities = class_probabilities(classifier, texts)
     if out is not None:
-        columns = answer_columns(records.columns, classifier.labels if proba else ())
-        answers = []
-        for p in probabilities:
-            values = [classifier.labels[p.argmax()], round(float(p.max()), 6), *(round(float(x), 6) for x in p)]
-            answers.append(dict(zip(columns, values)))  # without `proba` there are two columns
-        rows = [row | answer for row, answer in zip(records.rows, answers)]
+        columns = prediction_columns(records.columns, classifier.labels if proba else ())
+        rows = []
+        for row, p in zip(records.rows, probabilities):
+            values = [classifier.labels[p.argmax()], *(round(float(x), 6) for x in (p.max(), *p))]
+            rows.append(row | dict(zip(columns, values)))  # without `proba` there are two columns
         write_text(out, format_records([*records.columns, *columns], rows, suffix, quoting))
     return texts, classifier.labels, probabilities
 
 
-def answer_columns(taken, labels):
-    """Names of the columns of answers: label, probability and p_… of each of the labels.
+def prediction_columns(taken, labels):
+    """Names of the columns of predictions: label, probability, and p_… of each of the labels.
 
-    A name that is taken gets "predicted_" in front.
+    A name that is taken is prefixed with "predicted_".
     """
     columns, taken = [], set(taken)
     for name in ("label", "probability", *(f"p_{label}" for label in labels)):
@@ -76,7 +75,7 @@ def answer_columns(taken, labels):
 
 
 def judge_file(model, data, text_column=None, label_column=None, picture=None, quoting=False, base=None):
-    """Compare the answers of a saved classifier with the labels of a file.
+    """Compare the predictions of a saved classifier with the labels of a file.
 
     Parameters
     ----------
@@ -84,8 +83,8 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     data : path of a CSV, TSV or JSONL file
     text_column, label_column : str, or None: those that the model was trained with
     picture : path of a PNG of the confusion matrix to write, or None
-    quoting : bool, of a TSV; see `read_records`
-    base : folder of the model's base, if it has moved, or None
+    quoting : bool, for a TSV; see `read_records`
+    base : folder of the model's base if it has moved, or None
 
     Returns
     -------
@@ -98,21 +97,27 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     """
     if picture is not None:
         check_file(picture, "out", [data, *task_places(model, base)])
-    records = read_records(data, quoting)
-    texts = texts_to_label(model, records, text_column)
-    labels = column_of(records, label_column or trained_column(model, "label_column"), "label_column")
+    texts, labels = labelled_texts(model, data, text_column, label_column, quoting)
     classifier = load_classifier(model, base)
-    true = encode_labels([label.strip() for label in labels], classifier.labels)
-    with answers_of(model):
-        answers = class_probabilities(classifier, texts).argmax(axis=1)
-    report = class_report(classifier.labels, true, answers)
+    true = encode_labels(labels, classifier.labels)
+    with naming_model(model):
+        predicted = class_probabilities(classifier, texts).argmax(axis=1)
+    report = class_report(classifier.labels, true, predicted)
     if picture is not None:
         write_atomically(picture, confusion_picture(report))
     return report
 
 
+def labelled_texts(model, data, text_column=None, label_column=None, quoting=False):
+    """The texts and the labels of a file; the parameters are those of `judge_file`."""
+    records = read_records(data, quoting)
+    texts = texts_to_label(model, records, text_column)
+    labels = column_of(records, label_column or trained_column(model, "label_column"), "label_column")
+    return texts, [label.strip() for label in labels]
+
+
 def texts_to_label(model, records, text_column=None):
-    """The texts of a file, of the column that the model was trained with or another; a warning counts empty ones."""
+    """The texts of a file, by default in the column that the model was trained with. A warning counts empty texts."""
     texts = column_of(records, text_column or trained_column(model, "text_column"), "text_column", empty=True)
     if "" in texts and records.path != NO_FILE:
         place = records.places[texts.index("")]
@@ -121,7 +126,7 @@ def texts_to_label(model, records, text_column=None):
 
 
 def trained_column(model, name):
-    """The text_column or label_column that a model was trained with; ValueError if its task.json does not say."""
+    """The text_column or label_column that a model was trained with; ValueError if its task.json does not name it."""
     folder, about = read_task(model)
     if name not in about:
         raise ValueError(f"{name}: is missing, and {folder / 'task.json'} does not name it; give the column's name")

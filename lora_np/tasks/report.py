@@ -1,4 +1,4 @@
-"""How good a classifier is: its scores with their intervals, beside simpler classifiers, and what it confuses."""
+"""Report on a classifier: scores with intervals, a comparison with simpler classifiers, and the confusion matrix."""
 
 import io
 import warnings
@@ -8,10 +8,10 @@ import numpy as np
 
 from ..checked import shown
 
-DRAWS, SEED = 2000, 0  # of the bootstrap
+DRAWS, SEED = 2000, 0  # for the bootstrap
 Z = NormalDist().inv_cdf(0.975)  # for 95 % intervals
 WIDTH = 100  # columns of the text
-MOST_COLUMNS = 12  # classes of a confusion matrix in text
+MOST_COLUMNS = 12  # classes in a confusion matrix as text
 MOST_ROWS = 30  # classes that are listed
 MOST_PAIRS = 10
 LABEL_WIDTH = 20
@@ -22,26 +22,26 @@ MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 def class_report(labels, true, answered, others=None):
-    """Compare the answers of a classifier, and of others on the same texts, with the true classes.
+    """Compare the predictions of a classifier, and of others on the same texts, with the true classes.
 
-    Accuracies have Wilson's interval. Macro-F1 is the mean of F1 over the classes that are true or answered at least
-    once, as scikit-learn's; its interval is the bootstrap's over texts (the percentiles of 2,000 draws, seed 0).
+    Accuracies have Wilson's interval. Macro-F1 is the mean of F1 over the classes that are true or predicted at least
+    once, as in scikit-learn; its interval is a percentile bootstrap over texts (2,000 draws, seed 0).
 
     Parameters
     ----------
     labels : list of K str
     true, answered : (N,) integers from 0 to K − 1
-    others : dict, name -> (N,) integers, the answers of other classifiers, or None
+    others : dict, name -> (N,) integers, the predictions of other classifiers, or None
 
     Returns
     -------
     dict, ready for JSON
         "texts", and the scores "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", shares of 1;
-        "others", the same scores of each other classifier and of answering the commonest class always;
-        "commonest_share", the share of texts that have this class;
-        "classes", label -> "texts" that have it, "precision" (None if it is never answered), "recall" (None if no text
-        has it);
-        "confusion", K lists of K: how many texts of each class (row) were answered as each class (column)
+        "others", the same scores for each other classifier and for always predicting the most frequent class;
+        "commonest_share", the share of texts in this class;
+        "classes", label -> "texts" in this class, "precision" (None if it is never predicted), "recall" (None if no
+        text is in it);
+        "confusion", K lists of K: how many texts of each class (row) were predicted as each class (column)
     """
     confusion = confusion_matrix(true, answered, len(labels))
     texts, answers, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
@@ -62,7 +62,7 @@ def class_report(labels, true, answered, others=None):
 
 
 def confusion_matrix(true, answered, n_classes):
-    """How many texts of each class were answered as each class, (K, K): true classes are rows."""
+    """The number of texts of each true class (row) that are predicted as each class (column), (K, K)."""
     pairs = np.asarray(true) * n_classes + np.asarray(answered)
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
@@ -76,7 +76,7 @@ def scores(confusion):
     n = int(confusion.sum())
     true, answered = np.nonzero(confusion)
     counts = confusion[true, answered]
-    # Drawing N texts anew is drawing how many there are in each cell of the matrix.
+    # Resampling N texts is the same as drawing the counts of the matrix's cells.
     rng = np.random.default_rng(SEED)
     draws = [macro_f1(true, answered, rng.multinomial(n, counts / n)) for _ in range(DRAWS)]
     right = int(np.trace(confusion))
@@ -89,14 +89,14 @@ def scores(confusion):
 
 
 def wilson_interval(right, n):
-    """The 95 % interval of a share of n texts (Wilson 1927); unlike ± a standard error it never leaves 0 to 1."""
+    """The 95 % interval of a share of n texts (Wilson 1927). Unlike ± two standard errors it stays within 0 to 1."""
     middle = (right + Z**2 / 2) / (n + Z**2)
     half = Z / (n + Z**2) * np.sqrt(right * (n - right) / n + Z**2 / 4)
     return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
 
 
 def macro_f1(true, answered, counts):
-    """The mean over classes of F1 = 2 right / (true + answered), from the cells of a confusion matrix."""
+    """The mean over classes of F1 = 2 right / (true + predicted), from the cells of a confusion matrix."""
     K = max(true.max(), answered.max()) + 1
     hits = np.where(true == answered, counts, 0)
     sums = np.bincount(true, counts, K) + np.bincount(answered, counts, K)  # (K,)
@@ -107,7 +107,7 @@ def macro_f1(true, answered, counts):
 
 
 def format_report(report, advice=""):
-    """The report as lines of at most 100 columns, for the screen. `advice` follows a class that is never predicted."""
+    """The report as text of at most 100 columns. `advice` is added if some class is never predicted."""
     return "\n".join([*score_lines(report), "", *class_lines(report), *verdicts(report, advice)])
 
 
@@ -129,7 +129,7 @@ def with_interval(value, interval):
 
 
 def class_lines(report):
-    """Texts, precision and recall in % of each class, beside the confusion matrix or above the pairs most confused."""
+    """Texts, precision and recall in % of each class, with the confusion matrix or the most frequent confusions."""
     labels, confusion = list(report["classes"]), np.array(report["confusion"])
     columns = f"{'texts':>6}{'precision':>11}{'recall':>8}"
     space, digits = WIDTH - len(columns) - 7, len(f"{confusion.max()}")
@@ -163,7 +163,7 @@ def recall_or(its, otherwise):
 
 
 def pair_lines(labels, confusion):
-    """The pairs of classes that are confused most often."""
+    """The most frequent confusions."""
     wrong = confusion * (1 - np.eye(len(labels), dtype=int))
     cells = np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]
     lines = ["", "most often confused"]
@@ -175,7 +175,7 @@ def pair_lines(labels, confusion):
 
 
 def verdicts(report, advice=""):
-    """A sentence for each simpler classifier that is ahead, and for each class that is never predicted."""
+    """A sentence for each simpler classifier that is better, and for each class that is never predicted."""
     lines = []
     for name, its in report["others"].items():
         ahead = [measure for measure in MEASURES if its[measure] > report[measure]]
@@ -207,7 +207,7 @@ def comparison(measure, its, ours):
 
 
 def confusion_picture(report):
-    """The confusion matrix as a PNG, in bytes: shades for shares of the true class, numbers for texts."""
+    """The confusion matrix as the bytes of a PNG. Shades are shares of the true class, numbers are texts."""
     import matplotlib
     from matplotlib.figure import Figure
 

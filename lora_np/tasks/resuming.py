@@ -1,8 +1,9 @@
-"""A fine-tuning that was interrupted resumes, from its state in a file beside the folder that it is to write."""
+"""An interrupted fine-tuning resumes from its state, a file beside the folder that it will write."""
 
 import hashlib
 import os
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +15,25 @@ from ..formats.paths import check_file, is_there
 from ..formats.task import model_sha256
 from ..training import saved_run, whole_label
 
-SAVE_SECONDS = 60.0  # from save to save, so that a shorter training leaves no trace
+SAVE_SECONDS = 60.0  # between saves, so that a shorter training leaves no trace
 SUFFIX = ".training.safetensors"
 
 
 def state_path(out):
-    """Where the state of a training is that will write the folder `out`."""
+    """The place of the state of a training that will write the folder `out`."""
     folder = Path(os.path.realpath(out))
     return folder.with_name(folder.name + SUFFIX)
 
 
 def check_state(out):
-    """The step and label of the saved state that belongs to a folder, or None without one.
+    """The step and label of a folder's saved state, or 0 and None if there is none.
 
-    Raises ValueError if something else is in its place, which a save would replace.
+    Raises ValueError if another file is in its place, which a save would replace.
     """
     path = state_path(out)
     check_file(path, "out")
     if not is_there(path):
-        return None
+        return 0, None
     try:
         return saved_run(path)
     except ValueError as error:
@@ -40,54 +41,64 @@ def check_state(out):
 
 
 @contextmanager
-def resumable(out, given, base, data, facts, report):
-    """Train, and save the result, in this context: `train(**given, **more)` with what it gives resumes.
+def resumable(out, plan, base, dataset, settings, report):
+    """Train, and save the result, in this context: `train(**plan, **more)` with what it yields resumes.
 
-    The state is removed at the context's end. What interrupts the context leaves it.
+    The state is removed at the end of the context. An interrupted context leaves it.
 
     Parameters
     ----------
     out : folder that will be written
-    given : dict of `train`'s arguments
-    base : folder of the model to start from
-    data : list of arrays of integers, or of lists of such arrays: all that is trained and tested on
-    facts : dict, name -> whatever else the result depends on, with the "method"
+    plan : dict of `train`'s arguments
+    base : folder or file of the model to start from
+    dataset : Dataset
+    settings : FinetuneSettings without None
     report : function of a line of text
 
     Yields
     ------
     dict of more arguments of `train`
     """
-    facts = {**facts, "base": model_sha256(base), "data": digest(data), "lora_np": __version__}
-    label = "".join(f"\n{name}: {value}" for name, value in facts.items())
-    path, whole, steps = state_path(out), whole_label(given["config"], label), given["config"].steps
+    label = run_label(base, dataset, settings)
+    path, whole, steps = state_path(out), whole_label(plan["config"], label), plan["config"].steps
     with only_process(out):
-        step, saved = check_state(out) or (0, None)
+        step, saved = check_state(out)
         if saved == whole:
             report(f"resuming at step {step} of {steps}")
         elif saved is not None:
             reason = f"is of a run with {differences(saved, whole)}; the first save, after a minute, replaces it"
             report(f"starting anew: {shown(str(path))} {reason}")
-        more = {"progress": f"fine-tuning ({facts['method']})", "save_seconds": SAVE_SECONDS, "resume": saved == whole}
+        more = {"progress": f"fine-tuning ({settings.method})", "save_seconds": SAVE_SECONDS, "resume": saved == whole}
         try:
             yield {"state_path": path, "label": label, **more}
         except KeyboardInterrupt:
-            step, saved = check_state(out) or (0, None)
+            step, saved = check_state(out)
             remedy = [f"the same command resumes at step {step} of {steps}"] if saved == whole else []
             raise KeyboardInterrupt(*remedy) from None
-        if (check_state(out) or (0, None))[1] == whole:
+        if check_state(out)[1] == whole:
             path.unlink()
 
 
+def run_label(base, dataset, settings):
+    """Everything that a run's result depends on, beside the `TrainConfig`: a line for each, for `train`'s label."""
+    config, weights = dataset.model.config, dataset.class_weights
+    facts = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    del facts["base"], facts["dropout"]  # the first may have moved; the second is part of the model's configuration
+    facts |= {"adapter": settings.adapter_config, "model": config, "question": dataset.model.question}
+    facts |= {"class_weights": None if weights is None else weights.tolist()}
+    facts |= {"base": model_sha256(base), "data": digest(dataset.arrays), "lora_np": __version__}
+    return "".join(f"\n{name}: {value!r}" for name, value in facts.items())
+
+
 def differences(saved, label):
-    """Which facts of two labels differ, in words."""
+    """The names of the facts that differ between two labels, as a phrase."""
     saved, label = (dict(line.partition(": ")[::2] for line in text.split("\n")[1:]) for text in (saved, label))
     names = [name for name in label if saved.get(name) != label[name]]
     return f"another {', '.join(names)}" if names else "other settings"
 
 
 def digest(data):
-    """The SHA-256 of integer arrays and of lists of them, whatever the integers' dtype."""
+    """The SHA-256 of integer arrays and of lists of them; it does not depend on their dtype."""
     sha = hashlib.sha256()
     for item in data:
         arrays = item if isinstance(item, list) else [item]

@@ -17,18 +17,17 @@ UNFINISHED = "\ufffd"  # what incomplete bytes of a character decode to
 def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None, ignore_end=False):
     """Yield the prompt, and then its continuation piece by piece.
 
-    When the text reaches n_positions, generation continues from its last half; see
-    `generate_tokens`.
+    When the text reaches n_positions, generation continues from its last half; see `generate_tokens`.
 
     Parameters
     ----------
     task : Task of a language model
-    prompt : str with at least one character that is not white space
+    prompt : str, not only white space
     n_new : int, the maximum number of tokens to generate
     adapter : Adapter or None
     sampling : Sampling
     rng : np.random.Generator, unless sampling.temperature is 0
-    ignore_end : bool, continue after the model's end-of-text token (see `special_ids`), which otherwise ends the text
+    ignore_end : bool, continue after the model's end-of-text token (see `special_ids`) instead of stopping there
 
     Returns
     -------
@@ -48,7 +47,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     Parameters
     ----------
     task : Task of a language model whose files have a chat template
-    messages : list of dict with role and content, the last of the user
+    messages : list of dict with role and content; the last is the user's
     n_new, adapter, sampling, rng : see `write_text_from`
 
     Returns
@@ -62,13 +61,13 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     check_texts([text])
     with library("messages: the tokenizer cannot encode them"):
         ids = np.array(task.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
-    parts = continuation(task, ids, n_new, adapter, sampling, rng)
-    next(parts)  # the conversation itself
-    return parts
+    texts = continuation(task, ids, n_new, adapter, sampling, rng)
+    next(texts)  # the conversation itself
+    return texts
 
 
 def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
-    """Yield the text of some ids, (T,), and then its continuation; see `write_text_from`."""
+    """Yield the text of the ids (T,), and then its continuation; see `write_text_from`."""
     if task.config.n_classes:
         raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
     vocab_size = task.config.vocab_size
@@ -84,14 +83,14 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
 
 
 def end_ids(task):
-    """The ids that end a text of a model."""
+    """The ids with which the model ends a text."""
     end = special_ids(task.config, task.tokenizer, task.files).get("eos_token_id")
     ids = end if isinstance(end, list) else [end]
     return tuple(i for i in ids if isinstance(i, int) and 0 <= i < task.config.vocab_size)
 
 
 def pieces(tokenizer, text, new):
-    """Yield the text of some ids, then what each new id adds. Incomplete characters wait for their remaining bytes."""
+    """Yield the text of the ids `text`, then what each new id adds. Characters wait for all their bytes."""
     whole = shown = decode(tokenizer, np.array(text))
     yield shown
     for token in new:

@@ -1,8 +1,7 @@
-"""The gradient of a batch as the weighted sum over its shards, computed one after another or in parallel.
+"""The gradient of a batch as the weighted sum over its shards, computed sequentially or in parallel.
 
-A mean over N targets is Σ (n_i / N) · mean_i over shards of n_i targets. So splitting a batch changes memory, time
-and rounding, and nothing else. Shards are summed in their own order, whichever finishes first, so the result does not
-depend on the number of threads.
+A mean over N targets is Σ (n_i / N) · mean_i over shards with n_i targets. So splitting a batch changes only memory,
+time and rounding. Shards are always summed in the same order, so the result does not depend on the number of threads.
 """
 
 import numpy as np
@@ -15,7 +14,7 @@ from .groups import balanced_groups
 def split_batch(batch, n_shards):
     """Split a batch (a NamedTuple of arrays over rows) into at most n_shards shards.
 
-    Shards without rows or without a real target are left out: they have nothing to average.
+    Shards without rows or without real targets are dropped, because their mean is undefined.
     """
     splits = np.array_split(np.arange(len(batch.ids)), n_shards)
     shards = [type(batch)(*(array[rows] for array in batch)) for rows in splits]
@@ -23,12 +22,12 @@ def split_batch(batch, n_shards):
 
 
 def mean_over_shards(results, run=map):
-    """Loss and gradients of a whole batch from those of its shards.
+    """The loss and gradients of a whole batch from those of its shards.
 
     Parameters
     ----------
-    results : list of Objective (loss, n_targets, grads), one a shard
-    run : `map`, or a pool's `map` to work in parallel threads; changes the time and no number
+    results : list of Objective (loss, n_targets, grads), one for each shard
+    run : `map`, or a thread pool's `map` to run in parallel, with the same result
 
     Returns
     -------
@@ -36,7 +35,7 @@ def mean_over_shards(results, run=map):
     grads : dict of arrays
     """
     if not results:
-        raise ValueError("targets: all of the batch's are ignored, expected at least one real target")
+        raise ValueError("targets: all in the batch are ignored, expected at least one real target")
     n_targets = sum(result.n_targets for result in results)
     shares = [result.n_targets / n_targets for result in results]
     loss = sum(share * result.loss for share, result in zip(shares, results))

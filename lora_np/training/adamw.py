@@ -12,14 +12,14 @@ from .groups import balanced_groups
 
 @dataclass(frozen=True)
 class AdamW:
-    """The optimiser's settings, except the learning rate, which the schedule gives for each step.
+    """The optimiser's settings, except the learning rate, which is scheduled.
 
     Parameters
     ----------
     beta1, beta2 : float in [0, 1), the decay rates of the running means of the gradient and of its square
-    eps : float above 0, outside the root
+    eps : float above 0, added outside the root
     weight_decay : float ≥ 0, λ
-    rate_factors : dict, an array's last name ("lora_B") -> the factor on its learning rate, where it is not 1;
+    rate_factors : dict, the last part of an array's name ("lora_B") -> the factor of its learning rate, 1 by default;
         see `AdapterConfig`
     """
 
@@ -40,10 +40,10 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
 
         m ← β₁ m + (1 − β₁) g              mean of the gradient
         v ← β₂ v + (1 − β₂) g²             mean of its square
-        m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)      both start at 0: this removes the bias
-        p ← p − lr · λ · p − lr · m̂ / (√v̂ + ε)     ε outside the root
+        m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)      removes the bias of starting at 0
+        p ← p − lr · λ · p − lr · m̂ / (√v̂ + ε)     ε is outside the root
 
-    Only matrices decay; biases and the scales of layer norms have one axis and do not.
+    Weight decay applies only to matrices, not to biases and the weights of layer norms, which have one axis.
 
     Parameters
     ----------
@@ -51,17 +51,17 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
     step : int, t, from 1
     learning_rate : float
     config : AdamW
-    run : `map`, or a pool's `map` to work in parallel threads; changes the time and no number
-    out : three dicts of C-contiguous arrays to write params, m and v into, or None for new ones. They may be the
-        old ones themselves, because each element is read before it is written; that moves the least memory.
+    run : `map`, or a thread pool's `map` to run in parallel, with the same result
+    out : three dicts of C-contiguous arrays for the new params, m and v, or None to allocate new arrays. They may be
+        params, m and v themselves, because each element is read before it is written; this is the fastest way.
 
     Returns
     -------
     params, m, v : new dicts of new arrays, or `out`
     """
     learning_rate = float(learning_rate)  # a NumPy scalar would turn float32 arrays into float64
-    # m̂ / (√v̂ + ε) = m c / (√v + ε c′) with c = c′ / (1 − β₁ᵗ) and c′ = √(1 − β₂ᵗ): the corrections are two
-    # numbers a step, not two passes over the arrays.
+    # m̂ / (√v̂ + ε) = m c / (√v + ε c′) with c = c′ / (1 − β₁ᵗ) and c′ = √(1 − β₂ᵗ). In this form the bias correction
+    # takes two scalars per step instead of two passes over the arrays.
     root_correction = math.sqrt(1.0 - config.beta2**step)
     step_size = learning_rate * root_correction / (1.0 - config.beta1**step)
     if out is None:
@@ -69,7 +69,7 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
     new_params, new_m, new_v = out
     for name in params:
         if not all(arrays[name].flags.c_contiguous for arrays in out):
-            raise ValueError(f"out: {name} is not C-contiguous, so it cannot be written in pieces")
+            raise ValueError(f"out: {name} is not C-contiguous, so it cannot be written block by block")
 
     def update(names):
         for name in names:
@@ -80,8 +80,8 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
                 update_piece(*pieces, shrink, factor * step_size)
 
     def update_piece(p, g, m, v, new_p, new_m, new_v, shrink, step_size):
-        """The formulas above on a piece of an array. Intermediate results share one array, which stays in the cache."""
-        term = np.asarray((1.0 - config.beta1) * g)  # for shape () the product alone is no array
+        """Apply the formulas to one block. The intermediate results share one array, which stays in the cache."""
+        term = np.asarray((1.0 - config.beta1) * g)  # for shape (), the product is a scalar, not an array
         np.multiply(config.beta1, m, out=new_m)
         new_m += term
         np.multiply(g, g, out=term)

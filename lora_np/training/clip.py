@@ -8,7 +8,7 @@ from .groups import balanced_groups
 
 
 def global_norm(grads, run=map):
-    """√Σ g² over every element of every array: the length of the gradient as one long vector."""
+    """√Σ g² over all elements of all arrays, the norm of the concatenated gradient."""
 
     def sum_of_squares(names):
         return sum(float(np.vdot(grads[name], grads[name])) for name in names)
@@ -17,21 +17,21 @@ def global_norm(grads, run=map):
 
 
 def clip_by_global_norm(grads, max_norm, run=map):
-    """Scale the whole gradient down to max_norm if it is longer; its direction stays.
+    """Scale the gradient to norm max_norm if its norm is larger.
 
     The factor is max_norm / norm. PyTorch's clip_grad_norm_ divides by norm + 1e-6, so its clipped gradients are
-    shorter by about 1e-6 / norm.
+    smaller by a relative difference of about 1e-6 / norm.
 
     Parameters
     ----------
     grads : dict of arrays
     max_norm : float above 0, or None for no clipping
-    run : `map`, or a pool's `map` to work in parallel threads; changes the time and no number
+    run : `map`, or a thread pool's `map` to run in parallel, with the same result
 
     Returns
     -------
     grads : dict, of new arrays if they were scaled
-    norm : float, before clipping
+    norm : float, the norm before clipping
     """
     norm = global_norm(grads, run)
     max_norm = None if max_norm is None else float(max_norm)

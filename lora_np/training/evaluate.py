@@ -4,9 +4,13 @@ import math
 
 import numpy as np
 
+from ..data import language_batches
 from ..model import loss_and_gradients, predict_logits
 from ..ops import IGNORE_INDEX, cross_entropy_forward, target_weights
 from .threads import shard_threads
+
+# Rows in a batch without gradients. Small arrays stay in the processor's cache.
+CLASSIFIER_BATCH, LANGUAGE_BATCH = 32, 16
 
 
 def evaluate(params, batches, config, adapter=None, class_weights=None, threads=1):
@@ -18,7 +22,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
     batches : iterable of Batch
     config : ModelConfig or LlamaConfig
     adapter : Adapter or None
-    class_weights : array (n_classes,) or None, of the loss alone; see `cross_entropy_forward`
+    class_weights : array (n_classes,) or None, for the loss alone; see `cross_entropy_forward`
     threads : int, how many batches are processed in parallel; changes the time and no number
 
     Returns
@@ -30,31 +34,32 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
     FloatingPointError
         If the loss is not finite.
     """
-    total = weight_sum = loss_sum = correct = 0
+    loss_sum = weight_sum = n_right = n_targets = 0
     with shard_threads(threads) as run:
-        if not config.n_classes:
-            return {"loss": mean_loss(run(lambda batch: loss_and_gradients(params, batch, config, adapter), batches))}
-        for logits, targets in predict_logits(params, batches, config, adapter, run):
-            real = targets != IGNORE_INDEX
-            loss, _ = cross_entropy_forward(logits, targets, wanted=(), weights=class_weights)
-            weight = target_weights(targets, class_weights).sum().item()
-            loss_sum += weight * float(loss)
-            correct += int(np.sum((logits.argmax(axis=-1) == targets) & real))
-            weight_sum += weight
-            total += int(real.sum())
-    if not total:
-        raise ValueError("batches: got none, expected at least one to evaluate on")
-    return {"loss": loss_sum / weight_sum, "accuracy": correct / total}
-
-
-def mean_loss(results):
-    """The mean over all targets of several batches, from the Objective of each."""
-    total = loss_sum = 0
-    for result in results:
-        loss_sum += result.n_targets * result.loss
-        total += result.n_targets
-    if not total:
+        if config.n_classes:
+            for logits, targets in predict_logits(params, batches, config, adapter, run):
+                loss, _ = cross_entropy_forward(logits, targets, wanted=(), weights=class_weights)
+                weight = target_weights(targets, class_weights).sum().item()
+                loss_sum += weight * float(loss)
+                weight_sum += weight
+                n_right += int(np.sum(logits.argmax(axis=-1) == targets))  # never IGNORE_INDEX
+                n_targets += int(np.sum(targets != IGNORE_INDEX))
+        else:
+            for result in run(lambda batch: loss_and_gradients(params, batch, config, adapter), batches):
+                loss_sum += result.n_targets * result.loss
+                weight_sum += result.n_targets
+    if not weight_sum:
         raise ValueError("batches: got none, expected at least one to evaluate on")
     if not math.isfinite(loss_sum):
         raise FloatingPointError("the logits became nan or infinite; the weights are damaged or far too large")
-    return loss_sum / total
+    loss = {"loss": loss_sum / weight_sum}
+    return {**loss, "accuracy": n_right / n_targets} if config.n_classes else loss
+
+
+def language_loss(params, config, tokens, adapter=None, length=None, threads=1):
+    """Mean loss over a token stream in nats per token, in windows of `length` tokens; its exp is the perplexity.
+
+    Without a `length` a window has n_positions tokens.
+    """
+    batches = language_batches(tokens, LANGUAGE_BATCH, length or config.n_positions)
+    return evaluate(params, batches, config, adapter, threads=threads)["loss"]

@@ -1,16 +1,15 @@
-"""Sharing out the arrays of a flat dict among threads."""
+"""Groups of arrays for parallel threads."""
 
-WORTHWHILE = 2**18  # elements; handing less work to a thread costs more than it saves
+WORTHWHILE = 2**18  # elements; for fewer, the overhead of a thread exceeds the time that it saves
 MOST_GROUPS = 8
 
 
 def balanced_groups(arrays):
-    """Split the names of a dict of arrays into groups with about the same number of elements each.
+    """Split the names of a dict of arrays into groups with about the same number of elements.
 
     Returns
     -------
-    list of lists of names; one group for a small dict. The groups depend on the arrays alone, never on the
-    number of threads.
+    list of lists of names; one group for a small dict. The groups do not depend on the number of threads.
     """
     total = sum(array.size for array in arrays.values())
     groups = [[] for _ in range(max(1, min(MOST_GROUPS, total // WORTHWHILE)))]

@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, and a line a minute everywhere else."""
+"""Training progress: a progress bar on a terminal, otherwise one line per minute."""
 
 import sys
 import time
@@ -10,44 +10,44 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| step {n_fmt} of {total_fmt}{postfix}"
 
 
 class Progress:
-    """What `train` says of its steps.
+    """Reports loss, speed and remaining time of `train`.
 
     Parameters
     ----------
-    show : function (step, text); None: nothing is shown
+    show : function (step, text), or None to show nothing
     pause : float, seconds between two calls of `show`, and before the first
-    step, total : int, steps done before, and steps in all
-    window : int, how many of the last steps tell the speed. If an evaluation comes every `window` steps, the time left
-        includes the evaluations.
+    step, total : int, the number of completed steps, and of all steps
+    window : int, the number of recent steps from which the speed is computed. If there is an evaluation every `window`
+        steps, the remaining time includes the evaluations.
     """
 
     def __init__(self, show, pause, step, total, window):
         self.show, self.pause, self.total = show, pause, total
-        self.shown = time.monotonic()
-        self.between = 0.0  # seconds of evaluations and saves, in all
-        self.marks = deque([(step, self.shown, 0.0, 0)], maxlen=window + 1)  # step, time, between, tokens
+        self.last_shown = time.monotonic()
+        self.idle = 0.0  # total seconds of evaluations and saves
+        self.marks = deque([(step, self.last_shown, 0.0, 0)], maxlen=window + 1)  # step, time, idle, tokens
 
     def stepped(self, step, loss, batch, evaluates):
-        """After a step on a `Batch`, before its evaluation if one comes."""
+        """Report a step on a `Batch`; call it after the step and before its evaluation, if there is one."""
         if self.show is None:
             return
         now, tokens = time.monotonic(), self.marks[-1][-1] + int(batch.lengths.sum())  # padding does not count
-        self.marks.append((step, now, self.between, tokens))
-        if now - self.shown < self.pause:
+        self.marks.append((step, now, self.idle, tokens))
+        if now - self.last_shown < self.pause:
             return
-        steps, seconds, between, tokens = (new - old for new, old in zip(self.marks[-1], self.marks[0]))
-        speed, left = tokens / max(seconds - between, 1e-9), duration((self.total - step) * seconds / steps)
+        steps, seconds, idle, tokens = (new - old for new, old in zip(self.marks[-1], self.marks[0]))
+        speed, left = tokens / max(seconds - idle, 1e-9), duration((self.total - step) * seconds / steps)
         self.show(step, f"loss {loss:.3f}, {speed:,.0f} tokens/s, {left} left{', evaluating' if evaluates else ''}")
-        self.shown = now
+        self.last_shown = now
 
     def resumes(self):
-        """Before the next step."""
-        self.between += time.monotonic() - self.marks[-1][1]
+        """Call before the next step, so that evaluations and saves do not count as training time."""
+        self.idle += time.monotonic() - self.marks[-1][1]
 
 
 @contextmanager
 def progress_of(label, step, total, window):
-    """A context that gives a `Progress` on stderr, which shows nothing if the label, the text in front, is None."""
+    """A context manager for a `Progress` on stderr, which begins with `label`; shows nothing if it is None."""
     bar = None
     if label is not None and sys.stderr.isatty():
         with suppress(ImportError):
@@ -60,7 +60,7 @@ def progress_of(label, step, total, window):
         bar.set_postfix_str(text)
 
     def say(step, text):
-        with suppress(OSError):  # nobody reads it any more, which is no reason to stop
+        with suppress(OSError):  # a closed stderr must not stop the training
             print(f"{label}: step {step} of {total}, {text}", file=sys.stderr, flush=True)
 
     with bar or nullcontext():
@@ -69,7 +69,7 @@ def progress_of(label, step, total, window):
 
 
 def duration(seconds):
-    """A time such as "6 min 34 s"."""
+    """Format seconds, such as "6 min 34 s"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,4 +1,4 @@
-"""The whole state of a training run, on disk, so that an interrupted run resumes bit for bit."""
+"""The state of a training run on disk, from which an interrupted run resumes bit for bit."""
 
 import json
 import time
@@ -15,21 +15,21 @@ MOST_OFTEN = 20  # saves take at most a twentieth of the time
 class TrainState(NamedTuple):
     """Everything that the next step depends on, and the results so far.
 
-    No generator's state is needed: each epoch's shuffling and each step's dropout masks come from generators of their
-    own, see `stream`.
+    It contains no generator's state, because each epoch's shuffling and each step's dropout masks have their own
+    generators, see `stream`.
     """
 
-    step: int  # steps done
+    step: int  # completed steps
     trainable: dict[str, np.ndarray]
     m: dict[str, np.ndarray]  # AdamW's first moments
     v: dict[str, np.ndarray]  # and second
     best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first
     history: dict[str, np.ndarray]  # see `train`
-    memory: dict[str, np.ndarray]  # what the hook `adjust` keeps from step to step; see `train`
+    memory: dict[str, np.ndarray]  # the state of the hook `adjust`; see `train`
 
 
 def save_state(path, state, label=""):
-    """Write the state to one safetensors file, completely or not at all.
+    """Write the state to a safetensors file atomically.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ def save_state(path, state, label=""):
 
 
 class Saver:
-    """When the states of a run are saved, and the saving.
+    """Saves the states of a run at intervals.
 
     Parameters
     ----------
-    path, label : see `save_state`; without a path nothing is saved
-    every : int, steps between two saves; there is one after the last step, too
-    seconds : float, seconds from one save to the next, or MOST_OFTEN times as long as a save takes if that is longer;
-        then `every` has no effect. None: see `every`
+    path, label : see `save_state`; if path is None, nothing is saved
+    every : int, steps between two saves; the last step is saved, too
+    seconds : float, seconds between two saves, but at least MOST_OFTEN times as long as a save takes; `every` is then
+        ignored. None: see `every`
     """
 
     def __init__(self, path, label, every, seconds=None):
@@ -59,7 +59,7 @@ class Saver:
         self.saved, self.pause = time.monotonic(), seconds
 
     def is_due(self, step, last):
-        """Whether the state after this step is to be saved."""
+        """Whether to save the state after this step."""
         if self.path is None or self.seconds is None:
             return self.path is not None and (last or step % self.every == 0)
         return time.monotonic() - self.saved >= self.pause
@@ -72,7 +72,7 @@ class Saver:
 
 
 def saved_run(path):
-    """The step and the label of a saved state. Raises ValueError if the file is none."""
+    """The step and the label of a saved state; ValueError if the file is not a saved state."""
     metadata = read_metadata(path)
     try:
         return int(metadata["step"]), json.loads(metadata["label"])
@@ -81,15 +81,15 @@ def saved_run(path):
 
 
 def load_state(path, label="", trainable=None):
-    """Read what `save_state` wrote.
+    """Read a state that `save_state` wrote.
 
     Parameters
     ----------
     path : the file to read
-    label : str, the label that was given to `save_state`
-    trainable : dict or None, the arrays that the run started from. The state's must have the same names, shapes and
-        dtypes, and are returned in this order, which a file does not keep: dropout masks are drawn in the order of
-        the names.
+    label : str, the label that was passed to `save_state`
+    trainable : dict or None, the arrays that the run started from. The state's arrays must have the same names, shapes
+        and dtypes, and are returned in this order, because dropout masks are drawn in the order of the names, which
+        a file does not preserve.
 
     Raises
     ------
@@ -108,15 +108,17 @@ def load_state(path, label="", trainable=None):
         if group not in groups:
             raise ValueError(f"{path}: not a saved training state (unexpected tensor {key})")
         groups[group][name] = array
-    for group in ("trainable", "m", "v", "best") if trainable is not None else ():
-        if group == "best" and not groups[group]:
-            continue
-        got = {name: (array.shape, array.dtype) for name, array in groups[group].items()}
-        expected = {name: (array.shape, array.dtype) for name, array in trainable.items()}
-        for name in {**got, **expected}:
-            if got.get(name) != expected.get(name):
-                raise ValueError(
-                    f"{path}: {group}/{name} is {got.get(name)}, this run trains {expected.get(name)} (shape, dtype)"
-                )
-        groups[group] = {name: groups[group][name] for name in trainable}
+    if trainable is not None:
+        expected = shapes_and_dtypes(trainable)
+        for group in ("trainable", "m", "v", *(["best"] if groups["best"] else [])):
+            got = shapes_and_dtypes(groups[group])
+            for name in {**got, **expected}:
+                if got.get(name) != expected.get(name):
+                    difference = f"{group}/{name} is {got.get(name)}, this run trains {expected.get(name)}"
+                    raise ValueError(f"{path}: {difference} (shape, dtype)")
+            groups[group] = {name: groups[group][name] for name in trainable}
     return TrainState(step, **groups)
+
+
+def shapes_and_dtypes(arrays):
+    return {name: (array.shape, array.dtype) for name, array in arrays.items()}

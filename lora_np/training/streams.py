@@ -1,4 +1,4 @@
-"""Independent streams of random numbers, all from one seed."""
+"""Independent random streams from one seed."""
 
 import numpy as np
 
@@ -8,16 +8,16 @@ PURPOSES = ("shuffle", "masks", "weights", "head", "adapter", "sample")
 
 
 def stream(seed, purpose, *index):
-    """A generator for one purpose, and for one epoch or step of it.
+    """A random generator for one purpose, and for one epoch or step.
 
-    The purpose and the index are the spawn key of NumPy's SeedSequence, so all streams are independent. (With a plain
-    list, default_rng([seed, 5]) and default_rng([seed, 5, 0]) would be the same stream: missing words count as zeros.)
+    The purpose and the index form the spawn key of NumPy's SeedSequence, so all streams are independent. (With a plain
+    list, default_rng([seed, 5]) and default_rng([seed, 5, 0]) would be the same, because missing words are zeros.)
 
     Parameters
     ----------
     seed : int ≥ 0
     purpose : "shuffle" (index: epoch), "masks" (index: step, shard), "weights", "head" or "adapter" for initial
-        values (no index), or "sample" for a sample of data (any index)
+        values (no index), or "sample" for sampling data (any index)
     index : ints
 
     Returns

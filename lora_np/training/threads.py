@@ -1,9 +1,9 @@
-"""Threads, and the environment of processes that train. The mathematics knows nothing of either.
+"""Threads, and the environment of training processes.
 
 A batch is split into shards (`split_batch`), and each shard's forward and backward pass runs in its own Python thread.
-Each matrix product then uses one BLAS thread: `train` enters `blas_threads(1)`, which holds for the whole process.
-NumPy releases the interpreter's lock during long operations, so the shards do run in parallel. So do their softmax and
-layer norm, which BLAS's own threads would leave to one core.
+Each matrix product then uses one BLAS thread: `train` enters `blas_threads(1)`, which affects the whole process.
+NumPy releases the global interpreter lock during long operations, so the shards run in parallel, including softmax and
+layer norm. With BLAS threads alone, those would use only one core.
 """
 
 import os
@@ -17,10 +17,10 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def blas_threads(n):
-    """A context in which each matrix product runs on n threads.
+    """A context manager that makes each matrix product use n threads.
 
-    Work that is already split over processes or shards wants 1; more threads would only wait for one another.
-    Without the package threadpoolctl nothing changes, and a warning says so once.
+    Use 1 if the work is already split over processes or shards, because more threads would compete for the cores.
+    Without the package threadpoolctl it has no effect, and warns once.
     """
     limits = threadpool_limits()
     return nullcontext() if limits is None else limits(n)
@@ -28,11 +28,11 @@ def blas_threads(n):
 
 @lru_cache(maxsize=1)
 def threadpool_limits():
-    """threadpoolctl's context of that name, or None."""
+    """threadpoolctl's `threadpool_limits`, or None if the package is missing."""
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:
-        if not any(name in os.environ for name in THREAD_VARIABLES):  # whoever set one has decided
+        if not any(name in os.environ for name in THREAD_VARIABLES):  # a variable that is set limits the threads
             warnings.warn(
                 "the package threadpoolctl is missing, so matrix products use all cores, which is slow for small ones; "
                 "install it with: pip install threadpoolctl",
@@ -44,7 +44,7 @@ def threadpool_limits():
 
 @contextmanager
 def shard_threads(n):
-    """A context that gives a `map` which works on n items at a time and keeps their order."""
+    """A context manager for a `map` function that processes n items at a time and keeps their order."""
     if n == 1:
         yield map
         return
@@ -53,25 +53,25 @@ def shard_threads(n):
 
 
 def available_cores():
-    """Cores that this process may run on."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worthwhile_threads(params):
-    """How many batches to compute at a time: one for a small model, which is quick, and one a core for a large one."""
+    """The number of batches to compute in parallel: one for a small model, one per core for a large model."""
     return available_cores() if sum(weight.size for weight in params.values()) > LARGE else 1
 
 
 def process_environment(blas_threads=1):
-    """Environment variables for a new process that trains; NumPy's libraries read them when they are loaded.
+    """Environment variables for a new training process; NumPy's libraries read them when they are loaded.
 
-    With these settings glibc keeps freed memory in the process, in one heap and in large pages. A training step asks
-    for the same large arrays again and again, and the system would zero each page anew. Variables that are already
-    set keep their values.
+    With these settings, glibc keeps freed memory in the process, in one heap with huge pages. Otherwise, because a
+    training step repeatedly allocates the same large arrays, the kernel would zero their pages every time. Variables
+    that are already set keep their values.
 
     Parameters
     ----------
-    blas_threads : int, the most threads that one matrix product may use
+    blas_threads : int, the maximum number of threads for one matrix product
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a run trains: the whole model or a part of it, or an adapter on the frozen model."""
+"""What a run trains: the whole model or a part of it, or an adapter of the frozen model."""
 
 from ..adapters import Adapter, trained_weights
 from ..model import draw_masks, loss_and_gradients
@@ -6,12 +6,12 @@ from .adamw import AdamW
 
 
 def trainable_arrays(params, adapter=None):
-    """The arrays to train: those of the adapter that are not frozen, or the whole model without an adapter."""
+    """The arrays to train: the adapter's arrays that are not frozen; without an adapter, the whole model."""
     return params if adapter is None else trained_weights(adapter)
 
 
 def attach(params, adapter, trainable):
-    """The model with the trainable arrays in place.
+    """Put the trainable arrays into the model.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def attach(params, adapter, trainable):
 
     Returns
     -------
-    params : dict of the base weights, with the trained ones in their place
+    params : dict of the base weights, including trained ones
     adapter : Adapter or None
     """
     if adapter is None:

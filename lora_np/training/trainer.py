@@ -18,8 +18,6 @@ from .state import Saver, TrainState, load_state
 from .streams import stream
 from .threads import blas_threads, shard_threads
 
-SELECT = {"loss": -1.0, "accuracy": 1.0}  # the measures that can choose the best weights: lower, higher
-
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -35,9 +33,8 @@ class TrainConfig:
     shards : int, how many shards each batch is split into (gradient accumulation)
     threads : int, how many shards are processed in parallel; changes the time and no number; see `threads.py`
     eval_every : int, steps between evaluations; 0: only after the last step
-    select : "loss" or "accuracy", the measure that chooses the best weights
     select_from : int, the first step whose evaluation may be the best; see `settled_from`
-    save_every : int, steps between saves of the state, if it has a path
+    save_every : int, steps between saves of the state if it has a path
     seed : int
     """
 
@@ -51,7 +48,6 @@ class TrainConfig:
     shards: int = 1
     threads: int = 1
     eval_every: int = 0
-    select: str = "loss"
     select_from: int = 0
     save_every: int = 100
     seed: int = 0
@@ -62,7 +58,6 @@ class TrainConfig:
         if self.select_from > self.steps:
             raise ValueError(f"select_from: got {self.select_from}, expected at most steps = {self.steps}")
         check_fields(self, one_of, "schedule", choices=SCHEDULES)
-        check_fields(self, one_of, "select", choices=SELECT)
         check_fields(self, finite_number, "learning_rate", above=0)
         check_fields(self, finite_number, "final_share")
         if self.clip_norm not in (None, math.inf):  # infinity measures the norm and clips nothing
@@ -87,24 +82,24 @@ def train(
 
     Parameters
     ----------
-    trainable : dict of arrays to start from; left as it is
+    trainable : dict of arrays to start from; it is not changed
     objective : function (trainable, batch, rng) -> Objective (loss, n_targets, grads); rng is for dropout masks and
         depends only on the seed, the step and the shard
     epoch_batches : function (rng) -> list of the batches of one epoch; rng depends only on the seed and the epoch's
         number. Every epoch must have as many batches as the first.
     config : TrainConfig
-    evaluate : function (trainable) -> dict of floats with config.select among them, or None; the arrays are the run's
-        own, and its next step writes into them
+    evaluate : function (trainable) -> dict of floats, with the "loss" that chooses the best weights, or None; the
+        arrays are the run's own, and its next step writes into them
     on_step : function (step, dict of floats), called after each step, for a log
-    state_path : where to save the state; if a state is there already, the run resumes from it, see `resume`
-    label : str, what else the run depends on (data, model), in any words. It is saved with the settings, and a state
-        with another label is refused.
+    state_path : file to save the state in; if it exists, the run resumes from it, see `resume`
+    label : str, describes what else the run depends on, such as the data and the model. It is saved with the settings,
+        and a state with another label is refused.
     adjust : function (step, trainable, grads, memory), called after each step's update. It may write into trainable
         and into memory, a dict of arrays that is saved with the state; see `allocating`
-    progress : str, the text in front of a progress bar or of a line a minute, see `progress.py`; None: neither
-    save_seconds : float, save whenever that many seconds have passed since the last save, and seldom enough that saves
-        take at most a twentieth of the time; None: save every config.save_every steps, and after the last step
-    resume : bool, whether the run resumes; False: it starts anew, and its first save replaces the state that is there
+    progress : str, the title of a progress bar, or of a line per minute, see `progress.py`; None: neither
+    save_seconds : float, seconds between saves, or more if saves would take more than a twentieth of the time; None:
+        save every config.save_every steps, and after the last step
+    resume : bool; False: the run starts anew, and its first save replaces an existing state
 
     Returns
     -------
@@ -173,18 +168,18 @@ def train(
 
 
 def whole_label(config, label):
-    """The label with which `train` saves its state: its settings, except the two that change no number, and `label`."""
+    """The label of a saved state: `label`, after the settings without the two that do not change the numbers."""
     return repr(replace(config, threads=1, save_every=1)) + label
 
 
 def improves(scores, history, step, config):
-    """Whether an evaluation is better than all earlier ones that count; FloatingPointError if it is not finite."""
+    """Whether an evaluation has a lower loss than all from step `select_from` on; FloatingPointError if not finite."""
     for name, value in scores.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"the evaluation's {name} became {value} after step {step}")
-    sign, earlier = SELECT[config.select], history.get(f"eval_{config.select}", [])
-    past = [sign * value for s, value in zip(history.get("eval_step", []), earlier) if s >= config.select_from]
-    return step >= config.select_from and sign * scores[config.select] > max(past, default=-math.inf)
+    earlier = zip(history.get("eval_step", []), history.get("eval_loss", []))
+    past = [loss for s, loss in earlier if s >= config.select_from]
+    return step >= config.select_from and scores["loss"] < min(past, default=math.inf)
 
 
 def initial_state(trainable):
@@ -211,7 +206,7 @@ def train_step(state, objective, batch, config, run=map, adjust=None):
     """
     step, shards = state.step, split_batch(batch, config.shards)
     generators = [stream(config.seed, "masks", step, index) for index in range(len(shards))]
-    # The list is gone once there is a mean: of two shards, that is the memory of one more model.
+    # Nothing refers to the list after the mean, which for two shards saves the memory of a model.
     loss, grads = mean_over_shards(list(run(objective, repeat(state.trainable), shards, generators)), run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):

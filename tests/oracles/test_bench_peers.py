@@ -1,4 +1,4 @@
-"""The yardstick's peers compute what lora_np computes, at every kind of work, and a wrong one is told from it.
+"""The benchmark's peers compute what lora_np computes, at every kind of work, and a wrong one is told from it.
 
 The bench itself checks this before it times anything, on the sizes that it times. Here the sizes are tiny.
 """
@@ -13,8 +13,8 @@ import pytest
 
 from lora_np.bench import llama_cpp, llama_cpp_peer, torch_peer
 from lora_np.bench.agreement import Outcome, compare
+from lora_np.bench.backends import BACKENDS, PEERS, missing_packages
 from lora_np.bench.case import Rung, make_case
-from lora_np.bench.sides import PEERS, SIDES, missing_packages
 from lora_np.bench.worker import Worker
 
 from .llama_cpp import need_llama_cpp
@@ -46,12 +46,12 @@ def need(peer):
 
 
 def what(name, case, steps=3):
-    """What a side's check and first steps give."""
-    side = SIDES[name](case, 1)
-    with side.process or nullcontext():
-        loss, arrays = side.check()
+    """The outcome of a backend's check and first steps."""
+    backend = BACKENDS[name](case, 1)
+    with backend.process or nullcontext():
+        loss, arrays = backend.check()
         arrays = {key: np.array(array) for key, array in arrays.items()}
-        return Outcome(loss, arrays, [side.step() for _ in range(steps if case.trained else 0)])
+        return Outcome(loss, arrays, [backend.step() for _ in range(steps if case.trained else 0)])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -70,7 +70,7 @@ def test_the_versions_name_llama_cpp():
     need("llama.cpp")
     worker = Worker("llama.cpp", 1)
     worker.make(LLAMA, "generate_1", 0)
-    with worker.side.process:
+    with worker.backend.process:
         versions = worker.versions()["versions"]
     wanted = json.loads(Path(llama_cpp.HERE, "package.json").read_text())["dependencies"]
     assert versions["node-llama-cpp"] == wanted["node-llama-cpp"]
@@ -108,7 +108,7 @@ def other_gelu(x, approximate, right=torch.nn.functional.gelu):
     return right(x)
 
 
-def other_theta(case, right=torch_peer.llama):
+def other_theta(case, right=torch_peer.from_transformers):
     model = right(case)
     model.model.rotary_emb.inv_freq *= 1.01
     return model
@@ -123,13 +123,13 @@ def other_file(path, params, config, fields, right=llama_cpp_peer.save_gguf):
     right(path, params, replace(config, rope_theta=10.0), fields)
 
 
-WRONG = {  # rung, work, where a peer's side gets something else in place of its own, and what the report says
+WRONG = {  # rung, work, what is replaced in a peer's backend and by what, and what the report says
     "epsilon": (TINY, "full", torch_peer, "decoder", with_change(other_eps), ""),
     "gelu": (TINY, "full", torch.nn.functional, "gelu", other_gelu, ""),
     "a frozen bias": (TINY, "full", torch_peer, "decoder", with_change(frozen_bias), ""),
     "the adapter's scale": (TINY, "lora_qv", torch_peer, "adapted", other_scale, ""),
     "learning rate": (TINY, "full", torch_peer, "LEARNING_RATE", 2e-4, "first steps"),
-    "theta": (LLAMA, "lora_qv", torch_peer, "llama", other_theta, ""),
+    "theta": (LLAMA, "lora_qv", torch_peer, "from_transformers", other_theta, ""),
     "the padding": (LLAMA, "classifier", torch_peer, "padded", padding_read, ""),
     "a file": (LLAMA, "generate_8", llama_cpp_peer, "save_gguf", other_file, "of its tokens"),
 }

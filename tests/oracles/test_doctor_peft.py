@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lora_np.formats import load_gpt2, load_llama
+from lora_np.formats import load_hf
 from lora_np.tasks.doctor import compare, diagnose, examine
 
 from ..adapter_faults import PEFT_FAULTS, QV
@@ -62,7 +62,7 @@ def logits_in_peft(model, adapter):
 @pytest.mark.parametrize("name", [*HEALTHY, *(name for name in PEFT_FAULTS if name not in DEPENDS)])
 def test_peft_applies_ignores_and_refuses_as_the_doctor_says(name, models, tmp_path):
     base, change, fields, *_ = PEFT_FAULTS.get(name) or HEALTHY[name]
-    load = load_gpt2 if base == "gpt2" else load_llama
+    load = load_hf if base == "gpt2" else load_hf
     factors = random_factors(
         load(models / base).params, ["c_attn"] if base == "gpt2" else QV, dora=name in HEALTHY and "use_dora" in fields
     )

@@ -1,4 +1,4 @@
-"""Files that go across: transformers reads what `save_gpt2` wrote, PEFT what `save_peft` wrote, and the other way."""
+"""Files that go across: transformers reads what `save_hf` wrote, PEFT what `save_peft` wrote, and the other way."""
 
 import contextlib
 import json
@@ -12,12 +12,12 @@ from lora_np.adapters import Adapter, AdapterConfig, init_adapter, merge
 from lora_np.data import Batch, encode, load_reviews, load_tokenizer, model_files, normalise
 from lora_np.formats import (
     PRETRAINED,
-    load_gpt2,
+    load_hf,
     load_peft,
     load_pretrained,
     load_task,
     read_tensors,
-    save_gpt2,
+    save_hf,
     save_peft,
     shipped_adapters,
     write_tensors,
@@ -121,7 +121,7 @@ def trained_here(params, config, settings, rng, steps=8):
     return start._replace(weights=state.best)
 
 
-def load_hf(folder, config):
+def load_in_transformers(folder, config):
     kind = "SequenceClassification" if config.n_classes else "CausalLM"
     model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(folder)
     model.config.pad_token_id = 0
@@ -131,10 +131,10 @@ def load_hf(folder, config):
 def in_peft(folder, params, config, adapter, tokenizer=None):
     """Base and adapter, exported to a folder and loaded by PEFT without a warning, in the base's dtype."""
     labels = [f"label {k}" for k in range(config.n_classes)] or None
-    save_gpt2(folder / "base", params, config, tokenizer, labels)
+    save_hf(folder / "base", params, config, tokenizer, labels)
     save_peft(folder / "adapter", adapter, params, config)
     with no_warnings():
-        base = load_hf(folder / "base", config).to(torch.from_numpy(params["tok_emb.weight"]).dtype)
+        base = load_in_transformers(folder / "base", config).to(torch.from_numpy(params["tok_emb.weight"]).dtype)
         assert labels is None or base.config.id2label == dict(enumerate(labels))
         return peft.PeftModel.from_pretrained(base, folder / "adapter").eval()
 
@@ -178,7 +178,7 @@ def test_transformers_reads_texts_as_we_do(form, tmp_path):
     if form not in ("shipped", "new"):
         files = {"tokenizer.json": files["tokenizer.json"]}
         tokenizer.encode_special_tokens = False
-    save_gpt2(tmp_path, params, config, tokenizer, None, files)
+    save_hf(tmp_path, params, config, tokenizer, None, files)
     texts = ["", "a <|endoftext|> in<|pad|>side"]
     texts += ["A fine film, isn't it?", 'He said: "No..." <br /> -- and left (early)!', "naïve café 10/10"]
     texts += [text[:300] for source in ("imdb", "rotten_tomatoes") for text in load_reviews(source).test.texts[:100]]
@@ -217,7 +217,7 @@ def test_logits_and_gradients_of_a_gpt2_of_odd_sizes(n_classes, seed, tmp_path):
     """n_inner is not 4C, three heads, an odd vocabulary: in float64."""
     model = random_gpt2(n_classes, torch.float64, seed)
     model.save_pretrained(tmp_path)
-    params, config, labels = load_gpt2(tmp_path, np.float64)
+    params, config, labels = load_hf(tmp_path, np.float64)
     assert config.d_ff == 37 and config.n_heads == 3 and config.vocab_size == 31 and bool(labels) == bool(n_classes)
     rng = np.random.default_rng(seed)
     batch = language_batch(config, rng)
@@ -229,7 +229,7 @@ def test_logits_and_gradients_of_a_gpt2_of_odd_sizes(n_classes, seed, tmp_path):
     # Our own reader takes their gradients across: they have their parameters' names and layout.
     theirs = {name: p.grad.numpy() for name, p in model.named_parameters()}
     write_tensors(tmp_path / "model.safetensors", theirs)
-    check_all("GPT-2 of odd sizes", grads, load_gpt2(tmp_path, np.float64).params, GRADIENT, ZERO)
+    check_all("GPT-2 of odd sizes", grads, load_hf(tmp_path, np.float64).params, GRADIENT, ZERO)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
@@ -239,7 +239,7 @@ def test_any_gpt2_directory(how, dtype, tmp_path):
     model = random_gpt2(0, dtype, bare=how == "bare")
     model.save_pretrained(tmp_path, max_shard_size="9KB" if how == "shards" else "1GB")
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (how == "shards")
-    params, config, _ = load_gpt2(tmp_path)
+    params, config, _ = load_hf(tmp_path)
     body = model if how == "bare" else model.transformer
     weight = body.h[1].attn.c_attn.weight.float().detach().numpy()  # (C, 3C)
     assert np.array_equal(params["blocks.1.attn.k_proj.weight"], weight[:, 15:30].T)
@@ -265,7 +265,7 @@ THIS_MODEL = [  # and fields that change nothing, or only rounding
 @pytest.mark.parametrize("changes", OTHER_MODELS + THIS_MODEL, ids=str)
 def test_fields_that_change_what_a_gpt2_computes(changes, tmp_path):
     random_gpt2(0, torch.float32).save_pretrained(tmp_path)
-    params, config, _ = load_gpt2(tmp_path)
+    params, config, _ = load_hf(tmp_path)
     ids = random_ids(config, np.random.default_rng(0), 1, 5)
     logits, _ = forward(params, ids, config)
     text = generate(params, ids, config, 6)
@@ -279,18 +279,18 @@ def test_fields_that_change_what_a_gpt2_computes(changes, tmp_path):
     if same:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            again = load_gpt2(tmp_path)
+            again = load_hf(tmp_path)
         assert again.config == config and np.array_equal(forward(again.params, ids, again.config)[0], logits)
     else:
         with pytest.raises(ValueError, match="expected|missing"):
-            load_gpt2(tmp_path)
+            load_hf(tmp_path)
 
 
 def test_a_classifier_reads_the_last_token_that_is_not_padding(tmp_path):
     """Also where a text itself ends with that token, or consists of it."""
     model = random_gpt2(4, torch.float32)
     model.save_pretrained(tmp_path)
-    params, config, _ = load_gpt2(tmp_path)
+    params, config, _ = load_hf(tmp_path)
     ids = np.array([[3, 7, 0, 4, 9], [3, 7, 0, 0, 0], [0, 0, 5, 0, 0], [0, 0, 0, 0, 0]])  # pad_token_id is 0
     lengths = [len(row) for row in without_padding(list(ids), config)]
     assert lengths == [5, 2, 3, 1]
@@ -386,8 +386,8 @@ def test_an_adapter_that_peft_trained(name, n_classes, tmp_path):
     """A few real AdamW steps there; the same logits here, of padded rows too, and the same bytes after the way back."""
     config, rng = odd_config(n_classes), np.random.default_rng(1)
     params = random_params(config, np.float32, spread=0.2)
-    save_gpt2(tmp_path / "base", params, config)
-    model = made_by_peft(load_hf(tmp_path / "base", config), config, **PEFT_CONFIGS[name])
+    save_hf(tmp_path / "base", params, config)
+    model = made_by_peft(load_in_transformers(tmp_path / "base", config), config, **PEFT_CONFIGS[name])
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-2)
     for _ in range(0 if name == "fresh" else 6):
         batch = language_batch(config, rng)
@@ -423,7 +423,7 @@ def test_an_adapter_of_a_bare_model(tmp_path):
     """GPT2Model has no `transformer.` in its names; ours writes it, for a model with a head."""
     config, rng = odd_config(), np.random.default_rng(3)
     params = random_params(config, np.float32, spread=0.2)
-    save_gpt2(tmp_path / "base", params, config)
+    save_hf(tmp_path / "base", params, config)
     bare = transformers.GPT2Model.from_pretrained(tmp_path / "base")
     settings = {"target_modules": ["c_attn", "c_fc"], "task_type": None, "init_lora_weights": False}
     model = made_by_peft(bare, config, **settings).eval()

@@ -7,7 +7,7 @@ import pytest
 
 from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.compress import BlockWeight
-from lora_np.formats import load_llama, read_model
+from lora_np.formats import load_hf, read_model
 from lora_np.formats.smollm2 import packaged_model
 from lora_np.model import forward, generate, loss_and_gradients
 
@@ -53,7 +53,7 @@ def test_any_llama_directory(name, dtype, form, n_classes, tmp_path, monkeypatch
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (form == "shards")
     if form == "old fields":
         old_fields(tmp_path)
-    ours = load_llama(tmp_path, np.float64)
+    ours = load_hf(tmp_path, np.float64)
     assert ours.config == config and ours.labels == (list("wxyz") if n_classes else None)
     rounded = {key: torch.tensor(array).to(dtype).double() for key, array in params.items()}
     check_all("Llama imported, weights", ours.params, rounded, 0.0)
@@ -69,7 +69,7 @@ def test_a_llama_without_a_head(tmp_path):
     """LlamaModel has no `model.` in its names; with a tied head, it is a language model."""
     _, config, params, _ = llama_case("H/K = 3, tied", 0, 0)
     hf_model(params, config).model.save_pretrained(tmp_path)
-    ours = load_llama(tmp_path, np.float64)
+    ours = load_hf(tmp_path, np.float64)
     assert ours.config == config
     check_all("Llama imported, weights", ours.params, params, 0.0)
 
@@ -106,11 +106,11 @@ def test_fields_that_change_what_a_llama_computes(changes, tmp_path, monkeypatch
     edit_fields(tmp_path / "config.json", **changes)
     if changes in OTHER_MODELS:
         with pytest.raises(ValueError, match="expected|missing|unexpected") as refusal:
-            load_llama(tmp_path)
+            load_hf(tmp_path)
         assert "\n" not in str(refusal.value)
         return
     theirs = hf_logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path), ids)
-    ours = load_llama(tmp_path, np.float64)
+    ours = load_hf(tmp_path, np.float64)
     logits, _ = forward(ours.params, ids, ours.config)
     check("Llama imported, logits", "logits", logits, theirs, OUTPUT)
     assert np.array_equal(logits, first) == (changes in THIS_MODEL)

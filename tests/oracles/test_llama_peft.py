@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from lora_np.formats import load_peft, save_llama, save_peft
+from lora_np.formats import load_peft, save_hf, save_peft
 from lora_np.model import forward
 
 from .comparison import OUTPUT, check
@@ -127,7 +127,7 @@ def test_ten_random_adapters(tenth, tmp_path, monkeypatch):
         logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)
         check("Llama, random adapters from PEFT", "logits", logits, Logits(theirs, n_classes)(ids, lengths), OUTPUT)
         if done % 2 == 0:
-            save_llama(folder / "base", params, config)
+            save_hf(folder / "base", params, config)
             save_peft(folder / "again", adapter, params, config)
             auto = getattr(transformers, f"AutoModelFor{'SequenceClassification' if n_classes else 'CausalLM'}")
             with no_warnings():

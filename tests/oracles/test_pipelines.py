@@ -8,10 +8,13 @@ from lora_np.adapters import merge
 from lora_np.data import load_reviews
 from lora_np.formats import load_task
 from lora_np.formats.smollm2 import packaged_model
-from lora_np.tasks.classifier import finetune, load_classifier, predict
+from lora_np.tasks.classifier import load_classifier, predict
 from lora_np.tasks.exchange import export
-from lora_np.tasks.language_model import finetune_answers
-from lora_np.tasks.words import answer_ids, prompt_ids
+from lora_np.tasks.finetuning import finetune
+from lora_np.tasks.label_words import label_ids, prompt_ids
+from lora_np.tasks.language import Conversations
+from lora_np.tasks.settings import FinetuneSettings
+from lora_np.tasks.table import LabelledTable, QuestionTable
 from lora_np.tasks.writing import answer_from
 
 transformers = pytest.importorskip("transformers")
@@ -46,7 +49,8 @@ def write_table(path, few):
 def test_labels(snippets, tmp_path):
     few, texts = snippets
     table = write_table(tmp_path / "table.jsonl", few)
-    finetune(table, "text", "label", tmp_path / "task", base="smollm2", learning_rate=2e-3, epochs=2)
+    settings = FinetuneSettings(base="smollm2", learning_rate=2e-3, epochs=2)
+    finetune(LabelledTable(table, "text", "label"), tmp_path / "task", settings)
     export(tmp_path / "task", "merged", tmp_path / "merged")
     with no_warnings():
         classify = transformers.pipeline("text-classification", model=str(tmp_path / "merged"), device="cpu")
@@ -62,7 +66,8 @@ def test_chat(n, snippets, tmp_path):
     table = tmp_path / "chats.jsonl"
     rows = [{"prompt": text, "completion": f"This review is {WORDS[int(k)]}."} for text, k in few[:32]]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    finetune_answers(table, tmp_path / "task", base="smollm2", learning_rate=1e-3, epochs=1)
+    settings = FinetuneSettings(base="smollm2", learning_rate=1e-3, epochs=1)
+    finetune(Conversations(table), tmp_path / "task", settings)
     export(tmp_path / "task", "merged", tmp_path / "merged")
     conversations = [[{"role": "user", "content": text}] for text in texts[:n]]
     with no_warnings():
@@ -80,12 +85,12 @@ def test_labels_as_words_in_llama_cpp(snippets, tmp_path):
     need_llama_cpp()
     few, texts = snippets[0], snippets[1][::10]
     table = write_table(tmp_path / "table.jsonl", few)
-    settings = {"base": "smollm2", "as_words": "\nThis film is", "learning_rate": 1e-3, "epochs": 2}
-    finetune(table, "text", "label", tmp_path / "task", **settings)
+    settings = FinetuneSettings(base="smollm2", learning_rate=1e-3, epochs=2)
+    finetune(QuestionTable(table, "text", "label", question="\nThis film is"), tmp_path / "task", settings)
     export(tmp_path / "task", "gguf", tmp_path / "adapter.gguf")
     export("smollm2", "gguf", tmp_path / "base.gguf")
     classifier = load_classifier(tmp_path / "task")
-    first = [int(ids[0]) for ids in answer_ids(classifier.tokenizer, classifier.labels)]
+    first = [int(ids[0]) for ids in label_ids(classifier.tokenizer, classifier.labels)]
     rows = prompt_ids(classifier.tokenizer, texts, classifier.question, classifier.config.n_positions)
     adapters = [(tmp_path / "adapter.gguf", 1.0)]
     likely = [row[-1][first] for row in log_probabilities(tmp_path / "base.gguf", rows, tmp_path, adapters=adapters)]

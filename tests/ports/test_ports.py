@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from lora_np.formats import read_tensors, write_tensors
+from lora_np.formats.foreign import model_from_gguf
 from lora_np.formats.gguf import read_gguf
-from lora_np.formats.llama import llama_from_gguf
 from lora_np.formats.smollm2 import packaged_model
 from lora_np.model import forward
 from lora_np.reference import VECTORS, check, exit_code, load_manifest
@@ -81,7 +81,7 @@ def test_c_runs_a_real_llama(tmp_path):
     assert run(GCC, *COMPILE, "-DREAL=float", "-o", tmp_path / "port", HERE / "port.c", "-lm").returncode == 0
     done = run(tmp_path / "port", path, *prompt)
     assert done.returncode == 0, done.stderr
-    params, config = llama_from_gguf(path, *read_gguf(path))
+    params, config = model_from_gguf(path, *read_gguf(path))
     expected = forward(params, np.array([prompt]), config)[0][0, -1]
     got = np.array(done.stdout.split(), dtype=np.float64)
     assert got.argmax() == expected.argmax() == 7042  # " Paris"
@@ -193,7 +193,7 @@ BUGS = [
         {"gelu": "slope", "model-lm": "grad.blocks.1.mlp.up_proj"}),
     Bug("du lacks the factor 1.0 + 3.0 * cubic * x ** 2", "ROOT * (1 + 3 * CUBIC * value ** 2)", "ROOT",
         {"gelu": "slope", "model-lm": "grad.blocks.1.mlp.up_proj"}),
-    Bug("no maximum is taken off",
+    Bug("the maximum is not subtracted",
         "const belowMax = (x) => mapRows(minus, x, rowMax(x));",
         "const belowMax = (x) => x;", {"softmax-1e4": "probs"}),
     Bug("an overflow",

@@ -1,9 +1,9 @@
-"""llama.cpp itself, which answers in a process of Node (`run.mjs` says what it can be asked), and its times.
+"""llama.cpp in a Node process, whose commands are listed in `run.mjs`, and its times.
 
     npm install --prefix lora_np/bench/llama_cpp --omit=optional --ignore-scripts --no-package-lock
 
-installs it on Linux on x64, with Node 20.11 or later. It may be in another folder, beside a copy of `package.json`; the
-environment variable LORA_NP_LLAMA_CPP then names the folder.
+installs it on Linux (x64) with Node 20.11 or later. To install it elsewhere, copy `package.json` to another folder and
+set the environment variable LORA_NP_LLAMA_CPP to that folder.
 """
 
 import json
@@ -23,15 +23,17 @@ from ...formats import load_pretrained, save_gguf, save_gguf_adapter
 from ...formats.gguf import read_gguf
 from ...formats.smollm2 import packaged_model
 
+__all__ = ["VARIABLE", "answer", "ask", "find_llama_cpp", "format_times", "start", "time_llama_cpp"]
+
 HERE = Path(__file__).parent
 VARIABLE = "LORA_NP_LLAMA_CPP"
 KINDS = ("f32", "q8_0", "q4_1")  # of the model's weights
 N_PROMPT, N_NEW = 128, 64  # tokens
-WIDTHS = 8, 20, 20, 10  # of a table's columns
+WIDTHS = 8, 20, 20, 10  # of the table's columns
 
 
 def find_llama_cpp():
-    """The command that answers a request.
+    """The command that starts llama.cpp.
 
     Raises
     ------
@@ -40,27 +42,29 @@ def find_llama_cpp():
     """
     node, folder = shutil.which("node"), Path(os.environ.get(VARIABLE) or HERE)
     if node is None:
-        raise FileNotFoundError("llama.cpp needs Node, and there is no node on the path")
+        raise FileNotFoundError("llama.cpp needs Node, but node is not on the path")
     if not (folder / "node_modules" / "node-llama-cpp").is_dir():
-        raise FileNotFoundError(f"{folder}: node-llama-cpp is not installed here; lora_np/bench/llama_cpp says how")
+        raise FileNotFoundError(
+            f"{folder}: node-llama-cpp is not installed in this folder; lora_np/bench/llama_cpp says how to install it"
+        )
     return [node, str(HERE / "run.mjs")]
 
 
 def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
-    """A process of llama.cpp with a model, to be asked with `answer`; the end of its standard input ends it.
+    """Start a process of llama.cpp with a model, which `answer` sends jobs to. It ends with its standard input.
 
     Parameters
     ----------
     model : path of a GGUF file
     adapters : list of (path of a GGUF file, scale)
-    context : int, more than the tokens that a job reads and writes in one row
+    context : int, more than the tokens of a prompt and its continuation
     threads : int
-    float32 : bool, whether attention is computed in float32; otherwise as llama.cpp does by itself, in float16
-    rows : int, the most prompts of a job
+    float32 : bool, whether attention is computed in float32 instead of llama.cpp's default, float16
+    rows : int, the largest number of prompts in a job
 
     Returns
     -------
-    subprocess.Popen. Leaving its context waits for its end.
+    subprocess.Popen, as a context that waits for its end
 
     Raises
     ------
@@ -74,19 +78,19 @@ def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
 
 
 def answer(process, job):
-    """The answer of llama.cpp to a job, a dict as in `run.mjs`.
+    """llama.cpp's answer to a job; `run.mjs` describes both dicts.
 
     Raises
     ------
     RuntimeError
-        With the words of llama.cpp, if it refuses a file or fails.
+        With llama.cpp's message, if it refuses a file or fails.
     """
     try:
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
     except BrokenPipeError:
         with suppress(BrokenPipeError):
-            process.stdin.close()  # so that leaving the context does not write the job again
+            process.stdin.close()  # or leaving the context would write the job again
     line = process.stdout.readline()
     result = json.loads(line or '{"error": "node ended without an answer"}')
     if "error" in result:
@@ -95,26 +99,26 @@ def answer(process, job):
 
 
 def ask(model, jobs, **settings):
-    """The answers of llama.cpp to several jobs in one process; model and settings as of `start`, errors of both."""
+    """llama.cpp's answers to several jobs in one process; model, settings and errors as for `start` and `answer`."""
     with start(model, **settings) as process:
         return [answer(process, job) for job in jobs]
 
 
 def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
-    """Time SmolLM2 in llama.cpp, in several kinds of weights, each with and without an adapter.
+    """Time SmolLM2 in llama.cpp with several kinds of weights, each with and without an adapter.
 
-    The adapter is LoRA of rank 8 on all linear layers. Each side reads 128 tokens and writes 64, in a process of its
-    own, and the sides take turns.
+    The adapter is LoRA of rank 8 on all linear layers. Each of these variants has a prompt of 128 tokens and generates
+    64, in a process of its own, in interleaved rounds.
 
     Parameters
     ----------
     threads, rounds : int
-    report : function of a line, called after each round
+    report : function of a line of text, called after each round
 
     Returns
     -------
-    list of dict: "weights", "adapter" (bool), "file_bytes", and lists with a number of each round: "prompt" and "new",
-    tokens a second, and "peak_bytes", of the process
+    list of dict: "weights", "adapter" (bool), "file_bytes", and lists with a number per round: "prompt" and "new", in
+    tokens per second, and "peak_bytes" of the process
     """
     threads, rounds = whole_number("threads", threads), whole_number("rounds", rounds)
     find_llama_cpp()
@@ -124,36 +128,36 @@ def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
         adapter = init_adapter(params, AdapterConfig(r=8, targets=("all-linear",)), rng)
         save_gguf_adapter(Path(folder, "adapter.gguf"), adapter, params, config, {})
         prompt = rng.integers(17, config.vocab_size, N_PROMPT).tolist()
-        jobs = 2 * [{"do": "timing", "prompts": [prompt], "n": N_NEW}]  # the first also reads the file
-        sides, answers = [(kind, adapted) for kind in KINDS for adapted in (False, True)], {}
+        jobs = 2 * [{"do": "timing", "prompts": [prompt], "n": N_NEW}]  # the first one also reads the file
+        answers = {(kind, adapted): [] for kind in KINDS for adapted in (False, True)}
         for kind in KINDS:
             save_gguf(Path(folder, f"{kind}.gguf"), params, config, fields, kind)
         for i in range(rounds):
-            for kind, adapted in sides:
+            for (kind, adapted), of_variant in answers.items():
                 adapters = [(Path(folder, "adapter.gguf"), 1.0)] if adapted else []
                 _, timed = ask(Path(folder, f"{kind}.gguf"), jobs, adapters=adapters, threads=threads, float32=False)
-                answers.setdefault((kind, adapted), []).append(timed)
+                of_variant.append(timed)
             report(f"round {i + 1} of {rounds}")
         return [
             {
                 "weights": kind,
                 "adapter": adapted,
                 "file_bytes": Path(folder, f"{kind}.gguf").stat().st_size,
-                "prompt": [N_PROMPT / timed["prompt_seconds"] for timed in of_side],
-                "new": [N_NEW / timed["steps_seconds"] for timed in of_side],
-                "peak_bytes": [timed["peak_bytes"] for timed in of_side],
+                "prompt": [N_PROMPT / timed["prompt_seconds"] for timed in of_variant],
+                "new": [N_NEW / timed["steps_seconds"] for timed in of_variant],
+                "peak_bytes": [timed["peak_bytes"] for timed in of_variant],
             }
-            for (kind, adapted), of_side in answers.items()
+            for (kind, adapted), of_variant in answers.items()
         ]
 
 
 def format_times(rows):
-    """The rows of `time_llama_cpp` as a table: medians, with the lowest and the highest."""
-    heads = "file, MB", "reads, tokens/s", "writes, tokens/s", "peak, MB"
+    """The rows of `time_llama_cpp` as a table of medians, with the lowest and the highest."""
+    heads = "file, MB", "prompt, tokens/s", "new, tokens/s", "peak, MB"
     lines = [f"{'weights':<9}{'adapter':<9}" + "".join(map(str.rjust, heads, WIDTHS))]
     for row in rows:
         speeds = [f"{median(x):.0f} ({min(x):.0f}–{max(x):.0f})" for x in (row["prompt"], row["new"])]
         numbers = [f"{row['file_bytes'] / 1e6:.0f}", *speeds, f"{median(row['peak_bytes']) / 1e6:.0f}"]
-        side = f"{row['weights']:<9}{'yes' if row['adapter'] else 'no':<9}"
-        lines.append(side + "".join(map(str.rjust, numbers, WIDTHS)))
+        variant = f"{row['weights']:<9}{'yes' if row['adapter'] else 'no':<9}"
+        lines.append(variant + "".join(map(str.rjust, numbers, WIDTHS)))
     return "\n".join(lines)

@@ -1,1 +1,3 @@
-"""The graded exercises: a folder for each set, and in it a file for each exercise."""
+"""The graded exercises: a folder for each set, with a file for each exercise."""
+
+__all__ = []  # `classroom/sets.py` imports the folders by name

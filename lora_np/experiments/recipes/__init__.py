@@ -5,28 +5,11 @@ from importlib import import_module
 from ...checked import one_of
 from ..runs import BASES
 
-RECIPES = (
-    "main_job",
-    "rank_sweep",
-    "matrices",
-    "layers",
-    "subspace_ranks",
-    "subspace_seeds",
-    "amplification",
-    "truncation",
-    "intruders",
-    "dialect",
-    "learning_rate",
-    "low_data",
-    "prompting",
-    "batch_size",
-    "attention_or_mlp",
-    "scaling",
-    "variants",
-    "compression",
-    "cost",
-    "planted_rank",
-)
+__all__ = ["RECIPES", "bases_of", "figures", "headline", "of_base", "recipe"]
+
+RECIPES = """main_job rank_sweep matrices layers subspace_ranks subspace_seeds amplification truncation intruders
+dialect learning_rate low_data prompting batch_size attention_or_mlp scaling variants compression cost
+planted_rank""".split()
 
 
 def recipe(name):
@@ -35,23 +18,23 @@ def recipe(name):
 
 
 def headline(name):
-    """What an experiment is about, in one line."""
+    """An experiment's title."""
     return recipe(name).__doc__.partition("\n")[0]
 
 
 def of_base(text, base):
-    """A recipe's CLAIM or CAPTION, which is one text for all bases or a dict of them by base."""
-    return text if isinstance(text, str) else text[base]
+    """A recipe's CLAIM or CAPTION for a base, on one line; `text` is for all bases, or a dict of texts by base."""
+    return " ".join((text if isinstance(text, str) else text[base]).split())
 
 
 def bases_of(name):
-    """The bases that an experiment is carried out on."""
+    """An experiment's bases."""
     module = recipe(name)
     bases = getattr(module, "BASES", None) or getattr(module, "KEYS", ("pretrained",))
     return [base for base in BASES if base in bases]
 
 
 def figures(name, base="pretrained"):
-    """File name without suffix -> function that draws it, for each figure of an experiment."""
+    """File name without suffix -> function that draws the figure, for each figure of an experiment."""
     module = recipe(name)
     return module.FIGURES[base] if hasattr(module, "FIGURES") else {name: module.draw}

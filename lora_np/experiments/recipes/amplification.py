@@ -1,8 +1,8 @@
-"""Amplification: does ΔW repeat what W has already, or bring out what W hardly uses?
+"""Amplification: does ΔW repeat what W already has, or amplify what W hardly uses?
 
 U and V are the r leading singular vectors of ΔW_q at r = 4 (on SmolLM2 at r = 8) and r = 64, and ‖Uᵀ W V‖_F is how
 much of W is in these directions. It is compared with W's own leading directions, which give the largest possible value,
-and with random ones. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F, of their means over the blocks. It grows with the
+and with random ones. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F, with means over the blocks. It grows with the
 learning rate and with s, which are the same for both ranks. SmolLM2 is trained on 2,000 snippets.
 """
 
@@ -15,15 +15,12 @@ from ..methods import SOME
 from ..runs.classify import starting_point
 from ..updates import updates_of
 
-CLAIM = (
-    "W has more in ΔW's directions than in random ones, but far less than in its own leading ones. In these directions "
-    "ΔW is larger than W, most at a low rank: 21.5 times at r = 4, 1.9 times at r = 64 (Hu et al. 2021, table 7)."
-)
-CAPTION = (
-    "Left: how much of W_q is in the leading directions of ΔW_q, of W_q itself, and in random directions. Right: how "
-    "many times larger ΔW_q is than W_q in ΔW_q's directions (colour) and in random directions (grey). A ΔW_q of noise "
-    "would reach the grey marks. Compare the coloured marks with the grey ones, and with 1."
-)
+CLAIM = """W has more in ΔW's directions than in random ones, but far less than in its own leading ones. In these
+directions ΔW is larger than W, most at a low rank: 21.5 times at r = 4, 1.9 times at r = 64 (Hu et al. 2021, table
+7)."""
+CAPTION = """Left: how much of W_q is in the leading directions of ΔW_q, of W_q itself, and in random directions. Right:
+how many times larger ΔW_q is than W_q in ΔW_q's directions (colour) and in random directions (grey). A ΔW_q of noise
+would reach the grey marks. Compare the coloured marks with the grey ones, and with 1."""
 ON = {"smollm2": SOME}
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
 
@@ -37,19 +34,19 @@ def measure(results, runs, seeds, quick):
         for name, of in (("factor", "update"), ("chance_factor", "random")):
             of_r[name] = ratios(of_r["update_norm"], of_r[of])
         to_random, to_own = (ratios(of_r["update"], of_r[name]) for name in ("random", "base"))
-        checks.append(check(f"r = {r}: W in ΔW's directions, to random ones", to_random, at_least=1.0, unit="times"))
-        checks.append(check(f"r = {r}: W in ΔW's directions, to its own", to_own, at_most=0.5, unit="times"))
-        checks.append(check(f"r = {r}: ΔW to W in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
+        checks.append(check(f"r = {r}: W in ΔW's directions / in random ones", to_random, at_least=1.0, unit="times"))
+        checks.append(check(f"r = {r}: W in ΔW's directions / in its own", to_own, at_most=0.5, unit="times"))
+        checks.append(check(f"r = {r}: ΔW / W in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
     low, high = measured
-    text = f"ΔW to W in ΔW's directions, r = {low} to r = {high}"
+    text = f"ΔW / W in ΔW's directions, at r = {low} / at r = {high}"
     checks.append(check(text, ratios(measured[low]["factor"], measured[high]["factor"]), at_least=1.0, unit="times"))
     return {"checks": checks, "measured": measured}
 
 
 def mean_amplification(results, run):
-    """The six numbers of `Amplification` of a run's ΔW_q, as means over the blocks."""
+    """The six numbers of `Amplification` for a run's ΔW_q, as means over the blocks."""
     params = starting_point(run)[0]
-    deltas = updates_of(results, run, np.float64)  # in float32, rounding would add to the rank of ΔW
+    deltas = updates_of(results, run, np.float64)  # in float32, rounding would increase the rank of ΔW
     of_blocks = [
         amplification(params[name], delta, run.adapter.r, np.random.default_rng(run.seed))
         for name, delta in deltas.items()
@@ -61,7 +58,7 @@ def mean_amplification(results, run):
 def draw(outcome):
     from matplotlib.ticker import LogLocator
 
-    figure, (left, right) = panels(outcome, "What ΔW_q has to do with W_q", 12, 4.6, 2, width_ratios=(3, 2))
+    figure, (left, right) = panels(outcome, "ΔW_q and W_q", 12, 4.6, 2, width_ratios=(3, 2))
     norms = ("of ΔW", "update", PALETTE[0]), ("of W itself", "base", PALETTE[1]), ("random", "random", PALETTE[2])
     factors = ("of ΔW", "factor", PALETTE[0]), ("random", "chance_factor", GREY)
     for axes, marks, unit in ((left, norms, "‖Uᵀ W V‖ in Frobenius norm"), (right, factors, "‖ΔW‖ / ‖Uᵀ W V‖")):

@@ -1,22 +1,17 @@
 """Attention against MLP: the same number of trained parameters in one or in the other.
 
-C = 256 and an MLP of 4 C: r = 45 on the four attention matrices and r = 36 on the MLP's two train 92,160 parameters a
-block each; r = 5 and r = 4 train 10,240. And r = 36 on all six adds attention to the MLP. Each has its own learning
-rate.
+C = 256 and an MLP of 4 C: r = 45 on the four attention matrices and r = 36 on the MLP's two train 92,160 parameters per
+block each; r = 5 and r = 4 train 10,240. r = 36 on all six adds attention to the MLP. Each has its own learning rate.
 """
 
-from ..drawing import COLOURS, PALETTE, dots, mark_mean, panels
+from ..drawing import PALETTE, method_dots, panels
 from ..evidence import ahead, as_good
 from ..methods import METHODS, by_method
 
-CLAIM = (
-    "Adapters on the MLP matter most: they beat adapters on attention with as many parameters, and adding attention to "
-    "them gains nothing (Schulman et al. 2025, LoRA Without Regret)."
-)
-CAPTION = (
-    "Test accuracy by where the adapters are, at two budgets; both places together have 1.8 times the parameters. The "
-    "claim is that the MLP's rows are to the right of attention's, and as far right as both."
-)
+CLAIM = """Adapters on the MLP matter most: they beat adapters on attention with as many parameters, and adding
+attention to them gains nothing (Schulman et al. 2025, LoRA Without Regret)."""
+CAPTION = """Test accuracy by where the adapters are, at two budgets; both places together have 1.8 times the
+parameters. The claim is that the MLP's rows are to the right of attention's, and as far right as both."""
 PLACES = ("attention_r45", "mlp_r36", "all_r36", "attention_r5", "mlp_r4")
 KEYS = {"pretrained": (*PLACES, "full")}
 
@@ -24,9 +19,9 @@ KEYS = {"pretrained": (*PLACES, "full")}
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     checks = [
-        ahead("MLP r = 36 less attention r = 45", accuracy, "mlp_r36", "attention_r45"),
-        ahead("MLP r = 4 less attention r = 5", accuracy, "mlp_r4", "attention_r5"),
-        as_good("MLP r = 36 less both: test loss", loss, "mlp_r36", "all_r36"),
+        ahead("MLP r = 36 − attention r = 45", accuracy, "mlp_r36", "attention_r45"),
+        ahead("MLP r = 4 − attention r = 5", accuracy, "mlp_r4", "attention_r5"),
+        as_good("MLP r = 36 − both: test loss", loss, "mlp_r36", "all_r36"),
     ]
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in PLACES}
     return {"checks": checks, "accuracy": accuracy, "trainable": trained}
@@ -34,9 +29,6 @@ def measure(results, runs, seeds, quick):
 
 def draw(outcome):
     figure, axes = panels(outcome, "Attention, MLP, or both?", 9, 4.4)
-    accuracy, trained = outcome["accuracy"], outcome["trainable"]
-    labels = [f"{METHODS[key].label}\n{trained[key]:,} parameters" for key in PLACES]
-    dots(axes, labels, [accuracy[key] for key in PLACES], [PALETTE[0]] * 3 + [PALETTE[1]] * 2, "test accuracy in %")
-    mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
-    axes.legend()
+    labels = {key: f"{METHODS[key].label}\n{n:,} parameters" for key, n in outcome["trainable"].items()}
+    method_dots(axes, labels, outcome["accuracy"], [PALETTE[0]] * 3 + [PALETTE[1]] * 2)
     return figure

@@ -1,11 +1,12 @@
 """Quantised and pruned bases, with LoRA and without.
 
-The linear layers of a base are put in NF4 (blocks of 64, double quantisation) or int8 (a scale a row), or pruned by
-magnitude, half of all weights or two of every four in a row. That base is frozen, and LoRA on all linear layers is
-trained on it: at r = 16 on the small base, beside a head alone, and at r = 4 on SmolLM2, on 2,000 snippets. The weights
-of SmolLM2 are those of a file in Q4_1, so its "dense" base has already lost what four bits lose. LoftQ is LoRA whose
-start makes up for what NF4 loses. QA-LoRA has one number a block of 32 inputs. At the end, adapters are merged back
-into the format of their base, which rounds again: into NF4, and on SmolLM2 also into the file's Q4_1.
+The linear layers of a base are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or
+pruned by magnitude, half of all weights or two of every four in a row. This base is frozen, and LoRA on all linear
+layers is trained on it: at r = 16 on the small base, where a head alone is trained too, and at r = 4 on SmolLM2, on
+2,000 snippets. SmolLM2's weights are those of a file in Q4_1, so its "dense" base has already lost what four bits lose.
+LoftQ is LoRA whose start makes up for the loss of NF4. QA-LoRA has one number per block of 32 inputs. At the end,
+adapters are merged back into the format of their base, which rounds again: into NF4, and on SmolLM2 also into the
+file's Q4_1.
 """
 
 from ...adapters import Adapter, linear_layers, merge_in_format
@@ -23,26 +24,21 @@ CLAIM = {
     "pretrained": f"{AS_GOOD}LoftQ's start is ahead of plain NF4 (Li et al. 2023).",
     "smollm2": f"{AS_GOOD}QA-LoRA loses nothing when it is merged into four bits (Xu et al. 2023).",
 }
-CAPTION = (
-    "Test accuracy on each base, with the bytes of the base's linear layers. Look at how near LoRA brings each base to "
-    "the line of the uncompressed one, and at what is left after merging into four bits."
-)
+CAPTION = """Test accuracy on each base, with the bytes of the base's linear layers. Look at how near LoRA brings each
+base to the line of the uncompressed one, and at what is left after merging into four bits."""
 BASES = ("pretrained", "smollm2")
 LORA = {"pretrained": "all_r16", "smollm2": "all_r4"}
 
 
 def runs(seeds, quick, base="pretrained"):
     """("form of the weights, method", seed) -> run."""
-    keys, special = ("head", LORA[base]), ("nf4", "loftq")
-    if base == "smollm2":
-        keys, special = (LORA[base],), ("dense", "qalora")
     grid, on = {}, {"base": base} | (SOME if base == "smollm2" else {})
     for weights in COMPRESSED:
+        keys = (LORA[base],) if base == "smollm2" else ("head", LORA[base])
         for (key, seed), run in tuned_runs(keys, seeds, quick, weights=weights, **on).items():
             grid[f"{weights}, {key}", seed] = run
-    weights, key = special
-    of_special = tuned_runs([key], seeds, quick, **on)
-    return grid | {(f"{weights}, {key}", seed): run for (_, seed), run in of_special.items()}
+    weights, key = ("dense", "qalora") if base == "smollm2" else ("nf4", "loftq")
+    return grid | {(f"{weights}, {key}", seed): run for (_, seed), run in tuned_runs([key], seeds, quick, **on).items()}
 
 
 def measure(results, runs, seeds, quick):
@@ -54,41 +50,40 @@ def measure(results, runs, seeds, quick):
         sizes[name] = held_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
 
     def as_dense(name):
-        return as_good(f"{name} and LoRA less dense and LoRA: test loss", loss, f"{name}, {lora}", f"dense, {lora}")
+        return as_good(f"{name} with LoRA − dense with LoRA: test loss", loss, f"{name}, {lora}", f"dense, {lora}")
 
     back = {f"nf4, {lora}": "NF4"} | ({f"dense, {lora}": "Q4_1", "dense, qalora": "Q4_1"} if base == "smollm2" else {})
     merged = {name: merged_back([runs[name, seed] for seed in seeds], results, to) for name, to in back.items()}
     loss |= {f"{name}, merged": of["loss"] for name, of in merged.items()}
 
     def as_unmerged(name):
-        return as_good(
-            f"{label(name)} merged into {back[name]} less unmerged: test loss", loss, f"{name}, merged", name
-        )
+        text = f"{label(name)} merged into {back[name]} − unmerged: test loss"
+        return as_good(text, loss, f"{name}, merged", name)
 
     checks, asides = [as_dense("nf4")], [as_dense(name) for name in COMPRESSED[2:]]
     if base == "smollm2":
         checks.append(as_unmerged("dense, qalora"))
-        asides.append(as_good("QA-LoRA less LoRA: test loss", loss, "dense, qalora", f"dense, {lora}"))
+        asides.append(as_good("QA-LoRA − LoRA: test loss", loss, "dense, qalora", f"dense, {lora}"))
     else:
-        loftq = "LoftQ less NF4 and LoRA: test loss", loss, "nf4, loftq", f"nf4, {lora}"
+        loftq = "LoftQ − NF4 with LoRA: test loss", loss, "nf4, loftq", f"nf4, {lora}"
         checks.append(compare(*loftq, at_most=0.0, unit="nats"))
     for name, of in merged.items():
         if not name.endswith("qalora"):
             asides.append(as_unmerged(name))
-        text = f"{label(name)} merged into {back[name]}: what rounding moves, relative to ‖ΔW‖"
+        text = f"{label(name)} merged into {back[name]}: change by rounding / ‖ΔW‖"
         asides.append(check(text, of["update_lost"], at_most=1.0, unit="times"))
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged": merged}
 
 
 def label(name):
-    """What a "form of the weights, method" is called."""
+    """The label of a "form of the weights, method"."""
     return {"loftq": "LoftQ", "qalora": "QA-LoRA", "head": "head only"}.get(name.rpartition(", ")[2], "LoRA")
 
 
 def merged_back(runs, results, to):
-    """Adapters merged into their base in four bits, "NF4" or the "Q4_1" of its file.
+    """Merge adapters into their base in four bits, "NF4" or the "Q4_1" of its file.
 
-    Returns a dict: the accuracy and the loss that are left, and how far rounding moved the update.
+    Returns a dict: the accuracy and the loss after merging, and how far rounding moved the update.
     """
     measured = {"accuracy": [], "loss": [], "update_lost": []}
     for run in runs:
@@ -116,7 +111,6 @@ def draw(outcome):
                 to = "NF4" if weights == "nf4" else "Q4_1"
                 rows.append((f"{label(name)} merged into {to}", outcome["merged"][name]["accuracy"], PALETTE[1]))
     dots(axes, *zip(*rows), "test accuracy in %")
-    lora = f"dense, {LORA[outcome['base']]}"
-    mark_mean(axes, accuracy[lora], PALETTE[2], "LoRA on the dense base")
+    mark_mean(axes, accuracy[f"dense, {LORA[outcome['base']]}"], PALETTE[2], "LoRA on the dense base")
     axes.legend(loc="lower left")
     return figure

@@ -1,11 +1,11 @@
 """Memory and time by rank, predicted from shapes and measured.
 
 A training step (forward, backward, clipping, AdamW) of the classifier on one batch of reviews: full fine-tuning, LoRA
-on all linear layers at ranks 1 to 256, LoRA on q and v at r = 8, and the same on a base in NF4. Time is taken on one
-thread, and the methods take turns on the same batch; a seed is 15 rounds of turns on its own batch. FLOPs are counted
-from shapes, for the matrix products of the two passes. Memory is what a step of training keeps: parameters, gradients,
-AdamW's moments and the activations that wait for the backward pass. The most that a step really allocates, on top of
-the parameters and the moments, is measured too.
+on all linear layers at ranks 1 to 256, LoRA on q and v at r = 8, and the same on a base in NF4. Times are measured on
+one thread, where the methods alternate on the same batch; each seed has its own batch and 15 rounds. FLOPs are counted
+from shapes, for the matrix products of the two passes. Memory is what a training step keeps: parameters, gradients,
+AdamW's moments and the activations for the backward pass. The peak of a step's allocations, in addition to the
+parameters and the moments, is measured too.
 """
 
 import tracemalloc
@@ -17,19 +17,15 @@ from ..drawing import COLOURS, PALETTE, log_axis, mean_line, panels
 from ..evidence import check, ratios
 from ..methods import QV, lora
 from ..runs.classify import ClassifyRun, load_snippets, starting_point
-from ..step_time import counted, take_turns
+from ..step_time import alternating_times, counted
 
-CLAIM = (
-    "LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2); its step "
-    "takes about two thirds of the FLOPs, 2C² + 6Cr against 3C² for a C × C matrix (Schulman et al. 2025)."
-)
-CAPTION = (
-    "One training step by rank, as a share of full fine-tuning's. Left: time, measured and as the FLOPs predict. "
-    "Right: bytes, counted and measured. Where a line crosses 1, LoRA no longer saves anything."
-)
+CLAIM = """LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2); its
+step takes about two thirds of the FLOPs, 2C² + 6Cr against 3C² for a C × C matrix (Schulman et al. 2025)."""
+CAPTION = """One training step by rank, relative to full fine-tuning's. Left: time, measured and predicted from FLOPs.
+Right: bytes, counted and measured. Where a line crosses 1, LoRA no longer saves anything."""
 RANKS = (1, 4, 16, 64, 256)
 QUICK_RANKS = (1, 16)
-KEYS = {"pretrained": ()}  # no method is trained
+KEYS = {"pretrained": ()}  # nothing is trained
 
 
 def methods(quick):
@@ -49,12 +45,12 @@ def measure(results, runs, seeds, quick):
         }
         for name, (params, _, start) in starts.items():
             phases, sizes = counted(starts[name], batch.ids.shape)
-            waiting = sizes.gradients + sizes.optimiser + sum(sizes.activations.values()) + sizes.loss
+            temporary = sizes.gradients + sizes.optimiser + sum(sizes.activations.values()) + sizes.loss
             parameters = sum(array.nbytes for array in {**params, **trainable_arrays(params, start)}.values())
             measured[name]["flops"].append(sum(phases.values()))
-            measured[name]["bytes"].append(parameters + waiting)
+            measured[name]["bytes"].append(parameters + temporary)
             measured[name]["peak"].append(parameters + sizes.optimiser + peak_of_step(starts[name], batch))
-        for name, times in take_turns(starts, batch, rounds=3 if quick else 15).items():
+        for name, times in alternating_times(starts, batch, rounds=3 if quick else 15).items():
             for what, seconds in times.items():
                 measured[name][what].append(float(np.median(seconds)))
     for of in measured.values():
@@ -62,20 +58,20 @@ def measure(results, runs, seeds, quick):
     small, nf4 = measured["q,v r=8"], measured["q,v r=8, NF4"]
     predicted, slower = ratios(small["passes_ratio"], small["flops_ratio"]), ratios(nf4["step"], small["step"])
     checks = [
-        check("q,v r=8: bytes of a step, to full's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
-        check("q,v r=8: time of a step, to full's", small["step_ratio"], at_most=0.75, unit="times"),
-        check("all linear r=1: FLOPs, to full's", measured["all r=1"]["flops_ratio"], at_most=0.7, unit="times"),
+        check("q,v r=8: bytes of a step / full's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
+        check("q,v r=8: time of a step / full's", small["step_ratio"], at_most=0.75, unit="times"),
+        check("all linear r=1: FLOPs / full's", measured["all r=1"]["flops_ratio"], at_most=0.7, unit="times"),
     ]
     asides = [
-        check("q,v r=8: highest measured bytes, to full's", small["peak_ratio"], at_most=0.5, unit="times"),
-        check("q,v r=8: time ratio of the passes, to FLOP ratio", predicted, at_most=1.2, unit="times"),
-        check("q,v r=8, NF4: time of a step, to that on a float32 base", slower, at_most=1.5, unit="times"),
+        check("q,v r=8: measured peak bytes / full's", small["peak_ratio"], at_most=0.5, unit="times"),
+        check("q,v r=8: time ratio of the passes / FLOP ratio", predicted, at_most=1.2, unit="times"),
+        check("q,v r=8, NF4: time of a step / that on a float32 base", slower, at_most=1.5, unit="times"),
     ]
     return {"checks": checks, "asides": asides, "measured": measured}
 
 
 def peak_of_step(start, batch):
-    """The most bytes that one step has allocated at a time: gradients, activations and temporaries."""
+    """The peak of a step's allocated bytes: gradients, activations and temporary arrays."""
     params, _, adapter = start
     state, objective = initial_state(trainable_arrays(params, adapter)), model_objective(*start)
     with blas_threads(1):
@@ -90,7 +86,7 @@ def peak_of_step(start, batch):
 def draw(outcome):
     measured = outcome["measured"]
     full = f"{1e3 * np.mean(measured['full']['step']):.0f} ms, {np.mean(measured['full']['bytes']) / 1e6:.0f} MB"
-    figure, (left, right) = panels(outcome, f"A training step; full fine-tuning's takes {full}", 13, 5.4, 2)
+    figure, (left, right) = panels(outcome, f"A training step (full fine-tuning: {full})", 13, 5.4, 2)
     ranks = [int(name.removeprefix("all r=")) for name in measured if name.startswith("all")]
     marks = {
         "q,v r=8": ("q and v, r=8", "o", COLOURS["lora_qv"]),
@@ -102,7 +98,7 @@ def draw(outcome):
             "passes": ("forward and backward, measured", "--", "o"),
             "flops": ("FLOPs of the two, counted", ":", ""),
         },
-        (right, "bytes"): {"peak": ("highest, measured", "-", "D"), "bytes": ("kept, counted", ":", "")},
+        (right, "bytes"): {"peak": ("peak, measured", "-", "D"), "bytes": ("kept, counted", ":", "")},
     }
     for (axes, quantity), of_panel in lines.items():
         for what, (text, style, marker) in of_panel.items():
@@ -116,5 +112,5 @@ def draw(outcome):
         axes.set_ylim(bottom=0)
         axes.set_ylabel(f"{quantity} of a step, full fine-tuning = 1")
     left.legend(fontsize=10, loc="upper left")
-    right.legend(fontsize=10, loc="upper left", bbox_to_anchor=(0, 0.85))  # below the line of full fine-tuning
+    right.legend(fontsize=10, loc="upper left", bbox_to_anchor=(0, 0.85))  # below full fine-tuning's line
     return figure

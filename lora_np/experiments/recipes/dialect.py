@@ -1,12 +1,12 @@
 """A dialect without forgetting: what a language model gains in a new domain, and what it loses in its old one.
 
-The small base has read long IMDb reviews. It is taught the dialect of critics' snippets in one pass, and that of
-software licences, of which there are a sixth as many, in three. SmolLM2 is taught the critics' dialect with 32,768
-tokens. Each is taught in full and by LoRA on all linear layers. Perplexity is measured during training and at the end,
-on texts of the new domain and on IMDb reviews, and SmolLM2's on licences too. None of these texts is trained on.
-SmolLM2 is also asked for twenty capitals that it knew. An adapter can be taken off again. The base is then what it was,
-bit for bit, and every run of LoRA checks this. The learning rates were chosen on the new domain's validation texts.
-Full fine-tuning and LoRA of rank 16 at half of their rates show how much of the forgetting comes from the rate.
+The small base was trained on long IMDb reviews. It is fine-tuned on critics' snippets for one epoch, and on software
+licences, of which there are a sixth as many, for three. SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets.
+Each is trained in full and with LoRA on all linear layers. Perplexity is measured during training and at the end, on
+held-out texts of the new domain and on IMDb reviews, for SmolLM2 on licences too. SmolLM2 is also asked for twenty
+capitals that it knew. An adapter can be removed, and every run of LoRA checks that the base is then the same as before,
+bit for bit. The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank 16
+at half of their rates show how much of the forgetting comes from the rate.
 """
 
 from textwrap import wrap
@@ -26,24 +26,21 @@ from ..runs import load_base
 from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, label, licences_digest, load_domain
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
-CAPTION = {
-    "pretrained": "Perplexity in the new domain against perplexity in an old one; lower and further left is better. "
-    "LoRA forgets only while the adapter is on; without it the model is back at the star. How much is forgotten also "
-    "depends on the learning rate: compare a method at its best rate for the new domain with the same at half of it."
-}
-CAPTION["smollm2"] = CAPTION["pretrained"] + (
-    " Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable next "
-    "word, and picked if it is the most probable of the twenty. Below: what the base, the adapter and full fine-tuning "
-    "write after the same words."
-)
+AT_THE_END = """Perplexity in the new domain against perplexity in an old one; lower and further left is better. LoRA
+forgets only while the adapter is attached; without it the model is back at the star. Forgetting depends on the learning
+rate too: compare a method at its best rate for the new domain with the same method at half of it."""
+CAPITALS = """Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable
+next word, and picked if it is the most probable of the twenty. Below: what the base, the adapter and full fine-tuning
+write after the same prompt."""
+CAPTION = {"pretrained": AT_THE_END, "smollm2": f"{AT_THE_END} {CAPITALS}"}
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
-TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> passes
+TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> epochs
 ON_BASE = {  # other fields of a base's runs
     "pretrained": {},
     "smollm2": {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288},
 }
-SERIES = {  # name -> what it is called, method, share of the chosen rate, colour and marker
+SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker
     "full": (label("full"), "full", 1.0, COLOURS["full"], "s"),
     "full_half": (label("full") + ", half the rate", "full", 0.5, PALETTE[4], "s"),
     "lora_r1": (label("lora_r1"), "lora_r1", 1.0, PALETTE[1], "o"),
@@ -56,16 +53,10 @@ SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
 SAMPLE_TOKENS = 40
 SIDE_BY_SIDE = ("The weather in London", "My new telephone", "The capital of France is")  # prompts of SmolLM2
 SHOWN = "lora_r16"  # beside full fine-tuning
-GUESSES = {
-    "critics, full": 8e-4,
-    "critics, lora_r1": 1.6e-2,
-    "critics, lora_r16": 8e-3,
-    "licences, full": 3.2e-3,
-    "licences, lora_r1": 3.2e-2,
-    "licences, lora_r16": 1.6e-2,
-    "smollm2, critics, full": 1e-4,
-    "smollm2, critics, lora_r1": 4e-3,
-    "smollm2, critics, lora_r16": 1e-3,
+GUESSES = {  # name in settings.json -> the rate that is tried first
+    **{"critics, full": 8e-4, "critics, lora_r1": 1.6e-2, "critics, lora_r16": 8e-3},
+    **{"licences, full": 3.2e-3, "licences, lora_r1": 3.2e-2, "licences, lora_r16": 1.6e-2},
+    **{"smollm2, critics, full": 1e-4, "smollm2, critics, lora_r1": 4e-3, "smollm2, critics, lora_r16": 1e-3},
 }
 
 
@@ -74,16 +65,16 @@ def runs(seeds, quick, base="pretrained"):
     grid, more = {}, QUICK if quick else {}
     for seed in seeds:
         for domain in TAUGHT[base]:
-            for name, (_, method, share, *_) in SERIES.items():  # full fine-tuning, the longest, first
+            for name, (_, method, factor, *_) in SERIES.items():  # full fine-tuning, the longest, first
                 if not quick or name in QUICK_SERIES:
-                    rate = share * tuned(rate_name(f"{domain}, {method}", base=base))
+                    rate = factor * tuned(rate_name(f"{domain}, {method}", base=base))
                     keep = base == "smollm2" and seed == seeds[0] and name in ("full", SHOWN)
                     grid[domain, name, seed] = run_of(base, domain, method, seed, rate, keep=keep, **more)
     return grid
 
 
 def run_of(base, domain, method, seed, rate, **more):
-    """A run with its domain's passes, and with a digest of texts that are not the same on every machine."""
+    """A run with its domain's number of epochs, and a digest of the licences, which differ between machines."""
     corpus = licences_digest() if "licences" in (domain, *OLD[base]) else ""
     return DialectRun(domain, method, seed, rate, TAUGHT[base][domain], corpus, **ON_BASE[base] | more)
 
@@ -96,7 +87,7 @@ def measure(results, runs, seeds, quick):
     with blas_threads(1):
         for name, tokens in texts.items():
             of_base[name] = language_loss(params, config, tokens, length=LENGTH, threads=threads)
-    losses = {}  # domain -> name in SERIES -> losses in nats a token, one a seed
+    losses = {}  # domain -> name in SERIES -> losses in nats per token, one per seed
     for (domain, name, _), run in runs.items():
         numbers = results[run]
         of = losses.setdefault(domain, {}).setdefault(name, {"new": [], "old": {}, "way": [], "capitals": []})
@@ -111,14 +102,14 @@ def measure(results, runs, seeds, quick):
             for full in ("full", "full_half"):
                 parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # at their chosen rates
                 names = f"{DOMAINS[domain]}, {SERIES[lora][0]} and {SERIES[full][0]}"
-                learnt = differences(of[lora]["new"], of[full]["new"])
-                parts.append(check(f"{names}: LoRA's loss in the new domain less full's", learnt, **more))
+                learned = differences(of[lora]["new"], of[full]["new"])
+                parts.append(check(f"{names}: LoRA's loss in the new domain − full's", learned, **more))
                 for old in OLD[first.base]:
                     forgotten = differences(of[full]["old"][old], of[lora]["old"][old])
-                    parts.append(check(f"{names}: full's loss on {old} less LoRA's", forgotten, **more))
+                    parts.append(check(f"{names}: full's loss on {old} − LoRA's", forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
-    text = "runs whose adapter, taken off, leaves the base bit for bit"
+    text = "runs that leave the base bit-for-bit the same when the adapter is removed"
     asides.append(check(text, taken_off, at_least=1.0, every=True))
     samples = small_samples() if first.base == "pretrained" else side_by_side(results, runs, seeds[0])
     more = {"licences_sha256": licences_digest(), "samples": samples}
@@ -126,25 +117,26 @@ def measure(results, runs, seeds, quick):
 
 
 def small_samples():
-    """Continuations of a few prompts by the base and by each shipped adapter, from the same random numbers."""
+    """Continuations of a few prompts by the base and by each shipped adapter, with the same random numbers."""
     loaded = load_adapter_set([BASE, *shipped_adapters()])
     texts = {name: [] for name in loaded.adapters}
     for name, adapter in loaded.adapters.items():
         for number, prompt in enumerate(PROMPTS):
-            given = loaded.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, np.random.default_rng(number)
-            texts[name].append("".join(write_text_from(*given)))
+            rng = np.random.default_rng(number)
+            text = write_text_from(loaded.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, rng)
+            texts[name].append("".join(text))
     return {"prompts": list(PROMPTS), "texts": texts}
 
 
 def side_by_side(results, runs, seed):
-    """Greedy continuations by SmolLM2, by LoRA and full fine-tuning of one seed, and with LoRA taken off again."""
+    """Greedy continuations by SmolLM2, by LoRA and full fine-tuning of one seed, and with LoRA removed again."""
     task, texts = load_base("smollm2"), {}
     lora, full = (runs["critics", name, seed] for name in (SHOWN, "full"))
     adapter = Adapter(adapter_of(lora.method), results.arrays(lora))
     models = {
         "the base": (task, None),
         f"the base with an adapter: {SERIES[SHOWN][0]}": (task, adapter),
-        "the adapter taken off again": (task, None),
+        "the adapter removed again": (task, None),
         "full fine-tuning": (task._replace(params={**task.params, **results.arrays(full)}), None),
     }
     for name, (of, attached) in models.items():
@@ -153,7 +145,7 @@ def side_by_side(results, runs, seed):
 
 
 def write_more(outcome, folder):
-    """The small base's samples, as a page of their own."""
+    """Write the small base's samples to a page of their own."""
     if outcome["base"] != "pretrained":
         return
     prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
@@ -161,10 +153,9 @@ def write_more(outcome, folder):
     page = f"""\
 # One model, three voices
 
-Written by `python -m lora_np experiment dialect`: each prompt continued by the base, which has read film
-reviews, and by the base with each adapter that comes with the package. Temperature {temperature:g}, top-k {top_k},
-repetition penalty {penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers in each column; nothing was \
-picked by hand.
+Written by `python -m lora_np experiment dialect`: each prompt continued by the base, which was trained on film
+reviews, and by the base with each adapter of the package. Temperature {temperature:g}, top-k {top_k}, repetition
+penalty {penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers in each column, not cherry-picked.
 
 | {" | ".join(texts)} |
 |{"---|" * len(texts)}
@@ -176,7 +167,7 @@ picked by hand.
 
 
 def draw(outcome):
-    """Top: at the end, on test texts. Bottom: during training, from right to left, on validation texts."""
+    """Draw the end of training on test texts above, and training on validation texts, from right to left, below."""
     figure = new_figure(13, 11)
     panels = figure.subplots(2, len(DOMAINS))
     for column, domain in zip(panels.T, DOMAINS):
@@ -191,13 +182,13 @@ def draw(outcome):
         axes.set_ylabel(f"perplexity on film reviews ({when})")
     legend_below(figure, panels[0, 0], 3)
     figure.suptitle(
-        f"What is learnt and what is forgotten: lower and further left is better\n({marks(outcome)})", fontsize=14
+        f"What is learned and what is forgotten: lower and further left is better\n({marks(outcome)})", fontsize=14
     )
     return figure
 
 
 def draw_forgetting(outcome):
-    """SmolLM2: the new domain against two old ones, and the capitals."""
+    """Draw SmolLM2's perplexity in the new domain against two old ones, and the capitals."""
     figure = new_figure(16, 5.6)
     *pair, right = figure.subplots(1, 3)
     for axes, old in zip(pair, OLD["smollm2"]):
@@ -212,27 +203,27 @@ def draw_forgetting(outcome):
             labels.append(f"{SERIES[name][0]}, {question}")
             rows.append([of_seed[question] for of_seed in of[name]["capitals"]])
             colours.append(SERIES[name][3])
-    dots(right, labels, rows, colours, "capitals right, of twenty that it knew")
+    dots(right, labels, rows, colours, "correct capitals, of twenty that it knew")
     right.set_xlim(-0.5, 20.5)
-    figure.suptitle(f"SmolLM2: what is learnt and what is forgotten ({marks(outcome)})", fontsize=14)
+    figure.suptitle(f"SmolLM2: what is learned and what is forgotten ({marks(outcome)})", fontsize=14)
     return figure
 
 
 def at_the_end(axes, outcome, domain, old):
-    """Perplexity on test texts of a new domain against an old one, a colour a method."""
+    """Draw the perplexity on test texts of a new domain against an old one, with one colour per method."""
     for name, of in outcome["losses"][domain].items():
         text, _, _, colour, marker = SERIES[name]
         x, y = np.exp(of["new"]), np.exp(of["old"][old])
         axes.plot(x, y, marker, color=colour, alpha=0.35, markersize=6, markeredgewidth=0)
         axes.plot(x.mean(), y.mean(), marker, color=colour, markersize=11, label=text)
     before = np.exp(outcome["base_losses"][old])
-    star = {"color": "black", "markersize": 17, "label": "base; adapter taken off again"}
+    star = {"color": "black", "markersize": 17, "label": "base; adapter removed again"}
     axes.plot(np.exp(outcome["base_losses"][domain]), before, "*", **star)
     axes.axhline(before, color="black", linestyle=":", linewidth=1.2)
 
 
 def perplexities(axes, label):
-    """Logarithmic axes with ticks at round numbers."""
+    """Make both axes logarithmic, with ticks at round numbers."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set(xscale="log", yscale="log", xlabel=label)
@@ -243,12 +234,13 @@ def perplexities(axes, label):
 
 
 def marks(outcome):
+    """What the large and the small marks are."""
     n = len(outcome["seeds"])
     return "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
 
 
 def draw_side_by_side(outcome):
-    """What SmolLM2 writes: with the adapter off, on and off again, and after full fine-tuning."""
+    """Draw what SmolLM2 writes: before, with and after the adapter, and after full fine-tuning."""
     from matplotlib.colors import to_rgba
 
     prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
@@ -274,7 +266,7 @@ FIGURES = {
 
 
 def rates_to_tune():
-    """Name in settings.json -> (the rate that is tried first, function rate -> the runs that judge it)."""
+    """Name in settings.json -> (the rate that is tried first, function rate -> the runs that evaluate it)."""
 
     def runs_at(name):
         *base, domain, method = name.split(", ")

@@ -1,8 +1,8 @@
 """Intruder dimensions: leading directions of a tuned weight that the base does not have, against the rank.
 
-Of the ten leading left singular vectors of each tuned matrix, those whose cosine with every singular vector of the
-base's is below ε = 0.5 are intruders. They are counted for LoRA on all linear layers at several ranks and for full
-fine-tuning, as a mean over the matrices.
+The intruders among the ten leading left singular vectors of a tuned matrix are those whose cosine with every singular
+vector of the base's matrix is below ε = 0.5. They are counted for LoRA on all linear layers at several ranks and for
+full fine-tuning, as a mean over the matrices.
 """
 
 import numpy as np
@@ -18,12 +18,10 @@ CLAIM = {
     "pretrained": f"{LOW}, and neither has LoRA of a high rank (Shuttleworth et al. 2024).",
     "smollm2": f"{LOW} (Shuttleworth et al. 2024).",
 }
-HIGH = 64  # from which rank on it is high
-CAPTION = (
-    "Left: how many of a tuned matrix's ten leading directions the base does not have, because their best cosine with "
-    "one of its directions is below ε. In the paper the line falls with the rank to that of full fine-tuning. Right: "
-    "how many of all leading directions have a best cosine of at most x."
-)
+HIGH = 64  # the lowest rank that counts as high
+CAPTION = """Left: how many of a tuned matrix's ten leading directions the base does not have, because their best cosine
+with one of its directions is below ε. In the paper the line falls with the rank to that of full fine-tuning. Right: how
+many of all leading directions have a best cosine of at most x."""
 KEYS = truncation.KEYS
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
@@ -40,18 +38,19 @@ def measure(results, runs, seeds, quick):
     }
     of, (*_, most) = counts[f"{EPSILON:g}"], ranks_of(similarity, "all")
     checks = [
-        check("full fine-tuning", of["full"], at_most=0.5, unit="a matrix"),
-        compare("LoRA r = 1 less full fine-tuning", of, "all_r1", "full", at_least=0.1, unit="a matrix"),
+        check("full fine-tuning", of["full"], at_most=0.5, unit="per matrix"),
+        compare("LoRA r = 1 − full fine-tuning", of, "all_r1", "full", at_least=0.1, unit="per matrix"),
     ]
     of_most = [
-        check(f"LoRA r = {most}", of[f"all_r{most}"], at_most=0.5, unit="a matrix"),
-        compare(f"LoRA r = 1 less r = {most}", of, "all_r1", f"all_r{most}", at_least=0.1, unit="a matrix"),
+        check(f"LoRA r = {most}", of[f"all_r{most}"], at_most=0.5, unit="per matrix"),
+        compare(f"LoRA r = 1 − r = {most}", of, "all_r1", f"all_r{most}", at_least=0.1, unit="per matrix"),
     ]
     parts = {"checks": checks + of_most} if most >= HIGH else {"checks": checks, "asides": of_most}
     return {**parts, "counts": counts, "similarity": similarity}
 
 
 def intruders_a_matrix(similarities, epsilon):
+    """The number of similarities (matrices, K) below ε, as a mean over the matrices."""
     return float(np.mean(np.sum(np.less(similarities, epsilon), axis=1)))
 
 
@@ -62,13 +61,13 @@ def draw(outcome):
         mean_line(left, ranks, [of[f"all_r{r}"] for r in ranks], shade, f"LoRA, ε = {epsilon}")
         band(left, of["full"], shade, f"full fine-tuning, ε = {epsilon}")
     log_axis(left, ranks, "rank r, all linear layers")
-    left.set(ylabel="intruders among 10 directions, a matrix", title="intruders by rank")
+    left.set(ylabel="intruders among 10 directions per matrix", title="intruders by rank")
     left.legend()
     for (key, values), style in zip(outcome["similarity"].items(), STYLES):
         values = np.sort(np.ravel(values))
         share = 100 * np.arange(1, len(values) + 1) / len(values)
         right.plot(values, share, linestyle=style, color=colour(key), label=METHODS[key].label, linewidth=2)
-    right.set(xlabel="x, best cosine with a direction of the base", ylabel="leading directions up to x, in %")
+    right.set(xlabel="x, best cosine with a direction of the base", ylabel="leading directions with at most x, in %")
     right.set(xlim=(0, 1), yscale="log", title="all matrices and seeds")
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     right.legend()

@@ -1,36 +1,31 @@
 """Which blocks: one budget of parameters, spent on the first, the middle or the last third of the model, or on all.
 
 LoRA on all linear layers of ten of SmolLM2's thirty blocks at rank 6, and of all thirty at rank 2, train the same
-number of parameters, in one pass over 2,000 snippets. They share the learning rate that was chosen for LoRA on all
+number of parameters, in one epoch on 2,000 snippets. They share the learning rate that was chosen for LoRA on all
 linear layers.
 """
 
-from ..drawing import PALETTE, dots, panels
+from ..drawing import PALETTE, method_dots, panels
 from ..evidence import ahead
 from ..methods import METHODS, SOME, TEN_BLOCKS, by_method
 
 CLAIM = "LoRA in the upper blocks does more than LoRA in the lower ones (Zhang et al. 2023, AdaLoRA, figure 1)."
-CAPTION = (
-    "Test accuracy of LoRA with the same number of trained parameters in different blocks: in ten of thirty (blue), or "
-    "in all (orange)."
-)
+CAPTION = """Test accuracy of LoRA with the same number of trained parameters in different blocks: in ten of thirty
+(blue), or in all (orange)."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {"smollm2": (*(f"{name}_r6" for name in TEN_BLOCKS), "all_r2")}
 
 
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
-    checks = [
-        ahead(f"last 10 blocks less {name} 10", accuracy, "last_r6", f"{name}_r6") for name in ("first", "middle")
-    ]
-    asides = [ahead("all blocks less the last 10", accuracy, "all_r2", "last_r6")]
+    checks = [ahead(f"last 10 blocks − {name} 10", accuracy, "last_r6", f"{name}_r6") for name in ("first", "middle")]
+    asides = [ahead("all blocks − last 10", accuracy, "all_r2", "last_r6")]
     trained = results[runs["all_r2", seeds[0]]]["trainable"]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "trainable": trained}
 
 
 def draw(outcome):
-    accuracy = outcome["accuracy"]
     figure, axes = panels(outcome, f"{outcome['trainable']:,} trained parameters, in which blocks?\n", 9, 4)
-    colours = [PALETTE[key == "all_r2"] for key in accuracy]
-    dots(axes, [METHODS[key].label for key in accuracy], list(accuracy.values()), colours, "test accuracy in %")
+    labels = {key: METHODS[key].label for key in outcome["accuracy"]}
+    method_dots(axes, labels, outcome["accuracy"], [PALETTE[key == "all_r2"] for key in labels])
     return figure

@@ -1,11 +1,11 @@
-"""Learning rate by method and rank: where the best one is.
+"""Learning rate by method and rank: where is the best one?
 
-On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with one α = 32, so that
-s = 32/r. Each has six or seven learning rates a factor of 2 apart, one pass over 2,048 snippets, from each seed. On
-SmolLM2 these are the runs that chose the rates of full fine-tuning and of LoRA on all linear layers at r = 4 with
-α = 2r, over 2,000 snippets, and the same from further seeds, with one more rate for LoRA. A parabola over the logarithm
-of the rate goes through the validation losses of the best rate and its two neighbours; its lowest point is the best
-rate of the seed. The test split is not used.
+On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with a fixed α = 32, so that s =
+32/r. Each has six or seven learning rates a factor of 2 apart, one epoch on 2,048 snippets, from each seed. On SmolLM2
+these are the runs that chose the rates of full fine-tuning and of LoRA on all linear layers at r = 4 with α = 2r, on
+2,000 snippets, and the same from further seeds, with one more rate for LoRA. A parabola over the logarithm of the rate
+goes through the validation losses of the best rate and its two neighbours; its minimum is the best rate of the seed.
+The test split is not used.
 """
 
 import numpy as np
@@ -17,34 +17,35 @@ from ..methods import ALL, SOME, TUNE_SEED, run_at, shortened
 from ..runs.classify import ClassifyRun
 
 SOURCE = "(Schulman et al. 2025, LoRA Without Regret)."
+TEN_TIMES = "LoRA's best learning rate is about ten times full fine-tuning's"
 CLAIM = {
-    "pretrained": "LoRA's best learning rate is about ten times full fine-tuning's, and under α/r nearly independent "
-    f"of the rank {SOURCE}",
-    "smollm2": f"LoRA's best learning rate is about ten times full fine-tuning's {SOURCE}",
+    "pretrained": f"{TEN_TIMES}, and under α/r nearly independent of the rank {SOURCE}",
+    "smollm2": f"{TEN_TIMES} {SOURCE}",
 }
-LOOK = (
-    "Validation loss against the learning rate. Compare where the curves have their lowest points{}. For runs as short "
-    "as these the source reports about 15 times."
-)
-CAPTION = {"pretrained": LOOK.format(": LoRA's with full fine-tuning's, and LoRA's ranks with one another")}
-CAPTION["smollm2"] = LOOK.format("")
+LOOK = """Validation loss against the learning rate. Compare where the curves have their lowest points{}. For runs as
+short as these the source reports about 15 times."""
+AND = ": LoRA's with full fine-tuning's, and LoRA's ranks with one another"
+CAPTION = {"pretrained": LOOK.format(AND), "smollm2": LOOK.format("")}
 RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
 LORA_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 RATES = {"full": FULL_RATES, **{f"r={r}": LORA_RATES for r in RANKS}}
-# On SmolLM2: name here -> method, and its rates: those that `tune` tried, and for rank 4 alone one more.
+# On SmolLM2, name -> method and rates: those that `tune` tried, and one more for rank 4.
 TUNED = {"full": ("full", (1e-4, 2e-4, 4e-4)), "r=4": ("all_r4", (5e-4, 1e-3, 2e-3, 4e-3))}
 BASES = ("pretrained", "smollm2")
 
 
 def runs(seeds, quick, base="pretrained"):
     """(method, rate, seed) -> run."""
-    return (small_runs if base == "pretrained" else tuning_runs)(seeds, quick)
-
-
-def small_runs(seeds, quick):
-    more = {"examples": 2048, "test": False}
-    more = shortened(more) if quick else more
+    more = {"test": False} | ({"examples": 2048} if base == "pretrained" else SOME)
+    more = shortened(more, base) if quick else more
+    if base == "smollm2":
+        return {
+            (key, rate, seed): run_at(rate, method, TUNE_SEED + seed, base, **more)
+            for key, (method, rates) in TUNED.items()
+            for rate in (rates[:2] if quick else rates)
+            for seed in seeds
+        }
     adapters = {f"r={r}": AdapterConfig(r=r, alpha=ALPHA, targets=(ALL,)) for r in RANKS}
     return {
         (key, rate, seed): ClassifyRun(adapters.get(key), seed, rate, **more)
@@ -54,19 +55,8 @@ def small_runs(seeds, quick):
     }
 
 
-def tuning_runs(seeds, quick):
-    more = SOME | {"test": False}
-    more = shortened(more, "smollm2") if quick else more
-    return {
-        (key, rate, seed): run_at(rate, method, TUNE_SEED + seed, "smollm2", **more)
-        for key, (method, rates) in TUNED.items()
-        for rate in (rates[:2] if quick else rates)
-        for seed in seeds
-    }
-
-
 def measure(results, runs, seeds, quick):
-    losses = {}  # method -> rate -> a loss a seed, None where training diverged
+    losses = {}  # method -> rate -> one loss per seed, None where training diverged
     for (key, rate, _), run in runs.items():
         losses.setdefault(key, {}).setdefault(f"{rate:g}", []).append(results.validation_loss(run))
     best, at_an_end = {}, {}
@@ -74,25 +64,25 @@ def measure(results, runs, seeds, quick):
         rates = [float(rate) for rate in of_rate]
         of_seeds = [best_rate(rates, of_seed) for of_seed in zip(*of_rate.values())]
         best[key], at_an_end[key] = [rate for rate, _ in of_seeds], sum(end for _, end in of_seeds)
-    bounds = [(key, "full", f"best rate of {key} to full's", 5.0, 20.0) for key in losses if key != "full"]
+    bounds = [(key, "full", f"best rate of {key} / full fine-tuning's", 5.0, 20.0) for key in losses if key != "full"]
     if "r=64" in losses:
-        bounds.append(("r=64", "r=1", "best rate of r=64 to that of r=1", 0.5, 2.0))
+        bounds.append(("r=64", "r=1", "best rate of r=64 / that of r=1", 0.5, 2.0))
     checks = []
     for first, second, text, least, most in bounds:
         ratio, beyond = ratios(best[first], best[second]), at_an_end[first] + at_an_end[second]
         statement = text + f" ({beyond} at an end of the rates)" * bool(beyond)
         for bound in ({"at_least": least}, {"at_most": most}):
             part = check(statement, ratio, unit="times", **bound)
-            # One of the two best rates may be beyond the rates that were tried.
+            # One of the two best rates may be outside the range that was tried.
             checks.append(part | {"verdict": UNKNOWN} if beyond else part)
     return {"checks": checks, "losses": losses, "best": best, "at_an_end": at_an_end}
 
 
 def best_rate(rates, losses):
-    """The rate of the least loss, and whether the best of the ascending rates is the lowest or the highest of them.
+    """The rate with the lowest loss, and whether the best of the ascending rates is the first or the last.
 
-    It is where the parabola through the best point and its neighbours, over log rate, is lowest; at an end, or beside a
-    rate that diverged, whose loss is None, it is the best of those tried.
+    It is the minimum of the parabola through the best point and its neighbours, over log rate. At an end, or beside a
+    rate that diverged, whose loss is None, it is the best rate that was tried.
     """
     losses = [np.inf if loss is None else loss for loss in losses]
     i = int(np.argmin(losses))

@@ -1,9 +1,9 @@
-"""Few examples: LoRA and full fine-tuning from 10 training snippets to all of them.
+"""Few examples: LoRA and full fine-tuning with 10 training snippets up to all of them.
 
-The seed draws the snippets, the same for both methods. With few snippets there are more passes, so that there are at
-least 20 steps. The learning rates are those of one pass over many snippets. On the small base there are two evaluations
-on 1,000 validation snippets along the way, and the best is tested, as everywhere here. Nobody with 10 examples has so
-many for validation; it helps both methods. On SmolLM2 the one evaluation is at the end.
+The seed draws the snippets, the same for both methods. With few snippets there are more epochs, so that there are at
+least 20 steps. The learning rates are those of one epoch on many snippets. On the small base there are two evaluations
+on 1,000 validation snippets during training, and the best checkpoint is tested, as everywhere here. Nobody with 10
+examples has so many for validation; it helps both methods. On SmolLM2 the only evaluation is at the end.
 """
 
 import numpy as np
@@ -12,19 +12,13 @@ from ..drawing import COLOURS, GREY, log_axis, mean_line, panels
 from ..evidence import ahead, as_good
 from ..methods import by_method, tuned_runs
 
-CLAIM = (
-    "With 100 examples LoRA is ahead of full fine-tuning, with 1,000 or all of them as good or better (Hu et al. 2021, "
-    "table 16: 63.8 against 60.2 on MNLI with 100 examples, 85.6 against 85.8 with 1,000, 91.7 against 89.5 with all)."
-)
-CAPTION = (
-    "Test accuracy against the number of training snippets. Look at which line is higher on the left, and whether the "
-    "intervals overlap."
-)
+CLAIM = """With 100 examples LoRA is ahead of full fine-tuning, with 1,000 or all of them as good or better (Hu et al.
+2021, table 16: 63.8 against 60.2 on MNLI with 100 examples, 85.6 against 85.8 with 1,000, 91.7 against 89.5 with
+all)."""
+CAPTION = """Test accuracy against the number of training snippets. Look at which line is higher on the left, and
+whether the intervals overlap."""
 BASES = ("pretrained", "smollm2")
-PASSES = {  # base -> training snippets -> passes over them
-    "pretrained": {10: 30, 100: 12, 1000: 4},
-    "smollm2": {10: 20, 100: 6, 1000: 2},
-}
+EPOCHS = {"pretrained": {10: 30, 100: 12, 1000: 4}, "smollm2": {10: 20, 100: 6, 1000: 2}}  # base -> snippets -> epochs
 EVALUATIONS = {"pretrained": 2, "smollm2": 1}
 ALL = 6528
 SERIES = {
@@ -37,7 +31,7 @@ SERIES = {
 def runs(seeds, quick, base="pretrained"):
     """(method, number of snippets, seed) -> run."""
     grid = {(key, ALL, seed): run for (key, seed), run in tuned_runs(SERIES, seeds, quick, base=base).items()}
-    for n, epochs in PASSES[base].items():
+    for n, epochs in EPOCHS[base].items():
         more = {"epochs": epochs, "examples": n, "evaluations": EVALUATIONS[base], "keep": False}
         some = tuned_runs(SERIES, seeds, quick, base=base, **more)
         grid |= {(key, n, seed): run for (key, seed), run in some.items()}
@@ -49,7 +43,7 @@ def measure(results, runs, seeds, quick):
 
     def part(judge, what, n, table):
         rows = {key: of_key[str(n)] for key, of_key in table.items()}
-        return judge(f"{n:,} snippets: {what} of LoRA less full's", rows, "qv_r8", "full")
+        return judge(f"{n:,} snippets: {what}, LoRA − full fine-tuning", rows, "qv_r8", "full")
 
     checks = [part(ahead, "accuracy", 100, accuracy), *(part(as_good, "loss", n, loss) for n in (1000, ALL))]
     asides = [part(ahead, "accuracy", 10, accuracy)]

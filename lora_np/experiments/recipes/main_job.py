@@ -1,131 +1,115 @@
-"""The main job: full fine-tuning next to LoRA on real reviews.
+"""The main job: full fine-tuning and LoRA on real reviews.
 
-A base is taught Rotten Tomatoes' sentiment on 6,528 snippets: in full, with a head alone, with LoRA on q and v at
-several ranks, and with LoRA in more places. The small base has three passes over the snippets in batches of 32, and
-SmolLM2 one pass in batches of 16, with two methods at half of their rates too. Training the small base from random
-weights shows what pretraining is worth, and logistic regression on tf-idf weights what words alone say. Every method of
-a seed sees the same batches in the same order. Steps are timed in turns on one thread.
+A base is fine-tuned on the sentiment of 6,528 Rotten Tomatoes snippets: in full, with a head alone, with LoRA on q and
+v at several ranks, and with LoRA in more places. The small base is trained for three epochs with batches of 32, and
+SmolLM2 for one with batches of 16, with two methods at half of their rates too. Training the small base from random
+weights shows what pretraining is worth, and logistic regression on tf-idf weights what words alone tell. With the same
+seed, all methods see the same batches in the same order. Steps are timed in alternation on one thread.
 """
 
 import numpy as np
 
 from .. import main_job_figures
-from ..baseline import tfidf_on_test
+from ..baseline import tfidf_baseline
 from ..evidence import ahead, as_good, interval
 from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
 from ..step_time import compare_step_times
-from ..updates import file_bytes, scores_when_cut, spectra
+from ..updates import scores_when_cut, spectra
 
-CLAIM = (
-    "LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021, "
-    "abstract)."
+CLAIM = """LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al.
+2021, abstract)."""
+FIRST = """1: trained parameters against test accuracy. 2: singular values of each kind of layer's update ΔW, relative
+to the largest; the numbers are the mean stable rank, effective rank, and rank with 90 % of the energy."""
+THIRD = "3: test accuracy when full fine-tuning's ΔW is truncated to rank k, and of LoRA trained at rank k."
+FOURTH, FIFTH = (
+    "4: loss curves on the same batches in the same order.",
+    "5: the three ranks of every ΔW, block by block.",
 )
-FIRST = (
-    "1: trained parameters against test accuracy. 2: singular values of each kind of layer's update ΔW, as a share of "
-    "the largest; the numbers are the mean stable rank, effective rank, and rank that holds 90 % of the energy. "
-)
-LAST = "4: loss curves on the same batches in the same order."
-CAPTION = {
-    "pretrained": f"{FIRST}3: test accuracy when full fine-tuning's ΔW is cut to rank k, next to LoRA trained at rank "
-    f"k. {LAST}",
-    "smollm2": f"{FIRST}{LAST} 5: the three ranks of every ΔW, block by block.",
-}
-PASSES = {"pretrained": 3, "smollm2": 1}
-QV = tuple(f"qv_r{r}" for r in (1, 2, 4, 8, 16))
+CAPTION = {"pretrained": f"{FIRST} {THIRD} {FOURTH}", "smollm2": f"{FIRST} {FOURTH} {FIFTH}"}
+PASSES = {"pretrained": 3, "smollm2": 1}  # epochs
 KEYS = {
-    "pretrained": ("head", *QV, "vomlp_r4", "all_r1", "all_r8", "full", "scratch"),
+    "pretrained": ("head", *(f"qv_r{r}" for r in (1, 2, 4, 8, 16)), "vomlp_r4", "all_r1", "all_r8", "full", "scratch"),
     "smollm2": ("head", "qv_r1", "qv_r8", "qv_r64", "all_r1", "all_r4", "half_all_r4", "all_r16", "full", "half_full"),
 }
 QUICK_KEYS = ("head", "qv_r1", "qv_r8", "full")
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
-WORDS_LIMIT = 400  # snippets for a quick look; among fewer there is one class alone
+WORDS_LIMIT = 400  # snippets of the quick baseline; fewer would all have the same class
 FIGURES = main_job_figures.FIGURES
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4")}
-SMALL = "small "  # in front of the methods on the small base, beside those on SmolLM2
+SMALL = "small "  # prefix of the methods on the small base, which are compared with those on SmolLM2
 TIMED = {"pretrained": 30, "smollm2": 5}  # steps of each method
-LESS = {  # what each method is compared with -> the column of the table
-    "full": "less full, over snippets",
-    "half_full": "less full at half its rate",
-    "words": "less tf-idf, over snippets",
+COMPARED = {  # the reference -> the head of its column
+    "full": "− full, over snippets",
+    "half_full": "− full at half its rate",
+    "words": "− tf-idf, over snippets",
 }
 
 
 def runs(seeds, quick, base="pretrained"):
-    """(method, seed) -> run. With SmolLM2 come the runs on the small base, for comparison."""
+    """(method, seed) -> run. With SmolLM2, the runs on the small base are included for comparison."""
     keys, more = (QUICK_KEYS, QUICK[base]) if quick else (KEYS[base], {})
-    # The long ones first, so that none is left to run alone at the end.
+    # The long ones first, so that none runs alone at the end.
     longest_first = sorted(keys, key=lambda key: METHODS[key].adapter is not None)
     grid = tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, **more)
-    if base == "pretrained":
-        return grid
-    small = {(key, seed): run for (key, seed), run in runs(seeds, quick).items() if key != "scratch"}
-    return grid | {(SMALL + key, seed): run for (key, seed), run in small.items()}
+    if base == "smollm2":
+        small = runs(seeds, quick).items()
+        grid |= {(SMALL + key, seed): run for (key, seed), run in small if key != "scratch"}
+    return grid
 
 
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
-    base, rows = runs["full", seeds[0]].base, []
+    base = runs["full", seeds[0]].base
     keys = [key for key in KEYS[base] if key in accuracy]
-    full_first = sorted(keys, key=lambda key: key != "full")  # the others' times are ratios to it
+    small = [key for key in accuracy if key.startswith(SMALL)]
+    full_first = sorted(keys, key=lambda key: key != "full")  # the others' times are compared with its
     step_time = compare_step_times(3 if quick else TIMED[base], full_first, base)
-    baseline, words = tfidf_on_test(WORDS_LIMIT if quick else None)
-    n = min(runs["full", seeds[0]].limit or len(words), len(words))  # snippets that all have answered
+    baseline, words = tfidf_baseline(WORDS_LIMIT if quick else None)
+    n = min(runs["full", seeds[0]].limit or len(words), len(words))  # snippets that all have classified
     right = {key: np.mean([right_on_test(results[runs[key, seed]])[:n] for seed in seeds], axis=0) for key in keys}
     right["words"] = words[:n]
-    for key in keys:
+
+    def row(key):
         run = runs[key, seeds[0]]
         numbers = results[run]
-        rows.append(
-            {
-                "method": key,
-                "label": METHODS[key].label,
-                "rank": run.adapter.r if run.adapter is not None and run.adapter.targets else None,
-                "learning_rate": run.learning_rate,
-                "trainable": numbers["trainable"],
-                "percent": numbers["percent"],
-                "accuracy": accuracy[key],
-                "loss": loss[key],
-                **{  # intervals over the snippets
-                    f"less_{other}": list(interval(100 * (right[key] - right[other])))
-                    for other in LESS
-                    if other in right
-                },
-                "step_seconds": step_time[key]["seconds"],
-                "optimiser_bytes": 2 * 4 * numbers["trainable"],  # two moments in float32
-                "saved_bytes": results.measured(file_bytes, run),
-            }
-        )
+        return {
+            "method": key,
+            "label": METHODS[key].label,
+            "rank": run.adapter.r if run.adapter is not None and run.adapter.targets else None,
+            "learning_rate": run.learning_rate,
+            "trainable": numbers["trainable"],
+            "percent": numbers["percent"],
+            "accuracy": accuracy[key],
+            "loss": loss[key],
+            # Intervals over the snippets.
+            **{f"less_{one}": list(interval(100 * (right[key] - right[one]))) for one in COMPARED if one in right},
+            "step_seconds": step_time[key]["seconds"],
+            "optimiser_bytes": 2 * 4 * numbers["trainable"],  # two moments in float32
+            "saved_bytes": results.file_bytes(run),
+        }
 
     def near_full(key):
-        return as_good(f"{METHODS[key].label} less full fine-tuning: test loss", loss, key, "full")
+        return as_good(f"{METHODS[key].label} − full fine-tuning: test loss", loss, key, "full")
 
     asides = [near_full(key) for key in ("vomlp_r4", "all_r4", "all_r8") if key in loss]
     if "all_r4" in loss:
-        text = f"{METHODS['all_r4'].label} less full fine-tuning: test accuracy"
-        asides.append(ahead(text, accuracy, "all_r4", "full", by=-2.0))
-        text = f"{METHODS['all_r4'].label} less full fine-tuning, both at half of their rates: test accuracy"
+        text = f"{METHODS['all_r4'].label} − full fine-tuning"
+        asides.append(ahead(f"{text}: test accuracy", accuracy, "all_r4", "full", by=-2.0))
+        text = f"{text}, both at half of their rates: test accuracy"
         asides.append(ahead(text, accuracy, "half_all_r4", "half_full", by=-2.0))
     if "scratch" in loss:
-        asides.append(ahead("full less full from random weights: accuracy", accuracy, "full", "scratch"))
-    small = [key for key in accuracy if key.startswith(SMALL)]
+        asides.append(ahead("full − full from random weights: accuracy", accuracy, "full", "scratch"))
+    shown = [key for key in WITH_SPECTRA[base] if key in loss]
     measured = {
         "checks": [near_full("qv_r8")],
         "asides": asides,
-        "rows": rows,
+        "rows": [row(key) for key in keys],
         "small": [{"trainable": results[runs[key, seeds[0]]]["trainable"], "accuracy": accuracy[key]} for key in small],
         "baseline": baseline,
         "step_time": step_time,
-        "spectra": {
-            key: mean_spectra([results.measured(spectra, runs[key, seed]) for seed in seeds])
-            for key in WITH_SPECTRA[base]
-            if key in loss
-        },
-        "curves": {
-            key: loss_curve([results[runs[key, seed]] for seed in seeds])
-            for key in (*WITH_SPECTRA[base], "qv_r1")
-            if key in loss
-        },
+        "spectra": {key: mean_spectra([results.measured(spectra, runs[key, seed]) for seed in seeds]) for key in shown},
+        "curves": {key: loss_curve([results[runs[key, seed]] for seed in seeds]) for key in (*shown, "qv_r1")},
     }
     if base == "pretrained":
         cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], CUTS)
@@ -134,12 +118,12 @@ def measure(results, runs, seeds, quick):
 
 
 def right_on_test(numbers):
-    """Which of the test snippets a run gets right, (N,) of 0 and 1; N is filled up to a multiple of 8 with 0."""
+    """Which test snippets a run classifies correctly, (N,) of 0 and 1, padded with 0 to a multiple of 8."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(numbers["test_right"]), np.uint8))
 
 
 def loss_curve(numbers):
-    """The losses along training of one method's runs: (seeds, parts of the run), and (seeds, evaluations)."""
+    """The losses during training of one method's runs: (seeds, parts of the run), and (seeds, evaluations)."""
     return {
         "steps": numbers[0]["steps"],
         "loss": [of_seed["loss"] for of_seed in numbers],
@@ -161,16 +145,16 @@ def mean_spectra(of_seeds):
 
 def table(outcome):
     """The table as rows of texts, the heads first."""
-    less = [other for other in LESS if f"less_{other}" in outcome["rows"][0]]
-    heads = ["method", "trained", "%", "test accuracy %", *(LESS[other] for other in less)]
+    compared = [other for other in COMPARED if f"less_{other}" in outcome["rows"][0]]
+    heads = ["method", "trained", "%", "test accuracy %", *(COMPARED[other] for other in compared)]
     lines = [[*heads, "step ms", "optimiser kB", "saved kB"]]
     for row in outcome["rows"]:
         sizes = [f"{row[name] / 1e3:,.0f}" for name in ("optimiser_bytes", "saved_bytes")]
-        differences = ["" if row["method"] == other else between(row[f"less_{other}"], "+") for other in less]
+        differences = ["" if row["method"] == other else between(row[f"less_{other}"], "+") for other in compared]
         cells = [row["label"], f"{row['trainable']:,}", f"{row['percent']:.3f}", between(interval(row["accuracy"]))]
         lines.append([*cells, *differences, f"{1e3 * row['step_seconds']:,.0f}", *sizes])
     baseline = f"{100 * outcome['baseline']['test_accuracy']:.1f}"
-    return [*lines, ["tf-idf logistic regression", "", "", baseline] + [""] * (len(less) + 3)]
+    return [*lines, ["tf-idf logistic regression", "", "", baseline] + [""] * (len(compared) + 3)]
 
 
 def between(values, sign=""):

@@ -1,56 +1,43 @@
 """Which matrices: one budget of parameters, spent on one attention matrix or shared among several.
 
 On the small base, rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same
-number of parameters: 8 (C + C) a block. In SmolLM2, keys and values are a third as wide as queries. There, rank 20 on
+number of parameters: 8 (C + C) per block. In SmolLM2, keys and values are a third as wide as queries. There, rank 20 on
 W_q, 30 on W_k or W_v, 12 on W_q and W_v, and 6 on all four train the same number, and the MLP's adapters 0.8 % more.
 The attention matrices share the rate that was chosen for LoRA on q and v; the MLP has that of all linear layers.
 SmolLM2 is trained on 2,000 snippets.
 """
 
-from ..drawing import COLOURS, PALETTE, dots, mark_mean, panels
+from ..drawing import PALETTE, method_dots, panels
 from ..evidence import ahead
 from ..methods import METHODS, SOME, by_method
 
-CLAIM = (
-    "With one budget it is better to adapt W_q and W_v together, or all four, than W_q or W_k alone at a higher rank "
-    "(Hu et al. 2021, table 5: 73.7 for q,v and for q,k,v,o, 70.4 and 70.0 for q and k)."
-)
-CAPTION = (
-    "Test accuracy of LoRA with the same number of trained parameters in different places. The claim is that the "
-    "orange rows, which spread them over several attention matrices, are to the right of the blue ones of q and k. "
-    "Green: the MLP."
-)
+CLAIM = """With one budget it is better to adapt W_q and W_v together, or all four, than W_q or W_k alone at a higher
+rank (Hu et al. 2021, table 5: 73.7 for q,v and for q,k,v,o, 70.4 and 70.0 for q and k)."""
+CAPTION = """Test accuracy of LoRA with the same number of trained parameters in different places. The claim is that the
+orange rows, which spread them over several attention matrices, are to the right of the blue ones of q and k. Green: the
+MLP."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2", "full"),
     "smollm2": ("q_r20", "k_r30", "v_r30", "qv_r12", "qkvo_r6", "gated_mlp"),
 }
-ONE, SEVERAL = ("q", "k"), ("qv", "qkvo")  # what the claim compares
 
 
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
     places = [key for key in accuracy if key != "full"]
     of = {key.partition("_r")[0]: key for key in places}
-    checks = [
-        ahead(f"{METHODS[of[several]].label} less {METHODS[of[one]].label}", accuracy, of[several], of[one])
-        for several in SEVERAL
-        for one in ONE
-    ]
-    asides = [ahead("MLP less q,k,v,o", accuracy, "gated_mlp", of["qkvo"])] if "gated_mlp" in of else []
+    pairs = [(of[several], of[one]) for several in ("qv", "qkvo") for one in ("q", "k")]
+    checks = [ahead(f"{METHODS[a].label} − {METHODS[b].label}", accuracy, a, b) for a, b in pairs]
+    asides = [ahead("MLP − q,k,v,o", accuracy, "gated_mlp", of["qkvo"])] if "gated_mlp" in of else []
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in places}
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "trainable": trained}
 
 
 def draw(outcome):
-    accuracy, trained = outcome["accuracy"], outcome["trainable"]
+    trained = outcome["trainable"]
     budget = " to ".join(f"{n:,}" for n in sorted({min(trained.values()), max(trained.values())}))
     figure, axes = panels(outcome, f"{budget} trained parameters, in which matrices?\n", 9, 5)
     colours = [PALETTE[2 if key == "gated_mlp" else key.startswith(("qk", "qv"))] for key in trained]
-    dots(
-        axes, [METHODS[key].label for key in trained], [accuracy[key] for key in trained], colours, "test accuracy in %"
-    )
-    if "full" in accuracy:
-        mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
-        axes.legend(loc="upper left")
+    method_dots(axes, {key: METHODS[key].label for key in trained}, outcome["accuracy"], colours, "upper left")
     return figure

@@ -1,8 +1,8 @@
 """A planted rank: a teacher that differs from the student by a matrix of rank k, and LoRA of rank r.
 
-The student is a small random transformer. Its teacher is the same, except that one weight has a change of rank k with
-k equal singular values. LoRA of rank r on that weight is trained to give the teacher's logits, for r = 1 to 12, in 400
-steps. The rank that is found is the smallest r whose loss on new texts is below a thousandth of the loss without an
+The student is a small random transformer. Its teacher is the same, except that one weight has a change of rank k with k
+equal singular values. LoRA of rank r on that weight is trained to give the teacher's logits, for r = 1 to 12, in 400
+steps. The recovered rank is the smallest r whose loss on new texts is below a thousandth of the loss without an
 adapter.
 """
 
@@ -12,10 +12,8 @@ from ..methods import by_method
 from ..runs.planted import PlantedRun
 
 CLAIM = "LoRA needs rank k to learn an update of rank k, and no more: the loss drops exactly at r = k."
-CAPTION = (
-    "The loss on new texts against LoRA's rank, for four planted ranks. Each line falls a little while r < k, and to "
-    "nearly nothing at r = k, the dotted line of its colour."
-)
+CAPTION = """The loss on new texts against LoRA's rank, for four planted ranks. Each line falls a little while r < k,
+and to nearly nothing at r = k, the dotted line of its colour."""
 PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))
 FOUND_BELOW = 1e-3
 
@@ -27,14 +25,16 @@ def runs(seeds, quick, base="pretrained"):
 
 
 def measure(results, runs, seeds, quick):
-    # k -> r -> the loss as a share of the loss without an adapter, one a seed.
+    # k -> r -> the loss / the loss without an adapter, one per seed.
     share = by_method(results, runs, lambda numbers: numbers["test_loss"] / numbers["base_loss"])
     ranks_found = {
         k: [next((int(r) for r in of_rank if of_rank[r][i] < FOUND_BELOW), None) for i in range(len(seeds))]
         for k, of_rank in share.items()
     }
     checks = [
-        check(f"k = {k}: seeds in which the rank found is k", [r == int(k) for r in ranks], at_least=1.0, every=True)
+        check(
+            f"k = {k}: seeds in which the recovered rank is k", [r == int(k) for r in ranks], at_least=1.0, every=True
+        )
         for k, ranks in ranks_found.items()
     ]
     return {"checks": checks, "share": share, "found": ranks_found}
@@ -46,7 +46,7 @@ def draw(outcome):
         mean_line(axes, [int(r) for r in of_rank], list(of_rank.values()), colour, f"k = {k}", log=True)
         axes.axvline(int(k), color=colour, linestyle=":", linewidth=1.5)
     axes.axhline(FOUND_BELOW, color="black", linewidth=0.8)
-    axes.annotate("counts as learnt", (12, FOUND_BELOW), xytext=(0, 4), textcoords="offset points", ha="right")
-    axes.set(yscale="log", xlabel="LoRA's rank r", ylabel="loss as a share of that without adapter, geometric mean")
+    axes.annotate("counts as learned", (12, FOUND_BELOW), xytext=(0, 4), textcoords="offset points", ha="right")
+    axes.set(yscale="log", xlabel="LoRA's rank r", ylabel="loss / loss without adapter, geometric mean")
     axes.legend(title="planted rank")
     return figure

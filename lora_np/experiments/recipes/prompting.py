@@ -1,9 +1,9 @@
-"""Prompting without training, beside LoRA: what do examples do in the prompt, and what in the weights?
+"""Prompting without training, and LoRA: what do examples do in the prompt, and what in the weights?
 
 SmolLM2-135M-Instruct answers "Sentiment:" after a snippet with " positive" or " negative", with no and with 10 labelled
-snippets in its prompt, half of each class. Beside it are a head alone, LoRA on q and v at rank 8 and full fine-tuning,
-trained on 10 snippets, which are drawn at random, and on all 6,528; the small base after the main job's full
-fine-tuning; and tf-idf on all of them.
+snippets in its prompt, half of each class. It is compared with a head alone, LoRA on q and v at rank 8 and full
+fine-tuning, trained on 10 snippets, which are drawn at random, and on all 6,528; the small base after the main job's
+full fine-tuning; and tf-idf on all of them.
 """
 
 from ..baseline import tfidf_baseline
@@ -13,20 +13,16 @@ from ..methods import by_method, tuned_runs
 from ..runs.prompts import PromptRun
 from . import low_data, main_job
 
-CLAIM = (
-    "Training a few parameters on a few examples is more accurate than putting the examples into the prompt (Liu et "
-    "al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."
-)
-CAPTION = (
-    "Test accuracy on 1,000 snippets: every seed, which draws the examples and their order, and the mean with its "
-    "interval. Compare prompting with training on as few snippets, which are others, and the real base with the small "
-    "one. Reviews like these may have been in the text that SmolLM2 was pretrained on."
-)
+CLAIM = """Training a few parameters on a few examples is more accurate than putting the examples into the prompt (Liu
+et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."""
+CAPTION = """Test accuracy on 1,000 snippets: every seed, which draws the examples and their order, and the mean with
+its interval. Compare prompting with training on as few (other) snippets, and SmolLM2 with the small base. Similar
+reviews may have been in SmolLM2's pretraining data."""
 BASES = ("smollm2",)
 FEW = SHOTS = 10
-SERIES = {  # name -> what it is called, and its colour
-    "shots_0": ("SmolLM2 as it is, no example", GREY),
-    f"shots_{SHOTS}": (f"SmolLM2 as it is, {SHOTS} examples in the prompt", GREY),
+SERIES = {  # name -> label and colour
+    "shots_0": ("SmolLM2, no example", GREY),
+    f"shots_{SHOTS}": (f"SmolLM2, {SHOTS} examples in the prompt", GREY),
     f"head_{FEW}": (f"head only, {FEW} snippets", COLOURS["head"]),
     f"qv_r8_{FEW}": (f"LoRA on q and v r=8, {FEW} snippets", COLOURS["lora_qv"]),
     f"full_{FEW}": (f"full fine-tuning, {FEW} snippets", COLOURS["full"]),
@@ -48,7 +44,7 @@ def runs(seeds, quick, base="smollm2"):
     grid |= {("small", seed): run for (_, seed), run in small.items()}
     limit = grid["full", seeds[0]].limit
     grid |= {(f"shots_{SHOTS}", seed): PromptRun(SHOTS, seed, limit=limit) for seed in seeds}
-    grid["shots_0", seeds[0]] = PromptRun(0, seeds[0], limit=limit)  # without examples the seed draws nothing
+    grid["shots_0", seeds[0]] = PromptRun(0, seeds[0], limit=limit)  # without examples, the seed has no effect
     return grid
 
 
@@ -56,14 +52,14 @@ def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
     few, shots = f"qv_r8_{FEW}", f"shots_{SHOTS}"
     zero = accuracy | {"shots_0": accuracy["shots_0"] * len(seeds)}
-    checks = [ahead(f"LoRA on {FEW} snippets less {SHOTS} in the prompt", accuracy, few, shots)]
+    checks = [ahead(f"LoRA on {FEW} snippets − {SHOTS} in the prompt", accuracy, few, shots)]
     asides = [
-        ahead(f"{SHOTS} examples in the prompt less none", zero, shots, "shots_0"),
-        ahead(f"LoRA on {FEW} snippets less no training", zero, few, "shots_0"),
-        ahead("LoRA on all snippets less no training", zero, "qv_r8", "shots_0"),
-        ahead("LoRA on all snippets less the small base", accuracy, "qv_r8", "small"),
+        ahead(f"{SHOTS} examples in the prompt − none", zero, shots, "shots_0"),
+        ahead(f"LoRA on {FEW} snippets − no training", zero, few, "shots_0"),
+        ahead("LoRA on all snippets − no training", zero, "qv_r8", "shots_0"),
+        ahead("LoRA on all snippets − the small base", accuracy, "qv_r8", "small"),
     ]
-    baseline = tfidf_baseline(main_job.WORDS_LIMIT if quick else None)
+    baseline, _ = tfidf_baseline(main_job.WORDS_LIMIT if quick else None)
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "baseline": baseline}
 
 

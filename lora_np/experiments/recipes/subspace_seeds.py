@@ -1,9 +1,9 @@
-"""Subspaces across seeds: what two runs at r = 64 that began differently have in common.
+"""Subspaces across seeds: what do two runs at r = 64 with different seeds have in common?
 
 The same φ(i, j) as between ranks, between the adapters of two seeds, which differ in the random A, in the head, and in
-the order of the same snippets. No run is in two pairs. The control is what two random subspaces have in common on
-average, max(i, j)/C. What two seeds share beyond that is more than chance: they have the base and the task in common.
-SmolLM2 is trained on 2,000 snippets.
+the order of the same snippets. No run is in two pairs. The control is the average φ of two random subspaces,
+max(i, j)/C. Two seeds share more than that because they share the base and the task. SmolLM2 is trained on 2,000
+snippets.
 """
 
 from functools import partial
@@ -12,14 +12,10 @@ from ...analysis import gaussian_similarity
 from ..evidence import check, compare
 from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs, width
 
-CLAIM = (
-    "Two seeds share directions that two random subspaces do not, and ΔW_q shares more of them than ΔW_v: its "
-    "intrinsic rank is higher (Hu et al. 2021, section 7.2, figure 4)."
-)
-CAPTION = (
-    "φ(i, j) between the leading directions of two seeds at r = 64. What is brighter than the right column is more "
-    "than chance gives."
-)
+CLAIM = """Two seeds share directions that two random subspaces do not, and ΔW_q shares more of them than ΔW_v: its
+intrinsic rank is higher (Hu et al. 2021, section 7.2, figure 4)."""
+CAPTION = """φ(i, j) between the leading directions of two seeds at r = 64. Cells brighter than in the right column are
+above chance."""
 BASES = ("pretrained", "smollm2")
 RANKS, SHOWN = (64, 64), 8
 runs = partial(pairs, RANKS)
@@ -36,6 +32,6 @@ def measure(results, runs, seeds, quick):
         phi = {layer: [of_pair[SHOWN - 1] for of_pair in tables["equal"][what][layer]] for layer in LAYERS}
         for layer in LAYERS:
             to_chance = [value / chance for value in phi[layer]]
-            checks.append(check(f"{name} of {what}, {layer}, to chance", to_chance, at_least=1.0, unit="times"))
-        checks.append(compare(f"{name} of {what}, q_proj less v_proj", phi, *LAYERS, at_least=0.0))
+            checks.append(check(f"{name} of {what}, {layer} / chance", to_chance, at_least=1.0, unit="times"))
+        checks.append(compare(f"{name} of {what}, q_proj − v_proj", phi, *LAYERS, at_least=0.0))
     return {"checks": checks, "tables": tables, "dimension": dimension}

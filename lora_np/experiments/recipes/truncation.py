@@ -1,27 +1,24 @@
-"""Truncation: full fine-tuning's update cut to rank r, next to LoRA that was trained at rank r.
+"""Truncation: full fine-tuning's update truncated to rank r, and LoRA trained at rank r.
 
-Every linear layer's update ΔW of full fine-tuning is cut to its r leading directions by a singular value
+Every linear layer's update ΔW of full fine-tuning is truncated to its r leading directions by a singular value
 decomposition; embeddings, layer norms, biases and the head stay as trained. LoRA on all linear layers is trained at
 the same ranks. The ranks that hold 90 % of an update's energy Σσ² are compared too, as means over the layers.
 """
 
 import numpy as np
 
-from ..drawing import STYLES, colour, draw_cut, log_axis, panels
+from ..drawing import STYLES, colour, draw_truncated, log_axis, panels
 from ..evidence import as_good, check
 from ..methods import METHODS, by_method, ranks_of
 from ..updates import energy, scores_when_cut
 
-CLAIM = (
-    "The change that fine-tuning makes has a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): cut "
-    "to rank 16, the model is as good. But the rank that holds 90 % of the energy is 10 to 100 times LoRA's usual "
-    "one (Biderman et al. 2024)."
-)
-CAPTION = (
-    "Left: test accuracy of full fine-tuning with every ΔW cut to rank r, and of LoRA trained at rank r. Right: the "
-    "share of ΔW's energy in its leading directions. An update may spread over many directions and need only a few."
-)
-USUAL = 16  # a change of a 256 × 256 matrix can have at most 16 times that rank
+CLAIM = """The change by fine-tuning has a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): truncated
+to rank 16, the model is as good. But the rank that holds 90 % of the energy is 10 to 100 times LoRA's usual one
+(Biderman et al. 2024)."""
+CAPTION = """Left: test accuracy of full fine-tuning with every ΔW truncated to rank r, and of LoRA trained at rank r.
+Right: the share of ΔW's energy in its leading directions. An update may spread over many directions and need only a
+few."""
+USUAL = 16  # LoRA's rank; the update of a 256 × 256 matrix has at most 16 times this rank
 KEYS = {
     "pretrained": ("full", "all_r1", "all_r4", "all_r16", "all_r64"),
     "smollm2": ("full", "all_r1", "all_r4", "all_r16"),
@@ -41,11 +38,12 @@ def measure(results, runs, seeds, quick):
     losses = loss | {f"cut_r{r}": scores["loss"] for r, scores in cut.items()}
     ratio = [rank / USUAL for rank in rank_90["full"]]
     checks = [
-        as_good("full, cut to r = 16, less uncut: test loss", losses, "cut_r16", "full"),
-        check(f"rank of full's change at 90 % of its energy, to r = {USUAL}", ratio, at_least=10.0, unit="times"),
+        as_good("full, truncated to r = 16 − untruncated: test loss", losses, "cut_r16", "full"),
+        check(f"rank of full fine-tuning's update at 90 % of its energy / {USUAL}", ratio, at_least=10.0, unit="times"),
     ]
     asides = [
-        as_good(f"LoRA r = {r} less full, cut to r = {r}: test loss", losses, f"all_r{r}", f"cut_r{r}") for r in ranks
+        as_good(f"LoRA r = {r} − full, truncated to r = {r}: test loss", losses, f"all_r{r}", f"cut_r{r}")
+        for r in ranks
     ]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": shares, "rank_90": rank_90}
 
@@ -55,7 +53,8 @@ def draw(outcome):
     figure, (left, right) = panels(outcome, title, 13, 5.2, 2)
     accuracy, cut = outcome["accuracy"], {r: scores["accuracy"] for r, scores in outcome["cut"].items()}
     lora = {str(r): accuracy[f"all_r{r}"] for r in ranks_of(accuracy, "all")}
-    draw_cut(left, cut, accuracy["full"], lora, ("lora_all", "LoRA on all linear layers, trained at that rank", "D"))
+    name = "lora_all", "LoRA on all linear layers, trained at that rank", "D"
+    draw_truncated(left, cut, accuracy["full"], lora, name)
     for (key, shares), style in zip(outcome["energy"].items(), STYLES):
         share, rank = 100 * np.mean(shares, axis=0), np.mean(outcome["rank_90"][key])
         label = f"{METHODS[key].label}: 90 % in {rank:.0f}"

@@ -1,9 +1,10 @@
 """Variants side by side, on q and v, each at its own learning rate.
 
-LoRA, rsLoRA, LoRA+, DoRA, PiSSA and OLoRA at r = 8; LoRA-FA, which trains only B, at r = 16, so that it trains as much;
-AdaLoRA from r = 12, of whose directions it gives up a third; and VeRA, whose few parameters are vectors, at r = 256. At
-a single rank, rsLoRA is LoRA with another α. SmolLM2 is trained with those of the claim alone, on 2,000 snippets.
-Besides the accuracy, the mean training loss of the first quarter is compared: it shows how fast a variant begins.
+LoRA, rsLoRA, LoRA+, DoRA, PiSSA and OLoRA have r = 8; LoRA-FA, which trains only B, has r = 16, so that it trains as
+many parameters; AdaLoRA starts at r = 12 and prunes a third of its directions; VeRA, whose few parameters are vectors,
+has r = 256. At a single rank, rsLoRA is LoRA with another α. SmolLM2 is trained with the claim's variants only, on
+2,000 snippets. Besides the accuracy, the mean training loss of the first quarter is compared, which shows how fast a
+variant starts.
 """
 
 import numpy as np
@@ -12,15 +13,11 @@ from ..drawing import PALETTE, dots, panels
 from ..evidence import ahead, compare, differences
 from ..methods import METHODS, SOME, by_method
 
-CLAIM = (
-    "At equal rank DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are ahead of LoRA, "
-    "and PiSSA begins faster."
-)
-CAPTION = (
-    "Each variant less LoRA, seed by seed; LoRA is the line at 0. Left: test accuracy, right is better. Right: "
-    "training loss in the first quarter, left is better; AdaLoRA's includes a penalty and is not shown. The trained "
-    "parameters are in brackets."
-)
+CLAIM = """At equal rank DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are ahead of
+LoRA, and PiSSA starts faster."""
+CAPTION = """Each variant − LoRA, for each seed; LoRA is the line at 0. Left: test accuracy, right is better. Right:
+training loss in the first quarter, left is better; AdaLoRA's includes a penalty and is not shown. The trained
+parameters are in brackets."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "adalora", "vera"),
@@ -31,29 +28,29 @@ KEYS = {
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
     early = by_method(results, runs, first_quarter)
-    checks = [ahead(f"{METHODS[key].label} less LoRA", accuracy, key, "lora") for key in ("dora", "pissa", "lora+")]
+    checks = [ahead(f"{METHODS[key].label} − LoRA", accuracy, key, "lora") for key in ("dora", "pissa", "lora+")]
     faster = {"at_most": 0.0, "unit": "nats"}
-    checks.append(compare("PiSSA's loss in the first quarter less LoRA's", early, "pissa", "lora", **faster))
+    checks.append(compare("loss in the first quarter: PiSSA − LoRA", early, "pissa", "lora", **faster))
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in accuracy}
     return {"checks": checks, "accuracy": accuracy, "early_loss": early, "trainable": trained}
 
 
 def first_quarter(numbers):
-    """A run's mean training loss there."""
+    """The mean training loss in the first quarter of a run."""
     return float(np.mean(numbers["loss"][: max(1, len(numbers["loss"]) // 4)]))
 
 
 def draw(outcome):
     accuracy, early, trained = outcome["accuracy"], outcome["early_loss"], outcome["trainable"]
     of_lora = f"{trained['lora']:,} parameters, {np.mean(accuracy['lora']):.1f} %\n"
-    figure, (left, right) = panels(outcome, f"Variants next to LoRA r=8 on q and v: {of_lora}", 13, 5.2, 2, sharey=True)
+    figure, (left, right) = panels(outcome, f"Variants and LoRA r=8 on q and v: {of_lora}", 13, 5.2, 2, sharey=True)
     others = list(accuracy)[1:]
     labels = [f"{METHODS[key].label} ({trained[key]:,})" for key in others]
     better = [differences(accuracy[key], accuracy["lora"]) for key in others]
-    dots(left, labels, better, PALETTE[0], "test accuracy less LoRA's, in points")
-    # AdaLoRA's loss includes the term that keeps its factors orthonormal.
+    dots(left, labels, better, PALETTE[0], "test accuracy − LoRA's, in points")
+    # AdaLoRA's loss includes a penalty that keeps its factors orthonormal.
     faster = [[np.nan] if key == "adalora" else differences(early[key], early["lora"]) for key in others]
-    dots(right, labels, faster, PALETTE[1], "training loss in the first quarter less LoRA's, in nats")
+    dots(right, labels, faster, PALETTE[1], "training loss in the first quarter − LoRA's, in nats")
     for axes in (left, right):
         axes.axvline(0, color="black", linewidth=1)
     return figure

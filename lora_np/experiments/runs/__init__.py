@@ -1,16 +1,18 @@
-"""Training runs: each kind is a dataclass of settings, whose method `carry_out` gives numbers and trained arrays.
+"""Training runs: each kind is a dataclass of settings, whose method `carry_out` returns numbers and trained arrays.
 
-A run depends on its settings and on the code that it goes through, and on nothing else; `store.py` keeps it under both.
+A run depends only on its settings and on the code that it uses; `store.py` stores it under both.
 """
 
 from functools import lru_cache
 
 from ...formats import PRETRAINED, read_model
 
+__all__ = ["BASES", "load_base"]
+
 BASES = ("pretrained", "smollm2")  # the small base, which comes with the package, and SmolLM2-135M-Instruct
 
 
 @lru_cache(maxsize=2)
 def load_base(name="pretrained"):
-    """One of BASES as a Task with dense weights, read once a process."""
+    """One of BASES as a Task with dense weights, read once per process."""
     return read_model(PRETRAINED if name == "pretrained" else name)

@@ -12,14 +12,15 @@ from ...compress import held_bytes, prune_magnitude, prune_n_of_m, quantise
 from ...data import Batch, class_batches, encode, load_reviews, pad_id
 from ...model import add_head, initial_params, predict_logits
 from ...ops import cross_entropy_forward
-from ...training import attach, blas_threads, classifier_training, settled_from, stream, train
+from ...training import attach, blas_threads, fine_tuning, settled_from, stream, train
 from . import BASES, load_base
 
 COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
 WEIGHTS = (*COMPRESSED, "random")
 BATCH_SIZE = 32
+TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run for training
 MAX_LENGTH = 128  # tokens; the longest snippet has 95
-LOSS_POINTS = 50  # the training loss is noted as the means of so many parts of the run
+LOSS_POINTS = 50  # the training loss is recorded as the means of so many parts of the run
 
 
 class Encoded(NamedTuple):
@@ -38,7 +39,7 @@ class Snippets(NamedTuple):
     pad_id: int
 
     def epoch_batches(self, rng):
-        """The training batches of one pass, in an order drawn from rng."""
+        """The training batches of one epoch, in an order drawn from rng."""
         return class_batches(*self.train, BATCH_SIZE, self.pad_id, rng)
 
     def evaluation_batches(self, split) -> list[Batch]:
@@ -48,17 +49,7 @@ class Snippets(NamedTuple):
 
 @lru_cache(maxsize=2)
 def load_snippets(limit=None, base="pretrained"):
-    """The snippets of all three splits as token ids.
-
-    Parameters
-    ----------
-    limit : int or None, at most so many snippets of each split
-    base : one of BASES, whose tokenizer makes the ids
-
-    Returns
-    -------
-    Snippets
-    """
+    """The Snippets as token ids of a base's tokenizer, at most `limit` of each split."""
     tokenizer = load_base(base).tokenizer
     splits = [
         Encoded(encode(tokenizer, split.texts[:limit], MAX_LENGTH), split.labels[:limit])
@@ -69,23 +60,24 @@ def load_snippets(limit=None, base="pretrained"):
 
 @dataclass(frozen=True)
 class ClassifyRun:
-    """All that a run depends on.
+    """All settings of a run.
 
     Parameters
     ----------
     adapter : AdapterConfig, or None to train the whole model
-    seed : int; the batches and the first head depend on it alone, so every method sees the same
+    seed : int; batches and initial head depend on it alone, so they are the same for every method
     learning_rate : float, the peak
-    epochs : int, passes over the training snippets
+    epochs : int
     batch_size : int
-    examples : int, how many training snippets there are, drawn by the seed; None: all
+    examples : int, number of training snippets, drawn by the seed; None: all
     base : one of BASES
-    weights : one of WEIGHTS, what is done to the base's linear layers before training; "random": the whole model
+    weights : one of WEIGHTS, how the base's linear layers are changed before training; "random": the whole model
         starts from random weights
-    evaluations : int, about how many along the way; None: two a pass. The best, by validation loss, is tested
-    test : bool, read the test split; False while learning rates are chosen
+    evaluations : int, approximate number during training; None: two per epoch. The checkpoint with the lowest
+        validation loss is tested
+    test : bool, use the test split; False while learning rates are chosen
     keep : bool, whether the result includes the trained arrays
-    limit : int, at most so many snippets of each split, for a quick look; None: all
+    limit : int, at most so many snippets of each split, for a shortened run; None: all
     """
 
     adapter: AdapterConfig | None
@@ -110,17 +102,7 @@ class ClassifyRun:
 
 
 def compressed(params, weights):
-    """A model whose linear layers are quantised or pruned.
-
-    Parameters
-    ----------
-    params : dict
-    weights : one of COMPRESSED
-
-    Returns
-    -------
-    dict; "dense" gives params itself
-    """
+    """The parameters with quantised or pruned linear layers; `weights` is one of COMPRESSED."""
     names = [f"{module}.weight" for module in linear_layers(params)]
     if weights in ("nf4", "int8"):
         return quantise(params, names, weights)
@@ -132,12 +114,12 @@ def compressed(params, weights):
 
 
 def starting_point(run):
-    """The model, and the adapter to train, before the first step.
+    """A run's model and adapter before the first step.
 
     Returns
     -------
     params : dict of the classifier's weights
-    config : its ModelConfig
+    config : its configuration
     adapter : Adapter; None: the whole model is trained
     """
     params, config, *_ = load_base(run.base)
@@ -153,10 +135,7 @@ def starting_point(run):
 
 
 def score(params, adapter, config, snippets, split, run=map):
-    """Loss, accuracy, and which snippets are right, (N,) bool, of a model on "validation" or "test".
-
-    `run` is as in `predict_logits`.
-    """
+    """A model's loss, accuracy, and correct snippets (N,) on a split; `run` as in `predict_logits`."""
     batches, labels = snippets.evaluation_batches(split), getattr(snippets, split).labels
     logits = np.empty((len(labels), config.n_classes), np.float32)
     answers = predict_logits(params, batches, config, adapter, run)
@@ -168,7 +147,7 @@ def score(params, adapter, config, snippets, split, run=map):
 
 
 def training_rows(run, n):
-    """Which of the n snippets are trained on."""
+    """The indices of the training snippets among n."""
     if run.examples is None:
         return np.arange(n)
     if run.examples > n:
@@ -177,40 +156,29 @@ def training_rows(run, n):
 
 
 def classify_run(run):
-    """Carry out one run, on one thread.
-
-    Parameters
-    ----------
-    run : ClassifyRun
+    """Carry out a ClassifyRun, on one thread.
 
     Returns
     -------
     numbers : dict; losses in nats per snippet
-    arrays : dict, what was trained, at the best evaluation; empty unless run.keep
+    arrays : dict, the trained arrays at the best evaluation; empty unless run.keep
 
     Raises
     ------
     FloatingPointError
-        When training diverges; see `train`.
+        If training diverges; see `train`.
     """
     snippets = load_snippets(run.limit, run.base)
     params, config, adapter = starting_point(run)
     rows = training_rows(run, len(snippets.train.labels))
     texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
-    plan = classifier_training(
-        params,
-        config,
-        adapter,
-        texts,
-        snippets.evaluation_batches("validation"),
-        snippets.pad_id,
-        learning_rate=run.learning_rate,
-        epochs=run.epochs,
-        batch_size=run.batch_size,
-        seed=run.seed,
-        evaluations=run.evaluations,
-    )
-    state = train(**plan)
+
+    def epoch_batches(rng):
+        return class_batches(*texts, run.batch_size, snippets.pad_id, rng)
+
+    settings = {name: getattr(run, name) for name in TRAINING}
+    validation = snippets.evaluation_batches("validation")
+    state = train(**fine_tuning(params, config, adapter, epoch_batches, validation, **settings))
     history, report = state.history, trainable_report(params, state.best)
     may_be_best = history["eval_step"] >= settled_from(adapter, state.step)
     numbers = {
@@ -228,10 +196,10 @@ def classify_run(run):
         with blas_threads(1):
             scores = score(model, attached, config, snippets, "test")
         numbers |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
-        numbers["test_right"] = np.packbits(scores["right"]).tobytes().hex()  # a bit a snippet
+        numbers["test_right"] = np.packbits(scores["right"]).tobytes().hex()  # one bit per snippet
     return numbers, dict(state.best) if run.keep else {}
 
 
 def chunks(values):
-    """A series in at most LOSS_POINTS chunks of nearly equal length."""
+    """Split a series into at most LOSS_POINTS chunks of nearly equal length."""
     return np.array_split(values, min(LOSS_POINTS, len(values)))

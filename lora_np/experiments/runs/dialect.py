@@ -1,4 +1,4 @@
-"""One run of the dialect experiment: the base is taught a domain by one method."""
+"""A run of the dialect experiment: the base is fine-tuned on a domain by one method."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -6,15 +6,16 @@ from functools import lru_cache
 import numpy as np
 
 from ...adapters import AdapterConfig, init_adapter, trainable_report
-from ...data import Splits, corpus_digest, encode, load_licences, load_reviews, token_stream
+from ...data import Splits, corpus_digest, encode, language_batches, load_licences, load_reviews, token_stream
 from ...model import forward
-from ...training import attach, blas_threads, language_loss, language_training, stream, train
+from ...training import LANGUAGE_BATCH, attach, blas_threads, fine_tuning, language_loss, stream, train
 from . import load_base
 
 LENGTH = 128  # tokens of a window
-VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, at each evaluation along the way
-OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # what a base knows and may forget
-OLD_TEST_REVIEWS = 200  # of IMDb's test split, which the small base has never seen
+TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run for training
+VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, at each evaluation during training
+OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # domains that a base knows and may forget
+OLD_TEST_REVIEWS = 200  # of IMDb's test split, on which the small base was not trained
 CAPITALS = {  # SmolLM2 knows them all
     **{"Austria": "Vienna", "Brazil": "Brasília", "Canada": "Ottawa", "China": "Beijing", "Cuba": "Havana"},
     **{"Denmark": "Copenhagen", "France": "Paris", "Germany": "Berlin", "Greece": "Athens", "Hungary": "Budapest"},
@@ -25,7 +26,7 @@ CAPITALS = {  # SmolLM2 knows them all
 
 @dataclass(frozen=True)
 class DialectRun:
-    """All that a run depends on.
+    """All settings of a run.
 
     Parameters
     ----------
@@ -33,15 +34,15 @@ class DialectRun:
     method : "full", or "lora_r16" and the like for LoRA on all linear layers
     seed : int
     learning_rate : float, the peak
-    epochs : int, passes over the domain's training text
-    corpus : str, where licences are read `licences_digest()`: the texts are those of the installed packages, and a
-        worker that has other texts refuses the run
+    epochs : int
+    corpus : str, if licences are used `licences_digest()`: the texts are those of the installed packages, and a worker
+        with other texts refuses the run
     base : one of BASES
     batch_size : int, windows of LENGTH tokens
-    evaluations : int, about how many along the way
-    train_tokens : int, at most so many to train on; None: `limit`
+    evaluations : int, approximate number during training
+    train_tokens : int, at most so many training tokens; None: `limit`
     limit : int, at most so many tokens of each split; None: all
-    test : bool, read the test texts; False while learning rates are chosen
+    test : bool, use the test texts; False while learning rates are chosen
     keep : bool, whether the result includes the trained arrays
     """
 
@@ -64,13 +65,13 @@ class DialectRun:
 
         Returns
         -------
-        numbers : dict; losses in nats per token, "new" on the domain and "old" on each of the base's old ones
-        arrays : dict, what was trained, at the best evaluation; empty unless self.keep
+        numbers : dict; losses in nats per token, "new" on the domain and "old" on each old domain of the base
+        arrays : dict, the trained arrays at the best evaluation; empty unless self.keep
 
         Raises
         ------
         FloatingPointError
-            When training diverges; see `train`.
+            If training diverges; see `train`.
         """
         if self.corpus and self.corpus != licences_digest():
             raise ValueError(f"corpus: got {self.corpus!r}, the licence texts here have {licences_digest()!r}")
@@ -83,22 +84,18 @@ class DialectRun:
         def loss_on(tokens, params, adapter):
             return language_loss(params, config, tokens, adapter, LENGTH)
 
+        def old_loss(params, adapter):
+            return {"old": loss_on(old["reviews"].validation[:VALIDATION_TOKENS], params, adapter)}
+
         start = init_adapter(base, adapter_config, stream(self.seed, "adapter")) if adapter_config is not None else None
-        plan = language_training(
-            base,
-            config,
-            start,
-            load_domain(self.domain, self.base, self.train_tokens or self.limit).train,
-            domain.validation[:VALIDATION_TOKENS],
-            batch_size=self.batch_size,
-            length=LENGTH,
-            learning_rate=self.learning_rate,
-            epochs=self.epochs,
-            seed=self.seed,
-            also=lambda *given: {"old": loss_on(old["reviews"].validation[:VALIDATION_TOKENS], *given)},
-            evaluations=self.evaluations,
-        )
-        state = train(**plan)
+        tokens = load_domain(self.domain, self.base, self.train_tokens or self.limit).train
+        validation = list(language_batches(domain.validation[:VALIDATION_TOKENS], LANGUAGE_BATCH, LENGTH))
+
+        def epoch_batches(rng):
+            return list(language_batches(tokens, self.batch_size, LENGTH, rng))
+
+        settings = {name: getattr(self, name) for name in TRAINING}
+        state = train(**fine_tuning(base, config, start, epoch_batches, validation, also=old_loss, **settings))
         model, adapter = attach(base, start, state.best)
         report = trainable_report(base, state.best)
         history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}
@@ -120,7 +117,7 @@ class DialectRun:
 
 
 def adapter_of(method):
-    """The adapter of a method, on all linear layers with α = 2r; None: full fine-tuning."""
+    """The configuration of a method's adapter, on all linear layers with α = 2r; None for full fine-tuning."""
     if method == "full":
         return None
     r = int(method.removeprefix("lora_r"))
@@ -128,16 +125,16 @@ def adapter_of(method):
 
 
 def label(method):
-    """What a method is called in tables and figures."""
+    """A method's label in tables and figures."""
     return "full fine-tuning" if method == "full" else f"LoRA r={method.removeprefix('lora_r')}"
 
 
 @lru_cache(maxsize=8)
 def load_domain(name, base="pretrained", limit=None):
-    """The texts of a domain as Splits of token streams (N,): "critics", "licences", or "reviews" of films at length.
+    """The texts of a domain as Splits of token streams (N,), with the tokenizer of a base.
 
-    The critics' snippets are those of Rotten Tomatoes, without labels; the licences come with the installed packages.
-    `base` is one of BASES, whose tokenizer makes the ids.
+    The domains are "critics", Rotten Tomatoes' snippets without labels; "licences", those of the installed packages;
+    and "reviews", long film reviews of IMDb.
     """
     if name == "licences":
         splits = load_licences()
@@ -146,7 +143,7 @@ def load_domain(name, base="pretrained", limit=None):
     else:
         reviews = load_reviews("imdb")
         splits = [reviews.train.texts[:1], reviews.validation.texts, reviews.test.texts[:OLD_TEST_REVIEWS]]
-    # A text has at least one token: what is beyond the limit need not be encoded.
+    # A text has at least one token, so texts beyond the limit need not be encoded.
     tokenizer = load_base(base).tokenizer
     return Splits(*(token_stream(encode(tokenizer, list(texts)[:limit]))[:limit] for texts in splits))
 
@@ -158,7 +155,7 @@ def licences_digest():
 
 
 def removal_restores(base, before, config, adapter, tokens):
-    """Whether taking an adapter off gives the logits from before, bit for bit; None without an adapter."""
+    """Whether removing an adapter restores the previous logits bit for bit; None without an adapter."""
     if adapter is None:
         return None
     ids = tokens[:LENGTH][None].astype(np.int64)  # (1, T)
@@ -171,8 +168,8 @@ def removal_restores(base, before, config, adapter, tokens):
 def capitals_known(params, config, adapter, tokenizer):
     """How many of CAPITALS a model names after "The capital of … is", and how many it picks from among the twenty.
 
-    Of a capital the first token counts. The first number asks for the answer too: a model that would go on with "the"
-    may know the capital all the same.
+    The first token of a capital counts. It is named if it is the most probable next token, and picked if it is the most
+    probable of the twenty: a model that would continue with "the" may still know the capital.
     """
     answers = np.array([tokenizer.encode(f" {capital}").ids[0] for capital in CAPITALS.values()])
     counts = {"named": 0, "picked": 0}

@@ -1,4 +1,4 @@
-"""A run with a known answer: a teacher whose weight differs from the student's by a matrix of rank k."""
+"""A run with a known answer: a teacher with a weight that differs from the student's by a matrix of rank k."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ BATCH_SIZE, N_BATCHES, N_TEST = 16, 32, 256
 
 @dataclass(frozen=True)
 class PlantedRun:
-    """All that a run depends on: k is the planted change's rank, r the student's, steps the optimiser's."""
+    """All settings of a run: k is the planted change's rank, r the adapter's, steps the optimiser's."""
 
     k: int
     r: int
@@ -30,7 +30,7 @@ class PlantedRun:
 
         Returns
         -------
-        numbers : dict; "base_loss" is the student's on new texts before training, "test_loss" after it
+        numbers : dict; "base_loss" is the student's on new texts before training, "test_loss" that after training
         arrays : empty
         """
         student, teacher = planted_model(self.k, self.seed)
@@ -48,9 +48,8 @@ class PlantedRun:
         def epoch_batches(rng):
             return [batches[i] for i in rng.permutation(N_BATCHES)]
 
-        settings = TrainConfig(
-            self.steps, self.learning_rate, warmup_steps=self.steps // 20, clip_norm=None, seed=self.seed
-        )
+        more = {"warmup_steps": self.steps // 20, "clip_norm": None, "seed": self.seed}
+        settings = TrainConfig(self.steps, self.learning_rate, **more)
         state = train(adapter.weights, objective, epoch_batches, settings)
         with blas_threads(1):
             model, attached = attach(student, adapter, state.best)
@@ -64,8 +63,8 @@ class PlantedRun:
 def planted_model(k, seed):
     """A random transformer in float64, and the same with a change of rank k in one layer.
 
-    The k singular values of the change are equal, so that each direction matters as much as another. They are
-    twice the standard deviation times √C of the weight, about its largest singular value.
+    The k singular values of the change are equal, so that all directions matter equally. They are twice the weight's
+    standard deviation times √C, which is about its largest singular value.
 
     Returns
     -------
@@ -75,7 +74,7 @@ def planted_model(k, seed):
     params = {name: array.astype(np.float64) for name, array in params.items()}
     C = CONFIG.d_model
     for name, array in params.items():
-        if array.ndim == 2:  # larger than those that training starts from: a model that has learnt something
+        if array.ndim == 2:  # larger than initial weights, as in a trained model
             params[name] = array / array.std() / np.sqrt(C)
     rng = stream(seed, "sample", 1)
     U, V = (np.linalg.qr(rng.standard_normal((C, k)))[0] for _ in range(2))  # (C, k), orthonormal
@@ -91,7 +90,7 @@ def labelled(ids, teacher):
 
 
 def squared_error(params, batch, adapter, wanted=()):
-    """Mean squared difference from the teacher's logits, L = mean (z − z*)², and its gradients: dz = 2 (z − z*)/n."""
+    """The mean squared error of the teacher's logits, L = mean (z − z*)², and its gradients: dz = 2 (z − z*)/n."""
     logits, cache = forward(params, batch.ids, CONFIG, adapter=adapter, wanted=wanted)
     difference = logits - batch.targets  # (B, T, V)
     grads = backward(2.0 / difference.size * difference, cache) if wanted else {}

@@ -1,30 +1,31 @@
-"""A run without training: SmolLM2 names a snippet's sentiment, with no or a few labelled snippets in its prompt."""
+"""A run without training: SmolLM2 classifies snippets with no or a few labelled snippets in its prompt."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...data import class_batches, load_reviews, pad_id
-from ...tasks.words import answer_ids, answer_probabilities, prompt_ids
+from ...model import predict_logits
+from ...tasks.label_words import label_head, label_ids, prompt_ids
 from ...training import blas_threads, stream
 from . import load_base
 
 QUESTION = "\nSentiment:"
 LABELS = ("negative", "positive")
-MOST_TOKENS = 2048  # of a prompt; none has as many
+MOST_TOKENS = 2048  # of a prompt; none is as long
 BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
 class PromptRun:
-    """All that a run depends on.
+    """All settings of a run.
 
     Parameters
     ----------
-    shots : int, labelled training snippets in front of each prompt, half of each class
-    seed : int, which draws them and their order
+    shots : int, labelled training snippets before each prompt, half of each class
+    seed : int, for drawing and ordering them
     split : "validation" or "test"
-    limit : int, at most so many snippets of each split, for a quick look; None: all
+    limit : int, at most so many snippets of each split, for a shortened run; None: all
     """
 
     shots: int
@@ -33,33 +34,29 @@ class PromptRun:
     limit: int | None = None
 
     def carry_out(self):
-        return prompt_run(self)
+        """Carry out the run, on one thread.
+
+        Returns
+        -------
+        numbers : dict with the accuracy on the split
+        arrays : an empty dict
+        """
+        reviews, model = load_reviews("rotten_tomatoes"), load_base("smollm2")
+        first, part = examples(self, reviews.train), getattr(reviews, self.split)
+        texts, labels = part.texts[: self.limit], part.labels[: self.limit]
+        prompts = prompt_ids(model.tokenizer, [first + text for text in texts], QUESTION, MOST_TOKENS)
+        batches = class_batches(prompts, labels, BATCH_SIZE, pad_id(model.tokenizer))
+        head = label_head(model.params, model.config, label_ids(model.tokenizer, LABELS))
+        with blas_threads(1):
+            answers = list(predict_logits(model.params, batches, model.config, head=head))
+        right = sum(int((logits.argmax(axis=1) == targets).sum()) for logits, targets in answers)
+        return {f"{self.split}_accuracy": right / len(labels)}, {}
 
 
 def examples(run, train):
-    """The labelled snippets that come first in each prompt, as text."""
+    """The labelled snippets at the start of each prompt, as text."""
     rng, chosen = stream(run.seed, "sample"), []
     for label in (0, 1):
         chosen += rng.choice(np.flatnonzero(train.labels == label), run.shots // 2, replace=False).tolist()
     order = rng.permutation(chosen)
     return "".join(f"{train.texts[row].strip()}{QUESTION} {LABELS[train.labels[row]]}\n\n" for row in order)
-
-
-def prompt_run(run):
-    """Carry out one run, on one thread.
-
-    Returns
-    -------
-    numbers : dict with the accuracy on the split
-    arrays : an empty dict
-    """
-    reviews, model = load_reviews("rotten_tomatoes"), load_base("smollm2")
-    first, part = examples(run, reviews.train), getattr(reviews, run.split)
-    texts, labels = part.texts[: run.limit], part.labels[: run.limit]
-    prompts = prompt_ids(model.tokenizer, [first + text for text in texts], QUESTION, MOST_TOKENS)
-    batches = class_batches(prompts, labels, BATCH_SIZE, pad_id(model.tokenizer))
-    answers = answer_ids(model.tokenizer, LABELS)
-    with blas_threads(1):
-        found = list(answer_probabilities(model.params, batches, model.config, None, answers))
-    right = sum(int((p.argmax(axis=1) == batch.targets).sum()) for p, batch in zip(found, batches))
-    return {f"{run.split}_accuracy": right / len(labels)}, {}

@@ -1,4 +1,4 @@
-"""All reference cases, in the order in which a port is checked."""
+"""The reference cases, in the order in which a port is checked."""
 
 from .case import DTYPES, ReferenceCase, in_dtype, stage
 from .files import file_cases
@@ -8,10 +8,12 @@ from .model import model_cases
 from .operations import operation_cases
 from .training import training_cases
 
+__all__ = ["DTYPES", "TIERS", "ReferenceCase", "in_dtype", "reference_cases", "stage"]
+
 TIERS = {1: "operations", 2: "the model", 3: "training and files", 4: "Llama"}
 
 
 def reference_cases():
-    """The cases by their id, tier after tier."""
+    """All cases by id, tier by tier."""
     makers = operation_cases, model_cases, training_cases, file_cases, llama_cases, ggml_cases
     return {case.id: case for make in makers for case in make()}

@@ -1,4 +1,4 @@
-"""A reference case: inputs, and what the package computes from them, in execution order."""
+"""A reference case: inputs, and the outputs that the package computes from them, in execution order."""
 
 from typing import NamedTuple
 
@@ -8,24 +8,24 @@ DTYPES = {"float64": np.float64, "float32": np.float32}
 
 
 class ReferenceCase(NamedTuple):
-    """One thing for a port to compute.
+    """A computation for a port to reproduce.
 
     compute(settings, inputs) returns the outputs by name, in execution order, in the dtype of the inputs.
     """
 
-    id: str  # stable: a port's tests may name it
+    id: str  # stable, because a port's tests may name it
     tier: int  # 1 operations, 2 the model, 3 training and files, 4 Llama
-    kind: str  # what is computed; SPEC.md has a section for each
+    kind: str  # what is computed; SPEC.md has a section for each kind
     settings: dict  # JSON values
-    inputs: dict  # name -> array: whole numbers, or float64 with values that are float32 numbers
+    inputs: dict  # name -> array of integers, or of float64 values that float32 can represent
     compute: object
     description: str
-    catches: str  # the mistake that it tests for
+    catches: str  # the mistake that the case tests for
     flags: tuple[str, ...] = ()
-    inputs_float32: dict = {}  # the inputs that differ in float32, by name
+    inputs_float32: dict = {}  # inputs that differ in float32, by name
 
     def inputs_in(self, dtype):
-        """The inputs in "float64" or "float32"; whole numbers stay what they are."""
+        """The inputs in "float64" or "float32"; integers are unchanged."""
         inputs = self.inputs if dtype == "float64" else {**self.inputs, **self.inputs_float32}
         return {name: in_dtype(array, dtype) for name, array in inputs.items()}
 
@@ -36,13 +36,18 @@ class ReferenceCase(NamedTuple):
 
 
 def in_dtype(array, dtype):
-    """A C-contiguous copy: floats in a precision, whole numbers as they are."""
+    """A C-contiguous copy, with floats in the given precision and integers unchanged."""
     floating = np.issubdtype(array.dtype, np.floating)
     return np.array(array, dtype=DTYPES[dtype] if floating else array.dtype, order="C")
 
 
+def under(prefix, tensors):
+    """The tensors whose names start with a prefix, which is removed."""
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
 def stage(name, inputs):
-    """The part of the work that a tensor belongs to: "input", "forward", "backward", "merge", "step 10" …"""
+    """The stage that a tensor belongs to: "input", "forward", "backward", "merge", "step 10", …"""
     if name in inputs:
         return "input"
     first, _, rest = name.partition(".")

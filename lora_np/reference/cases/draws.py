@@ -1,8 +1,8 @@
-"""Random numbers for the reference cases: the same on every machine and with every version of NumPy.
+"""Random numbers for the reference cases, the same on every machine and with every version of NumPy.
 
-NumPy promises that a bit generator's raw words stay the same, but not the distributions drawn from them. So all numbers
-here are made from raw words. Their values are float32 numbers in float64 arrays: a case's inputs are then exactly the
-same in both precisions.
+NumPy guarantees the raw output of a bit generator, but not the distributions drawn from it. So all numbers are computed
+from raw output here. They are float32 values in float64 arrays, so that a case's inputs are exactly the same in both
+precisions.
 """
 
 import zlib
@@ -16,7 +16,7 @@ def bits_of(name):
 
 
 def uniform(bits, shape, low=-1.0, high=1.0):
-    """Uniform in [low, high): float32 numbers as float64."""
+    """Uniform in [low, high): float32 values as float64."""
     share = (bits.random_raw(shape) >> np.uint64(40)) * 2.0**-24  # [0, 1)
     return as_float32(low + (high - low) * share)
 
@@ -27,20 +27,20 @@ def bell(bits, shape, scale=1.0):
 
 
 def whole(bits, shape, n):
-    """Whole numbers from 0 to n − 1, int64."""
+    """Integers from 0 to n − 1, int64."""
     return (bits.random_raw(shape) % np.uint64(n)).astype(np.int64)
 
 
 def keep_mask(bits, shape, p):
-    """1 where dropout of probability p keeps an entry, else 0, uint8."""
+    """1 where dropout with probability p keeps an entry, else 0, uint8."""
     return (uniform(bits, shape, 0.0, 1.0) >= p).astype(np.uint8)
 
 
 def mask(bits, shape, p):
-    """A dropout mask: 0, or 1/(1 − p) as a float32 number."""
+    """A dropout mask: 0, or 1/(1 − p) as a float32 value."""
     return as_float32(keep_mask(bits, shape, p) / (1.0 - p))
 
 
 def as_float32(array):
-    """The nearest float32 numbers, as float64."""
+    """The nearest float32 values, as float64."""
     return np.asarray(array, dtype=np.float64).astype(np.float32).astype(np.float64)

@@ -11,7 +11,7 @@ from ...analysis import right_directions, singular_values
 from ...compress import quantise_nf4
 from ...compress.code_points import CODE_POINTS
 from ...compress.nf4 import unpack
-from ...formats import load_gpt2, load_peft, save_gpt2, save_peft
+from ...formats import load_hf, load_peft, save_hf, save_peft
 from ...model import ModelConfig, parameter_shapes
 from .case import DTYPES, ReferenceCase, in_dtype
 from .draws import as_float32, bell, bits_of
@@ -24,7 +24,7 @@ MODEL, ADAPTER, FIELDS = "model.safetensors", "adapter_model.safetensors", "adap
 
 
 def spectrum(settings, t):
-    """Singular vectors have arbitrary signs, so the case shows the projectors on the first k."""
+    """The spectrum of an update, with projectors instead of singular vectors, whose signs are arbitrary."""
     update = t["after"] - t["before"]
     sigma = singular_values(update)
     energy = np.cumsum(sigma**2)
@@ -47,7 +47,7 @@ def nf4(settings, t):
 
 
 def from_files(t, read, *arguments):
-    """What read(folder, *arguments) makes of a folder with the input files in it, whose bytes are arrays."""
+    """The result of read(folder, *arguments) for a folder with the input files, which are given as arrays of bytes."""
     with tempfile.TemporaryDirectory() as folder:
         for name, file in t.items():
             (Path(folder) / name).write_bytes(file.tobytes())
@@ -55,18 +55,18 @@ def from_files(t, read, *arguments):
 
 
 def to_files(names, write, *arguments):
-    """The bytes of the files that write(folder, *arguments) puts into a folder, as arrays by name."""
+    """The bytes of the files that write(folder, *arguments) writes, as arrays by name."""
     with tempfile.TemporaryDirectory() as folder:
         write(folder, *arguments)
         return {name: np.frombuffer((Path(folder) / name).read_bytes(), dtype=np.uint8) for name in names}
 
 
 def gpt2_read(settings, t):
-    return from_files(t, load_gpt2, np.float64).params  # exact, whichever precision the file has
+    return from_files(t, load_hf, np.float64).params  # exact, whichever precision the file has
 
 
 def gpt2_write(settings, t):
-    return to_files([MODEL], save_gpt2, t, ModelConfig(**settings["model"]))
+    return to_files([MODEL], save_hf, t, ModelConfig(**settings["model"]))
 
 
 def peft_read(settings, t):
@@ -100,7 +100,7 @@ def nf4_case(id, shape, block_size, double, *about):
 
 
 def midpoint_case():
-    """All midpoints as float32 numbers: some are exact, some just above, some just below; a block's absmax is 1."""
+    """All midpoints as float32 values: some exact, some just above, some just below. Each block's absmax is 1."""
     points = CODE_POINTS.astype(np.float64)
     weight = np.concatenate([[1.0], (points[1:] + points[:-1]) / 2])
     settings, inputs = {"block_size": 16, "double": False}, {"weight": as_float32(np.stack([weight, -weight]))}
@@ -110,7 +110,7 @@ def midpoint_case():
 
 
 def scales_case(id, absmax, *about):
-    """Blocks of two weights, whose absmax is given."""
+    """Blocks of two weights with the given absmax."""
     weight = np.array(absmax)[:, None] * [1.0, -0.25]
     settings = {"block_size": 2, "double": True}
     return ReferenceCase(id, 3, "nf4", settings, {"weight": as_float32(weight)}, nf4, *about, ("exact", "edge"))
@@ -157,10 +157,10 @@ def gpt2_cases():
 
     def files(dtype, params=params, sizes=SMALL):
         arrays = {name: in_dtype(array, dtype) for name, array in params.items()}
-        return to_files((MODEL, "config.json"), save_gpt2, arrays, ModelConfig(**sizes))
+        return to_files((MODEL, "config.json"), save_hf, arrays, ModelConfig(**sizes))
 
     def old_files(dtype):
-        """A bare GPT2Model's, as old versions of transformers wrote them."""
+        """The files of a bare GPT2Model, as old versions of transformers wrote them."""
         new = files(dtype, draw_model(bits_of("gpt2 bare"), plain)[1], plain)
         arrays = {name.removeprefix("transformer."): a for name, a in load(new[MODEL].tobytes()).items()}
         arrays |= {"h.0.attn.bias": np.tril(np.ones((1, 1, 5, 5))), "h.0.attn.masked_bias": np.array([-1e4])}
@@ -190,7 +190,7 @@ def peft_cases():
     layers = {"attn.k_proj": (3, 1.5), "attn.v_proj": (1, 2.0), "attn.o_proj": (2, 5.0), "mlp.up_proj": (4, 1.0)}
     layers = {f"blocks.0.{name}": of for name, of in layers.items()}
     other_settings, other_arrays = draw_model(bits_of("peft scales"), SMALL, layers=layers)
-    one = {  # an adapter on GPT-2's c_attn whose every component reaches q, k and v
+    one = {  # an adapter on GPT-2's c_attn, each component of which reaches q, k and v
         "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight": bell(bits, (2, 6)),
         "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight": bell(bits, (18, 2)),
     }

@@ -1,4 +1,4 @@
-"""Tier 4, second half: the blocks of llama.cpp's files, QA-LoRA, which fits into them, and files byte by byte."""
+"""Tier 4, second half: llama.cpp's blocks, QA-LoRA, which can be merged into them, and files byte by byte."""
 
 import struct
 
@@ -7,18 +7,18 @@ import numpy as np
 from ...adapters import AdapterConfig, linear_layers, qalora
 from ...compress import BLOCK, FORMATS, BlockWeight, with_offsets_added
 from ...compress.ggml import BLOCK_BYTES
+from ...formats.foreign import model_from_gguf
 from ...formats.gguf import read_gguf
-from ...formats.llama import in_rotation_order, is_rotated, llama_from_gguf
-from ...formats.names import layer_names
+from ...formats.names import gguf_rows, layer_names
 from ...formats.to_gguf import encoded, save_gguf_adapter
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform
 from .files import from_files, to_files
 from .llama import SIZES, of_llama
-from .model import draw_model, model_case, objects
+from .model import config_of, draw_model, model_case, objects
 
 MODEL, ADAPTER = "model.gguf", "adapter.gguf"
-WIDE = {"d_model": 32, "d_ff": 64, "n_layers": 1}  # rows of whole blocks, except those of o_proj, of H D
+WIDE = {"d_model": 32, "d_ff": 64, "n_layers": 1}  # all rows are whole blocks, except in o_proj, whose rows have H D
 HEADERS = [0x3C00, 0x0001, 0x8001, 0x83FF, 0xB555, 0x7BFF, 0x8000]  # float16: 1, the smallest numbers, …, 65504, −0
 
 # ---------------------------------------------------------------- what the package computes
@@ -26,8 +26,8 @@ HEADERS = [0x3C00, 0x0001, 0x8001, 0x83FF, 0xB555, 0x7BFF, 0x8000]  # float16: 1
 
 def blocks(settings, t):
     name, weight = settings["format"], t["weight"]
-    own, given = FORMATS[name](weight), BlockWeight(t["blocks"], name, weight.dtype)
-    return {"packed": own.blocks, "dequantised": own.dequantise(), "expanded": given.dequantise()}
+    own, stored = FORMATS[name](weight), BlockWeight(t["blocks"], name, weight.dtype)
+    return {"packed": own.blocks, "dequantised": own.dequantise(), "expanded": stored.dequantise()}
 
 
 def qalora_layer(settings, t):
@@ -45,7 +45,7 @@ def qalora_layer(settings, t):
 
 def gguf_read(settings, t):
     def read(folder):
-        return llama_from_gguf(MODEL, *read_gguf(f"{folder}/{MODEL}"), np.float64)[0]
+        return model_from_gguf(MODEL, *read_gguf(f"{folder}/{MODEL}"), np.float64)[0]
 
     return {name: np.asarray(weight) for name, weight in from_files(t, read).items()}
 
@@ -63,8 +63,8 @@ def gguf_adapter(settings, t):
 
 
 def blocks_case(name, *about):
-    """Rows of 32: numbers, halves between two codes of each format, zeros, a d that float16 makes 0, large numbers, two
-    of one size with opposite signs, and an m that float16 moves by several codes.
+    """Blocks with random numbers, numbers halfway between two codes of each format, zeros, a d that float16 rounds to
+    0, large numbers, two equal magnitudes with opposite signs, and an m that float16 shifts by several codes.
     """
     bits, steps = bits_of("blocks"), np.arange(32)
     halves = (steps % 15 + 0.5) / 16
@@ -82,11 +82,11 @@ def blocks_case(name, *about):
         np.where(steps == 5, -0.75, np.where(steps == 9, 0.75, bell(bits, (32,), 0.2))),
         1000.3 + 0.02 * steps,
     ]
-    given = (bits.random_raw((7, BLOCK_BYTES[name])) % np.uint64(256)).astype(np.uint8)
-    given[:, :2] = np.array(HEADERS, "<u2").view(np.uint8).reshape(-1, 2)
+    packed = (bits.random_raw((7, BLOCK_BYTES[name])) % np.uint64(256)).astype(np.uint8)
+    packed[:, :2] = np.array(HEADERS, "<u2").view(np.uint8).reshape(-1, 2)
     if name == "q4_1":
-        given[:, 2:4] = np.array(HEADERS[::-1], "<u2").view(np.uint8).reshape(-1, 2)
-    inputs = {"weight": as_float32(rows).reshape(-1, 64), "blocks": given}
+        packed[:, 2:4] = np.array(HEADERS[::-1], "<u2").view(np.uint8).reshape(-1, 2)
+    inputs = {"weight": as_float32(rows).reshape(-1, 64), "blocks": packed}
     id = f"blocks-{name.replace('_', '-')}"
     return ReferenceCase(id, 4, "blocks", {"format": name}, inputs, blocks, *about, ("exact", "edge"))
 
@@ -102,7 +102,7 @@ def qalora_case(id, *about):
 
 
 def on_blocks(id, *about, **changes):
-    """A model whose linear layers' weights are blocks."""
+    """A model case in which the weights of linear layers are blocks."""
     case = of_llama(model_case, id, *about, **changes)
     names = [f"{layer}.weight" for layer in linear_layers(case.inputs)]
     packed = {name: FORMATS["q4_1"](case.inputs[name].astype(np.float32)).blocks for name in names}
@@ -112,10 +112,8 @@ def on_blocks(id, *about, **changes):
 def gguf_case(id, *about):
     sizes = {**SIZES, **WIDE, "n_heads": 6, "n_kv_heads": 2}
     params, tensors = draw_model(bits_of(id), sizes)[1], {}
-    for layer, (ours,) in layer_names(params, "gguf").items():
-        weight = params[f"{ours}.weight"].astype(np.float32)
-        if is_rotated(f"{ours}.weight"):
-            weight = in_rotation_order(weight, sizes["head_size"], back=True)
+    for layer, (ours,) in layer_names(config_of(sizes), "gguf").items():
+        weight = gguf_rows(config_of(sizes), ours, params[f"{ours}.weight"].astype(np.float32))
         tensors[f"{layer}.weight"] = encoded(layer, weight, "q4_1")
     tensors["token_embd.weight"] = FORMATS["q8_0"](params["tok_emb.weight"].astype(np.float32))
     tensors["blk.0.ffn_up.weight"] = FORMATS["q4_0"](params["blocks.0.mlp.up_proj.weight"].astype(np.float32))
@@ -141,7 +139,7 @@ def gguf_case(id, *about):
 
 
 def gguf_bytes(fields, tensors):
-    """A GGUF file, for input; written here because a port's checker has to do without the package `gguf`."""
+    """The bytes of a GGUF file, written without the package `gguf`, which the cases should not need."""
 
     def text(string):
         return struct.pack("<Q", len(string.encode())) + string.encode()
@@ -165,7 +163,7 @@ def gguf_bytes(fields, tensors):
 
 
 def filled(data, alignment):
-    """With zeros up to a multiple of the alignment."""
+    """Pad with zeros to a multiple of the alignment."""
     return data + bytes(-len(data) % alignment)
 
 

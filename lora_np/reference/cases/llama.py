@@ -1,6 +1,6 @@
-"""Tier 4: Llama. Its operations, whole models, decoding and training; the adapters and the optimiser are the same.
+"""Tier 4: Llama's operations, whole models, decoding and training, with the same adapters and optimiser.
 
-The head size is 6, because at 4 GGUF's order of a head's rows is its own inverse (see `formats/llama.py`).
+The head size is 6, because with 4 the order of rows in GGUF would be its own inverse (see `formats/llama.py`).
 """
 
 import numpy as np
@@ -26,10 +26,6 @@ def rms_norm(settings, t):
     return {**forward, **gradients(ops.rms_norm_backward(t["grad.y"], cache), ("weight", "x"))}
 
 
-def grouped_attention(settings, t):
-    return attention(settings, t)  # which finds K from the width of k
-
-
 def rope(settings, t):
     cos, sin = ops.rope_tables(t["positions"], settings["head_size"], float(t["theta"]), t["x"].dtype)
     y, cache = ops.rope_forward(t["x"], cos, sin)
@@ -42,8 +38,8 @@ def swiglu(settings, t):
 
 
 def linear_cross_entropy(settings, t):
-    given = t["x"], t["weight"], t["targets"], settings["ignore_index"]
-    loss, cache = ops.linear_cross_entropy_forward(*given, chunk=settings["chunk"] * len(t["weight"]))
+    arguments = t["x"], t["weight"], t["targets"], settings["ignore_index"]
+    loss, cache = ops.linear_cross_entropy_forward(*arguments, chunk=settings["chunk"] * len(t["weight"]))
     grads = ops.linear_cross_entropy_backward(settings["grad_loss"], cache)
     return {"loss": loss, **gradients(grads, ("weight", "x"))}
 
@@ -56,8 +52,8 @@ def operation(compute, id, settings, inputs, *about):
 
 
 def rms_norm_case(id, x, eps, *about):
-    bits, C = bits_of(id), x.shape[-1]
-    inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, (C,), 0.5)), "grad.y": bell(bits, x.shape)}
+    bits = bits_of(id)
+    inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, x.shape[-1:], 0.5)), "grad.y": bell(bits, x.shape)}
     return operation(rms_norm, id, {"eps": eps}, inputs, *about)
 
 
@@ -77,7 +73,8 @@ def swiglu_case(id, gate, *about):
 def grouped_case(id, Tq, H, K, D, *about):
     bits = bits_of(id)
     inputs = bells(bits, {"q": (2, Tq, H * D), "k": (2, 5, K * D), "v": (2, 5, K * D), "grad.context": (2, Tq, H * D)})
-    return operation(grouped_attention, id, {"n_heads": H, "n_kv_heads": K}, inputs, *about)
+    case = operation(attention, id, {"n_heads": H, "n_kv_heads": K}, inputs, *about)
+    return case._replace(kind="grouped_attention")
 
 
 def head_case(id, targets, *about, **settings):

@@ -1,11 +1,13 @@
-"""Tier 2: the model, every activation in execution order and every gradient in reverse order.
+"""Tier 2: the model, with every activation in execution order and every gradient in reverse order.
 
-An activation has its name in the package, `blocks.0.attn.probs`. A gradient has the name of its activation or parameter
-with `grad.` in front. A parameter's gradient follows directly after the gradient of its layer's output.
+Activations have their names in the package, such as `blocks.0.attn.probs`. A gradient has the name of its activation or
+parameter, with the prefix `grad.`. A parameter's gradient comes right after the gradient of its layer's output.
 """
 
 import math
+from dataclasses import fields as dataclass_fields
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -13,11 +15,11 @@ from ... import ops
 from ...adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_layers, merge
 from ...adapters.dora import MAGNITUDE
 from ...compress import BlockWeight
-from ...model import LlamaConfig, ModelConfig, backward, draw_masks, forward, parameter_shapes
-from ...model.decoder import empty_past, make_decoder, next_logits
+from ...model import ARCHITECTURES, backward, draw_masks, forward, parameter_shapes
+from ...model.decoder import empty_cache, make_decoder, next_logits
 from ...model.sampling import Sampling, draw, next_probabilities
 from ...training import trainable_arrays
-from .case import ReferenceCase
+from .case import ReferenceCase, under
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
 SIZES = {"dropout": 0.0, "layer_norm_eps": 1e-5, "vocab_size": 11, "n_positions": 7, "d_model": 12, "n_layers": 2}
@@ -28,12 +30,13 @@ QV = ("q_proj", "v_proj")
 
 
 def config_of(fields):
-    """The package's configuration of a case's setting `model`."""
-    return (LlamaConfig if "n_kv_heads" in fields else ModelConfig)(**fields)
+    """The package's configuration of a case's setting `model`; only one architecture has all its fields."""
+    kinds = [record.config_class for record in ARCHITECTURES.values()]
+    return next(kind for kind in kinds if fields.keys() <= {field.name for field in dataclass_fields(kind)})(**fields)
 
 
 def objects(settings, t):
-    """The package's (config, params, adapter or None) of the settings, with their arrays from the inputs."""
+    """The package's (config, params, adapter or None) for a case's settings and inputs."""
     config, about = config_of(settings["model"]), settings["adapter"]
     params = {name: t[name] for name in parameter_shapes(config)}
     if "blocks" in settings:
@@ -56,10 +59,9 @@ def objects(settings, t):
 def model(settings, t):
     config, params, adapter = objects(settings, t)
     activations, back = {}, {}
-    masks = {name.removeprefix("mask."): array for name, array in t.items() if name.startswith("mask.")}
-    given = {"lengths": t["lengths"], "adapter": adapter, "masks": masks}
     wanted = tuple(trainable_arrays(params, adapter))
-    logits, cache = forward(params, t["ids"], config, **given, wanted=wanted, record=activations)
+    others = {"lengths": t["lengths"], "adapter": adapter, "masks": under("mask.", t)}
+    logits, cache = forward(params, t["ids"], config, **others, wanted=wanted, record=activations)
     loss, loss_cache = ops.cross_entropy_forward(logits, t["targets"])
     grads = backward(ops.cross_entropy_backward(1.0, loss_cache).dlogits, cache, record=back)
     outputs = {**activations, "loss": loss, **in_reverse_order(back, grads)}
@@ -73,7 +75,7 @@ def model(settings, t):
 
 
 def in_reverse_order(activations, params):
-    """Gradients of activations, each followed by those of the parameters of its layer."""
+    """Gradients of activations, each followed by the gradients of its layer's parameters."""
     ordered, left = {}, dict(params)
     for name, grad in activations.items():
         ordered[f"grad.{name}"] = grad
@@ -87,7 +89,7 @@ def generate(settings, t):
     """Greedy, token by token, with cached keys and values."""
     config, params, adapter = objects(settings, t)
     decoder = make_decoder(params, config, adapter)
-    past, unread, tokens, outputs = empty_past(decoder, len(t["ids"])), t["ids"], t["ids"], {}
+    past, unread, tokens, outputs = empty_cache(decoder, len(t["ids"])), t["ids"], t["ids"], {}
     for step in range(settings["n_new"]):
         logits, past = next_logits(decoder, unread, past)
         first, second = np.sort(logits, axis=-1)[:, :-3:-1].T
@@ -98,38 +100,29 @@ def generate(settings, t):
     return {**outputs, "tokens": tokens, **cached}
 
 
-class Given:
-    """A generator that draws given numbers."""
-
-    def __init__(self, numbers):
-        self.numbers = numbers
-
-    def random(self, n):
-        return self.numbers
-
-
 def sample(settings, t):
     probs = next_probabilities(t["logits"], t["ids"], Sampling(**settings))
-    return {"probs": probs, "tokens": draw(probs, Given(t["uniform"]))}
+    generator = SimpleNamespace(random=lambda n: t["uniform"])  # "draws" the case's numbers
+    return {"probs": probs, "tokens": draw(probs, generator)}
 
 
 # ---------------------------------------------------------------- what the cases draw
 
 
 def at_trained_size(name, value):
-    """A parameter made of numbers with mean 0 and deviation 1: matrices as large as after training, biases and layer
-    norms away from 0 and 1."""
+    """Scale standard normal numbers to a parameter as large as after training, with norms and biases not at 1 and 0."""
     if value.ndim == 1:
         return 0.2 * value + name.endswith("weight")
     return value if "emb" in name else value / math.sqrt(value.shape[1])
 
 
 def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=None):
-    """Settings and arrays of a model, whose weights are as large as a trained one's, and of its adapter. The adapter is
-    None if no layer has one. B is not 0, because at B = 0 most gradients are 0.
+    """Settings and arrays of a model with weights as large as after training, and of its adapter if it has one.
 
-    names : last names of the adapted layers, all of which have the same r, and α = 3
-    layers : in their place a dict, a layer's full name -> (r, α)
+    B is not 0, because at B = 0 most gradients are 0.
+
+    names : last names of the adapted layers, which all have the rank r and α = 3
+    layers : dict, a layer's full name -> (r, α), used instead of `names`
     """
     shapes = parameter_shapes(config_of(sizes))
     params = {name: as_float32(at_trained_size(name, bell(bits, shape))) for name, shape in shapes.items()}
@@ -148,20 +141,20 @@ def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=Non
 
 
 def draw_batch(bits, sizes, lengths):
-    """Right-padded rows of these lengths. A language model ignores padded targets and each row's last one."""
+    """A batch of right-padded rows. A language model ignores each row's last target and those of padding."""
     B, T = len(lengths), max(lengths)
     ids = whole(bits, (B, T), sizes["vocab_size"])
     ids[0, : min(T, 2)] = [sizes["vocab_size"] - 1, 0][: min(T, 2)]  # the last id and the first
     if sizes["n_classes"]:
         targets = np.arange(B)[::-1] % sizes["n_classes"]
     else:
-        has_next = np.arange(T) < np.array(lengths)[:, None] - (T > 1)  # a lone token's target is another text's
+        has_next = np.arange(T) < np.array(lengths)[:, None] - (T > 1)  # a lone token has a target from another text
         targets = np.where(has_next, np.roll(ids, -1, axis=1), ops.IGNORE_INDEX)
     return {"ids": ids, "targets": targets, "lengths": np.array(lengths)}
 
 
 def mask_shapes(settings, arrays, shape, p):
-    """The place of every dropout mask of one pass over ids of this shape -> the mask's shape; p is the adapter's."""
+    """A dict, place of each dropout mask -> its shape, for ids of a given shape; p is the adapter's dropout."""
     config, _, adapter = objects(settings, arrays)
     if adapter is not None:
         adapter = adapter._replace(config=replace(adapter.config, dropout=p))
@@ -173,7 +166,7 @@ def mask_shapes(settings, arrays, shape, p):
 
 
 def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **changes):
-    """`about` is as in operations.py, p the adapter's dropout."""
+    """A model case; `about` is as in operations.py, p is the adapter's dropout."""
     bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, **(adapter or {}))
     inputs = {**draw_batch(bits, sizes, lengths), **arrays}
@@ -183,9 +176,9 @@ def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **ch
 
 
 def generation_case(id, names, *about, kind="lora", base=SIZES, added=0.0, **changes):
-    """Greedy. The best logit leads by far more than rounding; otherwise the tokens would be no reference.
+    """A case of greedy generation. The largest logit leads by far more than rounding, so the tokens are certain.
 
-    added : float32, what is added to every logit
+    added : float32 value that is added to every logit
     """
     bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, names, kind=kind)
@@ -196,10 +189,10 @@ def generation_case(id, names, *about, kind="lora", base=SIZES, added=0.0, **cha
 
 
 def sample_case(id, *about, **changes):
-    """Each row has a draw of its own; none is near the border of a token."""
+    """A case of sampling with one draw for each row; none is near the border between two tokens."""
     bits = bits_of(id)
     inputs = {"logits": bell(bits, (5, 11), 1.5), "ids": whole(bits, (5, 3), 11)}
-    inputs["ids"][:, 0] = inputs["ids"][:, 2] = inputs["logits"].argmax(axis=1)  # there twice
+    inputs["ids"][:, 0] = inputs["ids"][:, 2] = inputs["logits"].argmax(axis=1)  # occurs twice
     inputs["uniform"] = as_float32([0.03125, 0.28125, 0.53125, 0.78125, 0.96875])
     settings = {"temperature": 1.0, "top_k": None, "top_p": None, "repetition_penalty": 1.0, **changes}
     return ReferenceCase(id, 2, "sample", settings, inputs, sample, *about)

@@ -1,6 +1,6 @@
-"""Tier 1: each operation by itself, forward and back, and the edges where ports go wrong.
+"""Tier 1: each operation by itself, forward and backward, with the edge cases where ports go wrong.
 
-The gradient of a loss with respect to an array `a` is named `grad.a`. That of the output is an input.
+The gradient of a loss with respect to an array `a` is named `grad.a`. The gradient of the output is an input.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
 
 def gradients(grads, names):
-    """A backward pass's named tuple as {"grad.x": …}, in this order."""
+    """A backward pass's named tuple as {"grad.x": …}, in the order of `names`."""
     return {f"grad.{name}": getattr(grads, f"d{name}") for name in names}
 
 
@@ -44,9 +44,9 @@ def softmax(settings, t):
 
 
 def attention(settings, t):
-    given = {"n_heads": settings["n_heads"], "positions": t.get("positions")}
-    context, cache = ops.attention_forward(t["q"], t["k"], t["v"], **given)
-    forward = {"scores": ops.attention_scores(t["q"], t["k"], **given), "probs": cache.probs, "context": context}
+    options = {"n_heads": settings["n_heads"], "positions": t.get("positions")}  # K follows from the width of k
+    context, cache = ops.attention_forward(t["q"], t["k"], t["v"], **options)
+    forward = {"scores": ops.attention_scores(t["q"], t["k"], **options), "probs": cache.probs, "context": context}
     grads = ops.attention_backward(t["grad.context"], cache)
     return {**forward, **gradients(grads, ("v", "probs", "scores", "q", "k"))}
 
@@ -88,11 +88,11 @@ def adapted_layer(settings, t):
 
 
 # ---------------------------------------------------------------- a case of each kind
-# `about` is the case's description, the mistake that it tests for and, if it has any, its flags.
+# `about` is the case's description, the mistake that it tests for and, if any, its flags.
 
 
 def bells(bits, shapes):
-    """An array of bell-shaped draws for each name and shape."""
+    """A dict of bell-shaped draws from a dict of shapes."""
     return {name: bell(bits, shape) for name, shape in shapes.items()}
 
 
@@ -138,7 +138,7 @@ def dropout_case(id, p, *about):
 
 
 def adapted_case(kind, id, *about, rows=(3, 5), p=None, B=1.0, **changes):
-    """An adapted linear layer: B times `B`, and a dropout mask unless p is None."""
+    """A case of an adapted linear layer; `B` scales lora_B, and p = None means no dropout mask."""
     bits, settings = bits_of(id), {"r": 2, "alpha": 5.0, "rslora": False, **changes}
     inputs = bells(bits, {"x": (*rows, 6), "weight": (4, 6), "bias": (4,)})
     inputs |= {"lora_A": uniform(bits, (settings["r"], 6)), "lora_B": as_float32(B * bell(bits, (4, settings["r"])))}
@@ -159,7 +159,7 @@ EDGE = ("edge",)
 
 def operation_cases():
     """The cases of tier 1."""
-    units = {  # whole multiples of the smallest number: every product and sum is exact
+    units = {  # integer multiples of the smallest number, so that all products and sums are exact
         "x": whole(bits_of("tiny"), (3, 6), 100) - 50.0,
         "weight": whole(bits_of("tiny weight"), (4, 6), 7) - 3.0,
         "grad.y": whole(bits_of("tiny grad"), (3, 4), 100) - 50.0,

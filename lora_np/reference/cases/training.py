@@ -1,6 +1,6 @@
 """Tier 3, first half: clipping, the schedule, AdamW, and fifty steps of full fine-tuning and of LoRA.
 
-Training draws nothing: batches, their order and what dropout keeps are inputs.
+Nothing is drawn at random in training: batches, their order and dropout masks are inputs.
 """
 
 import numpy as np
@@ -10,17 +10,16 @@ from ...data import Batch
 from ...model import loss_and_gradients
 from ...model.objective import Objective
 from . import model
-from .case import ReferenceCase
+from .case import ReferenceCase, under
 from .draws import as_float32, bell, bits_of, keep_mask, whole
 
-RECORDED = (1, 10, 50)  # the steps after which parameters are shown
+RECORDED = (1, 10, 50)  # steps after which parameters are recorded
 
 # ---------------------------------------------------------------- what the package computes
 
 
 def clip(settings, t):
-    grads = {name.removeprefix("grad."): array for name, array in t.items()}
-    clipped, norm = training.clip_by_global_norm(grads, settings["max_norm"])
+    clipped, norm = training.clip_by_global_norm(under("grad.", t), settings["max_norm"])
     return {"norm": np.asarray(norm), **{f"clipped.{name}": array for name, array in clipped.items()}}
 
 
@@ -35,29 +34,26 @@ def optimiser_of(settings):
 
 
 def adamw(settings, t):
-    """A step for each gradient along the first axis of t["grad.…"], starting with moments of zero."""
-    params = {name.removeprefix("start."): array for name, array in t.items() if name.startswith("start.")}
+    """One step for each gradient along the first axis of t["grad.…"]; the moments start at zero."""
+    params, grads = under("start.", t), under("grad.", t)
     m = v = {name: np.zeros_like(array) for name, array in params.items()}
     outputs = {}
     for step, rate in enumerate(settings["learning_rate"], 1):
-        grads = {name: t[f"grad.{name}"][step - 1] for name in params}
-        params, m, v = training.adamw_update(params, grads, m, v, step, rate, optimiser_of(settings))
+        of_step = {name: grads[name][step - 1] for name in params}
+        params, m, v = training.adamw_update(params, of_step, m, v, step, rate, optimiser_of(settings))
         for kind, arrays in (("m", m), ("v", v), ("after", params)):
             outputs |= {f"step.{step}.{kind}.{name}": array for name, array in arrays.items()}
     return outputs
 
 
 def train(settings, t):
-    """The package's training steps: every loss, norm and rate, the first gradients, the parameters after some steps.
-
-    All steps, or only the first settings["until"]: enough for a mistake that shows early.
-    """
+    """Training with the package: all losses, norms and rates, the first gradients, parameters after some steps."""
     (config, base, adapter), about = model.objects(settings, t), settings["train"]
-    same = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
-    train_config = training.TrainConfig(**{name: about[name] for name in same}, optimiser=optimiser_of(about))
+    fields = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
+    train_config = training.TrainConfig(**{name: about[name] for name in fields}, optimiser=optimiser_of(about))
     state, outputs = training.initial_state(training.trainable_arrays(base, adapter)), {}
-    since = []  # what the steps measured since parameters were last shown
-    for step in range(settings.get("until", about["steps"])):
+    since = []  # the measurements of each step since parameters were last recorded
+    for step in range(about["steps"]):
         ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
         batch = Batch(ids, targets, lengths, np.arange(len(ids)))
         objective = objective_at(step, t, config, base, adapter, about["dropout"])
@@ -76,20 +72,18 @@ def train(settings, t):
 
 
 def accumulate(settings, t):
-    """The loss and gradients of a batch from those of its shards, along the first axis."""
-    grads = {name.removeprefix("grad."): array for name, array in t.items() if name.startswith("grad.")}
-    shards = [
-        Objective(loss, int(n), {name: array[i] for name, array in grads.items()})
-        for i, (loss, n) in enumerate(zip(t["loss"], t["n_targets"]))
-    ]
+    """The loss and gradients of a batch from those of its shards, which are along the first axis."""
+    shards = []
+    for i, (loss, n) in enumerate(zip(t["loss"], t["n_targets"])):
+        shards.append(Objective(loss, int(n), {name: array[i] for name, array in under("grad.", t).items()}))
     loss, grads = training.mean_over_shards(shards)
     return {"mean.loss": np.asarray(loss), **{f"mean.grad.{name}": array for name, array in grads.items()}}
 
 
 def objective_at(step, t, config, base, adapter, p):
-    """The objective of one step with its masks: what dropout keeps, times 1/(1 − p)."""
-    dtype, names = base["tok_emb.weight"].dtype, [name for name in t if name.startswith("kept.")]
-    masks = {name.removeprefix("kept."): t[name][step].astype(dtype) / (1.0 - p) for name in names}
+    """The objective of one step with its dropout masks: 1/(1 − p) for kept entries, else 0."""
+    dtype = base["tok_emb.weight"].dtype
+    masks = {place: kept[step].astype(dtype) / (1.0 - p) for place, kept in under("kept.", t).items()}
 
     def objective(trainable, batch, rng):
         params, attached = training.attach(base, adapter, trainable)

@@ -1,7 +1,6 @@
-"""The specification as a plain program: what a port would be in NumPy, and what `causes.py` makes mistakes in.
+"""The specification as a plain program: a port to NumPy, and the program in which `causes.py` makes mistakes.
 
-It shares nothing with the package, and computes what the package computes with other code: without blocks, buffers or
-threads, and with every gradient.
+It shares no code with the package. It has no blocks, buffers or threads, and computes every gradient.
 """
 
 from .cases import PLAIN

@@ -1,27 +1,29 @@
-"""What the plain program makes of each kind of case: functions of a case's settings and inputs."""
+"""The plain program's outputs for each kind of case, as functions of the case's settings and inputs."""
 
 from . import files, model, training
 from . import operations as op
 
 
+def gradients(names, grads):
+    """The results of a backward pass by the names that the specification gives them."""
+    return {f"grad.{name}": grad for name, grad in zip(names, grads)}
+
+
 def linear(settings, t):
-    bias = t.get("bias")
-    y = op.linear(t["x"], t["weight"], bias)
-    grad_x, grad_weight, grad_bias = op.linear_backward(t["grad.y"], t["x"], t["weight"])
-    return {"y": y, "grad.x": grad_x, "grad.weight": grad_weight, "grad.bias": grad_bias}
+    grads = op.linear_backward(t["grad.y"], t["x"], t["weight"])
+    return {"y": op.linear(t["x"], t["weight"], t.get("bias")), **gradients(("x", "weight", "bias"), grads)}
 
 
 def layer_norm(settings, t):
     y, x_hat, inv_std = op.layer_norm(t["x"], t["weight"], t["bias"], settings["eps"])
-    grad_x, grad_weight, grad_bias = op.layer_norm_backward(t["grad.y"], t["x"], t["weight"], x_hat, inv_std)
-    grads = {"grad.x": grad_x, "grad.weight": grad_weight, "grad.bias": grad_bias}
-    return {"inv_std": inv_std[..., 0], "x_hat": x_hat, "y": y, **grads}
+    grads = op.layer_norm_backward(t["grad.y"], t["x"], t["weight"], x_hat, inv_std)
+    return {"inv_std": inv_std[..., 0], "x_hat": x_hat, "y": y, **gradients(("x", "weight", "bias"), grads)}
 
 
 def rms_norm(settings, t):
     y, x_hat, inv_rms = op.rms_norm(t["x"], t["weight"], settings["eps"])
-    grad_x, grad_weight = op.rms_norm_backward(t["grad.y"], t["x"], t["weight"], x_hat, inv_rms)
-    return {"inv_rms": inv_rms[..., 0], "x_hat": x_hat, "y": y, "grad.x": grad_x, "grad.weight": grad_weight}
+    grads = op.rms_norm_backward(t["grad.y"], t["x"], t["weight"], x_hat, inv_rms)
+    return {"inv_rms": inv_rms[..., 0], "x_hat": x_hat, "y": y, **gradients(("x", "weight"), grads)}
 
 
 def gelu(settings, t):
@@ -30,8 +32,8 @@ def gelu(settings, t):
 
 
 def swiglu(settings, t):
-    grad_gate, grad_up = op.swiglu_backward(t["grad.y"], t["gate"], t["up"])
-    return {"y": op.swiglu(t["gate"], t["up"]), "grad.gate": grad_gate, "grad.up": grad_up}
+    grads = op.swiglu_backward(t["grad.y"], t["gate"], t["up"])
+    return {"y": op.swiglu(t["gate"], t["up"]), **gradients(("gate", "up"), grads)}
 
 
 def softmax(settings, t):
@@ -43,8 +45,8 @@ def attention(settings, t):
     q, k, v, H = t["q"], t["k"], t["v"], settings["n_heads"]
     context, probs, scores = op.attention(q, k, v, H, t.get("positions"))
     grads = op.attention_backward(t["grad.context"], q, k, v, probs, H)
-    names = ("grad.v", "grad.probs", "grad.scores", "grad.q", "grad.k")
-    return {"scores": scores, "probs": probs, "context": context, **dict(zip(names, grads))}
+    outputs = {"scores": scores, "probs": probs, "context": context}
+    return outputs | gradients(("v", "probs", "scores", "q", "k"), grads)
 
 
 def rope(settings, t):
@@ -64,8 +66,8 @@ def cross_entropy(settings, t):
 
 
 def linear_cross_entropy(settings, t):
-    loss, grad_x, grad_weight = op.linear_cross_entropy(t["x"], t["weight"], t["targets"], **settings)
-    return {"loss": loss, "grad.weight": grad_weight, "grad.x": grad_x}
+    loss, *grads = op.linear_cross_entropy(t["x"], t["weight"], t["targets"], **settings)
+    return {"loss": loss, **gradients(("x", "weight"), grads)}
 
 
 def dropout(settings, t):
@@ -77,9 +79,9 @@ def lora(settings, t):
     A, B, s = t["lora_A"], t["lora_B"], op.scale(settings["r"], settings["alpha"], settings["rslora"])
     y, su = op.lora(x, weight, t["bias"], A, B, s, mask)
     grads = op.lora_backward(t["grad.y"], x, weight, A, B, s, mask, su)
-    names = ("grad.x", "grad.weight", "grad.bias", "grad.lora_B", "grad.lora_A")
     delta = op.lora_delta(weight, A, B, s)
-    return {"su": su, "y": y, **dict(zip(names, grads)), "delta": delta, "merged": weight + delta}
+    outputs = {"su": su, "y": y, "delta": delta, "merged": weight + delta}
+    return outputs | gradients(("x", "weight", "bias", "lora_B", "lora_A"), grads)
 
 
 def dora(settings, t):
@@ -87,10 +89,9 @@ def dora(settings, t):
     A, B, s = t["lora_A"], t["lora_B"], op.scale(settings["r"], settings["alpha"], settings["rslora"])
     y, norm, h, su = op.dora(x, weight, t["bias"], A, B, m, s, mask)
     grads = op.dora_backward(t["grad.y"], x, weight, A, B, m, s, mask, h, su, y, settings["norm_gradient"])
-    names = ("grad.x", "grad.weight", "grad.bias", "grad.lora_magnitude_vector", "grad.lora_B", "grad.lora_A")
     delta = op.dora_delta(weight, A, B, m, s)
-    outputs = {"norm": norm, "h": h, "su": su, "y": y, **dict(zip(names, grads))}
-    return {**outputs, "delta": delta, "merged": weight + delta}
+    outputs = {"norm": norm, "h": h, "su": su, "y": y, "delta": delta, "merged": weight + delta}
+    return outputs | gradients(("x", "weight", "bias", "lora_magnitude_vector", "lora_B", "lora_A"), grads)
 
 
 def qalora(settings, t):
@@ -98,10 +99,10 @@ def qalora(settings, t):
     A, B, s = t["lora_A"], t["lora_B"], op.scale(settings["r"], settings["alpha"], settings["rslora"])
     y, pooled, su = op.qalora(t["x"], weight, t["bias"], A, B, s, t["mask"])
     grads = op.qalora_backward(t["grad.y"], t["x"], weight, A, B, s, t["mask"], pooled, su)
-    names = ("grad.x", "grad.bias", "grad.lora_B", "grad.lora_A")
     delta = op.qalora_delta(weight, A, B, s)
     merged = files.offsets_moved(t["blocks"], delta[:, ::32])
-    return {"weight": weight, "pooled": pooled, "y": y, **dict(zip(names, grads)), "delta": delta, "merged": merged}
+    outputs = {"weight": weight, "pooled": pooled, "y": y, "delta": delta, "merged": merged}
+    return outputs | gradients(("x", "bias", "lora_B", "lora_A"), grads)
 
 
 def sample(settings, t):
@@ -119,27 +120,25 @@ def schedule(settings, t):
 
 
 def of_model(compute):
-    """A computation of a model whose weights may be in blocks."""
+    """The function `compute` of a model, for weights that may be in blocks."""
 
     def computed(settings, t):
         if "blocks" in settings:
-            of_blocks = {name: array for name, array in t.items() if name.endswith("_proj.weight")}
+            packed = [name for name in t if name.endswith("_proj.weight")]
             dtype = t["tok_emb.weight"].dtype
-            t = t | {name: files.expand(array, settings["blocks"]).astype(dtype) for name, array in of_blocks.items()}
+            t = t | {name: files.expand(t[name], settings["blocks"]).astype(dtype) for name in packed}
         return compute(settings, t)
 
     return computed
 
 
+OPERATIONS = linear, layer_norm, rms_norm, gelu, swiglu, softmax, attention, rope, embedding, cross_entropy
+OPERATIONS += linear_cross_entropy, dropout, lora, dora, qalora, sample, clip, schedule
+TRAINING = training.adamw, training.accumulate, training.spectrum, training.nf4
+FILES = files.gpt2_read, files.gpt2_write, files.peft_read, files.peft_write
+FILES += files.blocks, files.gguf_read, files.gguf_adapter
 PLAIN = {
-    **{f.__name__: f for f in (linear, layer_norm, rms_norm, gelu, swiglu, softmax, attention, rope, embedding)},
-    **{
-        f.__name__: f
-        for f in (cross_entropy, linear_cross_entropy, dropout, lora, dora, qalora, clip, schedule, sample)
-    },
-    **{f.__name__: f for f in (training.adamw, training.accumulate, training.spectrum, training.nf4)},
-    **{f.__name__: f for f in (files.gpt2_read, files.gpt2_write, files.peft_read, files.peft_write)},
-    **{f.__name__: f for f in (files.blocks, files.gguf_read, files.gguf_adapter)},
+    **{function.__name__: function for function in (*OPERATIONS, *TRAINING, *FILES)},
     "grouped_attention": attention,
     **dict.fromkeys(("model", "llama"), of_model(model.model)),
     **dict.fromkeys(("generate", "llama_generate"), of_model(model.generate)),

@@ -1,4 +1,4 @@
-"""The files of SPEC.md: GPT-2's and PEFT's in safetensors, llama.cpp's in GGUF, and its blocks of 32 weights."""
+"""The files of SPEC.md: GPT-2's and PEFT's in safetensors, llama.cpp's in GGUF with blocks of 32 weights."""
 
 import json
 import struct
@@ -10,7 +10,7 @@ from . import operations as op
 # ---------------------------------------------------------------- safetensors, GPT-2 and PEFT
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "U8": "u1"}
-GPT2 = {  # GPT-2's layers of a block, each with ours that are side by side in it
+GPT2 = {  # layer of a GPT-2 block -> our layers, which are joined in it
     **{"ln_1": ("ln1",), "ln_2": ("ln2",), "attn.c_attn": ("attn.q_proj", "attn.k_proj", "attn.v_proj")},
     **{"attn.c_proj": ("attn.o_proj",), "mlp.c_fc": ("mlp.up_proj",), "mlp.c_proj": ("mlp.down_proj",)},
 }
@@ -18,7 +18,7 @@ PEFT = "base_model.model.transformer."
 
 
 def safetensors_read(file):
-    """The arrays of a file's bytes, by name."""
+    """The arrays in a file's bytes, by name."""
     data = file.tobytes()
     start = 8 + struct.unpack("<Q", data[:8])[0]
     header, arrays = json.loads(data[8:start]), {}
@@ -30,7 +30,7 @@ def safetensors_read(file):
 
 
 def safetensors_write(arrays):
-    """A file's bytes, with the tensors in the order of their names."""
+    """The bytes of a file, with the tensors sorted by name."""
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name in sorted(arrays):
         array = arrays[name]
@@ -44,7 +44,7 @@ def safetensors_write(arrays):
 
 
 def gpt2_arrays(n_layers):
-    """GPT-2's name of each array -> ours, which are side by side in it."""
+    """Name of each array in GPT-2 -> our arrays, which are joined in it."""
     names = {"wte.weight": ["tok_emb.weight"], "wpe.weight": ["pos_emb.weight"]}
     for leaf in ("weight", "bias"):
         names[f"ln_f.{leaf}"] = [f"ln_f.{leaf}"]
@@ -55,7 +55,7 @@ def gpt2_arrays(n_layers):
 
 
 def is_turned(name):
-    """Whether GPT-2 has an array as (in, out): the weights of its linear layers."""
+    """Whether GPT-2 stores an array as (in, out), as it does the weights of its linear layers."""
     return ".c_" in name and name.endswith(".weight")
 
 
@@ -103,7 +103,7 @@ def peft_write(settings, t):
 
 
 def joined(adapted, ours, adapter, t):
-    """The adapters of layers that are side by side as one: A's one above the other, B's as blocks."""
+    """The adapters of joined layers as one adapter: A's stacked, B's as blocks."""
     scales = {layer: op.scale(of["r"], of["alpha"], adapter["rslora"]) for layer, of in adapter["layers"].items()}
     A = np.concatenate([t[f"{layer}.lora_A"] for layer in adapted], axis=0)
     out = len(t[f"{adapted[0]}.lora_B"])
@@ -123,7 +123,7 @@ TYPES = {0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 8: "q8_0"}
 
 
 def expand(packed, form):
-    """The weights of blocks, float32."""
+    """The float32 weights that blocks expand to."""
     of_blocks = packed.reshape(-1, BYTES[form])
     d = of_blocks[:, :2].copy().view("<f2").astype(np.float32)
     if form == "q8_0":
@@ -180,7 +180,7 @@ def blocks(settings, t):
 
 
 def offsets_moved(packed, change):
-    """Blocks of Q4_1 with a number added to the offset m of each."""
+    """Blocks of Q4_1 with `change` added to their offsets m."""
     of_blocks = packed.reshape(-1, 20).copy()
     m = of_blocks[:, 2:4].copy().view("<f2").astype(np.float64)
     of_blocks[:, 2:4] = half_bytes(m + change.reshape(-1, 1))
@@ -198,7 +198,7 @@ NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 
 
 class Reader:
-    """The bytes of a file, one value after another."""
+    """Read a file's bytes, one value after another."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -234,7 +234,7 @@ def is_rotated(name):
 
 
 def our_order(rows, D):
-    """Rows of q or k in our order: within a head, GGUF has row 2j + s where we have row j + s D/2."""
+    """Rows of q or k in our order: within a head, GGUF's row 2j + s is our row j + s D/2."""
     return rows.reshape(-1, D // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
@@ -274,17 +274,16 @@ def gguf_text(text):
 
 def gguf_adapter(settings, t):
     sizes, adapter = settings["model"], settings["adapter"]
-    ours = {
-        f"blk.{i}.{theirs}": f"blocks.{i}.{name}" for i in range(sizes["n_layers"]) for theirs, name in GGUF.items()
-    }
-    ours = {theirs: layer for theirs, layer in ours.items() if layer in adapter["layers"]}
-    alphas = {}
+    alphas, arrays = {}, {}
     for layer, of in adapter["layers"].items():
         alphas[layer] = op.scale(of["r"], of["alpha"], adapter["rslora"]) * of["r"]
-    several = [alphas[layer] for layer in ours.values()]
-    alpha = max(several, key=several.count)
-    arrays = {}
-    for theirs, layer in ours.items():
+    layers = [
+        (f"blk.{i}.{theirs}", f"blocks.{i}.{ours}") for i in range(sizes["n_layers"]) for theirs, ours in GGUF.items()
+    ]
+    layers = [(theirs, layer) for theirs, layer in layers if layer in alphas]
+    in_order = [alphas[layer] for _, layer in layers]
+    alpha = max(in_order, key=in_order.count)
+    for theirs, layer in layers:
         B = t[f"{layer}.lora_B"] * (alphas[layer] / alpha)
         if is_rotated(f"{layer}."):
             B = gguf_order(B, sizes["head_size"])

@@ -1,7 +1,7 @@
-"""The models of SPEC.md, GPT-2's and Llama's, with adapters: every activation, every gradient, and generation.
+"""The models of SPEC.md, GPT-2 and Llama, with adapters: every activation, every gradient, and generation.
 
-A model is what a case gives: `settings`, and the inputs `t`, which hold parameters, adapters and masks by name. Arrays
-that only this program needs have names with `saved.` in front.
+A model is a case's `settings` and inputs `t`, which hold parameters, adapters and masks by name. Arrays that only this
+program needs have names that start with `saved.`.
 """
 
 import numpy as np
@@ -9,8 +9,13 @@ import numpy as np
 from . import operations as op
 
 
-def norm(x, name, settings, t, acts):
-    sizes = settings["model"]
+def norm_name(place, settings):
+    """The name of the norm at a place, such as "blocks.0.norm1", which is "blocks.0.ln1" in GPT-2."""
+    return place if "rope_theta" in settings["model"] else place.replace("norm", "ln")
+
+
+def norm(x, place, settings, t, acts):
+    sizes, name = settings["model"], norm_name(place, settings)
     if "rope_theta" in sizes:
         y, *saved = op.rms_norm(x, t[f"{name}.weight"], sizes["rms_norm_eps"])
     else:
@@ -20,7 +25,8 @@ def norm(x, name, settings, t, acts):
     return y
 
 
-def norm_backward(grad_y, name, settings, acts, grads):
+def norm_backward(grad_y, place, settings, acts, grads):
+    name = norm_name(place, settings)
     grads[name] = grad_y
     if "rope_theta" in settings["model"]:
         grad_x, grads[f"{name}.weight"] = op.rms_norm_backward(grad_y, *acts[f"saved.{name}"])
@@ -31,7 +37,7 @@ def norm_backward(grad_y, name, settings, acts, grads):
 
 
 def arrays_of(name, settings, t):
-    """A layer's weight and bias, and of an adapted layer A, B, DoRA's m, s and the mask of the adapter's input."""
+    """A layer's weight and bias; for an adapted layer also A, B, DoRA's m, s, and the mask of the adapter's input."""
     weight, bias = t[f"{name}.weight"], t.get(f"{name}.bias")
     adapter = settings["adapter"]
     if adapter is None or name not in adapter["layers"]:
@@ -84,7 +90,7 @@ def take(x, at):
 
 
 def take_backward(grad_y, at, T):
-    """Back to T positions, with 0 at those that were not taken."""
+    """Gradients of all T positions, with 0 at those that were not taken."""
     if at is not None:
         grad_y = op.one_hot(at[:, 0], T)[:, :, None] * grad_y
     return grad_y
@@ -93,11 +99,11 @@ def take_backward(grad_y, at, T):
 def attention_forward(x, block, at, start, settings, t, past, acts):
     """The attention half of a block.
 
-    at : (B, 1), the positions that a classifier reads in the last block, or None
-    past : the activations of the `start` tokens before, or None
+    at : (B, 1), the positions that a classifier reads in the last block; None elsewhere
+    past : the activations of the `start` earlier tokens, or None
     """
     sizes, attn = settings["model"], f"{block}.attn"
-    h = norm(x, f"{block}.norm1" if "rope_theta" in sizes else f"{block}.ln1", settings, t, acts)
+    h = norm(x, f"{block}.norm1", settings, t, acts)
     q = layer(take(h, at), f"{attn}.q_proj", settings, t, acts)
     k = layer(h, f"{attn}.k_proj", settings, t, acts)
     v = layer(h, f"{attn}.v_proj", settings, t, acts)
@@ -131,10 +137,7 @@ def attention_backward(grad_x, block, at, T, settings, t, acts, grads):
     through_k = layer_backward(grad_k, f"{attn}.k_proj", settings, t, acts, grads)
     through_v = layer_backward(grad_v, f"{attn}.v_proj", settings, t, acts, grads)
     grad_h = take_backward(through_q, at, T) + through_k + through_v
-    through_norm = norm_backward(
-        grad_h, f"{block}.norm1" if "rope_theta" in sizes else f"{block}.ln1", settings, acts, grads
-    )
-    return take_backward(grad_x, at, T) + through_norm
+    return take_backward(grad_x, at, T) + norm_backward(grad_h, f"{block}.norm1", settings, acts, grads)
 
 
 def turned(x, name, positions, sizes, acts):
@@ -152,7 +155,7 @@ def turned_backward(grad_y, name, acts, grads):
 def mlp_forward(x, block, settings, t, acts):
     """The MLP half of a block."""
     sizes, mlp = settings["model"], f"{block}.mlp"
-    h = norm(x, f"{block}.norm2" if "rope_theta" in sizes else f"{block}.ln2", settings, t, acts)
+    h = norm(x, f"{block}.norm2", settings, t, acts)
     if "rope_theta" in sizes:
         gate = layer(h, f"{mlp}.gate_proj", settings, t, acts)
         up = layer(h, f"{mlp}.up_proj", settings, t, acts)
@@ -182,14 +185,11 @@ def mlp_backward(grad_x, block, settings, t, acts, grads):
         grads[f"{mlp}.gelu"] = grad_inner
         grad_up = op.gelu_backward(grad_inner, up, acts[f"saved.{mlp}"])
         grad_h = layer_backward(grad_up, f"{mlp}.up_proj", settings, t, acts, grads)
-    through_norm = norm_backward(
-        grad_h, f"{block}.norm2" if "rope_theta" in sizes else f"{block}.ln2", settings, acts, grads
-    )
-    return grad_x + through_norm
+    return grad_x + norm_backward(grad_h, f"{block}.norm2", settings, acts, grads)
 
 
 def read_at(settings, t, i):
-    """The position of each row that block i of a classifier computes alone, (B, 1), or None: all."""
+    """The only position of each row that the last block of a classifier computes, (B, 1); None: all positions."""
     sizes = settings["model"]
     if sizes["n_classes"] and i == sizes["n_layers"] - 1:
         return t["lengths"][:, None] - 1
@@ -202,19 +202,18 @@ def head_of(settings, t):
 
 
 def forward(settings, t, past=None):
-    """All activations; `past` are those of the tokens before, of which keys and values are read."""
+    """All activations. `past` holds the activations of earlier tokens; their keys and values are reused."""
     sizes, acts = settings["model"], {}
-    llama = "rope_theta" in sizes
     start = past["saved.blocks.0.attn"][1].shape[1] if past else 0
     x = acts["tok_emb"] = op.embedding(t["ids"], t["tok_emb.weight"])
-    if not llama:
+    if "rope_theta" not in sizes:
         places = np.arange(start, start + t["ids"].shape[1])
         acts["pos_emb"] = op.embedding(places, t["pos_emb.weight"])
         x = acts["embed"] = op.dropout(x + acts["pos_emb"], t.get("mask.embed"))
     for i in range(sizes["n_layers"]):
         x = attention_forward(x, f"blocks.{i}", read_at(settings, t, i), start, settings, t, past, acts)
         x = mlp_forward(x, f"blocks.{i}", settings, t, acts)
-    x = norm(x, "norm_f" if llama else "ln_f", settings, t, acts)
+    x = norm(x, "norm_f", settings, t, acts)
     if sizes["n_classes"]:
         x = acts["pooled"] = x[:, 0]
     acts["logits"] = op.linear(x, head_of(settings, t)[0], None)
@@ -224,19 +223,17 @@ def forward(settings, t, past=None):
 def backward(grad_logits, settings, t, acts):
     """The gradients of all activations and parameters."""
     sizes, grads, T = settings["model"], {"logits": grad_logits}, t["ids"].shape[1]
-    llama = "rope_theta" in sizes
-    last = "norm_f" if llama else "ln_f"
     weight, tied = head_of(settings, t)
-    x = acts["pooled"] if sizes["n_classes"] else acts[last]
+    x = acts["pooled"] if sizes["n_classes"] else acts[norm_name("norm_f", settings)]
     grad_x, grad_head, _ = op.linear_backward(grad_logits, x, weight)
     if sizes["n_classes"]:
         grads["pooled"] = grad_x
         grad_x = grad_x[:, None]
-    grad_x = norm_backward(grad_x, last, settings, acts, grads)
+    grad_x = norm_backward(grad_x, "norm_f", settings, acts, grads)
     for i in reversed(range(sizes["n_layers"])):
         grad_x = mlp_backward(grad_x, f"blocks.{i}", settings, t, acts, grads)
         grad_x = attention_backward(grad_x, f"blocks.{i}", read_at(settings, t, i), T, settings, t, acts, grads)
-    if not llama:
+    if "rope_theta" not in sizes:
         grads["embed"] = grad_x
         grad_x = op.dropout_backward(grad_x, t.get("mask.embed"))
         grads["pos_emb"] = grad_x.sum(axis=0)
@@ -263,7 +260,7 @@ def loss_and_gradients(settings, t):
 
 
 def merged(settings, t):
-    """The change of each adapted layer, and the parameters with them."""
+    """The update of each adapted layer, and the parameters with all updates added."""
     deltas, params = {}, dict(t)
     for name in (settings["adapter"] or {"layers": ()})["layers"]:
         weight, _, (*arrays, s, _) = arrays_of(name, settings, t)
@@ -278,7 +275,7 @@ def shown(acts):
 
 
 def model(settings, t):
-    """All that a case asks for; with `until` in the settings the forward pass alone."""
+    """All outputs of a case; with `until` in the settings, only those of the forward pass."""
     if "until" in settings:
         return shown(loss_of(settings, t))
     acts, grads = loss_and_gradients(settings, t)
@@ -302,9 +299,5 @@ def generate(settings, t):
         outputs[f"step.{step}.margin"] = largest[:, -1] - largest[:, -2]
         ids = np.argmax(logits, axis=-1)[:, None]
         tokens = np.concatenate([tokens, ids], axis=1)
-    kept = [past[f"saved.blocks.{i}.attn"] for i in range(sizes["n_layers"])]
-    return outputs | {
-        "tokens": tokens,
-        "keys": np.stack([k for _, k, _, _ in kept]),
-        "values": np.stack([v for _, _, v, _ in kept]),
-    }
+    _, keys, values, _ = zip(*(past[f"saved.blocks.{i}.attn"] for i in range(sizes["n_layers"])))
+    return outputs | {"tokens": tokens, "keys": np.stack(keys), "values": np.stack(values)}

@@ -1,6 +1,6 @@
-"""The operations of SPEC.md, tiers 1 and 4: each with its backward pass, in the specification's own terms.
+"""The operations of SPEC.md, tiers 1 and 4, each with its backward pass, in the specification's own terms.
 
-Arrays have the names of the specification with `_` for `.`: grad_y is `grad.y`. Where a gradient is a sum over rows,
+Arrays have the specification's names, with `_` instead of `.`: grad_y is `grad.y`. Where a gradient is a sum over rows,
 `products` and `rows` show all its terms.
 """
 
@@ -15,7 +15,7 @@ def rows(x):
 
 
 def products(y, x):
-    """yᵀ x of each row alone, (N, out, in)."""
+    """yᵀ x for each row, (N, out, in)."""
     return rows(y)[:, :, None] * rows(x)[:, None, :]
 
 
@@ -121,7 +121,7 @@ def join_heads(x):
 
 
 def in_groups(x, K):
-    """The query heads of each key head: (B, H, T, D) -> (B, K, H/K, T, D)."""
+    """The query heads grouped by key head: (B, H, T, D) -> (B, K, H/K, T, D)."""
     return x.reshape(x.shape[0], K, -1, *x.shape[2:])
 
 
@@ -212,7 +212,7 @@ def dropout_backward(grad_y, mask):
 
 
 def linear_cross_entropy(x, weight, targets, grad_loss, ignore_index, chunk):
-    """The loss of the logits x Wᵀ and its gradients, a chunk of the rows that have a target at a time."""
+    """The loss of the logits x Wᵀ and its gradients, computed in chunks of the rows that have a target."""
     at = np.flatnonzero(targets != ignore_index)
     loss, grad_x, grad_weight = 0.0, np.zeros_like(rows(x)), np.zeros_like(weight)
     for i in range(0, len(at), chunk):
@@ -321,7 +321,7 @@ def qalora_delta(weight, lora_A, lora_B, s):
 
 
 def sample(logits, ids, uniform, temperature, top_k, top_p, repetition_penalty):
-    """The probabilities of the next token, and the one that each uniform number draws."""
+    """The probabilities of the next token, and the token that each uniform number draws."""
     penalised = np.where(logits > 0, logits / repetition_penalty, logits * repetition_penalty)
     x = np.where(one_hot(ids, logits.shape[-1]).any(axis=1), penalised, logits)
     x = x / temperature

@@ -46,7 +46,7 @@ def start_of(params):
 
 
 def under(prefix, t):
-    """The arrays whose names begin with a prefix, without it."""
+    """The arrays whose names start with a prefix, which is removed."""
     return {name.removeprefix(prefix): array for name, array in t.items() if name.startswith(prefix)}
 
 

@@ -54,7 +54,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """The product counts, however it is shared out. The error is right, too, if it is that of the student's factors."""
+    """Only the product of the factors counts. The error is also right if it is that of the student's own factors."""
     A, B, error = outputs["A_r"], outputs["B_r"], outputs["error"]
     if A.ndim == 2 and len(A) > i.r:
         raise Unfit(f"A_r has {len(A)} rows, and r is {i.r}")

@@ -44,7 +44,7 @@ def draw(rng, size):
 def compared(i, outputs):
     A, B, most = outputs["A"], outputs["B"], sum(len(A) for A, _, _ in i.adapters.values())
     if A.ndim == 2 and len(A) > most:
-        raise Unfit(f"A has {len(A)} rows, but the ranks add up to {most}: so many are enough")
+        raise Unfit(f"A has {len(A)} rows, but the ranks add up to {most}, which are enough")
     return {"B A": B @ A}
 
 

@@ -21,7 +21,7 @@ def next_probabilities(logits, temperature, top_k):
     z = logits / temperature  # (N, vocab)
     limit = np.sort(z, axis=-1)[:, -top_k, None]  # (N, 1): the k-th largest of each row
     z = np.where(z >= limit, z, -np.inf)  # not 0: exp(0) is 1, and exp(−∞) is 0
-    exp = np.exp(z - z.max(axis=-1, keepdims=True))  # none above 1, whatever level the row is on
+    exp = np.exp(z - z.max(axis=-1, keepdims=True))  # none above 1, on every level
     return exp / exp.sum(axis=-1, keepdims=True)
     # 81 : 9 : 1 at ½, 3 : 1.7 : 1 at 2. With top_k = 2 at ½: 0.9 and 0.1. Before or after is the same, because dividing
     # by τ changes no order. With top_k = 1 the temperature does nothing: the likeliest token has probability 1.

@@ -21,7 +21,7 @@ FORMULA = "y_n = x_n Wᵀ + b + s (x_n Aᵀ) Bᵀ with A, B, s of adapters[names
 def rows_forward(x, W, b, adapters, names):
     """x (N, in), W (out, in), b (out,), adapters: dict, name -> (A (r, in), B (out, r), s), names: list of N, a name or
     None for each row -> y (N, out)."""
-    y = x @ W.T + b  # (N, out): one product for all rows, whatever their adapters
+    y = x @ W.T + b  # (N, out): one product for all rows, with any adapters
     for name, (A, B, s) in adapters.items():
         rows = [n for n, its_name in enumerate(names) if its_name == name]
         y[rows] += s * (x[rows] @ A.T) @ B.T  # (rows, in) (in, r) -> (rows, r); (rows, r) (r, out) -> (rows, out)
@@ -36,7 +36,7 @@ def draw(rng, size):
     for name, r, s in (("critics", size.r, scale), ("licences", size.r - 1, 0.4 * scale + 1)):
         adapters[name] = rng.normal(size=(r, size.n_in)), rng.normal(size=(size.n_out, r)), s
     pattern = ("licences", None, "critics", "critics", None, "licences", "licences")
-    names = [pattern[n % len(pattern)] for n in range(size.V)]  # so many that the pattern comes again
+    names = [pattern[n % len(pattern)] for n in range(size.V)]  # enough for the pattern to repeat
     return normals(rng, size, x="V n_in", W="n_out n_in", b="n_out") | {"adapters": adapters, "names": names}
 
 

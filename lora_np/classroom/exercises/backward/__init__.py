@@ -7,6 +7,7 @@ lead through the set. **Where did a number go on the way forward?** Its gradient
 there. **Which shape does each array have?** Write it down first: that prevents half of the mistakes.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 06 (`notebooks/06_backward.ipynb`), your results from [exercises 03](03_gradients_by_hand.ipynb), paper "
     "and a pencil"
@@ -42,8 +43,8 @@ ANSWER = """1. A bias is added at every position, so the gradient of `bk` is the
    makes those zero: each query's shares add up to 1, but a key may get much attention or little. `bq` adds bq · k_j /
    √D to score ij: another number for each key, so the shares do change.
 3. It is the sum of `dcontext` over all texts and positions. The gradient of `bv` is Σ_j dv_j = Σ_i (Σ_j probs_ij) dO_i,
-   and the bracket is 1. Forward: an average of values that all have `bv` in them has exactly `bv` in it, whatever the
-   shares are, so `bv` arrives unchanged in `context` at every position.
+   and the bracket is 1. Forward: an average of values that all have `bv` in them has exactly `bv` in it for any
+   shares, so `bv` arrives unchanged in `context` at every position.
 
 *Marks:* two points for the first question, one with formulas and one without; one for each of the others.
 """

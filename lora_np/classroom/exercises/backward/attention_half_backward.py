@@ -11,7 +11,7 @@ You have written most of the parts yourself. `back` is a dictionary with the bac
 function from the gradient of its output to that of its input, as in `d = back["o_proj"](d)`. One part has three inputs:
 `dq, dk, dv = back["attention"](dcontext)`. All arrays are (N, T, C), so any two of them fit each other.
 
-**Draw it first**, with every arrow turned round and the name of the gradient on it. At which two places do arrows meet
+**Draw it first**, with every arrow reversed and the name of the gradient on it. At which two places do arrows meet
 in your drawing? Then write it, from right to left.
 
 **And when it is right:** suppose that only `q_proj` of this half is trained, and everything else in this half and below

@@ -17,8 +17,8 @@ FORMULA = "dh = dq Wq + dk Wk + dv Wv"
 
 def three_ways_backward(dq, dk, dv, Wq, Wk, Wv):
     """dq, dk, dv (N, T, C), Wq, Wk, Wv (C, C), each (out, in) -> dh (N, T, C)."""
-    # q_o = Σ_i h_i Wq_oi, so dh_i gets Σ_o dq_o Wq_oi: the weight as it is, where forward it was transposed. Centred
-    # differences would tell one from the other; the shapes do not.
+    # q_o = Σ_i h_i Wq_oi, so dh_i gets Σ_o dq_o Wq_oi: the weight itself; in the forward pass it was transposed.
+    # Centred differences would tell one from the other; the shapes do not.
     return dq @ Wq + dk @ Wk + dv @ Wv  # (N, T, C), from each way its own part
 
 

@@ -5,6 +5,7 @@ ones, shared with whom? Each measure of this set is a few lines, and each has fo
 it say if there were nothing to find?** You may use `np.linalg.svd`, which gives `U`, the singular values, and `Vᵀ`.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 09 (`notebooks/09_directions_of_an_update.ipynb`), your `product_singular_values` from [exercises "
     "02](02_rank_and_svd.ipynb), paper and a pencil"
@@ -42,14 +43,14 @@ ANSWER = """1. Chance alone gives 64/128 = 0.5: two adapters that have nothing i
 2. The stable rank counts energy, and energy is not use: what the loss needs may be in weak directions. So first cut the
    update to two directions and measure the loss. Even if nothing is lost, the cut says that two directions are
    *enough*, not that training finds them when it may use only two, with other gradients and another learning rate.
-   Control: train at r = 2 and at r = 16, and compare. (An update of shuffled labels has a low stable rank, too.)
+   Control: train at r = 2 and at r = 16, and compare. (An update with shuffled labels also has a low stable rank.)
 3. The factor has ‖ΔW‖ in its numerator: an update 24 times as large has a factor 24 times as large in the same
    directions. For both, compare the denominators, ‖Uᵀ W V‖, with that of random directions and that of W's own leading
    ones. If the claim is wrong, both updates are at about the same place between these two. In the lesson both were
    between, and nearer to chance.
 4. The two seeds share more than the task: the same base, the same texts. `dW = dyᵀ x` can only find what is in the x,
-   and a direction that is strong in all texts leads whatever the labels are. Control: a training with shuffled labels.
-   In the lesson it had q's leading direction as well, and not v's. What the control has, too, is a mark of the texts.
+   and a direction that is strong in all texts leads with any labels. Control: a training with shuffled labels.
+   In the lesson it had q's leading direction as well, and not v's. What the control has as well is a mark of the texts.
 5. Two things differ at once, the rank and the size: an intruder needs an update whose σ₁ can be among W's leading
    singular values, and α = 128 makes it large. Control: change only one. Scale LoRA's update to the norm of full
    fine-tuning's (or full's to LoRA's) and count again; train LoRA at several ranks, each at its own best learning rate.

@@ -43,11 +43,11 @@ def between(i):
 MISTAKES = {
     "factor": [
         (
-            "ΔW in the numerator is cut to r directions, too",
+            "ΔW in the numerator is cut to r directions as well",
             lambda i: np.linalg.norm(np.linalg.svd(i.update)[1][: i.r]) / np.linalg.norm(between(i)),
         ),
         (
-            "only the diagonal of Uᵀ W V is counted, but its other numbers belong to W, too",
+            "only the diagonal of Uᵀ W V is counted, but its other numbers belong to W as well",
             lambda i: np.linalg.norm(i.update) / np.linalg.norm(np.diag(between(i))),
         ),
         (

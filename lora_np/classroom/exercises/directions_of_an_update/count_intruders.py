@@ -60,7 +60,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """A mistake in the similarities costs once: the number is right, too, if it is that of the student's own."""
+    """A mistake in the similarities costs once: the number is also right if it follows from the student's own."""
     own, number = outputs["similarities"], outputs["number"]
     if i.right and own is not None and np.ptp(own) > 0 and np.array_equal(number, np.sum(own < i.epsilon)):
         return outputs | {"number": i.right["number"]}

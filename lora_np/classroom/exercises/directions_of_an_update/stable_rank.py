@@ -22,7 +22,7 @@ def stable_rank(M):
     energy = sigma**2
     return energy.sum() / energy[0]
     # 1; (16 + 4 · 4) / 16 = 2; 100. With noise the rank is 256, but the stable rank stays near 1. So it can measure ΔW.
-    # The sum is ‖M‖², so np.sum(M**2) / np.linalg.norm(M, 2) ** 2 does it, too.
+    # The sum is ‖M‖², so np.sum(M**2) / np.linalg.norm(M, 2) ** 2 works as well.
 
 
 def draw(rng, size):

@@ -4,9 +4,10 @@ Every task is given right inputs, so a mistake in one does not spoil the next.
 
 The letters are the model's: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns, `vocab` tokens in
 the vocabulary. Two questions lead through the set. **Which shape does each array have?** Write it down before the line
-that makes it. **What has to stay the same?** Most tasks ask for a prediction: where it fails, there is a bug.
+that makes it. **What must stay the same?** Most tasks ask for a prediction: where it fails, there is a bug.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 05 (`notebooks/05_forward.ipynb`), paper and a pencil"
 TIME = "two hours in two sittings: a warm-up of ten minutes, attention step by step, a block, and two judges"
 EXERCISES = ("embed", "layer_norm", "split_heads", "causal_scores", "attend", "block", "perplexity", "who_reads_whom")
@@ -19,7 +20,7 @@ Here are four changes to a model like ours. For each, say what happens to the lo
    after block 0, and to the logits?
 2. In one layer, `q` is multiplied by 2 and `k` is divided by 2, at all positions.
 3. In one layer, heads 0 and 1 change places: in the weights and biases of `q_proj`, `k_proj` and `v_proj`, the first D
-   rows are exchanged with the next D. Nothing else is touched. What else has to change, so that the logits stay?
+   rows are exchanged with the next D. Nothing else is touched. What else must change, so that the logits stay the same?
 4. `pos_emb` is all zeros, the model has **one** block, and two tokens in the middle of a text change places. What
    happens to the logits at the last position? And if the model has **two** blocks?
 """
@@ -34,7 +35,7 @@ ANSWER = """1. `h` stays: a layer norm subtracts each position's mean, and with 
    `o_proj.weight` with the next D as well, and nothing changes. Heads have no order of their own.
 4. With one block they stay (except for rounding). Without positions, keys and values depend only on their tokens. The
    last position's query sees the same pairs of key and value as before, in another order, and a weighted sum has no
-   order. (Its own token is the same, too.) With two blocks they change. In block 0 each position averages over the
+   order. (Its own token is the same as well.) With two blocks they change. In block 0 each position averages over the
    positions up to its own. For the two tokens that have changed places, and all between them, these are no longer the
    same tokens: the causal mask itself tells the order, and block 1 reads it.
 

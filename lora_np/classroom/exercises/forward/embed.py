@@ -25,7 +25,7 @@ def embed(ids, tok_emb, pos_emb):
 
 def draw(rng, size):
     positions = size.T + 30  # more than tokens: an id in place of a position gives numbers, no error
-    ids = rng.integers(1, size.V, (size.B, size.T))  # none is 0, so that one less is a token as well
+    ids = rng.integers(1, size.V, (size.B, size.T))  # none is 0, so that id − 1 is a token as well
     tok_emb, pos_emb = (rng.normal(size=(rows, size.C)) for rows in (size.V, positions))
     return {"ids": ids, "tok_emb": tok_emb, "pos_emb": pos_emb}
 

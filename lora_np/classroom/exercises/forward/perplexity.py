@@ -20,7 +20,7 @@ FORMULA = "log p_t = x_t − c − log Σ_j exp(x_j − c), c the row's largest 
 
 def perplexity(logits, targets):
     """logits (N, T, vocab), targets (N, T) of whole numbers 0 … vocab−1 -> perplexity, a number."""
-    # −log p_t = log Σ_j exp(x_j) − x_t, and the same with x − c in place of x, whatever c is.
+    # −log p_t = log Σ_j exp(x_j) − x_t, and the same with x − c in place of x, for any c.
     x = logits - logits.max(axis=-1, keepdims=True)  # (N, T, vocab): none above 0, and one of them 0
     x_t = np.take_along_axis(x, targets[..., None], axis=-1)[..., 0]  # (N, T)
     surprise = np.log(np.exp(x).sum(axis=-1)) - x_t  # (N, T): the sum is at least 1, and x_t goes through no exp
@@ -30,7 +30,7 @@ def perplexity(logits, targets):
 
 def draw(rng, size):
     """In the second draw exp overflows in some rows, and in others all of it is 0 if the largest logit of the batch is
-    taken off; one target has a probability that is 0 in float64, and its surprise is an ordinary number."""
+    subtracted; one target has a probability that is 0 in float64, and its surprise is an ordinary number."""
     logits = 1.5 * rng.normal(size=(size.B, size.T, size.V))
     targets = rng.integers(0, size.V, (size.B, size.T))
     if size.number == 1:

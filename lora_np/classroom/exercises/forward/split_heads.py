@@ -21,7 +21,7 @@ def split_heads(x, H):
     cut = x.reshape(N, T, H, C // H)  # (N, T, H, D): the columns of each position in H pieces, side by side
     return cut.transpose(0, 2, 1, 3)  # (N, H, T, D): heads before positions
     # Head 0 holds [0, 1] and [4, 5], head 1 [2, 3] and [6, 7]. The reshape alone gives head 0 [0, 1] and [2, 3]: all of
-    # position 0, and nothing of position 1. A reshape never moves a number, it only counts them off anew.
+    # position 0, and nothing of position 1. A reshape never moves a number, it only counts them in new groups.
 
 
 def draw(rng, size):

@@ -21,7 +21,7 @@ def accuracy(logits, labels):
     return np.mean(chosen == labels)
     # Ten times the logits: the same choices, so the same accuracy. The loss changes: the model is now sure of all that
     # it says, and pays for it where it is wrong. "Negative" to everything has 60 %, so a report should give the share
-    # of the commonest class beside every accuracy.
+    # of the most frequent class beside every accuracy.
 
 
 def draw(rng, size):

@@ -80,7 +80,7 @@ this in. It takes some ten seconds, most of them for the base to read a thousand
     from lora_np.model import forward
 
     base, config = load_pretrained()
-    task = load_snippets(500)  # so many snippets to train on, and so many to test on
+    task = load_snippets(500)  # 500 snippets for training and 500 for testing
 
     def read(batches):
         features, labels = [], []
@@ -108,7 +108,7 @@ this in. It takes some ten seconds, most of them for the base to read a thousand
         share = accuracy(x_test @ weight.T, labels_test)
         hits.append((x_test @ weight.T).argmax(axis=1) == labels_test)
         print(f"{100 * share:.1f} ± {100 * standard_error(share, len(labels_test)):.1f} %")
-    print("AdamW less gradient descent: {:.3f} ± {:.3f}".format(*paired_difference(*hits)))
+    print("AdamW − gradient descent: {:.3f} ± {:.3f}".format(*paired_difference(*hits)))
 
 Is one of them better? Then give gradient descent ten times the learning rate, and a tenth of it. Which of the two
 optimisers suffers less from a badly chosen rate?

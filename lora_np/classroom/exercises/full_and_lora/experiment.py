@@ -5,9 +5,9 @@ PARTS = (
         "markdown",
         """## {n}. Your experiment
 
-Everyone who fine-tunes has to choose r. So: **which rank should you take, and what does that depend on?** You have what
+Everyone who fine-tunes must choose r. So: **which rank should you take, and what does that depend on?** You have what
 you need to find out. `planted(k, seed)` makes a problem whose true ΔW has rank k (k equal singular values, and ‖ΔW‖ = 6
-whatever k is). There are only 48 rows to train on, 500 others to test on, and each number of `target` has some noise,
+for each k). There are only 48 rows to train on, 500 others to test on, and each number of `target` has some noise,
 as all measurements have.
 
 **Before anything runs**, write down your guess: if the planted rank is 2, which r has the lowest *training* loss, and

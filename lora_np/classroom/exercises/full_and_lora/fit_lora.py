@@ -49,7 +49,7 @@ def fit_lora(x, target, W, r, steps, lr, rng):
         dy = (frozen + u @ B.T - target) / len(x)  # (N, out): the slope of (y − target)² / 2, and a mean over N rows
         dB = dy.T @ u  # (out, r)
         dA = (dy @ B).T @ x  # (r, in); zero in the first step, as B is
-        A = A - lr * dA  # both gradients come from the same point, so neither factor moves before both are there
+        A = A - lr * dA  # both gradients are those at the same point, so neither factor moves before both are computed
         B = B - lr * dB
     # How low: E minus a matrix of rank r has, at best, the energy σ²_{r+1} + σ²_{r+2} + … of E (Eckart–Young, lesson
     # 02). Divided by 2N that is the lowest L. It can be reached: some ΔW of rank r gives just E cut to rank r.
@@ -128,7 +128,7 @@ def problem_of_steps(i, at):
                 "it does not move": 0 * right,
                 "it goes uphill": -right,
                 "its gradient lacks the 1/N: the loss is a mean over the rows": len(i.x) * right,
-                "its gradient is divided by the number of outputs, too": right / len(i.W),
+                "its gradient is divided by the number of outputs as well": right / len(i.W),
                 "its gradient is twice as large as it should be: the loss has a ½": 2 * right,
                 "its gradient is taken after the other factor has moved": gradients(i, i.W, *with_new)[at],
                 "x Wᵀ is missing in y": gradients(i, 0 * i.W, *before)[at],

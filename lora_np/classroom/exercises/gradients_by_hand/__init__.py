@@ -7,6 +7,7 @@ The lesson has the formulas. Close it, and find them again on paper: copying tea
 with one number: which numbers of `y` does it change, and how strongly each? Add these up. The matrix form comes last.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 03 (`notebooks/03_gradients_by_hand.ipynb`), lesson 04 for the last task, paper and a pencil"
 TIME = "two hours in two sittings: a warm-up of ten minutes, four derivations, and a hard one at the end"
 EXERCISES = (

@@ -19,7 +19,7 @@ FORMULA = "grad_i = (f(x + h e_i) − f(x − h e_i)) / 2h,  e_i: 1 at element i
 
 def centred_difference(f, x, h):
     """f: array like x -> number, x an array, h a number -> grad, of x's shape."""
-    x = x.copy()  # the caller's array stays as it is
+    x = x.copy()  # the caller's array is unchanged
     grad = np.zeros_like(x)
     for place in np.ndindex(x.shape):
         value = x[place]
@@ -36,7 +36,7 @@ def centred_difference(f, x, h):
 def draw(rng, size):
     """A function whose slope at one element depends on all others, so that an element left moved shows.
 
-    The step is large, so that every other way of taking a difference gives clearly other numbers.
+    The step is large, so that every other way of taking a difference gives clearly different numbers.
     """
     shape = [(size.N, size.C), (size.B, size.H, size.D), (size.T,)][size.number]
     waves, slopes = rng.normal(size=shape), rng.normal(size=shape)
@@ -62,7 +62,7 @@ MISTAKES = {
 
 AFTER = """**From here on you have a judge of your own.** A loss is one number, and a layer's output is an array. So
 choose any `dy` of the output's shape, and take `L = Σ dy ⊙ y`: its gradient with respect to `y` is `dy`. Then your
-judge can measure whatever a backward pass makes of `dy`. For the next task, for example, with random `x`, `W` and `dy`
+judge can check every result of a backward pass. For the next task, for example, with random `x`, `W` and `dy`
 (see *In words* on why they should be random):
 
     dx, dW, db = linear_backward(dy, x, W)

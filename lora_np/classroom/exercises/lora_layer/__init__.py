@@ -3,6 +3,7 @@
 Everything here works on rows: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `s = α/r`.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 07 (`notebooks/07_lora_layer.ipynb`), a pencil"
 TIME = "60 to 90 minutes: a warm-up of ten, three derivations"
 EXERCISES = ("merge", "lora_forward", "lora_init", "lora_backward")

@@ -1,6 +1,6 @@
 """The start.
 
-Training starts from the base itself, and yet has to be able to move. Draw `A` uniformly from ±1/√in with `rng.uniform`,
+Training starts from the base itself, and yet must be able to move. Draw `A` uniformly from ±1/√in with `rng.uniform`,
 and choose `B`.
 """
 
@@ -10,7 +10,7 @@ POINTS = 3
 OUTPUTS = ("A", "B")
 HINTS = {
     "A": "A is uniform in an interval around 0 that depends on the number of inputs.",
-    "B": "At the start, ΔW = s B A has to be zero, whatever A is.",
+    "B": "At the start, ΔW = s B A must be zero for any A.",
 }
 FORMULA = "A ~ U(−1/√in, +1/√in) of shape (r, in);  B = 0 of shape (out, r)"
 
@@ -44,7 +44,7 @@ def problem_of_A(A, i):
     if largest == 0.0:
         return "it is zero: with both factors at zero neither has a gradient, and nothing ever moves"
     if deviation < 1e-12 * largest:
-        return "all its numbers are equal: its rows would stay equal for ever"
+        return "all its numbers are equal: its rows would stay equal forever"
     if np.linalg.matrix_rank(A) < i.r:
         return "its rows depend on each other"
     if abs(A.mean()) > 0.2 * bound:

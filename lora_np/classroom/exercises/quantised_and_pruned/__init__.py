@@ -4,6 +4,7 @@
 the weights; codes are whole numbers of any dtype. Nothing here needs a loop over weights.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 12 (`notebooks/12_quantised_and_pruned.ipynb`), [exercises 07](07_lora_layer.ipynb), a pencil"
 TIME = "two hours in two sittings: a warm-up, four bits there and back, pruning, and LoRA on what is left"
 EXERCISES = (
@@ -28,7 +29,7 @@ numbers in float32, with AdamW. A batch's activations take 1.5 GB.
    the energy, which is nothing." There are two mistakes in it. Which?
 3. "Why LoRA at all?" asks Ben. "Four bits a weight, that is small enough to train directly. Let AdamW move the codes."
    Give him two reasons why not.
-4. In the end you have to hand over *one* file in NF4, with the adapter merged into it. The update is 2 % as long as
+4. In the end you must hand over *one* file in NF4, with the adapter merged into it. The update is 2 % as long as
    `W`. What will happen? What do you measure first, and what do you offer instead?
 """
 ANSWER = """1. Only NF4 fits. The adapter is the same in all three cases: 38 million numbers of 4 bytes are 0.15 GB, as
@@ -38,14 +39,14 @@ ANSWER = """1. Only NF4 fits. The adapter is the same in all three cases: 38 mil
    - int8: 6.45 · 8.01 / 8 = 6.46 GB, 8.8 GB in all: the *model* would fit, but training it does not;
    - NF4: 6.45 · 4.127 / 8 = 3.33 GB, 5.7 GB in all. (One layer at a time is made dense; there is room for it.)
 2. Zeros take as many bytes as other numbers, unless a format leaves them out and says where they were; the half-empty
-   matrix is as large as before. And 7 % is much: the loss rises with ‖E‖², whatever made `E`, and NF4, which takes a
+   matrix is as large as before. And 7 % is much: the loss rises with ‖E‖², for any kind of `E`, and NF4, which takes a
    quarter of float16's room, loses 0.9 %. In the lesson that was 0.10 nats against 0.02.
 3. Rounding is a staircase: its slope is 0 on every stair, so no gradient tells the codes where to go. And a step of
    training is far smaller than a stair: rounded back to 16 points, nearly every weight has the code that it had. (If
    you keep float weights beside the codes to collect the small steps, then these, their gradients and their moments
    take 16 bytes a weight, and nothing is saved.)
 4. The update will be swallowed. Rounding to NF4 moves the weights by 9 % of their length, the update by 2 %; hardly a
-   weight gets another code, and the file holds the base. First measure the loss on held-back text three times: base
+   weight gets another code, and the file holds the base. First measure the loss on held-out text three times: base
    alone, adapter attached, merged file; and count the codes that have changed. Offer the base in NF4 with the adapter
    beside it, which loses nothing and costs 0.15 GB more; or a merged file in int8, whose steps are finer: in the lesson
    it lost 0.38 of the length of an update of that size, not all of it.

@@ -36,7 +36,7 @@ def int8_lora_backward(dy, x, codes, scales, A, B, s):
     dA = du.T @ x  # (r, in)
     dx = weighted @ codes + du @ A  # (N, in)
     return dx, dA, dB
-    # With the same dy and x, dA and dB agree bit for bit, however the base is stored; dx does not. (NumPy turns the
+    # With the same dy and x, dA and dB agree bit for bit for any storage of the base; dx does not. (NumPy turns the
     # codes into floats for the product after all. Programs for processors that multiply int8 do not.)
 
 

@@ -34,7 +34,7 @@ def int8_quantise(W):
 def draw(rng, size):
     """Rows of different sizes, the largest number now positive and now negative; in the second draw one row is zero.
 
-    No weight is near the middle between two marks: however it is computed, a code is the same.
+    No weight is near the middle between two marks, so rounding does not change a code.
     """
     shape = size.n_out, size.V
     marks = rng.integers(-126, 127, shape) + rng.uniform(-0.4, 0.4, shape)
@@ -54,7 +54,7 @@ def follow(codes, scales, W):
 
 
 def compared(i, outputs):
-    """Codes are right, too, if they follow from the student's own scales."""
+    """Codes are also right if they follow from the student's own scales."""
     right = i.right and follow(outputs["codes"], outputs["scales"], i.W)
     return outputs | {"codes": i.right["codes"]} if right else outputs
 

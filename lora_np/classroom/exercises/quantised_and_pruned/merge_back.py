@@ -18,7 +18,7 @@ POINTS = 3
 OUTPUTS = ("new_codes", "new_scales", "lost")
 HINTS = {
     "new_codes": "Go back to weights, add, and begin again: what is a row's ruler now, and where are its weights?",
-    "new_scales": "A ruler has to reach the largest weight of its row. What is in that row now?",
+    "new_scales": "A ruler must reach the largest weight of its row. What is in that row now?",
     "lost": "What should have come out, and what has come out? How long is the difference beside ‖ΔW‖?",
 }
 FORMULA = """merged = Ŵ + s B A,  Ŵ = scales ⊙ codes, row by row
@@ -45,7 +45,7 @@ def merge_back(codes, scales, A, B, s):
 def draw(rng, size):
     """An update of some two steps of the base's rulers, of less than half a step, and of five.
 
-    No weight is near the middle between two marks: however it is computed, a code is the same.
+    No weight is near the middle between two marks, so rounding does not change a code.
     """
     s = size.alpha / size.r
     while True:
@@ -60,7 +60,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Codes are right, too, if they follow from the student's own scales, and what is lost, if it follows from both."""
+    """Codes are also right if they follow from the student's own scales, and `lost` if it follows from both."""
     codes, scales, lost = (outputs[name] for name in OUTPUTS)
     if i.right and np.shape(codes) == i.codes.shape and np.shape(scales) == i.scales.shape and np.any(codes):
         delta = i.s * i.B @ i.A

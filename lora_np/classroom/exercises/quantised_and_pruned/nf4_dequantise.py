@@ -27,7 +27,7 @@ def nf4_dequantise(packed, absmax, points, shape):
     blocks = values.reshape(len(absmax), -1)  # (blocks, block_size)
     return (blocks * absmax[:, None]).reshape(shape)  # (out, in)
     # On paper: 5 6 15 15 | 0 7 7 0. Point 15 is 1, point 7 is 0, point 0 is −1: Ŵ is [[?, ?, 2, 2], [−10, 0, 0, −10]].
-    # Quantised again, Ŵ gives the same codes and the same absmax, and comes back as it is: it is on points already.
+    # Quantised again, Ŵ gives the same codes and the same absmax, and comes back unchanged: it is on points already.
 
 
 def draw(rng, size):

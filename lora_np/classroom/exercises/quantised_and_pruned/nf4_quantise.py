@@ -45,7 +45,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Codes are right, too, if they follow from the student's own absmax."""
+    """Codes are also right if they follow from the student's own absmax."""
     codes, absmax, blocks = outputs["codes"], outputs["absmax"], i.W.reshape(-1, i.block_size)
     if i.right and np.shape(codes) == blocks.shape and np.shape(absmax) == (len(blocks),) and np.all(absmax):
         distances = np.abs((blocks / absmax[:, None])[..., None] - i.points)

@@ -51,7 +51,7 @@ MISTAKES = {
             lambda i: np.sum(i.values * i.x[:, np.arange(i.values.shape[1]) + i.positions], axis=-1),
         ),
         (
-            "only the second value of each group is there",
+            "only the second value of each group is used",
             lambda i: sparse_forward(i.x, i.values * (np.arange(i.values.shape[1]) % 2), i.positions),
         ),
     ]

@@ -4,6 +4,7 @@ The letters are the lesson's: `W` and `M` are full matrices (out, in); `B` (out,
 `sigma` holds singular values, the largest first. You may use loops, but you will hardly need them.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 02 (`notebooks/02_rank_and_svd.ipynb`), paper and a pencil"
 TIME = "90 minutes: a warm-up of ten, four short tasks, a hard one, and five claims to judge"
 EXERCISES = (

@@ -28,6 +28,6 @@ MISTAKES = {
     "count": [
         ("this counts the full matrix", lambda i: i.n_out * i.n_in),
         ("out, in and r are multiplied", lambda i: i.n_out * i.n_in * i.r),
-        ("r² is subtracted: so many are redundant, but they are stored", lambda i: i.right["count"] - i.r**2),
+        ("r² is subtracted: that many numbers are redundant, but they are stored", lambda i: i.right["count"] - i.r**2),
     ]
 }

@@ -1,6 +1,6 @@
 """How many directions?
 
-The question turned round: at least how many directions does it take to hold a given share of the energy? With share =
+The reverse question: how many directions does it take at least to hold a given share of the energy? With share =
 0.9 this is the lesson's "rank of 90 %". A share that is reached exactly counts.
 
 **Predict** for σ = (2, 1, 1, 1, 1): how many for a share of 0.5, how many for 0.75, how many for 0.76? And how many of
@@ -24,7 +24,7 @@ def rank_at_energy(sigma, share):
 
 
 def draw(rng, size):
-    """In the first draw the share is reached exactly, however it is computed: by 8² + 8² + 4² or 8² + 5 · 4²,
+    """In the first draw the share is reached exactly, without rounding: by 8² + 8² + 4² or 8² + 5 · 4²,
     144 of 256, and both of these are squares."""
     if size.number == 0:
         strong = int(rng.integers(1, 3))

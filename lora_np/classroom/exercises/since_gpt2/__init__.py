@@ -7,6 +7,7 @@ of queries, `K` heads of keys and values, and `G = H / K` query heads for each o
 inputs, so a mistake in one does not spoil the next.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 14 (`notebooks/14_since_gpt2.ipynb`), lessons 05 and 06 for the rest of the block, a pencil"
 TIME = "90 minutes: four parts with a warm-up each, a count, and a question"
 EXERCISES = (
@@ -23,20 +24,20 @@ EXERCISES = (
 QUESTION = """In words: without training.
 
 Somebody gives you the weights of a trained GPT-2. You may compute new weights from them, and you may give Llama's
-linear layers biases. You may not train. The logits have to stay as they are, except for rounding.
+linear layers biases. You may not train. The logits must not change, except for rounding.
 
 Which of the four parts can you exchange for Llama's: layer norm, learned positions, the MLP with GELU, attention with
 `H` heads of keys? For each, say how, or why it is impossible, in two to four sentences.
 """
 ANSWER = """\
-1. **Layer norm: yes.** A layer norm is an RMS norm of `x − mean(x)`. So make sure that the mean is 0 already: take
+1. **Layer norm: yes.** A layer norm is an RMS norm of `x − mean(x)`. So make sure that the mean is 0 already: subtract
    from each row of both embedding tables its own mean, and from `o_proj` and `down_proj` the mean over their outputs
    (of each column of `W`, and of the bias). All that is added to the stream then has mean 0, and no layer norm
    notices. The bias `b` of the layer norm goes into the next layers' biases, as `W b`; behind the last norm, the head
    needs one.
 2. **Learned positions: no.** A rotation gives scores that depend on the distance alone: without the table, the whole
-   text may move by ten places and nothing changes. In GPT-2 the row of the table is a part of `x`, and whatever reads
-   `x` reads it: values and MLPs, too.
+   text may move by ten places and nothing changes. In GPT-2 the row of the table is a part of `x`, and everything that
+   reads `x` reads it, including values and MLPs.
 3. **The MLP: no.** With a bias of 1 and no weights in `up_proj`, SwiGLU is `silu(gate)`, one function of one number,
    but not GELU. `x · sigmoid(1.702 x)` comes close, to 0.02, and can be made from `silu`: close is not equal.
 4. **Attention: only with K = H.** Then it is the same attention. With fewer heads of keys, query heads that had

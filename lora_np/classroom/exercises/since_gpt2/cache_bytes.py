@@ -33,6 +33,6 @@ def draw(rng, size):
 
 MISTAKES = {
     "full": [
-        ("the queries are kept, too, but nothing reads an old query again", lambda i: i.right["full"] * 3 // 2),
+        ("the queries are kept as well, but nothing reads an old query again", lambda i: i.right["full"] * 3 // 2),
     ],
 }

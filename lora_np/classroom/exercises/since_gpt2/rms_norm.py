@@ -1,7 +1,7 @@
 """Warm-up: RMS norm.
 
 Divide each row of `x` by the root of the mean of its squares, then multiply by `w`. `eps` is added to that mean, under
-the root. No mean is taken off, and there is no bias. (In the check `eps` is not tiny, so that its place shows.)
+the root. No mean is subtracted, and there is no bias. (In the check `eps` is not tiny, so that its place shows.)
 
 **Predict**, for `w` of ones: what becomes of a row (7, 7, 7, 7)? What changes if 5 is added to every number of a row?
 If every number is multiplied by 1000? Where would a layer norm answer differently?

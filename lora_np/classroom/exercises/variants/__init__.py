@@ -5,6 +5,7 @@ The letters are the lesson's: `x` is (N, in), `W` is (out, in), `A` is (r, in), 
 order is not quite the lesson's: the hard one, DoRA's gradient, comes last.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 13 (`notebooks/13_variants.ipynb`), the SVD of `notebooks/02_rank_and_svd.ipynb`, a pencil"
 TIME = "two and a half hours in three sittings: settings and two vectors, starts, DoRA and a claim to judge"
 EXERCISES = (

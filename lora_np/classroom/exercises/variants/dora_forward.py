@@ -38,11 +38,11 @@ def draw(rng, size):
 MISTAKES = {
     "y": [
         (
-            "only W's rows are set to m, but s B A is a part of W_lora and has to go through it, too",
+            "only W's rows are set to m, but s B A is a part of W_lora and must go through it as well",
             lambda i: i.x @ (i.m[:, None] * i.W / np.linalg.norm(i.W, axis=1, keepdims=True) + i.s * i.B @ i.A).T + i.b,
         ),
         (
-            "the bias is multiplied by m/‖W_lora‖, too",
+            "the bias is multiplied by m/‖W_lora‖ as well",
             lambda i: i.right["y"] + i.b * (i.m / np.linalg.norm(i.W + i.s * i.B @ i.A, axis=1) - 1),
         ),
     ]

@@ -37,7 +37,7 @@ def loftq_start(W, quantise, r, s, rounds):
         held = s * B @ A
     return Q, A, B
     # Move 2 cannot: of all matrices of rank r it takes the best for this Q (Eckart–Young), and the old one is among
-    # them. Move 1 can: it takes the nearest points, but on rulers that the largest weights set anew. So it need not.
+    # them. Move 1 can: it takes the nearest points, but on rulers that new largest weights set. So it need not.
 
 
 def quantise(M):
@@ -52,7 +52,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """The factors are free, their product is not; it is right, too, if s B A is the best for the student's own Q."""
+    """The factors are free, their product is not. It is also right if s B A is the best for the student's own Q."""
     Q, part = outputs["Q"], product(i, outputs)
     if i.right and np.shape(Q) == i.W.shape and np.any(Q):
         missing, least = i.W - Q, pissa_start(i.W - Q, i.r, i.s)[2]  # and what the best leaves of it

@@ -16,9 +16,9 @@ from ...exercise import Unfit
 POINTS = 3
 OUTPUTS = ("A", "B", "W_rest")
 HINTS = {
-    "B A": "Which matrix of rank r is nearest to W? It has to be s B A. What is B A then?",
+    "B A": "Which matrix of rank r is nearest to W? It must be s B A. What is B A then?",
     "‖A‖ / ‖B‖": "Row k of A and column k of B must be equally long. Which part of σ_k and of 1/s does each have?",
-    "W_rest": "Together they have to be W, or the model is not the base.",
+    "W_rest": "Together they must be W, or the model is not the base.",
 }
 FORMULA = "W = U Σ Vᵀ;  B = U_r √(Σ_r / s),  A = √(Σ_r / s) V_rᵀ,  W_rest = W − s B A"
 
@@ -33,7 +33,7 @@ def pissa_start(W, r, s):
     return A, B, W_rest
     # W_rest begins with σ_{r+1}. Neither gradient is zero, because neither factor is. The model's answer stays, except
     # for rounding: W_rest + s B A is W. On the original W the adapter adds the leading directions a second time: twice
-    # σ₁, twice σ₂, …, a broken model. So `W_rest` has to go with it, or the difference to the start, at rank 2r.
+    # σ₁, twice σ₂, …, a broken model. So `W_rest` must go with it, or the difference to the start, at rank 2r.
 
 
 def draw(rng, size):
@@ -52,8 +52,8 @@ def product(i, outputs):
 
 
 def compared(i, outputs):
-    """The factors' signs are free, their product and their lengths are not. W_rest is right, too, if it is what the
-    student's own factors leave."""
+    """The factors' signs are free, their product and their lengths are not. W_rest is also right if it is what
+    the student's own factors leave."""
     BA, rest = product(i, outputs), outputs["W_rest"]
     if rest is not None and np.any(BA) and rest.shape == BA.shape and np.allclose(rest, i.W - i.s * BA, 1e-5, 1e-6):
         rest = i.right.get("W_rest", rest)

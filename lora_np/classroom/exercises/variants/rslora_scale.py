@@ -32,7 +32,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """α is right, too, if LoRA has the student's own s with it."""
+    """α is also right if LoRA has the student's own s with it."""
     s, alpha = outputs["s"], outputs["alpha_lora"]
     if s is not None and alpha is not None and np.ndim(s) == np.ndim(alpha) == 0:
         alpha = i.right.get("alpha_lora", alpha) if s != 0 and np.isclose(alpha / i.r, s) else alpha

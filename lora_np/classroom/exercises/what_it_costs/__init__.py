@@ -8,6 +8,7 @@ A formula of this kind is easily wrong by a factor, and looks right. So list the
 write, one line for each, with its shape.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 10 (`notebooks/10_what_it_costs.ipynb`), paper and a pencil"
 TIME = "two hours in two sittings: a warm-up of ten minutes, four counts, a chain, and five runs to tell apart"
 EXERCISES = ("adapter_parameters", "layer_flops", "merging_pays_from", "training_bytes", "kept_inputs", "chain_flops")
@@ -42,11 +43,11 @@ ANSWER = """1. **Run 4** is full fine-tuning: as many bytes of gradients as of p
    next to nothing kept for it, because nothing below that block is trained. **Run 5** has them in the first block: the
    gradient must come down through all blocks, as in run 3, but only one block keeps its `h`. **Run 3** has q and v of
    every block: like run 5, and 23 times an `h` of 2,048 · 2,048 · 4 bytes = 0.017 GB more, which is the 0.39 GB between
-   them. (It has a few more FLOPs, too: the lowest adapters need no `du A`, and run 5 has no others.)
+   them. (It also has a few more FLOPs: the lowest adapters need no `du A`, and run 5 has no others.)
 2. AdamW's 0.028 GB in run 2. It keeps two moments for each trained number, twice the gradients' bytes: 0.057 GB.
 3. They say what a step costs, and nothing about what it achieves. With adapters only in the last block, the first 23
    blocks never change what they hand up; a task that needs other features there cannot be learnt. Whether a task does
-   has to be measured: train both, and compare losses or accuracies on held-back data, for the same FLOPs.
+   must be measured: train both, and compare losses or accuracies on held-out data, for the same FLOPs.
 4. The thin products are a small part of the step: 0.019 of 11.6 TFLOP, counting six for each adapter. At r = 1 seven
    eighths of them are gone, and the step has 0.14 % fewer FLOPs. The forward pass and `dx` through the frozen weights
    stay, and do not depend on r. In seconds nothing will be seen: thin products wait for memory, and one of r = 8 takes

@@ -48,7 +48,7 @@ def adapted(i, ending):
 MISTAKES = {
     "trained": [
         (
-            "the targets' biases have adapters, too",
+            "the targets' biases have adapters as well",
             lambda i: sum(adapted(i, (f"{target}.weight", f"{target}.bias")) for target in i.targets),
         ),
         ("all six linear layers of a block are counted, not only the targets", lambda i: adapted(i, "_proj.weight")),

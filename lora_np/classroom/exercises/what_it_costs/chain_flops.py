@@ -54,7 +54,7 @@ def with_dx(i, hands_on):
 MISTAKES = {
     "backward": [
         (
-            "only layers that have an adapter hand a dx on, but it must pass through the others, too",
+            "only layers that have an adapter hand a dx on, but it must pass through the others as well",
             lambda i: with_dx(i, lambda n, r: any(i.ranks[:n]) and r > 0),
         ),
         (

@@ -1,8 +1,8 @@
 """What is kept for the backward pass.
 
 Activations. A linear layer keeps what the gradients of its **weights** will read: for `dW = dyᵀ x` its input; for
-`dA = duᵀ x` and `dB = s dyᵀ u` its input, too, and `u` (N, r). A frozen layer without an adapter keeps nothing. (`dy`
-and `du` come from above on the way back; weights are parameters.) An array that several layers keep is there once.
+`dA = duᵀ x` and `dB = s dyᵀ u` also its input, and `u` (N, r). A frozen layer without an adapter keeps nothing. (`dy`
+and `du` come from above on the way back; weights are parameters.) An array that several layers keep is stored once.
 
 Count the bytes for the six linear layers of one block in the middle of a model: `full`, all six `W` are trained;
 `lora`, the layers in `targets` have adapters of rank `r`, and nothing else is trained. A number has `itemsize` bytes.

@@ -1,21 +1,21 @@
 """Does merging pay?
 
-Training is over, and the model is in use: only forward passes are left. An adapter that stays apart costs a little more
-for each row. Merging, `W + s B A`, costs once, and then nothing. From how many rows on does it pay? Give the smallest
-whole number of rows at which merging has cost **fewer** FLOPs in total. (Only products of matrices count, as always:
-adding to `W` and multiplying by `s` do not.)
+Training is over, and the model is in use: only forward passes are left. An adapter that is not merged costs a little
+more for each row. Merging, `W + s B A`, costs once, and then nothing. From how many rows on does it pay? Give the
+smallest whole number of rows at which merging has cost **fewer** FLOPs in total. (Only products of matrices count, as
+always: adding to `W` and multiplying by `s` do not.)
 
 **Predict:** if r doubles, does the number rise, fall, or stay? **Derive:** the FLOPs of both ways as functions of the
 number of rows. Try 4096 × 4096 in your head: is one long text enough? And have you met this number before, in set 02?
 
 **For the curious, when it is right:** a training step has 2,048 rows, say, and a layer is 256 × 256. Would it save
-FLOPs to form `W + s B A` anew in each step, and to use it forward and backward? Which of the six thin products would
+FLOPs to form `W + s B A` again in each step, and to use it forward and backward? Which of the six thin products would
 then be gone, which not, and what would it cost in memory?
 """
 
 POINTS = 3
 OUTPUTS = ("rows",)
-HINTS = {"rows": "What does B A cost, once? How much more does each row cost while the adapter stays apart?"}
+HINTS = {"rows": "What does B A cost, once? How much more does each row cost while the adapter is not merged?"}
 FORMULA = """merging: 2 r in out, once; attached: 2 r (in + out) more for each row
 rows = the smallest whole number above in · out / (in + out): r cancels"""
 
@@ -43,7 +43,7 @@ def draw(rng, size):
 MISTAKES = {
     "rows": [
         (
-            "after so many rows both ways have cost the same: merging has not cost fewer yet",
+            "after this number of rows both ways have cost the same: merging has not cost fewer yet",
             lambda i: i.n_in * i.n_out / (i.n_in + i.n_out),
         ),
         (

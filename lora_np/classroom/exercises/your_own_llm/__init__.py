@@ -7,6 +7,7 @@ The letters: `N` texts, `T` tokens, `vocab` tokens in the vocabulary, `K` labels
 `B` (out, r) is LoRA's factor. Every task is given right inputs, so a mistake in one does not spoil the next.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 15 (`notebooks/15_your_own_llm.ipynb`), "
     "your `cross_entropy_backward` of [exercises 03](03_gradients_by_hand.ipynb), a pencil"
@@ -27,7 +28,7 @@ A team of four builds help desks for small shops: SmolLM2, and an adapter for ea
 query and value projections, 57,600 numbers in float32. It was trained on 400 conversations, together 160 kB of text. In
 float16 the model has 269 MB, in Q4_1 98 MB.
 
-In a meeting you hear these five sentences. Say of each what is true, what is false, and what has to be measured and
+In a meeting you hear these five sentences. Say of each what is true, what is false, and what must be measured and
 how, in about five sentences.
 
 1. "The adapter has 0.2 MB, so it cannot contain what people wrote to the shop."
@@ -48,17 +49,17 @@ ANSWER = """\
    conversations, and let somebody who knows the shop count right, wrong and invented answers, with the adapter and
    without. If too many are wrong, put the product's page into the prompt, and count again.
 3. **It shows that training has worked, and not how the model answers new questions.** On these conversations the loss
-   falls in every pass, even if the model only learns them by heart. Before training, set some aside: all conversations
+   falls in every pass, even if the model only memorises them. Before training, set some aside: all conversations
    of a customer together, and near copies on the same side. Choose the learning rate and the number of passes on one
    such part, and test once on another. Say how sure you are: 34 good answers of 40 are 85 %, with a standard error of
    √(0.85 · 0.15 / 40), 5.6 points.
 4. **It is true that a merged model costs no extra time. It costs room.** In float16, 300 models take 81 GB. One base in
    Q4_1 and 300 adapters take 98 + 300 · 0.23 = 167 MB, and one running base can serve all shops, each text with its own
    adapter. 300 models in Q4_1 would take 29 GB, and rounding may swallow the update: compare the merged file with base
-   and adapter, on conversations that were set aside. Measure the seconds per token with an adapter beside the base,
-   too. A merged model suits a shop with a machine of its own.
+   and adapter, on conversations that were set aside. Also measure the seconds per token with an adapter beside the
+   base. A merged model suits a shop with a machine of its own.
 5. **False. True is only that the base has not changed:** without the adapter, it answers as before. With it, the
-   queries and values of all layers are others, for every question. Measure it: ask a fixed list of general questions
+   queries and values of all layers change, for every question. Measure it: ask a fixed list of general questions
    before and after, always choosing the most probable token, and compare the loss on a general text. If too much is
    lost, train fewer steps, mix general conversations into the training, turn the adapter down, or use it for the shop's
    questions alone.

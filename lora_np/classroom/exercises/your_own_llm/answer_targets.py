@@ -1,12 +1,12 @@
 """What counts.
 
 A conversation is one row of `T` tokens, and `is_answer` says which of them belong to an answer. (The mark that ends an
-answer belongs to it.) The model reads all tokens except the last, `inputs`. At each of them it has to predict the token
+answer belongs to it.) The model reads all tokens except the last, `inputs`. At each of them it must predict the token
 that comes next, and this is its target, if that token belongs to an answer. All other targets are −100: they do not
 count. Give both.
 
 **On paper first:** write both rows for `<user> Hi <end> <model> Hello <end>`, where the last two belong to the answer.
-At which token does the model have to predict `Hello`? **Predict:** what does it not learn if the last `<end>` does not
+At which token must the model predict `Hello`? **Predict:** what does it not learn if the last `<end>` does not
 count?
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 POINTS = 2
 OUTPUTS = ("inputs", "targets")
 HINTS = {
-    "inputs": "Which token has no next one? Does the model have to read the question?",
+    "inputs": "Which token has no next one? Must the model read the question?",
     "targets": "Input t is token t. Which token is its target, and which entry of is_answer decides whether it counts?",
 }
 FORMULA = "inputs = ids[:−1];  targets[t] = ids[t + 1] where is_answer[t + 1], and −100 elsewhere"
@@ -28,8 +28,8 @@ def answer_targets(ids, is_answer):
     return inputs, targets
     # inputs:   <user>  Hi    <end>  <model>  Hello
     # targets:  −100    −100  −100   Hello    <end>
-    # It has to predict Hello at <model>, which is not of the answer itself. Without the last <end> it does not learn to
-    # stop.
+    # It must predict Hello at <model>, which is not a part of the answer itself. Without the last <end> it does not
+    # learn to stop.
 
 
 def draw(rng, size):
@@ -43,7 +43,7 @@ def draw(rng, size):
 MISTAKES = {
     "inputs": [
         (
-            "the questions are taken out: the model has to read them, only the loss leaves them out",
+            "the questions are removed: the model must read them, only the loss leaves them out",
             lambda i: np.where(i.is_answer[:-1], i.ids[:-1], -100),
         ),
     ],

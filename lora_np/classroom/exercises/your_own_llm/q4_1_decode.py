@@ -43,7 +43,7 @@ MISTAKES = {
     "w": [
         ("the two codes of a byte are taken for neighbours, 2i and 2i + 1, not i and i + 16", of_neighbours),
         (
-            "8 is taken off each code, as in Q4_0: here m says where a block begins",
+            "8 is subtracted from each code, as in Q4_0: here m says where a block begins",
             lambda i: i.right["w"] - 8 * i.d[:, None],
         ),
     ]

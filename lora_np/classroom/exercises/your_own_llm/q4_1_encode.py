@@ -35,7 +35,7 @@ def q4_1_encode(w):
 def draw(rng, size):
     """Blocks of different sizes, on both sides of 0 or on one. In the second draw, one block has equal weights.
 
-    No weight is near the middle between two marks: however it is computed, a code is the same.
+    No weight is near the middle between two marks, so rounding does not change a code.
     """
     n = size.N
     marks = rng.integers(1, 15, (n, 32)) + rng.uniform(-0.4, 0.4, (n, 32))
@@ -57,7 +57,7 @@ MISTAKES = {
         ),
     ],
     "m": [
-        ("the smallest weight of all blocks is there for each block's own", lambda i: np.full(len(i.w), i.w.min())),
+        ("the smallest weight of all blocks is used, not each block's own", lambda i: np.full(len(i.w), i.w.min())),
     ],
 }
 
@@ -74,6 +74,6 @@ AFTER = """**Beyond the points.** A real matrix goes there and back through your
     print(np.linalg.norm(W_hat - W) / np.linalg.norm(W))
     print(np.linalg.norm(W_hat - package) / np.linalg.norm(W))
 
-The package does almost the same. It takes the codes from `d` and `m` as they are, and then stores both in 16 bits. And
+The package does almost the same. It computes the codes with these `d` and `m`, and then stores both in 16 bits. And
 about ten weights are so near to the middle between two marks that rounding decides which one they get.
 """

@@ -1,4 +1,4 @@
-"""Who is timed: lora_np, its peers, and the machine itself. A peer is a name, or NAME=DIR for another checkout."""
+"""The backends: lora_np, its peers, and the machine itself. A peer is a name, or NAME=DIR for another checkout."""
 
 import os
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from ..training import (
     train_step,
 )
 from . import jax_peer, llama_cpp_peer, torch_peer
-from .case import ADAPTERS, GENERATED_ROWS, LEARNING_RATE, WEIGHT_DECAY, WORKS, Side
+from .case import ADAPTERS, GENERATED_ROWS, LEARNING_RATE, WEIGHT_DECAY, WORKS, Backend
 
 OURS = "lora_np"
 PEAK_SIZE = 2048
@@ -32,15 +32,17 @@ PEAK_FLOPS = 2 * PEAK_SIZE**3
 
 
 class Peer(NamedTuple):
-    packages: tuple[str, ...]  # of Python that it needs; () for lora_np itself in another way
+    """A backend that lora_np is compared with."""
+
+    packages: tuple[str, ...]  # the Python packages that it needs; () for lora_np itself with other settings
     works: tuple[str, ...]
-    make_side: Callable  # of a case and the number of threads
+    make_backend: Callable  # (case, number of threads) -> Backend
 
 
 def program_of(name):
-    """The key of SIDES that a side's process works for, and the folder of the lora_np that it runs.
+    """The key of BACKENDS for a backend's process, and the folder of the lora_np that it runs.
 
-    Another checkout, named like old=/path/to/it, is lora_np's own side in that folder.
+    Another checkout, such as old=/path/to/it, is the lora_np backend of that folder.
     """
     label, equals, folder = name.partition("=")
     if label and equals:
@@ -49,9 +51,9 @@ def program_of(name):
 
 
 def check_peer(name):
-    """Raise ValueError unless the peer is an installed one of PEERS, or NAME=DIR with a checkout of lora_np in DIR."""
-    side, folder = program_of(name)
-    if side != name:  # another checkout
+    """Raise ValueError unless the peer is installed and in PEERS, or is NAME=DIR with a checkout of lora_np in DIR."""
+    backend, folder = program_of(name)
+    if backend != name:  # another checkout
         if not (folder / "lora_np" / "bench" / "worker.py").is_file():
             raise ValueError(f"peers: got {name!r}, expected a checkout of lora_np in the folder {folder}")
     elif missing := missing_packages(PEERS[one_of("peers", name, [*PEERS, "NAME=DIR"])]):
@@ -62,17 +64,21 @@ def check_peer(name):
 
 
 def missing_packages(peer):
-    """The peer's packages that are not installed, found without importing them."""
+    """The peer's packages that are not installed; none is imported."""
     return [package for package in peer.packages if find_spec(package) is None]
 
 
 def parse_peers(texts):
-    """The peers of a command line: names, or several with commas; None for those of DEFAULT_PEERS that are installed.
+    """Parse the peers of a command line.
+
+    Parameters
+    ----------
+    texts : list of names, or of several names with commas; None: the installed ones of DEFAULT_PEERS
 
     Returns
     -------
-    peers : list of str, each named once; `bench` checks them
-    absent : list of those that are not installed, each with the reason; empty if peers were named
+    peers : list of str without duplicates; `bench` checks them
+    absent : list of the default peers that are not installed, each with the reason
     """
     if texts is None:
         missing = {name: missing_packages(PEERS[name]) for name in DEFAULT_PEERS}
@@ -84,34 +90,35 @@ def parse_peers(texts):
 # ---------------------------------------------------------------- lora_np and the machine
 
 
-def our_side(case, threads, blocks=False, recompute=False):
-    """lora_np's Side of a case; with `blocks` the weights stay in blocks, for `recompute` see `lora_np.model.forward`.
+def our_backend(case, threads, blocks=False, recompute=False):
+    """The Backend of a case in lora_np.
 
-    The threads share the rows of a batch. A generation has too few rows for that, so they share each matrix product.
+    With `blocks`, the weights stay in blocks. `recompute` is as in `lora_np.model.forward`. The threads share the rows
+    of a batch. Generation has too few rows for that, so they share each matrix product.
     """
     if not blocks:
         case = case.dense()
     elif not any(isinstance(weight, QuantisedWeight) for weight in case.params.values()):
-        raise ValueError("the weights of this rung are not in blocks; a Llama's are, such as smollm2's")
-    blas_threads(threads if case.n_new else 1)  # from here on, because the process has no other work
+        raise ValueError("the weights of this rung are not in blocks; use a Llama's rung, such as smollm2")
+    blas_threads(threads if case.n_new else 1)  # for good, because the process does nothing else
     if case.n_new:
         generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)
-        return Side(lambda: (0.0, {"tokens": generation()}), generation)
+        return Backend(lambda: (0.0, {"tokens": generation()}), generation)
 
     run = map if threads == 1 else ThreadPoolExecutor(threads).map
     objective = model_objective(case.params, case.config, case.adapter, recompute=recompute)
     state = initial_state({name: case.arrays[name] for name in case.trained})
     shards = split_batch(case.batch, threads)
 
-    def loss_and_gradients():  # with nothing to train, there are no gradients, and none are computed
+    def loss_and_gradients():  # computes no gradients if nothing is trained
         return mean_over_shards(list(run(lambda shard: objective(state.trainable, shard, None), shards)), run)
 
     if not case.trained:
         logits = partial(forward, case.params, case.batch.ids, case.config, lengths=case.batch.lengths)
-        return Side(lambda: (loss_and_gradients()[0], {"logits": logits()[0]}), loss_and_gradients)
+        return Backend(lambda: (loss_and_gradients()[0], {"logits": logits()[0]}), loss_and_gradients)
 
     settings = TrainConfig(
-        steps=1_000_000,  # more than are ever taken
+        steps=1_000_000,  # more than are ever run
         learning_rate=LEARNING_RATE,
         schedule="constant",
         optimiser=AdamW(weight_decay=WEIGHT_DECAY),
@@ -124,11 +131,11 @@ def our_side(case, threads, blocks=False, recompute=False):
         state, measured = train_step(state, objective, case.batch, settings, run)
         return measured["loss"]
 
-    return Side(loss_and_gradients, step)
+    return Backend(loss_and_gradients, step)
 
 
-def peak_side(case, threads):
-    """How fast this machine multiplies two large matrices, whatever the case: float32, 2048 × 2048, in NumPy."""
+def peak_backend(case, threads):
+    """The Backend that multiplies two float32 matrices, 2048 × 2048, in NumPy, for any case: the machine's speed."""
     blas_threads(threads)
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((PEAK_SIZE, PEAK_SIZE), dtype=np.float32) for _ in "ab")
@@ -138,18 +145,18 @@ def peak_side(case, threads):
         np.matmul(a, b, out=out)
         return 0.0
 
-    return Side(lambda: (0.0, {}), step)
+    return Backend(lambda: (0.0, {}), step)
 
 
-STEPS = tuple(work for work in WORKS if work not in GENERATED_ROWS)  # all but generation
+STEPS = tuple(work for work in WORKS if work not in GENERATED_ROWS)  # everything except generation
 PEERS = {
-    "torch": Peer(("torch", "peft", "transformers"), tuple(WORKS), torch_peer.make_side),
-    "compile": Peer(("torch", "peft", "transformers"), STEPS, partial(torch_peer.make_side, compiled=True)),
-    "jax": Peer(("jax",), STEPS, jax_peer.make_side),
-    "llama.cpp": Peer(("gguf",), tuple(GENERATED_ROWS), llama_cpp_peer.make_side),
-    "blocks": Peer((), (*ADAPTERS, "forward", *GENERATED_ROWS), partial(our_side, blocks=True)),
-    "recompute": Peer((), tuple(work for work in STEPS if work != "forward"), partial(our_side, recompute=True)),
-    "blocks-recompute": Peer((), tuple(ADAPTERS), partial(our_side, blocks=True, recompute=True)),
+    "torch": Peer(("torch", "peft", "transformers"), tuple(WORKS), torch_peer.make_backend),
+    "compile": Peer(("torch", "peft", "transformers"), STEPS, partial(torch_peer.make_backend, compiled=True)),
+    "jax": Peer(("jax",), STEPS, jax_peer.make_backend),
+    "llama.cpp": Peer(("gguf",), tuple(GENERATED_ROWS), llama_cpp_peer.make_backend),
+    "blocks": Peer((), (*ADAPTERS, "forward", *GENERATED_ROWS), partial(our_backend, blocks=True)),
+    "recompute": Peer((), tuple(work for work in STEPS if work != "forward"), partial(our_backend, recompute=True)),
+    "blocks-recompute": Peer((), tuple(ADAPTERS), partial(our_backend, blocks=True, recompute=True)),
 }
-DEFAULT_PEERS = ("torch", "compile", "jax")  # those of the tables in README.md
-SIDES = {OURS: our_side, "peak": peak_side, **{name: peer.make_side for name, peer in PEERS.items()}}
+DEFAULT_PEERS = ("torch", "compile", "jax")  # those of the tables for GPT-2 in figures/bench.md
+BACKENDS = {OURS: our_backend, "peak": peak_backend, **{name: peer.make_backend for name, peer in PEERS.items()}}

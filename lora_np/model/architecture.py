@@ -1,0 +1,76 @@
+"""What describes an architecture: a record for the whole model, and a specification for each of its layers."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class LayerSpec(NamedTuple):
+    """One layer of a model."""
+
+    name: str  # "blocks.0.attn.q_proj"; its output is recorded under this name
+    operation: str  # a key of `layers.OPERATIONS`
+    shape: tuple = ()  # of its weight; () for a layer without parameters
+    std: float | None = None  # standard deviation of its initial weight; None: the weight starts as ones
+    bias: bool = True  # whether it has a bias, if it has a weight
+    one_position: bool = False  # whether it is computed only at the position in each row that a classifier reads
+    tied_to: str | None = None  # name of the layer whose weight it uses
+    width: int = 0  # size of the last axis of its dropout mask; 0: no dropout here
+    depth: int = 0  # distance from the input: a layer reads only outputs of layers with a smaller depth
+
+    @property
+    def parameters(self):
+        """The prefix of its parameters' names."""
+        return self.tied_to or self.name
+
+    @property
+    def prefix(self):
+        """Its name up to the last dot: "blocks.0.attn." for "blocks.0.attn.context"."""
+        return self.name[: self.name.rfind(".") + 1]
+
+    @property
+    def mask_name(self):
+        """The name of its dropout mask: "embed", or the branch of a residual, such as "blocks.0.attn"."""
+        return self.name.removesuffix(".residual")
+
+    def parameter_shapes(self):
+        """Name -> shape of its own parameters, the weight before the bias."""
+        if not self.shape or self.tied_to:
+            return {}
+        bias = {f"{self.name}.bias": self.shape[:1]} if self.bias else {}
+        return {f"{self.name}.weight": self.shape, **bias}
+
+
+def with_depths(layers):
+    """Name -> LayerSpec with its depth. Consecutive layers of one operation, such as q, k and v, share a depth."""
+    by_name, depth, previous = {}, -1, None
+    for layer in layers:
+        depth += layer.operation != previous
+        by_name[layer.name] = layer._replace(depth=depth)
+        previous = layer.operation
+    return by_name
+
+
+class Architecture(NamedTuple):
+    """All that the package knows about one architecture; `gpt2.py` ends with an example.
+
+    The functions connect the layers in `modules`: `run(name, *inputs)` computes a layer, and `back(name, dy)` computes
+    the gradients of its inputs. Each backward function has the lines of its forward function in reverse order.
+
+    Layers of the blocks that an adapter can adapt have names that end in "_proj". The others are the norms, the
+    embeddings (names ending in "_emb"; the first is "tok_emb") and, if the model has one, the last layer, "head".
+    """
+
+    name: str  # in configuration files: ours, `model_type` of Hugging Face, and `general.architecture` of GGUF
+    config_class: type  # a frozen dataclass; vocab_size, n_positions, d_model, n_layers, n_classes, dropout and extra
+    modules: Callable  # config -> {name: LayerSpec}, in execution order
+    embed_forward: Callable  # (ids (B, T), run, start) -> (B, T, C); `start` is the position of the first id
+    embed_backward: Callable  # (dx, back)
+    block_forward: Callable  # (x, i, run) -> x after block i, (B, T, C)
+    block_backward: Callable  # (dx, i, back) -> dx before block i
+    output_forward: Callable  # (x, config, run) -> the head's input, (B, T, C), or (B, C) of a classifier
+    output_backward: Callable  # (dh, config, back) -> dx after the last block
+    file_names: str  # a line for each layer: its name in Hugging Face's files, its name in GGUF, and our layers in it
+    peft_targets: tuple[str, ...]  # the layers that PEFT adapts by default, under Hugging Face's names
+    writes: bool = True  # whether it can generate text: each token sees only itself and earlier ones
+    hf_transposed: tuple[str, ...] = ()  # last parts of Hugging Face's names of layers stored as (in, out)
+    gguf_interleaved: tuple[str, ...] = ()  # last parts of our names of layers whose rows GGUF orders by rotation pairs

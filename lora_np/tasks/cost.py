@@ -1,0 +1,60 @@
+"""What a training costs: how its batches are split, and the time and memory that it takes."""
+
+import math
+import time
+
+from ..adapters import trainable_report
+from ..analysis import step_bytes
+from ..training import blas_threads, shard_threads, split_batch, stream
+from ..training.progress import duration
+from ..training.threads import LARGE
+from .settings import is_large
+
+LARGEST_SHARD = 1024  # tokens that one thread of a large model's training works on; more need more memory
+
+
+def n_shards(settings, longest):
+    """The number of shards of each batch: one per thread, or more for a large base if the longest row is long."""
+    pieces = math.ceil(settings.batch_size * longest / LARGEST_SHARD) if is_large(settings.base) else 1
+    return min(settings.batch_size, max(settings.threads, pieces))
+
+
+def report_cost(report, model, adapter, plan, batch_size, length):
+    """Report how much is trained in how many steps, and the time and memory of fully fine-tuning a large model.
+
+    Parameters
+    ----------
+    report : function of a line of text
+    model : Task
+    adapter : Adapter, or None if the whole model is trained
+    plan : dict of `train`'s arguments
+    batch_size, length : int, of the largest batch
+    """
+    trained = trainable_report(model.params, plan["trainable"])
+    share = f"{trained.trainable:,} parameters ({trained.percent:.3f} %)"
+    report(f"training {share} in {plan['config'].steps:,} steps")
+    if adapter is None and trained.trainable > LARGE:
+        shards = plan["config"].shards
+        memory, saved = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(model.config, batch_size, length, shards))
+        seconds = plan["config"].steps * seconds_of_step(plan)
+        report(f"this takes about {duration(seconds)} and at least {memory} of memory, and {saved} for the state")
+
+
+def seconds_of_step(plan):
+    """The time of a training step without the optimiser, measured on the first batch."""
+    config, started = plan["config"], time.perf_counter()
+    batch = plan["epoch_batches"](stream(config.seed, "shuffle", 0))[0]
+    with blas_threads(1), shard_threads(config.threads) as run:
+        shards = split_batch(batch, config.shards)
+        for _ in run(lambda shard: plan["objective"](plan["trainable"], shard, stream(0, "masks", 0)), shards):
+            pass
+    return time.perf_counter() - started
+
+
+def bytes_of_full(config, batch_size, length, shards):
+    """Bytes of memory for training a whole model, without short-lived arrays, and bytes of its saved state."""
+    step = step_bytes(config, batch_size, length)
+    trained = 2 * step.parameters + step.optimiser  # the weights in training, their best values, two moments
+    # At the end of the backward passes each shard has its gradients and activations; then comes their mean.
+    in_passes = shards * step.gradients + max(sum(step.activations.values()), step.gradients)
+    return step.parameters + trained + in_passes, trained

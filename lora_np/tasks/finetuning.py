@@ -1,0 +1,192 @@
+"""The fine-tuning protocol: check, load the base, read the data, train, test, save. It is the same for all data."""
+
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, replace
+
+from ..adapters import check_ranks, on_given_base, start_adapter, trainable_report
+from ..checked import one_of, quoted
+from ..formats import check_target, read_model, save_task
+from ..formats.checkpoint import read_object
+from ..training import attach, blas_threads, fine_tuning, stream, train
+from .cost import n_shards, report_cost
+from .language import Conversations, TextFile
+from .resuming import check_state, resumable
+from .settings import FinetuneSettings, base_place, enough_epochs, plain_values, tokens_to_read
+from .table import LabelledTable, QuestionTable
+
+KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Conversations)}
+
+
+def no_report(line):
+    """A `report` that says nothing."""
+
+
+def finetune(data, out, settings=None, report=no_report):
+    """Fine-tune a model on data, test it, and save it.
+
+    The data is split into a training part, a validation part, which chooses the best weights, and a test part. "lora"
+    and "head" save only the adapter; "full" saves the whole model. Beside it is `task.json` with all that is returned.
+
+    Parameters
+    ----------
+    data : LabelledTable, QuestionTable, TextFile or Conversations, or another subclass of Data
+    out : folder to write
+    settings : FinetuneSettings; None: the defaults
+    report : function of a line of text about the training, called before it
+
+    Returns
+    -------
+    dict: "method"; the results of `Dataset.test_base` and `test`; "learning_rate"; "trainable" and "percent", the
+        trained parameters and their share; "settings", all fields of the settings and of the data
+
+    Raises
+    ------
+    ValueError
+        If a setting or the data cannot be used, or `out` cannot be written.
+    FloatingPointError
+        If the training diverges.
+    """
+    settings = (settings or FinetuneSettings()).with_defaults(data.task)
+    base = base_place(settings.base)
+    check_target(out, "out", [base, *data.paths()])
+    check_state(out)
+    model = read_model(base, weights=settings.weights)
+    if settings.adapter_config is not None:
+        check_ranks(model.params, settings.adapter_config)
+    model = model._replace(config=replace(model.config, dropout=settings.dropout))
+    settings = replace(settings, max_tokens=tokens_to_read(settings, data.task, model.config))
+    dataset = data.read(model, settings)
+    if settings.epochs is None:
+        settings = replace(settings, epochs=enough_epochs(settings.batch_size, dataset.n_rows))
+    model, frozen, adapter = dataset.model, *starting_point(dataset.model, settings)
+    plan = fine_tuning(
+        frozen,
+        model.config,
+        adapter,
+        dataset.epoch_batches,
+        dataset.validation,
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        class_weights=dataset.class_weights,
+        shards=n_shards(settings, dataset.longest),
+        threads=settings.threads,
+        recompute=settings.recompute,
+    )
+    report_cost(report, model, adapter, plan, settings.batch_size, dataset.longest)
+    with blas_threads(1), naming_model(base):
+        before = dataset.test_base()
+    with resumable(out, plan, base, dataset, settings, report) as more:
+        state = train(**plan, **more)
+        trained = best_model(model, frozen, adapter, state.best)
+        with blas_threads(1):
+            results = {**before, **dataset.test(trained, state.history)}
+        parameters = trainable_report(model.params, state.best)
+        results = {
+            "method": settings.method,
+            **results,
+            "learning_rate": settings.learning_rate,
+            "trainable": parameters.trainable,
+            "percent": parameters.percent,
+            "settings": plain_values(data, settings),
+        }
+        save_task(out, trained, base, results, beside=data.files(results))
+    return results
+
+
+@contextmanager
+def naming_model(name):
+    """Put the model's name in front of an error about its numbers."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{name}: {error}") from None
+
+
+def starting_point(model, settings):
+    """The frozen weights, and the adapter to train on them; None if the weights themselves are trained."""
+    adapter_config = settings.adapter_config
+    if adapter_config is None:
+        return model.params, None
+    if not model.config.n_classes:  # `train_head` means a classifier's head; a language model may have one of its own
+        adapter_config = replace(adapter_config, train_head=False)
+    return start_adapter(model.params, adapter_config, stream(settings.seed, "adapter"))
+
+
+def best_model(model, frozen, adapter, best):
+    """The model with its best weights, in a form that fits the unchanged base."""
+    params, trained = attach(frozen, adapter, best)
+    if adapter is None:
+        return model._replace(params=params)
+    return model._replace(adapter=on_given_base(model.params, adapter, trained))
+
+
+# ---------------------------------------------------------------- from plain values
+
+
+def run_from(values):
+    """The data and the settings of a fine-tuning from plain values.
+
+    Parameters
+    ----------
+    values : dict of fields of FinetuneSettings, and of fields of the data with its "task", a key of KINDS. Without a
+        task, a question means a QuestionTable, columns mean a LabelledTable, and neither means Conversations
+
+    Returns
+    -------
+    data : an object of KINDS
+    settings : FinetuneSettings
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or missing, or a value is wrong.
+    """
+    names = {field.name for field in fields(FinetuneSettings)}
+    settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
+    rest = {name: value for name, value in values.items() if name not in names}
+    task = "classifier" if {"text_column", "label_column"} & rest.keys() else "chat"
+    task = one_of("task", rest.pop("task", "question" if "question" in rest else task), KINDS)
+    for field in fields(KINDS[task]):
+        names.add(field.name)
+        if field.default is MISSING and rest.get(field.name) is None:
+            raise ValueError(f"{field.name}: is missing; the task {task!r} needs it")
+    for name in rest:
+        if name not in names:
+            raise ValueError(f"{name}: no setting of the task {task!r}, expected one of {', '.join(sorted(names))}")
+    return KINDS[task](**rest), settings
+
+
+def read_run(path, changes):
+    """The data and the settings of a JSON file, with some values changed.
+
+    Parameters
+    ----------
+    path : path of a file with an object of the values for `run_from`, or of a `task.json`, which has them in its
+        "settings"; None: `changes` are all values
+    changes : dict, name -> value; those for "adapter" change single fields of it
+
+    Returns
+    -------
+    data, settings : see `run_from`
+
+    Raises
+    ------
+    ValueError
+        As `run_from`; the message names the file unless the value is a change.
+    """
+    values = {} if path is None else read_object(path)
+    values = values.get("settings", values)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: settings is {quoted(values)}, expected an object")
+    if changes.get("method", "lora") != "lora":
+        values = {**values, "adapter": None}  # which was for LoRA
+    whole, adapter = {**values, **changes}, values.get("adapter")
+    if "adapter" in changes and isinstance(adapter, dict):
+        whole["adapter"] = {**adapter, **changes["adapter"]}
+    try:
+        return run_from(whole)
+    except ValueError as error:
+        if path is None or str(error).partition(":")[0] in {**changes, **changes.get("adapter", {})}:
+            raise
+        raise ValueError(f"{path}: {error}") from None

@@ -1,0 +1,73 @@
+"""Classification without a new head: after a text and a question, the language model names the label.
+
+So it runs wherever the language model does. A label's probability is that of its first token among the first tokens of
+all labels.
+"""
+
+import numpy as np
+
+from ..checked import quoted
+from ..data import IGNORE_INDEX, encode
+from ..data.tokenizer import library
+from ..model import modules
+
+QUESTION = "\nLabel:"  # between a text and its label
+
+
+def label_ids(tokenizer, labels, end=()):
+    """The token ids of each label as an answer, after a space and before the ids `end`.
+
+    Raises
+    ------
+    ValueError
+        If two answers begin with the same token, which is all that is read of them.
+    """
+    with library("labels: the tokenizer cannot encode them"):
+        answers = [tokenizer.encode(f" {label}", add_special_tokens=False).ids for label in labels]
+    first = {}
+    for label, ids in zip(labels, answers):
+        if not ids or ids[0] in first:
+            other = quoted(first[ids[0]]) if ids else "no answer at all"
+            raise ValueError(f"labels: {quoted(label)} begins with the same token as {other}; give it another name")
+        first[ids[0]] = label
+    return [np.array([*ids, *end], dtype=np.int64) for ids in answers]
+
+
+def prompt_ids(tokenizer, texts, question, most):
+    """The ids of each text and the question, (T,) with T ≤ most. A longer text is cut, but never the question."""
+    ending = encode(tokenizer, [question])[0]
+    start = encode(tokenizer, [""])[0]  # what the tokenizer puts in front of each text, or around it
+    ending = ending[len(start) :] if len(start) and np.array_equal(ending[: len(start)], start) else ending
+    whole = encode(tokenizer, [text.strip() + question for text in texts])
+    return [ids if len(ids) <= most else np.concatenate([ids[: most - len(ending)], ending]) for ids in whole]
+
+
+def label_rows(prompts, classes, answers):
+    """Rows to train on: prompts and the answers of their classes, with targets that are `IGNORE_INDEX` in the prompt.
+
+    Parameters
+    ----------
+    prompts : list of N arrays of ids
+    classes : (N,) integers
+    answers : list of K arrays of ids, from `label_ids`
+
+    Returns
+    -------
+    ids, targets : lists of N arrays
+    """
+    rows = [(prompt, answers[k]) for prompt, k in zip(prompts, classes)]
+    ids = [np.concatenate([prompt, answer[:-1]]) for prompt, answer in rows]
+    targets = [np.concatenate([np.full(len(prompt) - 1, IGNORE_INDEX), answer]) for prompt, answer in rows]
+    return ids, targets
+
+
+def label_head(params, config, answers):
+    """The rows of a language model's head, (K, C), for the first token of each answer; see `predict_logits`."""
+    name = f"{modules(config)['head'].parameters}.weight"  # the embedding, if the head is tied to it
+    return params[name][np.array([ids[0] for ids in answers])]
+
+
+def check_is_language_model(model):
+    """Raise ValueError for a base that is a classifier."""
+    if model.config.n_classes:
+        raise ValueError("base: got a classifier, expected a language model")

@@ -1,0 +1,106 @@
+"""Texts and conversations: fine-tune a language model on them."""
+
+import math
+
+import numpy as np
+
+from ..data import class_batches, encode, language_batches, pad_id, read_chats, read_texts, token_stream
+from ..formats import chat_rows, chat_template
+from ..training import LANGUAGE_BATCH, evaluate, stream
+from .label_words import check_is_language_model
+from .settings import Data, Dataset
+
+TRAIN, VALIDATION = 0.8, 0.1  # shares of the data; the rest is the test part
+PARTS = ("train", "validation", "test")
+
+
+class LanguageData(Data):
+    """Data whose test part's perplexity is measured before and after the training."""
+
+    def summary(self, results):
+        what = self.counted
+        n, before, after = results[what], results["test_perplexity_before"], results["test_perplexity"]
+        lines = [f"{what}: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"]
+        if results.get("cut"):
+            lines.append(f"      {results['cut']} are cut, because they are too long")
+        if results.get("left_out"):
+            lines.append(f"      {results['left_out']} are left out, because no part of an answer fits")
+        return [*lines, f"test perplexity {after:.1f} (before: {before:.1f})"]
+
+
+class TextFile(LanguageData):
+    """A UTF-8 text, see `read_texts`: the first eight tenths are for training, the last tenth is for testing."""
+
+    task, counted = "text", "tokens"
+
+    def read(self, model, settings):
+        check_is_language_model(model)
+        tokens, length = token_stream(encode(model.tokenizer, read_texts(self.data))), settings.max_tokens
+        train, validation, test = parts = split(tokens)
+        if len(train) <= length or len(validation) < 2:
+            needed = max(math.ceil((length + 1) / TRAIN), 20)
+            raise ValueError(f"data: {self.data} has {len(tokens)} tokens, expected at least {needed}")
+
+        def epoch_batches(rng):
+            return list(language_batches(train, settings.batch_size, length, rng))
+
+        validation, test = (list(language_batches(part, LANGUAGE_BATCH, length)) for part in (validation, test))
+        tests = perplexity_tests(model, test, {"tokens": dict(zip(PARTS, map(len, parts)))}, settings.threads)
+        return Dataset(model, epoch_batches, validation, len(train) // length, length, parts, *tests)
+
+
+class Conversations(LanguageData):
+    """A file with `prompt` and `completion`, or with `messages`, see `read_chats`: only the answers are learnt.
+
+    Eight tenths of the conversations, drawn by the seed, are for training, one tenth is for testing.
+    """
+
+    task, counted = "chat", "conversations"
+
+    def read(self, model, settings):
+        check_is_language_model(model)
+        chats, template, pad = read_chats(self.data), chat_template(model.files), pad_id(model.tokenizer)
+        order = stream(settings.seed, "sample").permutation(len(chats.conversations))
+        parts, n_cut, n_empty = [], 0, 0
+        for part in split(order):
+            chosen, places = ([values[i] for i in part] for values in (chats.conversations, chats.places))
+            rows = chat_rows(chosen, model.tokenizer, template, settings.max_tokens, places)
+            parts.append(tuple(map(list, zip(*rows.rows))) or ([], []))
+            n_cut, n_empty = n_cut + rows.n_cut, n_empty + rows.n_empty
+        if not all(ids for ids, _ in parts):
+            fault = f"has {len(order)} conversations, expected at least 10 that fit the context"
+            raise ValueError(f"data: {self.data} {fault}")
+        train = parts[0]
+
+        def epoch_batches(rng):
+            return class_batches(*train, settings.batch_size, pad, rng)
+
+        validation, test = (class_batches(*part, LANGUAGE_BATCH, pad) for part in parts[1:])
+        counts = {"conversations": {name: len(ids) for name, (ids, _) in zip(PARTS, parts)}}
+        tests = perplexity_tests(model, test, {**counts, "cut": n_cut, "left_out": n_empty}, settings.threads)
+        arrays = [array for part in parts for array in part]
+        return Dataset(model, epoch_batches, validation, len(train[0]), max(map(len, train[0])), arrays, *tests)
+
+
+def split(data):
+    """The training, validation and test part of an array."""
+    return np.split(data, [int(TRAIN * len(data)), int((TRAIN + VALIDATION) * len(data))])
+
+
+def perplexity_tests(model, batches, counts, threads):
+    """The fields `test` and `test_base` of a Dataset that is tested on batches; `counts` are part of the results."""
+
+    def measure(trained):
+        return perplexity(evaluate(trained.params, batches, model.config, trained.adapter, threads=threads)["loss"])
+
+    return (
+        lambda trained, history: {"test_perplexity": measure(trained)},
+        lambda: {**counts, "test_perplexity_before": measure(model)},
+    )
+
+
+def perplexity(loss):
+    """e to the loss in nats per token; FloatingPointError if no float can hold it."""
+    if not loss < 700:
+        raise FloatingPointError(f"the perplexity, e to the {loss:.4g}, is too large")
+    return math.exp(loss)

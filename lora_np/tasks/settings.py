@@ -1,0 +1,242 @@
+"""What a fine-tuning is given: settings, checked once, with all defaults in one place; and data, in a common form."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..adapters import VARIANTS, AdapterConfig, variant_config
+from ..adapters.starts import STARTS
+from ..checked import check_fields, finite_number, one_of, quoted, whole_number
+from ..data import Batch
+from ..formats import PRETRAINED, Task, model_place
+from ..formats.model import WEIGHTS, weights_file
+from ..training import available_cores
+from ..training.threads import LARGE  # parameters; compared with the bytes of a base's file, which need no reading
+
+METHODS = ("lora", "full", "head")
+SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers lose their digits, and weights no longer move
+MOST_EPOCHS = 100_000  # more is a typing error, and would take years
+
+
+class Defaults(NamedTuple):
+    """Defaults that depend on the task and on the base's size."""
+
+    learning_rates: dict[str, float]  # of each method
+    batch_size: int
+    max_tokens: int | None = None  # of a text; None: n_positions
+
+
+DEFAULTS = {  # task -> for a small base, for a large base
+    "classifier": (
+        Defaults({"lora": 2e-3, "full": 5e-4, "head": 1e-2}, 32),
+        Defaults({"lora": 1e-3, "full": 1e-4, "head": 4e-3}, 16, 512),
+    ),
+    "question": (Defaults({"lora": 2e-3, "full": 5e-4}, 32), Defaults({"lora": 1e-3, "full": 1e-4}, 16, 512)),
+    "text": (Defaults({"lora": 4e-3, "full": 4e-4}, 16), Defaults({"lora": 1e-3, "full": 5e-5}, 8, 256)),
+    "chat": (Defaults({"lora": 4e-3, "full": 4e-4}, 16), Defaults({"lora": 1e-3, "full": 5e-5}, 8, 512)),
+}
+RANKS = (8, 4)  # for a small and for a large base; alpha is twice the rank
+TARGETS = ("all-linear",)
+EPOCHS, LEAST_STEPS = 4, 100  # a large base is trained for fewer epochs if they give so many steps
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """The settings of a fine-tuning. None stands for the default for the task, the method and the base's size.
+
+    Parameters
+    ----------
+    method : "lora" and "head" train and save an adapter, or a classifier's head alone; "full" trains the whole model
+    adapter : AdapterConfig for the method "lora"; or a dict of those of its fields that differ from the defaults here:
+        all linear layers, alpha of twice the rank, rank 8, or 4 for a large base. It may name a "variant".
+        PiSSA and OLoRA are saved as LoRA of twice the rank, which fits the unchanged base
+    learning_rate : float, the peak
+    epochs, batch_size : int
+    seed : int
+    base : the model to start from, see `lora_np.formats.read_model`; None: the package's own
+    dropout : float in [0, 1), in the model during training
+    weights : "dense", or "blocks" to keep a GGUF file's weights in blocks; see `lora_np.formats.read_model`
+    recompute : bool, less memory for more time; see `lora_np.model.forward`
+    threads : int; None: one, or one per core for a large base
+    max_tokens : int, the most tokens of a text; longer texts are cut
+
+    Raises
+    ------
+    ValueError
+        At construction, naming the field, what came and what was expected.
+    """
+
+    method: str = "lora"
+    adapter: AdapterConfig | dict | None = None
+    learning_rate: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    base: str | Path | None = None
+    dropout: float = 0.0
+    weights: str = "dense"
+    recompute: bool = False
+    threads: int | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self):
+        check_fields(self, one_of, "method", choices=METHODS)
+        check_fields(self, one_of, "weights", choices=WEIGHTS)
+        check_fields(self, whole_number, "seed", least=0, most=2**63 - 1)
+        check_fields(self, finite_number, "dropout", least=0, below=1)
+        counts = [name for name in ("batch_size", "threads", "max_tokens") if getattr(self, name) is not None]
+        check_fields(self, whole_number, *counts)
+        if self.epochs is not None:
+            check_fields(self, whole_number, "epochs", most=MOST_EPOCHS)
+        if self.learning_rate is not None:
+            check_fields(self, finite_number, "learning_rate", least=SMALLEST)
+        if not isinstance(self.recompute, bool):
+            raise ValueError(f"recompute: got {quoted(self.recompute)}, expected True or False")
+        if self.base is not None:
+            check_text("base", self.base)
+        if self.method == "full" and self.weights != "dense":
+            raise ValueError(f"weights: got {self.weights!r}, expected 'dense': only arrays can be trained as a whole")
+        if self.method != "lora" and self.adapter is not None:
+            raise ValueError(f"adapter: needs method 'lora', got method {self.method!r}")
+        check_adapter(adapter_from(self.adapter, RANKS[0]))
+
+    @property
+    def adapter_config(self):
+        """The AdapterConfig of the method, which for "head" adapts no layer; None for "full"."""
+        return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
+
+    def with_defaults(self, task):
+        """These settings for a task, a key of DEFAULTS; what depends on the model or the data is still None."""
+        large = is_large(self.base)
+        defaults = DEFAULTS[task][large]
+        one_of("method", self.method, defaults.learning_rates)
+        values = {
+            "adapter": adapter_from(self.adapter, RANKS[large]) if self.method == "lora" else None,
+            "learning_rate": self.learning_rate or defaults.learning_rates[self.method],
+            "epochs": self.epochs or (None if large else EPOCHS),
+            "batch_size": self.batch_size or defaults.batch_size,
+            "threads": self.threads or (available_cores() if large else 1),
+        }
+        return replace(self, **values)
+
+
+class Dataset(NamedTuple):
+    """What a model is trained and tested on."""
+
+    model: Task  # to train; with the labels, the head and the other fields with which it will be saved
+    epoch_batches: Callable  # (rng) -> list of Batch, see `train`
+    validation: list[Batch]  # chooses the best weights
+    n_rows: int  # to train on in an epoch
+    longest: int  # tokens of the longest of these rows
+    arrays: list  # all parts, for the run's digest: arrays of integers, and lists of such arrays
+    test: Callable  # (Task, history) -> dict of results on the test part; history as from `train`
+    test_base: Callable = lambda: {}  # () -> dict of results that the base has before the training
+    class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
+
+
+@dataclass(frozen=True)
+class Data:
+    """What `finetune` asks of a kind of data.
+
+    Each kind is a subclass with an attribute `task`, a key of DEFAULTS, and two more methods: `read(model, settings)`
+    returns the Dataset for a Task and FinetuneSettings; `summary(results)` returns what `finetune` returned as lines
+    of text.
+
+    Parameters
+    ----------
+    data : path of a file
+    """
+
+    data: str | Path
+
+    def __post_init__(self):
+        check_text("data", self.data)
+
+    def paths(self):
+        """The files that are read."""
+        return [self.data]
+
+    def files(self, results):
+        """The files to save beside the model, name -> bytes."""
+        return {}
+
+
+def adapter_from(adapter, rank):
+    """The AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default."""
+    if isinstance(adapter, AdapterConfig):
+        return adapter
+    adapter = {} if adapter is None else adapter
+    if not isinstance(adapter, dict):
+        raise ValueError(f"adapter: got {quoted(adapter)}, expected an AdapterConfig or a dict of its fields")
+    changes = {"variant": "lora", "targets": TARGETS, "r": rank, **adapter}
+    names = ["variant", *(field.name for field in fields(AdapterConfig))]
+    for name in changes:
+        one_of("adapter", name, names)
+    variant = one_of("variant", changes.pop("variant"), offered_variants())
+    changes.setdefault("alpha", 2.0 * whole_number("r", changes["r"]))
+    config = AdapterConfig(**changes)
+    config = variant_config(variant, config) if "variant" in adapter else config
+    if variant == "vera" and "alpha" in adapter:
+        raise ValueError(f"alpha: got {config.alpha:g}, and vera has none: its trained vectors are its scale")
+    return config
+
+
+def offered_variants():
+    """The names of the variants: all except "loftq", which needs a quantised base."""
+    return [variant for variant in VARIANTS if variant != "loftq"]
+
+
+def check_adapter(config):
+    """Raise ValueError for an AdapterConfig that could not be trained, or not be saved for the unchanged base."""
+    if config.init == "loftq":
+        raise ValueError("init: got 'loftq', which needs a quantised base; expected another init")
+    if config.kind != "vera" and abs(config.alpha) < SMALLEST * config.r:
+        raise ValueError(
+            f"alpha: got {config.alpha:g}, with which LoRA's update is zero; expected a number such as "
+            f"{2 * config.r}, twice the rank"
+        )
+    if config.init in STARTS and config.kind != "lora":
+        raise ValueError(f"init: {config.init!r} needs kind 'lora' here, got {config.kind!r}: see `on_given_base`")
+
+
+def check_text(name, value):
+    """The value, if it is a Path or a str, in UTF-8 and not only white space; ValueError if not."""
+    text = str(value) if isinstance(value, Path) else value
+    if not isinstance(text, str) or not text.strip() or text != text.encode("utf-8", "replace").decode():
+        raise ValueError(f"{name}: got {quoted(value)}, expected a text")
+    return value
+
+
+def is_large(base):
+    """Whether a model's file is so large that a training takes minutes on a laptop; False if there is none."""
+    file = weights_file(base_place(base))
+    return file.is_file() and file.stat().st_size > LARGE
+
+
+def base_place(base):
+    """The folder or the GGUF file of a base; None means the package's own."""
+    return PRETRAINED if base is None else model_place(base)
+
+
+def tokens_to_read(settings, task, config):
+    """The most tokens to read of a text: max_tokens, or the default for a task, a key of DEFAULTS, and the base."""
+    if settings.max_tokens is None:
+        return min(config.n_positions, DEFAULTS[task][is_large(settings.base)].max_tokens or config.n_positions)
+    return whole_number("max_tokens", settings.max_tokens, most=config.n_positions, why="the model's n_positions")
+
+
+def enough_epochs(batch_size, n_rows):
+    """The default epochs for a large base: as few as give LEAST_STEPS steps, at most EPOCHS."""
+    return min(EPOCHS, math.ceil(LEAST_STEPS * batch_size / n_rows))
+
+
+def plain_values(data, settings):
+    """All fields of Data and FinetuneSettings as plain values, from which `run_from` makes the same objects."""
+    values = {"task": data.task, **asdict(data), **asdict(settings)}
+    if values["adapter"] is not None:
+        del values["adapter"]["extra"]
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}

@@ -1,0 +1,207 @@
+"""Labelled tables: train a classifier with a new head, or a language model that answers a question with the label."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from ..checked import check_fields, one_of, quoted, shown
+from ..data import class_batches, encode, encode_labels, label_names, pad_id, read_table, split_table, text_digest
+from ..model import add_head
+from ..training import CLASSIFIER_BATCH, LANGUAGE_BATCH, blas_threads, stream
+from .baseline import word_classifier
+from .classifier import class_probabilities, token_ids
+from .label_words import QUESTION, check_is_language_model, label_ids, label_rows
+from .report import class_report, confusion_picture, format_report
+from .settings import Data, Dataset, check_text
+from .writing import end_ids
+
+CLASS_WEIGHTS = ("none", "balanced")
+FRACTIONS = (0.8, 0.1, 0.1)  # training, validation, test
+FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # with a test file
+WORD = r"\w+|[^\w\s]"  # a word or a punctuation mark, so that no text is without one
+STRENGTHS = (1, 10, 100)  # of word_classifier
+ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
+
+
+@dataclass(frozen=True)
+class LabelledTable(Data):
+    """A table of texts and labels, on which a classifier with a new head is trained.
+
+    Parameters
+    ----------
+    data : path of a CSV, TSV or JSONL file
+    text_column, label_column : str
+    test_data : path of a file with the same columns to test on; rows of `data` whose text is also in it are left out.
+        None: test on a tenth of `data`
+    quoting : bool, for a TSV; see `read_records`
+    class_weights : "none", or "balanced": a training or validation text of class c counts n / (n_classes n_c) in the
+        loss, if n_c of n training texts have its class, so that all classes count the same. So the best weights are
+        those with the lowest balanced loss
+    """
+
+    text_column: str
+    label_column: str
+    test_data: str | Path | None = None
+    quoting: bool = False
+    class_weights: str = "none"
+    task = "classifier"
+
+    def __post_init__(self):
+        check_fields(self, check_text, "data", "text_column", "label_column")
+        if self.test_data is not None:
+            check_text("test_data", self.test_data)
+        check_fields(self, one_of, "class_weights", choices=CLASS_WEIGHTS)
+        if not isinstance(self.quoting, bool):
+            raise ValueError(f"quoting: got {quoted(self.quoting)}, expected True or False")
+
+    def paths(self):
+        return [path for path in (self.data, self.test_data) if path is not None]
+
+    def read(self, model, settings):
+        splits, n_left_out = self.split(settings.seed)
+        labels, pad = label_names(splits.train.labels), pad_id(model.tokenizer)
+        model = self.labelling(model._replace(labels=labels, max_tokens=settings.max_tokens), settings.seed)
+        encoded = [(token_ids(model, split.texts), encode_labels(split.labels, labels)) for split in splits]
+        longer = [len(ids) > settings.max_tokens for split in splits for ids in encode(model.tokenizer, split.texts)]
+        train, validation = (self.rows(model, *part) for part in encoded[:2])
+
+        def test(trained, history):
+            others = self.word_answers(splits, encoded)
+            answered = class_probabilities(trained, splits.test.texts).argmax(axis=1)
+            report = class_report(labels, encoded[2][1], answered, others)
+            rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
+            measures = [name for name in ("step", "loss", "accuracy") if f"eval_{name}" in history]
+            return {
+                "labels": labels,
+                "text_column": self.text_column,
+                "label_column": self.label_column,
+                "rows": {**rows, "left_out": n_left_out},
+                "longer_texts": sum(longer),
+                "max_tokens": settings.max_tokens,
+                "question": model.question,
+                "class_weights": self.class_weights,
+                # of the saved weights, which have the lowest validation loss
+                "validation_accuracy": best_accuracy(trained, history, splits.validation.texts, encoded[1][1]),
+                "test_accuracy": report["accuracy"],
+                "commonest_label_share": report["commonest_share"],
+                "validation": {name: history[f"eval_{name}"].tolist() for name in measures},
+                "test": report,
+            }
+
+        return Dataset(
+            model,
+            lambda rng: class_batches(*train, settings.batch_size, pad, rng),
+            class_batches(*validation, CLASSIFIER_BATCH if model.config.n_classes else LANGUAGE_BATCH, pad),
+            len(train[0]),
+            max(map(len, encoded[0][0])),
+            [array for part in encoded for array in part],
+            test,
+            class_weights=balanced_weights(encoded[0][1]) if self.class_weights == "balanced" else None,
+        )
+
+    def labelling(self, model, seed):
+        """The model with a new head for its labels."""
+        params, config = add_head(model.params, model.config, len(model.labels), stream(seed, "head"))
+        return model._replace(params=params, config=config)
+
+    def rows(self, model, sequences, classes):
+        """The ids and the targets to train on."""
+        return sequences, classes
+
+    def split(self, seed):
+        """The rows as Splits of Table, and how many were left out because their text is in the test file."""
+        table = read_table(self.data, self.text_column, self.label_column, self.quoting)
+        if self.test_data is None:
+            return split_table(table, FRACTIONS, seed), 0
+        test = read_table(self.test_data, self.text_column, self.label_column, self.quoting)
+        rest = without_texts(table, test.texts)
+        if not rest.texts:
+            both = f"every text of {self.data} is also in {self.test_data}"
+            raise ValueError(f"test_data: {both}; nothing is left to train on")
+        splits = split_table(rest, FRACTIONS_WITHOUT_TEST, seed)._replace(test=test)
+        return splits, len(table.texts) - len(rest.texts)
+
+    def word_answers(self, splits, encoded):
+        """The classes that logistic regression on tf-idf weights answers on the test part, {"tf-idf": (N,)}.
+
+        It is trained on the same rows. Without scikit-learn the dict is empty.
+        """
+        train, validation = ((split.texts, classes) for split, (_, classes) in zip(splits[:2], encoded))
+        class_weight = None if self.class_weights == "none" else self.class_weights
+        try:
+            with blas_threads(1):
+                words = word_classifier(train, validation, WORD, (True,), STRENGTHS, class_weight)
+        except ModuleNotFoundError:
+            return {}
+        return {"tf-idf": words.predict(splits.test.texts)}
+
+    def files(self, results):
+        try:
+            return {"confusion.png": confusion_picture(results["test"])}
+        except ModuleNotFoundError:  # matplotlib
+            return {}
+
+    def summary(self, results):
+        n, longer = results["rows"], results["longer_texts"]
+        lines = [f"labels: {', '.join(map(shown, results['labels']))}"]
+        lines.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
+        if n["left_out"]:
+            lines.append(f"      {n['left_out']} of {self.data} left out, because their texts are in {self.test_data}")
+        if longer:
+            lines.append(f"      {longer} texts have more than {results['max_tokens']} tokens and are cut there")
+        lines.append("")
+        if "tf-idf" not in results["test"]["others"]:
+            lines.append("tf-idf is left out of the comparison, because scikit-learn is not installed")
+        if find_spec("matplotlib") is None:
+            lines.append("there is no confusion.png, because matplotlib is not installed")
+        advice = ADVICE if results["class_weights"] == "none" else ""
+        return [*lines, format_report(results["test"], advice), ""]
+
+
+@dataclass(frozen=True)
+class QuestionTable(LabelledTable):
+    """A table of texts and labels, on which a language model learns to answer a question with the label's name.
+
+    Parameters
+    ----------
+    data, text_column, label_column, test_data, quoting : see `LabelledTable`; there are no class weights
+    question : str, which follows each text
+    """
+
+    question: str = QUESTION
+    task = "question"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_fields(self, check_text, "question")
+        if self.class_weights != "none":
+            raise ValueError(f"class_weights: got {self.class_weights!r}, which needs a classifier's head")
+
+    def labelling(self, model, seed):
+        check_is_language_model(model)
+        return model._replace(question=self.question)
+
+    def rows(self, model, sequences, classes):
+        return label_rows(sequences, classes, label_ids(model.tokenizer, model.labels, end_ids(model)))
+
+
+def best_accuracy(model, history, texts, classes):
+    """The accuracy on the validation part of the weights with the lowest validation loss, which the model has."""
+    if "eval_accuracy" in history:
+        return float(history["eval_accuracy"][history["eval_loss"].argmin()])
+    return float(np.mean(class_probabilities(model, texts).argmax(axis=1) == classes))
+
+
+def balanced_weights(classes):
+    """The weight n / (K n_c) of each of K classes, (K,), which n_c of n texts have, as in scikit-learn."""
+    counts = np.bincount(classes)
+    return len(classes) / (len(counts) * counts)
+
+
+def without_texts(table, texts):
+    """The rows of a table whose text is not one of these, ignoring case and spacing."""
+    seen = {text_digest(text) for text in texts}
+    rows = [row for row in zip(*table) if text_digest(row[0]) not in seen]
+    return table._replace(texts=[text for text, _ in rows], labels=[label for _, label in rows])
