@@ -98,7 +98,7 @@ def read_adapter(path):
 
 
 def read_peft(path):
-    adapter = load_peft(path, BASE)
+    adapter = load_peft(path, BASE, CLASSES)
     return version_of(adapter.weights, int(adapter.config.alpha) - 1)
 
 
@@ -117,7 +117,7 @@ def save_gguf(path, version):
     import_gguf(gguf_file(version), path.resolve())  # or a link to a folder that is not there yet would be refused
 
 
-def read_gpt2(path):
+def read_hf(path):
     params, _, labels = load_hf(path)
     return int(params["tok_emb.weight"].flat[0]) if labels in LABELS.values() else None
 
@@ -134,7 +134,7 @@ KINDS = {
     ),
     "task": Kind(save_beside_base, read_task, "task.json"),
     "hf": Kind(
-        lambda path, v: save_hf(path, filled(BASE, v), CLASSES, labels=LABELS[v]), read_gpt2, "model.safetensors"
+        lambda path, v: save_hf(path, filled(BASE, v), CLASSES, labels=LABELS[v]), read_hf, "model.safetensors"
     ),
     "gguf": Kind(save_gguf, lambda path: version_of(load_task(path).params), "model.gguf"),
     "peft": Kind(lambda path, v: save_peft(path, adapter_of(v), BASE, CLASSES), read_peft, "adapter_config.json"),
