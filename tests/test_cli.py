@@ -197,7 +197,7 @@ def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, 
 DAMAGES = [  # of a task.json: (folder, its new text or fields, what the error says)
     ("classes", {"labels": ["a", "b"]}, ["head.weight", "shape"]),
     ("classes", {"base": "/nowhere/at/all"}, ["task.json", "/nowhere/at/all"]),
-    ("classes", {"base_sha256": "of another"}, ["trained on another base"]),
+    ("classes", {"base_sha256": "of another"}, ["trained on a different base"]),
     ("classes", "[]", ["task.json"]),
     ("classes", "{}", ["task.json", "labels missing"]),
     ("classes", None, ["no task.json"]),
@@ -391,7 +391,7 @@ REFUSALS = [
     (f"{WRITE} --adapter {{w}}/one {{w}}/one", "is repeated"),
     (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "'base' is not an adapter"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/two --weights 1", "weights: got 1, expected one for each of 2"),
-    (f"{WRITE} --model {PRETRAINED} --adapter {{w}}/one", "trained on another base"),
+    (f"{WRITE} --model {PRETRAINED} --adapter {{w}}/one", "trained on a different base"),
     (f"{WRITE} --model {PRETRAINED} --adapter {{w}}/one", "give its base with --base, or for generate with --model"),
     *[
         (f"{command} {{w}}/hf{rest}", "hf: this is a Hugging Face model; read it first with: python -m lora_np import")
@@ -411,8 +411,8 @@ REFUSALS = [
     (f"{WRITE} --model {{w}}/hf/model.safetensors", "(it is a file), expected a model's folder"),
     (f"{WRITE} --model {{w}}/model.safetensors.index.json", "this is a Hugging Face model"),
     ("predict x --model {w}", "no task.json and no config.json (base, "),
-    ("predict x --model {w}/full --base {w}/base", "full is a whole model, which needs none"),
-    ("predict x --model {w}/classes --base {w}/full", "trained on another base than the model in"),
+    ("predict x --model {w}/full --base {w}/base", "full is a whole model"),
+    ("predict x --model {w}/classes --base {w}/full", "trained on a different base than the model in"),
     *[
         (f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan")
         for command in (
@@ -431,7 +431,7 @@ REFUSALS = [
     ("export {w}/one --to hf --base-name x --out {out}", "base-name: needs --to peft"),
     ("import x --from hf --labels a --out {out}", "labels: needs --from peft"),
     ("import x --from peft --tokenizer a --out {out}", "tokenizer: needs --from hf"),
-    ("import {w}/peft --from peft --out {out}", "has lora_A"),  # onto the shipped base
+    ("import {w}/peft --from peft --out {out}", "c_attn: lora_A"),  # onto the shipped base
     ("import {w}/peft --from peft --out {out} --base {w}/base --labels a b", "labels: got a, b; expected none"),
     ("import {w}/classes_peft --from peft --out {out} --base {w}/base --labels a a b", "expected 3 different labels"),
     ("predict --model x", "give either texts to classify or --data"),
@@ -764,9 +764,10 @@ def test_a_classifier_through_hugging_face(world, own, tmp_path, run):
 def test_an_adapter_without_a_head_on_a_classifier(world, own, tmp_path, run):
     """As PEFT makes it if no task is named: the base keeps its classes and their labels."""
     run("import", world / "classes_hf", "--from", "hf", "--out", tmp_path / "ours")
-    path = own("classes_peft") / "adapter_model.safetensors"
-    edit_tensors(path, lambda t: {n: 9 * a for n, a in t.items() if "score" not in n})
-    run("import", path.parent, "--from", "peft", "--base", tmp_path / "ours", "--out", tmp_path / "back")
+    peft = own("classes_peft")
+    edit_tensors(peft / "adapter_model.safetensors", lambda t: {n: 9 * a for n, a in t.items() if "score" not in n})
+    edit_fields(peft / "adapter_config.json", modules_to_save=None, task_type=None)
+    run("import", peft, "--from", "peft", "--base", tmp_path / "ours", "--out", tmp_path / "back")
     assert load_task(tmp_path / "back").labels == ["a", "b", "c"]
     answers = [run("predict", "--model", tmp_path / f, "the quick fox", "said she") for f in ("back", "ours")]
     assert answers[0] != answers[1]
@@ -845,7 +846,7 @@ def test_a_warning_is_one_line(own, world, tmp_path, run, capsys):
     edit_fields(path, colour="red")
     code = main(f"import {path.parent} --from peft --base {world}/base --out {tmp_path}/ours".split())
     said = capsys.readouterr()
-    assert code == 0 and said.err == f"warning: {path}: unknown fields colour are ignored, but saved again\n"
+    assert code == 0 and said.err == f"warning: {path}: unknown fields colour are ignored, but written back\n"
     run("export", tmp_path / "ours", "--to", "peft", "--out", tmp_path / "again")
     assert read_json(tmp_path / "again" / "adapter_config.json")["colour"] == "red"
 
