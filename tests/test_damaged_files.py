@@ -63,7 +63,10 @@ def saved(request, classifier, random_params, random_adapter, tmp_path):
     else:
         settings = {} if request.param == "peft" else {"kind": "dora", "targets": ("q_proj", "v_proj", "up_proj")}
         save_peft(folder, random_adapter(params, **settings), params, classifier, "somewhere/base")
-        files, read = ("adapter_config.json", "adapter_model.safetensors"), lambda: load_peft(folder, params, classifier)
+        files, read = (
+            ("adapter_config.json", "adapter_model.safetensors"),
+            lambda: load_peft(folder, params, classifier),
+        )
         save = lambda out, loaded: save_peft(out, loaded, params, classifier)  # noqa: E731
     return Saved(request.param, *(folder / name for name in files), read, save)
 

@@ -133,9 +133,7 @@ KINDS = {
         lambda path, v: save_task(path, task_of(v, False), None, {"method": "full"}), read_task, "task.json"
     ),
     "task": Kind(save_beside_base, read_task, "task.json"),
-    "hf": Kind(
-        lambda path, v: save_hf(path, filled(BASE, v), CLASSES, labels=LABELS[v]), read_hf, "model.safetensors"
-    ),
+    "hf": Kind(lambda path, v: save_hf(path, filled(BASE, v), CLASSES, labels=LABELS[v]), read_hf, "model.safetensors"),
     "gguf": Kind(save_gguf, lambda path: version_of(load_task(path).params), "model.gguf"),
     "peft": Kind(lambda path, v: save_peft(path, adapter_of(v), BASE, CLASSES), read_peft, "adapter_config.json"),
     "tensors": Kind(
