@@ -90,7 +90,7 @@ def test_a_template_that_does_not_write_from_left_to_right(tokenizer):
         "{% for m in messages %}{{ m.content if loop.last or m.role == 'user' }}{% endfor %}": 2,
         TEMPLATES["ChatML"].replace("assistant\\n' }}{% endif %}", "assistant\\n<think>' }}{% endif %}"): 2,
     }.items():
-        with pytest.raises(ValueError, match=rf"^mine: the chat template writes .* messages\[{k}\] .* left to right"):
+        with pytest.raises(ValueError, match=rf"^mine: the chat template .* messages\[{k}\] .* left to right"):
             chat_rows([chat], tokenizer, Template(text, {}), 99, ["mine"])
 
 
@@ -172,7 +172,7 @@ def test_the_template_in_a_models_files():
     assert read(named).text == "named" and read(None) is None and chat_template({}) is None
     assert read(named, **{"chat_template.jinja": "ä".encode()}).text == "ä"
     for wrong in (named[:1], 3):
-        with pytest.raises(ValueError, match="chat_template is no text"):
+        with pytest.raises(ValueError, match="^tokenizer_config.json: chat_template is "):
             read(wrong)
 
 

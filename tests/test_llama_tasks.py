@@ -141,7 +141,10 @@ REFUSED = [
     (TUNE.replace("chats", "table"), "row 1, line 2: has 'text', 'label'; expected either prompt"),
     (f"{TUNE} --as-words", "text_column: is missing"),
     (f"{TUNE} --text text", "label_column: is missing"),
-    (f"{TUNE} --text text --label label --as-words --method head", "method: got 'head', expected one of lora, full"),
+    (
+        f"{TUNE} --text text --label label --as-words --method head".replace("--rank 2", ""),
+        "method: got 'head', expected one of lora, full",
+    ),
     (f"{TUNE} --method full --weights blocks", "weights: got 'blocks', expected"),
     (f"{TUNE} --max-tokens 161", "max_tokens: got 161, expected a whole"),
     (f"{TUNE} --max-tokens 5", "expected at least 10 that fit"),

@@ -219,8 +219,8 @@ FORWARD = {
 NO_IDS = {"ids: got float64, expected an array of integers": {"ids": np.zeros((2, 3))}, "ids": {"ids": [[1, 2, 3]]}}
 ROWS = {
     "adapter: got 3 for 2 rows, expected one Adapter, or one for each row": {"adapter": [None] * 3},
-    "rows with adapters of their own are for evaluation": {"adapter": [ADAPTER, None], "wanted": ("tok_emb.weight",)},
-    "adapter: carries blocks.0.ln1.bias, which all rows share": {
+    "adapter: … for evaluation": {"adapter": [ADAPTER, None], "wanted": ("tok_emb.weight",)},
+    "adapter: carries blocks.0.ln1.bias, which all rows": {
         "adapter": [with_weights(ADAPTER, **{"blocks.0.ln1.bias": np.zeros(12)}), None]
     },
 }
@@ -235,7 +235,7 @@ HEADS = {
 }  # fmt: skip
 LENGTHS = [[0, 3], [3, 4], [3, -1], [3], [3, 3, 3], [[3, 3]]]
 GENERATED = {
-    "n_new: 3 tokens and 5 new ones are more than n_positions = 7": {"n_new": 5},
+    "n_new: 3 tokens … 5 new … n_positions = 7": {"n_new": 5},
     "ids: 13 is outside the table of 13 rows": {"ids": np.array([[13]])},
     "ids: got shape (2,)": {"ids": np.array([1, 2])},
     "expected a language model": {"params": CLASSES, "config": CLASSIFIER},
@@ -249,8 +249,8 @@ NO_ADAPTERS = {
     "adapter: got int": {"adapter": 5},
 }
 READ = {
-    "ids: got 2 rows, expected 3 as in the past": {"ids": PROMPTS[:2]},
-    "ids: 3 tokens and 5 more are more than n_positions = 7": {"ids": PROMPTS[:, [0, 1, 2, 0, 1]]},
+    "ids: got 2 rows, expected 3": {"ids": PROMPTS[:2]},
+    "ids: 3 tokens … 5 … n_positions = 7": {"ids": PROMPTS[:, [0, 1, 2, 0, 1]]},
     "ids: got shape (3, 0)": {"ids": PROMPTS[:, :0]},
     "ids: got shape (3,)": {"ids": PROMPTS[0]},
 }
