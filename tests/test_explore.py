@@ -313,7 +313,7 @@ def test_refusals(bases, tmp_path, fails):
         ([tmp_path / "absent"], ["no such folder"]),
         ([language, "--texts", "0"], ["texts: got 0"]),
         ([language, "--prompt", " "], ["prompt: is empty"]),
-        ([language, "--base", bases / "llama"], ["another base"]),
+        ([language, "--base", bases / "llama"], ["a different base"]),
     ]
     for arguments, says in refused:
         fails("explore", *arguments, "--out", page, says=says)

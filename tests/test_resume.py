@@ -435,7 +435,7 @@ def test_a_second_training_for_the_same_folder_is_refused(tuning):
     Path(".lora_np-out.lock").touch()
     with only_process("../" + Path.cwd().name + "/out"):
         code, _, error = tuning(TUNINGS["lora"])
-        assert code == 2 and error.startswith("error: out: another process is about to write ")
+        assert code == 2 and error.startswith("error: out: another process is writing ")
         assert not Path("out").exists()
     assert tuning(TUNINGS["lora"])[0] == 0 and set(os.listdir()) == {"rows.jsonl", "out"}
 
