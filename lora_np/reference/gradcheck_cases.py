@@ -235,6 +235,7 @@ OPERATIONS = {  # case -> arguments of `operation`
     "gelu": {"shapes": {"x": (3, 4, 5)}, "size": 2.0},
     "swiglu": {"shapes": {"gate": (3, 4, 5), "up": (3, 4, 5)}, "size": 2.0},
     "softmax": {"shapes": {"x": X}, "selective": False},
+    "mean_pool": {"shapes": {"x": X}, "lengths": np.array([3, 2])},
     "attention": {"shapes": QKV, "n_heads": 3},
     "attention: Tq < Tk": {"shapes": {"q": (2, 4, 12), "k": (2, 7, 12), "v": (2, 7, 12)}, "n_heads": 3},
     "attention: 3 query heads a key head": {"shapes": GROUPED, "n_heads": 6},
