@@ -79,6 +79,13 @@ def one_of(name, value, choices):
     return value
 
 
+def instance_of(name, value, type_, expected):
+    """The value; ValueError unless it is an instance of the type."""
+    if not isinstance(value, type_):
+        raise ValueError(f"{name}: got {quoted(value)}, expected {expected}")
+    return value
+
+
 def check_fields(config, check, /, *names, **bounds):
     """Replace fields of a frozen dataclass by the results of a check, such as `whole_number`."""
     for name in names:
