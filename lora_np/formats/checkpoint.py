@@ -221,10 +221,16 @@ def warn_of_unknown(path, names):
 def read_as(path, tensors, shapes, dtype):
     """The tensors of a file in the order of `shapes`, in float32 or float64.
 
-    Raises ValueError for the first tensor that is missing, unexpected, of the wrong shape, or refused by `cast`.
+    Raises ValueError for the first tensor that `check_shapes` or `cast` refuses.
     """
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise ValueError(f"dtype: got {np.dtype(dtype)}, expected float32 or float64")
+    check_shapes(path, tensors, shapes)
+    return cast(path, {name: tensors[name] for name in shapes}, dtype)
+
+
+def check_shapes(path, tensors, shapes):
+    """Raise ValueError for the first tensor of a file that is missing, of the wrong shape, or unexpected."""
     for name, shape in shapes.items():
         if name not in tensors:
             raise ValueError(f"{path}: {name} is missing")
@@ -233,7 +239,6 @@ def read_as(path, tensors, shapes, dtype):
     for name in tensors:
         if name not in shapes:
             raise ValueError(f"{path}: unexpected tensor {shown(name)}")
-    return cast(path, {name: tensors[name] for name in shapes}, dtype)
 
 
 def cast(path, tensors, dtype=None):

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..adapters import linear_layers
 from ..compress import BlockWeight
-from ..model import ARCHITECTURES, architecture, modules
+from ..model import ARCHITECTURES, architecture, modules, parameter_shapes
 
 FILES = ("hf", "gguf")
 
@@ -57,9 +57,27 @@ def bare(name):
     return next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
 
 
-def is_transposed(config, layer):
-    """Whether Hugging Face's files store a layer's weight as (in, out)."""
-    return layer.rpartition(".")[2] in architecture(config).hf_transposed
+def layout(config, file="hf"):
+    """Yield (name in the file, our names, shape, whether transposed) for each tensor, in execution order."""
+    shapes = parameter_shapes(config)
+    for layer, ours in layer_names(config, file).items():
+        transposed = file == "hf" and layer.rpartition(".")[2] in architecture(config).hf_transposed
+        for leaf in ("weight", "bias"):
+            names = [f"{name}.{leaf}" for name in ours]
+            if names[0] in shapes:
+                n_out, *n_in = shapes[names[0]]
+                shape = (len(names) * n_out, *n_in)
+                theirs = "score" if layer == "lm_head" and config.n_classes else layer
+                yield f"{theirs}.{leaf}", names, shape[::-1] if transposed else shape, transposed
+
+
+def stored_tensors(params, config, file):
+    """Yield (name in the file, a model's weights as the file stores them) for each tensor, in execution order."""
+    for theirs, ours, _, transposed in layout(config, file):
+        weight = np.concatenate([params[name] for name in ours]) if len(ours) > 1 else params[ours[0]]
+        if file == "gguf":
+            weight = gguf_rows(config, ours[0].rpartition(".")[0], weight)
+        yield theirs, weight.T if transposed else weight
 
 
 def gguf_rows(config, layer, array, back=False):

@@ -8,8 +8,8 @@ from ..data.tokenizer_files import TOKENIZER, VOCABULARY
 from ..formats import Task, model_place, read_model, tokenizer_of
 from ..formats.adapter_report import APPLIED, LEAVES, REFUSED, llama_cpp_report, own_report
 from ..formats.checkpoint import contents, load_adapter, load_model, read_config, read_object
-from ..formats.foreign import load_hf
 from ..formats.gguf import read_gguf
+from ..formats.hugging_face import load_hf
 from ..formats.model import FINGERPRINT, fingerprint, model_sha256, weights_file
 from ..formats.peft_config import read_fields
 from ..formats.peft_report import RANDOM, peft_report
