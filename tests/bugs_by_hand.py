@@ -350,7 +350,7 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
             f".file_names.replace('{a} ', '? ').replace('{b} ', '{a} ').replace('? ', '{b} ')", from_gguf)
         for a, b in [("ffn_gate", "ffn_up"), ("attn_norm", "ffn_norm"), ("attn_k", "attn_v")]
     ),
-    Bug("the default θ", "formats.llama.config_from_gguf", "fields.get('llama.rope.freq_base', 10000.0)", "10000.0",
+    Bug("the default θ", "formats.config_fields.llama_from_gguf", "fields.get('llama.rope.freq_base', 10000.0)", "10000.0",
         from_gguf),
 ]
 # fmt: on
