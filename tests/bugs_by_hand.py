@@ -272,9 +272,9 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
         "consecutive_tables(call.start, call.start + x",
         "consecutive_tables(call.start + (call.start > 0), call.start + (call.start > 0) + x", with_a_past),
     Bug("every token of a piece at its first position", "model.layers.rope",
-        "*consecutive_tables(call.start, call.start + x.shape[1], *settings)",
+        "*ops.consecutive_tables(call.start, call.start + x.shape[1], *settings)",
         "*(np.repeat(table[:1], x.shape[1], 0) "
-        "for table in consecutive_tables(call.start, call.start + x.shape[1], *settings))", with_a_past),
+        "for table in ops.consecutive_tables(call.start, call.start + x.shape[1], *settings))", with_a_past),
     Bug("the default θ", "model.layers.rope", "call.config.rope_theta", "10000.0", of_formulas),
     Bug("the default ε", "model.layers.rms_norm", "call.config.rms_norm_eps", "1e-06", of_formulas),
     Bug("keys and values exchanged", "model.layers.attention", "k, v = (keys, values)", "k, v = (values, keys)",
@@ -350,7 +350,7 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
             f".file_names.replace('{a} ', '? ').replace('{b} ', '{a} ').replace('? ', '{b} ')", from_gguf)
         for a, b in [("ffn_gate", "ffn_up"), ("attn_norm", "ffn_norm"), ("attn_k", "attn_v")]
     ),
-    Bug("the default θ", "formats.config_fields.llama_from_gguf", "fields.get('llama.rope.freq_base', 10000.0)", "10000.0",
-        from_gguf),
+    Bug("the default θ", "formats.config_fields.llama_from_gguf", "fields.get('llama.rope.freq_base', 10000.0)",
+        "10000.0", from_gguf),
 ]
 # fmt: on
