@@ -62,20 +62,18 @@ def file_format(config):
 
 
 def check_fixed(path, fields, fixed):
-    """Raise ValueError for a field with an unsupported value that changes what the model computes.
+    """Raise ValueError for a field with an unsupported value that changes what a model or an adapter computes.
 
     Parameters
     ----------
-    path : of the `config.json`, for the message
+    path : of the file, for the message
     fields : dict of its fields
-    fixed : dict, name -> supported values
+    fixed : dict, name -> supported values, the first of which is the default
     """
     for name, values in fixed.items():
-        if name in fields and fields[name] not in values:
+        value = fields.get(name, values[0])
+        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values):
             raise ValueError(f"{path}: {name} is {quoted(fields[name])}, expected {' or '.join(map(repr, values))}")
-    layers = fields.get("layer_types") or ()
-    if not isinstance(layers, (list, tuple)) or any(layer != "full_attention" for layer in layers):
-        raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
 
 
 def config_from_fields(of_files, path, fields, tensors):
@@ -92,6 +90,9 @@ def config_from_fields(of_files, path, fields, tensors):
     """
     fixed, names = FIXED | of_files.fixed, of_files.sizes | of_files.optional
     check_fixed(path, fields, fixed)
+    layers = fields.get("layer_types") or ()
+    if not isinstance(layers, (list, tuple)) or any(layer != "full_attention" for layer in layers):
+        raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
     fields, more = of_files.completed(path, fields, tensors)
     head = tensors.get("score.weight")
     if head is not None and head.ndim != 2:

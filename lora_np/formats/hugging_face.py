@@ -15,7 +15,7 @@ from ..model import parameter_shapes
 from .atomic import of_one_version
 from .checkpoint import contents, read_as, read_object, reader, write_pair
 from .config_fields import FILE_FORMATS, config_from_fields, file_format
-from .names import bare, layout, stored_tensors
+from .names import bare, layout, renamed, stored_tensors
 from .tensors import read_tensors
 
 
@@ -141,7 +141,7 @@ def read_sharded(index):
 
 def params_of(file, tensors, config, dtype):
     """Our parameters from the tensors of a file, of a model with or without a head; errors name the file."""
-    tensors, rows = bare_names(file, tensors), [(bare(theirs), *row) for theirs, *row in layout(config)]
+    tensors, rows = renamed(file, tensors, bare, "a prefix"), [(bare(theirs), *row) for theirs, *row in layout(config)]
     table, is_tied = rows[0][0], not any(names == ["head.weight"] for _, names, *_ in rows)
     if is_tied and not np.array_equal(tensors.pop("lm_head.weight", tensors.get(table)), tensors.get(table)):
         raise ValueError(f"{file}: lm_head.weight is not {table}; expected a head tied to the embedding")
@@ -151,16 +151,6 @@ def params_of(file, tensors, config, dtype):
         joined = tensors[theirs].T if transposed else tensors[theirs]  # (out, in) or (out,)
         params |= zip(names, np.split(joined, len(names)))
     return {name: np.ascontiguousarray(params[name]) for name in parameter_shapes(config)}
-
-
-def bare_names(path, tensors):
-    """The tensors under their names without a prefix."""
-    short = {}
-    for name, array in tensors.items():
-        if bare(name) in short:
-            raise ValueError(f"{path}: repeated name {shown(bare(name))}, with and without a prefix")
-        short[bare(name)] = array
-    return short
 
 
 # ---------------------------------------------------------------- labels and special tokens

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..adapters import linear_layers
+from ..checked import shown
 from ..compress import BlockWeight
 from ..model import ARCHITECTURES, architecture, modules, parameter_shapes
 
@@ -78,6 +79,17 @@ def stored_tensors(params, config, file):
         if file == "gguf":
             weight = gguf_rows(config, ours[0].rpartition(".")[0], weight)
         yield theirs, weight.T if transposed else weight
+
+
+def renamed(path, tensors, name_of, difference):
+    """The tensors of a file under other names; ValueError if two get the same, because of a `difference`."""
+    by_name = {}
+    for key, tensor in tensors.items():
+        name = name_of(key)
+        if name in by_name:
+            raise ValueError(f"{path}: repeated name {shown(name)}, with and without {difference}")
+        by_name[name] = tensor
+    return by_name
 
 
 def gguf_rows(config, layer, array, back=False):

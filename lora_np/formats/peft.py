@@ -13,15 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..adapters import (
-    HEAD,
-    Adapter,
-    AdapterConfig,
-    compact_pattern,
-    compact_targets,
-    fitting_arrays,
-    linear_layers,
-)
+from ..adapters import HEAD, Adapter, AdapterConfig, compact_pattern, compact_targets, fitting_arrays, linear_layers
 from ..adapters.dora import MAGNITUDE
 from ..adapters.qalora import as_lora
 from ..checked import shown
@@ -30,7 +22,7 @@ from .adapter_report import APPLIED, FACTORS, LEAVES, NO_TENSORS, is_adaptable
 from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .fused import joined_layers, split_factors
-from .names import bare, layer_names, linear_names, short_names
+from .names import bare, layer_names, linear_names, renamed, short_names
 from .peft_config import KNOWN, READ, alpha_of, read_fields
 from .peft_report import BASE, DEFAULT, DEFAULT_NOTE, PEFT_NAME, TIED, peft_report, saved_modules
 from .tensors import read_tensors
@@ -69,10 +61,11 @@ def load_peft(folder, params, config):
     fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     fields = read_fields(fields_path)
     tensors = cast(path, read_tensors(path)[0], params["tok_emb.weight"].dtype)
-    renamed = with_peft_names(path, tensors)
-    has_head = SCORE in renamed
-    read_as = {**fields, "task_type": "SEQ_CLS"} if has_head else fields
-    report = peft_report(fields_path, read_as, renamed, params, config, table_of_names(renamed, config))
+    if not tensors:
+        raise ValueError(f"{path}: the file has no tensors")
+    named = renamed(path, tensors, peft_name, repr(BASE))
+    read_as = {**fields, "task_type": "SEQ_CLS"} if SCORE in named else fields
+    report = peft_report(fields_path, read_as, named, params, config, table_of_names(named, config))
     head, adapted, alphas = None, {}, {}
     if not fields.get("target_modules"):  # PEFT's default targets need not all be in the file
         report = report._replace(layers=[layer for layer in report.layers if layer.status != NO_TENSORS], refused=[])
@@ -107,24 +100,16 @@ def load_peft(folder, params, config):
         raise ValueError(f"{folder}: {error}") from None
     warn_of_unknown(fields_path, [name for name in adapter.config.extra if name not in KNOWN])
     is_read = "score" in saved_modules(fields)  # otherwise PEFT ignores the head
-    ignored = [key for key, name in zip(tensors, renamed) if key != name or name == SCORE and not is_read]
+    ignored = [key for key, name in zip(tensors, named) if key != name or name == SCORE and not is_read]
     if ignored:
         expected = f"it needs {BASE!r} in front of every name, and a head 'score' that modules_to_save lists"
         warnings.warn(f"{path}: PEFT would ignore {shown(', '.join(ignored))}; {expected}", stacklevel=2)
     return adapter
 
 
-def with_peft_names(path, tensors):
-    """The tensors, in order, with PEFT's prefix and PEFT's name of a classifier's head."""
-    if not tensors:
-        raise ValueError(f"{path}: the file has no tensors")
-    renamed = {}
-    for key, array in tensors.items():
-        name = SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
-        if name in renamed:
-            raise ValueError(f"{path}: repeated name {shown(name)}, with and without {BASE!r}")
-        renamed[name] = array
-    return renamed
+def peft_name(key):
+    """The name with PEFT's prefix and PEFT's name of a classifier's head."""
+    return SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
 
 
 def table_of_names(tensors, config):
