@@ -10,11 +10,14 @@ from dataclasses import replace
 import numpy as np
 
 from ..adapters import linear_layers
+from ..adapters.dora import MAGNITUDE
 from ..checked import shown
 from ..compress import BlockWeight
 from ..model import ARCHITECTURES, architecture, modules, parameter_shapes
 
 FILES = ("hf", "gguf")
+FACTORS = ("lora_A", "lora_B")
+LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # kind of adapter -> its arrays in a file
 
 
 def layer_names(config, file):
@@ -42,6 +45,11 @@ def linear_names(config, file):
     """`layer_names` of the linear layers in the blocks, which an adapter can adapt."""
     adaptable = set(linear_layers(f"{name}.weight" for name in modules(config)))
     return {theirs: ours for theirs, ours in layer_names(config, file).items() if ours[0] in adaptable}
+
+
+def is_adaptable(ours):
+    """Whether these layers are linear layers in the blocks, which this package can adapt."""
+    return bool(linear_layers(f"{name}.weight" for name in ours))
 
 
 def short_names(layers):

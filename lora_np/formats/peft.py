@@ -18,13 +18,12 @@ from ..adapters.dora import MAGNITUDE
 from ..adapters.qalora import as_lora
 from ..checked import shown
 from ..model import architecture
-from .adapter_report import APPLIED, FACTORS, LEAVES, NO_TENSORS, is_adaptable
+from .adapter_report import APPLIED, BASE, DEFAULT_NOTE, NO_TENSORS, TIED, peft_report, saved_modules, table_of_names
 from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .fused import joined_layers, split_factors
-from .names import bare, layer_names, linear_names, renamed, short_names
+from .names import FACTORS, LEAVES, is_adaptable, linear_names, renamed, short_names
 from .peft_config import KNOWN, READ, alpha_of, read_fields
-from .peft_report import BASE, DEFAULT, DEFAULT_NOTE, PEFT_NAME, TIED, peft_report, saved_modules
 from .tensors import read_tensors
 
 SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of the names in the file
@@ -110,14 +109,6 @@ def load_peft(folder, params, config):
 def peft_name(key):
     """The name with PEFT's prefix and PEFT's name of a classifier's head."""
     return SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
-
-
-def table_of_names(tensors, config):
-    """The table of layer names that a file uses: Hugging Face's, with or without a prefix, or ours."""
-    names = layer_names(config, "hf")
-    tables = names, {bare(name): ours for name, ours in names.items()}, {n: [n] for own in names.values() for n in own}
-    modules = {match[1].removeprefix(BASE) for key in tensors if (match := PEFT_NAME.fullmatch(DEFAULT.sub("", key)))}
-    return next((table for table in tables if modules & table.keys()), names)
 
 
 def our_config(fields, kind, ranks, alphas, targets, train_head):
