@@ -1,6 +1,7 @@
 """Argument checks for every room. Each error names the argument, the value and what was expected."""
 
 import math
+from contextlib import contextmanager
 from numbers import Real
 
 import numpy as np
@@ -15,6 +16,15 @@ def shown(text, most=200):
 def quoted(value, most=200):
     """The repr of a value from a file, for a message, at most `most` characters."""
     return shown(repr(value), most)
+
+
+@contextmanager
+def errors_of(place):
+    """Turn a TypeError or ValueError into a ValueError that begins with a place, such as a file's path."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: {error}") from None
 
 
 def whole_number(name, value, least=1, most=None, why=""):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..checked import quoted
+from ..checked import errors_of, quoted
 from ..model import LlamaConfig, ModelConfig, architecture
 from .checkpoint import check_depth, warn_of_unknown
 
@@ -107,10 +107,8 @@ def config_from_fields(of_files, path, fields, tensors):
     extra = {name: value for name, value in fields.items() if name not in {*names, *fixed, *WRITTEN}}
     warn_of_unknown(path, [name for name in extra if name not in KNOWN])
     extra["model_type"] = next(name for name in FILE_FORMATS if FILE_FORMATS[name] is of_files)  # see `special_ids`
-    try:
+    with errors_of(path):
         return of_files.config_class(**values, **more, n_classes=0 if head is None else len(head), extra=extra)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 # ---------------------------------------------------------------- GPT-2
@@ -242,7 +240,7 @@ def llama_from_gguf(path, fields, tensors):
     if table is None or len(table.shape) != 2:
         found = "missing" if table is None else f"of shape {table.shape}"
         raise ValueError(f"{path}: token_embd.weight is {found}, expected a matrix")
-    try:
+    with errors_of(path):
         return LlamaConfig(
             vocab_size=table.shape[0],
             **values,
@@ -252,8 +250,6 @@ def llama_from_gguf(path, fields, tensors):
             mlp_bias="blk.0.ffn_up.bias" in tensors,
             extra={"model_type": "llama"},
         )
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 FILE_FORMATS = {  # by the architecture's name

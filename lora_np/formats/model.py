@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import HEAD, Adapter
-from ..checked import one_of, quoted
+from ..checked import errors_of, one_of, quoted
 from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
 from .atomic import of_one_version
@@ -83,10 +83,8 @@ def read_model(name, dtype=np.float32, weights="dense"):
         return Task(params, config, None, tokenizer_of(place, config), None, model_files(place))
     fields, tensors = read_gguf(file)
     params, config = model_from_gguf(file, fields, tensors, dtype)
-    try:
+    with errors_of(file):
         files = gguf_tokenizer_files(fields)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
     task = Task(params, config, None, tokenizer_of(file, config, files), None, files)
     return task if weights == "blocks" else task._replace(params=expanded(params))
 

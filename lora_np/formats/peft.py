@@ -16,7 +16,7 @@ import numpy as np
 from ..adapters import HEAD, Adapter, AdapterConfig, compact_pattern, compact_targets, fitting_arrays, linear_layers
 from ..adapters.dora import MAGNITUDE
 from ..adapters.qalora import as_lora
-from ..checked import shown
+from ..checked import errors_of, shown
 from ..model import architecture
 from .adapter_report import APPLIED, BASE, DEFAULT_NOTE, NO_TENSORS, TIED, peft_report, saved_modules, table_of_names
 from .atomic import of_one_version
@@ -90,13 +90,11 @@ def load_peft(folder, params, config):
     weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in LEAVES[report.kind]}
     if head is not None:
         weights[HEAD] = head
-    try:
+    with errors_of(folder):
         ranks = {name: len(own["lora_A"]) for name, own in adapted.items()}
         targets = compact_targets(order, linear_layers(params))
         adapter = Adapter(our_config(fields, report.kind, ranks, alphas, targets, head is not None), weights)
         fitting_arrays(params, adapter)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder}: {error}") from None
     warn_of_unknown(fields_path, [name for name in adapter.config.extra if name not in KNOWN])
     is_read = "score" in saved_modules(fields)  # otherwise PEFT ignores the head
     ignored = [key for key, name in zip(tensors, named) if key != name or name == SCORE and not is_read]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..adapters import HEAD, compact_pattern
 from ..adapters.qalora import as_lora
-from ..checked import one_of
+from ..checked import errors_of, one_of
 from ..compress import FORMATS, BlockWeight
 from ..compress.ggml import BLOCK
 from ..model import architecture
@@ -52,10 +52,8 @@ def save_gguf(path, params, config, fields, format="f32"):
     check_language_model(config)
     tensors = {}
     for tensor, weight in stored_tensors(params, config, "gguf"):
-        try:
+        with errors_of(f"{path}: {tensor}"):
             tensors[tensor] = encoded(tensor, weight, format)
-        except ValueError as error:
-            raise ValueError(f"{path}: {tensor}: {error}") from None
     name = architecture(config).name
     sizes = {f"{name}.{field}": getattr(config, ours) for field, ours in file_format(config).gguf.items()}
     more = {"general.type": "model", "general.file_type": TYPES[format], "general.quantization_version": 2}
