@@ -1,19 +1,22 @@
 """Bugs planted by hand: what no small change of a line says, and what other tests than the gradient check find."""
 
+import functools
 from functools import partial
-from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from lora_np.reference.cases import reference_cases
 from lora_np.reference.gradcheck import ALONE
 
 from . import (
     test_blocks,
-    test_compress_ggml,
+    test_compress,
     test_compressed_base,
     test_generate,
-    test_llama_files,
+    test_llama_import,
     test_model,
-    test_variants,
+    test_vectors,
 )
 from .tiny import CONFIGS, random_adapter, random_batch, random_params
 
@@ -159,6 +162,35 @@ BACKWARD_BUGS = [  # that the gradient check finds
 # ------------------------------------------------------------------ the tests that find the others
 
 
+@functools.cache
+def cases():
+    return reference_cases()
+
+
+def vectors(kind):
+    """Function that compares the reference vectors of a kind; without an array they are not the same, either."""
+
+    def call():
+        for id, entry in test_vectors.ENTRIES.items():
+            if entry["kind"] == kind:
+                try:
+                    test_vectors.test_a_case_is_computed_again(id, cases())
+                except KeyError as error:
+                    raise AssertionError(f"{id} has no array {error}") from error
+
+    return call
+
+
+def in_a_folder(test, *arguments):
+    """Function that calls a test with the arguments and a folder of its own."""
+
+    def call():
+        with TemporaryDirectory() as folder:
+            test(*arguments, Path(folder))
+
+    return call
+
+
 def over(test, cases):
     """Function that calls a test with the arguments of each case."""
 
@@ -169,11 +201,10 @@ def over(test, cases):
     return call
 
 
-FORMATS = test_compress_ggml.BLOCK_BYTES
 LANGUAGES = test_generate.LANGUAGES
 BASE = random_params(test_compressed_base.CONFIGS["GPT-2"], "float32")
 
-of_formulas = partial(test_model.test_a_llama_is_that_of_the_formulas, 2, {})
+of_formulas, in_blocks, pooled = vectors("llama"), vectors("blocks"), vectors("qalora")
 read_at_one_position = partial(
     test_model.test_a_classifier_is_the_language_model_read_at_one_position,
     *(CONFIGS["llama classifier"], random_params, random_batch, True),
@@ -187,18 +218,14 @@ sliding = partial(test_generate.test_a_text_longer_than_the_position_table_slide
 rows_apart = partial(
     test_generate.test_rows_with_adapters_of_their_own, LANGUAGES["H/K = 3"], random_params, random_adapter
 )
-layout = over(test_compress_ggml.test_blocks_are_read_as_the_layout_says, [*zip(FORMATS)])
-rounding = over(test_compress_ggml.test_rounding, test_compress_ggml.ROUNDED)
-off_by_half_a_step = over(test_compress_ggml.test_a_weight_is_off_by_half_a_step, [*product(FORMATS, ["float32"])])
-pooled = partial(test_variants.test_qalora_by_hand, 12, 4)
-added_offsets = over(test_compress_ggml.test_added_offsets, [*zip(range(5))])
+added_offsets = over(test_compress.test_added_offsets, [*zip(range(5))])
 into_offsets = partial(
     test_compressed_base.test_an_update_that_is_constant_in_blocks_leaves_q4_1_s_codes, BASE, "qalora", 0
 )
 quantised_again = partial(test_compressed_base.test_another_update_is_quantised_again_in_q4_1, BASE)
 biased = {"tied": False, "attention_bias": True, "mlp_bias": True}
-from_gguf = partial(test_llama_files.test_a_file_becomes_the_model, biased)
-blocks_from_gguf = test_llama_files.test_blocks_stay_blocks_and_compute_the_same
+from_gguf = in_a_folder(test_llama_import.test_a_gguf_file_becomes_the_model, biased)
+blocks_from_gguf = in_a_folder(test_llama_import.test_blocks_stay_blocks_and_compute_the_same)
 
 
 # fmt: off
@@ -292,25 +319,25 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
     Bug("every row with the first row's adapter", "model.generate.generate_tokens", "config, its_adapter)",
         "config, by_adapter[0][1])", rows_apart),
     # GGUF's blocks
-    Bug("the high halves first", "compress.ggml.halves", "unpacked[:, half]", "unpacked[:, 1 - half]", layout),
+    Bug("the high halves first", "compress.ggml.halves", "unpacked[:, half]", "unpacked[:, 1 - half]", in_blocks),
     Bug("halves of neighbours", "compress.ggml.expand", "codes = halves(codes)",
-        "codes = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), 32)", layout),
-    Bug("zero at code 7", "compress.ggml.expand", "codes -= 8", "codes -= 7", layout),
-    Bug("no offset", "compress.ggml.expand", "out += m[0]", "pass", layout),
+        "codes = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), 32)", in_blocks),
+    Bug("zero at code 7", "compress.ggml.expand", "codes -= 8", "codes -= 7", in_blocks),
+    Bug("no offset", "compress.ggml.expand", "out += m[0]", "pass", in_blocks),
     Bug("the offset before the scale", "compress.ggml.expand", "out *= d", "out += m[0] if m else 0\n        out *= d",
-        layout),
-    Bug("codes without a sign", "compress.ggml.expand", "codes.view(np.int8)", "codes", layout),
-    Bug("the scale of the first block", "compress.ggml.expand", "out *= d", "out *= d[0]", layout),
+        in_blocks),
+    Bug("codes without a sign", "compress.ggml.expand", "codes.view(np.int8)", "codes", in_blocks),
+    Bug("the scale of the first block", "compress.ggml.expand", "out *= d", "out *= d[0]", in_blocks),
     Bug("halves to the even number", "compress.ggml.quantise_q8_0", "np.floor(2 * (size - whole))",
-        "(2 * (size - whole) > 1)", rounding),
+        "(2 * (size - whole) > 1)", in_blocks),
     Bug("floor(size + 0.5)", "compress.ggml.quantise_q8_0", "whole + np.floor(2 * (size - whole))",
-        "np.floor(size + np.float32(0.5))", rounding),
-    Bug("the scale of the largest weight without its sign", "compress.ggml.quantise_q4_0", "/ -8", "/ 8", rounding),
-    Bug("cut, not rounded", "compress.ggml.quantise_q4_1", "+ np.float32(0.5)", "+ np.float32(0.0)", rounding),
+        "np.floor(size + np.float32(0.5))", test_compress.test_q8_0_rounds_halves_away_from_zero),
+    Bug("the scale of the largest weight without its sign", "compress.ggml.quantise_q4_0", "/ -8", "/ 8", in_blocks),
+    Bug("cut, not rounded", "compress.ggml.quantise_q4_1", "+ np.float32(0.5)", "+ np.float32(0.0)", in_blocks),
     Bug("the highest code wraps round", "compress.ggml.packed", "np.minimum(codes.astype(np.uint8), 15)",
-        "codes.astype(np.uint8) & 15", rounding),
+        "codes.astype(np.uint8) & 15", in_blocks),
     Bug("the halves packed in each other's place", "compress.ggml.packed", "codes[:, :16] | codes[:, 16:] << 4",
-        "codes[:, 16:] | codes[:, :16] << 4", off_by_half_a_step),
+        "codes[:, 16:] | codes[:, :16] << 4", in_blocks),
     # QA-LoRA, and its merge into Q4_1
     Bug("a sum, not a mean", "adapters.qalora.pool", ".mean(axis=-1)", ".sum(axis=-1)", pooled),
     Bug("every L-th input pooled", "adapters.qalora.pool", "x.shape[-1] // g, g).mean(axis=-1)",
