@@ -69,8 +69,8 @@ BACKWARD_BUGS = [  # that the gradient check finds
     Bug("gradients of another batch", "model.", "loss_cache).dlogits,", "loss_cache).dlogits[::-1],"),
     Bug("divided by the number of targets again", "model.", "linear_cross_entropy_backward(1.0,",
         "linear_cross_entropy_backward(1.0 / n_targets,"),
-    Bug("divided by the number of texts again", "model.", "(cross_entropy_backward(1.0,",
-        "(cross_entropy_backward(1.0 / n_targets,"),
+    Bug("divided by the number of texts again", "model.", "ops.cross_entropy_backward(1.0,",
+        "ops.cross_entropy_backward(1.0 / n_targets,"),
     # Llama's operations
     Bug("the mean of all rows", "ops.rms_norm", "row_mean(dx, cache.x_hat)", "(dx * cache.x_hat).mean()", "x"),
     Bug("the mean subtracted, as in a layer norm", "ops.rms_norm", "dx *= cache.inv_rms",
