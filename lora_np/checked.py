@@ -1,6 +1,7 @@
 """Argument checks for every room. Each error names the argument, the value and what was expected."""
 
 import math
+from contextlib import contextmanager
 from numbers import Real
 
 import numpy as np
@@ -15,6 +16,15 @@ def shown(text, most=200):
 def quoted(value, most=200):
     """The repr of a value from a file, for a message, at most `most` characters."""
     return shown(repr(value), most)
+
+
+@contextmanager
+def errors_of(place):
+    """Turn a TypeError or ValueError into a ValueError that begins with a place, such as a file's path."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: {error}") from None
 
 
 def whole_number(name, value, least=1, most=None, why=""):
@@ -76,6 +86,13 @@ def one_of(name, value, choices):
     """The value; ValueError unless it is one of the choices, an iterable of str."""
     if value not in tuple(choices):
         raise ValueError(f"{name}: got {quoted(value)}, expected one of {', '.join(choices)}")
+    return value
+
+
+def instance_of(name, value, type_, expected):
+    """The value; ValueError unless it is an instance of the type."""
+    if not isinstance(value, type_):
+        raise ValueError(f"{name}: got {quoted(value)}, expected {expected}")
     return value
 
 

@@ -69,8 +69,8 @@ BACKWARD_BUGS = [  # that the gradient check finds
     Bug("gradients of another batch", "model.", "loss_cache).dlogits,", "loss_cache).dlogits[::-1],"),
     Bug("divided by the number of targets again", "model.", "linear_cross_entropy_backward(1.0,",
         "linear_cross_entropy_backward(1.0 / n_targets,"),
-    Bug("divided by the number of texts again", "model.", "(cross_entropy_backward(1.0,",
-        "(cross_entropy_backward(1.0 / n_targets,"),
+    Bug("divided by the number of texts again", "model.", "ops.cross_entropy_backward(1.0,",
+        "ops.cross_entropy_backward(1.0 / n_targets,"),
     # Llama's operations
     Bug("the mean of all rows", "ops.rms_norm", "row_mean(dx, cache.x_hat)", "(dx * cache.x_hat).mean()", "x"),
     Bug("the mean subtracted, as in a layer norm", "ops.rms_norm", "dx *= cache.inv_rms",
@@ -299,9 +299,9 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
         "consecutive_tables(call.start, call.start + x",
         "consecutive_tables(call.start + (call.start > 0), call.start + (call.start > 0) + x", with_a_past),
     Bug("every token of a piece at its first position", "model.layers.rope",
-        "*consecutive_tables(call.start, call.start + x.shape[1], *settings)",
+        "*ops.consecutive_tables(call.start, call.start + x.shape[1], *settings)",
         "*(np.repeat(table[:1], x.shape[1], 0) "
-        "for table in consecutive_tables(call.start, call.start + x.shape[1], *settings))", with_a_past),
+        "for table in ops.consecutive_tables(call.start, call.start + x.shape[1], *settings))", with_a_past),
     Bug("the default θ", "model.layers.rope", "call.config.rope_theta", "10000.0", of_formulas),
     Bug("the default ε", "model.layers.rms_norm", "call.config.rms_norm_eps", "1e-06", of_formulas),
     Bug("keys and values exchanged", "model.layers.attention", "k, v = (keys, values)", "k, v = (values, keys)",
@@ -377,7 +377,7 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
             f".file_names.replace('{a} ', '? ').replace('{b} ', '{a} ').replace('? ', '{b} ')", from_gguf)
         for a, b in [("ffn_gate", "ffn_up"), ("attn_norm", "ffn_norm"), ("attn_k", "attn_v")]
     ),
-    Bug("the default θ", "formats.llama.config_from_gguf", "fields.get('llama.rope.freq_base', 10000.0)", "10000.0",
-        from_gguf),
+    Bug("the default θ", "formats.config_fields.llama_from_gguf", "fields.get('llama.rope.freq_base', 10000.0)",
+        "10000.0", from_gguf),
 ]
 # fmt: on

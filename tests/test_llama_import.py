@@ -131,7 +131,7 @@ REFUSED = [  # the form of the file, what is changed in its fields, and part of 
     ("tensors", {"token_embd.weight": np.ones(4)}, "token_embd.weight"),
     ("tensors", {"blk.1.ffn_up.weight": None}, "blk.1.ffn_up.weight is missing"),
     ("tensors", {"blk.1.ffn_up.weight": np.ones((64, 95))}, "has shape (64, 95), expected (64, 96)"),
-    ("tensors", {"blk.2.ffn_up.weight": np.ones((64, 96))}, "unexpected tensor 'blk.2.ffn_up.weight'"),
+    ("tensors", {"blk.2.ffn_up.weight": np.ones((64, 96))}, "unexpected tensor blk.2.ffn_up.weight"),
 ]
 
 

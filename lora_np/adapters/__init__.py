@@ -16,10 +16,9 @@ from .adapter import (
 )
 from .compact import compact_pattern, compact_targets
 from .config import AdapterConfig, adapted_modules, linear_layers, module_config, module_rank, scaling
-from .kinds import KINDS
+from .kinds import KINDS, VARIANTS, variant_config
 from .merge import merge, merge_errors, merge_in_format, unmerge
 from .mix import compress, mix, on_given_base
-from .variants import VARIANTS, variant_config
 
 __all__ = [
     "Adapter", "AdapterConfig", "HEAD", "KINDS", "VARIANTS", "adapted_modules", "adapter_deltas", "adapter_shapes",

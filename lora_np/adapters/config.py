@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ..checked import check_fields, finite_number, one_of, quoted, whole_number
+from ..checked import check_fields, finite_number, instance_of, one_of, quoted, whole_number
 
 INITS = ("kaiming", "gaussian", "pissa", "olora", "loftq")
 
@@ -77,13 +77,6 @@ class AdapterConfig:
         check_fields(self, each_value, "alpha_pattern", check=finite_number)
         check_fields(self, each_value, "rate_factors", check=partial(finite_number, least=0))
         check_fields(self, one_of, "init", choices=INITS)
-
-
-def instance_of(name, value, type_, expected):
-    """The value; ValueError unless it is an instance of the type."""
-    if not isinstance(value, type_):
-        raise ValueError(f"{name}: got {quoted(value)}, expected {expected}")
-    return value
 
 
 def each_value(name, values, check):

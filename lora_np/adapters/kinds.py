@@ -1,4 +1,6 @@
-"""The table of adapter kinds. Each kind has one line here and one file with these functions:
+"""The tables of adapter kinds and of variants.
+
+Each kind has one line here and one file with these functions:
 
     shapes(n_out, n_in, r) -> dict of the shapes of its arrays
     init(weight, config, rng) -> dict of its arrays
@@ -7,9 +9,52 @@
     delta(weight, adapter, config) -> ΔW
 
 Merging, compressing, spectra, gradient checks and costs use only these functions, so they work for all kinds.
-`variants.py` defines variants, which are kinds with different settings.
+A variant is a kind, or LoRA, with different settings of AdapterConfig.
 """
 
+from dataclasses import replace
+
+from ..checked import one_of
 from . import adalora, dora, lora, qalora, vera
+from .config import AdapterConfig
+from .starts import STARTS
 
 KINDS = {"lora": lora, "dora": dora, "vera": vera, "adalora": adalora, "qalora": qalora}
+VARIANTS = {
+    "lora": {},
+    "rslora": {"rslora": True},
+    "lora+": {"rate_factors": {"lora_B": 16.0}},
+    "lora-fa": {"rate_factors": {"lora_A": 0.0}},
+    "dora": {"kind": "dora"},
+    "pissa": {"init": "pissa"},
+    "olora": {"init": "olora"},
+    "loftq": {"init": "loftq"},
+    "vera": {"kind": "vera"},
+    "adalora": {"kind": "adalora"},
+    "qalora": {"kind": "qalora"},
+}
+
+
+def variant_config(variant, config=None):
+    """A configuration with the settings of a variant.
+
+    Parameters
+    ----------
+    variant : str, a key of VARIANTS
+    config : AdapterConfig with the other settings, or None for the defaults
+
+    Returns
+    -------
+    AdapterConfig
+
+    Raises
+    ------
+    ValueError
+        If the variant is unknown.
+    """
+    one_of("variant", variant, VARIANTS)
+    config = AdapterConfig() if config is None else config
+    # Reset the settings that define variants, so that a DoRA configuration can become a LoRA configuration.
+    plain = {"kind": "lora", "rslora": False, "rate_factors": {}}
+    plain |= {"init": "kaiming"} if config.init in STARTS else {}
+    return replace(config, **plain | VARIANTS[variant])

@@ -2,8 +2,7 @@
 
 from .batches import IGNORE_INDEX, Batch, class_batches, language_batches, pad_sequences, token_stream
 from .chats import read_chats
-from .gguf_tokenizer import gguf_tokenizer_files
-from .gguf_vocabulary import gguf_vocabulary
+from .gguf_tokenizer import gguf_tokenizer_files, gguf_vocabulary
 from .licences import corpus_digest, load_licences
 from .records import Records, column_of, format_records, read_records, table_suffix
 from .reviews import Splits, Table, load_reviews, text_digest

@@ -2,7 +2,7 @@
 
 from .chat import Template, chat_rows, chat_template, render_chat
 from .checkpoint import PRETRAINED, load_adapter, load_model, save_adapter, save_model
-from .foreign import HFModel, load_hf, save_hf
+from .hugging_face import HFModel, load_hf, save_hf
 from .model import Task, load_pretrained, model_place, read_model, tokenizer_of
 from .paths import check_file, check_folder, check_target
 from .peft import load_peft, save_peft

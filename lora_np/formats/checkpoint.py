@@ -10,7 +10,7 @@ import numpy as np
 from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
-from ..checked import quoted, shown
+from ..checked import errors_of, quoted, shown
 from ..model import ARCHITECTURES, architecture, parameter_shapes
 from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
@@ -124,11 +124,9 @@ def load_adapter(folder, params):
     config = read_config(folder / "adapter.json", AdapterConfig)
     path = folder / "adapter.safetensors"
     tensors, _ = read_tensors(path)
-    try:
+    with errors_of(folder / "adapter.json"):
         check_init(config)
         shapes = adapter_shapes(params, config)
-    except ValueError as error:
-        raise ValueError(f"{folder / 'adapter.json'}: {error}") from None
     return Adapter(config, read_as(path, tensors, shapes, params["tok_emb.weight"].dtype))
 
 
@@ -204,12 +202,10 @@ def read_config(path, kind=None):
     known = {field.name for field in fields(kind)}
     unknown = {name: values.pop(name) for name in list(values) if name not in known}
     warn_of_unknown(path, unknown)
-    try:
+    with errors_of(path):
         if unknown:
             values["extra"] = {**values.get("extra", {}), **unknown}
         return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def warn_of_unknown(path, names):
@@ -221,10 +217,16 @@ def warn_of_unknown(path, names):
 def read_as(path, tensors, shapes, dtype):
     """The tensors of a file in the order of `shapes`, in float32 or float64.
 
-    Raises ValueError for the first tensor that is missing, unexpected, of the wrong shape, or refused by `cast`.
+    Raises ValueError for the first tensor that `check_shapes` or `cast` refuses.
     """
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise ValueError(f"dtype: got {np.dtype(dtype)}, expected float32 or float64")
+    check_shapes(path, tensors, shapes)
+    return cast(path, {name: tensors[name] for name in shapes}, dtype)
+
+
+def check_shapes(path, tensors, shapes):
+    """Raise ValueError for the first tensor of a file that is missing, of the wrong shape, or unexpected."""
     for name, shape in shapes.items():
         if name not in tensors:
             raise ValueError(f"{path}: {name} is missing")
@@ -233,7 +235,6 @@ def read_as(path, tensors, shapes, dtype):
     for name in tensors:
         if name not in shapes:
             raise ValueError(f"{path}: unexpected tensor {shown(name)}")
-    return cast(path, {name: tensors[name] for name in shapes}, dtype)
 
 
 def cast(path, tensors, dtype=None):

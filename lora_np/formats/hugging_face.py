@@ -1,55 +1,91 @@
-"""Helpers for Hugging Face's model directories: files, tensors, labels, special tokens and fields of `config.json`."""
+"""Read and write Hugging Face's model directories: files, tensors, labels, special tokens."""
 
 import os
-from collections.abc import Callable
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..checked import quoted, shown
-from ..data import END_OF_TEXT, PAD
+from ..data import END_OF_TEXT, PAD, new_files
 from ..data.texts import kind_of
-from ..data.tokenizer_files import GENERATION, json_object
+from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object, new_settings
 from ..model import parameter_shapes
-from .checkpoint import check_depth, contents, read_as, read_object, warn_of_unknown
-from .names import bare, is_transposed, layer_names
+from .atomic import of_one_version
+from .checkpoint import contents, read_as, read_object, reader, write_pair
+from .config_fields import FILE_FORMATS, config_from_fields, file_format
+from .names import bare, layout, renamed, stored_tensors
 from .tensors import read_tensors
 
-FIXED = {  # fields that change what any model computes, with the supported values
-    "quantization_config": (None,),
-    "is_causal": (True,),
-    "is_encoder_decoder": (False,),
-    "add_cross_attention": (False,),
-    "pruned_heads": (None, {}),
-    "per_layer_config": (None, {}),
-    # These limit what transformers' cache remembers, so they change what it generates.
-    "sliding_window": (None,),
-    "attention_chunk_size": (None,),
-}
-# Fields that are computed from the model when it is written.
-WRITTEN = """architectures id2label label2id num_labels _num_labels tie_word_embeddings dtype torch_dtype
-transformers_version _name_or_path""".split()
-# Other fields of transformers that have no effect here. They are written back without a warning.
-KNOWN = """attention_dropout attn_pdrop bos_token_id chunk_size_feed_forward embd_pdrop eos_token_id
-gradient_checkpointing initializer_range is_decoder is_llama_config layer_types output_attentions output_hidden_states
-output_past pad_token_id pretraining_tp problem_type reorder_and_upcast_attn resid_pdrop return_dict rope_interleaved
-summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params
-tokenizer_class transformers.js_config unk_token_id use_cache""".split()
-NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # unless the tokenizer or an imported model has them
+
+class HFModel(NamedTuple):
+    """The contents of a model's directory, in our names and layout."""
+
+    params: dict[str, np.ndarray]
+    config: object  # the model's configuration
+    labels: list[str] | None  # of a classifier
 
 
-class FileFormat(NamedTuple):
-    """How the files of transformers and llama.cpp describe an architecture."""
+@of_one_version
+def load_hf(path, dtype=np.float32):
+    """Read a Hugging Face language model or sequence classifier, a GPT-2 or a Llama.
 
-    hf_classes: tuple[str, str]  # transformers' classes: of the language model, and of the classifier
-    config_from_fields: Callable  # (path, fields of config.json, tensors) -> our configuration
-    fields_of: (
-        Callable  # configuration -> two dicts of fields of config.json: defaults, which an import's replace; others
-    )
-    gguf_fields: Callable  # configuration -> fields of a GGUF file
-    config_from_gguf: Callable | None = None  # (path, fields, tensors) -> our configuration; None: cannot be read
-    buffers: str = ""  # pattern of the names of tensors in old files that are no parameters
+    Parameters
+    ----------
+    path : a directory with `config.json` and either `model.safetensors` or `model.safetensors.index.json` and the
+        files that it names; or the path of one of those two files
+    dtype : np.float32 or np.float64, of the returned arrays; the file may have float16, bfloat16, float32 or float64
+
+    Returns
+    -------
+    HFModel
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing or damaged, a tensor is missing, unexpected or of the wrong shape, an index names a file
+        outside its directory, or the model computes something that is not supported.
+    """
+    file, tensors = read_hf_tensors(path)
+    fields_path = file.parent / "config.json"
+    fields = read_object(fields_path)
+    name = fields.get("model_type", "gpt2")  # GPT-2's old files have none
+    if name not in list(FILE_FORMATS):
+        raise ValueError(f"{fields_path}: model_type is {quoted(name)}, expected {' or '.join(FILE_FORMATS)}")
+    of_files = FILE_FORMATS[name]
+    tensors = {name: array for name, array in tensors.items() if not re.fullmatch(of_files.buffers, name)}
+    config = config_from_fields(of_files, fields_path, fields, tensors)
+    return HFModel(params_of(file, tensors, config, dtype), config, label_list(fields_path, fields, config))
+
+
+def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
+    """Write a model for `transformers`, as a language model or sequence classifier.
+
+    Parameters
+    ----------
+    folder : folder to write; created if needed
+    params : dict of the weights, written in their own dtype
+    config : the model's configuration
+    tokenizer : the tokenizer of `load_tokenizer`, or None
+    labels : list of str, a classifier's, or None
+    files : dict of the tokenizer's files, name -> bytes, as in `Task`; None: those of a new tokenizer
+    """
+    if labels is not None and len(labels) != config.n_classes:
+        raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
+    of_files = file_format(config)
+    files = files or (new_files(tokenizer) if tokenizer is not None else {})
+    if TOKENIZER in files and "model_type" not in config.extra:  # otherwise transformers would read it as GPT-2's
+        files = {SETTINGS: new_settings(tokenizer), **files}
+    defaults, fields = of_files.fields_of(config)
+    special = special_ids(config, tokenizer, files)
+    fields = defaults | special | config.extra | {"architectures": [of_files.hf_classes[config.n_classes > 0]]} | fields
+    if config.n_classes:
+        labels = labels or default_labels(config.n_classes)
+        fields["id2label"] = {str(k): label for k, label in enumerate(labels)}
+        fields["label2id"] = {label: k for k, label in enumerate(labels)}
+    names, tensors = ("model.safetensors", "config.json"), dict(stored_tensors(params, config, "hf"))
+    write_pair(folder, names, tensors, fields, None, files, {"format": "pt"}, check=reader(load_hf, params))
 
 
 # ---------------------------------------------------------------- files
@@ -103,23 +139,9 @@ def read_sharded(index):
 # ---------------------------------------------------------------- tensors
 
 
-def layout(config):
-    """Yield (name in the file, our names, shape, whether transposed) for each tensor, in execution order."""
-    shapes = parameter_shapes(config)
-    for layer, ours in layer_names(config, "hf").items():
-        transposed = is_transposed(config, layer)
-        for leaf in ("weight", "bias"):
-            names = [f"{name}.{leaf}" for name in ours]
-            if names[0] in shapes:
-                n_out, *n_in = shapes[names[0]]
-                shape = (len(names) * n_out, *n_in)
-                theirs = "score" if layer == "lm_head" and config.n_classes else layer
-                yield f"{theirs}.{leaf}", names, shape[::-1] if transposed else shape, transposed
-
-
 def params_of(file, tensors, config, dtype):
     """Our parameters from the tensors of a file, of a model with or without a head; errors name the file."""
-    tensors, rows = bare_names(file, tensors), [(bare(theirs), *row) for theirs, *row in layout(config)]
+    tensors, rows = renamed(file, tensors, bare, "a prefix"), [(bare(theirs), *row) for theirs, *row in layout(config)]
     table, is_tied = rows[0][0], not any(names == ["head.weight"] for _, names, *_ in rows)
     if is_tied and not np.array_equal(tensors.pop("lm_head.weight", tensors.get(table)), tensors.get(table)):
         raise ValueError(f"{file}: lm_head.weight is not {table}; expected a head tied to the embedding")
@@ -131,75 +153,7 @@ def params_of(file, tensors, config, dtype):
     return {name: np.ascontiguousarray(params[name]) for name in parameter_shapes(config)}
 
 
-def bare_names(path, tensors):
-    """The tensors under their names without a prefix."""
-    short = {}
-    for name, array in tensors.items():
-        if bare(name) in short:
-            raise ValueError(f"{path}: repeated name {shown(bare(name))}, with and without a prefix")
-        short[bare(name)] = array
-    return short
-
-
-def tensors_of(params, config):
-    """The tensors of a model's file."""
-    tensors = {}
-    for theirs, names, _, transposed in layout(config):
-        joined = np.concatenate([params[name] for name in names]) if len(names) > 1 else params[names[0]]
-        tensors[theirs] = joined.T if transposed else joined
-    return tensors
-
-
-# ---------------------------------------------------------------- config.json
-
-
-def check_fixed(path, fields, fixed):
-    """Raise ValueError for a field with an unsupported value that changes what the model computes.
-
-    Parameters
-    ----------
-    path : of the `config.json`, for the message
-    fields : dict of its fields
-    fixed : dict, name -> supported values
-    """
-    for name, values in fixed.items():
-        if name in fields and fields[name] not in values:
-            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, expected {' or '.join(map(repr, values))}")
-    layers = fields.get("layer_types") or ()
-    if not isinstance(layers, (list, tuple)) or any(layer != "full_attention" for layer in layers):
-        raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
-
-
-def our_config(kind, path, fields, names, tensors, used, **more):
-    """Our configuration from the fields of a `config.json`.
-
-    Parameters
-    ----------
-    kind : ModelConfig or LlamaConfig
-    path : of the `config.json`, for messages
-    fields : dict of its fields
-    names : dict, their name of a field -> ours; the first five are sizes, and required
-    tensors : dict, name -> array; a classifier has "score.weight"
-    used : names of other fields that have been read; all remaining ones are written back, with a warning if unknown
-    more : more fields of our configuration
-    """
-    head = tensors.get("score.weight")
-    if head is not None and head.ndim != 2:
-        raise ValueError(f"{path}: score.weight has shape {head.shape}, expected (n_classes, d_model)")
-    if head is not None and len(head) == 1:
-        raise ValueError(f"{path}: the model has one class, as for regression; expected at least two classes")
-    for name in list(names)[:5]:
-        if name not in fields:
-            raise ValueError(f"{path}: {name} is missing")
-    values = {ours: fields[name] for name, ours in names.items() if name in fields}
-    check_depth(path, next(name for name in names if names[name] == "n_layers"), values["n_layers"], tensors)
-    extra = {n: v for n, v in fields.items() if n not in {*names, *used, *WRITTEN, "model_type"}}
-    warn_of_unknown(path, [name for name in extra if name not in KNOWN])
-    extra["model_type"] = fields["model_type"]  # `load_tokenizer` and `special_ids` depend on it
-    try:
-        return kind(**{**values, **more}, n_classes=0 if head is None else len(head), extra=extra)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+# ---------------------------------------------------------------- labels and special tokens
 
 
 def default_labels(n_classes):

@@ -2,6 +2,7 @@
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -9,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import HEAD, Adapter
-from ..checked import one_of
+from ..checked import errors_of, one_of, quoted
 from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
 from .atomic import of_one_version
-from .checkpoint import PRETRAINED, load_model
-from .foreign import model_from_gguf
+from .checkpoint import PRETRAINED, check_shapes, load_model
+from .config_fields import FILE_FORMATS
 from .gguf import read_gguf
+from .names import gguf_rows, layout
 from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256
 
@@ -81,12 +83,46 @@ def read_model(name, dtype=np.float32, weights="dense"):
         return Task(params, config, None, tokenizer_of(place, config), None, model_files(place))
     fields, tensors = read_gguf(file)
     params, config = model_from_gguf(file, fields, tensors, dtype)
-    try:
+    with errors_of(file):
         files = gguf_tokenizer_files(fields)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
     task = Task(params, config, None, tokenizer_of(file, config, files), None, files)
     return task if weights == "blocks" else task._replace(params=expanded(params))
+
+
+def model_from_gguf(path, fields, tensors, dtype=np.float32):
+    """The weights and configuration of a model in a GGUF file.
+
+    Parameters
+    ----------
+    path : of the file, for error messages
+    fields, tensors : from `read_gguf`; BlockWeights stay BlockWeights
+    dtype : np.float32 or np.float64, of arrays and of dequantised blocks
+
+    Returns
+    -------
+    params : dict, in execution order
+    config : the model's configuration
+
+    Raises
+    ------
+    ValueError
+        If the architecture or a setting is not supported, or a field or tensor is missing or of the wrong shape.
+    """
+    if fields.get("general.type") == "adapter":
+        raise ValueError(f"{path}: got an adapter, expected a model; doctor says what it does on its base")
+    known = {name: of_files for name, of_files in FILE_FORMATS.items() if of_files.config_from_gguf}
+    name = fields.get("general.architecture")
+    if name not in list(known):
+        raise ValueError(f"{path}: general.architecture is {quoted(name)}, expected {' or '.join(map(repr, known))}")
+    config = known[name].config_from_gguf(path, fields, tensors)
+    rows = list(layout(config, "gguf"))
+    check_shapes(path, tensors, {theirs: shape for theirs, _, shape, _ in rows})
+    params = {}
+    for theirs, (ours,), *_ in rows:
+        weight = gguf_rows(config, ours.rpartition(".")[0], tensors[theirs], back=True)
+        is_block = isinstance(weight, BlockWeight)
+        params[ours] = replace(weight, dtype=np.dtype(dtype)) if is_block else weight.astype(dtype, copy=False)
+    return params, config
 
 
 def expanded(params):

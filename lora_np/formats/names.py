@@ -10,10 +10,14 @@ from dataclasses import replace
 import numpy as np
 
 from ..adapters import linear_layers
+from ..adapters.dora import MAGNITUDE
+from ..checked import shown
 from ..compress import BlockWeight
-from ..model import ARCHITECTURES, architecture, modules
+from ..model import ARCHITECTURES, architecture, modules, parameter_shapes
 
 FILES = ("hf", "gguf")
+FACTORS = ("lora_A", "lora_B")
+LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # kind of adapter -> its arrays in a file
 
 
 def layer_names(config, file):
@@ -43,6 +47,11 @@ def linear_names(config, file):
     return {theirs: ours for theirs, ours in layer_names(config, file).items() if ours[0] in adaptable}
 
 
+def is_adaptable(ours):
+    """Whether these layers are linear layers in the blocks, which this package can adapt."""
+    return bool(linear_layers(f"{name}.weight" for name in ours))
+
+
 def short_names(layers):
     """Layer -> the shortest end of its name that is unique within a block: "q_proj", but in GPT-2 "attn.c_proj"."""
     ends = {name: re.split(r"\.\d+\.", name, maxsplit=1)[-1] for name in layers}
@@ -57,9 +66,38 @@ def bare(name):
     return next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
 
 
-def is_transposed(config, layer):
-    """Whether Hugging Face's files store a layer's weight as (in, out)."""
-    return layer.rpartition(".")[2] in architecture(config).hf_transposed
+def layout(config, file="hf"):
+    """Yield (name in the file, our names, shape, whether transposed) for each tensor, in execution order."""
+    shapes = parameter_shapes(config)
+    for layer, ours in layer_names(config, file).items():
+        transposed = file == "hf" and layer.rpartition(".")[2] in architecture(config).hf_transposed
+        for leaf in ("weight", "bias"):
+            names = [f"{name}.{leaf}" for name in ours]
+            if names[0] in shapes:
+                n_out, *n_in = shapes[names[0]]
+                shape = (len(names) * n_out, *n_in)
+                theirs = "score" if layer == "lm_head" and config.n_classes else layer
+                yield f"{theirs}.{leaf}", names, shape[::-1] if transposed else shape, transposed
+
+
+def stored_tensors(params, config, file):
+    """Yield (name in the file, a model's weights as the file stores them) for each tensor, in execution order."""
+    for theirs, ours, _, transposed in layout(config, file):
+        weight = np.concatenate([params[name] for name in ours]) if len(ours) > 1 else params[ours[0]]
+        if file == "gguf":
+            weight = gguf_rows(config, ours[0].rpartition(".")[0], weight)
+        yield theirs, weight.T if transposed else weight
+
+
+def renamed(path, tensors, name_of, difference):
+    """The tensors of a file under other names; ValueError if two get the same, because of a `difference`."""
+    by_name = {}
+    for key, tensor in tensors.items():
+        name = name_of(key)
+        if name in by_name:
+            raise ValueError(f"{path}: repeated name {shown(name)}, with and without {difference}")
+        by_name[name] = tensor
+    return by_name
 
 
 def gguf_rows(config, layer, array, back=False):

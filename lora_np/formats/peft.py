@@ -13,26 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..adapters import (
-    HEAD,
-    Adapter,
-    AdapterConfig,
-    compact_pattern,
-    compact_targets,
-    fitting_arrays,
-    linear_layers,
-)
+from ..adapters import HEAD, Adapter, AdapterConfig, compact_pattern, compact_targets, fitting_arrays, linear_layers
 from ..adapters.dora import MAGNITUDE
 from ..adapters.qalora import as_lora
-from ..checked import shown
+from ..checked import errors_of, shown
 from ..model import architecture
-from .adapter_report import APPLIED, FACTORS, LEAVES, NO_TENSORS, is_adaptable
+from .adapter_report import APPLIED, BASE, DEFAULT_NOTE, NO_TENSORS, TIED, peft_report, saved_modules, table_of_names
 from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .fused import joined_layers, split_factors
-from .names import bare, layer_names, linear_names, short_names
+from .names import FACTORS, LEAVES, is_adaptable, linear_names, renamed, short_names
 from .peft_config import KNOWN, READ, alpha_of, read_fields
-from .peft_report import BASE, DEFAULT, DEFAULT_NOTE, PEFT_NAME, TIED, peft_report, saved_modules
 from .tensors import read_tensors
 
 SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of the names in the file
@@ -69,10 +60,11 @@ def load_peft(folder, params, config):
     fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     fields = read_fields(fields_path)
     tensors = cast(path, read_tensors(path)[0], params["tok_emb.weight"].dtype)
-    renamed = with_peft_names(path, tensors)
-    has_head = SCORE in renamed
-    read_as = {**fields, "task_type": "SEQ_CLS"} if has_head else fields
-    report = peft_report(fields_path, read_as, renamed, params, config, table_of_names(renamed, config))
+    if not tensors:
+        raise ValueError(f"{path}: the file has no tensors")
+    named = renamed(path, tensors, peft_name, repr(BASE))
+    read_as = {**fields, "task_type": "SEQ_CLS"} if SCORE in named else fields
+    report = peft_report(fields_path, read_as, named, params, config, table_of_names(named, config))
     head, adapted, alphas = None, {}, {}
     if not fields.get("target_modules"):  # PEFT's default targets need not all be in the file
         report = report._replace(layers=[layer for layer in report.layers if layer.status != NO_TENSORS], refused=[])
@@ -98,41 +90,23 @@ def load_peft(folder, params, config):
     weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in LEAVES[report.kind]}
     if head is not None:
         weights[HEAD] = head
-    try:
+    with errors_of(folder):
         ranks = {name: len(own["lora_A"]) for name, own in adapted.items()}
         targets = compact_targets(order, linear_layers(params))
         adapter = Adapter(our_config(fields, report.kind, ranks, alphas, targets, head is not None), weights)
         fitting_arrays(params, adapter)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder}: {error}") from None
     warn_of_unknown(fields_path, [name for name in adapter.config.extra if name not in KNOWN])
     is_read = "score" in saved_modules(fields)  # otherwise PEFT ignores the head
-    ignored = [key for key, name in zip(tensors, renamed) if key != name or name == SCORE and not is_read]
+    ignored = [key for key, name in zip(tensors, named) if key != name or name == SCORE and not is_read]
     if ignored:
         expected = f"it needs {BASE!r} in front of every name, and a head 'score' that modules_to_save lists"
         warnings.warn(f"{path}: PEFT would ignore {shown(', '.join(ignored))}; {expected}", stacklevel=2)
     return adapter
 
 
-def with_peft_names(path, tensors):
-    """The tensors, in order, with PEFT's prefix and PEFT's name of a classifier's head."""
-    if not tensors:
-        raise ValueError(f"{path}: the file has no tensors")
-    renamed = {}
-    for key, array in tensors.items():
-        name = SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
-        if name in renamed:
-            raise ValueError(f"{path}: repeated name {shown(name)}, with and without {BASE!r}")
-        renamed[name] = array
-    return renamed
-
-
-def table_of_names(tensors, config):
-    """The table of layer names that a file uses: Hugging Face's, with or without a prefix, or ours."""
-    names = layer_names(config, "hf")
-    tables = names, {bare(name): ours for name, ours in names.items()}, {n: [n] for own in names.values() for n in own}
-    modules = {match[1].removeprefix(BASE) for key in tensors if (match := PEFT_NAME.fullmatch(DEFAULT.sub("", key)))}
-    return next((table for table in tables if modules & table.keys()), names)
+def peft_name(key):
+    """The name with PEFT's prefix and PEFT's name of a classifier's head."""
+    return SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
 
 
 def our_config(fields, kind, ranks, alphas, targets, train_head):

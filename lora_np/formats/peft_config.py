@@ -10,6 +10,7 @@ from itertools import zip_longest
 
 from ..checked import quoted, shown
 from .checkpoint import read_object
+from .config_fields import check_fixed
 from .patterns import match_patterns
 
 # Fields that change what the adapter computes in unsupported ways; they must be off.
@@ -51,26 +52,18 @@ PATTERNS = {
 def read_fields(path):
     """The fields of the file. Raises ValueError for a field of a wrong type or with an unsupported value."""
     fields = read_object(path)
-
-    def refuse(name, expected):
-        raise ValueError(f"{path}: {name} is {quoted(fields[name])}, expected {expected}")
-
     if "peft_type" not in fields:
         raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
-    for name, values in VALUES.items():
-        got = fields.get(name, values[0])
-        if not any(got is value or (isinstance(value, str) and got == value) for value in values):
-            refuse(name, " or ".join(map(repr, values)))
+    check_fixed(path, fields, VALUES)
     for name in OFF:
         if fields.get(name):
-            refuse(name, "none: it changes what the adapter computes")
+            expected = "expected none: it changes what the adapter computes"
+            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, {expected}")
     for name, (kind, expected) in TYPES.items():
         value = fields.get(name)
-        if value is None:
-            continue
         items = [value] if kind is dict else as_list(value)
-        if not all(type(item) is kind for item in items):
-            refuse(name, expected)
+        if value is not None and not all(type(item) is kind for item in items):
+            raise ValueError(f"{path}: {name} is {quoted(value)}, expected {expected}")
     return fields
 
 

@@ -17,16 +17,7 @@ from ..adapters import HEAD
 from ..checked import quoted, shown, whole_number
 from ..data import new_files
 from .atomic import of_one_version
-from .checkpoint import (
-    PRETRAINED,
-    cast,
-    check_is_model,
-    contents,
-    load_adapter,
-    read_object,
-    save_adapter,
-    save_model,
-)
+from .checkpoint import PRETRAINED, cast, check_is_model, contents, load_adapter, read_object, save_adapter, save_model
 from .hugging_face import default_labels
 from .model import is_packaged, model_place, model_sha256, read_model, weights_file
 from .smollm2 import PACKAGED, packaged_model

@@ -12,15 +12,15 @@ import numpy as np
 
 from ..adapters import HEAD, compact_pattern
 from ..adapters.qalora import as_lora
-from ..checked import one_of
+from ..checked import errors_of, one_of
 from ..compress import FORMATS, BlockWeight
 from ..compress.ggml import BLOCK
-from ..model import architecture, parameter_shapes
+from ..model import architecture
 from .atomic import replacing
-from .foreign import file_format
+from .config_fields import file_format
 from .fused import joined_layers
 from .gguf import read_gguf
-from .names import gguf_rows, layer_names
+from .names import gguf_rows, stored_tensors
 
 TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # of a model -> general.file_type
 TABLES = ("token_embd.weight", "output.weight")  # are stored with more bits than the other matrices of a Q4_1 file
@@ -50,20 +50,14 @@ def save_gguf(path, params, config, fields, format="f32"):
     """
     one_of("format", format, TYPES)
     check_language_model(config)
-    tensors, shapes = {}, parameter_shapes(config)
-    for layer, ours in layer_names(config, "gguf").items():
-        for leaf in ("weight", "bias"):
-            names = [f"{name}.{leaf}" for name in ours]
-            if names[0] in shapes:
-                weight = params[names[0]] if len(names) == 1 else np.concatenate([params[name] for name in names])
-                weight = gguf_rows(config, ours[0], weight)
-                try:
-                    tensors[f"{layer}.{leaf}"] = encoded(f"{layer}.{leaf}", weight, format)
-                except ValueError as error:
-                    raise ValueError(f"{path}: {layer}.{leaf}: {error}") from None
-    sizes = file_format(config).gguf_fields(config)
+    tensors = {}
+    for tensor, weight in stored_tensors(params, config, "gguf"):
+        with errors_of(f"{path}: {tensor}"):
+            tensors[tensor] = encoded(tensor, weight, format)
+    name = architecture(config).name
+    sizes = {f"{name}.{field}": getattr(config, ours) for field, ours in file_format(config).gguf.items()}
     more = {"general.type": "model", "general.file_type": TYPES[format], "general.quantization_version": 2}
-    write_gguf(path, architecture(config).name, {**fields, **sizes, **more}, tensors)
+    write_gguf(path, name, {**fields, **sizes, **more}, tensors)
 
 
 def check_language_model(config):

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..checked import check_fields, finite_number, instance_of, whole_number
+
 
 class LayerSpec(NamedTuple):
     """One layer of a model."""
@@ -48,6 +50,16 @@ def with_depths(layers):
         by_name[layer.name] = layer._replace(depth=depth)
         previous = layer.operation
     return by_name
+
+
+def check_config(config, *sizes):
+    """Check the fields that every model's configuration has, as `check_fields` does; `sizes` are the names of sizes."""
+    check_fields(config, whole_number, *sizes)
+    check_fields(config, whole_number, "n_classes", least=0)
+    check_fields(config, finite_number, "dropout", least=0, below=1)
+    check_fields(config, instance_of, "extra", type_=dict, expected="a dict")
+    if config.n_classes == 1:
+        raise ValueError("n_classes: got 1, expected 0 (language model) or at least 2")
 
 
 class Architecture(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..adapters import merge
 from .architectures import architecture, check_writes, modules
-from .call import Call, check_ids, operands_by_layer
+from .call import begin
 from .layers import OPERATIONS
 from .passes import hidden_states
 
@@ -100,7 +100,7 @@ def next_logits(decoder, ids, cache):
         cache, or has more tokens than there are positions left.
     """
     params, config = decoder
-    check_ids(ids, config)
+    call = begin(params, ids, config)
     B, T = ids.shape
     if B != cache.keys.shape[1]:
         raise ValueError(f"ids: got {B} rows, expected {cache.keys.shape[1]} as in the cache")
@@ -109,14 +109,13 @@ def next_logits(decoder, ids, cache):
         raise ValueError(f"ids: {start} tokens plus {T} exceed n_positions = {config.n_positions}")
     cache = with_room(cache, end, config.n_positions)
     kv = iter(zip(cache.keys[:, :, :end], cache.values[:, :, :end]))
-    layers, none_wanted = modules(config), operands_by_layer(config, ())
-    call = Call(params, config, layers, None, {}, {}, none_wanted, np.full(B, T - 1), start=start, kv=kv)
+    call = call._replace(start=start, kv=kv)
 
     def run(name, *inputs):  # between the layers, arrays are (BT, C)
-        operation = OPERATIONS[layers[name].operation]
+        operation = OPERATIONS[call.modules[name].operation]
         if operation.by_row:
             inputs = [x.reshape(*ids.shape, -1) if len(x) == ids.size else x for x in inputs]
-        y, _ = operation.forward(call, layers[name], *inputs)
+        y, _ = operation.forward(call, call.modules[name], *inputs)
         return y.reshape(-1, y.shape[-1])
 
     x = hidden_states(ids, config, run, start).reshape(B, T, -1)[:, -1]  # (B, C): only the last token's logits matter

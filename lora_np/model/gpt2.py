@@ -16,9 +16,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..checked import check_fields, finite_number, quoted, whole_number
+from ..checked import check_fields, finite_number
 from ..ops import add
-from .architecture import Architecture, LayerSpec, with_depths
+from .architecture import Architecture, LayerSpec, check_config, with_depths
 
 INITIAL_STD = 0.02  # of the initial weights (Radford et al. 2019, section 2.3)
 
@@ -59,16 +59,10 @@ class ModelConfig:
     extra: dict = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
-        check_fields(self, whole_number, "vocab_size", "n_positions", "d_model", "n_layers", "n_heads", "d_ff")
-        check_fields(self, whole_number, "n_classes", least=0)
+        check_config(self, "vocab_size", "n_positions", "d_model", "n_layers", "n_heads", "d_ff")
         check_fields(self, finite_number, "layer_norm_eps", above=0, below=1)
-        check_fields(self, finite_number, "dropout", least=0, below=1)
         if self.d_model % self.n_heads:
             raise ValueError(f"n_heads: {self.n_heads} does not divide d_model = {self.d_model}")
-        if self.n_classes == 1:
-            raise ValueError("n_classes: got 1, expected 0 (language model) or at least 2")
-        if not isinstance(self.extra, dict):
-            raise ValueError(f"extra: got {quoted(self.extra)}, expected a dict")
 
 
 @lru_cache(maxsize=32)

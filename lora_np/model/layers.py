@@ -10,34 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import ops
 from ..adapters import KINDS, module_config
-from ..ops import (
-    attention_backward,
-    attention_forward,
-    attention_scores,
-    consecutive_tables,
-    dropout_backward,
-    dropout_forward,
-    embedding_backward,
-    embedding_forward,
-    gelu_backward,
-    gelu_forward,
-    layer_norm_backward,
-    layer_norm_forward,
-    linear_backward,
-    linear_forward,
-    mean_pool_backward,
-    mean_pool_forward,
-    present,
-    rms_norm_backward,
-    rms_norm_forward,
-    rope_backward,
-    rope_forward,
-    rope_tables,
-    softmax_forward,
-    swiglu_backward,
-    swiglu_forward,
-)
 from .rows import rows_forward
 
 PIECE = 2048  # rows of a weight that are multiplied at a time; the whole head at once takes half as long again
@@ -63,7 +37,7 @@ def forward_layers(cache, record=None):
     cache : ForwardCache, whose `ops` and `shapes` are filled
     record : dict that `run` fills, name -> activation; or None
     """
-    call, ops, shapes, _ = cache
+    call, caches, shapes, _ = cache
 
     def run(name, *inputs):
         module = call.modules[name]
@@ -72,7 +46,7 @@ def forward_layers(cache, record=None):
             shapes[name] = [x.shape for x in inputs]
             if module.operation != "attention":  # which reads all keys and values
                 inputs = [at_positions(x, call.last) for x in inputs]
-        y, ops[name] = operation.forward(call, module, *inputs)
+        y, caches[name] = operation.forward(call, module, *inputs)
         if record is not None:
             if operation.inside is not None:
                 record.update(operation.inside(call, module, *inputs))
@@ -91,7 +65,7 @@ def backward_layers(cache, grads, record=None):
     grads : dict that `back` fills, name of a wanted parameter -> gradient
     record : dict that `back` fills, name of an activation -> gradient; or None
     """
-    call, ops, shapes, _ = cache
+    call, caches, shapes, _ = cache
 
     def back(name, dy):
         module = call.modules[name]
@@ -99,17 +73,17 @@ def backward_layers(cache, grads, record=None):
         if dy is None:  # no lower layer is trained
             return None if operation.inputs == 1 else (None,) * operation.inputs
         if name in call.adapter_arrays:
-            dx, of_parameters = KINDS[call.adapter_config.kind].backward(dy, ops[name])
+            dx, of_parameters = KINDS[call.adapter_config.kind].backward(dy, caches[name])
             result = (dx,)
         else:
             earlier = (grads.get(f"{module.parameters}.weight"),) if operation.adds_up else ()
-            result = operation.backward(dy, ops[name], *earlier)
+            result = operation.backward(dy, caches[name], *earlier)
             of_parameters = {leaf: getattr(result, "d" + leaf) for leaf in call.wanted[name] if leaf != "x"}
         for leaf, grad in of_parameters.items():
             grads[f"{module.parameters}.{leaf}"] = grad
         if record is not None:
             steps = {f"{module.prefix}{step}": getattr(result, "d" + step) for step in operation.steps}
-            record.update(present({output_name(name): dy, **steps}))
+            record.update(ops.present({output_name(name): dy, **steps}))
         dinputs = result[: operation.inputs]
         if module.one_position:
             dinputs = [spread(dx, shape, call.last) for dx, shape in zip(dinputs, shapes[name])]
@@ -141,17 +115,17 @@ def spread(dx, shape, positions):
 
 
 def embedding(call, module, ids):
-    return embedding_forward(ids, call.params[f"{module.name}.weight"], call.wanted[module.name])
+    return ops.embedding_forward(ids, call.params[f"{module.name}.weight"], call.wanted[module.name])
 
 
 def layer_norm(call, module, x):
     weight, bias = call.params[f"{module.name}.weight"], call.params[f"{module.name}.bias"]
-    return layer_norm_forward(x, weight, bias, call.config.layer_norm_eps, call.wanted[module.name])
+    return ops.layer_norm_forward(x, weight, bias, call.config.layer_norm_eps, call.wanted[module.name])
 
 
 def rms_norm(call, module, x):
     weight = call.params[f"{module.name}.weight"]
-    return rms_norm_forward(x, weight, call.config.rms_norm_eps, call.wanted[module.name])
+    return ops.rms_norm_forward(x, weight, call.config.rms_norm_eps, call.wanted[module.name])
 
 
 def linear(call, module, x):
@@ -162,7 +136,7 @@ def linear(call, module, x):
         return few_rows(x, weight, bias), None
     wanted = call.wanted[module.name]
     if module.name not in call.adapter_arrays:
-        return linear_forward(x, weight, bias, wanted)
+        return ops.linear_forward(x, weight, bias, wanted)
     config = module_config(call.adapter_config, module.name)
     arrays, mask = call.adapter_arrays[module.name], call.masks.get(f"{module.name}.adapter")
     return KINDS[config.kind].forward(x, weight, bias, arrays, config, wanted, mask)
@@ -178,8 +152,8 @@ def few_rows(x, weight, bias):
 def rope(call, module, x):
     settings = call.config.head_size, call.config.rope_theta, x.dtype
     if module.one_position:
-        return rope_forward(x, *rope_tables(call.last[:, None], *settings))  # x is (B, 1, H·D)
-    return rope_forward(x, *consecutive_tables(call.start, call.start + x.shape[1], *settings))
+        return ops.rope_forward(x, *ops.rope_tables(call.last[:, None], *settings))  # x is (B, 1, H·D)
+    return ops.rope_forward(x, *ops.consecutive_tables(call.start, call.start + x.shape[1], *settings))
 
 
 def attention(call, module, q, k, v):
@@ -189,12 +163,12 @@ def attention(call, module, q, k, v):
         keys[:, new], values[:, new] = k, v
         k, v = keys, values
     wanted = [name for name in "qkv" if call.wanted[f"{module.prefix}{name}_proj"]]
-    return attention_forward(q, k, v, call.config.n_heads, wanted, last_keys(call, module))
+    return ops.attention_forward(q, k, v, call.config.n_heads, wanted, last_keys(call, module))
 
 
 def attention_inside(call, module, q, k, v):
-    scores = attention_scores(q, k, call.config.n_heads, last_keys(call, module))  # (B, H, Tq, T)
-    return {f"{module.prefix}scores": scores, f"{module.prefix}probs": softmax_forward(scores)[0]}
+    scores = ops.attention_scores(q, k, call.config.n_heads, last_keys(call, module))  # (B, H, Tq, T)
+    return {f"{module.prefix}scores": scores, f"{module.prefix}probs": ops.softmax_forward(scores)[0]}
 
 
 def last_keys(call, module):
@@ -206,30 +180,30 @@ def last_keys(call, module):
 
 
 def gelu(call, module, x):
-    return gelu_forward(x, call.wanted[module.name])
+    return ops.gelu_forward(x, call.wanted[module.name])
 
 
 def swiglu(call, module, gate, up):
     wanted = [name for name in ("gate", "up") if call.wanted[f"{module.prefix}{name}_proj"]]
-    return swiglu_forward(gate, up, wanted)
+    return ops.swiglu_forward(gate, up, wanted)
 
 
 def embed(call, module, tok, pos):
-    return dropout_forward(tok + pos, call.masks.get(module.mask_name))
+    return ops.dropout_forward(tok + pos, call.masks.get(module.mask_name))
 
 
 def embed_backward(dy, cache):
-    dtok = dropout_backward(dy, cache).dx  # (B, T, C)
+    dtok = ops.dropout_backward(dy, cache).dx  # (B, T, C)
     return dtok, dtok.sum(axis=0)  # (T, C), because all rows of the batch use the same positions
 
 
 def residual(call, module, x, branch):
-    branch, cache = dropout_forward(branch, call.masks.get(module.mask_name))
+    branch, cache = ops.dropout_forward(branch, call.masks.get(module.mask_name))
     return x + branch, cache
 
 
 def residual_backward(dy, cache):
-    return dy, dropout_backward(dy, cache).dx  # of x and of the branch, both (B, T, C)
+    return dy, ops.dropout_backward(dy, cache).dx  # of x and of the branch, both (B, T, C)
 
 
 def pool(call, module, x):
@@ -241,24 +215,24 @@ def pool_backward(dy, cache):
 
 
 def mean_pool(call, module, x):
-    return mean_pool_forward(x, call.last + 1, call.wanted[module.name])
+    return ops.mean_pool_forward(x, call.last + 1, call.wanted[module.name])
 
 
 ATTENTION = Operation(
-    attention, attention_backward, by_row=True, inputs=3, inside=attention_inside, steps=("probs", "scores")
+    attention, ops.attention_backward, by_row=True, inputs=3, inside=attention_inside, steps=("probs", "scores")
 )
 OPERATIONS = {
-    "embedding": Operation(embedding, embedding_backward, inputs=0, adds_up=True),
+    "embedding": Operation(embedding, ops.embedding_backward, inputs=0, adds_up=True),
     "embed": Operation(embed, embed_backward, by_row=True, inputs=2),
-    "layer_norm": Operation(layer_norm, layer_norm_backward),
-    "rms_norm": Operation(rms_norm, rms_norm_backward),
-    "linear": Operation(linear, linear_backward),
-    "rope": Operation(rope, rope_backward, by_row=True),
+    "layer_norm": Operation(layer_norm, ops.layer_norm_backward),
+    "rms_norm": Operation(rms_norm, ops.rms_norm_backward),
+    "linear": Operation(linear, ops.linear_backward),
+    "rope": Operation(rope, ops.rope_backward, by_row=True),
     "attention": ATTENTION,
     "encoder_attention": ATTENTION,  # see `last_keys`
-    "gelu": Operation(gelu, gelu_backward),
-    "swiglu": Operation(swiglu, swiglu_backward, inputs=2),
+    "gelu": Operation(gelu, ops.gelu_backward),
+    "swiglu": Operation(swiglu, ops.swiglu_backward, inputs=2),
     "residual": Operation(residual, residual_backward, inputs=2),
     "pool": Operation(pool, pool_backward),
-    "mean_pool": Operation(mean_pool, mean_pool_backward),
+    "mean_pool": Operation(mean_pool, ops.mean_pool_backward),
 }

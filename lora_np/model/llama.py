@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
-from ..checked import check_fields, finite_number, quoted, whole_number
+from ..checked import check_fields, finite_number, instance_of
 from ..ops import add
-from .architecture import Architecture, LayerSpec, with_depths
+from .architecture import Architecture, LayerSpec, check_config, with_depths
 
 INITIAL_STD = 0.02  # of the initial weights; the branches' are smaller, as in `gpt2.py`
 
@@ -68,22 +68,14 @@ class LlamaConfig:
 
     def __post_init__(self):
         sizes = "vocab_size n_positions d_model n_layers n_heads n_kv_heads head_size d_ff"
-        check_fields(self, whole_number, *sizes.split())
-        check_fields(self, whole_number, "n_classes", least=0)
+        check_config(self, *sizes.split())
         check_fields(self, finite_number, "rms_norm_eps", above=0, below=1)
         check_fields(self, finite_number, "rope_theta", above=1)
-        check_fields(self, finite_number, "dropout", least=0, below=1)
+        check_fields(self, instance_of, "tied", "attention_bias", "mlp_bias", type_=bool, expected="True or False")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_kv_heads: {self.n_kv_heads} does not divide n_heads = {self.n_heads}")
         if self.head_size % 2:
             raise ValueError(f"head_size: got {self.head_size}, expected an even number: half of a head is rotated")
-        if self.n_classes == 1:
-            raise ValueError("n_classes: got 1, expected 0 (language model) or at least 2")
-        for name in ("tied", "attention_bias", "mlp_bias"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}: got {quoted(getattr(self, name))}, expected True or False")
-        if not isinstance(self.extra, dict):
-            raise ValueError(f"extra: got {quoted(self.extra)}, expected a dict")
 
 
 @lru_cache(maxsize=32)

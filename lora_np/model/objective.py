@@ -7,14 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ops import (
-    cross_entropy_backward,
-    cross_entropy_forward,
-    linear_cross_entropy_backward,
-    linear_cross_entropy_forward,
-    linear_forward,
-    target_weights,
-)
+from .. import ops
 from .architectures import check_writes, modules
 from .passes import backward, forward
 
@@ -44,20 +37,20 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     Objective
     """
     given = {"lengths": batch.lengths, "adapter": adapter, "wanted": wanted, "masks": masks, "recompute": recompute}
-    n_targets = target_weights(batch.targets, class_weights).sum().item()
+    n_targets = ops.target_weights(batch.targets, class_weights).sum().item()
     if not config.n_classes:
         check_writes(config)
         h, cache = forward(params, batch.ids, config, **given, head=False)  # (B, T, C)
         table, needs = f"{modules(config)['head'].parameters}.weight", cache.call.wanted["head"]
-        loss, loss_cache = linear_cross_entropy_forward(h, cache.call.params[table], batch.targets, wanted=needs)
-        dh, dtable = linear_cross_entropy_backward(1.0, loss_cache)
+        loss, loss_cache = ops.linear_cross_entropy_forward(h, cache.call.params[table], batch.targets, wanted=needs)
+        dh, dtable = ops.linear_cross_entropy_backward(1.0, loss_cache)
         grads = backward(dh, cache, head=False, grads={} if dtable is None else {table: dtable}) if wanted else {}
         return Objective(float(loss), n_targets, grads)
     logits, cache = forward(params, batch.ids, config, **given)
-    loss, loss_cache = cross_entropy_forward(
+    loss, loss_cache = ops.cross_entropy_forward(
         logits, batch.targets, wanted=("logits",) if wanted else (), weights=class_weights
     )
-    grads = backward(cross_entropy_backward(1.0, loss_cache).dlogits, cache) if wanted else {}
+    grads = backward(ops.cross_entropy_backward(1.0, loss_cache).dlogits, cache) if wanted else {}
     return Objective(float(loss), n_targets, grads)
 
 
@@ -84,7 +77,7 @@ def predict_logits(params, batches, config, adapter=None, run=map, head=None):
     def answered(batch):
         logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter, head=head is None)
         if head is not None:
-            logits, _ = linear_forward(logits[np.arange(len(logits)), batch.lengths - 1], head, wanted=())  # (B, K)
+            logits, _ = ops.linear_forward(logits[np.arange(len(logits)), batch.lengths - 1], head, wanted=())  # (B, K)
         if not np.isfinite(logits).all():
             raise FloatingPointError("the logits became nan or infinite; the weights are damaged or far too large")
         return logits, batch.targets

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checked import finite_number, whole_number
+from ..checked import check_fields, finite_number, whole_number
 from ..ops import softmax_forward
 
 
@@ -34,16 +34,12 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self):
-        numbers = {
-            "temperature": finite_number("temperature", self.temperature, least=0),
-            "repetition_penalty": finite_number("repetition_penalty", self.repetition_penalty, above=0),
-        }
+        check_fields(self, finite_number, "temperature", least=0)
+        check_fields(self, finite_number, "repetition_penalty", above=0)
         if self.top_k is not None:
-            numbers["top_k"] = whole_number("top_k", self.top_k)
+            check_fields(self, whole_number, "top_k")
         if self.top_p is not None:
-            numbers["top_p"] = finite_number("top_p", self.top_p, above=0, most=1)
-        for name, value in numbers.items():
-            object.__setattr__(self, name, value)
+            check_fields(self, finite_number, "top_p", above=0, most=1)
 
 
 GREEDY = Sampling(temperature=0.0)

@@ -10,8 +10,7 @@ from ..adapters.dora import delta
 from ..analysis import effective_rank, product_singular_values
 from ..checked import quoted
 from ..data import decode, encode
-from ..formats.adapter_report import APPLIED, FACTORS, base_array, base_weight, is_adaptable
-from ..formats.peft_report import TIED
+from ..formats.adapter_report import APPLIED, FACTORS, TIED, base_array, base_weight, is_adaptable
 from ..model import forward
 from .inspection import LARGEST
 

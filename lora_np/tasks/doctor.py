@@ -6,13 +6,12 @@ from ..adapters import AdapterConfig
 from ..data import model_files
 from ..data.tokenizer_files import TOKENIZER, VOCABULARY
 from ..formats import Task, model_place, read_model, tokenizer_of
-from ..formats.adapter_report import APPLIED, LEAVES, REFUSED, llama_cpp_report, own_report
+from ..formats.adapter_report import APPLIED, LEAVES, RANDOM, REFUSED, llama_cpp_report, own_report, peft_report
 from ..formats.checkpoint import contents, load_adapter, load_model, read_config, read_object
-from ..formats.foreign import load_hf
 from ..formats.gguf import read_gguf
+from ..formats.hugging_face import load_hf
 from ..formats.model import FINGERPRINT, fingerprint, model_sha256, weights_file
 from ..formats.peft_config import read_fields
-from ..formats.peft_report import RANDOM, peft_report
 from ..formats.task import put_on, read_task, task_base, with_classes
 from ..formats.tensors import read_tensors
 from .adapter_effect import NOT_FINITE, compare, measure

@@ -8,7 +8,7 @@ import numpy as np
 from ..adapters import HEAD, fitting_arrays, layer_arrays, merge, merge_in_format
 from ..checked import one_of
 from ..data import gguf_vocabulary, model_files
-from ..data.gguf_vocabulary import plain_text
+from ..data.gguf_tokenizer import plain_text
 from ..data.tokenizer_files import GENERATION, TOKENIZER, VOCABULARY
 from ..formats import (
     PRETRAINED,

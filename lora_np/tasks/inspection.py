@@ -10,13 +10,12 @@ from ..adapters.dora import MAGNITUDE
 from ..analysis import effective_rank, product_singular_values, stable_rank
 from ..checked import shown
 from ..formats import read_tensors, task_folder
-from ..formats.adapter_report import FACTORS
+from ..formats.adapter_report import BASE, FACTORS
 from ..formats.checkpoint import read_config, read_object
 from ..formats.gguf import read_gguf
 from ..formats.hugging_face import read_sharded, tensor_file
 from ..formats.model import is_packaged, model_place, weights_file
 from ..formats.peft_config import match_fields, rank_and_scale, read_fields
-from ..formats.peft_report import BASE
 
 SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
 LEAVES = (*FACTORS, SINGULAR_VALUES, MAGNITUDE)

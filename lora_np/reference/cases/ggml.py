@@ -7,8 +7,8 @@ import numpy as np
 from ...adapters import AdapterConfig, linear_layers, qalora
 from ...compress import BLOCK, FORMATS, BlockWeight, with_offsets_added
 from ...compress.ggml import BLOCK_BYTES
-from ...formats.foreign import model_from_gguf
 from ...formats.gguf import read_gguf
+from ...formats.model import model_from_gguf
 from ...formats.names import gguf_rows, layer_names
 from ...formats.to_gguf import encoded, save_gguf_adapter
 from .case import ReferenceCase

@@ -1,0 +1,283 @@
+"""The fields that configure a model: in transformers' `config.json`, and in the metadata of llama.cpp's GGUF files."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..checked import errors_of, quoted
+from ..model import LlamaConfig, ModelConfig, architecture
+from .checkpoint import check_depth, warn_of_unknown
+
+FIXED = {  # fields that change what any model computes, with the supported values
+    "quantization_config": (None,),
+    "is_causal": (True,),
+    "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "pruned_heads": (None, {}),
+    "per_layer_config": (None, {}),
+    # These limit what transformers' cache remembers, so they change what it generates.
+    "sliding_window": (None,),
+    "attention_chunk_size": (None,),
+}
+# Fields that are computed from the model when it is written.
+WRITTEN = """architectures id2label label2id num_labels _num_labels tie_word_embeddings dtype torch_dtype
+transformers_version _name_or_path model_type""".split()
+# Other fields of transformers that have no effect here. They are written back without a warning.
+KNOWN = """attention_dropout attn_pdrop bos_token_id chunk_size_feed_forward embd_pdrop eos_token_id
+gradient_checkpointing initializer_range is_decoder is_llama_config layer_types output_attentions output_hidden_states
+output_past pad_token_id pretraining_tp problem_type reorder_and_upcast_attn resid_pdrop return_dict rope_interleaved
+summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params
+tokenizer_class transformers.js_config unk_token_id use_cache""".split()
+NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # unless the tokenizer or an imported model has them
+GGUF_SIZES = {  # of both architectures: name in a GGUF file, after "gpt2." or "llama." -> ours
+    "context_length": "n_positions",
+    "embedding_length": "d_model",
+    "block_count": "n_layers",
+    "attention.head_count": "n_heads",
+    "feed_forward_length": "d_ff",
+}
+
+
+class FileFormat(NamedTuple):
+    """How the files of transformers and llama.cpp describe an architecture."""
+
+    hf_classes: tuple[str, str]  # transformers' classes: of the language model, and of the classifier
+    buffers: str  # pattern of the names of tensors in old files that are no parameters
+    config_class: type  # ours
+    fixed: dict  # fields of config.json that change what the model computes -> supported values
+    sizes: dict  # required fields of config.json -> ours
+    optional: dict  # others -> ours
+    completed: Callable  # (path, fields of config.json, tensors) -> all of these fields, and more fields of ours
+    fields_of: Callable  # configuration -> two dicts of config.json: defaults, which an import's replace; others
+    gguf: dict  # fields of a GGUF file -> ours
+    config_from_gguf: Callable | None = None  # (path, fields, tensors) -> our configuration; None: cannot be read
+
+
+def file_format(config):
+    """The FileFormat of a configuration's architecture; ValueError if there is none."""
+    name = architecture(config).name
+    if name not in FILE_FORMATS:
+        raise ValueError(f"config: got the architecture {name!r}, expected {' or '.join(FILE_FORMATS)}")
+    return FILE_FORMATS[name]
+
+
+def check_fixed(path, fields, fixed):
+    """Raise ValueError for a field with an unsupported value that changes what a model or an adapter computes.
+
+    Parameters
+    ----------
+    path : of the file, for the message
+    fields : dict of its fields
+    fixed : dict, name -> supported values, the first of which is the default
+    """
+    for name, values in fixed.items():
+        value = fields.get(name, values[0])
+        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values):
+            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, expected {' or '.join(map(repr, values))}")
+
+
+def config_from_fields(of_files, path, fields, tensors):
+    """Our configuration from the fields of a `config.json`.
+
+    Fields that are not used are written back, with a warning if they are unknown.
+
+    Parameters
+    ----------
+    of_files : FileFormat
+    path : of the `config.json`, for messages
+    fields : dict of its fields
+    tensors : dict, name -> array; a classifier has "score.weight"
+    """
+    fixed, names = FIXED | of_files.fixed, of_files.sizes | of_files.optional
+    check_fixed(path, fields, fixed)
+    layers = fields.get("layer_types") or ()
+    if not isinstance(layers, (list, tuple)) or any(layer != "full_attention" for layer in layers):
+        raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
+    fields, more = of_files.completed(path, fields, tensors)
+    head = tensors.get("score.weight")
+    if head is not None and head.ndim != 2:
+        raise ValueError(f"{path}: score.weight has shape {head.shape}, expected (n_classes, d_model)")
+    if head is not None and len(head) == 1:
+        raise ValueError(f"{path}: the model has one class, as for regression; expected at least two classes")
+    for name in of_files.sizes:
+        if name not in fields:
+            raise ValueError(f"{path}: {name} is missing")
+    values = {ours: fields[name] for name, ours in names.items() if name in fields}
+    check_depth(path, next(name for name in names if names[name] == "n_layers"), values["n_layers"], tensors)
+    extra = {name: value for name, value in fields.items() if name not in {*names, *fixed, *WRITTEN}}
+    warn_of_unknown(path, [name for name in extra if name not in KNOWN])
+    extra["model_type"] = next(name for name in FILE_FORMATS if FILE_FORMATS[name] is of_files)  # see `special_ids`
+    with errors_of(path):
+        return of_files.config_class(**values, **more, n_classes=0 if head is None else len(head), extra=extra)
+
+
+# ---------------------------------------------------------------- GPT-2
+
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")
+GPT2_SIZES = {
+    "vocab_size": "vocab_size",
+    "n_embd": "d_model",
+    "n_layer": "n_layers",
+    "n_head": "n_heads",
+    "n_positions": "n_positions",
+}
+ALIASES = {  # GPT2Config.attribute_map: other names of sizes, which transformers prefers
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+
+
+def completed_gpt2(path, fields, tensors):
+    """The fields of a GPT-2 with one name for each size, and its d_ff."""
+    for alias, name in ALIASES.items():
+        first, second = fields.get(alias), fields.get(name)
+        if alias in fields and name in fields and first != second:
+            raise ValueError(f"{path}: {alias} is {quoted(first)}, but {name} is {quoted(second)}; expected one size")
+    fields = {ALIASES.get(name, name): value for name, value in fields.items() if name != "n_ctx"}
+    d_ff, C = fields.pop("n_inner", None), fields.get("n_embd")
+    if d_ff is None:
+        d_ff = 4 * C if isinstance(C, int) else C
+    if not (fields.get("tie_word_embeddings", True) or "score.weight" in tensors or "lm_head.weight" in tensors):
+        raise ValueError(f"{path}: tie_word_embeddings is false, but the file has no lm_head.weight")
+    return fields, {"d_ff": d_ff}
+
+
+def gpt2_fields(config):
+    """The fields of a GPT-2's `config.json`; see `FileFormat`."""
+    defaults = {"attn_pdrop": 0.0, **NO_IDS, "embd_pdrop": config.dropout}  # we have no dropout inside attention
+    return defaults, {
+        "model_type": "gpt2",
+        **{theirs: getattr(config, ours) for theirs, ours in GPT2_SIZES.items()},
+        "n_inner": config.d_ff,
+        "activation_function": TANH_GELU[0],
+        "layer_norm_epsilon": config.layer_norm_eps,
+        "resid_pdrop": config.dropout,
+        "tie_word_embeddings": True,
+    }
+
+
+# ---------------------------------------------------------------- Llama
+
+LLAMA_SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "d_model",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "intermediate_size": "d_ff",
+}
+LLAMA_OPTIONAL = {
+    "num_key_value_heads": "n_kv_heads",
+    "head_dim": "head_size",
+    "attention_bias": "attention_bias",
+    "mlp_bias": "mlp_bias",
+    "max_position_embeddings": "n_positions",
+    "rms_norm_eps": "rms_norm_eps",
+    "rope_theta": "rope_theta",
+}
+DEFAULTS = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}  # transformers' LlamaConfig's
+ROPE = ("default", None)  # supported kinds of rotary positions: unscaled ones
+LLAMA_GGUF = GGUF_SIZES | {"attention.layer_norm_rms_epsilon": "rms_norm_eps"}
+LLAMA_GGUF_MORE = {  # that may be missing
+    "attention.head_count_kv": "n_kv_heads",
+    "attention.key_length": "head_size",
+    "attention.value_length": "head_size",
+    "rope.dimension_count": "head_size",
+    "rope.freq_base": "rope_theta",
+    "vocab_size": "vocab_size",
+}
+
+
+def completed_llama(path, fields, tensors):
+    """The fields of a Llama of transformers 4 or 5, with defaults for missing ones; and whether its head is tied."""
+    fields = {name: value for name, value in fields.items() if name not in LLAMA_OPTIONAL or value is not None}
+    heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
+    whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
+    fields = {**DEFAULTS, "num_key_value_heads": heads, "head_dim": width // heads if whole else 1, **fields}
+    for name in ("rope_scaling", "rope_parameters"):
+        value = fields.pop(name, None)
+        rope = value or {}
+        kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else rope
+        if not isinstance(rope, dict) or kind not in ROPE:
+            raise ValueError(f"{path}: {name} is {quoted(value)}, expected unscaled rotary positions, 'default'")
+        fields["rope_theta"] = rope.get("rope_theta", fields["rope_theta"])
+    return fields, {"tied": fields.get("tie_word_embeddings", False)}
+
+
+def llama_fields(config):
+    """The fields of a Llama's `config.json`; see `FileFormat`."""
+    return NO_IDS, {
+        "model_type": "llama",
+        **{theirs: getattr(config, ours) for theirs, ours in (LLAMA_SIZES | LLAMA_OPTIONAL).items()},
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},  # for version 5
+        "hidden_act": "silu",
+        "tie_word_embeddings": config.tied,
+    }
+
+
+def llama_from_gguf(path, fields, tensors):
+    """A Llama's configuration from a GGUF file's metadata."""
+    for name in fields:
+        if re.fullmatch(r"llama\.rope\.scaling\..*|llama\.expert_.*", name) and fields[name] not in ("none", 0, 1.0):
+            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, which we do not have")
+    if "rope_freqs.weight" in tensors:
+        raise ValueError(f"{path}: has rope_freqs.weight, scaled rotary positions, which we do not have")
+    values = {}
+    for name, ours in LLAMA_GGUF.items():
+        if f"llama.{name}" not in fields:
+            raise ValueError(f"{path}: llama.{name} is missing")
+        values[ours] = fields[f"llama.{name}"]
+    check_depth(path, "llama.block_count", values["n_layers"], tensors)
+    heads = values["n_heads"]
+    size = values["d_model"] // heads if isinstance(heads, int) and heads > 0 else 1
+    values["n_kv_heads"] = fields.get("llama.attention.head_count_kv", heads)
+    values["head_size"] = fields.get("llama.attention.key_length", size)
+    for name in ("llama.attention.value_length", "llama.rope.dimension_count"):
+        if fields.get(name, values["head_size"]) != values["head_size"]:
+            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, expected the head size {values['head_size']}")
+    table = tensors.get("token_embd.weight")
+    if table is None or len(table.shape) != 2:
+        found = "missing" if table is None else f"of shape {table.shape}"
+        raise ValueError(f"{path}: token_embd.weight is {found}, expected a matrix")
+    with errors_of(path):
+        return LlamaConfig(
+            vocab_size=table.shape[0],
+            **values,
+            rope_theta=fields.get("llama.rope.freq_base", 10000.0),
+            tied="output.weight" not in tensors,
+            attention_bias="blk.0.attn_q.bias" in tensors,
+            mlp_bias="blk.0.ffn_up.bias" in tensors,
+            extra={"model_type": "llama"},
+        )
+
+
+FILE_FORMATS = {  # by the architecture's name
+    "gpt2": FileFormat(
+        hf_classes=("GPT2LMHeadModel", "GPT2ForSequenceClassification"),
+        buffers=r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)",  # the causal mask
+        config_class=ModelConfig,
+        fixed={
+            "activation_function": TANH_GELU,
+            "scale_attn_weights": (True,),
+            "scale_attn_by_inverse_layer_idx": (False,),
+        },
+        sizes=GPT2_SIZES,
+        optional={"layer_norm_epsilon": "layer_norm_eps", "resid_pdrop": "dropout"},
+        completed=completed_gpt2,
+        fields_of=gpt2_fields,
+        gguf=GGUF_SIZES | {"attention.layer_norm_epsilon": "layer_norm_eps"},
+    ),
+    "llama": FileFormat(
+        hf_classes=("LlamaForCausalLM", "LlamaForSequenceClassification"),
+        buffers=r".*rotary_emb\.inv_freq",
+        config_class=LlamaConfig,
+        fixed={"hidden_act": ("silu",), "rope_interleaved": (None, False), "partial_rotary_factor": (None, 1.0)},
+        sizes=LLAMA_SIZES,
+        optional=LLAMA_OPTIONAL,
+        completed=completed_llama,
+        fields_of=llama_fields,
+        gguf=LLAMA_GGUF | LLAMA_GGUF_MORE,
+        config_from_gguf=llama_from_gguf,
+    ),
+}
