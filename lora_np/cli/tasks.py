@@ -1,4 +1,4 @@
-"""Commands for models and adapters: predict, evaluate, mix, merge, export, import, inspect, doctor."""
+"""Commands for models and adapters: predict, evaluate, mix, merge, export, import, inspect, doctor, explore."""
 
 import math
 
@@ -11,10 +11,11 @@ from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
 from ..tasks.doctor import base_place, diagnose
 from ..tasks.doctor_table import format_diagnosis
 from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
+from ..tasks.explore import explore
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, text_records
 from ..tasks.report import format_report
-from .shared import add_columns, check_unset, json_writer
+from .shared import add_columns, check_unset, json_writer, options_of, print_now
 
 
 def add_commands(command):
@@ -77,6 +78,23 @@ def add_commands(command):
     doctor.add_argument("--base", metavar="DIR", help=text)
     doctor.add_argument("--prompt", type=str, metavar="TEXT", help="after which the logits are compared")
     doctor.add_argument("--json", metavar="FILE", help="also write the report as JSON")
+
+    page = command("explore", run_explore, "write a page to look through: an adapter's layers, ranks and answers")
+    text = "a folder from finetune, mix or import, or a shipped adapter's name"
+    page.add_argument("adapter", metavar="ADAPTER", help=text)
+    page.add_argument("--out", required=True, metavar="FILE", help="the page to write, an HTML file")
+    text = "its base, if that has moved (default: the one that it was trained on)"
+    page.add_argument("--base", metavar="DIR", help=text)
+    text = "for a classifier: a CSV, TSV or JSONL file to measure losses on, which it was not trained on"
+    page.add_argument("--data", metavar="FILE", help=text)
+    add_columns(page, "text", "label")
+    text = "for a language model: a text whose end losses are measured on; finetune tests on its last tenth"
+    page.add_argument("--text-file", metavar="FILE", help=text)
+    text = "measure on at most N texts (default 200; 50 with a large base)"
+    page.add_argument("--texts", dest="n_texts", type=int, metavar="N", help=text)
+    text = "a text to continue or classify at several scales; can be repeated"
+    page.add_argument("--prompt", dest="prompts", action="append", default=[], type=str, metavar="TEXT", help=text)
+    page.add_argument("--chat", action="store_true", help="answer the prompts, through the model's chat template")
 
 
 def run_predict(arguments):
@@ -198,3 +216,8 @@ def run_inspect(arguments):
     inspected = inspect_file(arguments.path)
     write_as_json(inspected)
     print(format_inspection(inspected))
+
+
+def run_explore(arguments):
+    explore(**options_of(arguments), report=print_now)
+    print(f"saved in {arguments.out}")

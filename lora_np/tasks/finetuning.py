@@ -59,26 +59,18 @@ def finetune(data, out, settings=None, report=no_report):
     if settings.epochs is None:
         settings = replace(settings, epochs=enough_epochs(settings.batch_size, dataset.n_rows))
     model, frozen, adapter = dataset.model, *starting_point(dataset.model, settings)
-    plan = fine_tuning(
-        frozen,
-        model.config,
-        adapter,
-        dataset.epoch_batches,
-        dataset.validation,
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        seed=settings.seed,
-        class_weights=dataset.class_weights,
-        shards=n_shards(settings, dataset.longest),
-        threads=settings.threads,
-        recompute=settings.recompute,
-    )
+    choices = {name: getattr(settings, name) for name in ("learning_rate", "epochs", "seed", "threads", "recompute")}
+    choices |= {"class_weights": dataset.class_weights, "shards": n_shards(settings, dataset.longest)}
+    plan = fine_tuning(frozen, model.config, adapter, dataset.epoch_batches, dataset.validation, **choices)
     report_cost(report, model, adapter, plan, settings.batch_size, dataset.longest)
     with blas_threads(1), naming_model(base):
         before = dataset.test_base()
     with resumable(out, plan, base, dataset, settings, report) as more:
         state = train(**plan, **more)
-        trained = best_model(model, frozen, adapter, state.best)
+        params, best = attach(frozen, adapter, state.best)
+        if adapter is not None:  # in a form that fits the unchanged base
+            params, best = model.params, on_given_base(model.params, adapter, best)
+        trained = model._replace(params=params, adapter=best)
         with blas_threads(1):
             results = {**before, **dataset.test(trained, state.history)}
         parameters = trainable_report(model.params, state.best)
@@ -111,14 +103,6 @@ def starting_point(model, settings):
     if not model.config.n_classes:  # `train_head` means a classifier's head; a language model may have one of its own
         adapter_config = replace(adapter_config, train_head=False)
     return start_adapter(model.params, adapter_config, stream(settings.seed, "adapter"))
-
-
-def best_model(model, frozen, adapter, best):
-    """The model with its best weights, in a form that fits the unchanged base."""
-    params, trained = attach(frozen, adapter, best)
-    if adapter is None:
-        return model._replace(params=params)
-    return model._replace(adapter=on_given_base(model.params, adapter, trained))
 
 
 # ---------------------------------------------------------------- from plain values

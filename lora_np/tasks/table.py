@@ -82,7 +82,6 @@ class LabelledTable(Data):
                 "max_tokens": settings.max_tokens,
                 "question": model.question,
                 "class_weights": self.class_weights,
-                # of the saved weights, which have the lowest validation loss
                 "validation_accuracy": best_accuracy(trained, history, splits.validation.texts, encoded[1][1]),
                 "test_accuracy": report["accuracy"],
                 "commonest_label_share": report["commonest_share"],
