@@ -42,9 +42,8 @@ def add_commands(command):
     timing.add_argument("--rungs", nargs="+", action="extend", metavar="RUNG", help=text)
     text = "kinds of work (default: all but classifier_qv and classifier_all)"
     timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help=text)
-    timing.add_argument(
-        "--threads", type=int, metavar="N", help="for every backend (default: one per core; with --llama-cpp 1)"
-    )
+    text = "for every backend (default: one per core; with --llama-cpp 1)"
+    timing.add_argument("--threads", type=int, metavar="N", help=text)
     timing.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default 5)")
     timing.add_argument("--seed", type=int, default=0, metavar="N")
     text = "instead time SmolLM2 in llama.cpp, with several weight formats, with and without an adapter"

@@ -69,9 +69,8 @@ def add_commands(command):
     looking.add_argument("path", metavar="PATH", help="a .safetensors file, its folder, or a shipped adapter's name")
     looking.add_argument("--json", metavar="FILE", help="also write the description as JSON")
 
-    doctor = command(
-        "doctor", run_doctor, "say what an adapter does on a base, layer by layer, and what is wrong with it"
-    )
+    text = "say what an adapter does on a base, layer by layer, and what is wrong with it"
+    doctor = command("doctor", run_doctor, text)
     text = "a folder of PEFT's or of finetune, a GGUF file, or a shipped adapter's name"
     doctor.add_argument("path", metavar="ADAPTER", help=text)
     text = "smollm2, a GGUF file, or a folder, also of Hugging Face's (default: the one that finetune used)"

@@ -35,9 +35,8 @@ def add_writing_options(command):
     command.add_argument("--system", metavar="TEXT", help="in a chat: the system message")
     text = f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})"
     command.add_argument("--tokens", type=int, metavar="N", help=text)
-    command.add_argument(
-        "--temperature", type=float, default=0.8, metavar="T", help="0: the most likely token (default 0.8)"
-    )
+    text = "0: the most likely token (default 0.8)"
+    command.add_argument("--temperature", type=float, default=0.8, metavar="T", help=text)
     command.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens")
     command.add_argument("--top-p", type=float, metavar="P", help="sample from the most likely tokens that sum to P")
     text = "above 1: fewer repetitions"
