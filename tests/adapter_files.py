@@ -4,13 +4,32 @@ import numpy as np
 
 from lora_np.adapters.dora import MAGNITUDE, row_norms
 from lora_np.formats import write_json, write_tensors
-from lora_np.formats.names import is_llama, linear_names
 
-from .test_gguf import F32, container, field
+from .llama_files import in_gguf_order, theirs, typed
+from .test_gguf import F32, container
 
 BASE = "base_model.model."
 R, ALPHA = 4, 8.0
-FLOAT, TEXT = 6, 8  # types of GGUF's fields
+
+
+GPT2 = {f"attn.{x}_proj": ("attn.c_attn", "attn_qkv") for x in "qkv"} | {  # our layer: Hugging Face's, GGUF's
+    "attn.o_proj": ("attn.c_proj", "attn_output"),
+    "mlp.up_proj": ("mlp.c_fc", "ffn_up"),
+    "mlp.down_proj": ("mlp.c_proj", "ffn_down"),
+}
+
+
+def linear_names(params, file):
+    """{linear layer in a file of Hugging Face ("hf") or in a GGUF file ("gguf"): our layers in it}."""
+    names = {}
+    for layer in [name.removesuffix(".weight") for name in params if name.endswith("_proj.weight")]:
+        _, i, end = layer.split(".", 2)
+        if "blocks.0.mlp.gate_proj.weight" in params:
+            name = theirs(f"{layer}.weight", file).removesuffix(".weight")
+        else:
+            name = f"transformer.h.{i}.{GPT2[end][0]}" if file == "hf" else f"blk.{i}.{GPT2[end][1]}"
+        names.setdefault(name, []).append(layer)
+    return names
 
 
 def random_factors(params, ends, seed=0, file="hf", r=R, dora=False):
@@ -46,24 +65,15 @@ def write_peft(folder, tensors, metadata=None, **fields):
 
 def gguf_tensors(factors, head_size):
     """Factors under GGUF's names, with the rows of q's and k's B in its order."""
-    tensors = {}
-    for name, own in factors.items():
-        B = own["lora_B"]
-        if name.endswith(("attn_q", "attn_k")):  # as llama.cpp's converter does
-            B = B.reshape(-1, 2, head_size // 2, B.shape[1]).swapaxes(1, 2).reshape(B.shape)
-        tensors |= {f"{name}.weight.lora_a": own["lora_A"], f"{name}.weight.lora_b": B}
-    return tensors
+    tensors = {f"{name}.weight.lora_a": own["lora_A"] for name, own in factors.items()}
+    return tensors | {f"{n}.weight.lora_b": in_gguf_order(n, own["lora_B"], head_size) for n, own in factors.items()}
 
 
 def write_gguf_adapter(path, tensors, **fields):
     """A GGUF adapter; `fields` change its metadata, with _ for the dots in their names; None takes one out."""
     usual = {"general_type": "adapter", "general_architecture": "llama", "adapter_type": "lora"}
     fields = {**usual, "adapter_lora_alpha": ALPHA, **fields}
-    pairs = [
-        (name.replace("_", "."), field(TEXT if isinstance(value, str) else FLOAT, value))
-        for name, value in fields.items()
-        if value is not None
-    ]
+    pairs = [(name.replace("_", "."), typed(value)) for name, value in fields.items() if value is not None]
     arrays = {name: np.asarray(array, np.float32) for name, array in tensors.items()}
     path.write_bytes(container(pairs, [(n, a.shape[::-1], F32, a.tobytes()) for n, a in arrays.items()]))
     return path
@@ -71,6 +81,5 @@ def write_gguf_adapter(path, tensors, **fields):
 
 def by_our_names(params, factors, file="hf"):
     """The factors of a Llama under our names, flat."""
-    assert is_llama(params)
     names = linear_names(params, file)
     return {f"{names[n][0]}.{leaf}": array for n, own in factors.items() for leaf, array in own.items()}

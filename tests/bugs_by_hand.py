@@ -1,17 +1,22 @@
 """Bugs planted by hand: what no small change of a line says, and what other tests than the gradient check find."""
 
+import functools
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from lora_np.reference.cases import reference_cases
 from lora_np.reference.gradcheck import ALONE
 
 from . import (
     test_blocks,
-    test_compress_ggml,
+    test_compress,
     test_compressed_base,
     test_generate,
-    test_llama_files,
+    test_llama_import,
     test_model,
-    test_variants,
+    test_vectors,
 )
 from .tiny import CONFIGS, random_adapter, random_batch, random_params
 
@@ -55,7 +60,7 @@ BACKWARD_BUGS = [  # that the gradient check finds
     Bug("factors of another seed", "adapters.vera", "cache.seed, dy.dtype", "cache.seed + 1, dy.dtype", "x"),
     Bug("stops at the highest wanted parameter", "model.", "lowest = min((", "lowest = max(("),
     Bug("stops one layer early", "model.", "if lowest <", "if lowest + 1 <", ALONE),
-    Bug("layers of one depth", "model.", "module.operation != previous", "module.operation == 'layer_norm'", ALONE),
+    Bug("layers of one depth", "model.", "layer.operation != previous", "layer.operation == 'layer_norm'", ALONE),
     Bug("v's gradient never asked for", "model.", "for name in 'qkv' if", "for name in 'qk' if"),
     Bug("a tied head at the input", "model.", "< module.depth", "< layers[module.parameters].depth"),
     Bug("a tied head never asked for dW", "model.", "get(module.parameters,", "get(module.name,"),
@@ -115,8 +120,6 @@ BACKWARD_BUGS = [  # that the gradient check finds
     Bug("the keys of another head", "ops.attention", "stacked @ cache.k", "stacked @ cache.k[:, ::-1]", "q"),
     Bug("the softmax's gradient over the queries", "ops.attention", "softmax_backward(dprobs, SoftmaxCache(probs)).dx",
         "softmax_backward(dprobs.swapaxes(2, 3), SoftmaxCache(probs.swapaxes(2, 3))).dx.swapaxes(2, 3)", "q"),
-    Bug("dweight of the last chunk alone", "ops.linear_cross", "dweight = grads.dweight if dweight is None else"
-        " np.add(dweight, grads.dweight, out=dweight)", "dweight = grads.dweight", "weight"),
     Bug("dweight of the first chunk alone", "ops.linear_cross", "np.add(dweight, grads.dweight, out=dweight)",
         "dweight", "weight"),
     Bug("the gradient of the mean of the chunks' means", "ops.linear_cross", "cross_entropy_backward(share,",
@@ -129,7 +132,6 @@ BACKWARD_BUGS = [  # that the gradient check finds
     Bug("gradients in the rows from the chunk's start", "ops.linear_cross", "dx[piece]", "dx[start:start + len(piece)]",
         "x"),
     # Llama, and what it shares with GPT-2
-    Bug("a tied head's gradient lost", "model.objective", "{} if dtable is None else {table: dtable}", "{}"),
     Bug("the head's gradient counted twice", "model.objective", "{table: dtable}", "{table: 2.0 * dtable}"),
     Bug("a tied head's gradient under its own name", "model.objective", "{table: dtable}", "{'head.weight': dtable}"),
     Bug("a tied table's gradient replaced by the embedding's", "model.layers",
@@ -141,8 +143,7 @@ BACKWARD_BUGS = [  # that the gradient check finds
         "again = cache._replace(call=cache.call._replace("
         "masks={name: mask[::-1] for name, mask in cache.call.masks.items()}), "),
     Bug("recomputed without the positions that are read", "model.passes", "again = cache._replace(",
-        "again = cache._replace(call=cache.call._replace("
-        "read=0 if cache.call.read is None else 0 * cache.call.read), "),
+        "again = cache._replace(call=cache.call._replace(last=0 * cache.call.last), "),
     Bug("the first block's gradients lost", "model.passes", "elif dx is not None:", "elif dx is not None and i > 0:"),
     Bug("each block's gradients in a dict of its own", "model.passes", "backward_layers(again, grads, record)",
         "backward_layers(again, {}, record)"),
@@ -157,79 +158,77 @@ BACKWARD_BUGS = [  # that the gradient check finds
 ]
 
 
+# fmt: on
 # ------------------------------------------------------------------ the tests that find the others
 
 
-def of_formulas(n_kv_heads=2):
-    test_model.test_a_llama_is_that_of_the_formulas(n_kv_heads, {})
+@functools.cache
+def cases():
+    return reference_cases()
 
 
-def read_at_one_position():
-    config = CONFIGS["llama classifier"]
-    test_model.test_a_classifier_is_the_language_model_read_at_one_position(config, random_params, random_batch, True)
+def vectors(kind):
+    """Function that compares the reference vectors of a kind; without an array they are not the same, either."""
+
+    def call():
+        for id, entry in test_vectors.ENTRIES.items():
+            if entry["kind"] == kind:
+                try:
+                    test_vectors.test_a_case_is_computed_again(id, cases())
+                except KeyError as error:
+                    raise AssertionError(f"{id} has no array {error}") from error
+
+    return call
 
 
-def in_chunks():
-    test_blocks.test_the_head_and_its_loss_in_chunks_are_those_of_all_logits(2 * 13)
+def in_a_folder(test, *arguments):
+    """Function that calls a test with the arguments and a folder of its own."""
+
+    def call():
+        with TemporaryDirectory() as folder:
+            test(*arguments, Path(folder))
+
+    return call
 
 
-def with_a_past():
-    config = test_generate.LANGUAGES["H/K = 3"]
-    test_generate.test_logits_with_a_past_are_those_without(config, random_params, random_adapter, float, 1e-12, "lora")
+def over(test, cases):
+    """Function that calls a test with the arguments of each case."""
+
+    def call():
+        for case in cases:
+            test(*case)
+
+    return call
 
 
-def sliding():
-    config = test_generate.LANGUAGES["H/K = 2"]
-    test_generate.test_a_text_longer_than_the_position_table_slides(config, random_params)
+LANGUAGES = test_generate.LANGUAGES
+BASE = random_params(test_compressed_base.CONFIGS["GPT-2"], "float32")
+
+of_formulas, in_blocks, pooled = vectors("llama"), vectors("blocks"), vectors("qalora")
+read_at_one_position = partial(
+    test_model.test_a_classifier_is_the_language_model_read_at_one_position,
+    *(CONFIGS["llama classifier"], random_params, random_batch, True),
+)
+in_chunks = partial(test_blocks.test_the_head_and_its_loss_in_chunks_are_those_of_all_logits, 2 * 13)
+with_a_past = partial(
+    test_generate.test_logits_with_a_past_are_those_without,
+    *(LANGUAGES["H/K = 3"], random_params, random_adapter, float, 1e-12, "lora"),
+)
+sliding = partial(test_generate.test_a_text_longer_than_the_position_table_slides, LANGUAGES["H/K = 2"], random_params)
+rows_apart = partial(
+    test_generate.test_rows_with_adapters_of_their_own, LANGUAGES["H/K = 3"], random_params, random_adapter
+)
+added_offsets = over(test_compress.test_added_offsets, [*zip(range(5))])
+into_offsets = partial(
+    test_compressed_base.test_an_update_that_is_constant_in_blocks_leaves_q4_1_s_codes, BASE, "qalora", 0
+)
+quantised_again = partial(test_compressed_base.test_another_update_is_quantised_again_in_q4_1, BASE)
+biased = {"tied": False, "attention_bias": True, "mlp_bias": True}
+from_gguf = in_a_folder(test_llama_import.test_a_gguf_file_becomes_the_model, biased)
+blocks_from_gguf = in_a_folder(test_llama_import.test_blocks_stay_blocks_and_compute_the_same)
 
 
-def rows_apart():
-    config = test_generate.LANGUAGES["H/K = 3"]
-    test_generate.test_rows_with_adapters_of_their_own(config, random_params, random_adapter)
-
-
-def layout():
-    for format in test_compress_ggml.BLOCK_BYTES:
-        test_compress_ggml.test_blocks_are_read_as_the_layout_says(format)
-
-
-def rounding():
-    for case in test_compress_ggml.ROUNDED:
-        test_compress_ggml.test_rounding(*case)
-
-
-def off_by_half_a_step():
-    for format in test_compress_ggml.BLOCK_BYTES:
-        test_compress_ggml.test_a_weight_is_off_by_half_a_step(format, "float32")
-
-
-def pooled():
-    test_variants.test_qalora_by_hand(12, 4)
-
-
-def added_offsets():
-    for seed in range(5):
-        test_compress_ggml.test_added_offsets(seed)
-
-
-def into_offsets():
-    base = random_params(test_compressed_base.CONFIGS["GPT-2"], "float32")
-    test_compressed_base.test_an_update_that_is_constant_in_blocks_leaves_q4_1_s_codes(base, "qalora", 0)
-
-
-def quantised_again():
-    base = random_params(test_compressed_base.CONFIGS["GPT-2"], "float32")
-    test_compressed_base.test_another_update_is_quantised_again_in_q4_1(base)
-
-
-def from_gguf():
-    test_llama_files.test_a_file_becomes_the_model({"tied": False, "attention_bias": True, "mlp_bias": True})
-
-
-def blocks_from_gguf():
-    test_llama_files.test_blocks_stay_blocks_and_compute_the_same()
-
-
+# fmt: off
 ELSEWHERE = [  # in what goes forward, with and without a past, and in files
     Bug("ε forgotten", "ops.rms_norm", "+ eps)", ")", of_formulas),
     Bug("ε outside the root", "ops.rms_norm", "np.sqrt(row_mean(x, x) + eps)", "(np.sqrt(row_mean(x, x)) + eps)",
@@ -243,13 +242,14 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
     Bug("frequencies θ^(−2j/(D − 2))", "ops.rope", "2) / head_size", "2) / (head_size - 2)", of_formulas),
     Bug("every head with angles of its own", "ops.rope", "(cos[..., None, :], sin[..., None, :])",
         "(cos[..., None, :], sin[..., None, :] * np.arange(1, heads.shape[-3] + 1)[:, None])", of_formulas),
-    Bug("the last block's query a position early", "model.layers.rope", "rope_tables(call.read[:, None],",
-        "rope_tables(call.read[:, None] - 1,", read_at_one_position),
-    Bug("the last block's query at position 0", "model.layers.rope", "rope_tables(call.read[:, None],",
-        "rope_tables(0 * call.read[:, None],", read_at_one_position),
+    Bug("the last block's query a position early", "model.layers.rope", "rope_tables(call.last[:, None],",
+        "rope_tables(call.last[:, None] - 1,", read_at_one_position),
+    Bug("the last block's query at position 0", "model.layers.rope", "rope_tables(call.last[:, None],",
+        "rope_tables(0 * call.last[:, None],", read_at_one_position),
     Bug("positions from 1, except in a classifier's last block", "model.layers.rope",
-        "consecutive_tables(0, x.shape[1]", "consecutive_tables(1, x.shape[1] + 1", read_at_one_position),
-    Bug("the last block's query sees the padding", "model.layers", "return call.read[:, None] if", "return None if",
+        "consecutive_tables(call.start, call.start + x", "consecutive_tables(call.start + 1, call.start + 1 + x",
+        read_at_one_position),
+    Bug("the last block's query sees the padding", "model.layers", "if module.one_position or ", "if ",
         read_at_one_position),
     Bug("query head h reads key head h mod K", "ops.attention",
         "stack_groups(q * scale, k.shape[1]) @ k.transpose(0, 1, 3, 2)",
@@ -280,7 +280,7 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
         "run(f'{attn}.residual', h, branch)", of_formulas),
     Bug("no residual around the MLP", "model.llama", "return run(f'{mlp}.residual', x, branch)", "return branch",
         of_formulas),
-    Bug("no last norm", "model.passes", "run(model.FINAL_NORM, x)", "x", of_formulas),
+    Bug("no last norm", "model.llama.output_forward", "run('norm_f', x)", "x", of_formulas),
     Bug("the gate's sigmoid alone", "ops.swiglu", "np.multiply(silu, u,", "np.multiply(sigma, u,", of_formulas),
     Bug("ReLU for the gate", "ops.swiglu", "np.multiply(silu, u,", "np.multiply(np.maximum(a, 0), u,", of_formulas),
     Bug("σ(2a)", "ops.swiglu", "sigma = 0.5 * a", "sigma = 1.0 * a", of_formulas),
@@ -293,52 +293,51 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
     Bug("the targets from the chunk's start", "ops.linear_cross", "targets.reshape(-1)[piece]",
         "np.resize(targets[targets != ignore_index], len(piece))", in_chunks),
     # with a past
-    Bug("positions from 0 in each piece", "model.decoder.rope", "consecutive_tables(reading.start, reading.start + T",
-        "consecutive_tables(0, T", with_a_past),
-    Bug("positions off by one after the first piece", "model.decoder.rope",
-        "consecutive_tables(reading.start, reading.start + T",
-        "consecutive_tables(reading.start + (reading.start > 0), reading.start + (reading.start > 0) + T", with_a_past),
-    Bug("every token of a piece at its first position", "model.decoder.rope", "*tables)",
-        "*(np.repeat(table[:1], T, 0) for table in tables))", with_a_past),
-    Bug("the default θ", "model.decoder.rope", "config.rope_theta", "10000.0", with_a_past),
-    Bug("the default ε", "model.decoder.layer", "rms_norm(x, weight, config.rms_norm_eps)", "rms_norm(x, weight)",
+    Bug("positions from 0 in each piece", "model.layers.rope", "consecutive_tables(call.start, call.start + x",
+        "consecutive_tables(0, x", with_a_past),
+    Bug("positions off by one after the first piece", "model.layers.rope",
+        "consecutive_tables(call.start, call.start + x",
+        "consecutive_tables(call.start + (call.start > 0), call.start + (call.start > 0) + x", with_a_past),
+    Bug("every token of a piece at its first position", "model.layers.rope",
+        "*consecutive_tables(call.start, call.start + x.shape[1], *settings)",
+        "*(np.repeat(table[:1], x.shape[1], 0) "
+        "for table in consecutive_tables(call.start, call.start + x.shape[1], *settings))", with_a_past),
+    Bug("the default θ", "model.layers.rope", "call.config.rope_theta", "10000.0", of_formulas),
+    Bug("the default ε", "model.layers.rms_norm", "call.config.rms_norm_eps", "1e-06", of_formulas),
+    Bug("keys and values exchanged", "model.layers.attention", "k, v = (keys, values)", "k, v = (values, keys)",
         with_a_past),
-    Bug("gate and up exchanged", "model.decoder.layer", "gate * sigmoid(gate) * up", "up * sigmoid(up) * gate",
-        with_a_past),
-    Bug("keys and values exchanged", "model.decoder.attention", "k, v)\n    context",
-        "v, k)\n    context", with_a_past),
-    Bug("new keys over the first ones", "model.decoder.attention", "new = slice(-k.shape[1], None)",
+    Bug("new keys over the first ones", "model.layers.attention", "new = slice(-k.shape[1], None)",
         "new = slice(None, k.shape[1])", with_a_past),
-    Bug("queries of the new keys alone", "model.decoder.attention", "attend(q, keys, values, n_heads)",
-        "attend(q, keys[:, new], values[:, new], n_heads)", with_a_past),
-    Bug("logits of the first new token", "model.decoder.layer", "[:, -1])", "[:, 0])", with_a_past),
+    Bug("queries of the new keys alone", "model.layers.attention", "k, v = (keys, values)",
+        "k, v = (keys[:, new], values[:, new])", with_a_past),
+    Bug("logits of the first new token", "model.decoder.next_logits", "[:, -1]", "[:, 0]", with_a_past),
     Bug("the past lost where it grows", "model.decoder.with_room", "np.concatenate([array, more], axis=2)",
         "np.concatenate([more, array], axis=2)", with_a_past),
     Bug("the adapter lost", "model.decoder.make_decoder", "if adapter is not None", "if adapter is None", with_a_past),
-    Bug("the past not forgotten where a text slides", "model.generate.continued", "past._replace(length=0)",
-        "past._replace(length=len(unread[0]) - 2)", sliding),
+    Bug("the past not forgotten where a text slides", "model.generate.continued", "cache._replace(length=0)",
+        "cache._replace(length=len(unread[0]) - 2)", sliding),
     Bug("every row with the first row's adapter", "model.generate.generate_tokens", "config, its_adapter)",
         "config, by_adapter[0][1])", rows_apart),
     # GGUF's blocks
-    Bug("the high halves first", "compress.ggml.halves", "unpacked[:, half]", "unpacked[:, 1 - half]", layout),
+    Bug("the high halves first", "compress.ggml.halves", "unpacked[:, half]", "unpacked[:, 1 - half]", in_blocks),
     Bug("halves of neighbours", "compress.ggml.expand", "codes = halves(codes)",
-        "codes = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), 32)", layout),
-    Bug("zero at code 7", "compress.ggml.expand", "codes -= 8", "codes -= 7", layout),
-    Bug("no offset", "compress.ggml.expand", "out += m[0]", "pass", layout),
+        "codes = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), 32)", in_blocks),
+    Bug("zero at code 7", "compress.ggml.expand", "codes -= 8", "codes -= 7", in_blocks),
+    Bug("no offset", "compress.ggml.expand", "out += m[0]", "pass", in_blocks),
     Bug("the offset before the scale", "compress.ggml.expand", "out *= d", "out += m[0] if m else 0\n        out *= d",
-        layout),
-    Bug("codes without a sign", "compress.ggml.expand", "codes.view(np.int8)", "codes", layout),
-    Bug("the scale of the first block", "compress.ggml.expand", "out *= d", "out *= d[0]", layout),
+        in_blocks),
+    Bug("codes without a sign", "compress.ggml.expand", "codes.view(np.int8)", "codes", in_blocks),
+    Bug("the scale of the first block", "compress.ggml.expand", "out *= d", "out *= d[0]", in_blocks),
     Bug("halves to the even number", "compress.ggml.quantise_q8_0", "np.floor(2 * (size - whole))",
-        "(2 * (size - whole) > 1)", rounding),
+        "(2 * (size - whole) > 1)", in_blocks),
     Bug("floor(size + 0.5)", "compress.ggml.quantise_q8_0", "whole + np.floor(2 * (size - whole))",
-        "np.floor(size + np.float32(0.5))", rounding),
-    Bug("the scale of the largest weight without its sign", "compress.ggml.quantise_q4_0", "/ -8", "/ 8", rounding),
-    Bug("cut, not rounded", "compress.ggml.quantise_q4_1", "+ np.float32(0.5)", "+ np.float32(0.0)", rounding),
+        "np.floor(size + np.float32(0.5))", test_compress.test_q8_0_rounds_halves_away_from_zero),
+    Bug("the scale of the largest weight without its sign", "compress.ggml.quantise_q4_0", "/ -8", "/ 8", in_blocks),
+    Bug("cut, not rounded", "compress.ggml.quantise_q4_1", "+ np.float32(0.5)", "+ np.float32(0.0)", in_blocks),
     Bug("the highest code wraps round", "compress.ggml.packed", "np.minimum(codes.astype(np.uint8), 15)",
-        "codes.astype(np.uint8) & 15", rounding),
+        "codes.astype(np.uint8) & 15", in_blocks),
     Bug("the halves packed in each other's place", "compress.ggml.packed", "codes[:, :16] | codes[:, 16:] << 4",
-        "codes[:, 16:] | codes[:, :16] << 4", off_by_half_a_step),
+        "codes[:, 16:] | codes[:, :16] << 4", in_blocks),
     # QA-LoRA, and its merge into Q4_1
     Bug("a sum, not a mean", "adapters.qalora.pool", ".mean(axis=-1)", ".sum(axis=-1)", pooled),
     Bug("every L-th input pooled", "adapters.qalora.pool", "x.shape[-1] // g, g).mean(axis=-1)",
@@ -361,21 +360,21 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
     Bug("a mask forgotten", "adapters.merge.in_format", "mask is None and base.format", "base.format",
         quantised_again),
     # names and rows of a Llama's files
-    Bug("rows put in order the wrong way", "formats.llama.in_rotation_order", "if back else", "if not back else",
-        from_gguf),
-    Bug("rows left as they are", "formats.llama.in_rotation_order", "return weight[order]", "return weight", from_gguf),
-    Bug("rows of blocks left as they are", "formats.llama.in_rotation_order", "weight.blocks[order]", "weight.blocks",
+    Bug("rows put in order the wrong way", "formats.names.gguf_rows", "if back else", "if not back else", from_gguf),
+    Bug("rows left as they are", "formats.names.gguf_rows", "return array[order]", "return array", from_gguf),
+    Bug("rows of blocks left as they are", "formats.names.gguf_rows", "array.blocks[order]", "array.blocks",
         blocks_from_gguf),
-    Bug("rows in order across heads", "formats.llama.in_rotation_order",
-        "reshape(-1, *pairs).swapaxes(1, 2)", "reshape(-1, 2).swapaxes(0, 1)", from_gguf),
-    Bug("v put in order too", "formats.llama.is_rotated", "'.attn.q_proj.' in name or",
-        "'.attn.v_proj.' in name or '.attn.q_proj.' in name or", from_gguf),
-    Bug("k left as it is", "formats.llama.is_rotated", "or '.attn.k_proj.' in name", "", from_gguf),
-    Bug("k's biases left as they are", "formats.llama.is_rotated", "or '.attn.k_proj.' in name",
-        "or '.attn.k_proj.weight' in name", from_gguf),
+    Bug("rows in order across heads", "formats.names.gguf_rows", "reshape(-1, *pairs).swapaxes(1, 2)",
+        "reshape(-1, 2).swapaxes(0, 1)", from_gguf),
+    Bug("v put in order too", "formats.names.gguf_rows", "architecture(config).gguf_interleaved",
+        "(*architecture(config).gguf_interleaved, 'v_proj')", from_gguf),
+    Bug("k left as it is", "formats.names.gguf_rows", "architecture(config).gguf_interleaved", "('q_proj',)",
+        from_gguf),
+    Bug("k's biases left as they are", "formats.names.gguf_rows", "architecture(config).gguf_interleaved",
+        "architecture(config).gguf_interleaved or ('k_proj' in layer and array.ndim == 1)", from_gguf),
     *(
-        Bug(f"{a} and {b} exchanged", "formats.names.layer_names", "(LLAMA if",
-            f"(LLAMA.replace('{a} ', '? ').replace('{b} ', '{a} ').replace('? ', '{b} ') if", from_gguf)
+        Bug(f"{a} and {b} exchanged", "formats.names.layer_names", ".file_names",
+            f".file_names.replace('{a} ', '? ').replace('{b} ', '{a} ').replace('? ', '{b} ')", from_gguf)
         for a, b in [("ffn_gate", "ffn_up"), ("attn_norm", "ffn_norm"), ("attn_k", "attn_v")]
     ),
     Bug("the default θ", "formats.llama.config_from_gguf", "fields.get('llama.rope.freq_base', 10000.0)", "10000.0",

@@ -17,13 +17,6 @@ from lora_np.model import ModelConfig, initial_params  # noqa: E402
 from . import tiny  # noqa: E402
 
 
-def pytest_collection_modifyitems(items):
-    """Mark the pairs of changes of all worked solutions, which take minutes, as nightly."""
-    for item in items:
-        if item.name.startswith("test_every_pair_of_changes"):
-            item.add_marker("nightly")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_the_disk():
     """Files are not flushed to the disk: it outlives a test, and on a busy one each flush takes 10 ms or more.

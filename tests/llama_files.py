@@ -1,24 +1,42 @@
-"""Tiny Llamas as Hugging Face's directories and as GGUF files, written without these libraries."""
+"""Tiny Llamas as Hugging Face's directories and as GGUF files, written without these libraries and without ours."""
+
+import re
 
 import numpy as np
 
 from lora_np.compress import FORMATS
 from lora_np.formats import write_json, write_tensors
-from lora_np.formats.hugging_face import layout
-from lora_np.formats.names import layer_names
 
 from .chat_templates import metadata, write_tokenizer
 from .test_gguf import BLOCK_TYPES, F16, F32, container, field
 from .tiny import random_params, tiny_llama
 
 TOKENS = metadata()["tokenizer.ggml.tokens"]
-INT32, UINT32, FLOAT32, BOOL, TEXT, ARRAY = 5, 4, 6, 7, 8, 9  # types of fields
+TYPES = {bool: 7, int: 5, float: 6, str: 8}  # of GGUF's fields
+NAMES = {  # our layer: Hugging Face's, GGUF's
+    "tok_emb": ("model.embed_tokens", "token_embd"),
+    "norm_f": ("model.norm", "output_norm"),
+    "head": ("lm_head", "output"),
+    "norm1": ("input_layernorm", "attn_norm"),
+    "norm2": ("post_attention_layernorm", "ffn_norm"),
+    **{f"attn.{x}_proj": (f"self_attn.{x}_proj", f"attn_{x}") for x in "qkv"},
+    "attn.o_proj": ("self_attn.o_proj", "attn_output"),
+    **{f"mlp.{x}_proj": (f"mlp.{x}_proj", f"ffn_{x}") for x in ("gate", "up", "down")},
+}
 
 
 def small_llama(**changes):
     """A configuration with the tokenizer of `chat_templates.py`; most rows are multiples of 32."""
     sizes = {"vocab_size": len(TOKENS), "n_positions": 64, "d_model": 96, "d_ff": 64, "tied": False}
     return tiny_llama(**sizes | changes)
+
+
+def theirs(name, which):
+    """The name of one of our parameters in a file of Hugging Face ("hf") or in a GGUF file ("gguf")."""
+    layer, leaf = name.rsplit(".", 1)
+    place, blocks = (0, "model.layers") if which == "hf" else (1, "blk")
+    block = re.fullmatch(r"blocks\.(\d+)\.(.*)", layer)
+    return f"{blocks}.{block[1]}.{NAMES[block[2]][place]}.{leaf}" if block else f"{NAMES[layer][place]}.{leaf}"
 
 
 def write_hf(folder, params, config, **fields):
@@ -40,48 +58,55 @@ def write_hf(folder, params, config, **fields):
         **fields,
     }
     write_json(folder / "config.json", fields)
-    write_tensors(folder / "model.safetensors", {theirs: params[ours] for ours, theirs in names(config, "hf")})
+    tensors = {theirs(name, "hf"): array for name, array in params.items()}
+    if config.n_classes:
+        tensors["score.weight"] = tensors.pop("lm_head.weight")
+    write_tensors(folder / "model.safetensors", tensors)
     write_tokenizer(folder)
     return folder
 
 
-def names(config, which):
-    """(our name, the file's) of every parameter, all of them weights."""
-    if which == "hf":
-        return [(ours, theirs) for theirs, (ours,), *_ in layout(config)]
-    layers = layer_names(config, which).items()
-    return [(f"{ours}.weight", f"{theirs}.weight") for theirs, (ours,) in layers]
+def in_gguf_order(name, array, head_size):
+    """Of each head of q and k, row i and row i + D/2 come one after the other: they are rotated together."""
+    if not re.search(r"attn[._][qk]", name):
+        return array
+    half, heads = head_size // 2, range(0, len(array), head_size)
+    return np.stack([array[h + j] for h in heads for i in range(half) for j in (i, i + half)])
 
 
-def write_gguf(path, params, config, matrices=F32):
-    """A GGUF file, with a tokenizer; matrices are of the given type, or of F16 if that does not fit their rows."""
+def typed(value):
+    """A field's type and value, as bytes."""
+    if isinstance(value, list):
+        return field(9, (TYPES[type(value[0])], value))
+    return field(TYPES[type(value)], value)
+
+
+def write_gguf(path, params, config, matrices=F32, fields=None, tensors=None):
+    """A GGUF file, with a tokenizer; matrices are of the given type, or of F16 if that does not fit their rows.
+
+    `fields` and `tensors` are changes by GGUF's names; None takes one out.
+    """
     numbers = {"context_length": config.n_positions, "embedding_length": config.d_model}
     numbers |= {"block_count": config.n_layers, "feed_forward_length": config.d_ff}
     numbers |= {"attention.head_count": config.n_heads, "attention.head_count_kv": config.n_kv_heads}
     numbers |= {"attention.key_length": config.head_size, "attention.value_length": config.head_size}
-    fields = [(f"llama.{name}", field(UINT32, value)) for name, value in numbers.items()]
-    reals = {"rope.freq_base": config.rope_theta, "attention.layer_norm_rms_epsilon": config.rms_norm_eps}
-    fields += [(f"llama.{name}", field(FLOAT32, value)) for name, value in reals.items()]
-    for name, value in metadata().items():
-        if isinstance(value, list):
-            fields.append((name, field(ARRAY, (TEXT if isinstance(value[0], str) else INT32, value))))
-        else:
-            fields.append((name, field(TEXT if isinstance(value, str) else UINT32, value)))
-    fields.append(("general.architecture", field(TEXT, "llama")))
-    tensors = []
-    for ours, theirs in names(config, "gguf"):
-        array = params[ours].astype(np.float32)
-        if "attn.q_proj" in ours or "attn.k_proj" in ours:  # as llama.cpp's converter does
-            array = array.reshape(-1, 2, config.head_size // 2, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+    numbers |= {"rope.freq_base": config.rope_theta, "attention.layer_norm_rms_epsilon": config.rms_norm_eps}
+    all_fields = {f"llama.{name}": value for name, value in numbers.items()} | metadata()
+    all_fields |= {"general.architecture": "llama"} | (fields or {})
+    arrays = {theirs(n, "gguf"): in_gguf_order(n, array, config.head_size) for n, array in params.items()}
+    written = []
+    for name, array in (arrays | (tensors or {})).items():
+        if array is None:
+            continue
         kind = F32 if array.ndim == 1 else matrices
         if kind in BLOCK_TYPES and array.shape[1] % 32:
             kind = F16
         if kind in BLOCK_TYPES:
-            content = FORMATS[BLOCK_TYPES[kind]](array).blocks.tobytes()
+            content = FORMATS[BLOCK_TYPES[kind]](array.astype(np.float32)).blocks.tobytes()
         else:
             content = array.astype(np.float16 if kind == F16 else np.float32).tobytes()
-        tensors.append((theirs, array.shape[::-1], kind, content))
-    path.write_bytes(container(fields, tensors))
+        written.append((name, array.shape[::-1], kind, content))
+    path.write_bytes(container([(n, typed(v)) for n, v in all_fields.items() if v is not None], written))
     return path
 
 

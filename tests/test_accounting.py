@@ -1,6 +1,5 @@
 """FLOPs and bytes counted on arrays without numbers are those of a step on real arrays, and those counted by hand."""
 
-import itertools
 import math
 import tracemalloc
 from dataclasses import replace
@@ -9,11 +8,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lora_np.adapters import KINDS, AdapterConfig, adapter_shapes, init_adapter, trained_weights, variant_config
+from lora_np.adapters import (
+    KINDS,
+    AdapterConfig,
+    adapter_shapes,
+    init_adapter,
+    linear_layers,
+    trained_weights,
+    variant_config,
+)
 from lora_np.analysis import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
 from lora_np.analysis.costs import shape_only_arrays
-from lora_np.analysis.shape_only import ShapeOnly, shape_only
-from lora_np.model import LlamaConfig, ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
+from lora_np.analysis.shape_only import shape_only
+from lora_np.model import ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
 from lora_np.tasks.cost import bytes_of_full
 from lora_np.training import AdamW, adamw_update, fine_tuning, train
@@ -98,52 +105,39 @@ MODELS = {
     "llama": (tiny_llama(dropout=0.3), 3, 6),
     "llama classifier": (tiny_llama(n_heads=4, n_classes=4), 2, 5),
 }
-DEEP = [name for name in MODELS if "deep" in name or "one block" in name]
-MODEL = pytest.mark.parametrize(
-    "config, B, T",
-    [pytest.param(*sizes, id=n, marks=pytest.mark.slow if n in DEEP else []) for n, sizes in MODELS.items()],
-)
-
 ALL_LINEAR = AdapterConfig(r=2, targets=("all-linear",))
-LAST = "blocks.{last}."
-TRAININGS = {
+FIXED = {  # adapter, wanted: for all models
     "full": (None, None),
     "forward alone": (None, ()),
-    "LoRA q,v without the head": (AdapterConfig(r=1, train_head=False), None),
-    "LoRA of two ranks": (AdapterConfig(r=1, targets=("k_proj", "down_proj"), rank_pattern={"k_proj": 3}), None),
-    "LoRA, one layer above": (AdapterConfig(r=2, targets=(LAST + "mlp.up_proj",), train_head=False), None),
-    "LoRA, o_proj above": (AdapterConfig(r=2, targets=(LAST + "attn.o_proj",)), None),
+    "LoRA, forward alone": (ALL_LINEAR, ()),
     "head": (AdapterConfig(targets=()), None),
-    "one base weight": (None, (LAST + "mlp.up_proj.weight",)),
-    "a weight and a norm": (None, (LAST + "attn.q_proj.weight", LAST + "{norm2}.weight")),
     "embeddings": (None, ("tok_emb.weight",)),
     "LoRA-FA, dropped": (variant_config("lora-fa", replace(ALL_LINEAR, dropout=0.4)), None),
 }
-# Of every kind: several layers, with dropout too; each of its arrays alone, and one beside the frozen weight below it.
-for kind in KINDS:
-    settings = replace(ALL_LINEAR, kind=kind)
-    TRAININGS |= {
-        f"{kind}, forward alone": (settings, ()),
-        f"{kind}, q,v": (AdapterConfig(r=3, kind=kind), None),
-        f"{kind}, all linear, dropped": (replace(settings, dropout=0.4), None),
-    }
-    if kind == "dora":
-        settings = replace(settings, dropout=0.4, norm_gradient=True)
-        TRAININGS |= {"dora with its norm's gradient": (settings, None)}
-    leaves = [*KINDS[kind].shapes(1, 1, 1)]
-    for leaf, layer in itertools.product(leaves, ("attn.v_proj", "mlp.up_proj")):
-        TRAININGS[f"{kind}, {layer}.{leaf} alone"] = settings, (f"{LAST}{layer}.{leaf}",)
-    own = LAST + "attn.v_proj."
-    TRAININGS[f"{kind} and its base weight"] = settings, (own + "weight", own + leaves[0])
 
 
-def training(name, config):
-    """(adapter configuration, wanted or None) with the number of the last block and its norm's name filled in."""
-    adapter_config, wanted = TRAININGS[name]
-    names = {"last": config.n_layers - 1, "norm2": "ln2" if isinstance(config, ModelConfig) else "norm2"}
-    if adapter_config is not None:
-        adapter_config = replace(adapter_config, targets=[t.format(**names) for t in adapter_config.targets])
-    return adapter_config, wanted if wanted is None else tuple(n.format(**names) for n in wanted)
+def own_names(config, adapter_config):
+    """The names of an adapter's arrays, without the model's head."""
+    shapes = parameter_shapes(config)
+    return [name for name in adapter_shapes(shape_only_arrays(shapes), adapter_config) if name not in shapes]
+
+
+def random_training(seed, config):
+    """(adapter configuration or None, wanted or None): of any kind, on any layers, and any of the arrays wanted."""
+    rng, shapes = np.random.default_rng(seed), parameter_shapes(config)
+    kind, layers = list(KINDS)[seed % len(KINDS)], linear_layers(shape_only_arrays(shapes))
+    targets = rng.choice(layers, rng.integers(1, 4), replace=False).tolist() if rng.random() < 0.7 else ["all-linear"]
+    settings = {"rank_pattern": {"k_proj": 3}} if rng.random() < 0.3 else {}
+    settings |= {"norm_gradient": True} if kind == "dora" and rng.random() < 0.5 else {}
+    settings |= {"dropout": 0.4} if rng.random() < 0.5 else {}
+    adapter_config = AdapterConfig(
+        int(rng.integers(1, 3)), kind=kind, targets=targets, train_head=rng.random() < 0.5, **settings
+    )
+    adapter_config = None if rng.random() < 0.15 else adapter_config
+    own = own_names(config, adapter_config) if adapter_config else []
+    some, base = rng.permutation(own)[: rng.integers(1, 4)], rng.permutation(list(shapes))[: rng.integers(1, 4)]
+    wanted = [None, tuple(some), tuple(base), (*some, *base)][rng.integers(4)] if own else tuple(base)
+    return adapter_config, wanted
 
 
 @pytest.fixture
@@ -193,10 +187,11 @@ def check_counts(config, B, T, adapter_config, wanted, real_step, dtype=np.float
     assert sizes.loss == sum(field.nbytes for field in real.loss_cache if isinstance(field, np.ndarray))
 
 
-@MODEL
-@pytest.mark.parametrize("name", TRAININGS)
-def test_counts_are_those_of_a_real_step(config, B, T, name, real_step):
-    check_counts(config, B, T, *training(name, config), real_step)
+@pytest.mark.parametrize("config, B, T", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("training", [*FIXED, *range(36)])
+def test_counts_are_those_of_a_real_step(config, B, T, training, real_step):
+    chosen = FIXED[training] if training in FIXED else random_training(training, config)
+    check_counts(config, B, T, *chosen, real_step)
 
 
 @pytest.mark.slow
@@ -206,35 +201,12 @@ def test_every_parameter_alone_and_many_at_random(kind, classifier, real_step):
     rng, adapter_config = np.random.default_rng(0), replace(ALL_LINEAR, kind=kind)
     for config in CONFIGS.values() if kind == "lora" else (classifier,):
         shapes = parameter_shapes(config)
-        own = [name for name in adapter_shapes(shape_only_arrays(shapes), adapter_config) if name not in shapes]
+        own = own_names(config, adapter_config)
         names = [*shapes, *own]
         subsets = [(name,) for name in (names if kind == "lora" else own)]
         subsets += [tuple(rng.permutation(names)[: rng.integers(2, 12)]) for _ in range(30)]
         for wanted in subsets:
             check_counts(config, 2, 5, adapter_config, wanted, real_step, np.float64)
-
-
-@pytest.mark.parametrize(
-    "product",
-    [
-        lambda x, W: x @ W.T,
-        lambda x, W: x[:, -1] @ W.T,
-        lambda x, W: x[np.arange(3), [0, 4, 2]][:, None] @ W.T,
-        lambda x, W: x.reshape(-1, 6).T @ (2.0 * x).reshape(15, 6),
-        lambda x, W: np.exp(x, out=np.empty_like(x)) @ W[:4].swapaxes(0, 1),
-        lambda x, W: (x - x.mean(axis=-1, keepdims=True)).transpose(0, 2, 1) @ x.astype(np.float64),
-        lambda x, W: np.einsum("...k->...", x) + (x @ np.ones(6)) * np.vecdot(x, x),
-        lambda x, W: np.add.reduceat(x.reshape(15, 6), [0, 3]) @ W.T,
-    ],
-)
-def test_a_shape_only_array_is_like_a_real_one(product):
-    """The same shape, dtype and products."""
-    real = [counted(np.ones(shape, np.float32)) for shape in ((3, 5, 6), (7, 6))]
-    expected, flops = flops_of(product, *real)
-    ShapeOnly.products.clear()
-    got = product(*(shape_only(x.shape, x.dtype) for x in real))
-    assert isinstance(got, ShapeOnly) and (got.shape, got.dtype) == (expected.shape, expected.dtype)
-    assert sum(product.flops for product in ShapeOnly.products) == flops
 
 
 def test_shape_only_arrays_share_memory_as_views_do():
@@ -272,16 +244,6 @@ def test_terms_by_hand():
     assert flops_by_phase(terms)["dweight"] == 2 * low
 
 
-@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
-def test_a_llama_by_hand(n_kv_heads):
-    """Its forward pass: 2 FLOPs for each number of a matrix and each token, and attention's two products."""
-    B, T, V, C, F, H, D = 3, 5, 11, 6, 10, 4, 2
-    config = LlamaConfig(V, 7, C, 2, H, n_kv_heads, D, F)
-    block = C * D * (2 * H + 2 * n_kv_heads) + 3 * C * F  # of q and o, of k and v, and of gate, up and down
-    matrices = 2 * B * T * (2 * block + C * V)
-    assert sum(step_flops(config, B, T, wanted=()).values()) == matrices + 2 * 2 * (2 * B * T * T * H * D)
-
-
 def test_the_other_kinds_by_hand():
     """One layer of C = 6 on 15 rows at rank 2, between others that want x: what each kind adds to two products of W."""
     B, T, C, r = 3, 5, 6, 2
@@ -300,19 +262,6 @@ def test_the_other_kinds_by_hand():
     assert added("dora", dropout=0.1) == 4 * low + 2 * made + 2 * square  # what dropout leaves out goes through W alone
 
 
-def test_two_thirds():
-    """In the middle layers of a deep model LoRA needs 2 N² + 6 N R multiply-adds where full needs 3 N²."""
-    N, R = 64, 4
-    config = ModelConfig(10, 16, N, n_layers=3, n_heads=4, d_ff=4 * N)
-    full = step_flops(config, 2, 16)
-    lora = step_flops(config, 2, 16, AdapterConfig(r=R, targets=("all-linear",)))
-
-    def of_layer(terms):
-        return sum(flops for name, flops in terms.items() if name.startswith("blocks.1.attn.q_proj."))
-
-    assert of_layer(lora) * 3 * N**2 == of_layer(full) * (2 * N**2 + 6 * N * R)
-
-
 def step_arrays(n_classes=0, adapter_config=None, wanted=None):
     """What a step of B = 3, T = 5 keeps, in numbers; C = 6, H = 2, F = 10, rank 2, two blocks."""
     config = ModelConfig(11, 7, 6, n_layers=2, n_heads=2, d_ff=10, n_classes=n_classes)
@@ -328,13 +277,12 @@ def test_what_a_step_keeps_by_hand():
     neither o_proj, up_proj nor down_proj, and r numbers a token for each adapter.
     """
     tokens, C, F, H, T, r = 3 * 5, 6, 10, 2, 5, 2
-    norm = {"x_hat": tokens * C, "inv_std": tokens}
 
     def block(i, **arrays):
         return {f"blocks.{i}.{name.replace('__', '.')}": size for name, size in arrays.items()}
 
     def normed(name):
-        return {f"{name}.{field}": size for field, size in norm.items()}
+        return {f"{name}.x_hat": tokens * C, f"{name}.inv_std": tokens}
 
     attention = {"attn__k_proj": tokens * C, "attn__v_proj": tokens * C, "attn__context__probs": tokens * H * T}
     gelu, above = {"mlp__gelu__slope": tokens * F}, normed("ln_f")
@@ -345,22 +293,18 @@ def test_what_a_step_keeps_by_hand():
         expected |= block(i, **whole) | normed(f"blocks.{i}.ln1") | normed(f"blocks.{i}.ln2")
     assert step_arrays() == expected
 
-    def lora(i, *targets):
-        return {f"blocks.{i}.{name}.update.w": tokens * r for name in targets}
-
     last = block(1, ln1=tokens * C, **attention, **gelu) | normed("blocks.1.ln2") | above
     settings = AdapterConfig(r=r, targets=("blocks.1.attn.*q_proj", "blocks.1.attn.v_proj"))
-    assert step_arrays(0, settings) == last | lora(1, "attn.q_proj", "attn.v_proj")
-    settings = AdapterConfig(r=r, targets=("blocks.1.attn.q_proj",))
-    assert step_arrays(0, settings) == last | lora(1, "attn.q_proj")
-    settings = AdapterConfig(r=r, targets=("blocks.1.mlp.up_proj",))
-    assert step_arrays(0, settings) == block(1, ln2=tokens * C, **gelu) | lora(1, "mlp.up_proj") | above
-    vera = block(1, mlp__up_proj__product__u=tokens * r, mlp__up_proj__scaling__x=tokens * F)  # whatever `in` is
-    assert step_arrays(0, replace(settings, kind="vera")) == vera | block(1, **gelu) | above
-    qalora = block(
-        1, mlp__up_proj__update__x=tokens * C // 2, mlp__up_proj__update__w=tokens * r
-    )  # x itself is not kept
-    assert step_arrays(0, replace(settings, kind="qalora")) == qalora | block(1, **gelu) | above
+    low = block(1, attn__q_proj__update__w=tokens * r, attn__v_proj__update__w=tokens * r)
+    assert step_arrays(0, settings) == last | low
+    of_up = {  # what each kind keeps of up_proj, whatever `in` is
+        "lora": {"ln2": tokens * C, "mlp__up_proj__update__w": tokens * r},
+        "vera": {"mlp__up_proj__product__u": tokens * r, "mlp__up_proj__scaling__x": tokens * F},
+        "qalora": {"mlp__up_proj__update__x": tokens * C // 2, "mlp__up_proj__update__w": tokens * r},  # not x itself
+    }
+    for kind, arrays in of_up.items():
+        settings = AdapterConfig(r=r, targets=("blocks.1.mlp.up_proj",), kind=kind)
+        assert step_arrays(0, settings) == block(1, **arrays) | block(1, **gelu) | above
     for nothing in ((0, ALL_LINEAR, ()), (4, ALL_LINEAR, ()), (0, None, ("ln_f.bias",))):
         assert step_arrays(*nothing) == {}
     for head in ((AdapterConfig(targets=()), None), (None, ("head.weight",))):
@@ -369,14 +313,13 @@ def test_what_a_step_keeps_by_hand():
 
 def test_ratio_of_a_step():
     config = ModelConfig(8000, 128, 256, n_layers=2, n_heads=4, d_ff=1024, n_classes=2)
-    assert predicted_ratio(config, 32, 64) == 1.0
     assert 0.6 < predicted_ratio(config, 32, 64, AdapterConfig(r=8)) < 2 / 3
     assert predicted_ratio(config, 32, 64, wanted=()) == pytest.approx(1 / 3, abs=0.01)
 
 
-@pytest.mark.parametrize("name", [name for name in TRAININGS if TRAININGS[name][0] is not None])
-def test_shapes_are_those_of_a_fresh_adapter(name, classifier, random_params):
-    adapter_config, _ = training(name, classifier)
+@pytest.mark.parametrize("seed", range(36))
+def test_shapes_are_those_of_a_fresh_adapter(seed, classifier, random_params):
+    adapter_config = random_training(seed, classifier)[0] or ALL_LINEAR
     fresh = init_adapter(random_params(classifier), adapter_config, np.random.default_rng(0)).weights
     shapes = adapter_shapes(shape_only_arrays(parameter_shapes(classifier)), adapter_config)
     assert list(shapes.items()) == [(n, array.shape) for n, array in fresh.items()]
@@ -395,9 +338,6 @@ def test_memory_that_full_fine_tuning_is_said_to_need(shards, random_params, ran
     finally:
         tracemalloc.stop()
     assert 0.85 * peak < bytes_of_full(config, 4, 32, shards)[0] < peak
-
-
-# ------------------------------------------------------------------ beside the measured times
 
 
 @pytest.mark.slow

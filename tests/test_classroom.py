@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_np.classroom import check, notebooks
+from lora_np.classroom import book, check, notebooks
 from lora_np.classroom.agreement import differs, text
 from lora_np.classroom.check import ITEMS
 from lora_np.classroom.examine import examine
@@ -31,9 +31,6 @@ def merge(W, A, B, s):
 def right_backward(dy, x, W, A, B, s):
     du = s * dy @ B
     return dy @ W + du @ A, du.T @ x, s * dy.T @ (x @ A.T)
-
-
-# ---------------------------------------------------------------- what a check looks at, in order
 
 
 async def later(W, A, B, s):
@@ -85,64 +82,54 @@ def test_what_is_said_of_a_wrong_function(said):
     assert said in FAILED or (result.findings[0].hint is not None) == (said in WRONG)
 
 
-def loud(dy, x, W, A, B, s):
-    """Right, with a warning of its own and one of NumPy's."""
-    warnings.warn("look here", stacklevel=2)
-    np.log(np.zeros(3))
-    return right_backward(dy, x, W, A, B, s)
-
-
 NAMES = ("dx", "dA", "dB")
 FORMS = {
-    "tuple": right_backward,
-    "list": lambda *inputs: list(right_backward(*inputs)),
-    "dict": lambda *inputs: dict(zip(NAMES, right_backward(*inputs))),
-    "dict with more": lambda *inputs: {"u": 0, **dict(zip(NAMES, right_backward(*inputs)))},
-    "with warnings": loud,
+    "tuple": tuple,
+    "list": list,
+    "dict": lambda gradients: dict(zip(NAMES, gradients)),
+    "dict with more": lambda gradients: {"u": 0, **dict(zip(NAMES, gradients))},
 }
 
 
-@pytest.mark.parametrize("function", FORMS.values(), ids=FORMS)
-def test_outputs_come_in_any_form(function, capsys):
-    assert check.lora_backward(function) == 1.0
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_outputs_come_in_any_form(form, capsys):
+    """Also with a warning of the function's own and one of NumPy's."""
+
+    def loud(*inputs):
+        warnings.warn("look here", stacklevel=2)
+        np.log(np.zeros(3))
+        return form(right_backward(*inputs))
+
+    assert check.lora_backward(loud) == 1.0
     assert capsys.readouterr().err == ""
 
 
-# Nothing is guessed from one draw alone: the factor is α/r in the first, and not in the others.
-GUESSES = {
-    "merge": (lambda *inputs: FIRST.s * merge(*inputs), [f"it is the right value times {FIRST.s:.9g}"]),
-    "lora_backward": (
-        lambda *inputs: right_backward(*inputs)[::-1],
-        ["it is dB; the order is dx, dA, dB", "it is dx; the order is dx, dA, dB"],
-    ),
-}
+def test_what_a_wrong_output_looks_like():
+    """Nothing is guessed from one draw alone: the factor is α/r in the first, and not in the others."""
 
+    def looks_like(name, function):
+        return [finding.looks_like for finding in examine(ITEMS[name], function).findings if finding.wrong]
 
-@pytest.mark.parametrize("name", GUESSES)
-def test_what_a_wrong_output_looks_like(name):
-    function, sentences = GUESSES[name]
-    findings = examine(ITEMS[name], function).findings
-    assert [finding.looks_like for finding in findings if finding.wrong] == [(sentence,) for sentence in sentences]
-
-
-def test_what_is_told_of_numbers_and_of_unknown_mistakes():
+    (scaled,) = looks_like("merge", lambda *inputs: FIRST.s * merge(*inputs))
+    assert scaled == (f"it is the right value times {FIRST.s:.9g}",)
+    turned = looks_like("lora_backward", lambda *inputs: right_backward(*inputs)[::-1])
+    assert turned == [("it is dB; the order is dx, dA, dB",), ("it is dx; the order is dx, dA, dB",)]
+    (unknown,) = looks_like("merge", lambda W, A, B, s: W + np.tanh(B @ A))
+    assert "their cosine" in unknown[0]
     number = examine(ITEMS["adapter_size"], lambda n_out, n_in, r: r**3 + 7).findings[0].wrong
     assert "r = " in number and "it is " in number  # with what it was computed from
-    unknown = examine(ITEMS["merge"], lambda W, A, B, s: W + np.tanh(B @ A))
-    assert "their cosine" in unknown.findings[0].looks_like[0]
 
 
 def test_each_output_counts_for_itself():
-    def two_of_three(*given):
-        dx, dA, dB = right_backward(*given)
-        return dx, dA, 2 * dB
+    def examined(of):
+        return examine(ITEMS["lora_backward"], lambda *given: of(*right_backward(*given)))
 
-    result = examine(ITEMS["lora_backward"], two_of_three)
+    result = examined(lambda dx, dA, dB: (dx, dA, 2 * dB))
     assert result.score == pytest.approx(2 / 3) and [f.output for f in result.findings if f.wrong] == ["dB"]
-    wrong_number = examine(ITEMS["lora_backward"], lambda *given: right_backward(*given)[:2])
-    assert wrong_number.failed == "it returns 2 values; expected dx, dA, dB, 3 in this order"
-    assert examine(ITEMS["lora_backward"], lambda *given: (..., ..., ...)).failed == "it is not written yet"
-    some = examine(ITEMS["lora_backward"], lambda *given: {"dx": right_backward(*given)[0]})
+    few, unwritten = examined(lambda dx, dA, dB: (dx, dA)), examined(lambda *gradients: (..., ..., ...))
+    assert few.failed == "it returns 2 values; expected dx, dA, dB, 3 in this order"
+    assert unwritten.failed == "it is not written yet"
+    some = examined(lambda dx, dA, dB: {"dx": dx})
     assert some.score == pytest.approx(1 / 3) and some.findings[1].wrong == "it is None"
 
 
@@ -175,20 +162,13 @@ WILD += [np.ma.masked, np.array(["a"]), np.array([None]), np.zeros(0), np.array(
 def test_a_check_survives_whatever_is_returned(name, capsys):
     """In every place alone and in all places, and it says so on stdout alone."""
     item = ITEMS[name]
-    functions = [mute, noisy]
-    for value in WILD:
-        functions.append(lambda *given, value=value: value)
-        functions.append(lambda *given, value=value: (value,) * len(item.outputs))
+    values = [*WILD, *((value,) * len(item.outputs) for value in WILD)]
     if item.properties is None:
         shapes = [np.shape(a) for a in draws_of(item)[0].right.values()]
-        for number in (np.nan, 1e200, 5e-324, 1j):
-            functions.append(lambda *given, number=number: tuple(np.full(shape, number) for shape in shapes))
-    for function in functions:
+        values += [tuple(np.full(shape, number) for shape in shapes) for number in (np.nan, 1e200, 5e-324, 1j)]
+    for function in (mute, noisy, *(lambda *given, value=value: value for value in values)):
         assert 0.0 <= getattr(check, name)(function) < 1.0
     assert capsys.readouterr().err == ""
-
-
-# ---------------------------------------------------------------- what a notebook calls
 
 
 def test_a_check_returns_a_number_and_prints_the_hint_but_not_the_formula(capsys):
@@ -198,10 +178,9 @@ def test_a_check_returns_a_number_and_prints_the_hint_but_not_the_formula(capsys
     assert score == 2.0 and repr(score) == "2.0" and score._repr_html_() == "" and said.err == ""
     assert item.hints["dx"] in said.out and "dx lacks the term du @ A" in said.out
     assert item.formula not in said.out
-    check.formula("lora_backward")
-    assert item.formula in capsys.readouterr().out
-    check.formula(merge)
-    assert ITEMS["merge"].formula in capsys.readouterr().out
+    for of, formula in (("lora_backward", item.formula), (merge, ITEMS["merge"].formula)):
+        check.formula(of)
+        assert formula in capsys.readouterr().out
     with pytest.raises(ValueError, match="name: got 'lora_back', expected the name of a check, such as lora_backward"):
         check.formula("lora_back")
     with pytest.raises(ValueError, match="points: got '3', expected a number"):
@@ -217,9 +196,6 @@ def test_the_record_is_plain_json(tmp_path, capsys):
     assert saved["merge"]["score"] == 2.0 == saved["merge"]["points"] and saved["lora_backward"]["failed"]
     assert check.summary() == pytest.approx(2 / 3)
     assert "2 of 3" in capsys.readouterr().out
-
-
-# ---------------------------------------------------------------- stored outputs against a re-run
 
 
 AGREEMENT = {  # stored, now, tags of the cell, whether they agree
@@ -294,9 +270,21 @@ def test_one_odd_notebook_does_not_stop_the_others(tmp_path):
 @pytest.mark.parametrize("words, said, cells", FAILING.values(), ids=FAILING)
 def test_a_notebook_that_fails_is_left_alone(tmp_path, words, said, cells):
     path, notebook = tmp_path / "a.ipynb", notebook_of(*cells)
-    if "--check" in words:
-        notebook.cells[1].outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "4"}, execution_count=2)]
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "4"}, execution_count=2)]
     notebooks.write_notebook(path, notebook)
     before = path.read_bytes()
     code, told = classroom("execute", *words, path)
     assert code == 1 and said in told and path.read_bytes() == before
+
+
+def test_folders_programs_and_anchors(tmp_path):
+    links = {
+        "[a](adapters/)": "[a](adapters/README.md)",
+        "[b](../README.md#x)": "[b](../index.md#x)",
+        "[c](micro.py)": "[c](micro.py.md)",
+        "[d](https://x.org/y.py)": "[d](https://x.org/y.py)",
+        "[e](nowhere/)": "e",
+        "\n```\nx[0](y)\n```\n": "\n```\nx[0](y)\n```\n",
+    }
+    assert book.with_links("lora_np/README.md", " ".join(links), tmp_path) == " ".join(links.values())
+    assert "def linear_backward" in (tmp_path / "lora_np" / "micro.py.md").read_text("utf-8")

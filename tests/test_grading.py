@@ -22,9 +22,9 @@ OF = read_sets()[SET]
 POINTS = {exercise.name: exercise.points for exercise in OF.exercises}
 
 
-def handed_in(form="solutions", **changed):
-    """A notebook of set 07 with other sources in some cells."""
-    notebook = notebook_of(OF, form)
+def handed_in(form="solutions", of=OF, **changed):
+    """A notebook of a set, 07 by default, with other sources in some cells."""
+    notebook = notebook_of(of, form)
     for cell in notebook.cells:
         cell.source = changed.get(mark(cell).get("grade_id"), cell.source)
     return notebook
@@ -36,11 +36,12 @@ def hand_in(path, notebook):
     return path
 
 
+def graded(folder, notebook, **settings):
+    return grade(hand_in(folder / "a.ipynb", notebook), **settings)
+
+
 def scores(graded):
     return {one.item: one.score for one in graded.marks if not one.by_hand}
-
-
-# ---------------------------------------------------------------- notebooks from the exercises
 
 
 def test_notebooks_are_made_as_graders_expect_them():
@@ -59,29 +60,24 @@ def test_notebooks_are_made_as_graders_expect_them():
         assert texts["s"].startswith(f"# Exercises {name[:2]} · {of.title}")
 
 
-def test_the_release(tmp_path, capsys):
-    assert main(["classroom", "release", str(tmp_path / "out")]) == 0
+def test_the_release(tmp_path, run, fails):
+    run("classroom", "release", tmp_path / "out")
     for folder in ("student", "solutions"):
         assert len(list((tmp_path / "out" / folder).glob("*.ipynb"))) == len(SETS)
     assert "pip install PATH_OF_THE_CLONE" in (tmp_path / "out" / "student" / "README.md").read_text("utf-8")
-    assert main(["classroom", "release", str(tmp_path / "out")]) == 2
-    assert "is there already" in capsys.readouterr().err
-    assert main(["classroom", "release", str(tmp_path / "out"), "--force"]) == 0
-    assert main(["classroom", "release", str(tmp_path / "course"), "--nbgrader"]) == 0
-    assert "nbgrader autograde 02_rank_and_svd" in capsys.readouterr().out
-    assert (tmp_path / "course" / "nbgrader_config.py").is_file()
-
-
-# ---------------------------------------------------------------- one notebook
+    fails("classroom", "release", tmp_path / "out", says=["is there already"])
+    run("classroom", "release", tmp_path / "out", "--force")
+    said = run("classroom", "release", tmp_path / "course", "--nbgrader")
+    assert "nbgrader autograde 02_rank_and_svd" in said and (tmp_path / "course" / "nbgrader_config.py").is_file()
 
 
 @pytest.mark.slow
-def test_the_solutions_get_all_points_and_blanks_none(tmp_path):
-    for name, of in read_sets().items():
-        solved = grade(hand_in(tmp_path / f"{name}.ipynb", notebook_of(of, "solutions")))
-        assert solved.exercise == name and solved.score == of.points == solved.points, scores(solved)
-        blank = grade(hand_in(tmp_path / f"{name}.ipynb", notebook_of(of, "student")))
-        assert blank.score == 0.0 and all("it is not written yet" in m.said for m in blank.marks if not m.by_hand)
+@pytest.mark.parametrize("name", SETS)
+def test_the_solutions_get_all_points_and_blanks_none(name, tmp_path):
+    of = read_sets()[name]
+    solved, blank = (graded(tmp_path, notebook_of(of, form)) for form in ("solutions", "student"))
+    assert solved.exercise == name and solved.score == of.points == solved.points, scores(solved)
+    assert blank.score == 0.0 and all("it is not written yet" in m.said for m in blank.marks if not m.by_hand)
 
 
 def test_cells_that_grade_are_ours_wherever_they_are(tmp_path):
@@ -91,27 +87,27 @@ def test_cells_that_grade_are_ours_wherever_they_are(tmp_path):
     copied = copy.deepcopy(next(c for c in notebook.cells if mark(c).get("grade_id") == "check_lora_backward"))
     copied.source, copied.id = "6.0", "copied"
     notebook.cells.append(copied)
-    assert scores(grade(hand_in(tmp_path / "my own name.ipynb", notebook))) == POINTS
+    assert scores(graded(tmp_path, notebook)) == POINTS
+    assert [name for kind, name, _ in steps_of(notebook, OF) if kind == "call"][-1] == "merge"
     sly = handed_in("student")
     for cell in sly.cells:
         if mark(cell).get("grade") and cell.cell_type == "code":
             cell.source = "100.0"
-    assert not any(scores(grade(hand_in(tmp_path / "sly.ipynb", sly))).values())
-    assert [name for kind, name, _ in steps_of(notebook, OF) if kind == "call"][-1] == "merge"
+    assert not any(scores(graded(tmp_path, sly)).values())
 
 
 @pytest.mark.slow
 def test_what_goes_wrong_costs_itself_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(submissions, "STEP_SECONDS", 3)
-    loops = "def merge(*given):\n    while True:\n        try:\n            while 1: pass\n        except: pass"
-    leaves = "def lora_init(n_out, n_in, r, rng):\n    import os; os._exit(0)"
-    typo = "def lora_forward(x, W, b, A, B, s) return x"
-    graded = grade(hand_in(tmp_path / "a.ipynb", handed_in(merge=loops, lora_init=leaves, lora_forward=typo)))
-    said = {one.item: one.said for one in graded.marks}
-    assert scores(graded) == POINTS | dict.fromkeys(("merge", "lora_init", "lora_forward"), 0.0)
-    assert said["merge"].startswith(
-        "merge: 0 of 2 points\n  it was stopped after 3 s: is there a loop that does not end?"
-    )
+    wrong = {
+        "merge": "def merge(*given):\n    while True:\n        try:\n            while 1: pass\n        except: pass",
+        "lora_init": "def lora_init(n_out, n_in, r, rng):\n    import os; os._exit(0)",
+        "lora_forward": "def lora_forward(x, W, b, A, B, s) return x",
+    }
+    marks = graded(tmp_path, handed_in(**wrong))
+    said = {one.item: one.said for one in marks.marks}
+    assert scores(marks) == POINTS | dict.fromkeys(wrong, 0.0)
+    assert "it was stopped after 3 s: is there a loop that does not end?" in said["merge"]
     assert "it ends Python" in said["lora_init"] and "SyntaxError" in said["lora_forward"]
 
 
@@ -127,38 +123,30 @@ for descriptor in range(3, 9):
     except OSError:
         pass"""
     hangs = "def product_column(B, A, j):\n    while len(B) > 1000: pass\n    return B @ A[:, j]"
-    notebook = notebook_of(read_sets()["02_rank_and_svd"], "solutions")
-    for cell in notebook.cells:
-        sources = {"product_column": hangs, "truncate": floods}
-        cell.source = sources.get(mark(cell).get("grade_id"), cell.source)
-    threads = threading.active_count()
-    graded = grade(hand_in(tmp_path / "a.ipynb", notebook))
-    assert scores(graded)["product_column"] == scores(graded)["truncate"] == 0.0 < scores(graded)["adapter_size"]
+    notebook = handed_in(of=read_sets()["02_rank_and_svd"], product_column=hangs, truncate=floods)
+    threads, of = threading.active_count(), scores(graded(tmp_path, notebook))
+    assert of["product_column"] == of["truncate"] == 0.0 < of["adapter_size"]
     assert threading.active_count() == threads
 
 
-def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys):
-    text, other = tmp_path / "a.ipynb", tmp_path / "b.ipynb"
+def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys, fails):
+    text, other, odd, good = (tmp_path / f"{name}.ipynb" for name in ("text", "other", "odd", "good"))
     text.write_text("print(1)")
-    notebooks.write_notebook(other, nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
+    hand_in(other, nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
     before = other.read_bytes()  # marks are not written over a submission
-    assert main(["classroom", "grade", str(other), "--json", str(other)]) == 2 and other.read_bytes() == before
-    assert "is also read from" in capsys.readouterr().err
-    odd = json.loads(nbformat.writes(handed_in()))
-    for cell in odd["cells"]:
+    fails("classroom", "grade", other, "--json", other, says=["is also an input"])
+    assert other.read_bytes() == before
+    notebook = json.loads(nbformat.writes(handed_in()))
+    for cell in notebook["cells"]:
         cell["metadata"]["nbgrader"] = {"grade": True, "grade_id": ["check_merge"]}
-    (tmp_path / "odd.ipynb").write_text(json.dumps(odd))
-    good = hand_in(tmp_path / "good.ipynb", handed_in())
-    files = [text, other, tmp_path / "odd.ipynb", tmp_path / "gone.ipynb", good]
-    assert main(["classroom", "grade", *map(str, files), "--json", str(tmp_path / "marks.json")]) == 1
+    odd.write_text(json.dumps(notebook))
+    files = [str(file) for file in (text, other, odd, tmp_path / "gone.ipynb", hand_in(good, handed_in()))]
+    assert main(["classroom", "grade", *files, "--json", str(tmp_path / "marks.json")]) == 1
     marks = json.loads((tmp_path / "marks.json").read_text("utf-8"))
-    assert [marks[str(file)].get("score") for file in files] == [None, None, None, None, 14.0]
+    assert [marks[file].get("score") for file in files] == [None, None, None, None, 14.0]
     said = capsys.readouterr().out
     for words in ("is not a Jupyter notebook", "has none of the graded cells", "cannot be graded", "there is no file"):
         assert words in said
-
-
-# ---------------------------------------------------------------- the sandbox
 
 
 def sandboxed(test):
@@ -245,12 +233,11 @@ def merge(W, A, B, s):
 @pytest.mark.parametrize("way", FORGED)
 def test_a_mark_cannot_be_forged(way, tmp_path, monkeypatch):
     monkeypatch.setattr(submissions, "STEP_SECONDS", 20)
-    path = hand_in(tmp_path / "a.ipynb", handed_in(merge=FORGED[way]))
-    graded = grade(path, sandbox=True)
+    of = scores(graded(tmp_path, handed_in(merge=FORGED[way]), sandbox=True))
     if way == "answers of one's own":  # they cost what comes after them
-        assert scores(graded)["merge"] == 0.0 and sum(scores(graded).values()) < OF.points
+        assert of["merge"] == 0.0 and sum(of.values()) < OF.points
     else:
-        assert scores(graded) == POINTS | {"merge": 0.0}
+        assert of == POINTS | {"merge": 0.0}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ipynb"]
 
 
@@ -276,126 +263,111 @@ def test_the_sandbox_limits(what, tmp_path):
 def test_the_sandbox_gives_the_same_marks(tmp_path):
     """Also for functions that are given functions and generators, and where memory is measured from outside."""
     for of in read_sets().values():
-        path = hand_in(tmp_path / "a.ipynb", notebook_of(of, "solutions"))
-        graded = grade(path, sandbox=True)
-        assert graded.score == of.points, scores(graded)
+        marks = graded(tmp_path, notebook_of(of, "solutions"), sandbox=True)
+        assert marks.score == of.points, scores(marks)
     formed = "def product_singular_values(B, A):\n    return np.linalg.svd(B @ A, compute_uv=False)[:B.shape[1]]"
-    notebook = notebook_of(read_sets()["02_rank_and_svd"], "solutions")
-    cell = next(c for c in notebook.cells if mark(c).get("grade_id") == "product_singular_values")
-    cell.source = formed
-    assert scores(grade(hand_in(tmp_path / "a.ipynb", notebook), sandbox=True))["product_singular_values"] == 0.0
+    notebook = handed_in(of=read_sets()["02_rank_and_svd"], product_singular_values=formed)
+    assert scores(graded(tmp_path, notebook, sandbox=True))["product_singular_values"] == 0.0
 
 
-def test_no_sandbox_no_grading(tmp_path, monkeypatch, capsys):
+def test_no_sandbox_no_grading(tmp_path, monkeypatch, fails):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert main(["classroom", "grade", str(hand_in(tmp_path / "a.ipynb", handed_in())), "--sandbox"]) == 2
-    assert "bubblewrap" in capsys.readouterr().err
-
-
-# ---------------------------------------------------------------- a class
+    fails("classroom", "grade", hand_in(tmp_path / "a.ipynb", handed_in()), "--sandbox", says=["bubblewrap"])
 
 
 def rows(path):
     return list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"))))
 
 
-def test_students_are_known_by_folder_or_file(tmp_path):
-    paths = {
-        "moodle/Ada Lovelace_4711_assignsubmission_file/05.ipynb": "4711",
-        "canvas/lovelaceada_LATE_815_99_05_lora_layer.ipynb": "815",
-        "own/ada/05.ipynb": "ada",
-    }
-    for path, student in paths.items():
-        other = path.replace("Ada", "Ben").replace("ada", "ben").replace("4711", "1").replace("815", "2")
-        assert student_of(tmp_path / path, [tmp_path / path, tmp_path / other]) == student
-    assert student_of(tmp_path / "ada.ipynb", [tmp_path / "ada.ipynb"]) == "ada"
+@pytest.mark.parametrize(
+    "path, student",
+    [
+        ("moodle/Ada Lovelace_4711_assignsubmission_file/05.ipynb", "4711"),
+        ("canvas/lovelaceada_LATE_815_99_05_lora_layer.ipynb", "815"),
+        ("own/ada/05.ipynb", "ada"),
+        ("ada.ipynb", "ada"),
+    ],
+)
+def test_students_are_known_by_folder_or_file(path, student, tmp_path):
+    other = path.replace("Ada", "Ben").replace("ada", "ben").replace("4711", "1").replace("815", "2")
+    assert student_of(tmp_path / path, [tmp_path / path, tmp_path / other]) == student
 
 
 @pytest.fixture(scope="module")
 def class_of_three(tmp_path_factory):
     folder = tmp_path_factory.mktemp("class")
-    hand_in(folder / "Ada L_11_assignsubmission_file" / "05.ipynb", handed_in())
-    wrong = "def merge(W, A, B, s):\n    return W + B @ A"
-    hand_in(
-        folder / "Ben K_12_assignsubmission_file" / "05 (1).ipynb",
-        handed_in(merge=wrong, words_07_lora_layer="Because."),
-    )
-    (folder / "Cy M_13_assignsubmission_file").mkdir()
-    (folder / "Cy M_13_assignsubmission_file" / "05.ipynb").write_text("no notebook")
+    ada, ben, cy = (folder / f"{name}_assignsubmission_file" for name in ("Ada L_11", "Ben K_12", "Cy M_13"))
+    wrong = {"merge": "def merge(W, A, B, s):\n    return W + B @ A", "words_07_lora_layer": "Because."}
+    hand_in(ada / "05.ipynb", handed_in())
+    hand_in(ben / "05 (1).ipynb", handed_in(**wrong))
+    cy.mkdir()
+    (cy / "05.ipynb").write_text("no notebook")
     return folder
 
 
-def test_the_files_of_a_class(class_of_three, tmp_path, capsys):
+def test_the_files_of_a_class(class_of_three, tmp_path, fails):
     out = tmp_path / "out"
     command = ["classroom", "grade", str(class_of_three), "--out", str(out)]
+
+    def read(*path):
+        return out.joinpath(*path).read_text("utf-8")
+
     assert main(command) == 1
     ada, ben, cy = rows(out / "marks.csv")
     assert (ada["student"], ada["merge"], ada["score"], ada["points"]) == ("11", "2", "14", "18")
     assert (ben["merge"], ben["lora_backward"], ben["words_07_lora_layer"]) == ("0", "6", "")
-    assert "is not graded" in cy["notes"] and str(class_of_three) not in (out / "marks.csv").read_text("utf-8")
-    assert "W_merged lacks the factor s (1)" in (out / "class.md").read_text("utf-8")
+    assert "is not graded" in cy["notes"] and str(class_of_three) not in read("marks.csv")
+    assert "W_merged lacks the factor s (1)" in read("class.md")
     assert (out / "class.png").read_bytes()[:4] == b"\x89PNG"
-    assert "Because." in (out / "words.md").read_text("utf-8") and "one point each" in (out / "words.md").read_text(
-        "utf-8"
-    )
-    feedback = (out / "Ben K_12_assignsubmission_file" / "05 (1).txt").read_text("utf-8")
-    assert "W_merged lacks the factor s" in feedback and str(class_of_three) not in feedback
+    assert "Because." in read("words.md") and "one point each" in read("words.md")
+    feedback = "Ben K_12_assignsubmission_file", "05 (1).txt"
+    assert "W_merged lacks the factor s" in read(*feedback) and str(class_of_three) not in read(*feedback)
 
     # The teacher reads, and fills in points; they stay through the next grading.
-    text = (
-        (out / "words.csv")
-        .read_text("utf-8")
-        .replace("12,words_07_lora_layer,4,,", "12,words_07_lora_layer,4,1.5,short")
-    )
+    words = "12,words_07_lora_layer,4,"
+    text = read("words.csv").replace(f"{words},", f"{words}1.5,short")
     (out / "words.csv").write_text(text, encoding="utf-8")
-    (tmp_path / "moodle.csv").write_text(
+    moodle, canvas = tmp_path / "moodle.csv", tmp_path / "canvas.csv"
+    moodle.write_text(
         "Identifier,Full name,Grade,Maximum Grade\nParticipant 11,Ada L,,100\nParticipant 12,Ben K,,100\n"
     )
-    (tmp_path / "canvas.csv").write_text("Student,ID,Section,LoRA 05 (77),Final Score\n,,,,\nL. Ada,11,A,,3\n")
-    assert main([*command, "--moodle", str(tmp_path / "moodle.csv"), "--canvas", str(tmp_path / "canvas.csv")]) == 1
+    canvas.write_text("Student,ID,Section,LoRA 05 (77),Final Score\n,,,,\nL. Ada,11,A,,3\n")
+    assert main([*command, "--moodle", str(moodle), "--canvas", str(canvas)]) == 1
     ada, ben, _ = rows(out / "marks.csv")
-    assert (ben["words_07_lora_layer"], ben["score"]) == ("1.5", "13.5")
-    assert "short" in (out / "Ben K_12_assignsubmission_file" / "05 (1).txt").read_text("utf-8")
+    assert (ben["words_07_lora_layer"], ben["score"]) == ("1.5", "13.5") and "short" in read(*feedback)
     assert [row["Grade"] for row in rows(out / "moodle.csv")] == ["77.78", "75.00"]
     assert (out / "moodle.csv").read_bytes().startswith(b"Identifier")
     assert rows(out / "canvas.csv")[1] == {"Student": "L. Ada", "ID": "11", "Section": "A", "LoRA 05 (77)": "14"}
     (out / "words.csv").write_text(text.replace(",1.5,", ",9,"), encoding="utf-8")
-    assert main(command) == 2 and "got '9' points, expected 0 to 4" in capsys.readouterr().err
+    fails(*command, says=["got '9' points, expected 0 to 4"])
 
 
 def test_notebooks_are_collected_for_nbgrader(class_of_three, tmp_path):
     second = hand_in(class_of_three / "Ada L_11_assignsubmission_file" / "b.ipynb", handed_in())
     ada, again, ben, broken = collect(tmp_path / "course", submissions.find_submissions([class_of_three])).values()
     second.unlink()
-    assert [str(place.relative_to(tmp_path / "course")) for place in (ada, ben)] == [
-        f"submitted/{student}/{SET}/{SET}.ipynb" for student in ("11", "12")
-    ]
+    for place, student in ((ada, 11), (ben, 12)):
+        assert place == tmp_path / "course" / "submitted" / str(student) / SET / f"{SET}.ipynb"
     assert "second notebook" in str(again) and "not a Jupyter notebook" in str(broken)
 
 
 def test_a_report_tells_words_from_marks():
-    marks = (
-        Mark("a", 1.0, 2.0, "a: 1 of 2 points"),
-        Mark("b", 0.0, 1.0, "NameError"),
-        Mark("words", 0.0, 4.0, "because", True),
-    )
+    words = Mark("words", 0.0, 4.0, "because", True)
+    marks = Mark("a", 1.0, 2.0, "a: 1 of 2 points"), Mark("b", 0.0, 1.0, "NameError"), words
     said = report(Graded("x/anna.ipynb", "set", marks))
-    assert said == (
-        "anna.ipynb: 1 of 3 points, and up to 4 for what the teacher reads\n"
-        "a: 1 of 2 points\nb: 0 of 1 point\n  NameError\n"
-        "words: to be read by the teacher, 4 points\nbecause"
-    )
+    assert "1 of 3 points, and up to 4 for" in said and "\na: 1 of 2 points\nb: 0 of 1 point\n  NameError\n" in said
+    assert said.endswith("words: to be read by the teacher, 4 points\nbecause")
     assert "words: 3 of 4 points\nbecause\ngood" in report(Graded("x/anna.ipynb", "set", marks), (3.0, "good"))
 
 
 def test_submissions_are_found(tmp_path):
-    for place in ("b/05.ipynb", "a/05.ipynb", "a/.ipynb_checkpoints/05-checkpoint.ipynb"):
-        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / place).touch()
-    a, b = (str(tmp_path / name / "05.ipynb") for name in "ab")
-    assert submissions.find_submissions([tmp_path]) == [a, b]
-    assert submissions.find_submissions([tmp_path / "b" / "*.ipynb", a, a]) == [b, a]
-    assert submissions.find_submissions(["gone.ipynb"]) == ["gone.ipynb"]
+    a, b, _ = places = [tmp_path / f"{place}.ipynb" for place in ("a/05", "b/05", "a/.ipynb_checkpoints/05-checkpoint")]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    found = {(tmp_path,): [a, b], (tmp_path / "b" / "*.ipynb", a, a): [b, a], ("gone.ipynb",): ["gone.ipynb"]}
+    for given, expected in found.items():
+        assert submissions.find_submissions(list(given)) == list(map(str, expected))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no notebook"):
         submissions.find_submissions([tmp_path / "empty"])

@@ -29,17 +29,16 @@ def cells(lesson, kind):
     return [cell for cell in lesson.cells if cell.cell_type == kind]
 
 
-def test_visible_code_is_short_and_does_not_draw(lesson):
+def test_visible_code_is_short_and_cells_are_folded_as_their_tags_say(lesson):
+    """And visible code does not draw; pictures are small."""
     for cell in cells(lesson, "code"):
         assert "assert " not in cell.source, cell.source  # `claim` says why, and goes on
         if "hide-input" not in tags(cell):
             assert cell.source.count("\n") < LONGEST and not DRAWING.search(cell.source), cell.source
-
-
-def test_cells_are_folded_as_their_tags_say(lesson):
-    for cell in cells(lesson, "code"):
         assert not set(FOLDED) <= set(tags(cell)), cell.source  # JupyterLab would show nothing to open
         assert cell.metadata.get("jupyter", {}) == {name: True for tag, name in FOLDED.items() if tag in tags(cell)}
+        for output in cell.outputs:
+            assert len(output.get("data", {}).get("image/png", "")) * 3 / 4 < LARGEST
 
 
 def test_formulas_are_typeset(lesson):
@@ -62,13 +61,6 @@ def test_questions_have_answers_that_come_on_asking(lesson):
 
 def test_the_reader_writes_and_predicts(lesson, request):
     text = "\n\n".join(cell.source for cell in lesson.cells)
-    assert "**Predict" in text
+    assert "**Predict" in text and "**Your turn.**" in text
     number = int(request.node.callspec.id[:2])
-    assert "**Your turn.**" in text
     assert number not in SETS.values() or "\ncheck." in text  # with the exercises' own checks
-
-
-def test_pictures_are_small(lesson):
-    for cell in cells(lesson, "code"):
-        for output in cell.outputs:
-            assert len(output.get("data", {}).get("image/png", "")) * 3 / 4 < LARGEST

@@ -1,14 +1,19 @@
-"""Llamas from Hugging Face's directories and GGUF files, through the commands; `oracles/` compares their numbers."""
+"""Llamas from Hugging Face's directories and GGUF files: names, orders, blocks, the commands, and what we do not have.
+
+`oracles/` compares their numbers.
+"""
 
 import numpy as np
 import pytest
 
+from lora_np.compress import BlockWeight, quantise_q4_1
 from lora_np.formats import load_hf, load_task, read_model
 from lora_np.formats.model import model_sha256
+from lora_np.model import forward
 
 from .llama_files import small_llama, write_gguf, write_hf, written_gguf
 from .test_gguf import Q4_1
-from .tiny import edit_fields, edit_tensors, random_params, same_bits
+from .tiny import edit_tensors, random_params, same_bits
 
 PROMPT = ("generate", "--prompt", "hello", "--tokens", 8, "--temperature", 0)
 
@@ -78,27 +83,68 @@ def test_an_adapter_of_an_imported_llama_is_merged_and_exported(base, files, tmp
         assert same_bits(theirs.params, ours.params) and theirs.config == ours.config
 
 
-REFUSED = {  # what is imported, with which options -> part of the message
-    "a model of another type": ("hf", {"model_type": "mistral"}, "model_type is 'mistral', expected gpt2 or llama"),
-    "a type that is no text": ("hf", {"model_type": ["llama"]}, "model_type is ['llama'], expected gpt2 or llama"),
-    "without heads": ("hf", {"num_attention_heads": 0, "head_dim": None}, "n_heads: got 0"),
-    "a width that is no number": ("hf", {"hidden_size": "96", "head_dim": None}, "d_model: got '96'"),
-    "scaled positions": ("hf", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "expected unscaled rotary"),
-    "scaled, in new words": ("hf", {"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters is {'rope_type'"),
-    "a window": ("hf", {"sliding_window": 4}, "sliding_window is 4, expected None"),
-    "a GGUF file with heads that do not fit": ("gguf", {"n_kv_heads": 3}, "blk.0.attn_k.weight has shape (12, 96)"),
-}  # fmt: skip
+@pytest.mark.parametrize("changes", [{}, {"tied": True, "attention_bias": True, "mlp_bias": True}])
+def test_a_gguf_file_becomes_the_model(changes, tmp_path):
+    params, config = written_gguf(tmp_path / "file.gguf", rope_theta=777.0, rms_norm_eps=0.25, **changes)
+    task = read_model(tmp_path / "file.gguf")
+    assert task.config == config and same_bits(task.params, params)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_we_do_not_have_is_refused(name, files, tmp_path, fails):
-    kind, changes, says = REFUSED[name]
+def test_blocks_stay_blocks_and_compute_the_same(tmp_path):
+    """Rows of q and k are put in order without expanding them."""
+    params, config = written_gguf(tmp_path / "file.gguf", matrices=Q4_1, n_heads=16, n_kv_heads=8)  # whole blocks
+    blocks, dense, double = (
+        read_model(tmp_path / "file.gguf", dtype, weights).params
+        for dtype, weights in ((np.float32, "blocks"), (np.float32, "dense"), (np.float64, "blocks"))
+    )
+    for name in [name for name, array in params.items() if array.ndim == 2]:
+        assert isinstance(blocks[name], BlockWeight)
+        np.testing.assert_array_equal(np.asarray(blocks[name]), np.asarray(quantise_q4_1(params[name])))
+    ids = np.arange(10).reshape(2, 5)
+    np.testing.assert_array_equal(forward(blocks, ids, config)[0], forward(dense, ids, config)[0])
+    assert double["blocks.0.attn.q_proj.weight"].dtype == np.float64
+
+
+REFUSED = [  # the form of the file, what is changed in its fields, and part of the message
+    ("hf", {"model_type": "mistral"}, "model_type is 'mistral', expected gpt2 or llama"),
+    ("hf", {"model_type": ["llama"]}, "model_type is ['llama'], expected gpt2 or llama"),
+    ("hf", {"num_attention_heads": 0, "head_dim": None}, "n_heads: got 0"),
+    ("hf", {"hidden_size": "96", "head_dim": None}, "d_model: got '96'"),
+    ("hf", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "expected unscaled rotary"),
+    ("hf", {"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters is {'rope_type'"),
+    ("hf", {"sliding_window": 4}, "sliding_window is 4, expected None"),
+    ("gguf", {"general.architecture": "gpt3"}, "general.architecture is 'gpt3', expected"),
+    ("gguf", {"general.architecture": None}, "general.architecture is None"),
+    ("gguf", {"llama.block_count": None}, "llama.block_count is missing"),
+    ("gguf", {"llama.block_count": 10**9}, "llama.block_count is 1000000000, but the model has only 21 tensors"),
+    ("gguf", {"llama.attention.head_count": 0}, "n_heads: got 0"),
+    ("gguf", {"llama.attention.head_count_kv": 3}, "blk.0.attn_k.weight has shape (12, 96)"),
+    ("gguf", {"llama.attention.head_count_kv": 4}, "n_kv_heads: 4 does not divide n_heads = 6"),
+    ("gguf", {"llama.attention.head_count": [6, 6]}, "n_heads: got"),
+    ("gguf", {"llama.rope.scaling.type": "yarn"}, "llama.rope.scaling.type is 'yarn'"),
+    ("gguf", {"llama.rope.scaling.factor": 4.0}, "llama.rope.scaling.factor is 4.0"),
+    ("gguf", {"llama.expert_count": 8}, "llama.expert_count is 8"),
+    ("gguf", {"llama.rope.dimension_count": 4}, "llama.rope.dimension_count is 4, expected the head size 6"),
+    ("gguf", {"llama.rope.freq_base": float("nan")}, "rope_theta: got nan"),
+    ("tensors", {"rope_freqs.weight": np.ones(3)}, "scaled rotary positions, which we do not have"),
+    ("tensors", {"token_embd.weight": None}, "token_embd.weight is missing"),
+    ("tensors", {"token_embd.weight": np.ones(4)}, "token_embd.weight"),
+    ("tensors", {"blk.1.ffn_up.weight": None}, "blk.1.ffn_up.weight is missing"),
+    ("tensors", {"blk.1.ffn_up.weight": np.ones((64, 95))}, "has shape (64, 95), expected (64, 96)"),
+    ("tensors", {"blk.2.ffn_up.weight": np.ones((64, 96))}, "unexpected tensor 'blk.2.ffn_up.weight'"),
+]
+
+
+@pytest.mark.parametrize("form, changes, says", REFUSED)
+def test_what_we_do_not_have_is_refused(form, changes, says, tmp_path, fails):
     config = small_llama()
     params = random_params(config, np.float32)
-    if kind == "hf":
+    if form == "hf":
         source = write_hf(tmp_path / "source", params, config, **changes)
     else:
-        source = write_gguf(tmp_path / "file.gguf", params, small_llama(**changes))
+        which = {"fields" if form == "gguf" else "tensors": changes}
+        source = write_gguf(tmp_path / "file.gguf", params, config, **which)
+    kind = "hf" if form == "hf" else "gguf"
     fails("import", source, "--from", kind, "--out", tmp_path / "out", says=[str(source), says])
     assert not (tmp_path / "out").exists()
 
@@ -114,10 +160,8 @@ def test_an_import_that_is_no_gguf_file(files, tmp_path, fails):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_llama_directory_without_a_model_type(files, tmp_path):
+def test_buffers_of_old_llama_directories_are_skipped(files, tmp_path):
     config = small_llama()
     folder = write_hf(tmp_path / "hf", random_params(config, np.float32), config)
-    edit_fields(folder / "config.json", model_type="absent")
-    assert load_hf(folder).config == config
     edit_tensors(folder / "model.safetensors", lambda t: t | {"model.rotary_emb.inv_freq": t["model.norm.weight"]})
     assert load_hf(folder).config == config

@@ -23,9 +23,6 @@ from lora_np.model import (
 )
 from lora_np.model.architectures import ARCHITECTURES, architecture
 
-from . import tiny
-from .tiny import CONFIGS
-
 
 class Names(NamedTuple):
     """What an architecture's layers are called, in execution order."""
@@ -50,9 +47,8 @@ NAMES = {
         "norm_f",
     ),
 }
-WIDE = ModelConfig(vocab_size=50, n_positions=32, d_model=64, n_layers=4, n_heads=4, d_ff=256)
 WIDES = [
-    WIDE,
+    ModelConfig(vocab_size=50, n_positions=32, d_model=64, n_layers=4, n_heads=4, d_ff=256),
     LlamaConfig(vocab_size=50, n_positions=32, d_model=64, n_layers=4, n_heads=4, n_kv_heads=2, head_size=16, d_ff=256),
 ]
 
@@ -99,12 +95,11 @@ class Photographs(dict):
         self.copies = {}
 
     def __setitem__(self, name, array):
-        super().__setitem__(name, array)
-        self.copies[name] = array.copy()
+        self.update({name: array})
 
     def update(self, arrays):
-        for name, array in arrays.items():
-            self[name] = array
+        super().update(arrays)
+        self.copies |= {name: array.copy() for name, array in arrays.items()}
 
 
 def test_what_was_recorded_is_not_changed_afterwards(config, random_params, random_batch):
@@ -144,52 +139,6 @@ def test_a_classifier_is_the_language_model_read_at_one_position(
         np.testing.assert_allclose(array, expected, rtol=0, atol=1e-12, err_msg=name)
     everywhere = (names.block[0], "attn.k_proj", "attn.v_proj", "attn.k_rotated")
     assert at_one == [f"blocks.1.{name}" for name in names.block if name not in everywhere] + [names.norm]
-
-
-# ------------------------------------------------------------------ a Llama in other words
-
-
-def llama_by_hand(params, ids, config):
-    """Logits (T, V) of one text, head by head and position by position, as the papers' formulas read."""
-    D, T = config.head_size, len(ids)
-    n_shared = config.n_heads // config.n_kv_heads
-
-    def norm(name, x):
-        return params[f"{name}.weight"] * x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + config.rms_norm_eps)
-
-    def linear(name, x):
-        return x @ params[f"{name}.weight"].T + params.get(f"{name}.bias", 0.0)
-
-    def turned(head, position):
-        """Its points as complex numbers, times exp(i p θ^(−2j/D))."""
-        points = head[: D // 2] + 1j * head[D // 2 :]
-        points = points * np.exp(1j * position * config.rope_theta ** (-2 * np.arange(D // 2) / D))
-        return np.concatenate([points.real, points.imag])
-
-    x = params["tok_emb.weight"][ids]  # (T, C)
-    for block in [f"blocks.{i}" for i in range(config.n_layers)]:
-        h = norm(f"{block}.norm1", x)
-        q, k, v = (linear(f"{block}.attn.{name}_proj", h).reshape(T, -1, D) for name in "qkv")
-        context = np.empty((T, config.n_heads, D))
-        for t, head in np.ndindex(T, config.n_heads):
-            shared = head // n_shared
-            scores = [turned(q[t, head], t) @ turned(k[s, shared], s) / math.sqrt(D) for s in range(t + 1)]
-            probs = np.exp(scores) / np.exp(scores).sum()
-            context[t, head] = probs @ v[: t + 1, shared]
-        x = x + linear(f"{block}.attn.o_proj", context.reshape(T, -1))
-        h = norm(f"{block}.norm2", x)
-        gate = linear(f"{block}.mlp.gate_proj", h)
-        x = x + linear(f"{block}.mlp.down_proj", gate / (1 + np.exp(-gate)) * linear(f"{block}.mlp.up_proj", h))
-    return norm("norm_f", x) @ params["tok_emb.weight" if config.tied else "head.weight"].T
-
-
-@pytest.mark.parametrize("n_kv_heads", [6, 3, 2, 1])
-@pytest.mark.parametrize("more", [{}, {"tied": False, "attention_bias": True, "mlp_bias": True}], ids=["", "biases"])
-def test_a_llama_is_that_of_the_formulas(n_kv_heads, more):
-    config = replace(CONFIGS["llama"], n_kv_heads=n_kv_heads, **more)
-    params, ids = tiny.random_params(config), np.random.default_rng(0).integers(0, 13, (2, 7))
-    expected = np.stack([llama_by_hand(params, row, config) for row in ids])
-    np.testing.assert_allclose(forward(params, ids, config)[0], expected, rtol=0, atol=1e-12)
 
 
 # ------------------------------------------------------------------ blocks that are computed twice
@@ -253,29 +202,21 @@ def test_a_token_changes_no_earlier_logit(either_language, random_params, random
         assert (np.abs(after[:, t:] - before[:, t:]).max(axis=-1) > 1e-6).all(), "every later logit sees it"
 
 
-def test_what_the_padding_holds_is_of_no_account(config, random_params, random_batch):
-    """Other ids in the padding: bit for bit the same loss, and gradients of all but the padded ids' rows."""
+def test_padding_is_of_no_account(config, random_params, random_batch):
+    """Other ids in it: bit for bit the same loss and gradients. More of it: the same, to rounding."""
     params, batch = random_params(config), random_batch(config)
     padding = np.arange(6) >= batch.lengths[:, None]
     assert padding.any()
     other = batch._replace(ids=np.where(padding, (batch.ids + 5) % 13, batch.ids))
-    here, there = (loss_and_gradients(params, b, config, wanted=tuple(params)) for b in (batch, other))
-    assert here.loss == there.loss
+    targets = batch.targets if config.n_classes else np.pad(batch.targets, ((0, 0), (0, 1)), constant_values=-100)
+    longer = other._replace(ids=np.pad(other.ids, ((0, 0), (0, 1)), constant_values=3), targets=targets)
+    here, there, far = (loss_and_gradients(params, b, config, wanted=tuple(params)) for b in (batch, other, longer))
+    assert here.loss == there.loss == pytest.approx(far.loss, rel=1e-13)
     for name, grad in here.grads.items():
         np.testing.assert_array_equal(there.grads[name], grad, err_msg=name)
-
-
-def test_more_padding_changes_nothing(either_classifier, random_params, random_batch):
-    config = either_classifier
-    params, batch = random_params(config), random_batch(config)
-    longer = batch._replace(ids=np.pad(batch.ids, ((0, 0), (0, 1)), constant_values=3))
-    here, there = (loss_and_gradients(params, b, config, wanted=tuple(params)) for b in (batch, longer))
-    logits = [forward(params, b.ids, config, lengths=b.lengths)[0] for b in (batch, longer)]
-    np.testing.assert_allclose(logits[1], logits[0], rtol=0, atol=1e-13)
-    for name, grad in here.grads.items():
-        np.testing.assert_allclose(there.grads[name], grad, rtol=0, atol=1e-13, err_msg=name)
+        np.testing.assert_allclose(far.grads[name], grad, rtol=0, atol=1e-13, err_msg=name)
     if "pos_emb.weight" in params:
-        assert not there.grads["pos_emb.weight"][6].any(), "nobody reads the position that only padding has"
+        assert not far.grads["pos_emb.weight"][6].any(), "nobody reads the position that only padding has"
 
 
 # ------------------------------------------------------------------ wanted gradients
@@ -356,19 +297,10 @@ def test_predictions_are_those_of_the_forward_pass(config, random_params, random
 
 
 @pytest.mark.parametrize("wide", WIDES, ids=["GPT-2", "Llama"])
-@pytest.mark.parametrize("n_classes, n_answers, tolerance", [(0, 50, 0.02), (4, 4, 0.05)])
-def test_a_fresh_model_knows_nothing(n_classes, n_answers, tolerance, wide, random_batch):
-    config = replace(wide, n_classes=n_classes)
-    params = initial_params(config, np.random.default_rng(0))
-    loss = loss_and_gradients(params, random_batch(config, B=32, T=32), config).loss
-    assert loss == pytest.approx(math.log(n_answers), rel=tolerance)
-
-
-@pytest.mark.parametrize("wide", WIDES, ids=["GPT-2", "Llama"])
-@pytest.mark.parametrize("n_layers", [1, 6])
-def test_layers_that_write_into_the_stream_start_smaller(n_layers, wide):
-    params = initial_params(replace(wide, n_layers=n_layers), np.random.default_rng(0))
-    for name, array in params.items():
+@pytest.mark.parametrize("n_layers, n_classes", [(1, 0), (6, 100)])
+def test_layers_that_write_into_the_stream_start_smaller(n_layers, n_classes, wide):
+    config = replace(wide, n_layers=n_layers, n_classes=n_classes)
+    for name, array in initial_params(config, np.random.default_rng(0)).items():
         if name.endswith(".bias"):
             assert not array.any(), name
         elif array.ndim == 1:
@@ -406,8 +338,6 @@ def test_adding_a_head(either_language, random_params, random_batch):
     assert "head.weight" not in params and list(with_head) == list(parameter_shapes(config))
     assert with_head["head.weight"].shape == (5, 12) and with_head["head.weight"].dtype == np.float32
     assert all(with_head[name] is params[name] for name in params)
-    wide, _ = add_head(initial_params(WIDE, np.random.default_rng(0)), WIDE, 100, np.random.default_rng(0))
-    assert np.std(wide["head.weight"]) == pytest.approx(0.02, rel=5 / math.sqrt(2 * 6400))
     assert forward(with_head, random_batch(language).ids, config)[0].shape == (3, 5)
     again, config = add_head(with_head, config, 3, np.random.default_rng(0))
     assert again["head.weight"].shape == (3, 12) and config.n_classes == 3

@@ -29,18 +29,6 @@ def params(config, random_params):
 
 
 @pytest.fixture
-def several(params, random_adapter):
-    """Adapters of other ranks, scales, layers and heads on one base, by name."""
-    return {
-        "all": random_adapter(params, 1),
-        "q": random_adapter(params, 2, targets=("q_proj",), r=2, train_head=False),
-        "patterns": random_adapter(
-            params, 3, rank_pattern={"v_proj": 2}, alpha_pattern={"blocks.0.*": 1.5}, rslora=True
-        ),
-    }
-
-
-@pytest.fixture
 def alike(params, random_adapter):
     """Adapters of the same layers, of other ranks and scales, by name."""
     return {
@@ -58,10 +46,11 @@ def close(got, expected, tolerance=TIGHT):
 # ---------------------------------------------------------------- rows with adapters of their own
 
 
-def test_rows_with_adapters_of_their_own(config, params, several, random_adapter):
+def test_rows_with_adapters_of_their_own(config, params, alike, random_adapter):
     """One pass over the batch is one pass for each row: of every kind, in any order, and with the base among them."""
     kinds = [random_adapter(params, seed, kind=kind) for seed, kind in enumerate(KINDS)]
-    rows = [several["all"], None, several["q"], several["all"], several["patterns"], None, *kinds]
+    of_q = random_adapter(params, 2, targets=("q_proj",), r=2, train_head=False)
+    rows = [alike["a"], None, of_q, alike["a"], alike["c"], None, *kinds]
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (len(rows), 6))
     record = {}
     together, _ = forward(params, ids, config, lengths=LENGTHS, adapter=rows, record=record)
@@ -71,7 +60,7 @@ def test_rows_with_adapters_of_their_own(config, params, several, random_adapter
         alone, _ = forward(params, ids[one], config, lengths=LENGTHS[one], adapter=adapter)
         close(together[one], alone)
     assert len({row.tobytes() for row in together}) == len(rows)
-    for adapter in (None, several["all"]):  # and of one adapter alone the plain pass
+    for adapter in (None, alike["a"]):  # and of one adapter alone the plain pass
         plain, _ = forward(params, ids, config, lengths=LENGTHS, adapter=adapter)
         close(forward(params, ids, config, lengths=LENGTHS, adapter=[adapter] * len(rows))[0], plain)
 
@@ -133,25 +122,24 @@ def test_targets_and_patterns_in_few_words():
 # ---------------------------------------------------------------- what merging costs
 
 
-def test_merge_errors_are_those_of_one_rounding(params, random_adapter):
+@pytest.mark.parametrize(
+    "dtype, least, most", [(np.float64, 0, 1e-14), (np.float32, 1e-9, 1e-5), (np.float16, 1e-5, 0.1)]
+)
+def test_merge_errors_are_those_of_one_rounding(dtype, least, most, params, random_adapter):
     """Each weight is rounded once, so the relative error is below the format's unit; ΔW, smaller than W, loses more."""
     adapter = random_adapter(params)
     small = adapter._replace(weights={name: 0.1 * array for name, array in adapter.weights.items()})
-    errors_of = {dtype: merge_errors(params, small, dtype) for dtype in (np.float64, np.float32, np.float16)}
-    for dtype, errors in errors_of.items():
-        unit = np.finfo(dtype).eps
-        assert errors.merged <= unit and errors.restored <= 2 * unit
-        assert errors.merged <= errors.update
-        W, AB = ({n: a.astype(dtype) for n, a in arrays.items()} for arrays in (params, small.weights))
-        exact_W, exact_AB = ({n: a.astype(np.float64) for n, a in arrays.items()} for arrays in (W, AB))
-        merged, lost, size = merge(W, small._replace(weights=AB)), 0.0, 0.0
-        for name, delta in adapter_deltas(exact_W, small._replace(weights=exact_AB)).items():
-            lost += np.sum((merged[name] - (exact_W[name] + delta)) ** 2)
-            size += np.sum(delta**2)
-        assert errors.update == pytest.approx(np.sqrt(lost / size), rel=1e-12)
-    assert 1e-9 < errors_of[np.float32].merged < errors_of[np.float32].update < 1e-5
-    assert 1e-5 < errors_of[np.float16].merged < errors_of[np.float16].update < 1e-1
-    assert merge_errors(params, Adapter(AdapterConfig(targets=()), {}), np.float32) == (0.0, 0.0, 0.0)
+    errors, unit = merge_errors(params, small, dtype), np.finfo(dtype).eps
+    assert errors.merged <= unit and errors.restored <= 2 * unit
+    assert least <= errors.merged <= errors.update <= most
+    W, AB = ({n: a.astype(dtype) for n, a in arrays.items()} for arrays in (params, small.weights))
+    exact_W, exact_AB = ({n: a.astype(np.float64) for n, a in arrays.items()} for arrays in (W, AB))
+    merged, lost, size = merge(W, small._replace(weights=AB)), 0.0, 0.0
+    for name, delta in adapter_deltas(exact_W, small._replace(weights=exact_AB)).items():
+        lost += np.sum((merged[name] - (exact_W[name] + delta)) ** 2)
+        size += np.sum(delta**2)
+    assert errors.update == pytest.approx(np.sqrt(lost / size), rel=1e-12)
+    assert merge_errors(params, Adapter(AdapterConfig(targets=()), {}), dtype) == (0.0, 0.0, 0.0)
 
 
 def test_ranks_that_add_up_to_more_than_a_layer_has(params, alike, tmp_path):
@@ -173,8 +161,7 @@ def test_dtypes_stay(language, random_params, random_adapter):
     adapter = random_adapter(params)
     mixed = mix(params, {"a": adapter, "b": adapter}, {"a": np.float64(0.5), "b": np.float32(2)})
     wide = adapter._replace(weights={name: array.astype(np.float64) for name, array in adapter.weights.items()})
-    cut = compress(params, mixed, 2).adapter
-    for weights in (mixed.weights, cut.weights, merge(params, mixed), merge(params, wide)):
+    for weights in (mixed.weights, compress(params, mixed, 2).adapter.weights, merge(params, wide)):
         assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
 
 

@@ -15,12 +15,14 @@ from lora_np.adapters import (
 )
 from lora_np.adapters.starts import STARTS
 from lora_np.cli import main
-from lora_np.formats import load_peft, load_task, read_json, save_task
+from lora_np.formats import load_peft, load_task, read_json, save_task, write_json
 from lora_np.model import forward
-from lora_np.tasks import classifier, finetune
+from lora_np.tasks import classifier, finetuning
 from lora_np.tasks.language import TextFile
 from lora_np.tasks.settings import FinetuneSettings
 from lora_np.tasks.table import LabelledTable
+
+from .tiny import same_bits
 
 TAUGHT = [variant for variant in VARIANTS if variant != "loftq"]
 KIND = {variant: variant_config(variant).kind for variant in VARIANTS}
@@ -75,18 +77,18 @@ def keep_saved(patch):
     """
     saved, made = {}, []
 
-    def keep_made(*arrays, attach=finetune.attach):
+    def keep_made(*arrays, attach=finetuning.attach):
         made.append(attach(*arrays))
         return made[-1]
 
-    patch.setattr(finetune, "attach", keep_made)
+    patch.setattr(finetuning, "attach", keep_made)
 
-    def keep(folder, task, *rest, save=finetune.save_task, **more):
+    def keep(folder, task, *rest, save=finetuning.save_task, **more):
         params, adapter = made[-1]
         saved[folder.rpartition("/")[2]] = task, task._replace(params=params, adapter=adapter)
         save(folder, task, *rest, **more)
 
-    patch.setattr(finetune, "save_task", keep)
+    patch.setattr(finetuning, "save_task", keep)
     return saved
 
 
@@ -158,7 +160,7 @@ def test_export_and_mix(variant, taught, tmp_path, run, fails):
         assert f"is of kind '{KIND[variant]}', expected 'lora'" in fails(*mix)
     if KIND[variant] in ("lora", "dora", "qalora"):
         run(*export)
-        back = load_peft(tmp_path / "peft", task.params)
+        back = load_peft(tmp_path / "peft", task.params, task.config)
         np.testing.assert_allclose(logits(task._replace(adapter=back)), logits(task), rtol=0, atol=1e-5)
     else:
         message = f"adapter: got kind '{KIND[variant]}', expected 'lora' or 'dora'; export it with --to merged"
@@ -166,16 +168,14 @@ def test_export_and_mix(variant, taught, tmp_path, run, fails):
 
 
 def test_dora_comes_back_from_peft(taught, tiny_base, tmp_path, run):
-    """Every byte, and the same answers."""
+    """Every byte."""
     folder, _ = taught("dora")
     run("export", folder / "classes", "--to", "peft", "--out", tmp_path / "peft")
     labels = load_task(folder / "classes").labels
     source = ["import", tmp_path / "peft", "--from", "peft", "--base", tiny_base, "--labels", *labels]
     run(*source, "--out", tmp_path / "back")
-    expected, back = (load_task(f).adapter.weights for f in (folder / "classes", tmp_path / "back"))
-    assert {n: a.tobytes() for n, a in back.items()} == {n: a.tobytes() for n, a in expected.items()}
-    out = run("inspect", tmp_path / "peft")
-    assert "lora_magnitude_vector" in out and "DoRA: ‖ΔW‖ is the norm of s B A" in out
+    assert same_bits(*(load_task(f).adapter.weights for f in (folder / "classes", tmp_path / "back")))
+    assert "lora_magnitude_vector" in run("inspect", tmp_path / "peft")
 
 
 def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, run):
@@ -188,19 +188,19 @@ def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, run):
         assert row["norm_update"] == pytest.approx(np.linalg.norm(row["scale"] * B @ np.diag(E) @ A))
 
 
-def test_inspect_does_not_take_a_column_of_qalora_s_A_for_an_input(taught, random_adapter, tmp_path, run):
+def test_inspect_does_not_take_a_column_of_qalora_s_A_for_an_input(taught, tmp_path, run):
     """Neither in a file of ours nor in one of PEFT's, which we do not read."""
     folder, _ = taught("qalora")
     run("inspect", folder / "text", "--json", tmp_path / "report.json")
+    report = read_json(tmp_path / "report.json")
+    assert report["adapters"] == [] and len(report["tensors"]) == 12
     peft = tmp_path / "peft"
     peft.mkdir()
     (peft / "adapter_model.safetensors").write_bytes((folder / "text" / "adapter.safetensors").read_bytes())
     for fields, n_layers in (({}, 6), ({"use_qalora": True, "qalora_group_size": 16}, 0)):
-        (peft / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **fields}))
+        write_json(peft / "adapter_config.json", {"peft_type": "LORA", **fields})
         run("inspect", peft, "--json", tmp_path / "peft.json")
         assert len(read_json(tmp_path / "peft.json")["adapters"]) == n_layers
-    report = read_json(tmp_path / "report.json")
-    assert report["adapters"] == [] and len(report["tensors"]) == 12
 
 
 # ---------------------------------------------------------------- refused
@@ -234,7 +234,7 @@ def test_a_start_that_could_not_be_saved_is_refused_before_the_training(files, t
     ):
         for data in (LabelledTable(files / "rows.jsonl", "t", "l"), TextFile(files / "corpus.txt")):
             with pytest.raises(ValueError, match=message):
-                finetune.finetune(data, tmp_path / "out", FinetuneSettings(adapter=config, base=tiny_base))
+                finetuning.finetune(data, tmp_path / "out", FinetuneSettings(adapter=config, base=tiny_base))
 
 
 def test_a_refused_task_leaves_the_one_that_was_there(taught, tiny_base, tmp_path, run):
@@ -246,9 +246,3 @@ def test_a_refused_task_leaves_the_one_that_was_there(taught, tiny_base, tmp_pat
     with pytest.raises(ValueError, match="init: got 'olora', .*expected one of kaiming, gaussian"):
         save_task(tmp_path / "task", task._replace(adapter=task.adapter._replace(config=config)), tiny_base, {})
     assert {path.name: path.read_bytes() for path in (tmp_path / "task").iterdir()} == before
-
-
-def test_help_names_every_variant(capsys):
-    assert main(["finetune", "--help"]) == 0
-    words = " ".join(capsys.readouterr().out.split())
-    assert f"of LoRA: {', '.join(TAUGHT)} (default lora)" in words

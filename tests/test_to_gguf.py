@@ -11,10 +11,10 @@ from lora_np.data.gguf_tokenizer import PATTERNS
 from lora_np.formats import PRETRAINED, load_pretrained, read_model, save_gguf, save_gguf_adapter, save_task
 from lora_np.formats.gguf import read_gguf
 from lora_np.formats.model import fingerprint
-from lora_np.formats.names import linear_names
 
+from .adapter_files import linear_names
 from .chat_templates import metadata
-from .llama_files import small_llama, written_gguf
+from .llama_files import in_gguf_order, small_llama, written_gguf
 from .test_gguf import Q4_1, Q8_0
 from .tiny import random_adapter, random_params, same_bits, tiny_config
 
@@ -32,14 +32,6 @@ def models():
     """Weights and configurations of a Llama and of a GPT-2."""
     llama, gpt2 = small_llama(rms_norm_eps=2.0**-10), tiny_config()  # a file has eps as a float32
     return {"llama": (random_params(llama, np.float32), llama), "gpt2": (random_params(gpt2, np.float32), gpt2)}
-
-
-def in_gguf_order(name, rows, config):
-    """The rows of a weight in GGUF's order; of a Llama's q and k, those that are rotated together are neighbours."""
-    if not name.endswith(("attn_q", "attn_k")):
-        return rows
-    half, heads = config.head_size // 2, range(0, len(rows), config.head_size)
-    return np.stack([rows[h + j] for h in heads for i in range(half) for j in (i, i + half)])
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -60,7 +52,8 @@ def test_an_adapters_file_has_its_update(name, kind, models, tmp_path):
             continue
         A, B = pair
         got = fields["adapter.lora.alpha"] / B.shape[1] * (B @ A)
-        np.testing.assert_allclose(got, in_gguf_order(layer, np.concatenate(updates), config), rtol=1e-5, atol=1e-6)
+        expected = in_gguf_order(layer if kind == "llama" else "", np.concatenate(updates), 6)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
     assert not tensors
 
 

@@ -5,10 +5,10 @@ import re
 import peft
 import torch
 
-LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
+LINEAR = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]  # GPT-2 has no gate
 
 
-def lora_config(ours, n_classes=0, head="head", **more):
+def lora_config(ours, n_classes=0, **more):
     """PEFT's words for an AdapterConfig of kind "lora" or "dora", without dropout."""
 
     def regex(pattern):  # ours are shell patterns, and name linear layers alone
@@ -25,7 +25,7 @@ def lora_config(ours, n_classes=0, head="head", **more):
         alpha_pattern=by_regex(ours.alpha_pattern),
         use_rslora=ours.rslora,
         use_dora=ours.kind == "dora",
-        modules_to_save=[head] if n_classes else None,
+        modules_to_save=["head"] if n_classes else None,
         **more,
     )
 

@@ -4,8 +4,6 @@ Names, scales, outputs, gradients, updates and merged weights; starts taken out 
 ranks; LoRA+'s learning rates.
 """
 
-from collections import OrderedDict
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,6 @@ from lora_np.adapters import (
     AdapterConfig,
     adapted_modules,
     adapter_deltas,
-    dora,
     init_adapter,
     layer_arrays,
     linear_layers,
@@ -47,7 +44,7 @@ from peft.tuners.lora.gptq import GPTQLoraLinear  # noqa: E402
 from peft.tuners.vera.model import _kaiming_init as kaiming  # noqa: E402
 
 from .peft_model import LINEAR, load_trained, lora_config, our_name, trained_parameters  # noqa: E402
-from .torch_model import Mask, loss_of, random_batch, random_params, set_masks, tiny_config, torch_model  # noqa: E402
+from .torch_model import LLAMAS, Mask, loss_of, model_case, set_masks, torch_model  # noqa: E402
 
 pytestmark = [
     pytest.mark.oracle,
@@ -64,14 +61,13 @@ def moved(adapter, rng):
     return adapter._replace(weights=weights)
 
 
-def both(ours, theirs, n_classes, seed, dropout=0.0):
+def both(ours, theirs, n_classes, seed, dropout=0.0, name="GPT-2"):
     """One model, batch and adapter for lora_np, and the same for PEFT.
 
     theirs: PEFT's class of configurations, and a dict of its settings; None: by `lora_config`.
     """
-    rng, config = np.random.default_rng(seed), tiny_config(n_classes, dropout)
-    params, batch = random_params(config, rng), random_batch(config, rng)
-    adapter = moved(init_adapter(params, AdapterConfig(**ours, dropout=dropout), rng), rng)
+    rng, config, params, batch = model_case(name, n_classes, seed, dropout=dropout)
+    adapter = moved(init_adapter(params, AdapterConfig(**ours, dropout=dropout, train_head=bool(n_classes)), rng), rng)
     if theirs is None:
         peft_config = lora_config(adapter.config, n_classes)
     else:
@@ -98,7 +94,7 @@ ADALORA = (
 
 # The same adapter in both libraries' words; None: `lora_config` finds PEFT's.
 QV = {"r": 2, "alpha": 3.0, "targets": ("q_proj", "v_proj")}
-RSLORA = {"r": 3, "alpha": 4.0, "targets": ("all-linear",), "rslora": True, "rank_pattern": {"k_proj": 7}}
+RSLORA = {"r": 3, "alpha": 4.0, "targets": ("all-linear",), "rslora": True, "rank_pattern": {"k_proj": 6}}
 PATTERNS = {  # up_proj of block 1 fits two keys: the first counts
     "r": 2,
     "alpha": 3.0,
@@ -115,13 +111,14 @@ CASES = {
     "rsLoRA": (RSLORA, None),
     "DoRA, q and v": (QV | {"kind": "dora"}, None),
     "DoRA, rsLoRA": (RSLORA | {"kind": "dora"}, None),
-    **{
-        f"VeRA, {name}": (
-            dict(r=5, kind="vera", targets=tuple(targets), projection_seed=3),
-            (peft.VeraConfig, dict(r=5, target_modules=targets)),
-        )
-        for name, targets in {"one in": ["q_proj", "v_proj", "up_proj"], "all linear": LINEAR}.items()
-    },
+    "VeRA, one in": (
+        dict(r=5, kind="vera", targets=("q_proj", "v_proj", "up_proj"), projection_seed=3),
+        (peft.VeraConfig, dict(r=5, target_modules=["q_proj", "v_proj", "up_proj"])),
+    ),
+    "VeRA, all linear": (
+        dict(r=5, kind="vera", targets=("all-linear",), projection_seed=3),
+        (peft.VeraConfig, dict(r=5, target_modules=LINEAR)),
+    ),
     "AdaLoRA": ADALORA,
 }
 
@@ -154,18 +151,21 @@ def share_projections(model, params, settings):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4], ids=["", "dropout"])
 @MODELS
+@pytest.mark.parametrize("architecture", ["GPT-2", "Llama"])
 @pytest.mark.parametrize("ours, theirs", CASES.values(), ids=CASES)
-def test_a_whole_model_agrees_with_peft(ours, theirs, n_classes, dropout, seed):
+def test_a_whole_model_agrees_with_peft(ours, theirs, architecture, n_classes, dropout, seed):
     """Logits and all gradients; under dropout with our masks in PEFT's place; without it ΔW and the merged model.
 
     The gradients of DoRA hold the norm constant, as its paper, PEFT and our default do.
     """
-    params, config, batch, adapter, model = both(ours, theirs, n_classes, seed, dropout)
+    name = "GPT-2" if architecture == "GPT-2" else list(LLAMAS)[(seed + 2 * bool(n_classes)) % len(LLAMAS)]
+    params, config, batch, adapter, model = both(ours, theirs, n_classes, seed, dropout, name)
     kind = adapter.config.kind
     if kind == "vera":
         share_projections(model, params, adapter.config)
     masks = draw_masks(config, batch.ids.shape, np.random.default_rng(seed), adapter, np.float64)
-    assert len(masks) == (5 + len(layer_arrays(adapter)) if dropout else 0), list(masks)
+    places = 5 if architecture == "GPT-2" else 4
+    assert len(masks) == (places + len(layer_arrays(adapter)) if dropout else 0), list(masks)
     set_masks(model.base_model.model, masks)
     expected = model.train()(torch.tensor(batch.ids), torch.tensor(batch.lengths))
     loss_of(expected, batch.targets).backward()
@@ -194,54 +194,15 @@ def test_a_whole_model_agrees_with_peft(ours, theirs, n_classes, dropout, seed):
 # ---------------------------------------------------------------- single layers
 
 
-def random_layer(kind, with_mask, with_bias, seed, B=3, T=5, n_in=12, n_out=20, r=2):
-    """Operands of a layer with in ≠ out, a mask or None, and a gradient of the output; at rank 2, alpha 3."""
+def random_layer(with_mask, with_bias, seed, B=3, T=5, n_in=12, n_out=20, r=2):
+    """Operands of a QA-LoRA layer with in ≠ out, a mask or None, and a gradient of the output; at rank 2, alpha 3."""
     rng = np.random.default_rng(seed)
     operands = {"x": rng.normal(size=(B, T, n_in)), "weight": rng.normal(size=(n_out, n_in))}
     if with_bias:
         operands["bias"] = rng.normal(size=n_out)
-    shapes = KINDS[kind].shapes(n_out, n_in, r)
-    operands |= {name: rng.normal(size=shapes[name]) for name in ("lora_A", "lora_B")}
-    if kind == "dora":
-        operands[dora.MAGNITUDE] = 1.0 + rng.random(n_out)
+    operands |= {name: rng.normal(size=shape) for name, shape in KINDS["qalora"].shapes(n_out, n_in, r).items()}
     mask = rng.integers(0, 2, (B, T, n_in)) / 0.5 if with_mask else None
     return operands, mask, rng.normal(size=(B, T, n_out))
-
-
-def check_layer(operands, settings, mask, dy, y_tensor, expected):
-    """Output and gradients of a layer, wanted together, alone, and those of A and B as a pair."""
-    own = {name: operands[name] for name in KINDS[settings.kind].shapes(1, 1, 1)}
-    names, kind = tuple(expected), KINDS[settings.kind]
-    for wanted in (names, ("lora_A", "lora_B"), *((name,) for name in names)):
-        y, cache = kind.forward(operands["x"], operands["weight"], operands.get("bias"), own, settings, wanted, mask)
-        check(f"{settings.kind}, outputs", "y", y, y_tensor, OUTPUT)
-        dx, grads = kind.backward(dy, cache)
-        got = grads | ({} if dx is None else {"x": dx})
-        check_all(f"{settings.kind}, gradients", got, {name: expected[name] for name in wanted}, GRADIENT)
-
-
-@pytest.mark.parametrize("with_mask", [False, True], ids=["", "dropout"])
-@pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("kind, rslora", [("lora", False), ("lora", True), ("dora", False)])
-def test_one_layer_agrees_with_peft(kind, rslora, with_bias, with_mask, seed):
-    """Every operand's gradient, x and the frozen W and b among them."""
-    operands, mask, dy = random_layer(kind, with_mask, with_bias, seed)
-    layer = torch.nn.Linear(12, 20, bias=with_bias).double()
-    base = {name: operands[name] for name in ("weight", "bias") if name in operands}
-    layer.load_state_dict({name: torch.tensor(array) for name, array in base.items()})
-    settings = AdapterConfig(2, 3.0, ("q_proj",), rslora=rslora, kind=kind)
-    model = peft.get_peft_model(torch.nn.Sequential(OrderedDict(q_proj=layer)), lora_config(settings))
-    load_trained(model, {f"q_proj.{name}": operands[name] for name in operands if name not in ("x", *base)})
-    trained = trained_parameters(model)
-    model.requires_grad_(True)
-    if with_mask:
-        set_masks(model.base_model.model, {"q_proj.adapter": mask})
-    x_tensor = torch.tensor(operands["x"], requires_grad=True)
-    y_tensor = model.train()(x_tensor)
-    y_tensor.backward(torch.tensor(dy))
-    expected = {"x": x_tensor.grad, **{name: getattr(layer, name).grad for name in base}}
-    expected |= {name.removeprefix("q_proj."): parameter.grad for name, parameter in trained.items()}
-    check_layer(operands, settings, mask, dy, y_tensor, expected)
 
 
 @pytest.mark.parametrize("with_mask", [False, True], ids=["", "dropout"])
@@ -249,7 +210,7 @@ def test_one_layer_agrees_with_peft(kind, rslora, with_bias, with_mask, seed):
 @pytest.mark.parametrize("n_in, g", [(12, 4), (96, 32)])
 def test_one_qalora_layer_agrees_with_peft(n_in, g, rslora, with_bias, with_mask, seed):
     """PEFT's layer for GPTQ, on a dense base. It cannot merge, so ΔW is read off its outputs for unit vectors."""
-    operands, mask, dy = random_layer("qalora", with_mask, with_bias, seed, n_in=n_in)
+    operands, mask, dy = random_layer(with_mask, with_bias, seed, n_in=n_in)
     base = torch.nn.Linear(n_in, 20, bias=with_bias).double()
     base.load_state_dict({name: torch.tensor(operands[name]) for name in ("weight", "bias")[: 1 + with_bias]})
     settings = AdapterConfig(2, 3.0, rslora=rslora, kind="qalora")
@@ -268,21 +229,13 @@ def test_one_qalora_layer_agrees_with_peft(n_in, g, rslora, with_bias, with_mask
     y_tensor.backward(torch.tensor(dy))
     expected = {"x": x_tensor.grad, **{name: parameter.grad for name, parameter in base.named_parameters()}}
     expected |= {name: parameter.grad for name, parameter in trained.items()}
-    check_layer(operands, settings, mask, dy, y_tensor, expected)
-
-
-@pytest.mark.parametrize("with_mask", [False, True], ids=["", "dropout"])
-def test_doras_exact_gradient_is_autograds(with_mask, seed):
-    """With `norm_gradient`: PyTorch differentiates the layer's formula, norm and all."""
-    operands, mask, dy = random_layer("dora", with_mask, True, seed)
-    t = {name: torch.tensor(array, requires_grad=True) for name, array in operands.items()}
-    V = t["weight"] + 1.5 * t["lora_B"] @ t["lora_A"]
-    merged = t[dora.MAGNITUDE][:, None] * V / torch.linalg.norm(V, dim=1, keepdim=True)
-    dropped = t["x"] * torch.tensor(mask) if with_mask else t["x"]
-    y_tensor = t["x"] @ t["weight"].T + t["bias"] + dropped @ (merged - t["weight"]).T
-    y_tensor.backward(torch.tensor(dy))
-    expected = {name: tensor.grad for name, tensor in t.items()}
-    check_layer(operands, AdapterConfig(2, 3.0, kind="dora", norm_gradient=True), mask, dy, y_tensor, expected)
+    own = {name: operands[name] for name in trained}
+    y, cache = qalora.forward(
+        operands["x"], operands["weight"], operands.get("bias"), own, settings, tuple(expected), mask
+    )
+    check("qalora, outputs", "y", y, y_tensor, OUTPUT)
+    dx, grads = qalora.backward(dy, cache)
+    check_all("qalora, gradients", grads | {"x": dx}, expected, GRADIENT)
 
 
 # ---------------------------------------------------------------- starts out of the base
@@ -303,8 +256,7 @@ class InFloat64:
 def test_starts_out_of_the_base(n_classes, init, rslora, seed, monkeypatch):
     """The frozen rest and s B A are PEFT's; A's rows and B's columns too, but for their common signs."""
     monkeypatch.setattr("peft.tuners.lora.layer.torch", InFloat64())
-    rng, config = np.random.default_rng(seed), tiny_config(n_classes)
-    params, batch = random_params(config, rng), random_batch(config, rng)
+    rng, config, params, batch = model_case("GPT-2", n_classes, seed)
     settings = AdapterConfig(3, 4.0, ("all-linear",), {"v_proj": 1}, {"up_proj": 9.0}, rslora, init=init)
     base, adapter = start_adapter(params, settings, rng)
     peft_config = lora_config(settings, n_classes, init_lora_weights=init)
@@ -344,8 +296,8 @@ def test_starts_out_of_the_base(n_classes, init, rslora, seed, monkeypatch):
 
 def test_veras_start(seed):
     """λ_d = 0.1 and λ_b = 0 in both, and random numbers of one distribution."""
-    rng, config = np.random.default_rng(seed), tiny_config()
-    params, settings = random_params(config, rng), AdapterConfig(5, kind="vera", targets=("up_proj",))
+    rng, config, params, _ = model_case("GPT-2", 0, seed)
+    settings = AdapterConfig(5, kind="vera", targets=("up_proj",))
     ours = init_adapter(params, settings, rng).weights
     model = peft.get_peft_model(torch_model(params, config), peft.VeraConfig(r=5, target_modules=["up_proj"]))
     theirs = {n: p.detach().double() for n, p in trained_parameters(model).items()}

@@ -62,9 +62,10 @@ def logits_in_peft(model, adapter):
 @pytest.mark.parametrize("name", [*HEALTHY, *(name for name in PEFT_FAULTS if name not in DEPENDS)])
 def test_peft_applies_ignores_and_refuses_as_the_doctor_says(name, models, tmp_path):
     base, change, fields, *_ = PEFT_FAULTS.get(name) or HEALTHY[name]
-    load = load_hf if base == "gpt2" else load_hf
     factors = random_factors(
-        load(models / base).params, ["c_attn"] if base == "gpt2" else QV, dora=name in HEALTHY and "use_dora" in fields
+        load_hf(models / base).params,
+        ["c_attn"] if base == "gpt2" else QV,
+        dora=name in HEALTHY and "use_dora" in fields,
     )
     with np.errstate(all="ignore"):
         write_peft(tmp_path / "a", change(peft_tensors(factors)), **fields)

@@ -12,7 +12,6 @@ import pytest
 
 from lora_np.compress.code_points import CODE_POINTS
 from lora_np.compress.ggml import BLOCK
-from lora_np.model import LlamaConfig
 from lora_np.reference import load_case, load_manifest
 from lora_np.reference.cases.model import config_of
 from lora_np.reference.tolerances import allowed, shares
@@ -23,8 +22,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from .test_training_torch import torch_adamw, torch_clip, torch_schedule  # noqa: E402
-from .torch_llama import TorchLlama, grouped_attention, rotated  # noqa: E402
-from .torch_model import Mask, TorchModel, loss_of, record_activations  # noqa: E402
+from .torch_model import Mask, TorchModel, loss_of, record_activations, rotated  # noqa: E402
+from .torch_model import attention as torch_attention  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 
@@ -55,13 +54,9 @@ def softmax(s, t):
 
 
 def attention(s, t):
-    q, k, v = (t[name].unflatten(-1, (s["n_heads"], -1)).transpose(1, 2) for name in "qkv")
-    Tq, Tk = q.shape[2], k.shape[2]
-    stands = t["positions"] if "positions" in t else torch.arange(Tk - Tq, Tk).expand(len(q), Tq)
-    future = torch.arange(Tk) > stands[:, None, :, None]  # (B, 1, Tq, Tk)
-    scores = (torch.einsum("bhqd,bhkd->bhqk", q, k) / math.sqrt(q.shape[-1])).masked_fill(future, -torch.inf)
+    scores, context = torch_attention(t["q"], t["k"], t["v"], t["q"].shape[-1] // s["n_heads"], t.get("positions"))
     probs = F.softmax(scores, dim=-1)
-    return {"scores": scores, "probs": probs, "context": torch.einsum("bhqk,bhkd->bqhd", probs, v).flatten(2)}
+    return {"scores": scores, "probs": probs, "context": context(probs)}
 
 
 def embedding(s, t):
@@ -83,12 +78,6 @@ def rms_norm(s, t):
     C = t["x"].shape[-1:]
     x_hat, y = F.rms_norm(t["x"], C, eps=s["eps"]), F.rms_norm(t["x"], C, t["weight"], s["eps"])
     return {"inv_rms": inv_rms, "x_hat": x_hat, "y": y}
-
-
-def attention_in_groups(s, t):
-    scores, context = grouped_attention(t["q"], t["k"], t["v"], t["q"].shape[-1] // s["n_heads"])
-    probs = F.softmax(scores, dim=-1)
-    return {"scores": scores, "probs": probs, "context": context(probs)}
 
 
 def rope(s, t):
@@ -178,7 +167,7 @@ class Adapted(nn.Module):
 def build(s, t):
     """A TorchModel with a case's weights and adapter, and the parameters that are trained, by name."""
     config = config_of(s["model"])
-    model = (TorchLlama if isinstance(config, LlamaConfig) else TorchModel)(config).double()
+    model = TorchModel(config).double()
     model.load_state_dict({name: t[name].detach() for name in model.state_dict()})
     adapter = s["adapter"] or {"layers": {}}
     for layer, of in adapter["layers"].items():
@@ -368,8 +357,7 @@ COMPUTED = {f.__name__: f for f in (
     sample, clip, schedule, adamw, accumulate, train, spectrum, nf4, rms_norm, rope, swiglu, linear_cross_entropy,
     qalora,
 )}  # fmt: skip
-COMPUTED |= {"llama": model, "llama_generate": generate, "llama_train": train}
-COMPUTED["grouped_attention"] = attention_in_groups
+COMPUTED |= {"llama": model, "llama_generate": generate, "llama_train": train, "grouped_attention": attention}
 OF_FILES = {"gpt2_read", "gpt2_write", "peft_read", "peft_write", "blocks", "gguf_read", "gguf_adapter"}
 
 

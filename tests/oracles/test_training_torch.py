@@ -25,17 +25,9 @@ torch = pytest.importorskip("torch")
 
 from torch.optim import lr_scheduler  # noqa: E402
 
-from .torch_model import (  # noqa: E402
-    IGNORED,
-    loss_of,
-    random_batch,
-    random_params,
-    set_masks,
-    tiny_config,
-    torch_model,
-)
+from .torch_model import IGNORED, LLAMAS, loss_of, model_case, random_batch, set_masks, torch_model  # noqa: E402
 
-ZERO = ("k_proj.bias",)
+ZERO = ("k_proj.bias",)  # of GPT-2
 
 pytestmark = [pytest.mark.oracle, pytest.mark.parametrize("seed", [0, 1])]
 
@@ -147,8 +139,7 @@ def test_adamw(optimiser, seed):
 @pytest.mark.parametrize("n_classes", [0, 4], ids=["language model", "classifier"])
 def test_accumulation(n_classes, n_shards, seed):
     """The shards of 5 rows have unequal numbers of targets, and one may have none."""
-    rng, config = np.random.default_rng(seed), tiny_config(n_classes)
-    params, batch = random_params(config, rng), random_batch(config, rng, lengths=(7, 2, 1, 4, 3))
+    _, config, params, batch = model_case("GPT-2", n_classes, seed, lengths=(7, 2, 1, 4, 3))
     if n_classes:
         batch.targets[2] = IGNORED  # in a language model, row 2 has a single token and so no target
     model = torch_model(params, config)
@@ -167,23 +158,30 @@ def test_accumulation(n_classes, n_shards, seed):
 
 QV = dict(r=2, alpha=4.0, targets=("q_proj", "v_proj"))
 ALL = dict(r=3, alpha=6.0, targets=("all-linear",), rslora=True)
+SEVEN = dict(r=4, alpha=16.0, targets=("all-linear",))
 COSINE = dict(schedule="cosine", warmup_steps=10, final_share=0.1)
 LINEAR = dict(schedule="linear", warmup_steps=6)
-RUNS = {  # (classes, adapter, dropout, schedule, shards, clip_norm: near the middle of the run's norms)
-    "full, language model": (0, None, 0.0, COSINE, 3, 1.5),
-    "full, classifier": (4, None, 0.0, LINEAR, 2, 0.3),
-    "full, dropout": (0, None, 0.2, LINEAR, 2, 1.5),
-    "LoRA q,v and head, classifier": (4, QV, 0.0, LINEAR, 3, 1.0),
-    "LoRA all linear, language model": (0, ALL, 0.0, COSINE, 2, 1.6),
-    "LoRA all linear and head, dropout": (4, dict(ALL, dropout=0.3), 0.2, COSINE, 2, 2.0),
+TIED, UNTIED, BIASES, ONE_KEY, _ = LLAMAS
+RUNS = {  # (model, classes, adapter, dropout, schedule, shards, clip_norm: near the middle of the run's norms)
+    "full, language model": ("GPT-2", 0, None, 0.0, COSINE, 3, 1.5),
+    "full, classifier": ("GPT-2", 4, None, 0.0, LINEAR, 2, 0.3),
+    "full, dropout": ("GPT-2", 0, None, 0.2, LINEAR, 2, 1.5),
+    "LoRA q,v and head, classifier": ("GPT-2", 4, QV, 0.0, LINEAR, 3, 1.0),
+    "LoRA all linear, language model": ("GPT-2", 0, ALL, 0.0, COSINE, 2, 1.6),
+    "LoRA all linear and head, dropout": ("GPT-2", 4, dict(ALL, dropout=0.3), 0.2, COSINE, 2, 2.0),
+    "Llama, full, tied": (TIED, 0, None, 0.0, COSINE, 2, 1.5),
+    "Llama, full, untied": (UNTIED, 0, None, 0.0, COSINE, 2, 1.5),
+    "Llama, full, classifier": (BIASES, 4, None, 0.0, COSINE, 2, 0.3),
+    "Llama, LoRA, all seven": (TIED, 0, SEVEN, 0.0, COSINE, 2, 1.6),
+    "Llama, LoRA q,v and head": (ONE_KEY, 4, QV | {"alpha": 3.0}, 0.0, COSINE, 2, 0.9),
+    "Llama, DoRA, all seven": (UNTIED, 0, SEVEN | {"kind": "dora"}, 0.0, COSINE, 2, 3.0),
 }
 
 
-@pytest.mark.parametrize("n_classes, adapter, dropout, schedule, shards, clip_norm", RUNS.values(), ids=RUNS)
-def test_100_steps(n_classes, adapter, dropout, schedule, shards, clip_norm, seed):
-    """Clipped, scheduled, decayed and accumulated; PyTorch sees each batch whole."""
-    rng, config = np.random.default_rng(seed), tiny_config(n_classes, dropout)
-    params = random_params(config, rng)
+@pytest.mark.parametrize("name, n_classes, adapter, dropout, schedule, shards, clip_norm", RUNS.values(), ids=RUNS)
+def test_100_steps(name, n_classes, adapter, dropout, schedule, shards, clip_norm, seed):
+    """Clipped, scheduled, decayed and accumulated; PyTorch sees each batch whole. With seed 1 blocks are recomputed."""
+    rng, config, params, _ = model_case(name, n_classes, seed, dropout=dropout)
     batches = [random_batch(config, rng, rng.integers(2, 6, size=8)) for _ in range(3)]
     optimiser = AdamW(weight_decay=0.1)
     settings = TrainConfig(100, 0.01, **schedule, optimiser=optimiser, clip_norm=clip_norm, shards=shards, seed=seed)
@@ -201,19 +199,21 @@ def test_100_steps(n_classes, adapter, dropout, schedule, shards, clip_norm, see
             draw_masks(config, ids.shape, stream(seed, "masks", step, index), start, np.float64)
             for index, ids in enumerate(rows)
         ]
-        return {name: np.concatenate([masks[name] for masks in drawn]) for name in drawn[0]}
+        return {place: np.concatenate([masks[place] for masks in drawn]) for place in drawn[0]}
 
     expected, m, v, history = torch_train(model, parameters, batches, settings, masks_at)
-    state = train(trainable, model_objective(params, config, start), lambda rng: batches, settings)
+    objective = model_objective(params, config, start, recompute=bool(seed))
+    state = train(trainable, objective, lambda rng: batches, settings)
 
     clipped = (history["grad_norm"] > clip_norm).mean()
     assert 0.1 < clipped < 0.9, f"{clipped:.0%} of the steps are clipped: no test of both ways"
     assert history["loss"][-10:].mean() < 0.8 * history["loss"][:10].mean(), "learns something"
-    group = "100 steps of LoRA" if adapter else "100 steps in full"
+    group = f"100 steps {'of LoRA and DoRA' if adapter else 'in full'}"
     # A key's bias has rounding errors for a gradient, and AdamW divides them by ε = 1e-8.
-    check_all(f"{group}, parameters", state.trainable, expected, TRAINED, ZERO)
-    check_all(f"{group}, AdamW's m", state.m, m, TRAINED, ZERO)
-    check_all(f"{group}, AdamW's v", state.v, v, TRAINED, ZERO)
+    zero = ZERO if name == "GPT-2" else ()
+    check_all(f"{group}, parameters", state.trainable, expected, TRAINED, zero)
+    check_all(f"{group}, AdamW's m", state.m, m, TRAINED, zero)
+    check_all(f"{group}, AdamW's v", state.v, v, TRAINED, zero)
     check_all(f"{group}, losses, rates and norms", state.history, history, TRAINED)
 
 
@@ -222,7 +222,7 @@ def lora_run(settings, params, config, rng):
     peft = pytest.importorskip("peft")
     from .peft_model import load_trained, lora_config, trained_parameters
 
-    adapter = init_adapter(params, AdapterConfig(**settings), rng)
+    adapter = init_adapter(params, AdapterConfig(**settings, train_head=bool(config.n_classes)), rng)
     model = peft.get_peft_model(torch_model(params, config), lora_config(adapter.config, config.n_classes))
     load_trained(model, adapter.weights)
     return adapter, model, trained_parameters(model)

@@ -1,4 +1,4 @@
-"""The oracles' side: a transformer in PyTorch, GPT-2 from transformers, and random cases for both.
+"""The oracles' side: GPT-2 and Llama in PyTorch, and random cases for both.
 
 `TorchModel` has lora_np's parameter names, so that a state dict goes across as it is and PEFT finds
 its layers. Every activation is the output of a module that has lora_np's name for it, so that one
@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lora_np.data import Batch
+from lora_np.model import ModelConfig
 
 from .. import tiny
 
@@ -30,73 +31,129 @@ class Mask(nn.Module):
         return x if self.mask is None else x * self.mask
 
 
+def attention(q, k, v, D, positions=None):
+    """(scores, the function of probs that gives the context): keys and values are repeated for their queries.
+
+    The queries' positions (B, Tq) are those of the last keys, unless they are given.
+    """
+    q, k, v = (x.unflatten(-1, (-1, D)).transpose(1, 2) for x in (q, k, v))  # (B, H or K, T, D)
+    group = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    Tq, Tk = q.shape[2], k.shape[2]
+    positions = torch.arange(Tk - Tq, Tk)[None] if positions is None else positions
+    future = torch.arange(Tk) > positions[:, None, :, None]  # (B, 1, Tq, Tk)
+    scores = (torch.einsum("bhqd,bhkd->bhqk", q, k) / math.sqrt(D)).masked_fill(future, -torch.inf)
+    return scores, lambda probs: torch.einsum("bhqk,bhkd->bqhd", probs, v).flatten(2)
+
+
+def rotated(x, positions, D, theta):
+    """x (B, T, n·D) turned, and the unit numbers that its points are multiplied by, (B, T, D/2).
+
+    Each head's numbers are complex ones, j and j + D/2, times exp(i p θ^(−2j/D)).
+    """
+    speeds = torch.as_tensor(theta, dtype=torch.float64) ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)
+    angles = positions[..., None] * speeds
+    unit = torch.polar(torch.ones_like(angles), angles)
+    points = torch.complex(*x.unflatten(-1, (-1, 2, D // 2)).unbind(-2)) * unit[..., None, :]
+    return torch.stack([points.real, points.imag], dim=-2).flatten(-3), unit
+
+
+class Rotated(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.D, self.theta = config.head_size, config.rope_theta
+
+    def forward(self, x):
+        return rotated(x, torch.arange(x.shape[1]).expand(x.shape[:2]), self.D, self.theta)[0]
+
+
 class Attention(nn.Module):
     def __init__(self, config):
         super().__init__()
-        C = config.d_model
-        self.n_heads = config.n_heads
-        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(C, C) for _ in range(4))
+        C, self.D, K, bias = config.d_model, config.d_model // config.n_heads, config.n_heads, True
+        if not isinstance(config, ModelConfig):
+            self.D, K, bias = config.head_size, config.n_kv_heads, config.attention_bias
+            self.q_rotated, self.k_rotated = Rotated(config), Rotated(config)
+        heads = (config.n_heads, K, K)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(C, n * self.D, bias) for n in heads)
+        self.o_proj = nn.Linear(config.n_heads * self.D, C, bias)
         self.scores, self.probs, self.context = nn.Identity(), nn.Softmax(dim=-1), nn.Identity()
         self.dropout, self.residual = Mask(), nn.Identity()
 
     def forward(self, h):
-        q, k, v = (
-            proj(h).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, D)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        future = torch.ones(h.shape[1], h.shape[1], dtype=torch.bool).triu(1)
-        scores = torch.einsum("bhqd,bhkd->bhqk", q, k) / math.sqrt(q.shape[-1])
-        probs = self.probs(self.scores(scores.masked_fill(future, -torch.inf)))
-        context = torch.einsum("bhqk,bhkd->bqhd", probs, v).flatten(2)
-        return self.dropout(self.o_proj(self.context(context)))
+        q, k, v = self.q_proj(h), self.k_proj(h), self.v_proj(h)
+        if hasattr(self, "q_rotated"):
+            q, k = self.q_rotated(q), self.k_rotated(k)
+        scores, context = attention(q, k, v, self.D)
+        return self.dropout(self.o_proj(self.context(context(self.probs(self.scores(scores))))))
+
+
+class SwiGLU(nn.Module):
+    def forward(self, gate, up):
+        return F.silu(gate) * up
 
 
 class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.up_proj = nn.Linear(config.d_model, config.d_ff)
-        self.gelu = nn.GELU(approximate="tanh")
-        self.down_proj = nn.Linear(config.d_ff, config.d_model)
+        C, width, bias = config.d_model, config.d_ff, getattr(config, "mlp_bias", True)
+        self.up_proj, self.down_proj = nn.Linear(C, width, bias), nn.Linear(width, C, bias)
+        if isinstance(config, ModelConfig):
+            self.gelu = nn.GELU(approximate="tanh")
+        else:
+            self.gate_proj, self.swiglu = nn.Linear(C, width, bias), SwiGLU()
         self.dropout, self.residual = Mask(), nn.Identity()
 
     def forward(self, h):
-        return self.dropout(self.down_proj(self.gelu(self.up_proj(h))))
+        up = self.up_proj(h)
+        inner = self.gelu(up) if hasattr(self, "gelu") else self.swiglu(self.gate_proj(h), up)
+        return self.dropout(self.down_proj(inner))
+
+
+def norm(config):
+    if isinstance(config, ModelConfig):
+        return nn.LayerNorm(config.d_model, config.layer_norm_eps)
+    return nn.RMSNorm(config.d_model, config.rms_norm_eps)
 
 
 class Block(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.ln1 = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.attn = Attention(config)
-        self.ln2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.mlp = MLP(config)
+        self.attn, self.mlp = Attention(config), MLP(config)
+        self.norms = ("ln1", "ln2") if isinstance(config, ModelConfig) else ("norm1", "norm2")
+        for name in self.norms:
+            setattr(self, name, norm(config))
 
     def forward(self, x):
-        x = self.attn.residual(x + self.attn(self.ln1(x)))
-        return self.mlp.residual(x + self.mlp(self.ln2(x)))
+        first, second = (getattr(self, name) for name in self.norms)
+        x = self.attn.residual(x + self.attn(first(x)))
+        return self.mlp.residual(x + self.mlp(second(x)))
 
 
 class TorchModel(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.tok_emb = nn.Embedding(config.vocab_size, config.d_model)
-        self.pos_emb = nn.Embedding(config.n_positions, config.d_model)
-        self.embed = Mask()
+        C, self.n_classes = config.d_model, config.n_classes
+        self.tok_emb = nn.Embedding(config.vocab_size, C)
+        if isinstance(config, ModelConfig):
+            self.pos_emb, self.embed, self.ln_f = nn.Embedding(config.n_positions, C), Mask(), norm(config)
+        else:
+            self.norm_f = norm(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.ln_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        if config.n_classes:
-            self.pooled, self.head = nn.Identity(), nn.Linear(config.d_model, config.n_classes, bias=False)
-        self.logits = nn.Identity()
+        if self.n_classes or not getattr(config, "tied", True):
+            self.head = nn.Linear(C, self.n_classes or config.vocab_size, bias=False)
+        self.pooled, self.logits = nn.Identity(), nn.Identity()
 
     def forward(self, ids, lengths):
-        x = self.embed(self.tok_emb(ids) + self.pos_emb(torch.arange(ids.shape[1])))
+        x = self.tok_emb(ids)
+        if hasattr(self, "pos_emb"):
+            x = self.embed(x + self.pos_emb(torch.arange(ids.shape[1])))
         for block in self.blocks:
             x = block(x)
-        h = self.ln_f(x)
-        if not hasattr(self, "head"):
-            return self.logits(F.linear(h, self.tok_emb.weight))
-        last = torch.stack([row[length - 1] for row, length in zip(h, lengths)])
-        return self.logits(self.head(self.pooled(last)))
+        x = self.ln_f(x) if hasattr(self, "ln_f") else self.norm_f(x)
+        if self.n_classes:
+            x = self.pooled(torch.stack([row[length - 1] for row, length in zip(x, lengths)]))
+        return self.logits(self.head(x) if hasattr(self, "head") else F.linear(x, self.tok_emb.weight))
 
 
 def torch_model(params, config):
@@ -130,7 +187,7 @@ def record_activations(model):
         return hook
 
     for name, module in model.named_modules():
-        if not list(module.children()) and not name.endswith(".dropout"):
+        if not list(module.children()) and not name.endswith(".dropout") and name != "head":  # the logits once more
             module.register_forward_hook(hook_for(name))
     return seen
 
@@ -141,45 +198,28 @@ def loss_of(logits, targets):
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED)
 
 
-# ---------------------------------------------------------------- GPT-2
-
-
-CONV1D = {"attn.o_proj": "attn.c_proj", "mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj"}
-
-
-def gpt2_weights(p, config):
-    """lora_np's weights (dict of tensors) in GPT-2's layout, differentiably: a gradient finds its way back.
-
-    GPT-2 fuses q, k and v into c_attn, and its Conv1D stores (in, out).
-    """
-    outside = {"wte.weight": "tok_emb.weight", "wpe.weight": "pos_emb.weight"}
-    outside |= {"ln_f.weight": "ln_f.weight", "ln_f.bias": "ln_f.bias"}
-    w = {f"transformer.{theirs}": p[ours] for theirs, ours in outside.items()}
-    for i in range(config.n_layers):
-        ours, theirs = f"blocks.{i}", f"transformer.h.{i}"
-        for leaf in ("weight", "bias"):
-            qkv = [p[f"{ours}.attn.{name}.{leaf}"] for name in ("q_proj", "k_proj", "v_proj")]
-            w[f"{theirs}.attn.c_attn.{leaf}"] = torch.cat(qkv).T if leaf == "weight" else torch.cat(qkv)
-            for a, b in CONV1D.items():
-                linear = p[f"{ours}.{a}.{leaf}"]
-                w[f"{theirs}.{b}.{leaf}"] = linear.T if leaf == "weight" else linear
-            for n in "12":
-                w[f"{theirs}.ln_{n}.{leaf}"] = p[f"{ours}.ln{n}.{leaf}"]
-    if config.n_classes:
-        w["score.weight"] = p["head.weight"]
-    return w
-
-
 # ---------------------------------------------------------------- cases
 
+# Sizes that differ from one another; a Llama's head size is 6 except once, because at 4 pairs of rows are easily
+# mistaken.
+LLAMAS = {
+    "H/K = 3, tied": dict(n_heads=6, n_kv_heads=2, rope_theta=500.0),
+    "H/K = 2, untied": dict(n_heads=4, n_kv_heads=2, tied=False, rope_theta=100000.0, rms_norm_eps=1e-3),
+    "H/K = 1, square, biases": dict(
+        n_heads=2, n_kv_heads=2, attention_bias=True, mlp_bias=True, rope_theta=2.5, rms_norm_eps=0.3
+    ),
+    "one key, untied, attention's biases": dict(n_heads=3, n_kv_heads=1, tied=False, attention_bias=True),
+    "head size 10, the MLP's biases": dict(n_heads=3, n_kv_heads=3, head_size=10, mlp_bias=True, rms_norm_eps=1e-6),
+}
+MODELS = ("GPT-2", *LLAMAS)
 
-def tiny_config(n_classes=0, dropout=0.0):
-    """Two heads of 6 columns, so that no axis has the length of another."""
-    return tiny.tiny_config(vocab_size=17, n_heads=2, n_classes=n_classes, dropout=dropout)
 
-
-def random_params(config, rng):
-    return tiny.random_params(config, seed=rng)
+def config_of(name, n_classes=0, dropout=0.0):
+    """The configuration of one of `MODELS`; GPT-2 has two heads of 6 columns."""
+    changes = {"vocab_size": 17, "n_classes": n_classes, "dropout": dropout}
+    if name == "GPT-2":
+        return tiny.tiny_config(n_heads=2, **changes)
+    return tiny.tiny_llama(n_positions=9, **LLAMAS[name], **changes)
 
 
 def random_batch(config, rng, lengths=(5, 2, 4)):
@@ -193,3 +233,12 @@ def random_batch(config, rng, lengths=(5, 2, 4)):
     following = np.concatenate([ids[:, 1:], np.zeros((B, 1), dtype=ids.dtype)], axis=1)
     has_next = np.arange(T) < lengths[:, None] - 1
     return Batch(ids, np.where(has_next, following, IGNORED), lengths, np.arange(B))
+
+
+def model_case(name, n_classes, seed, lengths=(5, 2, 4, 1), dropout=0.0):
+    """(rng, config, params, batch); of a language model's targets some more are ignored, and all of the second row."""
+    rng, config = np.random.default_rng(seed), config_of(name, n_classes, dropout)
+    params, batch = tiny.random_params(config, seed=rng), random_batch(config, rng, lengths)
+    if not n_classes and max(lengths) > 1:
+        batch.targets[0, 1] = batch.targets[1] = IGNORED
+    return rng, config, params, batch

@@ -71,8 +71,10 @@ def gpt2_write(settings, t):
 
 def peft_read(settings, t):
     dtype = np.float64 if b'"F64"' in t[ADAPTER].tobytes() else np.float32  # of the tensors, from the file's header
-    base = {name: np.zeros(s, dtype) for name, s in parameter_shapes(ModelConfig(**settings["model"])).items()}
-    return {f"delta.{name}": delta for name, delta in adapter_deltas(base, from_files(t, load_peft, base)).items()}
+    config = ModelConfig(**settings["model"])
+    base = {name: np.zeros(shape, dtype) for name, shape in parameter_shapes(config).items()}
+    deltas = adapter_deltas(base, from_files(t, load_peft, base, config))
+    return {f"delta.{name}": delta for name, delta in deltas.items()}
 
 
 def peft_write(settings, t):
