@@ -131,8 +131,8 @@ def run_pretrain(arguments):
             print(f"{name}: test perplexity {perplexity}")
         print(f"saved in {arguments.out}")
         return
-    names = {"epochs": "epochs", "threads": "threads", "reviews": "max_reviews"}
-    given = {theirs: getattr(arguments, ours) for ours, theirs in names.items() if getattr(arguments, ours) is not None}
+    options = {"epochs": arguments.epochs, "threads": arguments.threads, "max_reviews": arguments.reviews}
+    given = {name: value for name, value in options.items() if value is not None}
     log = pretrain(arguments.out, seed=arguments.seed, force=arguments.force, **given)
     print(f"validation loss {log['validation_nats_per_token']:.3f} nats per token; saved in {arguments.out}")
 
