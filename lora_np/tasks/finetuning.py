@@ -1,5 +1,6 @@
 """The fine-tuning protocol: check, load the base, read the data, train, test, save. It is the same for all data."""
 
+import math
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 
@@ -11,7 +12,7 @@ from ..training import attach, blas_threads, fine_tuning, stream, train
 from .cost import n_shards, report_cost
 from .language import Conversations, TextFile
 from .resuming import check_state, resumable
-from .settings import FinetuneSettings, base_place, enough_epochs, plain_values, tokens_to_read
+from .settings import EPOCHS, LEAST_STEPS, FinetuneSettings, base_place, plain_values, tokens_to_read
 from .table import LabelledTable, QuestionTable
 
 KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Conversations)}
@@ -57,7 +58,8 @@ def finetune(data, out, settings=None, report=no_report):
     settings = replace(settings, max_tokens=tokens_to_read(settings, data.task, model.config))
     dataset = data.read(model, settings)
     if settings.epochs is None:
-        settings = replace(settings, epochs=enough_epochs(settings.batch_size, dataset.n_rows))
+        enough = math.ceil(LEAST_STEPS * settings.batch_size / dataset.n_rows)
+        settings = replace(settings, epochs=min(EPOCHS, enough))
     model, frozen, adapter = dataset.model, *starting_point(dataset.model, settings)
     choices = {name: getattr(settings, name) for name in ("learning_rate", "epochs", "seed", "threads", "recompute")}
     choices |= {"class_weights": dataset.class_weights, "shards": n_shards(settings, dataset.longest)}

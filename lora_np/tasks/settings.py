@@ -1,6 +1,5 @@
 """What a fine-tuning is given: settings, checked once, with all defaults in one place; and data, in a common form."""
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -224,11 +223,6 @@ def tokens_to_read(settings, task, config):
     if settings.max_tokens is None:
         return min(config.n_positions, DEFAULTS[task][is_large(settings.base)].max_tokens or config.n_positions)
     return whole_number("max_tokens", settings.max_tokens, most=config.n_positions, why="the model's n_positions")
-
-
-def enough_epochs(batch_size, n_rows):
-    """The default epochs for a large base: as few as give LEAST_STEPS steps, at most EPOCHS."""
-    return min(EPOCHS, math.ceil(LEAST_STEPS * batch_size / n_rows))
 
 
 def plain_values(data, settings):
