@@ -79,6 +79,13 @@ def one_of(name, value, choices):
     return value
 
 
+def check_unset(why, /, **options):
+    """Raise ValueError for the first option that is given (not None) although it does not apply; `why` says why."""
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name.replace('_', '-')}: {why}")
+
+
 def check_fields(config, check, /, *names, **bounds):
     """Replace fields of a frozen dataclass by the results of a check, such as `whole_number`."""
     for name in names:

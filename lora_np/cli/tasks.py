@@ -3,7 +3,7 @@
 import math
 
 from ..adapters import layer_arrays, merge_errors, module_rank
-from ..checked import shown
+from ..checked import check_unset, shown
 from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
 from ..formats.to_gguf import TYPES
@@ -15,7 +15,7 @@ from ..tasks.explore import explore
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, text_records
 from ..tasks.report import format_report
-from .shared import add_columns, check_unset, json_writer, options_of, print_now
+from .shared import add_columns, json_writer, options_of, print_now
 
 
 def add_commands(command):
@@ -101,8 +101,7 @@ def run_predict(arguments):
         raise ValueError("give either texts to classify or --data FILE")
     column, settings = arguments.text_column, (arguments.out, arguments.proba, arguments.quoting, arguments.base)
     if arguments.texts:
-        if column is not None:
-            raise ValueError("text: needs --data")
+        check_unset("needs --data", text=column)
         records, column = text_records(arguments.texts), TEXT_COLUMN
     else:
         records = read_records(arguments.data, arguments.quoting)
@@ -160,9 +159,9 @@ def run_merge(arguments):
 
 def run_export(arguments):
     if arguments.to != "peft":
-        check_unset(arguments, ["base_name"], f"needs --to peft, got --to {arguments.to}")
+        check_unset(f"needs --to peft, got --to {arguments.to}", base_name=arguments.base_name)
     if not arguments.to.startswith("gguf"):
-        check_unset(arguments, ["format"], f"needs --to gguf or gguf-merged, got --to {arguments.to}")
+        check_unset(f"needs --to gguf or gguf-merged, got --to {arguments.to}", format=arguments.format)
     which = arguments.task, arguments.to, arguments.out
     task = export(*which, arguments.base_name, arguments.base, arguments.format)
     words = "" if task.question is None else " that answers in words"
@@ -178,14 +177,14 @@ def run_export(arguments):
 
 def run_import(arguments):
     if arguments.kind != "peft":
-        check_unset(arguments, ["base", "labels"], "needs --from peft")
+        check_unset("needs --from peft", base=arguments.base, labels=arguments.labels)
     if arguments.kind == "gguf":
-        check_unset(arguments, ["tokenizer"], "needs --from hf; a GGUF file has its own")
+        check_unset("needs --from hf; a GGUF file has its own", tokenizer=arguments.tokenizer)
         task = import_gguf(arguments.source, arguments.out)
     elif arguments.kind == "hf":
         task = import_hf(arguments.source, arguments.out, arguments.tokenizer)
     else:
-        check_unset(arguments, ["tokenizer"], "needs --from hf; an adapter has its base's")
+        check_unset("needs --from hf; an adapter has its base's", tokenizer=arguments.tokenizer)
         task = import_peft(arguments.source, arguments.out, arguments.base or PRETRAINED, arguments.labels)
     config = task.config
     print(f"d_model {config.d_model}, {config.n_layers} layers, {config.n_heads} heads, {config.vocab_size} tokens")

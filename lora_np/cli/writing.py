@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..checked import shown, whole_number
+from ..checked import check_unset, shown, whole_number
 from ..model import Sampling
 from ..tasks.adapter_set import load_adapter_set, mixed
 from ..tasks.finetuning import naming_model
@@ -40,8 +40,8 @@ def add_commands(command):
 
 
 def run_generate(arguments):
-    if arguments.system is not None and not arguments.chat:
-        raise ValueError("system: needs --chat")
+    if not arguments.chat:
+        check_unset("needs --chat", system=arguments.system)
     sampling = sampling_of(arguments)
     loaded = load_adapter_set(arguments.adapter, arguments.model)
     adapters = loaded.adapters or {"base": None}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ..adapters import layer_arrays, merge, module_config, scaling, trainable_report, trained_weights
-from ..checked import whole_number
+from ..checked import check_unset, whole_number
 from ..formats import check_file, task_folder, task_places, write_text
 from ..formats.task import base_name
 from ..training import blas_threads, worthwhile_threads
@@ -81,13 +81,13 @@ def explore(
     columns = {"text": text_column, "label": label_column, "quoting": quoting or None}
     if task.labels is None:
         why = f"{adapter} belongs to a language model, which is measured on a --text-file"
-        check_unused(why, data=data, **columns)
+        check_unset(why, data=data, **columns)
         measured = language_tokens(adapter, task.tokenizer, text_file, n, report)
     else:
-        check_unused(f"{adapter} belongs to a classifier, which is measured on --data", **{"text-file": text_file})
-        check_unused(f"{adapter} belongs to a classifier, which answers with a label", chat=chat or None)
+        check_unset(f"{adapter} belongs to a classifier, which is measured on --data", text_file=text_file)
+        check_unset(f"{adapter} belongs to a classifier, which answers with a label", chat=chat or None)
         if data is None:
-            check_unused("needs --data", **columns)
+            check_unset("needs --data", **columns)
         measured = texts_of_table(adapter, task, data, text_column, label_column, quoting, n)
     if n_texts is not None and measured is None:
         raise ValueError("texts: needs --data or --text-file")
@@ -96,13 +96,6 @@ def explore(
     page = {"name": task_folder(adapter).resolve().name, "base": Path(base_name(loaded.base, out)).name, **page}
     write_text(out, page_text(page))
     return page
-
-
-def check_unused(why, **options):
-    """Raise ValueError for the first option that is given although it does not apply."""
-    for name, value in options.items():
-        if value is not None:
-            raise ValueError(f"{name}: {why}")
 
 
 def page_data(task, base, measured, prompts, chat, report):
