@@ -7,7 +7,7 @@ import warnings
 
 from .. import __version__
 from ..checked import shown
-from . import classroom, exploring, finetuning, measuring, reference, tasks, writing
+from . import classroom, finetuning, measuring, reference, tasks, writing
 from .shared import Parser, subcommands
 
 __all__ = ["main"]
@@ -66,7 +66,7 @@ def build_parser():
     parser = Parser(prog="python -m lora_np", description=text)
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
     command = subcommands(parser, "command", "COMMAND")
-    for module in (measuring, finetuning, tasks, exploring, writing, reference, classroom):
+    for module in (measuring, finetuning, tasks, writing, reference, classroom):
         module.add_commands(command)
     return parser
 

@@ -29,9 +29,8 @@ def add_commands(command):
     grade.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder of notebooks")
     grade.add_argument("--sandbox", action="store_true", help="run them without network and files (Linux, bubblewrap)")
     grade.add_argument("--draw", metavar="NAME", help="draw new inputs, with a new name for each term")
-    grade.add_argument(
-        "--out", metavar="DIR", help="also write marks.csv, an overview of the class, and feedback for each student"
-    )
+    text = "also write marks.csv, an overview of the class, and feedback for each student"
+    grade.add_argument("--out", metavar="DIR", help=text)
     grade.add_argument("--words", metavar="FILE", help="points for written answers (default DIR/words.csv)")
     grade.add_argument("--moodle", metavar="FILE", help="Moodle's grading worksheet, to fill in with the marks")
     grade.add_argument("--canvas", metavar="FILE", help="Canvas's gradebook, to fill in with the marks")

@@ -74,9 +74,8 @@ def add_training_options(tuning):
     tuning.add_argument("--weights", choices=WEIGHTS, help=text)
     text = "compute each block's activations twice, for less memory and more time"
     tuning.add_argument("--recompute", action="store_true", default=None, help=text)
-    tuning.add_argument(
-        "--threads", type=int, metavar="N", help="processor cores to use (default 1; all with a large base)"
-    )
+    text = "processor cores to use (default 1; all with a large base)"
+    tuning.add_argument("--threads", type=int, metavar="N", help=text)
     text = f"""read at most N tokens of a text (default: as many as the model can; with a large base at most
     {large_table.max_tokens}, and {large_text.max_tokens} of a --text-file at a time)"""
     tuning.add_argument("--max-tokens", type=int, metavar="N", help=text)

@@ -1,7 +1,7 @@
 """Commands that train and measure on the package's own data: run, experiment, tune, pretrain, gradcheck, bench."""
 
-from ..checked import one_of
-from .shared import check_unset, json_writer, print_now
+from ..checked import check_unset, one_of
+from .shared import json_writer, print_now
 
 
 def add_commands(command):
@@ -42,9 +42,8 @@ def add_commands(command):
     timing.add_argument("--rungs", nargs="+", action="extend", metavar="RUNG", help=text)
     text = "kinds of work (default: all but classifier_qv and classifier_all)"
     timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help=text)
-    timing.add_argument(
-        "--threads", type=int, metavar="N", help="for every backend (default: one per core; with --llama-cpp 1)"
-    )
+    text = "for every backend (default: one per core; with --llama-cpp 1)"
+    timing.add_argument("--threads", type=int, metavar="N", help=text)
     timing.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default 5)")
     timing.add_argument("--seed", type=int, default=0, metavar="N")
     text = "instead time SmolLM2 in llama.cpp, with several weight formats, with and without an adapter"
@@ -124,16 +123,16 @@ def run_tune(arguments):
 def run_pretrain(arguments):
     from ..experiments.pretrain import pretrain, train_shipped
 
+    options = {name: getattr(arguments, name) for name in ("epochs", "threads", "reviews")}
     if arguments.adapters:
-        unfit = ["epochs", "threads", "reviews"]
-        check_unset(arguments, unfit, "only applies to the base; the adapters' settings are fixed")
+        check_unset("only applies to the base; the adapters' settings are fixed", **options)
         for name, about in train_shipped(arguments.out, arguments.seed, arguments.force).items():
             perplexity = ", ".join(f"{part} {value:.1f}" for part, value in about["test_perplexity"].items())
             print(f"{name}: test perplexity {perplexity}")
         print(f"saved in {arguments.out}")
         return
-    names = {"epochs": "epochs", "threads": "threads", "reviews": "max_reviews"}
-    given = {theirs: getattr(arguments, ours) for ours, theirs in names.items() if getattr(arguments, ours) is not None}
+    options["max_reviews"] = options.pop("reviews")
+    given = {name: value for name, value in options.items() if value is not None}
     log = pretrain(arguments.out, seed=arguments.seed, force=arguments.force, **given)
     print(f"validation loss {log['validation_nats_per_token']:.3f} nats per token; saved in {arguments.out}")
 
@@ -154,7 +153,8 @@ def run_bench(arguments):
     from ..bench import DEFAULT_WORKS, RUNGS, bench, format_tables, parse_peers, parse_rung, to_dicts
 
     if arguments.llama_cpp:
-        check_unset(arguments, ["peers", "rungs", "work"], "does not go with --llama-cpp")
+        unfit = {"peers": arguments.peers, "rungs": arguments.rungs, "work": arguments.work}
+        check_unset("does not go with --llama-cpp", **unfit)
         return bench_llama_cpp(arguments)
     peers, absent = parse_peers(arguments.peers)
     rungs = RUNGS if arguments.rungs is None else [parse_rung(text) for text in arguments.rungs]

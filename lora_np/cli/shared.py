@@ -73,13 +73,6 @@ def options_of(arguments):
     return {name: v for name, v in vars(arguments).items() if name not in ("call", "command", "options_given")}
 
 
-def check_unset(arguments, names, reason):
-    """Raise ValueError for the first option that is set although it does not apply."""
-    for name in names:
-        if getattr(arguments, name) is not None:
-            raise ValueError(f"{name.replace('_', '-')}: {reason}")
-
-
 def json_writer(path, sources=()):
     """Check the path of --json before a long job. Return the function that writes a value to it.
 

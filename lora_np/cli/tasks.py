@@ -1,9 +1,9 @@
-"""Commands for models and adapters: predict, evaluate, mix, merge, export, import, inspect, doctor."""
+"""Commands for models and adapters: predict, evaluate, mix, merge, export, import, inspect, doctor, explore."""
 
 import math
 
 from ..adapters import layer_arrays, merge_errors, module_rank
-from ..checked import shown
+from ..checked import check_unset, shown
 from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
 from ..formats.to_gguf import TYPES
@@ -11,10 +11,11 @@ from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
 from ..tasks.doctor import base_place, diagnose
 from ..tasks.doctor_table import format_diagnosis
 from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
+from ..tasks.explore import explore
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, text_records
 from ..tasks.report import format_report
-from .shared import add_columns, check_unset, json_writer
+from .shared import add_columns, json_writer, options_of, print_now
 
 
 def add_commands(command):
@@ -68,9 +69,8 @@ def add_commands(command):
     looking.add_argument("path", metavar="PATH", help="a .safetensors file, its folder, or a shipped adapter's name")
     looking.add_argument("--json", metavar="FILE", help="also write the description as JSON")
 
-    doctor = command(
-        "doctor", run_doctor, "say what an adapter does on a base, layer by layer, and what is wrong with it"
-    )
+    text = "say what an adapter does on a base, layer by layer, and what is wrong with it"
+    doctor = command("doctor", run_doctor, text)
     text = "a folder of PEFT's or of finetune, a GGUF file, or a shipped adapter's name"
     doctor.add_argument("path", metavar="ADAPTER", help=text)
     text = "smollm2, a GGUF file, or a folder, also of Hugging Face's (default: the one that finetune used)"
@@ -78,14 +78,30 @@ def add_commands(command):
     doctor.add_argument("--prompt", type=str, metavar="TEXT", help="after which the logits are compared")
     doctor.add_argument("--json", metavar="FILE", help="also write the report as JSON")
 
+    page = command("explore", run_explore, "write a page to look through: an adapter's layers, ranks and answers")
+    text = "a folder from finetune, mix or import, or a shipped adapter's name"
+    page.add_argument("adapter", metavar="ADAPTER", help=text)
+    page.add_argument("--out", required=True, metavar="FILE", help="the page to write, an HTML file")
+    text = "its base, if that has moved (default: the one that it was trained on)"
+    page.add_argument("--base", metavar="DIR", help=text)
+    text = "for a classifier: a CSV, TSV or JSONL file to measure losses on, which it was not trained on"
+    page.add_argument("--data", metavar="FILE", help=text)
+    add_columns(page, "text", "label")
+    text = "for a language model: a text whose end losses are measured on; finetune tests on its last tenth"
+    page.add_argument("--text-file", metavar="FILE", help=text)
+    text = "measure on at most N texts (default 200; 50 with a large base)"
+    page.add_argument("--texts", dest="n_texts", type=int, metavar="N", help=text)
+    text = "a text to continue or classify at several scales; can be repeated"
+    page.add_argument("--prompt", dest="prompts", action="append", default=[], type=str, metavar="TEXT", help=text)
+    page.add_argument("--chat", action="store_true", help="answer the prompts, through the model's chat template")
+
 
 def run_predict(arguments):
     if bool(arguments.texts) == bool(arguments.data):
         raise ValueError("give either texts to classify or --data FILE")
     column, settings = arguments.text_column, (arguments.out, arguments.proba, arguments.quoting, arguments.base)
     if arguments.texts:
-        if column is not None:
-            raise ValueError("text: needs --data")
+        check_unset("needs --data", text=column)
         records, column = text_records(arguments.texts), TEXT_COLUMN
     else:
         records = read_records(arguments.data, arguments.quoting)
@@ -143,9 +159,9 @@ def run_merge(arguments):
 
 def run_export(arguments):
     if arguments.to != "peft":
-        check_unset(arguments, ["base_name"], f"needs --to peft, got --to {arguments.to}")
+        check_unset(f"needs --to peft, got --to {arguments.to}", base_name=arguments.base_name)
     if not arguments.to.startswith("gguf"):
-        check_unset(arguments, ["format"], f"needs --to gguf or gguf-merged, got --to {arguments.to}")
+        check_unset(f"needs --to gguf or gguf-merged, got --to {arguments.to}", format=arguments.format)
     which = arguments.task, arguments.to, arguments.out
     task = export(*which, arguments.base_name, arguments.base, arguments.format)
     words = "" if task.question is None else " that answers in words"
@@ -161,14 +177,14 @@ def run_export(arguments):
 
 def run_import(arguments):
     if arguments.kind != "peft":
-        check_unset(arguments, ["base", "labels"], "needs --from peft")
+        check_unset("needs --from peft", base=arguments.base, labels=arguments.labels)
     if arguments.kind == "gguf":
-        check_unset(arguments, ["tokenizer"], "needs --from hf; a GGUF file has its own")
+        check_unset("needs --from hf; a GGUF file has its own", tokenizer=arguments.tokenizer)
         task = import_gguf(arguments.source, arguments.out)
     elif arguments.kind == "hf":
         task = import_hf(arguments.source, arguments.out, arguments.tokenizer)
     else:
-        check_unset(arguments, ["tokenizer"], "needs --from hf; an adapter has its base's")
+        check_unset("needs --from hf; an adapter has its base's", tokenizer=arguments.tokenizer)
         task = import_peft(arguments.source, arguments.out, arguments.base or PRETRAINED, arguments.labels)
     config = task.config
     print(f"d_model {config.d_model}, {config.n_layers} layers, {config.n_heads} heads, {config.vocab_size} tokens")
@@ -198,3 +214,8 @@ def run_inspect(arguments):
     inspected = inspect_file(arguments.path)
     write_as_json(inspected)
     print(format_inspection(inspected))
+
+
+def run_explore(arguments):
+    explore(**options_of(arguments), report=print_now)
+    print(f"saved in {arguments.out}")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..checked import shown, whole_number
+from ..checked import check_unset, shown, whole_number
 from ..model import Sampling
 from ..tasks.adapter_set import load_adapter_set, mixed
 from ..tasks.finetuning import naming_model
@@ -21,33 +21,27 @@ def add_commands(command):
     write.add_argument("--chat", action="store_true", help="answer the prompt, through the model's chat template")
     talk = command("chat", run_chat, "talk with a model on the terminal, line by line")
     for both in (write, talk):
-        add_writing_options(both)
+        text = "the language model: smollm2, a GGUF file, or a folder (default: the shipped one; for chat smollm2)"
+        both.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
+        text = "an adapter's folder, critics or licences (shipped), or base for none; generate takes several"
+        both.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
+        both.add_argument("--system", metavar="TEXT", help="in a chat: the system message")
+        text = f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})"
+        both.add_argument("--tokens", type=int, metavar="N", help=text)
+        text = "0: the most likely token (default 0.8)"
+        both.add_argument("--temperature", type=float, default=0.8, metavar="T", help=text)
+        both.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens")
+        both.add_argument("--top-p", type=float, metavar="P", help="sample from the most likely tokens that sum to P")
+        text = "above 1: fewer repetitions"
+        both.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help=text)
+        both.add_argument("--seed", type=int, default=0, metavar="N")
     write.add_argument("--weights", nargs="+", type=float, metavar="W", help="mix the adapters with these weights")
     write.add_argument("--ignore-end", action="store_true", help="continue after the end of a text")
 
 
-def add_writing_options(command):
-    """The options of `generate` and `chat`."""
-    text = "the language model: smollm2, a GGUF file, or a folder (default: the shipped one; for chat smollm2)"
-    command.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
-    text = "an adapter's folder, critics or licences (shipped), or base for none; generate takes several"
-    command.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
-    command.add_argument("--system", metavar="TEXT", help="in a chat: the system message")
-    text = f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})"
-    command.add_argument("--tokens", type=int, metavar="N", help=text)
-    command.add_argument(
-        "--temperature", type=float, default=0.8, metavar="T", help="0: the most likely token (default 0.8)"
-    )
-    command.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens")
-    command.add_argument("--top-p", type=float, metavar="P", help="sample from the most likely tokens that sum to P")
-    text = "above 1: fewer repetitions"
-    command.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help=text)
-    command.add_argument("--seed", type=int, default=0, metavar="N")
-
-
 def run_generate(arguments):
-    if arguments.system is not None and not arguments.chat:
-        raise ValueError("system: needs --chat")
+    if not arguments.chat:
+        check_unset("needs --chat", system=arguments.system)
     sampling = sampling_of(arguments)
     loaded = load_adapter_set(arguments.adapter, arguments.model)
     adapters = loaded.adapters or {"base": None}

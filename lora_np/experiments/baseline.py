@@ -25,5 +25,6 @@ def tfidf_baseline(limit=None):
     )
     best = word_classifier(train, validation, r"\S+")  # the normalised text has blanks between words and punctuation
     right = best.predict(test[0]) == test[1]
-    scores = {"validation_accuracy": best.validation_accuracy, "test_accuracy": float(np.mean(right))}
-    return scores | {"ngrams": "1-2", **best.settings}, right
+    scores = {"validation_accuracy": float(best.score(*validation)), "test_accuracy": float(np.mean(right))}
+    words, model = best
+    return scores | {"ngrams": "1-2", "sublinear_tf": words.sublinear_tf, "C": model.C}, right

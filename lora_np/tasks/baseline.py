@@ -1,21 +1,6 @@
 """A baseline without a neural network: logistic regression on tf-idf weights, which ignores the order of words."""
 
-from typing import NamedTuple
-
 STRENGTHS = (1, 3, 10, 30, 100)  # scikit-learn's C, the inverse regularisation strength
-
-
-class WordClassifier(NamedTuple):
-    """The best of the settings that were tried, and its validation accuracy."""
-
-    words: object  # scikit-learn's TfidfVectorizer, fitted
-    model: object  # its LogisticRegression on these
-    settings: dict  # sublinear_tf, C
-    validation_accuracy: float
-
-    def predict(self, texts):
-        """The class of each text, (N,), of the type of the training classes."""
-        return self.model.predict(self.words.transform(texts))
 
 
 def word_classifier(train, validation, token_pattern, sublinear=(False, True), strengths=STRENGTHS, class_weight=None):
@@ -31,7 +16,7 @@ def word_classifier(train, validation, token_pattern, sublinear=(False, True), s
 
     Returns
     -------
-    WordClassifier
+    scikit-learn's Pipeline of a TfidfVectorizer and a LogisticRegression, both fitted
 
     Raises
     ------
@@ -40,13 +25,14 @@ def word_classifier(train, validation, token_pattern, sublinear=(False, True), s
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
 
-    tried = []
+    scores, tried = [], []
     for logarithmic in sublinear:
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=logarithmic, token_pattern=token_pattern)
         weights, of_validation = words.fit_transform(train[0]), words.transform(validation[0])
         for c in strengths:
             model = LogisticRegression(C=c, max_iter=1000, class_weight=class_weight).fit(weights, train[1])
-            accuracy = float(model.score(of_validation, validation[1]))
-            tried.append(WordClassifier(words, model, {"sublinear_tf": logarithmic, "C": c}, accuracy))
-    return max(tried, key=lambda classifier: classifier.validation_accuracy)
+            scores.append(model.score(of_validation, validation[1]))
+            tried.append(make_pipeline(words, model))
+    return tried[scores.index(max(scores))]

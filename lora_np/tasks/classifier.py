@@ -45,9 +45,8 @@ def predict(classifier, texts):
 def class_probabilities(classifier, texts):
     """The probability of each class for each of N texts, (N, K); see `predict`."""
     params, config, adapter, tokenizer, labels, *_ = classifier
-    batches = class_batches(
-        token_ids(classifier, texts), np.zeros(len(texts), dtype=np.int64), CLASSIFIER_BATCH, pad_id(tokenizer)
-    )
+    no_classes = np.zeros(len(texts), dtype=np.int64)
+    batches = class_batches(token_ids(classifier, texts), no_classes, CLASSIFIER_BATCH, pad_id(tokenizer))
     asks = classifier.question is not None
     head = label_head(params, config, label_ids(tokenizer, labels)) if asks else None
     probabilities = np.empty((len(texts), len(labels)))

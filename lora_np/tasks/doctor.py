@@ -90,10 +90,8 @@ def examine(place, base):
         if not any("lora_" in name for name in tensors):
             raise ValueError(f"{place}: no tensor of LoRA, expected an adapter")
         task = read_base(base)
-        file_report, sha256 = (
-            llama_cpp_report(fields, tensors, task.params, task.config),
-            fields.get(f"lora_np.{FINGERPRINT}"),
-        )
+        file_report = llama_cpp_report(fields, tensors, task.params, task.config)
+        sha256 = fields.get(f"lora_np.{FINGERPRINT}")
     elif path.is_file():
         fields, (tensors, metadata) = read_fields(path), read_tensors(place / "adapter_model.safetensors")
         task = read_base(base)

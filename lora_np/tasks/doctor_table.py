@@ -5,6 +5,7 @@ import re
 from ..checked import shown
 from .inspection import aligned
 
+BLOCK = re.compile(r"(?<=[.])([0-9]{1,9})(?=[.])")
 PROGRAMS = {"PEFT": "PEFT", "llama.cpp": "llama.cpp", "lora_np": "this package"}
 BASES = {
     True: "the adapter was trained on it",
@@ -57,16 +58,13 @@ def merged_blocks(rows):
     """The rows with lists of their numbers; those that only differ in the block and in numbers become one."""
     merged = {}
     for row in rows:
-        before, *block = re.split(
-            r"(?<=[.])([0-9]{1,9})(?=[.])", row["layer"], maxsplit=1
-        )  # block and what is after it
+        before, *block = BLOCK.split(row["layer"], maxsplit=1)  # the block's number, and what is after it
         same = tuple(row[key] for key in ("status", "rank", "scale", "scale_from"))
         key = (before, *block[1:]), same, tuple(row["notes"])
         merged.setdefault(key, []).append((row, [int(number) for number in block[:1]]))
     for (around, *_), members in merged.items():
-        numbers = {
-            key: [row[key] for row, _ in members if row[key] is not None] for key in ("change", "effective_rank")
-        }
+        keys = "change", "effective_rank"
+        numbers = {key: [row[key] for row, _ in members if row[key] is not None] for key in keys}
         blocks = sorted({block for _, blocks in members for block in blocks})
         yield {**members[0][0], **numbers, "layer": ranges(blocks).join(around)}
 

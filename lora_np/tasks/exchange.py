@@ -5,30 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import formats
 from ..adapters import HEAD, fitting_arrays, layer_arrays, merge, merge_in_format
 from ..checked import one_of
 from ..data import gguf_vocabulary, model_files
 from ..data.gguf_tokenizer import plain_text
 from ..data.tokenizer_files import GENERATION, TOKENIZER, VOCABULARY
-from ..formats import (
-    PRETRAINED,
-    Task,
-    chat_template,
-    check_file,
-    check_target,
-    load_hf,
-    load_peft,
-    load_task,
-    model_place,
-    read_model,
-    save_gguf,
-    save_gguf_adapter,
-    save_hf,
-    save_peft,
-    save_task,
-    task_places,
-    tokenizer_of,
-)
 from ..formats.atomic import write_folder
 from ..formats.gguf import read_gguf
 from ..formats.hugging_face import default_labels, special_ids
@@ -66,36 +48,37 @@ def export(name, to, out, base_name=None, base=None, format=None):
     Task, as written
     """
     one_of("to", to, FORMATS)
-    places = task_places(name, base)
+    places = formats.task_places(name, base)
     if to.startswith("gguf"):
         if not str(out).endswith(".gguf"):
             raise ValueError(f"out: got {str(out)!r}, expected a file that ends in .gguf")
-        check_file(out, "out", places)
+        formats.check_file(out, "out", places)
         return export_gguf(name, to == "gguf-merged", out, base, format)
-    check_target(out, "out", places)
-    task = load_task(name, base)
+    formats.check_target(out, "out", places)
+    task = formats.load_task(name, base)
     if to == "peft":
         if task.adapter is None:
             raise ValueError(f"{name}: got a whole model, expected an adapter; export it with --to hf")
-        save_peft(out, task.adapter, task.params, task.config, base_name, {FINGERPRINT: fingerprint(task.params)})
+        metadata = {FINGERPRINT: fingerprint(task.params)}
+        formats.save_peft(out, task.adapter, task.params, task.config, base_name, metadata)
         return task
     params = task.params
     if task.adapter is not None:
         head = {HEAD: task.adapter.weights[HEAD]} if HEAD in task.adapter.weights else {}
         params = merge(params, task.adapter) if to == "merged" else {**params, **head}
     labels = task.labels if task.config.n_classes else None  # and not those that a language model answers with
-    save_hf(out, params, task.config, task.tokenizer, labels, task.files)
+    formats.save_hf(out, params, task.config, task.tokenizer, labels, task.files)
     return task._replace(params=params, adapter=None)
 
 
 def export_gguf(name, is_merged, out, base, format):
     """Write the adapter of a task, or a model, for llama.cpp; see `export`."""
-    task = load_task(name, base, weights="blocks")
+    task = formats.load_task(name, base, weights="blocks")
     if task.adapter is not None and not is_merged:
         if format is not None:
             raise ValueError(f"format: got {format!r} for an adapter, which is always written in f32; expected none")
         fields = {f"lora_np.{FINGERPRINT}": fingerprint(task.params)}
-        save_gguf_adapter(out, task.adapter, task.params, task.config, fields)
+        formats.save_gguf_adapter(out, task.adapter, task.params, task.config, fields)
         return task
     check_language_model(task.config)
     params, format = task.params, format or "f32"
@@ -105,7 +88,7 @@ def export_gguf(name, is_merged, out, base, format):
             left = f"only {share:.0%} of the adapter's update is left after rounding to {format}"
             remedy = "write another format, or train with --variant qalora, whose update fits q4_1"
             warnings.warn(f"{left}; {remedy}", stacklevel=3)
-    save_gguf(out, params, task.config, gguf_fields(name, task, base), format)
+    formats.save_gguf(out, params, task.config, gguf_fields(name, task, base), format)
     return task._replace(params=params, adapter=None)
 
 
@@ -133,7 +116,7 @@ def merged_for(params, adapter, format):
 
 def gguf_fields(name, task, base):
     """The fields for a model's GGUF file: those of its original file, or those of its tokenizer."""
-    file = weights_file(task_places(name, base)[-1])
+    file = weights_file(formats.task_places(name, base)[-1])
     if file.suffix == ".gguf":
         return read_gguf(file)[0]
     special = special_ids(task.config, task.tokenizer, task.files)
@@ -141,7 +124,7 @@ def gguf_fields(name, task, base):
     if not vocabulary.is_plain:
         text = "llama.cpp does not normalise texts as this tokenizer does; give it normalised ones, such as"
         warnings.warn(f"{text} {plain_text(task.tokenizer, SAMPLE)!r} for {SAMPLE!r}", stacklevel=3)
-    template = chat_template(task.files)
+    template = formats.chat_template(task.files)
     return vocabulary.fields | ({"tokenizer.chat_template": template.text} if template else {})
 
 
@@ -159,16 +142,16 @@ def import_hf(path, out, tokenizer=None):
     Task; its tokenizer is None if there is none
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    check_target(out, "out", (folder, tokenizer or folder))
-    params, config, labels = load_hf(path)
+    formats.check_target(out, "out", (folder, tokenizer or folder))
+    params, config, labels = formats.load_hf(path)
     files = model_files(folder)
     if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY}:
         place = tokenizer or folder
-        tokenizer = tokenizer_of(place, config)
+        tokenizer = formats.tokenizer_of(place, config)
         own = {name: content for name, content in files.items() if name == GENERATION}  # the model's, not a tokenizer's
         files = {name: content for name, content in model_files(place).items() if name != GENERATION} | own
-    task = Task(params, config, None, tokenizer, labels, files)
-    save_task(out, task, None, {"method": "full", "imported_from": str(path)})
+    task = formats.Task(params, config, None, tokenizer, labels, files)
+    formats.save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
 
 
@@ -184,18 +167,18 @@ def import_gguf(path, out):
     -------
     Task, with its weights in blocks
     """
-    file = model_place(path)
+    file = formats.model_place(path)
     if weights_file(file) != file:
         raise ValueError(f"{path}: expected a file that ends in .gguf")
-    check_target(out, "out", (file,))
-    task = read_model(file, weights="blocks")
+    formats.check_target(out, "out", (file,))
+    task = formats.read_model(file, weights="blocks")
     about = {"labels": None, "method": "full", "imported_from": str(path)}
     files = {"model.gguf": file.read_bytes(), "task.json": json_bytes(about)}
-    write_folder(out, files, check=lambda new: load_task(new, weights="blocks"))
+    write_folder(out, files, check=lambda new: formats.load_task(new, weights="blocks"))
     return task
 
 
-def import_peft(folder, out, base=PRETRAINED, labels=None):
+def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
     """Read a PEFT adapter and write it as a task on a base.
 
     Parameters
@@ -210,15 +193,15 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     -------
     Task
     """
-    check_target(out, "out", (folder, base))
-    task = load_task(base)
+    formats.check_target(out, "out", (folder, base))
+    task = formats.load_task(base)
     if task.adapter is not None:
         raise ValueError(f"base: {base} is an adapter, expected a model")
     try:
-        adapter = load_peft(folder, task.params, task.config)
+        adapter = formats.load_peft(folder, task.params, task.config)
     except ValueError as error:
         hint = "; without --base, the base is the small model of this package"
-        raise ValueError(f"{error}{hint if base == PRETRAINED else ''}") from None
+        raise ValueError(f"{error}{hint if base == formats.PRETRAINED else ''}") from None
     n_classes = len(adapter.weights.get(HEAD, ())) or task.config.n_classes
     if labels is None:
         own = task.labels if task.config.n_classes == n_classes else None
@@ -229,5 +212,5 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     params, config = with_classes(task.params, task.config, labels)
     fitting_arrays(params, adapter)
     task = task._replace(params=params, config=config, adapter=adapter, labels=labels)
-    save_task(out, task, base, {"method": "lora", "imported_from": str(folder)})
+    formats.save_task(out, task, base, {"method": "lora", "imported_from": str(folder)})
     return task

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ..adapters import layer_arrays, merge, module_config, scaling, trainable_report, trained_weights
-from ..checked import whole_number
+from ..checked import check_unset, whole_number
 from ..formats import check_file, task_folder, task_places, write_text
 from ..formats.task import base_name
 from ..training import blas_threads, worthwhile_threads
@@ -78,17 +78,16 @@ def explore(
     if not layer_arrays(task.adapter):
         raise ValueError(f"adapter: {adapter} adapts no layer, only the head; expected at least one layer")
     n = n_texts or (TEXTS_OF_LARGE if is_large(loaded.base) else TEXTS)
+    columns = {"text": text_column, "label": label_column, "quoting": quoting or None}
     if task.labels is None:
-        given = {"data": data, "text": text_column, "label": label_column, "quoting": quoting or None}
-        for name, value in given.items():
-            if value is not None:
-                raise ValueError(f"{name}: {adapter} belongs to a language model, which is measured on a --text-file")
+        why = f"{adapter} belongs to a language model, which is measured on a --text-file"
+        check_unset(why, data=data, **columns)
         measured = language_tokens(adapter, task.tokenizer, text_file, n, report)
-    elif text_file is not None:
-        raise ValueError(f"text-file: {adapter} belongs to a classifier, which is measured on --data")
-    elif chat:
-        raise ValueError(f"chat: {adapter} belongs to a classifier, which answers with a label")
     else:
+        check_unset(f"{adapter} belongs to a classifier, which is measured on --data", text_file=text_file)
+        check_unset(f"{adapter} belongs to a classifier, which answers with a label", chat=chat or None)
+        if data is None:
+            check_unset("needs --data", **columns)
         measured = texts_of_table(adapter, task, data, text_column, label_column, quoting, n)
     if n_texts is not None and measured is None:
         raise ValueError("texts: needs --data or --text-file")
@@ -154,15 +153,11 @@ def facts(task):
 
 
 def page_text(data):
-    """The page with its data: JSON in a script element, which no text can end because `<` is escaped."""
-    text = json.dumps(rounded(data), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    """The page with its data: JSON in a script element, which no text can end because `<` is escaped.
+
+    All floats are rounded to DIGITS significant digits.
+    """
+    exact = json.dumps(data, allow_nan=False)
+    rounded = json.loads(exact, parse_float=lambda digits: float(f"{float(digits):.{DIGITS}g}"))
+    text = json.dumps(rounded, separators=(",", ":")).replace("<", "\\u003c")
     return PAGE.read_text("utf-8").replace(PLACE, text)
-
-
-def rounded(value):
-    """The value with all floats rounded to DIGITS significant digits."""
-    if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(item) for item in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

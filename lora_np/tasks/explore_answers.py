@@ -50,9 +50,6 @@ def language_tokens(adapter, tokenizer, text_file, n, report):
 def texts_of_table(adapter, task, data, text_column, label_column, quoting, n):
     """(description, texts, classes (N,)) of at most n rows, for a classifier; None without data."""
     if data is None:
-        for name, value in {"text": text_column, "label": label_column, "quoting": quoting or None}.items():
-            if value is not None:
-                raise ValueError(f"{name}: needs --data")
         return None
     texts, labels = labelled_texts(adapter, data, text_column, label_column, quoting)
     classes = encode_labels(labels, task.labels)
@@ -133,15 +130,11 @@ def by_scale(variant, prompts, chat, report):
         task = variant(scale=scale)
         if task.labels is not None:
             answers = class_probabilities(task, prompts).tolist()
+        elif chat:
+            chats = ([{"role": "user", "content": prompt}] for prompt in prompts)
+            answers = ["".join(["\n", *answer_from(task, messages, N_NEW)]) for messages in chats]
         else:
-            answers = ["".join(written(task, prompt, chat)) for prompt in prompts]
+            answers = ["".join(list(write_text_from(task, prompt, N_NEW))[1:]) for prompt in prompts]
         for row, answer in zip(rows, answers):
             row["answers"].append(answer)
     return {"scales": SCALES, "prompts": rows}
-
-
-def written(task, prompt, chat):
-    """A language model's continuation of a prompt, or its answer to it, as pieces of text."""
-    if chat:
-        return ["\n", *answer_from(task, [{"role": "user", "content": prompt}], N_NEW)]
-    return list(write_text_from(task, prompt, N_NEW))[1:]

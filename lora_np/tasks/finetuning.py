@@ -1,5 +1,6 @@
 """The fine-tuning protocol: check, load the base, read the data, train, test, save. It is the same for all data."""
 
+import math
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 
@@ -11,7 +12,7 @@ from ..training import attach, blas_threads, fine_tuning, stream, train
 from .cost import n_shards, report_cost
 from .language import Conversations, TextFile
 from .resuming import check_state, resumable
-from .settings import FinetuneSettings, base_place, enough_epochs, plain_values, tokens_to_read
+from .settings import EPOCHS, LEAST_STEPS, FinetuneSettings, base_place, plain_values, tokens_to_read
 from .table import LabelledTable, QuestionTable
 
 KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Conversations)}
@@ -57,28 +58,21 @@ def finetune(data, out, settings=None, report=no_report):
     settings = replace(settings, max_tokens=tokens_to_read(settings, data.task, model.config))
     dataset = data.read(model, settings)
     if settings.epochs is None:
-        settings = replace(settings, epochs=enough_epochs(settings.batch_size, dataset.n_rows))
+        enough = math.ceil(LEAST_STEPS * settings.batch_size / dataset.n_rows)
+        settings = replace(settings, epochs=min(EPOCHS, enough))
     model, frozen, adapter = dataset.model, *starting_point(dataset.model, settings)
-    plan = fine_tuning(
-        frozen,
-        model.config,
-        adapter,
-        dataset.epoch_batches,
-        dataset.validation,
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        seed=settings.seed,
-        class_weights=dataset.class_weights,
-        shards=n_shards(settings, dataset.longest),
-        threads=settings.threads,
-        recompute=settings.recompute,
-    )
+    choices = {name: getattr(settings, name) for name in ("learning_rate", "epochs", "seed", "threads", "recompute")}
+    choices |= {"class_weights": dataset.class_weights, "shards": n_shards(settings, dataset.longest)}
+    plan = fine_tuning(frozen, model.config, adapter, dataset.epoch_batches, dataset.validation, **choices)
     report_cost(report, model, adapter, plan, settings.batch_size, dataset.longest)
     with blas_threads(1), naming_model(base):
         before = dataset.test_base()
     with resumable(out, plan, base, dataset, settings, report) as more:
         state = train(**plan, **more)
-        trained = best_model(model, frozen, adapter, state.best)
+        params, best = attach(frozen, adapter, state.best)
+        if adapter is not None:  # in a form that fits the unchanged base
+            params, best = model.params, on_given_base(model.params, adapter, best)
+        trained = model._replace(params=params, adapter=best)
         with blas_threads(1):
             results = {**before, **dataset.test(trained, state.history)}
         parameters = trainable_report(model.params, state.best)
@@ -111,14 +105,6 @@ def starting_point(model, settings):
     if not model.config.n_classes:  # `train_head` means a classifier's head; a language model may have one of its own
         adapter_config = replace(adapter_config, train_head=False)
     return start_adapter(model.params, adapter_config, stream(settings.seed, "adapter"))
-
-
-def best_model(model, frozen, adapter, best):
-    """The model with its best weights, in a form that fits the unchanged base."""
-    params, trained = attach(frozen, adapter, best)
-    if adapter is None:
-        return model._replace(params=params)
-    return model._replace(adapter=on_given_base(model.params, adapter, trained))
 
 
 # ---------------------------------------------------------------- from plain values

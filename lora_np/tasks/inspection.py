@@ -1,6 +1,7 @@
 """Describe a file of tensors: names, shapes and norms, and the ranks of adapters."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -41,31 +42,23 @@ def inspect_file(path):
         the rows are rescaled. VeRA's layers are not listed, because its A and B are not in the file; nor are QA-LoRA's,
         because the file does not say how many inputs are pooled into one.
     """
-    file = file_of(path)
+    file = weights_file(place_of(path))
     if file.suffix == ".gguf":
         fields, tensors = read_gguf(file)
         metadata = {name: str(value) for name, value in fields.items() if np.isscalar(value)}
     else:
+        file = tensor_file(place_of(path), FILES)
         tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
     layers = {}
     for name, array in tensors.items():
         layer, _, leaf = name.removesuffix(".weight").rpartition(".")
         if leaf in LEAVES and np.issubdtype(array.dtype, np.floating):
             layers.setdefault(layer, {})[leaf] = array
-    layers = {layer: arrays for layer, arrays in layers.items() if fit(arrays)}
-    if pools(file.parent):
-        layers = {}
-    scale_of = scales(file.parent, layers)
-    adapters = [describe_adapter(layer, arrays, scale_of(layer)) for layer, arrays in layers.items()]
+    layers = {} if pools(file.parent) else {layer: arrays for layer, arrays in layers.items() if fit(arrays)}
+    known = scales(file.parent, layers)
+    adapters = [describe_adapter(layer, arrays, known.get(layer)) for layer, arrays in layers.items()]
     rows = [describe(name, array) for name, array in tensors.items()]
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
-
-
-def file_of(path):
-    """The file that `inspect_file` reads."""
-    place = place_of(path)
-    gguf = weights_file(place)
-    return gguf if gguf.suffix == ".gguf" else tensor_file(place, FILES)
 
 
 def place_of(path):
@@ -101,12 +94,10 @@ def fit(arrays):
 
 def pools(folder):
     """Whether an adapter's configuration says that it is QA-LoRA's, ours or PEFT's."""
-    for name, field, values in (("adapter.json", "kind", ["qalora"]), ("adapter_config.json", "use_qalora", [True])):
-        try:
-            if read_object(folder / name).get(field) in values:
+    for name, field, value in (("adapter.json", "kind", "qalora"), ("adapter_config.json", "use_qalora", True)):
+        with suppress(ValueError, FileNotFoundError):  # describe the file anyway, as in `scales`
+            if read_object(folder / name).get(field) == value:
                 return True
-        except (ValueError, FileNotFoundError):  # describe the file anyway, as in `scales`
-            continue
     return False
 
 
@@ -133,24 +124,18 @@ def describe_adapter(layer, arrays, scale):
 
 
 def scales(folder, layers):
-    """A function, one of these layers -> its scale s, or None if no configuration in the folder gives it."""
-    ours, theirs = folder / "adapter.json", folder / "adapter_config.json"
-
-    def scale(layer):
-        try:
-            return rank_and_scale(theirs, fields, found, layer.removeprefix(BASE))[1]
-        except ValueError:
-            return None
-
-    try:
+    """The scale s of each of these layers for which a configuration in the folder gives it."""
+    ours, theirs, known = folder / "adapter.json", folder / "adapter_config.json", {}
+    with suppress(ValueError, FileNotFoundError):  # an adapter that we do not support can still be described
         if ours.is_file():
             config = read_config(ours, AdapterConfig)
-            return lambda layer: scaling(module_config(config, layer))
-        fields = read_fields(theirs)
-        found = match_fields(theirs, fields, [layer.removeprefix(BASE) for layer in layers])
-        return scale
-    except (ValueError, FileNotFoundError):  # an adapter that we do not support can still be described
-        return lambda layer: None
+            return {layer: scaling(module_config(config, layer)) for layer in layers}
+        fields, names = read_fields(theirs), [layer.removeprefix(BASE) for layer in layers]
+        found = match_fields(theirs, fields, names)
+        for layer, name in zip(layers, names):
+            with suppress(ValueError):
+                known[layer] = rank_and_scale(theirs, fields, found, name)[1]
+    return known
 
 
 def format_inspection(inspected):

@@ -112,22 +112,26 @@ def labelled_texts(model, data, text_column=None, label_column=None, quoting=Fal
     """The texts and the labels of a file; the parameters are those of `judge_file`."""
     records = read_records(data, quoting)
     texts = texts_to_label(model, records, text_column)
-    labels = column_of(records, label_column or trained_column(model, "label_column"), "label_column")
-    return texts, [label.strip() for label in labels]
+    return texts, [label.strip() for label in column_for(model, records, "label_column", label_column)]
 
 
 def texts_to_label(model, records, text_column=None):
     """The texts of a file, by default in the column that the model was trained with. A warning counts empty texts."""
-    texts = column_of(records, text_column or trained_column(model, "text_column"), "text_column", empty=True)
+    texts = column_for(model, records, "text_column", text_column, empty=True)
     if "" in texts and records.path != NO_FILE:
         place = records.places[texts.index("")]
         warnings.warn(f"{records.path}: empty texts: {texts.count('')}, the first in {place}", stacklevel=2)
     return texts
 
 
-def trained_column(model, name):
-    """The text_column or label_column that a model was trained with; ValueError if its task.json does not name it."""
-    folder, about = read_task(model)
-    if name not in about:
-        raise ValueError(f"{name}: is missing, and {folder / 'task.json'} does not name it; give the column's name")
-    return about[name]
+def column_for(model, records, name, column=None, empty=False):
+    """A column of a file, by default the text_column or label_column that the model was trained with.
+
+    Raises ValueError if there is no such column, or the model's task.json does not name it.
+    """
+    if column is None:
+        folder, about = read_task(model)
+        if name not in about:
+            raise ValueError(f"{name}: is missing, and {folder / 'task.json'} does not name it; give the column's name")
+        column = about[name]
+    return column_of(records, column, name, empty=empty)

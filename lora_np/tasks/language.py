@@ -1,6 +1,7 @@
 """Texts and conversations: fine-tune a language model on them."""
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -71,10 +72,7 @@ class Conversations(LanguageData):
             fault = f"has {len(order)} conversations, expected at least 10 that fit the context"
             raise ValueError(f"data: {self.data} {fault}")
         train = parts[0]
-
-        def epoch_batches(rng):
-            return class_batches(*train, settings.batch_size, pad, rng)
-
+        epoch_batches = partial(class_batches, *train, settings.batch_size, pad)
         validation, test = (class_batches(*part, LANGUAGE_BATCH, pad) for part in parts[1:])
         counts = {"conversations": {name: len(ids) for name, (ids, _) in zip(PARTS, parts)}}
         tests = perplexity_tests(model, test, {**counts, "cut": n_cut, "left_out": n_empty}, settings.threads)

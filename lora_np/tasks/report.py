@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections import Counter
 from statistics import NormalDist
 
 import numpy as np
@@ -143,7 +144,8 @@ def class_lines(report):
     if with_matrix:
         numbers = "".join(f"{k + 1:>{cell - 1}} " for k in range(len(labels)))
         lines = [" " * len(head) + "  answered as class", f"{head}  {numbers}".rstrip()]
-    worst_first = sorted(range(len(labels)), key=lambda k: recall_or(report["classes"][labels[k]], 2.0))
+    recalls = [its["recall"] for its in report["classes"].values()]
+    worst_first = sorted(range(len(labels)), key=lambda k: (recalls[k] is None, recalls[k]))
     for k in sorted(worst_first[:MOST_ROWS]):
         label, its = shown(labels[k], room), report["classes"][labels[k]]
         precision, recall = ("-" if x is None else f"{100 * x:.1f}" for x in (its["precision"], its["recall"]))
@@ -157,50 +159,35 @@ def class_lines(report):
     return lines if with_matrix else [*lines, *pair_lines(labels, confusion)]
 
 
-def recall_or(its, otherwise):
-    """A class's recall, or something else if no text has the class."""
-    return otherwise if its["recall"] is None else its["recall"]
-
-
 def pair_lines(labels, confusion):
     """The most frequent confusions."""
-    wrong = confusion * (1 - np.eye(len(labels), dtype=int))
-    cells = np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]
+    wrong = Counter({pair: n for pair, n in np.ndenumerate(confusion) if n and pair[0] != pair[1]})
     lines = ["", "most often confused"]
-    for true, answered in zip(*np.unravel_index(cells, wrong.shape)):
-        if wrong[true, answered]:
-            of_class = f"{wrong[true, answered]:>7,} of {confusion[true].sum():<7,}"
-            lines.append(f'{of_class} "{shown(labels[true], 30)}" answered as "{shown(labels[answered], 30)}"')
-    return lines if len(lines) > 2 else []
+    for (true, answered), n in wrong.most_common(MOST_PAIRS):
+        of_class = f"{n:>7,} of {confusion[true].sum():<7,}"
+        lines.append(f'{of_class} "{shown(labels[true], 30)}" answered as "{shown(labels[answered], 30)}"')
+    return lines if wrong else []
 
 
 def verdicts(report, advice=""):
     """A sentence for each simpler classifier that is better, and for each class that is never predicted."""
     lines = []
     for name, its in report["others"].items():
-        ahead = [measure for measure in MEASURES if its[measure] > report[measure]]
-        lines += [f"{shown(name, 30)} wins in {comparison(measure, its, report)}" for measure in ahead]
-    counts = np.array(report["confusion"])
-    silent = [
-        (label, its["texts"])
-        for label, its, answers in zip(*(report["classes"], report["classes"].values()), counts.sum(axis=0))
-        if its["texts"] and not answers
-    ]
+        for measure, title in MEASURES.items():
+            if its[measure] > report[measure]:
+                overlap = its[f"{measure}_interval"][0] <= report[f"{measure}_interval"][1]
+                numbers = f"{100 * its[measure]:.1f} against {100 * report[measure]:.1f} %"
+                intervals = f"the intervals {'overlap' if overlap else 'do not overlap'}"
+                lines.append(f"{shown(name, 30)} wins in {title}: {numbers} ({intervals})")
+    classes = report["classes"].items()
+    silent = [(label, its["texts"]) for label, its in classes if its["texts"] and its["precision"] is None]
     for label, n in silent[:MOST_PAIRS]:
-        its_texts = f"test texts of this class: {n:,} of {report['texts']:,}"
-        lines.append(f'"{shown(label, 30)}" is never predicted; {its_texts}')
+        lines.append(f'"{shown(label, 30)}" is never predicted; test texts of this class: {n:,} of {report["texts"]:,}')
     if len(silent) > MOST_PAIRS:
         lines.append(f"and {len(silent) - MOST_PAIRS} more classes are never predicted")
     if silent and advice:
         lines.append(advice)
     return ["", *lines] if lines else []
-
-
-def comparison(measure, its, ours):
-    """ "accuracy: 96.9 against 82.4 % (the intervals overlap)"."""
-    (low, _), (_, high) = its[f"{measure}_interval"], ours[f"{measure}_interval"]
-    overlap = "the intervals overlap" if low <= high else "the intervals do not overlap"
-    return f"{MEASURES[measure]}: {100 * its[measure]:.1f} against {100 * ours[measure]:.1f} % ({overlap})"
 
 
 # ---------------------------------------------------------------- picture

@@ -1,6 +1,5 @@
 """What a fine-tuning is given: settings, checked once, with all defaults in one place; and data, in a common form."""
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -102,7 +101,7 @@ class FinetuneSettings:
             raise ValueError(f"weights: got {self.weights!r}, expected 'dense': only arrays can be trained as a whole")
         if self.method != "lora" and self.adapter is not None:
             raise ValueError(f"adapter: needs method 'lora', got method {self.method!r}")
-        check_adapter(adapter_from(self.adapter, RANKS[0]))
+        adapter_from(self.adapter, RANKS[0])
 
     @property
     def adapter_config(self):
@@ -166,41 +165,38 @@ class Data:
 
 
 def adapter_from(adapter, rank):
-    """The AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default."""
+    """The AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default.
+
+    Raises ValueError also if it could not be trained, or not be saved for the unchanged base.
+    """
     if isinstance(adapter, AdapterConfig):
-        return adapter
-    adapter = {} if adapter is None else adapter
-    if not isinstance(adapter, dict):
+        config = adapter
+    elif isinstance(adapter, dict | None):
+        adapter = adapter or {}
+        changes = {"variant": "lora", "targets": TARGETS, "r": rank, **adapter}
+        for name in changes:
+            one_of("adapter", name, ["variant", *(field.name for field in fields(AdapterConfig))])
+        variant = one_of("variant", changes.pop("variant"), offered_variants())
+        changes.setdefault("alpha", 2.0 * whole_number("r", changes["r"]))
+        config = AdapterConfig(**changes)
+        config = variant_config(variant, config) if "variant" in adapter else config
+        if variant == "vera" and "alpha" in adapter:
+            raise ValueError(f"alpha: got {config.alpha:g}, and vera has none: its trained vectors are its scale")
+    else:
         raise ValueError(f"adapter: got {quoted(adapter)}, expected an AdapterConfig or a dict of its fields")
-    changes = {"variant": "lora", "targets": TARGETS, "r": rank, **adapter}
-    names = ["variant", *(field.name for field in fields(AdapterConfig))]
-    for name in changes:
-        one_of("adapter", name, names)
-    variant = one_of("variant", changes.pop("variant"), offered_variants())
-    changes.setdefault("alpha", 2.0 * whole_number("r", changes["r"]))
-    config = AdapterConfig(**changes)
-    config = variant_config(variant, config) if "variant" in adapter else config
-    if variant == "vera" and "alpha" in adapter:
-        raise ValueError(f"alpha: got {config.alpha:g}, and vera has none: its trained vectors are its scale")
+    if config.init == "loftq":
+        raise ValueError("init: got 'loftq', which needs a quantised base; expected another init")
+    if config.kind != "vera" and abs(config.alpha) < SMALLEST * config.r:
+        expected = f"expected a number such as {2 * config.r}, twice the rank"
+        raise ValueError(f"alpha: got {config.alpha:g}, with which LoRA's update is zero; {expected}")
+    if config.init in STARTS and config.kind != "lora":
+        raise ValueError(f"init: {config.init!r} needs kind 'lora' here, got {config.kind!r}: see `on_given_base`")
     return config
 
 
 def offered_variants():
     """The names of the variants: all except "loftq", which needs a quantised base."""
     return [variant for variant in VARIANTS if variant != "loftq"]
-
-
-def check_adapter(config):
-    """Raise ValueError for an AdapterConfig that could not be trained, or not be saved for the unchanged base."""
-    if config.init == "loftq":
-        raise ValueError("init: got 'loftq', which needs a quantised base; expected another init")
-    if config.kind != "vera" and abs(config.alpha) < SMALLEST * config.r:
-        raise ValueError(
-            f"alpha: got {config.alpha:g}, with which LoRA's update is zero; expected a number such as "
-            f"{2 * config.r}, twice the rank"
-        )
-    if config.init in STARTS and config.kind != "lora":
-        raise ValueError(f"init: {config.init!r} needs kind 'lora' here, got {config.kind!r}: see `on_given_base`")
 
 
 def check_text(name, value):
@@ -227,11 +223,6 @@ def tokens_to_read(settings, task, config):
     if settings.max_tokens is None:
         return min(config.n_positions, DEFAULTS[task][is_large(settings.base)].max_tokens or config.n_positions)
     return whole_number("max_tokens", settings.max_tokens, most=config.n_positions, why="the model's n_positions")
-
-
-def enough_epochs(batch_size, n_rows):
-    """The default epochs for a large base: as few as give LEAST_STEPS steps, at most EPOCHS."""
-    return min(EPOCHS, math.ceil(LEAST_STEPS * batch_size / n_rows))
 
 
 def plain_values(data, settings):

@@ -82,7 +82,6 @@ class LabelledTable(Data):
                 "max_tokens": settings.max_tokens,
                 "question": model.question,
                 "class_weights": self.class_weights,
-                # of the saved weights, which have the lowest validation loss
                 "validation_accuracy": best_accuracy(trained, history, splits.validation.texts, encoded[1][1]),
                 "test_accuracy": report["accuracy"],
                 "commonest_label_share": report["commonest_share"],
@@ -116,12 +115,13 @@ class LabelledTable(Data):
         if self.test_data is None:
             return split_table(table, FRACTIONS, seed), 0
         test = read_table(self.test_data, self.text_column, self.label_column, self.quoting)
-        rest = without_texts(table, test.texts)
-        if not rest.texts:
+        in_test = {text_digest(text) for text in test.texts}  # ignores case and spacing
+        rest = [row for row in zip(*table) if text_digest(row[0]) not in in_test]
+        if not rest:
             both = f"every text of {self.data} is also in {self.test_data}"
             raise ValueError(f"test_data: {both}; nothing is left to train on")
-        splits = split_table(rest, FRACTIONS_WITHOUT_TEST, seed)._replace(test=test)
-        return splits, len(table.texts) - len(rest.texts)
+        splits = split_table(type(table)(*map(list, zip(*rest))), FRACTIONS_WITHOUT_TEST, seed)._replace(test=test)
+        return splits, len(table.texts) - len(rest)
 
     def word_answers(self, splits, encoded):
         """The classes that logistic regression on tf-idf weights answers on the test part, {"tf-idf": (N,)}.
@@ -198,10 +198,3 @@ def balanced_weights(classes):
     """The weight n / (K n_c) of each of K classes, (K,), which n_c of n texts have, as in scikit-learn."""
     counts = np.bincount(classes)
     return len(classes) / (len(counts) * counts)
-
-
-def without_texts(table, texts):
-    """The rows of a table whose text is not one of these, ignoring case and spacing."""
-    seen = {text_digest(text) for text in texts}
-    rows = [row for row in zip(*table) if text_digest(row[0]) not in seen]
-    return table._replace(texts=[text for text, _ in rows], labels=[label for _, label in rows])

@@ -70,14 +70,9 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
     """Yield the text of the ids (T,), and then its continuation; see `write_text_from`."""
     if task.config.n_classes:
         raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
-    vocab_size = task.config.vocab_size
-    settings = {
-        "sampling": sampling,
-        "rng": rng,
-        "stop": () if ignore_end else end_ids(task),
-        # Vocabularies have gaps, and some models round their size up.
-        "never": np.setdiff1d(np.arange(vocab_size), list(task.tokenizer.get_vocab().values())),
-    }
+    # Vocabularies have gaps, and some models round their size up.
+    never = np.setdiff1d(np.arange(task.config.vocab_size), list(task.tokenizer.get_vocab().values()))
+    settings = {"sampling": sampling, "rng": rng, "stop": () if ignore_end else end_ids(task), "never": never}
     new = generate_tokens(task.params, ids[None], task.config, n_new, adapter, slide=True, **settings)
     return pieces(task.tokenizer, ids.tolist(), new)
 

@@ -135,9 +135,8 @@ def train(
             epoch, index = divmod(state.step, n_batches)
             batches = batches_of(epoch)
             if len(batches) != n_batches:
-                raise ValueError(
-                    f"epoch_batches: got {len(batches)} batches in epoch {epoch}, expected {n_batches} as in the first"
-                )
+                got = f"got {len(batches)} batches in epoch {epoch}"
+                raise ValueError(f"epoch_batches: {got}, expected {n_batches} as in the first")
             state, measured = train_step(state, objective, batches[index], config, run, adjust)
             for name, value in measured.items():
                 history.setdefault(name, []).append(value)
@@ -210,13 +209,10 @@ def train_step(state, objective, batch, config, run=map, adjust=None):
     loss, grads = mean_over_shards(list(run(objective, repeat(state.trainable), shards, generators)), run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise FloatingPointError(
-            f"the loss became {loss} (gradient norm {norm}) at step {step + 1}; "
-            f"a lower learning rate than {config.learning_rate} usually helps"
-        )
-    learning_rate = learning_rate_at(
-        step, config.steps, config.learning_rate, config.schedule, config.warmup_steps, config.final_share
-    )
+        remedy = f"a lower learning rate than {config.learning_rate} usually helps"
+        raise FloatingPointError(f"the loss became {loss} (gradient norm {norm}) at step {step + 1}; {remedy}")
+    shape = config.schedule, config.warmup_steps, config.final_share
+    learning_rate = learning_rate_at(step, config.steps, config.learning_rate, *shape)
     groups = state.trainable, state.m, state.v
     adamw_update(state.trainable, grads, state.m, state.v, step + 1, learning_rate, config.optimiser, run, groups)
     if adjust is not None:
