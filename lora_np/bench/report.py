@@ -26,7 +26,7 @@ class Row(NamedTuple):
     agreement: dict  # peer -> Agreement
     ratios: dict  # peer -> list with its seconds / lora_np's in each round; above 1, lora_np is faster
     gflops: dict  # backend -> `flops` per second, in units of 10⁹
-    share_of_peak: dict  # backend -> its gflops / the peak's, a large matrix product; {} without a peak
+    share_of_peak: dict  # backend -> its gflops / those of "peak", a large matrix product; or {}
     peak_bytes: dict  # backend -> peak memory of its process during its steps, or None if unknown
     peak_spread: float | None  # the peak's slowest round / its fastest: 1 to 1.1 on an otherwise idle machine
 

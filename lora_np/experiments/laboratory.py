@@ -6,7 +6,7 @@ A recipe (`recipes/`) is a module whose docstring is the experiment's method sec
     CAPTION         what the figure shows; a str, or a dict, base -> str
     KEYS            dict, base -> names of methods; each method is trained with every seed at its own learning rate
     runs(seeds, quick, base)
-                    in place of KEYS; returns a dict, name -> training run, an instance of a dataclass in `runs/`
+                    may replace KEYS; returns a dict, name -> training run, an instance of a dataclass in `runs/`
     measure(results, runs, seeds, quick)
                     returns a dict with "checks" (see `evidence.py`), which decide the verdict; optionally "asides",
                     which are checks that do not affect it; and the data of the figure

@@ -42,7 +42,7 @@ def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
     Parameters
     ----------
     repeats : int, timed steps of each method, after two that are not timed
-    keys : sequence of keys of METHODS; the first is the reference of the ratios
+    keys : sequence of keys of METHODS; ratios are relative to the first
     base : "pretrained" or "smollm2"
 
     Returns

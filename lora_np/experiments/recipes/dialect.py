@@ -36,7 +36,7 @@ CAPTION = {"pretrained": AT_THE_END, "smollm2": f"{AT_THE_END} {CAPITALS}"}
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> epochs
-ON_BASE = {  # other fields of a base's runs
+ON_BASE = {  # further fields of a base's runs
     "pretrained": {},
     "smollm2": {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288},
 }
@@ -153,9 +153,10 @@ def write_more(outcome, folder):
     page = f"""\
 # One model, three voices
 
-Written by `python -m lora_np experiment dialect`: each prompt continued by the base, which was trained on film
-reviews, and by the base with each adapter of the package. Temperature {temperature:g}, top-k {top_k}, repetition
-penalty {penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers in each column, not cherry-picked.
+`python -m lora_np experiment dialect` writes this page. Each prompt is continued by the base, which was trained on film
+reviews, and by the base with each adapter of the package. The samples have at most {SAMPLE_TOKENS} tokens, at
+temperature {temperature:g}, top-k {top_k} and a repetition penalty of {penalty:g}. All columns use the same random numbers, and the
+samples are not cherry-picked.
 
 | {" | ".join(texts)} |
 |{"---|" * len(texts)}

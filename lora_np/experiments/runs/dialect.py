@@ -31,7 +31,7 @@ class DialectRun:
     Parameters
     ----------
     domain : "critics" or "licences"
-    method : "full", or such as "lora_r16" for LoRA on all linear layers
+    method : "full", or a name such as "lora_r16", for LoRA of rank 16 on all linear layers
     seed : int
     learning_rate : float, the peak learning rate
     epochs : int
