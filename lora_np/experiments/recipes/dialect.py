@@ -155,8 +155,8 @@ def write_more(outcome, folder):
 
 `python -m lora_np experiment dialect` writes this page. Each prompt is continued by the base, which was trained on film
 reviews, and by the base with each adapter of the package. The samples have at most {SAMPLE_TOKENS} tokens, at
-temperature {temperature:g}, top-k {top_k} and a repetition penalty of {penalty:g}. All columns use the same random numbers, and the
-samples are not cherry-picked.
+temperature {temperature:g}, top-k {top_k} and a repetition penalty of {penalty:g}. All columns use the same random
+numbers, and the samples are not cherry-picked.
 
 | {" | ".join(texts)} |
 |{"---|" * len(texts)}
