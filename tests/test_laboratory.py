@@ -112,7 +112,7 @@ def test_a_check_holds_all_that_it_rests_on():
     assert format_check(part) == "loss: 1.5 [-4.85, 7.85] nats, expected ≤ 3: cannot tell"
     assert evidence.format_interval(check("share", [0.5], at_least=0)) == "0.5"
     for bounds in ({}, {"at_least": 0.0, "at_most": 1.0}):
-        with pytest.raises(ValueError, match="at_least, at_most: expected one of the two"):
+        with pytest.raises(ValueError, match="at_least, at_most: expected exactly one of the two"):
             check("loss", [1.0, 2.0], **bounds)
 
 
@@ -568,9 +568,9 @@ def test_a_quick_look_is_marked(carrying, tmp_path):
     outcome = experiment(tmp_path, seeds=5, quick=True)
     assert outcome["quick"] is True and outcome["seeds"] == [0, 1]
     assert outcome["command"] == f"python -m lora_np experiment {NAME} --quick"
-    assert "A quick look at shortened runs" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "These are shortened runs" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
     experiment(tmp_path, seeds=2)
-    assert "quick" not in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "shortened" not in (tmp_path / "out/README.md").read_text(encoding="utf-8")
 
 
 def test_the_time_left_is_that_of_the_runs_before(monkeypatch):
@@ -605,7 +605,7 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
     write_json(tmp_path / "smollm2" / "rank_sweep.json", real)
     path = write_gallery(tmp_path)
     text = path.read_text(encoding="utf-8")
-    assert path == tmp_path / "README.md" and "another version" not in text
+    assert path == tmp_path / "README.md" and "different version" not in text
     places = [text.index(f"## {number}. About {name}\n") for name, number in numbers.items()]
     assert places == sorted(places)
     expected = [f'<a id="{name}"></a>' for name in numbers]
@@ -635,7 +635,7 @@ def test_the_gallery_names_what_it_leaves_out(odd, tmp_path):
     write_json(tmp_path / "scaling.json", outcome_of("A whole one."))
     text = write_gallery(tmp_path).read_text(encoding="utf-8")
     reason = f"KeyError({odd!r})" if isinstance(ODD[odd], dict) and odd != "checks of" else ""
-    assert f"`cost.json` is not what this version writes ({reason}" in text and "), and is left out." in text
+    assert f"`cost.json` was not written by this version ({reason}" in text and ") and is omitted." in text
     assert "An older one" not in text and "## 15. A whole one" in text and "## 18." not in text
     assert text.count("| cannot tell") == 3
 
@@ -657,7 +657,7 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     before, after = given.split("Also measured, without effect on the verdict:")
     assert "| beside it | 3 [3, 3] nats | ≤ 1 | does not hold here |" in after and "beside it" not in before + without
     assert before.count("| it |") == 3 and "| it |" not in after
-    said = "They are from another version of the code than this page."
+    said = "They come from a different version of the code."
     assert said in given and said not in without and "Also measured" not in without
 
 

@@ -1,4 +1,4 @@
-"""Check that two backends compute the same, before anything is timed."""
+"""Check that two backends compute the same results, before anything is timed."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,15 @@ import numpy as np
 
 LOSS = 3e-6  # largest relative difference of two losses; 3e-7 is typical
 ARRAYS = 3e-5  # largest relative difference, in norm, of two gradients or logits; 4e-6 is typical
-LOSSES = 1e-4  # largest difference of the first steps' losses, which depend on the optimisers, relative to the largest
+LOSSES = 1e-4  # largest difference of the losses of the first optimiser steps, relative to the largest loss
 
-# Zero in theory, because softmax ignores a number added to all scores, and rounding errors in practice: compared with
-# the norm of all gradients.
+# This gradient is zero in theory, because softmax ignores a constant added to all scores. In practice it consists of
+# rounding errors, so its error is relative to the norm of all gradients.
 ZERO = "k_proj.bias"
 
 
 class Outcome(NamedTuple):
-    """A backend's answers about a case: loss and arrays of its `check`, losses of its first steps, and versions."""
+    """A backend's results on a case: loss and arrays of its `check`, losses of its first steps, and versions."""
 
     loss: float
     arrays: dict
@@ -23,9 +23,9 @@ class Outcome(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How far a peer's Outcome is from lora_np's."""
+    """The differences between a peer's Outcome and lora_np's."""
 
-    problem: str  # "" where the two agree
+    problem: str  # "" if the two agree
     loss_error: float
     array_error: float  # the largest, see `array_errors`
     worst: str  # the name of that array
@@ -35,7 +35,7 @@ class Agreement(NamedTuple):
 def compare(got, expected):
     """The Agreement of a peer's Outcome with lora_np's."""
     loss_error = relative_to(abs(got.loss - expected.loss), abs(expected.loss))
-    # A classifier may learn a few rows in one step: then the last loss is small, but its rounding error is not.
+    # A classifier may learn a small batch in one step. The last loss is then small, but its rounding error is not.
     differences = [abs(a - b) for a, b in zip(got.losses, expected.losses)]
     losses_error = float(relative_to(np.max(differences, initial=0.0), np.max(expected.losses, initial=0.0)))
     errors = array_errors(got.arrays, expected.arrays)
@@ -56,9 +56,9 @@ def compare(got, expected):
 
 
 def array_errors(got, expected):
-    """‖got − expected‖ / ‖expected‖ of each array, or the share of tokens that differ; inf for NaN.
+    """The error of each array: ‖got − expected‖ / ‖expected‖, or the share of different tokens; inf for NaN.
 
-    The error is also inf for an array that only one backend has, or whose shapes differ.
+    The error is also inf for mismatched shapes and for an array that only one backend has.
     """
     norms = {name: float(np.linalg.norm(array)) for name, array in expected.items()}
     norm_of_all = float(np.linalg.norm(list(norms.values())))
@@ -76,5 +76,5 @@ def array_errors(got, expected):
 
 
 def relative_to(difference, scale):
-    """difference / scale, and 0 where both are 0."""
+    """difference / scale, or the difference itself if scale is 0."""
     return difference / scale if scale else difference

@@ -1,4 +1,4 @@
-"""The backends: lora_np, its peers, and the machine itself. A peer is a name, or NAME=DIR for another checkout."""
+"""The backends: lora_np, its peers, and a large matrix product. A peer is a name, or NAME=DIR for another checkout."""
 
 import os
 from collections.abc import Callable
@@ -34,15 +34,15 @@ PEAK_FLOPS = 2 * PEAK_SIZE**3
 class Peer(NamedTuple):
     """A backend that lora_np is compared with."""
 
-    packages: tuple[str, ...]  # the Python packages that it needs; () for lora_np itself with other settings
+    packages: tuple[str, ...]  # the Python packages that it requires; () for lora_np itself with other settings
     works: tuple[str, ...]
     make_backend: Callable  # (case, number of threads) -> Backend
 
 
 def program_of(name):
-    """The key of BACKENDS for a backend's process, and the folder of the lora_np that it runs.
+    """The key of BACKENDS for a backend's process, and the folder of the lora_np that the process runs.
 
-    Another checkout, such as old=/path/to/it, is the lora_np backend of that folder.
+    For another checkout, such as old=/path/to/it, the key is that of lora_np, and the folder is that of the checkout.
     """
     label, equals, folder = name.partition("=")
     if label and equals:
@@ -64,21 +64,21 @@ def check_peer(name):
 
 
 def missing_packages(peer):
-    """The peer's packages that are not installed; none is imported."""
+    """The peer's packages that are not installed. No package is imported."""
     return [package for package in peer.packages if find_spec(package) is None]
 
 
 def parse_peers(texts):
-    """Parse the peers of a command line.
+    """Parse the names of peers on a command line.
 
     Parameters
     ----------
-    texts : list of names, or of several names with commas; None: the installed ones of DEFAULT_PEERS
+    texts : list of str, each a name or several names separated by commas; None: the installed ones of DEFAULT_PEERS
 
     Returns
     -------
     peers : list of str without duplicates; `bench` checks them
-    absent : list of the default peers that are not installed, each with the reason
+    absent : list of str, the default peers that are not installed, with the missing packages
     """
     if texts is None:
         missing = {name: missing_packages(PEERS[name]) for name in DEFAULT_PEERS}
@@ -91,16 +91,16 @@ def parse_peers(texts):
 
 
 def our_backend(case, threads, blocks=False, recompute=False):
-    """The Backend of a case in lora_np.
+    """Make lora_np's Backend of a case.
 
-    With `blocks`, the weights stay in blocks. `recompute` is as in `lora_np.model.forward`. The threads share the rows
-    of a batch. Generation has too few rows for that, so they share each matrix product.
+    With `blocks`, the weights remain quantised in blocks. `recompute` is as in `lora_np.model.forward`. The rows of a
+    batch are divided among the threads. In generation, which has few rows, each matrix product uses all threads.
     """
     if not blocks:
         case = case.dense()
     elif not any(isinstance(weight, QuantisedWeight) for weight in case.params.values()):
         raise ValueError("the weights of this rung are not in blocks; use a Llama's rung, such as smollm2")
-    blas_threads(threads if case.n_new else 1)  # for good, because the process does nothing else
+    blas_threads(threads if case.n_new else 1)  # permanently, because the process does nothing else
     if case.n_new:
         generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)
         return Backend(lambda: (0.0, {"tokens": generation()}), generation)
@@ -110,7 +110,7 @@ def our_backend(case, threads, blocks=False, recompute=False):
     state = initial_state({name: case.arrays[name] for name in case.trained})
     shards = split_batch(case.batch, threads)
 
-    def loss_and_gradients():  # computes no gradients if nothing is trained
+    def loss_and_gradients():  # without gradients if nothing is trained
         return mean_over_shards(list(run(lambda shard: objective(state.trainable, shard, None), shards)), run)
 
     if not case.trained:
@@ -118,7 +118,7 @@ def our_backend(case, threads, blocks=False, recompute=False):
         return Backend(lambda: (loss_and_gradients()[0], {"logits": logits()[0]}), loss_and_gradients)
 
     settings = TrainConfig(
-        steps=1_000_000,  # more than are ever run
+        steps=1_000_000,  # more than are run
         learning_rate=LEARNING_RATE,
         schedule="constant",
         optimiser=AdamW(weight_decay=WEIGHT_DECAY),
@@ -135,7 +135,7 @@ def our_backend(case, threads, blocks=False, recompute=False):
 
 
 def peak_backend(case, threads):
-    """The Backend that multiplies two float32 matrices, 2048 × 2048, in NumPy, for any case: the machine's speed."""
+    """Make the Backend that measures the machine's speed: NumPy multiplies two 2048 × 2048 float32 matrices."""
     blas_threads(threads)
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((PEAK_SIZE, PEAK_SIZE), dtype=np.float32) for _ in "ab")

@@ -1,6 +1,6 @@
-"""What is timed: model sizes, kinds of work, and the weights, adapter and batch for both.
+"""Define what is timed: model sizes, kinds of work, and the weights, adapter and batch for each combination.
 
-Each backend draws its case in its own process from the same seed, so all backends have the same numbers.
+Each backend draws its case in a separate process from the same seed, so all backends have the same values.
 """
 
 import math
@@ -23,12 +23,12 @@ WEIGHT_DECAY = 0.01  # on matrices, as in lora_np's AdamW
 
 
 class Rung(NamedTuple):
-    """The sizes of a model, its batch and its adapter: six numbers for a GPT-2, eight for a Llama, and a rank."""
+    """The sizes of a model and its batch (six for a GPT-2, eight for a Llama), and the adapter's rank."""
 
     d_model: int  # C; GPT-2's MLP is F = 4 C wide
     n_layers: int
     n_heads: int
-    length: int  # T, tokens per row; in generation a quarter of them is the prompt
+    length: int  # T, tokens per row; in generation, a quarter of them are the prompt
     batch: int  # B, rows
     vocab_size: int  # V
     n_kv_heads: int = 0  # K, only for a Llama, whose head size is C / n_heads
@@ -44,7 +44,7 @@ RUNGS = (
     Rung(768, 2, 12, 128, 8, 8192),
 )
 SMOLLM2 = Rung(576, 30, 9, 34, 16, 49152, 3, 1536)  # SmolLM2-135M
-ROPE_THETA = 100000.0  # its θ
+ROPE_THETA = 100000.0  # SmolLM2's θ
 BLOCK = 32  # weights in a block of Q4_1
 
 WORKS = {
@@ -73,13 +73,14 @@ GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 def parse_rung(text):
     """Parse the text of a rung.
 
-    It has all numbers, "64,2,4,64,32,2048", or the width of a rung in RUNGS, "64", or the name "smollm2", which B and T
-    may follow, "smollm2,64,34". The adapter's rank may come last, after an r: "64,r16", "smollm2,64,34,r16".
+    The text has all sizes, such as "64,2,4,64,32,2048"; or the width of a rung in RUNGS, such as "64"; or the name
+    "smollm2", optionally with B and T, such as "smollm2,64,34". It may end with the letter r and the adapter's rank,
+    such as "64,r16" or "smollm2,64,34,r16".
 
     Raises
     ------
     ValueError
-        For any other text, with what was expected.
+        For any other text; the message says what was expected.
     """
     named = {str(rung.d_model): rung for rung in RUNGS} | {"smollm2": SMOLLM2}
     shapes, has_rank, rank = text.partition(",r")
@@ -91,8 +92,8 @@ def parse_rung(text):
         if len(numbers) not in ((6, 8) if sizes == shapes else (2,)):
             raise ValueError
     except ValueError:
-        one_of, whole = ", ".join(named), f"six whole numbers: {gpt2}, or eight for a Llama: also {llama}"
-        expected = f"one of {one_of}, smollm2,batch,length, or {whole}; and perhaps ,r and a rank"
+        one_of, whole = ", ".join(named), f"six integers ({gpt2}), or eight for a Llama (also {llama})"
+        expected = f"one of {one_of}, smollm2,batch,length, or {whole}; optionally followed by ,r and a rank"
         raise ValueError(f"rungs: got {text!r}, expected {expected}") from None
     rung = SMOLLM2._replace(batch=numbers[0], length=numbers[1]) if len(numbers) == 2 else Rung(*numbers)
     rung = rung._replace(rank=rank)
@@ -100,7 +101,7 @@ def parse_rung(text):
     size = C // max(H, 1)  # of a head
     highest = max(rank, RANK)
     for holds, expected in (
-        (min(numbers) >= 1 and rank >= 0, f"numbers of at least 1: {gpt2}, and for a Llama {llama}"),
+        (min(numbers) >= 1 and rank >= 0, f"sizes of at least 1: {gpt2}, and for a Llama also {llama}"),
         (C % max(H, 1) == 0, "n_heads to divide d_model"),
         (H % max(K, 1) == 0, "n_kv_heads to divide n_heads"),
         (not K or size % 2 == 0, "an even head size, d_model / n_heads"),
@@ -114,12 +115,12 @@ def parse_rung(text):
 
 
 def rung_numbers(rung):
-    """The numbers up to the last nonzero one, as a list: older checkouts only accept the first six or eight."""
+    """A rung's fields up to the last nonzero one, as a list; older checkouts accept only the first six or eight."""
     return list(rung[: max(i for i, number in enumerate(rung, 1) if number)])
 
 
 def format_rung(rung):
-    """The text that `parse_rung` reads."""
+    """Format a rung as the text that `parse_rung` reads."""
     *shapes, rank = Rung(*rung)
     return ",".join([*map(str, filter(None, shapes)), *([f"r{rank}"] if rank else [])])
 
@@ -140,7 +141,7 @@ def adapter_config(rung, work):
 
 
 def tokens(rung, work):
-    """The tokens that a unit of work reads, including padding; for generation, the new tokens."""
+    """The number of tokens in a unit of work, including padding; for generation, the number of new tokens."""
     if work in GENERATED_ROWS:
         return GENERATED_ROWS[work] * (rung.length - rung.length // 4)
     return rung.batch * rung.length
@@ -149,17 +150,17 @@ def tokens(rung, work):
 def flops(rung, work):
     """The floating-point operations of the matrix products in a unit of work; see `step_flops`.
 
-    Operations that are repeated to save memory count once. Generation is one pass over the prompt and then one per
-    token, with cached keys and values. Only the last position of each pass goes through the head. The last new token is
-    never read.
+    Operations that are repeated to save memory are counted once. Generation takes one pass over the prompt and then one
+    per new token except the last, with cached keys and values. The head is applied only to the last position of each
+    pass.
     """
     config = model_config(rung, work)
     if work not in GENERATED_ROWS:
         wanted = () if work == "forward" else None
         return sum(step_flops(config, rung.batch, rung.length, adapter_config(rung, work), wanted).values())
-    terms = step_flops(config, 1, 1, wanted=())  # of one token that attends only to itself
+    terms = step_flops(config, 1, 1, wanted=())  # for one token that attends only to itself
     head = terms.pop("head.forward")
-    pair = sum(terms[name] for name in terms if name.endswith("context.forward"))  # of one query and one key
+    pair = sum(terms[name] for name in terms if name.endswith("context.forward"))  # for one query and one key
     linear = sum(terms.values()) - pair
     T, prompt = rung.length, rung.length // 4
     pairs = prompt**2 + sum(range(prompt + 1, T))
@@ -167,7 +168,7 @@ def flops(rung, work):
 
 
 def counted_bytes(rung, work):
-    """The bytes of the arrays in a unit of work, a dict with the fields of `StepBytes`.
+    """The bytes of the arrays in a unit of work, as a dict with the fields of `StepBytes`.
 
     In generation, the activations are the cached keys and values.
     """
@@ -184,16 +185,16 @@ def counted_bytes(rung, work):
     return sizes._replace(activations=activations)._asdict()
 
 
-# ---------------------------------------------------------------- the numbers
+# ---------------------------------------------------------------- the arrays
 
 
 class Case(NamedTuple):
     """The model, adapter and batch of a rung and a kind of work."""
 
     config: ModelConfig | LlamaConfig
-    params: dict[str, np.ndarray]  # a Llama's matrices are blocks, see `in_blocks`
+    params: dict[str, np.ndarray]  # a Llama's matrices are quantised in blocks, see `in_blocks`
     adapter: Adapter | None
-    batch: Batch  # in generation `ids` is the prompt, and the targets are unused
+    batch: Batch  # in generation, `ids` are the prompts, and the targets are unused
     trained: tuple[str, ...]  # names of the parameters that a step trains
     n_new: int  # tokens to generate
 
@@ -203,21 +204,21 @@ class Case(NamedTuple):
         return {**self.params, **(self.adapter.weights if self.adapter else {})}
 
     def dense(self):
-        """The same case with arrays in place of blocks."""
+        """The same case with dense arrays in place of quantised blocks."""
         return self._replace(params={name: np.asarray(weight) for name, weight in self.params.items()})
 
 
 class Backend(NamedTuple):
-    """One implementation, ready to do one kind of work.
+    """An implementation of one kind of work on a case.
 
-    check() -> (loss, dict of arrays): the gradients of a training step under lora_np's names, the "logits" of a forward
-    pass, or the "tokens" of a generation (with a loss of 0). It changes nothing.
-    step(): one unit of work, to be timed. If it trains, it returns the loss as a float.
+    check() returns the loss and a dict of arrays: the gradients of a training step under lora_np's names, the "logits"
+    of a forward pass, or the "tokens" of a generation (with a loss of 0). It does not change the state.
+    step() does one unit of work, to be timed. If it trains, it returns the loss as a float.
     """
 
     check: Callable[[], tuple[float, dict[str, np.ndarray]]]
     step: Callable
-    process: Popen | None = None  # the process that does the work, if it is not the worker itself
+    process: Popen | None = None  # the process that does the work; None: the worker itself
 
 
 def make_case(rung, work, seed=0):
@@ -240,15 +241,15 @@ def make_case(rung, work, seed=0):
 
 
 def draw_params(config, rng):
-    """Random weights as large as a trained model's, without constant arrays.
+    """Draw random weights as large as a trained model's, without constant arrays.
 
-    The small numbers of a fresh model hide mistakes: on activations of 0.1, GELU by tanh and by the error function
-    agree in all relevant digits.
+    The small values of an untrained model hide mistakes: for activations of 0.1, GELU computed with tanh and with the
+    error function agree in all relevant digits.
     """
     params = {}
     for name, shape in parameter_shapes(config).items():
         if len(shape) == 2:
-            value = rng.normal(0.0, 1.0 / math.sqrt(shape[1]), shape)  # its outputs are as large as its inputs
+            value = rng.normal(0.0, 1.0 / math.sqrt(shape[1]), shape)  # outputs as large as inputs
         else:
             value = rng.normal(float(name.endswith(".weight")), 0.1, shape)
         params[name] = value.astype(np.float32)
@@ -256,16 +257,16 @@ def draw_params(config, rng):
 
 
 def in_blocks(params):
-    """A Llama's weights in the block formats of SmolLM2's file: the embedding in Q8_0, the linear layers in Q4_1.
+    """Quantise a Llama's weights to the formats of SmolLM2's file: the embedding to Q8_0, the linear layers to Q4_1.
 
-    All backends use the blocks' values, also in dense arrays, so that they can be compared.
+    All backends use the quantised values, also in dense arrays, so that their results can be compared.
     """
     layers = [f"{layer}.weight" for layer in linear_layers(params)]
     return quantise(quantise(params, layers, "q4_1"), ["tok_emb.weight"], "q8_0")
 
 
 def draw_batch(rung, work, rng):
-    """A batch of random tokens in full rows; for full training of a classifier, they are padded on the right."""
+    """Draw a batch of random tokens, in full rows or, for full training of a classifier, padded on the right."""
     B, T = rung.batch, rung.length
     if work in GENERATED_ROWS:
         B, T = GENERATED_ROWS[work], T // 4
@@ -273,7 +274,7 @@ def draw_batch(rung, work, rng):
     lengths = np.full(B, T)
     targets = rng.integers(0, rung.vocab_size, (B, T))
     if work == "classifier":
-        # Real batches group rows of similar length, so no row is shorter than half of the longest.
+        # Real batches group rows of similar length, so no row is shorter than half of the longest one.
         lengths[1:] = rng.integers(T // 2, T + 1, B - 1)
         ids[np.arange(T) >= lengths[:, None]] = 0
     if work.startswith("classifier"):

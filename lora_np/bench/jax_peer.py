@@ -1,4 +1,4 @@
-"""The JAX backend: the same decoder as pure functions of a dict of arrays, with one jitted function per step."""
+"""The JAX backend: the same decoder as pure functions of a dict of arrays; each step is one jitted function."""
 
 import numpy as np
 
@@ -10,9 +10,9 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 def make_backend(case, threads):
-    """The Backend of a case. JAX has no setting for threads: it uses all cores that the process may run on."""
+    """Make the Backend of a case. JAX has no setting for threads: it uses all cores that the process may run on."""
     if not isinstance(case.config, ModelConfig):
-        raise ValueError("the JAX backend only has GPT-2's decoder; leave jax out of --peers for a Llama")
+        raise ValueError("the JAX backend only has GPT-2's decoder; remove jax from --peers for a Llama")
     import jax
     import jax.numpy as jnp
 
@@ -28,7 +28,7 @@ def make_backend(case, threads):
         return (jax.nn.logsumexp(logits, -1) - picked).mean(), logits
 
     value_and_grad = jax.value_and_grad(loss_and_logits, has_aux=True)
-    jitted = jax.jit(value_and_grad)  # a forward pass if nothing is trained
+    jitted = jax.jit(value_and_grad)  # only a forward pass if nothing is trained
 
     def check():
         (loss, logits), grads = jax.block_until_ready(jitted(state[0], frozen, batch))
@@ -66,16 +66,16 @@ def adamw(params, grads, m, v, t):
 
 
 def decoder(p, ids, lengths, config, scale):
-    """Logits (B, T, V), or (B, n_classes) at the last real token of each row.
+    """Compute logits (B, T, V), or (B, n_classes) at the last non-padding token of each row.
 
-    Except in attention, all tokens share one axis, B T, because on a CPU XLA multiplies matrices up to 1.6 times as
-    fast as stacks of matrices.
+    Except in attention, all tokens are on one axis of length B T, because on a CPU XLA multiplies matrices up to 1.6
+    times as fast as stacks of matrices.
     """
     import jax
     import jax.numpy as jnp
 
     def linear(x, module):
-        """x Wᵀ + b, plus (s x Aᵀ) Bᵀ if the layer has an adapter."""
+        """Compute x Wᵀ + b, plus (s x Aᵀ) Bᵀ if the layer has an adapter."""
         y = x @ p[f"{module}.weight"].T + p[f"{module}.bias"]
         if f"{module}.lora_A" in p:
             y = y + (scale * (x @ p[f"{module}.lora_A"].T)) @ p[f"{module}.lora_B"].T

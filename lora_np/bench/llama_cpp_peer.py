@@ -1,4 +1,4 @@
-"""The llama.cpp backend: greedy generation with a Llama, from a file with the case's weights in float32."""
+"""The llama.cpp backend: greedy generation with a Llama, whose weights are in a float32 file."""
 
 import tempfile
 from pathlib import Path
@@ -12,16 +12,16 @@ from .llama_cpp import answer, start
 
 
 def make_backend(case, threads):
-    """The Backend of a case on a number of threads; all rows are processed at once."""
+    """Make the Backend of a case with a number of threads; all rows are processed at once."""
     if not isinstance(case.config, LlamaConfig):
-        raise ValueError("the llama.cpp backend only has a Llama; leave llama.cpp out of --peers for GPT-2's decoder")
+        raise ValueError("the llama.cpp backend only has a Llama; remove llama.cpp from --peers for GPT-2's decoder")
     prompts = case.batch.ids
     job = {"do": "timing", "prompts": prompts.tolist(), "n": case.n_new - 1}  # steps after each row's first new token
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.gguf")
         save_gguf(file, case.params, case.config, vocabulary(case.config.vocab_size))
         process = start(file, context=case.config.n_positions, threads=threads, rows=len(prompts))
-        answer(process, job)  # from now on the process has the file open, and it can be deleted
+        answer(process, job)  # now the process has the file open, so the file can be deleted
 
     def check():
         return 0.0, {"tokens": np.concatenate([prompts, answer(process, job)["ids"]], axis=1)}
@@ -30,7 +30,7 @@ def make_backend(case, threads):
 
 
 def vocabulary(size):
-    """The fields of a tokenizer with `size` tokens, without which llama.cpp reads no file, although prompts are ids."""
+    """The tokenizer fields for `size` tokens. llama.cpp requires them in a file even though the prompts are ids."""
     tokens = [f"token {i}" for i in range(size)]
     names = {"model": "gpt2", "tokens": tokens, "token_type": [1] * size, "merges": ["t o"]}
     return {f"tokenizer.ggml.{name}": value for name, value in names.items()}

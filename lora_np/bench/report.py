@@ -1,4 +1,4 @@
-"""The results: ratios and shares, as tables for the terminal and as plain dicts for JSON."""
+"""Report the results: ratios and shares, as tables for the terminal and as dicts for JSON."""
 
 from statistics import geometric_mean, median
 from typing import NamedTuple
@@ -7,10 +7,10 @@ from .backends import OURS, PEAK_FLOPS
 from .case import WORKS, Rung, counted_bytes, flops, format_rung, tokens
 
 RUNG = "C,layers,heads,T,B,V(,K,F)(,rR)"
-COSTS = ("time", "flops", "activation_bytes")  # of a step: measured, predicted, counted
+COSTS = ("time", "flops", "activation_bytes")  # of a step: measured time, counted FLOPs and bytes
 
-# The largest `peak_spread` of an idle machine. Other programs slow down a backend whose threads spin while they wait,
-# as OpenMP's do, far more than one whose threads sleep. So ratios from a busy machine say little.
+# The largest `peak_spread` of an idle machine. On a busy machine, ratios mean little: other programs slow down backends
+# whose threads spin while they wait, as OpenMP's do, far more than those whose threads sleep.
 QUIET = 1.15
 
 
@@ -20,24 +20,24 @@ class Row(NamedTuple):
     rung: Rung
     work: str
     flops: int
-    counted_bytes: dict  # lora_np's arrays, see `counted_bytes`
-    seconds: dict  # backend -> list of its median seconds, one per round
-    notes: dict  # backend -> why it has no time
+    counted_bytes: dict  # of lora_np's arrays, see `counted_bytes`
+    seconds: dict  # backend -> list with its median seconds in each round
+    notes: dict  # backend -> the reason why it has no time
     agreement: dict  # peer -> Agreement
-    ratios: dict  # peer -> list of its seconds / lora_np's, one per round: above 1, lora_np is faster
-    gflops: dict  # backend -> 10⁹ floating-point operations per second, of those that `flops` counts
-    share_of_peak: dict  # backend -> its gflops / those of one large matrix product here; {} without a peak
+    ratios: dict  # peer -> list with its seconds / lora_np's in each round; above 1, lora_np is faster
+    gflops: dict  # backend -> `flops` per second, in units of 10⁹
+    share_of_peak: dict  # backend -> its gflops / those of "peak", a large matrix product; or {}
     peak_bytes: dict  # backend -> peak memory of its process during its steps, or None if unknown
-    peak_spread: float | None  # slowest round of the peak / its fastest: 1 to 1.1 on an otherwise idle machine
+    peak_spread: float | None  # the peak's slowest round / its fastest: 1 to 1.1 on an otherwise idle machine
 
     @property
     def failed(self):
-        """Whether lora_np has no time or a peer disagrees; a missing peer is not a failure."""
+        """Whether lora_np has no time or a peer's results disagree. A missing peer is not a failure."""
         return OURS in self.notes or any(agreement.problem for agreement in self.agreement.values())
 
     @property
     def remarks(self):
-        """Why some backends have no time, and whether the machine was busy."""
+        """The reasons why backends have no time, and a remark if the machine was busy."""
         reasons = [f"{name} {note}" for name, note in self.notes.items()]
         if (self.peak_spread or 1.0) > QUIET:
             reasons.append(f"the machine was busy: its own speed varied by a factor of {self.peak_spread:.2f}")
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 
 def make_row(rung, work, seconds, agreement, notes, peak_bytes):
-    """The Row of measured times; the parameters are fields of Row."""
+    """Make the Row of measured times; the parameters are fields of Row."""
     counted = flops(rung, work)
     compared = [peer for peer in agreement if {peer, OURS} <= set(seconds)]
     ratios = {peer: [theirs / ours for theirs, ours in zip(seconds[peer], seconds[OURS])] for peer in compared}
@@ -60,11 +60,11 @@ def make_row(rung, work, seconds, agreement, notes, peak_bytes):
 
 
 def summary(rows, peers):
-    """The geometric mean and the lowest of the median ratios over the rungs, by kind of work and peer.
+    """The geometric mean and the minimum over the rungs of the median ratios, by kind of work and peer.
 
     Returns
     -------
-    list of dicts: "work", "peer", "rungs" (how many), "mean", "lowest", "lowest_rung"
+    list of dicts: "work", "peer", "rungs" (their number), "mean", "lowest", "lowest_rung"
     """
     lines = []
     for work in WORKS:
@@ -96,7 +96,7 @@ def lora_shares(rows):
 
 
 def to_dicts(rows, setting, peers):
-    """All results, ready for JSON."""
+    """Convert all results to a dict, ready for JSON."""
     return {
         **setting,
         "peers": list(peers),
@@ -114,7 +114,7 @@ def to_dicts(rows, setting, peers):
 
 
 def format_row(row):
-    """One row as a line of text."""
+    """Format one row as a line of text."""
     cells = [f"{format_rung(row.rung):<22} {row.work:<14}"]
     if OURS in row.seconds:
         cells.append(f"{OURS} {milliseconds(row, OURS)} ms")
@@ -123,7 +123,7 @@ def format_row(row):
 
 
 def format_tables(rows, setting, peers):
-    """All tables: one for each kind of work, the summary, the LoRA steps' shares, memory, and the setting."""
+    """Format all tables: one per kind of work, the summary, the LoRA steps' shares, the memory, and the setting."""
     ratios = [
         [s["work"], label(s["peer"]), f"{s['mean']:.2f}", f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
         for s in summary(rows, peers)
@@ -154,7 +154,7 @@ def format_tables(rows, setting, peers):
 
 
 def work_table(rows, work, peers):
-    """The table of one kind of work: times, ratios with their spread, time per token, operations, share of the peak."""
+    """Format the table of one kind of work: times, ratios and their range, time per token, FLOPs, share of the peak."""
     header, body = [RUNG, f"{OURS} ms"], []
     for peer in peers:
         header += [f"{label(peer)} ms", "ratio (min–max)"]
@@ -175,7 +175,7 @@ def work_table(rows, work, peers):
 
 
 def setting_lines(setting):
-    """The machine, the versions, and the user's variables that affect the times."""
+    """Format the machine, the versions, and the user's environment variables that affect the times."""
     lines = ["{machine}, {cores} cores; {threads} threads, {rounds} rounds, {seconds:.0f} s in all".format(**setting)]
     for name, versions in setting["versions"].items():
         lines.append(f"{name}: " + ", ".join(map(" ".join, versions.items())))
@@ -186,7 +186,7 @@ def setting_lines(setting):
 
 
 def label(peer):
-    """A peer's name in tables: for another checkout, NAME=DIR, without the folder."""
+    """A peer's name in tables; for NAME=DIR, another checkout, only NAME."""
     return peer.partition("=")[0]
 
 
@@ -199,7 +199,7 @@ def megabytes(held):
 
 
 def table(title, header, body):
-    """Right-aligned columns below a title; "" if there are no rows."""
+    """Format right-aligned columns below a title; "" if there are no rows."""
     widths = [max(map(len, column)) for column in zip(header, *body)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in [header, *body]]
     return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]]) if body else ""

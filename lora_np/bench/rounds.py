@@ -1,4 +1,4 @@
-"""Interleaved rounds: lora_np and its peers do the same work, each in a process of its own (`worker.py`)."""
+"""Time lora_np and its peers on the same work in interleaved rounds, each in a separate process (`worker.py`)."""
 
 import json
 import os
@@ -23,15 +23,15 @@ from .backends import OURS, PEERS, check_peer, program_of
 from .case import DEFAULT_WORKS, RUNGS, WORKS, rung_numbers
 from .report import format_row, make_row
 
-TIMED_SECONDS = 0.2  # of a backend in a round, after a first step that is not timed; at least one step
-PAUSE = 0.03  # seconds between two backends, in which the first one's waiting threads go to sleep
-TIMEOUT = 600.0  # seconds for a command; a C++ compiler takes minutes for SmolLM2, and may never terminate
+TIMED_SECONDS = 0.2  # per backend and round, after a first step that is not timed; at least one step is timed
+PAUSE = 0.03  # seconds between two backends, so that the first one's waiting threads fall asleep
+TIMEOUT = 600.0  # seconds for a command; compiling SmolLM2's C++ code takes minutes, and may never terminate
 
-# Variables that change a library's speed. They stay as the user has set them, and are reported with the results.
+# Environment variables that change a library's speed. The user's values are kept, and reported with the results.
 SWITCHES = ("OPENBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH", "XLA_", "JAX_", "NPY_")
 SWITCHES += ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
-# Those that pin a library to other kernels than it would choose for the processor. One for NumPy would slow down
-# lora_np but not its peers, so by default no backend gets any of them.
+# Those that make a library use other kernels than it would choose for the processor. A variable for NumPy would slow
+# down lora_np but not its peers, so by default all of them are removed for every backend.
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES", "MKL_DEBUG_CPU_TYPE")
 PINS += ("MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
@@ -45,12 +45,12 @@ def bench(
     ----------
     rungs : sequence of Rung
     works : sequence of keys of WORKS
-    peers : sequence of keys of PEERS; or NAME=DIR, the lora_np of another checkout under a name of its own
-    threads : int, threads and cores of every backend; None: all cores
+    peers : sequence of keys of PEERS, or of NAME=DIR for the lora_np of another checkout, reported as NAME
+    threads : int, number of threads and cores of every backend; None: all cores
     rounds : int
     seed : int
-    as_set : bool, keep the variables in PINS; by default every backend uses the kernels that its libraries choose
-    report : function of a line of text, called after each row
+    as_set : bool, keep the user's variables in PINS; by default every backend's libraries choose their kernels
+    report : function that takes a line of text, called after each row
 
     Returns
     -------
@@ -60,7 +60,7 @@ def bench(
     Raises
     ------
     ValueError
-        For an unknown kind of work, a peer that is unknown or not installed, or a number out of range.
+        If a kind of work is unknown, a peer is unknown or not installed, or a number is out of range.
     """
     cores = available_cores()
     threads = whole_number("threads", cores if threads is None else threads, 1, cores, "the cores of this machine")
@@ -95,15 +95,15 @@ def bench(
 
 
 def measure(rung, work, peers, threads, rounds, seed, as_set):
-    """The Row of a rung and a kind of work, and the backends' versions.
+    """Measure the Row of a rung and a kind of work; return it and the backends' versions.
 
-    Each kind of work has its own processes, because the state of the memory allocator after one would change the time
-    of the next, by up to a factor of two for a forward pass.
+    Each kind of work has separate processes. In a shared process, the state that one kind of work leaves in the memory
+    allocator would change the time of the next, by up to a factor of two for a forward pass.
     """
     names = [OURS, *(peer for peer in peers if peer not in PEERS or work in PEERS[peer].works), "peak"]
     outcomes, seconds, peaks, notes, agreement = {}, {}, {}, {}, {}
-    # All backends prepare in parallel, because imports and compilers are not timed. The processes stop before the pool
-    # waits for them, so that Ctrl-C does not wait for a compiler.
+    # All backends prepare in parallel, because imports and compilation are not timed. The processes are stopped before
+    # the pool waits for its threads, so that Ctrl-C does not wait for a compiler.
     with ThreadPoolExecutor(len(names)) as pool, ExitStack() as stack:
         processes = {name: stack.enter_context(Process(name, threads, as_set)) for name in names}
         pending = {name: pool.submit(prepare, process, rung, work, seed) for name, process in processes.items()}
@@ -133,17 +133,17 @@ def prepare(process, rung, work, seed):
 
 
 def time_rounds(processes, rounds, notes):
-    """Time the backends in interleaved rounds; every second round has the reverse order.
+    """Time the backends in interleaved rounds; every second round is in reverse order.
 
     Parameters
     ----------
     processes : dict, backend -> Process
     rounds : int
-    notes : dict, to which the reason is added if a backend fails
+    notes : dict, backend -> reason; a reason is added if a backend fails
 
     Returns
     -------
-    seconds : dict, backend -> list of the median seconds of a step in each round; without the failed ones
+    seconds : dict, backend -> list of the median seconds of a step in each round; without failed backends
     peaks : dict, backend -> peak memory in bytes, or None if unknown
     """
     seconds, peaks = {name: [] for name in processes}, {}
@@ -161,7 +161,7 @@ def time_rounds(processes, rounds, notes):
 
 
 def processor_name():
-    """The processor's name as the system gives it."""
+    """The processor's name as reported by the system."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -173,7 +173,7 @@ def processor_name():
 
 
 def backend_environment(name, threads, as_set):
-    """The environment of a backend's process: the user's for other libraries, that of training workers for lora_np."""
+    """The environment of a backend's process: the user's, and for lora_np also that of training workers."""
     _, folder = program_of(name)
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
     added = {"HF_HUB_OFFLINE": "1"} if name in PEERS and PEERS[name].packages else process_environment(threads)
@@ -182,17 +182,17 @@ def backend_environment(name, threads, as_set):
 
 
 class WorkerError(Exception):
-    """A worker answered with an error, died, or timed out; the message says which."""
+    """Raised if a worker answers with an error, dies, or times out; the message says which."""
 
 
 class Process(subprocess.Popen):
-    """A backend's worker process, as a context that stops it.
+    """A backend's worker process, and a context manager that stops it.
 
     Parameters
     ----------
     backend : str, a key of BACKENDS, or NAME=DIR for another checkout
     threads : int
-    as_set : bool, keep the variables in PINS
+    as_set : bool, keep the user's variables in PINS
     """
 
     def __init__(self, backend, threads, as_set=False):
@@ -218,7 +218,7 @@ class Process(subprocess.Popen):
             If the answer is an error, or if the process dies or is stopped after `timeout` seconds.
         """
         start, line = time.monotonic(), ""
-        timer = Timer(timeout, self.kill)  # which ends the wait for an answer
+        timer = Timer(timeout, self.kill)  # killing the process ends the wait for an answer
         timer.start()
         try:
             self.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -241,9 +241,9 @@ class Process(subprocess.Popen):
         return answer
 
     def __exit__(self, *exception):
-        """End the process and its children, without losing any result."""
+        """End the process and its children."""
         self.kill()
-        with suppress(OSError):  # if a dead process has not read its last command
+        with suppress(OSError):  # raised if a dead process has not read its last command
             super().__exit__(*exception)
         self.log.close()
 

@@ -1,6 +1,6 @@
 """The PyTorch backend: the same decoder as an nn.Module, eager or compiled, with PEFT's LoRA.
 
-For a Llama, and for GPT-2's generation with a key-value cache, it uses the models of transformers.
+For a Llama, and for generation with GPT-2 and a key-value cache, the backend uses the models of transformers.
 """
 
 import tempfile
@@ -14,7 +14,7 @@ from .case import LEARNING_RATE, WEIGHT_DECAY, Backend
 
 
 def make_backend(case, threads, compiled=False):
-    """The Backend of a case on a number of threads."""
+    """Make the Backend of a case with a number of threads."""
     import torch
 
     torch.set_num_threads(threads)
@@ -36,7 +36,7 @@ def make_backend(case, threads, compiled=False):
         logits = logits[0] if isinstance(logits, tuple) else logits  # transformers' models return tuples
         return torch.nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten()), logits
 
-    def loss_alone():  # a compiler need not keep unused logits
+    def loss_alone():  # lets the compiler discard the logits
         return loss_and_logits()[0]
 
     wanted = loss_alone if case.trained else loss_and_logits
@@ -54,14 +54,14 @@ def make_backend(case, threads, compiled=False):
 
 
 def training_backend(model, loss_of, names):
-    """The Backend of a training step; `names` maps lora_np's names of layers to the model's where they differ."""
+    """Make the Backend of a training step; `names` maps lora_np's layer names to the model's if they are different."""
     import torch
 
     # PEFT's L.lora_A.default.weight is lora_np's L.lora_A.
     trained = {name.removesuffix(".default.weight"): p for name, p in model.named_parameters() if p.requires_grad}
     trained = renamed(trained, {theirs: ours for ours, theirs in names.items()})
     matrices = {"params": [p for p in trained.values() if p.ndim > 1], "weight_decay": WEIGHT_DECAY}
-    vectors = {"params": [p for p in trained.values() if p.ndim == 1], "weight_decay": 0.0}  # none with LoRA
+    vectors = {"params": [p for p in trained.values() if p.ndim == 1], "weight_decay": 0.0}  # empty with LoRA
     # On a CPU, `fused` is 3 to 5 times as fast as PyTorch's two other implementations.
     optimiser = torch.optim.AdamW([matrices, vectors], lr=LEARNING_RATE, fused=True)
 
@@ -83,7 +83,7 @@ def training_backend(model, loss_of, names):
 
 
 def generation_backend(case):
-    """The Backend of greedy generation by transformers, with lora_np's weights and no end-of-text token."""
+    """Make the Backend of greedy generation with transformers, lora_np's weights, and no end-of-text token."""
     import torch
 
     model, prompt = from_transformers(case), torch.tensor(case.batch.ids)
@@ -99,9 +99,9 @@ def generation_backend(case):
 
 
 def decoder(config):
-    """The decoder as a module whose parameters have lora_np's names.
+    """Make the decoder as a module whose parameters have lora_np's names.
 
-    q, k and v are separate layers, as PEFT needs them. A single layer for the three made no step faster.
+    q, k and v are separate layers, because PEFT needs separate layers. A single layer for all three was not faster.
     """
     import torch
     from torch import nn
@@ -139,13 +139,13 @@ def decoder(config):
                 x = x + mlp["down_proj"](F.gelu(mlp["up_proj"](block["ln2"](x)), approximate="tanh"))
             if self.head is None:
                 return F.linear(self.ln_f(x), self.tok_emb.weight)
-            return self.head(self.ln_f(x[torch.arange(len(ids)), last]))  # the last real token of each row
+            return self.head(self.ln_f(x[torch.arange(len(ids)), last]))  # the last non-padding token of each row
 
     return Decoder()
 
 
 def from_transformers(case):
-    """The model of transformers with the case's weights: a GPT-2 or a Llama, a language model or a classifier."""
+    """Make the transformers model with the case's weights: a GPT-2 or a Llama, a language model or a classifier."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     kind = AutoModelForSequenceClassification if case.config.n_classes else AutoModelForCausalLM
@@ -153,30 +153,30 @@ def from_transformers(case):
         save_hf(folder, case.dense().params, case.config)
         model = kind.from_pretrained(folder)
     for parameter in model.parameters():
-        parameter.data = parameter.data.clone()  # in memory, instead of a mapped file
+        parameter.data = parameter.data.clone()  # in memory instead of in a mapped file
     return model
 
 
 def padded(batch, config):
-    """The batch's ids (B, T), padded with a token that ends no row: transformers reads the last other token."""
+    """Pad the batch's ids (B, T) with a token that ends no row: transformers classifies at the last other token."""
     ends = batch.ids[np.arange(len(batch.ids)), batch.lengths - 1]
     config.pad_token_id = min(set(range(len(ends) + 1)) - set(ends.tolist()))
     return np.where(np.arange(batch.ids.shape[1]) < batch.lengths[:, None], batch.ids, config.pad_token_id)
 
 
 def their_names(config):
-    """lora_np's name of each layer of a Llama -> the name in transformers."""
+    """A dict, lora_np's name of a layer -> the name in transformers, for each layer of a Llama."""
     return {ours.rpartition(".")[0]: theirs.rpartition(".")[0] for theirs, (ours,), *_ in layout(config)}
 
 
 def renamed(arrays, names):
-    """The dict with its keys, LAYER.PARAMETER, renamed by `names`, old layer -> new layer."""
+    """Rename the layers in a dict's keys, LAYER.PARAMETER, by the dict `names`, old layer -> new layer."""
     parts = ((*name.rpartition("."), array) for name, array in arrays.items())
     return {f"{names.get(layer, layer)}.{leaf}": array for layer, _, leaf, array in parts}
 
 
 def adapted(model, adapter, names):
-    """The model with lora_np's adapter in PEFT's LoRA; only the adapter is trained, and its head if it has one."""
+    """Add lora_np's adapter to the model as PEFT's LoRA; only the adapter is trained, with its head if it has one."""
     import torch
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
@@ -187,6 +187,6 @@ def adapted(model, adapter, names):
     arrays = renamed({name: array for name, array in adapter.weights.items() if "lora_" in name}, names)
     set_peft_model_state_dict(wrapped, {f"base_model.model.{n}.weight": torch.tensor(a) for n, a in arrays.items()})
     model = wrapped.get_base_model()  # without the overhead of PEFT's outer module
-    if "head.weight" in adapter.weights:  # the same numbers as in the base
+    if "head.weight" in adapter.weights:  # has the same values as in the base
         model.get_submodule(names.get("head", "head")).requires_grad_(True)
     return model

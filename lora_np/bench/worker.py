@@ -1,4 +1,4 @@
-"""A backend's process. It reads commands as lines of JSON and answers each with one.
+"""Run a backend in a process, which reads commands as lines of JSON and answers each with a line of JSON.
 
     {"do": "versions"}                                       -> {"versions": {...}}
     {"do": "make", "rung": [...], "work": "full", "seed": 0} -> {}
@@ -6,9 +6,9 @@
     {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...], "peak_bytes": ...}
 
 `check` writes the arrays of the check to the file and then runs three steps, if a step trains. `turn` is one backend's
-part of a round: one step that is not timed and fills the caches, and then timed ones for a number of seconds, at least
-one. "peak_bytes" is the peak memory of the process since `check` wrote its file. Errors are answers too: {"error":
-"..."}.
+part of a round: one step that is not timed and fills the caches, and then timed steps for a number of seconds, at least
+one. "peak_bytes" is the peak memory of the process since `check` wrote its file. If a command fails, the answer is
+{"error": "..."}.
 
 These commands, and the option --side, must not change, because the benchmark also starts the workers of older
 checkouts.
@@ -37,7 +37,7 @@ PACKAGES = ("numpy", "torch", "peft", "transformers", "jax", "jaxlib")
 
 
 def main():
-    """Answer commands until the parent closes the pipe or ends."""
+    """Answer commands until the parent process closes the pipe or ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", required=True)
     parser.add_argument("--threads", type=int, required=True)
@@ -50,26 +50,26 @@ def main():
         command = json.loads(line)
         try:
             answer = getattr(worker, command.pop("do"))(**command)
-        except Exception as error:  # any error of a library; the parent decides what to do
+        except Exception as error:  # a library may raise any error; the parent process decides what to do
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
 
 
 def answers_only():
-    """The standard output for answers only; from now on, what libraries print goes to the error output."""
+    """Reserve the standard output for answers and return it; libraries' prints are redirected to the error output."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
 
 
 class Worker:
-    """The backend of this process, with a method for each command."""
+    """This process's backend, with a method for each command."""
 
     def __init__(self, name, threads):
         self.make_backend, self.threads, self.backend = BACKENDS[name], threads, None
 
     def versions(self):
-        """The versions of Python, of the loaded packages, of BLAS, and of llama.cpp."""
+        """Return the versions of Python, the loaded packages, BLAS, and llama.cpp."""
         numbers = {"python": platform.python_version()}
         numbers |= {package: version(package) for package in PACKAGES if package in sys.modules}
         with suppress(ImportError):
@@ -82,7 +82,7 @@ class Worker:
         return {"versions": numbers}
 
     def make(self, rung, work, seed):
-        """Make the case and the backend."""
+        """Make the case and the backend for it."""
         case = make_case(Rung(*rung), work, seed)
         self.backend = self.make_backend(case, self.threads)
         self.pid = self.backend.process.pid if self.backend.process else "self"
@@ -90,10 +90,10 @@ class Worker:
         return {}
 
     def check(self, file):
-        """Write the arrays of the check, and return its loss and the losses of the first steps."""
+        """Write the arrays of the check; return the loss of the check and the losses of the first steps."""
         loss, arrays = self.backend.check()
         write_tensors(file, {name: np.array(array) for name, array in arrays.items()})
-        del arrays  # free the memory for the steps
+        del arrays  # frees memory for the steps
         forget_peak(self.pid)
         return {"loss": loss, "losses": [self.backend.step() for _ in range(self.first_steps)]}
 
@@ -111,7 +111,7 @@ class Worker:
 def forget_peak(pid="self"):
     """Return freed memory to the system and reset a process's peak, on Linux with glibc.
 
-    The peak is then that of the steps, and not that of making the case.
+    The peak measured later is then that of the steps, and not that of making the case.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

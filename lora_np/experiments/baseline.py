@@ -8,22 +8,22 @@ from ..tasks.baseline import word_classifier
 
 
 def tfidf_baseline(limit=None):
-    """Logistic regression on words and word pairs, weighted by tf-idf, on the same splits as all other methods.
+    """Fit logistic regression to words and word pairs, weighted by tf-idf, on the same splits as all other methods.
 
-    The setting (plain or logarithmic counts, and C) is the one with the best validation accuracy. At most `limit`
+    The settings (plain or logarithmic counts, and C) are those with the best validation accuracy. At most `limit`
     snippets of each split are used.
 
     Returns
     -------
-    scores : dict of validation_accuracy, test_accuracy, and the setting
-    right : (N,) bool, which of the N test snippets are classified correctly
+    scores : dict of validation_accuracy, test_accuracy, and the settings
+    right : (N,) bool, whether each of the N test snippets is classified correctly
     """
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     train, validation, test = (
         ([normalise(tokenizer, text) for text in split.texts[:limit]], split.labels[:limit])
         for split in load_reviews("rotten_tomatoes")
     )
-    best = word_classifier(train, validation, r"\S+")  # the normalised text has blanks between words and punctuation
+    best = word_classifier(train, validation, r"\S+")  # normalised text has spaces between words and punctuation
     right = best.predict(test[0]) == test[1]
     scores = {"validation_accuracy": float(best.score(*validation)), "test_accuracy": float(np.mean(right))}
     words, model = best

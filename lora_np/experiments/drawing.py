@@ -1,4 +1,4 @@
-"""What the figures share: colours, style, means with their 95 % intervals, and a PNG."""
+"""Functions that all figures share: colours, style, means with their 95 % intervals, and PNG output."""
 
 import io
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from .evidence import interval
 
-# Okabe and Ito's colours, which colour-blind readers can distinguish.
+# Okabe and Ito's palette, which colour-blind readers can distinguish.
 GREY = "#7F7F7F"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", GREY)
 COLOURS = {"full": PALETTE[0], "lora_qv": PALETTE[1], "lora_all": PALETTE[2], "head": PALETTE[3], "scratch": GREY}
 COLOURS |= {"lora_vomlp": PALETTE[4], "tfidf": PALETTE[6]}
-STYLES = ("-", ":", "-.", "--", (0, (5, 1)))  # of lines with one colour
+STYLES = ("-", ":", "-.", "--", (0, (5, 1)))  # distinguish lines of the same colour
 STYLE = {
     "figure.dpi": 150,
     "font.size": 12,
@@ -26,23 +26,23 @@ STYLE = {
 
 
 def colour(key):
-    """A method's colour, the same at every rank and rate: "qv_r8" and "lora_qv_r8" have that of "lora_qv"."""
+    """A method's colour, the same at every rank and learning rate: "qv_r8" has the colour of "lora_qv"."""
     family = key.removeprefix("lora_").removeprefix("half_").partition("_r")[0]
     return COLOURS.get(family) or COLOURS[f"lora_{family}"]
 
 
 def new_figure(width, height):
-    """An empty matplotlib Figure, in inches."""
+    """Create an empty matplotlib Figure; width and height are in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def as_png(draw, outcome):
-    """The matplotlib Figure draw(outcome) as the bytes of a PNG."""
+    """Render the matplotlib Figure draw(outcome) as the bytes of a PNG."""
     import matplotlib
 
-    # A Figure without pyplot: no window, and no state that a notebook would share.
+    # Without pyplot, a Figure opens no window and shares no state with a notebook.
     with matplotlib.rc_context(STYLE):
         png = io.BytesIO()
         draw(outcome).savefig(png, format="png", bbox_inches="tight")
@@ -50,9 +50,9 @@ def as_png(draw, outcome):
 
 
 def panels(outcome, title, width, height, columns=1, **grid):
-    """A matplotlib Figure whose title also says what the marks are, and its Axes, or an array of `columns` of them.
+    """Create a matplotlib Figure whose title says what the marks are; return it and its Axes.
 
-    `grid` has other arguments of Figure.subplots.
+    With several `columns`, the Axes are an array. `grid` has further arguments of Figure.subplots.
     """
     figure, title = new_figure(width, height), f"{title} ({seeds_text(outcome)})"
     axes = figure.subplots(1, columns, **grid)
@@ -64,12 +64,12 @@ def panels(outcome, title, width, height, columns=1, **grid):
 
 
 def legend_below(figure, axes, columns):
-    """Put the legend of one panel below all of them."""
+    """Put the legend of one panel below all panels."""
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
 
 
 def seeds_text(outcome, marks="mean and 95 % interval"):
-    """What a figure's marks are; unless the base is the small one, also the base and the number of snippets."""
+    """Describe a figure's marks and, for SmolLM2, the base and the number of training snippets."""
     n, on = len(outcome["seeds"]), ""
     if outcome["base"] == "smollm2":
         examples = {run["settings"].get("examples") for run in outcome["runs"]}
@@ -78,9 +78,10 @@ def seeds_text(outcome, marks="mean and 95 % interval"):
 
 
 def means(values, log=False):
-    """The means (n,) of values (n, seeds), and how far their intervals extend down and up, (2, n).
+    """The means (n,) of values (n, seeds), and how far their intervals extend below and above them, (2, n).
 
-    From one seed the extent is nan, which draws no bar. `log`: geometric means, and the intervals of the logarithms.
+    With one seed the extents are NaN, for which no bar is drawn. With `log`, the means are geometric, and the intervals
+    are those of the logarithms.
     """
     mean, low, high = np.array([interval(row, log) for row in values], dtype=np.float64).T
     return mean, np.array([mean - low, high - mean])
@@ -94,14 +95,14 @@ def mean_line(axes, x, values, colour, label, marker="o", style="-", log=False):
 
 
 def curve(axes, x, values, colour, label, style="-", log=False):
-    """Draw a line through the means of many points, (n, seeds), in a band of their intervals; `log` as in `means`."""
+    """Draw a line through the means of many values (n, seeds), with intervals as a band; `log` as in `means`."""
     mean, (down, up) = means(values, log)
     axes.plot(x, mean, style, color=colour, label=label, linewidth=2)
     axes.fill_between(x, mean - down, mean + up, color=colour, alpha=0.18, linewidth=0)
 
 
 def band(axes, values, colour, label):
-    """Draw a method without a place on the x axis: a line at its mean, in a band of its interval."""
+    """Draw a method that has no x value: a horizontal line at its mean, with its interval as a band."""
     mean, low, high = interval(values)
     axes.axhline(mean, color=colour, linestyle="--", linewidth=1.5, label=label)
     if low is not None:
@@ -109,7 +110,7 @@ def band(axes, values, colour, label):
 
 
 def log_axis(axes, values, label):
-    """Make the x axis logarithmic, with ticks at the values only."""
+    """Make the x axis logarithmic, with ticks only at the values."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(values, [f"{value:,g}" for value in values])
     axes.set_xticks([], minor=True)
@@ -117,9 +118,9 @@ def log_axis(axes, values, label):
 
 
 def dots(axes, labels, values, colours, unit, log=False):
-    """Draw a row for each of n methods, the first on top: every seed of values (n, seeds), and the mean's interval.
+    """Draw a row for each of n methods, the first at the top: its values (n, seeds), their mean, and its interval.
 
-    There are n labels, and n colours or one; `log` as in `means`.
+    `labels` has n strings, and `colours` is one colour or a list of n; `log` as in `means`.
     """
     colours = [colours] * len(labels) if isinstance(colours, str) else colours
     for row, (seeds, shade) in enumerate(zip(values, colours)):
@@ -132,15 +133,15 @@ def dots(axes, labels, values, colours, unit, log=False):
 
 
 def mark_mean(axes, values, colour, label):
-    """Add a vertical line to the rows of `dots`: a method's mean over seeds."""
+    """Add a vertical line at a method's mean over seeds to the rows of `dots`."""
     axes.axvline(np.mean(values), color=colour, linestyle="--", label=label)
 
 
 def method_dots(axes, labels, accuracy, colours, legend=None):
     """Draw the accuracies of methods as `dots`, and full fine-tuning's mean, if there is one, as a line.
 
-    `labels` is a dict, method -> text, `accuracy` another, method -> one number per seed in %. `legend` is the
-    legend's place.
+    `labels` is a dict, method -> str, and `accuracy` a dict, method -> list with one value per seed in %. `legend` is
+    the legend's location.
     """
     dots(axes, list(labels.values()), [accuracy[key] for key in labels], colours, "test accuracy in %")
     if "full" in accuracy:
@@ -151,8 +152,9 @@ def method_dots(axes, labels, accuracy, colours, legend=None):
 def draw_truncated(axes, accuracy, full, lora, name, style="-"):
     """Draw the test accuracy of full fine-tuning with truncated updates, and of LoRA trained at these ranks.
 
-    `accuracy` is a dict, rank as text -> one number per seed in %, and `lora` another with some of the ranks; `full`
-    has the accuracies of the whole update; `name` has the colour's key, label and marker of LoRA's line.
+    `accuracy` is a dict, rank as str -> list with one value per seed in %, and `lora` a dict of the same form for some
+    of the ranks. `full` has the accuracies without truncation. `name` is the colour's key, the label and the marker of
+    LoRA's line.
     """
     ranks, (key, text, marker) = [r for r in accuracy if r != "0"], name
     label = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(accuracy['0']):.1f} %)"

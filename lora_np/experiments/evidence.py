@@ -1,4 +1,4 @@
-"""From the numbers of several seeds to a verdict: a mean, its 95 % interval, and the bound of a claim."""
+"""Decide a claim from one value per seed: the mean, its 95 % interval, and the claim's bound."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot tell"
 CONFIDENCE = 0.95
-EQUAL = 0.01  # nats: the largest difference of losses that count as equal, about a point of accuracy here
+EQUAL = 0.01  # nats; losses that differ by at most this count as equal (about one point of accuracy here)
 
 
 class Interval(NamedTuple):
@@ -22,8 +22,8 @@ def interval(values, log=False):
 
     Parameters
     ----------
-    values : sequence of n numbers, one per seed; for a comparison, the differences of pairs with the same seed
-    log : bool, use the logarithms, for ratios: the mean is the geometric one, and 2 is as far from 1 as 1/2
+    values : sequence of n floats, one per seed; for a comparison of two methods, their difference with each seed
+    log : bool, average the logarithms, for ratios: the mean is then geometric, and 2 is as far from 1 as 1/2 is
 
     Returns
     -------
@@ -44,33 +44,33 @@ def interval(values, log=False):
 
 
 def differences(first, second):
-    """first − second, for each seed."""
+    """The list of differences first − second, one per seed."""
     return [a - b for a, b in zip(first, second)]
 
 
 def ratios(first, second):
-    """first / second, for each seed."""
+    """The list of ratios first / second, one per seed."""
     return [a / b for a, b in zip(first, second)]
 
 
 def check(statement, values, at_least=None, at_most=None, unit="", every=False):
-    """Check one part of a claim: compare the interval of a number's mean with a bound.
+    """Check one part of a claim: compare the confidence interval of a mean with a bound.
 
     Parameters
     ----------
-    statement : str, what the number is
-    values : one number per seed
-    at_least, at_most : float, the bound of the claim; one of the two
-    unit : str; "times" for ratios, whose mean is the geometric one
-    every : bool, whether the claim is about every case instead of the mean, so that one counterexample refutes it
+    statement : str, what is measured
+    values : sequence of floats, one per seed
+    at_least, at_most : float, the claim's bound; exactly one of the two is not None
+    unit : str; "times" for ratios, whose mean is geometric
+    every : bool, whether the claim is about every value instead of the mean, so that one counterexample refutes it
 
     Returns
     -------
     dict, ready for JSON; "verdict" is HOLDS if the whole interval is on the claim's side of the bound, FAILS if it is
-        entirely on the other side, else UNKNOWN. From one seed, a mean is UNKNOWN
+        entirely on the other side, else UNKNOWN. With one seed, the verdict on a mean is UNKNOWN
     """
     if (at_least is None) == (at_most is None):
-        raise ValueError("at_least, at_most: expected one of the two")
+        raise ValueError("at_least, at_most: expected exactly one of the two")
     values = [float(value) for value in values]
     mean, low, high = interval(values, log=unit == "times")
     least, most = (min(values), max(values)) if every else (low, high)
@@ -86,12 +86,12 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
 
 
 def compare(statement, rows, first, second, **bound):
-    """The `check` of first − second for each seed; `rows` is a dict, method -> one number per seed."""
+    """The `check` of first − second for each seed; `rows` is a dict, method -> list with one value per seed."""
     return check(statement, differences(rows[first], rows[second]), **bound)
 
 
 def as_good(statement, losses, first, second):
-    """The `check` that the first method's loss is as good as the second's, or better."""
+    """The `check` that the first method's loss exceeds the second's by at most EQUAL."""
     return compare(statement, losses, first, second, at_most=EQUAL, unit="nats")
 
 
@@ -107,18 +107,18 @@ def verdict(checks):
 
 
 def format_check(part):
-    """A check as one line of text."""
+    """Format a check as one line of text."""
     return f"{part['statement']}: {format_interval(part)}, expected {format_bound(part)}: {part['verdict']}"
 
 
 def format_bound(part):
-    """A check's bound."""
+    """Format a check's bound."""
     bound = f"≥ {part['at_least']:g}" if "at_least" in part else f"≤ {part['at_most']:g}"
     return bound + " in every case" * part["every"]
 
 
 def format_interval(part):
-    """A check's mean and interval with its unit."""
+    """Format a check's mean and interval, with the unit."""
     unit = f" {part['unit']}" if part["unit"] else ""
     between = "" if part["low"] is None else f" [{part['low']:.3g}, {part['high']:.3g}]"
     return f"{part['mean']:.3g}{between}{unit}"

@@ -1,4 +1,4 @@
-"""The gallery: one page of Markdown with every experiment whose JSON is in a folder."""
+"""Write the gallery: one Markdown page with every experiment whose JSON is in a folder."""
 
 from pathlib import Path
 
@@ -8,19 +8,19 @@ from .recipes import RECIPES, bases_of, figures, recipe
 from .store import made_with
 
 NAMES = {"smollm2": "SmolLM2", "pretrained": "the small base"}
-MILLIONS = {"smollm2": 134.5, "pretrained": 3.7}  # of parameters
+MILLIONS = {"smollm2": 134.5, "pretrained": 3.7}  # number of parameters
 ABOUT = Path(__file__).parent / "about.txt"  # the protocol and how to read the page
 
 
 def folder_of(out, base):
-    """The folder of an experiment's files: `out` for the small base, a folder in `out` for another one."""
+    """The folder of an experiment's files: `out` for the small base, a subfolder of `out` for any other."""
     return Path(out) / ("" if base == "pretrained" else base)
 
 
 def write_gallery(out):
     """Write the gallery, README.md, from the experiments' JSON files in a folder, and return its path.
 
-    It names any file that is not what an experiment writes, and leaves it out.
+    A file with unexpected contents is omitted, and the page says so.
     """
     out, rows, sections, odd = Path(out), [], [], []
     for number, name in enumerate(RECIPES):
@@ -36,7 +36,7 @@ def write_gallery(out):
                 verdicts[base] = f"{outcome['verdict']} ({sum(holding)} of {len(holding)} parts)"
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 place = path.relative_to(out).as_posix()
-                odd += [f"`{place}` is not what this version writes ({error!r}), and is left out.", ""]
+                odd += [f"`{place}` was not written by this version ({error!r}) and is omitted.", ""]
             else:
                 lines += of_base
         if lines:
@@ -53,7 +53,7 @@ def write_gallery(out):
 
 
 def section(name, base, outcome):
-    """One experiment on one base, as lines of Markdown."""
+    """Format one experiment on one base as lines of Markdown."""
     title, made, n = outcome["title"].rstrip("."), outcome["versions"], len(outcome["seeds"])
     lines = [f"### On {NAMES[base]}, {MILLIONS[base]} million parameters", "", f"**Claim.** {outcome['claim']}", ""]
     lines += [f"**Verdict: {outcome['verdict']}.**", ""]
@@ -65,26 +65,26 @@ def section(name, base, outcome):
         lines += check_table("| | mean [95 % interval] | expected | |", outcome["asides"])
     folder = folder_of("", base)
     lines += [""] + [f"![{title}]({(folder / figure).as_posix()}.png)" for figure in figures(name, base)]
-    quick = " A quick look at shortened runs: it means nothing." * outcome["quick"]
+    quick = " These are shortened runs, whose results mean nothing." * outcome["quick"]
     lines += ["", outcome["caption"] + quick, "", f"    {outcome['command']}", ""]
     try:
         same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
-    except FileNotFoundError:  # a module that this version does not have
+    except FileNotFoundError:  # this version lacks one of the modules
         same = False
-    hours = sum(run["seconds"] for run in outcome["runs"]) / 3600  # of all runs, on one core each
+    hours = sum(run["seconds"] for run in outcome["runs"]) / 3600  # core hours: each run uses one core
     return [
         *lines,
         f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
         f"{made['python']}, {made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of "
         f"{len(outcome['runs'])} runs reused; all runs took {hours:.1f} core hours. "
         f"[Numbers]({(folder / name).as_posix()}.json)"
-        + ("" if same else " They are from another version of the code than this page."),
+        + ("" if same else " They come from a different version of the code."),
         "",
     ]
 
 
 def training_texts(outcome):
-    """The runs' epochs and training texts, as the beginning of a sentence."""
+    """Format the runs' epochs and training texts as the beginning of a sentence."""
     settings = [run["settings"] for run in outcome["runs"] if "epochs" in run.get("settings", ())]
     several = len({one["base"] for one in settings}) > 1
     trained = set()
@@ -97,13 +97,13 @@ def training_texts(outcome):
 
 
 def check_table(heads, checks):
-    """Checks as lines of a Markdown table under its heads."""
+    """Format checks as the lines of a Markdown table with the header line `heads`."""
     rows = [(part["statement"], format_interval(part), format_bound(part), part["verdict"]) for part in checks]
     return [heads, "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def markdown(rows):
-    """Rows of texts, the heads first, as an aligned Markdown table: names on the left, numbers on the right."""
+    """Format rows of strings, the header first, as a Markdown table; all columns but the first are right-aligned."""
     first, *widths = (max(map(len, column)) for column in zip(*rows))
     lines = [[name.ljust(first), *(text.rjust(w) for text, w in zip(texts, widths))] for name, *texts in rows]
     rule = "|".join(["-" * (first + 2), *("-" * (w + 1) + ":" for w in widths)])

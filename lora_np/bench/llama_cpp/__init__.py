@@ -1,9 +1,11 @@
-"""llama.cpp in a Node process, whose commands are listed in `run.mjs`, and its times.
+"""Run and time llama.cpp in a Node process; `run.mjs` lists the commands of this process.
+
+On Linux (x64) with Node 20.11 or later, install llama.cpp with
 
     npm install --prefix lora_np/bench/llama_cpp --omit=optional --ignore-scripts --no-package-lock
 
-installs it on Linux (x64) with Node 20.11 or later. To install it elsewhere, copy `package.json` to another folder and
-set the environment variable LORA_NP_LLAMA_CPP to that folder.
+To install it in another folder, copy `package.json` to that folder and set the environment variable
+LORA_NP_LLAMA_CPP to its path.
 """
 
 import json
@@ -27,13 +29,13 @@ __all__ = ["VARIABLE", "answer", "ask", "find_llama_cpp", "format_times", "start
 
 HERE = Path(__file__).parent
 VARIABLE = "LORA_NP_LLAMA_CPP"
-KINDS = ("f32", "q8_0", "q4_1")  # of the model's weights
+KINDS = ("f32", "q8_0", "q4_1")  # the formats of the model's weights
 N_PROMPT, N_NEW = 128, 64  # tokens
 WIDTHS = 8, 20, 20, 10  # of the table's columns
 
 
 def find_llama_cpp():
-    """The command that starts llama.cpp.
+    """Return the command that starts llama.cpp, as a list of arguments.
 
     Raises
     ------
@@ -51,20 +53,20 @@ def find_llama_cpp():
 
 
 def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
-    """Start a process of llama.cpp with a model, which `answer` sends jobs to. It ends with its standard input.
+    """Start a llama.cpp process with a model; send jobs to it with `answer`. It ends when its standard input is closed.
 
     Parameters
     ----------
     model : path of a GGUF file
     adapters : list of (path of a GGUF file, scale)
-    context : int, more than the tokens of a prompt and its continuation
+    context : int, more than the number of tokens in a prompt and its continuation
     threads : int
     float32 : bool, whether attention is computed in float32 instead of llama.cpp's default, float16
     rows : int, the largest number of prompts in a job
 
     Returns
     -------
-    subprocess.Popen, as a context that waits for its end
+    subprocess.Popen, also a context manager that waits for the end of the process
 
     Raises
     ------
@@ -78,19 +80,19 @@ def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
 
 
 def answer(process, job):
-    """llama.cpp's answer to a job; `run.mjs` describes both dicts.
+    """Send a job to llama.cpp and return its answer; `run.mjs` describes both dicts.
 
     Raises
     ------
     RuntimeError
-        With llama.cpp's message, if it refuses a file or fails.
+        If llama.cpp refuses a file or fails; with its error message.
     """
     try:
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
     except BrokenPipeError:
         with suppress(BrokenPipeError):
-            process.stdin.close()  # or leaving the context would write the job again
+            process.stdin.close()  # otherwise leaving the context would write the job again
     line = process.stdout.readline()
     result = json.loads(line or '{"error": "node ended without an answer"}')
     if "error" in result:
@@ -99,25 +101,25 @@ def answer(process, job):
 
 
 def ask(model, jobs, **settings):
-    """llama.cpp's answers to several jobs in one process; model, settings and errors as for `start` and `answer`."""
+    """Return llama.cpp's answers to several jobs in one process; arguments and errors as in `start` and `answer`."""
     with start(model, **settings) as process:
         return [answer(process, job) for job in jobs]
 
 
 def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
-    """Time SmolLM2 in llama.cpp with several kinds of weights, each with and without an adapter.
+    """Time SmolLM2 in llama.cpp in several weight formats, each with and without an adapter.
 
-    The adapter is LoRA of rank 8 on all linear layers. Each of these variants has a prompt of 128 tokens and generates
-    64, in a process of its own, in interleaved rounds.
+    The adapter is LoRA of rank 8 on all linear layers. Each variant reads a prompt of 128 tokens and generates 64
+    tokens, in a separate process in each of several interleaved rounds.
 
     Parameters
     ----------
     threads, rounds : int
-    report : function of a line of text, called after each round
+    report : function that takes a line of text, called after each round
 
     Returns
     -------
-    list of dict: "weights", "adapter" (bool), "file_bytes", and lists with a number per round: "prompt" and "new", in
+    list of dict: "weights", "adapter" (bool), "file_bytes", and lists with one value per round: "prompt" and "new", in
     tokens per second, and "peak_bytes" of the process
     """
     threads, rounds = whole_number("threads", threads), whole_number("rounds", rounds)
@@ -128,7 +130,7 @@ def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
         adapter = init_adapter(params, AdapterConfig(r=8, targets=("all-linear",)), rng)
         save_gguf_adapter(Path(folder, "adapter.gguf"), adapter, params, config, {})
         prompt = rng.integers(17, config.vocab_size, N_PROMPT).tolist()
-        jobs = 2 * [{"do": "timing", "prompts": [prompt], "n": N_NEW}]  # the first one also reads the file
+        jobs = 2 * [{"do": "timing", "prompts": [prompt], "n": N_NEW}]  # the first job also reads the file
         answers = {(kind, adapted): [] for kind in KINDS for adapted in (False, True)}
         for kind in KINDS:
             save_gguf(Path(folder, f"{kind}.gguf"), params, config, fields, kind)
@@ -152,7 +154,7 @@ def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
 
 
 def format_times(rows):
-    """The rows of `time_llama_cpp` as a table of medians, with the lowest and the highest."""
+    """Format the rows of `time_llama_cpp` as a table of medians, with the lowest and the highest values."""
     heads = "file, MB", "prompt, tokens/s", "new, tokens/s", "peak, MB"
     lines = [f"{'weights':<9}{'adapter':<9}" + "".join(map(str.rjust, heads, WIDTHS))]
     for row in rows:

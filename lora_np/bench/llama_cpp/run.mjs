@@ -1,7 +1,7 @@
-// llama.cpp does jobs, through the package node-llama-cpp. It reads each as a line of JSON and answers it with one.
+// Carry out jobs with llama.cpp, through the package node-llama-cpp. Jobs and answers are lines of JSON.
 //     node run.mjs SETTINGS < jobs > answers
 //
-// The settings are JSON too, and "rows" are the texts that it can write at once:
+// The settings are also JSON; "rows" is the largest number of prompts in a job:
 //     {"model": "model.gguf", "adapters": [{"file": "adapter.gguf", "scale": 1}], "context": 512, "threads": 1,
 //      "float32": true, "rows": 1}
 //
@@ -12,9 +12,9 @@
 //     {"do": "detokenize", "ids": ids}                            -> {"text": "..."}
 //     {"do": "timing", "prompts": [ids], "n": 32}   -> {"ids": [[...]], "prompt_seconds", "steps_seconds", "peak_bytes"}
 //     {"do": "versions"}                                          -> {"node", "node-llama-cpp", "llama.cpp"}
-// An error is also an answer: {"error": "..."}, with what llama.cpp logged as an error.
+// If a job fails, the answer is {"error": "..."}, with the errors that llama.cpp logged.
 //
-// The packages are in the folder that LORA_NP_LLAMA_CPP names, or else beside this file.
+// The packages are in the folder LORA_NP_LLAMA_CPP or, if this variable is not set, in the folder of this file.
 
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
@@ -37,7 +37,7 @@ async function load(llama, { model: modelPath, adapters, context: contextSize, t
     sequences: rows,
     threads,
     lora: { adapters: adapters.map(({ file, scale }) => ({ filePath: file, scale })) },
-    // By itself llama.cpp keeps keys and values in float16, and flash attention computes with float16 in any case.
+    // By default llama.cpp keeps keys and values in float16, and flash attention always computes in float16.
     ...(float32 && { flashAttention: false, experimentalKvCacheKeyType: 'F32', experimentalKvCacheValueType: 'F32' }),
   });
   const strategy = () => {
@@ -49,7 +49,7 @@ async function load(llama, { model: modelPath, adapters, context: contextSize, t
 
 // ---- Jobs ----------------------------------------------------------------------------------------------------------
 
-// Read ids. At temperature 0 nothing is left out of the vocabulary, and the most probable token comes first.
+// Read ids. At temperature 0, probabilities are those of the whole vocabulary, in descending order.
 const read = (sequence, ids, wanted, onTokenResult) =>
   sequence.controlledEvaluate(
     ids.map((id, position) => (wanted(position) ? [id, { generateNext: { token: true, probabilities: true } }] : id)),
@@ -108,7 +108,7 @@ async function timing({ sequences }, { prompts, n }) {
   return { ids, ...seconds, peak_bytes: peakBytes() };
 }
 
-// The most memory of this process, with Node's own (about 85 MB) and the pages of the model's file that were read.
+// The peak memory of this process, including Node's own (about 85 MB) and the pages of the model's file that were read.
 // Not resourceUsage().maxRSS, which starts at the memory of the process that started this one.
 const peakBytes = () => 1024 * Number(/VmHWM:\s*(\d+)/.exec(fs.readFileSync('/proc/self/status', 'utf8'))[1]);
 

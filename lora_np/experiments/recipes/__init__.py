@@ -13,7 +13,7 @@ planted_rank""".split()
 
 
 def recipe(name):
-    """The module of an experiment."""
+    """Import the module of an experiment."""
     return import_module(f".{one_of('experiment', name, RECIPES)}", __package__)
 
 
@@ -23,7 +23,7 @@ def headline(name):
 
 
 def of_base(text, base):
-    """A recipe's CLAIM or CAPTION for a base, on one line; `text` is for all bases, or a dict of texts by base."""
+    """A recipe's CLAIM or CAPTION for a base, on one line; `text` is a str for all bases, or a dict, base -> str."""
     return " ".join((text if isinstance(text, str) else text[base]).split())
 
 
@@ -35,6 +35,6 @@ def bases_of(name):
 
 
 def figures(name, base="pretrained"):
-    """File name without suffix -> function that draws the figure, for each figure of an experiment."""
+    """The figures of an experiment, a dict: file name without suffix -> function that draws the figure."""
     module = recipe(name)
     return module.FIGURES[base] if hasattr(module, "FIGURES") else {name: module.draw}

@@ -1,9 +1,10 @@
-"""Amplification: does ΔW repeat what W already has, or amplify what W hardly uses?
+"""Amplification: does ΔW repeat the leading directions of W, or amplify directions that W hardly uses?
 
-U and V are the r leading singular vectors of ΔW_q at r = 4 (on SmolLM2 at r = 8) and r = 64, and ‖Uᵀ W V‖_F is how
-much of W is in these directions. It is compared with W's own leading directions, which give the largest possible value,
-and with random ones. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F, with means over the blocks. It grows with the
-learning rate and with s, which are the same for both ranks. SmolLM2 is trained on 2,000 snippets.
+U and V are the r leading singular vectors of ΔW_q at r = 4 (on SmolLM2 at r = 8) and r = 64, and ‖Uᵀ W V‖_F measures
+how large W is in these directions. This norm is compared with that in W's own leading directions, which is the largest
+possible value, and with that in random ones. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. All are means over the
+blocks. The factor grows with the learning rate and with s, which are the same for both ranks. SmolLM2 is trained on
+2,000 snippets.
 """
 
 import numpy as np
@@ -15,12 +16,12 @@ from ..methods import SOME
 from ..runs.classify import starting_point
 from ..updates import updates_of
 
-CLAIM = """W has more in ΔW's directions than in random ones, but far less than in its own leading ones. In these
+CLAIM = """W is larger in ΔW's directions than in random ones, but far smaller than in its own leading ones. In ΔW's
 directions ΔW is larger than W, most at a low rank: 21.5 times at r = 4, 1.9 times at r = 64 (Hu et al. 2021, table
 7)."""
-CAPTION = """Left: how much of W_q is in the leading directions of ΔW_q, of W_q itself, and in random directions. Right:
-how many times larger ΔW_q is than W_q in ΔW_q's directions (colour) and in random directions (grey). A ΔW_q of noise
-would reach the grey marks. Compare the coloured marks with the grey ones, and with 1."""
+CAPTION = """Left: how large W_q is in the leading directions of ΔW_q, in those of W_q itself, and in random directions.
+Right: how many times larger ΔW_q is than W_q in ΔW_q's directions (colour) and in random directions (grey). A random
+ΔW_q would be at the grey marks. Compare the coloured marks with the grey ones, and with 1."""
 ON = {"smollm2": SOME}
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
 

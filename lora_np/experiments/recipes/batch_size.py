@@ -1,8 +1,8 @@
-"""Batch size: what LoRA and full fine-tuning lose when the batches grow.
+"""Batch size: how much LoRA and full fine-tuning lose when the batches grow.
 
-LoRA on all linear layers at r = 16 and full fine-tuning, one epoch with batches of 8, 32, 128 and 256, each with its
-own learning rate. The best validation losses are compared. A method's penalty is its loss at 256 − its loss at 8. One
-epoch has fewer steps with larger batches: 816 of 8 snippets, 26 of 256.
+LoRA on all linear layers at r = 16 and full fine-tuning are trained for one epoch with batches of 8, 32, 128 and 256
+snippets, each with its own learning rate. The best validation losses are compared. A method's penalty is its loss at
+256 − its loss at 8. One epoch has fewer steps with larger batches: 816 steps with 8 snippets, 26 with 256.
 """
 
 from ..drawing import colour, log_axis, mean_line, panels
@@ -10,8 +10,8 @@ from ..evidence import compare, differences
 from ..methods import by_method
 
 CLAIM = "LoRA pays more for large batches than full fine-tuning does (Schulman et al. 2025, LoRA Without Regret)."
-CAPTION = """Validation loss against the batch size, after one epoch. The claim is that LoRA's line rises more to the
-right than full fine-tuning's."""
+CAPTION = """Validation loss against the batch size, after one epoch. If the claim holds, LoRA's line rises more than
+full fine-tuning's."""
 SIZES = (8, 32, 128, 256)
 SERIES = {"full": ("full fine-tuning", "s"), "all_r16": ("LoRA on all linear layers, r=16", "D")}
 KEYS = {"pretrained": [f"{key}_batch{size}" for key in SERIES for size in SIZES]}

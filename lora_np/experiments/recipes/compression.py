@@ -1,12 +1,12 @@
 """Quantised and pruned bases, with LoRA and without.
 
 The linear layers of a base are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or
-pruned by magnitude, half of all weights or two of every four in a row. This base is frozen, and LoRA on all linear
-layers is trained on it: at r = 16 on the small base, where a head alone is trained too, and at r = 4 on SmolLM2, on
-2,000 snippets. SmolLM2's weights are those of a file in Q4_1, so its "dense" base has already lost what four bits lose.
-LoftQ is LoRA whose start makes up for the loss of NF4. QA-LoRA has one number per block of 32 inputs. At the end,
-adapters are merged back into the format of their base, which rounds again: into NF4, and on SmolLM2 also into the
-file's Q4_1.
+pruned by magnitude (half of all weights, or two of every four consecutive ones in a row). The base is then frozen, and
+LoRA on all linear layers is trained, with r = 16 on the small base (where a head is also trained without LoRA) and with
+r = 4 on SmolLM2, on 2,000 snippets. SmolLM2's weights come from a file in Q4_1, so its "dense" base already includes
+the error of four bits. LoftQ is LoRA with an initialisation that compensates for the error of NF4. QA-LoRA's A reads
+the means of blocks of 32 inputs. At the end, adapters are merged back into the format of their base, which rounds
+again: into NF4, and on SmolLM2 also into the file's Q4_1.
 """
 
 from ...adapters import Adapter, linear_layers, merge_in_format
@@ -19,19 +19,19 @@ from ..methods import SOME, by_method, tuned_runs
 from ..runs import load_base
 from ..runs.classify import COMPRESSED, compressed, load_snippets, score, starting_point
 
-AS_GOOD = "LoRA on a base in NF4 is as good as on the base itself (Dettmers et al. 2023, QLoRA), and "
+AS_GOOD = "LoRA on a base in NF4 is as good as on the dense base (Dettmers et al. 2023, QLoRA), and "
 CLAIM = {
-    "pretrained": f"{AS_GOOD}LoftQ's start is ahead of plain NF4 (Li et al. 2023).",
-    "smollm2": f"{AS_GOOD}QA-LoRA loses nothing when it is merged into four bits (Xu et al. 2023).",
+    "pretrained": f"{AS_GOOD}LoftQ is better than LoRA on NF4 (Li et al. 2023).",
+    "smollm2": f"{AS_GOOD}QA-LoRA loses no accuracy when it is merged into four bits (Xu et al. 2023).",
 }
-CAPTION = """Test accuracy on each base, with the bytes of the base's linear layers. Look at how near LoRA brings each
-base to the line of the uncompressed one, and at what is left after merging into four bits."""
+CAPTION = """Test accuracy on each base, with the size of its linear layers. Look at how close LoRA on each base is to
+the line of the dense one, and at the accuracy after merging into four bits."""
 BASES = ("pretrained", "smollm2")
 LORA = {"pretrained": "all_r16", "smollm2": "all_r4"}
 
 
 def runs(seeds, quick, base="pretrained"):
-    """("form of the weights, method", seed) -> run."""
+    """A dict, ("form of the weights, method", seed) -> run."""
     grid, on = {}, {"base": base} | (SOME if base == "smollm2" else {})
     for weights in COMPRESSED:
         keys = (LORA[base],) if base == "smollm2" else ("head", LORA[base])
@@ -76,14 +76,14 @@ def measure(results, runs, seeds, quick):
 
 
 def label(name):
-    """The label of a "form of the weights, method"."""
+    """The label of a method, from the text "form of the weights, method"."""
     return {"loftq": "LoftQ", "qalora": "QA-LoRA", "head": "head only"}.get(name.rpartition(", ")[2], "LoRA")
 
 
 def merged_back(runs, results, to):
     """Merge adapters into their base in four bits, "NF4" or the "Q4_1" of its file.
 
-    Returns a dict: the accuracy and the loss after merging, and how far rounding moved the update.
+    Returns a dict: the accuracy and the loss after merging, and the update's relative change by rounding.
     """
     measured = {"accuracy": [], "loss": [], "update_lost": []}
     for run in runs:

@@ -1,11 +1,11 @@
 """Memory and time by rank, predicted from shapes and measured.
 
-A training step (forward, backward, clipping, AdamW) of the classifier on one batch of reviews: full fine-tuning, LoRA
-on all linear layers at ranks 1 to 256, LoRA on q and v at r = 8, and the same on a base in NF4. Times are measured on
-one thread, where the methods alternate on the same batch; each seed has its own batch and 15 rounds. FLOPs are counted
-from shapes, for the matrix products of the two passes. Memory is what a training step keeps: parameters, gradients,
-AdamW's moments and the activations for the backward pass. The peak of a step's allocations, in addition to the
-parameters and the moments, is measured too.
+The classifier takes a training step (forward, backward, clipping, AdamW) on one batch of reviews, with full
+fine-tuning, LoRA on all linear layers at ranks 1 to 256, LoRA on q and v at r = 8, and the latter on a base in NF4.
+Times are measured on one thread, and the methods alternate on the same batch; each seed has its own batch and 15
+rounds. FLOPs are counted from shapes, for the matrix products of the two passes. The counted memory consists of
+parameters, gradients, AdamW's moments and the activations for the backward pass. The measured memory is the parameters,
+the moments and the peak of a step's allocations.
 """
 
 import tracemalloc
@@ -20,7 +20,7 @@ from ..runs.classify import ClassifyRun, load_snippets, starting_point
 from ..step_time import alternating_times, counted
 
 CLAIM = """LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2); its
-step takes about two thirds of the FLOPs, 2C² + 6Cr against 3C² for a C × C matrix (Schulman et al. 2025)."""
+step takes about two thirds of the FLOPs, 2C² + 6Cr instead of 3C² for a C × C matrix (Schulman et al. 2025)."""
 CAPTION = """One training step by rank, relative to full fine-tuning's. Left: time, measured and predicted from FLOPs.
 Right: bytes, counted and measured. Where a line crosses 1, LoRA no longer saves anything."""
 RANKS = (1, 4, 16, 64, 256)
@@ -29,7 +29,7 @@ KEYS = {"pretrained": ()}  # nothing is trained
 
 
 def methods(quick):
-    """Name -> (adapter or None, form of the weights)."""
+    """A dict, name -> (adapter's configuration or None, form of the weights)."""
     of_rank = {f"all r={r}": (lora(r, "all-linear"), "dense") for r in (QUICK_RANKS if quick else RANKS)}
     small = lora(8, *QV)
     return {"full": (None, "dense"), "q,v r=8": (small, "dense"), "q,v r=8, NF4": (small, "nf4"), **of_rank}
@@ -71,7 +71,7 @@ def measure(results, runs, seeds, quick):
 
 
 def peak_of_step(start, batch):
-    """The peak of a step's allocated bytes: gradients, activations and temporary arrays."""
+    """The peak of the bytes that a step allocates: gradients, activations and temporary arrays."""
     params, _, adapter = start
     state, objective = initial_state(trainable_arrays(params, adapter)), model_objective(*start)
     with blas_threads(1):

@@ -1,12 +1,12 @@
-"""A dialect without forgetting: what a language model gains in a new domain, and what it loses in its old one.
+"""A dialect without forgetting: what a language model gains in a new domain and loses in its old one.
 
-The small base was trained on long IMDb reviews. It is fine-tuned on critics' snippets for one epoch, and on software
-licences, of which there are a sixth as many, for three. SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets.
-Each is trained in full and with LoRA on all linear layers. Perplexity is measured during training and at the end, on
-held-out texts of the new domain and on IMDb reviews, for SmolLM2 on licences too. SmolLM2 is also asked for twenty
-capitals that it knew. An adapter can be removed, and every run of LoRA checks that the base is then the same as before,
-bit for bit. The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank 16
-at half of their rates show how much of the forgetting comes from the rate.
+The small base was trained on long IMDb reviews. It is fine-tuned for one epoch on critics' snippets, or for three on
+software licences, which have a sixth as many tokens. SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets. Both
+are fine-tuned in full and with LoRA on all linear layers. Perplexity is measured during training and at the end, on
+held-out texts of the new domain and on IMDb reviews; SmolLM2's is also measured on licences. SmolLM2 is also asked for
+twenty capitals that it knew before. Every run of LoRA checks that removing the adapter restores the base bit for bit.
+The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank 16 are also run
+at half of their rates, to show how much of the forgetting is due to the rate.
 """
 
 from textwrap import wrap
@@ -26,17 +26,17 @@ from ..runs import load_base
 from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, label, licences_digest, load_domain
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
-AT_THE_END = """Perplexity in the new domain against perplexity in an old one; lower and further left is better. LoRA
-forgets only while the adapter is attached; without it the model is back at the star. Forgetting depends on the learning
-rate too: compare a method at its best rate for the new domain with the same method at half of it."""
+AT_THE_END = """Perplexity in an old domain against perplexity in the new one; lower and further left is better. LoRA
+forgets only while the adapter is attached; without the adapter, the model is at the star again. Forgetting also depends
+on the learning rate: compare a method at its best rate for the new domain with the same method at half of this rate."""
 CAPITALS = """Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable
-next word, and picked if it is the most probable of the twenty. Below: what the base, the adapter and full fine-tuning
-write after the same prompt."""
+next word, and picked if it is the most probable of the twenty. Below: continuations of the same prompts by the base, by
+the base with the adapter, and after full fine-tuning."""
 CAPTION = {"pretrained": AT_THE_END, "smollm2": f"{AT_THE_END} {CAPITALS}"}
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> epochs
-ON_BASE = {  # other fields of a base's runs
+ON_BASE = {  # further fields of a base's runs
     "pretrained": {},
     "smollm2": {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288},
 }
@@ -61,7 +61,7 @@ GUESSES = {  # name in settings.json -> the rate that is tried first
 
 
 def runs(seeds, quick, base="pretrained"):
-    """(domain, name in SERIES, seed) -> run."""
+    """A dict, (domain, name in SERIES, seed) -> run."""
     grid, more = {}, QUICK if quick else {}
     for seed in seeds:
         for domain in TAUGHT[base]:
@@ -74,7 +74,7 @@ def runs(seeds, quick, base="pretrained"):
 
 
 def run_of(base, domain, method, seed, rate, **more):
-    """A run with its domain's number of epochs, and a digest of the licences, which differ between machines."""
+    """A run with its domain's number of epochs, and with a digest of the licences, which differ between machines."""
     corpus = licences_digest() if "licences" in (domain, *OLD[base]) else ""
     return DialectRun(domain, method, seed, rate, TAUGHT[base][domain], corpus, **ON_BASE[base] | more)
 
@@ -100,7 +100,7 @@ def measure(results, runs, seeds, quick):
     for domain, of in losses.items():
         for lora in (name for name in of if name.startswith("lora")):
             for full in ("full", "full_half"):
-                parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # at their chosen rates
+                parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # both at their chosen rates
                 names = f"{DOMAINS[domain]}, {SERIES[lora][0]} and {SERIES[full][0]}"
                 learned = differences(of[lora]["new"], of[full]["new"])
                 parts.append(check(f"{names}: LoRA's loss in the new domain − full's", learned, **more))
@@ -129,7 +129,7 @@ def small_samples():
 
 
 def side_by_side(results, runs, seed):
-    """Greedy continuations by SmolLM2, by LoRA and full fine-tuning of one seed, and with LoRA removed again."""
+    """Greedy continuations by SmolLM2 before fine-tuning, with LoRA, with LoRA removed, and after full fine-tuning."""
     task, texts = load_base("smollm2"), {}
     lora, full = (runs["critics", name, seed] for name in (SHOWN, "full"))
     adapter = Adapter(adapter_of(lora.method), results.arrays(lora))
@@ -145,7 +145,7 @@ def side_by_side(results, runs, seed):
 
 
 def write_more(outcome, folder):
-    """Write the small base's samples to a page of their own."""
+    """Write the small base's samples to a separate page."""
     if outcome["base"] != "pretrained":
         return
     prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
@@ -153,9 +153,10 @@ def write_more(outcome, folder):
     page = f"""\
 # One model, three voices
 
-Written by `python -m lora_np experiment dialect`: each prompt continued by the base, which was trained on film
-reviews, and by the base with each adapter of the package. Temperature {temperature:g}, top-k {top_k}, repetition
-penalty {penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers in each column, not cherry-picked.
+`python -m lora_np experiment dialect` writes this page. Each prompt is continued by the base, which was trained on film
+reviews, and by the base with each adapter of the package. The samples have at most {SAMPLE_TOKENS} tokens, at
+temperature {temperature:g}, top-k {top_k} and a repetition penalty of {penalty:g}. All columns use the same random
+numbers, and the samples are not cherry-picked.
 
 | {" | ".join(texts)} |
 |{"---|" * len(texts)}
@@ -167,7 +168,7 @@ penalty {penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers in 
 
 
 def draw(outcome):
-    """Draw the end of training on test texts above, and training on validation texts, from right to left, below."""
+    """Draw perplexities: above, on test texts at the end; below, on validation texts during training."""
     figure = new_figure(13, 11)
     panels = figure.subplots(2, len(DOMAINS))
     for column, domain in zip(panels.T, DOMAINS):
@@ -188,7 +189,7 @@ def draw(outcome):
 
 
 def draw_forgetting(outcome):
-    """Draw SmolLM2's perplexity in the new domain against two old ones, and the capitals."""
+    """Draw SmolLM2's perplexity in two old domains against that in the new one, and the capitals it knows."""
     figure = new_figure(16, 5.6)
     *pair, right = figure.subplots(1, 3)
     for axes, old in zip(pair, OLD["smollm2"]):
@@ -210,7 +211,7 @@ def draw_forgetting(outcome):
 
 
 def at_the_end(axes, outcome, domain, old):
-    """Draw the perplexity on test texts of a new domain against an old one, with one colour per method."""
+    """Draw the perplexity on an old domain's test texts against that on a new domain's, with one colour per method."""
     for name, of in outcome["losses"][domain].items():
         text, _, _, colour, marker = SERIES[name]
         x, y = np.exp(of["new"]), np.exp(of["old"][old])
@@ -234,13 +235,13 @@ def perplexities(axes, label):
 
 
 def marks(outcome):
-    """What the large and the small marks are."""
+    """Describe the large and the small marks."""
     n = len(outcome["seeds"])
     return "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
 
 
 def draw_side_by_side(outcome):
-    """Draw what SmolLM2 writes: before, with and after the adapter, and after full fine-tuning."""
+    """Draw the texts that SmolLM2 writes before, with and after the adapter, and after full fine-tuning."""
     from matplotlib.colors import to_rgba
 
     prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
@@ -266,7 +267,7 @@ FIGURES = {
 
 
 def rates_to_tune():
-    """Name in settings.json -> (the rate that is tried first, function rate -> the runs that evaluate it)."""
+    """A dict, name in settings.json -> (the first rate to try, a function from a rate to the runs that evaluate it)."""
 
     def runs_at(name):
         *base, domain, method = name.split(", ")

@@ -1,8 +1,8 @@
-"""Intruder dimensions: leading directions of a tuned weight that the base does not have, against the rank.
+"""Intruder dimensions by rank: leading directions of a fine-tuned weight that the base does not have.
 
-The intruders among the ten leading left singular vectors of a tuned matrix are those whose cosine with every singular
-vector of the base's matrix is below ε = 0.5. They are counted for LoRA on all linear layers at several ranks and for
-full fine-tuning, as a mean over the matrices.
+The intruders among the ten leading left singular vectors of a fine-tuned matrix are those whose cosine with every
+singular vector of the base's matrix is below ε = 0.5. Their number per matrix is averaged over the matrices, for LoRA
+on all linear layers at several ranks and for full fine-tuning.
 """
 
 import numpy as np
@@ -13,15 +13,15 @@ from ..methods import METHODS, ranks_of
 from ..updates import similarities
 from . import truncation
 
-LOW = "LoRA of a low rank puts new leading directions into the weights, the intruders. Full fine-tuning has almost none"
+LOW = "LoRA of a low rank adds new leading directions to the weights, the intruders. Full fine-tuning adds almost none"
 CLAIM = {
-    "pretrained": f"{LOW}, and neither has LoRA of a high rank (Shuttleworth et al. 2024).",
+    "pretrained": f"{LOW}, and neither does LoRA of a high rank (Shuttleworth et al. 2024).",
     "smollm2": f"{LOW} (Shuttleworth et al. 2024).",
 }
 HIGH = 64  # the lowest rank that counts as high
-CAPTION = """Left: how many of a tuned matrix's ten leading directions the base does not have, because their best cosine
-with one of its directions is below ε. In the paper the line falls with the rank to that of full fine-tuning. Right: how
-many of all leading directions have a best cosine of at most x."""
+CAPTION = """Left: how many of a fine-tuned matrix's ten leading directions the base does not have, that is, how many
+have a cosine below ε with each of the base's directions. In the paper, the line falls with the rank to that of full
+fine-tuning. Right: the share of leading directions whose largest cosine is at most x."""
 KEYS = truncation.KEYS
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
@@ -50,7 +50,7 @@ def measure(results, runs, seeds, quick):
 
 
 def intruders_a_matrix(similarities, epsilon):
-    """The number of similarities (matrices, K) below ε, as a mean over the matrices."""
+    """The number of similarities (matrices, K) that are below ε, as a mean over the matrices."""
     return float(np.mean(np.sum(np.less(similarities, epsilon), axis=1)))
 
 

@@ -1,15 +1,15 @@
-"""Which blocks: one budget of parameters, spent on the first, the middle or the last third of the model, or on all.
+"""Which blocks: one budget of parameters for the first, the middle or the last third of the blocks, or for all.
 
-LoRA on all linear layers of ten of SmolLM2's thirty blocks at rank 6, and of all thirty at rank 2, train the same
-number of parameters, in one epoch on 2,000 snippets. They share the learning rate that was chosen for LoRA on all
-linear layers.
+LoRA on all linear layers is trained at rank 6 in ten of SmolLM2's thirty blocks, or at rank 2 in all thirty, with the
+same number of parameters, for one epoch on 2,000 snippets. All methods share the learning rate that was chosen for LoRA
+on all linear layers.
 """
 
 from ..drawing import PALETTE, method_dots, panels
 from ..evidence import ahead
 from ..methods import METHODS, SOME, TEN_BLOCKS, by_method
 
-CLAIM = "LoRA in the upper blocks does more than LoRA in the lower ones (Zhang et al. 2023, AdaLoRA, figure 1)."
+CLAIM = "LoRA in the upper blocks is more effective than LoRA in the lower ones (Zhang et al. 2023, AdaLoRA, figure 1)."
 CAPTION = """Test accuracy of LoRA with the same number of trained parameters in different blocks: in ten of thirty
 (blue), or in all (orange)."""
 ON = {"smollm2": SOME | {"keep": False}}

@@ -1,11 +1,11 @@
-"""Learning rate by method and rank: where is the best one?
+"""The best learning rate by method and rank.
 
-On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with a fixed α = 32, so that s =
-32/r. Each has six or seven learning rates a factor of 2 apart, one epoch on 2,048 snippets, from each seed. On SmolLM2
-these are the runs that chose the rates of full fine-tuning and of LoRA on all linear layers at r = 4 with α = 2r, on
-2,000 snippets, and the same from further seeds, with one more rate for LoRA. A parabola over the logarithm of the rate
-goes through the validation losses of the best rate and its two neighbours; its minimum is the best rate of the seed.
-The test split is not used.
+On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with a fixed α = 32 (s = 32/r)
+are trained for one epoch on 2,048 snippets, with every seed at six or seven learning rates, a factor of 2 apart. On
+SmolLM2, full fine-tuning and LoRA on all linear layers at r = 4 with α = 2r are trained on 2,000 snippets at the rates
+that `tune` tried, and LoRA at one more; the runs of `tune` are reused. For each seed, a parabola over the logarithm of
+the rate goes through the validation losses of the best rate and its two neighbours, and the minimum of the parabola is
+the best rate. The test split is not used.
 """
 
 import numpy as np
@@ -19,12 +19,12 @@ from ..runs.classify import ClassifyRun
 SOURCE = "(Schulman et al. 2025, LoRA Without Regret)."
 TEN_TIMES = "LoRA's best learning rate is about ten times full fine-tuning's"
 CLAIM = {
-    "pretrained": f"{TEN_TIMES}, and under α/r nearly independent of the rank {SOURCE}",
+    "pretrained": f"{TEN_TIMES}, and with s = α/r nearly independent of the rank {SOURCE}",
     "smollm2": f"{TEN_TIMES} {SOURCE}",
 }
 LOOK = """Validation loss against the learning rate. Compare where the curves have their lowest points{}. For runs as
-short as these the source reports about 15 times."""
-AND = ": LoRA's with full fine-tuning's, and LoRA's ranks with one another"
+short as these, the source reports a factor of about 15."""
+AND = ": LoRA's curves with full fine-tuning's, and those of LoRA's ranks with each other"
 CAPTION = {"pretrained": LOOK.format(AND), "smollm2": LOOK.format("")}
 RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
@@ -36,7 +36,7 @@ BASES = ("pretrained", "smollm2")
 
 
 def runs(seeds, quick, base="pretrained"):
-    """(method, rate, seed) -> run."""
+    """A dict, (method, rate, seed) -> run."""
     more = {"test": False} | ({"examples": 2048} if base == "pretrained" else SOME)
     more = shortened(more, base) if quick else more
     if base == "smollm2":
@@ -81,8 +81,8 @@ def measure(results, runs, seeds, quick):
 def best_rate(rates, losses):
     """The rate with the lowest loss, and whether the best of the ascending rates is the first or the last.
 
-    It is the minimum of the parabola through the best point and its neighbours, over log rate. At an end, or beside a
-    rate that diverged, whose loss is None, it is the best rate that was tried.
+    The result is the minimum of the parabola over log rate through the best point and its neighbours. If the best rate
+    is the first or the last, or next to a rate that diverged (whose loss is None), it is returned unchanged.
     """
     losses = [np.inf if loss is None else loss for loss in losses]
     i = int(np.argmin(losses))

@@ -1,10 +1,11 @@
 """The main job: full fine-tuning and LoRA on real reviews.
 
-A base is fine-tuned on the sentiment of 6,528 Rotten Tomatoes snippets: in full, with a head alone, with LoRA on q and
-v at several ranks, and with LoRA in more places. The small base is trained for three epochs with batches of 32, and
-SmolLM2 for one with batches of 16, with two methods at half of their rates too. Training the small base from random
-weights shows what pretraining is worth, and logistic regression on tf-idf weights what words alone tell. With the same
-seed, all methods see the same batches in the same order. Steps are timed in alternation on one thread.
+A base is fine-tuned on the sentiment of 6,528 Rotten Tomatoes snippets: in full, with only a head, with LoRA on q and v
+at several ranks, and with LoRA on more layers. The small base is trained for three epochs with batches of 32, and
+SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run at half of their learning rates. Training
+the small base from random weights shows the value of pretraining, and logistic regression on tf-idf weights the value
+of words without context. With the same seed, all methods see the same batches in the same order. Steps of the methods
+are timed in alternation on one thread.
 """
 
 import numpy as np
@@ -16,10 +17,10 @@ from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
 from ..step_time import compare_step_times
 from ..updates import scores_when_cut, spectra
 
-CLAIM = """LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al.
-2021, abstract)."""
-FIRST = """1: trained parameters against test accuracy. 2: singular values of each kind of layer's update ΔW, relative
-to the largest; the numbers are the mean stable rank, effective rank, and rank with 90 % of the energy."""
+CLAIM = """LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021,
+abstract)."""
+FIRST = """1: test accuracy against the number of trained parameters. 2: singular values of each kind of layer's update
+ΔW, relative to the largest; the numbers are the mean stable rank, effective rank, and rank with 90 % of the energy."""
 THIRD = "3: test accuracy when full fine-tuning's ΔW is truncated to rank k, and of LoRA trained at rank k."
 FOURTH, FIFTH = (
     "4: loss curves on the same batches in the same order.",
@@ -33,13 +34,13 @@ KEYS = {
 }
 QUICK_KEYS = ("head", "qv_r1", "qv_r8", "full")
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
-WORDS_LIMIT = 400  # snippets of the quick baseline; fewer would all have the same class
+WORDS_LIMIT = 400  # snippets for the quick baseline; with fewer, all would have the same class
 FIGURES = main_job_figures.FIGURES
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4")}
 SMALL = "small "  # prefix of the methods on the small base, which are compared with those on SmolLM2
 TIMED = {"pretrained": 30, "smollm2": 5}  # steps of each method
-COMPARED = {  # the reference -> the head of its column
+COMPARED = {  # the reference -> the header of its column
     "full": "− full, over snippets",
     "half_full": "− full at half its rate",
     "words": "− tf-idf, over snippets",
@@ -47,9 +48,9 @@ COMPARED = {  # the reference -> the head of its column
 
 
 def runs(seeds, quick, base="pretrained"):
-    """(method, seed) -> run. With SmolLM2, the runs on the small base are included for comparison."""
+    """A dict, (method, seed) -> run. For SmolLM2, runs on the small base are included for comparison."""
     keys, more = (QUICK_KEYS, QUICK[base]) if quick else (KEYS[base], {})
-    # The long ones first, so that none runs alone at the end.
+    # Long runs first, so that the last run is not a long one.
     longest_first = sorted(keys, key=lambda key: METHODS[key].adapter is not None)
     grid = tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, **more)
     if base == "smollm2":
@@ -63,10 +64,10 @@ def measure(results, runs, seeds, quick):
     base = runs["full", seeds[0]].base
     keys = [key for key in KEYS[base] if key in accuracy]
     small = [key for key in accuracy if key.startswith(SMALL)]
-    full_first = sorted(keys, key=lambda key: key != "full")  # the others' times are compared with its
+    full_first = sorted(keys, key=lambda key: key != "full")  # the reference of the other methods' times
     step_time = compare_step_times(3 if quick else TIMED[base], full_first, base)
     baseline, words = tfidf_baseline(WORDS_LIMIT if quick else None)
-    n = min(runs["full", seeds[0]].limit or len(words), len(words))  # snippets that all have classified
+    n = min(runs["full", seeds[0]].limit or len(words), len(words))  # snippets that all methods classified
     right = {key: np.mean([right_on_test(results[runs[key, seed]])[:n] for seed in seeds], axis=0) for key in keys}
     right["words"] = words[:n]
 
@@ -118,12 +119,12 @@ def measure(results, runs, seeds, quick):
 
 
 def right_on_test(numbers):
-    """Which test snippets a run classifies correctly, (N,) of 0 and 1, padded with 0 to a multiple of 8."""
+    """Whether a run classifies each test snippet correctly: (N,) of 0 and 1, padded with 0 to a multiple of 8."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(numbers["test_right"]), np.uint8))
 
 
 def loss_curve(numbers):
-    """The losses during training of one method's runs: (seeds, parts of the run), and (seeds, evaluations)."""
+    """The training losses (seeds, parts of the run) and validation losses (seeds, evaluations) of one method."""
     return {
         "steps": numbers[0]["steps"],
         "loss": [of_seed["loss"] for of_seed in numbers],
@@ -133,7 +134,7 @@ def loss_curve(numbers):
 
 
 def mean_spectra(of_seeds):
-    """Kind of layer -> "sigma" (n, seeds), and "ranks" (layers, 3), means over seeds; see `spectra`."""
+    """A dict, kind of layer -> {"sigma": (n, seeds), "ranks": (layers, 3), means over seeds}; see `spectra`."""
     return {
         kind: {
             "sigma": [list(row) for row in zip(*(of_seed[kind]["sigma"] for of_seed in of_seeds))],
@@ -144,7 +145,7 @@ def mean_spectra(of_seeds):
 
 
 def table(outcome):
-    """The table as rows of texts, the heads first."""
+    """The rows of the table as lists of strings, the header first."""
     compared = [other for other in COMPARED if f"less_{other}" in outcome["rows"][0]]
     heads = ["method", "trained", "%", "test accuracy %", *(COMPARED[other] for other in compared)]
     lines = [[*heads, "step ms", "optimiser kB", "saved kB"]]
@@ -158,6 +159,6 @@ def table(outcome):
 
 
 def between(values, sign=""):
-    """A mean with its interval, as text."""
+    """Format a mean and its interval as text."""
     mean, low, high = values
     return f"{mean:{sign}.1f}" + ("" if low is None else f" [{low:{sign}.1f}, {high:{sign}.1f}]")

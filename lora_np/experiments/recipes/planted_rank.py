@@ -1,9 +1,9 @@
-"""A planted rank: a teacher that differs from the student by a matrix of rank k, and LoRA of rank r.
+"""A planted rank: can LoRA of rank r learn a change of rank k?
 
-The student is a small random transformer. Its teacher is the same, except that one weight has a change of rank k with k
-equal singular values. LoRA of rank r on that weight is trained to give the teacher's logits, for r = 1 to 12, in 400
-steps. The recovered rank is the smallest r whose loss on new texts is below a thousandth of the loss without an
-adapter.
+The student is a small random transformer. Its teacher is a copy in which one weight has a change of rank k, with k
+equal singular values. LoRA on that weight is trained for 400 steps to reproduce the teacher's logits, at ranks r from
+1 to 12. The recovered rank is the smallest r for which the loss on new texts is below a thousandth of the loss without
+an adapter.
 """
 
 from ..drawing import PALETTE, mean_line, panels
@@ -11,15 +11,15 @@ from ..evidence import check
 from ..methods import by_method
 from ..runs.planted import PlantedRun
 
-CLAIM = "LoRA needs rank k to learn an update of rank k, and no more: the loss drops exactly at r = k."
-CAPTION = """The loss on new texts against LoRA's rank, for four planted ranks. Each line falls a little while r < k,
-and to nearly nothing at r = k, the dotted line of its colour."""
+CLAIM = "LoRA needs exactly rank k to learn an update of rank k: the loss drops at r = k."
+CAPTION = """The loss on new texts against LoRA's rank, for four planted ranks. Each line falls slightly while r < k,
+and to nearly zero at r = k, which the dotted line of the same colour marks."""
 PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))
 FOUND_BELOW = 1e-3
 
 
 def runs(seeds, quick, base="pretrained"):
-    """(k, r, seed) -> run."""
+    """A dict, (k, r, seed) -> run."""
     planted, ranks = (PLANTED[:2], RANKS[:4]) if quick else (PLANTED, RANKS)
     return {(k, r, seed): PlantedRun(k, r, seed) for k in planted for r in ranks for seed in seeds}
 

@@ -1,9 +1,9 @@
-"""Prompting without training, and LoRA: what do examples do in the prompt, and what in the weights?
+"""Prompting and LoRA: the effect of examples in the prompt and in the weights.
 
-SmolLM2-135M-Instruct answers "Sentiment:" after a snippet with " positive" or " negative", with no and with 10 labelled
-snippets in its prompt, half of each class. It is compared with a head alone, LoRA on q and v at rank 8 and full
-fine-tuning, trained on 10 snippets, which are drawn at random, and on all 6,528; the small base after the main job's
-full fine-tuning; and tf-idf on all of them.
+After a snippet and "Sentiment:", SmolLM2-135M-Instruct answers " positive" or " negative", with 0 or 10 labelled
+snippets in its prompt, half of each class. It is compared with only a head, LoRA on q and v at rank 8, and full
+fine-tuning, each trained on 10 snippets drawn at random or on all 6,528; with the small base after the main job's full
+fine-tuning; and with logistic regression on tf-idf weights of all snippets.
 """
 
 from ..baseline import tfidf_baseline
@@ -15,9 +15,9 @@ from . import low_data, main_job
 
 CLAIM = """Training a few parameters on a few examples is more accurate than putting the examples into the prompt (Liu
 et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."""
-CAPTION = """Test accuracy on 1,000 snippets: every seed, which draws the examples and their order, and the mean with
-its interval. Compare prompting with training on as few (other) snippets, and SmolLM2 with the small base. Similar
-reviews may have been in SmolLM2's pretraining data."""
+CAPTION = """Test accuracy on 1,000 snippets, for each seed and as a mean with its interval. The seed determines the
+examples and their order. Compare prompting with training on as few (other) snippets, and SmolLM2 with the small base.
+Similar reviews may have been in SmolLM2's pretraining data."""
 BASES = ("smollm2",)
 FEW = SHOTS = 10
 SERIES = {  # name -> label and colour
@@ -34,7 +34,7 @@ SERIES = {  # name -> label and colour
 
 
 def runs(seeds, quick, base="smollm2"):
-    """(name in SERIES, seed) -> run."""
+    """A dict, (name in SERIES, seed) -> run."""
     grid = {}
     for (key, n, seed), run in low_data.runs(seeds, quick, base).items():
         if n in (FEW, low_data.ALL):
@@ -74,7 +74,7 @@ def draw(outcome):
 
 
 def table(outcome):
-    """Rows of texts, the heads first."""
+    """The rows of the table as lists of strings, the header first."""
     rows = [["method", "test accuracy %, each seed"]]
     for key, (label, _) in SERIES.items():
         rows.append([label, " ".join(f"{value:.1f}" for value in outcome["accuracy"][key])])

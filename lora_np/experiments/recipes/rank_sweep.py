@@ -1,8 +1,8 @@
-"""Rank sweep: accuracy against the rank, from 1 to 64.
+"""Rank sweep: accuracy at ranks 1 to 64.
 
 A base is fine-tuned for one epoch on Rotten Tomatoes sentiment with LoRA on q and v at ranks 1 to 64, with LoRA on all
-linear layers at some of them, in full, and with a head alone. α = 2r, so that s = 2 throughout. All ranks of a
-placement share one learning rate. The verdict depends on the test loss, which varies less than the accuracy.
+linear layers at some of these ranks, in full, and with only a head. α = 2r, so that s = 2 at every rank. All ranks on
+the same layers share one learning rate. The verdict depends on the test loss, which varies less than the accuracy.
 """
 
 from ..drawing import COLOURS, GREY, band, legend_below, log_axis, mean_line, panels
@@ -10,9 +10,9 @@ from ..evidence import ahead, as_good
 from ..methods import METHODS, by_method, ranks_of
 from . import main_job
 
-CLAIM = """The rank barely matters: on q and v, r = 1 does nearly what r = 64 does (Hu et al. 2021, table 6: 73.4
-against 73.5 on WikiSQL)."""
-CAPTION = """Test accuracy and test loss against the rank. Compare how much a line changes from left to right with its
+CLAIM = """The rank barely matters: on q and v, r = 1 is nearly as good as r = 64 (Hu et al. 2021, table 6: 73.4 and
+73.5 on WikiSQL)."""
+CAPTION = """Test accuracy and test loss against the rank. Compare the change of each line from left to right with its
 intervals, with the distance to full fine-tuning, and with the effect of adapting more layers. All ranks on the same
 layers share one learning rate."""
 SMALL = *(f"qv_r{r}" for r in (1, 2, 4, 8, 16, 64)), *(f"all_r{r}" for r in (1, 4, 16, 64)), "full", "head"

@@ -1,8 +1,8 @@
 """The scale at high rank: α/r against α/√r.
 
-LoRA on q and v at ranks 4 to 256 with one α = 8 and one learning rate of 0.002: only the rank varies, and with it
-s = α/r or s = α/√r, which are 2 and 4 at r = 4, and 1/32 and 1/2 at r = 256. The training loss and the norm of the
-gradient are compared, as means over the second half of training.
+LoRA on q and v is trained at ranks 4 to 256 with α = 8 and a learning rate of 0.002. Only the rank varies, and with it
+the scale: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The training loss and the norm of the gradient are
+compared, as means over the second half of training.
 """
 
 import numpy as np
@@ -13,10 +13,10 @@ from ..evidence import check, compare, differences
 from ..methods import QUICK, QV, by_method
 from ..runs.classify import ClassifyRun
 
-CLAIM = """With α/r the update learns less and less as the rank grows, so that a higher rank gains nothing; with α/√r it
-learns more with the rank (Kalajdzievski 2023, rsLoRA)."""
-CAPTION = """Training loss by rank at one learning rate, the norm of the gradient, which shrinks with α/r, and test
-accuracy. In the paper, one line in the left panel is flat and the other falls."""
+CLAIM = """With α/r, the adapter learns less as the rank grows, so that a higher rank gains nothing; with α/√r, it
+learns more (Kalajdzievski 2023, rsLoRA)."""
+CAPTION = """Training loss, norm of the gradient and test accuracy against the rank, at one learning rate. With s = α/r
+the gradient shrinks. In the paper, one line in the left panel is flat and the other falls."""
 RANKS, ALPHA, RATE = (4, 16, 64, 256), 8.0, 2e-3
 NAMES = {
     "loss": "training loss, second half, in nats",
@@ -27,7 +27,7 @@ SCALES = {"α/r": False, "α/√r": True}
 
 
 def runs(seeds, quick, base="pretrained"):
-    """(scale, rank, seed) -> run."""
+    """A dict, (scale, rank, seed) -> run."""
     more = QUICK if quick else {}
     return {
         (scale, r, seed): ClassifyRun(AdapterConfig(r=r, alpha=ALPHA, targets=QV, rslora=rslora), seed, RATE, **more)

@@ -1,9 +1,9 @@
 """Subspaces across seeds: what do two runs at r = 64 with different seeds have in common?
 
-The same φ(i, j) as between ranks, between the adapters of two seeds, which differ in the random A, in the head, and in
-the order of the same snippets. No run is in two pairs. The control is the average φ of two random subspaces,
-max(i, j)/C. Two seeds share more than that because they share the base and the task. SmolLM2 is trained on 2,000
-snippets.
+φ(i, j), defined as for subspaces across ranks, compares the adapters of two seeds, which differ in the random A, in the
+head, and in the order of the same snippets. No run is in two pairs. The control is the average φ of two random
+subspaces, max(i, j)/C. Two seeds share more than that because they share the base and the task. SmolLM2 is trained on
+2,000 snippets.
 """
 
 from functools import partial
@@ -12,10 +12,10 @@ from ...analysis import gaussian_similarity
 from ..evidence import check, compare
 from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs, width
 
-CLAIM = """Two seeds share directions that two random subspaces do not, and ΔW_q shares more of them than ΔW_v: its
+CLAIM = """Two seeds share more directions than two random subspaces do. ΔW_q shares more than ΔW_v, because its
 intrinsic rank is higher (Hu et al. 2021, section 7.2, figure 4)."""
-CAPTION = """φ(i, j) between the leading directions of two seeds at r = 64. Cells brighter than in the right column are
-above chance."""
+CAPTION = """φ(i, j) between the leading directions of two seeds at r = 64. Cells that are brighter than those in the
+right column are above chance."""
 BASES = ("pretrained", "smollm2")
 RANKS, SHOWN = (64, 64), 8
 runs = partial(pairs, RANKS)

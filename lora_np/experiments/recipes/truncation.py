@@ -1,8 +1,8 @@
 """Truncation: full fine-tuning's update truncated to rank r, and LoRA trained at rank r.
 
-Every linear layer's update ΔW of full fine-tuning is truncated to its r leading directions by a singular value
-decomposition; embeddings, layer norms, biases and the head stay as trained. LoRA on all linear layers is trained at
-the same ranks. The ranks that hold 90 % of an update's energy Σσ² are compared too, as means over the layers.
+Full fine-tuning's update ΔW of every linear layer is truncated to its r leading directions by a singular value
+decomposition; the trained embeddings, layer norms, biases and head are unchanged. LoRA on all linear layers is trained
+at the same ranks. The ranks that contain 90 % of an update's energy Σσ² are also compared, as means over the layers.
 """
 
 import numpy as np
@@ -12,13 +12,13 @@ from ..evidence import as_good, check
 from ..methods import METHODS, by_method, ranks_of
 from ..updates import energy, scores_when_cut
 
-CLAIM = """The change by fine-tuning has a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): truncated
-to rank 16, the model is as good. But the rank that holds 90 % of the energy is 10 to 100 times LoRA's usual one
-(Biderman et al. 2024)."""
+CLAIM = """Fine-tuning changes the weights by updates of a low intrinsic rank (the hypothesis of Hu et al. 2021, section
+4.1): with updates truncated to rank 16, the model is as good. But the rank that contains 90 % of the energy is 10 to
+100 times LoRA's usual rank (Biderman et al. 2024)."""
 CAPTION = """Left: test accuracy of full fine-tuning with every ΔW truncated to rank r, and of LoRA trained at rank r.
-Right: the share of ΔW's energy in its leading directions. An update may spread over many directions and need only a
-few."""
-USUAL = 16  # LoRA's rank; the update of a 256 × 256 matrix has at most 16 times this rank
+Right: the share of ΔW's energy in its leading directions. An update may be spread over many directions, of which only a
+few are needed."""
+USUAL = 16  # LoRA's usual rank; the rank of a 256 × 256 matrix's update is at most 16 times as high
 KEYS = {
     "pretrained": ("full", "all_r1", "all_r4", "all_r16", "all_r64"),
     "smollm2": ("full", "all_r1", "all_r4", "all_r16"),

@@ -1,6 +1,6 @@
 """Training runs: each kind is a dataclass of settings, whose method `carry_out` returns numbers and trained arrays.
 
-A run depends only on its settings and on the code that it uses; `store.py` stores it under both.
+A run's result depends only on its settings and on the code that it uses; `store.py` stores it under both.
 """
 
 from functools import lru_cache
@@ -14,5 +14,5 @@ BASES = ("pretrained", "smollm2")  # the small base, which comes with the packag
 
 @lru_cache(maxsize=2)
 def load_base(name="pretrained"):
-    """One of BASES as a Task with dense weights, read once per process."""
+    """Load one of BASES as a Task with dense weights; it is read only once per process."""
     return read_model(PRETRAINED if name == "pretrained" else name)

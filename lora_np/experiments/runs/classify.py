@@ -1,4 +1,4 @@
-"""A run of the sentiment classifier: is a Rotten Tomatoes snippet positive or negative?"""
+"""A training run of the sentiment classifier, which labels Rotten Tomatoes snippets positive or negative."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,9 +18,9 @@ from . import BASES, load_base
 COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
 WEIGHTS = (*COMPRESSED, "random")
 BATCH_SIZE = 32
-TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run for training
+TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run that are arguments of `fine_tuning`
 MAX_LENGTH = 128  # tokens; the longest snippet has 95
-LOSS_POINTS = 50  # the training loss is recorded as the means of so many parts of the run
+LOSS_POINTS = 50  # the training loss is recorded as means over this many parts of the run
 
 
 class Encoded(NamedTuple):
@@ -49,7 +49,7 @@ class Snippets(NamedTuple):
 
 @lru_cache(maxsize=2)
 def load_snippets(limit=None, base="pretrained"):
-    """The Snippets as token ids of a base's tokenizer, at most `limit` of each split."""
+    """The Snippets, encoded with a base's tokenizer, at most `limit` of each split."""
     tokenizer = load_base(base).tokenizer
     splits = [
         Encoded(encode(tokenizer, split.texts[:limit], MAX_LENGTH), split.labels[:limit])
@@ -60,24 +60,24 @@ def load_snippets(limit=None, base="pretrained"):
 
 @dataclass(frozen=True)
 class ClassifyRun:
-    """All settings of a run.
+    """The settings of a training run of the classifier.
 
     Parameters
     ----------
     adapter : AdapterConfig, or None to train the whole model
-    seed : int; batches and initial head depend on it alone, so they are the same for every method
-    learning_rate : float, the peak
+    seed : int; the batches and the initial head depend only on it, so they are the same for every method
+    learning_rate : float, the peak learning rate
     epochs : int
     batch_size : int
-    examples : int, number of training snippets, drawn by the seed; None: all
+    examples : int, number of training snippets, which are drawn at random by seed; None: all
     base : one of BASES
-    weights : one of WEIGHTS, how the base's linear layers are changed before training; "random": the whole model
+    weights : one of WEIGHTS, how the base's linear layers are compressed before training; "random": the whole model
         starts from random weights
-    evaluations : int, approximate number during training; None: two per epoch. The checkpoint with the lowest
-        validation loss is tested
-    test : bool, use the test split; False while learning rates are chosen
+    evaluations : int, approximate number of evaluations during training; None: two per epoch. The checkpoint with the
+        lowest validation loss is tested
+    test : bool, whether to evaluate on the test split; False for tuning learning rates
     keep : bool, whether the result includes the trained arrays
-    limit : int, at most so many snippets of each split, for a shortened run; None: all
+    limit : int, largest number of snippets of each split, for a shortened run; None: all
     """
 
     adapter: AdapterConfig | None
@@ -135,7 +135,10 @@ def starting_point(run):
 
 
 def score(params, adapter, config, snippets, split, run=map):
-    """A model's loss, accuracy, and correct snippets (N,) on a split; `run` as in `predict_logits`."""
+    """A model's loss and accuracy on a split, and whether each snippet is labelled correctly, (N,).
+
+    `run` is as in `predict_logits`.
+    """
     batches, labels = snippets.evaluation_batches(split), getattr(snippets, split).labels
     logits = np.empty((len(labels), config.n_classes), np.float32)
     answers = predict_logits(params, batches, config, adapter, run)

@@ -12,9 +12,9 @@ from ...training import LANGUAGE_BATCH, attach, blas_threads, fine_tuning, langu
 from . import load_base
 
 LENGTH = 128  # tokens of a window
-TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run for training
-VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, at each evaluation during training
-OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # domains that a base knows and may forget
+TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run that are arguments of `fine_tuning`
+VALIDATION_TOKENS = 4096  # of the domain and of the reviews, for each evaluation during training
+OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # domains that a base may forget
 OLD_TEST_REVIEWS = 200  # of IMDb's test split, on which the small base was not trained
 CAPITALS = {  # SmolLM2 knows them all
     **{"Austria": "Vienna", "Brazil": "Brasília", "Canada": "Ottawa", "China": "Beijing", "Cuba": "Havana"},
@@ -26,23 +26,23 @@ CAPITALS = {  # SmolLM2 knows them all
 
 @dataclass(frozen=True)
 class DialectRun:
-    """All settings of a run.
+    """The settings of a run of the dialect experiment.
 
     Parameters
     ----------
     domain : "critics" or "licences"
-    method : "full", or "lora_r16" and the like for LoRA on all linear layers
+    method : "full", or a name such as "lora_r16", for LoRA of rank 16 on all linear layers
     seed : int
-    learning_rate : float, the peak
+    learning_rate : float, the peak learning rate
     epochs : int
-    corpus : str, if licences are used `licences_digest()`: the texts are those of the installed packages, and a worker
-        with other texts refuses the run
+    corpus : str, `licences_digest()` if the run uses licences. They are those of the installed packages, and a worker
+        with other licences refuses the run
     base : one of BASES
-    batch_size : int, windows of LENGTH tokens
-    evaluations : int, approximate number during training
-    train_tokens : int, at most so many training tokens; None: `limit`
-    limit : int, at most so many tokens of each split; None: all
-    test : bool, use the test texts; False while learning rates are chosen
+    batch_size : int, windows of LENGTH tokens per batch
+    evaluations : int, approximate number of evaluations during training
+    train_tokens : int, largest number of training tokens; None: `limit`
+    limit : int, largest number of tokens of each split; None: all
+    test : bool, whether to evaluate on the test texts; False for tuning learning rates
     keep : bool, whether the result includes the trained arrays
     """
 
@@ -166,10 +166,10 @@ def removal_restores(base, before, config, adapter, tokens):
 
 
 def capitals_known(params, config, adapter, tokenizer):
-    """How many of CAPITALS a model names after "The capital of … is", and how many it picks from among the twenty.
+    """Count the CAPITALS that a model names after "The capital of … is", and those that it picks among the twenty.
 
-    The first token of a capital counts. It is named if it is the most probable next token, and picked if it is the most
-    probable of the twenty: a model that would continue with "the" may still know the capital.
+    Only a capital's first token counts. A capital is named if this is the most probable next token, and picked if it is
+    the most probable of the twenty: a model that would continue with "the" may still know the capital.
     """
     answers = np.array([tokenizer.encode(f" {capital}").ids[0] for capital in CAPITALS.values()])
     counts = {"named": 0, "picked": 0}

@@ -1,4 +1,4 @@
-"""A run with a known answer: a teacher with a weight that differs from the student's by a matrix of rank k."""
+"""A run with a known rank: one weight of the teacher differs from the student's by a matrix of rank k."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ BATCH_SIZE, N_BATCHES, N_TEST = 16, 32, 256
 
 @dataclass(frozen=True)
 class PlantedRun:
-    """All settings of a run: k is the planted change's rank, r the adapter's, steps the optimiser's."""
+    """The settings of a run: the planted change's rank k, the adapter's rank r, and the number of optimiser steps."""
 
     k: int
     r: int
@@ -30,7 +30,7 @@ class PlantedRun:
 
         Returns
         -------
-        numbers : dict; "base_loss" is the student's on new texts before training, "test_loss" that after training
+        numbers : dict; the student's loss on new texts, "base_loss" before and "test_loss" after training
         arrays : empty
         """
         student, teacher = planted_model(self.k, self.seed)
@@ -61,10 +61,10 @@ class PlantedRun:
 
 
 def planted_model(k, seed):
-    """A random transformer in float64, and the same with a change of rank k in one layer.
+    """A random transformer in float64, and a copy with a change of rank k in one layer.
 
-    The k singular values of the change are equal, so that all directions matter equally. They are twice the weight's
-    standard deviation times √C, which is about its largest singular value.
+    The k singular values of the change are equal, so that all directions matter equally. Each is 2 √C times the
+    standard deviation of the weight's entries, which is about the weight's largest singular value.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def labelled(ids, teacher):
 
 
 def squared_error(params, batch, adapter, wanted=()):
-    """The mean squared error of the teacher's logits, L = mean (z − z*)², and its gradients: dz = 2 (z − z*)/n."""
+    """The mean squared error from the teacher's logits, L = mean (z − z*)², and its gradients: dz = 2 (z − z*)/n."""
     logits, cache = forward(params, batch.ids, CONFIG, adapter=adapter, wanted=wanted)
     difference = logits - batch.targets  # (B, T, V)
     grads = backward(2.0 / difference.size * difference, cache) if wanted else {}

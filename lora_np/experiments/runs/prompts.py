@@ -1,4 +1,4 @@
-"""A run without training: SmolLM2 classifies snippets with no or a few labelled snippets in its prompt."""
+"""A run without training: SmolLM2 classifies snippets with zero or a few labelled snippets in its prompt."""
 
 from dataclasses import dataclass
 
@@ -12,20 +12,20 @@ from . import load_base
 
 QUESTION = "\nSentiment:"
 LABELS = ("negative", "positive")
-MOST_TOKENS = 2048  # of a prompt; none is as long
+MOST_TOKENS = 2048  # upper bound for a prompt, which none reaches
 BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
 class PromptRun:
-    """All settings of a run.
+    """The settings of a run that only prompts.
 
     Parameters
     ----------
-    shots : int, labelled training snippets before each prompt, half of each class
-    seed : int, for drawing and ordering them
+    shots : int, number of labelled training snippets at the start of each prompt, half of each class
+    seed : int, for drawing and ordering these snippets
     split : "validation" or "test"
-    limit : int, at most so many snippets of each split, for a shortened run; None: all
+    limit : int, largest number of snippets of each split, for a shortened run; None: all
     """
 
     shots: int
