@@ -25,17 +25,17 @@ class NotInstalled(Exception):
 def setup(threads=1):
     """Prepare a notebook: inline figures in the project's style, short numbers, the number of BLAS threads.
 
-    The small base's matrices are too small for several threads, and with one thread times are steady.
+    The small base's matrices are too small to benefit from several threads, and one thread makes times reproducible.
 
     Parameters
     ----------
-    threads : int, more than 1 only for a model as large as SmolLM2
+    threads : int, which should exceed 1 only for a model as large as SmolLM2
     """
     import matplotlib
     from matplotlib import pyplot as plt
     from threadpoolctl import threadpool_limits
 
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it logs its first start
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # matplotlib logs its first start
     shell = notebook_shell()
     if shell is None:
         matplotlib.use("Agg")
@@ -106,7 +106,7 @@ def slide(draw, values, label, seconds=0.8):
 
 
 def drawn(draw, value):
-    """The picture that draw(value) draws, as the bytes of a PNG file."""
+    """Call draw(value); return the picture as the bytes of a PNG file."""
     from matplotlib import pyplot as plt
 
     plt.close("all")

@@ -50,7 +50,7 @@ class ExerciseSet(NamedTuple):
 
 @lru_cache(maxsize=1)
 def read_sets():
-    """All sets by name, in order."""
+    """Read all sets, as a dict by name in the order of their lessons."""
     sets = {}
     for folder, number in SETS.items():
         module = import_module(f"{__package__}.exercises.{folder}")
