@@ -49,7 +49,7 @@ def kind(output):
 
 
 def text(output):
-    """The text of an output; a figure has none."""
+    """The text of an output; "" for a figure."""
     if output.output_type == "stream":
         return output.text
     if kind(output) == "figure":

@@ -18,7 +18,7 @@ from .release import notebook_of
 from .sets import read_sets
 
 ROOT = Path(__file__).resolve().parents[2]
-LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # or code, which has no links
+LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # also matches code, which has no links
 NOT_REFERENCE = ("cli", "exercises", "recipes", "llama_cpp", "book_conf")  # modules that are not part of the API
 SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # files that are shown as pages
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 1h9v9H1z"/>
@@ -111,7 +111,7 @@ def reference(room):
 
 
 def with_links(page, text, folder):
-    """Adapt a page's links: a folder's to its README, and a program's to a page that shows the program."""
+    """Redirect a page's links from folders to their READMEs, and from programs to pages that show them."""
     where = os.path.dirname(page)
 
     def leading(match):

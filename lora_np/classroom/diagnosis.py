@@ -7,7 +7,8 @@
 5. the worked solution with two mutations;
 6. a description of the difference: scale, shift, norm and cosine.
 
-A candidate must reproduce the student's output in every draw; those of 4 only in draws in which this is incorrect.
+A candidate must reproduce the student's output in every draw. Candidates of group 4 are exempt from this in draws in
+which the output is correct.
 """
 
 import ast
@@ -36,7 +37,7 @@ LARGE = 200
 
 
 def suspects(exercise, name, answers):
-    """Describe an incorrect output in a tuple of sentences: one, none, or up to two from `looks`.
+    """Describe an incorrect output in a tuple of at most one sentence, or at most two sentences from `looks`.
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ def by_code(exercise, name, drawn):
 
 
 def by_two_changes(exercise, name, drawn):
-    """Yield pairs of mutations. For a single number there are none unless it is a large int: many fit by chance."""
+    """Yield pairs of mutations, but none for a small or non-integer number, which many pairs would fit by chance."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
@@ -146,7 +147,7 @@ def pairs_of_changes(exercise, most=None):
 
 
 def in_one_line(mutant, exercise):
-    """Yield the mutations of a mutated solution in the same line."""
+    """Yield second mutations of a mutated solution, in the line that is already mutated."""
     return mutants.mutants(ast.parse(mutant.code).body[0], outputs=exercise.outputs, line_number=mutant.line)
 
 
@@ -157,7 +158,7 @@ def kind_of_change(mutant):
 
 def outcome(exercise, code, i):
     """The outputs of a changed solution for the inputs of a draw, as a dict; empty if it raises."""
-    outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because several outputs may be wrong
+    outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because several outputs may be incorrect
     if code not in outcomes:
         outcomes[code] = tried(quietly, exercise, compiled(exercise, code), i, i.inputs) or {}
     return outcomes[code]
@@ -318,13 +319,13 @@ def lengths(i):
 
 
 def arrays_of(i, name):
-    """The inputs and other outputs that the student may have returned instead of an output."""
+    """The inputs and other outputs that may have been returned in place of the output `name`."""
     values = i.inputs | {other: right for other, right in i.right.items() if other != name}
     return {other: v for other, v in values.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f"}
 
 
 def exchanged(exercise, name, i, got):
-    """Name the other output that an output of another shape equals, in a tuple of at most one sentence."""
+    """Name the output that was returned in place of another one, in a tuple of at most one sentence."""
     for other, right in i.right.items():
         if other != name and np.shape(right) != np.shape(i.right[name]) and equal(got, right):
             return (f"it is {other}; the order is {', '.join(exercise.outputs)}",)

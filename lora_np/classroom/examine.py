@@ -23,7 +23,7 @@ WHOLE = 1e-9  # tolerance for integers that were computed by division
 
 
 class Finding(NamedTuple):
-    """The verdict on one output."""
+    """The finding about one output."""
 
     output: str
     wrong: str | None  # the complaint; None if the output is correct
@@ -63,8 +63,8 @@ def examine(exercise, function, draw=PRACTICE):
 
     Notes
     -----
-    Nothing is raised except KeyboardInterrupt, and nothing is written to stderr: nbgrader gives no points for a cell
-    that writes there.
+    No exception except KeyboardInterrupt is raised, and nothing is written to stderr, because nbgrader gives no points
+    for a cell that writes there.
     """
     if not callable(function):
         return Result(0.0, (), f"got {type(function).__name__}, expected the function itself")
@@ -91,7 +91,7 @@ def examine(exercise, function, draw=PRACTICE):
 
 
 def examined(exercise, call, peak, draw):
-    """Check a function that is called through another one, for example in another process.
+    """Check a function that is called indirectly, for example in another process.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def property_findings(exercise, i, outputs):
 
 
 def compared_findings(exercise, drawn, observed):
-    """The findings of each draw. The description of an incorrect output must fit all draws in which it is incorrect."""
+    """The findings of each draw. A description must fit all draws in which the described output is incorrect."""
     checked = []
     for i, outputs in zip(drawn, observed):
         outputs = {name: as_numbers(value) for name, value in outputs.items()}

@@ -37,7 +37,7 @@ from ..ops.numerical_gradient import relative_error
 from .runner import fields_of, in_words
 
 DRAWS = 3  # calls in a check, each with different sizes
-PRACTICE, GRADING = "practice", "grading"  # names of the draws for the checks in a notebook, and for marks
+PRACTICE, GRADING = "practice", "grading"  # names of the draws for the checks in a notebook, and for grading
 TRIES = 100
 ROUNDING = 16.0  # factor on the error of the solution in float32
 LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # bounds on the error that rounding may cause, relative to the norm
@@ -121,8 +121,8 @@ def generator(*words):
 def draws_of(exercise, draw=PRACTICE):
     """The DRAWS draws of a check, each made by `draw_inputs`.
 
-    A correct output that is a single number has a different value in each draw, and other values than in the draws of
-    PRACTICE, so that no constant is correct by coincidence.
+    If a correct output is a single number, its values differ between the draws, and from those in the draws PRACTICE,
+    so that no constant is correct by coincidence.
     """
     known = [] if draw == PRACTICE else single_numbers(draws_of(exercise))
     for attempt in range(TRIES):
@@ -204,7 +204,7 @@ def finite_pair(got, right):
 
 
 def named_outputs(exercise, returned):
-    """Convert a function's returned values to a dict by the exercise's names of outputs.
+    """Convert the values that a function returned to a dict, output -> value.
 
     Parameters
     ----------

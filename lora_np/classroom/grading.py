@@ -27,7 +27,7 @@ class Mark(NamedTuple):
     score: float
     points: float
     said: str  # the check's text, the reason why there is none, or the answer in words
-    by_hand: bool = False  # whether it is an answer in words, which a teacher must read
+    by_hand: bool = False  # whether the cell is an answer in words, which a teacher must read
     mistakes: tuple[str, ...] = ()  # descriptions of the incorrect outputs
 
 
@@ -79,7 +79,7 @@ def grade(path, draw=GRADING, sandbox=False):
 
 
 def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
-    """Grade several submissions in parallel. One that cannot be graded does not stop the others.
+    """Grade several submissions in parallel. If one of them cannot be graded, the others are graded nevertheless.
 
     Yields
     ------
@@ -163,7 +163,7 @@ def results(folder, steps, exercise_set, draw, sandbox):
 
 
 def result(process, exercise, draw):
-    """The Result of a function in a process."""
+    """Examine a function in a process; return a Result."""
     return examined(exercise, process.call(exercise), partial(peak, process, exercise), draw)
 
 

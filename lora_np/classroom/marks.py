@@ -24,7 +24,7 @@ CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
 
 
 def student_of(path, paths):
-    """The student who submitted a notebook, from Moodle's folder, Canvas's file name, the folder or the file name.
+    """The student who submitted a notebook, from the names that Moodle or Canvas gave, the folder or the file name.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def rows_of(path, name):
 
 
 def rows_of_class(outcomes, students, words):
-    """A dict for each student: item -> score or None, and "score", "points" and "notes".
+    """A dict, student -> row, which is a dict, item -> score or None, with "score", "points" and "notes".
 
     A student's second notebook of the same set does not count.
     """
@@ -209,7 +209,7 @@ def read_words(path, required=False):
 
 
 def words_files(graded, students, entries):
-    """The texts of `words.csv`, for the teacher to fill in, and `words.md`: all answers below the marking guide."""
+    """The texts of `words.csv`, which the teacher fills in, and of `words.md`, the answers below the marking guide."""
     rows, answers = [list(WORDS)], {}
     for path, one in graded.items():
         for mark in one.marks:

@@ -83,7 +83,7 @@ def execute(path, notebook=None):
     resources = {"metadata": {"path": str(Path(path).resolve().parent)}}
     client = NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=resources, record_timing=False)
     try:
-        # DEVNULL takes the kernel's own messages about start and end; a cell's stderr is an output.
+        # DEVNULL suppresses the kernel's own messages; a cell's stderr is an output.
         client.execute(stderr=DEVNULL, env=with_this_package())
     except (CellControlSignal, RuntimeError) as error:  # RuntimeError also if a kernel dies or does not start
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without the colours of a terminal
@@ -91,7 +91,7 @@ def execute(path, notebook=None):
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if NO_LONGER in text(output):
-                raise ValueError(f"notebook: {path}, a claim: {text(output)}")
+                raise ValueError(f"notebook: {path}: a claim does not hold: {text(output)}")
     return stored(notebook)
 
 
@@ -134,7 +134,7 @@ def merged_streams(outputs):
 
 
 def run_all(paths, check=False, jobs=2, report=print):
-    """Execute notebooks and store their outputs, or check that the stored ones agree.
+    """Execute notebooks and store their outputs, or compare these with the stored outputs.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ KINDS = "biufc"  # kinds of arrays that are sent; others are described in words
 
 
 class Words:
-    """A description in words, instead of a value that cannot be sent."""
+    """A description in words that replaces a value that cannot be sent."""
 
     def __init__(self, words):
         self.words = words
@@ -125,7 +125,7 @@ def in_words(value):
 
 
 def what_was_raised(error, function, call):
-    """Describe an exception of a student's function in one sentence, with the line that raised it.
+    """Describe an exception that a student's function raised in one sentence, with the number of the line.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ class Unusable:
 
 
 class FindAbsent:
-    """An import finder that imports lora_np and all of its modules as Absent."""
+    """An import finder that replaces lora_np and all of its modules by Absent."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):

@@ -34,7 +34,7 @@ class ExerciseSet(NamedTuple):
     time: str
     exercises: tuple[Exercise, ...]
     parts: tuple  # ungraded cells before the question: ("markdown", "given" or "solution", text)
-    question: str  # to answer in words; the first line is its title
+    question: str  # which students answer in words; its first line is its title
     answer: str
     words: int  # points for the answer in words
 

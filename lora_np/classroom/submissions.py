@@ -215,7 +215,7 @@ def sandboxed(seccomp):
     hidden = [path for path in (PACKAGE, PACKAGE.parent / "notebooks", PACKAGE.parent / "tests") if path.exists()]
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
     command += ["--proc", "/proc", "--dev", "/dev", "--size", str(FILES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
-    for path in sorted(shown):  # after /tmp, because an environment may be there
+    for path in sorted(shown):  # after /tmp, because a Python environment may be there
         command += ["--ro-bind-try", path, path]
     for path in hidden:  # if the environment is inside the clone, or the package inside the environment
         if any(Path(path).is_relative_to(place) for place in shown):

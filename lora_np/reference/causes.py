@@ -18,7 +18,7 @@ from .tolerances import allowed, rms, shares
 from .wrong import both, derived, functions_behind, known, wrong_outputs
 
 MOST = 3  # causes in a report
-MOST_IN_FULL = 20  # changes that reproduce the tensor and are then compared in later tensors as well
+MOST_IN_FULL = 20  # changes that reproduce the tensor and whose later tensors are then compared as well
 MOST_IN_PAIRS = 120  # changes that are tried in pairs
 CANCELS = "which cancels"  # marks the sentences of mistakes after which only rounding errors remain
 SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases in which trying pairs would take too long
@@ -48,7 +48,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
         return ["the port changed an input, and computed everything after it from the changed input"], []
     others = {name: array for name, array in reference.items() if name != tensor}
     seen = looks(reference[tensor], got[tensor], dtype, others, named_factors(entry["settings"], reference))
-    if np.isnan(got[tensor]).all():  # any mistake that makes NaN would fit
+    if np.isnan(got[tensor]).all():  # any mistake that results in NaN would fit
         return [], seen
     trial = trial_of(entry, records, reference, got, tensor, dtype)
     settings = up_to(tensor, entry["settings"]), entry["settings"]
@@ -57,7 +57,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     if causes:
         return causes, []
     numbers = got[tensor][np.isfinite(reference[tensor])]
-    informative = numbers.any() and np.isfinite(numbers).all()  # many changes make 0 or NaN
+    informative = numbers.any() and np.isfinite(numbers).all()  # many changes result in 0 or NaN
     if not derive or not informative:
         return [], seen
     functions = functions_for(entry, reference, tensor)
@@ -73,7 +73,7 @@ def functions_for(entry, reference, tensor):
 
     In a model these are the functions of the tensor's stage (forward, backward or merging), except operations that
     compute other activations. The gradient of an activation is computed by the operation that reads the activation.
-    That operation's own gradients are among the outputs shortly before it.
+    The gradients of that operation's own output are shortly before it in the order of outputs.
     """
     kind, settings = entry["kind"], entry["settings"]
     inputs = {r["name"]: reference[r["name"]] for r in entry["tensors"] if r["stage"] == "input"}
@@ -141,7 +141,7 @@ def trial_of(entry, records, reference, got, tensor, dtype):
 def nearly(made, got, right, cancels):
     """Whether a known mistake explains a tensor up to a small error, such as that of an inexact erf in the port.
 
-    After a mistake that cancels digits, only rounding errors remain. Their values never agree, so sizes are compared.
+    After a mistake that cancels digits, only rounding errors remain, whose sizes are compared instead of their values.
     """
     if made.shape != got.shape:
         return False
@@ -165,7 +165,7 @@ def explained_by(changes, trial, short, settings):
 
 
 def pairs(changes, trial, short):
-    """Yield pairs of changes each of which, alone, affects the tensor but no earlier one."""
+    """Yield pairs of changes, each of which affects the tensor but no earlier one."""
     alone = {}  # bytes of the changed tensor -> one change that produces them
     for sentence, sources in changes:
         made, _ = trial(sentence, sources, short)

@@ -159,7 +159,7 @@ def compare_exports(folder):
     Returns
     -------
     agree : bool, whether all tensors are within their tolerances
-    text : str, the number of tensors that are equal bit for bit, and all that do not agree
+    text : str, the number of tensors that are equal bit for bit, and a report on those that do not agree
     """
     fresh, stored = (hashes(load_manifest(vectors)[0].values()) for vectors in (folder, None))
     results, complaints = check(folder)
@@ -179,7 +179,7 @@ def hashes(cases):
 
 
 def format_vectors(vectors=None):
-    """One line about the vectors of a check: their folder, the version that made them, and a short hash of them."""
+    """Format the vectors' origin in one line: their folder, the version that made them, and their short hash."""
     folder = VECTORS if vectors is None else Path(vectors)
     manifest = read_json(folder / MANIFEST)  # already validated by `check`
     made, cases = manifest.get("generator", {}), manifest["cases"]

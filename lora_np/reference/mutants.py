@@ -23,7 +23,7 @@ text = ast.unparse
 
 
 class Mutant(NamedTuple):
-    sentence: str  # the mistake, in the names of the code
+    sentence: str  # describes the mistake with the names in the code
     line: int  # number of the changed line
     place: str  # text of that line in the correct function
     code: str  # source of the mutated function
@@ -182,7 +182,7 @@ def arithmetic(node, facts):
 
 
 def transposed(node):
-    """The sentence for an operand that is transposed by mistake, or not transposed by mistake."""
+    """The sentence for an operand that is transposed by mistake, or that lacks a transpose."""
     match node:
         case ast.BinOp(_, ast.Mult(), right):  # a scale times an array
             return transposed(right)
@@ -217,7 +217,7 @@ def calls(node, facts):
 
 
 def with_items(node, field, i, new, n=1):
-    """Copy a node, with n items of a list field replaced by `new`, from item i on."""
+    """Copy a node and replace n items of a list field, starting with item i, by `new`."""
     changed, items = copy.copy(node), list(getattr(node, field))
     i %= len(items)
     items[i : i + n] = new
@@ -253,7 +253,7 @@ def lists(node, facts):
 
 
 def others(node, facts):
-    """Read one array, field, key or name in place of another of its kind."""
+    """Read another array, field, key or name of the same kind."""
     match node:
         case ast.Name(name, ast.Load()) if id(node) not in facts.inner:
             before = [other for line, other in facts.bound if line < node.lineno and other in facts.operands - {name}]

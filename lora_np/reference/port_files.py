@@ -67,7 +67,7 @@ def read_port_file(path, expected, outputs):
     Parameters
     ----------
     path : file or folder
-    expected : dict, name -> array, for all tensors that may occur: the outputs, and inputs that a port may write too
+    expected : dict, name -> array, of all tensors that may occur: outputs, and inputs that a port may write as well
     outputs : names of the tensors that must occur
 
     Returns
@@ -121,7 +121,7 @@ def read_safetensors(path):
 
 def unless_bfloat16(array, stored, like):
     if stored == "BF16":
-        raise ValueError("is of dtype bfloat16, expected that of the case")
+        raise ValueError("is of dtype bfloat16, expected the case's dtype")
     return array
 
 

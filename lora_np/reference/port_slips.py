@@ -1,4 +1,4 @@
-"""Slips that are common in ports, in the form of those in `mutants.py` and `slips.py`, which they supplement."""
+"""Slips that are common in ports, as mutations that supplement those in `mutants.py` and `slips.py`."""
 
 import ast
 import math
@@ -74,7 +74,7 @@ def written_in(node, facts):
 
 
 def sums_of_ports(node, facts):
-    """Replace a sum by its last term or by some of its terms; give a mean another divisor."""
+    """Replace a sum by its last term or by some of its terms, or change the divisor of a mean."""
     match node:
         case ast.Call(ast.Attribute(x, "sum"), [], [ast.keyword("axis", ast.Constant(0))]):
             terms, first = text(x), facts.bound[0][1]

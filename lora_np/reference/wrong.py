@@ -108,7 +108,7 @@ def derived(function, usual=False):
 
 
 def both(first, second):
-    """The sources that contain two changes; None if both change the same text."""
+    """Combine the sources of two changes; return None if both change the same text."""
     sources = first | second
     for function in first.keys() & second.keys():
         right = normal(inspect.getsource(function))
@@ -175,12 +175,12 @@ def first_alike(name, settings, t):
 
 
 def joined(old, new):
-    """Append the keys or values of new tokens to the old ones in memory instead of row by row."""
+    """Append the keys or values of new tokens at the end of the flat array instead of at the end of each row."""
     return np.concatenate([old.ravel(), new.ravel()]).reshape(len(new), -1, new.shape[-1])
 
 
 def powers(penalty, ids, logits):
-    """The penalty raised, for each id, to the power of the id's number of occurrences in the text."""
+    """The power penalty ** n for each id, where n is the number of times that the id occurs in the text."""
     return penalty ** (ids[..., None] == np.arange(logits.shape[-1])).sum(axis=1)
 
 
@@ -203,7 +203,7 @@ def no_subnormals(two_bytes):
 
 
 def all_normal(two_bytes):
-    """float16 values, with those below 2⁻¹⁴ read like larger ones: (1 + m / 1024) · 2^(exponent − 15)."""
+    """Read float16 values with the formula (1 + m / 1024) · 2^(exponent − 15), even if they are below 2⁻¹⁴."""
     half = two_bytes.copy().view("<f2")
     read = np.copysign(2.0**-15 + 2.0**-25 * (half.view("<u2") & 1023), half)
     return np.where(half.view("<u2") >> 10 & 31, half.astype(np.float64), read)
