@@ -1,4 +1,7 @@
-"""The commands, as a user would run them: finetune, predict, generate, mix, merge, export, import, inspect, doctor."""
+"""The commands, as a user would run them: finetune, predict, generate, mix, merge, export, import, inspect, doctor.
+
+`test_hostile.py` gives every command every kind of bad word and damaged file; here is what words mean together.
+"""
 
 import csv
 import json
@@ -14,9 +17,6 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig
-from lora_np.classroom.notebooks import write_notebook
-from lora_np.classroom.release import notebook_of
-from lora_np.classroom.sets import read_sets
 from lora_np.cli import main
 from lora_np.data import encode, model_files
 from lora_np.experiments.recipes import RECIPES
@@ -44,46 +44,31 @@ from lora_np.tasks.table import balanced_weights
 from lora_np.tasks.writing import pieces, write_text_from
 
 from .tiny import edit_fields, edit_tensors
+from .world import TEXTS, make_world
 
 ROOT = Path(__file__).resolve().parents[1]
-SENTENCES = [f"the quick {animal} jumps over the lazy {thing} , said {who}" for animal in ("fox", "cat", "hen", "owl")
-             for thing in ("dog", "log", "bog", "fog") for who in ("he", "she", "they")]  # fmt: skip
+TABLE = "finetune --data {w}/data/rows.jsonl --text t --label l --out {out} --base {w}/base"
+TEXT = "finetune --text-file {w}/data/corpus.txt --out {out} --base {w}/base"
+WRITE = "generate --prompt the"
 
 
 @pytest.fixture(scope="module")
-def taught(tiny_base, tmp_path_factory):
-    """What commands made of the tiny base; not to be changed.
-
-    "one" and "two" are adapters of the language model, "classes" is a classifier's, "full" a whole model; "hf",
-    "peft", "classes_peft" and "classes_hf" (merged) are exports of "one" and "classes".
-    """
-    folder = tmp_path_factory.mktemp("taught")
-    (folder / "corpus.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    (folder / "model.safetensors.index.json").write_text("{}")
-    for name, content in (("blank", b" \n\t\n"), ("latin", b"good\nbad \xff\n"), ("short", b"too short")):
-        (folder / f"{name}.txt").write_bytes(content)
-    for name, labels in (("rows", "abc"), ("same", "a"), ("unheard", "abcd")):
-        rows = [json.dumps({"t": s, "l": labels[i % len(labels)]}) for i, s in enumerate(SENTENCES)]
-        (folder / f"{name}.jsonl").write_text("\n".join(rows[: 4 if name == "unheard" else None]), encoding="utf-8")
-    text = f"finetune --base {tiny_base} --epochs 2 --text-file {folder}/corpus.txt --out {folder}"
-    for command in (
-        f"{text}/one --rank 2 --lr 0.03",
-        f"{text}/two --rank 3 --lr 0.01 --seed 1",
-        f"{text}/full --method full",
-        f"finetune --base {tiny_base} --epochs 2 --data {folder}/rows.jsonl --text t --label l --out {folder}/classes",
-        f"export {folder}/one --to hf --out {folder}/hf",
-        f"export {folder}/one --to peft --out {folder}/peft --base-name some/base",
-        f"export {folder}/classes --to peft --out {folder}/classes_peft",
-        f"export {folder}/classes --to merged --out {folder}/classes_hf",
-    ):
-        assert main(command.split()) == 0
-    return folder
+def world(tmp_path_factory):
+    """What commands read and made, see `make_world`, and a few more files. Not to be changed."""
+    world = make_world(tmp_path_factory.mktemp("world"))
+    for name, content in (("blank", b" \n\t\n"), ("latin", b"good\nbad \xff\n"), ("short", b"fox")):
+        (world / "data" / f"{name}.txt").write_bytes(content)
+    for name, labels in (("same", "a" * 48), ("unheard", "abcd")):
+        rows = [json.dumps({"t": text, "l": label}) for text, label in zip(TEXTS, labels)]
+        (world / "data" / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    (world / "model.safetensors.index.json").write_text("{}")
+    return world
 
 
 @pytest.fixture
-def own(taught, tmp_path):
-    """Function (name) -> a copy of a folder in `taught` that may be changed."""
-    return lambda name: shutil.copytree(taught / name, tmp_path / name)
+def own(world, tmp_path):
+    """Function (name) -> a copy of a folder in `world` that may be changed."""
+    return lambda name: shutil.copytree(world / name, tmp_path / name)
 
 
 def same_arrays(first, second):
@@ -92,31 +77,20 @@ def same_arrays(first, second):
 
 # ---------------------------------------------------------------- finetune --data, and predict
 
-DELIVERY = ("refund my order please", "where is my parcel", "the parcel never came")
-PRAISE = ("thank you so much", "great help today", "what a lovely service")
 
-
-def write_csv(path, rows, header=("body", "topic")):
+def write_csv(path, rows, header=("t", "l")):
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     return path
 
 
 @pytest.fixture
-def tickets(tmp_path):
-    rows = [(f"{text}, ticket {i}", "praise") for i in range(15) for text in PRAISE]
-    rows += [(f"{text}, ticket {i}", "delivery") for i in range(15) for text in DELIVERY]
-    return write_csv(tmp_path / "tickets.csv", rows)
+def words(world, tmp_path):
+    """Function (*more, data, out, lr) -> the words of a finetune command."""
 
-
-@pytest.fixture
-def words(tickets, tmp_path, tiny_base):
-    """Function (*more, data, out, base) -> the words of a finetune command."""
-
-    def make(*more, data=tickets, out=tmp_path / "out", base=tiny_base):
-        columns = ["--text", "body", "--label", "topic", "--lr", "0.01"]
-        epochs = () if "--epochs" in more else ("--epochs", "6")
-        return ["finetune", "--data", data, *columns, "--out", out, "--base", base, *epochs, *more]
+    def make(*more, data=world / "data" / "rows.csv", out=tmp_path / "out", lr=0.01):
+        columns = ["--text", "t", "--label", "l", "--lr", lr]
+        return ["finetune", "--data", data, *columns, "--out", out, "--base", world / "base", *more]
 
     return make
 
@@ -126,31 +100,41 @@ def about(folder):
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "head"])
-def test_finetune_and_predict(method, words, tickets, tmp_path, run):
-    out, answers = tmp_path / "out", tmp_path / "answers.jsonl"
-    assert "labels: delivery, praise" in run(*words("--method", method))
-    task = about(out)
-    assert task["rows"] == {"train": 72, "validation": 9, "test": 9, "left_out": 0}
-    if method != "head":  # a random base's features tell a linear head little
-        assert task["test_accuracy"] > 0.8
-    label, probability, text = run("predict", "--model", out, "the parcel never came, ticket 99").strip().split("\t")
-    assert label in task["labels"] and 0.5 <= float(probability) <= 1.0 and "never came" in text
-    run("predict", "--model", out, "--data", tickets, "--text", "body", "--out", answers)
-    lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
-    assert len(lines) == 90
-    expected = ["praise"] * 45 + ["delivery"] * 45
-    share = np.mean([line["label"] == label for line, label in zip(lines, expected)])
-    assert share >= (0.5 if method == "head" else 0.8)
+def test_finetune_and_predict(method, words, world, tmp_path, run):
+    """The report, in print and in task.json, is of the answers of what is saved."""
+    out, answers, data = tmp_path / "out", tmp_path / "answers.jsonl", world / "data" / "rows.csv"
+    printed, task = run(*words("--method", method, "--epochs", 9, lr=0.03)), about(out)
+    report, curve = task["test"], task["validation"]
+    assert "labels: a, b, c" in printed
+    assert task["rows"] == {"train": 38, "validation": 5, "test": 5, "left_out": 0}
+    assert task["test_accuracy"] == report["accuracy"] and report["texts"] == 5
+    assert task["commonest_label_share"] == report["commonest_share"]
+    assert {*report["others"]} == {"tf-idf", 'always "b"'}
+    for scores in (report, *report["others"].values()):
+        low, high = scores["accuracy_interval"]
+        assert f"{100 * scores['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in printed
+    assert curve["step"][-1] == 18 and len(curve["step"]) == len(curve["loss"]) == len(curve["accuracy"])
+    assert task["validation_accuracy"] == curve["accuracy"][int(np.argmin(curve["loss"]))]
+    assert (task["text_column"], task["label_column"], task["class_weights"]) == ("t", "l", "none")
+    label, probability, text = run("predict", "--model", out, TEXTS[2]).strip().split("\t")
+    assert label in task["labels"] and 1 / 3 <= float(probability) <= 1.0 and text == TEXTS[2]
+    run("predict", "--model", out, "--data", data, "--out", answers)
+    right = [row["label"] == row["l"] for row in read_rows(answers)]
+    run("evaluate", "--model", out, "--data", data, "--json", tmp_path / "a.json", "--out", tmp_path / "a.png")
+    again = read_json(tmp_path / "a.json")
+    assert again["accuracy"] == np.mean(right) and again["texts"] == 48 and {*again["others"]} == {'always "a"'}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (out / "confusion.png", tmp_path / "a.png"))
+    assert np.mean(right) > (0.3 if method == "head" else 0.8)  # a random base's features tell a linear head little
 
 
 @pytest.mark.parametrize("more", [["--rank", "3", "--targets", "q_proj", "--seed", "2"], ["--method", "head"]])
 def test_a_run_is_repeated_from_its_settings(more, words, run, tmp_path):
     """Bit for bit, and options change single settings."""
     out, again, other = (tmp_path / name for name in ("out", "again", "other"))
-    run(*words("--epochs", "1", *more))
+    run(*words("--epochs", 1, *more))
     run("finetune", "--settings", out / "task.json", "--out", again)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in again.iterdir()}
-    run("finetune", "--settings", out / "task.json", "--out", other, "--lr", "0.02", "--class-weights", "balanced")
+    run("finetune", "--settings", out / "task.json", "--out", other, "--lr", 0.02, "--class-weights", "balanced")
     changes = {"learning_rate": 0.02, "class_weights": "balanced"}
     assert about(other)["settings"] == about(out)["settings"] | changes
 
@@ -167,109 +151,74 @@ def test_a_run_is_repeated_from_its_settings(more, words, run, tmp_path):
         ({"task": "poem"}, "task: got 'poem', expected one of classifier, question, text, chat"),
     ],
 )
-def test_a_wrong_field_of_a_settings_file_is_named(change, message, tickets, tmp_path, fails):
-    path = tmp_path / "settings.json"
-    values = {"data": str(tickets), "text_column": "body", "label_column": "topic", "method": "lora", **change}
-    path.write_text(json.dumps(values))
+def test_a_wrong_field_of_a_settings_file_is_named(change, message, tmp_path, fails):
+    path, values = tmp_path / "settings.json", {"data": "x.csv", "text_column": "t", "label_column": "l", **change}
+    write_json(path, values)
     fails("finetune", "--settings", path, "--out", tmp_path / "out", says=[f"{path}: {message}"])
 
 
-def test_an_adapter_is_small_and_has_its_head(words, run, tmp_path, tiny_base):
-    out = tmp_path / "out"
-    run(*words("--rank", "2", "--targets", "all-linear"))
-    tensors, _ = read_tensors(out / "adapter.safetensors")
-    assert tensors["head.weight"].shape == (2, 16)
-    assert tensors["blocks.0.mlp.up_proj.lora_A"].shape == (2, 16)
-    assert not (out / "model.safetensors").exists()
-    params, _ = load_model(tiny_base)
-    adapter = load_adapter(out, {**params, "head.weight": tensors["head.weight"]})
-    assert adapter.config == AdapterConfig(r=2, alpha=4.0, targets=("all-linear",))
-
-
-def test_predictions_do_not_depend_on_their_neighbours(words, run, tmp_path):
-    run(*words())
-    classifier = user_task.load_classifier(tmp_path / "out")
-    texts = ["the parcel never came", "great help " * 30, "lovely"]
+def test_an_adapter_is_small_and_has_its_head(world):
+    """Its answers do not depend on the texts beside them."""
+    tensors, _ = read_tensors(world / "classes" / "adapter.safetensors")
+    assert tensors["head.weight"].shape == (3, 16)
+    assert tensors["blocks.0.mlp.up_proj.lora_A"].shape == (8, 16)
+    assert not (world / "classes" / "model.safetensors").exists()
+    params, _ = load_model(world / "base")
+    adapter = load_adapter(world / "classes", {**params, "head.weight": tensors["head.weight"]})
+    assert adapter.config == AdapterConfig(r=8, alpha=16.0, targets=("all-linear",))
+    classifier, texts = user_task.load_classifier(world / "classes"), [TEXTS[0], "fox " * 30, "she"]
     together = user_task.predict(classifier, texts)
     alone = [user_task.predict(classifier, [text])[0] for text in texts]
     assert [label for label, _ in together] == [label for label, _ in alone]
     assert np.allclose([p for _, p in together], [p for _, p in alone], atol=1e-6)
 
 
-def test_a_test_file_of_its_own(words, run, fails, tickets, tmp_path):
-    """Rows of the table that are in it too, in any case and spacing, are not trained on."""
-    unseen = [("my parcel is lost", "delivery"), ("never seen", "praise")]
-    known = [("The parcel never came -- ticket 3", "delivery"), ("thank you so much, ticket 0", "praise")]
-    run(*words("--test", write_csv(tmp_path / "test.csv", unseen)))
-    assert about(tmp_path / "out")["rows"] == {"train": 81, "validation": 9, "test": 2, "left_out": 0}
-    assert "2 of" in run(*words("--test", write_csv(tmp_path / "test.csv", known + unseen)))
+def test_a_test_file_of_its_own(words, world, run, fails, tmp_path):
+    """Rows of the table that are in it too, in any case and spacing, are not trained on; long texts are counted."""
+    unseen = [("the slow fox", "a"), ("she said so", "b")]
+    known = [(TEXTS[0].upper().replace(" ", "  "), "a"), (TEXTS[4], "b")]
+    long = [(f"{text} {'and so on ' * 9}", label) for text, label in known]
+    run(*words("--epochs", 1, "--test", write_csv(tmp_path / "test.csv", unseen)))
+    assert about(tmp_path / "out")["rows"] == {"train": 43, "validation": 5, "test": 2, "left_out": 0}
+    printed = run(*words("--epochs", 1, "--test", write_csv(tmp_path / "test.csv", known + unseen + long)))
+    assert "2 of" in printed and "2 texts have more than 24 tokens" in printed
     rows = about(tmp_path / "out")["rows"]
-    assert rows["left_out"] == 2 and rows["train"] + rows["validation"] == 88
-    fails(*words("--test", tickets, out=tmp_path / "other"), says=["test_data", "nothing is left"])
-
-
-def test_texts_beyond_the_position_table_are_counted(words, run, tmp_path):
-    rows = [
-        (f"{text}, ticket {i} {'and so on ' * 9 * (i < 4)}", text.split()[0]) for i in range(12) for text in DELIVERY
-    ]
-    assert "12 texts have more than 24 tokens" in run(*words(data=write_csv(tmp_path / "long.csv", rows)))
+    assert rows["left_out"] == 2 and rows["train"] + rows["validation"] == 46
+    fails(*words("--test", world / "data" / "rows.tsv", out=tmp_path / "x"), says=["test_data", "nothing is left"])
 
 
 def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, monkeypatch):
     scores = iter([{"loss": 0.5, "accuracy": 0.8}, {"loss": 0.6, "accuracy": 0.9}])
     monkeypatch.setattr("lora_np.training.fine_tune.evaluate", lambda *_: next(scores, {"loss": 0.7, "accuracy": 0.1}))
-    run(*words("--epochs", "1"))
+    run(*words("--epochs", 1))
     assert about(tmp_path / "out")["validation_accuracy"] == 0.8
 
 
-def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):
-    monkeypatch.setattr("lora_np.tasks.finetuning.train", None)
-    before = tickets.read_bytes()
-    for command in (
-        words(out=tickets),
-        words(out=tickets / "below"),
-        ["run", "--quick", "--out", tickets],
-        ["pretrain", "--reviews", "1", "--out", tickets],
-    ):
-        fails(*command, says=["out: ", "is a file"])
-    assert tickets.read_bytes() == before
-
-
-def test_nan_in_the_loss(words, fails, tiny_base, tmp_path):
-    params, config = load_model(tiny_base)
-    broken = tmp_path / "broken"
-    save_model(broken, {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(3e38)}, config)
-    shutil.copy(PRETRAINED / "tokenizer.json", broken)
-    with np.errstate(all="ignore"):
-        fails(*words(base=broken), says=["the loss became", "step 1", "learning rate"])
-    assert not (tmp_path / "out").exists()
-
-
-DAMAGES = [  # of the task.json that a method wrote: (method, its new text or fields, what the error says)
-    ("lora", {"labels": ["a", "b", "c"]}, ["head.weight", "shape"]),
-    ("lora", {"base": "/nowhere/at/all"}, ["task.json", "/nowhere/at/all"]),
-    ("lora", {"base_sha256": "of another"}, ["trained on another base"]),
-    ("lora", "[]", ["task.json"]),
-    ("lora", "{}", ["task.json", "labels missing"]),
-    ("lora", None, ["no task.json"]),
-    *[("full", {"labels": x}, ["task.json", "labels"]) for x in (["delivery"], [*"abc"], 5, [1, 2], "ab", ["a", "a"])],
+DAMAGES = [  # of a task.json: (folder, its new text or fields, what the error says)
+    ("classes", {"labels": ["a", "b"]}, ["head.weight", "shape"]),
+    ("classes", {"base": "/nowhere/at/all"}, ["task.json", "/nowhere/at/all"]),
+    ("classes", {"base_sha256": "of another"}, ["trained on a different base"]),
+    ("classes", "[]", ["task.json"]),
+    ("classes", "{}", ["task.json", "labels missing"]),
+    ("classes", None, ["no task.json"]),
+    *[("merged", {"labels": x}, ["task.json", "labels"]) for x in (["a"], [*"abcd"], 5, [1, 2, 3], "abc", [*"aab"])],
 ]
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_damaged_results(method, words, run, fails, tmp_path):
-    out, good = tmp_path / "out", tmp_path / "good"
-    run(*words("--epochs", "1", "--method", method, out=good))
-    for _, change, says in [row for row in DAMAGES if row[0] == method]:
+def test_damaged_results(world, run, fails, tmp_path):
+    (tmp_path / "base").symlink_to(world / "base")
+    run("merge", world / "classes", "--out", tmp_path / "merged")
+    for folder, change, says in DAMAGES:
+        out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(good, out)
+        shutil.copytree((tmp_path if folder == "merged" else world) / folder, out)
         if isinstance(change, dict):
             edit_fields(out / "task.json", **change)
         else:
             (out / "task.json").unlink() if change is None else (out / "task.json").write_text(change)
         fails("predict", "--model", out, "hello", says=says)
     text = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python hands over a byte that is not UTF-8
-    fails("predict", "--model", good, "hello", text, says=["text 1", "not UTF-8"])
+    fails("predict", "--model", world / "classes", "hello", text, says=["text 1", "not UTF-8"])
 
 
 def test_as_a_module_without_a_traceback(tmp_path):
@@ -334,58 +283,26 @@ def test_balanced_weights_are_scikit_learns():
     np.testing.assert_allclose(balanced_weights(classes), expected, rtol=1e-12)
 
 
-def test_the_report_of_a_fine_tuning(words, run, tmp_path, tickets):
-    printed, task = run(*words()), about(tmp_path / "out")
-    report, curve = task["test"], task["validation"]
-    assert {*report["others"]} == {"tf-idf", 'always "praise"'} and report["texts"] == 9
-    assert task["test_accuracy"] == report["accuracy"] and task["commonest_label_share"] == report["commonest_share"]
-    for scores in (report, *report["others"].values()):
-        low, high = scores["accuracy_interval"]
-        assert f"{100 * scores['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in printed
-    assert curve["step"][-1] == 18 and len(curve["step"]) == len(curve["loss"]) == len(curve["accuracy"]) == 18
-    assert task["validation_accuracy"] == curve["accuracy"][int(np.argmin(curve["loss"]))]
-    assert (tmp_path / "out" / "confusion.png").read_bytes().startswith(b"\x89PNG")
-    assert (task["text_column"], task["label_column"], task["class_weights"]) == ("body", "topic", "none")
-    run(
-        "evaluate",
-        "--model",
-        tmp_path / "out",
-        "--data",
-        tickets,
-        "--json",
-        tmp_path / "a.json",
-        "--out",
-        tmp_path / "a.png",
-    )
-    again = read_json(tmp_path / "a.json")
-    answers = user_task.predict(
-        user_task.load_classifier(tmp_path / "out"), [row["body"] for row in read_rows(tickets)]
-    )
-    right = [label == row["topic"] for (label, _), row in zip(answers, read_rows(tickets))]
-    assert again["accuracy"] == np.mean(right) and again["texts"] == 90 and {*again["others"]} == {'always "delivery"'}
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_without_scikit_learn_and_matplotlib(words, run, tmp_path, monkeypatch):
     for package in ("sklearn", "sklearn.feature_extraction.text", "matplotlib"):
         monkeypatch.setitem(sys.modules, package, None)
-    printed = run(*words())
+    printed = run(*words("--epochs", 1))
     assert "scikit-learn is not installed" in printed and "matplotlib is not installed" in printed
-    assert {*about(tmp_path / "out")["test"]["others"]} == {'always "praise"'}
+    assert {*about(tmp_path / "out")["test"]["others"]} == {'always "b"'}
     assert not (tmp_path / "out" / "confusion.png").exists()
 
 
 @pytest.mark.slow
 def test_balanced_classes(run, words, tmp_path):
     """Where the texts tell nothing, the plain loss gives a rare class its share, and the balanced one nearly half."""
-    rows = [(f"{text}, ticket {i}", "rare" if i >= 60 else "common") for i in range(64) for text in PRAISE]
+    rows = [(f"{text} {i}", "rare" if i >= 60 else "common") for i in range(64) for text in TEXTS[:3]]
     table, share = write_csv(tmp_path / "rare.csv", rows), {}
     for weights in ("none", "balanced"):
         out = tmp_path / weights
-        printed = run(*words("--epochs", "2", "--class-weights", weights, data=table, out=out))
+        printed = run(*words("--epochs", 2, "--class-weights", weights, data=table, out=out))
         assert ("--class-weights balanced" in printed) == (weights == "none")  # the advice
         share[weights] = label_records(out, text_records([text for text, _ in rows]), "text")[2][:, 1].mean()
-    assert '"rare" is never predicted; test texts of this class: 1 of 19' in run(*words("--epochs", "2", data=table))
+    assert '"rare" is never predicted; test texts of this class: 1 of 19' in run(*words("--epochs", 2, data=table))
     assert share["none"] < 0.25 and share["balanced"] > 0.35
 
 
@@ -397,15 +314,15 @@ def read_rows(path):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
-def test_predictions_keep_all_columns(suffix, taught, run, tmp_path):
+def test_predictions_keep_all_columns(suffix, world, run, tmp_path):
     given = [{"id": "007", "t": "the quick fox", "label": "=1+1"}, {"id": "", "t": " she said, 'so' ", "label": "-2"}]
     data, out = tmp_path / "in.csv", tmp_path / f"out{suffix}"
     write_csv(data, [list(row.values()) for row in given], ("id", "t", "label"))
-    command = ["predict", "--model", taught / "classes", "--data", data]
+    command = ["predict", "--model", world / "classes", "--data", data]
     assert "2 texts; saved in" in run(*command, "--out", out)
     rows, plain = (
         read_rows(out),
-        user_task.predict(user_task.load_classifier(taught / "classes"), [r["t"] for r in given]),
+        user_task.predict(user_task.load_classifier(world / "classes"), [r["t"] for r in given]),
     )
     for row, before, (label, p) in zip(rows, given, plain):
         assert list(row) == ["id", "t", "label", "predicted_label", "probability"]
@@ -420,326 +337,250 @@ def test_predictions_keep_all_columns(suffix, taught, run, tmp_path):
     assert label == plain[0][0] and f"{label}={p}" in every.split()
 
 
-def test_an_empty_cell_is_an_empty_text(taught, tmp_path, capsys):
+def test_an_empty_cell_is_an_empty_text(world, tmp_path, capsys):
     data = write_csv(tmp_path / "in.csv", [("1", "the quick fox"), ("2", "")], ("id", "t"))
-    assert main(["predict", "--model", str(taught / "classes"), "--data", str(data)]) == 0
+    assert main(["predict", "--model", str(world / "classes"), "--data", str(data)]) == 0
     said = capsys.readouterr()
     assert said.out.count("\n") == 2 and "empty texts: 1, the first in row 2, line 3" in said.err
-
-
-def test_answers_do_not_replace_what_is_read_through_a_link(taught, tmp_path, fails):
-    data = tmp_path / "in.jsonl"
-    shutil.copy(taught / "rows.jsonl", data)
-    os.symlink(data, tmp_path / "soft.jsonl")
-    os.link(data, tmp_path / "hard.jsonl")
-    for name in ("soft", "hard"):
-        out = tmp_path / f"{name}.jsonl"
-        fails("predict", "--model", taught / "classes", "--data", data, "--out", out, says=["is also read from"])
 
 
 # ---------------------------------------------------------------- finetune --text-file
 
 
-def test_teaching_a_text(taught, tiny_base, tmp_path, run):
-    command = ["finetune", "--text-file", taught / "corpus.txt", "--base", tiny_base, "--epochs", 2]
-    out = run(*command, "--rank", 2, "--lr", 0.03, "--out", tmp_path / "out")
+def test_teaching_a_text(world, tmp_path, run):
+    out = run(*TEXT.format(w=world, out=tmp_path / "out").split(), "--epochs", 2, "--rank", 2, "--lr", 0.03)
     assert "training 448 parameters" in out and "test perplexity" in out
     about = read_json(tmp_path / "out" / "task.json")
     assert about["labels"] is None and about["test_perplexity"] < about["test_perplexity_before"]
-    assert sum(about["tokens"].values()) == sum(len(ids) for ids in encode(load_task(tiny_base).tokenizer, SENTENCES))
-    first, again = (load_task(folder).adapter.weights for folder in (taught / "one", tmp_path / "out"))
+    tokenizer = load_task(world / "base").tokenizer
+    assert sum(about["tokens"].values()) == sum(len(ids) for ids in encode(tokenizer, TEXTS))
+    first, again = (load_task(folder).adapter.weights for folder in (world / "one", tmp_path / "out"))
     assert same_arrays(first, again)  # a pure function of its settings
-    assert load_task(taught / "full").adapter is None
+    assert load_task(world / "full").adapter is None
 
 
-BARE_TEXT = "finetune --text-file {taught}/corpus.txt --out {out}"
-BARE_TABLE = "finetune --data {taught}/rows.jsonl --text t --label l --out {out}"
-TEXT, TABLE = f"{BARE_TEXT} --base {{base}}", f"{BARE_TABLE} --base {{base}}"
-WRITE = "generate --prompt the"
 REFUSALS = [
+    ("fintune --out x", "invalid choice: 'fintune' (choose from"),
+    ("classroom", "required: ACTION"),
+    ("predict", "required: --model"),
+    ("--seeds 0", "seeds: got 0"),  # of run, the command without a name
     (f"{TEXT} --text t", "text_column: no setting of the task 'text'"),
     (f"{TEXT} --test x.csv", "test_data: no setting of the task 'text'"),
     (f"{TEXT} --method head", "method: got 'head', expected one of lora, full"),
-    (f"{TEXT} --epochs 0", "epochs: got 0, expected a whole number"),
-    (f"{TABLE} --targets w_proj", "targets: 'w_proj' fits no layer; expected one of q_proj"),
-    (f"{TABLE} --rank 0", "r: got 0, expected a whole number of at least 1"),
+    (f"{TEXT} --class-weights balanced", "class_weights: no setting of the task 'text'"),
     (f"{TABLE} --rank 17", "blocks.0.attn.q_proj: r: got 17, expected at most min(out, in) = 16"),
-    (f"{TABLE} --lora-dropout 1.5", "dropout: got 1.5"),
-    (f"{TABLE} --dropout 1", "dropout: got 1"),
-    (f"{TABLE} --lr 0", "learning_rate: got 0.0"),
-    (f"{TABLE} --batch-size 0", "batch_size: got 0"),
-    (f"{TABLE} --seed -1", "seed: got -1"),
-    (TABLE.replace("--text t", "--text T"), "text_column is 'T', which"),
-    (TABLE.replace("rows.jsonl", "none.csv"), "none.csv: there is no such file"),
     (TABLE.replace("rows.jsonl", "same.jsonl"), "labels: got 1 class(es), 'a', expected at least two"),
-    (f"{TABLE} --test {{taught}}/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),
-    ("finetune --data {taught}/rows.jsonl --out {out}", "for texts and labels, name their columns"),
-    ("finetune --text-file {taught}/none.txt --base {base} --out {out}", "there is no such file"),
-    ("finetune --text-file {taught}/blank.txt --base {base} --out {out}", "holds no text"),
-    ("finetune --text-file {taught}/latin.txt --base {base} --out {out}", "line 2: byte 0xff is not UTF-8"),
-    ("finetune --text-file {taught}/short.txt --base {base} --out {out}", "has 3 tokens, expected at least 32"),
-    (f"{WRITE} --adapter nobody", "nobody: no such folder"),
-    (f"{WRITE} --adapter nobody", f"come with the package: {', '.join(shipped_adapters())}"),
-    (f"{WRITE} --adapter {{taught}}/classes", "got a classifier"),
-    (f"{WRITE} --adapter {{taught}}/full", "got a whole model, expected an adapter"),
-    (f"{WRITE} --adapter {{taught}}/one {{taught}}/one", "is repeated"),
-    (f"{WRITE} --adapter base {{taught}}/one --weights 1 1", "'base' is not an adapter"),
-    (f"{WRITE} --adapter {{taught}}/one {{taught}}/two --weights 1", "weights: got 1, expected one for each of 2"),
-    (f"{WRITE} --model {PRETRAINED} --adapter {{taught}}/one", "trained on another base"),
-    (
-        f"{WRITE} --model {PRETRAINED} --adapter {{taught}}/one",
-        "give its base with --base, or for generate with --model",
-    ),
-    *[
-        (
-            f"{command} {{taught}}/hf{rest}",
-            "hf: this is a Hugging Face model; read it first with: python -m lora_np import",
-        )
-        for command, rest in (
-            (f"{WRITE} --model", ""),
-            (f"{WRITE} --adapter {{taught}}/one --model", ""),
-            (f"{BARE_TABLE} --base", ""),
-            (f"{BARE_TEXT} --base", ""),
-            ("predict x --model", ""),
-            ("predict x --model {taught}/classes --base", ""),
-            ("mix {taught}/one --out {out} --base", ""),
-            ("import {taught}/peft --from peft --out {out} --base", ""),
-            ("export --to hf --out {out}", ""),
-            ("export {taught}/one --to hf --out {out} --base", ""),
+    (f"{TABLE} --test {{w}}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),
+    ("finetune --data {w}/data/rows.jsonl --out {out}", "for texts and labels, name their columns"),
+    (TEXT.replace("corpus", "blank"), "holds no text"),
+    (TEXT.replace("corpus", "latin"), "line 2: byte 0xff is not UTF-8"),
+    (TEXT.replace("corpus", "short"), "tokens, expected at least 32"),
+    *[  # before the data is read
+        (f"{command.replace('/data/', '/none/')} {options}", f"{message}, expected ")
+        for command in (TABLE, TEXT)
+        for options, message in (
+            ("--rank 17", "r: got 17"),
+            ("--epochs 1000000000", "epochs: got 1000000000"),
+            ("--seed 9223372036854775808", "seed: got 9223372036854775808"),
+            ("--variant loftq", "variant: got 'loftq'"),
         )
     ],
-    (f"{WRITE} --model {{taught}}/hf/model.safetensors", "(it is a file), expected a model's folder"),
-    (f"{WRITE} --model {{taught}}/model.safetensors.index.json", "this is a Hugging Face model"),
-    ("predict x --model {taught}", "no task.json and no config.json (blank.txt, classes, "),
-    ("predict x --model {taught}/full --base {base}", "full is a whole model, which needs none"),
-    ("predict x --model {taught}/classes --base {taught}/full", "trained on another base than the model in"),
-    ("merge {taught}/one --weights 1e39 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan or infinite"),
-    ("mix {taught}/one --weights 1e39 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan or infinite"),
-    ("mix {taught}/one --weights 1e39 --rank 1 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan"),
-    (f"{WRITE} --adapter {{taught}}/one --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan"),
+    (f"{WRITE} --adapter nobody", f"come with the package: {', '.join(shipped_adapters())}"),
+    (f"{WRITE} --adapter {{w}}/classes", "got a classifier"),
+    (f"{WRITE} --adapter {{w}}/full", "got a whole model, expected an adapter"),
+    (f"{WRITE} --adapter {{w}}/one {{w}}/one", "is repeated"),
+    (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "'base' is not an adapter"),
+    (f"{WRITE} --adapter {{w}}/one {{w}}/two --weights 1", "weights: got 1, expected one for each of 2"),
+    (f"{WRITE} --model {PRETRAINED} --adapter {{w}}/one", "trained on a different base"),
+    (f"{WRITE} --model {PRETRAINED} --adapter {{w}}/one", "give its base with --base, or for generate with --model"),
+    *[
+        (f"{command} {{w}}/hf{rest}", "hf: this is a Hugging Face model; read it first with: python -m lora_np import")
+        for command, rest in (
+            (f"{WRITE} --model", ""),
+            (f"{WRITE} --adapter {{w}}/one --model", ""),
+            (TABLE.removesuffix(" {w}/base"), ""),
+            (TEXT.removesuffix(" {w}/base"), ""),
+            ("predict x --model", ""),
+            ("predict x --model {w}/classes --base", ""),
+            ("mix {w}/one --out {out} --base", ""),
+            ("import {w}/peft --from peft --out {out} --base", ""),
+            ("export --to hf --out {out}", ""),
+            ("export {w}/one --to hf --out {out} --base", ""),
+        )
+    ],
+    (f"{WRITE} --model {{w}}/hf/model.safetensors", "(it is a file), expected a model's folder"),
+    (f"{WRITE} --model {{w}}/model.safetensors.index.json", "this is a Hugging Face model"),
+    ("predict x --model {w}", "no task.json and no config.json (base, "),
+    ("predict x --model {w}/full --base {w}/base", "full is a whole model"),
+    ("predict x --model {w}/classes --base {w}/full", "trained on a different base than the model in"),
+    *[
+        (f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan")
+        for command in (
+            "merge {w}/one --out {out}",
+            "mix {w}/one --out {out}",
+            "mix {w}/one --rank 1 --out {out}",
+            f"{WRITE} --adapter {{w}}/one",
+        )
+    ],
     # It would be easy to lose the adapter without a word.
-    (f"{WRITE} --model {{taught}}/one", "one is an adapter, expected a model; give it as --adapter"),
-    (f"{WRITE} --adapter {{taught}}/peft", "is a PEFT adapter"),
-    (f"{WRITE} --top-k 0", "top_k: got 0"),
-    (f"{WRITE} --tokens 0", "tokens: got 0"),
-    (f"{WRITE} --seed -1", "seed: got -1"),
-    ("mix {taught}/classes {taught}/one --out {out}", "has the labels"),
-    ("mix {taught}/one {taught}/two --rank 0 --out {out}", "r: got 0"),
+    (f"{WRITE} --model {{w}}/one", "one is an adapter, expected a model; give it as --adapter"),
+    (f"{WRITE} --adapter {{w}}/peft", "is a PEFT adapter"),
+    ("mix {w}/classes {w}/one --out {out}", "has the labels"),
     ("merge base --out {out}", "'base' is not an adapter"),
-    ("export {taught}/full --to peft --out {out}", "got a whole model"),
-    ("export {taught}/one --to hf --base-name x --out {out}", "base-name: needs --to peft"),
+    ("export {w}/full --to peft --out {out}", "got a whole model"),
+    ("export {w}/one --to hf --base-name x --out {out}", "base-name: needs --to peft"),
     ("import x --from hf --labels a --out {out}", "labels: needs --from peft"),
     ("import x --from peft --tokenizer a --out {out}", "tokenizer: needs --from hf"),
-    ("import {taught}/none --from hf --out {out}", "no such file or directory"),
-    ("import {taught}/peft --from peft --out {out}", "has lora_A"),  # onto the shipped base
-    (
-        "import {taught}/peft --from peft --out {out} --base {base} --labels a b",
-        "labels: got a, b; expected none, because the adapter has no head",
-    ),
-    (
-        "import {taught}/classes_peft --from peft --out {out} --base {base} --labels a a b",
-        "labels: got a, a, b; expected 3 different labels",
-    ),
+    ("import {w}/peft --from peft --out {out}", "c_attn: lora_A"),  # onto the shipped base
+    ("import {w}/peft --from peft --out {out} --base {w}/base --labels a b", "labels: got a, b; expected none"),
+    ("import {w}/classes_peft --from peft --out {out} --base {w}/base --labels a a b", "expected 3 different labels"),
     ("predict --model x", "give either texts to classify or --data"),
-    ("predict --model {taught}/classes --data {taught}/rows.jsonl --out x.txt", "out: got 'x.txt', expected a file"),
-    ("predict --model {taught}/classes --text t hello", "text: needs --data"),
-    ("predict --model {taught}/full --data {taught}/rows.jsonl", "text_column: is missing, and"),
-    ("predict --model {taught}/classes --data {taught}/rows.jsonl --out {taught}/rows.jsonl", "is also read from"),
-    (
-        "predict --model {taught}/classes --data {taught}/rows.jsonl --out {taught}/classes/../rows.jsonl",
-        "rows.jsonl is also read from",
-    ),
-    ("predict --model {taught}/classes hello --out {taught}/classes/answers.csv", "which is also read from"),
-    ("predict --model {taught}/classes hello --out {base}/answers.csv", "which is also read from"),
-    (
-        "evaluate --model {taught}/classes --data {taught}/rows.jsonl --json {taught}/rows.jsonl",
-        "json: {taught}/rows.jsonl is also read from",
-    ),
-    ("evaluate --model {taught}/classes --data {taught}/rows.jsonl --out {taught}/classes/task.json", "also read from"),
-    ("evaluate --model {taught}/classes --data {taught}/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected"),
-    ("evaluate --model {taught}/one --data {taught}/rows.jsonl --text t --label l", "got a language model"),
-    (f"{TEXT} --class-weights balanced", "class_weights: no setting of the task 'text'"),
-    ("--seeds 0", "seeds: got 0"),
-    ("run --quick --jobs 0", "jobs: got 0"),
-    ("inspect {taught}/none", "no such folder"),
-    ("doctor {taught}/peft", "base: is missing"),
-    ("doctor {taught}/one --json {taught}/one/x.json", "json: {taught}/one/x.json is in {taught}/one"),
+    ("predict --model {w}/classes --data {w}/data/rows.jsonl --out x.txt", "out: got 'x.txt', expected a file"),
+    ("predict --model {w}/classes --text t hello", "text: needs --data"),
+    ("predict --model {w}/full --data {w}/data/rows.jsonl", "text_column: is missing, and"),
+    ("evaluate --model {w}/classes --data {w}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected"),
+    ("evaluate --model {w}/one --data {w}/data/rows.jsonl --text t --label l", "got a language model"),
+    ("doctor {w}/peft", "base: is missing"),
     ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
+    ("pretrain --adapters --threads 2 --out {out}", "threads: only applies to the base"),
+    ("pretrain --adapters --seed -1 --out {out}", "seed: got -1"),
 ]
 
 
 @pytest.mark.parametrize("command, message", REFUSALS)
-def test_what_is_refused(command, message, taught, tiny_base, tmp_path, fails):
-    places = {"taught": taught, "base": tiny_base, "out": tmp_path / "out"}
+def test_what_is_refused(command, message, world, tmp_path, fails, monkeypatch):
+    monkeypatch.setattr("lora_np.experiments.pretrain.load_base", None)  # none is read
+    places = {"w": world, "out": tmp_path / "out"}
     fails(*command.format(**places).split(), says=[message.format(**places)])
     assert not (tmp_path / "out").exists()
-
-
-LOOPS = [
-    f"{BARE_TABLE} --base LOOP", TEXT.replace("{out}", "LOOP"), "predict x --model LOOP", "inspect LOOP",
-    "doctor LOOP", "doctor {taught}/one --base LOOP",
-    "predict x --model {taught}/classes --base LOOP",
-    "predict x --model {taught}/classes --out LOOP", "generate --prompt x --model LOOP",
-    "inspect {taught}/one --json LOOP", "mix {taught}/one --out LOOP", "merge {taught}/one --base LOOP --out {out}",
-    "export {taught}/one --to hf --out LOOP/x", "import LOOP --from hf --out {out}", "run --quick --store LOOP",
-    "import {taught}/hf --from hf --out LOOP",
-]  # fmt: skip
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
-@pytest.mark.parametrize("command", LOOPS)
-def test_a_link_to_itself(command, taught, tiny_base, tmp_path, fails):
-    loop = tmp_path / "LOOP"
-    loop.symlink_to(loop)
-    command = command.format(taught=taught, base=tiny_base, out=tmp_path / "out").replace("LOOP", str(loop))
-    fails(*command.split(), says=[str(loop)])
-    assert loop.is_symlink() and not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------- models that are damaged, huge or elsewhere
 
 
-def test_a_base_that_has_moved(words, tiny_base, tmp_path, run, fails):
-    shutil.copytree(tiny_base, tmp_path / "base")
-    run(*words("--epochs", "1", base=tmp_path / "base"))
-    command = ["predict", "--model", tmp_path / "out", "thank you"]
+def test_a_base_that_has_moved(world, tmp_path, run, fails):
+    for name in ("base", "classes"):
+        shutil.copytree(world / name, tmp_path / name)
+    command = ["predict", "--model", tmp_path / "classes", "the quick fox"]
     answer = run(*command)
     (tmp_path / "base").rename(tmp_path / "moved")
-    for again in (command, ["export", tmp_path / "out", "--to", "hf", "--out", tmp_path / "hf"]):
-        fails(
-            *again, says=["task.json: its base cannot be read, ", "no such folder; if it has moved, give its base with"]
-        )
-        assert run(*again, "--base", tmp_path / "moved") in (
-            answer,
-            f"a classifier of 2 classes; saved in {tmp_path}/hf\n",
-        )
+    exporting = ["export", tmp_path / "classes", "--to", "hf", "--out", tmp_path / "hf"]
+    says = ["task.json: its base cannot be read, ", "no such folder; if it has moved, give its base with"]
+    for again, expected in ((command, answer), (exporting, f"a classifier of 3 classes; saved in {tmp_path}/hf\n")):
+        fails(*again, says=says)
+        assert run(*again, "--base", tmp_path / "moved") == expected
 
 
 @pytest.mark.parametrize(
     "command, says, factor",
     [
         ("predict x --model {broken}", "the logits became nan or infinite", 3e38),
-        ("generate --prompt x --model {broken}", "the logits of the next token are not finite", 3e38),
-        ("generate --prompt x --temperature 0 --model {broken}", "the logits of the next token are not finite", 3e38),
-        (f"{BARE_TEXT} --base {{broken}}", "the logits became nan or infinite", 3e38),
-        (f"{BARE_TEXT} --base {{broken}}", "the perplexity, e to the", 1e5),
+        (f"{WRITE} --model {{broken}}", "the logits of the next token are not finite", 3e38),
+        (f"{WRITE} --temperature 0 --model {{broken}}", "the logits of the next token are not finite", 3e38),
+        (TEXT.replace("{w}/base", "{broken}"), "the logits became nan or infinite", 3e38),
+        (TEXT.replace("{w}/base", "{broken}"), "the perplexity, e to the", 1e5),
+        (TABLE.replace("{w}/base", "{broken}"), "the loss became nan", 3e38),
     ],
 )
-def test_answers_that_are_not_finite(command, says, factor, taught, tiny_base, tmp_path, fails):
-    params, config = load_model(tiny_base)
+def test_answers_that_are_not_finite(command, says, factor, world, tmp_path, fails):
+    params, config = load_model(world / "base")
     params = {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(factor)}
     if "predict" in command:
         params, config = {**params, "head.weight": np.ones((2, 16), np.float32)}, replace(config, n_classes=2)
     save_model(tmp_path / "broken", params, config)
-    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path / "broken")
-    places = {"taught": taught, "base": tiny_base, "broken": tmp_path / "broken", "out": tmp_path / "out"}
-    fails(*command.format(**places).split(), says=[f"broken: {says}"])
+    shutil.copy(world / "base" / "tokenizer.json", tmp_path / "broken")
+    places = {"w": world, "broken": tmp_path / "broken", "out": tmp_path / "out"}
+    fails(*command.format(**places).split(), says=[says, "learning rate" if "loss" in says else "broken: "])
     assert not (tmp_path / "out").exists()
 
 
-SPARSE = {  # what a file that has no bytes on the disk promises, and what is said
-    "20 GB": ({"tok_emb.weight": ("F32", [320_000_000, 16])}, 0, "there is not enough memory for its 20.5 GB"),
-    "20 GB in bfloat16": ({"tok_emb.weight": ("BF16", [640_000_000, 16])}, 0, "there is not enough memory"),
-    "a header of terabytes": ({"a": ("F32", [4])}, 2**43, "not a complete safetensors file"),
+SPARSE = {  # what the header of a file that has no bytes on the disk promises, and what is said; None: a table
+    "20 GB": ({"dtype": "F32", "shape": [320_000_000, 16]}, 0, "there is not enough memory for its 20.5 GB"),
+    "20 GB in bfloat16": ({"dtype": "BF16", "shape": [640_000_000, 16]}, 0, "there is not enough memory"),
+    "a header of terabytes": ({"dtype": "F32", "shape": [4]}, 2**43, "not a complete safetensors file"),
+    "a table": (None, 0, "error: not enough memory"),
 }
+OF_MODELS = ("generate --prompt x --model {file.parent}", "inspect {file.parent}")
+OF_TABLES = ("predict --model {w}/classes --text t --data {file}",)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of memory are POSIX's")
-@pytest.mark.parametrize("command", ["generate --prompt x --model", "inspect"])
-@pytest.mark.parametrize("name", SPARSE)
-def test_files_that_no_memory_holds(command, name, tiny_base, tmp_path):
-    tensors, length, says = SPARSE[name]
-    (key, (dtype, shape)), *_ = tensors.items()
-    size = shape[0] * (shape[1] if shape[1:] else 1) * (4 if dtype == "F32" else 2)
-    header = json.dumps({key: {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
-    shutil.copytree(tiny_base, tmp_path / "m")
-    with open(tmp_path / "m" / "model.safetensors", "wb") as file:
-        file.write((length or len(header)).to_bytes(8, "little") + header)
-        file.truncate(8 + len(header) + size)
+@pytest.mark.parametrize("name, command", [(n, c) for n in SPARSE for c in (OF_TABLES if "table" in n else OF_MODELS)])
+def test_files_that_no_memory_holds(name, command, own, world):
+    entry, length, says = SPARSE[name]
+    path, header, size = own("base") / ("model.safetensors" if entry else "sparse.csv"), b"", 5 * 2**30
+    if entry:
+        size = int(np.prod(entry["shape"])) * (4 if entry["dtype"] == "F32" else 2)
+        header = json.dumps({"tok_emb.weight": {**entry, "data_offsets": [0, size]}}).encode()
+        header = (length or len(header)).to_bytes(8, "little") + header
+    with open(path, "wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size)
     limited = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32)); import sys;"
     limited += "from lora_np.cli import main; sys.exit(main(sys.argv[1:]))"
-    words = [sys.executable, "-c", limited, *command.split(), str(tmp_path / "m")]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    words = [sys.executable, "-c", limited, *command.format(file=path, w=world).split()]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and says in done.stderr
 
 
 HOSTILE = "\x1b[2J\r\n\u202e" + "a" * 10_000
+TENSOR = {HOSTILE: np.ones((2, 2), np.float32)}
+ROWS = [{"t": text, "l": [HOSTILE, "b"][i % 2]} for i, text in enumerate(TEXTS)]
+IMPORT_HF = "import {w}/hf --from hf --out {out}"
+IMPORT_PEFT = "import {w}/peft --from peft --base {w}/base --out {out}"
+PLACES = {  # what is planted: (file, its new text, or new fields or tensors; command)
+    "tensor": ("full/model.safetensors", TENSOR, f"{WRITE} --model {{w}}/full"),
+    "adapter's tensor": ("one/adapter.safetensors", TENSOR, f"{WRITE} --adapter {{w}}/one"),
+    "GPT-2's tensor": ("hf/model.safetensors", TENSOR, IMPORT_HF),
+    "PEFT's tensor": ("peft/adapter_model.safetensors", TENSOR, IMPORT_PEFT),
+    "inspected tensor": ("full/model.safetensors", TENSOR, "inspect {w}/full"),
+    "metadata": ("full/model.safetensors", None, "inspect {w}/full"),
+    "field": ("hf/config.json", {HOSTILE: 1}, IMPORT_HF),
+    "value": ("hf/config.json", {"model_type": HOSTILE}, IMPORT_HF),
+    "value of ours": ("full/config.json", {"d_model": HOSTILE}, f"{WRITE} --model {{w}}/full"),
+    "kind": ("one/adapter.json", {"kind": HOSTILE}, f"{WRITE} --adapter {{w}}/one"),
+    "target": ("one/adapter.json", {"targets": [HOSTILE]}, f"{WRITE} --adapter {{w}}/one"),
+    "pattern": ("peft/adapter_config.json", {"rank_pattern": {"(" + HOSTILE: 1}}, IMPORT_PEFT),
+    "index": (
+        "hf/model.safetensors.index.json",
+        json.dumps({"weight_map": {HOSTILE: HOSTILE}}),
+        IMPORT_HF.replace("hf ", "hf/model.safetensors.index.json ", 1),
+    ),
+    "labels": ("classes/task.json", {"labels": [HOSTILE, HOSTILE]}, "predict x --model {w}/classes"),
+    "label": ("classes/task.json", {"labels": [HOSTILE, "\x1b[2J", "\r"]}, "predict x --proba --model {w}/classes"),
+    "text": ("text", "", "predict HOSTILE --model {w}/classes"),
+    "imported label": (
+        "classes_hf/config.json",
+        {"id2label": dict(zip("012", [HOSTILE, "b", "c"])), "label2id": {}},
+        IMPORT_HF.replace("hf", "classes_hf", 1),
+    ),
+    "label of a table": ("data/rows.jsonl", "\n".join(map(json.dumps, ROWS)), f"{TABLE} --epochs 1"),
+    "path": ("text", "", "predict x --model {w}/HOSTILE"),
+    "repeated name": (
+        "full/config.json",
+        f"{{{json.dumps(HOSTILE)}: 1, {json.dumps(HOSTILE)}: 2}}",
+        f"{WRITE} --model {{w}}/full",
+    ),
+}
 
 
-def hostile_names(folder):
-    """{place: (function that plants HOSTILE there, command)}."""
-    model, adapter, hf, peft, classes = (folder / name for name in ("full", "one", "hf", "peft", "classes"))
-    tensor = lambda tensors: tensors | {HOSTILE: np.ones((2, 2), np.float32)}  # noqa: E731
-    prompt = ["generate", "--prompt", "x", "--tokens", "1"]
-    return {
-        "tensor": (lambda: edit_tensors(model / "model.safetensors", tensor), [*prompt, "--model", model]),
-        "adapter's tensor": (
-            lambda: edit_tensors(adapter / "adapter.safetensors", tensor),
-            [*prompt, "--adapter", adapter],
-        ),
-        "GPT-2's tensor": (lambda: edit_tensors(hf / "model.safetensors", tensor), ["import", hf, "--from", "hf"]),
-        "PEFT's tensor": (
-            lambda: edit_tensors(peft / "adapter_model.safetensors", tensor),
-            ["import", peft, "--from", "peft"],
-        ),
-        "inspected tensor": (lambda: edit_tensors(model / "model.safetensors", tensor), ["inspect", model]),
-        "metadata": (
-            lambda: write_tensors(model / "model.safetensors", {"a": np.ones(1)}, {HOSTILE: HOSTILE}),
-            ["inspect", model],
-        ),
-        "field": (lambda: edit_fields(hf / "config.json", **{HOSTILE: 1}), ["import", hf, "--from", "hf"]),
-        "value": (lambda: edit_fields(hf / "config.json", model_type=HOSTILE), ["import", hf, "--from", "hf"]),
-        "value of ours": (lambda: edit_fields(model / "config.json", d_model=HOSTILE), [*prompt, "--model", model]),
-        "kind": (lambda: edit_fields(adapter / "adapter.json", kind=HOSTILE), [*prompt, "--adapter", adapter]),
-        "target": (lambda: edit_fields(adapter / "adapter.json", targets=[HOSTILE]), [*prompt, "--adapter", adapter]),
-        "pattern": (
-            lambda: edit_fields(peft / "adapter_config.json", rank_pattern={"(" + HOSTILE: 1}),
-            ["import", peft, "--from", "peft"],
-        ),
-        "index": (
-            lambda: write_json(hf / "model.safetensors.index.json", {"weight_map": {HOSTILE: HOSTILE}}),
-            ["import", hf / "model.safetensors.index.json", "--from", "hf"],
-        ),
-        "labels": (
-            lambda: edit_fields(classes / "task.json", labels=[HOSTILE, HOSTILE]),
-            ["predict", "x", "--model", classes],
-        ),
-        "label": (
-            lambda: edit_fields(classes / "task.json", labels=[HOSTILE, "\x1b[2J", "\r"]),
-            ["predict", "x", "--model", classes],
-        ),
-        "text": (lambda: None, ["predict", HOSTILE, "--model", classes]),
-        "imported label": (
-            lambda: edit_fields(
-                folder / "classes_hf" / "config.json", id2label=dict(zip("012", [HOSTILE, "b", "c"])), label2id={}
-            ),
-            ["import", folder / "classes_hf", "--from", "hf"],
-        ),
-        "label of a table": (
-            lambda: (folder / "h.jsonl").write_text(
-                "".join(json.dumps({"t": s, "l": [HOSTILE, "b"][i % 2]}) + "\n" for i, s in enumerate(SENTENCES))
-            ),
-            ["finetune", "--data", folder / "h.jsonl", "--text", "t", "--label", "l", "--epochs", "1"],
-        ),
-        "path": (lambda: None, ["predict", "x", "--model", folder / HOSTILE[:40]]),
-        "name of an adapter": (lambda: adapter.rename(folder / HOSTILE[:40]), ["mix", folder / HOSTILE[:40]]),
-        "repeated name": (
-            lambda: (model / "config.json").write_text(f"{{{json.dumps(HOSTILE)}: 1, {json.dumps(HOSTILE)}: 2}}"),
-            [*prompt, "--model", model],
-        ),
-    }
-
-
-@pytest.mark.parametrize("place", hostile_names(Path()))
-def test_names_from_files_are_printed_with_escapes(place, taught, tiny_base, tmp_path, capsys):
-    shutil.copytree(taught, tmp_path / "t")
-    (tmp_path / tiny_base.name).symlink_to(tiny_base)  # where the copies look for their base
-    plant, command = hostile_names(tmp_path / "t")[place]
-    plant()
-    command += ["--base", tiny_base] if "peft" in command or "--data" in command else []
-    command += ["--out", tmp_path / "out"] if command[0] in ("import", "mix", "finetune") else []
-    main([str(word) for word in command])
+@pytest.mark.parametrize("place", [*PLACES, "name of an adapter"])
+def test_names_from_files_are_printed_with_escapes(place, world, tmp_path, capsys):
+    copy = shutil.copytree(world, tmp_path / "w")
+    file, change, command = PLACES.get(place, ("text", "", "mix {w}/HOSTILE --out {out}"))
+    if change is None:
+        write_tensors(copy / file, {"a": np.ones(1)}, {HOSTILE: HOSTILE})
+    elif isinstance(change, str):
+        (copy / file).write_text(change)
+    elif change is TENSOR:
+        edit_tensors(copy / file, lambda tensors: tensors | TENSOR)
+    else:
+        edit_fields(copy / file, **change)
+    if place == "name of an adapter":
+        (copy / "one").rename(copy / HOSTILE[:40])
+    hostile = HOSTILE if place == "text" else HOSTILE[:40]
+    main([word.format(w=copy, out=tmp_path / "out").replace("HOSTILE", hostile) for word in command.split()])
     said = capsys.readouterr()
     for line in [*said.out.split("\n"), *said.err.split("\n")]:
         assert line.isprintable() or line.replace("\t", " ").isprintable(), line
@@ -750,9 +591,9 @@ def test_names_from_files_are_printed_with_escapes(place, taught, tiny_base, tmp
 # ---------------------------------------------------------------- generate
 
 
-def test_one_text_for_each_adapter(taught, run):
+def test_one_text_for_each_adapter(world, run):
     """With base for none; and each is what it is alone."""
-    one, two = taught / "one", taught / "two"
+    one, two = world / "one", world / "two"
     settings = ["--prompt", "the quick", "--tokens", 8, "--seed", 3, "--ignore-end"]
     together = run("generate", *settings, "--adapter", one, "base", two)
     model = task_base(one)
@@ -763,24 +604,24 @@ def test_one_text_for_each_adapter(taught, run):
     assert run("generate", *settings, "--adapter", one, two, "--weights", 1, 0) == alone[0]
 
 
-def test_a_full_model_and_a_long_prompt(taught, run):
-    prompt = " ".join(SENTENCES[:4])  # more than 24 tokens
-    text = run("generate", "--model", taught / "full", "--prompt", prompt, "--temperature", 0, "--tokens", 40)
+def test_a_full_model_and_a_long_prompt(world, run):
+    prompt = " ".join(TEXTS[:4])  # more than 24 tokens
+    text = run("generate", "--model", world / "full", "--prompt", prompt, "--temperature", 0, "--tokens", 40)
     assert text.startswith(prompt)
 
 
-def test_prompts_and_tokenizers_that_cannot_be_used(tiny_base, tmp_path, fails):
+def test_prompts_and_tokenizers_that_cannot_be_used(world, tmp_path, fails):
     fails("generate", "--prompt", " \n", says=["prompt: is empty"])
-    params, config = load_model(tiny_base)
+    params, config = load_model(world / "base")
     save_model(tmp_path, params | {"tok_emb.weight": params["tok_emb.weight"][:50]}, replace(config, vocab_size=50))
     shutil.copy(PRETRAINED / "tokenizer.json", tmp_path)
     message = "tokenizer.json: has a token with id 7999, expected ids below the model's vocab_size = 50"
     fails("generate", "--prompt", "the", "--model", tmp_path, says=[message])
 
 
-def test_half_a_character_waits(taught):
+def test_half_a_character_waits():
     """The bytes of a cup are several tokens: nothing is shown of the first until the last comes."""
-    tokenizer = load_task(taught / "full").tokenizer
+    tokenizer = load_task(PRETRAINED).tokenizer
     ids = encode(tokenizer, ["a ☕ ok"])[0].tolist()
     shown = list(pieces(tokenizer, ids[:1], [np.array([i]) for i in ids[1:]]))
     assert "".join(shown) == "a ☕ ok" and "\ufffd" not in "".join(shown) and "" not in shown[1:]
@@ -803,8 +644,8 @@ ENDS = [  # generation_config.json, the fields that came with the model, whether
 
 
 @pytest.mark.parametrize("generation, extra, ends", ENDS)
-def test_a_text_ends_where_the_model_says(generation, extra, ends, taught):
-    task = load_task(taught / "full")
+def test_a_text_ends_where_the_model_says(generation, extra, ends, world):
+    task = load_task(world / "full")
     files = {} if generation is None else {"generation_config.json": json.dumps(generation).encode()}
     task = task._replace(config=replace(task.config, extra=extra), files=files)
     head = np.zeros_like(task.params["tok_emb.weight"])
@@ -814,86 +655,65 @@ def test_a_text_ends_where_the_model_says(generation, extra, ends, taught):
     assert len(list(write_text_from(task, "the end", 9, ignore_end=True))) == 10
 
 
-def test_rows_of_the_table_without_a_token_are_never_drawn(taught, tmp_path, run):
+def test_rows_of_the_table_without_a_token_are_never_drawn(world, tmp_path, run):
     """Some models round their vocabulary up, and a vocabulary may have gaps."""
-    task = load_task(taught / "full")
-    fields = read_json(PRETRAINED / "tokenizer.json")
+    task = load_task(world / "full")
+    fields, n = read_json(world / "base" / "tokenizer.json"), task.config.vocab_size
     vocab = fields["model"]["vocab"]
     table = np.concatenate([task.params["tok_emb.weight"], np.full((64, 16), 10, np.float32)])
-    table[[vocab["Ġfilm"], 8063]] = [[11], [9]]
-    vocab["Ġfilm"] = 8063
-    bias = {"ln_f.bias": np.ones(16, np.float32)}  # the rows without a token are the likeliest, and "film" is next
-    params, config = task.params | bias | {"tok_emb.weight": table}, replace(task.config, vocab_size=8064)
+    table[[vocab["Ġfox"], n + 63]] = [[11], [9]]
+    vocab["Ġfox"] = n + 63
+    bias = {"ln_f.bias": np.ones(16, np.float32)}  # the rows without a token are the likeliest, and "fox" is next
+    params, config = task.params | bias | {"tok_emb.weight": table}, replace(task.config, vocab_size=n + 64)
     save_model(tmp_path, params, config, beside={"tokenizer.json": fields})
     settings = ["generate", "--model", tmp_path, "--prompt", "the", "--tokens", 3]
-    assert run(*settings) == run(*settings, "--temperature", 0) == "the film film film\n"
+    assert run(*settings) == run(*settings, "--temperature", 0) == "the fox fox fox\n"
 
 
 # ---------------------------------------------------------------- mix and merge
 
 
-def test_mix(taught, tmp_path, run):
-    pair = [taught / "one", taught / "two"]
+def test_mix(world, tmp_path, run):
+    pair = [world / "one", world / "two"]
     assert "rank 5, exact" in run("mix", *pair, "--weights", 0.5, -1, "--out", tmp_path / "mix")
     expected, error = mixed(load_adapter_set(pair), [0.5, -1.0])
     assert error == 0.0 and same_arrays(load_task(tmp_path / "mix").adapter.weights, expected.weights)
     assert "rank 2, relative error of ΔW" in run("mix", *pair, "--rank", 2, "--out", tmp_path / "cut")
     assert load_task(tmp_path / "cut").adapter.config.r == 2
+    # The base has no head: half of a classifier is half of its head, and none is made up for the base.
+    run("mix", world / "classes", "--weights", 0.5, "--out", tmp_path / "half")
+    folders = world / "classes", tmp_path / "half"
+    whole, half = (load_task(folder).adapter.weights["head.weight"] for folder in folders)
+    assert np.array_equal(half, 0.5 * whole)
 
 
-def test_merge(taught, tiny_base, tmp_path, run):
+def test_merge(world, tmp_path, run):
     """The merged model is the adapted one, and needs no adapter; a trained head alone is merged too."""
-    run("merge", taught / "one", "--out", tmp_path / "merged")
-    task, merged = load_task(taught / "one"), load_task(tmp_path / "merged")
+    run("merge", world / "one", "--out", tmp_path / "merged")
+    task, merged = load_task(world / "one"), load_task(tmp_path / "merged")
     ids = np.array([[0, 5, 7, 11]])
     expected, _ = forward(task.params, ids, task.config, adapter=task.adapter)
     logits, _ = forward(merged.params, ids, merged.config)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-    table = ["finetune", "--data", taught / "rows.jsonl", "--text", "t", "--label", "l", "--base", tiny_base]
-    run(*table, "--method", "head", "--epochs", 1, "--out", tmp_path / "head")
-    for folder in (taught / "classes", tmp_path / "head"):
+    run(*TABLE.format(w=world, out=tmp_path / "head").split(), "--method", "head", "--epochs", 1)
+    for folder in (world / "classes", tmp_path / "head"):
         out = run("merge", folder, "--out", tmp_path / "merged", "--time")
         assert len(re.findall(r"(?:base|attached|merged) +[0-9.]+ ms   [0-9.]+ of the base's", out)) == 3
         answers = [run("predict", "--model", f, "the quick fox", "said she") for f in (folder, tmp_path / "merged")]
         assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize(
-    "command, out",
-    [
-        ("merge {one}", "base"),
-        ("finetune --data {rows} --text t --label l --method full --base {base}", "base"),
-        ("merge {one}", "one"),
-        ("mix {one} {two}", "two"),
-        ("mix {one} {two}", "base"),
-        ("export {one} --to hf", "base"),
-        ("export {one} --to merged", "one"),
-        ("export {one} --to peft", "one"),
-        ("import {hf} --from hf", "hf"),
-        ("import {peft} --from peft --base {base}", "peft"),
-        ("import {peft} --from peft --base {base}", "base"),
-    ],
-)
-def test_nothing_is_written_over_what_is_read(command, out, taught, tiny_base, fails):
-    places = {"base": tiny_base, "rows": taught / "rows.jsonl"} | {
-        name: taught / name for name in ("one", "two", "hf", "peft")
-    }
-    before = {path.name: path.read_bytes() for path in places[out].iterdir()}
-    fails(*command.format(**places).split(), "--out", places[out], says=["is also read from; expected another folder"])
-    assert {path.name: path.read_bytes() for path in places[out].iterdir()} == before
-
-
-def test_a_task_written_over_another_is_the_new_one(taught, tmp_path, run):
+def test_a_task_written_over_another_is_the_new_one(world, tmp_path, run):
     """A whole model in the folder of an adapter, and the other way round."""
-    run("mix", taught / "one", taught / "two", "--out", tmp_path / "out")
-    run("import", taught / "classes_hf", "--from", "hf", "--out", tmp_path / "out")
+    run("mix", world / "one", world / "two", "--out", tmp_path / "out")
+    run("import", world / "classes_hf", "--from", "hf", "--out", tmp_path / "out")
     assert load_task(tmp_path / "out").adapter is None
-    run("mix", taught / "one", "--out", tmp_path / "out")
+    run("mix", world / "one", "--out", tmp_path / "out")
     assert load_task(tmp_path / "out").adapter is not None
 
 
 def test_vera_is_exported_as_its_message_says(words, tmp_path, run, fails):
-    run(*words("--epochs", "1", "--variant", "vera"))
+    run(*words("--epochs", 1, "--variant", "vera"))
     command = ["export", tmp_path / "out", "--out", tmp_path / "hf", "--to"]
     fails(*command, "peft", says=["got kind 'vera', expected 'lora' or 'dora'; export it with --to merged"])
     run(*command, "merged")
@@ -902,76 +722,69 @@ def test_vera_is_exported_as_its_message_says(words, tmp_path, run, fails):
     assert answers[0] == answers[1]
 
 
-def test_half_of_a_classifier_is_half_of_its_head(taught, tmp_path, run):
-    """The base has no head: none is made up for it."""
-    run("mix", taught / "classes", "--weights", 0.5, "--out", tmp_path / "half")
-    folders = taught / "classes", tmp_path / "half"
-    whole, half = (load_task(folder).adapter.weights["head.weight"] for folder in folders)
-    assert np.array_equal(half, 0.5 * whole)
-
-
 # ---------------------------------------------------------------- export and import
 
 
 @pytest.mark.parametrize("name, peft", [("one", "peft"), ("classes", "classes_peft")])
-def test_there_and_back(name, peft, taught, tmp_path, run):
+def test_there_and_back(name, peft, world, tmp_path, run):
     """Base and adapter out, base and adapter in: every tensor's bytes, and the same answers."""
-    task, base = load_task(taught / name), task_base(taught / name)
-    assert read_json(taught / "peft" / "adapter_config.json")["base_model_name_or_path"] == "some/base"
-    run("export", taught / name, "--to", "hf", "--out", tmp_path / "base")
+    task, base = load_task(world / name), task_base(world / name)
+    assert read_json(world / "peft" / "adapter_config.json")["base_model_name_or_path"] == "some/base"
+    run("export", world / name, "--to", "hf", "--out", tmp_path / "base")
     out = run("import", tmp_path / "base", "--from", "hf", "--out", tmp_path / "ours")
-    assert "d_model 16, 1 layers, 2 heads, 8000 tokens" in out
+    assert f"d_model 16, 1 layers, 2 heads, {task.config.vocab_size} tokens" in out
     labels = ["--labels", *task.labels] if task.labels else []
-    command = ["import", taught / peft, "--from", "peft", "--base"]
+    command = ["import", world / peft, "--from", "peft", "--base"]
     out = run(*command, base, "--out", tmp_path / "back", *labels)
     back = load_task(tmp_path / "back")
     assert back.labels == task.labels and same_arrays(back.adapter.weights, task.adapter.weights)
     if task.labels is None:  # the imported base serves as well as the first one
         run(*command, tmp_path / "ours", "--out", tmp_path / "b2")
         prompt = ["generate", "--prompt", "the quick", "--tokens", 8]
-        assert run(*prompt, "--adapter", tmp_path / "b2") == run(*prompt, "--adapter", taught / name)
+        assert run(*prompt, "--adapter", tmp_path / "b2") == run(*prompt, "--adapter", world / name)
     else:
         assert "labels: a, b, c" in out
         texts = ["the quick fox", "said she"]
-        answers = [run("predict", "--model", f, *texts) for f in (tmp_path / "back", taught / name)]
+        answers = [run("predict", "--model", f, *texts) for f in (tmp_path / "back", world / name)]
         assert answers[0] == answers[1]
 
 
-def test_a_classifier_through_hugging_face(taught, own, tmp_path, run):
+def test_a_classifier_through_hugging_face(world, own, tmp_path, run):
     """An imported merged model needs nothing else; without a tokenizer, its labels wait for one."""
-    assert load_hf(taught / "classes_hf").labels == ["a", "b", "c"]
+    assert load_hf(world / "classes_hf").labels == ["a", "b", "c"]
     bare = own("classes_hf")
     (bare / "tokenizer.json").unlink()
-    for source, out in ((taught / "classes_hf", tmp_path / "ours"), (bare, tmp_path / "bare")):
+    for source, out in ((world / "classes_hf", tmp_path / "ours"), (bare, tmp_path / "bare")):
         run("import", source, "--from", "hf", "--out", out)
-    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path / "bare")
-    folders = (taught / "classes", tmp_path / "ours", tmp_path / "bare")
+    shutil.copy(world / "base" / "tokenizer.json", tmp_path / "bare")
+    folders = (world / "classes", tmp_path / "ours", tmp_path / "bare")
     assert len({run("predict", "--model", folder, "the quick fox") for folder in folders}) == 1
 
 
-def test_an_adapter_without_a_head_on_a_classifier(taught, own, tmp_path, run):
+def test_an_adapter_without_a_head_on_a_classifier(world, own, tmp_path, run):
     """As PEFT makes it if no task is named: the base keeps its classes and their labels."""
-    run("import", taught / "classes_hf", "--from", "hf", "--out", tmp_path / "ours")
-    path = own("classes_peft") / "adapter_model.safetensors"
-    edit_tensors(path, lambda t: {n: 9 * a for n, a in t.items() if "score" not in n})
-    run("import", path.parent, "--from", "peft", "--base", tmp_path / "ours", "--out", tmp_path / "back")
+    run("import", world / "classes_hf", "--from", "hf", "--out", tmp_path / "ours")
+    peft = own("classes_peft")
+    edit_tensors(peft / "adapter_model.safetensors", lambda t: {n: 9 * a for n, a in t.items() if "score" not in n})
+    edit_fields(peft / "adapter_config.json", modules_to_save=None, task_type=None)
+    run("import", peft, "--from", "peft", "--base", tmp_path / "ours", "--out", tmp_path / "back")
     assert load_task(tmp_path / "back").labels == ["a", "b", "c"]
     answers = [run("predict", "--model", tmp_path / f, "the quick fox", "said she") for f in ("back", "ours")]
     assert answers[0] != answers[1]
 
 
-def test_a_base_without_a_tokenizer(own, tmp_path, run, fails):
+def test_a_base_without_a_tokenizer(own, world, tmp_path, run, fails):
     (own("hf") / "tokenizer.json").unlink()
     command = ["import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "ours"]
     assert "no tokenizer" in run(*command)
     fails("generate", "--prompt", "the", "--model", tmp_path / "ours", says=["tokenizer.json"])
-    run(*command, "--tokenizer", PRETRAINED / "tokenizer.json")
+    run(*command, "--tokenizer", world / "base" / "tokenizer.json")
     run("generate", "--prompt", "the", "--model", tmp_path / "ours", "--tokens", 2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["tokenizer.json", "vocab.json"])
-def test_a_tokenizer_without_special_tokens(form, taught, own, tmp_path, run, fails):
+def test_a_tokenizer_without_special_tokens(form, world, own, tmp_path, run, fails):
     """It is used wherever ours is, nothing is put in front of a text, and its files stay as they came."""
     hf = own("hf")
     fields = read_json(hf / "tokenizer.json")
@@ -990,14 +803,14 @@ def test_a_tokenizer_without_special_tokens(form, taught, own, tmp_path, run, fa
     run("import", hf, "--from", "hf", "--out", ours)
     assert [ids.tolist() for ids in encode(load_task(ours).tokenizer, ["the<|endoftext|>", ""])][1] == []
     common = ["--base", ours, "--epochs", 1]
-    table = ["finetune", "--data", taught / "rows.jsonl", "--text", "t", "--label", "l", *common]
+    table = ["finetune", "--data", world / "data" / "rows.jsonl", "--text", "t", "--label", "l", *common]
     run(*table, "--out", task)
     run(*table, "--out", full, "--method", "full")
-    run("finetune", "--text-file", taught / "corpus.txt", *common, "--out", text)
+    run("finetune", "--text-file", world / "data" / "corpus.txt", *common, "--out", text)
     assert run("generate", "--adapter", text, "--prompt", "the", "--tokens", 3).startswith("the")
     assert run("predict", "--model", task, "the quick fox") != ""
     fails("predict", "--model", task, "fox", "", says=["text 1: got '', which has no tokens", "puts none around"])
-    assert run("predict", "--model", taught / "classes", "fox", "").count("\n") == 2, "ours has an initial token"
+    assert run("predict", "--model", world / "classes", "fox", "").count("\n") == 2, "ours has an initial token"
     run("export", task, "--to", "merged", "--out", tmp_path / "merged")
     run("export", full, "--to", "hf", "--out", tmp_path / "back")
     run("merge", task, "--out", tmp_path / "whole")
@@ -1007,7 +820,7 @@ def test_a_tokenizer_without_special_tokens(form, taught, own, tmp_path, run, fa
     assert ids[0] == ids[1] == ids[2]
 
 
-def test_an_imported_tokenizer_keeps_its_files(own, tmp_path, run):
+def test_an_imported_tokenizer_keeps_its_files(own, world, tmp_path, run):
     """Byte for byte, however they are written; with a tokenizer from elsewhere, a model keeps its own end of a text."""
     hf, out = own("hf"), [tmp_path / "ours", tmp_path / "back"]
     for path in hf.glob("*.json"):
@@ -1016,7 +829,7 @@ def test_an_imported_tokenizer_keeps_its_files(own, tmp_path, run):
     (hf / "chat_template.jinja").write_bytes(b"{{ messages }}\r\n")
     for name in ("special_tokens_map.json", "added_tokens.json"):
         (hf / name).write_text("{}")
-    for more in ([], ["--tokenizer", PRETRAINED]):
+    for more in ([], ["--tokenizer", world / "base"]):
         run("import", hf, "--from", "hf", "--out", out[0], *more)
         run("export", out[0], "--to", "hf", "--out", out[1])
         expected = {
@@ -1028,12 +841,12 @@ def test_an_imported_tokenizer_keeps_its_files(own, tmp_path, run):
         shutil.rmtree(out[1])
 
 
-def test_a_warning_is_one_line(own, tiny_base, tmp_path, run, capsys):
+def test_a_warning_is_one_line(own, world, tmp_path, run, capsys):
     path = own("peft") / "adapter_config.json"
     edit_fields(path, colour="red")
-    code = main(f"import {path.parent} --from peft --base {tiny_base} --out {tmp_path}/ours".split())
+    code = main(f"import {path.parent} --from peft --base {world}/base --out {tmp_path}/ours".split())
     said = capsys.readouterr()
-    assert code == 0 and said.err == f"warning: {path}: unknown fields colour are ignored, but saved again\n"
+    assert code == 0 and said.err == f"warning: {path}: unknown fields colour are ignored, but written back\n"
     run("export", tmp_path / "ours", "--to", "peft", "--out", tmp_path / "again")
     assert read_json(tmp_path / "again" / "adapter_config.json")["colour"] == "red"
 
@@ -1041,11 +854,11 @@ def test_a_warning_is_one_line(own, tiny_base, tmp_path, run, capsys):
 # ---------------------------------------------------------------- inspect
 
 
-def test_inspect(taught, tmp_path, run):
-    out = run("inspect", taught / "one", "--json", tmp_path / "one.json")
+def test_inspect(world, tmp_path, run):
+    out = run("inspect", world / "one", "--json", tmp_path / "one.json")
     assert "blocks.0.mlp.up_proj.lora_A" in out and "effective rank" in out
     row = {row["layer"]: row for row in read_json(tmp_path / "one.json")["adapters"]}["blocks.0.mlp.up_proj"]
-    weights = load_task(taught / "one").adapter.weights
+    weights = load_task(world / "one").adapter.weights
     A, B = (weights[f"blocks.0.mlp.up_proj.lora_{x}"].astype(float) for x in "AB")
     sigma = np.linalg.svd(2.0 * B @ A, compute_uv=False)
     assert row["rank"] == 2 and row["scale"] == 2.0
@@ -1053,21 +866,18 @@ def test_inspect(taught, tmp_path, run):
     assert row["stable_rank"] == pytest.approx(np.sum(sigma**2) / sigma[0] ** 2)
     p = sigma[sigma > 1e-9 * sigma[0]] / sigma.sum()
     assert row["effective_rank"] == pytest.approx(np.exp(-np.sum(p * np.log(p))))
-    out = run("inspect", taught / "peft")
+    out = run("inspect", world / "peft")
     assert "transformer.h.0.attn.c_attn.lora_A.weight" in out and "format=pt" in out
 
 
-def test_inspect_takes_any_model_file(taught, tmp_path, run):
-    tensors, _ = read_tensors(taught / "full" / "model.safetensors")
+def test_inspect_takes_any_file(own, world, tmp_path, run):
+    """Of any model, in pieces, or of one that is none of ours; broken numbers are shown as such."""
+    tensors, _ = read_tensors(world / "full" / "model.safetensors")
     write_tensors(tmp_path / "a.safetensors", tensors)
     index = tmp_path / "model.safetensors.index.json"
     write_json(index, {"weight_map": dict.fromkeys(tensors, "a.safetensors")})
-    for path in (taught / "full" / "model.safetensors", tmp_path, index):
+    for path in (world / "full" / "model.safetensors", tmp_path, index):
         assert "tok_emb.weight" in run("inspect", path)
-
-
-def test_inspect_takes_any_adapter(tmp_path, run):
-    """Of a model that is none of ours, without a configuration; broken numbers are shown as such."""
     name, path = "base_model.model.model.layers.0.self_attn.q_proj", tmp_path / "any.safetensors"
     tensors = {f"{name}.lora_A.weight": np.ones((2, 30), np.float16), f"{name}.lora_B.weight": np.eye(40, 2)}
     write_tensors(path, tensors)
@@ -1076,9 +886,6 @@ def test_inspect_takes_any_adapter(tmp_path, run):
     write_tensors(path, tensors | {f"{name}.lora_B.weight": np.full((40, 2), np.nan)})
     assert "not finite" in run("inspect", path, "--json", tmp_path / "any.json")
     assert read_json(tmp_path / "any.json")["adapters"] == []
-
-
-def test_inspect_beside_a_configuration_of_no_use(own, run):
     folder = own("peft")
     for fields in ("[]", '{"rank_pattern": [1]}', '{"rank_pattern": "ab"}', '{"r": "x"}', "{", "{}"):
         (folder / "adapter_config.json").write_text(fields)
@@ -1091,166 +898,18 @@ def test_experiment_list(run, fails):
     assert message == f"error: experiment: got 'nothing', expected one of {', '.join(RECIPES)}\n"
 
 
-# ---------------------------------------------------------------- slips
-
-
-@pytest.mark.slow
-def test_words_that_are_slips(taught, tiny_base, tmp_path, fails, monkeypatch):
-    """One line, exit code 2, and nothing is written, for each command and each of its words."""
-    monkeypatch.chdir(tmp_path)
-    bases = {
-        "finetune": TABLE,
-        "finetune ": TEXT,
-        "predict": "predict --model {taught}/classes --data {taught}/rows.jsonl --text t --out {out}",
-        "generate": "generate --prompt the --model {base} --adapter {taught}/one",
-        "mix": "mix {taught}/one --out {out}",
-        "merge": "merge {taught}/one --base {base} --out {out}",
-        "export": "export {taught}/one --to peft --out {out} --base-name x",
-        "import": "import {taught}/hf --from hf --out {out} --tokenizer {taught}/hf/tokenizer.json",
-        "inspect": "inspect {taught}/one --json {out}",
-        "doctor": "doctor {taught}/one --base {base} --prompt x --json {out}",
-        "run": "run --seeds 1 --out {out} --store {out} --json {out}",
-        "experiment": "experiment main_job --out {out} --store {out}",
-        "tune": "tune --out {out} --store {out}",
-        "pretrain": "pretrain --out {out}",
-        "gradcheck": "gradcheck --json {out}",
-        "bench": "bench --json {out}",
-        "reference": "reference check {taught} --vectors {taught} --json {out}",
-        "reference ": "reference export {out}",
-        "classroom": "classroom grade {out} --out {out} --json {out} --words {taught} --moodle {taught}",
-        "classroom ": "classroom release {out}",
-        "classroom  ": "classroom execute {out}",
-    }
-    places = {"taught": taught, "base": tiny_base, "out": "out"}
-    for base in bases.values():
-        words = base.format(**places).split()
-        for place, word in enumerate(words):
-            if word == "out" or Path(word).is_absolute():
-                for slip in ("", " ", "x\0y", os.fsdecode(b"caf\xe9")):
-                    fails(*words[:place], slip, *words[place + 1 :], says=["expected"])
-            if word.startswith("--") and word != "--adapter":
-                fails(*words, *words[place : place + 2], says=[f"{word}: is given twice"])
-        fails(*words, "--no-such-option", says=["unrecognized arguments: --no-such-option"])
-    assert not list(tmp_path.iterdir())
-
-
-LONG = "x" * 5000
-SLIPS = [
-    ("fintune --out x", "invalid choice: 'fintune' (choose from"),
-    ("classroom", "required: ACTION"),
-    ("predict", "required: --model"),
-    (f"inspect {LONG}", "ile name too long"),
-    (f"predict --model {LONG} the", "ile name too long"),
-    (f"finetune --data {LONG}.csv --text t --label l --out {{out}}", "ile name too long"),
-    (f"finetune --data {{rows}} --text t --label l --out {LONG}", "ile name too long"),
-    (f"finetune --data {{rows}} --text t --label l --out {{out}} --base {LONG}", "ile name too long"),
-    (f"gradcheck --json {LONG}", "ile name too long"),
-    (f"run --quick --store {LONG}", "ile name too long"),
-    ("generate --prompt the --seed -1", "seed: got -1"),
-    ("pretrain --out {out} --seed -1", "seed: got -1"),
-    ("bench --peers none --seed -1", "seed: got -1"),
-    ("classroom execute x.ipynb --jobs 0", "jobs: got 0"),
-    ("classroom grade x.ipynb --jobs 0", "jobs: got 0"),
-    ("experiment main_job --jobs 0 --out {out}", "jobs: got 0"),
-    ("tune --jobs 0 --out {out}", "jobs: got 0"),
-    (f"run --seeds {'9' * 5000}", "invalid int value"),
-    ("pretrain --out {out} --epochs 0", "epochs: got 0"),
-    ("pretrain --out {out} --threads 0", "threads: got 0"),
-    ("pretrain --out {out} --reviews 0", "max_reviews: got 0"),
-    ("pretrain --out {out} --adapters --threads 2", "threads: only applies to the base"),
-    ("pretrain --out {out} --adapters --seed -1", "seed: got -1"),
-]
-
-
-@pytest.mark.parametrize("command, message", SLIPS, ids=lambda text: text[:40])
-def test_a_slip_is_one_line(command, message, taught, tmp_path, fails, monkeypatch):
-    monkeypatch.setattr("lora_np.experiments.pretrain.load_reviews", None)  # none are read
-    monkeypatch.setattr("lora_np.experiments.pretrain.load_base", None)
-    words = command.format(out=tmp_path / "out", rows=taught / "rows.jsonl").split()
-    assert len(fails(*words, says=[message])) < 1100
-    assert not (tmp_path / "out").exists()
-
-
-EARLY = [
-    ("--alpha 0", "alpha: got 0, with which LoRA's update is zero; expected a number such as 16, twice the rank"),
-    ("--alpha 1e-320", "alpha: got 9.99989e-321, with which LoRA's update is zero"),
-    ("--alpha nan", "alpha: got nan"),
-    ("--lr 1e-320", "learning_rate: got 1e-320, expected a number of at least 1.17549e-38"),
-    ("--lr nan", "learning_rate: got nan"),
-    ("--lr inf", "learning_rate: got inf"),
-    ("--rank 17", "r: got 17, expected at most min(out, in) = 16"),
-    ("--targets w_proj", "targets: 'w_proj' fits no layer"),
-    ("--dropout 1", "dropout: got 1"),
-    ("--dropout nan", "dropout: got nan"),
-    ("--lora-dropout 1", "dropout: got 1"),
-    ("--epochs 1000000000", "epochs: got 1000000000, expected a whole number from 1 to 100000"),
-    ("--batch-size 0", "batch_size: got 0"),
-    ("--seed -1", "seed: got -1"),
-    ("--seed 9223372036854775808", "seed: got 9223372036854775808"),
-    ("--variant loftq", "variant: got 'loftq', expected one of lora, rslora"),
-]
-
-
-@pytest.mark.parametrize("options, message", EARLY)
-@pytest.mark.parametrize("data", ["--data {out}.csv --text t --label l", "--text-file {out}.txt"])
-def test_a_useless_number_is_refused_before_the_data_is_read(data, options, message, tiny_base, tmp_path, fails):
-    command = f"finetune {data} --base {{base}} --out {{out}} {options}".format(base=tiny_base, out=tmp_path / "out")
-    fails(*command.split(), says=[message])
-
-
-# ---------------------------------------------------------------- what is at a path
-
-
-def test_what_is_no_file_is_called_what_it_is(taught, tiny_base, tmp_path, fails):
-    """A pipe would be waited for, without an end."""
-    folder, pipe, loop, nowhere = (tmp_path / name for name in ("folder.csv", "pipe.csv", "loop", "nowhere"))
-    (folder / "linear.float64.safetensors").mkdir(parents=True)
-    os.mkfifo(pipe)
-    loop.symlink_to(loop)
-    nowhere.symlink_to(tmp_path / "none")
-    places = {"taught": taught, "base": tiny_base, "out": tmp_path / "out"}
-    reading = [
-        TABLE.replace("{taught}/rows.jsonl", "{it}"),
-        f"{TABLE} --test {{it}}",
-        TEXT.replace("{taught}/corpus.txt", "{it}"),
-        "import {taught}/hf --from hf --out {out} --tokenizer {it}",
-        "predict --model {taught}/classes --text t --data {it}",
-    ]
-    for it, kind in ((folder, "a folder"), (pipe, "a pipe"), (Path("/dev/zero"), "")):
-        for command in reading:
-            fails(*command.format(it=it, **places).split(), says=[str(it), "" if "--tokenizer" in command else kind])
-    for command in ("inspect {it}", "reference check {it}"):
-        fails(*command.format(it=pipe, **places).split(), says=[f"{pipe} is a pipe"])
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
-        model = shutil.copytree(tiny_base, tmp_path / name)
-        (model / name).unlink()
-        os.mkfifo(model / name)
-        fails("generate", "--prompt", "the", "--model", model, says=[f"{model / name} is a pipe"])
-    writing = ["run --quick --out {it}", "run --quick --store {it}", "gradcheck --json {it}", "pretrain --out {it}"]
-    writing += ["tune --out {it}", TABLE.replace("{out}", "{it}"), "classroom release {it}", "reference export {it}"]
-    for it in (loop, nowhere):
-        for command in writing:
-            fails(*command.format(it=it, **places).split(), says=[f"{it} is a link that leads nowhere"])
-        fails("predict", "--model", it, "the", says=[str(it)])
-        fails(*TABLE.replace("{base}", "{it}").format(it=it, **places).split(), says=[str(it)])
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
     "error, line",
     [
-        (PermissionError(13, "Permission denied", "a/b.csv"), "error: a/b.csv: permission denied\n"),
-        (OSError(28, "No space left on device", Path("a/b.csv")), "error: a/b.csv: no space left on device\n"),
-        (OSError(28, "No space left on device"), "error: standard output: no space left on device\n"),
-        (OSError(5, "Input/output error"), "error: input/output error\n"),
-        (ValueError("a\n\x1b[2J\u202eb"), "error: a\\n\\x1b[2J\\u202eb\n"),
-        (ValueError("x" * 5000), f"error: {'x' * 493} … {'x' * 500}\n"),
-        (
-            MemoryError(),
-            "error: not enough memory; close other programs, or use a smaller model, file or --batch-size\n",
-        ),
-        (RecursionError("maximum"), "error: a value in one of the files is nested too deeply\n"),
-        (MemoryError("Unable to allocate 8 GiB"), "error: not enough memory (Unable to allocate 8 GiB); close other "),
+        (PermissionError(13, "Permission denied", "a/b.csv"), "a/b.csv: permission denied\n"),
+        (OSError(28, "No space left on device", Path("a/b.csv")), "a/b.csv: no space left on device\n"),
+        (OSError(28, "No space left on device"), "standard output: no space left on device\n"),
+        (OSError(5, "Input/output error"), "input/output error\n"),
+        (ValueError("a\n\x1b[2J\u202eb"), "a\\n\\x1b[2J\\u202eb\n"),
+        (ValueError("x" * 5000), f"{'x' * 493} … {'x' * 500}\n"),
+        (MemoryError(), "not enough memory; close other programs, or use a smaller model, file or --batch-size\n"),
+        (MemoryError("Unable to allocate 8 GiB"), "not enough memory (Unable to allocate 8 GiB); close other "),
+        (RecursionError("maximum"), "a value in one of the files is nested too deeply\n"),
     ],
     ids=repr,
 )
@@ -1259,61 +918,80 @@ def test_an_error_in_words(error, line, fails, monkeypatch):
         raise error
 
     monkeypatch.setattr("lora_np.cli.tasks.inspect_file", fail)
-    assert fails("inspect", "critics").startswith(line)
+    assert fails("inspect", "critics").startswith(f"error: {line}")
 
 
 # ---------------------------------------------------------------- what is read is not written over
 
+OVER = """
+inspect one --json @one/adapter.safetensors
+inspect one --json @one:/new.json
+inspect one/adapter.safetensors --json @one/adapter.json
+doctor one --json @one:/new.json
+reference check @one --vectors @one --json one/new.json
+run --quick --out figures --store @one --json one/new.json
+experiment main_job --out @one --store one
+tune --out @one:/new.json --store one
+tune --out @data/rows.jsonl
+bench --rungs 64 --peers old={root} --json {root}/lora_np/{more}cli/x.json
+classroom grade x.txt --json @x.txt
+classroom grade x.txt --out @.
+classroom grade exercises --json @exercises/07_lora_layer.ipynb
+reference export @one
+import hf --from hf --out @one --tokenizer one/adapter.json
+import hf --from hf --out @hf
+import peft --from peft --base base --out @peft
+import peft --from peft --base base --out @base
+finetune --base base --text-file @two/task.txt --out two
+finetune --base base --data rows.jsonl --text t --label l --out @.
+finetune --base @base --data data/rows.jsonl --text t --label l --out base --method full
+merge one --out @base
+merge one --out @one
+mix one two --out @two
+mix one two --out @base
+export one --to hf --out @base
+export one --to merged --out @one
+export one --to peft --out @one
+predict --model classes --data data/rows.jsonl --out @data/rows.jsonl
+predict --model classes hello --out @classes:/answers.csv
+predict --model classes hello --out @base:/answers.csv
+evaluate --model classes --data data/rows.jsonl --json @data/rows.jsonl
+evaluate --model classes --data data/rows.jsonl --out @classes/task.json
+"""
+
+
+@pytest.fixture(scope="module")
+def copied(world, tmp_path_factory):
+    """A copy of `world`, in which tables and notebooks are also where the commands of OVER look for them."""
+    copy = shutil.copytree(world, tmp_path_factory.mktemp("copy") / "world")
+    shutil.copy(copy / "data" / "rows.jsonl", copy)
+    shutil.copy(copy / "data" / "corpus.txt", copy / "two" / "task.txt")
+    shutil.copy(copy / "exercises" / "07_lora_layer.ipynb", copy / "x.txt")
+    return copy
+
 
 @pytest.mark.parametrize("alias", ["itself", "link", "hard link", "spelling"])
-def test_no_file_that_is_read_is_written_over(alias, taught, tiny_base, tmp_path, fails, monkeypatch):
+def test_no_file_that_is_read_is_written_over(alias, copied, tmp_path, fails, monkeypatch):
     """By whatever name."""
-    own = {name: shutil.copytree(taught / name, tmp_path / name) for name in ("one", "two", "hf", "classes")}
-    shutil.copytree(tiny_base, tmp_path / "base")
-    sources = tmp_path / "d" / "student"
-    sources.mkdir(parents=True)
-    write_notebook(sources / "05.ipynb", notebook_of(read_sets()["07_lora_layer"], "solutions"))
-    shutil.copy(taught / "rows.jsonl", tmp_path / "rows.jsonl")
-    shutil.copy(taught / "corpus.txt", own["two"] / "task.txt")
-    shutil.copy(sources / "05.ipynb", tmp_path / "x.txt")
     monkeypatch.setattr("lora_np.experiments.tuning.carry_out_all", None)
     monkeypatch.setattr("lora_np.experiments.laboratory.carry_out_all", None)
 
-    def other(path):
+    def other(match):
         """Another name of a path."""
-        path, name = tmp_path / path, tmp_path / f"alias{len(list(tmp_path.iterdir()))}"
+        path, name = copied / match[1], tmp_path / f"alias{len(list(tmp_path.iterdir()))}{Path(match[1]).suffix}"
         if alias == "link" or (alias == "hard link" and not path.is_file()):
             name.symlink_to(path)
         elif alias == "hard link":
             os.link(path, name)
         else:
             name = path if alias == "itself" else path.parent / ".." / path.parent.name / path.name
-        return name
+        return str(name)
 
-    commands = [
-        f"inspect one --json {other('one/adapter.safetensors')}",
-        f"inspect one --json {other('one')}/new.json",
-        f"inspect one/adapter.safetensors --json {other('one/adapter.json')}",
-        f"reference check {other('one')} --json one/new.json",
-        f"run --quick --out figures --store {other('one')} --json one/new.json",
-        f"experiment main_job --out {other('one')} --store one",
-        f"tune --out {other('one')}/new.json --store one",
-        f"tune --out {other('rows.jsonl')}",
-        f"bench --rungs 64 --peers old={ROOT} --json {ROOT}/lora_np/{'../lora_np/' * (alias == 'spelling')}cli/x.json",
-        f"classroom grade x.txt --json {other('x.txt')}",
-        f"classroom grade x.txt --out {other('.')}",
-        f"classroom grade d/student --json {other('d/student/05.ipynb')}",
-        f"reference export {other('one')}",
-        f"import hf --from hf --out {other('one')} --tokenizer one/adapter.json",
-        f"finetune --base base --text-file {other('two/task.txt')} --out two",
-        f"finetune --base base --data rows.jsonl --text t --label l --out {other('.')}",
-        f"finetune --base {other('base')} --data rows.jsonl --text t --label l --out base --method full",
-    ]
-    monkeypatch.chdir(tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for command in commands:
-        fails(*command.split())
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    monkeypatch.chdir(copied)
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    for command in OVER.format(root=ROOT, more="../lora_np/" * (alias == "spelling")).strip().splitlines():
+        fails(*re.sub("@([^: ]+):?", other, command).split())
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
 
 
 def test_an_export_of_the_vectors_takes_its_own_place_again(tmp_path, monkeypatch, run):
@@ -1388,18 +1066,3 @@ def test_a_stream_that_nobody_reads(streams, command, code, error, tmp_path):
     assert done.returncode == code and done.stderr.startswith(error) and done.stderr.count("\n") == bool(error)
     if command == "inspect critics":  # the work is done all the same
         assert len(read_json(said)["tensors"]) == 24
-
-
-def test_too_little_memory_is_one_line(taught, tmp_path):
-    """For a table of 3 GB, which takes no place on the disk."""
-    resource = pytest.importorskip("resource")
-    with open(tmp_path / "sparse.csv", "wb") as file:
-        file.truncate(3 * 2**30)
-    done = subprocess.run(
-        [sys.executable, "-m", "lora_np", "predict", "--model", taught / "classes", "--text", "t", "--data", file.name],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31)),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2 and done.stderr.startswith("error: not enough memory") and done.stderr.count("\n") == 1

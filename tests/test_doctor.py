@@ -338,7 +338,7 @@ def test_what_is_no_adapter_is_an_error_in_one_line(bases, tmp_path, fails):
     fails("doctor", base, says=["base: is missing"])
     fails("doctor", base, "--base", base, says=["not an adapter", "expected a folder with"])
     fails("doctor", good, "--base", base, "--prompt", "words", says=["but the base has no tokenizer"])
-    fails("doctor", good, "--base", base, "--json", good / "x.json", says=["also read from"])
+    fails("doctor", good, "--base", base, "--json", good / "x.json", says=["also an input"])
     written_gguf(tmp_path / "model.gguf")
     fails("doctor", tmp_path / "model.gguf", "--base", base, says=["no tensor of LoRA"])
     save_adapter(tmp_path / "vera", random_adapter(PARAMS["llama"], kind="vera"))

@@ -105,9 +105,9 @@ def test_an_update_of_zero_and_a_layer_that_is_left_out(bases, tmp_path):
     zero = rows["blocks.1.attn.q_proj"]
     assert [zero[n] for n in ("size", "stable", "energy", "rank", "sigma", "tokens")] == [0, 0, 0, 0, [], []]
     assert ranks_to_cut_to(directions) == [0, 1, 2, 3]
-    assert set(layer_arrays(cut(task.params, task.adapter, directions, 2))) == {
-        f"blocks.{i}.attn.o_proj" for i in (0, 1)
-    }
+    assert ranks_to_cut_to({"a": (None, np.ones(20), None), **directions}) == [0, 1, 2, 4, 8, 16, 20]
+    left = layer_arrays(cut(task.params, task.adapter, directions, 2))
+    assert set(left) == {f"blocks.{i}.attn.o_proj" for i in (0, 1)}
 
 
 @pytest.mark.parametrize("k, scale, expected", [(None, 1.0, [8.0, 4.0, 2.0]), (2, 1.0, [8.0, 4.0]), (1, 0.5, [4.0])])
@@ -120,11 +120,6 @@ def test_a_cut_keeps_the_leading_directions(k, scale, expected, bases):
     reduced = cut(params, adapter, directions_of(params, adapter), k, scale)
     delta = merge(params, reduced)[f"{name}.weight"] - params[f"{name}.weight"]
     np.testing.assert_allclose(delta, with_svd(U, expected, V), atol=1e-12)
-
-
-def test_ranks_of_a_large_adapter():
-    sizes = {"a": (None, np.ones(20), None), "b": (None, np.ones(3), None)}
-    assert ranks_to_cut_to(sizes) == [0, 1, 2, 4, 8, 16, 20]
 
 
 def rowwise(rows):
@@ -173,9 +168,8 @@ def test_a_picture_is_small_and_has_the_means_of_neighbours(leaf, shape):
 
 def test_the_page_of_a_large_adapter_is_small(bases, tmp_path):
     """As of SmolLM2 with r = 16 in all 210 linear layers."""
-    task, directions = loaded(saved(tmp_path / "a", bases / "llama"))
-    rng, [row, *_] = np.random.default_rng(0), layer_rows(task, directions)
-    shapes = {"lora_A": (16, 1536), "lora_B": (1536, 16)}
+    row, *_ = layer_rows(*loaded(saved(tmp_path / "a", bases / "llama")))
+    rng, shapes = np.random.default_rng(0), {"lora_A": (16, 1536), "lora_B": (1536, 16)}
     row["pictures"] = [picture(leaf, rng.normal(size=shape)) for leaf, shape in shapes.items()]
     row["sigma"], row["tokens"] = rng.random(16).tolist(), 3 * row["tokens"][:1]
     assert len(page_text({"layers": 210 * [row]})) < 5e6
@@ -225,7 +219,9 @@ def test_losses_and_answers_of_a_classifier(question, bases, tmp_path):
 
 @pytest.mark.parametrize("base", ["gpt2", "llama"])
 def test_answers_of_a_language_model(base, bases, tmp_path):
-    folder = saved(tmp_path / "a", bases / base)
+    """And what the head line says."""
+    settings = {"targets": ("q_proj", "v_proj"), "rank_pattern": {"v_proj": 2}}
+    folder = saved(tmp_path / "a", bases / base, **settings)
     page = explore(str(folder), tmp_path / "page.html", prompts=["the fox"])
     task = load_task(folder)
     [row] = page["answers"]["prompts"]
@@ -234,16 +230,9 @@ def test_answers_of_a_language_model(base, bases, tmp_path):
         assert begun == row["prompt"] and row["answers"][i] == "".join(new)
     assert row["answers"][0] != row["answers"][4]
     assert (page["name"], page["base"], page["ranks"]) == ("a", base, None)
-
-
-def test_what_the_head_line_says(bases, tmp_path):
-    settings = {"targets": ("q_proj", "v_proj"), "rank_pattern": {"v_proj": 2}}
-    page = explore(saved(tmp_path / "a", bases / "gpt2", **settings), tmp_path / "page.html", prompts=["the"])
-    task = load_task(tmp_path / "a")
-    n = sum(array.size for array in task.adapter.weights.values())
-    share = 100 * n / (n + sum(array.size for array in task.params.values()))
+    n, n_base = (sum(a.size for a in arrays.values()) for arrays in (task.adapter.weights, task.params))
     expected = {"kind": "lora", "r": [2, 3], "alpha": [6], "s": [2, 3], "trained": n, "labels": None}
-    assert page["facts"] == {**expected, "percent": pytest.approx(share)}
+    assert page["facts"] == {**expected, "percent": pytest.approx(100 * n / (n + n_base))}
 
 
 # ---------------------------------------------------------------- the page
@@ -324,11 +313,11 @@ def test_refusals(bases, tmp_path, fails):
         ([tmp_path / "absent"], ["no such folder"]),
         ([language, "--texts", "0"], ["texts: got 0"]),
         ([language, "--prompt", " "], ["prompt: is empty"]),
-        ([language, "--base", bases / "llama"], ["another base"]),
+        ([language, "--base", bases / "llama"], ["different base"]),
     ]
     for arguments, says in refused:
         fails("explore", *arguments, "--out", page, says=says)
-    fails("explore", language, "--text-file", text, "--out", text, says=["out: ", "also read from"])
-    fails("explore", language, "--out", language / "page.html", says=["out: ", "also read from"])
+    fails("explore", language, "--text-file", text, "--out", text, says=["out: ", "also an input"])
+    fails("explore", language, "--out", language / "page.html", says=["out: ", "also an input"])
     fails("explore", language, "--out", tmp_path, says=["out: ", "is a folder"])
     assert page.read_text() == "old" and text.read_text("utf-8").startswith("the film")

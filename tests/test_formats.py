@@ -420,6 +420,9 @@ def test_bfloat16_is_read_to_the_last_bit(tmp_path):
     assert np.isinf(loaded[~finite & (fraction == 0)]).all() and np.isnan(loaded[~finite & (fraction > 0)]).all()
 
 
+NO_HEAD = {"modules_to_save": None, "task_type": None}
+
+
 @pytest.mark.parametrize("kind, targets", [("lora", ("q_proj",)), ("dora", ("q_proj", "v_proj", "up_proj"))])
 def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
     """PEFT on a port of this model that kept its names."""
@@ -430,7 +433,7 @@ def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
         f"base_model.model.{n}{suffix.get(n.rpartition('.')[2], '.weight')}": a for n, a in adapter.weights.items()
     }
     write_tensors(folder / "adapter_model.safetensors", tensors)
-    changes = {"rank_pattern": {}, "alpha_pattern": {}, "r": 3, "lora_alpha": 6, "use_dora": kind == "dora"}
+    changes = {"rank_pattern": {}, "alpha_pattern": {}, "r": 3, "lora_alpha": 6, "use_dora": kind == "dora", **NO_HEAD}
     edit_fields(folder / "adapter_config.json", target_modules=list(targets), **changes)
     back = load_peft(folder, params, config)
     assert (back.config.kind, back.config.targets, back.config.r) == (kind, targets, 3)
@@ -441,7 +444,7 @@ def test_targets_that_are_not_named(saved_peft):
     """The oracle tests have all that PEFT itself writes."""
     folder, params, config = saved_peft
     edit_tensors(folder / "adapter_model.safetensors", lambda t: {n: a for n, a in t.items() if "c_attn" in n})
-    edit_fields(folder / "adapter_config.json", target_modules=["c_attn"])
+    edit_fields(folder / "adapter_config.json", target_modules=["c_attn"], **NO_HEAD)
     expected = load_peft(folder, params, config).weights
     for changes in ({"layers_to_transform": []}, {"target_modules": None}, {"target_modules": "absent"}):
         edit_fields(folder / "adapter_config.json", **changes)

@@ -79,51 +79,49 @@ def test_a_prompt_of_a_narrow_type(language, random_params):
 
 LOGITS = np.log(np.array([[0.1, 0.4, 0.2, 0.05, 0.25], [0.6, 0.1, 0.1, 0.1, 0.1]]))  # (2, 5)
 SEEN = np.array([[1, 1], [3, 0]])
+CHOICES = {
+    "temperature": [0.0, 0.5, 1.0, 1.7],
+    "top_k": [None, 1, 2, 4, 99],
+    "top_p": [None, 0.2, 0.5, 0.9, 1.0],
+    "repetition_penalty": [1.0, 0.5, 2.0, 8.0],
+}
 
 
-def probabilities(**settings):
-    return next_probabilities(LOGITS, SEEN, Sampling(**settings))
+def defined_probabilities(logits, seen, settings):
+    """One row of `next_probabilities` by the definitions, one step after the other."""
+    scores = logits.copy()
+    for i in set(seen):  # once for a token that was seen twice
+        scores[i] *= settings.repetition_penalty ** (-1 if scores[i] > 0 else 1)
+    if settings.temperature == 0:
+        return np.eye(len(scores))[scores.argmax()]
+    scores /= settings.temperature
+    if settings.top_k is not None and settings.top_k < len(scores):  # equal ones stay
+        scores[scores < np.sort(scores)[-settings.top_k]] = -np.inf
+    probabilities = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    if settings.top_p is not None and settings.top_p < 1:  # the fewest that add up to p
+        order = np.argsort(-probabilities)
+        probabilities[order[1 + np.sum(np.cumsum(probabilities[order]) < settings.top_p) :]] = 0
+    return probabilities / probabilities.sum()
 
 
-def test_with_everything_off_the_softmax_is_drawn_from():
-    np.testing.assert_allclose(probabilities(), np.exp(LOGITS), rtol=1e-12)
-
-
-def test_temperature():
-    squares = np.exp(LOGITS) ** 2
-    expected = squares / squares.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(probabilities(temperature=0.5), expected, rtol=1e-12)
-    assert probabilities(temperature=0.0).tolist() == [[0, 1, 0, 0, 0], [1, 0, 0, 0, 0]]
-
-
-def test_top_k_keeps_ties():
-    np.testing.assert_allclose(probabilities(top_k=2)[0], [0, 0.4 / 0.65, 0, 0, 0.25 / 0.65], rtol=1e-12)
-    np.testing.assert_allclose(probabilities(top_k=2)[1], np.exp(LOGITS[1]), rtol=1e-12)  # four are equal
-    np.testing.assert_allclose(probabilities(top_k=99), np.exp(LOGITS), rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "p, stay", [(0.3, [1]), (0.41, [1, 4]), (0.64, [1, 4]), (0.66, [1, 4, 2]), (1.0, [0, 1, 2, 3, 4])]
-)
-def test_top_p_keeps_the_fewest_that_add_up_to_p(p, stay):
-    expected = np.zeros(5)
-    expected[stay] = np.exp(LOGITS[0])[stay]
-    np.testing.assert_allclose(probabilities(top_p=p)[0], expected / expected.sum(), rtol=1e-12)
-
-
-def test_repetition_penalty():
-    """Divides positive logits and multiplies negative ones, once however often a token was seen."""
-    logits = np.array([[2.0, -1.0, 0.5]])
-    probs = next_probabilities(logits, np.array([[0, 0, 1]]), Sampling(repetition_penalty=2.0))
-    expected = np.exp([1.0, -2.0, 0.5])
-    np.testing.assert_allclose(probs[0], expected / expected.sum(), rtol=1e-12)
-    assert logits.tolist() == [[2.0, -1.0, 0.5]]
-    greedy = Sampling(temperature=0.0, repetition_penalty=8.0)
-    assert next_probabilities(logits, np.array([[0, 0, 1]]), greedy).argmax() == 2
+@pytest.mark.parametrize("seed", range(200))
+def test_probabilities_are_as_defined(seed):
+    """For any settings together; without top p, some logits are equal. Logits and their type stay as they are."""
+    rng = np.random.default_rng(seed)
+    chosen = {name: values[rng.integers(len(values))] for name, values in CHOICES.items()}
+    settings = Sampling(**{name: value if value is None else np.array(value)[()] for name, value in chosen.items()})
+    logits, seen = 2 * rng.standard_normal((3, 9)), rng.integers(0, 9, (3, 4))
+    logits = logits if settings.top_p else np.round(logits)
+    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
+        given = logits.astype(dtype)
+        probabilities = next_probabilities(given, seen, settings)
+        assert probabilities.dtype == dtype and np.array_equal(given, logits.astype(dtype))
+        expected = [defined_probabilities(*row, settings) for row in zip(given, seen)]
+        np.testing.assert_allclose(probabilities, expected, rtol=tolerance, atol=tolerance / 100)
 
 
 def test_draws_follow_their_probabilities():
-    probs = np.repeat(probabilities(top_p=0.66)[:1], 20_000, axis=0)
+    probs = np.repeat(next_probabilities(LOGITS, SEEN, Sampling(top_p=0.66))[:1], 20_000, axis=0)
     drawn = np.bincount(draw(probs, np.random.default_rng(0)), minlength=5) / 20_000
     np.testing.assert_allclose(drawn, probs[0], atol=0.01)
     assert drawn[0] == drawn[3] == 0  # what was cut is never drawn
@@ -182,12 +180,6 @@ def test_a_text_longer_than_the_position_table_slides(language, random_params):
     longer = generate(params, long, language, 1, slide=True)
     assert longer[:, :20].tolist() == long.tolist()
     assert longer[:, 20:].tolist() == generate(params, long[:, -7:], language, 1, slide=True)[:, 7:].tolist()
-
-
-def test_settings_keep_the_dtype():
-    logits = LOGITS.astype(np.float32)
-    settings = Sampling(np.float64(0.7), np.int64(3), np.float64(0.9), np.float64(1.2))
-    assert next_probabilities(logits, SEEN, settings).dtype == np.float32
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-3])

@@ -129,23 +129,46 @@ for descriptor in range(3, 9):
     assert threading.active_count() == threads
 
 
+DAMAGED = [  # fields of each cell, where None takes one out; what `grade` says, and `collect` unless it takes the file
+    ({"metadata": {"nbgrader": 5}}, "has none of the graded cells"),
+    ({"metadata": {"nbgrader": {"grade_id": ["check_merge"]}}}, "has none of the graded cells"),
+    ({"source": 5}, "cannot be graded"),
+    ({"cell_type": None}, "is not a Jupyter notebook"),
+    ({"outputs": None}, "is not a Jupyter notebook"),
+    ({"outputs": [{}]}, "is not a Jupyter notebook"),
+]
+
+
+@pytest.mark.parametrize("fields, says", DAMAGED)
+def test_damaged_notebooks(fields, says, tmp_path, capsys):
+    odd = json.loads(nbformat.writes(handed_in()))
+    for cell in odd["cells"]:
+        for name in fields:
+            if fields[name] is None:
+                cell.pop(name, None)
+            elif name in cell:
+                cell[name] = fields[name]
+    path = tmp_path / "odd.ipynb"
+    path.write_text(json.dumps(odd))
+    assert main(["classroom", "grade", str(path)]) == 1
+    assert f"not graded     notebook: {path} {says}" in capsys.readouterr().out
+    assert main(["classroom", "collect", str(tmp_path / "course"), str(path)]) == (0 if "source" in fields else 1)
+    assert "source" in fields or f"not collected: notebook: {path} {says}" in capsys.readouterr().out
+
+
 def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys, fails):
-    text, other, odd, good = (tmp_path / f"{name}.ipynb" for name in ("text", "other", "odd", "good"))
+    text, other, good = (tmp_path / f"{name}.ipynb" for name in ("text", "other", "good"))
     text.write_text("print(1)")
     hand_in(other, nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
     before = other.read_bytes()  # marks are not written over a submission
     fails("classroom", "grade", other, "--json", other, says=["is also an input"])
     assert other.read_bytes() == before
-    notebook = json.loads(nbformat.writes(handed_in()))
-    for cell in notebook["cells"]:
-        cell["metadata"]["nbgrader"] = {"grade": True, "grade_id": ["check_merge"]}
-    odd.write_text(json.dumps(notebook))
-    files = [str(file) for file in (text, other, odd, tmp_path / "gone.ipynb", hand_in(good, handed_in()))]
+    files = [str(file) for file in (text, other, tmp_path / "gone.ipynb", hand_in(good, handed_in()))]
     assert main(["classroom", "grade", *files, "--json", str(tmp_path / "marks.json")]) == 1
     marks = json.loads((tmp_path / "marks.json").read_text("utf-8"))
-    assert [marks[file].get("score") for file in files] == [None, None, None, None, 14.0]
+    assert [marks[file].get("score") for file in files] == [None, None, None, 14.0]
     said = capsys.readouterr().out
-    for words in ("is not a Jupyter notebook", "has none of the graded cells", "cannot be graded", "there is no file"):
+    for words in ("is not a Jupyter notebook", "has none of the graded cells", "there is no file"):
         assert words in said
 
 

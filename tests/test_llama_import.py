@@ -13,7 +13,7 @@ from lora_np.model import forward
 
 from .llama_files import small_llama, write_gguf, write_hf, written_gguf
 from .test_gguf import Q4_1
-from .tiny import edit_fields, edit_tensors, random_params, same_bits
+from .tiny import edit_tensors, random_params, same_bits
 
 PROMPT = ("generate", "--prompt", "hello", "--tokens", 8, "--temperature", 0)
 
@@ -160,10 +160,8 @@ def test_an_import_that_is_no_gguf_file(files, tmp_path, fails):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_llama_directory_without_a_model_type(files, tmp_path):
+def test_buffers_of_old_llama_directories_are_skipped(files, tmp_path):
     config = small_llama()
     folder = write_hf(tmp_path / "hf", random_params(config, np.float32), config)
-    edit_fields(folder / "config.json", model_type="absent")
-    assert load_hf(folder).config == config
     edit_tensors(folder / "model.safetensors", lambda t: t | {"model.rotary_emb.inv_freq": t["model.norm.weight"]})
     assert load_hf(folder).config == config

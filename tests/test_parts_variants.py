@@ -17,7 +17,7 @@ from lora_np.adapters.starts import STARTS
 from lora_np.cli import main
 from lora_np.formats import load_peft, load_task, read_json, save_task, write_json
 from lora_np.model import forward
-from lora_np.tasks import classifier, finetune
+from lora_np.tasks import classifier, finetuning
 from lora_np.tasks.language import TextFile
 from lora_np.tasks.settings import FinetuneSettings
 from lora_np.tasks.table import LabelledTable
@@ -77,18 +77,18 @@ def keep_saved(patch):
     """
     saved, made = {}, []
 
-    def keep_made(*arrays, attach=finetune.attach):
+    def keep_made(*arrays, attach=finetuning.attach):
         made.append(attach(*arrays))
         return made[-1]
 
-    patch.setattr(finetune, "attach", keep_made)
+    patch.setattr(finetuning, "attach", keep_made)
 
-    def keep(folder, task, *rest, save=finetune.save_task, **more):
+    def keep(folder, task, *rest, save=finetuning.save_task, **more):
         params, adapter = made[-1]
         saved[folder.rpartition("/")[2]] = task, task._replace(params=params, adapter=adapter)
         save(folder, task, *rest, **more)
 
-    patch.setattr(finetune, "save_task", keep)
+    patch.setattr(finetuning, "save_task", keep)
     return saved
 
 
@@ -234,7 +234,7 @@ def test_a_start_that_could_not_be_saved_is_refused_before_the_training(files, t
     ):
         for data in (LabelledTable(files / "rows.jsonl", "t", "l"), TextFile(files / "corpus.txt")):
             with pytest.raises(ValueError, match=message):
-                finetune.finetune(data, tmp_path / "out", FinetuneSettings(adapter=config, base=tiny_base))
+                finetuning.finetune(data, tmp_path / "out", FinetuneSettings(adapter=config, base=tiny_base))
 
 
 def test_a_refused_task_leaves_the_one_that_was_there(taught, tiny_base, tmp_path, run):

@@ -8,12 +8,12 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,13 +32,10 @@ from lora_np.training import (
     AdamW,
     RankAllocation,
     TrainConfig,
-    TrainState,
     allocating,
     attach,
     evaluate,
-    load_state,
     model_objective,
-    save_state,
     train,
     trainable_arrays,
 )
@@ -151,44 +148,28 @@ def test_the_task_would_show_a_difference(task, uninterrupted):
 
 
 def test_stopped_at_every_step(task, uninterrupted, tmp_path):
-    """Between and at evaluations (4, 8, 12) and ends of epochs (5, 10); earlier crashes' files disturb nothing."""
+    """Between and at evaluations (4, 8, 12) and ends of epochs (5, 10); earlier crashes' files disturb nothing.
+
+    `threads` and `save_every` change no number, so a run may go on with others. One that has ended is only read.
+    """
     path = tmp_path / "state.safetensors"
     for name in (".state.safetensors.abc123", ".state.safetensors.", "state.safetensors.tmp"):
         (tmp_path / name).write_bytes(b"half of a state")
     for stop in range(1, 14):
         run(task, SETTINGS, path, stop)
         assert saved_step(path) == stop
-    assert_same_run(run(task, SETTINGS, path), uninterrupted)
+    assert_same_run(run(task, replace(SETTINGS, threads=2, save_every=5), path), uninterrupted)
     assert saved_step(path) == 14
+    assert_same_run(run(task._replace(objective=None), SETTINGS, path), uninterrupted)
 
 
 @pytest.mark.parametrize("save_every, stop, saved", [(3, 8, 6), (5, 13, 10), (100, 9, None)])
-def test_steps_since_the_last_save_are_done_again(task, tmp_path, save_every, stop, saved):
+def test_steps_since_the_last_save_are_done_again(task, uninterrupted, tmp_path, save_every, stop, saved):
     settings = replace(SETTINGS, save_every=save_every)
     path = tmp_path / "state.safetensors"
     run(task, settings, path, stop)
-    assert path.exists() == (saved is not None)
-    if saved is not None:
-        assert saved_step(path) == saved
-    assert_same_run(run(task, settings, path), run(task, settings))
-
-
-def test_resuming_with_another_number_of_threads(task, uninterrupted, tmp_path):
-    """`threads` and `save_every` change no number, so a run may go on with others."""
-    path = tmp_path / "state.safetensors"
-    run(task, SETTINGS, path, 6)
-    state = run(task, replace(SETTINGS, threads=2, save_every=7), path)
-    assert_same_run(state, uninterrupted)
-
-
-def test_a_finished_run_is_read_and_not_run(task, uninterrupted, tmp_path):
-    path = tmp_path / "state.safetensors"
-    run(task, SETTINGS, path)
-
-    def objective(*_):
-        raise AssertionError("a finished run has nothing to compute")
-
-    assert_same_run(run(task._replace(objective=objective), SETTINGS, path), uninterrupted)
+    assert (saved_step(path) if path.exists() else None) == saved
+    assert_same_run(run(task, settings, path), uninterrupted)
 
 
 # ------------------------------------------------------------------ states that do not belong
@@ -249,166 +230,6 @@ def test_a_state_that_does_not_belong_is_refused(tmp_path, make, message):
     with pytest.raises(ValueError, match=f"state.safetensors.*{message}"):
         run(make_task(LORA), SETTINGS, path)
     assert path.is_dir() or path.read_bytes() == before
-
-
-def test_a_state_round_trips(tmp_path):
-    rng = np.random.default_rng(0)
-    group = {"a/b": rng.standard_normal(4), "b.w": rng.standard_normal((3, 2)).astype(np.float32)}
-    history = {"loss": np.array([1.5, np.inf]), "eval_step": np.array([7])}
-    memory = {"b.w.kept": np.array([True, False]), "b.w.importance": rng.standard_normal((3, 2))}
-    state = TrainState(7, group, group, group, {}, history, memory)
-    save_state(tmp_path / "s", state, 'näme "quoted"\n')
-    back = load_state(tmp_path / "s", 'näme "quoted"\n')
-    assert back.step == 7 and back.best == {}
-    assert_same_run(back, state)
-
-
-# ------------------------------------------------------------------ a save that fails
-
-
-@pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_a_failing_save_leaves_the_last_state(task, uninterrupted, tmp_path, monkeypatch, function):
-    """A full disk, for one: the run stops with the error, and goes on from the save before."""
-    path = tmp_path / "state.safetensors"
-    real, calls = getattr(os, function), []
-
-    def fail_the_fifth_time(*args):
-        calls.append(args)
-        if len(calls) == 5:
-            raise OSError(28, "No space left on device")
-        return real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, function, fail_the_fifth_time)
-        with pytest.raises(OSError, match="No space left"):
-            run(task, SETTINGS, path)
-    assert os.listdir(tmp_path) == ["state.safetensors"]
-    assert saved_step(path) == 4
-    assert_same_run(run(task, SETTINGS, path), uninterrupted)
-
-
-# ------------------------------------------------------------------ killed
-
-# The trainer as a program of its own, `python trainer.py state_path [crash step]`. With a crash it kills itself with
-# signal 9 at one point of the save of that step.
-TRAINER = """
-    import os, pathlib, signal, sys
-    from lora_np.formats import atomic
-    from tests import test_resume as here
-
-    path, crash, step = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    saves = 0
-
-    def watched(name, real):
-        def call(*args, **kwargs):
-            global saves
-            saves += name == "write_pieces"
-            dies = saves == step and here.CRASHES.get(crash) == name
-            if dies and crash != "renamed":
-                if crash == "half-written":
-                    pathlib.Path(args[0]).write_bytes(b"x" * 1000)
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*args, **kwargs)
-            if dies:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-        return call
-
-    for place, name in ((atomic, "write_pieces"), (os, "fsync"), (os, "replace")):
-        setattr(place, name, watched(name, getattr(place, name)))
-    print("ready", flush=True)
-    here.run(here.make_task(here.LORA), here.KILLED, path)
-"""
-CRASHES = {  # by the function at which the process dies, before it or, renamed, after it
-    "half-written": "write_pieces",
-    "written, not flushed": "fsync",
-    "flushed, not renamed": "replace",
-    "renamed": "replace",
-}
-KILLED = replace(SETTINGS, steps=60)  # some tenths of a second, of which saving takes a good part
-
-
-@pytest.fixture(scope="module")
-def trainer(tmp_path_factory):
-    """Function (state path, crash, step) -> the started trainer, at the moment when training begins."""
-    program = tmp_path_factory.mktemp("trainer") / "trainer.py"
-    program.write_text(textwrap.dedent(TRAINER))
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    processes = []
-
-    def start(path, crash="", step=0):
-        command = [sys.executable, str(program), str(path), crash, str(step)]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.stdout.close()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def unkilled():
-    return run(make_task(LORA), KILLED)
-
-
-def assert_prefix(path, expected):
-    """What a kill left is a whole state of some step of the run; return the step, 0 where nothing is saved."""
-    if not path.exists():
-        return 0
-    tensors, _ = read_tensors(path)
-    history = {key.removeprefix("history/"): array for key, array in tensors.items() if key.startswith("history/")}
-    assert {"loss", "learning_rate", "grad_norm"} <= set(history) <= set(expected.history)
-    for name, saved in history.items():
-        assert saved.tobytes() == expected.history[name][: len(saved)].tobytes(), name
-    assert len(history["loss"]) == saved_step(path)
-    return saved_step(path)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
-def test_killed_within_a_save(trainer, tmp_path, unkilled):
-    """One run, killed at every point of a save; what each kill leaves behind does not disturb the next."""
-    path = tmp_path / "state.safetensors"
-    saved = 0
-    for crash in CRASHES:
-        assert trainer(path, crash, 5).wait(timeout=300) == -signal.SIGKILL
-        step = assert_prefix(path, unkilled)
-        saved += 5 if crash == "renamed" else 4
-        assert step == saved, crash
-    assert os.listdir(tmp_path) == ["state.safetensors"], "each save removes what the kill before it left"
-    assert_same_run(run(make_task(LORA), KILLED, path), unkilled)
-
-
-@pytest.mark.stress
-@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
-def test_killed_at_twenty_random_moments(trainer, tmp_path, unkilled):
-    """Twenty runs, each killed once and resumed; then one run that is killed twenty times on its way."""
-
-    def kill(name, delay):
-        process = trainer(tmp_path / name)
-        time.sleep(delay)
-        process.kill()
-        code = process.wait(timeout=300)
-        assert code in (-signal.SIGKILL, 0)
-        return assert_prefix(tmp_path / name, unkilled), code
-
-    process, started = trainer(tmp_path / "whole.safetensors"), time.perf_counter()
-    assert process.wait(timeout=300) == 0
-    run_time, moments, steps = time.perf_counter() - started, random.Random(), []
-    for i in range(60):
-        step, code = kill(f"{i}.safetensors", moments.uniform(0, run_time))
-        assert_same_run(run(make_task(LORA), KILLED, tmp_path / f"{i}.safetensors"), unkilled)
-        steps += [step] * (code != 0)  # on a busy machine some runs end before
-        if len(steps) == 20:
-            break
-    assert len(steps) == 20 and len(set(steps)) > 5, f"the moments are not spread: {steps}"
-    for _ in range(20):
-        kill("chain.safetensors", moments.uniform(0, run_time / 10))
-    assert_same_run(run(make_task(LORA), KILLED, tmp_path / "chain.safetensors"), unkilled)
 
 
 # ------------------------------------------------------------------ finetune
@@ -490,39 +311,62 @@ def pairwise(values, first):
     return zip(values, [first, *values])
 
 
-# `finetune` as a program that saves a state as often as it can; with sys.argv its words.
+# `finetune` as a program that saves a state after every step. In the save that its second word counts, at a call of
+# the function in its first word, it kills itself with signal 9; the other words are options.
 FINETUNE = """
-    import sys
+    import os, pathlib, signal, sys
     from lora_np.cli import main
+    from lora_np.formats import atomic
     from lora_np.tasks import resuming
     from lora_np.training import state
 
+    def watched(name, real):
+        def call(*args, **kwargs):
+            global saves
+            saves += name == "write_pieces"
+            dies = saves == int(count) and crash == name
+            if dies and name == "write_pieces":
+                pathlib.Path(args[0]).write_bytes(b"x" * 1000)
+            if dies:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+        return call
+
     resuming.SAVE_SECONDS = state.MOST_OFTEN = 0.0
-    sys.exit(main(sys.argv[1:]))
+    (crash, count), saves = sys.argv[1:3], 0
+    for place, name in ((atomic, "write_pieces"), (os, "fsync"), (os, "replace")):
+        setattr(place, name, watched(name, getattr(place, name)))
+    sys.exit(main(["finetune", *sys.argv[3:]]))
 """
+CRASHES = ("write_pieces", "fsync", "replace")  # half written; not flushed; not renamed
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
 @pytest.mark.parametrize("options", [TUNINGS["adalora"], TUNINGS["full"]], ids=["adalora", "full"])
-def test_a_fine_tuning_that_is_killed_at_random_moments_resumes_bit_for_bit(tuning, options, tiny_base):
+def test_a_fine_tuning_that_is_killed_resumes_bit_for_bit(tuning, options, tiny_base):
+    """At every point of a save, and at random moments; what a kill leaves behind does not disturb the next."""
     options = options.replace("--epochs ", "--epochs 1")
     assert tuning(options)[0] == 0
-    expected, resumed = contents("out"), 0
+    expected, resumed = contents("out"), []
     shutil.rmtree("out")
-    command = [sys.executable, "-c", textwrap.dedent(FINETUNE), "finetune", *options.split(), "--out", "out"]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command += ["--base", str(tiny_base)]
-    for delay in [*np.random.default_rng().uniform(0.0, 0.3, 12), 300]:  # seconds from the training's start
+    crashes = [(crash, 300) for crash in CRASHES]  # and seconds from the training's start
+    crashes += [("", delay) for delay in [*np.random.default_rng().uniform(0.0, 0.3, 12), 300]]
+    for crash, delay in crashes:
+        command = [sys.executable, "-c", textwrap.dedent(FINETUNE), crash, "3", *options.split()]
+        command += ["--out", "out", "--base", str(tiny_base)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout.readline().startswith("training ")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(delay)
             process.kill()
-            resumed += "resuming at step" in process.stdout.read()
+            resumed += re.findall("resuming at step ([0-9]+) of", process.stdout.read())
+        assert not crash or process.returncode == -signal.SIGKILL
         if process.returncode == 0:
             break
-    assert process.returncode == 0 and resumed > 1 and contents("out") == expected
+    assert resumed[:2] == ["2", "4"], "two of the three steps before a crash in a save are saved"
+    assert process.returncode == 0 and len(resumed) > 3 and contents("out") == expected
     assert set(os.listdir()) == {"rows.jsonl", "out"}
 
 
@@ -591,7 +435,7 @@ def test_a_second_training_for_the_same_folder_is_refused(tuning):
     Path(".lora_np-out.lock").touch()
     with only_process("../" + Path.cwd().name + "/out"):
         code, _, error = tuning(TUNINGS["lora"])
-        assert code == 2 and error.startswith("error: out: another process is about to write ")
+        assert code == 2 and error.startswith("error: out: another process is writing ")
         assert not Path("out").exists()
     assert tuning(TUNINGS["lora"])[0] == 0 and set(os.listdir()) == {"rows.jsonl", "out"}
 

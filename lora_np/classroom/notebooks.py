@@ -40,7 +40,9 @@ def read_notebook(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nbformat warns about duplicate cell ids
-            return nbformat.read(path, as_version=4)
+            notebook = nbformat.read(path, as_version=4)
+            nbformat.writes(notebook)  # raises if a cell or an output lacks a field, which `read` may accept
+            return notebook
     except Exception as error:  # nbformat raises many kinds
         raise ValueError(f"notebook: {path} is not a Jupyter notebook ({type(error).__name__})") from None
 

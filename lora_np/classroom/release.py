@@ -174,5 +174,6 @@ def in_form(solution, indent, form, stub):
 
 
 def mark(cell):
-    """nbgrader's metadata of a cell; empty if there is none."""
-    return cell.metadata.get("nbgrader", {})
+    """nbgrader's metadata of a cell; empty if there is none, or if it is damaged."""
+    marks = cell.metadata.get("nbgrader")
+    return marks if isinstance(marks, dict) and isinstance(marks.get("grade_id"), str) else {}

@@ -10,6 +10,8 @@ from ..checked import shown
 from . import classroom, exploring, finetuning, measuring, reference, tasks, writing
 from .shared import Parser, subcommands
 
+__all__ = ["main"]
+
 # A user's mistake or a problem of the machine raises one of these. Other errors show their traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError, RecursionError)
 LONGEST = 1000  # characters of a message; a longer one holds a value that nobody reads

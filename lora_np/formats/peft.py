@@ -82,7 +82,7 @@ def load_peft(folder, params, config):
             continue
         notes = [note for note in layer.notes if note not in (DEFAULT_NOTE, TIED)]
         if layer.status != APPLIED or not layer.arrays or notes:
-            raise ValueError(f"{path}: {shown(layer.name)}: {'; '.join(notes) or 'wrong shape'}")
+            raise ValueError(f"{path}: {shown(layer.name)}: {'; '.join(notes) or NOT_HERE}")
         if not is_adaptable(layer.ours):
             raise ValueError(f"{path}: {layer.name} is not a linear layer in the base's blocks; {NOT_HERE}")
         frozen = [params[f"{name}.weight"] for name in layer.ours]
