@@ -89,19 +89,18 @@ def one_of(name, value, choices):
     return value
 
 
-<<<<<<< HEAD
 def instance_of(name, value, type_, expected):
     """The value; ValueError unless it is an instance of the type."""
     if not isinstance(value, type_):
         raise ValueError(f"{name}: got {quoted(value)}, expected {expected}")
     return value
-=======
+
+
 def check_unset(why, /, **options):
     """Raise ValueError for the first option that is given (not None) although it does not apply; `why` says why."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"{name.replace('_', '-')}: {why}")
->>>>>>> s1
 
 
 def check_fields(config, check, /, *names, **bounds):

@@ -1,3 +1,3 @@
-"""Lessons and exercises: what the notebooks share, and checks that say which gradient is wrong, and how."""
+"""Lessons and exercises: helpers for notebooks, and checks that find and describe incorrect gradients."""
 
 __all__ = ["check", "lesson"]

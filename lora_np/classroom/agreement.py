@@ -1,19 +1,19 @@
-"""Find where the stored outputs of a notebook do not agree with a re-run.
+"""Find where the stored outputs of a notebook do not agree with those of a new run.
 
-Tags on a cell say what may differ: "training" for final numbers of a training run, which depend on the order of float32
-sums; "varies" for times and the like, where only the words are compared.
+Two tags of cells allow differences: "training" for final results of a training run, which depend on the order of
+float32 sums, and "varies" for results such as times, of which only the words are compared.
 """
 
 import re
 
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 TRAINING_RTOL = 0.05
-NO_LONGER = "No longer so:"  # the start of `lesson.claim`'s message; it is in no stored output of a lesson
-SMALL_FACTOR = 100.0  # allowed between two rounding errors, such as 3e-11 and 4e-12, which depend on the machine
+NO_LONGER = "No longer so:"  # the start of `lesson.claim`'s message, which no stored output may contain
+SMALL_FACTOR = 100.0  # largest ratio of two rounding errors, such as 3e-11 and 4e-12, which depend on the machine
 
 
 def disagreements(notebook, again):
-    """Find where the outputs of two runs of a notebook differ. Of figures, only the number is compared.
+    """Find where the outputs of two runs of a notebook differ. The contents of figures are not compared.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def disagreements(notebook, again):
 
     Returns
     -------
-    list of str, each naming a cell; also for text that was written to stderr
+    list of str, each about a cell whose outputs differ, or that writes to stderr
     """
     problems = []
     for number, (cell, other) in enumerate(zip(notebook.cells, again.cells)):
@@ -49,7 +49,7 @@ def kind(output):
 
 
 def text(output):
-    """The text of an output; a figure has none."""
+    """The text of an output; "" for a figure."""
     if output.output_type == "stream":
         return output.text
     if kind(output) == "figure":
@@ -58,7 +58,7 @@ def text(output):
 
 
 def differs(stored_text, again_text, cell_tags=()):
-    """A sentence about the first difference between two texts, or None; numbers are compared as numbers."""
+    """Describe the first difference between two texts, or return None; numbers are compared by value."""
     words, words_again = (" ".join(NUMBER.sub("#", t).split()) for t in (stored_text, again_text))
     if words != words_again:
         return f"stored {excerpt(words, words_again)}; now {excerpt(words_again, words)}"
@@ -89,7 +89,7 @@ def last_digit(number):
 
 
 def excerpt(text, other, length=60):
-    """The part of a text where it starts to differ from the other."""
+    """The part of a text where it starts to differ from the other text."""
     start = next((i for i, (a, b) in enumerate(zip(text, other)) if a != b), min(len(text), len(other)))
     return repr(text[max(0, start - 20) : start + length])
 

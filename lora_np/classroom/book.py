@@ -1,7 +1,7 @@
-"""Build the book: lessons, exercises, results, specification and reference as a website, with Sphinx, from a clone.
+"""Build the book, a website of lessons, exercises, results, specification and reference, from a clone with Sphinx.
 
-Only the table of contents is written for the book. Its pages are the notebooks with their stored outputs, the folders'
-READMEs, and the docstrings. Sources have the same layout as in the clone, so that their links work.
+Only the table of contents is written for the book. The book's pages are the notebooks with their stored outputs, the
+folders' READMEs, and the docstrings. Sources have the same layout as in the clone, so that their links work.
 """
 
 import json
@@ -18,7 +18,7 @@ from .release import notebook_of
 from .sets import read_sets
 
 ROOT = Path(__file__).resolve().parents[2]
-LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # or code, which has no links
+LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # also matches code, which has no links
 NOT_REFERENCE = ("cli", "exercises", "recipes", "llama_cpp", "book_conf")  # modules that are not part of the API
 SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # files that are shown as pages
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 1h9v9H1z"/>
@@ -39,7 +39,7 @@ def build(folder):
 
     Parameters
     ----------
-    folder : the folder to write, whose first page is index.html
+    folder : path of the website to write, whose first page is index.html
 
     Raises
     ------
@@ -48,11 +48,11 @@ def build(folder):
     """
     check_folder(folder, "folder")
     if not (ROOT / "notebooks" / "00_start_here.ipynb").exists():
-        raise ValueError("book: needs a clone of lora_np, with its notebooks")
+        raise ValueError("book: expected a clone of lora_np with its notebooks")
     try:
         from sphinx.cmd.build import build_main
     except ModuleNotFoundError:
-        raise ValueError('book: needs Sphinx; install it with: pip install ".[book]"') from None
+        raise ValueError('book: Sphinx is missing; install it with: pip install ".[book]"') from None
 
     with tempfile.TemporaryDirectory() as scratch:
         sources, trees, site = (Path(scratch) / name for name in ("sources", "trees", "site"))
@@ -100,7 +100,7 @@ def contents(pages):
 
 
 def reference(room):
-    """A page with the functions of a room, module by module."""
+    """The page that documents a room's functions, module by module."""
     lines = [f"# lora_np.{room.name}\n"]
     for path in sorted(room.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -111,7 +111,7 @@ def reference(room):
 
 
 def with_links(page, text, folder):
-    """A page whose links lead to pages: for a folder to its README, for a program to a page that shows it."""
+    """Redirect a page's links from folders to their READMEs, and from programs to pages that show them."""
     where = os.path.dirname(page)
 
     def leading(match):
@@ -139,7 +139,7 @@ def with_links(page, text, folder):
 
 
 def write_source(page, path):
-    """A page that shows a file."""
+    """Write a page that shows a file."""
     page.parent.mkdir(parents=True, exist_ok=True)
     language = SOURCE[path.suffix]
     text = f"---\norphan: true\n---\n\n# {path.name}\n\n"

@@ -1,7 +1,7 @@
 """The checks that a notebook calls, one function for each exercise: `check.lora_backward(my_function)`.
 
-Each prints its findings and returns the score. After a failure it gives a hint; `check.formula("lora_backward")` prints
-the formula. All results are recorded: `check.record()`, `check.save(path)`.
+Each prints its findings and returns the score. If an output is incorrect, it gives a hint;
+`check.formula("lora_backward")` prints the formula. All results are recorded: `check.record()`, `check.save(path)`.
 """
 
 import math
@@ -27,7 +27,7 @@ class Score(float):
 
 
 def checker(item):
-    """The check of an exercise, as a function of the student's function."""
+    """Make the check of an exercise, which is a function of the student's function."""
 
     def check(function, points=1.0):
         if isinstance(points, bool) or not isinstance(points, Real) or not 0 <= points < math.inf:
@@ -47,13 +47,13 @@ def checker(item):
 
     Returns
     -------
-    float, points times the share of the outputs that are right
+    float, points times the share of correct outputs
     """
     return check
 
 
 def said(result, item, score, points):
-    """The text that a check prints."""
+    """Format a result as the text that a check prints."""
     head = f"{item.name}: {score:.3g} of {points:g} point{'s' * (points != 1)}"
     if result.failed:
         return f"{head}\n  {result.failed}"
@@ -90,7 +90,7 @@ def formula(name):
 
 
 def record():
-    """The last result of each item so far, as plain values: item -> {"score", "points", "failed", "outputs"}."""
+    """The last result of each item so far, as a dict, item -> {"score", "points", "failed", "outputs"}."""
     return dict(_RECORD)
 
 

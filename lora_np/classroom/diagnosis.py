@@ -1,13 +1,14 @@
-"""Find what a wrong output looks like. The candidates, with the likeliest first:
+"""Describe an incorrect output by a mistake that reproduces it. The candidates, with the likeliest first, are
 
 1. the exercise's few hand-written mistakes;
-2. the worked solution with a change that a machine has made to its code (`slips.py`);
-3. the right answer for other inputs: without the last row, with two inputs exchanged, for k + 1 instead of k;
-4. the right answer changed: times a size, squared, transposed, in reverse order; or another array;
-5. the worked solution with two changes;
+2. the worked solution with a mutation (`slips.py`);
+3. the correct output for other inputs: without the last row, with two inputs exchanged, for k + 1 instead of k;
+4. the correct output after a change: times a size, squared, transposed, in reverse order; or another array;
+5. the worked solution with two mutations;
 6. a description of the difference: scale, shift, norm and cosine.
 
-A candidate must give the student's numbers in every draw; those of 4 only in the draws in which the student is wrong.
+A candidate must reproduce the student's output in every draw. Candidates of group 4 are exempt from this in draws in
+which the output is correct.
 """
 
 import ast
@@ -29,29 +30,31 @@ from ..reference.causes import looks
 from ..reference.slips import slips
 from .exercise import compared_outputs, is_float_array
 
-NEAR = 1e-6  # relative, in norm, because a candidate rounds differently from the student's function
-NEAR_NUMBER = 1e-9  # for a single number, which many candidates fit by chance
+NEAR = 1e-6  # relative error in norm, because a candidate rounds differently from the student's function
+NEAR_NUMBER = 1e-9  # relative error of a single number, which many candidates reproduce by chance
 MOST_PAIRS = 600
 LARGE = 200
 
 
 def suspects(exercise, name, answers):
-    """What a wrong output looks like, as a tuple of sentences: one, none, or up to two from `looks`.
+    """Describe an incorrect output in a tuple of at most one sentence, or at most two sentences from `looks`.
 
     Parameters
     ----------
     exercise : Exercise
     name : str, the output
-    answers : list of (i, array), one for each draw; None instead of an array with the wrong shape or dtype
+    answers : list of (i, array), one for each draw; None instead of an array of another shape or dtype
     """
     answers = [(i, np.asarray(array)) for i, array in answers if array is not None]
     wrong = [(i, got) for i, got in answers if not equal(got, i.right[name])]
     if not wrong:
         return ()
-    if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):  # many changes fit it by chance
+    if (
+        len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0})
+    ):  # many candidates do that by chance
         return (f"it is {float(answers[0][1]):g}, whatever the inputs are",)
     for candidates in (by_hand, by_code, by_inputs, by_results, by_two_changes):
-        # All others must give the right answer where the student does.
+        # All others must also reproduce the student's correct outputs.
         where = wrong if candidates is by_results else answers
         for sentence, value_of in candidates(exercise, name, [i for i, _ in wrong]):
             if all(equal(got, tried(value_of, i)) for i, got in where):
@@ -80,7 +83,7 @@ def equal(got, value, rtol=None):
 
 
 def tried(function, *arguments):
-    """The value of a function, or None if it raises."""
+    """Call a function; return its value, or None if it raises."""
     try:
         with np.errstate(all="ignore"):
             return function(*arguments)
@@ -88,7 +91,7 @@ def tried(function, *arguments):
         return None
 
 
-# ---------------------------------------------------------------- known mistakes, and changes of the code
+# ---------------------------------------------------------------- known mistakes, and mutations
 
 
 def by_hand(exercise, name, drawn):
@@ -96,14 +99,14 @@ def by_hand(exercise, name, drawn):
 
 
 def by_code(exercise, name, drawn):
-    """Changes to the solution, starting with those to the line that computes the output."""
+    """Yield mutations of the solution, starting with those in the line that computes the output."""
     yield "its sign is reversed", lambda i: np.negative(i.right[name])
     for sentence, code in sorted(changed_solutions(exercise), key=lambda change: not change[0].startswith(f"{name} ")):
         yield sentence, lambda i, code=code: outcome(exercise, code, i).get(name)
 
 
 def by_two_changes(exercise, name, drawn):
-    """Pairs of changes. Many pairs would fit a single number by chance, unless it is a large integer."""
+    """Yield pairs of mutations, but none for a small or non-integer number, which many pairs would fit by chance."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
@@ -128,7 +131,7 @@ def changed_solutions(exercise):
 
 
 def pairs_of_changes(exercise, most=None):
-    """Yield (sentence, code) of the solution with two likely changes, in two lines and in one, `most` of each."""
+    """Yield (sentence, code) for pairs of likely mutations: at most `most` in two lines, and as many in one line."""
     right = ast.unparse(solution_tree(exercise.solution)).splitlines()
     likely = list(mutants.mutants(ast.parse("\n".join(right)).body[0], outputs=exercise.outputs))
     pairs = [(a, b) for a, b in itertools.combinations(likely, 2) if a.line != b.line]
@@ -144,7 +147,7 @@ def pairs_of_changes(exercise, most=None):
 
 
 def in_one_line(mutant, exercise):
-    """Yield a changed solution with another change in the same line."""
+    """Yield second mutations of a mutated solution, in the line that is already mutated."""
     return mutants.mutants(ast.parse(mutant.code).body[0], outputs=exercise.outputs, line_number=mutant.line)
 
 
@@ -155,7 +158,7 @@ def kind_of_change(mutant):
 
 def outcome(exercise, code, i):
     """The outputs of a changed solution for the inputs of a draw, as a dict; empty if it raises."""
-    outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because several outputs may be wrong
+    outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because several outputs may be incorrect
     if code not in outcomes:
         outcomes[code] = tried(quietly, exercise, compiled(exercise, code), i, i.inputs) or {}
     return outcomes[code]
@@ -167,7 +170,7 @@ def quietly(exercise, function, i, inputs):
 
 
 def compiled(exercise, code):
-    """A changed solution as a function, with the globals of the right one."""
+    """Compile a changed solution to a function, with the globals of the original."""
     space = {"np": np} | vars(sys.modules[exercise.solution.__module__])
     exec(compile(code, "<changed>", "exec"), space)
     return space[exercise.name]
@@ -177,7 +180,7 @@ def compiled(exercise, code):
 
 
 def by_inputs(exercise, name, drawn):
-    """The right answer for inputs with one changed or two exchanged."""
+    """Yield the correct outputs for other inputs: one input is changed, or two are exchanged."""
 
     def value_of(i, sentence):
         if not hasattr(i, "others"):  # computed once for all outputs and sentences
@@ -242,7 +245,7 @@ def alone(array, row):
     return single
 
 
-# ---------------------------------------------------------------- the right answer changed
+# ---------------------------------------------------------------- changes of the correct output
 
 
 def by_results(exercise, name, drawn):
@@ -294,7 +297,7 @@ LETTERS = {"n_in": "in", "n_out": "out", "alpha": "α"}
 
 
 def quantities(i):
-    """Numbers by which an answer may have been multiplied or divided, by name."""
+    """Numbers by which an output may have been multiplied or divided, by name."""
     known = {length for value in i.inputs.values() for length in getattr(value, "shape", ())} | {i.size.alpha, i.size.r}
     known |= {i.size.H, i.size.D} if i.size.C in known else set()
     sizes = {LETTERS.get(name, name): float(n) for name, n in vars(i.size).items() if n in known}
@@ -316,13 +319,13 @@ def lengths(i):
 
 
 def arrays_of(i, name):
-    """The inputs and other outputs that the output may be."""
+    """The inputs and other outputs that may have been returned in place of the output `name`."""
     values = i.inputs | {other: right for other, right in i.right.items() if other != name}
     return {other: v for other, v in values.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f"}
 
 
 def exchanged(exercise, name, i, got):
-    """The other output that an output of the wrong shape equals, as a tuple of at most one sentence."""
+    """Name the output that was returned in place of another one, in a tuple of at most one sentence."""
     for other, right in i.right.items():
         if other != name and np.shape(right) != np.shape(i.right[name]) and equal(got, right):
             return (f"it is {other}; the order is {', '.join(exercise.outputs)}",)

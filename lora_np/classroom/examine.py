@@ -1,7 +1,7 @@
-"""Examine a student's function on random float64 inputs of several sizes; it may be in another process.
+"""Examine a student's function, possibly in another process, on random float64 inputs of several sizes.
 
-In order: does it run, does it leave its inputs unchanged, are shapes and dtypes right, is everything finite, is each
-output right?
+The criteria, in order: the function runs, its inputs are unchanged, its outputs have the expected shapes and dtypes,
+all their values are finite, and each output is correct.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ WHOLE = 1e-9  # tolerance for integers that were computed by division
 
 
 class Finding(NamedTuple):
-    """The verdict on one output."""
+    """The finding about one output."""
 
     output: str
-    wrong: str | None  # what is wrong; None if it is right
+    wrong: str | None  # the complaint; None if the output is correct
     looks_like: tuple[str, ...] = ()
     hint: str | None = None
 
@@ -39,13 +39,13 @@ class Problem(NamedTuple):
 
 
 class Result(NamedTuple):
-    score: float  # the share of the outputs that are right, a plain float from 0 to 1
+    score: float  # the share of correct outputs, from 0 to 1
     findings: tuple[Finding, ...]
     failed: str | None = None  # why there are no outputs, or why none counts
 
 
 class Failed(Exception):
-    """Raised if a student's function gives no outputs; the text says why."""
+    """Raised with the reason if a student's function returns no usable outputs."""
 
 
 def examine(exercise, function, draw=PRACTICE):
@@ -55,7 +55,7 @@ def examine(exercise, function, draw=PRACTICE):
     ----------
     exercise : Exercise
     function : the student's
-    draw : str, name of the draws; another name gives other inputs
+    draw : str, name of the draws; each name gives different inputs
 
     Returns
     -------
@@ -63,8 +63,8 @@ def examine(exercise, function, draw=PRACTICE):
 
     Notes
     -----
-    Nothing is raised except KeyboardInterrupt, and nothing is written to stderr: nbgrader gives no points for a cell
-    that writes there.
+    No exception except KeyboardInterrupt is raised, and nothing is written to stderr, because nbgrader gives no points
+    for a cell that writes there.
     """
     if not callable(function):
         return Result(0.0, (), f"got {type(function).__name__}, expected the function itself")
@@ -75,7 +75,7 @@ def examine(exercise, function, draw=PRACTICE):
             return function(*given.values()), given
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # also a SystemExit of its own
+        except BaseException as error:  # including SystemExit
             of = f"{exercise.name}({', '.join(inputs)})"
             raise Failed(what_was_raised(error, function, of)) from None
 
@@ -91,13 +91,13 @@ def examine(exercise, function, draw=PRACTICE):
 
 
 def examined(exercise, call, peak, draw):
-    """Check a function that is called through another one, for example in another process.
+    """Check a function that is called indirectly, for example in another process.
 
     Parameters
     ----------
     exercise : Exercise
     call : function of inputs that returns the student's result and the inputs after the call, or raises Failed
-    peak : function of inputs that returns the most bytes that the student's function held at once, or raises Failed
+    peak : function of inputs that returns the student's function's peak memory in bytes, or raises Failed
     draw : str, name of the draws
 
     Returns
@@ -114,7 +114,7 @@ def examined(exercise, call, peak, draw):
 
 
 def observe(exercise, call, i):
-    """The outputs of a student's function for one draw, by name; raises Failed."""
+    """Call a student's function for one draw; return its outputs by name, or raise Failed."""
     returned, i.given = call(i.inputs)
     outputs = named(exercise, returned)
     changed = [name for name, value in i.inputs.items() if not same(value, i.given[name])]
@@ -132,7 +132,7 @@ def named(exercise, returned):
 
 
 def what_is_wasted(exercise, peak, draw):
-    """A sentence if a call holds more memory than the exercise allows, else None."""
+    """A complaint if a call needs more memory than the exercise allows, else None."""
     rng = generator(draw, "large", exercise.name)
     inputs, most, said = exercise.large(rng, sizes(rng, 0))
     try:
@@ -164,7 +164,7 @@ def judge(exercise, drawn, observed):
 
 
 def result_of(findings_of_draws):
-    """The Result from all draws' findings. An output must be right in every draw; the first complaint is reported."""
+    """Combine the findings of all draws. An output must be correct in every draw; the first complaint is reported."""
     verdicts = []
     for findings in zip(*findings_of_draws):
         verdicts.append(next((finding for finding in findings if finding.wrong), findings[0]))
@@ -183,7 +183,7 @@ def property_findings(exercise, i, outputs):
 
 
 def compared_findings(exercise, drawn, observed):
-    """The findings of each draw. A description of a wrong output must fit all draws in which it is wrong."""
+    """The findings of each draw. A description must fit all draws in which the described output is incorrect."""
     checked = []
     for i, outputs in zip(drawn, observed):
         outputs = {name: as_numbers(value) for name, value in outputs.items()}
@@ -224,7 +224,7 @@ def finding(exercise, name, i, arrays, forms, checked):
 
 
 def is_right(got, i, name):
-    """Whether an array is right, in norm and except for rounding; entries that are not finite must be equal."""
+    """Whether an array is correct in norm, up to rounding; entries that are not finite must be equal."""
     right = np.asarray(i.right[name])
     if right.dtype.kind in "iub":
         return bool(np.array_equal(np.rint(got) if got.dtype.kind == "f" else got, right))
@@ -244,12 +244,12 @@ def as_numbers(value):
 
 
 def kind_problem(value):
-    """A sentence if an output is not made of real numbers, else None."""
+    """A complaint if an output does not consist of real numbers, else None."""
     if value is None:
         return "it is None"
     try:
         array = np.asarray(value)
-    except Exception:  # arrays of several shapes in one tuple or list; other packages' own arrays
+    except Exception:  # arrays of different shapes in a tuple or list; arrays of other packages
         many = f" of {len(value)} arrays" if isinstance(value, tuple | list) else ""
         return f"it is a {type(value).__name__}{many}, expected one array of numbers"
     if array.dtype.kind == "c":
@@ -261,7 +261,7 @@ def kind_problem(value):
 
 
 def form_problem(value, right):
-    """A Problem with the kind, shape or dtype of an output, or None."""
+    """The Problem with an output's kind, shape or dtype, or None."""
     problem = kind_problem(value)
     if problem:
         return Problem(problem)
@@ -285,14 +285,14 @@ def form_problem(value, right):
 
 
 def of_what(values):
-    """Name values that are not finite, and their usual origin."""
+    """Describe values that are not finite, and their usual cause."""
     if np.isnan(values).any():
         return "not finite (NaN: 0/0, ∞ − ∞ or 0 · ∞)"
     return "not finite (infinity: an exponential of a large number, or a division by 0)"
 
 
 def how_far(exercise, i, got, right):
-    """How far off an output is: its value if it is a number that the student may recognise, else its error."""
+    """Describe an incorrect output: by its value if it is a single number, else by its relative error."""
     got, right = got.astype(np.float64), right.astype(np.float64)
     if right.ndim == 0:
         if all(isinstance(value, int | float) for value in i.inputs.values()):

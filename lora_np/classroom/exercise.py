@@ -1,26 +1,26 @@
-"""An exercise: its module's contents, the inputs that a check draws, and the right outputs for them.
+"""An exercise: its module's contents, the inputs that a check draws, and the correct outputs for them.
 
-An exercise is a module in `exercises/SET/`. Its docstring is the title and text that students read. It must define
+An exercise is a module in `exercises/SET/`, whose docstring is the title and text for students. The module must define
 
     NAME(inputs)           the worked solution, named after the module; its docstring describes inputs and outputs
     POINTS                 int
     OUTPUTS                names of the values that the solution returns
-    HINTS                  output -> a question that leads on, without the formula
-    FORMULA                shown when a student asks for it
+    HINTS                  output -> a guiding question without the formula
+    FORMULA                str, printed if a student asks for it
     draw(rng, size)        -> the inputs of one call, by name
 
 and may define
 
-    MISTAKES               output -> [(what it looks like, i -> the wrong value)], at most three for all outputs: only
-                           mistakes that no change to the solution makes; see `diagnosis.py`
-    compared(i, outputs)   -> dict of values that are compared instead of the outputs, if several outputs are right
-    properties(i, outputs) -> {property: what is wrong, or None}, if no single value is right
+    MISTAKES               output -> [(description, i -> the incorrect value)], at most three for all outputs: only
+                           mistakes that no mutation of the solution makes; see `diagnosis.py`
+    compared(i, outputs)   -> dict of values that are compared instead of the outputs, if several outputs are correct
+    properties(i, outputs) -> {property: complaint, or None}, if no single value is correct
     also(i)                -> {name: changed inputs} of further calls, whose outputs by name are in i.also[name]
-    large(rng, size)       -> inputs, the most bytes that a call may hold at once, and what is wrong if it holds more
+    large(rng, size)       -> inputs, the largest allowed peak memory of a call in bytes, and the complaint above it
     AFTER                  text that follows the exercise
 
-`i` is a SimpleNamespace of the drawn values, by name, with `i.size`, `i.inputs`, `i.right` (dict of the right outputs)
-and, after the call of the student's function, `i.given`: the inputs as the function has left them.
+`i` is a SimpleNamespace of the drawn values, by name, with `i.size`, `i.inputs`, `i.right` (dict of correct outputs)
+and, after the call of the student's function, `i.given`: the inputs after the call.
 """
 
 import copy
@@ -36,15 +36,15 @@ import numpy as np
 from ..ops.numerical_gradient import relative_error
 from .runner import fields_of, in_words
 
-DRAWS = 3  # calls of a check, each with other sizes
-PRACTICE, GRADING = "practice", "grading"  # names of the draws for the checks in a notebook, and for marks
+DRAWS = 3  # calls in a check, each with different sizes
+PRACTICE, GRADING = "practice", "grading"  # names of the draws for the checks in a notebook, and for grading
 TRIES = 100
 ROUNDING = 16.0  # factor on the error of the solution in float32
 LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # bounds on the error that rounding may cause, relative to the norm
 
 
 class Unfit(ValueError):
-    """Raised by `compared` for outputs that cannot be compared, with a reason that the student can read."""
+    """Raised by `compared` for outputs that cannot be compared, with a reason for the student."""
 
 
 class Exercise(NamedTuple):
@@ -73,7 +73,7 @@ class Exercise(NamedTuple):
 
 
 def read_exercise(module):
-    """The exercise in a module with a full name such as "lora_np.classroom.exercises.lora_layer.merge"."""
+    """Read the exercise in a module with a full name such as "lora_np.classroom.exercises.lora_layer.merge"."""
     module = import_module(module)
     title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
     name = module.__name__.rpartition(".")[2]
@@ -100,7 +100,7 @@ def read_exercise(module):
 
 
 def sizes(rng, number):
-    """Lengths of axes that all differ, so that a confusion of two axes shows.
+    """Draw the lengths of axes. No two are equal, so that exchanged axes are detected.
 
     N, n_in, n_out, r, B, T, C, H, D, F and V are as in the package, with C = H · D and r the smallest. `alpha` is a
     float. `number` is the draw's number in the check, for exercises with a special case in one of the draws.
@@ -119,10 +119,10 @@ def generator(*words):
 
 
 def draws_of(exercise, draw=PRACTICE):
-    """The DRAWS draws of a check, each as in `draw_inputs`.
+    """The DRAWS draws of a check, each made by `draw_inputs`.
 
-    Right answers that are single numbers differ from draw to draw, and those of other draws differ from those of
-    PRACTICE, so that none is right by coincidence.
+    If a correct output is a single number, its values differ between the draws, and from those in the draws PRACTICE,
+    so that no constant is correct by coincidence.
     """
     known = [] if draw == PRACTICE else single_numbers(draws_of(exercise))
     for attempt in range(TRIES):
@@ -130,7 +130,7 @@ def draws_of(exercise, draw=PRACTICE):
         numbers = single_numbers(drawn)
         if all(len(set(of_output)) == DRAWS and of_output not in known for of_output in numbers):
             return drawn
-    raise ValueError(f"draw: {exercise.name} has the same right answer in several draws, after {TRIES} tries")
+    raise ValueError(f"draw: {exercise.name} has the same correct output in several draws, after {TRIES} tries")
 
 
 def single_numbers(drawn):
@@ -139,7 +139,7 @@ def single_numbers(drawn):
 
 
 def draw_inputs(exercise, rng, number=0):
-    """The inputs of one call as a SimpleNamespace that also has `size`, `right` and `rounding`."""
+    """Draw the inputs of one call, as a SimpleNamespace that also has `size`, `right` and `rounding`."""
     size = sizes(rng, number)
     drawn = exercise.draw(rng, size)
     inputs = {name: drawn[name] for name in exercise.arguments}
@@ -152,12 +152,12 @@ def draw_inputs(exercise, rng, number=0):
 
 
 def normals(rng, size, **axes):
-    """A dict of arrays of normal numbers; axes have the names of `sizes`: normals(rng, size, W="n_out n_in")."""
+    """Draw arrays of normal values, as a dict; axes have the names in `sizes`: normals(rng, size, W="n_out n_in")."""
     return {name: rng.normal(size=[getattr(size, axis) for axis in of.split()]) for name, of in axes.items()}
 
 
 def compared_outputs(exercise, function, i, inputs):
-    """The values that are compared for a function and inputs of a draw, as a dict of output -> value."""
+    """Call a function with the inputs of a draw; return the values that are compared, as a dict, output -> value."""
 
     def outputs_for(**changed):
         return {
@@ -170,7 +170,7 @@ def compared_outputs(exercise, function, i, inputs):
 
 
 def rounding_of(exercise, i):
-    """The error that rounding may cause, relative to the norm, for each output; from the solution's in float32."""
+    """The relative error in norm that rounding may cause in each output, from the solution's error in float32."""
     single = {name: in_float32(value) for name, value in i.inputs.items()}
     if all(single[name] is value for name, value in i.inputs.items()):  # float32 rounds none of them
         return dict.fromkeys(i.right, EXACT)
@@ -183,7 +183,7 @@ def rounding_of(exercise, i):
 
 
 def in_float32(value):
-    """A value with its float64 arrays in float32; the value itself if it has none."""
+    """Convert a value's float64 arrays to float32; return the value itself if it has none."""
     if isinstance(value, dict) and any(map(is_float_array, value.values())):
         return {name: in_float32(of_name) for name, of_name in value.items()}
     if isinstance(value, list | tuple) and any(map(is_float_array, value)):
@@ -204,7 +204,7 @@ def finite_pair(got, right):
 
 
 def named_outputs(exercise, returned):
-    """The values that a function returned, as a dict by the exercise's names of outputs.
+    """Convert the values that a function returned to a dict, output -> value.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def named_outputs(exercise, returned):
     Raises
     ------
     ValueError
-        If the number of values is wrong, or no name is known.
+        If the number of values is not that of the outputs, or if no name is known.
     """
     names = exercise.outputs
     expected = f"expected {', '.join(names)}"

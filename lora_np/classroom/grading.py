@@ -1,7 +1,7 @@
 """Grade submitted notebooks without nbgrader: run the students' cells and call their functions.
 
-Only the students' own cells run, in a process that knows no right answer; the checks run here. Without a sandbox, that
-process has all permissions of the user who starts it, so a notebook can do harm.
+Only the students' own cells run, in a separate process that receives no worked solutions; the checks run in this one.
+Without a sandbox, the separate process has all permissions of the user who starts it, so a notebook can do harm.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +26,9 @@ class Mark(NamedTuple):
     item: str  # the exercise, or the question's id
     score: float
     points: float
-    said: str  # the check's text, or why there is none; or the answer in words
-    by_hand: bool = False  # whether it is an answer in words, which a teacher must read
-    mistakes: tuple[str, ...] = ()  # what the wrong outputs look like
+    said: str  # the check's text, the reason why there is none, or the answer in words
+    by_hand: bool = False  # whether the cell is an answer in words, which a teacher must read
+    mistakes: tuple[str, ...] = ()  # descriptions of the incorrect outputs
 
 
 class Graded(NamedTuple):
@@ -79,11 +79,11 @@ def grade(path, draw=GRADING, sandbox=False):
 
 
 def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
-    """Grade several submissions in parallel. One that cannot be graded does not stop the others.
+    """Grade several submissions in parallel. If one of them cannot be graded, the others are graded nevertheless.
 
     Yields
     ------
-    (path, Graded or the error that says why not), in the order of the paths
+    (path, Graded or the ValueError with the reason why there is none), in the order of the paths
     """
 
     def one(path):
@@ -91,7 +91,7 @@ def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
             return grade(path, draw, sandbox)
         except ValueError as error:
             return error
-        except Exception as error:  # nbformat accepts some files that are not quite notebooks
+        except Exception as error:  # nbformat accepts some files that are not valid notebooks
             return ValueError(f"notebook: {path} cannot be graded ({type(error).__name__}: {error})")
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -117,8 +117,8 @@ def set_of(submission, path):
 def steps_of(submission, exercise_set):
     """The steps of grading, in order: ("run", id or None, source) and ("call", exercise's name, None).
 
-    A check comes where its cell is, or last if the cell is missing. If copied cells share an id, the first counts as
-    the check or the function; the others run like any other cell.
+    A check runs at the position of its cell, or last if the cell is missing. If copied cells share an id, the first one
+    counts as the check or the function; the others run like any other cell.
     """
     checks = {f"check_{exercise.name}": exercise.name for exercise in exercise_set.exercises}
     steps, seen = [], set()
@@ -133,10 +133,10 @@ def steps_of(submission, exercise_set):
 
 
 def results(folder, steps, exercise_set, draw, sandbox):
-    """A dict, exercise -> (Result, the error of the function's cell or None).
+    """Run the steps; return a dict, exercise -> (Result, the error of the function's cell or None).
 
-    If a step ends the process or does not terminate, all steps run again without it. Only what depends on it loses
-    points.
+    If a step ends the process or does not terminate, all steps run again without it. Only exercises that depend on it
+    lose points.
     """
     left_out, exercises = {}, {exercise.name: exercise for exercise in exercise_set.exercises}
     while True:
@@ -163,12 +163,12 @@ def results(folder, steps, exercise_set, draw, sandbox):
 
 
 def result(process, exercise, draw):
-    """The Result of a function in a process."""
+    """Examine a function in a process; return a Result."""
     return examined(exercise, process.call(exercise), partial(peak, process, exercise), draw)
 
 
 def peak(process, exercise, inputs):
-    """The most bytes that a call held at once; in a sandbox, this is also measured from outside."""
+    """The peak memory of a call in bytes; in a sandbox, it is also measured from outside."""
     process.forget_peak()
     before = process.peak()
     held, _ = process.call(exercise, measure=True)(inputs)

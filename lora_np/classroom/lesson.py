@@ -23,19 +23,19 @@ class NotInstalled(Exception):
 
 
 def setup(threads=1):
-    """Prepare a notebook: inline figures in the project's style, short numbers, the number of BLAS threads.
+    """Prepare a notebook: set the style of figures and printed numbers, and the number of BLAS threads.
 
-    The small base's matrices are too small for several threads, and with one thread times are steady.
+    The small base's matrices are too small to benefit from several threads, and one thread makes times reproducible.
 
     Parameters
     ----------
-    threads : int, more than 1 only for a model as large as SmolLM2
+    threads : int, which should exceed 1 only for a model as large as SmolLM2
     """
     import matplotlib
     from matplotlib import pyplot as plt
     from threadpoolctl import threadpool_limits
 
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it logs its first start
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # matplotlib logs its first start
     shell = notebook_shell()
     if shell is None:
         matplotlib.use("Agg")
@@ -94,7 +94,7 @@ def slide(draw, values, label, seconds=0.8):
         all_in_one.paste(frame, (0, i * frame.height))
     palette = all_in_one.quantize(128, dither=Image.Dither.NONE)  # an animation has one palette
     colours = np.array(palette.getpalette()).reshape(-1, 3)
-    colours[colours.sum(axis=1).argmax()] = 255  # the page's white instead of a mean of light colours
+    colours[colours.sum(axis=1).argmax()] = 255  # keep the page white; quantising averages light colours
     palette.putpalette(colours.ravel().tolist())
     first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     file = io.BytesIO()
@@ -106,7 +106,7 @@ def slide(draw, values, label, seconds=0.8):
 
 
 def drawn(draw, value):
-    """The picture that draw(value) draws, as the bytes of a PNG file."""
+    """Call draw(value); return the picture as the bytes of a PNG file."""
     from matplotlib import pyplot as plt
 
     plt.close("all")
@@ -142,7 +142,7 @@ def print_table(head, rows):
 
 
 def show_arrays(*items):
-    """Draw small matrices side by side as grids of numbers, so that you can read a product off the picture.
+    """Draw small matrices side by side as grids of numbers, so that you can check a product by eye.
 
     Parameters
     ----------

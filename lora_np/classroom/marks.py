@@ -18,13 +18,13 @@ from .sets import read_sets
 
 FILES = ("marks.csv", "words.csv", "words.md", "class.md", "class.png", "moodle.csv", "canvas.csv")
 WORDS = ("student", "item", "out_of", "points", "remark")  # columns of words.csv; the teacher fills in the last two
-# Patterns of the folder and file names that the two systems make, with a student's id.
+# Patterns of folder and file names in downloads from the two systems, which contain the student's id.
 MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file")
 CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
 
 
 def student_of(path, paths):
-    """The student who submitted a notebook, from Moodle's folder, Canvas's file name, the folder or the file name.
+    """The student who submitted a notebook, from the names that Moodle or Canvas gave, the folder or the file name.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def check_places(folder, paths):
 
 
 def report(graded, words=None):
-    """A student's marks and feedback as text.
+    """Format a student's marks and feedback as text.
 
     Parameters
     ----------
@@ -99,10 +99,10 @@ def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignme
     Parameters
     ----------
     folder : the folder to write
-    outcomes : dict, path -> Graded, or the error that says why not
+    outcomes : dict, path -> Graded, or the ValueError with the reason why there is none
     words : file with points for answers in words; by default `words.csv` in the folder
-    moodle, canvas : downloaded grading worksheet of Moodle, gradebook of Canvas; a copy with the marks is written
-    assignment : the column in Canvas's gradebook; None for its only one
+    moodle, canvas : Moodle's grading worksheet and Canvas's gradebook, as downloaded; copies with the marks are written
+    assignment : name of the column in Canvas's gradebook; None if there is only one
 
     Raises
     ------
@@ -139,7 +139,7 @@ def table(rows, mark="\ufeff"):
 
 
 def rows_of(path, name):
-    """The rows of a CSV file, starting with the header."""
+    """Read the rows of a CSV file, starting with the header."""
     try:
         text = existing_file(path).read_text(encoding="utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
@@ -151,7 +151,7 @@ def rows_of(path, name):
 
 
 def rows_of_class(outcomes, students, words):
-    """A dict for each student: item -> score or None, and "score", "points" and "notes".
+    """A dict, student -> row, which is a dict, item -> score or None, with "score", "points" and "notes".
 
     A student's second notebook of the same set does not count.
     """
@@ -172,7 +172,7 @@ def rows_of_class(outcomes, students, words):
 
 
 def marks_table(rows):
-    """A table with a row for each student and a column for each item of the submitted sets."""
+    """Format the marks as a CSV table, with a row for each student and a column for each item of the submitted sets."""
     sets = [[*(exercise.name for exercise in of.exercises), of.question_id] for of in read_sets().values()]
     items = [item for of_set in sets for item in of_set if any(item in row for row in rows.values())]
     lines = [["student", *items, "score", "points", "notes"]]
@@ -209,7 +209,7 @@ def read_words(path, required=False):
 
 
 def words_files(graded, students, entries):
-    """The texts of `words.csv`, for the teacher to fill in, and `words.md`: all answers below the marking guide."""
+    """The texts of `words.csv`, which the teacher fills in, and of `words.md`, the answers below the marking guide."""
     rows, answers = [list(WORDS)], {}
     for path, one in graded.items():
         for mark in one.marks:
@@ -231,7 +231,7 @@ def words_files(graded, students, entries):
 
 
 def class_text(graded):
-    """How many students have each item right, and their most common mistakes, as Markdown."""
+    """Format, as Markdown, how many students have all points for each item, and the most common mistakes."""
     lines = ["# Overview of the class", ""]
     for name in sorted({one.exercise for one in graded.values()}):
         of_set = [one for one in graded.values() if one.exercise == name]
@@ -255,7 +255,7 @@ def marks_by_item(of_set):
 
 
 def draw_class(all_graded):
-    """A figure: how many students have all, some or none of the points of each item."""
+    """Draw how many students have all, some or none of the points for each item."""
     marks = {}
     for name in sorted({one.exercise for one in all_graded}):
         marks |= marks_by_item([one for one in all_graded if one.exercise == name])
@@ -278,7 +278,7 @@ def draw_class(all_graded):
 
 
 def moodle_table(path, rows):
-    """Moodle's grading worksheet with the column Grade filled in, scaled to its maximum grade."""
+    """Fill in the column Grade of Moodle's grading worksheet, scaled to its maximum grade."""
     heads, *lines = rows_of(path, "moodle")
     if "Identifier" not in heads or "Grade" not in heads:
         raise ValueError(f"moodle: {path} has no columns Identifier and Grade, expected Moodle's grading worksheet")
@@ -292,7 +292,7 @@ def moodle_table(path, rows):
 
 
 def canvas_table(path, rows, assignment=None):
-    """Canvas's gradebook with one assignment's column filled in, in points."""
+    """Fill in one assignment's column of Canvas's gradebook, in points."""
     heads, *lines = rows_of(path, "canvas")
     known = {"Student", "ID", "SIS User ID", "SIS Login ID", "Integration ID", "Section", "Root Account"}
     columns = [head for head in heads if re.search(r"\(\d+\)$", head)] if "ID" in heads else []

@@ -48,7 +48,7 @@ def read_notebook(path):
 
 
 def notebook_text(notebook):
-    """The text of a notebook's file; UnicodeEncodeError for a lone surrogate, which JSON allows and UTF-8 does not."""
+    """The text of a notebook's file; raise UnicodeEncodeError for a lone surrogate, which UTF-8 cannot encode."""
     import nbformat
 
     text = nbformat.writes(notebook) + "\n"
@@ -85,15 +85,15 @@ def execute(path, notebook=None):
     resources = {"metadata": {"path": str(Path(path).resolve().parent)}}
     client = NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=resources, record_timing=False)
     try:
-        # DEVNULL takes the kernel's own messages about start and end; a cell's stderr is an output.
+        # DEVNULL suppresses the kernel's own messages; a cell's stderr is an output.
         client.execute(stderr=DEVNULL, env=with_this_package())
-    except (CellControlSignal, RuntimeError) as error:  # also of a kernel that dies, or does not start
+    except (CellControlSignal, RuntimeError) as error:  # RuntimeError also if a kernel dies or does not start
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without the colours of a terminal
         raise ValueError(f"notebook: {path} stopped: {plain}") from None
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if NO_LONGER in text(output):
-                raise ValueError(f"notebook: {path}, a claim: {text(output)}")
+                raise ValueError(f"notebook: {path}: a claim does not hold: {text(output)}")
     return stored(notebook)
 
 
@@ -111,7 +111,7 @@ def stored(notebook):
         if folded := {name: True for tag, name in FOLDED.items() if tag in tags(cell)}:
             cell.metadata["jupyter"] = folded
         if cell.cell_type == "code":
-            if "hide-output" in tags(cell) and cell.outputs:  # JupyterLab shows the first line of what is folded
+            if "hide-output" in tags(cell) and cell.outputs:  # JupyterLab shows the first line of folded outputs
                 cell.outputs.insert(0, new_output("stream", name="stdout", text=ANSWER))
             cell.outputs = merged_streams(cell.outputs)
             for output in cell.outputs:
@@ -122,7 +122,7 @@ def stored(notebook):
 
 
 def merged_streams(outputs):
-    """Merge neighbouring outputs of the same stream; how a kernel splits printed text depends on timing."""
+    """Merge neighbouring outputs of the same stream, because a kernel splits printed text at random places."""
     merged = []
     for output in outputs:
         if merged and output.output_type == "stream" and merged[-1].get("name") == output.name:
@@ -132,18 +132,18 @@ def merged_streams(outputs):
     return merged
 
 
-# ---------------------------------------------------------------- several
+# ---------------------------------------------------------------- several notebooks
 
 
 def run_all(paths, check=False, jobs=2, report=print):
-    """Execute notebooks and store their outputs, or check that the stored ones agree.
+    """Execute notebooks and store their outputs, or compare these with the stored outputs.
 
     Parameters
     ----------
     paths : list of paths
     check : bool, whether to compare and write nothing
     jobs : int, number of kernels in parallel
-    report : function that is called with a line of text for each finished notebook
+    report : function to call with a line of text for each finished notebook
 
     Returns
     -------
@@ -158,7 +158,7 @@ def run_all(paths, check=False, jobs=2, report=print):
             wrong = disagreements(before if check else after, after)
             if not check and not wrong:
                 write_notebook(path, after)
-        except Exception as error:  # nbformat accepts some files that are not quite notebooks
+        except Exception as error:  # nbformat accepts some files that are not valid notebooks
             wrong = [str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"]
         report(f"{Path(path).name}: {perf_counter() - started:.0f} s{'; ' if wrong else ''}{'; '.join(wrong)}")
         return [f"{path}: {sentence}" for sentence in wrong]

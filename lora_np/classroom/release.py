@@ -1,7 +1,7 @@
 """Make notebooks from the exercises: for students, with worked solutions, and as a course for nbgrader.
 
-Cells that a student fills in, or that grade, have nbgrader's metadata. nbgrader generates a student's notebook in the
-same way; a test compares the two.
+Cells that students fill in, and cells that grade, have nbgrader's metadata. A test checks that the students' notebooks
+are the same as those that nbgrader generates.
 """
 
 import ast
@@ -18,9 +18,9 @@ from .sets import read_sets
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = {"code": "    # YOUR CODE HERE\n    raise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
 HOW = """Write each function, run the check below it, and read what it says. A check calls your function three times,
-with random inputs of different sizes. It tells you which output is wrong and what the wrong one looks like, and the
-formula if you ask for it. No two sizes are equal, so that an array with the wrong orientation does not fit. Arrays are
-in float64; do not change the arrays that your function gets."""
+with random inputs of different sizes. It tells you which outputs are wrong and what they look like, and the formula if
+you ask for it. No two sizes are equal, so that a transposed array does not fit. Arrays are in float64; do not change
+the arrays that your function gets."""
 SETUP = """import sys
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def release(folder, nbgrader=False, force=False):
 
     Parameters
     ----------
-    folder : the folder to write, with `student/`, which has a README, and `solutions/`
+    folder : path of the folder to write, with the subfolders `student/`, which has a README, and `solutions/`
     nbgrader : bool, whether to write a course for nbgrader instead: `nbgrader_config.py` and `source/SET/SET.ipynb`
     force : bool, whether to overwrite existing notebooks
 
@@ -97,7 +97,7 @@ def release(folder, nbgrader=False, force=False):
 
 
 def notebook_of(of, form):
-    """The notebook of an ExerciseSet: "student", "solutions" or "nbgrader"."""
+    """Make the notebook of an ExerciseSet in one of the forms "student", "solutions" and "nbgrader"."""
     from nbformat import v4
 
     made = v4.new_notebook(cells=list(cells_of(of, form)))
@@ -161,7 +161,7 @@ def metadata(kind, id, form, solution=False, points=None):
 
 
 def solution_in(function, form):
-    """A worked solution's source: with a stub as its body, between nbgrader's marks, or unchanged."""
+    """The source of a worked solution: with a stub as its body, between nbgrader's marks, or unchanged."""
     source = textwrap.dedent(inspect.getsource(function)).rstrip()
     (docstring, *_) = ast.parse(source).body[0].body
     lines = source.split("\n")

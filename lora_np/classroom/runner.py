@@ -1,12 +1,12 @@
 """The process that runs a student's submission: its cells, and calls of its functions.
 
-It needs only NumPy and the standard library, and knows no right answer. It reads one JSON message per line and answers
-each:
+It needs only NumPy and the standard library, and receives no worked solutions. It reads one JSON message per line and
+answers each:
 
     {"run": source}                  -> {"error": sentence or null}
     {"call": name, "inputs": {...}}  -> {"returned": value, "inputs": {...}, "peak": bytes}, or {"error": sentence}
 
-While a function runs whose inputs include functions, {"function": key, "arguments": [...]} requests their results.
+During a call whose inputs include functions, {"function": key, "arguments": [...]} requests the results of these.
 """
 
 import base64
@@ -32,7 +32,7 @@ KINDS = "biufc"  # kinds of arrays that are sent; others are described in words
 
 
 class Words:
-    """A description in words, instead of a value that cannot be sent."""
+    """A description in words that replaces a value that cannot be sent."""
 
     def __init__(self, words):
         self.words = words
@@ -42,7 +42,7 @@ class Words:
 
 
 def encode(value, functions=None):
-    """A value as JSON. A function is stored in the dict `functions` under a key, which is sent instead."""
+    """Encode a value for JSON. A function is stored in the dict `functions` under a key, which is sent instead."""
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in KINDS:
@@ -78,7 +78,7 @@ def fields_of(value):
 
 
 def decode(value, function=None):
-    """The value that was encoded; `function` returns the function for a key."""
+    """Decode a value; `function` returns the function for a key."""
     if not isinstance(value, dict):
         return value
     ((kind, content), *_) = value.items()
@@ -109,7 +109,7 @@ def decode(value, function=None):
 
 
 def in_words(value):
-    """A description of a value's type, with advice if nobody returns such a value on purpose."""
+    """Describe a value's type, with advice if such a value is rarely returned on purpose."""
     if isinstance(value, Words):
         return value.words
     name, advice = type(value).__name__, ""
@@ -125,7 +125,7 @@ def in_words(value):
 
 
 def what_was_raised(error, function, call):
-    """Describe an exception of a student's function in one sentence, with the line that raised it.
+    """Describe an exception that a student's function raised in one sentence, with the number of the line.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def quiet():
 
 
 def peak_of(function, arguments):
-    """The value that a function returns, and the most bytes that it held at once."""
+    """Call a function; return its value and its peak memory in bytes."""
     tracemalloc.start()
     try:
         return function(*arguments), tracemalloc.get_traced_memory()[1]
@@ -196,7 +196,7 @@ class Unusable:
 
 
 class FindAbsent:
-    """An import finder for lora_np and all of its modules, as Absent."""
+    """An import finder that replaces lora_np and all of its modules by Absent."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -233,7 +233,7 @@ def call_function(message, space, ask):
     """Call a student's function with the inputs of a message; return the answer."""
     function, inputs = space.get(message["call"]), decode(message["inputs"], ask)
     if function is None:
-        return {"error": f"there is no function {message['call']} (has your function another name?)"}
+        return {"error": f"there is no function {message['call']} (does your function have another name?)"}
     if not callable(function):
         return {"error": f"{message['call']} is {in_words(function)}, expected a function"}
     try:
@@ -254,7 +254,7 @@ def call_function(message, space, ask):
 
 
 def main():
-    """Serve messages until the input ends. They use copies of stdin and stdout; printed text is discarded."""
+    """Answer messages until the input ends. Messages use copies of stdin and stdout; printed text is discarded."""
     messages = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)

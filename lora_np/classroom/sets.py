@@ -34,7 +34,7 @@ class ExerciseSet(NamedTuple):
     time: str
     exercises: tuple[Exercise, ...]
     parts: tuple  # ungraded cells before the question: ("markdown", "given" or "solution", text)
-    question: str  # to answer in words; the first line is its title
+    question: str  # which students answer in words; its first line is its title
     answer: str
     words: int  # points for the answer in words
 
@@ -50,7 +50,7 @@ class ExerciseSet(NamedTuple):
 
 @lru_cache(maxsize=1)
 def read_sets():
-    """All sets by name, in order."""
+    """Read all sets, as a dict by name in the order of their lessons."""
     sets = {}
     for folder, number in SETS.items():
         module = import_module(f"{__package__}.exercises.{folder}")

@@ -1,7 +1,7 @@
-"""Run submissions in a separate process, which may raise, loop forever or exit.
+"""Run submissions in a separate process, because they may raise, loop forever or exit.
 
-With a sandbox (bubblewrap), the process has no network, no files except Python's and 64 MB of its own, cannot start
-other processes, and has limits on memory and time. It has no right answers: it receives inputs and returns outputs.
+In a sandbox (bubblewrap), the process has no network and no files except Python's and 64 MB of its own. It cannot start
+other processes, and has limits on memory and time. It receives inputs, but no worked solutions, and returns outputs.
 """
 
 import json
@@ -32,11 +32,11 @@ RUNNER = PACKAGE / "classroom" / "runner.py"
 
 
 class Stopped(Exception):
-    """Raised if the process ends or is stopped during a step; the text says why."""
+    """Raised with the reason if the process ends or is stopped during a step."""
 
 
 def find_submissions(paths):
-    """The notebooks at paths of files, in folders, or that match patterns.
+    """List the notebooks at the given paths, which may be files, folders or patterns.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class Process:
                 pipe.close()
 
     def ask(self, message, functions=(), seconds=None):
-        """The answer to a message. Until it comes, requests for results of the sent functions are served.
+        """Send a message and return the answer. Meanwhile, answer requests for results of the functions in the message.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class Process:
             except OSError:
                 line = None
             if line is None:
-                raise Stopped("it ends Python, or takes more memory than there is")
+                raise Stopped("it ends Python, or needs more memory than is available")
             try:
                 answer = json.loads(line)
                 if "function" not in answer:
@@ -160,7 +160,7 @@ class Process:
         return call
 
     def peak(self):
-        """The most bytes that a process in a sandbox held since `forget_peak`; None if unknown."""
+        """The peak memory, in bytes, of a process in a sandbox since `forget_peak`; None if unknown."""
         if not self.sandbox:
             return None
         with suppress(OSError, StopIteration, ValueError):
@@ -197,7 +197,7 @@ def check_sandbox():
     if not shutil.which("bwrap") or platform.machine() not in SYSTEM_CALLS:
         how = "Install bubblewrap, or grade in a virtual machine"
         raise ValueError(
-            f"sandbox: it needs Linux on x86_64 or aarch64, and bubblewrap (bwrap), which is not here. {how}"
+            f"sandbox: expected Linux on x86_64 or aarch64 with bubblewrap (bwrap), which is missing here. {how}"
         )
     try:
         with tempfile.TemporaryDirectory() as folder, Process(folder, sandbox=True) as process:
@@ -215,7 +215,7 @@ def sandboxed(seccomp):
     hidden = [path for path in (PACKAGE, PACKAGE.parent / "notebooks", PACKAGE.parent / "tests") if path.exists()]
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
     command += ["--proc", "/proc", "--dev", "/dev", "--size", str(FILES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
-    for path in sorted(shown):  # after /tmp, because an environment may be there
+    for path in sorted(shown):  # after /tmp, because a Python environment may be there
         command += ["--ro-bind-try", path, path]
     for path in hidden:  # if the environment is inside the clone, or the package inside the environment
         if any(Path(path).is_relative_to(place) for place in shown):

@@ -1,10 +1,10 @@
 """Find the likely cause of a port's mistake from the first tensor that diverges.
 
-Each known mistake (`mistakes.py`) is made in the plain program (`plain/`). A mistake that leaves all earlier tensors
-right and gives the port's numbers for this one is the likely cause. If several do, the later tensors decide. If none
-does, a machine makes small changes to the functions that compute the tensor: it leaves out a term, flips a sign,
-transposes, changes a digit. If none of these fits, it makes two at once. Unless a known mistake fits, `looks` also
-describes the tensor itself: a factor, another order, another tensor.
+Each known mistake (`mistakes.py`) is made in the plain program (`plain/`). A mistake is a likely cause if it reproduces
+the port's values of this tensor and does not affect earlier tensors. If several do so, the later tensors decide. If
+none does, mutations of the functions that compute the tensor are tried: they omit a term, flip a sign, transpose an
+array or change a digit. If no mutation reproduces the values either, pairs of changes are tried. Unless a known mistake
+fits, `looks` also describes the tensor: for example as the reference times a factor, or as another tensor.
 """
 
 import itertools
@@ -17,38 +17,38 @@ from .sections import MODELS, name_in_model, operation_of
 from .tolerances import allowed, rms, shares
 from .wrong import both, derived, functions_behind, known, wrong_outputs
 
-MOST = 3  # sentences in a report
-MOST_IN_FULL = 20  # fitting changes for which later tensors are compared as well
-MOST_IN_PAIRS = 120  # changes whose pairs are all tried
-CANCELS = "which cancels"  # in the sentences of mistakes that leave only rounding
-SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases for which pairs take too long
-WIDER = 8.0  # factor on the tolerance: a port rounds differently from the plain program with the same mistake
+MOST = 3  # causes in a report
+MOST_IN_FULL = 20  # changes that reproduce the tensor and whose later tensors are then compared as well
+MOST_IN_PAIRS = 120  # changes that are tried in pairs
+CANCELS = "which cancels"  # marks the sentences of mistakes after which only rounding errors remain
+SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases in which trying pairs would take too long
+WIDER = 8.0  # factor on the tolerance, because a port with the same mistake rounds differently from the plain program
 HELPERS = ("dropout", "embedding", "scale", "direction", "softmax", "split_heads", "join_heads", "in_groups")
 
 
 def likely_causes(entry, reference, got, tensor, dtype, derive=True):
-    """Find what is wrong, and describe what the tensor looks like.
+    """Find the likely causes of a divergence, and describe the tensor that diverges.
 
     Parameters
     ----------
     entry : dict, the case in the manifest
     reference : dict, name -> array, the case's inputs and outputs
     got : dict, name -> array, the port's outputs
-    tensor : str, the first that diverges
+    tensor : str, name of the first tensor that diverges
     dtype : "float64" or "float32"
-    derive : bool, whether to try small changes as well, which takes seconds
+    derive : bool, whether to try mutations as well, which takes seconds
 
     Returns
     -------
-    causes : list of sentences, the likeliest first
-    seen : list of sentences about "it", the tensor; empty if a known mistake fits
+    causes : list of str, with the likeliest cause first
+    seen : list of str, descriptions of the tensor, as "it is …"; empty if a known mistake fits
     """
     records = {record["name"]: record for record in entry["tensors"]}
     if records[tensor]["stage"] == "input":
-        return ["an input came back changed, and everything after it was computed from the changed numbers"], []
+        return ["the port changed an input, and computed everything after it from the changed input"], []
     others = {name: array for name, array in reference.items() if name != tensor}
     seen = looks(reference[tensor], got[tensor], dtype, others, named_factors(entry["settings"], reference))
-    if np.isnan(got[tensor]).all():  # any mistake that makes NaN would fit
+    if np.isnan(got[tensor]).all():  # any mistake that results in NaN would fit
         return [], seen
     trial = trial_of(entry, records, reference, got, tensor, dtype)
     settings = up_to(tensor, entry["settings"]), entry["settings"]
@@ -57,7 +57,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     if causes:
         return causes, []
     numbers = got[tensor][np.isfinite(reference[tensor])]
-    informative = numbers.any() and np.isfinite(numbers).all()  # many changes make 0 or NaN
+    informative = numbers.any() and np.isfinite(numbers).all()  # many changes result in 0 or NaN
     if not derive or not informative:
         return [], seen
     functions = functions_for(entry, reference, tensor)
@@ -69,17 +69,17 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
 
 
 def functions_for(entry, reference, tensor):
-    """The functions that compute a tensor, in which changes are tried.
+    """The functions that compute a tensor, one of which may contain the mistake.
 
-    In a model these are the functions of the tensor's stage (forward, backward or merging), without the operations that
-    make other activations. The gradient of an activation comes from the operation that reads the activation, and that
-    operation's own gradients come shortly before.
+    In a model these are the functions of the tensor's stage (forward, backward or merging), except operations that
+    compute other activations. The gradient of an activation is computed by the operation that reads the activation.
+    The gradients of that operation's own output are shortly before it in the order of outputs.
     """
     kind, settings = entry["kind"], entry["settings"]
     inputs = {r["name"]: reference[r["name"]] for r in entry["tensors"] if r["stage"] == "input"}
     with np.errstate(all="ignore"):
         functions = functions_behind(kind, up_to(tensor, settings), inputs)
-        if "train" in settings:  # a mistake in the model itself shows in the model's own cases
+        if "train" in settings:  # the model's own cases detect mistakes in the model
             return [function for function in functions if function.__module__.endswith("training")]
         if kind not in MODELS:
             return functions
@@ -104,17 +104,17 @@ def up_to(tensor, settings):
 
 
 def trial_of(entry, records, reference, got, tensor, dtype):
-    """A function that tries a change, (sentence, sources), in the plain program with some settings.
+    """A function of (sentence, sources, settings) that tries a change in the plain program.
 
-    It returns the tensor that the changed program computes, and how many of the port's tensors, from this one on, the
-    change explains. The tensor is None if the changed program gets it right, or gets an earlier tensor wrong.
+    It returns the tensor that the changed program computes, and the number of the port's tensors, from this one on,
+    that the changed program reproduces. The tensor is None if the change does not affect it, or affects an earlier one.
     """
     outputs = [name for name, record in records.items() if record["stage"] != "input"]
     inputs = {name: array for name, array in reference.items() if name not in outputs}
     written = [name for name in outputs if name in got]
 
     def same(a, b, name):
-        """Whether two arrays are equal up to rounding, which grows with the numbers that a mistake makes."""
+        """Whether two arrays are equal up to rounding; the tolerance grows with the values in b."""
         if a.shape != b.shape or not {a.dtype.kind, b.dtype.kind} <= set("fiu"):
             return False
         atol, rtol = allowed(records[name], dtype)
@@ -123,7 +123,7 @@ def trial_of(entry, records, reference, got, tensor, dtype):
     def trial(sentence, sources, settings):
         try:
             made = wrong_outputs(sources, entry["kind"], settings, inputs, dtype)
-        except Exception:  # this case's shapes or numbers make the change impossible
+        except Exception:  # the changed program fails for this case's shapes or values
             return None, 0
         off = [name for name in written if name in made and not same(made[name], reference[name], name)]
         if tensor not in off[:1]:
@@ -139,9 +139,9 @@ def trial_of(entry, records, reference, got, tensor, dtype):
 
 @np.errstate(invalid="ignore")
 def nearly(made, got, right, cancels):
-    """Whether a known mistake explains nearly everything: a port's erf, for example, may be inexact.
+    """Whether a known mistake explains a tensor up to a small error, such as that of an inexact erf in the port.
 
-    Where a mistake cancels digits, only rounding is left. It has the same size, but never the same values.
+    After a mistake that cancels digits, only rounding errors remain, whose sizes are compared instead of their values.
     """
     if made.shape != got.shape:
         return False
@@ -152,7 +152,10 @@ def nearly(made, got, right, cancels):
 
 
 def explained_by(changes, trial, short, settings):
-    """The sentences of the changes that explain the tensor and the most later ones; `short` stops at the tensor."""
+    """The sentences of the changes that reproduce the tensor and the largest number of later tensors.
+
+    With the settings `short`, the plain program stops soon after the tensor.
+    """
     fitting = [change for change in changes if trial(*change, short)[1]]
     if short != settings:
         fitting = fitting[:MOST_IN_FULL]
@@ -162,8 +165,8 @@ def explained_by(changes, trial, short, settings):
 
 
 def pairs(changes, trial, short):
-    """Yield pairs of those changes that, on their own, change the tensor and none before it."""
-    alone = {}  # bytes of the changed tensor -> one change that gives them
+    """Yield pairs of changes, each of which affects the tensor but no earlier one."""
+    alone = {}  # bytes of the changed tensor -> one change that produces them
     for sentence, sources in changes:
         made, _ = trial(sentence, sources, short)
         if made is not None:
@@ -175,7 +178,7 @@ def pairs(changes, trial, short):
 
 
 def named_factors(settings, reference):
-    """Quantities of the case, by name: a gradient is often off by one of these factors."""
+    """Quantities of the case by name; an incorrect gradient often differs from the correct one by such a factor."""
     factors = {"2": 2.0}
     r, alpha = settings.get("r"), settings.get("alpha")
     if r and alpha:
@@ -192,34 +195,34 @@ def named_factors(settings, reference):
     return factors
 
 
-# ---------------------------------------------------------------- what a wrong array looks like
+# ---------------------------------------------------------------- descriptions of incorrect arrays
 
 
 @np.errstate(all="ignore")
 def looks(right, wrong, dtype="float64", others=None, factors=None):
-    """Describe how a wrong array differs from the right one.
+    """Describe how an incorrect array differs from the correct one.
 
     Parameters
     ----------
-    right, wrong : arrays of the same shape that differ
+    right, wrong : the correct and the incorrect array, of the same shape
     dtype : "float64" or "float32", the precision in which both were computed
-    others : dict, name -> array that `wrong` may be instead
-    factors : dict, name -> number by which it may have been multiplied or divided
+    others : dict, name -> array that `wrong` may be equal to
+    factors : dict, name -> number by which `wrong` may have been multiplied or divided
 
     Returns
     -------
-    list of str, each about "it"
+    list of str, such as "its sign is reversed"
     """
     if np.allclose(wrong.byteswap(), right, rtol=1e-4 if dtype == "float32" else 1e-10, atol=0.0):
         return ["its bytes are in the opposite order: files are little-endian"]
     right, wrong = right.astype(np.float64), wrong.astype(np.float64)
     keep = np.isfinite(right)
     if not np.isfinite(wrong[keep]).all():
-        return ["it holds NaN or infinity where numbers are expected: an overflow, 0/0, or an index out of range"]
+        return ["it has NaN or infinity where finite values are expected: an overflow, 0/0, or an index out of range"]
     if not np.array_equal(wrong[~keep], right[~keep]):
-        return ["it should be −inf where a key comes after its query; it holds other numbers there"]
+        return ["it should be −inf where a key comes after its query; it has other values there"]
     largest = np.abs(right[keep]).max(initial=0.0) or 1.0
-    wrong, right = wrong / largest, right / largest  # so that no square overflows or vanishes
+    wrong, right = wrong / largest, right / largest  # so that squares neither overflow nor underflow
     a, b = wrong[keep], right[keep]
     size = rms(b)
     if size == 0.0:
@@ -244,9 +247,9 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
 
 
 def lookalikes(wrong, right, keep, largest, others, factors):
-    """Yield (sentence, x, y) for each way to get the wrong array from the right one; the sentence holds if x equals y.
+    """Yield (sentence, x, y) for each known relation between the two arrays; the sentence is true if x equals y.
 
-    Both arrays are divided by `largest`; `keep` marks the finite entries of the right one.
+    Both arrays have been divided by `largest`. `keep` marks the finite entries of the correct array.
     """
     a, b = wrong[keep], right[keep]
     yield "its sign is reversed", a, -b
@@ -270,16 +273,16 @@ def lookalikes(wrong, right, keep, largest, others, factors):
 
 
 def known_factor(factor, factors):
-    """A factor in words: the name of the quantity with this value or its inverse, or else the digits."""
+    """Describe a factor by the quantity that has this value or its inverse, or else by its digits."""
     for word, value in (("times", factor), ("divided by", 1 / factor if factor else math.inf)):
         names = [name for name, known in factors.items() if math.isclose(value, known, rel_tol=1e-6)]
-        if len(names) == 1:  # where two have the same value, neither is named
+        if len(names) == 1:  # if two quantities have the same value, neither is named
             return f"{word} {names[0]}"
     return f"times {factor:.9g}"
 
 
 def only_some(wrong, right, near):
-    """A list with one sentence if only some slices along an axis are wrong, else an empty list."""
+    """A list with one sentence if only some slices along an axis are incorrect, else an empty list."""
     far = np.abs(wrong - right) > near
     for axis in range(right.ndim):
         slices = far.any(axis=tuple(i for i in range(right.ndim) if i != axis))

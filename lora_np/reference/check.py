@@ -1,7 +1,7 @@
 """The conformance checker: compare a port's outputs with the reference vectors, in the order of computation.
 
-After a mistake nearly everything is wrong. The first wrong tensor tells most: all tensors before it are right, so the
-mistake is in the step that computes it.
+After a mistake, nearly all tensors are incorrect. The first incorrect one is the most informative: all tensors before
+it are correct, so the mistake is in the step that computes it.
 """
 
 import fnmatch
@@ -21,7 +21,7 @@ from .sections import sections_of
 from .tolerances import allowed, shares
 
 MOST_COMPLAINTS = 6  # printed for one case
-DERIVED = 3  # number of diverging cases, from the first, for which causes are searched at length
+DERIVED = 3  # mutations are tried only for this many diverging cases, because they take seconds
 
 
 class Divergence(NamedTuple):
@@ -29,9 +29,9 @@ class Divergence(NamedTuple):
 
     tensor: str
     stage: str
-    number: int  # its place among the case's outputs, from 1; 0 for an input that came back changed
+    number: int  # its position among the case's outputs, from 1; 0 for an input, which the port has changed
     agreed: int  # number of outputs before it, all of which agree
-    index: tuple[int, ...]  # of the entry that is furthest off
+    index: tuple[int, ...]  # index of the entry with the largest error
     got: float
     expected: float
     relative: float  # max|Δ| / rms
@@ -43,7 +43,7 @@ class Divergence(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What the checker found about one case's outputs in one precision."""
+    """The checker's findings about one case in one precision."""
 
     file: str
     case: str
@@ -60,7 +60,10 @@ class Result(NamedTuple):
 
 
 def check_case(path, dtype, entry, folder, derive=True):
-    """The Result for the outputs at a path; `entry` is the case in the manifest, `folder` has the reference vectors."""
+    """Check the outputs at `path` and return a Result.
+
+    `entry` is the case's entry in the manifest, and `folder` is the folder of the reference vectors.
+    """
     reference = load_case(entry, dtype, folder)
     outputs = [record["name"] for record in entry["tensors"] if record["stage"] != "input"]
     got, complaints = read_port_file(path, reference, outputs)
@@ -92,12 +95,12 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None, firs
 
     Parameters
     ----------
-    folder : the port's outputs; see `port_files`
+    folder : folder of the port's outputs; see `port_files`
     cases : ids of the expected cases, or patterns with * and ?; all cases by default
-    tiers : integers, keys of TIERS; all tiers by default
+    tiers : list of int, keys of TIERS; all tiers by default
     dtypes : "float64", "float32"; by default the precisions in which the port has outputs
     vectors : folder of the reference vectors; None for those of this package
-    report : function that is called with each Result, or None
+    report : function to call with each Result, or None
     first : bool, whether to stop at the first case that does not agree
 
     Returns
@@ -135,7 +138,7 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None, firs
 
 
 def expected_cases(entries, patterns, tiers):
-    """The ids that match a pattern and a tier, in the manifest's order."""
+    """The ids of the cases that match a pattern and are in one of the tiers, in the manifest's order."""
     if not TIERS.keys() >= set(tiers):
         raise ValueError(f"tier: got {', '.join(map(str, tiers))}, expected {', '.join(map(str, TIERS))}")
     named = set()
@@ -156,7 +159,7 @@ def compare_exports(folder):
     Returns
     -------
     agree : bool, whether all tensors are within their tolerances
-    text : str, the number of tensors that are equal bit for bit, and what does not agree
+    text : str, the number of tensors that are equal bit for bit, and a report on those that do not agree
     """
     fresh, stored = (hashes(load_manifest(vectors)[0].values()) for vectors in (folder, None))
     results, complaints = check(folder)
@@ -176,7 +179,7 @@ def hashes(cases):
 
 
 def format_vectors(vectors=None):
-    """A line about the vectors of a check: where they are, what made them, and a short hash of their contents."""
+    """Format the vectors' origin in one line: their folder, the version that made them, and their short hash."""
     folder = VECTORS if vectors is None else Path(vectors)
     manifest = read_json(folder / MANIFEST)  # already validated by `check`
     made, cases = manifest.get("generator", {}), manifest["cases"]
@@ -186,20 +189,20 @@ def format_vectors(vectors=None):
 
 
 def exit_code(results, complaints):
-    """0 if all agree, 1 if something diverges, 2 if something is unusable or missing."""
+    """Return 0 if all outputs agree, 1 if one diverges, 2 if one is missing or unusable."""
     if complaints or any(result.complaints for result in results) or not results:
         return 2
     return 1 if any(result.divergence for result in results) else 0
 
 
 def format_result(result):
-    """The complaints about a case and its divergence as text; "" if it agrees."""
+    """Format a case's complaints and divergence as text; "" if the case agrees."""
     lines, first = list(result.complaints[:MOST_COMPLAINTS]), result.divergence
     if len(result.complaints) > MOST_COMPLAINTS:
-        lines.append(f"{result.file}: {len(result.complaints) - MOST_COMPLAINTS} more of its tensors")
+        lines.append(f"{result.file}: {len(result.complaints) - MOST_COMPLAINTS} more complaints")
     if first is None:
         return "\n".join(lines)
-    place = f"output {first.number} of {result.outputs}" if first.number else "an input that came back changed"
+    place = f"output {first.number} of {result.outputs}" if first.number else "an input, which the port has changed"
     lines += [
         f"{result.file}: {first.tensor} diverges ({first.stage}, {place}; {first.agreed} before it agree)",
         f"    at [{', '.join(map(str, first.index))}] got {digits(first.got, first.expected)}; "
@@ -213,7 +216,7 @@ def format_result(result):
 
 
 def format_summary(results, complaints):
-    """How many cases of each tier and precision agree, and how close the worst tensor is to its tolerance, as text."""
+    """Format the number of agreeing cases of each tier and precision, and the largest share of a tolerance."""
     lines = list(complaints)
     for tier, about in TIERS.items():
         for dtype in DTYPES:
@@ -233,13 +236,13 @@ def format_summary(results, complaints):
 
 
 def digits(got, expected):
-    """Both numbers, with enough digits to show the difference."""
+    """Format both numbers with enough digits to show the difference."""
     n_digits = next((n for n in (9, 13) if f"{got:.{n}g}" != f"{expected:.{n}g}"), 17)
     return f"{got:.{n_digits}g}, expected {expected:.{n_digits}g}"
 
 
 def to_dicts(results, complaints):
-    """Results and complaints as plain dicts for JSON, which has neither inf nor NaN: these become strings."""
+    """Convert results and complaints to plain dicts for JSON; inf and NaN, which JSON lacks, become strings."""
     rows = []
     for result in results:
         row = result._asdict() | {"worst": {"share": result.worst[0], "tensor": result.worst[1]}}

@@ -1,14 +1,14 @@
-"""The gradient check: compare every backward pass of the package with centred differences.
+"""The gradient check: compare every backward pass of the package with central differences.
 
-A backward pass claims the gradient of L = Σ dout ⊙ output. The check draws all operands at random in float64, and dout
-as well, because with dout = 1 a softmax or a layer norm has no gradient to get wrong. It compares the claim with
-(L(x + h) − L(x − h)) / 2h at every index of every operand:
+The claimed gradient is the backward pass's gradient of L = Σ dout ⊙ output. All operands are drawn at random in
+float64. So is dout, because for dout = 1 the gradient of a softmax is zero, and a mistake would not be detected. The
+measured gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand:
 
     error = ‖claimed − measured‖ / max(‖claimed‖, ‖measured‖)
 
-A right backward pass has errors near 1e-10 for one operation and 1e-9 for a whole model, from rounding and the step h.
-A wrong one has errors near 1. The last row of a case checks that each gradient is the same if it alone is wanted, and
-that no other gradient is computed then.
+For a correct backward pass, rounding and the step h cause errors near 1e-10 for one operation and near 1e-9 for a whole
+model. An incorrect one has errors near 1. The last row of a case checks that each gradient is unchanged if only this
+gradient is wanted, and that no other gradient is then computed.
 """
 
 import math
@@ -28,8 +28,8 @@ class Row(NamedTuple):
     name: str  # of the case
     operand: str  # whose gradient is checked
     seed: int
-    error: float  # relative, in norm; inf for a gradient that is missing or has a wrong shape
-    n_checked: int  # how many numbers are compared
+    error: float  # relative, in norm; inf if a gradient is missing or has another shape
+    n_checked: int  # number of entries that are compared
 
     @property
     def passes(self):
@@ -38,11 +38,11 @@ class Row(NamedTuple):
 
 
 def gradcheck(seeds=(0, 1), only=""):
-    """Check every case, or those whose name contains `only`.
+    """Check every case, or those whose names contain `only`.
 
     Parameters
     ----------
-    seeds : iterable of int; each draws other weights, inputs, masks and output gradients
+    seeds : iterable of int; each gives different weights, inputs, masks and output gradients
     only : str, part of the names of the cases to check
 
     Returns
@@ -56,7 +56,7 @@ def gradcheck(seeds=(0, 1), only=""):
 
 
 def check_case(name, seed):
-    """The rows of one case for one seed."""
+    """Check one case for one seed; return its Rows."""
     case, doutput = draw_case(name, seed)
     operands = tuple(case.operands)
     claimed, measured = claimed_gradients(case, doutput, operands), measured_gradients(case, doutput)
@@ -72,7 +72,7 @@ def check_case(name, seed):
 
 
 def draw_case(name, seed):
-    """A case with its random numbers, and the random gradient dout of its output."""
+    """Draw a case at random, and the gradient dout of its output."""
     rng = np.random.default_rng(seed)
     case = CASES[name](rng)
     if not case.operands:
@@ -87,7 +87,7 @@ def claimed_gradients(case, doutput, wanted):
 
 
 def measured_gradients(case, doutput):
-    """The gradients from centred differences of the forward pass."""
+    """The gradients from central differences of the forward pass."""
 
     def loss(operand, array):
         output, _ = case.run((), **{**case.operands, operand: array}, **case.constants)
@@ -102,7 +102,7 @@ def pick(grads, operands):
 
 
 def difference(got, expected):
-    """The relative error of several gradients, taken as one vector; inf if names or shapes differ."""
+    """The relative error of several gradients, joined into one vector; inf if their names or shapes do not match."""
     if {name: np.shape(a) for name, a in got.items()} != {name: np.shape(a) for name, a in expected.items()}:
         return math.inf
     flat = [np.concatenate([np.zeros(0), *(side[name].ravel() for name in got)]) for side in (got, expected)]
@@ -118,7 +118,7 @@ def failures(rows):
 
 
 def format_rows(rows):
-    """The rows as a table for the terminal; one above the tolerance ends in FAIL."""
+    """Format the rows as a table for the terminal; rows above the tolerance end in FAIL."""
     lines = [("case", "operand", "seed", "numbers", "error", "")]
     for row in rows:
         numbers = str(row.seed), str(row.n_checked), f"{row.error:.1e}"
@@ -129,6 +129,6 @@ def format_rows(rows):
 
 
 def rows_to_dicts(rows):
-    """The rows as plain dicts for JSON, which has neither inf nor NaN: such an error becomes None."""
+    """Convert the rows to plain dicts for JSON; an error of inf or NaN, which JSON lacks, becomes None."""
     errors = [row.error if math.isfinite(row.error) else None for row in rows]
     return [row._asdict() | {"error": error, "passed": row.passes} for row, error in zip(rows, errors)]

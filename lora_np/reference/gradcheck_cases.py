@@ -1,6 +1,6 @@
-"""The cases of the gradient check: each operation, each kind of adapter, whole models.
+"""The cases of the gradient check: each operation, each kind of adapter, and whole models.
 
-A case is drawn from a random generator, so each seed gives other weights, inputs and masks.
+A case is drawn from a random generator, so each seed gives different weights, inputs and masks.
 """
 
 from functools import partial
@@ -26,22 +26,22 @@ class Case(NamedTuple):
     """
 
     run: object
-    operands: dict  # name -> float64 array, which is nudged at each index
+    operands: dict  # name -> float64 array, which is perturbed at each index
     constants: dict = {}  # the other arguments, by name: masks, ids, frozen weights
-    together: str | None = None  # name of a single row for all operands; None for one row each
-    selective: bool = True  # whether the operation can be told which gradients are wanted
+    together: str | None = None  # name of the only row, for all operands; None for a row for each operand
+    selective: bool = True  # whether the forward pass takes the names of the wanted gradients
 
 
 # ---------------------------------------------------------------- the operations
 
 
 def named(grads):
-    """A backward pass's gradients by operand; the field dx is the gradient of x."""
+    """The gradients of a backward pass by operand; the gradient of x is in the field dx."""
     return {field.removeprefix("d"): grad for field, grad in grads._asdict().items()}
 
 
 def operation(rng, case, shapes, size=1.0, mask=None, selective=True, **constants):
-    """The case of one operation.
+    """The Case of one operation.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def normal(rng, size=1.0, **shapes):
 
 
 def attention_steps(rng):
-    """The gradients of scores and probs, each of which is nudged by an array of zeros."""
+    """The Case of the gradients of scores and probs; the operands are zeros that are added to these."""
 
     def run(wanted, scores, probs, q, k, v):
         nudged, _ = ops.softmax_forward(ops.attention_scores(q, k, 3) + scores)
@@ -80,7 +80,7 @@ def attention_steps(rng):
 
 
 def low_rank_weight(rng):
-    """M = e B A, as in DoRA's norm."""
+    """The Case of M = e B A, which occurs in DoRA's norm."""
 
     def run(wanted, A, B):
         cache = low_rank_cache(np.ones((2, 6)), A, 1.7, B, wanted, None)
@@ -93,12 +93,12 @@ def low_rank_weight(rng):
 
 
 def perturb(arrays, rng):
-    """Move arrays away from their initial values: at B = 0 most adapter gradients are zero, and so right by chance."""
+    """Move arrays away from their initial values: at B = 0 most gradients are zero, which would hide mistakes."""
     return {name: array + 0.3 * rng.normal(size=array.shape) for name, array in arrays.items()}
 
 
-# DoRA's paper treats a norm as constant, but differences of a whole layer do not. So the exact gradient is checked, and
-# the paper's gradient has cases of its own, where the norm is an input.
+# DoRA's paper treats the norm as constant, but it varies when a whole layer is perturbed. So the exact gradient is
+# checked, and the paper's gradient has separate cases, in which the norm is an input.
 EXACT = {"dora": {"norm_gradient": True}}
 
 
@@ -126,7 +126,7 @@ def adapted_linear(rng, kind, trained_base=False, bias=True, dropout=0.0, given_
 
 
 def adalora_orthogonality(rng):
-    """The orthogonality term of AdaLoRA's loss."""
+    """The Case of the orthogonality term of AdaLoRA's loss."""
 
     def run(wanted, **factors):
         distance, grads = adalora.orthogonality(factors)
@@ -138,16 +138,16 @@ def adalora_orthogonality(rng):
 # ---------------------------------------------------------------- whole models
 
 
-# All sizes differ, so that a confusion of two axes shows. ε is as large as mean(x²).
+# No two sizes are equal, so that exchanged axes are detected. ε is as large as mean(x²).
 GPT2 = {"vocab_size": 7, "n_positions": 5, "d_model": 6, "n_heads": 3, "d_ff": 8}
 LLAMA = {"vocab_size": 7, "n_positions": 5, "d_model": 8, "head_size": 6, "d_ff": 9, "rope_theta": 3.0}
 LLAMA |= {"rms_norm_eps": 0.5, "n_heads": 2, "n_kv_heads": 1}
 
 
 def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None):
-    """(config, params, adapter or None, batch, masks), with weights as large as those of a trained model.
+    """Draw (config, params, adapter or None, batch, masks), with weights as large as those of a trained model.
 
-    llama : dict of changes to the fields LLAMA of a LlamaConfig; None for a GPT-2
+    llama : dict of LlamaConfig's fields that differ from LLAMA; None for a GPT-2
     """
     of_model = {"n_layers": n_layers, "n_classes": n_classes, "dropout": dropout}
     config = ModelConfig(**GPT2, **of_model) if llama is None else LlamaConfig(**LLAMA | llama, **of_model)
@@ -164,7 +164,7 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None)
 
 
 def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, llama=None, recompute=False):
-    """All trained parameters: the adapter's if there is one, else the model's own."""
+    """The Case of all trainable weights: the adapter's if there is one, else the model's."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, llama=llama)
 
     def run(wanted, batch, masks, base=None, **trained):
@@ -177,7 +177,7 @@ def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, ll
 
 
 def activations(rng, n_classes=0, dropout=0.0, kind=None, llama=None):
-    """All named activations, each of which is nudged by an array of zeros."""
+    """The Case of all named activations; the operands are zeros that are added to these."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, n_layers=1, llama=llama)
     settings = {"lengths": batch.lengths, "adapter": adapter, "masks": masks}
     settings["wanted"] = tuple(name for name in params if "emb" in name)
@@ -216,7 +216,7 @@ DORA_AS_IN_PAPER = {"kind": "dora", "trained_base": True, "given_norm": True}
 ROPE = ops.rope_tables(np.array([[4, 0, 7], [1, 2, 3]]), 6, 5.0, "float64")
 GROUPED = {"q": (2, 5, 24), "k": (2, 5, 8), "v": (2, 5, 8)}
 X, QKV = (2, 3, 5), {"q": (2, 5, 12), "k": (2, 5, 12), "v": (2, 5, 12)}
-SOME_TWICE = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # ids of a table of 7 rows, without 2 and 4
+SOME_TWICE = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # ids into a table of 7 rows; 2 and 4 do not occur
 TARGETS = np.array([[4, ops.IGNORE_INDEX, 0], [2, 2, ops.IGNORE_INDEX]])
 CLASS_WEIGHTS = np.array([0.3, 2.0, 1.1, 0.7, 1.9])
 LLAMAS = {  # case -> fields of its configuration
@@ -228,7 +228,7 @@ LLAMAS = {  # case -> fields of its configuration
 OPERATIONS = {  # case -> arguments of `operation`
     "linear": {"shapes": {"x": X, "weight": (4, 5), "bias": (4,)}},
     "linear: no bias": {"shapes": {"x": X, "weight": (4, 5)}},
-    # ε is so large that a backward pass without it would show.
+    # ε is so large that a backward pass without it would fail.
     "layer_norm": {"shapes": {"x": X, "weight": (5,), "bias": (5,)}, "eps": 0.1},
     "rms_norm": {"shapes": {"x": X, "weight": (5,)}, "eps": 0.5},
     "rope": {"shapes": {"x": (2, 3, 12)}, "selective": False, "cos": ROPE[0], "sin": ROPE[1]},
@@ -243,14 +243,14 @@ OPERATIONS = {  # case -> arguments of `operation`
     "embedding": {"shapes": {"weight": (7, 5)}, "ids": SOME_TWICE},
     "cross_entropy": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS},
     "cross_entropy: weights": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS, "weights": CLASS_WEIGHTS},
-    # Chunks of 3 rows and 1: two of the six are ignored.
+    # Two of the six rows are ignored; the others are computed in chunks of 3 and 1.
     "linear_cross_entropy": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS, "chunk": 21},
     "linear_cross_entropy: one chunk": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS},
     "dropout": {"shapes": {"x": (3, 4, 5)}, "mask": (3, 4, 5), "selective": False},
     "scale": {"shapes": {"x": X, "factor": (5,)}},
     "low_rank": {"shapes": {"x": (2, 3, 6), "A": (3, 6), "e": (3,), "B": (4, 3)}, "mask": (2, 3, 6)},
 }
-PARTS = {  # name -> function of a generator, to a Case
+PARTS = {  # name -> function that draws a Case with a generator
     **{case: partial(operation, case=case, **arguments) for case, arguments in OPERATIONS.items()},
     "attention: steps between": attention_steps,
     "low_rank_weight": low_rank_weight,

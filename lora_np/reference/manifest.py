@@ -34,8 +34,8 @@ def export(folder, report=None):
 
     Parameters
     ----------
-    folder : created if it does not exist; a folder with files must be an earlier export, which is overwritten
-    report : function that is called with each case's id, or None
+    folder : path, created if it does not exist; a folder with files must be an earlier export, which is overwritten
+    report : function to call with each case's id, or None
 
     Returns
     -------
@@ -44,12 +44,12 @@ def export(folder, report=None):
     Raises
     ------
     ValueError
-        If the folder has files of another origin.
+        If the folder has files that are not an earlier export.
     """
     folder = Path(folder)
     check_folder(folder, "DIR")
     if folder.is_dir() and not (folder / SCHEMA).is_file() and any(folder.iterdir()):  # perhaps a port's outputs
-        raise ValueError(f"DIR: {folder} holds files of another origin, expected a new folder or an earlier export")
+        raise ValueError(f"DIR: {folder} has files that are not an export; expected a new folder or an earlier export")
     write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))  # first: it marks an export
     (folder / MANIFEST).unlink(missing_ok=True)  # written last: a folder without it is incomplete
     entries = []
@@ -103,13 +103,13 @@ def export_case(folder, case):
 
 
 def about(case, dtype):
-    """A case's metadata for its file, so that a port needs no other file."""
+    """The metadata of a case's file, with which a port needs no other file."""
     names = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype}
     return {**names, "settings": case.settings, "inputs": list(case.inputs)}
 
 
 def as_json(case, tensors):
-    """A case as a dict for JSON, which has neither infinities nor NaN: these become strings."""
+    """Convert a case to a dict for JSON; infinities and NaN, which JSON lacks, become strings."""
     entries = {}
     for name, array in tensors.items():
         values = [value if np.isfinite(value) else str(value) for value in array.ravel().tolist()]
@@ -118,7 +118,7 @@ def as_json(case, tensors):
 
 
 def manifest_text(manifest):
-    """The manifest as JSON with a line for each tensor: readable, easy to compare and small."""
+    """Format the manifest as JSON with one line for each tensor, which is readable, compact and easy to diff."""
     line, cases = partial(json.dumps, ensure_ascii=False), []
     for entry in manifest["cases"]:
         tensors = ",\n".join(map(line, entry["tensors"]))
@@ -128,7 +128,7 @@ def manifest_text(manifest):
 
 
 def commit():
-    """The last commit that changed the package's code, marked if there are changes since; None outside a clone."""
+    """The last commit that changed the package's code, with a mark for uncommitted changes; None outside a clone."""
     package = Path(__file__).parent.parent
     try:
         run = [["git", *words, "--", ":(glob)**/*.py"] for words in (("log", "-1", "--format=%H"), ("status", "-s"))]
@@ -139,7 +139,7 @@ def commit():
 
 
 def sha256(array):
-    """The hash of a tensor's bytes as in the file: row-major, little-endian."""
+    """The hash of a tensor's bytes as they are in the file: row-major and little-endian."""
     return hashlib.sha256(array.astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
@@ -161,7 +161,7 @@ def load_manifest(vectors=None):
     Raises
     ------
     ValueError
-        If there is no manifest, or something in it is missing or wrong.
+        If there is no manifest, or one of its fields is missing or invalid.
     """
     folder = VECTORS if vectors is None else Path(vectors)
     path = folder / MANIFEST
@@ -177,7 +177,7 @@ def load_manifest(vectors=None):
 
 
 def checked_entries(manifest):
-    """The entries by id; raise ValueError for the first wrong field that the checker reads."""
+    """The entries by id; raise ValueError for the first invalid field that the checker reads."""
     expect(isinstance(manifest, dict), "the file", "an object")
     for name, value in (("format", FORMAT), ("format_version", FORMAT_VERSION), ("rtol", RTOL)):
         got = manifest.get(name)

@@ -1,8 +1,8 @@
-"""Mistakes that ports are known to make. Most are not small changes to the plain program, which a machine would find.
+"""Known mistakes of ports, most of which `mutants.py` cannot derive from the plain program.
 
-Each entry is a sentence, which the checker prints, and one or more changes. A change is a function of `plain/`, the
-right text, which occurs exactly once in the function's source, and the wrong text. A wrong text may call the functions
-of `wrong.py`.
+Each entry is a sentence, which the checker prints, and one or more changes. A change has three parts: a function of
+`plain/`; the correct text, which occurs exactly once in the function's source; and the incorrect text, which may call
+the functions of `wrong.py`.
 """
 
 from .training_mistakes import TRAINING_MISTAKES
@@ -38,7 +38,7 @@ FIRST_ROW = 'past = past | {f"saved.{attn}": [np.broadcast_to(a[:1], a.shape) fo
 FIRST_BLOCK = 'past = past | {f"saved.{attn}": past["saved.blocks.0.attn"]}'
 
 TABLE = (
-    # the most frequent ones, and those that come first where two give the same numbers
+    # the most frequent mistakes, and those that take precedence over others with the same effect
     ("the bias is not added", "operations:linear", "y + bias", "y"),
     ("subnormal numbers are flushed to 0",
      "operations:linear", "x @", "np.where(np.abs(x) < np.finfo(x.dtype).tiny, 0, x) @"),

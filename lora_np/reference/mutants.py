@@ -1,8 +1,8 @@
-"""Wrong programs, derived from a right one by small changes to the code of a function. Each change has a sentence.
+"""Mutations of a correct function: small changes to its code, each with a sentence that describes it.
 
-The changes are the slips that people make in a backward pass. They leave out a term or a factor, flip a sign, forget a
-transpose, exchange operands, take a mean instead of a sum or reduce along another axis, read one array in place of
-another, drop a condition. Code that cannot change a number stays: docstrings, errors, dtypes, memory order.
+The mutations are common slips in backward passes. They omit a term or a factor, flip a sign, forget a transpose,
+exchange operands, take a mean instead of a sum, reduce along another axis, read one array in place of another, or drop
+a condition. Code that cannot change a value is not mutated: docstrings, errors, dtypes and memory order.
 """
 
 import ast
@@ -10,7 +10,7 @@ import copy
 import re
 from typing import NamedTuple
 
-NO_NUMBERS = {"dtype", "order", "kind", "out", "copy", "keepdims"}  # arguments and fields that change no number
+NO_NUMBERS = {"dtype", "order", "kind", "out", "copy", "keepdims"}  # arguments and fields that do not change values
 NO_ARRAYS = {"wanted", "shape", "ndim", "T", "any", "tuple", "len", "range", "int", "float", "min", "max"} | NO_NUMBERS
 NEW_ARRAYS = {"empty", "empty_like", "zeros", "zeros_like"}  # their arguments are shapes
 SYMMETRIC = {"multiply", "vecdot", "einsum", "add", "maximum", "minimum"}
@@ -23,24 +23,24 @@ text = ast.unparse
 
 
 class Mutant(NamedTuple):
-    sentence: str  # what is wrong, in the names of the code
+    sentence: str  # describes the mistake with the names in the code
     line: int  # number of the changed line
-    place: str  # that line in the right function
-    code: str  # source of the wrong function
+    place: str  # text of that line in the correct function
+    code: str  # source of the mutated function
 
 
 class Facts(NamedTuple):
-    """What a change needs to know about the function around it."""
+    """Facts about a function that its mutations depend on."""
 
     bound: list  # (line, name) of each parameter and each assignment to a variable, in order
     operands: set  # names that are operands somewhere
     alike: dict  # text of an expression -> text of another of its kind
-    inner: set  # ids of the expressions whose attributes or items are taken
-    filled: dict  # name of a variable -> first line where it is more than a constant such as None
+    inner: set  # ids of the expressions of which an attribute or an item is read
+    filled: dict  # name of a variable -> first line where its value is not a constant such as None
 
 
 def mutants(function, changes=None, outputs=(), line_number=None):
-    """Yield the distinct wrong versions of a function, an ast.FunctionDef, as Mutants.
+    """Yield the distinct mutations of a function, an ast.FunctionDef, as Mutants.
 
     `changes` are functions like those of CHANGES, the default. `outputs` names the values that the function returns.
     `line_number` is the only line to change; None for all lines.
@@ -59,7 +59,7 @@ def mutants(function, changes=None, outputs=(), line_number=None):
 
 
 def name_of(node):
-    """The name of the called function, `sum` for np.sum(x) and for x.sum(); "" for a node that is no call."""
+    """The name of the called function, such as `sum` for np.sum(x) and x.sum(); "" for a node that is not a call."""
     function = getattr(node, "func", None)
     return getattr(function, "attr", getattr(function, "id", ""))
 
@@ -99,7 +99,7 @@ def facts_about(function):
 
 
 def changes_of(line, facts, changes, outputs):
-    """Yield the changes of one statement, without those of the statements inside it."""
+    """Yield the changes of one statement, except those of the statements inside it."""
     target = getattr(line, "target", None) or getattr(line, "targets", [None])[0]
     match line:
         case ast.Raise() | ast.Assert() | ast.If(_, [ast.Raise()]):
@@ -133,7 +133,7 @@ def changes_of(line, facts, changes, outputs):
 
 
 def expressions(node, about, outputs=()):
-    """Yield (node, name of what it computes) for each part of an expression that can change a number."""
+    """Yield (node, name of its value) for each part of an expression that can change the result."""
     yield node, about
     inside, names = list(ast.iter_child_nodes(node)), {}
     if isinstance(node, ast.Tuple) and len(node.elts) == len(outputs):
@@ -182,7 +182,7 @@ def arithmetic(node, facts):
 
 
 def transposed(node):
-    """The sentence for an operand that is wrongly transposed, or wrongly left as it is."""
+    """The sentence for an operand that is transposed by mistake, or that lacks a transpose."""
     match node:
         case ast.BinOp(_, ast.Mult(), right):  # a scale times an array
             return transposed(right)
@@ -192,7 +192,7 @@ def transposed(node):
 
 
 def calls(node, facts):
-    """Leave out a call or one of its arguments, or call another function."""
+    """Omit a call or one of its arguments, or call another function."""
     match node:
         case ast.Attribute(value, attribute) if attribute in FOR_ANOTHER:
             yield f"({text(value)}).{FOR_ANOTHER[attribute]}", f"has {FOR_ANOTHER[attribute]} in place of {attribute}"
@@ -217,7 +217,7 @@ def calls(node, facts):
 
 
 def with_items(node, field, i, new, n=1):
-    """A copy of a node in which `new` replaces n items of a list field, from item i on."""
+    """Copy a node and replace n items of a list field, starting with item i, by `new`."""
     changed, items = copy.copy(node), list(getattr(node, field))
     i %= len(items)
     items[i : i + n] = new
@@ -253,7 +253,7 @@ def lists(node, facts):
 
 
 def others(node, facts):
-    """Read one array, field, key or name in place of another of its kind."""
+    """Read another array, field, key or name of the same kind."""
     match node:
         case ast.Name(name, ast.Load()) if id(node) not in facts.inner:
             before = [other for line, other in facts.bound if line < node.lineno and other in facts.operands - {name}]
@@ -291,7 +291,7 @@ def conditions(node, facts):
 
 
 def indices(node, facts):
-    """Move an index by one, or leave it out."""
+    """Shift an index by one, or omit it."""
     match node:
         case ast.Subscript(value, ast.Tuple([*_, ast.Name() | ast.Attribute() as index]) as whole, context):
             moved = with_items(whole, "elts", -1, [ast.BinOp(index, ast.Sub(), ast.Constant(1))])

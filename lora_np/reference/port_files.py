@@ -1,4 +1,4 @@
-"""Read what a port has written: a case's outputs as safetensors, as JSON, or as a folder of .npy files.
+"""Read a port's outputs. Those of a case are a safetensors file, a JSON file or a folder of .npy files:
 
     DIR/model-lm.float64.safetensors
     DIR/model-lm.float64.json
@@ -34,13 +34,13 @@ def port_files(folder):
 
     Returns
     -------
-    files : dict, path -> (case, precision), from the names
+    files : dict, path -> (case, precision), read from the file names
     complaints : list of str, about other files that look like outputs
 
     Raises
     ------
     ValueError
-        If it is not a folder, or holds nothing to check.
+        If `folder` is not a folder, or has no outputs.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -67,12 +67,12 @@ def read_port_file(path, expected, outputs):
     Parameters
     ----------
     path : file or folder
-    expected : dict, name -> array, of all tensors that may occur: outputs, and inputs handed back
+    expected : dict, name -> array, of all tensors that may occur: outputs, and inputs that a port may write as well
     outputs : names of the tensors that must occur
 
     Returns
     -------
-    tensors : dict, name -> array of its expected dtype and shape
+    tensors : dict, name -> array of the expected dtype and shape
     complaints : list of str
     """
     tensors, complaints, misspelt = {}, [], []
@@ -86,7 +86,8 @@ def read_port_file(path, expected, outputs):
             if name not in expected:
                 alike = [other for other in expected if bare(other) == bare(name)]
                 misspelt += alike
-                raise ValueError("is no tensor of this case" + "".join(f"; it looks like {other}" for other in alike))
+                looks_like = "".join(f"; it looks like {other}" for other in alike)
+                raise ValueError(f"is not a tensor of this case{looks_like}")
             array, like = reader(expected[name]), expected[name]
             if array.dtype != like.dtype:
                 raise ValueError(f"is of dtype {array.dtype}, expected {like.dtype}")
@@ -100,16 +101,16 @@ def read_port_file(path, expected, outputs):
 
 
 def bare(name):
-    """A name's letters and digits. Names must match exactly, but a complaint may suggest the intended one."""
+    """Reduce a name to letters and digits. Names must match exactly, but a complaint may suggest the intended one."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-# The reader of each format returns a dict, name -> function of the expected array that returns the tensor. The function
-# raises OSError or ValueError for what is wrong with its tensor.
+# The reader of each format returns a dict, name -> function that takes the expected array and returns the tensor. The
+# function raises OSError or ValueError if the tensor is invalid.
 
 
 def read_safetensors(path):
-    """All tensors of a file. Those in bfloat16 raise, because `read_tensors` would convert them to float32."""
+    """Read all tensors of a file. Those in bfloat16 raise, because `read_tensors` would convert them to float32."""
     from safetensors import safe_open
 
     tensors, _ = read_tensors(path)
@@ -120,21 +121,21 @@ def read_safetensors(path):
 
 def unless_bfloat16(array, stored, like):
     if stored == "BF16":
-        raise ValueError("is of dtype bfloat16, expected that of the case")
+        raise ValueError("is of dtype bfloat16, expected the case's dtype")
     return array
 
 
 def read_folder(folder):
-    """A folder of .npy files, each named after its tensor."""
+    """Read a folder of .npy files, each named after its tensor."""
     paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     for path in paths:
         if path.suffix != ".npy" or not path.is_file():
-            raise ValueError(f"{shown(path.name)} is no regular .npy file; expected those alone, named after tensors")
+            raise ValueError(f"{shown(path.name)} is not a regular .npy file; expected only such files")
     return {path.stem: partial(read_npy, path) for path in paths}
 
 
 def read_npy(path, like):
-    """The array in a .npy file, which must be little-endian, in C order and complete."""
+    """Read the array in a .npy file, which must be little-endian, in C order and complete."""
     data = path.read_bytes()
     file = io.BytesIO(data)
     try:
@@ -143,7 +144,7 @@ def read_npy(path, like):
         message = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"is not a complete .npy file of numbers ({message})") from None
     if file.tell() != len(data):
-        raise ValueError(f"is not a .npy file: {len(data) - file.tell()} more bytes than shape {array.shape} needs")
+        raise ValueError(f"has {len(data) - file.tell()} more bytes than a .npy file of shape {array.shape} needs")
     if array.dtype.byteorder == ">":
         raise ValueError(f"is big-endian, {array.dtype.str}; expected {array.dtype.newbyteorder('<').str}")
     if not array.flags.c_contiguous:
@@ -152,19 +153,19 @@ def read_npy(path, like):
 
 
 def read_json_file(path):
-    """{"tensors": {name: {"shape": [...], "values": [...]}}}: values row by row; "inf", "-inf", "nan" as strings."""
+    """Read {"tensors": {name: {"shape": [...], "values": [...]}}}; values may be "inf", "-inf" and "nan"."""
     value = read_json(path)
     tensors = value.get("tensors") if isinstance(value, dict) else None
     if not isinstance(tensors, dict):
-        raise ValueError('expected an object with an object "tensors" in it')
+        raise ValueError('expected a JSON object that contains an object "tensors"')
     return {name: partial(array_of, entry) for name, entry in tensors.items()}
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def array_of(entry, like):
-    """The array of one entry of a JSON file, with the dtype and shape of the expected one."""
+    """Convert one entry of a JSON file to an array with the dtype and shape of the expected one."""
     if not isinstance(entry, dict) or set(entry) != {"shape", "values"}:
-        raise ValueError('should be an object of "shape" and "values"')
+        raise ValueError('should be a JSON object with "shape" and "values"')
     shape, values = entry["shape"], entry["values"]
     if shape != list(like.shape):
         raise ValueError(f"has shape {shown(str(shape))}, expected {list(like.shape)}")
@@ -177,5 +178,5 @@ def array_of(entry, like):
     wide = np.array(numbers, dtype=np.float64).reshape(like.shape)
     array = wide.astype(like.dtype)
     if like.dtype.kind != "f" and (array != wide).any():
-        raise ValueError(f"should hold whole numbers of {like.dtype}")
+        raise ValueError(f"should have only integers that fit {like.dtype}")
     return array

@@ -1,4 +1,4 @@
-"""Slips that ports make, in addition to those of `mutants.py` and `slips.py`, as changes of the same form."""
+"""Slips that are common in ports, as mutations that supplement those in `mutants.py` and `slips.py`."""
 
 import ast
 import math
@@ -7,7 +7,7 @@ import re
 from .mutants import name_of, text
 from .slips import names
 
-# Names in the plain program that do not belong to arrays.
+# Names in the plain program that are not names of arrays.
 NO_ARRAYS = set("settings sizes t acts grads past block attn mlp name names last outputs".split())
 
 WRITTEN_IN = {
@@ -17,7 +17,7 @@ WRITTEN_IN = {
 
 
 def arithmetic_of_ports(node, facts):
-    """Use another operation or number."""
+    """Use another operation or another constant."""
     a, b = text(getattr(node, "left", node)), text(getattr(node, "right", node))
     match node:
         case ast.BinOp(_, ast.Mult()):
@@ -74,7 +74,7 @@ def written_in(node, facts):
 
 
 def sums_of_ports(node, facts):
-    """Replace a sum by its last term or by some of its terms; give a mean another divisor."""
+    """Replace a sum by its last term or by some of its terms, or change the divisor of a mean."""
     match node:
         case ast.Call(ast.Attribute(x, "sum"), [], [ast.keyword("axis", ast.Constant(0))]):
             terms, first = text(x), facts.bound[0][1]
@@ -104,12 +104,12 @@ def readings(node, facts):
 
 
 def digits(node, facts):
-    """Write a constant with too few digits, or with a wrong one."""
+    """Write a constant with too few digits, or with an incorrect digit."""
     match node:
         case ast.Constant(float() as number):
             pass
         case ast.Call(ast.Attribute(ast.Name("math"), "sqrt"), [ast.Constant() | ast.BinOp(ast.Constant())]):
-            number = eval(text(node), {"math": math})  # such as the root of 2.0 / math.pi
+            number = eval(text(node), {"math": math})  # such as the square root of 2.0 / math.pi
         case _:
             return
     written, found = repr(number), {}

@@ -9,7 +9,7 @@ from .cases.model import config_of
 
 SPEC = Path(__file__).parent / "SPEC.md"
 MODELS = ("model", "train", "llama", "llama_train")  # kinds whose tensors are named after a model's layers
-LAYERS = {"scores": "context", "probs": "context", "logits": "head"}  # output -> layer, where the names differ
+LAYERS = {"scores": "context", "probs": "context", "logits": "head"}  # output -> its layer, if they differ
 
 
 @cache
@@ -38,7 +38,7 @@ def name_in_model(tensor):
 
 
 def operation_of(settings, name):
-    """The operation that computes an activation or has a parameter; "lora" or "dora" for an adapted layer."""
+    """The operation that computes an activation or uses a parameter; "lora" or "dora" for an adapted layer."""
     layers, (parent, _, last) = modules(config_of(settings["model"])), name.rpartition(".")
     layer = name if name in layers else f"{parent}.{LAYERS[last]}".lstrip(".") if last in LAYERS else parent
     if settings["adapter"] and layer in settings["adapter"]["layers"]:

@@ -1,7 +1,7 @@
-"""Slips that students make, in addition to those of `reference/mutants.py`, as changes to the code of a right function.
+"""Slips that are common in students' code, as mutations that supplement those in `mutants.py`.
 
-A change is a function of a node. It yields (new code, sentence), and the sentence continues the name of what the line
-computes: "dx" + "lacks the term du @ A".
+A change is a function of a node. It yields (new code, sentence). The sentence follows the name of the value that the
+line computes: "dx" + "lacks the term du @ A".
 """
 
 import ast
@@ -17,7 +17,7 @@ SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "
 ORDER = (">", ">=", "<", "<=")
 SINGLE = {"sqrt", "exp", "log", "abs", "norm", "rint", "sign", "tanh"}  # functions of one array
 REDUCING = {"sum", "mean", "max", "min", "cumsum"}
-FOR_ANOTHER = {  # functions that people confuse
+FOR_ANOTHER = {  # functions that are easily confused
     **{"max": ("min", "mean", "sum"), "min": ("max", "mean"), "sum": ("max",), "argmax": ("argmin",)},
     **{"argmin": ("argmax",), "tril": ("triu",), "triu": ("tril",), "rint": ("trunc", "floor", "ceil")},
     **{"exp": ("exp2", "positive"), "log": ("log2", "log10"), "abs": ("sign", "positive"), "sqrt": ("positive",)},
@@ -107,7 +107,7 @@ def powers(node, facts):
 
 
 def functions(node, facts):
-    """Call another function, leave one out, or swap the order of two."""
+    """Call another function, omit a call, or swap the order of two calls."""
     name = name_of(node)
     match node:
         case ast.Attribute(value, attribute, ast.Load()) if attribute in FOR_ANOTHER:
@@ -205,7 +205,7 @@ def operators(node, facts):
 
 
 def brackets(node, facts):
-    """Let a factor, a term or a function cover more than it should, or less."""
+    """Apply a factor, a term or a function to a larger or smaller part of an expression."""
     match node:
         case ast.BinOp(a, (ast.Add() | ast.Sub()) as operator, b):
             sign = SIGNS[type(operator)]
@@ -281,18 +281,18 @@ def comparisons(node, facts):
 
 
 CHANGES = (axes, brackets, functions, powers, operators, slices, comparisons)
-HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # an endless list
+HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # which makes a list contain itself
 
 
 def slips(function, outputs):
-    """The wrong versions of a right function, as a list of Mutants.
+    """The mutations of a correct function, as a list of Mutants.
 
     The likelier ones come first: changes in one place, then changes throughout the function, then exchanged variables.
     """
     in_one_place = (base.mutants(function, changes, outputs) for changes in (base.CHANGES, CHANGES))
     elsewhere = throughout(function), in_statements(function), of_whole_svd(function, outputs)
     changes = itertools.chain(*in_one_place, *elsewhere, base.mutants(function, (names,), outputs))
-    unclear = ("axis has", "reshape has")  # which `axes` says better
+    unclear = ("axis has", "reshape has")  # `axes` describes these changes better
     return [c for c in changes if not HOLDS_ITSELF.search(c.code) and not c.sentence.startswith(unclear)]
 
 
@@ -332,7 +332,7 @@ def throughout(function):
 
 
 def in_statements(function):
-    """Swap two numbers of the function, add a term, or leave out a variable or some iterations of a loop."""
+    """Replace a constant by another one, add a term, or omit a variable or some iterations of a loop."""
     facts, nodes = base.facts_about(function), list(ast.walk(function))
     numbers = [n for n in nodes if isinstance(n, ast.Constant) and type(n.value) in (int, float)]
     for node, other in itertools.permutations(numbers, 2):
@@ -353,7 +353,7 @@ def in_statements(function):
 
 
 def of_whole_svd(function, outputs):
-    """Take other slices of a full singular value decomposition, where the function computes a thin one."""
+    """Take other slices of a full singular value decomposition if the function computes a thin one."""
     thin = [n for n in ast.walk(function) if isinstance(n, ast.keyword) and n.arg == "full_matrices"]
     if thin:
         whole = changed(function, dict.fromkeys(thin, ast.keyword("full_matrices", ast.Constant(True))), "")
@@ -361,5 +361,5 @@ def of_whole_svd(function, outputs):
 
 
 def changed(function, new, sentence):
-    """A Mutant in which nodes are replaced: `new` maps old nodes to new ones."""
+    """The Mutant in which nodes are replaced; `new` maps old nodes to new ones."""
     return Mutant(sentence, 0, "", text(copy.deepcopy(function, {id(old): node for old, node in new.items()})))

@@ -1,20 +1,20 @@
-"""How far a correct port may be from the reference: measured for each tensor, not guessed.
+"""Measure the tolerance of each tensor: how far a correct port may deviate from the reference.
 
-Two correct implementations differ only by rounding, for example in the order of a sum or in a library's tanh. How much
-rounding reaches a tensor depends on everything computed before, so it is measured. The error of a tensor is the largest
-difference, over all its entries, between its float64 values and
+Two correct implementations differ only by rounding errors, for example because they sum in another order or use another
+library's tanh. A tensor's rounding error depends on everything computed before it, so it is measured: it is the largest
+difference, over all entries of the tensor, between its float64 values and
 
 - the package's float32 values,
 - float64 values from inputs perturbed at random by up to half a unit in float32's last place, ten times.
 
-A tensor's float32 tolerance is 16 times that error. Its float64 tolerance is that times 2⁻²⁹, the ratio of the two
-precisions:
+A tensor's float32 tolerance is 16 times this error. Its float64 tolerance is the float32 tolerance times 2⁻²⁹, the
+ratio of the two precisions:
 
     |got − expected| ≤ atol + rtol · |expected|        rtol = 16 ε
 
-atol is at least 16 ε rms, so that a lucky draw does not make it too strict. One relative tolerance for all tensors or
-entries would not work. Where a sum cancels, correct entries differ in the third digit in float32, and the gradient of
-`k_proj.bias`, zero in theory, is only rounding.
+atol is at least 16 ε rms, so that a lucky draw does not make it too strict. A single relative tolerance for all tensors
+or entries would not work: where the terms of a sum cancel, correct float32 values differ in the third digit, and the
+gradient of `k_proj.bias`, which is zero in theory, consists of rounding errors.
 """
 
 from decimal import ROUND_CEILING, Context
@@ -30,16 +30,17 @@ RTOL = {dtype: SAFETY * epsilon for dtype, epsilon in EPSILON.items()}
 
 
 def rms(array):
-    """The root of the mean square of the finite entries; 0 where there are none."""
+    """The root mean square of the finite entries; 0 if there are none."""
     finite = np.abs(array[np.isfinite(array)], dtype=np.float64)
     largest = finite.max(initial=0.0)
     return float(largest * np.sqrt(np.mean((finite / largest) ** 2))) if largest > 0 else 0.0
 
 
 def shares(got, expected, atol=1.0, rtol=0.0):
-    """Each entry's error |got − expected| as a share of the allowed atol + rtol |expected|; above 1, it is off.
+    """Each entry's error |got − expected| as a share of its tolerance atol + rtol |expected|.
 
-    An entry that is not finite gives 0 if both values are the same, else inf. The defaults give the errors themselves.
+    An entry with a share above 1 does not agree. The share of an entry that is not finite is 0 if both values are the
+    same, else inf. With the default tolerances, the shares are the errors.
     """
     got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))
@@ -49,7 +50,7 @@ def shares(got, expected, atol=1.0, rtol=0.0):
 
 
 def allowed(record, dtype):
-    """(atol, rtol) of a tensor; (0, 0) for inputs, which a port may hand back, and for tensors that must be exact."""
+    """The (atol, rtol) of a tensor; (0, 0) for exact tensors, and for inputs, which a port may write too."""
     atol = record[dtype].get("atol", 0.0)
     return atol, RTOL[dtype] if atol else 0.0
 
@@ -80,14 +81,14 @@ def tolerances(case, outputs):
         error = max((float(shares(other[name], array).max(initial=0.0)) for other in others), default=0.0)
         whole = not np.issubdtype(array.dtype, np.floating)
         if whole and error > 0:
-            raise ValueError(f"{case.id}: {name} changes with rounding; expected whole numbers that do not")
+            raise ValueError(f"{case.id}: {name} changes with rounding; expected integers that do not")
         size = 0.0 if whole or "exact" in case.flags else max(error / EPSILON["float32"], rms(array))
         atols[name] = {dtype: round_up(SAFETY * epsilon * size) for dtype, epsilon in EPSILON.items()}
     return atols
 
 
 def perturbed(case, i):
-    """The inputs in float64, each number times a random factor from 1 − 2⁻²⁴ to 1 + 2⁻²⁴."""
+    """The inputs in float64, with each value multiplied by a random factor from 1 − 2⁻²⁴ to 1 + 2⁻²⁴."""
     bits, inputs = bits_of(f"{case.id}, moved {i}"), dict(case.inputs)
     for name, array in inputs.items():
         if np.issubdtype(array.dtype, np.floating):
@@ -96,5 +97,5 @@ def perturbed(case, i):
 
 
 def round_up(value):
-    """Round up to two digits: 1.23e-7 becomes 1.3e-7."""
+    """Round up to two significant digits: 1.23e-7 becomes 1.3e-7."""
     return float(Context(prec=2, rounding=ROUND_CEILING).create_decimal_from_float(value))

@@ -1,4 +1,4 @@
-"""Known mistakes in training, spectra, NF4, files and blocks, as in `mistakes.py`."""
+"""Known mistakes in training, spectra, NF4, files and blocks, in the form of `mistakes.py`."""
 
 CLIP, ADAMW, TRAIN, SPECTRUM = "training:clip", "training:adamw_step", "training:train", "training:spectrum"
 ACCUMULATE, GPT2_READ, GGUF_READ = "training:accumulate", "files:gpt2_read", "files:gguf_read"

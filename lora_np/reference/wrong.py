@@ -31,8 +31,8 @@ def wrong_outputs(sources, kind, settings, inputs, dtype):
 
     Parameters
     ----------
-    sources : dict, function -> source of its wrong version, from `known`, `derived` or `both`
-    kind, settings, inputs : as in the manifest; inputs in the precision
+    sources : dict, function -> source of its changed version, from `known`, `derived` or `both`
+    kind, settings, inputs : as in the manifest, with the inputs in the precision of `dtype`
     dtype : "float64" or "float32"
 
     Returns
@@ -48,7 +48,7 @@ def wrong_outputs(sources, kind, settings, inputs, dtype):
 def changed(sources):
     """A context in which functions of the plain program run these sources, in all threads.
 
-    In the sources, `wrong` is this module.
+    The sources may use this module under the name `wrong`.
 
     Raises
     ------
@@ -69,20 +69,20 @@ def changed(sources):
 
 @cache
 def known(mistake):
-    """The functions that a known mistake changes, as a dict of function -> wrong source."""
+    """The functions that a known mistake changes, as a dict, function -> changed source."""
     sources = {}
     for place, right, wrong in MISTAKES[mistake]:
         function = resolve_name(f"{plain.__name__}.{place}")  # such as "lora_np.reference.plain.operations:gelu"
         source = sources.get(function, inspect.getsource(function))
         if source.count(right) != 1:
-            raise AssertionError(f"{place}: expected {right!r} once in the source, for the mistake {mistake!r}")
+            raise AssertionError(f"{place}: expected {right!r} exactly once in the source, for the mistake {mistake!r}")
         sources[function] = source.replace(right, wrong)
     return {function: normal(source) for function, source in sources.items()}
 
 
 @cache
 def compiled(function, source):
-    """The code object of another version of a function."""
+    """Compile the source of a changed function; return its code object."""
     names = dict(function.__globals__)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler warns about some mistakes
@@ -92,12 +92,12 @@ def compiled(function, source):
 
 @cache
 def derived(function, usual=False):
-    """Small changes to a function as a list of (sentence, sources); with `usual`, only those of `mutants.py`."""
+    """The mutations of a function as a list of (sentence, sources); with `usual`, only those of `mutants.py`."""
     tree, found = ast.parse(inspect.getsource(function)).body[0], {}  # source -> sentence
     changes = [slips(tree, ()), mutants(tree, PORTS)]
     if usual:
         changes = [mutants(tree)]
-    elif function.__module__ in (model.__name__, cases.__name__):  # they only pass arrays on
+    elif function.__module__ in (model.__name__, cases.__name__):  # these modules only pass arrays on
         changes = [mutants(tree, (*CHANGES, readings, brackets))]
     elif function.__module__ == files.__name__:
         changes = [mutants(tree, (*CHANGES, readings, axes, slices, arithmetic_of_ports, layouts))]
@@ -108,7 +108,7 @@ def derived(function, usual=False):
 
 
 def both(first, second):
-    """The sources with two changes at once; None if both change the same text."""
+    """Combine the sources of two changes; return None if both change the same text."""
     sources = first | second
     for function in first.keys() & second.keys():
         right = normal(inspect.getsource(function))
@@ -126,7 +126,7 @@ def normal(source):
 
 
 def difference(right, wrong):
-    """(start, end, new text): the part of the right text that differs, and its replacement in the wrong text."""
+    """(start, end, new text): the part of `right` that differs, and its replacement in `wrong`."""
     start = len(os.path.commonprefix([right, wrong]))
     same = len(os.path.commonprefix([right[start:][::-1], wrong[start:][::-1]]))
     return start, len(right) - same, wrong[start : len(wrong) - same]
@@ -145,16 +145,16 @@ def functions_behind(kind, settings, inputs):
     return [function for function in dict.fromkeys(own) if function.__code__ in codes]
 
 
-# ---------------------------------------------------------------- functions that wrong sources call
+# ---------------------------------------------------------------- functions that changed sources call
 
 
 def reread(matrix):
-    """The matrix of the same shape that results from reading the bytes with the axes exchanged."""
+    """Read the bytes of a matrix with the axes exchanged; the shape is unchanged."""
     return matrix.reshape(matrix.shape[::-1]).T
 
 
 def rewritten(matrix):
-    """The matrix of the same shape that results from writing the bytes with the axes exchanged."""
+    """Write the bytes of a matrix with the axes exchanged; the shape is unchanged."""
     return matrix.T.reshape(matrix.shape)
 
 
@@ -175,12 +175,12 @@ def first_alike(name, settings, t):
 
 
 def joined(old, new):
-    """Keys or values of new tokens appended to the old ones in memory, not row by row."""
+    """Append the keys or values of new tokens at the end of the flat array instead of at the end of each row."""
     return np.concatenate([old.ravel(), new.ravel()]).reshape(len(new), -1, new.shape[-1])
 
 
 def powers(penalty, ids, logits):
-    """The penalty to the power of the number of times that each id occurs in the text."""
+    """The power penalty ** n for each id, where n is the number of times that the id occurs in the text."""
     return penalty ** (ids[..., None] == np.arange(logits.shape[-1])).sum(axis=1)
 
 
@@ -191,26 +191,26 @@ def cut_to_half(x):
 
 
 def input_of(block, acts):
-    """The input of a block: the residual of the block before, or the embedding."""
+    """The input of a block: the residual of the previous block, or the embedding."""
     i = int(block.rpartition(".")[2])
     return acts[f"blocks.{i - 1}.mlp.residual"] if i else acts.get("embed", acts["tok_emb"])
 
 
 def no_subnormals(two_bytes):
-    """The bytes of float16 numbers, with those below 2⁻¹⁴ set to 0."""
+    """The bytes of float16 values, with values below 2⁻¹⁴ set to 0."""
     half = two_bytes.copy().view("<f2")
     return np.where(np.abs(half) < 2.0**-14, np.float16(0), half).view(np.uint8)
 
 
 def all_normal(two_bytes):
-    """float16 numbers, with those below 2⁻¹⁴ read like larger ones: (1 + m / 1024) · 2^(exponent − 15)."""
+    """Read float16 values with the formula (1 + m / 1024) · 2^(exponent − 15), even if they are below 2⁻¹⁴."""
     half = two_bytes.copy().view("<f2")
     read = np.copysign(2.0**-15 + 2.0**-25 * (half.view("<u2") & 1023), half)
     return np.where(half.view("<u2") >> 10 & 31, half.astype(np.float64), read)
 
 
 def drawn_by_size(probs, uniform):
-    """The ids that uniform numbers draw if probabilities are added up in descending order."""
+    """Sample an id for each uniform number, with cumulative sums of the probabilities in descending order."""
     order = np.argsort(-probs, axis=-1)
     sums = np.cumsum(np.take_along_axis(probs, order, axis=-1), axis=-1)
     places = (sums <= uniform[:, None] * sums[:, -1:]).sum(axis=-1)

@@ -17,12 +17,12 @@ class ReferenceCase(NamedTuple):
     tier: int  # 1 operations, 2 the model, 3 training and files, 4 Llama
     kind: str  # what is computed; SPEC.md has a section for each kind
     settings: dict  # JSON values
-    inputs: dict  # name -> array of integers, or of float64 values that float32 can represent
+    inputs: dict  # name -> array of integers, or of float64 values that are exact in float32
     compute: object
     description: str
-    catches: str  # the mistake that the case tests for
+    catches: str  # the mistake that the case can detect
     flags: tuple[str, ...] = ()
-    inputs_float32: dict = {}  # inputs that differ in float32, by name
+    inputs_float32: dict = {}  # name -> input that replaces the one above in float32
 
     def inputs_in(self, dtype):
         """The inputs in "float64" or "float32"; integers are unchanged."""
@@ -36,7 +36,7 @@ class ReferenceCase(NamedTuple):
 
 
 def in_dtype(array, dtype):
-    """A C-contiguous copy, with floats in the given precision and integers unchanged."""
+    """Copy an array to C order, with floats in the given precision and integers unchanged."""
     floating = np.issubdtype(array.dtype, np.floating)
     return np.array(array, dtype=DTYPES[dtype] if floating else array.dtype, order="C")
 

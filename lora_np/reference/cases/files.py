@@ -47,7 +47,7 @@ def nf4(settings, t):
 
 
 def from_files(t, read, *arguments):
-    """The result of read(folder, *arguments) for a folder with the input files, which are given as arrays of bytes."""
+    """Call read(folder, *arguments) for a folder with the input files, which are arrays of bytes in `t`."""
     with tempfile.TemporaryDirectory() as folder:
         for name, file in t.items():
             (Path(folder) / name).write_bytes(file.tobytes())
@@ -55,14 +55,14 @@ def from_files(t, read, *arguments):
 
 
 def to_files(names, write, *arguments):
-    """The bytes of the files that write(folder, *arguments) writes, as arrays by name."""
+    """Call write(folder, *arguments); return the bytes of the files that it writes, as arrays by name."""
     with tempfile.TemporaryDirectory() as folder:
         write(folder, *arguments)
         return {name: np.frombuffer((Path(folder) / name).read_bytes(), dtype=np.uint8) for name in names}
 
 
 def gpt2_read(settings, t):
-    return from_files(t, load_hf, np.float64).params  # exact, whichever precision the file has
+    return from_files(t, load_hf, np.float64).params  # exact for files in either precision
 
 
 def gpt2_write(settings, t):
@@ -70,7 +70,7 @@ def gpt2_write(settings, t):
 
 
 def peft_read(settings, t):
-    dtype = np.float64 if b'"F64"' in t[ADAPTER].tobytes() else np.float32  # of the tensors, from the file's header
+    dtype = np.float64 if b'"F64"' in t[ADAPTER].tobytes() else np.float32  # the header names the tensors' dtype
     config = ModelConfig(**settings["model"])
     base = {name: np.zeros(shape, dtype) for name, shape in parameter_shapes(config).items()}
     deltas = adapter_deltas(base, from_files(t, load_peft, base, config))
@@ -88,7 +88,7 @@ def peft_write(settings, t):
 def spectrum_case(id, rank, k, *about):
     bits = bits_of(id)
     before, left, right = bell(bits, (9, 7)), bell(bits, (9, rank)), bell(bits, (rank, 7))
-    update = (left * 2.0 ** -np.arange(rank)) @ right  # each direction half as long as the one before
+    update = (left * 2.0 ** -np.arange(rank)) @ right  # each direction is half as long as the previous one
     inputs = {"before": before, "after": as_float32(before + 0.25 * update)}
     return ReferenceCase(id, 3, "spectrum", {"k": k}, inputs, spectrum, *about)
 
@@ -102,7 +102,7 @@ def nf4_case(id, shape, block_size, double, *about):
 
 
 def midpoint_case():
-    """All midpoints as float32 values: some exact, some just above, some just below. Each block's absmax is 1."""
+    """The case of all midpoints as float32 values, some exact and others just above or below. Each absmax is 1."""
     points = CODE_POINTS.astype(np.float64)
     weight = np.concatenate([[1.0], (points[1:] + points[:-1]) / 2])
     settings, inputs = {"block_size": 16, "double": False}, {"weight": as_float32(np.stack([weight, -weight]))}
@@ -112,7 +112,7 @@ def midpoint_case():
 
 
 def scales_case(id, absmax, *about):
-    """Blocks of two weights with the given absmax."""
+    """The case of blocks of two weights with the given values of absmax."""
     weight = np.array(absmax)[:, None] * [1.0, -0.25]
     settings = {"block_size": 2, "double": True}
     return ReferenceCase(id, 3, "nf4", settings, {"weight": as_float32(weight)}, nf4, *about, ("exact", "edge"))
@@ -192,7 +192,7 @@ def peft_cases():
     layers = {"attn.k_proj": (3, 1.5), "attn.v_proj": (1, 2.0), "attn.o_proj": (2, 5.0), "mlp.up_proj": (4, 1.0)}
     layers = {f"blocks.0.{name}": of for name, of in layers.items()}
     other_settings, other_arrays = draw_model(bits_of("peft scales"), SMALL, layers=layers)
-    one = {  # an adapter on GPT-2's c_attn, each component of which reaches q, k and v
+    one = {  # an adapter on GPT-2's c_attn; each of its components affects q, k and v
         "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight": bell(bits, (2, 6)),
         "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight": bell(bits, (18, 2)),
     }

@@ -1,4 +1,4 @@
-"""Tier 4, second half: llama.cpp's blocks, QA-LoRA, which can be merged into them, and files byte by byte."""
+"""Tier 4, second half: llama.cpp's blocks, QA-LoRA, whose updates can be merged into blocks, and files byte by byte."""
 
 import struct
 
@@ -18,8 +18,8 @@ from .llama import SIZES, of_llama
 from .model import config_of, draw_model, model_case, objects
 
 MODEL, ADAPTER = "model.gguf", "adapter.gguf"
-WIDE = {"d_model": 32, "d_ff": 64, "n_layers": 1}  # all rows are whole blocks, except in o_proj, whose rows have H D
-HEADERS = [0x3C00, 0x0001, 0x8001, 0x83FF, 0xB555, 0x7BFF, 0x8000]  # float16: 1, the smallest numbers, …, 65504, −0
+WIDE = {"d_model": 32, "d_ff": 64, "n_layers": 1}  # rows consist of whole blocks, except in o_proj (H · D)
+HEADERS = [0x3C00, 0x0001, 0x8001, 0x83FF, 0xB555, 0x7BFF, 0x8000]  # float16: 1, the smallest values, …, 65504, −0
 
 # ---------------------------------------------------------------- what the package computes
 
@@ -63,8 +63,10 @@ def gguf_adapter(settings, t):
 
 
 def blocks_case(name, *about):
-    """Blocks with random numbers, numbers halfway between two codes of each format, zeros, a d that float16 rounds to
-    0, large numbers, two equal magnitudes with opposite signs, and an m that float16 shifts by several codes.
+    """The case of blocks in a format.
+
+    The blocks have random weights, weights halfway between two codes of each format, zeros, a d that float16 rounds to
+    0, large weights, two equal magnitudes with opposite signs, and an m that float16 shifts by several codes.
     """
     bits, steps = bits_of("blocks"), np.arange(32)
     halves = (steps % 15 + 0.5) / 16
@@ -102,7 +104,7 @@ def qalora_case(id, *about):
 
 
 def on_blocks(id, *about, **changes):
-    """A model case in which the weights of linear layers are blocks."""
+    """A model case in which the weights of linear layers are stored in blocks."""
     case = of_llama(model_case, id, *about, **changes)
     names = [f"{layer}.weight" for layer in linear_layers(case.inputs)]
     packed = {name: FORMATS["q4_1"](case.inputs[name].astype(np.float32)).blocks for name in names}
@@ -139,7 +141,7 @@ def gguf_case(id, *about):
 
 
 def gguf_bytes(fields, tensors):
-    """The bytes of a GGUF file, written without the package `gguf`, which the cases should not need."""
+    """The bytes of a GGUF file, without help of the package `gguf`, which the cases should not need."""
 
     def text(string):
         return struct.pack("<Q", len(string.encode())) + string.encode()
@@ -169,7 +171,7 @@ def filled(data, alignment):
 
 def gguf_adapter_case(id, *about):
     layers = {"attn.q_proj": (2, 3.0), "attn.k_proj": (1, 3.0), "mlp.down_proj": (3, 4.5)}
-    layers |= {"mlp.up_proj": (4, 1.5)}  # whose A ends where the next array may begin; its s r is k_proj's
+    layers |= {"mlp.up_proj": (4, 1.5)}  # A's length is a multiple of the alignment; s · r is that of k_proj
     layers = {f"blocks.{i}.{name}": of for i in (0, 1) for name, of in layers.items()}
     settings, inputs = draw_model(bits_of(id), SIZES, layers=layers, rslora=True)
     return ReferenceCase(id, 4, "gguf_adapter", settings, inputs, gguf_adapter, *about, ("exact",))

@@ -1,6 +1,6 @@
 """Tier 4: Llama's operations, whole models, decoding and training, with the same adapters and optimiser.
 
-The head size is 6, because with 4 the order of rows in GGUF would be its own inverse (see `formats/names.py`).
+The head size is 6, because with 4 GGUF's permutation of rows would be its own inverse (see `formats/names.py`).
 """
 
 import numpy as np

@@ -30,7 +30,7 @@ QV = ("q_proj", "v_proj")
 
 
 def config_of(fields):
-    """The package's configuration of a case's setting `model`; only one architecture has all its fields."""
+    """The package's configuration for a case's setting `model`, from the architecture that has all of its fields."""
     kinds = [record.config_class for record in ARCHITECTURES.values()]
     return next(kind for kind in kinds if fields.keys() <= {field.name for field in dataclass_fields(kind)})(**fields)
 
@@ -75,7 +75,7 @@ def model(settings, t):
 
 
 def in_reverse_order(activations, params):
-    """Gradients of activations, each followed by the gradients of its layer's parameters."""
+    """Order gradients: that of each activation is followed by the gradients of its layer's parameters."""
     ordered, left = {}, dict(params)
     for name, grad in activations.items():
         ordered[f"grad.{name}"] = grad
@@ -86,7 +86,7 @@ def in_reverse_order(activations, params):
 
 
 def generate(settings, t):
-    """Greedy, token by token, with cached keys and values."""
+    """Generate greedily, token by token, with cached keys and values."""
     config, params, adapter = objects(settings, t)
     decoder = make_decoder(params, config, adapter)
     past, unread, tokens, outputs = empty_cache(decoder, len(t["ids"])), t["ids"], t["ids"], {}
@@ -110,18 +110,18 @@ def sample(settings, t):
 
 
 def at_trained_size(name, value):
-    """Scale standard normal numbers to a parameter as large as after training, with norms and biases not at 1 and 0."""
+    """Scale standard normal values to the size of a trained parameter; norms are not all 1, and biases not all 0."""
     if value.ndim == 1:
         return 0.2 * value + name.endswith("weight")
     return value if "emb" in name else value / math.sqrt(value.shape[1])
 
 
 def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=None):
-    """Settings and arrays of a model with weights as large as after training, and of its adapter if it has one.
+    """Draw settings and arrays of a model with weights as large as after training, and of its adapter if it has one.
 
     B is not 0, because at B = 0 most gradients are 0.
 
-    names : last names of the adapted layers, which all have the rank r and α = 3
+    names : last parts of the adapted layers' names; all of these layers have the rank r and α = 3
     layers : dict, a layer's full name -> (r, α), used instead of `names`
     """
     shapes = parameter_shapes(config_of(sizes))
@@ -141,20 +141,20 @@ def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=Non
 
 
 def draw_batch(bits, sizes, lengths):
-    """A batch of right-padded rows. A language model ignores each row's last target and those of padding."""
+    """Draw a batch of right-padded rows. A language model ignores each row's last target and those of padding."""
     B, T = len(lengths), max(lengths)
     ids = whole(bits, (B, T), sizes["vocab_size"])
     ids[0, : min(T, 2)] = [sizes["vocab_size"] - 1, 0][: min(T, 2)]  # the last id and the first
     if sizes["n_classes"]:
         targets = np.arange(B)[::-1] % sizes["n_classes"]
     else:
-        has_next = np.arange(T) < np.array(lengths)[:, None] - (T > 1)  # a lone token has a target from another text
+        has_next = np.arange(T) < np.array(lengths)[:, None] - (T > 1)  # if T = 1, it is its own target
         targets = np.where(has_next, np.roll(ids, -1, axis=1), ops.IGNORE_INDEX)
     return {"ids": ids, "targets": targets, "lengths": np.array(lengths)}
 
 
 def mask_shapes(settings, arrays, shape, p):
-    """A dict, place of each dropout mask -> its shape, for ids of a given shape; p is the adapter's dropout."""
+    """A dict, place of a dropout mask -> shape of the mask, for ids of a given shape; p is the adapter's dropout."""
     config, _, adapter = objects(settings, arrays)
     if adapter is not None:
         adapter = adapter._replace(config=replace(adapter.config, dropout=p))
@@ -166,7 +166,7 @@ def mask_shapes(settings, arrays, shape, p):
 
 
 def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **changes):
-    """A model case; `about` is as in operations.py, p is the adapter's dropout."""
+    """A model case; `about` is defined in operations.py, and p is the adapter's dropout."""
     bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, **(adapter or {}))
     inputs = {**draw_batch(bits, sizes, lengths), **arrays}
@@ -176,7 +176,7 @@ def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **ch
 
 
 def generation_case(id, names, *about, kind="lora", base=SIZES, added=0.0, **changes):
-    """A case of greedy generation. The largest logit leads by far more than rounding, so the tokens are certain.
+    """A case of greedy generation. The largest logit's margin is far above rounding errors, so all ports agree.
 
     added : float32 value that is added to every logit
     """
@@ -189,7 +189,7 @@ def generation_case(id, names, *about, kind="lora", base=SIZES, added=0.0, **cha
 
 
 def sample_case(id, *about, **changes):
-    """A case of sampling with one draw for each row; none is near the border between two tokens."""
+    """A case of sampling with one draw for each row. No draw is near the border between two tokens."""
     bits = bits_of(id)
     inputs = {"logits": bell(bits, (5, 11), 1.5), "ids": whole(bits, (5, 3), 11)}
     inputs["ids"][:, 0] = inputs["ids"][:, 2] = inputs["logits"].argmax(axis=1)  # occurs twice

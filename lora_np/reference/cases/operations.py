@@ -44,7 +44,7 @@ def softmax(settings, t):
 
 
 def attention(settings, t):
-    options = {"n_heads": settings["n_heads"], "positions": t.get("positions")}  # K follows from the width of k
+    options = {"n_heads": settings["n_heads"], "positions": t.get("positions")}  # the width of k determines K
     context, cache = ops.attention_forward(t["q"], t["k"], t["v"], **options)
     forward = {"scores": ops.attention_scores(t["q"], t["k"], **options), "probs": cache.probs, "context": context}
     grads = ops.attention_backward(t["grad.context"], cache)
@@ -57,7 +57,7 @@ def embedding(settings, t):
 
 
 def cross_entropy(settings, t):
-    if (t["targets"] == settings["ignore_index"]).all():  # which the package refuses; N is at least 1
+    if (t["targets"] == settings["ignore_index"]).all():  # the package rejects such targets; N is at least 1
         return {"loss": np.zeros_like(t["logits"][0, 0, 0]), "grad.logits": np.zeros_like(t["logits"])}
     loss, cache = ops.cross_entropy_forward(t["logits"], t["targets"], settings["ignore_index"])
     return {"loss": loss, **gradients(ops.cross_entropy_backward(settings["grad_loss"], cache), ["logits"])}
@@ -69,7 +69,7 @@ def dropout(settings, t):
 
 
 def adapted_layer(settings, t):
-    """A linear layer with LoRA, or with DoRA if there is a magnitude."""
+    """A linear layer with LoRA, or with DoRA if the inputs have a magnitude."""
     config = AdapterConfig(kind="dora" if dora.MAGNITUDE in t else "lora", **settings)
     adapter = {name: array for name, array in t.items() if name.startswith("lora_")}
     kind, scale, wanted = KINDS[config.kind], scaling(config), ("x", "weight", "bias", *adapter)
@@ -92,7 +92,7 @@ def adapted_layer(settings, t):
 
 
 def bells(bits, shapes):
-    """A dict of bell-shaped draws from a dict of shapes."""
+    """Draw bell-shaped arrays, as a dict like `shapes`."""
     return {name: bell(bits, shape) for name, shape in shapes.items()}
 
 
@@ -159,7 +159,7 @@ EDGE = ("edge",)
 
 def operation_cases():
     """The cases of tier 1."""
-    units = {  # integer multiples of the smallest number, so that all products and sums are exact
+    units = {  # integer multiples of the smallest float, so that all products and sums are exact
         "x": whole(bits_of("tiny"), (3, 6), 100) - 50.0,
         "weight": whole(bits_of("tiny weight"), (4, 6), 7) - 3.0,
         "grad.y": whole(bits_of("tiny grad"), (3, 4), 100) - 50.0,

@@ -1,6 +1,6 @@
-"""The specification as a plain program: a port to NumPy, and the program in which `causes.py` makes mistakes.
+"""The specification as a plain NumPy program, which is also the program in which `causes.py` makes mistakes.
 
-It shares no code with the package. It has no blocks, buffers or threads, and computes every gradient.
+It shares no code with the package. It has no chunks, buffers or threads, and computes every gradient.
 """
 
 from .cases import PLAIN

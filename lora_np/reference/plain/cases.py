@@ -5,7 +5,7 @@ from . import operations as op
 
 
 def gradients(names, grads):
-    """The results of a backward pass by the names that the specification gives them."""
+    """The results of a backward pass, by their names in the specification."""
     return {f"grad.{name}": grad for name, grad in zip(names, grads)}
 
 
@@ -120,7 +120,7 @@ def schedule(settings, t):
 
 
 def of_model(compute):
-    """The function `compute` of a model, for weights that may be in blocks."""
+    """Extend a model's function `compute` to weights that are stored in blocks."""
 
     def computed(settings, t):
         if "blocks" in settings:

@@ -44,7 +44,7 @@ def safetensors_write(arrays):
 
 
 def gpt2_arrays(n_layers):
-    """Name of each array in GPT-2 -> our arrays, which are joined in it."""
+    """A dict, name of an array in GPT-2 -> names of our arrays, which are joined in it."""
     names = {"wte.weight": ["tok_emb.weight"], "wpe.weight": ["pos_emb.weight"]}
     for leaf in ("weight", "bias"):
         names[f"ln_f.{leaf}"] = [f"ln_f.{leaf}"]
@@ -55,7 +55,7 @@ def gpt2_arrays(n_layers):
 
 
 def is_turned(name):
-    """Whether GPT-2 stores an array as (in, out), as it does the weights of its linear layers."""
+    """Whether GPT-2 stores an array as (in, out), which it does for the weights of linear layers."""
     return ".c_" in name and name.endswith(".weight")
 
 
@@ -103,7 +103,7 @@ def peft_write(settings, t):
 
 
 def joined(adapted, ours, adapter, t):
-    """The adapters of joined layers as one adapter: A's stacked, B's as blocks."""
+    """Join the adapters of joined layers into one adapter, with the A's stacked and the B's as blocks."""
     scales = {layer: op.scale(of["r"], of["alpha"], adapter["rslora"]) for layer, of in adapter["layers"].items()}
     A = np.concatenate([t[f"{layer}.lora_A"] for layer in adapted], axis=0)
     out = len(t[f"{adapted[0]}.lora_B"])
@@ -159,7 +159,7 @@ def pack(weight, form):
 
 
 def inverse(d):
-    """1 / d, and 0 where that is not finite."""
+    """1 / d, or 0 where that is not finite."""
     inverted = np.float32(1) / d
     return np.where(np.isfinite(inverted), inverted, np.float32(0))
 

@@ -83,14 +83,14 @@ def layer_backward(grad_y, name, settings, t, acts, grads):
 
 
 def take(x, at):
-    """One position of each row, (B, 1, C); or all of them."""
+    """Select one position of each row, (B, 1, C), or all positions."""
     if at is not None:
         x = np.take_along_axis(x, at[:, :, None], axis=1)
     return x
 
 
 def take_backward(grad_y, at, T):
-    """Gradients of all T positions, with 0 at those that were not taken."""
+    """The gradients of all T positions, with 0 at positions that were not selected."""
     if at is not None:
         grad_y = op.one_hot(at[:, 0], T)[:, :, None] * grad_y
     return grad_y
@@ -189,7 +189,7 @@ def mlp_backward(grad_x, block, settings, t, acts, grads):
 
 
 def read_at(settings, t, i):
-    """The only position of each row that the last block of a classifier computes, (B, 1); None: all positions."""
+    """The only position of each row that a classifier's last block computes, (B, 1); None for all positions."""
     sizes = settings["model"]
     if sizes["n_classes"] and i == sizes["n_layers"] - 1:
         return t["lengths"][:, None] - 1

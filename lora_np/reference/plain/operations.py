@@ -1,4 +1,4 @@
-"""The operations of SPEC.md, tiers 1 and 4, each with its backward pass, in the specification's own terms.
+"""The operations of SPEC.md, tiers 1 and 4, each with its backward pass, in the specification's notation.
 
 Arrays have the specification's names, with `_` instead of `.`: grad_y is `grad.y`. Where a gradient is a sum over rows,
 `products` and `rows` show all its terms.
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def rows(x):
-    """All leading axes as one: (N, C)."""
+    """Flatten all leading axes to one: (N, C)."""
     return x.reshape(-1, x.shape[-1])
 
 
@@ -121,7 +121,7 @@ def join_heads(x):
 
 
 def in_groups(x, K):
-    """The query heads grouped by key head: (B, H, T, D) -> (B, K, H/K, T, D)."""
+    """Group the query heads by key head: (B, H, T, D) -> (B, K, H/K, T, D)."""
     return x.reshape(x.shape[0], K, -1, *x.shape[2:])
 
 
@@ -255,7 +255,7 @@ def lora_delta(weight, lora_A, lora_B, s):
 
 
 def direction(weight, lora_A, lora_B, s):
-    """DoRA's V, and the norm of each of its rows."""
+    """DoRA's V, and the norm of each row of V."""
     V = weight + s * (lora_B @ lora_A)
     norm = np.sqrt((V**2).sum(axis=1))
     return V, norm
@@ -321,7 +321,7 @@ def qalora_delta(weight, lora_A, lora_B, s):
 
 
 def sample(logits, ids, uniform, temperature, top_k, top_p, repetition_penalty):
-    """The probabilities of the next token, and the token that each uniform number draws."""
+    """The probabilities of the next token, and the token sampled with each uniform number."""
     penalised = np.where(logits > 0, logits / repetition_penalty, logits * repetition_penalty)
     x = np.where(one_hot(ids, logits.shape[-1]).any(axis=1), penalised, logits)
     x = x / temperature

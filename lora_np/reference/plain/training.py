@@ -1,4 +1,4 @@
-"""Training, spectra, NF4 and llama.cpp's blocks of SPEC.md."""
+"""The training, spectra and NF4 of SPEC.md."""
 
 import math
 
@@ -26,7 +26,7 @@ def rate_at(i, schedule, steps, peak, warmup_steps, final_share):
 
 
 def adamw_step(p, g, m, v, t, rate, name, beta1, beta2, eps, weight_decay, rate_factors):
-    """One array's p, m and v after step t = 1, 2, …"""
+    """Update one array: return its p, m and v after step t = 1, 2, …"""
     eta = rate * rate_factors.get(name.rpartition(".")[2], 1.0)
     decay = weight_decay if p.ndim >= 2 else 0.0
     m = beta1 * m + (1.0 - beta1) * g
