@@ -12,7 +12,7 @@ import pytest  # noqa: E402
 from lora_np.cli import main  # noqa: E402
 from lora_np.data import model_files  # noqa: E402
 from lora_np.formats import PRETRAINED, save_model  # noqa: E402
-from lora_np.model import ModelConfig, initial_params  # noqa: E402
+from lora_np.model import GPT2Config, initial_params  # noqa: E402
 
 from . import tiny  # noqa: E402
 
@@ -62,7 +62,7 @@ def either_classifier(request):
 def tiny_base(tmp_path_factory):
     """The folder of a tiny language model with the shipped tokenizer: as fast as it is clueless. Not to be changed."""
     folder = tmp_path_factory.mktemp("base")
-    config = ModelConfig(8000, 24, 16, 1, 2, 32)
+    config = GPT2Config(8000, 24, 16, 1, 2, 32)
     save_model(folder, initial_params(config, np.random.default_rng(0)), config)
     for name, content in model_files(PRETRAINED).items():
         (folder / name).write_bytes(content)

@@ -20,7 +20,7 @@ from lora_np.adapters import (
 from lora_np.analysis import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
 from lora_np.analysis.costs import shape_only_arrays
 from lora_np.analysis.shape_only import shape_only
-from lora_np.model import ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
+from lora_np.model import GPT2Config, backward, cache_bytes, draw_masks, forward, parameter_shapes
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
 from lora_np.tasks.cost import bytes_of_full
 from lora_np.training import AdamW, adamw_update, fine_tuning, train
@@ -96,12 +96,12 @@ def test_the_counter_by_hand():
 # ------------------------------------------------------------------ models and trainings
 
 MODELS = {
-    "language": (ModelConfig(13, 7, 12, n_layers=2, n_heads=3, d_ff=20), 3, 6),
-    "language, deep": (ModelConfig(11, 9, 6, n_layers=3, n_heads=2, d_ff=14, dropout=0.3), 2, 7),
-    "language, one token": (ModelConfig(5, 4, 3, n_layers=1, n_heads=1, d_ff=7), 1, 1),
-    "classifier": (ModelConfig(13, 7, 12, n_layers=2, n_heads=3, d_ff=20, n_classes=4), 3, 6),
-    "classifier, one block": (ModelConfig(17, 8, 10, n_layers=1, n_heads=5, d_ff=9, n_classes=2, dropout=0.2), 5, 3),
-    "classifier, deep": (ModelConfig(10, 12, 8, n_layers=3, n_heads=2, d_ff=24, n_classes=3), 2, 11),
+    "language": (GPT2Config(13, 7, 12, n_layers=2, n_heads=3, d_ff=20), 3, 6),
+    "language, deep": (GPT2Config(11, 9, 6, n_layers=3, n_heads=2, d_ff=14, dropout=0.3), 2, 7),
+    "language, one token": (GPT2Config(5, 4, 3, n_layers=1, n_heads=1, d_ff=7), 1, 1),
+    "classifier": (GPT2Config(13, 7, 12, n_layers=2, n_heads=3, d_ff=20, n_classes=4), 3, 6),
+    "classifier, one block": (GPT2Config(17, 8, 10, n_layers=1, n_heads=5, d_ff=9, n_classes=2, dropout=0.2), 5, 3),
+    "classifier, deep": (GPT2Config(10, 12, 8, n_layers=3, n_heads=2, d_ff=24, n_classes=3), 2, 11),
     "llama": (tiny_llama(dropout=0.3), 3, 6),
     "llama classifier": (tiny_llama(n_heads=4, n_classes=4), 2, 5),
 }
@@ -225,7 +225,7 @@ def test_shape_only_arrays_share_memory_as_views_do():
 def test_terms_by_hand():
     """One block, LoRA on v alone: every product that the backward pass carries out, and no other."""
     B, T, V, C, F, r = 3, 5, 11, 6, 10, 2
-    config = ModelConfig(V, 7, C, n_layers=1, n_heads=2, d_ff=F)
+    config = GPT2Config(V, 7, C, n_layers=1, n_heads=2, d_ff=F)
     terms = step_flops(config, B, T, AdapterConfig(r=r, targets=("v_proj",)))
     attn, mlp = "blocks.0.attn.", "blocks.0.mlp."
     square, wide, low = 2 * B * T * C * C, 2 * B * T * C * F, 2 * B * T * C * r
@@ -247,7 +247,7 @@ def test_terms_by_hand():
 def test_the_other_kinds_by_hand():
     """One layer of C = 6 on 15 rows at rank 2, between others that want x: what each kind adds to two products of W."""
     B, T, C, r = 3, 5, 6, 2
-    config = ModelConfig(11, 7, C, n_layers=2, n_heads=2, d_ff=10)
+    config = GPT2Config(11, 7, C, n_layers=2, n_heads=2, d_ff=10)
     square, low, made = 2 * B * T * C * C, 2 * B * T * C * r, 2 * C * C * r
 
     def added(kind, **settings):
@@ -264,7 +264,7 @@ def test_the_other_kinds_by_hand():
 
 def step_arrays(n_classes=0, adapter_config=None, wanted=None):
     """What a step of B = 3, T = 5 keeps, in numbers; C = 6, H = 2, F = 10, rank 2, two blocks."""
-    config = ModelConfig(11, 7, 6, n_layers=2, n_heads=2, d_ff=10, n_classes=n_classes)
+    config = GPT2Config(11, 7, 6, n_layers=2, n_heads=2, d_ff=10, n_classes=n_classes)
     activations = step_bytes(config, 3, 5, adapter_config, wanted).activations
     return {name: n_bytes // 4 for name, n_bytes in activations.items()}
 
@@ -312,7 +312,7 @@ def test_what_a_step_keeps_by_hand():
 
 
 def test_ratio_of_a_step():
-    config = ModelConfig(8000, 128, 256, n_layers=2, n_heads=4, d_ff=1024, n_classes=2)
+    config = GPT2Config(8000, 128, 256, n_layers=2, n_heads=4, d_ff=1024, n_classes=2)
     assert 0.6 < predicted_ratio(config, 32, 64, AdapterConfig(r=8)) < 2 / 3
     assert predicted_ratio(config, 32, 64, wanted=()) == pytest.approx(1 / 3, abs=0.01)
 
@@ -328,7 +328,7 @@ def test_shapes_are_those_of_a_fresh_adapter(seed, classifier, random_params):
 @pytest.mark.parametrize("shards", [1, 2])
 def test_memory_that_full_fine_tuning_is_said_to_need(shards, random_params, random_batch):
     """It is what Python and NumPy ask for at the peak, except for arrays of a moment."""
-    config = ModelConfig(900, 32, 160, n_layers=3, n_heads=4, d_ff=640)
+    config = GPT2Config(900, 32, 160, n_layers=3, n_heads=4, d_ff=640)
     tracemalloc.start()
     try:
         params, batch = random_params(config, np.float32), random_batch(config, B=4, T=32, padded=False)

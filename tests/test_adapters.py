@@ -20,12 +20,12 @@ from lora_np.adapters import (
     trainable_report,
     unmerge,
 )
-from lora_np.model import LlamaConfig, ModelConfig, backward, draw_masks, forward, parameter_shapes
+from lora_np.model import GPT2Config, LlamaConfig, backward, draw_masks, forward, parameter_shapes
 
 ATTENTION = [f"attn.{name}_proj" for name in "qkvo"]
-BLOCKS = {ModelConfig: ATTENTION + ["mlp.up_proj", "mlp.down_proj"]}
+BLOCKS = {GPT2Config: ATTENTION + ["mlp.up_proj", "mlp.down_proj"]}
 BLOCKS[LlamaConfig] = ATTENTION + ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
-BLOCK = BLOCKS[ModelConfig]
+BLOCK = BLOCKS[GPT2Config]
 ALL = [f"blocks.{i}.{layer}" for i in range(2) for layer in BLOCK]
 
 

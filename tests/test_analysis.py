@@ -215,7 +215,7 @@ def test_a_hook_gets_a_runs_own_gradients_after_clipping(language, random_params
 
     settings = TrainConfig(steps=2, learning_rate=1e-3, clip_norm=1e-3)
     objective = model_objective(params, language)
-    state = train(trainable_arrays(params), objective, lambda rng: [batch], settings, adjust=note)
+    state = train(trainable_arrays(params), objective, lambda rng: [batch], settings, after_update=note)
     factor = 1e-3 / state.history["grad_norm"][0]
     assert factor < 0.1
     before = loss_and_gradients(params, batch, language, wanted=linear_weights(params)).grads

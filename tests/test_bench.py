@@ -23,7 +23,7 @@ from lora_np.bench.llama_cpp import answer
 from lora_np.bench.report import format_row, lora_shares, make_row, summary
 from lora_np.bench.rounds import Process, WorkerError, backend_environment
 from lora_np.bench.worker import forget_peak, peak_bytes
-from lora_np.compress import BlockWeight, held_bytes
+from lora_np.compress import BlockWeight, weight_bytes
 from lora_np.model import cache_bytes, empty_cache, forward, make_decoder, next_logits
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,7 +84,7 @@ def test_what_is_counted_is_of_the_case_that_is_timed(rung, work):
 def test_blocks_and_arrays_of_a_llama_are_the_same_numbers():
     case = make_case(LLAMA, "lora_qv")
     dense, again = case.dense().params, cases.in_blocks(case.dense().params)
-    assert held_bytes(case.params) < held_bytes(dense) / 4
+    assert weight_bytes(case.params) < weight_bytes(dense) / 4
     for name, weight in case.params.items():
         assert isinstance(weight, BlockWeight) == (weight.ndim == 2), name
         assert isinstance(dense[name], np.ndarray) and np.array_equal(again[name], dense[name]), name

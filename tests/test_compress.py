@@ -17,7 +17,6 @@ from lora_np.compress import (
     CODE_POINTS,
     FORMATS,
     BlockWeight,
-    held_bytes,
     magnitude_mask,
     n_of_m_mask,
     prune_magnitude,
@@ -27,6 +26,7 @@ from lora_np.compress import (
     quantise_int8,
     quantise_nf4,
     requantise,
+    weight_bytes,
     with_offsets_added,
 )
 from lora_np.compress.ggml import BLOCK_BYTES
@@ -309,9 +309,9 @@ def test_quantising_named_matrices_of_a_dict():
             assert small[name].settings == {"block_size": 32, "double": False}
         else:
             assert small[name] is params[name]  # shared, not copied
-    assert held_bytes(params) == 8 * 128 * 256 * 4 + 128 * 4
-    assert held_bytes(small) == 4 * 128 * 256 * (4 + 32 / 32 + 32) / 8 + 128 * 4
-    assert held_bytes({"a": params["ln.weight"], "b": params["ln.weight"]}) == 128 * 4  # one array
+    assert weight_bytes(params) == 8 * 128 * 256 * 4 + 128 * 4
+    assert weight_bytes(small) == 4 * 128 * 256 * (4 + 32 / 32 + 32) / 8 + 128 * 4
+    assert weight_bytes({"a": params["ln.weight"], "b": params["ln.weight"]}) == 128 * 4  # one array
     for format in FORMATS:
         assert quantise(params, iter(names), format)[names[0]].format == format
     assert quantise(params, [])["ln.weight"] is params["ln.weight"]

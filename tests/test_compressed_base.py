@@ -33,14 +33,14 @@ from lora_np.compress import (
     quantise_q8_0,
 )
 from lora_np.data import Batch
-from lora_np.model import LlamaConfig, ModelConfig, forward, generate, initial_params
+from lora_np.model import GPT2Config, LlamaConfig, forward, generate, initial_params
 from lora_np.training import TrainConfig, evaluate, model_objective, train, trainable_arrays
 
 from .tiny import LLAMA
 
 # Widths that blocks of 32 weights in a row, blocks of 64 in a matrix and groups of 4 divide.
 CONFIGS = {
-    "GPT-2": ModelConfig(vocab_size=13, n_positions=7, d_model=32, n_layers=2, n_heads=2, d_ff=64),
+    "GPT-2": GPT2Config(vocab_size=13, n_positions=7, d_model=32, n_layers=2, n_heads=2, d_ff=64),
     "Llama": LlamaConfig(13, 7, 32, n_layers=2, n_heads=4, n_kv_heads=2, head_size=16, d_ff=96, **LLAMA),
 }
 
@@ -316,7 +316,7 @@ def test_the_watch_sees_what_is_kept(base, alive_at_once):
 @pytest.mark.parametrize("form", ["nf4", "int8"])
 def test_memory_of_training_on_a_quantised_base(form):
     """Training's peak beside the base is that on a dense base, and one dense layer more."""
-    config = ModelConfig(vocab_size=16, n_positions=4, d_model=256, n_layers=2, n_heads=2, d_ff=1024)
+    config = GPT2Config(vocab_size=16, n_positions=4, d_model=256, n_layers=2, n_heads=2, d_ff=1024)
     ids = np.zeros((2, 4), dtype=np.int64)
     batch = Batch(ids, ids, np.full(2, 4), np.arange(2))
     base = initial_params(config, np.random.default_rng(0))

@@ -17,7 +17,7 @@ from lora_np.experiments.recipes import dialect
 from lora_np.experiments.runs import dialect as dialect_run
 from lora_np.experiments.runs.dialect import DialectRun, adapter_of
 from lora_np.formats import PRETRAINED, read_json, shipped_adapters
-from lora_np.model import ModelConfig, initial_params
+from lora_np.model import GPT2Config, initial_params
 from lora_np.training import fine_tuning, language_loss, train
 
 from .tiny import copies, same_bits
@@ -76,7 +76,7 @@ def tiny():
 
 
 def model_of(length):
-    config = ModelConfig(50, length, 12, 1, 2, 16)
+    config = GPT2Config(50, length, 12, 1, 2, 16)
     return initial_params(config, np.random.default_rng(0)), config
 
 

@@ -10,7 +10,7 @@ from lora_np.adapters.dora import MAGNITUDE, row_norms
 from lora_np.cli import main
 from lora_np.data import new_files
 from lora_np.formats import load_adapter, read_tensors, save_adapter, save_hf, save_model, save_peft, save_task
-from lora_np.formats.model import Task, fingerprint, read_model
+from lora_np.formats.model import LoadedModel, fingerprint, read_model
 from lora_np.model import forward
 from lora_np.tasks.doctor import diagnose, read_base
 from lora_np.tasks.doctor_table import format_diagnosis
@@ -133,7 +133,9 @@ def ours(path, base, name):
     """A task on a folder with one of the tiny models; as the other makers of adapters, it returns the path."""
     params, config = PARAMS[base.name], CONFIGS[base.name]
     labels = list("abcd") if config.n_classes else None
-    save_task(path, Task(params, config, gentle(params, 2, **SETTINGS[name]), None, labels), base, {"method": "lora"})
+    save_task(
+        path, LoadedModel(params, config, gentle(params, 2, **SETTINGS[name]), None, labels), base, {"method": "lora"}
+    )
     return path
 
 

@@ -59,7 +59,7 @@ def text_of(path, lines=TEXTS):
 
 
 def loaded(folder):
-    """The Task of an adapter's folder, and the decompositions of its updates."""
+    """The LoadedModel of an adapter's folder, and the decompositions of its updates."""
     task = load_task(folder)
     return task, directions_of(task.params, task.adapter)
 

@@ -17,13 +17,13 @@ from lora_np.adapters.starts import STARTS
 from lora_np.compress import quantise
 from lora_np.formats import (
     atomic,
+    attach_adapter,
     load_adapter,
     load_hf,
     load_model,
     load_peft,
     load_pretrained,
     load_task,
-    put_on,
     read_json,
     read_tensors,
     save_adapter,
@@ -212,14 +212,16 @@ def test_an_adapter_that_needs_a_base_of_its_own_is_not_saved(init, saved_adapte
     _, adapter, params = saved_adapter
     adapter, out = adapter._replace(config=replace(adapter.config, init=init)), tmp_path / "out"
     for save in (lambda: save_adapter(out, adapter), lambda: save_peft(out, adapter, params, classifier)):
-        with pytest.raises(ValueError, match=f"init: got '{init}', .*expected one of kaiming, .*: .*`on_given_base`"):
+        with pytest.raises(
+            ValueError, match=f"init: got '{init}', .*expected one of kaiming, .*: .*`for_original_base`"
+        ):
             save()
     assert not out.exists()
 
 
 def test_an_adapter_without_a_task_is_not_put_on_a_model(saved_adapter):
     with pytest.raises(ValueError, match="got no task.json, expected an adapter, in a folder that finetune"):
-        put_on(saved_adapter[0], None)
+        attach_adapter(saved_adapter[0], None)
 
 
 AWKWARD = {

@@ -33,7 +33,7 @@ from lora_np.adapters import Adapter
 from lora_np.data import END_OF_TEXT, PAD, load_tokenizer, new_files
 from lora_np.data.tokenizer import normalizer
 from lora_np.formats import (
-    Task,
+    LoadedModel,
     load_adapter,
     load_hf,
     load_model,
@@ -52,7 +52,7 @@ from lora_np.formats import (
     write_tensors,
 )
 from lora_np.formats.gguf import read_gguf
-from lora_np.model import LlamaConfig, ModelConfig
+from lora_np.model import GPT2Config, LlamaConfig
 from lora_np.tasks.doctor import diagnose
 from lora_np.tasks.doctor_table import format_diagnosis
 from lora_np.tasks.exchange import export
@@ -234,7 +234,7 @@ def make_task(folder):
     tiny_tokenizer().save(str(folder / "base" / "tokenizer.json"))
     params = {**BASES[0], "head.weight": np.zeros((2, 12), np.float32)}
     adapter = random_adapter(params, targets=("q_proj",))
-    task = Task(params, CONFIGS[2], adapter, tiny_tokenizer(), ["no", "yes"])
+    task = LoadedModel(params, CONFIGS[2], adapter, tiny_tokenizer(), ["no", "yes"])
     save_task(folder / "task", task, folder / "base", {"method": "lora", "seed": 0})
 
 
@@ -253,7 +253,7 @@ def make_tokenizer(folder, **settings):
 
 def make_whole_task(folder):
     """A task that is a whole model, in `task`."""
-    task = Task(BASES[2], CONFIGS[2], None, tiny_tokenizer(), ["no", "yes"])
+    task = LoadedModel(BASES[2], CONFIGS[2], None, tiny_tokenizer(), ["no", "yes"])
     save_task(folder / "task", task, None, {"method": "full"})
 
 
@@ -261,9 +261,9 @@ def arrays_of(loaded):
     """The arrays of an adapter, a model or a task, which must be finite; of other files {}."""
     if isinstance(loaded, Adapter):
         return loaded.weights
-    if not (isinstance(loaded, tuple) and isinstance(loaded[1], ModelConfig | LlamaConfig)):
+    if not (isinstance(loaded, tuple) and isinstance(loaded[1], GPT2Config | LlamaConfig)):
         return {}
-    adapter = loaded.adapter.weights if isinstance(loaded, Task) and loaded.adapter else {}
+    adapter = loaded.adapter.weights if isinstance(loaded, LoadedModel) and loaded.adapter else {}
     return {**{f"base {name}": array for name, array in loaded[0].items()}, **adapter}
 
 

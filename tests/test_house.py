@@ -213,7 +213,7 @@ VIOLATIONS = {
     "upward, absolute": ({"adapters/a.py": "import lora_np.training.trainer"}, "upward"),
     "upward, in a function": ({"ops/a.py": "def f():\n    from ..adapters import KINDS"}, "upward"),
     "upward, for typing": (
-        {"ops/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..model import ModelConfig"},
+        {"ops/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..model import GPT2Config"},
         "upward",
     ),
     "sideways": ({"formats/a.py": "from ..analysis import spectra"}, "upward"),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lora_np.model import (
+    GPT2Config,
     LlamaConfig,
-    ModelConfig,
     add_head,
     backward,
     cache_bytes,
@@ -35,7 +35,7 @@ class Names(NamedTuple):
 PROJECTED, ATTENDED = ["attn.q_proj", "attn.k_proj", "attn.v_proj"], ["attn.scores", "attn.probs", "attn.context"]
 ATTENDED += ["attn.o_proj", "attn.residual"]
 NAMES = {
-    ModelConfig: Names(
+    GPT2Config: Names(
         ["tok_emb", "pos_emb", "embed"],
         ["ln1", *PROJECTED, *ATTENDED, "ln2", "mlp.up_proj", "mlp.gelu", "mlp.down_proj", "mlp.residual"],
         "ln_f",
@@ -48,7 +48,7 @@ NAMES = {
     ),
 }
 WIDES = [
-    ModelConfig(vocab_size=50, n_positions=32, d_model=64, n_layers=4, n_heads=4, d_ff=256),
+    GPT2Config(vocab_size=50, n_positions=32, d_model=64, n_layers=4, n_heads=4, d_ff=256),
     LlamaConfig(vocab_size=50, n_positions=32, d_model=64, n_layers=4, n_heads=4, n_kv_heads=2, head_size=16, d_ff=256),
 ]
 
@@ -324,7 +324,7 @@ def test_first_values_come_from_the_generator_alone(config):
 
 def test_parameters_of_known_models():
     """GPT-2 small's number that everybody knows, and SmolLM2-135M's."""
-    gpt2 = ModelConfig(vocab_size=50257, n_positions=1024, d_model=768, n_layers=12, n_heads=12, d_ff=3072)
+    gpt2 = GPT2Config(vocab_size=50257, n_positions=1024, d_model=768, n_layers=12, n_heads=12, d_ff=3072)
     smollm2 = LlamaConfig(49152, 8192, 576, n_layers=30, n_heads=9, n_kv_heads=3, head_size=64, d_ff=1536)
     counts = [sum(map(math.prod, parameter_shapes(config).values())) for config in (gpt2, smollm2)]
     assert counts == [124_439_808, 134_515_008]

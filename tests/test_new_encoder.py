@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from lora_np.model import ARCHITECTURES, Architecture, LayerSpec, ModelConfig, generate, with_depths
+from lora_np.model import ARCHITECTURES, Architecture, GPT2Config, LayerSpec, generate, with_depths
 from lora_np.ops import add
 
 from .architecture_checks import check_costs, check_gradients, check_own_data, check_padding, command
@@ -14,7 +14,7 @@ from .tiny import random_params
 
 
 @dataclass(frozen=True)
-class EncoderConfig(ModelConfig):
+class EncoderConfig(GPT2Config):
     """norm1(x + attention(x)), then norm2(x + mlp(x)): BERT's blocks."""
 
 

@@ -205,7 +205,7 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("orthogonality", r"has of_[AB] transposed", SAME),
     ("backward_layers", r"(left out|skips getattr|weight' in|in a name|of module.prefix).*ion.steps", READER),
     ("backward_layers", r"lacks steps", READER),
-    ("passes.backward", r"^(back|dx) skips around|ignores whether around", "counts costs: see test_accounting.py"),
+    ("passes.backward", r"^(back|dx) skips wrap|ignores whether wrap", "counts costs: see test_accounting.py"),
     ("passes.backward", r"^the condition dx is not None is dropped|^again lacks|^dx lacks record", RECOMPUTED),
     ("objective", r"^given lacks 'recompute'|^the condition not config.n_classes never holds", RECOMPUTED),
     ("objective", r"check_writes", "only refuses a classifier or an encoder; see test_new_encoder.py"),

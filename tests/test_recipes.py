@@ -12,7 +12,7 @@ import pytest
 
 from lora_np.adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from lora_np.cli import main
-from lora_np.compress import Int8Weight, NF4Weight, held_bytes
+from lora_np.compress import Int8Weight, NF4Weight, weight_bytes
 from lora_np.data import class_batches
 from lora_np.experiments import gallery, laboratory, methods, store, subspace_tables, sweep
 from lora_np.experiments.drawing import as_png, colour
@@ -28,7 +28,7 @@ from lora_np.experiments.runs.prompts import PromptRun
 from lora_np.experiments.store import DivergedError, Results, run_key
 from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, tables_of_pairs
 from lora_np.formats import read_json
-from lora_np.model import LlamaConfig, ModelConfig, initial_params, predict_logits
+from lora_np.model import GPT2Config, LlamaConfig, initial_params, predict_logits
 from lora_np.model.initial import parameter_shapes
 from lora_np.ops.numerical_gradient import numerical_gradient, relative_error
 from lora_np.training import attach, settled_from, trainable_arrays
@@ -50,7 +50,7 @@ def small_bases():
     """Random bases, wide enough for r = 64, with the shipped tokenizer; the Llama has blocks 0 to 20."""
     sizes = {"vocab_size": 8000, "n_positions": 128, "d_model": 128, "n_heads": 4, "d_ff": 256}
     configs = {
-        "pretrained": ModelConfig(**sizes, n_layers=1),
+        "pretrained": GPT2Config(**sizes, n_layers=1),
         "smollm2": LlamaConfig(**sizes, n_layers=21, n_kv_heads=2, head_size=32),
     }
     shipped, rng = load_base(), np.random.default_rng(0)
@@ -230,8 +230,8 @@ def test_a_compressed_base_stays_as_it_was(weights, small, monkeypatch):
     assert same_bits(shipped, before)
     assert weights != "dense" or all(params[name] is array for name, array in shipped.items())
     assert all(name == "head.weight" or ".lora_" in name for name in arrays)
-    dense = held_bytes(starting_point(small_run(lora(4, "all-linear")))[0])
-    assert numbers["base_bytes"] == held_bytes(params) and (held_bytes(params) < dense) == (kind is not np.ndarray)
+    dense = weight_bytes(starting_point(small_run(lora(4, "all-linear")))[0])
+    assert numbers["base_bytes"] == weight_bytes(params) and (weight_bytes(params) < dense) == (kind is not np.ndarray)
 
 
 def test_an_unknown_base_is_refused():

@@ -15,11 +15,11 @@ from lora_np.adapters import (
     AdapterConfig,
     adalora,
     compress,
+    for_original_base,
     init_adapter,
     merge,
     merge_in_format,
     mix,
-    on_given_base,
     start_adapter,
     variant_config,
 )
@@ -71,7 +71,7 @@ def start(**settings):
 
 def there_and_back(**settings):
     _, fresh = start(**settings)
-    return on_given_base(QUANTISABLE, fresh, fresh)
+    return for_original_base(QUANTISABLE, fresh, fresh)
 
 
 def run(params=PARAMS, ids=PROMPTS[:2], config=LANGUAGE, **options):

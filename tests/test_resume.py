@@ -62,7 +62,7 @@ class Task(NamedTuple):
     objective: object
     epoch_batches: object
     evaluate: object
-    adjust: object
+    after_update: object
 
 
 def make_task(adapter_settings):
@@ -81,8 +81,8 @@ def make_task(adapter_settings):
         return [batches[i] for i in rng.permutation(5)]
 
     objective = model_objective(params, MODEL, start)
-    objective, adjust = allocating(objective, start, SETTINGS.steps, ALLOCATION)
-    return Task(trainable_arrays(params, start), objective, epoch_batches, measure, adjust)
+    objective, after_update = allocating(objective, start, SETTINGS.steps, ALLOCATION)
+    return Task(trainable_arrays(params, start), objective, epoch_batches, measure, after_update)
 
 
 class Stopped(Exception):
@@ -99,7 +99,7 @@ def run(task, settings, path=None, stop=None, label=""):
     with contextlib.nullcontext() if stop is None else pytest.raises(Stopped):
         return train(
             task.trainable, task.objective, task.epoch_batches, settings, task.evaluate, on_step, path, label,
-            adjust=task.adjust,
+            after_update=task.after_update,
         )  # fmt: skip
 
 
@@ -143,8 +143,8 @@ def test_the_task_would_show_a_difference(task, uninterrupted):
     assert not np.array_equal(other.history["loss"], uninterrupted.history["loss"])
     assert len(uninterrupted.history["eval_loss"]) == 4
     stays = [array for name, array in uninterrupted.memory.items() if name.endswith("kept")]
-    assert len(stays) == 12 * (task.adjust is not None) == len(uninterrupted.memory) / 7
-    assert all(array.dtype == bool for array in stays) and np.all(stays) == (task.adjust is None)
+    assert len(stays) == 12 * (task.after_update is not None) == len(uninterrupted.memory) / 7
+    assert all(array.dtype == bool for array in stays) and np.all(stays) == (task.after_update is None)
 
 
 def test_stopped_at_every_step(task, uninterrupted, tmp_path):

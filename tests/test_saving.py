@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lora_np.formats import (
-    Task,
+    LoadedModel,
     atomic,
     load_adapter,
     load_hf,
@@ -75,7 +75,7 @@ def adapter_of(version):
 
 def task_of(version, adapted):
     params = BASE if adapted else filled(BASE, version)
-    return Task(params, CLASSES, adapter_of(version) if adapted else None, tiny_tokenizer(), LABELS[version])
+    return LoadedModel(params, CLASSES, adapter_of(version) if adapted else None, tiny_tokenizer(), LABELS[version])
 
 
 def save_beside_base(path, version):

@@ -15,13 +15,13 @@ from lora_np.adapters import (
     compress,
     dora,
     fitting_arrays,
+    for_original_base,
     init_adapter,
     layer_arrays,
     linear_layers,
     merge,
     mix,
     module_config,
-    on_given_base,
     qalora,
     scaling,
     start_adapter,
@@ -31,7 +31,7 @@ from lora_np.adapters import (
 )
 from lora_np.adapters.adalora import orthogonality
 from lora_np.compress import NF4Weight, quantisation_error, quantise_nf4
-from lora_np.model import ModelConfig, forward
+from lora_np.model import GPT2Config, forward
 from lora_np.ops import linear_forward
 from lora_np.ops.numerical_gradient import relative_error
 from lora_np.training import (
@@ -54,7 +54,7 @@ from .tiny import copies, same_bits
 EVERYWHERE = ("all-linear",)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 # Sizes of which 64 weights make a block of NF4: C = 16, F = 20.
-QUANTISABLE = ModelConfig(vocab_size=13, n_positions=7, d_model=16, n_layers=2, n_heads=2, d_ff=20)
+QUANTISABLE = GPT2Config(vocab_size=13, n_positions=7, d_model=16, n_layers=2, n_heads=2, d_ff=20)
 
 
 def moved(adapter, seed=1, size=0.3):
@@ -179,7 +179,7 @@ def test_other_starts_leave_the_base_itself(language, random_params):
         assert base is params
         assert same_bits(adapter.weights, init_adapter(params, settings, np.random.default_rng(0)).weights)
         trained = moved(adapter)
-        assert on_given_base(params, adapter, trained) is trained  # there is nothing to take back
+        assert for_original_base(params, adapter, trained) is trained  # there is nothing to take back
 
 
 # ------------------------------------------------------------------ back on the base that was given
@@ -191,7 +191,7 @@ def test_on_the_given_base_it_is_lora_of_twice_the_rank(init, config, random_par
     settings = AdapterConfig(3, 4.0, EVERYWHERE, {"v_proj": 1}, {"o_proj": 0.5}, init=init)
     base, start = start_adapter(params, settings, np.random.default_rng(0))
     trained = moved(start)
-    restored = on_given_base(params, start, trained)
+    restored = for_original_base(params, start, trained)
     expected = logits_of(base, config, trained)
     assert relative_error(expected, logits_of(params, config)) > 0.01
     assert relative_error(logits_of(params, config, restored), expected) < 1e-12
@@ -201,7 +201,7 @@ def test_on_the_given_base_it_is_lora_of_twice_the_rank(init, config, random_par
         rank = 2 * module_config(settings, module).r
         assert (len(arrays["lora_A"]), module_config(restored.config, module).r) == (rank, rank), module
     # Untrained it changes nothing, though not one of its arrays is zero.
-    nothing = adapter_deltas(params, on_given_base(params, start, start))
+    nothing = adapter_deltas(params, for_original_base(params, start, start))
     assert max(np.abs(delta).max() for delta in nothing.values()) < 1e-14
     # And it is an adapter as any other: compressed to the rank that was trained, or mixed.
     half = mix(params, {"trained": restored}, {"trained": 0.5})
@@ -426,7 +426,7 @@ def test_a_training_ends_with_the_target_number_of_singular_values(random_params
     chosen = AdapterConfig(4, 8.0, EVERYWHERE, kind="adalora", dropout=0.1)
     start = init_adapter(params, chosen, np.random.default_rng(0))
     batches = [random_batch(config, B=5, seed=seed) for seed in range(3)]
-    objective, adjust = allocating(model_objective(params, config, start), start, 40, allocation)
+    objective, after_update = allocating(model_objective(params, config, start), start, 40, allocation)
 
     def measure(arrays):
         model, adapter = attach(params, start, arrays)
@@ -435,7 +435,7 @@ def test_a_training_ends_with_the_target_number_of_singular_values(random_params
     def trained(**more):
         settings = TrainConfig(40, 2e-2, shards=2, eval_every=4, **more)
         order = lambda rng: [batches[i] for i in rng.permutation(3)]  # noqa: E731
-        return train(trainable_arrays(params, start), objective, order, settings, measure, adjust=adjust)
+        return train(trainable_arrays(params, start), objective, order, settings, measure, after_update=after_update)
 
     assert settled_from(start, 40, allocation) == 28 and settled_from(start._replace(config=AdapterConfig()), 40) == 0
     state = trained(select_from=28)
@@ -474,10 +474,10 @@ def test_every_variant_learns_and_leaves_its_base(variant, random_params, random
     assert len(quantised) == 12 * (variant == "loftq")
     before, codes = copies(base), {name: (w.packed.copy(), w.scales().copy()) for name, w in quantised.items()}
     batch, steps = random_batch(QUANTISABLE), 50
-    objective, adjust = allocating(model_objective(base, QUANTISABLE, start), start, steps)
+    objective, after_update = allocating(model_objective(base, QUANTISABLE, start), start, steps)
     rate = {"vera": 0.2, "adalora": 3e-2, "lora+": 1e-3}.get(variant, 1e-2)
     settings = TrainConfig(steps, rate, warmup_steps=5, optimiser=adapter_optimiser(start))
-    state = train(trainable_arrays(base, start), objective, lambda rng: [batch], settings, adjust=adjust)
+    state = train(trainable_arrays(base, start), objective, lambda rng: [batch], settings, after_update=after_update)
     _, adapter = attach(base, start, state.trainable)
     losses = [evaluate(base, [batch], QUANTISABLE, attached)["loss"] for attached in (start, adapter)]
     assert losses[1] < 0.6 * losses[0], losses

@@ -12,7 +12,7 @@ from lora_np.adapters import Adapter, AdapterConfig, init_adapter
 from lora_np.analysis import random_directions
 from lora_np.data import Batch
 from lora_np.formats import read_tensors, write_json, write_tensors
-from lora_np.model import LlamaConfig, ModelConfig, parameter_shapes
+from lora_np.model import GPT2Config, LlamaConfig, parameter_shapes
 
 LLAMA = {"rms_norm_eps": 0.5, "rope_theta": 3.0}  # far from the defaults, so that a lost one shows
 
@@ -20,7 +20,7 @@ LLAMA = {"rms_norm_eps": 0.5, "rope_theta": 3.0}  # far from the defaults, so th
 def tiny_config(**changes):
     """Configuration of a language model: V = 13, C = 12, two blocks of 3 heads, F = 20, 7 positions."""
     sizes = {"vocab_size": 13, "n_positions": 7, "d_model": 12, "n_layers": 2, "n_heads": 3, "d_ff": 20}
-    return ModelConfig(**{**sizes, **changes})
+    return GPT2Config(**{**sizes, **changes})
 
 
 def tiny_llama(**changes):

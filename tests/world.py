@@ -13,7 +13,7 @@ from lora_np.classroom.sets import read_sets
 from lora_np.cli import main
 from lora_np.data import model_files, new_files, train_tokenizer
 from lora_np.formats import PRETRAINED, read_json, save_model, write_json
-from lora_np.model import ModelConfig, initial_params
+from lora_np.model import GPT2Config, initial_params
 from lora_np.reference import MANIFEST, VECTORS, load_case, load_manifest
 
 TEXTS = [f"the quick {animal} jumps over the lazy {thing} , said {who}" for animal in ("fox", "cat", "hen", "owl")
@@ -30,7 +30,7 @@ def make_world(root):
     for name in ("base", "data", "vectors", "port/lora.float64", "exercises", "made", "empty"):
         (root / name).mkdir(parents=True)
     tokenizer = train_tokenizer(TEXTS, 400)
-    config = ModelConfig(tokenizer.get_vocab_size(), 24, 16, 1, 2, 32)
+    config = GPT2Config(tokenizer.get_vocab_size(), 24, 16, 1, 2, 32)
     save_model(root / "base", initial_params(config, np.random.default_rng(0)), config)
     for name, content in (model_files(PRETRAINED) | new_files(tokenizer)).items():
         (root / "base" / name).write_bytes(content)

@@ -133,7 +133,7 @@ def settled_from(adapter, steps, settings=DEFAULTS):
 
 
 def allocating(objective, adapter, steps, settings=DEFAULTS):
-    """The objective and the hook `adjust` with which `train` trains an adapter of any kind.
+    """The objective and the hook `after_update` with which `train` trains an adapter of any kind.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def allocating(objective, adapter, steps, settings=DEFAULTS):
     Returns
     -------
     objective : the given one; for kind "adalora", plus γ R, where R is the mean of `orthogonality` over the layers
-    adjust : for kind "adalora", a function (step, trainable, grads, memory) that zeroes singular values; else None
+    after_update : for kind "adalora" a function (step, trainable, grads, memory) that zeroes singular values, or None
 
     Raises
     ------
@@ -170,7 +170,7 @@ def allocating(objective, adapter, steps, settings=DEFAULTS):
                 grads[f"{module}.{leaf}"] = grads[f"{module}.{leaf}"] + share * grad
         return result._replace(loss=loss, grads=grads)
 
-    def adjust(step, trainable, grads, memory):
+    def after_update(step, trainable, grads, memory):
         importance = {module: direction_importance(module, trainable, grads, memory, settings) for module in modules}
         final = step >= settled_from(adapter, steps, settings)
         if final and f"{modules[0]}.kept" in memory:
@@ -184,4 +184,4 @@ def allocating(objective, adapter, steps, settings=DEFAULTS):
             if final:
                 memory[f"{module}.kept"] = kept[module]
 
-    return penalised, adjust
+    return penalised, after_update

@@ -80,7 +80,7 @@ def mix(params, adapters, weights):
     return Adapter(unscaled_config(first.config, ranks, params), mixed)
 
 
-def on_given_base(params, start, trained):
+def for_original_base(params, start, trained):
     """Convert a trained adapter to one for the base that was passed to `start_adapter`.
 
     W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀), which is exactly a LoRA of twice the rank; see `starts.py`.

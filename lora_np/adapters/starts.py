@@ -11,7 +11,7 @@ base with an ordinary LoRA of twice the rank, the trained adapter minus the init
 
     W_rest + s B A = W + s B A − s B₀ A₀        mix(params, {"trained": …, "start": …}, {"trained": 1, "start": -1})
 
-This adapter, computed by `mix.on_given_base`, can be swapped, saved and merged like any other.
+This adapter, computed by `mix.for_original_base`, can be swapped, saved and merged like any other.
 """
 
 import numpy as np

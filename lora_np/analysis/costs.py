@@ -50,7 +50,7 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
 
     Parameters
     ----------
-    config : ModelConfig
+    config : GPT2Config
     B, T : int, rows, and tokens per row including padding; T at most config.n_positions
     adapter_config : AdapterConfig or None
     wanted : names of the parameters to train, as in `model.forward`. None: the adapter's arrays that are not frozen, or
@@ -94,10 +94,10 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
         return run_and_count
 
     ids, options = np.zeros((B, T), np.int64), {"adapter": adapter, "wanted": tuple(wanted), "masks": masks}
-    logits, cache = forward(params, ids, config, **options, around=partial(counted, "forward"))
+    logits, cache = forward(params, ids, config, **options, wrap=partial(counted, "forward"))
     if wanted:
         dlogits = shape_only(logits.shape, logits.dtype)  # the loss has no matrix products
-        grads = backward(dlogits, cache, around=partial(counted, "dx"))
+        grads = backward(dlogits, cache, wrap=partial(counted, "dx"))
     return cache, logits, grads, products
 
 

@@ -141,8 +141,8 @@ def energy_share(gradient, directions):
     Parameters
     ----------
     gradient : array (out, in), from `model.loss_and_gradients` with W's name in `wanted`. With LoRA attached, it is the
-        gradient at W + ΔW, which training an adapter does not compute. To track it, compute it in the `adjust` hook of
-        `training.train`; the gradients passed to the hook are clipped.
+        gradient at W + ΔW, which training an adapter does not compute. To track it, compute it in `training.train`'s
+        hook `after_update`; the gradients passed to the hook are clipped.
     directions : array (in, k) of independent columns, which need not be orthonormal, such as `right_directions` of a
         final ΔW, or Aᵀ. For directions of the output, transpose the gradient.
 

@@ -15,7 +15,7 @@ from ..adapters import Adapter, AdapterConfig, init_adapter, linear_layers
 from ..analysis import step_bytes, step_flops
 from ..compress import quantise
 from ..data import Batch
-from ..model import Decoder, LlamaConfig, ModelConfig, empty_cache, parameter_shapes
+from ..model import Decoder, GPT2Config, LlamaConfig, empty_cache, parameter_shapes
 from ..model.decoder import with_room
 
 LEARNING_RATE = 1e-4
@@ -131,7 +131,7 @@ def model_config(rung, work):
     n_classes = N_CLASSES if work.startswith("classifier") else 0
     if K:
         return LlamaConfig(V, T, C, layers, H, K, C // H, F, n_classes, rope_theta=ROPE_THETA)
-    return ModelConfig(V, T, C, layers, H, d_ff=4 * C, n_classes=n_classes)
+    return GPT2Config(V, T, C, layers, H, d_ff=4 * C, n_classes=n_classes)
 
 
 def adapter_config(rung, work):
@@ -191,7 +191,7 @@ def counted_bytes(rung, work):
 class Case(NamedTuple):
     """The model, adapter and batch of a rung and a kind of work."""
 
-    config: ModelConfig | LlamaConfig
+    config: GPT2Config | LlamaConfig
     params: dict[str, np.ndarray]  # a Llama's matrices are quantised in blocks, see `in_blocks`
     adapter: Adapter | None
     batch: Batch  # in generation, `ids` are the prompts, and the targets are unused

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..adapters import scaling
-from ..model import ModelConfig
+from ..model import GPT2Config
 from .case import LEARNING_RATE, WEIGHT_DECAY, Backend
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
@@ -11,7 +11,7 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 def make_backend(case, threads):
     """Make the Backend of a case. JAX has no setting for threads: it uses all cores that the process may run on."""
-    if not isinstance(case.config, ModelConfig):
+    if not isinstance(case.config, GPT2Config):
         raise ValueError("the JAX backend only has GPT-2's decoder; remove jax from --peers for a Llama")
     import jax
     import jax.numpy as jnp

@@ -6,12 +6,12 @@ from .ggml import BLOCK, BlockWeight, quantise_q4_0, quantise_q4_1, quantise_q8_
 from .int8 import Int8Weight, quantise_int8
 from .nf4 import NF4Weight, pack, quantise_nf4, unpack
 from .prune import magnitude_mask, n_of_m_mask, prune_magnitude, prune_n_of_m
-from .quantise import FORMATS, held_bytes, quantisation_error, quantise, requantise
+from .quantise import FORMATS, quantisation_error, quantise, requantise, weight_bytes
 from .weight import QuantisedWeight
 
 __all__ = [
-    "BLOCK", "BlockWeight", "CODE_POINTS", "FORMATS", "Int8Weight", "NF4Weight", "QuantisedWeight", "double_quantise",
-    "held_bytes", "magnitude_mask", "n_of_m_mask", "nearest_point", "pack", "prune_magnitude", "prune_n_of_m",
-    "quantisation_error", "quantise", "quantise_int8", "quantise_nf4", "quantise_q4_0", "quantise_q4_1",
-    "quantise_q8_0", "requantise", "unpack", "with_offsets_added",
+    "BLOCK", "BlockWeight", "CODE_POINTS", "FORMATS", "Int8Weight", "NF4Weight", "QuantisedWeight",
+    "double_quantise", "magnitude_mask", "n_of_m_mask", "nearest_point", "pack", "prune_magnitude",
+    "prune_n_of_m", "quantisation_error", "quantise", "quantise_int8", "quantise_nf4", "quantise_q4_0",
+    "quantise_q4_1", "quantise_q8_0", "requantise", "unpack", "weight_bytes", "with_offsets_added",
 ]  # fmt: skip

@@ -72,7 +72,7 @@ def requantise(dense, like):
     return FORMATS[like.format](dense, **like.settings) if isinstance(like, QuantisedWeight) else dense
 
 
-def held_bytes(params):
+def weight_bytes(params):
     """The bytes of a flat dict's weights: of codes and scales, or of dense arrays.
 
     A weight with several names counts once. The overhead of Python objects, about 100 bytes each, does not count.

@@ -13,9 +13,9 @@ from .. import __version__
 from ..adapters import Adapter, init_adapter
 from ..checked import whole_number
 from ..data import encode, language_batches, load_reviews, load_tokenizer, model_files, token_stream
-from ..formats import PRETRAINED, Task, check_target, save_model, save_task
+from ..formats import PRETRAINED, LoadedModel, check_target, save_model, save_task
 from ..formats.paths import is_in
-from ..model import ModelConfig, initial_params
+from ..model import GPT2Config, initial_params
 from ..training import (
     LANGUAGE_BATCH,
     AdamW,
@@ -30,7 +30,7 @@ from ..training import (
 from .runs import load_base
 from .runs.dialect import adapter_of, licences_digest, load_domain
 
-MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
+MODEL = GPT2Config(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
 EPOCHS = 4
 ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # the licences have a sixth as many tokens
@@ -162,6 +162,8 @@ def train_shipped(folder, seed=0, force=False):
             "reviews": perplexity("reviews", adapter),
             "reviews, base": perplexity("reviews"),
         }
-        save_task(Path(folder) / name, Task(base, config, adapter, tokenizer, None), PRETRAINED, about, "float16")
+        save_task(
+            Path(folder) / name, LoadedModel(base, config, adapter, tokenizer, None), PRETRAINED, about, "float16"
+        )
         notes[name] = about
     return notes

@@ -26,7 +26,7 @@ def save_model(folder, params, config, dtype=None, beside=None, carry=()):
     ----------
     folder : folder to write; created if needed
     params : dict of the weights
-    config : ModelConfig or LlamaConfig
+    config : GPT2Config or LlamaConfig
     dtype : "float16" halves the size (weights near 0.02 keep three digits); None: the arrays' own dtype
     beside, carry : see `write_pair`
     """
@@ -48,7 +48,7 @@ def load_model(folder, dtype=np.float32):
     Returns
     -------
     params : dict of arrays, in execution order
-    config : ModelConfig or LlamaConfig
+    config : GPT2Config or LlamaConfig
 
     Raises
     ------
@@ -94,7 +94,7 @@ def save_adapter(folder, adapter, dtype=None, beside=None, check=None):
     Parameters
     ----------
     folder : folder to write; created if needed
-    adapter : Adapter. If its init changed the base (PiSSA, OLoRA, LoftQ), convert it with `on_given_base` first
+    adapter : Adapter. If its init changed the base (PiSSA, OLoRA, LoftQ), convert it with `for_original_base` first
     dtype, beside, check : see `write_pair`
     """
     check_init(adapter.config)
@@ -136,7 +136,7 @@ def check_init(config):
         plain = ", ".join(init for init in INITS if init not in STARTS)
         raise ValueError(
             f"init: got {config.init!r}, which changes the base's weights; expected one of {plain}: convert the "
-            "adapter with `on_given_base`, or `merge` it"
+            "adapter with `for_original_base`, or `merge` it"
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..checked import errors_of, quoted
-from ..model import LlamaConfig, ModelConfig, architecture
+from ..model import GPT2Config, LlamaConfig, architecture
 from .checkpoint import check_depth, warn_of_unknown
 
 FIXED = {  # fields that change what any model computes, with the supported values
@@ -256,7 +256,7 @@ FILE_FORMATS = {  # by the architecture's name
     "gpt2": FileFormat(
         hf_classes=("GPT2LMHeadModel", "GPT2ForSequenceClassification"),
         buffers=r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)",  # the causal mask
-        config_class=ModelConfig,
+        config_class=GPT2Config,
         fixed={
             "activation_function": TANH_GELU,
             "scale_attn_weights": (True,),

@@ -69,7 +69,7 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
     config : the model's configuration
     tokenizer : the tokenizer of `load_tokenizer`, or None
     labels : list of str, a classifier's, or None
-    files : dict of the tokenizer's files, name -> bytes, as in `Task`; None: those of a new tokenizer
+    files : dict of the tokenizer's files, name -> bytes, as in `LoadedModel`; None: those of a new tokenizer
     """
     if labels is not None and len(labels) != config.n_classes:
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")

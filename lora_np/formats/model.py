@@ -26,11 +26,11 @@ FINGERPRINT = "base_sha256"  # field of an exported adapter with the fingerprint
 THREADS = 2  # for dequantising; more are no faster, because memory is the limit
 
 
-class Task(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model with its tokenizer, ready to use."""
 
     params: dict  # of the base, without the adapter
-    config: object  # ModelConfig or LlamaConfig
+    config: object  # GPT2Config or LlamaConfig
     adapter: Adapter | None
     tokenizer: object
     labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
@@ -73,19 +73,19 @@ def read_model(name, dtype=np.float32, weights="dense"):
 
     Returns
     -------
-    Task without adapter and labels
+    LoadedModel without adapter and labels
     """
     one_of("weights", weights, WEIGHTS)
     place = model_place(name)
     file = weights_file(place)
     if file.suffix != ".gguf":
         params, config = load_model(place, dtype)
-        return Task(params, config, None, tokenizer_of(place, config), None, model_files(place))
+        return LoadedModel(params, config, None, tokenizer_of(place, config), None, model_files(place))
     fields, tensors = read_gguf(file)
     params, config = model_from_gguf(file, fields, tensors, dtype)
     with errors_of(file):
         files = gguf_tokenizer_files(fields)
-    task = Task(params, config, None, tokenizer_of(file, config, files), None, files)
+    task = LoadedModel(params, config, None, tokenizer_of(file, config, files), None, files)
     return task if weights == "blocks" else task._replace(params=expanded(params))
 
 

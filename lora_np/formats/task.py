@@ -32,7 +32,7 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
     Parameters
     ----------
     folder : folder to write; created if needed
-    task : Task; if it has an adapter, only the adapter is written
+    task : LoadedModel; if it has an adapter, only the adapter is written
     base : folder or GGUF file of the adapter's base
     about : dict of plain values to store in `task.json`
     dtype : of an adapter's file; "float16" halves its size; None: the arrays' own dtype
@@ -84,7 +84,7 @@ def load_task(name, base=None, weights="dense"):
 
     Returns
     -------
-    Task; if the base of a classifier is a language model, it gets a head of zeros, which the adapter's head replaces
+    LoadedModel; if a classifier's base is a language model, it gets a head of zeros, which the adapter's head replaces
 
     Raises
     ------
@@ -95,7 +95,7 @@ def load_task(name, base=None, weights="dense"):
         return read_model(name, weights=weights)
     folder, about = read_task(name)
     if "base" in about:
-        return put_on(folder, base or about["base"], weights=weights)
+        return attach_adapter(folder, base or about["base"], weights=weights)
     if base is not None:
         raise ValueError(f"base: {folder} is a whole model, which needs no base")
     if not about and not (folder / "config.json").exists() and not (folder / "model.gguf").exists():
@@ -113,14 +113,14 @@ def is_model_file(name):
 
 
 @of_one_version
-def put_on(name, base, model=None, weights="dense"):
+def attach_adapter(name, base, model=None, weights="dense"):
     """Attach an adapter to a model, which must be exactly the base that it was trained on.
 
     Parameters
     ----------
     name : the adapter's folder, or the name of an adapter that comes with the package
     base : the model, see `read_model`
-    model : Task of the base if it is already in memory; its weights are shared, not copied. None: the base is read
+    model : LoadedModel of the base if it is in memory already; its weights are shared. None: the base is read
     weights : see `read_model`
 
     Raises
@@ -153,7 +153,7 @@ def put_on(name, base, model=None, weights="dense"):
 
 @of_one_version
 def read_base(base, model=None, weights="dense"):
-    """The Task of an adapter's base, read if it is not in memory, and the SHA-256 of its weights."""
+    """The LoadedModel of an adapter's base, read if it is not in memory, and the SHA-256 of its weights."""
     model = read_model(base, weights=weights) if model is None else model  # before hashing a file that may be large
     return model, model_sha256(model_place(base))
 

@@ -96,7 +96,7 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     path : file to write
     adapter : Adapter
     params : dict of the base's weights
-    config : LlamaConfig or ModelConfig of the base
+    config : LlamaConfig or GPT2Config of the base
     fields : dict of more fields
 
     Raises

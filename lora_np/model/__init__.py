@@ -4,7 +4,7 @@ from .architecture import Architecture, LayerSpec, with_depths
 from .architectures import ARCHITECTURES, architecture, check_writes, modules
 from .decoder import Decoder, KVCache, empty_cache, make_decoder, next_logits
 from .generate import generate, generate_tokens
-from .gpt2 import ModelConfig
+from .gpt2 import GPT2Config
 from .initial import add_head, initial_params, parameter_shapes
 from .llama import LlamaConfig
 from .masks import draw_masks
@@ -14,7 +14,7 @@ from .sampling import GREEDY, Sampling, next_probabilities
 
 __all__ = [
     "ARCHITECTURES", "Architecture", "Decoder", "ForwardCache", "GREEDY", "KVCache", "LayerSpec", "LlamaConfig",
-    "ModelConfig", "Objective", "Sampling", "add_head", "architecture", "backward", "cache_bytes",
+    "GPT2Config", "Objective", "Sampling", "add_head", "architecture", "backward", "cache_bytes",
     "cached_arrays", "check_writes", "draw_masks", "empty_cache", "forward", "generate", "generate_tokens",
     "initial_params", "loss_and_gradients", "make_decoder", "modules", "next_logits", "next_probabilities",
     "parameter_shapes", "predict_logits", "with_depths",

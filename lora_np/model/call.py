@@ -37,7 +37,7 @@ def operands_by_layer(config, wanted):
 
     Parameters
     ----------
-    config : ModelConfig
+    config : GPT2Config
     wanted : tuple of parameters' names
 
     Returns

@@ -24,7 +24,7 @@ INITIAL_STD = 0.02  # of the initial weights (Radford et al. 2019, section 2.3)
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class GPT2Config:
     """The configuration of a pre-norm, decoder-only transformer with learned positions: GPT-2 of any size.
 
     Parameters
@@ -200,7 +200,7 @@ lm_head                       output              head
 
 GPT2 = Architecture(
     name="gpt2",
-    config_class=ModelConfig,
+    config_class=GPT2Config,
     modules=modules,
     embed_forward=embed_forward,
     embed_backward=embed_backward,

@@ -33,7 +33,7 @@ def forward(
     wanted=(),
     masks=None,
     record=None,
-    around=None,
+    wrap=None,
     head=True,
     recompute=False,
 ):
@@ -51,7 +51,7 @@ def forward(
         only the arrays that these need; with () it keeps none.
     masks : dict of dropout masks from `draw_masks`; None in evaluation
     record : dict that is filled with every activation, by name, in execution order; or None
-    around : function (run) -> run that wraps each layer's computation, as in `analysis/costs.py`; or None
+    wrap : function (run) -> run that wraps each layer's computation, as in `analysis/costs.py`; or None
     head : bool; False omits the last layer, for a loss that computes the logits itself, in chunks
     recompute : bool, gradient checkpointing: keep only each block's input, and let `backward` run the block again
         (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost). It costs a second forward pass, saves memory
@@ -70,15 +70,15 @@ def forward(
     if head and "head" not in call.modules:
         raise ValueError("head: this encoder has no head; pass head=False, or add one with `add_head`")
     cache = ForwardCache(call, {}, {}, [])
-    around = around or (lambda run: run)
+    wrap = wrap or (lambda run: run)
 
     def block_run(x):
         if not recompute:
             return run
         cache.inputs.append(x)
-        return around(forward_layers(cache._replace(ops={}, shapes={}), record))  # its caches are dropped
+        return wrap(forward_layers(cache._replace(ops={}, shapes={}), record))  # its caches are dropped
 
-    run = around(forward_layers(cache, record))
+    run = wrap(forward_layers(cache, record))
     x = hidden_states(ids, config, run, block_run=block_run)
     h = architecture(config).output_forward(x, config, run)
     return run("head", h) if head else h, cache
@@ -97,7 +97,7 @@ def hidden_states(ids, config, run, start=0, block_run=None):
     return x
 
 
-def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
+def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
     """Gradients of the wanted parameters, from the head back to the embeddings.
 
     Below the lowest trained layer gradients are None, and nothing is computed.
@@ -108,7 +108,7 @@ def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
     cache : ForwardCache, from `forward`
     record : dict that is filled with the gradient of every activation, under the names of `forward`, in reverse
         order; or None. Gradients that no wanted parameter needs are left out.
-    around : function (back) -> back, as in `forward`; or None
+    wrap : function (back) -> back, as in `forward`; or None
     head : bool, as in `forward`
     grads : dict of gradients that are known already, such as the head's; a tied embedding's gradient is added to
         it. None: none are known
@@ -118,8 +118,8 @@ def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
     dict, parameter name -> gradient of its shape, for exactly the names in `wanted`
     """
     grads, config = {} if grads is None else grads, cache.call.config
-    model, around = architecture(config), around or (lambda back: back)
-    back = around(backward_layers(cache, grads, record))
+    model, wrap = architecture(config), wrap or (lambda back: back)
+    back = wrap(backward_layers(cache, grads, record))
     dh = back("head", dlogits) if head else dlogits
     dx = model.output_backward(dh, config, back)
     for i in reversed(range(config.n_layers)):
@@ -128,7 +128,7 @@ def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
         elif dx is not None:
             again = cache._replace(ops={}, shapes={})
             model.block_forward(cache.inputs[i], i, forward_layers(again))
-            dx = model.block_backward(dx, i, around(backward_layers(again, grads, record)))
+            dx = model.block_backward(dx, i, wrap(backward_layers(again, grads, record)))
     model.embed_backward(dx, back)
     return grads
 

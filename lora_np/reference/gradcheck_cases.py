@@ -11,7 +11,7 @@ import numpy as np
 from .. import ops
 from ..adapters import KINDS, Adapter, AdapterConfig, adalora, init_adapter
 from ..data import Batch
-from ..model import LlamaConfig, ModelConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
+from ..model import GPT2Config, LlamaConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
 from ..model.layers import output_name
 from ..ops.attention import merge_heads, split_heads
 from ..ops.low_rank import low_rank_cache, low_rank_weight_backward
@@ -150,7 +150,7 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None)
     llama : dict of LlamaConfig's fields that differ from LLAMA; None for a GPT-2
     """
     of_model = {"n_layers": n_layers, "n_classes": n_classes, "dropout": dropout}
-    config = ModelConfig(**GPT2, **of_model) if llama is None else LlamaConfig(**LLAMA | llama, **of_model)
+    config = GPT2Config(**GPT2, **of_model) if llama is None else LlamaConfig(**LLAMA | llama, **of_model)
     shapes = parameter_shapes(config)
     params = {name: model.at_trained_size(name, rng.normal(size=shape)) for name, shape in shapes.items()}
     adapter = None
@@ -186,7 +186,7 @@ def activations(rng, n_classes=0, dropout=0.0, kind=None, llama=None):
         def nudged(layer):
             return lambda name, *inputs: layer(name, *inputs) + nudges.get(output_name(name), 0.0)
 
-        logits, cache = forward(params, batch.ids, config, **settings, around=nudged)
+        logits, cache = forward(params, batch.ids, config, **settings, wrap=nudged)
         loss, loss_cache = ops.cross_entropy_forward(logits, batch.targets)
 
         def pull(dloss):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..adapters import Adapter, compress, merge, mix
 from ..checked import quoted
-from ..formats import PRETRAINED, Task, load_task, model_place, put_on, task_base, task_folder
+from ..formats import PRETRAINED, LoadedModel, attach_adapter, load_task, model_place, task_base, task_folder
 from ..model import forward
 from ..training import blas_threads
 
@@ -18,7 +18,7 @@ BASE = "base"  # the name of the base without an adapter
 class LoadedAdapters(NamedTuple):
     """Several adapters and their base."""
 
-    task: Task  # of the base, without an adapter
+    task: LoadedModel  # of the base, without an adapter
     adapters: dict[str, Adapter | None]  # by name; None for the base itself
     base: Path  # the base's folder
     folders: list[Path]  # all that was read, which no command may overwrite
@@ -52,7 +52,7 @@ def load_adapter_set(names, base=None):
         raise ValueError(f"model: {base} is an adapter, expected a model; give it as --adapter {base}")
     tasks = {}
     for name in adapted:
-        tasks[name] = put_on(name, base, task)
+        tasks[name] = attach_adapter(name, base, task)
         labels, first = tasks[name].labels, tasks[adapted[0]].labels
         if labels != first:
             raise ValueError(f"adapter: {name} has the labels {quoted(labels)}, but {adapted[0]} has {quoted(first)}")

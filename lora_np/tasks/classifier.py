@@ -27,7 +27,7 @@ def predict(classifier, texts):
 
     Parameters
     ----------
-    classifier : Task with labels
+    classifier : LoadedModel with labels
     texts : list of str; a text is cut after the classifier's `max_tokens`
 
     Returns

@@ -25,7 +25,7 @@ def report_cost(report, model, adapter, plan, batch_size, length):
     Parameters
     ----------
     report : function of a line of text
-    model : Task
+    model : LoadedModel
     adapter : Adapter, or None if the whole model is trained
     plan : dict of `train`'s arguments
     batch_size, length : int, of the largest batch

@@ -5,14 +5,14 @@ import math
 from ..adapters import AdapterConfig
 from ..data import model_files
 from ..data.tokenizer_files import TOKENIZER, VOCABULARY
-from ..formats import Task, model_place, read_model, tokenizer_of
+from ..formats import LoadedModel, model_place, read_model, tokenizer_of
 from ..formats.adapter_report import APPLIED, LEAVES, RANDOM, REFUSED, llama_cpp_report, own_report, peft_report
 from ..formats.checkpoint import contents, load_adapter, load_model, read_config, read_object
 from ..formats.gguf import read_gguf
 from ..formats.hugging_face import load_hf
 from ..formats.model import FINGERPRINT, fingerprint, model_sha256, weights_file
 from ..formats.peft_config import read_fields
-from ..formats.task import put_on, read_task, task_base, with_classes
+from ..formats.task import attach_adapter, read_task, task_base, with_classes
 from ..formats.tensors import read_tensors
 from .adapter_effect import NOT_FINITE, compare, measure
 from .inspection import place_of
@@ -83,7 +83,7 @@ def and_more(items):
 
 
 def examine(place, base):
-    """The base, a Task; the AdapterReport on it; and the base's part of the diagnosis."""
+    """The base, a LoadedModel; the AdapterReport on it; and the base's part of the diagnosis."""
     path, named = place / "adapter_config.json", None
     if place.suffix == ".gguf":
         fields, tensors = read_gguf(place, finite=False)
@@ -120,7 +120,7 @@ def examine_ours(place, base):
     params, classes = with_classes(model.params, model.config, about.get("labels"), about.get("question"))
     refused = []
     try:
-        put_on(place, base, model) if about else load_adapter(place, params)
+        attach_adapter(place, base, model) if about else load_adapter(place, params)
     except ValueError as error:
         refused = [str(error)]
     file_report = own_report(config, tensors, params, classes)._replace(refused=refused)
@@ -140,13 +140,13 @@ def base_place(path, base=None):
 
 
 def read_base(place):
-    """The base as a Task, from a folder in Hugging Face's format or ours, or a GGUF file; a tokenizer is optional."""
+    """The base, from a folder in Hugging Face's format or ours, or a GGUF file; a tokenizer is optional."""
     if weights_file(place).suffix == ".gguf":
         return read_model(place)
     params, config, labels = load_hf(place) if is_hugging_face(place) else (*load_model(place), None)
     files = model_files(place)
     tokenizer = tokenizer_of(place, config) if files.keys() & {TOKENIZER, VOCABULARY} else None
-    return Task(params, config, None, tokenizer, labels, files)
+    return LoadedModel(params, config, None, tokenizer, labels, files)
 
 
 def is_hugging_face(place):

@@ -45,7 +45,7 @@ def export(name, to, out, base_name=None, base=None, format=None):
 
     Returns
     -------
-    Task, as written
+    LoadedModel, as written
     """
     one_of("to", to, FORMATS)
     places = formats.task_places(name, base)
@@ -139,7 +139,7 @@ def import_hf(path, out, tokenizer=None):
 
     Returns
     -------
-    Task; its tokenizer is None if there is none
+    LoadedModel; its tokenizer is None if there is none
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     formats.check_target(out, "out", (folder, tokenizer or folder))
@@ -150,7 +150,7 @@ def import_hf(path, out, tokenizer=None):
         tokenizer = formats.tokenizer_of(place, config)
         own = {name: content for name, content in files.items() if name == GENERATION}  # the model's, not a tokenizer's
         files = {name: content for name, content in model_files(place).items() if name != GENERATION} | own
-    task = formats.Task(params, config, None, tokenizer, labels, files)
+    task = formats.LoadedModel(params, config, None, tokenizer, labels, files)
     formats.save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
 
@@ -165,7 +165,7 @@ def import_gguf(path, out):
 
     Returns
     -------
-    Task, with its weights in blocks
+    LoadedModel, with its weights in blocks
     """
     file = formats.model_place(path)
     if weights_file(file) != file:
@@ -191,7 +191,7 @@ def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
 
     Returns
     -------
-    Task
+    LoadedModel
     """
     formats.check_target(out, "out", (folder, base))
     task = formats.load_task(base)

@@ -103,7 +103,7 @@ def page_data(task, base, measured, prompts, chat, report):
 
     Parameters
     ----------
-    task : Task with its adapter
+    task : LoadedModel with its adapter
     base : folder or file of the base
     measured : from `language_tokens` or `texts_of_table`
     prompts, chat, report : as in `explore`
@@ -117,7 +117,7 @@ def page_data(task, base, measured, prompts, chat, report):
     directions = directions_of(task.params, task.adapter)
 
     def variant(k=None, scale=1.0):
-        """The Task with each ΔW cut to rank k and multiplied by a scale, merged."""
+        """The LoadedModel with each ΔW cut to rank k and multiplied by a scale, merged."""
         adapter = cut(task.params, task.adapter, directions, k, scale)
         return task._replace(params=merge(task.params, adapter), adapter=None)
 

@@ -78,7 +78,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
 
     Parameters
     ----------
-    variant : function (k) -> Task
+    variant : function (k) -> LoadedModel
     directions : from `directions_of`
     base : folder or file of the base
     report : function of a line of text
@@ -114,7 +114,7 @@ def by_scale(variant, prompts, chat, report):
 
     Parameters
     ----------
-    variant : function (scale=) -> Task
+    variant : function (scale=) -> LoadedModel
     prompts : list of str
     chat : bool, whether a language model answers them through its chat template
     report : function of a line of text

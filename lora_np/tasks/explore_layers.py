@@ -94,7 +94,7 @@ def layer_rows(task, directions):
 
     Parameters
     ----------
-    task : Task with its adapter
+    task : LoadedModel with its adapter
     directions : from `directions_of`
 
     Returns

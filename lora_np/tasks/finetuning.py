@@ -4,7 +4,7 @@ import math
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 
-from ..adapters import check_ranks, on_given_base, start_adapter, trainable_report
+from ..adapters import check_ranks, for_original_base, start_adapter, trainable_report
 from ..checked import one_of, quoted
 from ..formats import check_target, read_model, save_task
 from ..formats.checkpoint import read_object
@@ -71,7 +71,7 @@ def finetune(data, out, settings=None, report=no_report):
         state = train(**plan, **more)
         params, best = attach(frozen, adapter, state.best)
         if adapter is not None:  # in a form that fits the unchanged base
-            params, best = model.params, on_given_base(model.params, adapter, best)
+            params, best = model.params, for_original_base(model.params, adapter, best)
         trained = model._replace(params=params, adapter=best)
         with blas_threads(1):
             results = {**before, **dataset.test(trained, state.history)}

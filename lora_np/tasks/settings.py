@@ -11,7 +11,7 @@ from ..adapters import VARIANTS, AdapterConfig, variant_config
 from ..adapters.starts import STARTS
 from ..checked import check_fields, finite_number, one_of, quoted, whole_number
 from ..data import Batch
-from ..formats import PRETRAINED, Task, model_place
+from ..formats import PRETRAINED, LoadedModel, model_place
 from ..formats.model import WEIGHTS, weights_file
 from ..training import available_cores
 from ..training.threads import LARGE  # parameters; compared with the bytes of a base's file, which need no reading
@@ -126,13 +126,13 @@ class FinetuneSettings:
 class Dataset(NamedTuple):
     """What a model is trained and tested on."""
 
-    model: Task  # to train; with the labels, the head and the other fields with which it will be saved
+    model: LoadedModel  # to train; with the labels, the head and the other fields with which it will be saved
     epoch_batches: Callable  # (rng) -> list of Batch, see `train`
     validation: list[Batch]  # chooses the best weights
     n_rows: int  # to train on in an epoch
     longest: int  # tokens of the longest of these rows
     arrays: list  # all parts, for the run's digest: arrays of integers, and lists of such arrays
-    test: Callable  # (Task, history) -> dict of results on the test part; history as from `train`
+    test: Callable  # (LoadedModel, history) -> dict of results on the test part; history as from `train`
     test_base: Callable = lambda: {}  # () -> dict of results that the base has before the training
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
 
@@ -142,8 +142,8 @@ class Data:
     """What `finetune` asks of a kind of data.
 
     Each kind is a subclass with an attribute `task`, a key of DEFAULTS, and two more methods: `read(model, settings)`
-    returns the Dataset for a Task and FinetuneSettings; `summary(results)` returns what `finetune` returned as lines
-    of text.
+    returns the Dataset for a LoadedModel and FinetuneSettings; `summary(results)` formats the result of `finetune` as
+    lines of text.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def adapter_from(adapter, rank):
         expected = f"expected a number such as {2 * config.r}, twice the rank"
         raise ValueError(f"alpha: got {config.alpha:g}, with which LoRA's update is zero; {expected}")
     if config.init in STARTS and config.kind != "lora":
-        raise ValueError(f"init: {config.init!r} needs kind 'lora' here, got {config.kind!r}: see `on_given_base`")
+        raise ValueError(f"init: {config.init!r} needs kind 'lora' here, got {config.kind!r}: see `for_original_base`")
     return config
 
 

@@ -21,7 +21,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
 
     Parameters
     ----------
-    task : Task of a language model
+    task : LoadedModel of a language model
     prompt : str, not only white space
     n_new : int, the maximum number of tokens to generate
     adapter : Adapter or None
@@ -46,7 +46,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
 
     Parameters
     ----------
-    task : Task of a language model whose files have a chat template
+    task : LoadedModel of a language model whose files have a chat template
     messages : list of dict with role and content; the last is the user's
     n_new, adapter, sampling, rng : see `write_text_from`
 

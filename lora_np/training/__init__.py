@@ -15,9 +15,9 @@ from .trainer import TrainConfig, initial_state, train, train_step, whole_label
 
 __all__ = [
     "AdamW", "RankAllocation", "TrainConfig", "TrainState", "adamw_update", "adapter_optimiser", "allocating",
-    "attach", "available_cores", "balanced_groups", "blas_threads", "budget_at",
-    "clip_by_global_norm", "evaluate", "fine_tuning", "global_norm", "initial_state",
-    "keep_most_important", "language_loss", "learning_rate_at", "load_state", "mean_over_shards",
-    "model_objective", "process_environment", "save_state", "saved_run", "settled_from", "shard_threads", "split_batch",
-    "stream", "train", "train_step", "trainable_arrays", "whole_label", "worthwhile_threads",
+    "attach", "available_cores", "balanced_groups", "blas_threads", "budget_at", "clip_by_global_norm",
+    "evaluate", "fine_tuning", "global_norm", "initial_state", "keep_most_important", "language_loss",
+    "learning_rate_at", "load_state", "mean_over_shards", "model_objective", "process_environment", "save_state",
+    "saved_run", "settled_from", "shard_threads", "split_batch", "stream", "train", "train_step",
+    "trainable_arrays", "whole_label", "worthwhile_threads",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
     ----------
     params : dict of the base weights
     batches : iterable of Batch
-    config : ModelConfig or LlamaConfig
+    config : GPT2Config or LlamaConfig
     adapter : Adapter or None
     class_weights : array (n_classes,) or None, for the loss alone; see `cross_entropy_forward`
     threads : int, how many batches are processed in parallel; changes the time and no number

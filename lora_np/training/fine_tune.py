@@ -73,14 +73,14 @@ def fine_tuning(
         return scores if also is None else {**scores, **also(*model)}
 
     objective = model_objective(params, config, adapter, class_weights, recompute)
-    objective, adjust = allocating(objective, adapter, steps)
+    objective, after_update = allocating(objective, adapter, steps)
     return {
         "trainable": trainable_arrays(params, adapter),
         "objective": objective,
         "epoch_batches": epoch_batches,
         "config": settings,
         "evaluate": measure,
-        "adjust": adjust,
+        "after_update": after_update,
     }
 
 
@@ -117,7 +117,7 @@ def model_objective(params, config, adapter=None, class_weights=None, recompute=
     Parameters
     ----------
     params : dict of the base weights
-    config : ModelConfig or LlamaConfig
+    config : GPT2Config or LlamaConfig
     adapter : Adapter at its start, or None if base weights themselves are trained
     class_weights : array (n_classes,), see `cross_entropy_forward`, or None
     recompute : bool, see `lora_np.model.forward`

@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
     v: dict[str, np.ndarray]  # and second
     best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first
     history: dict[str, np.ndarray]  # see `train`
-    memory: dict[str, np.ndarray]  # the state of the hook `adjust`; see `train`
+    memory: dict[str, np.ndarray]  # the state of the hook `after_update`; see `train`
 
 
 def save_state(path, state, label=""):

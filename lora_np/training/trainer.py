@@ -73,7 +73,7 @@ def train(
     on_step=None,
     state_path=None,
     label="",
-    adjust=None,
+    after_update=None,
     progress=None,
     save_seconds=None,
     resume=True,
@@ -94,8 +94,8 @@ def train(
     state_path : file to save the state in; if it exists, the run resumes from it, see `resume`
     label : str, describes what else the run depends on, such as the data and the model. It is saved with the settings,
         and a state with another label is refused.
-    adjust : function (step, trainable, grads, memory), called after each step's update. It may write into trainable
-        and into memory, a dict of arrays that is saved with the state; see `allocating`
+    after_update : function (step, trainable, grads, memory), called after each step's update. It may write into
+        trainable and into memory, a dict of arrays that is saved with the state; see `allocating`
     progress : str, the title of a progress bar, or of a line per minute, see `progress.py`; None: neither
     save_seconds : float, seconds between saves, or more if saves would take more than a twentieth of the time; None:
         save every config.save_every steps, and after the last step
@@ -137,7 +137,7 @@ def train(
             if len(batches) != n_batches:
                 got = f"got {len(batches)} batches in epoch {epoch}"
                 raise ValueError(f"epoch_batches: {got}, expected {n_batches} as in the first")
-            state, measured = train_step(state, objective, batches[index], config, run, adjust)
+            state, measured = train_step(state, objective, batches[index], config, run, after_update)
             for name, value in measured.items():
                 history.setdefault(name, []).append(value)
 
@@ -188,7 +188,7 @@ def initial_state(trainable):
     return TrainState(0, copies, m, v, {}, {}, {})
 
 
-def train_step(state, objective, batch, config, run=map, adjust=None):
+def train_step(state, objective, batch, config, run=map, after_update=None):
     """One optimiser step.
 
     Parameters
@@ -196,7 +196,7 @@ def train_step(state, objective, batch, config, run=map, adjust=None):
     state : TrainState; its arrays are overwritten, so it cannot be used again
     objective, batch, config : see `train`
     run : `map`, or a pool's `map`
-    adjust : see `train`
+    after_update : see `train`
 
     Returns
     -------
@@ -215,7 +215,7 @@ def train_step(state, objective, batch, config, run=map, adjust=None):
     learning_rate = learning_rate_at(step, config.steps, config.learning_rate, *shape)
     groups = state.trainable, state.m, state.v
     adamw_update(state.trainable, grads, state.m, state.v, step + 1, learning_rate, config.optimiser, run, groups)
-    if adjust is not None:
-        adjust(step + 1, state.trainable, grads, state.memory)
+    if after_update is not None:
+        after_update(step + 1, state.trainable, grads, state.memory)
     measured = {"loss": loss, "learning_rate": learning_rate, "grad_norm": norm}
     return state._replace(step=step + 1), measured

@@ -7,7 +7,7 @@ import transformers
 from torch import nn
 from transformers.models.llama import modeling_llama
 
-from lora_np.model import ModelConfig
+from lora_np.model import GPT2Config
 
 OURS_AND_THEIRS = (
     ("blocks.", "model.layers."),
@@ -64,7 +64,7 @@ def hf_weights(p, config):
 
     GPT-2 fuses q, k and v into c_attn, and its Conv1D stores (in, out).
     """
-    if not isinstance(config, ModelConfig):
+    if not isinstance(config, GPT2Config):
         return {hf_name(name, config.n_classes): weight for name, weight in p.items()}
     outside = {"wte.weight": "tok_emb.weight", "wpe.weight": "pos_emb.weight"}
     outside |= {"ln_f.weight": "ln_f.weight", "ln_f.bias": "ln_f.bias"}
@@ -90,7 +90,7 @@ def hf_config(config, **more):
         vocab_size=config.vocab_size, num_labels=config.n_classes or 2, pad_token_id=0 if config.n_classes else None,
         bos_token_id=None, eos_token_id=None, use_cache=False,
     )  # fmt: skip
-    if isinstance(config, ModelConfig):
+    if isinstance(config, GPT2Config):
         return transformers.GPT2Config(
             **fields | dict(
                 n_positions=config.n_positions, n_embd=config.d_model, n_layer=config.n_layers, n_head=config.n_heads,
@@ -112,7 +112,7 @@ def hf_config(config, **more):
 
 def hf_model(params, config, **more):
     """transformers' model with our weights, in their dtype."""
-    name = "GPT2" if isinstance(config, ModelConfig) else "Llama"
+    name = "GPT2" if isinstance(config, GPT2Config) else "Llama"
     head = "ForSequenceClassification" if config.n_classes else {"GPT2": "LMHeadModel", "Llama": "ForCausalLM"}[name]
     model = getattr(transformers, name + head)(hf_config(config, **more))
     model = model.to(torch.tensor(params["tok_emb.weight"]).dtype).eval()

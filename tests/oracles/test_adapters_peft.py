@@ -335,7 +335,7 @@ def test_adaloras_allocation(seed):
     rng = np.random.default_rng(seed)
     params, _, _, adapter, model = both(*ADALORA, 0, seed)
     allocator, steps, n_values = model.base_model.rankallocator, 30, 12 * 4
-    _, adjust = allocating(None, adapter, steps, ALLOCATION)
+    _, after_update = allocating(None, adapter, steps, ALLOCATION)
     schedule = allocator.budget_schedule
     allocator.budget_schedule = lambda step: (budget_at(step, steps, n_values, ALLOCATION), schedule(step)[1])
     trained, memory, chosen = trained_parameters(model), {}, []
@@ -347,7 +347,7 @@ def test_adaloras_allocation(seed):
             parameter.grad = torch.tensor(grads[name]).reshape(parameter.shape)
         if step == steps - 6:
             allocator.update_ipt(model.base_model.model)
-        adjust(step, weights, grads, memory)
+        after_update(step, weights, grads, memory)
         model.base_model.update_and_allocate(step)  # forgets its importances after the last choice
         for what, theirs in (("importance", allocator.exp_avg_ipt), ("uncertainty", allocator.exp_avg_unc)):
             expected = {our_name(name): array.reshape(weights[our_name(name)].shape) for name, array in theirs.items()}

@@ -22,7 +22,7 @@ from lora_np.formats import (
     shipped_adapters,
 )
 from lora_np.model import (
-    ModelConfig,
+    GPT2Config,
     Sampling,
     forward,
     generate,
@@ -95,7 +95,7 @@ def no_warnings():
 
 
 def odd_config(n_classes=0):
-    return ModelConfig(29, 9, 18, 2, 3, 31, n_classes=n_classes)
+    return GPT2Config(29, 9, 18, 2, 3, 31, n_classes=n_classes)
 
 
 def random_ids(config, rng, B=4, T=8):

@@ -105,7 +105,7 @@ def scaled(adapter, factor):
 
 @pytest.fixture(scope="module", params=["smollm2", "small GPT-2"])
 def base(request, tmp_path_factory):
-    """The name of a base, its place, Task and prompts; a folder with its file in float32; llama.cpp's answers."""
+    """The name of a base, its place, its model and prompts; a folder with its file in float32; llama.cpp's answers."""
     name = PRETRAINED
     if request.param == "smollm2":
         name = request.getfixturevalue("file")

@@ -132,7 +132,7 @@ TIE = 1e-3  # between our two best logits, from which on a greedy text may be an
 
 @pytest.fixture(scope="module")
 def smollm2():
-    """The Task, and transformers' model with the same dequantised weights, in float32."""
+    """The LoadedModel, and transformers' model with the same dequantised weights, in float32."""
     try:
         packaged_model()
     except FileNotFoundError as error:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig, init_adapter, merge
-from lora_np.model import ModelConfig, backward, draw_masks, forward, generate, loss_and_gradients
+from lora_np.model import GPT2Config, backward, draw_masks, forward, generate, loss_and_gradients
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward
 
 from .comparison import GRADIENT, OUTPUT, check, check_all
@@ -55,7 +55,7 @@ def zero_in_theory(config, lengths):
     """
     if max(lengths) == 1:
         return "q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias"
-    return ("k_proj.bias",) if isinstance(config, ModelConfig) else ()
+    return ("k_proj.bias",) if isinstance(config, GPT2Config) else ()
 
 
 @SEEDS

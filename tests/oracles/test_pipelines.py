@@ -1,4 +1,4 @@
-"""Tasks on SmolLM2, exported: transformers' pipelines and llama.cpp give our labels and write our texts."""
+"""LoadedModels on SmolLM2, exported: transformers' pipelines and llama.cpp give our labels and write our texts."""
 
 import json
 

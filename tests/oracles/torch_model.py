@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lora_np.data import Batch
-from lora_np.model import ModelConfig
+from lora_np.model import GPT2Config
 
 from .. import tiny
 
@@ -71,7 +71,7 @@ class Attention(nn.Module):
     def __init__(self, config):
         super().__init__()
         C, self.D, K, bias = config.d_model, config.d_model // config.n_heads, config.n_heads, True
-        if not isinstance(config, ModelConfig):
+        if not isinstance(config, GPT2Config):
             self.D, K, bias = config.head_size, config.n_kv_heads, config.attention_bias
             self.q_rotated, self.k_rotated = Rotated(config), Rotated(config)
         heads = (config.n_heads, K, K)
@@ -98,7 +98,7 @@ class MLP(nn.Module):
         super().__init__()
         C, width, bias = config.d_model, config.d_ff, getattr(config, "mlp_bias", True)
         self.up_proj, self.down_proj = nn.Linear(C, width, bias), nn.Linear(width, C, bias)
-        if isinstance(config, ModelConfig):
+        if isinstance(config, GPT2Config):
             self.gelu = nn.GELU(approximate="tanh")
         else:
             self.gate_proj, self.swiglu = nn.Linear(C, width, bias), SwiGLU()
@@ -111,7 +111,7 @@ class MLP(nn.Module):
 
 
 def norm(config):
-    if isinstance(config, ModelConfig):
+    if isinstance(config, GPT2Config):
         return nn.LayerNorm(config.d_model, config.layer_norm_eps)
     return nn.RMSNorm(config.d_model, config.rms_norm_eps)
 
@@ -120,7 +120,7 @@ class Block(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.attn, self.mlp = Attention(config), MLP(config)
-        self.norms = ("ln1", "ln2") if isinstance(config, ModelConfig) else ("norm1", "norm2")
+        self.norms = ("ln1", "ln2") if isinstance(config, GPT2Config) else ("norm1", "norm2")
         for name in self.norms:
             setattr(self, name, norm(config))
 
@@ -135,7 +135,7 @@ class TorchModel(nn.Module):
         super().__init__()
         C, self.n_classes = config.d_model, config.n_classes
         self.tok_emb = nn.Embedding(config.vocab_size, C)
-        if isinstance(config, ModelConfig):
+        if isinstance(config, GPT2Config):
             self.pos_emb, self.embed, self.ln_f = nn.Embedding(config.n_positions, C), Mask(), norm(config)
         else:
             self.norm_f = norm(config)

@@ -10,7 +10,7 @@ again: into NF4, and on SmolLM2 also into the file's Q4_1.
 """
 
 from ...adapters import Adapter, linear_layers, merge_in_format
-from ...compress import held_bytes
+from ...compress import weight_bytes
 from ...formats import read_model
 from ...training import blas_threads, shard_threads, worthwhile_threads
 from ..drawing import PALETTE, dots, mark_mean, panels
@@ -47,7 +47,7 @@ def measure(results, runs, seeds, quick):
     (params, *_), sizes, lora = load_base(base), {}, LORA[base]
     for name in COMPRESSED:
         weights = compressed(params, name)
-        sizes[name] = held_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
+        sizes[name] = weight_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
 
     def as_dense(name):
         return as_good(f"{name} with LoRA − dense with LoRA: test loss", loss, f"{name}, {lora}", f"dense, {lora}")

@@ -14,5 +14,5 @@ BASES = ("pretrained", "smollm2")  # the small base, which comes with the packag
 
 @lru_cache(maxsize=2)
 def load_base(name="pretrained"):
-    """Load one of BASES as a Task with dense weights; it is read only once per process."""
+    """Load one of BASES as a LoadedModel with dense weights; it is read only once per process."""
     return read_model(PRETRAINED if name == "pretrained" else name)

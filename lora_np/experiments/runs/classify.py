@@ -8,7 +8,7 @@ import numpy as np
 
 from ...adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from ...checked import one_of
-from ...compress import held_bytes, prune_magnitude, prune_n_of_m, quantise
+from ...compress import prune_magnitude, prune_n_of_m, quantise, weight_bytes
 from ...data import Batch, class_batches, encode, load_reviews, pad_id
 from ...model import add_head, initial_params, predict_logits
 from ...ops import cross_entropy_forward
@@ -188,7 +188,7 @@ def classify_run(run):
         "trainable": report.trainable,
         "percent": report.percent,
         "steps": state.step,
-        "base_bytes": held_bytes(params),
+        "base_bytes": weight_bytes(params),
         "validation_loss": float(history["eval_loss"][may_be_best].min()),
         "loss": [round(float(chunk.mean()), 5) for chunk in chunks(history["loss"])],
         "grad_norm": [round(float(chunk.mean()), 6) for chunk in chunks(history["grad_norm"])],

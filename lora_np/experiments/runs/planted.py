@@ -6,11 +6,11 @@ import numpy as np
 
 from ...adapters import AdapterConfig, init_adapter
 from ...data import Batch
-from ...model import ModelConfig, backward, forward, initial_params
+from ...model import GPT2Config, backward, forward, initial_params
 from ...model.objective import Objective
 from ...training import TrainConfig, attach, blas_threads, stream, train
 
-CONFIG = ModelConfig(vocab_size=64, n_positions=16, d_model=32, n_layers=1, n_heads=4, d_ff=64)
+CONFIG = GPT2Config(vocab_size=64, n_positions=16, d_model=32, n_layers=1, n_heads=4, d_ff=64)
 LAYER = "blocks.0.attn.v_proj"
 BATCH_SIZE, N_BATCHES, N_TEST = 16, 32, 256
 

@@ -12,7 +12,7 @@ from ...compress import quantise_nf4
 from ...compress.code_points import CODE_POINTS
 from ...compress.nf4 import unpack
 from ...formats import load_hf, load_peft, save_hf, save_peft
-from ...model import ModelConfig, parameter_shapes
+from ...model import GPT2Config, parameter_shapes
 from .case import DTYPES, ReferenceCase, in_dtype
 from .draws import as_float32, bell, bits_of
 from .model import SIZES, draw_model, objects
@@ -66,12 +66,12 @@ def gpt2_read(settings, t):
 
 
 def gpt2_write(settings, t):
-    return to_files([MODEL], save_hf, t, ModelConfig(**settings["model"]))
+    return to_files([MODEL], save_hf, t, GPT2Config(**settings["model"]))
 
 
 def peft_read(settings, t):
     dtype = np.float64 if b'"F64"' in t[ADAPTER].tobytes() else np.float32  # the header names the tensors' dtype
-    config = ModelConfig(**settings["model"])
+    config = GPT2Config(**settings["model"])
     base = {name: np.zeros(shape, dtype) for name, shape in parameter_shapes(config).items()}
     deltas = adapter_deltas(base, from_files(t, load_peft, base, config))
     return {f"delta.{name}": delta for name, delta in deltas.items()}
@@ -159,7 +159,7 @@ def gpt2_cases():
 
     def files(dtype, params=params, sizes=SMALL):
         arrays = {name: in_dtype(array, dtype) for name, array in params.items()}
-        return to_files((MODEL, "config.json"), save_hf, arrays, ModelConfig(**sizes))
+        return to_files((MODEL, "config.json"), save_hf, arrays, GPT2Config(**sizes))
 
     def old_files(dtype):
         """The files of a bare GPT2Model, as old versions of transformers wrote them."""
