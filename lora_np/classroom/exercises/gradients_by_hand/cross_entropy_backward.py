@@ -48,9 +48,7 @@ MISTAKES = {
         ),
         (
             "this is the gradient with respect to the probabilities",
-            lambda i: (
-                -at_targets(i) / (i.size.N + i.size.N**2 * i.right["dlogits"])
-            ),  # at targets, p is 1 + N dlogits
+            lambda i: -at_targets(i) / (i.size.N + i.size.N**2 * i.right["dlogits"]),  # at targets, p is 1 + N dlogits
         ),
         ("all entries except the target's are 0", lambda i: i.right["dlogits"] * at_targets(i)),
     ]

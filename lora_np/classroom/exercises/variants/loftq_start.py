@@ -1,7 +1,7 @@
 """LoftQ: an initialisation that compensates for rounding.
 
-A base in NF4 differs from `W` by a rounding error. LoftQ approximates `W` by the sum of `Q`, the quantised base, and
-the adapter. It begins with `B A` = 0, and repeats two moves `rounds` times:
+A base in NF4 differs from `W` by a rounding error. LoftQ approximates `W` by `Q + s B A`, the sum of a quantised base
+and the adapter's update. It begins with `B A` = 0, and repeats two moves `rounds` times:
 
 1. Set `Q` to the quantised form of `W − s B A`.
 2. Set `s B A` to the best approximation of rank `r` to `W − Q`.
