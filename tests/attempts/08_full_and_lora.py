@@ -67,7 +67,7 @@ def fit_lora(x, target, W, r, steps, lr, rng):
         A, B = A - lr * B.T @ dW, B - lr * dW @ A.T
     return A, B
 
-# == fit_lora: wrong, A is zero as B is: then neither has a gradient, and nothing ever moves
+# == fit_lora: wrong, A and B are both zero: then both gradients are zero, and nothing ever moves
 def fit_lora(x, target, W, r, steps, lr, rng):
     A, B = np.zeros((r, x.shape[1])), np.zeros((len(W), r))
     for _ in range(steps):

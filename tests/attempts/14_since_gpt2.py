@@ -4,7 +4,7 @@ def rms_norm(x, w, eps):
     C = x.shape[1]
     return np.array([w * row / np.sqrt(np.linalg.norm(row) ** 2 / C + eps) for row in x])
 
-# == rms_norm: wrong, the mean is taken off, as in a layer norm
+# == rms_norm: wrong, the mean is subtracted, as in a layer norm
 def rms_norm(x, w, eps):
     centred = x - x.mean(axis=1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + eps) * w
@@ -22,7 +22,7 @@ def rms_norm_backward(dy, x_hat, inv_rms, w):
         dx.append(jacobian @ (dy[n] * w))
     return np.array(dx), np.einsum("nc,nc->c", dy, x_hat)
 
-# == rms_norm_backward: wrong, the mean of dx̂ is taken off, as in a layer norm
+# == rms_norm_backward: wrong, the mean of dx̂ is subtracted, as in a layer norm
 def rms_norm_backward(dy, x_hat, inv_rms, w):
     d = dy * w
     d = d - d.mean(axis=1, keepdims=True) - x_hat * (d * x_hat).mean(axis=1, keepdims=True)
@@ -40,7 +40,7 @@ def rotate(x, positions, theta):
     z = z * np.exp(1j * np.outer(positions, theta ** (-2 * np.arange(D // 2) / D)))
     return np.concatenate([z.real, z.imag], axis=2)
 
-# == rotate: wrong, numbers 2j and 2j + 1 are taken for a point, not j and j + D/2
+# == rotate: wrong, entries 2j and 2j + 1 are paired, not j and j + D/2
 def rotate(x, positions, theta):
     D = x.shape[-1]
     angles = np.outer(positions, theta ** (-np.arange(0, D, 2) / D))
@@ -66,7 +66,7 @@ def rotate_backward(dy, cos, sin):
             dx[:, t, [j, j + half]] = dy[:, t, [j, j + half]] @ turn
     return dx
 
-# == rotate_backward: wrong, it is turned once more in the forward direction
+# == rotate_backward: wrong, it is rotated once more in the forward direction
 def rotate_backward(dy, cos, sin):
     a, b = np.split(dy, 2, axis=-1)
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
@@ -84,7 +84,7 @@ def swiglu_backward(dy, gate, up):
     e = np.exp(-gate)
     return dy * up * (1 + e + gate * e) / (1 + e) ** 2, dy * gate / (1 + e)
 
-# == swiglu_backward: wrong, this is the slope of the sigmoid alone: gate is a factor, too
+# == swiglu_backward: wrong, only the sigmoid is differentiated, but gate is a factor, too
 def swiglu_backward(dy, gate, up):
     s = 1 / (1 + np.exp(-gate))
     return dy * up * s * (1 - s), dy * gate * s

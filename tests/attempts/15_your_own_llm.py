@@ -7,7 +7,7 @@ def q4_1_decode(packed, d, m):
         w[n, 16:] = (block >> 4) * d[n] + m[n]
     return w
 
-# == q4_1_decode: wrong, the two codes of a byte are taken for neighbours, 2i and 2i + 1, not i and i + 16
+# == q4_1_decode: wrong, the two codes of a byte are treated as codes 2i and 2i + 1, not i and i + 16
 def q4_1_decode(packed, d, m):
     codes = np.empty((len(packed), 32))
     codes[:, 0::2], codes[:, 1::2] = packed % 16, packed // 16
@@ -47,7 +47,7 @@ def label_probabilities(logits, first):
     p = p[:, first]
     return p / p.sum(axis=1, keepdims=True)
 
-# == label_probabilities: wrong, the softmax is over all words, and the rows do not add up to 1
+# == label_probabilities: wrong, the softmax is taken over all words, so the rows do not add up to 1
 def label_probabilities(logits, first):
     p = np.exp(logits)
     return (p / p.sum(axis=1, keepdims=True))[:, first]
@@ -64,13 +64,13 @@ def answer_targets(ids, is_answer):
         targets.append(token if counts else -100)
     return ids[: len(ids) - 1], np.array(targets)
 
-# == answer_targets: wrong, a target counts if its input is of an answer: the token to be predicted has to be
+# == answer_targets: wrong, a target counts if its input belongs to an answer, but the predicted token must belong to one
 def answer_targets(ids, is_answer):
     inputs, targets = ids[:-1], ids[1:].copy()
     targets[~is_answer[:-1]] = -100
     return inputs, targets
 
-# == answer_targets: wrong, each token is its own target, and not the next one
+# == answer_targets: wrong, each token is its own target, instead of the next one
 def answer_targets(ids, is_answer):
     return ids[:-1], np.where(is_answer, ids, -100)[:-1]
 
@@ -85,7 +85,7 @@ def answer_loss(logits, targets):
             dlogits[t] = (e / e.sum() - np.eye(len(e))[target]) / n
     return loss, dlogits
 
-# == answer_loss: wrong, the rows that do not count have a gradient, too: their softmax
+# == answer_loss: wrong, the rows that do not count have a gradient as well, their softmax
 def answer_loss(logits, targets):
     p = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
     t = np.flatnonzero(targets != -100)
@@ -93,7 +93,7 @@ def answer_loss(logits, targets):
     p[t, targets[t]] -= 1
     return loss, p / len(t)
 
-# == answer_loss: wrong, the sum is divided by T, and fewer targets count
+# == answer_loss: wrong, the sum is divided by T, but fewer targets count
 def answer_loss(logits, targets):
     log_p = logits - np.logaddexp.reduce(logits, axis=1)[:, None]
     of_targets = log_p[np.arange(len(targets)), targets]
@@ -115,7 +115,7 @@ def repetition_penalty(logits, seen, penalty):
         new[token] = new[token] / penalty if new[token] > 0 else new[token] * penalty
     return new
 
-# == repetition_penalty: wrong, negative logits are divided, too, and their tokens become more probable
+# == repetition_penalty: wrong, negative logits are divided as well, so their tokens become more probable
 def repetition_penalty(logits, seen, penalty):
     new = logits.copy()
     new[np.unique(seen)] /= penalty
@@ -131,12 +131,12 @@ def rows_for_llama_cpp(B, n_heads):
         rows[h * D + 1 : (h + 1) * D : 2] = head[D // 2 :]
     return rows
 
-# == rows_for_llama_cpp: wrong, it is the way back, from the file's order to ours
+# == rows_for_llama_cpp: wrong, this is the inverse, from the file's order to ours
 def rows_for_llama_cpp(B, n_heads):
     heads = np.split(B, n_heads)
     return np.concatenate([part for head in heads for part in (head[::2], head[1::2])])
 
-# == rows_for_llama_cpp: wrong, all rows are taken for one head
+# == rows_for_llama_cpp: wrong, all rows are treated as one head
 def rows_for_llama_cpp(B, n_heads):
     half = len(B) // 2
     order = np.arange(2 * half).reshape(2, half).T.ravel()

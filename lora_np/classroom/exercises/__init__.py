@@ -1,3 +1,3 @@
-"""The graded exercises: a folder for each set, with a file for each exercise."""
+"""The graded exercises: one folder per set, one file per exercise."""
 
 __all__ = []  # `classroom/sets.py` imports the folders by name

@@ -1,17 +1,18 @@
 """Cutting to a smaller rank.
 
-The hard one. A mix has rank 32, and the machine that will use it has room for rank 16. Give the adapter of rank `r`
-whose update is nearest to `B A`, and the relative error, `‖B A − B_r A_r‖ / ‖B A‖`. Again **without forming B A**: the
-check measures how much memory a call takes. (`A` and `B` have some rank R, at least r; the scale is 1.)
+The hard one. A mix has rank 32, but the machine that will use it has room for rank 16 only. Give the adapter of rank
+`r` whose update is nearest to `B A`, and the relative error, `‖B A − B_r A_r‖ / ‖B A‖`. Again, **do not form B A**: the
+check measures the peak memory of a call. (`A` and `B` have some rank R ≥ r; the scale is 1.)
 
-In set 02 you found the singular values of `B A` from a small matrix between two `Q`'s. Now you need the directions as
-well. **Derive:** with `B = Q_B R_B` and `Aᵀ = Q_A R_A`, write `B A` as a product of four, and replace the middle by its
-SVD. What are the `U` and the `V` of `B A` then? How do you cut, and share out Σ between the two factors? (√Σ for each
-is fair; any way whose product is right will do.)
+In set 02 you computed the singular values of `B A` from a small matrix between two `Q`'s. Now you also need the
+singular vectors. **Derive:** with `B = Q_B R_B` and `Aᵀ = Q_A R_A`, write `B A` as a product of four matrices, and
+replace the two in the middle by the SVD of their product. What are the `U` and the `V` of `B A` then? How do you cut,
+and how do you divide Σ between the two factors? (√Σ for each is fair; every split with the correct product is
+accepted.)
 
-**Predict:** two adapters of rank 1 have nothing in common (their `b`'s are at a right angle, and so are their `a`'s),
-and one update is twice as long as the other. Their mix is cut to rank 1. What is left, and what is the error? And if
-the *short* one was the useful one?
+**Predict:** two adapters of rank 1 have nothing in common (their `b`'s are orthogonal, and so are their `a`'s), and one
+update has twice the norm of the other. Their mix is cut to rank 1. What is left, and what is the error? What if the
+*smaller* update was the useful one?
 """
 
 import numpy as np
@@ -22,31 +23,31 @@ POINTS = 5
 OUTPUTS = ("A_r", "B_r", "error")
 HINTS = {
     "B A": "B = Q_B R_B and Aᵀ = Q_A R_A. What is between the Q's, how large is it, and what is its best cut?",
-    "error": "‖ΔW‖² is the sum of all σ². Which of them belong to what is cut off?",
+    "error": "‖ΔW‖² is the sum of all σ². Which of them belong to the part that is cut off?",
 }
 FORMULA = """B = Q_B R_B,  Aᵀ = Q_A R_A,  R_B R_Aᵀ = U Σ Vᵀ
 B_r = Q_B U[:, :r] √Σ_r,  A_r = √Σ_r Vᵀ[:r] Q_Aᵀ;  error = √(σ²_{r+1} + …) / √(σ₁² + …)"""
 
 
 def compress(A, B, r):
-    """A (R, in), B (out, R), r a whole number from 1 to R -> A_r (r, in), B_r (out, r), error, a number."""
+    """A (R, in), B (out, R), r an int from 1 to R -> A_r (r, in), B_r (out, r), error, a float."""
     Q_B, R_B = np.linalg.qr(B)  # (out, R), (R, R)
     Q_A, R_A = np.linalg.qr(A.T)  # (in, R), (R, R): A = R_Aᵀ Q_Aᵀ
     # B A = Q_B (R_B R_Aᵀ) Q_Aᵀ = (Q_B U) Σ (Q_A V)ᵀ. The columns of Q_B U are orthonormal like those of U, and so are
-    # those of Q_A V: this is the SVD of B A, and the first r terms are its nearest matrix of rank r.
+    # those of Q_A V: this is the SVD of B A, and its first r terms are the nearest matrix of rank r.
     core = R_B @ R_A.T  # (R, R)
     U, sigma, Vt = np.linalg.svd(core)  # (R, R), (R,), (R, R)
     root = np.sqrt(sigma[:r])  # (r,)
     B_r = Q_B @ (U[:, :r] * root)  # (out, R) (R, r) -> (out, r)
     A_r = (root[:, None] * Vt[:r]) @ Q_A.T  # (r, R) (R, in) -> (r, in)
-    error = np.sqrt(np.sum(sigma[r:] ** 2) / np.sum(sigma**2))  # what is cut off is the sum of the other terms
+    error = np.sqrt(np.sum(sigma[r:] ** 2) / np.sum(sigma**2))  # of the terms that are cut off
     return A_r, B_r, error
-    # σ = (2, 1): the long one is left, exactly, and the error is 1/√5 = 0.45. The short one is gone without a trace:
-    # the cut goes by length, not by use.
+    # σ = (2, 1): exactly the larger update is left, and the error is 1/√5 = 0.45. The smaller one is gone completely:
+    # the cut selects by size, not by usefulness.
 
 
 def draw(rng, size):
-    """More than the rank that is to be kept; columns of B and rows of A of many lengths."""
+    """Draw factors of a higher rank than is kept, with columns of B and rows of A of many lengths."""
     R = 2 * size.r + size.number % 2
     A = rng.normal(size=(R, 3 * size.n_in)) * rng.uniform(0.3, 2.0, (R, 1))
     B = rng.normal(size=(3 * size.n_out, R)) * rng.uniform(0.3, 2.0, R)
@@ -54,7 +55,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Only the product of the factors counts. The error is also right if it is that of the student's own factors."""
+    """Only the product of the factors counts. The error is also accepted if it belongs to the student's own factors."""
     A, B, error = outputs["A_r"], outputs["B_r"], outputs["error"]
     if A.ndim == 2 and len(A) > i.r:
         raise Unfit(f"A_r has {len(A)} rows, and r is {i.r}")
@@ -66,9 +67,9 @@ def compared(i, outputs):
 
 
 def large(rng, size):
-    """With few inputs an array of (in, in) is small beside B A, and allowed."""
+    """Use few inputs, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"A": rng.normal(size=(2, 160)), "B": rng.normal(size=(7000, 2)), "r": 1}
-    return inputs, 448_000, "B A is formed, or another array as large"
+    return inputs, 448_000, "B A, or another array of its size, is formed"
 
 
 def longest(i):
@@ -83,13 +84,13 @@ def without_sigma(i):
 
 MISTAKES = {
     "B A": [
-        ("the first r rows of A and columns of B are kept as they are", lambda i: i.B[:, : i.r] @ i.A[: i.r]),
-        ("the r longest of the outer products are kept as they are, but they overlap", longest),
+        ("the first r rows of A and the first r columns of B are kept unchanged", lambda i: i.B[:, : i.r] @ i.A[: i.r]),
+        ("the r largest outer products are kept, but they are not orthogonal", longest),
         ("Σ is missing", without_sigma),
     ]
 }
 
-AFTER = """**Beyond the points.** Your functions are all that the lesson used. First let the real model write:
+AFTER = """**Beyond the points.** Your functions are all that the lesson used. First generate text with the real model:
 
     from lora_np.data import decode, encode
     from lora_np.formats import PRETRAINED, load_adapter, load_pretrained, tokenizer_of
@@ -117,5 +118,5 @@ Then measure the two adapters in one layer, mix two halves, and cut the mix:
         A_r, B_r, error = compress(A, B, r)
         print(r, error, *(update_cosine(A_r, B_r, *pair[name][:2]) for name in pair))
 
-What do the last two columns say about which of the two survives the cut?
+What do the last two columns tell you about which adapter survives the cut?
 """

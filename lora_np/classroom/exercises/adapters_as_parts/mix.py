@@ -1,12 +1,12 @@
 """Mixing.
 
-Several adapters have ranks, scales and weights of their own. Give one adapter whose update is exactly the weighted sum
-of theirs. The result has no scale of its own (s = 1), and no more rows in `A` than all the others together. Weights may
-be negative, need not add up to 1, and belong to names, not to places.
+Each of several adapters has its own rank, scale and weight. Give one adapter whose update is exactly the weighted sum
+of theirs. Its scale is s = 1, and the number of rows of its `A` is at most the sum of their ranks. Weights may be
+negative, need not add up to 1, and are looked up by name, not by position.
 
-**On paper first,** for two adapters of rank 1: multiply out (B₁ + B₂)(A₁ + A₂). Which two of the four terms did nobody
-ask for? Then find factors whose product has only the other two. **Predict:** what is the rank of a mix of an adapter
-with itself, with weights 1 and −1? How many rows does `A` have then?
+**On paper first,** for two adapters of rank 1: multiply out (B₁ + B₂)(A₁ + A₂). Which two of the four terms are
+unwanted? Then find factors whose product has only the other two. **Predict:** if you mix an adapter with itself, with
+weights 1 and −1, what is the rank of the update? How many rows does `A` have then?
 """
 
 import numpy as np
@@ -15,24 +15,24 @@ from ...exercise import Unfit
 
 POINTS = 3
 OUTPUTS = ("A", "B")
-HINTS = {"B A": "Column by row, a product is a sum of outer products. Which should meet, and with which factor?"}
+HINTS = {"B A": "A product is a sum of outer products. Which columns should meet which rows, with which factor?"}
 FORMULA = "A = [A₁; A₂; …], on top of each other;  B = [w₁ s₁ B₁, w₂ s₂ B₂, …], side by side"
 
 
 def mix(adapters, weights):
-    """adapters: dict, name -> (A (r, in), B (out, r), s), r may differ; weights: dict, name -> number
+    """adapters: dict, name -> (A (r, in), B (out, r), s), r may differ; weights: dict, name -> float
     -> A (R, in), B (out, R)."""
-    # Column k of B meets row k of A and no other: Σ_k b_k a_k has every adapter's own outer products, and no more.
+    # Column k of B meets only row k of A: Σ_k b_k a_k consists of each adapter's own outer products.
     A = np.concatenate([A_i for A_i, _, _ in adapters.values()], axis=0)  # (Σ r, in)
     B = np.concatenate([weights[name] * s_i * B_i for name, (_, B_i, s_i) in adapters.items()], axis=1)  # (out, Σ r)
     return A, B  # weights and scales are only on one side
-    # B₁A₂ and B₂A₁ join what one adapter reads to what the other writes. An adapter minus itself is an update of zeros,
-    # of rank 0; but A still has 2r rows. The rank of a sum is at most the sum of the ranks.
+    # B₁A₂ and B₂A₁ connect the inputs of one adapter to the outputs of the other. An adapter minus itself has a zero
+    # update, of rank 0, but A still has 2r rows. The rank of a sum is at most the sum of the ranks.
 
 
 def draw(rng, size):
-    """Ranks are equal or 1, so that even a sum of the factors is an array. The weights have another order than the
-    adapters."""
+    """Draw ranks that are equal or 1, so that even a sum of the factors broadcasts. The weights' order differs from the
+    adapters'."""
     adapters, ranks = {}, [(2, 2, 2), (3, 1, 3), (1, 4, 4)][size.number]
     for name, r in zip(("critics", "licences", "praise"), ranks):
         A, B = rng.normal(size=(r, 3 * size.n_in)), rng.normal(size=(3 * size.n_out, r))
@@ -44,7 +44,7 @@ def draw(rng, size):
 def compared(i, outputs):
     A, B, most = outputs["A"], outputs["B"], sum(len(A) for A, _, _ in i.adapters.values())
     if A.ndim == 2 and len(A) > most:
-        raise Unfit(f"A has {len(A)} rows, but the ranks add up to {most}, which are enough")
+        raise Unfit(f"A has {len(A)} rows, but {most}, the sum of the ranks, are enough")
     return {"B A": B @ A}
 
 
@@ -62,6 +62,6 @@ MISTAKES = {
     "B A": [
         (ADDED, lambda i: factors_added(i, lambda w, s: 1.0, lambda w, s: w * s)),
         (ADDED, lambda i: factors_added(i, lambda w, s: w, lambda w, s: w)),
-        ("the weights are taken in their dict's order: they belong to names", by_place),
+        ("the weights are used in the dict's order, but they must be looked up by name", by_place),
     ]
 }

@@ -1,35 +1,38 @@
 """Warm-up: temperature and top-k.
 
-Each row of `logits` belongs to one text. Give the probabilities that its next token is drawn from. Divide the logits by
-the temperature; keep only the `top_k` most likely tokens of each row, all others exactly 0; and make the sum of every
-row 1. The rows may be on very different levels (one around 1000, another around −1000): set 05 showed what to do.
+Each row of `logits` belongs to one text. Give the probabilities from which its next token is drawn. Divide the logits
+by the temperature; keep only the `top_k` most likely tokens of each row, and set all other probabilities to exactly 0;
+and normalise every row to sum to 1. The rows may be on very different levels (one around 1000, another around −1000):
+set 05 showed what to do.
 
-**Predict,** for three tokens with odds 9 : 3 : 1 at temperature 1: the odds at ½ and at 2, and the probabilities at ½
-with `top_k` = 2. Does it matter whether you cut before you divide, or after? What does temperature do if `top_k` = 1?
+**Predict,** for three tokens with odds 9 : 3 : 1 at temperature 1: what are the odds at ½ and at 2, and what are the
+probabilities at ½ with `top_k` = 2? Does it matter whether you select the top k before or after dividing? What does the
+temperature change if `top_k` = 1?
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("probs",)
-HINTS = {"probs": "Two tokens' odds are exp of a difference of logits. So what may you subtract from a whole row?"}
-FORMULA = "z = logits / τ, and −∞ where that is below its row's k-th largest;  probs = softmax(z), along each row"
+HINTS = {"probs": "The odds of two tokens are exp of a difference of logits. What may you subtract from a whole row?"}
+FORMULA = "z = logits / τ, and −∞ where that is below the row's k-th largest;  probs = softmax(z), along each row"
 
 
 def next_probabilities(logits, temperature, top_k):
-    """logits (N, vocab), temperature above 0, top_k a whole number from 1 to vocab -> probs (N, vocab)."""
+    """logits (N, vocab), temperature above 0, top_k an int from 1 to vocab -> probs (N, vocab)."""
     z = logits / temperature  # (N, vocab)
     limit = np.sort(z, axis=-1)[:, -top_k, None]  # (N, 1): the k-th largest of each row
     z = np.where(z >= limit, z, -np.inf)  # not 0: exp(0) is 1, and exp(−∞) is 0
-    exp = np.exp(z - z.max(axis=-1, keepdims=True))  # none above 1, on every level
+    exp = np.exp(z - z.max(axis=-1, keepdims=True))  # at most 1, on every level
     return exp / exp.sum(axis=-1, keepdims=True)
-    # 81 : 9 : 1 at ½, 3 : 1.7 : 1 at 2. With top_k = 2 at ½: 0.9 and 0.1. Before or after is the same, because dividing
-    # by τ changes no order. With top_k = 1 the temperature does nothing: the likeliest token has probability 1.
+    # The odds are 81 : 9 : 1 at ½ and 3 : 1.7 : 1 at 2. With top_k = 2 at ½, the probabilities are 0.9 and 0.1.
+    # Selecting before or after makes no difference, because dividing by τ preserves the order. With top_k = 1 the
+    # temperature changes nothing: the most likely token has probability 1.
 
 
 def draw(rng, size):
-    """Rows on different levels, from the second draw on so far apart that exp overflows, or is 0 throughout, unless
-    each row is moved by its own largest logit."""
+    """Draw rows on different levels. From the second draw on they are so far apart that exp overflows, or is 0 for a
+    whole row, unless each row's own maximum is subtracted."""
     temperature, top_k = [(1.6, 6), (0.5, 3), (2.2, 9)][size.number]
     levels = temperature * (750 if size.number else 2) * rng.permutation(np.linspace(-1, 1, size.B))
     logits = 1.5 * rng.normal(size=(size.B, size.V)) + levels[:, None]
@@ -43,7 +46,7 @@ def of_those(i, stay):
 MISTAKES = {
     "probs": [
         (
-            "what is left does not add up to 1: it is cut after the softmax, and not divided by its sum",
+            "the rows do not add up to 1: the top k are selected after the softmax, but not divided by their sum",
             lambda i: next_probabilities(i.logits, i.temperature, i.size.V) * (i.right["probs"] > 0),
         ),
         (

@@ -1,42 +1,42 @@
 """The nucleus.
 
-Top-p is given a probability, not a number of tokens: in each row, keep the fewest tokens, the most likely first, that
-have a probability of at least `p` together. The others become 0, what is left is divided by its sum, and every token
-stays in its place. (To reach `p` exactly is enough.)
+Top-p takes a probability instead of a number of tokens: in each row, keep the smallest set of most likely tokens whose
+total probability is at least `p`. Set the others to 0, and divide the rest by its sum; every token keeps its column.
+(Reaching exactly `p` is enough.)
 
-**Predict** for the probabilities 1/2, 1/4, 1/8, 1/16, 1/16: how many tokens are left for p = 0.75, for 0.76, and for
-0.01? Can it happen that none is left? And does it matter whether the temperature acts before this cut or after it?
+**Predict** for the probabilities 1/2, 1/4, 1/8, 1/16, 1/16: how many tokens are kept for p = 0.75, for 0.76, and for
+0.01? Can a row lose all its tokens? And does it matter whether the temperature is applied before or after this cut?
 
-Sorting a row is easy. Most people stumble on the way back, from places in the sorted row to tokens: try yours on a row
-of three before you run the check.
+Sorting a row is easy. The way back, from positions in the sorted row to tokens, is where most people stumble: try yours
+on a row of three tokens before you run the check.
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("kept",)
-HINTS = {"kept": "Sort a row, the likeliest first, and add up. Which is the first sum that is p or more?"}
-FORMULA = "a token stays if those that are likelier add up to less than p;  kept = what stays, divided by its sum"
+HINTS = {"kept": "Sort a row, most likely token first, and add up. Which cumulative sum is the first to reach p?"}
+FORMULA = "keep a token if the more likely ones add up to less than p;  kept = what is left, divided by its sum"
 
 
 def nucleus(probs, p):
-    """probs (N, vocab), each row adding up to 1; p a number above 0 and below 1 -> kept (N, vocab)."""
-    order = np.argsort(-probs, axis=-1)  # (N, vocab): token numbers, the likeliest first
+    """probs (N, vocab), each row adding up to 1; p a float above 0 and below 1 -> kept (N, vocab)."""
+    order = np.argsort(-probs, axis=-1)  # (N, vocab): token ids, most likely first
     falling = np.take_along_axis(probs, order, axis=-1)  # (N, vocab)
-    before = np.cumsum(falling, axis=-1) - falling  # (N, vocab): what the likelier ones have together; 0 for the first
-    inside = before < p  # (N, vocab): of each place in the sorted row
+    before = np.cumsum(falling, axis=-1) - falling  # (N, vocab): total of the more likely tokens; 0 for the first
+    inside = before < p  # (N, vocab): for each position in the sorted row
     stays = np.zeros(probs.shape, dtype=bool)
     np.put_along_axis(stays, order, inside, axis=-1)  # stays[row, order[row, place]] = …: back to the tokens
     kept = np.where(stays, probs, 0.0)
-    share = kept.sum(axis=-1, keepdims=True)  # (N, 1): p, or somewhat more
+    share = kept.sum(axis=-1, keepdims=True)  # (N, 1): at least p
     return kept / share
-    # 2, 3 and 1. Never none: nothing comes before the likeliest token, and 0 is less than p. The order matters here: a
-    # lower temperature gives the likeliest tokens more, so fewer are enough for p.
+    # It keeps 2, 3 and 1 tokens. It never keeps none: no token is more likely than the first, and 0 is less than p. The
+    # order matters here: a lower temperature makes the most likely tokens more likely, so fewer of them reach p.
 
 
 def draw(rng, size):
-    """In the second draw there is a row whose likeliest token is above p by itself; in the last one all rows reach p
-    exactly, whichever way one adds up: they are made of powers of ½."""
+    """In the second draw, the most likely token of one row is above p by itself; in the last one, all rows reach p
+    exactly in any order of addition, because they consist of powers of ½."""
     odds = np.exp(1.2 * rng.normal(size=(size.B, size.V)))
     if size.number == 1:
         odds[1, 0] += 20 * odds[1].sum()
@@ -58,18 +58,18 @@ def way_there(i):
 
 
 def without_last(i):
-    """The tokens that add up to less than p; the likeliest one always stays."""
+    """Keep the tokens that add up to less than p, and always the most likely one."""
     least = np.where(i.right["kept"] > 0, i.probs, np.inf).min(axis=-1, keepdims=True)
     return of_those(i, (i.probs > least) | (i.probs == i.probs.max(axis=-1, keepdims=True)))
 
 
 MISTAKES = {
     "kept": [
-        ("the way back from the sorted row is wrong: it sorts once more", way_there),
+        ("the way back from the sorted row sorts once more", way_there),
         (
-            "the token that carries the sum beyond p is missing",
+            "the token with which the sum exceeds p is missing",
             lambda i: i.right["kept"] if i.size.number == 2 else without_last(i),
         ),
-        ("the token that carries the sum to p or beyond it is missing, even where p is reached exactly", without_last),
+        ("the token with which the sum reaches or exceeds p is missing", without_last),
     ]
 }

@@ -1,11 +1,11 @@
 """One batch, several adapters.
 
-A linear layer has a batch in which every row comes with the name of its adapter, or with `None`. `adapters` has `A`,
-`B` and `s` under each name; ranks may differ. Give the layer's output for all rows, in the order in which they came.
+A linear layer gets a batch in which every row comes with the name of its adapter, or with `None`. `adapters` maps each
+name to `A`, `B` and `s`; ranks may differ. Give the layer's output for all rows, in their original order.
 
 **Count first,** for a layer of 4096 × 4096 and adapters of rank 16: how many multiplications does a row cost on the
 base's path, and how many on its adapter's? So which of the two should be one product for all rows at once, and which
-may go adapter by adapter? **Predict:** does a row's result change if the other rows change their adapters?
+may be computed adapter by adapter? **Predict:** does a row's result change if other rows get other adapters?
 """
 
 import numpy as np
@@ -14,24 +14,24 @@ from ...exercise import normals
 
 POINTS = 4
 OUTPUTS = ("y",)
-HINTS = {"y": "Which part of the result is the same calculation for every row? Which rows get something more?"}
+HINTS = {"y": "Which part of the result is computed in the same way for every row? Which rows get an extra term?"}
 FORMULA = "y_n = x_n Wᵀ + b + s (x_n Aᵀ) Bᵀ with A, B, s of adapters[names[n]];  y_n = x_n Wᵀ + b where that is None"
 
 
 def rows_forward(x, W, b, adapters, names):
     """x (N, in), W (out, in), b (out,), adapters: dict, name -> (A (r, in), B (out, r), s), names: list of N, a name or
     None for each row -> y (N, out)."""
-    y = x @ W.T + b  # (N, out): one product for all rows, with any adapters
+    y = x @ W.T + b  # (N, out): one product for all rows, whatever their adapters
     for name, (A, B, s) in adapters.items():
         rows = [n for n, its_name in enumerate(names) if its_name == name]
         y[rows] += s * (x[rows] @ A.T) @ B.T  # (rows, in) (in, r) -> (rows, r); (rows, r) (r, out) -> (rows, out)
     return y
-    # 16.8 million on the base's path and 131 thousand on the adapter's, less than a hundredth. A row's result depends
-    # only on that row and its own adapter: it is what it would be in a batch by itself.
+    # A row costs 16.8 million multiplications on the base's path and 131 thousand on the adapter's, less than a
+    # hundredth. Its result depends only on that row and its own adapter: it would be the same in a batch of one.
 
 
 def draw(rng, size):
-    """Each name comes again after another one, and the two adapters have other ranks and scales."""
+    """Interleave the names; the two adapters have different ranks and scales."""
     adapters, scale = {}, size.alpha / size.r
     for name, r, s in (("critics", size.r, scale), ("licences", size.r - 1, 0.4 * scale + 1)):
         adapters[name] = rng.normal(size=(r, size.n_in)), rng.normal(size=(size.n_out, r)), s
@@ -51,7 +51,7 @@ def has_adapter(i):
 
 MISTAKES = {
     "y": [
-        ("the rows come out group by group, not in the order in which they came in", in_groups),
+        ("the rows are grouped by adapter, not in their original order", in_groups),
         ("rows without an adapter are 0, not the base's output", lambda i: i.right["y"] * has_adapter(i)),
         ("the bias is missing in rows with an adapter", lambda i: i.right["y"] - i.b * has_adapter(i)),
     ]

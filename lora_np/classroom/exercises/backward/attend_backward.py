@@ -1,11 +1,12 @@
 """Attention: from the context to probs and v.
 
-Now back through attention, from its end to its beginning. Forward, each head computes `O = probs v`, (T, T) (T, D) ->
-(T, D). Then the heads' `O` are put side by side, head 0 in the first `D` columns: that is `context` (N, T, C). You are
-given `dcontext` (N, T, C), and `probs` and `v` in heads.
+Now go back through attention, from its output to its inputs. In the forward pass, each head computes `O = probs v`, (T,
+T) (T, D) -> (T, D). Then the heads' `O` are concatenated, head 0 in the first `D` columns, to give `context` (N, T, C).
+You are given `dcontext` (N, T, C), and `probs` and `v` split into heads.
 
-**First** cut `dcontext` into heads, (N, H, T, D): it takes a reshape *and* an exchange of two axes. (Why is a reshape
-not enough, although the shape is right?) **Then derive** from `O_i = Σ_j probs_ij v_j`: where are prob_ij and v_j?
+**First** split `dcontext` into heads, (N, H, T, D): this takes a reshape *and* a swap of two axes. (Why is a reshape
+not enough, although it gives the correct shape?) **Then derive** the gradients from `O_i = Σ_j probs_ij v_j`: in which
+terms do probs_ij and v_j occur?
 
 **Predict:** `probs` is 0 where a key is after its query. Is `dprobs` 0 there as well?
 """
@@ -18,8 +19,8 @@ from .scores_backward import scores_backward
 POINTS = 4
 OUTPUTS = ("dprobs", "dv")
 HINTS = {
-    "dprobs": "prob_ij is only in context_i, as the factor of v_j. Each head has its own columns of dcontext.",
-    "dv": "Which queries i used value j, and how large was the share of each?",
+    "dprobs": "prob_ij occurs only in context_i, as the factor of v_j. Each head has its own columns of dcontext.",
+    "dv": "Which queries i use value j, and with which weight each?",
 }
 FORMULA = "dO = dcontext in heads, (N, H, T, D)\ndprobs = dO vᵀ,  dv = probsᵀ dO, in each head"
 
@@ -30,7 +31,7 @@ def attend_backward(dcontext, probs, v):
     cut = dcontext.reshape(N, T, H, D)  # head 0 has the first D columns of each position
     dO = cut.transpose(0, 2, 1, 3)  # (N, H, T, D)
     # O_i = Σ_j probs_ij v_j, in each head
-    dprobs = dO @ v.swapaxes(-1, -2)  # dprob_ij = dO_i · v_j: (T, D) (D, T) -> (T, T); not 0 where probs is
+    dprobs = dO @ v.swapaxes(-1, -2)  # dprob_ij = dO_i · v_j: (T, D) (D, T) -> (T, T); not 0 where probs is 0
     dv = probs.swapaxes(-1, -2) @ dO  # dv_j = Σ_i probs_ij dO_i: (T, T) (T, D) -> (T, D)
     return dprobs, dv
 
@@ -46,11 +47,14 @@ def strided(i):
     return i.dcontext.reshape(N, T, D, H).transpose(0, 3, 1, 2)
 
 
-STRIDED = "the heads have every H-th column of dcontext, not columns side by side"
+STRIDED = "each head has every H-th column of dcontext, not D adjacent columns"
 MISTAKES = {
     "dprobs": [
         (STRIDED, lambda i: strided(i) @ i.v.swapaxes(-1, -2)),
-        ("it has gone back through the softmax already", lambda i: scores_backward(i.right["dprobs"], i.probs)),
+        (
+            "this is dscores: it has already gone back through the softmax",
+            lambda i: scores_backward(i.right["dprobs"], i.probs),
+        ),
     ],
     "dv": [(STRIDED, lambda i: i.probs.swapaxes(-1, -2) @ strided(i))],
 }

@@ -7,22 +7,22 @@ Now the whole attention half, from `x` to `y`:
        └─ ln1 ──┼─ k_proj ─┼─ attention ─── o_proj ─────┘
                 └─ v_proj ─┘
 
-You have written most of the parts yourself. `back` is a dictionary with the backward pass of each, under its name: a
+You have written most of the parts yourself. The dictionary `back` maps the name of each part to its backward pass, a
 function from the gradient of its output to that of its input, as in `d = back["o_proj"](d)`. One part has three inputs:
-`dq, dk, dv = back["attention"](dcontext)`. All arrays are (N, T, C), so any two of them fit each other.
+`dq, dk, dv = back["attention"](dcontext)`. All arrays are (N, T, C), so no shape will reveal a mistake.
 
-**Draw it first**, with every arrow reversed and the name of the gradient on it. At which two places do arrows meet
-in your drawing? Then write it, from right to left.
+**Draw it first**, with every arrow reversed and the name of the gradient on it. At which two points do arrows meet in
+your drawing? Then write the function, from right to left.
 
-**And when it is right:** suppose that only `q_proj` of this half is trained, and everything else in this half and below
-it is frozen (lesson 06, `wanted`). Which of the six calls are still needed?
+**When it passes:** suppose that only `q_proj` is trained, and everything else in this half and below it is frozen
+(lesson 06, `wanted`). Which of the six calls are still needed?
 """
 
 import numpy as np
 
 POINTS = 5
 OUTPUTS = ("dx",)
-HINTS = {"dx": "Draw the half with its arrows and turn each one round. Where did one arrow become two, or three?"}
+HINTS = {"dx": "Draw the half with its arrows and reverse each one. Where did one arrow split into two, or three?"}
 FORMULA = """dq, dk, dv = back["attention"](back["o_proj"](dy))
 dh = back["q_proj"](dq) + back["k_proj"](dk) + back["v_proj"](dv)
 dx = dy + back["ln1"](dh)"""
@@ -34,15 +34,15 @@ def attention_half_backward(dy, back):
     dcontext = back["o_proj"](dy)  # (N, T, C)
     # context = attention(q, k, v)
     dq, dk, dv = back["attention"](dcontext)  # (N, T, C) each
-    # h has gone three ways
+    # h was used three times
     dh = back["q_proj"](dq) + back["k_proj"](dk) + back["v_proj"](dv)  # (N, T, C)
-    # x has gone two ways: around everything, also around ln1, and through
-    # For q_proj alone, o_proj and attention are enough: they give its dq, and nothing below is trained.
+    # x was used twice: in the sum directly, and through ln1. To train only q_proj, o_proj and attention are enough:
+    # they give dq, and nothing below is trained.
     return dy + back["ln1"](dh)  # (N, T, C)
 
 
 def draw(rng, size):
-    """Every backward pass is a linear map, so any will do; attention's lead from each position to those before it."""
+    """Use linear maps, because every backward pass is one; attention's lead from each position to earlier ones."""
     names = ("ln1", "q_proj", "k_proj", "v_proj", "o_proj")
     W = {name: rng.normal(size=(size.C, size.C)) / np.sqrt(size.C) for name in names}
     back = {name: lambda d, W=W[name]: d @ W for name in names}
@@ -54,18 +54,18 @@ def draw(rng, size):
 MISTAKES = {
     "dx": [
         (
-            "dy of the way around has gone through ln1, which is only in the branch",
+            "the dy of the residual path has gone through ln1, which is only in the branch",
             lambda i: i.right["dx"] - i.dy + i.back["ln1"](i.dy),
         ),
         (
-            "dq and dv are exchanged: attention gives dq, dk, dv",
+            "dq and dv are swapped: attention returns dq, dk, dv",
             lambda i: attention_half_backward(i.dy, i.back | {"attention": lambda d: i.back["attention"](d)[::-1]}),
         ),
     ]
 }
 
-AFTER = """**Beyond the points.** Lesson 06 recorded the real model's gradients. Your functions compute the same. Type
-this in and see (in float32, so a difference of a millionth is rounding):
+AFTER = """**Beyond the points.** Lesson 06 recorded the real model's gradients. Your functions compute the same ones.
+Type this in and see (the model is in float32, so a difference of a millionth is rounding error):
 
     from lora_np.formats import load_pretrained
     from lora_np.model import backward, forward
@@ -78,5 +78,5 @@ this in and see (in float32, so a difference of a millionth is rounding):
                               backward_record["blocks.0.attn.probs"], backward_record["blocks.0.attn.scores"])
     print(np.abs(scores_backward(dprobs, probs) - dscores).max(), "of", np.abs(dscores).max())
 
-Which other functions can you compare with the two records in the same way?
+Which of your other functions can you compare with the two records in the same way?
 """

@@ -1,31 +1,33 @@
 """The embedding.
 
-Forward, `y[n, t] = table[ids[n, t]]`: each place gets a copy of its token's row. Backward, each row of the table
-collects from its copies. `dy` is (N, T, C), the table has `V` rows, and most tokens do not occur at all.
+In the forward pass, `y[n, t] = table[ids[n, t]]`: each position gets a copy of its token's row. In the backward pass,
+each row of the table collects the gradients of its copies. `dy` is (N, T, C), the table has `V` rows, and most tokens
+do not occur at all.
 
 **On paper first:** `ids = [[2, 0, 2]]`, and `dy` with the rows a, b, c. Write down `dtable` for `V` = 4. Then predict
-what `dtable[ids] += dy` does with it, and try: NumPy surprises most people here.
+the result of `dtable[ids] += dy`, and try it: NumPy surprises most people here.
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("dtable",)
-HINTS = {"dtable": "A row of the table is copied to wherever its token is. What comes back from two copies?"}
-FORMULA = "dtable[i] = Σ dy[n, t] over all places (n, t) with ids[n, t] = i;  np.add.at(dtable, ids, dy)"
+HINTS = {"dtable": "A row of the table is copied to each position of its token. What comes back from two copies?"}
+FORMULA = "dtable[i] = Σ dy[n, t] over all (n, t) with ids[n, t] = i;  np.add.at(dtable, ids, dy)"
 
 
 def embedding_backward(dy, ids, V):
-    """dy (N, T, C), ids (N, T) of whole numbers 0 … V−1, V a whole number -> dtable (V, C)."""
-    dtable = np.zeros((V, dy.shape[-1]))  # (V, C); a token that does not occur keeps its zeros
-    # `dtable[ids] += dy` reads all rows, adds, and writes all rows: of a token's several results only the last stays.
-    np.add.at(dtable, ids, dy)  # place by place
-    # On paper: row 0 has b, row 2 has a + c. With `+=` row 2 has c.
+    """dy (N, T, C), ids (N, T) of ints 0 … V−1, V an int -> dtable (V, C)."""
+    dtable = np.zeros((V, dy.shape[-1]))  # (V, C); rows of tokens that do not occur are zero
+    # `dtable[ids] += dy` reads all rows, adds, then writes all rows: if a token occurs more than once, the last result
+    # wins.
+    np.add.at(dtable, ids, dy)  # one position after the other
+    # On paper: row 0 is b, row 2 is a + c, and the others are zero. With `+=`, row 2 is c.
     return dtable
 
 
 def draw(rng, size):
-    """Few of the V tokens: some occur in several texts, some twice in one, and others never."""
+    """Use few of the V tokens: some occur in several texts, some twice in one, and others never."""
     used = rng.choice(np.arange(1, size.V - 1), size.T - 1, replace=False)  # neither the first token nor the last
     ids = np.stack([rng.permutation(np.append(used, used[n % len(used)])) for n in range(size.B)])  # (N, T)
     return {"dy": rng.normal(size=(*ids.shape, size.C)), "ids": ids, "V": size.V}
@@ -39,9 +41,9 @@ def last_places(i):
 
 MISTAKES = {
     "dtable": [
-        ("a token that occurs more than once has only the gradient of its last place", last_places),
+        ("a token that occurs more than once has only the gradient of its last position", last_places),
         (
-            "a token's places are averaged, not added up",
+            "the gradients of a token's positions are averaged, not added up",
             lambda i: i.right["dtable"] / np.maximum(np.bincount(i.ids.ravel(), minlength=i.V), 1)[:, None],
         ),
         (

@@ -1,12 +1,12 @@
-"""What a gradient promises.
+"""The drop that a gradient predicts.
 
-The backward pass has filled a dictionary: for the name of each parameter, an array of gradients. One step of gradient
+The backward pass has filled a dictionary that maps the name of each parameter to its gradient. One step of gradient
 descent moves every parameter by `−lr` times its gradient. If the step is small, by how much does the loss fall? Give
 the drop as a positive number.
 
-**Derive it** for a single parameter with the slope g: how far does it move, and how much does `L` change for each unit
-of the way? Then for two parameters, then for all. **Predict:** which arrays of a model count most in the sum? On a
-curve that bends upwards like the inside of a bowl, is the true drop larger than promised, or smaller?
+**Derive it** for a single parameter with slope g: how far does it move, and how much does `L` change for each unit of
+that distance? Then do the same for two parameters, and for all. **Predict:** which arrays of a model contribute most to
+the sum? On a convex curve, like the inside of a bowl, is the true drop larger or smaller than predicted?
 """
 
 import numpy as np
@@ -16,13 +16,14 @@ from ...exercise import normals
 POINTS = 2
 OUTPUTS = ("drop",)
 HINTS = {"drop": "By how much does each parameter move, and by how much does the loss change for each unit of that?"}
-FORMULA = "drop = lr · Σ g², over every number of every array"
+FORMULA = "drop = lr · Σ g², over every entry of every array"
 
 
 def predicted_drop(grads, lr):
-    """grads: dict of arrays of any shapes, lr a number -> drop, a number."""
+    """grads: dict of arrays of any shapes, lr a float -> drop, a float."""
     # A parameter with slope g moves by −lr g, and L changes by g for each unit: −lr g² in all.
-    # Arrays with large gradients count most. In a bowl the slope falls on the way, so the true drop is smaller.
+    # Arrays with large gradients contribute most. In a bowl the slope decreases on the way, so the true drop is
+    # smaller.
     squares = sum(np.sum(g**2) for g in grads.values())
     return lr * squares
 
@@ -35,13 +36,13 @@ def draw(rng, size):
 MISTAKES = {
     "drop": [
         (
-            "the gradient's numbers are added up first, and then squared",
+            "the entries of each gradient are added up before squaring",
             lambda i: i.lr * sum(g.sum() for g in i.grads.values()) ** 2,
         ),
         (
-            "the arrays' norms are added up first, and then squared",
+            "the arrays' norms are added up before squaring",
             lambda i: i.lr * sum(map(np.linalg.norm, i.grads.values())) ** 2,
         ),
-        ("this is the part of the last array only", lambda i: i.lr * np.sum([*i.grads.values()][-1] ** 2)),
+        ("this is the contribution of the last array only", lambda i: i.lr * np.sum([*i.grads.values()][-1] ** 2)),
     ]
 }

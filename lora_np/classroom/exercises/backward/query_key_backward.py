@@ -1,10 +1,10 @@
 """From the scores to q and k.
 
-In each head, `score_ij = q_i · k_j / √D`. Everything is in heads here.
+In each head, `score_ij = q_i · k_j / √D`. All arrays are already split into heads.
 
-**Derive** the two gradients from this one line: in which scores is `q_i`, and in which is `k_j`? One is a sum along a
-row of scores, the other down a column. **Check in your head:** with `T` = 1 there is one score, `q · k / √D`. What are
-`dq` and `dk` then, and do your formulas say so?
+**Derive** the two gradients from this one line: in which scores does `q_i` occur, and in which does `k_j`? One gradient
+is a sum along a row of `dscores`, the other a sum down a column. **Check in your head:** with `T` = 1 there is one
+score, `q · k / √D`. What are `dq` and `dk` then, and do your formulas agree?
 """
 
 import numpy as np
@@ -12,8 +12,8 @@ import numpy as np
 POINTS = 4
 OUTPUTS = ("dq", "dk")
 HINTS = {
-    "dq": "score_ij is q_i · k_j times a number. In which scores is q_i, and with which factor each?",
-    "dk": "In which scores is k_j: along a row of scores, or down a column?",
+    "dq": "score_ij is q_i · k_j times a constant. In which scores does q_i occur, and with which factor each?",
+    "dk": "In which scores does k_j occur: along a row, or down a column?",
 }
 FORMULA = "dq = dscores k / √D\ndk = dscoresᵀ q / √D, in each head"
 
@@ -21,7 +21,7 @@ FORMULA = "dq = dscores k / √D\ndk = dscoresᵀ q / √D, in each head"
 def query_key_backward(dscores, q, k):
     """dscores (N, H, T, T), q (N, H, T, D), k (N, H, T, D) -> dq (N, H, T, D), dk (N, H, T, D)."""
     N, H, T, D = q.shape
-    scale = 1 / np.sqrt(D)  # and not C: heads are scaled by their own size
+    scale = 1 / np.sqrt(D)  # √D, not √C: scores are scaled by the head's size
     # score_ij = scale · q_i · k_j
     dq = scale * dscores @ k  # dq_i = scale Σ_j dscore_ij k_j, along row i: (T, T) (T, D) -> (T, D)
     dk = scale * dscores.swapaxes(-1, -2) @ q  # dk_j = scale Σ_i dscore_ij q_i, down column j: (T, T) (T, D) -> (T, D)
@@ -30,11 +30,11 @@ def query_key_backward(dscores, q, k):
 
 
 def draw(rng, size):
-    """As after a causal softmax: dscores is 0 at keys after their query, and each of its rows adds up to 0."""
+    """Draw dscores as after a causal softmax: it is 0 at keys after their query, and each of its rows adds up to 0."""
     dscores = np.tril(rng.normal(size=(size.B, size.H, size.T, size.T)))
     dscores -= np.tril(np.ones_like(dscores)) * dscores.sum(axis=-1, keepdims=True) / np.arange(1, size.T + 1)[:, None]
     q, k = rng.normal(size=(2, size.B, size.H, size.T, size.D))
     return {"dscores": dscores, "q": q, "k": k}
 
 
-MISTAKES = {"dq": [("each query's own position is left out", lambda i: np.tril(i.dscores, -1) @ i.k / i.size.D**0.5)]}
+MISTAKES = {"dq": [("each query's own position is missing", lambda i: np.tril(i.dscores, -1) @ i.k / i.size.D**0.5)]}

@@ -1,37 +1,36 @@
 """Warm-up: a residual sum.
 
 `y = x + f(x)`, where the branch `f` may be anything: attention, an MLP. Its backward pass is given:
-`branch_backward(d)` takes a gradient with respect to the branch's output, and returns the gradient with respect to its
-input. Give the gradient of `x`.
+`branch_backward(d)` takes the gradient of the branch's output and returns that of its input. Give the gradient of `x`.
 
-**Predict:** a branch whose weights are all zero passes nothing back. What is `dx` then? And what would be left of the
-gradient after twenty such blocks, with the sum and without it? That is why deep models have the sum.
+**Predict:** a branch whose weights are all zero passes nothing back. What is `dx` then? And what is left of the
+gradient after twenty such blocks, with the sum and without it? That is why deep models have residual sums.
 """
 
 POINTS = 2
 OUTPUTS = ("dx",)
-HINTS = {"dx": "x reaches y by two ways. What comes back along the one that leaves it as it is?"}
+HINTS = {"dx": "x reaches y along two paths. What comes back along the one that leaves x unchanged?"}
 FORMULA = "dx = dy + branch_backward(dy)"
 
 
 def residual_backward(dy, branch_backward):
     """dy (N, T, C), branch_backward: (N, T, C) -> (N, T, C) -> dx (N, T, C)."""
-    # x reached y by two ways, as it is and through the branch, so something comes back along both. Through twenty
-    # branches of zeros dy arrives as it is; without the sums nothing would arrive.
+    # x reaches y along two paths, directly and through the branch, so a gradient comes back along both. With branches
+    # of zero weights, dx is dy, even after twenty blocks; without the sums it would be 0.
     return dy + branch_backward(dy)
 
 
 def draw(rng, size):
-    """The branch is a linear layer and a tanh."""
+    """Use a linear layer and a tanh as the branch."""
     W, slope = rng.normal(size=(size.C, size.C)), rng.uniform(0.1, 1.0, (size.B, size.T, size.C))
     return {"dy": rng.normal(size=slope.shape), "branch_backward": lambda d: (d * slope) @ W}
 
 
 MISTAKES = {
     "dx": [
-        ("the way around has 1 in place of dy", lambda i: 1 + i.branch_backward(i.dy)),
+        ("the residual path contributes 1 instead of dy", lambda i: 1 + i.branch_backward(i.dy)),
         (
-            "what the branch passes back is taken for a slope, and multiplied by dy",
+            "the branch's gradient is treated as a slope and multiplied by dy",
             lambda i: i.dy * (i.right["dx"] - i.dy + 1),
         ),
         ("dy has gone through the branch twice", lambda i: i.dy + i.branch_backward(i.branch_backward(i.dy))),

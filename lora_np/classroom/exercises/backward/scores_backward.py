@@ -1,24 +1,24 @@
 """Through the softmax.
 
-`probs` is the softmax of the scores, along the keys; scores of keys after their query are −∞. The formula is that of
+`probs` is the softmax of the scores over the keys; the scores of keys after their query are −∞. The formula is that of
 exercises 03, with two more axes.
 
 **Predict first:** what must a row of `dscores` add up to? And what is `dscores` where a key is after its query? Does
-the mask need any care on the way back, and what happens to a `dprobs` that is not zero there?
+the mask need any care in the backward pass, and what happens to an entry of `dprobs` that is not zero there?
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("dscores",)
-HINTS = {"dscores": "It is set 03's softmax with two more axes. Along which axis do the shares add up to 1?"}
+HINTS = {"dscores": "It is set 03's softmax with two more axes. Along which axis do the probabilities add up to 1?"}
 FORMULA = "dscores_ij = probs_ij (dprobs_ij − Σ_k dprobs_ik probs_ik)"
 
 
 def scores_backward(dprobs, probs):
     """dprobs (N, H, T, T), probs (N, H, T, T), a row for each query -> dscores (N, H, T, T)."""
-    average = np.sum(dprobs * probs, axis=-1, keepdims=True)  # (N, H, T, 1), of each query's row, over its keys
-    # Where probs is 0, so is the product, and the sum leaves dprobs out there as well: the mask needs no care.
+    average = np.sum(dprobs * probs, axis=-1, keepdims=True)  # (N, H, T, 1): for each query, over its keys
+    # Where probs is 0, so is the product, and the sum ignores dprobs there: the mask needs no care.
     return probs * (dprobs - average)  # (N, H, T, T)
 
 
@@ -29,9 +29,12 @@ def draw(rng, size):
 
 MISTAKES = {
     "dscores": [
-        ("each share is derived by its own score alone", lambda i: i.dprobs * i.probs * (1 - i.probs)),
         (
-            "probs is missing inside the sum, which is over the keys up to the query",
+            "each probability is differentiated with respect to its own score only",
+            lambda i: i.dprobs * i.probs * (1 - i.probs),
+        ),
+        (
+            "the sum over the keys up to the query lacks the factor probs",
             lambda i: i.probs * (i.dprobs - np.tril(i.dprobs).sum(axis=-1, keepdims=True)),
         ),
     ]

@@ -1,23 +1,24 @@
 """The directions of an adapter.
 
-The hard one. To compare two adapters by φ you need the leading **input** directions of `B A`, its right singular
-vectors. `B A` may have 4096 × 4096 numbers, but has no more than r directions. In exercises 02 you found its singular
-values without forming it; now find the directions. Return the first k of them as the columns of `V` (in, k), the
-leading one first. Their signs are free. The check measures again how much memory a call takes.
+The hard one. To compare two adapters by φ, you need the leading **input** directions of `B A`, its right singular
+vectors. `B A` may have 4096 × 4096 entries, but it has at most r directions. In exercises 02 you computed its singular
+values without forming it; now compute the directions. Return the first k of them as the columns of `V` (in, k), the
+leading one first. Their signs are free. The check measures the peak memory again.
 
 **First the trap.** Are these the leading directions of `A`? Take `A` with the rows (3, 0, 0) and (0, 1, 0), and `B` =
-[0.1 0; 0 1]. Which direction leads in `A`, and which in `B A`? And for which k is φ(k, k) the same, whether you take
-the directions of `A` or those of `B A`?
+[0.1 0; 0 1]. Which is the leading direction of `A`, and which is that of `B A`? For which k does φ(k, k) not depend on
+whether you take the directions of `A` or those of `B A`?
 
-**Then derive.** B = Q_B R_B and Aᵀ = Q_A R_A, with orthonormal columns in the Q's (`np.linalg.qr`). Write `B A` with
-these four, and replace the small matrix in the middle by its SVD. Bracket the five so that you see an SVD of `B A`.
+**Then derive.** Let B = Q_B R_B and Aᵀ = Q_A R_A, where the Q's have orthonormal columns (`np.linalg.qr`). Write `B A`
+as a product of these four, and replace the small matrix in the middle by its SVD. Group the five factors so that you
+see an SVD of `B A`.
 """
 
 import numpy as np
 
 POINTS = 4
 OUTPUTS = ("V",)
-HINTS = {"V": "With B = Q_B R_B and Aᵀ = Q_A R_A, what is to the right of the small matrix's own V in B A?"}
+HINTS = {"V": "With B = Q_B R_B and Aᵀ = Q_A R_A, which factor of B A follows the small matrix's own Vᵀ?"}
 FORMULA = """B = Q_B R_B,  Aᵀ = Q_A R_A,  R_B R_Aᵀ = U Σ Vᵀ:  B A = (Q_B U) Σ (Q_A V)ᵀ,
 and the directions are the first k columns of Q_A V"""
 
@@ -25,31 +26,32 @@ and the directions are the first k columns of Q_A V"""
 def adapter_directions(B, A, k):
     """B (out, r), A (r, in), k from 1 to r, r smaller than out and in -> V (in, k), orthonormal columns."""
     # The trap: A's leading direction is the first axis. B A has 0.3 along the first and 1 along the second, so the
-    # second leads. A says which span, B which of its directions are used. At k = r both agree: the span is the same.
+    # second leads. A determines the span, and B determines the order of directions in it. At k = r both agree: the span
+    # is the same.
     R_B = np.linalg.qr(B, mode="r")  # (r, r)
     Q_A, R_A = np.linalg.qr(A.T)  # (in, r), (r, r)
     small = R_B @ R_A.T  # (r, r)
     Vt = np.linalg.svd(small)[2]  # (r, r): R_B R_Aᵀ = U Σ Vᵀ
     # B A = Q_B (R_B R_Aᵀ) Q_Aᵀ = (Q_B U) Σ (Q_A V)ᵀ, and the columns of both brackets are orthonormal: this is its SVD.
-    return Q_A @ Vt[:k].T  # (in, r) (r, k) -> (in, k): rows of Vᵀ are columns of V
+    return Q_A @ Vt[:k].T  # (in, r) (r, k) -> (in, k): the rows of Vᵀ are the columns of V
 
 
 def draw(rng, size):
-    """Of the r directions all but one are asked for: B says which, A alone does not."""
+    """Ask for all but one of the r directions: which one is left out depends on B."""
     r = size.r + 1 + size.number
     return {"B": rng.normal(size=(3 * size.n_out, r)), "A": rng.normal(size=(r, 3 * size.n_in)), "k": r - 1}
 
 
 def compared(i, outputs):
-    """A direction may come with either sign: the largest number of each is made positive."""
+    """Make the largest entry of each direction positive, because its sign is free."""
     V = outputs["V"]
     return {"V": V * np.sign(np.take_along_axis(V, np.abs(V).argmax(axis=0)[None], axis=0))}
 
 
 def large(rng, size):
-    """With few inputs an array of (in, in) is small beside B A, and allowed."""
+    """Use few inputs, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"B": rng.normal(size=(2200, 1)), "A": rng.normal(size=(1, 70)), "k": 1}
-    return inputs, 100_000, "B A is formed, or another array as large"
+    return inputs, 100_000, "B A, or another array of its size, is formed"
 
 
 def turned(i, V):
@@ -64,13 +66,16 @@ def output_side(i):
 MISTAKES = {
     "V": [
         ("these are the leading directions of A alone", lambda i: turned(i, np.linalg.svd(i.A)[2].T)),
-        ("the small matrix's U is in place of its V: that is the output's side", output_side),
-        ("these are the columns of Q_A, an orthonormal basis in no order", lambda i: turned(i, np.linalg.qr(i.A.T)[0])),
+        ("the small matrix's U is used instead of its V: that is the output side", output_side),
+        (
+            "these are the columns of Q_A, a basis that is not sorted by strength",
+            lambda i: turned(i, np.linalg.qr(i.A.T)[0]),
+        ),
     ]
 }
 
 AFTER = """**Beyond the points.** Two adapters come with the package. `critics` was trained on film reviews and
-`licences` on software licences. Do they look for the same things in their inputs? Guess first, then type this in:
+`licences` on software licences. Do they read the same input directions? Guess first, then type this in:
 
     from lora_np.formats import PRETRAINED, load_adapter, load_pretrained
 
@@ -86,6 +91,7 @@ AFTER = """**Beyond the points.** Two adapters come with the package. `critics` 
         chance = chance_similarity(A.shape[1], 8, 8)
         print(f"{layer:<26} φ(1, 1) {phi[0]:.2f}   φ(8, 8) {phi[1]:.2f}   chance {chance:.2f}")
 
-Where is it clearly more than chance, and where not? The two columns seem to disagree. What does each of them ask?
-Before you say what that means, think of the lesson's control: both adapters read what the same base makes of English.
+Where is φ clearly above chance, and where not? The two columns seem to disagree. Which question does each of them
+answer? Before you draw conclusions, think of the lesson's control: both adapters read the same base's activations on
+English text.
 """

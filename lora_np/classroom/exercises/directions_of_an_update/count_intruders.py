@@ -1,16 +1,16 @@
 """Intruders.
 
-Now the sum, `W_tuned` = W + ΔW. Take its k leading **left** singular vectors y_j. The **similarity** of y_j is the
-largest |cos| that it has with any of W's left singular vectors x_i. If that is below ε, y_j is an **intruder**. Return
-the k similarities, the leading direction's first, and the number of intruders.
+Now look at the sum, `W_tuned` = W + ΔW. Take its k leading **left** singular vectors y_j. The **similarity** of y_j is
+its largest |cos| with any of W's left singular vectors x_i. If that is below ε, y_j is an **intruder**. Return the k
+similarities, the leading direction's first, and the number of intruders.
 
-"Any" means all the x_i that belong to a singular value of W: there are min(out, in) of them. (How many columns does
-NumPy's `U` have by default?)
+"Any" means all x_i that belong to a singular value of W: there are min(out, in) of them. (How many columns does NumPy's
+`U` have by default?)
 
-**Predict** for W = diag(5, 4, 3, 2), k = 2 and ε = 0.5. First, W_tuned = diag(5, 4, 3, 9): a direction now leads that
-was the last one. Is it an intruder? Second, two leading directions of W come out turned by 45° in their plane: what are
-the similarities of the new ones? Third, one new direction is an even mixture of n old ones. From which n on is it
-called an intruder, although nothing in it is new?
+**Predict** for W = diag(5, 4, 3, 2), k = 2 and ε = 0.5. First, W_tuned = diag(5, 4, 3, 9): the last direction is now
+the leading one. Is it an intruder? Second, two leading directions of W are rotated by 45° in their plane: what are the
+similarities of the new ones? Third, one new direction is an equal mixture of n old ones. From which n on does it count
+as an intruder, although nothing in it is new?
 """
 
 import numpy as np
@@ -18,8 +18,8 @@ import numpy as np
 POINTS = 4
 OUTPUTS = ("similarities", "number")
 HINTS = {
-    "similarities": "One direction of W_tuned has a cosine with each of W's. Which of these says that it is known?",
-    "number": "A direction is an intruder if even the most similar one of W is not similar to it.",
+    "similarities": "One direction of W_tuned has a cosine with each of W's. Which of these shows that it is not new?",
+    "number": "A direction is an intruder if even W's most similar direction is not similar to it.",
 }
 FORMULA = """similarity of y_j = max_i |x_i · y_j|
 x_i: all left singular vectors of W; y_j: the k leading ones of W_tuned
@@ -27,28 +27,29 @@ number = how many of the k are below ε"""
 
 
 def count_intruders(W, W_tuned, k, epsilon):
-    """W, W_tuned (out, in), k a whole number, epsilon a number -> similarities (k,), number, a whole number."""
+    """W, W_tuned (out, in), k an int, epsilon a float -> similarities (k,), number, an int."""
     X = np.linalg.svd(W, full_matrices=False)[0]  # (out, min(out, in)); by default U would be (out, out)
     Y = np.linalg.svd(W_tuned, full_matrices=False)[0][:, :k]  # (out, k)
-    cosines = np.abs(X.T @ Y)  # (min(out, in), k): a singular vector may come with either sign
-    similarities = cosines.max(axis=0)  # (k,), the best of each column
+    cosines = np.abs(X.T @ Y)  # (min(out, in), k): the sign of a singular vector is arbitrary
+    similarities = cosines.max(axis=0)  # (k,), the largest in each column
     return similarities, int(np.sum(similarities < epsilon))
-    # First: no, it is W's fourth direction, with a similarity of 1. Second: 0.71 both, no intruders. Third: each of n
-    # has the cosine 1/√n, which is below ½ from n = 5 on. The measure knows single directions, not the span of many.
+    # First: no, it is W's fourth direction, with a similarity of 1. Second: both are 0.71, so there are no intruders.
+    # Third: each of the n cosines is 1/√n, which is below ½ from n = 5 on. The measure compares single directions, not
+    # spans.
 
 
 def draw(rng, size):
-    """W with a falling spectrum, and an update of one to four large directions that mix all of W's, so that they are
-    none of them; of W's last direction, which leads from then on; and of a little of everything.
+    """Draw a W with a falling spectrum. The update has one to four large directions that mix all of W's, a term that
+    makes W's last direction the leading one, and a little noise.
 
-    The high W of the first draw does not reach two of its outputs, where the first large direction mostly is. ε is
-    halfway between two similarities.
+    The tall W of the first draw cannot reach a 2-dimensional space of outputs, and the first large direction is mostly
+    there. ε is halfway between two similarities.
     """
     n, many = 4 * size.n_out, int(rng.integers(1, 5))
     n_out, n_in = [(n + 2, n), (n, n + 4 * size.r), (n + 2, n)][size.number]
     U, V = (np.linalg.qr(rng.normal(size=(of, n)))[0] for of in (n_out, n_in))
     W = U * np.linspace(6.0, 1.0, n) @ V.T
-    new = U @ np.sign(rng.normal(size=(n, many))) / np.sqrt(n)  # (out, many), of each old direction just as much
+    new = U @ np.sign(rng.normal(size=(n, many))) / np.sqrt(n)  # (out, many), equal parts of each old direction
     if size.number == 0:
         outside = np.linalg.qr(np.column_stack([U, rng.normal(size=n_out)]))[0][:, -1]
         new[:, 0] = 0.6 * new[:, 0] + 0.8 * outside
@@ -60,7 +61,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """A mistake in the similarities costs once: the number is also right if it follows from the student's own."""
+    """Count a mistake in the similarities once: the number is also accepted if it follows from the student's own."""
     own, number = outputs["similarities"], outputs["number"]
     if i.right and own is not None and np.ptp(own) > 0 and np.array_equal(number, np.sum(own < i.epsilon)):
         return outputs | {"number": i.right["number"]}
@@ -74,8 +75,8 @@ def cosines(i, side=0):
 
 MISTAKES = {
     "similarities": [
-        ("only W's k leading directions are searched, not all", lambda i: cosines(i)[: i.k].max(axis=0)),
-        ("each direction is compared only with W's of the same number", lambda i: np.diag(cosines(i))),
-        ("these are right singular vectors, directions of the input", lambda i: cosines(i, side=2).max(axis=0)),
+        ("only W's k leading directions are compared, not all of them", lambda i: cosines(i)[: i.k].max(axis=0)),
+        ("each direction is compared only with W's direction of the same index", lambda i: np.diag(cosines(i))),
+        ("these are right singular vectors, which are input directions", lambda i: cosines(i, side=2).max(axis=0)),
     ]
 }

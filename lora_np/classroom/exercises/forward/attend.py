@@ -1,17 +1,17 @@
 """Context.
 
-The softmax has turned each row of scores into shares, `probs`. Now each position takes the average of its head's
-values, weighted by its shares. Then the heads are put side by side again: (N, T, C), each head back in its own columns.
+The softmax has turned each row of scores into weights, `probs`. Now each position takes the weighted average of its
+head's values. Then concatenate the heads again, to (N, T, C): each head goes back to its own columns.
 
-**Predict**, whatever the shares are: what is the context of position 0? What is every context if all positions have the
-same value? **And check the last step in your head** with the example of task 3: does your merging undo your cutting?
+**Predict**, for any weights: what is the context of position 0? What is every context if all positions have the same
+value? **Check the last step in your head** with the example of exercise 3: does your merge undo your split?
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("context",)
-HINTS = {"context": "Row i of a head's result is Σ_j prob_ij v_j. How is the cutting into heads undone, in order?"}
+HINTS = {"context": "Row i of a head's result is Σ_j prob_ij v_j. How do you undo the split into heads, step by step?"}
 FORMULA = "O = probs v, (N, H, T, D);  context = O.transpose(0, 2, 1, 3).reshape(N, T, H · D)"
 
 
@@ -19,9 +19,9 @@ def attend(probs, v):
     """probs (N, H, T, T), a row for each query; v (N, H, T, D) -> context (N, T, C)."""
     N, H, T, D = v.shape
     O = probs @ v  # O_i = Σ_j prob_ij v_j: (T, T) (T, D) -> (T, D) in each head
-    return O.transpose(0, 2, 1, 3).reshape(N, T, H * D)  # (N, T, H, D), then the heads' pieces side by side
-    # Position 0 sees only itself: its context is its own value. If all values are equal, so is every average of them,
-    # because the shares of a row add up to 1.
+    return O.transpose(0, 2, 1, 3).reshape(N, T, H * D)  # (N, T, H, D), then the heads are concatenated
+    # Position 0 sees only itself, so its context is its own value. If all values are equal, every average is equal to
+    # them, because the weights of a row add up to 1.
 
 
 def draw(rng, size):
@@ -33,11 +33,11 @@ def draw(rng, size):
 MISTAKES = {
     "context": [
         (
-            "each head is given every H-th column, not columns side by side",
+            "each head fills every H-th column, not D adjacent columns",
             lambda i: (i.probs @ i.v).transpose(0, 2, 3, 1).reshape(i.right["context"].shape),
         ),
         (
-            "each position takes only the value with the largest share",
+            "each position takes only the value with the largest weight",
             lambda i: attend(np.eye(i.size.T)[i.probs.argmax(axis=-1)], i.v),
         ),
     ]

@@ -1,13 +1,13 @@
 """A block.
 
-All parts are there; now wire them up. A block has two halves. Each is a branch with a way around it: the residual sum
-`x + f(x)`. `part` is a dictionary of functions, under the names of the model: `ln1`, `q_proj`, `k_proj`, `v_proj`,
-`o_proj`, `ln2`, `up_proj`, `gelu`, `down_proj`, each from one array to one, as in `h = part["ln1"](x)`; and
-`part["attention"](q, k, v)`, which gives the context. All arrays are (N, T, C), except the MLP's (N, T, F).
+All parts are ready; now wire them up. A block has two halves. Each is a branch with a residual sum, `x + f(x)`. `part`
+is a dict that maps the model's names to functions: `ln1`, `q_proj`, `k_proj`, `v_proj`, `o_proj`, `ln2`, `up_proj`,
+`gelu`, `down_proj`, each from one array to one array, as in `h = part["ln1"](x)`; and `part["attention"](q, k, v)`,
+which returns the context. All arrays are (N, T, C), except the MLP's (N, T, F).
 
 **Draw it first**, from memory, with an arrow for each array: where does an arrow split into two or more, and where do
-two meet? Then compare it with section 2 of the lesson. **Predict:** what does your block give if `o_proj` and
-`down_proj` give zeros? (No shape will tell you that a wire is wrong: almost any two of these functions fit each other.)
+two meet? Then compare it with section 2 of the lesson. **Predict:** what does your block return if `o_proj` and
+`down_proj` return zeros? (Shapes will not reveal a wrong connection: almost any two of these functions fit together.)
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from .split_heads import split_heads
 
 POINTS = 4
 OUTPUTS = ("y",)
-HINTS = {"y": "Draw it. Two sums: what goes around each branch, and what does each branch read first?"}
+HINTS = {"y": "Draw it. There are two sums: what bypasses each branch, and what does each branch read first?"}
 FORMULA = """h = part["ln1"](x);  q, k, v = part["q_proj"](h), part["k_proj"](h), part["v_proj"](h)
 middle = x + part["o_proj"](part["attention"](q, k, v))
 y = middle + part["down_proj"](part["gelu"](part["up_proj"](part["ln2"](middle))))"""
@@ -27,19 +27,19 @@ y = middle + part["down_proj"](part["gelu"](part["up_proj"](part["ln2"](middle))
 
 def block(x, part):
     """x (N, T, C), part: dict of functions -> y (N, T, C)."""
-    h = part["ln1"](x)  # (N, T, C): the branch reads x through a layer norm, the way around does not
+    h = part["ln1"](x)  # (N, T, C): the branch reads x through a layer norm, the residual path does not
     q, k, v = part["q_proj"](h), part["k_proj"](h), part["v_proj"](h)  # (N, T, C) each
     context = part["attention"](q, k, v)  # (N, T, C)
-    middle = x + part["o_proj"](context)  # (N, T, C), the first sum; from here on x itself is not read
+    middle = x + part["o_proj"](context)  # (N, T, C), the first sum; x itself is not read after this
 
     h = part["ln2"](middle)  # (N, T, C)
     act = part["gelu"](part["up_proj"](h))  # (N, T, F)
     return middle + part["down_proj"](act)  # (N, T, C), the second sum
-    # With zeros from o_proj and down_proj it gives x: a block only adds to x, and here it adds nothing.
+    # With zeros from o_proj and down_proj it returns x: a block only adds to x, and here it adds nothing.
 
 
 def draw(rng, size):
-    """The parts are those of the earlier exercises, each with weights of its own."""
+    """Use the parts of the earlier exercises, each with its own weights."""
 
     def linear(n_out, n_in):
         W, b = rng.normal(size=(n_out, n_in)) / np.sqrt(n_in), 0.5 * rng.normal(size=n_out)
@@ -60,7 +60,7 @@ def draw(rng, size):
 
 
 def half(i, x, silent):
-    """x and one branch beside it, without a layer norm; the other branch gives zeros."""
+    """Return x plus one branch, without layer norms; the other branch returns zeros."""
     return block(x, i.part | dict.fromkeys(("ln1", "ln2"), lambda h: h) | {silent: lambda h: 0.0})
 
 
@@ -71,7 +71,7 @@ MISTAKES = {
             lambda i: i.part["ln2"](half(i, i.part["ln1"](half(i, i.x, "down_proj")), "o_proj")),
         ),
         (
-            "the ways around begin after the layer norms, which belong to the branches",
+            "the residual paths begin after the layer norms, which belong to the branches",
             lambda i: half(i, i.part["ln2"](half(i, i.part["ln1"](i.x), "down_proj")), "o_proj"),
         ),
     ]

@@ -1,11 +1,11 @@
 """Scores.
 
-`q` and `k` are in heads now. Give the scores of attention, (N, H, T, T). Row `i` says how well each key fits query `i`,
-divided so that the size does not depend on `D`; and it is −∞ wherever a key is **after** its query. (The check looks at
-the numbers and at the mask separately.)
+`q` and `k` are now split into heads. Give the attention scores, (N, H, T, T). Row `i` says how well each key matches
+query `i`, scaled so that its size does not depend on `D`; a score is −∞ wherever the key comes **after** the query.
+(The check grades the values and the mask separately.)
 
-**Predict:** how many of the T × T scores of a head are −∞, for T = 11? Which row has only one number that is not? Why
-−∞, and not 0 or a very negative number? And a trap in NumPy, to try before you write the mask: what is `0 * np.inf`?
+**Predict:** how many of the T × T scores of a head are −∞, for T = 11? Which row has only one finite score? Why −∞, and
+not 0 or a very negative number? One trap in NumPy to try before you write the mask: what is `0 * np.inf`?
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 POINTS = 3
 OUTPUTS = ("scores",)
 HINTS = {
-    "numbers": "Row i holds the products of q_i with the keys. How large is a sum of D terms of size 1?",
+    "numbers": "Row i holds the dot products of q_i with the keys. How large is a sum of D random terms of size 1?",
     "mask": "In row i, which columns j come after i? And of which number is exp exactly 0?",
 }
 FORMULA = "scores_ij = q_i · k_j / √D for j ≤ i, and −∞ for j > i, in each head"
@@ -23,10 +23,10 @@ def causal_scores(q, k):
     """q (N, H, T, D), k (N, H, T, D) -> scores (N, H, T, T)."""
     T, D = q.shape[-2:]
     scores = q @ k.swapaxes(-1, -2) / np.sqrt(D)  # (T, D) (D, T) -> (T, T) in each head; rows: queries, columns: keys
-    may_look = np.tril(np.ones((T, T), dtype=bool))  # True where j ≤ i, itself included
+    may_look = np.tril(np.ones((T, T), dtype=bool))  # True where j ≤ i, including the query's own position
     return np.where(may_look, scores, -np.inf)
-    # 11 · 10 / 2 = 55 of 121 are −∞, and row 0 has one number, its own. exp(−∞) is exactly 0, and so is the share;
-    # exp(0) is 1, more than many visible keys have. 0 * np.inf is nan, so a product makes no mask.
+    # 11 · 10 / 2 = 55 of 121 are −∞, and row 0 has one finite score, for its own key. exp(−∞) is exactly 0, and so is
+    # the weight; exp(0) is 1, more than many visible keys have. 0 * np.inf is nan, so you cannot mask by multiplying.
 
 
 def draw(rng, size):
@@ -35,13 +35,13 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """The scores of keys that a query may look at, and the mask: a mistake in one costs the other nothing."""
+    """Split the scores into visible values and the mask, so that a mistake in one does not affect the other."""
     scores, right = outputs["scores"], causal_scores(i.q, i.k)
     if scores.shape != right.shape:
         return {"numbers": scores, "mask": scores}
     seen, hidden = np.isfinite(right), np.isneginf(scores)
     shown = seen & ~hidden
-    numbers = np.where(shown, scores, np.where(seen & shown.any(), right, 0.0))  # what is hidden too much is the mask's
+    numbers = np.where(shown, scores, np.where(seen & shown.any(), right, 0.0))  # wrongly hidden: the mask's
     kinds = np.select([np.isnan(scores), np.isinf(scores), scores == 0, scores < -20], [9.0, scores, 0.0, -20.0], 1.0)
     return {"numbers": numbers, "mask": np.where(seen, 7.0 * hidden, kinds)}
 
@@ -52,9 +52,9 @@ def shares(i):
 
 
 MISTAKES = {
-    "numbers": [("they have gone through the softmax already", shares)],
+    "numbers": [("these are the softmax of the scores", shares)],
     "mask": [
-        ("it is 0, and exp(0) is not 0", lambda i: np.maximum(i.right["mask"], 0)),
-        ("it is a negative number, not −∞: only exp(−∞) is exactly 0", lambda i: np.maximum(i.right["mask"], -20)),
+        ("hidden scores are 0, but exp(0) is not 0", lambda i: np.maximum(i.right["mask"], 0)),
+        ("hidden scores are negative, not −∞: only exp(−∞) is exactly 0", lambda i: np.maximum(i.right["mask"], -20)),
     ],
 }

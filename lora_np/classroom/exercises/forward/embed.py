@@ -1,7 +1,7 @@
-"""Warm-up: what and where.
+"""Warm-up: token and position.
 
-Two tables: `tok_emb` has a row for each token of the vocabulary, `pos_emb` a row for each position. Give `x`, which the
-first block reads. The position table is made for the longest text; these texts are shorter.
+There are two tables: `tok_emb` has a row for each token of the vocabulary, and `pos_emb` has a row for each position.
+Give `x`, the input of the first block. The position table is made for the longest text; these texts are shorter.
 
 **Predict** for `ids = [[5, 7, 5]]`: which rows of `x` are equal? Which would be equal if `pos_emb` were all zeros? And
 if two texts begin with the same token, are their first rows of `x` equal? (NumPy takes a whole array of ids as an
@@ -12,19 +12,20 @@ import numpy as np
 
 POINTS = 2
 OUTPUTS = ("x",)
-HINTS = {"x": "Which row of which table says what is at place t of text n? And which says that it is place t?"}
+HINTS = {"x": "Which row of which table encodes the token at position t of text n? And which encodes the position t?"}
 FORMULA = "x[n, t] = tok_emb[ids[n, t]] + pos_emb[t]"
 
 
 def embed(ids, tok_emb, pos_emb):
-    """ids (N, T) of whole numbers 0 … vocab−1, tok_emb (vocab, C), pos_emb (T or more, C) -> x (N, T, C)."""
+    """ids (N, T) of ints 0 … vocab−1, tok_emb (vocab, C), pos_emb (T or more, C) -> x (N, T, C)."""
     T = ids.shape[1]
     return tok_emb[ids] + pos_emb[:T]  # (N, T, C) + (T, C): the same positions for every text
-    # [[5, 7, 5]]: none; without positions, rows 0 and 2. The texts' first rows are equal: the same token and place.
+    # [[5, 7, 5]]: no rows are equal; without positions, rows 0 and 2 are. The texts' first rows are equal, because both
+    # token and position are the same.
 
 
 def draw(rng, size):
-    positions = size.T + 30  # more than tokens: an id in place of a position gives numbers, no error
+    positions = size.T + 30  # more rows than tokens: using an id as a position gives values, not an error
     ids = rng.integers(1, size.V, (size.B, size.T))  # none is 0, so that id − 1 is a token as well
     tok_emb, pos_emb = (rng.normal(size=(rows, size.C)) for rows in (size.V, positions))
     return {"ids": ids, "tok_emb": tok_emb, "pos_emb": pos_emb}
@@ -34,11 +35,11 @@ MISTAKES = {
     "x": [
         ("the position's row is looked up by the token's id", lambda i: i.tok_emb[i.ids] + i.pos_emb[i.ids]),
         (
-            "the positions go on counting from one text to the next",
+            "the positions continue from one text to the next",
             lambda i: i.tok_emb[i.ids] + i.pos_emb[np.arange(i.ids.size).reshape(i.ids.shape) % len(i.pos_emb)],
         ),
         (
-            "the tokens' rows are multiplied by √C, as in some models, but not in this one",
+            "the token rows are multiplied by √C, as in some models, but not in this one",
             lambda i: np.sqrt(i.size.C) * i.tok_emb[i.ids] + i.pos_emb[: i.size.T],
         ),
     ]

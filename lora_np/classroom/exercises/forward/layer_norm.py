@@ -1,33 +1,34 @@
 """Layer norm.
 
-At each position by itself: subtract the mean of the C numbers, divide by their standard deviation, then scale by `w`
-and shift by `b`. The variance is a mean over C numbers (not C − 1). The small number `eps` is added to the variance, so
-that there is something to divide by when all C are equal. (In the check `eps` is larger, so that its place shows.)
+At each position separately, subtract the mean of the C entries, divide by their standard deviation, then scale by `w`
+and shift by `b`. The variance is a mean over C entries (divide by C, not by C − 1). The small number `eps` is added to
+the variance to avoid dividing by zero when all C entries are equal. (The check uses a larger `eps`, to see where you
+add it.)
 
-**Predict**, for `w` of ones and `b` of zeros: what comes out of a row (7, 7, 7, 7)? What changes if 5 is added to every
-number of a row? If every number is multiplied by 1000, and `eps` is tiny? And which other positions change then?
+**Predict**, for `w` of ones and `b` of zeros: what is the output for a row (7, 7, 7, 7)? What changes if 5 is added to
+every entry of a row? And if every entry is multiplied by 1000, and `eps` is tiny? Do other positions change then?
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("y",)
-HINTS = {"y": "Take one row of C numbers. Which mean and which standard deviation must it have before w and b?"}
+HINTS = {"y": "Take one row of C entries. Which mean and standard deviation must it have before w and b are applied?"}
 FORMULA = "x̂ = (x − mean) / √(variance + ε), along the last axis, the variance divided by C;  y = x̂ ⊙ w + b"
 
 
 def layer_norm(x, w, b, eps):
-    """x (N, T, C), w (C,), b (C,), eps a number -> y (N, T, C)."""
+    """x (N, T, C), w (C,), b (C,), eps a float -> y (N, T, C)."""
     centred = x - x.mean(axis=-1, keepdims=True)  # (N, T, C)
     variance = np.mean(centred**2, axis=-1, keepdims=True)  # (N, T, 1)
     x_hat = centred / np.sqrt(variance + eps)  # (N, T, C), mean 0 and, except for eps, standard deviation 1
     return x_hat * w + b
-    # (7, 7, 7, 7) gives zeros, thanks to eps. 5 more: nothing changes. Times 1000: next to nothing. And nowhere else:
-    # here no position knows of another.
+    # (7, 7, 7, 7) gives zeros, thanks to eps. Adding 5 changes nothing, and multiplying by 1000 changes almost nothing.
+    # No other position changes: each is normalised separately.
 
 
 def draw(rng, size):
-    """Every position has a mean and a spread of its own, and eps is large enough for its place to show."""
+    """Draw a different mean and spread at every position, and an eps that is large enough to show where it is added."""
     shape = (size.B, size.T, 1)
     x = rng.normal(size=(size.B, size.T, size.C)) * rng.uniform(0.5, 2.0, shape) + rng.normal(size=shape)
     eps = float(rng.uniform(0.1, 0.3))
@@ -42,6 +43,6 @@ def by_one_less(i):
 MISTAKES = {
     "y": [
         ("the variance is divided by C − 1, not by C", by_one_less),
-        ("1e-5 is added to the variance, not the eps that is given", lambda i: layer_norm(i.x, i.w, i.b, 1e-5)),
+        ("1e-5 is added to the variance, not the given eps", lambda i: layer_norm(i.x, i.w, i.b, 1e-5)),
     ]
 }

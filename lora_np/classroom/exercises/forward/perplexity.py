@@ -1,36 +1,36 @@
 """Perplexity, safely.
 
-The first of two judges. From the logits of a batch and the tokens that really came, give the perplexity: exp of the
-mean surprise, −log p in nats, over all N · T places. **Predict** it for logits that are all equal. And for any logits:
-what happens to it if 1000 is added to all of them?
+The first of two checks of a model. From the logits of a batch and the tokens that actually follow, compute the
+perplexity: exp of the mean of −log p, the surprise in nats, over all N · T positions. **Predict** it for logits that
+are all equal. What happens to it, for any logits, if 1000 is added to all of them?
 
-Now the hard part: **logits of 1000 do occur**, and e¹⁰⁰⁰ is too large for float64. And a token may come that has p =
-e⁻⁷⁶⁰: in float64 that is 0, and its logarithm −∞, although the surprise, 760, is an ordinary number. **Derive:** write
-`−log p_t` with p_t = exp(x_t) / Σ_j exp(x_j) as a difference of two terms. What may you subtract from all of a row's
-logits, so that no exp is too large, and not all are too small? In which term is the exp then gone?
+Now the hard part: **logits of 1000 do occur**, and e¹⁰⁰⁰ is too large for float64. And the next token may have p =
+e⁻⁷⁶⁰: in float64 that is 0, and its logarithm is −∞, although the surprise, 760, is an ordinary number. **Derive:**
+write `−log p_t` with p_t = exp(x_t) / Σ_j exp(x_j) as a difference of two terms. What may you subtract from all logits
+of a row, so that no exp overflows and not all of them underflow? Which of the two terms contains no exp?
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("perplexity",)
-HINTS = {"perplexity": "Surprise, then its mean, then exp. Which number on the way may be too large, or too small?"}
+HINTS = {"perplexity": "Compute the surprise, then its mean, then exp. Which value may overflow or underflow?"}
 FORMULA = "log p_t = x_t − c − log Σ_j exp(x_j − c), c the row's largest logit;  perplexity = exp(mean of −log p_t)"
 
 
 def perplexity(logits, targets):
-    """logits (N, T, vocab), targets (N, T) of whole numbers 0 … vocab−1 -> perplexity, a number."""
-    # −log p_t = log Σ_j exp(x_j) − x_t, and the same with x − c in place of x, for any c.
-    x = logits - logits.max(axis=-1, keepdims=True)  # (N, T, vocab): none above 0, and one of them 0
+    """logits (N, T, vocab), targets (N, T) of ints 0 … vocab−1 -> perplexity, a float."""
+    # −log p_t = log Σ_j exp(x_j) − x_t, and this does not change if x is replaced by x − c, for any c.
+    x = logits - logits.max(axis=-1, keepdims=True)  # (N, T, vocab): at most 0, and one of them is 0
     x_t = np.take_along_axis(x, targets[..., None], axis=-1)[..., 0]  # (N, T)
-    surprise = np.log(np.exp(x).sum(axis=-1)) - x_t  # (N, T): the sum is at least 1, and x_t goes through no exp
+    surprise = np.log(np.exp(x).sum(axis=-1)) - x_t  # (N, T): the sum is at least 1, and there is no exp of x_t
     return np.exp(surprise.mean())
-    # All equal: vocab, the number of equal choices. Adding 1000 changes nothing: it cancels in the share.
+    # If all logits are equal, it is vocab, the number of equal choices. Adding 1000 changes nothing: it cancels in p.
 
 
 def draw(rng, size):
-    """In the second draw exp overflows in some rows, and in others all of it is 0 if the largest logit of the batch is
-    subtracted; one target has a probability that is 0 in float64, and its surprise is an ordinary number."""
+    """In the second draw, exp overflows in some rows, and underflows in whole rows if the largest logit of the batch is
+    subtracted; one target has a probability that is 0 in float64, but an ordinary surprise."""
     logits = 1.5 * rng.normal(size=(size.B, size.T, size.V))
     targets = rng.integers(0, size.V, (size.B, size.T))
     if size.number == 1:
@@ -47,7 +47,7 @@ def surprise(i):
 MISTAKES = {
     "perplexity": [
         (
-            "probabilities below 1e-12 are raised to it, so that no surprise is above 28",
+            "probabilities are clipped at 1e-12, so no surprise exceeds 28",
             lambda i: np.exp(np.minimum(surprise(i), -np.log(1e-12)).mean()),
         ),
         ("the probabilities are averaged, not the surprises", lambda i: 1 / np.exp(-surprise(i)).mean()),

@@ -1,27 +1,28 @@
-"""Into heads.
+"""Splitting into heads.
 
-`q`, `k` and `v` are (N, T, C), and each head works with its own D columns: head 0 with the first D, head 1 with the
-next D, and so on. Bring such an array into the shape (N, H, T, D), in which heads are side by side like texts.
+`q`, `k` and `v` are (N, T, C), and each head has its own D columns: head 0 has the first D, head 1 the next D, and so
+on. Rearrange such an array into shape (N, H, T, D), so that heads are a batch axis like texts.
 
-**On paper first:** `N` = 1, `T` = 2, `C` = 4, `H` = 2, and `x = [[0, 1, 2, 3], [4, 5, 6, 7]]`. Write down what head 0
-must hold, and head 1. Then write down what `x.reshape(1, 2, 2, 2)` holds, although its shape is right.
+**On paper first:** `N` = 1, `T` = 2, `C` = 4, `H` = 2, and `x = [[0, 1, 2, 3], [4, 5, 6, 7]]`. Write down the entries
+of heads 0 and 1. Then write down what `x.reshape(1, 2, 2, 2)` gives instead, although its shape is correct.
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("x_heads",)
-HINTS = {"x_heads": "Cut only the last axis in two. What shape is that, and which two axes must change places?"}
+HINTS = {"x_heads": "First split only the last axis in two. What shape is that, and which two axes must be swapped?"}
 FORMULA = "x.reshape(N, T, H, D).transpose(0, 2, 1, 3) with D = C / H"
 
 
 def split_heads(x, H):
     """x (N, T, C), H a divisor of C -> x_heads (N, H, T, D)."""
     N, T, C = x.shape
-    cut = x.reshape(N, T, H, C // H)  # (N, T, H, D): the columns of each position in H pieces, side by side
+    cut = x.reshape(N, T, H, C // H)  # (N, T, H, D): the columns of each position, split into H groups
     return cut.transpose(0, 2, 1, 3)  # (N, H, T, D): heads before positions
-    # Head 0 holds [0, 1] and [4, 5], head 1 [2, 3] and [6, 7]. The reshape alone gives head 0 [0, 1] and [2, 3]: all of
-    # position 0, and nothing of position 1. A reshape never moves a number, it only counts them in new groups.
+    # Head 0 holds [0, 1] and [4, 5], and head 1 holds [2, 3] and [6, 7]. The reshape without the transpose gives head 0
+    # [0, 1] and [2, 3]: all of position 0, and nothing of position 1. A reshape never changes the order of the entries,
+    # it only groups them differently.
 
 
 def draw(rng, size):
@@ -31,11 +32,11 @@ def draw(rng, size):
 MISTAKES = {
     "x_heads": [
         (
-            "each head has every H-th column, not columns side by side",
+            "each head has every H-th column, not D adjacent columns",
             lambda i: np.stack([i.x[:, :, n :: i.H] for n in range(i.H)], axis=1),
         ),
         (
-            "positions and columns are exchanged before the reshape, but not exchanged back after it",
+            "positions and columns are swapped before the reshape, but not swapped back after it",
             lambda i: i.x.swapaxes(1, 2).reshape(i.right["x_heads"].shape),
         ),
         ("every head has the columns of the first one", lambda i: np.repeat(i.right["x_heads"][:, :1], i.H, axis=1)),

@@ -1,35 +1,36 @@
-"""How good is it?
+"""Accuracy.
 
-A row of `logits` (N, K) has a number for each of K classes, and chooses the class with the largest. `labels` (N,) holds
-the right classes. Give the **accuracy**, the share of rows that choose right, from 0 to 1.
+A row of `logits` (N, K) has one logit for each of K classes; the prediction is the class with the largest logit.
+`labels` (N,) holds the correct classes. Give the **accuracy**, the fraction of correct predictions, from 0 to 1.
 
-**Predict first.** Multiply all logits by 10: what happens to accuracy and loss? A classifier says "negative" to
-everything: what is its accuracy if 60 % of the snippets are negative? (What should a report give beside each accuracy?)
+**Predict first.** Multiply all logits by 10: what happens to the accuracy and to the loss? A classifier predicts
+"negative" for everything: what is its accuracy if 60 % of the snippets are negative? (What should a report state next
+to each accuracy?)
 """
 
 import numpy as np
 
 POINTS = 1
 OUTPUTS = ("accuracy",)
-HINTS = {"accuracy": "Which class does a row choose, whatever the logits' size? In how many rows is it the label?"}
+HINTS = {"accuracy": "Which class does a row predict, whatever the logits' size? In how many rows is it the label?"}
 FORMULA = "accuracy = the mean over the rows of (1 where argmax_k logits[n, k] = labels[n], else 0)"
 
 
 def accuracy(logits, labels):
-    """logits (N, K), labels (N,) of whole numbers 0 … K−1 -> accuracy, a number from 0 to 1."""
+    """logits (N, K), labels (N,) of ints 0 … K−1 -> accuracy, a float from 0 to 1."""
     chosen = logits.argmax(axis=1)  # (N, K) -> (N,)
     return np.mean(chosen == labels)
-    # Ten times the logits: the same choices, so the same accuracy. The loss changes: the model is now sure of all that
-    # it says, and pays for it where it is wrong. "Negative" to everything has 60 %, so a report should give the share
-    # of the most frequent class beside every accuracy.
+    # Ten times the logits give the same predictions, so the same accuracy. The loss changes: the model is now sure of
+    # all its predictions, and pays for it where it is wrong. "Negative" for everything has an accuracy of 60 %, so a
+    # report should state the share of the most frequent class next to every accuracy.
 
 
 def draw(rng, size):
-    """About half of the rows are right, and in some the label's logit is the smallest. Some winners are below 0, and
-    the rows differ in size."""
+    """About half of the rows are correct, and in some the label's logit is the smallest. Some of the largest logits are
+    below 0, and the rows differ in scale."""
     N, K = 7 * size.N, size.V
     labels = rng.integers(0, K - 2, N)
-    lean = rng.choice([2.2, -4.0], N, p=[0.8, 0.2])  # of the label's logit
+    lean = rng.choice([2.2, -4.0], N, p=[0.8, 0.2])  # added to the label's logit
     logits = rng.normal(-1.5, 1.0, (N, K)) + lean[:, None] * np.eye(K)[labels]
     return {"logits": logits * rng.uniform(0.5, 2.0, (N, 1)), "labels": labels}
 
@@ -44,7 +45,7 @@ MISTAKES = {
         ("a row counts only if the label's probability is above ½", lambda i: np.mean(share(i) > 0.5)),
         ("this is the label's probability, averaged over the rows", lambda i: np.mean(share(i))),
         (
-            "every class of a row is counted, also those that were rightly not chosen",
+            "every class of a row is counted, including those that were correctly not predicted",
             lambda i: 1 - 2 * (1 - i.right["accuracy"]) / i.logits.shape[1],
         ),
     ]

@@ -1,17 +1,18 @@
 """The optimiser.
 
 One step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are the two moments *before* the step, and
-`step` is its number t, which begins at 1. Return the new `p`, `mu` and `nu`. In this order:
+`step` is its number t, which begins at 1. Return the new `p`, `mu` and `nu`. Proceed in this order:
 
-1. new moments, running means of `g` and of `g²`, with `beta1` and `beta2` of the old;
-2. μ̂ and ν̂, the new moments corrected for their start at zero. They are used in this step, and not returned;
-3. `p` moves by `lr` μ̂ / √ν̂, with `eps` *beside* the root to keep it from dividing by zero;
-4. `p` shrinks by the share `lr · weight_decay` of the **old** `p`, if it has **two axes or more**. (Biases and the
-   scales of layer norms do not shrink.) The decay has no part in the moments: that is the W of AdamW.
+1. compute the new moments, running means of `g` and `g²` in which the old moments have the weights `beta1` and `beta2`;
+2. compute μ̂ and ν̂, the new moments corrected for their start at zero; they are used in this step, but not returned;
+3. move `p` by `−lr` μ̂ / √ν̂, with `eps` added *outside* the root to avoid dividing by zero;
+4. shrink `p` by `lr · weight_decay` times the **old** `p`, if it has **two or more axes**. (Biases and the scales of
+   layer norms are not decayed.) The decay does not enter the moments: that is the W of AdamW.
 
-**Derive the correction** in 2: suppose that g is the same in all t steps, and `mu` was 0. What is `mu` after one step,
-after two, after t? What must it be divided by to be g? **Predict:** how far does a parameter move in the very first
-step if its gradient is 5, if it is 0.005, and if it is exactly 0? And later, if its sign changes in every step?
+**Derive the correction** in 2: suppose that g is the same in all t steps, and that `mu` was 0. What is `mu` after one
+step, after two, after t? What must it be divided by to give g? **Predict:** how far does a parameter move in the very
+first step if its gradient is 5, if it is 0.005, and if it is exactly 0? And how far later, if the gradient's sign
+changes in every step?
 """
 
 import numpy as np
@@ -19,31 +20,31 @@ import numpy as np
 POINTS = 6
 OUTPUTS = ("p", "mu", "nu")
 HINTS = {
-    "p": "Two things happen to p: it shrinks a little, if it is a matrix, and it moves. Which mu and nu say how far?",
-    "mu": "A running mean: most of the old one, a little of the new gradient. The two shares add up to 1.",
-    "nu": "The same kind of mean as mu, with its own β, of another quantity of the gradient.",
+    "p": "Two things happen to p: it shrinks a little, if it is a matrix, and it moves. By which mu and nu?",
+    "mu": "It is a running mean: most of the old one and a little of the new gradient. The two weights add up to 1.",
+    "nu": "It is the same kind of mean as mu, with its own β. Of which function of the gradient?",
 }
 FORMULA = """μ ← β₁ μ + (1 − β₁) g,  ν ← β₂ ν + (1 − β₂) g²
 μ̂ = μ / (1 − β₁ᵗ),  ν̂ = ν / (1 − β₂ᵗ)
-p ← p − lr λ p − lr μ̂ / (√ν̂ + ε),  with λ p for arrays of two axes or more alone"""
+p ← p − lr λ p − lr μ̂ / (√ν̂ + ε),  with λ p only for arrays of two or more axes"""
 
 
 def adamw_step(p, g, mu, nu, step, lr, beta1, beta2, eps, weight_decay):
-    """p, g, mu, nu of one shape, step a whole number from 1, the others numbers -> new p, mu, nu of that shape."""
+    """p, g, mu, nu of one shape, step an int from 1, the others floats -> new p, mu, nu of that shape."""
     mu = beta1 * mu + (1 - beta1) * g
     nu = beta2 * nu + (1 - beta2) * g**2
-    # With the same g all the time mu is (1 − β) g, then (1 − β)(1 + β) g = (1 − β²) g, and after t steps (1 − βᵗ) g.
+    # With a constant g, mu is first (1 − β) g, then (1 − β)(1 + β) g = (1 − β²) g, and after t steps (1 − βᵗ) g.
     mu_hat = mu / (1 - beta1**step)
     nu_hat = nu / (1 - beta2**step)
     move = lr * mu_hat / (np.sqrt(nu_hat) + eps)
     shrink = 1 - lr * weight_decay if p.ndim >= 2 else 1
-    # First step: μ̂ / √ν̂ is g / |g|, so 5 and 0.005 both move by lr, and 0 stays (0 / ε). If the sign changes all the
-    # time, μ̂ is near 0 and ν̂ is not: p hardly moves.
+    # In the first step μ̂ / √ν̂ is g / |g|, so with g = 5 and with g = 0.005 p moves by lr, and with g = 0 it does not
+    # move (0 / ε). If the sign changes in every step, μ̂ is near 0 and ν̂ is not: p hardly moves.
     return shrink * p - move, mu, nu
 
 
 def draw(rng, size):
-    """A matrix, a bias, and an array of three axes. ε is large, so that it shows where it is."""
+    """Draw a matrix, a bias, and an array of three axes. ε is large enough to show where it is added."""
     shape = [(size.n_out, size.n_in), (size.C,), (size.T, size.H, size.D)][size.number]
     p, g, mu = rng.normal(size=(3, *shape))
     drawn = {"p": p, "g": g, "mu": mu, "nu": rng.uniform(0.5, 1.5, shape), "step": 3 + 2 * size.number}
@@ -52,8 +53,8 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """A mistake in mu or nu costs once: a p that is not right counts by how far it is from what follows from the own mu
-    and nu, which is the step from such old ones as make them of this g."""
+    """Count a mistake in mu or nu once: an incorrect p is compared with the p that follows from the student's own mu
+    and nu. That p is computed from the old moments from which this g leads to these mu and nu."""
     p, mu, nu = (outputs[name] for name in OUTPUTS)
     if not i.right or not np.shape(p) == np.shape(mu) == np.shape(nu) == i.p.shape or np.allclose(p, i.right["p"]):
         return outputs
@@ -66,14 +67,14 @@ def with_penalty(i):
     return adamw_step(**i.inputs | {"g": i.g + i.weight_decay * i.p * (i.p.ndim >= 2)})[1:]
 
 
-L2 = "the weight decay is in the gradient: that is Adam with an L2 penalty; AdamW keeps it apart"
+L2 = "the weight decay is added to the gradient: that is Adam with an L2 penalty; AdamW keeps the two separate"
 MISTAKES = {
     "mu": [(L2, lambda i: with_penalty(i)[0])],
     "nu": [(L2, lambda i: with_penalty(i)[1])],
 }
 
-AFTER = """**Beyond the points.** With these functions alone you can train a classifier, the head of lesson 08. Type
-this in. It takes some ten seconds, most of them for the base to read a thousand snippets:
+AFTER = """**Beyond the points.** With these functions you can train a classifier, the head of lesson 08. Type this in.
+It takes about ten seconds, mostly for the base model's forward passes over a thousand snippets:
 
     from lora_np.experiments.runs.classify import load_snippets
     from lora_np.formats import load_pretrained
@@ -94,7 +95,7 @@ this in. It takes some ten seconds, most of them for the base to read a thousand
     x, labels = read(task.epoch_batches(np.random.default_rng(0)))
     x_test, labels_test = read(task.evaluation_batches("test"))
 
-    def gradient(head):  # of the mean cross-entropy, exercises 03
+    def gradient(head):  # of the mean cross-entropy (exercises 03)
         p = np.exp(x @ head.T)
         p /= p.sum(axis=1, keepdims=True)
         return (p - np.eye(2)[labels]).T @ x / len(x)
@@ -110,6 +111,6 @@ this in. It takes some ten seconds, most of them for the base to read a thousand
         print(f"{100 * share:.1f} ± {100 * standard_error(share, len(labels_test)):.1f} %")
     print("AdamW − gradient descent: {:.3f} ± {:.3f}".format(*paired_difference(*hits)))
 
-Is one of them better? Then give gradient descent ten times the learning rate, and a tenth of it. Which of the two
-optimisers suffers less from a badly chosen rate?
+Is one of them better? Then run gradient descent with ten times the learning rate, and with a tenth of it. Which of the
+two optimisers is less sensitive to a badly chosen learning rate?
 """

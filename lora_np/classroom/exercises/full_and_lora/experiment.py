@@ -1,18 +1,18 @@
-"""The experiment of the second sitting: cells that no program grades."""
+"""The cells of the second sitting's experiment, which are not graded automatically."""
 
 PARTS = (
     (
         "markdown",
         """## {n}. Your experiment
 
-Everyone who fine-tunes must choose r. So: **which rank should you take, and what does that depend on?** You have what
-you need to find out. `planted(k, seed)` makes a problem whose true ΔW has rank k (k equal singular values, and ‖ΔW‖ = 6
-for each k). There are only 48 rows to train on, 500 others to test on, and each number of `target` has some noise,
-as all measurements have.
+Everyone who fine-tunes with LoRA must choose r. So **which rank should you choose, and what does that depend on?** You
+now have the tools to find out. `planted(k, seed)` generates a problem whose true ΔW has rank k (k equal singular
+values, and ‖ΔW‖ = 6 for each k). There are only 48 rows to train on and 500 others to test on, and each entry of
+`target` has some noise, like every measurement.
 
 **Before anything runs**, write down your guess: if the planted rank is 2, which r has the lowest *training* loss, and
-which the lowest *test* loss? And full fine-tuning? Then work out a yardstick: what is the loss of the *true* weight W +
-ΔW, on average, if each of the 16 outputs has a noise of standard deviation 0.7?
+which has the lowest *test* loss? Where does full fine-tuning rank? Then compute a baseline: what is the mean loss of
+the *true* weight W + ΔW if each of the 16 outputs has noise of standard deviation 0.7?
 """,
     ),
     (
@@ -47,10 +47,11 @@ def loss(x, target, W):
     ),
     (
         "markdown",
-        """Write the experiment. For a planted rank of 2 and one of 16 (here that is full rank), train LoRA of at least
-four ranks and full fine-tuning, each from at least three seeds, with 200 steps of `lr = 0.1`. Print one table for each
-planted rank. Its rows: no adapter, each rank, full. Its columns: how many numbers were trained; training loss and test
-loss, each as a mean over the seeds with its standard deviation. A reader should understand it without your code.
+        """Write the experiment. For planted ranks of 2 and 16 (which is full rank here), train LoRA with at least four
+ranks and full fine-tuning, each with at least three seeds, for 200 steps with `lr = 0.1`. Print one table for each
+planted rank. The rows are: no adapter, each rank, full. The columns are: the number of trained weights, the training
+loss and the test loss; give the mean and standard deviation of each loss over the seeds. A reader should understand the
+table without your code.
 """,
     ),
     (
@@ -59,7 +60,7 @@ loss, each as a mean over the seeds with its standard deviation. A reader should
 
 
 def tuned_weights(k, seed):
-    """Each method's weight after training, with its losses: name -> (numbers trained, training loss, test loss)."""
+    """Train each method: name -> (number of trained weights, training loss, test loss)."""
     W, train, test = planted(k, seed)
     weights = {"no adapter": (0, W)}
     for r in RANKS:
@@ -69,7 +70,7 @@ def tuned_weights(k, seed):
     return {name: (size, loss(*train, weight), loss(*test, weight)) for name, (size, weight) in weights.items()}
 
 
-# The true weight is off by the noise alone, whose mean square is 0.7² in each of 16 outputs; L is half of their sum.
+# The true weight's only error is the noise, whose mean square is 0.7² in each of 16 outputs; L is half of their sum.
 print(f"Loss, mean ± standard deviation over {len(SEEDS)} seeds; the true weight has {N_OUT * NOISE**2 / 2:.1f}")
 for k in (2, 16):
     found = [tuned_weights(k, seed) for seed in SEEDS]

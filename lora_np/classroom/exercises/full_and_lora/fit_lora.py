@@ -1,25 +1,27 @@
 """The project: LoRA on one layer.
 
-Now the second sitting. One linear layer, small enough to see everything. Its `W` (out, in) is frozen. There is a better
-weight, W + ΔW, but nobody tells us ΔW: we are given inputs `x` (N, in) and what the better weight makes of them,
+The second sitting begins with one linear layer, small enough to inspect completely. Its `W` (out, in) is frozen. There
+is a better weight, W + ΔW, but ΔW is unknown: you are given inputs `x` (N, in) and the better weight's outputs,
 `target` (N, out). **Find ΔW = B A by LoRA**, with s = 1: minimise
 
     y = x Wᵀ + x Aᵀ Bᵀ        L = Σ (y − target)² / (2 N)        the sum runs over all rows and outputs
 
-by gradient descent: `steps` steps with the learning rate `lr`, both factors in each, and both gradients taken before
-either factor moves. Start as in exercises 07, and draw from `rng`. For comparison, full fine-tuning of the layer:
+by gradient descent: take `steps` steps with learning rate `lr`. In each step, compute both gradients before you update
+either factor. Initialise as in exercises 07, and draw from `rng`. For comparison, this is full fine-tuning of the
+layer:
 
     for _ in range(steps):
         dy = (x @ W.T - target) / len(x)  # (N, out)
         W = W - lr * dy.T @ x
 
-**Derive first** what LoRA changes in these lines. **Then: how low can L get?** What the frozen layer lacks is
-`E = target − x Wᵀ` (N, out); what an adapter can add to its outputs is a matrix of rank at most r. Which lesson says
-what is left at least, and how do you compute it from `E`? The check asks you to come within 5 % of that. It also looks
-at the way there: it calls your function for 0, 1, 5 and 6 steps.
+**Derive first** what LoRA changes in these lines. **Then: how low can L get?** The frozen layer's error is `E = target
+− x Wᵀ` (N, out); an adapter can add a matrix of rank at most r to its outputs. Which lesson gives the smallest possible
+remaining error, and how do you compute it from `E`? Your loss must come within 5 % of that. The check also looks at
+single steps: it calls your function for 0, 1, 5 and 6 steps.
 
 **Predict:** which of the two gradients is zero in the first step? What happens if both factors start at zero? And if
-only `B` is trained, and `A` stays as it was drawn: about what share of ΔW can be learnt, for r = 2 and in = 8?
+only `B` is trained, while `A` keeps its initial value, about what share of ΔW's energy can be learnt, for r = 2 and in
+= 8?
 """
 
 import numpy as np
@@ -27,9 +29,9 @@ import numpy as np
 POINTS = 6
 OUTPUTS = ("A", "B")
 HINTS = {
-    "the start": "Shapes and start are those of exercises 07. With 0 steps, they are what your function returns.",
-    "the steps of A": "Compare dA with centred differences of the loss. Which B does it belong to?",
-    "the steps of B": "Compare dB with centred differences of the loss. Which dy has a mean over N rows?",
+    "the start": "Shapes and initial values are those of exercises 07. With 0 steps, return the initial A and B.",
+    "the steps of A": "Compare dA with central differences of the loss. Which B does it belong to?",
+    "the steps of B": "Compare dB with central differences of the loss. Does dy include the mean over N rows?",
     "within 5 %": "Print the loss: does it fall, and does it still fall at the end?",
 }
 FORMULA = """y = x Wᵀ + u Bᵀ,  u = x Aᵀ,  dy = (y − target) / N
@@ -38,28 +40,28 @@ A ← A − lr dA,  B ← B − lr dB,  from A ~ U(−1/√in, +1/√in) and B =
 
 
 def fit_lora(x, target, W, r, steps, lr, rng):
-    """x (N, in), target (N, out), W (out, in), r and steps whole numbers, lr a number, rng an np.random.Generator
+    """x (N, in), target (N, out), W (out, in), r and steps ints, lr a float, rng an np.random.Generator
     -> A (r, in), B (out, r), trained."""
     n_out, n_in = W.shape
     A = rng.uniform(-1, 1, (r, n_in)) / np.sqrt(n_in)
     B = np.zeros((n_out, r))
-    frozen = x @ W.T  # (N, out): W never changes, so this is computed once
+    frozen = x @ W.T  # (N, out): W never changes, so this is computed only once
     for _ in range(steps):
         u = x @ A.T  # (N, r)
-        dy = (frozen + u @ B.T - target) / len(x)  # (N, out): the slope of (y − target)² / 2, and a mean over N rows
+        dy = (frozen + u @ B.T - target) / len(x)  # (N, out): the slope of (y − target)² / 2, averaged over N rows
         dB = dy.T @ u  # (out, r)
-        dA = (dy @ B).T @ x  # (r, in); zero in the first step, as B is
-        A = A - lr * dA  # both gradients are those at the same point, so neither factor moves before both are computed
+        dA = (dy @ B).T @ x  # (r, in); zero in the first step, because B is
+        A = A - lr * dA  # both gradients belong to the same point, so both are computed before either factor moves
         B = B - lr * dB
-    # How low: E minus a matrix of rank r has, at best, the energy σ²_{r+1} + σ²_{r+2} + … of E (Eckart–Young, lesson
-    # 02). Divided by 2N that is the lowest L. It can be reached: some ΔW of rank r gives just E cut to rank r.
-    # With both factors at zero nothing ever moves. With A as drawn, B sees r random directions of the inputs: by chance
-    # they hold r / in of ΔW's energy, a quarter for 2 of 8.
+    # How low: E minus a matrix of rank r has at least the energy σ²_{r+1} + σ²_{r+2} + … of E (Eckart–Young, lesson
+    # 02). Divided by 2N, that is the lowest L. It can be reached: some ΔW of rank r adds exactly E cut to rank r.
+    # If both factors start at zero, nothing ever moves. With a fixed random A, B sees r random directions of the
+    # inputs: on average they hold r / in of ΔW's energy, a quarter for r = 2 and in = 8.
     return A, B
 
 
 def draw(rng, size):
-    """A planted ΔW: r strong directions, and weak ones beside them that no adapter of rank r can have as well."""
+    """Plant a ΔW with r strong directions and several weak ones, which do not fit into an adapter of rank r."""
     N, n_in, n_out, r = 20 * size.N, 2 * size.n_in, 2 * size.n_out, size.r
     n = min(n_in, n_out)
     U, V = (np.linalg.qr(rng.normal(size=(of, n)))[0] for of in (n_out, n_in))
@@ -70,7 +72,7 @@ def draw(rng, size):
 
 
 def also(i):
-    """A few steps, and the start of a layer that is large enough to see what A is drawn from."""
+    """Also run a few steps, and initialise a layer that is large enough to reveal the distribution of A."""
     start = {"x": np.zeros((2, 300)), "target": np.zeros((2, 60)), "W": np.zeros((60, 300)), "r": 30, "steps": 0}
     starts = {"start": start, "start again": start, "other start": start | {"rng": np.random.default_rng(1)}}
     return {steps: {"steps": steps} for steps in (0, 1, 5, 6)} | starts
@@ -81,12 +83,12 @@ def properties(i, outputs):
         for of in (np.shape(outputs[name]), np.shape(i.also[0][name])):
             if of != shape:
                 problem = f"{name} has shape {of}, expected {axes} = {shape}"
-                return dict.fromkeys(HINTS, "there is nothing to look at") | {"the start": problem}
+                return dict.fromkeys(HINTS, "it cannot be checked") | {"the start": problem}
     if np.array_equal(i.also["start"]["A"], i.also["start again"]["A"]):
         problem, (of_A, of_B) = problem_of_start(i), (problem_of_steps(i, at) for at in (0, 1))
     else:
-        problem = "A is another one for the same rng: it does not come from it"
-        of_A = of_B = "they cannot be seen, because each call begins elsewhere"
+        problem = "A differs between two calls with the same rng: it is not drawn from rng"
+        of_A = of_B = "they cannot be checked, because each call starts from another A"
     return dict(zip(HINTS, (problem, of_A, of_B, problem_of_loss(i, *factors(outputs)))))
 
 
@@ -98,13 +100,13 @@ def problem_of_start(i):
     (A, B), (other, _), (_, B_small) = (factors(i.also[name]) for name in ("start", "other start", 0))
     bound = 1 / np.sqrt(300)
     if B.any() or B_small.any():
-        return "with 0 steps B is not zero: the layer does not start as the base"
+        return "with 0 steps B is not zero: the layer does not start from the base"
     if not A.any():
-        return "A is zero as B is: then neither has a gradient, and nothing ever moves"
+        return "A and B are both zero: then both gradients are zero, and nothing ever moves"
     if np.array_equal(A, other):
-        return "A is the same for another rng: it does not come from it"
+        return "A is the same for another rng: it is not drawn from rng"
     if not 0.95 * bound < np.abs(A).max() <= bound * (1 + 1e-6) or not 0.95 < A.std() * np.sqrt(3) / bound < 1.05:
-        return f"A is not uniform in ±1/√in: for in = 300 it goes from {A.min():.3f} to {A.max():.3f}, not ±{bound:.3f}"
+        return f"A is not uniform in ±1/√in: for in = 300 it is in {A.min():.3f} … {A.max():.3f}, expected ±{bound:.3f}"
     return None
 
 
@@ -114,13 +116,13 @@ def gradients(i, W, A, B):
 
 
 def problem_of_steps(i, at):
-    """What is wrong with the way of a factor, A (at = 0) or B (1), from one step to the next, or None."""
+    """Return what is wrong with the updates of A (at = 0) or B (at = 1), or None."""
     for n in (0, 5):
         before, after = factors(i.also[n]), factors(i.also[n + 1])
         right, move = gradients(i, i.W, *before)[at], (before[at] - after[at]) / i.lr
         slope, size = np.abs(right).max(), np.abs(before[at]).max() / i.lr
         if n and slope <= 1e-4 * size:
-            return f"after {n} steps its gradient is 0: there is nowhere to go"
+            return f"after {n} steps its gradient is 0: it cannot move any further"
         near = 1e-3 * slope + 1e-6 * size  # in float32, too
         if not np.allclose(move, right, rtol=0, atol=near):
             with_new = [before[0], after[1]] if at == 0 else [after[0], before[1]]
@@ -129,12 +131,12 @@ def problem_of_steps(i, at):
                 "it goes uphill": -right,
                 "its gradient lacks the 1/N: the loss is a mean over the rows": len(i.x) * right,
                 "its gradient is divided by the number of outputs as well": right / len(i.W),
-                "its gradient is twice as large as it should be: the loss has a ½": 2 * right,
-                "its gradient is taken after the other factor has moved": gradients(i, i.W, *with_new)[at],
+                "its gradient is twice the correct one: the loss has a factor ½": 2 * right,
+                "its gradient is computed after the other factor has moved": gradients(i, i.W, *with_new)[at],
                 "x Wᵀ is missing in y": gradients(i, 0 * i.W, *before)[at],
             }
             found = [said for said, value in looks_like.items() if np.allclose(move, value, rtol=0, atol=near)]
-            return f"in step {n + 1} {[*found, 'it moves by something else than lr times its gradient'][0]}"
+            return f"in step {n + 1} {[*found, 'it does not move by −lr times its gradient'][0]}"
     return None
 
 
@@ -143,6 +145,6 @@ def problem_of_loss(i, A, B):
     energy = np.linalg.svd(E, compute_uv=False) ** 2 / (2 * len(E))
     loss, base, best = np.sum((i.x @ A.T @ B.T - E) ** 2) / (2 * len(E)), energy.sum(), energy[i.r :].sum()
     if not np.isfinite(loss):
-        return "the training diverges, to NaN or infinity"
-    told = f"the loss is {loss:.4g}; without an adapter it is {base:.4g}, and {best:.4g} is possible at this rank"
+        return "training diverges to NaN or infinity"
+    told = f"the loss is {loss:.4g}; it is {base:.4g} without an adapter, and {best:.4g} at best for this rank"
     return None if loss <= 1.05 * best else told

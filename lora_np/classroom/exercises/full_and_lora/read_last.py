@@ -1,33 +1,33 @@
-"""Warm-up: what the head reads.
+"""Warm-up: the head's input.
 
-`h` (N, T, C) is the output of the last block, a row of C numbers for each position of each text. The texts differ in
-length, and the shorter ones are padded on the right; `lengths` (N,) says how many real tokens each has. The head reads
-one row of each text, that of its **last real token**. Give these rows, (N, C).
+`h` (N, T, C) is the output of the last block, a row of C entries for each position of each text. The texts differ in
+length, and the shorter ones are padded on the right; `lengths` (N,) holds the number of non-padding tokens of each. The
+head reads one row of each text, that of its **last non-padding token**. Give these rows, (N, C).
 
 **On paper first:** three texts of 3, 1 and 4 tokens are in an array with T = 5. Which positions are read? **Predict**
-the shape of `h[:, lengths - 1]`, and try: it is not (N, C), and why not? **And when it is right:** backward, `dpooled`
-(N, C) arrives. What is `dh`, and how many of its numbers are not zero?
+the shape of `h[:, lengths - 1]`, and try it: why is it not (N, C)? **When it passes:** in the backward pass, `dpooled`
+(N, C) arrives. What is `dh`, and how many of its entries are not zero?
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("pooled",)
-HINTS = {"pooled": "A text of one token: at which position is it? And a text of two? Each row has its own."}
+HINTS = {"pooled": "At which position is the last token of a text of one token? Of two? Each text has its own."}
 FORMULA = "pooled[n] = h[n, lengths[n] − 1];  h[np.arange(N), lengths - 1]"
 
 
 def read_last(h, lengths):
-    """h (N, T, C), lengths (N,) of whole numbers 1 … T -> pooled (N, C)."""
+    """h (N, T, C), lengths (N,) of ints 1 … T -> pooled (N, C)."""
     last = lengths - 1  # (N,): positions begin at 0, so for 3, 1 and 4 tokens they are 2, 0 and 3
-    # One index for each text. `h[:, last]` would take all of these positions of every text, (N, N, C).
+    # There is one index per text. `h[:, last]` would take all of these positions of every text, (N, N, C).
     return h[np.arange(len(h)), last]  # (N, T, C) -> (N, C)
-    # dh is zero except in these N rows, N · C numbers, which get dpooled: what was not read has no part in the loss.
-    # (The earlier tokens still have one, further down: through the attention of the last block.)
+    # dh is zero except in these N rows, N · C entries, which get dpooled: rows that are not read do not affect the loss
+    # here. (The earlier tokens still do, through the attention of the last block.)
 
 
 def draw(rng, size):
-    """Texts of different lengths, of which none fills the array: one step too far is then a number and no error."""
+    """Draw texts of different lengths, none of which fills the array, so that an index off by one raises no error."""
     lengths = rng.permutation(np.arange(2, size.V))[: size.N]
     return {"h": rng.normal(size=(size.N, size.V, size.n_in)), "lengths": lengths}
 
@@ -39,7 +39,7 @@ def mean_of_text(i):
 MISTAKES = {
     "pooled": [
         ("this is the first position, which has seen only itself", lambda i: i.h[:, 0]),
-        ("this is the mean over a text's real tokens", mean_of_text),
-        ("all texts are read where the longest one ends", lambda i: i.h[:, i.lengths.max() - 1]),
+        ("this is the mean over a text's non-padding tokens", mean_of_text),
+        ("all texts are read at the last position of the longest one", lambda i: i.h[:, i.lengths.max() - 1]),
     ]
 }

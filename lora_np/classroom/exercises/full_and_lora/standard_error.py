@@ -1,32 +1,32 @@
-"""How sure is that?
+"""The standard error.
 
-Another n snippets would have given another accuracy. How far does it scatter? That is its **standard error**. A share
-goes in and a share comes out, not points.
+Another n snippets would have given another accuracy. Its standard deviation over such samples is the **standard
+error**. Input and output are fractions, not percentage points.
 
-**Derive it:** a snippet counts 1 if the model is right, which happens with probability p, and 0 otherwise. What are the
-mean and the variance of such a number? What happens to the variance in a mean over n snippets? **Predict:** how many
-snippets halve the error? What does the formula say if a model has 20 of 20 right: do you believe it?
+**Derive it:** a snippet counts 1 if the model is correct, which happens with probability p, and 0 otherwise. What are
+the mean and the variance of such a number? What is the variance of a mean over n snippets? **Predict:** how many times
+as many snippets halve the error? What does the formula give if a model gets 20 of 20 right, and do you believe it?
 
-A judge of your own: `(np.random.default_rng(0).binomial(n, p, 20_000) / n).std()` imagines 20,000 test splits.
+Check it yourself: `(np.random.default_rng(0).binomial(n, p, 20_000) / n).std()` simulates 20,000 test splits.
 """
 
 import numpy as np
 
 POINTS = 1
 OUTPUTS = ("error",)
-HINTS = {"error": "How far does one toss of this coin scatter, and how far a mean over n of them?"}
+HINTS = {"error": "What is the standard deviation of one toss of this coin, and of the mean of n tosses?"}
 FORMULA = "error = √( accuracy (1 − accuracy) / n )"
 
 
 def standard_error(accuracy, n):
-    """accuracy, a number from 0 to 1; n, a whole number of snippets -> error, a number."""
-    # Mean p · 1 + (1 − p) · 0 = p. Variance p (1 − p)² + (1 − p) (0 − p)² = p (1 − p).
+    """accuracy, a float from 0 to 1; n, the number of snippets -> error, a float."""
+    # The mean is p · 1 + (1 − p) · 0 = p. The variance is p (1 − p)² + (1 − p) (0 − p)² = p (1 − p).
     variance = accuracy * (1 - accuracy)
-    # A mean of n unrelated numbers has an n-th of the variance.
+    # The mean of n independent values has 1/n of their variance.
     return np.sqrt(variance / n)
-    # To halve it, four times the snippets. At 20 of 20 it is 0, "quite sure". Do not believe it: a model that is right
-    # nine times in ten has 20 of 20 about once in eight tries. The formula has the measured accuracy in place of the
-    # true p, which is good enough only if there are many of both, right and wrong.
+    # Four times as many snippets halve it. For 20 of 20 it is 0, "quite sure". Do not believe it: a model that is
+    # correct nine times in ten gets 20 of 20 about once in eight tries. The formula uses the measured accuracy instead
+    # of the true p, which is good enough only if there are many correct and many incorrect answers.
 
 
 def draw(rng, size):
@@ -35,5 +35,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "error": [("this does not depend on the accuracy: it is right only at one half", lambda i: 0.5 / np.sqrt(i.n))]
+    "error": [
+        ("this does not depend on the accuracy: it is correct only for an accuracy of ½", lambda i: 0.5 / np.sqrt(i.n))
+    ]
 }

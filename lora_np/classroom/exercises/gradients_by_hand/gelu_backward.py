@@ -1,12 +1,12 @@
 """GELU.
 
-Element by element, a smooth switch `g` between 0 and 1 decides how much of `x` passes:
+For each entry, a smooth gate `g` between 0 and 1 decides how much of `x` passes:
 
     y = x · g        g = ½ (1 + tanh u)        u = √(2/π) (x + 0.044715 x³)
 
-**Derive** dy/dx: a product rule, and inside it a chain of two steps. You may use that the slope of tanh is 1 − tanh².
-**Predict first**, from a sketch of `y`: what is the slope far to the left, far to the right, and at x = 0? Can a slope
-be above 1? Then check in your head whether your formula agrees at x = 0.
+**Derive** dy/dx: use the product rule, and inside it a chain rule of two steps. The slope of tanh is 1 − tanh².
+**Predict first**, from a sketch of `y`: what is the slope far to the left, far to the right, and at x = 0? Can the
+slope exceed 1? Then check in your head whether your formula agrees at x = 0.
 
 (In the function below, `dy` is the upstream gradient, not the dy of dy/dx.)
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 POINTS = 3
 OUTPUTS = ("dx",)
-HINTS = {"dx": "y is a product of two factors, and x is in both. In the second it is inside two functions."}
+HINTS = {"dx": "y is a product of two factors, and both depend on x: the second one through two functions."}
 FORMULA = """g = ½ (1 + tanh u),  u = √(2/π) (x + 0.044715 x³)
 dx = dy ⊙ (g + x · ½ (1 − tanh² u) · u′),  u′ = √(2/π) (1 + 3 · 0.044715 x²)"""
 
@@ -29,7 +29,8 @@ def gelu_backward(dy, x):
     gate = 0.5 * (1 + t)  # (N, F)
     slope_of_u = c * (1 + 3 * 0.044715 * x**2)  # (N, F)
     slope_of_gate = 0.5 * (1 - t**2) * slope_of_u  # (N, F)
-    # Slopes: 0 far left, 1 far right, ½ at 0 (there t = 0 and x = 0); above 1 around x = 1.4, up to 1.13.
+    # The slope is 0 far to the left, 1 far to the right, and ½ at 0 (where t = 0 and x = 0); it reaches 1.13 near x =
+    # 1.4.
     return dy * (gate + x * slope_of_gate)  # product rule: 1 · g + x · g′
 
 
@@ -38,13 +39,13 @@ def draw(rng, size):
 
 
 def slope_of_erf(x):
-    """The slope of the GELU without tanh, which differs from ours in the fourth digit."""
+    """Return the slope of the exact GELU, with erf, which differs from ours in the fourth digit."""
     return 0.5 * (1 + np.vectorize(math.erf)(x / 2**0.5)) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
 
 MISTAKES = {
     "dx": [
         ("this is ReLU's gradient", lambda i: i.dy * (i.x > 0)),
-        ("this is the slope of the GELU without tanh", lambda i: i.dy * slope_of_erf(i.x)),
+        ("this is the slope of the exact GELU, with erf instead of tanh", lambda i: i.dy * slope_of_erf(i.x)),
     ]
 }

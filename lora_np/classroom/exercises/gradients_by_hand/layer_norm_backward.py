@@ -1,15 +1,17 @@
 """Layer norm.
 
-The hard one. Each row of C numbers is centred, divided by its standard deviation, and then scaled and shifted:
+The hard one. Each row of C entries is centred, divided by its standard deviation, and then scaled and shifted:
 
     x̂ = (x − mean) · inv_std        inv_std = 1 / σ = 1 / √(variance + ε)        y = x̂ ⊙ w + b
 
 `mean` and `variance` are those of the row (the variance divides by C). Begin at the end: `dw`, `db`, and the gradient
-dx̂ of x̂ are quick. Then `x_i` acts on its row of x̂ in **three ways**: directly, through the mean, and through the
-variance. Derive each, and add. The forward pass has kept `x_hat` and `inv_std`. You need neither `x` nor ε.
+dx̂ of x̂ are easy. Then `x_i` affects its row of x̂ in **three ways**: directly, through the mean, and through the
+variance. Derive each term, and add them up. The forward pass has stored `x_hat` and `inv_std`. You need neither `x` nor
+ε.
 
-**Predict first:** add a constant to a row of `x`; what happens to `y`? Stretch the row away from its mean; what happens
-to `y`, if ε is tiny? So with which two vectors must each row of `dx` have a product of (nearly) zero? Try it.
+**Predict first:** if you add a constant to a row of `x`, what happens to `y`? If you stretch the row about its mean,
+what happens to `y`, for a tiny ε? So with which two vectors must each row of `dx` have a dot product of (nearly) zero?
+Try it.
 """
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy as np
 POINTS = 6
 OUTPUTS = ("dx", "dw", "db")
 HINTS = {
-    "dx": "Three ways lead from x_i to its row's x̂: directly, by the mean, by the variance. What does each give?",
+    "dx": "x_i affects its row of x̂ in three ways: directly, through the mean, through the variance. Add them up.",
     "dw": "w_c multiplies column c of x̂, in every row.",
     "db": "b_c is added to column c, in every row.",
 }
@@ -36,11 +38,12 @@ def layer_norm_backward(dy, x_hat, inv_std, w):
     #   through the mean      x_i moves the mean by 1/C, and the mean moves every x̂_j down: −Σ_j dx̂_j / C
     #   through the variance  ∂variance/∂x_i = 2 (x_i − mean) / C, ∂inv_std/∂variance = −½ inv_std³, and x̂_j is
     #                         (x_j − mean) times inv_std: together −x̂_i Σ_j dx̂_j x̂_j / C
-    # (The variance also depends on the mean. That adds nothing, because Σ_j (x_j − mean) = 0.)
+    # (The variance also depends on the mean. This adds nothing, because Σ_j (x_j − mean) = 0.)
     through_mean = dx_hat.mean(axis=-1, keepdims=True)  # (N, 1)
     through_variance = x_hat * np.mean(dx_hat * x_hat, axis=-1, keepdims=True)  # (N, C)
     dx = (dx_hat - through_mean - through_variance) * inv_std  # (N, C)
-    # A row of dx adds up to 0, and so does its product with x̂, except for ε: a constant and a stretch drop out of x̂.
+    # The dot products of a row of dx with ones and, except for ε, with x̂ are 0: a shift and a stretch do not change
+    # x̂.
     return dx, dw, db
 
 
@@ -59,9 +62,9 @@ MISTAKES = {
             lambda i: i.w * layer_norm_backward(i.dy, i.x_hat, i.inv_std, np.ones_like(i.w))[0],
         ),
         (
-            "the variance's term has C − 1 in place of C",
+            "the term of the variance has C − 1 instead of C",
             lambda i: layer_norm_backward(i.dy, (i.size.C / (i.size.C - 1)) ** 0.5 * i.x_hat, i.inv_std, i.w)[0],
         ),
     ],
-    "dw": [("w is a factor of dw, and dw does not depend on it", lambda i: i.right["dw"] * i.w)],
+    "dw": [("dw has a factor w, but it does not depend on w", lambda i: i.right["dw"] * i.w)],
 }

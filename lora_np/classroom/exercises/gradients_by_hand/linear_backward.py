@@ -1,11 +1,12 @@
 """The linear layer.
 
-`y = x Wᵀ + b`, row by row: `y_no = Σ_i x_ni W_oi + b_o`. From `dy` come three gradients: `dx` goes on to the layer
-before, `dW` and `db` tell the parameters where to move. LoRA is this task, three times (lesson 07).
+`y = x Wᵀ + b`, row by row: `y_no = Σ_i x_ni W_oi + b_o`. Compute three gradients from `dy`: `dx` is passed on to the
+previous layer, and `dW` and `db` are used to update the parameters. LoRA's backward pass is this exercise, three times
+(lesson 07).
 
-**Write down the three shapes first.** Then, on paper: which numbers of `y` does `x_ni` touch, which does `W_oi`, which
-does `b_o`? Two of the three touch numbers in every row, so their gradients add up over the rows. **Predict:** if all
-rows are repeated, so that there are twice as many, what happens to each of the three gradients?
+**Write down the three shapes first.** Then, on paper: which entries of `y` does `x_ni` affect, which does `W_oi`, and
+which does `b_o`? Two of the three affect entries in every row, so their gradients are sums over the rows. **Predict:**
+if all rows are repeated, so that there are twice as many, what happens to each of the three gradients?
 """
 
 import numpy as np
@@ -15,9 +16,9 @@ from ...exercise import normals
 POINTS = 3
 OUTPUTS = ("dx", "dW", "db")
 HINTS = {
-    "dx": "x_ni acts on row n of y alone, but on every output o there. How strongly on each?",
-    "dW": "Which rows of y does W_oi act on? Each of them adds its share.",
-    "db": "b_o is in output o of every row, with the factor 1.",
+    "dx": "x_ni affects only row n of y, but every output o in it. How strongly does it affect each?",
+    "dW": "Which rows of y does W_oi affect? Each of them adds a term.",
+    "db": "b_o is added to output o of every row, with the factor 1.",
 }
 FORMULA = "dx = dy W\ndW = dyᵀ x\ndb = Σ_n dy_n, the sum over the rows"
 
@@ -28,7 +29,7 @@ def linear_backward(dy, x, W):
     dx = dy @ W  # dx_ni = Σ_o dy_no W_oi: (N, out) (out, in) -> (N, in)
     dW = dy.T @ x  # dW_oi = Σ_n dy_no x_ni: (out, N) (N, in) -> (out, in)
     db = dy.sum(axis=0)  # db_o = Σ_n dy_no: (N, out) -> (out,)
-    # With all rows repeated, each row of dx stays as it was, and dW and db double.
+    # If all rows are repeated, each row of dx is unchanged, and dW and db double.
     return dx, dW, db
 
 
@@ -37,7 +38,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dx": [("dx does not depend on dy: it is right only for a dy of ones", lambda i: np.ones_like(i.dy) @ i.W)],
-    "dW": [("dW does not depend on dy: it is right only for a dy of ones", lambda i: np.ones_like(i.dy).T @ i.x)],
-    "db": [("db does not depend on dy: it is right only for a dy of ones", lambda i: np.full(len(i.W), len(i.dy)))],
+    "dx": [("dx does not depend on dy: it is correct only if dy is all ones", lambda i: np.ones_like(i.dy) @ i.W)],
+    "dW": [("dW does not depend on dy: it is correct only if dy is all ones", lambda i: np.ones_like(i.dy).T @ i.x)],
+    "db": [("db does not depend on dy: it is correct only if dy is all ones", lambda i: np.full(len(i.W), len(i.dy)))],
 }

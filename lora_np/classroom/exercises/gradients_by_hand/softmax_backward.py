@@ -1,11 +1,12 @@
 """Softmax.
 
-Each row of `x` becomes shares `p`: `p_i = exp(x_i) / Σ_j exp(x_j)`. Here one number of `x` touches *every* number of
-its row of `p`: through its own numerator, and through the denominator that all share.
+Each row of `x` becomes probabilities `p`: `p_i = exp(x_i) / Σ_j exp(x_j)`. Here one entry of `x` affects *every* entry
+of its row of `p`: its own through the numerator, and all of them through the common denominator.
 
-**Derive** ∂p_j/∂x_i, for i = j and for i ≠ j, and write both with `p` alone: then `x` need not be kept for the way
-back. Sum over j with `dp_j`. **Predict first:** add the same number to all of a row's `x`: what happens to `p`? So what
-must each row of `dx` add up to, whatever `dp` is? And what is `dx` if all of a row's `dp` are equal?
+**Derive** ∂p_j/∂x_i, for i = j and for i ≠ j, and express both in terms of `p` only: then `x` need not be stored for
+the backward pass. Multiply by `dp_j` and sum over j. **Predict first:** add the same number to all entries of a row of
+`x`: what happens to `p`? So what must each row of `dx` add up to, for any `dp`? And what is `dx` if all entries of a
+row of `dp` are equal?
 
 No loop is needed, and no (K, K) array; `keepdims=True` helps.
 """
@@ -14,7 +15,7 @@ import numpy as np
 
 POINTS = 3
 OUTPUTS = ("dx",)
-HINTS = {"dx": "x_i moves p_i and, through the denominator, every other p_j. What does each pass back?"}
+HINTS = {"dx": "x_i changes p_i and, through the denominator, every other p_j. What does each pass back?"}
 FORMULA = "dx_i = p_i (dp_i − Σ_j dp_j p_j), row by row"
 
 
@@ -22,8 +23,8 @@ def softmax_backward(dp, p):
     """dp (N, K), p = softmax(x) (N, K), each row adding up to 1 -> dx (N, K)."""
     # ∂p_j/∂x_i = p_j (δ_ij − p_i), where δ_ij is 1 for i = j and 0 otherwise. Summed over j with dp_j:
     # dx_i = dp_i p_i − p_i Σ_j dp_j p_j
-    average = np.sum(dp * p, axis=-1, keepdims=True)  # (N, 1): the average of a row's dp, weighted by its shares
-    # A row of dx adds up to Σ_i p_i dp_i − average = 0. With all dp equal, the average is each of them: dx = 0.
+    average = np.sum(dp * p, axis=-1, keepdims=True)  # (N, 1): the average of each row of dp, weighted by p
+    # A row of dx adds up to Σ_i p_i dp_i − average = 0. If all dp are equal, so is their average: dx = 0.
     return p * (dp - average)  # (N, K)
 
 
@@ -34,7 +35,7 @@ def draw(rng, size):
 
 MISTAKES = {
     "dx": [
-        ("each p_i is derived by its own x_i alone", lambda i: i.p * (1 - i.p) * i.dp),
+        ("each p_i is differentiated with respect to its own x_i only", lambda i: i.p * (1 - i.p) * i.dp),
         ("this is the gradient of log softmax", lambda i: i.dp - i.p * i.dp.sum(axis=-1, keepdims=True)),
     ]
 }

@@ -1,8 +1,8 @@
 """Backward.
 
 `dy` is the gradient of the loss with respect to `y`. Derive the three gradients on paper: write the forward pass as two
-linear layers and a sum, `u = x Aᵀ`, `z = s u Bᵀ`, `y = x Wᵀ + z`, and go back through each. (`W` is frozen: no `dW`.)
-**Write down the shape** of each gradient before its formula.
+linear layers and a sum, `u = x Aᵀ`, `z = s u Bᵀ`, `y = x Wᵀ + z`, and go back through each. (`W` is frozen, so there is
+no `dW`.) **Write down the shape** of each gradient before its formula.
 """
 
 from ...exercise import normals
@@ -18,7 +18,7 @@ FORMULA = "dB = s dyᵀ u,  u = x Aᵀ\ndu = s dy B\ndA = duᵀ x\ndx = dy W + d
 
 
 def lora_backward(dy, x, W, A, B, s):
-    """dy (N, out), x (N, in), W (out, in), A (r, in), B (out, r), s a number -> dx (N, in), dA (r, in), dB (out, r)."""
+    """dy (N, out), x (N, in), W (out, in), A (r, in), B (out, r), s a float -> dx (N, in), dA (r, in), dB (out, r)."""
     # z = s u Bᵀ
     u = x @ A.T  # (N, r)
     dB = s * dy.T @ u  # (out, r)
@@ -32,4 +32,4 @@ def lora_backward(dy, x, W, A, B, s):
 
 def draw(rng, size):
     drawn = normals(rng, size, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero, and the scale is not 1: the middle of training
+    return drawn | {"s": size.alpha / size.r}  # B is not zero and s is not 1, as in the middle of training

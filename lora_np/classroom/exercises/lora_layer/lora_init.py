@@ -1,7 +1,7 @@
 """The start.
 
-Training starts from the base itself, and yet must be able to move. Draw `A` uniformly from ±1/√in with `rng.uniform`,
-and choose `B`.
+Training must start from the base itself, but the factors must not be stuck there. Draw `A` uniformly from ±1/√in with
+`rng.uniform`, and choose `B`.
 """
 
 import numpy as np
@@ -9,14 +9,14 @@ import numpy as np
 POINTS = 3
 OUTPUTS = ("A", "B")
 HINTS = {
-    "A": "A is uniform in an interval around 0 that depends on the number of inputs.",
+    "A": "A is uniform in an interval around 0, whose width depends on the number of inputs.",
     "B": "At the start, ΔW = s B A must be zero for any A.",
 }
 FORMULA = "A ~ U(−1/√in, +1/√in) of shape (r, in);  B = 0 of shape (out, r)"
 
 
 def lora_init(n_out, n_in, r, rng):
-    """The sizes and an np.random.Generator -> A (r, in), B (out, r)."""
+    """n_out, n_in, r ints, rng an np.random.Generator -> A (r, in), B (out, r)."""
     bound = 1 / np.sqrt(n_in)
     return rng.uniform(-bound, bound, (r, n_in)), np.zeros((n_out, r))
 
@@ -31,9 +31,9 @@ def properties(i, outputs):
     for name, problem_of in (("A", problem_of_A), ("B", problem_of_B)):
         array, dtype = np.asarray(outputs[name], dtype=np.float64), np.asarray(outputs[name]).dtype
         finite = np.isfinite(array).all()
-        found[name] = problem_of(array, i) if finite else "it is not finite (NaN or infinity) throughout"
+        found[name] = problem_of(array, i) if finite else "it contains NaN or infinity"
         if found[name] is None and dtype.kind != "f":
-            found[name] = f"it has dtype {dtype}, expected float64: it is going to be trained"
+            found[name] = f"it has dtype {dtype}, expected float64, because it will be trained"
     return found
 
 
@@ -42,26 +42,26 @@ def problem_of_A(A, i):
         return f"it has shape {A.shape}, expected (r, in) = {(i.r, i.n_in)}"
     bound, largest, deviation = 1 / np.sqrt(i.n_in), float(np.abs(A).max()), float(A.std())
     if largest == 0.0:
-        return "it is zero: with both factors at zero neither has a gradient, and nothing ever moves"
+        return "it is zero: if both factors are zero, so are both gradients, and nothing ever moves"
     if deviation < 1e-12 * largest:
-        return "all its numbers are equal: its rows would stay equal forever"
+        return "all its entries are equal: its rows would be equal forever"
     if np.linalg.matrix_rank(A) < i.r:
-        return "its rows depend on each other"
+        return "its rows are linearly dependent"
     if abs(A.mean()) > 0.2 * bound:
-        return f"its mean is {A.mean():.2g}, expected near 0: it is drawn from an interval on both sides of 0"
+        return f"its mean is {A.mean():.2g}, expected about 0: the interval is symmetric about 0"
     if not 0.9 * bound < largest <= bound * (1 + 1e-6):
         others = {"U(±1)": 1.0, "±1/in": 1 / i.n_in, "±1/√r": i.r**-0.5, "±1/√out": i.n_out**-0.5, "±1/r": 1 / i.r}
         looks = [f": it looks like {name}" for name, other in others.items() if 0.9 * other < largest <= other]
-        said = f"its largest number is {largest:.3g}, expected nearly 1/√in = {bound:.3g} and not more"
+        said = f"its largest entry is {largest:.3g}, expected just below 1/√in = {bound:.3g}"
         return said + "".join(looks[:1])
     if abs(deviation * np.sqrt(3) / bound - 1) > 0.15:  # of U(±bound) it is bound / √3
-        return f"it has standard deviation {deviation:.3g}; drawn uniformly from ±1/√in it has {bound / 3**0.5:.3g}"
+        return f"its standard deviation is {deviation:.3g}, expected {bound / 3**0.5:.3g} for uniform in ±1/√in"
     if i.given["rng"].bit_generator.state == i.rng.bit_generator.state:
-        return "it does not come from rng, which was not used: nobody could draw it again"
+        return "rng was not used: the draw cannot be reproduced"
     return None
 
 
 def problem_of_B(B, i):
     if B.shape != (i.n_out, i.r):
         return f"it has shape {B.shape}, expected (out, r) = {(i.n_out, i.r)}"
-    return "it is not zero: the adapted model would not start as the base" if np.any(B) else None
+    return "it is not zero: the adapted model would not start from the base" if np.any(B) else None

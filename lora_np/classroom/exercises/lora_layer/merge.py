@@ -1,22 +1,22 @@
-"""Warm-up: the weight that needs no adapter.
+"""Warm-up: merging.
 
-Training is over. `merge` gives the one matrix that does what the base weight and the adapter do together: for every
-`x`, `x W_mergedᵀ` is the adapted layer's output.
+Training is over. `merge` returns the single matrix that replaces both the base weight and the adapter: for every `x`,
+`x W_mergedᵀ` is the adapted layer's output.
 """
 
 from ...exercise import normals
 
 POINTS = 2
 OUTPUTS = ("W_merged",)
-HINTS = {"W_merged": "Which single matrix does to every x what the two paths of the layer do together?"}
+HINTS = {"W_merged": "Which single matrix maps every x to the sum of the layer's two paths?"}
 FORMULA = "W_merged = W + s B A"
 
 
 def merge(W, A, B, s):
-    """W (out, in), A (r, in), B (out, r), s a number -> W_merged (out, in)."""
+    """W (out, in), A (r, in), B (out, r), s a float -> W_merged (out, in)."""
     return W + s * B @ A
 
 
 def draw(rng, size):
     drawn = normals(rng, size, W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero, and the scale is not 1: the middle of training
+    return drawn | {"s": size.alpha / size.r}  # B is not zero and s is not 1, as in the middle of training

@@ -1,14 +1,15 @@
-"""LoRA on a base in eight bits.
+"""LoRA on an int8 base.
 
-Now LoRA trains, on a base that is stored as `codes` and `scales` alone: `Ŵ_oi = scales_o · codes_oi`, and
+Now train LoRA on a base that is stored only as `codes` and `scales`: `Ŵ_oi = scales_o · codes_oi`, and
 
     y = x Ŵᵀ + b + s (x Aᵀ) Bᵀ
 
 `Ŵ` is frozen. Give the gradients that training needs.
 
-**Before you write:** in which of the three is `Ŵ` at all? Two people have the same `x` and `dy`, one with a base in
-int8 and one in NF4: which of their gradients agree? **And derive:** the scale of row `o` belongs only to output `o`. So
-can you have `dx` without a float matrix of the size of `W`, from a product with the codes as they are?
+**Before you write:** which of the three gradients depend on `Ŵ`? Suppose that two people have the same `x` and `dy`,
+but one has a base in int8 and the other in NF4: which of their gradients agree? **Derive:** the scale of row `o`
+affects only output `o`. So can you compute `dx` with a product with the codes themselves, without a float matrix of the
+size of `W`?
 """
 
 import numpy as np
@@ -27,17 +28,17 @@ FORMULA = "dx = (dy ⊙ scales) codes + du A,  du = s dy B\ndA = duᵀ x\ndB = s
 
 def int8_lora_backward(dy, x, codes, scales, A, B, s):
     """dy (N, out), x (N, in), codes (out, in) int8, scales (out,), A (r, in), B (out, r), s -> dx, dA, dB."""
-    # y = x Ŵᵀ + …: dx_ni = Σ_o dy_no scales_o codes_oi. On dy, the scales cost N · out products and no matrix.
+    # y = x Ŵᵀ + …: dx_ni = Σ_o dy_no scales_o codes_oi. Scaling dy costs N · out multiplications and no new matrix.
     weighted = dy * scales  # (N, out)
-    # z = s u Bᵀ and u = x Aᵀ: Ŵ is in neither, so dA and dB are those of exercises 07.
+    # z = s u Bᵀ and u = x Aᵀ do not contain Ŵ, so dA and dB are those of exercises 07.
     u = x @ A.T  # (N, r)
     dB = s * dy.T @ u  # (out, r)
     du = s * dy @ B  # (N, r)
     dA = du.T @ x  # (r, in)
     dx = weighted @ codes + du @ A  # (N, in)
     return dx, dA, dB
-    # With the same dy and x, dA and dB agree bit for bit for any storage of the base; dx does not. (NumPy turns the
-    # codes into floats for the product after all. Programs for processors that multiply int8 do not.)
+    # With the same dy and x, dA and dB agree bit for bit for any weight format of the base; dx does not. (NumPy does
+    # convert the codes to floats for the product. Kernels for hardware with int8 products do not.)
 
 
 def draw(rng, size):

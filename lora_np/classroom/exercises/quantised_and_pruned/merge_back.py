@@ -1,12 +1,12 @@
 """Merging back.
 
-The hard one. Training is over, and one matrix is wanted again, in eight bits like the base. So quantise `Ŵ + s B A`, as
-in task 1, and give `new_codes` and `new_scales`. Give also what that costs: `lost`, how far rounding has moved the
-weights, ‖what comes back − (Ŵ + ΔW)‖, as a multiple of ‖ΔW‖.
+The hard one. Training is over, and the result must be a single matrix again, in eight bits like the base. So quantise
+`Ŵ + s B A` as in exercise 1, and give `new_codes` and `new_scales`. Also give `lost`, the norm of the rounding error,
+‖dequantised result − (Ŵ + ΔW)‖, divided by ‖ΔW‖.
 
-**Predict first:** the update is so small that no weight moves by as much as half a step. What are the new codes then?
-And is `lost` about 0, or about 1? **And when it is right:** which single entry of an update can spoil a whole row? Try
-an `A` and `B` whose product is 0 except for one number, on the largest weight of a row. Can `lost` be above 1?
+**Predict first:** if the update is so small that no weight moves by half a step, what are the new codes? Is `lost`
+about 0, or about 1? **When it passes:** which single entry of an update can spoil a whole row? Try an `A` and a `B`
+whose product is 0 except for one entry, at the largest weight of a row. Can `lost` exceed 1?
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ from .int8_quantise import follow, int8_quantise
 POINTS = 3
 OUTPUTS = ("new_codes", "new_scales", "lost")
 HINTS = {
-    "new_codes": "Go back to weights, add, and begin again: what is a row's ruler now, and where are its weights?",
-    "new_scales": "A ruler must reach the largest weight of its row. What is in that row now?",
-    "lost": "What should have come out, and what has come out? How long is the difference beside ‖ΔW‖?",
+    "new_codes": "Dequantise, add the update, and quantise again: what is each row's ruler, and where are its weights?",
+    "new_scales": "A ruler must reach the largest weight of its row. What are the row's weights now?",
+    "lost": "Which matrix did you want, and which one did you get? How large is their difference relative to ΔW?",
 }
 FORMULA = """merged = Ŵ + s B A,  Ŵ = scales ⊙ codes, row by row
 new_scales_o = max_i |merged_oi| / 127,  new_codes = merged / new_scales, rounded
@@ -28,24 +28,24 @@ lost = ‖new_scales ⊙ new_codes − merged‖ / ‖s B A‖"""
 
 def merge_back(codes, scales, A, B, s):
     """codes (out, in) int8, scales (out,), A (r, in), B (out, r), s -> new_codes (out, in), new_scales (out,), lost."""
-    W_hat = scales[:, None] * codes  # (out, in), in weights again: codes of two rulers cannot be added
+    W_hat = scales[:, None] * codes  # (out, in), dequantised: codes of two rulers cannot be added
     delta = s * B @ A  # (out, in)
     merged = W_hat + delta  # (out, in)
-    new_scales = np.abs(merged).max(axis=1) / 127  # (out,): largest weights have moved, and with them the rulers
+    new_scales = np.abs(merged).max(axis=1) / 127  # (out,): the largest weights have changed, and so have the rulers
     steps = np.where(new_scales > 0, new_scales, 1.0)
     new_codes = np.rint(merged / steps[:, None]).astype(np.int8)  # (out, in)
     back = new_scales[:, None] * new_codes  # (out, in)
     lost = np.linalg.norm(back - merged) / np.linalg.norm(delta)
     return new_codes, new_scales, lost
-    # A tiny update leaves nearly all codes as they were: what comes back is nearly Ŵ, so nearly all of ΔW is lost, and
-    # `lost` is about 1. If the largest weight of a row has grown, all marks of its row have moved, and every other
-    # weight moves with its mark or to another one. In a long row that is more than ΔW: `lost` is above 1.
+    # A tiny update changes almost no codes: the result is nearly Ŵ, so nearly all of ΔW is lost, and `lost` is about 1.
+    # If the largest weight of a row has grown, all marks of its row have moved, and every other weight moves with its
+    # mark or to another one. In a long row this error exceeds ΔW, so `lost` is above 1.
 
 
 def draw(rng, size):
-    """An update of some two steps of the base's rulers, of less than half a step, and of five.
+    """Draw updates of about two steps of the base's rulers, of less than half a step, and of about five steps.
 
-    No weight is near the middle between two marks, so rounding does not change a code.
+    No weight is near the midpoint of two marks, so rounding errors cannot change a code.
     """
     s = size.alpha / size.r
     while True:
@@ -60,7 +60,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Codes are also right if they follow from the student's own scales, and `lost` if it follows from both."""
+    """Codes are also accepted if they follow from the student's own scales, and `lost` if it follows from both."""
     codes, scales, lost = (outputs[name] for name in OUTPUTS)
     if i.right and np.shape(codes) == i.codes.shape and np.shape(scales) == i.scales.shape and np.any(codes):
         delta = i.s * i.B @ i.A
@@ -79,10 +79,10 @@ def kept(i):
 
 MISTAKES = {
     "new_codes": [
-        ("the old rulers are kept: the largest weight of a row may be beyond their ends now", kept),
-        ("the old rulers are kept, and what is beyond their ends is cut off", lambda i: np.clip(kept(i), -127, 127)),
+        ("the old rulers are kept, but the largest weight of a row may now be beyond their ends", kept),
+        ("the old rulers are kept, and weights beyond their ends are clipped", lambda i: np.clip(kept(i), -127, 127)),
         (
-            "the codes of the base and those of ΔW are added, but they count different steps",
+            "the codes of the base and those of ΔW are added, but their steps differ",
             lambda i: 1.0 * i.codes + int8_quantise(i.B @ i.A)[0],
         ),
     ]

@@ -1,12 +1,12 @@
-"""And back.
+"""Dequantising NF4.
 
-In the file two codes share one byte, a whole number from 0 to 255: `first code · 16 + second code`. The bytes are in
-the order of the weights: the first byte holds codes 0 and 1, the second holds codes 2 and 3. Give the matrix that comes
-back. The sizes tell you how many weights share a scale.
+In the file two codes share one byte, an integer from 0 to 255: `first code · 16 + second code`. The bytes are in the
+order of the weights: the first byte holds codes 0 and 1, the second holds codes 2 and 3. Give the dequantised matrix.
+The array sizes tell you how many weights share a scale.
 
 **On paper first:** `packed` is 86, 255, 7, 112, there are two blocks with `absmax` 2 and 10, and the shape is (2, 4).
-Which codes are these? At which places of Ŵ do you know the number without looking at the points? **And predict:** if
-you quantise Ŵ again, what do you get?
+Which codes are these? Which entries of Ŵ do you know without looking up the points? **Predict:** if you quantise Ŵ
+again, what do you get?
 """
 
 import numpy as np
@@ -15,19 +15,20 @@ from ....compress import CODE_POINTS
 
 POINTS = 3
 OUTPUTS = ("W_hat",)
-HINTS = {"W_hat": "86 = 5 · 16 + 6: which codes are that, in which order? How many weights share a scale?"}
+HINTS = {"W_hat": "86 = 5 · 16 + 6: which codes are these, in which order? How many weights share a scale?"}
 FORMULA = """codes: byte // 16, then byte % 16, for each byte in turn
 ŵ = points[code] · absmax of its block, filled into the shape row by row"""
 
 
 def nf4_dequantise(packed, absmax, points, shape):
     """packed (out · in / 2,) of bytes, absmax (blocks,), points (16,), shape = (out, in) -> W_hat (out, in)."""
-    codes = np.stack((packed // 16, packed % 16), axis=1)  # (bytes, 2): neighbours side by side
+    codes = np.stack((packed // 16, packed % 16), axis=1)  # (bytes, 2): the two codes of each byte
     values = points[codes.reshape(-1)]  # (out · in,), from −1 to 1
     blocks = values.reshape(len(absmax), -1)  # (blocks, block_size)
     return (blocks * absmax[:, None]).reshape(shape)  # (out, in)
-    # On paper: 5 6 15 15 | 0 7 7 0. Point 15 is 1, point 7 is 0, point 0 is −1: Ŵ is [[?, ?, 2, 2], [−10, 0, 0, −10]].
-    # Quantised again, Ŵ gives the same codes and the same absmax, and comes back unchanged: it is on points already.
+    # On paper: the codes are 5 6 15 15 | 0 7 7 0. Point 15 is 1, point 7 is 0, point 0 is −1: Ŵ is [[?, ?, 2, 2], [−10,
+    # 0, 0, −10]]. Quantised again, Ŵ gives the same codes and the same absmax, and is restored exactly, because its
+    # entries are points already.
 
 
 def draw(rng, size):
@@ -44,14 +45,14 @@ MISTAKES = {
             lambda i: nf4_dequantise(i.packed, 1 + 0 * i.absmax, i.points, i.shape) * np.resize(i.absmax, i.shape),
         ),
         (
-            "the points are taken to be evenly spaced",
+            "the points are assumed to be evenly spaced",
             lambda i: nf4_dequantise(i.packed, i.absmax, np.linspace(-1, 1, 16), i.shape),
         ),
         ("the matrix is filled column by column", lambda i: i.right["W_hat"].ravel().reshape(i.shape, order="F")),
     ]
 }
 
-AFTER = """**Beyond the points.** Send a real matrix there and back through your own two functions. Type this in:
+AFTER = """**Beyond the points.** Quantise and dequantise a real matrix with your own two functions. Type this in:
 
     from lora_np.compress import CODE_POINTS, quantise_nf4
     from lora_np.formats import load_pretrained
@@ -62,7 +63,7 @@ AFTER = """**Beyond the points.** Send a real matrix there and back through your
     packed = (16 * first + second).astype(np.uint8)
     W_hat = nf4_dequantise(packed, absmax, CODE_POINTS, W.shape)
     print(np.linalg.norm(W_hat - W) / np.linalg.norm(W), packed.nbytes / W.size * 8)
-    print(np.abs(W_hat - np.asarray(quantise_nf4(W, 64, double=False))).max())  # the package's own
+    print(np.abs(W_hat - np.asarray(quantise_nf4(W, 64, double=False))).max())  # compared with the package
 
-Then make up sixteen points of your own. Can you find some that bring this `W` back better than NF4's?
+Then choose your own sixteen points. Can you find some that restore this `W` with a smaller error than NF4's?
 """

@@ -1,14 +1,15 @@
-"""Four bits.
+"""Quantising to NF4.
 
-The same, with 16 `points` in place of even marks. They are given, rising from −1 to 1, and code `k` means `points[k]`.
-The blocks follow one another row by row, as the weights are in memory; `block_size` need not divide a row, so a block
-may begin in one row and end in the next. Give each block's largest magnitude, `absmax`, and its weights' codes.
+Do the same with 16 given `points` instead of evenly spaced marks. The points increase from −1 to 1, and code `k` means
+`points[k]`. The blocks follow one another row by row, like the weights in memory; `block_size` need not divide the row
+length, so a block may begin in one row and end in the next. Give each block's largest magnitude, `absmax`, and the
+codes of its weights.
 
-**Predict first:** which code does a weight of 0 have? Which ones may a block's largest magnitude have? And multiply all
-of `W` by 10: what happens to the codes, and what to `absmax`?
+**Predict first:** which code does a weight of 0 have? Which codes may a block's largest magnitude have? If you multiply
+`W` by 10, what happens to the codes, and what to `absmax`?
 
-One way is an array of all distances, with one axis more than the blocks. Another looks for the place of a weight among
-the midpoints between the points.
+One way is to compute an array of all distances, with one more axis than the blocks. Another is to search for each
+weight among the midpoints between the points.
 """
 
 import numpy as np
@@ -18,34 +19,34 @@ from ....compress import CODE_POINTS
 POINTS = 4
 OUTPUTS = ("codes", "absmax")
 HINTS = {
-    "codes": "Bring a block to [−1, 1] first. How far is one of its weights from each of the 16 points?",
-    "absmax": "In which order are neighbours in memory? Which of a block's weights must land on −1 or 1?",
+    "codes": "First scale a block to [−1, 1]. How far is one of its weights from each of the 16 points?",
+    "absmax": "In which order are the weights in memory? Which weight of a block must become −1 or 1?",
 }
 FORMULA = """blocks = W.reshape(-1, block_size),  absmax_b = max |block b|
-code = the k with the least |w / absmax − points[k]|"""
+code = the k with the smallest |w / absmax − points[k]|"""
 
 
 def nf4_quantise(W, points, block_size):
-    """W (out, in), points (16,) rising -> codes (blocks, block_size) of whole numbers 0 … 15, absmax (blocks,)."""
+    """W (out, in), points (16,), increasing -> codes (blocks, block_size) of ints 0 … 15, absmax (blocks,)."""
     blocks = W.reshape(-1, block_size)  # (blocks, block_size), row by row
     absmax = np.abs(blocks).max(axis=1)  # (blocks,)
     u = blocks / absmax[:, None]  # (blocks, block_size), from −1 to 1
-    distances = np.abs(u[..., None] - points)  # (blocks, block_size, 16): of each weight from each point
+    distances = np.abs(u[..., None] - points)  # (blocks, block_size, 16): from each weight to each point
     codes = distances.argmin(axis=-1)  # (blocks, block_size)
     return codes, absmax
-    # 0 is a point, number 7. The largest magnitude lands on ±1 exactly, so its code is 0 or 15. Ten times W: the codes
-    # stay, absmax is ten times as large; u does not know how large the weights are.
+    # 0 is point 7. The largest magnitude becomes exactly ±1, so its code is 0 or 15. For ten times W, the codes are
+    # unchanged and absmax is ten times as large, because u does not depend on the scale of the weights.
 
 
 def draw(rng, size):
-    """Blocks that run over the rows' ends. Two have smaller weights than the others, one of them by far."""
+    """Draw blocks that cross the ends of rows. Two have smaller weights than the others, one of them by far."""
     W, block_size = rng.normal(size=(6 * size.n_out, 2 * size.n_in + 1)), 2 * size.n_out
     W.reshape(-1, block_size)[:2] *= [[0.5], [0.02]]
     return {"W": W, "points": CODE_POINTS.copy(), "block_size": block_size}
 
 
 def compared(i, outputs):
-    """Codes are also right if they follow from the student's own absmax."""
+    """Codes are also accepted if they follow from the student's own absmax."""
     codes, absmax, blocks = outputs["codes"], outputs["absmax"], i.W.reshape(-1, i.block_size)
     if i.right and np.shape(codes) == blocks.shape and np.shape(absmax) == (len(blocks),) and np.all(absmax):
         distances = np.abs((blocks / absmax[:, None])[..., None] - i.points)
@@ -61,8 +62,11 @@ def point_below(i):
 
 MISTAKES = {
     "codes": [
-        ("the points are taken as evenly spaced", lambda i: nf4_quantise(i.W, np.linspace(-1, 1, 16), i.block_size)[0]),
-        ("each weight gets the point below it, not the nearest", point_below),
+        (
+            "the points are assumed to be evenly spaced",
+            lambda i: nf4_quantise(i.W, np.linspace(-1, 1, 16), i.block_size)[0],
+        ),
+        ("each weight gets the code of the point below it, not that of the nearest", point_below),
     ],
     "absmax": [
         (

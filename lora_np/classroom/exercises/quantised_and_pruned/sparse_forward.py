@@ -1,13 +1,15 @@
 """A format for zeros.
 
-A zero takes as much room as any number, unless a format leaves it out. "2 of 4" has such a format. Of every four
-neighbours, `values` holds the two weights that stayed, in order, and `positions` holds the place of each among the
-four, 0 … 3. Give `y = x Wᵀ`. You could put `W` together again, zeros and all; but then nothing is saved. Do without it.
-(An entry of `x` that no value meets may be anything here, even NaN. Do not even multiply it by 0: 0 · NaN is NaN.)
+A zero takes as much memory as any number, unless a format omits it. "2 of 4" has such a format. For every four
+neighbours, `values` holds the two remaining weights, in order, and `positions` holds their indices (0 to 3) among the
+four. Give `y = x Wᵀ`. You could rebuild `W` with its zeros, but then nothing would be saved, so do not form it. (An
+entry of `x` that no value is multiplied with may be anything here, even NaN. Do not even multiply it by 0: 0 · NaN is
+NaN.)
 
-**On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? Which entries of a row
-of `x` do its four values meet? Find the rule for value number `k`. **And count:** how many multiplications does a row
-of `x` cost this way, and how many with all of `W`? How many bits is a weight, with values of 16 bits?
+**On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? With which entries of a
+row of `x` are its four values multiplied? Find the rule for value `k`. **Count:** how many multiplications does a row
+of `x` cost this way, and how many with the full `W`? How many bits does a weight take on average, with values of 16
+bits?
 """
 
 import numpy as np
@@ -19,21 +21,21 @@ FORMULA = "y_no = Σ_k values_ok · x[n, 4 (k // 2) + positions_ok]"
 
 
 def sparse_forward(x, values, positions):
-    """x (N, in), values (out, in/2), positions (out, in/2) of whole numbers 0 … 3 -> y (N, out)."""
-    group = np.arange(values.shape[1]) // 2  # (in/2,): 0 0 1 1 2 2 …, two values to a group
-    inputs = 4 * group + positions  # (out, in/2): the input that each value meets
+    """x (N, in), values (out, in/2), positions (out, in/2) of ints 0 … 3 -> y (N, out)."""
+    group = np.arange(values.shape[1]) // 2  # (in/2,): 0 0 1 1 2 2 …, two values per group
+    inputs = 4 * group + positions  # (out, in/2): the input that each value is multiplied with
     return np.sum(values * x[:, inputs], axis=-1)  # (out, in/2) (N, out, in/2) -> (N, out)
-    # On paper: values 5 −2 3 1, positions 1 3 0 3, and they meet inputs 1, 3, 4, 7. Multiplications: out · in / 2, half
-    # as many. Bits: two of 16, and two positions of 2, for four weights: 9 each, more than int8's 8. What 2 of 4 saves
-    # is multiplications. (This function shows which, and is slow: NumPy copies the inputs together first. A processor
-    # made for 2 of 4 picks them on the way.)
+    # On paper: the values are 5 −2 3 1, their positions are 1 3 0 3, and their inputs are 1, 3, 4, 7. There are out ·
+    # in / 2 multiplications, half as many as with W. Four weights take two values of 16 bits and two positions of 2
+    # bits: 9 bits per weight, more than int8's 8. So 2 of 4 saves multiplications. (This function is slow, because
+    # NumPy first copies the inputs into a new array. Hardware made for 2 of 4 selects them on the fly.)
 
 
 def draw(rng, size):
-    """In each group of inputs there is one that no value meets; in the last draw it is NaN, which no 0 takes away."""
+    """Each group of inputs has one that no value uses; in the last draw it is NaN, so multiplying it by 0 shows."""
     groups = size.V
     x, values = rng.normal(size=(size.N, 4 * groups)), rng.normal(size=(size.n_out, 2 * groups))
-    order = rng.permuted(np.tile(np.arange(4), (groups, 1)), axis=1)  # of each group, the last one unmet
+    order = rng.permuted(np.tile(np.arange(4), (groups, 1)), axis=1)  # per group; no value uses the last one
     places = rng.permuted(np.broadcast_to(order[:, :3], (size.n_out, groups, 3)), axis=-1)[..., :2]
     if size.number == 2:
         x[:, 4 * np.arange(groups) + order[:, 3]] = np.nan
@@ -43,11 +45,11 @@ def draw(rng, size):
 MISTAKES = {
     "y": [
         (
-            "the positions are not used: the values meet the first half of the inputs",
+            "the positions are not used: the values are multiplied with the first half of the inputs",
             lambda i: i.x[:, : i.values.shape[1]] @ i.values.T,
         ),
         (
-            "a position is added to the value's own number",
+            "the position is added to the value's own index",
             lambda i: np.sum(i.values * i.x[:, np.arange(i.values.shape[1]) + i.positions], axis=-1),
         ),
         (

@@ -1,23 +1,24 @@
-"""Warm-up: how many numbers?
+"""Warm-up: how many parameters?
 
-LoRA stores a change of `W` (out, in) as two thin factors, `B` (out, r) and `A` (r, in). How many numbers is that?
+LoRA stores a change of `W` (out, in) as two thin factors, `B` (out, r) and `A` (r, in). How many parameters do they
+have?
 
-**Predict first:** for out = in = 4096 and r = 8, what share of `W`'s numbers is it: a tenth, a hundredth, less? And if
-the layer becomes twice as wide and twice as high, what happens to that share? Large models are where LoRA saves most.
+**Predict first:** for out = in = 4096 and r = 8, what fraction of `W`'s parameters is this: a tenth, a hundredth, less?
+If both out and in double, what happens to that fraction? LoRA saves most in large models.
 """
 
 POINTS = 1
 OUTPUTS = ("count",)
-HINTS = {"count": "Which shape does B have, and which does A? How many numbers are in each?"}
-FORMULA = "count = r · (out + in):  out · r numbers in B, r · in in A"
+HINTS = {"count": "What are the shapes of B and A? How many entries does each have?"}
+FORMULA = "count = r · (out + in):  out · r for B, and r · in for A"
 
 
 def adapter_size(n_out, n_in, r):
-    """The sizes, three whole numbers -> count, a whole number."""
+    """n_out, n_in, r ints -> count, an int."""
     size_of_B, size_of_A = n_out * r, r * n_in
     return size_of_B + size_of_A  # r (out + in)
-    # 8 · 8192 = 65,536 of 16,777,216: one in 256. At twice the size W has four times as many numbers, and the factors
-    # twice as many: one in 512.
+    # 8 · 8192 = 65,536 of 16,777,216 is one in 256. At twice the size, W has four times as many entries, and the
+    # factors have twice as many: one in 512.
 
 
 def draw(rng, size):
@@ -28,6 +29,6 @@ MISTAKES = {
     "count": [
         ("this counts the full matrix", lambda i: i.n_out * i.n_in),
         ("out, in and r are multiplied", lambda i: i.n_out * i.n_in * i.r),
-        ("r² is subtracted: that many numbers are redundant, but they are stored", lambda i: i.right["count"] - i.r**2),
+        ("r² is subtracted: r² parameters are redundant, but they are stored", lambda i: i.right["count"] - i.r**2),
     ]
 }

@@ -1,9 +1,10 @@
-"""What a cut keeps.
+"""The energy that a cut keeps.
 
-The energy of a matrix is ‖M‖². What share of it does the cut to rank `k` keep? Given are all singular values of `M`.
+The energy of a matrix is ‖M‖². Which share of it does the cut to rank `k` keep? You are given all singular values of
+`M`.
 
-**Predict** for σ = (2, 1, 1, 1, 1), in your head: the share at k = 1 and at k = 3. **Then:** a cut keeps 99 % of the
-energy. How large is its relative error, ‖M − M_k‖ / ‖M‖? (Most people guess one per cent.)
+**Predict** for σ = (2, 1, 1, 1, 1): what is the share at k = 1 and at k = 3? **Then:** a cut keeps 99 % of the energy.
+How large is its relative error, ‖M − M_k‖ / ‖M‖? (Most people guess one per cent.)
 """
 
 import numpy as np
@@ -15,11 +16,11 @@ FORMULA = "share = (σ₁² + … + σ_k²) / (σ₁² + … + σ_n²)"
 
 
 def energy_share(sigma, k):
-    """sigma (n,) all singular values, falling; k a whole number from 1 to n -> share, a number from 0 to 1."""
-    energy = sigma**2  # (n,): ‖M‖² is the sum of these, and ‖M_k‖² that of the first k
+    """sigma (n,), all singular values in descending order; k an int from 1 to n -> share, a float from 0 to 1."""
+    energy = sigma**2  # (n,): ‖M‖² is the sum of these, and ‖M_k‖² is the sum of the first k
     return energy[:k].sum() / energy.sum()
-    # (2, 1, 1, 1, 1): 4/8 at k = 1, and 6/8 at k = 3. With 99 % kept, 1 % of the *squared* length is lost: the relative
-    # error is √0.01, a tenth.
+    # For (2, 1, 1, 1, 1) the share is 4/8 at k = 1 and 6/8 at k = 3. If 99 % is kept, 1 % of the *squared* norm is
+    # lost: the relative error is √0.01, a tenth.
 
 
 def draw(rng, size):
@@ -29,10 +30,10 @@ def draw(rng, size):
 MISTAKES = {
     "share": [
         (
-            "the singular values are added up first, and then squared",
+            "the singular values are added up before squaring",
             lambda i: (i.sigma[: i.k].sum() / i.sigma.sum()) ** 2,
         ),
         ("this is the relative error of the cut, ‖M − M_k‖ / ‖M‖", lambda i: np.sqrt(1 - i.right["share"])),
-        ("this is what is kept over what is lost", lambda i: i.right["share"] / (1 - i.right["share"])),
+        ("this is the kept energy divided by the lost energy", lambda i: i.right["share"] / (1 - i.right["share"])),
     ]
 }

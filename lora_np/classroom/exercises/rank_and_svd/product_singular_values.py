@@ -1,35 +1,35 @@
 """The spectrum of an adapter.
 
-The hard one. A change `B A` of 4096 × 4096 at r = 8 has at most 8 singular values that are not zero. To find them,
-`np.linalg.svd(B @ A)` works through 16.8 million numbers. Find them **without forming B A**; the check measures the
-memory again. Return r of them, the largest first.
+The hard one. A 4096 × 4096 change `B A` with r = 8 has at most 8 nonzero singular values. To compute them,
+`np.linalg.svd(B @ A)` processes 16.8 million entries. Compute them **without forming B A**; the check measures the peak
+memory again. Return r singular values, the largest first.
 
 **First a trap.** Are the singular values of `B A` those of `B` times those of `A`? Try it on paper with the diagonal
 matrices `B` = diag(2, 1) and `A` = diag(1, 2).
 
 **Then a tool.** Every `B` (out, r) can be written as `B = Q R`, with orthonormal columns in `Q` (out, r) and a small
-`R` (r, r). `Q, R = np.linalg.qr(B)` does it (by hand it is Gram–Schmidt). What does a matrix with orthonormal columns
-do to the length of a vector, and to the angle between two? So **derive:** if the SVD of a matrix `M` is `U Σ Vᵀ`, what
-is the SVD of `Q M`? And of `M Qᵀ`?
+`R` (r, r). `Q, R = np.linalg.qr(B)` computes it (Gram–Schmidt does it by hand). What does a matrix with orthonormal
+columns do to the length of a vector, and to the angle between two vectors? So **derive:** if the SVD of a matrix `M` is
+`U Σ Vᵀ`, what is the SVD of `Q M`? And of `M Qᵀ`?
 
-Now split both factors. (Which is tall like `B`: `A` or `Aᵀ`?) What is left between the two `Q`'s, and how large is it?
+Now decompose both factors. (Which is tall like `B`: `A` or `Aᵀ`?) What is left between the two `Q`'s, and what is its
+shape?
 """
 
 import numpy as np
 
 POINTS = 4
 OUTPUTS = ("sigma",)
-HINTS = {"sigma": "With B = Q R, the Q only turns. Do the same with Aᵀ: what is left between the two Q's?"}
+HINTS = {"sigma": "In B = Q R, the Q only rotates. Do the same with Aᵀ: what is left between the two Q's?"}
 FORMULA = "B = Q_B R_B and Aᵀ = Q_A R_A: the singular values of B A are those of R_B R_Aᵀ, which is (r, r)"
 
 
 def product_singular_values(B, A):
-    """B (out, r), A (r, in), r smaller than out and in -> sigma (r,), falling."""
-    # The trap: B A = diag(2, 2) has the singular values 2 and 2, but the products are 2 · 2 and 1 · 1. What counts is
-    # how the directions that A writes meet those that B reads.
-    #
-    # Q only turns: Q M = (Q U) Σ Vᵀ, and the columns of Q U are orthonormal like those of U. That is an SVD, so Q M has
-    # the singular values of M. In the same way M Qᵀ = U Σ (Q V)ᵀ has them.
+    """B (out, r), A (r, in), r smaller than out and in -> sigma (r,), in descending order."""
+    # The trap: B A = diag(2, 2) has the singular values 2 and 2, but the products are 2 · 2 and 1 · 1. The result
+    # depends on how A's output directions are aligned with B's input directions.
+    # Q only rotates: Q M = (Q U) Σ Vᵀ, and the columns of Q U are orthonormal like those of U. That is an SVD, so Q M
+    # has the singular values of M. So does M Qᵀ = U Σ (Q V)ᵀ.
     R_B = np.linalg.qr(B, mode="r")  # B = Q_B R_B: (out, r) = (out, r) (r, r), and the Q's are not needed
     R_A = np.linalg.qr(A.T, mode="r")  # Aᵀ = Q_A R_A: (in, r) = (in, r) (r, r), and so A = R_Aᵀ Q_Aᵀ
     # B A = Q_B (R_B R_Aᵀ) Q_Aᵀ
@@ -42,9 +42,9 @@ def draw(rng, size):
 
 
 def large(rng, size):
-    """With few inputs an array of (in, in) is small beside B A, and allowed."""
+    """Use few inputs, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"B": rng.normal(size=(2200, 1)), "A": rng.normal(size=(1, 70))}
-    return inputs, 100_000, "B A is formed, or another array as large"
+    return inputs, 100_000, "B A, or another array of its size, is formed"
 
 
 MISTAKES = {
@@ -54,17 +54,17 @@ MISTAKES = {
             lambda i: np.linalg.svd(i.B, compute_uv=False) * np.linalg.svd(i.A, compute_uv=False),
         ),
         (
-            "the lengths of B's columns are multiplied by those of A's rows",
+            "the norms of B's columns are multiplied by those of A's rows",
             lambda i: np.sort(np.linalg.norm(i.B, axis=0) * np.linalg.norm(i.A, axis=1))[::-1],
         ),
         (
-            "these are the numbers on the diagonal of R_B R_Aᵀ, not its singular values",
+            "these are the diagonal entries of R_B R_Aᵀ, not its singular values",
             lambda i: np.abs(np.diag(np.linalg.qr(i.B)[1] @ np.linalg.qr(i.A.T)[1].T)),
         ),
     ]
 }
 
-AFTER = """**Beyond the points.** Now you can measure a real adapter with three of your own functions. Type this in:
+AFTER = """**Beyond the points.** Now you can analyse a real adapter with three of your own functions. Type this in:
 
     from lora_np.formats import PRETRAINED, load_adapter, load_pretrained
 
@@ -74,6 +74,6 @@ AFTER = """**Beyond the points.** Now you can measure a real adapter with three 
     sigma = product_singular_values(B, A)
     print(B.shape, A.shape, sigma.round(2), rank_at_energy(sigma, 0.9), energy_share(sigma, 1))
 
-The lesson found that six of this update's sixteen directions hold 90 % of its energy. Do you find as many? (The scale
-`s` in front of `B A` is missing here. Why does it make no difference to the last two numbers?) Then try `licences`.
+The lesson found that six of this update's sixteen directions hold 90 % of its energy. Do you get the same number? (The
+scale `s` is omitted here. Why does it not affect the last two numbers?) Then try `licences`.
 """

@@ -1,31 +1,31 @@
 """How many directions?
 
-The reverse question: how many directions does it take at least to hold a given share of the energy? With share =
-0.9 this is the lesson's "rank of 90 %". A share that is reached exactly counts.
+Now the reverse question: what is the smallest number of directions that hold a given share of the energy? With share =
+0.9 this is the lesson's "rank of 90 %". Reaching the share exactly is enough.
 
-**Predict** for σ = (2, 1, 1, 1, 1): how many for a share of 0.5, how many for 0.75, how many for 0.76? And how many of
-100 equal singular values hold 90 %? (Is your answer a number of directions, or the index of the last one?)
+**Predict** for σ = (2, 1, 1, 1, 1): how many directions hold a share of 0.5, of 0.75, and of 0.76? And how many of 100
+equal singular values hold 90 %? (Is your result the number of directions, or the index of the last one?)
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("k",)
-HINTS = {"k": "Add the energies up one by one, the strongest first. How many have you added when it is enough?"}
+HINTS = {"k": "Add up the energies, strongest direction first. How many have you added when the share is reached?"}
 FORMULA = "the smallest k with σ₁² + … + σ_k² ≥ share · (σ₁² + … + σ_n²)"
 
 
 def rank_at_energy(sigma, share):
-    """sigma (n,) all singular values, falling; share a number above 0 and below 1 -> k, a whole number."""
-    energy = np.cumsum(sigma**2)  # (n,): entry number k − 1 is the energy of the first k directions
+    """sigma (n,), all singular values in descending order; share a float above 0 and below 1 -> k, an int."""
+    energy = np.cumsum(sigma**2)  # (n,): entry k − 1 is the energy of the first k directions
     enough = energy >= share * energy[-1]  # (n,): False, False, …, True, True
-    return int(np.argmax(enough)) + 1  # argmax finds the first True; its index begins at 0, a count of directions at 1
-    # 1, 3 and 4; and 90.
+    return int(np.argmax(enough)) + 1  # argmax finds the first True; indices begin at 0, counts at 1
+    # The numbers are 1, 3 and 4, and 90 of 100.
 
 
 def draw(rng, size):
-    """In the first draw the share is reached exactly, without rounding: by 8² + 8² + 4² or 8² + 5 · 4²,
-    144 of 256, and both of these are squares."""
+    """In the first draw the share is reached exactly, without rounding: 8² + 8² + 4² or 8² + 5 · 4² is 144 of 256, and
+    both of these are squares."""
     if size.number == 0:
         strong = int(rng.integers(1, 3))
         return {"sigma": np.repeat([8.0, 4.0, 2.0], [strong, 7, 36 - 16 * strong]), "share": 9 / 16}
@@ -35,7 +35,10 @@ def draw(rng, size):
 
 MISTAKES = {
     "k": [
-        ("this is a share of the number of directions", lambda i: int(np.ceil(i.share * len(i.sigma)))),
+        (
+            "this is the given share of the number of directions, not of their energy",
+            lambda i: int(np.ceil(i.share * len(i.sigma))),
+        ),
         ("this counts σ of at least (1 − share) σ₁", lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0])),
     ]
 }

@@ -1,29 +1,31 @@
-"""What a text costs in memory.
+"""The memory of the key-value cache.
 
-A model that writes keeps the keys and the values of all tokens so far, in every layer. Count the bytes for a text of
-`T` tokens, once if each of the `n_heads` query heads had keys and values of its own (`full`), and once with the
-`n_kv_heads` that there are (`grouped`). A number has `itemsize` bytes.
+When a model generates text, it caches the keys and values of all tokens so far, in every layer. Count the bytes for a
+text of `T` tokens in two cases: each of the `n_heads` query heads has its own keys and values (`full`), or there are
+only `n_kv_heads` key and value heads (`grouped`). A number takes `itemsize` bytes.
 
-**Predict:** on which of the six numbers does `grouped` not depend? By which factor does it save? **And when it is
-right,** put in SmolLM2's: 30 layers, 9 and 3 heads of 64 numbers, 8,192 tokens, 4 bytes. Its weights take 538 MB.
+**Predict:** on which of the six arguments does `grouped` not depend? By which factor does it reduce the memory? **When
+it passes,** use SmolLM2's values: 30 layers, 9 and 3 heads, head size 64, 8,192 tokens, 4 bytes. Its weights take 538
+MB.
 """
 
 POINTS = 2
 OUTPUTS = ("full", "grouped")
 HINTS = {
-    "full": "How many numbers does one token keep, in one layer, for one head? There are two kinds of them.",
-    "grouped": "Which heads keep something: those of the queries, or those of the keys and values?",
+    "full": "How many numbers are cached per token, in one layer, for one head? There are two kinds of them.",
+    "grouped": "Which heads are cached: the query heads, or the key and value heads?",
 }
 FORMULA = "full = 2 · n_layers · T · n_heads · head_size · itemsize;  grouped: with n_kv_heads"
 
 
 def cache_bytes(n_layers, n_heads, n_kv_heads, head_size, T, itemsize):
-    """Whole numbers -> full, grouped, in bytes."""
+    """All arguments ints -> full, grouped, in bytes."""
     of_one_head = 2 * n_layers * T * head_size * itemsize  # its keys and its values
     full = of_one_head * n_heads
     grouped = of_one_head * n_kv_heads
     return full, grouped
-    # Not on n_heads: it saves by G = n_heads / n_kv_heads. SmolLM2: 1,132 MB and 377 MB.
+    # It does not depend on n_heads, and reduces the memory by G = n_heads / n_kv_heads. For SmolLM2: 1,132 MB and 377
+    # MB.
 
 
 def draw(rng, size):
@@ -33,6 +35,6 @@ def draw(rng, size):
 
 MISTAKES = {
     "full": [
-        ("the queries are kept as well, but nothing reads an old query again", lambda i: i.right["full"] * 3 // 2),
+        ("the queries are cached as well, but old queries are never read again", lambda i: i.right["full"] * 3 // 2),
     ],
 }

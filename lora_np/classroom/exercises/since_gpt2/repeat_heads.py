@@ -1,11 +1,11 @@
-"""Sharing keys.
+"""Grouped-query attention.
 
-There are `K` heads of keys (or values), and `G` times as many heads of queries. The first `G` query heads read key head
-0, the next `G` read key head 1, and so on. Give each query head a key head of its own: an array with `K · G` heads, in
-which head `h` is what query head `h` reads.
+There are `K` key heads (or value heads), and `G` times as many query heads. The first `G` query heads read key head 0,
+the next `G` read key head 1, and so on. Give each query head its own copy of its key head: return an array with `K · G`
+heads, in which head `h` is the one that query head `h` reads.
 
 **On paper first:** `K` = 2, `G` = 3. Which key head does each of the six query heads read? Write the rule for `h` with
-`//`. What would the rule with `%` give?
+`//`. What would a rule with `%` give?
 """
 
 import numpy as np
@@ -14,14 +14,14 @@ from ...exercise import normals
 
 POINTS = 1
 OUTPUTS = ("k_heads",)
-HINTS = {"k_heads": "Which of NumPy's functions writes each head G times before it goes on to the next head?"}
+HINTS = {"k_heads": "Which NumPy function repeats each head G times before the next head?"}
 FORMULA = "k_heads[:, h] = k[:, h // G];  np.repeat(k, G, axis=1)"
 
 
 def repeat_heads(k, G):
-    """k (N, K, T, D), G a whole number -> k_heads (N, K · G, T, D)."""
+    """k (N, K, T, D), G an int -> k_heads (N, K · G, T, D)."""
     return np.repeat(k, G, axis=1)
-    # 0 0 0 1 1 1, by h // 3. The rule h % 2 gives 0 1 0 1 0 1: that is np.tile.
+    # They read 0 0 0 1 1 1, which is h // 3. The rule h % 2 gives 0 1 0 1 0 1, like np.tile.
 
 
 def draw(rng, size):

@@ -1,24 +1,24 @@
-"""Sharing keys, backward.
+"""Grouped-query attention, backward.
 
-Forward, each of the `K` heads of `k` was read by `G` query heads, side by side: query head `h` read head `h // G`. `dy`
-has a gradient for every one of the `K · G` readers. Give the gradient of `k`.
+In the forward pass, each of the `K` heads of `k` is read by `G` consecutive query heads: query head `h` reads head `h
+// G`. `dy` has a gradient for each of the `K · G` query heads. Give the gradient of `k`.
 
-**Predict:** in lesson 06, what came back to a row of the embedding table whose token occurs three times? And for `G` =
-1, what is `dk` here?
+**Predict:** in lesson 06, what was the gradient of a row of the embedding table whose token occurs three times? And
+what is `dk` here for `G` = 1?
 """
 
 POINTS = 2
 OUTPUTS = ("dk",)
-HINTS = {"dk": "A key head reaches the loss by G ways. What becomes of the gradients that come back along them?"}
+HINTS = {"dk": "A key head affects the loss through G query heads. How do their gradients combine?"}
 FORMULA = "dk[:, j] = Σ dy[:, h] over the G heads with h // G = j"
 
 
 def repeat_heads_backward(dy, G):
-    """dy (N, K · G, T, D), G a whole number -> dk (N, K, T, D)."""
+    """dy (N, K · G, T, D), G an int -> dk (N, K, T, D)."""
     N, H, T, D = dy.shape
-    groups = dy.reshape(N, H // G, G, T, D)  # the readers of one head side by side
+    groups = dy.reshape(N, H // G, G, T, D)  # the readers of each head along one axis
     return groups.sum(axis=2)
-    # As in the embedding table, what comes back is added up. For G = 1 dk is dy.
+    # As in the embedding table, the gradients are added up. For G = 1, dk is dy.
 
 
 def draw(rng, size):
@@ -33,6 +33,6 @@ def every_kth(i):
 MISTAKES = {
     "dk": [
         ("heads h with the same h % K are added up, not those with the same h // G", every_kth),
-        ("only the first reader of each head is there", lambda i: i.dy[:, :: i.G]),
+        ("only the first reader of each head is counted", lambda i: i.dy[:, :: i.G]),
     ]
 }

@@ -1,31 +1,31 @@
 """Warm-up: RMS norm.
 
-Divide each row of `x` by the root of the mean of its squares, then multiply by `w`. `eps` is added to that mean, under
-the root. No mean is subtracted, and there is no bias. (In the check `eps` is not tiny, so that its place shows.)
+Divide each row of `x` by its root mean square, then multiply by `w`. `eps` is added to the mean square, under the root.
+No mean is subtracted, and there is no bias. (The check uses a larger `eps`, to see where you add it.)
 
-**Predict**, for `w` of ones: what becomes of a row (7, 7, 7, 7)? What changes if 5 is added to every number of a row?
-If every number is multiplied by 1000? Where would a layer norm answer differently?
+**Predict**, for `w` of ones: what is the output for a row (7, 7, 7, 7)? What changes if 5 is added to every entry of a
+row? If every entry is multiplied by 1000? Where would a layer norm behave differently?
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("y",)
-HINTS = {"y": "Take one row. What is the mean of its squares, before w, once it is normalised?"}
+HINTS = {"y": "Take one normalised row, before w is applied. What is the mean of its squares?"}
 FORMULA = "x̂ = x / √(mean(x²) + ε), along the last axis;  y = x̂ ⊙ w"
 
 
 def rms_norm(x, w, eps):
-    """x (N, C), w (C,), eps a number -> y (N, C)."""
+    """x (N, C), w (C,), eps a float -> y (N, C)."""
     mean_square = np.mean(x**2, axis=-1, keepdims=True)  # (N, 1)
     x_hat = x / np.sqrt(mean_square + eps)  # (N, C)
     return x_hat * w
-    # (7, 7, 7, 7) gives ones; of a layer norm, zeros. 5 more changes any other row; for a layer norm, nothing.
-    # Times 1000 changes nothing for either, except through eps.
+    # (7, 7, 7, 7) gives ones; a layer norm gives zeros. Adding 5 changes the result for any other row; for a layer norm
+    # it changes nothing. Multiplying by 1000 changes nothing for either, except through eps.
 
 
 def draw(rng, size):
-    """Every row has a mean and a size of its own."""
+    """Draw rows with different means and scales."""
     x = rng.normal(size=(size.N, size.C)) * rng.uniform(0.5, 2.0, (size.N, 1)) + rng.normal(size=(size.N, 1))
     return {"x": x, "w": rng.normal(1.0, 0.5, size.C), "eps": float(rng.uniform(0.1, 0.3))}
 
@@ -33,9 +33,9 @@ def draw(rng, size):
 MISTAKES = {
     "y": [
         (
-            "the mean is taken off, as in a layer norm",
+            "the mean is subtracted, as in a layer norm",
             lambda i: rms_norm(i.x - i.x.mean(-1, keepdims=True), i.w, i.eps),
         ),
-        ("1e-5 is added to the mean square, not the eps that is given", lambda i: rms_norm(i.x, i.w, 1e-5)),
+        ("1e-5 is added to the mean square, not the given eps", lambda i: rms_norm(i.x, i.w, 1e-5)),
     ]
 }

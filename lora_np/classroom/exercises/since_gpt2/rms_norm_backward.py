@@ -2,11 +2,11 @@
 
     x̂ = x · inv_rms        inv_rms = 1 / √(mean(x²) + ε)        y = x̂ ⊙ w
 
-The forward pass has kept `x_hat` and `inv_rms`. Begin at the end: `dw` and dx̂ are quick. Then `x_i` acts on its row
-of x̂ in two ways: directly, and through `inv_rms`. Derive both, and add.
+The forward pass has stored `x_hat` and `inv_rms`. Begin at the end: `dw` and dx̂ are easy. Then `x_i` affects its row
+of x̂ in two ways: directly, and through `inv_rms`. Derive both terms, and add them.
 
-**Predict first:** multiply a row of `x` by 1.01. What happens to `y`, if ε is tiny? So what must the product of each
-row of `dx` with its row of `x` be? Try it on your result.
+**Predict first:** if you multiply a row of `x` by 1.01, what happens to `y`, for a tiny ε? So what must the dot product
+of each row of `dx` with its row of `x` be? Try it on your result.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 POINTS = 4
 OUTPUTS = ("dx", "dw")
 HINTS = {
-    "dx": "Two ways lead from x_i to its row's x̂: directly, and through the one number inv_rms. What does each give?",
+    "dx": "x_i affects its row of x̂ in two ways: directly, and through inv_rms. What does each contribute?",
     "dw": "w_c multiplies column c of x̂, in every row.",
 }
 FORMULA = "dw = Σ_n dy ⊙ x̂,  dx̂ = dy ⊙ w\ndx = inv_rms (dx̂ − x̂ ⊙ mean(dx̂ ⊙ x̂)), the mean along each row"
@@ -31,7 +31,7 @@ def rms_norm_backward(dy, x_hat, inv_rms, w):
     #                      together −x̂_i Σ_j dx̂_j x̂_j / C
     along = np.mean(dx_hat * x_hat, axis=-1, keepdims=True)  # (N, 1)
     dx = inv_rms * (dx_hat - x_hat * along)  # (N, C)
-    # A longer x gives the same y, so dx has no part along x: the product is 0, except for ε.
+    # Scaling x does not change y, so dx is orthogonal to x: the dot product is 0, except for ε.
     return dx, dw
 
 
@@ -45,7 +45,7 @@ def draw(rng, size):
 MISTAKES = {
     "dx": [
         (
-            "the mean of dx̂ is taken off, as in a layer norm",
+            "the mean of dx̂ is subtracted, as in a layer norm",
             lambda i: i.right["dx"] - i.inv_rms * np.mean(i.dy * i.w, axis=-1, keepdims=True),
         ),
         (
@@ -53,5 +53,5 @@ MISTAKES = {
             lambda i: i.w * rms_norm_backward(i.dy, i.x_hat, i.inv_rms, np.ones_like(i.w))[0],
         ),
     ],
-    "dw": [("w is a factor of dw, and dw does not depend on it", lambda i: i.right["dw"] * i.w)],
+    "dw": [("dw has a factor w, but it does not depend on w", lambda i: i.right["dw"] * i.w)],
 }

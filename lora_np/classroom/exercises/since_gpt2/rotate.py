@@ -1,24 +1,25 @@
 """RoPE.
 
-The `D` numbers of a query or a key are `D/2` points in the plane: point `j` has the coordinates `x[…, j]` and
-`x[…, j + D/2]`, for j = 0 … D/2 − 1. At position `t` (one of `positions`) point `j` is turned by the angle
-`t · theta^(−2j/D)`, counterclockwise.
+The `D` entries of a query or a key are treated as `D/2` points in the plane: point `j` has the coordinates `x[…, j]`
+and
+`x[…, j + D/2]`, for j = 0 … D/2 − 1. At position `t` (one of `positions`), point `j` is rotated by the angle `t ·
+theta^(−2j/D)`, counterclockwise.
 
-**On paper first:** what becomes of the point (1, 0) when it is turned by an angle φ? Of (0, 1)? So of (a, b)?
-**Predict:** what happens at position 0? And to the length of a query?
+**On paper first:** where does a rotation by an angle φ take the point (1, 0)? And (0, 1)? So where does it take (a, b)?
+**Predict:** what happens at position 0? How does the length of a query change?
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("y",)
-HINTS = {"y": "Which two numbers of x are the coordinates of point j? Where does a turn take the point (a, b)?"}
+HINTS = {"y": "Which two entries of x are the coordinates of point j? Where does a rotation take the point (a, b)?"}
 FORMULA = """φ_tj = t · theta^(−2j/D),  a = x[…, j],  b = x[…, j + D/2]
 y[…, j] = a cos φ − b sin φ,  y[…, j + D/2] = b cos φ + a sin φ"""
 
 
 def rotate(x, positions, theta):
-    """x (N, T, D), positions (T,) whole numbers, theta a number -> y (N, T, D)."""
+    """x (N, T, D), positions (T,) ints, theta a float -> y (N, T, D)."""
     half = x.shape[-1] // 2
     speeds = theta ** (-np.arange(half) / half)  # (D/2,), angle per position
     angles = positions[:, None] * speeds  # (T, D/2)
@@ -26,18 +27,18 @@ def rotate(x, positions, theta):
     first = a * np.cos(angles) - b * np.sin(angles)
     second = b * np.cos(angles) + a * np.sin(angles)
     return np.concatenate([first, second], axis=-1)  # (N, T, D)
-    # (1, 0) becomes (cos φ, sin φ), and (0, 1) becomes (−sin φ, cos φ). At position 0 nothing is turned. No length
+    # (1, 0) becomes (cos φ, sin φ), and (0, 1) becomes (−sin φ, cos φ). At position 0 nothing is rotated. No length
     # changes.
 
 
 def draw(rng, size):
-    """A piece from the middle of a text; half a head is longer than any other axis."""
+    """Draw positions from the middle of a text; half a head is longer than any other axis."""
     x = rng.normal(size=(size.B, size.T, 2 * (size.D + 14)))
     return {"x": x, "positions": int(rng.integers(3, 20)) + np.arange(size.T), "theta": float(rng.uniform(10, 50))}
 
 
 def of_neighbours(turn, x):
-    """What `turn` gives if points are made of neighbours."""
+    """Return the result of `turn` if neighbouring entries form a point."""
     apart = np.concatenate([x[..., ::2], x[..., 1::2]], axis=-1)
     return turn(apart).reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
 
@@ -45,13 +46,13 @@ def of_neighbours(turn, x):
 MISTAKES = {
     "y": [
         (
-            "numbers 2j and 2j + 1 are taken for a point, not j and j + D/2",
+            "entries 2j and 2j + 1 are paired, not j and j + D/2",
             lambda i: of_neighbours(lambda x: rotate(x, i.positions, i.theta), i.x),
         ),
         (
             "the positions count from 0, not from the first one given",
             lambda i: rotate(i.x, i.positions - i.positions[0], i.theta),
         ),
-        ("the exponent is −j/D, and −2j/D belongs there", lambda i: rotate(i.x, i.positions, i.theta**0.5)),
+        ("the exponent is −j/D instead of −2j/D", lambda i: rotate(i.x, i.positions, i.theta**0.5)),
     ]
 }

@@ -1,10 +1,10 @@
 """RoPE, backward.
 
-Forward, point (a, b) = (`x[…, j]`, `x[…, j + D/2]`) was turned by the angle φ, to (a cos φ − b sin φ, b cos φ + a sin
-φ). `cos` and `sin` hold the cosine and the sine of φ, for each position and each j. Give the gradient of `x`.
+In the forward pass, point (a, b) = (`x[…, j]`, `x[…, j + D/2]`) is rotated by the angle φ to (a cos φ − b sin φ, b cos
+φ + a sin φ). `cos` and `sin` hold cos φ and sin φ for each position and each j. Give the gradient of `x`.
 
-**Derive it** for one point: in which two results is `a`, and with which factors? In which is `b`? Then say in words
-what your formula does to the points of `dy`.
+**Derive it** for one point: in which two results does `a` occur, and with which factors? In which does `b`? Then say in
+words what your formula does to the points of `dy`.
 """
 
 import numpy as np
@@ -13,19 +13,19 @@ from .rotate import of_neighbours
 
 POINTS = 3
 OUTPUTS = ("dx",)
-HINTS = {"dx": "a is in both coordinates of the turned point. With which factor in each?"}
-FORMULA = "da = da′ cos φ + db′ sin φ,  db = db′ cos φ − da′ sin φ: a turn by −φ"
+HINTS = {"dx": "a occurs in both coordinates of the rotated point. With which factor in each?"}
+FORMULA = "da = da′ cos φ + db′ sin φ,  db = db′ cos φ − da′ sin φ: a rotation by −φ"
 
 
 def rotate_backward(dy, cos, sin):
     """dy (N, T, D), cos (T, D/2), sin (T, D/2) -> dx (N, T, D)."""
     half = cos.shape[-1]
     first, second = dy[..., :half], dy[..., half:]  # (N, T, D/2) each
-    # first was a cos φ − b sin φ, second was b cos φ + a sin φ
+    # forward: first = a cos φ − b sin φ, second = b cos φ + a sin φ
     da = first * cos + second * sin
     db = second * cos - first * sin
     return np.concatenate([da, db], axis=-1)  # (N, T, D)
-    # The points of dy are turned by the same angles, backwards.
+    # The points of dy are rotated by the same angles, in the opposite direction.
 
 
 def draw(rng, size):
@@ -36,9 +36,9 @@ def draw(rng, size):
 
 MISTAKES = {
     "dx": [
-        ("it is turned once more in the forward direction", lambda i: rotate_backward(i.dy, i.cos, -i.sin)),
+        ("it is rotated once more in the forward direction", lambda i: rotate_backward(i.dy, i.cos, -i.sin)),
         (
-            "numbers 2j and 2j + 1 are taken for a point, not j and j + D/2",
+            "entries 2j and 2j + 1 are paired, not j and j + D/2",
             lambda i: of_neighbours(lambda dy: rotate_backward(dy, i.cos, i.sin), i.dy),
         ),
     ]

@@ -1,10 +1,10 @@
 """Warm-up: SwiGLU.
 
-Two linear layers have read the same input: `gate` and `up` are their outputs. The activation multiplies three things,
-element by element: `gate`, its sigmoid 1 / (1 + exp(−gate)), and `up`.
+`gate` and `up` are the outputs of two linear layers with the same input. The activation is the elementwise product of
+three factors: `gate`, its sigmoid 1 / (1 + exp(−gate)), and `up`.
 
-**Predict:** which `y` do you get where `gate` is 0? Far to the left? And if both inputs become 10 times as large, far
-to the right: how much larger is `y`? How much larger would a GELU's output be?
+**Predict:** what is `y` where `gate` is 0? And where `gate` is very negative? If `gate` is large and both inputs become
+10 times as large, how much larger is `y`? How much larger would a GELU's output be?
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from ...exercise import normals
 
 POINTS = 1
 OUTPUTS = ("y",)
-HINTS = {"y": "Three factors: one number, a switch between 0 and 1 that is made of it, and another number."}
+HINTS = {"y": "There are three factors: gate, its sigmoid between 0 and 1, and up."}
 FORMULA = "y = gate ⊙ sigmoid(gate) ⊙ up,  sigmoid(a) = 1 / (1 + exp(−a))"
 
 
@@ -22,11 +22,12 @@ def swiglu(gate, up):
     """gate (N, F), up (N, F) -> y (N, F)."""
     sigmoid = 1 / (1 + np.exp(-gate))  # (N, F), between 0 and 1
     return gate * sigmoid * up
-    # 0, and nearly 0 far to the left. Far to the right y is gate · up: 100 times as large; a GELU's output is 10 times.
+    # y is 0 where gate is 0, and nearly 0 where it is very negative. For a large gate, y is nearly gate · up, so it
+    # becomes 100 times as large; a GELU's output becomes 10 times as large.
 
 
 def draw(rng, size):
     return normals(rng, size, gate="N F", up="N F")
 
 
-MISTAKES = {"y": [("GELU is in the place of gate · sigmoid(gate)", lambda i: gelu(i.gate) * i.up)]}
+MISTAKES = {"y": [("GELU is used instead of gate · sigmoid(gate)", lambda i: gelu(i.gate) * i.up)]}

@@ -2,11 +2,11 @@
 
     y = gate · sigmoid(gate) · up
 
-**Derive** both gradients. The one of `up` is quick. `gate` is in two factors: a product rule. You may use that the
-slope of the sigmoid is sigmoid · (1 − sigmoid), or derive it.
+**Derive** both gradients. That of `up` is easy. `gate` occurs in two factors, so use the product rule. You may use that
+the slope of the sigmoid is sigmoid · (1 − sigmoid), or derive it.
 
-**Predict first:** at gate = 0, which of the two gradients is zero? Far to the left, where the switch is closed, what
-comes back to `up`?
+**Predict first:** at gate = 0, which of the two gradients is zero? What is the gradient of `up` where `gate` is very
+negative?
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ from ...exercise import normals
 POINTS = 3
 OUTPUTS = ("dgate", "dup")
 HINTS = {
-    "dgate": "gate is in two of the three factors. What does each of the two pass on?",
-    "dup": "y is up times something. Times what?",
+    "dgate": "gate occurs in two of the three factors. What does each of the two contribute?",
+    "dup": "y is up times a factor. Which one?",
 }
 FORMULA = "g = sigmoid(gate)\ndup = dy ⊙ gate ⊙ g\ndgate = dy ⊙ up ⊙ g ⊙ (1 + gate ⊙ (1 − g))"
 
@@ -31,7 +31,7 @@ def swiglu_backward(dy, gate, up):
     # product rule: 1 · sigmoid + gate · sigmoid (1 − sigmoid)
     dgate = dsilu * sigmoid * (1 + gate * (1 - sigmoid))
     return dgate, dup
-    # At gate = 0 dup is zero, and dgate is half of dy · up. Far to the left nearly nothing comes back to either.
+    # At gate = 0, dup is zero, and dgate is half of dy · up. Where gate is very negative, both are nearly zero.
 
 
 def draw(rng, size):
@@ -43,4 +43,4 @@ def slope_of_sigmoid(i):
     return i.dy * i.up * sigmoid * (1 - sigmoid)
 
 
-MISTAKES = {"dgate": [("this is the slope of the sigmoid alone: gate is a factor, too", slope_of_sigmoid)]}
+MISTAKES = {"dgate": [("only the sigmoid is differentiated, but gate is a factor, too", slope_of_sigmoid)]}

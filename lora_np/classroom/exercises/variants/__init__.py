@@ -7,7 +7,7 @@ order is not quite the lesson's: the hard one, DoRA's gradient, comes last.
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 13 (`notebooks/13_variants.ipynb`), the SVD of `notebooks/02_rank_and_svd.ipynb`, a pencil"
-TIME = "two and a half hours in three sittings: settings and two vectors, starts, DoRA and a claim to judge"
+TIME = "two and a half hours in three sittings: settings and VeRA, initialisations, DoRA and a claim to assess"
 EXERCISES = (
     "rslora_scale",
     "first_change",
@@ -18,38 +18,42 @@ EXERCISES = (
     "dora_forward",
     "dora_backward",
 )
-QUESTION = """In words: a claim to take apart.
+QUESTION = """In words: a claim to refute.
 
-A colleague hands you this summary:
+A colleague gives you this summary:
 
-> *SwiftLoRA has rank 16, the scale α/√r with α = 16, a start by PiSSA, and four times the learning rate for B. On
+> *SwiftLoRA has rank 16, the scale α/√r with α = 16, PiSSA's initialisation, and four times the learning rate for B. On
 > Rotten Tomatoes it reaches 78.9 % on the 1,000 test snippets, where LoRA (r = 8, α = 16, s = α/r) reaches 77.6 %; both
 > are the best of five seeds. For LoRA we took the usual learning rate, 0.001. For SwiftLoRA we tried eight and report
 > the one with the best test accuracy. Its adapter file is no larger than that of any LoRA of rank 16. So the new scale
 > is worth 1.3 points, for free.*
 
-1. Name five things that are wrong with it, and say for each in one or two sentences why it matters.
-2. Which plain LoRA has the same rank and the same scale as SwiftLoRA?
-3. In three sentences: which experiment would show what the scale is worth?
+1. Name five faults of this comparison, and say in one or two sentences for each why it matters.
+2. Which plain LoRA (r and α) has the same rank and scale as SwiftLoRA?
+3. In three sentences: which experiment would measure the effect of the scale?
 """
 ANSWER = """1. Any five of these seven:
-   - **Four things have changed at once**: rank, scale, start, B's learning rate. Which one brought the 1.3 points?
-   - **Rank 16 against rank 8** is twice as many trained numbers. LoRA should at least have a run at r = 16.
-   - **Eight learning rates against one.** A variant with eight tries is ahead of its equal by luck, and 0.001 need not
-     suit LoRA here. Each method needs the same search.
-   - **The rate was chosen by the test accuracy.** What was used for choosing does not measure any more: the best of
-     eight noisy numbers is too high. That is what the validation split is for.
-   - **The best of five seeds** shows the scatter of a method as much as its quality. Report the mean, with its spread,
-     over the same seeds for both.
-   - **The difference is about as large as chance.** The standard error of an accuracy of 78 % on 1,000 snippets is
-     √(0.78 · 0.22 / 1000), 1.3 points: 13 snippets. (On the same snippets a *difference* is known to about one point.)
-   - **"For free" and the file**: a PiSSA adapter fits `W_rest` and not the base that everyone has. Either `W_rest` goes
-     with it, as large as the model, or the adapter becomes one of rank 32, and its file twice as large.
-2. SwiftLoRA has s = 16/√16 = 4. LoRA has that at r = 16 with α = 64. At one rank, "the new scale" is only another α.
-3. LoRA at r = 16 with α = 16 and with α = 64, all else alike: the usual start, one learning rate for both factors, the
-   same seeds and batches. For each of the two the learning rate is chosen on the validation split, from the same list.
-   Then the mean difference over at least five seeds with its interval, on the test split, once.
+   - **Four things change at once**: rank, scale, initialisation, and B's learning rate. Which one gained 1.3 points?
+   - **Rank 16 has twice as many trainable weights as rank 8.** There should at least be a LoRA run with r = 16.
+   - **Eight learning rates against one.** With eight tries, a variant beats an equally good method by luck, and 0.001
+     need not suit LoRA here. Each method needs the same search.
+   - **The learning rate was chosen by test accuracy.** Data that was used to choose no longer gives an unbiased
+     measurement: the best of eight noisy numbers is too high. That is what the validation split is for.
+   - **The best of five seeds** reflects the spread of a method as much as its quality. Report mean and standard
+     deviation over the same seeds for both.
+   - **The difference may be due to chance.** The standard error of an accuracy of 78 % on 1,000 snippets is √(0.78 ·
+     0.22 / 1000), 1.3 points: 13 snippets. (On the same snippets, the standard error of a *difference* is about one
+     point.)
+   - **The file is not free**: a PiSSA adapter fits `W_rest`, not the base that everyone has. Either ship `W_rest` too,
+     which is as large as the model, or convert the adapter to rank 32, which doubles its file.
+2. LoRA with r = 16 and α = 64: SwiftLoRA has s = 16/√16 = 4, and 64/16 is 4 as well. At a fixed rank, "the new scale"
+   is only another α.
+3. Train LoRA with r = 16, α = 16 and with r = 16, α = 64, all else equal: the usual initialisation, one learning rate
+   for both factors, the same seeds and batches. For each of the two, choose the learning rate on the validation split,
+   from the same list. Then report the mean difference over at least five seeds with its confidence interval, using the
+   test split only once.
 
-*Marks:* for the first question one point for two faults, two for four, three for five; one for each of the others.
+*Marks:* for the first question, one point for two faults, two for four, three for five; one point for each of the
+others.
 """
 POINTS = 5

@@ -1,16 +1,16 @@
 """DoRA, backward.
 
-The hard one. Here `V` is the W_lora of the task before. Give the **exact** gradients: of `x`, of `V` (all of it, also
-what goes through ‖V‖), and of `m`. From dV on, dA and dB are LoRA's, and you have them from exercises 07.
+The hard one. Here `V` is the W_lora of the previous exercise. Give the **exact** gradients of `x`, `V` and `m`; that of
+`V` includes the path through ‖V‖. Given dV, dA and dB are computed as in LoRA, in exercises 07.
 
-**Derive it** for a single row, with v̂ = V / ‖V‖. First the two quick ones: what is dW′, and what follows for dm? Then
-move the row of `V` by a little, δ. What does `W′` do if δ is along v̂? What if δ is across, at a right angle? Any δ is
-a part along and a part across: so which part of dW′ does dV keep, and with which factor?
+**Derive it** for a single row, with v̂ = V / ‖V‖. First the two easy ones: what is dW′, and what is dm then? Then move
+the row of `V` by a small δ. How does `W′` change if δ is parallel to v̂? How does it change if δ is orthogonal to v̂?
+Any δ is the sum of a parallel and an orthogonal part: so which part of dW′ does dV keep, and with which factor?
 
-**Predict:** what is the product of each row of dV with its row of `V`? How large is dV if `V` is twice as long?
+**Predict:** what is the dot product of each row of dV with its row of `V`? How does dV change if `V` doubles?
 
-Your judge from exercises 03 can measure all three. (Lesson 13: PEFT and this package's default hold ‖V‖ constant, as
-the paper does, and would *fail* that judge.)
+Your gradient check from exercises 03 can test all three. (Lesson 13: PEFT and this package's default treat ‖V‖ as a
+constant, like the paper, and would *fail* that check.)
 """
 
 import numpy as np
@@ -20,9 +20,9 @@ from ...exercise import normals
 POINTS = 5
 OUTPUTS = ("dx", "dV", "dm")
 HINTS = {
-    "dx": "Which matrix has x gone through?",
-    "dV": "Move a row of V along itself: what happens to W′? Move it across: how far does the row of W′ turn?",
-    "dm": "W′ = m v̂, row by row. How much does L change if a row of W′ grows by a unit of its own direction?",
+    "dx": "By which matrix is x multiplied?",
+    "dV": "Move a row of V parallel to itself: what happens to W′? Move it at a right angle: how far does W′ move?",
+    "dm": "W′ = m v̂, row by row. How much does L change if a row of W′ changes by v̂?",
 }
 FORMULA = """v̂ = V / ‖V‖, row by row;  dW′ = dyᵀ x
 dx = dy (m ⊙ v̂)
@@ -40,12 +40,12 @@ def dora_backward(dy, x, V, m):
     dW_tuned = dy.T @ x  # (out, in)
     # W′ = m v̂, row by row
     along = np.sum(dW_tuned * unit, axis=1, keepdims=True)  # (out, 1): dW′ · v̂
-    dm = along[:, 0]  # (out,): W′ grows by v̂ for each unit of m
-    # δ along v̂ only stretches V, and the division undoes it: W′ stays. δ across turns the row: v̂ moves by δ / ‖V‖,
-    # and W′ by m δ / ‖V‖. So dV is the part of dW′ across the row, times m / ‖V‖.
+    dm = along[:, 0]  # (out,): W′ changes by v̂ for each unit of m
+    # A δ parallel to v̂ only stretches V, and the division cancels this: W′ does not change. An orthogonal δ rotates
+    # the row: v̂ moves by δ / ‖V‖, and W′ by m δ / ‖V‖. So dV is the part of dW′ orthogonal to the row, times m / ‖V‖.
     dV = m[:, None] / length * (dW_tuned - along * unit)  # (out, in)
     return dx, dV, dm
-    # The product of each row of dV with its row of V is 0. If V is twice as long, δ turns it half as far: dV is half.
+    # The dot product of each row of dV with its row of V is 0. If V doubles, δ rotates it half as far, so dV halves.
 
 
 def draw(rng, size):
@@ -59,10 +59,10 @@ def along_V(i):
 
 
 MISTAKES = {
-    "dV": [("the part along V is subtracted for V as one long vector, not row by row", along_V)],
+    "dV": [("the part parallel to V is subtracted for V as one long vector, not row by row", along_V)],
     "dm": [
         (
-            "this is the length of each row of dW′: only its part along the row of V stretches W′",
+            "this is the norm of each row of dW′, but only the part parallel to the row of V counts",
             lambda i: np.linalg.norm(i.dy.T @ i.x, axis=1),
         )
     ],

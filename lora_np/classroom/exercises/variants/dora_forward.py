@@ -4,8 +4,8 @@
 
 Row `o` of `W′` has the direction of row `o` of `W_lora`, and the length `m_o`; ‖W_lora‖ are the lengths of its *rows*.
 
-**Predict first:** multiply both `W` and `B` by 2 and leave `m` alone; what happens to `y`? Multiply `m` by 2: what
-happens to `y`? Which `m` makes `y` the base's output at `B` = 0?
+**Predict first:** what happens to `y` if you multiply both `W` and `B` by 2, but not `m`? And if you multiply only `m`
+by 2? For which `m` is `y` the base's output at `B` = 0?
 """
 
 import numpy as np
@@ -14,22 +14,22 @@ from ...exercise import normals
 
 POINTS = 2
 OUTPUTS = ("y",)
-HINTS = {"y": "How long must a row of W′ be, whatever A and B are? How long is it in W_lora?"}
+HINTS = {"y": "What must the norm of a row of W′ be, for any A and B? What is it in W_lora?"}
 FORMULA = "W_lora = W + s B A;  W′ = m ⊙ W_lora / ‖W_lora‖, row by row;  y = x W′ᵀ + b"
 
 
 def dora_forward(x, W, b, A, B, m, s):
-    """x (N, in), W (out, in), b (out,), A (r, in), B (out, r), m (out,), s a number -> y (N, out)."""
+    """x (N, in), W (out, in), b (out,), A (r, in), B (out, r), m (out,), s a float -> y (N, out)."""
     W_lora = W + s * B @ A  # (out, in)
     length = np.linalg.norm(W_lora, axis=1, keepdims=True)  # (out, 1)
     W_tuned = m[:, None] * W_lora / length  # (out, in)
     return x @ W_tuned.T + b  # (N, out)
-    # Twice W and B is twice W_lora, of the same directions: y stays. Twice m doubles x W′ᵀ, and not b. With m = ‖W‖ and
-    # B = 0, W′ is W.
+    # Doubling W and B doubles W_lora and keeps its directions, so y does not change. Doubling m doubles x W′ᵀ, but not
+    # b. With m = ‖W‖ and B = 0, W′ is W.
 
 
 def draw(rng, size):
-    """The middle of training: B is not zero, and m is no longer the length of W's rows."""
+    """Draw values as in the middle of training: B is not zero, and m differs from the norms of W's rows."""
     drawn = normals(rng, size, x="N n_in", W="n_out n_in", b="n_out", A="r n_in", B="n_out r")
     m = np.linalg.norm(drawn["W"], axis=1) * rng.uniform(0.5, 1.5, size.n_out)
     return drawn | {"m": m, "s": size.alpha / size.r}
@@ -38,7 +38,7 @@ def draw(rng, size):
 MISTAKES = {
     "y": [
         (
-            "only W's rows are set to m, but s B A is a part of W_lora and must go through it as well",
+            "only W is rescaled to the norm m, but s B A is a part of W_lora and must be rescaled as well",
             lambda i: i.x @ (i.m[:, None] * i.W / np.linalg.norm(i.W, axis=1, keepdims=True) + i.s * i.B @ i.A).T + i.b,
         ),
         (

@@ -1,16 +1,16 @@
-"""LoftQ: a start that makes up for rounding.
+"""LoftQ: an initialisation that compensates for rounding.
 
-A base in NF4 is off from `W` by a rounding error. LoftQ lets `Q`, the quantised base, and the adapter share `W` between
-them. It begins with `B A` = 0, and makes `rounds` rounds of two moves:
+A base in NF4 differs from `W` by a rounding error. LoftQ approximates `W` by `Q + s B A`, the sum of a quantised base
+and the adapter's update. It begins with `B A` = 0, and repeats two moves `rounds` times:
 
-1. `Q` is the quantised form of what the adapter does not hold.
-2. `s B A` is, as nearly as its rank allows, what `Q` does not hold.
+1. Set `Q` to the quantised form of `W − s B A`.
+2. Set `s B A` to the best approximation of rank `r` to `W − Q`.
 
-`quantise(M)` is given to you: it returns what comes back from `M`, as an array of `M`'s shape. Give the last `Q`, `A`
-and `B`. How `A` and `B` share their product is up to you this time.
+`quantise(M)` is given: it quantises and dequantises `M`, and returns an array of the same shape. Give the final `Q`,
+`A` and `B`. Any `A` and `B` with the correct product are accepted this time.
 
-**Predict first:** the error is ‖W − (Q + s B A)‖. Can move 2 make it larger? Can move 1? So must it fall from round to
-round? **When it is right,** go beyond the points below, and see.
+**Predict first:** the error is ‖W − (Q + s B A)‖. Can move 2 increase it? Can move 1? So must it decrease from round to
+round? **When it passes,** try *Beyond the points* below.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ from .pissa_start import pissa_start, product
 POINTS = 4
 OUTPUTS = ("Q", "A", "B")
 HINTS = {
-    "Q": "Q and s B A together should be W. If s B A has a part of W already, what is left for Q to hold?",
-    "B A": "Q is fixed here. What of W does it lack, and which matrix of rank r is nearest to that?",
+    "Q": "The sum of Q and s B A should be W. If s B A already holds a part of W, what is left for Q?",
+    "B A": "Q is fixed here. Which part of W is missing in Q, and which matrix of rank r is nearest to that part?",
 }
 FORMULA = "from B A = 0, `rounds` times:  Q ← quantise(W − s B A),  s B A ← the best of rank r for W − Q"
 
@@ -36,12 +36,13 @@ def loftq_start(W, quantise, r, s, rounds):
         A, B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)
         held = s * B @ A
     return Q, A, B
-    # Move 2 cannot: of all matrices of rank r it takes the best for this Q (Eckart–Young), and the old one is among
-    # them. Move 1 can: it takes the nearest points, but on rulers that new largest weights set. So it need not.
+    # Move 2 cannot increase the error: it takes the best matrix of rank r for this Q (Eckart–Young), and the old one is
+    # one of the candidates. Move 1 can: it takes the nearest points, but on rulers set by new largest weights. So the
+    # error need not decrease.
 
 
 def quantise(M):
-    """What comes back from M with nine marks in each row, evenly spaced."""
+    """Round M to nine evenly spaced marks in each row."""
     step = np.abs(M).max(axis=1, keepdims=True) / 4
     return np.rint(M / step) * step
 
@@ -52,17 +53,17 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """The factors are free, their product is not. It is also right if s B A is the best for the student's own Q."""
+    """Only the product of the factors counts. It is also accepted if s B A is the best for the student's own Q."""
     Q, part = outputs["Q"], product(i, outputs)
     if i.right and np.shape(Q) == i.W.shape and np.any(Q):
-        missing, least = i.W - Q, pissa_start(i.W - Q, i.r, i.s)[2]  # and what the best leaves of it
+        missing, least = i.W - Q, pissa_start(i.W - Q, i.r, i.s)[2]  # and the smallest remainder
         if np.allclose(missing - i.s * part, least, rtol=1e-5, atol=1e-6):
             part = i.right["B A"]
     return {"Q": Q, "B A": part}
 
 
 def from_W(i):
-    """Q if the adapter begins with the leading directions of W: as after a first round in which Q was zero."""
+    """Return Q if the adapter begins with the leading directions of W, as after a first round with Q = 0."""
     return loftq_start(i.W, lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), i.r, i.s, i.rounds + 1)[0]
 
 
@@ -73,13 +74,13 @@ def older(i):
 
 MISTAKES = {
     "Q": [
-        ("it begins with the leading directions of W in the adapter, not with B A = 0", from_W),
+        ("the adapter begins with the leading directions of W, not with B A = 0", from_W),
         ("it is not quantised: this is W − s B A", lambda i: i.W - i.s * i.right["B A"]),
     ],
-    "B A": [("it is a round older than Q: a round ends with the adapter", older)],
+    "B A": [("it is one round older than Q, but a round ends with the adapter", older)],
 }
 
-AFTER = """**Beyond the points.** Try a real matrix and more rounds. Type this in, and try another rank, such as 8:
+AFTER = """**Beyond the points.** Try a real matrix and more rounds. Type this in, then try another rank, such as 8:
 
     from lora_np.compress import quantise_nf4
     from lora_np.formats import load_pretrained

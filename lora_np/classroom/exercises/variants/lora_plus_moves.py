@@ -1,11 +1,11 @@
 """LoRA+: two learning rates.
 
-One step of gradient descent, with `A` at the rate `lr` and `B` at the rate `ratio · lr`. How does that move the layer's
-output, `s (x Aᵀ) Bᵀ`? Multiply it out, and give the three parts: `through_A`, where only `A` has moved; `through_B`,
-where only `B` has; and `both`, the rest, so that all three together are the whole change.
+Take one step of gradient descent, with learning rate `lr` for `A` and `ratio · lr` for `B`. How does the layer's
+output, `s (x Aᵀ) Bᵀ`, change? Multiply it out, and give the three parts of the change: `through_A`, if only `A` moves;
+`through_B`, if only `B` moves; and `both`, the rest, so that the three add up to the whole change.
 
-**Predict first:** which of the three are zero in the very first step, from `B` = 0? If you halve `lr`, what happens to
-each? Which of them depend on `ratio`?
+**Predict first:** which of the three are zero in the first step, from `B` = 0? If you halve `lr`, what happens to each?
+Which of them depend on `ratio`?
 """
 
 from ...exercise import normals
@@ -13,8 +13,8 @@ from ...exercise import normals
 POINTS = 3
 OUTPUTS = ("through_A", "through_B", "both")
 HINTS = {
-    "through_A": "Only A moves here, and B is what it was. By how much does u move?",
-    "through_B": "Only B moves here, and u is what it was. Which learning rate does B have?",
+    "through_A": "Only A moves here, and B is unchanged. By how much does u change?",
+    "through_B": "Only B moves here, and u is unchanged. Which learning rate does B have?",
     "both": "Multiply out (u + Δu)(B + ΔB)ᵀ. Which of the four terms have you not used yet?",
 }
 FORMULA = """ΔA = −lr dA,  ΔB = −lr · ratio · dB
@@ -22,14 +22,14 @@ through_A = s (x ΔAᵀ) Bᵀ,  through_B = s (x Aᵀ) ΔBᵀ,  both = s (x ΔA�
 
 
 def lora_plus_moves(x, A, B, dA, dB, s, lr, ratio):
-    """x (N, in), A and dA (r, in), B and dB (out, r), three numbers -> through_A, through_B, both, (N, out) each."""
+    """x (N, in), A and dA (r, in), B and dB (out, r), three floats -> through_A, through_B, both, (N, out) each."""
     move_A = -lr * dA  # (r, in)
     move_B = -ratio * lr * dB  # (out, r)
     u, move_u = x @ A.T, x @ move_A.T  # (N, r)
     # (u + Δu)(B + ΔB)ᵀ − u Bᵀ = Δu Bᵀ + u ΔBᵀ + Δu ΔBᵀ
     return s * move_u @ B.T, s * u @ move_B.T, s * move_u @ move_B.T  # (N, out) each
-    # At B = 0 the first is zero, and so is the third, because dA is zero there. Half of lr halves the first two and
-    # makes the third a quarter: in small steps it does not count. The ratio is in the second and in the third.
+    # At B = 0 the first is zero, and so is the third, because dA is zero there. Halving lr halves the first two and
+    # divides the third by four: it is negligible for small steps. The second and the third depend on the ratio.
 
 
 def draw(rng, size):
@@ -44,5 +44,5 @@ def before(i):
 MISTAKES = {
     "through_A": [("this is the output after A's move, not its change", lambda i: i.right["through_A"] + before(i))],
     "through_B": [("this is the output after B's move, not its change", lambda i: i.right["through_B"] + before(i))],
-    "both": [("this is the whole change: subtract the two other parts", lambda i: sum(i.right.values()))],
+    "both": [("this is the whole change: subtract the other two parts", lambda i: sum(i.right.values()))],
 }

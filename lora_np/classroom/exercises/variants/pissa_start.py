@@ -1,12 +1,12 @@
-"""PiSSA: a start that is a part of W.
+"""PiSSA: an initialisation from W itself.
 
-`s B A` begins as the matrix of rank `r` that is nearest to `W`, and what is left, `W_rest`, is frozen. Give `A`, `B`
-and `W_rest`. Share σ out evenly: row `k` of `A` must be as long as column `k` of `B`. (The signs of a pair are free, so
-the check looks at `B A`, and at those lengths.)
+`s B A` is initialised as the matrix of rank `r` that is nearest to `W`, and the remainder, `W_rest`, is frozen. Give
+`A`, `B` and `W_rest`. Divide σ evenly: row `k` of `A` must have the same norm as column `k` of `B`. (The signs of a
+pair are free, so the check compares `B A` and these norms.)
 
-**Predict first:** where does the spectrum of `W_rest` begin? Which of dA and dB is zero in the first step? How does
-this start change the model's answer? **Then:** you give your `A` and `B` to somebody who puts them on the original `W`,
-as with a LoRA. What do they have then?
+**Predict first:** what is the largest singular value of `W_rest`? Is dA or dB zero in the first step? How does this
+initialisation change the model's output? **Then:** someone adds your `A` and `B` to the original `W`, as with LoRA.
+Which weight do they get?
 """
 
 import numpy as np
@@ -16,35 +16,36 @@ from ...exercise import Unfit
 POINTS = 3
 OUTPUTS = ("A", "B", "W_rest")
 HINTS = {
-    "B A": "Which matrix of rank r is nearest to W? It must be s B A. What is B A then?",
-    "‖A‖ / ‖B‖": "Row k of A and column k of B must be equally long. Which part of σ_k and of 1/s does each have?",
-    "W_rest": "Together they must be W, or the model is not the base.",
+    "B A": "Which matrix of rank r is nearest to W? s B A must be equal to it. So what is B A?",
+    "‖A‖ / ‖B‖": "Row k of A and column k of B must have equal norms. Which power of σ_k and of 1/s does each have?",
+    "W_rest": "W_rest and s B A must add up to W, or the model does not start from the base.",
 }
 FORMULA = "W = U Σ Vᵀ;  B = U_r √(Σ_r / s),  A = √(Σ_r / s) V_rᵀ,  W_rest = W − s B A"
 
 
 def pissa_start(W, r, s):
-    """W (out, in), r a whole number, s a number above 0 -> A (r, in), B (out, r), W_rest (out, in)."""
+    """W (out, in), r an int, s a float above 0 -> A (r, in), B (out, r), W_rest (out, in)."""
     U, sigma, Vt = np.linalg.svd(W, full_matrices=False)  # (out, n), (n,), (n, in)
-    root = np.sqrt(sigma[:r] / s)  # (r,): in both factors, so that B A has σ/s and s B A has σ
+    root = np.sqrt(sigma[:r] / s)  # (r,): a factor of both A and B, so that B A has σ/s and s B A has σ
     A = root[:, None] * Vt[:r]  # (r, in)
     B = U[:, :r] * root  # (out, r)
     W_rest = W - s * B @ A  # (out, in)
     return A, B, W_rest
-    # W_rest begins with σ_{r+1}. Neither gradient is zero, because neither factor is. The model's answer stays, except
-    # for rounding: W_rest + s B A is W. On the original W the adapter adds the leading directions a second time: twice
-    # σ₁, twice σ₂, …, a broken model. So `W_rest` must go with it, or the difference to the start, at rank 2r.
+    # The largest singular value of W_rest is σ_{r+1}. Neither gradient is zero, because neither factor is. The output
+    # does not change, except for rounding: W_rest + s B A is W. On the original W, the adapter adds the leading
+    # directions a second time: twice σ₁, twice σ₂, …, a broken model. So ship `W_rest` with the adapter, or store the
+    # difference from its initial value, at rank 2r.
 
 
 def draw(rng, size):
-    """A high matrix, a wide one, and a high one."""
+    """Draw a tall matrix, a wide one, and a tall one."""
     narrow, long = sorted((2 * size.n_out, 2 * size.n_in))
     W = rng.normal(size=(narrow, long) if size.number == 1 else (long, narrow))
     return {"W": W, "r": size.r, "s": size.alpha / size.r}
 
 
 def product(i, outputs):
-    """B A, where the factors have the right shapes."""
+    """Return B A, or raise Unfit if a factor's shape is incorrect."""
     for name, shape in (("A", (i.r, i.W.shape[1])), ("B", (len(i.W), i.r))):
         if outputs[name] is not None and outputs[name].shape != shape:
             raise Unfit(f"{name} has shape {outputs[name].shape}, expected {shape}")
@@ -52,8 +53,8 @@ def product(i, outputs):
 
 
 def compared(i, outputs):
-    """The factors' signs are free, their product and their lengths are not. W_rest is also right if it is what
-    the student's own factors leave."""
+    """Compare the factors' product and norms, because their signs are free. W_rest is also accepted if it is the
+    remainder of the student's own factors."""
     BA, rest = product(i, outputs), outputs["W_rest"]
     if rest is not None and np.any(BA) and rest.shape == BA.shape and np.allclose(rest, i.W - i.s * BA, 1e-5, 1e-6):
         rest = i.right.get("W_rest", rest)

@@ -1,22 +1,22 @@
-"""Warm-up: what is trained.
+"""Warm-up: trainable parameters.
 
-`shapes` holds the shape of every parameter of a model under its name in the code: `blocks.0.attn.q_proj.weight` is
-(out, in), `blocks.0.attn.q_proj.bias` is (out,), and there are also tables and layer norms. `targets` names layers, as
-in `("q_proj", "v_proj")`: in **every** block, the weights of these layers get an adapter of rank `r`. How many numbers
-does LoRA train? (`name.split(".")` cuts a name at its dots.)
+`shapes` maps the name of every parameter of a model to its shape: `blocks.0.attn.q_proj.weight` is (out, in),
+`blocks.0.attn.q_proj.bias` is (out,), and there are also embedding tables and layer norms. `targets` is a tuple of
+layer names, such as `("q_proj", "v_proj")`: in **every** block, the weights of these layers get an adapter of rank `r`.
+How many parameters does LoRA train? (`name.split(".")` splits a name at its dots.)
 
-**Predict:** a model becomes twice as wide (all sides of its matrices double) and has twice as many blocks. By which
-factor does the model grow, by which do the adapters, and what happens to the share that is trained?
+**Predict:** a model becomes twice as wide (all sides of its matrices double) and gets twice as many blocks. By which
+factor does the model grow, by which factor do the adapters, and what happens to the trained fraction?
 """
 
 POINTS = 2
 OUTPUTS = ("trained",)
-HINTS = {"trained": "Which names belong to a target, in every block? What do A and B add beside a single matrix?"}
-FORMULA = "trained = Σ r (out + in), over the weights of all layers whose own name is among the targets"
+HINTS = {"trained": "Which names belong to a target, in every block? How many parameters do A and B add to each?"}
+FORMULA = "trained = Σ r (out + in), over the weights of all layers whose last name is in targets"
 
 
 def adapter_parameters(shapes, targets, r):
-    """shapes: dict, name -> tuple; targets: tuple of names of layers; r a whole number -> trained, a whole number."""
+    """shapes: dict, name -> tuple; targets: tuple of names of layers; r an int -> trained, an int."""
     trained = 0
     for name, shape in shapes.items():
         layer = name.split(".")[-2]  # "q_proj" of "blocks.0.attn.q_proj.weight"
@@ -24,12 +24,13 @@ def adapter_parameters(shapes, targets, r):
             n_out, n_in = shape
             trained += r * (n_out + n_in)  # B (out, r) and A (r, in)
     return trained
-    # The model: 4 times the numbers in each matrix and twice as many matrices, 8 times. The adapters: twice the sides,
-    # twice as many, 4 times. The share halves. That is why it is so small for large models.
+    # The model has 4 times as many entries in each matrix and twice as many matrices, so it is 8 times as large. The
+    # adapters have sides twice as long, and there are twice as many, so they are 4 times as large. The fraction halves.
+    # That is why it is so small for large models.
 
 
 def draw(rng, size):
-    """A whole model's shapes, in several blocks; the targets are not all square, so that out cannot be taken for in."""
+    """Draw the shapes of a model with several blocks; some targets are not square, to reveal a swap of out and in."""
     C, F = size.C, size.F
     layers = {f"attn.{name}_proj": (C, C) for name in "qkvo"} | {"mlp.up_proj": (F, C), "mlp.down_proj": (C, F)}
     shapes = {"tok_emb.weight": (size.V, C), "pos_emb.weight": (size.T, C), "ln_f.weight": (C,), "ln_f.bias": (C,)}
@@ -48,10 +49,10 @@ def adapted(i, ending):
 MISTAKES = {
     "trained": [
         (
-            "the targets' biases have adapters as well",
+            "the targets' biases are counted as well",
             lambda i: sum(adapted(i, (f"{target}.weight", f"{target}.bias")) for target in i.targets),
         ),
         ("all six linear layers of a block are counted, not only the targets", lambda i: adapted(i, "_proj.weight")),
-        ("this is one block's count, but each block has adapters of its own", lambda i: i.right["trained"] / i.size.N),
+        ("this is the count for one block, but each has its own adapters", lambda i: i.right["trained"] / i.size.N),
     ]
 }

@@ -1,53 +1,53 @@
 """One layer.
 
-A linear layer in the middle of a model: `x` is (N, in), and `dx` is wanted. Count the FLOPs of its forward and of its
-backward pass, in full (`W` is trained) and with LoRA (`W` is frozen, `A` and `B` are trained, and `ΔW` is never
-formed). In the lesson's ratio `W` is square; most are not.
+Consider a linear layer in the middle of a model: `x` is (N, in), and `dx` is needed. Count the FLOPs of its forward and
+backward passes for full fine-tuning (`W` is trained) and for LoRA (`W` is frozen, `A` and `B` are trained, and `ΔW` is
+never formed). The lesson's ratio holds for a square `W`; most are not square.
 
-**List first:** three products in full, eight with LoRA. **Predict:** which of the four counts is smallest? Is LoRA's
-backward pass twice its forward pass? **And when it is right,** derive the ratio of the two steps, LoRA's to the full
-one, for any in and out. Do you get the lesson's 2/3 + 2r/C if both sides are C? From which rank on does LoRA cost more
-for an `up_proj` of (1024, 256)?
+**List first:** there are three products for full fine-tuning, and eight for LoRA. **Predict:** which of the four counts
+is smallest? Does LoRA's backward pass cost twice its forward pass? **When it passes,** derive the ratio of LoRA's step
+to the full step for any in and out. Do you get the lesson's 2/3 + 2r/C if both sides are C? From which rank on does
+LoRA cost more for an `up_proj` of (1024, 256)?
 """
 
 POINTS = 4
 OUTPUTS = ("full_forward", "full_backward", "lora_forward", "lora_backward")
 HINTS = {
-    "full_forward": "(N, in) times (in, out): how many results, and how many operations in each of them?",
-    "full_backward": "Which two gradients are products of matrices? Write down their shapes, and count as before.",
-    "lora_forward": "x Wᵀ is still there. Which two thin products are beside it?",
-    "lora_backward": "dx goes back through W and through A. Which products lead to dA, dB, dx? Which serves two?",
+    "full_forward": "(N, in) times (in, out): how many entries has the result, and how many operations does each take?",
+    "full_backward": "Which two gradients are matrix products? Write down their shapes, and count as before.",
+    "lora_forward": "x Wᵀ is still computed. Which two thin products are added?",
+    "lora_backward": "dx has a part from W and one from A. Which products give dA, dB, dx? Which is used twice?",
 }
 FORMULA = """full: forward 2 N in out, backward 4 N in out
 LoRA: forward 2 N in out + 2 N r (in + out), backward 2 N in out + 4 N r (in + out)"""
 
 
 def layer_flops(N, n_in, n_out, r):
-    """Whole numbers -> full_forward, full_backward, lora_forward, lora_backward, in FLOPs."""
+    """All arguments ints -> full_forward, full_backward, lora_forward, lora_backward, in FLOPs."""
     wide = 2 * N * n_in * n_out  # x Wᵀ: (N, in) (in, out); as many for dy W and for dyᵀ x
     down = 2 * N * n_in * r  # u = x Aᵀ: (N, in) (in, r); as many for du A and for dA = duᵀ x
     up = 2 * N * r * n_out  # u Bᵀ: (N, r) (r, out); as many for du = dy B and for dB = dyᵀ u
     full_forward = wide
     full_backward = wide + wide  # dx = dy W, dW = dyᵀ x
     lora_forward = wide + down + up
-    lora_backward = wide + up + down + down + up  # dy W, du, du A, dA, dB; du serves two of them
+    lora_backward = wide + up + down + down + up  # dy W, du, du A, dA, dB; du is used twice
     return full_forward, full_backward, lora_forward, lora_backward
-    # The full forward pass is smallest. LoRA's backward pass has what its forward pass has, and two thin products more.
-    # Ratio: (2 wide + 3 down + 3 up) / (3 wide) = 2/3 + r (in + out) / (in · out), and 2/3 + 2r/C if both sides are C.
-    # It is 1 at r = in · out / 3 (in + out): 68 for (1024, 256).
+    # The full forward pass is smallest. LoRA's backward pass costs as much as its forward pass and two thin products
+    # more, so less than twice as much. Ratio: (2 wide + 3 down + 3 up) / (3 wide) = 2/3 + r (in + out) / (in · out),
+    # and 2/3 + 2r/C if both sides are C. It is 1 at r = in · out / (3 (in + out)), which is 68 for (1024, 256).
 
 
 def draw(rng, size):
     return {"N": size.N, "n_in": 4 * size.n_in, "n_out": 4 * size.n_out, "r": size.r}
 
 
-BIAS = "the bias is counted, but only products of matrices count"
+BIAS = "the bias is counted, but only matrix products count"
 MISTAKES = {
     "full_forward": [(BIAS, lambda i: i.right["full_forward"] + i.N * i.n_out)],
     "lora_forward": [
         (BIAS, lambda i: i.right["lora_forward"] + i.N * i.n_out),
         (
-            "B A is formed and added to W: in training x passes through r numbers",
+            "B A is formed and added to W, but in training x passes through r numbers",
             lambda i: i.right["full_forward"] + 2 * i.n_out * i.r * i.n_in,
         ),
     ],

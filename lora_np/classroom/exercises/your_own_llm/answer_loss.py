@@ -1,15 +1,15 @@
 """The loss of an answer.
 
-`logits` has a row for each of `T` tokens, and `targets` has the id of the token that comes next, or −100 where nothing
-counts. The loss is the mean of −log p over the targets that count:
+`logits` has a row for each of `T` tokens, and `targets` has the id of the token that comes next, or −100 if that token
+does not count. The loss is the mean of −log p over the targets that count:
 
-    L = −(1/n) Σ log p[t, targets[t]], over the n places t with targets[t] ≥ 0
+    L = −(1/n) Σ log p[t, targets[t]], over the n positions t with targets[t] ≥ 0
 
 Give the loss and its gradient. If you have done set 03, start from its `cross_entropy_backward`.
 
-**Predict:** what does `dlogits` have in the rows that do not count, and what does each of the other rows add up to?
-What becomes of the loss if ten more rows are added that do not count? And which loss has a model that gives all 49,152
-tokens the same probability?
+**Predict:** what is `dlogits` in the rows that do not count, and what does each of the other rows add up to? How does
+the loss change if you add ten more rows that do not count? And what is the loss of a model that gives all 49,152 tokens
+the same probability?
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from ....ops.softmax import softmax
 POINTS = 4
 OUTPUTS = ("loss", "dlogits")
 HINTS = {
-    "loss": "Of which rows do you take −log p, at which column, and how many of them share the mean?",
+    "loss": "In which rows do you take −log p, in which column of each, and how many rows share the mean?",
     "dlogits": "In set 03 a row's gradient was its softmax, minus 1 at the target. Which rows have one here?",
 }
 FORMULA = """p = softmax(logits), along each row
@@ -38,14 +38,14 @@ def answer_loss(logits, targets):
     dlogits[rows] = p[rows]
     dlogits[rows, targets[rows]] -= 1
     return loss, dlogits / len(rows)
-    # Rows that do not count have zeros, and each of the others adds up to 0. Ten more rows that do not count change
-    # nothing, because n stays. Where all tokens have the same probability, the loss is log 49,152 = 10.8.
+    # Rows that do not count are zero, and each of the others adds up to 0. Ten more rows that do not count change
+    # nothing, because n does not change. If all tokens have the same probability, the loss is log 49,152 = 10.8.
 
 
 def draw(rng, size):
-    """The places that do not count are anywhere in the text. Id 0 counts like any other.
+    """Draw positions that do not count anywhere in the text. Id 0 counts like any other.
 
-    The vocabulary has more than 100 tokens, as every real one: −100 is then a column, and takes some care.
+    The vocabulary has more than 100 tokens, like every real one, so −100 is a valid column index and needs care.
     """
     T, vocab = size.T, size.V + 100
     targets = rng.choice(np.arange(1, vocab), T, replace=False)
@@ -62,10 +62,10 @@ def others_too(i):
 
 MISTAKES = {
     "loss": [
-        ("the sum is divided by T, and fewer targets count", lambda i: i.right["loss"] * np.mean(i.targets >= 0)),
+        ("the sum is divided by T, but fewer targets count", lambda i: i.right["loss"] * np.mean(i.targets >= 0)),
     ],
     "dlogits": [
-        ("it is divided by T, and fewer targets count", lambda i: i.right["dlogits"] * np.mean(i.targets >= 0)),
-        ("the rows that do not count have a gradient, too: their softmax", others_too),
+        ("it is divided by T, but fewer targets count", lambda i: i.right["dlogits"] * np.mean(i.targets >= 0)),
+        ("the rows that do not count have a gradient as well, their softmax", others_too),
     ],
 }

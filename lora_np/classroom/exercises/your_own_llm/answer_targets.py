@@ -1,12 +1,12 @@
-"""What counts.
+"""The targets that count.
 
-A conversation is one row of `T` tokens, and `is_answer` says which of them belong to an answer. (The mark that ends an
-answer belongs to it.) The model reads all tokens except the last, `inputs`. At each of them it must predict the token
-that comes next, and this is its target, if that token belongs to an answer. All other targets are −100: they do not
-count. Give both.
+A conversation is one row of `T` tokens, and `is_answer` says which of them belong to an answer. (The token that ends an
+answer belongs to it.) The model reads all tokens except the last, `inputs`. At each of them it must predict the next
+token. If that token belongs to an answer, it is the target; all other targets are −100 and do not count. Give `inputs`
+and `targets`.
 
 **On paper first:** write both rows for `<user> Hi <end> <model> Hello <end>`, where the last two belong to the answer.
-At which token must the model predict `Hello`? **Predict:** what does it not learn if the last `<end>` does not
+At which token must the model predict `Hello`? **Predict:** what does the model not learn if the last `<end>` does not
 count?
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 POINTS = 2
 OUTPUTS = ("inputs", "targets")
 HINTS = {
-    "inputs": "Which token has no next one? Must the model read the question?",
+    "inputs": "Which token has no next token? Must the model read the question?",
     "targets": "Input t is token t. Which token is its target, and which entry of is_answer decides whether it counts?",
 }
 FORMULA = "inputs = ids[:−1];  targets[t] = ids[t + 1] where is_answer[t + 1], and −100 elsewhere"
@@ -28,13 +28,13 @@ def answer_targets(ids, is_answer):
     return inputs, targets
     # inputs:   <user>  Hi    <end>  <model>  Hello
     # targets:  −100    −100  −100   Hello    <end>
-    # It must predict Hello at <model>, which is not a part of the answer itself. Without the last <end> it does not
+    # It must predict Hello at <model>, which is not part of the answer itself. Without the last <end>, it does not
     # learn to stop.
 
 
 def draw(rng, size):
-    """Several questions and answers. The last token is of an answer in the second draw alone, and the first one in the
-    third."""
+    """Draw several questions and answers. The last token belongs to an answer only in the second draw, and the first
+    token only in the third."""
     turns = [(0, 1, 0, 1, 0), (0, 1, 0, 1), (1, 0, 1, 0, 1, 0)][size.number]
     is_answer = np.repeat(np.array(turns, dtype=bool), rng.permutation([2, 3, 4, 5, 6, 7])[: len(turns)])
     return {"ids": rng.choice(49152, len(is_answer), replace=False), "is_answer": is_answer}
@@ -43,17 +43,17 @@ def draw(rng, size):
 MISTAKES = {
     "inputs": [
         (
-            "the questions are removed: the model must read them, only the loss leaves them out",
+            "the questions are removed, but the model must read them: only the loss ignores them",
             lambda i: np.where(i.is_answer[:-1], i.ids[:-1], -100),
         ),
     ],
     "targets": [
         (
-            "a target counts if its input is of an answer: the token to be predicted has to be",
+            "a target counts if its input belongs to an answer, but the predicted token must belong to one",
             lambda i: np.where(i.is_answer[:-1], i.ids[1:], -100),
         ),
         (
-            "each token is its own target, and not the next one",
+            "each token is its own target, instead of the next one",
             lambda i: np.where(i.is_answer[:-1], i.ids[:-1], -100),
         ),
     ],

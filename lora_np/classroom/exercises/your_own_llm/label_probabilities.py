@@ -1,12 +1,12 @@
-"""Asking for labels.
+"""Classifying with a language model.
 
-A language model reads a text and a question such as "Sentiment:". `logits` has its logits for the next token, a row
-for each of `N` texts. There are `K` labels, and `first` has the id of each label's first token. Give the probability
-of each label if only the labels are allowed.
+A language model reads a text and a prompt such as "Sentiment:". `logits` holds its logits for the next token, a row for
+each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Give the probability of
+each label if only the labels are allowed.
 
 **On paper first:** two labels have the logits 2 and 2 + log 3, and another word has 9. What are the two probabilities?
-And if the other word has 90? **Predict:** what do they not tell you about the model? What happens if two labels begin
-with the same token?
+What if the other word has 90? **Predict:** what do these probabilities not tell you about the model? What happens if
+two labels begin with the same token?
 """
 
 import numpy as np
@@ -15,31 +15,35 @@ from ....ops.softmax import softmax
 
 POINTS = 2
 OUTPUTS = ("p",)
-HINTS = {"p": "Which columns of logits are the labels'? What must each row of p add up to?"}
+HINTS = {"p": "Which columns of logits belong to the labels? What must each row of p add up to?"}
 FORMULA = "p = softmax(logits[:, first]), along each row"
 
 
 def label_probabilities(logits, first):
     """logits (N, vocab), first (K,) of ids -> p (N, K), whose rows add up to 1."""
     chosen = logits[:, first]  # (N, K)
-    exp = np.exp(chosen - chosen.max(axis=1, keepdims=True))  # none above 1: nothing overflows
+    exp = np.exp(chosen - chosen.max(axis=1, keepdims=True))  # at most 1, so nothing overflows
     p = exp / exp.sum(axis=1, keepdims=True)
     return p
-    # On paper: 1/4 and 3/4, whatever the other word has, because the denominator over all words cancels. So they do not
-    # tell whether the model would write a label at all. Labels that begin with the same token get the same p, always.
+    # On paper: they are 1/4 and 3/4, whatever the other word has, because the denominator over all words cancels. So
+    # they do not tell you whether the model would write a label at all. Labels that begin with the same token always
+    # get the same p.
 
 
 def draw(rng, size):
-    """In most rows another word is more probable than all labels. The labels' ids are in no order."""
+    """In most rows, another word is more probable than all labels. The labels' ids are not sorted."""
     logits = 2 * rng.normal(size=(size.N, size.V)) + rng.normal(size=(size.N, 1))
     return {"logits": logits, "first": rng.choice(size.V, (3, 5, 2)[size.number], replace=False)}
 
 
 MISTAKES = {
     "p": [
-        ("the softmax is over all words, and the rows do not add up to 1", lambda i: softmax(i.logits)[:, i.first]),
         (
-            "the first K words of the vocabulary are taken for the labels",
+            "the softmax is taken over all words, so the rows do not add up to 1",
+            lambda i: softmax(i.logits)[:, i.first],
+        ),
+        (
+            "the first K words of the vocabulary are used as the labels",
             lambda i: softmax(i.logits[:, : len(i.first)]),
         ),
     ]

@@ -1,18 +1,18 @@
-"""Warm-up: five bits a weight.
+"""Warm-up: five bits per weight.
 
-In the file of SmolLM2, most weights are in blocks of 32. A block has 16 bytes, a step `d` and an offset `m`. Each byte,
-a whole number from 0 to 255, holds two codes of four bits: byte `i` has code `i` in its lower half (`byte % 16`) and
+In SmolLM2's file, most weights are stored in blocks of 32. A block has 16 bytes, a step `d` and an offset `m`. Each
+byte, an integer from 0 to 255, holds two codes of four bits: byte `i` has code `i` in its lower half (`byte % 16`) and
 code `i + 16` in its upper half. Code `q` means the weight `d q + m`. Give the weights of `n` blocks.
 
-**On paper first:** a block has `d` = 0.5 and `m` = −3, and its first byte is 115. Which two of its 32 weights do you
-know now, and what are they? **Predict:** which code means 0 in this block? Does every block have one?
+**On paper first:** a block has `d` = 0.5 and `m` = −3, and its first byte is 115. Which two of its 32 weights does this
+determine, and what are they? **Predict:** which code means 0 in this block? Does every block have one?
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("w",)
-HINTS = {"w": "115 = 7 · 16 + 3. Which weight has the code 3, and which one the code 7?"}
+HINTS = {"w": "115 = 7 · 16 + 3. Which weight has code 3, and which one has code 7?"}
 FORMULA = "codes: byte % 16 of all 16 bytes, and then byte // 16 of all 16;  w = d q + m, with each block's own d and m"
 
 
@@ -22,11 +22,11 @@ def q4_1_decode(packed, d, m):
     w = d[:, None] * codes + m[:, None]  # (n, 32)
     return w
     # On paper: weight 0 is 0.5 · 3 − 3 = −1.5, and weight 16 is 0.5 · 7 − 3 = 0.5. Code 6 means 0. A block has a code
-    # for 0 only if −m / d is a whole number from 0 to 15.
+    # for 0 only if −m / d is an integer from 0 to 15.
 
 
 def draw(rng, size):
-    """Blocks on different levels and with different steps; one of them in each draw is all above 0."""
+    """Draw blocks with different offsets and steps; in each draw, all weights of one block are above 0."""
     packed = rng.integers(0, 256, (size.N, 16), dtype=np.uint8)
     d = rng.uniform(0.2, 1.0, size.N)
     m = -d * rng.uniform(3.0, 12.0, size.N)
@@ -41,9 +41,9 @@ def of_neighbours(i):
 
 MISTAKES = {
     "w": [
-        ("the two codes of a byte are taken for neighbours, 2i and 2i + 1, not i and i + 16", of_neighbours),
+        ("the two codes of a byte are treated as codes 2i and 2i + 1, not i and i + 16", of_neighbours),
         (
-            "8 is subtracted from each code, as in Q4_0: here m says where a block begins",
+            "8 is subtracted from each code, as in Q4_0, but here m is the offset",
             lambda i: i.right["w"] - 8 * i.d[:, None],
         ),
     ]

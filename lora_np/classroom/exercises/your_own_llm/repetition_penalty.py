@@ -1,36 +1,35 @@
-"""Not again.
+"""A repetition penalty.
 
-Small models like to repeat themselves. A repetition penalty (Keskar et al. 2019) makes each token that is already in
-the text less probable: its logit is divided by the penalty if it is positive, and multiplied by it if it is negative.
-`seen` has the ids of the text so far. Some of them are there more than once, but each token is penalised once. Give the
-new logits.
+Small models tend to repeat themselves. A repetition penalty (Keskar et al. 2019) makes each token that is already in
+the text less probable: a positive logit is divided by the penalty, and a negative one is multiplied by it. `seen` holds
+the ids of the text so far. Some ids occur more than once, but each token is penalised only once. Give the new logits.
 
-**On paper first:** the penalty is 2, and three tokens that have been seen have the logits 4, 0 and −4. What becomes of
-them? What would a division make of −4? **Predict:** if 10 is added to all logits, their softmax stays as it is. Is that
-still so with the penalty?
+**On paper first:** the penalty is 2, and three tokens that have been seen have the logits 4, 0 and −4. What are the new
+logits? What would −4 become if you divided it? **Predict:** if 10 is added to all logits, their softmax does not
+change. Is this still true with the penalty?
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("penalised",)
-HINTS = {"penalised": "What must become of a seen logit of 4, and of one of −4? And if its token was seen three times?"}
-FORMULA = "for each id in seen, once: logit / penalty if logit > 0, and logit · penalty otherwise"
+HINTS = {"penalised": "What are the new logits for 4 and for −4? What if the token was seen three times?"}
+FORMULA = "for each distinct id in seen: logit / penalty if logit > 0, and logit · penalty otherwise"
 
 
 def repetition_penalty(logits, seen, penalty):
     """logits (vocab,), seen (T,) of ids, some of them several times, penalty above 1 -> penalised (vocab,)."""
-    of_seen = logits[seen]  # (T,): a token that was seen three times is here three times, with the same logit
+    of_seen = logits[seen]  # (T,): a token that was seen three times occurs three times, with the same logit
     smaller = np.where(of_seen > 0, of_seen / penalty, of_seen * penalty)  # (T,)
     penalised = logits.copy()  # (vocab,)
-    penalised[seen] = smaller  # the same number three times
+    penalised[seen] = smaller  # a repeated token gets the same value each time
     return penalised
-    # 2, 0 and −8. A division would make −2 of −4, and the token more probable. With 10 more, 14, 10 and 6 become
-    # 7, 5 and 3. They lose 7, 5 and 3, and before they lost 2, 0 and 4: the softmax is another.
+    # They become 2, 0 and −8. Dividing −4 would give −2 and make the token more probable. With 10 added, 14, 10 and 6
+    # become 7, 5 and 3. They decrease by 7, 5 and 3 instead of by 2, 0 and 4, so the softmax differs.
 
 
 def draw(rng, size):
-    """Three tokens with positive and three with negative logits are seen, up to three times; two have one near 0."""
+    """Draw three seen tokens with positive and three with negative logits, two near 0; repeat up to three times."""
     logits, some = 2 * rng.normal(size=size.V), rng.choice(size.V, 6, replace=False)
     logits[some] = rng.uniform(0.2, 0.9, 6) * [-1, -3, -5, 5, 3, 1]
     seen = rng.permutation(np.repeat(some, [1, 2, 3, 3, 2, 1]))
@@ -55,8 +54,8 @@ def divided(i):
 
 MISTAKES = {
     "penalised": [
-        ("a token that was seen three times is penalised three times", every_time),
+        ("a token that was seen three times is penalised three times, not only once", every_time),
         ("all tokens are penalised, seen or not", of_all),
-        ("negative logits are divided, too, and their tokens become more probable", divided),
+        ("negative logits are divided as well, so their tokens become more probable", divided),
     ]
 }

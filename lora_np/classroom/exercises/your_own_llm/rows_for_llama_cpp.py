@@ -1,13 +1,13 @@
-"""Off to llama.cpp.
+"""Converting to llama.cpp's row order.
 
-RoPE turns the `D` numbers of a head as `D/2` points, each with two coordinates. In each head of our `q_proj`, the rows
-of all first coordinates come first, and those of all second ones after them. In llama.cpp's file, the two coordinates
-of a point are neighbours: 0, D/2, 1, D/2 + 1, and so on. `B` is an adapter's factor for `q_proj`, and its rows are
-those of the weight. Give them in the file's order, head by head.
+RoPE rotates the `D` entries of a head as `D/2` points, each with two coordinates. In each head of our `q_proj`, the
+rows of all first coordinates come first, followed by those of all second coordinates. In llama.cpp's file, the two
+coordinates of a point are neighbours: 0, D/2, 1, D/2 + 1, and so on. `B` is an adapter's factor for `q_proj`, and its
+rows have the same order as those of the weight. Give the rows in the file's order, head by head.
 
-**On paper first:** write the order of the six rows of one head with `D` = 6. And of the four with `D` = 4. For which of
-the two does the way back look like the way there? (So which `D` is a poor test?) **Predict:** why does `A` stay as it
-is? Does the `B` of `v_proj` change? And which number of heads do you give for `k_proj`?
+**On paper first:** write down the order of the rows of one head for `D` = 6 and for `D` = 4. For which of the two is
+the inverse permutation the same? (So which `D` is a poor test?) **Predict:** why does `A` not change? Does the `B` of
+`v_proj` change? And which number of heads do you pass for `k_proj`?
 """
 
 POINTS = 3
@@ -17,13 +17,13 @@ FORMULA = "row j = c · D/2 + k of a head becomes row 2k + c:  (H, 2, D/2, r) ->
 
 
 def rows_for_llama_cpp(B, n_heads):
-    """B (n_heads · D, r), n_heads a whole number -> rows (n_heads · D, r)."""
+    """B (n_heads · D, r), n_heads an int -> rows (n_heads · D, r)."""
     halves = B.reshape(n_heads, 2, -1, B.shape[1])  # (H, 2, D/2, r): head, coordinate, point
     points = halves.swapaxes(1, 2)  # (H, D/2, 2, r): head, point, coordinate
     return points.reshape(B.shape)
-    # D = 6: 0 3 1 4 2 5, and the way back is 0 2 4 1 3 5. D = 4: 0 2 1 3, and so is the way back: a test with it cannot
-    # tell them apart. A reads the input, which keeps its order. Values are not turned, so v_proj keeps its rows. k_proj
-    # has as many heads as there are of keys.
+    # For D = 6 the order is 0 3 1 4 2 5, and its inverse is 0 2 4 1 3 5. For D = 4 it is 0 2 1 3, which is its own
+    # inverse, so a test cannot distinguish the two. A reads the input, whose order does not change. Values are not
+    # rotated, so v_proj keeps its rows. For k_proj, pass the number of key heads.
 
 
 def draw(rng, size):
@@ -38,7 +38,7 @@ def way_back(i):
 
 MISTAKES = {
     "rows": [
-        ("it is the way back, from the file's order to ours", way_back),
-        ("all rows are taken for one head", lambda i: rows_for_llama_cpp(i.B, 1)),
+        ("this is the inverse, from the file's order to ours", way_back),
+        ("all rows are treated as one head", lambda i: rows_for_llama_cpp(i.B, 1)),
     ]
 }
