@@ -19,7 +19,7 @@ KINDS = (None, "lora", "dora")  # of adapters; None trains the whole model
 
 
 def check_gradients(config, seed):
-    """Every gradient of the model, of LoRA and of DoRA against centred differences, with and without recomputing."""
+    """Every gradient of the model, of LoRA and of DoRA against central differences, with and without recomputing."""
     params, batch = random_params(config, seed=seed), random_batch(config, T=4, seed=seed)
     loss_and_grads = partial(loss_and_gradients, batch=batch, config=config)
     for kind in KINDS:

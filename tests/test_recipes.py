@@ -300,7 +300,7 @@ def test_the_loss_drops_at_the_planted_rank():
 
 
 def test_gradients_of_the_squared_error():
-    """By centred differences, in float64 and at B ≠ 0."""
+    """By central differences, in float64 and at B ≠ 0."""
     student, teacher = planted.planted_model(2, seed=0)
     rng = np.random.default_rng(0)
     batch = planted.labelled(rng.integers(0, 64, (3, 16)), teacher)
