@@ -38,7 +38,7 @@ def label_names(labels):
     """The distinct labels, sorted; entry k is the name of class k. ValueError if there are fewer than two."""
     names = sorted(set(labels))
     if len(names) < 2:
-        raise ValueError(f"labels: got {len(names)} class(es), {listed(names)}, expected at least two to tell apart")
+        raise ValueError(f"labels: got {len(names)} class(es), {listed(names)}, expected at least two classes")
     return names
 
 
