@@ -20,7 +20,7 @@ import numpy as np
 from .weight import QuantisedWeight, check_weight, read_only
 
 BLOCK = 32  # weights
-HEADERS = {"q8_0": 2, "q4_0": 2, "q4_1": 4}  # bytes of a block's float16 numbers
+HEADERS = {"q8_0": 2, "q4_0": 2, "q4_1": 4}  # bytes of a block's float16 values
 BLOCK_BYTES = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
 PIECE = 2**14  # blocks that are expanded at a time, to 2 MB, so that intermediate results stay in a core's cache
 
@@ -144,7 +144,7 @@ def quantise_q4_1(weight):
 
 
 def with_offsets_added(weight, change):
-    """Add a number to all weights of each block of a Q4_1 matrix: m′ = m + c. Scales and codes do not change.
+    """Add a value to all weights of each block of a Q4_1 matrix: m′ = m + c. Scales and codes do not change.
 
     m′ is rounded to float16, with a relative error of at most 2⁻¹¹. There is no other error.
 

@@ -35,7 +35,7 @@ def quantise(params, names, format="nf4", **settings):
         If a name, the format or a setting is unknown, or a matrix does not fit the format; the message has its name.
     """
     if isinstance(names, str):
-        raise TypeError(f"names: got the text {names!r}, expected a list of texts: [{names!r}]")
+        raise TypeError(f"names: got the string {names!r}, expected a list of strings: [{names!r}]")
     names = list(names)
     unknown = [name for name in names if name not in params]
     if unknown:

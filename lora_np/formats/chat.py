@@ -19,8 +19,8 @@ from . import templates
 from .patterns import in_a_child
 
 JINJA = (3, 1, 6)  # older versions have known sandbox escapes
-SECONDS, SECONDS_EACH = 5.0, 0.01  # for all texts of a call, plus a share for each text
-LONGEST = 10**7  # characters of all output together, plus 20 per input character
+SECONDS, SECONDS_EACH = 5.0, 0.01  # for a call, and for each of its texts in addition
+LONGEST = 10**7  # total characters of output, plus 20 per input character
 
 
 class Template(NamedTuple):
@@ -37,7 +37,7 @@ class Rows(NamedTuple):
 
 
 def chat_template(files):
-    """The chat template among a model's files, name -> bytes; None if it has none.
+    """The chat template among a model's files (name -> bytes), or None if they have none.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def is_answer(encoding, text, spans, marks):
     The position of a token's end decides, because some tokenizers report its start after its leading space.
     """
     ends = np.array([end for _, end in encoding.offsets], dtype=np.int64)  # (T,)
-    added = np.array(encoding.special_tokens_mask, dtype=bool)  # (T,) what the tokenizer put around the text
+    added = np.array(encoding.special_tokens_mask, dtype=bool)  # (T,) tokens that the tokenizer adds around the text
     learnt = np.zeros(len(ends), dtype=bool)
     for start, end in spans:
         without_space = text[start:end].rstrip()

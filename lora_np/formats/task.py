@@ -230,10 +230,10 @@ def read_task(name):
     if "max_tokens" in about:
         whole_number(f"{path}: max_tokens", about["max_tokens"])
     if not isinstance(about.get("question"), str | None):
-        raise ValueError(f"{path}: question is {quoted(about['question'])}, expected a text, or null")
+        raise ValueError(f"{path}: question is {quoted(about['question'])}, expected a string or null")
     for name in texts:
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
-            raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a text")
+            raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a string")
     if is_adapter:
         if about["base"] in PACKAGED:
             about["base"] = packaged_model(about["base"])
