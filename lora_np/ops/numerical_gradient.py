@@ -7,7 +7,7 @@ def numerical_gradient(f, x, step=1e-5):
     """(f(x + h) − f(x − h)) / 2h for every element of x.
 
     The truncation error is h² f‴/6 and the rounding error is about ε |f| / h, so in float64 with h near 1e-5, about ten
-    digits are correct. In float32, too few digits would be correct to check a gradient.
+    digits are correct. Float32 has too few digits for a useful check.
 
     Parameters
     ----------
