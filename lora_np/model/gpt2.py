@@ -69,8 +69,8 @@ class GPT2Config:
 def modules(config):
     """The model's layers in execution order, name -> LayerSpec.
 
-    A classifier reads one position of the last block's output. So the last block computes its keys and values at all
-    positions, and everything else, from its query to the head, at that position only.
+    A classifier reads one position of the last block's output. So the last block computes keys and values at all
+    positions, but the query and all later activations at that position only.
 
     The two layers that write into the residual stream, o_proj and down_proj, start with weights smaller by
     √(2 · n_layers): the stream is the sum of 2 · n_layers branches, and its variance should not grow with the depth.

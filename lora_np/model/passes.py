@@ -137,8 +137,8 @@ def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
 def cached_arrays(cache):
     """The arrays that a forward pass keeps for its backward pass, by layer and field.
 
-    An array that several layers keep is listed once. A view is listed as the array that owns its memory. Parameters are
-    omitted, because the model keeps them in memory in any case.
+    An array that several layers keep is listed only once. A view is listed as the array that owns its memory.
+    Parameters are omitted, because the model keeps them in memory in any case.
 
     Parameters
     ----------

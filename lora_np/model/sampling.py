@@ -122,7 +122,7 @@ def keep_top_p(logits, p):
 def draw(probs, rng):
     """Draw one token for each row, (B,) int64, with the inverse of the cumulative distribution.
 
-    `probs` is (B, V). B numbers are drawn from `rng`, a np.random.Generator.
+    `probs` is (B, V). B random numbers are drawn from `rng`, a np.random.Generator.
     """
     cumulative = np.cumsum(probs, axis=-1, dtype=np.float64)  # (B, V)
     # Rounding may leave the last entry below 1. The draw is multiplied by it, so the draw never exceeds it.
