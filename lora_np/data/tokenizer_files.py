@@ -54,7 +54,8 @@ def load_tokenizer(path, fields=None, files=None):
     Parameters
     ----------
     path : a folder with ``tokenizer.json``, or with ``vocab.json`` and ``merges.txt``; or a ``tokenizer.json``, which
-        is read together with the other files in its folder; or such a file with another name, which is read alone
+        is read together with the other files in its folder; or such a file with another name, which is read without
+        other files
     fields : dict, the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` are used. None:
         those of ``config.json`` in the same folder
     files : dict, name -> bytes, to be read instead of the files at the path, which then only appears in messages
@@ -283,7 +284,7 @@ def library(problem):
 
 @contextmanager
 def quiet_stderr():
-    """Discard the process's standard error stream; a closed stream stays closed."""
+    """Discard the process's standard error stream; a closed stream is not reopened."""
     try:
         saved = os.dup(STDERR)
     except OSError:
