@@ -150,7 +150,7 @@ def trainable_report(params, trainable):
     ----------
     params : dict, the base model's weights
     trainable : dict of the trained arrays: an adapter's weights, or all or some of params. A name that is also in
-        params, such as the head, counts once.
+        params, such as the head, is counted only once.
 
     Returns
     -------

@@ -75,7 +75,8 @@ def requantise(dense, like):
 def weight_bytes(params):
     """The bytes of a flat dict's weights: of codes and scales, or of dense arrays.
 
-    A weight with several names counts once. The overhead of Python objects, about 100 bytes each, does not count.
+    A weight with several names is counted only once. The overhead of Python objects, about 100 bytes each, does not
+    count.
     """
     return sum({id(weight): weight.nbytes for weight in params.values()}.values())
 

@@ -160,7 +160,7 @@ def misnamed(key, names, config, prefix=""):
 
 BASE = "base_model.model."
 PEFT_NAME = re.compile(rf"(.+)\.(lora_[AB](?=\.weight$)|lora_embedding_[AB]|{MAGNITUDE})(?:\.weight)?")
-DEFAULT = re.compile(r"\.default(?=(\.weight)?$)")  # the adapter's own name, which PEFT leaves out
+DEFAULT = re.compile(r"\.default(?=(\.weight)?$)")  # the adapter's own name, which PEFT omits
 DEFAULT_NOTE = "'.default.' in the tensors' names, which only newer versions of PEFT read"
 RANDOM = "lora_A is missing, and PEFT draws it at random"
 TIED = "embedding and head are tied: merged, the adapter changes both; llama.cpp refuses it"

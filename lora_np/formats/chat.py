@@ -33,7 +33,7 @@ class Rows(NamedTuple):
 
     rows: list[tuple[np.ndarray, np.ndarray]]
     n_cut: int  # conversations whose end did not fit
-    n_empty: int  # conversations left out because no part of an answer fits
+    n_empty: int  # conversations omitted because no part of an answer fits
 
 
 def chat_template(files):
@@ -102,7 +102,7 @@ def render(template, jobs, now, places):
 
 
 def chat_rows(conversations, tokenizer, template, length, places=None, now=None):
-    """Token ids and targets of conversations, for training on the answers alone.
+    """Token ids and targets of conversations, for training on the answers only.
 
     A target is the next token if that token belongs to an answer, and IGNORE_INDEX otherwise. The end token of an
     answer, such as ``<|im_end|>``, belongs to it; the white space after it and the header before it, such as
@@ -201,7 +201,7 @@ def rendered_texts(conversations, places, template, now):
             if not all(map(texts[-1].startswith, beginnings)):
                 raise ValueError(
                     f"{place}: the chat template changes the text before the end of messages[{k}] when more messages "
-                    "follow; training on answers alone needs a template that writes from left to right"
+                    "follow; training on answers only needs a template that writes from left to right"
                 )
             spans[-1].append(tuple(map(len, beginnings)))
     return texts, spans

@@ -16,7 +16,7 @@ from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-OLDEST = next(iter(ARCHITECTURES))  # was once the only architecture, so its configurations do not name it
+OLDEST = next(iter(ARCHITECTURES))  # the only architecture at first, so its configurations do not name it
 
 
 def save_model(folder, params, config, dtype=None, beside=None, carry=()):

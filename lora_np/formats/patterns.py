@@ -50,7 +50,7 @@ def matched(pattern, how, names):
 
 
 def in_a_child(script, value, seconds):
-    """The lines of JSON that a script writes within a time limit, in a child process with the standard library alone.
+    """The lines of JSON that a script writes in a child process with a time limit and only the standard library.
 
     The script reads the value as JSON. If it runs out of time or memory, the last lines are missing.
     """

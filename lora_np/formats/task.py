@@ -1,8 +1,8 @@
 """The folder that `finetune` saves and the other commands read.
 
 `task.json` records what was trained on which base. The folder also has either an adapter (`adapter.safetensors`,
-`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and related files). A folder
-with a whole model and no `task.json` is read too.
+`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and related files). A folder with
+a whole model and no `task.json` can also be read.
 """
 
 import hashlib
@@ -161,7 +161,7 @@ def read_base(base, model=None, weights="dense"):
 def with_classes(params, config, labels, question=None):
     """The model as a classifier with these labels, with a head of zeros unless its head has as many classes.
 
-    It stays a language model if there are no labels, or if it answers a question with them.
+    It remains a language model if there are no labels, or if it answers a question with them.
     """
     n_classes = len(labels or ()) if question is None else 0
     if n_classes in (0, config.n_classes):
