@@ -8,7 +8,7 @@ import numpy as np
 
 
 def shown(text, most=200):
-    """A text from a file, for a message: non-printable characters are escaped, and at most `most` characters shown."""
+    """Text from a file, for a message: non-printable characters are escaped, and at most `most` characters shown."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: most + 1])
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -45,7 +45,7 @@ def whole_number(name, value, least=1, most=None, why=""):
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_integer or value < least or (most is not None and value > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}: got {quoted(value)}, expected a whole number {bounds}{why and ', ' + why}")
+        raise ValueError(f"{name}: got {quoted(value)}, expected an integer {bounds}{why and ', ' + why}")
     return int(value)
 
 

@@ -126,7 +126,7 @@ def test_directions_beyond_the_rank_are_refused():
     B, A = rng.normal(size=(20, 4)).astype(np.float32), rng.normal(size=(4, 30)).astype(np.float32)
     for product in (B @ A, (B @ A).astype(np.float16)):
         assert analysis.right_directions(product, 4).shape == (30, 4)
-    with pytest.raises(ValueError, match="k: got 5, expected a whole number from 1 to 4, the rank of matrix"):
+    with pytest.raises(ValueError, match="k: got 5, expected an integer from 1 to 4, the rank of matrix"):
         analysis.right_directions(B @ A, 5)
     with pytest.raises(ValueError, match="k: got 5, .* the rank of B A"):
         analysis.product_right_directions(B, A, 5)

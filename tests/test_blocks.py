@@ -116,7 +116,7 @@ def test_the_head_and_its_loss_in_chunks_are_those_of_all_logits(chunk):
     np.testing.assert_allclose(cache.dweight, expected.dweight, rtol=0, atol=1e-15)
     alone, nothing = ops.linear_cross_entropy_forward(x, weight, targets, wanted=(), chunk=chunk)
     assert alone == got and nothing == (None, None)
-    with pytest.raises(ValueError, match="targets: every one is -100"):
+    with pytest.raises(ValueError, match="targets: all are -100"):
         ops.linear_cross_entropy_forward(x, weight, np.full((2, 4), ops.IGNORE_INDEX), chunk=chunk)
 
 

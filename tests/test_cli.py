@@ -143,9 +143,9 @@ def test_a_run_is_repeated_from_its_settings(more, words, run, tmp_path):
     "change, message",
     [
         ({"rank": 3}, "rank: no setting of the task 'classifier', expected one of adapter, base"),
-        ({"epochs": "3"}, "epochs: got '3', expected a whole number"),
+        ({"epochs": "3"}, "epochs: got '3', expected an integer"),
         ({"adapter": {"rank": 3}}, "adapter: got 'rank', expected one of variant, r, alpha"),
-        ({"adapter": {"r": 0}}, "r: got 0, expected a whole number of at least 1"),
+        ({"adapter": {"r": 0}}, "r: got 0, expected an integer of at least 1"),
         ({"quoting": "no"}, "quoting: got 'no', expected True or False"),
         ({"text_column": 5}, "text_column: got 5, expected a text"),
         ({"task": "poem"}, "task: got 'poem', expected one of classifier, question, text, chat"),

@@ -99,7 +99,7 @@ def put(name, make):
 FIELDS = {
     "model": [
         ({"d_model": "absent"}, "config.json: .*d_model"),
-        ({"d_model": "12"}, "config.json: d_model: got '12', expected a whole number"),
+        ({"d_model": "12"}, "config.json: d_model: got '12', expected an integer"),
         ({"n_layers": 10**9}, "config.json: n_layers is 1000000000, but the model has only 37 tensors"),
         ({"n_layers": 3}, "model.safetensors: blocks.2.* is missing"),
         ({"n_classes": 0}, "model.safetensors: unexpected tensor head.weight"),
@@ -108,12 +108,12 @@ FIELDS = {
     "adapter": [
         ({"r": 4}, r"adapter.safetensors: .*lora_A has shape \(3, 12\), expected \(4, 12\)"),
         ({"targets": ["q_proj"], "rank_pattern": {}}, "adapter.safetensors: "),
-        ({"targets": ["c_attn"]}, "adapter.json: targets: 'c_attn' fits no layer"),
-        ({"targets": [1]}, r"adapter.json: targets: got \[1\], expected a tuple of texts"),
-        ({"targets": {"q_proj": 1}}, "adapter.json: targets: got .*, expected a tuple of texts"),
-        ({"kind": []}, r"adapter.json: kind: got \[\], expected a text"),
+        ({"targets": ["c_attn"]}, "adapter.json: targets: 'c_attn' matches no layer"),
+        ({"targets": [1]}, r"adapter.json: targets: got \[1\], expected a tuple of strings"),
+        ({"targets": {"q_proj": 1}}, "adapter.json: targets: got .*, expected a tuple of strings"),
+        ({"kind": []}, r"adapter.json: kind: got \[\], expected a string"),
         ({"rank_pattern": [2]}, "adapter.json: rank_pattern"),
-        ({"rank_pattern": {"x": 2}}, "adapter.json: rank_pattern: 'x' fits no layer"),
+        ({"rank_pattern": {"x": 2}}, "adapter.json: rank_pattern: 'x' matches no layer"),
         ({"alpha_pattern": {"q_proj": []}}, "adapter.json: alpha_pattern"),
         ({"rslora": "no"}, "adapter.json: rslora"),
         *[({"init": i}, f"adapter.json: init: got '{i}', .*expected one of kaiming, gaussian") for i in STARTS],
@@ -136,7 +136,7 @@ FIELDS = {
         ({"n_inner": 10**12}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 1000000000000\)"),
         ({"layer_norm_epsilon": 1e300}, r"layer_norm_eps: got 1e.300, expected 0 < layer_norm_eps < 1"),
         ({"n_inner": None}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 48\)"),
-        ({"id2label": {"0": "a"}}, "id2label is .*, expected a text for each of 4 classes"),
+        ({"id2label": {"0": "a"}}, "id2label is .*, expected 4 strings, one per class"),
         ({"id2label": dict(zip("0123", "wxyx"))}, "id2label is .*, expected a different name for each class"),
         ({"label2id": {"w": 1, "x": 0, "y": 2, "z": 3}}, "label2id is .*, which contradicts id2label"),
         *[
@@ -166,7 +166,7 @@ FIELDS = {
         ({"use_rslora": "yes"}, "use_rslora is 'yes', expected False or True"),
         ({"r": 4}, "attn.c_proj: lora_A .*: they have rank 3, but the configuration says 4"),
         ({"rank_pattern": {"c_attn": 4}}, "attn.c_attn: .*: they have rank 9, but the configuration says 4"),
-        ({"r": 0, "rank_pattern": {}}, "transformer.h.0.attn.c_attn: the rank is 0, expected a whole number"),
+        ({"r": 0, "rank_pattern": {}}, "transformer.h.0.attn.c_attn: the rank is 0, expected an integer"),
         ({"lora_alpha": "6"}, "the alpha is '6', expected a finite number"),
         ({"lora_alpha": float("nan")}, "the alpha is nan, expected a finite number"),
         ({"rank_pattern": [1]}, r"rank_pattern is \[1\], expected an object"),
@@ -178,14 +178,14 @@ FIELDS = {
         ),
         ({"lora_dropout": 1.5}, "dropout: got 1.5"),
         ({"target_modules": ["c_attn"]}, "transformer.h.0.attn.c_proj: not a target"),
-        ({"target_modules": 5}, "target_modules is 5, expected a text or a list of texts"),
+        ({"target_modules": 5}, "target_modules is 5, expected a string or a list of strings"),
         ({"target_modules": "(a+)+"}, "transformer.h.0.attn.c_attn: not a target"),
         ({"target_modules": None}, "transformer.h.0.attn.c_proj: not a target"),
         ({"modules_to_save": ["score", "m.p"]}, "transformer.h.0.mlp.c_fc: not a target"),
-        ({"modules_to_save": [3]}, "modules_to_save is .*, expected a text or a list of texts"),
+        ({"modules_to_save": [3]}, "modules_to_save is .*, expected a string or a list of strings"),
         ({"exclude_modules": ["mlp.c_fc"]}, "transformer.h.0.mlp.c_fc: not a target"),
         ({"layers_to_transform": 1}, "transformer.h.0.attn.c_attn: not a target"),
-        ({"layers_to_transform": "1"}, "layers_to_transform is '1', expected a whole number"),
+        ({"layers_to_transform": "1"}, "layers_to_transform is '1', expected an integer"),
         (
             {"rank_pattern": {r"((\w|\.|[a-z])+)+X": 3, "c_fc": 2}},
             "rank_pattern has .*X', which takes too long to match",
@@ -429,7 +429,7 @@ def test_an_index_that_does_not_hold(saved):
         ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json says it is in b.safe"),
         ({"ghost": "a.safetensors"}, "ghost is not in a.safetensors"),
         ({first: "c.safetensors"}, "c.safetensors: there is no such file"),
-        ({first: 3}, "expected an object of tensor -> file"),
+        ({first: 3}, "expected an object that maps tensors to files"),
     ]:
         write_json(index, {"weight_map": places | change})
         with pytest.raises((ValueError, FileNotFoundError), match=message):

@@ -202,7 +202,7 @@ REFUSED = {
         container(tensors=[("a", [16], F32, ZERO), ("b", [1], F32, ONE, 32)]),
         "tensor 'b': begins at byte",
     ),
-    "NaN": (container(tensors=[("w", [1], F32, b"\xff" * 4)]), "tensor 'w': has numbers that are not finite"),
+    "NaN": (container(tensors=[("w", [1], F32, b"\xff" * 4)]), "tensor 'w': has values that are not finite"),
     "an infinite offset": (container(tensors=[("w", [64, 3], Q4_1, NOT_FINITE.tobytes())]), "'w': .*not finite"),
 }
 FOREIGN = {

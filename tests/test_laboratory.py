@@ -741,13 +741,13 @@ def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsy
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([NAME, "--seeds", "0"], "seeds: got 0, expected a whole number of at least 1"),
+        ([NAME, "--seeds", "0"], "seeds: got 0, expected an integer of at least 1"),
         ([NAME, "--seeds", "-3", "--quick"], "seeds: got -3"),
         (["nothing"], "experiment: got 'nothing', expected one of main_job, rank_sweep, "),
         ([NAME, "--out", "FILE"], "out: FILE is a file, expected a folder"),
         ([NAME, "--out", "FILE/below"], "out: FILE is a file, expected a folder"),
         ([NAME, "--store", "FILE"], "store: FILE is a file, expected a folder"),
-        ([NAME, "--jobs", "0"], "jobs: got 0, expected a whole number of at least 1"),
+        ([NAME, "--jobs", "0"], "jobs: got 0, expected an integer of at least 1"),
         ([NAME, "--base", "smollm2"], "base: got 'smollm2', expected one of pretrained"),
         (["layers"], "base: got 'pretrained', expected one of smollm2"),
         (["all", "--base", "gpt2"], "base: got 'gpt2', expected one of pretrained, smollm2"),

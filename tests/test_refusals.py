@@ -155,7 +155,7 @@ def values(call, argument, *bad, error=ValueError):
     return [(call, {argument: value}, error, f"{argument}: got {value!r}") for value in bad]
 
 
-WHOLE = "expected a whole number of at least 1"
+WHOLE = "expected an integer of at least 1"
 A, HEAD = "blocks.0.attn.q_proj.lora_A", "head.weight"
 NO_RANKS, NO_ALPHAS = (0, True, 2.0, "2", None), (math.nan, math.inf, "16", None)
 CONFIGURED = {
@@ -163,27 +163,30 @@ CONFIGURED = {
     **{f"alpha_pattern['q_proj']: got {a!r}": {"alpha_pattern": {"q_proj": a}} for a in NO_ALPHAS},
     "init: got 'zeros', expected one of kaiming, gaussian": {"init": "zeros"},
     "targets: got none": {"targets": [], "train_head": False},
-    "targets: got the text 'q_proj', expected a tuple": {"targets": "q_proj"},
+    "targets: got the string 'q_proj', expected a tuple": {"targets": "q_proj"},
 }
 NO_LAYERS = ["proj", "attn", "blocks.1", "_proj", "Q_PROJ", "x_proj", "blocks.2.attn.q_proj", "ln1", "tok_emb", "head"]
 ADAPTED = {
     "kind: got 'magic', expected one of lora": {"kind": "magic"},
     # A name is no piece of a name, nor that of something that is no linear layer.
-    **{f"targets: {t!r} fits no layer; expected one of q_proj, ": {"targets": ["q_proj", t]} for t in (*NO_LAYERS, "")},
-    "targets: 'blocks.2.*' fits no layer": {"params": CLASSES, "targets": ["q_proj", "blocks.2.*"]},
-    "rank_pattern: 'blocks.7.*' fits no layer": {"rank_pattern": {"q_proj": 2, "blocks.7.*": 3}},
-    "alpha_pattern: 'blocks.7.*' fits no layer": {"alpha_pattern": {"q_proj": 2, "blocks.7.*": 3}},
+    **{
+        f"targets: {t!r} matches no layer; expected one of q_proj, ": {"targets": ["q_proj", t]}
+        for t in (*NO_LAYERS, "")
+    },
+    "targets: 'blocks.2.*' matches no layer": {"params": CLASSES, "targets": ["q_proj", "blocks.2.*"]},
+    "rank_pattern: 'blocks.7.*' matches no layer": {"rank_pattern": {"q_proj": 2, "blocks.7.*": 3}},
+    "alpha_pattern: 'blocks.7.*' matches no layer": {"alpha_pattern": {"q_proj": 2, "blocks.7.*": 3}},
     "o_proj: r: got 13, expected at most min(out, in) = 12": {"r": 13, "targets": ["o_proj"]},
     "down_proj: r: got 13, expected at most min(out, in) = 12": {"r": 13, "targets": ["down_proj"]},  # (12, 20)
     "blocks.1.attn.q_proj: r: got 13, expected at most": {"r": 2, "rank_pattern": {"blocks.1.*": 13}},
     **{
-        f"init: {i!r} takes the adapter out of the base; start_adapter": {"init": i}
+        f"init: {i!r} moves a part of the base into the adapter; start_adapter": {"init": i}
         for i in ("pissa", "olora", "loftq")
     },
 }
 STARTED = {
-    "init: 'pissa' goes with kinds lora and dora, got 'vera'": {"kind": "vera", "init": "pissa"},
-    "init: 'olora' goes with kinds lora and dora, got 'adalora'": {"kind": "adalora", "init": "olora"},
+    "init: 'pissa' works with kinds lora and dora, got 'vera'": {"kind": "vera", "init": "pissa"},
+    "init: 'olora' works with kinds lora and dora, got 'adalora'": {"kind": "adalora", "init": "olora"},
     "kind: got 'none', expected one of lora": {"kind": "none", "init": "olora"},
     "alpha: got 0.0, expected more than 0 for init 'pissa'": {"alpha": 0.0, "init": "pissa"},
     "alpha: got -1.0, expected more than 0 for init 'loftq'": {"alpha": -1.0, "init": "loftq"},
@@ -261,9 +264,9 @@ TRAINED = {SCHEDULES: {"schedule": "step"}}
 COUNTED = {
     f"B: got 0, {WHOLE}": {**STEP, "B": 0},
     "T: got 1.5": {**STEP, "T": 1.5},
-    "T: got 8, expected a whole number from 1 to 7, the model's n_positions": {**STEP, "T": 8},
+    "T: got 8, expected an integer from 1 to 7, the model's n_positions": {**STEP, "T": 8},
     "wanted: no parameter is named 'blocks.9.ln1.bias'": {**STEP, "wanted": ("blocks.9.ln1.bias",)},
-    "targets: 'qkv' fits no layer": {**STEP, "adapter_config": AdapterConfig(targets=("qkv",))},
+    "targets: 'qkv' matches no layer": {**STEP, "adapter_config": AdapterConfig(targets=("qkv",))},
     "blocks.0.attn.q_proj: r: got 13, expected at most": {**STEP, "adapter_config": AdapterConfig(r=13)},
     "kind: got 'none', expected one of lora": {**STEP, "adapter_config": AdapterConfig(kind="none")},
 }
@@ -321,8 +324,8 @@ COMPRESSED = {
     "block_size: got 64.0, expected": lambda: co.quantise_nf4(WEIGHT, 64.0),
     "share: got 1.5, expected 0 ≤ share ≤ 1": lambda: co.prune_magnitude(WEIGHT, 1.5),
     "share: got nan": lambda: co.prune_magnitude(WEIGHT, math.nan),
-    "m: got 4 … (4, 62), expected a number that divides 62": lambda: co.prune_n_of_m(WEIGHT[:, :62]),
-    "n: got 5, expected a whole number from 0 to 4, m": lambda: co.prune_n_of_m(WEIGHT, 5, 4),
+    "m: got 4 … (4, 62), expected a divisor of 62": lambda: co.prune_n_of_m(WEIGHT[:, :62]),
+    "n: got 5, expected an integer from 0 to 4, m": lambda: co.prune_n_of_m(WEIGHT, 5, 4),
     f"m: got 0, {WHOLE}": lambda: co.prune_n_of_m(WEIGHT, 0, 0),
     "names: got 'b', expected names of weights such as 'a'": lambda: co.quantise({"a": WEIGHT}, ["b"]),
     "format: got 'fp4', expected one of nf4, int8": lambda: co.quantise({"a": WEIGHT}, ["a"], "fp4"),
@@ -332,7 +335,7 @@ COMPRESSED = {
 }
 COMPRESSED_OF_ANOTHER_TYPE = {
     "double: got 8, expected True or False": lambda: co.quantise_nf4(WEIGHT, 64, 8),
-    "names: got the text 'a', expected a list": lambda: co.quantise({"a": WEIGHT}, "a"),
+    "names: got the string 'a', expected a list": lambda: co.quantise({"a": WEIGHT}, "a"),
     "a: … block_size": lambda: co.quantise({"a": WEIGHT}, ["a"], "int8", block_size=64),
 }
 COMPRESSIONS = [co.quantise_nf4, co.quantise_int8, partial(co.prune_magnitude, share=0.5), co.prune_n_of_m]
@@ -388,11 +391,11 @@ SUBSPACES = {
     "k: got 4, … the dimension n": lambda: an.random_directions(3, 4, rng()),
     "j: got 7, … from 1 to 6": lambda: an.gaussian_similarity(6, 1, 7),
     "V: its columns are not orthonormal": lambda: an.similarity_table(SIX, 1.01 * SIX),
-    "i: got 4, expected a whole number from 1 to 3, the columns of U": lambda: an.subspace_similarity(SIX, SIX, 4, 1),
+    "i: got 4, expected an integer from 1 to 3, the columns of U": lambda: an.subspace_similarity(SIX, SIX, 4, 1),
     "j: got 1.0, ": lambda: an.subspace_similarity(SIX, SIX, 1, 1.0),
     "update: is zero throughout": lambda: an.amplification(FOUR, 0 * FOUR, 1, rng()),
-    "r: got 0, expected a whole number from 1 to 3": lambda: an.amplification(FOUR, FOUR, 0, rng()),
-    "r: got 4, expected a whole number from 1 to 3": lambda: an.amplification(FOUR, FOUR, 4, rng()),
+    "r: got 0, expected an integer from 1 to 3": lambda: an.amplification(FOUR, FOUR, 0, rng()),
+    "r: got 4, expected an integer from 1 to 3": lambda: an.amplification(FOUR, FOUR, 4, rng()),
     "r: got True, ": lambda: an.amplification(FOUR, FOUR, True, rng()),
     "r: got 2, … from 1 to 1, the rank of update": lambda: an.amplification(FOUR, FOUR * [1, 0, 0], 2, rng()),
     "before: is zero throughout": lambda: an.intruder_dimensions(0 * FOUR, FOUR, 1),
@@ -410,7 +413,7 @@ REFUSED = [
     *rows(start, STARTED),
     *rows(there_and_back, NO_WAY_BACK),
     *values(variant_config, "variant", "lora++"),
-    *rows(RankAllocation, {"first, last: got 0.6 and 0.5, expected at most 1 together": {"first": 0.6, "last": 0.5}}),
+    *rows(RankAllocation, {"first, last: got 0.6 and 0.5, expected a sum of at most 1": {"first": 0.6, "last": 0.5}}),
     *rows(lambda leaf: allocating(None, adapt(kind="adalora", rate_factors={leaf: 0.0}), 10), FROZEN),
     *rows(partial(replace, TrainConfig(40, 0.1)), TRAINED),
     *rows(partial(learning_rate_at, 0, 10, 1.0), {SCHEDULES: {"schedule": "step"}}),

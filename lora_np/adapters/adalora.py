@@ -32,7 +32,7 @@ class AdaLoRACache(NamedTuple):
 
 
 def shapes(n_out, n_in, r):
-    """Shapes of one layer's arrays: LoRA's two, and lora_E (r,); see `lora.shapes`."""
+    """Shapes of one layer's arrays: LoRA's two arrays, and lora_E (r,); see `lora.shapes`."""
     A, B = lora.shapes(n_out, n_in, r).values()
     return {"lora_A": A, "lora_E": (r,), "lora_B": B}
 
@@ -67,7 +67,7 @@ def backward(dy, cache):
 
 
 def orthogonality(adapter):
-    """The penalty for one layer's factors that are not orthonormal, and its gradients (equation 4).
+    """The orthogonality penalty for one layer's factors, and its gradients (equation 4).
 
         R = ‖Bᵀ B − I‖² + ‖A Aᵀ − I‖²        Frobenius norms
         dB = 4 B (Bᵀ B − I),   dA = 4 (A Aᵀ − I) A

@@ -1,4 +1,4 @@
-"""AdaLoRA's rank allocation: which singular values each layer keeps, by their importance (Zhang et al. 2023).
+"""AdaLoRA's rank allocation: each layer keeps its most important singular values (Zhang et al. 2023).
 
 Every layer starts with more directions than the average layer keeps. Each step updates the importance of every
 parameter (section 3.2). A direction's importance is that of its singular value plus the mean importance of its two
@@ -50,7 +50,7 @@ class RankAllocation:
         check_fields(self, finite_number, "first", "last", "beta1", "beta2", least=0, below=1)
         check_fields(self, finite_number, "orthogonality", least=0)
         if self.first + self.last > 1.0:
-            raise ValueError(f"first, last: got {self.first} and {self.last}, expected at most 1 together")
+            raise ValueError(f"first, last: got {self.first} and {self.last}, expected a sum of at most 1")
 
 
 DEFAULTS = RankAllocation()
@@ -124,7 +124,7 @@ def direction_importance(module, weights, grads, memory, settings):
 def settled_from(adapter, steps, settings=DEFAULTS):
     """The step from which the allocation is final; 0 for every kind except "adalora".
 
-    Before this step the model has more directions than its final budget, so evaluations do not count; see
+    Before this step the model has more directions than its final budget, so no model is selected; see
     `TrainConfig.select_from`.
     """
     if adapter is None or adapter.config.kind != "adalora":

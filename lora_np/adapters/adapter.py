@@ -84,7 +84,7 @@ def init_adapter(params, config, rng):
         for an unknown array, or the init changes the base (then use `start_adapter`).
     """
     if config.init in STARTS:
-        raise ValueError(f"init: {config.init!r} takes the adapter out of the base; start_adapter returns both")
+        raise ValueError(f"init: {config.init!r} moves a part of the base into the adapter; start_adapter returns both")
     return start_adapter(params, config, rng)[1]
 
 
@@ -92,9 +92,9 @@ def start_adapter(params, config, rng):
     """Create a new adapter with any init, and the base on which it is trained.
 
     For "kaiming" and "gaussian", the base does not change. "pissa", "olora" and "loftq" move a part of each adapted
-    weight into the adapter and leave the rest in the base. Together they compute the same as the original base, except
-    for rounding (and for "loftq", NF4's quantisation error). `starts.py` explains how to convert the trained adapter to
-    one for the original base.
+    weight into the adapter and keep the rest in the base. Together they compute the same function as the original base,
+    except for rounding (and for "loftq", NF4's quantisation error). `starts.py` explains how to convert the trained
+    adapter to one for the original base.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def start_adapter(params, config, rng):
         if leaf not in known:
             raise ValueError(f"rate_factors: {config.kind} has no {leaf!r}, expected some of {', '.join(known)}")
     if start is not None and config.kind not in STARTED:
-        raise ValueError(f"init: {config.init!r} goes with kinds {' and '.join(STARTED)}, got {config.kind!r}")
+        raise ValueError(f"init: {config.init!r} works with kinds {' and '.join(STARTED)}, got {config.kind!r}")
     base, weights = dict(params), {}
     for module in adapted_modules(config, params):
         name, settings = f"{module}.weight", module_config(config, module)
@@ -150,7 +150,7 @@ def trainable_report(params, trainable):
     ----------
     params : dict, the base model's weights
     trainable : dict of the trained arrays: an adapter's weights, or all or some of params. A name that is also in
-        params, such as the head, counts once.
+        params, such as the head, is counted only once.
 
     Returns
     -------

@@ -60,11 +60,11 @@ class AdapterConfig:
     def __post_init__(self):
         if isinstance(self.targets, str):
             text = quoted(self.targets)
-            raise ValueError(f"targets: got the text {text}, expected a tuple: ({text},)")
+            raise ValueError(f"targets: got the string {text}, expected a tuple: ({text},)")
         if not isinstance(self.targets, (tuple, list)) or not all(isinstance(t, str) for t in self.targets):
-            raise ValueError(f"targets: got {quoted(self.targets)}, expected a tuple of texts")
+            raise ValueError(f"targets: got {quoted(self.targets)}, expected a tuple of strings")
         object.__setattr__(self, "targets", tuple(self.targets))
-        check_fields(self, instance_of, "kind", type_=str, expected="a text")
+        check_fields(self, instance_of, "kind", type_=str, expected="a string")
         check_fields(self, instance_of, "rslora", "norm_gradient", "train_head", type_=bool, expected="True or False")
         check_fields(self, instance_of, "extra", type_=dict, expected="a dict")
         if not self.targets and not self.train_head:
@@ -124,7 +124,7 @@ def adapted_modules(config, params):
         if not any(matches(module, target) for module in modules):
             names = ", ".join(dict.fromkeys(module.rpartition(".")[2] for module in modules))
             raise ValueError(
-                f"{argument}: {quoted(target)} fits no layer; expected one of {names}, "
+                f"{argument}: {quoted(target)} matches no layer; expected one of {names}, "
                 f"all-linear, or a pattern over names such as {modules[0] if modules else 'none'!r}"
             )
     return [m for m in modules if any(matches(m, target) for target in config.targets)]

@@ -36,7 +36,7 @@ OF_STRETCH_AND_NORM = {**OF_STRETCH, "weight": "x factor", "lora_A": "x factor",
 
 
 class DoRACache(NamedTuple):
-    """What the backward pass needs, except V, which is recomputed without a product with the batch's rows."""
+    """The values that the backward pass needs, except V, which is recomputed from the weights alone."""
 
     product: LinearCache  # of h = x̃ Vᵀ, without V; its x is the layer's input before dropout
     factors: LowRankCache  # for the gradients of A and B
@@ -49,7 +49,7 @@ class DoRACache(NamedTuple):
 
 
 def shapes(n_out, n_in, r):
-    """Shapes of one layer's arrays: LoRA's, and m (out,); see `lora.shapes`."""
+    """Shapes of one layer's arrays: LoRA's arrays, and m (out,); see `lora.shapes`."""
     return {**lora.shapes(n_out, n_in, r), MAGNITUDE: (n_out,)}
 
 
@@ -69,7 +69,7 @@ def directions(weight, adapter, scale):
 
 
 def over(numerator, norm):
-    """m/‖V‖ or 1/‖V‖, and 0 for a row of zeros, which has no direction and stays zero.
+    """m/‖V‖ or 1/‖V‖, and 0 for a row of zeros, which has no direction and is unchanged.
 
     m is divided by ‖V‖ instead of multiplied by 1/‖V‖, so that the result is exactly 1 at the start of training.
     """
@@ -136,7 +136,7 @@ def backward(dy, cache):
     This term has the weight's size and needs no product with the batch's rows. It removes the component of dV along
     each row of V: B A can rotate a row of W′, but only m can change its length.
 
-    With dropout, x̃ = x ⊙ mask replaces x above, and y has the further term (x − x̃) Wᵀ.
+    With dropout, x̃ = x ⊙ mask replaces x above, and y has the additional term (x − x̃) Wᵀ.
 
     Parameters and results as in `lora.backward`; grads may also have lora_magnitude_vector (out,).
     """
@@ -171,7 +171,7 @@ def backward(dy, cache):
 
 
 def delta(weight, adapter, config):
-    """ΔW = m ⊙ V / ‖V‖ − W, (out, in). Unlike LoRA's, it depends on W."""
+    """ΔW = m ⊙ V / ‖V‖ − W, (out, in). Unlike LoRA's update, it depends on W."""
     W = np.asarray(weight)
     V = directions(W, adapter, scaling(config))
     return over(adapter[MAGNITUDE], row_norms(V))[:, None] * V - W

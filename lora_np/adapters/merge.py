@@ -131,8 +131,8 @@ def merge_in_format(params, adapter, masks=None):
     """Add the adapter's update to the model's weights, and convert each merged weight to the base weight's format.
 
     A quantised matrix is quantised again, with the same settings. But if it is in Q4_1, has no mask, and ΔW is constant
-    in each block, ΔW is added to the blocks' offsets, and codes and scales do not change. Zeros of a dense array stay
-    zero, because they come from pruning. Zeros of a quantised matrix may also be small weights that were rounded, so a
+    in each block, ΔW is added to the blocks' offsets, and codes and scales do not change. Zeros of a dense array are
+    kept, because they come from pruning. Zeros of a quantised matrix may also be small weights that were rounded, so a
     matrix that is both pruned and quantised needs a mask.
 
     The lost share of the update is 1 if W′ equals W, and above 1 if the conversion changes W + ΔW by more than ΔW. A

@@ -144,7 +144,7 @@ def compress(params, adapter, r):
 
 
 def unscaled_config(config, ranks, params):
-    """The configuration of a LoRA with these ranks of its layers and scale 1, so α = r."""
+    """The configuration of a LoRA whose layers have these ranks and scale 1, so α = r."""
     if not ranks:  # only a trained head
         return config
     r, pattern = compact_pattern(ranks)  # α is r in every layer, so it has the same pattern

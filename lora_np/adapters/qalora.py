@@ -3,8 +3,8 @@
     y = x Wᵀ + b + s L (p Aᵀ) Bᵀ        A (r, L),  B (out, r),  s = α/r
     p_j = mean of the g inputs of block j        L = in/g blocks
 
-Pooling makes the adapter treat all inputs of a block alike. So ΔW has one number for each output and block: row i
-has s (L/g) (B A)_ij at all g inputs of block j, and rank at most min(r, L). llama.cpp's Q4_1 stores a block of 32
+Pooling makes the adapter treat all inputs of a block alike. So ΔW has one value for each output and block: row i
+has s (L/g) (B A)_ij at all g inputs of block j. Its rank is at most min(r, L). llama.cpp's Q4_1 stores a block of 32
 weights as d q + m. The update changes only m, and `merge_in_format` adds it there (section 3.3 of the paper, which
 uses GPTQ's zero points).
 
@@ -85,7 +85,8 @@ def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), 
 
 
 def backward(dy, cache):
-    """Gradients of the adapted layer: LoRA's with p instead of x, and through the pooling to x. With u = p Aᵀ:
+    """Gradients of the adapted layer: those of LoRA with p instead of x, and the gradient of x through the pooling.
+    With u = p Aᵀ:
 
         dB = s L dyᵀ u                    (out, r)
         du = s L dy B                     (..., r)

@@ -4,7 +4,7 @@
 
 All layers share one A (r, in) and one B (out, r) (section 3.1). If layers have different shapes, each uses as many of
 A's columns and B's rows as it needs, as in PEFT. Both are generated from a seed and not saved, so an adapter has
-r + out numbers per layer. There is no α.
+r + out values per layer. There is no α.
 """
 
 import math
@@ -28,7 +28,7 @@ OF_SCALING = {"x": "x", "vera_lambda_d": "x", "vera_lambda_b": "factor"}
 
 
 class VeRACache(NamedTuple):
-    """What the backward pass needs, except A and B, which it generates from their seed."""
+    """The values that the backward pass needs, except A and B, which it generates from their seed."""
 
     base: LinearCache  # of x Wᵀ + b
     product: LowRankCache  # of z = (λ_d ⊙ (x Aᵀ)) Bᵀ, without A and B
@@ -55,7 +55,7 @@ def init(weight, config, rng):
 def projections(shape, r, seed, dtype):
     """The part of the shared random factors that a layer of this shape uses.
 
-    The numbers are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (In PEFT's A, `in` is the largest layer's.)
+    The entries are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (In PEFT's A, `in` is the largest layer's.)
     They are computed from the raw 64-bit words of PCG64, which will never change: word w of the stream of [seed, 0] for
     A, or [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column by column and B row by row, so a
     smaller layer's factors are part of a larger layer's, except for the bound √(6/in).

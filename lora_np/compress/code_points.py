@@ -19,8 +19,8 @@ def nf4_code_points():
         zero         0
         positive     Q(½ + (δ − ½) i/8)    i = 1, …, 8        all of them divided by Q(δ)
 
-    Zero must be a point, so that a weight of 0 stays exactly 0. The other 15 points are 8 positive and 7 negative ones,
-    so the points are not symmetric.
+    Zero must be a point, so that a weight of 0 is stored exactly. The other 15 points are 8 positive and 7 negative
+    ones, so the points are not symmetric.
 
     δ replaces 1, because Q(1) = ∞. If the probability is divided into 16 equal bins with a point in the middle of each,
     half a bin, 1/32, is beyond the outermost point; with 15 bins, 1/30. The halves come from tables with 16 and with

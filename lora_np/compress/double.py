@@ -1,4 +1,4 @@
-"""Double quantisation: the scales of a quantised matrix are quantised too (Dettmers et al. 2023, section 3)."""
+"""Double quantisation: the scales of a quantised matrix are also quantised (Dettmers et al. 2023, section 3)."""
 
 from typing import NamedTuple
 

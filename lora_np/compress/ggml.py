@@ -1,6 +1,6 @@
 """llama.cpp's block formats: 32 weights of a row share a scale and have codes of 4 or 8 bits.
 
-A block begins with float16 numbers, a scale d and in Q4_1 an offset m, followed by the codes q:
+A block begins with float16 values, a scale d and in Q4_1 an offset m, followed by the codes q:
 
     format   bytes of a block             bits per weight   weight
     Q8_0     d, 32 codes of 8 bits   34   8.5               d q,        q = −127 … 127
@@ -20,7 +20,7 @@ import numpy as np
 from .weight import QuantisedWeight, check_weight, read_only
 
 BLOCK = 32  # weights
-HEADERS = {"q8_0": 2, "q4_0": 2, "q4_1": 4}  # bytes of a block's float16 numbers
+HEADERS = {"q8_0": 2, "q4_0": 2, "q4_1": 4}  # bytes of a block's float16 values
 BLOCK_BYTES = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
 PIECE = 2**14  # blocks that are expanded at a time, to 2 MB, so that intermediate results stay in a core's cache
 
@@ -31,7 +31,7 @@ class BlockWeight(QuantisedWeight):
 
     blocks: np.ndarray  # (out, bytes of a row) uint8; may be part of a memory-mapped file
     format: str  # "q8_0", "q4_0" or "q4_1"
-    dtype: np.dtype = np.dtype(np.float32)  # of the dense array; for float64, the float32 numbers are converted
+    dtype: np.dtype = np.dtype(np.float32)  # of the dense array; for float64, the float32 values are converted
 
     settings = {}  # none
 
@@ -144,7 +144,7 @@ def quantise_q4_1(weight):
 
 
 def with_offsets_added(weight, change):
-    """Add a number to all weights of each block of a Q4_1 matrix: m′ = m + c. Scales and codes do not change.
+    """Add a value to all weights of each block of a Q4_1 matrix: m′ = m + c. Scales and codes do not change.
 
     m′ is rounded to float16, with a relative error of at most 2⁻¹¹. There is no other error.
 
@@ -202,7 +202,7 @@ def block_weight(format, weight, scales, codes):
 
 
 def as_float16(numbers, problem):
-    """The numbers rounded to float16; ValueError, beginning with `problem`, if one exceeds it."""
+    """The values rounded to float16; ValueError, beginning with `problem`, if one exceeds it."""
     with np.errstate(over="ignore"):
         rounded = numbers.astype("<f2")
     if not np.isfinite(rounded).all():

@@ -98,7 +98,7 @@ class NF4Weight(QuantisedWeight):
 def quantise_nf4(weight, block_size=64, double=True):
     """Quantise a matrix to four-bit codes with a scale for each block.
 
-    A weight halfway between two points is rounded to the lower one. A weight of 0 stays exactly 0. Without `double`,
+    A weight halfway between two points is rounded to the lower one. A weight of 0 is stored exactly. Without `double`,
     the largest weight of each block keeps its value (as float32), and quantising the dense array again gives the same
     codes and scales.
 

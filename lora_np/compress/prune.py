@@ -57,7 +57,7 @@ def n_of_m_mask(weight, n=2, m=4):
     n = whole_number("n", n, least=0, most=m, why="m")
     n_in = weight.shape[1]
     if n_in % m:
-        raise ValueError(f"m: got {m} for a weight of shape {weight.shape}, expected a number that divides {n_in}")
+        raise ValueError(f"m: got {m} for a weight of shape {weight.shape}, expected a divisor of {n_in}")
     return largest_mask(weight, m, m - n)
 
 

@@ -35,7 +35,7 @@ def quantise(params, names, format="nf4", **settings):
         If a name, the format or a setting is unknown, or a matrix does not fit the format; the message has its name.
     """
     if isinstance(names, str):
-        raise TypeError(f"names: got the text {names!r}, expected a list of texts: [{names!r}]")
+        raise TypeError(f"names: got the string {names!r}, expected a list of strings: [{names!r}]")
     names = list(names)
     unknown = [name for name in names if name not in params]
     if unknown:
@@ -75,7 +75,8 @@ def requantise(dense, like):
 def weight_bytes(params):
     """The bytes of a flat dict's weights: of codes and scales, or of dense arrays.
 
-    A weight with several names counts once. The overhead of Python objects, about 100 bytes each, does not count.
+    A weight with several names is counted only once. The overhead of Python objects, about 100 bytes each, does not
+    count.
     """
     return sum({id(weight): weight.nbytes for weight in params.values()}.values())
 

@@ -1,6 +1,6 @@
 """Mini-batches of token ids: texts sorted by length for a classifier, windows of a stream for a language model.
 
-Padding is on the right, where no real token attends to it under a causal mask.
+Padding is on the right, where no token of the text attends to it under a causal mask.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from ..checked import integer_vector, same_shape, whole_number
 
 IGNORE_INDEX = -100  # a target that the loss ignores (PyTorch's convention)
-BATCHES_PER_CHUNK = 16  # batches whose rows are sorted by length together
+BATCHES_PER_CHUNK = 16  # batches whose rows are sorted by length as one chunk
 
 
 class Batch(NamedTuple):
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
     ids: np.ndarray  # (B, T) int64, padded on the right
     targets: np.ndarray  # (B,) or (B, T) int64
-    lengths: np.ndarray  # (B,) int64, real tokens in each row
+    lengths: np.ndarray  # (B,) int64, non-padding tokens in each row
     rows: np.ndarray  # (B,) int64, each row's index in the input
 
 
@@ -52,7 +52,7 @@ def pad_sequences(sequences, pad_id):
 
 
 def class_batches(sequences, labels, batch_size, pad_id, rng=None):
-    """One epoch of texts with labels or targets: every row once, texts of similar length together.
+    """Yield one epoch of texts with labels or targets: every row exactly once, in batches of similar length.
 
     With `rng` (training), the rows are shuffled, sorted by length within chunks of 16 batches and cut into batches, and
     the batches are shuffled. Sorting reduces padding; sorting within chunks keeps the composition of batches random.

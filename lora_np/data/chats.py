@@ -66,7 +66,7 @@ def messages_of(row, place):
 def checked_content(value, name, place):
     """The value; ValueError unless it is a string that UTF-8 can encode."""
     if not isinstance(value, str):
-        raise ValueError(f"{place}: {name} is {'missing' if value is None else quoted(value)}, expected a text")
+        raise ValueError(f"{place}: {name} is {'missing' if value is None else quoted(value)}, expected a string")
     if has_surrogate(value):
         raise ValueError(f"{place}: {name} has half a surrogate pair, which is not UTF-8")
     return value

@@ -5,8 +5,8 @@ the merges (``tokenizer.ggml.pre``). llama.cpp defines what the names mean. The 
 difference: a byte that is not in the vocabulary is dropped by llama.cpp, but becomes the unknown token here, if there
 is one. SmolLM2 lacks 21 bytes; 13 of them do not occur in UTF-8.
 
-For the way back, each of llama.cpp's names is tried on a text that they split differently. The right name is the one
-that gives the tokenizer's own ids.
+In the other direction, each of llama.cpp's names is tried on a text that they split differently. The correct name is
+the one that gives the tokenizer's own ids.
 """
 
 import json
@@ -192,7 +192,7 @@ def as_json(content):
 
 class Vocabulary(NamedTuple):
     fields: dict  # of the GGUF file: name -> value
-    is_plain: bool  # whether llama.cpp's ids agree for every text; False if the tokenizer normalises texts first
+    is_plain: bool  # whether llama.cpp gives the same ids for every text; False if the tokenizer normalises texts first
 
 
 def gguf_vocabulary(tokenizer, files, special, vocab_size):

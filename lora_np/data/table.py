@@ -38,7 +38,7 @@ def label_names(labels):
     """The distinct labels, sorted; entry k is the name of class k. ValueError if there are fewer than two."""
     names = sorted(set(labels))
     if len(names) < 2:
-        raise ValueError(f"labels: got {len(names)} class(es), {listed(names)}, expected at least two to tell apart")
+        raise ValueError(f"labels: got {len(names)} class(es), {listed(names)}, expected at least two classes")
     return names
 
 
@@ -61,11 +61,11 @@ def encode_labels(labels, names):
 def split_table(table, fractions, seed):
     """Split labelled texts into train, validation and test, stratified by class.
 
-    The distinct texts are sorted by label, and within a label by a hash of `seed` and the text. Each in turn goes to
-    the part that is furthest below its fraction. So every part is within one text of its size, every class is spread
-    evenly, and the same table and seed give the same parts on every machine. All rows with the same text go to one
-    part, so no text is in both train and test. Each class's first text goes to train, so that train contains even rare
-    classes (unless all texts of the class occurred earlier with another label).
+    The distinct texts are sorted by label, and within a label by a hash of `seed` and the text. Each in turn is
+    assigned to the part that is furthest below its fraction. So every part is within one text of its size, every class
+    is spread evenly, and the same table and seed give the same parts on every machine. All rows with the same text are
+    in one part, so no text is in both train and test. Each class's first text is assigned to train, so train contains
+    even rare classes (unless all texts of the class occurred earlier with another label).
 
     Parameters
     ----------

@@ -67,8 +67,8 @@ def normalizer():
     """The normaliser that converts texts to the style of the Rotten Tomatoes snippets.
 
     ``He said "It's 9.5/10"--wow!<br />`` becomes ``he said " it's 9 . 5/10 " -- wow !``: lower case, with spaces around
-    punctuation except apostrophes, hyphens, slashes and square brackets. So a model trained on the reviews also
-    understands the snippets.
+    punctuation except apostrophes, hyphens, slashes and square brackets. So a model trained on the reviews can also
+    read the snippets.
     """
     from tokenizers import Regex, normalizers
 

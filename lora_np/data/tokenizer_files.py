@@ -1,10 +1,10 @@
 """Load a model's tokenizer from its files, as transformers does.
 
 ``tokenizer.json`` and a few fields of other files determine a text's ids. `load_tokenizer` does the same as
-``AutoTokenizer.from_pretrained(folder)`` of transformers 5 does for a GPT-2 or a Llama. Note that not every class reads
-the whole ``tokenizer.json``: ``GPT2Tokenizer``, the default for a GPT-2, reads only the vocabulary, merges and
-post-processor. ``PreTrainedTokenizerFast``, which a Llama usually has, reads the whole file. ``LlamaTokenizer`` reads
-the whole file if it is byte-level; otherwise it reads as little as ``GPT2Tokenizer``.
+``AutoTokenizer.from_pretrained(folder)`` of transformers 5 for a GPT-2 or a Llama. Not every class reads the whole
+``tokenizer.json``: ``GPT2Tokenizer``, the default for a GPT-2, reads only the vocabulary, merges and post-processor.
+``PreTrainedTokenizerFast``, which a Llama usually has, reads the whole file. ``LlamaTokenizer`` reads the whole file if
+it is byte-level; otherwise it reads as little as ``GPT2Tokenizer``.
 """
 
 import json
@@ -54,7 +54,8 @@ def load_tokenizer(path, fields=None, files=None):
     Parameters
     ----------
     path : a folder with ``tokenizer.json``, or with ``vocab.json`` and ``merges.txt``; or a ``tokenizer.json``, which
-        is read together with the other files in its folder; or such a file with another name, which is read alone
+        is read together with the other files in its folder; or such a file with another name, which is read without
+        other files
     fields : dict, the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` are used. None:
         those of ``config.json`` in the same folder
     files : dict, name -> bytes, to be read instead of the files at the path, which then only appears in messages
@@ -133,7 +134,7 @@ def model_fields(path):
     extra = fields.get("extra")
     fields = {**(extra if isinstance(extra, dict) else {}), **fields}
     if not isinstance(fields.get("vocab_size", 0), int):
-        raise ValueError(f"{path}: vocab_size is {quoted(fields['vocab_size'])}, expected a whole number")
+        raise ValueError(f"{path}: vocab_size is {quoted(fields['vocab_size'])}, expected an integer")
     return fields
 
 
@@ -153,7 +154,7 @@ def tokenizer_class(where, settings, fields, data):
 
 
 def rebuilt(content, settings, reader):
-    """What GPT2Tokenizer or LlamaTokenizer reads from a ``tokenizer.json``, with its own defaults for the rest."""
+    """The parts of a ``tokenizer.json`` that GPT2Tokenizer or LlamaTokenizer reads, and its defaults for the rest."""
     model, prefix = content["model"], settings.get("add_prefix_space")
     if model.get("type", "BPE") != "BPE":
         raise ValueError(f"its model is {quoted(model['type'])}, and tokenizer_class {reader[0]} has 'BPE'")
@@ -283,7 +284,7 @@ def library(problem):
 
 @contextmanager
 def quiet_stderr():
-    """Discard the process's standard error stream; a closed stream stays closed."""
+    """Discard the process's standard error stream; a closed stream is not reopened."""
     try:
         saved = os.dup(STDERR)
     except OSError:

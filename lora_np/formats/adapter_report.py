@@ -1,6 +1,6 @@
-"""What a program does with each layer of an adapter's file: apply it, ignore it, or refuse the file.
+"""Report how a program treats each layer of an adapter's file: applies it, ignores it, or refuses the file.
 
-The files are read as they are, because their faults are what matters. `Rules` is one description for all programs.
+Files are read without corrections, because the report is about their faults. `Rules` describes any program.
 """
 
 import re
@@ -26,7 +26,7 @@ SPELLINGS = {"lora_a": "lora_A", "lora_b": "lora_B", "lora_embedding_A": "lora_A
 class LayerReport(NamedTuple):
     """A layer of the file, or a target that the file lacks."""
 
-    name: str  # the base's name of it; the file's if the base has no such layer
+    name: str  # its name in the base, or in the file if the base has no such layer
     status: str
     notes: tuple[str, ...] = ()  # what is wrong
     ours: tuple[str, ...] = ()  # the layers of the base, under our names
@@ -37,7 +37,7 @@ class LayerReport(NamedTuple):
 
 
 class AdapterReport(NamedTuple):
-    """What a program does with a file."""
+    """A report on how a program treats an adapter's file."""
 
     program: str
     kind: str  # "lora" or "dora"
@@ -46,7 +46,7 @@ class AdapterReport(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What a program expects of a file."""
+    """The layers, arrays and scales that a program expects in a file."""
 
     names: dict  # the base's name of each layer that it can adapt -> our layers in it
     targets: list[str]  # those that it adapts
@@ -59,7 +59,7 @@ class Rules(NamedTuple):
 
 
 def split_by_layer(tensors, pattern):
-    """The factors {layer: {"lora_A": …}} of the names that a pattern (layer)(array) fits, and the other tensors."""
+    """The factors {layer: {"lora_A": …}} of the names that match a pattern (layer)(array), and the other tensors."""
     factors, others = {}, {}
     for key, tensor in tensors.items():
         array = np.asarray(tensor).real  # PyTorch drops imaginary parts too
@@ -87,7 +87,7 @@ def report_layers(rules, factors, params, config, others=()):
 
 
 def report_layer(rules, name, arrays, params):
-    """The LayerReport of the base's layer of this name."""
+    """The LayerReport of the base's layer with this name."""
     if name not in rules.targets:
         return LayerReport(name, rules.misfit, ("not a target of the configuration",))
     for leaf, (status, note) in rules.missing.items():
@@ -109,7 +109,7 @@ def report_layer(rules, name, arrays, params):
 
 
 def shape_fault(factors, r, n_out, n_in):
-    """What is wrong with the shapes, with the likely mistake; None if A is (r, in), B (out, r) and DoRA's m (out,)."""
+    """Describe mismatched shapes and the likely mistake; None if A is (r, in), B (out, r) and DoRA's m (out,)."""
     if MAGNITUDE in factors and factors[MAGNITUDE].shape != (n_out,):
         return f"{MAGNITUDE} {factors[MAGNITUDE].shape}, expected {(n_out,)}"
     A, B = (factors[factor].shape for factor in FACTORS)
@@ -140,7 +140,7 @@ def base_weight(params, ours):
 
 
 def misnamed(key, names, config, prefix=""):
-    """Guess which of the base's layers a wrong name in a file means, or None; and describe the mistake."""
+    """Guess which of the base's layers an unknown name in a file means, or None; and describe the mistake."""
     ends = {layer: name for name, ours in names.items() for layer in ours}
     for file in FILES:
         ends |= {bare(name): ends.get(ours[0]) for name, ours in layer_names(config, file).items()}
@@ -160,7 +160,7 @@ def misnamed(key, names, config, prefix=""):
 
 BASE = "base_model.model."
 PEFT_NAME = re.compile(rf"(.+)\.(lora_[AB](?=\.weight$)|lora_embedding_[AB]|{MAGNITUDE})(?:\.weight)?")
-DEFAULT = re.compile(r"\.default(?=(\.weight)?$)")  # the adapter's own name, which PEFT leaves out
+DEFAULT = re.compile(r"\.default(?=(\.weight)?$)")  # the adapter's own name, which PEFT omits
 DEFAULT_NOTE = "'.default.' in the tensors' names, which only newer versions of PEFT read"
 RANDOM = "lora_A is missing, and PEFT draws it at random"
 TIED = "embedding and head are tied: merged, the adapter changes both; llama.cpp refuses it"
@@ -172,11 +172,11 @@ MISSING = {
 
 
 def peft_report(path, fields, tensors, params, config, names=None):
-    """What PEFT does with an adapter on a base (peft.utils.save_and_load.set_peft_model_state_dict).
+    """Report how PEFT loads an adapter onto a base (peft.utils.save_and_load.set_peft_model_state_dict).
 
-    PEFT ignores names that it does not know. Targets without tensors keep their initial values: A is random, B zero,
-    and DoRA's m the norms of W's rows. A tensor with the name of one of the base's weights replaces it. Shapes that do
-    not fit are an error; so is a missing module that should be loaded whole.
+    PEFT ignores names that it does not know. Targets without tensors keep their initial values: A is random, B is zero,
+    and DoRA's m contains the norms of W's rows. A tensor with the name of one of the base's weights replaces it.
+    PEFT raises an error for mismatched shapes and for missing modules that it should load whole.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
         if any(name.endswith(ending) for ending in saved) and f"{BASE}{name}.weight" not in others:
             layers.append(LayerReport(name, REFUSED, ("must be loaded whole, but its weight is missing",)))
     layers += [LayerReport(name, REFUSED, ("a target, but PEFT has no LoRA for norms",)) for name in norms]
-    refused = [] if targets else ["target_modules fits no layer of the base"]
+    refused = [] if targets else ["target_modules matches no layer of the base"]
     targets = [name for name in targets if name not in norms]
     missing = {leaf: why for leaf, why in MISSING.items() if leaf in LEAVES[kind]}
     rules = Rules(names, targets, missing, scale_of, fields.get("use_rslora", False), IGNORED, BASE, notes)
@@ -236,7 +236,7 @@ def table_of_names(tensors, config):
 
 
 def saved_modules(fields):
-    """The ends of names of modules that PEFT loads whole."""
+    """The last parts of the names of modules that PEFT loads whole."""
     saved = as_list(fields.get("modules_to_save") or [])
     return saved + ["classifier", "score"] * (fields.get("task_type") == "SEQ_CLS")
 
@@ -251,7 +251,7 @@ def scale_source(fields, found, name):
 
 
 def whole_weight(key, array, names, notes, params):
-    """The LayerReport of a tensor that is no factor: PEFT loads it if the base has a weight of this name."""
+    """The LayerReport of a tensor that is not a factor: PEFT loads it if the base has a weight with this name."""
     module, _, leaf = key.removeprefix(BASE).rpartition(".")
     name = module.removesuffix(".base_layer")
     old = base_array(params, names[name], leaf) if key.startswith(BASE) and name in names else None
@@ -274,7 +274,7 @@ def whole_weight(key, array, names, notes, params):
 
 
 def llama_cpp_report(fields, tensors, params, config):
-    """What llama.cpp does with a file (src/llama-adapter.cpp); `fields` and `tensors` are from `read_gguf`."""
+    """Report how llama.cpp loads a file (src/llama-adapter.cpp); `fields` and `tensors` are from `read_gguf`."""
     name = architecture(config).name
     expected = {"general.type": "adapter", "general.architecture": name, "adapter.type": "lora"}
     wrong = [name for name, value in expected.items() if fields.get(name) != value]
@@ -314,7 +314,7 @@ def llama_cpp_report(fields, tensors, params, config):
 
 
 def own_report(adapter_config, tensors, params, config):
-    """What `load_adapter` does with a file; `params` has the head of a classifier."""
+    """Report how `load_adapter` treats a file; `params` includes a classifier's head."""
 
     def scale_of(name, arrays):
         own = module_config(adapter_config, name)

@@ -102,7 +102,7 @@ def locked(folder):
 def only_process(folder):
     """Reserve a folder for a long job that will write it, until the end of the block.
 
-    Raises ValueError if another process has reserved it. The lock is a file beside the folder, which is removed.
+    Raises ValueError if another process has reserved the folder. The lock is a file beside it, which is removed.
     """
     folder = Path(os.path.realpath(folder))
     path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
@@ -201,7 +201,7 @@ def put_in_place(new, folder):
 
 
 def exchange(a, b):
-    """Exchange two folders atomically; False if the system or the drive cannot."""
+    """Exchange two folders atomically; returns False if the system or the drive cannot do so."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         a, b = os.fsencode(a), os.fsencode(b)

@@ -19,8 +19,8 @@ from . import templates
 from .patterns import in_a_child
 
 JINJA = (3, 1, 6)  # older versions have known sandbox escapes
-SECONDS, SECONDS_EACH = 5.0, 0.01  # for all texts of a call, plus a share for each text
-LONGEST = 10**7  # characters of all output together, plus 20 per input character
+SECONDS, SECONDS_EACH = 5.0, 0.01  # for a call, and for each of its texts in addition
+LONGEST = 10**7  # total characters of output, plus 20 per input character
 
 
 class Template(NamedTuple):
@@ -33,11 +33,11 @@ class Rows(NamedTuple):
 
     rows: list[tuple[np.ndarray, np.ndarray]]
     n_cut: int  # conversations whose end did not fit
-    n_empty: int  # conversations left out because no part of an answer fits
+    n_empty: int  # conversations omitted because no part of an answer fits
 
 
 def chat_template(files):
-    """The chat template among a model's files, name -> bytes; None if it has none.
+    """The chat template among a model's files (name -> bytes), or None if they have none.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def render(template, jobs, now, places):
 
 
 def chat_rows(conversations, tokenizer, template, length, places=None, now=None):
-    """Token ids and targets of conversations, for training on the answers alone.
+    """Token ids and targets of conversations, for training on the answers only.
 
     A target is the next token if that token belongs to an answer, and IGNORE_INDEX otherwise. The end token of an
     answer, such as ``<|im_end|>``, belongs to it; the white space after it and the header before it, such as
@@ -156,7 +156,7 @@ def is_answer(encoding, text, spans, marks):
     The position of a token's end decides, because some tokenizers report its start after its leading space.
     """
     ends = np.array([end for _, end in encoding.offsets], dtype=np.int64)  # (T,)
-    added = np.array(encoding.special_tokens_mask, dtype=bool)  # (T,) what the tokenizer put around the text
+    added = np.array(encoding.special_tokens_mask, dtype=bool)  # (T,) tokens that the tokenizer adds around the text
     learnt = np.zeros(len(ends), dtype=bool)
     for start, end in spans:
         without_space = text[start:end].rstrip()
@@ -201,7 +201,7 @@ def rendered_texts(conversations, places, template, now):
             if not all(map(texts[-1].startswith, beginnings)):
                 raise ValueError(
                     f"{place}: the chat template changes the text before the end of messages[{k}] when more messages "
-                    "follow; training on answers alone needs a template that writes from left to right"
+                    "follow; training on answers only needs a template that writes from left to right"
                 )
             spans[-1].append(tuple(map(len, beginnings)))
     return texts, spans

@@ -16,7 +16,7 @@ from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-OLDEST = next(iter(ARCHITECTURES))  # was once the only architecture, so its configurations do not name it
+OLDEST = next(iter(ARCHITECTURES))  # the only architecture at first, so its configurations do not name it
 
 
 def save_model(folder, params, config, dtype=None, beside=None, carry=()):
@@ -131,7 +131,7 @@ def load_adapter(folder, params):
 
 
 def check_init(config):
-    """Raise ValueError if the adapter's init changed the base, because it would be wrong on the original base."""
+    """Raise ValueError if the adapter's init changed the base, because its update is incorrect on the original base."""
     if config.init in STARTS:
         plain = ", ".join(init for init in INITS if init not in STARTS)
         raise ValueError(
@@ -141,7 +141,7 @@ def check_init(config):
 
 
 def check_depth(path, field, n_layers, tensors):
-    """Raise ValueError for more layers than tensors, before a damaged number makes a list of that length."""
+    """Raise ValueError for more layers than tensors, so that no list of a damaged length is made."""
     if isinstance(n_layers, int) and n_layers > len(tensors):
         raise ValueError(f"{path}: {field} is {quoted(n_layers)}, but the model has only {len(tensors)} tensors")
 
@@ -226,7 +226,7 @@ def read_as(path, tensors, shapes, dtype):
 
 
 def check_shapes(path, tensors, shapes):
-    """Raise ValueError for the first tensor of a file that is missing, of the wrong shape, or unexpected."""
+    """Raise ValueError for the first tensor of a file that is missing, has a mismatched shape, or is unexpected."""
     for name, shape in shapes.items():
         if name not in tensors:
             raise ValueError(f"{path}: {name} is missing")

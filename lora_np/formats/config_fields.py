@@ -39,7 +39,7 @@ GGUF_SIZES = {  # of both architectures: name in a GGUF file, after "gpt2." or "
 
 
 class FileFormat(NamedTuple):
-    """How the files of transformers and llama.cpp describe an architecture."""
+    """The description of an architecture in the files of transformers and llama.cpp."""
 
     hf_classes: tuple[str, str]  # transformers' classes: of the language model, and of the classifier
     buffers: str  # pattern of the names of tensors in old files that are no parameters

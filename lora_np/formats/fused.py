@@ -8,10 +8,10 @@ The layers have the same input x, and their outputs are concatenated: the fused 
   the layers' order, as after joining, each layer gets just its own components.
 
 Both are exact: only zeros are added. The one exception is layers with different scales: an adapter has one scale, so
-the B's of the others are multiplied by the ratio, which rounds. A ratio of 0 goes to A instead: splitting recognises
-a layer by its B.
+the B's of the others are multiplied by the ratio, which rounds. A ratio of 0 multiplies A instead, because splitting
+recognises a layer by its B.
 
-DoRA's magnitudes m, one for each output, are concatenated too. A layer without an adapter next to one with an adapter
+DoRA's magnitudes m, one for each output, are also concatenated. A layer without an adapter next to one with an adapter
 gets the row norms of its base weight, which leave it unchanged; splitting recognises such a layer by them.
 """
 

@@ -26,7 +26,7 @@ def read_gguf(path, finite=True):
 
     A field is an int, float, bool, str, list of str or array of numbers. A tensor is an array of float32, (out, in) for
     a layer, or a BlockWeight. ValueError names the field or tensor that is damaged or cannot be read, or, if `finite`,
-    that has NaN or infinite numbers.
+    that contains NaN or infinite values.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
@@ -52,7 +52,7 @@ class Reader:
         return start
 
     def numbers(self, kind, count=1):
-        """The next `count` numbers of a type, as a new array."""
+        """The next `count` values of a type, as a new array."""
         if kind not in NUMBERS:
             raise ValueError(f"got the type {kind}, expected one from 0 to 12, and no array in an array")
         return np.frombuffer(self.content, NUMBERS[kind], count, self.advance(count * NUMBERS[kind].itemsize)).copy()
@@ -108,7 +108,7 @@ def read_content(reader, finite=True):
         start, end = reader.advance(math.prod(shape) // block * block_bytes), reader.position
         weight = decode(np.frombuffer(reader.content, np.uint8)[start:end].reshape(math.prod(shape[:-1]), -1))
         if finite and not (weight.is_finite() if isinstance(weight, BlockWeight) else np.isfinite(weight).all()):
-            raise ValueError("has numbers that are not finite")
+            raise ValueError("has values that are not finite")
         tensors[name] = weight if weight.shape == tuple(shape) else np.asarray(weight).reshape(shape)
     return fields, tensors
 

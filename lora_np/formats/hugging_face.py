@@ -92,7 +92,7 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
 
 
 def read_hf_tensors(path):
-    """The file that a path means, see `tensor_file`, and the tensors in it or in all files that it names."""
+    """The file that a path refers to (see `tensor_file`), and the tensors in it or in all files that it names."""
     file = tensor_file(Path(path))
     return file, read_sharded(file) if file.suffix == ".json" else read_tensors(file)[0]
 
@@ -117,7 +117,7 @@ def read_sharded(index):
     """The tensors of all files that an index names, as {name: array}."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
-        raise ValueError(f"{index}: weight_map is {quoted(places)}, expected an object of tensor -> file")
+        raise ValueError(f"{index}: weight_map is {quoted(places)}, expected an object that maps tensors to files")
     folder, tensors = os.path.realpath(index.parent), {}
     for file in dict.fromkeys(places.values()):
         shard = index.parent / file
@@ -173,7 +173,7 @@ def label_list(path, fields, config):
     named = fields.get("id2label") or default
     fits = isinstance(named, dict) and set(named) == set(default)
     if not fits or not all(isinstance(label, str) for label in named.values()):
-        raise ValueError(f"{path}: id2label is {quoted(named)}, expected a text for each of {config.n_classes} classes")
+        raise ValueError(f"{path}: id2label is {quoted(named)}, expected {config.n_classes} strings, one per class")
     labels = [named[str(k)] for k in range(config.n_classes)]
     ids = fields.get("label2id") or {label: k for k, label in enumerate(labels)}
     if len(set(labels)) < len(labels):

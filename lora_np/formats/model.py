@@ -35,8 +35,8 @@ class LoadedModel(NamedTuple):
     tokenizer: object
     labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
     files: dict[str, bytes] = {}  # the tokenizer's, unchanged, see `model_files`; empty for a new tokenizer
-    max_tokens: int | None = None  # that a classifier reads of a text; None: n_positions
-    question: str | None = None  # that a language model answers with a label; None for a classifier with a head
+    max_tokens: int | None = None  # of a text that a classifier reads; None: n_positions
+    question: str | None = None  # to which a language model's answer is a label; None for a classifier with a head
 
 
 def model_place(name):

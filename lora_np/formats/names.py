@@ -1,4 +1,4 @@
-"""How other programs name and store the layers of a model: Hugging Face's files, which PEFT follows, and GGUF.
+"""The names and storage of a model's layers in other programs: Hugging Face's files, which PEFT follows, and GGUF.
 
 The names are in an architecture's record. If a layer is followed by a rotation, GGUF stores its rows in pairs that are
 rotated together: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face's order and ours is (0, 1, 2, …).

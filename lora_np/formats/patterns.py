@@ -9,7 +9,7 @@ import re
 import sys
 import warnings
 
-SECONDS = 5.0  # for all patterns of a file together
+SECONDS = 5.0  # for all patterns of a file
 LITERAL = re.compile(r"(\w|-|\.|\\\.)*", re.ASCII)
 CHEAP = 10**7  # patterns × characters of all names × characters of the longest name
 
@@ -25,8 +25,8 @@ def match_patterns(patterns, names):
 
     Returns
     -------
-    list with an entry for each pattern: a dict, name -> what the group "idx" matched, or None; or a str, what is wrong
-    with the pattern. The list ends before the first pattern that the time limit did not allow.
+    list with an entry for each pattern: a dict, name -> what the group "idx" matched, or None; or a str, an error
+    message about the pattern. The list ends before the first pattern that the time limit did not allow.
     """
     whole = [(before + pattern + after, how) for pattern, before, after, how in patterns]
     work = len(whole) * sum(map(len, names)) * max(map(len, names), default=0)
@@ -38,7 +38,7 @@ def match_patterns(patterns, names):
 
 
 def matched(pattern, how, names):
-    """[(index of a name, its group "idx")] for the names that match, or what is wrong with the pattern."""
+    """[(index of a name, its group "idx")] for the names that match, or an error message about the pattern."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -50,7 +50,7 @@ def matched(pattern, how, names):
 
 
 def in_a_child(script, value, seconds):
-    """The lines of JSON that a script writes within a time limit, in a child process with the standard library alone.
+    """The lines of JSON that a script writes in a child process with a time limit and only the standard library.
 
     The script reads the value as JSON. If it runs out of time or memory, the last lines are missing.
     """

@@ -28,11 +28,11 @@ VALUES = {  # the supported values of fields; the first is PEFT's default
 TYPES = {  # fields that may be missing or null: the type of the value, or of each item in a list, and its description
     "rank_pattern": (dict, "an object of layer -> number"),
     "alpha_pattern": (dict, "an object of layer -> number"),
-    "target_modules": (str, "a text or a list of texts"),
-    "exclude_modules": (str, "a text or a list of texts"),
-    "layers_pattern": (str, "a text or a list of texts"),
-    "modules_to_save": (str, "a text or a list of texts"),
-    "layers_to_transform": (int, "a whole number or a list of them"),
+    "target_modules": (str, "a string or a list of strings"),
+    "exclude_modules": (str, "a string or a list of strings"),
+    "layers_pattern": (str, "a string or a list of strings"),
+    "modules_to_save": (str, "a string or a list of strings"),
+    "layers_to_transform": (int, "an integer or a list of integers"),
 }
 READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "task_type"}
 # Fields of PEFT that have no effect here. They are written back without a warning.
@@ -50,7 +50,7 @@ PATTERNS = {
 
 
 def read_fields(path):
-    """The fields of the file. Raises ValueError for a field of a wrong type or with an unsupported value."""
+    """The fields of the file. Raises ValueError for a field of an incorrect type or with an unsupported value."""
     fields = read_object(path)
     if "peft_type" not in fields:
         raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
@@ -82,7 +82,7 @@ def match_fields(path, fields, names):
     keys = []
     for field in PATTERNS:
         value = fields.get(field)
-        # A list of target_modules has names, and a single text is a pattern.
+        # A list of target_modules contains names, and a single string is a pattern.
         is_pattern = isinstance(value, (str, dict)) or field in ("modules_to_save", "layers_pattern")
         keys += [(field, pattern) for pattern in as_list(value if value is not None else []) if is_pattern]
     found = match_patterns([(pattern, *PATTERNS[field]) for field, pattern in keys], list(names))
@@ -96,7 +96,7 @@ def match_fields(path, fields, names):
 def is_target(fields, found, module):
     """Whether the configuration targets a layer of the base; `found` is what `match_fields` returned."""
 
-    def named_by(field, names):  # a text is a pattern for the whole name; a list has names, or ends of names
+    def named_by(field, names):  # a string is a pattern for the whole name; a list has names, or ends of names
         if isinstance(names, str):
             return module in found[field, names]
         return any(module == name or module.endswith(f".{name}") for name in names)
@@ -135,7 +135,7 @@ def rank_and_scale(path, fields, found, module):
     rank, alpha = pick("rank_pattern", fields.get("r", 8)), pick("alpha_pattern", fields.get("lora_alpha", 8))
     layer = shown(module)
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"{path}: the rank of {layer} is {quoted(rank)}, expected a whole number of at least 1")
+        raise ValueError(f"{path}: the rank of {layer} is {quoted(rank)}, expected an integer of at least 1")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e30:
         raise ValueError(f"{path}: the alpha of {layer} is {quoted(alpha)}, expected a finite number")
     return rank, alpha / (math.sqrt(rank) if fields.get("use_rslora", False) else rank)

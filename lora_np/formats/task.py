@@ -1,8 +1,8 @@
 """The folder that `finetune` saves and the other commands read.
 
 `task.json` records what was trained on which base. The folder also has either an adapter (`adapter.safetensors`,
-`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and related files). A folder
-with a whole model and no `task.json` is read too.
+`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and related files). A folder with
+a whole model and no `task.json` can also be read.
 """
 
 import hashlib
@@ -161,7 +161,7 @@ def read_base(base, model=None, weights="dense"):
 def with_classes(params, config, labels, question=None):
     """The model as a classifier with these labels, with a head of zeros unless its head has as many classes.
 
-    It stays a language model if there are no labels, or if it answers a question with them.
+    It remains a language model if there are no labels, or if it answers a question with them.
     """
     n_classes = len(labels or ()) if question is None else 0
     if n_classes in (0, config.n_classes):
@@ -230,10 +230,10 @@ def read_task(name):
     if "max_tokens" in about:
         whole_number(f"{path}: max_tokens", about["max_tokens"])
     if not isinstance(about.get("question"), str | None):
-        raise ValueError(f"{path}: question is {quoted(about['question'])}, expected a text, or null")
+        raise ValueError(f"{path}: question is {quoted(about['question'])}, expected a string or null")
     for name in texts:
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
-            raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a text")
+            raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a string")
     if is_adapter:
         if about["base"] in PACKAGED:
             about["base"] = packaged_model(about["base"])

@@ -77,7 +77,7 @@ def texts(template, special, now, jobs, longest):
     special : dict, name -> text of a special token
     now : str, a date and time in ISO 8601, or None
     jobs : list of (messages, whether to add the header of an answer)
-    longest : int, the maximum number of characters of all texts together
+    longest : int, the maximum total number of characters of all texts
     """
     try:
         generate = compiled(template, now)

@@ -28,7 +28,7 @@ def tensor_bytes(tensors, metadata=None):
 
 
 def tensor_pieces(tensors, metadata=None):
-    """Its pieces, the header and each array, with the bytes that safetensors writes. Nothing large is copied."""
+    """The header and each array of a safetensors file, as safetensors writes them. Nothing large is copied."""
     kinds = {np.dtype(kind): name for name, kind in DTYPES.items() if name != "BF16"}
     arrays = {n: np.asarray(a, np.asarray(a).dtype.newbyteorder("<"), order="C") for n, a in tensors.items()}
     names = sorted(sorted(arrays), key=lambda name: list(kinds).index(arrays[name].dtype), reverse=True)
@@ -105,7 +105,7 @@ def read_tensor(file, start, entry):
 
 
 def write_text(path, text):
-    """Write a text as UTF-8."""
+    """Write a string as UTF-8."""
     write_atomically(path, text.encode("utf-8"))
 
 
@@ -129,7 +129,7 @@ def read_json(path):
     ------
     FileNotFoundError
     ValueError
-        If it is not JSON or not UTF-8, a name is repeated, or a whole number needs more than 64 bits.
+        If it is not JSON or not UTF-8, a name is repeated, or an integer needs more than 64 bits.
     """
     if (size := existing_file(path).stat().st_size) > MOST_JSON:
         raise ValueError(f"{path}: has {size / 1e9:.1f} GB, expected a JSON file of at most 1 GB")

@@ -24,14 +24,14 @@ from .names import gguf_rows, stored_tensors
 
 TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # of a model -> general.file_type
 TABLES = ("token_embd.weight", "output.weight")  # are stored with more bits than the other matrices of a Q4_1 file
-WHOLE = "position_embd.weight"  # stays in float32: llama.cpp adds its rows to others
+WHOLE = "position_embd.weight"  # kept in float32: llama.cpp adds its rows to others
 
 
 def save_gguf(path, params, config, fields, format="f32"):
     """Write a language model.
 
-    Matrices have the given format, with llama.cpp's two exceptions: matrices whose rows are no multiple of 32 are
-    float16 instead of blocks, and with Q4_1 the embedding is Q8_0. Blocks of the right format keep their bytes.
+    Matrices have the given format, with llama.cpp's two exceptions: matrices whose row length is not a multiple of 32
+    are float16 instead of blocks, and with Q4_1 the embedding is Q8_0. Blocks already in this format keep their bytes.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def write_gguf(path, architecture, fields, tensors):
 
     Parameters
     ----------
-    fields : dict, name -> text, bool, whole number (written as uint32), float (float32), or a list or array of them
+    fields : dict, name -> str, bool, int (written as uint32), float (float32), or a list or array of them
     tensors : dict, name -> array of float32 or float16, or BlockWeight
     """
     from gguf import GGMLQuantizationType, GGUFWriter

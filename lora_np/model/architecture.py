@@ -1,4 +1,4 @@
-"""What describes an architecture: a record for the whole model, and a specification for each of its layers."""
+"""The description of an architecture: a record for the whole model, and a specification for each layer."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class LayerSpec(NamedTuple):
 
     @property
     def prefix(self):
-        """Its name up to the last dot: "blocks.0.attn." for "blocks.0.attn.context"."""
+        """The layer's name up to the last dot: "blocks.0.attn." for "blocks.0.attn.context"."""
         return self.name[: self.name.rfind(".") + 1]
 
     @property
@@ -53,7 +53,7 @@ def with_depths(layers):
 
 
 def check_config(config, *sizes):
-    """Check the fields that every model's configuration has, as `check_fields` does; `sizes` are the names of sizes."""
+    """Check the fields that every model's configuration has, as `check_fields` does; `sizes` names more ints ≥ 1."""
     check_fields(config, whole_number, *sizes)
     check_fields(config, whole_number, "n_classes", least=0)
     check_fields(config, finite_number, "dropout", least=0, below=1)

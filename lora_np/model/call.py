@@ -22,7 +22,7 @@ class Call(NamedTuple):
     adapter_arrays: dict  # layer -> its adapter's arrays
     masks: dict  # name -> dropout mask; empty in evaluation
     wanted: dict  # layer -> operands whose gradients are needed ("x", "weight", "lora_A", …)
-    last: np.ndarray  # (B,), the position of the last real token in each row; padding follows it
+    last: np.ndarray  # (B,), the position of the last non-padding token in each row
     groups: tuple[RowGroup, ...] = ()  # rows by adapter, if a list of adapters was given; else empty
     start: int = 0  # the position of the first token; above 0 when decoding with a cache of keys and values
     kv: Iterator | None = None  # when decoding: each block's keys and values, see `decoder.next_logits`
@@ -104,7 +104,7 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
 
 
 def check_head(params, config):
-    """Raise ValueError unless params has a classifier's head of the right shape."""
+    """Raise ValueError unless params has a classifier's head of shape (n_classes, d_model)."""
     if "head.weight" not in params:
         raise ValueError(f"params: head.weight is missing, and n_classes is {config.n_classes}")
     got, expected = params["head.weight"].shape, (config.n_classes, config.d_model)
@@ -113,6 +113,6 @@ def check_head(params, config):
 
 
 def last_positions(ids, lengths):
-    """(B,), the position of the last real token in each row."""
+    """The position of the last non-padding token in each row, (B,)."""
     B, T = ids.shape
     return np.full(B, T - 1) if lengths is None else lengths - 1

@@ -1,10 +1,10 @@
 """A forward pass for one token at a time, with a cache of the keys and values of all earlier tokens.
 
 Under a causal mask a token's keys and values depend only on that token and earlier ones, so they never change. Each new
-token then costs one row through the model, instead of the whole text again.
+token then costs a forward pass over one row instead of over the whole text.
 
-The path through the model and its operations are those of training, with nothing kept for a backward pass. The adapter
-is merged: each token reads every weight for a single product, so further products would take noticeable time.
+Decoding uses the same functions as training, but keeps nothing for a backward pass. The adapter is merged: each
+token reads every weight for a single product, so further products would take noticeable time.
 """
 
 from typing import NamedTuple
@@ -80,12 +80,12 @@ def with_room(cache, length, n_positions):
 
 
 def next_logits(decoder, ids, cache):
-    """Read more tokens and compute the logits of the one after them.
+    """Read more tokens and compute the logits of the next token.
 
     Parameters
     ----------
     decoder : Decoder
-    ids : int array (B, T), the tokens after those in `cache`, equally many in every row
+    ids : int array (B, T), the tokens after those in `cache`, the same number in every row
     cache : KVCache; its arrays may be overwritten, so continue with the returned one
 
     Returns

@@ -35,7 +35,7 @@ def generate_tokens(
     n_new : int, the maximum number of new tokens in each row
     adapter : Adapter or None; or a list with an Adapter or None for each row
     sampling : Sampling; by default the most probable token is chosen
-    rng : np.random.Generator, needed unless sampling.temperature is 0; each step draws B numbers from it
+    rng : np.random.Generator, needed unless sampling.temperature is 0; each step draws B random numbers from it
     stop : ids of tokens that end a row; generation stops when every row has ended
     never : ids of tokens that are never chosen, such as ids that the tokenizer lacks
     slide : bool, whether a text may be longer than n_positions. If so, only the last n_positions tokens of a prompt

@@ -1,10 +1,10 @@
-"""GPT-2's architecture, described once: configuration, layers, forward and backward pass through a block.
+"""GPT-2's architecture: configuration, layers, forward and backward pass through a block.
 
     x = tok_emb[ids] + pos_emb
     for each block:  x = x + attention(ln1(x));  x = x + mlp(ln2(x))
     logits = head(ln_f(x))
 
-`modules` lists the layers. `block_forward` and `block_backward` connect those of a block: `run(name, *inputs)`
+`modules` lists the layers. `block_forward` and `block_backward` connect the layers of a block: `run(name, *inputs)`
 computes a layer, and `back(name, dy)` computes the gradients of its inputs. `layers.py` defines both for
 training, `decoder.py` defines a `run` for one token at a time, and `analysis/costs.py` wraps both.
 """
@@ -36,7 +36,7 @@ class GPT2Config:
     n_heads : int, H, a divisor of d_model
     d_ff : int, F, the width between the MLP's two layers (4 C in GPT-2)
     n_classes : int, 0 for a language model, whose head is tied to the token embedding, or at least 2 for a
-        classifier that reads the last real token
+        classifier that reads the last non-padding token
     dropout : float in [0, 1), on the embeddings and on both residual branches, while training
     layer_norm_eps : float
     extra : dict, fields of a configuration file that this package does not use but writes back
@@ -69,8 +69,8 @@ class GPT2Config:
 def modules(config):
     """The model's layers in execution order, name -> LayerSpec.
 
-    A classifier reads one position of the last block's output. So the last block computes its keys and values at all
-    positions, and everything else, from its query to the head, at that position only.
+    A classifier reads one position of the last block's output. So the last block computes keys and values at all
+    positions, but the query and all later activations at that position only.
 
     The two layers that write into the residual stream, o_proj and down_proj, start with weights smaller by
     √(2 · n_layers): the stream is the sum of 2 · n_layers branches, and its variance should not grow with the depth.
@@ -115,7 +115,7 @@ def embed_forward(ids, run, start=0):
 
 
 def embed_backward(dx, back):
-    """The gradients of both tables."""
+    """The gradients of the token and position embeddings."""
     dtok, dpos = back("embed", dx)  # (B, T, C), (T, C)
     back("pos_emb", dpos)
     back("tok_emb", dtok)
@@ -145,10 +145,10 @@ def block_forward(x, i, run):
 
 
 def block_backward(dx, i, back):
-    """The gradient of the block's input from that of its output: the lines of `block_forward` in reverse order.
+    """Compute the gradient of the block's input from that of its output: `block_forward` in reverse order.
 
-    A residual sum x + f(x) passes its gradient on twice: unchanged, and through f. The gradient of an array that
-    several layers read is the sum of theirs.
+    A residual sum x + f(x) passes its gradient on twice: unchanged, and through f. If several layers read an array, its
+    gradient is the sum of the gradients from all of them.
     """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
@@ -171,7 +171,7 @@ def block_backward(dx, i, back):
 
 
 def output_forward(x, config, run):
-    """The last norm; then, for a classifier, the one position in each row: (B, T, C) or (B, C)."""
+    """Apply the last norm and, for a classifier, select one position in each row: (B, T, C) or (B, C)."""
     h = run("ln_f", x)
     return run("pooled", h) if config.n_classes else h
 

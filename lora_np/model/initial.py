@@ -17,7 +17,7 @@ def parameter_shapes(config):
 
 
 def initial_params(config, rng, dtype=np.float32):
-    """GPT-2's initial values (Radford et al. 2019, section 2.3): weights normal, biases 0, layer norms 1 and 0.
+    """GPT-2's initial values (Radford et al. 2019, section 2.3): normal weights, zero biases, and ones in layer norms.
 
     `modules` defines the standard deviations.
 

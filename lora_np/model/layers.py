@@ -14,7 +14,7 @@ from .. import ops
 from ..adapters import KINDS, module_config
 from .rows import rows_forward
 
-PIECE = 2048  # rows of a weight that are multiplied at a time; the whole head at once takes half as long again
+PIECE = 2048  # rows of a weight that are multiplied at a time; the whole head at once takes 1.5 times as long
 
 
 class Operation(NamedTuple):
@@ -143,7 +143,7 @@ def linear(call, module, x):
 
 
 def few_rows(x, weight, bias):
-    """x Wᵀ + b for the few rows of a decoding step, as (W xᵀ)ᵀ in pieces, which takes BLAS half the time."""
+    """x Wᵀ + b for the few rows of a decoding step, computed as (W xᵀ)ᵀ in pieces, which halves the time."""
     pieces = [weight[i : i + PIECE] @ x.T for i in range(0, len(weight), PIECE)]
     y = (np.concatenate(pieces) if len(pieces) > 1 else pieces[0]).T  # (N, out)
     return y if bias is None else np.add(y, bias, order="C")
@@ -174,7 +174,8 @@ def attention_inside(call, module, q, k, v):
 def last_keys(call, module):
     """(B, 1), the last key that the queries of a row see; None: each query sees the keys up to its own position.
 
-    An encoder's queries see all real keys. A classifier's only query in the last block is at the last real token.
+    An encoder's queries see all non-padding keys. In a classifier's last block, each row's single query is at its last
+    non-padding token.
     """
     return call.last[:, None] if module.one_position or module.operation == "encoder_attention" else None
 

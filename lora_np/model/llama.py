@@ -1,12 +1,12 @@
-"""Llama's architecture, described once: configuration, layers, forward and backward pass through a block.
+"""Llama's architecture: configuration, layers, forward and backward pass through a block.
 
     x = tok_emb[ids]
     for each block:  x = x + attention(norm1(x));  x = x + mlp(norm2(x))
     logits = head(norm_f(x))
 
-What differs from GPT-2 (`gpt2.py`): RMS normalisation instead of layer normalisation; queries and keys that are rotated
-by their positions instead of a position table; fewer key and value heads than query heads; a gated MLP; and usually no
-biases (Touvron et al. 2023, section 2.2; Ainslie et al. 2023). `gpt2.py` explains `run` and `back`.
+Differences from GPT-2 (`gpt2.py`): RMS normalisation instead of layer normalisation; queries and keys that are rotated
+by their positions instead of a position table; grouped-query attention; a gated MLP; and usually no biases (Touvron et
+al. 2023, section 2.2; Ainslie et al. 2023). `gpt2.py` explains `run` and `back`.
 """
 
 import math
@@ -31,11 +31,11 @@ class LlamaConfig:
     n_positions : int, the longest sequence T
     d_model : int, C
     n_layers : int
-    n_heads : int, H, of queries
-    n_kv_heads : int, K, of keys and values; a divisor of n_heads
+    n_heads : int, H, the number of query heads
+    n_kv_heads : int, K, the number of key and value heads; a divisor of n_heads
     head_size : int, D, even; H · D need not be C
     d_ff : int, F, the width of the MLP
-    n_classes : int, 0 for a language model, or at least 2 for a classifier that reads the last real token
+    n_classes : int, 0 for a language model, or at least 2 for a classifier that reads the last non-padding token
     dropout : float in [0, 1), on both residual branches, while training
     rope_theta : float above 1, θ of the rotary positions
     rms_norm_eps : float
@@ -75,7 +75,7 @@ class LlamaConfig:
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_kv_heads: {self.n_kv_heads} does not divide n_heads = {self.n_heads}")
         if self.head_size % 2:
-            raise ValueError(f"head_size: got {self.head_size}, expected an even number: half of a head is rotated")
+            raise ValueError(f"head_size: got {self.head_size}, expected an even number: rotations act on pairs")
 
 
 @lru_cache(maxsize=32)
@@ -116,7 +116,7 @@ def modules(config):
 
 
 def embed_forward(ids, run, start=0):
-    """Token ids (B, T) to (B, T, C). The rotations encode positions, so `start` has no effect here."""
+    """Token ids (B, T) to (B, T, C). The rotations encode the positions, so `start` has no effect here."""
     return run("tok_emb", ids)
 
 
@@ -148,7 +148,7 @@ def block_forward(x, i, run):
 
 
 def block_backward(dx, i, back):
-    """The gradient of the block's input from that of its output: the lines of `block_forward` in reverse order."""
+    """Compute the gradient of the block's input from that of its output: `block_forward` in reverse order."""
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
     # x = x + down_proj(swiglu(gate_proj(h), up_proj(h))), h = norm2(x)
@@ -174,7 +174,7 @@ def block_backward(dx, i, back):
 
 
 def output_forward(x, config, run):
-    """The last norm; then, for a classifier, the one position in each row: (B, T, C) or (B, C)."""
+    """Apply the last norm and, for a classifier, select one position in each row: (B, T, C) or (B, C)."""
     h = run("norm_f", x)
     return run("pooled", h) if config.n_classes else h
 

@@ -13,8 +13,8 @@ from .passes import backward, forward
 
 
 class Objective(NamedTuple):
-    loss: float  # mean over the real targets, in nats
-    n_targets: float  # number of real targets, or the sum of their weights: this loss's weight in a mean of several
+    loss: float  # mean over the targets that are not ignored, in nats
+    n_targets: float  # number of these targets, or the sum of their weights: the loss's weight in a mean of several
     grads: dict[str, np.ndarray]  # of the wanted parameters
 
 

@@ -15,7 +15,7 @@ from .layers import backward_layers, forward_layers
 
 
 class ForwardCache(NamedTuple):
-    """What `backward` needs."""
+    """The values that `backward` needs."""
 
     call: Call
     ops: dict  # layer -> its operation's cache
@@ -44,7 +44,7 @@ def forward(
     params : dict of the base weights (`initial_params`, `load_model`)
     ids : int array (B, T), right-padded; T at most config.n_positions
     config : the model's configuration
-    lengths : int array (B,), the number of real tokens in each row; a classifier reads the last of them.
+    lengths : int array (B,), the number of non-padding tokens in each row; a classifier reads the last one.
         None: no row is padded.
     adapter : Adapter or None; or, in evaluation, a list with an Adapter or None for each row
     wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` computes. The cache keeps
@@ -54,7 +54,8 @@ def forward(
     wrap : function (run) -> run that wraps each layer's computation, as in `analysis/costs.py`; or None
     head : bool; False omits the last layer, for a loss that computes the logits itself, in chunks
     recompute : bool, gradient checkpointing: keep only each block's input, and let `backward` run the block again
-        (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost). It costs a second forward pass, saves memory
+        (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost). It saves memory and costs a second forward
+        pass
 
     Returns
     -------
@@ -85,10 +86,10 @@ def forward(
 
 
 def hidden_states(ids, config, run, start=0, block_run=None):
-    """The path through embeddings and blocks: ids (B, T), the first at position `start`, to (B, T, C).
+    """Apply embeddings and blocks to ids (B, T), the first at position `start`; returns (B, T, C).
 
-    A classifier's last block may return one position in each row, (B, 1, C). `block_run` gives the `run` for a block
-    with the input x; None: it is `run` everywhere.
+    A classifier's last block may return one position in each row, (B, 1, C). `block_run` returns the `run` for a block
+    with the input x; None: every block uses `run`.
     """
     model = architecture(config)
     x = model.embed_forward(ids, run, start)  # (B, T, C)
@@ -104,10 +105,10 @@ def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
 
     Parameters
     ----------
-    dlogits : array of the forward pass's result, the gradient of the loss with respect to it
+    dlogits : array, the gradient of the loss with respect to the forward pass's result, of the same shape
     cache : ForwardCache, from `forward`
     record : dict that is filled with the gradient of every activation, under the names of `forward`, in reverse
-        order; or None. Gradients that no wanted parameter needs are left out.
+        order; or None. Gradients that no wanted parameter needs are omitted.
     wrap : function (back) -> back, as in `forward`; or None
     head : bool, as in `forward`
     grads : dict of gradients that are known already, such as the head's; a tied embedding's gradient is added to
@@ -136,8 +137,8 @@ def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
 def cached_arrays(cache):
     """The arrays that a forward pass keeps for its backward pass, by layer and field.
 
-    An array that several layers keep is listed once. A view is listed as the array that owns its memory. Parameters
-    are left out, because they exist anyway.
+    An array that several layers keep is listed only once. A view is listed as the array that owns its memory.
+    Parameters are omitted, because the model keeps them in memory in any case.
 
     Parameters
     ----------

@@ -65,8 +65,8 @@ def row_groups(params, adapters, B):
 def rows_forward(x, name, call):
     """A linear layer for a batch whose rows have different adapters; each row gets the result of a separate pass.
 
-    One product computes all rows without an adapter in this layer. The other rows are computed group by group, with
-    their adapter or their own whole weight.
+    A single product computes all rows that have no adapter in this layer. The other rows are computed group by group,
+    with their adapter or their own whole weight.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from ..ops import softmax_forward
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. The four settings are applied in the order below; each is off by default.
+    """The settings for choosing the next token. They are applied in the order below; each is off by default.
 
     Parameters
     ----------
@@ -102,17 +102,17 @@ def penalise(logits, ids, penalty):
 
 
 def keep_top_k(logits, k):
-    """-inf for all logits (B, V) below the k-th largest of their row."""
+    """Set logits (B, V) below the k-th largest of their row to -inf."""
     k = min(k, logits.shape[-1])
     kth = np.partition(logits, -k, axis=-1)[:, -k, None]  # (B, 1)
     return np.where(logits < kth, -np.inf, logits)
 
 
 def keep_top_p(logits, p):
-    """-inf for all logits (B, V) outside the nucleus: a token stays if the more probable ones add up to less than p."""
+    """Set logits (B, V) outside the nucleus to -inf: a token is kept if the more probable ones sum to less than p."""
     order = np.argsort(-logits, axis=-1, kind="stable")  # (B, V), the most probable first
     probs = np.take_along_axis(softmax_forward(logits)[0], order, axis=-1)
-    # The sum over all more probable tokens: 0 for the first, which always stays. In float64, because many are tiny.
+    # The sum over all more probable tokens: 0 for the first, which is always kept. In float64, because many are tiny.
     before = np.cumsum(probs, axis=-1, dtype=np.float64) - probs
     stays = np.empty(logits.shape, dtype=bool)
     np.put_along_axis(stays, order, before < p, axis=-1)
@@ -122,9 +122,9 @@ def keep_top_p(logits, p):
 def draw(probs, rng):
     """Draw one token for each row, (B,) int64, with the inverse of the cumulative distribution.
 
-    `probs` is (B, V). B numbers are drawn from `rng`, a np.random.Generator.
+    `probs` is (B, V). B random numbers are drawn from `rng`, a np.random.Generator.
     """
     cumulative = np.cumsum(probs, axis=-1, dtype=np.float64)  # (B, V)
-    # Rounding may leave the last entry below 1. The draw is multiplied by it, so that it is never above it.
+    # Rounding may leave the last entry below 1. The draw is multiplied by it, so the draw never exceeds it.
     threshold = rng.random(len(probs))[:, None] * cumulative[:, -1:]
     return np.count_nonzero(cumulative <= threshold, axis=-1)

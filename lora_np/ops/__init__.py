@@ -1,4 +1,4 @@
-"""The operations, each with its forward and backward pass, in NumPy alone.
+"""The operations, each with its forward and backward pass, written in NumPy only.
 
 Every ``x_forward`` returns ``(output, cache)``. Every ``x_backward(doutput, cache)`` returns a NamedTuple of
 gradients, in the order of the forward pass's operands. ``wanted`` names the operands whose gradients are needed: the

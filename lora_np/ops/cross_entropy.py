@@ -1,4 +1,4 @@
-"""Softmax cross-entropy, averaged over the real targets, optionally with class weights."""
+"""Mean softmax cross-entropy over the targets that are not ignored, optionally with class weights."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ IGNORE_INDEX = -100  # the target of a position that the loss ignores, as in PyT
 
 
 class CrossEntropyGrads(NamedTuple):
-    """Also the cache, because the forward pass has already computed the gradient's exponentials."""
+    """The gradient; it is also the cache, because the forward pass has already computed the gradient's exponentials."""
 
     dlogits: np.ndarray | None  # (..., K), None if not wanted
 
@@ -34,7 +34,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
 
     Returns
     -------
-    loss : scalar of the logits' dtype, in nats per real target
+    loss : scalar of the logits' dtype, in nats per target that is not ignored
     cache : CrossEntropyGrads, for dloss = 1
 
     Raises
@@ -52,7 +52,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
             f"(expected 0 to {K - 1}, or {ignore_index} to ignore)"
         )
     if not real.any():
-        raise ValueError(f"targets: every one is {ignore_index} (ignored); expected a real one")
+        raise ValueError(f"targets: all are {ignore_index} (ignored); expected at least one class")
     if weights is not None:
         weights = np.asarray(weights, logits.dtype)
         if weights.shape != (K,) or not np.isfinite(weights).all() or weights.min() <= 0:
@@ -89,7 +89,7 @@ def target_weights(targets, weights=None, ignore_index=IGNORE_INDEX):
 def cross_entropy_backward(dloss, cache):
     """Gradient of the mean cross-entropy.
 
-    One row's loss is log Σ_j exp(x_j) − x_t, so its derivative is softmax(x)_i − δ_it. The mean over N real targets
+    One row's loss is log Σ_j exp(x_j) − x_t, so its derivative is softmax(x)_i − δ_it. The mean over N targets
     divides by N; the weighted mean multiplies by the target's weight and divides by the sum of the weights. Gradients
     of ignored rows are zero.
 

@@ -25,7 +25,7 @@ def dropout_mask(shape, p, rng, dtype=np.float32):
     shape : tuple of int
     p : float in [0, 1), the probability of dropping an element
     rng : np.random.Generator
-    dtype : of the mask; use that of the array that is masked
+    dtype : the mask's dtype; use that of the array to mask
 
     Raises
     ------

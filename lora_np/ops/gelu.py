@@ -12,7 +12,7 @@ CUBIC = 0.044715
 
 
 class GeluCache(NamedTuple):
-    """Contains the slope instead of the input, because it has the same size and shares the gate with the output."""
+    """Contains the slope instead of the input: both have the same size, and the slope reuses the output's gate."""
 
     slope: np.ndarray | None  # (..., F), dy/dx
 

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class LayerNormCache(NamedTuple):
-    """What the backward pass needs, which does not include the mean."""
+    """The values that the backward pass needs; the mean is not one of them."""
 
     x_hat: np.ndarray | None  # (..., C), the normalised input, for dweight and dx
     inv_std: np.ndarray | None  # (..., 1), 1 / √(variance + ε), for dx

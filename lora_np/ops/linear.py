@@ -10,7 +10,7 @@ import numpy as np
 
 
 class LinearCache(NamedTuple):
-    """What the backward pass needs; a field is None if no wanted gradient needs it."""
+    """The operands that the backward pass needs; a field is None if no wanted gradient needs it."""
 
     x: np.ndarray | None  # (..., in), only for dweight: a frozen weight needs no activation
     weight: np.ndarray | None  # (out, in), only for dx; not converted to an array

@@ -1,4 +1,4 @@
-"""A language model's head and loss in one operation, in chunks of rows.
+"""A language model's head and loss as one operation, computed in chunks of rows.
 
 With a vocabulary of 49,152 tokens, the logits of 2,000 positions take 400 MB, and so does their gradient. Here the
 logits of one chunk of positions at a time are computed, used and freed. Positions whose target is ignored are skipped.
@@ -15,7 +15,7 @@ CHUNK = 2**24  # the maximum number of logits in memory: 64 MB in float32
 
 
 class LinearCrossEntropyGrads(NamedTuple):
-    """Also the cache, because the gradients must be computed in the forward pass, while a chunk's logits exist."""
+    """The gradients; they are also the cache, because they must be computed while a chunk's logits exist."""
 
     dx: np.ndarray | None  # (..., C)
     dweight: np.ndarray | None  # (V, C)
@@ -25,7 +25,7 @@ def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, 
     """Mean of −log softmax(x Wᵀ)[target] over the targets that are not `ignore_index`.
 
     This is the loss of `cross_entropy_forward` for the logits x Wᵀ. The mean over N rows is Σ (n/N) · mean over the n
-    rows of each chunk, and so is its gradient.
+    rows of each chunk, and its gradient is the same sum of the chunks' gradients.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, 
 
     Returns
     -------
-    loss : scalar of x's dtype, in nats per real target
+    loss : scalar of x's dtype, in nats per target that is not ignored
     cache : LinearCrossEntropyGrads, for dloss = 1
 
     Raises
@@ -69,7 +69,7 @@ def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, 
 
 
 def linear_cross_entropy_backward(dloss, cache):
-    """Gradients of the mean cross-entropy of x Wᵀ: those of `ops/cross_entropy.py`, then those of `ops/linear.py`.
+    """Gradients of the mean cross-entropy of x Wᵀ, as in `ops/cross_entropy.py` and then `ops/linear.py`.
 
     Parameters
     ----------

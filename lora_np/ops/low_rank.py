@@ -1,7 +1,7 @@
 """The low-rank product of LoRA (Hu et al. 2021, section 4.1, equation 3): z = (e ⊙ (x Aᵀ)) Bᵀ.
 
-Each row of x is projected to r numbers, which costs r (in + out) multiplications. The matrix B diag(e) A, which would
-cost in · out, is never computed. In LoRA, e is one number, the scale s; in AdaLoRA and VeRA, it is a vector (r,).
+Each row of x is projected to r values, which costs r (in + out) multiplications. The matrix B diag(e) A, which would
+cost in · out, is never computed. In LoRA, e is a scalar, the scale s; in AdaLoRA and VeRA, it is a vector (r,).
 """
 
 from typing import NamedTuple
@@ -59,7 +59,7 @@ def thin(x, A, mask):
 
 
 def low_rank_cache(x, A, e, B, wanted, mask, u=None, w=None):
-    """The cache for `low_rank_backward`; u and w are computed if they are needed and None."""
+    """The cache for `low_rank_backward`; u and w are computed if they are needed but None."""
     if u is None and ("B" in wanted or "e" in wanted):
         u = thin(x, A, mask)
     if w is None and "B" in wanted and "e" not in wanted:
@@ -77,7 +77,7 @@ def low_rank_cache(x, A, e, B, wanted, mask, u=None, w=None):
 
 
 def low_rank_backward(dz, cache):
-    """Gradients of the low-rank product, line by line from the end:
+    """Gradients of the low-rank product, from its last line to its first:
 
         dB = dzᵀ w                    (out, r)      z = w Bᵀ
         dw = dz B                     (N, r)
@@ -128,7 +128,7 @@ def low_rank_weight_backward(dM, cache):
     Parameters
     ----------
     dM : array (out, in)
-    cache : LowRankCache, with a single number e
+    cache : LowRankCache, with a scalar e
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The mean over the real tokens of each row, with which an encoder summarises a text."""
+"""The mean over each row's non-padding tokens, with which an encoder summarises a text."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class MeanPoolCache(NamedTuple):
-    weights: np.ndarray | None  # (B, T), what each token counts in its row's mean; None if no gradient is wanted
+    weights: np.ndarray | None  # (B, T), each token's weight in its row's mean; None if no gradient is wanted
 
 
 class MeanPoolGrads(NamedTuple):
@@ -14,12 +14,12 @@ class MeanPoolGrads(NamedTuple):
 
 
 def mean_pool_forward(x, lengths, wanted=("x",)):
-    """y_b = (1/n_b) Σ_t x_bt over the n_b real tokens of row b; padding does not count.
+    """y_b = (1/n_b) Σ_t x_bt over the n_b non-padding tokens of row b.
 
     Parameters
     ----------
     x : array (B, T, C), padded on the right
-    lengths : int array (B,), the number n of real tokens in each row, from 1 to T
+    lengths : int array (B,), the number n of non-padding tokens in each row, from 1 to T
     wanted : ("x",), or () if no gradient is needed
 
     Returns

@@ -1,4 +1,4 @@
-"""Numerical gradients by centred differences, slow and simple, to check every backward pass."""
+"""Numerical gradients by central differences: slow and simple, for checking every backward pass."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ def numerical_gradient(f, x, step=1e-5):
     """(f(x + h) − f(x − h)) / 2h for every element of x.
 
     The truncation error is h² f‴/6 and the rounding error is about ε |f| / h, so in float64 with h near 1e-5, about ten
-    digits are correct. In float32, too few digits would be correct.
+    digits are correct. Float32 has too few digits for a useful check.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def numerical_gradient(f, x, step=1e-5):
         If x is not float64.
     """
     if x.dtype != np.float64:
-        raise TypeError(f"x: got {x.dtype}, expected float64 (differences in float32 are noise)")
+        raise TypeError(f"x: got {x.dtype}, expected float64 (in float32, rounding errors dominate the differences)")
     x = x.copy()
     grad = np.zeros_like(x)
     for index in np.ndindex(x.shape):

@@ -29,7 +29,7 @@ def softmax(x):
 def softmax_forward(x):
     """p_i = exp(x_i) / Σ_j exp(x_j), row by row.
 
-    Subtracting a row's maximum divides numerator and denominator by the same number, so p does not change. All
+    Subtracting a row's maximum divides numerator and denominator by the same value, so p does not change. All
     exponents are then at most 0, so nothing overflows. Entries of −inf get probability 0.
 
     Parameters

@@ -1,4 +1,4 @@
-"""SwiGLU (Shazeer 2020, section 2): one projection, after SiLU, gates another one."""
+"""SwiGLU (Shazeer 2020, section 2): one projection, after SiLU, gates the other."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from .blocks import blocks
 
 
 class SwigluCache(NamedTuple):
-    """The two factors of dy, which are computed in the forward pass because they use its sigmoid."""
+    """The two factors of dy, which are computed in the forward pass because they use the sigmoid computed there."""
 
     by_gate: np.ndarray | None  # (..., F), ∂y/∂a
     by_up: np.ndarray | None  # (..., F), ∂y/∂u

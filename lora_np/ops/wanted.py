@@ -1,4 +1,4 @@
-"""Helpers for layers that consist of several operations: the wanted operands of each, and sums of gradients."""
+"""Helpers for layers that consist of several operations: each operation's wanted operands, and sums of gradients."""
 
 
 def operands_wanted(wanted, passes_through):
@@ -7,7 +7,7 @@ def operands_wanted(wanted, passes_through):
     Parameters
     ----------
     wanted : names of the layer's operands
-    passes_through : dict, such a name -> names of the operation's operands, separated by spaces
+    passes_through : dict, name of a layer's operand -> names of the operation's operands, separated by spaces
 
     Returns
     -------
