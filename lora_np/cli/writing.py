@@ -64,7 +64,7 @@ def run_generate(arguments):
 def run_chat(arguments):
     sampling, rng = sampling_of(arguments), np.random.default_rng(arguments.seed)
     if len(arguments.adapter) > 1:
-        raise ValueError(f"adapter: got {len(arguments.adapter)}, expected one to talk with")
+        raise ValueError(f"adapter: got {len(arguments.adapter)}, expected only one to chat with")
     base = arguments.model or (None if arguments.adapter else "smollm2")
     loaded = load_adapter_set(arguments.adapter, base)
     adapter = next(iter(loaded.adapters.values()), None)
@@ -89,7 +89,7 @@ def next_line():
 
 
 def sampling_of(arguments):
-    """The Sampling for the options of `generate` and `chat`, after checking them."""
+    """Check the options of `generate` and `chat`, and return their Sampling."""
     whole_number("seed", arguments.seed, least=0)
     if arguments.tokens is not None:
         whole_number("tokens", arguments.tokens)
@@ -103,13 +103,13 @@ def system_messages(arguments):
 
 @contextmanager
 def writing(name, task):
-    """The context of a generation. A small model's matrix products are too short for two threads."""
+    """The context manager for text generation. A small model's matrix products are too short for two threads."""
     with blas_threads(worthwhile_threads(task.params)), naming_model(name):
         yield
 
 
 def print_pieces(pieces):
-    """Print the pieces of a text as they come, and return the text."""
+    """Print the pieces of a text as they are generated, and return the text."""
     text = ""
     try:
         for piece in pieces:
