@@ -93,7 +93,7 @@ def emptied(x, ndim):
 
 
 def empty_result(ufunc, method, *inputs, axis=0, where=True, **kwargs):
-    """The result of a universal function on `emptied` inputs; its shape has the extra first axis."""
+    """Apply a universal function to `emptied` inputs; the result has the real shape after the extra first axis."""
     ndim = max(np.ndim(x) for x in inputs)
     if method == "__call__":
         # A vector is passed to matmul unchanged: with more axes, it would be a stack of matrices.

@@ -68,7 +68,7 @@ def add_training_options(tuning):
     {large_table.batch_size} and {large_text.batch_size})"""
     tuning.add_argument("--batch-size", type=int, metavar="N", help=text)
     tuning.add_argument("--seed", type=int, metavar="N", help=f"(default {new.seed})")
-    text = "model to start from: smollm2, a GGUF file, or a folder (default: the shipped one)"
+    text = "model to start from: smollm2, a GGUF file, or a folder (default: the included base)"
     tuning.add_argument("--base", metavar="DIR", help=text)
     text = "for a GGUF file: dense arrays (default), or blocks as in the file, for less memory and more time"
     tuning.add_argument("--weights", choices=WEIGHTS, help=text)

@@ -26,7 +26,7 @@ def add_commands(command):
     training.add_argument("--epochs", type=int, metavar="N", help="epochs over the reviews")
     training.add_argument("--seed", type=int, default=0, metavar="N")
     training.add_argument("--threads", type=int, metavar="N", help="number of shards in parallel (default 2)")
-    training.add_argument("--adapters", action="store_true", help="train the shipped adapters on the base instead")
+    training.add_argument("--adapters", action="store_true", help="train the included adapters on the base instead")
     training.add_argument("--reviews", type=int, metavar="N", help="use only N reviews, for a trial")
     training.add_argument("--force", action="store_true", help="also replace the included files")
 

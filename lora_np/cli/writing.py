@@ -21,9 +21,9 @@ def add_commands(command):
     write.add_argument("--chat", action="store_true", help="answer the prompt, through the model's chat template")
     talk = command("chat", run_chat, "talk with a model on the terminal, line by line")
     for both in (write, talk):
-        text = "the language model: smollm2, a GGUF file, or a folder (default: the shipped one; for chat smollm2)"
+        text = "the language model: smollm2, a GGUF file, or a folder (default: the included base; for chat smollm2)"
         both.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
-        text = "an adapter's folder, critics or licences (shipped), or base for none; generate takes several"
+        text = "an adapter's folder, critics or licences (included), or base for none; generate takes several"
         both.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
         both.add_argument("--system", metavar="TEXT", help="in a chat: the system message")
         text = f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})"

@@ -135,7 +135,7 @@ def page_data(task, base, measured, prompts, chat, report):
 
 
 def facts(task):
-    """The facts in the page's headline; a list has several values if they differ between layers."""
+    """Return the values in the page's headline; a list has several values if they differ between layers."""
     config = task.adapter.config
     of_layers = [module_config(config, module) for module in layer_arrays(task.adapter)]
     trained = trainable_report(task.params, trained_weights(task.adapter))
@@ -154,7 +154,7 @@ def facts(task):
 
 
 def page_text(data):
-    """The page with its data: JSON for a script element; `<` is escaped, so no text can close the element.
+    """Return the page with its data as JSON in a script element, in which `<` is escaped so that no text closes it.
 
     All floats are rounded to DIGITS significant digits.
     """

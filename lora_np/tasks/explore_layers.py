@@ -21,7 +21,7 @@ ALONG = "a"  # a letter in front of a token, to see whether the token begins wit
 
 
 def directions_of(params, adapter):
-    """The singular value decomposition of every ΔW, for any kind of adapter, without singular values of zero.
+    """Compute the singular value decomposition of every ΔW, for any kind of adapter, without zero singular values.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def directions_of(params, adapter):
     Raises
     ------
     ValueError
-        If a ΔW holds values that are not finite, or the adapter does not fit the base.
+        If a ΔW has values that are not finite, or the adapter does not fit the base.
     """
     directions = {}
     for module, arrays in layer_arrays(adapter).items():  # one at a time, because each ΔW is dense
@@ -52,7 +52,7 @@ def svd_of_low_rank(matrix, r, name):
 
     For a random Ω (in, r), the columns of M Ω then span those of M with probability 1. With an orthonormal basis Q of
     them, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011, section 1.5). If Q (Qᵀ M) is not M, the rank is
-    higher, and the plain decomposition is computed.
+    higher, and M itself is decomposed.
     """
     matrix = finite_matrix(name, matrix)
     omega = np.random.default_rng(0).standard_normal((matrix.shape[1], min(r, *matrix.shape)))
@@ -137,17 +137,18 @@ def token_directions(task, directions):
     """Find the tokens along the leading directions of each layer.
 
     A layer after a norm reads x̂ ⊙ g (+ a bias) from the residual stream, where x̂ is the normalised stream and g the
-    norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. So the tokens that a right
-    direction responds to are those whose embeddings have a large cosine with g ⊙ v_i. A layer that writes into the
-    stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the last norm: tokens are
-    compared with g ⊙ u_i by their rows in the head, or in the embedding for a classifier, whose head has no tokens.
+    norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. The tokens to which a
+    right singular direction responds are therefore those whose embeddings have a large cosine with g ⊙ v_i. A layer
+    that writes into the stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the
+    last norm: tokens are compared with g ⊙ u_i by their rows in the head, or in the embedding for a classifier, whose
+    head has no tokens.
 
-    A layer norm subtracts the mean over the entries before its gain. So embeddings are compared without their means,
-    and with g ⊙ v_i without its mean, which adds nothing to a product with them. The mean of u_i is subtracted before
-    the gain is applied, and the head's rows are unchanged.
+    A layer norm subtracts the mean over the entries before its gain. Embeddings are therefore compared without their
+    means, and with g ⊙ v_i without its mean, which adds nothing to a product with them. The mean of u_i is subtracted
+    before the gain is applied, and the head's rows are unchanged.
 
-    Both are approximations: the first block reads the tokens' embeddings, and later blocks read them less and less.
-    The signs of a pair u_i, v_i are arbitrary; here the largest cosine of a direction is positive.
+    Both are approximations: the first block reads the tokens' embeddings, but the input of later blocks depends on them
+    less and less. The signs of a pair u_i, v_i are arbitrary; here the largest cosine of a direction is positive.
 
     Returns
     -------

@@ -20,7 +20,7 @@ def label_ids(tokenizer, labels, end=()):
     Raises
     ------
     ValueError
-        If two answers begin with the same token, which is all that is read of them.
+        If two answers begin with the same token, because only their first tokens are compared.
     """
     with library("labels: the tokenizer cannot encode them"):
         answers = [tokenizer.encode(f" {label}", add_special_tokens=False).ids for label in labels]

@@ -124,9 +124,9 @@ class LabelledTable(Data):
         return splits, len(table.texts) - len(rest)
 
     def word_answers(self, splits, encoded):
-        """The classes that logistic regression on tf-idf weights answers on the test part, {"tf-idf": (N,)}.
+        """The classes that logistic regression on tf-idf weights predicts on the test part, {"tf-idf": (N,)}.
 
-        It is trained on the same rows. Without scikit-learn the dict is empty.
+        The regression is trained on the same rows. Without scikit-learn, the dict is empty.
         """
         train, validation = ((split.texts, classes) for split, (_, classes) in zip(splits[:2], encoded))
         class_weight = None if self.class_weights == "none" else self.class_weights
