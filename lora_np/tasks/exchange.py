@@ -130,7 +130,7 @@ def gguf_fields(name, task, base):
 
 
 def import_hf(path, out, tokenizer=None):
-    """Read a Hugging Face GPT-2 or Llama and save it in our format, a classifier with its labels.
+    """Read a Hugging Face GPT-2 or Llama and save it in our format, including a classifier's labels.
 
     Parameters
     ----------

@@ -95,7 +95,7 @@ def fit(arrays):
 def pools(folder):
     """Return whether an adapter's configuration, ours or PEFT's, says that it is QA-LoRA."""
     for name, field, value in (("adapter.json", "kind", "qalora"), ("adapter_config.json", "use_qalora", True)):
-        with suppress(ValueError, FileNotFoundError):  # describe the file anyway, as in `scales`
+        with suppress(ValueError, FileNotFoundError):  # as in `scales`, describe the file anyway
             if read_object(folder / name).get(field) == value:
                 return True
     return False

@@ -37,12 +37,11 @@ def class_report(labels, true, answered, others=None):
     Returns
     -------
     dict, ready for JSON
-        "texts", and the scores "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", shares of 1;
+        "texts", and the scores "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", fractions;
         "others", the same scores for each other classifier and for always predicting the most frequent class;
-        "commonest_share", the share of texts in this class;
-        "classes", label -> "texts" in this class, "precision" (None if it is never predicted), "recall" (None if no
-        text is in it);
-        "confusion", K lists of K: how many texts of each class (row) were predicted as each class (column)
+        "commonest_share", the share of texts in the most frequent class;
+        "classes", label -> "texts" in this class, "precision" (None if it is never predicted), "recall" (None if it has
+        no texts); "confusion", K lists of K: how many texts of each class (row) were predicted as each class (column)
     """
     confusion = confusion_matrix(true, answered, len(labels))
     texts, answers, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)

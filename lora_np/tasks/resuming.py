@@ -98,7 +98,7 @@ def differences(saved, label):
 
 
 def digest(data):
-    """The SHA-256 of integer arrays and of lists of them; it does not depend on their dtype."""
+    """The SHA-256 digest of integer arrays and of lists of integer arrays, independent of their dtype."""
     sha = hashlib.sha256()
     for item in data:
         arrays = item if isinstance(item, list) else [item]

@@ -188,7 +188,7 @@ class QuestionTable(LabelledTable):
 
 
 def best_accuracy(model, history, texts, classes):
-    """The validation accuracy of the weights with the lowest validation loss, which are the model's."""
+    """The validation accuracy of `model`, whose weights are those with the lowest validation loss."""
     if "eval_accuracy" in history:
         return float(history["eval_accuracy"][history["eval_loss"].argmin()])
     return float(np.mean(class_probabilities(model, texts).argmax(axis=1) == classes))
