@@ -142,12 +142,12 @@ def test_a_run_is_repeated_from_its_settings(more, words, run, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"rank": 3}, "rank: no setting of the task 'classifier', expected one of adapter, base"),
+        ({"rank": 3}, "rank: not a setting of the task 'classifier', expected one of adapter, base"),
         ({"epochs": "3"}, "epochs: got '3', expected an integer"),
         ({"adapter": {"rank": 3}}, "adapter: got 'rank', expected one of variant, r, alpha"),
         ({"adapter": {"r": 0}}, "r: got 0, expected an integer of at least 1"),
         ({"quoting": "no"}, "quoting: got 'no', expected True or False"),
-        ({"text_column": 5}, "text_column: got 5, expected a text"),
+        ({"text_column": 5}, "text_column: got 5, expected a string"),
         ({"task": "poem"}, "task: got 'poem', expected one of classifier, question, text, chat"),
     ],
 )
@@ -364,10 +364,10 @@ REFUSALS = [
     ("classroom", "required: ACTION"),
     ("predict", "required: --model"),
     ("--seeds 0", "seeds: got 0"),  # of run, the command without a name
-    (f"{TEXT} --text t", "text_column: no setting of the task 'text'"),
-    (f"{TEXT} --test x.csv", "test_data: no setting of the task 'text'"),
+    (f"{TEXT} --text t", "text_column: not a setting of the task 'text'"),
+    (f"{TEXT} --test x.csv", "test_data: not a setting of the task 'text'"),
     (f"{TEXT} --method head", "method: got 'head', expected one of lora, full"),
-    (f"{TEXT} --class-weights balanced", "class_weights: no setting of the task 'text'"),
+    (f"{TEXT} --class-weights balanced", "class_weights: not a setting of the task 'text'"),
     (f"{TABLE} --rank 17", "blocks.0.attn.q_proj: r: got 17, expected at most min(out, in) = 16"),
     (TABLE.replace("rows.jsonl", "same.jsonl"), "labels: got 1 class(es), 'a', expected at least two"),
     (f"{TABLE} --test {{w}}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),

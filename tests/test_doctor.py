@@ -342,7 +342,7 @@ def test_what_is_no_adapter_is_an_error_in_one_line(bases, tmp_path, fails):
     fails("doctor", good, "--base", base, "--prompt", "words", says=["but the base has no tokenizer"])
     fails("doctor", good, "--base", base, "--json", good / "x.json", says=["also an input"])
     written_gguf(tmp_path / "model.gguf")
-    fails("doctor", tmp_path / "model.gguf", "--base", base, says=["no tensor of LoRA"])
+    fails("doctor", tmp_path / "model.gguf", "--base", base, says=["has no LoRA tensors"])
     save_adapter(tmp_path / "vera", random_adapter(PARAMS["llama"], kind="vera"))
     fails("doctor", tmp_path / "vera", "--base", base, says=["kind 'vera', expected lora or dora"])
     edit_fields(good / "adapter_config.json", peft_type="LOHA")

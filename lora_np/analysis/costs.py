@@ -10,7 +10,7 @@ Full fine-tuning needs three products of N² each:
 
     y = x Wᵀ        dx = dy W        dW = dyᵀ x                                         3 N²
 
-LoRA at rank R needs no dW. Its own six products cost N R each, because u = x Aᵀ has R numbers:
+LoRA at rank R needs no dW. Its own six products cost N R each, because u = x Aᵀ has R entries:
 
     y = x Wᵀ + s u Bᵀ,  u = x Aᵀ                                                   N² + 2 N R
     dx = dy W + du A,   du = s dy B                                                N² + 2 N R
@@ -18,9 +18,10 @@ LoRA at rank R needs no dW. Its own six products cost N R each, because u = x A�
                                                                              total 2 N² + 6 N R
 
 so LoRA / full = 2/3 + 2 R/N, which is about two thirds if R is far below N (Schulman and Thinking Machines Lab 2025,
-"LoRA Without Regret"). For a whole model the ratio can be higher or lower. Attention's products between q, k and v have
-no weights and cost nearly the same with both methods. A layer without an adapter costs only 2 N². Below the lowest
-trained layer no dx is computed either. In a model with few layers, that can save more than the adapter costs.
+"LoRA Without Regret"). For a whole model, the ratio can be higher or lower than for one layer. Attention's products
+between q, k and v have no weights and cost nearly the same with both methods. A layer without an adapter costs only 2
+N². Below the lowest trained layer, no dx is computed either. In a model with few layers, that can save more than the
+adapter costs.
 """
 
 from functools import partial
@@ -38,10 +39,10 @@ from .shape_only import ShapeOnly, shape_only
 class StepBytes(NamedTuple):
     """The bytes of one training step."""
 
-    parameters: int  # the base's and the adapter's; a head that the adapter replaces counts once
+    parameters: int  # the base's and the adapter's; a head that the adapter replaces is counted once
     gradients: int
     optimiser: int  # AdamW's two moments
-    activations: dict[str, int]  # arrays in the forward pass's cache, by the layer that output them, or layer and field
+    activations: dict[str, int]  # arrays in the forward pass's cache, by layer that output them, or layer and field
     loss: int  # the gradient of the logits, in the cross-entropy's cache
 
 
@@ -51,11 +52,11 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
     Parameters
     ----------
     config : GPT2Config
-    B, T : int, rows, and tokens per row including padding; T at most config.n_positions
+    B, T : int, the number of rows, and of tokens per row including padding; T at most config.n_positions
     adapter_config : AdapterConfig or None
     wanted : names of the parameters to train, as in `model.forward`. None: the adapter's arrays that are not frozen, or
         the whole model if there is no adapter. (): run only the forward pass.
-    dtype : of the parameters, activations and gradients
+    dtype : the dtype of the parameters, activations and gradients
 
     Returns
     -------

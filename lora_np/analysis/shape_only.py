@@ -15,16 +15,16 @@ import numpy as np
 class Product(NamedTuple):
     """A product of two matrices, (n, k) by (k, m)."""
 
-    flops: int  # 2 n k m: a multiplication and an addition for each of n k m
-    name: str  # of its first operand that has one, such as a parameter; or ""
+    flops: int  # 2 n k m: a multiplication and an addition for each of the n k m terms
+    name: str  # of the first operand that has a name, such as a parameter; or ""
 
 
 class ShapeOnly(np.ndarray):
     """An array without entries; `shape_only` creates one.
 
     Products with a vector are not recorded, because they are sums over rows or columns. `name` is a parameter's name,
-    or None. `layer` is the layer whose output has this memory, or None. `terms` are the products whose result or sum
-    this array is.
+    or None. `layer` is the layer whose output has this memory, or None. `terms` are the products of which this array is
+    the result or the sum.
     """
 
     products = []  # all products since the list was last cleared
@@ -88,15 +88,15 @@ def shape_only(shape, dtype=np.float32, name=None, terms=()):
 
 
 def emptied(x, ndim):
-    """An empty array with x's dtype: an axis of length 0, then x's shape in `ndim` axes. Python numbers stay as is."""
+    """An empty array with x's dtype: an axis of length 0, then x's shape in `ndim` axes; Python numbers are kept."""
     return np.empty((0,) + (1,) * (ndim - x.ndim) + x.shape, x.dtype) if isinstance(x, np.ndarray) else x
 
 
 def empty_result(ufunc, method, *inputs, axis=0, where=True, **kwargs):
-    """The result of a universal function on `emptied` inputs; without its first axis it has the real result's shape."""
+    """Apply a universal function to `emptied` inputs; the result has the real shape after the extra first axis."""
     ndim = max(np.ndim(x) for x in inputs)
     if method == "__call__":
-        # matmul takes a vector unchanged: with more axes it would be a stack of matrices.
+        # A vector is passed to matmul unchanged: with more axes, it would be a stack of matrices.
         empty = [x.view(np.ndarray) if ufunc is np.matmul and x.ndim == 1 else emptied(x, ndim) for x in inputs]
         return ufunc(*empty, **kwargs)
     axes = range(ndim) if axis is None else np.atleast_1d(axis)

@@ -1,4 +1,4 @@
-"""How much two subspaces overlap, such as the directions that two adapters or two seeds have learned.
+"""Measure the overlap of two subspaces, such as the directions that two adapters or two seeds have learned.
 
 The columns of a matrix (n, k) span a subspace. No result depends on a column's sign, which is arbitrary in a singular
 value decomposition.
@@ -23,7 +23,7 @@ def right_directions(matrix, k):
     Parameters
     ----------
     matrix : array (out, in), such as ΔW or A
-    k : int, at least 1 and at most the matrix's rank, because further vectors are arbitrary vectors of the null space
+    k : int from 1 to the matrix's rank; further singular vectors are arbitrary vectors of the null space
 
     Returns
     -------
@@ -57,7 +57,7 @@ def leading_directions(name, matrix, k=None, k_name="k", size=None):
     """
     matrix = np.asarray(matrix)
     U, sigma, Vt = svd(matrix, name)
-    # With float16's own ε of 1e-3, real directions would count as rounding.
+    # With float16's ε of 1e-3, real directions would be treated as rounding errors.
     epsilon = np.finfo(np.float32 if matrix.dtype in (np.float16, np.float32) else np.float64).eps
     rank = int(np.sum(sigma > sigma[0] * (size or max(matrix.shape)) * epsilon))
     if not rank:
@@ -133,7 +133,7 @@ def energy_share(gradient, directions):
 
     LoRA assumes that the full gradient G = ∂L/∂W has a low rank, because A and B only receive dA = s Bᵀ G and
     dB = s G Aᵀ. GaLore (Zhao et al. 2024, section 3) makes this assumption about the gradient itself. G's `spectrum`
-    shows whether it holds, and this share shows how much of G an adapter could follow.
+    shows whether the assumption holds, and this share shows how much of G an adapter could follow.
 
     Q is an orthonormal basis of the span. G Q Qᵀ is the nearest matrix to G whose rows are in the span, and
     ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a random basis the expected share is k / in.
@@ -161,7 +161,7 @@ def energy_share(gradient, directions):
     largest = np.abs(G).max()
     if not largest:
         return 0.0
-    G = G / largest  # the square of a tiny gradient would be 0
+    G = G / largest  # otherwise the square of a tiny gradient would underflow to 0
     return min(1.0, float(np.sum((G @ Q) ** 2) / np.sum(G**2)))
 
 

@@ -1,10 +1,11 @@
-"""An update compared with its base: which of the base's directions it amplifies, and which new directions it adds.
+"""Compare an update with its base: find the directions that it amplifies, and the new directions that it adds.
 
-Amplification (Hu et al. 2021, section 7.3): does ΔW repeat W's leading directions, or amplify directions that are weak?
+Amplification (Hu et al. 2021, section 7.3): does ΔW repeat W's leading directions, or amplify directions that are weak
+in W?
 
 Intruder dimensions (Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence"): leading
 directions of a fine-tuned weight that the base does not have. Full fine-tuning changes each of a weight's singular
-vectors slightly. LoRA with a low rank tends to add new singular vectors, with large singular values and nearly
+vectors slightly. LoRA with a low rank tends to add new singular vectors that have large singular values and are nearly
 orthogonal to all of the base's. The more intruders there are, the more of the base's task is forgotten.
 """
 
@@ -22,7 +23,7 @@ class Amplification(NamedTuple):
     """The columns of the paper's table 7, for one matrix. U (out, r) and V (in, r) are orthonormal directions."""
 
     update: float  # ‖Uᵀ W V‖_F with the r leading singular vectors of ΔW
-    base: float  # ‖Uᵀ W V‖_F with those of W itself: the largest possible value
+    base: float  # ‖Uᵀ W V‖_F with W's own r leading singular vectors: the largest possible value
     random: float  # ‖Uᵀ W V‖_F with random directions
     base_norm: float  # ‖W‖_F
     update_norm: float  # ‖ΔW‖_F
@@ -30,7 +31,7 @@ class Amplification(NamedTuple):
 
 
 def amplification(base, update, r, rng):
-    """How much larger ΔW is than W in ΔW's own directions, as an `Amplification`.
+    """Measure how much larger ΔW is than W in ΔW's own directions; return an `Amplification`.
 
     The paper writes ‖Uᵀ W Vᵀ‖_F with V's directions as rows; here they are columns. Compare `update` with
 
@@ -46,7 +47,7 @@ def amplification(base, update, r, rng):
     base : array (out, in), W
     update : array (out, in), ΔW, from `adapters.adapter_deltas`. (The difference of two float32 models contains
         rounding errors, which can look like directions beyond ΔW's rank.)
-    r : int, at least 1 and at most the rank of ΔW
+    r : int from 1 to the rank of ΔW
     rng : np.random.Generator, for the random directions
 
     Raises
@@ -58,7 +59,7 @@ def amplification(base, update, r, rng):
     same_shape("update", delta, W)
     U, V = leading_directions("update", update, r, "r")
     along_update = strength(W, U, V)
-    along_base = float(np.linalg.norm(singular_values(W)[:r]))  # there UᵀWV is diagonal, with entries σᵢ
+    along_base = float(np.linalg.norm(singular_values(W)[:r]))  # for these, UᵀWV is diagonal with entries σᵢ
     along_random = strength(W, random_directions(len(U), r, rng), random_directions(len(V), r, rng))
     base_norm, update_norm = float(np.linalg.norm(W)), float(np.linalg.norm(delta))
     factor = update_norm / along_update if along_update else math.inf
@@ -73,7 +74,7 @@ def strength(W, U, V):
 class Intruders(NamedTuple):
     number: int
     positions: tuple[int, ...]  # the intruders' indices among the fine-tuned weight's singular vectors
-    similarities: np.ndarray  # (k,), of all k directions; see `max_similarities`
+    similarities: np.ndarray  # (k,), the similarities of all k directions; see `max_similarities`
 
 
 def max_similarities(before, after, k):
@@ -91,7 +92,7 @@ def max_similarities(before, after, k):
     ----------
     before : array (out, in), the base's weight W
     after : array (out, in), the fine-tuned weight W + ΔW
-    k : int, at least 1 and at most the rank of `after`
+    k : int from 1 to the rank of `after`
 
     Returns
     -------
@@ -117,8 +118,8 @@ def intruder_dimensions(before, after, k=10, epsilon=0.5):
     Parameters
     ----------
     before, after, k : see `max_similarities`
-    epsilon : float in (0, 1], ε. A random direction has a similarity near √(2 ln(out) / out), so with a smaller ε
-        hardly any direction is an intruder.
+    epsilon : float in (0, 1], ε. A random direction has a similarity near √(2 ln(out) / out), so if ε is below this
+        value, hardly any direction is an intruder.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Weight updates ΔW = after − before as flat dicts: computed, and truncated to a rank."""
+"""Compute weight updates ΔW = after − before as flat dicts, and truncate them to a rank."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from .spectra import leading_part, svd
 
 
 def weight_updates(before, after):
-    """after − before for every name that is in both models.
+    """Compute after − before for every array that is in both models.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ def linear_weights(params):
 def truncated_updates(before, after, ranks):
     """The fine-tuned model with each linear layer's update truncated to its k leading directions, for each k.
 
-    Everything else (embeddings, layer norms, biases, head) stays fine-tuned, so only k varies.
+    All other arrays (embeddings, layer norms, biases, head) remain fine-tuned, so only k varies.
 
     Parameters
     ----------
     before, after : dicts of arrays, the base and the fully fine-tuned model
-    ranks : iterable of int; for 0, the linear layers are the base's
+    ranks : iterable of int; with rank 0, the linear layers are the base's
 
     Yields
     ------

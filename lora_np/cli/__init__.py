@@ -14,8 +14,8 @@ __all__ = ["main"]
 
 # A user's mistake or a problem of the machine raises one of these. Other errors show their traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError, RecursionError)
-LONGEST = 1000  # characters of a message; a longer one holds a value that nobody reads
-READER_GONE = 141  # what shells report for a program that SIGPIPE ended: 128 + 13
+LONGEST = 1000  # maximum number of characters of a message; longer messages contain unreadably long values
+READER_GONE = 141  # the exit code that shells report after SIGPIPE: 128 + 13
 
 
 def main(argv=None):
@@ -37,9 +37,9 @@ def main(argv=None):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            # NumPy warns of infinite and nan numbers. All that is printed or saved is checked.
+            # NumPy's warnings about infinite and nan values are ignored: all that is printed or saved is checked.
             warnings.filterwarnings("ignore", "overflow|invalid value", RuntimeWarning)
-            # One line, without the source line.
+            # Print a warning as one line, without the source line.
             warnings.showwarning = lambda message, *place: say(f"warning: {message}")
             try:
                 arguments = build_parser().parse_args(argv)
@@ -56,7 +56,7 @@ def main(argv=None):
     except KeyboardInterrupt as stop:
         say("; ".join(["stopped", *map(str, stop.args)]))
         return 130
-    finally:  # the interpreter flushes both once more when it ends
+    finally:  # the interpreter flushes both again when it exits
         flush_or_discard(sys.stdout)
         flush_or_discard(sys.stderr)
 
@@ -75,11 +75,11 @@ def build_parser():
 
 
 def open_streams():
-    """Replace closed streams by the null device, because the next file would get their number, and our output.
+    """Replace closed streams with the null device; otherwise the next file would get their descriptor and our output.
 
-    Characters that a stream's encoding lacks are printed with escapes.
+    Characters that a stream cannot encode are printed as escape sequences.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their file descriptors
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
             os.set_inheritable(getattr(sys, name).fileno(), True)
@@ -97,7 +97,7 @@ def flush_or_discard(stream):
 
 
 def say(text):
-    """Print one short line to stderr, without control characters. Nothing happens if stderr has no reader."""
+    """Print one short line to stderr, without control characters. If stderr has no reader, the line is discarded."""
     text = shown(text, 10**6)
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
@@ -108,7 +108,7 @@ def say(text):
 
 
 def error_message(error):
-    """The message of an error for a user."""
+    """Return an error's message for the user."""
     if isinstance(error, ModuleNotFoundError):
         return f"the package {error.name} is missing; install it with: pip install -r requirements.txt"
     if isinstance(error, MemoryError):
@@ -118,7 +118,7 @@ def error_message(error):
         return "a value in one of the files is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
         name = error.filename
-        if name is None and error.errno == errno.ENOSPC:  # an error in a file has its name
+        if name is None and error.errno == errno.ENOSPC:  # an error from a named file has a filename
             name = "standard output"
         return (f"{name}: " if name else "") + error.strerror[0].lower() + error.strerror[1:]
     return str(error) or type(error).__name__

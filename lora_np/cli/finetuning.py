@@ -68,7 +68,7 @@ def add_training_options(tuning):
     {large_table.batch_size} and {large_text.batch_size})"""
     tuning.add_argument("--batch-size", type=int, metavar="N", help=text)
     tuning.add_argument("--seed", type=int, metavar="N", help=f"(default {new.seed})")
-    text = "model to start from: smollm2, a GGUF file, or a folder (default: the shipped one)"
+    text = "model to start from: smollm2, a GGUF file, or a folder (default: the included base)"
     tuning.add_argument("--base", metavar="DIR", help=text)
     text = "for a GGUF file: dense arrays (default), or blocks as in the file, for less memory and more time"
     tuning.add_argument("--weights", choices=WEIGHTS, help=text)
@@ -88,7 +88,7 @@ def run_finetune(arguments):
 
 
 def run_values(arguments):
-    """The options that are given, as values for `run_from`."""
+    """The options given on the command line, as values for `run_from`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
         raise ValueError("data: is missing; give --data FILE, --text-file FILE or --settings FILE")
     options = {name: value for name, value in options_of(arguments).items() if value is not None}
@@ -100,6 +100,6 @@ def run_values(arguments):
     if "text_file" in options:
         options |= {"task": "text", "data": options.pop("text_file")}
     question = options.get("question")
-    if question is not None:  # on a line of its own, unless it begins with white space
+    if question is not None:  # on a separate line, unless it begins with white space
         options |= {"task": "question", "question": question if question[:1].isspace() else f"\n{question}"}
     return options

@@ -17,7 +17,7 @@ def add_commands(command):
     lab.set_defaults(json=None)
 
     tune = command("tune", run_tune, "choose the learning rates of the experiments on validation")
-    tune.add_argument("--methods", nargs="+", metavar="NAME", help='only these, such as full or "full, 3 passes"')
+    tune.add_argument("--methods", nargs="+", metavar="NAME", help='methods, such as full or "full, 3 passes"')
     tune.add_argument("--out", metavar="FILE", help="file to write (default: the file that the experiments read)")
     add_workers(tune)
 
@@ -26,9 +26,9 @@ def add_commands(command):
     training.add_argument("--epochs", type=int, metavar="N", help="epochs over the reviews")
     training.add_argument("--seed", type=int, default=0, metavar="N")
     training.add_argument("--threads", type=int, metavar="N", help="number of shards in parallel (default 2)")
-    training.add_argument("--adapters", action="store_true", help="train the shipped adapters on the base instead")
+    training.add_argument("--adapters", action="store_true", help="train the included adapters on the base instead")
     training.add_argument("--reviews", type=int, metavar="N", help="use only N reviews, for a trial")
-    training.add_argument("--force", action="store_true", help="also replace what comes with the package")
+    training.add_argument("--force", action="store_true", help="also replace the included files")
 
     check = command("gradcheck", run_gradcheck, "check every backward pass against central differences")
     check.add_argument("--json", metavar="FILE", help="also write the rows as JSON")

@@ -1,4 +1,4 @@
-"""What several commands share."""
+"""Helpers that several commands share."""
 
 import argparse
 from functools import partial
@@ -12,7 +12,7 @@ QUOTING = "in a TSV, quotes enclose cells (default: they are text)"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ValueErrors. It refuses repeated options and empty words."""
+    """A parser whose errors are ValueErrors. It rejects repeated options and empty arguments."""
 
     def __init__(self, *arguments, **settings):
         super().__init__(*arguments, **settings)
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class StoreOnce(argparse.Action):
-    """Store a value. argparse's own action silently uses the last of several."""
+    """Store a value. If an option is repeated, argparse's default action silently uses the last value."""
 
     def __call__(self, parser, namespace, values, option=None):
         if option is not None:
@@ -36,7 +36,7 @@ class StoreOnce(argparse.Action):
 
 
 def word(text):
-    """A path or a name: the default type of arguments. Texts, which may be empty, have the type str."""
+    """A path or a name: the default type of arguments. Arguments that may be empty have the type str."""
     if not text.strip():  # as a path, it would be the current folder
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a word")
     if "\0" in text or text != text.encode("utf-8", "replace").decode():  # commands save paths in JSON
@@ -50,7 +50,7 @@ def subcommands(parser, dest, metavar):
     `call` takes the parsed arguments. It is None for a command that has subcommands.
     """
     commands = parser.add_subparsers(dest=dest, required=True, metavar=metavar)
-    commands.type = str  # otherwise argparse would check all words after the command's name
+    commands.type = str  # otherwise argparse would check every argument after the command's name
 
     def add(name, call, text):
         sub = commands.add_parser(name, help=text, description=text)
@@ -61,7 +61,7 @@ def subcommands(parser, dest, metavar):
 
 
 def add_columns(parser, *names):
-    """Add the options --text and --label, or one of them, and --quoting, for the file of a saved classifier."""
+    """Add the options --text and --label, or one of them, and --quoting, for a file that a saved classifier reads."""
     for name in names:
         text = f"its column of {name}s (default: the one that the model was trained with)"
         parser.add_argument(f"--{name}", dest=f"{name}_column", metavar="COLUMN", help=text)
@@ -76,7 +76,7 @@ def options_of(arguments):
 def json_writer(path, sources=()):
     """Check the path of --json before a long job. Return the function that writes a value to it.
 
-    Without a path nothing is written. `sources` are files and folders that are read; see `check_file`.
+    If the path is None, nothing is written. `sources` are files and folders that are read; see `check_file`.
     """
     if path is None:
         return lambda value: None

@@ -41,45 +41,45 @@ def add_commands(command):
     mixing = command("mix", run_mix, "combine several adapters into one, their weighted sum")
     merging = command("merge", run_merge, "write a model with an adapter, or a mix of several, merged into its weights")
     for both in (mixing, merging):
-        both.add_argument("adapters", nargs="+", metavar="DIR", help="folders of adapters, or names of shipped ones")
-        both.add_argument("--weights", nargs="+", type=float, metavar="W", help="one per adapter (default: 1 each)")
-        both.add_argument("--base", metavar="DIR", help="their base (default: the one that the first was trained on)")
+        both.add_argument("adapters", nargs="+", metavar="DIR", help="folders or names of adapters")
+        both.add_argument("--weights", nargs="+", type=float, metavar="W", help="one weight per adapter (default: 1)")
+        both.add_argument("--base", metavar="DIR", help="their base (default: that of the first adapter)")
         both.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     mixing.add_argument("--rank", type=int, metavar="R", help="reduce to this rank (default: the sum of the ranks)")
     merging.add_argument("--time", action="store_true", help="time a forward pass of the base and the merged model")
 
     exporting = command("export", run_export, "write files for transformers, PEFT or llama.cpp")
-    exporting.add_argument("task", metavar="DIR", help="a folder from finetune, a model, or a shipped adapter's name")
+    exporting.add_argument("task", metavar="DIR", help="a folder from finetune, a model, or an included adapter's name")
     text = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
     exporting.add_argument("--to", required=True, choices=FORMATS, help=text)
     exporting.add_argument("--out", required=True, metavar="PATH", help="folder, or for GGUF the file, to write")
-    exporting.add_argument("--format", choices=TYPES, help="of a model's weights in GGUF (default f32)")
+    exporting.add_argument("--format", choices=TYPES, help="format of a model's weights in GGUF (default f32)")
     exporting.add_argument("--base", metavar="DIR", help=moved)
     exporting.add_argument("--base-name", metavar="NAME", help="with --to peft: where PEFT will find the base")
 
     importing = command("import", run_import, "read a Hugging Face GPT-2 or Llama, a GGUF file, or a PEFT adapter")
-    importing.add_argument("source", metavar="PATH", help="the directory, or a file of a model")
+    importing.add_argument("source", metavar="PATH", help="the folder, or a model's file")
     importing.add_argument("--from", dest="kind", required=True, choices=("peft", "hf", "gguf"))
     importing.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     importing.add_argument("--base", metavar="DIR", help="with --from peft: its base, after import")
-    importing.add_argument("--labels", nargs="+", metavar="LABEL", help="with --from peft: a classifier's, in order")
+    importing.add_argument("--labels", nargs="+", metavar="LABEL", help="with --from peft: labels of its classes")
     importing.add_argument("--tokenizer", metavar="FILE", help="with --from hf: a tokenizer.json from elsewhere")
 
     looking = command("inspect", run_inspect, "show names, shapes and norms of tensors, and the ranks of adapters")
-    looking.add_argument("path", metavar="PATH", help="a .safetensors file, its folder, or a shipped adapter's name")
+    looking.add_argument("path", metavar="PATH", help="a .safetensors file, its folder, or an included adapter's name")
     looking.add_argument("--json", metavar="FILE", help="also write the description as JSON")
 
     text = "say what an adapter does on a base, layer by layer, and what is wrong with it"
     doctor = command("doctor", run_doctor, text)
-    text = "a folder of PEFT's or of finetune, a GGUF file, or a shipped adapter's name"
+    text = "a folder of PEFT's or of finetune, a GGUF file, or an included adapter's name"
     doctor.add_argument("path", metavar="ADAPTER", help=text)
     text = "smollm2, a GGUF file, or a folder, also of Hugging Face's (default: the one that finetune used)"
     doctor.add_argument("--base", metavar="DIR", help=text)
-    doctor.add_argument("--prompt", type=str, metavar="TEXT", help="after which the logits are compared")
+    doctor.add_argument("--prompt", type=str, metavar="TEXT", help="the prompt after which logits are compared")
     doctor.add_argument("--json", metavar="FILE", help="also write the report as JSON")
 
     page = command("explore", run_explore, "write a page to look through: an adapter's layers, ranks and answers")
-    text = "a folder from finetune, mix or import, or a shipped adapter's name"
+    text = "a folder from finetune, mix or import, or an included adapter's name"
     page.add_argument("adapter", metavar="ADAPTER", help=text)
     page.add_argument("--out", required=True, metavar="FILE", help="the page to write, an HTML file")
     text = "its base, if that has moved (default: the one that it was trained on)"
@@ -169,9 +169,9 @@ def run_export(arguments):
     what = f"an adapter of {kind}" if task.adapter is not None and arguments.to in ("peft", "gguf") else kind
     if task.question is not None:
         labels = ", ".join(repr(f" {shown(label)}") for label in task.labels)
-        print(f"ask it with a text and then {task.question!r}; it was taught to answer one of {labels}")
+        print(f"ask it with a text and then {task.question!r}; it was trained to answer one of {labels}")
     if arguments.to == "peft" and not arguments.base_name:
-        print("its file names no base; --base-name NAME does, for AutoPeftModel")
+        print("its file names no base; to name one for AutoPeftModel, use --base-name NAME")
     print(f"{what}; saved in {arguments.out}")
 
 

@@ -21,9 +21,9 @@ def add_commands(command):
     write.add_argument("--chat", action="store_true", help="answer the prompt, through the model's chat template")
     talk = command("chat", run_chat, "talk with a model on the terminal, line by line")
     for both in (write, talk):
-        text = "the language model: smollm2, a GGUF file, or a folder (default: the shipped one; for chat smollm2)"
+        text = "the language model: smollm2, a GGUF file, or a folder (default: the included base; for chat smollm2)"
         both.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
-        text = "an adapter's folder, critics or licences (shipped), or base for none; generate takes several"
+        text = "an adapter's folder, critics or licences (included), or base for none; generate takes several"
         both.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
         both.add_argument("--system", metavar="TEXT", help="in a chat: the system message")
         text = f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})"
@@ -64,7 +64,7 @@ def run_generate(arguments):
 def run_chat(arguments):
     sampling, rng = sampling_of(arguments), np.random.default_rng(arguments.seed)
     if len(arguments.adapter) > 1:
-        raise ValueError(f"adapter: got {len(arguments.adapter)}, expected one to talk with")
+        raise ValueError(f"adapter: got {len(arguments.adapter)}, expected only one to chat with")
     base = arguments.model or (None if arguments.adapter else "smollm2")
     loaded = load_adapter_set(arguments.adapter, base)
     adapter = next(iter(loaded.adapters.values()), None)
@@ -89,7 +89,7 @@ def next_line():
 
 
 def sampling_of(arguments):
-    """The Sampling for the options of `generate` and `chat`, after checking them."""
+    """Check the options of `generate` and `chat`, and return their Sampling."""
     whole_number("seed", arguments.seed, least=0)
     if arguments.tokens is not None:
         whole_number("tokens", arguments.tokens)
@@ -103,13 +103,13 @@ def system_messages(arguments):
 
 @contextmanager
 def writing(name, task):
-    """The context of a generation. A small model's matrix products are too short for two threads."""
+    """The context manager for text generation. A small model's matrix products are too short for two threads."""
     with blas_threads(worthwhile_threads(task.params)), naming_model(name):
         yield
 
 
 def print_pieces(pieces):
-    """Print the pieces of a text as they come, and return the text."""
+    """Print the pieces of a text as they are generated, and return the text."""
     text = ""
     try:
         for piece in pieces:

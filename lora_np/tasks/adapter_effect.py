@@ -1,4 +1,4 @@
-"""How much an adapter changes each layer's weight, and the logits after a prompt."""
+"""Measure how much an adapter changes each layer's weight, and the logits after a prompt."""
 
 import math
 from dataclasses import replace
@@ -15,14 +15,14 @@ from ..model import forward
 from .inspection import LARGEST
 
 PROMPT = "The quick brown fox jumps over the"
-N_IDS = 8  # of a prompt for a base without a tokenizer
+N_IDS = 8  # the prompt's length for a base without a tokenizer
 NOT_FINITE = "has NaN, infinite or far too large values"
 TOO_LARGE = "the update is larger than the weight itself: is the scale too large?"
 
 
 @np.errstate(all="ignore")
 def measure(layer, params, kind):
-    """‖ΔW‖/‖W‖ and the effective rank of an applied layer's update (or None), and notes about them."""
+    """Return ‖ΔW‖/‖W‖ and the effective rank of an applied layer's update (each may be None), and notes on them."""
     arrays = layer.arrays
     if not arrays:
         return None, None, []
@@ -47,7 +47,7 @@ def measure(layer, params, kind):
 
 
 def ratio(change, size):
-    """‖change‖/‖size‖; None if it is not finite, or only ‖size‖ is zero."""
+    """‖change‖/‖size‖; None if the ratio is not finite, or if ‖size‖ is zero and ‖change‖ is not."""
     change, size = float(np.linalg.norm(change)), float(np.linalg.norm(size))
     quotient = change / size if size else 0.0 if change == 0 else math.inf
     return quotient if math.isfinite(quotient) else None
@@ -62,7 +62,7 @@ def attach(report, dtype):
         if len(layer.arrays) == 1 and TIED not in layer.notes:
             weights |= {f"{layer.ours[0]}.{leaf}": array.astype(dtype) for leaf, array in layer.arrays.items()}
         elif layer.arrays and is_adaptable(layer.ours):
-            for i, name in enumerate(layer.ours):  # of several layers in one, all have the same A
+            for i, name in enumerate(layer.ours):  # layers that are fused into one share A
                 ranks[name], alphas[name] = layer.rank, layer.scale * layer.rank
                 for leaf, array in layer.arrays.items():
                     own = array if leaf == "lora_A" else np.split(array, len(layer.ours))[i]
@@ -75,13 +75,13 @@ def attach(report, dtype):
 
 @np.errstate(all="ignore")
 def compare(task, report, prompt=None):
-    """How the logits after a prompt change.
+    """Compare the logits after a prompt with and without an adapter.
 
     Returns
     -------
-    dict: "text" of the prompt, or None; "ids"; "change", the largest change of a logit over the rms of the base's, or
-        None if it is not finite; "base" and "adapter", the likeliest next token, or class; "left_out", layers whose
-        effect is not included, such as a classifier's head, which is the adapter's in both passes.
+    dict: "text" of the prompt, or None; "ids"; "change", the largest change of a logit divided by the rms of the base's
+        logits, or None if it is not finite; "base" and "adapter", the most likely next token or class with each;
+        "left_out", layers whose effect is not included, such as a classifier's head: both passes use the adapter's.
     """
     params, config = task.params, task.config
     adapter, left_out = attach(report, params["tok_emb.weight"].dtype)
@@ -105,7 +105,7 @@ def compare(task, report, prompt=None):
 
 
 def prompt_ids(task, prompt=None):
-    """The prompt and its ids (T,); None and 0, 1, … if there is no tokenizer or it encodes the prompt as nothing."""
+    """The prompt and its ids (T,); or None and 0, 1, … if there is no tokenizer or the encoded prompt is empty."""
     if task.tokenizer is not None:
         text = PROMPT if prompt is None else prompt
         ids = encode(task.tokenizer, [text], task.config.n_positions)[0]

@@ -16,12 +16,12 @@ BASE = "base"  # the name of the base without an adapter
 
 
 class LoadedAdapters(NamedTuple):
-    """Several adapters and their base."""
+    """Several adapters, and the base that they share."""
 
-    task: LoadedModel  # of the base, without an adapter
+    task: LoadedModel  # the base, without an adapter
     adapters: dict[str, Adapter | None]  # by name; None for the base itself
     base: Path  # the base's folder
-    folders: list[Path]  # all that was read, which no command may overwrite
+    folders: list[Path]  # all folders that were read; no command may overwrite them
 
 
 def load_adapter_set(names, base=None):
@@ -29,8 +29,8 @@ def load_adapter_set(names, base=None):
 
     Parameters
     ----------
-    names : list of str, folders of adapters, names of adapters that come with the package, or "base"
-    base : the base, see `read_model`; None: the one that the first adapter was trained on, or the shipped one
+    names : list of str, folders of adapters, names of included adapters, or "base"
+    base : the base, see `read_model`; None: the base that the first adapter was trained on, or the included base
 
     Returns
     -------
@@ -62,12 +62,12 @@ def load_adapter_set(names, base=None):
 
 
 def mixed(loaded, weights=None, rank=None):
-    """The weighted sum of all adapters as one adapter.
+    """Combine all adapters into one, their weighted sum.
 
     Parameters
     ----------
     loaded : LoadedAdapters
-    weights : list of float, one per adapter, in their order; None: 1 each
+    weights : list of float, one per adapter, in the same order; None: 1 each
     rank : int, the rank of the mix; None: the sum of the ranks, which is exact
 
     Returns

@@ -1,16 +1,16 @@
-"""A baseline without a neural network: logistic regression on tf-idf weights, which ignores the order of words."""
+"""A baseline without a neural network: logistic regression on tf-idf weights, which ignore word order."""
 
 STRENGTHS = (1, 3, 10, 30, 100)  # scikit-learn's C, the inverse regularisation strength
 
 
 def word_classifier(train, validation, token_pattern, sublinear=(False, True), strengths=STRENGTHS, class_weight=None):
-    """Fit a logistic regression on the tf-idf weights of words and pairs of words.
+    """Fit a logistic regression on tf-idf weights of words and word pairs.
 
     Parameters
     ----------
     train, validation : (list of N str, (N,) classes); the second chooses the setting with the best accuracy
-    token_pattern : regular expression of a word
-    sublinear : the kinds of counts to try: False for plain, True for logarithmic ones
+    token_pattern : regular expression that matches a word
+    sublinear : the kinds of term counts to try: False for plain counts, True for logarithmic counts
     strengths : the values of C to try
     class_weight : None or "balanced", as for scikit-learn's LogisticRegression
 

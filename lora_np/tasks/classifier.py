@@ -28,7 +28,7 @@ def predict(classifier, texts):
     Parameters
     ----------
     classifier : LoadedModel with labels
-    texts : list of str; a text is cut after the classifier's `max_tokens`
+    texts : list of str; each is truncated to the classifier's `max_tokens`
 
     Returns
     -------
@@ -57,7 +57,7 @@ def class_probabilities(classifier, texts):
 
 
 def token_ids(classifier, texts):
-    """The ids of each text as a classifier reads it, at most `max_tokens`, with its question if it has one."""
+    """The token ids that a classifier reads for each text: at most `max_tokens`, including its question, if any."""
     tokenizer, longest = classifier.tokenizer, classifier.max_tokens or classifier.config.n_positions
     if classifier.question is not None:
         return prompt_ids(tokenizer, texts, classifier.question, longest)
@@ -67,7 +67,7 @@ def token_ids(classifier, texts):
 def without_padding(sequences, config):
     """The ids of each text up to the last one that is not `pad_token_id`, if an imported model has such a field.
 
-    A classifier answers at the last token, and transformers takes every token with that id at the end for padding.
+    A classifier predicts at the last token, and transformers treats every trailing token with that id as padding.
     """
     pad = config.extra.get("pad_token_id")
     if pad is None:
@@ -78,8 +78,8 @@ def without_padding(sequences, config):
 def encode_whole(tokenizer, texts):
     """The token ids of each text, at least one, because a classifier reads a text's last token.
 
-    An empty text has one if the tokenizer puts a token around each text. Otherwise it is refused: transformers fails
-    there too.
+    An empty text has one if the tokenizer adds a token to each text. Otherwise the text is refused, because
+    transformers fails on it too.
     """
     sequences = encode(tokenizer, texts)
     for row, (text, ids) in enumerate(zip(texts, sequences)):

@@ -1,4 +1,4 @@
-"""What a training costs: how its batches are split, and the time and memory that it takes."""
+"""Split a training's batches into shards, and estimate its time and memory."""
 
 import math
 import time
@@ -10,7 +10,7 @@ from ..training.progress import duration
 from ..training.threads import LARGE
 from .settings import is_large
 
-LARGEST_SHARD = 1024  # tokens that one thread of a large model's training works on; more need more memory
+LARGEST_SHARD = 1024  # tokens per thread in training a large model; more need more memory
 
 
 def n_shards(settings, longest):
@@ -20,7 +20,7 @@ def n_shards(settings, longest):
 
 
 def report_cost(report, model, adapter, plan, batch_size, length):
-    """Report how much is trained in how many steps, and the time and memory of fully fine-tuning a large model.
+    """Report how many parameters and steps are trained; for a full fine-tuning of a large model, also time and memory.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def report_cost(report, model, adapter, plan, batch_size, length):
     model : LoadedModel
     adapter : Adapter, or None if the whole model is trained
     plan : dict of `train`'s arguments
-    batch_size, length : int, of the largest batch
+    batch_size, length : int, the shape of the largest batch
     """
     trained = trainable_report(model.params, plan["trainable"])
     share = f"{trained.trainable:,} parameters ({trained.percent:.3f} %)"
@@ -41,7 +41,7 @@ def report_cost(report, model, adapter, plan, batch_size, length):
 
 
 def seconds_of_step(plan):
-    """The time of a training step without the optimiser, measured on the first batch."""
+    """Measure the seconds of a training step, without the optimiser, on the first batch."""
     config, started = plan["config"], time.perf_counter()
     batch = plan["epoch_batches"](stream(config.seed, "shuffle", 0))[0]
     with blas_threads(1), shard_threads(config.threads) as run:
@@ -52,9 +52,9 @@ def seconds_of_step(plan):
 
 
 def bytes_of_full(config, batch_size, length, shards):
-    """Bytes of memory for training a whole model, without short-lived arrays, and bytes of its saved state."""
+    """The bytes of memory for training a whole model, except temporary arrays, and the bytes of its saved state."""
     step = step_bytes(config, batch_size, length)
-    trained = 2 * step.parameters + step.optimiser  # the weights in training, their best values, two moments
-    # At the end of the backward passes each shard has its gradients and activations; then comes their mean.
+    trained = 2 * step.parameters + step.optimiser  # the trained weights, their best values, and AdamW's two moments
+    # At the peak, all shards' gradients exist, with either the activations or the mean of the gradients.
     in_passes = shards * step.gradients + max(sum(step.activations.values()), step.gradients)
     return step.parameters + trained + in_passes, trained

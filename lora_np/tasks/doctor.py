@@ -1,4 +1,4 @@
-"""Diagnose an adapter on a base: what the program that would serve it does with each layer, and what is wrong."""
+"""Diagnose an adapter on a base: what the program that serves it would do with each layer, and what is wrong."""
 
 import math
 
@@ -19,7 +19,7 @@ from .inspection import place_of
 
 
 def diagnose(path, base=None, prompt=None):
-    """Report what happens to each layer of an adapter on a base, and how much the adapter changes.
+    """Report whether each of an adapter's layers is applied to a base, and how much the adapter changes the base.
 
     Parameters
     ----------
@@ -29,16 +29,16 @@ def diagnose(path, base=None, prompt=None):
 
     Returns
     -------
-    dict of plain values: "adapter"; "program", whose report on the file this is, "PEFT", "llama.cpp" or "lora_np";
+    dict of plain values: "adapter"; "program", the program that is reported on, "PEFT", "llama.cpp" or "lora_np";
         "kind"; "layers", a list of {layer, status, rank, scale, scale_from, change (‖ΔW‖/‖W‖), effective_rank, notes}
-        with None for what a layer does not have; "base", {same: whether the adapter was trained on it, None if its file
+        with None for missing values; "base", {same: whether the adapter was trained on it, None if its file
         does not say; named: the file's name for its base, or None}; "prompt", see `compare`, or None if nothing can be
-        compared; "faults", a list of str: why the adapter has no effect, is refused, or computes no numbers
+        compared; "faults", a list of str: why the adapter has no effect, is refused, or computes NaN
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file cannot be read, it is no adapter of LoRA or DoRA, or the base is missing.
+        If a file cannot be read, it is not a LoRA or DoRA adapter, or the base is missing.
     """
     place = place_of(path)
     task, file_report, trained_on = examine(place, base_place(place, base))
@@ -61,7 +61,7 @@ def diagnose(path, base=None, prompt=None):
 
 
 def faults_of(file_report, rows):
-    """Why an adapter is refused, has no effect or computes NaN, as far as its file shows."""
+    """List the faults that an adapter's file shows: it is refused, has no effect or computes NaN."""
     refused = file_report.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
     if refused:
         return [f"{file_report.program} refuses the whole adapter: {refused[0]}{and_more(refused)}"]
@@ -83,12 +83,12 @@ def and_more(items):
 
 
 def examine(place, base):
-    """The base, a LoadedModel; the AdapterReport on it; and the base's part of the diagnosis."""
+    """Return the base (a LoadedModel), the AdapterReport on it, and the base's part of the diagnosis."""
     path, named = place / "adapter_config.json", None
     if place.suffix == ".gguf":
         fields, tensors = read_gguf(place, finite=False)
         if not any("lora_" in name for name in tensors):
-            raise ValueError(f"{place}: no tensor of LoRA, expected an adapter")
+            raise ValueError(f"{place}: has no LoRA tensors, expected an adapter")
         task = read_base(base)
         file_report = llama_cpp_report(fields, tensors, task.params, task.config)
         sha256 = fields.get(f"lora_np.{FINGERPRINT}")
@@ -105,7 +105,7 @@ def examine(place, base):
 
 
 def examine_ours(place, base):
-    """`examine` for a folder in our format, whose base is in our format too."""
+    """`examine` for an adapter and a base in our format."""
     path = place / "adapter.json"
     if not path.is_file():
         expected = "expected a folder with adapter_config.json or adapter.json, or a file that ends in .gguf"
@@ -130,7 +130,7 @@ def examine_ours(place, base):
 
 
 def base_place(path, base=None):
-    """The folder or file of the base, see `diagnose`."""
+    """The path of the base's folder or file; see `diagnose`."""
     place = place_of(path)
     if base is None and (place / "task.json").is_file():
         base = task_base(place)
@@ -140,7 +140,7 @@ def base_place(path, base=None):
 
 
 def read_base(place):
-    """The base, from a folder in Hugging Face's format or ours, or a GGUF file; a tokenizer is optional."""
+    """Read a base from a folder in Hugging Face's format or ours, or from a GGUF file; a tokenizer is optional."""
     if weights_file(place).suffix == ".gguf":
         return read_model(place)
     params, config, labels = load_hf(place) if is_hugging_face(place) else (*load_model(place), None)
@@ -150,6 +150,6 @@ def read_base(place):
 
 
 def is_hugging_face(place):
-    """Whether a model's folder is in Hugging Face's format."""
+    """Return whether a model's folder is in Hugging Face's format."""
     path = place / "config.json"
     return path.is_file() and "model_type" in read_object(path)

@@ -1,4 +1,4 @@
-"""The doctor's report as text: one line for the same layer of several blocks, and notes below the table."""
+"""Format the doctor's report as text: one row for the same layer of several blocks, and notes below the table."""
 
 import re
 
@@ -15,7 +15,7 @@ BASES = {
 
 
 def format_diagnosis(report):
-    """The result of `diagnose` as text."""
+    """Format the result of `diagnose` as text."""
     table, notes = [("layer", "status", "rank", "s", "from", "‖ΔW‖/‖W‖", "effective rank", "")], {}
     for row in merged_blocks(report["layers"]):
         rank, scale = ("–" if row[key] is None else f"{row[key]:.3g}" for key in ("rank", "scale"))
@@ -36,7 +36,7 @@ def format_diagnosis(report):
 
 
 def prompt_lines(prompt):
-    """Lines about what changes after a prompt."""
+    """Describe the change of the logits after a prompt, as lines of text."""
     text = f"tokens {prompt['ids']}" if prompt["text"] is None else f'"{shown(prompt["text"], 60)}"'
     if prompt["change"] is None:
         return [f"after {text}: the logits are not finite"]
@@ -49,16 +49,16 @@ def prompt_lines(prompt):
 
 
 def span(values, number):
-    """The least and the greatest of several values as text, or one if they look the same."""
+    """Format the smallest and the largest of several values, or one value if both look the same."""
     ends = dict.fromkeys(number.format(end) for end in (min(values), max(values))) if values else ["–"]
     return "…".join(ends)
 
 
 def merged_blocks(rows):
-    """The rows with lists of their numbers; those that only differ in the block and in numbers become one."""
+    """Merge rows that differ only in their block and values; each merged row has lists of the values."""
     merged = {}
     for row in rows:
-        before, *block = BLOCK.split(row["layer"], maxsplit=1)  # the block's number, and what is after it
+        before, *block = BLOCK.split(row["layer"], maxsplit=1)  # the block's index, and the rest of the name
         same = tuple(row[key] for key in ("status", "rank", "scale", "scale_from"))
         key = (before, *block[1:]), same, tuple(row["notes"])
         merged.setdefault(key, []).append((row, [int(number) for number in block[:1]]))
@@ -70,7 +70,7 @@ def merged_blocks(rows):
 
 
 def ranges(blocks):
-    """The numbers of blocks as text: "3" of one, "{0…4, 7}" of several."""
+    """Format block indices as text: "3" for one block, "{0…4, 7}" for several."""
     starts = [block for block in blocks if block - 1 not in blocks]
     ends = [block for block in blocks if block + 1 not in blocks]
     text = ", ".join(str(a) if a == b else f"{a}…{b}" for a, b in zip(starts, ends))

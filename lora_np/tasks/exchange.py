@@ -1,4 +1,4 @@
-"""Export tasks to Hugging Face, PEFT and llama.cpp, and import theirs."""
+"""Export tasks to Hugging Face, PEFT and llama.cpp, and import models and adapters from them."""
 
 import warnings
 from pathlib import Path
@@ -27,7 +27,7 @@ FORMATS = {
     "gguf-merged": "the model with the adapter in its weights for llama.cpp",
 }
 SAMPLE = "It's fine."
-LEAST_SHARE = 0.9  # of an adapter's update, below which a merge warns
+LEAST_SHARE = 0.9  # the share of an update that survives rounding; a merge warns below this
 
 
 def export(name, to, out, base_name=None, base=None, format=None):
@@ -35,13 +35,14 @@ def export(name, to, out, base_name=None, base=None, format=None):
 
     Parameters
     ----------
-    name : the task's folder, the name of an adapter that comes with the package, a GGUF file or a packaged model
-    to : "peft", the adapter only; "hf", its base (for a classifier with the adapter's head); "merged", the model
-        with the adapter merged into its weights; "gguf", the adapter, or a model that has none; or "gguf-merged"
-    out : folder to write, or a file for GGUF; not the task's own or its base's
+    name : the task's folder, the name of an included adapter, a GGUF file or a packaged model
+    to : "peft", the adapter only; "hf", its base (for a classifier, with the adapter's head); "merged", the model
+        with the adapter merged into its weights; "gguf", the adapter, or the model if there is no adapter; or
+        "gguf-merged"
+    out : folder to write, or a file for GGUF; not the folder of the task or its base
     base_name : str or None, the base's name or path for PEFT, for the adapter's configuration
     base : folder of the adapter's base if it has moved, or None
-    format : of a model in GGUF: "f32" (None), "f16", "q8_0" or "q4_1"
+    format : weight format of a model in GGUF: "f32" (None), "f16", "q8_0" or "q4_1"
 
     Returns
     -------
@@ -66,13 +67,13 @@ def export(name, to, out, base_name=None, base=None, format=None):
     if task.adapter is not None:
         head = {HEAD: task.adapter.weights[HEAD]} if HEAD in task.adapter.weights else {}
         params = merge(params, task.adapter) if to == "merged" else {**params, **head}
-    labels = task.labels if task.config.n_classes else None  # and not those that a language model answers with
+    labels = task.labels if task.config.n_classes else None  # not the labels that a language model answers with
     formats.save_hf(out, params, task.config, task.tokenizer, labels, task.files)
     return task._replace(params=params, adapter=None)
 
 
 def export_gguf(name, is_merged, out, base, format):
-    """Write the adapter of a task, or a model, for llama.cpp; see `export`."""
+    """Write a task's adapter or model for llama.cpp; see `export`."""
     task = formats.load_task(name, base, weights="blocks")
     if task.adapter is not None and not is_merged:
         if format is not None:
@@ -93,10 +94,10 @@ def export_gguf(name, is_merged, out, base, format):
 
 
 def merged_for(params, adapter, format):
-    """Merge an adapter, with the adapted weights in a GGUF format; also the share of the update that survives rounding.
+    """Merge an adapter into weights in a GGUF format; also return the share of the update that survives rounding.
 
-    A weight in blocks of the same format keeps as many codes as possible (`merge_in_format`). Quantised weights lie in
-    the middle of their rounding intervals, so a small update changes few codes. The share is
+    If a weight is already in blocks of this format, as many of its codes as possible are kept (`merge_in_format`).
+    Quantised weights are at the centres of their rounding intervals, so a small update changes few codes. The share is
     ⟨round(W + ΔW) − W, ΔW⟩ / ‖ΔW‖².
     """
     merged = merge(params, adapter)
@@ -115,7 +116,7 @@ def merged_for(params, adapter, format):
 
 
 def gguf_fields(name, task, base):
-    """The fields for a model's GGUF file: those of its original file, or those of its tokenizer."""
+    """The metadata fields for a model's GGUF file, from its original GGUF file or from its tokenizer."""
     file = weights_file(formats.task_places(name, base)[-1])
     if file.suffix == ".gguf":
         return read_gguf(file)[0]
@@ -129,13 +130,13 @@ def gguf_fields(name, task, base):
 
 
 def import_hf(path, out, tokenizer=None):
-    """Read a Hugging Face GPT-2 or Llama and save it in our format, a classifier with its labels.
+    """Read a Hugging Face GPT-2 or Llama and save it in our format, including a classifier's labels.
 
     Parameters
     ----------
     path : see `load_hf`
-    out : folder to write, different from the one that is read
-    tokenizer : path of a tokenizer, see `load_tokenizer`; None: the one in the model's folder, if any
+    out : folder to write, not the folder that is read
+    tokenizer : path of a tokenizer, see `load_tokenizer`; None: the tokenizer in the model's folder, if any
 
     Returns
     -------
@@ -156,11 +157,11 @@ def import_hf(path, out, tokenizer=None):
 
 
 def import_gguf(path, out):
-    """Check a GGUF file and write it, byte for byte, as the model of a task.
+    """Check a GGUF file, and copy it byte for byte as the model of a task.
 
     Parameters
     ----------
-    path : of the file, or the name of a packaged model
+    path : path of the file, or the name of a packaged model
     out : folder to write
 
     Returns
@@ -184,10 +185,10 @@ def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
     Parameters
     ----------
     folder : the directory that PEFT's save_pretrained wrote
-    out : folder to write, different from the two that are read
+    out : folder to write, not one of the two folders that are read
     base : folder of the base, in our format (from `import_hf`)
-    labels : list of str, a classifier's, in the order of its classes; None: the base's labels if their number fits,
-        otherwise LABEL_0, LABEL_1, …
+    labels : list of str, a classifier's labels, in the order of its classes; None: the base's labels if there is one
+        for each class, otherwise LABEL_0, LABEL_1, …
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The explorer: one page of HTML about an adapter, with precomputed numbers."""
+"""The explorer: an HTML page about an adapter, with precomputed values."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,11 @@ from .settings import is_large
 
 PAGE = Path(__file__).parent / "explorer.html"
 PLACE = "/*DATA*/"  # which its data replace
-TEXTS, TEXTS_OF_LARGE = 200, 50  # default number of texts to measure losses on, and for a large base
+TEXTS, TEXTS_OF_LARGE = 200, 50  # default number of texts to measure losses on, for a small and for a large base
 PROMPTS = ["The film", "You may not", "I would like to"]
 TEXTS_TO_CLASSIFY = ["A wonderful surprise from the first minute to the last.", "It does not work, and nobody answers."]
-N_FROM_DATA = 4  # texts of the data that a classifier answers by default
-DIGITS = 5  # significant digits of the page's numbers
+N_FROM_DATA = 4  # default number of the data's texts that a classifier classifies
+DIGITS = 5  # significant digits of the page's values
 
 
 def explore(
@@ -37,23 +37,24 @@ def explore(
     chat=False,
     report=no_report,
 ):
-    """Write a page about an adapter, for any browser.
+    """Write an HTML page about an adapter.
 
     Parameters
     ----------
-    adapter : folder of a language model's or a classifier's adapter, or the name of one that comes with the package
+    adapter : folder of a language model's or a classifier's adapter, or the name of an included adapter
     out : path of the page
-    base : the adapter's base if it has moved, see `read_model`; or None
-    data : for a classifier, path of a CSV, TSV or JSONL file to measure losses on; its rows are taken at equal
-        distances. None: no losses
-    text_column, label_column : str, or None: those that the classifier was trained with
+    base : the adapter's base if it has moved (see `read_model`), or None
+    data : for a classifier, path of a CSV, TSV or JSONL file to measure losses on; rows are taken at equal distances.
+        None: no losses
+    text_column, label_column : str, or None for the columns that the classifier was trained with
     quoting : bool, for a TSV; see `read_records`
-    text_file : for a language model, path of a text to measure losses on; the end of its last tenth is taken, because
-        `finetune` tests on that. None: for an adapter of the package its own held-out texts, otherwise no losses
-    prompts : list of str to continue or to classify; none: a few of the package's or of the data's
+    text_file : for a language model, path of a text file to measure losses on; the end of its last tenth is used,
+        because `finetune` tests on that tenth. None: an included adapter's held-out texts; otherwise no losses are
+        measured
+    prompts : list of str to continue or classify; if empty, a few from the package or the data
     n_texts : int, maximum number of texts to measure losses on; None: 200, or 50 with a large base
     chat : bool, whether a language model answers the prompts through its chat template
-    report : function of a line of text about what is computed, called before it
+    report : function of a line of text, called before each computation to describe it
 
     Returns
     -------
@@ -69,7 +70,7 @@ def explore(
         whole_number("texts", n_texts)
     read = [path for path in (data, text_file) if path is not None]
     if adapter == BASE:
-        raise ValueError(f"adapter: got {BASE!r}, which is no adapter, expected one")
+        raise ValueError(f"adapter: got {BASE!r}, which is not an adapter, expected one")
     if not all(prompt.strip() for prompt in prompts):
         raise ValueError("prompt: is empty, expected at least one word")
     check_file(out, "out", [*read, *task_places(adapter, base)])
@@ -117,7 +118,7 @@ def page_data(task, base, measured, prompts, chat, report):
     directions = directions_of(task.params, task.adapter)
 
     def variant(k=None, scale=1.0):
-        """The LoadedModel with each ΔW cut to rank k and multiplied by a scale, merged."""
+        """The LoadedModel with each ΔW truncated to rank k, multiplied by a scale and merged."""
         adapter = cut(task.params, task.adapter, directions, k, scale)
         return task._replace(params=merge(task.params, adapter), adapter=None)
 
@@ -134,7 +135,7 @@ def page_data(task, base, measured, prompts, chat, report):
 
 
 def facts(task):
-    """The facts in the page's headline; lists have several values where layers differ."""
+    """Return the values in the page's headline; a list has several values if they differ between layers."""
     config = task.adapter.config
     of_layers = [module_config(config, module) for module in layer_arrays(task.adapter)]
     trained = trainable_report(task.params, trained_weights(task.adapter))
@@ -153,7 +154,7 @@ def facts(task):
 
 
 def page_text(data):
-    """The page with its data: JSON in a script element, which no text can end because `<` is escaped.
+    """Return the page with its data as JSON in a script element, in which `<` is escaped so that no text closes it.
 
     All floats are rounded to DIGITS significant digits.
     """

@@ -1,4 +1,4 @@
-"""The numbers behind the explorer's sliders: losses by the rank of each ΔW, and answers by its scale."""
+"""Compute the values for the explorer's sliders: the losses at each rank of ΔW, and the answers at each scale."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from .writing import answer_from, write_text_from
 
 SCALES = [i / 4 for i in range(9)]  # 0 to 2
 N_NEW = 30  # tokens of a continuation
-OWN_DATA = {  # of the adapters that come with the package
+OWN_DATA = {  # for the included adapters
     "critics": ("held-out snippets of Rotten Tomatoes", lambda: load_reviews("rotten_tomatoes").test.texts),
     "licences": ("held-out paragraphs of licences", lambda: load_licences().test),
 }
@@ -26,9 +26,9 @@ OWN_DATA = {  # of the adapters that come with the package
 
 
 def language_tokens(adapter, tokenizer, text_file, n, report):
-    """(description, tokens) of the last n texts, for a language model; None if there are no texts.
+    """Return (description, tokens) of the last n texts for a language model; None if there are no texts.
 
-    Those of a file are from its last tenth, on which `finetune` tests.
+    Texts of a file are from its last tenth, on which `finetune` tests.
     """
     if text_file is not None:
         texts = encode(tokenizer, read_texts(text_file))
@@ -48,7 +48,7 @@ def language_tokens(adapter, tokenizer, text_file, n, report):
 
 
 def texts_of_table(adapter, task, data, text_column, label_column, quoting, n):
-    """(description, texts, classes (N,)) of at most n rows, for a classifier; None without data."""
+    """Return (description, texts, classes (N,)) of at most n rows for a classifier; None without data."""
     if data is None:
         return None
     texts, labels = labelled_texts(adapter, data, text_column, label_column, quoting)
@@ -66,7 +66,7 @@ def spread(length, n):
 
 
 def ranks_to_cut_to(directions):
-    """All ranks from 0 to the largest of a ΔW; if that is more than 8, only 0, the powers of two, and itself."""
+    """All ranks from 0 to the largest rank of a ΔW; if it is above 8, only 0, powers of two, and the largest rank."""
     most = max(len(sigma) for _, sigma, _ in directions.values())
     if most <= 8:
         return list(range(most + 1))
@@ -87,7 +87,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
 
     Returns
     -------
-    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each of `measure`'s numbers a list by rank
+    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each of `measure`'s results a list by rank
     """
     ranks, rows, unit = ranks_to_cut_to(directions), [], "tokens" if classes is None else "texts"
     for k in ranks:

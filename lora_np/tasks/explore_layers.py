@@ -1,4 +1,4 @@
-"""The explorer's view of each adapted layer: the spectrum of ΔW, its tokens, and pictures of the trained arrays."""
+"""Describe each adapted layer for the explorer: the spectrum of ΔW, its tokens, and pictures of the trained arrays."""
 
 import base64
 
@@ -14,14 +14,14 @@ from ..data.tokenizer import library
 from ..model import modules
 
 SMALLEST = 1e-9  # relative to σ₁; smaller singular values of a ΔW in float64 are rounding errors
-DIRECTIONS, TOKENS = 3, 8  # directions that are shown with tokens, and tokens on each side of one
-MOST_SIGMAS = 64  # singular values that the page shows
+DIRECTIONS, TOKENS = 3, 8  # number of directions shown with tokens, and of tokens at each end of a direction
+MOST_SIGMAS = 64  # number of singular values that the page shows
 MOST_ROWS, MOST_COLUMNS = 16, 256  # of a picture
-ALONG = "a"  # a letter in front of a token, which shows whether the token begins with a space
+ALONG = "a"  # a letter in front of a token, to see whether the token begins with a space
 
 
 def directions_of(params, adapter):
-    """The singular value decomposition of every ΔW, for any kind of adapter, without singular values of zero.
+    """Compute the singular value decomposition of every ΔW, for any kind of adapter, without zero singular values.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def directions_of(params, adapter):
     Raises
     ------
     ValueError
-        If a ΔW holds values that are not finite, or the adapter does not fit the base.
+        If a ΔW has values that are not finite, or the adapter does not fit the base.
     """
     directions = {}
     for module, arrays in layer_arrays(adapter).items():  # one at a time, because each ΔW is dense
@@ -48,11 +48,11 @@ def directions_of(params, adapter):
 
 
 def svd_of_low_rank(matrix, r, name):
-    """`svd` of a matrix (out, in), fast if its rank is at most r, which only DoRA's ΔW may exceed.
+    """`svd` of a matrix (out, in), fast if its rank is at most r; only DoRA's ΔW may have a higher rank.
 
     For a random Ω (in, r), the columns of M Ω then span those of M with probability 1. With an orthonormal basis Q of
     them, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011, section 1.5). If Q (Qᵀ M) is not M, the rank is
-    higher, and the plain decomposition is computed.
+    higher, and M itself is decomposed.
     """
     matrix = finite_matrix(name, matrix)
     omega = np.random.default_rng(0).standard_normal((matrix.shape[1], min(r, *matrix.shape)))
@@ -101,8 +101,8 @@ def layer_rows(task, directions):
     -------
     list of dict: "layer", "block" (int), "kind" ("q_proj"), "shape" (out, in) of W, "scale" s of the layer, or None for
         VeRA; "size", ‖ΔW‖_F / ‖W‖_F; "stable", "effective" and "energy", three measures of ΔW's rank; "sigma", its
-        leading singular values; "rank", the number of all; "reads" and "tokens", see `token_directions`; "pictures",
-        see `picture`
+        leading singular values; "rank", the number of all singular values; "reads" and "tokens", see
+        `token_directions`; "pictures", see `picture`
     """
     arrays, tokens = layer_arrays(task.adapter), token_directions(task, directions)
     rows = []
@@ -134,25 +134,26 @@ def layer_rows(task, directions):
 
 
 def token_directions(task, directions):
-    """The tokens along the leading directions of each layer.
+    """Find the tokens along the leading directions of each layer.
 
     A layer after a norm reads x̂ ⊙ g (+ a bias) from the residual stream, where x̂ is the normalised stream and g the
-    norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. So the tokens that a right
-    direction responds to are those whose embeddings have a large cosine with g ⊙ v_i. A layer that writes into the
-    stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the last norm: tokens are
-    compared with g ⊙ u_i by their rows in the head, or in the embedding for a classifier, whose head has no tokens.
+    norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. The tokens to which a
+    right singular direction responds are therefore those whose embeddings have a large cosine with g ⊙ v_i. A layer
+    that writes into the stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the
+    last norm: tokens are compared with g ⊙ u_i by their rows in the head, or in the embedding for a classifier, whose
+    head has no tokens.
 
-    A layer norm subtracts the mean over the entries before its gain. So embeddings are compared without their means,
-    and with g ⊙ v_i without its mean, which adds nothing to a product with them. Of u_i the mean is subtracted before
-    the gain, and the head's rows are left as they are.
+    A layer norm subtracts the mean over the entries before its gain. Embeddings are therefore compared without their
+    means, and with g ⊙ v_i without its mean, which adds nothing to a product with them. The mean of u_i is subtracted
+    before the gain is applied, and the head's rows are unchanged.
 
-    Both are approximations: the first block reads the tokens' embeddings, and later blocks read them less and less.
-    The signs of a pair u_i, v_i are arbitrary; here the largest cosine of a direction is positive.
+    Both are approximations: the first block reads the tokens' embeddings, but the input of later blocks depends on them
+    less and less. The signs of a pair u_i, v_i are arbitrary; here the largest cosine of a direction is positive.
 
     Returns
     -------
-    dict: layer -> {"reads": whether it reads the stream rather than writes into it; "tokens": for each direction a pair
-        of lists, the tokens with the largest cosines and those with the smallest, each as [text, cosine]}
+    dict: layer -> {"reads": bool, whether the layer reads the stream (or writes into it); "tokens": for each
+        direction a pair of lists, the tokens with the largest and with the smallest cosines, each as [text, cosine]}
     """
     config, params = task.config, task.params
     layers = modules(config)
@@ -194,7 +195,7 @@ def unit_rows(rows, centred):
 
 
 def both_ends(cosines, known, texts):
-    """The tokens with the largest and the smallest of the cosines (V,), as two lists of [text, cosine]."""
+    """The tokens with the largest and with the smallest cosines, from cosines (V,), as two lists of [text, cosine]."""
     n = min(TOKENS, len(cosines))
     cosines = cosines if cosines.max() >= -cosines.min() else -cosines
     order = np.argsort(cosines, kind="stable")
@@ -202,7 +203,7 @@ def both_ends(cosines, known, texts):
 
 
 def token_texts(tokenizer):
-    """A function, token id -> its text with its leading space; special tokens have their names."""
+    """Return a function, token id -> its text with its leading space, or a special token's name."""
     before = encode(tokenizer, [ALONG])[0][-1:]
     start = decode(tokenizer, before)
 
@@ -217,12 +218,12 @@ def token_texts(tokenizer):
 
 
 def picture(leaf, array):
-    """An array as a small picture with its rank along the rows: B (out, r) is transposed, a vector is one row.
+    """Convert an array to a small picture with the rank along its rows: B (out, r) is transposed, a vector is one row.
 
     Returns
     -------
-    dict: "name"; "shape" of the array; "rows" and "columns" of the picture; "step", how many neighbouring numbers a
-        pixel is the mean of; "peak", the number that 127 means; "pixels", int8 row by row, in base64
+    dict: "name"; "shape" of the array; "rows" and "columns" of the picture; "step", the number of neighbouring entries
+        whose mean a pixel is; "peak", the value that 127 represents; "pixels", int8 row by row, in base64
     """
     wide = np.atleast_2d(array.T if leaf == "lora_B" else array)[:MOST_ROWS].astype(np.float64)
     n = wide.shape[1]

@@ -1,4 +1,4 @@
-"""The fine-tuning protocol: check, load the base, read the data, train, test, save. It is the same for all data."""
+"""The fine-tuning protocol: check, load the base, read the data, train, test, save. All kinds of data share it."""
 
 import math
 from contextlib import contextmanager
@@ -19,26 +19,27 @@ KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Co
 
 
 def no_report(line):
-    """A `report` that says nothing."""
+    """Ignore a line; the default `report`."""
 
 
 def finetune(data, out, settings=None, report=no_report):
     """Fine-tune a model on data, test it, and save it.
 
     The data is split into a training part, a validation part, which chooses the best weights, and a test part. "lora"
-    and "head" save only the adapter; "full" saves the whole model. Beside it is `task.json` with all that is returned.
+    and "head" save only the adapter; "full" saves the whole model. `task.json` in the same folder has all that is
+    returned.
 
     Parameters
     ----------
     data : LabelledTable, QuestionTable, TextFile or Conversations, or another subclass of Data
     out : folder to write
     settings : FinetuneSettings; None: the defaults
-    report : function of a line of text about the training, called before it
+    report : function of a line of text, called before the training to describe it
 
     Returns
     -------
-    dict: "method"; the results of `Dataset.test_base` and `test`; "learning_rate"; "trainable" and "percent", the
-        trained parameters and their share; "settings", all fields of the settings and of the data
+    dict: "method"; the results of `Dataset.test_base` and `Dataset.test`; "learning_rate"; "trainable" and "percent",
+        the trained parameters and their share; "settings", all fields of the settings and of the data
 
     Raises
     ------
@@ -90,7 +91,7 @@ def finetune(data, out, settings=None, report=no_report):
 
 @contextmanager
 def naming_model(name):
-    """Put the model's name in front of an error about its numbers."""
+    """Prefix a FloatingPointError with the model's name."""
     try:
         yield
     except FloatingPointError as error:
@@ -98,11 +99,11 @@ def naming_model(name):
 
 
 def starting_point(model, settings):
-    """The frozen weights, and the adapter to train on them; None if the weights themselves are trained."""
+    """The frozen weights, and the adapter to train on them; or None if the weights themselves are trained."""
     adapter_config = settings.adapter_config
     if adapter_config is None:
         return model.params, None
-    if not model.config.n_classes:  # `train_head` means a classifier's head; a language model may have one of its own
+    if not model.config.n_classes:  # `train_head` is for a classifier's head; a language model may also have a head
         adapter_config = replace(adapter_config, train_head=False)
     return start_adapter(model.params, adapter_config, stream(settings.seed, "adapter"))
 
@@ -111,7 +112,7 @@ def starting_point(model, settings):
 
 
 def run_from(values):
-    """The data and the settings of a fine-tuning from plain values.
+    """Make the data and the settings of a fine-tuning from plain values.
 
     Parameters
     ----------
@@ -120,13 +121,13 @@ def run_from(values):
 
     Returns
     -------
-    data : an object of KINDS
+    data : an instance of a class in KINDS
     settings : FinetuneSettings
 
     Raises
     ------
     ValueError
-        If a name is unknown or missing, or a value is wrong.
+        If a name is unknown or missing, or a value is invalid.
     """
     names = {field.name for field in fields(FinetuneSettings)}
     settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
@@ -139,18 +140,18 @@ def run_from(values):
             raise ValueError(f"{field.name}: is missing; the task {task!r} needs it")
     for name in rest:
         if name not in names:
-            raise ValueError(f"{name}: no setting of the task {task!r}, expected one of {', '.join(sorted(names))}")
+            raise ValueError(f"{name}: not a setting of the task {task!r}, expected one of {', '.join(sorted(names))}")
     return KINDS[task](**rest), settings
 
 
 def read_run(path, changes):
-    """The data and the settings of a JSON file, with some values changed.
+    """Read the data and the settings of a fine-tuning from a JSON file, and change some values.
 
     Parameters
     ----------
-    path : path of a file with an object of the values for `run_from`, or of a `task.json`, which has them in its
-        "settings"; None: `changes` are all values
-    changes : dict, name -> value; those for "adapter" change single fields of it
+    path : path of a JSON file with a dict of the values for `run_from`, or of a `task.json`, whose "settings" has them;
+        None: `changes` are all values
+    changes : dict, name -> value; those for "adapter" change only some of its fields
 
     Returns
     -------

@@ -20,7 +20,7 @@ from ..formats.peft_config import match_fields, rank_and_scale, read_fields
 
 SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
 LEAVES = (*FACTORS, SINGULAR_VALUES, MAGNITUDE)
-LARGEST = 1e40  # above this, the square of a product of three factors overflows
+LARGEST = 1e40  # for larger entries, the square of a product of three factors overflows
 FILES = ["adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"]
 FILES += ["*.safetensors"]  # the first in the alphabet
 
@@ -30,8 +30,8 @@ def inspect_file(path):
 
     Parameters
     ----------
-    path : a .safetensors file, or the index of several; a GGUF file; a folder with one; or the name of an adapter that
-        comes with the package or of a packaged model
+    path : a .safetensors file, or the index of several; a GGUF file; a folder with one; or the name of an included
+        adapter or of a packaged model
 
     Returns
     -------
@@ -62,12 +62,12 @@ def inspect_file(path):
 
 
 def place_of(path):
-    """The file or folder for a path or a name given to `inspect_file`."""
+    """Return the file or folder for a path or name that was passed to `inspect_file`."""
     return model_place(path) if Path(path).exists() or is_packaged(path) else task_folder(path)
 
 
 def sources_of(path):
-    """The paths that `inspect_file` may read: a folder, or a file and the files beside it that belong to it."""
+    """The paths that `inspect_file` may read: a folder, or a file and the files in its folder that belong to it."""
     place = place_of(path)
     beside = [place.parent / name for name in ("adapter.json", "adapter_config.json")]
     return [place] if place.is_dir() else [place, *beside, *place.parent.glob("*.safetensors")]
@@ -83,7 +83,7 @@ def describe(name, array):
 
 
 def fit(arrays):
-    """Whether a layer has A (r, in), B (out, r) and for AdaLoRA r singular values, all finite and not too large."""
+    """Return whether a layer has A (r, in), B (out, r) and for AdaLoRA r singular values, all below LARGEST."""
     if not all(factor in arrays and arrays[factor].ndim == 2 for factor in FACTORS):
         return False
     r = arrays["lora_A"].shape[0]
@@ -93,16 +93,16 @@ def fit(arrays):
 
 
 def pools(folder):
-    """Whether an adapter's configuration says that it is QA-LoRA's, ours or PEFT's."""
+    """Return whether an adapter's configuration, ours or PEFT's, says that it is QA-LoRA."""
     for name, field, value in (("adapter.json", "kind", "qalora"), ("adapter_config.json", "use_qalora", True)):
-        with suppress(ValueError, FileNotFoundError):  # describe the file anyway, as in `scales`
+        with suppress(ValueError, FileNotFoundError):  # as in `scales`, describe the file anyway
             if read_object(folder / name).get(field) == value:
                 return True
     return False
 
 
 def describe_adapter(layer, arrays, scale):
-    """One layer's ranks and norms, with AdaLoRA's singular values (r,) multiplied into A."""
+    """Describe one layer's ranks and norms, with AdaLoRA's singular values (r,) multiplied into A."""
     lora_A, lora_B = (arrays[factor].astype(np.float64) for factor in FACTORS)
     kind, rank = "dora" if MAGNITUDE in arrays else "lora", len(lora_A)
     if SINGULAR_VALUES in arrays:
@@ -124,9 +124,9 @@ def describe_adapter(layer, arrays, scale):
 
 
 def scales(folder, layers):
-    """The scale s of each of these layers for which a configuration in the folder gives it."""
+    """The scale s of each layer for which a configuration in the folder gives one."""
     ours, theirs, known = folder / "adapter.json", folder / "adapter_config.json", {}
-    with suppress(ValueError, FileNotFoundError):  # an adapter that we do not support can still be described
+    with suppress(ValueError, FileNotFoundError):  # an unsupported adapter can still be described
         if ours.is_file():
             config = read_config(ours, AdapterConfig)
             return {layer: scaling(module_config(config, layer)) for layer in layers}
@@ -167,7 +167,7 @@ def format_inspection(inspected):
 
 
 def aligned(table):
-    """The lines of a table, the first column flush left and the others flush right."""
+    """Format a table's lines, with the first column aligned left and the others aligned right."""
     widths = [max(map(len, column)) for column in zip(*table)]
     for first, *others in table:
         yield "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])

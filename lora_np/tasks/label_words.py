@@ -1,7 +1,7 @@
 """Classification without a new head: after a text and a question, the language model names the label.
 
-So it runs wherever the language model does. A label's probability is that of its first token among the first tokens of
-all labels.
+It therefore runs wherever the language model runs. A label's probability is that of its first token among the first
+tokens of all labels.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def label_ids(tokenizer, labels, end=()):
     Raises
     ------
     ValueError
-        If two answers begin with the same token, which is all that is read of them.
+        If two answers begin with the same token, because only their first tokens are compared.
     """
     with library("labels: the tokenizer cannot encode them"):
         answers = [tokenizer.encode(f" {label}", add_special_tokens=False).ids for label in labels]
@@ -34,16 +34,16 @@ def label_ids(tokenizer, labels, end=()):
 
 
 def prompt_ids(tokenizer, texts, question, most):
-    """The ids of each text and the question, (T,) with T ≤ most. A longer text is cut, but never the question."""
+    """The ids of each text and the question, (T,). If T would exceed `most`, only the text is truncated."""
     ending = encode(tokenizer, [question])[0]
-    start = encode(tokenizer, [""])[0]  # what the tokenizer puts in front of each text, or around it
+    start = encode(tokenizer, [""])[0]  # tokens that the tokenizer adds before each text, or before and after it
     ending = ending[len(start) :] if len(start) and np.array_equal(ending[: len(start)], start) else ending
     whole = encode(tokenizer, [text.strip() + question for text in texts])
     return [ids if len(ids) <= most else np.concatenate([ids[: most - len(ending)], ending]) for ids in whole]
 
 
 def label_rows(prompts, classes, answers):
-    """Rows to train on: prompts and the answers of their classes, with targets that are `IGNORE_INDEX` in the prompt.
+    """Rows to train on: prompts and the answers of their classes, with targets `IGNORE_INDEX` in the prompt.
 
     Parameters
     ----------

@@ -10,11 +10,11 @@ from .classifier import class_probabilities, load_classifier
 from .finetuning import naming_model
 from .report import class_report, confusion_picture
 
-TEXT_COLUMN, NO_FILE = "text", "TEXT"  # the column and the path of texts that come from no file
+TEXT_COLUMN, NO_FILE = "text", "TEXT"  # the column and the path for texts that are not from a file
 
 
 def text_records(texts):
-    """Texts that come from no file as Records."""
+    """Make Records of texts that are not from a file."""
     places = [f"text {i}" for i in range(len(texts))]
     return Records(NO_FILE, [TEXT_COLUMN], [{TEXT_COLUMN: text} for text in texts], places)
 
@@ -25,8 +25,8 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     Parameters
     ----------
     model : folder of a classifier
-    records : Records, of the file; an empty text column is an empty text
-    text_column : str, or None: the one that the model was trained with
+    records : Records of the file; an empty cell in the text column is an empty text
+    text_column : str, or None for the column that the model was trained with
     out : path of a .csv, .tsv or .jsonl to write, with all columns of `records` followed by the predictions; or None
     proba : bool, whether to write the probability of every class, not just of the predicted one
     quoting : bool, for a TSV; see `format_records`
@@ -41,12 +41,13 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     Raises
     ------
     ValueError
-        If `out` has another suffix, is a file that is read, or cannot hold the columns. The model is not read then.
+        If `out` has another suffix, is a file that is read, or cannot store the columns. This is checked before the
+        model is read.
     """
     if out is not None:
         suffix = table_suffix("out", out)
         check_file(out, "out", [records.path, *task_places(model, base)])
-        format_records(records.columns, records.rows, suffix, quoting)  # raises for columns that it cannot hold
+        format_records(records.columns, records.rows, suffix, quoting)  # raises if it cannot store the columns
     texts = texts_to_label(model, records, text_column)
     classifier = load_classifier(model, base)
     with naming_model(model):
@@ -62,9 +63,9 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
 
 
 def prediction_columns(taken, labels):
-    """Names of the columns of predictions: label, probability, and p_… of each of the labels.
+    """The names of the prediction columns: label, probability, and p_… for each of the labels.
 
-    A name that is taken is prefixed with "predicted_".
+    A name that already exists is prefixed with "predicted_".
     """
     columns, taken = [], set(taken)
     for name in ("label", "probability", *(f"p_{label}" for label in labels)):
@@ -81,8 +82,8 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     ----------
     model : folder of a classifier
     data : path of a CSV, TSV or JSONL file
-    text_column, label_column : str, or None: those that the model was trained with
-    picture : path of a PNG of the confusion matrix to write, or None
+    text_column, label_column : str, or None for the columns that the model was trained with
+    picture : path of the PNG to write the confusion matrix to, or None
     quoting : bool, for a TSV; see `read_records`
     base : folder of the model's base if it has moved, or None
 
@@ -125,7 +126,7 @@ def texts_to_label(model, records, text_column=None):
 
 
 def column_for(model, records, name, column=None, empty=False):
-    """A column of a file, by default the text_column or label_column that the model was trained with.
+    """The name of a file's column, by default the text_column or label_column that the model was trained with.
 
     Raises ValueError if there is no such column, or the model's task.json does not name it.
     """

@@ -1,4 +1,4 @@
-"""Texts and conversations: fine-tune a language model on them."""
+"""Texts and conversations, on which a language model is fine-tuned."""
 
 import math
 from functools import partial
@@ -11,12 +11,12 @@ from ..training import LANGUAGE_BATCH, evaluate, stream
 from .label_words import check_is_language_model
 from .settings import Data, Dataset
 
-TRAIN, VALIDATION = 0.8, 0.1  # shares of the data; the rest is the test part
+TRAIN, VALIDATION = 0.8, 0.1  # fractions of the data; the rest is the test part
 PARTS = ("train", "validation", "test")
 
 
 class LanguageData(Data):
-    """Data whose test part's perplexity is measured before and after the training."""
+    """Data on whose test part the perplexity is measured before and after training."""
 
     def summary(self, results):
         what = self.counted
@@ -30,7 +30,7 @@ class LanguageData(Data):
 
 
 class TextFile(LanguageData):
-    """A UTF-8 text, see `read_texts`: the first eight tenths are for training, the last tenth is for testing."""
+    """A UTF-8 text file (see `read_texts`): the first eight tenths are for training, the last tenth is for testing."""
 
     task, counted = "text", "tokens"
 
@@ -51,9 +51,10 @@ class TextFile(LanguageData):
 
 
 class Conversations(LanguageData):
-    """A file with `prompt` and `completion`, or with `messages`, see `read_chats`: only the answers are learnt.
+    """A file of conversations (see `read_chats`), with targets only in the answers.
 
-    Eight tenths of the conversations, drawn by the seed, are for training, one tenth is for testing.
+    Each row has `prompt` and `completion`, or `messages`. A random eight tenths are for training, one tenth is for
+    testing.
     """
 
     task, counted = "chat", "conversations"
@@ -81,12 +82,12 @@ class Conversations(LanguageData):
 
 
 def split(data):
-    """The training, validation and test part of an array."""
+    """Split an array into the training, validation and test parts."""
     return np.split(data, [int(TRAIN * len(data)), int((TRAIN + VALIDATION) * len(data))])
 
 
 def perplexity_tests(model, batches, counts, threads):
-    """The fields `test` and `test_base` of a Dataset that is tested on batches; `counts` are part of the results."""
+    """The fields `test` and `test_base` of a Dataset, which test on `batches`; `counts` are part of the results."""
 
     def measure(trained):
         return perplexity(evaluate(trained.params, batches, model.config, trained.adapter, threads=threads)["loss"])
@@ -98,7 +99,7 @@ def perplexity_tests(model, batches, counts, threads):
 
 
 def perplexity(loss):
-    """e to the loss in nats per token; FloatingPointError if no float can hold it."""
+    """The exponential of a loss in nats per token; FloatingPointError if a float cannot represent it."""
     if not loss < 700:
         raise FloatingPointError(f"the perplexity, e to the {loss:.4g}, is too large")
     return math.exp(loss)

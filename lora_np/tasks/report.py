@@ -12,7 +12,7 @@ from ..checked import shown
 DRAWS, SEED = 2000, 0  # for the bootstrap
 Z = NormalDist().inv_cdf(0.975)  # for 95 % intervals
 WIDTH = 100  # columns of the text
-MOST_COLUMNS = 12  # classes in a confusion matrix as text
+MOST_COLUMNS = 12  # maximum number of classes in a confusion matrix as text
 MOST_ROWS = 30  # classes that are listed
 MOST_PAIRS = 10
 LABEL_WIDTH = 20
@@ -37,12 +37,11 @@ def class_report(labels, true, answered, others=None):
     Returns
     -------
     dict, ready for JSON
-        "texts", and the scores "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", shares of 1;
+        "texts", and the scores "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", fractions;
         "others", the same scores for each other classifier and for always predicting the most frequent class;
-        "commonest_share", the share of texts in this class;
-        "classes", label -> "texts" in this class, "precision" (None if it is never predicted), "recall" (None if no
-        text is in it);
-        "confusion", K lists of K: how many texts of each class (row) were predicted as each class (column)
+        "commonest_share", the share of texts in the most frequent class;
+        "classes", label -> "texts" in this class, "precision" (None if it is never predicted), "recall" (None if it has
+        no texts); "confusion", K lists of K: how many texts of each class (row) were predicted as each class (column)
     """
     confusion = confusion_matrix(true, answered, len(labels))
     texts, answers, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
@@ -77,7 +76,7 @@ def scores(confusion):
     n = int(confusion.sum())
     true, answered = np.nonzero(confusion)
     counts = confusion[true, answered]
-    # Resampling N texts is the same as drawing the counts of the matrix's cells.
+    # Resampling N texts is equivalent to drawing the matrix's entries from a multinomial distribution.
     rng = np.random.default_rng(SEED)
     draws = [macro_f1(true, answered, rng.multinomial(n, counts / n)) for _ in range(DRAWS)]
     right = int(np.trace(confusion))
@@ -90,14 +89,14 @@ def scores(confusion):
 
 
 def wilson_interval(right, n):
-    """The 95 % interval of a share of n texts (Wilson 1927). Unlike ± two standard errors it stays within 0 to 1."""
+    """The 95 % interval of a proportion of n texts (Wilson 1927); unlike ± two standard errors, it is within 0 to 1."""
     middle = (right + Z**2 / 2) / (n + Z**2)
     half = Z / (n + Z**2) * np.sqrt(right * (n - right) / n + Z**2 / 4)
     return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
 
 
 def macro_f1(true, answered, counts):
-    """The mean over classes of F1 = 2 right / (true + predicted), from the cells of a confusion matrix."""
+    """The mean over classes of F1 = 2 correct / (true + predicted), from the entries of a confusion matrix."""
     K = max(true.max(), answered.max()) + 1
     hits = np.where(true == answered, counts, 0)
     sums = np.bincount(true, counts, K) + np.bincount(answered, counts, K)  # (K,)
@@ -108,12 +107,12 @@ def macro_f1(true, answered, counts):
 
 
 def format_report(report, advice=""):
-    """The report as text of at most 100 columns. `advice` is added if some class is never predicted."""
+    """Format the report as text of at most 100 columns. `advice` is added if some class is never predicted."""
     return "\n".join([*score_lines(report), "", *class_lines(report), *verdicts(report, advice)])
 
 
 def score_lines(report):
-    """The scores of the classifier and of the others."""
+    """Format the scores of the classifier and of the others."""
     rows = {"this model": report, **report["others"]}
     width = max(34, *(len(shown(name, 50)) + 2 for name in rows))
     lines = [f"{report['texts']:,} test texts".ljust(width) + "accuracy %".rjust(22) + "macro-F1 %".rjust(22)]
@@ -130,7 +129,7 @@ def with_interval(value, interval):
 
 
 def class_lines(report):
-    """Texts, precision and recall in % of each class, with the confusion matrix or the most frequent confusions."""
+    """Format each class's size, precision and recall in %, and the confusion matrix or most frequent confusions."""
     labels, confusion = list(report["classes"]), np.array(report["confusion"])
     columns = f"{'texts':>6}{'precision':>11}{'recall':>8}"
     space, digits = WIDTH - len(columns) - 7, len(f"{confusion.max()}")
@@ -170,7 +169,7 @@ def pair_lines(labels, confusion):
 
 
 def verdicts(report, advice=""):
-    """A sentence for each simpler classifier that is better, and for each class that is never predicted."""
+    """Return a sentence for each simpler classifier that is better, and for each class that is never predicted."""
     lines = []
     for name, its in report["others"].items():
         for measure, title in MEASURES.items():
@@ -194,7 +193,7 @@ def verdicts(report, advice=""):
 
 
 def confusion_picture(report):
-    """The confusion matrix as the bytes of a PNG. Shades are shares of the true class, numbers are texts."""
+    """Draw the confusion matrix; return the bytes of a PNG. Cells show numbers of texts, shaded by row share."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -204,7 +203,7 @@ def confusion_picture(report):
     side = float(np.clip(2.5 + 0.55 * K, 5.0, 16.0))
     png = io.BytesIO()
     with matplotlib.rc_context({"font.size": 11, "figure.dpi": 100}), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a label's characters may be missing in the font
+        warnings.simplefilter("ignore", UserWarning)  # the font may not have all of a label's characters
         figure = Figure(figsize=(side + 1.5, side), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)

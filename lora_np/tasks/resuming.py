@@ -1,4 +1,4 @@
-"""An interrupted fine-tuning resumes from its state, a file beside the folder that it will write."""
+"""Resume an interrupted fine-tuning from its state, a file next to the folder that it will write."""
 
 import hashlib
 import os
@@ -15,12 +15,12 @@ from ..formats.paths import check_file, is_there
 from ..formats.task import model_sha256
 from ..training import saved_run, whole_label
 
-SAVE_SECONDS = 60.0  # between saves, so that a shorter training leaves no trace
+SAVE_SECONDS = 60.0  # between saves; a training that takes less time saves no state
 SUFFIX = ".training.safetensors"
 
 
 def state_path(out):
-    """The place of the state of a training that will write the folder `out`."""
+    """The path of the saved state of a training that will write the folder `out`."""
     folder = Path(os.path.realpath(out))
     return folder.with_name(folder.name + SUFFIX)
 
@@ -28,7 +28,7 @@ def state_path(out):
 def check_state(out):
     """The step and label of a folder's saved state, or 0 and None if there is none.
 
-    Raises ValueError if another file is in its place, which a save would replace.
+    Raises ValueError if a different file is at that path, because a save would replace it.
     """
     path = state_path(out)
     check_file(path, "out")
@@ -42,9 +42,9 @@ def check_state(out):
 
 @contextmanager
 def resumable(out, plan, base, dataset, settings, report):
-    """Train, and save the result, in this context: `train(**plan, **more)` with what it yields resumes.
+    """A context in which to call `train(**plan, **more)`, with the yielded `more`, and to save the result.
 
-    The state is removed at the end of the context. An interrupted context leaves it.
+    The state is removed at the end of the context. If the context is interrupted, the state remains.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def resumable(out, plan, base, dataset, settings, report):
 
     Yields
     ------
-    dict of more arguments of `train`
+    more : dict of further arguments of `train`
     """
     label = run_label(base, dataset, settings)
     path, whole, steps = state_path(out), whole_label(plan["config"], label), plan["config"].steps
@@ -80,10 +80,10 @@ def resumable(out, plan, base, dataset, settings, report):
 
 
 def run_label(base, dataset, settings):
-    """Everything that a run's result depends on, beside the `TrainConfig`: a line for each, for `train`'s label."""
+    """All that a run's result depends on besides the `TrainConfig`, one item per line, as the label for `train`."""
     config, weights = dataset.model.config, dataset.class_weights
     facts = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    del facts["base"], facts["dropout"]  # the first may have moved; the second is part of the model's configuration
+    del facts["base"], facts["dropout"]  # the base may have moved; the dropout is part of the model's configuration
     facts |= {"adapter": settings.adapter_config, "model": config, "question": dataset.model.question}
     facts |= {"class_weights": None if weights is None else weights.tolist()}
     facts |= {"base": model_sha256(base), "data": digest(dataset.arrays), "lora_np": __version__}
@@ -91,14 +91,14 @@ def run_label(base, dataset, settings):
 
 
 def differences(saved, label):
-    """The names of the facts that differ between two labels, as a phrase."""
+    """A phrase with the names of the items that differ between two labels."""
     saved, label = (dict(line.partition(": ")[::2] for line in text.split("\n")[1:]) for text in (saved, label))
     names = [name for name in label if saved.get(name) != label[name]]
     return f"another {', '.join(names)}" if names else "other settings"
 
 
 def digest(data):
-    """The SHA-256 of integer arrays and of lists of them; it does not depend on their dtype."""
+    """The SHA-256 digest of integer arrays and of lists of integer arrays, independent of their dtype."""
     sha = hashlib.sha256()
     for item in data:
         arrays = item if isinstance(item, list) else [item]

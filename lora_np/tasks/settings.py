@@ -1,4 +1,4 @@
-"""What a fine-tuning is given: settings, checked once, with all defaults in one place; and data, in a common form."""
+"""The inputs of a fine-tuning: its settings, with all checks and defaults, and the common interface of its data."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,15 +14,15 @@ from ..data import Batch
 from ..formats import PRETRAINED, LoadedModel, model_place
 from ..formats.model import WEIGHTS, weights_file
 from ..training import available_cores
-from ..training.threads import LARGE  # parameters; compared with the bytes of a base's file, which need no reading
+from ..training.threads import LARGE  # parameters; compared with a base's file size in bytes
 
 METHODS = ("lora", "full", "head")
-SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers lose their digits, and weights no longer move
-MOST_EPOCHS = 100_000  # more is a typing error, and would take years
+SMALLEST = float(np.finfo(np.float32).tiny)  # smaller values lose precision, and weights no longer change
+MOST_EPOCHS = 100_000  # more must be a typing error, and would take years
 
 
 class Defaults(NamedTuple):
-    """Defaults that depend on the task and on the base's size."""
+    """Default settings that depend on the task and on the base's size."""
 
     learning_rates: dict[str, float]  # of each method
     batch_size: int
@@ -40,28 +40,28 @@ DEFAULTS = {  # task -> for a small base, for a large base
 }
 RANKS = (8, 4)  # for a small and for a large base; alpha is twice the rank
 TARGETS = ("all-linear",)
-EPOCHS, LEAST_STEPS = 4, 100  # a large base is trained for fewer epochs if they give so many steps
+EPOCHS, LEAST_STEPS = 4, 100  # a large base is trained for fewer epochs if they have at least LEAST_STEPS steps
 
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """The settings of a fine-tuning. None stands for the default for the task, the method and the base's size.
+    """The settings of a fine-tuning. None selects the default for the task, the method and the base's size.
 
     Parameters
     ----------
-    method : "lora" and "head" train and save an adapter, or a classifier's head alone; "full" trains the whole model
-    adapter : AdapterConfig for the method "lora"; or a dict of those of its fields that differ from the defaults here:
-        all linear layers, alpha of twice the rank, rank 8, or 4 for a large base. It may name a "variant".
-        PiSSA and OLoRA are saved as LoRA of twice the rank, which fits the unchanged base
-    learning_rate : float, the peak
+    method : "lora" trains and saves an adapter, "head" only a classifier's head, and "full" the whole model
+    adapter : AdapterConfig for the method "lora"; or a dict of the fields that differ from these defaults: all linear
+        layers, alpha twice the rank, rank 8, or 4 for a large base. The dict may name a "variant". PiSSA and OLoRA are
+        saved as LoRA of twice the rank, which fits the unchanged base
+    learning_rate : float, the peak learning rate
     epochs, batch_size : int
     seed : int
-    base : the model to start from, see `lora_np.formats.read_model`; None: the package's own
-    dropout : float in [0, 1), in the model during training
+    base : the model to start from, see `lora_np.formats.read_model`; None: the included base
+    dropout : float in [0, 1), the model's dropout probability during training
     weights : "dense", or "blocks" to keep a GGUF file's weights in blocks; see `lora_np.formats.read_model`
-    recompute : bool, less memory for more time; see `lora_np.model.forward`
+    recompute : bool, save memory at the cost of time; see `lora_np.model.forward`
     threads : int; None: one, or one per core for a large base
-    max_tokens : int, the most tokens of a text; longer texts are cut
+    max_tokens : int, the maximum number of tokens of a text; longer texts are truncated
 
     Raises
     ------
@@ -109,7 +109,7 @@ class FinetuneSettings:
         return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
 
     def with_defaults(self, task):
-        """These settings for a task, a key of DEFAULTS; what depends on the model or the data is still None."""
+        """Return these settings with a task's DEFAULTS; values that depend on the model or the data are still None."""
         large = is_large(self.base)
         defaults = DEFAULTS[task][large]
         one_of("method", self.method, defaults.learning_rates)
@@ -124,22 +124,22 @@ class FinetuneSettings:
 
 
 class Dataset(NamedTuple):
-    """What a model is trained and tested on."""
+    """A model, and the data on which it is trained and tested."""
 
-    model: LoadedModel  # to train; with the labels, the head and the other fields with which it will be saved
+    model: LoadedModel  # the model to train, with the labels, head and other fields that will be saved
     epoch_batches: Callable  # (rng) -> list of Batch, see `train`
     validation: list[Batch]  # chooses the best weights
-    n_rows: int  # to train on in an epoch
-    longest: int  # tokens of the longest of these rows
-    arrays: list  # all parts, for the run's digest: arrays of integers, and lists of such arrays
+    n_rows: int  # rows per epoch
+    longest: int  # length of the longest training row in tokens
+    arrays: list  # the data of all parts, for the run's digest: arrays of integers, and lists of such arrays
     test: Callable  # (LoadedModel, history) -> dict of results on the test part; history as from `train`
-    test_base: Callable = lambda: {}  # () -> dict of results that the base has before the training
+    test_base: Callable = lambda: {}  # () -> dict of the base's results before the training
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
 
 
 @dataclass(frozen=True)
 class Data:
-    """What `finetune` asks of a kind of data.
+    """The interface of a kind of data for `finetune`.
 
     Each kind is a subclass with an attribute `task`, a key of DEFAULTS, and two more methods: `read(model, settings)`
     returns the Dataset for a LoadedModel and FinetuneSettings; `summary(results)` formats the result of `finetune` as
@@ -156,7 +156,7 @@ class Data:
         check_text("data", self.data)
 
     def paths(self):
-        """The files that are read."""
+        """The paths of the files that are read."""
         return [self.data]
 
     def files(self, results):
@@ -167,7 +167,7 @@ class Data:
 def adapter_from(adapter, rank):
     """The AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default.
 
-    Raises ValueError also if it could not be trained, or not be saved for the unchanged base.
+    Raises ValueError also if the adapter could not be trained, or could not be saved for the unchanged base.
     """
     if isinstance(adapter, AdapterConfig):
         config = adapter
@@ -181,7 +181,7 @@ def adapter_from(adapter, rank):
         config = AdapterConfig(**changes)
         config = variant_config(variant, config) if "variant" in adapter else config
         if variant == "vera" and "alpha" in adapter:
-            raise ValueError(f"alpha: got {config.alpha:g}, and vera has none: its trained vectors are its scale")
+            raise ValueError(f"alpha: got {config.alpha:g}, but vera has no alpha: its scale is trained")
     else:
         raise ValueError(f"adapter: got {quoted(adapter)}, expected an AdapterConfig or a dict of its fields")
     if config.init == "loftq":
@@ -200,26 +200,26 @@ def offered_variants():
 
 
 def check_text(name, value):
-    """The value, if it is a Path or a str, in UTF-8 and not only white space; ValueError if not."""
+    """Return the value if it is a Path or a str, in UTF-8 and not only white space; otherwise raise ValueError."""
     text = str(value) if isinstance(value, Path) else value
     if not isinstance(text, str) or not text.strip() or text != text.encode("utf-8", "replace").decode():
-        raise ValueError(f"{name}: got {quoted(value)}, expected a text")
+        raise ValueError(f"{name}: got {quoted(value)}, expected a string")
     return value
 
 
 def is_large(base):
-    """Whether a model's file is so large that a training takes minutes on a laptop; False if there is none."""
+    """Return whether a model's file is so large that training takes minutes on a laptop; False if there is no file."""
     file = weights_file(base_place(base))
     return file.is_file() and file.stat().st_size > LARGE
 
 
 def base_place(base):
-    """The folder or the GGUF file of a base; None means the package's own."""
+    """The folder or the GGUF file of a base; None is the included base."""
     return PRETRAINED if base is None else model_place(base)
 
 
 def tokens_to_read(settings, task, config):
-    """The most tokens to read of a text: max_tokens, or the default for a task, a key of DEFAULTS, and the base."""
+    """The maximum number of tokens of a text: max_tokens, or the default for the base and task, a key of DEFAULTS."""
     if settings.max_tokens is None:
         return min(config.n_positions, DEFAULTS[task][is_large(settings.base)].max_tokens or config.n_positions)
     return whole_number("max_tokens", settings.max_tokens, most=config.n_positions, why="the model's n_positions")

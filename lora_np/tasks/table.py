@@ -1,4 +1,4 @@
-"""Labelled tables: train a classifier with a new head, or a language model that answers a question with the label."""
+"""Labelled tables, to train a classifier with a new head, or a language model that answers with the label."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ from .writing import end_ids
 CLASS_WEIGHTS = ("none", "balanced")
 FRACTIONS = (0.8, 0.1, 0.1)  # training, validation, test
 FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # with a test file
-WORD = r"\w+|[^\w\s]"  # a word or a punctuation mark, so that no text is without one
+WORD = r"\w+|[^\w\s]"  # a word or a punctuation mark, so that every text has a match
 STRENGTHS = (1, 10, 100)  # of word_classifier
 ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
 
@@ -36,9 +36,9 @@ class LabelledTable(Data):
     test_data : path of a file with the same columns to test on; rows of `data` whose text is also in it are left out.
         None: test on a tenth of `data`
     quoting : bool, for a TSV; see `read_records`
-    class_weights : "none", or "balanced": a training or validation text of class c counts n / (n_classes n_c) in the
-        loss, if n_c of n training texts have its class, so that all classes count the same. So the best weights are
-        those with the lowest balanced loss
+    class_weights : "none", or "balanced": a training or validation text of class c has the weight n / (n_classes n_c)
+        in the loss, where n_c of n training texts have this class, so all classes have the same total weight. So the
+        best weights are those with the lowest balanced loss
     """
 
     text_column: str
@@ -106,7 +106,7 @@ class LabelledTable(Data):
         return model._replace(params=params, config=config)
 
     def rows(self, model, sequences, classes):
-        """The ids and the targets to train on."""
+        """The token ids and the targets to train on."""
         return sequences, classes
 
     def split(self, seed):
@@ -124,9 +124,9 @@ class LabelledTable(Data):
         return splits, len(table.texts) - len(rest)
 
     def word_answers(self, splits, encoded):
-        """The classes that logistic regression on tf-idf weights answers on the test part, {"tf-idf": (N,)}.
+        """The classes that logistic regression on tf-idf weights predicts on the test part, {"tf-idf": (N,)}.
 
-        It is trained on the same rows. Without scikit-learn the dict is empty.
+        The regression is trained on the same rows. Without scikit-learn, the dict is empty.
         """
         train, validation = ((split.texts, classes) for split, (_, classes) in zip(splits[:2], encoded))
         class_weight = None if self.class_weights == "none" else self.class_weights
@@ -167,7 +167,7 @@ class QuestionTable(LabelledTable):
     Parameters
     ----------
     data, text_column, label_column, test_data, quoting : see `LabelledTable`; there are no class weights
-    question : str, which follows each text
+    question : str, appended to each text
     """
 
     question: str = QUESTION
@@ -188,13 +188,13 @@ class QuestionTable(LabelledTable):
 
 
 def best_accuracy(model, history, texts, classes):
-    """The accuracy on the validation part of the weights with the lowest validation loss, which the model has."""
+    """The validation accuracy of `model`, whose weights are those with the lowest validation loss."""
     if "eval_accuracy" in history:
         return float(history["eval_accuracy"][history["eval_loss"].argmin()])
     return float(np.mean(class_probabilities(model, texts).argmax(axis=1) == classes))
 
 
 def balanced_weights(classes):
-    """The weight n / (K n_c) of each of K classes, (K,), which n_c of n texts have, as in scikit-learn."""
+    """The weights n / (K n_c) of K classes, (K,), where n_c of n texts have class c, as in scikit-learn."""
     counts = np.bincount(classes)
     return len(classes) / (len(counts) * counts)

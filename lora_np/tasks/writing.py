@@ -11,11 +11,11 @@ from ..formats import chat_template, render_chat
 from ..formats.hugging_face import special_ids
 from ..model import GREEDY, generate_tokens
 
-UNFINISHED = "\ufffd"  # what incomplete bytes of a character decode to
+UNFINISHED = "\ufffd"  # the decoded text of a character's incomplete bytes
 
 
 def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None, ignore_end=False):
-    """Yield the prompt, and then its continuation piece by piece.
+    """Yield the prompt, then its continuation piece by piece.
 
     When the text reaches n_positions, generation continues from its last half; see `generate_tokens`.
 
@@ -70,7 +70,7 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
     """Yield the text of the ids (T,), and then its continuation; see `write_text_from`."""
     if task.config.n_classes:
         raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
-    # Vocabularies have gaps, and some models round their size up.
+    # Vocabularies have gaps, and some models round the vocabulary size up.
     never = np.setdiff1d(np.arange(task.config.vocab_size), list(task.tokenizer.get_vocab().values()))
     settings = {"sampling": sampling, "rng": rng, "stop": () if ignore_end else end_ids(task), "never": never}
     new = generate_tokens(task.params, ids[None], task.config, n_new, adapter, slide=True, **settings)
@@ -78,14 +78,14 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
 
 
 def end_ids(task):
-    """The ids with which the model ends a text."""
+    """The ids of the tokens with which the model ends a text."""
     end = special_ids(task.config, task.tokenizer, task.files).get("eos_token_id")
     ids = end if isinstance(end, list) else [end]
     return tuple(i for i in ids if isinstance(i, int) and 0 <= i < task.config.vocab_size)
 
 
 def pieces(tokenizer, text, new):
-    """Yield the text of the ids `text`, then what each new id adds. Characters wait for all their bytes."""
+    """Yield the text of the ids `text`, then the text that each new id adds. Incomplete characters are held back."""
     whole = shown = decode(tokenizer, np.array(text))
     yield shown
     for token in new:

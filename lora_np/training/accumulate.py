@@ -1,7 +1,8 @@
 """The gradient of a batch as the weighted sum over its shards, computed sequentially or in parallel.
 
-A mean over N targets is Σ (n_i / N) · mean_i over shards with n_i targets. So splitting a batch changes only memory,
-time and rounding. Shards are always summed in the same order, so the result does not depend on the number of threads.
+A mean over N targets is Σ (n_i / N) · mean_i over shards with n_i targets. Splitting a batch therefore affects only
+memory, time and rounding. Shards are always summed in the same order, so the result does not depend on the number of
+threads.
 """
 
 import numpy as np
@@ -22,12 +23,12 @@ def split_batch(batch, n_shards):
 
 
 def mean_over_shards(results, run=map):
-    """The loss and gradients of a whole batch from those of its shards.
+    """Combine the losses and gradients of shards into those of the whole batch.
 
     Parameters
     ----------
     results : list of Objective (loss, n_targets, grads), one for each shard
-    run : `map`, or a thread pool's `map` to run in parallel, with the same result
+    run : `map`, or a thread pool's `map` to run in parallel; both give the same result
 
     Returns
     -------

@@ -17,9 +17,9 @@ class AdamW:
     Parameters
     ----------
     beta1, beta2 : float in [0, 1), the decay rates of the running means of the gradient and of its square
-    eps : float above 0, added outside the root
+    eps : float above 0, added outside the square root
     weight_decay : float ≥ 0, λ
-    rate_factors : dict, the last part of an array's name ("lora_B") -> the factor of its learning rate, 1 by default;
+    rate_factors : dict, the last part of an array's name ("lora_B") -> its learning-rate factor, 1 by default;
         see `AdapterConfig`
     """
 
@@ -36,24 +36,24 @@ class AdamW:
 
 
 def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=None):
-    """One step of AdamW on a flat dict.
+    """Take one AdamW step on a flat dict of arrays.
 
         m ← β₁ m + (1 − β₁) g              mean of the gradient
         v ← β₂ v + (1 − β₂) g²             mean of its square
         m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)      removes the bias of starting at 0
         p ← p − lr · λ · p − lr · m̂ / (√v̂ + ε)     ε is outside the root
 
-    Weight decay applies only to matrices, not to biases and the weights of layer norms, which have one axis.
+    Weight decay applies only to matrices, not to biases and layer-norm weights, which have one axis.
 
     Parameters
     ----------
     params, grads, m, v : dicts of arrays with the same names and shapes
-    step : int, t, from 1
+    step : int ≥ 1, t
     learning_rate : float
     config : AdamW
-    run : `map`, or a thread pool's `map` to run in parallel, with the same result
+    run : `map`, or a thread pool's `map` to run in parallel; both give the same result
     out : three dicts of C-contiguous arrays for the new params, m and v, or None to allocate new arrays. They may be
-        params, m and v themselves, because each element is read before it is written; this is the fastest way.
+        params, m and v themselves, because each element is read before it is written; updating in place is fastest.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
                 update_piece(*pieces, shrink, factor * step_size)
 
     def update_piece(p, g, m, v, new_p, new_m, new_v, shrink, step_size):
-        """Apply the formulas to one block. The intermediate results share one array, which stays in the cache."""
+        """Apply AdamW's formulas to one block. Intermediate results share one array, which stays in the cache."""
         term = np.asarray((1.0 - config.beta1) * g)  # for shape (), the product is a scalar, not an array
         np.multiply(config.beta1, m, out=new_m)
         new_m += term

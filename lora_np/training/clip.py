@@ -26,11 +26,11 @@ def clip_by_global_norm(grads, max_norm, run=map):
     ----------
     grads : dict of arrays
     max_norm : float above 0, or None for no clipping
-    run : `map`, or a thread pool's `map` to run in parallel, with the same result
+    run : `map`, or a thread pool's `map` to run in parallel; both give the same result
 
     Returns
     -------
-    grads : dict, of new arrays if they were scaled
+    grads : dict; its arrays are new if they were scaled
     norm : float, the norm before clipping
     """
     norm = global_norm(grads, run)

@@ -22,8 +22,8 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
     batches : iterable of Batch
     config : GPT2Config or LlamaConfig
     adapter : Adapter or None
-    class_weights : array (n_classes,) or None, for the loss alone; see `cross_entropy_forward`
-    threads : int, how many batches are processed in parallel; changes the time and no number
+    class_weights : array (n_classes,) or None, used only in the loss; see `cross_entropy_forward`
+    threads : int, number of batches processed in parallel; affects the time, not the results
 
     Returns
     -------
@@ -57,9 +57,9 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
 
 
 def language_loss(params, config, tokens, adapter=None, length=None, threads=1):
-    """Mean loss over a token stream in nats per token, in windows of `length` tokens; its exp is the perplexity.
+    """Mean loss in nats per token over a token stream in windows of `length` tokens; its exp is the perplexity.
 
-    Without a `length` a window has n_positions tokens.
+    If `length` is None, a window has n_positions tokens.
     """
     batches = language_batches(tokens, LANGUAGE_BATCH, length or config.n_positions)
     return evaluate(params, batches, config, adapter, threads=threads)["loss"]

@@ -1,4 +1,4 @@
-"""How every fine-tuning trains: which arrays, of a model or an adapter; its schedule; and which weights are best."""
+"""The parts that all fine-tuning shares: the trainable arrays, the schedule, and the choice of the best weights."""
 
 from ..adapters import Adapter, trained_weights
 from ..adapters.adalora_allocation import allocating, settled_from
@@ -29,18 +29,19 @@ def fine_tuning(
 ):
     """The arguments with which `train` fine-tunes a model or its adapter: `train(**fine_tuning(...))`.
 
-    The learning rate rises over a quarter of the first epoch and then falls linearly to zero. The best weights have the
-    lowest validation loss: it is a proper score, and scatters much less than the accuracy on the same texts.
+    The learning rate rises over a quarter of the first epoch and then falls linearly to zero. The best weights are
+    those with the lowest validation loss, which is a proper score and varies much less than the accuracy on the same
+    texts.
 
     Parameters
     ----------
     params, config : the model to start from; `lora_np.model.add_head` makes a classifier
-    adapter : Adapter at its start, or None to train the whole model
+    adapter : initial Adapter, or None to train the whole model
     epoch_batches : function (rng) -> list of Batch for one epoch; see `train`, `class_batches` and `language_batches`
     validation : list of Batch
-    learning_rate : float, the peak
+    learning_rate : float, the peak learning rate
     epochs : int
-    evaluations : int, approximate number of evaluations in all; None: two per epoch
+    evaluations : int, approximate total number of evaluations; None: two per epoch
     seed : int
     class_weights : array (n_classes,) or None, for the training and the validation loss; see `cross_entropy_forward`
     shards, threads : see `TrainConfig`; an evaluation processes `threads` batches in parallel
@@ -98,8 +99,8 @@ def attach(params, adapter, trainable):
     Parameters
     ----------
     params : dict of the base weights
-    adapter : Adapter whose arrays the trainable ones replace, or None if they replace base weights
-    trainable : dict of the arrays in training: an adapter's weights, or base weights under their names
+    adapter : Adapter whose arrays `trainable` replaces, or None if `trainable` replaces base weights
+    trainable : dict of the arrays that are trained: an adapter's weights, or base weights under their names
 
     Returns
     -------
@@ -118,7 +119,7 @@ def model_objective(params, config, adapter=None, class_weights=None, recompute=
     ----------
     params : dict of the base weights
     config : GPT2Config or LlamaConfig
-    adapter : Adapter at its start, or None if base weights themselves are trained
+    adapter : initial Adapter, or None if base weights are trained
     class_weights : array (n_classes,), see `cross_entropy_forward`, or None
     recompute : bool, see `lora_np.model.forward`
 

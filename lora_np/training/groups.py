@@ -1,6 +1,6 @@
 """Groups of arrays for parallel threads."""
 
-WORTHWHILE = 2**18  # elements; for fewer, the overhead of a thread exceeds the time that it saves
+WORTHWHILE = 2**18  # elements; below this, a thread's overhead exceeds the time that it saves
 MOST_GROUPS = 8
 
 

@@ -16,7 +16,7 @@ class Progress:
     ----------
     show : function (step, text), or None to show nothing
     pause : float, seconds between two calls of `show`, and before the first
-    step, total : int, the number of completed steps, and of all steps
+    step, total : int, the numbers of completed steps and of all steps
     window : int, the number of recent steps from which the speed is computed. If there is an evaluation every `window`
         steps, the remaining time includes the evaluations.
     """
@@ -28,7 +28,7 @@ class Progress:
         self.marks = deque([(step, self.last_shown, 0.0, 0)], maxlen=window + 1)  # step, time, idle, tokens
 
     def stepped(self, step, loss, batch, evaluates):
-        """Report a step on a `Batch`; call it after the step and before its evaluation, if there is one."""
+        """Report a step on a `Batch`; call this after the step and before any evaluation."""
         if self.show is None:
             return
         now, tokens = time.monotonic(), self.marks[-1][-1] + int(batch.lengths.sum())  # padding does not count
@@ -47,7 +47,7 @@ class Progress:
 
 @contextmanager
 def progress_of(label, step, total, window):
-    """A context manager for a `Progress` on stderr, which begins with `label`; shows nothing if it is None."""
+    """A context manager for a `Progress` on stderr, titled `label`; it shows nothing if `label` is None."""
     bar = None
     if label is not None and sys.stderr.isatty():
         with suppress(ImportError):

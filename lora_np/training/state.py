@@ -15,8 +15,8 @@ MOST_OFTEN = 20  # saves take at most a twentieth of the time
 class TrainState(NamedTuple):
     """Everything that the next step depends on, and the results so far.
 
-    It contains no generator's state, because each epoch's shuffling and each step's dropout masks have their own
-    generators, see `stream`.
+    It does not contain a random generator's state, because each epoch's shuffling and each step's dropout masks have
+    their own generators; see `stream`.
     """
 
     step: int  # completed steps
@@ -49,7 +49,7 @@ class Saver:
     Parameters
     ----------
     path, label : see `save_state`; if path is None, nothing is saved
-    every : int, steps between two saves; the last step is saved, too
+    every : int, steps between two saves; the last step is also saved
     seconds : float, seconds between two saves, but at least MOST_OFTEN times as long as a save takes; `every` is then
         ignored. None: see `every`
     """

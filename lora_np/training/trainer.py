@@ -1,4 +1,4 @@
-"""The training loop: a pure function of the start, the data, the settings and the seed."""
+"""The training loop: a pure function of the initial weights, the data, the settings and the seed."""
 
 import math
 import os
@@ -25,13 +25,13 @@ class TrainConfig:
 
     Parameters
     ----------
-    steps : int, optimiser steps in all
-    learning_rate : float, the peak
+    steps : int, total number of optimiser steps
+    learning_rate : float, the peak learning rate
     schedule, warmup_steps, final_share : see `learning_rate_at`
     optimiser : AdamW
     clip_norm : float above 0, or None for no clipping; see `clip_by_global_norm`
-    shards : int, how many shards each batch is split into (gradient accumulation)
-    threads : int, how many shards are processed in parallel; changes the time and no number; see `threads.py`
+    shards : int, number of shards that each batch is split into (gradient accumulation)
+    threads : int, number of shards processed in parallel; affects the time, not the results; see `threads.py`
     eval_every : int, steps between evaluations; 0: only after the last step
     select_from : int, the first step whose evaluation may be the best; see `settled_from`
     save_every : int, steps between saves of the state if it has a path
@@ -60,7 +60,7 @@ class TrainConfig:
         check_fields(self, one_of, "schedule", choices=SCHEDULES)
         check_fields(self, finite_number, "learning_rate", above=0)
         check_fields(self, finite_number, "final_share")
-        if self.clip_norm not in (None, math.inf):  # infinity measures the norm and clips nothing
+        if self.clip_norm not in (None, math.inf):  # with infinity, the norm is computed and nothing is clipped
             check_fields(self, finite_number, "clip_norm", above=0)
 
 
@@ -93,7 +93,7 @@ def train(
     on_step : function (step, dict of floats), called after each step, for a log
     state_path : file to save the state in; if it exists, the run resumes from it, see `resume`
     label : str, describes what else the run depends on, such as the data and the model. It is saved with the settings,
-        and a state with another label is refused.
+        and a state with a different label is refused.
     after_update : function (step, trainable, grads, memory), called after each step's update. It may write into
         trainable and into memory, a dict of arrays that is saved with the state; see `allocating`
     progress : str, the title of a progress bar, or of a line per minute, see `progress.py`; None: neither
@@ -167,7 +167,7 @@ def train(
 
 
 def whole_label(config, label):
-    """The label of a saved state: `label`, after the settings without the two that do not change the numbers."""
+    """The label of a saved state: the settings that affect the results, followed by `label`."""
     return repr(replace(config, threads=1, save_every=1)) + label
 
 
@@ -195,7 +195,7 @@ def train_step(state, objective, batch, config, run=map, after_update=None):
     ----------
     state : TrainState; its arrays are overwritten, so it cannot be used again
     objective, batch, config : see `train`
-    run : `map`, or a pool's `map`
+    run : `map`, or a thread pool's `map`
     after_update : see `train`
 
     Returns
@@ -205,7 +205,7 @@ def train_step(state, objective, batch, config, run=map, after_update=None):
     """
     step, shards = state.step, split_batch(batch, config.shards)
     generators = [stream(config.seed, "masks", step, index) for index in range(len(shards))]
-    # Nothing refers to the list after the mean, which for two shards saves the memory of a model.
+    # Nothing refers to the list after the mean. For two shards, this saves as much memory as a model takes.
     loss, grads = mean_over_shards(list(run(objective, repeat(state.trainable), shards, generators)), run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
