@@ -4,7 +4,7 @@ Two training runs have φ(8, 8) = 0.25. Is that a lot? It depends on n. Give the
 of an n-dimensional space.
 
 **Derive it in three steps.** A random unit vector has n coordinates with the same distribution: what is the mean square
-of each? How much of the squared length lies in the span of i given orthonormal directions? (Choose the axes so that
+of each? How much of the squared length is in the span of i given orthonormal directions? (Choose the axes so that
 these are the first i.) `V_j` has j such random columns: so what is the mean of ‖U_iᵀ V_j‖², and what is φ?
 
 **Predict** for n = 256: φ(8, 8), φ(1, 8), φ(1, 256). And for which n is 0.25 nothing but chance?
@@ -12,7 +12,7 @@ these are the first i.) `V_j` has j such random columns: so what is the mean of 
 
 POINTS = 2
 OUTPUTS = ("phi",)
-HINTS = {"phi": "How much of a random unit vector's squared length lies along i given directions? V_j has j of them."}
+HINTS = {"phi": "How much of a random unit vector's squared length is along i given directions? V_j has j of them."}
 FORMULA = "mean φ = (i j / n) / min(i, j) = max(i, j) / n"
 
 

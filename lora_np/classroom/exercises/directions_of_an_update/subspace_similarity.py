@@ -3,7 +3,7 @@
 `U` (n, p) and `V` (n, q) have orthonormal columns, the leading one first. φ(i, j) compares the span of the first i
 columns of `U` with that of the first j of `V`: 1 if the smaller span is within the larger, 0 if they are orthogonal.
 
-**Derive it.** What are the entries of `U_iᵀ V_j`, and how many are there? If a column of `V_j` lies in the span of
+**Derive it.** What are the entries of `U_iᵀ V_j`, and how many are there? If a column of `V_j` is in the span of
 `U_i`, how long is its column in `U_iᵀ V_j`? So what is the largest possible ‖U_iᵀ V_j‖², and what must you divide by?
 
 **Predict** in three dimensions, for U = (first axis, second axis) and V = (second axis, third axis): φ(1, 1), φ(2, 1),
@@ -21,7 +21,7 @@ FORMULA = "φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j),  U_i = U[:, :i],  V_j = 
 def subspace_similarity(U, V, i, j):
     """U (n, p), V (n, q) with orthonormal columns, i from 1 to p, j from 1 to q -> phi, a float from 0 to 1."""
     cosines = U[:, :i].T @ V[:, :j]  # (i, n) (n, j) -> (i, j): one for each pair of directions
-    # If a direction lies in the span, its column holds its coordinates there, so the column has length 1. There are j
+    # If a direction is in the span, its column holds its coordinates there, so the column has length 1. There are j
     # columns; if i < j, look at the i rows in the same way. So the sum of squares is at most min(i, j).
     return np.linalg.norm(cosines) ** 2 / min(i, j)
     # The values are 0, 1, 0, ½. After the rotation, V = (second + third, third − second) / √2: φ(1, 1) is still 0, φ(2,
