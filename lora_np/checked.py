@@ -152,5 +152,5 @@ def finite_array(name, array):
 def finite_matrix(name, matrix):
     """`finite_array` for a matrix, which must have two axes."""
     if np.ndim(matrix) != 2:
-        raise ValueError(f"{name}: got shape {np.shape(matrix)}, expected a matrix with two axes")
+        raise ValueError(f"{name}: got shape {np.shape(matrix)}, expected a 2-D array")
     return finite_array(name, matrix)

@@ -146,7 +146,7 @@ REFUSED = [
         "method: got 'head', expected one of lora, full",
     ),
     (f"{TUNE} --method full --weights blocks", "weights: got 'blocks', expected"),
-    (f"{TUNE} --max-tokens 161", "max_tokens: got 161, expected a whole"),
+    (f"{TUNE} --max-tokens 161", "max_tokens: got 161, expected an integer"),
     (f"{TUNE} --max-tokens 5", "expected at least 10 that fit"),
     (f"{TUNE} --threads 0", "threads: got 0"),
     ("generate --base {out}/none.gguf --prompt a", "none.gguf: there is no such file"),

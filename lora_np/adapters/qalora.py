@@ -8,7 +8,7 @@ has s (L/g) (B A)_ij at all g inputs of block j. Its rank is at most min(r, L). 
 weights as d q + m. The update changes only m, and `merge_in_format` adds it there (section 3.3 of the paper, which
 uses GPTQ's zero points).
 
-g is 32, or the largest power of two up to 32 that divides `in`. PEFT multiplies the mean by the number of blocks L, and
+g is the largest power of two, at most 32, that divides `in`. PEFT multiplies the mean by the number of blocks L, and
 so does this file. The paper's algorithm 1 multiplies it by g instead, which makes it a sum; this is equivalent to
 another α. The factor affects the learning rate: because A is initialised for L inputs, the same change of B changes the
 weights L/√g times as much as in LoRA, 3.2 times for in = 576. (With a sum it would be √g = 5.7 times for every width.)

@@ -6,7 +6,7 @@ answers each:
     {"run": source}                  -> {"error": sentence or null}
     {"call": name, "inputs": {...}}  -> {"returned": value, "inputs": {...}, "peak": bytes}, or {"error": sentence}
 
-During a call whose inputs include functions, {"function": key, "arguments": [...]} requests the results of these.
+If the inputs of a call include functions, {"function": key, "arguments": [...]} requests a call of one of them.
 """
 
 import base64

@@ -177,7 +177,7 @@ def blocks_of(weight):
     """The weight's blocks in float32, (size/32, 32)."""
     check_weight(weight)
     if weight.shape[1] % BLOCK:
-        raise ValueError(f"weight: got shape {weight.shape}, expected rows of a multiple of {BLOCK} entries")
+        raise ValueError(f"weight: got shape {weight.shape}, expected a row length that is a multiple of {BLOCK}")
     return weight.astype(np.float32).reshape(-1, BLOCK)
 
 

@@ -43,7 +43,7 @@ def messages_of(row, place):
     """The messages of a row; ValueError if it has none to learn from."""
     if ("messages" in row) == ("prompt" in row or "completion" in row):
         expected = "expected either prompt and completion, or messages"
-        raise ValueError(f"{place}: has {listed(row)}; {expected}; for texts and labels, name their columns")
+        raise ValueError(f"{place}: has {listed(row)}; {expected}; to train on labelled texts, name their columns")
     if "messages" not in row:
         prompt, completion = (checked_content(row.get(name), name, place) for name in ("prompt", "completion"))
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]

@@ -48,7 +48,7 @@ class AdapterReport(NamedTuple):
 class Rules(NamedTuple):
     """The layers, arrays and scales that a program expects in a file."""
 
-    names: dict  # the base's name of each layer that it can adapt -> our layers in it
+    names: dict  # the base's name of each layer that it can adapt -> the layers of ours that it corresponds to
     targets: list[str]  # those that it adapts
     missing: dict  # each array of a layer -> (status, note) of a layer without it
     scale_of: Callable  # (name, arrays) -> (rank, scale, its source unless that is plain fields)
@@ -183,7 +183,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
     path, fields : `adapter_config.json`, for messages, and what `read_fields` returned for it
     tensors : dict, those of `adapter_model.safetensors`
     params, config : the base's
-    names : dict, name of a layer in the file, without PEFT's prefix -> our layers in it; None: Hugging Face's names
+    names : dict, name of a layer in the file, without PEFT's prefix -> our layers; None: Hugging Face's names
 
     Returns
     -------

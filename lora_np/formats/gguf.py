@@ -104,7 +104,7 @@ def read_content(reader, finite=True):
             raise ValueError(f"begins at byte {reader.position:,}, expected a multiple of {alignment} from {end:,} on")
         block, block_bytes, decode = TYPES.get(kind) or foreign_type(kind)
         if min(shape) < 1 or shape[-1] % block:
-            raise ValueError(f"got the shape {tuple(shape)}, expected rows of a multiple of {block} weights")
+            raise ValueError(f"got the shape {tuple(shape)}, expected a row length that is a multiple of {block}")
         start, end = reader.advance(math.prod(shape) // block * block_bytes), reader.position
         weight = decode(np.frombuffer(reader.content, np.uint8)[start:end].reshape(math.prod(shape[:-1]), -1))
         if finite and not (weight.is_finite() if isinstance(weight, BlockWeight) else np.isfinite(weight).all()):

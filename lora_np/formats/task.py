@@ -159,7 +159,7 @@ def read_base(base, model=None, weights="dense"):
 
 
 def with_classes(params, config, labels, question=None):
-    """The model as a classifier with these labels, with a head of zeros unless its head has as many classes.
+    """The model as a classifier for these labels, with a new head of zeros unless its own has one class per label.
 
     It remains a language model if there are no labels, or if it answers a question with them.
     """

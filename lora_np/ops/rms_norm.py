@@ -31,7 +31,7 @@ def rms_norm(x, weight, eps=1e-5):
 
 
 def rms_norm_forward(x, weight, eps=1e-5, wanted=("x", "weight")):
-    """Divide each row of x by its root mean square, then scale: layer normalisation without mean and bias.
+    """Divide each row of x by its root mean square, then scale: layer normalisation without mean subtraction or bias.
 
         x̂ = x / √(mean(x²) + ε),    y = x̂ ⊙ w
 

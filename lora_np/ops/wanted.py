@@ -1,4 +1,4 @@
-"""Helpers for layers that consist of several operations: each operation's wanted operands, and sums of gradients."""
+"""Helpers for layers of several operations: which operands of each need a gradient, and sums of gradients."""
 
 
 def operands_wanted(wanted, passes_through):

@@ -1,4 +1,4 @@
-"""Slips that are common in ports, as mutations that supplement those in `mutants.py` and `slips.py`."""
+"""Mutations for common mistakes in ports, in addition to those in `mutants.py` and `slips.py`."""
 
 import ast
 import math

@@ -1,4 +1,4 @@
-"""Slips that are common in students' code, as mutations that supplement those in `mutants.py`.
+"""Mutations for common mistakes in students' code, in addition to those in `mutants.py`.
 
 A change is a function of a node. It yields (new code, sentence). The sentence follows the name of the value that the
 line computes: "dx" + "lacks the term du @ A".

@@ -68,7 +68,7 @@ def mixed(loaded, weights=None, rank=None):
     ----------
     loaded : LoadedAdapters
     weights : list of float, one per adapter, in the same order; None: 1 each
-    rank : int, the rank of the mix; None: the sum of the ranks, which is exact
+    rank : int, the rank of the mix; None: the sum of the ranks, which makes the mix exact
 
     Returns
     -------

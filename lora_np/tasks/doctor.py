@@ -115,7 +115,7 @@ def examine_ours(place, base):
         remedy = "; export it with --to gguf, and examine that" if config.kind == "qalora" else ""
         raise ValueError(f"{place}: got an adapter of kind {config.kind!r}, expected {' or '.join(LEAVES)}{remedy}")
     if is_hugging_face(base):
-        raise ValueError(f"base: {base} is a Hugging Face model, expected the one in our format that it was trained on")
+        raise ValueError(f"base: {base} is a Hugging Face model, expected the adapter's base in lora_np's own format")
     about, model = read_task(place)[1], read_base(base)
     params, classes = with_classes(model.params, model.config, about.get("labels"), about.get("question"))
     refused = []

@@ -11,7 +11,7 @@ from ..formats import chat_template, render_chat
 from ..formats.hugging_face import special_ids
 from ..model import GREEDY, generate_tokens
 
-UNFINISHED = "\ufffd"  # the decoded text of a character's incomplete bytes
+UNFINISHED = "\ufffd"  # what the bytes of an incomplete character decode to
 
 
 def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None, ignore_end=False):

@@ -33,7 +33,7 @@ class TrainConfig:
     shards : int, number of shards that each batch is split into (gradient accumulation)
     threads : int, number of shards processed in parallel; affects the time, not the results; see `threads.py`
     eval_every : int, steps between evaluations; 0: only after the last step
-    select_from : int, the first step whose evaluation may be the best; see `settled_from`
+    select_from : int, the first step whose evaluation can be selected as the best; see `settled_from`
     save_every : int, steps between saves of the state if it has a path
     seed : int
     """

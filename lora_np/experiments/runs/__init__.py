@@ -1,4 +1,4 @@
-"""Training runs: each kind is a dataclass of settings, whose method `carry_out` returns numbers and trained arrays.
+"""Training runs: each kind is a dataclass of settings, whose `carry_out` method returns numbers and trained arrays.
 
 A run's result depends only on its settings and on the code that it uses; `store.py` stores it under both.
 """

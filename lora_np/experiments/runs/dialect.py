@@ -143,7 +143,7 @@ def load_domain(name, base="pretrained", limit=None):
     else:
         reviews = load_reviews("imdb")
         splits = [reviews.train.texts[:1], reviews.validation.texts, reviews.test.texts[:OLD_TEST_REVIEWS]]
-    # A text has at least one token, so texts beyond the limit need not be encoded.
+    # Every text has at least one token, so the first `limit` texts are enough.
     tokenizer = load_base(base).tokenizer
     return Splits(*(token_stream(encode(tokenizer, list(texts)[:limit]))[:limit] for texts in splits))
 

@@ -8,7 +8,7 @@ You are given `dcontext` (N, T, C), and `probs` and `v` split into heads.
 not enough, although it gives the correct shape?) **Then derive** the gradients from `O_i = Σ_j probs_ij v_j`: in which
 terms do probs_ij and v_j occur?
 
-**Predict:** `probs` is 0 where a key is after its query. Is `dprobs` 0 there as well?
+**Predict:** `probs` is 0 where a key comes after the query. Is `dprobs` 0 there as well?
 """
 
 import numpy as np
