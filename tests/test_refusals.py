@@ -375,7 +375,7 @@ NOT_FINITE = {
 }
 SHAPES = {
     "matrix: got shape (0, 3), expected at least one entry": lambda: an.spectrum(np.zeros((0, 3))),
-    "matrix: got shape (3,), expected a matrix": lambda: an.spectrum(np.ones(3)),
+    "matrix: got shape (3,), expected a 2-D": lambda: an.spectrum(np.ones(3)),
     "A: got shape (4, 3), expected 2 rows": lambda: an.product_singular_values(EYE, FOUR),
     "V: got columns of 2 entries, expected 6": lambda: an.similarity_table(SIX, EYE),
     "update: got shape (5, 3), expected (4, 3)": lambda: an.amplification(FOUR, FIVE, 1, rng()),
