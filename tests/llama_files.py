@@ -12,7 +12,7 @@ from .test_gguf import BLOCK_TYPES, F16, F32, container, field
 from .tiny import random_params, tiny_llama
 
 TOKENS = metadata()["tokenizer.ggml.tokens"]
-TYPES = {bool: 7, int: 5, float: 6, str: 8}  # of GGUF's fields
+TYPES = {bool: 7, int: 4, float: 6, str: 8}  # of GGUF's fields; llama.cpp expects uint32
 NAMES = {  # our layer: Hugging Face's, GGUF's
     "tok_emb": ("model.embed_tokens", "token_embd"),
     "norm_f": ("model.norm", "output_norm"),
@@ -77,7 +77,7 @@ def in_gguf_order(name, array, head_size):
 def typed(value):
     """A field's type and value, as bytes."""
     if isinstance(value, list):
-        return field(9, (TYPES[type(value[0])], value))
+        return field(9, (5 if isinstance(value[0], int) else TYPES[type(value[0])], value))  # int32
     return field(TYPES[type(value)], value)
 
 

@@ -74,9 +74,9 @@ def test_the_release(tmp_path, run, fails):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_the_solutions_get_all_points_and_blanks_none(name, tmp_path):
-    of = read_sets()[name]
+    of = read_sets()[f"{SETS[name]:02}_{name}"]
     solved, blank = (graded(tmp_path, notebook_of(of, form)) for form in ("solutions", "student"))
-    assert solved.exercise == name and solved.score == of.points == solved.points, scores(solved)
+    assert solved.exercise == of.name and solved.score == of.points == solved.points, scores(solved)
     assert blank.score == 0.0 and all("it is not written yet" in m.said for m in blank.marks if not m.by_hand)
 
 

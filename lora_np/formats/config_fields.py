@@ -140,7 +140,7 @@ def completed_gpt2(path, fields, tensors):
     if d_ff is None:
         d_ff = 4 * C if isinstance(C, int) else C
     if not (fields.get("tie_word_embeddings", True) or "score.weight" in tensors or "lm_head.weight" in tensors):
-        raise ValueError(f"{path}: tie_word_embeddings is false, but the file has no lm_head.weight")
+        raise ValueError(f"{path}: tie_word_embeddings is false, but lm_head.weight is missing")
     return fields, {"d_ff": d_ff}
 
 
