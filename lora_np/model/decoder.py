@@ -13,7 +13,7 @@ import numpy as np
 
 from ..adapters import merge
 from .architectures import architecture, check_writes, modules
-from .call import begin
+from .call import Call, begin, check_ids
 from .layers import OPERATIONS
 from .passes import hidden_states
 
@@ -23,6 +23,8 @@ class Decoder(NamedTuple):
 
     params: dict[str, np.ndarray]  # with the adapter merged, all dense
     config: object  # the model's configuration
+    call: Call | None = None  # what all passes share, prepared once, because a token takes little time
+    layers: dict = {}  # name -> (forward pass of its operation, by_row, LayerSpec)
 
 
 class KVCache(NamedTuple):
@@ -58,7 +60,12 @@ def make_decoder(params, config, adapter=None):
     check_writes(config)
     if adapter is not None:
         params = merge(params, adapter)
-    return Decoder({name: np.asarray(weight) for name, weight in params.items()}, config)
+    params = {name: np.asarray(weight) for name, weight in params.items()}
+    call, layers = begin(params, np.zeros((1, 1), int), config), {}
+    for name, layer in call.modules.items():
+        operation = OPERATIONS[layer.operation]
+        layers[name] = operation.forward, operation.by_row, layer
+    return Decoder(params, config, call, layers)
 
 
 def empty_cache(decoder, batch_size):
@@ -99,8 +106,8 @@ def next_logits(decoder, ids, cache):
         If ids is not a (B, T) array of integers, has ids outside the vocabulary, has another number of rows than the
         cache, or has more tokens than there are positions left.
     """
-    params, config = decoder
-    call = begin(params, ids, config)
+    config, layers = decoder.config, decoder.layers
+    check_ids(ids, config)
     B, T = ids.shape
     if B != cache.keys.shape[1]:
         raise ValueError(f"ids: got {B} rows, expected {cache.keys.shape[1]} as in the cache")
@@ -109,14 +116,14 @@ def next_logits(decoder, ids, cache):
         raise ValueError(f"ids: {start} tokens plus {T} exceed n_positions = {config.n_positions}")
     cache = with_room(cache, end, config.n_positions)
     kv = iter(zip(cache.keys[:, :, :end], cache.values[:, :, :end]))
-    call = call._replace(start=start, kv=kv)
+    call = decoder.call._replace(last=np.full(B, T - 1), start=start, kv=kv)
 
     def run(name, *inputs):  # between the layers, arrays are (BT, C)
-        operation = OPERATIONS[call.modules[name].operation]
-        if operation.by_row:
-            inputs = [x.reshape(*ids.shape, -1) if len(x) == ids.size else x for x in inputs]
-        y, _ = operation.forward(call, call.modules[name], *inputs)
-        return y.reshape(-1, y.shape[-1])
+        forward, by_row, layer = layers[name]
+        if by_row:
+            inputs = [x.reshape(B, T, -1) if len(x) == B * T else x for x in inputs]
+        y, _ = forward(call, layer, *inputs)
+        return y if y.ndim == 2 else y.reshape(-1, y.shape[-1])
 
     x = hidden_states(ids, config, run, start).reshape(B, T, -1)[:, -1]  # (B, C): only the last token's logits matter
     logits = run("head", architecture(config).output_forward(x, config, run))  # (B, V)

@@ -12,6 +12,8 @@ import numpy as np
 
 from .. import ops
 from ..adapters import KINDS, module_config
+from ..ops.attention import attend
+from ..ops.swiglu import sigmoid
 from .rows import rows_forward
 
 PIECE = 2048  # rows of a weight that are multiplied at a time; the whole head at once takes 1.5 times as long
@@ -162,6 +164,7 @@ def attention(call, module, q, k, v):
         new = slice(-k.shape[1], None)
         keys[:, new], values[:, new] = k, v
         k, v = keys, values
+        return attend(q, k, v, call.config.n_heads)[0], None
     wanted = [name for name in "qkv" if call.wanted[f"{module.prefix}{name}_proj"]]
     return ops.attention_forward(q, k, v, call.config.n_heads, wanted, last_keys(call, module))
 
@@ -185,6 +188,8 @@ def gelu(call, module, x):
 
 
 def swiglu(call, module, gate, up):
+    if call.kv is not None:
+        return gate * sigmoid(gate) * up, None
     wanted = [name for name in ("gate", "up") if call.wanted[f"{module.prefix}{name}_proj"]]
     return ops.swiglu_forward(gate, up, wanted)
 
