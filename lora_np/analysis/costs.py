@@ -51,7 +51,7 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
 
     Parameters
     ----------
-    config : GPT2Config
+    config : the model's configuration
     B, T : int, the number of rows, and of tokens per row including padding; T at most config.n_positions
     adapter_config : AdapterConfig or None
     wanted : names of the parameters to train, as in `model.forward`. None: the adapter's arrays that are not frozen, or

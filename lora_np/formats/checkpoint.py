@@ -26,7 +26,7 @@ def save_model(folder, params, config, dtype=None, beside=None, carry=()):
     ----------
     folder : folder to write; created if needed
     params : dict of the weights
-    config : GPT2Config or LlamaConfig
+    config : the model's configuration
     dtype : "float16" halves the size (weights near 0.02 keep three digits); None: the arrays' own dtype
     beside, carry : see `write_pair`
     """
@@ -48,7 +48,7 @@ def load_model(folder, dtype=np.float32):
     Returns
     -------
     params : dict of arrays, in execution order
-    config : GPT2Config or LlamaConfig
+    config : the model's configuration
 
     Raises
     ------

@@ -30,7 +30,7 @@ class LoadedModel(NamedTuple):
     """A model with its tokenizer, ready to use."""
 
     params: dict  # of the base, without the adapter
-    config: object  # GPT2Config or LlamaConfig
+    config: object  # a configuration, such as GPT2Config
     adapter: Adapter | None
     tokenizer: object
     labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model

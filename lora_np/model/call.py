@@ -37,7 +37,7 @@ def operands_by_layer(config, wanted):
 
     Parameters
     ----------
-    config : GPT2Config
+    config : the model's configuration
     wanted : tuple of parameters' names
 
     Returns

@@ -31,7 +31,7 @@ def generate_tokens(
     ----------
     params : dict of a language model's weights
     ids : int array (B, T), the prompts, of equal length and without padding
-    config : GPT2Config
+    config : the model's configuration
     n_new : int, the maximum number of new tokens in each row
     adapter : Adapter or None; or a list with an Adapter or None for each row
     sampling : Sampling; by default the most probable token is chosen

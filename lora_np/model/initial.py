@@ -23,7 +23,7 @@ def initial_params(config, rng, dtype=np.float32):
 
     Parameters
     ----------
-    config : GPT2Config
+    config : the model's configuration
     rng : np.random.Generator
     dtype : np.float32 or np.float64
 
@@ -50,14 +50,14 @@ def add_head(params, config, n_classes, rng):
     Parameters
     ----------
     params : dict of the weights of a language model or classifier; the arrays are shared, not copied
-    config : its GPT2Config
+    config : its configuration
     n_classes : int, at least 2
     rng : np.random.Generator
 
     Returns
     -------
     params : dict with a new head.weight (n_classes, C), normal with standard deviation 0.02
-    config : GPT2Config with n_classes
+    config : the same configuration with n_classes
     """
     if n_classes < 2:
         raise ValueError(f"n_classes: got {n_classes}, expected at least 2")

@@ -13,7 +13,7 @@ def draw_masks(config, shape, rng, adapter=None, dtype="float32"):
 
     Parameters
     ----------
-    config : GPT2Config; its dropout is p of all masks except the adapter's
+    config : the model's configuration; its dropout is p of all masks except the adapter's
     shape : (B, T)
     rng : np.random.Generator
     adapter : Adapter or None; its config.dropout is p of its own masks

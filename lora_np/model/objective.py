@@ -25,7 +25,7 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     ----------
     params : dict of the base weights
     batch : an object with the fields ids (B, T), targets ((B, T) or (B,)) and lengths (B,)
-    config : GPT2Config or LlamaConfig
+    config : the model's configuration
     adapter : Adapter or None
     wanted : names of the parameters whose gradients to compute
     masks : dict from `draw_masks`, or None

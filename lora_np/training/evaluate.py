@@ -20,7 +20,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
     ----------
     params : dict of the base weights
     batches : iterable of Batch
-    config : GPT2Config or LlamaConfig
+    config : the model's configuration
     adapter : Adapter or None
     class_weights : array (n_classes,) or None, used only in the loss; see `cross_entropy_forward`
     threads : int, number of batches processed in parallel; affects the time, not the results

@@ -118,7 +118,7 @@ def model_objective(params, config, adapter=None, class_weights=None, recompute=
     Parameters
     ----------
     params : dict of the base weights
-    config : GPT2Config or LlamaConfig
+    config : the model's configuration
     adapter : initial Adapter, or None if base weights are trained
     class_weights : array (n_classes,), see `cross_entropy_forward`, or None
     recompute : bool, see `lora_np.model.forward`
