@@ -175,7 +175,7 @@ def counted_bytes(rung, work):
     config = model_config(rung, work)
     if work in GENERATED_ROWS:
         sizes = step_bytes(config, 1, 1, wanted=())
-        past = empty_cache(Decoder({"tok_emb.weight": np.empty(0, np.float32)}, config), GENERATED_ROWS[work])
+        past = empty_cache(Decoder(config, np.float32, layers={}), GENERATED_ROWS[work])
         of_a_token = with_room(past, 1, 1)
         activations = rung.length * (of_a_token.keys.nbytes + of_a_token.values.nbytes)
     else:

@@ -1,7 +1,6 @@
 """The checked arguments of one forward pass and its backward pass, and which gradients they need."""
 
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -24,8 +23,6 @@ class Call(NamedTuple):
     wanted: dict  # layer -> operands whose gradients are needed ("x", "weight", "lora_A", …)
     last: np.ndarray  # (B,), the position of the last non-padding token in each row
     groups: tuple[RowGroup, ...] = ()  # rows by adapter, if a list of adapters was given; else empty
-    start: int = 0  # the position of the first token; above 0 when decoding with a cache of keys and values
-    kv: Iterator | None = None  # when decoding: each block's keys and values, see `decoder.next_logits`
 
 
 @lru_cache(maxsize=256)

@@ -3,17 +3,20 @@
 Under a causal mask a token's keys and values depend only on that token and earlier ones, so they never change. Each new
 token then costs a forward pass over one row instead of over the whole text.
 
-Decoding uses the same functions as training, but keeps nothing for a backward pass. The adapter is merged: each
-token reads every weight for a single product, so further products would take noticeable time.
+Decoding follows the same path through the model as training, with each operation's `decode` in `layers.py`, which
+keeps nothing for a backward pass. The adapter is merged: each token reads every weight for a single product, so further
+products would take noticeable time.
 """
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from ..adapters import merge
 from .architectures import architecture, check_writes, modules
-from .call import Call, begin, check_ids
+from .call import check_ids
 from .layers import OPERATIONS
 from .passes import hidden_states
 
@@ -21,10 +24,18 @@ from .passes import hidden_states
 class Decoder(NamedTuple):
     """A language model, prepared to read one token at a time."""
 
-    params: dict[str, np.ndarray]  # with the adapter merged, all dense
     config: object  # the model's configuration
-    call: Call | None = None  # what all passes share, prepared once, because a token takes little time
-    layers: dict = {}  # name -> (forward pass of its operation, by_row, LayerSpec)
+    dtype: np.dtype  # of the weights
+    layers: dict[str, Callable]  # name -> function of a Reading and the layer's inputs
+
+
+class Reading(NamedTuple):
+    """What the layers share while they read tokens. Between the layers, arrays are (BT, C)."""
+
+    config: object  # the model's configuration
+    shape: tuple[int, int]  # (B, T) of the new tokens
+    start: int  # the position of the first new token
+    blocks: Iterator  # each block's keys and values, both (B, all tokens, K·D), with room for the new ones at the end
 
 
 class KVCache(NamedTuple):
@@ -61,16 +72,16 @@ def make_decoder(params, config, adapter=None):
     if adapter is not None:
         params = merge(params, adapter)
     params = {name: np.asarray(weight) for name, weight in params.items()}
-    call, layers = begin(params, np.zeros((1, 1), int), config), {}
-    for name, layer in call.modules.items():
-        operation = OPERATIONS[layer.operation]
-        layers[name] = operation.forward, operation.by_row, layer
-    return Decoder(params, config, call, layers)
+    layers = {}
+    for name, layer in modules(config).items():
+        weight, bias = (params.get(f"{layer.parameters}.{leaf}") for leaf in ("weight", "bias"))
+        layers[name] = partial(OPERATIONS[layer.operation].decode, weight, bias)
+    return Decoder(config, params["tok_emb.weight"].dtype, layers)
 
 
 def empty_cache(decoder, batch_size):
     """The cache before the first token."""
-    config, dtype = decoder.config, decoder.params["tok_emb.weight"].dtype
+    config, dtype = decoder.config, decoder.dtype
     width = modules(config)["blocks.0.attn.k_proj"].shape[0]
     shape = (config.n_layers, batch_size, 0, width)
     return KVCache(np.empty(shape, dtype), np.empty(shape, dtype), 0)
@@ -115,15 +126,11 @@ def next_logits(decoder, ids, cache):
     if end > config.n_positions:
         raise ValueError(f"ids: {start} tokens plus {T} exceed n_positions = {config.n_positions}")
     cache = with_room(cache, end, config.n_positions)
-    kv = iter(zip(cache.keys[:, :, :end], cache.values[:, :, :end]))
-    call = decoder.call._replace(last=np.full(B, T - 1), start=start, kv=kv)
+    blocks = iter(zip(cache.keys[:, :, :end], cache.values[:, :, :end]))
+    reading = Reading(config, (B, T), start, blocks)
 
-    def run(name, *inputs):  # between the layers, arrays are (BT, C)
-        forward, by_row, layer = layers[name]
-        if by_row:
-            inputs = [x.reshape(B, T, -1) if len(x) == B * T else x for x in inputs]
-        y, _ = forward(call, layer, *inputs)
-        return y if y.ndim == 2 else y.reshape(-1, y.shape[-1])
+    def run(name, *inputs):
+        return layers[name](reading, *inputs)
 
     x = hidden_states(ids, config, run, start).reshape(B, T, -1)[:, -1]  # (B, C): only the last token's logits matter
     logits = run("head", architecture(config).output_forward(x, config, run))  # (B, V)

@@ -13,6 +13,7 @@ import numpy as np
 from .. import ops
 from ..adapters import KINDS, module_config
 from ..ops.attention import attend
+from ..ops.rope import rotate
 from ..ops.swiglu import sigmoid
 from .rows import rows_forward
 
@@ -24,7 +25,7 @@ class Operation(NamedTuple):
 
     forward: Callable  # (call, module, *inputs) -> (output, cache)
     backward: Callable  # (dy, cache) -> tuple of gradients, with the fields dweight, … if there are parameters
-    by_row: bool = False  # whether it needs inputs (B, T, …), because positions in a row matter
+    decode: Callable | None = None  # (weight, bias, Reading, *inputs) -> output; None if no language model has it
     inputs: int = 1  # number of inputs with a gradient; the backward's result starts with these
     adds_up: bool = False  # whether backward takes the weight's gradient so far and adds to it in place
     inside: Callable | None = None  # (call, module, *inputs) -> intermediate steps to record
@@ -134,8 +135,6 @@ def linear(call, module, x):
     if call.groups:
         return rows_forward(x, module.parameters, call), None
     weight, bias = call.params[f"{module.parameters}.weight"], call.params.get(f"{module.parameters}.bias")
-    if call.kv is not None:
-        return few_rows(x, weight, bias), None
     wanted = call.wanted[module.name]
     if module.name not in call.adapter_arrays:
         return ops.linear_forward(x, weight, bias, wanted)
@@ -144,27 +143,14 @@ def linear(call, module, x):
     return KINDS[config.kind].forward(x, weight, bias, arrays, config, wanted, mask)
 
 
-def few_rows(x, weight, bias):
-    """x Wᵀ + b for the few rows of a decoding step, computed as (W xᵀ)ᵀ in pieces, which halves the time."""
-    pieces = [weight[i : i + PIECE] @ x.T for i in range(0, len(weight), PIECE)]
-    y = (np.concatenate(pieces) if len(pieces) > 1 else pieces[0]).T  # (N, out)
-    return y if bias is None else np.add(y, bias, order="C")
-
-
 def rope(call, module, x):
     settings = call.config.head_size, call.config.rope_theta, x.dtype
     if module.one_position:
         return ops.rope_forward(x, *ops.rope_tables(call.last[:, None], *settings))  # x is (B, 1, H·D)
-    return ops.rope_forward(x, *ops.consecutive_tables(call.start, call.start + x.shape[1], *settings))
+    return ops.rope_forward(x, *ops.consecutive_tables(0, x.shape[1], *settings))
 
 
 def attention(call, module, q, k, v):
-    if call.kv is not None:
-        keys, values = next(call.kv)  # (B, all tokens, K·D), with room for the new ones at the end
-        new = slice(-k.shape[1], None)
-        keys[:, new], values[:, new] = k, v
-        k, v = keys, values
-        return attend(q, k, v, call.config.n_heads)[0], None
     wanted = [name for name in "qkv" if call.wanted[f"{module.prefix}{name}_proj"]]
     return ops.attention_forward(q, k, v, call.config.n_heads, wanted, last_keys(call, module))
 
@@ -188,8 +174,6 @@ def gelu(call, module, x):
 
 
 def swiglu(call, module, gate, up):
-    if call.kv is not None:
-        return gate * sigmoid(gate) * up, None
     wanted = [name for name in ("gate", "up") if call.wanted[f"{module.prefix}{name}_proj"]]
     return ops.swiglu_forward(gate, up, wanted)
 
@@ -224,21 +208,80 @@ def mean_pool(call, module, x):
     return ops.mean_pool_forward(x, call.last + 1, call.wanted[module.name])
 
 
-ATTENTION = Operation(
-    attention, ops.attention_backward, by_row=True, inputs=3, inside=attention_inside, steps=("probs", "scores")
-)
+# ---------------------------------------------------------------- each operation when decoding: arrays are (BT, C)
+
+
+def embedding_decode(weight, bias, reading, ids):
+    return ops.embedding_forward(ids.reshape(-1), weight, ())[0]
+
+
+def embed_decode(weight, bias, reading, tok, pos):
+    return (tok.reshape(*reading.shape, -1) + pos).reshape(tok.shape)
+
+
+def layer_norm_decode(weight, bias, reading, x):
+    x_hat, _ = ops.layer_norm.normalise(x, reading.config.layer_norm_eps)
+    return x_hat * weight + bias
+
+
+def rms_norm_decode(weight, bias, reading, x):
+    return ops.rms_norm.normalise(x, reading.config.rms_norm_eps)[0] * weight
+
+
+def linear_decode(weight, bias, reading, x):
+    """x Wᵀ + b for the few rows of a decoding step, computed as (W xᵀ)ᵀ in pieces, which halves the time."""
+    pieces = [weight[i : i + PIECE] @ x.T for i in range(0, len(weight), PIECE)]
+    y = (np.concatenate(pieces) if len(pieces) > 1 else pieces[0]).T  # (N, out)
+    return y if bias is None else np.add(y, bias, order="C")
+
+
+def rope_decode(weight, bias, reading, x):
+    config, (B, T), start = reading.config, reading.shape, reading.start
+    tables = ops.consecutive_tables(start, start + T, config.head_size, config.rope_theta, x.dtype)
+    return rotate(x.reshape(B, T, -1), *tables).reshape(x.shape)
+
+
+def attention_decode(weight, bias, reading, q, k, v):
+    """The context of the new tokens, which see each other and all earlier ones."""
+    q, k, v = (x.reshape(*reading.shape, -1) for x in (q, k, v))  # (B, T, H·D), (B, T, K·D)
+    keys, values = next(reading.blocks)
+    new = slice(-k.shape[1], None)
+    keys[:, new], values[:, new] = k, v
+    context = attend(q, keys, values, reading.config.n_heads)[0]  # (B, T, H·D)
+    return context.reshape(-1, context.shape[-1])
+
+
+def gelu_decode(weight, bias, reading, x):
+    return ops.gelu.gelu(x)
+
+
+def swiglu_decode(weight, bias, reading, gate, up):
+    return gate * sigmoid(gate) * up
+
+
+def residual_decode(weight, bias, reading, x, branch):
+    return x + branch
+
+
 OPERATIONS = {
-    "embedding": Operation(embedding, ops.embedding_backward, inputs=0, adds_up=True),
-    "embed": Operation(embed, embed_backward, by_row=True, inputs=2),
-    "layer_norm": Operation(layer_norm, ops.layer_norm_backward),
-    "rms_norm": Operation(rms_norm, ops.rms_norm_backward),
-    "linear": Operation(linear, ops.linear_backward),
-    "rope": Operation(rope, ops.rope_backward, by_row=True),
-    "attention": ATTENTION,
-    "encoder_attention": ATTENTION,  # see `last_keys`
-    "gelu": Operation(gelu, ops.gelu_backward),
-    "swiglu": Operation(swiglu, ops.swiglu_backward, inputs=2),
-    "residual": Operation(residual, residual_backward, inputs=2),
+    "embedding": Operation(embedding, ops.embedding_backward, embedding_decode, inputs=0, adds_up=True),
+    "embed": Operation(embed, embed_backward, embed_decode, inputs=2),
+    "layer_norm": Operation(layer_norm, ops.layer_norm_backward, layer_norm_decode),
+    "rms_norm": Operation(rms_norm, ops.rms_norm_backward, rms_norm_decode),
+    "linear": Operation(linear, ops.linear_backward, linear_decode),
+    "rope": Operation(rope, ops.rope_backward, rope_decode),
+    "attention": Operation(
+        attention,
+        ops.attention_backward,
+        attention_decode,
+        inputs=3,
+        inside=attention_inside,
+        steps=("probs", "scores"),
+    ),
+    "gelu": Operation(gelu, ops.gelu_backward, gelu_decode),
+    "swiglu": Operation(swiglu, ops.swiglu_backward, swiglu_decode, inputs=2),
+    "residual": Operation(residual, residual_backward, residual_decode, inputs=2),
     "pool": Operation(pool, pool_backward),
     "mean_pool": Operation(mean_pool, ops.mean_pool_backward),
 }
+OPERATIONS["encoder_attention"] = OPERATIONS["attention"]._replace(decode=None)  # see `last_keys`

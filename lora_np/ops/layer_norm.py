@@ -43,11 +43,6 @@ def normalise(x, eps):
     return x_hat, inv_std
 
 
-def layer_norm(x, weight, bias, eps=1e-5):
-    """`layer_norm_forward` without a cache."""
-    return layer_norm_forward(x, weight, bias, eps, wanted=())[0]
-
-
 def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")):
     """Normalise each row of x to mean 0 and variance 1, then scale and shift.
 

@@ -25,11 +25,6 @@ def normalise(x, eps):
     return x * inv_rms, inv_rms
 
 
-def rms_norm(x, weight, eps=1e-5):
-    """`rms_norm_forward` without a cache."""
-    return rms_norm_forward(x, weight, eps, wanted=())[0]
-
-
 def rms_norm_forward(x, weight, eps=1e-5, wanted=("x", "weight")):
     """Divide each row of x by its root mean square, then scale: layer normalisation without mean subtraction or bias.
 
