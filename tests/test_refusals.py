@@ -163,7 +163,7 @@ CONFIGURED = {
     **{f"alpha_pattern['q_proj']: got {a!r}": {"alpha_pattern": {"q_proj": a}} for a in NO_ALPHAS},
     "init: got 'zeros', expected one of kaiming, gaussian": {"init": "zeros"},
     "targets: got none": {"targets": [], "train_head": False},
-    "targets: got the string 'q_proj', expected a tuple": {"targets": "q_proj"},
+    "targets: got 'q_proj', expected a tuple": {"targets": "q_proj"},
 }
 NO_LAYERS = ["proj", "attn", "blocks.1", "_proj", "Q_PROJ", "x_proj", "blocks.2.attn.q_proj", "ln1", "tok_emb", "head"]
 ADAPTED = {

@@ -58,11 +58,8 @@ class AdapterConfig:
     extra: dict = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
-        if isinstance(self.targets, str):
-            text = quoted(self.targets)
-            raise ValueError(f"targets: got the string {text}, expected a tuple: ({text},)")
         if not isinstance(self.targets, (tuple, list)) or not all(isinstance(t, str) for t in self.targets):
-            raise ValueError(f"targets: got {quoted(self.targets)}, expected a tuple of strings")
+            raise ValueError(f"targets: got {quoted(self.targets)}, expected a tuple of strings such as ('q_proj',)")
         object.__setattr__(self, "targets", tuple(self.targets))
         check_fields(self, instance_of, "kind", type_=str, expected="a string")
         check_fields(self, instance_of, "rslora", "norm_gradient", "train_head", type_=bool, expected="True or False")
@@ -87,12 +84,7 @@ def each_value(name, values, check):
 
 def matches(module, target):
     """Whether `target` selects the layer with the full name `module`."""
-    return (
-        target == "all-linear"
-        or module == target
-        or module.endswith("." + target)
-        or fnmatch.fnmatchcase(module, target)
-    )
+    return target == "all-linear" or module.endswith("." + target) or fnmatch.fnmatchcase(module, target)
 
 
 def linear_layers(params):

@@ -61,10 +61,7 @@ def init(weight, config, rng):
     else:
         bound = 1.0 / math.sqrt(weight.shape[1])  # kaiming-uniform with a = √5: gain √(1/3), so ±√(3 · 1/3 / in)
         lora_A = rng.uniform(-bound, bound, shape["lora_A"])
-    return {
-        "lora_A": lora_A.astype(weight.dtype),
-        "lora_B": np.zeros(shape["lora_B"], dtype=weight.dtype),
-    }
+    return {"lora_A": lora_A.astype(weight.dtype), "lora_B": np.zeros(shape["lora_B"], dtype=weight.dtype)}
 
 
 def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), mask=None):

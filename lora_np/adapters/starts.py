@@ -17,6 +17,7 @@ This adapter, computed by `mix.for_original_base`, can be swapped, saved and mer
 import numpy as np
 
 from ..compress import quantise_nf4
+from . import lora
 from .config import scaling
 
 LOFTQ_STEPS = 5  # as in the paper's experiments
@@ -43,7 +44,7 @@ def pissa(weight, config):
         If alpha is not above 0.
     """
     factors = leading_factors(weight, config)
-    return rest(weight, factors, config), factors
+    return np.asarray(weight) - lora.delta(weight, factors, config), factors
 
 
 def olora(weight, config):
@@ -53,7 +54,7 @@ def olora(weight, config):
     """
     Q, R = np.linalg.qr(np.asarray(weight, dtype=np.float64))  # (out, n), (n, in)
     factors = {"lora_A": R[: config.r].astype(weight.dtype), "lora_B": Q[:, : config.r].astype(weight.dtype)}
-    return rest(weight, factors, config), factors
+    return np.asarray(weight) - lora.delta(weight, factors, config), factors
 
 
 def loftq(weight, config):
@@ -68,7 +69,7 @@ def loftq(weight, config):
     for _ in range(LOFTQ_STEPS):
         quantised = quantise_nf4(weight - low)
         factors = leading_factors(weight - np.asarray(quantised), config)
-        low = scaling(config) * (factors["lora_B"] @ factors["lora_A"])
+        low = lora.delta(weight, factors, config)
     return quantised, factors
 
 
@@ -89,8 +90,3 @@ def svd_factors(matrix, r, scale):
     root = np.sqrt(sigma[:r] / scale)  # (r,)
     lora_A, lora_B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)
     return {"lora_A": lora_A.astype(matrix.dtype), "lora_B": lora_B.astype(matrix.dtype)}, sigma
-
-
-def rest(weight, factors, config):
-    """W − s B A."""
-    return np.asarray(weight) - scaling(config) * (factors["lora_B"] @ factors["lora_A"])
