@@ -180,7 +180,7 @@ ADAPTED = {
     "down_proj: r: got 13, expected at most min(out, in) = 12": {"r": 13, "targets": ["down_proj"]},  # (12, 20)
     "blocks.1.attn.q_proj: r: got 13, expected at most": {"r": 2, "rank_pattern": {"blocks.1.*": 13}},
     **{
-        f"init: {i!r} moves a part of the base into the adapter; start_adapter": {"init": i}
+        f"init: {i!r} changes the base; use start_adapter": {"init": i}
         for i in ("pissa", "olora", "loftq")
     },
 }
@@ -386,19 +386,19 @@ SHAPES = {
     "sigma: got shape (0,), expected at least one": lambda: an.rank_at_energy(SIGMA[:0], 0.5),
 }
 SUBSPACES = {
-    "matrix: is zero throughout": lambda: an.right_directions(0 * FOUR, 1),
-    "B A: is zero throughout": lambda: an.product_right_directions(0 * EYE, np.ones((2, 5)), 1),
+    "matrix: is a zero matrix": lambda: an.right_directions(0 * FOUR, 1),
+    "B A: is a zero matrix": lambda: an.product_right_directions(0 * EYE, np.ones((2, 5)), 1),
     "k: got 4, … the dimension n": lambda: an.random_directions(3, 4, rng()),
     "j: got 7, … from 1 to 6": lambda: an.gaussian_similarity(6, 1, 7),
     "V: its columns are not orthonormal": lambda: an.similarity_table(SIX, 1.01 * SIX),
     "i: got 4, expected an integer from 1 to 3, the columns of U": lambda: an.subspace_similarity(SIX, SIX, 4, 1),
     "j: got 1.0, ": lambda: an.subspace_similarity(SIX, SIX, 1, 1.0),
-    "update: is zero throughout": lambda: an.amplification(FOUR, 0 * FOUR, 1, rng()),
+    "update: is a zero matrix": lambda: an.amplification(FOUR, 0 * FOUR, 1, rng()),
     "r: got 0, expected an integer from 1 to 3": lambda: an.amplification(FOUR, FOUR, 0, rng()),
     "r: got 4, expected an integer from 1 to 3": lambda: an.amplification(FOUR, FOUR, 4, rng()),
     "r: got True, ": lambda: an.amplification(FOUR, FOUR, True, rng()),
     "r: got 2, … from 1 to 1, the rank of update": lambda: an.amplification(FOUR, FOUR * [1, 0, 0], 2, rng()),
-    "before: is zero throughout": lambda: an.intruder_dimensions(0 * FOUR, FOUR, 1),
+    "before: is a zero matrix": lambda: an.intruder_dimensions(0 * FOUR, FOUR, 1),
     "k: got 10, … from 1 to 3, the rank of after": lambda: an.intruder_dimensions(FOUR, FOUR),
     "directions: its 2 columns span 1": lambda: an.energy_share(FOUR, np.ones((3, 2))),
 }

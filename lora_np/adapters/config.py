@@ -34,7 +34,7 @@ class AdapterConfig:
     projection_seed : int, for VeRA: the seed of its random factors
     train_head : bool, also train the whole classifier head
     kind : str, a key of `adapters.KINDS`
-    extra : dict, fields of a configuration file that this package does not use; they are preserved when it is saved
+    extra : dict, fields of a configuration file that this package does not use; saving the configuration preserves them
 
     Raises
     ------
@@ -133,7 +133,7 @@ def module_rank(config, module):
 
 
 def module_config(config, module):
-    """The settings of one layer's adapter: r and alpha are the layer's own, and there are no patterns."""
+    """The settings of one layer's adapter, with the layer's own r and alpha, and without patterns."""
     if not config.rank_pattern and not config.alpha_pattern:  # skip the checks of `replace`
         return config
     alpha = pattern_value(module, config.alpha_pattern, config.alpha)

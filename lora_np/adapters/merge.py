@@ -1,10 +1,10 @@
-"""Merging: W′ = W + ΔW. The merged model costs no more than the base.
+"""Merge adapters into the base: W′ = W + ΔW. The merged model costs no more than the base.
 
 `merge` returns dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
-base lose their zeros. `merge_in_format` converts W′ back to W's format. An update is small compared with the difference
-between two codes, so most weights are rounded to their old code, and much of the update may be lost. An update that is
-constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the blocks' offsets, where the only error is the
-rounding to float16. The errors are measured.
+base lose their zeros. `merge_in_format` converts W′ back to W's format. An update is small compared with the distance
+between neighbouring codes, so most weights are rounded to their old code, and much of the update may be lost. An update
+that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the blocks' offsets, where the only
+error is the rounding to float16. `merge_errors` and `merge_in_format` measure the errors.
 """
 
 import math
@@ -61,8 +61,8 @@ def merge(params, adapter):
 def unmerge(merged, adapter):
     """Subtract the adapter's update from merged weights: W = W′ − ΔW.
 
-    Because of rounding, the weights are restored to about one unit in the last place, not bit for bit; `merge_errors`
-    measures the difference. Keep the base if that matters.
+    Because of rounding, the restored weights differ from the base's by about one unit in the last place; `merge_errors`
+    measures the difference. Keep the base if this matters.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def unmerge(merged, adapter):
 def merge_errors(params, adapter, dtype):
     """Merge and unmerge in a floating-point format, and compare with float64.
 
-    The addition rounds to W's last digit, and ΔW is much smaller than W. In float16, which has three digits, a large
-    part of an update can be lost. W and the adapter are converted to the format first, so only the error of merging is
+    The sum is rounded to W's precision, and ΔW is much smaller than W. In float16, with three digits, a large part of
+    an update can be lost. W and the adapter are converted to the format first, so only the error of merging is
     measured.
 
     Parameters

@@ -48,7 +48,7 @@ def pissa(weight, config):
 
 
 def olora(weight, config):
-    """Start with orthonormal columns of B: W = Q R, B = Q_r, A = R_r, W_rest = W − s B A (Büyükakyüz 2024, section 3).
+    """Start with orthonormal columns in B: W = Q R, B = Q_r, A = R_r, W_rest = W − s B A (Büyükakyüz 2024, section 3).
 
     Parameters and results as in `pissa`.
     """
@@ -85,7 +85,7 @@ def leading_factors(matrix, config):
 
 
 def svd_factors(matrix, r, scale):
-    """`leading_factors` with rank at most min(out, in), and all singular values of the matrix (out, in)."""
+    """Return `leading_factors`, of rank at most min(out, in), and all singular values of the matrix (out, in)."""
     U, sigma, Vt = np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)  # (out, n), (n,), (n, in)
     root = np.sqrt(sigma[:r] / scale)  # (r,)
     lora_A, lora_B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)

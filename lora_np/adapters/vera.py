@@ -28,7 +28,7 @@ OF_SCALING = {"x": "x", "vera_lambda_d": "x", "vera_lambda_b": "factor"}
 
 
 class VeRACache(NamedTuple):
-    """The values that the backward pass needs, except A and B, which it generates from their seed."""
+    """The values that the backward pass needs, except A and B, which it generates again from the seed."""
 
     base: LinearCache  # of x Wᵀ + b
     product: LowRankCache  # of z = (λ_d ⊙ (x Aᵀ)) Bᵀ, without A and B
@@ -69,7 +69,7 @@ def projections(shape, r, seed, dtype):
 
     Returns
     -------
-    A : array (r, in), B : array (out, r); read only
+    A : array (r, in), B : array (out, r); both read-only
     """
     n_out, n_in = shape
 

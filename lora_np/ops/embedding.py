@@ -1,4 +1,4 @@
-"""Embedding look-up, for token and position embeddings."""
+"""Embedding lookup, for token and position embeddings."""
 
 from typing import NamedTuple
 

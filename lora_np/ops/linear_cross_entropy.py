@@ -73,12 +73,12 @@ def linear_cross_entropy_backward(dloss, cache):
 
     Parameters
     ----------
-    dloss : float, the gradient with respect to the loss: 1.0 if the loss is the end of the model
+    dloss : float, the upstream gradient: 1.0 if the loss is the final output
     cache : LinearCrossEntropyGrads
 
     Returns
     -------
-    LinearCrossEntropyGrads, with None for each operand that was not wanted; if dloss is 1.0, they are the cache, whose
+    LinearCrossEntropyGrads, with None for each operand that was not wanted; if dloss is 1.0, this is the cache, whose
     arrays must not be modified
     """
     if dloss == 1.0:

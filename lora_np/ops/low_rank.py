@@ -1,7 +1,7 @@
 """The low-rank product of LoRA (Hu et al. 2021, section 4.1, equation 3): z = (e ⊙ (x Aᵀ)) Bᵀ.
 
-Each row of x is projected to r values, which costs r (in + out) multiplications. The matrix B diag(e) A, which would
-cost in · out, is never computed. In LoRA, e is a scalar, the scale s; in AdaLoRA and VeRA, it is a vector (r,).
+Each row of x is projected to r values and back, which costs r (in + out) multiplications. The matrix B diag(e) A, which
+would cost in · out, is never computed. In LoRA, e is a scalar, the scale s; in AdaLoRA and VeRA, it is a vector (r,).
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from .dropout import dropout_forward
 
 
 class LowRankCache(NamedTuple):
-    """Contains x without its mask, because other layers also cache x, and x ⊙ mask would be another array."""
+    """x is cached without its mask: other layers cache the same x, and x ⊙ mask would be an additional array."""
 
     x: np.ndarray | None  # (..., in), for dA
     u: np.ndarray | None  # (N, r), x̃ Aᵀ, for de and dB
