@@ -179,10 +179,7 @@ ADAPTED = {
     "o_proj: r: got 13, expected at most min(out, in) = 12": {"r": 13, "targets": ["o_proj"]},
     "down_proj: r: got 13, expected at most min(out, in) = 12": {"r": 13, "targets": ["down_proj"]},  # (12, 20)
     "blocks.1.attn.q_proj: r: got 13, expected at most": {"r": 2, "rank_pattern": {"blocks.1.*": 13}},
-    **{
-        f"init: {i!r} changes the base; use start_adapter": {"init": i}
-        for i in ("pissa", "olora", "loftq")
-    },
+    **{f"init: {i!r} changes the base; use start_adapter": {"init": i} for i in ("pissa", "olora", "loftq")},
 }
 STARTED = {
     "init: 'pissa' works with kinds lora and dora, got 'vera'": {"kind": "vera", "init": "pissa"},
