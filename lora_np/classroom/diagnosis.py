@@ -1,4 +1,4 @@
-"""Describe an incorrect output by a mistake that reproduces it. The candidates, with the likeliest first, are
+"""Describe an incorrect output by a mistake that reproduces it. The candidates, in order of likelihood, are
 
 1. the exercise's few hand-written mistakes;
 2. the worked solution with a mutation (`slips.py`);
@@ -7,8 +7,8 @@
 5. the worked solution with two mutations;
 6. a description of the difference: scale, shift, norm and cosine.
 
-A candidate must reproduce the student's output in every draw. Candidates of group 4 are exempt from this in draws in
-which the output is correct.
+A candidate must reproduce the student's output in every draw. Candidates of group 4 must do so only in draws in which
+the output is incorrect.
 """
 
 import ast
@@ -49,12 +49,11 @@ def suspects(exercise, name, answers):
     wrong = [(i, got) for i, got in answers if not equal(got, i.right[name])]
     if not wrong:
         return ()
-    if (
-        len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0})
-    ):  # many candidates do that by chance
+    # Many candidates reproduce a constant by chance.
+    if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
         return (f"it is {float(answers[0][1]):g}, whatever the inputs are",)
     for candidates in (by_hand, by_code, by_inputs, by_results, by_two_changes):
-        # All others must also reproduce the student's correct outputs.
+        # All candidates except these must also reproduce the student's correct outputs.
         where = wrong if candidates is by_results else answers
         for sentence, value_of in candidates(exercise, name, [i for i, _ in wrong]):
             if all(equal(got, tried(value_of, i)) for i, got in where):
@@ -87,7 +86,7 @@ def tried(function, *arguments):
     try:
         with np.errstate(all="ignore"):
             return function(*arguments)
-    except Exception:  # a changed program may raise anything
+    except Exception:  # a mutated solution may raise any exception
         return None
 
 
@@ -135,7 +134,7 @@ def pairs_of_changes(exercise, most=None):
     right = ast.unparse(solution_tree(exercise.solution)).splitlines()
     likely = list(mutants.mutants(ast.parse("\n".join(right)).body[0], outputs=exercise.outputs))
     pairs = [(a, b) for a, b in itertools.combinations(likely, 2) if a.line != b.line]
-    pairs.sort(key=lambda pair: kind_of_change(pair[0]) != kind_of_change(pair[1]))  # two of one kind first
+    pairs.sort(key=lambda pair: kind_of_change(pair[0]) != kind_of_change(pair[1]))  # pairs of the same kind first
     for a, b in pairs[:most]:
         lines = list(right)
         for mutant in (a, b):
@@ -152,7 +151,7 @@ def in_one_line(mutant, exercise):
 
 
 def kind_of_change(mutant):
-    """The kind of change, without names: "lacks the factor" of "du lacks the factor s"."""
+    """The kind of a mutation, without names, such as "lacks the factor" in "du lacks the factor s"."""
     return mutant.sentence.split()[1:4]
 
 

@@ -54,7 +54,7 @@ def examine(exercise, function, draw=PRACTICE):
     Parameters
     ----------
     exercise : Exercise
-    function : the student's
+    function : the student's function
     draw : str, name of the draws; each name gives different inputs
 
     Returns
@@ -279,8 +279,8 @@ def form_problem(value, right):
     if wild.any():
         return Problem(f"it is {of_what(array[wild])} in {wild.sum()} of {array.size} places", hint=True)
     if right.dtype.kind == "i" and array.dtype.kind == "f" and not np.allclose(array, np.rint(array), WHOLE, WHOLE):
-        said = f"it is {float(array):.6g}" if array.ndim == 0 else "it has numbers that are not whole"
-        return Problem(f"{said}, expected {'a whole number' if array.ndim == 0 else 'whole numbers'}", hint=True)
+        said = f"it is {float(array):.6g}" if array.ndim == 0 else "it has values that are not integers"
+        return Problem(f"{said}, expected {'an integer' if array.ndim == 0 else 'integers'}", hint=True)
     return None
 
 

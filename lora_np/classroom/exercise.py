@@ -170,7 +170,7 @@ def compared_outputs(exercise, function, i, inputs):
 
 
 def rounding_of(exercise, i):
-    """The relative error in norm that rounding may cause in each output, from the solution's error in float32."""
+    """The relative error that rounding may cause in each output, estimated from the solution's error in float32."""
     single = {name: in_float32(value) for name, value in i.inputs.items()}
     if all(single[name] is value for name, value in i.inputs.items()):  # float32 rounds none of them
         return dict.fromkeys(i.right, EXACT)
@@ -215,7 +215,7 @@ def named_outputs(exercise, returned):
     Raises
     ------
     ValueError
-        If the number of values is not that of the outputs, or if no name is known.
+        If the number of values differs from the number of outputs, or no name is known.
     """
     names = exercise.outputs
     expected = f"expected {', '.join(names)}"

@@ -17,7 +17,7 @@ from .release import mark, notebook_of
 from .sets import read_sets
 from .submissions import Process, Stopped
 
-MEMORY_NOISE = 8_000_000  # bytes that a process may grow for other reasons
+MEMORY_NOISE = 8_000_000  # bytes by which a process may grow for other reasons
 
 
 class Mark(NamedTuple):
@@ -156,7 +156,7 @@ def results(folder, steps, exercise_set, draw, sandbox):
                     else:
                         outcomes[name] = Result(0.0, (), str(failed))
                 except Stopped as stopped:
-                    left_out[number] = f"{stopped}; all else was run without it"
+                    left_out[number] = f"{stopped}; everything else was run without it"
                     break
             else:
                 return {name: (outcomes[name], errors.get(name)) for name in exercises}
