@@ -206,7 +206,7 @@ MIXED = {
 }
 FORWARD = {
     "ids: a sequence of 8 tokens is longer": {"ids": np.zeros((2, 8), dtype=int)},
-    **{f"ids: {i} is outside the table of 13 rows": {"ids": np.array([[0, 0, 0], [0, i, 0]])} for i in (13, -1, 1000)},
+    **{f"ids: got {i}, expected 0 to 12": {"ids": np.array([[0, 0, 0], [0, i, 0]])} for i in (13, -1, 1000)},
     **{f"ids: got shape {s}": {"ids": np.zeros(s, dtype=int)} for s in ((5,), (2, 0), (1, 2, 5))},
     **{
         f"wanted: no parameter is named {n!r}": {"wanted": (n,)}
@@ -236,7 +236,7 @@ HEADS = {
 LENGTHS = [[0, 3], [3, 4], [3, -1], [3], [3, 3, 3], [[3, 3]]]
 GENERATED = {
     "n_new: 3 tokens … 5 new … n_positions = 7": {"n_new": 5},
-    "ids: 13 is outside the table of 13 rows": {"ids": np.array([[13]])},
+    "ids: got 13, expected 0 to 12": {"ids": np.array([[13]])},
     "ids: got shape (2,)": {"ids": np.array([1, 2])},
     "expected a language model": {"params": CLASSES, "config": CLASSIFIER},
     **{f"stop: got [{stop!r}]": {"stop": (stop,)} for stop in (13, -1, "a")},

@@ -110,9 +110,8 @@ def adapted_modules(config, params):
         If a target, or a key of a pattern, matches no layer of the model.
     """
     modules = linear_layers(params)
-    patterns = [("rank_pattern", key) for key in config.rank_pattern]
-    patterns += [("alpha_pattern", key) for key in config.alpha_pattern]
-    for argument, target in [("targets", target) for target in config.targets] + patterns:
+    arguments = ("targets", "rank_pattern", "alpha_pattern")
+    for argument, target in ((name, target) for name in arguments for target in getattr(config, name)):
         if not any(matches(module, target) for module in modules):
             names = ", ".join(dict.fromkeys(module.rpartition(".")[2] for module in modules))
             raise ValueError(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checked import errors_of
 from ..compress import BLOCK, QuantisedWeight, requantise, with_offsets_added
 from .adapter import Adapter, adapter_deltas, adapter_kind, fitting_arrays, whole_weights
 from .config import module_config
@@ -166,10 +167,8 @@ def merge_in_format(params, adapter, masks=None):
         if not np.isfinite(exact).all():
             raise ValueError(f"{name}: W + ΔW holds values that are not finite")
         if delta.any():
-            try:
+            with errors_of(f"{name}: W + ΔW does not fit into the base's format"):
                 merged[name] = in_format(exact, base, delta, masks.get(name))
-            except ValueError as error:
-                raise ValueError(f"{name}: W + ΔW does not fit into the base's format ({error})") from None
         errors[name] = float(np.linalg.norm(np.asarray(merged[name], dtype=np.float64) - exact))
         sums[name], updates[name] = float(np.linalg.norm(exact)), float(np.linalg.norm(delta))
     layers = {name: format_loss(errors[name], sums[name], updates[name]) for name in errors}

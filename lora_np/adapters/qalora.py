@@ -53,17 +53,7 @@ def pool(x, g):
 
 
 def pool_backward(dp, g):
-    """The gradient of `pool`'s input: each of a block's g inputs contributes 1/g to p, so each receives dp/g.
-
-    Parameters
-    ----------
-    dp : array (..., L)
-    g : int
-
-    Returns
-    -------
-    array (..., in)
-    """
+    """The gradient of `pool`'s input, (..., L) -> (..., in): each input contributes 1/g to p, so it receives dp/g."""
     shares = np.ones(g, dp.dtype) / g
     return (dp[..., None] * shares).reshape(*dp.shape[:-1], dp.shape[-1] * g)
 

@@ -48,10 +48,8 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     real = targets != ignore_index  # (...,)
     outside = real & ((targets < 0) | (targets >= K))
     if outside.any():
-        raise ValueError(
-            f"targets: {targets[outside].flat[0]} is not one of the {K} classes "
-            f"(expected 0 to {K - 1}, or {ignore_index} to ignore)"
-        )
+        got = targets[outside].flat[0]
+        raise ValueError(f"targets: got {got}, expected a class from 0 to {K - 1}, or {ignore_index} to ignore")
     if not real.any():
         raise ValueError(f"targets: all are {ignore_index} (ignored); expected at least one class")
     if weights is not None:
