@@ -120,12 +120,9 @@ def merge_errors(params, adapter, dtype):
         return math.hypot(*(np.linalg.norm(array_of(name)) for name in deltas))
 
     error = norm(lambda name: merged[name] - (W[name] + deltas[name]))
-    update = norm(lambda name: deltas[name])
-    return MergeErrors(
-        merged=error / norm(lambda name: W[name] + deltas[name]),
-        update=error / update if update else 0.0,
-        restored=norm(lambda name: (merged[name] - low_deltas[name]) - W[name]) / norm(lambda name: W[name]),
-    )
+    loss = format_loss(error, norm(lambda name: W[name] + deltas[name]), norm(lambda name: deltas[name]))
+    restored = norm(lambda name: (merged[name] - low_deltas[name]) - W[name]) / norm(lambda name: W[name])
+    return MergeErrors(*loss, restored)
 
 
 def merge_in_format(params, adapter, masks=None):

@@ -48,8 +48,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     real = targets != ignore_index  # (...,)
     outside = real & ((targets < 0) | (targets >= K))
     if outside.any():
-        got = targets[outside].flat[0]
-        raise ValueError(f"targets: got {got}, expected a class from 0 to {K - 1}, or {ignore_index} to ignore")
+        raise ValueError(f"targets: got {targets[outside].flat[0]}, expected 0 to {K - 1}, or {ignore_index} to ignore")
     if not real.any():
         raise ValueError(f"targets: all are {ignore_index} (ignored); expected at least one class")
     if weights is not None:
