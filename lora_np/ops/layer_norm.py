@@ -34,9 +34,13 @@ def row_mean(a, b=None):
     return np.vecdot(a, b)[..., None] / a.shape[-1]
 
 
-def layer_norm(x, weight, bias, eps=1e-5):
-    """`layer_norm_forward` without a cache."""
-    return layer_norm_forward(x, weight, bias, eps, wanted=())[0]
+def normalise(x, eps):
+    """x̂ (..., C), with mean 0 and variance 1 in each row, and 1 / √(variance + ε), (..., 1)."""
+    x_hat = x - row_mean(x)  # (..., C), only centred so far
+    variance = row_mean(x_hat, x_hat)  # (..., 1)
+    inv_std = 1.0 / np.sqrt(variance + eps)  # (..., 1)
+    x_hat *= inv_std
+    return x_hat, inv_std
 
 
 def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")):
@@ -58,9 +62,7 @@ def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")
     y : array (..., C)
     cache : LayerNormCache
     """
-    x_hat = x - row_mean(x)  # (..., C), only centred so far
-    inv_std = 1.0 / np.sqrt(row_mean(x_hat, x_hat) + eps)  # (..., 1), from the variance
-    x_hat *= inv_std
+    x_hat, inv_std = normalise(x, eps)
     y = x_hat * weight  # (..., C)
     y += bias
     cache = LayerNormCache(

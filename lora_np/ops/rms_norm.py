@@ -19,9 +19,10 @@ class RMSNormGrads(NamedTuple):
     dweight: np.ndarray | None  # (C,)
 
 
-def rms_norm(x, weight, eps=1e-5):
-    """`rms_norm_forward` without a cache."""
-    return rms_norm_forward(x, weight, eps, wanted=())[0]
+def normalise(x, eps):
+    """x̂ (..., C), whose rows have a root mean square of 1, and 1 / √(mean(x²) + ε), (..., 1)."""
+    inv_rms = 1.0 / np.sqrt(row_mean(x, x) + eps)  # (..., 1)
+    return x * inv_rms, inv_rms
 
 
 def rms_norm_forward(x, weight, eps=1e-5, wanted=("x", "weight")):
@@ -41,8 +42,7 @@ def rms_norm_forward(x, weight, eps=1e-5, wanted=("x", "weight")):
     y : array (..., C)
     cache : RMSNormCache
     """
-    inv_rms = 1.0 / np.sqrt(row_mean(x, x) + eps)  # (..., 1)
-    x_hat = x * inv_rms  # (..., C)
+    x_hat, inv_rms = normalise(x, eps)
     cache = RMSNormCache(
         x_hat=x_hat if wanted else None,
         inv_rms=inv_rms if "x" in wanted else None,
