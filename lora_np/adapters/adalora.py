@@ -45,7 +45,7 @@ def init(weight, config, rng):
 
 
 def forward(x, weight, bias, adapter, config, wanted=("x", *NAMES), mask=None):
-    """The adapted layer's output (..., out), and its AdaLoRACache; parameters as in `lora.forward`."""
+    """Return the adapted layer's output (..., out) and its AdaLoRACache; parameters as in `lora.forward`."""
     A, E, B, s = adapter["lora_A"], adapter["lora_E"], adapter["lora_B"], scaling(config)
     y, base = linear_forward(x, weight, bias, wanted)  # x Wᵀ + b  (..., out)
     z, update = low_rank_forward(x, A, s * E, B, operands_wanted(wanted, OPERANDS), mask)  # (..., out)

@@ -4,8 +4,8 @@ Every layer starts with more directions than the average layer keeps. Each step 
 parameter (section 3.2). A direction's importance is that of its singular value plus the mean importance of its two
 vectors. The singular values of the model's least important directions are set to zero until the budget is met, so
 important layers keep more directions than others. The budget decreases from all directions to the target along a cubic
-(equation 12). Directions that are set to zero are still trained, and return if their importance grows. In the last part
-of training, the allocation is fixed.
+curve (equation 12). Directions that are set to zero are still trained, and return if their importance grows. In the
+last part of training, the allocation is fixed.
 """
 
 from dataclasses import dataclass

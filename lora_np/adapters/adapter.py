@@ -25,7 +25,7 @@ class Adapter(NamedTuple):
 
 
 def adapter_kind(config):
-    """The module of the adapter's kind."""
+    """The module that implements the adapter's kind."""
     return KINDS[one_of("kind", config.kind, KINDS)]
 
 
@@ -177,7 +177,7 @@ def whole_weights(adapter):
 
 
 def fitting_arrays(params, adapter):
-    """`layer_arrays`, after checking that the model has these layers with matching shapes.
+    """Return `layer_arrays` after checking that the model has these layers with matching shapes.
 
     Raises
     ------

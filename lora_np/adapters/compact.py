@@ -1,4 +1,4 @@
-"""Convert the ranks and alphas of single layers to a short configuration."""
+"""Convert the ranks and alphas of individual layers to a short configuration."""
 
 from collections import Counter
 

@@ -79,8 +79,8 @@ def over(numerator, norm):
 def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE), mask=None, norm=None):
     """The adapted layer's output.
 
-    As in PEFT, dropout acts on what the adapter adds to the base: y = x Wᵀ + b + (x̃ W′ᵀ − x̃ Wᵀ) with x̃ = x ⊙ mask.
-    Without a mask this is x W′ᵀ + b.
+    As in PEFT, dropout acts on the adapter's contribution: y = x Wᵀ + b + (x̃ W′ᵀ − x̃ Wᵀ) with x̃ = x ⊙ mask. Without
+    a mask this is x W′ᵀ + b.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def backward(dy, cache):
 
         ∂L/∂‖V‖ = − m a / ‖V‖²   and   ∂‖V‖/∂V = V / ‖V‖   so   dV += − (m a / ‖V‖³) ⊙ V
 
-    This term has the weight's size and needs no product with the batch's rows. It removes the component of dV along
+    This term has the weight's shape and needs no product with the batch's rows. It removes the component of dV along
     each row of V: B A can rotate a row of W′, but only m can change its length.
 
     With dropout, x̃ = x ⊙ mask replaces x above, and y has the additional term (x − x̃) Wᵀ.

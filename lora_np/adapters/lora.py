@@ -2,8 +2,8 @@
 
     y = x Wᵀ + b + s (x Aᵀ) Bᵀ        A (r, in),  B (out, r),  s = α/r
 
-The update ΔW = s B A has rank at most r. Training never computes it: each row of x is projected to r values, which
-costs r (in + out) multiplications instead of in · out.
+The update ΔW = s B A has rank at most r. Training never computes it: each row of x is projected to r values and back,
+which costs r (in + out) multiplications instead of in · out.
 """
 
 import math

@@ -59,7 +59,7 @@ def pool_backward(dp, g):
 
 
 def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), mask=None):
-    """The adapted layer's output (..., out), and its QALoRACache; parameters as in `lora.forward`.
+    """Return the adapted layer's output (..., out) and its QALoRACache; parameters as in `lora.forward`.
 
     As in PEFT, the mask is applied to the inputs before they are pooled.
     """

@@ -6,7 +6,7 @@ the frozen base is the rest:
     W_rest + s B A = W          PiSSA, OLoRA: up to rounding
     Q      + s B A ≈ W          LoftQ: closer than the quantised W
 
-So training uses a different base from the original one. After PiSSA or OLoRA, the trained model equals the original
+So training uses a base that differs from the original one. After PiSSA or OLoRA, the trained model equals the original
 base with an ordinary LoRA of twice the rank, the trained adapter minus the initial one:
 
     W_rest + s B A = W + s B A − s B₀ A₀        mix(params, {"trained": …, "start": …}, {"trained": 1, "start": -1})

@@ -84,7 +84,7 @@ def projections(shape, r, seed, dtype):
 
 
 def forward(x, weight, bias, adapter, config, wanted=("x", *LAMBDAS), mask=None):
-    """The adapted layer's output (..., out), and its VeRACache; parameters as in `lora.forward`."""
+    """Return the adapted layer's output (..., out) and its VeRACache; parameters as in `lora.forward`."""
     A, B = projections(weight.shape, config.r, config.projection_seed, weight.dtype)
     lambda_d, lambda_b = adapter["vera_lambda_d"], adapter["vera_lambda_b"]
     y, base = linear_forward(x, weight, bias, wanted)  # (..., out)

@@ -22,7 +22,7 @@ class GeluGrads(NamedTuple):
 
 
 def gate(x):
-    """The factor of x, g = ½ (1 + tanh(u)) in [0, 1] with u = √(2/π) (x + 0.044715 x³)."""
+    """The gate g = ½ (1 + tanh(u)) in [0, 1], by which x is multiplied; u = √(2/π) (x + 0.044715 x³)."""
     g = x * x
     g *= SQRT_2_OVER_PI * CUBIC
     g += SQRT_2_OVER_PI
