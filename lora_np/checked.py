@@ -145,7 +145,7 @@ def finite_array(name, array):
     if not array.size:
         raise ValueError(f"{name}: got shape {array.shape}, expected at least one entry")
     if not np.isfinite(array).all():
-        raise ValueError(f"{name}: contains values that are not finite")
+        raise ValueError(f"{name}: has values that are not finite")
     return array
 
 

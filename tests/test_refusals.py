@@ -353,7 +353,7 @@ MERGED = {
     "masks: … has shape (3, 4)": {"masks": {Q: np.ones((3, 4), bool)}},
     "dtype float64, expected … and bool": {"masks": {Q: np.ones((12, 12))}},
     "adapter: the model has no layer": {"params": {"tok_emb.weight": PARAMS["tok_emb.weight"]}},
-    f"{Q}: W … ΔW contains values that are not finite": {"adapter": with_weights(OF_Q, **{A: np.full((3, 12), np.nan)})},
+    f"{Q}: W … ΔW has values that are not finite": {"adapter": with_weights(OF_Q, **{A: np.full((3, 12), np.nan)})},
 }
 
 SIX, FOUR, FIVE = (an.random_directions(n, 3, rng()) for n in (6, 4, 5))  # with three orthonormal columns each
@@ -452,7 +452,7 @@ REFUSED = [
     *calls(COMPRESSED_OF_ANOTHER_TYPE, TypeError),
     *rows(lambda params=PARAMS, adapter=OF_Q, masks=None: merge_in_format(params, adapter, masks), MERGED),
     *[
-        (call, {}, ValueError, f"{name.split()[0]}: … contains values that are not finite")
+        (call, {}, ValueError, f"{name.split()[0]}: … has values that are not finite")
         for name, call in NOT_FINITE.items()
     ],
     *[row for refused in (SHAPES, SUBSPACES, SPECTRA) for row in calls(refused)],

@@ -162,7 +162,7 @@ def merge_in_format(params, adapter, masks=None):
         base, delta = params[name], kind.delta(params[name], arrays, module_config(adapter.config, module))
         exact = np.asarray(base, dtype=np.float64) + delta  # (out, in)
         if not np.isfinite(exact).all():
-            raise ValueError(f"{name}: W + ΔW contains values that are not finite")
+            raise ValueError(f"{name}: W + ΔW has values that are not finite")
         if delta.any():
             with errors_of(f"{name}: W + ΔW does not fit into the base's format"):
                 merged[name] = in_format(exact, base, delta, masks.get(name))

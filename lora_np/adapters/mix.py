@@ -131,7 +131,7 @@ def compress(params, adapter, r):
     for name, delta in adapter_deltas(params, adapter).items():
         module = name.removesuffix(".weight")
         if not np.isfinite(delta).all():
-            raise ValueError(f"{module}: ΔW contains values that are not finite")
+            raise ValueError(f"{module}: ΔW has values that are not finite")
         factors, sigma = svd_factors(delta, r, scale=1.0)
         compressed |= {f"{module}.{leaf}": array for leaf, array in factors.items()}
         ranks[module] = len(factors["lora_A"])
