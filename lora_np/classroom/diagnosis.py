@@ -51,7 +51,7 @@ def suspects(exercise, name, answers):
         return ()
     # Many candidates reproduce a constant by chance.
     if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
-        return (f"it is {float(answers[0][1]):g}, whatever the inputs are",)
+        return (f"it is {float(answers[0][1]):g} for all inputs",)
     for candidates in (by_hand, by_code, by_inputs, by_results, by_two_changes):
         # All candidates except these must also reproduce the student's correct outputs.
         where = wrong if candidates is by_results else answers
@@ -203,26 +203,26 @@ def other_inputs(i):
             continue
         if isinstance(value, int):
             for by in (1, -1):
-                yield f"it is right for {name} {'+' if by > 0 else '−'} 1 in place of {name}", {name: value + by}
+                yield f"it is correct for {name} {'+' if by > 0 else '−'} 1 instead of {name}", {name: value + by}
         elif isinstance(value, list | tuple) and value:
-            yield f"it is right for the first of {name} alone", {name: value[:1]}
-            yield f"it is right for the last of {name} alone", {name: value[-1:]}
-            yield f"{name} is moved by one place", {name: value[-1:] + value[:-1]}
+            yield f"it is correct for only the first item of {name}", {name: value[:1]}
+            yield f"it is correct for only the last item of {name}", {name: value[-1:]}
+            yield f"{name} is shifted by one place", {name: value[-1:] + value[:-1]}
             yield f"{name} is in reverse order", {name: value[::-1]}
         elif isinstance(value, float):
             for other, number in quantities(i).items():
                 if other != name and number != value:
-                    yield f"it is right for {other} in place of {name}", {name: number}
+                    yield f"it is correct for {other} instead of {name}", {name: number}
         elif isinstance(value, np.ndarray) and value.ndim:
-            yield f"it is that of the last row of {name} alone", {name: alone(value, -1)}
-            yield f"it is that of the first row of {name} alone", {name: alone(value, 0)}
+            yield f"it is correct for only the last row of {name}", {name: alone(value, -1)}
+            yield f"it is correct for only the first row of {name}", {name: alone(value, 0)}
             first = np.broadcast_to(value[:1], value.shape)
-            yield f"the first row of {name} is in the place of every row", {name: first}
+            yield f"every row of {name} is replaced by the first row", {name: first}
             if value.dtype.kind == "f":
                 yield f"{name} has the opposite sign", {name: -value}
-                yield f"it is made of the magnitudes of {name}", {name: np.abs(value)}
-                yield f"it is made of the squares of {name}", {name: value**2}
-                yield f"{name} has gone through a softmax first", {name: softmax(value)}
+                yield f"the magnitudes of {name} are used", {name: np.abs(value)}
+                yield f"the squares of {name} are used", {name: value**2}
+                yield f"a softmax is applied to {name} first", {name: softmax(value)}
             if value.ndim > 1:
                 yield f"the last two axes of {name} are exchanged", {name: value.swapaxes(-1, -2)}
                 yield f"{name} is in reverse order along axis -2", {name: value[..., ::-1, :]}
@@ -231,7 +231,7 @@ def other_inputs(i):
         if type(one) is type(other) and np.shape(one) == np.shape(other) and not callable(one):
             yield f"{a} and {b} are exchanged", {a: other, b: one}
             if is_float_array(one):
-                yield f"{b} - {a} is in the place of {b}", {b: other - one}
+                yield f"{b} is replaced by {b} - {a}", {b: other - one}
         if min(np.ndim(one), np.ndim(other)) > 1 and np.shape(one)[:2] == np.shape(other)[:2]:
             yield f"{b} is read one place after {a}", {a: one[:, :-1], b: other[:, 1:]}
             yield f"{b} is read one place before {a}", {a: one[:, 1:], b: other[:, :-1]}
@@ -254,8 +254,8 @@ def by_results(exercise, name, drawn):
     for sentence, change in CHANGES_OF_A_RESULT.items():
         yield sentence, lambda i, change=change: change(right(i))
     for quantity in dict.fromkeys(itertools.chain(*map(quantities, drawn))):
-        yield f"it is the right value times {quantity}", lambda i, q=quantity: right(i) * quantities(i)[q]
-        yield f"it is the right value divided by {quantity}", lambda i, q=quantity: right(i) / quantities(i)[q]
+        yield f"it is the correct value times {quantity}", lambda i, q=quantity: right(i) * quantities(i)[q]
+        yield f"it is the correct value divided by {quantity}", lambda i, q=quantity: right(i) / quantities(i)[q]
     for other in arrays_of(drawn[0], name):
         yield f"it is {other}", lambda i, other=other: arrays_of(i, name)[other]
         yield f"it is the softmax of {other}", lambda i, other=other: softmax(arrays_of(i, name)[other])
@@ -266,7 +266,7 @@ def by_results(exercise, name, drawn):
             yield f"it is {a}", lambda i, a=a: i.right[a]
             yield f"it is twice {a}", lambda i, a=a: 2 * np.asarray(i.right[a])
     for a, b in itertools.permutations(lengths(drawn[0]), 2):
-        sentence = f"it is the right value times {a}, divided by {b}"
+        sentence = f"it is the correct value times {a}, divided by {b}"
         yield sentence, lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b]
 
 
@@ -274,23 +274,23 @@ CHANGES_OF_A_RESULT = {
     "its signs are lost": np.abs,
     "it is one too large": lambda right: right + 1,
     "it is one too small": lambda right: right - 1,
-    "it is 1 minus the right value": lambda right: 1 - right,
-    "it is the inverse, 1 divided by the right value": lambda right: 1 / right,
-    "it is the square of the right value": np.square,
-    "it is the root of the right value": np.sqrt,
-    "it is the logarithm of the right value": np.log,
-    "it is the angle: the right value is its cosine": np.arccos,
+    "it is 1 minus the correct value": lambda right: 1 - right,
+    "it is the reciprocal of the correct value": lambda right: 1 / right,
+    "it is the square of the correct value": np.square,
+    "it is the square root of the correct value": np.sqrt,
+    "it is the logarithm of the correct value": np.log,
+    "it is the angle whose cosine is the correct value": np.arccos,
     "it is in reverse order": lambda right: right[..., ::-1],
     "rows and columns are exchanged": lambda right: right.swapaxes(-1, -2),
-    "it is sorted, and the right one is not": lambda right: np.sort(right, axis=-1),
-    "it is sorted, the largest first, and the right one is not": lambda right: -np.sort(-right, axis=-1),
-    "it is added up along its last axis step by step": lambda right: np.cumsum(right, axis=-1),
-    "it has gone through a softmax already": softmax,
+    "it is sorted, but the correct output is not": lambda right: np.sort(right, axis=-1),
+    "it is sorted, the largest first, but the correct output is not": lambda right: -np.sort(-right, axis=-1),
+    "it is the cumulative sum along its last axis": lambda right: np.cumsum(right, axis=-1),
+    "a softmax has been applied to it": softmax,
     "it is set to 0 where a key comes after its query": np.tril,
-    "it is the sum of the right values, the same everywhere": lambda right: np.full_like(right, right.sum()),
-    "it is the mean of the right values, the same everywhere": lambda right: np.full_like(right, right.mean()),
-    "it is moved by one place along its last axis": lambda right: np.roll(right, 1, axis=-1),
-    "it is moved by one place back along its last axis": lambda right: np.roll(right, -1, axis=-1),
+    "every entry is the sum of the correct values": lambda right: np.full_like(right, right.sum()),
+    "every entry is the mean of the correct values": lambda right: np.full_like(right, right.mean()),
+    "it is shifted by one place along its last axis": lambda right: np.roll(right, 1, axis=-1),
+    "it is shifted back by one place along its last axis": lambda right: np.roll(right, -1, axis=-1),
 }
 LETTERS = {"n_in": "in", "n_out": "out", "alpha": "α"}
 
