@@ -37,7 +37,7 @@ LARGE = 200
 
 
 def suspects(exercise, name, answers):
-    """Describe an incorrect output in a tuple of at most one sentence, or at most two sentences from `looks`.
+    """Describe an incorrect output: return a tuple of at most one sentence, or of at most two from `looks`.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def suspects(exercise, name, answers):
 
 
 def equal(got, value, rtol=None):
-    """Whether two arrays are equal in norm except for rounding, with equal entries where they are not finite.
+    """Whether two arrays are equal up to rounding, in norm; entries that are not finite must be equal.
 
     `rtol` is NEAR by default, and NEAR_NUMBER for a single number.
     """
@@ -105,7 +105,7 @@ def by_code(exercise, name, drawn):
 
 
 def by_two_changes(exercise, name, drawn):
-    """Yield pairs of mutations, but none for a small or non-integer number, which many pairs would fit by chance."""
+    """Yield pairs of mutations; none for a small or non-integer number, because many pairs would fit by chance."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
@@ -296,7 +296,7 @@ LETTERS = {"n_in": "in", "n_out": "out", "alpha": "α"}
 
 
 def quantities(i):
-    """Numbers by which an output may have been multiplied or divided, by name."""
+    """The numbers, by name, by which an output may have been multiplied or divided."""
     known = {length for value in i.inputs.values() for length in getattr(value, "shape", ())} | {i.size.alpha, i.size.r}
     known |= {i.size.H, i.size.D} if i.size.C in known else set()
     sizes = {LETTERS.get(name, name): float(n) for name, n in vars(i.size).items() if n in known}
@@ -318,13 +318,13 @@ def lengths(i):
 
 
 def arrays_of(i, name):
-    """The inputs and other outputs that may have been returned in place of the output `name`."""
+    """The inputs and outputs that may have been returned instead of the output `name`."""
     values = i.inputs | {other: right for other, right in i.right.items() if other != name}
     return {other: v for other, v in values.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f"}
 
 
 def exchanged(exercise, name, i, got):
-    """Name the output that was returned in place of another one, in a tuple of at most one sentence."""
+    """Name the output that was returned instead of `name`: return a tuple of at most one sentence."""
     for other, right in i.right.items():
         if other != name and np.shape(right) != np.shape(i.right[name]) and equal(got, right):
             return (f"it is {other}; the order is {', '.join(exercise.outputs)}",)

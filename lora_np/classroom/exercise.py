@@ -1,4 +1,4 @@
-"""An exercise: its module's contents, the inputs that a check draws, and the correct outputs for them.
+"""Read exercises, draw the inputs of their checks, and compute the correct outputs.
 
 An exercise is a module in `exercises/SET/`, whose docstring is the title and text for students. The module must define
 
@@ -12,7 +12,7 @@ An exercise is a module in `exercises/SET/`, whose docstring is the title and te
 and may define
 
     MISTAKES               output -> [(description, i -> the incorrect value)], at most three for all outputs: only
-                           mistakes that no mutation of the solution makes; see `diagnosis.py`
+                           mistakes that no mutation of the solution produces; see `diagnosis.py`
     compared(i, outputs)   -> dict of values that are compared instead of the outputs, if several outputs are correct
     properties(i, outputs) -> {property: complaint, or None}, if no single value is correct
     also(i)                -> {name: changed inputs} of further calls, whose outputs by name are in i.also[name]
@@ -119,7 +119,7 @@ def generator(*words):
 
 
 def draws_of(exercise, draw=PRACTICE):
-    """The DRAWS draws of a check, each made by `draw_inputs`.
+    """Return the DRAWS draws of a check, each from `draw_inputs`.
 
     If a correct output is a single number, its values differ between the draws, and from those in the draws PRACTICE,
     so that no constant is correct by coincidence.
@@ -177,7 +177,7 @@ def rounding_of(exercise, i):
     try:
         rounded = compared_outputs(exercise, exercise.solution, i, single)
         lost = {name: relative_error(*finite_pair(rounded[name], right)) for name, right in i.right.items()}
-    except Exception:  # an exercise whose steps need float64
+    except Exception:  # the exercise may need float64
         lost = {}
     return {name: float(np.clip(ROUNDING * lost.get(name, 0.0), LEAST, MOST)) for name in i.right}
 

@@ -79,7 +79,7 @@ def grade(path, draw=GRADING, sandbox=False):
 
 
 def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
-    """Grade several submissions in parallel. If one of them cannot be graded, the others are graded nevertheless.
+    """Grade several submissions in parallel. If a submission cannot be graded, the others still are.
 
     Yields
     ------
