@@ -8,13 +8,13 @@ import numpy as np
 
 
 def shown(text, most=200):
-    """Text from a file, for a message: non-printable characters are escaped, and at most `most` characters shown."""
+    """Format text from a file for a message: escape non-printable characters, and show at most `most` characters."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: most + 1])
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def quoted(value, most=200):
-    """The repr of a value from a file, for a message, at most `most` characters."""
+    """Format the repr of a value from a file for a message, with at most `most` characters."""
     return shown(repr(value), most)
 
 
@@ -28,7 +28,7 @@ def errors_of(place):
 
 
 def whole_number(name, value, least=1, most=None, why=""):
-    """The value as an int.
+    """Return the value as an int.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def whole_number(name, value, least=1, most=None, why=""):
 
 
 def finite_number(name, value, *, above=None, least=None, below=None, most=None):
-    """The value as a float. (A NumPy scalar would turn float32 arrays into float64.)
+    """Return the value as a float. (A NumPy scalar would turn float32 arrays into float64.)
 
     Parameters
     ----------
@@ -83,28 +83,28 @@ def finite_number(name, value, *, above=None, least=None, below=None, most=None)
 
 
 def one_of(name, value, choices):
-    """The value; ValueError unless it is one of the choices, an iterable of str."""
+    """Return the value; raise ValueError unless it is one of the choices, an iterable of str."""
     if value not in tuple(choices):
         raise ValueError(f"{name}: got {quoted(value)}, expected one of {', '.join(choices)}")
     return value
 
 
 def instance_of(name, value, type_, expected):
-    """The value; ValueError unless it is an instance of the type."""
+    """Return the value; raise ValueError unless it is an instance of the type."""
     if not isinstance(value, type_):
         raise ValueError(f"{name}: got {quoted(value)}, expected {expected}")
     return value
 
 
 def check_unset(why, /, **options):
-    """Raise ValueError for the first option that is given (not None) although it does not apply; `why` says why."""
+    """Raise ValueError if an option is given (not None) that does not apply; `why` is the reason."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"{name.replace('_', '-')}: {why}")
 
 
 def check_fields(config, check, /, *names, **bounds):
-    """Replace fields of a frozen dataclass by the results of a check, such as `whole_number`."""
+    """Replace fields of a frozen dataclass with the results of a check, such as `whole_number`."""
     for name in names:
         object.__setattr__(config, name, check(name, getattr(config, name), **bounds))
 
@@ -116,7 +116,7 @@ def same_shape(name, array, like):
 
 
 def integer_vector(name, array):
-    """The array, (N,) of integers; an empty array may have any dtype.
+    """Return the array (N,) of integers; an empty array may have any dtype.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def integer_vector(name, array):
 
 
 def finite_array(name, array):
-    """The array in float64.
+    """Return the array in float64.
 
     Raises
     ------
@@ -145,12 +145,12 @@ def finite_array(name, array):
     if not array.size:
         raise ValueError(f"{name}: got shape {array.shape}, expected at least one entry")
     if not np.isfinite(array).all():
-        raise ValueError(f"{name}: holds values that are not finite")
+        raise ValueError(f"{name}: has values that are not finite")
     return array
 
 
 def finite_matrix(name, matrix):
-    """`finite_array` for a matrix, which must have two axes."""
+    """Return `finite_array` of a matrix; raise ValueError unless it has two axes."""
     if np.ndim(matrix) != 2:
         raise ValueError(f"{name}: got shape {np.shape(matrix)}, expected a 2-D array")
     return finite_array(name, matrix)

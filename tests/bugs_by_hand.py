@@ -52,7 +52,6 @@ BACKWARD_BUGS = [  # that the gradient check finds
     Bug("scaled by the width", "ops.attention", "sqrt(d_out.shape[-1])", "sqrt(dcontext.shape[-1])", "k"),
     Bug("softmax of something else", "ops.attention", "SoftmaxCache(probs)", "SoftmaxCache(probs * probs)", "scores"),
     Bug("no dq without dv", "ops.attention", "if not cache.wanted", "if 'v' not in cache.wanted", ALONE),
-    Bug("w kept without e", "ops.low_rank", "wanted, mask, u, w)", "wanted, mask, u, u)", "lora_B"),
     Bug("one operand for each gradient", "ops.wanted", "'').split()", "'').split()[:1]", ALONE),
     Bug("dA masked only beside dB", "ops.low_rank", "dropout_forward(x, mask)[0]\n",
         "dropout_forward(x, mask if 'B' in wanted else None)[0]\n", ALONE),

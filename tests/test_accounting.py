@@ -295,12 +295,12 @@ def test_what_a_step_keeps_by_hand():
 
     last = block(1, ln1=tokens * C, **attention, **gelu) | normed("blocks.1.ln2") | above
     settings = AdapterConfig(r=r, targets=("blocks.1.attn.*q_proj", "blocks.1.attn.v_proj"))
-    low = block(1, attn__q_proj__update__w=tokens * r, attn__v_proj__update__w=tokens * r)
+    low = block(1, attn__q_proj__update__u=tokens * r, attn__v_proj__update__u=tokens * r)
     assert step_arrays(0, settings) == last | low
     of_up = {  # what each kind keeps of up_proj, whatever `in` is
-        "lora": {"ln2": tokens * C, "mlp__up_proj__update__w": tokens * r},
+        "lora": {"ln2": tokens * C, "mlp__up_proj__update__u": tokens * r},
         "vera": {"mlp__up_proj__product__u": tokens * r, "mlp__up_proj__scaling__x": tokens * F},
-        "qalora": {"mlp__up_proj__update__x": tokens * C // 2, "mlp__up_proj__update__w": tokens * r},  # not x itself
+        "qalora": {"mlp__up_proj__update__x": tokens * C // 2, "mlp__up_proj__update__u": tokens * r},  # not x itself
     }
     for kind, arrays in of_up.items():
         settings = AdapterConfig(r=r, targets=("blocks.1.mlp.up_proj",), kind=kind)

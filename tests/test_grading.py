@@ -65,7 +65,7 @@ def test_the_release(tmp_path, run, fails):
     for folder in ("student", "solutions"):
         assert len(list((tmp_path / "out" / folder).glob("*.ipynb"))) == len(SETS)
     assert "pip install PATH_OF_THE_CLONE" in (tmp_path / "out" / "student" / "README.md").read_text("utf-8")
-    fails("classroom", "release", tmp_path / "out", says=["is there already"])
+    fails("classroom", "release", tmp_path / "out", says=["already exists"])
     run("classroom", "release", tmp_path / "out", "--force")
     said = run("classroom", "release", tmp_path / "course", "--nbgrader")
     assert "nbgrader autograde 02_rank_and_svd" in said and (tmp_path / "course" / "nbgrader_config.py").is_file()
@@ -108,7 +108,7 @@ def test_what_goes_wrong_costs_itself_alone(tmp_path, monkeypatch):
     said = {one.item: one.said for one in marks.marks}
     assert scores(marks) == POINTS | dict.fromkeys(wrong, 0.0)
     assert "it was stopped after 3 s: is there a loop that does not end?" in said["merge"]
-    assert "it ends Python" in said["lora_init"] and "SyntaxError" in said["lora_forward"]
+    assert "it ends the Python process" in said["lora_init"] and "SyntaxError" in said["lora_forward"]
 
 
 @pytest.mark.slow
@@ -392,5 +392,5 @@ def test_submissions_are_found(tmp_path):
     for given, expected in found.items():
         assert submissions.find_submissions(list(given)) == list(map(str, expected))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no notebook"):
+    with pytest.raises(ValueError, match="contains no notebook"):
         submissions.find_submissions([tmp_path / "empty"])

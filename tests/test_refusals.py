@@ -163,7 +163,7 @@ CONFIGURED = {
     **{f"alpha_pattern['q_proj']: got {a!r}": {"alpha_pattern": {"q_proj": a}} for a in NO_ALPHAS},
     "init: got 'zeros', expected one of kaiming, gaussian": {"init": "zeros"},
     "targets: got none": {"targets": [], "train_head": False},
-    "targets: got the string 'q_proj', expected a tuple": {"targets": "q_proj"},
+    "targets: got 'q_proj', expected a tuple": {"targets": "q_proj"},
 }
 NO_LAYERS = ["proj", "attn", "blocks.1", "_proj", "Q_PROJ", "x_proj", "blocks.2.attn.q_proj", "ln1", "tok_emb", "head"]
 ADAPTED = {
@@ -179,10 +179,7 @@ ADAPTED = {
     "o_proj: r: got 13, expected at most min(out, in) = 12": {"r": 13, "targets": ["o_proj"]},
     "down_proj: r: got 13, expected at most min(out, in) = 12": {"r": 13, "targets": ["down_proj"]},  # (12, 20)
     "blocks.1.attn.q_proj: r: got 13, expected at most": {"r": 2, "rank_pattern": {"blocks.1.*": 13}},
-    **{
-        f"init: {i!r} moves a part of the base into the adapter; start_adapter": {"init": i}
-        for i in ("pissa", "olora", "loftq")
-    },
+    **{f"init: {i!r} changes the base; use start_adapter": {"init": i} for i in ("pissa", "olora", "loftq")},
 }
 STARTED = {
     "init: 'pissa' works with kinds lora and dora, got 'vera'": {"kind": "vera", "init": "pissa"},
@@ -209,7 +206,7 @@ MIXED = {
 }
 FORWARD = {
     "ids: a sequence of 8 tokens is longer": {"ids": np.zeros((2, 8), dtype=int)},
-    **{f"ids: {i} is outside the table of 13 rows": {"ids": np.array([[0, 0, 0], [0, i, 0]])} for i in (13, -1, 1000)},
+    **{f"ids: got {i}, expected 0 to 12": {"ids": np.array([[0, 0, 0], [0, i, 0]])} for i in (13, -1, 1000)},
     **{f"ids: got shape {s}": {"ids": np.zeros(s, dtype=int)} for s in ((5,), (2, 0), (1, 2, 5))},
     **{
         f"wanted: no parameter is named {n!r}": {"wanted": (n,)}
@@ -239,7 +236,7 @@ HEADS = {
 LENGTHS = [[0, 3], [3, 4], [3, -1], [3], [3, 3, 3], [[3, 3]]]
 GENERATED = {
     "n_new: 3 tokens … 5 new … n_positions = 7": {"n_new": 5},
-    "ids: 13 is outside the table of 13 rows": {"ids": np.array([[13]])},
+    "ids: got 13, expected 0 to 12": {"ids": np.array([[13]])},
     "ids: got shape (2,)": {"ids": np.array([1, 2])},
     "expected a language model": {"params": CLASSES, "config": CLASSIFIER},
     **{f"stop: got [{stop!r}]": {"stop": (stop,)} for stop in (13, -1, "a")},
@@ -356,7 +353,7 @@ MERGED = {
     "masks: … has shape (3, 4)": {"masks": {Q: np.ones((3, 4), bool)}},
     "dtype float64, expected … and bool": {"masks": {Q: np.ones((12, 12))}},
     "adapter: the model has no layer": {"params": {"tok_emb.weight": PARAMS["tok_emb.weight"]}},
-    f"{Q}: W … ΔW holds values that are not finite": {"adapter": with_weights(OF_Q, **{A: np.full((3, 12), np.nan)})},
+    f"{Q}: W … ΔW has values that are not finite": {"adapter": with_weights(OF_Q, **{A: np.full((3, 12), np.nan)})},
 }
 
 SIX, FOUR, FIVE = (an.random_directions(n, 3, rng()) for n in (6, 4, 5))  # with three orthonormal columns each
@@ -386,19 +383,19 @@ SHAPES = {
     "sigma: got shape (0,), expected at least one": lambda: an.rank_at_energy(SIGMA[:0], 0.5),
 }
 SUBSPACES = {
-    "matrix: is zero throughout": lambda: an.right_directions(0 * FOUR, 1),
-    "B A: is zero throughout": lambda: an.product_right_directions(0 * EYE, np.ones((2, 5)), 1),
+    "matrix: is a zero matrix": lambda: an.right_directions(0 * FOUR, 1),
+    "B A: is a zero matrix": lambda: an.product_right_directions(0 * EYE, np.ones((2, 5)), 1),
     "k: got 4, … the dimension n": lambda: an.random_directions(3, 4, rng()),
     "j: got 7, … from 1 to 6": lambda: an.gaussian_similarity(6, 1, 7),
     "V: its columns are not orthonormal": lambda: an.similarity_table(SIX, 1.01 * SIX),
     "i: got 4, expected an integer from 1 to 3, the columns of U": lambda: an.subspace_similarity(SIX, SIX, 4, 1),
     "j: got 1.0, ": lambda: an.subspace_similarity(SIX, SIX, 1, 1.0),
-    "update: is zero throughout": lambda: an.amplification(FOUR, 0 * FOUR, 1, rng()),
+    "update: is a zero matrix": lambda: an.amplification(FOUR, 0 * FOUR, 1, rng()),
     "r: got 0, expected an integer from 1 to 3": lambda: an.amplification(FOUR, FOUR, 0, rng()),
     "r: got 4, expected an integer from 1 to 3": lambda: an.amplification(FOUR, FOUR, 4, rng()),
     "r: got True, ": lambda: an.amplification(FOUR, FOUR, True, rng()),
     "r: got 2, … from 1 to 1, the rank of update": lambda: an.amplification(FOUR, FOUR * [1, 0, 0], 2, rng()),
-    "before: is zero throughout": lambda: an.intruder_dimensions(0 * FOUR, FOUR, 1),
+    "before: is a zero matrix": lambda: an.intruder_dimensions(0 * FOUR, FOUR, 1),
     "k: got 10, … from 1 to 3, the rank of after": lambda: an.intruder_dimensions(FOUR, FOUR),
     "directions: its 2 columns span 1": lambda: an.energy_share(FOUR, np.ones((3, 2))),
 }
@@ -455,7 +452,7 @@ REFUSED = [
     *calls(COMPRESSED_OF_ANOTHER_TYPE, TypeError),
     *rows(lambda params=PARAMS, adapter=OF_Q, masks=None: merge_in_format(params, adapter, masks), MERGED),
     *[
-        (call, {}, ValueError, f"{name.split()[0]}: … holds values that are not finite")
+        (call, {}, ValueError, f"{name.split()[0]}: … has values that are not finite")
         for name, call in NOT_FINITE.items()
     ],
     *[row for refused in (SHAPES, SUBSPACES, SPECTRA) for row in calls(refused)],

@@ -3,9 +3,9 @@
     y = x Wᵀ + b + s ((x Aᵀ) ⊙ E) Bᵀ        ΔW = s B diag(E) A,   A (r, in),  E (r,),  B (out, r),  s = α/r
 
 (In the paper, B, E and A are P, Λ and Q.) E has the role of the singular values. Setting one of them to zero removes
-its direction, which may return later; `adalora_allocation.py` decides which ones are zero during training. If B's
-columns and A's rows are orthonormal, E contains the exact singular values. A penalty in the loss encourages this
-(equation 4); see `orthogonality`.
+its direction until it is trained away from zero again; `adalora_allocation.py` decides which ones are zero during
+training. If B's columns and A's rows are orthonormal, E contains the exact singular values. A penalty in the loss
+encourages this (equation 4); see `orthogonality`.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ OPERANDS = {"x": "x", "lora_A": "A", "lora_E": "e", "lora_B": "B"}  # of the low
 
 class AdaLoRACache(NamedTuple):
     base: LinearCache  # of x Wᵀ + b
-    update: LowRankCache  # of the low-rank product, without e = s E, which is recomputed
+    update: LowRankCache  # of the low-rank product; e = s E is not cached but recomputed
     s: float
     E: np.ndarray  # (r,)
 
@@ -45,7 +45,7 @@ def init(weight, config, rng):
 
 
 def forward(x, weight, bias, adapter, config, wanted=("x", *NAMES), mask=None):
-    """The adapted layer's output (..., out), and its AdaLoRACache; parameters as in `lora.forward`."""
+    """Return the adapted layer's output (..., out) and its AdaLoRACache; parameters as in `lora.forward`."""
     A, E, B, s = adapter["lora_A"], adapter["lora_E"], adapter["lora_B"], scaling(config)
     y, base = linear_forward(x, weight, bias, wanted)  # x Wᵀ + b  (..., out)
     z, update = low_rank_forward(x, A, s * E, B, operands_wanted(wanted, OPERANDS), mask)  # (..., out)

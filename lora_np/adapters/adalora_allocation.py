@@ -4,8 +4,8 @@ Every layer starts with more directions than the average layer keeps. Each step 
 parameter (section 3.2). A direction's importance is that of its singular value plus the mean importance of its two
 vectors. The singular values of the model's least important directions are set to zero until the budget is met, so
 important layers keep more directions than others. The budget decreases from all directions to the target along a cubic
-(equation 12). Directions that are set to zero are still trained, and return if their importance grows. In the last part
-of training the allocation is final.
+curve (equation 12). Directions that are set to zero are still trained, and return if their importance grows. In the
+last part of training, the allocation is fixed.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,8 @@ class RankAllocation:
     ----------
     target : float in (0, 1], the share of all singular values that remains at the end; the paper starts with 1.5
         times as many as it keeps
-    first, last : floats in [0, 1), the shares of the steps before the budget decreases, and at the final budget
+    first, last : floats in [0, 1), the share of the steps before the budget starts to decrease, and the share with the
+        final budget
     every : float in (0, 1], the share of the steps between two allocations
     beta1, beta2 : floats in [0, 1), the decay of the running means of importance and uncertainty (equations 9, 10)
     orthogonality : float ≥ 0, γ, the weight of the orthogonality penalty in the loss. As in PEFT, the penalty is the
@@ -100,7 +101,7 @@ def keep_most_important(importance, budget):
 
 
 def direction_importance(module, weights, grads, memory, settings):
-    """The importance of each direction of one layer after a step, (r,); updates the running means in `memory`.
+    """Update the running means in `memory`; return the importance of each direction of one layer, (r,), after a step.
 
         I = |w · g|                    the change of the loss, to first order, if a parameter w were zero (equation 8)
         Ī ← β₁ Ī + (1 − β₁) I          (equation 9)
@@ -122,9 +123,9 @@ def direction_importance(module, weights, grads, memory, settings):
 
 
 def settled_from(adapter, steps, settings=DEFAULTS):
-    """The step from which the allocation is final; 0 for every kind except "adalora".
+    """The step from which the allocation is fixed; 0 for every kind except "adalora".
 
-    Before this step the model has more directions than its final budget, so no model is selected; see
+    Before this step, the model has more directions than its final budget, so no checkpoint is selected; see
     `TrainConfig.select_from`.
     """
     if adapter is None or adapter.config.kind != "adalora":
@@ -133,7 +134,7 @@ def settled_from(adapter, steps, settings=DEFAULTS):
 
 
 def allocating(objective, adapter, steps, settings=DEFAULTS):
-    """The objective and the hook `after_update` with which `train` trains an adapter of any kind.
+    """Return the objective and the hook `after_update` that `train` needs for an adapter of any kind.
 
     Parameters
     ----------
@@ -144,8 +145,9 @@ def allocating(objective, adapter, steps, settings=DEFAULTS):
 
     Returns
     -------
-    objective : the given one; for kind "adalora", plus γ R, where R is the mean of `orthogonality` over the layers
-    after_update : for kind "adalora" a function (step, trainable, grads, memory) that zeroes singular values, or None
+    objective : the argument; for kind "adalora", with γ R added, where R is the mean of `orthogonality` over the layers
+    after_update : for kind "adalora", a function (step, trainable, grads, memory) that zeroes singular values; else
+        None
 
     Raises
     ------

@@ -25,7 +25,7 @@ class Adapter(NamedTuple):
 
 
 def adapter_kind(config):
-    """The module of the adapter's kind."""
+    """The module that implements the adapter's kind."""
     return KINDS[one_of("kind", config.kind, KINDS)]
 
 
@@ -52,7 +52,7 @@ def adapter_shapes(params, config):
 
 
 def check_ranks(params, config):
-    """Raise ValueError if a rank exceeds min(out, in) of its layer, which would only add redundant parameters.
+    """Raise ValueError if a rank exceeds min(out, in) of its layer, which would add redundant parameters.
 
     Only new adapters are checked. The rank of a mix is the sum of several ranks and may be higher.
     """
@@ -65,7 +65,7 @@ def check_ranks(params, config):
 
 
 def init_adapter(params, config, rng):
-    """Create a new adapter. The adapted model's output is the base's, bit for bit.
+    """Create a new adapter. The adapted model's output is bit-identical to the base's.
 
     Parameters
     ----------
@@ -80,11 +80,11 @@ def init_adapter(params, config, rng):
     Raises
     ------
     ValueError
-        If the kind is unknown, a target matches no layer, a rank exceeds min(out, in) of its layer, a rate factor is
-        for an unknown array, or the init changes the base (then use `start_adapter`).
+        If the kind is unknown, a target matches no layer, a rank exceeds min(out, in) of its layer, a rate factor
+        refers to an unknown array, or the init changes the base (use `start_adapter` instead).
     """
     if config.init in STARTS:
-        raise ValueError(f"init: {config.init!r} moves a part of the base into the adapter; start_adapter returns both")
+        raise ValueError(f"init: {config.init!r} changes the base; use start_adapter, which returns the new base too")
     return start_adapter(params, config, rng)[1]
 
 
@@ -92,9 +92,9 @@ def start_adapter(params, config, rng):
     """Create a new adapter with any init, and the base on which it is trained.
 
     For "kaiming" and "gaussian", the base does not change. "pissa", "olora" and "loftq" move a part of each adapted
-    weight into the adapter and keep the rest in the base. Together they compute the same function as the original base,
-    except for rounding (and for "loftq", NF4's quantisation error). `starts.py` explains how to convert the trained
-    adapter to one for the original base.
+    weight into the adapter and keep the rest in the base. Together, they compute the same function as the original
+    base, except for rounding (and, for "loftq", NF4's quantisation error). `starts.py` explains how to convert the
+    trained adapter to one for the original base.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def whole_weights(adapter):
 
 
 def fitting_arrays(params, adapter):
-    """`layer_arrays`, after checking that the model has these layers with matching shapes.
+    """Return `layer_arrays` after checking that the model has these layers with matching shapes.
 
     Raises
     ------

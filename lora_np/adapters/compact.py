@@ -1,4 +1,4 @@
-"""Convert the ranks and alphas of single layers to a short configuration."""
+"""Convert the ranks and alphas of individual layers to a short configuration."""
 
 from collections import Counter
 
@@ -42,8 +42,5 @@ def compact_pattern(values, name=layer_name):
     by_name = {}
     for module, value in values.items():
         by_name.setdefault(name(module), set()).add(value)
-    pattern = {}
-    for module, value in values.items():
-        if value != common:
-            pattern[name(module) if len(by_name[name(module)]) == 1 else module] = value
-    return common, pattern
+    others = {module: value for module, value in values.items() if value != common}
+    return common, {name(m) if len(by_name[name(m)]) == 1 else m: value for m, value in others.items()}

@@ -34,7 +34,7 @@ class AdapterConfig:
     projection_seed : int, for VeRA: the seed of its random factors
     train_head : bool, also train the whole classifier head
     kind : str, a key of `adapters.KINDS`
-    extra : dict, fields of a configuration file that this package does not use; they are preserved when it is saved
+    extra : dict, fields of a configuration file that this package does not use; saving the configuration preserves them
 
     Raises
     ------
@@ -58,11 +58,8 @@ class AdapterConfig:
     extra: dict = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
-        if isinstance(self.targets, str):
-            text = quoted(self.targets)
-            raise ValueError(f"targets: got the string {text}, expected a tuple: ({text},)")
         if not isinstance(self.targets, (tuple, list)) or not all(isinstance(t, str) for t in self.targets):
-            raise ValueError(f"targets: got {quoted(self.targets)}, expected a tuple of strings")
+            raise ValueError(f"targets: got {quoted(self.targets)}, expected a tuple of strings such as ('q_proj',)")
         object.__setattr__(self, "targets", tuple(self.targets))
         check_fields(self, instance_of, "kind", type_=str, expected="a string")
         check_fields(self, instance_of, "rslora", "norm_gradient", "train_head", type_=bool, expected="True or False")
@@ -87,12 +84,7 @@ def each_value(name, values, check):
 
 def matches(module, target):
     """Whether `target` selects the layer with the full name `module`."""
-    return (
-        target == "all-linear"
-        or module == target
-        or module.endswith("." + target)
-        or fnmatch.fnmatchcase(module, target)
-    )
+    return target == "all-linear" or module.endswith("." + target) or fnmatch.fnmatchcase(module, target)
 
 
 def linear_layers(params):
@@ -118,9 +110,8 @@ def adapted_modules(config, params):
         If a target, or a key of a pattern, matches no layer of the model.
     """
     modules = linear_layers(params)
-    patterns = [("rank_pattern", key) for key in config.rank_pattern]
-    patterns += [("alpha_pattern", key) for key in config.alpha_pattern]
-    for argument, target in [("targets", target) for target in config.targets] + patterns:
+    arguments = ("targets", "rank_pattern", "alpha_pattern")
+    for argument, target in ((name, target) for name in arguments for target in getattr(config, name)):
         if not any(matches(module, target) for module in modules):
             names = ", ".join(dict.fromkeys(module.rpartition(".")[2] for module in modules))
             raise ValueError(
@@ -141,7 +132,7 @@ def module_rank(config, module):
 
 
 def module_config(config, module):
-    """The settings of one layer's adapter: r and alpha are the layer's own, and there are no patterns."""
+    """The settings of one layer's adapter, with the layer's own r and alpha, and without patterns."""
     if not config.rank_pattern and not config.alpha_pattern:  # skip the checks of `replace`
         return config
     alpha = pattern_value(module, config.alpha_pattern, config.alpha)

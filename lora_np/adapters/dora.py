@@ -6,7 +6,7 @@
 
 W is (out, in) here, so each row has a norm, one per output, as in the authors' program and in PEFT. In the paper, W is
 (d, k) and columns have norms. Training starts with m = ‖W‖, so W′ = W. Because V is computed for its norms anyway, x is
-multiplied by V itself: one product of full size, as in the base.
+multiplied by V itself, in one product of full size, as in the base.
 
 The paper (section 4.3) treats ‖V‖ as a constant in the backward pass, which saves much memory with autograd. PEFT and
 this file do the same. Written by hand, the exact gradient costs little; `config.norm_gradient` selects it, and
@@ -69,7 +69,7 @@ def directions(weight, adapter, scale):
 
 
 def over(numerator, norm):
-    """m/‖V‖ or 1/‖V‖, and 0 for a row of zeros, which has no direction and is unchanged.
+    """m/‖V‖ or 1/‖V‖; 0 for a row of zeros, which has no direction, so it remains zero.
 
     m is divided by ‖V‖ instead of multiplied by 1/‖V‖, so that the result is exactly 1 at the start of training.
     """
@@ -79,8 +79,8 @@ def over(numerator, norm):
 def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE), mask=None, norm=None):
     """The adapted layer's output.
 
-    As in PEFT, dropout acts on what the adapter adds to the base: y = x Wᵀ + b + (x̃ W′ᵀ − x̃ Wᵀ) with x̃ = x ⊙ mask.
-    Without a mask this is x W′ᵀ + b.
+    As in PEFT, dropout acts on the adapter's contribution: y = x Wᵀ + b + (x̃ W′ᵀ − x̃ Wᵀ) with x̃ = x ⊙ mask. Without
+    a mask this is x W′ᵀ + b.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def backward(dy, cache):
 
         ∂L/∂‖V‖ = − m a / ‖V‖²   and   ∂‖V‖/∂V = V / ‖V‖   so   dV += − (m a / ‖V‖³) ⊙ V
 
-    This term has the weight's size and needs no product with the batch's rows. It removes the component of dV along
+    This term has the weight's shape and needs no product with the batch's rows. It removes the component of dV along
     each row of V: B A can rotate a row of W′, but only m can change its length.
 
     With dropout, x̃ = x ⊙ mask replaces x above, and y has the additional term (x − x̃) Wᵀ.

@@ -9,7 +9,7 @@ Each kind has one line here and one file with these functions:
     delta(weight, adapter, config) -> ΔW
 
 Merging, compressing, spectra, gradient checks and costs use only these functions, so they work for all kinds.
-A variant is a kind, or LoRA, with different settings of AdapterConfig.
+A variant is a kind with particular settings of AdapterConfig.
 """
 
 from dataclasses import replace

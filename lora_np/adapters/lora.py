@@ -2,8 +2,8 @@
 
     y = x Wᵀ + b + s (x Aᵀ) Bᵀ        A (r, in),  B (out, r),  s = α/r
 
-The update ΔW = s B A has rank at most r. Training never computes it: each row of x is projected to r values, which
-costs r (in + out) multiplications instead of in · out.
+The update ΔW = s B A has rank at most r. Training never computes it: each row of x is projected to r values and back,
+which costs r (in + out) multiplications instead of in · out.
 """
 
 import math
@@ -61,10 +61,7 @@ def init(weight, config, rng):
     else:
         bound = 1.0 / math.sqrt(weight.shape[1])  # kaiming-uniform with a = √5: gain √(1/3), so ±√(3 · 1/3 / in)
         lora_A = rng.uniform(-bound, bound, shape["lora_A"])
-    return {
-        "lora_A": lora_A.astype(weight.dtype),
-        "lora_B": np.zeros(shape["lora_B"], dtype=weight.dtype),
-    }
+    return {"lora_A": lora_A.astype(weight.dtype), "lora_B": np.zeros(shape["lora_B"], dtype=weight.dtype)}
 
 
 def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), mask=None):

@@ -1,10 +1,10 @@
-"""Merging: W′ = W + ΔW. The merged model costs no more than the base.
+"""Merge adapters into the base: W′ = W + ΔW. The merged model costs no more than the base.
 
 `merge` returns dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
-base lose their zeros. `merge_in_format` converts W′ back to W's format. An update is small compared with the difference
-between two codes, so most weights are rounded to their old code, and much of the update may be lost. An update that is
-constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the blocks' offsets, where the only error is the
-rounding to float16. The errors are measured.
+base lose their zeros. `merge_in_format` converts W′ back to W's format. An update is small compared with the distance
+between neighbouring codes, so most weights are rounded to their old code, and much of the update may be lost. An update
+that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the blocks' offsets, where the only
+error is the rounding to float16. `merge_errors` and `merge_in_format` measure the errors.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checked import errors_of
 from ..compress import BLOCK, QuantisedWeight, requantise, with_offsets_added
 from .adapter import Adapter, adapter_deltas, adapter_kind, fitting_arrays, whole_weights
 from .config import module_config
@@ -61,8 +62,8 @@ def merge(params, adapter):
 def unmerge(merged, adapter):
     """Subtract the adapter's update from merged weights: W = W′ − ΔW.
 
-    Because of rounding, the weights are restored to about one unit in the last place, not bit for bit; `merge_errors`
-    measures the difference. Keep the base if that matters.
+    Because of rounding, the restored weights differ from the base's by about one unit in the last place; `merge_errors`
+    measures the difference. Keep the base if this matters.
 
     Parameters
     ----------
@@ -92,8 +93,8 @@ def unmerge(merged, adapter):
 def merge_errors(params, adapter, dtype):
     """Merge and unmerge in a floating-point format, and compare with float64.
 
-    The addition rounds to W's last digit, and ΔW is much smaller than W. In float16, which has three digits, a large
-    part of an update can be lost. W and the adapter are converted to the format first, so only the error of merging is
+    The sum is rounded to W's precision, and ΔW is much smaller than W. In float16, with three digits, a large part of
+    an update can be lost. W and the adapter are converted to the format first, so only the error of merging is
     measured.
 
     Parameters
@@ -119,21 +120,18 @@ def merge_errors(params, adapter, dtype):
         return math.hypot(*(np.linalg.norm(array_of(name)) for name in deltas))
 
     error = norm(lambda name: merged[name] - (W[name] + deltas[name]))
-    update = norm(lambda name: deltas[name])
-    return MergeErrors(
-        merged=error / norm(lambda name: W[name] + deltas[name]),
-        update=error / update if update else 0.0,
-        restored=norm(lambda name: (merged[name] - low_deltas[name]) - W[name]) / norm(lambda name: W[name]),
-    )
+    loss = format_loss(error, norm(lambda name: W[name] + deltas[name]), norm(lambda name: deltas[name]))
+    restored = norm(lambda name: (merged[name] - low_deltas[name]) - W[name]) / norm(lambda name: W[name])
+    return MergeErrors(*loss, restored)
 
 
 def merge_in_format(params, adapter, masks=None):
     """Add the adapter's update to the model's weights, and convert each merged weight to the base weight's format.
 
-    A quantised matrix is quantised again, with the same settings. But if it is in Q4_1, has no mask, and ΔW is constant
-    in each block, ΔW is added to the blocks' offsets, and codes and scales do not change. Zeros of a dense array are
-    kept, because they come from pruning. Zeros of a quantised matrix may also be small weights that were rounded, so a
-    matrix that is both pruned and quantised needs a mask.
+    A quantised matrix is quantised again, with the same settings. However, if it is in Q4_1 and has no mask, and ΔW is
+    constant in each block, ΔW is added to the blocks' offsets, and codes and scales do not change. Zeros of a dense
+    array are kept, because they come from pruning. Zeros of a quantised matrix may also be small weights that were
+    rounded, so a matrix that is both pruned and quantised needs a mask.
 
     The lost share of the update is 1 if W′ equals W, and above 1 if the conversion changes W + ΔW by more than ΔW. A
     layer whose update is zero does not change.
@@ -164,12 +162,10 @@ def merge_in_format(params, adapter, masks=None):
         base, delta = params[name], kind.delta(params[name], arrays, module_config(adapter.config, module))
         exact = np.asarray(base, dtype=np.float64) + delta  # (out, in)
         if not np.isfinite(exact).all():
-            raise ValueError(f"{name}: W + ΔW holds values that are not finite")
+            raise ValueError(f"{name}: W + ΔW has values that are not finite")
         if delta.any():
-            try:
+            with errors_of(f"{name}: W + ΔW does not fit into the base's format"):
                 merged[name] = in_format(exact, base, delta, masks.get(name))
-            except ValueError as error:
-                raise ValueError(f"{name}: W + ΔW does not fit into the base's format ({error})") from None
         errors[name] = float(np.linalg.norm(np.asarray(merged[name], dtype=np.float64) - exact))
         sums[name], updates[name] = float(np.linalg.norm(exact)), float(np.linalg.norm(delta))
     layers = {name: format_loss(errors[name], sums[name], updates[name]) for name in errors}

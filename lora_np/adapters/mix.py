@@ -1,4 +1,4 @@
-"""Mixing: a weighted sum of adapters is an adapter again.
+"""Mix adapters: a weighted sum of adapters is again an adapter.
 
 The updates are added, ΔW = Σ wᵢ ΔWᵢ. For LoRA, concatenating the A's vertically and the B's horizontally gives factors
 of the sum, of rank r₁ + r₂ + …:
@@ -32,7 +32,7 @@ class Compressed(NamedTuple):
 
 
 def mix(params, adapters, weights):
-    """The adapter whose update is the weighted sum of several adapters' updates.
+    """Return the adapter whose update is the weighted sum of several adapters' updates.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def mix(params, adapters, weights):
     names = {name: {*layer_arrays(adapter), *whole_weights(adapter)} for name, adapter in adapters.items()}
     for name, adapter in adapters.items():
         if missing := set().union(*names.values()) - names[name]:
-            raise ValueError(f"adapters: {name!r} lacks {min(missing)}; expected the same layers in all")
+            raise ValueError(f"adapters: {name!r} lacks {min(missing)}; expected the same layers in all adapters")
         if adapter.config.kind != "lora":
             raise ValueError(f"adapters: {name!r} is of kind {adapter.config.kind!r}, expected 'lora'")
     first = next(iter(adapters.values()))
@@ -102,12 +102,12 @@ def for_original_base(params, start, trained):
     if trained.config.init not in STARTS:
         return trained
     if trained.config.init == "loftq":
-        raise ValueError("trained: got init 'loftq', which works only with the quantised base from its start")
+        raise ValueError("trained: got init 'loftq', which works only with the quantised base from start_adapter")
     return mix(params, {"trained": trained, "start": start}, {"trained": 1.0, "start": -1.0})
 
 
 def compress(params, adapter, r):
-    """The adapter of rank r whose update is closest to the given adapter's, layer by layer.
+    """Return the adapter of rank r whose update is closest to the given adapter's, layer by layer.
 
     ΔW ≈ U_r Σ_r V_rᵀ = B A with B = U_r √Σ_r and A = √Σ_r V_rᵀ, at scale 1.
 
@@ -131,7 +131,7 @@ def compress(params, adapter, r):
     for name, delta in adapter_deltas(params, adapter).items():
         module = name.removesuffix(".weight")
         if not np.isfinite(delta).all():
-            raise ValueError(f"{module}: ΔW holds values that are not finite")
+            raise ValueError(f"{module}: ΔW has values that are not finite")
         factors, sigma = svd_factors(delta, r, scale=1.0)
         compressed |= {f"{module}.{leaf}": array for leaf, array in factors.items()}
         ranks[module] = len(factors["lora_A"])

@@ -53,23 +53,13 @@ def pool(x, g):
 
 
 def pool_backward(dp, g):
-    """The gradient of `pool`'s input: each of a block's g inputs contributes 1/g to p, so each receives dp/g.
-
-    Parameters
-    ----------
-    dp : array (..., L)
-    g : int
-
-    Returns
-    -------
-    array (..., in)
-    """
+    """The gradient of `pool`'s input, (..., L) -> (..., in): each input contributes 1/g to p, so it receives dp/g."""
     shares = np.ones(g, dp.dtype) / g
     return (dp[..., None] * shares).reshape(*dp.shape[:-1], dp.shape[-1] * g)
 
 
 def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), mask=None):
-    """The adapted layer's output (..., out), and its QALoRACache; parameters as in `lora.forward`.
+    """Return the adapted layer's output (..., out) and its QALoRACache; parameters as in `lora.forward`.
 
     As in PEFT, the mask is applied to the inputs before they are pooled.
     """

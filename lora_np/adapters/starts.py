@@ -6,7 +6,7 @@ the frozen base is the rest:
     W_rest + s B A = W          PiSSA, OLoRA: up to rounding
     Q      + s B A ≈ W          LoftQ: closer than the quantised W
 
-So training uses a different base from the original one. After PiSSA or OLoRA, the trained model equals the original
+So training uses a base that differs from the original one. After PiSSA or OLoRA, the trained model equals the original
 base with an ordinary LoRA of twice the rank, the trained adapter minus the initial one:
 
     W_rest + s B A = W + s B A − s B₀ A₀        mix(params, {"trained": …, "start": …}, {"trained": 1, "start": -1})
@@ -17,6 +17,7 @@ This adapter, computed by `mix.for_original_base`, can be swapped, saved and mer
 import numpy as np
 
 from ..compress import quantise_nf4
+from . import lora
 from .config import scaling
 
 LOFTQ_STEPS = 5  # as in the paper's experiments
@@ -43,17 +44,17 @@ def pissa(weight, config):
         If alpha is not above 0.
     """
     factors = leading_factors(weight, config)
-    return rest(weight, factors, config), factors
+    return np.asarray(weight) - lora.delta(weight, factors, config), factors
 
 
 def olora(weight, config):
-    """Start with orthonormal columns of B: W = Q R, B = Q_r, A = R_r, W_rest = W − s B A (Büyükakyüz 2024, section 3).
+    """Start with orthonormal columns in B: W = Q R, B = Q_r, A = R_r, W_rest = W − s B A (Büyükakyüz 2024, section 3).
 
     Parameters and results as in `pissa`.
     """
     Q, R = np.linalg.qr(np.asarray(weight, dtype=np.float64))  # (out, n), (n, in)
     factors = {"lora_A": R[: config.r].astype(weight.dtype), "lora_B": Q[:, : config.r].astype(weight.dtype)}
-    return rest(weight, factors, config), factors
+    return np.asarray(weight) - lora.delta(weight, factors, config), factors
 
 
 def loftq(weight, config):
@@ -68,7 +69,7 @@ def loftq(weight, config):
     for _ in range(LOFTQ_STEPS):
         quantised = quantise_nf4(weight - low)
         factors = leading_factors(weight - np.asarray(quantised), config)
-        low = scaling(config) * (factors["lora_B"] @ factors["lora_A"])
+        low = lora.delta(weight, factors, config)
     return quantised, factors
 
 
@@ -84,13 +85,8 @@ def leading_factors(matrix, config):
 
 
 def svd_factors(matrix, r, scale):
-    """`leading_factors` with rank at most min(out, in), and all singular values of the matrix (out, in)."""
+    """Return `leading_factors`, of rank at most min(out, in), and all singular values of the matrix (out, in)."""
     U, sigma, Vt = np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)  # (out, n), (n,), (n, in)
     root = np.sqrt(sigma[:r] / scale)  # (r,)
     lora_A, lora_B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)
     return {"lora_A": lora_A.astype(matrix.dtype), "lora_B": lora_B.astype(matrix.dtype)}, sigma
-
-
-def rest(weight, factors, config):
-    """W − s B A."""
-    return np.asarray(weight) - scaling(config) * (factors["lora_B"] @ factors["lora_A"])

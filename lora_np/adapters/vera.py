@@ -28,7 +28,7 @@ OF_SCALING = {"x": "x", "vera_lambda_d": "x", "vera_lambda_b": "factor"}
 
 
 class VeRACache(NamedTuple):
-    """The values that the backward pass needs, except A and B, which it generates from their seed."""
+    """The values that the backward pass needs, except A and B, which it generates again from the seed."""
 
     base: LinearCache  # of x Wᵀ + b
     product: LowRankCache  # of z = (λ_d ⊙ (x Aᵀ)) Bᵀ, without A and B
@@ -69,7 +69,7 @@ def projections(shape, r, seed, dtype):
 
     Returns
     -------
-    A : array (r, in), B : array (out, r); read only
+    A : array (r, in), B : array (out, r); both read-only
     """
     n_out, n_in = shape
 
@@ -84,7 +84,7 @@ def projections(shape, r, seed, dtype):
 
 
 def forward(x, weight, bias, adapter, config, wanted=("x", *LAMBDAS), mask=None):
-    """The adapted layer's output (..., out), and its VeRACache; parameters as in `lora.forward`."""
+    """Return the adapted layer's output (..., out) and its VeRACache; parameters as in `lora.forward`."""
     A, B = projections(weight.shape, config.r, config.projection_seed, weight.dtype)
     lambda_d, lambda_b = adapter["vera_lambda_d"], adapter["vera_lambda_b"]
     y, base = linear_forward(x, weight, bias, wanted)  # (..., out)

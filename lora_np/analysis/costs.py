@@ -1,7 +1,7 @@
-"""FLOPs and bytes of one training step, counted by running it on arrays without entries (`shape_only.py`).
+"""FLOPs and bytes of one training step, counted by running it on shape-only arrays (`shape_only.py`).
 
 FLOPs are counted for products of two matrices only. A product of (n, k) and (k, m) takes 2 n k m: n k m multiplications
-and as many additions. Elementwise work (softmax, GELU, layer norm, biases, dropout, sums over rows, look-ups) and the
+and as many additions. Elementwise work (softmax, GELU, layer norm, biases, dropout, sums over rows, lookups) and the
 optimiser count as zero. Bytes are counted for parameters, gradients, AdamW's moments, and the arrays that the forward
 pass stores for the backward pass. Temporary arrays are not counted.
 
@@ -20,8 +20,8 @@ LoRA at rank R needs no dW. Its own six products cost N R each, because u = x A�
 so LoRA / full = 2/3 + 2 R/N, which is about two thirds if R is far below N (Schulman and Thinking Machines Lab 2025,
 "LoRA Without Regret"). For a whole model, the ratio can be higher or lower than for one layer. Attention's products
 between q, k and v have no weights and cost nearly the same with both methods. A layer without an adapter costs only 2
-N². Below the lowest trained layer, no dx is computed either. In a model with few layers, that can save more than the
-adapter costs.
+N². Below the lowest trained layer, dx is not computed. In a model with few layers, this can save more than the adapter
+costs.
 """
 
 from functools import partial
@@ -42,7 +42,7 @@ class StepBytes(NamedTuple):
     parameters: int  # the base's and the adapter's; a head that the adapter replaces is counted once
     gradients: int
     optimiser: int  # AdamW's two moments
-    activations: dict[str, int]  # arrays in the forward pass's cache, by layer that output them, or layer and field
+    activations: dict[str, int]  # the forward pass's cached arrays, by layer, or by layer and field
     loss: int  # the gradient of the logits, in the cross-entropy's cache
 
 
@@ -110,7 +110,7 @@ def shape_only_arrays(shapes, dtype="float32"):
 def step_flops(config, B, T, adapter_config=None, wanted=None):
     """FLOPs of one forward and backward pass, by layer and kind of product.
 
-    A term's name consists of its layer or array and of what it computes:
+    A term's name consists of its layer or array and the kind of product:
 
         blocks.0.attn.q_proj.forward, .dx, .dweight    a linear layer: y, and the gradients of x and W
         blocks.0.attn.q_proj.lora_A.forward, …         the same for u = x Aᵀ: .dweight is dA
@@ -162,7 +162,8 @@ def predicted_ratio(config, B, T, adapter_config=None, wanted=None):
 def step_bytes(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
     """Bytes of parameters, gradients, optimiser state and cached activations, as `StepBytes`.
 
-    Parameters and errors as in `counted_step`. Dropout masks count too, if dropout is above 0 and anything is trained.
+    Parameters and errors as in `counted_step`. Dropout masks are included if dropout is above 0 and anything is
+    trained.
     """
     cache, logits, grads, _ = counted_step(config, B, T, adapter_config, wanted, dtype)
     arrays, gradients = cached_arrays(cache), tensor_bytes(grads)

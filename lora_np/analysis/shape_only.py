@@ -1,4 +1,4 @@
-"""Arrays with a shape and a dtype but no entries. The real passes run on them to count their costs.
+"""Arrays with a shape and a dtype but no entries. Costs are counted by running the real passes on them.
 
 A `ShapeOnly` array behaves like an array of its shape, except that nothing is computed: each result is another
 `ShapeOnly` array. NumPy itself determines the shape and dtype of the result, because the same function runs on arrays

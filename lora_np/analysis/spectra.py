@@ -65,7 +65,7 @@ def small_product(B, A):
 
 
 def stable_rank(sigma):
-    """The stable rank Σ σ² / σ₁² = ‖M‖²_F / ‖M‖²₂. It is at most the rank, and robust to small noise.
+    """The stable rank Σ σ² / σ₁² = ‖M‖²_F / ‖M‖²₂, which is at most the rank and robust to small noise.
 
     Source: Rudelson and Vershynin 2007, section 1.
 
@@ -82,7 +82,7 @@ def stable_rank(sigma):
 
 
 def effective_rank(sigma):
-    """The effective rank exp(−Σ p ln p) with p = σ / Σ σ: the number of equal singular values with the same entropy.
+    """The effective rank exp(−Σ p ln p) with p = σ / Σ σ, the number of equal singular values with the same entropy.
 
     Source: Roy and Vetterli 2007, definition 1.
 

@@ -61,7 +61,7 @@ def leading_directions(name, matrix, k=None, k_name="k", size=None):
     epsilon = np.finfo(np.float32 if matrix.dtype in (np.float16, np.float32) else np.float64).eps
     rank = int(np.sum(sigma > sigma[0] * (size or max(matrix.shape)) * epsilon))
     if not rank:
-        raise ValueError(f"{name}: is zero throughout and has no directions")
+        raise ValueError(f"{name}: is a zero matrix, which has no directions")
     k = rank if k is None else whole_number(k_name, k, most=rank, why=f"the rank of {name}")
     return U[:, :k], Vt[:k].T
 
@@ -116,7 +116,7 @@ def similarity_table(U, V):
 
 
 def gaussian_similarity(n, i, j):
-    """The expected φ(i, j) of two independent random subspaces of R^n, with i and j from 1 to n: max(i, j) / n.
+    """The expected φ(i, j) of two independent random subspaces of R^n, max(i, j) / n, with i and j from 1 to n.
 
     Fix U. A column v of a random V is uniform on the sphere, so E[v vᵀ] = I/n, and
 

@@ -20,7 +20,7 @@ from .subspaces import leading_directions, random_directions
 
 
 class Amplification(NamedTuple):
-    """The columns of the paper's table 7, for one matrix. U (out, r) and V (in, r) are orthonormal directions."""
+    """The columns of table 7 of the paper, for one matrix. U (out, r) and V (in, r) are orthonormal directions."""
 
     update: float  # ‖Uᵀ W V‖_F with the r leading singular vectors of ΔW
     base: float  # ‖Uᵀ W V‖_F with W's own r leading singular vectors: the largest possible value
@@ -33,7 +33,7 @@ class Amplification(NamedTuple):
 def amplification(base, update, r, rng):
     """Measure how much larger ΔW is than W in ΔW's own directions; return an `Amplification`.
 
-    The paper writes ‖Uᵀ W Vᵀ‖_F with V's directions as rows; here they are columns. Compare `update` with
+    The paper writes ‖Uᵀ W Vᵀ‖_F with V's directions as rows; here they are columns. Compare the field `update` with
 
         base = √(σ₁² + … + σ_r²) of W; update / base, in [0, 1], measures how closely ΔW follows W's leading directions
         E[random²] = r² ‖W‖²_F / (out · in), the value expected by chance

@@ -40,7 +40,7 @@ def linear_weights(params):
 
 
 def truncated_updates(before, after, ranks):
-    """The fine-tuned model with each linear layer's update truncated to its k leading directions, for each k.
+    """Yield the fine-tuned model with each linear layer's update truncated to its k leading directions, for each k.
 
     All other arrays (embeddings, layer norms, biases, head) remain fine-tuned, so only k varies.
 

@@ -8,7 +8,7 @@ import re
 
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 TRAINING_RTOL = 0.05
-NO_LONGER = "No longer so:"  # the start of `lesson.claim`'s message, which no stored output may contain
+NO_LONGER = "No longer true:"  # the start of `lesson.claim`'s message, which no stored output may contain
 SMALL_FACTOR = 100.0  # largest ratio of two rounding errors, such as 3e-11 and 4e-12, which depend on the machine
 
 

@@ -90,7 +90,7 @@ def write_sources(folder):
 
 
 def contents(pages):
-    """The table of contents, which the theme shows beside every page."""
+    """The table of contents, which the theme shows next to every page."""
     lists = []
     for part, patterns in CONTENTS.items():
         names = dict.fromkeys(page for pattern in patterns for page in sorted(pages) if fnmatch(page, pattern))

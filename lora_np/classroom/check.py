@@ -15,7 +15,7 @@ from .exercise import PRACTICE
 from .sets import read_sets
 
 ITEMS = {exercise.name: exercise for of in read_sets().values() for exercise in of.exercises}
-DRAW_VARIABLE = "LORA_NP_DRAW"  # environment variable with the name of the draws, which nbgrader's settings change
+DRAW_VARIABLE = "LORA_NP_DRAW"  # environment variable with the name of the draws; nbgrader's configuration sets it
 _RECORD = {}  # item -> its last result, as plain values
 
 
@@ -27,7 +27,7 @@ class Score(float):
 
 
 def checker(item):
-    """Make the check of an exercise, which is a function of the student's function."""
+    """Create the check of an exercise, a function that examines the student's function."""
 
     def check(function, points=1.0):
         if isinstance(points, bool) or not isinstance(points, Real) or not 0 <= points < math.inf:
@@ -100,7 +100,7 @@ def summary():
     for name, entry in _RECORD.items():
         print(f"{name:<28}{entry['score']:6.3g} of {entry['points']:g}")
     reached = sum(entry["score"] for entry in _RECORD.values())
-    print(f"{'together':<28}{reached:6.3g} of {points:g}")
+    print(f"{'total':<28}{reached:6.3g} of {points:g}")
     return float(reached / points) if points else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Describe an incorrect output by a mistake that reproduces it. The candidates, with the likeliest first, are
+"""Describe an incorrect output by a mistake that reproduces it. The candidates, in order of likelihood, are
 
 1. the exercise's few hand-written mistakes;
 2. the worked solution with a mutation (`slips.py`);
@@ -7,8 +7,8 @@
 5. the worked solution with two mutations;
 6. a description of the difference: scale, shift, norm and cosine.
 
-A candidate must reproduce the student's output in every draw. Candidates of group 4 are exempt from this in draws in
-which the output is correct.
+A candidate must reproduce the student's output in every draw. Candidates of group 4 must do so only in draws in which
+the output is incorrect.
 """
 
 import ast
@@ -37,7 +37,7 @@ LARGE = 200
 
 
 def suspects(exercise, name, answers):
-    """Describe an incorrect output in a tuple of at most one sentence, or at most two sentences from `looks`.
+    """Describe an incorrect output: return a tuple of at most one sentence, or of at most two from `looks`.
 
     Parameters
     ----------
@@ -49,12 +49,11 @@ def suspects(exercise, name, answers):
     wrong = [(i, got) for i, got in answers if not equal(got, i.right[name])]
     if not wrong:
         return ()
-    if (
-        len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0})
-    ):  # many candidates do that by chance
-        return (f"it is {float(answers[0][1]):g}, whatever the inputs are",)
+    # Many candidates reproduce a constant by chance.
+    if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
+        return (f"it is {float(answers[0][1]):g} for all inputs",)
     for candidates in (by_hand, by_code, by_inputs, by_results, by_two_changes):
-        # All others must also reproduce the student's correct outputs.
+        # All candidates except these must also reproduce the student's correct outputs.
         where = wrong if candidates is by_results else answers
         for sentence, value_of in candidates(exercise, name, [i for i, _ in wrong]):
             if all(equal(got, tried(value_of, i)) for i, got in where):
@@ -66,7 +65,7 @@ def suspects(exercise, name, answers):
 
 
 def equal(got, value, rtol=None):
-    """Whether two arrays are equal in norm except for rounding, with equal entries where they are not finite.
+    """Whether two arrays are equal up to rounding, in norm; entries that are not finite must be equal.
 
     `rtol` is NEAR by default, and NEAR_NUMBER for a single number.
     """
@@ -87,7 +86,7 @@ def tried(function, *arguments):
     try:
         with np.errstate(all="ignore"):
             return function(*arguments)
-    except Exception:  # a changed program may raise anything
+    except Exception:  # a mutated solution may raise any exception
         return None
 
 
@@ -106,7 +105,7 @@ def by_code(exercise, name, drawn):
 
 
 def by_two_changes(exercise, name, drawn):
-    """Yield pairs of mutations, but none for a small or non-integer number, which many pairs would fit by chance."""
+    """Yield pairs of mutations; none for a small or non-integer number, because many pairs would fit by chance."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
@@ -135,7 +134,7 @@ def pairs_of_changes(exercise, most=None):
     right = ast.unparse(solution_tree(exercise.solution)).splitlines()
     likely = list(mutants.mutants(ast.parse("\n".join(right)).body[0], outputs=exercise.outputs))
     pairs = [(a, b) for a, b in itertools.combinations(likely, 2) if a.line != b.line]
-    pairs.sort(key=lambda pair: kind_of_change(pair[0]) != kind_of_change(pair[1]))  # two of one kind first
+    pairs.sort(key=lambda pair: kind_of_change(pair[0]) != kind_of_change(pair[1]))  # pairs of the same kind first
     for a, b in pairs[:most]:
         lines = list(right)
         for mutant in (a, b):
@@ -152,7 +151,7 @@ def in_one_line(mutant, exercise):
 
 
 def kind_of_change(mutant):
-    """The kind of change, without names: "lacks the factor" of "du lacks the factor s"."""
+    """The kind of a mutation, without names, such as "lacks the factor" in "du lacks the factor s"."""
     return mutant.sentence.split()[1:4]
 
 
@@ -204,26 +203,26 @@ def other_inputs(i):
             continue
         if isinstance(value, int):
             for by in (1, -1):
-                yield f"it is right for {name} {'+' if by > 0 else '−'} 1 in place of {name}", {name: value + by}
+                yield f"it is correct for {name} {'+' if by > 0 else '−'} 1 instead of {name}", {name: value + by}
         elif isinstance(value, list | tuple) and value:
-            yield f"it is right for the first of {name} alone", {name: value[:1]}
-            yield f"it is right for the last of {name} alone", {name: value[-1:]}
-            yield f"{name} is moved by one place", {name: value[-1:] + value[:-1]}
+            yield f"it is correct for only the first item of {name}", {name: value[:1]}
+            yield f"it is correct for only the last item of {name}", {name: value[-1:]}
+            yield f"{name} is shifted by one place", {name: value[-1:] + value[:-1]}
             yield f"{name} is in reverse order", {name: value[::-1]}
         elif isinstance(value, float):
             for other, number in quantities(i).items():
                 if other != name and number != value:
-                    yield f"it is right for {other} in place of {name}", {name: number}
+                    yield f"it is correct for {other} instead of {name}", {name: number}
         elif isinstance(value, np.ndarray) and value.ndim:
-            yield f"it is that of the last row of {name} alone", {name: alone(value, -1)}
-            yield f"it is that of the first row of {name} alone", {name: alone(value, 0)}
+            yield f"it is correct for only the last row of {name}", {name: alone(value, -1)}
+            yield f"it is correct for only the first row of {name}", {name: alone(value, 0)}
             first = np.broadcast_to(value[:1], value.shape)
-            yield f"the first row of {name} is in the place of every row", {name: first}
+            yield f"every row of {name} is replaced by the first row", {name: first}
             if value.dtype.kind == "f":
                 yield f"{name} has the opposite sign", {name: -value}
-                yield f"it is made of the magnitudes of {name}", {name: np.abs(value)}
-                yield f"it is made of the squares of {name}", {name: value**2}
-                yield f"{name} has gone through a softmax first", {name: softmax(value)}
+                yield f"the magnitudes of {name} are used", {name: np.abs(value)}
+                yield f"the squares of {name} are used", {name: value**2}
+                yield f"a softmax is applied to {name} first", {name: softmax(value)}
             if value.ndim > 1:
                 yield f"the last two axes of {name} are exchanged", {name: value.swapaxes(-1, -2)}
                 yield f"{name} is in reverse order along axis -2", {name: value[..., ::-1, :]}
@@ -232,7 +231,7 @@ def other_inputs(i):
         if type(one) is type(other) and np.shape(one) == np.shape(other) and not callable(one):
             yield f"{a} and {b} are exchanged", {a: other, b: one}
             if is_float_array(one):
-                yield f"{b} - {a} is in the place of {b}", {b: other - one}
+                yield f"{b} is replaced by {b} - {a}", {b: other - one}
         if min(np.ndim(one), np.ndim(other)) > 1 and np.shape(one)[:2] == np.shape(other)[:2]:
             yield f"{b} is read one place after {a}", {a: one[:, :-1], b: other[:, 1:]}
             yield f"{b} is read one place before {a}", {a: one[:, 1:], b: other[:, :-1]}
@@ -255,8 +254,8 @@ def by_results(exercise, name, drawn):
     for sentence, change in CHANGES_OF_A_RESULT.items():
         yield sentence, lambda i, change=change: change(right(i))
     for quantity in dict.fromkeys(itertools.chain(*map(quantities, drawn))):
-        yield f"it is the right value times {quantity}", lambda i, q=quantity: right(i) * quantities(i)[q]
-        yield f"it is the right value divided by {quantity}", lambda i, q=quantity: right(i) / quantities(i)[q]
+        yield f"it is the correct value times {quantity}", lambda i, q=quantity: right(i) * quantities(i)[q]
+        yield f"it is the correct value divided by {quantity}", lambda i, q=quantity: right(i) / quantities(i)[q]
     for other in arrays_of(drawn[0], name):
         yield f"it is {other}", lambda i, other=other: arrays_of(i, name)[other]
         yield f"it is the softmax of {other}", lambda i, other=other: softmax(arrays_of(i, name)[other])
@@ -267,7 +266,7 @@ def by_results(exercise, name, drawn):
             yield f"it is {a}", lambda i, a=a: i.right[a]
             yield f"it is twice {a}", lambda i, a=a: 2 * np.asarray(i.right[a])
     for a, b in itertools.permutations(lengths(drawn[0]), 2):
-        sentence = f"it is the right value times {a}, divided by {b}"
+        sentence = f"it is the correct value times {a}, divided by {b}"
         yield sentence, lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b]
 
 
@@ -275,29 +274,29 @@ CHANGES_OF_A_RESULT = {
     "its signs are lost": np.abs,
     "it is one too large": lambda right: right + 1,
     "it is one too small": lambda right: right - 1,
-    "it is 1 minus the right value": lambda right: 1 - right,
-    "it is the inverse, 1 divided by the right value": lambda right: 1 / right,
-    "it is the square of the right value": np.square,
-    "it is the root of the right value": np.sqrt,
-    "it is the logarithm of the right value": np.log,
-    "it is the angle: the right value is its cosine": np.arccos,
+    "it is 1 minus the correct value": lambda right: 1 - right,
+    "it is the reciprocal of the correct value": lambda right: 1 / right,
+    "it is the square of the correct value": np.square,
+    "it is the square root of the correct value": np.sqrt,
+    "it is the logarithm of the correct value": np.log,
+    "it is the angle whose cosine is the correct value": np.arccos,
     "it is in reverse order": lambda right: right[..., ::-1],
     "rows and columns are exchanged": lambda right: right.swapaxes(-1, -2),
-    "it is sorted, and the right one is not": lambda right: np.sort(right, axis=-1),
-    "it is sorted, the largest first, and the right one is not": lambda right: -np.sort(-right, axis=-1),
-    "it is added up along its last axis step by step": lambda right: np.cumsum(right, axis=-1),
-    "it has gone through a softmax already": softmax,
+    "it is sorted, but the correct output is not": lambda right: np.sort(right, axis=-1),
+    "it is sorted, the largest first, but the correct output is not": lambda right: -np.sort(-right, axis=-1),
+    "it is the cumulative sum along its last axis": lambda right: np.cumsum(right, axis=-1),
+    "a softmax has been applied to it": softmax,
     "it is set to 0 where a key comes after its query": np.tril,
-    "it is the sum of the right values, the same everywhere": lambda right: np.full_like(right, right.sum()),
-    "it is the mean of the right values, the same everywhere": lambda right: np.full_like(right, right.mean()),
-    "it is moved by one place along its last axis": lambda right: np.roll(right, 1, axis=-1),
-    "it is moved by one place back along its last axis": lambda right: np.roll(right, -1, axis=-1),
+    "every entry is the sum of the correct values": lambda right: np.full_like(right, right.sum()),
+    "every entry is the mean of the correct values": lambda right: np.full_like(right, right.mean()),
+    "it is shifted by one place along its last axis": lambda right: np.roll(right, 1, axis=-1),
+    "it is shifted back by one place along its last axis": lambda right: np.roll(right, -1, axis=-1),
 }
 LETTERS = {"n_in": "in", "n_out": "out", "alpha": "α"}
 
 
 def quantities(i):
-    """Numbers by which an output may have been multiplied or divided, by name."""
+    """The numbers, by name, by which an output may have been multiplied or divided."""
     known = {length for value in i.inputs.values() for length in getattr(value, "shape", ())} | {i.size.alpha, i.size.r}
     known |= {i.size.H, i.size.D} if i.size.C in known else set()
     sizes = {LETTERS.get(name, name): float(n) for name, n in vars(i.size).items() if n in known}
@@ -319,13 +318,13 @@ def lengths(i):
 
 
 def arrays_of(i, name):
-    """The inputs and other outputs that may have been returned in place of the output `name`."""
+    """The inputs and outputs that may have been returned instead of the output `name`."""
     values = i.inputs | {other: right for other, right in i.right.items() if other != name}
     return {other: v for other, v in values.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f"}
 
 
 def exchanged(exercise, name, i, got):
-    """Name the output that was returned in place of another one, in a tuple of at most one sentence."""
+    """Name the output that was returned instead of `name`: return a tuple of at most one sentence."""
     for other, right in i.right.items():
         if other != name and np.shape(right) != np.shape(i.right[name]) and equal(got, right):
             return (f"it is {other}; the order is {', '.join(exercise.outputs)}",)

@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 class Result(NamedTuple):
     score: float  # the share of correct outputs, from 0 to 1
     findings: tuple[Finding, ...]
-    failed: str | None = None  # why there are no outputs, or why none counts
+    failed: str | None = None  # the reason why no output counts
 
 
 class Failed(Exception):
@@ -54,7 +54,7 @@ def examine(exercise, function, draw=PRACTICE):
     Parameters
     ----------
     exercise : Exercise
-    function : the student's
+    function : the student's function
     draw : str, name of the draws; each name gives different inputs
 
     Returns
@@ -175,7 +175,7 @@ def property_findings(exercise, i, outputs):
     forms = {name: kind_problem(value) for name, value in outputs.items()}
     try:
         verdicts = exercise.properties(i, outputs)
-    except Exception as error:  # depends on what the student returned
+    except Exception as error:  # the student may return any value
         unread = f"what is returned cannot be read ({type(error).__name__}: {error})"
         verdicts = {name: forms.get(name) or unread for name in exercise.hints}
     hints = {name: None if forms.get(name) else exercise.hints.get(name) for name in verdicts}
@@ -191,7 +191,7 @@ def compared_findings(exercise, drawn, observed):
         returned = {name: None if kind_problem(value) else np.asarray(value) for name, value in outputs.items()}
         try:
             arrays = exercise.compared(i, returned)
-        except Exception as error:  # depends on what the student returned
+        except Exception as error:  # the student may return any value
             arrays, reason = dict.fromkeys(i.right), Problem(why_not_comparable(error, returned), hint=True)
             forms = {name: forms.get(name) or reason for name in i.right}
         checked.append((i, arrays, forms))
@@ -224,7 +224,7 @@ def finding(exercise, name, i, arrays, forms, checked):
 
 
 def is_right(got, i, name):
-    """Whether an array is correct in norm, up to rounding; entries that are not finite must be equal."""
+    """Whether an array is correct up to rounding, in norm; entries that are not finite must be equal."""
     right = np.asarray(i.right[name])
     if right.dtype.kind in "iub":
         return bool(np.array_equal(np.rint(got) if got.dtype.kind == "f" else got, right))
@@ -279,8 +279,8 @@ def form_problem(value, right):
     if wild.any():
         return Problem(f"it is {of_what(array[wild])} in {wild.sum()} of {array.size} places", hint=True)
     if right.dtype.kind == "i" and array.dtype.kind == "f" and not np.allclose(array, np.rint(array), WHOLE, WHOLE):
-        said = f"it is {float(array):.6g}" if array.ndim == 0 else "it has numbers that are not whole"
-        return Problem(f"{said}, expected {'a whole number' if array.ndim == 0 else 'whole numbers'}", hint=True)
+        said = f"it is {float(array):.6g}" if array.ndim == 0 else "it has values that are not integers"
+        return Problem(f"{said}, expected {'an integer' if array.ndim == 0 else 'integers'}", hint=True)
     return None
 
 

@@ -1,4 +1,4 @@
-"""An exercise: its module's contents, the inputs that a check draws, and the correct outputs for them.
+"""Read exercises, draw the inputs of their checks, and compute the correct outputs.
 
 An exercise is a module in `exercises/SET/`, whose docstring is the title and text for students. The module must define
 
@@ -12,7 +12,7 @@ An exercise is a module in `exercises/SET/`, whose docstring is the title and te
 and may define
 
     MISTAKES               output -> [(description, i -> the incorrect value)], at most three for all outputs: only
-                           mistakes that no mutation of the solution makes; see `diagnosis.py`
+                           mistakes that no mutation of the solution produces; see `diagnosis.py`
     compared(i, outputs)   -> dict of values that are compared instead of the outputs, if several outputs are correct
     properties(i, outputs) -> {property: complaint, or None}, if no single value is correct
     also(i)                -> {name: changed inputs} of further calls, whose outputs by name are in i.also[name]
@@ -119,7 +119,7 @@ def generator(*words):
 
 
 def draws_of(exercise, draw=PRACTICE):
-    """The DRAWS draws of a check, each made by `draw_inputs`.
+    """Return the DRAWS draws of a check, each from `draw_inputs`.
 
     If a correct output is a single number, its values differ between the draws, and from those in the draws PRACTICE,
     so that no constant is correct by coincidence.
@@ -170,14 +170,14 @@ def compared_outputs(exercise, function, i, inputs):
 
 
 def rounding_of(exercise, i):
-    """The relative error in norm that rounding may cause in each output, from the solution's error in float32."""
+    """The relative error that rounding may cause in each output, estimated from the solution's error in float32."""
     single = {name: in_float32(value) for name, value in i.inputs.items()}
     if all(single[name] is value for name, value in i.inputs.items()):  # float32 rounds none of them
         return dict.fromkeys(i.right, EXACT)
     try:
         rounded = compared_outputs(exercise, exercise.solution, i, single)
         lost = {name: relative_error(*finite_pair(rounded[name], right)) for name, right in i.right.items()}
-    except Exception:  # an exercise whose steps need float64
+    except Exception:  # the exercise may need float64
         lost = {}
     return {name: float(np.clip(ROUNDING * lost.get(name, 0.0), LEAST, MOST)) for name in i.right}
 
@@ -215,7 +215,7 @@ def named_outputs(exercise, returned):
     Raises
     ------
     ValueError
-        If the number of values is not that of the outputs, or if no name is known.
+        If the number of values differs from the number of outputs, or no name is known.
     """
     names = exercise.outputs
     expected = f"expected {', '.join(names)}"

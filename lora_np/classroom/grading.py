@@ -17,7 +17,7 @@ from .release import mark, notebook_of
 from .sets import read_sets
 from .submissions import Process, Stopped
 
-MEMORY_NOISE = 8_000_000  # bytes that a process may grow for other reasons
+MEMORY_NOISE = 8_000_000  # bytes by which a process may grow for other reasons
 
 
 class Mark(NamedTuple):
@@ -79,7 +79,7 @@ def grade(path, draw=GRADING, sandbox=False):
 
 
 def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
-    """Grade several submissions in parallel. If one of them cannot be graded, the others are graded nevertheless.
+    """Grade several submissions in parallel. If a submission cannot be graded, the others still are.
 
     Yields
     ------
@@ -156,7 +156,7 @@ def results(folder, steps, exercise_set, draw, sandbox):
                     else:
                         outcomes[name] = Result(0.0, (), str(failed))
                 except Stopped as stopped:
-                    left_out[number] = f"{stopped}; all else was run without it"
+                    left_out[number] = f"{stopped}; everything else was run without it"
                     break
             else:
                 return {name: (outcomes[name], errors.get(name)) for name in exercises}

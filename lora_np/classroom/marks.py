@@ -68,7 +68,7 @@ def report(graded, words=None):
     """
     score = graded.score + (words[0] if words else 0.0)
     points = graded.points + (graded.to_read if words else 0.0)
-    still = f", and up to {graded.to_read:g} for what the teacher reads" if graded.to_read and not words else ""
+    still = f", and up to {graded.to_read:g} for answers graded by the teacher" if graded.to_read and not words else ""
     lines = [f"{Path(graded.notebook).name}: {score:g} of {points:g} points{still}"]
     for one in graded.marks:
         unit = "points" if one.points != 1 else "point"

@@ -41,7 +41,7 @@ def read_notebook(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nbformat warns about duplicate cell ids
             notebook = nbformat.read(path, as_version=4)
-            nbformat.writes(notebook)  # raises if a cell or an output lacks a field, which `read` may accept
+            nbformat.writes(notebook)  # raises if a cell or an output lacks a field, even if `read` accepted it
             return notebook
     except Exception as error:  # nbformat raises many kinds
         raise ValueError(f"notebook: {path} is not a Jupyter notebook ({type(error).__name__})") from None
@@ -87,7 +87,7 @@ def execute(path, notebook=None):
     try:
         # DEVNULL suppresses the kernel's own messages; a cell's stderr is an output.
         client.execute(stderr=DEVNULL, env=with_this_package())
-    except (CellControlSignal, RuntimeError) as error:  # RuntimeError also if a kernel dies or does not start
+    except (CellControlSignal, RuntimeError) as error:  # RuntimeError if a kernel dies or does not start
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without the colours of a terminal
         raise ValueError(f"notebook: {path} stopped: {plain}") from None
     for cell in notebook.cells:

@@ -1,7 +1,7 @@
 """Make notebooks from the exercises: for students, with worked solutions, and as a course for nbgrader.
 
-Cells that students fill in, and cells that grade, have nbgrader's metadata. A test checks that the students' notebooks
-are the same as those that nbgrader generates.
+Answer cells and grading cells have nbgrader's metadata. A test checks that the students' notebooks are the same as
+those that nbgrader generates.
 """
 
 import ast
@@ -17,10 +17,10 @@ from .sets import read_sets
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = {"code": "    # YOUR CODE HERE\n    raise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
-HOW = """Write each function, run the check below it, and read what it says. A check calls your function three times,
-with random inputs of different sizes. It tells you which outputs are wrong and what they look like, and the formula if
-you ask for it. No two sizes are equal, so that a transposed array does not fit. Arrays are in float64; do not change
-the arrays that your function gets."""
+HOW = """Write each function, run the check below it, and read the report. A check calls your function three times, with
+random inputs of different sizes. It tells you which outputs are incorrect and which mistake is likely, and prints the
+formula if you ask for it. No two sizes are equal, so that a transposed array does not fit. Arrays are in float64; do
+not change the arrays that your function receives."""
 SETUP = """import sys
 from pathlib import Path
 
@@ -37,7 +37,7 @@ import os
 c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "lora_np"
 c.ExecutePreprocessor.timeout = 120
-# Restore deleted cells that grade.
+# Restore deleted grading cells.
 c.OverwriteCells.add_missing_cells = True
 # Grading draws other inputs than the checks in a student's notebook. Choose a new name for each term.
 os.environ["{DRAW_VARIABLE}"] = "{GRADING}"
@@ -51,8 +51,8 @@ your teacher gave you, or install the package from the clone:
     pip install PATH_OF_THE_CLONE
 
 Then run `python -m jupyter lab` in this folder. The lessons are in the clone's folder `notebooks`. Hand in each
-notebook under its own name, or under the name that your teacher asks for. Grading recognises cells by their metadata,
-so write your answers into the existing cells.
+notebook under its original name, or under the name that your teacher asks for. Grading recognises cells by their
+metadata, so write your answers into the existing cells.
 """
 
 
@@ -87,7 +87,7 @@ def release(folder, nbgrader=False, force=False):
         check_file(path, "folder")
     there = [path for path in texts if path.exists()]
     if there and not force:
-        raise ValueError(f"folder: {there[0]} is there already; give another folder, or --force to write over it")
+        raise ValueError(f"folder: {there[0]} already exists; choose another folder, or use --force to overwrite it")
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)

@@ -28,7 +28,7 @@ from importlib.machinery import ModuleSpec
 
 import numpy as np
 
-KINDS = "biufc"  # kinds of arrays that are sent; others are described in words
+KINDS = "biufc"  # dtype kinds of the arrays that are sent; others are described in words
 
 
 class Words:
@@ -116,7 +116,7 @@ def in_words(value):
     if isinstance(value, types.GeneratorType):
         advice = " (does it say `yield` in place of `return`?)"
     elif isinstance(value, types.CoroutineType):
-        value.close()  # otherwise Python complains on stderr that it was never awaited
+        value.close()  # otherwise Python warns on stderr that it was never awaited
         advice = " (is it an `async def`?)"
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}{advice}"
 
@@ -125,12 +125,12 @@ def in_words(value):
 
 
 def what_was_raised(error, function, call):
-    """Describe an exception that a student's function raised in one sentence, with the number of the line.
+    """Describe in one sentence an exception that a student's function raised, with the line number.
 
     Parameters
     ----------
     error : BaseException
-    function : the student's
+    function : the student's function
     call : str, the call, such as "merge(W, A, B, s)"
     """
     if isinstance(error, NotImplementedError):

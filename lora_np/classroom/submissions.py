@@ -57,7 +57,7 @@ def find_submissions(paths):
         if place.is_dir():
             inside = [p for p in sorted(place.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
             if not inside:
-                raise ValueError(f"notebooks: the folder {path} holds no notebook (*.ipynb)")
+                raise ValueError(f"notebooks: the folder {path} contains no notebook (*.ipynb)")
             notebooks += inside
         elif any(sign in str(path) for sign in "*?[") and not place.exists():
             notebooks += sorted(glob(str(path), recursive=True)) or [path]
@@ -133,7 +133,7 @@ class Process:
             except OSError:
                 line = None
             if line is None:
-                raise Stopped("it ends Python, or needs more memory than is available")
+                raise Stopped("it ends the Python process, or needs more memory than is available")
             try:
                 answer = json.loads(line)
                 if "function" not in answer:

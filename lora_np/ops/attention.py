@@ -1,10 +1,10 @@
 """Causal multi-head attention (Vaswani et al. 2017, section 3.2) between projected q, k and v.
 
-The four projections before and after it are separate linear layers, because LoRA adapts those.
+The four projections before and after it are separate linear layers, because LoRA adapts them.
 
 H query heads may share K key and value heads (grouped-query attention, Ainslie et al. 2023): query head h uses key
-head h // (H/K). Here the queries of a group are stacked as additional rows of one matrix. So the products are the same
-as in plain attention, and the sum over a group in dk and dv is part of a product.
+head h // (H/K). Here, the queries of a group are stacked as additional rows of one matrix. So the matrix products are
+those of plain attention, and the products for dk and dv also sum over the group.
 """
 
 import math
@@ -16,7 +16,7 @@ from .softmax import SoftmaxCache, softmax, softmax_backward
 
 
 class AttentionCache(NamedTuple):
-    """q, k and v are views of the inputs; only probs is new memory."""
+    """q, k and v are views of the inputs; only probs is a new array."""
 
     q: np.ndarray | None  # (B, H, Tq, D), for dk
     k: np.ndarray | None  # (B, K, Tk, D), for dq
@@ -111,7 +111,7 @@ def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
     q : array (B, Tq, H·D); k, v : array (B, Tk, K·D) with Tk ≥ Tq (equal in training)
     n_heads : int, H; a multiple of K
     wanted : names of the operands whose gradients the backward pass will compute
-    positions : int array (B, Tq), the queries' positions among the keys; None: the last Tq
+    positions : int array (B, Tq), the queries' positions among the keys; None means the last Tq
 
     Returns
     -------

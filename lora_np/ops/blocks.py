@@ -2,7 +2,7 @@
 
 NumPy evaluates a formula one operation at a time, each on the whole array. If the array is larger than a core's cache,
 every operation waits for memory. In blocks, all operations except the first and the last find their operands in the
-cache. Elementwise results are the same, bit for bit; sums over a row are the same up to rounding.
+cache. Elementwise results are bit-identical; sums over a row are equal up to rounding.
 """
 
 import numpy as np

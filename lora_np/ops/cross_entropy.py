@@ -10,7 +10,7 @@ IGNORE_INDEX = -100  # the target of a position that the loss ignores, as in PyT
 
 
 class CrossEntropyGrads(NamedTuple):
-    """The gradient; it is also the cache, because the forward pass has already computed the gradient's exponentials."""
+    """The gradient, which is also the cache, because the forward pass has already computed its exponentials."""
 
     dlogits: np.ndarray | None  # (..., K), None if not wanted
 
@@ -19,7 +19,8 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     """Mean of −log softmax(logits)[target] over the targets that are not `ignore_index`.
 
     With a weight w_k for each class k, it is the weighted mean Σ_n w_{t_n} loss_n / Σ_n w_{t_n}, as in PyTorch. Equal
-    weights change nothing; with w_k = N / (K N_k), where N_k of the N targets are in class k, classes count equally.
+    weights change nothing; with w_k = N / (K N_k), where N_k of the N targets are in class k, all classes contribute
+    equally.
 
     log p_t = (x_t − max) − log Σ_j exp(x_j − max). In this form, large logits do not overflow, and tiny probabilities
     do not become log 0.
@@ -47,10 +48,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     real = targets != ignore_index  # (...,)
     outside = real & ((targets < 0) | (targets >= K))
     if outside.any():
-        raise ValueError(
-            f"targets: {targets[outside].flat[0]} is not one of the {K} classes "
-            f"(expected 0 to {K - 1}, or {ignore_index} to ignore)"
-        )
+        raise ValueError(f"targets: got {targets[outside].flat[0]}, expected 0 to {K - 1}, or {ignore_index} to ignore")
     if not real.any():
         raise ValueError(f"targets: all are {ignore_index} (ignored); expected at least one class")
     if weights is not None:
@@ -97,7 +95,7 @@ def cross_entropy_backward(dloss, cache):
 
     Parameters
     ----------
-    dloss : float, the gradient with respect to the loss: 1.0 if the loss is the end of the model
+    dloss : float, the upstream gradient: 1.0 if the loss is the final output
     cache : CrossEntropyGrads
 
     Returns

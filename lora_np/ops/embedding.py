@@ -1,4 +1,4 @@
-"""Embedding look-up, for token and position embeddings."""
+"""Embedding lookup, for token and position embeddings."""
 
 from typing import NamedTuple
 
@@ -35,10 +35,7 @@ def embedding_forward(ids, weight, wanted=("weight",)):
     """
     outside = (ids < 0) | (ids >= weight.shape[0])
     if outside.any():
-        raise ValueError(
-            f"ids: {ids[outside].flat[0]} is outside the table of {weight.shape[0]} rows "
-            f"(expected 0 to {weight.shape[0] - 1})"
-        )
+        raise ValueError(f"ids: got {ids[outside].flat[0]}, expected 0 to {weight.shape[0] - 1}, the rows of the table")
     cache = EmbeddingCache(ids if "weight" in wanted else None, weight.shape)
     return np.asanyarray(weight)[ids], cache  # (..., C)
 

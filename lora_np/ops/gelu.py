@@ -12,7 +12,7 @@ CUBIC = 0.044715
 
 
 class GeluCache(NamedTuple):
-    """Contains the slope instead of the input: both have the same size, and the slope reuses the output's gate."""
+    """The slope is cached instead of the input: it has the same size, and the forward pass can reuse the gate."""
 
     slope: np.ndarray | None  # (..., F), dy/dx
 
@@ -22,7 +22,7 @@ class GeluGrads(NamedTuple):
 
 
 def gate(x):
-    """g = ½ (1 + tanh(u)) with u = √(2/π) (x + 0.044715 x³), by which x is multiplied; in [0, 1]."""
+    """The gate g = ½ (1 + tanh(u)) in [0, 1], by which x is multiplied; u = √(2/π) (x + 0.044715 x³)."""
     g = x * x
     g *= SQRT_2_OVER_PI * CUBIC
     g += SQRT_2_OVER_PI

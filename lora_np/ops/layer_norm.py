@@ -48,7 +48,7 @@ def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")
 
         x̂ = (x − mean(x)) / √(var(x) + ε),    y = x̂ ⊙ w + b
 
-    The variance is the biased one, divided by C, and ε is inside the root.
+    The variance is biased (divided by C), and ε is added before the square root.
 
     Parameters
     ----------

@@ -42,11 +42,7 @@ def linear_forward(x, weight, bias=None, wanted=("x", "weight", "bias")):
     y = rows @ np.asanyarray(weight).T  # (N, out)
     if bias is not None:
         y += bias
-    cache = LinearCache(
-        x=x if "weight" in wanted else None,
-        weight=weight if "x" in wanted else None,
-        wanted=tuple(wanted),
-    )
+    cache = LinearCache(x if "weight" in wanted else None, weight if "x" in wanted else None, tuple(wanted))
     return y.reshape(*x.shape[:-1], weight.shape[0]), cache  # (..., out)
 
 

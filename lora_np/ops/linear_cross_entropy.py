@@ -1,7 +1,7 @@
 """A language model's head and loss as one operation, computed in chunks of rows.
 
-With a vocabulary of 49,152 tokens, the logits of 2,000 positions take 400 MB, and so does their gradient. Here the
-logits of one chunk of positions at a time are computed, used and freed. Positions whose target is ignored are skipped.
+With a vocabulary of 49,152 tokens, the logits of 2,000 positions take 400 MB, and so does their gradient. Here, logits
+are computed, used and freed one chunk of positions at a time. Positions whose target is ignored are skipped.
 """
 
 from typing import NamedTuple
@@ -69,16 +69,16 @@ def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, 
 
 
 def linear_cross_entropy_backward(dloss, cache):
-    """Gradients of the mean cross-entropy of x Wᵀ, as in `ops/cross_entropy.py` and then `ops/linear.py`.
+    """Gradients of the mean cross-entropy of x Wᵀ, derived in `ops/cross_entropy.py` and `ops/linear.py`.
 
     Parameters
     ----------
-    dloss : float, the gradient with respect to the loss: 1.0 if the loss is the end of the model
+    dloss : float, the upstream gradient: 1.0 if the loss is the final output
     cache : LinearCrossEntropyGrads
 
     Returns
     -------
-    LinearCrossEntropyGrads, with None for each operand that was not wanted; if dloss is 1.0, they are the cache, whose
+    LinearCrossEntropyGrads, with None for each operand that was not wanted; if dloss is 1.0, this is the cache, whose
     arrays must not be modified
     """
     if dloss == 1.0:

@@ -1,7 +1,7 @@
 """The low-rank product of LoRA (Hu et al. 2021, section 4.1, equation 3): z = (e ⊙ (x Aᵀ)) Bᵀ.
 
-Each row of x is projected to r values, which costs r (in + out) multiplications. The matrix B diag(e) A, which would
-cost in · out, is never computed. In LoRA, e is a scalar, the scale s; in AdaLoRA and VeRA, it is a vector (r,).
+Each row of x is projected to r values and back, which costs r (in + out) multiplications. The matrix B diag(e) A, which
+would cost in · out, is never computed. In LoRA, e is a scalar, the scale s; in AdaLoRA and VeRA, it is a vector (r,).
 """
 
 from typing import NamedTuple
@@ -12,11 +12,10 @@ from .dropout import dropout_forward
 
 
 class LowRankCache(NamedTuple):
-    """Contains x without its mask, because other layers also cache x, and x ⊙ mask would be another array."""
+    """x is cached without its mask: other layers cache the same x, and x ⊙ mask would be an additional array."""
 
     x: np.ndarray | None  # (..., in), for dA
-    u: np.ndarray | None  # (N, r), x̃ Aᵀ, for de, and for dB as e ⊙ u
-    w: np.ndarray | None  # (N, r), e ⊙ u, for dB if u is None
+    u: np.ndarray | None  # (N, r), x̃ Aᵀ, for de and dB
     A: np.ndarray  # (r, in)
     e: float | np.ndarray  # or (r,)
     B: np.ndarray  # (out, r)
@@ -48,9 +47,8 @@ def low_rank_forward(x, A, e, B, wanted=("x", "A", "B"), mask=None):
     cache : LowRankCache
     """
     u = thin(x, A, mask)  # (N, r)
-    w = e * u  # r columns; after B there would be `out` columns to multiply
-    z = w @ B.T  # (N, out)
-    return z.reshape(*x.shape[:-1], len(B)), low_rank_cache(x, A, e, B, wanted, mask, u, w)
+    z = (e * u) @ B.T  # (N, out); e multiplies r columns, not `out` columns
+    return z.reshape(*x.shape[:-1], len(B)), low_rank_cache(x, A, e, B, wanted, mask, u)
 
 
 def thin(x, A, mask):
@@ -58,22 +56,13 @@ def thin(x, A, mask):
     return dropout_forward(x, mask)[0].reshape(-1, x.shape[-1]) @ A.T
 
 
-def low_rank_cache(x, A, e, B, wanted, mask, u=None, w=None):
-    """The cache for `low_rank_backward`; u and w are computed if they are needed but None."""
-    if u is None and ("B" in wanted or "e" in wanted):
+def low_rank_cache(x, A, e, B, wanted, mask, u=None):
+    """The cache for `low_rank_backward`; u is computed if it is needed but None."""
+    if "B" not in wanted and "e" not in wanted:
+        u = None
+    elif u is None:
         u = thin(x, A, mask)
-    if w is None and "B" in wanted and "e" not in wanted:
-        w = e * u
-    return LowRankCache(
-        x=x if "A" in wanted else None,
-        u=u if "e" in wanted else None,
-        w=w if "B" in wanted and "e" not in wanted else None,
-        A=A,
-        e=e,
-        B=B,
-        mask=mask,
-        wanted=tuple(wanted),
-    )
+    return LowRankCache(x if "A" in wanted else None, u, A, e, B, mask, tuple(wanted))
 
 
 def low_rank_backward(dz, cache):
@@ -97,14 +86,14 @@ def low_rank_backward(dz, cache):
     -------
     LowRankGrads, with None for each operand that was not wanted
     """
-    x, u, w, A, e, B, mask, wanted = cache
+    x, u, A, e, B, mask, wanted = cache
     dx = dA = de = dB = None
     if dz is None:
         return LowRankGrads(dx, dA, de, dB)
     drows = dz.reshape(-1, dz.shape[-1])  # (N, out)
     # z = w Bᵀ
     if "B" in wanted:
-        dB = drows.T @ (w if u is None else e * u)  # (out, r)
+        dB = drows.T @ (e * u)  # (out, r)
     if "x" in wanted or "A" in wanted or "e" in wanted:
         dw = drows @ B  # (N, r)
         # w = e ⊙ u

@@ -1,4 +1,4 @@
-"""The mean over each row's non-padding tokens, with which an encoder summarises a text."""
+"""The mean over each row's non-padding tokens, an encoder's summary of a text."""
 
 from typing import NamedTuple
 

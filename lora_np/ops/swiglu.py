@@ -8,7 +8,7 @@ from .blocks import blocks
 
 
 class SwigluCache(NamedTuple):
-    """The two factors of dy, which are computed in the forward pass because they use the sigmoid computed there."""
+    """The two factors of dy, computed in the forward pass because both contain its sigmoid."""
 
     by_gate: np.ndarray | None  # (..., F), ∂y/∂a
     by_up: np.ndarray | None  # (..., F), ∂y/∂u

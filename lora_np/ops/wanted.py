@@ -1,4 +1,4 @@
-"""Helpers for layers of several operations: which operands of each need a gradient, and sums of gradients."""
+"""Helpers for layers that combine operations: select the operands that need gradients, and add gradients."""
 
 
 def operands_wanted(wanted, passes_through):
@@ -23,5 +23,5 @@ def add(*grads):
 
 
 def present(grads):
-    """The gradients of a dict that are not None."""
+    """The entries of a dict of gradients that are not None."""
     return {name: grad for name, grad in grads.items() if grad is not None}

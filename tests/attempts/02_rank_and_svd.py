@@ -54,7 +54,7 @@ def rank_at_energy(sigma, share):
     whole = np.linalg.norm(sigma) ** 2
     return next(k for k in range(1, len(sigma) + 1) if np.linalg.norm(sigma[:k]) ** 2 >= share * whole)
 
-# == rank_at_energy: wrong, it is 1, whatever the inputs are
+# == rank_at_energy: wrong, it is 1 for all inputs
 def rank_at_energy(sigma, share):
     return int(np.argmax(np.cumsum(sigma**2) >= share)) + 1
 
@@ -66,6 +66,6 @@ def product_singular_values(B, A):
         Q[:, k] = q / np.sqrt(q @ q)
     return np.linalg.svd((Q.T @ B) @ A, full_matrices=False)[1]
 
-# == product_singular_values: wrong, it is the square of the right value
+# == product_singular_values: wrong, it is the square of the correct value
 def product_singular_values(B, A):
     return np.sort(np.linalg.eigvals((A @ A.T) @ (B.T @ B)).real)[::-1]

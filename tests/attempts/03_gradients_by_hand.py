@@ -26,7 +26,7 @@ def linear_backward(dy, x, W):
     db = np.einsum("no->o", dy)
     return dx, dW, db
 
-# == linear_backward: wrong, it is the right value divided by N
+# == linear_backward: wrong, it is the correct value divided by N
 def linear_backward(dy, x, W):
     return dy @ W, dy.T @ x / len(x), dy.sum(axis=0)
 

@@ -21,7 +21,7 @@ def predicted_drop(grads, lr):
 def embedding_backward(dy, ids, V):
     return np.array([dy[ids == token].sum(axis=0) for token in range(V)])
 
-# == embedding_backward: wrong, it is the right value divided by B · T
+# == embedding_backward: wrong, it is the correct value divided by B · T
 def embedding_backward(dy, ids, V):
     dtable = np.zeros((V, dy.shape[-1]))
     np.add.at(dtable, ids, dy / ids.size)

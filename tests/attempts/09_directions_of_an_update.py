@@ -3,7 +3,7 @@
 def stable_rank(M):
     return (np.linalg.norm(M) / np.linalg.norm(M, ord=2)) ** 2
 
-# == stable_rank: wrong, it is the root of the right value
+# == stable_rank: wrong, it is the square root of the correct value
 def stable_rank(M):
     return np.linalg.norm(M) / np.linalg.norm(M, 2)
 

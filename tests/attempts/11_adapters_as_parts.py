@@ -23,7 +23,7 @@ def nucleus(probs, p):
     kept = np.where(probs >= smallest[:, None], probs, 0)
     return np.einsum("bv,b->bv", kept, 1 / kept.sum(-1))
 
-# == nucleus: wrong, it is sorted, the largest first, and the right one is not
+# == nucleus: wrong, it is sorted, the largest first, but the correct output is not
 def nucleus(probs, p):
     falling = np.sort(probs, axis=-1)[:, ::-1]
     kept = falling * (np.cumsum(falling, axis=-1) - falling < p)

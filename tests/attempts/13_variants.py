@@ -24,7 +24,7 @@ def lora_plus_moves(x, A, B, dA, dB, s, lr, ratio):
     terms = -lr * B @ dA, -lr * ratio * dB @ A, lr**2 * ratio * dB @ dA
     return tuple(np.einsum("ni,oi->no", x, s * term) for term in terms)
 
-# == lora_plus_moves: wrong, it is the right value divided by ratio
+# == lora_plus_moves: wrong, it is the correct value divided by ratio
 def lora_plus_moves(x, A, B, dA, dB, s, lr, ratio):
     return -lr * s * x @ dA.T @ B.T, -lr * s * x @ A.T @ dB.T, lr * lr * s * x @ dA.T @ dB.T
 
