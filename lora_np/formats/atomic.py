@@ -9,11 +9,11 @@ import ctypes
 import os
 import shutil
 import sys
-import tempfile
 import warnings
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from .paths import check_target
 
@@ -36,17 +36,11 @@ def replacing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
         remove_leftovers(path.parent)
-        handle, temporary = tempfile.mkstemp(**TEMPORARY, dir=path.parent)
-        os.close(handle)
-        try:
-            with naming(path):
-                yield Path(temporary)
-                flush(temporary)
-                os.chmod(temporary, 0o666 & ~umask())  # mkstemp gives 0600; make it a normal file
-                os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with TemporaryDirectory(**TEMPORARY, dir=path.parent) as folder, naming(path):
+            temporary = Path(folder, path.name)
+            yield temporary
+            flush(temporary)
+            os.replace(temporary, path)
 
 
 def write_pieces(path, data):
@@ -69,13 +63,6 @@ def naming(path):
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def umask():
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager
@@ -171,8 +158,9 @@ def write_folder(folder, files, check=None, carry=()):
     with locked(folder.parent):
         check_target(folder, "folder", carry=carry)
         remove_leftovers(folder.parent)
-        new = Path(tempfile.mkdtemp(**TEMPORARY, dir=folder.parent))
-        try:
+        with TemporaryDirectory(**TEMPORARY, dir=folder.parent, ignore_cleanup_errors=True) as temporary:
+            new = Path(temporary, folder.name)  # after an exchange, the old folder, which is removed
+            new.mkdir()
             for name, data in files.items():
                 with naming(folder / name):
                     write_pieces(new / name, data)
@@ -184,10 +172,9 @@ def write_folder(folder, files, check=None, carry=()):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of fields that are stored and have no effect
                     check(new)
-            os.chmod(new, folder.stat().st_mode if folder.exists() else 0o777 & ~umask())
+            if folder.exists():
+                os.chmod(new, folder.stat().st_mode)
             put_in_place(new, folder)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)  # after an exchange, the old folder
 
 
 def put_in_place(new, folder):
