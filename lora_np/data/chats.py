@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ..checked import quoted
 from .records import listed, read_records
-from .tokenizer import has_surrogate
+from .tokenizer import SURROGATE
 
 ROLES = ("system", "user", "assistant")
 
@@ -67,6 +67,6 @@ def checked_content(value, name, place):
     """The value; ValueError unless it is a string that UTF-8 can encode."""
     if not isinstance(value, str):
         raise ValueError(f"{place}: {name} is {'missing' if value is None else quoted(value)}, expected a string")
-    if has_surrogate(value):
+    if SURROGATE.search(value):
         raise ValueError(f"{place}: {name} has half a surrogate pair, which is not UTF-8")
     return value

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..checked import quoted, shown
 from .texts import read_utf8
-from .tokenizer import has_surrogate
+from .tokenizer import SURROGATE
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 LONGEST_CELL = 2**31 - 1  # characters; csv's default limit is 131,072
@@ -122,13 +122,13 @@ def format_records(columns, rows, suffix, quoting=False):
     """
     if suffix == ".jsonl":
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-        return "".join((json.dumps(row) if has_surrogate(line) else line) + "\n" for row, line in zip(rows, lines))
+        return "".join((json.dumps(row) if SURROGATE.search(line) else line) + "\n" for row, line in zip(rows, lines))
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",")
     for number, row in enumerate([dict(zip(columns, columns)), *rows]):
         cells = [as_cell(row.get(column)) for column in columns]
         line = "\t".join(cells)
-        if has_surrogate(line):
+        if SURROGATE.search(line):
             raise ValueError(f"row {number} has half a surrogate pair, which only a .jsonl can hold; write one")
         if suffix == ".csv" or quoting:
             writer.writerow(cells)
@@ -226,7 +226,7 @@ def checked_cell(path, place, values, column, argument):
         raise ValueError(f"{path}, {place}: {column!r} is {shown(json.dumps(value))}; expected a string")
     if not value.strip():
         raise ValueError(f"{path}, {place}: {column!r} is empty")
-    if has_surrogate(value):  # JSON can represent it, UTF-8 cannot
+    if SURROGATE.search(value):  # JSON can represent it, UTF-8 cannot
         raise ValueError(f"{path}, {place}: {column!r} has half a surrogate pair, which is not UTF-8")
     return value
 

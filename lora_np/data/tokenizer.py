@@ -7,12 +7,15 @@ Byte-level means that all 256 bytes are in the vocabulary, so no text has an unk
 section 2.2; byte-pair merges: Sennrich et al. 2016).
 """
 
+import re
+
 import numpy as np
 
 from ..checked import integer_vector, whole_number
 from .tokenizer_files import END_OF_TEXT, PAD, library
 
 SPACED_MARKS = '.,;:!?"()*'  # punctuation that the Rotten Tomatoes snippets surround with spaces
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a surrogate pair, which UTF-8 cannot encode
 CHUNK = 1024  # texts encoded at a time, which limits the memory of the library's Encoding objects
 
 
@@ -180,14 +183,5 @@ def check_texts(texts):
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {row}: got type {type(text).__name__}, expected str")
-        if has_surrogate(text):  # Python's replacement for a byte on the command line that is not UTF-8
+        if SURROGATE.search(text):  # Python's replacement for a byte on the command line that is not UTF-8
             raise ValueError(f"text {row}: got {text!r}, which is not UTF-8")
-
-
-def has_surrogate(text):
-    """Whether a str has half a surrogate pair, which UTF-8 cannot encode."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False

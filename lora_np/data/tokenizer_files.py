@@ -94,8 +94,8 @@ def load_tokenizer(path, fields=None, files=None):
         ids = ids_in(content)
     check_ids(where, ids, vocab_size)
     with library(problem):
-        text = files[name].decode("utf-8") if reader == WHOLE_FILE else json.dumps(rebuilt(content, settings, reader))
-        tokenizer = Tokenizer.from_str(text)
+        is_whole = reader == WHOLE_FILE
+        tokenizer = Tokenizer.from_buffer(files[name]) if is_whole else rebuilt(content, settings, reader)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         add_special_tokens(tokenizer, content, settings, files, vocab_size, DEFAULTS[reader])
@@ -154,30 +154,26 @@ def tokenizer_class(where, settings, fields, data):
 
 
 def rebuilt(content, settings, reader):
-    """The parts of a ``tokenizer.json`` that GPT2Tokenizer or LlamaTokenizer reads, and its defaults for the rest."""
+    """The Tokenizer of GPT2Tokenizer or LlamaTokenizer, which read only parts of a ``tokenizer.json``."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+
     model, prefix = content["model"], settings.get("add_prefix_space")
     if model.get("type", "BPE") != "BPE":
         raise ValueError(f"its model is {quoted(model['type'])}, and tokenizer_class {reader[0]} has 'BPE'")
+    model = {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"]}
+    if reader == LLAMA_CLASS:
+        model |= {"fuse_unk": True, "byte_fallback": True}
+    tokenizer = Tokenizer.from_str(json.dumps({"model": model, "post_processor": content.get("post_processor")}))
     if reader == GPT2_CLASS:
-        splitter = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
-        before, after = {**splitter, "add_prefix_space": bool(prefix)}, {**splitter, "add_prefix_space": True}
-        flags = {}
-    else:
-        prefix = prefix is None or prefix
-        scheme = ("always" if settings.get("legacy") else "first") if prefix else "never"
-        before = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
-        steps = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}]
-        steps += [{"type": "Fuse"}, *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else ())]
-        after = {"type": "Sequence", "decoders": steps}
-        flags = {"fuse_unk": True, "byte_fallback": True}
-    return {
-        "version": "1.0",
-        "added_tokens": [],
-        "pre_tokenizer": before,
-        "post_processor": content.get("post_processor"),
-        "decoder": after,
-        "model": {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"], **flags},
-    }
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(prefix))
+        tokenizer.decoder = decoders.ByteLevel()
+        return tokenizer
+    prefix = prefix is None or prefix
+    scheme = ("always" if settings.get("legacy") else "first") if prefix else "never"
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, scheme, split=False)
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if prefix else [])])
+    return tokenizer
 
 
 def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults):

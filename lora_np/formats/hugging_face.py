@@ -47,7 +47,8 @@ def load_hf(path, dtype=np.float32):
         If a file is missing or damaged, a tensor is missing, unexpected or of the wrong shape, an index names a file
         outside its directory, or the model computes something that is not supported.
     """
-    file, tensors = read_hf_tensors(path)
+    file = tensor_file(Path(path))
+    tensors = read_sharded(file) if file.suffix == ".json" else read_tensors(file)[0]
     fields_path = file.parent / "config.json"
     fields = read_object(fields_path)
     name = fields.get("model_type", "gpt2")  # GPT-2's old files have none
@@ -89,12 +90,6 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
 
 
 # ---------------------------------------------------------------- files
-
-
-def read_hf_tensors(path):
-    """The file that a path refers to (see `tensor_file`), and the tensors in it or in all files that it names."""
-    file = tensor_file(Path(path))
-    return file, read_sharded(file) if file.suffix == ".json" else read_tensors(file)[0]
 
 
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):

@@ -49,13 +49,9 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
         beside = {**(beside or {}), "task.json": about}
         save_adapter(folder, task.adapter._replace(weights=weights), None, beside, check)
     else:
-        beside = {**files_of(task), **(beside or {}), "task.json": about}
+        files = task.files or (new_files(task.tokenizer) if task.tokenizer is not None else {})
+        beside = {**files, **(beside or {}), "task.json": about}
         save_model(folder, task.params, task.config, beside=beside)
-
-
-def files_of(task):
-    """The tokenizer's and generation files of a whole model, name -> bytes."""
-    return task.files if task.files or task.tokenizer is None else new_files(task.tokenizer)
 
 
 def base_name(base, folder):
