@@ -123,7 +123,7 @@ FIELDS = {
         ({"norm_gradient": "yes"}, "adapter.json: norm_gradient: got 'yes'"),
     ],
     "gpt2": [
-        ({"model_type": "bert"}, "model_type is 'bert', expected gpt2 or llama"),
+        ({"model_type": "bert"}, "model_type: got 'bert', expected one of gpt2, llama"),
         ({"activation_function": "gelu"}, "activation_function is 'gelu', expected 'gelu_new' or 'gelu_pytorch_tanh'"),
         ({"scale_attn_weights": False}, "scale_attn_weights is False, expected True"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),

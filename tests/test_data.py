@@ -346,9 +346,9 @@ DAMAGED = {
     "merges has 'a zz', whose parts or whole": {"merges": ["l l", "a zz"]},
     "merges has 'a b', whose": {"merges": ["a b"]},
     "merges has 'ab ', whose": {"merges": ["ab"]},
-    f"bos_token_id is {len(ALL)}, expected an id below": {"bos_token_id": len(ALL)},
-    "unknown_token_id is -1, expected": {"unknown_token_id": -1},
-    "eot_token_id is '2', expected int": {"eot_token_id": "2"},
+    f"bos_token_id: got {len(ALL)}, expected an integer from 0": {"bos_token_id": len(ALL)},
+    "unknown_token_id: got -1, expected": {"unknown_token_id": -1},
+    "eot_token_id: got '2', expected an integer": {"eot_token_id": "2"},
     "add_bos_token is 1, expected bool": {"add_bos_token": 1},
     "add_bos_token is true, expected a bos_token_id beside it": {"add_bos_token": True, "bos_token_id": None},
 }

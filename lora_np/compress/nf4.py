@@ -121,10 +121,8 @@ def quantise_nf4(weight, block_size=64, double=True):
     check_weight(weight)
     block_size = whole_number("block_size", block_size, least=2)
     if block_size % 2 or weight.size % block_size:
-        raise ValueError(
-            f"block_size: got {block_size} for a weight of shape {weight.shape}, "
-            f"expected an even number that divides its {weight.size} entries"
-        )
+        expected = f"expected an even number that divides its {weight.size} entries"
+        raise ValueError(f"block_size: got {block_size} for a weight of shape {weight.shape}, {expected}")
     if not isinstance(double, bool):
         raise TypeError(f"double: got {double!r}, expected True or False")
     blocks = weight.reshape(-1, block_size)  # (size/block_size, block_size)

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from ..checked import quoted
+from ..checked import quoted, whole_number
 from .tokenizer import encode, normalise
 from .tokenizer_files import GENERATION, SETTINGS, TEMPLATE, TOKENIZER, WHOLE_FILE, json_object, load_tokenizer
 
@@ -177,10 +177,7 @@ def token_id(fields, name, n_tokens):
     """The id of a special token, or None if the field is missing."""
     if PREFIX + name not in fields:
         return None
-    i = typed_field(fields, name, int)
-    if not 0 <= i < n_tokens:
-        raise ValueError(f"{PREFIX}{name} is {i}, expected an id below {n_tokens}, the number of tokens")
-    return i
+    return whole_number(PREFIX + name, fields[PREFIX + name], least=0, most=n_tokens - 1)
 
 
 def as_json(content):

@@ -96,7 +96,7 @@ def column_of(records, column, argument, empty=False):
     for place, row in zip(records.places, records.rows):
         blank = row.get(column) is None or not str(row[column]).strip()
         is_empty = blank and empty and column in records.columns
-        values.append("" if is_empty else checked_cell(records.path, place, row, column, argument))
+        values.append("" if is_empty else checked_cell(f"{records.path}, {place}", row, column, argument))
     return values
 
 
@@ -133,8 +133,7 @@ def format_records(columns, rows, suffix, quoting=False):
         if suffix == ".csv" or quoting:
             writer.writerow(cells)
         elif line.count("\t") > len(cells) - 1 or "\n" in line or "\r" in line:
-            why = "has a tab or a line break in a cell, which a .tsv without quoting cannot hold"
-            raise ValueError(f"row {number} {why}; write a .csv or a .jsonl")
+            raise ValueError(f"row {number} has a tab or a line break in a cell; quote it, or write a .csv or .jsonl")
         else:
             file.write(line + "\n")
     return file.getvalue()
@@ -208,26 +207,24 @@ def json_records(path, content):
         yield place, values
 
 
-def checked_cell(path, place, values, column, argument):
+def checked_cell(place, values, column, argument):
     """The value of one column as a str; ValueError if it is missing, blank or not a string."""
     if column not in values:
         near = difflib.get_close_matches(column, list(values), n=1, cutoff=0.5)
         hint = f"; did you mean {quoted(near[0])}?" if near else ""
         if f'"{column}"' in values:
             hint = QUOTING_HINT
-        raise ValueError(
-            f"{argument} is {column!r}, which {path}, {place} does not have; it has {listed(values)}{hint}"
-        )
+        raise ValueError(f"{argument} is {column!r}, which {place} does not have; it has {listed(values)}{hint}")
     value = values[column]
     number = isinstance(value, (bool, int)) or isinstance(value, float) and math.isfinite(value)
     if number and argument == "label_column":
         value = json.dumps(value)
     if not isinstance(value, str):
-        raise ValueError(f"{path}, {place}: {column!r} is {shown(json.dumps(value))}; expected a string")
+        raise ValueError(f"{place}: {column!r} is {shown(json.dumps(value))}; expected a string")
     if not value.strip():
-        raise ValueError(f"{path}, {place}: {column!r} is empty")
+        raise ValueError(f"{place}: {column!r} is empty")
     if SURROGATE.search(value):  # JSON can represent it, UTF-8 cannot
-        raise ValueError(f"{path}, {place}: {column!r} has half a surrogate pair, which is not UTF-8")
+        raise ValueError(f"{place}: {column!r} has half a surrogate pair, which is not UTF-8")
     return value
 
 

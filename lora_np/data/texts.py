@@ -42,9 +42,8 @@ def read_utf8(path):
     except UnicodeDecodeError as error:
         # error.start is a position in error.object, which is the content without its byte-order mark.
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from error
+        byte = f"byte 0x{error.object[error.start]:02x}"
+        raise ValueError(f"{path}, line {line}: {byte} is not UTF-8; save the file as UTF-8") from error
 
 
 def existing_file(path):

@@ -83,9 +83,7 @@ def render(template, jobs, now, places):
         version = ""
     if tuple(map(int, re.findall(r"\d+", version)[:3])) < JINJA:
         needed = ".".join(map(str, JINJA))
-        raise ValueError(
-            f"a chat template needs jinja2 >= {needed}, found {version or 'none'}; install it with: pip install jinja2"
-        )
+        raise ValueError(f"a chat template needs jinja2 >= {needed}, found {version or 'none'}: pip install -U jinja2")
     if not jobs:
         return []
     seconds = SECONDS + SECONDS_EACH * len(jobs)
@@ -199,9 +197,7 @@ def rendered_texts(conversations, places, template, now):
         for k in ks:
             beginnings = next(rendered), next(rendered)
             if not all(map(texts[-1].startswith, beginnings)):
-                raise ValueError(
-                    f"{place}: the chat template changes the text before the end of messages[{k}] when more messages "
-                    "follow; training on answers only needs a template that writes from left to right"
-                )
+                problem = f"the chat template changes the text up to messages[{k}] when more messages follow"
+                raise ValueError(f"{place}: {problem}; to train on answers only, it must write from left to right")
             spans[-1].append(tuple(map(len, beginnings)))
     return texts, spans

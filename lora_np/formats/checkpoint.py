@@ -10,7 +10,7 @@ import numpy as np
 from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
-from ..checked import errors_of, quoted, shown
+from ..checked import errors_of, one_of, quoted, shown
 from ..model import ARCHITECTURES, architecture, parameter_shapes
 from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
@@ -76,8 +76,7 @@ def check_is_model(folder):
         raise ValueError(f"{folder}: this is a Hugging Face model; {remedy}")
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
-        fault = f"no {' and no '.join(missing)} ({contents(folder)})"
-        raise FileNotFoundError(f"{folder}: {fault}, expected a model's folder")
+        raise FileNotFoundError(f"{folder}: no {' and no '.join(missing)} ({contents(folder)}), expected a model")
 
 
 def contents(folder):
@@ -134,10 +133,8 @@ def check_init(config):
     """Raise ValueError if the adapter's init changed the base, because its update is incorrect on the original base."""
     if config.init in STARTS:
         plain = ", ".join(init for init in INITS if init not in STARTS)
-        raise ValueError(
-            f"init: got {config.init!r}, which changes the base's weights; expected one of {plain}: convert the "
-            "adapter with `for_original_base`, or `merge` it"
-        )
+        remedy = "convert the adapter with `for_original_base`, or `merge` it"
+        raise ValueError(f"init: got {config.init!r}, which changes the base, expected one of {plain}; {remedy}")
 
 
 def check_depth(path, field, n_layers, tensors):
@@ -194,10 +191,7 @@ def read_config(path, kind=None):
     """
     values = read_object(path)
     if kind is None:
-        name = values.pop("architecture", OLDEST)
-        if name not in list(ARCHITECTURES):
-            expected = f"expected one of {', '.join(ARCHITECTURES)}"
-            raise ValueError(f"{path}: architecture is {quoted(name)}, {expected}")
+        name = one_of(f"{path}: architecture", values.pop("architecture", OLDEST), ARCHITECTURES)
         kind = ARCHITECTURES[name].config_class
     known = {field.name for field in fields(kind)}
     unknown = {name: values.pop(name) for name in list(values) if name not in known}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..checked import quoted, shown
+from ..checked import one_of, quoted, shown
 from ..data import END_OF_TEXT, PAD, new_files
 from ..data.texts import kind_of
 from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object, new_settings
@@ -52,9 +52,7 @@ def load_hf(path, dtype=np.float32):
     fields_path = file.parent / "config.json"
     fields = read_object(fields_path)
     name = fields.get("model_type", "gpt2")  # GPT-2's old files have none
-    if name not in list(FILE_FORMATS):
-        raise ValueError(f"{fields_path}: model_type is {quoted(name)}, expected {' or '.join(FILE_FORMATS)}")
-    of_files = FILE_FORMATS[name]
+    of_files = FILE_FORMATS[one_of(f"{fields_path}: model_type", name, FILE_FORMATS)]
     tensors = {name: array for name, array in tensors.items() if not re.fullmatch(of_files.buffers, name)}
     config = config_from_fields(of_files, fields_path, fields, tensors)
     return HFModel(params_of(file, tensors, config, dtype), config, label_list(fields_path, fields, config))
@@ -162,8 +160,7 @@ def label_list(path, fields, config):
         return None
     problem = fields.get("problem_type")
     if problem not in (None, "single_label_classification"):
-        expected = "expected 'single_label_classification', one label for each text"
-        raise ValueError(f"{path}: problem_type is {quoted(problem)}, {expected}")
+        raise ValueError(f"{path}: problem_type is {quoted(problem)}, expected 'single_label_classification'")
     default = {str(k): label for k, label in enumerate(default_labels(config.n_classes))}
     named = fields.get("id2label") or default
     fits = isinstance(named, dict) and set(named) == set(default)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import HEAD, Adapter
-from ..checked import errors_of, one_of, quoted
+from ..checked import errors_of, one_of
 from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
 from .atomic import of_one_version
@@ -111,9 +111,7 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
     if fields.get("general.type") == "adapter":
         raise ValueError(f"{path}: got an adapter, expected a model; doctor says what it does on its base")
     known = {name: of_files for name, of_files in FILE_FORMATS.items() if of_files.config_from_gguf}
-    name = fields.get("general.architecture")
-    if name not in list(known):
-        raise ValueError(f"{path}: general.architecture is {quoted(name)}, expected {' or '.join(map(repr, known))}")
+    name = one_of(f"{path}: general.architecture", fields.get("general.architecture"), known)
     config = known[name].config_from_gguf(path, fields, tensors)
     rows = list(layout(config, "gguf"))
     check_shapes(path, tensors, {theirs: shape for theirs, _, shape, _ in rows})

@@ -149,9 +149,8 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
     adapter = as_lora(params, adapter)
     settings = adapter.config
     if settings.kind not in LEAVES:
-        expected = " or ".join(map(repr, LEAVES))
         remedy = "export it with --to merged, or convert it to LoRA with lora_np.adapters.compress"
-        raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; {remedy}")
+        raise ValueError(f"adapter: got kind {settings.kind!r}, expected 'lora' or 'dora'; {remedy}")
     check_init(settings)
     tensors, ranks, alphas, layers = {}, {}, {}, linear_names(config, "hf")
     for module, (joined, scale, _) in joined_layers(params, adapter, config, "hf").items():

@@ -56,9 +56,8 @@ def read_fields(path):
         raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
     check_fixed(path, fields, VALUES)
     for name in OFF:
-        if fields.get(name):
-            expected = "expected none: it changes what the adapter computes"
-            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, {expected}")
+        if value := fields.get(name):
+            raise ValueError(f"{path}: {name} is {quoted(value)}, expected none: it changes what the adapter computes")
     for name, (kind, expected) in TYPES.items():
         value = fields.get(name)
         items = [value] if kind is dict else as_list(value)

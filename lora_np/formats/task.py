@@ -95,8 +95,7 @@ def load_task(name, base=None, weights="dense"):
     if base is not None:
         raise ValueError(f"base: {folder} is a whole model, which needs no base")
     if not about and not (folder / "config.json").exists() and not (folder / "model.gguf").exists():
-        fault = f"no task.json and no config.json ({contents(folder)})"
-        raise FileNotFoundError(f"{folder}: {fault}, expected a model's folder")
+        raise FileNotFoundError(f"{folder}: no task.json and no config.json ({contents(folder)}), expected a model")
     task = read_model(folder, weights=weights)
     labels = about["labels"] if about else default_labels(task.config.n_classes) or None
     check_labels(folder, labels, task.config, about)
@@ -221,8 +220,7 @@ def read_task(name):
     if labels is not None:
         are_texts = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
         if not are_texts or not 2 <= len(labels) == len(set(labels)):
-            expected = "expected a list of at least two different texts, or null"
-            raise ValueError(f"{path}: labels is {quoted(labels)}, {expected}")
+            raise ValueError(f"{path}: labels is {quoted(labels)}, expected at least two different strings, or null")
     if "max_tokens" in about:
         whole_number(f"{path}: max_tokens", about["max_tokens"])
     if not isinstance(about.get("question"), str | None):

@@ -63,8 +63,7 @@ def save_gguf(path, params, config, fields, format="f32"):
 def check_language_model(config):
     """Raise ValueError for a classifier."""
     if config.n_classes:
-        remedy = "train it with --as-words, as a language model"
-        raise ValueError(f"got a classifier, expected a language model: llama.cpp has no heads for classes; {remedy}")
+        raise ValueError("got a classifier, which llama.cpp lacks, expected a language model; train with --as-words")
 
 
 def encoded(name, weight, format):
