@@ -149,7 +149,7 @@ def test_a_jinja_that_is_missing_or_unsafe(version, found, monkeypatch):
         return version
 
     monkeypatch.setattr(metadata, "version", answer)
-    with pytest.raises(ValueError, match=f"jinja2 >= 3.1.6, found {found}; install it with: pip install jinja2"):
+    with pytest.raises(ValueError, match=f"jinja2 >= 3.1.6, found {found}: pip install -U jinja2"):
         render_chat(Template("", {}), [])
 
 

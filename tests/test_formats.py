@@ -213,7 +213,7 @@ def test_an_adapter_that_needs_a_base_of_its_own_is_not_saved(init, saved_adapte
     adapter, out = adapter._replace(config=replace(adapter.config, init=init)), tmp_path / "out"
     for save in (lambda: save_adapter(out, adapter), lambda: save_peft(out, adapter, params, classifier)):
         with pytest.raises(
-            ValueError, match=f"init: got '{init}', .*expected one of kaiming, .*: .*`for_original_base`"
+            ValueError, match=f"init: got '{init}', .*expected one of kaiming, .*; .*`for_original_base`"
         ):
             save()
     assert not out.exists()
@@ -350,7 +350,7 @@ def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
 
     def note(source, target):
         events.append(("rename", os.stat(source).st_ino, os.stat(source).st_size))
-        assert os.path.dirname(source) == str(tmp_path), "a rename is in one piece within a file system alone"
+        assert tmp_path in source.parents, "a rename is in one piece within a file system alone"
         rename(source, target)
 
     monkeypatch.setattr(os, "fsync", flush)

@@ -213,8 +213,9 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults
     for token in new:
         token.special = token.special or token.content in texts
         is_new = tokenizer.token_to_id(token.content) is None
+        next_id = max(tokenizer.get_vocab_size(False) - 1, *tokenizer.get_added_tokens_decoder(), -1) + 1
         # Without a row of the model's for it, transformers could not use this token either.
-        if not (token.content in by_default and is_new and next_id(tokenizer) >= vocab_size):
+        if not (token.content in by_default and is_new and next_id >= vocab_size):
             tokenizer.add_tokens([token])
     if TOKENIZER not in files:
         added = [settings.get(f"add_{name}") and named[name] for name in ("bos_token", "eos_token")]
@@ -229,11 +230,6 @@ def as_token(value, **more):
 
     fields = {"content": value} if isinstance(value, str) else {name: value[name] for name in TOKEN if name in value}
     return AddedToken(**{**fields, **more})
-
-
-def next_id(tokenizer):
-    """The id that the library will give to a new token."""
-    return max(tokenizer.get_vocab_size(with_added_tokens=False) - 1, *tokenizer.get_added_tokens_decoder(), -1) + 1
 
 
 def ids_in(content):
@@ -286,11 +282,10 @@ def quiet_stderr():
     except OSError:
         yield
         return
-    devnull = os.open(os.devnull, os.O_WRONLY)
+    with open(os.devnull, "wb") as devnull:
+        os.dup2(devnull.fileno(), STDERR)
     try:
-        os.dup2(devnull, STDERR)
         yield
     finally:
         os.dup2(saved, STDERR)
         os.close(saved)
-        os.close(devnull)

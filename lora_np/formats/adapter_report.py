@@ -5,6 +5,7 @@ Files are read without corrections, because the report is about their faults. `R
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ class Rules(NamedTuple):
     names: dict  # the base's name of each layer that it can adapt -> the layers of ours that it corresponds to
     targets: list[str]  # those that it adapts
     missing: dict  # each array of a layer -> (status, note) of a layer without it
-    scale_of: Callable  # (name, arrays) -> (rank, scale, its source unless that is plain fields)
+    scale_of: Callable  # name of a layer -> (rank, scale, its source unless that is plain fields)
     rslora: bool = False
     misfit: str = REFUSED  # status of layers that are not targets
     prefix: str = ""  # in front of the names in the file
@@ -95,7 +96,7 @@ def report_layer(rules, name, arrays, params):
             return LayerReport(name, status, (note,))
     ours = rules.names[name]
     try:
-        rank, scale, source = rules.scale_of(name, arrays)
+        rank, scale, source = rules.scale_of(name)
         fault = shape_fault(arrays, rank, *base_weight(params, ours).shape)
     except ValueError as error:
         fault = str(error)
@@ -206,12 +207,6 @@ def peft_report(path, fields, tensors, params, config, names=None):
         name for name in targets if not is_adaptable(names[name]) and not names[name][0].endswith(("_emb", "head"))
     ]
 
-    def scale_of(name, arrays):
-        try:
-            return *rank_and_scale(path, fields, found, name), scale_source(fields, found, name)
-        except ValueError as error:  # the same text for all layers
-            raise ValueError(str(error).removeprefix(f"{path}: ").replace(f" of {name}", "")) from None
-
     note = (DEFAULT_NOTE,) * any(DEFAULT.search(key) for key in tensors)
     notes = {name: note + (TIED,) * (name in tied) for name in names}
     factors, others = split_by_layer({DEFAULT.sub("", key): array for key, array in tensors.items()}, PEFT_NAME)
@@ -223,6 +218,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
     refused = [] if targets else ["target_modules matches no layer of the base"]
     targets = [name for name in targets if name not in norms]
     missing = {leaf: why for leaf, why in MISSING.items() if leaf in LEAVES[kind]}
+    scale_of = partial(rank_and_scale, fields, found)
     rules = Rules(names, targets, missing, scale_of, fields.get("use_rslora", False), IGNORED, BASE, notes)
     return AdapterReport("PEFT", kind, report_layers(rules, factors, params, config, layers), refused)
 
@@ -239,15 +235,6 @@ def saved_modules(fields):
     """The last parts of the names of modules that PEFT loads whole."""
     saved = as_list(fields.get("modules_to_save") or [])
     return saved + ["classifier", "score"] * (fields.get("task_type") == "SEQ_CLS")
-
-
-def scale_source(fields, found, name):
-    """The patterns and defaults that a layer's scale comes from, such as "alpha_pattern q_proj"."""
-    sources = []
-    for field, plain in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
-        key = next((key for key in fields.get(field) or {} if name in found[field, key]), None)
-        sources += [f"{field} {key}"] if key is not None else [f"default {plain}"] * (plain not in fields)
-    return ", ".join(sources)
 
 
 def whole_weight(key, array, names, notes, params):
@@ -284,8 +271,8 @@ def llama_cpp_report(fields, tensors, params, config):
         refused.append(f"adapter.lora.alpha is {quoted(alpha)}, expected a float")
         alpha = 0.0
 
-    def scale_of(name, arrays):
-        rank = len(arrays["lora_A"])
+    def scale_of(name):
+        rank = len(factors[name]["lora_A"])
         return (rank, alpha / rank, "") if alpha else (rank, 1.0, "no adapter.lora.alpha")
 
     names = {name: tuple(ours) for name, ours in layer_names(config, "gguf").items() if not name.endswith("_norm")}
@@ -316,7 +303,7 @@ def llama_cpp_report(fields, tensors, params, config):
 def own_report(adapter_config, tensors, params, config):
     """Report how `load_adapter` treats a file; `params` includes a classifier's head."""
 
-    def scale_of(name, arrays):
+    def scale_of(name):
         own = module_config(adapter_config, name)
         return own.r, scaling(own), ""
 

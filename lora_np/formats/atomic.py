@@ -106,23 +106,19 @@ def only_process(folder):
         except Timeout:
             raise busy from None
         return
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with path.open("a") as file:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(handle)
             raise busy from None
         except OSError:  # some network drives have no locks
             pass
-        if version(path) == version(handle):  # not a file that the last process has just removed
-            break
-        os.close(handle)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
+        if version(path) != version(file.fileno()):  # another process has just removed the file
+            raise busy
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder):
@@ -224,14 +220,13 @@ def of_one_version(read):
     def call(folder, *args, **kwargs):
         while True:
             recover(folder)
-            before = version(folder), version(aside(folder))
+            before, error = version(folder), None
             try:
-                result, error = read(folder, *args, **kwargs), None
+                result = read(folder, *args, **kwargs)
             except (OSError, ValueError) as raised:
-                result, error = None, raised
-            after = version(folder), version(aside(folder))
-            is_between_renames = after[0] is None and after[1] is not None
-            if before == after and not is_between_renames:
+                error = raised
+            is_between_renames = before is None and aside(folder).exists()
+            if version(folder) == before and not is_between_renames:
                 if error is not None:
                     raise error
                 return result

@@ -95,10 +95,8 @@ def config_from_fields(of_files, path, fields, tensors):
         raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
     fields, more = of_files.completed(path, fields, tensors)
     head = tensors.get("score.weight")
-    if head is not None and head.ndim != 2:
-        raise ValueError(f"{path}: score.weight has shape {head.shape}, expected (n_classes, d_model)")
-    if head is not None and len(head) == 1:
-        raise ValueError(f"{path}: the model has one class, as for regression; expected at least two classes")
+    if head is not None and (head.ndim != 2 or len(head) == 1):  # one class is for regression
+        raise ValueError(f"{path}: score.weight has shape {head.shape}, expected (n_classes ≥ 2, d_model)")
     for name in of_files.sizes:
         if name not in fields:
             raise ValueError(f"{path}: {name} is missing")

@@ -163,15 +163,15 @@ def label_list(path, fields, config):
         raise ValueError(f"{path}: problem_type is {quoted(problem)}, expected 'single_label_classification'")
     default = {str(k): label for k, label in enumerate(default_labels(config.n_classes))}
     named = fields.get("id2label") or default
-    fits = isinstance(named, dict) and set(named) == set(default)
-    if not fits or not all(isinstance(label, str) for label in named.values()):
-        raise ValueError(f"{path}: id2label is {quoted(named)}, expected {config.n_classes} strings, one per class")
-    labels = [named[str(k)] for k in range(config.n_classes)]
-    ids = fields.get("label2id") or {label: k for k, label in enumerate(labels)}
-    if len(set(labels)) < len(labels):
-        raise ValueError(f"{path}: id2label is {quoted(named)}, expected a different name for each class")
-    if ids != {label: k for k, label in enumerate(labels)}:
-        raise ValueError(f"{path}: label2id is {quoted(ids)}, which contradicts id2label, {quoted(named)}")
+    labels = list(map(named.get, default)) if isinstance(named, dict) and set(named) == set(default) else []
+    if not labels or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+        expected = f"expected {config.n_classes} different strings, one per class"
+        raise ValueError(f"{path}: id2label is {quoted(named)}, {expected}")
+    ids = {label: k for k, label in enumerate(labels)}
+    if (fields.get("label2id") or ids) != ids:
+        raise ValueError(
+            f"{path}: label2id is {quoted(fields['label2id'])}, which contradicts id2label, {quoted(named)}"
+        )
     return labels
 
 

@@ -8,7 +8,7 @@ import math
 import re
 from itertools import zip_longest
 
-from ..checked import quoted, shown
+from ..checked import quoted, shown, whole_number
 from .checkpoint import read_object
 from .config_fields import check_fixed
 from .patterns import match_patterns
@@ -124,20 +124,23 @@ def as_list(value):
     return [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
 
 
-def rank_and_scale(path, fields, found, module):
-    """The rank r of a layer's adapter and its scale s, α/r or for rsLoRA α/√r; for `found` see `is_target`."""
+def rank_and_scale(fields, found, module):
+    """The rank r of a layer's adapter, its scale s, and where the scale comes from; for `found` see `is_target`.
 
-    def pick(field, default):
+    The scale is α/r or for rsLoRA α/√r. Its source is a string of the patterns and defaults that apply, such as
+    "alpha_pattern q_proj".
+    """
+    values, sources = [], []
+    for field, plain in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
         pattern = fields.get(field) or {}
-        return next((value for key, value in pattern.items() if module in found[field, key]), default)
-
-    rank, alpha = pick("rank_pattern", fields.get("r", 8)), pick("alpha_pattern", fields.get("lora_alpha", 8))
-    layer = shown(module)
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"{path}: the rank of {layer} is {quoted(rank)}, expected an integer of at least 1")
+        key = next((key for key in pattern if module in found[field, key]), None)
+        values.append(fields.get(plain, 8) if key is None else pattern[key])
+        sources += [f"{field} {key}"] if key is not None else [f"default {plain}"] * (plain not in fields)
+    rank, alpha = values
+    whole_number("the rank", rank)
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e30:
-        raise ValueError(f"{path}: the alpha of {layer} is {quoted(alpha)}, expected a finite number")
-    return rank, alpha / (math.sqrt(rank) if fields.get("use_rslora", False) else rank)
+        raise ValueError(f"the alpha: got {quoted(alpha)}, expected a finite number")
+    return rank, alpha / (math.sqrt(rank) if fields.get("use_rslora", False) else rank), ", ".join(sources)
 
 
 def alpha_of(scale, r, rslora):

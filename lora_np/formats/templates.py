@@ -30,17 +30,14 @@ def compiled(text, now):
     class Namespace(jinja2.utils.Namespace):
         def __init__(*args, **fields):
             self, *args = args
-            fields = dict(*args, **fields)
-            list(map(public, fields))
-            jinja2.utils.Namespace.__init__(self, fields)
+            jinja2.utils.Namespace.__init__(self)
+            for name, value in dict(*args, **fields).items():
+                self[name] = value
 
         def __setitem__(self, name, value):
-            jinja2.utils.Namespace.__setitem__(self, public(name), value)
-
-    def public(name):
-        if str(name).startswith("_"):
-            raise jinja2.exceptions.SecurityError(f"a namespace has no place for {name!r}")
-        return name
+            if str(name).startswith("_"):
+                raise jinja2.exceptions.SecurityError(f"a namespace has no place for {name!r}")
+            jinja2.utils.Namespace.__setitem__(self, name, value)
 
     def raise_exception(message):
         raise jinja2.exceptions.TemplateError(message)
