@@ -221,9 +221,9 @@ WRONG = {
     "messages[0] has role none, expected": {"messages": [{"content": "a"}]},
     "messages[0]: content is ['a'], expected a string": {"messages": [{"role": "user", "content": ["a"]}]},
     "messages[0]: content is missing, expected": {"messages": [{"role": "user"}]},
-    "messages[1]: content has half a surrogate pair": {"messages": [USER, {"role": "assistant", "content": "\ud800"}]},
-    "has no answer to learn": {"messages": [USER]},
-    "has no answer to learn; expected a completion": {"prompt": "a", "completion": " "},
+    "messages[1]: content has a lone surrogate": {"messages": [USER, {"role": "assistant", "content": "\ud800"}]},
+    "has no answer to train on": {"messages": [USER]},
+    "has no answer to train on; expected a completion": {"prompt": "a", "completion": " "},
 }
 
 

@@ -372,7 +372,7 @@ REFUSALS = [
     (TABLE.replace("rows.jsonl", "same.jsonl"), "labels: got 1 class(es), 'a', expected at least two"),
     (f"{TABLE} --test {{w}}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),
     ("finetune --data {w}/data/rows.jsonl --out {out}", "to train on labelled texts, name their columns"),
-    (TEXT.replace("corpus", "blank"), "holds no text"),
+    (TEXT.replace("corpus", "blank"), "has no text"),
     (TEXT.replace("corpus", "latin"), "line 2: byte 0xff is not UTF-8"),
     (TEXT.replace("corpus", "short"), "tokens, expected at least 32"),
     *[  # before the data is read

@@ -659,7 +659,7 @@ def test_labels_and_their_numbers():
         ("a.csv", "Text,label\nx,y\n", "text_column is 'text', .* it has 'Text', 'label'; did you mean 'Text'?"),
         ("a.csv", "text,sentiment\nx,y\n", "label_column is 'label', .* it has 'text', 'sentiment'$"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": "a"}', "row 2, line 2 does not have; it has 'text'"),
-        ("a.csv", "text,text,label\nx,y,z\n", "more than one column of the name 'text'"),
+        ("a.csv", "text,text,label\nx,y,z\n", "more than one column named 'text'"),
         ("a.csv", "text,label\nx,y\nx,y,z\n", "row 2, line 3: 3 columns; expected 2"),
         ("a.csv", "text,label\nx,y\n  ,y\n", "row 2, line 3: 'text' is empty"),
         ("a.csv", "text,label\nx, \n", "row 1, line 2: 'label' is empty"),
@@ -678,7 +678,7 @@ def test_labels_and_their_numbers():
         ("a.jsonl", "[" * 100_000 + "\n", "row 1, line 1: not JSON"),
         ("a.jsonl", '{"text": 3, "label": "b"}', "row 1, line 1: 'text' is 3; expected a string"),
         ("a.jsonl", '{"text": "a", "label": null}', "row 1, line 1: 'label' is null; expected a string"),
-        ("a.jsonl", '{"text": "a\\ud83d", "label": "b"}', "row 1, line 1: 'text' has half a surrogate pair"),
+        ("a.jsonl", '{"text": "a\\ud83d", "label": "b"}', "row 1, line 1: 'text' has a lone surrogate"),
     ],
 )
 def test_read_table_errors(write, name, content, message):

@@ -34,7 +34,7 @@ def pack(codes):
 
 
 def unpack(packed):
-    """The codes of `pack`, (n,) uint8."""
+    """Unpack the codes that `pack` packed, (n,) uint8."""
     return np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)
 
 

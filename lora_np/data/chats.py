@@ -1,4 +1,4 @@
-"""A user's own conversations from a file: prompts with completions, or messages."""
+"""Read a user's own conversations from a file, as prompts with completions or as messages."""
 
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ ROLES = ("system", "user", "assistant")
 
 
 class Chats(NamedTuple):
-    conversations: list[list[dict]]  # the messages of each, with role and content
-    places: list[str]  # of each, such as "chats.jsonl, row 2, line 3"
+    conversations: list[list[dict]]  # each a list of messages, with role and content
+    places: list[str]  # where each was found, such as "chats.jsonl, row 2, line 3"
 
 
 def read_chats(path):
@@ -40,7 +40,7 @@ def read_chats(path):
 
 
 def messages_of(row, place):
-    """The messages of a row; ValueError if it has none to learn from."""
+    """The messages of a row; ValueError if it has no answer to train on."""
     if ("messages" in row) == ("prompt" in row or "completion" in row):
         expected = "expected either prompt and completion, or messages"
         raise ValueError(f"{place}: has {listed(row)}; {expected}; to train on labelled texts, name their columns")
@@ -59,7 +59,7 @@ def messages_of(row, place):
                 raise ValueError(f"{place}: messages[{i}] has role {role}, expected system, user or assistant")
             checked_content(message.get("content"), f"messages[{i}]: content", place)
     if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
-        raise ValueError(f"{place}: has no answer to learn; expected a completion or an assistant message")
+        raise ValueError(f"{place}: has no answer to train on; expected a completion or an assistant message")
     return messages
 
 
@@ -68,5 +68,5 @@ def checked_content(value, name, place):
     if not isinstance(value, str):
         raise ValueError(f"{place}: {name} is {'missing' if value is None else quoted(value)}, expected a string")
     if SURROGATE.search(value):
-        raise ValueError(f"{place}: {name} has half a surrogate pair, which is not UTF-8")
+        raise ValueError(f"{place}: {name} has a lone surrogate, which is not valid UTF-8")
     return value

@@ -1,12 +1,12 @@
 """Convert the tokenizer in a GGUF file's metadata to tokenizer files, and back.
 
 The metadata contain the tokens, merges and flags, but only the name of the pre-tokenizer, which splits a text before
-the merges (``tokenizer.ggml.pre``). llama.cpp defines what the names mean. The files give llama.cpp's ids, with one
-difference: a byte that is not in the vocabulary is dropped by llama.cpp, but becomes the unknown token here, if there
-is one. SmolLM2 lacks 21 bytes; 13 of them do not occur in UTF-8.
+the merges (``tokenizer.ggml.pre``). llama.cpp defines what the names mean. The files give llama.cpp's ids, except that
+llama.cpp drops a byte that is not in the vocabulary, and here it becomes the unknown token if there is one. SmolLM2
+lacks 21 bytes; 13 of them do not occur in UTF-8.
 
-In the other direction, each of llama.cpp's names is tried on a text that they split differently. The correct name is
-the one that gives the tokenizer's own ids.
+In the other direction, `gguf_vocabulary` tries each of llama.cpp's names on a text that all of them split differently,
+and chooses the name that gives the tokenizer's own ids.
 """
 
 import json
@@ -131,7 +131,7 @@ def gguf_tokenizer_files(fields):
 
 
 def byte_level(trim_offsets):
-    """The pre-tokenizer that maps each byte to a letter, or the decoder that maps it back."""
+    """The pre-tokenizer that maps each byte to a character, or the decoder that maps it back."""
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": trim_offsets, "use_regex": False}
 
 
@@ -210,7 +210,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
     content = json.loads(tokenizer.to_str())
     model = content["model"]
     if model["type"] != "BPE" or any(model.get(flag) for flag in OTHER_BPE):
-        raise ValueError("tokenizer: only byte-level BPE, as of GPT-2 and SmolLM2, can be written to a GGUF file")
+        raise ValueError("tokenizer: only byte-level BPE, as in GPT-2 and SmolLM2, can be written to a GGUF file")
     tokens, types = [f"[PAD{i}]" for i in range(vocab_size)], [UNUSED] * vocab_size
     for token, i in model["vocab"].items():
         tokens[i], types[i] = token, NORMAL
@@ -246,7 +246,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
 
 
 def plain_text(tokenizer, text):
-    """The text after the steps that llama.cpp does not have: normalised, and with a space in front."""
+    """The text after the steps that llama.cpp lacks: normalisation, and a space in front."""
     text = normalise(tokenizer, text)
     is_spaced = tokenizer.encode("a").ids == tokenizer.encode(" a").ids
     return f" {text}" if is_spaced and not text.startswith(" ") else text

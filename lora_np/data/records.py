@@ -1,4 +1,4 @@
-"""CSV, TSV and JSONL files with all their columns. Errors in a file are reported with row and line."""
+"""Read and write CSV, TSV and JSONL files with all their columns; errors name the row and line."""
 
 import csv
 import difflib
@@ -64,7 +64,7 @@ def read_records(path, quoting=False):
             finally:
                 csv.field_size_limit(limit)
     if not placed:
-        raise ValueError(f"{path} has no rows; expected at least one text")
+        raise ValueError(f"{path} has no rows; expected at least one")
     places, rows = map(list, zip(*placed))
     columns = dict.fromkeys(column for row in rows for column in row) if suffix == ".jsonl" else rows[0]
     return Records(path, list(columns), rows, places)
@@ -118,7 +118,7 @@ def format_records(columns, rows, suffix, quoting=False):
     Raises
     ------
     ValueError
-        If a CSV or TSV cannot represent a value: half a surrogate pair, or without quotes a tab or a line break.
+        If a CSV or TSV cannot represent a value: a lone surrogate, or without quotes a tab or a line break.
     """
     if suffix == ".jsonl":
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
@@ -129,7 +129,7 @@ def format_records(columns, rows, suffix, quoting=False):
         cells = [as_cell(row.get(column)) for column in columns]
         line = "\t".join(cells)
         if SURROGATE.search(line):
-            raise ValueError(f"row {number} has half a surrogate pair, which only a .jsonl can hold; write one")
+            raise ValueError(f"row {number} has a lone surrogate, which only a .jsonl can contain; write one")
         if suffix == ".csv" or quoting:
             writer.writerow(cells)
         elif line.count("\t") > len(cells) - 1 or "\n" in line or "\r" in line:
@@ -158,7 +158,7 @@ def delimited_records(path, content, tabs, quoting):
         header = strip_empty_cells(next(rows, []), 0)
         repeated = sorted(name for name, n in Counter(header).items() if n > 1)
         if repeated:
-            raise ValueError(f"{path} has more than one column of the name {listed(repeated)}")
+            raise ValueError(f"{path} has more than one column named {listed(repeated)}")
         for row, values in enumerate(rows, start=1):
             place = f"row {row}, line {reader.line_num}"
             values = strip_empty_cells(values, len(header))
@@ -186,7 +186,7 @@ def nonblank_rows(reader, spans):
 
 
 def strip_empty_cells(cells, least):
-    """A row without the empty cells that spreadsheets append, but with at least `least` cells if it has as many."""
+    """A row without the empty cells that spreadsheets append; the first `least` cells are always kept."""
     n = len(cells)
     while n > least and not cells[n - 1].strip():
         n -= 1
@@ -224,11 +224,11 @@ def checked_cell(place, values, column, argument):
     if not value.strip():
         raise ValueError(f"{place}: {column!r} is empty")
     if SURROGATE.search(value):  # JSON can represent it, UTF-8 cannot
-        raise ValueError(f"{place}: {column!r} has half a surrogate pair, which is not UTF-8")
+        raise ValueError(f"{place}: {column!r} has a lone surrogate, which is not valid UTF-8")
     return value
 
 
 def listed(names):
-    """Names from a file, for a message: at most ten of them, quoted."""
+    """At most ten names from a file, quoted, for a message."""
     names = list(names)
     return ", ".join(map(quoted, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

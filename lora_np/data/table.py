@@ -83,9 +83,8 @@ def split_table(table, fractions, seed):
         If the table is empty, the fractions are invalid, or there are too few texts for a part whose fraction is not 0.
     """
     if len(table.labels) != len(table.texts) or not table.texts:
-        raise ValueError(
-            f"table: got {len(table.texts)} texts and {len(table.labels)} labels, expected as many, and at least one"
-        )
+        found = f"got {len(table.texts)} texts and {len(table.labels)} labels"
+        raise ValueError(f"table: {found}, expected the same number of both, at least one")
     if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or abs(sum(fractions) - 1) > 1e-6:
         expected = "expected three numbers for train, validation and test, ≥ 0, the first > 0, with sum 1"
         raise ValueError(f"fractions: got {fractions}, {expected}")

@@ -29,7 +29,7 @@ def read_texts(path):
     texts = [" ".join(block.split()) for block in (blocks if len(blocks) > 1 else content.splitlines())]
     texts = [text for text in texts if text]
     if not texts:
-        raise ValueError(f"{path} holds no text; expected at least one line")
+        raise ValueError(f"{path} has no text; expected at least one line")
     return texts
 
 

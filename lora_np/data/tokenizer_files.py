@@ -159,7 +159,7 @@ def rebuilt(content, settings, reader):
 
     model, prefix = content["model"], settings.get("add_prefix_space")
     if model.get("type", "BPE") != "BPE":
-        raise ValueError(f"its model is {quoted(model['type'])}, and tokenizer_class {reader[0]} has 'BPE'")
+        raise ValueError(f"its model is {quoted(model['type'])}, expected 'BPE', as tokenizer_class is {reader[0]}")
     model = {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"]}
     if reader == LLAMA_CLASS:
         model |= {"fuse_unk": True, "byte_fallback": True}
@@ -225,7 +225,7 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults
 
 
 def as_token(value, **more):
-    """The AddedToken from its text, or from a dict of its fields."""
+    """An AddedToken from its text, or from a dict of its fields."""
     from tokenizers import AddedToken
 
     fields = {"content": value} if isinstance(value, str) else {name: value[name] for name in TOKEN if name in value}
