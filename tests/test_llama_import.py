@@ -126,7 +126,7 @@ REFUSED = [  # the form of the file, what is changed in its fields, and part of 
     ("gguf", {"llama.expert_count": 8}, "llama.expert_count is 8"),
     ("gguf", {"llama.rope.dimension_count": 4}, "llama.rope.dimension_count is 4, expected the head size 6"),
     ("gguf", {"llama.rope.freq_base": float("nan")}, "rope_theta: got nan"),
-    ("tensors", {"rope_freqs.weight": np.ones(3)}, "scaled rotary positions, which we do not have"),
+    ("tensors", {"rope_freqs.weight": np.ones(3)}, "scaled rotary positions, which are not supported"),
     ("tensors", {"token_embd.weight": None}, "token_embd.weight is missing"),
     ("tensors", {"token_embd.weight": np.ones(4)}, "token_embd.weight"),
     ("tensors", {"blk.1.ffn_up.weight": None}, "blk.1.ffn_up.weight is missing"),

@@ -27,10 +27,10 @@ SPELLINGS = {"lora_a": "lora_A", "lora_b": "lora_B", "lora_embedding_A": "lora_A
 class LayerReport(NamedTuple):
     """A layer of the file, or a target that the file lacks."""
 
-    name: str  # its name in the base, or in the file if the base has no such layer
+    name: str  # in the base, or in the file if the base has no such layer
     status: str
-    notes: tuple[str, ...] = ()  # what is wrong
-    ours: tuple[str, ...] = ()  # the layers of the base, under our names
+    notes: tuple[str, ...] = ()  # on what is wrong
+    ours: tuple[str, ...] = ()  # our names of the layers in the base
     arrays: dict = {}  # of an applied layer: A (r, in), B (out, r), DoRA's m (out,); or a whole "weight" or "bias"
     rank: int | None = None
     scale: float | None = None
@@ -43,27 +43,27 @@ class AdapterReport(NamedTuple):
     program: str
     kind: str  # "lora" or "dora"
     layers: list[LayerReport]
-    refused: list[str]  # why it refuses the file, except for reasons in a layer's notes
+    refused: list[str]  # why the program refuses the file, except for reasons in a layer's notes
 
 
 class Rules(NamedTuple):
     """The layers, arrays and scales that a program expects in a file."""
 
-    names: dict  # the base's name of each layer that it can adapt -> the layers of ours that it corresponds to
-    targets: list[str]  # those that it adapts
-    missing: dict  # each array of a layer -> (status, note) of a layer without it
-    scale_of: Callable  # name of a layer -> (rank, scale, its source unless that is plain fields)
+    names: dict  # each layer that the program can adapt, under the base's name -> our names of its layers
+    targets: list[str]  # names of the layers that the program adapts
+    missing: dict  # array of a layer -> (status, note) of a layer that lacks it
+    scale_of: Callable  # name of a layer -> (rank, scale, source of the scale, or "" if that is plain fields)
     rslora: bool = False
     misfit: str = REFUSED  # status of layers that are not targets
-    prefix: str = ""  # in front of the names in the file
-    notes: dict = {}  # layer -> more notes
+    prefix: str = ""  # prefix of all names in the file
+    notes: dict = {}  # name of a layer -> more notes
 
 
 def split_by_layer(tensors, pattern):
-    """The factors {layer: {"lora_A": …}} of the names that match a pattern (layer)(array), and the other tensors."""
+    """Split tensors into factors {layer: {"lora_A": …}}, whose names match a pattern (layer)(array), and others."""
     factors, others = {}, {}
     for key, tensor in tensors.items():
-        array = np.asarray(tensor).real  # PyTorch drops imaginary parts too
+        array = np.asarray(tensor).real  # PyTorch also drops imaginary parts
         if match := pattern.fullmatch(key):
             factors.setdefault(match[1], {})[SPELLINGS.get(match[2], match[2])] = array
         else:
@@ -72,7 +72,7 @@ def split_by_layer(tensors, pattern):
 
 
 def report_layers(rules, factors, params, config, others=()):
-    """The LayerReports in the base's order: those of the factors, targets that the file lacks, and `others`."""
+    """The LayerReports of the factors, of targets that the file lacks, and `others`, in the base's order."""
     layers = [(layer.name, layer) for layer in others]
     for key, arrays in factors.items():
         name = key.removeprefix(rules.prefix)
@@ -88,7 +88,7 @@ def report_layers(rules, factors, params, config, others=()):
 
 
 def report_layer(rules, name, arrays, params):
-    """The LayerReport of the base's layer with this name."""
+    """The LayerReport of a layer, by its name in the base."""
     if name not in rules.targets:
         return LayerReport(name, rules.misfit, ("not a target of the configuration",))
     for leaf, (status, note) in rules.missing.items():
@@ -116,7 +116,7 @@ def shape_fault(factors, r, n_out, n_in):
     A, B = (factors[factor].shape for factor in FACTORS)
     if (A, B) == ((r, n_in), (n_out, r)):
         return None
-    first, last = A[:1], A[-1:]  # one of them may be the rank
+    first, last = A[:1], A[-1:]  # either may be the rank
     guesses = {
         "they look exchanged": ((n_out, *last), (*last, n_in)),
         "they look transposed": ((n_in, *last), (*last, n_out)),
@@ -127,7 +127,7 @@ def shape_fault(factors, r, n_out, n_in):
 
 
 def base_array(params, ours, leaf="weight"):
-    """The base's weight or bias of the layers that a file stores as one, or None; a head may be tied."""
+    """The base's weight or bias of layers that a file stores as one layer, or None; a head may be tied."""
     if ours == ("head",) and HEAD not in params:
         ours = ("tok_emb",)
     arrays = [np.asarray(params[f"{name}.{leaf}"]) for name in ours if f"{name}.{leaf}" in params]
@@ -135,13 +135,13 @@ def base_array(params, ours, leaf="weight"):
 
 
 def base_weight(params, ours):
-    """The weight (out, in) that factors are added to; an embedding's is transposed."""
+    """The weight (out, in) to which the factors' product is added; an embedding is transposed."""
     weight = base_array(params, ours)
     return weight.T if ours[0].endswith("_emb") else weight
 
 
 def misnamed(key, names, config, prefix=""):
-    """Guess which of the base's layers an unknown name in a file means, or None; and describe the mistake."""
+    """Return the base's layer that an unknown name in a file probably means, or None, and describe the mistake."""
     ends = {layer: name for name, ours in names.items() for layer in ours}
     for file in FILES:
         ends |= {bare(name): ends.get(ours[0]) for name, ours in layer_names(config, file).items()}
@@ -157,11 +157,11 @@ def misnamed(key, names, config, prefix=""):
     return name, f"the base calls it {re.sub(r'[.][0-9]+[.]', '.N.', prefix + name)!r}"
 
 
-# ---------------------------------------------------------------- PEFT, which `load_peft` and the doctor both follow
+# ---------------------------------------------------------------- PEFT's rules, for `load_peft` and the doctor
 
 BASE = "base_model.model."
 PEFT_NAME = re.compile(rf"(.+)\.(lora_[AB](?=\.weight$)|lora_embedding_[AB]|{MAGNITUDE})(?:\.weight)?")
-DEFAULT = re.compile(r"\.default(?=(\.weight)?$)")  # the adapter's own name, which PEFT omits
+DEFAULT = re.compile(r"\.default(?=(\.weight)?$)")  # the adapter's name, which PEFT omits from files
 DEFAULT_NOTE = "'.default.' in the tensors' names, which only newer versions of PEFT read"
 RANDOM = "lora_A is missing, and PEFT draws it at random"
 TIED = "embedding and head are tied: merged, the adapter changes both; llama.cpp refuses it"
@@ -177,7 +177,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
 
     PEFT ignores names that it does not know. Targets without tensors keep their initial values: A is random, B is zero,
     and DoRA's m contains the norms of W's rows. A tensor with the name of one of the base's weights replaces it.
-    PEFT raises an error for mismatched shapes and for missing modules that it should load whole.
+    PEFT raises an error for mismatched shapes, and if a module that it should load whole is missing.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
 
 
 def table_of_names(tensors, config):
-    """The table of layer names that a file uses: Hugging Face's, with or without a prefix, or ours."""
+    """The names of layers that a file uses: Hugging Face's, with or without a prefix, or ours."""
     names = layer_names(config, "hf")
     tables = names, {bare(name): ours for name, ours in names.items()}, {n: [n] for own in names.values() for n in own}
     modules = {match[1].removeprefix(BASE) for key in tensors if (match := PEFT_NAME.fullmatch(DEFAULT.sub("", key)))}
@@ -232,7 +232,7 @@ def table_of_names(tensors, config):
 
 
 def saved_modules(fields):
-    """The last parts of the names of modules that PEFT loads whole."""
+    """The endings of the names of modules that PEFT loads whole."""
     saved = as_list(fields.get("modules_to_save") or [])
     return saved + ["classifier", "score"] * (fields.get("task_type") == "SEQ_CLS")
 
@@ -257,7 +257,7 @@ def whole_weight(key, array, names, notes, params):
     return layer if name == "score" and len(array) < 2 else layer._replace(arrays={leaf: array})
 
 
-# ---------------------------------------------------------------- llama.cpp and this package refuse what does not fit
+# ---------------------------------------------------------------- llama.cpp and this package
 
 
 def llama_cpp_report(fields, tensors, params, config):
@@ -277,7 +277,7 @@ def llama_cpp_report(fields, tensors, params, config):
 
     names = {name: tuple(ours) for name, ours in layer_names(config, "gguf").items() if not name.endswith("_norm")}
     if config.n_classes:
-        del names["output"]  # a classifier's head has another name
+        del names["output"]  # a classifier's head has a different name
     factors, others = split_by_layer(tensors, GGUF_NAME)
     layers = []
     for key in others:
@@ -301,7 +301,7 @@ def llama_cpp_report(fields, tensors, params, config):
 
 
 def own_report(adapter_config, tensors, params, config):
-    """Report how `load_adapter` treats a file; `params` includes a classifier's head."""
+    """Report how `load_adapter` treats a file. `params` includes a classifier's head."""
 
     def scale_of(name):
         own = module_config(adapter_config, name)

@@ -1,8 +1,8 @@
 """Replace a file or folder atomically: at every moment either the old one or the new one exists.
 
-New content is written to a temporary place in the same folder, flushed to the disk, and renamed. A new folder is also
-read back first. One process at a time writes in a folder. Its lock ends with the process, so any temporary files that
-the next process finds belong to dead processes, and it removes them.
+New content is written to a temporary folder in the same place, flushed to the disk, and renamed. A new folder is read
+back before that. Only one process at a time writes in a folder. Its lock ends with the process, so the next process
+knows that any temporary files belong to dead processes, and removes them.
 """
 
 import ctypes
@@ -24,14 +24,14 @@ TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 
 
 def write_atomically(path, data):
-    """Write bytes, or an iterable of pieces, to a file. An OSError, such as for a full disk, names the file."""
+    """Replace a file with bytes, or an iterable of bytes. An OSError, for example on a full disk, names the file."""
     with replacing(path) as temporary:
         write_pieces(temporary, data)
 
 
 @contextmanager
 def replacing(path):
-    """Yield a temporary path. At the end of the block, the file written there replaces `path`."""
+    """Yield a temporary path. At the end of the block, the file at this path replaces `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
@@ -44,21 +44,21 @@ def replacing(path):
 
 
 def write_pieces(path, data):
-    """Write bytes, or pieces of them, to a file."""
+    """Write bytes, or an iterable of bytes, to a file."""
     with open(path, "wb") as file:
         for piece in [data] if isinstance(data, bytes) else data:
             file.write(piece)
 
 
 def flush(path):
-    """Wait until a file is on the disk."""
+    """Wait until a file's content is on the disk."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
 
 
 @contextmanager
 def naming(path):
-    """Make an OSError name the file to be written instead of a temporary one."""
+    """Make an OSError name the file to be written instead of the temporary one."""
     try:
         yield
     except OSError as error:
@@ -67,7 +67,7 @@ def naming(path):
 
 @contextmanager
 def locked(folder):
-    """Lock a folder: wait for other processes that write in it, and keep them out until the end of the block."""
+    """Wait until no other process writes in a folder, and lock it until the end of the block."""
     try:
         import fcntl
     except ImportError:  # Windows, which cannot lock a folder
@@ -87,9 +87,9 @@ def locked(folder):
 
 @contextmanager
 def only_process(folder):
-    """Reserve a folder for a long job that will write it, until the end of the block.
+    """Reserve a folder for a long job, until the end of the block.
 
-    Raises ValueError if another process has reserved the folder. The lock is a file beside it, which is removed.
+    Raises ValueError if another process has reserved the folder. The lock is a file next to it, which is removed.
     """
     folder = Path(os.path.realpath(folder))
     path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
@@ -122,7 +122,7 @@ def only_process(folder):
 
 
 def remove_leftovers(folder):
-    """Remove temporary files and folders of processes that were killed; the caller has the folder's lock."""
+    """Remove temporary files and folders of killed processes. The caller has the folder's lock."""
     for path in folder.glob(f"{TEMPORARY['prefix']}*{TEMPORARY['suffix']}"):
         with suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -155,7 +155,7 @@ def write_folder(folder, files, check=None, carry=()):
         check_target(folder, "folder", carry=carry)
         remove_leftovers(folder.parent)
         with TemporaryDirectory(**TEMPORARY, dir=folder.parent, ignore_cleanup_errors=True) as temporary:
-            new = Path(temporary, folder.name)  # after an exchange, the old folder, which is removed
+            new = Path(temporary, folder.name)  # the old folder after an exchange; removed at the end of the block
             new.mkdir()
             for name, data in files.items():
                 with naming(folder / name):
@@ -166,7 +166,7 @@ def write_folder(folder, files, check=None, carry=()):
                     (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
             if check is not None:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of fields that are stored and have no effect
+                    warnings.simplefilter("ignore")  # it concerns fields that have no effect
                     check(new)
             if folder.exists():
                 os.chmod(new, folder.stat().st_mode)
@@ -174,9 +174,9 @@ def write_folder(folder, files, check=None, carry=()):
 
 
 def put_in_place(new, folder):
-    """Rename a new folder to the old one's name. The caller has the lock and removes what is left."""
+    """Give a new folder the old one's name. The caller has the lock, and then removes the path `new`."""
     if folder.exists() and not exchange(new, folder):
-        shutil.rmtree(aside(folder), ignore_errors=True)  # of a process that was killed after both renames
+        shutil.rmtree(aside(folder), ignore_errors=True)  # left by a process that was killed after both renames
         os.rename(folder, aside(folder))  # until the next rename there is no folder; see `recover`
     if not folder.exists():
         os.rename(new, folder)
@@ -184,7 +184,7 @@ def put_in_place(new, folder):
 
 
 def exchange(a, b):
-    """Exchange two folders atomically; returns False if the system or the drive cannot do so."""
+    """Exchange two folders atomically. Returns False if the system or the drive cannot do so."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         a, b = os.fsencode(a), os.fsencode(b)
@@ -211,9 +211,9 @@ def recover(folder):
 
 
 def of_one_version(read):
-    """Decorate a function that reads a folder, its first argument, so that everything comes from one version.
+    """Decorate a function that reads a folder, its first argument, so that it reads only one version of the folder.
 
-    If the folder is replaced while it is read, it is read again.
+    If the folder is replaced during the call, the function is called again.
     """
 
     @wraps(read)

@@ -1,4 +1,4 @@
-"""Models and adapters as folders: a configuration in JSON beside the tensors in safetensors."""
+"""Read and write models and adapters as folders: the configuration is JSON, and the tensors are safetensors."""
 
 import warnings
 from dataclasses import asdict, fields
@@ -16,7 +16,7 @@ from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-OLDEST = next(iter(ARCHITECTURES))  # the only architecture at first, so its configurations do not name it
+OLDEST = next(iter(ARCHITECTURES))  # was the only architecture at first, so its configurations do not name it
 
 
 def save_model(folder, params, config, dtype=None, beside=None, carry=()):
@@ -65,7 +65,7 @@ def load_model(folder, dtype=np.float32):
 
 
 def check_is_model(folder):
-    """Raise FileNotFoundError or ValueError, with a remedy, unless a folder has the two files of our format."""
+    """Raise FileNotFoundError or ValueError unless a folder has the two files of our format."""
     folder = Path(folder)
     if not folder.is_dir() and not folder.is_file():
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -80,7 +80,7 @@ def check_is_model(folder):
 
 
 def contents(folder):
-    """The content of a folder, for an error message."""
+    """The names in a folder, for an error message."""
     if not folder.is_dir():
         return "it is a file"
     names = sorted(shown(path.name, 50) for path in folder.iterdir())
@@ -130,7 +130,7 @@ def load_adapter(folder, params):
 
 
 def check_init(config):
-    """Raise ValueError if the adapter's init changed the base, because its update is incorrect on the original base."""
+    """Raise ValueError if the adapter's init changed the base: its update is incorrect on the original base."""
     if config.init in STARTS:
         plain = ", ".join(init for init in INITS if init not in STARTS)
         remedy = "convert the adapter with `for_original_base`, or `merge` it"
@@ -138,7 +138,7 @@ def check_init(config):
 
 
 def check_depth(path, field, n_layers, tensors):
-    """Raise ValueError for more layers than tensors, so that no list of a damaged length is made."""
+    """Raise ValueError for more layers than tensors, before anything allocates that many layers."""
     if isinstance(n_layers, int) and n_layers > len(tensors):
         raise ValueError(f"{path}: {field} is {quoted(n_layers)}, but the model has only {len(tensors)} tensors")
 
@@ -171,7 +171,7 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
 
 
 def reader(load, params):
-    """A function that reads a folder with `load`, in a dtype that can hold these arrays."""
+    """`load` with a dtype that can represent these arrays."""
     is_double = any(array.dtype == np.float64 for array in params.values())
     return partial(load, dtype=np.float64 if is_double else np.float32)
 
@@ -185,9 +185,9 @@ def read_object(path):
 
 
 def read_config(path, kind=None):
-    """Read a configuration dataclass from JSON; by default the one for the architecture that the file names.
+    """Read a configuration dataclass from JSON; by default that of the architecture that the file names.
 
-    Missing and invalid fields raise a ValueError that names them. Unknown fields go to `extra`, with a warning.
+    Missing and invalid fields raise a ValueError that names them. Unknown fields are put in `extra`, with a warning.
     """
     values = read_object(path)
     if kind is None:

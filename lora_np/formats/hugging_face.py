@@ -20,7 +20,7 @@ from .tensors import read_tensors
 
 
 class HFModel(NamedTuple):
-    """The contents of a model's directory, in our names and layout."""
+    """The contents of a model's directory, under our names and in our layout."""
 
     params: dict[str, np.ndarray]
     config: object  # the model's configuration
@@ -74,7 +74,9 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
     of_files = file_format(config)
     files = files or (new_files(tokenizer) if tokenizer is not None else {})
-    if TOKENIZER in files and "model_type" not in config.extra:  # otherwise transformers would read it as GPT-2's
+    if (
+        TOKENIZER in files and "model_type" not in config.extra
+    ):  # otherwise transformers would read it as a GPT-2 tokenizer
         files = {SETTINGS: new_settings(tokenizer), **files}
     defaults, fields = of_files.fields_of(config)
     special = special_ids(config, tokenizer, files)
@@ -91,10 +93,12 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
 
 
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
-    """The file of tensors, or the index of several, at a path; in a folder, the first of these names that exists."""
+    """The file of tensors or index of files at a path; in a folder, the first of these names that exists."""
     if path.is_file():
         if not path.name.endswith((".safetensors", ".index.json")):
-            raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
+            raise ValueError(
+                f"{path}: expected a file ending in .safetensors or .index.json; pickle files are never read"
+            )
         return path
     if not path.is_dir():
         if path.exists():
@@ -107,7 +111,7 @@ def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json"
 
 
 def read_sharded(index):
-    """The tensors of all files that an index names, as {name: array}."""
+    """The tensors of all files that an index names, {name: array}."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise ValueError(f"{index}: weight_map is {quoted(places)}, expected an object that maps tensors to files")
@@ -121,7 +125,7 @@ def read_sharded(index):
         for name in arrays:
             if places.get(name) != file:
                 place = shown(str(places.get(name)))
-                raise ValueError(f"{shard}: unexpected tensor {shown(name)}; {index.name} says it is in {place}")
+                raise ValueError(f"{shard}: unexpected tensor {shown(name)}; {index.name} says that it is in {place}")
         tensors |= arrays
     for name in places:
         if name not in tensors:
@@ -133,7 +137,7 @@ def read_sharded(index):
 
 
 def params_of(file, tensors, config, dtype):
-    """Our parameters from the tensors of a file, of a model with or without a head; errors name the file."""
+    """Our parameters from a file's tensors, which may be of a model without a head; errors name the file."""
     tensors, rows = renamed(file, tensors, bare, "a prefix"), [(bare(theirs), *row) for theirs, *row in layout(config)]
     table, is_tied = rows[0][0], not any(names == ["head.weight"] for _, names, *_ in rows)
     if is_tied and not np.array_equal(tensors.pop("lm_head.weight", tensors.get(table)), tensors.get(table)):
@@ -186,7 +190,7 @@ def special_ids(config, tokenizer, files):
         fields = json_object(GENERATION, files[GENERATION])
     elif "model_type" in config.extra:
         fields = config.extra
-    else:  # one of our models, without the file
+    else:  # one of our models without generation_config.json
         end, pad = (tokenizer and tokenizer.token_to_id(text) for text in (END_OF_TEXT, PAD))
         fields = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
     names = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -22,25 +22,25 @@ from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256
 
 WEIGHTS = ("dense", "blocks")
-FINGERPRINT = "base_sha256"  # field of an exported adapter with the fingerprint of its base
-THREADS = 2  # for dequantising; more are no faster, because memory is the limit
+FINGERPRINT = "base_sha256"  # field of an exported adapter: the fingerprint of its base
+THREADS = 2  # for dequantising, which memory bandwidth limits
 
 
 class LoadedModel(NamedTuple):
     """A model with its tokenizer, ready to use."""
 
-    params: dict  # of the base, without the adapter
+    params: dict  # the base's weights, without the adapter
     config: object  # a configuration, such as GPT2Config
     adapter: Adapter | None
     tokenizer: object
-    labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
-    files: dict[str, bytes] = {}  # the tokenizer's, unchanged, see `model_files`; empty for a new tokenizer
-    max_tokens: int | None = None  # of a text that a classifier reads; None: n_positions
-    question: str | None = None  # to which a language model's answer is a label; None for a classifier with a head
+    labels: list[str] | None  # a classifier's, in the order of its classes; None for a language model
+    files: dict[str, bytes] = {}  # the tokenizer's files, unchanged, see `model_files`; empty for a new tokenizer
+    max_tokens: int | None = None  # the most tokens that a classifier reads; None: n_positions
+    question: str | None = None  # that a language model answers with a label; None for a classifier with a head
 
 
 def model_place(name):
-    """The folder or GGUF file for a path or a name; "pretrained" is the small base that this package includes."""
+    """The folder or GGUF file at a path or under a name; "pretrained" is the small base that the package includes."""
     if str(name) == "pretrained" and not Path(name).exists():
         return PRETRAINED
     return packaged_model(str(name)) if is_packaged(name) else Path(name)
@@ -109,7 +109,7 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
         If the architecture or a setting is not supported, or a field or tensor is missing or of the wrong shape.
     """
     if fields.get("general.type") == "adapter":
-        raise ValueError(f"{path}: got an adapter, expected a model; doctor says what it does on its base")
+        raise ValueError(f"{path}: got an adapter, expected a model; `doctor` reports what the adapter does")
     known = {name: of_files for name, of_files in FILE_FORMATS.items() if of_files.config_from_gguf}
     name = one_of(f"{path}: general.architecture", fields.get("general.architecture"), known)
     config = known[name].config_from_gguf(path, fields, tensors)
@@ -155,8 +155,7 @@ def tokenizer_of(path, config, files=None):
 
 
 def fingerprint(params):
-    """A SHA-256 of a model's weights that does not depend on the file format: of names, shapes and float32 bytes,
-    without a head."""
+    """The SHA-256 of a model's names, shapes and float32 bytes, without a head, in any file format."""
     digest = hashlib.sha256()
     for name in sorted(params.keys() - {HEAD}):
         weight = np.ascontiguousarray(params[name], "<f4")

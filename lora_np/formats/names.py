@@ -1,7 +1,7 @@
-"""The names and storage of a model's layers in other programs: Hugging Face's files, which PEFT follows, and GGUF.
+"""Names and storage of a model's layers in the files of other programs: Hugging Face and PEFT, and GGUF.
 
-The names are in an architecture's record. If a layer is followed by a rotation, GGUF stores its rows in pairs that are
-rotated together: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face's order and ours is (0, 1, 2, …).
+The names are in an architecture's record. If a layer's output is rotated (RoPE), GGUF stores rows that are rotated
+together next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and we use (0, 1, 2, …).
 """
 
 import re
@@ -48,7 +48,7 @@ def linear_names(config, file):
 
 
 def is_adaptable(ours):
-    """Whether these layers are linear layers in the blocks, which this package can adapt."""
+    """Whether these are linear layers in the blocks, which this package can adapt."""
     return bool(linear_layers(f"{name}.weight" for name in ours))
 
 
@@ -81,7 +81,7 @@ def layout(config, file="hf"):
 
 
 def stored_tensors(params, config, file):
-    """Yield (name in the file, a model's weights as the file stores them) for each tensor, in execution order."""
+    """Yield (name in the file, weight as the file stores it) for each of a model's tensors, in execution order."""
     for theirs, ours, _, transposed in layout(config, file):
         weight = np.concatenate([params[name] for name in ours]) if len(ours) > 1 else params[ours[0]]
         if file == "gguf":
@@ -90,7 +90,7 @@ def stored_tensors(params, config, file):
 
 
 def renamed(path, tensors, name_of, difference):
-    """The tensors of a file under other names; ValueError if two get the same, because of a `difference`."""
+    """Rename a file's tensors; ValueError if two get the same name because they only differ in `difference`."""
     by_name = {}
     for key, tensor in tensors.items():
         name = name_of(key)

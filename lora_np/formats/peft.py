@@ -1,7 +1,7 @@
 """Read and write PEFT's LoRA and DoRA adapters: `adapter_config.json` and `adapter_model.safetensors`.
 
-A is (r, in) and B is (out, r), as ours, also for GPT-2's transposed layers: `fan_in_fan_out` is only about the base's
-weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's one layer `c_attn` and our three.
+A is (r, in) and B is (out, r), as in this package, also for GPT-2's transposed layers: `fan_in_fan_out` concerns only
+the base's weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's one layer `c_attn` and our three.
 
 Transposed or exchanged factors are refused, because their shapes do not fit the rank and the base's layer. The one
 exception is r = in = out, where all factors are square and the mistake cannot be detected.
@@ -26,10 +26,10 @@ from .names import FACTORS, LEAVES, is_adaptable, linear_names, renamed, short_n
 from .peft_config import KNOWN, READ, alpha_of, read_fields
 from .tensors import read_tensors
 
-SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of the names in the file
+SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of an array's name in the file
 HEADS = ("score.weight", "classifier.weight", HEAD)
 SCORE = f"{BASE}score.weight"
-NOT_HERE = "embeddings, norms, biases and a language model's head are not adapted here"
+NOT_HERE = "adapted embeddings, norms, biases and language models' heads are not supported"
 
 
 # ---------------------------------------------------------------- reading
@@ -66,7 +66,7 @@ def load_peft(folder, params, config):
     read_as = {**fields, "task_type": "SEQ_CLS"} if SCORE in named else fields
     report = peft_report(fields_path, read_as, named, params, config, table_of_names(named, config))
     head, adapted, alphas = None, {}, {}
-    if not fields.get("target_modules"):  # PEFT's default targets need not all be in the file
+    if not fields.get("target_modules"):  # the file need not have all of PEFT's default targets
         report = report._replace(layers=[layer for layer in report.layers if layer.status != NO_TENSORS], refused=[])
     for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # which is rarely the cause
         if layer.name == "score" and layer.arrays:
@@ -84,7 +84,7 @@ def load_peft(folder, params, config):
     if report.refused:
         raise ValueError(f"{fields_path}: {report.refused[0]}")
     is_zero = not any(array.any() for own in adapted.values() for array in own.values())
-    if is_zero and head is not None:  # a head alone, as `save_peft` writes it
+    if is_zero and head is not None:  # only a head, as `save_peft` writes it
         adapted, alphas = {}, {}
     order = [name for name in linear_layers(params) if name in adapted]
     weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in LEAVES[report.kind]}
@@ -105,12 +105,12 @@ def load_peft(folder, params, config):
 
 
 def peft_name(key):
-    """The name with PEFT's prefix and PEFT's name of a classifier's head."""
+    """A name with PEFT's prefix; a classifier's head gets PEFT's name."""
     return SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
 
 
 def our_config(fields, kind, ranks, alphas, targets, train_head):
-    """Our configuration for these ranks and alphas by layer."""
+    """Our configuration for the ranks and alphas of layers, {layer: value}."""
     r, rank_pattern = compact_pattern(ranks or {"": 8})  # without layers, PEFT's defaults
     alpha, alpha_pattern = compact_pattern(alphas or {"": 8.0})
     return AdapterConfig(
@@ -134,7 +134,7 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
 def save_peft(folder, adapter, params, config, base=None, metadata=None):
     """Write an adapter for PEFT, for the model that `save_hf` writes.
 
-    rate_factors and norm_gradient are not written: they matter only for training, and PEFT has no fields for them.
+    rate_factors and norm_gradient are not written, because they only affect training, and PEFT has no such fields.
 
     Parameters
     ----------

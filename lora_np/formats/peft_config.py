@@ -13,19 +13,19 @@ from .checkpoint import read_object
 from .config_fields import check_fixed
 from .patterns import match_patterns
 
-# Fields that change what the adapter computes in unsupported ways; they must be off.
+# Fields that change what the adapter computes in an unsupported way. They must be unset or off.
 OFF = """lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
 target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
-VALUES = {  # the supported values of fields; the first is PEFT's default
+VALUES = {  # field -> its supported values, the first of which is PEFT's default
     "peft_type": ("LORA",),
     "bias": ("none",),
     "fan_in_fan_out": (False, True),
     "use_rslora": (False, True),
     "use_dora": (False, True),
-    # Initial values of A and B do not matter after training, but other inits also change the base.
+    # How A and B were initialised does not matter after training, but other inits also change the base.
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
-TYPES = {  # fields that may be missing or null: the type of the value, or of each item in a list, and its description
+TYPES = {  # field that may be missing or null -> type of the value or of each item in a list, and its description
     "rank_pattern": (dict, "an object of layer -> number"),
     "alpha_pattern": (dict, "an object of layer -> number"),
     "target_modules": (str, "a string or a list of strings"),
@@ -38,7 +38,7 @@ READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "task_type"}
 # Fields of PEFT that have no effect here. They are written back without a warning.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
-# The fields with regular expressions: what PEFT puts before and after one, and the function of `re` that it calls.
+# Field with regular expressions -> what PEFT puts before and after each, and the function of `re` that it calls.
 PATTERNS = {
     "target_modules": ("", "", "fullmatch"),
     "exclude_modules": ("", "", "fullmatch"),
@@ -50,7 +50,7 @@ PATTERNS = {
 
 
 def read_fields(path):
-    """The fields of the file. Raises ValueError for a field of an incorrect type or with an unsupported value."""
+    """Read the file's fields. Raises ValueError if a field has an incorrect type or an unsupported value."""
     fields = read_object(path)
     if "peft_type" not in fields:
         raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
@@ -71,7 +71,7 @@ def match_fields(path, fields, names):
 
     Returns
     -------
-    dict, (field, pattern) -> {name that it matches: number of its block, for "layers_pattern", as text}
+    dict, (field, pattern) -> {matching name: for "layers_pattern" the number of its block as a str, else None}
 
     Raises
     ------
@@ -93,9 +93,9 @@ def match_fields(path, fields, names):
 
 
 def is_target(fields, found, module):
-    """Whether the configuration targets a layer of the base; `found` is what `match_fields` returned."""
+    """Whether the configuration targets a layer of the base; `found` is the result of `match_fields`."""
 
-    def named_by(field, names):  # a string is a pattern for the whole name; a list has names, or ends of names
+    def named_by(field, names):  # a string is a pattern for the whole name; a list has names or their endings
         if isinstance(names, str):
             return module in found[field, names]
         return any(module == name or module.endswith(f".{name}") for name in names)
@@ -144,7 +144,7 @@ def rank_and_scale(fields, found, module):
 
 
 def alpha_of(scale, r, rslora):
-    """The alpha of a scale, s r or for rsLoRA s √r; a short decimal if it differs only by rounding."""
+    """The alpha of a scale, s r or for rsLoRA s √r, without digits that come only from rounding."""
     alpha = scale * (math.sqrt(r) if rslora else r)
     short = float(f"{alpha:.12g}")
     return short if math.isclose(short, alpha, rel_tol=1e-15) else alpha
