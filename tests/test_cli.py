@@ -385,7 +385,7 @@ REFUSALS = [
             ("--variant loftq", "variant: got 'loftq'"),
         )
     ],
-    (f"{WRITE} --adapter nobody", f"come with the package: {', '.join(shipped_adapters())}"),
+    (f"{WRITE} --adapter nobody", f"the included adapters are {', '.join(shipped_adapters())}"),
     (f"{WRITE} --adapter {{w}}/classes", "got a classifier"),
     (f"{WRITE} --adapter {{w}}/full", "got a whole model, expected an adapter"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/one", "is repeated"),

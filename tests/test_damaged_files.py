@@ -150,7 +150,7 @@ FIELDS = {
         ({"attention_chunk_size": 4}, "attention_chunk_size is 4, expected None"),
         ({"layer_types": ["sliding_attention"] * 2}, "layer_types is .*, expected 'full_attention' in every layer"),
         ({"per_layer_config": {"0": {"n_inner": 7}}}, "per_layer_config is .*, expected None or {}"),
-        ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; expected one size"),
+        ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; expected the same"),
         ({"num_hidden_layers": 1}, "num_hidden_layers is 1, but n_layer is 2"),
         ({"hidden_size": 24}, "hidden_size is 24, but n_embd is 12"),
         ({"max_position_embeddings": 6}, "max_position_embeddings is 6, but n_positions is 7"),
@@ -426,7 +426,7 @@ def test_an_index_that_does_not_hold(saved):
     places = read_json(index)["weight_map"]
     first = next(iter(places))
     for change, message in [
-        ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json says it is in b.safe"),
+        ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json says that it is in b.safe"),
         ({"ghost": "a.safetensors"}, "ghost is not in a.safetensors"),
         ({first: "c.safetensors"}, "c.safetensors: there is no such file"),
         ({first: 3}, "expected an object that maps tensors to files"),

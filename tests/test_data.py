@@ -593,7 +593,7 @@ def test_values_that_are_no_texts_in_a_delimited_file():
     for value, message in [
         ("a\tb", "row 1 has a tab"),
         ("a\nb", "row 1 has a tab or a line break"),
-        ("\ud83d", "half a"),
+        ("\ud83d", "a lone surrogate"),
     ]:
         with pytest.raises(ValueError, match=message):
             data.format_records(["a"], [{"a": value}], ".tsv")

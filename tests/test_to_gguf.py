@@ -140,7 +140,7 @@ def test_the_name_of_a_splitting_is_found(pre):
 
 REFUSED = {  # export's arguments -> what it says
     "a classifier's adapter": (["classes", "--to", "gguf", "--out", "a.gguf"], "trained head.*--as-words"),
-    "a classifier": (["classes", "--to", "gguf-merged", "--out", "a.gguf"], "no heads for classes.*--as-words"),
+    "a classifier": (["classes", "--to", "gguf-merged", "--out", "a.gguf"], "which llama.cpp lacks.*--as-words"),
     "DoRA": (["dora", "--to", "gguf", "--out", "a.gguf"], "kind 'dora', expected 'lora'.*gguf-merged"),
     "a folder": (["dora", "--to", "gguf-merged", "--out", "a"], "expected a file that ends in .gguf"),
     "a format elsewhere": (["dora", "--to", "merged", "--format", "f16", "--out", "a"], "format: .*--to gguf"),

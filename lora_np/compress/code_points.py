@@ -12,15 +12,13 @@ def nf4_code_points():
     """The code points, derived from the quantiles of the normal distribution.
 
     Weights are approximately normal with mean 0. Four bits carry the most information if all 16 values are equally
-    likely, so the points are quantiles, with equal probability between neighbours. With the quantile function Q (the
-    inverse of Φ) and the offset δ,
+    likely, so the points are quantiles with equal probability in between. With Q, the inverse of Φ, and the offset δ,
 
         negative    −Q(½ + (δ − ½) i/7)    i = 7, …, 1
         zero         0
         positive     Q(½ + (δ − ½) i/8)    i = 1, …, 8        all of them divided by Q(δ)
 
-    Zero must be a point, so that a weight of 0 is stored exactly. The other 15 points are 8 positive and 7 negative
-    ones, so the points are not symmetric.
+    Zero must be a point, so that a weight of 0 is stored exactly, and 8 of the other points are positive, 7 negative.
 
     δ replaces 1, because Q(1) = ∞. With 16 bins of equal probability and a point in the middle of each, the probability
     beyond the outermost point is half a bin, 1/32; with 15 bins, it is 1/30. One half of the table comes from 16 points
@@ -30,8 +28,7 @@ def nf4_code_points():
     is therefore always a point. The points that minimise the mean squared error depend on the block size; NF4's are
     close to them (Yoshida 2023, NF4 Isn't Information Theoretically Optimal).
 
-    The paper's equation 4 averages neighbouring quantiles. The table in its appendix E, and all implementations, use
-    the quantiles themselves, as here.
+    The paper's equation 4 averages neighbouring quantiles. Its appendix E and all implementations use the quantiles.
 
     Returns
     -------

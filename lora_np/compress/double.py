@@ -37,8 +37,7 @@ def double_quantise(scales):
     Therefore codes represent the difference from the mean, whose distribution is roughly symmetric around zero.
 
     With step = max |scale − mean| / 127 in each group, the code is (scale − mean) / step, rounded to the nearest
-    integer (halves to even), so a scale changes by at most half a step. The paper uses 8-bit floats instead of these
-    evenly spaced integers.
+    integer (halves to even), so a scale changes by at most half a step. The paper uses 8-bit floats.
 
     Parameters
     ----------

@@ -90,8 +90,7 @@ def quantise_q8_0(weight):
     Raises
     ------
     TypeError, ValueError
-        If the weight is not a finite matrix of float32 or float64, `in` is not a multiple of 32, or a scale exceeds
-        float16.
+        If the weight is not a finite matrix of float32 or float64, 32 does not divide `in`, or a scale exceeds float16.
     """
     blocks = blocks_of(weight)  # (n, 32)
     d = np.abs(blocks).max(axis=1, keepdims=True) / 127

@@ -99,8 +99,7 @@ def quantise_nf4(weight, block_size=64, double=True):
     """Quantise a matrix to four-bit codes with a scale for each block.
 
     A weight halfway between two points is rounded to the lower one. A weight of 0 is stored exactly. Without `double`,
-    the largest weight of each block keeps its value (as float32), and quantising the dense array again gives the same
-    codes and scales.
+    the largest weight of each block keeps its value (as float32), and quantising the dense array again changes nothing.
 
     Parameters
     ----------
@@ -115,8 +114,7 @@ def quantise_nf4(weight, block_size=64, double=True):
     Raises
     ------
     TypeError, ValueError
-        If the weight is not a finite matrix of float32 or float64, or if block_size is not an even number that
-        divides the number of weights.
+        If the weight is not a finite matrix of float32 or float64, or block_size is odd or does not divide its size.
     """
     check_weight(weight)
     block_size = whole_number("block_size", block_size, least=2)

@@ -1,7 +1,6 @@
 """Magnitude pruning: set the weights with the smallest magnitudes to zero.
 
-A mask is True where a weight is kept. Among weights of equal magnitude, the first in row-major order is pruned first,
-so masks are deterministic.
+A mask is True at kept weights. Masks are deterministic: of equal magnitudes, the first in row-major order is pruned.
 """
 
 import numpy as np

@@ -16,8 +16,7 @@ BATCHES_PER_CHUNK = 16  # batches whose rows are sorted by length as one chunk
 class Batch(NamedTuple):
     """B rows of T tokens.
 
-    A classifier's targets are one label per row. A language model's target at each token is the next token, or
-    `IGNORE_INDEX` if there is none.
+    A classifier's targets are one label per row; a language model's are each token's next token, or `IGNORE_INDEX`.
     """
 
     ids: np.ndarray  # (B, T) int64, padded on the right

@@ -48,8 +48,7 @@ stderr_lock = threading.RLock()
 def load_tokenizer(path, fields=None, files=None):
     """Load a tokenizer as transformers does.
 
-    The tokenizer neither pads nor truncates. Settings for both in the file are ignored, because they are those that
-    transformers used last.
+    The tokenizer neither pads nor truncates. It ignores the file's settings for both, which transformers used last.
 
     Parameters
     ----------

@@ -77,6 +77,8 @@ def render_chat(template, messages, begins_answer=False, now=None):
 
 def render(template, jobs, now, places):
     """Render many pairs (messages, begins_answer) in one process; error messages name them by `places`."""
+    if template is None:
+        return ["".join(message["content"] for message in messages) for messages, _ in jobs]
     try:
         version = metadata.version("jinja2")
     except metadata.PackageNotFoundError:
@@ -128,8 +130,7 @@ def chat_rows(conversations, tokenizer, template, length, places=None, now=None)
     """
     length = whole_number("length", length)
     places = places or [f"conversation {i}" for i in range(1, len(conversations) + 1)]
-    find = plain_texts if template is None else rendered_texts
-    texts, spans = find(conversations, places, template, now)
+    texts, spans = rendered_texts(conversations, places, template, now)
     check_texts(texts)
     marks = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     rows, n_cut, n_empty = [], 0, 0
@@ -166,17 +167,8 @@ def is_answer(encoding, text, spans, marks):
     return learnt
 
 
-def plain_texts(conversations, places, template, now):
-    """Concatenate prompts and completions. Returns the texts and the completions' spans, [(start, end)]."""
-    for messages, place in zip(conversations, places):
-        if [message["role"] for message in messages] != ["user", "assistant"]:
-            raise ValueError(f"{place}: the model has no chat template; give a prompt and a completion, not messages")
-    pairs = [(messages[0]["content"], messages[1]["content"]) for messages in conversations]
-    return ["".join(pair) for pair in pairs], [[(len(first), len(first + second))] for first, second in pairs]
-
-
 def rendered_texts(conversations, places, template, now):
-    """Render conversations. Returns the texts and the answers' spans, [(start, end)].
+    """Render or concatenate conversations. Returns the texts and the answers' spans, [(start, end)].
 
     An answer starts where the rendering of the messages before it ends, including the answer's header. It ends where
     the rendering of the messages up to the answer ends. Both renderings must be prefixes of the whole text.
@@ -186,6 +178,8 @@ def rendered_texts(conversations, places, template, now):
     ]
     jobs, whose = [], []
     for messages, ks, place in zip(conversations, answers, places):
+        if template is None and [message["role"] for message in messages] != ["user", "assistant"]:
+            raise ValueError(f"{place}: the model has no chat template; give a prompt and a completion, not messages")
         beginnings = [((messages[:k], True), (messages[: k + 1], False)) for k in ks]
         jobs += [(messages, False), *sum(beginnings, ())]
         whose += [place] * (1 + 2 * len(ks))

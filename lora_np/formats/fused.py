@@ -7,9 +7,8 @@ The layers have the same input x, and their outputs are concatenated: the fused 
 - Splitting: each layer gets the whole A and its rows of B. If each component of the rank affects only one layer, and
   the components are in the layers' order, as after joining, each layer gets only its own components.
 
-Both are exact, because only zeros are added, unless the layers' scales differ. An adapter has one scale, so the B's of
-layers with a different scale are multiplied by the ratio, which rounds. A ratio of 0 multiplies A instead, because
-splitting identifies a layer by its B.
+Both are exact, because only zeros are added, unless scales differ: an adapter has one scale, so the other B's are
+multiplied by the ratio, which rounds. A ratio of 0 multiplies A, because splitting identifies a layer by its B.
 
 DoRA's magnitudes m, one for each output, are also concatenated. A layer without an adapter next to a layer with one
 gets the row norms of its base weight as m, which change nothing; splitting recognises such a layer by them.

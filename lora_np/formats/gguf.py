@@ -27,8 +27,7 @@ def read_gguf(path, finite=True):
     """Read a GGUF file into two dicts, (fields, tensors). The file is mapped into memory, not copied.
 
     A field is an int, float, bool, str, list of str or array of numbers. A tensor is a float32 array, (out, in) for a
-    layer, or a BlockWeight. A ValueError names the field or tensor that is damaged, cannot be read or, if `finite`,
-    contains NaN or infinite values.
+    layer, or a BlockWeight. A ValueError names a field or tensor that is damaged, unsupported or, if `finite`, not finite.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
@@ -103,9 +102,7 @@ def read_content(reader, finite=True):
     for name, (shape, kind, offset) in sorted(places.items(), key=lambda item: item[1][2]):
         reader.thing, reader.position = f"tensor {quoted(name)}", first + offset
         if offset % alignment or reader.position < end:
-            raise ValueError(
-                f"begins at byte {reader.position:,}, expected a multiple of {alignment}, at least {end:,}"
-            )
+            raise ValueError(f"begins at byte {reader.position:,}, expected a multiple of {alignment} ≥ {end:,}")
         block, block_bytes, decode = TYPES.get(kind) or foreign_type(kind)
         if min(shape) < 1 or shape[-1] % block:
             raise ValueError(f"got the shape {tuple(shape)}, expected a row length that is a multiple of {block}")

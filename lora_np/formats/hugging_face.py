@@ -74,9 +74,7 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
     of_files = file_format(config)
     files = files or (new_files(tokenizer) if tokenizer is not None else {})
-    if (
-        TOKENIZER in files and "model_type" not in config.extra
-    ):  # otherwise transformers would read it as a GPT-2 tokenizer
+    if TOKENIZER in files and "model_type" not in config.extra:  # else transformers would read it as GPT-2's
         files = {SETTINGS: new_settings(tokenizer), **files}
     defaults, fields = of_files.fields_of(config)
     special = special_ids(config, tokenizer, files)
@@ -96,9 +94,7 @@ def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json"
     """The file of tensors or index of files at a path; in a folder, the first of these names that exists."""
     if path.is_file():
         if not path.name.endswith((".safetensors", ".index.json")):
-            raise ValueError(
-                f"{path}: expected a file ending in .safetensors or .index.json; pickle files are never read"
-            )
+            raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
         return path
     if not path.is_dir():
         if path.exists():
@@ -174,7 +170,7 @@ def label_list(path, fields, config):
     ids = {label: k for k, label in enumerate(labels)}
     if (fields.get("label2id") or ids) != ids:
         raise ValueError(
-            f"{path}: label2id is {quoted(fields['label2id'])}, which contradicts id2label, {quoted(named)}"
+            f"{path}: label2id is {quoted(fields['label2id'])}, which contradicts id2label {quoted(named)}"
         )
     return labels
 

@@ -3,9 +3,8 @@
 llama.cpp stores matrices as (out, in), as we do, also for GPT-2. It permutes the rows of a Llama's q and k, and
 therefore also the rows of their B (`gguf_rows`): for a permutation P of rows, P (B A) = (P B) A.
 
-An adapter's file has one alpha for all layers. llama.cpp computes each layer's scale as alpha / r, with r from the
-shape of B. If a layer has a different scale s, its B is multiplied by s r / alpha, which rounds unless the factor is a
-power of two.
+An adapter's file has one alpha, and llama.cpp computes each layer's scale as alpha / r, with r from the shape of B. If
+a layer has a different scale s, its B is multiplied by s r / alpha, which rounds unless that is a power of two.
 """
 
 import numpy as np
