@@ -426,7 +426,7 @@ def test_an_index_that_does_not_hold(saved):
     places = read_json(index)["weight_map"]
     first = next(iter(places))
     for change, message in [
-        ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json says that it is in b.safe"),
+        ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json says that it is in b"),
         ({"ghost": "a.safetensors"}, "ghost is not in a.safetensors"),
         ({first: "c.safetensors"}, "c.safetensors: there is no such file"),
         ({first: 3}, "expected an object that maps tensors to files"),

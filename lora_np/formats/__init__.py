@@ -2,7 +2,7 @@
 
 from .chat import Template, chat_rows, chat_template, render_chat
 from .checkpoint import PRETRAINED, load_adapter, load_model, save_adapter, save_model
-from .hugging_face import HFModel, load_hf, save_hf
+from .hugging_face import load_hf, save_hf
 from .model import LoadedModel, load_pretrained, model_place, read_model, tokenizer_of
 from .paths import check_file, check_folder, check_target
 from .peft import load_peft, save_peft
@@ -11,7 +11,7 @@ from .tensors import read_json, read_metadata, read_tensors, write_json, write_t
 from .to_gguf import save_gguf, save_gguf_adapter
 
 __all__ = [
-    "HFModel", "LoadedModel", "PRETRAINED", "Template", "attach_adapter", "chat_rows", "chat_template",
+    "LoadedModel", "PRETRAINED", "Template", "attach_adapter", "chat_rows", "chat_template",
     "check_file", "check_folder", "check_target", "load_adapter", "load_hf", "load_model", "load_peft",
     "load_pretrained", "load_task", "model_place", "read_json", "read_metadata", "read_model", "read_tensors",
     "render_chat", "save_adapter", "save_gguf", "save_gguf_adapter", "save_hf", "save_model", "save_peft",

@@ -3,7 +3,6 @@
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,16 +14,9 @@ from ..model import parameter_shapes
 from .atomic import of_one_version
 from .checkpoint import contents, read_as, read_object, reader, write_pair
 from .config_fields import FILE_FORMATS, config_from_fields, file_format
+from .model import LoadedModel
 from .names import bare, layout, renamed, stored_tensors
 from .tensors import read_tensors
-
-
-class HFModel(NamedTuple):
-    """The contents of a model's directory, under our names and in our layout."""
-
-    params: dict[str, np.ndarray]
-    config: object  # the model's configuration
-    labels: list[str] | None  # of a classifier
 
 
 @of_one_version
@@ -39,7 +31,7 @@ def load_hf(path, dtype=np.float32):
 
     Returns
     -------
-    HFModel
+    LoadedModel without a tokenizer; a classifier has labels
 
     Raises
     ------
@@ -55,7 +47,8 @@ def load_hf(path, dtype=np.float32):
     of_files = FILE_FORMATS[one_of(f"{fields_path}: model_type", name, FILE_FORMATS)]
     tensors = {name: array for name, array in tensors.items() if not re.fullmatch(of_files.buffers, name)}
     config = config_from_fields(of_files, fields_path, fields, tensors)
-    return HFModel(params_of(file, tensors, config, dtype), config, label_list(fields_path, fields, config))
+    labels = label_list(fields_path, fields, config)
+    return LoadedModel(params_of(file, tensors, config, dtype), config, None, None, labels)
 
 
 def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):

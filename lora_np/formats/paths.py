@@ -35,7 +35,7 @@ def check_folder(path, argument, sources=()):
 def check_target(path, argument, sources=(), carry=()):
     """Check that a folder can be replaced as a whole; see `check_folder` and `write_folder`.
 
-    Also raises ValueError for a folder with files that this package does not write, a mount point or the current folder.
+    Also raises ValueError for a folder with files of other programs, a mount point, or the current folder.
     """
     check_folder(path, argument, sources)
     path = Path(os.path.realpath(path))

@@ -52,7 +52,7 @@ def matched(pattern, how, names):
 def in_a_child(script, value, seconds):
     """Run a script in a child process with a time limit, and return the values that it writes, one line of JSON each.
 
-    The script gets `value` as JSON and only the standard library. After a timeout or crash, its last values are missing.
+    The script gets `value` as JSON and only the standard library. After a timeout or crash, last values are missing.
     """
     import subprocess
 

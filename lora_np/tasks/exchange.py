@@ -144,14 +144,14 @@ def import_hf(path, out, tokenizer=None):
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     formats.check_target(out, "out", (folder, tokenizer or folder))
-    params, config, labels = formats.load_hf(path)
+    task = formats.load_hf(path)
     files = model_files(folder)
     if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY}:
         place = tokenizer or folder
-        tokenizer = formats.tokenizer_of(place, config)
+        tokenizer = formats.tokenizer_of(place, task.config)
         own = {name: content for name, content in files.items() if name == GENERATION}  # the model's, not a tokenizer's
         files = {name: content for name, content in model_files(place).items() if name != GENERATION} | own
-    task = formats.LoadedModel(params, config, None, tokenizer, labels, files)
+    task = task._replace(tokenizer=tokenizer, files=files)
     formats.save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
 
