@@ -203,10 +203,10 @@ def test_conversations_of_a_file(tmp_path):
     path = tmp_path / "chats.jsonl"
     rows = [{"prompt": "a", "completion": " b", "id": 3}, {"messages": CONVERSATIONS[1]}]
     path.write_text("\n\n".join(map(json.dumps, rows)))
-    chats = read_chats(path)
-    assert chats.conversations[0] == [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b"}]
-    assert chats.conversations[1] == CONVERSATIONS[1]
-    assert chats.places == [f"{path}, row 1, line 1", f"{path}, row 2, line 3"]
+    conversations, places = read_chats(path)
+    assert conversations[0] == [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b"}]
+    assert conversations[1] == CONVERSATIONS[1]
+    assert places == [f"{path}, row 1, line 1", f"{path}, row 2, line 3"]
 
 
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}

@@ -1,17 +1,10 @@
 """Read a user's own conversations from a file, as prompts with completions or as messages."""
 
-from typing import NamedTuple
-
 from ..checked import quoted
 from .records import listed, read_records
 from .tokenizer import SURROGATE
 
 ROLES = ("system", "user", "assistant")
-
-
-class Chats(NamedTuple):
-    conversations: list[list[dict]]  # each a list of messages, with role and content
-    places: list[str]  # where each was found, such as "chats.jsonl, row 2, line 3"
 
 
 def read_chats(path):
@@ -25,7 +18,8 @@ def read_chats(path):
 
     Returns
     -------
-    Chats; a prompt becomes a user message and its completion an assistant message
+    conversations : list of lists of messages; a prompt becomes a user message, and its completion an assistant message
+    places : list of str, where each conversation was found, such as "chats.jsonl, row 2, line 3"
 
     Raises
     ------
@@ -36,7 +30,7 @@ def read_chats(path):
     """
     records = read_records(path)
     places = [f"{records.path}, {place}" for place in records.places]
-    return Chats([messages_of(row, place) for row, place in zip(records.rows, places)], places)
+    return [messages_of(row, place) for row, place in zip(records.rows, places)], places
 
 
 def messages_of(row, place):

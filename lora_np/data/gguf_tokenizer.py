@@ -11,7 +11,6 @@ and chooses the name that gives the tokenizer's own ids.
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 from ..checked import quoted, whole_number
 from .tokenizer import encode, normalise
@@ -187,13 +186,8 @@ def as_json(content):
 # ---------------------------------------------------------------- back
 
 
-class Vocabulary(NamedTuple):
-    fields: dict  # of the GGUF file: name -> value
-    is_plain: bool  # whether llama.cpp gives the same ids for every text; False if the tokenizer normalises texts first
-
-
 def gguf_vocabulary(tokenizer, files, special, vocab_size):
-    """The `Vocabulary` of a tokenizer, with the fields ``tokenizer.ggml.*``.
+    """The fields ``tokenizer.ggml.*`` of a GGUF file for a tokenizer.
 
     Parameters
     ----------
@@ -201,6 +195,11 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
     files : dict of its files, see `model_files`
     special : dict with bos_token_id, eos_token_id (or a list of them) and pad_token_id, if the model has them
     vocab_size : int, the model's; ids without a token get a placeholder
+
+    Returns
+    -------
+    fields : dict, name -> value
+    is_plain : bool, whether llama.cpp gives the same ids for every text; False if the tokenizer normalises texts
 
     Raises
     ------
@@ -240,7 +239,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
         candidate = load_tokenizer(Path("gguf"), {"vocab_size": vocab_size}, gguf_tokenizer_files(fields))
         for text in (PROBE, plain_text(tokenizer, PROBE)):
             if encode(candidate, [text])[0].tolist() == expected:
-                return Vocabulary(fields, text == PROBE)
+                return fields, text == PROBE
     splitter = quoted((content.get("pre_tokenizer") or {}).get("type"))
     raise ValueError(f"tokenizer: llama.cpp has no pre-tokenizer that splits texts as this one does ({splitter})")
 

@@ -27,7 +27,7 @@ def read_gguf(path, finite=True):
     """Read a GGUF file into two dicts, (fields, tensors). The file is mapped into memory, not copied.
 
     A field is an int, float, bool, str, list of str or array of numbers. A tensor is a float32 array, (out, in) for a
-    layer, or a BlockWeight. A ValueError names a damaged or unsupported field or tensor, also one that is not `finite`.
+    layer, or a BlockWeight. A ValueError names the item that is damaged, unsupported or, if `finite`, not finite.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()

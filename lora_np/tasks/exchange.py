@@ -121,12 +121,12 @@ def gguf_fields(name, task, base):
     if file.suffix == ".gguf":
         return read_gguf(file)[0]
     special = special_ids(task.config, task.tokenizer, task.files)
-    vocabulary = gguf_vocabulary(task.tokenizer, task.files, special, task.config.vocab_size)
-    if not vocabulary.is_plain:
+    fields, is_plain = gguf_vocabulary(task.tokenizer, task.files, special, task.config.vocab_size)
+    if not is_plain:
         text = "llama.cpp does not normalise texts as this tokenizer does; give it normalised ones, such as"
         warnings.warn(f"{text} {plain_text(task.tokenizer, SAMPLE)!r} for {SAMPLE!r}", stacklevel=3)
     template = formats.chat_template(task.files)
-    return vocabulary.fields | ({"tokenizer.chat_template": template.text} if template else {})
+    return fields | ({"tokenizer.chat_template": template.text} if template else {})
 
 
 def import_hf(path, out, tokenizer=None):
