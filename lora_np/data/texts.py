@@ -49,12 +49,8 @@ def read_utf8(path):
 def existing_file(path):
     """The path as a Path.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If it is a folder, a pipe or a device. (Reading from a pipe may block forever.)
+    Raises FileNotFoundError if there is no such file, and ValueError for a folder, a pipe or a device. (Reading from a
+    pipe may block forever.)
     """
     path = Path(path)
     if not path.exists():

@@ -179,16 +179,9 @@ def peft_report(path, fields, tensors, params, config, names=None):
     and DoRA's m contains the norms of W's rows. A tensor with the name of one of the base's weights replaces it.
     PEFT raises an error for mismatched shapes, and if a module that it should load whole is missing.
 
-    Parameters
-    ----------
-    path, fields : `adapter_config.json`, for messages, and what `read_fields` returned for it
-    tensors : dict, those of `adapter_model.safetensors`
-    params, config : the base's
-    names : dict, name of a layer in the file, without PEFT's prefix -> our layers; None: Hugging Face's names
-
-    Returns
-    -------
-    AdapterReport
+    `path` is that of `adapter_config.json`, for messages, and `fields` the result of `read_fields` for it. `tensors`
+    are those of `adapter_model.safetensors`, `params` and `config` the base's. `names` is a dict, name of a layer in
+    the file without PEFT's prefix -> our layers; by default, Hugging Face's names.
     """
     kind = "dora" if fields.get("use_dora") else "lora"
     names = layer_names(config, "hf") if names is None else names

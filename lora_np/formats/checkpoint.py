@@ -151,12 +151,9 @@ def config_fields(config):
 def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata=None, check=None, carry=()):
     """Write tensors and their configuration as a folder, in place of an earlier one; see `write_folder`.
 
-    Parameters
-    ----------
-    names : of the file of tensors and of the configuration file, whose fields are `values`
-    beside : dict of name -> bytes, text or JSON value: more files
-    metadata : dict of str -> str in the file of tensors, or None
-    check : function of the new folder's path that reads it; None: only both files are read
+    `names` are those of the file of tensors, which gets the `metadata` (dict of str -> str), and of the configuration
+    file, whose fields are `values`. `beside` has more files, name -> bytes, str or JSON value. The function `check`
+    reads the new folder; None: only both files are read.
     """
 
     def readable(new):

@@ -15,18 +15,10 @@ CHEAP = 10**7  # patterns × characters of all names × characters of the longes
 
 
 def match_patterns(patterns, names):
-    """The names that each pattern matches.
+    """The names that each pattern matches: for each, a dict, name -> the group "idx" or None, or an error message.
 
-    Parameters
-    ----------
-    patterns : list of (pattern, before, after, how): `re`'s function `how`, "match" or "fullmatch", gets
-        before + pattern + after
-    names : list of str
-
-    Returns
-    -------
-    list with an item for each pattern: a dict, name -> the group "idx" or None; or a str, an error message about the
-    pattern. The list ends before the first pattern that the time limit did not allow.
+    A pattern is (pattern, before, after, how): `re`'s function `how`, "match" or "fullmatch", gets before + pattern +
+    after. The result ends before the first pattern that the time limit did not allow.
     """
     whole = [(before + pattern + after, how) for pattern, before, after, how in patterns]
     work = len(whole) * sum(map(len, names)) * max(map(len, names), default=0)

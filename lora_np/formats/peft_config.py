@@ -67,16 +67,10 @@ def read_fields(path):
 
 
 def match_fields(path, fields, names):
-    """Match all patterns of the configuration.
+    """Match all patterns of the configuration; ValueError for one that takes too long or is no regular expression.
 
-    Returns
-    -------
-    dict, (field, pattern) -> {matching name: for "layers_pattern" the number of its block as a str, else None}
-
-    Raises
-    ------
-    ValueError
-        For a pattern that is not a regular expression, or takes too long.
+    Returns a dict, (field, pattern) -> {matching name: for "layers_pattern" the number of its block as a str, else
+    None}.
     """
     keys = []
     for field in PATTERNS:
