@@ -135,7 +135,7 @@ def test_the_name_of_a_splitting_is_found(pre):
     found, is_plain = gguf_vocabulary(tokenizer, files, {name: i for name, i in ids.items() if i is not None}, 400)
     assert is_plain and found["tokenizer.ggml.pre"] == pre
     assert found["tokenizer.ggml.tokens"][: len(tokens)] == tokens
-    assert found.fields["tokenizer.ggml.token_type"][len(tokens) :] == [5] * (400 - len(tokens))  # there are no such
+    assert found["tokenizer.ggml.token_type"][len(tokens) :] == [5] * (400 - len(tokens))  # there are no such
 
 
 REFUSED = {  # export's arguments -> what it says

@@ -20,9 +20,6 @@ from .paths import check_target
 TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 
 
-# ---------------------------------------------------------------- one file
-
-
 def write_atomically(path, data):
     """Replace a file with bytes, or an iterable of bytes. An OSError, for example on a full disk, names the file."""
     with replacing(path) as temporary:
@@ -126,9 +123,6 @@ def remove_leftovers(folder):
     for path in folder.glob(f"{TEMPORARY['prefix']}*{TEMPORARY['suffix']}"):
         with suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-# ---------------------------------------------------------------- a folder
 
 
 def write_folder(folder, files, check=None, carry=()):

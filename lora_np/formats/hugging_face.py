@@ -80,9 +80,6 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
     write_pair(folder, names, tensors, fields, None, files, {"format": "pt"}, check=reader(load_hf, params))
 
 
-# ---------------------------------------------------------------- files
-
-
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
     """The file of tensors or index of files at a path; in a folder, the first of these names that exists."""
     if path.is_file():
@@ -122,9 +119,6 @@ def read_sharded(index):
     return tensors
 
 
-# ---------------------------------------------------------------- tensors
-
-
 def params_of(file, tensors, config, dtype):
     """Our parameters from a file's tensors, which may be of a model without a head; errors name the file."""
     tensors, rows = renamed(file, tensors, bare, "a prefix"), [(bare(theirs), *row) for theirs, *row in layout(config)]
@@ -137,9 +131,6 @@ def params_of(file, tensors, config, dtype):
         joined = tensors[theirs].T if transposed else tensors[theirs]  # (out, in) or (out,)
         params |= zip(names, np.split(joined, len(names)))
     return {name: np.ascontiguousarray(params[name]) for name in parameter_shapes(config)}
-
-
-# ---------------------------------------------------------------- labels and special tokens
 
 
 def default_labels(n_classes):

@@ -32,9 +32,6 @@ SCORE = f"{BASE}score.weight"
 NOT_HERE = "adapted embeddings, norms, biases and language models' heads are not supported"
 
 
-# ---------------------------------------------------------------- reading
-
-
 @of_one_version
 def load_peft(folder, params, config):
     """Read an adapter that PEFT saved.
@@ -126,9 +123,6 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
         kind=kind,
         extra={name: value for name, value in fields.items() if name not in READ},
     )
-
-
-# ---------------------------------------------------------------- writing
 
 
 def save_peft(folder, adapter, params, config, base=None, metadata=None):

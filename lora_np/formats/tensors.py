@@ -76,13 +76,8 @@ def no_memory(path):
     return MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors")
 
 
-def read_metadata(path):
-    """The metadata of a safetensors file, without its tensors. Errors as in `read_tensors`."""
-    return read_names(path)[1]
-
-
 def read_names(path):
-    """The names of a file's tensors and its metadata, after checking the header against the file's size."""
+    """The names of a safetensors file's tensors, and its metadata. Errors are those of `read_tensors`."""
     from safetensors import SafetensorError, safe_open
 
     existing_file(path)
