@@ -20,7 +20,6 @@ from .peft_config import alpha_of, as_list, is_target, match_fields, rank_and_sc
 
 APPLIED, IGNORED, REFUSED, NO_TENSORS = "applied", "ignored", "refused", "no tensors"
 GGUF_NAME = re.compile(r"(.+)\.weight\.(lora_[ab])")
-OUR_NAMES = {kind: re.compile(rf"(.+)\.({'|'.join(leaves)})") for kind, leaves in LEAVES.items()}
 SPELLINGS = {"lora_a": "lora_A", "lora_b": "lora_B", "lora_embedding_A": "lora_A", "lora_embedding_B": "lora_B"}
 
 
@@ -196,10 +195,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
         fields = {**fields, "target_modules": list(architecture(config).peft_targets)}
     found, all_linear = match_fields(path, fields, names), fields["target_modules"] == "all-linear"
     targets = [n for n in names if is_target(fields, found, n) and (is_adaptable(names[n]) or not all_linear)]
-    norms = [
-        name for name in targets if not is_adaptable(names[name]) and not names[name][0].endswith(("_emb", "head"))
-    ]
-
+    norms = [n for n in targets if not is_adaptable(names[n]) and not names[n][0].endswith(("_emb", "head"))]
     note = (DEFAULT_NOTE,) * any(DEFAULT.search(key) for key in tensors)
     notes = {name: note + (TIED,) * (name in tied) for name in names}
     factors, others = split_by_layer({DEFAULT.sub("", key): array for key, array in tensors.items()}, PEFT_NAME)
@@ -303,7 +299,7 @@ def own_report(adapter_config, tensors, params, config):
     kind = adapter_config.kind
     names = {name: (name,) for name in linear_layers(params)}
     targets = [name for name in names if any(matches(name, target) for target in adapter_config.targets)]
-    factors, others = split_by_layer(tensors, OUR_NAMES[kind])
+    factors, others = split_by_layer(tensors, re.compile(rf"(.+)\.({'|'.join(LEAVES[kind])})"))
     layers = []
     for key, array in others.items():
         if key == HEAD and adapter_config.train_head and HEAD in params and array.shape == params[HEAD].shape:

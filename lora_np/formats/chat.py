@@ -173,9 +173,7 @@ def rendered_texts(conversations, places, template, now):
     An answer starts where the rendering of the messages before it ends, including the answer's header. It ends where
     the rendering of the messages up to the answer ends. Both renderings must be prefixes of the whole text.
     """
-    answers = [
-        [k for k, message in enumerate(messages) if message["role"] == "assistant"] for messages in conversations
-    ]
+    answers = [[k for k, one in enumerate(messages) if one["role"] == "assistant"] for messages in conversations]
     jobs, whose = [], []
     for messages, ks, place in zip(conversations, answers, places):
         if template is None and [message["role"] for message in messages] != ["user", "assistant"]:

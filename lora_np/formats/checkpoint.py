@@ -169,8 +169,7 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
 
 def reader(load, params):
     """`load` with a dtype that can represent these arrays."""
-    is_double = any(array.dtype == np.float64 for array in params.values())
-    return partial(load, dtype=np.float64 if is_double else np.float32)
+    return partial(load, dtype=np.result_type(np.float32, *(array.dtype for array in params.values())))
 
 
 def read_object(path):

@@ -74,9 +74,8 @@ def join_factors(adapted, weights):
     """
     present = [pair for pair in adapted if pair]
     first, scale = present[0]
-    if len(present) == len(adapted) and all(
-        s == scale and np.array_equal(own["lora_A"], first["lora_A"]) for own, s in present
-    ):
+    are_alike = all(s == scale and np.array_equal(own["lora_A"], first["lora_A"]) for own, s in present)
+    if are_alike and len(present) == len(adapted):
         joined = {"lora_A": first["lora_A"], "lora_B": np.concatenate([own["lora_B"] for own, _ in present])}
     else:
         scale = next((s for _, s in present if s), 0.0)

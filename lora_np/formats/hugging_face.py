@@ -8,7 +8,7 @@ import numpy as np
 
 from ..checked import one_of, quoted, shown
 from ..data import END_OF_TEXT, PAD, new_files
-from ..data.texts import kind_of
+from ..data.texts import existing_file
 from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object, new_settings
 from ..model import parameter_shapes
 from .atomic import of_one_version
@@ -82,18 +82,14 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
 
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
     """The file of tensors or index of files at a path; in a folder, the first of these names that exists."""
-    if path.is_file():
-        if not path.name.endswith((".safetensors", ".index.json")):
+    if not path.is_dir():
+        if not existing_file(path).name.endswith((".safetensors", ".index.json")):
             raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
         return path
-    if not path.is_dir():
-        if path.exists():
-            raise ValueError(f"{path} is {kind_of(path)}, expected a file or a folder")
-        raise FileNotFoundError(f"{path}: no such file or directory")
     files = [file for name in names for file in sorted(path.glob(name)) if file.is_file()]
-    if files:
-        return files[0]
-    raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({contents(path)}); pickle is never read")
+    if not files:
+        raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({contents(path)}); pickle is never read")
+    return files[0]
 
 
 def read_sharded(index):
@@ -152,10 +148,8 @@ def label_list(path, fields, config):
         expected = f"expected {config.n_classes} different strings, one per class"
         raise ValueError(f"{path}: id2label is {quoted(named)}, {expected}")
     ids = {label: k for k, label in enumerate(labels)}
-    if (fields.get("label2id") or ids) != ids:
-        raise ValueError(
-            f"{path}: label2id is {quoted(fields['label2id'])}, which contradicts id2label {quoted(named)}"
-        )
+    if (got := fields.get("label2id") or ids) != ids:
+        raise ValueError(f"{path}: label2id is {quoted(got)}, which contradicts id2label, {quoted(named)}")
     return labels
 
 

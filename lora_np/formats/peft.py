@@ -22,7 +22,7 @@ from .adapter_report import APPLIED, BASE, DEFAULT_NOTE, NO_TENSORS, TIED, peft_
 from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .fused import joined_layers, split_factors
-from .names import FACTORS, LEAVES, is_adaptable, linear_names, renamed, short_names
+from .names import LEAVES, is_adaptable, linear_names, renamed, short_names
 from .peft_config import KNOWN, READ, alpha_of, read_fields
 from .tensors import read_tensors
 
@@ -154,10 +154,8 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
     if not tensors:  # PEFT needs a layer; zero A and B change nothing
         module, names = next(iter(layers.items()))
         weights = [params[f"{name}.weight"] for name in names]
-        zeros = [np.zeros((1, config.d_model)), np.zeros((sum(map(len, weights)), 1))]
-        tensors = {
-            f"{BASE}{module}.{leaf}.weight": array.astype(weights[0].dtype) for leaf, array in zip(FACTORS, zeros)
-        }
+        shapes = {"lora_A": (1, config.d_model), "lora_B": (sum(map(len, weights)), 1)}
+        tensors = {f"{BASE}{module}.{leaf}.weight": np.zeros(shape, weights[0].dtype) for leaf, shape in shapes.items()}
         settings, ranks[module], alphas[module] = replace(settings, kind="lora"), 1, 1.0
     if config.n_classes:
         tensors[SCORE] = adapter.weights.get(HEAD, params.get(HEAD))
