@@ -28,8 +28,7 @@ class DoubleQuantised(NamedTuple):
 def double_quantise(scales):
     """Quantise scales to 8 bits.
 
-    A float32 scale for 64 weights costs 32/64 = 0.5 bits per weight. In 8 bits, with a float32 step for every 256
-    scales, it costs
+    A float32 scale for 64 weights costs 32/64 = 0.5 bits per weight. In 8 bits, plus a step per 256 scales, it costs
 
         8/64 + 32/(64 · 256) = 0.127 bits per weight,
 

@@ -19,8 +19,7 @@ def read_table(path, text_column, label_column, quoting=False):
     Returns
     -------
     Table
-        Labels are str, stripped of white space. JSON numbers and booleans are written as JSON: ``"1"``, ``"0.5"``,
-        ``"true"``.
+        Labels are str, stripped of white space. JSON numbers and booleans are written as JSON: ``"0.5"``, ``"true"``.
 
     Raises
     ------

@@ -49,8 +49,7 @@ def read_utf8(path):
 def existing_file(path):
     """The path as a Path.
 
-    Raises FileNotFoundError if there is no such file, and ValueError for a folder, a pipe or a device. (Reading from a
-    pipe may block forever.)
+    Raises FileNotFoundError if there is no such file, and ValueError for a folder, device or pipe (which may block).
     """
     path = Path(path)
     if not path.exists():

@@ -1,7 +1,6 @@
 """Convert conversations to text: render a model's chat template, or concatenate if the model has none.
 
-A chat template is a Jinja program from a file that may be hostile. It runs in a child process (`templates.py`) with
-limits on time, memory and the length of its output.
+A chat template is a Jinja program, which may be hostile. It runs in a child process with limits (`templates.py`).
 """
 
 import re

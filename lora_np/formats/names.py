@@ -96,8 +96,7 @@ def renamed(path, tensors, name_of, difference):
 def gguf_rows(config, layer, array, back=False):
     """Reorder the rows of a layer's weight, biases or lora_B as GGUF stores them.
 
-    `layer` is our name of the layer, and `array` an array (out, …) or BlockWeight, of which only the order of the rows
-    changes. With `back`, rows in GGUF's order are put in ours.
+    `layer` is our name; `array` is (out, …) or a BlockWeight. With `back`, rows in GGUF's order are put in our order.
     """
     if layer.rpartition(".")[2] not in architecture(config).gguf_interleaved:
         return array

@@ -69,8 +69,7 @@ def read_fields(path):
 def match_fields(path, fields, names):
     """Match all patterns of the configuration; ValueError for one that takes too long or is no regular expression.
 
-    Returns a dict, (field, pattern) -> {matching name: for "layers_pattern" the number of its block as a str, else
-    None}.
+    Returns a dict, (field, pattern) -> {matching name: its block's number as str for "layers_pattern", else None}.
     """
     keys = []
     for field in PATTERNS:
@@ -121,8 +120,7 @@ def as_list(value):
 def rank_and_scale(fields, found, module):
     """The rank r of a layer's adapter, its scale s, and where the scale comes from; for `found` see `is_target`.
 
-    The scale is α/r or for rsLoRA α/√r. Its source is a string of the patterns and defaults that apply, such as
-    "alpha_pattern q_proj".
+    The scale is α/r or for rsLoRA α/√r. Its source names patterns and defaults, such as "alpha_pattern q_proj".
     """
     values, sources = [], []
     for field, plain in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):

@@ -58,22 +58,15 @@ def read_tensors(path):
         If the file is truncated, is not safetensors, or has a dtype that NumPy lacks.
     MemoryError
     """
-    names, metadata = read_names(path)
     try:
+        names, metadata = read_names(path)
         with open(path, "rb") as file:
             start = int.from_bytes(file.read(8), "little") + 8
             header = json.loads(file.read(start - 8))
             return {name: read_tensor(file, start, header[name]) for name in names}, metadata
-    except (KeyError, ValueError) as error:  # float8, or 65 axes
-        raise ValueError(f"{path}: has a dtype or shape that NumPy does not support ({shown(str(error))})") from None
     except MemoryError:
-        raise no_memory(path) from None
-
-
-def no_memory(path):
-    """The MemoryError for a file that is too large."""
-    size = Path(path).stat().st_size / 1e9
-    return MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors")
+        size = Path(path).stat().st_size / 1e9
+        raise MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors") from None
 
 
 def read_names(path):
@@ -86,14 +79,16 @@ def read_names(path):
             return list(checked.keys()), dict(checked.metadata() or {})
     except SafetensorError as error:
         raise ValueError(f"{path}: not a complete safetensors file ({shown(str(error))})") from None
-    except MemoryError:  # the file is mapped
-        raise no_memory(path) from None
 
 
 def read_tensor(file, start, entry):
     """Read one tensor, by its entry in a safetensors file's header; offsets are relative to `start`."""
     file.seek(start + entry["data_offsets"][0])
-    array = np.fromfile(file, DTYPES[entry["dtype"]], math.prod(entry["shape"])).reshape(entry["shape"])
+    try:
+        array = np.fromfile(file, DTYPES[entry["dtype"]], math.prod(entry["shape"])).reshape(entry["shape"])
+    except (KeyError, ValueError) as error:  # float8, or 65 axes
+        problem = "has a dtype or shape that NumPy does not support"
+        raise ValueError(f"{file.name}: {problem} ({shown(str(error))})") from None
     if entry["dtype"] == "BF16":  # its 16 bits are the upper half of a float32
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array
