@@ -30,14 +30,10 @@ def write_atomically(path, data):
 def replacing(path):
     """Yield a temporary path. At the end of the block, the file at this path replaces `path`."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent):
-        remove_leftovers(path.parent)
-        with TemporaryDirectory(**TEMPORARY, dir=path.parent) as folder, naming(path):
-            temporary = Path(folder, path.name)
-            yield temporary
-            flush(temporary)
-            os.replace(temporary, path)
+    with temporary_folder(path.parent) as folder, naming(path):
+        yield folder / path.name
+        flush(folder / path.name)
+        os.replace(folder / path.name, path)
 
 
 def write_pieces(path, data):
@@ -118,11 +114,16 @@ def only_process(folder):
             path.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder):
-    """Remove temporary files and folders of killed processes. The caller has the folder's lock."""
-    for path in folder.glob(f"{TEMPORARY['prefix']}*{TEMPORARY['suffix']}"):
-        with suppress(OSError):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+@contextmanager
+def temporary_folder(parent):
+    """Lock a folder, remove what killed processes left in it, and yield the path of a temporary folder in it."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with locked(parent):
+        for path in parent.glob(f"{TEMPORARY['prefix']}*{TEMPORARY['suffix']}"):
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with TemporaryDirectory(**TEMPORARY, dir=parent, ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
 
 
 def write_folder(folder, files, check=None, carry=()):
@@ -135,28 +136,25 @@ def write_folder(folder, files, check=None, carry=()):
     cannot be written. The old folder is then unchanged.
     """
     folder = Path(os.path.realpath(folder))
-    folder.parent.mkdir(parents=True, exist_ok=True)
     recover(folder)
-    with locked(folder.parent):
-        check_target(folder, "folder", carry=carry)
-        remove_leftovers(folder.parent)
-        with TemporaryDirectory(**TEMPORARY, dir=folder.parent, ignore_cleanup_errors=True) as temporary:
-            new = Path(temporary, folder.name)  # the old folder after an exchange; removed at the end of the block
-            new.mkdir()
-            for name, data in files.items():
-                with naming(folder / name):
-                    write_pieces(new / name, data)
-                    flush(new / name)
-            for path in [folder / name for name in carry if (folder / name).exists()]:
-                with naming(path):
-                    (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
-            if check is not None:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # it concerns fields that have no effect
-                    check(new)
-            if folder.exists():
-                os.chmod(new, folder.stat().st_mode)
-            put_in_place(new, folder)
+    check_target(folder, "folder", carry=carry)
+    with temporary_folder(folder.parent) as temporary:
+        new = temporary / folder.name  # the old folder after an exchange; removed at the end of the block
+        new.mkdir()
+        for name, data in files.items():
+            with naming(folder / name):
+                write_pieces(new / name, data)
+                flush(new / name)
+        for path in [folder / name for name in carry if (folder / name).exists()]:
+            with naming(path):
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
+        if check is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it concerns fields that have no effect
+                check(new)
+        if folder.exists():
+            os.chmod(new, folder.stat().st_mode)
+        put_in_place(new, folder)
 
 
 def put_in_place(new, folder):

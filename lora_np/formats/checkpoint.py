@@ -156,15 +156,14 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
     reads the new folder; None: only both files are read.
     """
 
-    def readable(new):
-        return read_tensors(new / names[0]), read_object(new / names[1])
-
     tensors = cast(Path(folder) / names[0], tensors, dtype)
     files = {names[0]: tensor_bytes(tensors, metadata), names[1]: json_bytes(values)}
     for name, content in (beside or {}).items():
         content = content.encode("utf-8") if isinstance(content, str) else content
         files[name] = content if isinstance(content, bytes) else json_bytes(content)
-    write_folder(folder, files, check or readable, carry)
+    write_folder(
+        folder, files, check or (lambda new: (read_tensors(new / names[0]), read_object(new / names[1]))), carry
+    )
 
 
 def reader(load, params):

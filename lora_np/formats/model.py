@@ -23,6 +23,7 @@ from .tensors import file_sha256
 
 WEIGHTS = ("dense", "blocks")
 FINGERPRINT = "base_sha256"  # field of an exported adapter: the fingerprint of its base
+cached_sha256 = lru_cache(maxsize=4)(lambda file, *changes: file_sha256(file))  # until its time or size changes
 THREADS = 2  # for dequantising, which memory bandwidth limits
 
 
@@ -159,8 +160,3 @@ def model_sha256(place):
         raise FileNotFoundError(f"{file}: no such file")
     status = file.stat()
     return cached_sha256(file, status.st_mtime_ns, status.st_size) if file.suffix == ".gguf" else file_sha256(file)
-
-
-@lru_cache(maxsize=4)
-def cached_sha256(file, *_):
-    return file_sha256(file)
