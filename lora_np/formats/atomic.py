@@ -150,7 +150,7 @@ def write_folder(folder, files, check=None, carry=()):
                 (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
         if check is not None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it concerns fields that have no effect
+                warnings.simplefilter("ignore")  # about fields that have no effect
                 check(new)
         if folder.exists():
             os.chmod(new, folder.stat().st_mode)

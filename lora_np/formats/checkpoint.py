@@ -155,15 +155,13 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
     file, whose fields are `values`. `beside` has more files, name -> bytes, str or JSON value. The function `check`
     reads the new folder; None: only both files are read.
     """
-
     tensors = cast(Path(folder) / names[0], tensors, dtype)
     files = {names[0]: tensor_bytes(tensors, metadata), names[1]: json_bytes(values)}
     for name, content in (beside or {}).items():
         content = content.encode("utf-8") if isinstance(content, str) else content
         files[name] = content if isinstance(content, bytes) else json_bytes(content)
-    write_folder(
-        folder, files, check or (lambda new: (read_tensors(new / names[0]), read_object(new / names[1]))), carry
-    )
+    check = check or (lambda new: (read_tensors(new / names[0]), read_object(new / names[1])))
+    write_folder(folder, files, check, carry)
 
 
 def reader(load, params):

@@ -36,8 +36,7 @@ def layer_names(config, file):
 
 def linear_names(config, file):
     """`layer_names` of the linear layers in the blocks, which an adapter can adapt."""
-    adaptable = set(linear_layers(f"{name}.weight" for name in modules(config)))
-    return {theirs: ours for theirs, ours in layer_names(config, file).items() if ours[0] in adaptable}
+    return {theirs: ours for theirs, ours in layer_names(config, file).items() if is_adaptable(ours)}
 
 
 def is_adaptable(ours):
