@@ -217,8 +217,10 @@ WRONG = {
     "prompt is 3, expected a string": {"prompt": 3, "completion": "b"},
     "messages is 'a', expected a list": {"messages": "a"},
     "messages[1] is 'b', expected an object": {"messages": [USER, "b"]},
-    "messages[2] has role 'robot', expected system, user or assistant": {"messages": [USER, ANSWER, {"role": "robot"}]},
-    "messages[0] has role none, expected": {"messages": [{"content": "a"}]},
+    "messages[2]: role: got 'robot', expected one of system, user, assistant": {
+        "messages": [USER, ANSWER, {"role": "robot"}]
+    },
+    "messages[0]: role: got None, expected": {"messages": [{"content": "a"}]},
     "messages[0]: content is ['a'], expected a string": {"messages": [{"role": "user", "content": ["a"]}]},
     "messages[0]: content is missing, expected": {"messages": [{"role": "user"}]},
     "messages[1]: content has a lone surrogate": {"messages": [USER, {"role": "assistant", "content": "\ud800"}]},

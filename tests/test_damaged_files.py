@@ -136,8 +136,8 @@ FIELDS = {
         ({"n_inner": 10**12}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 1000000000000\)"),
         ({"layer_norm_epsilon": 1e300}, r"layer_norm_eps: got 1e.300, expected 0 < layer_norm_eps < 1"),
         ({"n_inner": None}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 48\)"),
-        ({"id2label": {"0": "a"}}, "id2label is .*, expected 4 different strings"),
-        ({"id2label": dict(zip("0123", "wxyx"))}, "id2label is .*, expected 4 different strings"),
+        ({"id2label": {"0": "a"}}, "id2label is .*, expected 4 different names"),
+        ({"id2label": dict(zip("0123", "wxyx"))}, "id2label is .*, expected 4 different names"),
         ({"label2id": {"w": 1, "x": 0, "y": 2, "z": 3}}, "label2id is .*, which contradicts id2label"),
         *[
             ({"problem_type": p}, f"problem_type is '{p}', expected")
@@ -167,8 +167,8 @@ FIELDS = {
         ({"r": 4}, "attn.c_proj: lora_A .*: they have rank 3, but the configuration says 4"),
         ({"rank_pattern": {"c_attn": 4}}, "attn.c_attn: .*: they have rank 9, but the configuration says 4"),
         ({"r": 0, "rank_pattern": {}}, "transformer.h.0.attn.c_attn: the rank: got 0, expected an integer"),
-        ({"lora_alpha": "6"}, "the alpha: got '6', expected a finite number"),
-        ({"lora_alpha": float("nan")}, "the alpha: got nan, expected a finite number"),
+        ({"lora_alpha": "6"}, "the alpha: got '6', expected -1e[+]30 <"),
+        ({"lora_alpha": float("nan")}, "the alpha: got nan, expected -1e[+]30 <"),
         ({"rank_pattern": [1]}, r"rank_pattern is \[1\], expected an object"),
         ({"alpha_pattern": {"(c_attn": 1}}, r"alpha_pattern has '\(c_attn', which is not a pattern"),
         ({"rank_pattern": {"(" * 5000: 1}}, r"rank_pattern has '\(\(\(.*…, which is not a pattern"),

@@ -1,6 +1,6 @@
 """Read a user's own conversations from a file, as prompts with completions or as messages."""
 
-from ..checked import quoted
+from ..checked import one_of, quoted
 from .records import listed, read_records
 from .tokenizer import SURROGATE
 
@@ -48,9 +48,7 @@ def messages_of(row, place):
         for i, message in enumerate(messages):
             if not isinstance(message, dict):
                 raise ValueError(f"{place}: messages[{i}] is {quoted(message)}, expected an object")
-            if message.get("role") not in ROLES:
-                role = quoted(message["role"]) if "role" in message else "none"
-                raise ValueError(f"{place}: messages[{i}] has role {role}, expected system, user or assistant")
+            one_of(f"{place}: messages[{i}]: role", message.get("role"), ROLES)
             checked_content(message.get("content"), f"messages[{i}]: content", place)
     if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
         raise ValueError(f"{place}: has no answer to train on; expected a completion or an assistant message")

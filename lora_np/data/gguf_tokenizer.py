@@ -157,8 +157,7 @@ def typed_field(fields, name, kind, default=None):
 def list_field(fields, name, kind):
     """A field with a list of values."""
     values = fields.get(PREFIX + name)
-    if hasattr(values, "tolist"):  # an array
-        values = values.tolist()
+    values = values.tolist() if hasattr(values, "tolist") else values  # an array
     if not isinstance(values, (list, tuple)):
         raise wrong_type(name, values, f"a list of {kind.__name__}")
     for i, value in enumerate(values):

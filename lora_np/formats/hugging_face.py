@@ -47,8 +47,8 @@ def load_hf(path, dtype=np.float32):
     of_files = FILE_FORMATS[one_of(f"{fields_path}: model_type", name, FILE_FORMATS)]
     tensors = {name: array for name, array in tensors.items() if not re.fullmatch(of_files.buffers, name)}
     config = config_from_fields(of_files, fields_path, fields, tensors)
-    labels = label_list(fields_path, fields, config)
-    return LoadedModel(params_of(file, tensors, config, dtype), config, None, None, labels)
+    params, labels = params_of(file, tensors, config, dtype), label_list(fields_path, fields, config)
+    return LoadedModel(params, config, None, None, labels)
 
 
 def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
@@ -145,8 +145,7 @@ def label_list(path, fields, config):
     named = fields.get("id2label") or default
     labels = list(map(named.get, default)) if isinstance(named, dict) and set(named) == set(default) else []
     if not labels or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-        expected = f"expected {config.n_classes} different strings, one per class"
-        raise ValueError(f"{path}: id2label is {quoted(named)}, {expected}")
+        raise ValueError(f"{path}: id2label is {quoted(named)}, expected {config.n_classes} different names of classes")
     ids = {label: k for k, label in enumerate(labels)}
     if (got := fields.get("label2id") or ids) != ids:
         raise ValueError(f"{path}: label2id is {quoted(got)}, which contradicts id2label, {quoted(named)}")

@@ -8,7 +8,7 @@ import math
 import re
 from itertools import zip_longest
 
-from ..checked import quoted, shown, whole_number
+from ..checked import finite_number, quoted, shown, whole_number
 from .checkpoint import read_object
 from .config_fields import check_fixed
 from .patterns import match_patterns
@@ -130,8 +130,7 @@ def rank_and_scale(fields, found, module):
         sources += [f"{field} {key}"] if key is not None else [f"default {plain}"] * (plain not in fields)
     rank, alpha = values
     whole_number("the rank", rank)
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e30:
-        raise ValueError(f"the alpha: got {quoted(alpha)}, expected a finite number")
+    alpha = finite_number("the alpha", alpha, above=-1e30, below=1e30)
     return rank, alpha / (math.sqrt(rank) if fields.get("use_rslora", False) else rank), ", ".join(sources)
 
 

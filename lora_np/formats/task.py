@@ -215,10 +215,9 @@ def read_task(name):
     if missing:
         raise ValueError(f"{path}: not written by finetune: {', '.join(missing)} missing")
     labels = about["labels"]
-    if labels is not None:
-        are_texts = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-        if not are_texts or not 2 <= len(labels) == len(set(labels)):
-            raise ValueError(f"{path}: labels is {quoted(labels)}, expected at least two different strings, or null")
+    are_texts = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    if labels is not None and not (are_texts and 2 <= len(labels) == len(set(labels))):
+        raise ValueError(f"{path}: labels is {quoted(labels)}, expected at least two different strings, or null")
     if "max_tokens" in about:
         whole_number(f"{path}: max_tokens", about["max_tokens"])
     if not isinstance(about.get("question"), str | None):
