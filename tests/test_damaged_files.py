@@ -136,8 +136,8 @@ FIELDS = {
         ({"n_inner": 10**12}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 1000000000000\)"),
         ({"layer_norm_epsilon": 1e300}, r"layer_norm_eps: got 1e.300, expected 0 < layer_norm_eps < 1"),
         ({"n_inner": None}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 48\)"),
-        ({"id2label": {"0": "a"}}, "id2label is .*, expected 4 different names"),
-        ({"id2label": dict(zip("0123", "wxyx"))}, "id2label is .*, expected 4 different names"),
+        ({"id2label": {"0": "a"}}, "id2label is .*, expected 4 different class names"),
+        ({"id2label": dict(zip("0123", "wxyx"))}, "id2label is .*, expected 4 different class names"),
         ({"label2id": {"w": 1, "x": 0, "y": 2, "z": 3}}, "label2id is .*, which contradicts id2label"),
         *[
             ({"problem_type": p}, f"problem_type is '{p}', expected")

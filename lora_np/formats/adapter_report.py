@@ -26,7 +26,7 @@ SPELLINGS = {"lora_a": "lora_A", "lora_b": "lora_B", "lora_embedding_A": "lora_A
 class LayerReport(NamedTuple):
     """A layer of the file, or a target that the file lacks."""
 
-    name: str  # in the base, or in the file if the base has no such layer
+    name: str  # the name in the base, or in the file if the base has no such layer
     status: str
     notes: tuple[str, ...] = ()  # on what is wrong
     ours: tuple[str, ...] = ()  # our names of the layers in the base
@@ -48,9 +48,9 @@ class AdapterReport(NamedTuple):
 class Rules(NamedTuple):
     """The layers, arrays and scales that a program expects in a file."""
 
-    names: dict  # each layer that the program can adapt, under the base's name -> our names of its layers
+    names: dict  # the base's name of an adaptable layer -> our names of the layers in it
     targets: list[str]  # names of the layers that the program adapts
-    missing: dict  # array of a layer -> (status, note) of a layer that lacks it
+    missing: dict  # array -> (status, note) for a layer that lacks it
     scale_of: Callable  # name of a layer -> (rank, scale, source of the scale, or "" if that is plain fields)
     rslora: bool = False
     misfit: str = REFUSED  # status of layers that are not targets
@@ -178,9 +178,9 @@ def peft_report(path, fields, tensors, params, config, names=None):
     and DoRA's m contains the norms of W's rows. A tensor with the name of one of the base's weights replaces it.
     PEFT raises an error for mismatched shapes, and if a module that it should load whole is missing.
 
-    `path` is that of `adapter_config.json`, for messages, and `fields` the result of `read_fields` for it. `tensors`
-    are those of `adapter_model.safetensors`, `params` and `config` the base's. `names` is a dict, name of a layer in
-    the file without PEFT's prefix -> our layers; by default, Hugging Face's names.
+    `path` (for messages) and `fields` (from `read_fields`) are those of `adapter_config.json`, `tensors` are those of
+    `adapter_model.safetensors`, and `params` and `config` the base's. `names` maps a layer's name in the file, without
+    PEFT's prefix, to our layers; by default, the file has Hugging Face's names.
     """
     kind = "dora" if fields.get("use_dora") else "lora"
     names = layer_names(config, "hf") if names is None else names
@@ -239,7 +239,7 @@ def whole_weight(key, array, names, notes, params):
         return LayerReport(key, IGNORED, (note,))
     layer = LayerReport(name, APPLIED, notes[name], names[name])
     expected = (*array.shape[:1], *old.shape[1:]) if name == "score" else old.shape
-    if is_adaptable(layer.ours):  # GPT-2 stores them in a different layout
+    if is_adaptable(layer.ours):  # GPT-2 stores these weights in a different layout
         return layer
     if array.shape != expected:
         return layer._replace(status=REFUSED, notes=(f"{leaf} {array.shape}, expected {expected}",))

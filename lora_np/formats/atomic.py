@@ -1,8 +1,8 @@
 """Replace a file or folder atomically: at every moment either the old one or the new one exists.
 
-New content is written to a temporary folder in the same place, flushed to the disk, and renamed. A new folder is read
-back before that. Only one process at a time writes in a folder. Its lock ends with the process, so the next process
-knows that any temporary files belong to dead processes, and removes them.
+New content is written to a temporary folder next to the old content, flushed to the disk, and renamed. A new folder is
+read back before the rename. Only one process at a time writes in a folder. Its lock ends with the process, so the next
+process knows that any temporary files belong to dead processes, and removes them.
 """
 
 import ctypes
@@ -82,7 +82,7 @@ def locked(folder):
 def only_process(folder):
     """Reserve a folder for a long job, until the end of the block.
 
-    Raises ValueError if another process has reserved the folder. The lock is a file next to it, which is removed.
+    Raises ValueError if another process has reserved the folder. The lock is a file beside it, which is finally removed.
     """
     folder = Path(os.path.realpath(folder))
     path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
@@ -129,8 +129,8 @@ def temporary_folder(parent):
 def write_folder(folder, files, check=None, carry=()):
     """Replace a folder, whose parents are created if needed, with one that has these files, {name: bytes}.
 
-    The function `check` reads the new folder, at the path that it gets, before the folder replaces the old one. Files
-    and folders with the names in `carry` are copied from the old folder.
+    `check(path)` reads the new folder before it replaces the old one. Files and folders with the names in `carry` are
+    copied from the old folder.
 
     Raises ValueError if the folder has files that this package does not write (see `check_target`), and OSError if it
     cannot be written. The old folder is then unchanged.
@@ -158,7 +158,7 @@ def write_folder(folder, files, check=None, carry=()):
 
 
 def put_in_place(new, folder):
-    """Give a new folder the old one's name. The caller has the lock, and then removes the path `new`."""
+    """Give a new folder the old folder's name. The caller holds the lock, and removes what remains at `new`."""
     if folder.exists() and not exchange(new, folder):
         shutil.rmtree(aside(folder), ignore_errors=True)  # left by a process that was killed after both renames
         os.rename(folder, aside(folder))  # until the next rename there is no folder; see `recover`

@@ -19,7 +19,7 @@ from .patterns import in_a_child
 
 JINJA = (3, 1, 6)  # older versions have known sandbox escapes
 SECONDS, SECONDS_EACH = 5.0, 0.01  # time limit of a call, and the additional time for each text
-LONGEST = 10**7  # limit of the output's characters, plus 20 per input character
+LONGEST = 10**7  # maximum number of output characters, plus 20 per input character
 
 
 class Template(NamedTuple):
@@ -189,6 +189,6 @@ def rendered_texts(conversations, places, template, now):
             beginnings = next(rendered), next(rendered)
             if not all(map(texts[-1].startswith, beginnings)):
                 problem = f"the chat template changes the text up to messages[{k}] when more messages follow"
-                raise ValueError(f"{place}: {problem}; to train on answers only, it must write from left to right")
+                raise ValueError(f"{place}: {problem}; training on answers needs one that writes from left to right")
             spans[-1].append(tuple(map(len, beginnings)))
     return texts, spans

@@ -16,7 +16,7 @@ from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-OLDEST = next(iter(ARCHITECTURES))  # was the only architecture at first, so its configurations do not name it
+OLDEST = next(iter(ARCHITECTURES))  # the first architecture, whose configurations do not name it
 
 
 def save_model(folder, params, config, dtype=None, beside=None, carry=()):
@@ -151,9 +151,9 @@ def config_fields(config):
 def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata=None, check=None, carry=()):
     """Write tensors and their configuration as a folder, in place of an earlier one; see `write_folder`.
 
-    `names` are those of the file of tensors, which gets the `metadata` (dict of str -> str), and of the configuration
-    file, whose fields are `values`. `beside` has more files, name -> bytes, str or JSON value. The function `check`
-    reads the new folder; None: only both files are read.
+    `names` are the names of the tensor file, which gets the `metadata` (dict of str -> str), and of the configuration
+    file, whose fields are `values`. `beside` maps the names of more files to bytes, str or JSON values. `check(path)`
+    reads the new folder; by default, only the two files are read.
     """
     tensors = cast(Path(folder) / names[0], tensors, dtype)
     files = {names[0]: tensor_bytes(tensors, metadata), names[1]: json_bytes(values)}

@@ -29,7 +29,7 @@ output_past pad_token_id pretraining_tp problem_type reorder_and_upcast_attn res
 summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params
 tokenizer_class transformers.js_config unk_token_id use_cache""".split()
 NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # replaced by those of the tokenizer or of an imported model
-GGUF_SIZES = {  # of both architectures: name in a GGUF file, without "gpt2." or "llama." -> our name
+GGUF_SIZES = {  # of both architectures: name in a GGUF file (without "gpt2." or "llama.") -> our name
     "context_length": "n_positions",
     "embedding_length": "d_model",
     "block_count": "n_layers",
@@ -39,7 +39,7 @@ GGUF_SIZES = {  # of both architectures: name in a GGUF file, without "gpt2." or
 
 
 class FileFormat(NamedTuple):
-    """How transformers and llama.cpp describe an architecture in their files."""
+    """An architecture's classes and fields in the files of transformers and llama.cpp."""
 
     hf_classes: tuple[str, str]  # transformers' classes of the language model and of the classifier
     buffers: str  # pattern for the names of tensors in old files that are not parameters
@@ -48,7 +48,7 @@ class FileFormat(NamedTuple):
     sizes: dict  # required field of config.json -> our field
     optional: dict  # optional field of config.json -> our field
     completed: Callable  # (path, fields of config.json, tensors) -> completed fields, and more of our fields
-    fields_of: Callable  # configuration -> fields of config.json: defaults, which imported ones replace, and others
+    fields_of: Callable  # configuration -> two dicts of config.json: defaults, and fields that replace imported ones
     gguf: dict  # field of a GGUF file -> our field
     config_from_gguf: Callable | None = None  # (path, fields, tensors) -> our configuration; None: cannot be read
 

@@ -10,7 +10,7 @@ The layers have the same input x, and their outputs are concatenated: the fused 
 Both are exact, because only zeros are added, unless scales differ: an adapter has one scale, so the other B's are
 multiplied by the ratio, which rounds. A ratio of 0 multiplies A, because splitting identifies a layer by its B.
 
-DoRA's magnitudes m, one for each output, are also concatenated. A layer without an adapter next to a layer with one
+DoRA's magnitudes m, one per output, are also concatenated. A layer without an adapter next to a layer with one
 gets the row norms of its base weight as m, which change nothing; splitting recognises such a layer by them.
 """
 

@@ -41,7 +41,7 @@ def read_gguf(path, finite=True):
 
 
 class Reader:
-    """The content of a file, the position in it (first after 8 bytes), and the current item, for error messages."""
+    """The content of a file, the position in it (initially after 8 bytes), and the current item, for messages."""
 
     content, position, thing = b"", 8, "header"
 
@@ -55,7 +55,7 @@ class Reader:
     def numbers(self, kind, count=1):
         """The next `count` values of a type, as a new array."""
         if kind not in NUMBERS:
-            raise ValueError(f"got the type {kind}, expected 0 to 12, without an array in an array")
+            raise ValueError(f"got the type {kind}, expected a type from 0 to 12, and no nested arrays")
         return np.frombuffer(self.content, NUMBERS[kind], count, self.advance(count * NUMBERS[kind].itemsize)).copy()
 
     def texts(self, count=1):

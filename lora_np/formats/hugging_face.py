@@ -81,7 +81,7 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
 
 
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
-    """The file of tensors or index of files at a path; in a folder, the first of these names that exists."""
+    """The tensor file or the index at a path; in a folder, the first of these names that exists."""
     if not path.is_dir():
         if not existing_file(path).name.endswith((".safetensors", ".index.json")):
             raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
@@ -116,11 +116,11 @@ def read_sharded(index):
 
 
 def params_of(file, tensors, config, dtype):
-    """Our parameters from a file's tensors, which may be of a model without a head; errors name the file."""
+    """Our parameters from a file's tensors, of a model with or without a head. Errors name the file."""
     tensors, rows = renamed(file, tensors, bare, "a prefix"), [(bare(theirs), *row) for theirs, *row in layout(config)]
     table, is_tied = rows[0][0], not any(names == ["head.weight"] for _, names, *_ in rows)
     if is_tied and not np.array_equal(tensors.pop("lm_head.weight", tensors.get(table)), tensors.get(table)):
-        raise ValueError(f"{file}: lm_head.weight is not {table}; expected a head tied to the embedding")
+        raise ValueError(f"{file}: lm_head.weight differs from {table}; expected a head tied to the embedding")
     tensors = read_as(file, tensors, {theirs: shape for theirs, _, shape, _ in rows}, dtype)
     params = {}
     for theirs, names, _, transposed in rows:
@@ -130,7 +130,7 @@ def params_of(file, tensors, config, dtype):
 
 
 def default_labels(n_classes):
-    """transformers' default names of classes."""
+    """transformers' default class names."""
     return [f"LABEL_{k}" for k in range(n_classes)]
 
 
@@ -145,7 +145,7 @@ def label_list(path, fields, config):
     named = fields.get("id2label") or default
     labels = list(map(named.get, default)) if isinstance(named, dict) and set(named) == set(default) else []
     if not labels or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-        raise ValueError(f"{path}: id2label is {quoted(named)}, expected {config.n_classes} different names of classes")
+        raise ValueError(f"{path}: id2label is {quoted(named)}, expected {config.n_classes} different class names")
     ids = {label: k for k, label in enumerate(labels)}
     if (got := fields.get("label2id") or ids) != ids:
         raise ValueError(f"{path}: label2id is {quoted(got)}, which contradicts id2label, {quoted(named)}")

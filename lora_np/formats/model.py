@@ -23,8 +23,8 @@ from .tensors import file_sha256
 
 WEIGHTS = ("dense", "blocks")
 FINGERPRINT = "base_sha256"  # field of an exported adapter: the fingerprint of its base
-cached_sha256 = lru_cache(maxsize=4)(lambda file, *changes: file_sha256(file))  # until its time or size changes
-THREADS = 2  # for dequantising, which memory bandwidth limits
+cached_sha256 = lru_cache(maxsize=4)(lambda file, *changes: file_sha256(file))  # `changes`: its time and size
+THREADS = 2  # for dequantising, which is limited by memory bandwidth
 
 
 class LoadedModel(NamedTuple):
@@ -37,7 +37,7 @@ class LoadedModel(NamedTuple):
     labels: list[str] | None  # a classifier's, in the order of its classes; None for a language model
     files: dict[str, bytes] = {}  # the tokenizer's files, unchanged, see `model_files`; empty for a new tokenizer
     max_tokens: int | None = None  # the most tokens that a classifier reads; None: n_positions
-    question: str | None = None  # that a language model answers with a label; None for a classifier with a head
+    question: str | None = None  # the question that a language model answers with a label; None for a classifier
 
 
 def model_place(name):
@@ -144,7 +144,7 @@ def tokenizer_of(path, config, files=None):
 
 
 def fingerprint(params):
-    """The SHA-256 of a model's names, shapes and float32 bytes, without a head, in any file format."""
+    """A SHA-256 of a model's names, shapes and float32 values, without a head; equal for all file formats."""
     digest = hashlib.sha256()
     for name in sorted(params.keys() - {HEAD}):
         weight = np.ascontiguousarray(params[name], "<f4")

@@ -1,4 +1,4 @@
-"""Names and storage of a model's layers in the files of other programs: Hugging Face and PEFT, and GGUF.
+"""The names and storage of a model's layers in the files of other programs: Hugging Face, PEFT and GGUF.
 
 The names are in an architecture's record. If a layer's output is rotated (RoPE), GGUF stores rows that are rotated
 together next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and we use (0, 1, 2, …).
@@ -45,7 +45,7 @@ def is_adaptable(ours):
 
 
 def short_names(layers):
-    """Layer -> the shortest end of its name that is unique within a block: "q_proj", but in GPT-2 "attn.c_proj"."""
+    """Layer -> the shortest ending of its name that is unique in a block: "q_proj", but in GPT-2 "attn.c_proj"."""
     ends = {name: re.split(r"\.\d+\.", name, maxsplit=1)[-1] for name in layers}
     last = {end: end.rpartition(".")[2] for end in ends.values()}
     is_clear = len(set(last.values())) == len(last)
@@ -82,7 +82,7 @@ def stored_tensors(params, config, file):
 
 
 def renamed(path, tensors, name_of, difference):
-    """Rename a file's tensors; ValueError if two get the same name because they only differ in `difference`."""
+    """Rename a file's tensors; ValueError if two names that differ only by `difference` become equal."""
     by_name = {}
     for key, tensor in tensors.items():
         name = name_of(key)

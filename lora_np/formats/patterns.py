@@ -9,13 +9,13 @@ import re
 import sys
 import warnings
 
-SECONDS = 5.0  # for all patterns of a file
+SECONDS = 5.0  # time limit for all patterns of a file
 LITERAL = re.compile(r"(\w|-|\.|\\\.)*", re.ASCII)
-CHEAP = 10**7  # patterns × characters of all names × characters of the longest name
+CHEAP = 10**7  # limit on patterns × characters of all names × characters of the longest name
 
 
 def match_patterns(patterns, names):
-    """The names that each pattern matches: for each, a dict, name -> the group "idx" or None, or an error message.
+    """For each pattern, a dict, matching name -> the group "idx" or None; or a str, an error message.
 
     A pattern is (pattern, before, after, how): `re`'s function `how`, "match" or "fullmatch", gets before + pattern +
     after. The result ends before the first pattern that the time limit did not allow.
@@ -44,7 +44,7 @@ def matched(pattern, how, names):
 def in_a_child(script, value, seconds):
     """Run a script in a child process with a time limit, and return the values that it writes, one line of JSON each.
 
-    The script gets `value` as JSON and only the standard library. After a timeout or crash, last values are missing.
+    The script gets `value` as JSON, and can import only the standard library. After a timeout, values are missing.
     """
     import subprocess
 

@@ -36,7 +36,7 @@ NOT_HERE = "adapted embeddings, norms, biases and language models' heads are not
 def load_peft(folder, params, config):
     """Read an adapter that PEFT saved.
 
-    Names without PEFT's prefix and our own names of layers are accepted, with a warning if PEFT would ignore them.
+    Names without PEFT's prefix and our own layer names are accepted, with a warning if PEFT would ignore them.
 
     Parameters
     ----------
@@ -96,13 +96,13 @@ def load_peft(folder, params, config):
     is_read = "score" in saved_modules(fields)  # otherwise PEFT ignores the head
     ignored = [key for key, name in zip(tensors, named) if key != name or name == SCORE and not is_read]
     if ignored:
-        expected = f"it needs {BASE!r} in front of every name, and a head 'score' that modules_to_save lists"
+        expected = f"it needs the prefix {BASE!r} in every name, and the head 'score' in modules_to_save"
         warnings.warn(f"{path}: PEFT would ignore {shown(', '.join(ignored))}; {expected}", stacklevel=2)
     return adapter
 
 
 def peft_name(key):
-    """A name with PEFT's prefix; a classifier's head gets PEFT's name."""
+    """Add PEFT's prefix to a name; a classifier's head gets PEFT's name."""
     return SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
 
 

@@ -67,7 +67,7 @@ def read_fields(path):
 
 
 def match_fields(path, fields, names):
-    """Match all patterns of the configuration; ValueError for one that takes too long or is no regular expression.
+    """Match all patterns of the configuration; ValueError for an invalid one, or one that takes too long.
 
     Returns a dict, (field, pattern) -> {matching name: its block's number as str for "layers_pattern", else None}.
     """
