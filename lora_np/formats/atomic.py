@@ -82,7 +82,7 @@ def locked(folder):
 def only_process(folder):
     """Reserve a folder for a long job, until the end of the block.
 
-    Raises ValueError if another process has reserved the folder. The lock is a file beside it, which is finally removed.
+    Raises ValueError if another process has reserved the folder. The lock is a file next to it, which is removed later.
     """
     folder = Path(os.path.realpath(folder))
     path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
