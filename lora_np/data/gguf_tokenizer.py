@@ -182,9 +182,6 @@ def as_json(content):
     return json.dumps(content, ensure_ascii=False).encode("utf-8")
 
 
-# ---------------------------------------------------------------- back
-
-
 def gguf_vocabulary(tokenizer, files, special, vocab_size):
     """The fields ``tokenizer.ggml.*`` of a GGUF file for a tokenizer.
 
