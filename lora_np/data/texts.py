@@ -63,5 +63,5 @@ def kind_of(path):
     """The kind of file at a path, for messages."""
     path = Path(path)
     kinds = {"a file": path.is_file, "a folder": path.is_dir, "a pipe": path.is_fifo}
-    kinds |= {"a device or socket": path.exists, "a link that leads nowhere": path.is_symlink}
+    kinds |= {"a device or socket": path.exists, "a broken link": path.is_symlink}
     return next((kind for kind, is_kind in kinds.items() if is_kind()), "not there")
