@@ -408,9 +408,9 @@ REFUSALS = [
             ("export {w}/one --to hf --out {out} --base", ""),
         )
     ],
-    (f"{WRITE} --model {{w}}/hf/model.safetensors", "(it is a file), expected a model's folder"),
+    (f"{WRITE} --model {{w}}/hf/model.safetensors", "(it is a file), expected a model"),
     (f"{WRITE} --model {{w}}/model.safetensors.index.json", "this is a Hugging Face model"),
-    ("predict x --model {w}", "no config.json and no model.safetensors (base, "),
+    ("predict x --model {w}", "no task.json and no config.json (base, "),
     ("predict x --model {w}/full --base {w}/base", "full is a whole model"),
     ("predict x --model {w}/classes --base {w}/full", "trained on a different base than the model in"),
     *[

@@ -17,7 +17,7 @@ from ..adapters import HEAD
 from ..checked import quoted, shown, whole_number
 from ..data import new_files
 from .atomic import of_one_version
-from .checkpoint import PRETRAINED, cast, check_is_model, load_adapter, read_object, save_adapter, save_model
+from .checkpoint import PRETRAINED, cast, check_is_model, contents, load_adapter, read_object, save_adapter, save_model
 from .hugging_face import default_labels
 from .model import is_packaged, model_place, model_sha256, read_model, weights_file
 from .smollm2 import PACKAGED, packaged_model
@@ -94,6 +94,8 @@ def load_task(name, base=None, weights="dense"):
         return attach_adapter(folder, base or about["base"], weights=weights)
     if base is not None:
         raise ValueError(f"base: {folder} is a whole model, which needs no base")
+    if not about and not (folder / "config.json").exists() and not (folder / "model.gguf").exists():
+        raise FileNotFoundError(f"{folder}: no task.json and no config.json ({contents(folder)}), expected a model")
     task = read_model(folder, weights=weights)
     labels = about["labels"] if about else default_labels(task.config.n_classes) or None
     check_labels(folder, labels, task.config, about)
