@@ -60,5 +60,5 @@ def checked_content(value, name, place):
     if not isinstance(value, str):
         raise ValueError(f"{place}: {name} is {'missing' if value is None else quoted(value)}, expected a string")
     if SURROGATE.search(value):
-        raise ValueError(f"{place}: {name} has a lone surrogate, which is not valid UTF-8")
+        raise ValueError(f"{place}: {name} has a lone surrogate, which is not UTF-8")
     return value

@@ -224,7 +224,7 @@ def checked_cell(place, values, column, argument):
     if not value.strip():
         raise ValueError(f"{place}: {column!r} is empty")
     if SURROGATE.search(value):  # JSON can represent it, UTF-8 cannot
-        raise ValueError(f"{place}: {column!r} has a lone surrogate, which is not valid UTF-8")
+        raise ValueError(f"{place}: {column!r} has a lone surrogate, which is not UTF-8")
     return value
 
 
