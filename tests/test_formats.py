@@ -458,7 +458,7 @@ def test_targets_that_are_not_named(saved_peft):
 
 IGNORED = [  # what is changed in the names of the file and in its fields, and what PEFT would ignore then
     ({"base_model.model.transformer.h.1": "transformer.h.1"}, {}, "ignore transformer.h.1.attn.c_attn.lora_A.weight, "),
-    ({"base_model.model.score": "score"}, {}, "ignore score.weight; it needs 'base_model.model.' in front"),
+    ({"base_model.model.score": "score"}, {}, "ignore score.weight; it needs the prefix 'base_model.model.'"),
     ({"score": "classifier"}, {}, "ignore base_model.model.classifier.weight; "),
     ({}, {"task_type": None, "modules_to_save": None}, "ignore base_model.model.score.weight; .*modules_to_save"),
 ]
