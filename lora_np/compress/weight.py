@@ -8,8 +8,12 @@ LARGEST = 1e38  # scales are float32, whose maximum is 3.4e38
 def check_weight(weight):
     """Raise unless the weight is a finite matrix of float32 or float64.
 
-    Raises TypeError if it is not an array or has another dtype, and ValueError if it is not a matrix, is empty, or has
-    an entry that is not finite or above 1e38 in magnitude.
+    Raises
+    ------
+    TypeError
+        If it is not an array, or has another dtype.
+    ValueError
+        If it is not a matrix, is empty, or has an entry that is not finite or above 1e38 in magnitude.
     """
     if not isinstance(weight, np.ndarray):
         raise TypeError(f"weight: got {type(weight).__name__}, expected an array")

@@ -49,7 +49,12 @@ def read_utf8(path):
 def existing_file(path):
     """The path as a Path.
 
-    Raises FileNotFoundError if there is no such file, and ValueError for a folder, device or pipe (which may block).
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If it is a folder, a pipe or a device. (Reading from a pipe may block forever.)
     """
     path = Path(path)
     if not path.exists():

@@ -178,9 +178,16 @@ def peft_report(path, fields, tensors, params, config, names=None):
     and DoRA's m contains the norms of W's rows. A tensor with the name of one of the base's weights replaces it.
     PEFT raises an error for mismatched shapes, and if a module that it should load whole is missing.
 
-    `path` (for messages) and `fields` (from `read_fields`) are those of `adapter_config.json`, `tensors` are those of
-    `adapter_model.safetensors`, and `params` and `config` the base's. `names` maps a layer's name in the file, without
-    PEFT's prefix, to our layers; by default, the file has Hugging Face's names.
+    Parameters
+    ----------
+    path, fields : `adapter_config.json`, for messages, and what `read_fields` returned for it
+    tensors : dict, those of `adapter_model.safetensors`
+    params, config : the base's
+    names : dict, name of a layer in the file, without PEFT's prefix -> our layers; None: Hugging Face's names
+
+    Returns
+    -------
+    AdapterReport
     """
     kind = "dora" if fields.get("use_dora") else "lora"
     names = layer_names(config, "hf") if names is None else names

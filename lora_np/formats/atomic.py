@@ -127,13 +127,21 @@ def temporary_folder(parent):
 
 
 def write_folder(folder, files, check=None, carry=()):
-    """Replace a folder, whose parents are created if needed, with one that has these files, {name: bytes}.
+    """Replace a folder with a new one that has these files.
 
-    `check(path)` reads the new folder before it replaces the old one. Files and folders with the names in `carry` are
-    copied from the old folder.
+    Parameters
+    ----------
+    folder : the folder; its parents are created if needed
+    files : dict of name -> bytes
+    check : function (path of the new folder) that reads it before it replaces the old one
+    carry : names of files and folders to copy from the old folder
 
-    Raises ValueError if the folder has files that this package does not write (see `check_target`), and OSError if it
-    cannot be written. The old folder is then unchanged.
+    Raises
+    ------
+    ValueError
+        If the folder has files that this package does not write; see `check_target`.
+    OSError
+        If it cannot be written. The old folder is then unchanged.
     """
     folder = Path(os.path.realpath(folder))
     recover(folder)

@@ -151,9 +151,12 @@ def config_fields(config):
 def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata=None, check=None, carry=()):
     """Write tensors and their configuration as a folder, in place of an earlier one; see `write_folder`.
 
-    `names` are the names of the tensor file, which gets the `metadata` (dict of str -> str), and of the configuration
-    file, whose fields are `values`. `beside` maps the names of more files to bytes, str or JSON values. `check(path)`
-    reads the new folder; by default, only the two files are read.
+    Parameters
+    ----------
+    names : of the file of tensors and of the configuration file, whose fields are `values`
+    beside : dict of name -> bytes, text or JSON value: more files
+    metadata : dict of str -> str in the file of tensors, or None
+    check : function of the new folder's path that reads it; None: only both files are read
     """
     tensors = cast(Path(folder) / names[0], tensors, dtype)
     files = {names[0]: tensor_bytes(tensors, metadata), names[1]: json_bytes(values)}

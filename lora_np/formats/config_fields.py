@@ -64,7 +64,11 @@ def file_format(config):
 def check_fixed(path, fields, fixed):
     """Raise ValueError for a field with an unsupported value that changes what a model or an adapter computes.
 
-    `fixed` is a dict, name -> supported values, the first of which is the default; the message names the `path`.
+    Parameters
+    ----------
+    path : of the file, for the message
+    fields : dict of its fields
+    fixed : dict, name -> supported values, the first of which is the default
     """
     for name, values in fixed.items():
         value = fields.get(name, values[0])
@@ -75,8 +79,14 @@ def check_fixed(path, fields, fixed):
 def config_from_fields(of_files, path, fields, tensors):
     """Our configuration from the fields of a `config.json`.
 
-    Fields that are not used are written back, with a warning if they are unknown. `of_files` is a FileFormat; messages
-    name the `path`; `tensors` is a dict, name -> array, with "score.weight" for a classifier.
+    Fields that are not used are written back, with a warning if they are unknown.
+
+    Parameters
+    ----------
+    of_files : FileFormat
+    path : of the `config.json`, for messages
+    fields : dict of its fields
+    tensors : dict, name -> array; a classifier has "score.weight"
     """
     fixed, names = FIXED | of_files.fixed, of_files.sizes | of_files.optional
     check_fixed(path, fields, fixed)

@@ -155,7 +155,9 @@ def label_list(path, fields, config):
 def special_ids(config, tokenizer, files):
     """The ids of a model's special tokens, found as transformers' `generate` finds them.
 
-    The dict has bos_token_id, eos_token_id (an id or a list of ids that end a text) and pad_token_id, if they exist.
+    Returns
+    -------
+    dict with those of bos_token_id, eos_token_id (an id or a list of ids that end a text) and pad_token_id that exist
     """
     if GENERATION in files:
         fields = json_object(GENERATION, files[GENERATION])

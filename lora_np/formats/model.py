@@ -93,9 +93,21 @@ def read_model(name, dtype=np.float32, weights="dense"):
 def model_from_gguf(path, fields, tensors, dtype=np.float32):
     """The weights and configuration of a model in a GGUF file.
 
-    `fields` and `tensors` are from `read_gguf`. The weights are in execution order; arrays and dequantised blocks have
-    the `dtype`, and BlockWeights stay BlockWeights. Raises ValueError, with the `path`, if the architecture or a
-    setting is not supported, or a field or tensor is missing or of the wrong shape.
+    Parameters
+    ----------
+    path : of the file, for error messages
+    fields, tensors : from `read_gguf`; BlockWeights stay BlockWeights
+    dtype : np.float32 or np.float64, of arrays and of dequantised blocks
+
+    Returns
+    -------
+    params : dict, in execution order
+    config : the model's configuration
+
+    Raises
+    ------
+    ValueError
+        If the architecture or a setting is not supported, or a field or tensor is missing or of the wrong shape.
     """
     if fields.get("general.type") == "adapter":
         raise ValueError(f"{path}: got an adapter, expected a model; `doctor` reports what the adapter does")

@@ -21,9 +21,16 @@ LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # kind of adapter -> 
 
 
 def layer_names(config, file):
-    """The names of a model's layers in a kind of file, "hf" or "gguf".
+    """The names of a model's layers in a kind of file.
 
-    A dict, name -> our layers in it, in execution order: "blk.0.attn_qkv" -> ["blocks.0.attn.q_proj", …].
+    Parameters
+    ----------
+    config : the model's configuration
+    file : "hf" or "gguf"
+
+    Returns
+    -------
+    dict, the file's name -> our layers in it, in execution order: "blk.0.attn_qkv" -> ["blocks.0.attn.q_proj", …]
     """
     rows = [line.split() for line in architecture(config).file_names.strip().splitlines()]
     in_block = [row for row in rows if "{}" in row[0]]
@@ -95,7 +102,12 @@ def renamed(path, tensors, name_of, difference):
 def gguf_rows(config, layer, array, back=False):
     """Reorder the rows of a layer's weight, biases or lora_B as GGUF stores them.
 
-    `layer` is our name; `array` is (out, …) or a BlockWeight. With `back`, rows in GGUF's order are put in our order.
+    Parameters
+    ----------
+    config : the model's configuration
+    layer : str, our name of the layer
+    array : array (out, …) or BlockWeight; only the order of the rows changes, which is exact
+    back : bool, from GGUF's order to ours
     """
     if layer.rpartition(".")[2] not in architecture(config).gguf_interleaved:
         return array

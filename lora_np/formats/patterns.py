@@ -15,10 +15,18 @@ CHEAP = 10**7  # limit on patterns × characters of all names × characters of t
 
 
 def match_patterns(patterns, names):
-    """For each pattern, a dict, matching name -> the group "idx" or None; or a str, an error message.
+    """The names that each pattern matches.
 
-    A pattern is (pattern, before, after, how): `re`'s function `how`, "match" or "fullmatch", gets before + pattern +
-    after. The result ends before the first pattern that the time limit did not allow.
+    Parameters
+    ----------
+    patterns : list of (pattern, before, after, how): `re`'s function `how`, "match" or "fullmatch", gets
+        before + pattern + after
+    names : list of str
+
+    Returns
+    -------
+    list with an item for each pattern: a dict, name -> the group "idx" or None; or a str, an error message about the
+    pattern. The list ends before the first pattern that the time limit did not allow.
     """
     whole = [(before + pattern + after, how) for pattern, before, after, how in patterns]
     work = len(whole) * sum(map(len, names)) * max(map(len, names), default=0)

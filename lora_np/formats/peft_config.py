@@ -67,9 +67,16 @@ def read_fields(path):
 
 
 def match_fields(path, fields, names):
-    """Match all patterns of the configuration; ValueError for an invalid one, or one that takes too long.
+    """Match all patterns of the configuration.
 
-    Returns a dict, (field, pattern) -> {matching name: its block's number as str for "layers_pattern", else None}.
+    Returns
+    -------
+    dict, (field, pattern) -> {matching name: for "layers_pattern" the number of its block as a str, else None}
+
+    Raises
+    ------
+    ValueError
+        For a pattern that is not a regular expression, or takes too long.
     """
     keys = []
     for field in PATTERNS:

@@ -21,7 +21,12 @@ PACKAGED = {  # name of a model -> package, file in it, SHA-256 of the file, and
 def packaged_model(name="smollm2"):
     """The path of a model's GGUF file in its package, which is not imported, because that needs other packages.
 
-    Raises FileNotFoundError if the package is not installed, and ValueError for an unknown name or wrong SHA-256.
+    Raises
+    ------
+    FileNotFoundError
+        If the package is not installed.
+    ValueError
+        If the name is unknown or the file has the wrong SHA-256, which is computed once per process.
     """
     package, file, sha256, command = PACKAGED[one_of("name", name, PACKAGED)]
     spec = find_spec(package)

@@ -68,8 +68,13 @@ def limit_memory():
 def texts(template, special, now, jobs, longest):
     """Yield the text of each job. If one fails, yield [type of the error, its message] and stop.
 
-    `special` is a dict, name -> text of a special token; `now` a date and time in ISO 8601, or None; `jobs` a list of
-    (messages, whether to add the header of an answer); `longest` the maximum number of characters of all texts.
+    Parameters
+    ----------
+    template : str
+    special : dict, name -> text of a special token
+    now : str, a date and time in ISO 8601, or None
+    jobs : list of (messages, whether to add the header of an answer)
+    longest : int, the maximum total number of characters of all texts
     """
     try:
         generate = compiled(template, now)

@@ -130,8 +130,10 @@ def save_gguf_adapter(path, adapter, params, config, fields):
 def write_gguf(path, architecture, fields, tensors):
     """Write a GGUF file and read it back before it replaces an older one.
 
-    A field is a str, bool, int (written as uint32), float (float32), or a list or array of them. A tensor is an array
-    of float32 or float16, or a BlockWeight.
+    Parameters
+    ----------
+    fields : dict, name -> str, bool, int (written as uint32), float (float32), or a list or array of them
+    tensors : dict, name -> array of float32 or float16, or BlockWeight
     """
     from gguf import GGMLQuantizationType, GGUFWriter
 
