@@ -54,7 +54,11 @@ class BlockWeight(QuantisedWeight):
 
 
 def expand(rows, format):
-    """The weights in rows of blocks: (..., bytes of a row) uint8 -> (..., in) float32."""
+    """The weights in rows of blocks: (..., bytes of a row) uint8 -> (..., in) float32.
+
+    Each step is one NumPy call on many blocks. NumPy's inner loops dominate the time, at about 7 ns each. Multiplying
+    by the scale and adding the offset need one inner loop per block; every other step needs one for the whole piece.
+    """
     dense = np.empty((*rows.shape[:-1], rows.shape[-1] // BLOCK_BYTES[format] * BLOCK), np.float32)
     blocks, numbers = rows.reshape(-1, BLOCK_BYTES[format]), dense.reshape(-1, BLOCK)  # (n, bytes), (n, 32)
     for start in range(0, len(blocks), PIECE):
@@ -62,13 +66,26 @@ def expand(rows, format):
         header, codes = np.split(piece, [HEADERS[format]], axis=1)
         d, *m = (column.astype(np.float32)[:, None] for column in header.view("<f2").T)  # (n, 1) each
         if format != "q8_0":
-            codes = np.concatenate([codes & 15, codes >> 4], axis=1)  # (n, 32)
+            codes = halves(codes)  # (n, 32)
         if format == "q4_0":
             codes -= 8  # wraps around below 0, and the view as int8 restores the sign
-        np.multiply(d, codes.view(np.int8), out=out)
+        out[:] = codes.view(np.int8)
+        out *= d
         if m:
             out += m[0]
     return dense
+
+
+def halves(codes):
+    """The low halves of each block's bytes, then the high halves: (n, 16) uint8 -> (n, 32) uint8.
+
+    Eight bytes are shifted and masked at a time. The mask also clears the bits that the shift moves between bytes.
+    """
+    words = np.ascontiguousarray(codes).view(np.uint64)  # (n, 2)
+    unpacked = np.empty((len(codes), 2), "V16")
+    for half in (0, 1):
+        unpacked[:, half] = (words >> 4 * half & 0x0F0F0F0F0F0F0F0F).view("V16")[:, 0]
+    return unpacked.view(np.uint8)
 
 
 def quantise_q8_0(weight):
