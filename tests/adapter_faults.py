@@ -75,7 +75,7 @@ PEFT_FAULTS = {  # name: (base, change of the tensors, fields, layer with the no
     "transposed": ("llama", changed("weight", np.transpose), {}, LAYER, "refused", "transposed", 1),
     "exchanged": ("llama", exchanged("lora_A", "lora_B"), {}, LAYER, "refused", "exchanged", 1),
     "another rank": ("llama", same, {"r": 3}, LAYER, "refused", "have rank 4, but the configuration says 3", 1),
-    "rank 0": ("llama", same, {"r": 0}, LAYER, "refused", "is 0, expected", 1),
+    "rank 0": ("llama", same, {"r": 0}, LAYER, "refused", "rank: got 0, expected", 1),
     "another base": ("llama", changed("lora_A.weight", lambda a: a[:, :-1], ""), {}, LAYER, "refused",
         "wrong shape for this base", 1),
     "no such layer": ("llama", NINTH, {}, "layers.9.self_attn.q_proj", "ignored", "no such layer", 0),

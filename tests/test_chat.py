@@ -149,7 +149,7 @@ def test_a_jinja_that_is_missing_or_unsafe(version, found, monkeypatch):
         return version
 
     monkeypatch.setattr(metadata, "version", answer)
-    with pytest.raises(ValueError, match=f"jinja2 >= 3.1.6, found {found}; install it with: pip install jinja2"):
+    with pytest.raises(ValueError, match=f"jinja2 >= 3.1.6, found {found}: pip install -U jinja2"):
         render_chat(Template("", {}), [])
 
 
@@ -203,10 +203,10 @@ def test_conversations_of_a_file(tmp_path):
     path = tmp_path / "chats.jsonl"
     rows = [{"prompt": "a", "completion": " b", "id": 3}, {"messages": CONVERSATIONS[1]}]
     path.write_text("\n\n".join(map(json.dumps, rows)))
-    chats = read_chats(path)
-    assert chats.conversations[0] == [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b"}]
-    assert chats.conversations[1] == CONVERSATIONS[1]
-    assert chats.places == [f"{path}, row 1, line 1", f"{path}, row 2, line 3"]
+    conversations, places = read_chats(path)
+    assert conversations[0] == [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b"}]
+    assert conversations[1] == CONVERSATIONS[1]
+    assert places == [f"{path}, row 1, line 1", f"{path}, row 2, line 3"]
 
 
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
@@ -217,13 +217,15 @@ WRONG = {
     "prompt is 3, expected a string": {"prompt": 3, "completion": "b"},
     "messages is 'a', expected a list": {"messages": "a"},
     "messages[1] is 'b', expected an object": {"messages": [USER, "b"]},
-    "messages[2] has role 'robot', expected system, user or assistant": {"messages": [USER, ANSWER, {"role": "robot"}]},
-    "messages[0] has role none, expected": {"messages": [{"content": "a"}]},
+    "messages[2]: role: got 'robot', expected one of system, user, assistant": {
+        "messages": [USER, ANSWER, {"role": "robot"}]
+    },
+    "messages[0]: role: got None, expected": {"messages": [{"content": "a"}]},
     "messages[0]: content is ['a'], expected a string": {"messages": [{"role": "user", "content": ["a"]}]},
     "messages[0]: content is missing, expected": {"messages": [{"role": "user"}]},
-    "messages[1]: content has half a surrogate pair": {"messages": [USER, {"role": "assistant", "content": "\ud800"}]},
-    "has no answer to learn": {"messages": [USER]},
-    "has no answer to learn; expected a completion": {"prompt": "a", "completion": " "},
+    "messages[1]: content has a lone surrogate": {"messages": [USER, {"role": "assistant", "content": "\ud800"}]},
+    "has no answer to train on": {"messages": [USER]},
+    "has no answer to train on; expected a completion": {"prompt": "a", "completion": " "},
 }
 
 

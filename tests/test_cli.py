@@ -372,7 +372,7 @@ REFUSALS = [
     (TABLE.replace("rows.jsonl", "same.jsonl"), "labels: got 1 class(es), 'a', expected at least two"),
     (f"{TABLE} --test {{w}}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),
     ("finetune --data {w}/data/rows.jsonl --out {out}", "to train on labelled texts, name their columns"),
-    (TEXT.replace("corpus", "blank"), "holds no text"),
+    (TEXT.replace("corpus", "blank"), "has no text"),
     (TEXT.replace("corpus", "latin"), "line 2: byte 0xff is not UTF-8"),
     (TEXT.replace("corpus", "short"), "tokens, expected at least 32"),
     *[  # before the data is read
@@ -385,7 +385,7 @@ REFUSALS = [
             ("--variant loftq", "variant: got 'loftq'"),
         )
     ],
-    (f"{WRITE} --adapter nobody", f"come with the package: {', '.join(shipped_adapters())}"),
+    (f"{WRITE} --adapter nobody", f"the included adapters are {', '.join(shipped_adapters())}"),
     (f"{WRITE} --adapter {{w}}/classes", "got a classifier"),
     (f"{WRITE} --adapter {{w}}/full", "got a whole model, expected an adapter"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/one", "is repeated"),
@@ -408,7 +408,7 @@ REFUSALS = [
             ("export {w}/one --to hf --out {out} --base", ""),
         )
     ],
-    (f"{WRITE} --model {{w}}/hf/model.safetensors", "(it is a file), expected a model's folder"),
+    (f"{WRITE} --model {{w}}/hf/model.safetensors", "(it is a file), expected a model"),
     (f"{WRITE} --model {{w}}/model.safetensors.index.json", "this is a Hugging Face model"),
     ("predict x --model {w}", "no task.json and no config.json (base, "),
     ("predict x --model {w}/full --base {w}/base", "full is a whole model"),

@@ -123,7 +123,7 @@ FIELDS = {
         ({"norm_gradient": "yes"}, "adapter.json: norm_gradient: got 'yes'"),
     ],
     "gpt2": [
-        ({"model_type": "bert"}, "model_type is 'bert', expected gpt2 or llama"),
+        ({"model_type": "bert"}, "model_type: got 'bert', expected one of gpt2, llama"),
         ({"activation_function": "gelu"}, "activation_function is 'gelu', expected 'gelu_new' or 'gelu_pytorch_tanh'"),
         ({"scale_attn_weights": False}, "scale_attn_weights is False, expected True"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
@@ -136,8 +136,8 @@ FIELDS = {
         ({"n_inner": 10**12}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 1000000000000\)"),
         ({"layer_norm_epsilon": 1e300}, r"layer_norm_eps: got 1e.300, expected 0 < layer_norm_eps < 1"),
         ({"n_inner": None}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 48\)"),
-        ({"id2label": {"0": "a"}}, "id2label is .*, expected 4 strings, one per class"),
-        ({"id2label": dict(zip("0123", "wxyx"))}, "id2label is .*, expected a different name for each class"),
+        ({"id2label": {"0": "a"}}, "id2label is .*, expected 4 different class names"),
+        ({"id2label": dict(zip("0123", "wxyx"))}, "id2label is .*, expected 4 different class names"),
         ({"label2id": {"w": 1, "x": 0, "y": 2, "z": 3}}, "label2id is .*, which contradicts id2label"),
         *[
             ({"problem_type": p}, f"problem_type is '{p}', expected")
@@ -150,7 +150,7 @@ FIELDS = {
         ({"attention_chunk_size": 4}, "attention_chunk_size is 4, expected None"),
         ({"layer_types": ["sliding_attention"] * 2}, "layer_types is .*, expected 'full_attention' in every layer"),
         ({"per_layer_config": {"0": {"n_inner": 7}}}, "per_layer_config is .*, expected None or {}"),
-        ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; expected one size"),
+        ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; expected the same"),
         ({"num_hidden_layers": 1}, "num_hidden_layers is 1, but n_layer is 2"),
         ({"hidden_size": 24}, "hidden_size is 24, but n_embd is 12"),
         ({"max_position_embeddings": 6}, "max_position_embeddings is 6, but n_positions is 7"),
@@ -166,9 +166,9 @@ FIELDS = {
         ({"use_rslora": "yes"}, "use_rslora is 'yes', expected False or True"),
         ({"r": 4}, "attn.c_proj: lora_A .*: they have rank 3, but the configuration says 4"),
         ({"rank_pattern": {"c_attn": 4}}, "attn.c_attn: .*: they have rank 9, but the configuration says 4"),
-        ({"r": 0, "rank_pattern": {}}, "transformer.h.0.attn.c_attn: the rank is 0, expected an integer"),
-        ({"lora_alpha": "6"}, "the alpha is '6', expected a finite number"),
-        ({"lora_alpha": float("nan")}, "the alpha is nan, expected a finite number"),
+        ({"r": 0, "rank_pattern": {}}, "transformer.h.0.attn.c_attn: the rank: got 0, expected an integer"),
+        ({"lora_alpha": "6"}, "the alpha: got '6', expected -1e[+]30 <"),
+        ({"lora_alpha": float("nan")}, "the alpha: got nan, expected -1e[+]30 <"),
         ({"rank_pattern": [1]}, r"rank_pattern is \[1\], expected an object"),
         ({"alpha_pattern": {"(c_attn": 1}}, r"alpha_pattern has '\(c_attn', which is not a pattern"),
         ({"rank_pattern": {"(" * 5000: 1}}, r"rank_pattern has '\(\(\(.*…, which is not a pattern"),
@@ -282,7 +282,7 @@ TENSORS = {
         (put(WTE, lambda a: a * np.inf), f"wte.weight {NOT_FINITE}"),
         (put(SCORE, lambda a: a.astype(np.int32)), "score.weight has dtype int32"),
         (put(SCORE, lambda a: np.float32(1)), r"score.weight has shape \(\), expected"),
-        (put(SCORE, lambda a: a[:1]), "the model has one class, as for regression; expected at least two classes"),
+        (put(SCORE, lambda a: a[:1]), r"score.weight has shape \(1, 12\), expected \(n_classes ≥ 2"),
         (lambda t: t | {"lora": t[SCORE]}, "unexpected tensor lora"),
     ],
     "peft": [
@@ -396,7 +396,7 @@ def test_pickle_is_never_read(tmp_path):
         load_hf(tmp_path)
     with pytest.raises(ValueError, match="expected a file ending in .safetensors"):
         load_hf(tmp_path / "pytorch_model.bin")
-    with pytest.raises(FileNotFoundError, match="no such file or directory"):
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
         load_hf(tmp_path / "nowhere")
 
 
@@ -426,7 +426,7 @@ def test_an_index_that_does_not_hold(saved):
     places = read_json(index)["weight_map"]
     first = next(iter(places))
     for change, message in [
-        ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json says it is in b.safe"),
+        ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json says that it is in b"),
         ({"ghost": "a.safetensors"}, "ghost is not in a.safetensors"),
         ({first: "c.safetensors"}, "c.safetensors: there is no such file"),
         ({first: 3}, "expected an object that maps tensors to files"),

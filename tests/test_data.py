@@ -346,9 +346,9 @@ DAMAGED = {
     "merges has 'a zz', whose parts or whole": {"merges": ["l l", "a zz"]},
     "merges has 'a b', whose": {"merges": ["a b"]},
     "merges has 'ab ', whose": {"merges": ["ab"]},
-    f"bos_token_id is {len(ALL)}, expected an id below": {"bos_token_id": len(ALL)},
-    "unknown_token_id is -1, expected": {"unknown_token_id": -1},
-    "eot_token_id is '2', expected int": {"eot_token_id": "2"},
+    f"bos_token_id: got {len(ALL)}, expected an integer from 0": {"bos_token_id": len(ALL)},
+    "unknown_token_id: got -1, expected": {"unknown_token_id": -1},
+    "eot_token_id: got '2', expected an integer": {"eot_token_id": "2"},
     "add_bos_token is 1, expected bool": {"add_bos_token": 1},
     "add_bos_token is true, expected a bos_token_id beside it": {"add_bos_token": True, "bos_token_id": None},
 }
@@ -593,7 +593,7 @@ def test_values_that_are_no_texts_in_a_delimited_file():
     for value, message in [
         ("a\tb", "row 1 has a tab"),
         ("a\nb", "row 1 has a tab or a line break"),
-        ("\ud83d", "half a"),
+        ("\ud83d", "a lone surrogate"),
     ]:
         with pytest.raises(ValueError, match=message):
             data.format_records(["a"], [{"a": value}], ".tsv")
@@ -659,7 +659,7 @@ def test_labels_and_their_numbers():
         ("a.csv", "Text,label\nx,y\n", "text_column is 'text', .* it has 'Text', 'label'; did you mean 'Text'?"),
         ("a.csv", "text,sentiment\nx,y\n", "label_column is 'label', .* it has 'text', 'sentiment'$"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": "a"}', "row 2, line 2 does not have; it has 'text'"),
-        ("a.csv", "text,text,label\nx,y,z\n", "more than one column of the name 'text'"),
+        ("a.csv", "text,text,label\nx,y,z\n", "more than one column named 'text'"),
         ("a.csv", "text,label\nx,y\nx,y,z\n", "row 2, line 3: 3 columns; expected 2"),
         ("a.csv", "text,label\nx,y\n  ,y\n", "row 2, line 3: 'text' is empty"),
         ("a.csv", "text,label\nx, \n", "row 1, line 2: 'label' is empty"),
@@ -678,7 +678,7 @@ def test_labels_and_their_numbers():
         ("a.jsonl", "[" * 100_000 + "\n", "row 1, line 1: not JSON"),
         ("a.jsonl", '{"text": 3, "label": "b"}', "row 1, line 1: 'text' is 3; expected a string"),
         ("a.jsonl", '{"text": "a", "label": null}', "row 1, line 1: 'label' is null; expected a string"),
-        ("a.jsonl", '{"text": "a\\ud83d", "label": "b"}', "row 1, line 1: 'text' has half a surrogate pair"),
+        ("a.jsonl", '{"text": "a\\ud83d", "label": "b"}', "row 1, line 1: 'text' has a lone surrogate"),
     ],
 )
 def test_read_table_errors(write, name, content, message):

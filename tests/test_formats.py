@@ -213,7 +213,7 @@ def test_an_adapter_that_needs_a_base_of_its_own_is_not_saved(init, saved_adapte
     adapter, out = adapter._replace(config=replace(adapter.config, init=init)), tmp_path / "out"
     for save in (lambda: save_adapter(out, adapter), lambda: save_peft(out, adapter, params, classifier)):
         with pytest.raises(
-            ValueError, match=f"init: got '{init}', .*expected one of kaiming, .*: .*`for_original_base`"
+            ValueError, match=f"init: got '{init}', .*expected one of kaiming, .*; .*`for_original_base`"
         ):
             save()
     assert not out.exists()
@@ -350,7 +350,7 @@ def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
 
     def note(source, target):
         events.append(("rename", os.stat(source).st_ino, os.stat(source).st_size))
-        assert os.path.dirname(source) == str(tmp_path), "a rename is in one piece within a file system alone"
+        assert tmp_path in source.parents, "a rename is in one piece within a file system alone"
         rename(source, target)
 
     monkeypatch.setattr(os, "fsync", flush)
@@ -391,7 +391,7 @@ def test_a_head_that_is_not_tied(language, random_params, tmp_path):
     edit_tensors(path, lambda t: t | {"lm_head.weight": params["tok_emb.weight"]})
     assert_same_arrays(load_hf(tmp_path).params, params)
     edit_tensors(path, lambda t: t | {"lm_head.weight": 2 * params["tok_emb.weight"]})
-    with pytest.raises(ValueError, match="lm_head.weight is not wte.weight; expected a head tied to the embedding"):
+    with pytest.raises(ValueError, match="lm_head.weight differs from wte.weight; expected a head tied"):
         load_hf(tmp_path)
     edit_tensors(path, lambda t: {name: array for name, array in t.items() if name != "lm_head.weight"})
     edit_fields(tmp_path / "config.json", tie_word_embeddings=False)
@@ -458,7 +458,7 @@ def test_targets_that_are_not_named(saved_peft):
 
 IGNORED = [  # what is changed in the names of the file and in its fields, and what PEFT would ignore then
     ({"base_model.model.transformer.h.1": "transformer.h.1"}, {}, "ignore transformer.h.1.attn.c_attn.lora_A.weight, "),
-    ({"base_model.model.score": "score"}, {}, "ignore score.weight; it needs 'base_model.model.' in front"),
+    ({"base_model.model.score": "score"}, {}, "ignore score.weight; it needs the prefix 'base_model.model.'"),
     ({"score": "classifier"}, {}, "ignore base_model.model.classifier.weight; "),
     ({}, {"task_type": None, "modules_to_save": None}, "ignore base_model.model.score.weight; .*modules_to_save"),
 ]

@@ -106,15 +106,15 @@ def test_blocks_stay_blocks_and_compute_the_same(tmp_path):
 
 
 REFUSED = [  # the form of the file, what is changed in its fields, and part of the message
-    ("hf", {"model_type": "mistral"}, "model_type is 'mistral', expected gpt2 or llama"),
-    ("hf", {"model_type": ["llama"]}, "model_type is ['llama'], expected gpt2 or llama"),
+    ("hf", {"model_type": "mistral"}, "model_type: got 'mistral', expected one of gpt2, llama"),
+    ("hf", {"model_type": ["llama"]}, "model_type: got ['llama'], expected one of gpt2, llama"),
     ("hf", {"num_attention_heads": 0, "head_dim": None}, "n_heads: got 0"),
     ("hf", {"hidden_size": "96", "head_dim": None}, "d_model: got '96'"),
     ("hf", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "expected unscaled rotary"),
     ("hf", {"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters is {'rope_type'"),
     ("hf", {"sliding_window": 4}, "sliding_window is 4, expected None"),
-    ("gguf", {"general.architecture": "gpt3"}, "general.architecture is 'gpt3', expected"),
-    ("gguf", {"general.architecture": None}, "general.architecture is None"),
+    ("gguf", {"general.architecture": "gpt3"}, "general.architecture: got 'gpt3', expected"),
+    ("gguf", {"general.architecture": None}, "general.architecture: got None"),
     ("gguf", {"llama.block_count": None}, "llama.block_count is missing"),
     ("gguf", {"llama.block_count": 10**9}, "llama.block_count is 1000000000, but the model has only 21 tensors"),
     ("gguf", {"llama.attention.head_count": 0}, "n_heads: got 0"),
@@ -126,7 +126,7 @@ REFUSED = [  # the form of the file, what is changed in its fields, and part of 
     ("gguf", {"llama.expert_count": 8}, "llama.expert_count is 8"),
     ("gguf", {"llama.rope.dimension_count": 4}, "llama.rope.dimension_count is 4, expected the head size 6"),
     ("gguf", {"llama.rope.freq_base": float("nan")}, "rope_theta: got nan"),
-    ("tensors", {"rope_freqs.weight": np.ones(3)}, "scaled rotary positions, which we do not have"),
+    ("tensors", {"rope_freqs.weight": np.ones(3)}, "scaled rotary positions, which are not supported"),
     ("tensors", {"token_embd.weight": None}, "token_embd.weight is missing"),
     ("tensors", {"token_embd.weight": np.ones(4)}, "token_embd.weight"),
     ("tensors", {"blk.1.ffn_up.weight": None}, "blk.1.ffn_up.weight is missing"),

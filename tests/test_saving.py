@@ -118,8 +118,8 @@ def save_gguf(path, version):
 
 
 def read_hf(path):
-    params, _, labels = load_hf(path)
-    return int(params["tok_emb.weight"].flat[0]) if labels in LABELS.values() else None
+    model = load_hf(path)
+    return int(model.params["tok_emb.weight"].flat[0]) if model.labels in LABELS.values() else None
 
 
 KINDS = {

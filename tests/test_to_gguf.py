@@ -132,15 +132,15 @@ def test_the_name_of_a_splitting_is_found(pre):
     files = gguf_tokenizer_files(fields)
     tokenizer = load_tokenizer("a.gguf", {"vocab_size": 400}, files)
     ids = {f"{name}_token_id": fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
-    found = gguf_vocabulary(tokenizer, files, {name: i for name, i in ids.items() if i is not None}, 400)
-    assert found.is_plain and found.fields["tokenizer.ggml.pre"] == pre
-    assert found.fields["tokenizer.ggml.tokens"][: len(tokens)] == tokens
-    assert found.fields["tokenizer.ggml.token_type"][len(tokens) :] == [5] * (400 - len(tokens))  # there are no such
+    found, is_plain = gguf_vocabulary(tokenizer, files, {name: i for name, i in ids.items() if i is not None}, 400)
+    assert is_plain and found["tokenizer.ggml.pre"] == pre
+    assert found["tokenizer.ggml.tokens"][: len(tokens)] == tokens
+    assert found["tokenizer.ggml.token_type"][len(tokens) :] == [5] * (400 - len(tokens))  # there are no such
 
 
 REFUSED = {  # export's arguments -> what it says
     "a classifier's adapter": (["classes", "--to", "gguf", "--out", "a.gguf"], "trained head.*--as-words"),
-    "a classifier": (["classes", "--to", "gguf-merged", "--out", "a.gguf"], "no heads for classes.*--as-words"),
+    "a classifier": (["classes", "--to", "gguf-merged", "--out", "a.gguf"], "which llama.cpp lacks.*--as-words"),
     "DoRA": (["dora", "--to", "gguf", "--out", "a.gguf"], "kind 'dora', expected 'lora'.*gguf-merged"),
     "a folder": (["dora", "--to", "gguf-merged", "--out", "a"], "expected a file that ends in .gguf"),
     "a format elsewhere": (["dora", "--to", "merged", "--format", "f16", "--out", "a"], "format: .*--to gguf"),

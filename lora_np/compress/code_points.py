@@ -4,7 +4,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-# ½ (1 − 1/32 + 1 − 1/30), with the digits of the program that made the published table.
+# ½ (1 − 1/32 + 1 − 1/30), truncated as in the program that computed the published table.
 OFFSET = 0.9677083
 
 
@@ -12,30 +12,27 @@ def nf4_code_points():
     """The code points, derived from the quantiles of the normal distribution.
 
     Weights are approximately normal with mean 0. Four bits carry the most information if all 16 values are equally
-    likely, so the points are quantiles, with equal probability between neighbours. With the quantile function Q (the
-    inverse of Φ) and the offset δ,
+    likely, so the points are quantiles with equal probability in between. With Q, the inverse of Φ, and the offset δ,
 
         negative    −Q(½ + (δ − ½) i/7)    i = 7, …, 1
         zero         0
         positive     Q(½ + (δ − ½) i/8)    i = 1, …, 8        all of them divided by Q(δ)
 
-    Zero must be a point, so that a weight of 0 is stored exactly. The other 15 points are 8 positive and 7 negative
-    ones, so the points are not symmetric.
+    Zero must be a point, so that a weight of 0 is stored exactly, and 8 of the other points are positive, 7 negative.
 
-    δ replaces 1, because Q(1) = ∞. If the probability is divided into 16 equal bins with a point in the middle of each,
-    half a bin, 1/32, is beyond the outermost point; with 15 bins, 1/30. The halves come from tables with 16 and with
-    15 points, and δ is the mean of 1 − 1/32 and 1 − 1/30.
+    δ replaces 1, because Q(1) = ∞. With 16 bins of equal probability and a point in the middle of each, the probability
+    beyond the outermost point is half a bin, 1/32; with 15 bins, it is 1/30. One half of the table comes from 16 points
+    and the other from 15, so δ is the mean of 1 − 1/32 and 1 − 1/30.
 
     Dividing by Q(δ) = 1.848 makes the table end at ±1. A block's largest weight, which is divided by its own magnitude,
-    is therefore always a point. The points with the smallest mean squared error would depend on the block size; these
-    are close to them (Yoshida 2023, NF4 Isn't Information Theoretically Optimal).
+    is therefore always a point. The points that minimise the mean squared error depend on the block size; NF4's are
+    close to them (Yoshida 2023, NF4 Isn't Information Theoretically Optimal).
 
-    The paper's equation 4 averages neighbouring quantiles. The table in its appendix E, and all implementations, use
-    the quantiles themselves, as here.
+    The paper's equation 4 averages neighbouring quantiles. Its appendix E and all implementations use the quantiles.
 
     Returns
     -------
-    array (16,) float64, ascending, each exactly a float32 number: those of appendix E, bit for bit. For this, the
+    array (16,) float64, ascending; the values are those of appendix E, bit for bit, which are float32 numbers. The
     probabilities are rounded to float32, as in appendix E, which moves the points by at most 2e-7.
     """
     quantile = NormalDist().inv_cdf

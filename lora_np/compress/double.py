@@ -10,11 +10,11 @@ GROUP = 256  # scales that share a step
 
 
 class DoubleQuantised(NamedTuple):
-    """Scales in 8 bits each: scale = mean + step · code."""
+    """8-bit scales: scale = mean + step · code."""
 
     codes: np.ndarray  # (n,) int8, −127 … 127
     steps: np.ndarray  # (⌈n / 256⌉,) float32, one for each group of 256
-    mean: np.float32  # of all scales of the matrix
+    mean: np.float32  # of the matrix's scales
 
     @property
     def nbytes(self):
@@ -28,17 +28,15 @@ class DoubleQuantised(NamedTuple):
 def double_quantise(scales):
     """Quantise scales to 8 bits.
 
-    A float32 scale for 64 weights costs 32/64 = 0.5 bits per weight. In 8 bits, with a float32 step for every 256
-    scales, it costs
+    A float32 scale for 64 weights costs 32/64 = 0.5 bits per weight. In 8 bits, plus a step per 256 scales, it costs
 
         8/64 + 32/(64 · 256) = 0.127 bits per weight,
 
     plus a negligible mean for the whole matrix. Scales are positive, so signed codes would waste half of their values.
-    Therefore codes represent the difference from the mean, which is about symmetric around zero.
+    Therefore codes represent the difference from the mean, whose distribution is roughly symmetric around zero.
 
     With step = max |scale − mean| / 127 in each group, the code is (scale − mean) / step, rounded to the nearest
-    integer (halves to even), so a scale changes by at most half a step. The paper uses 8-bit floats instead of these
-    evenly spaced integers.
+    integer (halves to even), so a scale changes by at most half a step. The paper uses 8-bit floats.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """llama.cpp's block formats: 32 weights of a row share a scale and have codes of 4 or 8 bits.
 
-A block begins with float16 values, a scale d and in Q4_1 an offset m, followed by the codes q:
+A block begins with float16 values (a scale d and, in Q4_1, an offset m), followed by the codes q:
 
     format   bytes of a block             bits per weight   weight
     Q8_0     d, 32 codes of 8 bits   34   8.5               d q,        q = −127 … 127
@@ -27,11 +27,11 @@ PIECE = 2**14  # blocks that are expanded at a time, to 2 MB, so that intermedia
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BlockWeight(QuantisedWeight):
-    """A matrix in one of the three block formats. A block does not extend over several rows."""
+    """A matrix in one of the three block formats. A block lies within one row."""
 
     blocks: np.ndarray  # (out, bytes of a row) uint8; may be part of a memory-mapped file
     format: str  # "q8_0", "q4_0" or "q4_1"
-    dtype: np.dtype = np.dtype(np.float32)  # of the dense array; for float64, the float32 values are converted
+    dtype: np.dtype = np.dtype(np.float32)  # of the dense array; float64 is converted from float32
 
     settings = {}  # none
 
@@ -107,8 +107,7 @@ def quantise_q8_0(weight):
     Raises
     ------
     TypeError, ValueError
-        If the weight is not a finite matrix of float32 or float64, `in` is not a multiple of 32, or a scale exceeds
-        float16.
+        If the weight is not a finite matrix of float32 or float64, 32 does not divide `in`, or a scale exceeds float16.
     """
     blocks = blocks_of(weight)  # (n, 32)
     d = np.abs(blocks).max(axis=1, keepdims=True) / 127
@@ -120,11 +119,11 @@ def quantise_q8_0(weight):
 
 
 def quantise_q4_0(weight):
-    """Quantise a matrix to Q4_0; like `quantise_q8_0`, but
+    """Quantise a matrix to Q4_0, with the arguments and errors of `quantise_q8_0`.
 
         d = w_k / −8, where |w_k| is largest        q_i = w_i / d + 8, rounded, at most 15
 
-    The weight with the largest magnitude has the code 0, which is −8 d, so it uses the longer side of −8 … 7.
+    The weight with the largest magnitude gets code 0, which means −8 d, because −8 … 7 is longer on that side.
     """
     blocks = blocks_of(weight)  # (n, 32)
     d = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1) / -8  # (n, 1)
@@ -132,7 +131,7 @@ def quantise_q4_0(weight):
 
 
 def quantise_q4_1(weight):
-    """Quantise a matrix to Q4_1; like `quantise_q8_0`, but
+    """Quantise a matrix to Q4_1, with the arguments and errors of `quantise_q8_0`.
 
     m = min_i w_i        d = (max_i w_i − m) / 15        q_i = (w_i − m) / d, rounded
     """
@@ -182,29 +181,29 @@ def blocks_of(weight):
 
 
 def inverse(d):
-    """1/d, and 0 where that is infinite, because such a d becomes 0 in float16."""
+    """1/d, or 0 where 1/d is infinite, because such a d becomes 0 in float16."""
     with np.errstate(divide="ignore", over="ignore"):
         result = 1 / d
     return np.where(np.isfinite(result), result, np.float32(0))
 
 
 def packed(codes):
-    """Truncate codes to integers, to which the caller has added 0.5, and pack two per byte: (n, 32) -> (n, 16)."""
+    """Truncate values, to which the caller has added 0.5, to codes and pack two per byte, (n, 32) -> (n, 16)."""
     codes = np.minimum(codes.astype(np.uint8), 15)
     return codes[:, :16] | codes[:, 16:] << 4
 
 
 def block_weight(format, weight, scales, codes):
-    """The BlockWeight with these scales (n, 1 or 2), rounded to float16, and bytes of codes (n, 16 or 32)."""
+    """A BlockWeight with the scales (n, 1 or 2), rounded to float16, and the bytes of codes (n, 16 or 32)."""
     header = as_float16(scales, f"weight: {format} needs a scale")
     blocks = np.concatenate([header.view(np.uint8), codes.view(np.uint8)], axis=1)
     return BlockWeight(read_only(blocks.reshape(len(weight), -1)), format, weight.dtype)
 
 
 def as_float16(numbers, problem):
-    """The values rounded to float16; ValueError, beginning with `problem`, if one exceeds it."""
+    """The values rounded to float16; a ValueError that begins with `problem` if one is too large."""
     with np.errstate(over="ignore"):
         rounded = numbers.astype("<f2")
     if not np.isfinite(rounded).all():
-        raise ValueError(f"{problem} of {np.abs(numbers).max():.3g}, but float16 ends at 65504")
+        raise ValueError(f"{problem} of {np.abs(numbers).max():.3g}, but the largest float16 is 65504")
     return rounded

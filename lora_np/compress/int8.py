@@ -12,7 +12,7 @@ class Int8Weight(QuantisedWeight):
     """A matrix in int8. Bits per weight: 8 + 32/in."""
 
     codes: np.ndarray  # (out, in) int8, −127 … 127
-    scales: np.ndarray  # (out,) float32, the difference between neighbouring codes' weights
+    scales: np.ndarray  # (out,) float32, the step between neighbouring codes
     shape: tuple[int, int]  # (out, in)
     dtype: np.dtype  # of the dense array, float32 or float64
 

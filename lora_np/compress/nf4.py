@@ -34,7 +34,7 @@ def pack(codes):
 
 
 def unpack(packed):
-    """The codes of `pack`, (n,) uint8."""
+    """Unpack the codes that `pack` packed, (n,) uint8."""
     return np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)
 
 
@@ -99,8 +99,7 @@ def quantise_nf4(weight, block_size=64, double=True):
     """Quantise a matrix to four-bit codes with a scale for each block.
 
     A weight halfway between two points is rounded to the lower one. A weight of 0 is stored exactly. Without `double`,
-    the largest weight of each block keeps its value (as float32), and quantising the dense array again gives the same
-    codes and scales.
+    the largest weight of each block keeps its value (as float32), and quantising the dense array again changes nothing.
 
     Parameters
     ----------
@@ -115,16 +114,13 @@ def quantise_nf4(weight, block_size=64, double=True):
     Raises
     ------
     TypeError, ValueError
-        If the weight is not a finite matrix of float32 or float64, or if block_size is not an even number that
-        divides the number of weights.
+        If the weight is not a finite matrix of float32 or float64, or block_size is odd or does not divide its size.
     """
     check_weight(weight)
     block_size = whole_number("block_size", block_size, least=2)
     if block_size % 2 or weight.size % block_size:
-        raise ValueError(
-            f"block_size: got {block_size} for a weight of shape {weight.shape}, "
-            f"expected an even number that divides its {weight.size} entries"
-        )
+        expected = f"expected an even number that divides its {weight.size} entries"
+        raise ValueError(f"block_size: got {block_size} for a weight of shape {weight.shape}, {expected}")
     if not isinstance(double, bool):
         raise TypeError(f"double: got {double!r}, expected True or False")
     blocks = weight.reshape(-1, block_size)  # (size/block_size, block_size)

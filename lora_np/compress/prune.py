@@ -1,7 +1,6 @@
 """Magnitude pruning: set the weights with the smallest magnitudes to zero.
 
-A mask is True where a weight is kept. Among weights of equal magnitude, the first in row-major order is pruned first,
-so masks are deterministic.
+A mask is True at kept weights. Masks are deterministic: of equal magnitudes, the first in row-major order is pruned.
 """
 
 import numpy as np
@@ -35,8 +34,8 @@ def magnitude_mask(weight, share):
 def n_of_m_mask(weight, n=2, m=4):
     """Keep the n largest of every m neighbours in a row (Mishra et al. 2021, Accelerating Sparse Deep Neural Networks).
 
-    Neighbours are along the input axis, over which a product sums. Hardware for 2:4 sparsity stores two weights and two
-    2-bit positions for every four, and selects the two inputs that they multiply, which halves the multiplications.
+    Neighbours are along the input axis, over which a product sums. For every four weights, hardware for 2:4 sparsity
+    stores two and their 2-bit positions, and multiplies only the two inputs that they select.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from .int8 import quantise_int8
 from .nf4 import quantise_nf4
 from .weight import QuantisedWeight
 
-# Each format is a function (matrix, **settings) -> QuantisedWeight.
+# Each value is a function (matrix, **settings) -> QuantisedWeight.
 FORMATS = {"nf4": quantise_nf4, "int8": quantise_int8}
 FORMATS |= {"q8_0": quantise_q8_0, "q4_0": quantise_q4_0, "q4_1": quantise_q4_1}
 
@@ -51,7 +51,7 @@ def quantise(params, names, format="nf4", **settings):
 
 
 def requantise(dense, like):
-    """Convert a matrix to another one's format, for merging an adapter into a quantised base.
+    """Convert a matrix to the format of another matrix, for merging an adapter into a quantised base.
 
     Parameters
     ----------
@@ -75,8 +75,7 @@ def requantise(dense, like):
 def weight_bytes(params):
     """The bytes of a flat dict's weights: of codes and scales, or of dense arrays.
 
-    A weight with several names is counted only once. The overhead of Python objects, about 100 bytes each, does not
-    count.
+    A weight with several names is counted only once. Python's overhead, about 100 bytes per object, is not counted.
     """
     return sum({id(weight): weight.nbytes for weight in params.values()}.values())
 

@@ -1,6 +1,6 @@
 """Mini-batches of token ids: texts sorted by length for a classifier, windows of a stream for a language model.
 
-Padding is on the right, where no token of the text attends to it under a causal mask.
+Padding is on the right, so under a causal mask no token of the text attends to it.
 """
 
 from typing import NamedTuple
@@ -16,8 +16,7 @@ BATCHES_PER_CHUNK = 16  # batches whose rows are sorted by length as one chunk
 class Batch(NamedTuple):
     """B rows of T tokens.
 
-    A classifier's targets are one label per row. A language model's target at each token is the next token, or
-    `IGNORE_INDEX` if there is none.
+    A classifier's targets are one label per row; a language model's are each token's next token, or `IGNORE_INDEX`.
     """
 
     ids: np.ndarray  # (B, T) int64, padded on the right
@@ -52,7 +51,7 @@ def pad_sequences(sequences, pad_id):
 
 
 def class_batches(sequences, labels, batch_size, pad_id, rng=None):
-    """Yield one epoch of texts with labels or targets: every row exactly once, in batches of similar length.
+    """One epoch of texts with labels or targets: every row exactly once, in batches of similar length.
 
     With `rng` (training), the rows are shuffled, sorted by length within chunks of 16 batches and cut into batches, and
     the batches are shuffled. Sorting reduces padding; sorting within chunks keeps the composition of batches random.
@@ -86,7 +85,7 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     is_list = isinstance(labels, list) and len(labels) and np.ndim(labels[0]) == 1
     if is_list:
         if not np.array_equal(sequence_lengths(labels), lengths):
-            raise ValueError("labels: a row does not have as many targets as tokens")
+            raise ValueError("labels: expected one target per token, but a row has another number of targets")
     else:
         labels = integer_vector("labels", labels)
         same_shape("labels", labels, lengths)

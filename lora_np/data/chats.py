@@ -1,17 +1,10 @@
-"""A user's own conversations from a file: prompts with completions, or messages."""
+"""Read a user's own conversations from a file, as prompts with completions or as messages."""
 
-from typing import NamedTuple
-
-from ..checked import quoted
+from ..checked import one_of, quoted
 from .records import listed, read_records
-from .tokenizer import has_surrogate
+from .tokenizer import SURROGATE
 
 ROLES = ("system", "user", "assistant")
-
-
-class Chats(NamedTuple):
-    conversations: list[list[dict]]  # the messages of each, with role and content
-    places: list[str]  # of each, such as "chats.jsonl, row 2, line 3"
 
 
 def read_chats(path):
@@ -25,7 +18,8 @@ def read_chats(path):
 
     Returns
     -------
-    Chats; a prompt becomes a user message and its completion an assistant message
+    conversations : list of lists of messages; a prompt becomes a user message, and its completion an assistant message
+    places : list of str, where each conversation was found, such as "chats.jsonl, row 2, line 3"
 
     Raises
     ------
@@ -36,11 +30,11 @@ def read_chats(path):
     """
     records = read_records(path)
     places = [f"{records.path}, {place}" for place in records.places]
-    return Chats([messages_of(row, place) for row, place in zip(records.rows, places)], places)
+    return [messages_of(row, place) for row, place in zip(records.rows, places)], places
 
 
 def messages_of(row, place):
-    """The messages of a row; ValueError if it has none to learn from."""
+    """The messages of a row; ValueError if it has no answer to train on."""
     if ("messages" in row) == ("prompt" in row or "completion" in row):
         expected = "expected either prompt and completion, or messages"
         raise ValueError(f"{place}: has {listed(row)}; {expected}; to train on labelled texts, name their columns")
@@ -54,12 +48,10 @@ def messages_of(row, place):
         for i, message in enumerate(messages):
             if not isinstance(message, dict):
                 raise ValueError(f"{place}: messages[{i}] is {quoted(message)}, expected an object")
-            if message.get("role") not in ROLES:
-                role = quoted(message["role"]) if "role" in message else "none"
-                raise ValueError(f"{place}: messages[{i}] has role {role}, expected system, user or assistant")
+            one_of(f"{place}: messages[{i}]: role", message.get("role"), ROLES)
             checked_content(message.get("content"), f"messages[{i}]: content", place)
     if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
-        raise ValueError(f"{place}: has no answer to learn; expected a completion or an assistant message")
+        raise ValueError(f"{place}: has no answer to train on; expected a completion or an assistant message")
     return messages
 
 
@@ -67,6 +59,6 @@ def checked_content(value, name, place):
     """The value; ValueError unless it is a string that UTF-8 can encode."""
     if not isinstance(value, str):
         raise ValueError(f"{place}: {name} is {'missing' if value is None else quoted(value)}, expected a string")
-    if has_surrogate(value):
-        raise ValueError(f"{place}: {name} has half a surrogate pair, which is not UTF-8")
+    if SURROGATE.search(value):
+        raise ValueError(f"{place}: {name} has a lone surrogate, which is not UTF-8")
     return value

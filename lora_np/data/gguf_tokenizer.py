@@ -1,19 +1,18 @@
 """Convert the tokenizer in a GGUF file's metadata to tokenizer files, and back.
 
 The metadata contain the tokens, merges and flags, but only the name of the pre-tokenizer, which splits a text before
-the merges (``tokenizer.ggml.pre``). llama.cpp defines what the names mean. The files give llama.cpp's ids, with one
-difference: a byte that is not in the vocabulary is dropped by llama.cpp, but becomes the unknown token here, if there
-is one. SmolLM2 lacks 21 bytes; 13 of them do not occur in UTF-8.
+the merges (``tokenizer.ggml.pre``). llama.cpp defines what the names mean. The files give llama.cpp's ids, except that
+llama.cpp drops a byte that is not in the vocabulary, and here it becomes the unknown token if there is one. SmolLM2
+lacks 21 bytes; 13 of them do not occur in UTF-8.
 
-In the other direction, each of llama.cpp's names is tried on a text that they split differently. The correct name is
-the one that gives the tokenizer's own ids.
+In the other direction, `gguf_vocabulary` tries each of llama.cpp's names on a text that all of them split differently,
+and chooses the name that gives the tokenizer's own ids.
 """
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
-from ..checked import quoted
+from ..checked import quoted, whole_number
 from .tokenizer import encode, normalise
 from .tokenizer_files import GENERATION, SETTINGS, TEMPLATE, TOKENIZER, WHOLE_FILE, json_object, load_tokenizer
 
@@ -131,7 +130,7 @@ def gguf_tokenizer_files(fields):
 
 
 def byte_level(trim_offsets):
-    """The pre-tokenizer that maps each byte to a letter, or the decoder that maps it back."""
+    """The pre-tokenizer that maps each byte to a character, or the decoder that maps it back."""
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": trim_offsets, "use_regex": False}
 
 
@@ -158,8 +157,7 @@ def typed_field(fields, name, kind, default=None):
 def list_field(fields, name, kind):
     """A field with a list of values."""
     values = fields.get(PREFIX + name)
-    if hasattr(values, "tolist"):  # an array
-        values = values.tolist()
+    values = values.tolist() if hasattr(values, "tolist") else values  # an array
     if not isinstance(values, (list, tuple)):
         raise wrong_type(name, values, f"a list of {kind.__name__}")
     for i, value in enumerate(values):
@@ -177,26 +175,15 @@ def token_id(fields, name, n_tokens):
     """The id of a special token, or None if the field is missing."""
     if PREFIX + name not in fields:
         return None
-    i = typed_field(fields, name, int)
-    if not 0 <= i < n_tokens:
-        raise ValueError(f"{PREFIX}{name} is {i}, expected an id below {n_tokens}, the number of tokens")
-    return i
+    return whole_number(PREFIX + name, fields[PREFIX + name], least=0, most=n_tokens - 1)
 
 
 def as_json(content):
     return json.dumps(content, ensure_ascii=False).encode("utf-8")
 
 
-# ---------------------------------------------------------------- back
-
-
-class Vocabulary(NamedTuple):
-    fields: dict  # of the GGUF file: name -> value
-    is_plain: bool  # whether llama.cpp gives the same ids for every text; False if the tokenizer normalises texts first
-
-
 def gguf_vocabulary(tokenizer, files, special, vocab_size):
-    """The `Vocabulary` of a tokenizer, with the fields ``tokenizer.ggml.*``.
+    """The fields ``tokenizer.ggml.*`` of a GGUF file for a tokenizer.
 
     Parameters
     ----------
@@ -204,6 +191,11 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
     files : dict of its files, see `model_files`
     special : dict with bos_token_id, eos_token_id (or a list of them) and pad_token_id, if the model has them
     vocab_size : int, the model's; ids without a token get a placeholder
+
+    Returns
+    -------
+    fields : dict, name -> value
+    is_plain : bool, whether llama.cpp gives the same ids for every text; False if the tokenizer normalises texts
 
     Raises
     ------
@@ -213,7 +205,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
     content = json.loads(tokenizer.to_str())
     model = content["model"]
     if model["type"] != "BPE" or any(model.get(flag) for flag in OTHER_BPE):
-        raise ValueError("tokenizer: only byte-level BPE, as of GPT-2 and SmolLM2, can be written to a GGUF file")
+        raise ValueError("tokenizer: only byte-level BPE, as in GPT-2 and SmolLM2, can be written to a GGUF file")
     tokens, types = [f"[PAD{i}]" for i in range(vocab_size)], [UNUSED] * vocab_size
     for token, i in model["vocab"].items():
         tokens[i], types[i] = token, NORMAL
@@ -243,13 +235,13 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
         candidate = load_tokenizer(Path("gguf"), {"vocab_size": vocab_size}, gguf_tokenizer_files(fields))
         for text in (PROBE, plain_text(tokenizer, PROBE)):
             if encode(candidate, [text])[0].tolist() == expected:
-                return Vocabulary(fields, text == PROBE)
+                return fields, text == PROBE
     splitter = quoted((content.get("pre_tokenizer") or {}).get("type"))
     raise ValueError(f"tokenizer: llama.cpp has no pre-tokenizer that splits texts as this one does ({splitter})")
 
 
 def plain_text(tokenizer, text):
-    """The text after the steps that llama.cpp does not have: normalised, and with a space in front."""
+    """The text after the steps that llama.cpp lacks: normalisation, and a space in front."""
     text = normalise(tokenizer, text)
     is_spaced = tokenizer.encode("a").ids == tokenizer.encode(" a").ids
     return f" {text}" if is_spaced and not text.startswith(" ") else text

@@ -23,8 +23,7 @@ def load_licences():
     """Load the paragraphs of all installed licence texts, deduplicated and split into fixed parts.
 
     Licences quote one another, so a paragraph is dropped if more than half of its 6-word shingles occur in earlier
-    paragraphs. A paragraph's digest determines its part: one tenth is validation, two tenths are test. So a
-    paragraph is in the same part on every machine.
+    paragraphs. A digest of each paragraph determines its part: 1/10 is validation, 2/10 are test.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""CSV, TSV and JSONL files with all their columns. Errors in a file are reported with row and line."""
+"""Read and write CSV, TSV and JSONL files with all their columns; errors name the row and line."""
 
 import csv
 import difflib
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..checked import quoted, shown
 from .texts import read_utf8
-from .tokenizer import has_surrogate
+from .tokenizer import SURROGATE
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 LONGEST_CELL = 2**31 - 1  # characters; csv's default limit is 131,072
@@ -64,7 +64,7 @@ def read_records(path, quoting=False):
             finally:
                 csv.field_size_limit(limit)
     if not placed:
-        raise ValueError(f"{path} has no rows; expected at least one text")
+        raise ValueError(f"{path} has no rows; expected at least one")
     places, rows = map(list, zip(*placed))
     columns = dict.fromkeys(column for row in rows for column in row) if suffix == ".jsonl" else rows[0]
     return Records(path, list(columns), rows, places)
@@ -96,7 +96,7 @@ def column_of(records, column, argument, empty=False):
     for place, row in zip(records.places, records.rows):
         blank = row.get(column) is None or not str(row[column]).strip()
         is_empty = blank and empty and column in records.columns
-        values.append("" if is_empty else checked_cell(records.path, place, row, column, argument))
+        values.append("" if is_empty else checked_cell(f"{records.path}, {place}", row, column, argument))
     return values
 
 
@@ -118,23 +118,22 @@ def format_records(columns, rows, suffix, quoting=False):
     Raises
     ------
     ValueError
-        If a CSV or TSV cannot represent a value: half a surrogate pair, or without quotes a tab or a line break.
+        If a CSV or TSV cannot represent a value: a lone surrogate, or without quotes a tab or a line break.
     """
     if suffix == ".jsonl":
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-        return "".join((json.dumps(row) if has_surrogate(line) else line) + "\n" for row, line in zip(rows, lines))
+        return "".join((json.dumps(row) if SURROGATE.search(line) else line) + "\n" for row, line in zip(rows, lines))
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",")
     for number, row in enumerate([dict(zip(columns, columns)), *rows]):
         cells = [as_cell(row.get(column)) for column in columns]
         line = "\t".join(cells)
-        if has_surrogate(line):
-            raise ValueError(f"row {number} has half a surrogate pair, which only a .jsonl can hold; write one")
+        if SURROGATE.search(line):
+            raise ValueError(f"row {number} has a lone surrogate, which only a .jsonl can contain; write one")
         if suffix == ".csv" or quoting:
             writer.writerow(cells)
         elif line.count("\t") > len(cells) - 1 or "\n" in line or "\r" in line:
-            why = "has a tab or a line break in a cell, which a .tsv without quoting cannot hold"
-            raise ValueError(f"row {number} {why}; write a .csv or a .jsonl")
+            raise ValueError(f"row {number} has a tab or a line break in a cell; quote it, or write a .csv or .jsonl")
         else:
             file.write(line + "\n")
     return file.getvalue()
@@ -159,7 +158,7 @@ def delimited_records(path, content, tabs, quoting):
         header = strip_empty_cells(next(rows, []), 0)
         repeated = sorted(name for name, n in Counter(header).items() if n > 1)
         if repeated:
-            raise ValueError(f"{path} has more than one column of the name {listed(repeated)}")
+            raise ValueError(f"{path} has more than one column named {listed(repeated)}")
         for row, values in enumerate(rows, start=1):
             place = f"row {row}, line {reader.line_num}"
             values = strip_empty_cells(values, len(header))
@@ -187,7 +186,7 @@ def nonblank_rows(reader, spans):
 
 
 def strip_empty_cells(cells, least):
-    """A row without the empty cells that spreadsheets append, but with at least `least` cells if it has as many."""
+    """A row without the empty cells that spreadsheets append; the first `least` cells are always kept."""
     n = len(cells)
     while n > least and not cells[n - 1].strip():
         n -= 1
@@ -208,30 +207,28 @@ def json_records(path, content):
         yield place, values
 
 
-def checked_cell(path, place, values, column, argument):
+def checked_cell(place, values, column, argument):
     """The value of one column as a str; ValueError if it is missing, blank or not a string."""
     if column not in values:
         near = difflib.get_close_matches(column, list(values), n=1, cutoff=0.5)
         hint = f"; did you mean {quoted(near[0])}?" if near else ""
         if f'"{column}"' in values:
             hint = QUOTING_HINT
-        raise ValueError(
-            f"{argument} is {column!r}, which {path}, {place} does not have; it has {listed(values)}{hint}"
-        )
+        raise ValueError(f"{argument} is {column!r}, which {place} does not have; it has {listed(values)}{hint}")
     value = values[column]
     number = isinstance(value, (bool, int)) or isinstance(value, float) and math.isfinite(value)
     if number and argument == "label_column":
         value = json.dumps(value)
     if not isinstance(value, str):
-        raise ValueError(f"{path}, {place}: {column!r} is {shown(json.dumps(value))}; expected a string")
+        raise ValueError(f"{place}: {column!r} is {shown(json.dumps(value))}; expected a string")
     if not value.strip():
-        raise ValueError(f"{path}, {place}: {column!r} is empty")
-    if has_surrogate(value):  # JSON can represent it, UTF-8 cannot
-        raise ValueError(f"{path}, {place}: {column!r} has half a surrogate pair, which is not UTF-8")
+        raise ValueError(f"{place}: {column!r} is empty")
+    if SURROGATE.search(value):  # JSON can represent it, UTF-8 cannot
+        raise ValueError(f"{place}: {column!r} has a lone surrogate, which is not UTF-8")
     return value
 
 
 def listed(names):
-    """Names from a file, for a message: at most ten of them, quoted."""
+    """At most ten names from a file, quoted, for a message."""
     names = list(names)
     return ", ".join(map(quoted, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

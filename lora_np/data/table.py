@@ -19,8 +19,7 @@ def read_table(path, text_column, label_column, quoting=False):
     Returns
     -------
     Table
-        Labels are str, stripped of white space. JSON numbers and booleans are written as JSON: ``"1"``, ``"0.5"``,
-        ``"true"``.
+        Labels are str, stripped of white space. JSON numbers and booleans are written as JSON: ``"0.5"``, ``"true"``.
 
     Raises
     ------
@@ -83,14 +82,11 @@ def split_table(table, fractions, seed):
         If the table is empty, the fractions are invalid, or there are too few texts for a part whose fraction is not 0.
     """
     if len(table.labels) != len(table.texts) or not table.texts:
-        raise ValueError(
-            f"table: got {len(table.texts)} texts and {len(table.labels)} labels, expected as many, and at least one"
-        )
+        found = f"got {len(table.texts)} texts and {len(table.labels)} labels"
+        raise ValueError(f"table: {found}, expected the same number of both, at least one")
     if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(
-            f"fractions: got {fractions}, expected three numbers for train, validation and test, "
-            "none negative, the first above 0, with sum 1"
-        )
+        expected = "expected three numbers for train, validation and test, ≥ 0, the first > 0, with sum 1"
+        raise ValueError(f"fractions: got {fractions}, {expected}")
 
     salt = f"lora_np/split/{seed}:".encode()
     digests = [text_digest(text, salt) for text in table.texts]
@@ -104,10 +100,9 @@ def split_table(table, fractions, seed):
         sizes[part] += 1
     for name, fraction, size in zip(Splits._fields, fractions, sizes):
         if fraction > 0 and size == 0:
-            raise ValueError(
-                f"table: got {len(part_of)} distinct texts of {len(classes_in_train)} classes, too few to give "
-                f"{name} its fraction of {fraction}; expected more rows, or a fraction of 0"
-            )
+            found = f"got {len(part_of)} distinct texts of {len(classes_in_train)} classes"
+            too_few = f"too few to give {name} its fraction of {fraction}"
+            raise ValueError(f"table: {found}, {too_few}; expected more rows, or a fraction of 0")
     splits = Splits(*(Table([], []) for _ in fractions))
     for text, label, digest in zip(table.texts, table.labels, digests):
         splits[part_of[digest]].texts.append(text)

@@ -29,7 +29,7 @@ def read_texts(path):
     texts = [" ".join(block.split()) for block in (blocks if len(blocks) > 1 else content.splitlines())]
     texts = [text for text in texts if text]
     if not texts:
-        raise ValueError(f"{path} holds no text; expected at least one line")
+        raise ValueError(f"{path} has no text; expected at least one line")
     return texts
 
 
@@ -42,9 +42,8 @@ def read_utf8(path):
     except UnicodeDecodeError as error:
         # error.start is a position in error.object, which is the content without its byte-order mark.
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from error
+        byte = f"byte 0x{error.object[error.start]:02x}"
+        raise ValueError(f"{path}, line {line}: {byte} is not UTF-8; save the file as UTF-8") from error
 
 
 def existing_file(path):
@@ -69,5 +68,5 @@ def kind_of(path):
     """The kind of file at a path, for messages."""
     path = Path(path)
     kinds = {"a file": path.is_file, "a folder": path.is_dir, "a pipe": path.is_fifo}
-    kinds |= {"a device or socket": path.exists, "a link that leads nowhere": path.is_symlink}
+    kinds |= {"a device or socket": path.exists, "a broken link": path.is_symlink}
     return next((kind for kind, is_kind in kinds.items() if is_kind()), "not there")

@@ -1,4 +1,4 @@
-"""Byte-level BPE: text to token ids and back.
+"""Encode texts as token ids with byte-level BPE, and decode them.
 
 All functions work on a `tokenizers.Tokenizer` of the Hugging Face library. The model's files (`tokenizer_files.py`)
 determine which tokens it adds to a text, and whether it recognises special tokens in a text.
@@ -7,12 +7,15 @@ Byte-level means that all 256 bytes are in the vocabulary, so no text has an unk
 section 2.2; byte-pair merges: Sennrich et al. 2016).
 """
 
+import re
+
 import numpy as np
 
 from ..checked import integer_vector, whole_number
 from .tokenizer_files import END_OF_TEXT, PAD, library
 
 SPACED_MARKS = '.,;:!?"()*'  # punctuation that the Rotten Tomatoes snippets surround with spaces
+SURROGATE = re.compile("[\ud800-\udfff]")  # a lone surrogate, which UTF-8 cannot encode
 CHUNK = 1024  # texts encoded at a time, which limits the memory of the library's Encoding objects
 
 
@@ -37,7 +40,7 @@ def train_tokenizer(texts, vocab_size=8000):
 
     check_texts(texts)
     if len(texts) == 0:
-        raise ValueError("texts: got none, expected at least one text to learn from")
+        raise ValueError("texts: got none, expected at least one text to train on")
     vocab_size = whole_number("vocab_size", vocab_size, least=258)  # 256 bytes and 2 special tokens
 
     tokenizer = Tokenizer(models.BPE())
@@ -94,12 +97,12 @@ def normalizer():
 
 
 def pad_id(tokenizer):
-    """The id of the padding token, or 0 if the vocabulary has none, because padding is never read."""
+    """The id of the padding token, or 0 if the vocabulary has none (padding is never read)."""
     return tokenizer.token_to_id(PAD) or 0
 
 
 def normalise(tokenizer, text):
-    """The text after the tokenizer's normalisation, from which a word baseline gets the same words as the model."""
+    """The text as the tokenizer normalises it, so that a word baseline sees the same words as the model."""
     check_texts([text])
     with library("text: the tokenizer cannot normalise it"):
         return text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
@@ -180,14 +183,5 @@ def check_texts(texts):
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {row}: got type {type(text).__name__}, expected str")
-        if has_surrogate(text):  # Python's replacement for a byte on the command line that is not UTF-8
+        if SURROGATE.search(text):  # how Python reads a byte on the command line that is not UTF-8
             raise ValueError(f"text {row}: got {text!r}, which is not UTF-8")
-
-
-def has_surrogate(text):
-    """Whether a str has half a surrogate pair, which UTF-8 cannot encode."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False

@@ -48,8 +48,7 @@ stderr_lock = threading.RLock()
 def load_tokenizer(path, fields=None, files=None):
     """Load a tokenizer as transformers does.
 
-    The tokenizer neither pads nor truncates. Settings for both in the file are ignored, because they are those that
-    transformers used last.
+    The tokenizer neither pads nor truncates. It ignores the file's settings for both, which transformers used last.
 
     Parameters
     ----------
@@ -94,8 +93,8 @@ def load_tokenizer(path, fields=None, files=None):
         ids = ids_in(content)
     check_ids(where, ids, vocab_size)
     with library(problem):
-        text = files[name].decode("utf-8") if reader == WHOLE_FILE else json.dumps(rebuilt(content, settings, reader))
-        tokenizer = Tokenizer.from_str(text)
+        is_whole = reader == WHOLE_FILE
+        tokenizer = Tokenizer.from_buffer(files[name]) if is_whole else rebuilt(content, settings, reader)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         add_special_tokens(tokenizer, content, settings, files, vocab_size, DEFAULTS[reader])
@@ -154,30 +153,26 @@ def tokenizer_class(where, settings, fields, data):
 
 
 def rebuilt(content, settings, reader):
-    """The parts of a ``tokenizer.json`` that GPT2Tokenizer or LlamaTokenizer reads, and its defaults for the rest."""
+    """The Tokenizer of GPT2Tokenizer or LlamaTokenizer, which read only parts of a ``tokenizer.json``."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+
     model, prefix = content["model"], settings.get("add_prefix_space")
     if model.get("type", "BPE") != "BPE":
-        raise ValueError(f"its model is {quoted(model['type'])}, and tokenizer_class {reader[0]} has 'BPE'")
+        raise ValueError(f"its model is {quoted(model['type'])}, expected 'BPE', as tokenizer_class is {reader[0]}")
+    model = {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"]}
+    if reader == LLAMA_CLASS:
+        model |= {"fuse_unk": True, "byte_fallback": True}
+    tokenizer = Tokenizer.from_str(json.dumps({"model": model, "post_processor": content.get("post_processor")}))
     if reader == GPT2_CLASS:
-        splitter = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
-        before, after = {**splitter, "add_prefix_space": bool(prefix)}, {**splitter, "add_prefix_space": True}
-        flags = {}
-    else:
-        prefix = prefix is None or prefix
-        scheme = ("always" if settings.get("legacy") else "first") if prefix else "never"
-        before = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
-        steps = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}]
-        steps += [{"type": "Fuse"}, *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else ())]
-        after = {"type": "Sequence", "decoders": steps}
-        flags = {"fuse_unk": True, "byte_fallback": True}
-    return {
-        "version": "1.0",
-        "added_tokens": [],
-        "pre_tokenizer": before,
-        "post_processor": content.get("post_processor"),
-        "decoder": after,
-        "model": {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"], **flags},
-    }
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(prefix))
+        tokenizer.decoder = decoders.ByteLevel()
+        return tokenizer
+    prefix = prefix is None or prefix
+    scheme = ("always" if settings.get("legacy") else "first") if prefix else "never"
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, scheme, split=False)
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if prefix else [])])
+    return tokenizer
 
 
 def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults):
@@ -217,8 +212,9 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults
     for token in new:
         token.special = token.special or token.content in texts
         is_new = tokenizer.token_to_id(token.content) is None
+        next_id = max(tokenizer.get_vocab_size(False) - 1, *tokenizer.get_added_tokens_decoder(), -1) + 1
         # Without a row of the model's for it, transformers could not use this token either.
-        if not (token.content in by_default and is_new and next_id(tokenizer) >= vocab_size):
+        if not (token.content in by_default and is_new and next_id >= vocab_size):
             tokenizer.add_tokens([token])
     if TOKENIZER not in files:
         added = [settings.get(f"add_{name}") and named[name] for name in ("bos_token", "eos_token")]
@@ -228,16 +224,11 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults
 
 
 def as_token(value, **more):
-    """The AddedToken from its text, or from a dict of its fields."""
+    """An AddedToken from its text, or from a dict of its fields."""
     from tokenizers import AddedToken
 
     fields = {"content": value} if isinstance(value, str) else {name: value[name] for name in TOKEN if name in value}
     return AddedToken(**{**fields, **more})
-
-
-def next_id(tokenizer):
-    """The id that the library will give to a new token."""
-    return max(tokenizer.get_vocab_size(with_added_tokens=False) - 1, *tokenizer.get_added_tokens_decoder(), -1) + 1
 
 
 def ids_in(content):
@@ -290,11 +281,10 @@ def quiet_stderr():
     except OSError:
         yield
         return
-    devnull = os.open(os.devnull, os.O_WRONLY)
+    with open(os.devnull, "wb") as devnull:
+        os.dup2(devnull.fileno(), STDERR)
     try:
-        os.dup2(devnull, STDERR)
         yield
     finally:
         os.dup2(saved, STDERR)
         os.close(saved)
-        os.close(devnull)

@@ -5,6 +5,7 @@ Files are read without corrections, because the report is about their faults. `R
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,17 +20,16 @@ from .peft_config import alpha_of, as_list, is_target, match_fields, rank_and_sc
 
 APPLIED, IGNORED, REFUSED, NO_TENSORS = "applied", "ignored", "refused", "no tensors"
 GGUF_NAME = re.compile(r"(.+)\.weight\.(lora_[ab])")
-OUR_NAMES = {kind: re.compile(rf"(.+)\.({'|'.join(leaves)})") for kind, leaves in LEAVES.items()}
 SPELLINGS = {"lora_a": "lora_A", "lora_b": "lora_B", "lora_embedding_A": "lora_A", "lora_embedding_B": "lora_B"}
 
 
 class LayerReport(NamedTuple):
     """A layer of the file, or a target that the file lacks."""
 
-    name: str  # its name in the base, or in the file if the base has no such layer
+    name: str  # the name in the base, or in the file if the base has no such layer
     status: str
-    notes: tuple[str, ...] = ()  # what is wrong
-    ours: tuple[str, ...] = ()  # the layers of the base, under our names
+    notes: tuple[str, ...] = ()  # on what is wrong
+    ours: tuple[str, ...] = ()  # our names of the layers in the base
     arrays: dict = {}  # of an applied layer: A (r, in), B (out, r), DoRA's m (out,); or a whole "weight" or "bias"
     rank: int | None = None
     scale: float | None = None
@@ -42,27 +42,27 @@ class AdapterReport(NamedTuple):
     program: str
     kind: str  # "lora" or "dora"
     layers: list[LayerReport]
-    refused: list[str]  # why it refuses the file, except for reasons in a layer's notes
+    refused: list[str]  # why the program refuses the file, except for reasons in a layer's notes
 
 
 class Rules(NamedTuple):
     """The layers, arrays and scales that a program expects in a file."""
 
-    names: dict  # the base's name of each layer that it can adapt -> the layers of ours that it corresponds to
-    targets: list[str]  # those that it adapts
-    missing: dict  # each array of a layer -> (status, note) of a layer without it
-    scale_of: Callable  # (name, arrays) -> (rank, scale, its source unless that is plain fields)
+    names: dict  # the base's name of an adaptable layer -> our names of the layers in it
+    targets: list[str]  # names of the layers that the program adapts
+    missing: dict  # array -> (status, note) for a layer that lacks it
+    scale_of: Callable  # name of a layer -> (rank, scale, source of the scale, or "" if that is plain fields)
     rslora: bool = False
     misfit: str = REFUSED  # status of layers that are not targets
-    prefix: str = ""  # in front of the names in the file
-    notes: dict = {}  # layer -> more notes
+    prefix: str = ""  # prefix of all names in the file
+    notes: dict = {}  # name of a layer -> more notes
 
 
 def split_by_layer(tensors, pattern):
-    """The factors {layer: {"lora_A": …}} of the names that match a pattern (layer)(array), and the other tensors."""
+    """Split tensors into factors {layer: {"lora_A": …}}, whose names match a pattern (layer)(array), and others."""
     factors, others = {}, {}
     for key, tensor in tensors.items():
-        array = np.asarray(tensor).real  # PyTorch drops imaginary parts too
+        array = np.asarray(tensor).real  # PyTorch also drops imaginary parts
         if match := pattern.fullmatch(key):
             factors.setdefault(match[1], {})[SPELLINGS.get(match[2], match[2])] = array
         else:
@@ -71,7 +71,7 @@ def split_by_layer(tensors, pattern):
 
 
 def report_layers(rules, factors, params, config, others=()):
-    """The LayerReports in the base's order: those of the factors, targets that the file lacks, and `others`."""
+    """The LayerReports of the factors, of targets that the file lacks, and `others`, in the base's order."""
     layers = [(layer.name, layer) for layer in others]
     for key, arrays in factors.items():
         name = key.removeprefix(rules.prefix)
@@ -87,7 +87,7 @@ def report_layers(rules, factors, params, config, others=()):
 
 
 def report_layer(rules, name, arrays, params):
-    """The LayerReport of the base's layer with this name."""
+    """The LayerReport of a layer, by its name in the base."""
     if name not in rules.targets:
         return LayerReport(name, rules.misfit, ("not a target of the configuration",))
     for leaf, (status, note) in rules.missing.items():
@@ -95,7 +95,7 @@ def report_layer(rules, name, arrays, params):
             return LayerReport(name, status, (note,))
     ours = rules.names[name]
     try:
-        rank, scale, source = rules.scale_of(name, arrays)
+        rank, scale, source = rules.scale_of(name)
         fault = shape_fault(arrays, rank, *base_weight(params, ours).shape)
     except ValueError as error:
         fault = str(error)
@@ -115,7 +115,7 @@ def shape_fault(factors, r, n_out, n_in):
     A, B = (factors[factor].shape for factor in FACTORS)
     if (A, B) == ((r, n_in), (n_out, r)):
         return None
-    first, last = A[:1], A[-1:]  # one of them may be the rank
+    first, last = A[:1], A[-1:]  # either may be the rank
     guesses = {
         "they look exchanged": ((n_out, *last), (*last, n_in)),
         "they look transposed": ((n_in, *last), (*last, n_out)),
@@ -126,7 +126,7 @@ def shape_fault(factors, r, n_out, n_in):
 
 
 def base_array(params, ours, leaf="weight"):
-    """The base's weight or bias of the layers that a file stores as one, or None; a head may be tied."""
+    """The base's weight or bias of layers that a file stores as one layer, or None; a head may be tied."""
     if ours == ("head",) and HEAD not in params:
         ours = ("tok_emb",)
     arrays = [np.asarray(params[f"{name}.{leaf}"]) for name in ours if f"{name}.{leaf}" in params]
@@ -134,13 +134,13 @@ def base_array(params, ours, leaf="weight"):
 
 
 def base_weight(params, ours):
-    """The weight (out, in) that factors are added to; an embedding's is transposed."""
+    """The weight (out, in) to which the factors' product is added; an embedding is transposed."""
     weight = base_array(params, ours)
     return weight.T if ours[0].endswith("_emb") else weight
 
 
 def misnamed(key, names, config, prefix=""):
-    """Guess which of the base's layers an unknown name in a file means, or None; and describe the mistake."""
+    """Return the base's layer that an unknown name in a file probably means, or None, and describe the mistake."""
     ends = {layer: name for name, ours in names.items() for layer in ours}
     for file in FILES:
         ends |= {bare(name): ends.get(ours[0]) for name, ours in layer_names(config, file).items()}
@@ -156,11 +156,11 @@ def misnamed(key, names, config, prefix=""):
     return name, f"the base calls it {re.sub(r'[.][0-9]+[.]', '.N.', prefix + name)!r}"
 
 
-# ---------------------------------------------------------------- PEFT, which `load_peft` and the doctor both follow
+# ---------------------------------------------------------------- PEFT's rules, for `load_peft` and the doctor
 
 BASE = "base_model.model."
 PEFT_NAME = re.compile(rf"(.+)\.(lora_[AB](?=\.weight$)|lora_embedding_[AB]|{MAGNITUDE})(?:\.weight)?")
-DEFAULT = re.compile(r"\.default(?=(\.weight)?$)")  # the adapter's own name, which PEFT omits
+DEFAULT = re.compile(r"\.default(?=(\.weight)?$)")  # the adapter's name, which PEFT omits from files
 DEFAULT_NOTE = "'.default.' in the tensors' names, which only newer versions of PEFT read"
 RANDOM = "lora_A is missing, and PEFT draws it at random"
 TIED = "embedding and head are tied: merged, the adapter changes both; llama.cpp refuses it"
@@ -176,7 +176,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
 
     PEFT ignores names that it does not know. Targets without tensors keep their initial values: A is random, B is zero,
     and DoRA's m contains the norms of W's rows. A tensor with the name of one of the base's weights replaces it.
-    PEFT raises an error for mismatched shapes and for missing modules that it should load whole.
+    PEFT raises an error for mismatched shapes, and if a module that it should load whole is missing.
 
     Parameters
     ----------
@@ -202,16 +202,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
         fields = {**fields, "target_modules": list(architecture(config).peft_targets)}
     found, all_linear = match_fields(path, fields, names), fields["target_modules"] == "all-linear"
     targets = [n for n in names if is_target(fields, found, n) and (is_adaptable(names[n]) or not all_linear)]
-    norms = [
-        name for name in targets if not is_adaptable(names[name]) and not names[name][0].endswith(("_emb", "head"))
-    ]
-
-    def scale_of(name, arrays):
-        try:
-            return *rank_and_scale(path, fields, found, name), scale_source(fields, found, name)
-        except ValueError as error:  # the same text for all layers
-            raise ValueError(str(error).removeprefix(f"{path}: ").replace(f" of {name}", "")) from None
-
+    norms = [n for n in targets if not is_adaptable(names[n]) and not names[n][0].endswith(("_emb", "head"))]
     note = (DEFAULT_NOTE,) * any(DEFAULT.search(key) for key in tensors)
     notes = {name: note + (TIED,) * (name in tied) for name in names}
     factors, others = split_by_layer({DEFAULT.sub("", key): array for key, array in tensors.items()}, PEFT_NAME)
@@ -223,12 +214,13 @@ def peft_report(path, fields, tensors, params, config, names=None):
     refused = [] if targets else ["target_modules matches no layer of the base"]
     targets = [name for name in targets if name not in norms]
     missing = {leaf: why for leaf, why in MISSING.items() if leaf in LEAVES[kind]}
+    scale_of = partial(rank_and_scale, fields, found)
     rules = Rules(names, targets, missing, scale_of, fields.get("use_rslora", False), IGNORED, BASE, notes)
     return AdapterReport("PEFT", kind, report_layers(rules, factors, params, config, layers), refused)
 
 
 def table_of_names(tensors, config):
-    """The table of layer names that a file uses: Hugging Face's, with or without a prefix, or ours."""
+    """The names of layers that a file uses: Hugging Face's, with or without a prefix, or ours."""
     names = layer_names(config, "hf")
     tables = names, {bare(name): ours for name, ours in names.items()}, {n: [n] for own in names.values() for n in own}
     modules = {match[1].removeprefix(BASE) for key in tensors if (match := PEFT_NAME.fullmatch(DEFAULT.sub("", key)))}
@@ -236,18 +228,9 @@ def table_of_names(tensors, config):
 
 
 def saved_modules(fields):
-    """The last parts of the names of modules that PEFT loads whole."""
+    """The endings of the names of modules that PEFT loads whole."""
     saved = as_list(fields.get("modules_to_save") or [])
     return saved + ["classifier", "score"] * (fields.get("task_type") == "SEQ_CLS")
-
-
-def scale_source(fields, found, name):
-    """The patterns and defaults that a layer's scale comes from, such as "alpha_pattern q_proj"."""
-    sources = []
-    for field, plain in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
-        key = next((key for key in fields.get(field) or {} if name in found[field, key]), None)
-        sources += [f"{field} {key}"] if key is not None else [f"default {plain}"] * (plain not in fields)
-    return ", ".join(sources)
 
 
 def whole_weight(key, array, names, notes, params):
@@ -263,14 +246,14 @@ def whole_weight(key, array, names, notes, params):
         return LayerReport(key, IGNORED, (note,))
     layer = LayerReport(name, APPLIED, notes[name], names[name])
     expected = (*array.shape[:1], *old.shape[1:]) if name == "score" else old.shape
-    if is_adaptable(layer.ours):  # GPT-2 stores them in a different layout
+    if is_adaptable(layer.ours):  # GPT-2 stores these weights in a different layout
         return layer
     if array.shape != expected:
         return layer._replace(status=REFUSED, notes=(f"{leaf} {array.shape}, expected {expected}",))
     return layer if name == "score" and len(array) < 2 else layer._replace(arrays={leaf: array})
 
 
-# ---------------------------------------------------------------- llama.cpp and this package refuse what does not fit
+# ---------------------------------------------------------------- llama.cpp and this package
 
 
 def llama_cpp_report(fields, tensors, params, config):
@@ -284,13 +267,13 @@ def llama_cpp_report(fields, tensors, params, config):
         refused.append(f"adapter.lora.alpha is {quoted(alpha)}, expected a float")
         alpha = 0.0
 
-    def scale_of(name, arrays):
-        rank = len(arrays["lora_A"])
+    def scale_of(name):
+        rank = len(factors[name]["lora_A"])
         return (rank, alpha / rank, "") if alpha else (rank, 1.0, "no adapter.lora.alpha")
 
     names = {name: tuple(ours) for name, ours in layer_names(config, "gguf").items() if not name.endswith("_norm")}
     if config.n_classes:
-        del names["output"]  # a classifier's head has another name
+        del names["output"]  # a classifier's head has a different name
     factors, others = split_by_layer(tensors, GGUF_NAME)
     layers = []
     for key in others:
@@ -314,16 +297,16 @@ def llama_cpp_report(fields, tensors, params, config):
 
 
 def own_report(adapter_config, tensors, params, config):
-    """Report how `load_adapter` treats a file; `params` includes a classifier's head."""
+    """Report how `load_adapter` treats a file. `params` includes a classifier's head."""
 
-    def scale_of(name, arrays):
+    def scale_of(name):
         own = module_config(adapter_config, name)
         return own.r, scaling(own), ""
 
     kind = adapter_config.kind
     names = {name: (name,) for name in linear_layers(params)}
     targets = [name for name in names if any(matches(name, target) for target in adapter_config.targets)]
-    factors, others = split_by_layer(tensors, OUR_NAMES[kind])
+    factors, others = split_by_layer(tensors, re.compile(rf"(.+)\.({'|'.join(LEAVES[kind])})"))
     layers = []
     for key, array in others.items():
         if key == HEAD and adapter_config.train_head and HEAD in params and array.shape == params[HEAD].shape:

@@ -1,86 +1,66 @@
 """Replace a file or folder atomically: at every moment either the old one or the new one exists.
 
-New content is written to a temporary place in the same folder, flushed to the disk, and renamed. A new folder is also
-read back first. One process at a time writes in a folder. Its lock ends with the process, so any temporary files that
-the next process finds belong to dead processes, and it removes them.
+New content is written to a temporary folder next to the old content, flushed to the disk, and renamed. A new folder is
+read back before the rename. Only one process at a time writes in a folder. Its lock ends with the process, so the next
+process knows that any temporary files belong to dead processes, and removes them.
 """
 
 import ctypes
 import os
 import shutil
 import sys
-import tempfile
 import warnings
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from .paths import check_target
 
 TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 
 
-# ---------------------------------------------------------------- one file
-
-
 def write_atomically(path, data):
-    """Write bytes, or an iterable of pieces, to a file. An OSError, such as for a full disk, names the file."""
+    """Replace a file with bytes, or an iterable of bytes. An OSError, for example on a full disk, names the file."""
     with replacing(path) as temporary:
         write_pieces(temporary, data)
 
 
 @contextmanager
 def replacing(path):
-    """Yield a temporary path. At the end of the block, the file written there replaces `path`."""
+    """Yield a temporary path. At the end of the block, the file at this path replaces `path`."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent):
-        remove_leftovers(path.parent)
-        handle, temporary = tempfile.mkstemp(**TEMPORARY, dir=path.parent)
-        os.close(handle)
-        try:
-            with naming(path):
-                yield Path(temporary)
-                flush(temporary)
-                os.chmod(temporary, 0o666 & ~umask())  # mkstemp gives 0600; make it a normal file
-                os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    with temporary_folder(path.parent) as folder, naming(path):
+        yield folder / path.name
+        flush(folder / path.name)
+        os.replace(folder / path.name, path)
 
 
 def write_pieces(path, data):
-    """Write bytes, or pieces of them, to a file."""
+    """Write bytes, or an iterable of bytes, to a file."""
     with open(path, "wb") as file:
         for piece in [data] if isinstance(data, bytes) else data:
             file.write(piece)
 
 
 def flush(path):
-    """Wait until a file is on the disk."""
+    """Wait until a file's content is on the disk."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
 
 
 @contextmanager
 def naming(path):
-    """Make an OSError name the file to be written instead of a temporary one."""
+    """Make an OSError name the file to be written instead of the temporary one."""
     try:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def umask():
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 @contextmanager
 def locked(folder):
-    """Lock a folder: wait for other processes that write in it, and keep them out until the end of the block."""
+    """Wait until no other process writes in a folder, and lock it until the end of the block."""
     try:
         import fcntl
     except ImportError:  # Windows, which cannot lock a folder
@@ -100,9 +80,9 @@ def locked(folder):
 
 @contextmanager
 def only_process(folder):
-    """Reserve a folder for a long job that will write it, until the end of the block.
+    """Reserve a folder for a long job, until the end of the block.
 
-    Raises ValueError if another process has reserved the folder. The lock is a file beside it, which is removed.
+    Raises ValueError if another process has reserved the folder. The lock is a file next to it, which is removed later.
     """
     folder = Path(os.path.realpath(folder))
     path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
@@ -119,33 +99,31 @@ def only_process(folder):
         except Timeout:
             raise busy from None
         return
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with path.open("a") as file:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(handle)
             raise busy from None
         except OSError:  # some network drives have no locks
             pass
-        if version(path) == version(handle):  # not a file that the last process has just removed
-            break
-        os.close(handle)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
+        if version(path) != version(file.fileno()):  # another process has just removed the file
+            raise busy
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder):
-    """Remove temporary files and folders of processes that were killed; the caller has the folder's lock."""
-    for path in folder.glob(f"{TEMPORARY['prefix']}*{TEMPORARY['suffix']}"):
-        with suppress(OSError):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-# ---------------------------------------------------------------- a folder
+@contextmanager
+def temporary_folder(parent):
+    """Lock a folder, remove what killed processes left in it, and yield the path of a temporary folder in it."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with locked(parent):
+        for path in parent.glob(f"{TEMPORARY['prefix']}*{TEMPORARY['suffix']}"):
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with TemporaryDirectory(**TEMPORARY, dir=parent, ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
 
 
 def write_folder(folder, files, check=None, carry=()):
@@ -166,34 +144,31 @@ def write_folder(folder, files, check=None, carry=()):
         If it cannot be written. The old folder is then unchanged.
     """
     folder = Path(os.path.realpath(folder))
-    folder.parent.mkdir(parents=True, exist_ok=True)
     recover(folder)
-    with locked(folder.parent):
-        check_target(folder, "folder", carry=carry)
-        remove_leftovers(folder.parent)
-        new = Path(tempfile.mkdtemp(**TEMPORARY, dir=folder.parent))
-        try:
-            for name, data in files.items():
-                with naming(folder / name):
-                    write_pieces(new / name, data)
-                    flush(new / name)
-            for path in [folder / name for name in carry if (folder / name).exists()]:
-                with naming(path):
-                    (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
-            if check is not None:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of fields that are stored and have no effect
-                    check(new)
-            os.chmod(new, folder.stat().st_mode if folder.exists() else 0o777 & ~umask())
-            put_in_place(new, folder)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)  # after an exchange, the old folder
+    check_target(folder, "folder", carry=carry)
+    with temporary_folder(folder.parent) as temporary:
+        new = temporary / folder.name  # the old folder after an exchange; removed at the end of the block
+        new.mkdir()
+        for name, data in files.items():
+            with naming(folder / name):
+                write_pieces(new / name, data)
+                flush(new / name)
+        for path in [folder / name for name in carry if (folder / name).exists()]:
+            with naming(path):
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
+        if check is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about fields that have no effect
+                check(new)
+        if folder.exists():
+            os.chmod(new, folder.stat().st_mode)
+        put_in_place(new, folder)
 
 
 def put_in_place(new, folder):
-    """Rename a new folder to the old one's name. The caller has the lock and removes what is left."""
+    """Give a new folder the old folder's name. The caller holds the lock, and removes what remains at `new`."""
     if folder.exists() and not exchange(new, folder):
-        shutil.rmtree(aside(folder), ignore_errors=True)  # of a process that was killed after both renames
+        shutil.rmtree(aside(folder), ignore_errors=True)  # left by a process that was killed after both renames
         os.rename(folder, aside(folder))  # until the next rename there is no folder; see `recover`
     if not folder.exists():
         os.rename(new, folder)
@@ -201,7 +176,7 @@ def put_in_place(new, folder):
 
 
 def exchange(a, b):
-    """Exchange two folders atomically; returns False if the system or the drive cannot do so."""
+    """Exchange two folders atomically. Returns False if the system or the drive cannot do so."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         a, b = os.fsencode(a), os.fsencode(b)
@@ -228,23 +203,22 @@ def recover(folder):
 
 
 def of_one_version(read):
-    """Decorate a function that reads a folder, its first argument, so that everything comes from one version.
+    """Decorate a function that reads a folder, its first argument, so that it reads only one version of the folder.
 
-    If the folder is replaced while it is read, it is read again.
+    If the folder is replaced during the call, the function is called again.
     """
 
     @wraps(read)
     def call(folder, *args, **kwargs):
         while True:
             recover(folder)
-            before = version(folder), version(aside(folder))
+            before, error = version(folder), None
             try:
-                result, error = read(folder, *args, **kwargs), None
+                result = read(folder, *args, **kwargs)
             except (OSError, ValueError) as raised:
-                result, error = None, raised
-            after = version(folder), version(aside(folder))
-            is_between_renames = after[0] is None and after[1] is not None
-            if before == after and not is_between_renames:
+                error = raised
+            is_between_renames = before is None and aside(folder).exists()
+            if version(folder) == before and not is_between_renames:
                 if error is not None:
                     raise error
                 return result

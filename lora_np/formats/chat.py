@@ -1,7 +1,6 @@
-"""Conversations as text: rendered with a model's chat template, or concatenated if it has none.
+"""Convert conversations to text: render a model's chat template, or concatenate if the model has none.
 
-A chat template is a Jinja program from a file that may be hostile. It runs in a child process (`templates.py`) with
-limits on time, memory and the length of its output.
+A chat template is a Jinja program, which may be hostile. It runs in a child process with limits (`templates.py`).
 """
 
 import re
@@ -19,8 +18,8 @@ from . import templates
 from .patterns import in_a_child
 
 JINJA = (3, 1, 6)  # older versions have known sandbox escapes
-SECONDS, SECONDS_EACH = 5.0, 0.01  # for a call, and for each of its texts in addition
-LONGEST = 10**7  # total characters of output, plus 20 per input character
+SECONDS, SECONDS_EACH = 5.0, 0.01  # time limit of a call, and the additional time for each text
+LONGEST = 10**7  # maximum number of output characters, plus 20 per input character
 
 
 class Template(NamedTuple):
@@ -32,12 +31,12 @@ class Rows(NamedTuple):
     """Conversations to train on. A row has (T,) ids and (T,) targets, as in `Batch`."""
 
     rows: list[tuple[np.ndarray, np.ndarray]]
-    n_cut: int  # conversations whose end did not fit
-    n_empty: int  # conversations omitted because no part of an answer fits
+    n_cut: int  # number of conversations whose end did not fit
+    n_empty: int  # number of conversations omitted because no part of an answer fits
 
 
 def chat_template(files):
-    """The chat template among a model's files (name -> bytes), or None if they have none.
+    """The Template in a model's files (name -> bytes), or None if they have none.
 
     Raises
     ------
@@ -76,16 +75,16 @@ def render_chat(template, messages, begins_answer=False, now=None):
 
 
 def render(template, jobs, now, places):
-    """Render many (messages, begins_answer) in one process; `places` are their names for error messages."""
+    """Render many pairs (messages, begins_answer) in one process; error messages name them by `places`."""
+    if template is None:
+        return ["".join(message["content"] for message in messages) for messages, _ in jobs]
     try:
         version = metadata.version("jinja2")
     except metadata.PackageNotFoundError:
         version = ""
     if tuple(map(int, re.findall(r"\d+", version)[:3])) < JINJA:
         needed = ".".join(map(str, JINJA))
-        raise ValueError(
-            f"a chat template needs jinja2 >= {needed}, found {version or 'none'}; install it with: pip install jinja2"
-        )
+        raise ValueError(f"a chat template needs jinja2 >= {needed}, found {version or 'none'}: pip install -U jinja2")
     if not jobs:
         return []
     seconds = SECONDS + SECONDS_EACH * len(jobs)
@@ -104,9 +103,9 @@ def render(template, jobs, now, places):
 def chat_rows(conversations, tokenizer, template, length, places=None, now=None):
     """Token ids and targets of conversations, for training on the answers only.
 
-    A target is the next token if that token belongs to an answer, and IGNORE_INDEX otherwise. The end token of an
-    answer, such as ``<|im_end|>``, belongs to it; the white space after it and the header before it, such as
-    ``<|im_start|>assistant``, do not. A token that straddles the boundary belongs to the answer.
+    A target is the next token if that token belongs to an answer, and IGNORE_INDEX otherwise. The answer includes its
+    end token, such as ``<|im_end|>``, but not the white space after that token, nor the header before the answer, such
+    as ``<|im_start|>assistant``. A token that straddles the boundary belongs to the answer.
 
     Parameters
     ----------
@@ -130,8 +129,7 @@ def chat_rows(conversations, tokenizer, template, length, places=None, now=None)
     """
     length = whole_number("length", length)
     places = places or [f"conversation {i}" for i in range(1, len(conversations) + 1)]
-    find = plain_texts if template is None else rendered_texts
-    texts, spans = find(conversations, places, template, now)
+    texts, spans = rendered_texts(conversations, places, template, now)
     check_texts(texts)
     marks = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     rows, n_cut, n_empty = [], 0, 0
@@ -153,7 +151,7 @@ def chat_rows(conversations, tokenizer, template, length, places=None, now=None)
 def is_answer(encoding, text, spans, marks):
     """Whether each token of a text belongs to an answer, (T,) bool.
 
-    The position of a token's end decides, because some tokenizers report its start after its leading space.
+    Only the ends of tokens are compared, because some tokenizers report a token's start after its leading space.
     """
     ends = np.array([end for _, end in encoding.offsets], dtype=np.int64)  # (T,)
     added = np.array(encoding.special_tokens_mask, dtype=bool)  # (T,) tokens that the tokenizer adds around the text
@@ -168,26 +166,17 @@ def is_answer(encoding, text, spans, marks):
     return learnt
 
 
-def plain_texts(conversations, places, template, now):
-    """Prompts and completions concatenated, and the spans of the completions."""
-    for messages, place in zip(conversations, places):
-        if [message["role"] for message in messages] != ["user", "assistant"]:
-            raise ValueError(f"{place}: the model has no chat template; give a prompt and a completion, not messages")
-    pairs = [(messages[0]["content"], messages[1]["content"]) for messages in conversations]
-    return ["".join(pair) for pair in pairs], [[(len(first), len(first + second))] for first, second in pairs]
-
-
 def rendered_texts(conversations, places, template, now):
-    """Conversations rendered with a template, and the spans of their answers, [(start, end)].
+    """Render or concatenate conversations. Returns the texts and the answers' spans, [(start, end)].
 
-    An answer starts at the end of the rendered messages before it, including the header of an answer. It ends at the
-    end of the rendered messages up to it. Both texts must be prefixes of the whole text.
+    An answer starts where the rendering of the messages before it ends, including the answer's header. It ends where
+    the rendering of the messages up to the answer ends. Both renderings must be prefixes of the whole text.
     """
-    answers = [
-        [k for k, message in enumerate(messages) if message["role"] == "assistant"] for messages in conversations
-    ]
+    answers = [[k for k, one in enumerate(messages) if one["role"] == "assistant"] for messages in conversations]
     jobs, whose = [], []
     for messages, ks, place in zip(conversations, answers, places):
+        if template is None and [message["role"] for message in messages] != ["user", "assistant"]:
+            raise ValueError(f"{place}: the model has no chat template; give a prompt and a completion, not messages")
         beginnings = [((messages[:k], True), (messages[: k + 1], False)) for k in ks]
         jobs += [(messages, False), *sum(beginnings, ())]
         whose += [place] * (1 + 2 * len(ks))
@@ -199,9 +188,7 @@ def rendered_texts(conversations, places, template, now):
         for k in ks:
             beginnings = next(rendered), next(rendered)
             if not all(map(texts[-1].startswith, beginnings)):
-                raise ValueError(
-                    f"{place}: the chat template changes the text before the end of messages[{k}] when more messages "
-                    "follow; training on answers only needs a template that writes from left to right"
-                )
+                problem = f"the chat template changes the text up to messages[{k}] when more messages follow"
+                raise ValueError(f"{place}: {problem}; training on answers needs one that writes from left to right")
             spans[-1].append(tuple(map(len, beginnings)))
     return texts, spans

@@ -1,4 +1,4 @@
-"""Models and adapters as folders: a configuration in JSON beside the tensors in safetensors."""
+"""Read and write models and adapters as folders: the configuration is JSON, and the tensors are safetensors."""
 
 import warnings
 from dataclasses import asdict, fields
@@ -10,13 +10,13 @@ import numpy as np
 from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
-from ..checked import errors_of, quoted, shown
+from ..checked import errors_of, one_of, quoted, shown
 from ..model import ARCHITECTURES, architecture, parameter_shapes
 from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-OLDEST = next(iter(ARCHITECTURES))  # the only architecture at first, so its configurations do not name it
+OLDEST = next(iter(ARCHITECTURES))  # the first architecture, whose configurations do not name it
 
 
 def save_model(folder, params, config, dtype=None, beside=None, carry=()):
@@ -65,7 +65,7 @@ def load_model(folder, dtype=np.float32):
 
 
 def check_is_model(folder):
-    """Raise FileNotFoundError or ValueError, with a remedy, unless a folder has the two files of our format."""
+    """Raise FileNotFoundError or ValueError unless a folder has the two files of our format."""
     folder = Path(folder)
     if not folder.is_dir() and not folder.is_file():
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -76,12 +76,11 @@ def check_is_model(folder):
         raise ValueError(f"{folder}: this is a Hugging Face model; {remedy}")
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
-        fault = f"no {' and no '.join(missing)} ({contents(folder)})"
-        raise FileNotFoundError(f"{folder}: {fault}, expected a model's folder")
+        raise FileNotFoundError(f"{folder}: no {' and no '.join(missing)} ({contents(folder)}), expected a model")
 
 
 def contents(folder):
-    """The content of a folder, for an error message."""
+    """The names in a folder, for an error message."""
     if not folder.is_dir():
         return "it is a file"
     names = sorted(shown(path.name, 50) for path in folder.iterdir())
@@ -131,17 +130,15 @@ def load_adapter(folder, params):
 
 
 def check_init(config):
-    """Raise ValueError if the adapter's init changed the base, because its update is incorrect on the original base."""
+    """Raise ValueError if the adapter's init changed the base: its update is incorrect on the original base."""
     if config.init in STARTS:
         plain = ", ".join(init for init in INITS if init not in STARTS)
-        raise ValueError(
-            f"init: got {config.init!r}, which changes the base's weights; expected one of {plain}: convert the "
-            "adapter with `for_original_base`, or `merge` it"
-        )
+        remedy = "convert the adapter with `for_original_base`, or `merge` it"
+        raise ValueError(f"init: got {config.init!r}, which changes the base, expected one of {plain}; {remedy}")
 
 
 def check_depth(path, field, n_layers, tensors):
-    """Raise ValueError for more layers than tensors, so that no list of a damaged length is made."""
+    """Raise ValueError for more layers than tensors, before anything allocates that many layers."""
     if isinstance(n_layers, int) and n_layers > len(tensors):
         raise ValueError(f"{path}: {field} is {quoted(n_layers)}, but the model has only {len(tensors)} tensors")
 
@@ -161,22 +158,18 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
     metadata : dict of str -> str in the file of tensors, or None
     check : function of the new folder's path that reads it; None: only both files are read
     """
-
-    def readable(new):
-        return read_tensors(new / names[0]), read_object(new / names[1])
-
     tensors = cast(Path(folder) / names[0], tensors, dtype)
     files = {names[0]: tensor_bytes(tensors, metadata), names[1]: json_bytes(values)}
     for name, content in (beside or {}).items():
         content = content.encode("utf-8") if isinstance(content, str) else content
         files[name] = content if isinstance(content, bytes) else json_bytes(content)
-    write_folder(folder, files, check or readable, carry)
+    check = check or (lambda new: (read_tensors(new / names[0]), read_object(new / names[1])))
+    write_folder(folder, files, check, carry)
 
 
 def reader(load, params):
-    """A function that reads a folder with `load`, in a dtype that can hold these arrays."""
-    is_double = any(array.dtype == np.float64 for array in params.values())
-    return partial(load, dtype=np.float64 if is_double else np.float32)
+    """`load` with a dtype that can represent these arrays."""
+    return partial(load, dtype=np.result_type(np.float32, *(array.dtype for array in params.values())))
 
 
 def read_object(path):
@@ -188,16 +181,13 @@ def read_object(path):
 
 
 def read_config(path, kind=None):
-    """Read a configuration dataclass from JSON; by default the one for the architecture that the file names.
+    """Read a configuration dataclass from JSON; by default that of the architecture that the file names.
 
-    Missing and invalid fields raise a ValueError that names them. Unknown fields go to `extra`, with a warning.
+    Missing and invalid fields raise a ValueError that names them. Unknown fields are put in `extra`, with a warning.
     """
     values = read_object(path)
     if kind is None:
-        name = values.pop("architecture", OLDEST)
-        if name not in list(ARCHITECTURES):
-            expected = f"expected one of {', '.join(ARCHITECTURES)}"
-            raise ValueError(f"{path}: architecture is {quoted(name)}, {expected}")
+        name = one_of(f"{path}: architecture", values.pop("architecture", OLDEST), ARCHITECTURES)
         kind = ARCHITECTURES[name].config_class
     known = {field.name for field in fields(kind)}
     unknown = {name: values.pop(name) for name in list(values) if name not in known}

@@ -1,4 +1,4 @@
-"""The fields that configure a model: in transformers' `config.json`, and in the metadata of llama.cpp's GGUF files."""
+"""Convert a model's configuration to and from transformers' `config.json`, and read it from GGUF metadata."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ FIXED = {  # fields that change what any model computes, with the supported valu
     "add_cross_attention": (False,),
     "pruned_heads": (None, {}),
     "per_layer_config": (None, {}),
-    # These limit what transformers' cache remembers, so they change what it generates.
+    # These limit transformers' cache, so they change the generated text.
     "sliding_window": (None,),
     "attention_chunk_size": (None,),
 }
@@ -28,8 +28,8 @@ gradient_checkpointing initializer_range is_decoder is_llama_config layer_types 
 output_past pad_token_id pretraining_tp problem_type reorder_and_upcast_attn resid_pdrop return_dict rope_interleaved
 summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params
 tokenizer_class transformers.js_config unk_token_id use_cache""".split()
-NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # unless the tokenizer or an imported model has them
-GGUF_SIZES = {  # of both architectures: name in a GGUF file, after "gpt2." or "llama." -> ours
+NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # replaced by those of the tokenizer or of an imported model
+GGUF_SIZES = {  # of both architectures: name in a GGUF file (without "gpt2." or "llama.") -> our name
     "context_length": "n_positions",
     "embedding_length": "d_model",
     "block_count": "n_layers",
@@ -39,17 +39,17 @@ GGUF_SIZES = {  # of both architectures: name in a GGUF file, after "gpt2." or "
 
 
 class FileFormat(NamedTuple):
-    """The description of an architecture in the files of transformers and llama.cpp."""
+    """An architecture's classes and fields in the files of transformers and llama.cpp."""
 
-    hf_classes: tuple[str, str]  # transformers' classes: of the language model, and of the classifier
-    buffers: str  # pattern of the names of tensors in old files that are no parameters
-    config_class: type  # ours
-    fixed: dict  # fields of config.json that change what the model computes -> supported values
-    sizes: dict  # required fields of config.json -> ours
-    optional: dict  # others -> ours
-    completed: Callable  # (path, fields of config.json, tensors) -> all of these fields, and more fields of ours
-    fields_of: Callable  # configuration -> two dicts of config.json: defaults, which an import's replace; others
-    gguf: dict  # fields of a GGUF file -> ours
+    hf_classes: tuple[str, str]  # transformers' classes of the language model and of the classifier
+    buffers: str  # pattern for the names of tensors in old files that are not parameters
+    config_class: type  # of our configuration
+    fixed: dict  # field of config.json that changes what the model computes -> supported values
+    sizes: dict  # required field of config.json -> our field
+    optional: dict  # optional field of config.json -> our field
+    completed: Callable  # (path, fields of config.json, tensors) -> completed fields, and more of our fields
+    fields_of: Callable  # configuration -> two dicts of config.json: defaults, and fields that replace imported ones
+    gguf: dict  # field of a GGUF file -> our field
     config_from_gguf: Callable | None = None  # (path, fields, tensors) -> our configuration; None: cannot be read
 
 
@@ -95,10 +95,8 @@ def config_from_fields(of_files, path, fields, tensors):
         raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
     fields, more = of_files.completed(path, fields, tensors)
     head = tensors.get("score.weight")
-    if head is not None and head.ndim != 2:
-        raise ValueError(f"{path}: score.weight has shape {head.shape}, expected (n_classes, d_model)")
-    if head is not None and len(head) == 1:
-        raise ValueError(f"{path}: the model has one class, as for regression; expected at least two classes")
+    if head is not None and (head.ndim != 2 or len(head) == 1):  # one class is for regression
+        raise ValueError(f"{path}: score.weight has shape {head.shape}, expected (n_classes ≥ 2, d_model)")
     for name in of_files.sizes:
         if name not in fields:
             raise ValueError(f"{path}: {name} is missing")
@@ -121,7 +119,7 @@ GPT2_SIZES = {
     "n_head": "n_heads",
     "n_positions": "n_positions",
 }
-ALIASES = {  # GPT2Config.attribute_map: other names of sizes, which transformers prefers
+ALIASES = {  # transformers' GPT2Config.attribute_map: other names of the sizes, which take precedence
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",
     "num_attention_heads": "n_head",
@@ -130,11 +128,11 @@ ALIASES = {  # GPT2Config.attribute_map: other names of sizes, which transformer
 
 
 def completed_gpt2(path, fields, tensors):
-    """The fields of a GPT-2 with one name for each size, and its d_ff."""
+    """A GPT-2's fields with one name for each size, and d_ff; see `FileFormat`."""
     for alias, name in ALIASES.items():
         first, second = fields.get(alias), fields.get(name)
         if alias in fields and name in fields and first != second:
-            raise ValueError(f"{path}: {alias} is {quoted(first)}, but {name} is {quoted(second)}; expected one size")
+            raise ValueError(f"{path}: {alias} is {quoted(first)}, but {name} is {quoted(second)}; expected the same")
     fields = {ALIASES.get(name, name): value for name, value in fields.items() if name != "n_ctx"}
     d_ff, C = fields.pop("n_inner", None), fields.get("n_embd")
     if d_ff is None:
@@ -177,9 +175,9 @@ LLAMA_OPTIONAL = {
     "rope_theta": "rope_theta",
 }
 DEFAULTS = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}  # transformers' LlamaConfig's
-ROPE = ("default", None)  # supported kinds of rotary positions: unscaled ones
+ROPE = ("default", None)  # supported types of rotary positions, which are unscaled
 LLAMA_GGUF = GGUF_SIZES | {"attention.layer_norm_rms_epsilon": "rms_norm_eps"}
-LLAMA_GGUF_MORE = {  # that may be missing
+LLAMA_GGUF_MORE = {  # optional fields
     "attention.head_count_kv": "n_kv_heads",
     "attention.key_length": "head_size",
     "attention.value_length": "head_size",
@@ -190,7 +188,7 @@ LLAMA_GGUF_MORE = {  # that may be missing
 
 
 def completed_llama(path, fields, tensors):
-    """The fields of a Llama of transformers 4 or 5, with defaults for missing ones; and whether its head is tied."""
+    """A Llama's fields from transformers 4 or 5 with defaults for missing ones, and whether the head is tied."""
     fields = {name: value for name, value in fields.items() if name not in LLAMA_OPTIONAL or value is not None}
     heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
     whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
@@ -220,9 +218,9 @@ def llama_from_gguf(path, fields, tensors):
     """A Llama's configuration from a GGUF file's metadata."""
     for name in fields:
         if re.fullmatch(r"llama\.rope\.scaling\..*|llama\.expert_.*", name) and fields[name] not in ("none", 0, 1.0):
-            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, which we do not have")
+            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, which is not supported")
     if "rope_freqs.weight" in tensors:
-        raise ValueError(f"{path}: has rope_freqs.weight, scaled rotary positions, which we do not have")
+        raise ValueError(f"{path}: has rope_freqs.weight for scaled rotary positions, which are not supported")
     values = {}
     for name, ours in LLAMA_GGUF.items():
         if f"llama.{name}" not in fields:

@@ -1,18 +1,17 @@
-"""Join adapters of adjacent layers, such as q, k and v in GPT-2's `c_attn`, into one adapter, and split it again.
+"""Join the adapters of adjacent layers, such as q, k and v in GPT-2's `c_attn`, into one adapter, and split it.
 
 The layers have the same input x, and their outputs are concatenated: the fused weight is (out₁ + out₂ + …, in).
 
 - Joining: the A's are stacked, and the B's are blocks on a diagonal. If all layers have the same A, as after
   splitting, the result has that one A, and the B's are stacked.
-- Splitting: each layer gets the whole A and its rows of B. If each component of the rank affects one layer only, in
-  the layers' order, as after joining, each layer gets just its own components.
+- Splitting: each layer gets the whole A and its rows of B. If each component of the rank affects only one layer, and
+  the components are in the layers' order, as after joining, each layer gets only its own components.
 
-Both are exact: only zeros are added. The one exception is layers with different scales: an adapter has one scale, so
-the B's of the others are multiplied by the ratio, which rounds. A ratio of 0 multiplies A instead, because splitting
-recognises a layer by its B.
+Both are exact, because only zeros are added, unless scales differ: an adapter has one scale, so the other B's are
+multiplied by the ratio, which rounds. A ratio of 0 multiplies A, because splitting identifies a layer by its B.
 
-DoRA's magnitudes m, one for each output, are also concatenated. A layer without an adapter next to one with an adapter
-gets the row norms of its base weight, which leave it unchanged; splitting recognises such a layer by them.
+DoRA's magnitudes m, one per output, are also concatenated. A layer without an adapter next to a layer with one
+gets the row norms of its base weight as m, which change nothing; splitting recognises such a layer by them.
 """
 
 import numpy as np
@@ -23,7 +22,7 @@ from .names import linear_names
 
 
 def joined_layers(params, adapter, config, file):
-    """The layers of an adapter in a kind of file, "hf" or "gguf": name -> (factors, scale, our layers in it).
+    """An adapter's layers in a file, "hf" or "gguf": name -> (factors, scale, names of our layers in it).
 
     `params` and `config` are the base's. Raises ValueError if the adapter does not fit the base.
     """
@@ -36,10 +35,10 @@ def joined_layers(params, adapter, config, file):
 
 
 def split_factors(factors, names, weights=None):
-    """Split the adapter of a fused layer into {name: factors}, without layers that it does not affect.
+    """Split a fused layer's adapter into {name: factors}, without layers that the adapter does not affect.
 
-    `factors` has lora_A (r, in), lora_B (Σ out, r) and for DoRA lora_magnitude_vector (Σ out,). The layers, all of
-    the same size, are in the order of their outputs. Their base `weights`, (out, in) each, are only needed for DoRA.
+    `factors` has lora_A (r, in), lora_B (Σ out, r) and for DoRA lora_magnitude_vector (Σ out,). The layers have the
+    same size and are in the order of their outputs. Their base `weights`, each (out, in), are only needed for DoRA.
     """
     lora_A, blocks = factors["lora_A"], np.split(factors["lora_B"], len(names))  # each (out, r)
     magnitudes = [{}] * len(names)
@@ -54,30 +53,29 @@ def split_factors(factors, names, weights=None):
 
 
 def component_owners(blocks):
-    """The one layer that each component of the rank affects, (r,); None if one affects several or the order differs.
+    """The layer that each component of the rank affects, (r,); None if one affects several or the order differs.
 
-    A component whose B is zero affects no layer and is assigned like its neighbour; any choice is exact.
+    A component whose B is zero affects no layer and is assigned like its neighbour; any assignment is exact.
     """
     affects = np.array([block.any(axis=0) for block in blocks])  # (layers, r)
     known = affects.any(axis=0)
     if len(blocks) == 1 or (affects.sum(axis=0) > 1).any() or not known.any():
         return None
     owners, r = affects.argmax(axis=0), np.arange(len(known))
-    last = np.maximum.accumulate(np.where(known, r, -1))  # the nearest known component before, or the first known
+    last = np.maximum.accumulate(np.where(known, r, -1))  # the last known component up to this one
     owners = owners[np.where(last < 0, known.argmax(), last)]
     return owners if (np.diff(owners) >= 0).all() else None
 
 
 def join_factors(adapted, weights):
-    """Join the adapters of adjacent layers into one; returns its factors, as in `split_factors`, and its scale.
+    """Join the adapters of adjacent layers. Returns the result's factors, as in `split_factors`, and its scale.
 
     `adapted` has for each layer a pair (factors, scale) or None, `weights` its base weight (out, in).
     """
     present = [pair for pair in adapted if pair]
     first, scale = present[0]
-    if len(present) == len(adapted) and all(
-        s == scale and np.array_equal(own["lora_A"], first["lora_A"]) for own, s in present
-    ):
+    are_alike = all(s == scale and np.array_equal(own["lora_A"], first["lora_A"]) for own, s in present)
+    if are_alike and len(present) == len(adapted):
         joined = {"lora_A": first["lora_A"], "lora_B": np.concatenate([own["lora_B"] for own, _ in present])}
     else:
         scale = next((s for _, s in present if s), 0.0)
@@ -102,5 +100,5 @@ def exact_norms(weight):
 
 
 def are_row_norms(magnitudes, weight):
-    """Whether magnitudes are the norms of the base's rows, in its dtype or rounded to float32."""
+    """Whether magnitudes are the base weight's row norms, in its dtype or rounded to float32."""
     return any(np.array_equal(magnitudes, exact_norms(weight).astype(dtype)) for dtype in (weight.dtype, np.float32))

@@ -1,5 +1,7 @@
-"""Read GGUF, llama.cpp's file format (docs/gguf.md of ggml). The `gguf` package would take 2.8 s and 300 MB to open
-SmolLM2's file of 98 MB."""
+"""Read GGUF, llama.cpp's file format (docs/gguf.md of ggml).
+
+The `gguf` package is not used, because it takes 2.8 s and 300 MB to open SmolLM2's file of 98 MB.
+"""
 
 import math
 import mmap
@@ -10,9 +12,9 @@ from ..checked import quoted, whole_number
 from ..compress.ggml import BLOCK, BLOCK_BYTES, BlockWeight
 from ..data.texts import existing_file
 
-UINT32, TEXT, ARRAY, UINT64 = 4, 8, 9, 10  # types of fields; those that are numbers:
+UINT32, TEXT, ARRAY, UINT64 = 4, 8, 9, 10  # types of fields; the numeric types are:
 NUMBERS = {i: np.dtype(t) for i, t in enumerate("u1 i1 <u2 <i2 <u4 <i4 <f4 ? - - <u8 <i8 <f8".split()) if t != "-"}
-TYPES = {  # of tensors: weights and bytes of a block, and a function (bytes of rows) -> float32 or BlockWeight
+TYPES = {  # of tensors: weights per block, bytes per block, function (bytes of rows) -> float32 or BlockWeight
     0: (1, 4, lambda rows: rows.view("<f4")),
     1: (1, 2, lambda rows: rows.view("<f2").astype(np.float32)),
     30: (1, 2, lambda rows: (rows.view("<u2").astype("<u4") << 16).view("<f4")),
@@ -22,11 +24,10 @@ for number, name in {2: "q4_0", 3: "q4_1", 8: "q8_0"}.items():
 
 
 def read_gguf(path, finite=True):
-    """Read a GGUF file: (fields, tensors), two dicts. The file is mapped into memory, not copied.
+    """Read a GGUF file into two dicts, (fields, tensors). The file is mapped into memory, not copied.
 
-    A field is an int, float, bool, str, list of str or array of numbers. A tensor is an array of float32, (out, in) for
-    a layer, or a BlockWeight. ValueError names the field or tensor that is damaged or cannot be read, or, if `finite`,
-    that contains NaN or infinite values.
+    A field is an int, float, bool, str, list of str or array of numbers. A tensor is a float32 array, (out, in) for a
+    layer, or a BlockWeight. A ValueError names the item that is damaged, unsupported or, if `finite`, not finite.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
@@ -40,12 +41,12 @@ def read_gguf(path, finite=True):
 
 
 class Reader:
-    """The bytes of a file, the current position (after the first 8 bytes), and the current item, for messages."""
+    """The content of a file, the position in it (initially after 8 bytes), and the current item, for messages."""
 
     content, position, thing = b"", 8, "header"
 
     def advance(self, size):
-        """The current position, before moving it on by `size` bytes."""
+        """Advance the position by `size` bytes. Returns the old position."""
         start, self.position = self.position, self.position + size
         if self.position > len(self.content):
             raise ValueError(f"ends at byte {self.position:,}, but the file has {len(self.content):,}")
@@ -54,7 +55,7 @@ class Reader:
     def numbers(self, kind, count=1):
         """The next `count` values of a type, as a new array."""
         if kind not in NUMBERS:
-            raise ValueError(f"got the type {kind}, expected one from 0 to 12, and no array in an array")
+            raise ValueError(f"got the type {kind}, expected a type from 0 to 12, and no nested arrays")
         return np.frombuffer(self.content, NUMBERS[kind], count, self.advance(count * NUMBERS[kind].itemsize)).copy()
 
     def texts(self, count=1):
@@ -101,7 +102,7 @@ def read_content(reader, finite=True):
     for name, (shape, kind, offset) in sorted(places.items(), key=lambda item: item[1][2]):
         reader.thing, reader.position = f"tensor {quoted(name)}", first + offset
         if offset % alignment or reader.position < end:
-            raise ValueError(f"begins at byte {reader.position:,}, expected a multiple of {alignment} from {end:,} on")
+            raise ValueError(f"begins at byte {reader.position:,}, expected a multiple of {alignment} ≥ {end:,}")
         block, block_bytes, decode = TYPES.get(kind) or foreign_type(kind)
         if min(shape) < 1 or shape[-1] % block:
             raise ValueError(f"got the shape {tuple(shape)}, expected a row length that is a multiple of {block}")
@@ -114,7 +115,7 @@ def read_content(reader, finite=True):
 
 
 def foreign_type(kind):
-    """The entry of `TYPES` for any other type, which the `gguf` package dequantises."""
+    """The value of `TYPES` for another type, which the `gguf` package dequantises."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
     kind = GGMLQuantizationType(kind)  # ValueError for an unknown one

@@ -3,28 +3,20 @@
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from ..checked import quoted, shown
+from ..checked import one_of, quoted, shown
 from ..data import END_OF_TEXT, PAD, new_files
-from ..data.texts import kind_of
+from ..data.texts import existing_file
 from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object, new_settings
 from ..model import parameter_shapes
 from .atomic import of_one_version
 from .checkpoint import contents, read_as, read_object, reader, write_pair
 from .config_fields import FILE_FORMATS, config_from_fields, file_format
+from .model import LoadedModel
 from .names import bare, layout, renamed, stored_tensors
 from .tensors import read_tensors
-
-
-class HFModel(NamedTuple):
-    """The contents of a model's directory, in our names and layout."""
-
-    params: dict[str, np.ndarray]
-    config: object  # the model's configuration
-    labels: list[str] | None  # of a classifier
 
 
 @of_one_version
@@ -39,7 +31,7 @@ def load_hf(path, dtype=np.float32):
 
     Returns
     -------
-    HFModel
+    LoadedModel without a tokenizer; a classifier has labels
 
     Raises
     ------
@@ -47,16 +39,16 @@ def load_hf(path, dtype=np.float32):
         If a file is missing or damaged, a tensor is missing, unexpected or of the wrong shape, an index names a file
         outside its directory, or the model computes something that is not supported.
     """
-    file, tensors = read_hf_tensors(path)
+    file = tensor_file(Path(path))
+    tensors = read_sharded(file) if file.suffix == ".json" else read_tensors(file)[0]
     fields_path = file.parent / "config.json"
     fields = read_object(fields_path)
     name = fields.get("model_type", "gpt2")  # GPT-2's old files have none
-    if name not in list(FILE_FORMATS):
-        raise ValueError(f"{fields_path}: model_type is {quoted(name)}, expected {' or '.join(FILE_FORMATS)}")
-    of_files = FILE_FORMATS[name]
+    of_files = FILE_FORMATS[one_of(f"{fields_path}: model_type", name, FILE_FORMATS)]
     tensors = {name: array for name, array in tensors.items() if not re.fullmatch(of_files.buffers, name)}
     config = config_from_fields(of_files, fields_path, fields, tensors)
-    return HFModel(params_of(file, tensors, config, dtype), config, label_list(fields_path, fields, config))
+    params, labels = params_of(file, tensors, config, dtype), label_list(fields_path, fields, config)
+    return LoadedModel(params, config, None, None, labels)
 
 
 def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
@@ -75,7 +67,7 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
     of_files = file_format(config)
     files = files or (new_files(tokenizer) if tokenizer is not None else {})
-    if TOKENIZER in files and "model_type" not in config.extra:  # otherwise transformers would read it as GPT-2's
+    if TOKENIZER in files and "model_type" not in config.extra:  # else transformers would read it as GPT-2's
         files = {SETTINGS: new_settings(tokenizer), **files}
     defaults, fields = of_files.fields_of(config)
     special = special_ids(config, tokenizer, files)
@@ -88,33 +80,20 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
     write_pair(folder, names, tensors, fields, None, files, {"format": "pt"}, check=reader(load_hf, params))
 
 
-# ---------------------------------------------------------------- files
-
-
-def read_hf_tensors(path):
-    """The file that a path refers to (see `tensor_file`), and the tensors in it or in all files that it names."""
-    file = tensor_file(Path(path))
-    return file, read_sharded(file) if file.suffix == ".json" else read_tensors(file)[0]
-
-
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
-    """The file of tensors, or the index of several, at a path; in a folder, the first of these names that exists."""
-    if path.is_file():
-        if not path.name.endswith((".safetensors", ".index.json")):
+    """The tensor file or the index at a path; in a folder, the first of these names that exists."""
+    if not path.is_dir():
+        if not existing_file(path).name.endswith((".safetensors", ".index.json")):
             raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
         return path
-    if not path.is_dir():
-        if path.exists():
-            raise ValueError(f"{path} is {kind_of(path)}, expected a file or a folder")
-        raise FileNotFoundError(f"{path}: no such file or directory")
     files = [file for name in names for file in sorted(path.glob(name)) if file.is_file()]
-    if files:
-        return files[0]
-    raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({contents(path)}); pickle is never read")
+    if not files:
+        raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({contents(path)}); pickle is never read")
+    return files[0]
 
 
 def read_sharded(index):
-    """The tensors of all files that an index names, as {name: array}."""
+    """The tensors of all files that an index names, {name: array}."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise ValueError(f"{index}: weight_map is {quoted(places)}, expected an object that maps tensors to files")
@@ -128,7 +107,7 @@ def read_sharded(index):
         for name in arrays:
             if places.get(name) != file:
                 place = shown(str(places.get(name)))
-                raise ValueError(f"{shard}: unexpected tensor {shown(name)}; {index.name} says it is in {place}")
+                raise ValueError(f"{shard}: unexpected tensor {shown(name)}; {index.name} says that it is in {place}")
         tensors |= arrays
     for name in places:
         if name not in tensors:
@@ -136,15 +115,12 @@ def read_sharded(index):
     return tensors
 
 
-# ---------------------------------------------------------------- tensors
-
-
 def params_of(file, tensors, config, dtype):
-    """Our parameters from the tensors of a file, of a model with or without a head; errors name the file."""
+    """Our parameters from a file's tensors, of a model with or without a head. Errors name the file."""
     tensors, rows = renamed(file, tensors, bare, "a prefix"), [(bare(theirs), *row) for theirs, *row in layout(config)]
     table, is_tied = rows[0][0], not any(names == ["head.weight"] for _, names, *_ in rows)
     if is_tied and not np.array_equal(tensors.pop("lm_head.weight", tensors.get(table)), tensors.get(table)):
-        raise ValueError(f"{file}: lm_head.weight is not {table}; expected a head tied to the embedding")
+        raise ValueError(f"{file}: lm_head.weight differs from {table}; expected a head tied to the embedding")
     tensors = read_as(file, tensors, {theirs: shape for theirs, _, shape, _ in rows}, dtype)
     params = {}
     for theirs, names, _, transposed in rows:
@@ -153,11 +129,8 @@ def params_of(file, tensors, config, dtype):
     return {name: np.ascontiguousarray(params[name]) for name in parameter_shapes(config)}
 
 
-# ---------------------------------------------------------------- labels and special tokens
-
-
 def default_labels(n_classes):
-    """transformers' default names of classes."""
+    """transformers' default class names."""
     return [f"LABEL_{k}" for k in range(n_classes)]
 
 
@@ -167,19 +140,15 @@ def label_list(path, fields, config):
         return None
     problem = fields.get("problem_type")
     if problem not in (None, "single_label_classification"):
-        expected = "expected 'single_label_classification', one label for each text"
-        raise ValueError(f"{path}: problem_type is {quoted(problem)}, {expected}")
+        raise ValueError(f"{path}: problem_type is {quoted(problem)}, expected 'single_label_classification'")
     default = {str(k): label for k, label in enumerate(default_labels(config.n_classes))}
     named = fields.get("id2label") or default
-    fits = isinstance(named, dict) and set(named) == set(default)
-    if not fits or not all(isinstance(label, str) for label in named.values()):
-        raise ValueError(f"{path}: id2label is {quoted(named)}, expected {config.n_classes} strings, one per class")
-    labels = [named[str(k)] for k in range(config.n_classes)]
-    ids = fields.get("label2id") or {label: k for k, label in enumerate(labels)}
-    if len(set(labels)) < len(labels):
-        raise ValueError(f"{path}: id2label is {quoted(named)}, expected a different name for each class")
-    if ids != {label: k for k, label in enumerate(labels)}:
-        raise ValueError(f"{path}: label2id is {quoted(ids)}, which contradicts id2label, {quoted(named)}")
+    labels = list(map(named.get, default)) if isinstance(named, dict) and set(named) == set(default) else []
+    if not labels or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+        raise ValueError(f"{path}: id2label is {quoted(named)}, expected {config.n_classes} different class names")
+    ids = {label: k for k, label in enumerate(labels)}
+    if (got := fields.get("label2id") or ids) != ids:
+        raise ValueError(f"{path}: label2id is {quoted(got)}, which contradicts id2label, {quoted(named)}")
     return labels
 
 
@@ -194,7 +163,7 @@ def special_ids(config, tokenizer, files):
         fields = json_object(GENERATION, files[GENERATION])
     elif "model_type" in config.extra:
         fields = config.extra
-    else:  # one of our models, without the file
+    else:  # one of our models without generation_config.json
         end, pad = (tokenizer and tokenizer.token_to_id(text) for text in (END_OF_TEXT, PAD))
         fields = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
     names = ("bos_token_id", "eos_token_id", "pad_token_id")

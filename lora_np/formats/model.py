@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import HEAD, Adapter
-from ..checked import errors_of, one_of, quoted
+from ..checked import errors_of, one_of
 from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
 from .atomic import of_one_version
@@ -22,25 +22,26 @@ from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256
 
 WEIGHTS = ("dense", "blocks")
-FINGERPRINT = "base_sha256"  # field of an exported adapter with the fingerprint of its base
-THREADS = 2  # for dequantising; more are no faster, because memory is the limit
+FINGERPRINT = "base_sha256"  # field of an exported adapter: the fingerprint of its base
+cached_sha256 = lru_cache(maxsize=4)(lambda file, *changes: file_sha256(file))  # `changes`: its time and size
+THREADS = 2  # for dequantising, which is limited by memory bandwidth
 
 
 class LoadedModel(NamedTuple):
     """A model with its tokenizer, ready to use."""
 
-    params: dict  # of the base, without the adapter
+    params: dict  # the base's weights, without the adapter
     config: object  # a configuration, such as GPT2Config
     adapter: Adapter | None
     tokenizer: object
-    labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
-    files: dict[str, bytes] = {}  # the tokenizer's, unchanged, see `model_files`; empty for a new tokenizer
-    max_tokens: int | None = None  # of a text that a classifier reads; None: n_positions
-    question: str | None = None  # to which a language model's answer is a label; None for a classifier with a head
+    labels: list[str] | None  # a classifier's, in the order of its classes; None for a language model
+    files: dict[str, bytes] = {}  # the tokenizer's files, unchanged, see `model_files`; empty for a new tokenizer
+    max_tokens: int | None = None  # the most tokens that a classifier reads; None: n_positions
+    question: str | None = None  # the question that a language model answers with a label; None for a classifier
 
 
 def model_place(name):
-    """The folder or GGUF file for a path or a name; "pretrained" is the small base that this package includes."""
+    """The folder or GGUF file at a path or under a name; "pretrained" is the small base that the package includes."""
     if str(name) == "pretrained" and not Path(name).exists():
         return PRETRAINED
     return packaged_model(str(name)) if is_packaged(name) else Path(name)
@@ -109,11 +110,9 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
         If the architecture or a setting is not supported, or a field or tensor is missing or of the wrong shape.
     """
     if fields.get("general.type") == "adapter":
-        raise ValueError(f"{path}: got an adapter, expected a model; doctor says what it does on its base")
+        raise ValueError(f"{path}: got an adapter, expected a model; `doctor` reports what the adapter does")
     known = {name: of_files for name, of_files in FILE_FORMATS.items() if of_files.config_from_gguf}
-    name = fields.get("general.architecture")
-    if name not in list(known):
-        raise ValueError(f"{path}: general.architecture is {quoted(name)}, expected {' or '.join(map(repr, known))}")
+    name = one_of(f"{path}: general.architecture", fields.get("general.architecture"), known)
     config = known[name].config_from_gguf(path, fields, tensors)
     rows = list(layout(config, "gguf"))
     check_shapes(path, tensors, {theirs: shape for theirs, _, shape, _ in rows})
@@ -157,8 +156,7 @@ def tokenizer_of(path, config, files=None):
 
 
 def fingerprint(params):
-    """A SHA-256 of a model's weights that does not depend on the file format: of names, shapes and float32 bytes,
-    without a head."""
+    """A SHA-256 of a model's names, shapes and float32 values, without a head; equal for all file formats."""
     digest = hashlib.sha256()
     for name in sorted(params.keys() - {HEAD}):
         weight = np.ascontiguousarray(params[name], "<f4")
@@ -174,8 +172,3 @@ def model_sha256(place):
         raise FileNotFoundError(f"{file}: no such file")
     status = file.stat()
     return cached_sha256(file, status.st_mtime_ns, status.st_size) if file.suffix == ".gguf" else file_sha256(file)
-
-
-@lru_cache(maxsize=4)
-def cached_sha256(file, *_):
-    return file_sha256(file)

@@ -1,7 +1,7 @@
-"""The names and storage of a model's layers in other programs: Hugging Face's files, which PEFT follows, and GGUF.
+"""The names and storage of a model's layers in the files of other programs: Hugging Face, PEFT and GGUF.
 
-The names are in an architecture's record. If a layer is followed by a rotation, GGUF stores its rows in pairs that are
-rotated together: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face's order and ours is (0, 1, 2, …).
+The names are in an architecture's record. If a layer's output is rotated (RoPE), GGUF stores rows that are rotated
+together next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and we use (0, 1, 2, …).
 """
 
 import re
@@ -43,17 +43,16 @@ def layer_names(config, file):
 
 def linear_names(config, file):
     """`layer_names` of the linear layers in the blocks, which an adapter can adapt."""
-    adaptable = set(linear_layers(f"{name}.weight" for name in modules(config)))
-    return {theirs: ours for theirs, ours in layer_names(config, file).items() if ours[0] in adaptable}
+    return {theirs: ours for theirs, ours in layer_names(config, file).items() if is_adaptable(ours)}
 
 
 def is_adaptable(ours):
-    """Whether these layers are linear layers in the blocks, which this package can adapt."""
+    """Whether these are linear layers in the blocks, which this package can adapt."""
     return bool(linear_layers(f"{name}.weight" for name in ours))
 
 
 def short_names(layers):
-    """Layer -> the shortest end of its name that is unique within a block: "q_proj", but in GPT-2 "attn.c_proj"."""
+    """Layer -> the shortest ending of its name that is unique in a block: "q_proj", but in GPT-2 "attn.c_proj"."""
     ends = {name: re.split(r"\.\d+\.", name, maxsplit=1)[-1] for name in layers}
     last = {end: end.rpartition(".")[2] for end in ends.values()}
     is_clear = len(set(last.values())) == len(last)
@@ -81,7 +80,7 @@ def layout(config, file="hf"):
 
 
 def stored_tensors(params, config, file):
-    """Yield (name in the file, a model's weights as the file stores them) for each tensor, in execution order."""
+    """Yield (name in the file, weight as the file stores it) for each of a model's tensors, in execution order."""
     for theirs, ours, _, transposed in layout(config, file):
         weight = np.concatenate([params[name] for name in ours]) if len(ours) > 1 else params[ours[0]]
         if file == "gguf":
@@ -90,7 +89,7 @@ def stored_tensors(params, config, file):
 
 
 def renamed(path, tensors, name_of, difference):
-    """The tensors of a file under other names; ValueError if two get the same, because of a `difference`."""
+    """Rename a file's tensors; ValueError if two names that differ only by `difference` become equal."""
     by_name = {}
     for key, tensor in tensors.items():
         name = name_of(key)

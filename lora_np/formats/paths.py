@@ -1,4 +1,4 @@
-"""Check output paths before a long job: no input and no file of the user's may be overwritten."""
+"""Check output paths before a long job, which must not overwrite its inputs or the user's other files."""
 
 import os
 from pathlib import Path
@@ -15,8 +15,8 @@ special_tokens_map.json added_tokens.json vocab.json merges.txt chat_template.ji
 def check_folder(path, argument, sources=()):
     """Check that a folder, which need not exist yet, can be written to.
 
-    Raises ValueError, naming the caller's `argument`, if it cannot, or if it is or contains one of the `sources`: input
-    files and folders, which must not be overwritten.
+    Raises ValueError, which names the caller's `argument`, if the folder cannot be written to, or if it is or contains
+    one of the `sources`: input files and folders, which must not be overwritten.
     """
     path = Path(path)
     existing = next(folder for folder in (path, *path.absolute().parents) if is_there(folder))
@@ -35,26 +35,26 @@ def check_folder(path, argument, sources=()):
 def check_target(path, argument, sources=(), carry=()):
     """Check that a folder can be replaced as a whole; see `check_folder` and `write_folder`.
 
-    Also raises ValueError if it has files that this package does not write, is a mount point or the current folder.
+    Also raises ValueError for a folder with files of other programs, a mount point, or the current folder.
     """
     check_folder(path, argument, sources)
     path = Path(os.path.realpath(path))
     if path.exists() and not os.access(path.parent, os.W_OK):
         raise ValueError(f"{argument}: {path.parent} cannot be written to; the new {path.name} is created there first")
-    if path == Path.cwd():  # the shell would stay in the old one
+    if path == Path.cwd():  # the shell would stay in the old folder
         raise ValueError(f"{argument}: {path} is the current folder, which cannot be replaced; choose another one")
     others = sorted(set(os.listdir(path)) - {*MODEL_FILES, *carry}) if path.exists() else []
     if others:
-        expected = "expected a new folder, or one with nothing except a model"
+        expected = "expected a new folder, or one that contains only a model"
         raise ValueError(f"{argument}: {path} has other files, such as {others[0]!r}; {expected}")
     if path.is_mount():
         raise ValueError(f"{argument}: {path} is a mount point, which cannot be replaced; choose a folder inside it")
 
 
 def check_file(path, argument, sources=()):
-    """Check that a file can be written and is not one of the sources or inside one; see `check_folder`."""
+    """Check that a file can be written, and that it is not one of the sources or inside one; see `check_folder`."""
     path = Path(path)
-    if is_there(path) and not path.is_file():  # such as a device, which a rename would replace
+    if is_there(path) and not path.is_file():  # for example a device, which a rename would replace
         raise ValueError(f"{argument}: {path} is {kind_of(path)}, expected a file")
     for source in sources:
         if is_in(path, source):
@@ -64,7 +64,7 @@ def check_file(path, argument, sources=()):
 
 
 def is_there(path):
-    """Whether anything exists at a path, even a broken link. Raises OSError if the path cannot be accessed."""
+    """Whether a path exists, also as a broken link. Raises OSError if the path cannot be accessed."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

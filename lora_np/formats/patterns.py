@@ -1,7 +1,7 @@
-"""Match the regular expressions of a file against names, exactly as Python's `re` does, within a time limit.
+"""Match regular expressions from a file against names as Python's `re` does, but within a time limit.
 
 `re` cannot be interrupted, and a pattern such as `(a|a)*b` may never terminate. A few patterns of literal characters
-are matched here; all others are matched in a child process, which runs this file and is killed after the time limit.
+are matched in this process; all others are matched in a child process that runs this file, with a time limit.
 """
 
 import json
@@ -9,9 +9,9 @@ import re
 import sys
 import warnings
 
-SECONDS = 5.0  # for all patterns of a file
+SECONDS = 5.0  # time limit for all patterns of a file
 LITERAL = re.compile(r"(\w|-|\.|\\\.)*", re.ASCII)
-CHEAP = 10**7  # patterns × characters of all names × characters of the longest name
+CHEAP = 10**7  # limit on patterns × characters of all names × characters of the longest name
 
 
 def match_patterns(patterns, names):
@@ -25,8 +25,8 @@ def match_patterns(patterns, names):
 
     Returns
     -------
-    list with an entry for each pattern: a dict, name -> what the group "idx" matched, or None; or a str, an error
-    message about the pattern. The list ends before the first pattern that the time limit did not allow.
+    list with an item for each pattern: a dict, name -> the group "idx" or None; or a str, an error message about the
+    pattern. The list ends before the first pattern that the time limit did not allow.
     """
     whole = [(before + pattern + after, how) for pattern, before, after, how in patterns]
     work = len(whole) * sum(map(len, names)) * max(map(len, names), default=0)
@@ -50,9 +50,9 @@ def matched(pattern, how, names):
 
 
 def in_a_child(script, value, seconds):
-    """The lines of JSON that a script writes in a child process with a time limit and only the standard library.
+    """Run a script in a child process with a time limit, and return the values that it writes, one line of JSON each.
 
-    The script reads the value as JSON. If it runs out of time or memory, the last lines are missing.
+    The script gets `value` as JSON, and can import only the standard library. After a timeout, values are missing.
     """
     import subprocess
 

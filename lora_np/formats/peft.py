@@ -1,7 +1,7 @@
 """Read and write PEFT's LoRA and DoRA adapters: `adapter_config.json` and `adapter_model.safetensors`.
 
-A is (r, in) and B is (out, r), as ours, also for GPT-2's transposed layers: `fan_in_fan_out` is only about the base's
-weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's one layer `c_attn` and our three.
+A is (r, in) and B is (out, r), as in this package, also for GPT-2's transposed layers: `fan_in_fan_out` concerns only
+the base's weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's one layer `c_attn` and our three.
 
 Transposed or exchanged factors are refused, because their shapes do not fit the rank and the base's layer. The one
 exception is r = in = out, where all factors are square and the mistake cannot be detected.
@@ -22,24 +22,21 @@ from .adapter_report import APPLIED, BASE, DEFAULT_NOTE, NO_TENSORS, TIED, peft_
 from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .fused import joined_layers, split_factors
-from .names import FACTORS, LEAVES, is_adaptable, linear_names, renamed, short_names
+from .names import LEAVES, is_adaptable, linear_names, renamed, short_names
 from .peft_config import KNOWN, READ, alpha_of, read_fields
 from .tensors import read_tensors
 
-SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of the names in the file
+SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of an array's name in the file
 HEADS = ("score.weight", "classifier.weight", HEAD)
 SCORE = f"{BASE}score.weight"
-NOT_HERE = "embeddings, norms, biases and a language model's head are not adapted here"
-
-
-# ---------------------------------------------------------------- reading
+NOT_HERE = "adapted embeddings, norms, biases and language models' heads are not supported"
 
 
 @of_one_version
 def load_peft(folder, params, config):
     """Read an adapter that PEFT saved.
 
-    Names without PEFT's prefix and our own names of layers are accepted, with a warning if PEFT would ignore them.
+    Names without PEFT's prefix and our own layer names are accepted, with a warning if PEFT would ignore them.
 
     Parameters
     ----------
@@ -66,7 +63,7 @@ def load_peft(folder, params, config):
     read_as = {**fields, "task_type": "SEQ_CLS"} if SCORE in named else fields
     report = peft_report(fields_path, read_as, named, params, config, table_of_names(named, config))
     head, adapted, alphas = None, {}, {}
-    if not fields.get("target_modules"):  # PEFT's default targets need not all be in the file
+    if not fields.get("target_modules"):  # the file need not have all of PEFT's default targets
         report = report._replace(layers=[layer for layer in report.layers if layer.status != NO_TENSORS], refused=[])
     for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # which is rarely the cause
         if layer.name == "score" and layer.arrays:
@@ -84,7 +81,7 @@ def load_peft(folder, params, config):
     if report.refused:
         raise ValueError(f"{fields_path}: {report.refused[0]}")
     is_zero = not any(array.any() for own in adapted.values() for array in own.values())
-    if is_zero and head is not None:  # a head alone, as `save_peft` writes it
+    if is_zero and head is not None:  # only a head, as `save_peft` writes it
         adapted, alphas = {}, {}
     order = [name for name in linear_layers(params) if name in adapted]
     weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in LEAVES[report.kind]}
@@ -99,18 +96,18 @@ def load_peft(folder, params, config):
     is_read = "score" in saved_modules(fields)  # otherwise PEFT ignores the head
     ignored = [key for key, name in zip(tensors, named) if key != name or name == SCORE and not is_read]
     if ignored:
-        expected = f"it needs {BASE!r} in front of every name, and a head 'score' that modules_to_save lists"
+        expected = f"it needs the prefix {BASE!r} in every name, and the head 'score' in modules_to_save"
         warnings.warn(f"{path}: PEFT would ignore {shown(', '.join(ignored))}; {expected}", stacklevel=2)
     return adapter
 
 
 def peft_name(key):
-    """The name with PEFT's prefix and PEFT's name of a classifier's head."""
+    """Add PEFT's prefix to a name; a classifier's head gets PEFT's name."""
     return SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
 
 
 def our_config(fields, kind, ranks, alphas, targets, train_head):
-    """Our configuration for these ranks and alphas by layer."""
+    """Our configuration for the ranks and alphas of layers, {layer: value}."""
     r, rank_pattern = compact_pattern(ranks or {"": 8})  # without layers, PEFT's defaults
     alpha, alpha_pattern = compact_pattern(alphas or {"": 8.0})
     return AdapterConfig(
@@ -128,13 +125,10 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
     )
 
 
-# ---------------------------------------------------------------- writing
-
-
 def save_peft(folder, adapter, params, config, base=None, metadata=None):
     """Write an adapter for PEFT, for the model that `save_hf` writes.
 
-    rate_factors and norm_gradient are not written: they matter only for training, and PEFT has no fields for them.
+    rate_factors and norm_gradient are not written, because they only affect training, and PEFT has no such fields.
 
     Parameters
     ----------
@@ -149,9 +143,8 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
     adapter = as_lora(params, adapter)
     settings = adapter.config
     if settings.kind not in LEAVES:
-        expected = " or ".join(map(repr, LEAVES))
         remedy = "export it with --to merged, or convert it to LoRA with lora_np.adapters.compress"
-        raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; {remedy}")
+        raise ValueError(f"adapter: got kind {settings.kind!r}, expected 'lora' or 'dora'; {remedy}")
     check_init(settings)
     tensors, ranks, alphas, layers = {}, {}, {}, linear_names(config, "hf")
     for module, (joined, scale, _) in joined_layers(params, adapter, config, "hf").items():
@@ -161,10 +154,8 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
     if not tensors:  # PEFT needs a layer; zero A and B change nothing
         module, names = next(iter(layers.items()))
         weights = [params[f"{name}.weight"] for name in names]
-        zeros = [np.zeros((1, config.d_model)), np.zeros((sum(map(len, weights)), 1))]
-        tensors = {
-            f"{BASE}{module}.{leaf}.weight": array.astype(weights[0].dtype) for leaf, array in zip(FACTORS, zeros)
-        }
+        shapes = {"lora_A": (1, config.d_model), "lora_B": (sum(map(len, weights)), 1)}
+        tensors = {f"{BASE}{module}.{leaf}.weight": np.zeros(shape, weights[0].dtype) for leaf, shape in shapes.items()}
         settings, ranks[module], alphas[module] = replace(settings, kind="lora"), 1, 1.0
     if config.n_classes:
         tensors[SCORE] = adapter.weights.get(HEAD, params.get(HEAD))

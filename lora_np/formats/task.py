@@ -1,8 +1,8 @@
-"""The folder that `finetune` saves and the other commands read.
+"""Read and write the folder that `finetune` saves and other commands read.
 
-`task.json` records what was trained on which base. The folder also has either an adapter (`adapter.safetensors`,
-`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and related files). A folder with
-a whole model and no `task.json` can also be read.
+`task.json` records what was trained on which base. The folder also contains either an adapter
+(`adapter.safetensors`, `adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and
+related files). A folder with a whole model but no `task.json` can also be read.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from .model import is_packaged, model_place, model_sha256, read_model, weights_f
 from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256, tensor_bytes
 
-SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package
+SHIPPED = PRETRAINED / "adapters"  # contains the folders of the included adapters
 
 
 def save_task(folder, task, base, about, dtype=None, beside=None):
@@ -49,13 +49,9 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
         beside = {**(beside or {}), "task.json": about}
         save_adapter(folder, task.adapter._replace(weights=weights), None, beside, check)
     else:
-        beside = {**files_of(task), **(beside or {}), "task.json": about}
+        files = task.files or (new_files(task.tokenizer) if task.tokenizer is not None else {})
+        beside = {**files, **(beside or {}), "task.json": about}
         save_model(folder, task.params, task.config, beside=beside)
-
-
-def files_of(task):
-    """The tokenizer's and generation files of a whole model, name -> bytes."""
-    return task.files if task.files or task.tokenizer is None else new_files(task.tokenizer)
 
 
 def base_name(base, folder):
@@ -78,7 +74,7 @@ def load_task(name, base=None, weights="dense"):
 
     Parameters
     ----------
-    name : the task's folder, or the name of an adapter that comes with the package
+    name : the task's folder, or the name of an included adapter
     base : the adapter's base, see `read_model`; None: the base named in `task.json`
     weights : see `read_model`
 
@@ -99,8 +95,7 @@ def load_task(name, base=None, weights="dense"):
     if base is not None:
         raise ValueError(f"base: {folder} is a whole model, which needs no base")
     if not about and not (folder / "config.json").exists() and not (folder / "model.gguf").exists():
-        fault = f"no task.json and no config.json ({contents(folder)})"
-        raise FileNotFoundError(f"{folder}: {fault}, expected a model's folder")
+        raise FileNotFoundError(f"{folder}: no task.json and no config.json ({contents(folder)}), expected a model")
     task = read_model(folder, weights=weights)
     labels = about["labels"] if about else default_labels(task.config.n_classes) or None
     check_labels(folder, labels, task.config, about)
@@ -118,7 +113,7 @@ def attach_adapter(name, base, model=None, weights="dense"):
 
     Parameters
     ----------
-    name : the adapter's folder, or the name of an adapter that comes with the package
+    name : the adapter's folder, or the name of an included adapter
     base : the model, see `read_model`
     model : LoadedModel of the base if it is in memory already; its weights are shared. None: the base is read
     weights : see `read_model`
@@ -153,15 +148,15 @@ def attach_adapter(name, base, model=None, weights="dense"):
 
 @of_one_version
 def read_base(base, model=None, weights="dense"):
-    """The LoadedModel of an adapter's base, read if it is not in memory, and the SHA-256 of its weights."""
-    model = read_model(base, weights=weights) if model is None else model  # before hashing a file that may be large
+    """The LoadedModel of an adapter's base, which is read if it is not in memory, and the SHA-256 of its file."""
+    model = read_model(base, weights=weights) if model is None else model  # before hashing the file, which may be large
     return model, model_sha256(model_place(base))
 
 
 def with_classes(params, config, labels, question=None):
-    """The model as a classifier for these labels, with a new head of zeros unless its own has one class per label.
+    """The model as a classifier for these labels, with a new head of zeros unless its head has one class per label.
 
-    It remains a language model if there are no labels, or if it answers a question with them.
+    It remains a language model if there are no labels, or if it answers a question with the labels.
     """
     n_classes = len(labels or ()) if question is None else 0
     if n_classes in (0, config.n_classes):
@@ -171,7 +166,7 @@ def with_classes(params, config, labels, question=None):
 
 
 def check_labels(folder, labels, config, about):
-    """Raise ValueError unless there is a label for each class, or a question whose answers are the labels."""
+    """Raise ValueError unless each class has a label, or the labels are the answers to a question."""
     if about.get("question") is not None and labels is not None and not config.n_classes:
         return
     if config.n_classes != len(labels or ()):
@@ -185,12 +180,12 @@ def task_base(name):
 
 
 def task_places(name, base=None):
-    """The folders or the file that a task and its base are read from, and that must not be overwritten."""
+    """The folders or the file of a task and its base, which must not be overwritten."""
     return (model_place(name),) if is_model_file(name) else (task_folder(name), base or task_base(name))
 
 
 def task_folder(name):
-    """The folder of a task, or of an adapter that comes with the package, by its name."""
+    """The folder of a task, or of an included adapter by its name."""
     folder = model_place(name)
     if not folder.exists() and str(name) in shipped_adapters():
         return SHIPPED / str(name)
@@ -198,7 +193,7 @@ def task_folder(name):
         check_is_model(folder)
     if not folder.is_dir():
         shipped = ", ".join(shipped_adapters())
-        raise FileNotFoundError(f"{folder}: no such folder; adapters that come with the package: {shipped}")
+        raise FileNotFoundError(f"{folder}: no such folder; the included adapters are {shipped}")
     if (folder / "adapter_config.json").is_file():
         raise ValueError(f"{folder}: this is a PEFT adapter; read it with: python -m lora_np import --from peft")
     return folder
@@ -210,7 +205,7 @@ def shipped_adapters():
 
 
 def read_task(name):
-    """A folder and the fields of its `task.json`, with the base as a path; no fields if there is no such file."""
+    """A folder and the fields of its `task.json`, with the base as a path; {} if there is no such file."""
     folder = task_folder(name)
     path = folder / "task.json"
     if not path.exists():
@@ -222,11 +217,9 @@ def read_task(name):
     if missing:
         raise ValueError(f"{path}: not written by finetune: {', '.join(missing)} missing")
     labels = about["labels"]
-    if labels is not None:
-        are_texts = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-        if not are_texts or not 2 <= len(labels) == len(set(labels)):
-            expected = "expected a list of at least two different texts, or null"
-            raise ValueError(f"{path}: labels is {quoted(labels)}, {expected}")
+    are_texts = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    if labels is not None and not (are_texts and 2 <= len(labels) == len(set(labels))):
+        raise ValueError(f"{path}: labels is {quoted(labels)}, expected at least two different strings, or null")
     if "max_tokens" in about:
         whole_number(f"{path}: max_tokens", about["max_tokens"])
     if not isinstance(about.get("question"), str | None):

@@ -1,15 +1,15 @@
-"""Render chat templates: the script that `chat.py` runs in a child process, because a template is a program.
+"""Render chat templates. `chat.py` runs this script in a child process, because a template is a program.
 
-The template may be hostile. Jinja's sandbox keeps it from Python's internals and from changing its arguments; the
-process limits memory and the length of its output, and its parent limits the time. Templates get the variables and
+The template may be hostile. Jinja's sandbox keeps it away from Python's internals and from changing its arguments. The
+process limits memory and the length of the output, and its parent limits the time. Templates get the variables and
 functions that transformers gives them (``utils/chat_template_utils.py``).
 """
 
 import json
 import sys
-from datetime import datetime  # formats a date given by the caller; this file never reads the clock
+from datetime import datetime  # only formats a date from the caller; this file never reads the clock
 
-MEMORY = 2**30  # bytes, on systems that can limit memory
+MEMORY = 2**30  # bytes; only enforced on systems that can limit memory
 
 
 def compiled(text, now):
@@ -30,17 +30,14 @@ def compiled(text, now):
     class Namespace(jinja2.utils.Namespace):
         def __init__(*args, **fields):
             self, *args = args
-            fields = dict(*args, **fields)
-            list(map(public, fields))
-            jinja2.utils.Namespace.__init__(self, fields)
+            jinja2.utils.Namespace.__init__(self)
+            for name, value in dict(*args, **fields).items():
+                self[name] = value
 
         def __setitem__(self, name, value):
-            jinja2.utils.Namespace.__setitem__(self, public(name), value)
-
-    def public(name):
-        if str(name).startswith("_"):
-            raise jinja2.exceptions.SecurityError(f"a namespace has no place for {name!r}")
-        return name
+            if str(name).startswith("_"):
+                raise jinja2.exceptions.SecurityError(f"{name!r} is not allowed in a namespace")
+            jinja2.utils.Namespace.__setitem__(self, name, value)
 
     def raise_exception(message):
         raise jinja2.exceptions.TemplateError(message)
@@ -69,7 +66,7 @@ def limit_memory():
 
 
 def texts(template, special, now, jobs, longest):
-    """Yield the text of each job until one fails; then yield [type of the error, its message].
+    """Yield the text of each job. If one fails, yield [type of the error, its message] and stop.
 
     Parameters
     ----------

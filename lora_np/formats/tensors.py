@@ -1,4 +1,4 @@
-"""Single files: named tensors (safetensors) and JSON. A write replaces the whole file or changes nothing."""
+"""Read and write single files of named tensors (safetensors) or JSON. Writes are atomic."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from ..checked import quoted, shown
 from ..data.texts import existing_file
 from .atomic import write_atomically
 
-MOST_JSON = 2**30  # bytes of a JSON file; the largest tokenizers have some 20 million
+MOST_JSON = 2**30  # bytes of a JSON file; those of the largest tokenizers have about 20 million
 DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4"}
 DTYPES |= {"U32": "<u4", "F32": "<f4", "C64": "<c8", "F64": "<f8", "I64": "<i8", "U64": "<u8"}  # in safetensors' order
 
@@ -23,12 +23,12 @@ def write_tensors(path, tensors, metadata=None):
 
 
 def tensor_bytes(tensors, metadata=None):
-    """The bytes of such a file."""
+    """The content of the file that `write_tensors` writes."""
     return b"".join(tensor_pieces(tensors, metadata))
 
 
 def tensor_pieces(tensors, metadata=None):
-    """The header and each array of a safetensors file, as safetensors writes them. Nothing large is copied."""
+    """Yield the header and each array of a safetensors file, as safetensors writes them, without copying arrays."""
     kinds = {np.dtype(kind): name for name, kind in DTYPES.items() if name != "BF16"}
     arrays = {n: np.asarray(a, np.asarray(a).dtype.newbyteorder("<"), order="C") for n, a in tensors.items()}
     names = sorted(sorted(arrays), key=lambda name: list(kinds).index(arrays[name].dtype), reverse=True)
@@ -58,31 +58,19 @@ def read_tensors(path):
         If the file is truncated, is not safetensors, or has a dtype that NumPy lacks.
     MemoryError
     """
-    names, metadata = read_names(path)
     try:
+        names, metadata = read_names(path)
         with open(path, "rb") as file:
             start = int.from_bytes(file.read(8), "little") + 8
             header = json.loads(file.read(start - 8))
             return {name: read_tensor(file, start, header[name]) for name in names}, metadata
-    except (KeyError, ValueError) as error:  # float8, or 65 axes
-        raise ValueError(f"{path}: has a dtype or shape that NumPy does not support ({shown(str(error))})") from None
     except MemoryError:
-        raise no_memory(path) from None
-
-
-def no_memory(path):
-    """The error of a file that is too large."""
-    size = Path(path).stat().st_size / 1e9
-    return MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors")
-
-
-def read_metadata(path):
-    """The metadata of a safetensors file, without its tensors. Errors as in `read_tensors`."""
-    return read_names(path)[1]
+        size = Path(path).stat().st_size / 1e9
+        raise MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors") from None
 
 
 def read_names(path):
-    """The names of a file's tensors and its metadata, after checking the header against the file's size."""
+    """The names of a safetensors file's tensors, and its metadata. Errors are those of `read_tensors`."""
     from safetensors import SafetensorError, safe_open
 
     existing_file(path)
@@ -91,14 +79,16 @@ def read_names(path):
             return list(checked.keys()), dict(checked.metadata() or {})
     except SafetensorError as error:
         raise ValueError(f"{path}: not a complete safetensors file ({shown(str(error))})") from None
-    except MemoryError:  # the file is mapped
-        raise no_memory(path) from None
 
 
 def read_tensor(file, start, entry):
-    """One tensor, by its entry in the header of a safetensors file; its bytes are counted from `start`."""
+    """Read one tensor, by its entry in a safetensors file's header; offsets are relative to `start`."""
     file.seek(start + entry["data_offsets"][0])
-    array = np.fromfile(file, DTYPES[entry["dtype"]], math.prod(entry["shape"])).reshape(entry["shape"])
+    try:
+        array = np.fromfile(file, DTYPES[entry["dtype"]], math.prod(entry["shape"])).reshape(entry["shape"])
+    except (KeyError, ValueError) as error:  # float8, or 65 axes
+        problem = "has a dtype or shape that NumPy does not support"
+        raise ValueError(f"{file.name}: {problem} ({shown(str(error))})") from None
     if entry["dtype"] == "BF16":  # its 16 bits are the upper half of a float32
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array
@@ -115,9 +105,9 @@ def write_json(path, value):
 
 
 def json_bytes(value):
-    """The bytes of such a file."""
+    """The content of the file that `write_json` writes."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    # Nothing inside a string can match: JSON writes a string's own line breaks as \n.
+    # No string can match, because JSON writes a string's line breaks as \n.
     text = re.sub(r"\[\n[-+.\deE,\s]+\]", lambda numbers: "".join(numbers[0].split()).replace(",", ", "), text)
     return (text + "\n").encode("utf-8")
 
@@ -141,14 +131,14 @@ def read_json(path):
 
 
 def whole_number(digits):
-    """An int of 64 bits. Python would accept any number of digits, but no array could have that size."""
+    """A 64-bit int. Python would accept any number of digits, but no array could have that size."""
     if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
         raise ValueError(f"the number {digits[:12]}… of {len(digits)} digits is too large")
     return int(digits)
 
 
 def without_repeats(pairs):
-    """The dict of a JSON object; `json` alone would silently use the last of two equal names."""
+    """The dict of a JSON object; by default, `json` silently uses the last of several equal names."""
     values = {}
     for name, value in pairs:
         if name in values:

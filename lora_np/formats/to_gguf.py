@@ -1,11 +1,10 @@
-"""Write GGUF, llama.cpp's file format: language models and LoRA adapters.
+"""Write language models and LoRA adapters as GGUF, llama.cpp's file format.
 
-llama.cpp stores matrices as (out, in), as we do, also for GPT-2. It stores the rows of a Llama's q and k in a different
-order (`gguf_rows`), and therefore also the rows of their B: for a permutation P of rows, P (B A) = (P B) A.
+llama.cpp stores matrices as (out, in), as we do, also for GPT-2. It permutes the rows of a Llama's q and k, and
+therefore also the rows of their B (`gguf_rows`): for a permutation P of rows, P (B A) = (P B) A.
 
-An adapter's file has one alpha for all layers. llama.cpp computes each layer's scale as alpha / r, with r from the
-shape of B. If a layer has a different scale s, its B is multiplied by s r / alpha, which rounds unless that is a power
-of two.
+An adapter's file has one alpha, and llama.cpp computes each layer's scale as alpha / r, with r from the shape of B. If
+a layer has a different scale s, its B is multiplied by s r / alpha, which rounds unless that is a power of two.
 """
 
 import numpy as np
@@ -23,8 +22,8 @@ from .gguf import read_gguf
 from .names import gguf_rows, stored_tensors
 
 TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # of a model -> general.file_type
-TABLES = ("token_embd.weight", "output.weight")  # are stored with more bits than the other matrices of a Q4_1 file
-WHOLE = "position_embd.weight"  # kept in float32: llama.cpp adds its rows to others
+TABLES = ("token_embd.weight", "output.weight")  # stored with more bits than other matrices of a Q4_1 file
+WHOLE = "position_embd.weight"  # kept in float32, because llama.cpp adds its rows to other vectors
 
 
 def save_gguf(path, params, config, fields, format="f32"):
@@ -63,8 +62,7 @@ def save_gguf(path, params, config, fields, format="f32"):
 def check_language_model(config):
     """Raise ValueError for a classifier."""
     if config.n_classes:
-        remedy = "train it with --as-words, as a language model"
-        raise ValueError(f"got a classifier, expected a language model: llama.cpp has no heads for classes; {remedy}")
+        raise ValueError("got a classifier, which llama.cpp lacks, expected a language model; train with --as-words")
 
 
 def encoded(name, weight, format):
@@ -110,13 +108,13 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     kind = adapter.config.kind
     if kind != "lora":
         remedy = "export it with --to gguf-merged, or convert it to LoRA with lora_np.adapters.compress"
-        raise ValueError(f"adapter: got kind {kind!r}, expected 'lora', which llama.cpp has; {remedy}")
+        raise ValueError(f"adapter: got kind {kind!r}, expected 'lora', which llama.cpp supports; {remedy}")
     if HEAD in adapter.weights:
         remedy = "train the classifier with --as-words" if config.n_classes else "export it with --to gguf-merged"
-        raise ValueError(f"adapter: got one with a trained head, and llama.cpp's adapters have none; {remedy}")
+        raise ValueError(f"adapter: has a trained head, which llama.cpp's adapters cannot have; {remedy}")
     joined = joined_layers(params, adapter, config, "gguf")
     if not joined:
-        raise ValueError("adapter: got one without layers, expected at least one")
+        raise ValueError("adapter: has no adapted layers, expected at least one")
     alphas = {layer: scale * len(own["lora_A"]) for layer, (own, scale, _) in joined.items()}
     alpha = compact_pattern({layer: a for layer, a in alphas.items() if a} or {"": 1.0})[0]
     tensors = {}

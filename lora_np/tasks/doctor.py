@@ -143,10 +143,10 @@ def read_base(place):
     """Read a base from a folder in Hugging Face's format or ours, or from a GGUF file; a tokenizer is optional."""
     if weights_file(place).suffix == ".gguf":
         return read_model(place)
-    params, config, labels = load_hf(place) if is_hugging_face(place) else (*load_model(place), None)
+    model = load_hf(place) if is_hugging_face(place) else LoadedModel(*load_model(place), None, None, None)
     files = model_files(place)
-    tokenizer = tokenizer_of(place, config) if files.keys() & {TOKENIZER, VOCABULARY} else None
-    return LoadedModel(params, config, None, tokenizer, labels, files)
+    tokenizer = tokenizer_of(place, model.config) if files.keys() & {TOKENIZER, VOCABULARY} else None
+    return model._replace(tokenizer=tokenizer, files=files)
 
 
 def is_hugging_face(place):

@@ -121,12 +121,12 @@ def gguf_fields(name, task, base):
     if file.suffix == ".gguf":
         return read_gguf(file)[0]
     special = special_ids(task.config, task.tokenizer, task.files)
-    vocabulary = gguf_vocabulary(task.tokenizer, task.files, special, task.config.vocab_size)
-    if not vocabulary.is_plain:
+    fields, is_plain = gguf_vocabulary(task.tokenizer, task.files, special, task.config.vocab_size)
+    if not is_plain:
         text = "llama.cpp does not normalise texts as this tokenizer does; give it normalised ones, such as"
         warnings.warn(f"{text} {plain_text(task.tokenizer, SAMPLE)!r} for {SAMPLE!r}", stacklevel=3)
     template = formats.chat_template(task.files)
-    return vocabulary.fields | ({"tokenizer.chat_template": template.text} if template else {})
+    return fields | ({"tokenizer.chat_template": template.text} if template else {})
 
 
 def import_hf(path, out, tokenizer=None):
@@ -144,14 +144,14 @@ def import_hf(path, out, tokenizer=None):
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     formats.check_target(out, "out", (folder, tokenizer or folder))
-    params, config, labels = formats.load_hf(path)
+    task = formats.load_hf(path)
     files = model_files(folder)
     if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY}:
         place = tokenizer or folder
-        tokenizer = formats.tokenizer_of(place, config)
+        tokenizer = formats.tokenizer_of(place, task.config)
         own = {name: content for name, content in files.items() if name == GENERATION}  # the model's, not a tokenizer's
         files = {name: content for name, content in model_files(place).items() if name != GENERATION} | own
-    task = formats.LoadedModel(params, config, None, tokenizer, labels, files)
+    task = task._replace(tokenizer=tokenizer, files=files)
     formats.save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
 

@@ -134,7 +134,7 @@ def scales(folder, layers):
         found = match_fields(theirs, fields, names)
         for layer, name in zip(layers, names):
             with suppress(ValueError):
-                known[layer] = rank_and_scale(theirs, fields, found, name)[1]
+                known[layer] = rank_and_scale(fields, found, name)[1]
     return known
 
 

@@ -62,10 +62,10 @@ class Conversations(LanguageData):
     def read(self, model, settings):
         check_is_language_model(model)
         chats, template, pad = read_chats(self.data), chat_template(model.files), pad_id(model.tokenizer)
-        order = stream(settings.seed, "sample").permutation(len(chats.conversations))
+        order = stream(settings.seed, "sample").permutation(len(chats[0]))
         parts, n_cut, n_empty = [], 0, 0
         for part in split(order):
-            chosen, places = ([values[i] for i in part] for values in (chats.conversations, chats.places))
+            chosen, places = ([values[i] for i in part] for values in chats)
             rows = chat_rows(chosen, model.tokenizer, template, settings.max_tokens, places)
             parts.append(tuple(map(list, zip(*rows.rows))) or ([], []))
             n_cut, n_empty = n_cut + rows.n_cut, n_empty + rows.n_empty

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..formats import read_metadata, read_tensors, write_tensors
+from ..formats import read_names, read_tensors, write_tensors
 
 MOST_OFTEN = 20  # saves take at most a twentieth of the time
 
@@ -73,7 +73,7 @@ class Saver:
 
 def saved_run(path):
     """The step and the label of a saved state; ValueError if the file is not a saved state."""
-    metadata = read_metadata(path)
+    _, metadata = read_names(path)
     try:
         return int(metadata["step"]), json.loads(metadata["label"])
     except (KeyError, ValueError) as error:
