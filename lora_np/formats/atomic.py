@@ -145,8 +145,8 @@ def write_folder(folder, files, check=None, carry=()):
     """
     folder = Path(os.path.realpath(folder))
     recover(folder)
-    check_target(folder, "folder", carry=carry)
     with temporary_folder(folder.parent) as temporary:
+        check_target(folder, "folder", carry=carry)
         new = temporary / folder.name  # the old folder after an exchange; removed at the end of the block
         new.mkdir()
         for name, data in files.items():
