@@ -1,8 +1,9 @@
 """Known mistakes of ports, most of which `mutants.py` cannot derive from the plain program.
 
-Each entry is a sentence, which the checker prints, and one or more changes. A change has three parts: a function of
-`plain/`, with its module only if it is `cases`; the correct text, which occurs exactly once in the function's source; and the incorrect text, which may call
-the functions of `wrong.py`.
+Each entry is a sentence, which the checker prints, and one or more changes. A change has three parts: the name of a
+function of `plain/`, with the module only if that is `cases`; the correct text, which occurs exactly once in the
+function's source; and the incorrect text. In the incorrect text, … stands for the correct text, and functions of
+`wrong.py` may be called.
 """
 
 from .plain import cases, files, model, operations, training
@@ -48,14 +49,14 @@ TABLE = (
     ("the queries' positions are not used: each row has its own", "attention", "if positions is None:", "if True:"),
     ("there is no causal mask", "attention", "np.where(allowed, products_of_heads, -np.inf)", "products_of_heads"),
     ("the causal mask is one off: a token sees the one after it", "attention", "<= positions[:, None, :, None]",
-     "<= positions[:, None, :, None] + 1"),
+     "… + 1"),
     ("x is not added to attention's output", *ADDED, "branch"),
     ("x is not added to the MLP's output", *ADDED_TO_MLP, "branch"),
     # layer norm and RMS norm
     ("the variance is mean(x²) − mean(x)², which cancels; it should be mean((x − mean)²)", "layer_norm",
      "((x - mean) ** 2).mean(axis=-1, keepdims=True)", "(x**2).mean(axis=-1, keepdims=True) - mean**2"),
     ("RMS norm subtracts the mean; it should not", "rms_norm", "inv_rms = 1.0",
-     "x = x - x.mean(axis=-1, keepdims=True); inv_rms = 1.0"),
+     "x = x - x.mean(axis=-1, keepdims=True); …"),
     ("RMS norm subtracts the mean after inv_rms is computed; it should not", "rms_norm", "x * inv_rms",
      "(x - x.mean(axis=-1, keepdims=True)) * inv_rms"),
     ("RMS norm's gradient has layer norm's term − mean(d); no mean is subtracted", "rms_norm_backward", "(d - ",
@@ -76,7 +77,7 @@ TABLE = (
     ("the maximum is not subtracted before exp", "softmax", "x - x.max(axis=-1, keepdims=True)", "x"),
     ("the maximum of the whole array is subtracted; it should be each row's maximum", *MAXIMUM, "x.max()"),
     ("the search for a row's maximum starts at 0; it should start at −inf", "softmax", "x.max(axis=-1, keepdims=True)",
-     "np.maximum(x.max(axis=-1, keepdims=True), 0.0)"),
+     "np.maximum(…, 0.0)"),
     ("the maximum is subtracted in the numerator only; the denominator sums exp(x)", "softmax", "/ exponentials.sum(",
      "/ np.exp(x).sum("),
     # attention and rope
@@ -95,30 +96,29 @@ TABLE = (
     ("the softmax is over the queries; it should be over the keys", *OVER_KEYS,
      "softmax(scores.swapaxes(-1, -2)).swapaxes(-1, -2)"),
     ("the gradient of probs is 0 at masked keys; it should be grad.context vᵀ there as well", "attention_backward",
-     "above @ values.transpose(0, 1, 3, 2)", "above @ values.transpose(0, 1, 3, 2) * (probs > 0)"),
+     "above @ values.transpose(0, 1, 3, 2)", "… * (probs > 0)"),
     ("numbers 2j and 2j + 1 of a head are rotated together; it should be j and j + D/2", "rope",
      "-1, 2, cos.shape[-1])", "-1, cos.shape[-1], 2).swapaxes(-1, -2)", "rope", "axis=-2)", "axis=-1)"),
     ("the angles are θ^(−2j/C), with the width of all heads; it should be D, of one head", "cases.rope",
-     'float(t["theta"])', 'float(t["theta"]) ** (settings["head_size"] / t["x"].shape[-1])'),
+     'float(t["theta"])', '… ** (settings["head_size"] / t["x"].shape[-1])'),
     ("the angles are computed in float32; they should be in float64", "rope_tables", "positions[..., None] * speeds",
-     "(positions[..., None] * speeds).astype(np.float32).astype(np.float64)"),
+     "(…).astype(np.float32).astype(np.float64)"),
     ("the cosines and sines are rounded to float32", "rope_tables", "np.cos(angles), np.sin(angles)",
      "np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)"),
     ("the frequencies are computed in float32; they should be in float64", "rope_tables",
-     "theta ** (-2.0 * np.arange(D // 2) / D)", "(theta ** (-2.0 * np.arange(D // 2) / D)).astype(np.float32)"),
+     "theta ** (-2.0 * np.arange(D // 2) / D)", "(…).astype(np.float32)"),
     ("all rows of the batch are rotated by the first row's positions", "rope", "cos[:, :, None, :], sin[:, :, None, :]",
      "cos[:1, :, None, :], sin[:1, :, None, :]"),
     # embedding and cross-entropy
     ("an id that occurs several times is counted once; its gradients must add up", *ID_GRADIENT,
      "np.zeros_like(weight); grad_weight[ids] = grad_y"),
     ("an id's gradient is the mean over its occurrences; it should be the sum", *ID_GRADIENT,
-     f"{ID_GRADIENT[1]} / np.maximum(1, rows(one_hot(ids, len(weight))).sum(axis=0))[:, None]"),
-    ("id 0 gets no gradient", *ID_GRADIENT, f"{ID_GRADIENT[1]} * (np.arange(len(weight)) > 0)[:, None]"),
-    ("the embedding is multiplied by √C", "embedding", "weight[ids]", "weight[ids] * weight.shape[1] ** 0.5"),
-    ("the embedding is multiplied by √C before the first block", *EMBEDDED,
-     f"{EMBEDDED[1]}; x = x * x.shape[-1] ** 0.5"),
+     "… / np.maximum(1, rows(one_hot(ids, len(weight))).sum(axis=0))[:, None]"),
+    ("id 0 gets no gradient", *ID_GRADIENT, "… * (np.arange(len(weight)) > 0)[:, None]"),
+    ("the embedding is multiplied by √C", "embedding", "weight[ids]", "… * weight.shape[1] ** 0.5"),
+    ("the embedding is multiplied by √C before the first block", *EMBEDDED, "…; x = x * x.shape[-1] ** 0.5"),
     ("the embeddings of padding are 0; a language model treats padding like any token", *EMBEDDED,
-     f'{EMBEDDED[1]}; x = x * (np.arange(x.shape[1]) < t["lengths"][:, None])[:, :, None]'),
+     '…; x = x * (np.arange(x.shape[1]) < t["lengths"][:, None])[:, :, None]'),
     ("the targets are shifted again; they are already shifted", LOSS, "real = ",
      "targets = wrong.shifted(targets, ignore_index); real = ", LOSS_BACKWARD, "real = ",
      "targets = wrong.shifted(targets, ignore_index); real = "),
@@ -134,12 +134,12 @@ TABLE = (
        "log_sums - chosen", f"-np.log(np.exp(chosen - log_sums) + {eps})")
       for eps in (1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12)),
     ("the loss is the sum over targets; it should be the mean", *N, "1", *N_BACKWARD, "1"),
-    ("the loss is in bits; it should be in nats", *N, "max(1, real.sum()) / np.log(2.0)"),
+    ("the loss is in bits; it should be in nats", *N, "… / np.log(2.0)"),
     ("the loss is the mean of the chunks' means; chunks should be weighted by their targets", CHUNKS,
      "share * cross_entropy(", "1 / -(-len(at) // chunk) * cross_entropy("),
     ("loss and gradients are those of the mean of the chunks' means; chunks should be weighted by their targets",
      CHUNKS, "len(some) / len(at)", "1 / -(-len(at) // chunk)"),
-    ("the last, shorter chunk is left out", CHUNKS, "range(0, len(at)", "range(0, len(at) - len(at) % chunk"),
+    ("the last, shorter chunk is left out", CHUNKS, "range(0, len(at)", "… - len(at) % chunk"),
     ("the last, shorter chunk has no gradient", CHUNKS, "backward(share * grad_loss",
      "backward((len(some) == chunk) * share * grad_loss"),
     # dropout and adapters
@@ -189,20 +189,18 @@ TABLE = (
     ("the embedding's mask is applied before the positions are added", "forward",
      'op.dropout(x + acts["pos_emb"], t.get("mask.embed"))', 'op.dropout(x, t.get("mask.embed")) + acts["pos_emb"]'),
     ("the mask of attention's branch is applied after x is added; it belongs to the branch", *ATTENTION_BRANCH,
-     'layer(context, f"{attn}.o_proj", settings, t, acts)', *ADDED,
-     'op.dropout(take(x, at) + branch, t.get(f"mask.{attn}"))'),
+     'layer(context, f"{attn}.o_proj", settings, t, acts)', *ADDED, 'op.dropout(…, t.get(f"mask.{attn}"))'),
     ("the mask of the MLP's branch is applied after x is added; it belongs to the branch", *MLP_BRANCH,
-     'layer(inner, f"{mlp}.down_proj", settings, t, acts)', *ADDED_TO_MLP,
-     'op.dropout(x + branch, t.get(f"mask.{mlp}"))'),
+     'layer(inner, f"{mlp}.down_proj", settings, t, acts)', *ADDED_TO_MLP, 'op.dropout(…, t.get(f"mask.{mlp}"))'),
     ("the MLP's branch has the mask of attention's", MLP, "mask.{mlp}", "mask.{block}.attn"),
     ("attention's branch has the mask of the MLP's", ATTENTION, "mask.{attn}", "mask.{block}.mlp"),
     ("the queries of new tokens are rotated by their place among the new tokens; it should be their place in the text",
      ATTENTION, "positions if at is None else at, sizes", "(positions if at is None else at) - start, sizes"),
     ("the queries are not rotated", *QUERIES, "0 * (positions if at is None else at), sizes"),
     ("the values are rotated as well", ATTENTION, "    if past:",
-     '    if "rope_theta" in sizes:\n        v = turned(v, "saved.v", positions, sizes, acts)\n    if past:'),
+     '    if "rope_theta" in sizes:\n        v = turned(v, "saved.v", positions, sizes, acts)\n…'),
     ("the values are rotated as well, in v_proj itself", ATTENTION, TURNED_KEYS,
-     f'{TURNED_KEYS}\n        v = acts[f"{{attn}}.v_proj"] = ' 'turned(v, "saved.v", positions, sizes, acts)'),
+     '…\n        v = acts[f"{attn}.v_proj"] = turned(v, "saved.v", positions, sizes, acts)'),
     ("x at the last position is added to the classifier's attention; it should be x at the query's position", *ADDED,
      "(x if at is None else x[:, -1:]) + branch"),
     ("x at position 0 is added to the classifier's attention; it should be x at the query's position", *ADDED,
@@ -213,24 +211,22 @@ TABLE = (
      'sizes["d_model"] // sizes["n_heads"]'),
     ("the MLP's norm reads the block's input; it should read attention's residual", MLP, "norm(x,",
      "norm(wrong.input_of(block, acts),"),
-    ("the last norm is missing", "norm", "acts[name] = y",
-     'y = x if name in ("ln_f", "norm_f") else y; acts[name] = y'),
+    ("the last norm is missing", "norm", "acts[name] = y", 'y = x if name in ("ln_f", "norm_f") else y; …'),
     ("the MLP reads x; it should read the normalised x", MLP, "acts)\n    if", "acts); h = x\n    if"),
-    ("during generation, the positions of new tokens are too high by one", *START, "+ 1 if past else 0"),
-    ("during generation, the positions of new tokens are too low by one", *START, "- 1 if past else 0"),
+    ("during generation, the positions of new tokens are too high by one", *START, "+ 1 …"),
+    ("during generation, the positions of new tokens are too low by one", *START, "- 1 …"),
     ("during generation, keys are cached before they are rotated, and never rotated", ATTENTION, "    if past:",
-     '    if past and "rope_theta" in sizes:\n        k = acts[f"{attn}.k_proj"]\n    if past:'),
+     '    if past and "rope_theta" in sizes:\n        k = acts[f"{attn}.k_proj"]\n…'),
     ("the cached keys are already rotated, and rotated again with each new token", ATTENTION, TURNED_KEYS, "pass",
-     ATTENTION, 'k = np.concatenate([past[f"saved.{attn}"][1], k], axis=1)',
-     'k = np.concatenate([past[f"saved.{attn}"][1], k], axis=1)\n    if "rope_theta" in sizes:\n        '
-     'k = turned(k, f"{attn}.k_rotated", np.tile(np.arange(k.shape[1]), (len(k), 1)), sizes, acts)\n    if past:'),
+     ATTENTION, 'past[f"saved.{attn}"][1], k], axis=1)', '…\n    if "rope_theta" in sizes:\n        k = '
+     'turned(k, f"{attn}.k_rotated", np.tile(np.arange(k.shape[1]), (len(k), 1)), sizes, acts)\n    if past:'),
     ("new keys and values are appended in memory; they should be appended in each row", ATTENTION,
      'np.concatenate([past[f"saved.{attn}"][1], k], axis=1)', 'wrong.joined(past[f"saved.{attn}"][1], k)', ATTENTION,
      'np.concatenate([past[f"saved.{attn}"][2], v], axis=1)', 'wrong.joined(past[f"saved.{attn}"][2], v)'),
     ("the adapter is left out once keys and values are cached", "generate", "forward(settings, t",
      'forward(settings | ({"adapter": None} if past else {}), t'),
-    ("each row uses the first row's cached keys and values", *PAST, f"{PAST[1]}\n        {FIRST_ROW}"),
-    ("each block uses the first block's cached keys and values", *PAST, f"{PAST[1]}\n        {FIRST_BLOCK}"),
+    ("each row uses the first row's cached keys and values", *PAST, f"…\n        {FIRST_ROW}"),
+    ("each block uses the first block's cached keys and values", *PAST, f"…\n        {FIRST_BLOCK}"),
     ("each row continues with the first row's token", "generate", "np.argmax(logits, axis=-1)",
      "np.full(len(logits), logits[0].argmax())"),
     ("the next token is chosen by the first position's logits; it should be the last position's", "generate",
@@ -245,11 +241,11 @@ TABLE = (
      "logits / repetition_penalty, logits * repetition_penalty",
      "logits / wrong.powers(repetition_penalty, ids, logits), logits * wrong.powers(repetition_penalty, ids, logits)"),
     ("the probabilities are not renormalised after top-p", "sample", "probs = softmax(x)",
-     "probs = softmax(x) if top_p is None else p * (x > -np.inf)"),
+     "… if top_p is None else p * (x > -np.inf)"),
     ("the temperature is applied after top-k and top-p; it should be applied before", "sample", "x = x / temperature",
      "", "sample", "probs = softmax(x)", "probs = softmax(x / temperature)"),
-    ("top-p uses the probabilities from before top-k", "sample", "if top_k is not None:",
-     "p = softmax(x)\n    if top_k is not None:", "sample", "        p = softmax(x)\n", ""),
+    ("top-p uses the probabilities from before top-k", "sample", "if top_k is not None:", "p = softmax(x)\n    …",
+     "sample", "        p = softmax(x)\n", ""),
     ("top-p leaves out the token that crosses top_p", "sample", "before >= top_p", "before + p > top_p"),
     ("the token is drawn from sums in the order of the probabilities; it should be the order of the ids", "sample",
      "(sums <= uniform[:, None] * sums[:, -1:]).sum(axis=-1)", "wrong.drawn_by_size(probs, uniform)"),
@@ -262,7 +258,7 @@ TABLE = (
     *TRAINING_MISTAKES,
 )  # fmt: skip
 FUNCTIONS = {f"cases.{name}": function for name, function in vars(cases).items()}
-FUNCTIONS |= vars(operations) | vars(model) | vars(training) | vars(files)
+FUNCTIONS |= vars(files) | vars(training) | vars(model) | vars(operations)  # the last has precedence
 MISTAKES = {  # sentence -> its changes, each a function, the correct text and the incorrect text
     sentence: [(FUNCTIONS[name], *change) for name, *change in zip(texts[::3], texts[1::3], texts[2::3])]
     for sentence, *texts in TABLE

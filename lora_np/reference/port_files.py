@@ -15,18 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import checked
 from ..data.texts import kind_of
 from ..formats import read_json, read_tensors
 from .cases import DTYPES
 
 NAMES = re.compile(rf"(?P<case>.+)\.(?P<dtype>{'|'.join(DTYPES)})(?P<form>\.safetensors|\.json|)")
+shown = partial(checked.shown, most=80)  # names and values from files
 INFINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # JSON has no such numbers
-
-
-def shown(name):
-    """A name that is safe to print: short, and without control characters."""
-    name = name if name.isprintable() else ascii(name)
-    return name if len(name) <= 80 else name[:77] + "…"
 
 
 def port_files(folder):
