@@ -111,14 +111,14 @@ def read_safetensors(path):
 
     tensors, _ = read_tensors(path)
     with safe_open(path, framework="numpy") as file:
-        dtypes = {name: file.get_slice(name).get_dtype() for name in tensors}
-    return {name: partial(unless_bfloat16, array, dtypes[name]) for name, array in tensors.items()}
+        stored = {name: file.get_slice(name).get_dtype() for name in tensors}
 
+    def tensor(name, like):
+        if stored[name] == "BF16":
+            raise ValueError(f"is of dtype bfloat16, expected {like.dtype}")
+        return tensors[name]
 
-def unless_bfloat16(array, stored, like):
-    if stored == "BF16":
-        raise ValueError("is of dtype bfloat16, expected the case's dtype")
-    return array
+    return {name: partial(tensor, name) for name in tensors}
 
 
 def read_folder(folder):

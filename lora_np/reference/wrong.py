@@ -74,7 +74,7 @@ def known(mistake):
         if source.count(right) != 1:
             place = function.__name__
             raise AssertionError(f"{place}: expected {right!r} exactly once in the source, for the mistake {mistake!r}")
-        sources[function] = source.replace(right, wrong.replace("…", right))
+        sources[function] = source.replace(right, wrong)
     return {function: normal(source) for function, source in sources.items()}
 
 
