@@ -24,13 +24,12 @@ def read_mistakes():
     """The mistakes of `mistakes.txt`, as a dict, sentence -> list of (function, correct text, incorrect text)."""
     text, mistakes = Path(__file__).with_suffix(".txt").read_text("utf-8"), {}
     for line in re.sub(r"\n {8,}", " ", text).splitlines():
-        if line.startswith("    "):
+        if line and line[0] not in "# ":
+            changes = mistakes[line] = []
+        elif line.startswith(" "):
             name, _, change = line.strip().replace(r"\n", "\n").partition(": ")
             right, _, wrong = change.partition(" →")
-            mistakes[sentence].append((FUNCTIONS[name], right, wrong.strip().replace("…", right)))
-        elif line and not line.startswith("#"):
-            sentence = line
-            mistakes[sentence] = []
+            changes.append((FUNCTIONS[name], right, wrong.strip().replace("…", right)))
     return mistakes
 
 

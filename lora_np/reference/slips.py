@@ -28,15 +28,6 @@ def code(new):
     return ast.parse(new, mode="eval").body
 
 
-def number(node):
-    """The signed value of a numeric constant; None for anything else."""
-    try:
-        value = ast.literal_eval(node)
-    except (ValueError, TypeError):
-        return None
-    return None if isinstance(value, bool) or not isinstance(value, (int, float)) else value
-
-
 # ---------------------------------------------------------------- axes, slices and indices
 
 
@@ -44,12 +35,11 @@ def axes(node, facts):
     """Reduce along another axis."""
     for i, keyword in enumerate(getattr(node, "keywords", ())):
         if keyword.arg == "axis":
-            name, old = name_of(node), text(keyword.value)
-            for axis in AXES:
-                if axis != number(keyword.value):
-                    new = with_items(node, "keywords", i, [ast.keyword("axis", code(str(axis)))])
-                    yield new, f"takes the {name} along axis {axis}, not along axis {old}"
-            yield with_items(node, "keywords", i, []), f"takes the {name} of all numbers, not along axis {old}"
+            old = text(keyword.value)
+            for axis in map(str, AXES):
+                if axis != old:
+                    new = with_items(node, "keywords", i, [ast.keyword("axis", code(axis))])
+                    yield new, f"takes the {name_of(node)} along axis {axis}, not along axis {old}"
 
 
 def slices(node, facts):
@@ -216,15 +206,13 @@ def brackets(node, facts):
                     new = f"({text(factor)}) {by} ({whole})" if left else f"({whole}) {by} ({text(factor)})"
                     said = "divides {1} by {0} too" if by == "/" else "has the factor {0} on {1} too"
                     yield new, said.format(text(factor), text(other))
-        case ast.BinOp(ast.BinOp(a, ast.Add() | ast.Sub() as inner, b), ast.Mult() | ast.Div() as outer, c):
+        case ast.BinOp(ast.BinOp(a, ast.Add() | ast.Sub() as inner, b), ast.Mult() | ast.Div() as outer, c) | ast.BinOp(
+            c, ast.Mult() as outer, ast.BinOp(a, ast.Add() | ast.Sub() as inner, b)
+        ):
             by, sign = SIGNS[type(outer)], SIGNS[type(inner)]
             said = "divides by {0} only {1}" if by == "/" else "has the factor {0} on {1} alone"
             yield f"({text(a)}) {by} ({text(c)}) {sign} ({text(b)})", said.format(text(c), text(a))
             yield f"({text(a)}) {sign} ({text(b)}) {by} ({text(c)})", said.format(text(c), text(b))
-        case ast.BinOp(c, ast.Mult(), ast.BinOp(a, ast.Add() | ast.Sub() as inner, b)):
-            sign = SIGNS[type(inner)]
-            yield f"({text(c)}) * ({text(a)}) {sign} ({text(b)})", f"has the factor {text(c)} on {text(a)} alone"
-            yield f"({text(a)}) {sign} ({text(c)}) * ({text(b)})", f"has the factor {text(c)} on {text(b)} alone"
         case ast.Call(function, [ast.BinOp(a, operator, b)], keywords) if name_of(node) in BOTH:
             if type(operator) in SIGNS:
                 outside = ast.BinOp(ast.Call(function, [a], keywords), operator, b)
