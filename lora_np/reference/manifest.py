@@ -1,4 +1,4 @@
-"""Write the reference vectors and their manifest to a folder, and read them back with every field checked.
+"""Write the reference vectors and their manifest to a folder, or read them and check every field.
 
 Each case has a safetensors file for each precision.
 """
@@ -48,10 +48,10 @@ def export(folder, report=None):
     """
     folder = Path(folder)
     check_folder(folder, "DIR")
-    if folder.is_dir() and not (folder / SCHEMA).is_file() and any(folder.iterdir()):  # perhaps a port's outputs
+    if folder.is_dir() and not (folder / SCHEMA).is_file() and any(folder.iterdir()):  # these may be a port's outputs
         raise ValueError(f"DIR: {folder} has files that are not an export; expected a new folder or an earlier export")
-    write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))  # first: it marks an export
-    (folder / MANIFEST).unlink(missing_ok=True)  # written last: a folder without it is incomplete
+    write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))  # first, as a mark of an export
+    (folder / MANIFEST).unlink(missing_ok=True)  # written last, so a folder without it is incomplete
     entries = []
     for case in reference_cases().values():
         entries.append(export_case(folder, case))
@@ -103,7 +103,7 @@ def export_case(folder, case):
 
 
 def about(case, dtype):
-    """The metadata of a case's file, with which a port needs no other file."""
+    """The metadata of a case's file, so that a port needs no other file."""
     names = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype}
     return {**names, "settings": case.settings, "inputs": list(case.inputs)}
 

@@ -1,4 +1,4 @@
-"""Read a port's outputs. Those of a case are a safetensors file, a JSON file or a folder of .npy files:
+"""Read a port's outputs. Each case has a safetensors file, a JSON file or a folder of .npy files:
 
     DIR/model-lm.float64.safetensors
     DIR/model-lm.float64.json
@@ -21,7 +21,7 @@ from ..formats import read_json, read_tensors
 from .cases import DTYPES
 
 NAMES = re.compile(rf"(?P<case>.+)\.(?P<dtype>{'|'.join(DTYPES)})(?P<form>\.safetensors|\.json|)")
-shown = partial(checked.shown, most=80)  # names and values from files
+shown = partial(checked.shown, most=80)  # for names and values from files
 INFINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # JSON has no such numbers
 
 
@@ -97,7 +97,7 @@ def read_port_file(path, expected, outputs):
 
 
 def bare(name):
-    """Reduce a name to letters and digits. Names must match exactly, but a complaint may suggest the intended one."""
+    """Reduce a name to letters and digits. Names must match exactly, but a complaint may suggest the correct name."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -106,7 +106,7 @@ def bare(name):
 
 
 def read_safetensors(path):
-    """Read all tensors of a file. Those in bfloat16 raise, because `read_tensors` would convert them to float32."""
+    """Read all tensors of a file. A bfloat16 tensor is an error, because `read_tensors` converts it to float32."""
     from safetensors import safe_open
 
     tensors, _ = read_tensors(path)

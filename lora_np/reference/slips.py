@@ -15,7 +15,7 @@ from .mutants import Mutant, name_of, text, with_items
 AXES = (0, 1, -1, -2)
 SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@"}
 ORDER = (">", ">=", "<", "<=")
-SINGLE = {"sqrt", "exp", "log", "abs", "norm", "rint", "sign", "tanh"}  # functions of one array
+SINGLE = {"sqrt", "exp", "log", "abs", "norm", "rint", "sign", "tanh"}  # functions that take one array
 REDUCING = {"sum", "mean", "max", "min", "cumsum"}
 FOR_ANOTHER = {  # functions that are easily confused
     **{"max": ("min", "mean", "sum"), "min": ("max", "mean"), "sum": ("max",), "argmax": ("argmin",)},
@@ -269,7 +269,7 @@ def comparisons(node, facts):
 
 
 CHANGES = (axes, brackets, functions, powers, operators, slices, comparisons)
-HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # which makes a list contain itself
+HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # would make a list contain itself
 
 
 def slips(function, outputs):
@@ -280,7 +280,7 @@ def slips(function, outputs):
     in_one_place = (base.mutants(function, changes, outputs) for changes in (base.CHANGES, CHANGES))
     elsewhere = throughout(function), in_statements(function), of_whole_svd(function, outputs)
     changes = itertools.chain(*in_one_place, *elsewhere, base.mutants(function, (names,), outputs))
-    unclear = ("axis has", "reshape has")  # `axes` describes these changes better
+    unclear = ("axis has", "reshape has")  # `axes` describes the same changes better
     return [c for c in changes if not HOLDS_ITSELF.search(c.code) and not c.sentence.startswith(unclear)]
 
 

@@ -1,4 +1,4 @@
-"""Run the plain program with a mistake in it: `changed` replaces functions in memory and restores them afterwards."""
+"""Run the plain program with a mistake in it. `changed` replaces functions in memory and restores them afterwards."""
 
 import ast
 import copy
@@ -21,7 +21,7 @@ from .plain import PLAIN, cases, files, model, operations, training
 from .port_slips import PORTS, arithmetic_of_ports, layouts, readings
 from .slips import axes, brackets, slices, slips
 
-OPEN = threading.Lock()  # held while the plain program is changed
+OPEN = threading.Lock()  # locked while the plain program is changed
 
 
 def wrong_outputs(sources, kind, settings, inputs, dtype):
@@ -44,7 +44,7 @@ def wrong_outputs(sources, kind, settings, inputs, dtype):
 
 @contextmanager
 def changed(sources):
-    """A context in which functions of the plain program run these sources, in all threads.
+    """Replace functions of the plain program by changed versions while the context is open, in all threads.
 
     The sources may use this module under the name `wrong`.
 
@@ -55,7 +55,7 @@ def changed(sources):
     """
     if not OPEN.acquire(blocking=False):
         raise RuntimeError("sources: the plain program already has another change in it; expected one at a time")
-    with ExitStack() as undo:  # undoes everything, in reverse order
+    with ExitStack() as undo:  # undoes all replacements, in reverse order
         undo.callback(OPEN.release)
         for function, source in sources.items():
             code = compiled(function, source)
@@ -95,7 +95,7 @@ def derived(function, usual=False):
     changes = [slips(tree, ()), mutants(tree, PORTS)]
     if usual:
         changes = [mutants(tree)]
-    elif function.__module__ in (model.__name__, cases.__name__):  # these modules only pass arrays on
+    elif function.__module__ in (model.__name__, cases.__name__):  # the functions of these modules only pass arrays on
         changes = [mutants(tree, (*CHANGES, readings, brackets))]
     elif function.__module__ == files.__name__:
         changes = [mutants(tree, (*CHANGES, readings, axes, slices, arithmetic_of_ports, layouts))]
@@ -183,7 +183,7 @@ def powers(penalty, ids, logits):
 
 
 def cut_to_half(x):
-    """Truncate to float16, towards zero."""
+    """Convert to float16, rounding towards zero."""
     half = x.astype("<f2")
     return np.where(np.abs(half.astype(x.dtype)) > np.abs(x), np.nextafter(half, np.float16(0)), half).astype("<f2")
 

@@ -1,6 +1,6 @@
 """Tier 4: Llama's operations, whole models, decoding and training, with the same adapters and optimiser.
 
-The head size is 6, because with 4 GGUF's permutation of rows would be its own inverse (see `formats/names.py`).
+The head size is 6, because GGUF's permutation of rows is its own inverse for a head size of 4 (see `formats/names.py`).
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Tier 1: each operation by itself, forward and backward, with the edge cases where ports go wrong.
+"""Tier 1: each operation by itself, forward and backward, with edge cases in which ports often fail.
 
 The gradient of a loss with respect to an array `a` is named `grad.a`. The gradient of the output is an input.
 """
@@ -50,17 +50,17 @@ def operation(kind, settings, t):
 
 def attention(settings, t):
     scores = ops.attention_scores(t["q"], t["k"], settings["n_heads"], positions=t.get("positions"))
-    return {"scores": scores, **operation("attention", settings, t)}  # the width of k determines K
+    return {"scores": scores, **operation("attention", settings, t)}  # the package infers K from the width of k
 
 
 def cross_entropy(settings, t):
-    if (t["targets"] == settings["ignore_index"]).all():  # the package rejects such targets; N is at least 1
+    if (t["targets"] == settings["ignore_index"]).all():  # the package rejects this; in SPEC.md, N is at least 1
         return {"loss": np.zeros_like(t["logits"][0, 0, 0]), "grad.logits": np.zeros_like(t["logits"])}
     return operation("cross_entropy", settings, t)
 
 
 def linear_cross_entropy(settings, t):
-    chunk = settings["chunk"] * len(t["weight"])  # logits
+    chunk = settings["chunk"] * len(t["weight"])  # the package counts logits, not rows
     return operation("linear_cross_entropy", {**settings, "chunk": chunk}, t)
 
 
@@ -75,7 +75,7 @@ COMPUTE["grouped_attention"] = attention
 
 
 def adapted_layer(settings, t):
-    """A linear layer with LoRA, or with DoRA if the inputs have a magnitude."""
+    """A linear layer with LoRA, or with DoRA if the inputs include a magnitude vector."""
     config = AdapterConfig(kind="dora" if dora.MAGNITUDE in t else "lora", **settings)
     adapter = {name: array for name, array in t.items() if name.startswith("lora_")}
     kind, scale, wanted = KINDS[config.kind], scaling(config), ("x", "weight", "bias", *adapter)
@@ -98,7 +98,7 @@ def adapted_layer(settings, t):
 
 
 def bells(bits, shapes):
-    """Draw bell-shaped arrays, as a dict like `shapes`."""
+    """Draw an array with `bell` for each entry of `shapes`, a dict, name -> shape."""
     return {name: bell(bits, shape) for name, shape in shapes.items()}
 
 
