@@ -383,7 +383,7 @@ def test_unusable_input_is_said_by_name(spoil, said, tmp_path, capsys):
 
 def test_folders_that_are_no_success(tmp_path, capsys):
     (tmp_path / "readme.txt").write_text("nothing to check")
-    for folder, said in ((tmp_path, "holds no outputs"), (tmp_path / "no", "not there"), (__file__, "is a file")):
+    for folder, said in ((tmp_path, "has no outputs"), (tmp_path / "no", "not there"), (__file__, "is a file")):
         code, out, err = checked(capsys, folder)
         assert code == 2 and said in err and not out
 
@@ -414,7 +414,7 @@ def test_vectors_that_are_not_there_or_spoilt(tmp_path, fails):
     tensors = load_case(LINEAR, "float64", VECTORS)
     for y in (tensors["y"].reshape(6, 4), Y):
         write_tensors(vectors / "linear.float64.safetensors", {**tensors, "y": y})
-        fails(*command, says=["y is not what the manifest says"])
+        fails(*command, says=["y does not match the manifest"])
     (vectors / "lora.float64.safetensors").unlink()
     agree, said = compare_exports(vectors)
     assert not agree and "NOT all are within" in said and "y diverges" in said and "lora" in said

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checked import shown
 from ..formats import read_json
 from .cases import DTYPES, TIERS
 from .causes import likely_causes
 from .manifest import MANIFEST, VECTORS, load_case, load_manifest
-from .port_files import port_files, read_port_file, shown
+from .port_files import port_files, read_port_file
 from .sections import sections_of
 from .tolerances import allowed, shares
 

@@ -1,14 +1,14 @@
 """The gradient check: compare every backward pass of the package with central differences.
 
 The claimed gradient is the backward pass's gradient of L = Σ dout ⊙ output. All operands are drawn at random in
-float64, and so is dout. With dout = 1, the gradient of a softmax would be zero and could hide a mistake. The
-measured gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand:
+float64, and so is dout. With dout = 1, the gradient of a softmax would be zero and could hide a mistake. The measured
+gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand:
 
     error = ‖claimed − measured‖ / max(‖claimed‖, ‖measured‖)
 
 For a correct backward pass, rounding and the step h cause errors near 1e-10 for one operation and near 1e-9 for a whole
-model. An incorrect one has errors near 1. The last row of a case checks that each gradient is unchanged if only this
-gradient is wanted, and that no other gradient is then computed.
+model. An incorrect one has errors near 1. In the last row of a case, one gradient at a time is wanted: it must be
+unchanged, and no other gradient may be computed.
 """
 
 import math

@@ -230,5 +230,5 @@ def load_case(entry, dtype, folder):
         name, stored = record["name"], record[dtype]
         same_shape = name in tensors and list(tensors[name].shape) == stored.get("shape")
         if not same_shape or sha256(tensors[name]) != stored["sha256"]:
-            raise ValueError(f"vectors: {path}: {name} is not what the manifest says; export the vectors again")
+            raise ValueError(f"vectors: {path}: {name} does not match the manifest; export the vectors again")
     return {record["name"]: tensors[record["name"]] for record in entry["tensors"]}

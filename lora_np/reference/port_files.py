@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import checked
+from ..checked import shown
 from ..data.texts import kind_of
 from ..formats import read_json, read_tensors
 from .cases import DTYPES
 
 NAMES = re.compile(rf"(?P<case>.+)\.(?P<dtype>{'|'.join(DTYPES)})(?P<form>\.safetensors|\.json|)")
-shown = partial(checked.shown, most=80)  # for names and values from files
 INFINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # JSON has no such numbers
 
 
@@ -53,7 +52,7 @@ def port_files(folder):
             complaints.append(f"{shown(path.name)}: expected the name of a case and a precision, as in linear.float64"
                               " with .safetensors or .json, or of a folder of .npy files")  # fmt: skip
     if not files and not complaints:
-        raise ValueError(f"DIR: {folder} holds no outputs; expected files such as linear.float64.safetensors")
+        raise ValueError(f"DIR: {folder} has no outputs; expected files such as linear.float64.safetensors")
     return files, complaints
 
 
@@ -126,7 +125,7 @@ def read_folder(folder):
     paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     for path in paths:
         if path.suffix != ".npy" or not path.is_file():
-            raise ValueError(f"{shown(path.name)} is not a regular .npy file; expected only such files")
+            raise ValueError(f"{shown(path.name)} is not a regular .npy file; expected only .npy files")
     return {path.stem: partial(read_npy, path) for path in paths}
 
 
