@@ -8,7 +8,7 @@ difference, over all entries of the tensor, between its float64 values and
 - float64 values from inputs perturbed at random by up to half a unit in float32's last place, ten times.
 
 A tensor's float32 tolerance is 16 times this error. Its float64 tolerance is the float32 tolerance times 2⁻²⁹, the
-ratio of the two precisions:
+ratio of the two precisions. A value agrees with the reference if
 
     |got − expected| ≤ atol + rtol · |expected|        rtol = 16 ε
 
