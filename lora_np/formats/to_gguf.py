@@ -141,7 +141,6 @@ def write_gguf(path, architecture, fields, tensors):
 
     with replacing(path) as temporary:
         writer = GGUFWriter(temporary, architecture)
-        writer.data_alignment = fields.get("general.alignment", writer.data_alignment)
         for name, value in fields.items():
             if name != "general.architecture":
                 add_field(writer, name, value)

@@ -1,5 +1,7 @@
 """Tier 4, second half: llama.cpp's blocks, QA-LoRA, which can be merged into blocks, and the exact bytes of files."""
 
+import struct
+
 import numpy as np
 
 from ...adapters import AdapterConfig, linear_layers, qalora
@@ -8,7 +10,7 @@ from ...compress.ggml import BLOCK_BYTES
 from ...formats.gguf import read_gguf
 from ...formats.model import model_from_gguf
 from ...formats.names import gguf_rows, layer_names
-from ...formats.to_gguf import encoded, save_gguf_adapter, write_gguf
+from ...formats.to_gguf import encoded, save_gguf_adapter
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform
 from .files import from_files, to_files
@@ -134,11 +136,37 @@ def gguf_case(id, *about):
         "llama.attention.layer_norm_rms_epsilon": sizes["rms_norm_eps"],
         "llama.rope.freq_base": sizes["rope_theta"],
     }
+    file = np.frombuffer(gguf_bytes(fields, dict(sorted(tensors.items()))), np.uint8)
+    return ReferenceCase(id, 4, "gguf_read", {}, {MODEL: file}, gguf_read, *about, ("exact",))
 
-    def write(folder):
-        write_gguf(f"{folder}/{MODEL}", "llama", fields, dict(sorted(tensors.items())))
 
-    return ReferenceCase(id, 4, "gguf_read", {}, to_files([MODEL], write), gguf_read, *about, ("exact",))
+def gguf_bytes(fields, tensors):
+    """The bytes of a GGUF file, without help of the package `gguf`, which the cases should not need."""
+
+    def text(string):
+        return struct.pack("<Q", len(string.encode())) + string.encode()
+
+    def value(field):
+        if isinstance(field, (list, np.ndarray)):
+            items = b"".join(map(text, field)) if isinstance(field, list) else field.tobytes()
+            return struct.pack("<IIQ", 9, 8 if isinstance(field, list) else 6, len(field)) + items
+        kind, form = {bool: (7, "?"), int: (4, "I"), float: (6, "f")}.get(type(field), (8, None))
+        return struct.pack("<I", kind) + (text(field) if form is None else struct.pack(f"<{form}", field))
+
+    types, data = {"q4_0": 2, "q4_1": 3, "q8_0": 8, np.dtype("f4"): 0, np.dtype("f2"): 1}, b""
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields))
+    head += b"".join(text(name) + value(field) for name, field in fields.items())
+    for name, weight in tensors.items():
+        is_block, shape = isinstance(weight, BlockWeight), weight.shape[::-1]
+        kind = types[weight.format if is_block else weight.dtype]
+        head += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, len(data))
+        data += filled((weight.blocks if is_block else weight).tobytes(), fields["general.alignment"])
+    return filled(head, fields["general.alignment"]) + data
+
+
+def filled(data, alignment):
+    """Pad with zeros to a multiple of the alignment."""
+    return data + bytes(-len(data) % alignment)
 
 
 def gguf_adapter_case(id, *about):
