@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import pkgutil
 import shutil
 import subprocess
 import sys
@@ -221,9 +220,8 @@ def test_the_plain_program_is_right_again_after_a_mistake():
             raise KeyError
     made("gelu", known("this is ReLU, not GELU"))
     assert not off("gelu", made("gelu", {}))
-    places = {place for changes in MISTAKES.values() for place, *_ in changes}
-    module = reference.plain.__name__
-    assert not any("wrong" in pkgutil.resolve_name(f"{module}.{place}").__globals__ for place in places)
+    functions = {function for changes in MISTAKES.values() for function, *_ in changes}
+    assert not any("wrong" in function.__globals__ for function in functions)
     first, second, *_ = map(known, MISTAKES)  # one at a time
     with changed(first), pytest.raises(RuntimeError, match="another change in it"), changed(second):
         pass
@@ -355,10 +353,10 @@ UNUSABLE = {  # what is done to the outputs, and what has to be said
     "a pipe": (lambda f: with_entry(f, os.mkfifo), "y.npy is not a regular .npy file"),
     "a folder in the folder": (lambda f: with_entry(f, os.mkdir), "y.npy is not a regular .npy file"),
     "bfloat16": (as_bfloat16, "y is of dtype bfloat16"),
-    "a name for a terminal": (lambda f: written(f, **{"\x1b[2J": np.zeros(3)}), "'\\x1b[2J' is not a tensor"),
+    "a name for a terminal": (lambda f: written(f, **{"\x1b[2J": np.zeros(3)}), "\\x1b[2J is not a tensor"),
     "a long name": (lambda f: written(f, **{"y" * 5000: np.zeros(3)}), "yyyy… is not a tensor"),
     "a lone surrogate": (lambda f: as_text(f, '{"tensors": {"\\ud800": {"shape": [1], "values": [1]}}}'),
-                         "'\\ud800' is not a tensor"),
+                         "\\ud800 is not a tensor"),
     "an archive": (lambda f: (f / "linear.float64.npz").touch(), "linear.float64.npz: expected the name"),
     "no ending": (lambda f: (f / "linear.float64").touch(), "linear.float64: expected the name"),
     "nested values": (lambda f: as_json(f, values=lambda v: [v[:12], v[12:]]), "flat list of 24"),
@@ -385,7 +383,7 @@ def test_unusable_input_is_said_by_name(spoil, said, tmp_path, capsys):
 
 def test_folders_that_are_no_success(tmp_path, capsys):
     (tmp_path / "readme.txt").write_text("nothing to check")
-    for folder, said in ((tmp_path, "holds no outputs"), (tmp_path / "no", "not there"), (__file__, "is a file")):
+    for folder, said in ((tmp_path, "has no outputs"), (tmp_path / "no", "not there"), (__file__, "is a file")):
         code, out, err = checked(capsys, folder)
         assert code == 2 and said in err and not out
 
@@ -416,26 +414,26 @@ def test_vectors_that_are_not_there_or_spoilt(tmp_path, fails):
     tensors = load_case(LINEAR, "float64", VECTORS)
     for y in (tensors["y"].reshape(6, 4), Y):
         write_tensors(vectors / "linear.float64.safetensors", {**tensors, "y": y})
-        fails(*command, says=["y is not what the manifest says"])
+        fails(*command, says=["y does not match the manifest"])
     (vectors / "lora.float64.safetensors").unlink()
     agree, said = compare_exports(vectors)
     assert not agree and "NOT all are within" in said and "y diverges" in said and "lora" in said
 
 
 SPOILT_MANIFESTS = {  # what is done to it -> what has to be said
-    "no format": (lambda m: m.pop("format"), "format is None: expected"),
-    "no rtol": (lambda m: m.pop("rtol"), "rtol is None"),
-    "another rtol": (lambda m: m.update(rtol={"float64": 1e9, "float32": 1e9}), "rtol is"),
-    "a true version": (lambda m: m.update(format_version=True), "format_version is True"),
-    "cases that are none": (lambda m: m.update(cases=5), "cases: expected a list"),
+    "no format": (lambda m: m.pop("format"), "format: got None, expected"),
+    "no rtol": (lambda m: m.pop("rtol"), "rtol: got None"),
+    "another rtol": (lambda m: m.update(rtol={"float64": 1e9, "float32": 1e9}), "rtol: got"),
+    "a true version": (lambda m: m.update(format_version=True), "format_version: got True"),
+    "cases that are none": (lambda m: m.update(cases=5), "cases: got 5, expected a list"),
     "no id": (lambda m: m["cases"][0].pop("id"), "cases[0]: id"),
     "one id twice": (lambda m: m["cases"].append(m["cases"][0]), "case linear: expected an id that no other"),
-    "tier 7": (lambda m: m["cases"][0].update(tier=7), "case linear: tier: expected 1, 2, 3 or 4"),
+    "tier 7": (lambda m: m["cases"][0].update(tier=7), "case linear: tier: got 7, expected an integer from 1 to 4"),
     "no file": (lambda m: m["cases"][0]["files"].pop("float64"), "case linear: files"),
-    "no tensors": (lambda m: m["cases"][0].pop("tensors"), "cases[0]: tensors: expected a list"),
+    "no tensors": (lambda m: m["cases"][0].pop("tensors"), "cases[0]: tensors: got None, expected a list"),
     "no outputs": (lambda m: [r.update(stage="input") for r in m["cases"][0]["tensors"]], "at least one output"),
     "no stage": (lambda m: m["cases"][0]["tensors"][4].pop("stage"), "a tensor's stage"),
-    "no hash": (lambda m: m["cases"][0]["tensors"][4]["float64"].pop("sha256"), "y: float64: expected sha256"),
+    "no hash": (lambda m: m["cases"][0]["tensors"][4]["float64"].pop("sha256"), "y: float64: sha256: got None"),
     "no tolerance": (lambda m: m["cases"][0]["tensors"][4]["float64"].pop("atol"), "y: float64: atol"),
     "no end": (lambda m: m["cases"][0]["tensors"][4]["float64"].update(atol=float("inf")), "y: float64: atol"),
     "below zero": (lambda m: m["cases"][0]["tensors"][4]["float64"].update(atol=-1.0), "y: float64: atol"),

@@ -1,4 +1,4 @@
-"""Reference cases for ports in any language, a checker for their outputs, and the gradient check of this package."""
+"""Reference cases for ports to other languages, a checker for a port's outputs, and the package's gradient check."""
 
 from .check import check, compare_exports, exit_code, format_result, format_summary, format_vectors, to_dicts
 from .gradcheck import TOLERANCE, Row, failures, format_rows, gradcheck, rows_to_dicts

@@ -17,10 +17,10 @@ from .sections import MODELS, name_in_model, operation_of
 from .tolerances import allowed, rms, shares
 from .wrong import both, derived, functions_behind, known, wrong_outputs
 
-MOST = 3  # causes in a report
-MOST_IN_FULL = 20  # changes that reproduce the tensor and whose later tensors are then compared as well
-MOST_IN_PAIRS = 120  # changes that are tried in pairs
-CANCELS = "which cancels"  # marks the sentences of mistakes after which only rounding errors remain
+MOST = 3  # the largest number of causes in a report
+MOST_IN_FULL = 20  # changes that reproduce the tensor; for these, later tensors are compared as well
+MOST_IN_PAIRS = 120  # the largest number of changes that are tried in pairs
+CANCELS = "which cancels"  # in the sentences of mistakes that leave only rounding errors
 SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases in which trying pairs would take too long
 WIDER = 8.0  # factor on the tolerance, because a port with the same mistake rounds differently from the plain program
 HELPERS = ("dropout", "embedding", "scale", "direction", "softmax", "split_heads", "join_heads", "in_groups")
@@ -48,7 +48,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
         return ["the port changed an input, and computed everything after it from the changed input"], []
     others = {name: array for name, array in reference.items() if name != tensor}
     seen = looks(reference[tensor], got[tensor], dtype, others, named_factors(entry["settings"], reference))
-    if np.isnan(got[tensor]).all():  # any mistake that results in NaN would fit
+    if np.isnan(got[tensor]).all():  # every mistake that results in NaN would fit
         return [], seen
     trial = trial_of(entry, records, reference, got, tensor, dtype)
     settings = up_to(tensor, entry["settings"]), entry["settings"]
@@ -96,7 +96,7 @@ def functions_for(entry, reference, tensor):
 def up_to(tensor, settings):
     """Settings with which the plain program stops soon after computing a tensor."""
     if "train" in settings:
-        return {**settings, "until": int(tensor.split(".")[1])}  # of step.10.loss
+        return {**settings, "until": int(tensor.split(".")[1])}  # 10 for step.10.loss
     if "n_new" in settings and tensor.startswith("step."):
         return {**settings, "n_new": int(tensor.split(".")[1]) + 1}
     forward = not tensor.startswith(("grad.", "delta.", "merged.", "step."))
@@ -106,8 +106,8 @@ def up_to(tensor, settings):
 def trial_of(entry, records, reference, got, tensor, dtype):
     """A function of (sentence, sources, settings) that tries a change in the plain program.
 
-    It returns the tensor that the changed program computes, and the number of the port's tensors, from this one on,
-    that the changed program reproduces. The tensor is None if the change does not affect it, or affects an earlier one.
+    It returns the tensor that the changed program computes, and how many of the port's tensors, from this one on, the
+    changed program reproduces. The tensor is None if the change does not affect it, or affects an earlier one.
     """
     outputs = [name for name, record in records.items() if record["stage"] != "input"]
     inputs = {name: array for name, array in reference.items() if name not in outputs}
@@ -141,7 +141,7 @@ def trial_of(entry, records, reference, got, tensor, dtype):
 def nearly(made, got, right, cancels):
     """Whether a known mistake explains a tensor up to a small error, such as that of an inexact erf in the port.
 
-    After a mistake that cancels digits, only rounding errors remain, whose sizes are compared instead of their values.
+    A mistake that cancels digits leaves only rounding errors, of which the sizes are compared, not the values.
     """
     if made.shape != got.shape:
         return False
@@ -160,7 +160,7 @@ def explained_by(changes, trial, short, settings):
     if short != settings:
         fitting = fitting[:MOST_IN_FULL]
     explained = {sentence: trial(sentence, sources, settings)[1] for sentence, sources in fitting}
-    best = max(explained.values(), default=0)  # 0: none fits in the full run
+    best = max(explained.values(), default=0)  # 0 if no change fits in the full run
     return [sentence for sentence, n in explained.items() if n == best > 0][:MOST]
 
 
@@ -178,7 +178,7 @@ def pairs(changes, trial, short):
 
 
 def named_factors(settings, reference):
-    """Quantities of the case by name; an incorrect gradient often differs from the correct one by such a factor."""
+    """The case's quantities by name; an incorrect gradient is often the correct one times one of these."""
     factors = {"2": 2.0}
     r, alpha = settings.get("r"), settings.get("alpha")
     if r and alpha:
@@ -282,7 +282,7 @@ def known_factor(factor, factors):
 
 
 def only_some(wrong, right, near):
-    """A list with one sentence if only some slices along an axis are incorrect, else an empty list."""
+    """Name the incorrect slices if only some along an axis are incorrect; return a list of at most one sentence."""
     far = np.abs(wrong - right) > near
     for axis in range(right.ndim):
         slices = far.any(axis=tuple(i for i in range(right.ndim) if i != axis))

@@ -12,16 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checked import shown
 from ..formats import read_json
 from .cases import DTYPES, TIERS
 from .causes import likely_causes
 from .manifest import MANIFEST, VECTORS, load_case, load_manifest
-from .port_files import port_files, read_port_file, shown
+from .port_files import port_files, read_port_file
 from .sections import sections_of
 from .tolerances import allowed, shares
 
-MOST_COMPLAINTS = 6  # printed for one case
-DERIVED = 3  # mutations are tried only for this many diverging cases, because they take seconds
+MOST_COMPLAINTS = 6  # the largest number of complaints that are printed for one case
+DERIVED = 3  # mutations take seconds, so they are tried only for this many diverging cases
 
 
 class Divergence(NamedTuple):
@@ -30,7 +31,7 @@ class Divergence(NamedTuple):
     tensor: str
     stage: str
     number: int  # its position among the case's outputs, from 1; 0 for an input, which the port has changed
-    agreed: int  # number of outputs before it, all of which agree
+    agreed: int  # number of outputs before it; all of these agree
     index: tuple[int, ...]  # index of the entry with the largest error
     got: float
     expected: float
@@ -38,12 +39,12 @@ class Divergence(NamedTuple):
     entries_off: int
     entries: int
     causes: list[str]  # likely causes
-    seen: list[str]  # what the tensor looks like
-    sections: list[str]  # of SPEC.md
+    seen: list[str]  # descriptions of the tensor
+    sections: list[str]  # headings in SPEC.md
 
 
 class Result(NamedTuple):
-    """The checker's findings about one case in one precision."""
+    """The result of checking one case in one precision."""
 
     file: str
     case: str
@@ -51,9 +52,9 @@ class Result(NamedTuple):
     dtype: str
     complaints: list[str]
     outputs: int
-    worst: tuple[float, str]  # largest error as a share of its tolerance, and the tensor
+    worst: tuple[float, str]  # the largest error as a share of its tolerance, and the name of its tensor
     divergence: Divergence | None
-    catches: str  # the mistake that the case tests for
+    catches: str  # the mistakes that the case detects
 
 
 # ---------------------------------------------------------------- the comparison

@@ -1,14 +1,14 @@
 """The gradient check: compare every backward pass of the package with central differences.
 
 The claimed gradient is the backward pass's gradient of L = Σ dout ⊙ output. All operands are drawn at random in
-float64. So is dout, because for dout = 1 the gradient of a softmax is zero, and a mistake would not be detected. The
-measured gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand:
+float64, and so is dout. With dout = 1, the gradient of a softmax would be zero and could hide a mistake. The measured
+gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand:
 
     error = ‖claimed − measured‖ / max(‖claimed‖, ‖measured‖)
 
 For a correct backward pass, rounding and the step h cause errors near 1e-10 for one operation and near 1e-9 for a whole
-model. An incorrect one has errors near 1. The last row of a case checks that each gradient is unchanged if only this
-gradient is wanted, and that no other gradient is then computed.
+model. An incorrect one has errors near 1. In the last row of a case, one gradient at a time is wanted: it must be
+unchanged, and no other gradient may be computed.
 """
 
 import math
@@ -21,12 +21,12 @@ from ..ops.numerical_gradient import numerical_gradient, relative_error
 from .gradcheck_cases import CASES
 
 TOLERANCE = 1e-7
-ALONE = "each one alone"  # name of the row for gradients that are wanted one at a time
+ALONE = "each one alone"  # name of the row in which only one gradient at a time is wanted
 
 
 class Row(NamedTuple):
-    name: str  # of the case
-    operand: str  # whose gradient is checked
+    name: str  # name of the case
+    operand: str  # the operand whose gradient is checked
     seed: int
     error: float  # relative, in norm; inf if a gradient is missing or has another shape
     n_checked: int  # number of entries that are compared
@@ -72,7 +72,7 @@ def check_case(name, seed):
 
 
 def draw_case(name, seed):
-    """Draw a case at random, and the gradient dout of its output."""
+    """Draw a random case and a random gradient dout of its output."""
     rng = np.random.default_rng(seed)
     case = CASES[name](rng)
     if not case.operands:
@@ -97,7 +97,7 @@ def measured_gradients(case, doutput):
 
 
 def pick(grads, operands):
-    """The gradients of some operands, without those that are None or missing."""
+    """The gradients of the given operands, except those that are None or missing."""
     return {operand: grads[operand] for operand in operands if grads.get(operand) is not None}
 
 

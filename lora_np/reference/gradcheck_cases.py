@@ -26,9 +26,9 @@ class Case(NamedTuple):
     """
 
     run: object
-    operands: dict  # name -> float64 array, which is perturbed at each index
+    operands: dict  # name -> float64 array; the check perturbs it at each index
     constants: dict = {}  # the other arguments, by name: masks, ids, frozen weights
-    together: str | None = None  # name of the only row, for all operands; None for a row for each operand
+    together: str | None = None  # name of a single row for all operands; None for one row per operand
     selective: bool = True  # whether the forward pass takes the names of the wanted gradients
 
 
@@ -138,7 +138,7 @@ def adalora_orthogonality(rng):
 # ---------------------------------------------------------------- whole models
 
 
-# No two sizes are equal, so that exchanged axes are detected. ε is as large as mean(x²).
+# All sizes differ, so that exchanged axes are detected. ε is as large as mean(x²).
 GPT2 = {"vocab_size": 7, "n_positions": 5, "d_model": 6, "n_heads": 3, "d_ff": 8}
 LLAMA = {"vocab_size": 7, "n_positions": 5, "d_model": 8, "head_size": 6, "d_ff": 9, "rope_theta": 3.0}
 LLAMA |= {"rms_norm_eps": 0.5, "n_heads": 2, "n_kv_heads": 1}
@@ -216,7 +216,7 @@ DORA_AS_IN_PAPER = {"kind": "dora", "trained_base": True, "given_norm": True}
 ROPE = ops.rope_tables(np.array([[4, 0, 7], [1, 2, 3]]), 6, 5.0, "float64")
 GROUPED = {"q": (2, 5, 24), "k": (2, 5, 8), "v": (2, 5, 8)}
 X, QKV = (2, 3, 5), {"q": (2, 5, 12), "k": (2, 5, 12), "v": (2, 5, 12)}
-SOME_TWICE = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # ids into a table of 7 rows; 2 and 4 do not occur
+SOME_TWICE = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # row numbers of a table with 7 rows; 2 and 4 do not occur
 TARGETS = np.array([[4, ops.IGNORE_INDEX, 0], [2, 2, ops.IGNORE_INDEX]])
 CLASS_WEIGHTS = np.array([0.3, 2.0, 1.1, 0.7, 1.9])
 LLAMAS = {  # case -> fields of its configuration
@@ -228,7 +228,7 @@ LLAMAS = {  # case -> fields of its configuration
 OPERATIONS = {  # case -> arguments of `operation`
     "linear": {"shapes": {"x": X, "weight": (4, 5), "bias": (4,)}},
     "linear: no bias": {"shapes": {"x": X, "weight": (4, 5)}},
-    # ε is so large that a backward pass without it would fail.
+    # ε is so large that a backward pass that omits it fails.
     "layer_norm": {"shapes": {"x": X, "weight": (5,), "bias": (5,)}, "eps": 0.1},
     "rms_norm": {"shapes": {"x": X, "weight": (5,)}, "eps": 0.5},
     "rope": {"shapes": {"x": (2, 3, 12)}, "selective": False, "cos": ROPE[0], "sin": ROPE[1]},

@@ -1,11 +1,10 @@
-"""Write the reference vectors and their manifest to a folder, and read them back with every field checked.
+"""Write the reference vectors and their manifest to a folder, or read them and check every field.
 
 Each case has a safetensors file for each precision.
 """
 
 import hashlib
 import json
-import math
 import platform
 import subprocess
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
+from ..checked import errors_of, finite_number, instance_of, quoted, whole_number
 from ..formats import check_folder, read_json, read_tensors, write_json, write_tensors, write_text
 from .cases import DTYPES, TIERS, reference_cases, stage
 from .tolerances import RTOL, rms, tolerances
@@ -48,10 +48,10 @@ def export(folder, report=None):
     """
     folder = Path(folder)
     check_folder(folder, "DIR")
-    if folder.is_dir() and not (folder / SCHEMA).is_file() and any(folder.iterdir()):  # perhaps a port's outputs
+    if folder.is_dir() and not (folder / SCHEMA).is_file() and any(folder.iterdir()):  # these may be a port's outputs
         raise ValueError(f"DIR: {folder} has files that are not an export; expected a new folder or an earlier export")
-    write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))  # first: it marks an export
-    (folder / MANIFEST).unlink(missing_ok=True)  # written last: a folder without it is incomplete
+    write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))  # first, as a mark of an export
+    (folder / MANIFEST).unlink(missing_ok=True)  # written last, so a folder without it is incomplete
     entries = []
     for case in reference_cases().values():
         entries.append(export_case(folder, case))
@@ -103,7 +103,7 @@ def export_case(folder, case):
 
 
 def about(case, dtype):
-    """The metadata of a case's file, with which a port needs no other file."""
+    """The metadata of a case's file, so that a port needs no other file."""
     names = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype}
     return {**names, "settings": case.settings, "inputs": list(case.inputs)}
 
@@ -170,52 +170,47 @@ def load_manifest(vectors=None):
             f"vectors: {folder} has no {MANIFEST}; a clone has the vectors in lora_np/reference/vectors, and "
             "`python -m lora_np reference export DIR` makes new ones"
         )
-    try:
+    with errors_of(f"vectors: {path}"):
         return checked_entries(read_json(path)), folder
-    except ValueError as error:
-        raise ValueError(f"vectors: {path}: {error}") from None
 
 
 def checked_entries(manifest):
     """The entries by id; raise ValueError for the first invalid field that the checker reads."""
-    expect(isinstance(manifest, dict), "the file", "an object")
+    instance_of("the file", manifest, dict, "an object")
     for name, value in (("format", FORMAT), ("format_version", FORMAT_VERSION), ("rtol", RTOL)):
         got = manifest.get(name)
-        expect(got == value and not isinstance(got, bool), f"{name} is {got!r}", repr(value))
-    cases, entries = manifest.get("cases"), {}
-    expect(isinstance(cases, list) and cases, "cases", "a list of at least one case")
+        if got != value or isinstance(got, bool):
+            raise ValueError(f"{name}: got {quoted(got)}, expected {value!r}")
+    cases, entries = instance_of("cases", manifest.get("cases") or None, list, "a list of at least one case"), {}
     for number, entry in enumerate(cases):
-        expect(isinstance(entry, dict), f"cases[{number}]", "an object")
+        instance_of(f"cases[{number}]", entry, dict, "an object")
         for name, kind in FIELDS.items():
-            expect(isinstance(entry.get(name), kind), f"cases[{number}]: {name}", f"a {kind.__name__}")
-        about, tensors = f"case {entry['id']}", entry["tensors"]
-        expect(entry["id"] not in entries, about, "an id that no other case has")
-        expect(entry.get("tier") in TIERS, f"{about}: tier", "1, 2, 3 or 4")
-        has_files = all(isinstance(entry["files"].get(dtype), str) for dtype in DTYPES)
-        expect(has_files, f"{about}: files", "the name of a file for each precision")
-        for record in tensors:
-            check_record(about, record)
-        expect(any(record["stage"] != "input" for record in tensors), f"{about}: tensors", "at least one output")
+            instance_of(f"cases[{number}]: {name}", entry.get(name), kind, f"a {kind.__name__}")
+        case = f"case {entry['id']}"
+        if entry["id"] in entries:
+            raise ValueError(f"{case}: expected an id that no other case has")
+        whole_number(f"{case}: tier", entry.get("tier"), 1, len(TIERS))
+        for dtype in DTYPES:
+            instance_of(f"{case}: files: {dtype}", entry["files"].get(dtype), str, "the name of a file")
+        for record in entry["tensors"]:
+            check_record(case, record)
+        if all(record["stage"] == "input" for record in entry["tensors"]):
+            raise ValueError(f"{case}: tensors: expected at least one output")
         entries[entry["id"]] = entry
     return entries
 
 
-def check_record(about, record):
+def check_record(case, record):
     """Raise ValueError unless a tensor's record has all fields that the checker reads."""
+    instance_of(f"{case}: a tensor", record, dict, "an object")
     for name in ("name", "stage"):
-        expect(isinstance(record, dict) and isinstance(record.get(name), str), f"{about}: a tensor's {name}", "a str")
+        instance_of(f"{case}: a tensor's {name}", record.get(name), str, "a str")
     for dtype in DTYPES:
-        here, stored = f"{about}: {record['name']}: {dtype}", record.get(dtype)
-        expect(isinstance(stored, dict) and isinstance(stored.get("sha256"), str), here, "sha256, a str")
+        here = f"{case}: {record['name']}: {dtype}"
+        stored = instance_of(here, record.get(dtype), dict, "an object")
+        instance_of(f"{here}: sha256", stored.get("sha256"), str, "a str")
         for name in ("rms", *["atol"] * (record["stage"] != "input")):
-            value = stored.get(name)
-            is_size = type(value) in (int, float) and math.isfinite(value) and value >= 0
-            expect(is_size, f"{here}: {name}", "a finite number of at least 0")
-
-
-def expect(holds, what, expected):
-    if not holds:
-        raise ValueError(f"{what}: expected {expected}")
+            finite_number(f"{here}: {name}", stored.get(name), least=0)
 
 
 def load_case(entry, dtype, folder):
@@ -235,5 +230,5 @@ def load_case(entry, dtype, folder):
         name, stored = record["name"], record[dtype]
         same_shape = name in tensors and list(tensors[name].shape) == stored.get("shape")
         if not same_shape or sha256(tensors[name]) != stored["sha256"]:
-            raise ValueError(f"vectors: {path}: {name} is not what the manifest says; export the vectors again")
+            raise ValueError(f"vectors: {path}: {name} does not match the manifest; export the vectors again")
     return {record["name"]: tensors[record["name"]] for record in entry["tensors"]}

@@ -16,14 +16,14 @@ NEW_ARRAYS = {"empty", "empty_like", "zeros", "zeros_like"}  # their arguments a
 SYMMETRIC = {"multiply", "vecdot", "einsum", "add", "maximum", "minimum"}
 FOR_ANOTHER = {"sum": "mean", "mean": "sum", "add": "subtract", "subtract": "add", "zeros": "ones", "any": "all"}
 OPPOSITE = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
-STEP = re.compile(r"back(ward)?$|forward$|^(exp|tanh|sqrt|reversed)$")  # calls that a programmer may forget
+STEP = re.compile(r"back(ward)?$|forward$|^(exp|tanh|sqrt|reversed)$")  # calls that programmers forget
 GRADIENT = re.compile(r"(\w+\.)?d\w*(\[.*\])?")  # names of gradients: dx, d, through_up.dx
 
 text = ast.unparse
 
 
 class Mutant(NamedTuple):
-    sentence: str  # describes the mistake with the names in the code
+    sentence: str  # describes the mistake, with the names that the code uses
     line: int  # number of the changed line
     place: str  # text of that line in the correct function
     code: str  # source of the mutated function
@@ -33,8 +33,8 @@ class Facts(NamedTuple):
     """Facts about a function that its mutations depend on."""
 
     bound: list  # (line, name) of each parameter and each assignment to a variable, in order
-    operands: set  # names that are operands somewhere
-    alike: dict  # text of an expression -> text of another of its kind
+    operands: set  # names that are operands of an operator
+    alike: dict  # text of an expression -> text of another expression of its kind
     inner: set  # ids of the expressions of which an attribute or an item is read
     filled: dict  # name of a variable -> first line where its value is not a constant such as None
 
@@ -52,7 +52,7 @@ def mutants(function, changes=None, outputs=(), line_number=None):
         if isinstance(line, ast.stmt) and line is not function and line_number in (None, line.lineno):
             for old, new, sentence in changes_of(line, facts, changes or CHANGES, outputs):
                 new = ast.parse(new, mode="eval").body if isinstance(new, str) else new
-                code = text(copy.deepcopy(function, {id(old): new}))  # a copy with `new` in the place of `old`
+                code = text(copy.deepcopy(function, {id(old): new}))  # a copy in which `new` replaces `old`
                 if code not in seen:
                     seen.add(code)
                     yield Mutant(sentence, line.lineno, text(line).splitlines()[0], code)
@@ -73,7 +73,7 @@ def facts_about(function):
     stored = sorted((n.lineno, n.id) for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
     bound = [(0, parameter.arg) for parameter in function.args.args] + stored
     constant = {n.lineno for n in nodes if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)}
-    kinds = {}  # expressions that could be confused: fields of an object, keys of a dict, wanted names, layers
+    kinds = {}  # expressions that may be confused: fields of an object, keys of a dict, wanted names, layers
     for node in nodes:
         match node:
             case ast.Attribute(ast.Name(base), field, ast.Load()) if base != "np" and field not in NO_ARRAYS:

@@ -1,4 +1,4 @@
-"""Read a port's outputs. Those of a case are a safetensors file, a JSON file or a folder of .npy files:
+"""Read a port's outputs. Each case has a safetensors file, a JSON file or a folder of .npy files:
 
     DIR/model-lm.float64.safetensors
     DIR/model-lm.float64.json
@@ -15,18 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checked import shown
 from ..data.texts import kind_of
 from ..formats import read_json, read_tensors
 from .cases import DTYPES
 
 NAMES = re.compile(rf"(?P<case>.+)\.(?P<dtype>{'|'.join(DTYPES)})(?P<form>\.safetensors|\.json|)")
 INFINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # JSON has no such numbers
-
-
-def shown(name):
-    """A name that is safe to print: short, and without control characters."""
-    name = name if name.isprintable() else ascii(name)
-    return name if len(name) <= 80 else name[:77] + "…"
 
 
 def port_files(folder):
@@ -57,7 +52,7 @@ def port_files(folder):
             complaints.append(f"{shown(path.name)}: expected the name of a case and a precision, as in linear.float64"
                               " with .safetensors or .json, or of a folder of .npy files")  # fmt: skip
     if not files and not complaints:
-        raise ValueError(f"DIR: {folder} holds no outputs; expected files such as linear.float64.safetensors")
+        raise ValueError(f"DIR: {folder} has no outputs; expected files such as linear.float64.safetensors")
     return files, complaints
 
 
@@ -101,7 +96,7 @@ def read_port_file(path, expected, outputs):
 
 
 def bare(name):
-    """Reduce a name to letters and digits. Names must match exactly, but a complaint may suggest the intended one."""
+    """Reduce a name to letters and digits. Names must match exactly, but a complaint may suggest the correct name."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -110,19 +105,19 @@ def bare(name):
 
 
 def read_safetensors(path):
-    """Read all tensors of a file. Those in bfloat16 raise, because `read_tensors` would convert them to float32."""
+    """Read all tensors of a file. A bfloat16 tensor is an error, because `read_tensors` converts it to float32."""
     from safetensors import safe_open
 
     tensors, _ = read_tensors(path)
     with safe_open(path, framework="numpy") as file:
-        dtypes = {name: file.get_slice(name).get_dtype() for name in tensors}
-    return {name: partial(unless_bfloat16, array, dtypes[name]) for name, array in tensors.items()}
+        stored = {name: file.get_slice(name).get_dtype() for name in tensors}
 
+    def tensor(name, like):
+        if stored[name] == "BF16":
+            raise ValueError(f"is of dtype bfloat16, expected {like.dtype}")
+        return tensors[name]
 
-def unless_bfloat16(array, stored, like):
-    if stored == "BF16":
-        raise ValueError("is of dtype bfloat16, expected the case's dtype")
-    return array
+    return {name: partial(tensor, name) for name in tensors}
 
 
 def read_folder(folder):
@@ -130,7 +125,7 @@ def read_folder(folder):
     paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     for path in paths:
         if path.suffix != ".npy" or not path.is_file():
-            raise ValueError(f"{shown(path.name)} is not a regular .npy file; expected only such files")
+            raise ValueError(f"{shown(path.name)} is not a regular .npy file; expected only .npy files")
     return {path.stem: partial(read_npy, path) for path in paths}
 
 

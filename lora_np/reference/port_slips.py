@@ -7,7 +7,7 @@ import re
 from .mutants import name_of, text
 from .slips import names
 
-# Names in the plain program that are not names of arrays.
+# Names in the plain program that do not name arrays.
 NO_ARRAYS = set("settings sizes t acts grads past block attn mlp name names last outputs".split())
 
 WRITTEN_IN = {
@@ -66,7 +66,7 @@ def layouts(node, facts):
 
 
 def written_in(node, facts):
-    """Write a number into the code where a setting should be."""
+    """Replace a setting by a constant."""
     match node:
         case ast.Name(name, ast.Load()) if name in WRITTEN_IN:
             for number in WRITTEN_IN[name]:

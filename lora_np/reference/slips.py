@@ -15,7 +15,7 @@ from .mutants import Mutant, name_of, text, with_items
 AXES = (0, 1, -1, -2)
 SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@"}
 ORDER = (">", ">=", "<", "<=")
-SINGLE = {"sqrt", "exp", "log", "abs", "norm", "rint", "sign", "tanh"}  # functions of one array
+SINGLE = {"sqrt", "exp", "log", "abs", "norm", "rint", "sign", "tanh"}  # functions that take one array
 REDUCING = {"sum", "mean", "max", "min", "cumsum"}
 FOR_ANOTHER = {  # functions that are easily confused
     **{"max": ("min", "mean", "sum"), "min": ("max", "mean"), "sum": ("max",), "argmax": ("argmin",)},
@@ -28,15 +28,6 @@ def code(new):
     return ast.parse(new, mode="eval").body
 
 
-def number(node):
-    """The signed value of a numeric constant; None for anything else."""
-    try:
-        value = ast.literal_eval(node)
-    except (ValueError, TypeError):
-        return None
-    return None if isinstance(value, bool) or not isinstance(value, (int, float)) else value
-
-
 # ---------------------------------------------------------------- axes, slices and indices
 
 
@@ -44,12 +35,11 @@ def axes(node, facts):
     """Reduce along another axis."""
     for i, keyword in enumerate(getattr(node, "keywords", ())):
         if keyword.arg == "axis":
-            name, old = name_of(node), text(keyword.value)
-            for axis in AXES:
-                if axis != number(keyword.value):
-                    new = with_items(node, "keywords", i, [ast.keyword("axis", code(str(axis)))])
-                    yield new, f"takes the {name} along axis {axis}, not along axis {old}"
-            yield with_items(node, "keywords", i, []), f"takes the {name} of all numbers, not along axis {old}"
+            old = text(keyword.value)
+            for axis in map(str, AXES):
+                if axis != old:
+                    new = with_items(node, "keywords", i, [ast.keyword("axis", code(axis))])
+                    yield new, f"takes the {name_of(node)} along axis {axis}, not along axis {old}"
 
 
 def slices(node, facts):
@@ -216,15 +206,13 @@ def brackets(node, facts):
                     new = f"({text(factor)}) {by} ({whole})" if left else f"({whole}) {by} ({text(factor)})"
                     said = "divides {1} by {0} too" if by == "/" else "has the factor {0} on {1} too"
                     yield new, said.format(text(factor), text(other))
-        case ast.BinOp(ast.BinOp(a, ast.Add() | ast.Sub() as inner, b), ast.Mult() | ast.Div() as outer, c):
+        case ast.BinOp(ast.BinOp(a, ast.Add() | ast.Sub() as inner, b), ast.Mult() | ast.Div() as outer, c) | ast.BinOp(
+            c, ast.Mult() as outer, ast.BinOp(a, ast.Add() | ast.Sub() as inner, b)
+        ):
             by, sign = SIGNS[type(outer)], SIGNS[type(inner)]
             said = "divides by {0} only {1}" if by == "/" else "has the factor {0} on {1} alone"
             yield f"({text(a)}) {by} ({text(c)}) {sign} ({text(b)})", said.format(text(c), text(a))
             yield f"({text(a)}) {sign} ({text(b)}) {by} ({text(c)})", said.format(text(c), text(b))
-        case ast.BinOp(c, ast.Mult(), ast.BinOp(a, ast.Add() | ast.Sub() as inner, b)):
-            sign = SIGNS[type(inner)]
-            yield f"({text(c)}) * ({text(a)}) {sign} ({text(b)})", f"has the factor {text(c)} on {text(a)} alone"
-            yield f"({text(a)}) {sign} ({text(c)}) * ({text(b)})", f"has the factor {text(c)} on {text(b)} alone"
         case ast.Call(function, [ast.BinOp(a, operator, b)], keywords) if name_of(node) in BOTH:
             if type(operator) in SIGNS:
                 outside = ast.BinOp(ast.Call(function, [a], keywords), operator, b)
@@ -281,7 +269,7 @@ def comparisons(node, facts):
 
 
 CHANGES = (axes, brackets, functions, powers, operators, slices, comparisons)
-HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # which makes a list contain itself
+HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # would make a list contain itself
 
 
 def slips(function, outputs):
@@ -292,7 +280,7 @@ def slips(function, outputs):
     in_one_place = (base.mutants(function, changes, outputs) for changes in (base.CHANGES, CHANGES))
     elsewhere = throughout(function), in_statements(function), of_whole_svd(function, outputs)
     changes = itertools.chain(*in_one_place, *elsewhere, base.mutants(function, (names,), outputs))
-    unclear = ("axis has", "reshape has")  # `axes` describes these changes better
+    unclear = ("axis has", "reshape has")  # `axes` describes the same changes better
     return [c for c in changes if not HOLDS_ITSELF.search(c.code) and not c.sentence.startswith(unclear)]
 
 

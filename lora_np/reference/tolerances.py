@@ -8,7 +8,7 @@ difference, over all entries of the tensor, between its float64 values and
 - float64 values from inputs perturbed at random by up to half a unit in float32's last place, ten times.
 
 A tensor's float32 tolerance is 16 times this error. Its float64 tolerance is the float32 tolerance times 2⁻²⁹, the
-ratio of the two precisions:
+ratio of the two precisions. A value agrees with the reference if
 
     |got − expected| ≤ atol + rtol · |expected|        rtol = 16 ε
 
@@ -39,8 +39,8 @@ def rms(array):
 def shares(got, expected, atol=1.0, rtol=0.0):
     """Each entry's error |got − expected| as a share of its tolerance atol + rtol |expected|.
 
-    An entry with a share above 1 does not agree. The share of an entry that is not finite is 0 if both values are the
-    same, else inf. With the default tolerances, the shares are the errors.
+    An entry agrees if its share is at most 1. The share of an entry that is not finite is 0 if both values are the
+    same, else inf. With the default tolerances, the shares are the absolute errors.
     """
     got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))
@@ -50,7 +50,7 @@ def shares(got, expected, atol=1.0, rtol=0.0):
 
 
 def allowed(record, dtype):
-    """The (atol, rtol) of a tensor; (0, 0) for exact tensors, and for inputs, which a port may write too."""
+    """The (atol, rtol) of a tensor; (0, 0) for exact tensors and for inputs, which a port may also write."""
     atol = record[dtype].get("atol", 0.0)
     return atol, RTOL[dtype] if atol else 0.0
 

@@ -1,4 +1,4 @@
-"""Run the plain program with a mistake in it: `changed` replaces functions in memory and restores them afterwards."""
+"""Run the plain program with a mistake in it. `changed` replaces functions in memory and restores them afterwards."""
 
 import ast
 import copy
@@ -11,11 +11,9 @@ import threading
 import warnings
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from pkgutil import resolve_name
 
 import numpy as np
 
-from . import plain
 from .cases.case import ReferenceCase
 from .mistakes import MISTAKES
 from .mutants import CHANGES, mutants
@@ -23,7 +21,7 @@ from .plain import PLAIN, cases, files, model, operations, training
 from .port_slips import PORTS, arithmetic_of_ports, layouts, readings
 from .slips import axes, brackets, slices, slips
 
-OPEN = threading.Lock()  # held while the plain program is changed
+OPEN = threading.Lock()  # locked while the plain program is changed
 
 
 def wrong_outputs(sources, kind, settings, inputs, dtype):
@@ -46,7 +44,7 @@ def wrong_outputs(sources, kind, settings, inputs, dtype):
 
 @contextmanager
 def changed(sources):
-    """A context in which functions of the plain program run these sources, in all threads.
+    """Replace functions of the plain program by changed versions while the context is open, in all threads.
 
     The sources may use this module under the name `wrong`.
 
@@ -57,7 +55,7 @@ def changed(sources):
     """
     if not OPEN.acquire(blocking=False):
         raise RuntimeError("sources: the plain program already has another change in it; expected one at a time")
-    with ExitStack() as undo:  # undoes everything, in reverse order
+    with ExitStack() as undo:  # undoes all replacements, in reverse order
         undo.callback(OPEN.release)
         for function, source in sources.items():
             code = compiled(function, source)
@@ -71,10 +69,10 @@ def changed(sources):
 def known(mistake):
     """The functions that a known mistake changes, as a dict, function -> changed source."""
     sources = {}
-    for place, right, wrong in MISTAKES[mistake]:
-        function = resolve_name(f"{plain.__name__}.{place}")  # such as "lora_np.reference.plain.operations:gelu"
+    for function, right, wrong in MISTAKES[mistake]:
         source = sources.get(function, inspect.getsource(function))
         if source.count(right) != 1:
+            place = function.__name__
             raise AssertionError(f"{place}: expected {right!r} exactly once in the source, for the mistake {mistake!r}")
         sources[function] = source.replace(right, wrong)
     return {function: normal(source) for function, source in sources.items()}
@@ -97,7 +95,7 @@ def derived(function, usual=False):
     changes = [slips(tree, ()), mutants(tree, PORTS)]
     if usual:
         changes = [mutants(tree)]
-    elif function.__module__ in (model.__name__, cases.__name__):  # these modules only pass arrays on
+    elif function.__module__ in (model.__name__, cases.__name__):  # the functions of these modules only pass arrays on
         changes = [mutants(tree, (*CHANGES, readings, brackets))]
     elif function.__module__ == files.__name__:
         changes = [mutants(tree, (*CHANGES, readings, axes, slices, arithmetic_of_ports, layouts))]
@@ -185,7 +183,7 @@ def powers(penalty, ids, logits):
 
 
 def cut_to_half(x):
-    """Truncate to float16, towards zero."""
+    """Convert to float16, rounding towards zero."""
     half = x.astype("<f2")
     return np.where(np.abs(half.astype(x.dtype)) > np.abs(x), np.nextafter(half, np.float16(0)), half).astype("<f2")
 

@@ -13,16 +13,16 @@ class ReferenceCase(NamedTuple):
     compute(settings, inputs) returns the outputs by name, in execution order, in the dtype of the inputs.
     """
 
-    id: str  # stable, because a port's tests may name it
-    tier: int  # 1 operations, 2 the model, 3 training and files, 4 Llama
-    kind: str  # what is computed; SPEC.md has a section for each kind
-    settings: dict  # JSON values
+    id: str  # never changes, because a port's tests may use it
+    tier: int  # key of TIERS: 1 for operations, 2 for the model, 3 for training and files, 4 for Llama
+    kind: str  # the kind of computation; SPEC.md has a section for each kind
+    settings: dict  # name -> value that JSON can represent
     inputs: dict  # name -> array of integers, or of float64 values that are exact in float32
     compute: object
     description: str
-    catches: str  # the mistake that the case can detect
+    catches: str  # the mistakes that the case detects
     flags: tuple[str, ...] = ()
-    inputs_float32: dict = {}  # name -> input that replaces the one above in float32
+    inputs_float32: dict = {}  # name -> array that replaces an input in float32
 
     def inputs_in(self, dtype):
         """The inputs in "float64" or "float32"; integers are unchanged."""
@@ -42,12 +42,12 @@ def in_dtype(array, dtype):
 
 
 def under(prefix, tensors):
-    """The tensors whose names start with a prefix, which is removed."""
+    """The tensors whose names start with the prefix, which is removed from their names."""
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
 def stage(name, inputs):
-    """The stage that a tensor belongs to: "input", "forward", "backward", "merge", "step 10", …"""
+    """The tensor's stage: "input", "forward", "backward", "merge", "step 10", …"""
     if name in inputs:
         return "input"
     first, _, rest = name.partition(".")

@@ -1,8 +1,8 @@
 """Random numbers for the reference cases, the same on every machine and with every version of NumPy.
 
 NumPy guarantees the raw output of a bit generator, but not the distributions drawn from it. So this module computes all
-numbers from raw output. They are float32 values in float64 arrays, so that a case has exactly the same inputs in both
-precisions.
+numbers from raw output. All floats are float32 values in float64 arrays, so that a case has exactly the same inputs in
+both precisions.
 """
 
 import zlib
@@ -16,8 +16,8 @@ def bits_of(name):
 
 
 def uniform(bits, shape, low=-1.0, high=1.0):
-    """Draw uniform values in [low, high): float32 values as float64."""
-    share = (bits.random_raw(shape) >> np.uint64(40)) * 2.0**-24  # [0, 1)
+    """Draw uniform values in [low, high), as float32 values in a float64 array."""
+    share = (bits.random_raw(shape) >> np.uint64(40)) * 2.0**-24  # in [0, 1)
     return as_float32(low + (high - low) * share)
 
 
@@ -27,7 +27,7 @@ def bell(bits, shape, scale=1.0):
 
 
 def whole(bits, shape, n):
-    """Draw integers from 0 to n − 1, int64."""
+    """Draw integers from 0 to n − 1 as int64."""
     return (bits.random_raw(shape) % np.uint64(n)).astype(np.int64)
 
 
@@ -42,5 +42,5 @@ def mask(bits, shape, p):
 
 
 def as_float32(array):
-    """The nearest float32 values, as float64."""
+    """Round to float32; return the rounded values in float64."""
     return np.asarray(array, dtype=np.float64).astype(np.float32).astype(np.float64)

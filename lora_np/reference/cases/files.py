@@ -1,4 +1,4 @@
-"""Tier 3, second half: the spectrum of an update, NF4, and files byte by byte."""
+"""Tier 3, second half: the spectrum of an update, NF4, and the exact bytes of files."""
 
 import json
 import tempfile
@@ -62,7 +62,7 @@ def to_files(names, write, *arguments):
 
 
 def gpt2_read(settings, t):
-    return from_files(t, load_hf, np.float64).params  # exact for files in either precision
+    return from_files(t, load_hf, np.float64).params  # represents the values of both precisions exactly
 
 
 def gpt2_write(settings, t):
@@ -70,7 +70,7 @@ def gpt2_write(settings, t):
 
 
 def peft_read(settings, t):
-    dtype = np.float64 if b'"F64"' in t[ADAPTER].tobytes() else np.float32  # the header names the tensors' dtype
+    dtype = np.float64 if b'"F64"' in t[ADAPTER].tobytes() else np.float32  # the file's header has the tensors' dtype
     config = GPT2Config(**settings["model"])
     base = {name: np.zeros(shape, dtype) for name, shape in parameter_shapes(config).items()}
     deltas = adapter_deltas(base, from_files(t, load_peft, base, config))
@@ -102,7 +102,7 @@ def nf4_case(id, shape, block_size, double, *about):
 
 
 def midpoint_case():
-    """The case of all midpoints as float32 values, some exact and others just above or below. Each absmax is 1."""
+    """The case of all midpoints, rounded to float32: some are exact, others just above or below. Each absmax is 1."""
     points = CODE_POINTS.astype(np.float64)
     weight = np.concatenate([[1.0], (points[1:] + points[:-1]) / 2])
     settings, inputs = {"block_size": 16, "double": False}, {"weight": as_float32(np.stack([weight, -weight]))}
@@ -112,7 +112,7 @@ def midpoint_case():
 
 
 def scales_case(id, absmax, *about):
-    """The case of blocks of two weights with the given values of absmax."""
+    """The case of two-weight blocks with the given values of absmax."""
     weight = np.array(absmax)[:, None] * [1.0, -0.25]
     settings = {"block_size": 2, "double": True}
     return ReferenceCase(id, 3, "nf4", settings, {"weight": as_float32(weight)}, nf4, *about, ("exact", "edge"))

@@ -1,4 +1,4 @@
-"""Tier 4, second half: llama.cpp's blocks, QA-LoRA, whose updates can be merged into blocks, and files byte by byte."""
+"""Tier 4, second half: llama.cpp's blocks, QA-LoRA, which can be merged into blocks, and the exact bytes of files."""
 
 import struct
 
@@ -19,7 +19,7 @@ from .model import config_of, draw_model, model_case, objects
 
 MODEL, ADAPTER = "model.gguf", "adapter.gguf"
 WIDE = {"d_model": 32, "d_ff": 64, "n_layers": 1}  # rows consist of whole blocks, except in o_proj (H · D)
-HEADERS = [0x3C00, 0x0001, 0x8001, 0x83FF, 0xB555, 0x7BFF, 0x8000]  # float16: 1, the smallest values, …, 65504, −0
+HEADERS = [0x3C00, 0x0001, 0x8001, 0x83FF, 0xB555, 0x7BFF, 0x8000]  # float16 values: 1, the smallest ones, …, 65504, −0
 
 # ---------------------------------------------------------------- what the package computes
 
@@ -63,7 +63,7 @@ def gguf_adapter(settings, t):
 
 
 def blocks_case(name, *about):
-    """The case of blocks in a format.
+    """The case of one block format.
 
     The blocks have random weights, weights halfway between two codes of each format, zeros, a d that float16 rounds to
     0, large weights, two equal magnitudes with opposite signs, and an m that float16 shifts by several codes.
@@ -171,7 +171,7 @@ def filled(data, alignment):
 
 def gguf_adapter_case(id, *about):
     layers = {"attn.q_proj": (2, 3.0), "attn.k_proj": (1, 3.0), "mlp.down_proj": (3, 4.5)}
-    layers |= {"mlp.up_proj": (4, 1.5)}  # A's length is a multiple of the alignment; s · r is that of k_proj
+    layers |= {"mlp.up_proj": (4, 1.5)}  # A's size is a multiple of the alignment; s · r is the same as for k_proj
     layers = {f"blocks.{i}.{name}": of for i in (0, 1) for name, of in layers.items()}
     settings, inputs = draw_model(bits_of(id), SIZES, layers=layers, rslora=True)
     return ReferenceCase(id, 4, "gguf_adapter", settings, inputs, gguf_adapter, *about, ("exact",))

@@ -1,15 +1,15 @@
 """Tier 4: Llama's operations, whole models, decoding and training, with the same adapters and optimiser.
 
-The head size is 6, because with 4 GGUF's permutation of rows would be its own inverse (see `formats/names.py`).
+The head size is 6, because GGUF's permutation of rows is its own inverse for a head size of 4 (see `formats/names.py`).
 """
+
+from functools import partial
 
 import numpy as np
 
-from ... import ops
-from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of
 from .model import generation_case, model_case
-from .operations import EDGE, attention, bells, gradients
+from .operations import EDGE, bells, norm_case, operation_case
 from .training import run_case
 
 SIZES = {"vocab_size": 11, "n_positions": 7, "d_model": 8, "n_layers": 2, "n_heads": 3, "n_kv_heads": 1}
@@ -17,71 +17,34 @@ SIZES |= {"head_size": 6, "d_ff": 14, "n_classes": 0, "dropout": 0.0, "rope_thet
 SIZES |= {"tied": True, "attention_bias": False, "mlp_bias": False}
 ALL = tuple(f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down"))
 
-# ---------------------------------------------------------------- what the package computes
-
-
-def rms_norm(settings, t):
-    y, cache = ops.rms_norm_forward(t["x"], t["weight"], settings["eps"])
-    forward = {"inv_rms": cache.inv_rms[..., 0], "x_hat": cache.x_hat, "y": y}
-    return {**forward, **gradients(ops.rms_norm_backward(t["grad.y"], cache), ("weight", "x"))}
-
-
-def rope(settings, t):
-    cos, sin = ops.rope_tables(t["positions"], settings["head_size"], float(t["theta"]), t["x"].dtype)
-    y, cache = ops.rope_forward(t["x"], cos, sin)
-    return {"cos": cos, "sin": sin, "y": y, **gradients(ops.rope_backward(t["grad.y"], cache), "x")}
-
-
-def swiglu(settings, t):
-    y, cache = ops.swiglu_forward(t["gate"], t["up"])
-    return {"y": y, **gradients(ops.swiglu_backward(t["grad.y"], cache), ("up", "gate"))}
-
-
-def linear_cross_entropy(settings, t):
-    arguments = t["x"], t["weight"], t["targets"], settings["ignore_index"]
-    loss, cache = ops.linear_cross_entropy_forward(*arguments, chunk=settings["chunk"] * len(t["weight"]))
-    grads = ops.linear_cross_entropy_backward(settings["grad_loss"], cache)
-    return {"loss": loss, **gradients(grads, ("weight", "x"))}
-
-
-# ---------------------------------------------------------------- the cases
-
-
-def operation(compute, id, settings, inputs, *about):
-    return ReferenceCase(id, 4, compute.__name__, settings, inputs, compute, *about)
-
-
-def rms_norm_case(id, x, eps, *about):
-    bits = bits_of(id)
-    inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, x.shape[-1:], 0.5)), "grad.y": bell(bits, x.shape)}
-    return operation(rms_norm, id, {"eps": eps}, inputs, *about)
+llama_case = partial(operation_case, tier=4)
+rms_norm_case = partial(norm_case, "rms_norm", tier=4)
 
 
 def rope_case(id, D, theta, positions, *about):
     bits, positions = bits_of(id), np.array(positions)
     shape = (*positions.shape, 3 * D)
     inputs = {"x": bell(bits, shape), "positions": positions, "theta": np.array(theta), "grad.y": bell(bits, shape)}
-    return operation(rope, id, {"head_size": D}, inputs, *about)
+    return llama_case("rope", id, {"head_size": D}, inputs, *about)
 
 
 def swiglu_case(id, gate, *about):
     bits, gate = bits_of(id), as_float32(gate)
     inputs = {"gate": gate, "up": bell(bits, gate.shape), "grad.y": bell(bits, gate.shape)}
-    return operation(swiglu, id, {}, inputs, *about)
+    return llama_case("swiglu", id, {}, inputs, *about)
 
 
 def grouped_case(id, Tq, H, K, D, *about):
     bits = bits_of(id)
     inputs = bells(bits, {"q": (2, Tq, H * D), "k": (2, 5, K * D), "v": (2, 5, K * D), "grad.context": (2, Tq, H * D)})
-    case = operation(attention, id, {"n_heads": H, "n_kv_heads": K}, inputs, *about)
-    return case._replace(kind="grouped_attention")
+    return llama_case("grouped_attention", id, {"n_heads": H, "n_kv_heads": K}, inputs, *about)
 
 
 def head_case(id, targets, *about, **settings):
     shapes = {"x": (2, 3, 5), "weight": (7, 5)}
     inputs = {**bells(bits_of(id), shapes), "targets": np.array(targets)}
     settings = {"ignore_index": -100, "grad_loss": 1.0, **settings}
-    return operation(linear_cross_entropy, id, settings, inputs, *about)
+    return llama_case("linear_cross_entropy", id, settings, inputs, *about)
 
 
 def of_llama(make, id, *about, **changes):
@@ -97,10 +60,10 @@ def llama_cases():
     one_each = {"n_heads": 3, "n_kv_heads": 3, "tied": False, "rope_theta": 1e5, "rms_norm_eps": 1e-3}
     far = bits_of("rms norm, x")
     return [
-        rms_norm_case("rms-norm", bell(far, (2, 3, 10)), 1e-5, "x̂ = x / √(mean(x²) + ε), y = x̂ ⊙ w",
+        rms_norm_case("rms-norm", bell(far, (2, 3, 10)), "x̂ = x / √(mean(x²) + ε), y = x̂ ⊙ w",
                       "the mean taken off; the sum of squares for their mean"),
-        rms_norm_case("rms-norm-large-eps", bell(far, (3, 10), 0.3), 0.1, "ε = 0.1, from the settings",
-                      "an ε written into the code, or outside the root"),
+        rms_norm_case("rms-norm-large-eps", bell(far, (3, 10), 0.3), "ε = 0.1, from the settings",
+                      "an ε written into the code, or outside the root", eps=0.1),
         rope_case("rope", 6, 500.0, [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7]], "three heads of 6, rows that begin elsewhere",
                   "pairs 2j and 2j + 1; positions from 1; turned the other way"),
         rope_case("rope-large-positions", 10, 1e5, [[8191, 4097]], "three heads of 10, far out, θ = 100000",

@@ -110,7 +110,7 @@ def sample(settings, t):
 
 
 def at_trained_size(name, value):
-    """Scale standard normal values to the size of a trained parameter; norms are not all 1, and biases not all 0."""
+    """Scale standard normal values to the size of a trained parameter; norm weights are not 1, and biases are not 0."""
     if value.ndim == 1:
         return 0.2 * value + name.endswith("weight")
     return value if "emb" in name else value / math.sqrt(value.shape[1])
@@ -144,17 +144,17 @@ def draw_batch(bits, sizes, lengths):
     """Draw a batch of right-padded rows. A language model ignores each row's last target and those of padding."""
     B, T = len(lengths), max(lengths)
     ids = whole(bits, (B, T), sizes["vocab_size"])
-    ids[0, : min(T, 2)] = [sizes["vocab_size"] - 1, 0][: min(T, 2)]  # the last id and the first
+    ids[0, : min(T, 2)] = [sizes["vocab_size"] - 1, 0][: min(T, 2)]  # the largest id and the smallest
     if sizes["n_classes"]:
         targets = np.arange(B)[::-1] % sizes["n_classes"]
     else:
-        has_next = np.arange(T) < np.array(lengths)[:, None] - (T > 1)  # if T = 1, it is its own target
+        has_next = np.arange(T) < np.array(lengths)[:, None] - (T > 1)  # if T = 1, the only token is its own target
         targets = np.where(has_next, np.roll(ids, -1, axis=1), ops.IGNORE_INDEX)
     return {"ids": ids, "targets": targets, "lengths": np.array(lengths)}
 
 
 def mask_shapes(settings, arrays, shape, p):
-    """A dict, place of a dropout mask -> shape of the mask, for ids of a given shape; p is the adapter's dropout."""
+    """The shapes of all dropout masks, by their places, for ids of the given shape; p is the adapter's dropout."""
     config, _, adapter = objects(settings, arrays)
     if adapter is not None:
         adapter = adapter._replace(config=replace(adapter.config, dropout=p))
@@ -166,7 +166,7 @@ def mask_shapes(settings, arrays, shape, p):
 
 
 def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **changes):
-    """A model case; `about` is defined in operations.py, and p is the adapter's dropout."""
+    """A model case; operations.py explains `about`, and p is the adapter's dropout."""
     bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, **(adapter or {}))
     inputs = {**draw_batch(bits, sizes, lengths), **arrays}
@@ -183,16 +183,16 @@ def generation_case(id, names, *about, kind="lora", base=SIZES, added=0.0, **cha
     bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, names, kind=kind)
     if added:
-        arrays["tok_emb.weight"][:, -1], arrays["ln_f.bias"][-1] = 1.0, added  # the tied head's last column
+        arrays["tok_emb.weight"][:, -1], arrays["ln_f.bias"][-1] = 1.0, added  # the tied head multiplies the two
     inputs = {"ids": whole(bits, (3, 2), sizes["vocab_size"]), **arrays}
     return ReferenceCase(id, 2, "generate", {**settings, "n_new": 4}, inputs, generate, *about)
 
 
 def sample_case(id, *about, **changes):
-    """A case of sampling with one draw for each row. No draw is near the border between two tokens."""
+    """A case that samples one token for each row. No uniform number is close to the border between two tokens."""
     bits = bits_of(id)
     inputs = {"logits": bell(bits, (5, 11), 1.5), "ids": whole(bits, (5, 3), 11)}
-    inputs["ids"][:, 0] = inputs["ids"][:, 2] = inputs["logits"].argmax(axis=1)  # occurs twice
+    inputs["ids"][:, 0] = inputs["ids"][:, 2] = inputs["logits"].argmax(axis=1)  # the likeliest token occurs twice
     inputs["uniform"] = as_float32([0.03125, 0.28125, 0.53125, 0.78125, 0.96875])
     settings = {"temperature": 1.0, "top_k": None, "top_p": None, "repetition_penalty": 1.0, **changes}
     return ReferenceCase(id, 2, "sample", settings, inputs, sample, *about)

@@ -1,8 +1,9 @@
-"""Tier 1: each operation by itself, forward and backward, with the edge cases where ports go wrong.
+"""Tier 1: each operation by itself, forward and backward, with edge cases in which ports often fail.
 
 The gradient of a loss with respect to an array `a` is named `grad.a`. The gradient of the output is an input.
 """
 
+import inspect
 from functools import partial
 
 import numpy as np
@@ -16,60 +17,65 @@ from .draws import as_float32, bell, bits_of, mask, uniform, whole
 # ---------------------------------------------------------------- what the package computes
 
 
-def gradients(grads, names):
-    """A backward pass's named tuple as {"grad.x": …}, in the order of `names`."""
-    return {f"grad.{name}": getattr(grads, f"d{name}") for name in names}
+# operation -> the arrays that are recorded: its output and values from its cache; its gradients
+OPERATIONS = {
+    "linear": ("y", "x weight bias"),
+    "layer_norm": ("inv_std x_hat y", "bias weight x"),
+    "rms_norm": ("inv_rms x_hat y", "weight x"),
+    "gelu": ("y slope", "x"),
+    "swiglu": ("y", "up gate"),
+    "softmax": ("probs", "x"),
+    "attention": ("probs context", "v probs scores q k"),
+    "rope": ("y", "x"),
+    "embedding": ("y", "weight"),
+    "cross_entropy": ("loss", "logits"),
+    "linear_cross_entropy": ("loss", "weight x"),
+    "dropout": ("y", "x"),
+}
 
 
-def linear(settings, t):
-    y, cache = ops.linear_forward(t["x"], t["weight"], t.get("bias"))
-    names = [name for name in ("x", "weight", "bias") if name in t]
-    return {"y": y, **gradients(ops.linear_backward(t["grad.y"], cache), names)}
-
-
-def layer_norm(settings, t):
-    y, cache = ops.layer_norm_forward(t["x"], t["weight"], t["bias"], settings["eps"])
-    forward = {"inv_std": cache.inv_std[..., 0], "x_hat": cache.x_hat, "y": y}
-    return {**forward, **gradients(ops.layer_norm_backward(t["grad.y"], cache), ("bias", "weight", "x"))}
-
-
-def gelu(settings, t):
-    y, cache = ops.gelu_forward(t["x"])
-    return {"y": y, "slope": cache.slope, **gradients(ops.gelu_backward(t["grad.y"], cache), "x")}
-
-
-def softmax(settings, t):
-    probs, cache = ops.softmax_forward(t["x"])
-    return {"probs": probs, **gradients(ops.softmax_backward(t["grad.probs"], cache), "x")}
+def operation(kind, settings, t):
+    """The recorded arrays of an operation; `settings` and `t` hold its arguments and the gradient of its output."""
+    forward, backward = (getattr(ops, f"{kind}_{way}") for way in ("forward", "backward"))
+    names, gradients = map(str.split, OPERATIONS[kind])
+    given, accepted = settings | t, inspect.signature(forward).parameters
+    output, cache = forward(**{name: value for name, value in given.items() if name in accepted})
+    (doutput,) = (value for name, value in given.items() if name.startswith("grad"))
+    grads = backward(doutput, cache)
+    arrays = {name: getattr(cache, name, output) for name in names}
+    arrays |= {name: array[..., 0] for name, array in arrays.items() if name.startswith("inv_")}
+    present = [name for name in gradients if name != "bias" or "bias" in t]
+    return arrays | {f"grad.{name}": getattr(grads, f"d{name}") for name in present}
 
 
 def attention(settings, t):
-    options = {"n_heads": settings["n_heads"], "positions": t.get("positions")}  # the width of k determines K
-    context, cache = ops.attention_forward(t["q"], t["k"], t["v"], **options)
-    forward = {"scores": ops.attention_scores(t["q"], t["k"], **options), "probs": cache.probs, "context": context}
-    grads = ops.attention_backward(t["grad.context"], cache)
-    return {**forward, **gradients(grads, ("v", "probs", "scores", "q", "k"))}
-
-
-def embedding(settings, t):
-    y, cache = ops.embedding_forward(t["ids"], t["weight"])
-    return {"y": y, **gradients(ops.embedding_backward(t["grad.y"], cache), ["weight"])}
+    scores = ops.attention_scores(t["q"], t["k"], settings["n_heads"], positions=t.get("positions"))
+    return {"scores": scores, **operation("attention", settings, t)}  # the package infers K from the width of k
 
 
 def cross_entropy(settings, t):
-    if (t["targets"] == settings["ignore_index"]).all():  # the package rejects such targets; N is at least 1
+    if (t["targets"] == settings["ignore_index"]).all():  # the package rejects this; in SPEC.md, N is at least 1
         return {"loss": np.zeros_like(t["logits"][0, 0, 0]), "grad.logits": np.zeros_like(t["logits"])}
-    loss, cache = ops.cross_entropy_forward(t["logits"], t["targets"], settings["ignore_index"])
-    return {"loss": loss, **gradients(ops.cross_entropy_backward(settings["grad_loss"], cache), ["logits"])}
+    return operation("cross_entropy", settings, t)
 
 
-def dropout(settings, t):
-    y, cache = ops.dropout_forward(t["x"], t["mask"])
-    return {"y": y, **gradients(ops.dropout_backward(t["grad.y"], cache), "x")}
+def linear_cross_entropy(settings, t):
+    chunk = settings["chunk"] * len(t["weight"])  # the package counts logits, not rows
+    return operation("linear_cross_entropy", {**settings, "chunk": chunk}, t)
+
+
+def rope(settings, t):
+    cos, sin = ops.rope_tables(t["positions"], settings["head_size"], float(t["theta"]), t["x"].dtype)
+    return {"cos": cos, "sin": sin, **operation("rope", {"cos": cos, "sin": sin}, t)}
+
+
+COMPUTE = {kind: partial(operation, kind) for kind in OPERATIONS}
+COMPUTE |= {function.__name__: function for function in (attention, cross_entropy, linear_cross_entropy, rope)}
+COMPUTE["grouped_attention"] = attention
 
 
 def adapted_layer(settings, t):
-    """A linear layer with LoRA, or with DoRA if the inputs have a magnitude."""
+    """A linear layer with LoRA, or with DoRA if the inputs include a magnitude vector."""
     config = AdapterConfig(kind="dora" if dora.MAGNITUDE in t else "lora", **settings)
     adapter = {name: array for name, array in t.items() if name.startswith("lora_")}
     kind, scale, wanted = KINDS[config.kind], scaling(config), ("x", "weight", "bias", *adapter)
@@ -92,28 +98,36 @@ def adapted_layer(settings, t):
 
 
 def bells(bits, shapes):
-    """Draw bell-shaped arrays, as a dict like `shapes`."""
+    """Draw an array with `bell` for each entry of `shapes`, a dict, name -> shape."""
     return {name: bell(bits, shape) for name, shape in shapes.items()}
+
+
+def operation_case(kind, id, settings, inputs, *about, tier=1):
+    return ReferenceCase(id, tier, kind, settings, inputs, COMPUTE[kind], *about)
 
 
 def linear_case(id, x_shape, *about, bias=True):
     shapes = {"x": x_shape, "weight": (4, 6), **({"bias": (4,)} if bias else {}), "grad.y": (*x_shape[:-1], 4)}
-    return ReferenceCase(id, 1, "linear", {}, bells(bits_of(id), shapes), linear, *about)
+    return operation_case("linear", id, {}, bells(bits_of(id), shapes), *about)
 
 
-def layer_norm_case(id, x, *about, eps=1e-5):
-    bits, C = bits_of(id), x.shape[-1]
-    inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, (C,), 0.5)), "bias": bell(bits, (C,))}
+def norm_case(kind, id, x, *about, eps=1e-5, tier=1):
+    bits, C = bits_of(id), x.shape[-1:]
+    inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, C, 0.5))}
+    inputs |= {"bias": bell(bits, C)} if kind == "layer_norm" else {}
     inputs["grad.y"] = bell(bits, x.shape)
-    return ReferenceCase(id, 1, "layer_norm", {"eps": eps}, inputs, layer_norm, *about)
+    return operation_case(kind, id, {"eps": eps}, inputs, *about, tier=tier)
 
 
-def case_of_x(compute, output, id, x, *about):
+layer_norm_case = partial(norm_case, "layer_norm")
+
+
+def case_of_x(kind, output, id, x, *about):
     inputs = {"x": as_float32(x), f"grad.{output}": bell(bits_of(id), np.shape(x))}
-    return ReferenceCase(id, 1, compute.__name__, {}, inputs, compute, *about)
+    return operation_case(kind, id, {}, inputs, *about)
 
 
-gelu_case, softmax_case = partial(case_of_x, gelu, "y"), partial(case_of_x, softmax, "probs")
+gelu_case, softmax_case = partial(case_of_x, "gelu", "y"), partial(case_of_x, "softmax", "probs")
 
 
 def attention_case(id, Tq, Tk, *about, scale=1.0, positions=None, H=3, D=4):
@@ -122,19 +136,19 @@ def attention_case(id, Tq, Tk, *about, scale=1.0, positions=None, H=3, D=4):
     inputs["q"] = as_float32(scale * inputs["q"])
     inputs |= {} if positions is None else {"positions": np.array(positions)}
     inputs["grad.context"] = bell(bits, (2, Tq, C))
-    return ReferenceCase(id, 1, "attention", {"n_heads": H}, inputs, attention, *about)
+    return operation_case("attention", id, {"n_heads": H}, inputs, *about)
 
 
 def cross_entropy_case(id, logits, targets, *about, grad_loss=1.0, ignore_index=-100):
     inputs = {"logits": as_float32(logits), "targets": np.array(targets)}
     settings = {"ignore_index": ignore_index, "grad_loss": grad_loss}
-    return ReferenceCase(id, 1, "cross_entropy", settings, inputs, cross_entropy, *about)
+    return operation_case("cross_entropy", id, settings, inputs, *about)
 
 
 def dropout_case(id, p, *about):
     bits = bits_of(id)
     inputs = {"x": bell(bits, (3, 8)), "mask": mask(bits, (3, 8), p), "grad.y": bell(bits, (3, 8))}
-    return ReferenceCase(id, 1, "dropout", {"p": p}, inputs, dropout, *about)
+    return operation_case("dropout", id, {"p": p}, inputs, *about)
 
 
 def adapted_case(kind, id, *about, rows=(3, 5), p=None, B=1.0, **changes):
@@ -178,8 +192,8 @@ def operation_cases():
         linear_case("linear", (2, 3, 6), "y = x Wᵀ + b", "the weight read as (in, out)"),
         linear_case("linear-no-bias", (2, 3, 6), "y = x Wᵀ", "a bias that is added where there is none", bias=False),
         linear_case("linear-one-row", (1, 1, 6), "a single row", "an axis of length 1 that is dropped", EDGE),
-        ReferenceCase(
-            "linear-subnormal", 1, "linear", {}, subnormal, linear,
+        operation_case(
+            "linear", "linear-subnormal", {}, subnormal,
             "x and grad.y are whole multiples of the smallest positive number, W is whole: every result is exact, and "
             "grad.weight, a product of two of them, is 0",
             "subnormal numbers flushed to zero (-ffast-math, GPU kernels)", ("edge", "exact"), subnormal32,
@@ -225,9 +239,9 @@ def operation_cases():
         attention_case("attention-positions", 2, 5, "two queries a row, each at a position of its own",
                        "positions ignored: the query at position p may look at keys 0 … p", EDGE,
                        positions=[[2, 4], [0, 1]]),
-        ReferenceCase("embedding-repeated", 1, "embedding", {}, embedded, embedding,
-                      "ids 1 and 3 stand at several places, 2 and 4 at none",
-                      "repeated ids that count once; rows that no id names not set to 0"),
+        operation_case("embedding", "embedding-repeated", {}, embedded,
+                       "ids 1 and 3 stand at several places, 2 and 4 at none",
+                       "repeated ids that count once; rows that no id names not set to 0"),
         cross_entropy_case("cross-entropy", bell(loss, (2, 3, 5), 2.0), [[4, -100, 0], [2, 2, 1]],
                            "the mean over the targets that are not −100",
                            "the sum for the mean; ignored targets counted in the mean"),

@@ -1,6 +1,6 @@
-"""Tier 3, first half: clipping, the schedule, AdamW, and fifty steps of full fine-tuning and of LoRA.
+"""Tier 3, first half: clipping, the schedule, AdamW, and fifty steps of full fine-tuning, LoRA and DoRA.
 
-Nothing is drawn at random in training: batches, their order and dropout masks are inputs.
+Training draws no random numbers: the batches, their order and the dropout masks are inputs.
 """
 
 import numpy as np
@@ -52,7 +52,7 @@ def train(settings, t):
     fields = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
     train_config = training.TrainConfig(**{name: about[name] for name in fields}, optimiser=optimiser_of(about))
     state, outputs = training.initial_state(training.trainable_arrays(base, adapter)), {}
-    since = []  # the measurements of each step since parameters were last recorded
+    since = []  # measurements of the steps since the parameters were last recorded
     for step in range(about["steps"]):
         ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
         batch = Batch(ids, targets, lengths, np.arange(len(ids)))
@@ -122,7 +122,7 @@ def run_case(id, names, *about, clip_norm, schedule, final_share, optimiser, kin
     bits, steps, n_batches, p = bits_of(id), RECORDED[-1], 4, 0.25
     sizes = {**base, "n_layers": 1, "dropout": 0.0 if names else p, **changes}
     settings, arrays = model.draw_model(bits, sizes, names, kind=kind)
-    arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # as at a start
+    arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # as before step 1
     batches = [model.draw_batch(bits, sizes, (5, 4)) for _ in range(n_batches)]
     inputs = {f"batches.{name}": np.stack([batch[name] for batch in batches]) for name in batches[0]}
     inputs["order"] = whole(bits, (steps,), n_batches)
