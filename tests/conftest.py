@@ -1,10 +1,14 @@
 """Models, batches, adapters and commands that the tests share; `tiny.py` makes them."""
 
 import os
+import sys
 
 # Before NumPy is imported: products this small only wait for one another on several threads.
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# jsonschema, which nbformat needs, checks web addresses with this if it is there: its import takes four seconds.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
