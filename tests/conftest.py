@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import cache
 
 # Before NumPy is imported: products this small only wait for one another on several threads.
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -13,7 +14,7 @@ sys.modules.setdefault("rfc3987_syntax", None)
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from lora_np.cli import main  # noqa: E402
+from lora_np import cli  # noqa: E402
 from lora_np.data import model_files  # noqa: E402
 from lora_np.formats import PRETRAINED, save_model  # noqa: E402
 from lora_np.model import GPT2Config, initial_params  # noqa: E402
@@ -22,12 +23,14 @@ from . import tiny  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_waiting_for_the_disk():
-    """Files are not flushed to the disk: it outlives a test, and on a busy one each flush takes 10 ms or more.
+def little_waiting():
+    """The parser of commands is built once, which takes 10 ms, and files are not flushed to the disk.
 
-    Trainers that are killed run in processes of their own and do flush; tests of flushing put back their own.
+    They outlive a test, and on a busy disk each flush takes 10 ms or more. Trainers that are killed run in processes of
+    their own and do flush; tests of flushing put back their own.
     """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "build_parser", cache(cli.build_parser))
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
@@ -96,7 +99,7 @@ def run(capsys):
     """Function (*arguments) -> what a command printed; it must succeed and write nothing to stderr."""
 
     def call(*arguments):
-        code = main([str(argument) for argument in arguments])
+        code = cli.main([str(argument) for argument in arguments])
         said = capsys.readouterr()
         assert code == 0 and said.err == ""
         return said.out
@@ -112,7 +115,7 @@ def fails(capsys):
     """
 
     def call(*arguments, says=()):
-        code = main([str(argument) for argument in arguments])
+        code = cli.main([str(argument) for argument in arguments])
         error = capsys.readouterr().err
         assert code == 2 and error.startswith("error: ") and error.count("\n") == 1, error
         for part in says:
