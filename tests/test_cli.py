@@ -21,7 +21,6 @@ from lora_np.adapters import AdapterConfig
 from lora_np.cli import main
 from lora_np.data import encode, model_files
 from lora_np.formats import PRETRAINED, load_model, load_task, read_json, read_tensors, save_model, task_base
-from lora_np.model import forward
 from lora_np.reference import manifest
 from lora_np.tasks import classifier as user_task
 from lora_np.tasks.adapter_set import load_adapter_set, mixed
@@ -304,7 +303,8 @@ def test_an_empty_cell_is_an_empty_text(world, tmp_path, capsys):
     data = write_csv(tmp_path / "in.csv", [("1", "the quick fox"), ("2", "")], ("id", "t"))
     assert main(["predict", "--model", str(world / "classes"), "--data", str(data)]) == 0
     said = capsys.readouterr()
-    assert said.out.count("\n") == 2 and "empty texts: 1, the first in row 2, line 3" in said.err
+    assert said.out.count("\n") == 2 and said.err.startswith("warning: ") and said.err.count("\n") == 1
+    assert "empty texts: 1, the first in row 2, line 3" in said.err
 
 
 # ---------------------------------------------------------------- finetune --text-file
@@ -553,22 +553,16 @@ def test_names_from_files_are_printed_with_escapes(place, world, tmp_path, capsy
 
 
 def test_one_text_for_each_adapter(world, run):
-    """With base for none; and each is what it is alone."""
-    one, two = world / "one", world / "two"
-    settings = ["--prompt", "the quick", "--tokens", 8, "--seed", 3, "--ignore-end"]
+    """With base for none; and each is what it is alone. The prompt has more tokens than there are positions."""
+    one, two, prompt = world / "one", world / "two", " ".join(TEXTS[:4])
+    settings = ["--prompt", prompt, "--tokens", 30, "--seed", 3, "--ignore-end"]
     together = run("generate", *settings, "--adapter", one, "base", two)
     model = task_base(one)
     ways = ("--adapter", one), ("--model", model), ("--adapter", two)
     alone = [run("generate", *settings, *way) for way in ways]
     assert together == "".join(f"[{name}]\n{text}" for name, text in zip((one, "base", two), alone))
-    assert len(set(alone)) == 3 and all(text.startswith("the quick") for text in alone)
+    assert len(set(alone)) == 3 and all(text.startswith(prompt) for text in alone)
     assert run("generate", *settings, "--adapter", one, two, "--weights", 1, 0) == alone[0]
-
-
-def test_a_full_model_and_a_long_prompt(world, run):
-    prompt = " ".join(TEXTS[:4])  # more than 24 tokens
-    text = run("generate", "--model", world / "full", "--prompt", prompt, "--temperature", 0, "--tokens", 40)
-    assert text.startswith(prompt)
 
 
 def test_prompts_and_tokenizers_that_cannot_be_used(world, tmp_path, fails):
@@ -649,13 +643,7 @@ def test_mix(world, tmp_path, run):
 
 
 def test_merge(world, tmp_path, run):
-    """The merged model is the adapted one, and needs no adapter; a trained head alone is merged too."""
-    run("merge", world / "one", "--out", tmp_path / "merged")
-    task, merged = load_task(world / "one"), load_task(tmp_path / "merged")
-    ids = np.array([[0, 5, 7, 11]])
-    expected, _ = forward(task.params, ids, task.config, adapter=task.adapter)
-    logits, _ = forward(merged.params, ids, merged.config)
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    """A trained head alone is merged too."""
     run(*TABLE.format(w=world, out=tmp_path / "head").split(), "--method", "head", "--epochs", 1)
     for folder in (world / "classes", tmp_path / "head"):
         out = run("merge", folder, "--out", tmp_path / "merged", "--time")
@@ -765,16 +753,6 @@ def test_an_imported_tokenizer_keeps_its_files(own, world, tmp_path, run):
         assert model_files(out[0]) == model_files(out[1]) == expected and len(expected) > 2
         shutil.rmtree(out[0])
         shutil.rmtree(out[1])
-
-
-def test_a_warning_is_one_line(own, world, tmp_path, run, capsys):
-    path = own("peft") / "adapter_config.json"
-    edit_fields(path, colour="red")
-    code = main(f"import {path.parent} --from peft --base {world}/base --out {tmp_path}/ours".split())
-    said = capsys.readouterr()
-    assert code == 0 and said.err == f"warning: {path}: unknown fields colour are ignored, but written back\n"
-    run("export", tmp_path / "ours", "--to", "peft", "--out", tmp_path / "again")
-    assert read_json(tmp_path / "again" / "adapter_config.json")["colour"] == "red"
 
 
 # ---------------------------------------------------------------- inspect

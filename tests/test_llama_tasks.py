@@ -126,13 +126,6 @@ def test_conversations_are_learnt_and_answered(base, chats, tmp_path, run, monke
     assert run("chat", "--base", tmp_path / "m", "--temperature", 0).startswith("AY d\nAY")
 
 
-def test_recomputation_and_threads_change_no_bit(base, chats, tmp_path):
-    given = {"base": base, "epochs": 1, **LORA}
-    finetune(Conversations(chats), tmp_path / "1", FinetuneSettings(**given, threads=2))
-    finetune(Conversations(chats), tmp_path / "2", FinetuneSettings(**given, threads=2, recompute=True))
-    assert same_bits(load_task(tmp_path / "1").adapter.weights, load_task(tmp_path / "2").adapter.weights)
-
-
 TUNE = "finetune --data {chats} --out {out} --base {base} --rank 2"
 REFUSED = [
     ("generate --base {base} --prompt a --system b", "system: needs --chat"),
