@@ -6,8 +6,10 @@
 import numpy as np
 import pytest
 
+from lora_np.compress import BlockWeight, quantise_q4_1
 from lora_np.formats import load_hf, load_task, read_model
 from lora_np.formats.model import model_sha256
+from lora_np.model import forward
 
 from .llama_files import small_llama, write_gguf, write_hf, written_gguf
 from .test_gguf import Q4_1
@@ -79,6 +81,28 @@ def test_an_adapter_of_an_imported_llama_is_merged_and_exported(base, files, tmp
         run("import", tmp_path / to / "theirs", "--from", "hf", "--out", tmp_path / to / "again")
         theirs, ours = load_task(tmp_path / to / "again"), load_task(tmp_path / again)
         assert same_bits(theirs.params, ours.params) and theirs.config == ours.config
+
+
+@pytest.mark.parametrize("changes", [{}, {"tied": True, "attention_bias": True, "mlp_bias": True}])
+def test_a_gguf_file_becomes_the_model(changes, tmp_path):
+    params, config = written_gguf(tmp_path / "file.gguf", rope_theta=777.0, rms_norm_eps=0.25, **changes)
+    task = read_model(tmp_path / "file.gguf")
+    assert task.config == config and same_bits(task.params, params)
+
+
+def test_blocks_stay_blocks_and_compute_the_same(tmp_path):
+    """Rows of q and k are put in order without expanding them."""
+    params, config = written_gguf(tmp_path / "file.gguf", matrices=Q4_1, n_heads=16, n_kv_heads=8)  # whole blocks
+    blocks, dense, double = (
+        read_model(tmp_path / "file.gguf", dtype, weights).params
+        for dtype, weights in ((np.float32, "blocks"), (np.float32, "dense"), (np.float64, "blocks"))
+    )
+    for name in [name for name, array in params.items() if array.ndim == 2]:
+        assert isinstance(blocks[name], BlockWeight)
+        np.testing.assert_array_equal(np.asarray(blocks[name]), np.asarray(quantise_q4_1(params[name])))
+    ids = np.arange(10).reshape(2, 5)
+    np.testing.assert_array_equal(forward(blocks, ids, config)[0], forward(dense, ids, config)[0])
+    assert double["blocks.0.attn.q_proj.weight"].dtype == np.float64
 
 
 REFUSED = [  # the form of the file, what is changed in its fields, and part of the message
