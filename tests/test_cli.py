@@ -472,9 +472,9 @@ def test_files_that_no_memory_holds(name, command, own, world, fails):
     entry, length, says = SPARSE[name]
     path, header, size = own("base") / ("model.safetensors" if entry else "sparse.csv"), b"", 5 * 2**30
     if entry:
-        size = int(np.prod(entry["shape"])) * (4 if entry["dtype"] == "F32" else 2)
-        header = json.dumps({"tok_emb.weight": {**entry, "data_offsets": [0, size]}}).encode()
-        header = (length or len(header)).to_bytes(8, "little") + header
+        size = int(np.prod(entry["shape"])) * fuzz.BYTES[entry["dtype"]]
+        header = fuzz.with_header(json.dumps({"tok_emb.weight": {**entry, "data_offsets": [0, size]}}), b"")
+        header = length.to_bytes(8, "little") + header[8:] if length else header
     with open(path, "wb") as file:
         file.write(header)
         file.truncate(len(header) + size)

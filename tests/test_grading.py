@@ -112,34 +112,24 @@ def test_cells_that_grade_are_ours_wherever_they_are(tmp_path):
 
 @pytest.mark.slow
 def test_what_goes_wrong_costs_itself_alone(tmp_path, monkeypatch):
+    """Loops, the end of Python, and answers without end, of which the grader keeps no more than one."""
     monkeypatch.setattr(submissions, "STEP_SECONDS", 3)
+    of = read_sets()["02_rank_and_svd"]
+    last = of.exercises[-1].name
     wrong = {
-        "merge": "def merge(*given):\n    while True:\n        try:\n            while 1: pass\n        except: pass",
-        "lora_init": "def lora_init(n_out, n_in, r, rng):\n    import os; os._exit(0)",
-        "lora_forward": "def lora_forward(x, W, b, A, B, s) return x",
+        "adapter_size": "def adapter_size(n_out, n_in, r) return r",
+        "energy_share": "def energy_share(sigma, k):\n    import os; os._exit(0)",
+        "rank_at_energy": "def rank_at_energy(*given):\n    while True:\n        try:\n            while 1: pass\n"
+        "        except: pass",
+        "product_column": "def product_column(B, A, j):\n    while len(B) > 1000: pass\n    return B @ A[:, j]",
+        last: "import os\nfor descriptor in range(3, 9):\n    try:\n        while True:\n"
+        "            os.write(descriptor, b'{}\\n')\n    except OSError:\n        pass",
     }
-    marks = graded(tmp_path, handed_in(**wrong))
+    threads, marks = threading.active_count(), graded(tmp_path, handed_in(of=of, **wrong))
     said = {one.item: one.said for one in marks.marks}
-    assert scores(marks) == POINTS | dict.fromkeys(wrong, 0.0)
-    assert "it was stopped after 3 s: is there a loop that does not end?" in said["merge"]
-    assert "it ends Python" in said["lora_init"] and "SyntaxError" in said["lora_forward"]
-
-
-@pytest.mark.slow
-def test_answers_without_end_and_a_call_that_hangs(tmp_path, monkeypatch):
-    """Neither gets points, and the grader keeps no more than one answer."""
-    monkeypatch.setattr(submissions, "STEP_SECONDS", 3)
-    floods = """import os
-for descriptor in range(3, 9):
-    try:
-        while True:
-            os.write(descriptor, b"{}\\n")
-    except OSError:
-        pass"""
-    hangs = "def product_column(B, A, j):\n    while len(B) > 1000: pass\n    return B @ A[:, j]"
-    notebook = handed_in(of=read_sets()["02_rank_and_svd"], product_column=hangs, truncate=floods)
-    threads, of = threading.active_count(), scores(graded(tmp_path, notebook))
-    assert of["product_column"] == of["truncate"] == 0.0 < of["adapter_size"]
+    assert scores(marks) == {exercise.name: exercise.points * (exercise.name not in wrong) for exercise in of.exercises}
+    assert "it was stopped after 3 s: is there a loop that does not end?" in said["rank_at_energy"]
+    assert "it ends Python" in said["energy_share"] and "SyntaxError" in said["adapter_size"]
     assert threading.active_count() == threads
 
 
