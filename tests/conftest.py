@@ -47,22 +47,13 @@ def classifier():
     return tiny.tiny_config(n_classes=4)
 
 
-@pytest.fixture(params=tiny.CONFIGS)
-def config(request):
-    """A language model and a classifier of each architecture, one after the other."""
-    return tiny.CONFIGS[request.param]
+def each(names):
+    """A fixture of the tiny configurations of these names, one after the other."""
+    return pytest.fixture(params=names)(lambda request: tiny.CONFIGS[request.param])
 
 
-@pytest.fixture(params=tiny.LANGUAGES)
-def either_language(request):
-    """A language model of each architecture, one after the other."""
-    return tiny.CONFIGS[request.param]
-
-
-@pytest.fixture(params=tiny.CLASSIFIERS)
-def either_classifier(request):
-    """A classifier of each architecture, one after the other."""
-    return tiny.CONFIGS[request.param]
+config = each(tiny.CONFIGS)  # a language model and a classifier of each architecture
+either_language, either_classifier = each(tiny.LANGUAGES), each(tiny.CLASSIFIERS)
 
 
 @pytest.fixture(scope="session")
@@ -76,22 +67,14 @@ def tiny_base(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def random_params():
-    """Function (config, dtype=float64, seed=0) -> parameters, every one of them random; see `tiny.py`."""
-    return tiny.random_params
+def given(function):
+    """A fixture that is a function of `tiny.py`."""
+    return pytest.fixture(scope="session")(lambda: function)
 
 
-@pytest.fixture(scope="session")
-def random_batch():
-    """Function (config, B=3, T=6, seed=0, padded=True) -> Batch; see `tiny.py`."""
-    return tiny.random_batch
-
-
-@pytest.fixture(scope="session")
-def random_adapter():
-    """Function (params, seed=0, **settings of AdapterConfig) -> Adapter with B ≠ 0; see `tiny.py`."""
-    return tiny.random_adapter
+random_params = given(tiny.random_params)  # (config, dtype=float64, seed=0) -> parameters, every one of them random
+random_batch = given(tiny.random_batch)  # (config, B=3, T=6, seed=0, padded=True) -> Batch
+random_adapter = given(tiny.random_adapter)  # (params, seed=0, **settings of AdapterConfig) -> Adapter with B ≠ 0
 
 
 @pytest.fixture

@@ -61,8 +61,6 @@ def test_greedy_tokens_are_those_of_the_whole_model(language, random_params, ran
     text = generate(params, PROMPTS, language, 4, adapter)
     assert text.dtype == PROMPTS.dtype and text.tolist() == greedy_text(params, language, 4, adapter).tolist()
     assert len({tuple(row) for row in text[:, 3:].tolist()}) > 1  # or else nothing depends on the prompt
-    for row in range(3):  # a row does not depend on its neighbours
-        assert generate(params, PROMPTS[row : row + 1], language, 4, adapter).tolist() == [text[row].tolist()]
 
 
 def test_a_prompt_of_a_narrow_type(language, random_params):

@@ -156,6 +156,20 @@ def renaming(request, monkeypatch):
 # ------------------------------------------------------------------ failures
 
 
+def leave_behind(folder):
+    """Make what processes that were killed have left in a folder."""
+    prefix, suffix = atomic.TEMPORARY.values()
+    (folder / f"{prefix}a{suffix}").mkdir()
+    (folder / f"{prefix}a{suffix}" / "model.safetensors").write_bytes(b"half")
+    (folder / f"{prefix}b{suffix}").write_bytes(b"half")
+
+
+def test_a_saved_file_replaces_leftovers_too(tmp_path):
+    leave_behind(tmp_path)
+    write_json(tmp_path / "out", 1)
+    assert beside(tmp_path) == {"out"}
+
+
 @every_kind
 def test_a_new_folder_replaces_all_of_the_old_one(kind, tmp_path, renaming):
     path = tmp_path / "out"
@@ -163,6 +177,7 @@ def test_a_new_folder_replaces_all_of_the_old_one(kind, tmp_path, renaming):
     for name in ("adapter.json", "task.json", "training_log.json"):
         if not (path / name).exists():
             write_json(path / name, {"of": "an earlier run"})
+    leave_behind(tmp_path)
     before = os.stat(path)
     kind.save(path, 1)
     assert kind.load(path) == 1 and os.stat(path).st_mode == before.st_mode
@@ -218,16 +233,6 @@ def test_the_next_opening_takes_back_what_was_killed_between_two_renames(kind, o
     if opening == "save":
         kind.save(path, 1)
     assert kind.load(path) == (opening == "save") and beside(tmp_path) == {"out"}
-
-
-@every_kind
-def test_leftovers_of_dead_processes_are_removed_by_the_next_save(kind, tmp_path):
-    prefix, suffix = atomic.TEMPORARY.values()
-    (tmp_path / f"{prefix}a{suffix}").mkdir()
-    (tmp_path / f"{prefix}a{suffix}" / "model.safetensors").write_bytes(b"half")
-    (tmp_path / f"{prefix}b{suffix}").write_bytes(b"half")
-    kind.save(tmp_path / "out", 0)
-    assert beside(tmp_path) == {"out"}
 
 
 @every_kind
