@@ -826,6 +826,8 @@ inspect one --json @one/adapter.safetensors
 inspect one --json @one:/new.json
 inspect one/adapter.safetensors --json @one/adapter.json
 doctor one --json @one:/new.json
+explore one --out @one:/page.html
+explore one --text-file data/corpus.txt --out @data/corpus.txt
 reference check @one --vectors @one --json one/new.json
 run --quick --out figures --store @one --json one/new.json
 experiment main_job --out @one --store one

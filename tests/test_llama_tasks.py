@@ -17,7 +17,7 @@ from lora_np.tasks.settings import FinetuneSettings
 from lora_np.tasks.table import QuestionTable
 from lora_np.tasks.writing import answer_from, write_text_from
 
-from .chat_templates import SPECIAL, TEMPLATES, letters, write_tokenizer
+from .chat_templates import LETTERS, SPECIAL, TEMPLATES, write_tokenizer
 from .tiny import random_params, same_bits
 
 LORA = {"adapter": AdapterConfig(4, 8.0, ("all-linear",)), "learning_rate": 2e-2, "batch_size": 8}
@@ -27,7 +27,7 @@ FULL = {"method": "full", "learning_rate": 1e-2, "batch_size": 8, "epochs": 20} 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A folder with a tiny Llama whose tokens are special ones, bytes, " c" and " n", with a chat template."""
-    tokens = [*SPECIAL, *letters(), "Ġc", "Ġn"]
+    tokens = [*SPECIAL, *LETTERS, "Ġc", "Ġn"]
     config = LlamaConfig(len(tokens), 160, 24, 2, 3, 1, 8, 32, rope_theta=1000.0, extra={"model_type": "llama"})
     folder = tmp_path_factory.mktemp("llama") / "base"
     params = random_params(config, np.float32, spread=0.15)
