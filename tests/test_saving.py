@@ -8,10 +8,8 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,19 +99,13 @@ def read_task(path):
     return version_of(arrays, *(v for v in VERSIONS if LABELS[v] == task.labels))
 
 
-SOURCES = tempfile.TemporaryDirectory()
-
-
-@cache
-def gguf_file(version):
-    """A GGUF file far from where anything is saved, which may be a drive that is full."""
-    file, config = Path(SOURCES.name) / f"{version}.gguf", small_llama(n_layers=1)
-    write_gguf(file, filled(random_params(config, np.float32), version), config)
-    return file
-
-
 def save_gguf(path, version):
-    import_gguf(gguf_file(version), path.resolve())  # or a link to a folder that is not there yet would be refused
+    path, config = path.resolve(), small_llama(n_layers=1)  # a link to a folder that is not there yet would be refused
+    source = path.parent / f"{version}.gguf"
+    if not source.exists():
+        source.parent.mkdir(parents=True, exist_ok=True)
+        write_gguf(source, filled(random_params(config, np.float32), version), config)
+    import_gguf(source, path)
 
 
 def read_hf(path):
@@ -141,8 +133,8 @@ every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
 def beside(folder):
-    """The names in a folder, without that of a task's base."""
-    return set(os.listdir(folder)) - {"base"}
+    """The names in a folder, without those of a task's base and of imported files."""
+    return set(os.listdir(folder)) - {"base", "0.gguf", "1.gguf"}
 
 
 @pytest.fixture(params=["exchange", "two renames"])
