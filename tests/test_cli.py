@@ -325,6 +325,7 @@ def test_teaching_a_text(world, tmp_path, run):
 REFUSALS = [
     ("fintune --out x", "invalid choice: 'fintune' (choose from"),
     ("classroom", "required: ACTION"),
+    ("--seeds 0", "seeds: got 0"),  # of run, the command without a name
     (f"{TEXT} --text t", "text_column: not a setting of the task 'text'"),
     (f"{TEXT} --test x.csv", "test_data: not a setting of the task 'text'"),
     (f"{TEXT} --method head", "method: got 'head', expected one of lora, full"),
