@@ -62,10 +62,10 @@ def module_name(path):
     return tuple(names[:-1] if len(names) > 1 and names[-1] == "__init__" else names)
 
 
-def imports(path, tree):
+def imports(path, nodes):
     """Every import, wherever it is, as (module, name): `from ..ops import x` in adapters/ is ("lora_np.ops", "x")."""
     package = ".".join(["lora_np", *path.split("/")[:-1]])
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -81,9 +81,9 @@ def inside(module, name, modules):
     return (*names, name) if (*names, name) in modules else tuple(names) or ("__init__",)
 
 
-def calls(tree):
+def calls(nodes):
     """(name, node) of everything that is called; `open(…)` and `path.open(…)` are both "open"."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             yield getattr(node.func, "id", None) or node.func.attr, node
 
@@ -105,18 +105,18 @@ def problems(files):
     modules = {module_name(path) for path in files}
     messages, graph = [], {}
     for path, source in files.items():
-        tree, room = ast.parse(source, path), module_name(path)[0]
+        nodes, room = list(ast.walk(ast.parse(source, path))), module_name(path)[0]
         if room in BESIDE:
-            for module, _ in imports(path, tree):
+            for module, _ in imports(path, nodes):
                 if module.split(".")[0] not in {*sys.stdlib_module_names, "numpy"}:
                     messages.append(f"{path}: imports {module}, expected NumPy alone")
-            messages += [f"{path}: {problem}" for problem in deeds(tree, "cli")]
+            messages += [f"{path}: {problem}" for problem in deeds(nodes, "cli")]
             continue
         if room not in FLOORS:
             messages.append(f"{path}: {room} has no floor")
             continue
         graph[module_name(path)] = set()
-        for module, name in imports(path, tree):
+        for module, name in imports(path, nodes):
             target = inside(module, name, modules)
             if target is None:
                 messages += foreign_import(path, room, module.split(".")[0])
@@ -129,7 +129,7 @@ def problems(files):
                     messages.append(f"{path}: imports {target[0]}, which nothing may import")
                 if target[0] != room and FLOORS.get(target[0], 99) >= FLOORS[room]:
                     messages.append(f"{path}: imports upward, {room} (floor {FLOORS[room]}) from {target[0]}")
-        messages += [f"{path}: {problem}" for problem in deeds(tree, room)]
+        messages += [f"{path}: {problem}" for problem in deeds(nodes, room)]
         if source.count("\n") > MOST_LINES:
             messages.append(f"{path}: longer than {MOST_LINES} lines")
         if "util" in module_name(path)[-1] or "util" in room:
@@ -151,10 +151,10 @@ def foreign_import(path, room, package):
         yield f"{path}: imports {package}, and {room} has no business with files"
 
 
-def deeds(tree, room):
+def deeds(nodes, room):
     """Problems with what a file does, wherever in it."""
     quiet = FLOORS[room] < QUIET_BELOW
-    for name, node in calls(tree):
+    for name, node in calls(nodes):
         if quiet and name == "print":
             yield "prints"
         if name == "RandomState":
