@@ -49,6 +49,9 @@ def world(tmp_path_factory):
         rows = [json.dumps({"t": text, "l": label}) for text, label in zip(TEXTS, labels)]
         (world / "data" / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
     (world / "model.safetensors.index.json").write_text("{}")
+    for name, source in (("rows.jsonl", "data/rows.jsonl"), ("two/task.txt", "data/corpus.txt"),
+                         ("x.txt", "exercises/07_lora_layer.ipynb")):  # fmt: skip
+        shutil.copy(world / source, world / name)  # where commands in OVER look for them
     formats.write_json(world / "settings.json", {"data": "x.csv", "text_column": "t", "label_column": "l"})
     assert main(["merge", f"{world}/classes", "--out", f"{world}/merged"]) == 0
     return world
@@ -861,25 +864,15 @@ evaluate --model classes --data data/rows.jsonl --out @classes/task.json
 """
 
 
-@pytest.fixture(scope="module")
-def copied(world, tmp_path_factory):
-    """A copy of `world`, in which tables and notebooks are also where the commands of OVER look for them."""
-    copy = shutil.copytree(world, tmp_path_factory.mktemp("copy") / "world")
-    shutil.copy(copy / "data" / "rows.jsonl", copy)
-    shutil.copy(copy / "data" / "corpus.txt", copy / "two" / "task.txt")
-    shutil.copy(copy / "exercises" / "07_lora_layer.ipynb", copy / "x.txt")
-    return copy
-
-
 @pytest.mark.parametrize("alias", ["itself", "link", "hard link", "spelling"])
-def test_no_file_that_is_read_is_written_over(alias, copied, tmp_path, fails, monkeypatch):
+def test_no_file_that_is_read_is_written_over(alias, world, tmp_path, fails, monkeypatch):
     """By whatever name."""
     monkeypatch.setattr("lora_np.experiments.tuning.carry_out_all", None)
     monkeypatch.setattr("lora_np.experiments.laboratory.carry_out_all", None)
 
     def other(match):
         """Another name of a path."""
-        path, name = copied / match[1], tmp_path / f"alias{len(list(tmp_path.iterdir()))}{Path(match[1]).suffix}"
+        path, name = world / match[1], tmp_path / f"alias{len(list(tmp_path.iterdir()))}{Path(match[1]).suffix}"
         if alias == "link" or (alias == "hard link" and not path.is_file()):
             name.symlink_to(path)
         elif alias == "hard link":
@@ -888,11 +881,11 @@ def test_no_file_that_is_read_is_written_over(alias, copied, tmp_path, fails, mo
             name = path if alias == "itself" else path.parent / ".." / path.parent.name / path.name
         return str(name)
 
-    monkeypatch.chdir(copied)
-    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    monkeypatch.chdir(world)
+    before = {path: path.read_bytes() for path in world.rglob("*") if path.is_file()}
     for command in OVER.format(root=ROOT, more="../lora_np/" * (alias == "spelling")).strip().splitlines():
         fails(*re.sub("@([^: ]+):?", other, command).split())
-    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in world.rglob("*") if path.is_file()} == before
 
 
 def test_an_export_of_the_vectors_takes_its_own_place_again(tmp_path, monkeypatch, run):
