@@ -28,11 +28,11 @@ from lora_np.classroom.exercise import draw_inputs, draws_of, generator
 from lora_np.classroom.sets import read_sets
 
 ATTEMPTS = Path(__file__).parent / "attempts"
-HEADER = re.compile(r"^# == (\w+): (right|wrong|forged), (.+)$", re.MULTILINE)
+HEADER = re.compile(r"^# == (\w+): (right|wrong|hostile), (.+)$", re.MULTILINE)
 
 
 def attempts(files):
-    """(exercise, "right", "wrong" or "forged", words, code) of all attempts in files of a pattern."""
+    """(exercise, "right", "wrong" or "hostile", words, code) of all attempts in files of a pattern."""
     for path in sorted(ATTEMPTS.glob(files)):
         _, *pieces = HEADER.split(path.read_text("utf-8"))
         yield from zip(*(pieces[i::4] for i in range(4)))

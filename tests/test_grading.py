@@ -115,21 +115,12 @@ def test_what_goes_wrong_costs_itself_alone(tmp_path, monkeypatch):
     """Loops, the end of Python, and answers without end, of which the grader keeps no more than one."""
     monkeypatch.setattr(submissions, "STEP_SECONDS", 3)
     of = read_sets()["02_rank_and_svd"]
-    last = of.exercises[-1].name
-    wrong = {
-        "adapter_size": "def adapter_size(n_out, n_in, r) return r",
-        "energy_share": "def energy_share(sigma, k):\n    import os; os._exit(0)",
-        "rank_at_energy": "def rank_at_energy(*given):\n    while True:\n        try:\n            while 1: pass\n"
-        "        except: pass",
-        "product_column": "def product_column(B, A, j):\n    while len(B) > 1000: pass\n    return B @ A[:, j]",
-        last: "import os\nfor descriptor in range(3, 9):\n    try:\n        while True:\n"
-        "            os.write(descriptor, b'{}\\n')\n    except OSError:\n        pass",
-    }
+    tried = {name: (words, cell) for name, _, words, cell in attempts("submissions/02*.py")}
+    wrong = {name: cell for name, (_, cell) in tried.items()}
     threads, marks = threading.active_count(), graded(tmp_path, handed_in(of=of, **wrong))
     said = {one.item: one.said for one in marks.marks}
     assert scores(marks) == {exercise.name: exercise.points * (exercise.name not in wrong) for exercise in of.exercises}
-    assert "it was stopped after 3 s: is there a loop that does not end?" in said["rank_at_energy"]
-    assert "it ends Python" in said["energy_share"] and "SyntaxError" in said["adapter_size"]
+    assert all(words in said[name] for name, (words, _) in tried.items())
     assert threading.active_count() == threads
 
 
@@ -173,7 +164,7 @@ def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys):
         assert words in said
 
 
-FORGED = {way: cell for *_, way, cell in attempts("forged/*.py")}  # to a mark without a right answer
+FORGED = {way: cell for *_, way, cell in attempts("submissions/07*.py")}  # to a mark without a right answer
 
 
 @sandboxed

@@ -1,20 +1,20 @@
-"""Attempts at marks without a right answer, for exercise set 07: `# ==` and the way; then a student's cell."""
-# == merge: forged, another check
+"""Attempts at marks without a right answer: `# ==`, the exercise, hostile, and the way; then the cell."""
+# == merge: hostile, another check
 import lora_np.classroom.check as c
 c.merge = lambda *given, **more: 2.0
 check = c
 def merge(W, A, B, s):
     return W
 
-# == merge: forged, the solution
+# == merge: hostile, the solution
 from lora_np.classroom.exercises.lora_layer.merge import merge
 
-# == merge: forged, the package's own
+# == merge: hostile, the package's own
 from lora_np.adapters import lora
 def merge(W, A, B, s):
     return W + lora.delta(W, A, B, s)
 
-# == merge: forged, the checker's frames
+# == merge: hostile, the checker's frames
 import sys
 def merge(W, A, B, s):
     frame = sys._getframe()
@@ -25,7 +25,7 @@ def merge(W, A, B, s):
         frame = frame.f_back
     return W
 
-# == merge: forged, the garbage collector
+# == merge: hostile, the garbage collector
 import gc
 def merge(W, A, B, s):
     for value in gc.get_objects():
@@ -33,13 +33,13 @@ def merge(W, A, B, s):
             return value["W_merged"]
     return W
 
-# == merge: forged, NumPy's comparisons
+# == merge: hostile, NumPy's comparisons
 np.linalg.norm = lambda *given, **more: 0.0
 np.array_equal = lambda *given, **more: True
 def merge(W, A, B, s):
     return W
 
-# == merge: forged, an object that equals all
+# == merge: hostile, an object that equals all
 class Equal:
     def __eq__(self, other):
         return True
@@ -48,7 +48,7 @@ class Equal:
 def merge(W, A, B, s):
     return Equal()
 
-# == merge: forged, answers of one's own
+# == merge: hostile, answers of one's own
 import json, os
 for descriptor in range(3, 20):
     try:
@@ -58,7 +58,7 @@ for descriptor in range(3, 20):
 def merge(W, A, B, s):
     return W
 
-# == merge: forged, the grader's memory
+# == merge: hostile, the grader's memory
 import os
 def merge(W, A, B, s):
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -68,7 +68,7 @@ def merge(W, A, B, s):
             pass
     return W
 
-# == merge: forged, the marks' file
+# == merge: hostile, the marks' file
 import pathlib
 for place in ("marks.csv", "/tmp/marks.csv", "../marks.csv"):
     try:
@@ -78,18 +78,18 @@ for place in ("marks.csv", "/tmp/marks.csv", "../marks.csv"):
 def merge(W, A, B, s):
     return W
 
-# == merge: forged, another program
+# == merge: hostile, another program
 import subprocess
 subprocess.run(['python', '-c', 'print(2.0)'])
 def merge(W, A, B, s):
     return W
 
-# == merge: forged, the network
+# == merge: hostile, the network
 import urllib.request
 def merge(W, A, B, s):
     return urllib.request.urlopen("http://127.0.0.1:8888").read()
 
-# == merge: forged, the end
+# == merge: hostile, the end
 import atexit, os
 atexit.register(lambda: os.write(1, b'2.0'))
 def merge(W, A, B, s):
