@@ -194,15 +194,10 @@ VIOLATIONS = {
     "upward": ({"ops/linear.py": "from ..model import forward", "model/__init__.py": ""}, "upward"),
     "upward, absolute": ({"adapters/a.py": "import lora_np.training.trainer"}, "upward"),
     "upward, in a function": ({"ops/a.py": "def f():\n    from ..adapters import KINDS"}, "upward"),
-    "upward, for typing": (
-        {"ops/a.py": "import typing\nif typing.TYPE_CHECKING:\n    from ..model import M"},
-        "upward",
-    ),
     "sideways": ({"formats/a.py": "from ..analysis import spectra"}, "upward"),
     "sideways from the top": ({"training/a.py": "from .. import experiments", "experiments/__init__.py": ""}, "upward"),
     "front door": ({"model/a.py": "from .. import forward"}, "front door"),
     "no floor": ({"helpers/a.py": ""}, "no floor"),
-    "ring of two": ({"model/a.py": "from .b import f", "model/b.py": "from .a import g"}, "ring"),
     "ring of three": (
         {
             "ops/a.py": "from . import b",
@@ -221,7 +216,6 @@ VIOLATIONS = {
     "np.load": ({"model/a.py": "import numpy as np\ndef f(p):\n    return np.load(p)"}, "reads or writes"),
     "pathlib": ({"adapters/a.py": "from pathlib import Path"}, "no business with files"),
     "pickle": ({"formats/a.py": "import pickle"}, "pickle"),
-    "pickle in a function": ({"cli.py": "def f():\n    from joblib import load"}, "pickle"),
     "allow_pickle": ({"formats/a.py": "import numpy as np\nnp.load('a', allow_pickle=True)"}, "allows pickle"),
     "allow_pickle, unknown": ({"data/a.py": "import numpy\ndef f(x):\n    numpy.load(x, allow_pickle=x)"}, "allows"),
     "random": ({"data/a.py": "import random"}, "global generator"),
