@@ -223,6 +223,8 @@ READING = {  # command -> patterns of the files that it reads
     "import {w}/classes_hf --from hf --out {w}/made/x": "classes_hf/*",
     "import {w}/peft --from peft --base {w}/base --out {w}/made/x": "peft/* base/*",
     "inspect {w}/one --json {w}/made/x.json": "one/*",
+    "inspect {w}/peft --json {w}/made/x.json": "peft/*",
+    "inspect {w}/hf --json {w}/made/x.json": "hf/*",
     f"{TABLE}rows.csv": "data/rows.csv base/*",
     f"{TABLE}rows.tsv": "data/rows.tsv",
     f"{TABLE}rows.jsonl": "data/rows.jsonl",
