@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -180,17 +181,10 @@ def test_a_new_folder_replaces_all_of_the_old_one(kind, tmp_path, renaming):
 
 
 def failing(monkeypatch, name, error, after):
-    """Let a function of `os` or `shutil` fail, after some calls that work."""
-    module, calls = (os if hasattr(os, name) else atomic), []
-    real = getattr(module, name)
-
-    def call(*args, **kwargs):
-        calls.append(args)
-        if len(calls) > after:
-            raise error
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(module, name, call)
+    """Let a function of `os` or `atomic` fail, after some calls that work."""
+    module = os if hasattr(os, name) else atomic
+    calls = mock.Mock(wraps=getattr(module, name), side_effect=[mock.DEFAULT] * after + [error] * 99)
+    monkeypatch.setattr(module, name, calls)
 
 
 MOMENTS = [("write_pieces", 0), ("write_pieces", 1), ("fsync", 0), ("fsync", 1), ("put_in_place", 0)]  # calls that work
