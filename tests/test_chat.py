@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 from itertools import groupby
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -82,11 +83,11 @@ def test_a_template_that_does_not_write_from_left_to_right(tokenizer):
 
 
 def test_one_process_for_all_conversations(tokenizer, monkeypatch):
-    runs, run = [], subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda *given, **more: runs.append(given) or run(*given, **more))
+    runs = mock.Mock(wraps=subprocess.run)
+    monkeypatch.setattr(subprocess, "run", runs)
     assert len(chat_rows(200 * CONVERSATIONS[:1], tokenizer, Template(TEMPLATES["ChatML"], {}), 99).rows) == 200
     assert chat_rows([], tokenizer, Template(TEMPLATES["ChatML"], {}), 99) == ([], 0, 0)
-    assert len(runs) == 1
+    assert runs.call_count == 1
 
 
 HOSTILE = {
@@ -124,12 +125,8 @@ def test_a_template_that_fails(text, monkeypatch):
 
 @pytest.mark.parametrize("version, found", [("", "none"), ("3.1.5", "3.1.5"), ("2.11.3", "2.11.3")])
 def test_a_jinja_that_is_missing_or_unsafe(version, found, monkeypatch):
-    def answer(name):
-        if not version:
-            raise metadata.PackageNotFoundError(name)
-        return version
-
-    monkeypatch.setattr(metadata, "version", answer)
+    answer = version or metadata.PackageNotFoundError("jinja2")
+    monkeypatch.setattr(metadata, "version", mock.Mock(side_effect=[answer]))
     with pytest.raises(ValueError, match=f"jinja2 >= 3.1.6, found {found}; install it with: pip install jinja2"):
         render_chat(Template("", {}), [])
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -807,10 +808,7 @@ def test_inspect_takes_any_file(own, world, tmp_path, run):
     ids=repr,
 )
 def test_an_error_in_words(error, line, fails, monkeypatch):
-    def fail(path):
-        raise error
-
-    monkeypatch.setattr("lora_np.cli.tasks.inspect_file", fail)
+    monkeypatch.setattr("lora_np.cli.tasks.inspect_file", mock.Mock(side_effect=error))
     assert fails("inspect", "critics").startswith(f"error: {line}")
 
 
