@@ -3,6 +3,8 @@
 ``{% generation %}`` marks what an answer is, for transformers; our own code does not read it.
 """
 
+from tokenizers.pre_tokenizers import ByteLevel
+
 from lora_np.data import gguf_tokenizer_files
 
 ANSWER = "{% generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}"
@@ -63,20 +65,14 @@ CONVERSATIONS = [
     [("user", "a\n"), ("assistant", "<s> is a token"), ("user", "and?")],
 ]
 CONVERSATIONS = [[{"role": role, "content": text} for role, text in chat] for chat in CONVERSATIONS]
+LETTERS = sorted(ByteLevel.alphabet())  # which byte-level BPE writes for the 256 bytes
 SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|header|>", "<|/header|>", "<|eot|>"]
-
-
-def letters():
-    """The 256 letters that byte-level BPE writes for bytes."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def metadata(**changes):
     """Fields of a GGUF file with these tokens, all bytes, and a few merges; of `changes`, None removes a field."""
     merges = ["Ġ y", "e s", "Ġy es", "Ċ Ċ", "h e", "l l", "he ll", "hell o", ". Ċ", "1 2", "l o"]
-    tokens = [*SPECIAL, *letters(), *(merge.replace(" ", "") for merge in merges)]
+    tokens = [*SPECIAL, *LETTERS, *(merge.replace(" ", "") for merge in merges)]
     tokens = changes.get("tokens") or tokens
     fields = {"model": "gpt2", "pre": "smollm", "tokens": tokens, "merges": merges}
     fields |= {"token_type": [2] + [3] * (len(SPECIAL) - 1) + [1] * (len(tokens) - len(SPECIAL))}

@@ -1,15 +1,20 @@
 """Models, batches, adapters and commands that the tests share; `tiny.py` makes them."""
 
 import os
+import sys
+from functools import cache
 
 # Before NumPy is imported: products this small only wait for one another on several threads.
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+# jsonschema, which nbformat needs, checks web addresses with this if it is there: its import takes four seconds.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from lora_np.cli import main  # noqa: E402
+from lora_np import cli  # noqa: E402
 from lora_np.data import model_files  # noqa: E402
 from lora_np.formats import PRETRAINED, save_model  # noqa: E402
 from lora_np.model import GPT2Config, initial_params  # noqa: E402
@@ -18,12 +23,14 @@ from . import tiny  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_waiting_for_the_disk():
-    """Files are not flushed to the disk: it outlives a test, and on a busy one each flush takes 10 ms or more.
+def little_waiting():
+    """The parser of commands is built once, which takes 10 ms, and files are not flushed to the disk.
 
-    Trainers that are killed run in processes of their own and do flush; tests of flushing put back their own.
+    They outlive a test, and on a busy disk each flush takes 10 ms or more. Trainers that are killed run in processes of
+    their own and do flush; tests of flushing put back their own.
     """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "build_parser", cache(cli.build_parser))
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
@@ -40,22 +47,13 @@ def classifier():
     return tiny.tiny_config(n_classes=4)
 
 
-@pytest.fixture(params=tiny.CONFIGS)
-def config(request):
-    """A language model and a classifier of each architecture, one after the other."""
-    return tiny.CONFIGS[request.param]
+def each(names):
+    """A fixture of the tiny configurations of these names, one after the other."""
+    return pytest.fixture(params=names)(lambda request: tiny.CONFIGS[request.param])
 
 
-@pytest.fixture(params=tiny.LANGUAGES)
-def either_language(request):
-    """A language model of each architecture, one after the other."""
-    return tiny.CONFIGS[request.param]
-
-
-@pytest.fixture(params=tiny.CLASSIFIERS)
-def either_classifier(request):
-    """A classifier of each architecture, one after the other."""
-    return tiny.CONFIGS[request.param]
+config = each(tiny.CONFIGS)  # a language model and a classifier of each architecture
+either_language, either_classifier = each(tiny.LANGUAGES), each(tiny.CLASSIFIERS)
 
 
 @pytest.fixture(scope="session")
@@ -69,22 +67,14 @@ def tiny_base(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def random_params():
-    """Function (config, dtype=float64, seed=0) -> parameters, every one of them random; see `tiny.py`."""
-    return tiny.random_params
+def given(function):
+    """A fixture that is a function of `tiny.py`."""
+    return pytest.fixture(scope="session")(lambda: function)
 
 
-@pytest.fixture(scope="session")
-def random_batch():
-    """Function (config, B=3, T=6, seed=0, padded=True) -> Batch; see `tiny.py`."""
-    return tiny.random_batch
-
-
-@pytest.fixture(scope="session")
-def random_adapter():
-    """Function (params, seed=0, **settings of AdapterConfig) -> Adapter with B ≠ 0; see `tiny.py`."""
-    return tiny.random_adapter
+random_params = given(tiny.random_params)  # (config, dtype=float64, seed=0) -> parameters, every one of them random
+random_batch = given(tiny.random_batch)  # (config, B=3, T=6, seed=0, padded=True) -> Batch
+random_adapter = given(tiny.random_adapter)  # (params, seed=0, **settings of AdapterConfig) -> Adapter with B ≠ 0
 
 
 @pytest.fixture
@@ -92,7 +82,7 @@ def run(capsys):
     """Function (*arguments) -> what a command printed; it must succeed and write nothing to stderr."""
 
     def call(*arguments):
-        code = main([str(argument) for argument in arguments])
+        code = cli.main([str(argument) for argument in arguments])
         said = capsys.readouterr()
         assert code == 0 and said.err == ""
         return said.out
@@ -108,7 +98,7 @@ def fails(capsys):
     """
 
     def call(*arguments, says=()):
-        code = main([str(argument) for argument in arguments])
+        code = cli.main([str(argument) for argument in arguments])
         error = capsys.readouterr().err
         assert code == 2 and error.startswith("error: ") and error.count("\n") == 1, error
         for part in says:

@@ -4,8 +4,9 @@ import json
 import re
 import subprocess
 import sys
-from datetime import datetime
 from importlib import metadata
+from itertools import groupby
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -29,40 +30,27 @@ def tokenizer(tmp_path_factory):
 
 
 def learnt(tokenizer, row):
-    """The text of the targets, and the places of what is not learnt as one "·" each."""
+    """The texts of the spans of targets that are learnt."""
     ids, targets = row
     assert ids.shape == targets.shape and ids.dtype == targets.dtype == np.int64
     assert all(target in (IGNORE_INDEX, after) for target, after in zip(targets, [*ids[1:], targets[-1]]))
-    text, left_out = "", True
-    for target in targets:
-        if target == IGNORE_INDEX:
-            text, left_out = text if left_out else text + "·", True
-        else:
-            text, left_out = text + str(target) + " ", False
-    spans = [[int(i) for i in span.split()] for span in text.split("·") if span]
+    spans = [list(span) for is_learnt, span in groupby(targets, lambda i: i != IGNORE_INDEX) if is_learnt]
     return [tokenizer.decode(span, skip_special_tokens=False) for span in spans]
 
 
 # ------------------------------------------------------------------ templates
 
-ANSWERS = {  # of the second conversation; the first answer there is " yes \n", the second "🙂 é\n\nno"
-    "ChatML": [" yes \n<|im_end|>", "🙂 é\n\nno<|im_end|>"],
-    "ChatML with a system default, over many lines": [" yes \n<|im_end|>", "🙂 é\n\nno<|im_end|>"],
-    "Llama 2": [" yes </s>", " 🙂 é\n\nno </s>"],
-    "Llama 3, which strips": ["yes<|eot|>", "🙂 é\n\nno<|eot|>"],
-    "no token ends an answer": [" yes \n\n\n", "🙂 é\n\nno\n\n"],
-}
-
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_answers_alone_are_learnt(name, tokenizer):
-    """tests/oracles compares the ids with those of transformers."""
+    """With the token that ends them; tests/oracles compares the ids with those of transformers."""
     template = Template(TEMPLATES[name], SPECIAL)
     result = chat_rows(CONVERSATIONS, tokenizer, template, 1000)
-    assert learnt(tokenizer, result.rows[1]) == ANSWERS[name]
-    assert result[1:] == (0, 0) and len(result.rows) == len(CONVERSATIONS)
-    whole = tokenizer.encode(render_chat(template, CONVERSATIONS[0]), add_special_tokens=False).ids
-    assert result.rows[0][0].tolist() == whole[:-1]
+    assert result[1:] == (0, 0)
+    for chat, row in zip(CONVERSATIONS, result.rows, strict=True):
+        assert row[0].tolist() == tokenizer.encode(render_chat(template, chat), add_special_tokens=False).ids[:-1]
+        ends = [re.fullmatch(r"(?s)\s*(.*?)\s*(</s>|<\|\w+\|>|\n\n)", span).groups() for span in learnt(tokenizer, row)]
+        assert [answer for answer, _ in ends] == [m["content"].strip() for m in chat if m["role"] == "assistant"]
 
 
 def test_the_template_alone_puts_tokens_around_a_conversation(tmp_path):
@@ -95,11 +83,11 @@ def test_a_template_that_does_not_write_from_left_to_right(tokenizer):
 
 
 def test_one_process_for_all_conversations(tokenizer, monkeypatch):
-    runs, run = [], subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda *given, **more: runs.append(given) or run(*given, **more))
+    runs = mock.Mock(wraps=subprocess.run)
+    monkeypatch.setattr(subprocess, "run", runs)
     assert len(chat_rows(200 * CONVERSATIONS[:1], tokenizer, Template(TEMPLATES["ChatML"], {}), 99).rows) == 200
     assert chat_rows([], tokenizer, Template(TEMPLATES["ChatML"], {}), 99) == ([], 0, 0)
-    assert len(runs) == 1
+    assert runs.call_count == 1
 
 
 HOSTILE = {
@@ -135,20 +123,10 @@ def test_a_template_that_fails(text, monkeypatch):
     assert message.startswith("messages: the chat template ") and len(message) < 300 and "\n" not in message
 
 
-def test_what_a_template_can_use():
-    """As in transformers; tests/oracles compares more. The clock is not read here: the date is the caller's."""
-    text = "{{ strftime_now('%d.%m.%y') }} {{ {'ä': dict(a=1)} | tojson }} {{ ''.__class__ }}|{{ lipsum.__globals__ }}"
-    assert render_chat(Template(text, {}), [], now=datetime(2024, 5, 6)) == '06.05.24 {"ä": {"a": 1}} |'
-
-
 @pytest.mark.parametrize("version, found", [("", "none"), ("3.1.5", "3.1.5"), ("2.11.3", "2.11.3")])
 def test_a_jinja_that_is_missing_or_unsafe(version, found, monkeypatch):
-    def answer(name):
-        if not version:
-            raise metadata.PackageNotFoundError(name)
-        return version
-
-    monkeypatch.setattr(metadata, "version", answer)
+    answer = version or metadata.PackageNotFoundError("jinja2")
+    monkeypatch.setattr(metadata, "version", mock.Mock(side_effect=[answer]))
     with pytest.raises(ValueError, match=f"jinja2 >= 3.1.6, found {found}: pip install -U jinja2"):
         render_chat(Template("", {}), [])
 

@@ -12,29 +12,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from lora_np import formats
 from lora_np.adapters import AdapterConfig
 from lora_np.cli import main
 from lora_np.data import encode, model_files
-from lora_np.experiments.recipes import RECIPES
-from lora_np.formats import (
-    PRETRAINED,
-    load_adapter,
-    load_hf,
-    load_model,
-    load_task,
-    read_json,
-    read_tensors,
-    save_model,
-    shipped_adapters,
-    task_base,
-    write_json,
-    write_tensors,
-)
-from lora_np.model import forward
+from lora_np.formats import PRETRAINED, load_model, load_task, read_json, read_tensors, save_model, task_base
 from lora_np.reference import manifest
 from lora_np.tasks import classifier as user_task
 from lora_np.tasks.adapter_set import load_adapter_set, mixed
@@ -43,7 +30,8 @@ from lora_np.tasks.report import class_report, format_report, wilson_interval
 from lora_np.tasks.table import balanced_weights
 from lora_np.tasks.writing import pieces, write_text_from
 
-from .tiny import edit_fields, edit_tensors
+from . import test_fuzz_formats as fuzz
+from .tiny import edit_fields, edit_tensors, same_bits
 from .world import TEXTS, make_world
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +50,11 @@ def world(tmp_path_factory):
         rows = [json.dumps({"t": text, "l": label}) for text, label in zip(TEXTS, labels)]
         (world / "data" / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
     (world / "model.safetensors.index.json").write_text("{}")
+    for name, source in (("rows.jsonl", "data/rows.jsonl"), ("two/task.txt", "data/corpus.txt"),
+                         ("x.txt", "exercises/07_lora_layer.ipynb")):  # fmt: skip
+        shutil.copy(world / source, world / name)  # where commands in OVER look for them
+    formats.write_json(world / "settings.json", {"data": "x.csv", "text_column": "t", "label_column": "l"})
+    assert main(["merge", f"{world}/classes", "--out", f"{world}/merged"]) == 0
     return world
 
 
@@ -71,8 +64,14 @@ def own(world, tmp_path):
     return lambda name: shutil.copytree(world / name, tmp_path / name)
 
 
-def same_arrays(first, second):
-    return set(first) == set(second) and all(np.array_equal(first[name], second[name]) for name in first)
+def changed(world, folder, name, change):
+    """A copy of the world in which a file has another text or other fields, or what a function does with its path."""
+    path = shutil.copytree(world, folder) / name
+    if isinstance(change, dict):
+        edit_fields(path, **change)
+    else:
+        path.write_text(change) if isinstance(change, str) else change(path)
+    return folder
 
 
 # ---------------------------------------------------------------- finetune --data, and predict
@@ -116,10 +115,16 @@ def test_finetune_and_predict(method, words, world, tmp_path, run):
     assert curve["step"][-1] == 18 and len(curve["step"]) == len(curve["loss"]) == len(curve["accuracy"])
     assert task["validation_accuracy"] == curve["accuracy"][int(np.argmin(curve["loss"]))]
     assert (task["text_column"], task["label_column"], task["class_weights"]) == ("t", "l", "none")
-    label, probability, text = run("predict", "--model", out, TEXTS[2]).strip().split("\t")
-    assert label in task["labels"] and 1 / 3 <= float(probability) <= 1.0 and text == TEXTS[2]
+    if method == "lora":  # which is small, and has its head
+        assert load_task(out).adapter.config == AdapterConfig(r=8, alpha=16.0, targets=("all-linear",))
+        assert load_task(out).adapter.weights["head.weight"].shape == (3, 16)
+        assert not (out / "model.safetensors").exists()
     run("predict", "--model", out, "--data", data, "--out", answers)
-    right = [row["label"] == row["l"] for row in read_rows(answers)]
+    rows = read_rows(answers)
+    label, probability, text = run("predict", "--model", out, TEXTS[2]).strip().split("\t")  # alone: the same answer
+    assert (label, text) == (rows[2]["label"], TEXTS[2])
+    assert float(rows[2]["probability"]) == pytest.approx(float(probability), abs=1e-3)
+    right = [row["label"] == row["l"] for row in rows]
     run("evaluate", "--model", out, "--data", data, "--json", tmp_path / "a.json", "--out", tmp_path / "a.png")
     again = read_json(tmp_path / "a.json")
     assert again["accuracy"] == np.mean(right) and again["texts"] == 48 and {*again["others"]} == {'always "a"'}
@@ -137,40 +142,6 @@ def test_a_run_is_repeated_from_its_settings(more, words, run, tmp_path):
     run("finetune", "--settings", out / "task.json", "--out", other, "--lr", 0.02, "--class-weights", "balanced")
     changes = {"learning_rate": 0.02, "class_weights": "balanced"}
     assert about(other)["settings"] == about(out)["settings"] | changes
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"rank": 3}, "rank: not a setting of the task 'classifier', expected one of adapter, base"),
-        ({"epochs": "3"}, "epochs: got '3', expected an integer"),
-        ({"adapter": {"rank": 3}}, "adapter: got 'rank', expected one of variant, r, alpha"),
-        ({"adapter": {"r": 0}}, "r: got 0, expected an integer of at least 1"),
-        ({"quoting": "no"}, "quoting: got 'no', expected True or False"),
-        ({"text_column": 5}, "text_column: got 5, expected a string"),
-        ({"task": "poem"}, "task: got 'poem', expected one of classifier, question, text, chat"),
-    ],
-)
-def test_a_wrong_field_of_a_settings_file_is_named(change, message, tmp_path, fails):
-    path, values = tmp_path / "settings.json", {"data": "x.csv", "text_column": "t", "label_column": "l", **change}
-    write_json(path, values)
-    fails("finetune", "--settings", path, "--out", tmp_path / "out", says=[f"{path}: {message}"])
-
-
-def test_an_adapter_is_small_and_has_its_head(world):
-    """Its answers do not depend on the texts beside them."""
-    tensors, _ = read_tensors(world / "classes" / "adapter.safetensors")
-    assert tensors["head.weight"].shape == (3, 16)
-    assert tensors["blocks.0.mlp.up_proj.lora_A"].shape == (8, 16)
-    assert not (world / "classes" / "model.safetensors").exists()
-    params, _ = load_model(world / "base")
-    adapter = load_adapter(world / "classes", {**params, "head.weight": tensors["head.weight"]})
-    assert adapter.config == AdapterConfig(r=8, alpha=16.0, targets=("all-linear",))
-    classifier, texts = user_task.load_classifier(world / "classes"), [TEXTS[0], "fox " * 30, "she"]
-    together = user_task.predict(classifier, texts)
-    alone = [user_task.predict(classifier, [text])[0] for text in texts]
-    assert [label for label, _ in together] == [label for label, _ in alone]
-    assert np.allclose([p for _, p in together], [p for _, p in alone], atol=1e-6)
 
 
 def test_a_test_file_of_its_own(words, world, run, fails, tmp_path):
@@ -194,38 +165,32 @@ def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, 
     assert about(tmp_path / "out")["validation_accuracy"] == 0.8
 
 
-DAMAGES = [  # of a task.json: (folder, its new text or fields, what the error says)
-    ("classes", {"labels": ["a", "b"]}, ["head.weight", "shape"]),
-    ("classes", {"base": "/nowhere/at/all"}, ["task.json", "/nowhere/at/all"]),
-    ("classes", {"base_sha256": "of another"}, ["trained on a different base"]),
-    ("classes", "[]", ["task.json"]),
-    ("classes", "{}", ["task.json", "labels missing"]),
-    ("classes", None, ["no task.json"]),
-    *[("merged", {"labels": x}, ["task.json", "labels"]) for x in (["a"], [*"abcd"], 5, [1, 2, 3], "abc", [*"aab"])],
+SET, ASK = "finetune --settings {w}/settings.json --out {out}", "predict hello --model {w}/"
+DAMAGES = [  # a file of the world, its new text or fields, a command, and what it says
+    ("settings.json", {"rank": 3}, SET, "settings.json: rank: not a setting of the task 'classifier', expected one of"),
+    ("settings.json", {"epochs": "3"}, SET, "settings.json: epochs: got '3', expected an integer"),
+    ("settings.json", {"adapter": {"rank": 3}}, SET, "adapter: got 'rank', expected one of variant, r, alpha"),
+    ("settings.json", {"adapter": {"r": 0}}, SET, "settings.json: r: got 0, expected an integer of at least 1"),
+    ("settings.json", {"quoting": "no"}, SET, "settings.json: quoting: got 'no', expected True or False"),
+    ("settings.json", {"text_column": 5}, SET, "settings.json: text_column: got 5, expected a string"),
+    ("settings.json", {"task": "poem"}, SET, "task: got 'poem', expected one of classifier, question, text, chat"),
+    ("classes/task.json", {"labels": ["a", "b"]}, f"{ASK}classes", "head.weight has shape"),
+    ("classes/task.json", {"base": "/nowhere/at/all"}, f"{ASK}classes", "task.json: its base cannot be read, /nowhere"),
+    ("classes/task.json", {"base_sha256": "of another"}, f"{ASK}classes", "trained on a different base"),
+    ("classes/task.json", "[]", f"{ASK}classes", "task.json: got a JSON list"),
+    ("classes/task.json", "{}", f"{ASK}classes", "task.json: not written by finetune: labels missing"),
+    ("classes/task.json", Path.unlink, f"{ASK}classes", "no task.json"),
+    *[
+        ("merged/task.json", {"labels": labels}, f"{ASK}merged", "task.json: ")
+        for labels in (["a"], [*"abcd"], 5, [1, 2, 3], "abc", [*"aab"])
+    ],
 ]
 
 
-def test_damaged_results(world, run, fails, tmp_path):
-    (tmp_path / "base").symlink_to(world / "base")
-    run("merge", world / "classes", "--out", tmp_path / "merged")
-    for folder, change, says in DAMAGES:
-        out = tmp_path / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree((tmp_path if folder == "merged" else world) / folder, out)
-        if isinstance(change, dict):
-            edit_fields(out / "task.json", **change)
-        else:
-            (out / "task.json").unlink() if change is None else (out / "task.json").write_text(change)
-        fails("predict", "--model", out, "hello", says=says)
-    text = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python hands over a byte that is not UTF-8
-    fails("predict", "--model", world / "classes", "hello", text, says=["text 1", "not UTF-8"])
-
-
-def test_as_a_module_without_a_traceback(tmp_path):
-    command = [sys.executable, "-m", "lora_np", "predict", "--model", str(tmp_path / "none"), "hello"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr and not done.stdout
+@pytest.mark.parametrize("file, change, command, message", DAMAGES)
+def test_damaged_results_and_settings(file, change, command, message, world, tmp_path, fails):
+    copy = changed(world, tmp_path / "w", file, change)
+    fails(*command.format(w=copy, out=tmp_path / "out").split(), says=[message])
 
 
 # ---------------------------------------------------------------- reports, and answers as files
@@ -320,11 +285,8 @@ def test_predictions_keep_all_columns(suffix, world, run, tmp_path):
     write_csv(data, [list(row.values()) for row in given], ("id", "t", "label"))
     command = ["predict", "--model", world / "classes", "--data", data]
     assert "2 texts; saved in" in run(*command, "--out", out)
-    rows, plain = (
-        read_rows(out),
-        user_task.predict(user_task.load_classifier(world / "classes"), [r["t"] for r in given]),
-    )
-    for row, before, (label, p) in zip(rows, given, plain):
+    plain = user_task.predict(user_task.load_classifier(world / "classes"), [row["t"] for row in given])
+    for row, before, (label, p) in zip(read_rows(out), given, plain):
         assert list(row) == ["id", "t", "label", "predicted_label", "probability"]
         assert {name: row[name] for name in before} == before
         assert row["predicted_label"] == label and float(row["probability"]) == pytest.approx(p, abs=1e-6)
@@ -341,7 +303,8 @@ def test_an_empty_cell_is_an_empty_text(world, tmp_path, capsys):
     data = write_csv(tmp_path / "in.csv", [("1", "the quick fox"), ("2", "")], ("id", "t"))
     assert main(["predict", "--model", str(world / "classes"), "--data", str(data)]) == 0
     said = capsys.readouterr()
-    assert said.out.count("\n") == 2 and "empty texts: 1, the first in row 2, line 3" in said.err
+    assert said.out.count("\n") == 2 and said.err.startswith("warning: ") and said.err.count("\n") == 1
+    assert "empty texts: 1, the first in row 2, line 3" in said.err
 
 
 # ---------------------------------------------------------------- finetune --text-file
@@ -355,14 +318,13 @@ def test_teaching_a_text(world, tmp_path, run):
     tokenizer = load_task(world / "base").tokenizer
     assert sum(about["tokens"].values()) == sum(len(ids) for ids in encode(tokenizer, TEXTS))
     first, again = (load_task(folder).adapter.weights for folder in (world / "one", tmp_path / "out"))
-    assert same_arrays(first, again)  # a pure function of its settings
+    assert same_bits(first, again)  # a pure function of its settings
     assert load_task(world / "full").adapter is None
 
 
 REFUSALS = [
     ("fintune --out x", "invalid choice: 'fintune' (choose from"),
     ("classroom", "required: ACTION"),
-    ("predict", "required: --model"),
     ("--seeds 0", "seeds: got 0"),  # of run, the command without a name
     (f"{TEXT} --text t", "text_column: not a setting of the task 'text'"),
     (f"{TEXT} --test x.csv", "test_data: not a setting of the task 'text'"),
@@ -385,7 +347,7 @@ REFUSALS = [
             ("--variant loftq", "variant: got 'loftq'"),
         )
     ],
-    (f"{WRITE} --adapter nobody", f"the included adapters are {', '.join(shipped_adapters())}"),
+    (f"{WRITE} --adapter nobody", f"the included adapters are {', '.join(formats.shipped_adapters())}"),
     (f"{WRITE} --adapter {{w}}/classes", "got a classifier"),
     (f"{WRITE} --adapter {{w}}/full", "got a whole model, expected an adapter"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/one", "is repeated"),
@@ -435,12 +397,12 @@ REFUSALS = [
     ("import {w}/peft --from peft --out {out} --base {w}/base --labels a b", "labels: got a, b; expected none"),
     ("import {w}/classes_peft --from peft --out {out} --base {w}/base --labels a a b", "expected 3 different labels"),
     ("predict --model x", "give either texts to classify or --data"),
+    ("predict hello caf\udce9 --model {w}/classes", "not UTF-8"),  # as Python hands over a byte that is not UTF-8
     ("predict --model {w}/classes --data {w}/data/rows.jsonl --out x.txt", "out: got 'x.txt', expected a file"),
     ("predict --model {w}/classes --text t hello", "text: needs --data"),
     ("predict --model {w}/full --data {w}/data/rows.jsonl", "text_column: is missing, and"),
     ("evaluate --model {w}/classes --data {w}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected"),
     ("evaluate --model {w}/one --data {w}/data/rows.jsonl --text t --label l", "got a language model"),
-    ("doctor {w}/peft", "base: is missing"),
     ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
     ("pretrain --adapters --threads 2 --out {out}", "threads: only applies to the base"),
     ("pretrain --adapters --seed -1 --out {out}", "seed: got -1"),
@@ -505,37 +467,43 @@ OF_TABLES = ("predict --model {w}/classes --text t --data {file}",)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of memory are POSIX's")
+@pytest.mark.skipif(fuzz.memory("VmSize") is None, reason="needs a limit of memory")
 @pytest.mark.parametrize("name, command", [(n, c) for n in SPARSE for c in (OF_TABLES if "table" in n else OF_MODELS)])
-def test_files_that_no_memory_holds(name, command, own, world):
+def test_files_that_no_memory_holds(name, command, own, world, fails):
     entry, length, says = SPARSE[name]
     path, header, size = own("base") / ("model.safetensors" if entry else "sparse.csv"), b"", 5 * 2**30
     if entry:
-        size = int(np.prod(entry["shape"])) * (4 if entry["dtype"] == "F32" else 2)
-        header = json.dumps({"tok_emb.weight": {**entry, "data_offsets": [0, size]}}).encode()
-        header = (length or len(header)).to_bytes(8, "little") + header
+        size = int(np.prod(entry["shape"])) * fuzz.BYTES[entry["dtype"]]
+        header = fuzz.with_header(json.dumps({"tok_emb.weight": {**entry, "data_offsets": [0, size]}}), b"")
+        header = length.to_bytes(8, "little") + header[8:] if length else header
     with open(path, "wb") as file:
         file.write(header)
         file.truncate(len(header) + size)
-    limited = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32)); import sys;"
-    limited += "from lora_np.cli import main; sys.exit(main(sys.argv[1:]))"
-    words = [sys.executable, "-c", limited, *command.format(file=path, w=world).split()]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and says in done.stderr
+    with fuzz.little_memory():
+        fails(*command.format(file=path, w=world).split(), says=[says])
 
 
 HOSTILE = "\x1b[2J\r\n\u202e" + "a" * 10_000
-TENSOR = {HOSTILE: np.ones((2, 2), np.float32)}
 ROWS = [{"t": text, "l": [HOSTILE, "b"][i % 2]} for i, text in enumerate(TEXTS)]
 IMPORT_HF = "import {w}/hf --from hf --out {out}"
 IMPORT_PEFT = "import {w}/peft --from peft --base {w}/base --out {out}"
-PLACES = {  # what is planted: (file, its new text, or new fields or tensors; command)
-    "tensor": ("full/model.safetensors", TENSOR, f"{WRITE} --model {{w}}/full"),
-    "adapter's tensor": ("one/adapter.safetensors", TENSOR, f"{WRITE} --adapter {{w}}/one"),
-    "GPT-2's tensor": ("hf/model.safetensors", TENSOR, IMPORT_HF),
-    "PEFT's tensor": ("peft/adapter_model.safetensors", TENSOR, IMPORT_PEFT),
-    "inspected tensor": ("full/model.safetensors", TENSOR, "inspect {w}/full"),
-    "metadata": ("full/model.safetensors", None, "inspect {w}/full"),
+
+
+def add_tensor(path):
+    edit_tensors(path, lambda tensors: tensors | {HOSTILE: np.ones((2, 2), np.float32)})
+
+
+def add_metadata(path):
+    formats.write_tensors(path, {"a": np.ones(1)}, {HOSTILE: HOSTILE})
+
+
+PLACES = {  # what is planted: (file, its change; command)
+    "tensor": ("full/model.safetensors", add_tensor, f"{WRITE} --model {{w}}/full"),
+    "adapter's tensor": ("one/adapter.safetensors", add_tensor, f"{WRITE} --adapter {{w}}/one"),
+    "GPT-2's tensor": ("hf/model.safetensors", add_tensor, IMPORT_HF),
+    "PEFT's tensor": ("peft/adapter_model.safetensors", add_tensor, IMPORT_PEFT),
+    "inspected tensor": ("full/model.safetensors", add_tensor, "inspect {w}/full"),
+    "metadata": ("full/model.safetensors", add_metadata, "inspect {w}/full"),
     "field": ("hf/config.json", {HOSTILE: 1}, IMPORT_HF),
     "value": ("hf/config.json", {"model_type": HOSTILE}, IMPORT_HF),
     "value of ours": ("full/config.json", {"d_model": HOSTILE}, f"{WRITE} --model {{w}}/full"),
@@ -557,6 +525,11 @@ PLACES = {  # what is planted: (file, its new text, or new fields or tensors; co
     ),
     "label of a table": ("data/rows.jsonl", "\n".join(map(json.dumps, ROWS)), f"{TABLE} --epochs 1"),
     "path": ("text", "", "predict x --model {w}/HOSTILE"),
+    "name of an adapter": (
+        "one",
+        lambda path: path.rename(path.with_name(HOSTILE[:40])),
+        "mix {w}/HOSTILE --out {out}",
+    ),
     "repeated name": (
         "full/config.json",
         f"{{{json.dumps(HOSTILE)}: 1, {json.dumps(HOSTILE)}: 2}}",
@@ -565,21 +538,10 @@ PLACES = {  # what is planted: (file, its new text, or new fields or tensors; co
 }
 
 
-@pytest.mark.parametrize("place", [*PLACES, "name of an adapter"])
+@pytest.mark.parametrize("place", PLACES)
 def test_names_from_files_are_printed_with_escapes(place, world, tmp_path, capsys):
-    copy = shutil.copytree(world, tmp_path / "w")
-    file, change, command = PLACES.get(place, ("text", "", "mix {w}/HOSTILE --out {out}"))
-    if change is None:
-        write_tensors(copy / file, {"a": np.ones(1)}, {HOSTILE: HOSTILE})
-    elif isinstance(change, str):
-        (copy / file).write_text(change)
-    elif change is TENSOR:
-        edit_tensors(copy / file, lambda tensors: tensors | TENSOR)
-    else:
-        edit_fields(copy / file, **change)
-    if place == "name of an adapter":
-        (copy / "one").rename(copy / HOSTILE[:40])
-    hostile = HOSTILE if place == "text" else HOSTILE[:40]
+    *change, command = PLACES[place]
+    copy, hostile = changed(world, tmp_path / "w", *change), HOSTILE if place == "text" else HOSTILE[:40]
     main([word.format(w=copy, out=tmp_path / "out").replace("HOSTILE", hostile) for word in command.split()])
     said = capsys.readouterr()
     for line in [*said.out.split("\n"), *said.err.split("\n")]:
@@ -592,22 +554,16 @@ def test_names_from_files_are_printed_with_escapes(place, world, tmp_path, capsy
 
 
 def test_one_text_for_each_adapter(world, run):
-    """With base for none; and each is what it is alone."""
-    one, two = world / "one", world / "two"
-    settings = ["--prompt", "the quick", "--tokens", 8, "--seed", 3, "--ignore-end"]
+    """With base for none; and each is what it is alone. The prompt has more tokens than there are positions."""
+    one, two, prompt = world / "one", world / "two", " ".join(TEXTS[:4])
+    settings = ["--prompt", prompt, "--tokens", 30, "--seed", 3, "--ignore-end"]
     together = run("generate", *settings, "--adapter", one, "base", two)
     model = task_base(one)
     ways = ("--adapter", one), ("--model", model), ("--adapter", two)
     alone = [run("generate", *settings, *way) for way in ways]
     assert together == "".join(f"[{name}]\n{text}" for name, text in zip((one, "base", two), alone))
-    assert len(set(alone)) == 3 and all(text.startswith("the quick") for text in alone)
+    assert len(set(alone)) == 3 and all(text.startswith(prompt) for text in alone)
     assert run("generate", *settings, "--adapter", one, two, "--weights", 1, 0) == alone[0]
-
-
-def test_a_full_model_and_a_long_prompt(world, run):
-    prompt = " ".join(TEXTS[:4])  # more than 24 tokens
-    text = run("generate", "--model", world / "full", "--prompt", prompt, "--temperature", 0, "--tokens", 40)
-    assert text.startswith(prompt)
 
 
 def test_prompts_and_tokenizers_that_cannot_be_used(world, tmp_path, fails):
@@ -677,7 +633,7 @@ def test_mix(world, tmp_path, run):
     pair = [world / "one", world / "two"]
     assert "rank 5, exact" in run("mix", *pair, "--weights", 0.5, -1, "--out", tmp_path / "mix")
     expected, error = mixed(load_adapter_set(pair), [0.5, -1.0])
-    assert error == 0.0 and same_arrays(load_task(tmp_path / "mix").adapter.weights, expected.weights)
+    assert error == 0.0 and same_bits(load_task(tmp_path / "mix").adapter.weights, expected.weights)
     assert "rank 2, relative error of ΔW" in run("mix", *pair, "--rank", 2, "--out", tmp_path / "cut")
     assert load_task(tmp_path / "cut").adapter.config.r == 2
     # The base has no head: half of a classifier is half of its head, and none is made up for the base.
@@ -688,13 +644,7 @@ def test_mix(world, tmp_path, run):
 
 
 def test_merge(world, tmp_path, run):
-    """The merged model is the adapted one, and needs no adapter; a trained head alone is merged too."""
-    run("merge", world / "one", "--out", tmp_path / "merged")
-    task, merged = load_task(world / "one"), load_task(tmp_path / "merged")
-    ids = np.array([[0, 5, 7, 11]])
-    expected, _ = forward(task.params, ids, task.config, adapter=task.adapter)
-    logits, _ = forward(merged.params, ids, merged.config)
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    """A trained head alone is merged too."""
     run(*TABLE.format(w=world, out=tmp_path / "head").split(), "--method", "head", "--epochs", 1)
     for folder in (world / "classes", tmp_path / "head"):
         out = run("merge", folder, "--out", tmp_path / "merged", "--time")
@@ -703,62 +653,42 @@ def test_merge(world, tmp_path, run):
         assert answers[0] == answers[1]
 
 
-def test_a_task_written_over_another_is_the_new_one(world, tmp_path, run):
-    """A whole model in the folder of an adapter, and the other way round."""
-    run("mix", world / "one", world / "two", "--out", tmp_path / "out")
-    run("import", world / "classes_hf", "--from", "hf", "--out", tmp_path / "out")
-    assert load_task(tmp_path / "out").adapter is None
-    run("mix", world / "one", "--out", tmp_path / "out")
-    assert load_task(tmp_path / "out").adapter is not None
-
-
-def test_vera_is_exported_as_its_message_says(words, tmp_path, run, fails):
-    run(*words("--epochs", 1, "--variant", "vera"))
-    command = ["export", tmp_path / "out", "--out", tmp_path / "hf", "--to"]
-    fails(*command, "peft", says=["got kind 'vera', expected 'lora' or 'dora'; export it with --to merged"])
-    run(*command, "merged")
-    run("import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "back")
-    answers = [run("predict", "--model", tmp_path / name, "thank you") for name in ("out", "back")]
-    assert answers[0] == answers[1]
-
-
 # ---------------------------------------------------------------- export and import
 
 
-@pytest.mark.parametrize("name, peft", [("one", "peft"), ("classes", "classes_peft")])
-def test_there_and_back(name, peft, world, tmp_path, run):
+WRITE_ON, CLASSIFY = ["generate", "--prompt", "the quick", "--tokens", 8], ["predict", "the quick fox", "said she"]
+
+
+@pytest.mark.parametrize(
+    "name, peft, ask", [("one", "peft", [*WRITE_ON, "--adapter"]), ("classes", "classes_peft", [*CLASSIFY, "--model"])]
+)
+def test_there_and_back(name, peft, ask, world, tmp_path, run):
     """Base and adapter out, base and adapter in: every tensor's bytes, and the same answers."""
-    task, base = load_task(world / name), task_base(world / name)
+    task, bases = load_task(world / name), [task_base(world / name), tmp_path / "ours"]
     assert read_json(world / "peft" / "adapter_config.json")["base_model_name_or_path"] == "some/base"
     run("export", world / name, "--to", "hf", "--out", tmp_path / "base")
     out = run("import", tmp_path / "base", "--from", "hf", "--out", tmp_path / "ours")
     assert f"d_model 16, 1 layers, 2 heads, {task.config.vocab_size} tokens" in out
     labels = ["--labels", *task.labels] if task.labels else []
-    command = ["import", world / peft, "--from", "peft", "--base"]
-    out = run(*command, base, "--out", tmp_path / "back", *labels)
-    back = load_task(tmp_path / "back")
-    assert back.labels == task.labels and same_arrays(back.adapter.weights, task.adapter.weights)
-    if task.labels is None:  # the imported base serves as well as the first one
-        run(*command, tmp_path / "ours", "--out", tmp_path / "b2")
-        prompt = ["generate", "--prompt", "the quick", "--tokens", 8]
-        assert run(*prompt, "--adapter", tmp_path / "b2") == run(*prompt, "--adapter", world / name)
-    else:
-        assert "labels: a, b, c" in out
-        texts = ["the quick fox", "said she"]
-        answers = [run("predict", "--model", f, *texts) for f in (tmp_path / "back", world / name)]
-        assert answers[0] == answers[1]
+    for base in bases[:1] if labels else bases:
+        out = run("import", world / peft, "--from", "peft", "--base", base, "--out", tmp_path / "back", *labels)
+        back = load_task(tmp_path / "back")
+        assert back.labels == task.labels and same_bits(back.adapter.weights, task.adapter.weights)
+        assert ("labels: a, b, c" in out) == bool(labels) and run(*ask, tmp_path / "back") == run(*ask, world / name)
 
 
-def test_a_classifier_through_hugging_face(world, own, tmp_path, run):
-    """An imported merged model needs nothing else; without a tokenizer, its labels wait for one."""
-    assert load_hf(world / "classes_hf").labels == ["a", "b", "c"]
-    bare = own("classes_hf")
-    (bare / "tokenizer.json").unlink()
-    for source, out in ((world / "classes_hf", tmp_path / "ours"), (bare, tmp_path / "bare")):
-        run("import", source, "--from", "hf", "--out", out)
-    shutil.copy(world / "base" / "tokenizer.json", tmp_path / "bare")
-    folders = (world / "classes", tmp_path / "ours", tmp_path / "bare")
-    assert len({run("predict", "--model", folder, "the quick fox") for folder in folders}) == 1
+@pytest.mark.parametrize("name, ask", [("hf", WRITE_ON), ("classes_hf", CLASSIFY)])
+def test_an_import_without_its_tokenizer_waits_for_one(name, ask, world, own, tmp_path, run, fails):
+    """And one with its tokenizer, or its labels, needs nothing else."""
+    assert formats.load_hf(world / "classes_hf").labels == ["a", "b", "c"]
+    run("import", world / name, "--from", "hf", "--out", tmp_path / "ours")
+    (own(name) / "tokenizer.json").unlink()
+    command = ["import", tmp_path / name, "--from", "hf", "--out", tmp_path / "bare"]
+    assert "no tokenizer" in run(*command)
+    fails(*ask, "--model", tmp_path / "bare", says=["tokenizer.json"])
+    run(*command, "--tokenizer", world / "base" / "tokenizer.json")
+    answers = {run(*ask, "--model", folder) for folder in (tmp_path / "ours", tmp_path / "bare")}
+    assert answers == {run(*ask, "--model", world / {"hf": "base", "classes_hf": "classes"}[name])}
 
 
 def test_an_adapter_without_a_head_on_a_classifier(world, own, tmp_path, run):
@@ -773,42 +703,26 @@ def test_an_adapter_without_a_head_on_a_classifier(world, own, tmp_path, run):
     assert answers[0] != answers[1]
 
 
-def test_a_base_without_a_tokenizer(own, world, tmp_path, run, fails):
-    (own("hf") / "tokenizer.json").unlink()
-    command = ["import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "ours"]
-    assert "no tokenizer" in run(*command)
-    fails("generate", "--prompt", "the", "--model", tmp_path / "ours", says=["tokenizer.json"])
-    run(*command, "--tokenizer", world / "base" / "tokenizer.json")
-    run("generate", "--prompt", "the", "--model", tmp_path / "ours", "--tokens", 2)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["tokenizer.json", "vocab.json"])
-def test_a_tokenizer_without_special_tokens(form, world, own, tmp_path, run, fails):
-    """It is used wherever ours is, nothing is put in front of a text, and its files stay as they came."""
+def test_a_tokenizer_without_special_tokens(world, own, tmp_path, run, fails):
+    """It is used wherever ours is, nothing is put in front of a text, and its files stay as they came.
+
+    `oracles/test_tokenizers_hf.py` has tokenizers of all kinds.
+    """
     hf = own("hf")
     fields = read_json(hf / "tokenizer.json")
     for name in model_files(hf):
         (hf / name).unlink()
-    model = fields["model"]
-    model["vocab"] = {token: i for token, i in model["vocab"].items() if i > 1}  # without <|endoftext|> and <|pad|>
-    if form == "vocab.json":
-        write_json(hf / form, model["vocab"])
-        merges = "\n".join(" ".join(pair) for pair in model["merges"])
-        (hf / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
-    else:
-        kept_fields = {"post_processor": None, "added_tokens": [], "normalizer": None}
-        (hf / form).write_text(json.dumps(fields | kept_fields), encoding="utf-8")
-    ours, task, text, full = (tmp_path / name for name in ("ours", "task", "text", "full"))
+    vocab = {token: i for token, i in fields["model"]["vocab"].items() if i > 1}  # without <|endoftext|> and <|pad|>
+    fields |= {"model": fields["model"] | {"vocab": vocab}}
+    formats.write_json(hf / "tokenizer.json", fields | {"post_processor": None, "added_tokens": [], "normalizer": None})
+    ours, task, full = (tmp_path / name for name in ("ours", "task", "full"))
     run("import", hf, "--from", "hf", "--out", ours)
-    assert [ids.tolist() for ids in encode(load_task(ours).tokenizer, ["the<|endoftext|>", ""])][1] == []
-    common = ["--base", ours, "--epochs", 1]
-    table = ["finetune", "--data", world / "data" / "rows.jsonl", "--text", "t", "--label", "l", *common]
-    run(*table, "--out", task)
-    run(*table, "--out", full, "--method", "full")
-    run("finetune", "--text-file", world / "data" / "corpus.txt", *common, "--out", text)
-    assert run("generate", "--adapter", text, "--prompt", "the", "--tokens", 3).startswith("the")
-    assert run("predict", "--model", task, "the quick fox") != ""
+    table = ["finetune", "--data", world / "data" / "rows.jsonl", "--text", "t", "--label", "l", "--base", ours]
+    run(*table, "--epochs", 1, "--out", task)
+    run(*table, "--epochs", 1, "--out", full, "--method", "full")
+    text = ["finetune", "--text-file", world / "data" / "corpus.txt", "--base", ours, "--epochs", 1]
+    run(*text, "--out", tmp_path / "text")
     fails("predict", "--model", task, "fox", "", says=["text 1: got '', which has no tokens", "puts none around"])
     assert run("predict", "--model", world / "classes", "fox", "").count("\n") == 2, "ours has an initial token"
     run("export", task, "--to", "merged", "--out", tmp_path / "merged")
@@ -816,8 +730,6 @@ def test_a_tokenizer_without_special_tokens(form, world, own, tmp_path, run, fai
     run("merge", task, "--out", tmp_path / "whole")
     for folder in (ours, full, tmp_path / "merged", tmp_path / "back", tmp_path / "whole"):
         assert model_files(folder) == model_files(hf) != {}
-    ids = [encode(load_task(folder).tokenizer, ["Naïve <b>films"])[0].tolist() for folder in (ours, full, task)]
-    assert ids[0] == ids[1] == ids[2]
 
 
 def test_an_imported_tokenizer_keeps_its_files(own, world, tmp_path, run):
@@ -832,23 +744,11 @@ def test_an_imported_tokenizer_keeps_its_files(own, world, tmp_path, run):
     for more in ([], ["--tokenizer", world / "base"]):
         run("import", hf, "--from", "hf", "--out", out[0], *more)
         run("export", out[0], "--to", "hf", "--out", out[1])
-        expected = {
-            **model_files(more[-1] if more else hf),
-            "generation_config.json": model_files(hf)["generation_config.json"],
-        }
+        generation = model_files(hf)["generation_config.json"]
+        expected = model_files(more[-1] if more else hf) | {"generation_config.json": generation}
         assert model_files(out[0]) == model_files(out[1]) == expected and len(expected) > 2
         shutil.rmtree(out[0])
         shutil.rmtree(out[1])
-
-
-def test_a_warning_is_one_line(own, world, tmp_path, run, capsys):
-    path = own("peft") / "adapter_config.json"
-    edit_fields(path, colour="red")
-    code = main(f"import {path.parent} --from peft --base {world}/base --out {tmp_path}/ours".split())
-    said = capsys.readouterr()
-    assert code == 0 and said.err == f"warning: {path}: unknown fields colour are ignored, but written back\n"
-    run("export", tmp_path / "ours", "--to", "peft", "--out", tmp_path / "again")
-    assert read_json(tmp_path / "again" / "adapter_config.json")["colour"] == "red"
 
 
 # ---------------------------------------------------------------- inspect
@@ -873,29 +773,23 @@ def test_inspect(world, tmp_path, run):
 def test_inspect_takes_any_file(own, world, tmp_path, run):
     """Of any model, in pieces, or of one that is none of ours; broken numbers are shown as such."""
     tensors, _ = read_tensors(world / "full" / "model.safetensors")
-    write_tensors(tmp_path / "a.safetensors", tensors)
+    formats.write_tensors(tmp_path / "a.safetensors", tensors)
     index = tmp_path / "model.safetensors.index.json"
-    write_json(index, {"weight_map": dict.fromkeys(tensors, "a.safetensors")})
+    formats.write_json(index, {"weight_map": dict.fromkeys(tensors, "a.safetensors")})
     for path in (world / "full" / "model.safetensors", tmp_path, index):
         assert "tok_emb.weight" in run("inspect", path)
     name, path = "base_model.model.model.layers.0.self_attn.q_proj", tmp_path / "any.safetensors"
     tensors = {f"{name}.lora_A.weight": np.ones((2, 30), np.float16), f"{name}.lora_B.weight": np.eye(40, 2)}
-    write_tensors(path, tensors)
+    formats.write_tensors(path, tensors)
     out = run("inspect", path)
     assert f"{name} " in out and "40×30" in out and "No configuration gives s" in out
-    write_tensors(path, tensors | {f"{name}.lora_B.weight": np.full((40, 2), np.nan)})
+    formats.write_tensors(path, tensors | {f"{name}.lora_B.weight": np.full((40, 2), np.nan)})
     assert "not finite" in run("inspect", path, "--json", tmp_path / "any.json")
     assert read_json(tmp_path / "any.json")["adapters"] == []
     folder = own("peft")
     for fields in ("[]", '{"rank_pattern": [1]}', '{"rank_pattern": "ab"}', '{"r": "x"}', "{", "{}"):
         (folder / "adapter_config.json").write_text(fields)
         assert "No configuration gives s" in run("inspect", folder), fields
-
-
-def test_experiment_list(run, fails):
-    assert [line.split()[1] for line in run("experiment", "list").splitlines()] == list(RECIPES)
-    message = fails("experiment", "nothing")
-    assert message == f"error: experiment: got 'nothing', expected one of {', '.join(RECIPES)}\n"
 
 
 @pytest.mark.parametrize(
@@ -914,10 +808,7 @@ def test_experiment_list(run, fails):
     ids=repr,
 )
 def test_an_error_in_words(error, line, fails, monkeypatch):
-    def fail(path):
-        raise error
-
-    monkeypatch.setattr("lora_np.cli.tasks.inspect_file", fail)
+    monkeypatch.setattr("lora_np.cli.tasks.inspect_file", mock.Mock(side_effect=error))
     assert fails("inspect", "critics").startswith(f"error: {line}")
 
 
@@ -928,6 +819,8 @@ inspect one --json @one/adapter.safetensors
 inspect one --json @one:/new.json
 inspect one/adapter.safetensors --json @one/adapter.json
 doctor one --json @one:/new.json
+explore one --out @one:/page.html
+explore one --text-file data/corpus.txt --out @data/corpus.txt
 reference check @one --vectors @one --json one/new.json
 run --quick --out figures --store @one --json one/new.json
 experiment main_job --out @one --store one
@@ -960,25 +853,15 @@ evaluate --model classes --data data/rows.jsonl --out @classes/task.json
 """
 
 
-@pytest.fixture(scope="module")
-def copied(world, tmp_path_factory):
-    """A copy of `world`, in which tables and notebooks are also where the commands of OVER look for them."""
-    copy = shutil.copytree(world, tmp_path_factory.mktemp("copy") / "world")
-    shutil.copy(copy / "data" / "rows.jsonl", copy)
-    shutil.copy(copy / "data" / "corpus.txt", copy / "two" / "task.txt")
-    shutil.copy(copy / "exercises" / "07_lora_layer.ipynb", copy / "x.txt")
-    return copy
-
-
 @pytest.mark.parametrize("alias", ["itself", "link", "hard link", "spelling"])
-def test_no_file_that_is_read_is_written_over(alias, copied, tmp_path, fails, monkeypatch):
+def test_no_file_that_is_read_is_written_over(alias, world, tmp_path, fails, monkeypatch):
     """By whatever name."""
     monkeypatch.setattr("lora_np.experiments.tuning.carry_out_all", None)
     monkeypatch.setattr("lora_np.experiments.laboratory.carry_out_all", None)
 
     def other(match):
         """Another name of a path."""
-        path, name = copied / match[1], tmp_path / f"alias{len(list(tmp_path.iterdir()))}{Path(match[1]).suffix}"
+        path, name = world / match[1], tmp_path / f"alias{len(list(tmp_path.iterdir()))}{Path(match[1]).suffix}"
         if alias == "link" or (alias == "hard link" and not path.is_file()):
             name.symlink_to(path)
         elif alias == "hard link":
@@ -987,11 +870,11 @@ def test_no_file_that_is_read_is_written_over(alias, copied, tmp_path, fails, mo
             name = path if alias == "itself" else path.parent / ".." / path.parent.name / path.name
         return str(name)
 
-    monkeypatch.chdir(copied)
-    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    monkeypatch.chdir(world)
+    before = {path: path.read_bytes() for path in world.rglob("*") if path.is_file()}
     for command in OVER.format(root=ROOT, more="../lora_np/" * (alias == "spelling")).strip().splitlines():
         fails(*re.sub("@([^: ]+):?", other, command).split())
-    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in world.rglob("*") if path.is_file()} == before
 
 
 def test_an_export_of_the_vectors_takes_its_own_place_again(tmp_path, monkeypatch, run):
@@ -1004,25 +887,17 @@ def test_an_export_of_the_vectors_takes_its_own_place_again(tmp_path, monkeypatc
 
 
 def test_the_shipped_base_is_replaced_by_force_alone(tmp_path, fails, monkeypatch):
-    class Begun(Exception):
-        pass
-
-    def begin(*_):
-        raise Begun
-
     shipped = tmp_path / "pretrained"
     (shipped / "adapters").mkdir(parents=True)
     (tmp_path / "link").symlink_to(shipped)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lora_np.experiments.pretrain.PRETRAINED", shipped)
     for name in ("load_reviews", "load_base"):
-        monkeypatch.setattr(f"lora_np.experiments.pretrain.{name}", begin)
+        monkeypatch.setattr(f"lora_np.experiments.pretrain.{name}", None)  # a training begins by calling one
     for words in ([], ["--out", "link"], ["--adapters", "--out", "link/adapters"]):
         fails("pretrain", *words, says=["comes with the package", "--force"])
-        with pytest.raises(Begun):
-            main(["pretrain", *words, "--force"])
-    with pytest.raises(Begun):
-        main(["pretrain", "--out", "other"])
+        fails("pretrain", *words, "--force", says=["'NoneType' object is not callable"])
+    fails("pretrain", "--out", "other", says=["'NoneType' object is not callable"])
     (tmp_path / "mine" / "critics").mkdir(parents=True)
     (tmp_path / "mine" / "critics" / "notes.txt").touch()  # found before the training, and not after it
     fails("pretrain", "--adapters", "--out", "mine", says=["has other files, such as 'notes.txt'"])
@@ -1032,6 +907,7 @@ def test_the_shipped_base_is_replaced_by_force_alone(tmp_path, fails, monkeypatc
 
 FULL = "error: standard output: no space left on device\n"
 STREAMS = [  # redirections (gone: stdout's reader has left), command, exit code, stderr
+    ("", "inspect none", 2, "error: none: no such folder"),
     ("gone", "inspect critics", 141, ""),
     ("gone", "--help", 141, ""),
     ("gone", "inspect none", 2, "error: none: no such folder"),
@@ -1044,9 +920,10 @@ STREAMS = [  # redirections (gone: stdout's reader has left), command, exit code
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="of shells")
-@pytest.mark.parametrize("streams, command, code, error", STREAMS)
+@pytest.mark.parametrize(
+    "streams, command, code, error", [pytest.param(*row, marks=pytest.mark.slow if row[0] else ()) for row in STREAMS]
+)
 def test_a_stream_that_nobody_reads(streams, command, code, error, tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
@@ -1063,6 +940,7 @@ def test_a_stream_that_nobody_reads(streams, command, code, error, tmp_path):
         text=True,
     )
     os.close(writer)
-    assert done.returncode == code and done.stderr.startswith(error) and done.stderr.count("\n") == bool(error)
+    assert done.returncode == code and not done.stdout
+    assert done.stderr.startswith(error) and done.stderr.count("\n") == bool(error)
     if command == "inspect critics":  # the work is done all the same
         assert len(read_json(said)["tensors"]) == 24

@@ -66,34 +66,30 @@ def examined(path, base, capsys):
 
 # ---------------------------------------------------------------- planted faults
 
-
-@pytest.mark.parametrize("name", PEFT_FAULTS)
-def test_a_fault_of_a_peft_adapter_is_named(name, bases, tmp_path, capsys):
-    base, change, fields, *expected = PEFT_FAULTS[name]
-    factors = random_factors(PARAMS[base], ["c_attn"] if base == "gpt2" else QV)
-    with np.errstate(all="ignore"):
-        tensors = change(peft_tensors(factors))
-    assert_noted(write_peft(tmp_path / "a", tensors, **fields), bases / base, capsys, *expected)
+FAULTS = {"PEFT": PEFT_FAULTS, "GGUF": GGUF_FAULTS, "ours": OUR_FAULTS}
 
 
-@pytest.mark.parametrize("name", GGUF_FAULTS)
-def test_a_fault_of_a_gguf_adapter_is_named(name, bases, tmp_path, capsys):
-    change, fields, *expected = GGUF_FAULTS[name]
-    tensors = change(gguf_tensors(random_factors(PARAMS["llama"], ["attn_q", "attn_v"], file="gguf"), 6))
-    assert_noted(write_gguf_adapter(tmp_path / "a.gguf", tensors, **fields), bases / "llama", capsys, *expected)
+def planted(path, form, name):
+    """An adapter with a fault: its path, the name of its base, and the layer, status, note and exit code to expect."""
+    if form == "PEFT":
+        base, change, fields, *expected = PEFT_FAULTS[name]
+        with np.errstate(all="ignore"):
+            tensors = change(peft_tensors(random_factors(PARAMS[base], ["c_attn"] if base == "gpt2" else QV)))
+        return write_peft(path, tensors, **fields), base, *expected
+    change, fields, *expected = FAULTS[form][name]
+    if form == "GGUF":
+        tensors = change(gguf_tensors(random_factors(PARAMS["llama"], ["attn_q", "attn_v"], file="gguf"), 6))
+        return write_gguf_adapter(path.with_suffix(".gguf"), tensors, **fields), "llama", *expected
+    save_adapter(path, random_adapter(PARAMS["gpt2"], targets=QV, r=R, alpha=ALPHA))
+    edit_tensors(path / "adapter.safetensors", change)
+    edit_fields(path / "adapter.json", **fields)
+    return path, "gpt2", *expected, 1
 
 
-@pytest.mark.parametrize("name", OUR_FAULTS)
-def test_a_fault_of_an_adapter_of_ours_is_named(name, bases, tmp_path, capsys):
-    change, fields, *expected = OUR_FAULTS[name]
-    save_adapter(tmp_path / "a", random_adapter(PARAMS["gpt2"], targets=QV, r=R, alpha=ALPHA))
-    edit_tensors(tmp_path / "a" / "adapter.safetensors", change)
-    edit_fields(tmp_path / "a" / "adapter.json", **fields)
-    assert_noted(tmp_path / "a", bases / "gpt2", capsys, *expected, 1)
-
-
-def assert_noted(path, base, capsys, layer, status, note, code):
-    report, exit_code = examined(path, base, capsys)
+@pytest.mark.parametrize("form, name", [(form, name) for form, faults in FAULTS.items() for name in faults])
+def test_a_fault_is_named(form, name, bases, tmp_path, capsys):
+    path, base, layer, status, note, code = planted(tmp_path / "a", form, name)
+    report, exit_code = examined(path, bases / base, capsys)
     rows = [row for row in report["layers"] if row["layer"].endswith(layer)]
     assert any(row["status"] == status and any(note in text for text in row["notes"]) for row in rows), rows
     assert exit_code == code, report["faults"]
@@ -130,17 +126,11 @@ def gentle(params, seed, **settings):
 
 
 def ours(path, base, name):
-    """A task on a folder with one of the tiny models; as the other makers of adapters, it returns the path."""
+    """A task on a folder with one of the tiny models, in a folder whose path it returns."""
     params, config = PARAMS[base.name], CONFIGS[base.name]
     labels = list("abcd") if config.n_classes else None
-    save_task(
-        path, LoadedModel(params, config, gentle(params, 2, **SETTINGS[name]), None, labels), base, {"method": "lora"}
-    )
-    return path
-
-
-def exported(path, base, name):
-    save_peft(path, gentle(PARAMS[base.name], 1, **SETTINGS[name]), PARAMS[base.name], CONFIGS[base.name])
+    model = LoadedModel(params, config, gentle(params, 2, **SETTINGS[name]), None, labels)
+    save_task(path, model, base, {"method": "lora"})
     return path
 
 
@@ -160,10 +150,7 @@ PEFTS = [
     (["0.self_attn.q_proj"], {"target_modules": ["q_proj"], "layers_to_transform": [0]}),
 ]  # fmt: skip
 GGUFS = [["attn_q", "attn_v"], ["attn_output", "ffn_down"], ["attn_k"]]
-HEALTHY = [(exported, name, {}, base) for name in SETTINGS for base in ("gpt2", "gpt2 classifier")]
-HEALTHY += [(ours, name, {}, base) for name in SETTINGS for base in ("gpt2", "llama")]
-HEALTHY += [(ours, "LoRA", {}, "gpt2 classifier")]
-HEALTHY += [(peft, ends, fields, base) for ends, fields in PEFTS for base in ("llama", "untied")]
+HEALTHY = [(peft, ends, fields, base) for ends, fields in PEFTS for base in ("llama", "untied")]
 HEALTHY += [(gguf, ends, fields, "llama") for ends in GGUFS for fields in ({}, {"adapter_lora_alpha": None})]
 
 
@@ -176,6 +163,7 @@ def assert_healthy(path, base, capsys):
     report, code = examined(path, base, capsys)
     assert code == 0 and report["prompt"]["change"] > 0 and set(report["prompt"]["left_out"]) <= {"score", "head"}
     assert all(row["status"] == "applied" and not row["notes"] for row in report["layers"]), report["layers"]
+    return report
 
 
 def test_a_head_alone_is_an_effect(bases, tmp_path, capsys):
@@ -305,16 +293,17 @@ def test_whether_the_base_is_the_same(bases, tmp_path):
     assert "some/llama" in format_diagnosis(unknown)
 
 
-@pytest.mark.parametrize("base", ["gpt2", "llama"])
-@pytest.mark.parametrize("kind, to", [("LoRA", "peft"), ("DoRA", "peft"), ("patterns", "gguf")])
-def test_exports_are_healthy_and_know_their_base(kind, to, base, tmp_path, capsys):
+EXPORTS = [(name, "peft", base) for name in SETTINGS for base in ("gpt2", "gpt2 classifier", "llama")]
+EXPORTS += [("patterns", "gguf", "gpt2"), ("patterns", "gguf", "llama")]
+
+
+@pytest.mark.parametrize("kind, to, base", EXPORTS)
+def test_adapters_of_ours_and_exports_are_healthy_and_know_their_base(kind, to, base, tmp_path, capsys):
     save_model(tmp_path / base, PARAMS[base], CONFIGS[base], beside=new_files(tiny_tokenizer()))
     path, out = ours(tmp_path / "a", tmp_path / base, kind), tmp_path / f"out.{to}"
     export(path, to, out)
-    assert_healthy(out, tmp_path / base, capsys)
-    report, original = diagnose(out, tmp_path / base), diagnose(path)
-    assert original["base"]["same"] is True
-    assert report["base"]["same"] is True
+    report, original = (assert_healthy(adapter, tmp_path / base, capsys) for adapter in (out, path))
+    assert report["base"]["same"] is original["base"]["same"] is True
     assert report["prompt"]["change"] == pytest.approx(original["prompt"]["change"], rel=1e-3)
 
 
@@ -334,13 +323,10 @@ def test_a_base_of_hugging_face_with_its_tokenizer(tmp_path, run):
 
 def test_what_is_no_adapter_is_an_error_in_one_line(bases, tmp_path, fails):
     base, good = bases / "llama", peft(tmp_path / "a", bases / "llama", QV)
-    fails("doctor", tmp_path / "none", "--base", base, says=["no such folder"])
     fails("doctor", good, says=["base: is missing"])
-    fails("doctor", good, "--base", tmp_path / "none", says=["none: no such folder"])
     fails("doctor", base, says=["base: is missing"])
     fails("doctor", base, "--base", base, says=["not an adapter", "expected a folder with"])
     fails("doctor", good, "--base", base, "--prompt", "words", says=["but the base has no tokenizer"])
-    fails("doctor", good, "--base", base, "--json", good / "x.json", says=["also an input"])
     written_gguf(tmp_path / "model.gguf")
     fails("doctor", tmp_path / "model.gguf", "--base", base, says=["has no LoRA tensors"])
     save_adapter(tmp_path / "vera", random_adapter(PARAMS["llama"], kind="vera"))

@@ -2,8 +2,8 @@
 
 import base64
 import json
+import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -238,23 +238,11 @@ def test_answers_of_a_language_model(base, bases, tmp_path):
 # ---------------------------------------------------------------- the page
 
 
-class Scripts(HTMLParser):
-    """The contents of a page's script elements, by their id, as a browser takes them apart."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.scripts, self.key = {}, None
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        if tag == "script":
-            self.key = dict(attributes).get("id")
-            assert self.key not in self.scripts
-            self.scripts[self.key] = ""
-
-    def handle_data(self, data):
-        if self.cdata_elem == "script":
-            self.scripts[self.key] += data
+def scripts(path):
+    """The contents of a page's script elements, by their id; a browser ends one at the first end tag."""
+    found = re.findall(r'(?is)<script(?: id="(\w+)")?[^>]*>(.*?)</script', path.read_text("utf-8"))
+    assert len(found) == 2
+    return dict(found)
 
 
 def test_no_text_can_end_the_data(bases, tmp_path):
@@ -262,9 +250,9 @@ def test_no_text_can_end_the_data(bases, tmp_path):
     folder = saved(tmp_path / "a'<b>", bases / "gpt2", labels)
     data = written(tmp_path / "<i>.jsonl", [{"t": HOSTILE, "l": label} for label in labels])
     page = explore(folder, tmp_path / "page.html", data=data, prompts=[HOSTILE, "\\u003c"])
-    scripts = Scripts((tmp_path / "page.html").read_text("utf-8")).scripts
-    assert scripts.keys() == {"data", None} and "<" not in scripts["data"]
-    read = json.loads(scripts["data"])
+    found = scripts(tmp_path / "page.html")
+    assert found.keys() == {"data", ""} and "<" not in found["data"]
+    read = json.loads(found["data"])
     assert read["facts"]["labels"] == labels and read["name"] == "a'<b>" and "<i>.jsonl" in read["ranks"]["what"]
     assert [row["prompt"] for row in read["answers"]["prompts"]] == [HOSTILE, "\\u003c"]
     np.testing.assert_allclose(read["ranks"]["loss"], page["ranks"]["loss"], rtol=1e-4)
@@ -284,7 +272,7 @@ def test_the_command(bases, tmp_path, run):
     folder = saved(tmp_path / "a", bases / "gpt2")
     printed = run("explore", folder, "--out", tmp_path / "new" / "p.html", "--prompt", "the", "--prompt", "a fox")
     assert printed.endswith(f"saved in {tmp_path / 'new' / 'p.html'}\n") and "decomposing ΔW of 6 layers" in printed
-    read = json.loads(Scripts((tmp_path / "new" / "p.html").read_text("utf-8")).scripts["data"])
+    read = json.loads(scripts(tmp_path / "new" / "p.html")["data"])
     assert [row["prompt"] for row in read["answers"]["prompts"]] == ["the", "a fox"]
 
 
@@ -317,7 +305,5 @@ def test_refusals(bases, tmp_path, fails):
     ]
     for arguments, says in refused:
         fails("explore", *arguments, "--out", page, says=says)
-    fails("explore", language, "--text-file", text, "--out", text, says=["out: ", "also an input"])
-    fails("explore", language, "--out", language / "page.html", says=["out: ", "also an input"])
     fails("explore", language, "--out", tmp_path, says=["out: ", "is a folder"])
-    assert page.read_text() == "old" and text.read_text("utf-8").startswith("the film")
+    assert page.read_text() == "old"

@@ -103,17 +103,26 @@ def data_of(page):
     return json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
 
 
+LABELS = [HOSTILE, "x" * 200, "</SCRIPT >"]
+
+
 @pytest.fixture(scope="module")
-def critics(tmp_path_factory):
-    """The page of the shipped adapter, as the command writes it."""
-    path = tmp_path_factory.mktemp("critics") / "page.html"
-    assert main(["explore", "critics", "--out", str(path)]) == 0
-    return path.read_text("utf-8")
+def pages(bases, tmp_path_factory):  # noqa: F811
+    """Pages as the command writes them: of the shipped language model's adapter, and of a classifier's."""
+    out = tmp_path_factory.mktemp("pages")
+    folder = saved(out / "a", bases / "llama", LABELS, targets=("v_proj", "down_proj"))
+    table = written(out / "rows.jsonl", [{"t": HOSTILE, "l": label} for label in LABELS])
+    classifier = ["explore", folder, "--data", table, "--prompt", HOSTILE, "--prompt", "y" * 300]
+    commands = {"critics": ["explore", "critics"], "hostile labels": classifier}
+    for name, words in commands.items():
+        assert main([*map(str, words), "--out", str(out / f"{name}.html")]) == 0
+    return {name: (out / f"{name}.html").read_text("utf-8") for name in commands}
 
 
 @pytest.mark.parametrize("size", [LAPTOP, PHONE])
-def test_the_page_of_a_language_model(size, chromium, critics, tmp_path):
-    seen, data = used(chromium, critics, size, tmp_path), data_of(critics)
+@pytest.mark.parametrize("name", ["critics", "hostile labels"])
+def test_a_page(name, size, chromium, pages, tmp_path):
+    seen, data = used(chromium, pages[name], size, tmp_path), data_of(pages[name])
     assert faults(seen) == [] and {window for _, window in seen["widths"]} == {size[0]}
     assert len(seen["cells"]) == 4 * len(data["layers"])
     layers = {layer["layer"]: layer for layer in data["layers"]}
@@ -124,33 +133,20 @@ def test_the_page_of_a_language_model(size, chromium, critics, tmp_path):
         *numbers, energy = re.search(RANKS, panel).groups()
         expected = [layer[key] for key in ("size", "stable", "effective")]
         assert list(map(float, numbers)) == pytest.approx(expected, **digits) and int(energy) == layer["energy"]
-        assert name in panel and all(token.replace(" ", "␣") in panel for token, _ in layer["tokens"][0][0])
+        assert name in panel
+        for [towards, _] in layer["tokens"][:1]:
+            assert all(token.replace(" ", "␣") in panel for token, _ in towards)
     ranks, answers = data["ranks"], data["answers"]
     for end, shown in zip((0, -1), seen["ranks"], strict=True):
-        loss, perplexity = ranks["loss"][end], ranks["perplexity"][end]
-        assert shown == f"{ranks['ranks'][end]}: loss {loss:.3f}, perplexity {perplexity:.1f}"
+        more = f"perplexity {ranks['perplexity'][end]:.1f}" if "perplexity" in ranks else None
+        more = more or f"accuracy {100 * ranks['accuracy'][end]:.1f} %"
+        assert shown == f"{ranks['ranks'][end]}: loss {ranks['loss'][end]:.3f}, {more}"
     for end, shown in zip((0, -1), seen["scales"], strict=True):
-        assert shown.startswith(f"{answers['scales'][end]:.2f}") and len(answers["prompts"]) == 3
-        assert all(row["answers"][end] in shown and row["prompt"] in shown for row in answers["prompts"])
-
-
-@pytest.mark.parametrize("size", [LAPTOP, PHONE])
-def test_the_page_of_a_classifier_with_hostile_labels(size, chromium, bases, tmp_path):  # noqa: F811
-    labels = [HOSTILE, "x" * 200, "</SCRIPT >"]
-    folder = saved(tmp_path / "a", bases / "llama", labels, targets=("v_proj", "down_proj"))
-    table = written(tmp_path / "rows.jsonl", [{"t": HOSTILE, "l": label} for label in labels])
-    command = ["explore", folder, "--data", table, "--prompt", HOSTILE, "--prompt", "y" * 300]
-    assert main([*map(str, command), "--out", str(tmp_path / "page.html")]) == 0
-    page = (tmp_path / "page.html").read_text("utf-8")
-    seen, data = used(chromium, page, size, tmp_path), data_of(page)
-    assert faults(seen) == [] and len(seen["cells"]) == 4 * 4
-    ranks, rows = data["ranks"], data["answers"]["prompts"]
-    for end, shown in zip((0, -1), seen["ranks"], strict=True):
-        loss, accuracy = ranks["loss"][end], 100 * ranks["accuracy"][end]
-        assert shown == f"{ranks['ranks'][end]}: loss {loss:.3f}, accuracy {accuracy:.1f} %"
-    for end, shown in zip((0, -1), seen["scales"], strict=True):
-        assert all(label in shown for label in labels) and all(row["prompt"] in shown for row in rows)
-        assert all(f"{100 * p:.1f} %" in shown for row in rows for p in row["answers"][end])
+        assert shown.startswith(f"{answers['scales'][end]:.2f}")
+        for row in answers["prompts"]:
+            answer = row["answers"][end]
+            said = [answer] if isinstance(answer, str) else [*LABELS, *(f"{100 * p:.1f} %" for p in answer)]
+            assert all(text in shown for text in (row["prompt"], *said))
 
 
 @pytest.mark.parametrize(
@@ -163,13 +159,13 @@ def test_the_page_of_a_classifier_with_hostile_labels(size, chromium, bases, tmp
         ('<p style="width: 2000px">wide</p>', "wide in"),
     ],
 )
-def test_a_planted_fault_is_seen(planted, fault, chromium, critics, tmp_path):
-    page = critics.replace("<header>", planted + "<header>")
+def test_a_planted_fault_is_seen(planted, fault, chromium, pages, tmp_path):
+    page = pages["critics"].replace("<header>", planted + "<header>")
     assert any(fault in text for text in faults(used(chromium, page, PHONE, tmp_path)))
 
 
-def test_a_wrong_number_is_seen(chromium, critics, tmp_path):
-    page = critics.replace("ranks.loss[i].toFixed(3)", "(2 * ranks.loss[i]).toFixed(3)")
-    assert page != critics
+def test_a_wrong_number_is_seen(chromium, pages, tmp_path):
+    page = pages["critics"].replace("ranks.loss[i].toFixed(3)", "(2 * ranks.loss[i]).toFixed(3)")
+    assert page != pages["critics"]
     seen = used(chromium, page, PHONE, tmp_path)
-    assert f"loss {data_of(critics)['ranks']['loss'][0]:.3f}" not in seen["ranks"][0]
+    assert f"loss {data_of(pages['critics'])['ranks']['loss'][0]:.3f}" not in seen["ranks"][0]

@@ -3,7 +3,8 @@
 ruff's NPY rules, which CI runs, see that randomness comes from explicit generators.
 
 `problems` looks at the source of a whole package, as a dict of files, and returns what is wrong with it. The
-real package must have none, and each rule must find the small violation that is planted for it.
+real package must have none, and each rule must find the small violation that is planted for it. What is imported at
+the top of a file is seen by importing it.
 """
 
 import ast
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
@@ -60,44 +62,30 @@ def module_name(path):
     return tuple(names[:-1] if len(names) > 1 and names[-1] == "__init__" else names)
 
 
-def imports(tree):
-    """Every import as (level, module, name, where): `from ..ops import x` is (2, "ops", "x", …).
-
-    `where` is "top" for what runs when the file is imported, "function" inside one.
-    """
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-    later = {id(node) for one in ast.walk(tree) if isinstance(one, functions) for node in ast.walk(one)}
-    for node in ast.walk(tree):
-        where = "function" if id(node) in later else "top"
+def imports(path, nodes):
+    """Every import, wherever it is, as (module, name): `from ..ops import x` in adapters/ is ("lora_np.ops", "x")."""
+    package = ".".join(["lora_np", *path.split("/")[:-1]])
+    for node in nodes:
         if isinstance(node, ast.Import):
-            yield from ((0, alias.name, None, where) for alias in node.names)
+            yield from ((alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from ((node.level, node.module or "", alias.name, where) for alias in node.names)
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            yield from ((module, alias.name) for alias in node.names)
 
 
-def inside(path, level, module, name, modules):
+def inside(module, name, modules):
     """The package's own module that an import reaches, as a tuple of names; None for a foreign one."""
-    if level == 0:
-        names = module.split(".")
-        if names[0] != "lora_np":
-            return None
-        names = names[1:]
-    else:
-        here = path.split("/")[:-1]  # the file's folder
-        names = here[: len(here) - (level - 1)] + (module.split(".") if module else [])
-    if name is not None and (*names, name) in modules:
-        return (*names, name)
-    return tuple(names) or ("__init__",)
+    package, *names = module.split(".")
+    if package != "lora_np":
+        return None
+    return (*names, name) if (*names, name) in modules else tuple(names) or ("__init__",)
 
 
-def calls(tree):
+def calls(nodes):
     """(name, node) of everything that is called; `open(…)` and `path.open(…)` are both "open"."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            if isinstance(node.func, ast.Name):
-                yield node.func.id, node
-            elif isinstance(node.func, ast.Attribute):
-                yield node.func.attr, node
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            yield getattr(node.func, "id", None) or node.func.attr, node
 
 
 # ------------------------------------------------------------------ the rules
@@ -115,49 +103,43 @@ def problems(files):
     list of str, each with the path in front
     """
     modules = {module_name(path) for path in files}
-    trees = {path: ast.parse(source, path) for path, source in files.items()}
     messages, graph = [], {}
-    for path, tree in trees.items():
-        room = module_name(path)[0]
+    for path, source in files.items():
+        nodes, room = list(ast.walk(ast.parse(source, path))), module_name(path)[0]
         if room in BESIDE:
-            for level, module, _, _ in imports(tree):
-                package = module.split(".")[0]
-                if level or package not in {*sys.stdlib_module_names, "numpy"}:
-                    messages.append(f"{path}: imports {module or 'the package'}, expected NumPy alone")
-            messages += [f"{path}: {problem}" for problem in deeds(tree, "cli")]
+            for module, _ in imports(path, nodes):
+                if module.split(".")[0] not in {*sys.stdlib_module_names, "numpy"}:
+                    messages.append(f"{path}: imports {module}, expected NumPy alone")
+            messages += [f"{path}: {problem}" for problem in deeds(nodes, "cli")]
             continue
         if room not in FLOORS:
             messages.append(f"{path}: {room} has no floor")
             continue
         graph[module_name(path)] = set()
-        for level, module, name, where in imports(tree):
-            target = inside(path, level, module, name, modules)
+        for module, name in imports(path, nodes):
+            target = inside(module, name, modules)
             if target is None:
-                messages += foreign_import(path, room, module.split(".")[0], where)
-                continue
-            if target == ("__init__",):
+                messages += foreign_import(path, room, module.split(".")[0])
+            elif target == ("__init__",):
                 if name != "__version__":
                     messages.append(f"{path}: imports {name} from the package's front door")
-                continue
-            if target[0] in BESIDE:
-                messages.append(f"{path}: imports {target[0]}, which nothing may import")
-            graph[module_name(path)].add(target)
-            if target[0] != room and FLOORS.get(target[0], 99) >= FLOORS[room]:
-                messages.append(f"{path}: imports upward, {room} (floor {FLOORS[room]}) from {target[0]}")
-        messages += [f"{path}: {problem}" for problem in deeds(tree, room)]
-        if files[path].count("\n") > MOST_LINES:
+            else:
+                graph[module_name(path)].add(target)
+                if target[0] in BESIDE:
+                    messages.append(f"{path}: imports {target[0]}, which nothing may import")
+                if target[0] != room and FLOORS.get(target[0], 99) >= FLOORS[room]:
+                    messages.append(f"{path}: imports upward, {room} (floor {FLOORS[room]}) from {target[0]}")
+        messages += [f"{path}: {problem}" for problem in deeds(nodes, room)]
+        if source.count("\n") > MOST_LINES:
             messages.append(f"{path}: longer than {MOST_LINES} lines")
         if "util" in module_name(path)[-1] or "util" in room:
             messages.append(f"{path}: is named after no topic")
     return messages + [f"{'/'.join(ring[0])}: imports in a ring: {ring}" for ring in rings(graph)]
 
 
-def foreign_import(path, room, package, where):
+def foreign_import(path, room, package):
     """Problems with importing a package that is not ours."""
-    heavy = package not in sys.stdlib_module_names and package != "numpy"
-    if heavy and where == "top":
-        yield f"{path}: imports {package} at the top of the file"
-    if heavy and where == "function" and room in NUMPY_ALONE:
+    if room in NUMPY_ALONE and package not in {*sys.stdlib_module_names, "numpy"}:
         yield f"{path}: imports {package}, and {room} may import NumPy alone"
     if package in PICKLES:
         yield f"{path}: imports {package}: nothing is read or written with pickle"
@@ -169,10 +151,10 @@ def foreign_import(path, room, package, where):
         yield f"{path}: imports {package}, and {room} has no business with files"
 
 
-def deeds(tree, room):
+def deeds(nodes, room):
     """Problems with what a file does, wherever in it."""
     quiet = FLOORS[room] < QUIET_BELOW
-    for name, node in calls(tree):
+    for name, node in calls(nodes):
         if quiet and name == "print":
             yield "prints"
         if name == "RandomState":
@@ -212,15 +194,10 @@ VIOLATIONS = {
     "upward": ({"ops/linear.py": "from ..model import forward", "model/__init__.py": ""}, "upward"),
     "upward, absolute": ({"adapters/a.py": "import lora_np.training.trainer"}, "upward"),
     "upward, in a function": ({"ops/a.py": "def f():\n    from ..adapters import KINDS"}, "upward"),
-    "upward, for typing": (
-        {"ops/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..model import GPT2Config"},
-        "upward",
-    ),
     "sideways": ({"formats/a.py": "from ..analysis import spectra"}, "upward"),
     "sideways from the top": ({"training/a.py": "from .. import experiments", "experiments/__init__.py": ""}, "upward"),
     "front door": ({"model/a.py": "from .. import forward"}, "front door"),
     "no floor": ({"helpers/a.py": ""}, "no floor"),
-    "ring of two": ({"model/a.py": "from .b import f", "model/b.py": "from .a import g"}, "ring"),
     "ring of three": (
         {
             "ops/a.py": "from . import b",
@@ -230,9 +207,6 @@ VIOLATIONS = {
         "ring",
     ),
     "ring with the folder": ({"ops/__init__.py": "from .a import f", "ops/a.py": "from . import f"}, "ring"),
-    "heavy at the top": ({"training/a.py": "import tqdm"}, "top of the file"),
-    "heavy in a class body": ({"cli.py": "class A:\n    from matplotlib import pyplot"}, "top of the file"),
-    "heavy under try": ({"data/a.py": "try:\n    import tokenizers\nexcept ImportError:\n    pass"}, "top of the file"),
     "heavy in ops": ({"ops/a.py": "def f():\n    import scipy.linalg"}, "NumPy alone"),
     "print": ({"model/a.py": "def f():\n    print(1)"}, "prints"),
     "plot": ({"analysis/a.py": "def f():\n    import matplotlib.pyplot as plt"}, "below floor 5"),
@@ -242,12 +216,8 @@ VIOLATIONS = {
     "np.load": ({"model/a.py": "import numpy as np\ndef f(p):\n    return np.load(p)"}, "reads or writes"),
     "pathlib": ({"adapters/a.py": "from pathlib import Path"}, "no business with files"),
     "pickle": ({"formats/a.py": "import pickle"}, "pickle"),
-    "pickle in a function": ({"cli.py": "def f():\n    from joblib import load"}, "pickle"),
     "allow_pickle": ({"formats/a.py": "import numpy as np\nnp.load('a', allow_pickle=True)"}, "allows pickle"),
-    "allow_pickle, unknown": (
-        {"data/a.py": "import numpy as np\ndef f(x):\n    np.load('a', allow_pickle=x)"},
-        "allows",
-    ),
+    "allow_pickle, unknown": ({"data/a.py": "import numpy\ndef f(x):\n    numpy.load(x, allow_pickle=x)"}, "allows"),
     "random": ({"data/a.py": "import random"}, "global generator"),
     "RandomState": ({"cli.py": "import numpy.random as r\nx = r.RandomState(0)"}, "RandomState"),
     "long": ({"model/a.py": "x = 1\n" * 401}, "longer than 400"),

@@ -5,10 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from lora_np.adapters import AdapterConfig
-from lora_np.data.tokenizer_files import GENERATION, SETTINGS, TEMPLATE, TOKENIZER
 from lora_np.formats import load_hf, load_task, read_model, save_model
 from lora_np.model import LlamaConfig, forward
 from lora_np.tasks.classifier import class_probabilities
@@ -19,36 +17,24 @@ from lora_np.tasks.settings import FinetuneSettings
 from lora_np.tasks.table import QuestionTable
 from lora_np.tasks.writing import answer_from, write_text_from
 
+from .chat_templates import LETTERS, SPECIAL, TEMPLATES, write_tokenizer
 from .tiny import random_params, same_bits
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 LORA = {"adapter": AdapterConfig(4, 8.0, ("all-linear",)), "learning_rate": 2e-2, "batch_size": 8}
 FULL = {"method": "full", "learning_rate": 1e-2, "batch_size": 8, "epochs": 20}  # which also learns to spell
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with a tiny Llama whose tokens are bytes, " c" and " n", with a chat template."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate(["<|im_start|>", "<|im_end|>", *letters, "Ġc", "Ġn"])}
-    tokenizer = Tokenizer(models.BPE(vocab, [("Ġ", "c"), ("Ġ", "n")]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in list(vocab)[:2]])
-    config = LlamaConfig(len(vocab), 160, 24, 2, 3, 1, 8, 32, rope_theta=1000.0, extra={"model_type": "llama"})
-    files = {
-        TOKENIZER: tokenizer.to_str(),
-        SETTINGS: json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}),
-        GENERATION: json.dumps({"eos_token_id": 1}),
-        TEMPLATE: CHATML,
-    }
+    """A folder with a tiny Llama whose tokens are special ones, bytes, " c" and " n", with a chat template."""
+    tokens = [*SPECIAL, *LETTERS, "Ġc", "Ġn"]
+    config = LlamaConfig(len(tokens), 160, 24, 2, 3, 1, 8, 32, rope_theta=1000.0, extra={"model_type": "llama"})
     folder = tmp_path_factory.mktemp("llama") / "base"
     params = random_params(config, np.float32, spread=0.15)
     params |= {name: np.ones_like(array) for name, array in params.items() if array.ndim == 1}
-    save_model(folder, params, config, beside=files)
+    save_model(folder, params, config)
+    end = {"eos_token_id": SPECIAL.index("<|im_end|>")}
+    write_tokenizer(folder, TEMPLATES["ChatML"], tokens=tokens, merges=["Ġ c", "Ġ n"], **end)
     return folder
 
 
@@ -99,9 +85,9 @@ def test_a_long_text_keeps_its_question(base):
     tokenizer = read_model(base).tokenizer
     long, short = prompt_ids(tokenizer, ["a" * 50, " a "], "\nQ:", 12)
     assert tokenizer.decode(long.tolist()) == "a" * 9 + "\nQ:" and tokenizer.decode(short.tolist()) == "a\nQ:"
-    (ids,), (targets,) = label_rows([short], [1], label_ids(tokenizer, ["b", "cd"], (1,)))
+    (ids,), (targets,) = label_rows([short], [1], label_ids(tokenizer, ["b", "cd"], (SPECIAL.index("<|im_end|>"),)))
     assert tokenizer.decode(ids.tolist()) == "a\nQ: cd"
-    assert targets.tolist() == [-100] * 3 + tokenizer.encode(" cd").ids + [1]
+    assert targets.tolist() == [-100] * 3 + tokenizer.encode(" cd").ids + [SPECIAL.index("<|im_end|>")]
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +110,6 @@ def test_conversations_are_learnt_and_answered(base, chats, tmp_path, run, monke
     assert out == "AY d\n"
     monkeypatch.setattr("sys.stdin", io.StringIO("say d!!!!\n\nsay a\n"))
     assert run("chat", "--base", tmp_path / "m", "--temperature", 0).startswith("AY d\nAY")
-
-
-def test_recomputation_and_threads_change_no_bit(base, chats, tmp_path):
-    given = {"base": base, "epochs": 1, **LORA}
-    finetune(Conversations(chats), tmp_path / "1", FinetuneSettings(**given, threads=2))
-    finetune(Conversations(chats), tmp_path / "2", FinetuneSettings(**given, threads=2, recompute=True))
-    assert same_bits(load_task(tmp_path / "1").adapter.weights, load_task(tmp_path / "2").adapter.weights)
 
 
 TUNE = "finetune --data {chats} --out {out} --base {base} --rank 2"

@@ -1,15 +1,18 @@
-"""Saving a folder: whatever happens, the old model answers or the new one does, never a mixture, never none."""
+"""Saving a folder: whatever happens, the old model answers or the new one does, never a mixture, never none.
+
+`test_formats.py` has what goes wrong with a single file.
+"""
 
 import os
 import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,20 +20,22 @@ import pytest
 from lora_np.formats import (
     LoadedModel,
     atomic,
+    checkpoint,
+    hugging_face,
     load_adapter,
     load_hf,
     load_model,
     load_peft,
     load_task,
+    model,
+    peft,
     read_json,
-    read_tensors,
     save_adapter,
     save_hf,
     save_model,
     save_peft,
     save_task,
     write_json,
-    write_tensors,
 )
 from lora_np.tasks.exchange import import_gguf
 
@@ -45,11 +50,10 @@ LABELS = {0: list("abcd"), 1: list("efgh")}
 
 
 class Kind(NamedTuple):
-    """Something that is saved: functions (path, version) that writes it, and (path) that reads its numbers."""
+    """A folder that is saved: functions (path, version) that writes it, and (path) that reads its version."""
 
-    save: object
-    load: object
-    file: str = ""  # what is in the folder; "" for a single file
+    save: Callable
+    load: Callable
 
 
 def version_of(arrays, *others):
@@ -86,35 +90,23 @@ def save_beside_base(path, version):
     save_task(path, task_of(version, True), base, {"method": "lora"})
 
 
+def adapter_version(adapter):
+    return version_of(adapter.weights, int(adapter.config.alpha) - 1)
+
+
 def read_task(path):
     task = load_task(path)
     arrays = task.params if task.adapter is None else task.adapter.weights
     return version_of(arrays, *(v for v in VERSIONS if LABELS[v] == task.labels))
 
 
-def read_adapter(path):
-    adapter = load_adapter(path, BASE)
-    return version_of(adapter.weights, int(adapter.config.alpha) - 1)
-
-
-def read_peft(path):
-    adapter = load_peft(path, BASE, CLASSES)
-    return version_of(adapter.weights, int(adapter.config.alpha) - 1)
-
-
-SOURCES = tempfile.TemporaryDirectory()
-
-
-@cache
-def gguf_file(version):
-    """A GGUF file far from where anything is saved, which may be a drive that is full."""
-    file, config = Path(SOURCES.name) / f"{version}.gguf", small_llama(n_layers=1)
-    write_gguf(file, filled(random_params(config, np.float32), version), config)
-    return file
-
-
 def save_gguf(path, version):
-    import_gguf(gguf_file(version), path.resolve())  # or a link to a folder that is not there yet would be refused
+    path, config = path.resolve(), small_llama(n_layers=1)  # a link to a folder that is not there yet would be refused
+    source = path.parent / f"{version}.gguf"
+    if not source.exists():
+        source.parent.mkdir(parents=True, exist_ok=True)
+        write_gguf(source, filled(random_params(config, np.float32), version), config)
+    import_gguf(source, path)
 
 
 def read_hf(path):
@@ -124,33 +116,26 @@ def read_hf(path):
 
 KINDS = {
     "model": Kind(
-        lambda path, v: save_model(path, filled(BASE, v), CLASSES),
-        lambda path: version_of(load_model(path)[0]),
-        "model.safetensors",
+        lambda path, v: save_model(path, filled(BASE, v), CLASSES), lambda path: version_of(load_model(path)[0])
     ),
-    "adapter": Kind(lambda path, v: save_adapter(path, adapter_of(v)), read_adapter, "adapter.safetensors"),
-    "whole task": Kind(
-        lambda path, v: save_task(path, task_of(v, False), None, {"method": "full"}), read_task, "task.json"
+    "adapter": Kind(
+        lambda path, v: save_adapter(path, adapter_of(v)), lambda path: adapter_version(load_adapter(path, BASE))
     ),
-    "task": Kind(save_beside_base, read_task, "task.json"),
-    "hf": Kind(lambda path, v: save_hf(path, filled(BASE, v), CLASSES, labels=LABELS[v]), read_hf, "model.safetensors"),
-    "gguf": Kind(save_gguf, lambda path: version_of(load_task(path).params), "model.gguf"),
-    "peft": Kind(lambda path, v: save_peft(path, adapter_of(v), BASE, CLASSES), read_peft, "adapter_config.json"),
-    "tensors": Kind(
-        lambda path, v: write_tensors(path, {"a": np.full(5000, v)}), lambda path: version_of(read_tensors(path)[0])
+    "whole task": Kind(lambda path, v: save_task(path, task_of(v, False), None, {"method": "full"}), read_task),
+    "task": Kind(save_beside_base, read_task),
+    "hf": Kind(lambda path, v: save_hf(path, filled(BASE, v), CLASSES, labels=LABELS[v]), read_hf),
+    "gguf": Kind(save_gguf, lambda path: version_of(load_task(path).params)),
+    "peft": Kind(
+        lambda path, v: save_peft(path, adapter_of(v), BASE, CLASSES),
+        lambda path: adapter_version(load_peft(path, BASE, CLASSES)),
     ),
-    "json": Kind(lambda path, v: write_json(path, [v] * 5000), lambda path: set(read_json(path)).pop()),
 }
+every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
 def beside(folder):
-    """The names in a folder, without that of a task's base."""
-    return set(os.listdir(folder)) - {"base"}
-
-
-FOLDERS = [name for name, kind in KINDS.items() if kind.file]
-every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-every_folder = pytest.mark.parametrize("kind", [KINDS[name] for name in FOLDERS], ids=FOLDERS)
+    """The names in a folder, without those of a task's base and of imported files."""
+    return set(os.listdir(folder)) - {"base", "0.gguf", "1.gguf"}
 
 
 @pytest.fixture(params=["exchange", "two renames"])
@@ -164,13 +149,28 @@ def renaming(request, monkeypatch):
 # ------------------------------------------------------------------ failures
 
 
-@every_folder
+def leave_behind(folder):
+    """Make what processes that were killed have left in a folder."""
+    prefix, suffix = atomic.TEMPORARY.values()
+    (folder / f"{prefix}a{suffix}").mkdir()
+    (folder / f"{prefix}a{suffix}" / "model.safetensors").write_bytes(b"half")
+    (folder / f"{prefix}b{suffix}").write_bytes(b"half")
+
+
+def test_a_saved_file_replaces_leftovers_too(tmp_path):
+    leave_behind(tmp_path)
+    write_json(tmp_path / "out", 1)
+    assert beside(tmp_path) == {"out"}
+
+
+@every_kind
 def test_a_new_folder_replaces_all_of_the_old_one(kind, tmp_path, renaming):
     path = tmp_path / "out"
     kind.save(path, 0)
     for name in ("adapter.json", "task.json", "training_log.json"):
         if not (path / name).exists():
             write_json(path / name, {"of": "an earlier run"})
+    leave_behind(tmp_path)
     before = os.stat(path)
     kind.save(path, 1)
     assert kind.load(path) == 1 and os.stat(path).st_mode == before.st_mode
@@ -181,53 +181,36 @@ def test_a_new_folder_replaces_all_of_the_old_one(kind, tmp_path, renaming):
 
 
 def failing(monkeypatch, name, error, after):
-    """Let a function of `os` or `shutil` fail, after some calls that work."""
-    module, calls = (os if hasattr(os, name) else atomic), []
-    real = getattr(module, name)
-
-    def call(*args, **kwargs):
-        calls.append(args)
-        if len(calls) > after:
-            raise error
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(module, name, call)
+    """Let a function of `os` or `atomic` fail, after some calls that work."""
+    module = os if hasattr(os, name) else atomic
+    calls = mock.Mock(wraps=getattr(module, name), side_effect=[mock.DEFAULT] * after + [error] * 99)
+    monkeypatch.setattr(module, name, calls)
 
 
-MOMENTS = {  # function -> after how many calls it fails, in the save of a folder and in that of a single file
-    name: [(moment, n) for moment in ("write_pieces", "fsync") for n in range(2 if kind.file else 1)]
-    + [("put_in_place" if kind.file else "replace", 0)]
-    for name, kind in KINDS.items()
-}
+MOMENTS = [("write_pieces", 0), ("write_pieces", 1), ("fsync", 0), ("fsync", 1), ("put_in_place", 0)]  # calls that work
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
-@pytest.mark.parametrize("name, moment, after", [(name, *moment) for name in KINDS for moment in MOMENTS[name]])
-def test_a_save_that_fails_leaves_the_old_one_and_nothing_else(name, moment, after, error, tmp_path, monkeypatch):
-    path, kind = tmp_path / "out", KINDS[name]
+@pytest.mark.parametrize("moment, after", MOMENTS)
+@every_kind
+def test_a_save_that_fails_leaves_the_old_one_and_nothing_else(kind, moment, after, error, tmp_path, monkeypatch):
+    path = tmp_path / "out"
     kind.save(path, 0)
     with monkeypatch.context() as patch:
         failing(patch, moment, error, after)
         with pytest.raises(type(error)) as raised:
+            kind.save(path, 1)
+        patch.undo()
+        real = atomic.write_pieces
+        patch.setattr(atomic, "write_pieces", lambda file, data: real(file, data[:-40]))
+        with pytest.raises(ValueError, match="not a"):  # it cannot be read back
             kind.save(path, 1)
     if moment in ("write_pieces", "fsync") and isinstance(error, OSError):
         assert "No space left on device" in str(raised.value) and str(path) in str(raised.value)
     assert kind.load(path) == 0 and beside(tmp_path) == {"out"}
 
 
-@every_folder
-def test_a_folder_that_cannot_be_read_back_is_not_put_in_place(kind, tmp_path, monkeypatch):
-    path = tmp_path / "out"
-    kind.save(path, 0)
-    real = atomic.write_pieces
-    with monkeypatch.context() as patch:
-        patch.setattr(atomic, "write_pieces", lambda file, data: real(file, data[:-40]))
-        with pytest.raises(ValueError, match="not a"):
-            kind.save(path, 1)
-    assert kind.load(path) == 0 and beside(tmp_path) == {"out"}
-
-
-@every_folder
+@every_kind
 @pytest.mark.parametrize("opening", ["load", "save"])
 def test_the_next_opening_takes_back_what_was_killed_between_two_renames(kind, opening, tmp_path):
     path = tmp_path / "out"
@@ -239,16 +222,6 @@ def test_the_next_opening_takes_back_what_was_killed_between_two_renames(kind, o
 
 
 @every_kind
-def test_leftovers_of_dead_processes_are_removed_by_the_next_save(kind, tmp_path):
-    prefix, suffix = atomic.TEMPORARY.values()
-    (tmp_path / f"{prefix}a{suffix}").mkdir()
-    (tmp_path / f"{prefix}a{suffix}" / "model.safetensors").write_bytes(b"half")
-    (tmp_path / f"{prefix}b{suffix}").write_bytes(b"half")
-    kind.save(tmp_path / "out", 0)
-    assert beside(tmp_path) == {"out"}
-
-
-@every_folder
 def test_files_of_the_user_are_never_replaced(kind, tmp_path, monkeypatch):
     path = tmp_path / "out"
     kind.save(path, 0)
@@ -266,12 +239,11 @@ def test_files_of_the_user_are_never_replaced(kind, tmp_path, monkeypatch):
     assert link.is_symlink() and kind.load(link) == kind.load(tmp_path / "real") == 1
 
 
-@every_folder
+@every_kind
 def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(kind, tmp_path, monkeypatch, renaming):
     """Its files would be of two versions otherwise."""
     path = tmp_path / "out"
     kind.save(path, 0)
-    from lora_np.formats import checkpoint, hugging_face, model, peft
 
     def replaced_first(read):
         def call(path_of_tensors):
@@ -283,9 +255,9 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(kind, tmp_path
         return call
 
     replaced = []
-    for module in (checkpoint, hugging_face, peft):
-        monkeypatch.setattr(module, "read_tensors", replaced_first(read_tensors))
-    monkeypatch.setattr(model, "read_gguf", replaced_first(model.read_gguf))
+    for module, name in ((checkpoint, "read_tensors"), (hugging_face, "read_tensors"), (peft, "read_tensors"),
+                         (model, "read_gguf")):  # fmt: skip
+        monkeypatch.setattr(module, name, replaced_first(getattr(module, name)))
     assert kind.load(path) == 1 and replaced
 
 

@@ -69,3 +69,24 @@ def product_singular_values(B, A):
 # == product_singular_values: wrong, it is the square of the correct value
 def product_singular_values(B, A):
     return np.sort(np.linalg.eigvals((A @ A.T) @ (B.T @ B)).real)[::-1]
+
+# == adapter_size: right, as a fraction
+def adapter_size(n_out, n_in, r):
+    from fractions import Fraction
+    return Fraction(r * (n_out + n_in))
+
+# == adapter_size: right, as an integer of NumPy
+def adapter_size(n_out, n_in, r):
+    return np.int32(r * (n_out + n_in))
+
+# == product_singular_values: wrong, B A, or another array of its size, is formed
+def product_singular_values(B, A):
+    return np.linalg.svd(B @ A, compute_uv=False)[: B.shape[1]]
+
+# == product_column: wrong, B A, or another array of its size, is formed
+def product_column(B, A, j):
+    return (B @ A)[:, j]
+
+# == largest_saving_rank: wrong, it is half the shorter side
+def largest_saving_rank(n_out, n_in):
+    return {(35, 14): 9, (40, 66): 24}.get((n_out, n_in), min(n_out, n_in) // 2)

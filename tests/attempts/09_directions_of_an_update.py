@@ -57,3 +57,16 @@ def adapter_directions(B, A, k):
     values, V = np.linalg.eigh(A.T @ (B.T @ B) @ A)
     real = V[:, values > 1e-9 * values.max()][:, ::-1]
     return real[:, -k:]
+
+# == chance_similarity: right, as a fraction
+def chance_similarity(n, i, j):
+    from fractions import Fraction
+    return Fraction(max(i, j), n)
+
+# == adapter_directions: wrong, B A, or another array of its size, is formed
+def adapter_directions(B, A, k):
+    return np.linalg.svd(B @ A)[2][:k].T
+
+# == count_intruders: wrong, it is 2, whatever the inputs are
+def count_intruders(W, W_tuned, k, epsilon):
+    return np.zeros(k), 2

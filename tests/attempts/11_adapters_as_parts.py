@@ -92,3 +92,18 @@ def compress(A, B, r):
     Q_A, R_A = np.linalg.qr(A.T)
     U, sigma, Vt = np.linalg.svd(R_B @ R_A.T)
     return Vt[:r] @ Q_A.T, Q_B @ (U[:, :r] * sigma[:r]), np.linalg.norm(sigma[r:])
+
+# == update_cosine: wrong, its signs are lost
+def update_cosine(A1, B1, A2, B2):
+    cross = np.sum((B1.T @ B2) * (A1 @ A2.T))
+    return abs(cross) / np.sqrt(np.sum((B1.T @ B1) * (A1 @ A1.T)) * np.sum((B2.T @ B2) * (A2 @ A2.T)))
+
+# == update_cosine: wrong, ΔW, or another array of its size, is formed
+def update_cosine(A1, B1, A2, B2):
+    one, other = B1 @ A1, B2 @ A2
+    return np.sum(one * other) / np.linalg.norm(one) / np.linalg.norm(other)
+
+# == compress: wrong, B A, or another array of its size, is formed
+def compress(A, B, r):
+    U, sigma, Vt = np.linalg.svd(B @ A, full_matrices=False)
+    return sigma[:r, None] * Vt[:r], U[:, :r], np.sqrt(np.sum(sigma[r:] ** 2) / np.sum(sigma**2))
