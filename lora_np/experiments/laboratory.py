@@ -18,8 +18,6 @@ and optionally
     ON              dict, base -> further fields of the runs that KEYS defines
     FIGURES         dict, base -> file name -> function like `draw`, for several figures
     table(outcome)  returns the rows of a table as lists of strings, the header first
-    write_more(outcome, folder)
-                    writes further files to the folder
 """
 
 import os
@@ -137,8 +135,6 @@ def write_outcome(name, outcome, out):
     for path, png in drawn.items():
         write_atomically(path, png)
     write_json(folder / f"{name}.json", outcome)
-    if hasattr(recipe(name), "write_more"):
-        recipe(name).write_more(outcome, folder)
     write_gallery(out)
     return list(drawn)
 

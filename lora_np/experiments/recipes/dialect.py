@@ -14,7 +14,7 @@ from textwrap import wrap
 import numpy as np
 
 from ...adapters import Adapter
-from ...formats import shipped_adapters, write_text
+from ...formats import shipped_adapters
 from ...model import Sampling
 from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
@@ -23,16 +23,19 @@ from ..drawing import COLOURS, GREY, PALETTE, dots, legend_below, new_figure
 from ..evidence import check, differences
 from ..methods import TUNE_SEED, rate_name, tuned
 from ..runs import load_base
-from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, label, licences_digest, load_domain
+from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, licences_digest, load_domain
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
 AT_THE_END = """Perplexity in an old domain against perplexity in the new one; lower and further left is better. LoRA
 forgets only while the adapter is attached; without the adapter, the model is at the star again. Forgetting also depends
 on the learning rate: compare a method at its best rate for the new domain with the same method at half of this rate."""
+VOICES = """Below: continuations of the same prompts by the base and by the base with each adapter of the package, at
+most 40 tokens at temperature 0.8, top-k 40 and a repetition penalty of 1.2, with the same random numbers and not
+cherry-picked."""
 CAPITALS = """Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable
 next word, and picked if it is the most probable of the twenty. Below: continuations of the same prompts by the base, by
 the base with the adapter, and after full fine-tuning."""
-CAPTION = {"pretrained": AT_THE_END, "smollm2": f"{AT_THE_END} {CAPITALS}"}
+CAPTION = {"pretrained": f"{AT_THE_END} {VOICES}", "smollm2": f"{AT_THE_END} {CAPITALS}"}
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> epochs
@@ -41,18 +44,27 @@ ON_BASE = {  # further fields of a base's runs
     "smollm2": {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288},
 }
 SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker
-    "full": (label("full"), "full", 1.0, COLOURS["full"], "s"),
-    "full_half": (label("full") + ", half the rate", "full", 0.5, PALETTE[4], "s"),
-    "lora_r1": (label("lora_r1"), "lora_r1", 1.0, PALETTE[1], "o"),
-    "lora_r16": (label("lora_r16"), "lora_r16", 1.0, PALETTE[2], "o"),
-    "lora_r16_half": (label("lora_r16") + ", half the rate", "lora_r16", 0.5, PALETTE[3], "o"),
+    "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], "s"),
+    "full_half": ("full fine-tuning, half the rate", "full", 0.5, PALETTE[4], "s"),
+    "lora_r1": ("LoRA r=1", "lora_r1", 1.0, PALETTE[1], "o"),
+    "lora_r16": ("LoRA r=16", "lora_r16", 1.0, PALETTE[2], "o"),
+    "lora_r16_half": ("LoRA r=16, half the rate", "lora_r16", 0.5, PALETTE[3], "o"),
 }
 QUICK_SERIES, QUICK = ("full", "full_half", "lora_r16"), {"limit": 512, "train_tokens": None}
-PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")  # of the small base
-SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
+PROMPTS = {
+    "pretrained": ("the film", "you may not", "this is a", "in no event", "the actors"),
+    "smollm2": ("The weather in London", "My new telephone", "The capital of France is"),
+}
+SAMPLING = {
+    "pretrained": Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2),
+    "smollm2": Sampling(temperature=0.0),
+}
 SAMPLE_TOKENS = 40
-SIDE_BY_SIDE = ("The weather in London", "My new telephone", "The capital of France is")  # prompts of SmolLM2
 SHOWN = "lora_r16"  # beside full fine-tuning
+SIDE_BY_SIDE = {  # base -> title and colours of the columns
+    "pretrained": ("One model, three voices", (GREY, PALETTE[2], PALETTE[3])),
+    "smollm2": ("SmolLM2 learns the critics' dialect", (GREY, PALETTE[2], GREY, COLOURS["full"])),
+}
 GUESSES = {  # name in settings.json -> the rate that is tried first
     **{"critics, full": 8e-4, "critics, lora_r1": 1.6e-2, "critics, lora_r16": 8e-3},
     **{"licences, full": 3.2e-3, "licences, lora_r1": 3.2e-2, "licences, lora_r16": 1.6e-2},
@@ -111,60 +123,38 @@ def measure(results, runs, seeds, quick):
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     text = "runs that leave the base bit-for-bit the same when the adapter is removed"
     asides.append(check(text, taken_off, at_least=1.0, every=True))
-    samples = small_samples() if first.base == "pretrained" else side_by_side(results, runs, seeds[0])
-    more = {"licences_sha256": licences_digest(), "samples": samples}
+    more = {"licences_sha256": licences_digest(), "samples": samples(first.base, results, runs, seeds[0])}
     return {"checks": checks, "asides": asides, "base_losses": of_base, "losses": losses, **more}
 
 
-def small_samples():
-    """Continuations of a few prompts by the base and by each shipped adapter, with the same random numbers."""
-    loaded = load_adapter_set([BASE, *shipped_adapters()])
-    texts = {name: [] for name in loaded.adapters}
-    for name, adapter in loaded.adapters.items():
-        for number, prompt in enumerate(PROMPTS):
+def samples(base, results, runs, seed):
+    """Continuations of a few prompts by several models, with the same random numbers.
+
+    The models are the small base with each of the package's adapters; or SmolLM2 before fine-tuning, with LoRA, with
+    LoRA removed, and after full fine-tuning.
+    """
+    if base == "pretrained":
+        loaded = load_adapter_set([BASE, *shipped_adapters()])
+        models = {name: (loaded.task, adapter) for name, adapter in loaded.adapters.items()}
+    else:
+        task = load_base(base)
+        lora, full = (runs["critics", name, seed] for name in (SHOWN, "full"))
+        models = {
+            "the base": (task, None),
+            f"the base with an adapter: {SERIES[SHOWN][0]}": (
+                task,
+                Adapter(adapter_of(lora.method), results.arrays(lora)),
+            ),
+            "the adapter removed again": (task, None),
+            "full fine-tuning": (task._replace(params={**task.params, **results.arrays(full)}), None),
+        }
+    texts = {name: [] for name in models}
+    for name, (task, adapter) in models.items():
+        for number, prompt in enumerate(PROMPTS[base]):
             rng = np.random.default_rng(number)
-            text = write_text_from(loaded.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, rng)
+            text = write_text_from(task, prompt, SAMPLE_TOKENS, adapter, SAMPLING[base], rng)
             texts[name].append("".join(text))
-    return {"prompts": list(PROMPTS), "texts": texts}
-
-
-def side_by_side(results, runs, seed):
-    """Greedy continuations by SmolLM2 before fine-tuning, with LoRA, with LoRA removed, and after full fine-tuning."""
-    task, texts = load_base("smollm2"), {}
-    lora, full = (runs["critics", name, seed] for name in (SHOWN, "full"))
-    adapter = Adapter(adapter_of(lora.method), results.arrays(lora))
-    models = {
-        "the base": (task, None),
-        f"the base with an adapter: {SERIES[SHOWN][0]}": (task, adapter),
-        "the adapter removed again": (task, None),
-        "full fine-tuning": (task._replace(params={**task.params, **results.arrays(full)}), None),
-    }
-    for name, (of, attached) in models.items():
-        texts[name] = ["".join(write_text_from(of, prompt, SAMPLE_TOKENS, attached)) for prompt in SIDE_BY_SIDE]
-    return {"prompts": list(SIDE_BY_SIDE), "texts": texts}
-
-
-def write_more(outcome, folder):
-    """Write the small base's samples to a separate page."""
-    if outcome["base"] != "pretrained":
-        return
-    prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
-    temperature, top_k, penalty = SAMPLING.temperature, SAMPLING.top_k, SAMPLING.repetition_penalty
-    page = f"""\
-# One model, three voices
-
-`python -m lora_np experiment dialect` writes this page. Each prompt is continued by the base, which was trained on film
-reviews, and by the base with each adapter of the package. The samples have at most {SAMPLE_TOKENS} tokens, at
-temperature {temperature:g}, top-k {top_k} and a repetition penalty of {penalty:g}. All columns use the same random
-numbers, and the samples are not cherry-picked.
-
-| {" | ".join(texts)} |
-|{"---|" * len(texts)}
-"""
-    for prompt, *continued in zip(prompts, *texts.values()):
-        cells = (f"**{prompt}**" + text.replace("|", "\\|").removeprefix(prompt) for text in continued)
-        page += f"| {' | '.join(cells)} |\n"
-    write_text(folder / "dialect_samples.md", page)
+    return {"prompts": list(PROMPTS[base]), "texts": texts}
 
 
 def draw(outcome):
@@ -241,13 +231,14 @@ def marks(outcome):
 
 
 def draw_side_by_side(outcome):
-    """Draw the texts that SmolLM2 writes before, with and after the adapter, and after full fine-tuning."""
+    """Draw the texts of `samples`, one column per model."""
     from matplotlib.colors import to_rgba
 
     prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
     figure = new_figure(16, 1.8 * len(prompts) + 1)
     grid = figure.subplots(len(prompts), len(texts), squeeze=False)
-    for column, (name, of_name), shade in zip(grid.T, texts.items(), (GREY, PALETTE[2], GREY, COLOURS["full"])):
+    title, shades = SIDE_BY_SIDE[outcome["base"]]
+    for column, (name, of_name), shade in zip(grid.T, texts.items(), shades):
         column[0].set_title(name, color=shade, fontweight="bold")
         for axes, prompt, text in zip(column, prompts, of_name):
             axes.set(xticks=[], yticks=[], facecolor=to_rgba(shade, 0.10))
@@ -256,12 +247,12 @@ def draw_side_by_side(outcome):
             shown.set_in_layout(False)  # or the panels would shrink
             for spine in axes.spines.values():
                 spine.set_visible(False)
-    figure.suptitle("SmolLM2 learns the critics' dialect; the prompt is in capitals", fontsize=15)
+    figure.suptitle(f"{title}; the prompt is in capitals", fontsize=15)
     return figure
 
 
 FIGURES = {
-    "pretrained": {"dialect": draw},
+    "pretrained": {"dialect": draw, "dialect_side_by_side": draw_side_by_side},
     "smollm2": {"dialect": draw_forgetting, "dialect_side_by_side": draw_side_by_side},
 }
 

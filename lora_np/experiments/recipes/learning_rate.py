@@ -13,7 +13,7 @@ import numpy as np
 from ...adapters import AdapterConfig
 from ..drawing import COLOURS, PALETTE, legend_below, mean_line, panels
 from ..evidence import UNKNOWN, check, ratios
-from ..methods import ALL, SOME, TUNE_SEED, run_at, shortened
+from ..methods import ALL, ON_BASE, SOME, TUNE_SEED, lora, shortened
 from ..runs.classify import ClassifyRun
 
 SOURCE = "(Schulman et al. 2025, LoRA Without Regret)."
@@ -29,27 +29,24 @@ CAPTION = {"pretrained": LOOK.format(AND), "smollm2": LOOK.format("")}
 RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
 LORA_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
-RATES = {"full": FULL_RATES, **{f"r={r}": LORA_RATES for r in RANKS}}
-# On SmolLM2, name -> method and rates: those that `tune` tried, and one more for rank 4.
-TUNED = {"full": ("full", (1e-4, 2e-4, 4e-4)), "r=4": ("all_r4", (5e-4, 1e-3, 2e-3, 4e-3))}
-BASES = ("pretrained", "smollm2")
+OF_RANK = {f"r={r}": (AdapterConfig(r=r, alpha=ALPHA, targets=(ALL,)), LORA_RATES) for r in RANKS}
+TRIED = {  # base -> name -> the adapter's configuration or None, and the rates
+    "pretrained": {"full": (None, FULL_RATES), **OF_RANK},
+    # Those that `tune` tried, and one more for rank 4.
+    "smollm2": {"full": (None, (1e-4, 2e-4, 4e-4)), "r=4": (lora(4, ALL), (5e-4, 1e-3, 2e-3, 4e-3))},
+}
+FIELDS = {"pretrained": (0, {"examples": 2048}), "smollm2": (TUNE_SEED, SOME)}  # base -> first seed, fields of the runs
+BASES = tuple(TRIED)
 
 
 def runs(seeds, quick, base="pretrained"):
     """A dict, (method, rate, seed) -> run."""
-    more = {"test": False} | ({"examples": 2048} if base == "pretrained" else SOME)
+    first, more = FIELDS[base]
+    more = more | ON_BASE[base] | {"test": False}
     more = shortened(more, base) if quick else more
-    if base == "smollm2":
-        return {
-            (key, rate, seed): run_at(rate, method, TUNE_SEED + seed, base, **more)
-            for key, (method, rates) in TUNED.items()
-            for rate in (rates[:2] if quick else rates)
-            for seed in seeds
-        }
-    adapters = {f"r={r}": AdapterConfig(r=r, alpha=ALPHA, targets=(ALL,)) for r in RANKS}
     return {
-        (key, rate, seed): ClassifyRun(adapters.get(key), seed, rate, **more)
-        for key, rates in RATES.items()
+        (key, rate, seed): ClassifyRun(adapter, first + seed, rate, **more)
+        for key, (adapter, rates) in TRIED[base].items()
         for rate in (rates[::3] if quick else rates)
         for seed in seeds
     }

@@ -124,11 +124,6 @@ def adapter_of(method):
     return AdapterConfig(r=r, alpha=2.0 * r, targets=("all-linear",))
 
 
-def label(method):
-    """A method's label in tables and figures."""
-    return "full fine-tuning" if method == "full" else f"LoRA r={method.removeprefix('lora_r')}"
-
-
 @lru_cache(maxsize=8)
 def load_domain(name, base="pretrained", limit=None):
     """The texts of a domain as Splits of token streams (N,), with the tokenizer of a base.
