@@ -33,7 +33,7 @@ class Method(NamedTuple):
 
     label: str
     adapter: AdapterConfig | None  # None: the whole model
-    rate: str  # a name in GUESSES; methods that differ only in the rank share one
+    rate: str  # the name of its learning rate; methods that differ only in the rank share one
     more: dict = {}  # other fields of ClassifyRun
     factor: float = 1.0  # multiplies the chosen learning rate
 
@@ -102,22 +102,6 @@ METHODS = {
         for key, label, adapter in (("full", "full fine-tuning", None), ("all_r16", "all linear r=16", lora(16, ALL)))
     },
 }
-# (base, epochs) -> the rates that are tried first.
-GUESSES = {
-    ("pretrained", 1): {
-        **{"full": 4e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3},
-        **{"attention_r45": 5e-4, "mlp_r36": 2e-3, "all_r36": 1e-3, "attention_r5": 2e-3, "mlp_r4": 2e-3},
-        **{"lora": 4e-3, "rslora": 2e-3, "lora+": 1e-3, "lora-fa": 4e-3, "dora": 4e-3, "pissa": 2e-3, "olora": 2e-3},
-        **{"vera": 2e-2, "adalora": 8e-3},
-        **{"full_batch8": 1e-4, "full_batch32": 4e-4, "full_batch128": 8e-4, "full_batch256": 8e-4},
-        **{"all_r16_batch8": 5e-4, "all_r16_batch32": 2e-3, "all_r16_batch128": 4e-3, "all_r16_batch256": 4e-3},
-    },
-    ("pretrained", 3): {"full": 2e-4, "scratch": 2e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3, "vomlp": 2e-3},
-    ("smollm2", 1): {
-        **{"full": 2e-4, "head": 4e-3, "attention": 1e-3, "all": 1e-3},
-        **{"lora": 1e-3, "lora+": 2.5e-4, "dora": 1e-3, "pissa": 5e-4, "qalora": 1e-3},
-    },
-}
 # The methods on which a shared rate is chosen; any other rate is chosen on the only method that uses it.
 CHOOSING = {
     ("pretrained", 1): {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
@@ -141,25 +125,8 @@ def tuned(name):
     """The learning rate that `tune` stored under a name."""
     chosen = read_json(SETTINGS)["chosen"]
     if name not in chosen:
-        raise ValueError(f"no learning rate for {name!r}; choose it with: python -m lora_np tune --methods {name!r}")
+        raise ValueError(f"no learning rate for {name!r}; add a first guess to {SETTINGS.name}, and run tune")
     return chosen[name]
-
-
-def rates_to_tune():
-    """A dict, name in settings.json -> (the first rate to try, a function from a rate to the runs that evaluate it)."""
-
-    def runs_at(name, passes, base):
-        some = SOME if base == "smollm2" else {}
-        of_name = [key for key, method in METHODS.items() if (method.rate, method.factor) == (name, 1.0)]
-        keys = CHOOSING[base, passes].get(name, of_name)
-        grid = [(key, TUNE_SEED + i) for key in keys for i in range(TUNE_SEEDS)]
-        return lambda rate: [run_at(rate, *one, base, epochs=passes, test=False, **some) for one in grid]
-
-    return {
-        rate_name(name, passes, base): (guess, runs_at(name, passes, base))
-        for (base, passes), guesses in GUESSES.items()
-        for name, guess in guesses.items()
-    }
 
 
 def tuned_run(key, seed, passes=1, base="pretrained", **more):

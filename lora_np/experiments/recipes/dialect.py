@@ -21,7 +21,7 @@ from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
 from ..drawing import COLOURS, GREY, PALETTE, dots, legend_below, new_figure
 from ..evidence import check, differences
-from ..methods import TUNE_SEED, rate_name, tuned
+from ..methods import rate_name, tuned
 from ..runs import load_base
 from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, licences_digest, load_domain
 
@@ -64,11 +64,6 @@ SHOWN = "lora_r16"  # beside full fine-tuning
 SIDE_BY_SIDE = {  # base -> title and colours of the columns
     "pretrained": ("One model, three voices", (GREY, PALETTE[2], PALETTE[3])),
     "smollm2": ("SmolLM2 learns the critics' dialect", (GREY, PALETTE[2], GREY, COLOURS["full"])),
-}
-GUESSES = {  # name in settings.json -> the rate that is tried first
-    **{"critics, full": 8e-4, "critics, lora_r1": 1.6e-2, "critics, lora_r16": 8e-3},
-    **{"licences, full": 3.2e-3, "licences, lora_r1": 3.2e-2, "licences, lora_r16": 1.6e-2},
-    **{"smollm2, critics, full": 1e-4, "smollm2, critics, lora_r1": 4e-3, "smollm2, critics, lora_r16": 1e-3},
 }
 
 
@@ -255,13 +250,3 @@ FIGURES = {
     "pretrained": {"dialect": draw, "dialect_side_by_side": draw_side_by_side},
     "smollm2": {"dialect": draw_forgetting, "dialect_side_by_side": draw_side_by_side},
 }
-
-
-def rates_to_tune():
-    """A dict, name in settings.json -> (the first rate to try, a function from a rate to the runs that evaluate it)."""
-
-    def runs_at(name):
-        *base, domain, method = name.split(", ")
-        return lambda rate: [run_of(*base or ["pretrained"], domain, method, TUNE_SEED, rate, test=False)]
-
-    return {name: (guess, runs_at(name)) for name, guess in GUESSES.items()}
