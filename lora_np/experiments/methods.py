@@ -168,7 +168,7 @@ def by_method(results, grid, field, factor=None):
     results : see `store.Results`
     grid : dict, (method, seed) -> run; with more keys, such as (method, rank, seed) -> run, the result is nested,
         method -> rank -> list. The keys become strings, as in JSON
-    field : str, a key of the runs' numbers; or a function of the numbers
+    field : str, a key of the runs' numbers; or a function of a run
     factor : float that multiplies the values, such as 100 for per cent; None: no factor
     """
     table = {}
@@ -176,6 +176,6 @@ def by_method(results, grid, field, factor=None):
         rows = table
         for name in names:
             rows = rows.setdefault(str(name), {})
-        number = field(results[run]) if callable(field) else results[run][field]
+        number = field(run) if callable(field) else results[run][field]
         rows.setdefault(str(last), []).append(number if factor is None else factor * number)
     return table

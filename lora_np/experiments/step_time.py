@@ -52,21 +52,20 @@ def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
     """
     snippets, rng = load_snippets(base=base), np.random.default_rng(0)
     batch = class_batches(*snippets.train, run_at(1e-4, keys[0], 0, base).batch_size, snippets.pad_id, rng)[0]
-    starts = first_starts(keys, base)
-    counts = {key: counted(start, batch.ids.shape) for key, start in starts.items()}
-    flops = {key: sum(phases.values()) for key, (phases, _) in counts.items()}
-    times, first = alternating_times(starts, batch, repeats), keys[0]
-    return {
-        key: {
+    starts, costs = first_starts(keys, base), {}
+    times = alternating_times(starts, batch, repeats)
+    first = times[keys[0]]
+    for key, start in starts.items():
+        phases, sizes = counted(start, batch.ids.shape)
+        costs[key] = {
             "seconds": float(np.median(times[key]["step"])),
-            "ratio": float(np.median(ratios(times[key]["step"], times[first]["step"]))),
-            "pass_ratio": float(np.median(ratios(times[key]["passes"], times[first]["passes"]))),
-            "flops": flops[key],
-            "predicted_ratio": flops[key] / flops[first],
+            "ratio": float(np.median(ratios(times[key]["step"], first["step"]))),
+            "pass_ratio": float(np.median(ratios(times[key]["passes"], first["passes"]))),
+            "flops": sum(phases.values()),
             "activation_bytes": sum(sizes.activations.values()),
         }
-        for key, (_, sizes) in counts.items()
-    }
+        costs[key]["predicted_ratio"] = costs[key]["flops"] / costs[keys[0]]["flops"]
+    return costs
 
 
 def alternating_times(starts, batch, rounds):

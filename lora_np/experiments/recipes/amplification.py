@@ -48,11 +48,8 @@ def mean_amplification(results, run):
     """The six numbers of `Amplification` for a run's ΔW_q, as means over the blocks."""
     params = starting_point(run)[0]
     deltas = updates_of(results, run, np.float64)  # in float32, rounding would increase the rank of ΔW
-    of_blocks = [
-        amplification(params[name], delta, run.adapter.r, np.random.default_rng(run.seed))
-        for name, delta in deltas.items()
-        if "q_proj" in name
-    ]
+    of_q, r = [name for name in deltas if "q_proj" in name], run.adapter.r
+    of_blocks = [amplification(params[name], deltas[name], r, np.random.default_rng(run.seed)) for name in of_q]
     return np.mean(of_blocks, axis=0).tolist()
 
 
@@ -63,11 +60,8 @@ def draw(outcome):
     norms = ("of ΔW", "update", PALETTE[0]), ("of W itself", "base", PALETTE[1]), ("random", "random", PALETTE[2])
     factors = ("of ΔW", "factor", PALETTE[0]), ("random", "chance_factor", GREY)
     for axes, marks, unit in ((left, norms, "‖Uᵀ W V‖ in Frobenius norm"), (right, factors, "‖ΔW‖ / ‖Uᵀ W V‖")):
-        rows = [
-            (f"{mark}, r={r}", of_r[name], shade)
-            for r, of_r in outcome["measured"].items()
-            for mark, name, shade in marks
-        ]
+        of_ranks = outcome["measured"].items()
+        rows = [(f"{mark}, r={r}", of_r[name], shade) for r, of_r in of_ranks for mark, name, shade in marks]
         dots(axes, *zip(*rows), unit, log=True)
     left.set_title("how much of W_q is in these directions")
     right.set_title("how many times larger ΔW_q is there")

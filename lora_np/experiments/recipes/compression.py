@@ -44,34 +44,29 @@ def runs(seeds, quick, base="pretrained"):
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     base = next(iter(runs.values())).base
-    (params, *_), sizes, lora = load_base(base), {}, LORA[base]
+    (params, *_), sizes, merged = load_base(base), {}, {}
     for name in COMPRESSED:
         weights = compressed(params, name)
         sizes[name] = weight_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
-
-    def as_dense(name):
-        return as_good(f"{name} with LoRA − dense with LoRA: test loss", loss, f"{name}, {lora}", f"dense, {lora}")
-
-    back = {f"nf4, {lora}": "NF4"} | ({f"dense, {lora}": "Q4_1", "dense, qalora": "Q4_1"} if base == "smollm2" else {})
-    merged = {name: merged_back([runs[name, seed] for seed in seeds], results, to) for name, to in back.items()}
-    loss |= {f"{name}, merged": of["loss"] for name, of in merged.items()}
-
-    def as_unmerged(name):
-        text = f"{label(name)} merged into {back[name]} − unmerged: test loss"
-        return as_good(text, loss, f"{name}, merged", name)
-
-    checks, asides = [as_dense("nf4")], [as_dense(name) for name in COMPRESSED[2:]]
+    lora = {name: f"{name}, {LORA[base]}" for name in COMPRESSED}
+    nf4, *others = (
+        as_good(f"{name} with LoRA − dense with LoRA: test loss", loss, lora[name], lora["dense"])
+        for name in COMPRESSED[1:]
+    )
+    checks, asides, back = [nf4], others, {lora["nf4"]: "NF4"}
     if base == "smollm2":
-        checks.append(as_unmerged("dense, qalora"))
-        asides.append(as_good("QA-LoRA − LoRA: test loss", loss, "dense, qalora", f"dense, {lora}"))
+        asides.append(as_good("QA-LoRA − LoRA: test loss", loss, "dense, qalora", lora["dense"]))
+        back |= {lora["dense"]: "Q4_1", "dense, qalora": "Q4_1"}
     else:
-        loftq = "LoftQ − NF4 with LoRA: test loss", loss, "nf4, loftq", f"nf4, {lora}"
+        loftq = "LoftQ − NF4 with LoRA: test loss", loss, "nf4, loftq", lora["nf4"]
         checks.append(compare(*loftq, at_most=0.0, unit="nats"))
-    for name, of in merged.items():
-        if not name.endswith("qalora"):
-            asides.append(as_unmerged(name))
-        text = f"{label(name)} merged into {back[name]}: change by rounding / ‖ΔW‖"
-        asides.append(check(text, of["update_lost"], at_most=1.0, unit="times"))
+    for name, to in back.items():
+        merged[name] = merged_back([runs[name, seed] for seed in seeds], results, to)
+        losses, text = {"merged": merged[name]["loss"], name: loss[name]}, f"{label(name)} merged into {to}"
+        unmerged = as_good(f"{text} − unmerged: test loss", losses, "merged", name)
+        (checks if name.endswith("qalora") else asides).append(unmerged)
+        lost = merged[name]["update_lost"]
+        asides.append(check(f"{text}: change by rounding / ‖ΔW‖", lost, at_most=1.0, unit="times"))
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged": merged}
 
 

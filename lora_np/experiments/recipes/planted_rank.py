@@ -26,17 +26,15 @@ def runs(seeds, quick, base="pretrained"):
 
 def measure(results, runs, seeds, quick):
     # k -> r -> the loss / the loss without an adapter, one per seed.
-    share = by_method(results, runs, lambda numbers: numbers["test_loss"] / numbers["base_loss"])
+    share = by_method(results, runs, lambda run: results[run]["test_loss"] / results[run]["base_loss"])
     ranks_found = {
         k: [next((int(r) for r in of_rank if of_rank[r][i] < FOUND_BELOW), None) for i in range(len(seeds))]
         for k, of_rank in share.items()
     }
-    checks = [
-        check(
-            f"k = {k}: seeds in which the recovered rank is k", [r == int(k) for r in ranks], at_least=1.0, every=True
-        )
-        for k, ranks in ranks_found.items()
-    ]
+    checks = []
+    for k, ranks in ranks_found.items():
+        text = f"k = {k}: seeds in which the recovered rank is k"
+        checks.append(check(text, [r == int(k) for r in ranks], at_least=1.0, every=True))
     return {"checks": checks, "share": share, "found": ranks_found}
 
 

@@ -29,12 +29,10 @@ def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     ranks = ranks_of(loss, "all")
     cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], (0, *ranks))
-    shares = {key: [] for key in loss}  # (seeds, n)
-    rank_90 = {key: [] for key in loss}
-    for (key, _), run in runs.items():
-        of_run = results.measured(energy, run)
-        shares[key].append(of_run["shares"])
-        rank_90[key].append(of_run["rank_90"])
+    energies = by_method(results, runs, lambda run: results.measured(energy, run))
+    shares, rank_90 = (
+        {key: [of_run[name] for of_run in of_key] for key, of_key in energies.items()} for name in ("shares", "rank_90")
+    )
     losses = loss | {f"cut_r{r}": scores["loss"] for r, scores in cut.items()}
     ratio = [rank / USUAL for rank in rank_90["full"]]
     checks = [
