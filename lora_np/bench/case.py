@@ -13,6 +13,7 @@ import numpy as np
 
 from ..adapters import Adapter, AdapterConfig, init_adapter, linear_layers
 from ..analysis import step_bytes, step_flops
+from ..checked import errors_of, whole_number
 from ..compress import quantise
 from ..data import Batch
 from ..model import Decoder, GPT2Config, LlamaConfig, empty_cache, parameter_shapes
@@ -85,32 +86,25 @@ def parse_rung(text):
     named = {str(rung.d_model): rung for rung in RUNGS} | {"smollm2": SMOLLM2}
     shapes, has_rank, rank = text.partition(",r")
     sizes = shapes.removeprefix("smollm2,")
-    gpt2, llama = ",".join(Rung._fields[:6]), ",".join(Rung._fields[6:8])
     try:
         numbers = rung_numbers(named[shapes]) if shapes in named else list(map(int, sizes.split(",")))
         rank = int(rank) if has_rank else 0
-        if len(numbers) not in ((6, 8) if sizes == shapes else (2,)):
+        if len(numbers) not in ((6, 8) if sizes == shapes else (2,)) or min(numbers) < 1 or rank < 0:
             raise ValueError
     except ValueError:
-        one_of, whole = ", ".join(named), f"six integers ({gpt2}), or eight for a Llama (also {llama})"
-        expected = f"one of {one_of}, smollm2,batch,length, or {whole}; optionally followed by ,r and a rank"
+        gpt2, llama = ",".join(Rung._fields[:6]), ",".join(Rung._fields[6:8])
+        whole = f"six integers of at least 1 ({gpt2}), or eight for a Llama (also {llama})"
+        expected = f"one of {', '.join(named)}, smollm2,batch,length, or {whole}; optionally followed by ,r and a rank"
         raise ValueError(f"rungs: got {text!r}, expected {expected}") from None
     rung = SMOLLM2._replace(batch=numbers[0], length=numbers[1]) if len(numbers) == 2 else Rung(*numbers)
     rung = rung._replace(rank=rank)
-    C, _, H, T, _, _, K, F, _ = rung
-    size = C // max(H, 1)  # of a head
-    highest = max(rank, RANK)
-    for holds, expected in (
-        (min(numbers) >= 1 and rank >= 0, f"sizes of at least 1: {gpt2}, and for a Llama also {llama}"),
-        (C % max(H, 1) == 0, "n_heads to divide d_model"),
-        (H % max(K, 1) == 0, "n_kv_heads to divide n_heads"),
-        (not K or size % 2 == 0, "an even head size, d_model / n_heads"),
-        (not K or C % BLOCK == F % BLOCK == 0, f"d_model and d_ff to be multiples of {BLOCK}, as the blocks of Q4_1"),
-        (T >= 4, "length to be at least 4, because a quarter of it is the prompt"),
-        (min(size * (K or H), F or C) >= highest, f"d_model, d_ff and the width of all keys >= LoRA's rank {highest}"),
-    ):
-        if not holds:
-            raise ValueError(f"rungs: got {text!r}, expected {expected}")
+    with errors_of(f"rungs: got {text!r}"):
+        whole_number("length", rung.length, least=4)  # a quarter of it is the prompt
+        if rung.d_model % rung.n_heads:
+            raise ValueError(f"n_heads: {rung.n_heads} does not divide d_model = {rung.d_model}")
+        if rung.n_kv_heads and (rung.d_model % BLOCK or rung.d_ff % BLOCK):
+            raise ValueError(f"d_model, d_ff: expected multiples of {BLOCK}, as the blocks of Q4_1")
+        flops(rung, "lora_all")  # checks all other sizes
     return rung
 
 

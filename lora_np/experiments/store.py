@@ -53,7 +53,7 @@ class Results:
     def arrays(self, run):
         """Return the trained arrays of a run with keep=True; raise DivergedError if the run diverged."""
         self[run]
-        return kept_arrays(self._store, run)
+        return read_tensors(entry_path(self._store, run, ".safetensors"))[0]
 
     def file_bytes(self, run):
         """The size of the file with the trained arrays."""
@@ -201,17 +201,11 @@ def kept_numbers(store, run):
     return numbers if complete else None
 
 
-def kept_arrays(store, run):
-    """A stored run's arrays."""
-    return read_tensors(entry_path(store, run, ".safetensors"))[0]
-
-
 def of_other_code(store, runs):
     """The number of runs that are stored only for other code or versions; their results are never used."""
     keys = [short_digest(run_key(run)) for run in runs if not entry_path(store, run).exists()]
-    names = [path.name.split("-") for path in Path(store).glob("*.json")]
-    stored = {name[0] for name in names if len(name) == 2}  # measures have three parts
-    return sum(key in stored for key in keys)
+    stored = {path.name.partition("-")[0] for path in Path(store).glob("*.json") if path.name.count("-") == 1}
+    return sum(key in stored for key in keys)  # the names of measures have two hyphens
 
 
 # ---------------------------------------------------------------- carrying out

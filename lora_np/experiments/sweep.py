@@ -10,6 +10,7 @@ import signal
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -97,33 +98,34 @@ class LocalProcesses(ThreadPoolExecutor):
 
     def __init__(self, jobs):
         super().__init__(jobs)
-        self._context = get_context("spawn")  # fresh interpreters, which read the environment
-        self._far_end, self._lifeline = self._context.Pipe(duplex=False)
-        self._mine, self._pools = threading.local(), []  # the `pool` of each thread; all pools
+        context = get_context("spawn")  # fresh interpreters, which read the environment
+        far_end, self._lifeline = context.Pipe(duplex=False)
+        self._new_pool = partial(ProcessPoolExecutor, 1, context, live_with_parent, (far_end,))
+        self._pools = [None] * jobs  # those without a call; None: not started
 
-    def submit(self, function, /, *arguments, **named):
-        return super().submit(self._call, function, *arguments, **named)
+    def submit(self, function, /, *arguments):
+        return super().submit(self._call, function, *arguments)
 
     def stop(self):
         """End all processes at once, and the threads that manage them, before the interpreter exits."""
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
-        for pool in self._pools:
+        for pool in filter(None, self._pools):
             pool.shutdown()
 
-    def _call(self, function, /, *arguments, **named):
-        """Run one call in this thread's process and wait for its result."""
+    def _call(self, function, /, *arguments):
+        """Run one call in a process of its own and wait for its result."""
         for _ in range(TRIES):
             if self._lifeline.closed:
                 raise BrokenExecutor("the processes were stopped")
-            if not hasattr(self._mine, "pool"):
-                self._mine.pool = ProcessPoolExecutor(1, self._context, live_with_parent, (self._far_end,))
-                self._pools.append(self._mine.pool)
+            pool = self._pools.pop() or self._new_pool()  # one for each thread
             try:
-                return self._mine.pool.submit(function, *arguments, **named).result()
+                return pool.submit(function, *arguments).result()
             except BrokenExecutor:
-                self._mine.pool.shutdown()
-                del self._mine.pool
+                pool.shutdown()
+                pool = None
+            finally:
+                self._pools.append(pool)
         raise BrokenExecutor(
             f"its process died {TRIES} times; was it killed (out of memory?), or is the reason in its error output "
             '(does the script start its work outside `if __name__ == "__main__":`?)'
