@@ -486,7 +486,6 @@ def measured_by(name, seeds, quick, *other, base="pretrained", **change):
 @pytest.fixture
 def without_clock(small, monkeypatch):
     """What the main job, the dialect and the costs measure besides runs is made up too."""
-    samples = {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}}
     several = {"prompts": ["a", "b"], "texts": {name: ["a " + name, "b and " * 40] for name in "cdef"}}
     made_up = {
         (main_job, "tfidf_baseline"): made_up_tfidf,
@@ -496,8 +495,7 @@ def without_clock(small, monkeypatch):
         (dialect, "language_loss"): lambda *_, **more: 4.4,
         (dialect, "load_domain"): lambda *_: Splits(*np.zeros((3, 9), dtype=np.int64)),
         (dialect, "licences_digest"): lambda: "0",
-        (dialect, "small_samples"): lambda: samples,
-        (dialect, "side_by_side"): lambda results, runs, seed: several,
+        (dialect, "samples"): lambda base, results, runs, seed: several,
         (cost, "load_snippets"): lambda: load_snippets(64),
         (cost, "peak_of_step"): lambda start, batch: 10**6,
         (cost, "alternating_times"): alternating,
@@ -852,12 +850,6 @@ def test_from_one_seed_nothing_is_said_of_the_dialects_claim(without_clock):
         )
         removal = measured["asides"][-1]
         assert removal["values"] == [0.0] * 4 and removal["verdict"] == FAILS and verdict(measured["checks"]) == HOLDS
-
-
-def test_samples_are_written_beside_the_figure(tmp_path):
-    outcome = {"base": "pretrained", "samples": {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}}}
-    dialect.write_more(outcome, tmp_path)
-    assert "| **a** b | **a** \\| c |" in (tmp_path / "dialect_samples.md").read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- the main job, on a small piece of the real data

@@ -1,9 +1,9 @@
 """Store finished training runs on disk, each under a key of everything that its result depends on.
 
 An entry is `SETTINGS-CODE.json` and, for a run that keeps its arrays, `SETTINGS-CODE.safetensors`. SETTINGS is a digest
-of the run's settings. CODE is a digest of the versions, the small base's files, and the modules that the run uses,
-without comments and docstrings, so that editing a figure or a docstring requires no new training. The type of
-processor, which affects the last digits, is not part of the key; see README.md.
+of the run's settings. CODE is a digest of the versions, the small base's files, and the code that runs use, without
+comments and docstrings, so that editing a figure or a docstring requires no new training. The type of processor, which
+affects the last digits, is not part of the key; see README.md.
 """
 
 import ast
@@ -13,7 +13,7 @@ import platform
 import time
 from contextlib import closing, suppress
 from dataclasses import asdict
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +28,9 @@ PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
 LONG = 60  # seconds; longer remaining times are reported
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-UNTRACED = (("formats",),)  # only reads the base; the key includes the small base's bytes, but not SmolLM2's
+# What runs use besides their own module. `formats` only reads the base; the key has the small base's bytes instead.
+CODE = "checked ops compress adapters data model training tasks/label_words experiments/runs/__init__".split()
 UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised when a file is missing or damaged
-ROOT = ((), "__version__")  # the version, which is in the key anyway
 
 
 class DivergedError(ValueError):
@@ -65,7 +65,7 @@ class Results:
         A long measurement is thus not repeated, and needs the run's arrays only once. The key of the cache includes the
         function's code.
         """
-        of = function.__qualname__, more, made_with(run.__module__, function.__module__)
+        of = function.__qualname__, more, made_with(run.__module__, function.__module__, "lora_np.analysis")
         path = entry_path(self._store, run, f"-{short_digest(json.dumps(of, sort_keys=True))}.json")
         with suppress(*UNUSABLE):
             return read_json(path)["measured"]
@@ -92,8 +92,8 @@ def made_with(*modules):
     Returns a dict, ready for JSON: versions, digests of the base's files and of the code, and the modules' names. The
     module of a run is `run.__module__`.
     """
-    paths = sorted(set().union(*map(modules_behind, modules)))
-    code = "".join(f"{path}\n{code_alone((PACKAGE / path).read_text(encoding='utf-8'))}\n" for path in paths)
+    sources = {path: (PACKAGE / path).read_text(encoding="utf-8") for path in code_files(*modules)}
+    code = "".join(f"{path}\n{code_alone(source)}\n" for path, source in sources.items())
     base = b"".join(hashlib.sha256((PRETRAINED / name).read_bytes()).digest() for name in BASE_FILES)
     return {
         "lora_np": __version__,
@@ -105,40 +105,11 @@ def made_with(*modules):
     }
 
 
-def modules_behind(module):
-    """The files that a module such as "lora_np.experiments.runs.classify" uses, as paths inside the package.
-
-    They are the module itself and, recursively, the modules that define the names that it imports. An `__init__.py`
-    that merely re-exports a name is not included, nor are the other modules that this `__init__.py` imports.
-    """
-    files, todo, seen = set(), [(tuple(module.split(".")[1:]), None)], set()
-    while todo:
-        module, name = reference = todo.pop()
-        if reference in seen or module[:1] in UNTRACED or reference == ROOT:
-            continue
-        seen.add(reference)
-        folder = PACKAGE.joinpath(*module)
-        path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
-        if folder.is_dir() and name is not None and ((folder / f"{name}.py").exists() or (folder / name).is_dir()):
-            todo.append(((*module, name), None))
-        elif folder.is_dir() and name in imports(path):
-            todo.append(imports(path)[name])
-        else:  # the name is defined in this file
-            files.add(str(path.relative_to(PACKAGE)))
-            todo += imports(path).values()
-    return files
-
-
-@cache
-def imports(path):
-    """A dict, name -> (module, name in it), of all names that a file imports from the package, also in functions."""
-    names = {}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            folder = path.relative_to(PACKAGE).parts
-            module = folder[: len(folder) - node.level] + tuple(node.module.split(".") if node.module else ())
-            names |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
-    return names
+def code_files(*modules):
+    """The paths of CODE and of the modules, whose names are such as "lora_np.experiments.runs.classify"."""
+    places = [PACKAGE / name for name in (*CODE, *(module.partition(".")[2].replace(".", "/") for module in modules))]
+    files = (place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")] for place in places)
+    return sorted({path.relative_to(PACKAGE).as_posix() for of_place in files for path in of_place})
 
 
 def code_alone(source):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..adapters import adapter_deltas, linear_layers, merge
-from ..analysis import linear_updates, max_similarities, spectrum, truncated_updates
+from ..analysis import amplification, linear_updates, max_similarities, spectrum, truncated_updates
 from ..training import attach, blas_threads, shard_threads, worthwhile_threads
 from .runs.classify import load_snippets, score, starting_point
 
@@ -83,3 +83,12 @@ def similarities(results, run, k):
     names = (f"{module}.weight" for module in linear_layers(params))
     pairs = {name: np.stack([params[name], after[name]]) for name in names}
     return np.round(list(each(lambda pair: max_similarities(*pair, k), pairs).values()), 4).tolist()
+
+
+def mean_amplification(results, run):
+    """The six numbers of `Amplification` for a run's ΔW_q, as means over the blocks."""
+    params = starting_point(run)[0]
+    deltas = updates_of(results, run, np.float64)  # in float32, rounding would increase the rank of ΔW
+    of_q, r = [name for name in deltas if "q_proj" in name], run.adapter.r
+    of_blocks = [amplification(params[name], deltas[name], r, np.random.default_rng(run.seed)) for name in of_q]
+    return np.mean(of_blocks, axis=0).tolist()

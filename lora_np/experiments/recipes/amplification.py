@@ -7,14 +7,11 @@ blocks. The factor grows with the learning rate and with s, which are the same f
 2,000 snippets.
 """
 
-import numpy as np
-
-from ...analysis import Amplification, amplification
+from ...analysis import Amplification
 from ..drawing import GREY, PALETTE, dots, panels
 from ..evidence import check, ratios
 from ..methods import SOME
-from ..runs.classify import starting_point
-from ..updates import updates_of
+from ..updates import mean_amplification
 
 CLAIM = """W is larger in ΔW's directions than in random ones, but far smaller than in its own leading ones. In ΔW's
 directions ΔW is larger than W, most at a low rank: 21.5 times at r = 4, 1.9 times at r = 64 (Hu et al. 2021, table
@@ -42,15 +39,6 @@ def measure(results, runs, seeds, quick):
     text = f"ΔW / W in ΔW's directions, at r = {low} / at r = {high}"
     checks.append(check(text, ratios(measured[low]["factor"], measured[high]["factor"]), at_least=1.0, unit="times"))
     return {"checks": checks, "measured": measured}
-
-
-def mean_amplification(results, run):
-    """The six numbers of `Amplification` for a run's ΔW_q, as means over the blocks."""
-    params = starting_point(run)[0]
-    deltas = updates_of(results, run, np.float64)  # in float32, rounding would increase the rank of ΔW
-    of_q, r = [name for name in deltas if "q_proj" in name], run.adapter.r
-    of_blocks = [amplification(params[name], deltas[name], r, np.random.default_rng(run.seed)) for name in of_q]
-    return np.mean(of_blocks, axis=0).tolist()
 
 
 def draw(outcome):
