@@ -365,16 +365,17 @@ def test_recipes_share_their_runs():
 
 def test_a_methods_run_is_at_its_rate():
     rate = methods.learning_rate
-    batches = methods.tuned_run("all_r16_batch128", 3, keep=True)
+    batches = methods.tuned_runs(["all_r16_batch128"], [3])["all_r16_batch128", 3]
     of_batches = {"epochs": 1, "batch_size": 128, "keep": True}
     assert batches == ClassifyRun(lora(16, "all-linear"), 3, rate("all_r16_batch128"), **of_batches)
-    full = methods.tuned_run("full", 0, passes=3)
+    full = methods.tuned_runs(["full"], [0], passes=3, keep=False)["full", 0]
     assert full == ClassifyRun(None, 0, rate("full", 3), epochs=3) and full.evaluations is None
     grid = methods.tuned_runs(("qv_r2", "full"), [0, 5], weights="nf4")
     assert list(grid) == [("qv_r2", 0), ("qv_r2", 5), ("full", 0), ("full", 5)]
     assert grid["qv_r2", 5] == ClassifyRun(lora(2, *QV), 5, rate("qv_r2"), weights="nf4", keep=True)
     real = ClassifyRun(lora(8, *QV), 1, rate("qv_r8", base="smollm2"), base="smollm2", batch_size=16)
-    assert methods.tuned_run("qv_r8", 1, base="smollm2") == real and lora(6, "q_proj").alpha == 12.0
+    assert methods.tuned_runs(["qv_r8"], [1], base="smollm2", keep=False)["qv_r8", 1] == real
+    assert lora(6, "q_proj").alpha == 12.0
 
 
 def test_the_budgets_are_equal():

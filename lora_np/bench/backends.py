@@ -13,16 +13,8 @@ import numpy as np
 from ..checked import one_of
 from ..compress import QuantisedWeight
 from ..model import forward, generate
-from ..training import (
-    AdamW,
-    TrainConfig,
-    blas_threads,
-    initial_state,
-    mean_over_shards,
-    model_objective,
-    split_batch,
-    train_step,
-)
+from ..training import AdamW, TrainConfig, blas_threads, initial_state, model_objective, train_step
+from ..training.accumulate import mean_over_shards, split_batch
 from . import jax_peer, llama_cpp_peer, torch_peer
 from .case import ADAPTERS, GENERATED_ROWS, LEARNING_RATE, WEIGHT_DECAY, WORKS, Backend
 

@@ -72,15 +72,13 @@ def section(name, base, outcome):
     except FileNotFoundError:  # this version lacks one of the modules
         same = False
     hours = sum(run["seconds"] for run in outcome["runs"]) / 3600  # core hours: each run uses one core
-    return [
-        *lines,
+    about = (
         f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
         f"{made['python']}, {made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of "
         f"{len(outcome['runs'])} runs reused; all runs took {hours:.1f} core hours. "
         f"[Numbers]({(folder / name).as_posix()}.json)"
-        + ("" if same else " They come from a different version of the code."),
-        "",
-    ]
+    )
+    return [*lines, about + " They come from a different version of the code." * (not same), ""]
 
 
 def training_texts(outcome):

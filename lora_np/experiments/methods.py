@@ -25,6 +25,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("up_proj", "down_proj")
 ALL = "all-linear"
 WIDE = {"q": 20, "k": 30, "v": 30}
+DOWN_R3 = {"rank_pattern": {"down_proj": 3}, "alpha_pattern": {"down_proj": 6.0}}
 TEN_BLOCKS = {"first": "blocks.[0-9].*", "middle": "blocks.1[0-9].*", "last": "blocks.2[0-9].*"}
 
 
@@ -46,11 +47,6 @@ def lora(r, *targets):
 def variant(name, r=8):
     """The configuration of a variant on q and v, by default at rank 8 like LoRA."""
     return variant_config(name, lora(r, *QV))
-
-
-def gated_mlp():
-    """LoRA on the three matrices of the MLP, with about as many parameters as "qv_r12"."""
-    return replace(lora(4, "gate_proj", *MLP), rank_pattern={"down_proj": 3}, alpha_pattern={"down_proj": 6.0})
 
 
 METHODS = {
@@ -85,7 +81,7 @@ METHODS = {
     **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
     "qv_r12": Method("LoRA q,v r=12", lora(12, *QV), "attention"),
     "qkvo_r6": Method("LoRA q,k,v,o r=6", lora(6, *ATTENTION), "attention"),
-    "gated_mlp": Method("LoRA gate,up r=4, down r=3", gated_mlp(), "all"),
+    "gated_mlp": Method("LoRA gate,up r=4, down r=3", replace(lora(4, "gate_proj", *MLP), **DOWN_R3), "all"),
     # Which of SmolLM2's 30 blocks, with the same number of parameters.
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
     **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
@@ -129,23 +125,19 @@ def tuned(name):
     return chosen[name]
 
 
-def tuned_run(key, seed, passes=1, base="pretrained", **more):
-    """A run of a method at its learning rate for a number of epochs and a base; `more` has fields of ClassifyRun."""
-    return run_at(learning_rate(key, passes, base), key, seed, base, **{"epochs": passes} | more)
-
-
 def run_at(rate, key, seed, base="pretrained", **more):
     """A run of a method at a given learning rate."""
     return ClassifyRun(METHODS[key].adapter, seed, rate, **ON_BASE[base] | METHODS[key].more | more)
 
 
 def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
-    """A dict, (method, seed) -> `tuned_run`, for several methods and seeds.
+    """Runs of several methods at their learning rates for a base and a number of epochs: a dict, (method, seed) -> run.
 
-    `quick` shortens the runs. The trained arrays are stored unless `more` has keep=False.
+    `more` has fields of ClassifyRun, and `quick` shortens the runs. The trained arrays are stored unless keep is False.
     """
-    more = {"keep": True} | (shortened(more, base) if quick else more)
-    return {(key, seed): tuned_run(key, seed, passes, base, **more) for key in keys for seed in seeds}
+    more = {"epochs": passes, "keep": True} | (shortened(more, base) if quick else more)
+    rates = {key: learning_rate(key, passes, base) for key in keys}
+    return {(key, seed): run_at(rates[key], key, seed, base, **more) for key in keys for seed in seeds}
 
 
 def shortened(more, base="pretrained"):

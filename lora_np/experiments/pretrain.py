@@ -16,17 +16,8 @@ from ..data import encode, language_batches, load_reviews, load_tokenizer, model
 from ..formats import PRETRAINED, LoadedModel, check_target, save_model, save_task
 from ..formats.paths import is_in
 from ..model import GPT2Config, initial_params
-from ..training import (
-    LANGUAGE_BATCH,
-    AdamW,
-    TrainConfig,
-    evaluate,
-    fine_tuning,
-    language_loss,
-    model_objective,
-    stream,
-    train,
-)
+from ..training import AdamW, TrainConfig, evaluate, fine_tuning, language_loss, model_objective, stream, train
+from ..training.evaluate import LANGUAGE_BATCH
 from .runs import load_base
 from .runs.dialect import adapter_of, licences_digest, load_domain
 

@@ -9,16 +9,10 @@ from ..analysis import flops_by_phase, step_bytes, step_flops
 from ..data import class_batches
 from ..training import TrainConfig, blas_threads, initial_state, model_objective, train_step, trainable_arrays
 from .evidence import ratios
-from .gallery import markdown
-from .methods import METHODS, run_at
+from .methods import run_at
 from .runs.classify import load_snippets, starting_point
 
 KEYS = ("full", "qv_r8", "all_r8", "head")
-
-
-def first_starts(keys, base="pretrained"):
-    """A dict, method -> the `starting_point` of its run with seed 0."""
-    return {key: starting_point(run_at(1e-4, key, 0, base)) for key in keys}
 
 
 def counted(start, shape):
@@ -52,7 +46,7 @@ def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
     """
     snippets, rng = load_snippets(base=base), np.random.default_rng(0)
     batch = class_batches(*snippets.train, run_at(1e-4, keys[0], 0, base).batch_size, snippets.pad_id, rng)[0]
-    starts, costs = first_starts(keys, base), {}
+    starts, costs = {key: starting_point(run_at(1e-4, key, 0, base)) for key in keys}, {}
     times = alternating_times(starts, batch, repeats)
     first = times[keys[0]]
     for key, start in starts.items():
@@ -92,18 +86,3 @@ def timed(seconds, function, *arguments):
     result = function(*arguments)
     seconds.append(time.perf_counter() - started)
     return result
-
-
-def cost_table(B=32, T=64):
-    """The costs of a training step on the small base by method, counted from shapes, for B texts of T tokens.
-
-    Returns a table in Markdown: GFLOP of the two passes, and MB (10⁶ bytes) in memory.
-    """
-    rows = [["method", "forward", "backward", "ratio", "parameters", "gradients", "AdamW", "activations"]]
-    counts = {key: counted(start, (B, T)) for key, start in first_starts(KEYS).items()}
-    for key, (phases, sizes) in counts.items():
-        ratio = sum(phases.values()) / sum(counts["full"][0].values())
-        numbers = [phases["forward"] / 1e9, (phases["dx"] + phases["dweight"]) / 1e9, ratio]
-        memory = [sizes.parameters, sizes.gradients, sizes.optimiser, sum(sizes.activations.values())]
-        rows.append([METHODS[key].label, *(f"{n:.2f}" for n in numbers + [n / 1e6 for n in memory])])
-    return "\n".join(markdown(rows))

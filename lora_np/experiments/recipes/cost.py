@@ -26,6 +26,18 @@ Right: bytes, counted and measured. Where a line crosses 1, LoRA no longer saves
 RANKS = (1, 4, 16, 64, 256)
 QUICK_RANKS = (1, 16)
 KEYS = {"pretrained": ()}  # nothing is trained
+LINES = {  # panel -> what is drawn for all ranks: key, label, line style and marker; the first also for MARKS
+    "time or FLOPs": [
+        ("step", "whole step, measured", "-", "D"),
+        ("passes", "forward and backward, measured", "--", "o"),
+        ("flops", "FLOPs of the two, counted", ":", ""),
+    ],
+    "bytes": [("peak", "peak, measured", "-", "D"), ("bytes", "kept, counted", ":", "")],
+}
+MARKS = (
+    ("q,v r=8", "q and v, r=8", "o", COLOURS["lora_qv"]),
+    ("q,v r=8, NF4", "q and v, r=8, base in NF4", "^", PALETTE[3]),
+)
 
 
 def methods(quick):
@@ -88,24 +100,12 @@ def draw(outcome):
     full = f"{1e3 * np.mean(measured['full']['step']):.0f} ms, {np.mean(measured['full']['bytes']) / 1e6:.0f} MB"
     figure, (left, right) = panels(outcome, f"A training step (full fine-tuning: {full})", 13, 5.4, 2)
     ranks = [int(name.removeprefix("all r=")) for name in measured if name.startswith("all")]
-    marks = {
-        "q,v r=8": ("q and v, r=8", "o", COLOURS["lora_qv"]),
-        "q,v r=8, NF4": ("q and v, r=8, base in NF4", "^", PALETTE[3]),
-    }
-    lines = {
-        (left, "time or FLOPs"): {
-            "step": ("whole step, measured", "-", "D"),
-            "passes": ("forward and backward, measured", "--", "o"),
-            "flops": ("FLOPs of the two, counted", ":", ""),
-        },
-        (right, "bytes"): {"peak": ("peak, measured", "-", "D"), "bytes": ("kept, counted", ":", "")},
-    }
-    for (axes, quantity), of_panel in lines.items():
-        for what, (text, style, marker) in of_panel.items():
+    for axes, (quantity, lines) in zip((left, right), LINES.items()):
+        for what, text, style, marker in lines:
             values = [measured[f"all r={r}"][f"{what}_ratio"] for r in ranks]
             mean_line(axes, ranks, values, COLOURS["lora_all"], f"all linear: {text}", marker, style, log=True)
-        what, (text, *_) = next(iter(of_panel.items()))
-        for name, (label, marker, colour) in marks.items():
+        what, text, *_ = lines[0]
+        for name, label, marker, colour in MARKS:
             mean_line(axes, [8], [measured[name][f"{what}_ratio"]], colour, f"{label}: {text}", marker, "", log=True)
         axes.axhline(1, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
         log_axis(axes, ranks, "rank r")
