@@ -62,13 +62,10 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
     tokens = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
     validation = token_stream(encode(tokenizer, reviews.validation.texts))
 
-    def epoch_batches(rng):
-        return list(language_batches(tokens, BATCH_SIZE, MODEL.n_positions, rng))
-
     def validate(params):
-        batches = language_batches(validation, BATCH_SIZE, MODEL.n_positions)
-        return {"loss": evaluate(params, batches, MODEL)["loss"]}
+        return {"loss": evaluate(params, windows(validation, BATCH_SIZE), MODEL)["loss"]}
 
+    epoch_batches = partial(windows, tokens, BATCH_SIZE)
     steps = epochs * len(epoch_batches(stream(seed, "shuffle", 0)))
     config = TrainConfig(
         steps=steps,
@@ -110,6 +107,11 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
     return log
 
 
+def windows(tokens, batch_size, rng=None):
+    """The batches of an epoch: windows of a token stream, in an order drawn from rng."""
+    return list(language_batches(tokens, batch_size, MODEL.n_positions, rng))
+
+
 def check_start(folders, seed, force, carry=()):
     """Raise ValueError if `check_target` refuses a folder, or if it is the package's own without `force`."""
     whole_number("seed", seed, least=0, most=2**63 - 1)
@@ -129,9 +131,6 @@ def train_shipped(folder, seed=0, force=False):
     base, config, _, tokenizer, *_ = load_base()
     notes = {}
 
-    def windows(tokens, rng=None):
-        return list(language_batches(tokens, LANGUAGE_BATCH, config.n_positions, rng))
-
     def perplexity(domain, adapter=None):
         return math.exp(language_loss(base, config, load_domain(domain).test, adapter))
 
@@ -139,8 +138,8 @@ def train_shipped(folder, seed=0, force=False):
         domain = load_domain(name)
         settings = {"seed": seed, "learning_rate": RATES[name], "epochs": ADAPTER_EPOCHS[name]}
         start = init_adapter(base, adapter_of(ADAPTER), stream(seed, "adapter"))
-        given = base, config, start, partial(windows, domain.train), windows(domain.validation)
-        state = train(**fine_tuning(*given, **settings), progress=name)
+        batches = partial(windows, domain.train, LANGUAGE_BATCH), windows(domain.validation, LANGUAGE_BATCH)
+        state = train(**fine_tuning(base, config, start, *batches, **settings), progress=name)
         # Measure the rounded weights of the file.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(start.config, rounded)
@@ -153,8 +152,7 @@ def train_shipped(folder, seed=0, force=False):
             "reviews": perplexity("reviews", adapter),
             "reviews, base": perplexity("reviews"),
         }
-        save_task(
-            Path(folder) / name, LoadedModel(base, config, adapter, tokenizer, None), PRETRAINED, about, "float16"
-        )
+        model = LoadedModel(base, config, adapter, tokenizer, None)
+        save_task(Path(folder) / name, model, PRETRAINED, about, "float16")
         notes[name] = about
     return notes

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from ..analysis import flops_by_phase, step_bytes, step_flops
+from ..analysis import step_bytes, step_flops
 from ..data import class_batches
 from ..training import TrainConfig, blas_threads, initial_state, model_objective, train_step, trainable_arrays
 from .evidence import ratios
@@ -16,13 +16,13 @@ KEYS = ("full", "qv_r8", "all_r8", "head")
 
 
 def counted(start, shape):
-    """The costs of a step, counted from shapes: a dict, phase -> FLOPs of the matrix products, and `step_bytes`.
+    """The costs of a step, counted from shapes: the FLOPs of the matrix products, and `step_bytes`.
 
     `start` is (params, config, adapter), see `starting_point`; `shape` is (B, T), texts and tokens per text.
     """
     params, config, adapter = start
     settings = config, *shape, adapter and adapter.config, tuple(trainable_arrays(params, adapter))
-    return flops_by_phase(step_flops(*settings)), step_bytes(*settings)
+    return sum(step_flops(*settings).values()), step_bytes(*settings)
 
 
 def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
@@ -50,12 +50,12 @@ def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
     times = alternating_times(starts, batch, repeats)
     first = times[keys[0]]
     for key, start in starts.items():
-        phases, sizes = counted(start, batch.ids.shape)
+        flops, sizes = counted(start, batch.ids.shape)
         costs[key] = {
             "seconds": float(np.median(times[key]["step"])),
             "ratio": float(np.median(ratios(times[key]["step"], first["step"]))),
             "pass_ratio": float(np.median(ratios(times[key]["passes"], first["passes"]))),
-            "flops": sum(phases.values()),
+            "flops": flops,
             "activation_bytes": sum(sizes.activations.values()),
         }
         costs[key]["predicted_ratio"] = costs[key]["flops"] / costs[keys[0]]["flops"]

@@ -56,10 +56,10 @@ def measure(results, runs, seeds, quick):
             for name, (adapter_config, weights) in methods(quick).items()
         }
         for name, (params, _, start) in starts.items():
-            phases, sizes = counted(starts[name], batch.ids.shape)
+            flops, sizes = counted(starts[name], batch.ids.shape)
             temporary = sizes.gradients + sizes.optimiser + sum(sizes.activations.values()) + sizes.loss
             parameters = sum(array.nbytes for array in {**params, **trainable_arrays(params, start)}.values())
-            measured[name]["flops"].append(sum(phases.values()))
+            measured[name]["flops"].append(flops)
             measured[name]["bytes"].append(parameters + temporary)
             measured[name]["peak"].append(parameters + sizes.optimiser + peak_of_step(starts[name], batch))
         for name, times in alternating_times(starts, batch, rounds=3 if quick else 15).items():

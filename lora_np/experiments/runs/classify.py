@@ -1,7 +1,7 @@
 """A training run of the sentiment classifier, which labels Rotten Tomatoes snippets positive or negative."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -176,9 +176,7 @@ def classify_run(run):
     rows = training_rows(run, len(snippets.train.labels))
     texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
 
-    def epoch_batches(rng):
-        return class_batches(*texts, run.batch_size, snippets.pad_id, rng)
-
+    epoch_batches = partial(class_batches, *texts, run.batch_size, snippets.pad_id)
     settings = {name: getattr(run, name) for name in TRAINING}
     validation = snippets.evaluation_batches("validation")
     state = train(**fine_tuning(params, config, adapter, epoch_batches, validation, **settings))

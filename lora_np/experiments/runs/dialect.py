@@ -84,18 +84,15 @@ class DialectRun:
         def loss_on(tokens, params, adapter):
             return language_loss(params, config, tokens, adapter, LENGTH)
 
-        def old_loss(params, adapter):
-            return {"old": loss_on(old["reviews"].validation[:VALIDATION_TOKENS], params, adapter)}
-
         start = init_adapter(base, adapter_config, stream(self.seed, "adapter")) if adapter_config is not None else None
         tokens = load_domain(self.domain, self.base, self.train_tokens or self.limit).train
         validation = list(language_batches(domain.validation[:VALIDATION_TOKENS], LANGUAGE_BATCH, LENGTH))
 
-        def epoch_batches(rng):
-            return list(language_batches(tokens, self.batch_size, LENGTH, rng))
-
-        settings = {name: getattr(self, name) for name in TRAINING}
-        state = train(**fine_tuning(base, config, start, epoch_batches, validation, also=old_loss, **settings))
+        old_validation = old["reviews"].validation[:VALIDATION_TOKENS]
+        more = {name: getattr(self, name) for name in TRAINING}
+        more["epoch_batches"] = lambda rng: list(language_batches(tokens, self.batch_size, LENGTH, rng))
+        more["also"] = lambda params, adapter: {"old": loss_on(old_validation, params, adapter)}
+        state = train(**fine_tuning(base, config, start, validation=validation, **more))
         model, adapter = attach(base, start, state.best)
         report = trainable_report(base, state.best)
         history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}

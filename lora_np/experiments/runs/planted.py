@@ -45,12 +45,11 @@ class PlantedRun:
             model, attached = attach(student, adapter, trainable)
             return squared_error(model, batch, attached, tuple(trainable))
 
-        def epoch_batches(rng):
-            return [batches[i] for i in rng.permutation(N_BATCHES)]
-
         more = {"warmup_steps": self.steps // 20, "clip_norm": None, "seed": self.seed}
         settings = TrainConfig(self.steps, self.learning_rate, **more)
-        state = train(adapter.weights, objective, epoch_batches, settings)
+        state = train(
+            adapter.weights, objective, lambda rng: [batches[i] for i in rng.permutation(N_BATCHES)], settings
+        )
         with blas_threads(1):
             model, attached = attach(student, adapter, state.best)
             numbers = {
