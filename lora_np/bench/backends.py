@@ -49,10 +49,8 @@ def check_peer(name):
         if not (folder / "lora_np" / "bench" / "worker.py").is_file():
             raise ValueError(f"peers: got {name!r}, expected a checkout of lora_np in the folder {folder}")
     elif missing := missing_packages(PEERS[one_of("peers", name, [*PEERS, "NAME=DIR"])]):
-        raise ValueError(
-            f"peers: {name} needs the package {', '.join(missing)}, which is not installed; "
-            'install it with: pip install "lora_np[bench]"'
-        )
+        packages = ", ".join(missing)
+        raise ValueError(f'peers: {name} needs the package {packages}; install it with: pip install "lora_np[bench]"')
 
 
 def missing_packages(peer):
@@ -109,14 +107,8 @@ def our_backend(case, threads, blocks=False, recompute=False):
         logits = partial(forward, case.params, case.batch.ids, case.config, lengths=case.batch.lengths)
         return Backend(lambda: (loss_and_gradients()[0], {"logits": logits()[0]}), loss_and_gradients)
 
-    settings = TrainConfig(
-        steps=1_000_000,  # more than are run
-        learning_rate=LEARNING_RATE,
-        schedule="constant",
-        optimiser=AdamW(weight_decay=WEIGHT_DECAY),
-        clip_norm=None,
-        shards=threads,
-    )
+    optimiser = {"optimiser": AdamW(weight_decay=WEIGHT_DECAY), "schedule": "constant", "clip_norm": None}
+    settings = TrainConfig(1_000_000, LEARNING_RATE, shards=threads, **optimiser)  # more steps than are run
 
     def step():
         nonlocal state

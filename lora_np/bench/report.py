@@ -96,17 +96,12 @@ def lora_shares(rows):
 
 def to_dicts(rows, setting, peers):
     """Convert all results to a dict, ready for JSON."""
-    return {
-        **setting,
-        "peers": list(peers),
-        "rows": [
-            row._asdict()
-            | {"rung": row.rung._asdict(), "agreement": {peer: a._asdict() for peer, a in row.agreement.items()}}
-            for row in rows
-        ],
-        "summary": summary(rows, peers),
-        "lora_shares": lora_shares(rows),
-    }
+    of_rows = []
+    for row in rows:
+        agreement = {peer: judged._asdict() for peer, judged in row.agreement.items()}
+        of_rows.append(row._asdict() | {"rung": row.rung._asdict(), "agreement": agreement})
+    tables = {"rows": of_rows, "summary": summary(rows, peers), "lora_shares": lora_shares(rows)}
+    return {**setting, "peers": list(peers), **tables}
 
 
 # ---------------------------------------------------------------- text

@@ -198,16 +198,11 @@ class Process(subprocess.Popen):
     def __init__(self, backend, threads, as_set=False):
         self.backend, self.log = backend, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         name, folder = program_of(backend)
-        super().__init__(
-            [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)],
-            cwd=folder,  # `python -m` looks there first
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env=backend_environment(backend, threads, as_set),
-            start_new_session=True,  # so that `kill` also ends compilers that it started
-            encoding="utf-8",
-        )
+        command = [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log, "encoding": "utf-8"}
+        environment = backend_environment(backend, threads, as_set)
+        # `python -m` looks in cwd first. In a session of its own, `kill` also ends compilers that it started.
+        super().__init__(command, cwd=folder, env=environment, start_new_session=True, **pipes)
 
     def ask(self, do, timeout=TIMEOUT, **arguments):
         """Send a command of `worker.py` and return the answer.

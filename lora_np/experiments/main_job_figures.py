@@ -71,11 +71,9 @@ def update_spectra(outcome):
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("index i")
     legend_below(figure, grid[0, 0], 3)
-    figure.suptitle(
-        f"Singular values of the update ΔW (geometric mean over layers; {seeds_text(outcome)});\n"
-        "the numbers: mean stable rank, effective rank, and rank with 90 % of the energy",
-        fontsize=14,
-    )
+    title = f"Singular values of the update ΔW (geometric mean over layers; {seeds_text(outcome)});\n"
+    title += "the numbers: mean stable rank, effective rank, and rank with 90 % of the energy"
+    figure.suptitle(title, fontsize=14)
     return figure
 
 

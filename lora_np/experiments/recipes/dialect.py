@@ -134,12 +134,10 @@ def samples(base, results, runs, seed):
     else:
         task = load_base(base)
         lora, full = (runs["critics", name, seed] for name in (SHOWN, "full"))
+        adapter = Adapter(adapter_of(lora.method), results.arrays(lora))
         models = {
             "the base": (task, None),
-            f"the base with an adapter: {SERIES[SHOWN][0]}": (
-                task,
-                Adapter(adapter_of(lora.method), results.arrays(lora)),
-            ),
+            f"the base with an adapter: {SERIES[SHOWN][0]}": (task, adapter),
             "the adapter removed again": (task, None),
             "full fine-tuning": (task._replace(params={**task.params, **results.arrays(full)}), None),
         }

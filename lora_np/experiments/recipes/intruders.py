@@ -28,12 +28,10 @@ K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
 def measure(results, runs, seeds, quick):
     similarity = by_method(results, runs, lambda run: results.measured(similarities, run, K))  # (seeds, matrices, K)
-    counts = {
-        f"{epsilon:g}": {
-            key: [intruders_a_matrix(rows, epsilon) for rows in of_key] for key, of_key in similarity.items()
-        }
-        for epsilon in EPSILONS
-    }
+    counts = {}
+    for epsilon in EPSILONS:
+        of = {key: [intruders_a_matrix(rows, epsilon) for rows in of_key] for key, of_key in similarity.items()}
+        counts[f"{epsilon:g}"] = of
     of, (*_, most) = counts[f"{EPSILON:g}"], ranks_of(similarity, "all")
     checks = [
         check("full fine-tuning", of["full"], at_most=0.5, unit="per matrix"),

@@ -22,10 +22,8 @@ abstract)."""
 FIRST = """1: test accuracy against the number of trained parameters. 2: singular values of each kind of layer's update
 ΔW, relative to the largest; the numbers are the mean stable rank, effective rank, and rank with 90 % of the energy."""
 THIRD = "3: test accuracy when full fine-tuning's ΔW is truncated to rank k, and of LoRA trained at rank k."
-FOURTH, FIFTH = (
-    "4: loss curves on the same batches in the same order.",
-    "5: the three ranks of every ΔW, block by block.",
-)
+FOURTH = "4: loss curves on the same batches in the same order."
+FIFTH = "5: the three ranks of every ΔW, block by block."
 CAPTION = {"pretrained": f"{FIRST} {THIRD} {FOURTH}", "smollm2": f"{FIRST} {FOURTH} {FIFTH}"}
 PASSES = {"pretrained": 3, "smollm2": 1}  # epochs
 KEYS = {

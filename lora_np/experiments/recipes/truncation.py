@@ -39,10 +39,8 @@ def measure(results, runs, seeds, quick):
         as_good("full, truncated to r = 16 − untruncated: test loss", losses, "cut_r16", "full"),
         check(f"rank of full fine-tuning's update at 90 % of its energy / {USUAL}", ratio, at_least=10.0, unit="times"),
     ]
-    asides = [
-        as_good(f"LoRA r = {r} − full, truncated to r = {r}: test loss", losses, f"all_r{r}", f"cut_r{r}")
-        for r in ranks
-    ]
+    text = "LoRA r = {0} − full, truncated to r = {0}: test loss"
+    asides = [as_good(text.format(r), losses, f"all_r{r}", f"cut_r{r}") for r in ranks]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": shares, "rank_90": rank_90}
 
 
