@@ -34,10 +34,10 @@ class Agreement(NamedTuple):
 
 def compare(got, expected):
     """The Agreement of a peer's Outcome with lora_np's."""
-    loss_error = relative_to(abs(got.loss - expected.loss), abs(expected.loss))
+    loss_error = abs(got.loss - expected.loss) / (abs(expected.loss) or 1.0)
     # A classifier may learn a small batch in one step. The last loss is then small, but its rounding error is not.
     differences = [abs(a - b) for a, b in zip(got.losses, expected.losses)]
-    losses_error = float(relative_to(np.max(differences, initial=0.0), np.max(expected.losses, initial=0.0)))
+    losses_error = float(np.max(differences, initial=0.0) / (np.max(expected.losses, initial=0.0) or 1.0))
     errors, problem = array_errors(got.arrays, expected.arrays), ""
     worst = max(errors, key=errors.get)
     array_error = errors[worst]
@@ -68,11 +68,6 @@ def array_errors(got, expected):
             error = np.mean(got[name] != array)
         else:
             scale = norm_of_all if name.endswith(ZERO) else np.linalg.norm(array)
-            error = relative_to(np.linalg.norm(got[name] - array), scale)
+            error = np.linalg.norm(got[name] - array) / (scale or 1.0)
         errors[name] = float(error) if np.isfinite(error) else float("inf")
     return errors
-
-
-def relative_to(difference, scale):
-    """difference / scale, or the difference itself if scale is 0."""
-    return difference / scale if scale else difference

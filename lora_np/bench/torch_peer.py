@@ -22,7 +22,11 @@ def make_backend(case, threads, compiled=False):
         return generation_backend(case)
     names, targets = {}, torch.tensor(case.batch.targets)
     if isinstance(case.config, LlamaConfig):
-        names, model = their_names(case.config), from_transformers(case)
+        layers = ((ours, theirs) for theirs, (ours,), *_ in layout(case.config))
+        names = {
+            ours.rpartition(".")[0]: theirs.rpartition(".")[0] for ours, theirs in layers
+        }  # of a layer here, there
+        model = from_transformers(case)
         inputs = {"input_ids": torch.tensor(padded(case.batch, model.config)), "use_cache": False, "return_dict": False}
     else:
         model = decoder(case.config)
@@ -162,11 +166,6 @@ def padded(batch, config):
     ends = batch.ids[np.arange(len(batch.ids)), batch.lengths - 1]
     config.pad_token_id = min(set(range(len(ends) + 1)) - set(ends.tolist()))
     return np.where(np.arange(batch.ids.shape[1]) < batch.lengths[:, None], batch.ids, config.pad_token_id)
-
-
-def their_names(config):
-    """A dict, lora_np's name of a layer -> the name in transformers, for each layer of a Llama."""
-    return {ours.rpartition(".")[0]: theirs.rpartition(".")[0] for theirs, (ours,), *_ in layout(config)}
 
 
 def renamed(arrays, names):

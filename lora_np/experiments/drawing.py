@@ -132,11 +132,6 @@ def dots(axes, labels, values, colours, unit, log=False):
     axes.set_xlabel(unit)
 
 
-def mark_mean(axes, values, colour, label):
-    """Add a vertical line at a method's mean over seeds to the rows of `dots`."""
-    axes.axvline(np.mean(values), color=colour, linestyle="--", label=label)
-
-
 def method_dots(axes, labels, accuracy, colours, legend=None):
     """Draw the accuracies of methods as `dots`, and full fine-tuning's mean, if there is one, as a line.
 
@@ -145,7 +140,7 @@ def method_dots(axes, labels, accuracy, colours, legend=None):
     """
     dots(axes, list(labels.values()), [accuracy[key] for key in labels], colours, "test accuracy in %")
     if "full" in accuracy:
-        mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
+        axes.axvline(np.mean(accuracy["full"]), color=COLOURS["full"], linestyle="--", label="full fine-tuning")
         axes.legend(loc=legend)
 
 

@@ -40,12 +40,16 @@ def scores_when_cut(results, runs, ranks):
 def scores_of_cut(results, run, ranks):
     """The scores of `scores_when_cut` for one run: a dict, rank as str -> {"accuracy", "loss"}."""
     params, config, _ = starting_point(run)
-    cut = {}
-    with blas_threads(1), shard_threads(worthwhile_threads(params)) as in_turn:
-        for r, model in truncated_updates(params, results.arrays(run), ranks):
-            scores = score(model, None, config, load_snippets(run.limit, run.base), "test", in_turn)
-            cut[str(r)] = {"accuracy": 100 * scores["accuracy"], "loss": scores["loss"]}
-    return cut
+    with blas_threads(1):
+        cut = truncated_updates(params, results.arrays(run), ranks)
+        return {str(r): scores_on_test(run, model, config) for r, model in cut}
+
+
+def scores_on_test(run, model, config):
+    """The "accuracy" in % and the "loss" in nats of a run's model without an adapter, on the test split."""
+    with blas_threads(1), shard_threads(worthwhile_threads(model)) as in_turn:
+        scores = score(model, None, config, load_snippets(run.limit, run.base), "test", in_turn)
+    return {"accuracy": 100 * scores["accuracy"], "loss": scores["loss"]}
 
 
 def spectra(results, run):

@@ -9,15 +9,17 @@ the means of blocks of 32 inputs. At the end, adapters are merged back into the 
 again: into NF4, and on SmolLM2 also into the file's Q4_1.
 """
 
+import numpy as np
+
 from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import weight_bytes
 from ...formats import read_model
-from ...training import blas_threads, shard_threads, worthwhile_threads
-from ..drawing import PALETTE, dots, mark_mean, panels
+from ..drawing import PALETTE, dots, panels
 from ..evidence import as_good, check, compare
 from ..methods import SOME, by_method, tuned_runs
 from ..runs import load_base
-from ..runs.classify import COMPRESSED, compressed, load_snippets, score, starting_point
+from ..runs.classify import COMPRESSED, compressed, starting_point
+from ..updates import scores_on_test
 
 AS_GOOD = "LoRA on a base in NF4 is as good as on the dense base (Dettmers et al. 2023, QLoRA), and "
 CLAIM = {
@@ -86,11 +88,8 @@ def merged_back(runs, results, to):
         if to == "Q4_1":
             params = params | read_model(run.base, weights="blocks").params
         back = merge_in_format(params, Adapter(start.config, results.arrays(run)))
-        with blas_threads(1), shard_threads(worthwhile_threads(params)) as in_turn:
-            scored = score(back.params, None, config, load_snippets(run.limit, run.base), "test", in_turn)
-        measured["accuracy"].append(100 * scored["accuracy"])
-        measured["loss"].append(scored["loss"])
-        measured["update_lost"].append(back.overall.update)
+        for name, value in {**scores_on_test(run, back.params, config), "update_lost": back.overall.update}.items():
+            measured[name].append(value)
     return measured
 
 
@@ -106,6 +105,7 @@ def draw(outcome):
                 to = "NF4" if weights == "nf4" else "Q4_1"
                 rows.append((f"{label(name)} merged into {to}", outcome["merged"][name]["accuracy"], PALETTE[1]))
     dots(axes, *zip(*rows), "test accuracy in %")
-    mark_mean(axes, accuracy[f"dense, {LORA[outcome['base']]}"], PALETTE[2], "LoRA on the dense base")
+    dense = np.mean(accuracy[f"dense, {LORA[outcome['base']]}"])
+    axes.axvline(dense, color=PALETTE[2], linestyle="--", label="LoRA on the dense base")
     axes.legend(loc="lower left")
     return figure

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...adapters import Adapter
 from ...formats import shipped_adapters
-from ...model import Sampling
+from ...model import GREEDY, Sampling
 from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
@@ -55,10 +55,7 @@ PROMPTS = {
     "pretrained": ("the film", "you may not", "this is a", "in no event", "the actors"),
     "smollm2": ("The weather in London", "My new telephone", "The capital of France is"),
 }
-SAMPLING = {
-    "pretrained": Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2),
-    "smollm2": Sampling(temperature=0.0),
-}
+SAMPLING = {"pretrained": Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2), "smollm2": GREEDY}
 SAMPLE_TOKENS = 40
 SHOWN = "lora_r16"  # beside full fine-tuning
 SIDE_BY_SIDE = {  # base -> title and colours of the columns

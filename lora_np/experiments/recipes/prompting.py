@@ -7,7 +7,7 @@ fine-tuning; and with logistic regression on tf-idf weights of all snippets.
 """
 
 from ..baseline import tfidf_baseline
-from ..drawing import COLOURS, GREY, PALETTE, dots, mark_mean, panels
+from ..drawing import COLOURS, GREY, PALETTE, dots, panels
 from ..evidence import ahead
 from ..methods import by_method, tuned_runs
 from ..runs.prompts import PromptRun
@@ -68,7 +68,7 @@ def draw(outcome):
     labels, colours = zip(*SERIES.values())
     dots(axes, labels, [outcome["accuracy"][key] for key in SERIES], colours, "test accuracy in %")
     words = 100 * outcome["baseline"]["test_accuracy"]
-    mark_mean(axes, [words], COLOURS["tfidf"], f"tf-idf, all snippets: {words:.1f} %")
+    axes.axvline(words, color=COLOURS["tfidf"], linestyle="--", label=f"tf-idf, all snippets: {words:.1f} %")
     axes.legend(loc="lower left")
     return figure
 

@@ -5,8 +5,6 @@ the scale: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The training lo
 compared, as means over the second half of training.
 """
 
-from functools import partial
-
 import numpy as np
 
 from ...adapters import AdapterConfig
@@ -40,10 +38,10 @@ def runs(seeds, quick, base="pretrained"):
 
 
 def measure(results, runs, seeds, quick):
-    def second_half(run, name):
-        return float(np.mean(results[run][name][len(results[run][name]) // 2 :]))
+    def second_half(name):
+        return by_method(results, runs, lambda run: float(np.mean(results[run][name][len(results[run][name]) // 2 :])))
 
-    tables = {name: by_method(results, runs, partial(second_half, name=name)) for name in ("loss", "grad_norm")}
+    tables = {name: second_half(name) for name in ("loss", "grad_norm")}
     tables["accuracy"] = by_method(results, runs, "test_accuracy", 100)
     plain, rooted = (tables["loss"][scale] for scale in SCALES)
     checks = [
