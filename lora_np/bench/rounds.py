@@ -79,19 +79,10 @@ def bench(
             for name, numbers in row_versions.items():
                 versions.setdefault(name, {}).update(numbers)
     environment = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(SWITCHES)}
-    pinned = [name for name in environment if name in PINS and not as_set]
-    setting = {
-        "machine": processor_name(),
-        "cores": cores,
-        "threads": threads,
-        "rounds": rounds,
-        "seed": seed,
-        "seconds": time.perf_counter() - started,
-        "versions": versions,
-        "environment": environment,
-        "not_passed_on": {name: environment.pop(name) for name in pinned},
-    }
-    return rows, setting
+    removed = {name: environment.pop(name) for name in PINS if name in environment and not as_set}
+    setting = {"machine": processor_name(), "cores": cores, "threads": threads, "rounds": rounds, "seed": seed}
+    setting |= {"seconds": time.perf_counter() - started, "versions": versions}
+    return rows, setting | {"environment": environment, "not_passed_on": removed}
 
 
 def measure(rung, work, peers, threads, rounds, seed, as_set):

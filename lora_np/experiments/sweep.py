@@ -174,11 +174,12 @@ def sweep(function, runs, executor=None):
             for together in rounds:  # all runs, then each run that Dask failed, by itself
                 for run in together:
                     try:
-                        futures[executor.submit(attempt, function, run)] = run
+                        futures[executor.submit(attempt, run, function, run)] = run
                     except BrokenExecutor as error:  # caused by an earlier run
                         yield Ended(run, None, describe(error))
                 for future in as_completed(futures):
-                    ended = end(futures.pop(future), future)
+                    ended = attempt(futures.pop(future), future.result)
+                    ended = ended.result or ended  # that of the worker, or an error of the executor
                     del future  # or Dask would repeat the run if the worker with its result died
                     if together is runs and ended.error is not None and ended.error.startswith("KilledWorker:"):
                         rounds.append([ended.run])
@@ -189,21 +190,10 @@ def sweep(function, runs, executor=None):
                 future.cancel()
 
 
-def attempt(function, run):
-    """Call the function in a worker: return (result, None), or (None, error as one line).
-
-    Errors are returned as text because some cannot be pickled.
-    """
+def attempt(run, function, *arguments):
+    """Call a function for a run and return the Ended; its error is a str because some errors cannot be pickled."""
     try:
-        return function(run), None
-    except Exception as error:
-        return None, describe(error)
-
-
-def end(run, future):
-    """Make the Ended of a run whose future is done."""
-    try:
-        return Ended(run, *future.result())
+        return Ended(run, function(*arguments))
     except CancelledError:
         return Ended(run, None, "cancelled: the connection to its worker or its scheduler was lost")
     except Exception as error:
