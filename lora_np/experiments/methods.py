@@ -53,14 +53,14 @@ METHODS = {
     "head": Method("head only", AdapterConfig(targets=()), "head"),
     "full": Method("full fine-tuning", None, "full"),
     "scratch": Method("full, from random weights", None, "scratch", {"weights": "random"}),
-    **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 16, 64)},
+    **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 12, 16, 64)},
     **{f"all_r{r}": Method(f"LoRA all linear r={r}", lora(r, ALL), "all") for r in (1, 4, 8, 16, 64)},
     # Less than 1 % of the parameters; without q and k, rank 4 is possible instead of 3.
     "vomlp_r4": Method("LoRA v,o,up,down r=4", lora(4, "v_proj", "o_proj", *MLP), "vomlp"),
     # Which matrices: all with as many parameters as rank 8 on one square matrix per block.
     **{f"{name}_r8": Method(f"LoRA {name} r=8", lora(8, f"{name}_proj"), "attention") for name in "qkvo"},
     "qk_r4": Method("LoRA q,k r=4", lora(4, "q_proj", "k_proj"), "attention"),
-    "qkvo_r2": Method("LoRA q,k,v,o r=2", lora(2, *ATTENTION), "attention"),
+    **{f"qkvo_r{r}": Method(f"LoRA q,k,v,o r={r}", lora(r, *ATTENTION), "attention") for r in (2, 6)},
     # Attention against MLP, each with 92,160 or 10,240 parameters per block; and both at once.
     "attention_r45": Method("attention r=45", lora(45, *ATTENTION), "attention_r45"),
     "mlp_r36": Method("MLP r=36", lora(36, *MLP), "mlp_r36"),
@@ -77,10 +77,9 @@ METHODS = {
     "olora": Method("OLoRA", variant("olora"), "olora"),
     "vera": Method("VeRA", variant("vera", 256), "vera"),
     "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12), "adalora"),  # a third of the directions is pruned
-    # SmolLM2, whose keys are a third as wide as queries: 23,040 parameters per block, and 1 % more for the MLP.
+    # SmolLM2, whose keys are a third as wide as queries: 23,040 parameters per block, like qv_r12 and qkvo_r6, and 1 %
+    # more for the MLP.
     **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
-    "qv_r12": Method("LoRA q,v r=12", lora(12, *QV), "attention"),
-    "qkvo_r6": Method("LoRA q,k,v,o r=6", lora(6, *ATTENTION), "attention"),
     "gated_mlp": Method("LoRA gate,up r=4, down r=3", replace(lora(4, "gate_proj", *MLP), **DOWN_R3), "all"),
     # Which of SmolLM2's 30 blocks, with the same number of parameters.
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),

@@ -68,13 +68,12 @@ def connect(address):
     try:
         from distributed import Client
         from distributed.comm import get_address_host_port
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f'dask: the package {error.name} is needed here; install it with: pip install ".[cluster]"'
-        ) from None
-    try:
+
         get_address_host_port(address)  # a client with a malformed address would log errors until it is closed
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except ModuleNotFoundError as error:
+        text = f'dask: the package {error.name} is needed here; install it with: pip install ".[cluster]"'
+        raise ValueError(text) from None
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"dask: no scheduler answered at {address!r} ({describe(error)})") from None
 

@@ -64,10 +64,6 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
                 tried = {f"{tried:g}": loss if math.isfinite(loss) else None for tried, loss in sorted(of_rate.items())}
                 settings["tried"][name], settings["made_with"][name] = tried, made_with(runs[0].__module__)["code"]
                 report(f"{name}: {best_of(of_rate):g}")
-        settings |= {
-            part: {name: settings[part][name] for name in tunable if name in settings[part]}
-            for part in ("chosen", "tried", "made_with")
-        }
         write_json(out, {"command": "python -m lora_np tune"} | settings)
     return settings
 

@@ -9,6 +9,7 @@ The learning rates were chosen on the new domain's validation texts. Full fine-t
 at half of their rates, to show how much of the forgetting is due to the rate.
 """
 
+from itertools import product
 from textwrap import wrap
 
 import numpy as np
@@ -43,7 +44,7 @@ ON_BASE = {  # further fields of a base's runs
     "pretrained": {},
     "smollm2": {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288},
 }
-SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker
+SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker; the longest runs first
     "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], "s"),
     "full_half": ("full fine-tuning, half the rate", "full", 0.5, PALETTE[4], "s"),
     "lora_r1": ("LoRA r=1", "lora_r1", 1.0, PALETTE[1], "o"),
@@ -67,13 +68,11 @@ SIDE_BY_SIDE = {  # base -> title and colours of the columns
 def runs(seeds, quick, base="pretrained"):
     """A dict, (domain, name in SERIES, seed) -> run."""
     grid, more = {}, QUICK if quick else {}
-    for seed in seeds:
-        for domain in TAUGHT[base]:
-            for name, (_, method, factor, *_) in SERIES.items():  # full fine-tuning, the longest, first
-                if not quick or name in QUICK_SERIES:
-                    rate = factor * tuned(rate_name(f"{domain}, {method}", base=base))
-                    keep = base == "smollm2" and seed == seeds[0] and name in ("full", SHOWN)
-                    grid[domain, name, seed] = run_of(base, domain, method, seed, rate, keep=keep, **more)
+    for seed, domain, name in product(seeds, TAUGHT[base], QUICK_SERIES if quick else SERIES):
+        _, method, factor, *_ = SERIES[name]
+        rate = factor * tuned(rate_name(f"{domain}, {method}", base=base))
+        keep = base == "smollm2" and seed == seeds[0] and name in ("full", SHOWN)
+        grid[domain, name, seed] = run_of(base, domain, method, seed, rate, keep=keep, **more)
     return grid
 
 
