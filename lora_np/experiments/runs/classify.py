@@ -159,18 +159,7 @@ def training_rows(run, n):
 
 
 def classify_run(run):
-    """Carry out a ClassifyRun, on one thread.
-
-    Returns
-    -------
-    numbers : dict; losses in nats per snippet
-    arrays : dict, the trained arrays at the best evaluation; empty unless run.keep
-
-    Raises
-    ------
-    FloatingPointError
-        If training diverges; see `train`.
-    """
+    """Carry out a ClassifyRun and return its numbers and arrays; losses are in nats per snippet."""
     snippets = load_snippets(run.limit, run.base)
     params, config, adapter = starting_point(run)
     rows = training_rows(run, len(snippets.train.labels))

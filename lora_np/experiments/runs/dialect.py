@@ -61,17 +61,9 @@ class DialectRun:
     keep: bool = False
 
     def carry_out(self):
-        """Carry out the run, on one thread.
+        """Carry out the run and return its numbers and arrays.
 
-        Returns
-        -------
-        numbers : dict; losses in nats per token, "new" on the domain and "old" on each old domain of the base
-        arrays : dict, the trained arrays at the best evaluation; empty unless self.keep
-
-        Raises
-        ------
-        FloatingPointError
-            If training diverges; see `train`.
+        Losses are in nats per token: "new" on the domain, and "old" on each of the base's old domains.
         """
         if self.corpus and self.corpus != licences_digest():
             raise ValueError(f"corpus: got {self.corpus!r}, the licence texts here have {licences_digest()!r}")

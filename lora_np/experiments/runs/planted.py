@@ -26,13 +26,7 @@ class PlantedRun:
     steps: int = 400
 
     def carry_out(self):
-        """Carry out the run, on one thread.
-
-        Returns
-        -------
-        numbers : dict; the student's loss on new texts, "base_loss" before and "test_loss" after training
-        arrays : empty
-        """
+        """Return the student's loss on new texts, "base_loss" before and "test_loss" after training, and no arrays."""
         student, teacher = planted_model(self.k, self.seed)
         n_texts = N_BATCHES * BATCH_SIZE + N_TEST
         texts = stream(self.seed, "sample", 0).integers(0, CONFIG.vocab_size, (n_texts, CONFIG.n_positions))
