@@ -20,7 +20,7 @@ import pytest
 from lora_np.cli import main
 from lora_np.experiments import evidence, gallery, laboratory, store, sweep
 from lora_np.experiments.drawing import new_figure
-from lora_np.experiments.evidence import FAILS, HOLDS, UNKNOWN, check, differences, format_check, interval, verdict
+from lora_np.experiments.evidence import FAILS, HOLDS, UNKNOWN, check, format_check, interval, verdict
 from lora_np.experiments.gallery import write_gallery
 from lora_np.experiments.methods import ClassifyRun, variant
 from lora_np.experiments.recipes import RECIPES, bases_of, headline
@@ -118,7 +118,6 @@ def test_a_check_holds_all_that_it_rests_on():
 
 def test_rows_are_compared_seed_by_seed():
     rows, less = {"one": [3.0, 5.0], "other": [1.0, 7.0]}, [2.0, -2.0]
-    assert differences(*rows.values()) == less and evidence.ratios([6.0, 1.0], [3.0, 4.0]) == [2.0, 0.25]
     assert evidence.compare("what", rows, "one", "other", at_least=1.0) == check("what", less, at_least=1.0)
     ahead, as_good = (of("it", rows, "one", "other") for of in (evidence.ahead, evidence.as_good))
     assert ahead == check("it", less, at_least=0.0, unit="points")
@@ -372,7 +371,7 @@ def made_up_recipe():
 
     def measure(results, runs, seeds, quick):
         losses = {f"{rate:g}": [results[grid(seeds)[rate, seed]]["loss"] for seed in seeds] for rate in (1.0, 2.0)}
-        more = differences(losses["2"], losses["1"])
+        more = np.subtract(losses["2"], losses["1"])
         arrays = [results.arrays(grid(seeds)[2.0, seed])["w"].tolist() for seed in seeds]
         checks, asides = [check("more", more, at_least=0.0, unit="nats")], [check("less", more, at_most=0.0)]
         return {"checks": checks, "asides": asides, "losses": losses, "arrays": arrays}

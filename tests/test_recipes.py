@@ -16,7 +16,7 @@ from lora_np.compress import Int8Weight, NF4Weight, weight_bytes
 from lora_np.data import class_batches
 from lora_np.experiments import gallery, laboratory, methods, store, subspace_tables, sweep
 from lora_np.experiments.drawing import as_png, colour
-from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, differences, interval, verdict
+from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, interval, verdict
 from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, TUNE_SEED, lora
 from lora_np.experiments.recipes import RECIPES, bases_of, figures, headline, recipe
@@ -767,7 +767,7 @@ def test_compressed_bases_and_what_merging_into_one_loses(small):
     nf4 = [made_up(grid["nf4, all_r16", seed])["test_loss"] for seed in (0, 1)]
     merged, sizes = measured["merged"]["nf4, all_r16"], measured["linear_bytes"]
     (lost,) = (part for part in measured["asides"] if "− unmerged" in part["statement"])
-    assert lost["values"] == differences(merged["loss"], nf4)
+    assert lost["values"] == np.subtract(merged["loss"], nf4).tolist()
     assert all(len(values) == 2 for values in merged.values()) and min(merged["update_lost"]) > 0
     assert sizes["nf4"] < sizes["int8"] < sizes["dense"] == sizes["pruned 50 %"] == sizes["pruned 2:4"]
 
@@ -919,7 +919,8 @@ def test_the_numbers_of_the_main_job(job):
     assert outcome["cut"][str(C)] == pytest.approx(rows["full"]["accuracy"], abs=100 / 40)
     assert list(outcome["cut"]) == [str(k) for k in main_job.CUTS]
     assert len({curve["loss"][0][0] for curve in outcome["curves"].values()}) == 1  # the same batch, the same start
-    assert outcome["asides"][-1]["values"] == differences(rows["full"]["accuracy"], rows["scratch"]["accuracy"])
+    differences = np.subtract(rows["full"]["accuracy"], rows["scratch"]["accuracy"])
+    assert outcome["asides"][-1]["values"] == differences.tolist()
 
 
 def test_the_command_of_the_main_job(small_job, tmp_path, monkeypatch, capsys):

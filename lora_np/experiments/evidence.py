@@ -43,16 +43,6 @@ def interval(values, log=False):
     return Interval(mean, mean - half, mean + half)
 
 
-def differences(first, second):
-    """The list of differences first − second, one per seed."""
-    return [a - b for a, b in zip(first, second)]
-
-
-def ratios(first, second):
-    """The list of ratios first / second, one per seed."""
-    return [a / b for a, b in zip(first, second)]
-
-
 def check(statement, values, at_least=None, at_most=None, unit="", every=False):
     """Check one part of a claim: compare the confidence interval of a mean with a bound.
 
@@ -87,7 +77,7 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
 
 def compare(statement, rows, first, second, **bound):
     """The `check` of first − second for each seed; `rows` is a dict, method -> list with one value per seed."""
-    return check(statement, differences(rows[first], rows[second]), **bound)
+    return check(statement, np.subtract(rows[first], rows[second]), **bound)
 
 
 def as_good(statement, losses, first, second):

@@ -8,7 +8,6 @@ import numpy as np
 from ..analysis import step_bytes, step_flops
 from ..data import class_batches
 from ..training import TrainConfig, blas_threads, initial_state, model_objective, train_step, trainable_arrays
-from .evidence import ratios
 from .methods import run_at
 from .runs.classify import load_snippets, starting_point
 
@@ -53,8 +52,8 @@ def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
         flops, sizes = counted(start, batch.ids.shape)
         costs[key] = {
             "seconds": float(np.median(times[key]["step"])),
-            "ratio": float(np.median(ratios(times[key]["step"], first["step"]))),
-            "pass_ratio": float(np.median(ratios(times[key]["passes"], first["passes"]))),
+            "ratio": float(np.median(np.divide(times[key]["step"], first["step"]))),
+            "pass_ratio": float(np.median(np.divide(times[key]["passes"], first["passes"]))),
             "flops": flops,
             "activation_bytes": sum(sizes.activations.values()),
         }

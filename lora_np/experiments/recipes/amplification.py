@@ -7,9 +7,11 @@ blocks. The factor grows with the learning rate and with s, which are the same f
 2,000 snippets.
 """
 
+import numpy as np
+
 from ...analysis import Amplification
 from ..drawing import GREY, PALETTE, dots, panels
-from ..evidence import check, ratios
+from ..evidence import check
 from ..methods import SOME
 from ..updates import mean_amplification
 
@@ -30,14 +32,15 @@ def measure(results, runs, seeds, quick):
             measured.setdefault(str(run.adapter.r), {}).setdefault(name, []).append(mean)
     for r, of_r in measured.items():
         for name, of in (("factor", "update"), ("chance_factor", "random")):
-            of_r[name] = ratios(of_r["update_norm"], of_r[of])
-        to_random, to_own = (ratios(of_r["update"], of_r[name]) for name in ("random", "base"))
+            of_r[name] = np.divide(of_r["update_norm"], of_r[of]).tolist()
+        to_random, to_own = (np.divide(of_r["update"], of_r[name]) for name in ("random", "base"))
         checks.append(check(f"r = {r}: W in ΔW's directions / in random ones", to_random, at_least=1.0, unit="times"))
         checks.append(check(f"r = {r}: W in ΔW's directions / in its own", to_own, at_most=0.5, unit="times"))
         checks.append(check(f"r = {r}: ΔW / W in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
     low, high = measured
     text = f"ΔW / W in ΔW's directions, at r = {low} / at r = {high}"
-    checks.append(check(text, ratios(measured[low]["factor"], measured[high]["factor"]), at_least=1.0, unit="times"))
+    factors = np.divide(measured[low]["factor"], measured[high]["factor"])
+    checks.append(check(text, factors, at_least=1.0, unit="times"))
     return {"checks": checks, "measured": measured}
 
 

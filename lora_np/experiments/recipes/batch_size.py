@@ -5,8 +5,10 @@ snippets, each with its own learning rate. The best validation losses are compar
 256 − its loss at 8. One epoch has fewer steps with larger batches: 816 steps with 8 snippets, 26 with 256.
 """
 
+import numpy as np
+
 from ..drawing import colour, log_axis, mean_line, panels
-from ..evidence import compare, differences
+from ..evidence import compare
 from ..methods import by_method
 
 CLAIM = "LoRA pays more for large batches than full fine-tuning does (Schulman et al. 2025, LoRA Without Regret)."
@@ -19,7 +21,7 @@ KEYS = {"pretrained": [f"{key}_batch{size}" for key in SERIES for size in SIZES]
 
 def measure(results, runs, seeds, quick):
     losses = by_method(results, runs, "validation_loss")
-    penalty = {key: differences(losses[f"{key}_batch256"], losses[f"{key}_batch8"]) for key in SERIES}
+    penalty = {key: np.subtract(losses[f"{key}_batch256"], losses[f"{key}_batch8"]) for key in SERIES}
     more = compare("penalty: LoRA − full fine-tuning", penalty, "all_r16", "full", at_least=0.0, unit="nats")
     return {"checks": [more], "losses": losses}
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...training import TrainConfig, blas_threads, initial_state, model_objective, stream, train_step, trainable_arrays
 from ..drawing import COLOURS, PALETTE, log_axis, mean_line, panels
-from ..evidence import check, ratios
+from ..evidence import check
 from ..methods import QV, lora
 from ..runs.classify import ClassifyRun, load_snippets, starting_point
 from ..step_time import alternating_times, counted
@@ -66,9 +66,10 @@ def measure(results, runs, seeds, quick):
             for what, seconds in times.items():
                 measured[name][what].append(float(np.median(seconds)))
     for of in measured.values():
-        of |= {f"{what}_ratio": ratios(of[what], measured["full"][what]) for what in list(of)}
+        of |= {f"{what}_ratio": np.divide(of[what], measured["full"][what]).tolist() for what in list(of)}
     small, nf4 = measured["q,v r=8"], measured["q,v r=8, NF4"]
-    predicted, slower = ratios(small["passes_ratio"], small["flops_ratio"]), ratios(nf4["step"], small["step"])
+    predicted = np.divide(small["passes_ratio"], small["flops_ratio"])
+    slower = np.divide(nf4["step"], small["step"])
     checks = [
         check("q,v r=8: bytes of a step / full's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
         check("q,v r=8: time of a step / full's", small["step_ratio"], at_most=0.75, unit="times"),

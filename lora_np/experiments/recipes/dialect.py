@@ -21,7 +21,7 @@ from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
 from ..drawing import COLOURS, GREY, PALETTE, dots, legend_below, new_figure
-from ..evidence import check, differences
+from ..evidence import check
 from ..methods import rate_name, tuned
 from ..runs import load_base
 from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, licences_digest, load_domain
@@ -105,10 +105,10 @@ def measure(results, runs, seeds, quick):
             for full in ("full", "full_half"):
                 parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # both at their chosen rates
                 names = f"{DOMAINS[domain]}, {SERIES[lora][0]} and {SERIES[full][0]}"
-                learned = differences(of[lora]["new"], of[full]["new"])
+                learned = np.subtract(of[lora]["new"], of[full]["new"])
                 parts.append(check(f"{names}: LoRA's loss in the new domain − full's", learned, **more))
                 for old in OLD[first.base]:
-                    forgotten = differences(of[full]["old"][old], of[lora]["old"][old])
+                    forgotten = np.subtract(of[full]["old"][old], of[lora]["old"][old])
                     parts.append(check(f"{names}: full's loss on {old} − LoRA's", forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]

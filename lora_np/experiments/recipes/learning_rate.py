@@ -12,7 +12,7 @@ import numpy as np
 
 from ...adapters import AdapterConfig
 from ..drawing import COLOURS, PALETTE, legend_below, mean_line, panels
-from ..evidence import UNKNOWN, check, ratios
+from ..evidence import UNKNOWN, check
 from ..methods import ALL, ON_BASE, SOME, TUNE_SEED, lora, shortened
 from ..runs.classify import ClassifyRun
 
@@ -66,7 +66,7 @@ def measure(results, runs, seeds, quick):
         bounds.append(("r=64", "r=1", "best rate of r=64 / that of r=1", 0.5, 2.0))
     checks = []
     for first, second, text, least, most in bounds:
-        ratio, beyond = ratios(best[first], best[second]), at_an_end[first] + at_an_end[second]
+        ratio, beyond = np.divide(best[first], best[second]), at_an_end[first] + at_an_end[second]
         statement = text + f" ({beyond} at an end of the rates)" * bool(beyond)
         for bound in ({"at_least": least}, {"at_most": most}):
             part = check(statement, ratio, unit="times", **bound)

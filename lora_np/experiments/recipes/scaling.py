@@ -9,7 +9,7 @@ import numpy as np
 
 from ...adapters import AdapterConfig
 from ..drawing import PALETTE, log_axis, mean_line, panels
-from ..evidence import check, compare, differences
+from ..evidence import check, compare
 from ..methods import QUICK, QV, by_method
 from ..runs.classify import ClassifyRun
 
@@ -47,7 +47,7 @@ def measure(results, runs, seeds, quick):
     checks = [
         compare("α/r: loss, r = 256 − r = 4", plain, "256", "4", at_least=0.0, unit="nats"),
         compare("α/√r: loss, r = 256 − r = 4", rooted, "256", "4", at_most=0.0, unit="nats"),
-        check("r = 256: loss, α/√r − α/r", differences(rooted["256"], plain["256"]), at_most=0.0, unit="nats"),
+        check("r = 256: loss, α/√r − α/r", np.subtract(rooted["256"], plain["256"]), at_most=0.0, unit="nats"),
     ]
     return {"checks": checks, "measured": {scale: {name: tables[name][scale] for name in NAMES} for scale in SCALES}}
 

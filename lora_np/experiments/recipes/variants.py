@@ -10,7 +10,7 @@ compared, which shows how fast a variant starts.
 import numpy as np
 
 from ..drawing import PALETTE, dots, panels
-from ..evidence import ahead, compare, differences
+from ..evidence import ahead, compare
 from ..methods import METHODS, SOME, by_method
 
 CLAIM = """At equal rank DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are ahead of
@@ -42,10 +42,10 @@ def draw(outcome):
     figure, (left, right) = panels(outcome, f"Variants and LoRA r=8 on q and v: {of_lora}", 13, 5.2, 2, sharey=True)
     others = list(accuracy)[1:]
     labels = [f"{METHODS[key].label} ({trained[key]:,})" for key in others]
-    better = [differences(accuracy[key], accuracy["lora"]) for key in others]
+    better = [np.subtract(accuracy[key], accuracy["lora"]) for key in others]
     dots(left, labels, better, PALETTE[0], "test accuracy − LoRA's, in points")
     # AdaLoRA's loss includes a penalty that keeps its factors orthonormal.
-    faster = [[np.nan] if key == "adalora" else differences(early[key], early["lora"]) for key in others]
+    faster = [[np.nan] if key == "adalora" else np.subtract(early[key], early["lora"]) for key in others]
     dots(right, labels, faster, PALETTE[1], "training loss in the first quarter − LoRA's, in nats")
     for axes in (left, right):
         axes.axvline(0, color="black", linewidth=1)

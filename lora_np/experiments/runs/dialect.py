@@ -33,17 +33,13 @@ class DialectRun:
     domain : "critics" or "licences"
     method : "full", or a name such as "lora_r16", for LoRA of rank 16 on all linear layers
     seed : int
-    learning_rate : float, the peak learning rate
-    epochs : int
+    learning_rate, epochs, base, test, keep : see `runs.classify.ClassifyRun`
     corpus : str, `licences_digest()` if the run uses licences. They are those of the installed packages, and a worker
         with other licences refuses the run
-    base : one of BASES
     batch_size : int, windows of LENGTH tokens per batch
     evaluations : int, approximate number of evaluations during training
     train_tokens : int, largest number of training tokens; None: `limit`
     limit : int, largest number of tokens of each split; None: all
-    test : bool, whether to evaluate on the test texts; False for tuning learning rates
-    keep : bool, whether the result includes the trained arrays
     """
 
     domain: str
