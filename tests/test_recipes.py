@@ -21,7 +21,7 @@ from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, TUNE_SEED, lora
 from lora_np.experiments.recipes import RECIPES, bases_of, figures, headline, recipe
 from lora_np.experiments.runs import classify, load_base, planted, prompts
-from lora_np.experiments.runs.classify import COMPRESSED, ClassifyRun, classify_run, load_snippets, starting_point
+from lora_np.experiments.runs.classify import COMPRESSED, ClassifyRun, load_snippets, starting_point
 from lora_np.experiments.runs.dialect import OLD, DialectRun, Splits
 from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.runs.prompts import PromptRun
@@ -39,6 +39,7 @@ from .tiny import copies, random_adapter, same_bits
 compression, cost, dialect, learning_rate = map(recipe, ("compression", "cost", "dialect", "learning_rate"))
 low_data, main_job, prompting, truncation = map(recipe, ("low_data", "main_job", "prompting", "truncation"))
 LIMIT = 24  # snippets of each split
+classify_run = ClassifyRun.carry_out
 FIVE = [0, 1, 2, 3, 4]
 CASES = [(name, base) for name in RECIPES for base in bases_of(name)]
 SLOW = [(name, "smollm2") for name in ("main_job", "truncation", "intruders", "amplification")]  # 21 blocks of SVDs

@@ -24,6 +24,7 @@ QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("up_proj", "down_proj")
 ALL = "all-linear"
+VARIANTS = {"rslora": "rsLoRA", "lora+": "LoRA+", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
 WIDE = {"q": 20, "k": 30, "v": 30}
 DOWN_R3 = {"rank_pattern": {"down_proj": 3}, "alpha_pattern": {"down_proj": 6.0}}
 TEN_BLOCKS = {"first": "blocks.[0-9].*", "middle": "blocks.1[0-9].*", "last": "blocks.2[0-9].*"}
@@ -69,12 +70,8 @@ METHODS = {
     "mlp_r4": Method("MLP r=4", lora(4, *MLP), "mlp_r4"),
     # Variants, on q and v.
     "lora": Method("LoRA", lora(8, *QV), "lora"),
-    "rslora": Method("rsLoRA", variant("rslora"), "rslora"),
-    "lora+": Method("LoRA+", variant("lora+"), "lora+"),
+    **{kind: Method(label, variant(kind), kind) for kind, label in VARIANTS.items()},
     "lora-fa": Method("LoRA-FA", variant("lora-fa", 16), "lora-fa"),  # only B is trained, so the rank is doubled
-    "dora": Method("DoRA", variant("dora"), "dora"),
-    "pissa": Method("PiSSA", variant("pissa"), "pissa"),
-    "olora": Method("OLoRA", variant("olora"), "olora"),
     "vera": Method("VeRA", variant("vera", 256), "vera"),
     "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12), "adalora"),  # a third of the directions is pruned
     # SmolLM2, whose keys are a third as wide as queries: 23,040 parameters per block, like qv_r12 and qkvo_r6, and 1 %

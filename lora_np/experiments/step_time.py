@@ -11,8 +11,6 @@ from ..training import TrainConfig, blas_threads, initial_state, model_objective
 from .methods import run_at
 from .runs.classify import load_snippets, starting_point
 
-KEYS = ("full", "qv_r8", "all_r8", "head")
-
 
 def counted(start, shape):
     """The costs of a step, counted from shapes: the FLOPs of the matrix products, and `step_bytes`.
@@ -24,7 +22,7 @@ def counted(start, shape):
     return sum(step_flops(*settings).values()), step_bytes(*settings)
 
 
-def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
+def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), base="pretrained"):
     """Measure the median seconds of a whole step (forward, backward, clipping, AdamW) of each method, on one thread.
 
     The methods alternate on one batch, so that anything that slows the machine slows all of them. FLOPs are counted for

@@ -40,10 +40,7 @@ CAPTION = {"pretrained": f"{AT_THE_END} {VOICES}", "smollm2": f"{AT_THE_END} {CA
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> epochs
-ON_BASE = {  # further fields of a base's runs
-    "pretrained": {},
-    "smollm2": {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288},
-}
+SMOLLM2 = {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288}
 SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker; the longest runs first
     "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], "s"),
     "full_half": ("full fine-tuning, half the rate", "full", 0.5, PALETTE[4], "s"),
@@ -79,7 +76,8 @@ def runs(seeds, quick, base="pretrained"):
 def run_of(base, domain, method, seed, rate, **more):
     """A run with its domain's number of epochs, and with a digest of the licences, which differ between machines."""
     corpus = licences_digest() if "licences" in (domain, *OLD[base]) else ""
-    return DialectRun(domain, method, seed, rate, TAUGHT[base][domain], corpus, **ON_BASE[base] | more)
+    more = (SMOLLM2 if base == "smollm2" else {}) | more
+    return DialectRun(domain, method, seed, rate, TAUGHT[base][domain], corpus, **more)
 
 
 def measure(results, runs, seeds, quick):

@@ -98,7 +98,37 @@ class ClassifyRun:
         one_of("weights", self.weights, WEIGHTS)
 
     def carry_out(self):
-        return classify_run(self)
+        """Carry out the run and return its numbers and arrays; losses are in nats per snippet."""
+        snippets = load_snippets(self.limit, self.base)
+        params, config, adapter = starting_point(self)
+        rows = training_rows(self, len(snippets.train.labels))
+        texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
+
+        epoch_batches = partial(class_batches, *texts, self.batch_size, snippets.pad_id)
+        settings = {name: getattr(self, name) for name in TRAINING}
+        validation = snippets.evaluation_batches("validation")
+        state = train(**fine_tuning(params, config, adapter, epoch_batches, validation, **settings))
+        history, report = state.history, trainable_report(params, state.best)
+        may_be_best = history["eval_step"] >= settled_from(adapter, state.step)
+        numbers = {
+            "trainable": report.trainable,
+            "percent": report.percent,
+            "steps": state.step,
+            "base_bytes": weight_bytes(params),
+            "validation_loss": float(history["eval_loss"][may_be_best].min()),
+            "loss": [round(float(chunk.mean()), 5) for chunk in chunks(history["loss"])],
+            "grad_norm": [round(float(chunk.mean()), 6) for chunk in chunks(history["grad_norm"])],
+            "evaluations": {
+                name: np.round(history[f"eval_{name}"], 6).tolist() for name in ("step", "loss", "accuracy")
+            },
+        }
+        if self.test:
+            model, attached = attach(params, adapter, state.best)
+            with blas_threads(1):
+                scores = score(model, attached, config, snippets, "test")
+            numbers |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
+            numbers["test_right"] = np.packbits(scores["right"]).tobytes().hex()  # one bit per snippet
+        return numbers, dict(state.best) if self.keep else {}
 
 
 def compressed(params, weights):
@@ -156,38 +186,6 @@ def training_rows(run, n):
     if run.examples > n:
         raise ValueError(f"examples: got {run.examples}, expected at most {n}")
     return stream(run.seed, "sample").permutation(n)[: run.examples]
-
-
-def classify_run(run):
-    """Carry out a ClassifyRun and return its numbers and arrays; losses are in nats per snippet."""
-    snippets = load_snippets(run.limit, run.base)
-    params, config, adapter = starting_point(run)
-    rows = training_rows(run, len(snippets.train.labels))
-    texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
-
-    epoch_batches = partial(class_batches, *texts, run.batch_size, snippets.pad_id)
-    settings = {name: getattr(run, name) for name in TRAINING}
-    validation = snippets.evaluation_batches("validation")
-    state = train(**fine_tuning(params, config, adapter, epoch_batches, validation, **settings))
-    history, report = state.history, trainable_report(params, state.best)
-    may_be_best = history["eval_step"] >= settled_from(adapter, state.step)
-    numbers = {
-        "trainable": report.trainable,
-        "percent": report.percent,
-        "steps": state.step,
-        "base_bytes": weight_bytes(params),
-        "validation_loss": float(history["eval_loss"][may_be_best].min()),
-        "loss": [round(float(chunk.mean()), 5) for chunk in chunks(history["loss"])],
-        "grad_norm": [round(float(chunk.mean()), 6) for chunk in chunks(history["grad_norm"])],
-        "evaluations": {name: np.round(history[f"eval_{name}"], 6).tolist() for name in ("step", "loss", "accuracy")},
-    }
-    if run.test:
-        model, attached = attach(params, adapter, state.best)
-        with blas_threads(1):
-            scores = score(model, attached, config, snippets, "test")
-        numbers |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
-        numbers["test_right"] = np.packbits(scores["right"]).tobytes().hex()  # one bit per snippet
-    return numbers, dict(state.best) if run.keep else {}
 
 
 def chunks(values):

@@ -13,6 +13,7 @@ from . import load_base
 
 LENGTH = 128  # tokens of a window
 TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run that are arguments of `fine_tuning`
+RECORDED = ("eval_step", "eval_loss", "eval_old")
 VALIDATION_TOKENS = 4096  # of the domain and of the reviews, for each evaluation during training
 OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # domains that a base may forget
 OLD_TEST_REVIEWS = 200  # of IMDb's test split, on which the small base was not trained
@@ -83,12 +84,11 @@ class DialectRun:
         state = train(**fine_tuning(base, config, start, validation=validation, **more))
         model, adapter = attach(base, start, state.best)
         report = trainable_report(base, state.best)
-        history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}
         numbers = {
             "trainable": report.trainable,
             "percent": report.percent,
             "validation_loss": float(state.history["eval_loss"].min()),
-            "history": {name: history[name] for name in ("eval_step", "eval_loss", "eval_old")},
+            "history": {name: np.round(state.history[name], 6).tolist() for name in RECORDED},
             "base_untouched": all(np.array_equal(base[name], before[name]) for name in before),
         }
         if self.test:
