@@ -159,9 +159,8 @@ def draw(outcome):
     for axes, when in zip(panels[:, 0], ("at the end, test", "during training, validation")):
         axes.set_ylabel(f"perplexity on film reviews ({when})")
     legend_below(figure, panels[0, 0], 3)
-    figure.suptitle(
-        f"What is learned and what is forgotten: lower and further left is better\n({marks(outcome)})", fontsize=14
-    )
+    title = "What is learned and what is forgotten: lower and further left is better"
+    figure.suptitle(f"{title}\n({marks(outcome)})", fontsize=14)
     return figure
 
 
@@ -174,14 +173,12 @@ def draw_forgetting(outcome):
         perplexities(axes, "perplexity on critics' snippets: new")
         axes.set_ylabel(f"perplexity on {old}: old")
     legend_below(figure, pair[0], 6)
-    of = outcome["losses"]["critics"]
-    labels, rows, colours = [], [], []
-    for name in of:
-        for question in ("named", "picked"):
-            labels.append(f"{SERIES[name][0]}, {question}")
-            rows.append([of_seed[question] for of_seed in of[name]["capitals"]])
-            colours.append(SERIES[name][3])
-    dots(right, labels, rows, colours, "correct capitals, of twenty that it knew")
+    rows = [
+        (f"{SERIES[name][0]}, {question}", [of_seed[question] for of_seed in of["capitals"]], SERIES[name][3])
+        for name, of in outcome["losses"]["critics"].items()
+        for question in ("named", "picked")
+    ]
+    dots(right, *zip(*rows), "correct capitals, of twenty that it knew")
     right.set_xlim(-0.5, 20.5)
     figure.suptitle(f"SmolLM2: what is learned and what is forgotten ({marks(outcome)})", fontsize=14)
     return figure
@@ -232,8 +229,7 @@ def draw_side_by_side(outcome):
             lines = wrap(" ".join(text.replace(prompt, prompt.upper(), 1).split()), 38)
             shown = axes.text(0.04, 0.92, "\n".join(lines), va="top", transform=axes.transAxes, fontsize=12)
             shown.set_in_layout(False)  # or the panels would shrink
-            for spine in axes.spines.values():
-                spine.set_visible(False)
+            axes.spines[:].set_visible(False)
     figure.suptitle(f"{title}; the prompt is in capitals", fontsize=15)
     return figure
 
