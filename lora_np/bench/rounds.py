@@ -36,9 +36,7 @@ PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES", "MK
 PINS += ("MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
-def bench(
-    rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, seed=0, as_set=False, report=lambda line: None
-):
+def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, seed=0, as_set=False, report=print):
     """Time lora_np and its peers.
 
     Parameters

@@ -125,10 +125,8 @@ class LocalProcesses(ThreadPoolExecutor):
                 pool = None
             finally:
                 self._pools.append(pool)
-        raise BrokenExecutor(
-            f"its process died {TRIES} times; was it killed (out of memory?), or is the reason in its error output "
-            '(does the script start its work outside `if __name__ == "__main__":`?)'
-        )
+        text = f"its process died {TRIES} times; was it killed (out of memory?), or is the reason in its error output "
+        raise BrokenExecutor(text + '(does the script start its work outside `if __name__ == "__main__":`?)')
 
 
 def live_with_parent(far_end):

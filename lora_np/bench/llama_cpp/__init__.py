@@ -45,9 +45,8 @@ def find_llama_cpp():
     if node is None:
         raise FileNotFoundError("llama.cpp needs Node, but node is not on the path")
     if not (folder / "node_modules" / "node-llama-cpp").is_dir():
-        raise FileNotFoundError(
-            f"{folder}: node-llama-cpp is not installed in this folder; lora_np/bench/llama_cpp says how to install it"
-        )
+        text = "node-llama-cpp is not installed in this folder; lora_np/bench/llama_cpp says how to install it"
+        raise FileNotFoundError(f"{folder}: {text}")
     return [node, str(HERE / "run.mjs")]
 
 

@@ -51,11 +51,9 @@ def measure(results, runs, seeds, quick):
     measured = {name: {"flops": [], "bytes": [], "peak": [], "step": [], "passes": []} for name in methods(quick)}
     for seed in seeds:
         batch = load_snippets().epoch_batches(stream(seed, "shuffle", 0))[0]
-        starts = {
-            name: starting_point(ClassifyRun(adapter_config, seed, 1e-4, weights=weights))
-            for name, (adapter_config, weights) in methods(quick).items()
-        }
-        for name, (params, _, start) in starts.items():
+        starts = {}
+        for name, (adapter_config, weights) in methods(quick).items():
+            starts[name] = params, _, start = starting_point(ClassifyRun(adapter_config, seed, 1e-4, weights=weights))
             flops, sizes = counted(starts[name], batch.ids.shape)
             temporary = sizes.gradients + sizes.optimiser + sum(sizes.activations.values()) + sizes.loss
             parameters = sum(array.nbytes for array in {**params, **trainable_arrays(params, start)}.values())

@@ -51,10 +51,9 @@ class Snippets(NamedTuple):
 def load_snippets(limit=None, base="pretrained"):
     """The Snippets, encoded with a base's tokenizer, at most `limit` of each split."""
     tokenizer = load_base(base).tokenizer
-    splits = [
-        Encoded(encode(tokenizer, split.texts[:limit], MAX_LENGTH), split.labels[:limit])
-        for split in load_reviews("rotten_tomatoes")
-    ]
+    splits = []
+    for texts, labels in load_reviews("rotten_tomatoes"):
+        splits.append(Encoded(encode(tokenizer, texts[:limit], MAX_LENGTH), labels[:limit]))
     return Snippets(*splits, pad_id=pad_id(tokenizer))
 
 
