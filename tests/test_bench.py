@@ -266,8 +266,8 @@ def test_lora_np_in_other_ways_is_a_peer():
 
 def test_a_rung_that_a_peer_does_not_have():
     for peer, rung, message in (
-        ("jax", LLAMA, "only has GPT-2's"),
-        ("llama.cpp", TINY, "only has a Llama"),
+        ("jax", LLAMA, "supports only GPT-2's"),
+        ("llama.cpp", TINY, "supports only a Llama"),
         ("blocks", TINY, ""),
     ):
         with pytest.raises(ValueError, match=message or peer):

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-LOSS = 3e-6  # largest relative difference of two losses; 3e-7 is typical
-ARRAYS = 3e-5  # largest relative difference, in norm, of two gradients or logits; 4e-6 is typical
-LOSSES = 1e-4  # largest difference of the losses of the first optimiser steps, relative to the largest loss
+LOSS = 3e-6  # largest accepted relative difference between two losses; 3e-7 is typical
+ARRAYS = 3e-5  # the same for two gradients or logits, in norm; 4e-6 is typical
+LOSSES = 1e-4  # the same for the losses of the first optimiser steps, relative to the largest loss
 
 # This gradient is zero in theory, because softmax ignores a constant added to all scores. In practice it consists of
 # rounding errors, so its error is relative to the norm of all gradients.
@@ -14,7 +14,7 @@ ZERO = "k_proj.bias"
 
 
 class Outcome(NamedTuple):
-    """A backend's results on a case: loss and arrays of its `check`, losses of its first steps, and versions."""
+    """A backend's results on a case: the loss and arrays of its `check`, its first steps' losses, and its versions."""
 
     loss: float
     arrays: dict
@@ -33,7 +33,7 @@ class Agreement(NamedTuple):
 
 
 def compare(got, expected):
-    """The Agreement of a peer's Outcome with lora_np's."""
+    """Compare a peer's Outcome with lora_np's and return the Agreement."""
     loss_error = abs(got.loss - expected.loss) / (abs(expected.loss) or 1.0)
     # A classifier may learn a small batch in one step. The last loss is then small, but its rounding error is not.
     differences = [abs(a - b) for a, b in zip(got.losses, expected.losses)]

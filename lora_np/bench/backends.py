@@ -32,7 +32,7 @@ class Peer(NamedTuple):
 
 
 def program_of(name):
-    """The key of BACKENDS for a backend's process, and the folder of the lora_np that the process runs.
+    """The key of BACKENDS for a backend's process, and the folder of the checkout that the process runs.
 
     For another checkout, such as old=/path/to/it, the key is that of lora_np, and the folder is that of the checkout.
     """
@@ -54,7 +54,7 @@ def check_peer(name):
 
 
 def missing_packages(peer):
-    """The peer's packages that are not installed. No package is imported."""
+    """The peer's packages that are not installed; the check imports none of them."""
     return [package for package in peer.packages if find_spec(package) is None]
 
 
@@ -90,7 +90,7 @@ def our_backend(case, threads, blocks=False, recompute=False):
         case = case.dense()
     elif not any(isinstance(weight, QuantisedWeight) for weight in case.params.values()):
         raise ValueError("the weights of this rung are not in blocks; use a Llama's rung, such as smollm2")
-    blas_threads(threads if case.n_new else 1)  # permanently, because the process does nothing else
+    blas_threads(threads if case.n_new else 1)  # never undone, because the process does nothing else
     if case.n_new:
         generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)
         return Backend(lambda: (0.0, {"tokens": generation()}), generation)
@@ -100,7 +100,7 @@ def our_backend(case, threads, blocks=False, recompute=False):
     state = initial_state({name: case.arrays[name] for name in case.trained})
     shards = split_batch(case.batch, threads)
 
-    def loss_and_gradients():  # without gradients if nothing is trained
+    def loss_and_gradients():  # the gradients are empty if nothing is trained
         return mean_over_shards(list(run(lambda shard: objective(state.trainable, shard, None), shards)), run)
 
     if not case.trained:
@@ -142,5 +142,5 @@ PEERS = {
     "recompute": Peer((), tuple(work for work in STEPS if work != "forward"), partial(our_backend, recompute=True)),
     "blocks-recompute": Peer((), tuple(ADAPTERS), partial(our_backend, blocks=True, recompute=True)),
 }
-DEFAULT_PEERS = ("torch", "compile", "jax")  # those of the tables for GPT-2 in figures/bench.md
+DEFAULT_PEERS = ("torch", "compile", "jax")  # the peers in figures/bench.md's tables for GPT-2
 BACKENDS = {OURS: our_backend, "peak": peak_backend, **{name: peer.make_backend for name, peer in PEERS.items()}}

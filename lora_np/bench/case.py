@@ -20,13 +20,13 @@ from ..model import Decoder, GPT2Config, LlamaConfig, empty_cache, parameter_sha
 from ..model.decoder import with_room
 
 LEARNING_RATE = 1e-4
-WEIGHT_DECAY = 0.01  # on matrices, as in lora_np's AdamW
+WEIGHT_DECAY = 0.01  # applied only to matrices, as in lora_np's AdamW
 
 
 class Rung(NamedTuple):
     """The sizes of a model and its batch (six for a GPT-2, eight for a Llama), and the adapter's rank."""
 
-    d_model: int  # C; GPT-2's MLP is F = 4 C wide
+    d_model: int  # C; for GPT-2, the width of the MLP is F = 4 C
     n_layers: int
     n_heads: int
     length: int  # T, tokens per row; in generation, a quarter of them are the prompt
@@ -46,7 +46,7 @@ RUNGS = (
 )
 SMOLLM2 = Rung(576, 30, 9, 34, 16, 49152, 3, 1536)  # SmolLM2-135M
 ROPE_THETA = 100000.0  # SmolLM2's θ
-BLOCK = 32  # weights in a block of Q4_1
+BLOCK = 32  # the number of weights in a block of Q4_1
 
 WORKS = {
     "full": "a step of full training: forward, backward, AdamW",
@@ -59,7 +59,7 @@ WORKS = {
     "classifier_qv": "a LoRA step of a classifier on q and v, r = 8 or the rung's",
     "classifier_all": "a LoRA step of a classifier on every linear layer, r = 4 or the rung's",
 }
-DEFAULT_WORKS = tuple(WORKS)[:-2]  # those of the tables for GPT-2 in figures/bench.md
+DEFAULT_WORKS = tuple(WORKS)[:-2]  # the kinds of work in figures/bench.md's tables for GPT-2
 RANK = 8
 N_CLASSES = 2
 ADAPTERS = {
@@ -74,9 +74,9 @@ GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 def parse_rung(text):
     """Parse the text of a rung.
 
-    The text has all sizes, such as "64,2,4,64,32,2048"; or the width of a rung in RUNGS, such as "64"; or the name
-    "smollm2", optionally with B and T, such as "smollm2,64,34". It may end with the letter r and the adapter's rank,
-    such as "64,r16" or "smollm2,64,34,r16".
+    The text is a list of all sizes, such as "64,2,4,64,32,2048"; the width of a rung in RUNGS, such as "64"; or the
+    name "smollm2", optionally followed by B and T, as in "smollm2,64,34". It may end with the letter r and the
+    adapter's rank, such as "64,r16" or "smollm2,64,34,r16".
 
     Raises
     ------
@@ -103,7 +103,7 @@ def parse_rung(text):
         if rung.d_model % rung.n_heads:
             raise ValueError(f"n_heads: {rung.n_heads} does not divide d_model = {rung.d_model}")
         if rung.n_kv_heads and (rung.d_model % BLOCK or rung.d_ff % BLOCK):
-            raise ValueError(f"d_model, d_ff: expected multiples of {BLOCK}, as the blocks of Q4_1")
+            raise ValueError(f"d_model, d_ff: expected multiples of {BLOCK}, the block size of Q4_1")
         flops(rung, "lora_all")  # checks all other sizes
     return rung
 
@@ -235,7 +235,7 @@ def make_case(rung, work, seed=0):
 
 
 def draw_params(config, rng):
-    """Draw random weights as large as a trained model's, without constant arrays.
+    """Draw random weights as large as those of a trained model; no array is constant.
 
     The small values of an untrained model hide mistakes: for activations of 0.1, GELU computed with tanh and with the
     error function agree in all relevant digits.

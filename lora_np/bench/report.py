@@ -22,7 +22,7 @@ class Row(NamedTuple):
     flops: int
     counted_bytes: dict  # of lora_np's arrays, see `counted_bytes`
     seconds: dict  # backend -> list with its median seconds in each round
-    notes: dict  # backend -> the reason why it has no time
+    notes: dict  # backend -> the reason why it was not timed
     agreement: dict  # peer -> Agreement
     ratios: dict  # peer -> list with its seconds / lora_np's in each round; above 1, lora_np is faster
     gflops: dict  # backend -> `flops` per second, in units of 10⁹
@@ -32,12 +32,12 @@ class Row(NamedTuple):
 
     @property
     def failed(self):
-        """Whether lora_np has no time or a peer's results disagree. A missing peer is not a failure."""
+        """Whether lora_np was not timed or a peer's results disagree. A missing peer is not a failure."""
         return OURS in self.notes or any(agreement.problem for agreement in self.agreement.values())
 
     @property
     def remarks(self):
-        """The reasons why backends have no time, and a remark if the machine was busy."""
+        """The reasons why backends were not timed, and a remark if the machine was busy."""
         reasons = [f"{name} {note}" for name, note in self.notes.items()]
         if (self.peak_spread or 1.0) > QUIET:
             reasons.append(f"the machine was busy: its own speed varied by a factor of {self.peak_spread:.2f}")
@@ -177,7 +177,7 @@ def milliseconds(row, name):
 
 
 def table(title, rows):
-    """Format right-aligned columns below a title; the first row is the header. "" if there are no others."""
+    """Format right-aligned columns below a title; the first row is the header. Returns "" if it is the only row."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     header, *lines = ("  ".join(map(str.rjust, cells, widths)) for cells in rows)
     return "\n".join([title, header, "-" * len(header), *lines]) if lines else ""

@@ -23,15 +23,15 @@ from .backends import OURS, PEERS, check_peer, program_of
 from .case import DEFAULT_WORKS, RUNGS, WORKS, rung_numbers
 from .report import format_row, make_row
 
-TIMED_SECONDS = 0.2  # per backend and round, after a first step that is not timed; at least one step is timed
+TIMED_SECONDS = 0.2  # for the timed steps (at least one) of a backend in a round; one step before is not timed
 PAUSE = 0.03  # seconds between two backends, so that the first one's waiting threads fall asleep
 TIMEOUT = 600.0  # seconds for a command; compiling SmolLM2's C++ code takes minutes, and may never terminate
 
 # Environment variables that change a library's speed. The user's values are kept, and reported with the results.
 SWITCHES = ("OPENBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH", "XLA_", "JAX_", "NPY_")
 SWITCHES += ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
-# Those that make a library use other kernels than it would choose for the processor. A variable for NumPy would slow
-# down lora_np but not its peers, so by default all of them are removed for every backend.
+# Environment variables that make a library use other kernels than it would choose for the processor. A variable for
+# NumPy would slow down lora_np but not its peers, so by default all of them are removed for every backend.
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES", "MKL_DEBUG_CPU_TYPE")
 PINS += ("MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
@@ -162,7 +162,7 @@ def processor_name():
 
 
 def backend_environment(name, threads, as_set):
-    """The environment of a backend's process: the user's, and for lora_np also that of training workers."""
+    """The environment variables of a backend's process: the user's and, for lora_np, those of training processes."""
     _, folder = program_of(name)
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
     added = {"HF_HUB_OFFLINE": "1"} if name in PEERS and PEERS[name].packages else process_environment(threads)
@@ -190,7 +190,7 @@ class Process(subprocess.Popen):
         command = [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log, "encoding": "utf-8"}
         environment = backend_environment(backend, threads, as_set)
-        # `python -m` looks in cwd first. In a session of its own, `kill` also ends compilers that it started.
+        # `python -m` first searches cwd. In a session of their own, `kill` ends the process and its compilers.
         super().__init__(command, cwd=folder, env=environment, start_new_session=True, **pipes)
 
     def ask(self, do, timeout=TIMEOUT, **arguments):

@@ -51,7 +51,9 @@ def find_llama_cpp():
 
 
 def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
-    """Start a llama.cpp process with a model; send jobs to it with `answer`. It ends when its standard input is closed.
+    """Start a llama.cpp process with a model; send jobs to it with `answer`.
+
+    The process ends when its standard input is closed.
 
     Parameters
     ----------
@@ -90,7 +92,7 @@ def answer(process, job):
         process.stdin.flush()
     except BrokenPipeError:
         with suppress(BrokenPipeError):
-            process.stdin.close()  # otherwise leaving the context would write the job again
+            process.stdin.close()  # otherwise, exiting the context manager would write the job again
     line = process.stdout.readline()
     result = json.loads(line or '{"error": "node ended without an answer"}')
     if "error" in result:
@@ -99,7 +101,7 @@ def answer(process, job):
 
 
 def ask(model, jobs, **settings):
-    """Return llama.cpp's answers to several jobs in one process; arguments and errors as in `start` and `answer`."""
+    """Return llama.cpp's answers to several jobs in one process; see `start` and `answer` for arguments and errors."""
     with start(model, **settings) as process:
         return [answer(process, job) for job in jobs]
 
