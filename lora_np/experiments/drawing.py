@@ -1,4 +1,4 @@
-"""Functions that all figures share: colours, style, means with their 95 % intervals, and PNG output."""
+"""Functions for all figures: colours, style, means with their 95 % intervals, and PNG output."""
 
 import io
 
@@ -50,9 +50,9 @@ def as_png(draw, outcome):
 
 
 def panels(outcome, title, width, height, columns=1, **grid):
-    """Create a matplotlib Figure whose title says what the marks are; return it and its Axes.
+    """Create a matplotlib Figure whose title describes the marks; return it and its Axes.
 
-    With several `columns`, the Axes are an array. `grid` has further arguments of Figure.subplots.
+    With several `columns`, the Axes are an array. `grid` contains further arguments of Figure.subplots.
     """
     figure, title = new_figure(width, height), f"{title} ({seeds_text(outcome)})"
     axes = figure.subplots(1, columns, **grid)

@@ -1,4 +1,4 @@
-"""Decide a claim from one value per seed: the mean, its 95 % interval, and the claim's bound."""
+"""Decide a claim from one value per seed, by comparing the mean's 95 % interval with the claim's bound."""
 
 from typing import NamedTuple
 
@@ -76,22 +76,22 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
 
 
 def compare(statement, rows, first, second, **bound):
-    """The `check` of first − second for each seed; `rows` is a dict, method -> list with one value per seed."""
+    """Check the difference first − second; `rows` is a dict, method -> list with one value per seed."""
     return check(statement, np.subtract(rows[first], rows[second]), **bound)
 
 
 def as_good(statement, losses, first, second):
-    """The `check` that the first method's loss exceeds the second's by at most EQUAL."""
+    """Check that the first method's loss exceeds the second's by at most EQUAL."""
     return compare(statement, losses, first, second, at_most=EQUAL, unit="nats")
 
 
 def ahead(statement, accuracies, first, second, by=0.0):
-    """The `check` that the first method's accuracy in % is at least `by` points above the second's."""
+    """Check that the first method's accuracy in % is at least `by` points above the second's."""
     return compare(statement, accuracies, first, second, at_least=by, unit="points")
 
 
 def verdict(checks):
-    """The verdict on a claim with these checks: it fails if any check fails, and holds if all hold."""
+    """The verdict on a claim from its checks: it fails if any check fails, and holds if all of them hold."""
     verdicts = {part["verdict"] for part in checks}
     return FAILS if FAILS in verdicts else UNKNOWN if UNKNOWN in verdicts or not verdicts else HOLDS
 

@@ -9,7 +9,7 @@ from .store import made_with
 
 NAMES = {"smollm2": "SmolLM2", "pretrained": "the small base"}
 MILLIONS = {"smollm2": 134.5, "pretrained": 3.7}  # number of parameters
-ABOUT = Path(__file__).parent / "about.txt"  # the protocol and how to read the page
+ABOUT = Path(__file__).parent / "about.txt"  # describes the protocol and how to read the page
 
 
 def folder_of(out, base):
@@ -20,7 +20,7 @@ def folder_of(out, base):
 def write_gallery(out):
     """Write the gallery, README.md, from the experiments' JSON files in a folder, and return its path.
 
-    A file with unexpected contents is omitted, and the page says so.
+    A file with unexpected contents is omitted, and the page names it.
     """
     out, rows, sections, odd = Path(out), [], [], []
     for number, name in enumerate(RECIPES):

@@ -140,7 +140,7 @@ def write_outcome(name, outcome, out):
 
 
 def draw_again(name, out="figures", base="pretrained"):
-    """Redraw an experiment's figures from its JSON, update its caption and the gallery; return the figures' paths.
+    """Redraw an experiment's figures from its JSON, and update its caption and the gallery; return the figures' paths.
 
     Raises
     ------

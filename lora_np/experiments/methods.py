@@ -17,7 +17,7 @@ SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora
 QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
 QUICK_ON = {"pretrained": {}, "smollm2": {"limit": 16}}
 ON_BASE = {"pretrained": {}, "smollm2": {"base": "smollm2", "batch_size": 16}}  # fields of every run on a base
-SOME = {"examples": 2000, "evaluations": 1}  # fields of SmolLM2's runs, except in the main job
+SOME = {"examples": 2000, "evaluations": 1}  # fields of most of SmolLM2's runs
 TUNE_SEED, TUNE_SEEDS = 100, 2  # first seed and number of seeds; the seeds of experiments start at 0
 
 QV = ("q_proj", "v_proj")
@@ -56,13 +56,13 @@ METHODS = {
     "scratch": Method("full, from random weights", None, "scratch", {"weights": "random"}),
     **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 12, 16, 64)},
     **{f"all_r{r}": Method(f"LoRA all linear r={r}", lora(r, ALL), "all") for r in (1, 4, 8, 16, 64)},
-    # Less than 1 % of the parameters; without q and k, rank 4 is possible instead of 3.
+    # This trains less than 1 % of the parameters; with q and k included, the largest possible rank would be 3.
     "vomlp_r4": Method("LoRA v,o,up,down r=4", lora(4, "v_proj", "o_proj", *MLP), "vomlp"),
-    # Which matrices: all with as many parameters as rank 8 on one square matrix per block.
+    # Different matrices: all methods train as many parameters as rank 8 on one square matrix per block.
     **{f"{name}_r8": Method(f"LoRA {name} r=8", lora(8, f"{name}_proj"), "attention") for name in "qkvo"},
     "qk_r4": Method("LoRA q,k r=4", lora(4, "q_proj", "k_proj"), "attention"),
     **{f"qkvo_r{r}": Method(f"LoRA q,k,v,o r={r}", lora(r, *ATTENTION), "attention") for r in (2, 6)},
-    # Attention against MLP, each with 92,160 or 10,240 parameters per block; and both at once.
+    # Attention or the MLP, each with 92,160 or 10,240 parameters per block, and both at once.
     "attention_r45": Method("attention r=45", lora(45, *ATTENTION), "attention_r45"),
     "mlp_r36": Method("MLP r=36", lora(36, *MLP), "mlp_r36"),
     "all_r36": Method("MLP and attention r=36", lora(36, ALL), "all_r36"),
@@ -74,18 +74,18 @@ METHODS = {
     "lora-fa": Method("LoRA-FA", variant("lora-fa", 16), "lora-fa"),  # only B is trained, so the rank is doubled
     "vera": Method("VeRA", variant("vera", 256), "vera"),
     "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12), "adalora"),  # a third of the directions is pruned
-    # SmolLM2, whose keys are a third as wide as queries: 23,040 parameters per block, like qv_r12 and qkvo_r6, and 1 %
-    # more for the MLP.
+    # Different matrices of SmolLM2, whose keys are a third as wide as its queries: 23,040 parameters per block, as with
+    # qv_r12 and qkvo_r6, and 1 % more for the MLP.
     **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
     "gated_mlp": Method("LoRA gate,up r=4, down r=3", replace(lora(4, "gate_proj", *MLP), **DOWN_R3), "all"),
-    # Which of SmolLM2's 30 blocks, with the same number of parameters.
+    # Different blocks of SmolLM2's 30, with the same number of parameters.
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
     **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
     "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora"), "qalora"),
     # SmolLM2's rates were chosen on some of the snippets; these methods train on all snippets at half the rates.
     "half_all_r4": Method("LoRA all linear r=4, half the rate", lora(4, ALL), "all", factor=0.5),
     "half_full": Method("full fine-tuning, half the rate", None, "full", factor=0.5),
-    # On a base that is quantised to NF4.
+    # This method is used on a base that is quantised to NF4.
     "loftq": Method("LoftQ, all linear r=16", variant_config("loftq", lora(16, ALL)), "all"),
     # Other batch sizes.
     **{
@@ -94,7 +94,7 @@ METHODS = {
         for key, label, adapter in (("full", "full fine-tuning", None), ("all_r16", "all linear r=16", lora(16, ALL)))
     },
 }
-# The methods on which a shared rate is chosen; any other rate is chosen on the only method that uses it.
+# The methods with which a shared rate is tuned. Any other rate is tuned with the only method that uses it.
 CHOOSING = {
     ("pretrained", 1): {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
     ("pretrained", 3): {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
@@ -117,7 +117,7 @@ def tuned(name):
     """The learning rate that `tune` stored under a name."""
     chosen = read_json(SETTINGS)["chosen"]
     if name not in chosen:
-        raise ValueError(f"no learning rate for {name!r}; add a first guess to {SETTINGS.name}, and run tune")
+        raise ValueError(f'no learning rate for {name!r}; add a guess to "chosen" in {SETTINGS.name}, then tune it')
     return chosen[name]
 
 
@@ -144,7 +144,7 @@ def shortened(more, base="pretrained"):
 
 
 def ranks_of(rows, placement):
-    """The ranks of LoRA on the same layers among the methods in `rows`: for "qv", those of "qv_r1", "qv_r8", …"""
+    """The ranks of the methods in `rows` with LoRA on the same layers: for "qv", those of "qv_r1", "qv_r8", …"""
     return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
 
 

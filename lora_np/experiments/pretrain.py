@@ -24,8 +24,8 @@ from .runs.dialect import adapter_of, licences_digest, load_domain
 MODEL = GPT2Config(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
 EPOCHS = 4
-ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # the licences have a sixth as many tokens
-RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
+ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # licences have a sixth of the critics' tokens
+RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five rates on the domain's validation texts
 STATE = "state.safetensors"  # the training state, beside the model
 CARRY = (STATE, "adapters")  # kept when a new model replaces an old one
 SOURCES = {
@@ -113,7 +113,7 @@ def windows(tokens, batch_size, rng=None):
 
 
 def check_start(folders, seed, force, carry=()):
-    """Raise ValueError if `check_target` refuses a folder, or if it is the package's own without `force`."""
+    """Raise ValueError if `check_target` rejects a folder, or if it is the package's own and `force` is False."""
     whole_number("seed", seed, least=0, most=2**63 - 1)
     for folder in folders:
         check_target(folder, "out", carry=carry)

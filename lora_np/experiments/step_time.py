@@ -1,4 +1,4 @@
-"""The cost of one training step: time, measured on the same batch for all methods; counted FLOPs and bytes."""
+"""The cost of one training step: its time, measured on the same batch for all methods, and counted FLOPs and bytes."""
 
 import time
 from functools import partial
@@ -62,7 +62,7 @@ def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), bas
 def alternating_times(starts, batch, rounds):
     """Measure the seconds of several methods' training steps, in alternation and on one thread.
 
-    In each round every method takes one step on the same batch; two rounds before are not timed. `starts` is a dict,
+    In each round every method takes one step on the same batch; the first two rounds are not timed. `starts` is a dict,
     method -> `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes": seconds of their
     forward and backward passes}.
     """
@@ -78,7 +78,7 @@ def alternating_times(starts, batch, rounds):
 
 
 def timed(seconds, function, *arguments):
-    """Call a function and append the seconds that it took to a list."""
+    """Call a function, append the seconds that it took to a list, and return its result."""
     started = time.perf_counter()
     result = function(*arguments)
     seconds.append(time.perf_counter() - started)

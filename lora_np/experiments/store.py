@@ -28,13 +28,14 @@ PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
 LONG = 60  # seconds; longer remaining times are reported
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-# What runs use besides their own module. `formats` only reads the base; the key has the small base's bytes instead.
+# The code that runs use besides their own module. It omits `formats`, which only reads the base: the key includes a
+# digest of the small base's files.
 CODE = "checked ops compress adapters data model training tasks/label_words experiments/runs/__init__".split()
-UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised when a file is missing or damaged
+UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised if a file is missing or damaged
 
 
 class DivergedError(ValueError):
-    """Raised if the result of a run is needed whose loss became infinite or NaN."""
+    """Raised if a result is needed from a run whose loss became infinite or NaN."""
 
 
 class Results:
@@ -60,10 +61,10 @@ class Results:
         return entry_path(self._store, run, ".safetensors").stat().st_size
 
     def measured(self, function, run, *more):
-        """Return function(results, run, *more), which is cached as JSON beside the run.
+        """Return function(results, run, *more); the result is cached as JSON beside the run.
 
-        A long measurement is thus not repeated, and needs the run's arrays only once. The key of the cache includes the
-        function's code.
+        So a long measurement is not repeated, and the run's arrays are needed only once. The key of the cache includes
+        the function's code.
         """
         of = function.__qualname__, more, made_with(run.__module__, function.__module__, "lora_np.analysis")
         path = entry_path(self._store, run, f"-{short_digest(json.dumps(of, sort_keys=True))}.json")
@@ -87,7 +88,7 @@ class Results:
 
 @lru_cache(maxsize=32)
 def made_with(*modules):
-    """Everything, apart from their settings, that the results of the runs defined in these modules depend on.
+    """Everything except the settings that determines the results of the runs defined in these modules.
 
     Returns a dict, ready for JSON: versions, digests of the base's files and of the code, and the modules' names. The
     module of a run is `run.__module__`.
@@ -106,7 +107,7 @@ def made_with(*modules):
 
 
 def code_files(*modules):
-    """The paths of CODE and of the modules, whose names are such as "lora_np.experiments.runs.classify"."""
+    """The paths of all files of CODE and of modules such as "lora_np.experiments.runs.classify"."""
     places = [PACKAGE / name for name in (*CODE, *(module.partition(".")[2].replace(".", "/") for module in modules))]
     files = (place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")] for place in places)
     return sorted({path.relative_to(PACKAGE).as_posix() for of_place in files for path in of_place})
@@ -173,10 +174,10 @@ def kept_numbers(store, run):
 
 
 def of_other_code(store, runs):
-    """The number of runs that are stored only for other code or versions; their results are never used."""
+    """The number of runs that are stored, but only for other code or versions; these results are never used."""
     keys = [short_digest(run_key(run)) for run in runs if not entry_path(store, run).exists()]
     stored = {path.name.partition("-")[0] for path in Path(store).glob("*.json") if path.name.count("-") == 1}
-    return sum(key in stored for key in keys)  # the names of measures have two hyphens
+    return sum(key in stored for key in keys)  # the file name of a cached measure has two hyphens
 
 
 # ---------------------------------------------------------------- carrying out
@@ -254,7 +255,7 @@ def describe_run(run):
 
 
 def describe_numbers(numbers):
-    """Format a run's result as a short text."""
+    """Format a run's result as a short phrase."""
     outcome = "done"
     if "diverged" in numbers:
         outcome = "diverged"

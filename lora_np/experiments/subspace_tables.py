@@ -1,4 +1,4 @@
-"""The similarity φ(i, j) between two adapters of q and v, a mean over the blocks, as in the paper's figures 3 and 4."""
+"""The similarity φ(i, j) of two adapters of q and v, as a mean over the blocks (Hu et al. 2021, figures 3 and 4)."""
 
 import numpy as np
 

@@ -100,7 +100,7 @@ class LocalProcesses(ThreadPoolExecutor):
         context = get_context("spawn")  # fresh interpreters, which read the environment
         far_end, self._lifeline = context.Pipe(duplex=False)
         self._new_pool = partial(ProcessPoolExecutor, 1, context, live_with_parent, (far_end,))
-        self._pools = [None] * jobs  # those without a call; None: not started
+        self._pools = [None] * jobs  # the idle pools; None: not started yet
 
     def submit(self, function, /, *arguments):
         return super().submit(self._call, function, *arguments)
@@ -113,7 +113,7 @@ class LocalProcesses(ThreadPoolExecutor):
             pool.shutdown()
 
     def _call(self, function, /, *arguments):
-        """Run one call in a process of its own and wait for its result."""
+        """Run a call in a process that has no other call, and wait for its result."""
         for _ in range(TRIES):
             if self._lifeline.closed:
                 raise BrokenExecutor("the processes were stopped")
@@ -168,7 +168,7 @@ def sweep(function, runs, executor=None):
     with open_executor() if executor is None else nullcontext(executor) as executor:
         rounds, futures = [runs], {}
         try:
-            for together in rounds:  # all runs, then each run that Dask failed, by itself
+            for together in rounds:  # all runs at once, then one at a time those that Dask failed
                 for run in together:
                     try:
                         futures[executor.submit(attempt, run, function, run)] = run
@@ -176,8 +176,8 @@ def sweep(function, runs, executor=None):
                         yield Ended(run, None, describe(error))
                 for future in as_completed(futures):
                     ended = attempt(futures.pop(future), future.result)
-                    ended = ended.result or ended  # that of the worker, or an error of the executor
-                    del future  # or Dask would repeat the run if the worker with its result died
+                    ended = ended.result or ended  # the worker's Ended, or else an error of the executor
+                    del future  # otherwise, Dask would repeat the run if the worker with its result died
                     if together is runs and ended.error is not None and ended.error.startswith("KilledWorker:"):
                         rounds.append([ended.run])
                     else:

@@ -10,7 +10,7 @@ from .recipes import dialect
 from .runs import BASES
 from .store import STORE, carry_out_all, made_with
 
-MOST_STEPS = 5  # a rate is tried if it is at most this many factors of 2 from the first one
+MOST_STEPS = 5  # a rate is tried only if it is at most this many factors of 2 from the first one
 
 
 def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
@@ -69,12 +69,12 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
 
 
 def rates_to_tune():
-    """A dict, name -> (the rate in settings.json, which is tried first; a function from a rate to its runs)."""
+    """A dict, name -> (the rate in settings.json, which is tried first, and a function from a rate to its runs)."""
     return {name: (rate, partial(runs_to_tune, name)) for name, rate in read_json(SETTINGS)["chosen"].items()}
 
 
 def runs_to_tune(name, rate):
-    """The runs that evaluate a learning rate; `name` is as in `rate_name`, for the dialect with a domain."""
+    """The runs that evaluate a learning rate; `name` is as in `rate_name`, or has a domain, as in "critics, full"."""
     *first, what = name.removesuffix(" passes").split(", ")
     base = first.pop(0) if first and first[0] in BASES else "pretrained"
     if first and first[0] in dialect.DOMAINS:

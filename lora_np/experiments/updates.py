@@ -15,7 +15,7 @@ def tuned(results, run, dtype=np.float32):
 
 
 def updates_of(results, run, dtype=np.float32):
-    """A dict, name -> ΔW, of the linear layers that a run trained, computed in a dtype."""
+    """The updates ΔW of the linear layers that a run trained, computed in a dtype: a dict, name -> array."""
     params, model, adapter = tuned(results, run, dtype)
     return linear_updates(params, model) if adapter is None else adapter_deltas(params, adapter)
 
@@ -72,7 +72,7 @@ def spectra(results, run):
 
 
 def energy(results, run):
-    """The shares (n,) of ΔW's energy Σσ² in its leading directions, and the rank with 90 %, as means over layers."""
+    """The shares (n,) of ΔW's energy Σσ² in its leading directions, and the rank with 90 % of it; means over layers."""
     spectra = each(spectrum, updates_of(results, run)).values()
     n = max(len(s.singular_values) for s in spectra)
     sums = [np.cumsum(np.pad(s.singular_values, (0, n - len(s.singular_values))) ** 2) for s in spectra]
@@ -81,7 +81,7 @@ def energy(results, run):
 
 
 def similarities(results, run, k):
-    """The largest cosine of each of a tuned matrix's k leading directions with any of the base's: (layers, k)."""
+    """The largest cosine of each of a tuned matrix's k leading directions with a direction of the base, (layers, k)."""
     params, model, adapter = tuned(results, run)
     after = model if adapter is None else merge(params, adapter)
     names = (f"{module}.weight" for module in linear_layers(params))

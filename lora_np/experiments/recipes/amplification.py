@@ -1,8 +1,8 @@
 """Amplification: does ΔW repeat the leading directions of W, or amplify directions that W hardly uses?
 
 U and V are the r leading singular vectors of ΔW_q at r = 4 (on SmolLM2 at r = 8) and r = 64, and ‖Uᵀ W V‖_F measures
-how large W is in these directions. This norm is compared with that in W's own leading directions, which is the largest
-possible value, and with that in random ones. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. All are means over the
+how large W is in these directions. This norm is compared with its value in W's own leading directions, which is the
+largest possible, and in random directions. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. All are means over the
 blocks. The factor grows with the learning rate and with s, which are the same for both ranks. SmolLM2 is trained on
 2,000 snippets.
 """

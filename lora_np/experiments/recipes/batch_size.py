@@ -1,8 +1,8 @@
 """Batch size: how much LoRA and full fine-tuning lose when the batches grow.
 
 LoRA on all linear layers at r = 16 and full fine-tuning are trained for one epoch with batches of 8, 32, 128 and 256
-snippets, each with its own learning rate. The best validation losses are compared. A method's penalty is its loss at
-256 − its loss at 8. One epoch has fewer steps with larger batches: 816 steps with 8 snippets, 26 with 256.
+snippets, each with its own learning rate. The lowest validation losses are compared. A method's penalty is its loss at
+batch size 256 − its loss at 8. One epoch has fewer steps with larger batches: 816 steps with 8 snippets, 26 with 256.
 """
 
 import numpy as np

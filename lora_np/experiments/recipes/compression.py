@@ -2,11 +2,11 @@
 
 The linear layers of a base are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or
 pruned by magnitude (half of all weights, or two of every four consecutive ones in a row). The base is then frozen, and
-LoRA on all linear layers is trained, with r = 16 on the small base (where a head is also trained without LoRA) and with
-r = 4 on SmolLM2, on 2,000 snippets. SmolLM2's weights come from a file in Q4_1, so its "dense" base already includes
-the error of four bits. LoftQ is LoRA with an initialisation that compensates for the error of NF4. QA-LoRA's A reads
-the means of blocks of 32 inputs. At the end, adapters are merged back into the format of their base, which rounds
-again: into NF4, and on SmolLM2 also into the file's Q4_1.
+LoRA on all linear layers is trained, with r = 16 on the small base and with r = 4 on SmolLM2, on 2,000 snippets. On the
+small base, a head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its "dense" base already
+includes the error of four-bit quantisation. LoftQ is LoRA with an initialisation that compensates for the error of NF4.
+QA-LoRA's A reads the means of blocks of 32 inputs. At the end, adapters are merged into the base in its own format,
+which rounds again: in NF4, and on SmolLM2 also in the file's Q4_1.
 """
 
 import numpy as np
@@ -73,12 +73,12 @@ def measure(results, runs, seeds, quick):
 
 
 def label(name):
-    """The label of a method, from the text "form of the weights, method"."""
+    """The label of a method that is named "form of the weights, method"."""
     return {"loftq": "LoftQ", "qalora": "QA-LoRA", "head": "head only"}.get(name.rpartition(", ")[2], "LoRA")
 
 
 def merged_back(runs, results, to):
-    """Merge adapters into their base in four bits, "NF4" or the "Q4_1" of its file.
+    """Merge adapters into their base in a four-bit format: "NF4", or "Q4_1", the format of the base's file.
 
     Returns a dict: the accuracy and the loss after merging, and the update's relative change by rounding.
     """

@@ -1,8 +1,8 @@
 """Memory and time by rank, predicted from shapes and measured.
 
 The classifier takes a training step (forward, backward, clipping, AdamW) on one batch of reviews, with full
-fine-tuning, LoRA on all linear layers at ranks 1 to 256, LoRA on q and v at r = 8, and the latter on a base in NF4.
-Times are measured on one thread, and the methods alternate on the same batch; each seed has its own batch and 15
+fine-tuning, LoRA on all linear layers at ranks 1 to 256, LoRA on q and v at r = 8, and LoRA on q and v on a base in
+NF4. Times are measured on one thread, and the methods alternate on the same batch; each seed has its own batch and 15
 rounds. FLOPs are computed from the shapes of the matrix products in both passes. The counted memory consists of
 parameters, gradients, AdamW's moments and the activations for the backward pass. The measured memory is the parameters,
 the moments and the peak of a step's allocations.
@@ -26,7 +26,7 @@ Right: bytes, counted and measured. Where a line crosses 1, LoRA no longer saves
 RANKS = (1, 4, 16, 64, 256)
 QUICK_RANKS = (1, 16)
 KEYS = {"pretrained": ()}  # nothing is trained
-LINES = {  # panel -> what is drawn for all ranks: key, label, line style and marker; the first also for MARKS
+LINES = {  # panel -> lines over the ranks: key, label, line style, marker; the first key is also drawn for MARKS
     "time or FLOPs": [
         ("step", "whole step, measured", "-", "D"),
         ("passes", "forward and backward, measured", "--", "o"),
@@ -82,7 +82,7 @@ def measure(results, runs, seeds, quick):
 
 
 def peak_of_step(start, batch):
-    """The peak of the bytes that a step allocates: gradients, activations and temporary arrays."""
+    """The peak number of bytes that a step allocates for gradients, activations and temporary arrays."""
     params, _, adapter = start
     state, objective = initial_state(trainable_arrays(params, adapter)), model_objective(*start)
     with blas_threads(1):

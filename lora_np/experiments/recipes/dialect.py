@@ -4,9 +4,9 @@ The small base was trained on long IMDb reviews. It is fine-tuned for one epoch 
 software licences, which have a sixth as many tokens. SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets. Both
 are fine-tuned in full and with LoRA on all linear layers. Perplexity is measured during training and at the end, on
 held-out texts of the new domain and on IMDb reviews; SmolLM2's is also measured on licences. SmolLM2 is also asked for
-twenty capitals that it knew before. Every run of LoRA checks that removing the adapter restores the base bit for bit.
-The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank 16 are also run
-at half of their rates, to show how much of the forgetting is due to the rate.
+twenty capitals that it knows before fine-tuning. Every run with LoRA checks that removing the adapter restores the base
+bit for bit. The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank 16
+are also run at half of their rates, to show how much of the forgetting is due to the rate.
 """
 
 from itertools import product
@@ -165,7 +165,7 @@ def draw(outcome):
 
 
 def draw_forgetting(outcome):
-    """Draw SmolLM2's perplexity in two old domains against that in the new one, and the capitals it knows."""
+    """Draw SmolLM2's perplexity in two old domains against that in the new one, and the number of capitals it knows."""
     figure = new_figure(16, 5.6)
     *pair, right = figure.subplots(1, 3)
     for axes, old in zip(pair, OLD["smollm2"]):
@@ -209,7 +209,7 @@ def perplexities(axes, label):
 
 
 def marks(outcome):
-    """Describe the large and the small marks."""
+    """Describe what the large and the small marks show."""
     n = len(outcome["seeds"])
     return "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
 

@@ -32,7 +32,7 @@ KEYS = {
 }
 QUICK_KEYS = ("head", "qv_r1", "qv_r8", "full")
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
-WORDS_LIMIT = 400  # snippets for the quick baseline; with fewer, all would have the same class
+WORDS_LIMIT = 400  # snippets for the quick baseline; fewer would all have the same class
 FIGURES = main_job_figures.FIGURES
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4")}

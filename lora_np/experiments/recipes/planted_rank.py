@@ -25,7 +25,7 @@ def runs(seeds, quick, base="pretrained"):
 
 
 def measure(results, runs, seeds, quick):
-    # k -> r -> the loss / the loss without an adapter, one per seed.
+    # k -> r -> list of the loss / the loss without an adapter, one per seed.
     share = by_method(results, runs, lambda run: results[run]["test_loss"] / results[run]["base_loss"])
     ranks_found = {
         k: [next((int(r) for r in of_rank if of_rank[r][i] < FOUND_BELOW), None) for i in range(len(seeds))]

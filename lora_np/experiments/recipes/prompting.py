@@ -1,9 +1,9 @@
 """Prompting and LoRA: the effect of examples in the prompt and in the weights.
 
 After a snippet and "Sentiment:", SmolLM2-135M-Instruct answers " positive" or " negative", with 0 or 10 labelled
-snippets in its prompt, half of each class. It is compared with only a head, LoRA on q and v at rank 8, and full
-fine-tuning, each trained on 10 snippets drawn at random or on all 6,528; with the small base after the main job's full
-fine-tuning; and with logistic regression on tf-idf weights of all snippets.
+snippets in its prompt, half of each class. Prompting is compared with training only a head, LoRA on q and v at rank 8,
+and full fine-tuning, each on 10 random snippets or on all 6,528. It is also compared with the small base after the main
+job's full fine-tuning, and with logistic regression on tf-idf weights of all snippets.
 """
 
 from ..baseline import tfidf_baseline

@@ -24,7 +24,7 @@ LOSS_POINTS = 50  # the training loss is recorded as means over this many parts 
 
 
 class Encoded(NamedTuple):
-    """One split as token ids."""
+    """A split of the snippets as token ids."""
 
     sequences: list[np.ndarray]
     labels: np.ndarray  # (N,) int64
@@ -49,7 +49,7 @@ class Snippets(NamedTuple):
 
 @lru_cache(maxsize=2)
 def load_snippets(limit=None, base="pretrained"):
-    """The Snippets, encoded with a base's tokenizer, at most `limit` of each split."""
+    """Load the Snippets, encoded with a base's tokenizer; at most `limit` of each split."""
     tokenizer = load_base(base).tokenizer
     splits = []
     for texts, labels in load_reviews("rotten_tomatoes"):
@@ -179,7 +179,7 @@ def score(params, adapter, config, snippets, split, run=map):
 
 
 def training_rows(run, n):
-    """The indices of the training snippets among n."""
+    """The indices of a run's training snippets among n."""
     if run.examples is None:
         return np.arange(n)
     if run.examples > n:

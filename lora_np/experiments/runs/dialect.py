@@ -14,9 +14,9 @@ from . import load_base
 LENGTH = 128  # tokens of a window
 TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run that are arguments of `fine_tuning`
 RECORDED = ("eval_step", "eval_loss", "eval_old")
-VALIDATION_TOKENS = 4096  # of the domain and of the reviews, for each evaluation during training
+VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, in each evaluation during training
 OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # domains that a base may forget
-OLD_TEST_REVIEWS = 200  # of IMDb's test split, on which the small base was not trained
+OLD_TEST_REVIEWS = 200  # from IMDb's test split, on which the small base was not trained
 CAPITALS = {  # SmolLM2 knows them all
     **{"Austria": "Vienna", "Brazil": "Brasília", "Canada": "Ottawa", "China": "Beijing", "Cuba": "Havana"},
     **{"Denmark": "Copenhagen", "France": "Paris", "Germany": "Berlin", "Greece": "Athens", "Hungary": "Budapest"},

@@ -12,13 +12,13 @@ from . import load_base
 
 QUESTION = "\nSentiment:"
 LABELS = ("negative", "positive")
-MOST_TOKENS = 2048  # upper bound for a prompt, which none reaches
+MOST_TOKENS = 2048  # upper bound for a prompt; no prompt reaches it
 BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
 class PromptRun:
-    """The settings of a run that only prompts.
+    """The settings of a run that prompts SmolLM2 without training it.
 
     Parameters
     ----------
