@@ -145,8 +145,7 @@ def flops(rung, work):
     """The floating-point operations of the matrix products in a unit of work; see `step_flops`.
 
     Operations that are repeated to save memory are counted once. Generation takes one pass over the prompt and then one
-    per new token except the last, with cached keys and values. The head is applied only to the last position of each
-    pass.
+    per new token except the last, with cached keys and values. The head is applied only to a pass's last position.
     """
     config = model_config(rung, work)
     if work not in GENERATED_ROWS:

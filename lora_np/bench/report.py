@@ -7,7 +7,7 @@ from .backends import OURS, PEAK_FLOPS
 from .case import WORKS, Rung, counted_bytes, flops, format_rung, tokens
 
 RUNG = "C,layers,heads,T,B,V(,K,F)(,rR)"
-COSTS = ("time", "flops", "activation_bytes")  # of a step: measured time, counted FLOPs and bytes
+COSTS = ("time", "flops", "activation_bytes")  # the costs of a step: measured time, counted FLOPs and bytes
 
 # The largest `peak_spread` of an idle machine. On a busy machine, ratios mean little: other programs slow down backends
 # whose threads spin while they wait, as OpenMP's do, far more than those whose threads sleep.
@@ -28,7 +28,7 @@ class Row(NamedTuple):
     gflops: dict  # backend -> `flops` per second, in units of 10⁹
     share_of_peak: dict  # backend -> its gflops / those of "peak", a large matrix product; or {}
     peak_bytes: dict  # backend -> peak memory of its process during its steps, or None if unknown
-    peak_spread: float | None  # the peak's slowest round / its fastest: 1 to 1.1 on an otherwise idle machine
+    peak_spread: float | None  # slowest round of "peak" / its fastest: 1 to 1.1 on an otherwise idle machine
 
     @property
     def failed(self):

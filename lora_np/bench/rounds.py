@@ -23,7 +23,7 @@ from .backends import OURS, PEERS, check_peer, program_of
 from .case import DEFAULT_WORKS, RUNGS, WORKS, rung_numbers
 from .report import format_row, make_row
 
-TIMED_SECONDS = 0.2  # for the timed steps (at least one) of a backend in a round; one step before is not timed
+TIMED_SECONDS = 0.2  # of timed steps, at least one, per backend and round; the step before them is not timed
 PAUSE = 0.03  # seconds between two backends, so that the first one's waiting threads fall asleep
 TIMEOUT = 600.0  # seconds for a command; compiling SmolLM2's C++ code takes minutes, and may never terminate
 
@@ -190,7 +190,7 @@ class Process(subprocess.Popen):
         command = [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log, "encoding": "utf-8"}
         environment = backend_environment(backend, threads, as_set)
-        # `python -m` first searches cwd. In a session of their own, `kill` ends the process and its compilers.
+        # `python -m` first searches cwd. `kill` ends the whole session, with the compilers that the process started.
         super().__init__(command, cwd=folder, env=environment, start_new_session=True, **pipes)
 
     def ask(self, do, timeout=TIMEOUT, **arguments):

@@ -10,8 +10,7 @@ part of a round: one step that is not timed and fills the caches, and then timed
 one. "peak_bytes" is the peak memory of the process since `check` wrote its file. If a command fails, the answer is
 {"error": "..."}.
 
-These commands, and the option --side, must not change, because the benchmark also starts the workers of older
-checkouts.
+These commands and the option --side must not change, because the benchmark also starts older checkouts' workers.
 """
 
 import argparse

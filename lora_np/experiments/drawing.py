@@ -80,8 +80,7 @@ def seeds_text(outcome, marks="mean and 95 % interval"):
 def means(values, log=False):
     """The means (n,) of values (n, seeds), and how far their intervals extend below and above them, (2, n).
 
-    With one seed the extents are NaN, for which no bar is drawn. With `log`, the means are geometric, and the intervals
-    are those of the logarithms.
+    With one seed the extents are NaN, and no bar is drawn. `log` averages the logarithms, so that means are geometric.
     """
     mean, low, high = np.array([interval(row, log) for row in values], dtype=np.float64).T
     return mean, np.array([mean - low, high - mean])
@@ -147,9 +146,8 @@ def method_dots(axes, labels, accuracy, colours, legend=None):
 def draw_truncated(axes, accuracy, full, lora, name, style="-"):
     """Draw the test accuracy of full fine-tuning with truncated updates, and of LoRA trained at these ranks.
 
-    `accuracy` is a dict, rank as str -> list with one value per seed in %, and `lora` a dict of the same form for some
-    of the ranks. `full` has the accuracies without truncation. `name` is the colour's key, the label and the marker of
-    LoRA's line.
+    `accuracy` is a dict, rank as str -> list with one value per seed in %, and `lora` is a similar dict for some ranks.
+    `full` has the accuracies without truncation. `name` is the colour's key, the label and the marker of LoRA's line.
     """
     ranks, (key, text, marker) = [r for r in accuracy if r != "0"], name
     label = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(accuracy['0']):.1f} %)"

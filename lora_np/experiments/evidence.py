@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 
 HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot tell"
-CONFIDENCE = 0.95
 EQUAL = 0.01  # nats; losses that differ by at most this count as equal (about one point of accuracy here)
 
 
@@ -39,7 +38,7 @@ def interval(values, log=False):
     mean, n = float(values.mean()), len(values)
     if n == 1:
         return Interval(mean, None, None)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
     return Interval(mean, mean - half, mean + half)
 
 

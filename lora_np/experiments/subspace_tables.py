@@ -47,8 +47,7 @@ def tables_of_pairs(results, runs, ranks):
 def mean_table(what, layer, pair, ranks):
     """The table (r₁, r₂) of φ between two trained adapters of these ranks, as a mean over the blocks.
 
-    `what` is one of WHAT, and `layer` one of LAYERS. An adapter is a dict of arrays with keys such as
-    "blocks.0.attn.q_proj.lora_A".
+    `what` is in WHAT, and `layer` in LAYERS. An adapter is a dict with keys such as "blocks.0.attn.q_proj.lora_A".
     """
 
     def directions(module, arrays, r):

@@ -3,8 +3,7 @@
 U and V are the r leading singular vectors of ΔW_q at r = 4 (on SmolLM2 at r = 8) and r = 64, and ‖Uᵀ W V‖_F measures
 how large W is in these directions. This norm is compared with its value in W's own leading directions, which is the
 largest possible, and in random directions. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. All are means over the
-blocks. The factor grows with the learning rate and with s, which are the same for both ranks. SmolLM2 is trained on
-2,000 snippets.
+blocks. The factor grows with the learning rate and s, the same for both ranks. SmolLM2 is trained on 2,000 snippets.
 """
 
 import numpy as np

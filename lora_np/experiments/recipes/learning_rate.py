@@ -32,7 +32,7 @@ LORA_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 OF_RANK = {f"r={r}": (AdapterConfig(r=r, alpha=ALPHA, targets=(ALL,)), LORA_RATES) for r in RANKS}
 TRIED = {  # base -> name -> the adapter's configuration or None, and the rates
     "pretrained": {"full": (None, FULL_RATES), **OF_RANK},
-    # Those that `tune` tried, and one more for rank 4.
+    # The rates that `tune` tried, and one more for rank 4.
     "smollm2": {"full": (None, (1e-4, 2e-4, 4e-4)), "r=4": (lora(4, ALL), (5e-4, 1e-3, 2e-3, 4e-3))},
 }
 FIELDS = {"pretrained": (0, {"examples": 2048}), "smollm2": (TUNE_SEED, SOME)}  # base -> first seed, fields of the runs

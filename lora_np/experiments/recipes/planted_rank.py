@@ -1,9 +1,8 @@
 """A planted rank: can LoRA of rank r learn a change of rank k?
 
 The student is a small random transformer. Its teacher is a copy in which one weight has a change of rank k, with k
-equal singular values. LoRA on that weight is trained for 400 steps to reproduce the teacher's logits, at ranks r from
-1 to 12. The recovered rank is the smallest r for which the loss on new texts is below a thousandth of the loss without
-an adapter.
+equal singular values. LoRA on that weight is trained for 400 steps to reproduce the teacher's logits, at ranks r from 1
+to 12. The recovered rank is the smallest r for which the loss on new texts is below 1/1000 of that without an adapter.
 """
 
 from ..drawing import PALETTE, mean_line, panels
