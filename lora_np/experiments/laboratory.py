@@ -37,7 +37,6 @@ from .methods import tuned_runs
 from .recipes import bases_of, figures, headline, of_base, recipe
 from .store import STORE, DivergedError, carry_out_all, made_with
 
-QUICK_SEEDS = 2
 SEEDS = {"smollm2": 3, "pretrained": 5}  # the default number of seeds
 
 
@@ -80,7 +79,7 @@ def experiment(
     check_folder(store, "store")
     folder = folder_of(out, base)
     check_file(folder / f"{name}.json", "out", (store,))
-    started, seeds = time.perf_counter(), list(range(QUICK_SEEDS if quick else seeds))
+    started, seeds = time.perf_counter(), list(range(2 if quick else seeds))
     report(f"{name}: {headline(name)}")
     runs = runs_of(name, seeds, quick, base)
     results, failed, reused = carry_out_all(runs.values(), store, executor, report)

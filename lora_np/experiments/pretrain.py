@@ -37,7 +37,7 @@ def pretrain(out, epochs=4, seed=0, threads=2, max_reviews=None, force=False):
     """Train the base and write it to a folder; interrupted runs resume.
 
     It is trained on the IMDb training reviews only, without their labels. The checkpoint with the lowest loss on the
-    validation reviews is kept. The test splits of both sources are never read.
+    validation reviews is kept. The test splits of both sources of reviews are never read.
 
     Parameters
     ----------

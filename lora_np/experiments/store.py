@@ -26,7 +26,6 @@ from .sweep import sweep
 
 PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
-LONG = 60  # seconds; longer remaining times are reported
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 # The code that runs use besides their own module. It omits `formats`, which only reads the base: the key includes a
 # digest of the small base's files.
@@ -238,7 +237,7 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
 def time_left(started, done, n):
     """Format the remaining time of n runs, estimated from the mean time of the finished ones; "" if it is short."""
     seconds = (time.perf_counter() - started) / done * (n - done)
-    return f"; about {duration(seconds)} left" if seconds >= LONG else ""
+    return f"; about {duration(seconds)} left" if seconds >= 60 else ""
 
 
 def describe_run(run):

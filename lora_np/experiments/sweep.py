@@ -1,8 +1,7 @@
 """Carry out many independent runs in parallel: in local processes, on a Dask cluster, or in any other Executor.
 
 Anything with the interface of `concurrent.futures.Executor` can carry out a sweep. A run's result depends only on its
-settings, so neither the executor nor the other runs affect it. README.md says how to start workers on other machines,
-and when the last digits may differ.
+settings, so neither the executor nor the other runs affect it. README.md says how to start workers on other machines.
 """
 
 import os
@@ -148,8 +147,8 @@ def sweep(function, runs, executor=None):
 
     A run that fails is yielded with its error, and the others continue. If a worker is killed, the executors of
     `open_executor` repeat its run a few times before it fails; a ProcessPoolExecutor fails this run and all unfinished
-    ones. Dask also fails runs that were only queued behind the run that killed their worker. These runs are therefore
-    repeated at the end, one at a time.
+    ones. Dask also fails runs that were only queued behind the run that killed their worker; these are repeated at the
+    end, one at a time.
 
     Each process imports the script that started it, so a script must call this under `if __name__ == "__main__":`.
 

@@ -4,8 +4,8 @@ The classifier takes a training step (forward, backward, clipping, AdamW) on one
 fine-tuning, LoRA on all linear layers at ranks 1 to 256, LoRA on q and v at r = 8, and LoRA on q and v on a base in
 NF4. Times are measured on one thread, and the methods alternate on the same batch; each seed has its own batch and 15
 rounds. FLOPs are computed from the shapes of the matrix products in both passes. The counted memory consists of
-parameters, gradients, AdamW's moments and the activations for the backward pass. The measured memory is the parameters,
-the moments and the peak of a step's allocations.
+parameters, gradients, AdamW's moments and the activations for the backward pass. The measured memory consists of the
+parameters, the moments and the peak of a step's allocations.
 """
 
 import tracemalloc

@@ -3,9 +3,9 @@
 A base is fine-tuned on the sentiment of 6,528 Rotten Tomatoes snippets: in full, with only a head, with LoRA on q and v
 at several ranks, and with LoRA on more layers. The small base is trained for three epochs with batches of 32, and
 SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run at half of their learning rates. Training
-the small base from random weights shows the value of pretraining, and logistic regression on tf-idf weights the value
-of words without context. With the same seed, all methods see the same batches in the same order. Steps of the methods
-are timed in alternation on one thread.
+the small base from random weights shows the value of pretraining; logistic regression on tf-idf weights shows that of
+words without context. With the same seed, all methods see the same batches in the same order. Steps of the methods are
+timed in alternation on one thread.
 """
 
 import numpy as np

@@ -102,7 +102,6 @@ class ClassifyRun:
         params, config, adapter = starting_point(self)
         rows = training_rows(self, len(snippets.train.labels))
         texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
-
         epoch_batches = partial(class_batches, *texts, self.batch_size, snippets.pad_id)
         settings = {name: getattr(self, name) for name in TRAINING}
         validation = snippets.evaluation_batches("validation")

@@ -1,4 +1,4 @@
-"""A run of the dialect experiment: the base is fine-tuned on a domain by one method."""
+"""A run of the dialect experiment, which fine-tunes a base on one domain with one method."""
 
 from dataclasses import dataclass
 from functools import lru_cache

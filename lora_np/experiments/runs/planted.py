@@ -1,4 +1,4 @@
-"""A run with a known rank: one weight of the teacher differs from the student's by a matrix of rank k."""
+"""A run with a known rank: one of the teacher's weights differs from the student's by a matrix of rank k."""
 
 from dataclasses import dataclass
 
