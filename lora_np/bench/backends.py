@@ -1,4 +1,4 @@
-"""The backends: lora_np, its peers, and a large matrix product. A peer is given by its name, or by NAME=DIR for another checkout."""
+"""The backends: lora_np, its peers, and a large matrix product. A peer is a name, or NAME=DIR for another checkout."""
 
 import os
 from collections.abc import Callable
