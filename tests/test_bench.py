@@ -225,18 +225,18 @@ def test_the_command_without_peers(tmp_path, run):
         ("rungs", "64,2,4,64,32,2048,2", "six integers"),
         ("rungs", "smollm2,16", "smollm2,batch,length"),
         ("rungs", "smollm2,16,0", "at least 1"),
-        ("rungs", "64,2,4,64,32,2048,3,96", "n_kv_heads to divide n_heads"),
-        ("rungs", "96,2,32,64,32,2048,32,96", "even head size"),
+        ("rungs", "64,2,4,64,32,2048,3,96", "n_kv_heads: 3 does not divide n_heads"),
+        ("rungs", "96,2,32,64,32,2048,32,96", "head_size: got 3"),
         ("rungs", "64,2,4,64,32,2048,2,100", "multiples of 32"),
-        ("rungs", "64,2,16,64,32,2048,1,96", "rank"),
+        ("rungs", "64,2,16,64,32,2048,1,96", "k_proj: r: got 8"),
         ("rungs", "64,2,4,64,32,0", "at least 1"),
-        ("rungs", "64,2,5,64,32,2048", "n_heads to divide d_model"),
+        ("rungs", "64,2,5,64,32,2048", "n_heads: 5 does not divide d_model"),
         ("rungs", "64,2,4,3,32,2048", "length"),
-        ("rungs", "4,2,2,64,32,2048", "rank"),
+        ("rungs", "4,2,2,64,32,2048", "r: got 8"),
         ("rungs", "64,r", "a rank"),
         ("rungs", "64,r-1", "at least 1"),
-        ("rungs", "64,r65", "LoRA's rank 65"),
-        ("rungs", "smollm2,16,34,r193", "LoRA's rank 193"),
+        ("rungs", "64,r65", "r: got 65"),
+        ("rungs", "smollm2,16,34,r193", "r: got 193"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_runs(option, value, message, fails, monkeypatch):
@@ -266,8 +266,8 @@ def test_lora_np_in_other_ways_is_a_peer():
 
 def test_a_rung_that_a_peer_does_not_have():
     for peer, rung, message in (
-        ("jax", LLAMA, "only has GPT-2's"),
-        ("llama.cpp", TINY, "only has a Llama"),
+        ("jax", LLAMA, "supports only GPT-2's"),
+        ("llama.cpp", TINY, "supports only a Llama"),
         ("blocks", TINY, ""),
     ):
         with pytest.raises(ValueError, match=message or peer):

@@ -20,14 +20,14 @@ import pytest
 from lora_np.cli import main
 from lora_np.experiments import evidence, gallery, laboratory, store, sweep
 from lora_np.experiments.drawing import new_figure
-from lora_np.experiments.evidence import FAILS, HOLDS, UNKNOWN, check, differences, format_check, interval, verdict
+from lora_np.experiments.evidence import FAILS, HOLDS, UNKNOWN, check, format_check, interval, verdict
 from lora_np.experiments.gallery import write_gallery
 from lora_np.experiments.methods import ClassifyRun, variant
 from lora_np.experiments.recipes import RECIPES, bases_of, headline
 from lora_np.experiments.runs import load_base
 from lora_np.experiments.runs.dialect import DialectRun
 from lora_np.experiments.runs.planted import PlantedRun
-from lora_np.experiments.store import code_alone, keep, kept_arrays, kept_numbers, made_with, of_other_code, run_key
+from lora_np.experiments.store import code_alone, keep, kept_numbers, made_with, of_other_code, run_key
 from lora_np.formats import read_json, write_json
 
 from .tiny import same_bits
@@ -118,7 +118,6 @@ def test_a_check_holds_all_that_it_rests_on():
 
 def test_rows_are_compared_seed_by_seed():
     rows, less = {"one": [3.0, 5.0], "other": [1.0, 7.0]}, [2.0, -2.0]
-    assert differences(*rows.values()) == less and evidence.ratios([6.0, 1.0], [3.0, 4.0]) == [2.0, 0.25]
     assert evidence.compare("what", rows, "one", "other", at_least=1.0) == check("what", less, at_least=1.0)
     ahead, as_good = (of("it", rows, "one", "other") for of in (evidence.ahead, evidence.as_good))
     assert ahead == check("it", less, at_least=0.0, unit="points")
@@ -148,6 +147,12 @@ class OtherRun(MadeUpRun):
 
 
 NUMBERS = {"loss": [0.1, 1 / 3], "accuracy": 0.75, "steps": 3}
+
+
+def kept_arrays(folder, run):
+    return store.Results(folder, {run_key(run): NUMBERS}).arrays(run)
+
+
 ARRAYS = {"head.weight": np.float32([[1, 2, 3]]), "a.lora_A": np.arange(6.0).reshape(2, 3)}
 
 
@@ -279,43 +284,29 @@ def test_words_are_no_code_and_statements_are():
         assert same == ((before, after) in WORDS), after
 
 
-def test_the_digest_is_of_the_modules_that_a_run_goes_through(tmp_path, monkeypatch):
-    """By name, through packages that pass names on; what stands beside them there does not count."""
-    files = {
-        "ops/__init__.py": "from .used import area\nfrom .unused import volume\n",
-        "ops/used.py": MODULE,
-        "ops/unused.py": MODULE,
-        "model/__init__.py": "from ..ops import volume\n\ndef here():\n    return 1\n",
-        "formats/__init__.py": "from ..ops import volume\n",
-        "runs/__init__.py": "from ..formats import read\n\nbase = read\n",
-        "runs/one.py": "from ..ops import area\nfrom . import base\n\ndef later():\n    from .. import parts\n",
-        "runs/two.py": "from ..model import here\n",
-        "parts.py": "from .ops import used\n",
-    }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+def test_the_digest_is_of_the_code_that_runs_use(tmp_path, monkeypatch):
+    """Of shared rooms and of the run's own module, but not of other kinds of runs."""
+    files = ("ops/linear.py", "ops/more/deep.py", "checked.py", "runs/one.py", "runs/two.py", "cli/train.py")
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(MODULE)
     monkeypatch.setattr(store, "PACKAGE", tmp_path)
-    behind = {name: store.modules_behind(f"lora_np.runs.{name}") for name in ("one", "two")}
-    assert behind["one"] == {"runs/one.py", "ops/used.py", "runs/__init__.py", "parts.py"}
-    assert behind["two"] == {"runs/two.py", "model/__init__.py", "ops/unused.py"}
+    monkeypatch.setattr(store, "CODE", ["checked", "ops"])
+    used = store.code_files("lora_np.runs.one")
+    assert used == ["checked.py", "ops/linear.py", "ops/more/deep.py", "runs/one.py"]
 
     def code():
-        store.imports.cache_clear()
         return made_with.__wrapped__("lora_np.runs.one")["code"]
 
     first = code()
-    for name, right in files.items():
-        counts = name in behind["one"]
+    for name in files:
         for text, changes in (
-            (right.replace("circle", "disc"), False),
-            (right.replace("r**2", "r**3"), counts and right == MODULE),
-            (right + "more = 1\n", counts),
-            (right, False),
+            (MODULE.replace("circle", "disc"), False),
+            (MODULE.replace("r**2", "r**3"), name in used),
         ):
             (tmp_path / name).write_text(text)
             assert (code() != first) == changes, name
-    store.imports.cache_clear()
+        (tmp_path / name).write_text(MODULE)
 
 
 RUNS = {
@@ -328,7 +319,7 @@ RUNS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNS)
 def test_every_file_that_a_run_executes_is_in_its_digest(kind):
-    """Except for reading files. And not much more: neither the checks of gradients nor the commands."""
+    """Except for reading files. And not the commands."""
     executed = set()
 
     def note(frame, event, argument):
@@ -342,11 +333,11 @@ def test_every_file_that_a_run_executes_is_in_its_digest(kind):
         RUNS[kind].carry_out()
     finally:
         sys.setprofile(None)
-    behind = store.modules_behind(type(RUNS[kind]).__module__)
+    behind = set(store.code_files(type(RUNS[kind]).__module__))
     executed = {name for name in executed if not name.startswith("formats")}
     assert f"experiments/runs/{kind}.py" in executed and executed <= behind
-    assert not any(name.startswith(("cli", "analysis", "reference", "tasks")) for name in behind)
-    assert not {"ops/numerical_gradient.py", "experiments/store.py", "experiments/methods.py"} & behind
+    assert not any(name.startswith(("cli", "analysis", "reference")) for name in behind)
+    assert not {"experiments/store.py", "experiments/methods.py"} & behind
 
 
 # ---------------------------------------------------------------- the driver
@@ -380,7 +371,7 @@ def made_up_recipe():
 
     def measure(results, runs, seeds, quick):
         losses = {f"{rate:g}": [results[grid(seeds)[rate, seed]]["loss"] for seed in seeds] for rate in (1.0, 2.0)}
-        more = differences(losses["2"], losses["1"])
+        more = np.subtract(losses["2"], losses["1"])
         arrays = [results.arrays(grid(seeds)[2.0, seed])["w"].tolist() for seed in seeds]
         checks, asides = [check("more", more, at_least=0.0, unit="nats")], [check("less", more, at_most=0.0)]
         return {"checks": checks, "asides": asides, "losses": losses, "arrays": arrays}
@@ -702,12 +693,10 @@ def test_a_failed_run_is_reported_and_alone_tried_again(carrying, in_threads, tm
 
 def test_the_command_draws_anew_all_that_is_made_of_the_json(made_up, carrying, in_threads, tmp_path, run, fails):
     """Of one experiment, or of all that are there."""
-    made_up.write_more = lambda outcome, folder: (folder / "more.md").write_text(outcome["verdict"])
     experiment(tmp_path)
     before, asked, out = written(tmp_path), carrying().asked, tmp_path / "out"
-    assert before["more.md"] == HOLDS.encode()
     for name in (NAME, "all"):
-        for file in (f"{NAME}.png", "README.md", "more.md"):
+        for file in (f"{NAME}.png", "README.md"):
             (out / file).unlink()
         assert run("experiment", name, "--draw", "--out", out) == f"{out / NAME}.png\n"
         assert written(tmp_path) == before and not asked

@@ -16,12 +16,12 @@ from lora_np.compress import Int8Weight, NF4Weight, weight_bytes
 from lora_np.data import class_batches
 from lora_np.experiments import gallery, laboratory, methods, store, subspace_tables, sweep
 from lora_np.experiments.drawing import as_png, colour
-from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, differences, interval, verdict
+from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, interval, verdict
 from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, TUNE_SEED, lora
 from lora_np.experiments.recipes import RECIPES, bases_of, figures, headline, recipe
 from lora_np.experiments.runs import classify, load_base, planted, prompts
-from lora_np.experiments.runs.classify import COMPRESSED, ClassifyRun, classify_run, load_snippets, starting_point
+from lora_np.experiments.runs.classify import COMPRESSED, ClassifyRun, load_snippets, starting_point
 from lora_np.experiments.runs.dialect import OLD, DialectRun, Splits
 from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.runs.prompts import PromptRun
@@ -39,6 +39,7 @@ from .tiny import copies, random_adapter, same_bits
 compression, cost, dialect, learning_rate = map(recipe, ("compression", "cost", "dialect", "learning_rate"))
 low_data, main_job, prompting, truncation = map(recipe, ("low_data", "main_job", "prompting", "truncation"))
 LIMIT = 24  # snippets of each split
+classify_run = ClassifyRun.carry_out
 FIVE = [0, 1, 2, 3, 4]
 CASES = [(name, base) for name in RECIPES for base in bases_of(name)]
 SLOW = [(name, "smollm2") for name in ("main_job", "truncation", "intruders", "amplification")]  # 21 blocks of SVDs
@@ -365,16 +366,17 @@ def test_recipes_share_their_runs():
 
 def test_a_methods_run_is_at_its_rate():
     rate = methods.learning_rate
-    batches = methods.tuned_run("all_r16_batch128", 3, keep=True)
+    batches = methods.tuned_runs(["all_r16_batch128"], [3])["all_r16_batch128", 3]
     of_batches = {"epochs": 1, "batch_size": 128, "keep": True}
     assert batches == ClassifyRun(lora(16, "all-linear"), 3, rate("all_r16_batch128"), **of_batches)
-    full = methods.tuned_run("full", 0, passes=3)
+    full = methods.tuned_runs(["full"], [0], passes=3, keep=False)["full", 0]
     assert full == ClassifyRun(None, 0, rate("full", 3), epochs=3) and full.evaluations is None
     grid = methods.tuned_runs(("qv_r2", "full"), [0, 5], weights="nf4")
     assert list(grid) == [("qv_r2", 0), ("qv_r2", 5), ("full", 0), ("full", 5)]
     assert grid["qv_r2", 5] == ClassifyRun(lora(2, *QV), 5, rate("qv_r2"), weights="nf4", keep=True)
     real = ClassifyRun(lora(8, *QV), 1, rate("qv_r8", base="smollm2"), base="smollm2", batch_size=16)
-    assert methods.tuned_run("qv_r8", 1, base="smollm2") == real and lora(6, "q_proj").alpha == 12.0
+    assert methods.tuned_runs(["qv_r8"], [1], base="smollm2", keep=False)["qv_r8", 1] == real
+    assert lora(6, "q_proj").alpha == 12.0
 
 
 def test_the_budgets_are_equal():
@@ -486,7 +488,6 @@ def measured_by(name, seeds, quick, *other, base="pretrained", **change):
 @pytest.fixture
 def without_clock(small, monkeypatch):
     """What the main job, the dialect and the costs measure besides runs is made up too."""
-    samples = {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}}
     several = {"prompts": ["a", "b"], "texts": {name: ["a " + name, "b and " * 40] for name in "cdef"}}
     made_up = {
         (main_job, "tfidf_baseline"): made_up_tfidf,
@@ -496,8 +497,7 @@ def without_clock(small, monkeypatch):
         (dialect, "language_loss"): lambda *_, **more: 4.4,
         (dialect, "load_domain"): lambda *_: Splits(*np.zeros((3, 9), dtype=np.int64)),
         (dialect, "licences_digest"): lambda: "0",
-        (dialect, "small_samples"): lambda: samples,
-        (dialect, "side_by_side"): lambda results, runs, seed: several,
+        (dialect, "samples"): lambda base, results, runs, seed: several,
         (cost, "load_snippets"): lambda: load_snippets(64),
         (cost, "peak_of_step"): lambda start, batch: 10**6,
         (cost, "alternating_times"): alternating,
@@ -768,7 +768,7 @@ def test_compressed_bases_and_what_merging_into_one_loses(small):
     nf4 = [made_up(grid["nf4, all_r16", seed])["test_loss"] for seed in (0, 1)]
     merged, sizes = measured["merged"]["nf4, all_r16"], measured["linear_bytes"]
     (lost,) = (part for part in measured["asides"] if "− unmerged" in part["statement"])
-    assert lost["values"] == differences(merged["loss"], nf4)
+    assert lost["values"] == np.subtract(merged["loss"], nf4).tolist()
     assert all(len(values) == 2 for values in merged.values()) and min(merged["update_lost"]) > 0
     assert sizes["nf4"] < sizes["int8"] < sizes["dense"] == sizes["pruned 50 %"] == sizes["pruned 2:4"]
 
@@ -854,12 +854,6 @@ def test_from_one_seed_nothing_is_said_of_the_dialects_claim(without_clock):
         assert removal["values"] == [0.0] * 4 and removal["verdict"] == FAILS and verdict(measured["checks"]) == HOLDS
 
 
-def test_samples_are_written_beside_the_figure(tmp_path):
-    outcome = {"base": "pretrained", "samples": {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}}}
-    dialect.write_more(outcome, tmp_path)
-    assert "| **a** b | **a** \\| c |" in (tmp_path / "dialect_samples.md").read_text(encoding="utf-8")
-
-
 # ---------------------------------------------------------------- the main job, on a small piece of the real data
 
 SMALL_JOB = ("head", "qv_r1", "qv_r8", "vomlp_r4", "all_r8", "full", "scratch")
@@ -926,7 +920,8 @@ def test_the_numbers_of_the_main_job(job):
     assert outcome["cut"][str(C)] == pytest.approx(rows["full"]["accuracy"], abs=100 / 40)
     assert list(outcome["cut"]) == [str(k) for k in main_job.CUTS]
     assert len({curve["loss"][0][0] for curve in outcome["curves"].values()}) == 1  # the same batch, the same start
-    assert outcome["asides"][-1]["values"] == differences(rows["full"]["accuracy"], rows["scratch"]["accuracy"])
+    differences = np.subtract(rows["full"]["accuracy"], rows["scratch"]["accuracy"])
+    assert outcome["asides"][-1]["values"] == differences.tolist()
 
 
 def test_the_command_of_the_main_job(small_job, tmp_path, monkeypatch, capsys):

@@ -18,7 +18,7 @@ from lora_np import cli
 from lora_np.experiments import store
 from lora_np.experiments import sweep as sweeping
 from lora_np.experiments.methods import tuned_runs
-from lora_np.experiments.runs.classify import classify_run
+from lora_np.experiments.runs.classify import ClassifyRun
 from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.sweep import TRIES, open_executor, sweep, worker_count
 
@@ -122,7 +122,7 @@ def noted_run(folder, run):
     """A real run that tells at its start in which process it is, and lasts long enough to be killed in."""
     leave_trace(folder, RUNS.index(run))
     time.sleep(0.3)
-    return classify_run(run)
+    return run.carry_out()
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_workers_give_what_one_after_the_other_gives_although_one_is_killed(work
     with open_executor(**workers) as executor:
         results = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
     killer.join()
-    assert results == by_run(sweep(classify_run, RUNS, Serial()))
+    assert results == by_run(sweep(ClassifyRun.carry_out, RUNS, Serial()))
     pids = begun(tmp_path)
     assert len(pids[1]) == len(set(pids[1])) == 2
     of_all = {pid for of_run in pids.values() for pid in of_run}

@@ -9,7 +9,7 @@ import pytest
 
 from lora_np.experiments import methods, sweep, tuning
 from lora_np.experiments.laboratory import runs_of
-from lora_np.experiments.methods import CHOOSING, GUESSES, METHODS, ON_BASE, SETTINGS, TUNE_SEED, TUNE_SEEDS, rate_name
+from lora_np.experiments.methods import CHOOSING, METHODS, ON_BASE, SETTINGS, TUNE_SEED, TUNE_SEEDS, rate_name
 from lora_np.experiments.recipes import RECIPES, bases_of, dialect, main_job
 from lora_np.experiments.runs.classify import ClassifyRun
 from lora_np.experiments.store import made_with, run_key
@@ -55,7 +55,6 @@ def choose(monkeypatch, tmp_path):
         }
         monkeypatch.setattr(RateRun, "carry_out", lambda run: valley(run), raising=False)
         monkeypatch.setattr(tuning, "rates_to_tune", lambda: tunable)
-        monkeypatch.setattr(dialect, "rates_to_tune", dict)
         with ThreadPoolExecutor(1) as executor:
             return tuning.tune(names, tmp_path / "rates.json", tmp_path / "store", executor, report)["chosen"]
 
@@ -171,9 +170,8 @@ def test_the_command_prints_what_is_chosen(monkeypatch, tmp_path, run):
 def test_every_method_has_a_learning_rate():
     """Of its own, or one that it shares with methods that differ from it only in the rank."""
     chosen = read_json(SETTINGS)["chosen"]
-    assert set(chosen) == {*methods.rates_to_tune(), *dialect.rates_to_tune()}
-    untuned = {"scratch", "vomlp", "qalora"}
-    assert {method.rate for method in METHODS.values()} == set(GUESSES["pretrained", 1]) | untuned
+    rates = {method.rate for method in METHODS.values()}
+    assert rates - set(chosen) == {"scratch", "vomlp", "qalora"}
     for base, keys in main_job.KEYS.items():
         for key in keys:
             name = rate_name(METHODS[key].rate, main_job.PASSES[base], base)
@@ -181,7 +179,7 @@ def test_every_method_has_a_learning_rate():
             assert methods.learning_rate(key, main_job.PASSES[base], base) == half * chosen[name] > 0
     for protocol, choosing in CHOOSING.items():
         assert all(METHODS[key].rate == name for name, keys in choosing.items() for key in keys)
-        assert set(choosing) == {"attention", "all"} <= set(GUESSES[protocol])
+        assert set(choosing) == {"attention", "all"} <= rates, protocol
     own = Counter(method.rate for method in METHODS.values() if method.factor == 1.0)
     assert {name for name, n in own.items() if n > 1} == {"attention", "all"}
     for key, method in METHODS.items():
@@ -200,22 +198,24 @@ def test_rates_are_tuned_at_seeds_and_a_split_apart():
     cases = {(name, base) for name in RECIPES for base in bases_of(name)} - {("learning_rate", "smollm2")}
     experiments = {run.seed for name, base in cases for run in runs_of(name, [0, 1, 2, 3, 4], False, base).values()}
     assert not experiments & {TUNE_SEED, TUNE_SEED + 1} and TUNE_SEEDS == 2
-    tunable = methods.rates_to_tune()
-    for (base, passes), guesses in GUESSES.items():
+    tunable, chosen = tuning.rates_to_tune(), read_json(SETTINGS)["chosen"]
+    assert {name: rate for name, (rate, _) in tunable.items()} == chosen
+    for base, passes in CHOOSING:
         fields = ON_BASE[base] | (methods.SOME if base == "smollm2" else {}) | {"epochs": passes, "test": False}
-        for name, guess in guesses.items():
+        for name in {method.rate for method in METHODS.values()}:
             own = [key for key, method in METHODS.items() if method.rate == name and not key.startswith("half_")]
-            tuned, runs_at = tunable[rate_name(name, passes, base)]
-            assert tuned == guess and runs_at(0.5) == [
-                ClassifyRun(METHODS[key].adapter, seed, 0.5, **fields, **METHODS[key].more)
-                for key in CHOOSING[base, passes].get(name) or own
-                for seed in range(TUNE_SEED, TUNE_SEED + TUNE_SEEDS)
-            ]
-    for name, (guess, runs_at) in dialect.rates_to_tune().items():
-        (run,) = runs_at(guess)
-        assert rate_name(f"{run.domain}, {run.method}", base=run.base) == name
-        assert run.learning_rate == guess and not run.test and run.seed == TUNE_SEED
-        assert run.epochs == dialect.TAUGHT[run.base][run.domain]
+            if (named := rate_name(name, passes, base)) in chosen:
+                assert tunable[named][1](0.5) == [
+                    ClassifyRun(METHODS[key].adapter, seed, 0.5, **fields, **METHODS[key].more)
+                    for key in CHOOSING[base, passes].get(name) or own
+                    for seed in range(TUNE_SEED, TUNE_SEED + TUNE_SEEDS)
+                ]
+    for name, rate in chosen.items():
+        if any(domain in name for domain in dialect.DOMAINS):
+            (run,) = tunable[name][1](rate)
+            assert rate_name(f"{run.domain}, {run.method}", base=run.base) == name
+            assert run.learning_rate == rate and not run.test and run.seed == TUNE_SEED
+            assert run.epochs == dialect.TAUGHT[run.base][run.domain]
     # Methods with equal runs share them while they are tuned.
     runs = {name: {run_key(run) for run in runs_at(0.1)} for name, (_, runs_at) in tunable.items()}
     assert runs["full"] == runs["full_batch32"] and runs["all_r16_batch32"] < runs["all"]

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-LOSS = 3e-6  # largest relative difference of two losses; 3e-7 is typical
-ARRAYS = 3e-5  # largest relative difference, in norm, of two gradients or logits; 4e-6 is typical
-LOSSES = 1e-4  # largest difference of the losses of the first optimiser steps, relative to the largest loss
+LOSS = 3e-6  # largest accepted relative difference between two losses; 3e-7 is typical
+ARRAYS = 3e-5  # the same for two gradients or logits, in norm; 4e-6 is typical
+LOSSES = 1e-4  # the same for the losses of the first optimiser steps, relative to the largest loss
 
 # This gradient is zero in theory, because softmax ignores a constant added to all scores. In practice it consists of
 # rounding errors, so its error is relative to the norm of all gradients.
@@ -14,7 +14,7 @@ ZERO = "k_proj.bias"
 
 
 class Outcome(NamedTuple):
-    """A backend's results on a case: loss and arrays of its `check`, losses of its first steps, and versions."""
+    """A backend's results on a case: the loss and arrays of its `check`, its first steps' losses, and its versions."""
 
     loss: float
     arrays: dict
@@ -33,16 +33,15 @@ class Agreement(NamedTuple):
 
 
 def compare(got, expected):
-    """The Agreement of a peer's Outcome with lora_np's."""
-    loss_error = relative_to(abs(got.loss - expected.loss), abs(expected.loss))
+    """Compare a peer's Outcome with lora_np's and return the Agreement."""
+    loss_error = abs(got.loss - expected.loss) / (abs(expected.loss) or 1.0)
     # A classifier may learn a small batch in one step. The last loss is then small, but its rounding error is not.
     differences = [abs(a - b) for a, b in zip(got.losses, expected.losses)]
-    losses_error = float(relative_to(np.max(differences, initial=0.0), np.max(expected.losses, initial=0.0)))
-    errors = array_errors(got.arrays, expected.arrays)
-    worst = max(errors, key=errors.get, default="")
-    array_error, problem = errors.get(worst, 0.0), ""
-    only_one = sorted(set(got.arrays) ^ set(expected.arrays))
-    if only_one:
+    losses_error = float(np.max(differences, initial=0.0) / (np.max(expected.losses, initial=0.0) or 1.0))
+    errors, problem = array_errors(got.arrays, expected.arrays), ""
+    worst = max(errors, key=errors.get)
+    array_error = errors[worst]
+    if only_one := sorted(set(got.arrays) ^ set(expected.arrays)):
         problem = f"only one backend has {', '.join(only_one[:3])}"
     elif not loss_error <= LOSS:  # also true for NaN
         problem = f"its loss is {got.loss:.7g}, lora_np's {expected.loss:.7g}"
@@ -56,25 +55,19 @@ def compare(got, expected):
 
 
 def array_errors(got, expected):
-    """The error of each array: ‖got − expected‖ / ‖expected‖, or the share of different tokens; inf for NaN.
+    """The error of each expected array: ‖got − expected‖ / ‖expected‖, or the share of different tokens.
 
-    The error is also inf for mismatched shapes and for an array that only one backend has.
+    The error is inf for NaN, for mismatched shapes and for a missing array.
     """
-    norms = {name: float(np.linalg.norm(array)) for name, array in expected.items()}
-    norm_of_all = float(np.linalg.norm(list(norms.values())))
-    errors = dict.fromkeys([*expected, *got], float("inf"))
-    for name in expected.keys() & got.keys():
-        if got[name].shape != expected[name].shape:
+    norm_of_all = np.linalg.norm([np.linalg.norm(array) for array in expected.values()])
+    errors = dict.fromkeys(expected, float("inf"))
+    for name, array in expected.items():
+        if name not in got or got[name].shape != array.shape:
             continue
         if name == "tokens":
-            error = float(np.mean(got[name] != expected[name]))
+            error = np.mean(got[name] != array)
         else:
-            scale = norm_of_all if name.endswith(ZERO) else norms[name]
-            error = relative_to(float(np.linalg.norm(got[name] - expected[name])), scale)
-        errors[name] = error if np.isfinite(error) else float("inf")
+            scale = norm_of_all if name.endswith(ZERO) else np.linalg.norm(array)
+            error = np.linalg.norm(got[name] - array) / (scale or 1.0)
+        errors[name] = float(error) if np.isfinite(error) else float("inf")
     return errors
-
-
-def relative_to(difference, scale):
-    """difference / scale, or the difference itself if scale is 0."""
-    return difference / scale if scale else difference

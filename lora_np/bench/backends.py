@@ -13,16 +13,8 @@ import numpy as np
 from ..checked import one_of
 from ..compress import QuantisedWeight
 from ..model import forward, generate
-from ..training import (
-    AdamW,
-    TrainConfig,
-    blas_threads,
-    initial_state,
-    mean_over_shards,
-    model_objective,
-    split_batch,
-    train_step,
-)
+from ..training import AdamW, TrainConfig, blas_threads, initial_state, model_objective, train_step
+from ..training.accumulate import mean_over_shards, split_batch
 from . import jax_peer, llama_cpp_peer, torch_peer
 from .case import ADAPTERS, GENERATED_ROWS, LEARNING_RATE, WEIGHT_DECAY, WORKS, Backend
 
@@ -40,7 +32,7 @@ class Peer(NamedTuple):
 
 
 def program_of(name):
-    """The key of BACKENDS for a backend's process, and the folder of the lora_np that the process runs.
+    """The key of BACKENDS for a backend's process, and the folder of the checkout that the process runs.
 
     For another checkout, such as old=/path/to/it, the key is that of lora_np, and the folder is that of the checkout.
     """
@@ -57,14 +49,12 @@ def check_peer(name):
         if not (folder / "lora_np" / "bench" / "worker.py").is_file():
             raise ValueError(f"peers: got {name!r}, expected a checkout of lora_np in the folder {folder}")
     elif missing := missing_packages(PEERS[one_of("peers", name, [*PEERS, "NAME=DIR"])]):
-        raise ValueError(
-            f"peers: {name} needs the package {', '.join(missing)}, which is not installed; "
-            'install it with: pip install "lora_np[bench]"'
-        )
+        packages = ", ".join(missing)
+        raise ValueError(f'peers: {name} needs the package {packages}; install it with: pip install "lora_np[bench]"')
 
 
 def missing_packages(peer):
-    """The peer's packages that are not installed. No package is imported."""
+    """The peer's packages that are not installed; the check imports none of them."""
     return [package for package in peer.packages if find_spec(package) is None]
 
 
@@ -100,7 +90,7 @@ def our_backend(case, threads, blocks=False, recompute=False):
         case = case.dense()
     elif not any(isinstance(weight, QuantisedWeight) for weight in case.params.values()):
         raise ValueError("the weights of this rung are not in blocks; use a Llama's rung, such as smollm2")
-    blas_threads(threads if case.n_new else 1)  # permanently, because the process does nothing else
+    blas_threads(threads if case.n_new else 1)  # never undone, because the process does nothing else
     if case.n_new:
         generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)
         return Backend(lambda: (0.0, {"tokens": generation()}), generation)
@@ -110,21 +100,15 @@ def our_backend(case, threads, blocks=False, recompute=False):
     state = initial_state({name: case.arrays[name] for name in case.trained})
     shards = split_batch(case.batch, threads)
 
-    def loss_and_gradients():  # without gradients if nothing is trained
+    def loss_and_gradients():  # the gradients are empty if nothing is trained
         return mean_over_shards(list(run(lambda shard: objective(state.trainable, shard, None), shards)), run)
 
     if not case.trained:
         logits = partial(forward, case.params, case.batch.ids, case.config, lengths=case.batch.lengths)
         return Backend(lambda: (loss_and_gradients()[0], {"logits": logits()[0]}), loss_and_gradients)
 
-    settings = TrainConfig(
-        steps=1_000_000,  # more than are run
-        learning_rate=LEARNING_RATE,
-        schedule="constant",
-        optimiser=AdamW(weight_decay=WEIGHT_DECAY),
-        clip_norm=None,
-        shards=threads,
-    )
+    optimiser = {"optimiser": AdamW(weight_decay=WEIGHT_DECAY), "schedule": "constant", "clip_norm": None}
+    settings = TrainConfig(1_000_000, LEARNING_RATE, shards=threads, **optimiser)  # more steps than are run
 
     def step():
         nonlocal state
@@ -158,5 +142,5 @@ PEERS = {
     "recompute": Peer((), tuple(work for work in STEPS if work != "forward"), partial(our_backend, recompute=True)),
     "blocks-recompute": Peer((), tuple(ADAPTERS), partial(our_backend, blocks=True, recompute=True)),
 }
-DEFAULT_PEERS = ("torch", "compile", "jax")  # those of the tables for GPT-2 in figures/bench.md
+DEFAULT_PEERS = ("torch", "compile", "jax")  # the peers in figures/bench.md's tables for GPT-2
 BACKENDS = {OURS: our_backend, "peak": peak_backend, **{name: peer.make_backend for name, peer in PEERS.items()}}

@@ -13,19 +13,20 @@ import numpy as np
 
 from ..adapters import Adapter, AdapterConfig, init_adapter, linear_layers
 from ..analysis import step_bytes, step_flops
+from ..checked import errors_of, whole_number
 from ..compress import quantise
 from ..data import Batch
 from ..model import Decoder, GPT2Config, LlamaConfig, empty_cache, parameter_shapes
 from ..model.decoder import with_room
 
 LEARNING_RATE = 1e-4
-WEIGHT_DECAY = 0.01  # on matrices, as in lora_np's AdamW
+WEIGHT_DECAY = 0.01  # applied only to matrices, as in lora_np's AdamW
 
 
 class Rung(NamedTuple):
     """The sizes of a model and its batch (six for a GPT-2, eight for a Llama), and the adapter's rank."""
 
-    d_model: int  # C; GPT-2's MLP is F = 4 C wide
+    d_model: int  # C; for GPT-2, the width of the MLP is F = 4 C
     n_layers: int
     n_heads: int
     length: int  # T, tokens per row; in generation, a quarter of them are the prompt
@@ -45,7 +46,7 @@ RUNGS = (
 )
 SMOLLM2 = Rung(576, 30, 9, 34, 16, 49152, 3, 1536)  # SmolLM2-135M
 ROPE_THETA = 100000.0  # SmolLM2's θ
-BLOCK = 32  # weights in a block of Q4_1
+BLOCK = 32  # the number of weights in a block of Q4_1
 
 WORKS = {
     "full": "a step of full training: forward, backward, AdamW",
@@ -58,7 +59,7 @@ WORKS = {
     "classifier_qv": "a LoRA step of a classifier on q and v, r = 8 or the rung's",
     "classifier_all": "a LoRA step of a classifier on every linear layer, r = 4 or the rung's",
 }
-DEFAULT_WORKS = tuple(WORKS)[:-2]  # those of the tables for GPT-2 in figures/bench.md
+DEFAULT_WORKS = tuple(WORKS)[:-2]  # the kinds of work in figures/bench.md's tables for GPT-2
 RANK = 8
 N_CLASSES = 2
 ADAPTERS = {
@@ -73,9 +74,9 @@ GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 def parse_rung(text):
     """Parse the text of a rung.
 
-    The text has all sizes, such as "64,2,4,64,32,2048"; or the width of a rung in RUNGS, such as "64"; or the name
-    "smollm2", optionally with B and T, such as "smollm2,64,34". It may end with the letter r and the adapter's rank,
-    such as "64,r16" or "smollm2,64,34,r16".
+    The text is a list of all sizes, such as "64,2,4,64,32,2048"; the width of a rung in RUNGS, such as "64"; or the
+    name "smollm2", optionally followed by B and T, as in "smollm2,64,34". It may end with the letter r and the
+    adapter's rank, such as "64,r16" or "smollm2,64,34,r16".
 
     Raises
     ------
@@ -85,32 +86,25 @@ def parse_rung(text):
     named = {str(rung.d_model): rung for rung in RUNGS} | {"smollm2": SMOLLM2}
     shapes, has_rank, rank = text.partition(",r")
     sizes = shapes.removeprefix("smollm2,")
-    gpt2, llama = ",".join(Rung._fields[:6]), ",".join(Rung._fields[6:8])
     try:
         numbers = rung_numbers(named[shapes]) if shapes in named else list(map(int, sizes.split(",")))
         rank = int(rank) if has_rank else 0
-        if len(numbers) not in ((6, 8) if sizes == shapes else (2,)):
+        if len(numbers) not in ((6, 8) if sizes == shapes else (2,)) or min(numbers) < 1 or rank < 0:
             raise ValueError
     except ValueError:
-        one_of, whole = ", ".join(named), f"six integers ({gpt2}), or eight for a Llama (also {llama})"
-        expected = f"one of {one_of}, smollm2,batch,length, or {whole}; optionally followed by ,r and a rank"
+        gpt2, llama = ",".join(Rung._fields[:6]), ",".join(Rung._fields[6:8])
+        whole = f"six integers of at least 1 ({gpt2}), or eight for a Llama (also {llama})"
+        expected = f"one of {', '.join(named)}, smollm2,batch,length, or {whole}; optionally followed by ,r and a rank"
         raise ValueError(f"rungs: got {text!r}, expected {expected}") from None
     rung = SMOLLM2._replace(batch=numbers[0], length=numbers[1]) if len(numbers) == 2 else Rung(*numbers)
     rung = rung._replace(rank=rank)
-    C, _, H, T, _, _, K, F, _ = rung
-    size = C // max(H, 1)  # of a head
-    highest = max(rank, RANK)
-    for holds, expected in (
-        (min(numbers) >= 1 and rank >= 0, f"sizes of at least 1: {gpt2}, and for a Llama also {llama}"),
-        (C % max(H, 1) == 0, "n_heads to divide d_model"),
-        (H % max(K, 1) == 0, "n_kv_heads to divide n_heads"),
-        (not K or size % 2 == 0, "an even head size, d_model / n_heads"),
-        (not K or C % BLOCK == F % BLOCK == 0, f"d_model and d_ff to be multiples of {BLOCK}, as the blocks of Q4_1"),
-        (T >= 4, "length to be at least 4, because a quarter of it is the prompt"),
-        (min(size * (K or H), F or C) >= highest, f"d_model, d_ff and the width of all keys >= LoRA's rank {highest}"),
-    ):
-        if not holds:
-            raise ValueError(f"rungs: got {text!r}, expected {expected}")
+    with errors_of(f"rungs: got {text!r}"):
+        whole_number("length", rung.length, least=4)  # a quarter of it is the prompt
+        if rung.d_model % rung.n_heads:
+            raise ValueError(f"n_heads: {rung.n_heads} does not divide d_model = {rung.d_model}")
+        if rung.n_kv_heads and (rung.d_model % BLOCK or rung.d_ff % BLOCK):
+            raise ValueError(f"d_model, d_ff: expected multiples of {BLOCK}, the block size of Q4_1")
+        flops(rung, "lora_all")  # checks all other sizes
     return rung
 
 
@@ -151,8 +145,7 @@ def flops(rung, work):
     """The floating-point operations of the matrix products in a unit of work; see `step_flops`.
 
     Operations that are repeated to save memory are counted once. Generation takes one pass over the prompt and then one
-    per new token except the last, with cached keys and values. The head is applied only to the last position of each
-    pass.
+    per new token except the last, with cached keys and values. The head is applied only to a pass's last position.
     """
     config = model_config(rung, work)
     if work not in GENERATED_ROWS:
@@ -241,7 +234,7 @@ def make_case(rung, work, seed=0):
 
 
 def draw_params(config, rng):
-    """Draw random weights as large as a trained model's, without constant arrays.
+    """Draw random weights as large as those of a trained model; no array is constant.
 
     The small values of an untrained model hide mistakes: for activations of 0.1, GELU computed with tanh and with the
     error function agree in all relevant digits.

@@ -1,4 +1,4 @@
-"""The JAX backend: the same decoder as pure functions of a dict of arrays; each step is one jitted function."""
+"""The JAX backend: the same decoder as pure functions of a dict of arrays; a step is one call of a jitted function."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 def make_backend(case, threads):
     """Make the Backend of a case. JAX has no setting for threads: it uses all cores that the process may run on."""
     if not isinstance(case.config, GPT2Config):
-        raise ValueError("the JAX backend only has GPT-2's decoder; remove jax from --peers for a Llama")
+        raise ValueError("the JAX backend supports only GPT-2's decoder; remove jax from --peers for a Llama")
     import jax
     import jax.numpy as jnp
 
@@ -28,7 +28,7 @@ def make_backend(case, threads):
         return (jax.nn.logsumexp(logits, -1) - picked).mean(), logits
 
     value_and_grad = jax.value_and_grad(loss_and_logits, has_aux=True)
-    jitted = jax.jit(value_and_grad)  # only a forward pass if nothing is trained
+    jitted = jax.jit(value_and_grad)  # computes no gradients if nothing is trained
 
     def check():
         (loss, logits), grads = jax.block_until_ready(jitted(state[0], frozen, batch))

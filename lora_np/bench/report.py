@@ -7,7 +7,7 @@ from .backends import OURS, PEAK_FLOPS
 from .case import WORKS, Rung, counted_bytes, flops, format_rung, tokens
 
 RUNG = "C,layers,heads,T,B,V(,K,F)(,rR)"
-COSTS = ("time", "flops", "activation_bytes")  # of a step: measured time, counted FLOPs and bytes
+COSTS = ("time", "flops", "activation_bytes")  # the costs of a step: measured time, counted FLOPs and bytes
 
 # The largest `peak_spread` of an idle machine. On a busy machine, ratios mean little: other programs slow down backends
 # whose threads spin while they wait, as OpenMP's do, far more than those whose threads sleep.
@@ -22,22 +22,22 @@ class Row(NamedTuple):
     flops: int
     counted_bytes: dict  # of lora_np's arrays, see `counted_bytes`
     seconds: dict  # backend -> list with its median seconds in each round
-    notes: dict  # backend -> the reason why it has no time
+    notes: dict  # backend -> the reason why it was not timed
     agreement: dict  # peer -> Agreement
     ratios: dict  # peer -> list with its seconds / lora_np's in each round; above 1, lora_np is faster
     gflops: dict  # backend -> `flops` per second, in units of 10⁹
     share_of_peak: dict  # backend -> its gflops / those of "peak", a large matrix product; or {}
     peak_bytes: dict  # backend -> peak memory of its process during its steps, or None if unknown
-    peak_spread: float | None  # the peak's slowest round / its fastest: 1 to 1.1 on an otherwise idle machine
+    peak_spread: float | None  # slowest round of "peak" / its fastest: 1 to 1.1 on an otherwise idle machine
 
     @property
     def failed(self):
-        """Whether lora_np has no time or a peer's results disagree. A missing peer is not a failure."""
+        """Whether lora_np was not timed or a peer's results disagree. A missing peer is not a failure."""
         return OURS in self.notes or any(agreement.problem for agreement in self.agreement.values())
 
     @property
     def remarks(self):
-        """The reasons why backends have no time, and a remark if the machine was busy."""
+        """The reasons why backends were not timed, and a remark if the machine was busy."""
         reasons = [f"{name} {note}" for name, note in self.notes.items()]
         if (self.peak_spread or 1.0) > QUIET:
             reasons.append(f"the machine was busy: its own speed varied by a factor of {self.peak_spread:.2f}")
@@ -49,8 +49,8 @@ def make_row(rung, work, seconds, agreement, notes, peak_bytes):
     counted = flops(rung, work)
     compared = [peer for peer in agreement if {peer, OURS} <= set(seconds)]
     ratios = {peer: [theirs / ours for theirs, ours in zip(seconds[peer], seconds[OURS])] for peer in compared}
-    done = dict.fromkeys(seconds, counted) | {"peak": PEAK_FLOPS}
-    gflops = {name: done[name] / median(times) / 1e9 for name, times in seconds.items()}
+    done = {"peak": PEAK_FLOPS}
+    gflops = {name: done.get(name, counted) / median(times) / 1e9 for name, times in seconds.items()}
     shares, spread = {}, None
     if "peak" in seconds:
         shares = {name: speed / gflops["peak"] for name, speed in gflops.items()}
@@ -71,9 +71,9 @@ def summary(rows, peers):
         for peer in peers:
             middle = {row.rung: median(row.ratios[peer]) for row in rows if row.work == work and peer in row.ratios}
             if middle:
-                lowest = min(middle, key=middle.get)
-                line = {"work": work, "peer": peer, "rungs": len(middle), "mean": geometric_mean(middle.values())}
-                lines.append(line | {"lowest": middle[lowest], "lowest_rung": list(lowest)})
+                lowest = {"lowest": min(middle.values()), "lowest_rung": list(min(middle, key=middle.get))}
+                mean = geometric_mean(middle.values())
+                lines.append({"work": work, "peer": peer, "rungs": len(middle), "mean": mean} | lowest)
     return lines
 
 
@@ -84,10 +84,9 @@ def lora_shares(rows):
     -------
     list of dicts: "rung", "work", and a share for each of COSTS
     """
-    timed = [row for row in rows if OURS in row.seconds]
-    costs = {
-        (row.rung, row.work): (median(row.seconds[OURS]), row.flops, row.counted_bytes["activations"]) for row in timed
-    }
+    costs = {}
+    for row in (row for row in rows if OURS in row.seconds):
+        costs[row.rung, row.work] = median(row.seconds[OURS]), row.flops, row.counted_bytes["activations"]
     return [
         {"rung": list(rung), "work": work} | {name: a / b for name, a, b in zip(COSTS, cost, costs[rung, "full"])}
         for (rung, work), cost in costs.items()
@@ -97,17 +96,12 @@ def lora_shares(rows):
 
 def to_dicts(rows, setting, peers):
     """Convert all results to a dict, ready for JSON."""
-    return {
-        **setting,
-        "peers": list(peers),
-        "rows": [
-            row._asdict()
-            | {"rung": row.rung._asdict(), "agreement": {peer: a._asdict() for peer, a in row.agreement.items()}}
-            for row in rows
-        ],
-        "summary": summary(rows, peers),
-        "lora_shares": lora_shares(rows),
-    }
+    of_rows = []
+    for row in rows:
+        agreement = {peer: judged._asdict() for peer, judged in row.agreement.items()}
+        of_rows.append(row._asdict() | {"rung": row.rung._asdict(), "agreement": agreement})
+    tables = {"rows": of_rows, "summary": summary(rows, peers), "lora_shares": lora_shares(rows)}
+    return {**setting, "peers": list(peers), **tables}
 
 
 # ---------------------------------------------------------------- text
@@ -124,29 +118,21 @@ def format_row(row):
 
 def format_tables(rows, setting, peers):
     """Format all tables: one per kind of work, the summary, the LoRA steps' shares, the memory, and the setting."""
-    ratios = [
-        [s["work"], label(s["peer"]), f"{s['mean']:.2f}", f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
-        for s in summary(rows, peers)
-    ]
-    ratio_header = ["work", "peer", "geometric mean", "lowest", "at"]
-    shares = [[format_rung(s["rung"]), s["work"], *(f"{s[name]:.2f}" for name in COSTS)] for s in lora_shares(rows)]
-    held = [
-        [
-            format_rung(row.rung),
-            row.work,
-            *(megabytes(row.peak_bytes.get(name)) for name in (OURS, *peers)),
-            megabytes(sum(row.counted_bytes.values())),
-        ]
-        for row in rows
-        if any(row.peak_bytes.values())
-    ]
-    held_header = [RUNG, "work", OURS, *map(label, peers), f"{OURS}'s arrays"]
-    share_header = [RUNG, "work", "time", "predicted from FLOPs", "cached activations"]
+    ratios = [["work", "peer", "geometric mean", "lowest", "at"]]
+    for s in summary(rows, peers):
+        lowest = [f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
+        ratios.append([s["work"], label(s["peer"]), f"{s['mean']:.2f}", *lowest])
+    shares = [[RUNG, "work", "time", "predicted from FLOPs", "cached activations"]]
+    shares += [[format_rung(s["rung"]), s["work"], *(f"{s[name]:.2f}" for name in COSTS)] for s in lora_shares(rows)]
+    memory = [[RUNG, "work", OURS, *map(label, peers), f"{OURS}'s arrays"]]
+    for row in (row for row in rows if any(row.peak_bytes.values())):
+        sizes = [*(row.peak_bytes.get(name) for name in (OURS, *peers)), sum(row.counted_bytes.values())]
+        memory.append([format_rung(row.rung), row.work, *(f"{size / 1e6:.0f}" if size else "–" for size in sizes)])
     blocks = [
-        *(work_table(rows, work, peers) for work in WORKS),
-        table(f"peer's time / {OURS}'s over the rungs (above 1: {OURS} is faster)", ratio_header, ratios),
-        table(f"{OURS}'s LoRA step as a share of its full step", share_header, shares),
-        table(f"peak memory of each backend's process, and of {OURS}'s arrays, in MB", held_header, held),
+        *(table(f"{work}: {text}", work_table(rows, work, peers)) for work, text in WORKS.items()),
+        table(f"peer's time / {OURS}'s over the rungs (above 1: {OURS} is faster)", ratios),
+        table(f"{OURS}'s LoRA step as a share of its full step", shares),
+        table(f"peak memory of each backend's process, and of {OURS}'s arrays, in MB", memory),
         "\n".join(f"{format_rung(row.rung)} {row.work}: {remark}" for row in rows for remark in row.remarks),
         setting_lines(setting),
     ]
@@ -154,24 +140,20 @@ def format_tables(rows, setting, peers):
 
 
 def work_table(rows, work, peers):
-    """Format the table of one kind of work: times, ratios and their range, time per token, FLOPs, share of the peak."""
-    header, body = [RUNG, f"{OURS} ms"], []
-    for peer in peers:
-        header += [f"{label(peer)} ms", "ratio (min–max)"]
-    for row in rows:
-        if row.work != work or OURS not in row.seconds:
-            continue
+    """The table of one kind of work: times, ratios and their range, time per token, FLOPs, share of the peak."""
+    of_peers = [title for peer in peers for title in (f"{label(peer)} ms", "ratio (min–max)")]
+    lines = [[RUNG, f"{OURS} ms", *of_peers, "µs/token", "GFLOP", "GFLOP/s", "of peak"]]
+    for row in (row for row in rows if row.work == work and OURS in row.seconds):
         cells = [format_rung(row.rung), milliseconds(row, OURS)]
         for peer in peers:
             if ratios := row.ratios.get(peer):
-                spread = f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-                cells += [milliseconds(row, peer), spread]
+                cells += [milliseconds(row, peer), f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"]
             else:
                 cells += ["–", "–"]
         share = f"{100 * row.share_of_peak[OURS]:.0f} %" if row.share_of_peak else "–"
         each = 1e6 * median(row.seconds[OURS]) / tokens(row.rung, work)
-        body.append([*cells, f"{each:.4g}", f"{row.flops / 1e9:.4g}", f"{row.gflops[OURS]:.0f}", share])
-    return table(f"{work}: {WORKS[work]}", [*header, "µs/token", "GFLOP", "GFLOP/s", "of peak"], body)
+        lines.append([*cells, f"{each:.4g}", f"{row.flops / 1e9:.4g}", f"{row.gflops[OURS]:.0f}", share])
+    return lines
 
 
 def setting_lines(setting):
@@ -194,12 +176,8 @@ def milliseconds(row, name):
     return f"{1e3 * median(row.seconds[name]):.4g}"
 
 
-def megabytes(held):
-    return f"{held / 1e6:.0f}" if held else "–"
-
-
-def table(title, header, body):
-    """Format right-aligned columns below a title; "" if there are no rows."""
-    widths = [max(map(len, column)) for column in zip(header, *body)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in [header, *body]]
-    return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]]) if body else ""
+def table(title, rows):
+    """Format right-aligned columns below a title; the first row is the header. Returns "" if it is the only row."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    header, *lines = ("  ".join(map(str.rjust, cells, widths)) for cells in rows)
+    return "\n".join([title, header, "-" * len(header), *lines]) if lines else ""

@@ -23,22 +23,20 @@ from .backends import OURS, PEERS, check_peer, program_of
 from .case import DEFAULT_WORKS, RUNGS, WORKS, rung_numbers
 from .report import format_row, make_row
 
-TIMED_SECONDS = 0.2  # per backend and round, after a first step that is not timed; at least one step is timed
+TIMED_SECONDS = 0.2  # of timed steps, at least one, per backend and round; the step before them is not timed
 PAUSE = 0.03  # seconds between two backends, so that the first one's waiting threads fall asleep
 TIMEOUT = 600.0  # seconds for a command; compiling SmolLM2's C++ code takes minutes, and may never terminate
 
 # Environment variables that change a library's speed. The user's values are kept, and reported with the results.
 SWITCHES = ("OPENBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH", "XLA_", "JAX_", "NPY_")
 SWITCHES += ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
-# Those that make a library use other kernels than it would choose for the processor. A variable for NumPy would slow
-# down lora_np but not its peers, so by default all of them are removed for every backend.
+# Environment variables that make a library use other kernels than it would choose for the processor. A variable for
+# NumPy would slow down lora_np but not its peers, so by default all of them are removed for every backend.
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES", "MKL_DEBUG_CPU_TYPE")
 PINS += ("MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
-def bench(
-    rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, seed=0, as_set=False, report=lambda line: None
-):
+def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, seed=0, as_set=False, report=print):
     """Time lora_np and its peers.
 
     Parameters
@@ -79,19 +77,10 @@ def bench(
             for name, numbers in row_versions.items():
                 versions.setdefault(name, {}).update(numbers)
     environment = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(SWITCHES)}
-    pinned = [name for name in environment if name in PINS and not as_set]
-    setting = {
-        "machine": processor_name(),
-        "cores": cores,
-        "threads": threads,
-        "rounds": rounds,
-        "seed": seed,
-        "seconds": time.perf_counter() - started,
-        "versions": versions,
-        "environment": environment,
-        "not_passed_on": {name: environment.pop(name) for name in pinned},
-    }
-    return rows, setting
+    removed = {name: environment.pop(name) for name in PINS if name in environment and not as_set}
+    setting = {"machine": processor_name(), "cores": cores, "threads": threads, "rounds": rounds, "seed": seed}
+    setting |= {"seconds": time.perf_counter() - started, "versions": versions}
+    return rows, setting | {"environment": environment, "not_passed_on": removed}
 
 
 def measure(rung, work, peers, threads, rounds, seed, as_set):
@@ -173,7 +162,7 @@ def processor_name():
 
 
 def backend_environment(name, threads, as_set):
-    """The environment of a backend's process: the user's, and for lora_np also that of training workers."""
+    """The environment variables of a backend's process: the user's and, for lora_np, those of training processes."""
     _, folder = program_of(name)
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
     added = {"HF_HUB_OFFLINE": "1"} if name in PEERS and PEERS[name].packages else process_environment(threads)
@@ -198,16 +187,11 @@ class Process(subprocess.Popen):
     def __init__(self, backend, threads, as_set=False):
         self.backend, self.log = backend, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         name, folder = program_of(backend)
-        super().__init__(
-            [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)],
-            cwd=folder,  # `python -m` looks there first
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env=backend_environment(backend, threads, as_set),
-            start_new_session=True,  # so that `kill` also ends compilers that it started
-            encoding="utf-8",
-        )
+        command = [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log, "encoding": "utf-8"}
+        environment = backend_environment(backend, threads, as_set)
+        # `python -m` first searches cwd. `kill` ends the whole session, with the compilers that the process started.
+        super().__init__(command, cwd=folder, env=environment, start_new_session=True, **pipes)
 
     def ask(self, do, timeout=TIMEOUT, **arguments):
         """Send a command of `worker.py` and return the answer.

@@ -22,7 +22,10 @@ def make_backend(case, threads, compiled=False):
         return generation_backend(case)
     names, targets = {}, torch.tensor(case.batch.targets)
     if isinstance(case.config, LlamaConfig):
-        names, model = their_names(case.config), from_transformers(case)
+        layers = ((ours, theirs) for theirs, (ours,), *_ in layout(case.config))
+        # lora_np's name of a layer -> the name in transformers
+        names = {ours.rpartition(".")[0]: theirs.rpartition(".")[0] for ours, theirs in layers}
+        model = from_transformers(case)
         inputs = {"input_ids": torch.tensor(padded(case.batch, model.config)), "use_cache": False, "return_dict": False}
     else:
         model = decoder(case.config)
@@ -158,15 +161,10 @@ def from_transformers(case):
 
 
 def padded(batch, config):
-    """Pad the batch's ids (B, T) with a token that ends no row: transformers classifies at the last other token."""
+    """Pad the ids (B, T) with a token that is last in no row: transformers classifies at the last other token."""
     ends = batch.ids[np.arange(len(batch.ids)), batch.lengths - 1]
     config.pad_token_id = min(set(range(len(ends) + 1)) - set(ends.tolist()))
     return np.where(np.arange(batch.ids.shape[1]) < batch.lengths[:, None], batch.ids, config.pad_token_id)
-
-
-def their_names(config):
-    """A dict, lora_np's name of a layer -> the name in transformers, for each layer of a Llama."""
-    return {ours.rpartition(".")[0]: theirs.rpartition(".")[0] for theirs, (ours,), *_ in layout(config)}
 
 
 def renamed(arrays, names):
@@ -187,6 +185,6 @@ def adapted(model, adapter, names):
     arrays = renamed({name: array for name, array in adapter.weights.items() if "lora_" in name}, names)
     set_peft_model_state_dict(wrapped, {f"base_model.model.{n}.weight": torch.tensor(a) for n, a in arrays.items()})
     model = wrapped.get_base_model()  # without the overhead of PEFT's outer module
-    if "head.weight" in adapter.weights:  # has the same values as in the base
+    if "head.weight" in adapter.weights:  # its values are those of the base
         model.get_submodule(names.get("head", "head")).requires_grad_(True)
     return model

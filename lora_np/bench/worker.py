@@ -10,8 +10,7 @@ part of a round: one step that is not timed and fills the caches, and then timed
 one. "peak_bytes" is the peak memory of the process since `check` wrote its file. If a command fails, the answer is
 {"error": "..."}.
 
-These commands, and the option --side, must not change, because the benchmark also starts the workers of older
-checkouts.
+These commands and the option --side must not change, because the benchmark also starts older checkouts' workers.
 """
 
 import argparse
@@ -56,7 +55,7 @@ def main():
 
 
 def answers_only():
-    """Reserve the standard output for answers and return it; libraries' prints are redirected to the error output."""
+    """Reserve standard output for answers and return it; the output of libraries is redirected to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
@@ -111,7 +110,7 @@ class Worker:
 def forget_peak(pid="self"):
     """Return freed memory to the system and reset a process's peak, on Linux with glibc.
 
-    The peak measured later is then that of the steps, and not that of making the case.
+    The peak measured later is then that of the steps and does not include making the case.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -10,8 +10,8 @@ from ..tasks.baseline import word_classifier
 def tfidf_baseline(limit=None):
     """Fit logistic regression to words and word pairs, weighted by tf-idf, on the same splits as all other methods.
 
-    The settings (plain or logarithmic counts, and C) are those with the best validation accuracy. At most `limit`
-    snippets of each split are used.
+    Plain or logarithmic counts, and C, are chosen by validation accuracy. At most `limit` snippets of each split are
+    used.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Functions that all figures share: colours, style, means with their 95 % intervals, and PNG output."""
+"""Functions for all figures: colours, style, means with their 95 % intervals, and PNG output."""
 
 import io
 
@@ -50,9 +50,9 @@ def as_png(draw, outcome):
 
 
 def panels(outcome, title, width, height, columns=1, **grid):
-    """Create a matplotlib Figure whose title says what the marks are; return it and its Axes.
+    """Create a matplotlib Figure whose title describes the marks; return it and its Axes.
 
-    With several `columns`, the Axes are an array. `grid` has further arguments of Figure.subplots.
+    With several `columns`, the Axes are an array. `grid` contains further arguments of Figure.subplots.
     """
     figure, title = new_figure(width, height), f"{title} ({seeds_text(outcome)})"
     axes = figure.subplots(1, columns, **grid)
@@ -80,8 +80,7 @@ def seeds_text(outcome, marks="mean and 95 % interval"):
 def means(values, log=False):
     """The means (n,) of values (n, seeds), and how far their intervals extend below and above them, (2, n).
 
-    With one seed the extents are NaN, for which no bar is drawn. With `log`, the means are geometric, and the intervals
-    are those of the logarithms.
+    With one seed the extents are NaN, and no bar is drawn. `log` averages the logarithms, so that means are geometric.
     """
     mean, low, high = np.array([interval(row, log) for row in values], dtype=np.float64).T
     return mean, np.array([mean - low, high - mean])
@@ -132,11 +131,6 @@ def dots(axes, labels, values, colours, unit, log=False):
     axes.set_xlabel(unit)
 
 
-def mark_mean(axes, values, colour, label):
-    """Add a vertical line at a method's mean over seeds to the rows of `dots`."""
-    axes.axvline(np.mean(values), color=colour, linestyle="--", label=label)
-
-
 def method_dots(axes, labels, accuracy, colours, legend=None):
     """Draw the accuracies of methods as `dots`, and full fine-tuning's mean, if there is one, as a line.
 
@@ -145,16 +139,15 @@ def method_dots(axes, labels, accuracy, colours, legend=None):
     """
     dots(axes, list(labels.values()), [accuracy[key] for key in labels], colours, "test accuracy in %")
     if "full" in accuracy:
-        mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
+        axes.axvline(np.mean(accuracy["full"]), color=COLOURS["full"], linestyle="--", label="full fine-tuning")
         axes.legend(loc=legend)
 
 
 def draw_truncated(axes, accuracy, full, lora, name, style="-"):
     """Draw the test accuracy of full fine-tuning with truncated updates, and of LoRA trained at these ranks.
 
-    `accuracy` is a dict, rank as str -> list with one value per seed in %, and `lora` a dict of the same form for some
-    of the ranks. `full` has the accuracies without truncation. `name` is the colour's key, the label and the marker of
-    LoRA's line.
+    `accuracy` is a dict, rank as str -> list with one value per seed in %, and `lora` is a similar dict for some ranks.
+    `full` has the accuracies without truncation. `name` is the colour's key, the label and the marker of LoRA's line.
     """
     ranks, (key, text, marker) = [r for r in accuracy if r != "0"], name
     label = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(accuracy['0']):.1f} %)"

@@ -1,11 +1,10 @@
-"""Decide a claim from one value per seed: the mean, its 95 % interval, and the claim's bound."""
+"""Decide a claim from one value per seed, by comparing the mean's 95 % interval with the claim's bound."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot tell"
-CONFIDENCE = 0.95
 EQUAL = 0.01  # nats; losses that differ by at most this count as equal (about one point of accuracy here)
 
 
@@ -39,18 +38,8 @@ def interval(values, log=False):
     mean, n = float(values.mean()), len(values)
     if n == 1:
         return Interval(mean, None, None)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
     return Interval(mean, mean - half, mean + half)
-
-
-def differences(first, second):
-    """The list of differences first − second, one per seed."""
-    return [a - b for a, b in zip(first, second)]
-
-
-def ratios(first, second):
-    """The list of ratios first / second, one per seed."""
-    return [a / b for a, b in zip(first, second)]
 
 
 def check(statement, values, at_least=None, at_most=None, unit="", every=False):
@@ -86,22 +75,22 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
 
 
 def compare(statement, rows, first, second, **bound):
-    """The `check` of first − second for each seed; `rows` is a dict, method -> list with one value per seed."""
-    return check(statement, differences(rows[first], rows[second]), **bound)
+    """Check the difference first − second; `rows` is a dict, method -> list with one value per seed."""
+    return check(statement, np.subtract(rows[first], rows[second]), **bound)
 
 
 def as_good(statement, losses, first, second):
-    """The `check` that the first method's loss exceeds the second's by at most EQUAL."""
+    """Check that the first method's loss exceeds the second's by at most EQUAL."""
     return compare(statement, losses, first, second, at_most=EQUAL, unit="nats")
 
 
 def ahead(statement, accuracies, first, second, by=0.0):
-    """The `check` that the first method's accuracy in % is at least `by` points above the second's."""
+    """Check that the first method's accuracy in % is at least `by` points above the second's."""
     return compare(statement, accuracies, first, second, at_least=by, unit="points")
 
 
 def verdict(checks):
-    """The verdict on a claim with these checks: it fails if any check fails, and holds if all hold."""
+    """The verdict on a claim from its checks: it fails if any check fails, and holds if all of them hold."""
     verdicts = {part["verdict"] for part in checks}
     return FAILS if FAILS in verdicts else UNKNOWN if UNKNOWN in verdicts or not verdicts else HOLDS
 

@@ -9,7 +9,7 @@ from .store import made_with
 
 NAMES = {"smollm2": "SmolLM2", "pretrained": "the small base"}
 MILLIONS = {"smollm2": 134.5, "pretrained": 3.7}  # number of parameters
-ABOUT = Path(__file__).parent / "about.txt"  # the protocol and how to read the page
+ABOUT = Path(__file__).parent / "about.txt"  # describes the protocol and how to read the page
 
 
 def folder_of(out, base):
@@ -20,7 +20,7 @@ def folder_of(out, base):
 def write_gallery(out):
     """Write the gallery, README.md, from the experiments' JSON files in a folder, and return its path.
 
-    A file with unexpected contents is omitted, and the page says so.
+    A file with unexpected contents is omitted, and the page names it.
     """
     out, rows, sections, odd = Path(out), [], [], []
     for number, name in enumerate(RECIPES):
@@ -72,15 +72,13 @@ def section(name, base, outcome):
     except FileNotFoundError:  # this version lacks one of the modules
         same = False
     hours = sum(run["seconds"] for run in outcome["runs"]) / 3600  # core hours: each run uses one core
-    return [
-        *lines,
+    about = (
         f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
         f"{made['python']}, {made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of "
         f"{len(outcome['runs'])} runs reused; all runs took {hours:.1f} core hours. "
         f"[Numbers]({(folder / name).as_posix()}.json)"
-        + ("" if same else " They come from a different version of the code."),
-        "",
-    ]
+    )
+    return [*lines, about + " They come from a different version of the code." * (not same), ""]
 
 
 def training_texts(outcome):

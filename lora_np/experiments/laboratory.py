@@ -18,8 +18,6 @@ and optionally
     ON              dict, base -> further fields of the runs that KEYS defines
     FIGURES         dict, base -> file name -> function like `draw`, for several figures
     table(outcome)  returns the rows of a table as lists of strings, the header first
-    write_more(outcome, folder)
-                    writes further files to the folder
 """
 
 import os
@@ -39,7 +37,6 @@ from .methods import tuned_runs
 from .recipes import bases_of, figures, headline, of_base, recipe
 from .store import STORE, DivergedError, carry_out_all, made_with
 
-QUICK_SEEDS = 2
 SEEDS = {"smollm2": 3, "pretrained": 5}  # the default number of seeds
 
 
@@ -82,7 +79,7 @@ def experiment(
     check_folder(store, "store")
     folder = folder_of(out, base)
     check_file(folder / f"{name}.json", "out", (store,))
-    started, seeds = time.perf_counter(), list(range(QUICK_SEEDS if quick else seeds))
+    started, seeds = time.perf_counter(), list(range(2 if quick else seeds))
     report(f"{name}: {headline(name)}")
     runs = runs_of(name, seeds, quick, base)
     results, failed, reused = carry_out_all(runs.values(), store, executor, report)
@@ -137,14 +134,12 @@ def write_outcome(name, outcome, out):
     for path, png in drawn.items():
         write_atomically(path, png)
     write_json(folder / f"{name}.json", outcome)
-    if hasattr(recipe(name), "write_more"):
-        recipe(name).write_more(outcome, folder)
     write_gallery(out)
     return list(drawn)
 
 
 def draw_again(name, out="figures", base="pretrained"):
-    """Redraw an experiment's figures from its JSON, update its caption and the gallery; return the figures' paths.
+    """Redraw an experiment's figures from its JSON, and update its caption and the gallery; return the figures' paths.
 
     Raises
     ------

@@ -2,19 +2,7 @@
 
 import numpy as np
 
-from .drawing import (
-    COLOURS,
-    GREY,
-    colour,
-    curve,
-    draw_truncated,
-    legend_below,
-    mean_line,
-    means,
-    new_figure,
-    panels,
-    seeds_text,
-)
+from .drawing import GREY, colour, curve, draw_truncated, legend_below, mean_line, means, new_figure, panels, seeds_text
 from .methods import METHODS, ranks_of
 
 # Label, marker, and position of the rank labels: offset in points, alignment, above (1) or below (−1) the interval.
@@ -50,7 +38,7 @@ def parameters_against_accuracy(outcome):
         points = [row["trainable"] for row in outcome["small"]], [np.mean(row["accuracy"]) for row in outcome["small"]]
         axes.plot(*points, ".", color=GREY, markersize=9, label="the small base, 3.7 million parameters")
     baseline = 100 * outcome["baseline"]["test_accuracy"]
-    axes.axhline(baseline, color=COLOURS["tfidf"], linestyle="--", linewidth=1.2)
+    axes.axhline(baseline, color=colour("tfidf"), linestyle="--", linewidth=1.2)
     text, place = f"tf-idf logistic regression {baseline:.1f} %", (0.62, baseline)
     axes.annotate(text, place, xycoords=("axes fraction", "data"), xytext=(0, -17), **small)
     axes.set(xscale="log", xlabel="trained parameters", ylabel="test accuracy in %")
@@ -83,11 +71,9 @@ def update_spectra(outcome):
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("index i")
     legend_below(figure, grid[0, 0], 3)
-    figure.suptitle(
-        f"Singular values of the update ΔW (geometric mean over layers; {seeds_text(outcome)});\n"
-        "the numbers: mean stable rank, effective rank, and rank with 90 % of the energy",
-        fontsize=14,
-    )
+    title = f"Singular values of the update ΔW (geometric mean over layers; {seeds_text(outcome)});\n"
+    title += "the numbers: mean stable rank, effective rank, and rank with 90 % of the energy"
+    figure.suptitle(title, fontsize=14)
     return figure
 
 

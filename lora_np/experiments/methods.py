@@ -17,14 +17,16 @@ SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora
 QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
 QUICK_ON = {"pretrained": {}, "smollm2": {"limit": 16}}
 ON_BASE = {"pretrained": {}, "smollm2": {"base": "smollm2", "batch_size": 16}}  # fields of every run on a base
-SOME = {"examples": 2000, "evaluations": 1}  # fields of SmolLM2's runs, except in the main job
+SOME = {"examples": 2000, "evaluations": 1}  # fields of most of SmolLM2's runs
 TUNE_SEED, TUNE_SEEDS = 100, 2  # first seed and number of seeds; the seeds of experiments start at 0
 
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("up_proj", "down_proj")
 ALL = "all-linear"
+VARIANTS = {"rslora": "rsLoRA", "lora+": "LoRA+", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
 WIDE = {"q": 20, "k": 30, "v": 30}
+DOWN_R3 = {"rank_pattern": {"down_proj": 3}, "alpha_pattern": {"down_proj": 6.0}}
 TEN_BLOCKS = {"first": "blocks.[0-9].*", "middle": "blocks.1[0-9].*", "last": "blocks.2[0-9].*"}
 
 
@@ -33,7 +35,7 @@ class Method(NamedTuple):
 
     label: str
     adapter: AdapterConfig | None  # None: the whole model
-    rate: str  # a name in GUESSES; methods that differ only in the rank share one
+    rate: str  # the name of its learning rate; methods that differ only in the rank share one
     more: dict = {}  # other fields of ClassifyRun
     factor: float = 1.0  # multiplies the chosen learning rate
 
@@ -48,24 +50,19 @@ def variant(name, r=8):
     return variant_config(name, lora(r, *QV))
 
 
-def gated_mlp():
-    """LoRA on the three matrices of the MLP, with about as many parameters as "qv_r12"."""
-    return replace(lora(4, "gate_proj", *MLP), rank_pattern={"down_proj": 3}, alpha_pattern={"down_proj": 6.0})
-
-
 METHODS = {
     "head": Method("head only", AdapterConfig(targets=()), "head"),
     "full": Method("full fine-tuning", None, "full"),
     "scratch": Method("full, from random weights", None, "scratch", {"weights": "random"}),
-    **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 16, 64)},
+    **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 12, 16, 64)},
     **{f"all_r{r}": Method(f"LoRA all linear r={r}", lora(r, ALL), "all") for r in (1, 4, 8, 16, 64)},
-    # Less than 1 % of the parameters; without q and k, rank 4 is possible instead of 3.
+    # This trains less than 1 % of the parameters; with q and k included, the largest possible rank would be 3.
     "vomlp_r4": Method("LoRA v,o,up,down r=4", lora(4, "v_proj", "o_proj", *MLP), "vomlp"),
-    # Which matrices: all with as many parameters as rank 8 on one square matrix per block.
+    # Different matrices: all methods train as many parameters as rank 8 on one square matrix per block.
     **{f"{name}_r8": Method(f"LoRA {name} r=8", lora(8, f"{name}_proj"), "attention") for name in "qkvo"},
     "qk_r4": Method("LoRA q,k r=4", lora(4, "q_proj", "k_proj"), "attention"),
-    "qkvo_r2": Method("LoRA q,k,v,o r=2", lora(2, *ATTENTION), "attention"),
-    # Attention against MLP, each with 92,160 or 10,240 parameters per block; and both at once.
+    **{f"qkvo_r{r}": Method(f"LoRA q,k,v,o r={r}", lora(r, *ATTENTION), "attention") for r in (2, 6)},
+    # Attention or the MLP, each with 92,160 or 10,240 parameters per block, and both at once.
     "attention_r45": Method("attention r=45", lora(45, *ATTENTION), "attention_r45"),
     "mlp_r36": Method("MLP r=36", lora(36, *MLP), "mlp_r36"),
     "all_r36": Method("MLP and attention r=36", lora(36, ALL), "all_r36"),
@@ -73,27 +70,21 @@ METHODS = {
     "mlp_r4": Method("MLP r=4", lora(4, *MLP), "mlp_r4"),
     # Variants, on q and v.
     "lora": Method("LoRA", lora(8, *QV), "lora"),
-    "rslora": Method("rsLoRA", variant("rslora"), "rslora"),
-    "lora+": Method("LoRA+", variant("lora+"), "lora+"),
+    **{kind: Method(label, variant(kind), kind) for kind, label in VARIANTS.items()},
     "lora-fa": Method("LoRA-FA", variant("lora-fa", 16), "lora-fa"),  # only B is trained, so the rank is doubled
-    "dora": Method("DoRA", variant("dora"), "dora"),
-    "pissa": Method("PiSSA", variant("pissa"), "pissa"),
-    "olora": Method("OLoRA", variant("olora"), "olora"),
     "vera": Method("VeRA", variant("vera", 256), "vera"),
     "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12), "adalora"),  # a third of the directions is pruned
-    # SmolLM2, whose keys are a third as wide as queries: 23,040 parameters per block, and 1 % more for the MLP.
+    # Different matrices of SmolLM2: 23,040 parameters per block, as with qv_r12 and qkvo_r6, and 1 % more for the MLP.
     **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
-    "qv_r12": Method("LoRA q,v r=12", lora(12, *QV), "attention"),
-    "qkvo_r6": Method("LoRA q,k,v,o r=6", lora(6, *ATTENTION), "attention"),
-    "gated_mlp": Method("LoRA gate,up r=4, down r=3", gated_mlp(), "all"),
-    # Which of SmolLM2's 30 blocks, with the same number of parameters.
+    "gated_mlp": Method("LoRA gate,up r=4, down r=3", replace(lora(4, "gate_proj", *MLP), **DOWN_R3), "all"),
+    # Different blocks of SmolLM2's 30, with the same number of parameters.
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
     **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
     "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora"), "qalora"),
     # SmolLM2's rates were chosen on some of the snippets; these methods train on all snippets at half the rates.
     "half_all_r4": Method("LoRA all linear r=4, half the rate", lora(4, ALL), "all", factor=0.5),
     "half_full": Method("full fine-tuning, half the rate", None, "full", factor=0.5),
-    # On a base that is quantised to NF4.
+    # This method is used on a base that is quantised to NF4.
     "loftq": Method("LoftQ, all linear r=16", variant_config("loftq", lora(16, ALL)), "all"),
     # Other batch sizes.
     **{
@@ -102,23 +93,7 @@ METHODS = {
         for key, label, adapter in (("full", "full fine-tuning", None), ("all_r16", "all linear r=16", lora(16, ALL)))
     },
 }
-# (base, epochs) -> the rates that are tried first.
-GUESSES = {
-    ("pretrained", 1): {
-        **{"full": 4e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3},
-        **{"attention_r45": 5e-4, "mlp_r36": 2e-3, "all_r36": 1e-3, "attention_r5": 2e-3, "mlp_r4": 2e-3},
-        **{"lora": 4e-3, "rslora": 2e-3, "lora+": 1e-3, "lora-fa": 4e-3, "dora": 4e-3, "pissa": 2e-3, "olora": 2e-3},
-        **{"vera": 2e-2, "adalora": 8e-3},
-        **{"full_batch8": 1e-4, "full_batch32": 4e-4, "full_batch128": 8e-4, "full_batch256": 8e-4},
-        **{"all_r16_batch8": 5e-4, "all_r16_batch32": 2e-3, "all_r16_batch128": 4e-3, "all_r16_batch256": 4e-3},
-    },
-    ("pretrained", 3): {"full": 2e-4, "scratch": 2e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3, "vomlp": 2e-3},
-    ("smollm2", 1): {
-        **{"full": 2e-4, "head": 4e-3, "attention": 1e-3, "all": 1e-3},
-        **{"lora": 1e-3, "lora+": 2.5e-4, "dora": 1e-3, "pissa": 5e-4, "qalora": 1e-3},
-    },
-}
-# The methods on which a shared rate is chosen; any other rate is chosen on the only method that uses it.
+# The methods with which a shared rate is tuned. Any other rate is tuned with the only method that uses it.
 CHOOSING = {
     ("pretrained", 1): {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
     ("pretrained", 3): {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
@@ -141,30 +116,8 @@ def tuned(name):
     """The learning rate that `tune` stored under a name."""
     chosen = read_json(SETTINGS)["chosen"]
     if name not in chosen:
-        raise ValueError(f"no learning rate for {name!r}; choose it with: python -m lora_np tune --methods {name!r}")
+        raise ValueError(f'no learning rate for {name!r}; add a guess to "chosen" in {SETTINGS.name}, then tune it')
     return chosen[name]
-
-
-def rates_to_tune():
-    """A dict, name in settings.json -> (the first rate to try, a function from a rate to the runs that evaluate it)."""
-
-    def runs_at(name, passes, base):
-        some = SOME if base == "smollm2" else {}
-        of_name = [key for key, method in METHODS.items() if (method.rate, method.factor) == (name, 1.0)]
-        keys = CHOOSING[base, passes].get(name, of_name)
-        grid = [(key, TUNE_SEED + i) for key in keys for i in range(TUNE_SEEDS)]
-        return lambda rate: [run_at(rate, *one, base, epochs=passes, test=False, **some) for one in grid]
-
-    return {
-        rate_name(name, passes, base): (guess, runs_at(name, passes, base))
-        for (base, passes), guesses in GUESSES.items()
-        for name, guess in guesses.items()
-    }
-
-
-def tuned_run(key, seed, passes=1, base="pretrained", **more):
-    """A run of a method at its learning rate for a number of epochs and a base; `more` has fields of ClassifyRun."""
-    return run_at(learning_rate(key, passes, base), key, seed, base, **{"epochs": passes} | more)
 
 
 def run_at(rate, key, seed, base="pretrained", **more):
@@ -173,12 +126,13 @@ def run_at(rate, key, seed, base="pretrained", **more):
 
 
 def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
-    """A dict, (method, seed) -> `tuned_run`, for several methods and seeds.
+    """Runs of several methods at their learning rates for a base and a number of epochs: a dict, (method, seed) -> run.
 
-    `quick` shortens the runs. The trained arrays are stored unless `more` has keep=False.
+    `more` has fields of ClassifyRun, and `quick` shortens the runs. The trained arrays are stored unless keep is False.
     """
-    more = {"keep": True} | (shortened(more, base) if quick else more)
-    return {(key, seed): tuned_run(key, seed, passes, base, **more) for key in keys for seed in seeds}
+    more = {"epochs": passes, "keep": True} | (shortened(more, base) if quick else more)
+    rates = {key: learning_rate(key, passes, base) for key in keys}
+    return {(key, seed): run_at(rates[key], key, seed, base, **more) for key in keys for seed in seeds}
 
 
 def shortened(more, base="pretrained"):
@@ -189,7 +143,7 @@ def shortened(more, base="pretrained"):
 
 
 def ranks_of(rows, placement):
-    """The ranks of LoRA on the same layers among the methods in `rows`: for "qv", those of "qv_r1", "qv_r8", …"""
+    """The ranks of the methods in `rows` with LoRA on the same layers: for "qv", those of "qv_r1", "qv_r8", …"""
     return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
 
 
@@ -201,7 +155,7 @@ def by_method(results, grid, field, factor=None):
     results : see `store.Results`
     grid : dict, (method, seed) -> run; with more keys, such as (method, rank, seed) -> run, the result is nested,
         method -> rank -> list. The keys become strings, as in JSON
-    field : str, a key of the runs' numbers; or a function of the numbers
+    field : str, a key of the runs' numbers; or a function of a run
     factor : float that multiplies the values, such as 100 for per cent; None: no factor
     """
     table = {}
@@ -209,6 +163,6 @@ def by_method(results, grid, field, factor=None):
         rows = table
         for name in names:
             rows = rows.setdefault(str(name), {})
-        number = field(results[run]) if callable(field) else results[run][field]
+        number = field(run) if callable(field) else results[run][field]
         rows.setdefault(str(last), []).append(number if factor is None else factor * number)
     return table

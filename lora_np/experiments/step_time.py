@@ -1,37 +1,28 @@
-"""The cost of one training step: time, measured on the same batch for all methods; counted FLOPs and bytes."""
+"""The cost of one training step: its time, measured on the same batch for all methods, and counted FLOPs and bytes."""
 
 import time
 from functools import partial
 
 import numpy as np
 
-from ..analysis import flops_by_phase, step_bytes, step_flops
+from ..analysis import step_bytes, step_flops
 from ..data import class_batches
 from ..training import TrainConfig, blas_threads, initial_state, model_objective, train_step, trainable_arrays
-from .evidence import ratios
-from .gallery import markdown
-from .methods import METHODS, run_at
+from .methods import run_at
 from .runs.classify import load_snippets, starting_point
-
-KEYS = ("full", "qv_r8", "all_r8", "head")
-
-
-def first_starts(keys, base="pretrained"):
-    """A dict, method -> the `starting_point` of its run with seed 0."""
-    return {key: starting_point(run_at(1e-4, key, 0, base)) for key in keys}
 
 
 def counted(start, shape):
-    """The costs of a step, counted from shapes: a dict, phase -> FLOPs of the matrix products, and `step_bytes`.
+    """The costs of a step, counted from shapes: the FLOPs of the matrix products, and `step_bytes`.
 
     `start` is (params, config, adapter), see `starting_point`; `shape` is (B, T), texts and tokens per text.
     """
     params, config, adapter = start
     settings = config, *shape, adapter and adapter.config, tuple(trainable_arrays(params, adapter))
-    return flops_by_phase(step_flops(*settings)), step_bytes(*settings)
+    return sum(step_flops(*settings).values()), step_bytes(*settings)
 
 
-def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
+def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), base="pretrained"):
     """Measure the median seconds of a whole step (forward, backward, clipping, AdamW) of each method, on one thread.
 
     The methods alternate on one batch, so that anything that slows the machine slows all of them. FLOPs are counted for
@@ -52,27 +43,26 @@ def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
     """
     snippets, rng = load_snippets(base=base), np.random.default_rng(0)
     batch = class_batches(*snippets.train, run_at(1e-4, keys[0], 0, base).batch_size, snippets.pad_id, rng)[0]
-    starts = first_starts(keys, base)
-    counts = {key: counted(start, batch.ids.shape) for key, start in starts.items()}
-    flops = {key: sum(phases.values()) for key, (phases, _) in counts.items()}
-    times, first = alternating_times(starts, batch, repeats), keys[0]
-    return {
-        key: {
+    starts, costs = {key: starting_point(run_at(1e-4, key, 0, base)) for key in keys}, {}
+    times = alternating_times(starts, batch, repeats)
+    first = times[keys[0]]
+    for key, start in starts.items():
+        flops, sizes = counted(start, batch.ids.shape)
+        costs[key] = {
             "seconds": float(np.median(times[key]["step"])),
-            "ratio": float(np.median(ratios(times[key]["step"], times[first]["step"]))),
-            "pass_ratio": float(np.median(ratios(times[key]["passes"], times[first]["passes"]))),
-            "flops": flops[key],
-            "predicted_ratio": flops[key] / flops[first],
+            "ratio": float(np.median(np.divide(times[key]["step"], first["step"]))),
+            "pass_ratio": float(np.median(np.divide(times[key]["passes"], first["passes"]))),
+            "flops": flops,
             "activation_bytes": sum(sizes.activations.values()),
         }
-        for key, (_, sizes) in counts.items()
-    }
+        costs[key]["predicted_ratio"] = costs[key]["flops"] / costs[keys[0]]["flops"]
+    return costs
 
 
 def alternating_times(starts, batch, rounds):
-    """Measure the seconds of several methods' training steps, in alternation and on one thread.
+    """Measure the seconds that training steps of several methods take, in alternation and on one thread.
 
-    In each round every method takes one step on the same batch; two rounds before are not timed. `starts` is a dict,
+    In each round every method takes one step on the same batch; the first two rounds are not timed. `starts` is a dict,
     method -> `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes": seconds of their
     forward and backward passes}.
     """
@@ -88,23 +78,8 @@ def alternating_times(starts, batch, rounds):
 
 
 def timed(seconds, function, *arguments):
-    """Call a function and append the seconds that it took to a list."""
+    """Call a function, append the seconds that it took to a list, and return its result."""
     started = time.perf_counter()
     result = function(*arguments)
     seconds.append(time.perf_counter() - started)
     return result
-
-
-def cost_table(B=32, T=64):
-    """The costs of a training step on the small base by method, counted from shapes, for B texts of T tokens.
-
-    Returns a table in Markdown: GFLOP of the two passes, and MB (10⁶ bytes) in memory.
-    """
-    rows = [["method", "forward", "backward", "ratio", "parameters", "gradients", "AdamW", "activations"]]
-    counts = {key: counted(start, (B, T)) for key, start in first_starts(KEYS).items()}
-    for key, (phases, sizes) in counts.items():
-        ratio = sum(phases.values()) / sum(counts["full"][0].values())
-        numbers = [phases["forward"] / 1e9, (phases["dx"] + phases["dweight"]) / 1e9, ratio]
-        memory = [sizes.parameters, sizes.gradients, sizes.optimiser, sum(sizes.activations.values())]
-        rows.append([METHODS[key].label, *(f"{n:.2f}" for n in numbers + [n / 1e6 for n in memory])])
-    return "\n".join(markdown(rows))

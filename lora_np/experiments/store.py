@@ -1,9 +1,9 @@
 """Store finished training runs on disk, each under a key of everything that its result depends on.
 
 An entry is `SETTINGS-CODE.json` and, for a run that keeps its arrays, `SETTINGS-CODE.safetensors`. SETTINGS is a digest
-of the run's settings. CODE is a digest of the versions, the small base's files, and the modules that the run uses,
-without comments and docstrings, so that editing a figure or a docstring requires no new training. The type of
-processor, which affects the last digits, is not part of the key; see README.md.
+of the run's settings. CODE is a digest of the versions, the small base's files, and the code that runs use, without
+comments and docstrings, so that editing a figure or a docstring requires no new training. The type of processor, which
+affects the last digits, is not part of the key; see README.md.
 """
 
 import ast
@@ -13,7 +13,7 @@ import platform
 import time
 from contextlib import closing, suppress
 from dataclasses import asdict
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +26,15 @@ from .sweep import sweep
 
 PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
-LONG = 60  # seconds; longer remaining times are reported
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-UNTRACED = (("formats",),)  # only reads the base; the key includes the small base's bytes, but not SmolLM2's
-UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised when a file is missing or damaged
-ROOT = ((), "__version__")  # the version, which is in the key anyway
+# The code that runs use besides their own module. It omits `formats`, which only reads the base: the key includes a
+# digest of the small base's files.
+CODE = "checked ops compress adapters data model training tasks/label_words experiments/runs/__init__".split()
+UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised if a file is missing or damaged
 
 
 class DivergedError(ValueError):
-    """Raised if the result of a run is needed whose loss became infinite or NaN."""
+    """Raised if a result is needed from a run whose loss became infinite or NaN."""
 
 
 class Results:
@@ -53,19 +53,18 @@ class Results:
     def arrays(self, run):
         """Return the trained arrays of a run with keep=True; raise DivergedError if the run diverged."""
         self[run]
-        return kept_arrays(self._store, run)
+        return read_tensors(entry_path(self._store, run, ".safetensors"))[0]
 
     def file_bytes(self, run):
         """The size of the file with the trained arrays."""
         return entry_path(self._store, run, ".safetensors").stat().st_size
 
     def measured(self, function, run, *more):
-        """Return function(results, run, *more), which is cached as JSON beside the run.
+        """Return function(results, run, *more); the result is cached as JSON beside the run.
 
-        A long measurement is thus not repeated, and needs the run's arrays only once. The key of the cache includes the
-        function's code.
+        A long measurement thus needs the run's arrays only once. The cache's key includes the function's code.
         """
-        of = function.__qualname__, more, made_with(run.__module__, function.__module__)
+        of = function.__qualname__, more, made_with(run.__module__, function.__module__, "lora_np.analysis")
         path = entry_path(self._store, run, f"-{short_digest(json.dumps(of, sort_keys=True))}.json")
         with suppress(*UNUSABLE):
             return read_json(path)["measured"]
@@ -87,13 +86,12 @@ class Results:
 
 @lru_cache(maxsize=32)
 def made_with(*modules):
-    """Everything, apart from their settings, that the results of the runs defined in these modules depend on.
+    """Everything except the settings that determines the results of the runs defined in these modules.
 
-    Returns a dict, ready for JSON: versions, digests of the base's files and of the code, and the modules' names. The
-    module of a run is `run.__module__`.
+    Returns a dict, ready for JSON: versions, digests of the base and the code, and the modules, as in `run.__module__`.
     """
-    paths = sorted(set().union(*map(modules_behind, modules)))
-    code = "".join(f"{path}\n{code_alone((PACKAGE / path).read_text(encoding='utf-8'))}\n" for path in paths)
+    sources = {path: (PACKAGE / path).read_text(encoding="utf-8") for path in code_files(*modules)}
+    code = "".join(f"{path}\n{code_alone(source)}\n" for path, source in sources.items())
     base = b"".join(hashlib.sha256((PRETRAINED / name).read_bytes()).digest() for name in BASE_FILES)
     return {
         "lora_np": __version__,
@@ -105,40 +103,11 @@ def made_with(*modules):
     }
 
 
-def modules_behind(module):
-    """The files that a module such as "lora_np.experiments.runs.classify" uses, as paths inside the package.
-
-    They are the module itself and, recursively, the modules that define the names that it imports. An `__init__.py`
-    that merely re-exports a name is not included, nor are the other modules that this `__init__.py` imports.
-    """
-    files, todo, seen = set(), [(tuple(module.split(".")[1:]), None)], set()
-    while todo:
-        module, name = reference = todo.pop()
-        if reference in seen or module[:1] in UNTRACED or reference == ROOT:
-            continue
-        seen.add(reference)
-        folder = PACKAGE.joinpath(*module)
-        path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
-        if folder.is_dir() and name is not None and ((folder / f"{name}.py").exists() or (folder / name).is_dir()):
-            todo.append(((*module, name), None))
-        elif folder.is_dir() and name in imports(path):
-            todo.append(imports(path)[name])
-        else:  # the name is defined in this file
-            files.add(str(path.relative_to(PACKAGE)))
-            todo += imports(path).values()
-    return files
-
-
-@cache
-def imports(path):
-    """A dict, name -> (module, name in it), of all names that a file imports from the package, also in functions."""
-    names = {}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            folder = path.relative_to(PACKAGE).parts
-            module = folder[: len(folder) - node.level] + tuple(node.module.split(".") if node.module else ())
-            names |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
-    return names
+def code_files(*modules):
+    """The paths of all files of CODE and of modules such as "lora_np.experiments.runs.classify"."""
+    places = [PACKAGE / name for name in (*CODE, *(module.partition(".")[2].replace(".", "/") for module in modules))]
+    files = (place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")] for place in places)
+    return sorted({path.relative_to(PACKAGE).as_posix() for of_place in files for path in of_place})
 
 
 def code_alone(source):
@@ -201,17 +170,11 @@ def kept_numbers(store, run):
     return numbers if complete else None
 
 
-def kept_arrays(store, run):
-    """A stored run's arrays."""
-    return read_tensors(entry_path(store, run, ".safetensors"))[0]
-
-
 def of_other_code(store, runs):
-    """The number of runs that are stored only for other code or versions; their results are never used."""
+    """The number of runs that are stored, but only for other code or versions; these results are never used."""
     keys = [short_digest(run_key(run)) for run in runs if not entry_path(store, run).exists()]
-    names = [path.name.split("-") for path in Path(store).glob("*.json")]
-    stored = {name[0] for name in names if len(name) == 2}  # measures have three parts
-    return sum(key in stored for key in keys)
+    stored = {path.name.partition("-")[0] for path in Path(store).glob("*.json") if path.name.count("-") == 1}
+    return sum(key in stored for key in keys)  # the file name of a cached measure has two hyphens
 
 
 # ---------------------------------------------------------------- carrying out
@@ -274,7 +237,7 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
 def time_left(started, done, n):
     """Format the remaining time of n runs, estimated from the mean time of the finished ones; "" if it is short."""
     seconds = (time.perf_counter() - started) / done * (n - done)
-    return f"; about {duration(seconds)} left" if seconds >= LONG else ""
+    return f"; about {duration(seconds)} left" if seconds >= 60 else ""
 
 
 def describe_run(run):
@@ -289,7 +252,7 @@ def describe_run(run):
 
 
 def describe_numbers(numbers):
-    """Format a run's result as a short text."""
+    """Format a run's result as a short phrase."""
     outcome = "done"
     if "diverged" in numbers:
         outcome = "diverged"

@@ -1,4 +1,4 @@
-"""The similarity φ(i, j) between two adapters of q and v, a mean over the blocks, as in the paper's figures 3 and 4."""
+"""The similarity φ(i, j) of two adapters of q and v, as a mean over the blocks (Hu et al. 2021, figures 3 and 4)."""
 
 import numpy as np
 
@@ -47,8 +47,7 @@ def tables_of_pairs(results, runs, ranks):
 def mean_table(what, layer, pair, ranks):
     """The table (r₁, r₂) of φ between two trained adapters of these ranks, as a mean over the blocks.
 
-    `what` is one of WHAT, and `layer` one of LAYERS. An adapter is a dict of arrays with keys such as
-    "blocks.0.attn.q_proj.lora_A".
+    `what` is in WHAT, and `layer` in LAYERS. An adapter is a dict with keys such as "blocks.0.attn.q_proj.lora_A".
     """
 
     def directions(module, arrays, r):

@@ -1,8 +1,7 @@
 """Carry out many independent runs in parallel: in local processes, on a Dask cluster, or in any other Executor.
 
 Anything with the interface of `concurrent.futures.Executor` can carry out a sweep. A run's result depends only on its
-settings, so neither the executor nor the other runs affect it. README.md says how to start workers on other machines,
-and when the last digits may differ.
+settings, so neither the executor nor the other runs affect it. README.md says how to start workers on other machines.
 """
 
 import os
@@ -10,6 +9,7 @@ import signal
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -67,13 +67,12 @@ def connect(address):
     try:
         from distributed import Client
         from distributed.comm import get_address_host_port
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f'dask: the package {error.name} is needed here; install it with: pip install ".[cluster]"'
-        ) from None
-    try:
+
         get_address_host_port(address)  # a client with a malformed address would log errors until it is closed
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except ModuleNotFoundError as error:
+        text = f'dask: the package {error.name} is needed here; install it with: pip install ".[cluster]"'
+        raise ValueError(text) from None
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"dask: no scheduler answered at {address!r} ({describe(error)})") from None
 
@@ -97,37 +96,36 @@ class LocalProcesses(ThreadPoolExecutor):
 
     def __init__(self, jobs):
         super().__init__(jobs)
-        self._context = get_context("spawn")  # fresh interpreters, which read the environment
-        self._far_end, self._lifeline = self._context.Pipe(duplex=False)
-        self._mine, self._pools = threading.local(), []  # the `pool` of each thread; all pools
+        context = get_context("spawn")  # fresh interpreters, which read the environment
+        far_end, self._lifeline = context.Pipe(duplex=False)
+        self._new_pool = partial(ProcessPoolExecutor, 1, context, live_with_parent, (far_end,))
+        self._pools = [None] * jobs  # the idle pools; None: not started yet
 
-    def submit(self, function, /, *arguments, **named):
-        return super().submit(self._call, function, *arguments, **named)
+    def submit(self, function, /, *arguments):
+        return super().submit(self._call, function, *arguments)
 
     def stop(self):
         """End all processes at once, and the threads that manage them, before the interpreter exits."""
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
-        for pool in self._pools:
+        for pool in filter(None, self._pools):
             pool.shutdown()
 
-    def _call(self, function, /, *arguments, **named):
-        """Run one call in this thread's process and wait for its result."""
+    def _call(self, function, /, *arguments):
+        """Run a call in a process that has no other call, and wait for its result."""
         for _ in range(TRIES):
             if self._lifeline.closed:
                 raise BrokenExecutor("the processes were stopped")
-            if not hasattr(self._mine, "pool"):
-                self._mine.pool = ProcessPoolExecutor(1, self._context, live_with_parent, (self._far_end,))
-                self._pools.append(self._mine.pool)
+            pool = self._pools.pop() or self._new_pool()  # one for each thread
             try:
-                return self._mine.pool.submit(function, *arguments, **named).result()
+                return pool.submit(function, *arguments).result()
             except BrokenExecutor:
-                self._mine.pool.shutdown()
-                del self._mine.pool
-        raise BrokenExecutor(
-            f"its process died {TRIES} times; was it killed (out of memory?), or is the reason in its error output "
-            '(does the script start its work outside `if __name__ == "__main__":`?)'
-        )
+                pool.shutdown()
+                pool = None
+            finally:
+                self._pools.append(pool)
+        text = f"its process died {TRIES} times; was it killed (out of memory?), or is the reason in its error output "
+        raise BrokenExecutor(text + '(does the script start its work outside `if __name__ == "__main__":`?)')
 
 
 def live_with_parent(far_end):
@@ -149,8 +147,8 @@ def sweep(function, runs, executor=None):
 
     A run that fails is yielded with its error, and the others continue. If a worker is killed, the executors of
     `open_executor` repeat its run a few times before it fails; a ProcessPoolExecutor fails this run and all unfinished
-    ones. Dask also fails runs that were only queued behind the run that killed their worker. These runs are therefore
-    repeated at the end, one at a time.
+    ones. Dask also fails runs that were only queued behind the run that killed their worker; these are repeated at the
+    end, one at a time.
 
     Each process imports the script that started it, so a script must call this under `if __name__ == "__main__":`.
 
@@ -169,15 +167,16 @@ def sweep(function, runs, executor=None):
     with open_executor() if executor is None else nullcontext(executor) as executor:
         rounds, futures = [runs], {}
         try:
-            for together in rounds:  # all runs, then each run that Dask failed, by itself
+            for together in rounds:  # all runs at once, then one at a time those that Dask failed
                 for run in together:
                     try:
-                        futures[executor.submit(attempt, function, run)] = run
+                        futures[executor.submit(attempt, run, function, run)] = run
                     except BrokenExecutor as error:  # caused by an earlier run
                         yield Ended(run, None, describe(error))
                 for future in as_completed(futures):
-                    ended = end(futures.pop(future), future)
-                    del future  # or Dask would repeat the run if the worker with its result died
+                    ended = attempt(futures.pop(future), future.result)
+                    ended = ended.result or ended  # the worker's Ended, or else an error of the executor
+                    del future  # otherwise, Dask would repeat the run if the worker with its result died
                     if together is runs and ended.error is not None and ended.error.startswith("KilledWorker:"):
                         rounds.append([ended.run])
                     else:
@@ -187,21 +186,10 @@ def sweep(function, runs, executor=None):
                 future.cancel()
 
 
-def attempt(function, run):
-    """Call the function in a worker: return (result, None), or (None, error as one line).
-
-    Errors are returned as text because some cannot be pickled.
-    """
+def attempt(run, function, *arguments):
+    """Call a function for a run and return the Ended; its error is a str because some errors cannot be pickled."""
     try:
-        return function(run), None
-    except Exception as error:
-        return None, describe(error)
-
-
-def end(run, future):
-    """Make the Ended of a run whose future is done."""
-    try:
-        return Ended(run, *future.result())
+        return Ended(run, function(*arguments))
     except CancelledError:
         return Ended(run, None, "cancelled: the connection to its worker or its scheduler was lost")
     except Exception as error:

@@ -1,22 +1,24 @@
 """Choose learning rates by the validation loss, with the same search for every method and domain."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 from ..formats import check_file, check_folder, model_place, read_json, write_json
-from .methods import SETTINGS, rates_to_tune
+from .methods import CHOOSING, METHODS, SETTINGS, SOME, TUNE_SEED, TUNE_SEEDS, run_at
 from .recipes import dialect
+from .runs import BASES
 from .store import STORE, carry_out_all, made_with
 
-MOST_STEPS = 5  # a rate is tried if it is at most this many factors of 2 from the guess
+MOST_STEPS = 5  # a rate is tried only if it is at most this many factors of 2 from the first one
 
 
 def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     """Find the learning rate with the lowest mean validation loss for each of several methods.
 
-    The search tries the guess, half of it and twice as much, and continues until the best rate has a worse one on each
-    side. A rate at which a run diverges is worse than any other. The store keeps the runs, so
-    interrupted tuning resumes, and methods with equal runs share them. The test split is never read.
+    The search tries the present rate, half of it and twice as much, and continues until the best rate has a worse one
+    on each side. A rate at which a run diverges is worse than any other. The store keeps the runs, so interrupted
+    tuning resumes, and methods with equal runs share them. The test split is never read.
 
     Parameters
     ----------
@@ -34,7 +36,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     ValueError
         If an argument is invalid, or a run fails; finished runs are stored.
     """
-    tunable = rates_to_tune() | dialect.rates_to_tune()
+    tunable = rates_to_tune()
     for name in names or ():
         if name not in tunable:
             raise ValueError(f"methods: got {name!r}, expected some of {'; '.join(tunable)}")
@@ -62,12 +64,26 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
                 tried = {f"{tried:g}": loss if math.isfinite(loss) else None for tried, loss in sorted(of_rate.items())}
                 settings["tried"][name], settings["made_with"][name] = tried, made_with(runs[0].__module__)["code"]
                 report(f"{name}: {best_of(of_rate):g}")
-        settings |= {
-            part: {name: settings[part][name] for name in tunable if name in settings[part]}
-            for part in ("chosen", "tried", "made_with")
-        }
         write_json(out, {"command": "python -m lora_np tune"} | settings)
     return settings
+
+
+def rates_to_tune():
+    """A dict, name -> (the rate in settings.json, which is tried first, and a function from a rate to its runs)."""
+    return {name: (rate, partial(runs_to_tune, name)) for name, rate in read_json(SETTINGS)["chosen"].items()}
+
+
+def runs_to_tune(name, rate):
+    """The runs that evaluate a learning rate; `name` is as in `rate_name`, or has a domain, as in "critics, full"."""
+    *first, what = name.removesuffix(" passes").split(", ")
+    base = first.pop(0) if first and first[0] in BASES else "pretrained"
+    if first and first[0] in dialect.DOMAINS:
+        return [dialect.run_of(base, *first, what, TUNE_SEED, rate, test=False)]
+    what, passes = (*first, int(what)) if first else (what, 1)
+    more = {"epochs": passes, "test": False} | (SOME if base == "smollm2" else {})
+    own = [key for key, method in METHODS.items() if (method.rate, method.factor) == (what, 1.0)]
+    keys, seeds = CHOOSING[base, passes].get(what, own), range(TUNE_SEED, TUNE_SEED + TUNE_SEEDS)
+    return [run_at(rate, key, seed, base, **more) for key in keys for seed in seeds]
 
 
 def untried(guess, losses):

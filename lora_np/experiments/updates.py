@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..adapters import adapter_deltas, linear_layers, merge
-from ..analysis import linear_updates, max_similarities, spectrum, truncated_updates
+from ..analysis import amplification, linear_updates, max_similarities, spectrum, truncated_updates
 from ..training import attach, blas_threads, shard_threads, worthwhile_threads
 from .runs.classify import load_snippets, score, starting_point
 
@@ -15,7 +15,7 @@ def tuned(results, run, dtype=np.float32):
 
 
 def updates_of(results, run, dtype=np.float32):
-    """A dict, name -> ΔW, of the linear layers that a run trained, computed in a dtype."""
+    """The updates ΔW of the linear layers that a run trained, computed in a dtype: a dict, name -> array."""
     params, model, adapter = tuned(results, run, dtype)
     return linear_updates(params, model) if adapter is None else adapter_deltas(params, adapter)
 
@@ -40,12 +40,16 @@ def scores_when_cut(results, runs, ranks):
 def scores_of_cut(results, run, ranks):
     """The scores of `scores_when_cut` for one run: a dict, rank as str -> {"accuracy", "loss"}."""
     params, config, _ = starting_point(run)
-    cut = {}
-    with blas_threads(1), shard_threads(worthwhile_threads(params)) as in_turn:
-        for r, model in truncated_updates(params, results.arrays(run), ranks):
-            scores = score(model, None, config, load_snippets(run.limit, run.base), "test", in_turn)
-            cut[str(r)] = {"accuracy": 100 * scores["accuracy"], "loss": scores["loss"]}
-    return cut
+    with blas_threads(1):
+        cut = truncated_updates(params, results.arrays(run), ranks)
+        return {str(r): scores_on_test(run, model, config) for r, model in cut}
+
+
+def scores_on_test(run, model, config):
+    """The "accuracy" in % and the "loss" in nats of a run's model without an adapter, on the test split."""
+    with blas_threads(1), shard_threads(worthwhile_threads(model)) as in_turn:
+        scores = score(model, None, config, load_snippets(run.limit, run.base), "test", in_turn)
+    return {"accuracy": 100 * scores["accuracy"], "loss": scores["loss"]}
 
 
 def spectra(results, run):
@@ -68,7 +72,7 @@ def spectra(results, run):
 
 
 def energy(results, run):
-    """The shares (n,) of ΔW's energy Σσ² in its leading directions, and the rank with 90 %, as means over layers."""
+    """The shares (n,) of ΔW's energy Σσ² in its leading directions, and the rank with 90 % of it; means over layers."""
     spectra = each(spectrum, updates_of(results, run)).values()
     n = max(len(s.singular_values) for s in spectra)
     sums = [np.cumsum(np.pad(s.singular_values, (0, n - len(s.singular_values))) ** 2) for s in spectra]
@@ -77,9 +81,18 @@ def energy(results, run):
 
 
 def similarities(results, run, k):
-    """The largest cosine of each of a tuned matrix's k leading directions with any of the base's: (layers, k)."""
+    """The largest cosine of each of a tuned matrix's k leading directions with a direction of the base, (layers, k)."""
     params, model, adapter = tuned(results, run)
     after = model if adapter is None else merge(params, adapter)
     names = (f"{module}.weight" for module in linear_layers(params))
     pairs = {name: np.stack([params[name], after[name]]) for name in names}
     return np.round(list(each(lambda pair: max_similarities(*pair, k), pairs).values()), 4).tolist()
+
+
+def mean_amplification(results, run):
+    """The six numbers of `Amplification` for a run's ΔW_q, as means over the blocks."""
+    params = starting_point(run)[0]
+    deltas = updates_of(results, run, np.float64)  # in float32, rounding would increase the rank of ΔW
+    of_q, r = [name for name in deltas if "q_proj" in name], run.adapter.r
+    of_blocks = [amplification(params[name], deltas[name], r, np.random.default_rng(run.seed)) for name in of_q]
+    return np.mean(of_blocks, axis=0).tolist()

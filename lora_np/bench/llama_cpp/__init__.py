@@ -31,7 +31,6 @@ HERE = Path(__file__).parent
 VARIABLE = "LORA_NP_LLAMA_CPP"
 KINDS = ("f32", "q8_0", "q4_1")  # the formats of the model's weights
 N_PROMPT, N_NEW = 128, 64  # tokens
-WIDTHS = 8, 20, 20, 10  # of the table's columns
 
 
 def find_llama_cpp():
@@ -46,14 +45,15 @@ def find_llama_cpp():
     if node is None:
         raise FileNotFoundError("llama.cpp needs Node, but node is not on the path")
     if not (folder / "node_modules" / "node-llama-cpp").is_dir():
-        raise FileNotFoundError(
-            f"{folder}: node-llama-cpp is not installed in this folder; lora_np/bench/llama_cpp says how to install it"
-        )
+        text = "node-llama-cpp is not installed in this folder; lora_np/bench/llama_cpp says how to install it"
+        raise FileNotFoundError(f"{folder}: {text}")
     return [node, str(HERE / "run.mjs")]
 
 
 def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
-    """Start a llama.cpp process with a model; send jobs to it with `answer`. It ends when its standard input is closed.
+    """Start a llama.cpp process with a model; send jobs to it with `answer`.
+
+    The process ends when its standard input is closed.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def answer(process, job):
         process.stdin.flush()
     except BrokenPipeError:
         with suppress(BrokenPipeError):
-            process.stdin.close()  # otherwise leaving the context would write the job again
+            process.stdin.close()  # otherwise, exiting the context manager would write the job again
     line = process.stdout.readline()
     result = json.loads(line or '{"error": "node ended without an answer"}')
     if "error" in result:
@@ -101,7 +101,7 @@ def answer(process, job):
 
 
 def ask(model, jobs, **settings):
-    """Return llama.cpp's answers to several jobs in one process; arguments and errors as in `start` and `answer`."""
+    """Return llama.cpp's answers to several jobs in one process; see `start` and `answer` for arguments and errors."""
     with start(model, **settings) as process:
         return [answer(process, job) for job in jobs]
 
@@ -131,35 +131,30 @@ def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
         save_gguf_adapter(Path(folder, "adapter.gguf"), adapter, params, config, {})
         prompt = rng.integers(17, config.vocab_size, N_PROMPT).tolist()
         jobs = 2 * [{"do": "timing", "prompts": [prompt], "n": N_NEW}]  # the first job also reads the file
-        answers = {(kind, adapted): [] for kind in KINDS for adapted in (False, True)}
+        rows = []
         for kind in KINDS:
-            save_gguf(Path(folder, f"{kind}.gguf"), params, config, fields, kind)
+            file = Path(folder, f"{kind}.gguf")
+            save_gguf(file, params, config, fields, kind)
+            row = {"weights": kind, "file_bytes": file.stat().st_size}
+            rows += [row | {"adapter": adapted, "prompt": [], "new": [], "peak_bytes": []} for adapted in (False, True)]
         for i in range(rounds):
-            for (kind, adapted), of_variant in answers.items():
-                adapters = [(Path(folder, "adapter.gguf"), 1.0)] if adapted else []
-                _, timed = ask(Path(folder, f"{kind}.gguf"), jobs, adapters=adapters, threads=threads, float32=False)
-                of_variant.append(timed)
+            for row in rows:
+                adapters = [(Path(folder, "adapter.gguf"), 1.0)] if row["adapter"] else []
+                model = Path(folder, f"{row['weights']}.gguf")
+                _, timed = ask(model, jobs, adapters=adapters, threads=threads, float32=False)
+                row["prompt"].append(N_PROMPT / timed["prompt_seconds"])
+                row["new"].append(N_NEW / timed["steps_seconds"])
+                row["peak_bytes"].append(timed["peak_bytes"])
             report(f"round {i + 1} of {rounds}")
-        return [
-            {
-                "weights": kind,
-                "adapter": adapted,
-                "file_bytes": Path(folder, f"{kind}.gguf").stat().st_size,
-                "prompt": [N_PROMPT / timed["prompt_seconds"] for timed in of_variant],
-                "new": [N_NEW / timed["steps_seconds"] for timed in of_variant],
-                "peak_bytes": [timed["peak_bytes"] for timed in of_variant],
-            }
-            for (kind, adapted), of_variant in answers.items()
-        ]
+    return rows
 
 
 def format_times(rows):
     """Format the rows of `time_llama_cpp` as a table of medians, with the lowest and the highest values."""
-    heads = "file, MB", "prompt, tokens/s", "new, tokens/s", "peak, MB"
-    lines = [f"{'weights':<9}{'adapter':<9}" + "".join(map(str.rjust, heads, WIDTHS))]
+    line = "{:<9}{:<9}{:>8}{:>20}{:>20}{:>10}".format
+    lines = [line("weights", "adapter", "file, MB", "prompt, tokens/s", "new, tokens/s", "peak, MB")]
     for row in rows:
-        speeds = [f"{median(x):.0f} ({min(x):.0f}–{max(x):.0f})" for x in (row["prompt"], row["new"])]
-        numbers = [f"{row['file_bytes'] / 1e6:.0f}", *speeds, f"{median(row['peak_bytes']) / 1e6:.0f}"]
-        variant = f"{row['weights']:<9}{'yes' if row['adapter'] else 'no':<9}"
-        lines.append(variant + "".join(map(str.rjust, numbers, WIDTHS)))
+        variant = row["weights"], "yes" if row["adapter"] else "no", f"{row['file_bytes'] / 1e6:.0f}"
+        speeds = (f"{median(x):.0f} ({min(x):.0f}–{max(x):.0f})" for x in (row["prompt"], row["new"]))
+        lines.append(line(*variant, *speeds, f"{median(row['peak_bytes']) / 1e6:.0f}"))
     return "\n".join(lines)

@@ -1,12 +1,14 @@
 """Batch size: how much LoRA and full fine-tuning lose when the batches grow.
 
 LoRA on all linear layers at r = 16 and full fine-tuning are trained for one epoch with batches of 8, 32, 128 and 256
-snippets, each with its own learning rate. The best validation losses are compared. A method's penalty is its loss at
-256 − its loss at 8. One epoch has fewer steps with larger batches: 816 steps with 8 snippets, 26 with 256.
+snippets, each with its own learning rate. The lowest validation losses are compared. A method's penalty is its loss at
+batch size 256 − its loss at 8. One epoch has fewer steps with larger batches: 816 steps with 8 snippets, 26 with 256.
 """
 
+import numpy as np
+
 from ..drawing import colour, log_axis, mean_line, panels
-from ..evidence import compare, differences
+from ..evidence import compare
 from ..methods import by_method
 
 CLAIM = "LoRA pays more for large batches than full fine-tuning does (Schulman et al. 2025, LoRA Without Regret)."
@@ -19,7 +21,7 @@ KEYS = {"pretrained": [f"{key}_batch{size}" for key in SERIES for size in SIZES]
 
 def measure(results, runs, seeds, quick):
     losses = by_method(results, runs, "validation_loss")
-    penalty = {key: differences(losses[f"{key}_batch256"], losses[f"{key}_batch8"]) for key in SERIES}
+    penalty = {key: np.subtract(losses[f"{key}_batch256"], losses[f"{key}_batch8"]) for key in SERIES}
     more = compare("penalty: LoRA − full fine-tuning", penalty, "all_r16", "full", at_least=0.0, unit="nats")
     return {"checks": [more], "losses": losses}
 

@@ -2,22 +2,24 @@
 
 The linear layers of a base are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or
 pruned by magnitude (half of all weights, or two of every four consecutive ones in a row). The base is then frozen, and
-LoRA on all linear layers is trained, with r = 16 on the small base (where a head is also trained without LoRA) and with
-r = 4 on SmolLM2, on 2,000 snippets. SmolLM2's weights come from a file in Q4_1, so its "dense" base already includes
-the error of four bits. LoftQ is LoRA with an initialisation that compensates for the error of NF4. QA-LoRA's A reads
-the means of blocks of 32 inputs. At the end, adapters are merged back into the format of their base, which rounds
-again: into NF4, and on SmolLM2 also into the file's Q4_1.
+LoRA on all linear layers is trained, with r = 16 on the small base and with r = 4 on SmolLM2, on 2,000 snippets. On the
+small base, a head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its "dense" base already
+includes the error of four-bit quantisation. LoftQ is LoRA with an initialisation that compensates for the error of NF4.
+QA-LoRA's A reads the means of blocks of 32 inputs. At the end, adapters are merged into the base in its own format,
+which rounds again: in NF4, and on SmolLM2 also in the file's Q4_1.
 """
+
+import numpy as np
 
 from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import weight_bytes
 from ...formats import read_model
-from ...training import blas_threads, shard_threads, worthwhile_threads
-from ..drawing import PALETTE, dots, mark_mean, panels
+from ..drawing import PALETTE, dots, panels
 from ..evidence import as_good, check, compare
 from ..methods import SOME, by_method, tuned_runs
 from ..runs import load_base
-from ..runs.classify import COMPRESSED, compressed, load_snippets, score, starting_point
+from ..runs.classify import COMPRESSED, compressed, starting_point
+from ..updates import scores_on_test
 
 AS_GOOD = "LoRA on a base in NF4 is as good as on the dense base (Dettmers et al. 2023, QLoRA), and "
 CLAIM = {
@@ -44,44 +46,39 @@ def runs(seeds, quick, base="pretrained"):
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     base = next(iter(runs.values())).base
-    (params, *_), sizes, lora = load_base(base), {}, LORA[base]
+    (params, *_), sizes, merged = load_base(base), {}, {}
     for name in COMPRESSED:
         weights = compressed(params, name)
         sizes[name] = weight_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
-
-    def as_dense(name):
-        return as_good(f"{name} with LoRA − dense with LoRA: test loss", loss, f"{name}, {lora}", f"dense, {lora}")
-
-    back = {f"nf4, {lora}": "NF4"} | ({f"dense, {lora}": "Q4_1", "dense, qalora": "Q4_1"} if base == "smollm2" else {})
-    merged = {name: merged_back([runs[name, seed] for seed in seeds], results, to) for name, to in back.items()}
-    loss |= {f"{name}, merged": of["loss"] for name, of in merged.items()}
-
-    def as_unmerged(name):
-        text = f"{label(name)} merged into {back[name]} − unmerged: test loss"
-        return as_good(text, loss, f"{name}, merged", name)
-
-    checks, asides = [as_dense("nf4")], [as_dense(name) for name in COMPRESSED[2:]]
+    lora = {name: f"{name}, {LORA[base]}" for name in COMPRESSED}
+    nf4, *others = (
+        as_good(f"{name} with LoRA − dense with LoRA: test loss", loss, lora[name], lora["dense"])
+        for name in COMPRESSED[1:]
+    )
+    checks, asides, back = [nf4], others, {lora["nf4"]: "NF4"}
     if base == "smollm2":
-        checks.append(as_unmerged("dense, qalora"))
-        asides.append(as_good("QA-LoRA − LoRA: test loss", loss, "dense, qalora", f"dense, {lora}"))
+        asides.append(as_good("QA-LoRA − LoRA: test loss", loss, "dense, qalora", lora["dense"]))
+        back |= {lora["dense"]: "Q4_1", "dense, qalora": "Q4_1"}
     else:
-        loftq = "LoftQ − NF4 with LoRA: test loss", loss, "nf4, loftq", f"nf4, {lora}"
+        loftq = "LoftQ − NF4 with LoRA: test loss", loss, "nf4, loftq", lora["nf4"]
         checks.append(compare(*loftq, at_most=0.0, unit="nats"))
-    for name, of in merged.items():
-        if not name.endswith("qalora"):
-            asides.append(as_unmerged(name))
-        text = f"{label(name)} merged into {back[name]}: change by rounding / ‖ΔW‖"
-        asides.append(check(text, of["update_lost"], at_most=1.0, unit="times"))
+    for name, to in back.items():
+        merged[name] = merged_back([runs[name, seed] for seed in seeds], results, to)
+        losses, text = {"merged": merged[name]["loss"], name: loss[name]}, f"{label(name)} merged into {to}"
+        unmerged = as_good(f"{text} − unmerged: test loss", losses, "merged", name)
+        (checks if name.endswith("qalora") else asides).append(unmerged)
+        lost = merged[name]["update_lost"]
+        asides.append(check(f"{text}: change by rounding / ‖ΔW‖", lost, at_most=1.0, unit="times"))
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged": merged}
 
 
 def label(name):
-    """The label of a method, from the text "form of the weights, method"."""
+    """The label of a method that is named "form of the weights, method"."""
     return {"loftq": "LoftQ", "qalora": "QA-LoRA", "head": "head only"}.get(name.rpartition(", ")[2], "LoRA")
 
 
 def merged_back(runs, results, to):
-    """Merge adapters into their base in four bits, "NF4" or the "Q4_1" of its file.
+    """Merge adapters into their base in a four-bit format: "NF4", or "Q4_1", the format of the base's file.
 
     Returns a dict: the accuracy and the loss after merging, and the update's relative change by rounding.
     """
@@ -91,11 +88,8 @@ def merged_back(runs, results, to):
         if to == "Q4_1":
             params = params | read_model(run.base, weights="blocks").params
         back = merge_in_format(params, Adapter(start.config, results.arrays(run)))
-        with blas_threads(1), shard_threads(worthwhile_threads(params)) as in_turn:
-            scored = score(back.params, None, config, load_snippets(run.limit, run.base), "test", in_turn)
-        measured["accuracy"].append(100 * scored["accuracy"])
-        measured["loss"].append(scored["loss"])
-        measured["update_lost"].append(back.overall.update)
+        for name, value in {**scores_on_test(run, back.params, config), "update_lost": back.overall.update}.items():
+            measured[name].append(value)
     return measured
 
 
@@ -111,6 +105,7 @@ def draw(outcome):
                 to = "NF4" if weights == "nf4" else "Q4_1"
                 rows.append((f"{label(name)} merged into {to}", outcome["merged"][name]["accuracy"], PALETTE[1]))
     dots(axes, *zip(*rows), "test accuracy in %")
-    mark_mean(axes, accuracy[f"dense, {LORA[outcome['base']]}"], PALETTE[2], "LoRA on the dense base")
+    dense = np.mean(accuracy[f"dense, {LORA[outcome['base']]}"])
+    axes.axvline(dense, color=PALETTE[2], linestyle="--", label="LoRA on the dense base")
     axes.legend(loc="lower left")
     return figure

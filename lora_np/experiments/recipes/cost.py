@@ -1,11 +1,11 @@
 """Memory and time by rank, predicted from shapes and measured.
 
 The classifier takes a training step (forward, backward, clipping, AdamW) on one batch of reviews, with full
-fine-tuning, LoRA on all linear layers at ranks 1 to 256, LoRA on q and v at r = 8, and the latter on a base in NF4.
-Times are measured on one thread, and the methods alternate on the same batch; each seed has its own batch and 15
+fine-tuning, LoRA on all linear layers at ranks 1 to 256, LoRA on q and v at r = 8, and LoRA on q and v on a base in
+NF4. Times are measured on one thread, and the methods alternate on the same batch; each seed has its own batch and 15
 rounds. FLOPs are computed from the shapes of the matrix products in both passes. The counted memory consists of
-parameters, gradients, AdamW's moments and the activations for the backward pass. The measured memory is the parameters,
-the moments and the peak of a step's allocations.
+parameters, gradients, AdamW's moments and the activations for the backward pass. The measured memory consists of the
+parameters, the moments and the peak of a step's allocations.
 """
 
 import tracemalloc
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...training import TrainConfig, blas_threads, initial_state, model_objective, stream, train_step, trainable_arrays
 from ..drawing import COLOURS, PALETTE, log_axis, mean_line, panels
-from ..evidence import check, ratios
+from ..evidence import check
 from ..methods import QV, lora
 from ..runs.classify import ClassifyRun, load_snippets, starting_point
 from ..step_time import alternating_times, counted
@@ -26,6 +26,18 @@ Right: bytes, counted and measured. Where a line crosses 1, LoRA no longer saves
 RANKS = (1, 4, 16, 64, 256)
 QUICK_RANKS = (1, 16)
 KEYS = {"pretrained": ()}  # nothing is trained
+LINES = {  # panel -> lines over the ranks: key, label, line style, marker; the first key is also drawn for MARKS
+    "time or FLOPs": [
+        ("step", "whole step, measured", "-", "D"),
+        ("passes", "forward and backward, measured", "--", "o"),
+        ("flops", "FLOPs of the two, counted", ":", ""),
+    ],
+    "bytes": [("peak", "peak, measured", "-", "D"), ("bytes", "kept, counted", ":", "")],
+}
+MARKS = (
+    ("q,v r=8", "q and v, r=8", "o", COLOURS["lora_qv"]),
+    ("q,v r=8, NF4", "q and v, r=8, base in NF4", "^", PALETTE[3]),
+)
 
 
 def methods(quick):
@@ -39,24 +51,23 @@ def measure(results, runs, seeds, quick):
     measured = {name: {"flops": [], "bytes": [], "peak": [], "step": [], "passes": []} for name in methods(quick)}
     for seed in seeds:
         batch = load_snippets().epoch_batches(stream(seed, "shuffle", 0))[0]
-        starts = {
-            name: starting_point(ClassifyRun(adapter_config, seed, 1e-4, weights=weights))
-            for name, (adapter_config, weights) in methods(quick).items()
-        }
-        for name, (params, _, start) in starts.items():
-            phases, sizes = counted(starts[name], batch.ids.shape)
+        starts = {}
+        for name, (adapter_config, weights) in methods(quick).items():
+            starts[name] = params, _, start = starting_point(ClassifyRun(adapter_config, seed, 1e-4, weights=weights))
+            flops, sizes = counted(starts[name], batch.ids.shape)
             temporary = sizes.gradients + sizes.optimiser + sum(sizes.activations.values()) + sizes.loss
             parameters = sum(array.nbytes for array in {**params, **trainable_arrays(params, start)}.values())
-            measured[name]["flops"].append(sum(phases.values()))
+            measured[name]["flops"].append(flops)
             measured[name]["bytes"].append(parameters + temporary)
             measured[name]["peak"].append(parameters + sizes.optimiser + peak_of_step(starts[name], batch))
         for name, times in alternating_times(starts, batch, rounds=3 if quick else 15).items():
             for what, seconds in times.items():
                 measured[name][what].append(float(np.median(seconds)))
     for of in measured.values():
-        of |= {f"{what}_ratio": ratios(of[what], measured["full"][what]) for what in list(of)}
+        of |= {f"{what}_ratio": np.divide(of[what], measured["full"][what]).tolist() for what in list(of)}
     small, nf4 = measured["q,v r=8"], measured["q,v r=8, NF4"]
-    predicted, slower = ratios(small["passes_ratio"], small["flops_ratio"]), ratios(nf4["step"], small["step"])
+    predicted = np.divide(small["passes_ratio"], small["flops_ratio"])
+    slower = np.divide(nf4["step"], small["step"])
     checks = [
         check("q,v r=8: bytes of a step / full's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
         check("q,v r=8: time of a step / full's", small["step_ratio"], at_most=0.75, unit="times"),
@@ -71,7 +82,7 @@ def measure(results, runs, seeds, quick):
 
 
 def peak_of_step(start, batch):
-    """The peak of the bytes that a step allocates: gradients, activations and temporary arrays."""
+    """The peak number of bytes that a step allocates for gradients, activations and temporary arrays."""
     params, _, adapter = start
     state, objective = initial_state(trainable_arrays(params, adapter)), model_objective(*start)
     with blas_threads(1):
@@ -88,24 +99,12 @@ def draw(outcome):
     full = f"{1e3 * np.mean(measured['full']['step']):.0f} ms, {np.mean(measured['full']['bytes']) / 1e6:.0f} MB"
     figure, (left, right) = panels(outcome, f"A training step (full fine-tuning: {full})", 13, 5.4, 2)
     ranks = [int(name.removeprefix("all r=")) for name in measured if name.startswith("all")]
-    marks = {
-        "q,v r=8": ("q and v, r=8", "o", COLOURS["lora_qv"]),
-        "q,v r=8, NF4": ("q and v, r=8, base in NF4", "^", PALETTE[3]),
-    }
-    lines = {
-        (left, "time or FLOPs"): {
-            "step": ("whole step, measured", "-", "D"),
-            "passes": ("forward and backward, measured", "--", "o"),
-            "flops": ("FLOPs of the two, counted", ":", ""),
-        },
-        (right, "bytes"): {"peak": ("peak, measured", "-", "D"), "bytes": ("kept, counted", ":", "")},
-    }
-    for (axes, quantity), of_panel in lines.items():
-        for what, (text, style, marker) in of_panel.items():
+    for axes, (quantity, lines) in zip((left, right), LINES.items()):
+        for what, text, style, marker in lines:
             values = [measured[f"all r={r}"][f"{what}_ratio"] for r in ranks]
             mean_line(axes, ranks, values, COLOURS["lora_all"], f"all linear: {text}", marker, style, log=True)
-        what, (text, *_) = next(iter(of_panel.items()))
-        for name, (label, marker, colour) in marks.items():
+        what, text, *_ = lines[0]
+        for name, label, marker, colour in MARKS:
             mean_line(axes, [8], [measured[name][f"{what}_ratio"]], colour, f"{label}: {text}", marker, "", log=True)
         axes.axhline(1, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
         log_axis(axes, ranks, "rank r")

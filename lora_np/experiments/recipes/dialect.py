@@ -4,79 +4,80 @@ The small base was trained on long IMDb reviews. It is fine-tuned for one epoch 
 software licences, which have a sixth as many tokens. SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets. Both
 are fine-tuned in full and with LoRA on all linear layers. Perplexity is measured during training and at the end, on
 held-out texts of the new domain and on IMDb reviews; SmolLM2's is also measured on licences. SmolLM2 is also asked for
-twenty capitals that it knew before. Every run of LoRA checks that removing the adapter restores the base bit for bit.
-The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank 16 are also run
-at half of their rates, to show how much of the forgetting is due to the rate.
+twenty capitals that it knows before fine-tuning. Every run with LoRA checks that removing the adapter restores the base
+bit for bit. The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank 16
+are also run at half of their rates, to show how much of the forgetting is due to the rate.
 """
 
+from itertools import product
 from textwrap import wrap
 
 import numpy as np
 
 from ...adapters import Adapter
-from ...formats import shipped_adapters, write_text
-from ...model import Sampling
+from ...formats import shipped_adapters
+from ...model import GREEDY, Sampling
 from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
 from ..drawing import COLOURS, GREY, PALETTE, dots, legend_below, new_figure
-from ..evidence import check, differences
-from ..methods import TUNE_SEED, rate_name, tuned
+from ..evidence import check
+from ..methods import rate_name, tuned
 from ..runs import load_base
-from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, label, licences_digest, load_domain
+from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, licences_digest, load_domain
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
 AT_THE_END = """Perplexity in an old domain against perplexity in the new one; lower and further left is better. LoRA
 forgets only while the adapter is attached; without the adapter, the model is at the star again. Forgetting also depends
 on the learning rate: compare a method at its best rate for the new domain with the same method at half of this rate."""
+VOICES = """Below: continuations of the same prompts by the base and by the base with each adapter of the package, at
+most 40 tokens at temperature 0.8, top-k 40 and a repetition penalty of 1.2, with the same random numbers and not
+cherry-picked."""
 CAPITALS = """Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable
 next word, and picked if it is the most probable of the twenty. Below: continuations of the same prompts by the base, by
 the base with the adapter, and after full fine-tuning."""
-CAPTION = {"pretrained": AT_THE_END, "smollm2": f"{AT_THE_END} {CAPITALS}"}
+CAPTION = {"pretrained": f"{AT_THE_END} {VOICES}", "smollm2": f"{AT_THE_END} {CAPITALS}"}
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> epochs
-ON_BASE = {  # further fields of a base's runs
-    "pretrained": {},
-    "smollm2": {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288},
-}
-SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker
-    "full": (label("full"), "full", 1.0, COLOURS["full"], "s"),
-    "full_half": (label("full") + ", half the rate", "full", 0.5, PALETTE[4], "s"),
-    "lora_r1": (label("lora_r1"), "lora_r1", 1.0, PALETTE[1], "o"),
-    "lora_r16": (label("lora_r16"), "lora_r16", 1.0, PALETTE[2], "o"),
-    "lora_r16_half": (label("lora_r16") + ", half the rate", "lora_r16", 0.5, PALETTE[3], "o"),
+SMOLLM2 = {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288}
+SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker; the longest runs first
+    "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], "s"),
+    "full_half": ("full fine-tuning, half the rate", "full", 0.5, PALETTE[4], "s"),
+    "lora_r1": ("LoRA r=1", "lora_r1", 1.0, PALETTE[1], "o"),
+    "lora_r16": ("LoRA r=16", "lora_r16", 1.0, PALETTE[2], "o"),
+    "lora_r16_half": ("LoRA r=16, half the rate", "lora_r16", 0.5, PALETTE[3], "o"),
 }
 QUICK_SERIES, QUICK = ("full", "full_half", "lora_r16"), {"limit": 512, "train_tokens": None}
-PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")  # of the small base
-SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
+PROMPTS = {
+    "pretrained": ("the film", "you may not", "this is a", "in no event", "the actors"),
+    "smollm2": ("The weather in London", "My new telephone", "The capital of France is"),
+}
+SAMPLING = {"pretrained": Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2), "smollm2": GREEDY}
 SAMPLE_TOKENS = 40
-SIDE_BY_SIDE = ("The weather in London", "My new telephone", "The capital of France is")  # prompts of SmolLM2
 SHOWN = "lora_r16"  # beside full fine-tuning
-GUESSES = {  # name in settings.json -> the rate that is tried first
-    **{"critics, full": 8e-4, "critics, lora_r1": 1.6e-2, "critics, lora_r16": 8e-3},
-    **{"licences, full": 3.2e-3, "licences, lora_r1": 3.2e-2, "licences, lora_r16": 1.6e-2},
-    **{"smollm2, critics, full": 1e-4, "smollm2, critics, lora_r1": 4e-3, "smollm2, critics, lora_r16": 1e-3},
+SIDE_BY_SIDE = {  # base -> title and colours of the columns
+    "pretrained": ("One model, three voices", (GREY, PALETTE[2], PALETTE[3])),
+    "smollm2": ("SmolLM2 learns the critics' dialect", (GREY, PALETTE[2], GREY, COLOURS["full"])),
 }
 
 
 def runs(seeds, quick, base="pretrained"):
     """A dict, (domain, name in SERIES, seed) -> run."""
     grid, more = {}, QUICK if quick else {}
-    for seed in seeds:
-        for domain in TAUGHT[base]:
-            for name, (_, method, factor, *_) in SERIES.items():  # full fine-tuning, the longest, first
-                if not quick or name in QUICK_SERIES:
-                    rate = factor * tuned(rate_name(f"{domain}, {method}", base=base))
-                    keep = base == "smollm2" and seed == seeds[0] and name in ("full", SHOWN)
-                    grid[domain, name, seed] = run_of(base, domain, method, seed, rate, keep=keep, **more)
+    for seed, domain, name in product(seeds, TAUGHT[base], QUICK_SERIES if quick else SERIES):
+        _, method, factor, *_ = SERIES[name]
+        rate = factor * tuned(rate_name(f"{domain}, {method}", base=base))
+        keep = base == "smollm2" and seed == seeds[0] and name in ("full", SHOWN)
+        grid[domain, name, seed] = run_of(base, domain, method, seed, rate, keep=keep, **more)
     return grid
 
 
 def run_of(base, domain, method, seed, rate, **more):
     """A run with its domain's number of epochs, and with a digest of the licences, which differ between machines."""
     corpus = licences_digest() if "licences" in (domain, *OLD[base]) else ""
-    return DialectRun(domain, method, seed, rate, TAUGHT[base][domain], corpus, **ON_BASE[base] | more)
+    more = (SMOLLM2 if base == "smollm2" else {}) | more
+    return DialectRun(domain, method, seed, rate, TAUGHT[base][domain], corpus, **more)
 
 
 def measure(results, runs, seeds, quick):
@@ -102,69 +103,45 @@ def measure(results, runs, seeds, quick):
             for full in ("full", "full_half"):
                 parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # both at their chosen rates
                 names = f"{DOMAINS[domain]}, {SERIES[lora][0]} and {SERIES[full][0]}"
-                learned = differences(of[lora]["new"], of[full]["new"])
+                learned = np.subtract(of[lora]["new"], of[full]["new"])
                 parts.append(check(f"{names}: LoRA's loss in the new domain − full's", learned, **more))
                 for old in OLD[first.base]:
-                    forgotten = differences(of[full]["old"][old], of[lora]["old"][old])
+                    forgotten = np.subtract(of[full]["old"][old], of[lora]["old"][old])
                     parts.append(check(f"{names}: full's loss on {old} − LoRA's", forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     text = "runs that leave the base bit-for-bit the same when the adapter is removed"
     asides.append(check(text, taken_off, at_least=1.0, every=True))
-    samples = small_samples() if first.base == "pretrained" else side_by_side(results, runs, seeds[0])
-    more = {"licences_sha256": licences_digest(), "samples": samples}
+    more = {"licences_sha256": licences_digest(), "samples": samples(first.base, results, runs, seeds[0])}
     return {"checks": checks, "asides": asides, "base_losses": of_base, "losses": losses, **more}
 
 
-def small_samples():
-    """Continuations of a few prompts by the base and by each shipped adapter, with the same random numbers."""
-    loaded = load_adapter_set([BASE, *shipped_adapters()])
-    texts = {name: [] for name in loaded.adapters}
-    for name, adapter in loaded.adapters.items():
-        for number, prompt in enumerate(PROMPTS):
+def samples(base, results, runs, seed):
+    """Continuations of a few prompts by several models, with the same random numbers.
+
+    The models are the small base with each of the package's adapters; or SmolLM2 before fine-tuning, with LoRA, with
+    LoRA removed, and after full fine-tuning.
+    """
+    if base == "pretrained":
+        loaded = load_adapter_set([BASE, *shipped_adapters()])
+        models = {name: (loaded.task, adapter) for name, adapter in loaded.adapters.items()}
+    else:
+        task = load_base(base)
+        lora, full = (runs["critics", name, seed] for name in (SHOWN, "full"))
+        adapter = Adapter(adapter_of(lora.method), results.arrays(lora))
+        models = {
+            "the base": (task, None),
+            f"the base with an adapter: {SERIES[SHOWN][0]}": (task, adapter),
+            "the adapter removed again": (task, None),
+            "full fine-tuning": (task._replace(params={**task.params, **results.arrays(full)}), None),
+        }
+    texts = {name: [] for name in models}
+    for name, (task, adapter) in models.items():
+        for number, prompt in enumerate(PROMPTS[base]):
             rng = np.random.default_rng(number)
-            text = write_text_from(loaded.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, rng)
+            text = write_text_from(task, prompt, SAMPLE_TOKENS, adapter, SAMPLING[base], rng)
             texts[name].append("".join(text))
-    return {"prompts": list(PROMPTS), "texts": texts}
-
-
-def side_by_side(results, runs, seed):
-    """Greedy continuations by SmolLM2 before fine-tuning, with LoRA, with LoRA removed, and after full fine-tuning."""
-    task, texts = load_base("smollm2"), {}
-    lora, full = (runs["critics", name, seed] for name in (SHOWN, "full"))
-    adapter = Adapter(adapter_of(lora.method), results.arrays(lora))
-    models = {
-        "the base": (task, None),
-        f"the base with an adapter: {SERIES[SHOWN][0]}": (task, adapter),
-        "the adapter removed again": (task, None),
-        "full fine-tuning": (task._replace(params={**task.params, **results.arrays(full)}), None),
-    }
-    for name, (of, attached) in models.items():
-        texts[name] = ["".join(write_text_from(of, prompt, SAMPLE_TOKENS, attached)) for prompt in SIDE_BY_SIDE]
-    return {"prompts": list(SIDE_BY_SIDE), "texts": texts}
-
-
-def write_more(outcome, folder):
-    """Write the small base's samples to a separate page."""
-    if outcome["base"] != "pretrained":
-        return
-    prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
-    temperature, top_k, penalty = SAMPLING.temperature, SAMPLING.top_k, SAMPLING.repetition_penalty
-    page = f"""\
-# One model, three voices
-
-`python -m lora_np experiment dialect` writes this page. Each prompt is continued by the base, which was trained on film
-reviews, and by the base with each adapter of the package. The samples have at most {SAMPLE_TOKENS} tokens, at
-temperature {temperature:g}, top-k {top_k} and a repetition penalty of {penalty:g}. All columns use the same random
-numbers, and the samples are not cherry-picked.
-
-| {" | ".join(texts)} |
-|{"---|" * len(texts)}
-"""
-    for prompt, *continued in zip(prompts, *texts.values()):
-        cells = (f"**{prompt}**" + text.replace("|", "\\|").removeprefix(prompt) for text in continued)
-        page += f"| {' | '.join(cells)} |\n"
-    write_text(folder / "dialect_samples.md", page)
+    return {"prompts": list(PROMPTS[base]), "texts": texts}
 
 
 def draw(outcome):
@@ -182,14 +159,13 @@ def draw(outcome):
     for axes, when in zip(panels[:, 0], ("at the end, test", "during training, validation")):
         axes.set_ylabel(f"perplexity on film reviews ({when})")
     legend_below(figure, panels[0, 0], 3)
-    figure.suptitle(
-        f"What is learned and what is forgotten: lower and further left is better\n({marks(outcome)})", fontsize=14
-    )
+    title = "What is learned and what is forgotten: lower and further left is better"
+    figure.suptitle(f"{title}\n({marks(outcome)})", fontsize=14)
     return figure
 
 
 def draw_forgetting(outcome):
-    """Draw SmolLM2's perplexity in two old domains against that in the new one, and the capitals it knows."""
+    """Draw SmolLM2's perplexity in two old domains against that in the new one, and the number of capitals it knows."""
     figure = new_figure(16, 5.6)
     *pair, right = figure.subplots(1, 3)
     for axes, old in zip(pair, OLD["smollm2"]):
@@ -197,14 +173,12 @@ def draw_forgetting(outcome):
         perplexities(axes, "perplexity on critics' snippets: new")
         axes.set_ylabel(f"perplexity on {old}: old")
     legend_below(figure, pair[0], 6)
-    of = outcome["losses"]["critics"]
-    labels, rows, colours = [], [], []
-    for name in of:
-        for question in ("named", "picked"):
-            labels.append(f"{SERIES[name][0]}, {question}")
-            rows.append([of_seed[question] for of_seed in of[name]["capitals"]])
-            colours.append(SERIES[name][3])
-    dots(right, labels, rows, colours, "correct capitals, of twenty that it knew")
+    rows = [
+        (f"{SERIES[name][0]}, {question}", [of_seed[question] for of_seed in of["capitals"]], SERIES[name][3])
+        for name, of in outcome["losses"]["critics"].items()
+        for question in ("named", "picked")
+    ]
+    dots(right, *zip(*rows), "correct capitals, of twenty that it knew")
     right.set_xlim(-0.5, 20.5)
     figure.suptitle(f"SmolLM2: what is learned and what is forgotten ({marks(outcome)})", fontsize=14)
     return figure
@@ -235,42 +209,32 @@ def perplexities(axes, label):
 
 
 def marks(outcome):
-    """Describe the large and the small marks."""
+    """Describe what the large and the small marks show."""
     n = len(outcome["seeds"])
     return "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
 
 
 def draw_side_by_side(outcome):
-    """Draw the texts that SmolLM2 writes before, with and after the adapter, and after full fine-tuning."""
+    """Draw the texts of `samples`, one column per model."""
     from matplotlib.colors import to_rgba
 
     prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
     figure = new_figure(16, 1.8 * len(prompts) + 1)
     grid = figure.subplots(len(prompts), len(texts), squeeze=False)
-    for column, (name, of_name), shade in zip(grid.T, texts.items(), (GREY, PALETTE[2], GREY, COLOURS["full"])):
+    title, shades = SIDE_BY_SIDE[outcome["base"]]
+    for column, (name, of_name), shade in zip(grid.T, texts.items(), shades):
         column[0].set_title(name, color=shade, fontweight="bold")
         for axes, prompt, text in zip(column, prompts, of_name):
             axes.set(xticks=[], yticks=[], facecolor=to_rgba(shade, 0.10))
             lines = wrap(" ".join(text.replace(prompt, prompt.upper(), 1).split()), 38)
             shown = axes.text(0.04, 0.92, "\n".join(lines), va="top", transform=axes.transAxes, fontsize=12)
             shown.set_in_layout(False)  # or the panels would shrink
-            for spine in axes.spines.values():
-                spine.set_visible(False)
-    figure.suptitle("SmolLM2 learns the critics' dialect; the prompt is in capitals", fontsize=15)
+            axes.spines[:].set_visible(False)
+    figure.suptitle(f"{title}; the prompt is in capitals", fontsize=15)
     return figure
 
 
 FIGURES = {
-    "pretrained": {"dialect": draw},
+    "pretrained": {"dialect": draw, "dialect_side_by_side": draw_side_by_side},
     "smollm2": {"dialect": draw_forgetting, "dialect_side_by_side": draw_side_by_side},
 }
-
-
-def rates_to_tune():
-    """A dict, name in settings.json -> (the first rate to try, a function from a rate to the runs that evaluate it)."""
-
-    def runs_at(name):
-        *base, domain, method = name.split(", ")
-        return lambda rate: [run_of(*base or ["pretrained"], domain, method, TUNE_SEED, rate, test=False)]
-
-    return {name: (guess, runs_at(name)) for name, guess in GUESSES.items()}

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..drawing import PALETTE, STYLES, band, colour, log_axis, mean_line, panels
 from ..evidence import check, compare
-from ..methods import METHODS, ranks_of
+from ..methods import METHODS, by_method, ranks_of
 from ..updates import similarities
 from . import truncation
 
@@ -27,15 +27,11 @@ K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
 
 def measure(results, runs, seeds, quick):
-    similarity = {key: [] for key, _ in runs}  # (seeds, matrices, K)
-    for (key, _), run in runs.items():
-        similarity[key].append(results.measured(similarities, run, K))
-    counts = {
-        f"{epsilon:g}": {
-            key: [intruders_a_matrix(rows, epsilon) for rows in of_key] for key, of_key in similarity.items()
-        }
-        for epsilon in EPSILONS
-    }
+    similarity = by_method(results, runs, lambda run: results.measured(similarities, run, K))  # (seeds, matrices, K)
+    counts = {}
+    for epsilon in EPSILONS:
+        of = {key: [intruders_a_matrix(rows, epsilon) for rows in of_key] for key, of_key in similarity.items()}
+        counts[f"{epsilon:g}"] = of
     of, (*_, most) = counts[f"{EPSILON:g}"], ranks_of(similarity, "all")
     checks = [
         check("full fine-tuning", of["full"], at_most=0.5, unit="per matrix"),

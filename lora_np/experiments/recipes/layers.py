@@ -1,8 +1,7 @@
 """Which blocks: one budget of parameters for the first, the middle or the last third of the blocks, or for all.
 
 LoRA on all linear layers is trained at rank 6 in ten of SmolLM2's thirty blocks, or at rank 2 in all thirty, with the
-same number of parameters, for one epoch on 2,000 snippets. All methods share the learning rate that was chosen for LoRA
-on all linear layers.
+same number of parameters, for one epoch on 2,000 snippets. All methods use LoRA's learning rate on all linear layers.
 """
 
 from ..drawing import PALETTE, method_dots, panels

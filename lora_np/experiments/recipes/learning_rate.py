@@ -3,17 +3,17 @@
 On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with a fixed α = 32 (s = 32/r)
 are trained for one epoch on 2,048 snippets, with every seed at six or seven learning rates, a factor of 2 apart. On
 SmolLM2, full fine-tuning and LoRA on all linear layers at r = 4 with α = 2r are trained on 2,000 snippets at the rates
-that `tune` tried, and LoRA at one more; the runs of `tune` are reused. For each seed, a parabola over the logarithm of
-the rate goes through the validation losses of the best rate and its two neighbours, and the minimum of the parabola is
-the best rate. The test split is not used.
+that `tune` tried, whose runs are reused. LoRA is also trained at one more rate. For each seed, a parabola over the
+logarithm of the rate is drawn through the lowest validation loss and its two neighbours. The best rate is the
+parabola's minimum. The test split is not used.
 """
 
 import numpy as np
 
 from ...adapters import AdapterConfig
 from ..drawing import COLOURS, PALETTE, legend_below, mean_line, panels
-from ..evidence import UNKNOWN, check, ratios
-from ..methods import ALL, SOME, TUNE_SEED, run_at, shortened
+from ..evidence import UNKNOWN, check
+from ..methods import ALL, ON_BASE, SOME, TUNE_SEED, lora, shortened
 from ..runs.classify import ClassifyRun
 
 SOURCE = "(Schulman et al. 2025, LoRA Without Regret)."
@@ -29,28 +29,25 @@ CAPTION = {"pretrained": LOOK.format(AND), "smollm2": LOOK.format("")}
 RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
 LORA_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
-RATES = {"full": FULL_RATES, **{f"r={r}": LORA_RATES for r in RANKS}}
-# On SmolLM2, name -> method and rates: those that `tune` tried, and one more for rank 4.
-TUNED = {"full": ("full", (1e-4, 2e-4, 4e-4)), "r=4": ("all_r4", (5e-4, 1e-3, 2e-3, 4e-3))}
-BASES = ("pretrained", "smollm2")
+OF_RANK = {f"r={r}": (AdapterConfig(r=r, alpha=ALPHA, targets=(ALL,)), LORA_RATES) for r in RANKS}
+TRIED = {  # base -> name -> the adapter's configuration or None, and the rates
+    "pretrained": {"full": (None, FULL_RATES), **OF_RANK},
+    # The rates that `tune` tried, and one more for rank 4.
+    "smollm2": {"full": (None, (1e-4, 2e-4, 4e-4)), "r=4": (lora(4, ALL), (5e-4, 1e-3, 2e-3, 4e-3))},
+}
+FIELDS = {"pretrained": (0, {"examples": 2048}), "smollm2": (TUNE_SEED, SOME)}  # base -> first seed, fields of the runs
+BASES = tuple(TRIED)
 
 
 def runs(seeds, quick, base="pretrained"):
     """A dict, (method, rate, seed) -> run."""
-    more = {"test": False} | ({"examples": 2048} if base == "pretrained" else SOME)
+    first, more = FIELDS[base]
+    more = more | ON_BASE[base] | {"test": False}
     more = shortened(more, base) if quick else more
-    if base == "smollm2":
-        return {
-            (key, rate, seed): run_at(rate, method, TUNE_SEED + seed, base, **more)
-            for key, (method, rates) in TUNED.items()
-            for rate in (rates[:2] if quick else rates)
-            for seed in seeds
-        }
-    adapters = {f"r={r}": AdapterConfig(r=r, alpha=ALPHA, targets=(ALL,)) for r in RANKS}
     return {
-        (key, rate, seed): ClassifyRun(adapters.get(key), seed, rate, **more)
-        for key, rates in RATES.items()
-        for rate in (rates[::3] if quick else rates)
+        (key, rate, seed): ClassifyRun(adapter, first + seed, rate, **more)
+        for key, (adapter, rates) in TRIED[base].items()
+        for rate in (rates[:: len(rates) // 2] if quick else rates)
         for seed in seeds
     }
 
@@ -69,7 +66,7 @@ def measure(results, runs, seeds, quick):
         bounds.append(("r=64", "r=1", "best rate of r=64 / that of r=1", 0.5, 2.0))
     checks = []
     for first, second, text, least, most in bounds:
-        ratio, beyond = ratios(best[first], best[second]), at_an_end[first] + at_an_end[second]
+        ratio, beyond = np.divide(best[first], best[second]), at_an_end[first] + at_an_end[second]
         statement = text + f" ({beyond} at an end of the rates)" * bool(beyond)
         for bound in ({"at_least": least}, {"at_most": most}):
             part = check(statement, ratio, unit="times", **bound)

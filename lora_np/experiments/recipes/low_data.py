@@ -1,10 +1,10 @@
 """Few examples: LoRA and full fine-tuning on 10 training snippets up to all of them.
 
-The snippets are drawn at random by seed and are the same for both methods. Training on few snippets takes more epochs,
-so that there are at least 20 steps. The learning rates were chosen for one epoch on many snippets. On the small base,
-models are evaluated twice during training on 1,000 validation snippets, and the best checkpoint is tested, as in the
-other experiments. In practice nobody with 10 examples has so many for validation; this helps both methods. On SmolLM2,
-the only evaluation is at the end.
+The seed determines the random choice of snippets, which is the same for both methods. Training on few snippets takes
+more epochs, so that there are at least 20 steps. The learning rates were chosen for one epoch on many snippets. On the
+small base, models are evaluated twice during training on 1,000 validation snippets, and the best checkpoint is tested,
+as in the other experiments. In practice, nobody with 10 examples has 1,000 more for validation; they help both methods.
+On SmolLM2, the only evaluation is at the end.
 """
 
 import numpy as np

@@ -3,9 +3,9 @@
 A base is fine-tuned on the sentiment of 6,528 Rotten Tomatoes snippets: in full, with only a head, with LoRA on q and v
 at several ranks, and with LoRA on more layers. The small base is trained for three epochs with batches of 32, and
 SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run at half of their learning rates. Training
-the small base from random weights shows the value of pretraining, and logistic regression on tf-idf weights the value
-of words without context. With the same seed, all methods see the same batches in the same order. Steps of the methods
-are timed in alternation on one thread.
+the small base from random weights shows the value of pretraining; logistic regression on tf-idf weights shows that of
+words without context. With the same seed, all methods see the same batches in the same order. Steps of the methods are
+timed in alternation on one thread.
 """
 
 import numpy as np
@@ -22,10 +22,8 @@ abstract)."""
 FIRST = """1: test accuracy against the number of trained parameters. 2: singular values of each kind of layer's update
 ΔW, relative to the largest; the numbers are the mean stable rank, effective rank, and rank with 90 % of the energy."""
 THIRD = "3: test accuracy when full fine-tuning's ΔW is truncated to rank k, and of LoRA trained at rank k."
-FOURTH, FIFTH = (
-    "4: loss curves on the same batches in the same order.",
-    "5: the three ranks of every ΔW, block by block.",
-)
+FOURTH = "4: loss curves on the same batches in the same order."
+FIFTH = "5: the three ranks of every ΔW, block by block."
 CAPTION = {"pretrained": f"{FIRST} {THIRD} {FOURTH}", "smollm2": f"{FIRST} {FOURTH} {FIFTH}"}
 PASSES = {"pretrained": 3, "smollm2": 1}  # epochs
 KEYS = {
@@ -34,7 +32,7 @@ KEYS = {
 }
 QUICK_KEYS = ("head", "qv_r1", "qv_r8", "full")
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
-WORDS_LIMIT = 400  # snippets for the quick baseline; with fewer, all would have the same class
+WORDS_LIMIT = 400  # snippets for the quick baseline; fewer would all have the same class
 FIGURES = main_job_figures.FIGURES
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4")}

@@ -1,9 +1,8 @@
 """A planted rank: can LoRA of rank r learn a change of rank k?
 
 The student is a small random transformer. Its teacher is a copy in which one weight has a change of rank k, with k
-equal singular values. LoRA on that weight is trained for 400 steps to reproduce the teacher's logits, at ranks r from
-1 to 12. The recovered rank is the smallest r for which the loss on new texts is below a thousandth of the loss without
-an adapter.
+equal singular values. LoRA on that weight is trained for 400 steps to reproduce the teacher's logits, at ranks r from 1
+to 12. The recovered rank is the smallest r for which the loss on new texts is below 1/1000 of that without an adapter.
 """
 
 from ..drawing import PALETTE, mean_line, panels
@@ -25,18 +24,16 @@ def runs(seeds, quick, base="pretrained"):
 
 
 def measure(results, runs, seeds, quick):
-    # k -> r -> the loss / the loss without an adapter, one per seed.
-    share = by_method(results, runs, lambda numbers: numbers["test_loss"] / numbers["base_loss"])
+    # k -> r -> list of the loss / the loss without an adapter, one per seed.
+    share = by_method(results, runs, lambda run: results[run]["test_loss"] / results[run]["base_loss"])
     ranks_found = {
         k: [next((int(r) for r in of_rank if of_rank[r][i] < FOUND_BELOW), None) for i in range(len(seeds))]
         for k, of_rank in share.items()
     }
-    checks = [
-        check(
-            f"k = {k}: seeds in which the recovered rank is k", [r == int(k) for r in ranks], at_least=1.0, every=True
-        )
-        for k, ranks in ranks_found.items()
-    ]
+    checks = []
+    for k, ranks in ranks_found.items():
+        text = f"k = {k}: seeds in which the recovered rank is k"
+        checks.append(check(text, [r == int(k) for r in ranks], at_least=1.0, every=True))
     return {"checks": checks, "share": share, "found": ranks_found}
 
 

@@ -1,13 +1,13 @@
 """Prompting and LoRA: the effect of examples in the prompt and in the weights.
 
 After a snippet and "Sentiment:", SmolLM2-135M-Instruct answers " positive" or " negative", with 0 or 10 labelled
-snippets in its prompt, half of each class. It is compared with only a head, LoRA on q and v at rank 8, and full
-fine-tuning, each trained on 10 snippets drawn at random or on all 6,528; with the small base after the main job's full
-fine-tuning; and with logistic regression on tf-idf weights of all snippets.
+snippets in its prompt, half of each class. Prompting is compared with training only a head, LoRA on q and v at rank 8,
+and full fine-tuning, each on 10 random snippets or on all 6,528. It is also compared with the small base after the main
+job's full fine-tuning, and with logistic regression on tf-idf weights of all snippets.
 """
 
 from ..baseline import tfidf_baseline
-from ..drawing import COLOURS, GREY, PALETTE, dots, mark_mean, panels
+from ..drawing import COLOURS, GREY, PALETTE, dots, panels
 from ..evidence import ahead
 from ..methods import by_method, tuned_runs
 from ..runs.prompts import PromptRun
@@ -68,7 +68,7 @@ def draw(outcome):
     labels, colours = zip(*SERIES.values())
     dots(axes, labels, [outcome["accuracy"][key] for key in SERIES], colours, "test accuracy in %")
     words = 100 * outcome["baseline"]["test_accuracy"]
-    mark_mean(axes, [words], COLOURS["tfidf"], f"tf-idf, all snippets: {words:.1f} %")
+    axes.axvline(words, color=COLOURS["tfidf"], linestyle="--", label=f"tf-idf, all snippets: {words:.1f} %")
     axes.legend(loc="lower left")
     return figure
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...adapters import AdapterConfig
 from ..drawing import PALETTE, log_axis, mean_line, panels
-from ..evidence import check, compare, differences
+from ..evidence import check, compare
 from ..methods import QUICK, QV, by_method
 from ..runs.classify import ClassifyRun
 
@@ -39,15 +39,15 @@ def runs(seeds, quick, base="pretrained"):
 
 def measure(results, runs, seeds, quick):
     def second_half(name):
-        return lambda numbers: float(np.mean(numbers[name][len(numbers[name]) // 2 :]))
+        return by_method(results, runs, lambda run: float(np.mean(results[run][name][len(results[run][name]) // 2 :])))
 
-    tables = {name: by_method(results, runs, second_half(name)) for name in ("loss", "grad_norm")}
+    tables = {name: second_half(name) for name in ("loss", "grad_norm")}
     tables["accuracy"] = by_method(results, runs, "test_accuracy", 100)
     plain, rooted = (tables["loss"][scale] for scale in SCALES)
     checks = [
         compare("α/r: loss, r = 256 − r = 4", plain, "256", "4", at_least=0.0, unit="nats"),
         compare("α/√r: loss, r = 256 − r = 4", rooted, "256", "4", at_most=0.0, unit="nats"),
-        check("r = 256: loss, α/√r − α/r", differences(rooted["256"], plain["256"]), at_most=0.0, unit="nats"),
+        check("r = 256: loss, α/√r − α/r", np.subtract(rooted["256"], plain["256"]), at_most=0.0, unit="nats"),
     ]
     return {"checks": checks, "measured": {scale: {name: tables[name][scale] for name in NAMES} for scale in SCALES}}
 

@@ -2,7 +2,7 @@
 
 Full fine-tuning's update ΔW of every linear layer is truncated to its r leading directions by a singular value
 decomposition; the trained embeddings, layer norms, biases and head are unchanged. LoRA on all linear layers is trained
-at the same ranks. The ranks that contain 90 % of an update's energy Σσ² are also compared, as means over the layers.
+at the same ranks. The ranks that contain 90 % of an update's energy Σσ² are also compared, as means over layers.
 """
 
 import numpy as np
@@ -29,22 +29,18 @@ def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     ranks = ranks_of(loss, "all")
     cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], (0, *ranks))
-    shares = {key: [] for key in loss}  # (seeds, n)
-    rank_90 = {key: [] for key in loss}
-    for (key, _), run in runs.items():
-        of_run = results.measured(energy, run)
-        shares[key].append(of_run["shares"])
-        rank_90[key].append(of_run["rank_90"])
+    energies = by_method(results, runs, lambda run: results.measured(energy, run))
+    shares, rank_90 = (
+        {key: [of_run[name] for of_run in of_key] for key, of_key in energies.items()} for name in ("shares", "rank_90")
+    )
     losses = loss | {f"cut_r{r}": scores["loss"] for r, scores in cut.items()}
     ratio = [rank / USUAL for rank in rank_90["full"]]
     checks = [
         as_good("full, truncated to r = 16 − untruncated: test loss", losses, "cut_r16", "full"),
         check(f"rank of full fine-tuning's update at 90 % of its energy / {USUAL}", ratio, at_least=10.0, unit="times"),
     ]
-    asides = [
-        as_good(f"LoRA r = {r} − full, truncated to r = {r}: test loss", losses, f"all_r{r}", f"cut_r{r}")
-        for r in ranks
-    ]
+    text = "LoRA r = {0} − full, truncated to r = {0}: test loss"
+    asides = [as_good(text.format(r), losses, f"all_r{r}", f"cut_r{r}") for r in ranks]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": shares, "rank_90": rank_90}
 
 

@@ -10,7 +10,7 @@ compared, which shows how fast a variant starts.
 import numpy as np
 
 from ..drawing import PALETTE, dots, panels
-from ..evidence import ahead, compare, differences
+from ..evidence import ahead, compare
 from ..methods import METHODS, SOME, by_method
 
 CLAIM = """At equal rank DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are ahead of
@@ -27,17 +27,13 @@ KEYS = {
 
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
-    early = by_method(results, runs, first_quarter)
+    losses = by_method(results, runs, "loss")
+    early = {key: [float(np.mean(loss[: max(1, len(loss) // 4)])) for loss in of_key] for key, of_key in losses.items()}
     checks = [ahead(f"{METHODS[key].label} − LoRA", accuracy, key, "lora") for key in ("dora", "pissa", "lora+")]
     faster = {"at_most": 0.0, "unit": "nats"}
     checks.append(compare("loss in the first quarter: PiSSA − LoRA", early, "pissa", "lora", **faster))
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in accuracy}
     return {"checks": checks, "accuracy": accuracy, "early_loss": early, "trainable": trained}
-
-
-def first_quarter(numbers):
-    """The mean training loss in the first quarter of a run."""
-    return float(np.mean(numbers["loss"][: max(1, len(numbers["loss"]) // 4)]))
 
 
 def draw(outcome):
@@ -46,10 +42,10 @@ def draw(outcome):
     figure, (left, right) = panels(outcome, f"Variants and LoRA r=8 on q and v: {of_lora}", 13, 5.2, 2, sharey=True)
     others = list(accuracy)[1:]
     labels = [f"{METHODS[key].label} ({trained[key]:,})" for key in others]
-    better = [differences(accuracy[key], accuracy["lora"]) for key in others]
+    better = [np.subtract(accuracy[key], accuracy["lora"]) for key in others]
     dots(left, labels, better, PALETTE[0], "test accuracy − LoRA's, in points")
     # AdaLoRA's loss includes a penalty that keeps its factors orthonormal.
-    faster = [[np.nan] if key == "adalora" else differences(early[key], early["lora"]) for key in others]
+    faster = [[np.nan] if key == "adalora" else np.subtract(early[key], early["lora"]) for key in others]
     dots(right, labels, faster, PALETTE[1], "training loss in the first quarter − LoRA's, in nats")
     for axes in (left, right):
         axes.axvline(0, color="black", linewidth=1)

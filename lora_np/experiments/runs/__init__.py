@@ -1,6 +1,8 @@
-"""Training runs: each kind is a dataclass of settings, whose `carry_out` method returns numbers and trained arrays.
+"""Training runs: each kind is a dataclass of settings with a method `carry_out`, which works on one thread.
 
-A run's result depends only on its settings and on the code that it uses; `store.py` stores it under both.
+`carry_out` returns a dict of numbers, ready for JSON, and a dict of the trained arrays at the best evaluation, which is
+empty unless the run has keep=True. It raises FloatingPointError if training diverges; see `train`. The result depends
+only on the settings and on the code that the run uses; `store.py` stores it under both.
 """
 
 from functools import lru_cache

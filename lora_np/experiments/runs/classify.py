@@ -1,7 +1,7 @@
 """A training run of the sentiment classifier, which labels Rotten Tomatoes snippets positive or negative."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ LOSS_POINTS = 50  # the training loss is recorded as means over this many parts 
 
 
 class Encoded(NamedTuple):
-    """One split as token ids."""
+    """A split of the snippets as token ids."""
 
     sequences: list[np.ndarray]
     labels: np.ndarray  # (N,) int64
@@ -49,12 +49,11 @@ class Snippets(NamedTuple):
 
 @lru_cache(maxsize=2)
 def load_snippets(limit=None, base="pretrained"):
-    """The Snippets, encoded with a base's tokenizer, at most `limit` of each split."""
+    """Load the Snippets, encoded with a base's tokenizer; at most `limit` of each split."""
     tokenizer = load_base(base).tokenizer
-    splits = [
-        Encoded(encode(tokenizer, split.texts[:limit], MAX_LENGTH), split.labels[:limit])
-        for split in load_reviews("rotten_tomatoes")
-    ]
+    splits = []
+    for texts, labels in load_reviews("rotten_tomatoes"):
+        splits.append(Encoded(encode(tokenizer, texts[:limit], MAX_LENGTH), labels[:limit]))
     return Snippets(*splits, pad_id=pad_id(tokenizer))
 
 
@@ -98,7 +97,36 @@ class ClassifyRun:
         one_of("weights", self.weights, WEIGHTS)
 
     def carry_out(self):
-        return classify_run(self)
+        """Carry out the run and return its numbers and arrays; losses are in nats per snippet."""
+        snippets = load_snippets(self.limit, self.base)
+        params, config, adapter = starting_point(self)
+        rows = training_rows(self, len(snippets.train.labels))
+        texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
+        epoch_batches = partial(class_batches, *texts, self.batch_size, snippets.pad_id)
+        settings = {name: getattr(self, name) for name in TRAINING}
+        validation = snippets.evaluation_batches("validation")
+        state = train(**fine_tuning(params, config, adapter, epoch_batches, validation, **settings))
+        history, report = state.history, trainable_report(params, state.best)
+        may_be_best = history["eval_step"] >= settled_from(adapter, state.step)
+        numbers = {
+            "trainable": report.trainable,
+            "percent": report.percent,
+            "steps": state.step,
+            "base_bytes": weight_bytes(params),
+            "validation_loss": float(history["eval_loss"][may_be_best].min()),
+            "loss": [round(float(chunk.mean()), 5) for chunk in chunks(history["loss"])],
+            "grad_norm": [round(float(chunk.mean()), 6) for chunk in chunks(history["grad_norm"])],
+            "evaluations": {
+                name: np.round(history[f"eval_{name}"], 6).tolist() for name in ("step", "loss", "accuracy")
+            },
+        }
+        if self.test:
+            model, attached = attach(params, adapter, state.best)
+            with blas_threads(1):
+                scores = score(model, attached, config, snippets, "test")
+            numbers |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
+            numbers["test_right"] = np.packbits(scores["right"]).tobytes().hex()  # one bit per snippet
+        return numbers, dict(state.best) if self.keep else {}
 
 
 def compressed(params, weights):
@@ -150,57 +178,12 @@ def score(params, adapter, config, snippets, split, run=map):
 
 
 def training_rows(run, n):
-    """The indices of the training snippets among n."""
+    """The indices of a run's training snippets among n."""
     if run.examples is None:
         return np.arange(n)
     if run.examples > n:
         raise ValueError(f"examples: got {run.examples}, expected at most {n}")
     return stream(run.seed, "sample").permutation(n)[: run.examples]
-
-
-def classify_run(run):
-    """Carry out a ClassifyRun, on one thread.
-
-    Returns
-    -------
-    numbers : dict; losses in nats per snippet
-    arrays : dict, the trained arrays at the best evaluation; empty unless run.keep
-
-    Raises
-    ------
-    FloatingPointError
-        If training diverges; see `train`.
-    """
-    snippets = load_snippets(run.limit, run.base)
-    params, config, adapter = starting_point(run)
-    rows = training_rows(run, len(snippets.train.labels))
-    texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
-
-    def epoch_batches(rng):
-        return class_batches(*texts, run.batch_size, snippets.pad_id, rng)
-
-    settings = {name: getattr(run, name) for name in TRAINING}
-    validation = snippets.evaluation_batches("validation")
-    state = train(**fine_tuning(params, config, adapter, epoch_batches, validation, **settings))
-    history, report = state.history, trainable_report(params, state.best)
-    may_be_best = history["eval_step"] >= settled_from(adapter, state.step)
-    numbers = {
-        "trainable": report.trainable,
-        "percent": report.percent,
-        "steps": state.step,
-        "base_bytes": weight_bytes(params),
-        "validation_loss": float(history["eval_loss"][may_be_best].min()),
-        "loss": [round(float(chunk.mean()), 5) for chunk in chunks(history["loss"])],
-        "grad_norm": [round(float(chunk.mean()), 6) for chunk in chunks(history["grad_norm"])],
-        "evaluations": {name: np.round(history[f"eval_{name}"], 6).tolist() for name in ("step", "loss", "accuracy")},
-    }
-    if run.test:
-        model, attached = attach(params, adapter, state.best)
-        with blas_threads(1):
-            scores = score(model, attached, config, snippets, "test")
-        numbers |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
-        numbers["test_right"] = np.packbits(scores["right"]).tobytes().hex()  # one bit per snippet
-    return numbers, dict(state.best) if run.keep else {}
 
 
 def chunks(values):

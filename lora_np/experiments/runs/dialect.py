@@ -1,4 +1,4 @@
-"""A run of the dialect experiment: the base is fine-tuned on a domain by one method."""
+"""A run of the dialect experiment, which fine-tunes a base on one domain with one method."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,9 +13,10 @@ from . import load_base
 
 LENGTH = 128  # tokens of a window
 TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run that are arguments of `fine_tuning`
-VALIDATION_TOKENS = 4096  # of the domain and of the reviews, for each evaluation during training
+RECORDED = ("eval_step", "eval_loss", "eval_old")
+VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, in each evaluation during training
 OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # domains that a base may forget
-OLD_TEST_REVIEWS = 200  # of IMDb's test split, on which the small base was not trained
+OLD_TEST_REVIEWS = 200  # from IMDb's test split, on which the small base was not trained
 CAPITALS = {  # SmolLM2 knows them all
     **{"Austria": "Vienna", "Brazil": "Brasília", "Canada": "Ottawa", "China": "Beijing", "Cuba": "Havana"},
     **{"Denmark": "Copenhagen", "France": "Paris", "Germany": "Berlin", "Greece": "Athens", "Hungary": "Budapest"},
@@ -33,17 +34,13 @@ class DialectRun:
     domain : "critics" or "licences"
     method : "full", or a name such as "lora_r16", for LoRA of rank 16 on all linear layers
     seed : int
-    learning_rate : float, the peak learning rate
-    epochs : int
+    learning_rate, epochs, base, test, keep : see `runs.classify.ClassifyRun`
     corpus : str, `licences_digest()` if the run uses licences. They are those of the installed packages, and a worker
         with other licences refuses the run
-    base : one of BASES
     batch_size : int, windows of LENGTH tokens per batch
     evaluations : int, approximate number of evaluations during training
     train_tokens : int, largest number of training tokens; None: `limit`
     limit : int, largest number of tokens of each split; None: all
-    test : bool, whether to evaluate on the test texts; False for tuning learning rates
-    keep : bool, whether the result includes the trained arrays
     """
 
     domain: str
@@ -61,17 +58,9 @@ class DialectRun:
     keep: bool = False
 
     def carry_out(self):
-        """Carry out the run, on one thread.
+        """Carry out the run and return its numbers and arrays.
 
-        Returns
-        -------
-        numbers : dict; losses in nats per token, "new" on the domain and "old" on each old domain of the base
-        arrays : dict, the trained arrays at the best evaluation; empty unless self.keep
-
-        Raises
-        ------
-        FloatingPointError
-            If training diverges; see `train`.
+        Losses are in nats per token: "new" on the domain, and "old" on each of the base's old domains.
         """
         if self.corpus and self.corpus != licences_digest():
             raise ValueError(f"corpus: got {self.corpus!r}, the licence texts here have {licences_digest()!r}")
@@ -84,26 +73,22 @@ class DialectRun:
         def loss_on(tokens, params, adapter):
             return language_loss(params, config, tokens, adapter, LENGTH)
 
-        def old_loss(params, adapter):
-            return {"old": loss_on(old["reviews"].validation[:VALIDATION_TOKENS], params, adapter)}
-
         start = init_adapter(base, adapter_config, stream(self.seed, "adapter")) if adapter_config is not None else None
         tokens = load_domain(self.domain, self.base, self.train_tokens or self.limit).train
         validation = list(language_batches(domain.validation[:VALIDATION_TOKENS], LANGUAGE_BATCH, LENGTH))
 
-        def epoch_batches(rng):
-            return list(language_batches(tokens, self.batch_size, LENGTH, rng))
-
-        settings = {name: getattr(self, name) for name in TRAINING}
-        state = train(**fine_tuning(base, config, start, epoch_batches, validation, also=old_loss, **settings))
+        old_validation = old["reviews"].validation[:VALIDATION_TOKENS]
+        more = {name: getattr(self, name) for name in TRAINING}
+        more["epoch_batches"] = lambda rng: list(language_batches(tokens, self.batch_size, LENGTH, rng))
+        more["also"] = lambda params, adapter: {"old": loss_on(old_validation, params, adapter)}
+        state = train(**fine_tuning(base, config, start, validation=validation, **more))
         model, adapter = attach(base, start, state.best)
         report = trainable_report(base, state.best)
-        history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}
         numbers = {
             "trainable": report.trainable,
             "percent": report.percent,
             "validation_loss": float(state.history["eval_loss"].min()),
-            "history": {name: history[name] for name in ("eval_step", "eval_loss", "eval_old")},
+            "history": {name: np.round(state.history[name], 6).tolist() for name in RECORDED},
             "base_untouched": all(np.array_equal(base[name], before[name]) for name in before),
         }
         if self.test:
@@ -122,11 +107,6 @@ def adapter_of(method):
         return None
     r = int(method.removeprefix("lora_r"))
     return AdapterConfig(r=r, alpha=2.0 * r, targets=("all-linear",))
-
-
-def label(method):
-    """A method's label in tables and figures."""
-    return "full fine-tuning" if method == "full" else f"LoRA r={method.removeprefix('lora_r')}"
 
 
 @lru_cache(maxsize=8)

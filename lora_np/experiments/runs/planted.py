@@ -1,4 +1,4 @@
-"""A run with a known rank: one weight of the teacher differs from the student's by a matrix of rank k."""
+"""A run with a known rank: one of the teacher's weights differs from the student's by a matrix of rank k."""
 
 from dataclasses import dataclass
 
@@ -26,13 +26,7 @@ class PlantedRun:
     steps: int = 400
 
     def carry_out(self):
-        """Carry out the run, on one thread.
-
-        Returns
-        -------
-        numbers : dict; the student's loss on new texts, "base_loss" before and "test_loss" after training
-        arrays : empty
-        """
+        """Return the student's loss on new texts, "base_loss" before and "test_loss" after training, and no arrays."""
         student, teacher = planted_model(self.k, self.seed)
         n_texts = N_BATCHES * BATCH_SIZE + N_TEST
         texts = stream(self.seed, "sample", 0).integers(0, CONFIG.vocab_size, (n_texts, CONFIG.n_positions))
@@ -45,12 +39,11 @@ class PlantedRun:
             model, attached = attach(student, adapter, trainable)
             return squared_error(model, batch, attached, tuple(trainable))
 
-        def epoch_batches(rng):
-            return [batches[i] for i in rng.permutation(N_BATCHES)]
-
         more = {"warmup_steps": self.steps // 20, "clip_norm": None, "seed": self.seed}
         settings = TrainConfig(self.steps, self.learning_rate, **more)
-        state = train(adapter.weights, objective, epoch_batches, settings)
+        state = train(
+            adapter.weights, objective, lambda rng: [batches[i] for i in rng.permutation(N_BATCHES)], settings
+        )
         with blas_threads(1):
             model, attached = attach(student, adapter, state.best)
             numbers = {

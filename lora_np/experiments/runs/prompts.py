@@ -12,13 +12,13 @@ from . import load_base
 
 QUESTION = "\nSentiment:"
 LABELS = ("negative", "positive")
-MOST_TOKENS = 2048  # upper bound for a prompt, which none reaches
+MOST_TOKENS = 2048  # upper bound for a prompt; no prompt reaches it
 BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
 class PromptRun:
-    """The settings of a run that only prompts.
+    """The settings of a run that prompts SmolLM2 without training it.
 
     Parameters
     ----------
@@ -34,13 +34,7 @@ class PromptRun:
     limit: int | None = None
 
     def carry_out(self):
-        """Carry out the run, on one thread.
-
-        Returns
-        -------
-        numbers : dict with the accuracy on the split
-        arrays : an empty dict
-        """
+        """Return the accuracy on the split, and no arrays."""
         reviews, model = load_reviews("rotten_tomatoes"), load_base("smollm2")
         first, part = examples(self, reviews.train), getattr(reviews, self.split)
         texts, labels = part.texts[: self.limit], part.labels[: self.limit]
