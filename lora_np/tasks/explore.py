@@ -1,16 +1,17 @@
 """The explorer: an HTML page about an adapter, with precomputed values."""
 
 import json
+from functools import partial
 from pathlib import Path
 
-from ..adapters import layer_arrays, merge, module_config, scaling, trainable_report, trained_weights
+from ..adapters import layer_arrays, module_config, scaling, trainable_report, trained_weights
 from ..checked import check_unset, whole_number
 from ..formats import check_file, task_folder, task_places, write_text
 from ..formats.task import base_name
 from ..training import blas_threads, worthwhile_threads
 from .adapter_set import BASE, load_adapter_set
 from .explore_answers import by_rank, by_scale, language_tokens, spread, texts_of_table
-from .explore_layers import cut, directions_of, layer_rows
+from .explore_layers import directions_of, layer_rows, with_updates
 from .finetuning import naming_model, no_report
 from .settings import is_large
 
@@ -100,28 +101,13 @@ def explore(
 
 
 def page_data(task, base, measured, prompts, chat, report):
-    """The data of a page.
+    """The data of a page: the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`, by name.
 
-    Parameters
-    ----------
-    task : LoadedModel with its adapter
-    base : folder or file of the base
-    measured : from `language_tokens` or `texts_of_table`
-    prompts, chat, report : as in `explore`
-
-    Returns
-    -------
-    dict: "facts"; "layers", see `layer_rows`; "ranks", see `by_rank`, or None; "answers", see `by_scale`
+    `measured` is from `language_tokens` or `texts_of_table`; the other parameters are those of these functions.
     """
-    n = len(layer_arrays(task.adapter))
-    report(f"decomposing ΔW of {n} layers")
+    report(f"decomposing ΔW of {len(layer_arrays(task.adapter))} layers")
     directions = directions_of(task.params, task.adapter)
-
-    def variant(k=None, scale=1.0):
-        """The LoadedModel with each ΔW truncated to rank k, multiplied by a scale and merged."""
-        adapter = cut(task.params, task.adapter, directions, k, scale)
-        return task._replace(params=merge(task.params, adapter), adapter=None)
-
+    variant = partial(with_updates, task, directions)
     if not prompts and task.labels is not None:
         prompts = TEXTS_TO_CLASSIFY
         if measured is not None:

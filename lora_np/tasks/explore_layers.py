@@ -5,9 +5,8 @@ import base64
 import numpy as np
 
 from ..adapters import Adapter, adapter_deltas, layer_arrays, module_config, module_rank, scaling, whole_weights
-from ..adapters.mix import unscaled_config
 from ..analysis import effective_rank, rank_at_energy, stable_rank
-from ..analysis.spectra import svd
+from ..analysis.spectra import leading_part, svd
 from ..checked import finite_matrix
 from ..data import decode, encode
 from ..data.tokenizer import library
@@ -64,29 +63,27 @@ def svd_of_low_rank(matrix, r, name):
     return Q @ u, sigma, vt
 
 
-def cut(params, adapter, directions, k=None, scale=1.0):
-    """A LoRA adapter whose ΔW in each layer is `scale` times the k leading directions of the given adapter's ΔW.
+def with_updates(task, directions, k=None, scale=1.0):
+    """The model with `scale` times the k leading terms of each ΔW's decomposition added to its weights.
 
-    ΔW ≈ s U_k Σ_k V_kᵀ = B A with B = s U_k √Σ_k and A = √Σ_k V_kᵀ, the best approximation of rank k (`mix.compress`).
+    U_k Σ_k V_kᵀ is the best approximation of ΔW of rank k.
 
     Parameters
     ----------
-    params, adapter : see `directions_of`, which gives `directions`
+    task : LoadedModel with its adapter
+    directions : from `directions_of`
     k : int; None: all
-    scale : float, s
+    scale : float
 
     Returns
     -------
-    Adapter of kind "lora"; whole weights, such as a trained head, do not depend on k and scale
+    LoadedModel without an adapter; whole weights, such as a trained head, do not depend on k and scale
     """
-    weights, ranks = {}, {}
+    params = {**task.params, **whole_weights(task.adapter)}
     for module, (u, sigma, vt) in directions.items():
-        root = np.sqrt(sigma[:k]).astype(u.dtype)  # (k,)
-        if root.size:
-            factors = {"lora_A": root[:, None] * vt[:k], "lora_B": u[:, :k] * (u.dtype.type(scale) * root)}
-            weights |= {f"{module}.{leaf}": array for leaf, array in factors.items()}
-            ranks[module] = root.size
-    return Adapter(unscaled_config(adapter.config, ranks, params), weights | whole_weights(adapter))
+        update = leading_part(u, (scale * sigma).astype(u.dtype), vt, len(sigma) if k is None else k)
+        params[f"{module}.weight"] = np.asarray(params[f"{module}.weight"]) + update
+    return task._replace(params=params, adapter=None)
 
 
 def layer_rows(task, directions):
@@ -157,34 +154,25 @@ def token_directions(task, directions):
     """
     config, params = task.config, task.params
     layers = modules(config)
-    last = [name for name, layer in layers.items() if layer.operation.endswith("norm")][-1]
+    last = [layer for layer in layers.values() if layer.operation.endswith("norm")][-1]
     head = "tok_emb" if config.n_classes else layers["head"].parameters
     known = np.array(sorted(task.tokenizer.get_vocab().values()))
     known = known[known < config.vocab_size]
     tables, texts, result = {}, token_texts(task.tokenizer), {}
     for module, (u, _, vt) in directions.items():
-        before = norm_before(layers, module)
-        norm = layers[before or last]
+        before = next(layer for layer in layers.values() if layer.depth == layers[module].depth - 1)
+        reads = before.operation.endswith("norm")  # otherwise its input is from inside attention or the MLP
+        norm = before if reads else last
         centred, gain = norm.operation == "layer_norm", params[f"{norm.name}.weight"]
-        if before is None:
-            along, source, centred = unit_rows(u.T[:DIRECTIONS], centred), head, False  # (n, C)
-        else:
+        if reads:
             along, source = vt[:DIRECTIONS], "tok_emb"
+        else:
+            along, source, centred = unit_rows(u.T[:DIRECTIONS], centred), head, False  # (n, C)
         if (source, centred) not in tables:
             tables[source, centred] = unit_rows(np.asarray(params[f"{source}.weight"])[known], centred)  # (V, C)
         cosines = unit_rows(along * gain, centred) @ tables[source, centred].T  # (n, V)
-        tokens = [both_ends(row, known, texts) for row in cosines]
-        result[module] = {"reads": before is not None, "tokens": tokens}
+        result[module] = {"reads": reads, "tokens": [both_ends(row, known, texts) for row in cosines]}
     return result
-
-
-def norm_before(layers, module):
-    """The name of the norm before a linear layer; None if the layer reads from inside attention or the MLP."""
-    source = None
-    for name, layer in layers.items():
-        if name == module:
-            return source.name if source.operation.endswith("norm") else None
-        source = source if layer.operation == "linear" else layer
 
 
 def unit_rows(rows, centred):

@@ -68,7 +68,7 @@ def finetune(data, out, settings=None, report=no_report):
     report_cost(report, model, adapter, plan, settings.batch_size, dataset.longest)
     with blas_threads(1), naming_model(base):
         before = dataset.test_base()
-    with resumable(out, plan, base, dataset, settings, report) as more:
+    with resumable(out, plan, base, data, model, settings, report) as more:
         state = train(**plan, **more)
         params, best = attach(frozen, adapter, state.best)
         if adapter is not None:  # in a form that fits the unchanged base

@@ -47,7 +47,7 @@ class TextFile(LanguageData):
 
         validation, test = (list(language_batches(part, LANGUAGE_BATCH, length)) for part in (validation, test))
         tests = perplexity_tests(model, test, {"tokens": dict(zip(PARTS, map(len, parts)))}, settings.threads)
-        return Dataset(model, epoch_batches, validation, len(train) // length, length, parts, *tests)
+        return Dataset(model, epoch_batches, validation, len(train) // length, length, *tests)
 
 
 class Conversations(LanguageData):
@@ -77,8 +77,7 @@ class Conversations(LanguageData):
         validation, test = (class_batches(*part, LANGUAGE_BATCH, pad) for part in parts[1:])
         counts = {"conversations": {name: len(ids) for name, (ids, _) in zip(PARTS, parts)}}
         tests = perplexity_tests(model, test, {**counts, "cut": n_cut, "left_out": n_empty}, settings.threads)
-        arrays = [array for part in parts for array in part]
-        return Dataset(model, epoch_batches, validation, len(train[0]), max(map(len, train[0])), arrays, *tests)
+        return Dataset(model, epoch_batches, validation, len(train[0]), max(map(len, train[0])), *tests)
 
 
 def split(data):

@@ -131,7 +131,6 @@ class Dataset(NamedTuple):
     validation: list[Batch]  # chooses the best weights
     n_rows: int  # rows per epoch
     longest: int  # length of the longest training row in tokens
-    arrays: list  # the data of all parts, for the run's digest: arrays of integers, and lists of such arrays
     test: Callable  # (LoadedModel, history) -> dict of results on the test part; history as from `train`
     test_base: Callable = lambda: {}  # () -> dict of the base's results before the training
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`

@@ -95,7 +95,6 @@ class LabelledTable(Data):
             class_batches(*validation, CLASSIFIER_BATCH if model.config.n_classes else LANGUAGE_BATCH, pad),
             len(train[0]),
             max(map(len, encoded[0][0])),
-            [array for part in encoded for array in part],
             test,
             class_weights=balanced_weights(encoded[0][1]) if self.class_weights == "balanced" else None,
         )
