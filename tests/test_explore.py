@@ -309,7 +309,7 @@ def test_refusals(bases, tmp_path, fails):
         ([classes, "--data", data], ["other"]),
         ([classes, "--data", data, "--label", "x"], ["label_column", "'x'"]),
         ([head], ["adapter: ", "no layer"]),
-        (["base"], ["adapter: got 'base'"]),
+        (["base"], ["base: no such folder"]),
         ([bases / "gpt2"], ["expected an adapter"]),
         ([tmp_path / "absent"], ["no such folder"]),
         ([language, "--texts", "0"], ["texts: got 0"]),

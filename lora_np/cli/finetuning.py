@@ -88,7 +88,7 @@ def run_finetune(arguments):
 
 
 def run_values(arguments):
-    """The options given on the command line, as values for `run_from`."""
+    """The options given on the command line, as values for `read_run`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
         raise ValueError("data: is missing; give --data FILE, --text-file FILE or --settings FILE")
     options = {name: value for name, value in options_of(arguments).items() if value is not None}

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from ..adapters import layer_arrays, module_config, scaling, trainable_report, trained_weights
 from ..checked import check_unset, whole_number
-from ..formats import check_file, task_folder, task_places, write_text
+from ..formats import attach_adapter, check_file, model_place, task_base, task_folder, task_places, write_text
 from ..formats.task import base_name
 from ..training import blas_threads, worthwhile_threads
-from .adapter_set import BASE, load_adapter_set
 from .explore_answers import by_rank, by_scale, language_tokens, spread, texts_of_table
 from .explore_layers import directions_of, layer_rows, with_updates
 from .finetuning import naming_model, no_report
@@ -70,16 +69,14 @@ def explore(
     if n_texts is not None:
         whole_number("texts", n_texts)
     read = [path for path in (data, text_file) if path is not None]
-    if adapter == BASE:
-        raise ValueError(f"adapter: got {BASE!r}, which is not an adapter, expected one")
     if not all(prompt.strip() for prompt in prompts):
         raise ValueError("prompt: is empty, expected at least one word")
     check_file(out, "out", [*read, *task_places(adapter, base)])
-    loaded = load_adapter_set([adapter], base)
-    task = loaded.task._replace(adapter=next(iter(loaded.adapters.values())))
+    base = task_base(adapter) if base is None else model_place(base)
+    task = attach_adapter(adapter, base)
     if not layer_arrays(task.adapter):
         raise ValueError(f"adapter: {adapter} adapts no layer, only the head; expected at least one layer")
-    n = n_texts or (TEXTS_OF_LARGE if is_large(loaded.base) else TEXTS)
+    n = n_texts or (TEXTS_OF_LARGE if is_large(base) else TEXTS)
     columns = {"text": text_column, "label": label_column, "quoting": quoting or None}
     if task.labels is None:
         why = f"{adapter} belongs to a language model, which is measured on a --text-file"
@@ -94,8 +91,8 @@ def explore(
     if n_texts is not None and measured is None:
         raise ValueError("texts: needs --data or --text-file")
     with blas_threads(worthwhile_threads(task.params)), naming_model(adapter):
-        page = page_data(task, loaded.base, measured, prompts, chat, report)
-    page = {"name": task_folder(adapter).resolve().name, "base": Path(base_name(loaded.base, out)).name, **page}
+        page = page_data(task, base, measured, prompts, chat, report)
+    page = {"name": task_folder(adapter).resolve().name, "base": Path(base_name(base, out)).name, **page}
     write_text(out, page_text(page))
     return page
 

@@ -111,13 +111,15 @@ def starting_point(model, settings):
 # ---------------------------------------------------------------- from plain values
 
 
-def run_from(values):
-    """Make the data and the settings of a fine-tuning from plain values.
+def read_run(path, changes):
+    """Read the data and the settings of a fine-tuning from a JSON file, and change some values.
 
     Parameters
     ----------
-    values : dict of fields of FinetuneSettings, and of fields of the data with its "task", a key of KINDS. Without a
-        task, a question means a QuestionTable, columns mean a LabelledTable, and neither means Conversations
+    path : path of a JSON file with a dict of fields of FinetuneSettings, and of fields of the data with its "task", a
+        key of KINDS; or of a `task.json`, whose "settings" has them. Without a task, a question means a QuestionTable,
+        columns mean a LabelledTable, and neither means Conversations. None: `changes` are all values
+    changes : dict, name -> value; those for "adapter" change only some of its fields
 
     Returns
     -------
@@ -127,40 +129,7 @@ def run_from(values):
     Raises
     ------
     ValueError
-        If a name is unknown or missing, or a value is invalid.
-    """
-    names = {field.name for field in fields(FinetuneSettings)}
-    settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
-    rest = {name: value for name, value in values.items() if name not in names}
-    task = "classifier" if {"text_column", "label_column"} & rest.keys() else "chat"
-    task = one_of("task", rest.pop("task", "question" if "question" in rest else task), KINDS)
-    for field in fields(KINDS[task]):
-        names.add(field.name)
-        if field.default is MISSING and rest.get(field.name) is None:
-            raise ValueError(f"{field.name}: is missing; the task {task!r} needs it")
-    for name in rest:
-        if name not in names:
-            raise ValueError(f"{name}: not a setting of the task {task!r}, expected one of {', '.join(sorted(names))}")
-    return KINDS[task](**rest), settings
-
-
-def read_run(path, changes):
-    """Read the data and the settings of a fine-tuning from a JSON file, and change some values.
-
-    Parameters
-    ----------
-    path : path of a JSON file with a dict of the values for `run_from`, or of a `task.json`, whose "settings" has them;
-        None: `changes` are all values
-    changes : dict, name -> value; those for "adapter" change only some of its fields
-
-    Returns
-    -------
-    data, settings : see `run_from`
-
-    Raises
-    ------
-    ValueError
-        As `run_from`; the message names the file unless the value is a change.
+        If a name is unknown or missing, or a value is invalid; the message names the file unless the value is a change.
     """
     values = {} if path is None else read_object(path)
     values = values.get("settings", values)
@@ -177,3 +146,20 @@ def read_run(path, changes):
         if path is None or str(error).partition(":")[0] in {**changes, **changes.get("adapter", {})}:
             raise
         raise ValueError(f"{path}: {error}") from None
+
+
+def run_from(values):
+    """The data and the settings of a fine-tuning from plain values; see `read_run`."""
+    names = {field.name for field in fields(FinetuneSettings)}
+    settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
+    rest = {name: value for name, value in values.items() if name not in names}
+    task = "classifier" if {"text_column", "label_column"} & rest.keys() else "chat"
+    task = one_of("task", rest.pop("task", "question" if "question" in rest else task), KINDS)
+    for field in fields(KINDS[task]):
+        names.add(field.name)
+        if field.default is MISSING and rest.get(field.name) is None:
+            raise ValueError(f"{field.name}: is missing; the task {task!r} needs it")
+    for name in rest:
+        if name not in names:
+            raise ValueError(f"{name}: not a setting of the task {task!r}, expected one of {', '.join(sorted(names))}")
+    return KINDS[task](**rest), settings

@@ -54,8 +54,8 @@ def inspect_file(path):
         layer, _, leaf = name.removesuffix(".weight").rpartition(".")
         if leaf in LEAVES and np.issubdtype(array.dtype, np.floating):
             layers.setdefault(layer, {})[leaf] = array
-    layers = {} if pools(file.parent) else {layer: arrays for layer, arrays in layers.items() if fit(arrays)}
     known = scales(file.parent, layers)
+    layers = {} if known is None else {layer: arrays for layer, arrays in layers.items() if fit(arrays)}
     adapters = [describe_adapter(layer, arrays, known.get(layer)) for layer, arrays in layers.items()]
     rows = [describe(name, array) for name, array in tensors.items()]
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
@@ -92,15 +92,6 @@ def fit(arrays):
     return all(array.size and float(np.abs(array).max()) < LARGEST for array in arrays.values())
 
 
-def pools(folder):
-    """Return whether an adapter's configuration, ours or PEFT's, says that it is QA-LoRA."""
-    for name, field, value in (("adapter.json", "kind", "qalora"), ("adapter_config.json", "use_qalora", True)):
-        with suppress(ValueError, FileNotFoundError):  # as in `scales`, describe the file anyway
-            if read_object(folder / name).get(field) == value:
-                return True
-    return False
-
-
 def describe_adapter(layer, arrays, scale):
     """Describe one layer's ranks and norms, with AdaLoRA's singular values (r,) multiplied into A."""
     lora_A, lora_B = (arrays[factor].astype(np.float64) for factor in FACTORS)
@@ -124,9 +115,12 @@ def describe_adapter(layer, arrays, scale):
 
 
 def scales(folder, layers):
-    """The scale s of each layer for which a configuration in the folder gives one."""
+    """The scale s of each layer for which a configuration in the folder gives one; None for QA-LoRA."""
     ours, theirs, known = folder / "adapter.json", folder / "adapter_config.json", {}
     with suppress(ValueError, FileNotFoundError):  # an unsupported adapter can still be described
+        fields = read_object(ours if ours.is_file() else theirs)
+        if fields.get("kind") == "qalora" or fields.get("use_qalora"):
+            return None
         if ours.is_file():
             config = read_config(ours, AdapterConfig)
             return {layer: scaling(module_config(config, layer)) for layer in layers}

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..adapters import VARIANTS, AdapterConfig, variant_config
 from ..adapters.starts import STARTS
-from ..checked import check_fields, finite_number, one_of, quoted, whole_number
+from ..checked import check_fields, finite_number, instance_of, one_of, quoted, whole_number
 from ..data import Batch
 from ..formats import PRETRAINED, LoadedModel, model_place
 from ..formats.model import WEIGHTS, weights_file
@@ -93,8 +93,7 @@ class FinetuneSettings:
             check_fields(self, whole_number, "epochs", most=MOST_EPOCHS)
         if self.learning_rate is not None:
             check_fields(self, finite_number, "learning_rate", least=SMALLEST)
-        if not isinstance(self.recompute, bool):
-            raise ValueError(f"recompute: got {quoted(self.recompute)}, expected True or False")
+        check_fields(self, instance_of, "recompute", type_=bool, expected="True or False")
         if self.base is not None:
             check_text("base", self.base)
         if self.method == "full" and self.weights != "dense":
@@ -225,7 +224,7 @@ def tokens_to_read(settings, task, config):
 
 
 def plain_values(data, settings):
-    """All fields of Data and FinetuneSettings as plain values, from which `run_from` makes the same objects."""
+    """All fields of Data and FinetuneSettings as plain values, from which `read_run` makes the same objects."""
     values = {"task": data.task, **asdict(data), **asdict(settings)}
     if values["adapter"] is not None:
         del values["adapter"]["extra"]

@@ -1,12 +1,13 @@
 """Labelled tables, to train a classifier with a new head, or a language model that answers with the label."""
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from ..checked import check_fields, one_of, quoted, shown
+from ..checked import check_fields, instance_of, one_of, shown
 from ..data import class_batches, encode, encode_labels, label_names, pad_id, read_table, split_table, text_digest
 from ..model import add_head
 from ..training import CLASSIFIER_BATCH, LANGUAGE_BATCH, blas_threads, stream
@@ -53,8 +54,7 @@ class LabelledTable(Data):
         if self.test_data is not None:
             check_text("test_data", self.test_data)
         check_fields(self, one_of, "class_weights", choices=CLASS_WEIGHTS)
-        if not isinstance(self.quoting, bool):
-            raise ValueError(f"quoting: got {quoted(self.quoting)}, expected True or False")
+        check_fields(self, instance_of, "quoting", type_=bool, expected="True or False")
 
     def paths(self):
         return [path for path in (self.data, self.test_data) if path is not None]
@@ -89,15 +89,12 @@ class LabelledTable(Data):
                 "test": report,
             }
 
-        return Dataset(
-            model,
-            lambda rng: class_batches(*train, settings.batch_size, pad, rng),
-            class_batches(*validation, CLASSIFIER_BATCH if model.config.n_classes else LANGUAGE_BATCH, pad),
-            len(train[0]),
-            max(map(len, encoded[0][0])),
-            test,
-            class_weights=balanced_weights(encoded[0][1]) if self.class_weights == "balanced" else None,
-        )
+        epoch_batches = partial(class_batches, *train, settings.batch_size, pad)
+        validation = class_batches(*validation, CLASSIFIER_BATCH if model.config.n_classes else LANGUAGE_BATCH, pad)
+        weights, longest = None, max(map(len, encoded[0][0]))
+        if self.class_weights == "balanced":
+            weights = balanced_weights(encoded[0][1])
+        return Dataset(model, epoch_batches, validation, len(train[0]), longest, test, class_weights=weights)
 
     def labelling(self, model, seed):
         """The model with a new head for its labels."""
