@@ -57,11 +57,19 @@ def class_probabilities(classifier, texts):
 
 
 def token_ids(classifier, texts):
-    """The token ids that a classifier reads for each text: at most `max_tokens`, including its question, if any."""
+    """The token ids that a classifier reads for each text: at most `max_tokens`, including its question, if any.
+
+    A text without tokens is refused, because a classifier reads a text's last token; transformers fails on it too.
+    """
     tokenizer, longest = classifier.tokenizer, classifier.max_tokens or classifier.config.n_positions
     if classifier.question is not None:
         return prompt_ids(tokenizer, texts, classifier.question, longest)
-    return without_padding(truncate(tokenizer, encode_whole(tokenizer, texts), longest), classifier.config)
+    sequences = encode(tokenizer, texts)
+    for row, ids in enumerate(sequences):
+        if not len(ids):
+            reason = "has no tokens, and this model's tokenizer puts none around a text"
+            raise ValueError(f"text {row}: got {quoted(texts[row], 100)}, which {reason}; leave the text out")
+    return without_padding(truncate(tokenizer, sequences, longest), classifier.config)
 
 
 def without_padding(sequences, config):
@@ -73,17 +81,3 @@ def without_padding(sequences, config):
     if pad is None:
         return sequences
     return [ids[: np.append(0, np.flatnonzero(ids != pad))[-1] + 1] for ids in sequences]
-
-
-def encode_whole(tokenizer, texts):
-    """The token ids of each text, at least one, because a classifier reads a text's last token.
-
-    An empty text has one if the tokenizer adds a token to each text. Otherwise the text is refused, because
-    transformers fails on it too.
-    """
-    sequences = encode(tokenizer, texts)
-    for row, (text, ids) in enumerate(zip(texts, sequences)):
-        if not len(ids):
-            reason = "has no tokens, and this model's tokenizer puts none around a text"
-            raise ValueError(f"text {row}: got {quoted(text, 100)}, which {reason}; leave the text out")
-    return sequences

@@ -65,9 +65,3 @@ def label_head(params, config, answers):
     """The rows of a language model's head, (K, C), for the first token of each answer; see `predict_logits`."""
     name = f"{modules(config)['head'].parameters}.weight"  # the embedding, if the head is tied to it
     return params[name][np.array([ids[0] for ids in answers])]
-
-
-def check_is_language_model(model):
-    """Raise ValueError for a base that is a classifier."""
-    if model.config.n_classes:
-        raise ValueError("base: got a classifier, expected a language model")

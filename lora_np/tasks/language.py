@@ -7,8 +7,8 @@ import numpy as np
 
 from ..data import class_batches, encode, language_batches, pad_id, read_chats, read_texts, token_stream
 from ..formats import chat_rows, chat_template
+from ..model import check_writes
 from ..training import LANGUAGE_BATCH, evaluate, stream
-from .label_words import check_is_language_model
 from .settings import Data, Dataset
 
 TRAIN, VALIDATION = 0.8, 0.1  # fractions of the data; the rest is the test part
@@ -35,7 +35,7 @@ class TextFile(LanguageData):
     task, counted = "text", "tokens"
 
     def read(self, model, settings):
-        check_is_language_model(model)
+        check_writes(model.config)
         tokens, length = token_stream(encode(model.tokenizer, read_texts(self.data))), settings.max_tokens
         train, validation, test = parts = split(tokens)
         if len(train) <= length or len(validation) < 2:
@@ -60,7 +60,7 @@ class Conversations(LanguageData):
     task, counted = "chat", "conversations"
 
     def read(self, model, settings):
-        check_is_language_model(model)
+        check_writes(model.config)
         chats, template, pad = read_chats(self.data), chat_template(model.files), pad_id(model.tokenizer)
         order = stream(settings.seed, "sample").permutation(len(chats.conversations))
         parts, n_cut, n_empty = [], 0, 0

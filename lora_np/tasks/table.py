@@ -9,11 +9,11 @@ import numpy as np
 
 from ..checked import check_fields, instance_of, one_of, shown
 from ..data import class_batches, encode, encode_labels, label_names, pad_id, read_table, split_table, text_digest
-from ..model import add_head
+from ..model import add_head, check_writes
 from ..training import CLASSIFIER_BATCH, LANGUAGE_BATCH, blas_threads, stream
 from .baseline import word_classifier
 from .classifier import class_probabilities, token_ids
-from .label_words import QUESTION, check_is_language_model, label_ids, label_rows
+from .label_words import QUESTION, label_ids, label_rows
 from .report import class_report, confusion_picture, format_report
 from .settings import Data, Dataset, check_text
 from .writing import end_ids
@@ -176,7 +176,7 @@ class QuestionTable(LabelledTable):
             raise ValueError(f"class_weights: got {self.class_weights!r}, which needs a classifier's head")
 
     def labelling(self, model, seed):
-        check_is_language_model(model)
+        check_writes(model.config)
         return model._replace(question=self.question)
 
     def rows(self, model, sequences, classes):

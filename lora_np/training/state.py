@@ -24,11 +24,11 @@ class TrainState(NamedTuple):
     m: dict[str, np.ndarray]  # AdamW's first moments
     v: dict[str, np.ndarray]  # and second
     best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first
-    history: dict[str, np.ndarray]  # see `train`
+    history: dict[str, np.ndarray]  # see `train`, which appends to lists
     memory: dict[str, np.ndarray]  # the state of the hook `after_update`; see `train`
 
 
-def save_state(path, state, label=""):
+def save_state(path, state, label):
     """Write the state to a safetensors file atomically.
 
     Parameters
@@ -39,7 +39,7 @@ def save_state(path, state, label=""):
     """
     groups = state._asdict()
     step = groups.pop("step")
-    tensors = {f"{group}/{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
+    tensors = {f"{group}/{name}": np.asarray(a) for group, arrays in groups.items() for name, a in arrays.items()}
     write_tensors(path, tensors, {"step": str(step), "label": json.dumps(label)})
 
 
@@ -80,16 +80,16 @@ def saved_run(path):
         raise ValueError(f"{path}: not a saved training state ({error!r})") from None
 
 
-def load_state(path, label="", trainable=None):
+def load_state(path, label, trainable):
     """Read a state that `save_state` wrote.
 
     Parameters
     ----------
     path : the file to read
     label : str, the label that was passed to `save_state`
-    trainable : dict or None, the arrays that the run started from. The state's arrays must have the same names, shapes
-        and dtypes, and are returned in this order, because dropout masks are drawn in the order of the names, which
-        a file does not preserve.
+    trainable : dict of the arrays that the run started from. The state's arrays must have the same names, shapes and
+        dtypes, and are returned in this order, because dropout masks are drawn in the order of the names, which a file
+        does not preserve.
 
     Raises
     ------
@@ -99,24 +99,22 @@ def load_state(path, label="", trainable=None):
     if Path(path).is_dir():
         raise ValueError(f"{path}: is a folder, expected a saved training state")
     step, saved = saved_run(path)
-    tensors, _ = read_tensors(path)
     if saved != label:
         raise ValueError(f"{path}: saved by a run with other settings\n  saved: {saved}\n  this run: {label}")
     groups = {group: {} for group in TrainState._fields[1:]}
-    for key, array in tensors.items():
+    for key, array in read_tensors(path)[0].items():
         group, _, name = key.partition("/")
         if group not in groups:
             raise ValueError(f"{path}: not a saved training state (unexpected tensor {key})")
         groups[group][name] = array
-    if trainable is not None:
-        expected = shapes_and_dtypes(trainable)
-        for group in ("trainable", "m", "v", *(["best"] if groups["best"] else [])):
-            got = shapes_and_dtypes(groups[group])
-            for name in {**got, **expected}:
-                if got.get(name) != expected.get(name):
-                    difference = f"{group}/{name} is {got.get(name)}, this run trains {expected.get(name)}"
-                    raise ValueError(f"{path}: {difference} (shape, dtype)")
-            groups[group] = {name: groups[group][name] for name in trainable}
+    expected = shapes_and_dtypes(trainable)
+    for group in ("trainable", "m", "v", *(["best"] if groups["best"] else [])):
+        got = shapes_and_dtypes(groups[group])
+        for name in {**got, **expected}:
+            if got.get(name) != expected.get(name):
+                difference = f"{group}/{name} is {got.get(name)}, this run trains {expected.get(name)}"
+                raise ValueError(f"{path}: {difference} (shape, dtype)")
+        groups[group] = {name: groups[group][name] for name in trainable}
     return TrainState(step, **groups)
 
 

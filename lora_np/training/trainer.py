@@ -119,6 +119,7 @@ def train(
     else:
         state = initial_state(trainable)
     history = {name: list(values) for name, values in state.history.items()}
+    state = state._replace(history=history)
 
     @lru_cache(maxsize=1)
     def batches_of(epoch):
@@ -155,15 +156,12 @@ def train(
                 measured |= scores
             elif last and evaluate is None:
                 state = state._replace(best=state.trainable)
-            save = saver.is_due(state.step, last)
-            if last or save:  # only now, because the history grows with every step
-                state = state._replace(history={name: np.array(values) for name, values in history.items()})
-            if save:
+            if saver.is_due(state.step, last):
                 saver.save(state)
             if on_step is not None:
                 on_step(state.step, measured)
             show.resumes()
-    return state
+    return state._replace(history={name: np.array(values) for name, values in history.items()})
 
 
 def whole_label(config, label):
