@@ -71,9 +71,6 @@ def build_parser():
     return parser
 
 
-# ---------------------------------------------------------------- what is printed
-
-
 def open_streams():
     """Replace closed streams with the null device; otherwise the next file would get their descriptor and our output.
 

@@ -79,9 +79,6 @@ def and_more(items):
     return f" (and {len(items) - 1} more)" if len(items) > 1 else ""
 
 
-# ---------------------------------------------------------------- reading the files
-
-
 def examine(place, base):
     """Return the base (a LoadedModel), the AdapterReport on it, and the base's part of the diagnosis."""
     path, named = place / "adapter_config.json", None

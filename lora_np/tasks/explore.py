@@ -83,8 +83,8 @@ def explore(
         check_unset(why, data=data, **columns)
         measured = language_tokens(adapter, task.tokenizer, text_file, n, report)
     else:
-        check_unset(f"{adapter} belongs to a classifier, which is measured on --data", text_file=text_file)
-        check_unset(f"{adapter} belongs to a classifier, which answers with a label", chat=chat or None)
+        why = f"{adapter} belongs to a classifier, which is measured on --data and answers with a label"
+        check_unset(why, text_file=text_file, chat=chat or None)
         if data is None:
             check_unset("needs --data", **columns)
         measured = texts_of_table(adapter, task, data, text_column, label_column, quoting, n)
@@ -131,9 +131,6 @@ def facts(task):
         "percent": trained.percent,
         "labels": task.labels,
     }
-
-
-# ---------------------------------------------------------------- the page
 
 
 def page_text(data):

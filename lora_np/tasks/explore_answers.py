@@ -22,9 +22,6 @@ OWN_DATA = {  # for the included adapters
 }
 
 
-# ---------------------------------------------------------------- data to measure on
-
-
 def language_tokens(adapter, tokenizer, text_file, n, report):
     """Return (description, tokens) of the last n texts for a language model; None if there are no texts.
 
@@ -60,9 +57,6 @@ def texts_of_table(adapter, task, data, text_column, label_column, quoting, n):
 def spread(length, n):
     """At most n equally spaced integers from 0 to length − 1."""
     return np.linspace(0, length - 1, min(n, length)).round().astype(int)
-
-
-# ---------------------------------------------------------------- what the sliders show
 
 
 def ranks_to_cut_to(directions):

@@ -127,9 +127,6 @@ def layer_rows(task, directions):
     return rows
 
 
-# ---------------------------------------------------------------- tokens
-
-
 def token_directions(task, directions):
     """Find the tokens along the leading directions of each layer.
 
@@ -200,9 +197,6 @@ def token_texts(tokenizer):
             return decode(tokenizer, np.append(before, token))[len(start) :] or tokenizer.id_to_token(int(token))
 
     return text
-
-
-# ---------------------------------------------------------------- pictures
 
 
 def picture(leaf, array):

@@ -75,16 +75,10 @@ def finetune(data, out, settings=None, report=no_report):
             params, best = model.params, for_original_base(model.params, adapter, best)
         trained = model._replace(params=params, adapter=best)
         with blas_threads(1):
-            results = {**before, **dataset.test(trained, state.history)}
+            results = {"method": settings.method, **before, **dataset.test(trained, state.history)}
         parameters = trainable_report(model.params, state.best)
-        results = {
-            "method": settings.method,
-            **results,
-            "learning_rate": settings.learning_rate,
-            "trainable": parameters.trainable,
-            "percent": parameters.percent,
-            "settings": plain_values(data, settings),
-        }
+        results |= {"learning_rate": settings.learning_rate, "trainable": parameters.trainable}
+        results |= {"percent": parameters.percent, "settings": plain_values(data, settings)}
         save_task(out, trained, base, results, beside=data.files(results))
     return results
 
@@ -106,9 +100,6 @@ def starting_point(model, settings):
     if not model.config.n_classes:  # `train_head` is for a classifier's head; a language model may also have a head
         adapter_config = replace(adapter_config, train_head=False)
     return start_adapter(model.params, adapter_config, stream(settings.seed, "adapter"))
-
-
-# ---------------------------------------------------------------- from plain values
 
 
 def read_run(path, changes):

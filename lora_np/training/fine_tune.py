@@ -85,9 +85,6 @@ def fine_tuning(
     }
 
 
-# ---------------------------------------------------------------- what is trained
-
-
 def trainable_arrays(params, adapter=None):
     """The arrays to train: the adapter's arrays that are not frozen; without an adapter, the whole model."""
     return params if adapter is None else trained_weights(adapter)

@@ -33,9 +33,7 @@ def threadpool_limits():
         from threadpoolctl import threadpool_limits
     except ImportError:
         if not any(name in os.environ for name in THREAD_VARIABLES):  # a variable that is set limits the threads
-            fault = (
-                "the package threadpoolctl is missing, so matrix products use all cores, which is slow for small ones"
-            )
+            fault = "threadpoolctl is missing, so matrix products use all cores, which is slow for small ones"
             warnings.warn(f"{fault}; install it with: pip install threadpoolctl", stacklevel=3)
         return None
     return threadpool_limits
