@@ -17,26 +17,23 @@ TEXT_TOKENS, CHAT_TOKENS = 60, 400  # defaults for the maximum number of new tok
 
 def add_commands(command):
     write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
-    write.add_argument("--prompt", required=True, type=str, metavar="TEXT", help="start of the text")
-    write.add_argument("--chat", action="store_true", help="answer the prompt, through the model's chat template")
+    write.add("--prompt TEXT", "start of the text", required=True)
+    write.add("--chat", "answer the prompt, through the model's chat template")
     talk = command("chat", run_chat, "talk with a model on the terminal, line by line")
     for both in (write, talk):
         text = "the language model: smollm2, a GGUF file, or a folder (default: the included base; for chat smollm2)"
         both.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
         text = "an adapter's folder, critics or licences (included), or base for none; generate takes several"
-        both.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
-        both.add_argument("--system", metavar="TEXT", help="in a chat: the system message")
-        text = f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})"
-        both.add_argument("--tokens", type=int, metavar="N", help=text)
-        text = "0: the most likely token (default 0.8)"
-        both.add_argument("--temperature", type=float, default=0.8, metavar="T", help=text)
-        both.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens")
-        both.add_argument("--top-p", type=float, metavar="P", help="sample from the most likely tokens that sum to P")
-        text = "above 1: fewer repetitions"
-        both.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help=text)
-        both.add_argument("--seed", type=int, default=0, metavar="N")
-    write.add_argument("--weights", nargs="+", type=float, metavar="W", help="mix the adapters with these weights")
-    write.add_argument("--ignore-end", action="store_true", help="continue after the end of a text")
+        both.add("--adapter DIR …", text, action="extend", default=[])
+        both.add("--system MESSAGE", "in a chat: the system message")
+        both.add("--tokens N", f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})")
+        both.add("--temperature T", "0: the most likely token (default 0.8)", default=0.8)
+        both.add("--top-k K", "sample from the K most likely tokens")
+        both.add("--top-p P", "sample from the most likely tokens that sum to P")
+        both.add("--repetition-penalty X", "above 1: fewer repetitions", default=1.0)
+        both.add("--seed N", default=0)
+    write.add("--weights W …", "mix the adapters with these weights")
+    write.add("--ignore-end", "continue after the end of a text")
 
 
 def run_generate(arguments):
