@@ -2,7 +2,7 @@
 
 from ..tasks.finetuning import finetune, read_run
 from ..tasks.label_words import QUESTION
-from ..tasks.settings import DEFAULTS, EPOCHS, METHODS, RANKS, TARGETS, WEIGHTS, FinetuneSettings, offered_variants
+from ..tasks.settings import DEFAULTS, EPOCHS, METHODS, OFFERED_VARIANTS, RANKS, TARGETS, WEIGHTS, FinetuneSettings
 from ..tasks.table import CLASS_WEIGHTS
 from .shared import QUOTING, options_of, print_now
 
@@ -29,15 +29,14 @@ def add_data_options(tuning):
     tuning.add("--quoting", QUOTING, default=None)
     tuning.add("--out DIR", "folder to write", required=True)
     tuning.add("--test FILE", "a separate file to test on (default: a tenth of --data)", dest="test_data")
-    text = f"balanced: the rarer a class, the larger its weight (default {CLASS_WEIGHTS[0]})"
-    tuning.add("--class-weights", text, choices=CLASS_WEIGHTS)
+    tuning.add("--class-weights", f"weights in the loss (default {CLASS_WEIGHTS[0]})", choices=CLASS_WEIGHTS)
     text = f"""train the language model to answer a question after each text, on a line of its own
     (default {QUESTION.strip()!r}), with the label's name, without a new head"""
     tuning.add("--as-words QUESTION", text, dest="question", nargs="?", const=QUESTION)
 
 
 def add_adapter_options(tuning):
-    tuning.add("--variant NAME", f"of LoRA: {', '.join(offered_variants())} (default lora)")
+    tuning.add("--variant NAME", f"of LoRA: {', '.join(OFFERED_VARIANTS)} (default lora)")
     tuning.add("--rank R", "LoRA's rank (default {}; {} with a large base)".format(*RANKS), dest="r")
     tuning.add("--alpha A", "LoRA's alpha (default twice the rank)")
     text = f"""layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
@@ -51,11 +50,10 @@ def add_training_options(tuning):
     (table, large_table), (text_file, large_text) = DEFAULTS["classifier"], DEFAULTS["text"]
     tuning.add("--method", f"(default {new.method})", choices=METHODS)
     tuning.add("--dropout P", f"of the model (default {new.dropout:g})")
-    rates = [
-        f"{', '.join(f'{method} {rate:g}' for method, rate in defaults.learning_rates.items())} for {what}"
-        for defaults, what in ((table, "a table"), (text_file, "a language model"))
-    ]
-    text = f"peak learning rate (default: {'; '.join(rates)}; lower with a large base)"
+    rates = [", ".join(f"{name} {rate:g}" for name, rate in new.learning_rates.items()) for new in (table, text_file)]
+    text = "peak learning rate (default: {} for a table; {} for a language model; lower with a large base)".format(
+        *rates
+    )
     tuning.add("--lr RATE", text, dest="learning_rate")
     tuning.add("--epochs N", f"(default {EPOCHS}; with a large base 1, or up to {EPOCHS} if there are few texts)")
     text = f"""(default {table.batch_size}, or {text_file.batch_size} for a language model; with a large base

@@ -49,8 +49,8 @@ def add_commands(command):
 
     exporting = command("export", run_export, "write files for transformers, PEFT or llama.cpp")
     exporting.add("task DIR", "a folder from finetune, a model, or an included adapter's name")
-    text = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
-    exporting.add("--to", text, required=True, choices=FORMATS)
+    kinds = "; ".join(map(": ".join, FORMATS.items()))
+    exporting.add("--to", kinds, required=True, choices=FORMATS)
     exporting.add("--out PATH", "folder, or for GGUF the file, to write", required=True)
     exporting.add("--format", "format of a model's weights in GGUF (default f32)", choices=TYPES)
     exporting.add("--base DIR", moved)
@@ -82,8 +82,7 @@ def add_commands(command):
     add_columns(page, "text", "label")
     page.add("--text-file FILE", "for a language model: losses are measured on the last tenth, finetune's test part")
     page.add("--texts N", "measure on at most N texts (default 200; 50 with a large base)", dest="n_texts")
-    text = "a text to continue or classify at several scales; can be repeated"
-    page.add("--prompt TEXT", text, dest="prompts", action="append", default=[])
+    page.add("--prompt TEXT", "a text to continue or classify; repeatable", dest="prompts", action="append", default=[])
     page.add("--chat", "answer the prompts, through the model's chat template")
 
 

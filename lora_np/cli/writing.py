@@ -1,7 +1,6 @@
 """Commands that write: generate and chat."""
 
 import sys
-from contextlib import contextmanager
 
 import numpy as np
 
@@ -45,8 +44,9 @@ def run_generate(arguments):
     if arguments.weights is not None:
         adapters = {"mix": mixed(loaded, arguments.weights)[0]}
     n_new = arguments.tokens or (CHAT_TOKENS if arguments.chat else TEXT_TOKENS)
+    n_threads = worthwhile_threads(loaded.task.params)
     for name, adapter in adapters.items():
-        with writing(name if adapter is not None else loaded.base, loaded.task):
+        with blas_threads(n_threads), naming_model(name if adapter is not None else loaded.base):
             if len(adapters) > 1:
                 print(f"[{shown(name)}]")
             settings = n_new, adapter, sampling, np.random.default_rng(arguments.seed)
@@ -68,7 +68,7 @@ def run_chat(arguments):
     messages = system_messages(arguments)
     while line := next_line():
         messages.append({"role": "user", "content": line})
-        with writing(loaded.base, loaded.task):
+        with blas_threads(worthwhile_threads(loaded.task.params)), naming_model(loaded.base):
             n_new = arguments.tokens or CHAT_TOKENS
             text = print_pieces(answer_from(loaded.task, messages, n_new, adapter, sampling, rng))
         messages.append({"role": "assistant", "content": text})
@@ -96,13 +96,6 @@ def sampling_of(arguments):
 def system_messages(arguments):
     """The messages at the start of a chat: the system message, if there is one."""
     return [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
-
-
-@contextmanager
-def writing(name, task):
-    """The context manager for text generation. A small model's matrix products are too short for two threads."""
-    with blas_threads(worthwhile_threads(task.params)), naming_model(name):
-        yield
 
 
 def print_pieces(pieces):

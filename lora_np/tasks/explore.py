@@ -122,15 +122,11 @@ def facts(task):
     config = task.adapter.config
     of_layers = [module_config(config, module) for module in layer_arrays(task.adapter)]
     trained = trainable_report(task.params, trained_weights(task.adapter))
-    return {
-        "kind": config.kind,
-        "r": sorted({each.r for each in of_layers}),
-        "alpha": [] if config.kind == "vera" else sorted({each.alpha for each in of_layers}),
-        "s": [] if config.kind == "vera" else sorted({scaling(each) for each in of_layers}),
-        "trained": trained.trainable,
-        "percent": trained.percent,
-        "labels": task.labels,
-    }
+    scales = {"alpha": [], "s": []}
+    if config.kind != "vera":
+        scales = {"alpha": sorted({each.alpha for each in of_layers}), "s": sorted(set(map(scaling, of_layers)))}
+    counts = {"trained": trained.trainable, "percent": trained.percent}
+    return {"kind": config.kind, "r": sorted({each.r for each in of_layers}), **scales, **counts, "labels": task.labels}
 
 
 def page_text(data):

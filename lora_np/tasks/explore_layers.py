@@ -107,23 +107,14 @@ def layer_rows(task, directions):
         weight, config = np.asarray(task.params[f"{module}.weight"]), module_config(task.adapter.config, module)
         size = float(np.linalg.norm(weight.astype(np.float64)))
         some = sigma if sigma.size else np.zeros(1)
-        rows.append(
-            {
-                "layer": module,
-                "block": int(module.split(".")[1]),
-                "kind": module.rpartition(".")[2],
-                "shape": weight.shape,
-                "scale": None if config.kind == "vera" else scaling(config),
-                "size": float(np.linalg.norm(sigma)) / size if size else None,
-                "stable": stable_rank(some),
-                "effective": effective_rank(some),
-                "energy": rank_at_energy(some),
-                "rank": len(sigma),
-                "sigma": sigma[:MOST_SIGMAS].tolist(),
-                **tokens[module],
-                "pictures": [picture(leaf, array) for leaf, array in arrays[module].items()],
-            }
-        )
+        _, block, *_, kind = module.split(".")
+        row = {"layer": module, "block": int(block), "kind": kind, "shape": weight.shape}
+        row["scale"] = None if config.kind == "vera" else scaling(config)
+        row["size"] = float(np.linalg.norm(sigma)) / size if size else None
+        row |= {"stable": stable_rank(some), "effective": effective_rank(some), "energy": rank_at_energy(some)}
+        row |= {"rank": len(sigma), "sigma": sigma[:MOST_SIGMAS].tolist(), **tokens[module]}
+        row["pictures"] = [picture(leaf, array) for leaf, array in arrays[module].items()]
+        rows.append(row)
     return rows
 
 

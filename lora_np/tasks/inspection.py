@@ -100,18 +100,10 @@ def describe_adapter(layer, arrays, scale):
         values = arrays[SINGULAR_VALUES].astype(np.float64).reshape(-1)  # PEFT's are (r, 1)
         kind, rank, lora_A = "adalora", int(np.count_nonzero(values)), values[:, None] * lora_A
     sigma = (1.0 if scale is None else abs(scale)) * product_singular_values(lora_B, lora_A)
-    norms = {"A": lora_A, "B": lora_B, "update": sigma}
-    return {
-        "layer": layer,
-        "kind": kind,
-        "rank": rank,
-        "in": lora_A.shape[1],
-        "out": len(lora_B),
-        "scale": scale,
-        **{f"norm_{name}": float(np.linalg.norm(array)) for name, array in norms.items()},
-        "stable_rank": stable_rank(sigma),
-        "effective_rank": effective_rank(sigma),
-    }
+    row = {"layer": layer, "kind": kind, "rank": rank, "in": lora_A.shape[1], "out": len(lora_B), "scale": scale}
+    for name, array in {"A": lora_A, "B": lora_B, "update": sigma}.items():
+        row[f"norm_{name}"] = float(np.linalg.norm(array))
+    return row | {"stable_rank": stable_rank(sigma), "effective_rank": effective_rank(sigma)}
 
 
 def scales(folder, layers):

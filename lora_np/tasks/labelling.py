@@ -80,12 +80,10 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
 
     Parameters
     ----------
-    model : folder of a classifier
+    model, quoting, base : see `label_records`
     data : path of a CSV, TSV or JSONL file
     text_column, label_column : str, or None for the columns that the model was trained with
     picture : path of the PNG to write the confusion matrix to, or None
-    quoting : bool, for a TSV; see `read_records`
-    base : folder of the model's base if it has moved, or None
 
     Returns
     -------

@@ -18,9 +18,6 @@ LABEL_WIDTH = 20
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
-# ---------------------------------------------------------------- numbers
-
-
 def class_report(labels, true, answered, others=None):
     """Compare the predictions of a classifier, and of others on the same texts, with the true classes.
 
@@ -102,9 +99,6 @@ def macro_f1(true, answered, counts):
     return float((2 * np.bincount(true, hits, K)[sums > 0] / sums[sums > 0]).mean())
 
 
-# ---------------------------------------------------------------- text
-
-
 def format_report(report, advice=""):
     """Format the report as text of at most 100 columns. `advice` is added if some class is never predicted."""
     return "\n".join([*score_lines(report), "", *class_lines(report), *verdicts(report, advice)])
@@ -183,9 +177,6 @@ def verdicts(report, advice=""):
     if silent and advice:
         lines.append(advice)
     return ["", *lines] if lines else []
-
-
-# ---------------------------------------------------------------- picture
 
 
 def confusion_picture(report):

@@ -73,21 +73,14 @@ class LabelledTable(Data):
             report = class_report(labels, encoded[2][1], answered, others)
             rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
             measures = [name for name in ("step", "loss", "accuracy") if f"eval_{name}" in history]
-            return {
-                "labels": labels,
-                "text_column": self.text_column,
-                "label_column": self.label_column,
-                "rows": {**rows, "left_out": n_left_out},
-                "longer_texts": sum(longer),
-                "max_tokens": settings.max_tokens,
-                "question": model.question,
-                "class_weights": self.class_weights,
-                "validation_accuracy": best_accuracy(trained, history, splits.validation.texts, encoded[1][1]),
-                "test_accuracy": report["accuracy"],
-                "commonest_label_share": report["commonest_share"],
-                "validation": {name: history[f"eval_{name}"].tolist() for name in measures},
-                "test": report,
-            }
+            results = {"labels": labels, "text_column": self.text_column, "label_column": self.label_column}
+            results |= {"rows": {**rows, "left_out": n_left_out}, "longer_texts": sum(longer)}
+            results |= {"max_tokens": settings.max_tokens, "question": model.question}
+            results["class_weights"] = self.class_weights
+            results["validation_accuracy"] = best_accuracy(trained, history, splits.validation.texts, encoded[1][1])
+            results |= {"test_accuracy": report["accuracy"], "commonest_label_share": report["commonest_share"]}
+            results["validation"] = {name: history[f"eval_{name}"].tolist() for name in measures}
+            return results | {"test": report}
 
         epoch_batches = partial(class_batches, *train, settings.batch_size, pad)
         validation = class_batches(*validation, CLASSIFIER_BATCH if model.config.n_classes else LANGUAGE_BATCH, pad)

@@ -58,17 +58,15 @@ class Saver:
         self.path, self.label, self.every, self.seconds = path, label, every, seconds
         self.saved, self.pause = time.monotonic(), seconds
 
-    def is_due(self, step, last):
-        """Whether to save the state after this step."""
-        if self.path is None or self.seconds is None:
-            return self.path is not None and (last or step % self.every == 0)
-        return time.monotonic() - self.saved >= self.pause
-
-    def save(self, state):
+    def stepped(self, state, last):
+        """Save the state after a step if it is due; `last` says whether the step is the last."""
         started = time.monotonic()
-        save_state(self.path, state, self.label)
-        self.saved = time.monotonic()
-        self.pause = max(self.seconds or 0.0, MOST_OFTEN * (self.saved - started))
+        by_step = last or state.step % self.every == 0
+        is_due = by_step if self.seconds is None else started - self.saved >= self.pause
+        if is_due and self.path is not None:
+            save_state(self.path, state, self.label)
+            self.saved = time.monotonic()
+            self.pause = max(self.seconds or 0.0, MOST_OFTEN * (self.saved - started))
 
 
 def saved_run(path):

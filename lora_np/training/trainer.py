@@ -156,8 +156,7 @@ def train(
                 measured |= scores
             elif last and evaluate is None:
                 state = state._replace(best=state.trainable)
-            if saver.is_due(state.step, last):
-                saver.save(state)
+            saver.stepped(state, last)
             if on_step is not None:
                 on_step(state.step, measured)
             show.resumes()
