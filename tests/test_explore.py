@@ -298,7 +298,7 @@ def test_refusals(bases, tmp_path, fails):
     page.write_text("old")
     refused = [
         ([language, "--data", data], ["data: ", "belongs to a language model", "--text-file"]),
-        ([language, "--label", "l"], ["label: ", "belongs to a language model"]),
+        ([language, "--label", "l"], ["label: needs --data"]),
         ([classes, "--text-file", text], ["text-file: ", "belongs to a classifier", "--data"]),
         ([classes, "--text", "t"], ["text: needs --data"]),
         ([classes, "--quoting"], ["quoting: needs --data"]),

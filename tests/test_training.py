@@ -22,7 +22,6 @@ from lora_np.training import (
     TrainConfig,
     adamw_update,
     attach,
-    balanced_groups,
     blas_threads,
     clip_by_global_norm,
     evaluate,
@@ -38,6 +37,7 @@ from lora_np.training import (
     train,
     trainable_arrays,
 )
+from lora_np.training.threads import balanced_groups
 
 from .tiny import copies, same_bits
 
@@ -258,7 +258,7 @@ def test_the_best_is_kept(language, run, values, best):
 @pytest.mark.parametrize("adapter_settings", [None, LORA], ids=["full", "lora"])
 def test_threads_change_no_bit(config, run, adapter_settings, monkeypatch):
     """Loss, gradients, norm and update, with arrays shared out in many groups and cut in many blocks."""
-    monkeypatch.setattr("lora_np.training.groups.WORTHWHILE", 100)
+    monkeypatch.setattr("lora_np.training.threads.WORTHWHILE", 100)
     monkeypatch.setattr("lora_np.ops.blocks.BLOCK", 50)
     dropped = replace(config, dropout=0.1)
     settings = TrainConfig(steps=5, learning_rate=1e-2, shards=3, clip_norm=0.1)

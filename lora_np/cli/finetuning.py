@@ -29,7 +29,8 @@ def add_data_options(tuning):
     tuning.add("--quoting", QUOTING, default=None)
     tuning.add("--out DIR", "folder to write", required=True)
     tuning.add("--test FILE", "a separate file to test on (default: a tenth of --data)", dest="test_data")
-    tuning.add("--class-weights", f"weights in the loss (default {CLASS_WEIGHTS[0]})", choices=CLASS_WEIGHTS)
+    text = f"balanced: the rarer a class, the larger its weight (default {CLASS_WEIGHTS[0]})"
+    tuning.add("--class-weights", text, choices=CLASS_WEIGHTS)
     text = f"""train the language model to answer a question after each text, on a line of its own
     (default {QUESTION.strip()!r}), with the label's name, without a new head"""
     tuning.add("--as-words QUESTION", text, dest="question", nargs="?", const=QUESTION)
@@ -50,11 +51,9 @@ def add_training_options(tuning):
     (table, large_table), (text_file, large_text) = DEFAULTS["classifier"], DEFAULTS["text"]
     tuning.add("--method", f"(default {new.method})", choices=METHODS)
     tuning.add("--dropout P", f"of the model (default {new.dropout:g})")
-    rates = [", ".join(f"{name} {rate:g}" for name, rate in new.learning_rates.items()) for new in (table, text_file)]
-    text = "peak learning rate (default: {} for a table; {} for a language model; lower with a large base)".format(
-        *rates
-    )
-    tuning.add("--lr RATE", text, dest="learning_rate")
+    rates = [", ".join(f"{name} {rate:g}" for name, rate in each.learning_rates.items()) for each in (table, text_file)]
+    text = "peak learning rate (default: {} for a table; {} for a language model; lower with a large base)"
+    tuning.add("--lr RATE", text.format(*rates), dest="learning_rate")
     tuning.add("--epochs N", f"(default {EPOCHS}; with a large base 1, or up to {EPOCHS} if there are few texts)")
     text = f"""(default {table.batch_size}, or {text_file.batch_size} for a language model; with a large base
     {large_table.batch_size} and {large_text.batch_size})"""

@@ -8,8 +8,7 @@ from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
 from ..formats.to_gguf import TYPES
 from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
-from ..tasks.doctor import base_place, diagnose
-from ..tasks.doctor_table import format_diagnosis
+from ..tasks.doctor import base_place, diagnose, format_diagnosis
 from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
 from ..tasks.explore import explore
 from ..tasks.inspection import format_inspection, inspect_file, sources_of

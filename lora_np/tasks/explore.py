@@ -77,16 +77,14 @@ def explore(
     if not layer_arrays(task.adapter):
         raise ValueError(f"adapter: {adapter} adapts no layer, only the head; expected at least one layer")
     n = n_texts or (TEXTS_OF_LARGE if is_large(base) else TEXTS)
-    columns = {"text": text_column, "label": label_column, "quoting": quoting or None}
+    if data is None:
+        check_unset("needs --data", text=text_column, label=label_column, quoting=quoting or None)
     if task.labels is None:
-        why = f"{adapter} belongs to a language model, which is measured on a --text-file"
-        check_unset(why, data=data, **columns)
+        check_unset(f"{adapter} belongs to a language model, which is measured on a --text-file", data=data)
         measured = language_tokens(adapter, task.tokenizer, text_file, n, report)
     else:
         why = f"{adapter} belongs to a classifier, which is measured on --data and answers with a label"
         check_unset(why, text_file=text_file, chat=chat or None)
-        if data is None:
-            check_unset("needs --data", **columns)
         measured = texts_of_table(adapter, task, data, text_column, label_column, quoting, n)
     if n_texts is not None and measured is None:
         raise ValueError("texts: needs --data or --text-file")

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ops import IGNORE_INDEX
 from ..ops.blocks import blocks
-from .groups import balanced_groups
+from .threads import balanced_groups
 
 
 def split_batch(batch, n_shards):

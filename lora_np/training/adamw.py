@@ -7,7 +7,7 @@ import numpy as np
 
 from ..checked import check_fields, finite_number
 from ..ops.blocks import blocks
-from .groups import balanced_groups
+from .threads import balanced_groups
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .groups import balanced_groups
+from .threads import balanced_groups
 
 
 def global_norm(grads, run=map):
