@@ -79,9 +79,7 @@ def run_values(arguments):
     """The options given on the command line, as values for `read_run`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
         raise ValueError("data: is missing; give --data FILE, --text-file FILE or --settings FILE")
-    options = {name: value for name, value in options_of(arguments).items() if value is not None}
-    del options["out"]
-    options.pop("settings", None)
+    options = {n: v for n, v in options_of(arguments).items() if v is not None and n not in ("out", "settings")}
     adapter = {name.removeprefix("adapter_"): options.pop(name) for name in ADAPTER_FIELDS if name in options}
     if adapter:
         options["adapter"] = adapter

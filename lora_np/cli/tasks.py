@@ -2,12 +2,12 @@
 
 import math
 
-from ..adapters import layer_arrays, merge_errors, module_rank
+from ..adapters import layer_arrays, merge, merge_errors, module_rank
 from ..checked import check_unset, shown
 from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
 from ..formats.to_gguf import TYPES
-from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
+from ..tasks.adapter_set import check_finite, forward_times, load_adapter_set, mixed
 from ..tasks.doctor import base_place, diagnose, format_diagnosis
 from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
 from ..tasks.explore import explore
@@ -133,7 +133,7 @@ def run_merge(arguments):
     if len(loaded.adapters) > 1 or arguments.weights is not None or adapter is None:
         adapter, _ = mixed(loaded, arguments.weights)
     params = loaded.task.params
-    task = loaded.task._replace(params=merged(loaded, adapter))
+    task = loaded.task._replace(params=check_finite(merge(params, adapter)))
     errors = {name: merge_errors(params, adapter, name) for name in ("float32", "float16")}
     save_task(arguments.out, task, None, {"method": "full", "merged_from": list(loaded.adapters)})
     print(f"{'saved as':<9}{'error of W + ΔW':>17}{'of ΔW':>10}{'of W, unmerged':>16}")

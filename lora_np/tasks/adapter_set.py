@@ -89,17 +89,12 @@ def mixed(loaded, weights=None, rank=None):
     return reduced.adapter, reduced.error
 
 
-def merged(loaded, adapter):
-    """The base's weights with the adapter merged into them; ValueError if one of them is not finite."""
-    params = merge(loaded.task.params, adapter)
-    check_finite(params)
-    return params
-
-
 def check_finite(arrays):
+    """Return a dict of arrays; ValueError if one of them is not finite."""
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"weights: {name} becomes nan or infinite; expected smaller weights or adapters")
+    return arrays
 
 
 def forward_times(loaded, adapter):

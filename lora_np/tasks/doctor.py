@@ -20,7 +20,6 @@ from .adapter_effect import NOT_FINITE, compare, measure
 from .inspection import aligned, place_of
 
 BLOCK = re.compile(r"(?<=[.])([0-9]{1,9})(?=[.])")
-PROGRAMS = {"PEFT": "PEFT", "llama.cpp": "llama.cpp", "lora_np": "this package"}
 BASES = {
     True: "the adapter was trained on it",
     False: "the adapter was trained on a different one",
@@ -171,8 +170,9 @@ def format_diagnosis(report):
         marks = " ".join(f"[{notes.setdefault(note, len(notes) + 1)}]" for note in row["notes"])
         source = shown(row["scale_from"] or "–", 60)
         table.append((shown(row["layer"]), row["status"], rank, scale, source, *numbers, marks))
-    kind, program = {"lora": "LoRA", "dora": "DoRA"}[report["kind"]], PROGRAMS[report["program"]]
-    lines = [f"{shown(report['adapter'])}: {kind}, as read by {program}", ""]
+    names = {"lora": "LoRA", "dora": "DoRA", "lora_np": "this package"}
+    program = names.get(report["program"], report["program"])
+    lines = [f"{shown(report['adapter'])}: {names[report['kind']]}, as read by {program}", ""]
     lines += [line.rstrip() for line in aligned(table)]
     lines += ["", *(f"[{number}] {shown(note)}" for note, number in notes.items())] if notes else []
     base = report["base"]

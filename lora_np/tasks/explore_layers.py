@@ -22,6 +22,10 @@ ALONG = "a"  # a letter in front of a token, to see whether the token begins wit
 def directions_of(params, adapter):
     """Compute the singular value decomposition of every ΔW, for any kind of adapter, without zero singular values.
 
+    Only DoRA's ΔW = M may have a rank above r. For a random Ω (in, r), the columns of M Ω otherwise span those of M
+    with probability 1. With an orthonormal basis Q of them, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011,
+    section 1.5). If Q (Qᵀ M) is not M, the rank is higher, and M itself is decomposed.
+
     Parameters
     ----------
     params : dict of the base's weights
@@ -39,28 +43,16 @@ def directions_of(params, adapter):
     directions = {}
     for module, arrays in layer_arrays(adapter).items():  # one at a time, because each ΔW is dense
         one = Adapter(adapter.config, {f"{module}.{leaf}": a.astype(np.float64) for leaf, a in arrays.items()})
-        [delta] = adapter_deltas(params, one).values()
-        u, sigma, vt = svd_of_low_rank(delta, module_rank(adapter.config, module), f"ΔW of {module}")
+        [M] = adapter_deltas(params, one).values()
+        M, rng = finite_matrix(f"ΔW of {module}", M), np.random.default_rng(0)
+        omega = rng.standard_normal((M.shape[1], min(module_rank(adapter.config, module), *M.shape)))  # (in, r)
+        Q, _ = np.linalg.qr(M @ omega)  # (out, r)
+        is_higher = np.linalg.norm(M - Q @ (Q.T @ M)) > SMALLEST * np.linalg.norm(M)
+        u, sigma, vt = svd(M if is_higher else Q.T @ M)
+        u = u if is_higher else Q @ u
         n, dtype = int(np.sum(sigma > SMALLEST * sigma[0])), params["tok_emb.weight"].dtype
         directions[module] = u[:, :n].astype(dtype), sigma[:n], vt[:n].astype(dtype)
     return directions
-
-
-def svd_of_low_rank(matrix, r, name):
-    """`svd` of a matrix (out, in), fast if its rank is at most r; only DoRA's ΔW may have a higher rank.
-
-    For a random Ω (in, r), the columns of M Ω then span those of M with probability 1. With an orthonormal basis Q of
-    them, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011, section 1.5). If Q (Qᵀ M) is not M, the rank is
-    higher, and M itself is decomposed.
-    """
-    matrix = finite_matrix(name, matrix)
-    omega = np.random.default_rng(0).standard_normal((matrix.shape[1], min(r, *matrix.shape)))
-    Q, _ = np.linalg.qr(matrix @ omega)  # (out, r)
-    small = Q.T @ matrix  # (r, in)
-    if np.linalg.norm(matrix - Q @ small) > SMALLEST * np.linalg.norm(matrix):
-        return svd(matrix, name)
-    u, sigma, vt = svd(small, name)
-    return Q @ u, sigma, vt
 
 
 def with_updates(task, directions, k=None, scale=1.0):

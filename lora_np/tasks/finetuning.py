@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 
 from ..adapters import check_ranks, for_original_base, start_adapter, trainable_report
-from ..checked import one_of, quoted
+from ..checked import instance_of, one_of
 from ..formats import check_target, read_model, save_task
 from ..formats.checkpoint import read_object
 from ..training import attach, blas_threads, fine_tuning, stream, train
@@ -53,15 +53,20 @@ def finetune(data, out, settings=None, report=no_report):
     check_target(out, "out", [base, *data.paths()])
     check_state(out)
     model = read_model(base, weights=settings.weights)
-    if settings.adapter_config is not None:
-        check_ranks(model.params, settings.adapter_config)
+    adapter_config = settings.adapter_config
+    if adapter_config is not None:
+        check_ranks(model.params, adapter_config)
     model = model._replace(config=replace(model.config, dropout=settings.dropout))
     settings = replace(settings, max_tokens=tokens_to_read(settings, data.task, model.config))
     dataset = data.read(model, settings)
     if settings.epochs is None:
         enough = math.ceil(LEAST_STEPS * settings.batch_size / dataset.n_rows)
         settings = replace(settings, epochs=min(EPOCHS, enough))
-    model, frozen, adapter = dataset.model, *starting_point(dataset.model, settings)
+    model, frozen, adapter = dataset.model, dataset.model.params, None
+    if adapter_config is not None:  # `train_head` is for a classifier's head; a language model may also have a head
+        trains_head = adapter_config.train_head and model.config.n_classes > 0
+        adapter_config = replace(adapter_config, train_head=trains_head)
+        frozen, adapter = start_adapter(frozen, adapter_config, stream(settings.seed, "adapter"))
     choices = {name: getattr(settings, name) for name in ("learning_rate", "epochs", "seed", "threads", "recompute")}
     choices |= {"class_weights": dataset.class_weights, "shards": n_shards(settings, dataset.longest)}
     plan = fine_tuning(frozen, model.config, adapter, dataset.epoch_batches, dataset.validation, **choices)
@@ -92,16 +97,6 @@ def naming_model(name):
         raise FloatingPointError(f"{name}: {error}") from None
 
 
-def starting_point(model, settings):
-    """The frozen weights, and the adapter to train on them; or None if the weights themselves are trained."""
-    adapter_config = settings.adapter_config
-    if adapter_config is None:
-        return model.params, None
-    if not model.config.n_classes:  # `train_head` is for a classifier's head; a language model may also have a head
-        adapter_config = replace(adapter_config, train_head=False)
-    return start_adapter(model.params, adapter_config, stream(settings.seed, "adapter"))
-
-
 def read_run(path, changes):
     """Read the data and the settings of a fine-tuning from a JSON file, and change some values.
 
@@ -124,8 +119,7 @@ def read_run(path, changes):
     """
     values = {} if path is None else read_object(path)
     values = values.get("settings", values)
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: settings is {quoted(values)}, expected an object")
+    instance_of(f"{path}: settings", values, dict, "an object")
     if changes.get("method", "lora") != "lora":
         values = {**values, "adapter": None}  # which was for LoRA
     whole, adapter = {**values, **changes}, values.get("adapter")

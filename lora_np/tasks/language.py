@@ -63,20 +63,19 @@ class Conversations(LanguageData):
         check_writes(model.config)
         chats, template, pad = read_chats(self.data), chat_template(model.files), pad_id(model.tokenizer)
         order = stream(settings.seed, "sample").permutation(len(chats.conversations))
-        parts, n_cut, n_empty = [], 0, 0
+        parts = []
         for part in split(order):
             chosen, places = ([values[i] for i in part] for values in (chats.conversations, chats.places))
-            rows = chat_rows(chosen, model.tokenizer, template, settings.max_tokens, places)
-            parts.append(tuple(map(list, zip(*rows.rows))) or ([], []))
-            n_cut, n_empty = n_cut + rows.n_cut, n_empty + rows.n_empty
-        if not all(ids for ids, _ in parts):
+            parts.append(chat_rows(chosen, model.tokenizer, template, settings.max_tokens, places))
+        if not all(part.rows for part in parts):
             fault = f"has {len(order)} conversations, expected at least 10 that fit the context"
             raise ValueError(f"data: {self.data} {fault}")
-        train = parts[0]
+        train, *others = (list(map(list, zip(*part.rows))) for part in parts)  # ids and targets
         epoch_batches = partial(class_batches, *train, settings.batch_size, pad)
-        validation, test = (class_batches(*part, LANGUAGE_BATCH, pad) for part in parts[1:])
-        counts = {"conversations": {name: len(ids) for name, (ids, _) in zip(PARTS, parts)}}
-        tests = perplexity_tests(model, test, {**counts, "cut": n_cut, "left_out": n_empty}, settings.threads)
+        validation, test = (class_batches(*part, LANGUAGE_BATCH, pad) for part in others)
+        counts = {"conversations": {name: len(part.rows) for name, part in zip(PARTS, parts)}}
+        counts |= {"cut": sum(part.n_cut for part in parts), "left_out": sum(part.n_empty for part in parts)}
+        tests = perplexity_tests(model, test, counts, settings.threads)
         return Dataset(model, epoch_batches, validation, len(train[0]), max(map(len, train[0])), *tests)
 
 
