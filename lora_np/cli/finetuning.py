@@ -22,7 +22,7 @@ def add_data_options(tuning):
     text = """a CSV, TSV or JSONL file: texts and labels for a classifier; or without --text and --label conversations
     for a language model, with columns prompt and completion, or messages"""
     source.add_argument("--data", metavar="FILE", help=text)
-    text = "a text, for a language model; separated by empty lines, or else by lines"
+    text = "a text file for a language model, with texts separated by empty lines, or else by line breaks"
     source.add_argument("--text-file", metavar="FILE", help=text)
     tuning.add("--text COLUMN", "the column of texts in --data", dest="text_column")
     tuning.add("--label COLUMN", "the column of labels in --data", dest="label_column")
@@ -37,7 +37,7 @@ def add_data_options(tuning):
 
 
 def add_adapter_options(tuning):
-    tuning.add("--variant NAME", f"of LoRA: {', '.join(OFFERED_VARIANTS)} (default lora)")
+    tuning.add("--variant NAME", f"LoRA's variant: {', '.join(OFFERED_VARIANTS)} (default lora)")
     tuning.add("--rank R", "LoRA's rank (default {}; {} with a large base)".format(*RANKS), dest="r")
     tuning.add("--alpha A", "LoRA's alpha (default twice the rank)")
     text = f"""layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
@@ -50,7 +50,7 @@ def add_training_options(tuning):
     new = FinetuneSettings()
     (table, large_table), (text_file, large_text) = DEFAULTS["classifier"], DEFAULTS["text"]
     tuning.add("--method", f"(default {new.method})", choices=METHODS)
-    tuning.add("--dropout P", f"of the model (default {new.dropout:g})")
+    tuning.add("--dropout P", f"the model's dropout (default {new.dropout:g})")
     rates = [", ".join(f"{name} {rate:g}" for name, rate in each.learning_rates.items()) for each in (table, text_file)]
     text = "peak learning rate (default: {} for a table; {} for a language model; lower with a large base)"
     tuning.add("--lr RATE", text.format(*rates), dest="learning_rate")
@@ -63,7 +63,7 @@ def add_training_options(tuning):
     text = "for a GGUF file: dense arrays (default), or blocks as in the file, for less memory and more time"
     tuning.add("--weights", text, choices=WEIGHTS)
     tuning.add("--recompute", "compute each block's activations twice, for less memory and more time", default=None)
-    tuning.add("--threads N", "processor cores to use (default 1; all with a large base)")
+    tuning.add("--threads N", "number of cores to use (default 1; all with a large base)")
     text = f"""read at most N tokens of a text (default: as many as the model can; with a large base at most
     {large_table.max_tokens}, and {large_text.max_tokens} of a --text-file at a time)"""
     tuning.add("--max-tokens N", text)
@@ -76,7 +76,7 @@ def run_finetune(arguments):
 
 
 def run_values(arguments):
-    """The options given on the command line, as values for `read_run`."""
+    """Return the command line's options as values for `read_run`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
         raise ValueError("data: is missing; give --data FILE, --text-file FILE or --settings FILE")
     options = {n: v for n, v in options_of(arguments).items() if v is not None and n not in ("out", "settings")}

@@ -41,8 +41,8 @@ def add_commands(command):
     text += "smollm2,B,T or C,layers,heads,T,B,V,K,F; with ,rR for another adapter rank (default: the ladder)"
     timing.add("--rungs RUNG …", text, action="extend")
     timing.add("--work KIND …", "kinds of work (default: all except classifier_qv, classifier_all)", action="extend")
-    timing.add("--threads N", "for every backend (default: one per core; with --llama-cpp 1)")
-    timing.add("--rounds N", "rounds (default 5)", default=5)
+    timing.add("--threads N", "threads of every backend (default: one per core; with --llama-cpp 1)")
+    timing.add("--rounds N", "number of rounds (default 5)", default=5)
     timing.add("--seed N", default=0)
     timing.add("--llama-cpp", "instead time SmolLM2 in llama.cpp, in several weight formats, with and without adapter")
     timing.add("--as-set", "do not unset variables that choose a library's kernels, such as OPENBLAS_CORETYPE")
@@ -59,7 +59,7 @@ def add_experiment(command, seeds):
 
 
 def add_workers(command):
-    """Add the options for where runs are computed and stored."""
+    """Add the options that say where runs are computed and stored."""
     command.add("--store DIR", "folder of finished runs (default out/runs)", default="out/runs")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, metavar="N", help="number of processes (default: one per core)")

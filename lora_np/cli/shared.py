@@ -5,7 +5,7 @@ from functools import partial
 
 from ..formats import check_file, write_json
 
-# Without buffering, so that a long job shows its results as they come, even in a pipe.
+# Print without buffering, so that a long job shows its results immediately, even in a pipe.
 print_now = partial(print, flush=True)
 
 TYPES = {**dict.fromkeys("NKR", int), **dict.fromkeys(["A", "P", "T", "W", "X", "RATE"], float), "TEXT": str}
@@ -51,8 +51,8 @@ class StoreOnce(argparse.Action):
 
 
 def word(text):
-    """A path or a name: the default type of arguments. Arguments that may be empty have the type str."""
-    if not text.strip():  # as a path, it would be the current folder
+    """Check a path or a name. This is the default type of arguments; those that may be empty have the type str."""
+    if not text.strip():  # an empty path would be the current folder
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a word")
     if "\0" in text or text != text.encode("utf-8", "replace").decode():  # commands save paths in JSON
         raise argparse.ArgumentTypeError(f"got {text!r}, expected UTF-8 without null characters")
@@ -60,7 +60,7 @@ def word(text):
 
 
 def subcommands(parser, dest, metavar):
-    """Give a parser subcommands. Return the function (name, call, text) that adds one and returns its parser.
+    """Let a parser have subcommands. Return the function (name, call, text) that adds one and returns its parser.
 
     `call` takes the parsed arguments. It is None for a command that has subcommands.
     """
@@ -76,7 +76,7 @@ def subcommands(parser, dest, metavar):
 
 
 def add_columns(parser, *names):
-    """Add the options --text and --label, or one of them, and --quoting, for a file that a saved classifier reads."""
+    """Add --quoting and the options with these names, text and label, for a file that a saved classifier reads."""
     for name in names:
         text = f"its column of {name}s (default: the one that the model was trained with)"
         parser.add(f"--{name} COLUMN", text, dest=f"{name}_column")

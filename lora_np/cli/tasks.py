@@ -56,7 +56,7 @@ def add_commands(command):
     exporting.add("--base-name NAME", "with --to peft: where PEFT will find the base")
 
     importing = command("import", run_import, "read a Hugging Face GPT-2 or Llama, a GGUF file, or a PEFT adapter")
-    importing.add("source PATH", "the folder, or a model's file")
+    importing.add("source PATH", "a folder, or a model's file")
     importing.add("--from", dest="kind", required=True, choices=("peft", "hf", "gguf"))
     importing.add("--out DIR", "folder to write", required=True)
     importing.add("--base DIR", "with --from peft: its base, after import")
@@ -82,7 +82,7 @@ def add_commands(command):
     page.add("--text-file FILE", "for a language model: losses are measured on the last tenth, finetune's test part")
     page.add("--texts N", "measure on at most N texts (default 200; 50 with a large base)", dest="n_texts")
     page.add("--prompt TEXT", "a text to continue or classify; repeatable", dest="prompts", action="append", default=[])
-    page.add("--chat", "answer the prompts, through the model's chat template")
+    page.add("--chat", "answer the prompts through the model's chat template")
 
 
 def run_predict(arguments):
@@ -158,9 +158,9 @@ def run_export(arguments):
     what = f"an adapter of {kind}" if task.adapter is not None and arguments.to in ("peft", "gguf") else kind
     if task.question is not None:
         labels = ", ".join(repr(f" {shown(label)}") for label in task.labels)
-        print(f"ask it with a text and then {task.question!r}; it was trained to answer one of {labels}")
+        print(f"prompt it with a text and {task.question!r}; it was trained to answer with one of {labels}")
     if arguments.to == "peft" and not arguments.base_name:
-        print("its file names no base; to name one for AutoPeftModel, use --base-name NAME")
+        print("adapter_config.json names no base; to name one for AutoPeftModel, use --base-name NAME")
     print(f"{what}; saved in {arguments.out}")
 
 

@@ -1,4 +1,4 @@
-"""Commands that write: generate and chat."""
+"""The commands that generate text: generate and chat."""
 
 import sys
 
@@ -17,7 +17,7 @@ TEXT_TOKENS, CHAT_TOKENS = 60, 400  # defaults for the maximum number of new tok
 def add_commands(command):
     write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
     write.add("--prompt TEXT", "start of the text", required=True)
-    write.add("--chat", "answer the prompt, through the model's chat template")
+    write.add("--chat", "answer the prompt through the model's chat template")
     talk = command("chat", run_chat, "talk with a model on the terminal, line by line")
     for both in (write, talk):
         text = "the language model: smollm2, a GGUF file, or a folder (default: the included base; for chat smollm2)"
@@ -26,13 +26,13 @@ def add_commands(command):
         both.add("--adapter DIR …", text, action="extend", default=[])
         both.add("--system MESSAGE", "in a chat: the system message")
         both.add("--tokens N", f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})")
-        both.add("--temperature T", "0: the most likely token (default 0.8)", default=0.8)
+        both.add("--temperature T", "sampling temperature; 0: the most likely token (default 0.8)", default=0.8)
         both.add("--top-k K", "sample from the K most likely tokens")
         both.add("--top-p P", "sample from the most likely tokens that sum to P")
-        both.add("--repetition-penalty X", "above 1: fewer repetitions", default=1.0)
+        both.add("--repetition-penalty X", "above 1: penalty of repeated tokens (default 1)", default=1.0)
         both.add("--seed N", default=0)
     write.add("--weights W …", "mix the adapters with these weights")
-    write.add("--ignore-end", "continue after the end of a text")
+    write.add("--ignore-end", "continue after the end-of-text token")
 
 
 def run_generate(arguments):
@@ -75,7 +75,7 @@ def run_chat(arguments):
 
 
 def next_line():
-    """The next line that the user types; "" at the end of the input."""
+    """Return the next line of the input that is not blank; "" at its end."""
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "")
@@ -86,7 +86,7 @@ def next_line():
 
 
 def sampling_of(arguments):
-    """Check the options of `generate` and `chat`, and return their Sampling."""
+    """Check the options of `generate` and `chat`, and return the Sampling."""
     whole_number("seed", arguments.seed, least=0)
     if arguments.tokens is not None:
         whole_number("tokens", arguments.tokens)

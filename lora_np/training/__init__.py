@@ -1,4 +1,4 @@
-"""Training: the optimiser, the schedule, gradient accumulation, the loop, and its saved state."""
+"""Training: optimiser, learning-rate schedule, gradient accumulation, training loop and saved state."""
 
 from ..adapters.adalora_allocation import RankAllocation, allocating, budget_at, keep_most_important, settled_from
 from .accumulate import mean_over_shards, split_batch

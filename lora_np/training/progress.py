@@ -1,4 +1,4 @@
-"""Training progress on stderr: a line that is updated on a terminal, otherwise a line per minute."""
+"""Report training progress on stderr: on a terminal in one line that is updated, otherwise in a line per minute."""
 
 import sys
 import time
@@ -34,11 +34,11 @@ class Progress:
         self.show(f"{self.title}: step {step} of {self.total}, {text}")
 
     def resumes(self):
-        """Call before the next step, so that evaluations and saves do not count as training time."""
+        """Exclude evaluations and saves from the training time; call this before the next step."""
         self.idle += time.monotonic() - self.stopped
 
     def show(self, line):
-        """Print a line, on a terminal in place of the last one."""
+        """Print a line. On a terminal, it replaces the previous line."""
         if self.title is not None:
             with suppress(OSError):  # a closed stderr must not stop the training
                 begin, end = (ERASE, "") if self.on_terminal else ("", "\n")

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..formats import read_metadata, read_tensors, write_tensors
 
-MOST_OFTEN = 20  # saves take at most a twentieth of the time
+MOST_OFTEN = 20  # saving takes at most 1 / MOST_OFTEN of the time
 
 
 class TrainState(NamedTuple):
@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
     m: dict[str, np.ndarray]  # AdamW's first moments
     v: dict[str, np.ndarray]  # and second
     best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first
-    history: dict[str, np.ndarray]  # see `train`, which appends to lists
+    history: dict[str, np.ndarray]  # see `train`; lists during training
     memory: dict[str, np.ndarray]  # the state of the hook `after_update`; see `train`
 
 
@@ -59,7 +59,7 @@ class Saver:
         self.saved, self.pause = time.monotonic(), seconds
 
     def stepped(self, state, last):
-        """Save the state after a step if it is due; `last` says whether the step is the last."""
+        """Save the state if a save is due after this step; `last` is true after the last step."""
         started = time.monotonic()
         by_step = last or state.step % self.every == 0
         is_due = by_step if self.seconds is None else started - self.saved >= self.pause
@@ -70,7 +70,7 @@ class Saver:
 
 
 def saved_run(path):
-    """The step and the label of a saved state; ValueError if the file is not a saved state."""
+    """Return the step and the label of a saved state. Raises ValueError if the file is not a saved state."""
     metadata = read_metadata(path)
     try:
         return int(metadata["step"]), json.loads(metadata["label"])

@@ -19,10 +19,10 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def blas_threads(n):
-    """A context manager that makes each matrix product use n threads.
+    """Return a context manager in which each matrix product uses n threads.
 
     Use 1 if the work is already split over processes or shards, because more threads would compete for the cores.
-    Without the package threadpoolctl it has no effect, and warns once.
+    If the package threadpoolctl is missing, it warns once and has no effect.
     """
     limits = threadpool_limits()
     return nullcontext() if limits is None else limits(n)
@@ -34,7 +34,7 @@ def threadpool_limits():
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:
-        if not any(name in os.environ for name in THREAD_VARIABLES):  # a variable that is set limits the threads
+        if not any(name in os.environ for name in THREAD_VARIABLES):  # such a variable also limits the threads
             fault = "threadpoolctl is missing, so matrix products use all cores, which is slow for small ones"
             warnings.warn(f"{fault}; install it with: pip install threadpoolctl", stacklevel=3)
         return None
@@ -43,7 +43,7 @@ def threadpool_limits():
 
 @contextmanager
 def shard_threads(n):
-    """A context manager for a `map` function that processes n items at a time and keeps their order."""
+    """Yield a `map` function that processes n items at a time and keeps their order."""
     if n == 1:
         yield map
         return
@@ -81,9 +81,9 @@ def worthwhile_threads(params):
 def process_environment(blas_threads=1):
     """Environment variables for a new training process; NumPy's libraries read them when they are loaded.
 
-    With these settings, glibc keeps freed memory in the process, in one heap with huge pages. Otherwise, because a
-    training step repeatedly allocates the same large arrays, the kernel would zero their pages every time. Variables
-    that are already set keep their values.
+    With these settings, glibc keeps freed memory in the process, in one heap with huge pages. Otherwise the kernel
+    would zero the pages of the same large arrays in every training step. Variables that are already set keep their
+    values.
 
     Parameters
     ----------

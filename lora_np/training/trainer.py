@@ -21,7 +21,7 @@ from .threads import blas_threads, shard_threads
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of a run.
+    """Settings of a training run.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class TrainConfig:
     optimiser : AdamW
     clip_norm : float above 0, or None for no clipping; see `clip_by_global_norm`
     shards : int, number of shards that each batch is split into (gradient accumulation)
-    threads : int, number of shards processed in parallel; affects the time, not the results; see `threads.py`
+    threads : int, number of shards processed in parallel; affects the running time, not the results; see `threads.py`
     eval_every : int, steps between evaluations; 0: only after the last step
     select_from : int, the first step whose evaluation can be selected as the best; see `settled_from`
     save_every : int, steps between saves of the state if it has a path
@@ -60,7 +60,7 @@ class TrainConfig:
         check_fields(self, one_of, "schedule", choices=SCHEDULES)
         check_fields(self, finite_number, "learning_rate", above=0)
         check_fields(self, finite_number, "final_share")
-        if self.clip_norm not in (None, math.inf):  # with infinity, the norm is computed and nothing is clipped
+        if self.clip_norm not in (None, math.inf):  # if it is infinite, the norm is computed, but nothing is clipped
             check_fields(self, finite_number, "clip_norm", above=0)
 
 
@@ -89,7 +89,7 @@ def train(
         number. Every epoch must have as many batches as the first.
     config : TrainConfig
     evaluate : function (trainable) -> dict of floats, with the "loss" that chooses the best weights, or None; the
-        arrays are the run's own, and its next step writes into them
+        arrays must not be kept, because the next step overwrites them
     on_step : function (step, dict of floats), called after each step, for a log
     state_path : file to save the state in; if it exists, the run resumes from it, see `resume`
     label : str, describes what else the run depends on, such as the data and the model. It is saved with the settings,
@@ -104,9 +104,9 @@ def train(
     Returns
     -------
     TrainState
-        `best` has the arrays of the best evaluation (the last ones without `evaluate`); `history` has plain arrays
-        over steps: "loss", "learning_rate", "grad_norm"; and over evaluations: "eval_step", "eval_loss", … for each
-        measure that `evaluate` returned.
+        `best` has the arrays at the best evaluation, or without `evaluate` those after the last step. `history` has
+        an array over steps for each of "loss", "learning_rate" and "grad_norm", and an array over evaluations for
+        "eval_step", "eval_loss" and each other value that `evaluate` returned.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def whole_label(config, label):
 
 
 def improves(scores, history, step, config):
-    """Whether an evaluation has a lower loss than all from step `select_from` on; FloatingPointError if not finite."""
+    """Return whether an evaluation has the lowest loss since step `select_from`; FloatingPointError if not finite."""
     for name, value in scores.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"the evaluation's {name} became {value} after step {step}")
@@ -186,7 +186,7 @@ def initial_state(trainable):
 
 
 def train_step(state, objective, batch, config, run=map, after_update=None):
-    """One optimiser step.
+    """Take one optimiser step.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def train_step(state, objective, batch, config, run=map, after_update=None):
     """
     step, shards = state.step, split_batch(batch, config.shards)
     generators = [stream(config.seed, "masks", step, index) for index in range(len(shards))]
-    # Nothing refers to the list after the mean. For two shards, this saves as much memory as a model takes.
+    # The list of results is freed after the mean. With two shards, this saves the memory of one model.
     loss, grads = mean_over_shards(list(run(objective, repeat(state.trainable), shards, generators)), run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
