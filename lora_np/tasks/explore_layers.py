@@ -15,16 +15,16 @@ from ..model import modules
 SMALLEST = 1e-9  # relative to σ₁; smaller singular values of a ΔW in float64 are rounding errors
 DIRECTIONS, TOKENS = 3, 8  # number of directions shown with tokens, and of tokens at each end of a direction
 MOST_SIGMAS = 64  # number of singular values that the page shows
-MOST_ROWS, MOST_COLUMNS = 16, 256  # of a picture
-ALONG = "a"  # a letter in front of a token, to see whether the token begins with a space
+MOST_ROWS, MOST_COLUMNS = 16, 256  # maximum size of a picture
+ALONG = "a"  # is decoded in front of a token, whose leading space is otherwise lost
 
 
 def directions_of(params, adapter):
     """Compute the singular value decomposition of every ΔW, for any kind of adapter, without zero singular values.
 
-    Only DoRA's ΔW = M may have a rank above r. For a random Ω (in, r), the columns of M Ω otherwise span those of M
-    with probability 1. With an orthonormal basis Q of them, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011,
-    section 1.5). If Q (Qᵀ M) is not M, the rank is higher, and M itself is decomposed.
+    If M = ΔW has a rank of at most r, the columns of M Ω span those of M with probability 1 for a random Ω (in, r).
+    With an orthonormal basis Q of them, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011, section 1.5). If
+    Q (Qᵀ M) differs from M, the rank is higher, as it may be for DoRA, and M itself is decomposed.
 
     Parameters
     ----------
@@ -117,15 +117,15 @@ def token_directions(task, directions):
     norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. The tokens to which a
     right singular direction responds are therefore those whose embeddings have a large cosine with g ⊙ v_i. A layer
     that writes into the stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the
-    last norm: tokens are compared with g ⊙ u_i by their rows in the head, or in the embedding for a classifier, whose
-    head has no tokens.
+    last norm. There g ⊙ u_i is compared with the tokens' rows in the head, or with their embeddings for a classifier,
+    whose head has no tokens.
 
-    A layer norm subtracts the mean over the entries before its gain. Embeddings are therefore compared without their
-    means, and with g ⊙ v_i without its mean, which adds nothing to a product with them. The mean of u_i is subtracted
+    A layer norm subtracts the mean over the entries before it applies its gain. Therefore the means are subtracted from
+    embeddings, and from g ⊙ v_i, whose mean contributes nothing to a product with them. The mean of u_i is subtracted
     before the gain is applied, and the head's rows are unchanged.
 
     Both are approximations: the first block reads the tokens' embeddings, but the input of later blocks depends on them
-    less and less. The signs of a pair u_i, v_i are arbitrary; here the largest cosine of a direction is positive.
+    less and less. The sign of a pair u_i, v_i is arbitrary; here the cosine of largest magnitude is positive.
 
     Returns
     -------
@@ -156,14 +156,14 @@ def token_directions(task, directions):
 
 
 def unit_rows(rows, centred):
-    """The rows scaled to length 1, after subtracting their means if `centred`. Rows of zeros stay."""
+    """Scale rows to length 1, after subtracting their means if `centred`. Rows of zeros are unchanged."""
     rows = rows - rows.mean(axis=1, keepdims=True) if centred else rows
     size = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)
 
 
 def both_ends(cosines, known, texts):
-    """The tokens with the largest and with the smallest cosines, from cosines (V,), as two lists of [text, cosine]."""
+    """Return two lists of [text, cosine], for the tokens with the largest and with the smallest of the cosines (V,)."""
     n = min(TOKENS, len(cosines))
     cosines = cosines if cosines.max() >= -cosines.min() else -cosines
     order = np.argsort(cosines, kind="stable")
@@ -188,7 +188,7 @@ def picture(leaf, array):
     Returns
     -------
     dict: "name"; "shape" of the array; "rows" and "columns" of the picture; "step", the number of neighbouring entries
-        whose mean a pixel is; "peak", the value that 127 represents; "pixels", int8 row by row, in base64
+        that a pixel averages; "peak", the value that 127 represents; "pixels", int8 row by row, in base64
     """
     wide = np.atleast_2d(array.T if leaf == "lora_B" else array)[:MOST_ROWS].astype(np.float64)
     n = wide.shape[1]

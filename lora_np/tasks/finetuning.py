@@ -19,15 +19,15 @@ KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Co
 
 
 def no_report(line):
-    """Ignore a line; the default `report`."""
+    """Ignore a line of text; this is the default for `report`."""
 
 
 def finetune(data, out, settings=None, report=no_report):
     """Fine-tune a model on data, test it, and save it.
 
     The data is split into a training part, a validation part, which chooses the best weights, and a test part. "lora"
-    and "head" save only the adapter; "full" saves the whole model. `task.json` in the same folder has all that is
-    returned.
+    and "head" save only the adapter; "full" saves the whole model. The returned dict is also written to
+    `task.json` in that folder.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def finetune(data, out, settings=None, report=no_report):
     Returns
     -------
     dict: "method"; the results of `Dataset.test_base` and `Dataset.test`; "learning_rate"; "trainable" and "percent",
-        the trained parameters and their share; "settings", all fields of the settings and of the data
+        the number of trained parameters and their share; "settings", all fields of the settings and of the data
 
     Raises
     ------
@@ -63,7 +63,7 @@ def finetune(data, out, settings=None, report=no_report):
         enough = math.ceil(LEAST_STEPS * settings.batch_size / dataset.n_rows)
         settings = replace(settings, epochs=min(EPOCHS, enough))
     model, frozen, adapter = dataset.model, dataset.model.params, None
-    if adapter_config is not None:  # `train_head` is for a classifier's head; a language model may also have a head
+    if adapter_config is not None:  # `train_head` applies to a classifier's head, not to a language model's
         trains_head = adapter_config.train_head and model.config.n_classes > 0
         adapter_config = replace(adapter_config, train_head=trains_head)
         frozen, adapter = start_adapter(frozen, adapter_config, stream(settings.seed, "adapter"))
@@ -76,7 +76,7 @@ def finetune(data, out, settings=None, report=no_report):
     with resumable(out, plan, base, data, model, settings, report) as more:
         state = train(**plan, **more)
         params, best = attach(frozen, adapter, state.best)
-        if adapter is not None:  # in a form that fits the unchanged base
+        if adapter is not None:  # convert it to fit the unchanged base
             params, best = model.params, for_original_base(model.params, adapter, best)
         trained = model._replace(params=params, adapter=best)
         with blas_threads(1):
@@ -121,7 +121,7 @@ def read_run(path, changes):
     values = values.get("settings", values)
     instance_of(f"{path}: settings", values, dict, "an object")
     if changes.get("method", "lora") != "lora":
-        values = {**values, "adapter": None}  # which was for LoRA
+        values = {**values, "adapter": None}  # because the file's adapter is for LoRA
     whole, adapter = {**values, **changes}, values.get("adapter")
     if "adapter" in changes and isinstance(adapter, dict):
         whole["adapter"] = {**adapter, **changes["adapter"]}
@@ -134,7 +134,7 @@ def read_run(path, changes):
 
 
 def run_from(values):
-    """The data and the settings of a fine-tuning from plain values; see `read_run`."""
+    """Return the data and the settings of a fine-tuning from plain values; see `read_run`."""
     names = {field.name for field in fields(FinetuneSettings)}
     settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
     rest = {name: value for name, value in values.items() if name not in names}

@@ -22,7 +22,7 @@ SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
 LEAVES = (*FACTORS, SINGULAR_VALUES, MAGNITUDE)
 LARGEST = 1e40  # for larger entries, the square of a product of three factors overflows
 FILES = ["adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"]
-FILES += ["*.safetensors"]  # the first in the alphabet
+FILES += ["*.safetensors"]  # the first in alphabetical order
 
 
 def inspect_file(path):
@@ -67,14 +67,14 @@ def place_of(path):
 
 
 def sources_of(path):
-    """The paths that `inspect_file` may read: a folder, or a file and the files in its folder that belong to it."""
+    """Return the paths that `inspect_file` may read: a folder, or a file and its companions in the same folder."""
     place = place_of(path)
     beside = [place.parent / name for name in ("adapter.json", "adapter_config.json")]
     return [place] if place.is_dir() else [place, *beside, *place.parent.glob("*.safetensors")]
 
 
 def describe(name, array):
-    """One tensor's name, dtype, shape and size."""
+    """Return one tensor's name, dtype, shape, norm and rms."""
     kind, array = getattr(array, "format", None) or str(array.dtype), np.asarray(array)
     with np.errstate(over="ignore", invalid="ignore"):
         norm = float(np.linalg.norm(np.abs(array).astype(np.float64))) if array.size else 0.0
@@ -107,7 +107,7 @@ def describe_adapter(layer, arrays, scale):
 
 
 def scales(folder, layers):
-    """The scale s of each layer for which a configuration in the folder gives one; None for QA-LoRA."""
+    """Return the scale s of each layer for which a configuration in the folder gives one; None for QA-LoRA."""
     ours, theirs, known = folder / "adapter.json", folder / "adapter_config.json", {}
     with suppress(ValueError, FileNotFoundError):  # an unsupported adapter can still be described
         fields = read_object(ours if ours.is_file() else theirs)
@@ -125,7 +125,7 @@ def scales(folder, layers):
 
 
 def format_inspection(inspected):
-    """The description as text."""
+    """Format the result of `inspect_file` as text."""
     tensors, adapters = inspected["tensors"], inspected["adapters"]
     total = sum(math.prod(row["shape"]) for row in tensors)
     lines = [f"{shown(inspected['file'])}: {len(tensors)} tensors, {total:,} numbers"]

@@ -63,7 +63,7 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
 
 
 def prediction_columns(taken, labels):
-    """The names of the prediction columns: label, probability, and p_… for each of the labels.
+    """Return the names of the prediction columns: label, probability, and p_… for each of the labels.
 
     A name that already exists is prefixed with "predicted_".
     """
@@ -108,17 +108,17 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
 
 
 def labelled_texts(model, data, text_column=None, label_column=None, quoting=False):
-    """The texts and the labels of a file; the parameters are those of `judge_file`."""
+    """Return the texts and the labels of a file; the parameters are those of `judge_file`."""
     records = read_records(data, quoting)
     texts = column_for(model, records, "text_column", text_column)
     return texts, [label.strip() for label in column_for(model, records, "label_column", label_column)]
 
 
 def column_for(model, records, name, column=None):
-    """The text_column or label_column of a file, by default the one that the model was trained with.
+    """Return the text_column or label_column of a file, by default the one that the model was trained with.
 
-    Texts may be empty; a warning counts them. Raises ValueError if there is no such column, or the model's task.json
-    does not name it.
+    Texts may be empty; a warning reports their number. Raises ValueError if there is no such column, or the model's
+    task.json does not name it.
     """
     if column is None:
         folder, about = read_task(model)

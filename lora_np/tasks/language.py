@@ -1,4 +1,4 @@
-"""Texts and conversations, on which a language model is fine-tuned."""
+"""Data for fine-tuning a language model: texts and conversations."""
 
 import math
 from functools import partial
@@ -16,7 +16,7 @@ PARTS = ("train", "validation", "test")
 
 
 class LanguageData(Data):
-    """Data on whose test part the perplexity is measured before and after training."""
+    """Data for a language model, whose perplexity on the test part is measured before and after training."""
 
     def summary(self, results):
         what = self.counted
@@ -30,7 +30,7 @@ class LanguageData(Data):
 
 
 class TextFile(LanguageData):
-    """A UTF-8 text file (see `read_texts`): the first eight tenths are for training, the last tenth is for testing."""
+    """A UTF-8 text file (see `read_texts`), split in order: 80 % training, 10 % validation and 10 % test part."""
 
     task, counted = "text", "tokens"
 
@@ -53,8 +53,8 @@ class TextFile(LanguageData):
 class Conversations(LanguageData):
     """A file of conversations (see `read_chats`), with targets only in the answers.
 
-    Each row has `prompt` and `completion`, or `messages`. A random eight tenths are for training, one tenth is for
-    testing.
+    Each row has `prompt` and `completion`, or `messages`. Rows are split at random, into 80 % training, 10 %
+    validation and 10 % test part.
     """
 
     task, counted = "chat", "conversations"
@@ -85,7 +85,7 @@ def split(data):
 
 
 def perplexity_tests(model, batches, counts, threads):
-    """The fields `test` and `test_base` of a Dataset, which test on `batches`; `counts` are part of the results."""
+    """Return the fields `test` and `test_base` of a Dataset, which test on `batches`; results include `counts`."""
 
     def measure(trained):
         return perplexity(evaluate(trained.params, batches, model.config, trained.adapter, threads=threads)["loss"])
@@ -97,7 +97,7 @@ def perplexity_tests(model, batches, counts, threads):
 
 
 def perplexity(loss):
-    """The exponential of a loss in nats per token; FloatingPointError if a float cannot represent it."""
+    """Return the exponential of a loss in nats per token; FloatingPointError if a float cannot represent it."""
     if not loss < 700:
-        raise FloatingPointError(f"the perplexity, e to the {loss:.4g}, is too large")
+        raise FloatingPointError(f"the perplexity exp({loss:.4g}) is too large")
     return math.exp(loss)

@@ -12,7 +12,7 @@ from ..checked import shown
 DRAWS, SEED = 2000, 0  # for the bootstrap
 Z = NormalDist().inv_cdf(0.975)  # for 95 % intervals
 WIDTH = 100  # columns of the text
-MOST_ROWS = 30  # classes that are listed
+MOST_ROWS = 30  # maximum number of classes that are listed
 MOST_PAIRS = 10
 LABEL_WIDTH = 20
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
@@ -58,7 +58,7 @@ def class_report(labels, true, answered, others=None):
 
 
 def confusion_matrix(true, answered, n_classes):
-    """The number of texts of each true class (row) that are predicted as each class (column), (K, K)."""
+    """Return the confusion matrix (K, K): how many texts of each class (row) are predicted as each class (column)."""
     pairs = np.asarray(true) * n_classes + np.asarray(answered)
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
@@ -85,7 +85,7 @@ def scores(confusion):
 
 
 def wilson_interval(right, n):
-    """The 95 % interval of a proportion of n texts (Wilson 1927); unlike ± two standard errors, it is within 0 to 1."""
+    """Return the 95 % interval of a proportion of n texts, which is always in [0, 1] (Wilson 1927)."""
     middle = (right + Z**2 / 2) / (n + Z**2)
     half = Z / (n + Z**2) * np.sqrt(right * (n - right) / n + Z**2 / 4)
     return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
@@ -180,7 +180,7 @@ def verdicts(report, advice=""):
 
 
 def confusion_picture(report):
-    """Draw the confusion matrix; return the bytes of a PNG. Cells show numbers of texts, shaded by row share."""
+    """Draw the confusion matrix, with cells shaded by their share of the row, and return the bytes of a PNG."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -190,7 +190,7 @@ def confusion_picture(report):
     side = float(np.clip(2.5 + 0.55 * K, 5.0, 16.0))
     png = io.BytesIO()
     with matplotlib.rc_context({"font.size": 11, "figure.dpi": 100}), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the font may not have all of a label's characters
+        warnings.simplefilter("ignore", UserWarning)  # the font may lack some of a label's characters
         figure = Figure(figsize=(side + 1.5, side), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)

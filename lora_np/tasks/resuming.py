@@ -14,18 +14,18 @@ from ..formats.tensors import file_sha256
 from ..training import saved_run, whole_label
 from .settings import plain_values
 
-SAVE_SECONDS = 60.0  # between saves; a training that takes less time saves no state
+SAVE_SECONDS = 60.0  # between saves; a shorter run saves no state
 SUFFIX = ".training.safetensors"
 
 
 def state_path(out):
-    """The path of the saved state of a training that will write the folder `out`."""
+    """Return the path of the saved state of a run that will write the folder `out`."""
     folder = Path(os.path.realpath(out))
     return folder.with_name(folder.name + SUFFIX)
 
 
 def check_state(out):
-    """The step and label of a folder's saved state, or 0 and None if there is none.
+    """Return the step and the label of a folder's saved state, or 0 and None if there is none.
 
     Raises ValueError if a different file is at that path, because a save would replace it.
     """
@@ -41,9 +41,9 @@ def check_state(out):
 
 @contextmanager
 def resumable(out, plan, base, data, model, settings, report):
-    """A context in which to call `train(**plan, **more)`, with the yielded `more`, and to save the result.
+    """Yield the arguments `more` with which `train(**plan, **more)` saves its state and resumes from it.
 
-    The state is removed at the end of the context. If the context is interrupted, the state remains.
+    The result must be saved in the context, at whose end the state is removed. After an interruption, it remains.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def resumable(out, plan, base, data, model, settings, report):
 
 
 def run_label(data, model, base, settings):
-    """All that a run's result depends on besides the `TrainConfig`, one item per line, as the label for `train`."""
+    """Return the label for `train`: all that a result depends on besides the `TrainConfig`, one item per line."""
     facts = plain_values(data, settings)
     for name in ("data", "test_data", "base", "dropout"):  # files may have moved; the dropout is in the model's config
         facts.pop(name, None)
@@ -91,7 +91,7 @@ def run_label(data, model, base, settings):
 
 
 def differences(saved, label):
-    """A phrase with the names of the items that differ between two labels."""
+    """Return a phrase that names the items in which two labels differ."""
     saved, label = (dict(line.partition(": ")[::2] for line in text.split("\n")[1:]) for text in (saved, label))
     names = [name for name in label if saved.get(name) != label[name]]
     return f"another {', '.join(names)}" if names else "other settings"

@@ -14,11 +14,11 @@ from ..data import Batch
 from ..formats import PRETRAINED, LoadedModel, model_place
 from ..formats.model import WEIGHTS, weights_file
 from ..training import available_cores
-from ..training.threads import LARGE  # parameters; compared with a base's file size in bytes
+from ..training.threads import LARGE  # a number of parameters; compared with a file's size in bytes
 
 METHODS = ("lora", "full", "head")
-SMALLEST = float(np.finfo(np.float32).tiny)  # smaller values lose precision, and weights no longer change
-MOST_EPOCHS = 100_000  # more must be a typing error, and would take years
+SMALLEST = float(np.finfo(np.float32).tiny)  # smaller floats lose precision, and the weights would not change
+MOST_EPOCHS = 100_000  # a larger number would take years, so it must be a typing error
 
 
 class Defaults(NamedTuple):
@@ -29,7 +29,7 @@ class Defaults(NamedTuple):
     max_tokens: int | None = None  # of a text; None: n_positions
 
 
-DEFAULTS = {  # task -> for a small base, for a large base
+DEFAULTS = {  # task -> defaults for a small base, for a large base
     "classifier": (
         Defaults({"lora": 2e-3, "full": 5e-4, "head": 1e-2}, 32),
         Defaults({"lora": 1e-3, "full": 1e-4, "head": 4e-3}, 16, 512),
@@ -109,7 +109,7 @@ class FinetuneSettings:
         return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
 
     def with_defaults(self, task):
-        """Return these settings with a task's DEFAULTS; values that depend on the model or the data are still None."""
+        """Return a copy with a task's DEFAULTS, in which values that depend on the model or the data are still None."""
         large = is_large(self.base)
         defaults = DEFAULTS[task][large]
         one_of("method", self.method, defaults.learning_rates)
@@ -164,9 +164,9 @@ class Data:
 
 
 def adapter_from(adapter, rank):
-    """The AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default.
+    """Return the AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default.
 
-    Raises ValueError also if the adapter could not be trained, or could not be saved for the unchanged base.
+    Raises ValueError if the field is invalid, or if the adapter could not be trained or saved for the unchanged base.
     """
     if isinstance(adapter, AdapterConfig):
         config = adapter
@@ -194,7 +194,7 @@ def adapter_from(adapter, rank):
 
 
 def check_text(name, value):
-    """Return the value if it is a Path or a str, in UTF-8 and not only white space; otherwise raise ValueError."""
+    """Return the value; raise ValueError unless it is a Path or a str that is valid UTF-8 and not blank."""
     text = str(value) if isinstance(value, Path) else value
     if not isinstance(text, str) or not text.strip() or text != text.encode("utf-8", "replace").decode():
         raise ValueError(f"{name}: got {quoted(value)}, expected a string")
@@ -208,19 +208,19 @@ def is_large(base):
 
 
 def base_place(base):
-    """The folder or the GGUF file of a base; None is the included base."""
+    """Return the folder or the GGUF file of a base; None means the included base."""
     return PRETRAINED if base is None else model_place(base)
 
 
 def tokens_to_read(settings, task, config):
-    """The maximum number of tokens of a text: max_tokens, or the default for the base and task, a key of DEFAULTS."""
+    """Return the maximum number of tokens of a text: max_tokens, or the default for the base and the task."""
     if settings.max_tokens is None:
         return min(config.n_positions, DEFAULTS[task][is_large(settings.base)].max_tokens or config.n_positions)
     return whole_number("max_tokens", settings.max_tokens, most=config.n_positions, why="the model's n_positions")
 
 
 def plain_values(data, settings):
-    """All fields of Data and FinetuneSettings as plain values, from which `read_run` makes the same objects."""
+    """Return all fields of Data and FinetuneSettings as plain values, from which `read_run` makes the same objects."""
     values = {"task": data.task, **asdict(data), **asdict(settings)}
     if values["adapter"] is not None:
         del values["adapter"]["extra"]

@@ -1,4 +1,4 @@
-"""Labelled tables, to train a classifier with a new head, or a language model that answers with the label."""
+"""Labelled tables for training a classifier with a new head, or a language model that answers with the label."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -38,8 +38,8 @@ class LabelledTable(Data):
         None: test on a tenth of `data`
     quoting : bool, for a TSV; see `read_records`
     class_weights : "none", or "balanced": a training or validation text of class c has the weight n / (n_classes n_c)
-        in the loss, where n_c of n training texts have this class, so all classes have the same total weight. So the
-        best weights are those with the lowest balanced loss
+        in the loss, where n_c of n training texts have this class, so all classes have the same total weight. The
+        best weights are then those with the lowest balanced loss
     """
 
     text_column: str
@@ -95,16 +95,16 @@ class LabelledTable(Data):
         return Dataset(model, epoch_batches, validation, len(train[0]), longest, test, class_weights=weights)
 
     def labelling(self, model, seed):
-        """The model with a new head for its labels."""
+        """Return the model with a new head for its labels."""
         params, config = add_head(model.params, model.config, len(model.labels), stream(seed, "head"))
         return model._replace(params=params, config=config)
 
     def rows(self, model, sequences, classes):
-        """The token ids and the targets to train on."""
+        """Return the token ids and the targets to train on."""
         return sequences, classes
 
     def split(self, seed):
-        """The rows as Splits of Table, and how many were left out because their text is in the test file."""
+        """Return the Splits, and the number of rows that were left out because their text is in the test file."""
         table = read_table(self.data, self.text_column, self.label_column, self.quoting)
         if self.test_data is None:
             return split_table(table, FRACTIONS, seed), 0
@@ -118,7 +118,7 @@ class LabelledTable(Data):
         return splits, len(table.texts) - len(rest)
 
     def word_answers(self, splits, encoded):
-        """The classes that logistic regression on tf-idf weights predicts on the test part, {"tf-idf": (N,)}.
+        """Return {"tf-idf": (N,)}, the classes that logistic regression on tf-idf weights predicts for the test part.
 
         The regression is trained on the same rows. Without scikit-learn, the dict is empty.
         """
@@ -182,6 +182,6 @@ class QuestionTable(LabelledTable):
 
 
 def balanced_weights(classes):
-    """The weights n / (K n_c) of K classes, (K,), where n_c of n texts have class c, as in scikit-learn."""
+    """Return the weights n / (K n_c) of K classes, (K,), where n_c of n texts have class c, as in scikit-learn."""
     counts = np.bincount(classes)
     return len(classes) / (len(counts) * counts)

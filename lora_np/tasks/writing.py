@@ -77,14 +77,14 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
 
 
 def end_ids(task):
-    """The ids of the tokens with which the model ends a text."""
+    """Return the ids of the tokens with which the model ends a text."""
     end = special_ids(task.config, task.tokenizer, task.files).get("eos_token_id")
     ids = end if isinstance(end, list) else [end]
     return tuple(i for i in ids if isinstance(i, int) and 0 <= i < task.config.vocab_size)
 
 
 def pieces(tokenizer, text, new):
-    """Yield the text of the ids `text`, then the text that each new id adds. Incomplete characters are held back."""
+    """Yield the text of the ids `text`, then the text that each new id adds, in complete characters."""
     whole = shown = decode(tokenizer, np.array(text))
     yield shown
     for token in new:
