@@ -25,10 +25,10 @@ def add_commands(command):
     releasing.add("--nbgrader", "write a course for nbgrader instead")
     releasing.add("--force", "overwrite existing notebooks")
 
-    grade = action("grade", run_grade, "run submitted notebooks, and give marks and feedback")
+    grade = action("grade", run_grade, "run submitted notebooks, and report marks and feedback")
     grade.add("notebooks NOTEBOOK …", "a notebook, or a folder of notebooks")
     grade.add("--sandbox", "run them without network and files (Linux, bubblewrap)")
-    grade.add("--draw NAME", "draw new inputs, with a new name for each term")
+    grade.add("--draw NAME", "name of a draw of inputs; use a new one for each term")
     grade.add("--out DIR", "also write marks.csv, an overview of the class, and feedback for each student")
     grade.add("--words FILE", "points for written answers (default DIR/words.csv)")
     grade.add("--moodle FILE", "Moodle's grading worksheet, to fill in with the marks")

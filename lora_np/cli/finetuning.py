@@ -19,8 +19,8 @@ def add_commands(command):
 def add_data_options(tuning):
     tuning.add("--settings FILE", "a JSON file with settings, or an earlier run's task.json; options override them")
     source = tuning.add_mutually_exclusive_group()
-    text = """a CSV, TSV or JSONL file: texts and labels for a classifier; or without --text and --label conversations
-    for a language model, with columns prompt and completion, or messages"""
+    text = """a CSV, TSV or JSONL file: texts and labels for a classifier; or without --text and --label, conversations
+    for a language model in the columns prompt and completion, or messages"""
     source.add_argument("--data", metavar="FILE", help=text)
     text = "a text file for a language model, with texts separated by empty lines, or else by line breaks"
     source.add_argument("--text-file", metavar="FILE", help=text)
@@ -31,8 +31,8 @@ def add_data_options(tuning):
     tuning.add("--test FILE", "a separate file to test on (default: a tenth of --data)", dest="test_data")
     text = f"balanced: the rarer a class, the larger its weight (default {CLASS_WEIGHTS[0]})"
     tuning.add("--class-weights", text, choices=CLASS_WEIGHTS)
-    text = f"""train the language model to answer a question after each text, on a line of its own
-    (default {QUESTION.strip()!r}), with the label's name, without a new head"""
+    text = f"""train the language model to answer with the label's name, without a new head, when each text is followed
+    by a question on a separate line (default {QUESTION.strip()!r})"""
     tuning.add("--as-words QUESTION", text, dest="question", nargs="?", const=QUESTION)
 
 
@@ -49,16 +49,16 @@ def add_adapter_options(tuning):
 def add_training_options(tuning):
     new = FinetuneSettings()
     (table, large_table), (text_file, large_text) = DEFAULTS["classifier"], DEFAULTS["text"]
-    tuning.add("--method", f"(default {new.method})", choices=METHODS)
+    tuning.add("--method", f"what to train (default {new.method})", choices=METHODS)
     tuning.add("--dropout P", f"the model's dropout (default {new.dropout:g})")
     rates = [", ".join(f"{name} {rate:g}" for name, rate in each.learning_rates.items()) for each in (table, text_file)]
     text = "peak learning rate (default: {} for a table; {} for a language model; lower with a large base)"
     tuning.add("--lr RATE", text.format(*rates), dest="learning_rate")
-    tuning.add("--epochs N", f"(default {EPOCHS}; with a large base 1, or up to {EPOCHS} if there are few texts)")
-    text = f"""(default {table.batch_size}, or {text_file.batch_size} for a language model; with a large base
-    {large_table.batch_size} and {large_text.batch_size})"""
+    tuning.add("--epochs N", f"epochs (default {EPOCHS}; with a large base 1, or up to {EPOCHS} for few texts)")
+    text = f"""texts per step (default {table.batch_size}, or {text_file.batch_size} for a language model; with a large
+    base {large_table.batch_size} and {large_text.batch_size})"""
     tuning.add("--batch-size N", text)
-    tuning.add("--seed N", f"(default {new.seed})")
+    tuning.add("--seed N", f"random seed (default {new.seed})")
     tuning.add("--base DIR", "model to start from: smollm2, a GGUF file, or a folder (default: the included base)")
     text = "for a GGUF file: dense arrays (default), or blocks as in the file, for less memory and more time"
     tuning.add("--weights", text, choices=WEIGHTS)

@@ -7,24 +7,24 @@ from .shared import json_writer, print_now
 def add_commands(command):
     run = command("run", run_experiment, "compare full fine-tuning and LoRA on real reviews: table, JSON, figures")
     add_experiment(run, "1, with smollm2 3")
-    run.add("--json FILE", "also write the numbers there")
+    run.add("--json FILE", "also write the results as JSON")
     run.set_defaults(name="main_job", draw=False)
 
-    lab = command("experiment", run_experiment, "run an experiment: its figure, its numbers, its verdict")
+    lab = command("experiment", run_experiment, "run an experiment, and write its figure, results and verdict")
     lab.add("name NAME", "an experiment; list: show their names; all: run every one")
     add_experiment(lab, "5, with smollm2 3")
-    lab.add("--draw", "only redraw the figure from the numbers in its JSON")
+    lab.add("--draw", "only redraw the figure from the results in its JSON")
     lab.set_defaults(json=None)
 
-    tune = command("tune", run_tune, "choose the learning rates of the experiments on validation")
+    tune = command("tune", run_tune, "choose the experiments' learning rates on the validation data")
     tune.add("--methods NAME …", 'methods, such as full or "full, 3 passes"')
     tune.add("--out FILE", "file to write (default: the file that the experiments read)")
     add_workers(tune)
 
     training = command("pretrain", run_pretrain, "pre-train the base language model on IMDb reviews")
     training.add("--out DIR", "folder to write (default pretrained)", default="pretrained")
-    training.add("--epochs N", "epochs over the reviews")
-    training.add("--seed N", default=0)
+    training.add("--epochs N", "number of epochs")
+    training.add("--seed N", "random seed (default 0)", default=0)
     training.add("--threads N", "number of shards in parallel (default 2)")
     training.add("--adapters", "train the included adapters on the base instead")
     training.add("--reviews N", "use only N reviews, for a trial")
@@ -33,7 +33,7 @@ def add_commands(command):
     check = command("gradcheck", run_gradcheck, "check every backward pass against central differences")
     check.add("--json FILE", "also write the rows as JSON")
 
-    timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
+    timing = command("bench", run_bench, "compare the speed of lora_np with PyTorch's and JAX's on the same work")
     text = "torch, compile, jax (default: those installed); llama.cpp, for a Llama's generation; NAME=DIR, another "
     text += "checkout of lora_np; blocks, recompute, blocks-recompute: lora_np in another mode; no name: no peer"
     timing.add("--peers PEER", text, nargs="*", action="extend")
@@ -43,17 +43,17 @@ def add_commands(command):
     timing.add("--work KIND …", "kinds of work (default: all except classifier_qv, classifier_all)", action="extend")
     timing.add("--threads N", "threads of every backend (default: one per core; with --llama-cpp 1)")
     timing.add("--rounds N", "number of rounds (default 5)", default=5)
-    timing.add("--seed N", default=0)
+    timing.add("--seed N", "random seed (default 0)", default=0)
     timing.add("--llama-cpp", "instead time SmolLM2 in llama.cpp, in several weight formats, with and without adapter")
     timing.add("--as-set", "do not unset variables that choose a library's kernels, such as OPENBLAS_CORETYPE")
-    timing.add("--json FILE", "also write every number as JSON")
+    timing.add("--json FILE", "also write all results as JSON")
 
 
 def add_experiment(command, seeds):
     """Add the options of a command that runs experiments; `seeds` describes the default number."""
     command.add("--base NAME", "pretrained (the included base) or smollm2 (default pretrained)", default="pretrained")
     command.add("--seeds N", f"number of seeds per run (default {seeds})")
-    command.add("--quick", "two seeds of shortened runs")
+    command.add("--quick", "shortened runs with two seeds")
     command.add("--out DIR", "folder to write (default figures, or figures/quick)")
     add_workers(command)
 

@@ -20,13 +20,13 @@ from .shared import add_columns, json_writer, options_of, print_now
 def add_commands(command):
     predict = command("predict", run_predict, "classify new texts with a model from finetune")
     predict.add("--model DIR", "the folder that finetune wrote", required=True)
-    moved = "its base, if that has moved (default: the folder that it was trained on)"
+    moved = "its base, if it has moved (default: the one that it was trained on)"
     predict.add("--base DIR", moved)
     predict.add("texts TEXT", "texts to classify", nargs="*")
     predict.add("--data FILE", "a CSV, TSV or JSONL file of texts")
     add_columns(predict, "text")
-    predict.add("--proba", "give the probability of every class")
-    predict.add("--out FILE", "write all columns, label and probability as .csv, .tsv or .jsonl")
+    predict.add("--proba", "report the probability of every class")
+    predict.add("--out FILE", "write all columns, label and probability to a .csv, .tsv or .jsonl file")
 
     judging = command("evaluate", run_evaluate, "compare a classifier with the labels of a file")
     judging.add("--model DIR", "the folder that finetune wrote", required=True)
@@ -36,7 +36,7 @@ def add_commands(command):
     judging.add("--json FILE", "also write the report as JSON")
     judging.add("--out FILE", "draw the confusion matrix as a .png")
 
-    mixing = command("mix", run_mix, "combine several adapters into one, their weighted sum")
+    mixing = command("mix", run_mix, "combine several adapters into one whose update is their weighted sum")
     merging = command("merge", run_merge, "write a model with an adapter, or a mix of several, merged into its weights")
     for both in (mixing, merging):
         both.add("adapters DIR …", "folders or names of adapters")
@@ -50,16 +50,16 @@ def add_commands(command):
     exporting.add("task DIR", "a folder from finetune, a model, or an included adapter's name")
     kinds = "; ".join(map(": ".join, FORMATS.items()))
     exporting.add("--to", kinds, required=True, choices=FORMATS)
-    exporting.add("--out PATH", "folder, or for GGUF the file, to write", required=True)
+    exporting.add("--out PATH", "folder to write, or for GGUF the file", required=True)
     exporting.add("--format", "format of a model's weights in GGUF (default f32)", choices=TYPES)
     exporting.add("--base DIR", moved)
     exporting.add("--base-name NAME", "with --to peft: where PEFT will find the base")
 
     importing = command("import", run_import, "read a Hugging Face GPT-2 or Llama, a GGUF file, or a PEFT adapter")
     importing.add("source PATH", "a folder, or a model's file")
-    importing.add("--from", dest="kind", required=True, choices=("peft", "hf", "gguf"))
+    importing.add("--from", "format of the source", dest="kind", required=True, choices=("peft", "hf", "gguf"))
     importing.add("--out DIR", "folder to write", required=True)
-    importing.add("--base DIR", "with --from peft: its base, after import")
+    importing.add("--base DIR", "with --from peft: the base, in this package's format")
     importing.add("--labels LABEL …", "with --from peft: labels of its classes")
     importing.add("--tokenizer FILE", "with --from hf: a tokenizer.json from elsewhere")
 
@@ -68,15 +68,15 @@ def add_commands(command):
     looking.add("--json FILE", "also write the description as JSON")
 
     doctor = command("doctor", run_doctor, "report what an adapter does on a base, layer by layer, and its faults")
-    doctor.add("path ADAPTER", "a folder of PEFT's or of finetune, a GGUF file, or an included adapter's name")
+    doctor.add("path ADAPTER", "a folder from PEFT or finetune, a GGUF file, or an included adapter's name")
     doctor.add("--base DIR", "smollm2, a GGUF file, or a folder, also Hugging Face's (default: the one in task.json)")
     doctor.add("--prompt TEXT", "the prompt after which logits are compared")
     doctor.add("--json FILE", "also write the report as JSON")
 
-    page = command("explore", run_explore, "write a page to look through: an adapter's layers, ranks and answers")
+    page = command("explore", run_explore, "write an interactive page about an adapter's layers, ranks and answers")
     page.add("adapter ADAPTER", "a folder from finetune, mix or import, or an included adapter's name")
     page.add("--out FILE", "the page to write, an HTML file", required=True)
-    page.add("--base DIR", "its base, if that has moved (default: the one that it was trained on)")
+    page.add("--base DIR", moved)
     page.add("--data FILE", "for a classifier: a CSV, TSV or JSONL file of held-out texts to measure losses on")
     add_columns(page, "text", "label")
     page.add("--text-file FILE", "for a language model: losses are measured on the last tenth, finetune's test part")

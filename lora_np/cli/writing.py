@@ -18,7 +18,7 @@ def add_commands(command):
     write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
     write.add("--prompt TEXT", "start of the text", required=True)
     write.add("--chat", "answer the prompt through the model's chat template")
-    talk = command("chat", run_chat, "talk with a model on the terminal, line by line")
+    talk = command("chat", run_chat, "chat with a model on the terminal")
     for both in (write, talk):
         text = "the language model: smollm2, a GGUF file, or a folder (default: the included base; for chat smollm2)"
         both.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
@@ -30,7 +30,7 @@ def add_commands(command):
         both.add("--top-k K", "sample from the K most likely tokens")
         both.add("--top-p P", "sample from the most likely tokens that sum to P")
         both.add("--repetition-penalty X", "above 1: penalty of repeated tokens (default 1)", default=1.0)
-        both.add("--seed N", default=0)
+        both.add("--seed N", "random seed (default 0)", default=0)
     write.add("--weights W …", "mix the adapters with these weights")
     write.add("--ignore-end", "continue after the end-of-text token")
 

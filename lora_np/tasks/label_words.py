@@ -27,8 +27,8 @@ def label_ids(tokenizer, labels, end=()):
     first = {}
     for label, ids in zip(labels, answers):
         if not ids or ids[0] in first:
-            other = quoted(first[ids[0]]) if ids else "no answer at all"
-            raise ValueError(f"labels: {quoted(label)} begins with the same token as {other}; give it another name")
+            fault = f"begins with the same token as {quoted(first[ids[0]])}" if ids else "has no tokens"
+            raise ValueError(f"labels: {quoted(label)} {fault}; give it another name")
         first[ids[0]] = label
     return [np.array([*ids, *end], dtype=np.int64) for ids in answers]
 

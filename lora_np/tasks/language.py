@@ -23,7 +23,7 @@ class LanguageData(Data):
         n, before, after = results[what], results["test_perplexity_before"], results["test_perplexity"]
         lines = [f"{what}: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"]
         if results.get("cut"):
-            lines.append(f"      {results['cut']} are cut, because they are too long")
+            lines.append(f"      {results['cut']} are truncated, because they are too long")
         if results.get("left_out"):
             lines.append(f"      {results['left_out']} are left out, because no part of an answer fits")
         return [*lines, f"test perplexity {after:.1f} (before: {before:.1f})"]

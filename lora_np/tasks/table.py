@@ -144,7 +144,7 @@ class LabelledTable(Data):
         if n["left_out"]:
             lines.append(f"      {n['left_out']} of {self.data} left out, because their texts are in {self.test_data}")
         if longer:
-            lines.append(f"      {longer} texts have more than {results['max_tokens']} tokens and are cut there")
+            lines.append(f"      {longer} texts have more than {results['max_tokens']} tokens and are truncated")
         lines.append("")
         if "tf-idf" not in results["test"]["others"]:
             lines.append("tf-idf is left out of the comparison, because scikit-learn is not installed")
