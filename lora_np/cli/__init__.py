@@ -44,7 +44,7 @@ def main(argv=None):
             try:
                 arguments = build_parser().parse_args(argv)
                 code = arguments.call(arguments) or 0  # most commands return nothing
-            except SystemExit as ended:  # as --help and --version do
+            except SystemExit as ended:  # --help and --version raise it
                 code = ended.code
             sys.stdout.flush()
             return code

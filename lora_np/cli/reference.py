@@ -51,8 +51,7 @@ def run_check(arguments):
     write_as_json = json_writer(arguments.json, sources=(arguments.folder, arguments.vectors or VECTORS))
 
     def report(result):
-        text = format_result(result)
-        if text:
+        if text := format_result(result):
             print_now(text)
 
     settings = arguments.case, arguments.tier, arguments.dtype, arguments.vectors

@@ -48,8 +48,7 @@ def add_commands(command):
 
     exporting = command("export", run_export, "write files for transformers, PEFT or llama.cpp")
     exporting.add("task DIR", "a folder from finetune, a model, or an included adapter's name")
-    kinds = "; ".join(map(": ".join, FORMATS.items()))
-    exporting.add("--to", kinds, required=True, choices=FORMATS)
+    exporting.add("--to", "; ".join(map(": ".join, FORMATS.items())), required=True, choices=FORMATS)
     exporting.add("--out PATH", "folder to write, or for GGUF the file", required=True)
     exporting.add("--format", "format of a model's weights in GGUF (default f32)", choices=TYPES)
     exporting.add("--base DIR", moved)

@@ -10,7 +10,7 @@ from ..training.progress import duration
 from ..training.threads import LARGE
 from .settings import is_large
 
-LARGEST_SHARD = 1024  # tokens per thread; limits the memory when a large model is trained
+LARGEST_SHARD = 1024  # maximum number of tokens per thread, which limits the memory for a large model
 
 
 def n_shards(settings, longest):

@@ -40,7 +40,7 @@ def export(name, to, out, base_name=None, base=None, format=None):
         with the adapter merged into its weights; "gguf", the adapter, or the model if there is no adapter; or
         "gguf-merged"
     out : folder to write, or a file for GGUF; not the folder of the task or its base
-    base_name : str or None, the base's name or path for PEFT, for the adapter's configuration
+    base_name : str or None, the base's name or path to write in PEFT's configuration of the adapter
     base : folder of the adapter's base if it has moved, or None
     format : weight format of a model in GGUF: "f32" (None), "f16", "q8_0" or "q4_1"
 
@@ -149,7 +149,7 @@ def import_hf(path, out, tokenizer=None):
     if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY}:
         place = tokenizer or folder
         tokenizer = formats.tokenizer_of(place, config)
-        own = {name: content for name, content in files.items() if name == GENERATION}  # the model's, not a tokenizer's
+        own = {name: content for name, content in files.items() if name == GENERATION}  # belongs to the model
         files = {name: content for name, content in model_files(place).items() if name != GENERATION} | own
     task = formats.LoadedModel(params, config, None, tokenizer, labels, files)
     formats.save_task(out, task, None, {"method": "full", "imported_from": str(path)})

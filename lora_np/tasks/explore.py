@@ -15,7 +15,7 @@ from .finetuning import naming_model, no_report
 from .settings import is_large
 
 PAGE = Path(__file__).parent / "explorer.html"
-PLACE = "/*DATA*/"  # which the page's data replace
+PLACE = "/*DATA*/"  # replaced by the page's data
 TEXTS, TEXTS_OF_LARGE = 200, 50  # default number of texts to measure losses on, for a small and for a large base
 PROMPTS = ["The film", "You may not", "I would like to"]
 TEXTS_TO_CLASSIFY = ["A wonderful surprise from the first minute to the last.", "It does not work, and nobody answers."]

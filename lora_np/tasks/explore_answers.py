@@ -15,8 +15,8 @@ from .settings import FinetuneSettings, tokens_to_read
 from .writing import answer_from, write_text_from
 
 SCALES = [i / 4 for i in range(9)]  # 0 to 2
-N_NEW = 30  # tokens of a continuation
-OWN_DATA = {  # for the included adapters
+N_NEW = 30  # number of tokens of a continuation
+OWN_DATA = {  # held-out texts for the included adapters
     "critics": ("held-out snippets of Rotten Tomatoes", lambda: load_reviews("rotten_tomatoes").test.texts),
     "licences": ("held-out paragraphs of licences", lambda: load_licences().test),
 }
@@ -73,7 +73,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
     Parameters
     ----------
     variant : function (k) -> LoadedModel
-    directions : from `directions_of`
+    directions : dict that `directions_of` returned
     base : folder or file of the base
     report : function of a line of text
     what : str, describes the data

@@ -63,8 +63,8 @@ def with_updates(task, directions, k=None, scale=1.0):
     Parameters
     ----------
     task : LoadedModel with its adapter
-    directions : from `directions_of`
-    k : int; None: all
+    directions : dict that `directions_of` returned
+    k : int, number of terms; None: all
     scale : float
 
     Returns
@@ -84,7 +84,7 @@ def layer_rows(task, directions):
     Parameters
     ----------
     task : LoadedModel with its adapter
-    directions : from `directions_of`
+    directions : dict that `directions_of` returned
 
     Returns
     -------

@@ -18,7 +18,7 @@ from ..formats.hugging_face import read_sharded, tensor_file
 from ..formats.model import is_packaged, model_place, weights_file
 from ..formats.peft_config import match_fields, rank_and_scale, read_fields
 
-SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
+SINGULAR_VALUES = "lora_E"  # E in AdaLoRA's B diag(E) A
 LEAVES = (*FACTORS, SINGULAR_VALUES, MAGNITUDE)
 LARGEST = 1e40  # for larger entries, the square of a product of three factors overflows
 FILES = ["adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"]
@@ -97,7 +97,7 @@ def describe_adapter(layer, arrays, scale):
     lora_A, lora_B = (arrays[factor].astype(np.float64) for factor in FACTORS)
     kind, rank = "dora" if MAGNITUDE in arrays else "lora", len(lora_A)
     if SINGULAR_VALUES in arrays:
-        values = arrays[SINGULAR_VALUES].astype(np.float64).reshape(-1)  # PEFT's are (r, 1)
+        values = arrays[SINGULAR_VALUES].astype(np.float64).reshape(-1)  # PEFT stores (r, 1)
         kind, rank, lora_A = "adalora", int(np.count_nonzero(values)), values[:, None] * lora_A
     sigma = (1.0 if scale is None else abs(scale)) * product_singular_values(lora_B, lora_A)
     row = {"layer": layer, "kind": kind, "rank": rank, "in": lora_A.shape[1], "out": len(lora_B), "scale": scale}

@@ -11,7 +11,7 @@ from ..data import IGNORE_INDEX, encode
 from ..data.tokenizer import library
 from ..model import modules
 
-QUESTION = "\nLabel:"  # between a text and its label
+QUESTION = "\nLabel:"  # follows each text
 
 
 def label_ids(tokenizer, labels, end=()):

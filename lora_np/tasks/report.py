@@ -9,9 +9,9 @@ import numpy as np
 
 from ..checked import shown
 
-DRAWS, SEED = 2000, 0  # for the bootstrap
-Z = NormalDist().inv_cdf(0.975)  # for 95 % intervals
-WIDTH = 100  # columns of the text
+DRAWS, SEED = 2000, 0  # number of draws and seed of the bootstrap
+Z = NormalDist().inv_cdf(0.975)  # the normal quantile for 95 % intervals
+WIDTH = 100  # maximum line length of the text
 MOST_ROWS = 30  # maximum number of classes that are listed
 MOST_PAIRS = 10
 LABEL_WIDTH = 20
@@ -200,7 +200,7 @@ def confusion_picture(report):
                 axes.text(column, row, f"{n:,}", ha="center", va="center", color=colour)
         if K <= 2 * MOST_ROWS:
             names = [f"{k + 1} {shown(label, LABEL_WIDTH)}" for k, label in enumerate(labels)]
-            plain = {"parse_math": False}  # a $ is a character
+            plain = {"parse_math": False}  # a $ does not begin a formula
             axes.set_xticks(range(K), names, rotation=45, ha="right", rotation_mode="anchor", **plain)
             axes.set_yticks(range(K), [f"{name} ({n:,})" for name, n in zip(names, texts[:, 0])], **plain)
         axes.set(xlabel="answered as", ylabel="true class (texts)")

@@ -52,7 +52,7 @@ def resumable(out, plan, base, data, model, settings, report):
     base : folder or file of the model to start from
     data : Data
     model : LoadedModel to train
-    settings : FinetuneSettings without None
+    settings : FinetuneSettings with all defaults filled in
     report : function of a line of text
 
     Yields

@@ -24,9 +24,9 @@ MOST_EPOCHS = 100_000  # a larger number would take years, so it must be a typin
 class Defaults(NamedTuple):
     """Default settings that depend on the task and on the base's size."""
 
-    learning_rates: dict[str, float]  # of each method
+    learning_rates: dict[str, float]  # method -> learning rate
     batch_size: int
-    max_tokens: int | None = None  # of a text; None: n_positions
+    max_tokens: int | None = None  # maximum number of tokens of a text; None: n_positions
 
 
 DEFAULTS = {  # task -> defaults for a small base, for a large base
@@ -40,7 +40,7 @@ DEFAULTS = {  # task -> defaults for a small base, for a large base
 }
 RANKS = (8, 4)  # for a small and for a large base; alpha is twice the rank
 TARGETS = ("all-linear",)
-OFFERED_VARIANTS = [variant for variant in VARIANTS if variant != "loftq"]  # which needs a quantised base
+OFFERED_VARIANTS = [variant for variant in VARIANTS if variant != "loftq"]  # "loftq" needs a quantised base
 EPOCHS, LEAST_STEPS = 4, 100  # a large base is trained for fewer epochs if they have at least LEAST_STEPS steps
 
 

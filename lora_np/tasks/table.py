@@ -19,10 +19,10 @@ from .settings import Data, Dataset, check_text
 from .writing import end_ids
 
 CLASS_WEIGHTS = ("none", "balanced")
-FRACTIONS = (0.8, 0.1, 0.1)  # training, validation, test
-FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # with a test file
+FRACTIONS = (0.8, 0.1, 0.1)  # of training, validation and test rows
+FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # if there is a test file
 WORD = r"\w+|[^\w\s]"  # a word or a punctuation mark, so that every text has a match
-STRENGTHS = (1, 10, 100)  # of word_classifier
+STRENGTHS = (1, 10, 100)  # the values of C that word_classifier tries
 ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
 
 
@@ -77,7 +77,7 @@ class LabelledTable(Data):
             results |= {"rows": {**rows, "left_out": n_left_out}, "longer_texts": sum(longer)}
             results |= {"max_tokens": settings.max_tokens, "question": model.question}
             results["class_weights"] = self.class_weights
-            if "accuracy" in measures:  # of the best weights, which have the lowest validation loss
+            if "accuracy" in measures:  # that of the best weights
                 accuracy = history["eval_accuracy"][history["eval_loss"].argmin()]
             else:
                 predicted = class_probabilities(trained, splits.validation.texts).argmax(axis=1)
@@ -134,7 +134,7 @@ class LabelledTable(Data):
     def files(self, results):
         try:
             return {"confusion.png": confusion_picture(results["test"])}
-        except ModuleNotFoundError:  # matplotlib
+        except ModuleNotFoundError:  # matplotlib is not installed
             return {}
 
     def summary(self, results):

@@ -22,7 +22,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
     Parameters
     ----------
     task : LoadedModel of a language model
-    prompt : str, not only white space
+    prompt : str, not blank
     n_new : int, the maximum number of tokens to generate
     adapter : Adapter or None
     sampling : Sampling
@@ -62,7 +62,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     with library("messages: the tokenizer cannot encode them"):
         ids = np.array(task.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
     texts = continuation(task, ids, n_new, adapter, sampling, rng)
-    next(texts)  # the conversation itself
+    next(texts)  # skip the conversation itself
     return texts
 
 

@@ -42,7 +42,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
                 weight = target_weights(targets, class_weights).sum().item()
                 loss_sum += weight * float(loss)
                 weight_sum += weight
-                n_right += int(np.sum(logits.argmax(axis=-1) == targets))  # never IGNORE_INDEX
+                n_right += int(np.sum(logits.argmax(axis=-1) == targets))  # a prediction is never IGNORE_INDEX
                 n_targets += int(np.sum(targets != IGNORE_INDEX))
         else:
             for result in run(lambda batch: loss_and_gradients(params, batch, config, adapter), batches):

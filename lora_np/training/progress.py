@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 
 TERMINAL_PAUSE, PAUSE = 0.1, 60.0  # seconds between two lines
-ERASE = "\r\033[K"  # the terminal's line
+ERASE = "\r\033[K"  # moves to the start of the terminal's line, and erases it
 
 
 class Progress:
@@ -14,7 +14,7 @@ class Progress:
     Parameters
     ----------
     title : str at the start of each line, or None to show nothing
-    step, total : int, the numbers of completed steps and of all steps
+    step, total : int, number of completed steps, and total number of steps
     """
 
     def __init__(self, title, step, total):

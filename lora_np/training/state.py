@@ -22,7 +22,7 @@ class TrainState(NamedTuple):
     step: int  # completed steps
     trainable: dict[str, np.ndarray]
     m: dict[str, np.ndarray]  # AdamW's first moments
-    v: dict[str, np.ndarray]  # and second
+    v: dict[str, np.ndarray]  # AdamW's second moments
     best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first
     history: dict[str, np.ndarray]  # see `train`; lists during training
     memory: dict[str, np.ndarray]  # the state of the hook `after_update`; see `train`

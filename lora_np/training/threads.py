@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 
-LARGE = 50_000_000  # parameters
+LARGE = 50_000_000  # a model with more parameters is large
 WORTHWHILE = 2**18  # elements; below this, a thread's overhead exceeds the time that it saves
 MOST_GROUPS = 8
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")

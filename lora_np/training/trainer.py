@@ -90,13 +90,13 @@ def train(
     config : TrainConfig
     evaluate : function (trainable) -> dict of floats, with the "loss" that chooses the best weights, or None; the
         arrays must not be kept, because the next step overwrites them
-    on_step : function (step, dict of floats), called after each step, for a log
+    on_step : function (step, dict of floats), called after each step, for logging
     state_path : file to save the state in; if it exists, the run resumes from it, see `resume`
     label : str, describes what else the run depends on, such as the data and the model. It is saved with the settings,
         and a state with a different label is refused.
     after_update : function (step, trainable, grads, memory), called after each step's update. It may write into
         trainable and into memory, a dict of arrays that is saved with the state; see `allocating`
-    progress : str, the title of the progress that is reported, see `progress.py`; None: no progress is reported
+    progress : str, the title of the progress report, see `progress.py`; None: no report
     save_seconds : float, seconds between saves, or more if saves would take more than a twentieth of the time; None:
         save every config.save_every steps, and after the last step
     resume : bool; False: the run starts anew, and its first save replaces an existing state
@@ -130,8 +130,7 @@ def train(
         raise ValueError("epoch_batches: got no batches, expected at least one")
 
     saver = Saver(state_path, label, config.save_every, save_seconds)
-    showing = Progress(progress, state.step, config.steps)
-    with blas_threads(1), shard_threads(config.threads) as run, showing as show:
+    with blas_threads(1), shard_threads(config.threads) as run, Progress(progress, state.step, config.steps) as show:
         while state.step < config.steps:
             epoch, index = divmod(state.step, n_batches)
             batches = batches_of(epoch)
