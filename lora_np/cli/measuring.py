@@ -99,7 +99,7 @@ def run_experiment(arguments):
     if not failed:
         write_as_json(outcomes[names[0]])
     if small_job and not arguments.quick:
-        print("The same on a real language model: python -m lora_np run --base smollm2 (hours; it resumes)")
+        print("The same comparison on a real language model takes hours: python -m lora_np run --base smollm2")
     return 1 if failed else 0
 
 

@@ -68,10 +68,9 @@ def explore(
     """
     if n_texts is not None:
         whole_number("texts", n_texts)
-    read = [path for path in (data, text_file) if path is not None]
     if not all(prompt.strip() for prompt in prompts):
         raise ValueError("prompt: is empty, expected at least one word")
-    check_file(out, "out", [*read, *task_places(adapter, base)])
+    check_file(out, "out", [*filter(None, (data, text_file)), *task_places(adapter, base)])
     base = task_base(adapter) if base is None else model_place(base)
     task = attach_adapter(adapter, base)
     if not layer_arrays(task.adapter):

@@ -141,7 +141,7 @@ def token_directions(task, directions):
     tables, texts, result = {}, token_texts(task.tokenizer), {}
     for module, (u, _, vt) in directions.items():
         before = next(layer for layer in layers.values() if layer.depth == layers[module].depth - 1)
-        reads = before.operation.endswith("norm")  # otherwise its input is from inside attention or the MLP
+        reads = before.operation.endswith("norm")  # otherwise it reads activations inside attention or the MLP
         norm = before if reads else last
         centred, gain = norm.operation == "layer_norm", params[f"{norm.name}.weight"]
         if reads:

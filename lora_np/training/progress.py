@@ -25,6 +25,8 @@ class Progress:
 
     def stepped(self, step, loss, batch, evaluates):
         """Report a step on a `Batch`; call this after the step and before any evaluation."""
+        if self.title is None:
+            return
         self.stopped, self.tokens = time.monotonic(), self.tokens + int(batch.lengths.sum())  # padding does not count
         if self.stopped - self.shown < (TERMINAL_PAUSE if self.on_terminal else PAUSE):
             return
@@ -39,10 +41,9 @@ class Progress:
 
     def show(self, line):
         """Print a line. On a terminal, it replaces the previous line."""
-        if self.title is not None:
-            with suppress(OSError):  # a closed stderr must not stop the training
-                begin, end = (ERASE, "") if self.on_terminal else ("", "\n")
-                print(begin + line, end=end, file=sys.stderr, flush=True)
+        begin, end = (ERASE, "") if self.on_terminal else ("", "\n")
+        with suppress(OSError):  # a closed stderr must not stop the training
+            print(begin + line, end=end, file=sys.stderr, flush=True)
 
     def __enter__(self):
         return self
