@@ -5,7 +5,7 @@ import pytest
 
 from lora_np import ops
 from lora_np.ops.blocks import blocks
-from lora_np.training.groups import MOST_GROUPS, WORTHWHILE, balanced_groups
+from lora_np.training.threads import MOST_GROUPS, WORTHWHILE, balanced_groups
 
 
 @pytest.fixture

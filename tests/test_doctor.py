@@ -12,8 +12,7 @@ from lora_np.data import new_files
 from lora_np.formats import load_adapter, read_tensors, save_adapter, save_hf, save_model, save_peft, save_task
 from lora_np.formats.model import LoadedModel, fingerprint, read_model
 from lora_np.model import forward
-from lora_np.tasks.doctor import diagnose, read_base
-from lora_np.tasks.doctor_table import format_diagnosis
+from lora_np.tasks.doctor import diagnose, format_diagnosis, read_base
 from lora_np.tasks.exchange import export
 
 from .adapter_faults import GGUF_FAULTS, OUR_FAULTS, OURS, PEFT_FAULTS, QV, REFUSED_GGUF, M, changed, gone, peft_ones

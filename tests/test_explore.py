@@ -17,7 +17,7 @@ from lora_np.tasks.adapter_set import load_adapter_set
 from lora_np.tasks.classifier import class_probabilities
 from lora_np.tasks.explore import explore, page_text
 from lora_np.tasks.explore_answers import ranks_to_cut_to
-from lora_np.tasks.explore_layers import MOST_COLUMNS, MOST_ROWS, cut, directions_of, layer_rows, picture
+from lora_np.tasks.explore_layers import MOST_COLUMNS, MOST_ROWS, directions_of, layer_rows, picture, with_updates
 from lora_np.tasks.writing import write_text_from
 from lora_np.training import language_loss
 
@@ -106,19 +106,20 @@ def test_an_update_of_zero_and_a_layer_that_is_left_out(bases, tmp_path):
     assert [zero[n] for n in ("size", "stable", "energy", "rank", "sigma", "tokens")] == [0, 0, 0, 0, [], []]
     assert ranks_to_cut_to(directions) == [0, 1, 2, 3]
     assert ranks_to_cut_to({"a": (None, np.ones(20), None), **directions}) == [0, 1, 2, 4, 8, 16, 20]
-    left = layer_arrays(cut(task.params, task.adapter, directions, 2))
-    assert set(left) == {f"blocks.{i}.attn.o_proj" for i in (0, 1)}
+    changed = {n for n, W in with_updates(task, directions, 2).params.items() if np.any(W != task.params[n])}
+    assert changed == {f"blocks.{i}.attn.o_proj.weight" for i in (0, 1)}
 
 
 @pytest.mark.parametrize("k, scale, expected", [(None, 1.0, [8.0, 4.0, 2.0]), (2, 1.0, [8.0, 4.0]), (1, 0.5, [4.0])])
-def test_a_cut_keeps_the_leading_directions(k, scale, expected, bases):
+def test_an_update_has_the_leading_directions(k, scale, expected, bases):
     task = read_model(bases / "gpt2")
     name, U, V = "blocks.0.mlp.up_proj", basis(32, 3, 1), basis(16, 3, 2)
     weights = {f"{name}.lora_B": U * [8.0, 4.0, 2.0] / 2, f"{name}.lora_A": V.T}
     adapter = random_adapter(task.params, targets=("up_proj",))._replace(weights=weights)  # its s is 2
     params = {n: np.asarray(a, np.float64) for n, a in task.params.items()}
-    reduced = cut(params, adapter, directions_of(params, adapter), k, scale)
-    delta = merge(params, reduced)[f"{name}.weight"] - params[f"{name}.weight"]
+    task = task._replace(params=params, adapter=adapter)
+    delta = with_updates(task, directions_of(params, adapter), k, scale).params[f"{name}.weight"]
+    delta = delta - params[f"{name}.weight"]
     np.testing.assert_allclose(delta, with_svd(U, expected, V), atol=1e-12)
 
 
@@ -285,7 +286,7 @@ def test_refusals(bases, tmp_path, fails):
     page.write_text("old")
     refused = [
         ([language, "--data", data], ["data: ", "belongs to a language model", "--text-file"]),
-        ([language, "--label", "l"], ["label: ", "belongs to a language model"]),
+        ([language, "--label", "l"], ["label: needs --data"]),
         ([classes, "--text-file", text], ["text-file: ", "belongs to a classifier", "--data"]),
         ([classes, "--text", "t"], ["text: needs --data"]),
         ([classes, "--quoting"], ["quoting: needs --data"]),
@@ -296,7 +297,7 @@ def test_refusals(bases, tmp_path, fails):
         ([classes, "--data", data], ["other"]),
         ([classes, "--data", data, "--label", "x"], ["label_column", "'x'"]),
         ([head], ["adapter: ", "no layer"]),
-        (["base"], ["adapter: got 'base'"]),
+        (["base"], ["base: no such folder"]),
         ([bases / "gpt2"], ["expected an adapter"]),
         ([tmp_path / "absent"], ["no such folder"]),
         ([language, "--texts", "0"], ["texts: got 0"]),

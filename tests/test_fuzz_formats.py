@@ -53,8 +53,7 @@ from lora_np.formats import (
 )
 from lora_np.formats.gguf import read_gguf
 from lora_np.model import GPT2Config, LlamaConfig
-from lora_np.tasks.doctor import diagnose
-from lora_np.tasks.doctor_table import format_diagnosis
+from lora_np.tasks.doctor import diagnose, format_diagnosis
 from lora_np.tasks.exchange import export
 from lora_np.tasks.inspection import format_inspection, inspect_file
 

@@ -384,7 +384,7 @@ def change_the_data():
 
 OTHERS = {  # what a second run does otherwise -> its options, and what it does before
     "learning_rate": ("--lr 0.02", None),
-    "seed, data": ("--seed 1", None),
+    "seed": ("--seed 1", None),
     "epochs": ("--epochs 3", None),
     "batch_size": ("--batch-size 8", None),
     "adapter": ("--rank 3", None),

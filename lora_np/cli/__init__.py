@@ -12,9 +12,9 @@ from .shared import Parser, subcommands
 
 __all__ = ["main"]
 
-# A user's mistake or a problem of the machine raises one of these. Other errors show their traceback.
+# User mistakes and problems of the machine raise these errors. Other errors show their traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError, RecursionError)
-LONGEST = 1000  # maximum number of characters of a message; longer messages contain unreadably long values
+LONGEST = 1000  # characters of a message; the middle of a longer message is omitted
 READER_GONE = 141  # the exit code that shells report after SIGPIPE: 128 + 13
 
 
@@ -37,14 +37,14 @@ def main(argv=None):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            # NumPy's warnings about infinite and nan values are ignored: all that is printed or saved is checked.
+            # Ignore NumPy's warnings about infinite and nan values, because results are checked for them.
             warnings.filterwarnings("ignore", "overflow|invalid value", RuntimeWarning)
             # Print a warning as one line, without the source line.
             warnings.showwarning = lambda message, *place: say(f"warning: {message}")
             try:
                 arguments = build_parser().parse_args(argv)
                 code = arguments.call(arguments) or 0  # most commands return nothing
-            except SystemExit as ended:  # as --help and --version do
+            except SystemExit as ended:  # --help and --version raise it
                 code = ended.code
             sys.stdout.flush()
             return code
@@ -71,11 +71,8 @@ def build_parser():
     return parser
 
 
-# ---------------------------------------------------------------- what is printed
-
-
 def open_streams():
-    """Replace closed streams with the null device; otherwise the next file would get their descriptor and our output.
+    """Open the null device in place of closed streams; the next file would otherwise get their descriptor and output.
 
     Characters that a stream cannot encode are printed as escape sequences.
     """

@@ -17,35 +17,34 @@ def add_commands(command):
     action = subcommands(command("classroom", None, text), "action", "ACTION")
 
     book = command("book", run_book, "build one site of lessons, exercises, results and reference (extra: book)")
-    book.add_argument("folder", metavar="DIR", help="folder to write; open DIR/index.html")
+    book.add("folder DIR", "folder to write; open DIR/index.html")
 
-    jobs = {"type": int, "default": 2, "metavar": "N", "help": "number of processes (default 2)"}
+    jobs = {"text": "number of processes (default 2)", "default": 2}
     releasing = action("release", run_release, "write the students' notebooks and the worked solutions")
-    releasing.add_argument("folder", metavar="DIR", help="folder to write")
-    releasing.add_argument("--nbgrader", action="store_true", help="write a course for nbgrader instead")
-    releasing.add_argument("--force", action="store_true", help="overwrite existing notebooks")
+    releasing.add("folder DIR", "folder to write")
+    releasing.add("--nbgrader", "write a course for nbgrader instead")
+    releasing.add("--force", "overwrite existing notebooks")
 
-    grade = action("grade", run_grade, "run submitted notebooks, and give marks and feedback")
-    grade.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder of notebooks")
-    grade.add_argument("--sandbox", action="store_true", help="run them without network and files (Linux, bubblewrap)")
-    grade.add_argument("--draw", metavar="NAME", help="draw new inputs, with a new name for each term")
-    text = "also write marks.csv, an overview of the class, and feedback for each student"
-    grade.add_argument("--out", metavar="DIR", help=text)
-    grade.add_argument("--words", metavar="FILE", help="points for written answers (default DIR/words.csv)")
-    grade.add_argument("--moodle", metavar="FILE", help="Moodle's grading worksheet, to fill in with the marks")
-    grade.add_argument("--canvas", metavar="FILE", help="Canvas's gradebook, to fill in with the marks")
-    grade.add_argument("--assignment", metavar="NAME", help="the gradebook's column (default: its only one)")
-    grade.add_argument("--json", metavar="FILE", help="also write marks and feedback as JSON")
-    grade.add_argument("--jobs", **jobs)
+    grade = action("grade", run_grade, "run submitted notebooks, and report marks and feedback")
+    grade.add("notebooks NOTEBOOK …", "a notebook, or a folder of notebooks")
+    grade.add("--sandbox", "run them without network and files (Linux, bubblewrap)")
+    grade.add("--draw NAME", "name of a draw of inputs; use a new one for each term")
+    grade.add("--out DIR", "also write marks.csv, an overview of the class, and feedback for each student")
+    grade.add("--words FILE", "points for written answers (default DIR/words.csv)")
+    grade.add("--moodle FILE", "Moodle's grading worksheet, to fill in with the marks")
+    grade.add("--canvas FILE", "Canvas's gradebook, to fill in with the marks")
+    grade.add("--assignment NAME", "the gradebook's column (default: its only one)")
+    grade.add("--json FILE", "also write marks and feedback as JSON")
+    grade.add("--jobs N", **jobs)
 
     collect = action("collect", run_collect, "put submitted notebooks with any names into a course for nbgrader")
-    collect.add_argument("course", metavar="DIR", help="the course, as `release --nbgrader` wrote it")
-    collect.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder of notebooks")
+    collect.add("course DIR", "the course, as `release --nbgrader` wrote it")
+    collect.add("notebooks NOTEBOOK …", "a notebook, or a folder of notebooks")
 
     execute = action("execute", run_execute, "run notebooks in new kernels and store their outputs")
-    execute.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
-    execute.add_argument("--check", action="store_true", help="write nothing; compare with the stored outputs")
-    execute.add_argument("--jobs", **jobs)
+    execute.add("notebooks NOTEBOOK …")
+    execute.add("--check", "write nothing; compare with the stored outputs")
+    execute.add("--jobs N", **jobs)
 
 
 def run_book(arguments):

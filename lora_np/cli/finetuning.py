@@ -2,7 +2,7 @@
 
 from ..tasks.finetuning import finetune, read_run
 from ..tasks.label_words import QUESTION
-from ..tasks.settings import DEFAULTS, EPOCHS, METHODS, RANKS, TARGETS, WEIGHTS, FinetuneSettings, offered_variants
+from ..tasks.settings import DEFAULTS, EPOCHS, METHODS, OFFERED_VARIANTS, RANKS, TARGETS, WEIGHTS, FinetuneSettings
 from ..tasks.table import CLASS_WEIGHTS
 from .shared import QUOTING, options_of, print_now
 
@@ -17,68 +17,56 @@ def add_commands(command):
 
 
 def add_data_options(tuning):
-    text = "a JSON file with settings, or the task.json of an earlier run; options change single ones of them"
-    tuning.add_argument("--settings", metavar="FILE", help=text)
+    tuning.add("--settings FILE", "a JSON file with settings, or an earlier run's task.json; options override them")
     source = tuning.add_mutually_exclusive_group()
-    text = """a CSV, TSV or JSONL file: texts and labels for a classifier; or without --text and --label conversations
-    for a language model, with columns prompt and completion, or messages"""
+    text = """a CSV, TSV or JSONL file: texts and labels for a classifier; or without --text and --label, conversations
+    for a language model in the columns prompt and completion, or messages"""
     source.add_argument("--data", metavar="FILE", help=text)
-    text = "a text, for a language model; separated by empty lines, or else by lines"
+    text = "a text file for a language model, with texts separated by empty lines, or else by line breaks"
     source.add_argument("--text-file", metavar="FILE", help=text)
-    tuning.add_argument("--text", dest="text_column", metavar="COLUMN", help="the column of texts in --data")
-    tuning.add_argument("--label", dest="label_column", metavar="COLUMN", help="the column of labels in --data")
-    tuning.add_argument("--quoting", action="store_true", default=None, help=QUOTING)
-    tuning.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    text = "a separate file to test on (default: a tenth of --data)"
-    tuning.add_argument("--test", dest="test_data", metavar="FILE", help=text)
+    tuning.add("--text COLUMN", "the column of texts in --data", dest="text_column")
+    tuning.add("--label COLUMN", "the column of labels in --data", dest="label_column")
+    tuning.add("--quoting", QUOTING, default=None)
+    tuning.add("--out DIR", "folder to write", required=True)
+    tuning.add("--test FILE", "a separate file to test on (default: a tenth of --data)", dest="test_data")
     text = f"balanced: the rarer a class, the larger its weight (default {CLASS_WEIGHTS[0]})"
-    tuning.add_argument("--class-weights", choices=CLASS_WEIGHTS, help=text)
-    text = f"""train the language model to answer a question after each text, on a line of its own
-    (default {QUESTION.strip()!r}), with the label's name, without a new head"""
-    tuning.add_argument("--as-words", dest="question", nargs="?", const=QUESTION, metavar="QUESTION", help=text)
+    tuning.add("--class-weights", text, choices=CLASS_WEIGHTS)
+    text = f"""train the language model to answer with the label's name, without a new head, when each text is followed
+    by a question on a separate line (default {QUESTION.strip()!r})"""
+    tuning.add("--as-words QUESTION", text, dest="question", nargs="?", const=QUESTION)
 
 
 def add_adapter_options(tuning):
-    text = f"of LoRA: {', '.join(offered_variants())} (default lora)"
-    tuning.add_argument("--variant", metavar="NAME", help=text)
-    text = "LoRA's rank (default {}; {} with a large base)".format(*RANKS)
-    tuning.add_argument("--rank", dest="r", type=int, metavar="R", help=text)
-    tuning.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
+    tuning.add("--variant NAME", f"LoRA's variant: {', '.join(OFFERED_VARIANTS)} (default lora)")
+    tuning.add("--rank R", "LoRA's rank (default {}; {} with a large base)".format(*RANKS), dest="r")
+    tuning.add("--alpha A", "LoRA's alpha (default twice the rank)")
     text = f"""layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
     'blocks.0.*' (default {" ".join(TARGETS)})"""
-    tuning.add_argument("--targets", nargs="+", metavar="LAYER", help=text)
-    text = "dropout on the adapter's input (default 0)"
-    tuning.add_argument("--lora-dropout", dest="adapter_dropout", type=float, metavar="P", help=text)
+    tuning.add("--targets LAYER …", text)
+    tuning.add("--lora-dropout P", "dropout on the adapter's input (default 0)", dest="adapter_dropout")
 
 
 def add_training_options(tuning):
     new = FinetuneSettings()
     (table, large_table), (text_file, large_text) = DEFAULTS["classifier"], DEFAULTS["text"]
-    tuning.add_argument("--method", choices=METHODS, help=f"(default {new.method})")
-    tuning.add_argument("--dropout", type=float, metavar="P", help=f"of the model (default {new.dropout:g})")
-    rates = [
-        f"{', '.join(f'{method} {rate:g}' for method, rate in defaults.learning_rates.items())} for {what}"
-        for defaults, what in ((table, "a table"), (text_file, "a language model"))
-    ]
-    text = f"peak learning rate (default: {'; '.join(rates)}; lower with a large base)"
-    tuning.add_argument("--lr", dest="learning_rate", type=float, metavar="RATE", help=text)
-    text = f"(default {EPOCHS}; with a large base 1, or up to {EPOCHS} if there are few texts)"
-    tuning.add_argument("--epochs", type=int, metavar="N", help=text)
-    text = f"""(default {table.batch_size}, or {text_file.batch_size} for a language model; with a large base
-    {large_table.batch_size} and {large_text.batch_size})"""
-    tuning.add_argument("--batch-size", type=int, metavar="N", help=text)
-    tuning.add_argument("--seed", type=int, metavar="N", help=f"(default {new.seed})")
-    text = "model to start from: smollm2, a GGUF file, or a folder (default: the included base)"
-    tuning.add_argument("--base", metavar="DIR", help=text)
+    tuning.add("--method", f"what to train (default {new.method})", choices=METHODS)
+    tuning.add("--dropout P", f"the model's dropout (default {new.dropout:g})")
+    rates = [", ".join(f"{name} {rate:g}" for name, rate in each.learning_rates.items()) for each in (table, text_file)]
+    text = "peak learning rate (default: {} for a table; {} for a language model; lower with a large base)"
+    tuning.add("--lr RATE", text.format(*rates), dest="learning_rate")
+    tuning.add("--epochs N", f"epochs (default {EPOCHS}; with a large base 1, or up to {EPOCHS} for few texts)")
+    text = f"""texts per step (default {table.batch_size}, or {text_file.batch_size} for a language model; with a large
+    base {large_table.batch_size} and {large_text.batch_size})"""
+    tuning.add("--batch-size N", text)
+    tuning.add("--seed N", f"random seed (default {new.seed})")
+    tuning.add("--base DIR", "model to start from: smollm2, a GGUF file, or a folder (default: the included base)")
     text = "for a GGUF file: dense arrays (default), or blocks as in the file, for less memory and more time"
-    tuning.add_argument("--weights", choices=WEIGHTS, help=text)
-    text = "compute each block's activations twice, for less memory and more time"
-    tuning.add_argument("--recompute", action="store_true", default=None, help=text)
-    text = "processor cores to use (default 1; all with a large base)"
-    tuning.add_argument("--threads", type=int, metavar="N", help=text)
+    tuning.add("--weights", text, choices=WEIGHTS)
+    tuning.add("--recompute", "compute each block's activations twice, for less memory and more time", default=None)
+    tuning.add("--threads N", "number of cores to use (default 1; all with a large base)")
     text = f"""read at most N tokens of a text (default: as many as the model can; with a large base at most
     {large_table.max_tokens}, and {large_text.max_tokens} of a --text-file at a time)"""
-    tuning.add_argument("--max-tokens", type=int, metavar="N", help=text)
+    tuning.add("--max-tokens N", text)
 
 
 def run_finetune(arguments):
@@ -88,12 +76,10 @@ def run_finetune(arguments):
 
 
 def run_values(arguments):
-    """The options given on the command line, as values for `run_from`."""
+    """Return the command line's options as values for `read_run`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
         raise ValueError("data: is missing; give --data FILE, --text-file FILE or --settings FILE")
-    options = {name: value for name, value in options_of(arguments).items() if value is not None}
-    del options["out"]
-    options.pop("settings", None)
+    options = {n: v for n, v in options_of(arguments).items() if v is not None and n not in ("out", "settings")}
     adapter = {name.removeprefix("adapter_"): options.pop(name) for name in ADAPTER_FIELDS if name in options}
     if adapter:
         options["adapter"] = adapter

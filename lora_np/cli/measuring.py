@@ -7,66 +7,60 @@ from .shared import json_writer, print_now
 def add_commands(command):
     run = command("run", run_experiment, "compare full fine-tuning and LoRA on real reviews: table, JSON, figures")
     add_experiment(run, "1, with smollm2 3")
-    run.add_argument("--json", metavar="FILE", help="also write the numbers there")
+    run.add("--json FILE", "also write the results as JSON")
     run.set_defaults(name="main_job", draw=False)
 
-    lab = command("experiment", run_experiment, "run an experiment: its figure, its numbers, its verdict")
-    lab.add_argument("name", metavar="NAME", help="an experiment; list: show their names; all: run every one")
+    lab = command("experiment", run_experiment, "run an experiment, and write its figure, results and verdict")
+    lab.add("name NAME", "an experiment; list: show their names; all: run every one")
     add_experiment(lab, "5, with smollm2 3")
-    lab.add_argument("--draw", action="store_true", help="only redraw the figure from the numbers in its JSON")
+    lab.add("--draw", "only redraw the figure from the results in its JSON")
     lab.set_defaults(json=None)
 
-    tune = command("tune", run_tune, "choose the learning rates of the experiments on validation")
-    tune.add_argument("--methods", nargs="+", metavar="NAME", help='methods, such as full or "full, 3 passes"')
-    tune.add_argument("--out", metavar="FILE", help="file to write (default: the file that the experiments read)")
+    tune = command("tune", run_tune, "choose the experiments' learning rates on the validation data")
+    tune.add("--methods NAME …", 'methods, such as full or "full, 3 passes"')
+    tune.add("--out FILE", "file to write (default: the file that the experiments read)")
     add_workers(tune)
 
     training = command("pretrain", run_pretrain, "pre-train the base language model on IMDb reviews")
-    training.add_argument("--out", default="pretrained", metavar="DIR", help="folder to write (default pretrained)")
-    training.add_argument("--epochs", type=int, metavar="N", help="epochs over the reviews")
-    training.add_argument("--seed", type=int, default=0, metavar="N")
-    training.add_argument("--threads", type=int, metavar="N", help="number of shards in parallel (default 2)")
-    training.add_argument("--adapters", action="store_true", help="train the included adapters on the base instead")
-    training.add_argument("--reviews", type=int, metavar="N", help="use only N reviews, for a trial")
-    training.add_argument("--force", action="store_true", help="also replace the included files")
+    training.add("--out DIR", "folder to write (default pretrained)", default="pretrained")
+    training.add("--epochs N", "number of epochs")
+    training.add("--seed N", "random seed (default 0)", default=0)
+    training.add("--threads N", "number of shards in parallel (default 2)")
+    training.add("--adapters", "train the included adapters on the base instead")
+    training.add("--reviews N", "use only N reviews, for a trial")
+    training.add("--force", "also replace the included files")
 
     check = command("gradcheck", run_gradcheck, "check every backward pass against central differences")
-    check.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
+    check.add("--json FILE", "also write the rows as JSON")
 
-    timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
+    timing = command("bench", run_bench, "compare the speed of lora_np with PyTorch's and JAX's on the same work")
     text = "torch, compile, jax (default: those installed); llama.cpp, for a Llama's generation; NAME=DIR, another "
     text += "checkout of lora_np; blocks, recompute, blocks-recompute: lora_np in another mode; no name: no peer"
-    timing.add_argument("--peers", nargs="*", action="extend", metavar="PEER", help=text)
+    timing.add("--peers PEER", text, nargs="*", action="extend")
     text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; for a Llama smollm2, "
     text += "smollm2,B,T or C,layers,heads,T,B,V,K,F; with ,rR for another adapter rank (default: the ladder)"
-    timing.add_argument("--rungs", nargs="+", action="extend", metavar="RUNG", help=text)
-    text = "kinds of work (default: all but classifier_qv and classifier_all)"
-    timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help=text)
-    text = "for every backend (default: one per core; with --llama-cpp 1)"
-    timing.add_argument("--threads", type=int, metavar="N", help=text)
-    timing.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default 5)")
-    timing.add_argument("--seed", type=int, default=0, metavar="N")
-    text = "instead time SmolLM2 in llama.cpp, with several weight formats, with and without an adapter"
-    timing.add_argument("--llama-cpp", action="store_true", help=text)
-    text = "do not unset variables that choose a library's kernels, such as OPENBLAS_CORETYPE"
-    timing.add_argument("--as-set", action="store_true", help=text)
-    timing.add_argument("--json", metavar="FILE", help="also write every number as JSON")
+    timing.add("--rungs RUNG …", text, action="extend")
+    timing.add("--work KIND …", "kinds of work (default: all except classifier_qv, classifier_all)", action="extend")
+    timing.add("--threads N", "threads of every backend (default: one per core; with --llama-cpp 1)")
+    timing.add("--rounds N", "number of rounds (default 5)", default=5)
+    timing.add("--seed N", "random seed (default 0)", default=0)
+    timing.add("--llama-cpp", "instead time SmolLM2 in llama.cpp, in several weight formats, with and without adapter")
+    timing.add("--as-set", "do not unset variables that choose a library's kernels, such as OPENBLAS_CORETYPE")
+    timing.add("--json FILE", "also write all results as JSON")
 
 
 def add_experiment(command, seeds):
     """Add the options of a command that runs experiments; `seeds` describes the default number."""
-    text = "the model to fine-tune: pretrained, the small base, or smollm2 (default pretrained)"
-    command.add_argument("--base", default="pretrained", metavar="NAME", help=text)
-    command.add_argument("--seeds", type=int, metavar="N", help=f"number of seeds per run (default {seeds})")
-    command.add_argument("--quick", action="store_true", help="two seeds of shortened runs")
-    command.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
+    command.add("--base NAME", "pretrained (the included base) or smollm2 (default pretrained)", default="pretrained")
+    command.add("--seeds N", f"number of seeds per run (default {seeds})")
+    command.add("--quick", "shortened runs with two seeds")
+    command.add("--out DIR", "folder to write (default figures, or figures/quick)")
     add_workers(command)
 
 
 def add_workers(command):
-    """Add the options for where runs are computed and stored."""
-    text = "folder of finished runs (default out/runs)"
-    command.add_argument("--store", default="out/runs", metavar="DIR", help=text)
+    """Add the options that say where runs are computed and stored."""
+    command.add("--store DIR", "folder of finished runs (default out/runs)", default="out/runs")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, metavar="N", help="number of processes (default: one per core)")
     where.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler for the runs (extra: cluster)")
@@ -105,7 +99,7 @@ def run_experiment(arguments):
     if not failed:
         write_as_json(outcomes[names[0]])
     if small_job and not arguments.quick:
-        print("The same on a real language model: python -m lora_np run --base smollm2 (hours; it resumes)")
+        print("The same comparison on a real language model takes hours: python -m lora_np run --base smollm2")
     return 1 if failed else 0
 
 

@@ -4,25 +4,25 @@ from .shared import json_writer, print_now, subcommands
 
 
 def add_commands(command):
-    vectors = {"metavar": "DIR", "help": "folder of the vectors (default: those of this clone)"}
+    vectors = "folder of the vectors (default: those of this clone)"
     text = "reference vectors for ports: export DIR, list, check DIR"
     action = subcommands(command("reference", None, text), "action", "ACTION")
 
     write = action("export", run_export, "compute all reference vectors and write them")
-    write.add_argument("folder", metavar="DIR", help="folder to write")
+    write.add("folder DIR", "folder to write")
 
     names = action("list", run_list, "list the cases: what each computes and which mistake it detects")
-    names.add_argument("--vectors", **vectors)
+    names.add("--vectors DIR", vectors)
 
     checking = action("check", run_check, "compare a port's outputs with the vectors; report the first difference")
-    checking.add_argument("folder", metavar="DIR", help="the port's outputs; SPEC.md says how they are named")
+    checking.add("folder DIR", "the port's outputs; SPEC.md says how they are named")
     several = {"nargs": "+", "action": "extend", "default": []}
-    checking.add_argument("--case", **several, metavar="ID", help="only these cases, such as lora or 'model-*'")
-    checking.add_argument("--tier", **several, type=int, metavar="N", help="only this tier, such as 2")
-    checking.add_argument("--dtype", **several, choices=["float64", "float32"], help="(default: those in the folder)")
-    checking.add_argument("--first", action="store_true", help="stop at the first case that does not agree")
-    checking.add_argument("--vectors", **vectors)
-    checking.add_argument("--json", metavar="FILE", help="also write the results as JSON")
+    checking.add("--case ID", "only these cases, such as lora or 'model-*'", **several)
+    checking.add("--tier N", "only this tier, such as 2", **several)
+    checking.add("--dtype", "(default: those in the folder)", choices=["float64", "float32"], **several)
+    checking.add("--first", "stop at the first case that does not agree")
+    checking.add("--vectors DIR", vectors)
+    checking.add("--json FILE", "also write the results as JSON")
 
 
 def run_export(arguments):
@@ -51,8 +51,7 @@ def run_check(arguments):
     write_as_json = json_writer(arguments.json, sources=(arguments.folder, arguments.vectors or VECTORS))
 
     def report(result):
-        text = format_result(result)
-        if text:
+        if text := format_result(result):
             print_now(text)
 
     settings = arguments.case, arguments.tier, arguments.dtype, arguments.vectors

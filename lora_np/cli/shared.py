@@ -5,9 +5,10 @@ from functools import partial
 
 from ..formats import check_file, write_json
 
-# Without buffering, so that a long job shows its results as they come, even in a pipe.
+# Print without buffering, so that a long job shows its results immediately, even in a pipe.
 print_now = partial(print, flush=True)
 
+TYPES = {**dict.fromkeys("NKR", int), **dict.fromkeys(["A", "P", "T", "W", "X", "RATE"], float), "TEXT": str}
 QUOTING = "in a TSV, quotes enclose cells (default: they are text)"
 
 
@@ -18,6 +19,20 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **settings)
         self.register("action", None, StoreOnce)
         self.register("type", None, word)
+
+    def add(self, usage, text=None, **settings):
+        """Add an argument from its usage, such as "--rank R", "--targets LAYER …" or "folder DIR", and its help text.
+
+        The metavar determines the type (TYPES). An option with neither metavar nor choices is a flag.
+        """
+        name, *metavars = usage.split()
+        if metavars:
+            settings = {"metavar": metavars[0], "type": TYPES.get(metavars[0]), **settings}
+        elif "choices" not in settings:
+            settings["action"] = "store_true"
+        if "…" in metavars:
+            settings["nargs"] = "+"
+        self.add_argument(name, help=text, **settings)
 
     def error(self, message):
         raise ValueError(f"{message}; see {self.prog} --help")
@@ -36,8 +51,8 @@ class StoreOnce(argparse.Action):
 
 
 def word(text):
-    """A path or a name: the default type of arguments. Arguments that may be empty have the type str."""
-    if not text.strip():  # as a path, it would be the current folder
+    """Check a path or a name. This is the default type of arguments; those that may be empty have the type str."""
+    if not text.strip():  # an empty path would be the current folder
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a word")
     if "\0" in text or text != text.encode("utf-8", "replace").decode():  # commands save paths in JSON
         raise argparse.ArgumentTypeError(f"got {text!r}, expected UTF-8 without null characters")
@@ -45,7 +60,7 @@ def word(text):
 
 
 def subcommands(parser, dest, metavar):
-    """Give a parser subcommands. Return the function (name, call, text) that adds one and returns its parser.
+    """Let a parser have subcommands. Return the function (name, call, text) that adds one and returns its parser.
 
     `call` takes the parsed arguments. It is None for a command that has subcommands.
     """
@@ -61,11 +76,11 @@ def subcommands(parser, dest, metavar):
 
 
 def add_columns(parser, *names):
-    """Add the options --text and --label, or one of them, and --quoting, for a file that a saved classifier reads."""
+    """Add --quoting and the options with these names, text and label, for a file that a saved classifier reads."""
     for name in names:
         text = f"its column of {name}s (default: the one that the model was trained with)"
-        parser.add_argument(f"--{name}", dest=f"{name}_column", metavar="COLUMN", help=text)
-    parser.add_argument("--quoting", action="store_true", help=QUOTING)
+        parser.add(f"--{name} COLUMN", text, dest=f"{name}_column")
+    parser.add("--quoting", QUOTING)
 
 
 def options_of(arguments):

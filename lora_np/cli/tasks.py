@@ -2,14 +2,13 @@
 
 import math
 
-from ..adapters import layer_arrays, merge_errors, module_rank
+from ..adapters import layer_arrays, merge, merge_errors, module_rank
 from ..checked import check_unset, shown
 from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
 from ..formats.to_gguf import TYPES
-from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
-from ..tasks.doctor import base_place, diagnose
-from ..tasks.doctor_table import format_diagnosis
+from ..tasks.adapter_set import check_finite, forward_times, load_adapter_set, mixed
+from ..tasks.doctor import base_place, diagnose, format_diagnosis
 from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
 from ..tasks.explore import explore
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
@@ -20,80 +19,69 @@ from .shared import add_columns, json_writer, options_of, print_now
 
 def add_commands(command):
     predict = command("predict", run_predict, "classify new texts with a model from finetune")
-    predict.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
-    moved = "its base, if that has moved (default: the folder that it was trained on)"
-    predict.add_argument("--base", metavar="DIR", help=moved)
-    predict.add_argument("texts", nargs="*", type=str, metavar="TEXT", help="texts to classify")
-    predict.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file of texts")
+    predict.add("--model DIR", "the folder that finetune wrote", required=True)
+    moved = "its base, if it has moved (default: the one that it was trained on)"
+    predict.add("--base DIR", moved)
+    predict.add("texts TEXT", "texts to classify", nargs="*")
+    predict.add("--data FILE", "a CSV, TSV or JSONL file of texts")
     add_columns(predict, "text")
-    predict.add_argument("--proba", action="store_true", help="give the probability of every class")
-    text = "write all columns, label and probability as .csv, .tsv or .jsonl"
-    predict.add_argument("--out", metavar="FILE", help=text)
+    predict.add("--proba", "report the probability of every class")
+    predict.add("--out FILE", "write all columns, label and probability to a .csv, .tsv or .jsonl file")
 
     judging = command("evaluate", run_evaluate, "compare a classifier with the labels of a file")
-    judging.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
-    judging.add_argument("--base", metavar="DIR", help=moved)
-    judging.add_argument("--data", required=True, metavar="FILE", help="a CSV, TSV or JSONL file")
+    judging.add("--model DIR", "the folder that finetune wrote", required=True)
+    judging.add("--base DIR", moved)
+    judging.add("--data FILE", "a CSV, TSV or JSONL file", required=True)
     add_columns(judging, "text", "label")
-    judging.add_argument("--json", metavar="FILE", help="also write the report as JSON")
-    judging.add_argument("--out", metavar="FILE", help="draw the confusion matrix as a .png")
+    judging.add("--json FILE", "also write the report as JSON")
+    judging.add("--out FILE", "draw the confusion matrix as a .png")
 
-    mixing = command("mix", run_mix, "combine several adapters into one, their weighted sum")
+    mixing = command("mix", run_mix, "combine several adapters into one whose update is their weighted sum")
     merging = command("merge", run_merge, "write a model with an adapter, or a mix of several, merged into its weights")
     for both in (mixing, merging):
-        both.add_argument("adapters", nargs="+", metavar="DIR", help="folders or names of adapters")
-        both.add_argument("--weights", nargs="+", type=float, metavar="W", help="one weight per adapter (default: 1)")
-        both.add_argument("--base", metavar="DIR", help="their base (default: that of the first adapter)")
-        both.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    mixing.add_argument("--rank", type=int, metavar="R", help="reduce to this rank (default: the sum of the ranks)")
-    merging.add_argument("--time", action="store_true", help="time a forward pass of the base and the merged model")
+        both.add("adapters DIR …", "folders or names of adapters")
+        both.add("--weights W …", "one weight per adapter (default: 1)")
+        both.add("--base DIR", "their base (default: that of the first adapter)")
+        both.add("--out DIR", "folder to write", required=True)
+    mixing.add("--rank R", "reduce to this rank (default: the sum of the ranks)")
+    merging.add("--time", "time a forward pass of the base and the merged model")
 
     exporting = command("export", run_export, "write files for transformers, PEFT or llama.cpp")
-    exporting.add_argument("task", metavar="DIR", help="a folder from finetune, a model, or an included adapter's name")
-    text = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
-    exporting.add_argument("--to", required=True, choices=FORMATS, help=text)
-    exporting.add_argument("--out", required=True, metavar="PATH", help="folder, or for GGUF the file, to write")
-    exporting.add_argument("--format", choices=TYPES, help="format of a model's weights in GGUF (default f32)")
-    exporting.add_argument("--base", metavar="DIR", help=moved)
-    exporting.add_argument("--base-name", metavar="NAME", help="with --to peft: where PEFT will find the base")
+    exporting.add("task DIR", "a folder from finetune, a model, or an included adapter's name")
+    exporting.add("--to", "; ".join(map(": ".join, FORMATS.items())), required=True, choices=FORMATS)
+    exporting.add("--out PATH", "folder to write, or for GGUF the file", required=True)
+    exporting.add("--format", "format of a model's weights in GGUF (default f32)", choices=TYPES)
+    exporting.add("--base DIR", moved)
+    exporting.add("--base-name NAME", "with --to peft: where PEFT will find the base")
 
     importing = command("import", run_import, "read a Hugging Face GPT-2 or Llama, a GGUF file, or a PEFT adapter")
-    importing.add_argument("source", metavar="PATH", help="the folder, or a model's file")
-    importing.add_argument("--from", dest="kind", required=True, choices=("peft", "hf", "gguf"))
-    importing.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    importing.add_argument("--base", metavar="DIR", help="with --from peft: its base, after import")
-    importing.add_argument("--labels", nargs="+", metavar="LABEL", help="with --from peft: labels of its classes")
-    importing.add_argument("--tokenizer", metavar="FILE", help="with --from hf: a tokenizer.json from elsewhere")
+    importing.add("source PATH", "a folder, or a model's file")
+    importing.add("--from", "format of the source", dest="kind", required=True, choices=("peft", "hf", "gguf"))
+    importing.add("--out DIR", "folder to write", required=True)
+    importing.add("--base DIR", "with --from peft: the base, in this package's format")
+    importing.add("--labels LABEL …", "with --from peft: labels of its classes")
+    importing.add("--tokenizer FILE", "with --from hf: a tokenizer.json from elsewhere")
 
     looking = command("inspect", run_inspect, "show names, shapes and norms of tensors, and the ranks of adapters")
-    looking.add_argument("path", metavar="PATH", help="a .safetensors file, its folder, or an included adapter's name")
-    looking.add_argument("--json", metavar="FILE", help="also write the description as JSON")
+    looking.add("path PATH", "a .safetensors file, its folder, or an included adapter's name")
+    looking.add("--json FILE", "also write the description as JSON")
 
-    text = "say what an adapter does on a base, layer by layer, and what is wrong with it"
-    doctor = command("doctor", run_doctor, text)
-    text = "a folder of PEFT's or of finetune, a GGUF file, or an included adapter's name"
-    doctor.add_argument("path", metavar="ADAPTER", help=text)
-    text = "smollm2, a GGUF file, or a folder, also of Hugging Face's (default: the one that finetune used)"
-    doctor.add_argument("--base", metavar="DIR", help=text)
-    doctor.add_argument("--prompt", type=str, metavar="TEXT", help="the prompt after which logits are compared")
-    doctor.add_argument("--json", metavar="FILE", help="also write the report as JSON")
+    doctor = command("doctor", run_doctor, "report what an adapter does on a base, layer by layer, and its faults")
+    doctor.add("path ADAPTER", "a folder from PEFT or finetune, a GGUF file, or an included adapter's name")
+    doctor.add("--base DIR", "smollm2, a GGUF file, or a folder, also Hugging Face's (default: the one in task.json)")
+    doctor.add("--prompt TEXT", "the prompt after which logits are compared")
+    doctor.add("--json FILE", "also write the report as JSON")
 
-    page = command("explore", run_explore, "write a page to look through: an adapter's layers, ranks and answers")
-    text = "a folder from finetune, mix or import, or an included adapter's name"
-    page.add_argument("adapter", metavar="ADAPTER", help=text)
-    page.add_argument("--out", required=True, metavar="FILE", help="the page to write, an HTML file")
-    text = "its base, if that has moved (default: the one that it was trained on)"
-    page.add_argument("--base", metavar="DIR", help=text)
-    text = "for a classifier: a CSV, TSV or JSONL file to measure losses on, which it was not trained on"
-    page.add_argument("--data", metavar="FILE", help=text)
+    page = command("explore", run_explore, "write an interactive page about an adapter's layers, ranks and answers")
+    page.add("adapter ADAPTER", "a folder from finetune, mix or import, or an included adapter's name")
+    page.add("--out FILE", "the page to write, an HTML file", required=True)
+    page.add("--base DIR", moved)
+    page.add("--data FILE", "for a classifier: a CSV, TSV or JSONL file of held-out texts to measure losses on")
     add_columns(page, "text", "label")
-    text = "for a language model: a text whose end losses are measured on; finetune tests on its last tenth"
-    page.add_argument("--text-file", metavar="FILE", help=text)
-    text = "measure on at most N texts (default 200; 50 with a large base)"
-    page.add_argument("--texts", dest="n_texts", type=int, metavar="N", help=text)
-    text = "a text to continue or classify at several scales; can be repeated"
-    page.add_argument("--prompt", dest="prompts", action="append", default=[], type=str, metavar="TEXT", help=text)
-    page.add_argument("--chat", action="store_true", help="answer the prompts, through the model's chat template")
+    page.add("--text-file FILE", "for a language model: losses are measured on the last tenth, finetune's test part")
+    page.add("--texts N", "measure on at most N texts (default 200; 50 with a large base)", dest="n_texts")
+    page.add("--prompt TEXT", "a text to continue or classify; repeatable", dest="prompts", action="append", default=[])
+    page.add("--chat", "answer the prompts through the model's chat template")
 
 
 def run_predict(arguments):
@@ -144,7 +132,7 @@ def run_merge(arguments):
     if len(loaded.adapters) > 1 or arguments.weights is not None or adapter is None:
         adapter, _ = mixed(loaded, arguments.weights)
     params = loaded.task.params
-    task = loaded.task._replace(params=merged(loaded, adapter))
+    task = loaded.task._replace(params=check_finite(merge(params, adapter)))
     errors = {name: merge_errors(params, adapter, name) for name in ("float32", "float16")}
     save_task(arguments.out, task, None, {"method": "full", "merged_from": list(loaded.adapters)})
     print(f"{'saved as':<9}{'error of W + ΔW':>17}{'of ΔW':>10}{'of W, unmerged':>16}")
@@ -169,9 +157,9 @@ def run_export(arguments):
     what = f"an adapter of {kind}" if task.adapter is not None and arguments.to in ("peft", "gguf") else kind
     if task.question is not None:
         labels = ", ".join(repr(f" {shown(label)}") for label in task.labels)
-        print(f"ask it with a text and then {task.question!r}; it was trained to answer one of {labels}")
+        print(f"prompt it with a text and {task.question!r}; it was trained to answer with one of {labels}")
     if arguments.to == "peft" and not arguments.base_name:
-        print("its file names no base; to name one for AutoPeftModel, use --base-name NAME")
+        print("adapter_config.json names no base; to name one for AutoPeftModel, use --base-name NAME")
     print(f"{what}; saved in {arguments.out}")
 
 

@@ -1,7 +1,6 @@
-"""Commands that write: generate and chat."""
+"""The commands that generate text: generate and chat."""
 
 import sys
-from contextlib import contextmanager
 
 import numpy as np
 
@@ -17,26 +16,23 @@ TEXT_TOKENS, CHAT_TOKENS = 60, 400  # defaults for the maximum number of new tok
 
 def add_commands(command):
     write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
-    write.add_argument("--prompt", required=True, type=str, metavar="TEXT", help="start of the text")
-    write.add_argument("--chat", action="store_true", help="answer the prompt, through the model's chat template")
-    talk = command("chat", run_chat, "talk with a model on the terminal, line by line")
+    write.add("--prompt TEXT", "start of the text", required=True)
+    write.add("--chat", "answer the prompt through the model's chat template")
+    talk = command("chat", run_chat, "chat with a model on the terminal")
     for both in (write, talk):
         text = "the language model: smollm2, a GGUF file, or a folder (default: the included base; for chat smollm2)"
         both.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
         text = "an adapter's folder, critics or licences (included), or base for none; generate takes several"
-        both.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
-        both.add_argument("--system", metavar="TEXT", help="in a chat: the system message")
-        text = f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})"
-        both.add_argument("--tokens", type=int, metavar="N", help=text)
-        text = "0: the most likely token (default 0.8)"
-        both.add_argument("--temperature", type=float, default=0.8, metavar="T", help=text)
-        both.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens")
-        both.add_argument("--top-p", type=float, metavar="P", help="sample from the most likely tokens that sum to P")
-        text = "above 1: fewer repetitions"
-        both.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help=text)
-        both.add_argument("--seed", type=int, default=0, metavar="N")
-    write.add_argument("--weights", nargs="+", type=float, metavar="W", help="mix the adapters with these weights")
-    write.add_argument("--ignore-end", action="store_true", help="continue after the end of a text")
+        both.add("--adapter DIR …", text, action="extend", default=[])
+        both.add("--system MESSAGE", "in a chat: the system message")
+        both.add("--tokens N", f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})")
+        both.add("--temperature T", "sampling temperature; 0: the most likely token (default 0.8)", default=0.8)
+        both.add("--top-k K", "sample from the K most likely tokens")
+        both.add("--top-p P", "sample from the most likely tokens that sum to P")
+        both.add("--repetition-penalty X", "above 1: penalty of repeated tokens (default 1)", default=1.0)
+        both.add("--seed N", "random seed (default 0)", default=0)
+    write.add("--weights W …", "mix the adapters with these weights")
+    write.add("--ignore-end", "continue after the end-of-text token")
 
 
 def run_generate(arguments):
@@ -48,8 +44,9 @@ def run_generate(arguments):
     if arguments.weights is not None:
         adapters = {"mix": mixed(loaded, arguments.weights)[0]}
     n_new = arguments.tokens or (CHAT_TOKENS if arguments.chat else TEXT_TOKENS)
+    n_threads = worthwhile_threads(loaded.task.params)
     for name, adapter in adapters.items():
-        with writing(name if adapter is not None else loaded.base, loaded.task):
+        with blas_threads(n_threads), naming_model(name if adapter is not None else loaded.base):
             if len(adapters) > 1:
                 print(f"[{shown(name)}]")
             settings = n_new, adapter, sampling, np.random.default_rng(arguments.seed)
@@ -71,14 +68,14 @@ def run_chat(arguments):
     messages = system_messages(arguments)
     while line := next_line():
         messages.append({"role": "user", "content": line})
-        with writing(loaded.base, loaded.task):
+        with blas_threads(worthwhile_threads(loaded.task.params)), naming_model(loaded.base):
             n_new = arguments.tokens or CHAT_TOKENS
             text = print_pieces(answer_from(loaded.task, messages, n_new, adapter, sampling, rng))
         messages.append({"role": "assistant", "content": text})
 
 
 def next_line():
-    """The next line that the user types; "" at the end of the input."""
+    """Return the next line of the input that is not blank; "" at its end."""
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "")
@@ -89,7 +86,7 @@ def next_line():
 
 
 def sampling_of(arguments):
-    """Check the options of `generate` and `chat`, and return their Sampling."""
+    """Check the options of `generate` and `chat`, and return the Sampling."""
     whole_number("seed", arguments.seed, least=0)
     if arguments.tokens is not None:
         whole_number("tokens", arguments.tokens)
@@ -99,13 +96,6 @@ def sampling_of(arguments):
 def system_messages(arguments):
     """The messages at the start of a chat: the system message, if there is one."""
     return [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
-
-
-@contextmanager
-def writing(name, task):
-    """The context manager for text generation. A small model's matrix products are too short for two threads."""
-    with blas_threads(worthwhile_threads(task.params)), naming_model(name):
-        yield
 
 
 def print_pieces(pieces):

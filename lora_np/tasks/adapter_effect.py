@@ -15,7 +15,7 @@ from ..model import forward
 from .inspection import LARGEST
 
 PROMPT = "The quick brown fox jumps over the"
-N_IDS = 8  # the prompt's length for a base without a tokenizer
+N_IDS = 8  # length of the prompt if the base has no tokenizer
 NOT_FINITE = "has NaN, infinite or far too large values"
 TOO_LARGE = "the update is larger than the weight itself: is the scale too large?"
 
@@ -31,7 +31,8 @@ def measure(layer, params, kind):
     if len(arrays) == 1:
         [(leaf, new)] = arrays.items()
         old = base_array(params, layer.ours, leaf)
-        return ratio(new - old, old) if new.shape == old.shape else None, None, []  # the base may have another head
+        same_shape = new.shape == old.shape  # the base's head may have another shape
+        return ratio(new - old, old) if same_shape else None, None, []
     old = base_weight(params, layer.ours)
     A, B = (arrays[factor].astype(np.float64) for factor in FACTORS)
     sigma = abs(layer.scale) * product_singular_values(B, A)
@@ -47,14 +48,14 @@ def measure(layer, params, kind):
 
 
 def ratio(change, size):
-    """‖change‖/‖size‖; None if the ratio is not finite, or if ‖size‖ is zero and ‖change‖ is not."""
+    """Return ‖change‖/‖size‖; None if it is not finite, or if ‖size‖ is zero and ‖change‖ is not."""
     change, size = float(np.linalg.norm(change)), float(np.linalg.norm(size))
     quotient = change / size if size else 0.0 if change == 0 else math.inf
     return quotient if math.isfinite(quotient) else None
 
 
 def attach(report, dtype):
-    """The Adapter of the applied layers, and the names of layers that our model cannot apply."""
+    """Return an Adapter of the applied layers, and the names of the layers that our model cannot apply."""
     weights, ranks, alphas, left_out = {}, {}, {}, []
     for layer in report.layers:
         if layer.status != APPLIED:
@@ -62,7 +63,7 @@ def attach(report, dtype):
         if len(layer.arrays) == 1 and TIED not in layer.notes:
             weights |= {f"{layer.ours[0]}.{leaf}": array.astype(dtype) for leaf, array in layer.arrays.items()}
         elif layer.arrays and is_adaptable(layer.ours):
-            for i, name in enumerate(layer.ours):  # layers that are fused into one share A
+            for i, name in enumerate(layer.ours):  # layers that the file fuses into one have the same A
                 ranks[name], alphas[name] = layer.rank, layer.scale * layer.rank
                 for leaf, array in layer.arrays.items():
                     own = array if leaf == "lora_A" else np.split(array, len(layer.ours))[i]
@@ -81,7 +82,8 @@ def compare(task, report, prompt=None):
     -------
     dict: "text" of the prompt, or None; "ids"; "change", the largest change of a logit divided by the rms of the base's
         logits, or None if it is not finite; "base" and "adapter", the most likely next token or class with each;
-        "left_out", layers whose effect is not included, such as a classifier's head: both passes use the adapter's.
+        "left_out", layers whose effect is not included, such as a classifier's head, because both passes use the
+        adapter's.
     """
     params, config = task.params, task.config
     adapter, left_out = attach(report, params["tok_emb.weight"].dtype)
@@ -105,7 +107,7 @@ def compare(task, report, prompt=None):
 
 
 def prompt_ids(task, prompt=None):
-    """The prompt and its ids (T,); or None and 0, 1, … if there is no tokenizer or the encoded prompt is empty."""
+    """Return the prompt and its ids (T,), or None and the ids 0, 1, … if it has none or there is no tokenizer."""
     if task.tokenizer is not None:
         text = PROMPT if prompt is None else prompt
         ids = encode(task.tokenizer, [text], task.config.n_positions)[0]

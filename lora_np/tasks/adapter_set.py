@@ -1,4 +1,4 @@
-"""Read several adapters of one base from their folders, to compare, mix and merge them."""
+"""Read several adapters of one base, mix them, and time a merged adapter."""
 
 import time
 from pathlib import Path
@@ -62,7 +62,7 @@ def load_adapter_set(names, base=None):
 
 
 def mixed(loaded, weights=None, rank=None):
-    """Combine all adapters into one, their weighted sum.
+    """Combine all adapters into one, whose update is their weighted sum.
 
     Parameters
     ----------
@@ -89,21 +89,16 @@ def mixed(loaded, weights=None, rank=None):
     return reduced.adapter, reduced.error
 
 
-def merged(loaded, adapter):
-    """The base's weights with the adapter merged into them; ValueError if one of them is not finite."""
-    params = merge(loaded.task.params, adapter)
-    check_finite(params)
-    return params
-
-
 def check_finite(arrays):
+    """Return the dict of arrays; raise ValueError if one of them is not finite."""
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"weights: {name} becomes nan or infinite; expected smaller weights or adapters")
+    return arrays
 
 
 def forward_times(loaded, adapter):
-    """Time forward passes of 16 full rows on one thread: of the base, with the adapter attached, and merged.
+    """Time the base, the base with the adapter, and the merged model: forward passes of 16 full rows on one thread.
 
     Returns
     -------
@@ -114,7 +109,7 @@ def forward_times(loaded, adapter):
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (16, config.n_positions))
     seconds = {name: [] for name in models}
     with blas_threads(1):
-        for _ in range(22):  # the first two are not counted
+        for _ in range(22):  # the first two rounds are a warm-up
             for name, (weights, attached) in models.items():
                 started = time.perf_counter()
                 forward(weights, ids, config, adapter=attached)

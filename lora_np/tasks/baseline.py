@@ -8,7 +8,7 @@ def word_classifier(train, validation, token_pattern, sublinear=(False, True), s
 
     Parameters
     ----------
-    train, validation : (list of N str, (N,) classes); the second chooses the setting with the best accuracy
+    train, validation : (list of N str, (N,) classes); the setting with the best validation accuracy is chosen
     token_pattern : regular expression that matches a word
     sublinear : the kinds of term counts to try: False for plain counts, True for logarithmic counts
     strengths : the values of C to try

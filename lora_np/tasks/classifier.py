@@ -23,7 +23,7 @@ def load_classifier(folder, base=None):
 
 
 def predict(classifier, texts):
-    """The most probable label of each text, and its probability.
+    """Return the most probable label of each text, and its probability.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def predict(classifier, texts):
 
 
 def class_probabilities(classifier, texts):
-    """The probability of each class for each of N texts, (N, K); see `predict`."""
+    """Return the probability of each of K classes for each of N texts, (N, K); see `predict`."""
     params, config, adapter, tokenizer, labels, *_ = classifier
     no_classes = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(token_ids(classifier, texts), no_classes, CLASSIFIER_BATCH, pad_id(tokenizer))
@@ -57,33 +57,27 @@ def class_probabilities(classifier, texts):
 
 
 def token_ids(classifier, texts):
-    """The token ids that a classifier reads for each text: at most `max_tokens`, including its question, if any."""
+    """Return the token ids that a classifier reads for each text: at most `max_tokens`, including any question.
+
+    A text without tokens is refused, because a classifier reads a text's last token; transformers fails on it too.
+    """
     tokenizer, longest = classifier.tokenizer, classifier.max_tokens or classifier.config.n_positions
     if classifier.question is not None:
         return prompt_ids(tokenizer, texts, classifier.question, longest)
-    return without_padding(truncate(tokenizer, encode_whole(tokenizer, texts), longest), classifier.config)
+    sequences = encode(tokenizer, texts)
+    for row, ids in enumerate(sequences):
+        if not len(ids):
+            reason = "has no tokens, and this model's tokenizer adds none to a text"
+            raise ValueError(f"text {row}: got {quoted(texts[row], 100)}, which {reason}; leave the text out")
+    return without_padding(truncate(tokenizer, sequences, longest), classifier.config)
 
 
 def without_padding(sequences, config):
-    """The ids of each text up to the last one that is not `pad_token_id`, if an imported model has such a field.
+    """Remove the trailing ids that are `pad_token_id`, if an imported model has such a field.
 
-    A classifier predicts at the last token, and transformers treats every trailing token with that id as padding.
+    A classifier predicts at the last token, and transformers treats all trailing tokens with that id as padding.
     """
     pad = config.extra.get("pad_token_id")
     if pad is None:
         return sequences
     return [ids[: np.append(0, np.flatnonzero(ids != pad))[-1] + 1] for ids in sequences]
-
-
-def encode_whole(tokenizer, texts):
-    """The token ids of each text, at least one, because a classifier reads a text's last token.
-
-    An empty text has one if the tokenizer adds a token to each text. Otherwise the text is refused, because
-    transformers fails on it too.
-    """
-    sequences = encode(tokenizer, texts)
-    for row, (text, ids) in enumerate(zip(texts, sequences)):
-        if not len(ids):
-            reason = "has no tokens, and this model's tokenizer puts none around a text"
-            raise ValueError(f"text {row}: got {quoted(text, 100)}, which {reason}; leave the text out")
-    return sequences

@@ -1,4 +1,4 @@
-"""Split a training's batches into shards, and estimate its time and memory."""
+"""Choose the number of shards of a training run, and estimate its running time and memory."""
 
 import math
 import time
@@ -10,17 +10,17 @@ from ..training.progress import duration
 from ..training.threads import LARGE
 from .settings import is_large
 
-LARGEST_SHARD = 1024  # tokens per thread in training a large model; more need more memory
+LARGEST_SHARD = 1024  # maximum number of tokens per thread, which limits the memory for a large model
 
 
 def n_shards(settings, longest):
-    """The number of shards of each batch: one per thread, or more for a large base if the longest row is long."""
+    """Return the number of shards per batch: one per thread, or more if the base is large and the rows are long."""
     pieces = math.ceil(settings.batch_size * longest / LARGEST_SHARD) if is_large(settings.base) else 1
     return min(settings.batch_size, max(settings.threads, pieces))
 
 
 def report_cost(report, model, adapter, plan, batch_size, length):
-    """Report how many parameters and steps are trained; for a full fine-tuning of a large model, also time and memory.
+    """Report the numbers of trained parameters and steps, and for full fine-tuning of a large model time and memory.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def report_cost(report, model, adapter, plan, batch_size, length):
         shards = plan["config"].shards
         memory, saved = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(model.config, batch_size, length, shards))
         seconds = plan["config"].steps * seconds_of_step(plan)
-        report(f"this takes about {duration(seconds)} and at least {memory} of memory, and {saved} for the state")
+        report(f"this takes about {duration(seconds)}, at least {memory} of memory, and {saved} on disk for the state")
 
 
 def seconds_of_step(plan):
@@ -46,13 +46,12 @@ def seconds_of_step(plan):
     batch = plan["epoch_batches"](stream(config.seed, "shuffle", 0))[0]
     with blas_threads(1), shard_threads(config.threads) as run:
         shards = split_batch(batch, config.shards)
-        for _ in run(lambda shard: plan["objective"](plan["trainable"], shard, stream(0, "masks", 0)), shards):
-            pass
+        list(run(lambda shard: plan["objective"](plan["trainable"], shard, stream(0, "masks", 0)), shards))
     return time.perf_counter() - started
 
 
 def bytes_of_full(config, batch_size, length, shards):
-    """The bytes of memory for training a whole model, except temporary arrays, and the bytes of its saved state."""
+    """Return the memory for full fine-tuning without temporary arrays, and the size of the saved state, in bytes."""
     step = step_bytes(config, batch_size, length)
     trained = 2 * step.parameters + step.optimiser  # the trained weights, their best values, and AdamW's two moments
     # At the peak, all shards' gradients exist, with either the activations or the mean of the gradients.

@@ -1,8 +1,10 @@
-"""Diagnose an adapter on a base: what the program that serves it would do with each layer, and what is wrong."""
+"""Diagnose an adapter on a base: how the program that runs it treats each layer, and which faults it has."""
 
 import math
+import re
 
 from ..adapters import AdapterConfig
+from ..checked import shown
 from ..data import model_files
 from ..data.tokenizer_files import TOKENIZER, VOCABULARY
 from ..formats import LoadedModel, model_place, read_model, tokenizer_of
@@ -15,7 +17,14 @@ from ..formats.peft_config import read_fields
 from ..formats.task import attach_adapter, read_task, task_base, with_classes
 from ..formats.tensors import read_tensors
 from .adapter_effect import NOT_FINITE, compare, measure
-from .inspection import place_of
+from .inspection import aligned, place_of
+
+BLOCK = re.compile(r"(?<=[.])([0-9]{1,9})(?=[.])")
+BASES = {
+    True: "the adapter was trained on it",
+    False: "the adapter was trained on a different one",
+    None: "the adapter's file does not say whether it was trained on it",
+}
 
 
 def diagnose(path, base=None, prompt=None):
@@ -25,7 +34,7 @@ def diagnose(path, base=None, prompt=None):
     ----------
     path : a folder in PEFT's format or ours, a GGUF file, or the name of an included adapter
     base : a Hugging Face folder, or anything that `read_model` reads; None: the base in an adapter's `task.json`
-    prompt : str, after which the logits are compared; None: a fixed one
+    prompt : str, the prompt after which the logits are compared; None: a fixed one
 
     Returns
     -------
@@ -61,7 +70,7 @@ def diagnose(path, base=None, prompt=None):
 
 
 def faults_of(file_report, rows):
-    """List the faults that an adapter's file shows: it is refused, has no effect or computes NaN."""
+    """Return the faults that an adapter's file shows: it is refused, has no effect or computes NaN."""
     refused = file_report.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
     if refused:
         return [f"{file_report.program} refuses the whole adapter: {refused[0]}{and_more(refused)}"]
@@ -79,11 +88,8 @@ def and_more(items):
     return f" (and {len(items) - 1} more)" if len(items) > 1 else ""
 
 
-# ---------------------------------------------------------------- reading the files
-
-
 def examine(place, base):
-    """Return the base (a LoadedModel), the AdapterReport on it, and the base's part of the diagnosis."""
+    """Return the base (a LoadedModel), the AdapterReport on it, and the entry "base" of the diagnosis."""
     path, named = place / "adapter_config.json", None
     if place.suffix == ".gguf":
         fields, tensors = read_gguf(place, finite=False)
@@ -105,7 +111,7 @@ def examine(place, base):
 
 
 def examine_ours(place, base):
-    """`examine` for an adapter and a base in our format."""
+    """Examine an adapter and a base in our format; see `examine`."""
     path = place / "adapter.json"
     if not path.is_file():
         expected = "expected a folder with adapter_config.json or adapter.json, or a file that ends in .gguf"
@@ -130,7 +136,7 @@ def examine_ours(place, base):
 
 
 def base_place(path, base=None):
-    """The path of the base's folder or file; see `diagnose`."""
+    """Return the path of the base's folder or file; see `diagnose`."""
     place = place_of(path)
     if base is None and (place / "task.json").is_file():
         base = task_base(place)
@@ -153,3 +159,67 @@ def is_hugging_face(place):
     """Return whether a model's folder is in Hugging Face's format."""
     path = place / "config.json"
     return path.is_file() and "model_type" in read_object(path)
+
+
+def format_diagnosis(report):
+    """Format the result of `diagnose` as text."""
+    table, notes = [("layer", "status", "rank", "s", "from", "‖ΔW‖/‖W‖", "effective rank", "")], {}
+    for row in merged_blocks(report["layers"]):
+        rank, scale = ("–" if row[key] is None else f"{row[key]:.3g}" for key in ("rank", "scale"))
+        numbers = span(row["change"], "{:.2g}"), span(row["effective_rank"], "{:.1f}")
+        marks = " ".join(f"[{notes.setdefault(note, len(notes) + 1)}]" for note in row["notes"])
+        source = shown(row["scale_from"] or "–", 60)
+        table.append((shown(row["layer"]), row["status"], rank, scale, source, *numbers, marks))
+    names = {"lora": "LoRA", "dora": "DoRA", "lora_np": "this package"}
+    program = names.get(report["program"], report["program"])
+    lines = [f"{shown(report['adapter'])}: {names[report['kind']]}, as read by {program}", ""]
+    lines += [line.rstrip() for line in aligned(table)]
+    lines += ["", *(f"[{number}] {shown(note)}" for note, number in notes.items())] if notes else []
+    base = report["base"]
+    names = f" (it names {shown(base['named'])})" if base["named"] and base["same"] is not True else ""
+    lines += ["", f"base: {BASES[base['same']]}{names}"]
+    if report["prompt"] is not None:
+        lines += prompt_lines(report["prompt"])
+    return "\n".join([*lines, *(f"FAULT: {shown(fault, 500)}" for fault in report["faults"])])
+
+
+def prompt_lines(prompt):
+    """Describe the change of the logits after a prompt, as lines of text."""
+    text = f"tokens {prompt['ids']}" if prompt["text"] is None else f'"{shown(prompt["text"], 60)}"'
+    if prompt["change"] is None:
+        return [f"after {text}: the logits are not finite"]
+    base, adapter = shown(prompt["base"], 40), shown(prompt["adapter"], 40)
+    best = f"{base} is still the most likely" if base == adapter else f"the most likely was {base} and is now {adapter}"
+    lines = [f"after {text}: the logits change by up to {prompt['change']:.2g} of their rms", f"  {best}"]
+    if prompt["left_out"]:
+        lines.append(f"  without the effect of {shown(', '.join(prompt['left_out']))}")
+    return lines
+
+
+def span(values, number):
+    """Format the smallest and the largest of several values, or a single value if both look the same."""
+    ends = dict.fromkeys(number.format(end) for end in (min(values), max(values))) if values else ["–"]
+    return "…".join(ends)
+
+
+def merged_blocks(rows):
+    """Merge rows that differ only in their block and values; each merged row has lists of the values."""
+    merged = {}
+    for row in rows:
+        before, *block = BLOCK.split(row["layer"], maxsplit=1)  # the block's index, and the rest of the name
+        same = tuple(row[key] for key in ("status", "rank", "scale", "scale_from"))
+        key = (before, *block[1:]), same, tuple(row["notes"])
+        merged.setdefault(key, []).append((row, [int(number) for number in block[:1]]))
+    for (around, *_), members in merged.items():
+        keys = "change", "effective_rank"
+        numbers = {key: [row[key] for row, _ in members if row[key] is not None] for key in keys}
+        blocks = sorted({block for _, blocks in members for block in blocks})
+        yield {**members[0][0], **numbers, "layer": ranges(blocks).join(around)}
+
+
+def ranges(blocks):
+    """Format block indices as text: "3" for one block, "{0…4, 7}" for several."""
+    starts = [block for block in blocks if block - 1 not in blocks]
+    ends = [block for block in blocks if block + 1 not in blocks]
+    text = ", ".join(str(a) if a == b else f"{a}…{b}" for a, b in zip(starts, ends))
+    return f"{{{text}}}" if len(blocks) > 1 else text

@@ -23,15 +23,15 @@ FORMATS = {
     "peft": "the adapter",
     "hf": "its base",
     "merged": "the base with the adapter in its weights",
-    "gguf": "the adapter for llama.cpp, or a model without one",
+    "gguf": "the adapter for llama.cpp, or the model if there is no adapter",
     "gguf-merged": "the model with the adapter in its weights for llama.cpp",
 }
 SAMPLE = "It's fine."
-LEAST_SHARE = 0.9  # the share of an update that survives rounding; a merge warns below this
+LEAST_SHARE = 0.9  # a merge warns if a smaller share of the update survives rounding
 
 
 def export(name, to, out, base_name=None, base=None, format=None):
-    """Write a task for `transformers`, PEFT or llama.cpp.
+    """Export a task to transformers, PEFT or llama.cpp.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def export(name, to, out, base_name=None, base=None, format=None):
         with the adapter merged into its weights; "gguf", the adapter, or the model if there is no adapter; or
         "gguf-merged"
     out : folder to write, or a file for GGUF; not the folder of the task or its base
-    base_name : str or None, the base's name or path for PEFT, for the adapter's configuration
+    base_name : str or None, the base's name or path to write in PEFT's configuration of the adapter
     base : folder of the adapter's base if it has moved, or None
     format : weight format of a model in GGUF: "f32" (None), "f16", "q8_0" or "q4_1"
 
@@ -73,7 +73,7 @@ def export(name, to, out, base_name=None, base=None, format=None):
 
 
 def export_gguf(name, is_merged, out, base, format):
-    """Write a task's adapter or model for llama.cpp; see `export`."""
+    """Export a task's adapter or model to llama.cpp; see `export`."""
     task = formats.load_task(name, base, weights="blocks")
     if task.adapter is not None and not is_merged:
         if format is not None:
@@ -116,7 +116,7 @@ def merged_for(params, adapter, format):
 
 
 def gguf_fields(name, task, base):
-    """The metadata fields for a model's GGUF file, from its original GGUF file or from its tokenizer."""
+    """Return the metadata fields of a model's GGUF file, from its original GGUF file or from its tokenizer."""
     file = weights_file(formats.task_places(name, base)[-1])
     if file.suffix == ".gguf":
         return read_gguf(file)[0]
@@ -130,7 +130,7 @@ def gguf_fields(name, task, base):
 
 
 def import_hf(path, out, tokenizer=None):
-    """Read a Hugging Face GPT-2 or Llama and save it in our format, including a classifier's labels.
+    """Import a GPT-2 or Llama from Hugging Face, with a classifier's labels, and save it in our format.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def import_hf(path, out, tokenizer=None):
     if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY}:
         place = tokenizer or folder
         tokenizer = formats.tokenizer_of(place, task.config)
-        own = {name: content for name, content in files.items() if name == GENERATION}  # the model's, not a tokenizer's
+        own = {name: content for name, content in files.items() if name == GENERATION}  # belongs to the model
         files = {name: content for name, content in model_files(place).items() if name != GENERATION} | own
     task = task._replace(tokenizer=tokenizer, files=files)
     formats.save_task(out, task, None, {"method": "full", "imported_from": str(path)})
@@ -157,7 +157,7 @@ def import_hf(path, out, tokenizer=None):
 
 
 def import_gguf(path, out):
-    """Check a GGUF file, and copy it byte for byte as the model of a task.
+    """Import a GGUF file: check it, and copy it byte for byte as the model of a task.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def import_gguf(path, out):
 
 
 def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
-    """Read a PEFT adapter and write it as a task on a base.
+    """Import a PEFT adapter, and save it as a task on a base.
 
     Parameters
     ----------

@@ -1,25 +1,25 @@
 """The explorer: an HTML page about an adapter, with precomputed values."""
 
 import json
+from functools import partial
 from pathlib import Path
 
-from ..adapters import layer_arrays, merge, module_config, scaling, trainable_report, trained_weights
+from ..adapters import layer_arrays, module_config, scaling, trainable_report, trained_weights
 from ..checked import check_unset, whole_number
-from ..formats import check_file, task_folder, task_places, write_text
+from ..formats import attach_adapter, check_file, model_place, task_base, task_folder, task_places, write_text
 from ..formats.task import base_name
 from ..training import blas_threads, worthwhile_threads
-from .adapter_set import BASE, load_adapter_set
 from .explore_answers import by_rank, by_scale, language_tokens, spread, texts_of_table
-from .explore_layers import cut, directions_of, layer_rows
+from .explore_layers import directions_of, layer_rows, with_updates
 from .finetuning import naming_model, no_report
 from .settings import is_large
 
 PAGE = Path(__file__).parent / "explorer.html"
-PLACE = "/*DATA*/"  # which its data replace
+PLACE = "/*DATA*/"  # replaced by the page's data
 TEXTS, TEXTS_OF_LARGE = 200, 50  # default number of texts to measure losses on, for a small and for a large base
 PROMPTS = ["The film", "You may not", "I would like to"]
 TEXTS_TO_CLASSIFY = ["A wonderful surprise from the first minute to the last.", "It does not work, and nobody answers."]
-N_FROM_DATA = 4  # default number of the data's texts that a classifier classifies
+N_FROM_DATA = 4  # number of texts from the data that a classifier classifies by default
 DIGITS = 5  # significant digits of the page's values
 
 
@@ -44,13 +44,13 @@ def explore(
     adapter : folder of a language model's or a classifier's adapter, or the name of an included adapter
     out : path of the page
     base : the adapter's base if it has moved (see `read_model`), or None
-    data : for a classifier, path of a CSV, TSV or JSONL file to measure losses on; rows are taken at equal distances.
-        None: no losses
+    data : for a classifier, path of a CSV, TSV or JSONL file to measure losses on, in equally spaced rows. None:
+        no losses are measured
     text_column, label_column : str, or None for the columns that the classifier was trained with
     quoting : bool, for a TSV; see `read_records`
     text_file : for a language model, path of a text file to measure losses on; the end of its last tenth is used,
-        because `finetune` tests on that tenth. None: an included adapter's held-out texts; otherwise no losses are
-        measured
+        because `finetune` tests on that tenth. None: the held-out texts of an included adapter; for other adapters, no
+        losses are measured
     prompts : list of str to continue or classify; if empty, a few from the package or the data
     n_texts : int, maximum number of texts to measure losses on; None: 200, or 50 with a large base
     chat : bool, whether a language model answers the prompts through its chat template
@@ -68,60 +68,40 @@ def explore(
     """
     if n_texts is not None:
         whole_number("texts", n_texts)
-    read = [path for path in (data, text_file) if path is not None]
-    if adapter == BASE:
-        raise ValueError(f"adapter: got {BASE!r}, which is not an adapter, expected one")
     if not all(prompt.strip() for prompt in prompts):
         raise ValueError("prompt: is empty, expected at least one word")
-    check_file(out, "out", [*read, *task_places(adapter, base)])
-    loaded = load_adapter_set([adapter], base)
-    task = loaded.task._replace(adapter=next(iter(loaded.adapters.values())))
+    check_file(out, "out", [*filter(None, (data, text_file)), *task_places(adapter, base)])
+    base = task_base(adapter) if base is None else model_place(base)
+    task = attach_adapter(adapter, base)
     if not layer_arrays(task.adapter):
         raise ValueError(f"adapter: {adapter} adapts no layer, only the head; expected at least one layer")
-    n = n_texts or (TEXTS_OF_LARGE if is_large(loaded.base) else TEXTS)
-    columns = {"text": text_column, "label": label_column, "quoting": quoting or None}
+    n = n_texts or (TEXTS_OF_LARGE if is_large(base) else TEXTS)
+    if data is None:
+        check_unset("needs --data", text=text_column, label=label_column, quoting=quoting or None)
     if task.labels is None:
-        why = f"{adapter} belongs to a language model, which is measured on a --text-file"
-        check_unset(why, data=data, **columns)
+        check_unset(f"{adapter} belongs to a language model, which is measured on a --text-file", data=data)
         measured = language_tokens(adapter, task.tokenizer, text_file, n, report)
     else:
-        check_unset(f"{adapter} belongs to a classifier, which is measured on --data", text_file=text_file)
-        check_unset(f"{adapter} belongs to a classifier, which answers with a label", chat=chat or None)
-        if data is None:
-            check_unset("needs --data", **columns)
+        why = f"{adapter} belongs to a classifier, which is measured on --data and answers with a label"
+        check_unset(why, text_file=text_file, chat=chat or None)
         measured = texts_of_table(adapter, task, data, text_column, label_column, quoting, n)
     if n_texts is not None and measured is None:
         raise ValueError("texts: needs --data or --text-file")
     with blas_threads(worthwhile_threads(task.params)), naming_model(adapter):
-        page = page_data(task, loaded.base, measured, prompts, chat, report)
-    page = {"name": task_folder(adapter).resolve().name, "base": Path(base_name(loaded.base, out)).name, **page}
+        page = page_data(task, base, measured, prompts, chat, report)
+    page = {"name": task_folder(adapter).resolve().name, "base": Path(base_name(base, out)).name, **page}
     write_text(out, page_text(page))
     return page
 
 
 def page_data(task, base, measured, prompts, chat, report):
-    """The data of a page.
+    """Return the data of a page, a dict of the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`.
 
-    Parameters
-    ----------
-    task : LoadedModel with its adapter
-    base : folder or file of the base
-    measured : from `language_tokens` or `texts_of_table`
-    prompts, chat, report : as in `explore`
-
-    Returns
-    -------
-    dict: "facts"; "layers", see `layer_rows`; "ranks", see `by_rank`, or None; "answers", see `by_scale`
+    `measured` is from `language_tokens` or `texts_of_table`; the other parameters are those of these functions.
     """
-    n = len(layer_arrays(task.adapter))
-    report(f"decomposing ΔW of {n} layers")
+    report(f"decomposing ΔW of {len(layer_arrays(task.adapter))} layers")
     directions = directions_of(task.params, task.adapter)
-
-    def variant(k=None, scale=1.0):
-        """The LoadedModel with each ΔW truncated to rank k, multiplied by a scale and merged."""
-        adapter = cut(task.params, task.adapter, directions, k, scale)
-        return task._replace(params=merge(task.params, adapter), adapter=None)
-
+    variant = partial(with_updates, task, directions)
     if not prompts and task.labels is not None:
         prompts = TEXTS_TO_CLASSIFY
         if measured is not None:
@@ -135,26 +115,19 @@ def page_data(task, base, measured, prompts, chat, report):
 
 
 def facts(task):
-    """Return the values in the page's headline; a list has several values if they differ between layers."""
+    """Return the values in the page's headline, with a list of values if they may differ between layers."""
     config = task.adapter.config
     of_layers = [module_config(config, module) for module in layer_arrays(task.adapter)]
     trained = trainable_report(task.params, trained_weights(task.adapter))
-    return {
-        "kind": config.kind,
-        "r": sorted({each.r for each in of_layers}),
-        "alpha": [] if config.kind == "vera" else sorted({each.alpha for each in of_layers}),
-        "s": [] if config.kind == "vera" else sorted({scaling(each) for each in of_layers}),
-        "trained": trained.trainable,
-        "percent": trained.percent,
-        "labels": task.labels,
-    }
-
-
-# ---------------------------------------------------------------- the page
+    scales = {"alpha": [], "s": []}
+    if config.kind != "vera":
+        scales = {"alpha": sorted({each.alpha for each in of_layers}), "s": sorted(set(map(scaling, of_layers)))}
+    counts = {"trained": trained.trainable, "percent": trained.percent}
+    return {"kind": config.kind, "r": sorted({each.r for each in of_layers}), **scales, **counts, "labels": task.labels}
 
 
 def page_text(data):
-    """Return the page with its data as JSON in a script element, in which `<` is escaped so that no text closes it.
+    """Return the page with its data as JSON in a script element; `<` is escaped, so that no text closes the element.
 
     All floats are rounded to DIGITS significant digits.
     """

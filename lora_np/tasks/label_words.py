@@ -1,7 +1,7 @@
 """Classification without a new head: after a text and a question, the language model names the label.
 
-It therefore runs wherever the language model runs. A label's probability is that of its first token among the first
-tokens of all labels.
+Such a classifier runs in every program that runs the language model. The labels' probabilities are the softmax over
+the logits of their first tokens.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from ..data import IGNORE_INDEX, encode
 from ..data.tokenizer import library
 from ..model import modules
 
-QUESTION = "\nLabel:"  # between a text and its label
+QUESTION = "\nLabel:"  # follows each text
 
 
 def label_ids(tokenizer, labels, end=()):
-    """The token ids of each label as an answer, after a space and before the ids `end`.
+    """Return the token ids of each label's answer: a space, the label and the ids `end`.
 
     Raises
     ------
@@ -27,14 +27,14 @@ def label_ids(tokenizer, labels, end=()):
     first = {}
     for label, ids in zip(labels, answers):
         if not ids or ids[0] in first:
-            other = quoted(first[ids[0]]) if ids else "no answer at all"
-            raise ValueError(f"labels: {quoted(label)} begins with the same token as {other}; give it another name")
+            fault = f"begins with the same token as {quoted(first[ids[0]])}" if ids else "has no tokens"
+            raise ValueError(f"labels: {quoted(label)} {fault}; give it another name")
         first[ids[0]] = label
     return [np.array([*ids, *end], dtype=np.int64) for ids in answers]
 
 
 def prompt_ids(tokenizer, texts, question, most):
-    """The ids of each text and the question, (T,). If T would exceed `most`, only the text is truncated."""
+    """Return the ids (T,) of each text followed by the question. If T would exceed `most`, the text is truncated."""
     ending = encode(tokenizer, [question])[0]
     start = encode(tokenizer, [""])[0]  # tokens that the tokenizer adds before each text, or before and after it
     ending = ending[len(start) :] if len(start) and np.array_equal(ending[: len(start)], start) else ending
@@ -43,7 +43,7 @@ def prompt_ids(tokenizer, texts, question, most):
 
 
 def label_rows(prompts, classes, answers):
-    """Rows to train on: prompts and the answers of their classes, with targets `IGNORE_INDEX` in the prompt.
+    """Return training rows: prompts with the answers of their classes, whose tokens are the only targets.
 
     Parameters
     ----------
@@ -62,12 +62,6 @@ def label_rows(prompts, classes, answers):
 
 
 def label_head(params, config, answers):
-    """The rows of a language model's head, (K, C), for the first token of each answer; see `predict_logits`."""
+    """Return the rows of a language model's head, (K, C), for the first token of each answer; see `predict_logits`."""
     name = f"{modules(config)['head'].parameters}.weight"  # the embedding, if the head is tied to it
     return params[name][np.array([ids[0] for ids in answers])]
-
-
-def check_is_language_model(model):
-    """Raise ValueError for a base that is a classifier."""
-    if model.config.n_classes:
-        raise ValueError("base: got a classifier, expected a language model")

@@ -48,7 +48,7 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
         suffix = table_suffix("out", out)
         check_file(out, "out", [records.path, *task_places(model, base)])
         format_records(records.columns, records.rows, suffix, quoting)  # raises if it cannot store the columns
-    texts = texts_to_label(model, records, text_column)
+    texts = column_for(model, records, "text_column", text_column)
     classifier = load_classifier(model, base)
     with naming_model(model):
         probabilities = class_probabilities(classifier, texts)
@@ -63,7 +63,7 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
 
 
 def prediction_columns(taken, labels):
-    """The names of the prediction columns: label, probability, and p_… for each of the labels.
+    """Return the names of the prediction columns: label, probability, and p_… for each of the labels.
 
     A name that already exists is prefixed with "predicted_".
     """
@@ -80,12 +80,10 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
 
     Parameters
     ----------
-    model : folder of a classifier
+    model, quoting, base : see `label_records`
     data : path of a CSV, TSV or JSONL file
     text_column, label_column : str, or None for the columns that the model was trained with
     picture : path of the PNG to write the confusion matrix to, or None
-    quoting : bool, for a TSV; see `read_records`
-    base : folder of the model's base if it has moved, or None
 
     Returns
     -------
@@ -110,29 +108,25 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
 
 
 def labelled_texts(model, data, text_column=None, label_column=None, quoting=False):
-    """The texts and the labels of a file; the parameters are those of `judge_file`."""
+    """Return the texts and the labels of a file; the parameters are those of `judge_file`."""
     records = read_records(data, quoting)
-    texts = texts_to_label(model, records, text_column)
+    texts = column_for(model, records, "text_column", text_column)
     return texts, [label.strip() for label in column_for(model, records, "label_column", label_column)]
 
 
-def texts_to_label(model, records, text_column=None):
-    """The texts of a file, by default in the column that the model was trained with. A warning counts empty texts."""
-    texts = column_for(model, records, "text_column", text_column, empty=True)
-    if "" in texts and records.path != NO_FILE:
-        place = records.places[texts.index("")]
-        warnings.warn(f"{records.path}: empty texts: {texts.count('')}, the first in {place}", stacklevel=2)
-    return texts
+def column_for(model, records, name, column=None):
+    """Return the text_column or label_column of a file, by default the one that the model was trained with.
 
-
-def column_for(model, records, name, column=None, empty=False):
-    """The name of a file's column, by default the text_column or label_column that the model was trained with.
-
-    Raises ValueError if there is no such column, or the model's task.json does not name it.
+    Texts may be empty; a warning reports their number. Raises ValueError if there is no such column, or the model's
+    task.json does not name it.
     """
     if column is None:
         folder, about = read_task(model)
         if name not in about:
             raise ValueError(f"{name}: is missing, and {folder / 'task.json'} does not name it; give the column's name")
         column = about[name]
-    return column_of(records, column, name, empty=empty)
+    values = column_of(records, column, name, empty=name == "text_column")
+    if "" in values and records.path != NO_FILE:
+        place = records.places[values.index("")]
+        warnings.warn(f"{records.path}: empty texts: {values.count('')}, the first in {place}", stacklevel=2)
+    return values

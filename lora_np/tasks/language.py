@@ -1,4 +1,4 @@
-"""Texts and conversations, on which a language model is fine-tuned."""
+"""Data for fine-tuning a language model: texts and conversations."""
 
 import math
 from functools import partial
@@ -7,8 +7,8 @@ import numpy as np
 
 from ..data import class_batches, encode, language_batches, pad_id, read_chats, read_texts, token_stream
 from ..formats import chat_rows, chat_template
+from ..model import check_writes
 from ..training import LANGUAGE_BATCH, evaluate, stream
-from .label_words import check_is_language_model
 from .settings import Data, Dataset
 
 TRAIN, VALIDATION = 0.8, 0.1  # fractions of the data; the rest is the test part
@@ -16,26 +16,26 @@ PARTS = ("train", "validation", "test")
 
 
 class LanguageData(Data):
-    """Data on whose test part the perplexity is measured before and after training."""
+    """Data for a language model, whose perplexity on the test part is measured before and after training."""
 
     def summary(self, results):
         what = self.counted
         n, before, after = results[what], results["test_perplexity_before"], results["test_perplexity"]
         lines = [f"{what}: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"]
         if results.get("cut"):
-            lines.append(f"      {results['cut']} are cut, because they are too long")
+            lines.append(f"      {results['cut']} are truncated, because they are too long")
         if results.get("left_out"):
             lines.append(f"      {results['left_out']} are left out, because no part of an answer fits")
         return [*lines, f"test perplexity {after:.1f} (before: {before:.1f})"]
 
 
 class TextFile(LanguageData):
-    """A UTF-8 text file (see `read_texts`): the first eight tenths are for training, the last tenth is for testing."""
+    """A UTF-8 text file (see `read_texts`), split in order: 80 % training, 10 % validation and 10 % test part."""
 
     task, counted = "text", "tokens"
 
     def read(self, model, settings):
-        check_is_language_model(model)
+        check_writes(model.config)
         tokens, length = token_stream(encode(model.tokenizer, read_texts(self.data))), settings.max_tokens
         train, validation, test = parts = split(tokens)
         if len(train) <= length or len(validation) < 2:
@@ -47,38 +47,36 @@ class TextFile(LanguageData):
 
         validation, test = (list(language_batches(part, LANGUAGE_BATCH, length)) for part in (validation, test))
         tests = perplexity_tests(model, test, {"tokens": dict(zip(PARTS, map(len, parts)))}, settings.threads)
-        return Dataset(model, epoch_batches, validation, len(train) // length, length, parts, *tests)
+        return Dataset(model, epoch_batches, validation, len(train) // length, length, *tests)
 
 
 class Conversations(LanguageData):
     """A file of conversations (see `read_chats`), with targets only in the answers.
 
-    Each row has `prompt` and `completion`, or `messages`. A random eight tenths are for training, one tenth is for
-    testing.
+    Each row has `prompt` and `completion`, or `messages`. Rows are split at random, into 80 % training, 10 %
+    validation and 10 % test part.
     """
 
     task, counted = "chat", "conversations"
 
     def read(self, model, settings):
-        check_is_language_model(model)
+        check_writes(model.config)
         chats, template, pad = read_chats(self.data), chat_template(model.files), pad_id(model.tokenizer)
         order = stream(settings.seed, "sample").permutation(len(chats[0]))
-        parts, n_cut, n_empty = [], 0, 0
+        parts = []
         for part in split(order):
             chosen, places = ([values[i] for i in part] for values in chats)
-            rows = chat_rows(chosen, model.tokenizer, template, settings.max_tokens, places)
-            parts.append(tuple(map(list, zip(*rows.rows))) or ([], []))
-            n_cut, n_empty = n_cut + rows.n_cut, n_empty + rows.n_empty
-        if not all(ids for ids, _ in parts):
+            parts.append(chat_rows(chosen, model.tokenizer, template, settings.max_tokens, places))
+        if not all(part.rows for part in parts):
             fault = f"has {len(order)} conversations, expected at least 10 that fit the context"
             raise ValueError(f"data: {self.data} {fault}")
-        train = parts[0]
+        train, *others = (list(map(list, zip(*part.rows))) for part in parts)  # ids and targets
         epoch_batches = partial(class_batches, *train, settings.batch_size, pad)
-        validation, test = (class_batches(*part, LANGUAGE_BATCH, pad) for part in parts[1:])
-        counts = {"conversations": {name: len(ids) for name, (ids, _) in zip(PARTS, parts)}}
-        tests = perplexity_tests(model, test, {**counts, "cut": n_cut, "left_out": n_empty}, settings.threads)
-        arrays = [array for part in parts for array in part]
-        return Dataset(model, epoch_batches, validation, len(train[0]), max(map(len, train[0])), arrays, *tests)
+        validation, test = (class_batches(*part, LANGUAGE_BATCH, pad) for part in others)
+        counts = {"conversations": {name: len(part.rows) for name, part in zip(PARTS, parts)}}
+        counts |= {"cut": sum(part.n_cut for part in parts), "left_out": sum(part.n_empty for part in parts)}
+        tests = perplexity_tests(model, test, counts, settings.threads)
+        return Dataset(model, epoch_batches, validation, len(train[0]), max(map(len, train[0])), *tests)
 
 
 def split(data):
@@ -87,7 +85,7 @@ def split(data):
 
 
 def perplexity_tests(model, batches, counts, threads):
-    """The fields `test` and `test_base` of a Dataset, which test on `batches`; `counts` are part of the results."""
+    """Return the fields `test` and `test_base` of a Dataset, which test on `batches`; results include `counts`."""
 
     def measure(trained):
         return perplexity(evaluate(trained.params, batches, model.config, trained.adapter, threads=threads)["loss"])
@@ -99,7 +97,7 @@ def perplexity_tests(model, batches, counts, threads):
 
 
 def perplexity(loss):
-    """The exponential of a loss in nats per token; FloatingPointError if a float cannot represent it."""
+    """Return the exponential of a loss in nats per token; FloatingPointError if a float cannot represent it."""
     if not loss < 700:
-        raise FloatingPointError(f"the perplexity, e to the {loss:.4g}, is too large")
+        raise FloatingPointError(f"the perplexity exp({loss:.4g}) is too large")
     return math.exp(loss)

@@ -9,17 +9,13 @@ import numpy as np
 
 from ..checked import shown
 
-DRAWS, SEED = 2000, 0  # for the bootstrap
-Z = NormalDist().inv_cdf(0.975)  # for 95 % intervals
-WIDTH = 100  # columns of the text
-MOST_COLUMNS = 12  # maximum number of classes in a confusion matrix as text
-MOST_ROWS = 30  # classes that are listed
+DRAWS, SEED = 2000, 0  # number of draws and seed of the bootstrap
+Z = NormalDist().inv_cdf(0.975)  # the normal quantile for 95 % intervals
+WIDTH = 100  # maximum line length of the text
+MOST_ROWS = 30  # maximum number of classes that are listed
 MOST_PAIRS = 10
 LABEL_WIDTH = 20
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
-
-
-# ---------------------------------------------------------------- numbers
 
 
 def class_report(labels, true, answered, others=None):
@@ -62,7 +58,7 @@ def class_report(labels, true, answered, others=None):
 
 
 def confusion_matrix(true, answered, n_classes):
-    """The number of texts of each true class (row) that are predicted as each class (column), (K, K)."""
+    """Return the confusion matrix (K, K): how many texts of each class (row) are predicted as each class (column)."""
     pairs = np.asarray(true) * n_classes + np.asarray(answered)
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
@@ -89,7 +85,7 @@ def scores(confusion):
 
 
 def wilson_interval(right, n):
-    """The 95 % interval of a proportion of n texts (Wilson 1927); unlike ± two standard errors, it is within 0 to 1."""
+    """Return the 95 % interval of a proportion of n texts, which is always in [0, 1] (Wilson 1927)."""
     middle = (right + Z**2 / 2) / (n + Z**2)
     half = Z / (n + Z**2) * np.sqrt(right * (n - right) / n + Z**2 / 4)
     return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
@@ -101,9 +97,6 @@ def macro_f1(true, answered, counts):
     hits = np.where(true == answered, counts, 0)
     sums = np.bincount(true, counts, K) + np.bincount(answered, counts, K)  # (K,)
     return float((2 * np.bincount(true, hits, K)[sums > 0] / sums[sums > 0]).mean())
-
-
-# ---------------------------------------------------------------- text
 
 
 def format_report(report, advice=""):
@@ -132,12 +125,9 @@ def class_lines(report):
     """Format each class's size, precision and recall in %, and the confusion matrix or most frequent confusions."""
     labels, confusion = list(report["classes"]), np.array(report["confusion"])
     columns = f"{'texts':>6}{'precision':>11}{'recall':>8}"
-    space, digits = WIDTH - len(columns) - 7, len(f"{confusion.max()}")
-    cell = digits + (3 if space - (digits + 3) * len(labels) >= LABEL_WIDTH else 2)
-    room = space - cell * len(labels)  # for a label beside the matrix
-    with_matrix = len(labels) <= MOST_COLUMNS and room >= 8
-    room = min(room, LABEL_WIDTH) if with_matrix else LABEL_WIDTH
-    width = max(5, *(len(shown(label, room)) for label in labels)) + 5
+    cell = len(f"{confusion.max()}") + 3
+    with_matrix = LABEL_WIDTH + len(columns) + 7 + cell * len(labels) <= WIDTH
+    width = max(5, *(len(shown(label, LABEL_WIDTH)) for label in labels)) + 5
     head = "class".ljust(width) + columns
     lines = [head]
     if with_matrix:
@@ -146,7 +136,7 @@ def class_lines(report):
     recalls = [its["recall"] for its in report["classes"].values()]
     worst_first = sorted(range(len(labels)), key=lambda k: (recalls[k] is None, recalls[k]))
     for k in sorted(worst_first[:MOST_ROWS]):
-        label, its = shown(labels[k], room), report["classes"][labels[k]]
+        label, its = shown(labels[k], LABEL_WIDTH), report["classes"][labels[k]]
         precision, recall = ("-" if x is None else f"{100 * x:.1f}" for x in (its["precision"], its["recall"]))
         line = f"{k + 1:>3} {label}".ljust(width) + f"{its['texts']:>6,}{precision:>11}{recall:>8}"
         if with_matrix:
@@ -189,11 +179,8 @@ def verdicts(report, advice=""):
     return ["", *lines] if lines else []
 
 
-# ---------------------------------------------------------------- picture
-
-
 def confusion_picture(report):
-    """Draw the confusion matrix; return the bytes of a PNG. Cells show numbers of texts, shaded by row share."""
+    """Draw the confusion matrix, with cells shaded by their share of the row, and return the bytes of a PNG."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -203,7 +190,7 @@ def confusion_picture(report):
     side = float(np.clip(2.5 + 0.55 * K, 5.0, 16.0))
     png = io.BytesIO()
     with matplotlib.rc_context({"font.size": 11, "figure.dpi": 100}), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the font may not have all of a label's characters
+        warnings.simplefilter("ignore", UserWarning)  # the font may lack some of a label's characters
         figure = Figure(figsize=(side + 1.5, side), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
@@ -213,7 +200,7 @@ def confusion_picture(report):
                 axes.text(column, row, f"{n:,}", ha="center", va="center", color=colour)
         if K <= 2 * MOST_ROWS:
             names = [f"{k + 1} {shown(label, LABEL_WIDTH)}" for k, label in enumerate(labels)]
-            plain = {"parse_math": False}  # a $ is a character
+            plain = {"parse_math": False}  # a $ does not begin a formula
             axes.set_xticks(range(K), names, rotation=45, ha="right", rotation_mode="anchor", **plain)
             axes.set_yticks(range(K), [f"{name} ({n:,})" for name, n in zip(names, texts[:, 0])], **plain)
         axes.set(xlabel="answered as", ylabel="true class (texts)")

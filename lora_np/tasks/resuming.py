@@ -3,30 +3,29 @@
 import hashlib
 import os
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
-
-import numpy as np
 
 from .. import __version__
 from ..checked import shown
 from ..formats.atomic import only_process
+from ..formats.model import model_sha256
 from ..formats.paths import check_file, is_there
-from ..formats.task import model_sha256
+from ..formats.tensors import file_sha256
 from ..training import saved_run, whole_label
+from .settings import plain_values
 
-SAVE_SECONDS = 60.0  # between saves; a training that takes less time saves no state
+SAVE_SECONDS = 60.0  # between saves; a shorter run saves no state
 SUFFIX = ".training.safetensors"
 
 
 def state_path(out):
-    """The path of the saved state of a training that will write the folder `out`."""
+    """Return the path of the saved state of a run that will write the folder `out`."""
     folder = Path(os.path.realpath(out))
     return folder.with_name(folder.name + SUFFIX)
 
 
 def check_state(out):
-    """The step and label of a folder's saved state, or 0 and None if there is none.
+    """Return the step and the label of a folder's saved state, or 0 and None if there is none.
 
     Raises ValueError if a different file is at that path, because a save would replace it.
     """
@@ -41,25 +40,26 @@ def check_state(out):
 
 
 @contextmanager
-def resumable(out, plan, base, dataset, settings, report):
-    """A context in which to call `train(**plan, **more)`, with the yielded `more`, and to save the result.
+def resumable(out, plan, base, data, model, settings, report):
+    """Yield the arguments `more` with which `train(**plan, **more)` saves its state and resumes from it.
 
-    The state is removed at the end of the context. If the context is interrupted, the state remains.
+    The result must be saved in the context, at whose end the state is removed. After an interruption, it remains.
 
     Parameters
     ----------
     out : folder that will be written
     plan : dict of `train`'s arguments
     base : folder or file of the model to start from
-    dataset : Dataset
-    settings : FinetuneSettings without None
+    data : Data
+    model : LoadedModel to train
+    settings : FinetuneSettings with all defaults filled in
     report : function of a line of text
 
     Yields
     ------
     more : dict of further arguments of `train`
     """
-    label = run_label(base, dataset, settings)
+    label = run_label(data, model, base, settings)
     path, whole, steps = state_path(out), whole_label(plan["config"], label), plan["config"].steps
     with only_process(out):
         step, saved = check_state(out)
@@ -79,30 +79,19 @@ def resumable(out, plan, base, dataset, settings, report):
             path.unlink()
 
 
-def run_label(base, dataset, settings):
-    """All that a run's result depends on besides the `TrainConfig`, one item per line, as the label for `train`."""
-    config, weights = dataset.model.config, dataset.class_weights
-    facts = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    del facts["base"], facts["dropout"]  # the base may have moved; the dropout is part of the model's configuration
-    facts |= {"adapter": settings.adapter_config, "model": config, "question": dataset.model.question}
-    facts |= {"class_weights": None if weights is None else weights.tolist()}
-    facts |= {"base": model_sha256(base), "data": digest(dataset.arrays), "lora_np": __version__}
+def run_label(data, model, base, settings):
+    """Return the label for `train`: all that a result depends on besides the `TrainConfig`, one item per line."""
+    facts = plain_values(data, settings)
+    for name in ("data", "test_data", "base", "dropout"):  # files may have moved; the dropout is in the model's config
+        facts.pop(name, None)
+    files = hashlib.sha256(repr(model.files).encode()).hexdigest()
+    facts |= {"model": model.config, "tokenizer": files, "base": model_sha256(base)}
+    facts |= {"data": [file_sha256(path) for path in data.paths()], "lora_np": __version__}
     return "".join(f"\n{name}: {value!r}" for name, value in facts.items())
 
 
 def differences(saved, label):
-    """A phrase with the names of the items that differ between two labels."""
+    """Return a phrase that names the items in which two labels differ."""
     saved, label = (dict(line.partition(": ")[::2] for line in text.split("\n")[1:]) for text in (saved, label))
     names = [name for name in label if saved.get(name) != label[name]]
     return f"another {', '.join(names)}" if names else "other settings"
-
-
-def digest(data):
-    """The SHA-256 digest of integer arrays and of lists of integer arrays, independent of their dtype."""
-    sha = hashlib.sha256()
-    for item in data:
-        arrays = item if isinstance(item, list) else [item]
-        sha.update(np.array([len(arrays), *map(len, arrays)], np.int64).tobytes())
-        for array in arrays:
-            sha.update(np.asarray(array, np.int64).tobytes())
-    return sha.hexdigest()

@@ -9,27 +9,27 @@ import numpy as np
 
 from ..adapters import VARIANTS, AdapterConfig, variant_config
 from ..adapters.starts import STARTS
-from ..checked import check_fields, finite_number, one_of, quoted, whole_number
+from ..checked import check_fields, finite_number, instance_of, one_of, quoted, whole_number
 from ..data import Batch
 from ..formats import PRETRAINED, LoadedModel, model_place
 from ..formats.model import WEIGHTS, weights_file
 from ..training import available_cores
-from ..training.threads import LARGE  # parameters; compared with a base's file size in bytes
+from ..training.threads import LARGE  # a number of parameters; compared with a file's size in bytes
 
 METHODS = ("lora", "full", "head")
-SMALLEST = float(np.finfo(np.float32).tiny)  # smaller values lose precision, and weights no longer change
-MOST_EPOCHS = 100_000  # more must be a typing error, and would take years
+SMALLEST = float(np.finfo(np.float32).tiny)  # smaller floats lose precision, and the weights would not change
+MOST_EPOCHS = 100_000  # a larger number would take years, so it must be a typing error
 
 
 class Defaults(NamedTuple):
     """Default settings that depend on the task and on the base's size."""
 
-    learning_rates: dict[str, float]  # of each method
+    learning_rates: dict[str, float]  # method -> learning rate
     batch_size: int
-    max_tokens: int | None = None  # of a text; None: n_positions
+    max_tokens: int | None = None  # maximum number of tokens of a text; None: n_positions
 
 
-DEFAULTS = {  # task -> for a small base, for a large base
+DEFAULTS = {  # task -> defaults for a small base, for a large base
     "classifier": (
         Defaults({"lora": 2e-3, "full": 5e-4, "head": 1e-2}, 32),
         Defaults({"lora": 1e-3, "full": 1e-4, "head": 4e-3}, 16, 512),
@@ -40,6 +40,7 @@ DEFAULTS = {  # task -> for a small base, for a large base
 }
 RANKS = (8, 4)  # for a small and for a large base; alpha is twice the rank
 TARGETS = ("all-linear",)
+OFFERED_VARIANTS = [variant for variant in VARIANTS if variant != "loftq"]  # "loftq" needs a quantised base
 EPOCHS, LEAST_STEPS = 4, 100  # a large base is trained for fewer epochs if they have at least LEAST_STEPS steps
 
 
@@ -93,8 +94,7 @@ class FinetuneSettings:
             check_fields(self, whole_number, "epochs", most=MOST_EPOCHS)
         if self.learning_rate is not None:
             check_fields(self, finite_number, "learning_rate", least=SMALLEST)
-        if not isinstance(self.recompute, bool):
-            raise ValueError(f"recompute: got {quoted(self.recompute)}, expected True or False")
+        check_fields(self, instance_of, "recompute", type_=bool, expected="True or False")
         if self.base is not None:
             check_text("base", self.base)
         if self.method == "full" and self.weights != "dense":
@@ -109,7 +109,7 @@ class FinetuneSettings:
         return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
 
     def with_defaults(self, task):
-        """Return these settings with a task's DEFAULTS; values that depend on the model or the data are still None."""
+        """Return a copy with a task's DEFAULTS, in which values that depend on the model or the data are still None."""
         large = is_large(self.base)
         defaults = DEFAULTS[task][large]
         one_of("method", self.method, defaults.learning_rates)
@@ -131,7 +131,6 @@ class Dataset(NamedTuple):
     validation: list[Batch]  # chooses the best weights
     n_rows: int  # rows per epoch
     longest: int  # length of the longest training row in tokens
-    arrays: list  # the data of all parts, for the run's digest: arrays of integers, and lists of such arrays
     test: Callable  # (LoadedModel, history) -> dict of results on the test part; history as from `train`
     test_base: Callable = lambda: {}  # () -> dict of the base's results before the training
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
@@ -165,9 +164,9 @@ class Data:
 
 
 def adapter_from(adapter, rank):
-    """The AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default.
+    """Return the AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default.
 
-    Raises ValueError also if the adapter could not be trained, or could not be saved for the unchanged base.
+    Raises ValueError if the field is invalid, or if the adapter could not be trained or saved for the unchanged base.
     """
     if isinstance(adapter, AdapterConfig):
         config = adapter
@@ -176,7 +175,7 @@ def adapter_from(adapter, rank):
         changes = {"variant": "lora", "targets": TARGETS, "r": rank, **adapter}
         for name in changes:
             one_of("adapter", name, ["variant", *(field.name for field in fields(AdapterConfig))])
-        variant = one_of("variant", changes.pop("variant"), offered_variants())
+        variant = one_of("variant", changes.pop("variant"), OFFERED_VARIANTS)
         changes.setdefault("alpha", 2.0 * whole_number("r", changes["r"]))
         config = AdapterConfig(**changes)
         config = variant_config(variant, config) if "variant" in adapter else config
@@ -194,13 +193,8 @@ def adapter_from(adapter, rank):
     return config
 
 
-def offered_variants():
-    """The names of the variants: all except "loftq", which needs a quantised base."""
-    return [variant for variant in VARIANTS if variant != "loftq"]
-
-
 def check_text(name, value):
-    """Return the value if it is a Path or a str, in UTF-8 and not only white space; otherwise raise ValueError."""
+    """Return the value; raise ValueError unless it is a Path or a str that is valid UTF-8 and not blank."""
     text = str(value) if isinstance(value, Path) else value
     if not isinstance(text, str) or not text.strip() or text != text.encode("utf-8", "replace").decode():
         raise ValueError(f"{name}: got {quoted(value)}, expected a string")
@@ -214,19 +208,19 @@ def is_large(base):
 
 
 def base_place(base):
-    """The folder or the GGUF file of a base; None is the included base."""
+    """Return the folder or the GGUF file of a base; None means the included base."""
     return PRETRAINED if base is None else model_place(base)
 
 
 def tokens_to_read(settings, task, config):
-    """The maximum number of tokens of a text: max_tokens, or the default for the base and task, a key of DEFAULTS."""
+    """Return the maximum number of tokens of a text: max_tokens, or the default for the base and the task."""
     if settings.max_tokens is None:
         return min(config.n_positions, DEFAULTS[task][is_large(settings.base)].max_tokens or config.n_positions)
     return whole_number("max_tokens", settings.max_tokens, most=config.n_positions, why="the model's n_positions")
 
 
 def plain_values(data, settings):
-    """All fields of Data and FinetuneSettings as plain values, from which `run_from` makes the same objects."""
+    """Return all fields of Data and FinetuneSettings as plain values, from which `read_run` makes the same objects."""
     values = {"task": data.task, **asdict(data), **asdict(settings)}
     if values["adapter"] is not None:
         del values["adapter"]["extra"]

@@ -1,27 +1,28 @@
-"""Labelled tables, to train a classifier with a new head, or a language model that answers with the label."""
+"""Labelled tables for training a classifier with a new head, or a language model that answers with the label."""
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from ..checked import check_fields, one_of, quoted, shown
+from ..checked import check_fields, instance_of, one_of, shown
 from ..data import class_batches, encode, encode_labels, label_names, pad_id, read_table, split_table, text_digest
-from ..model import add_head
+from ..model import add_head, check_writes
 from ..training import CLASSIFIER_BATCH, LANGUAGE_BATCH, blas_threads, stream
 from .baseline import word_classifier
 from .classifier import class_probabilities, token_ids
-from .label_words import QUESTION, check_is_language_model, label_ids, label_rows
+from .label_words import QUESTION, label_ids, label_rows
 from .report import class_report, confusion_picture, format_report
 from .settings import Data, Dataset, check_text
 from .writing import end_ids
 
 CLASS_WEIGHTS = ("none", "balanced")
-FRACTIONS = (0.8, 0.1, 0.1)  # training, validation, test
-FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # with a test file
+FRACTIONS = (0.8, 0.1, 0.1)  # of training, validation and test rows
+FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # if there is a test file
 WORD = r"\w+|[^\w\s]"  # a word or a punctuation mark, so that every text has a match
-STRENGTHS = (1, 10, 100)  # of word_classifier
+STRENGTHS = (1, 10, 100)  # the values of C that word_classifier tries
 ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
 
 
@@ -37,8 +38,8 @@ class LabelledTable(Data):
         None: test on a tenth of `data`
     quoting : bool, for a TSV; see `read_records`
     class_weights : "none", or "balanced": a training or validation text of class c has the weight n / (n_classes n_c)
-        in the loss, where n_c of n training texts have this class, so all classes have the same total weight. So the
-        best weights are those with the lowest balanced loss
+        in the loss, where n_c of n training texts have this class, so all classes have the same total weight. The
+        best weights are then those with the lowest balanced loss
     """
 
     text_column: str
@@ -53,8 +54,7 @@ class LabelledTable(Data):
         if self.test_data is not None:
             check_text("test_data", self.test_data)
         check_fields(self, one_of, "class_weights", choices=CLASS_WEIGHTS)
-        if not isinstance(self.quoting, bool):
-            raise ValueError(f"quoting: got {quoted(self.quoting)}, expected True or False")
+        check_fields(self, instance_of, "quoting", type_=bool, expected="True or False")
 
     def paths(self):
         return [path for path in (self.data, self.test_data) if path is not None]
@@ -73,44 +73,38 @@ class LabelledTable(Data):
             report = class_report(labels, encoded[2][1], answered, others)
             rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
             measures = [name for name in ("step", "loss", "accuracy") if f"eval_{name}" in history]
-            return {
-                "labels": labels,
-                "text_column": self.text_column,
-                "label_column": self.label_column,
-                "rows": {**rows, "left_out": n_left_out},
-                "longer_texts": sum(longer),
-                "max_tokens": settings.max_tokens,
-                "question": model.question,
-                "class_weights": self.class_weights,
-                "validation_accuracy": best_accuracy(trained, history, splits.validation.texts, encoded[1][1]),
-                "test_accuracy": report["accuracy"],
-                "commonest_label_share": report["commonest_share"],
-                "validation": {name: history[f"eval_{name}"].tolist() for name in measures},
-                "test": report,
-            }
+            results = {"labels": labels, "text_column": self.text_column, "label_column": self.label_column}
+            results |= {"rows": {**rows, "left_out": n_left_out}, "longer_texts": sum(longer)}
+            results |= {"max_tokens": settings.max_tokens, "question": model.question}
+            results["class_weights"] = self.class_weights
+            if "accuracy" in measures:  # that of the best weights
+                accuracy = history["eval_accuracy"][history["eval_loss"].argmin()]
+            else:
+                predicted = class_probabilities(trained, splits.validation.texts).argmax(axis=1)
+                accuracy = np.mean(predicted == encoded[1][1])
+            results |= {"validation_accuracy": float(accuracy), "test_accuracy": report["accuracy"]}
+            results["commonest_label_share"] = report["commonest_share"]
+            results["validation"] = {name: history[f"eval_{name}"].tolist() for name in measures}
+            return results | {"test": report}
 
-        return Dataset(
-            model,
-            lambda rng: class_batches(*train, settings.batch_size, pad, rng),
-            class_batches(*validation, CLASSIFIER_BATCH if model.config.n_classes else LANGUAGE_BATCH, pad),
-            len(train[0]),
-            max(map(len, encoded[0][0])),
-            [array for part in encoded for array in part],
-            test,
-            class_weights=balanced_weights(encoded[0][1]) if self.class_weights == "balanced" else None,
-        )
+        epoch_batches = partial(class_batches, *train, settings.batch_size, pad)
+        validation = class_batches(*validation, CLASSIFIER_BATCH if model.config.n_classes else LANGUAGE_BATCH, pad)
+        weights, longest = None, max(map(len, encoded[0][0]))
+        if self.class_weights == "balanced":
+            weights = balanced_weights(encoded[0][1])
+        return Dataset(model, epoch_batches, validation, len(train[0]), longest, test, class_weights=weights)
 
     def labelling(self, model, seed):
-        """The model with a new head for its labels."""
+        """Return the model with a new head for its labels."""
         params, config = add_head(model.params, model.config, len(model.labels), stream(seed, "head"))
         return model._replace(params=params, config=config)
 
     def rows(self, model, sequences, classes):
-        """The token ids and the targets to train on."""
+        """Return the token ids and the targets to train on."""
         return sequences, classes
 
     def split(self, seed):
-        """The rows as Splits of Table, and how many were left out because their text is in the test file."""
+        """Return the Splits, and the number of rows that were left out because their text is in the test file."""
         table = read_table(self.data, self.text_column, self.label_column, self.quoting)
         if self.test_data is None:
             return split_table(table, FRACTIONS, seed), 0
@@ -124,7 +118,7 @@ class LabelledTable(Data):
         return splits, len(table.texts) - len(rest)
 
     def word_answers(self, splits, encoded):
-        """The classes that logistic regression on tf-idf weights predicts on the test part, {"tf-idf": (N,)}.
+        """Return {"tf-idf": (N,)}, the classes that logistic regression on tf-idf weights predicts for the test part.
 
         The regression is trained on the same rows. Without scikit-learn, the dict is empty.
         """
@@ -140,7 +134,7 @@ class LabelledTable(Data):
     def files(self, results):
         try:
             return {"confusion.png": confusion_picture(results["test"])}
-        except ModuleNotFoundError:  # matplotlib
+        except ModuleNotFoundError:  # matplotlib is not installed
             return {}
 
     def summary(self, results):
@@ -150,7 +144,7 @@ class LabelledTable(Data):
         if n["left_out"]:
             lines.append(f"      {n['left_out']} of {self.data} left out, because their texts are in {self.test_data}")
         if longer:
-            lines.append(f"      {longer} texts have more than {results['max_tokens']} tokens and are cut there")
+            lines.append(f"      {longer} texts have more than {results['max_tokens']} tokens and are truncated")
         lines.append("")
         if "tf-idf" not in results["test"]["others"]:
             lines.append("tf-idf is left out of the comparison, because scikit-learn is not installed")
@@ -180,21 +174,14 @@ class QuestionTable(LabelledTable):
             raise ValueError(f"class_weights: got {self.class_weights!r}, which needs a classifier's head")
 
     def labelling(self, model, seed):
-        check_is_language_model(model)
+        check_writes(model.config)
         return model._replace(question=self.question)
 
     def rows(self, model, sequences, classes):
         return label_rows(sequences, classes, label_ids(model.tokenizer, model.labels, end_ids(model)))
 
 
-def best_accuracy(model, history, texts, classes):
-    """The validation accuracy of `model`, whose weights are those with the lowest validation loss."""
-    if "eval_accuracy" in history:
-        return float(history["eval_accuracy"][history["eval_loss"].argmin()])
-    return float(np.mean(class_probabilities(model, texts).argmax(axis=1) == classes))
-
-
 def balanced_weights(classes):
-    """The weights n / (K n_c) of K classes, (K,), where n_c of n texts have class c, as in scikit-learn."""
+    """Return the weights n / (K n_c) of K classes, (K,), where n_c of n texts have class c, as in scikit-learn."""
     counts = np.bincount(classes)
     return len(classes) / (len(counts) * counts)

@@ -9,7 +9,7 @@ from ..data import decode, encode
 from ..data.tokenizer import check_texts, library
 from ..formats import chat_template, render_chat
 from ..formats.hugging_face import special_ids
-from ..model import GREEDY, generate_tokens
+from ..model import GREEDY, check_writes, generate_tokens
 
 UNFINISHED = "\ufffd"  # what the bytes of an incomplete character decode to
 
@@ -22,7 +22,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
     Parameters
     ----------
     task : LoadedModel of a language model
-    prompt : str, not only white space
+    prompt : str, not blank
     n_new : int, the maximum number of tokens to generate
     adapter : Adapter or None
     sampling : Sampling
@@ -62,14 +62,13 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     with library("messages: the tokenizer cannot encode them"):
         ids = np.array(task.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
     texts = continuation(task, ids, n_new, adapter, sampling, rng)
-    next(texts)  # the conversation itself
+    next(texts)  # skip the conversation itself
     return texts
 
 
 def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
     """Yield the text of the ids (T,), and then its continuation; see `write_text_from`."""
-    if task.config.n_classes:
-        raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
+    check_writes(task.config)
     # Vocabularies have gaps, and some models round the vocabulary size up.
     never = np.setdiff1d(np.arange(task.config.vocab_size), list(task.tokenizer.get_vocab().values()))
     settings = {"sampling": sampling, "rng": rng, "stop": () if ignore_end else end_ids(task), "never": never}
@@ -78,14 +77,14 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
 
 
 def end_ids(task):
-    """The ids of the tokens with which the model ends a text."""
+    """Return the ids of the tokens with which the model ends a text."""
     end = special_ids(task.config, task.tokenizer, task.files).get("eos_token_id")
     ids = end if isinstance(end, list) else [end]
     return tuple(i for i in ids if isinstance(i, int) and 0 <= i < task.config.vocab_size)
 
 
 def pieces(tokenizer, text, new):
-    """Yield the text of the ids `text`, then the text that each new id adds. Incomplete characters are held back."""
+    """Yield the text of the ids `text`, then the text that each new id adds, in complete characters."""
     whole = shown = decode(tokenizer, np.array(text))
     yield shown
     for token in new:

@@ -1,4 +1,4 @@
-"""Training: the optimiser, the schedule, gradient accumulation, the loop, and its saved state."""
+"""Training: optimiser, learning-rate schedule, gradient accumulation, training loop and saved state."""
 
 from ..adapters.adalora_allocation import RankAllocation, allocating, budget_at, keep_most_important, settled_from
 from .accumulate import mean_over_shards, split_batch
@@ -6,18 +6,16 @@ from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm, global_norm
 from .evaluate import CLASSIFIER_BATCH, LANGUAGE_BATCH, evaluate, language_loss
 from .fine_tune import adapter_optimiser, attach, fine_tuning, model_objective, trainable_arrays
-from .groups import balanced_groups
 from .schedule import learning_rate_at
-from .state import TrainState, load_state, save_state, saved_run
+from .state import TrainState, saved_run
 from .streams import stream
 from .threads import available_cores, blas_threads, process_environment, shard_threads, worthwhile_threads
 from .trainer import TrainConfig, initial_state, train, train_step, whole_label
 
 __all__ = [
     "AdamW", "RankAllocation", "TrainConfig", "TrainState", "adamw_update", "adapter_optimiser", "allocating",
-    "attach", "available_cores", "balanced_groups", "blas_threads", "budget_at", "clip_by_global_norm",
-    "evaluate", "fine_tuning", "global_norm", "initial_state", "keep_most_important", "language_loss",
-    "learning_rate_at", "load_state", "mean_over_shards", "model_objective", "process_environment", "save_state",
-    "saved_run", "settled_from", "shard_threads", "split_batch", "stream", "train", "train_step",
-    "trainable_arrays", "whole_label", "worthwhile_threads",
+    "attach", "available_cores", "blas_threads", "budget_at", "clip_by_global_norm", "evaluate", "fine_tuning",
+    "global_norm", "initial_state", "keep_most_important", "language_loss", "learning_rate_at", "mean_over_shards",
+    "model_objective", "process_environment", "saved_run", "settled_from", "shard_threads", "split_batch", "stream",
+    "train", "train_step", "trainable_arrays", "whole_label", "worthwhile_threads",
 ]  # fmt: skip

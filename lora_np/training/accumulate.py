@@ -1,21 +1,21 @@
-"""The gradient of a batch as the weighted sum over its shards, computed sequentially or in parallel.
+"""Compute the gradient of a batch as a weighted sum over its shards, sequentially or in parallel.
 
-A mean over N targets is Σ (n_i / N) · mean_i over shards with n_i targets. Splitting a batch therefore affects only
-memory, time and rounding. Shards are always summed in the same order, so the result does not depend on the number of
-threads.
+The mean over N targets is Σ (n_i / N) · mean_i, where shard i has n_i targets. Splitting a batch therefore affects only
+memory use, running time and rounding errors. Shards are always summed in the same order, so the result does not depend
+on the number of threads.
 """
 
 import numpy as np
 
 from ..ops import IGNORE_INDEX
 from ..ops.blocks import blocks
-from .groups import balanced_groups
+from .threads import balanced_groups
 
 
 def split_batch(batch, n_shards):
     """Split a batch (a NamedTuple of arrays over rows) into at most n_shards shards.
 
-    Shards without rows or without real targets are dropped, because their mean is undefined.
+    Shards in which all targets are ignored are dropped, because their mean is undefined.
     """
     splits = np.array_split(np.arange(len(batch.ids)), n_shards)
     shards = [type(batch)(*(array[rows] for array in batch)) for rows in splits]
@@ -32,7 +32,7 @@ def mean_over_shards(results, run=map):
 
     Returns
     -------
-    loss : float, the mean over all real targets
+    loss : float, the mean over all targets that are not ignored
     grads : dict of arrays
     """
     if not results:

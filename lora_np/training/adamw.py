@@ -7,12 +7,12 @@ import numpy as np
 
 from ..checked import check_fields, finite_number
 from ..ops.blocks import blocks
-from .groups import balanced_groups
+from .threads import balanced_groups
 
 
 @dataclass(frozen=True)
 class AdamW:
-    """The optimiser's settings, except the learning rate, which is scheduled.
+    """The optimiser's settings, except for the learning rate, which the schedule sets.
 
     Parameters
     ----------
@@ -52,16 +52,16 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
     learning_rate : float
     config : AdamW
     run : `map`, or a thread pool's `map` to run in parallel; both give the same result
-    out : three dicts of C-contiguous arrays for the new params, m and v, or None to allocate new arrays. They may be
-        params, m and v themselves, because each element is read before it is written; updating in place is fastest.
+    out : three dicts of C-contiguous arrays for the new params, m and v, or None to allocate new arrays. `out` may
+        be (params, m, v), because each element is read before it is written; updating in place is fastest.
 
     Returns
     -------
     params, m, v : new dicts of new arrays, or `out`
     """
     learning_rate = float(learning_rate)  # a NumPy scalar would turn float32 arrays into float64
-    # m̂ / (√v̂ + ε) = m c / (√v + ε c′) with c = c′ / (1 − β₁ᵗ) and c′ = √(1 − β₂ᵗ). In this form the bias correction
-    # takes two scalars per step instead of two passes over the arrays.
+    # m̂ / (√v̂ + ε) = m c / (√v + ε c′) with c = c′ / (1 − β₁ᵗ) and c′ = √(1 − β₂ᵗ). In this form, the bias
+    # correction costs two scalars per step instead of two passes over the arrays.
     root_correction = math.sqrt(1.0 - config.beta2**step)
     step_size = learning_rate * root_correction / (1.0 - config.beta1**step)
     if out is None:

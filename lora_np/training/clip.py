@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from .groups import balanced_groups
+from .threads import balanced_groups
 
 
 def global_norm(grads, run=map):
-    """√Σ g² over all elements of all arrays, the norm of the concatenated gradient."""
+    """Return √Σ g² over the elements of all arrays, which is the norm of the concatenated gradient."""
 
     def sum_of_squares(names):
         return sum(float(np.vdot(grads[name], grads[name])) for name in names)
@@ -17,7 +17,7 @@ def global_norm(grads, run=map):
 
 
 def clip_by_global_norm(grads, max_norm, run=map):
-    """Scale the gradient to norm max_norm if its norm is larger.
+    """Scale the gradient down to norm max_norm if its norm is larger.
 
     The factor is max_norm / norm. PyTorch's clip_grad_norm_ divides by norm + 1e-6, so its clipped gradients are
     smaller by a relative difference of about 1e-6 / norm.
@@ -30,7 +30,7 @@ def clip_by_global_norm(grads, max_norm, run=map):
 
     Returns
     -------
-    grads : dict; its arrays are new if they were scaled
+    grads : dict, with new arrays if they were scaled
     norm : float, the norm before clipping
     """
     norm = global_norm(grads, run)

@@ -9,12 +9,12 @@ from ..model import loss_and_gradients, predict_logits
 from ..ops import IGNORE_INDEX, cross_entropy_forward, target_weights
 from .threads import shard_threads
 
-# Rows in a batch without gradients. Small arrays stay in the processor's cache.
+# Batch sizes without gradients: small arrays stay in the processor's cache.
 CLASSIFIER_BATCH, LANGUAGE_BATCH = 32, 16
 
 
 def evaluate(params, batches, config, adapter=None, class_weights=None, threads=1):
-    """Mean loss over all real targets of all batches, and a classifier's accuracy.
+    """Compute the mean loss over all targets that are not ignored, and a classifier's accuracy.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
     config : the model's configuration
     adapter : Adapter or None
     class_weights : array (n_classes,) or None, used only in the loss; see `cross_entropy_forward`
-    threads : int, number of batches processed in parallel; affects the time, not the results
+    threads : int, number of batches processed in parallel; affects the running time, not the results
 
     Returns
     -------
@@ -42,7 +42,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
                 weight = target_weights(targets, class_weights).sum().item()
                 loss_sum += weight * float(loss)
                 weight_sum += weight
-                n_right += int(np.sum(logits.argmax(axis=-1) == targets))  # never IGNORE_INDEX
+                n_right += int(np.sum(logits.argmax(axis=-1) == targets))  # a prediction is never IGNORE_INDEX
                 n_targets += int(np.sum(targets != IGNORE_INDEX))
         else:
             for result in run(lambda batch: loss_and_gradients(params, batch, config, adapter), batches):
@@ -57,7 +57,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
 
 
 def language_loss(params, config, tokens, adapter=None, length=None, threads=1):
-    """Mean loss in nats per token over a token stream in windows of `length` tokens; its exp is the perplexity.
+    """Mean loss of a token stream in nats per token, read in windows of `length` tokens; its exp is the perplexity.
 
     If `length` is None, a window has n_positions tokens.
     """

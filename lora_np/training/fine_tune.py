@@ -1,4 +1,4 @@
-"""The parts that all fine-tuning shares: the trainable arrays, the schedule, and the choice of the best weights."""
+"""Code that all fine-tuning shares: the trainable arrays, the schedule, and the choice of the best weights."""
 
 from ..adapters import Adapter, trained_weights
 from ..adapters.adalora_allocation import allocating, settled_from
@@ -27,7 +27,7 @@ def fine_tuning(
     recompute=False,
     also=None,
 ):
-    """The arguments with which `train` fine-tunes a model or its adapter: `train(**fine_tuning(...))`.
+    """Return the arguments for `train` that fine-tune a model or an adapter: `train(**fine_tuning(...))`.
 
     The learning rate rises over a quarter of the first epoch and then falls linearly to zero. The best weights are
     those with the lowest validation loss, which is a proper score and varies much less than the accuracy on the same
@@ -35,7 +35,7 @@ def fine_tuning(
 
     Parameters
     ----------
-    params, config : the model to start from; `lora_np.model.add_head` makes a classifier
+    params, config : the model to start from; `lora_np.model.add_head` turns it into a classifier
     adapter : initial Adapter, or None to train the whole model
     epoch_batches : function (rng) -> list of Batch for one epoch; see `train`, `class_batches` and `language_batches`
     validation : list of Batch
@@ -85,11 +85,8 @@ def fine_tuning(
     }
 
 
-# ---------------------------------------------------------------- what is trained
-
-
 def trainable_arrays(params, adapter=None):
-    """The arrays to train: the adapter's arrays that are not frozen; without an adapter, the whole model."""
+    """Return the arrays to train: the adapter's arrays that are not frozen, or without an adapter the whole model."""
     return params if adapter is None else trained_weights(adapter)
 
 
@@ -113,7 +110,7 @@ def attach(params, adapter, trainable):
 
 
 def model_objective(params, config, adapter=None, class_weights=None, recompute=False):
-    """The objective for `train`: loss and gradients of the trainable arrays on one shard.
+    """Return the objective for `train`, which computes the loss and the trainable arrays' gradients on a shard.
 
     Parameters
     ----------
@@ -138,6 +135,6 @@ def model_objective(params, config, adapter=None, class_weights=None, recompute=
 
 
 def adapter_optimiser(adapter=None, weight_decay=0.01):
-    """AdamW with the learning-rate factors of an adapter's settings (`AdapterConfig.rate_factors`)."""
+    """Return AdamW with the learning-rate factors of an adapter's configuration (`AdapterConfig.rate_factors`)."""
     factors = {} if adapter is None else adapter.config.rate_factors
     return AdamW(weight_decay=weight_decay, rate_factors=factors)

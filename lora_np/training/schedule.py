@@ -1,4 +1,4 @@
-"""The learning rate by step: warm-up, then decay."""
+"""The learning-rate schedule: a warm-up, then a decay."""
 
 import math
 
@@ -8,7 +8,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 
 
 def learning_rate_at(step, total_steps, peak, schedule="linear", warmup_steps=0, final_share=0.0):
-    """The learning rate at one step.
+    """Return the learning rate at one step.
 
     The rate rises linearly during the warm-up, is `peak` in the first step after it, and decays towards
     final_share · peak: linearly, along half a cosine, or not at all. Unlike in transformers' schedules, no rate is 0:

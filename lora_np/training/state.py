@@ -9,7 +9,7 @@ import numpy as np
 
 from ..formats import read_names, read_tensors, write_tensors
 
-MOST_OFTEN = 20  # saves take at most a twentieth of the time
+MOST_OFTEN = 20  # saving takes at most 1 / MOST_OFTEN of the time
 
 
 class TrainState(NamedTuple):
@@ -22,13 +22,13 @@ class TrainState(NamedTuple):
     step: int  # completed steps
     trainable: dict[str, np.ndarray]
     m: dict[str, np.ndarray]  # AdamW's first moments
-    v: dict[str, np.ndarray]  # and second
+    v: dict[str, np.ndarray]  # AdamW's second moments
     best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first
-    history: dict[str, np.ndarray]  # see `train`
+    history: dict[str, np.ndarray]  # see `train`; lists during training
     memory: dict[str, np.ndarray]  # the state of the hook `after_update`; see `train`
 
 
-def save_state(path, state, label=""):
+def save_state(path, state, label):
     """Write the state to a safetensors file atomically.
 
     Parameters
@@ -39,7 +39,7 @@ def save_state(path, state, label=""):
     """
     groups = state._asdict()
     step = groups.pop("step")
-    tensors = {f"{group}/{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
+    tensors = {f"{group}/{name}": np.asarray(a) for group, arrays in groups.items() for name, a in arrays.items()}
     write_tensors(path, tensors, {"step": str(step), "label": json.dumps(label)})
 
 
@@ -58,21 +58,19 @@ class Saver:
         self.path, self.label, self.every, self.seconds = path, label, every, seconds
         self.saved, self.pause = time.monotonic(), seconds
 
-    def is_due(self, step, last):
-        """Whether to save the state after this step."""
-        if self.path is None or self.seconds is None:
-            return self.path is not None and (last or step % self.every == 0)
-        return time.monotonic() - self.saved >= self.pause
-
-    def save(self, state):
+    def stepped(self, state, last):
+        """Save the state if a save is due after this step; `last` is true after the last step."""
         started = time.monotonic()
-        save_state(self.path, state, self.label)
-        self.saved = time.monotonic()
-        self.pause = max(self.seconds or 0.0, MOST_OFTEN * (self.saved - started))
+        by_step = last or state.step % self.every == 0
+        is_due = by_step if self.seconds is None else started - self.saved >= self.pause
+        if is_due and self.path is not None:
+            save_state(self.path, state, self.label)
+            self.saved = time.monotonic()
+            self.pause = max(self.seconds or 0.0, MOST_OFTEN * (self.saved - started))
 
 
 def saved_run(path):
-    """The step and the label of a saved state; ValueError if the file is not a saved state."""
+    """Return the step and the label of a saved state. Raises ValueError if the file is not a saved state."""
     _, metadata = read_names(path)
     try:
         return int(metadata["step"]), json.loads(metadata["label"])
@@ -80,16 +78,16 @@ def saved_run(path):
         raise ValueError(f"{path}: not a saved training state ({error!r})") from None
 
 
-def load_state(path, label="", trainable=None):
+def load_state(path, label, trainable):
     """Read a state that `save_state` wrote.
 
     Parameters
     ----------
     path : the file to read
     label : str, the label that was passed to `save_state`
-    trainable : dict or None, the arrays that the run started from. The state's arrays must have the same names, shapes
-        and dtypes, and are returned in this order, because dropout masks are drawn in the order of the names, which
-        a file does not preserve.
+    trainable : dict of the arrays that the run started from. The state's arrays must have the same names, shapes and
+        dtypes, and are returned in this order, because dropout masks are drawn in the order of the names, which a file
+        does not preserve.
 
     Raises
     ------
@@ -99,24 +97,22 @@ def load_state(path, label="", trainable=None):
     if Path(path).is_dir():
         raise ValueError(f"{path}: is a folder, expected a saved training state")
     step, saved = saved_run(path)
-    tensors, _ = read_tensors(path)
     if saved != label:
         raise ValueError(f"{path}: saved by a run with other settings\n  saved: {saved}\n  this run: {label}")
     groups = {group: {} for group in TrainState._fields[1:]}
-    for key, array in tensors.items():
+    for key, array in read_tensors(path)[0].items():
         group, _, name = key.partition("/")
         if group not in groups:
             raise ValueError(f"{path}: not a saved training state (unexpected tensor {key})")
         groups[group][name] = array
-    if trainable is not None:
-        expected = shapes_and_dtypes(trainable)
-        for group in ("trainable", "m", "v", *(["best"] if groups["best"] else [])):
-            got = shapes_and_dtypes(groups[group])
-            for name in {**got, **expected}:
-                if got.get(name) != expected.get(name):
-                    difference = f"{group}/{name} is {got.get(name)}, this run trains {expected.get(name)}"
-                    raise ValueError(f"{path}: {difference} (shape, dtype)")
-            groups[group] = {name: groups[group][name] for name in trainable}
+    expected = shapes_and_dtypes(trainable)
+    for group in ("trainable", "m", "v", *(["best"] if groups["best"] else [])):
+        got = shapes_and_dtypes(groups[group])
+        for name in {**got, **expected}:
+            if got.get(name) != expected.get(name):
+                difference = f"{group}/{name} is {got.get(name)}, this run trains {expected.get(name)}"
+                raise ValueError(f"{path}: {difference} (shape, dtype)")
+        groups[group] = {name: groups[group][name] for name in trainable}
     return TrainState(step, **groups)
 
 

@@ -8,10 +8,10 @@ PURPOSES = ("shuffle", "masks", "weights", "head", "adapter", "sample")
 
 
 def stream(seed, purpose, *index):
-    """A random generator for one purpose, and for one epoch or step.
+    """Return the random generator for one purpose and one epoch or step.
 
     The purpose and the index form the spawn key of NumPy's SeedSequence, so all streams are independent. (With a plain
-    list, default_rng([seed, 5]) and default_rng([seed, 5, 0]) would be the same, because missing words are zeros.)
+    list, default_rng([seed, 5]) and default_rng([seed, 5, 0]) would be equal, because the list is padded with zeros.)
 
     Parameters
     ----------

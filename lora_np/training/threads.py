@@ -12,15 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 
-LARGE = 50_000_000  # parameters
+LARGE = 50_000_000  # a model with more parameters is large
+WORTHWHILE = 2**18  # elements; below this, a thread's overhead exceeds the time that it saves
+MOST_GROUPS = 8
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def blas_threads(n):
-    """A context manager that makes each matrix product use n threads.
+    """Return a context manager in which each matrix product uses n threads.
 
     Use 1 if the work is already split over processes or shards, because more threads would compete for the cores.
-    Without the package threadpoolctl it has no effect, and warns once.
+    If the package threadpoolctl is missing, it warns once and has no effect.
     """
     limits = threadpool_limits()
     return nullcontext() if limits is None else limits(n)
@@ -32,10 +34,8 @@ def threadpool_limits():
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:
-        if not any(name in os.environ for name in THREAD_VARIABLES):  # a variable that is set limits the threads
-            fault = (
-                "the package threadpoolctl is missing, so matrix products use all cores, which is slow for small ones"
-            )
+        if not any(name in os.environ for name in THREAD_VARIABLES):  # such a variable also limits the threads
+            fault = "threadpoolctl is missing, so matrix products use all cores, which is slow for small ones"
             warnings.warn(f"{fault}; install it with: pip install threadpoolctl", stacklevel=3)
         return None
     return threadpool_limits
@@ -43,12 +43,29 @@ def threadpool_limits():
 
 @contextmanager
 def shard_threads(n):
-    """A context manager for a `map` function that processes n items at a time and keeps their order."""
+    """Yield a `map` function that processes n items at a time and keeps their order."""
     if n == 1:
         yield map
         return
     with ThreadPoolExecutor(n) as pool:
         yield pool.map
+
+
+def balanced_groups(arrays):
+    """Split the names of a dict of arrays into groups with about the same number of elements.
+
+    Returns
+    -------
+    list of lists of names; one group for a small dict. The groups do not depend on the number of threads.
+    """
+    total = sum(array.size for array in arrays.values())
+    groups = [[] for _ in range(max(1, min(MOST_GROUPS, total // WORTHWHILE)))]
+    sizes = [0] * len(groups)
+    for name in sorted(arrays, key=lambda name: -arrays[name].size):
+        smallest = sizes.index(min(sizes))
+        groups[smallest].append(name)
+        sizes[smallest] += arrays[name].size
+    return [group for group in groups if group]
 
 
 def available_cores():
@@ -64,9 +81,9 @@ def worthwhile_threads(params):
 def process_environment(blas_threads=1):
     """Environment variables for a new training process; NumPy's libraries read them when they are loaded.
 
-    With these settings, glibc keeps freed memory in the process, in one heap with huge pages. Otherwise, because a
-    training step repeatedly allocates the same large arrays, the kernel would zero their pages every time. Variables
-    that are already set keep their values.
+    With these settings, glibc keeps freed memory in the process, in one heap with huge pages. Otherwise the kernel
+    would zero the pages of the same large arrays in every training step. Variables that are already set keep their
+    values.
 
     Parameters
     ----------

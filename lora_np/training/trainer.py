@@ -12,7 +12,7 @@ from ..checked import check_fields, finite_number, one_of, whole_number
 from .accumulate import mean_over_shards, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm
-from .progress import progress_of
+from .progress import Progress
 from .schedule import SCHEDULES, learning_rate_at
 from .state import Saver, TrainState, load_state
 from .streams import stream
@@ -21,7 +21,7 @@ from .threads import blas_threads, shard_threads
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of a run.
+    """Settings of a training run.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class TrainConfig:
     optimiser : AdamW
     clip_norm : float above 0, or None for no clipping; see `clip_by_global_norm`
     shards : int, number of shards that each batch is split into (gradient accumulation)
-    threads : int, number of shards processed in parallel; affects the time, not the results; see `threads.py`
+    threads : int, number of shards processed in parallel; affects the running time, not the results; see `threads.py`
     eval_every : int, steps between evaluations; 0: only after the last step
     select_from : int, the first step whose evaluation can be selected as the best; see `settled_from`
     save_every : int, steps between saves of the state if it has a path
@@ -60,7 +60,7 @@ class TrainConfig:
         check_fields(self, one_of, "schedule", choices=SCHEDULES)
         check_fields(self, finite_number, "learning_rate", above=0)
         check_fields(self, finite_number, "final_share")
-        if self.clip_norm not in (None, math.inf):  # with infinity, the norm is computed and nothing is clipped
+        if self.clip_norm not in (None, math.inf):  # if it is infinite, the norm is computed, but nothing is clipped
             check_fields(self, finite_number, "clip_norm", above=0)
 
 
@@ -89,14 +89,14 @@ def train(
         number. Every epoch must have as many batches as the first.
     config : TrainConfig
     evaluate : function (trainable) -> dict of floats, with the "loss" that chooses the best weights, or None; the
-        arrays are the run's own, and its next step writes into them
-    on_step : function (step, dict of floats), called after each step, for a log
+        arrays must not be kept, because the next step overwrites them
+    on_step : function (step, dict of floats), called after each step, for logging
     state_path : file to save the state in; if it exists, the run resumes from it, see `resume`
     label : str, describes what else the run depends on, such as the data and the model. It is saved with the settings,
         and a state with a different label is refused.
     after_update : function (step, trainable, grads, memory), called after each step's update. It may write into
         trainable and into memory, a dict of arrays that is saved with the state; see `allocating`
-    progress : str, the title of a progress bar, or of a line per minute, see `progress.py`; None: neither
+    progress : str, the title of the progress report, see `progress.py`; None: no report
     save_seconds : float, seconds between saves, or more if saves would take more than a twentieth of the time; None:
         save every config.save_every steps, and after the last step
     resume : bool; False: the run starts anew, and its first save replaces an existing state
@@ -104,9 +104,9 @@ def train(
     Returns
     -------
     TrainState
-        `best` has the arrays of the best evaluation (the last ones without `evaluate`); `history` has plain arrays
-        over steps: "loss", "learning_rate", "grad_norm"; and over evaluations: "eval_step", "eval_loss", … for each
-        measure that `evaluate` returned.
+        `best` has the arrays at the best evaluation, or without `evaluate` those after the last step. `history` has
+        an array over steps for each of "loss", "learning_rate" and "grad_norm", and an array over evaluations for
+        "eval_step", "eval_loss" and each other value that `evaluate` returned.
 
     Raises
     ------
@@ -119,6 +119,7 @@ def train(
     else:
         state = initial_state(trainable)
     history = {name: list(values) for name, values in state.history.items()}
+    state = state._replace(history=history)
 
     @lru_cache(maxsize=1)
     def batches_of(epoch):
@@ -129,8 +130,7 @@ def train(
         raise ValueError("epoch_batches: got no batches, expected at least one")
 
     saver = Saver(state_path, label, config.save_every, save_seconds)
-    showing = progress_of(progress, state.step, config.steps, config.eval_every or config.steps)
-    with blas_threads(1), shard_threads(config.threads) as run, showing as show:
+    with blas_threads(1), shard_threads(config.threads) as run, Progress(progress, state.step, config.steps) as show:
         while state.step < config.steps:
             epoch, index = divmod(state.step, n_batches)
             batches = batches_of(epoch)
@@ -155,15 +155,11 @@ def train(
                 measured |= scores
             elif last and evaluate is None:
                 state = state._replace(best=state.trainable)
-            save = saver.is_due(state.step, last)
-            if last or save:  # only now, because the history grows with every step
-                state = state._replace(history={name: np.array(values) for name, values in history.items()})
-            if save:
-                saver.save(state)
+            saver.stepped(state, last)
             if on_step is not None:
                 on_step(state.step, measured)
             show.resumes()
-    return state
+    return state._replace(history={name: np.array(values) for name, values in history.items()})
 
 
 def whole_label(config, label):
@@ -172,7 +168,7 @@ def whole_label(config, label):
 
 
 def improves(scores, history, step, config):
-    """Whether an evaluation has a lower loss than all from step `select_from` on; FloatingPointError if not finite."""
+    """Return whether an evaluation has the lowest loss since step `select_from`; FloatingPointError if not finite."""
     for name, value in scores.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"the evaluation's {name} became {value} after step {step}")
@@ -189,7 +185,7 @@ def initial_state(trainable):
 
 
 def train_step(state, objective, batch, config, run=map, after_update=None):
-    """One optimiser step.
+    """Take one optimiser step.
 
     Parameters
     ----------
@@ -205,7 +201,7 @@ def train_step(state, objective, batch, config, run=map, after_update=None):
     """
     step, shards = state.step, split_batch(batch, config.shards)
     generators = [stream(config.seed, "masks", step, index) for index in range(len(shards))]
-    # Nothing refers to the list after the mean. For two shards, this saves as much memory as a model takes.
+    # The list of results is freed after the mean. With two shards, this saves the memory of one model.
     loss, grads = mean_over_shards(list(run(objective, repeat(state.trainable), shards, generators)), run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
