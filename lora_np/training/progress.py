@@ -1,56 +1,71 @@
-"""Report training progress on stderr: on a terminal in one line that is updated, otherwise in a line per minute."""
+"""Report training progress: with a bar on a terminal, otherwise with a line per minute."""
 
 import sys
 import time
-from contextlib import suppress
+from collections import deque
+from contextlib import contextmanager, nullcontext, suppress
 
-TERMINAL_PAUSE, PAUSE = 0.1, 60.0  # seconds between two lines
-ERASE = "\r\033[K"  # moves to the start of the terminal's line, and erases it
+BAR_EVERY, LINE_EVERY = 0.1, 60.0  # seconds
+BAR = "{desc}: {percentage:3.0f}%|{bar}| step {n_fmt} of {total_fmt}{postfix}"
 
 
 class Progress:
-    """A context manager that reports loss, speed and remaining time of `train`.
+    """Reports loss, speed and remaining time of `train`.
 
     Parameters
     ----------
-    title : str at the start of each line, or None to show nothing
-    step, total : int, number of completed steps, and total number of steps
+    show : function (step, text), or None to show nothing
+    pause : float, seconds between two calls of `show`, and before the first
+    step, total : int, the numbers of completed steps and of all steps
+    window : int, the number of recent steps from which the speed is computed. If there is an evaluation every `window`
+        steps, the remaining time includes the evaluations.
     """
 
-    def __init__(self, title, step, total):
-        self.title, self.first, self.total = title, step, total
-        self.on_terminal = title is not None and sys.stderr.isatty()
-        self.started = self.shown = self.stopped = time.monotonic()
-        self.idle, self.tokens = 0.0, 0  # total seconds of evaluations and saves, and total tokens
+    def __init__(self, show, pause, step, total, window):
+        self.show, self.pause, self.total = show, pause, total
+        self.last_shown = time.monotonic()
+        self.idle = 0.0  # total seconds of evaluations and saves
+        self.marks = deque([(step, self.last_shown, 0.0, 0)], maxlen=window + 1)  # step, time, idle, tokens
 
     def stepped(self, step, loss, batch, evaluates):
         """Report a step on a `Batch`; call this after the step and before any evaluation."""
-        if self.title is None:
+        if self.show is None:
             return
-        self.stopped, self.tokens = time.monotonic(), self.tokens + int(batch.lengths.sum())  # padding does not count
-        if self.stopped - self.shown < (TERMINAL_PAUSE if self.on_terminal else PAUSE):
+        now, tokens = time.monotonic(), self.marks[-1][-1] + int(batch.lengths.sum())  # padding does not count
+        self.marks.append((step, now, self.idle, tokens))
+        if now - self.last_shown < self.pause:
             return
-        self.shown, seconds = self.stopped, self.stopped - self.started
-        speed, left = self.tokens / max(seconds - self.idle, 1e-9), seconds * (self.total - step) / (step - self.first)
-        text = f"loss {loss:.3f}, {speed:,.0f} tokens/s, {duration(left)} left{', evaluating' if evaluates else ''}"
-        self.show(f"{self.title}: step {step} of {self.total}, {text}")
+        steps, seconds, idle, tokens = (new - old for new, old in zip(self.marks[-1], self.marks[0]))
+        speed, left = tokens / max(seconds - idle, 1e-9), duration((self.total - step) * seconds / steps)
+        self.show(step, f"loss {loss:.3f}, {speed:,.0f} tokens/s, {left} left{', evaluating' if evaluates else ''}")
+        self.last_shown = now
 
     def resumes(self):
-        """Exclude evaluations and saves from the training time; call this before the next step."""
-        self.idle += time.monotonic() - self.stopped
+        """Call before the next step, so that evaluations and saves do not count as training time."""
+        self.idle += time.monotonic() - self.marks[-1][1]
 
-    def show(self, line):
-        """Print a line. On a terminal, it replaces the previous line."""
-        begin, end = (ERASE, "") if self.on_terminal else ("", "\n")
+
+@contextmanager
+def progress_of(label, step, total, window):
+    """A context manager for a `Progress` on stderr, titled `label`; it shows nothing if `label` is None."""
+    bar = None
+    if label is not None and sys.stderr.isatty():
+        with suppress(ImportError):
+            from tqdm import tqdm
+
+            bar = tqdm(total=total, initial=step, desc=label, bar_format=BAR, leave=False)
+
+    def draw(step, text):
+        bar.n = step
+        bar.set_postfix_str(text)
+
+    def say(step, text):
         with suppress(OSError):  # a closed stderr must not stop the training
-            print(begin + line, end=end, file=sys.stderr, flush=True)
+            print(f"{label}: step {step} of {total}, {text}", file=sys.stderr, flush=True)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        if self.on_terminal:
-            self.show("")
+    with bar or nullcontext():
+        show, pause = (say, LINE_EVERY) if bar is None else (draw, BAR_EVERY)
+        yield Progress(show if label is not None else None, pause, step, total, window)
 
 
 def duration(seconds):

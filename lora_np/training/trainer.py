@@ -12,7 +12,7 @@ from ..checked import check_fields, finite_number, one_of, whole_number
 from .accumulate import mean_over_shards, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm
-from .progress import Progress
+from .progress import progress_of
 from .schedule import SCHEDULES, learning_rate_at
 from .state import Saver, TrainState, load_state
 from .streams import stream
@@ -96,7 +96,7 @@ def train(
         and a state with a different label is refused.
     after_update : function (step, trainable, grads, memory), called after each step's update. It may write into
         trainable and into memory, a dict of arrays that is saved with the state; see `allocating`
-    progress : str, the title of the progress report, see `progress.py`; None: no report
+    progress : str, the title of a progress bar, or of a line per minute, see `progress.py`; None: neither
     save_seconds : float, seconds between saves, or more if saves would take more than a twentieth of the time; None:
         save every config.save_every steps, and after the last step
     resume : bool; False: the run starts anew, and its first save replaces an existing state
@@ -130,7 +130,8 @@ def train(
         raise ValueError("epoch_batches: got no batches, expected at least one")
 
     saver = Saver(state_path, label, config.save_every, save_seconds)
-    with blas_threads(1), shard_threads(config.threads) as run, Progress(progress, state.step, config.steps) as show:
+    showing = progress_of(progress, state.step, config.steps, config.eval_every or config.steps)
+    with blas_threads(1), shard_threads(config.threads) as run, showing as show:
         while state.step < config.steps:
             epoch, index = divmod(state.step, n_batches)
             batches = batches_of(epoch)
