@@ -12,6 +12,7 @@ from ..checked import shown
 DRAWS, SEED = 2000, 0  # number of draws and seed of the bootstrap
 Z = NormalDist().inv_cdf(0.975)  # the normal quantile for 95 % intervals
 WIDTH = 100  # maximum line length of the text
+MOST_COLUMNS = 12  # maximum number of classes in a confusion matrix as text
 MOST_ROWS = 30  # maximum number of classes that are listed
 MOST_PAIRS = 10
 LABEL_WIDTH = 20
@@ -125,9 +126,12 @@ def class_lines(report):
     """Format each class's size, precision and recall in %, and the confusion matrix or most frequent confusions."""
     labels, confusion = list(report["classes"]), np.array(report["confusion"])
     columns = f"{'texts':>6}{'precision':>11}{'recall':>8}"
-    cell = len(f"{confusion.max()}") + 3
-    with_matrix = LABEL_WIDTH + len(columns) + 7 + cell * len(labels) <= WIDTH
-    width = max(5, *(len(shown(label, LABEL_WIDTH)) for label in labels)) + 5
+    space, digits = WIDTH - len(columns) - 7, len(f"{confusion.max()}")
+    cell = digits + (3 if space - (digits + 3) * len(labels) >= LABEL_WIDTH else 2)
+    room = space - cell * len(labels)  # for a label beside the matrix
+    with_matrix = len(labels) <= MOST_COLUMNS and room >= 8
+    room = min(room, LABEL_WIDTH) if with_matrix else LABEL_WIDTH
+    width = max(5, *(len(shown(label, room)) for label in labels)) + 5
     head = "class".ljust(width) + columns
     lines = [head]
     if with_matrix:
@@ -136,7 +140,7 @@ def class_lines(report):
     recalls = [its["recall"] for its in report["classes"].values()]
     worst_first = sorted(range(len(labels)), key=lambda k: (recalls[k] is None, recalls[k]))
     for k in sorted(worst_first[:MOST_ROWS]):
-        label, its = shown(labels[k], LABEL_WIDTH), report["classes"][labels[k]]
+        label, its = shown(labels[k], room), report["classes"][labels[k]]
         precision, recall = ("-" if x is None else f"{100 * x:.1f}" for x in (its["precision"], its["recall"]))
         line = f"{k + 1:>3} {label}".ljust(width) + f"{its['texts']:>6,}{precision:>11}{recall:>8}"
         if with_matrix:
