@@ -559,7 +559,7 @@ def test_a_quick_look_is_marked(carrying, tmp_path):
     outcome = experiment(tmp_path, seeds=5, quick=True)
     assert outcome["quick"] is True and outcome["seeds"] == [0, 1]
     assert outcome["command"] == f"python -m lora_np experiment {NAME} --quick"
-    assert "These are shortened runs" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "These runs are shortened" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
     experiment(tmp_path, seeds=2)
     assert "shortened" not in (tmp_path / "out/README.md").read_text(encoding="utf-8")
 
@@ -596,7 +596,7 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
     write_json(tmp_path / "smollm2" / "rank_sweep.json", real)
     path = write_gallery(tmp_path)
     text = path.read_text(encoding="utf-8")
-    assert path == tmp_path / "README.md" and "different version" not in text
+    assert path == tmp_path / "README.md" and ") †\n" not in text
     places = [text.index(f"## {number}. About {name}\n") for name, number in numbers.items()]
     assert places == sorted(places)
     expected = [f'<a id="{name}"></a>' for name in numbers]
@@ -648,8 +648,8 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     before, after = given.split("Also measured, without effect on the verdict:")
     assert "| beside it | 3 [3, 3] nats | ≤ 1 | does not hold here |" in after and "beside it" not in before + without
     assert before.count("| it |") == 3 and "| it |" not in after
-    said = "They come from a different version of the code."
-    assert said in given and said not in without and "Also measured" not in without
+    said = "[Numbers](cost.json) †"  # from another version of the code
+    assert said in given and ") †\n" not in without and "Also measured" not in without
 
 
 # ---------------------------------------------------------------- the command

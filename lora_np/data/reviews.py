@@ -46,10 +46,10 @@ class Splits(NamedTuple):
 def load_reviews(source):
     """Load one source of reviews, deduplicated and split into fixed parts.
 
-    Every text has a digest: the SHA-256 of a salt and its letters and digits. Texts with equal digests are duplicates,
-    and only the first is used (all duplicates in 0.0.2 have the same label). The texts are sorted by digest, which is
-    as good as a shuffle and, unlike a random generator's stream, the same in every version of Python and NumPy. In this
-    order, the first texts of each class go to validation, the next to test and the rest to train.
+    Every text has a digest: the SHA-256 of a salt followed by the text's letters and digits. Texts with equal digests
+    are duplicates, and only the first is used (all duplicates in 0.0.2 have the same label). The texts are sorted by
+    digest, which is as good as a shuffle and, unlike a random generator's stream, the same in every version of Python
+    and NumPy. In this order, the first texts of each class go to validation, the next to test and the rest to train.
 
     Parameters
     ----------

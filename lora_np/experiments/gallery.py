@@ -65,7 +65,7 @@ def section(name, base, outcome):
         lines += check_table("| | mean [95 % interval] | expected | |", outcome["asides"])
     folder = folder_of("", base)
     lines += [""] + [f"![{title}]({(folder / figure).as_posix()}.png)" for figure in figures(name, base)]
-    quick = " These are shortened runs, whose results mean nothing." * outcome["quick"]
+    quick = " These runs are shortened, so their results are meaningless." * outcome["quick"]
     lines += ["", outcome["caption"] + quick, "", f"    {outcome['command']}", ""]
     try:
         same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
@@ -78,7 +78,7 @@ def section(name, base, outcome):
         f"{len(outcome['runs'])} runs reused; all runs took {hours:.1f} core hours. "
         f"[Numbers]({(folder / name).as_posix()}.json)"
     )
-    return [*lines, about + " They come from a different version of the code." * (not same), ""]
+    return [*lines, about + " †" * (not same), ""]
 
 
 def training_texts(outcome):

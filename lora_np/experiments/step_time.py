@@ -60,7 +60,7 @@ def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), bas
 
 
 def alternating_times(starts, batch, rounds):
-    """Measure the seconds that training steps of several methods take, in alternation and on one thread.
+    """Measure the times of training steps of several methods in seconds, in alternation and on one thread.
 
     In each round every method takes one step on the same batch; the first two rounds are not timed. `starts` is a dict,
     method -> `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes": seconds of their

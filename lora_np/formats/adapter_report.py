@@ -175,8 +175,8 @@ def peft_report(path, fields, tensors, params, config, names=None):
     """Report how PEFT loads an adapter onto a base (peft.utils.save_and_load.set_peft_model_state_dict).
 
     PEFT ignores names that it does not know. Targets without tensors keep their initial values: A is random, B is zero,
-    and DoRA's m contains the norms of W's rows. A tensor with the name of one of the base's weights replaces it.
-    PEFT raises an error for mismatched shapes, and if a module that it should load whole is missing.
+    and DoRA's m contains the norms of W's rows. A tensor with the same name as one of the base's weights replaces that
+    weight. PEFT raises an error for mismatched shapes, and if a module that it should load whole is missing.
 
     Parameters
     ----------

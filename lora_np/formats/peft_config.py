@@ -22,7 +22,7 @@ VALUES = {  # field -> its supported values, the first of which is PEFT's defaul
     "fan_in_fan_out": (False, True),
     "use_rslora": (False, True),
     "use_dora": (False, True),
-    # How A and B were initialised does not matter after training, but other inits also change the base.
+    # These initialisations affect only A and B, so they do not matter after training; all others also change the base.
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
 TYPES = {  # field that may be missing or null -> type of the value or of each item in a list, and its description

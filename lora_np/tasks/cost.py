@@ -41,7 +41,7 @@ def report_cost(report, model, adapter, plan, batch_size, length):
 
 
 def seconds_of_step(plan):
-    """Measure the seconds of a training step, without the optimiser, on the first batch."""
+    """Measure the time of a training step on the first batch, in seconds, without the optimiser."""
     config, started = plan["config"], time.perf_counter()
     batch = plan["epoch_batches"](stream(config.seed, "shuffle", 0))[0]
     with blas_threads(1), shard_threads(config.threads) as run:

@@ -138,7 +138,7 @@ class Dataset(NamedTuple):
 
 @dataclass(frozen=True)
 class Data:
-    """The interface of a kind of data for `finetune`.
+    """The interface that every kind of training data implements for `finetune`.
 
     Each kind is a subclass with an attribute `task`, a key of DEFAULTS, and two more methods: `read(model, settings)`
     returns the Dataset for a LoadedModel and FinetuneSettings; `summary(results)` formats the result of `finetune` as

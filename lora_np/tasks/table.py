@@ -171,7 +171,7 @@ class QuestionTable(LabelledTable):
         super().__post_init__()
         check_fields(self, check_text, "question")
         if self.class_weights != "none":
-            raise ValueError(f"class_weights: got {self.class_weights!r}, which needs a classifier's head")
+            raise ValueError(f"class_weights: got {self.class_weights!r}, which needs a classification head")
 
     def labelling(self, model, seed):
         check_writes(model.config)

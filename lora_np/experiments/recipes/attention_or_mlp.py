@@ -1,4 +1,4 @@
-"""Attention against MLP: the same number of trained parameters in either of the two.
+"""Attention or MLP: the same number of trained parameters in either of the two.
 
 C = 256; the MLP's width is 4 C. r = 45 on the four attention matrices and r = 36 on the MLP's two each train 92,160
 parameters per block; r = 5 and r = 4 train 10,240. r = 36 on all six combines the two. Each method has its own learning

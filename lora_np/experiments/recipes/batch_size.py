@@ -11,7 +11,7 @@ from ..drawing import colour, log_axis, mean_line, panels
 from ..evidence import compare
 from ..methods import by_method
 
-CLAIM = "LoRA pays more for large batches than full fine-tuning does (Schulman et al. 2025, LoRA Without Regret)."
+CLAIM = "Large batches increase LoRA's loss more than full fine-tuning's (Schulman et al. 2025, LoRA Without Regret)."
 CAPTION = """Validation loss against the batch size, after one epoch. If the claim holds, LoRA's line rises more than
 full fine-tuning's."""
 SIZES = (8, 32, 128, 256)

@@ -28,7 +28,7 @@ from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, licences_digest,
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
 AT_THE_END = """Perplexity in an old domain against perplexity in the new one; lower and further left is better. LoRA
-forgets only while the adapter is attached; without the adapter, the model is at the star again. Forgetting also depends
+forgets only while the adapter is attached; without the adapter, the model returns to the star. Forgetting also depends
 on the learning rate: compare a method at its best rate for the new domain with the same method at half of this rate."""
 VOICES = """Below: continuations of the same prompts by the base and by the base with each adapter of the package, at
 most 40 tokens at temperature 0.8, top-k 40 and a repetition penalty of 1.2, with the same random numbers and not
@@ -110,7 +110,7 @@ def measure(results, runs, seeds, quick):
                     parts.append(check(f"{names}: full's loss on {old} − LoRA's", forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
-    text = "runs that leave the base bit-for-bit the same when the adapter is removed"
+    text = "runs whose logits without the adapter are bit-identical to the base's"
     asides.append(check(text, taken_off, at_least=1.0, every=True))
     more = {"licences_sha256": licences_digest(), "samples": samples(first.base, results, runs, seeds[0])}
     return {"checks": checks, "asides": asides, "base_losses": of_base, "losses": losses, **more}

@@ -19,8 +19,8 @@ CLAIM = {
     "smollm2": f"{LOW} (Shuttleworth et al. 2024).",
 }
 HIGH = 64  # the lowest rank that counts as high
-CAPTION = """Left: how many of a fine-tuned matrix's ten leading directions the base does not have, that is, how many
-have a cosine below ε with each of the base's directions. In the paper, the line falls with the rank to that of full
+CAPTION = """Left: the number of intruders among a fine-tuned matrix's ten leading directions, that is, of directions
+whose cosine with each of the base's directions is below ε. In the paper, the line falls with the rank to that of full
 fine-tuning. Right: the share of leading directions whose largest cosine is at most x."""
 KEYS = truncation.KEYS
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)

@@ -1,4 +1,4 @@
-"""Which blocks: one budget of parameters for the first, the middle or the last third of the blocks, or for all.
+"""Which blocks: the same number of parameters in the first, middle or last third of the blocks, or in all blocks.
 
 LoRA on all linear layers is trained at rank 6 in ten of SmolLM2's thirty blocks, or at rank 2 in all thirty, with the
 same number of parameters, for one epoch on 2,000 snippets. All methods use LoRA's learning rate on all linear layers.
@@ -8,7 +8,7 @@ from ..drawing import PALETTE, method_dots, panels
 from ..evidence import ahead
 from ..methods import METHODS, SOME, TEN_BLOCKS, by_method
 
-CLAIM = "LoRA in the upper blocks is more effective than LoRA in the lower ones (Zhang et al. 2023, AdaLoRA, figure 1)."
+CLAIM = "LoRA is more effective in the upper blocks than in the lower blocks (Zhang et al. 2023, AdaLoRA, figure 1)."
 CAPTION = """Test accuracy of LoRA with the same number of trained parameters in different blocks: in ten of thirty
 (blue), or in all (orange)."""
 ON = {"smollm2": SOME | {"keep": False}}

@@ -1,4 +1,4 @@
-"""Few examples: LoRA and full fine-tuning on 10 training snippets up to all of them.
+"""Few examples: LoRA and full fine-tuning on 10 to 6,528 training snippets.
 
 The seed determines the random choice of snippets, which is the same for both methods. Training on few snippets takes
 more epochs, so that there are at least 20 steps. The learning rates were chosen for one epoch on many snippets. On the
@@ -13,8 +13,9 @@ from ..drawing import COLOURS, GREY, log_axis, mean_line, panels
 from ..evidence import ahead, as_good
 from ..methods import by_method, tuned_runs
 
-CLAIM = """With 100 examples LoRA is better than full fine-tuning, and with 1,000 or all examples as good or better (Hu
-et al. 2021, table 16: 63.8 and 60.2 on MNLI with 100 examples, 85.6 and 85.8 with 1,000, 91.7 and 89.5 with all)."""
+CLAIM = """With 100 examples, LoRA is better than full fine-tuning, and with 1,000 or all examples, it is as good or
+better (Hu et al. 2021, table 16: 63.8 and 60.2 on MNLI with 100 examples, 85.6 and 85.8 with 1,000, 91.7 and 89.5 with
+all)."""
 CAPTION = """Test accuracy against the number of training snippets. Look at which line is higher on the left, and
 whether the intervals overlap."""
 BASES = ("pretrained", "smollm2")

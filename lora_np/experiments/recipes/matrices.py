@@ -1,4 +1,4 @@
-"""Which matrices: one budget of parameters for one attention matrix, or shared among several.
+"""Which matrices: the same number of parameters in one attention matrix or in several.
 
 On the small base, rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same
 number of parameters: 8 (C + C) per block. In SmolLM2, keys and values are a third as wide as queries. There, rank 20 on
@@ -11,8 +11,8 @@ from ..drawing import PALETTE, method_dots, panels
 from ..evidence import ahead
 from ..methods import METHODS, SOME, by_method
 
-CLAIM = """With the same budget it is better to adapt both W_q and W_v, or all four, than only W_q or W_k at a higher
-rank (Hu et al. 2021, table 5: 73.7 for q,v and for q,k,v,o, 70.4 and 70.0 for q and k)."""
+CLAIM = """With the same number of parameters, adapting W_q and W_v, or all four matrices, is better than adapting only
+W_q or only W_k at a higher rank (Hu et al. 2021, table 5: 73.7 for q,v and for q,k,v,o, 70.4 and 70.0 for q and k)."""
 CAPTION = """Test accuracy of LoRA with the same number of trained parameters on different matrices. If the claim holds,
 the orange rows, with several attention matrices each, are to the right of the blue rows of q and k. Green: the MLP."""
 ON = {"smollm2": SOME | {"keep": False}}

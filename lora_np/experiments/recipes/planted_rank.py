@@ -11,8 +11,8 @@ from ..methods import by_method
 from ..runs.planted import PlantedRun
 
 CLAIM = "LoRA needs exactly rank k to learn an update of rank k: the loss drops at r = k."
-CAPTION = """The loss on new texts against LoRA's rank, for four planted ranks. Each line falls slightly while r < k,
-and to nearly zero at r = k, which the dotted line of the same colour marks."""
+CAPTION = """The loss on new texts against LoRA's rank, for four planted ranks. Each line falls slightly for r < k, and
+to nearly zero at r = k (the dotted line of the same colour)."""
 PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))
 FOUND_BELOW = 1e-3
 

@@ -17,7 +17,7 @@ CLAIM = """Training a few parameters on a few examples is more accurate than put
 et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."""
 CAPTION = """Test accuracy on 1,000 snippets, for each seed and as a mean with its interval. The seed determines the
 examples and their order. Compare prompting with training on as few (other) snippets, and SmolLM2 with the small base.
-Similar reviews may have been in SmolLM2's pretraining data."""
+SmolLM2's pretraining data may include similar reviews."""
 BASES = ("smollm2",)
 FEW = SHOTS = 10
 SERIES = {  # name -> label and colour

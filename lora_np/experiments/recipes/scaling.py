@@ -1,4 +1,4 @@
-"""The scale at high rank: α/r against α/√r.
+"""The scale at high rank: α/r or α/√r.
 
 LoRA on q and v is trained at ranks 4 to 256 with α = 8 and a learning rate of 0.002. Only the rank varies, and with it
 the scale: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The training loss and the norm of the gradient are

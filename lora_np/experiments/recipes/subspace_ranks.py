@@ -11,8 +11,8 @@ from functools import partial
 from ..evidence import check
 from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs, width
 
-CLAIM = """The leading directions of r = 8 and of r = 64 are nearly the same, with φ > 0.5, and the other directions of
-the two have little in common (Hu et al. 2021, section 7.2, figure 3)."""
+CLAIM = """The leading directions of r = 8 and of r = 64 are nearly the same, with φ > 0.5, and their other directions
+have little in common (Hu et al. 2021, section 7.2, figure 3)."""
 CAPTION = """φ(i, j) between the i leading directions of r = 8 (downwards) and the j leading ones of r = 64 (to the
 right). In the paper, only the top left corner is bright, with φ above 0.5. The right column shows the values expected
 by chance."""

@@ -12,9 +12,9 @@ from ..evidence import as_good, check
 from ..methods import METHODS, by_method, ranks_of
 from ..updates import energy, scores_when_cut
 
-CLAIM = """Fine-tuning changes the weights by updates of a low intrinsic rank (the hypothesis of Hu et al. 2021, section
-4.1): with updates truncated to rank 16, the model is as good. But the rank that contains 90 % of the energy is 10 to
-100 times LoRA's usual rank (Biderman et al. 2024)."""
+CLAIM = """Fine-tuning's updates have a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): with updates
+truncated to rank 16, the model is as good. But the rank with 90 % of their energy is 10 to 100 times LoRA's usual rank
+(Biderman et al. 2024)."""
 CAPTION = """Left: test accuracy of full fine-tuning with every ΔW truncated to rank r, and of LoRA trained at rank r.
 Right: the share of ΔW's energy in its leading directions. An update may be spread over many directions, of which only a
 few are needed."""

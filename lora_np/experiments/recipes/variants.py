@@ -13,8 +13,8 @@ from ..drawing import PALETTE, dots, panels
 from ..evidence import ahead, compare
 from ..methods import METHODS, SOME, by_method
 
-CLAIM = """At equal rank DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are ahead of
-LoRA, and PiSSA starts faster."""
+CLAIM = """At equal rank, DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are more
+accurate than LoRA, and PiSSA's loss falls faster at the start."""
 CAPTION = """The difference between each variant and LoRA, for each seed; LoRA is the line at 0. Left: test accuracy,
 where values on the right are better. Right: training loss in the first quarter, where values on the left are better;
 AdaLoRA's includes a penalty and is not shown. The numbers of trained parameters are in brackets."""
