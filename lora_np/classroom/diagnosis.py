@@ -130,7 +130,7 @@ def changed_solutions(exercise):
 
 
 def pairs_of_changes(exercise, most=None):
-    """Yield (sentence, code) for pairs of likely mutations: at most `most` pairs on two lines, and `most` on one line."""
+    """Yield (sentence, code) for pairs of likely mutations: at most `most` on two lines, and `most` on one line."""
     right = ast.unparse(solution_tree(exercise.solution)).splitlines()
     likely = list(mutants.mutants(ast.parse("\n".join(right)).body[0], outputs=exercise.outputs))
     pairs = [(a, b) for a, b in itertools.combinations(likely, 2) if a.line != b.line]
