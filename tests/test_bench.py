@@ -316,10 +316,10 @@ def test_rows_survive_a_worker_that_does_not(dies_at, note, monkeypatch):
         return real(process, do, **arguments)
 
     monkeypatch.setattr(Process, "ask", ask)
-    rows, setting = bench([TINY], ["full", "forward"], threads=1, rounds=2)
+    rows, setting = bench([TINY], ["full", "forward"], threads=1, rounds=1)
     notes = {"peak": f"{note}: the process ended with code -9"}
     for row in rows:
-        assert set(row.seconds) == {"lora_np"} and len(row.seconds["lora_np"]) == 2
+        assert set(row.seconds) == {"lora_np"} and len(row.seconds["lora_np"]) == 1
         assert row.notes == notes and not row.failed
     assert f"peak {notes['peak']}" in format_tables(rows, setting, [])
     assert set(setting["versions"]) == {"lora_np"} and json.dumps(to_dicts(rows, setting, []))
@@ -352,24 +352,24 @@ def test_an_error_is_an_answer_and_a_worker_that_takes_too_long_is_stopped():
 
 @linux
 def test_the_peak_of_memory_is_that_since_it_was_forgotten():
-    np.ones(2**25)  # 256 MB
+    np.ones(2**24)  # 128 MB
     before = peak_bytes()
     forget_peak()
     anew = peak_bytes()
-    np.ones(2**25)
-    assert before - anew > 1e8 and peak_bytes() - anew > 1e8
+    np.ones(2**24)
+    assert before - anew > 5e7 and peak_bytes() - anew > 5e7
 
 
 @linux
 def test_the_peak_of_memory_of_another_process():
-    code = "import sys\nfor _ in sys.stdin: len(b'1' * 2**28); print(flush=True)"
+    code = "import sys\nfor _ in sys.stdin: len(b'1' * 2**27); print(flush=True)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True, bufsize=1) as other:
         for _ in "ab":
             other.stdin.write("\n")
             other.stdout.readline()
-            assert peak_bytes(other.pid) > 2**28
+            assert peak_bytes(other.pid) > 2**27
             forget_peak(other.pid)
-            assert 2 * peak_bytes(other.pid) < 2**28
+            assert 2 * peak_bytes(other.pid) < 2**27
 
 
 def test_a_dead_llama_cpp_is_an_error():
