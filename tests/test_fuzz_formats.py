@@ -29,28 +29,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from lora_np import formats
 from lora_np.adapters import Adapter
 from lora_np.data import END_OF_TEXT, PAD, load_tokenizer, new_files
 from lora_np.data.tokenizer import normalizer
-from lora_np.formats import (
-    LoadedModel,
-    load_adapter,
-    load_hf,
-    load_model,
-    load_peft,
-    load_task,
-    read_json,
-    read_tensors,
-    save_adapter,
-    save_gguf,
-    save_gguf_adapter,
-    save_hf,
-    save_model,
-    save_peft,
-    save_task,
-    write_json,
-    write_tensors,
-)
 from lora_np.formats.gguf import read_gguf
 from lora_np.model import GPT2Config, LlamaConfig
 from lora_np.tasks.doctor import diagnose
@@ -156,26 +138,26 @@ def make_arrays(folder):
     """A file of many dtypes and shapes."""
     arrays = {f"of {dtype}": np.ones((2, 3), dtype) for dtype in ("f8", "f4", "f2", "i8", "i4", "u1", "?")}
     arrays |= {"empty": np.zeros((0, 3), np.float32), "number": np.array(1.5), "long": np.zeros(300, np.float16)}
-    write_tensors(folder / "t.safetensors", arrays, {"format": "pt", "note": "ümläut"})
+    formats.write_tensors(folder / "t.safetensors", arrays, {"format": "pt", "note": "ümläut"})
     body = unpack((folder / "t.safetensors").read_bytes())
     (folder / "t.safetensors").write_bytes(pack([*body, Entry("of BF16", "BF16", [2, 3], bytes(range(12)))]))
 
 
 def make_json(folder):
     """A JSON file of every type."""
-    write_json(folder / "v.json", {"ä": [1, -2.5e-7, None, True], "nested": {"α": [[1], []]}, "text": "[\n1]"})
+    formats.write_json(folder / "v.json", {"ä": [1, -2.5e-7, None, True], "nested": {"α": [[1], []]}, "text": "[\n1]"})
 
 
 def make_model(folder, dtype=None, n_classes=0):
     """A model of ours."""
-    save_model(folder, BASES[n_classes], CONFIGS[n_classes], dtype)
+    formats.save_model(folder, BASES[n_classes], CONFIGS[n_classes], dtype)
 
 
 def make_hf(folder, config=tiny_config, n_classes=0, **changes):
     """A model in Hugging Face's files, in float32; a classifier has labels."""
     config = config(n_classes=n_classes, **changes)
     labels = [f"class {k}" for k in range(n_classes)] or None
-    save_hf(folder, random_params(config, np.float32), config, None, labels)
+    formats.save_hf(folder, random_params(config, np.float32), config, None, labels)
 
 
 def make_bare_gpt2(folder):
@@ -191,14 +173,15 @@ def make_bare_gpt2(folder):
 
 def shard(folder, names=("a.safetensors", "b.safetensors")):
     """Cut model.safetensors in two, with an index that gives them these names; return the index's path."""
-    tensors, _ = read_tensors(folder / "model.safetensors")
+    tensors, _ = formats.read_tensors(folder / "model.safetensors")
     keys = list(tensors)
     halves = keys[: len(keys) // 2], keys[len(keys) // 2 :]
     for name, half in zip(("a.safetensors", "b.safetensors"), halves):
-        write_tensors(folder / name, {key: tensors[key] for key in half})
+        formats.write_tensors(folder / name, {key: tensors[key] for key in half})
     (folder / "model.safetensors").unlink()
     index = folder / "model.safetensors.index.json"
-    write_json(index, {"metadata": {}, "weight_map": {key: name for name, half in zip(names, halves) for key in half}})
+    places = {key: name for name, half in zip(names, halves) for key in half}
+    formats.write_json(index, {"metadata": {}, "weight_map": places})
     return index
 
 
@@ -211,32 +194,32 @@ def make_shards(folder):
 
 def make_peft(folder, base=0, fields=(), **settings):
     """An adapter of PEFT's, with a head if the base has classes."""
-    save_peft(folder, random_adapter(BASES[base], **settings), BASES[base], CONFIGS[base], "a/base")
+    formats.save_peft(folder, random_adapter(BASES[base], **settings), BASES[base], CONFIGS[base], "a/base")
     edit_fields(folder / "adapter_config.json", **dict(fields))
 
 
 def make_adapter(folder, dtype=None, **settings):
     """An adapter of ours, with the head of a classifier."""
-    save_adapter(folder, random_adapter(BASES[4], **settings), dtype)
+    formats.save_adapter(folder, random_adapter(BASES[4], **settings), dtype)
 
 
 def make_gguf(folder):
     """A model in GGUF with a tokenizer, and an adapter for it."""
-    save_gguf(folder / "model.gguf", BASES["llama"], LLAMA, metadata(), "q8_0")
-    save_gguf_adapter(folder / "adapter.gguf", random_adapter(BASES["llama"]), BASES["llama"], LLAMA, {})
+    formats.save_gguf(folder / "model.gguf", BASES["llama"], LLAMA, metadata(), "q8_0")
+    formats.save_gguf_adapter(folder / "adapter.gguf", random_adapter(BASES["llama"]), BASES["llama"], LLAMA, {})
 
 
 def make_task(folder, whole=False):
     """A task in `task`: a whole model, or an adapter on a language model in `base`."""
     about = {"method": "full" if whole else "lora", "seed": 0}
-    task, base = LoadedModel(BASES[2], CONFIGS[2], None, tiny_tokenizer(), ["no", "yes"]), None
+    task, base = formats.LoadedModel(BASES[2], CONFIGS[2], None, tiny_tokenizer(), ["no", "yes"]), None
     if not whole:
         base = folder / "base"
         make_model(base)
         tiny_tokenizer().save(str(base / "tokenizer.json"))
         params = {**BASES[0], "head.weight": np.zeros((2, 12), np.float32)}
         task = task._replace(params=params, adapter=random_adapter(params, targets=("q_proj",)))
-    save_task(folder / "task", task, base, about)
+    formats.save_task(folder / "task", task, base, about)
 
 
 def make_tokenizer(folder, **settings):
@@ -249,7 +232,7 @@ def make_tokenizer(folder, **settings):
     files["tokenizer"]["model"]["vocab"] = {"a": 0, "b": 1, "c": 2, "ab": 6, "abc": 7}
     files["tokenizer"]["added_tokens"] = []
     for name, fields in files.items():
-        write_json(folder / "base" / f"{name}.json", fields)
+        formats.write_json(folder / "base" / f"{name}.json", fields)
 
 
 def arrays_of(loaded):
@@ -258,17 +241,17 @@ def arrays_of(loaded):
         return loaded.weights
     if not (isinstance(loaded, tuple) and isinstance(loaded[1], GPT2Config | LlamaConfig)):
         return {}
-    adapter = loaded.adapter.weights if isinstance(loaded, LoadedModel) and loaded.adapter else {}
+    adapter = loaded.adapter.weights if isinstance(loaded, formats.LoadedModel) and loaded.adapter else {}
     return {**{f"base {name}": array for name, array in loaded[0].items()}, **adapter}
 
 
 def ours(folder):
-    return load_adapter(folder, BASES[4])
+    return formats.load_adapter(folder, BASES[4])
 
 
 def peft_onto(base=0):
     """A reader of PEFT's adapters onto a base."""
-    return lambda folder: load_peft(folder, BASES[base], CONFIGS[base])
+    return lambda folder: formats.load_peft(folder, BASES[base], CONFIGS[base])
 
 
 def of(name, read):
@@ -297,23 +280,23 @@ def reexport(folder):
     read_gguf(out)
 
 
-PEFT, TASK, DOCTOR = peft_onto(), of("task", load_task), doctor("adapter", "base")
+PEFT, TASK, DOCTOR = peft_onto(), of("task", formats.load_task), doctor("adapter", "base")
 LAYERS = {"target_modules": ["c_attn"], "layers_to_transform": [0, 1], "layers_pattern": "h"}
 LLAMA_LAYERS = {"targets": ("q_proj", "v_proj"), "fields": {"layers_to_transform": [0, 1], "layers_pattern": "layers"}}
 HEADS = {"n_heads": 4, "n_kv_heads": 2}
 READERS = {  # name: (reader, maker of its folder, the maker's settings)
-    "read_tensors": (of("t.safetensors", read_tensors), make_arrays, {}),
-    "read_json": (of("v.json", read_json), make_json, {}),
-    "load_model": (load_model, make_model, {}),
-    "load_model, a classifier of float16": (load_model, make_model, {"dtype": "float16", "n_classes": 4}),
+    "read_tensors": (of("t.safetensors", formats.read_tensors), make_arrays, {}),
+    "read_json": (of("v.json", formats.read_json), make_json, {}),
+    "load_model": (formats.load_model, make_model, {}),
+    "load_model, a classifier of float16": (formats.load_model, make_model, {"dtype": "float16", "n_classes": 4}),
     "load_adapter": (ours, make_adapter, {"targets": ("q_proj", "blocks.1.*")}),
     "load_adapter, patterns": (ours, make_adapter, {"dtype": "float16", "rslora": True, **PATTERNS}),
     "load_adapter, DoRA": (ours, make_adapter, {"kind": "dora", "norm_gradient": True}),
     "load_adapter, VeRA": (ours, make_adapter, {"kind": "vera", "projection_seed": 3}),
     "load_adapter, AdaLoRA": (ours, make_adapter, {"kind": "adalora", **PATTERNS}),
-    "load_hf": (load_hf, make_hf, {"n_classes": 4}),
-    "load_hf, bfloat16": (load_hf, make_bare_gpt2, {}),
-    "load_hf, shards": (load_hf, make_shards, {}),
+    "load_hf": (formats.load_hf, make_hf, {"n_classes": 4}),
+    "load_hf, bfloat16": (formats.load_hf, make_bare_gpt2, {}),
+    "load_hf, shards": (formats.load_hf, make_shards, {}),
     "load_peft": (PEFT, make_peft, {"targets": ("q_proj", "k_proj", "v_proj"), "fields": LAYERS}),
     "load_peft, patterns": (PEFT, make_peft, {"rslora": True, **PATTERNS}),
     "load_peft, head": (peft_onto(4), make_peft, {"base": 4, "targets": ("o_proj",)}),
@@ -333,7 +316,7 @@ READERS = {  # name: (reader, maker of its folder, the maker's settings)
     "inspect_file, PEFT's": (inspect, make_peft, PATTERNS),
     "inspect_file, shards": (inspect, make_shards, {}),
     "inspect_file, any": (inspect, make_arrays, {}),
-    "load_hf, Llama": (load_hf, make_hf, {"config": tiny_llama, "n_classes": 4, **HEADS}),
+    "load_hf, Llama": (formats.load_hf, make_hf, {"config": tiny_llama, "n_classes": 4, **HEADS}),
     "load_peft, Llama": (peft_onto("llama"), make_peft, {"base": "llama", **LLAMA_LAYERS}),
     "load_peft, Llama with DoRA": (peft_onto("llama"), make_peft, {"base": "llama", "kind": "dora", **PATTERNS}),
     "diagnose, GGUF's": (doctor("adapter.gguf", "model.gguf"), make_gguf, {}),

@@ -21,22 +21,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from lora_np import training
 from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.cli import main
 from lora_np.data import Batch
 from lora_np.formats import read_tensors, write_tensors
 from lora_np.formats.atomic import only_process
 from lora_np.model import initial_params
-from lora_np.training import (
-    RankAllocation,
-    TrainConfig,
-    allocating,
-    attach,
-    evaluate,
-    model_objective,
-    train,
-    trainable_arrays,
-)
 from lora_np.training import trainer as trainer_module
 
 from .tiny import edit_tensors, tiny_config
@@ -47,8 +38,8 @@ FIELDS = ("trainable", "m", "v", "best", "history", "memory")
 MODEL = tiny_config(dropout=0.1)
 LORA = AdapterConfig(r=3, alpha=6, targets=["all-linear"], dropout=0.2)
 ADALORA = replace(LORA, kind="adalora")
-ALLOCATION = RankAllocation(target=0.5, first=0.1, last=0.3, every=0.1)  # its budget falls in steps 2 to 10
-SETTINGS = TrainConfig(  # five batches an epoch, so that epochs end within and between evaluations and saves
+ALLOCATION = training.RankAllocation(target=0.5, first=0.1, last=0.3, every=0.1)  # its budget falls in steps 2 to 10
+SETTINGS = training.TrainConfig(  # five batches an epoch, so that epochs end within and between evaluations and saves
     steps=14, learning_rate=2e-2, warmup_steps=3, schedule="cosine", shards=2, eval_every=4, save_every=1, seed=3
 )
 
@@ -72,15 +63,15 @@ def make_task(adapter_settings):
     batches = [Batch(ids[:, :-1], ids[:, 1:], np.full(4, 6), np.arange(4)) for ids in stream]
 
     def measure(arrays):
-        model, adapter = attach(params, start, arrays)
-        return evaluate(model, batches[5:], MODEL, adapter)
+        model, adapter = training.attach(params, start, arrays)
+        return training.evaluate(model, batches[5:], MODEL, adapter)
 
     def epoch_batches(rng):
         return [batches[i] for i in rng.permutation(5)]
 
-    objective = model_objective(params, MODEL, start)
-    objective, after_update = allocating(objective, start, SETTINGS.steps, ALLOCATION)
-    return Task(trainable_arrays(params, start), objective, epoch_batches, measure, after_update)
+    objective = training.model_objective(params, MODEL, start)
+    objective, after_update = training.allocating(objective, start, SETTINGS.steps, ALLOCATION)
+    return Task(training.trainable_arrays(params, start), objective, epoch_batches, measure, after_update)
 
 
 class Stopped(Exception):
@@ -95,7 +86,7 @@ def run(task, settings, path=None, stop=None, label=""):
             raise Stopped
 
     with contextlib.nullcontext() if stop is None else pytest.raises(Stopped):
-        return train(
+        return training.train(
             task.trainable, task.objective, task.epoch_batches, settings, task.evaluate, on_step, path, label,
             after_update=task.after_update,
         )  # fmt: skip

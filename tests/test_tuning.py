@@ -113,8 +113,8 @@ def test_interrupted_tuning_resumes(choose, tmp_path):
 def test_what_finished_is_kept_when_a_run_failed(choose, tmp_path):
     with pytest.raises(ValueError, match="1 runs failed, the first with OSError: the disk is full"):
         choose(Valley(fail=[("a", 2.0)], a=1.0, b=1.0), {"a": 1.0, "b": 1.0})
-    assert not (tmp_path / "rates.json").exists()
     again = Valley(a=1.0, b=1.0)
+    assert not (tmp_path / "rates.json").exists()
     assert choose(again, {"a": 1.0, "b": 1.0}) == {"a": 1.0, "b": 1.0} and again.asked == [("a", 2.0)]
 
 
