@@ -582,18 +582,6 @@ def test_empty_texts(write):
         data.column_of(records, "text", "text_column", empty=True)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_what_is_no_file(tmp_path):
-    os.mkfifo(tmp_path / "pipe.csv")
-    (tmp_path / "folder.csv").mkdir()
-    os.symlink("/dev/null", tmp_path / "device.csv")
-    os.symlink("loop.csv", tmp_path / "loop.csv")
-    expected = {"pipe": "is a pipe", "folder": "is a folder", "device": "is a device", "loop": "loop.csv"}
-    for name, message in expected.items():
-        with pytest.raises((ValueError, OSError), match=message):
-            data.read_records(tmp_path / f"{name}.csv")
-
-
 def test_a_file_without_permission_is_not_called_missing(write, monkeypatch):
     def refuse(path, **how):
         raise PermissionError(13, "Permission denied", str(path))
