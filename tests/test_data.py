@@ -582,6 +582,17 @@ def test_empty_texts(write):
         data.column_of(records, "text", "text_column", empty=True)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "device.csv").symlink_to("/dev/null")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    for name, message in {"pipe": "is a pipe", "folder": "is a folder", "device": "is a device", "loop": ""}.items():
+        with pytest.raises((ValueError, OSError), match=f"{name}.csv.*{message}"):
+            data.read_records(tmp_path / f"{name}.csv")
+
+
 def test_a_file_without_permission_is_not_called_missing(write, monkeypatch):
     def refuse(path, **how):
         raise PermissionError(13, "Permission denied", str(path))
