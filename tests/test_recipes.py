@@ -90,6 +90,7 @@ def test_what_a_run_keeps_is_what_it_measured(method, small):
     params, config, start = starting_point(run)
     assert set(arrays) == set(trainable_arrays(params, start))
     assert sum(array.size for array in arrays.values()) == numbers["trainable"]
+    assert len(numbers["loss"]) == len(numbers["grad_norm"]) == numbers["steps"]  # at most 50 parts
     model, attached = attach(params, start, arrays)
     validation, test = (classify.score(model, attached, config, snippets, of) for of in ("validation", "test"))
     assert validation["loss"] == pytest.approx(numbers["validation_loss"], rel=1e-6)
@@ -248,13 +249,6 @@ def test_the_snippets_are_what_the_splits_hold():
     assert max(len(sequence) for sequence in snippets.train.sequences) <= classify.MAX_LENGTH
     rows = np.concatenate([batch.rows for batch in snippets.evaluation_batches("test")])
     assert sorted(rows) == list(range(1000))
-
-
-def test_training_loss_is_noted_in_parts():
-    values = np.random.default_rng(0).standard_normal(137)
-    noted = classify.chunks(values)
-    assert len(noted) == 50 and np.array_equal(np.concatenate(noted), values) and {*map(len, noted)} == {2, 3}
-    assert [chunk.tolist() for chunk in classify.chunks(values[:3])] == [[value] for value in values[:3]]
 
 
 def test_the_test_split_is_not_read_while_rates_are_chosen(small, monkeypatch):

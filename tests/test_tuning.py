@@ -62,13 +62,11 @@ def choose(monkeypatch, tmp_path):
     return start
 
 
-def test_three_rates_are_enough_around_an_interior_minimum(choose, tmp_path):
-    valley = Valley(a=0.011)
-    assert choose(valley, {"a": 0.01}) == {"a": 0.01}
-    assert sorted(valley.asked) == [("a", 0.005), ("a", 0.01), ("a", 0.02)]
+def test_what_was_tried_is_written(choose, tmp_path):
+    assert choose(Valley(a=0.011), {"a": 0.01}) == {"a": 0.01}
     settings = read_json(tmp_path / "rates.json")
     assert settings["command"] == "python -m lora_np tune" and settings["chosen"] == {"a": 0.01}
-    assert list(settings["tried"]["a"]) == ["0.005", "0.01", "0.02"]
+    assert list(settings["tried"]["a"]) == ["0.005", "0.01", "0.02"]  # enough around a minimum within
     assert settings["tried"]["a"]["0.02"] == round(0.3 + math.log2(0.02 / 0.011) ** 2, 5)
     assert settings["made_with"] == {"a": made_with(CLASSIFY)["code"]}
 
