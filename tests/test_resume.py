@@ -262,8 +262,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [pytest.param(o, id=n, marks=[] if n == "adalora" else pytest.mark.slow) for n, o in TUNINGS.items()],
+    "options", [pytest.param(o, id=n, marks=[] if n == "adalora" else pytest.mark.slow) for n, o in TUNINGS.items()]
 )
 def test_an_interrupted_fine_tuning_resumes_bit_for_bit(tuning, options):
     """Interrupted in its first step, twice in one, and in its last; each time it says where it resumes."""
