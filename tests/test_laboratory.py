@@ -188,21 +188,6 @@ def test_a_measure_is_kept_and_needs_the_arrays_once(tmp_path, monkeypatch):
     assert results.measured(total, run, 2) == [30.0] and calls == [2, 3, 2, 2]
 
 
-@pytest.mark.parametrize("part", ["lora_np", "numpy", "python", "base", "code"])
-def test_a_run_of_other_code_is_left_there_and_not_used(part, tmp_path, monkeypatch):
-    run = MadeUpRun(0, keep=True)
-    keep(tmp_path, run, NUMBERS, ARRAYS)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    now = made_with(PLANTED) | {part: "another"}
-    assert set(now) == {"lora_np", "numpy", "python", "base", "code", "modules"}
-    monkeypatch.setattr(store, "made_with", lambda *modules: now)
-    assert kept_numbers(tmp_path, run) is None
-    assert of_other_code(tmp_path, [run, MadeUpRun(1)]) == 1
-    keep(tmp_path, run, {"steps": 4}, ARRAYS)
-    assert kept_numbers(tmp_path, run) == {"steps": 4} and of_other_code(tmp_path, [run]) == 0
-    assert before.items() <= {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
-
-
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
 @pytest.mark.parametrize(
     "damage", ["cut", "gone", "other", b"[]", b"{}", b'"text"', b"\xff\xfe", b'{"arrays": []}'], ids=str
@@ -477,16 +462,23 @@ def test_a_measure_that_needs_a_diverged_run_is_not_finished(made_up, carrying, 
     assert "failed" in experiment(tmp_path) and not again.asked
 
 
-def test_runs_of_other_code_are_said_and_run_again(carrying, tmp_path, monkeypatch):
-    experiment(tmp_path)
-    again, lines, now = carrying(), [], made_with(PLANTED) | {"code": "another"}
-    for module in (store, laboratory):
-        monkeypatch.setattr(module, "made_with", lambda *modules: now)
-    assert experiment(tmp_path, report=lines.append)["reused"] == 0 and len(again.asked) == 6
-    assert sum("6 runs in" in line and "another version of the code or of NumPy" in line for line in lines) == 1
-    lines.clear()
-    experiment(tmp_path, report=lines.append)
-    assert not any("another version" in line for line in lines)
+@pytest.mark.parametrize("part", ["lora_np", "numpy", "python", "base", "code"])
+def test_a_run_of_other_code_is_said_left_there_and_run_again(part, carrying, tmp_path, monkeypatch):
+    asked, lines = carrying().asked, []
+
+    def reused():
+        lines.clear()
+        with ThreadPoolExecutor(1) as executor:
+            return store.carry_out_all([MadeUpRun(0, keep=True), MadeUpRun(1)], tmp_path, executor, lines.append)[2]
+
+    assert reused() == 0 and not any("another version" in line for line in lines) and len(asked) == 2
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    now = made_with(PLANTED) | {part: "another"}
+    assert set(now) == {"lora_np", "numpy", "python", "base", "code", "modules"}
+    monkeypatch.setattr(store, "made_with", lambda *modules: now)
+    assert reused() == 0 and "2 runs in" in lines[0] and "another version of the code or of NumPy" in lines[0]
+    assert reused() == 2 and lines == [] and len(asked) == 4
+    assert before.items() <= {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
 
 
 def test_a_worker_of_another_version_is_refused(carrying, tmp_path, monkeypatch):
