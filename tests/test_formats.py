@@ -323,14 +323,6 @@ def test_a_head_that_is_not_tied(language, random_params, tmp_path):
         formats.load_hf(tmp_path)
 
 
-def test_sizes_under_their_other_names(language, random_params, tmp_path):
-    params = random_params(language, np.float32)
-    formats.save_hf(tmp_path, params, language)
-    edit_fields(tmp_path / "config.json", n_head="absent", num_attention_heads=3, hidden_size=12)
-    back = formats.load_hf(tmp_path)
-    assert back.config == language and not back.config.extra.keys() & {"num_attention_heads", "hidden_size"}
-
-
 def test_bfloat16_is_read_to_the_last_bit(tmp_path):
     """Every one of the 65,536 patterns, as float32's upper half."""
     bits, path = np.arange(2**16, dtype="<u2"), tmp_path / "bf16.safetensors"
