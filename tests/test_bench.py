@@ -327,6 +327,8 @@ def test_an_error_is_an_answer_and_a_worker_that_takes_too_long_is_stopped():
         with pytest.raises(WorkerError, match="turn took longer than 0 s"):
             process.ask("turn", seconds=60.0, timeout=0.01)
         assert process.poll() is not None
+        with pytest.raises(WorkerError, match="ended with code"):
+            process.ask("turn", seconds=0.0)
     with Process("lora_np", 1) as process:  # its last words are told
         process.stdin.write("no JSON\n")
         with pytest.raises(WorkerError, match="ended with code 1: .*JSONDecodeError"):

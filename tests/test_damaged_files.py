@@ -124,6 +124,7 @@ FIELDS = {
         ({"label2id": {f"class {k}": 3 - k for k in range(4)}}, "label2id is .*, which contradicts id2label"),
         ({"problem_type": "regression"}, "problem_type is 'regression', expected"),
         # tests/oracles has the fields with which transformers computes something else.
+        ({"layer_types": ["sliding_attention"] * 2}, "layer_types is .*, expected 'full_attention' in every layer"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder is True, expected False"),
         ({"per_layer_config": {"0": {"n_inner": 7}}}, "per_layer_config is .*, expected None or {}"),
         ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; expected one size"),
@@ -147,6 +148,7 @@ FIELDS = {
         ({"target_modules": 5}, "target_modules is 5, expected a string or a list of strings"),
         ({"target_modules": "(a+)+"}, "transformer.h.0.attn.c_attn: not a target"),
         ({"target_modules": None}, "transformer.h.0.attn.c_proj: not a target"),
+        ({"exclude_modules": ["mlp.c_fc"]}, "transformer.h.0.mlp.c_fc: not a target"),
         ({"modules_to_save": ["score", "m.p"]}, "transformer.h.0.mlp.c_fc: not a target"),
         ({"modules_to_save": [3]}, "modules_to_save is .*, expected a string or a list of strings"),
         ({"layers_to_transform": "1"}, "layers_to_transform is '1', expected an integer"),

@@ -47,7 +47,7 @@ SLOW += [("cost", "pretrained"), ("rank_sweep", "smollm2"), ("subspace_seeds", "
 @pytest.fixture(scope="module")
 def small_bases():
     """Random bases, wide enough for r = 64, with the shipped tokenizer; the Llama has blocks 0 to 20."""
-    sizes = {"vocab_size": 8000, "n_positions": 128, "d_model": 128, "n_heads": 4, "d_ff": 256}
+    sizes = {"vocab_size": 8000, "n_positions": 128, "d_model": 128, "n_heads": 4, "d_ff": 128}
     configs = {
         "pretrained": GPT2Config(**sizes, n_layers=1),
         "smollm2": LlamaConfig(**sizes, n_layers=21, n_kv_heads=2, head_size=32),
