@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -145,7 +143,7 @@ ARRAYS = {"head.weight": np.float32([[1, 2, 3]]), "a.lora_A": np.arange(6.0).res
 
 
 def test_an_entry_comes_back_as_it_was_and_other_settings_are_another(tmp_path):
-    """With arrays an entry serves those who ask for none too; without, only them. A run that diverged has none."""
+    """With arrays an entry serves those who ask for none too; without, only them."""
     bare, run = MadeUpRun(0), MadeUpRun(0, keep=True)
     assert run_key(bare) == run_key(run) and store.entry_path(tmp_path, bare) == store.entry_path(tmp_path, run)
     keep(tmp_path, bare, NUMBERS, {})
@@ -160,9 +158,6 @@ def test_an_entry_comes_back_as_it_was_and_other_settings_are_another(tmp_path):
         assert kept_numbers(tmp_path, other) == {"of": run_key(other)}
     assert kept_numbers(tmp_path, run) == NUMBERS
     assert len(list(tmp_path.iterdir())) == 5  # without arrays there is one file a run
-    diverged = {"validation_loss": None, "diverged": "the loss became nan"}
-    keep(tmp_path, MadeUpRun(2, keep=True), diverged, {})
-    assert kept_numbers(tmp_path, MadeUpRun(2, keep=True)) == diverged
 
 
 def test_a_measure_is_kept_and_needs_the_arrays_once(tmp_path, monkeypatch):
@@ -205,18 +200,6 @@ def test_a_damaged_entry_counts_as_none(damage, suffix, tmp_path):
     assert kept_numbers(tmp_path, run) is None and of_other_code(tmp_path, [run]) == 0
     keep(tmp_path, run, NUMBERS, ARRAYS)
     assert kept_numbers(tmp_path, run) == NUMBERS and set(kept_arrays(tmp_path, run)) == set(ARRAYS)
-
-
-@pytest.mark.parametrize("written", [0, 1])
-def test_nothing_is_half_kept(written, tmp_path, monkeypatch):
-    """Stopped before the arrays or before the numbers, the run is as if it had not been carried out."""
-    goes_on, rename = mock.Mock(side_effect=[True] * written + [KeyboardInterrupt]), os.replace
-    run = MadeUpRun(0, keep=True)
-    monkeypatch.setattr(os, "replace", lambda *names: goes_on() and rename(*names))
-    with pytest.raises(KeyboardInterrupt):
-        keep(tmp_path, run, NUMBERS, ARRAYS)
-    assert kept_numbers(tmp_path, run) is None
-    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"] * written
 
 
 MODULE = '''"""What it does."""
