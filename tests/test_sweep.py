@@ -130,7 +130,7 @@ def noted_run(folder, run):
 @pytest.fixture
 def cluster():
     distributed = pytest.importorskip("distributed")
-    settings = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "silence_logs": 50}
+    settings = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "silence_logs": 50}
     with distributed.LocalCluster(n_workers=2, **settings) as cluster:
         yield cluster
 
@@ -187,6 +187,8 @@ def test_without_an_executor_the_sweep_opens_its_own_and_puts_all_back():
     assert dict(os.environ) == before and not set(threading.enumerate()) - threads
     assert list(sweep(carry_out, [])) == []
     assert worker_count(3) == 3 and 1 <= worker_count() <= os.cpu_count()
+    with pytest.raises(ValueError, match="jobs: got 0"):
+        worker_count(0)
 
 
 def test_leaving_a_sweep_ends_its_processes(tmp_path):
