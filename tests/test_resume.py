@@ -16,7 +16,6 @@ import textwrap
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -44,18 +43,8 @@ SETTINGS = training.TrainConfig(  # five batches an epoch, so that epochs end wi
 )
 
 
-class Task(NamedTuple):
-    """A run but for its settings and its state's path."""
-
-    trainable: dict
-    objective: object
-    epoch_batches: object
-    evaluate: object
-    after_update: object
-
-
 def make_task(adapter_settings):
-    """An adapter on every linear layer, or the whole model where the settings are None."""
+    """The arguments of `train` for an adapter on every linear layer, or for the whole model without settings."""
     rng = np.random.default_rng(0)
     params = initial_params(MODEL, rng)
     start = None if adapter_settings is None else init_adapter(params, adapter_settings, rng)
@@ -71,7 +60,8 @@ def make_task(adapter_settings):
 
     objective = training.model_objective(params, MODEL, start)
     objective, after_update = training.allocating(objective, start, SETTINGS.steps, ALLOCATION)
-    return Task(training.trainable_arrays(params, start), objective, epoch_batches, measure, after_update)
+    task = {"objective": objective, "epoch_batches": epoch_batches, "evaluate": measure, "after_update": after_update}
+    return {"trainable": training.trainable_arrays(params, start), **task}
 
 
 class Stopped(Exception):
@@ -86,10 +76,7 @@ def run(task, settings, path=None, stop=None, label=""):
             raise Stopped
 
     with contextlib.nullcontext() if stop is None else pytest.raises(Stopped):
-        return training.train(
-            task.trainable, task.objective, task.epoch_batches, settings, task.evaluate, on_step, path, label,
-            after_update=task.after_update,
-        )  # fmt: skip
+        return training.train(**task, config=settings, on_step=on_step, state_path=path, label=label)
 
 
 def saved_step(path):
@@ -132,8 +119,8 @@ def test_the_task_would_show_a_difference(task, uninterrupted):
     assert not np.array_equal(other.history["loss"], uninterrupted.history["loss"])
     assert len(uninterrupted.history["eval_loss"]) == 4
     stays = [array for name, array in uninterrupted.memory.items() if name.endswith("kept")]
-    assert len(stays) == 12 * (task.after_update is not None) == len(uninterrupted.memory) / 7
-    assert all(array.dtype == bool for array in stays) and np.all(stays) == (task.after_update is None)
+    assert len(stays) == 12 * (task["after_update"] is not None) == len(uninterrupted.memory) / 7
+    assert all(array.dtype == bool for array in stays) and np.all(stays) == (task["after_update"] is None)
 
 
 def test_stopped_at_every_step(task, uninterrupted, tmp_path):
@@ -149,7 +136,7 @@ def test_stopped_at_every_step(task, uninterrupted, tmp_path):
         assert saved_step(path) == stop
     assert_same_run(run(task, replace(SETTINGS, threads=2, save_every=5), path), uninterrupted)
     assert saved_step(path) == 14
-    assert_same_run(run(task._replace(objective=None), SETTINGS, path), uninterrupted)
+    assert_same_run(run(task | {"objective": None}, SETTINGS, path), uninterrupted)
 
 
 @pytest.mark.parametrize("save_every, stop, saved", [(3, 8, 6), (5, 13, 10), (100, 9, None)])
