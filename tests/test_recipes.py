@@ -15,7 +15,7 @@ from lora_np.cli import main
 from lora_np.compress import Int8Weight, NF4Weight, weight_bytes
 from lora_np.data import class_batches
 from lora_np.experiments import gallery, laboratory, methods, store, subspace_tables, sweep
-from lora_np.experiments.drawing import colour
+from lora_np.experiments.drawing import as_png, colour
 from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, differences, interval, verdict
 from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, TUNE_SEED, lora
@@ -275,8 +275,8 @@ def test_the_teacher_differs_by_a_matrix_of_rank_k(k):
 
 
 def test_the_loss_drops_at_the_planted_rank():
-    """150 steps are enough to see it at k = 2: r = 1 leaves half of the change, r = 2 nothing."""
-    below, at = (PlantedRun(2, r, seed=0, steps=150).carry_out()[0] for r in (1, 2))
+    """120 steps are enough to see it at k = 2: r = 1 leaves half of the change, r = 2 nothing."""
+    below, at = (PlantedRun(2, r, seed=0, steps=120).carry_out()[0] for r in (1, 2))
     assert below["base_loss"] == at["base_loss"] > 0.01
     assert below["test_loss"] > 0.2 * below["base_loss"]
     assert at["test_loss"] < recipe("planted_rank").FOUND_BELOW * at["base_loss"]
@@ -502,20 +502,6 @@ def test_made_up_numbers_are_those_of_a_run(small):
     assert set(made_up(of_dialects)["history"]) == set(of_dialects.carry_out()[0]["history"])
 
 
-def contents(figure):
-    """What a figure shows, as text: labels, and the coordinates and colours of what is drawn."""
-    shown = [figure.get_suptitle()]
-    for axes in figure.axes:
-        shown += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel(), axes.get_xscale(), axes.get_yscale()]
-        shown += [text.get_text() for text in axes.texts]
-        shown += [(line.get_label(), line.get_color(), line.get_xydata().tolist()) for line in axes.lines]
-        shown += [[part.tolist() for part in c.get_segments()] for c in axes.collections if hasattr(c, "get_segments")]
-        shown += [(patch.get_facecolor(), patch.get_extents().get_points().tolist()) for patch in axes.patches]
-        shown += [image.get_array().tolist() for image in axes.images]
-        shown += [(axis.get_majorticklocs().tolist()) for axis in (axes.xaxis, axes.yaxis)]
-    return repr(shown)
-
-
 @pytest.mark.parametrize("seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "name, base", [pytest.param(*case, marks=[pytest.mark.slow] if case in SLOW else []) for case in CASES]
@@ -539,9 +525,10 @@ def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
     read = json.loads(json.dumps(outcome))
     assert read == outcome
     for draw in figures(name, base).values():
-        shown = contents(draw(read))
-        assert shown == contents(draw(outcome))
-        assert len(shown) > 500
+        figure = draw(read)
+        assert figure.axes and all(axes.has_data() or axes.texts for axes in figure.axes)
+        assert len(seeds) == 1 or as_png(draw, read) == as_png(draw, outcome)
+        shown = " ".join([figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)])
         if "(mean over" not in shown and "in capitals" not in shown:
             one = ("one seed)", "one seed; SmolLM2", "(one pair")
             assert any(text in shown for text in one) == (len(seeds) == 1)
