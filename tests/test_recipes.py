@@ -526,7 +526,8 @@ def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
     assert read == outcome
     for draw in figures(name, base).values():
         figure = draw(read)
-        assert figure.axes and all(axes.has_data() or axes.texts or not axes.get_visible() for axes in figure.axes)
+        assert any(axes.has_data() or axes.texts for axes in figure.axes)
+        assert all(axes.has_data() or axes.texts for axes in figure.axes if axes.get_title())
         assert len(seeds) == 1 or as_png(draw, read) == as_png(draw, outcome)
         shown = " ".join([figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)])
         if "(mean over" not in shown and "in capitals" not in shown:
