@@ -43,6 +43,7 @@ from peft.tuners._buffer_dict import BufferDict  # noqa: E402
 from peft.tuners.lora.gptq import GPTQLoraLinear  # noqa: E402
 from peft.tuners.vera.model import _kaiming_init as kaiming  # noqa: E402
 
+from .hf_model import InFloat64  # noqa: E402
 from .peft_model import LINEAR, load_trained, lora_config, our_name, trained_parameters  # noqa: E402
 from .torch_model import LLAMAS, Mask, loss_of, model_case, set_masks, torch_model  # noqa: E402
 
@@ -241,20 +242,14 @@ def test_one_qalora_layer_agrees_with_peft(n_in, g, rslora, with_bias, with_mask
 # ---------------------------------------------------------------- starts out of the base
 
 
-class InFloat64:
-    """PyTorch with another float32: PEFT makes these starts in float32 alone, so we tell it that this is one."""
-
-    float32 = torch.float64
-
-    def __getattr__(self, name):
-        return getattr(torch, name)
-
-
 @pytest.mark.parametrize("rslora", [False, True], ids=["", "rslora"])
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 @MODELS
 def test_starts_out_of_the_base(n_classes, init, rslora, seed, monkeypatch):
-    """The frozen rest and s B A are PEFT's; A's rows and B's columns too, but for their common signs."""
+    """The frozen rest and s B A are PEFT's; A's rows and B's columns too, except for their common signs.
+
+    PEFT computes these starts in float32 alone, which is made float64 here.
+    """
     monkeypatch.setattr("peft.tuners.lora.layer.torch", InFloat64())
     rng, config, params, batch = model_case("GPT-2", n_classes, seed)
     settings = AdapterConfig(3, 4.0, ("all-linear",), {"v_proj": 1}, {"up_proj": 9.0}, rslora, init=init)

@@ -21,13 +21,7 @@ from lora_np.formats import (
     save_peft,
     shipped_adapters,
 )
-from lora_np.model import (
-    GPT2Config,
-    Sampling,
-    forward,
-    generate,
-    next_probabilities,
-)
+from lora_np.model import GPT2Config, Sampling, forward, generate, next_probabilities
 from lora_np.tasks.classifier import without_padding
 
 from ..tiny import edit_fields, random_params
@@ -187,19 +181,20 @@ def test_transformers_reads_texts_as_we_do(form, tmp_path):
     assert text.numpy().tolist() == ours.tolist()
 
 
-FORMS = ("one file", "shards", "old fields", "bare")
-
-
 @HEADS
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "form, dtype",
+    [("one file", "float64"), ("one file", "float16"), ("shards", "float32"), ("old fields", "bfloat16"),
+     ("bare", "float64")],
+)  # fmt: skip
 @pytest.mark.parametrize("name", MODELS)
-def test_any_directory(name, dtype, form, n_classes, tmp_path, monkeypatch):
+def test_any_directory(name, form, dtype, n_classes, tmp_path, monkeypatch):
     """The same configuration, numbers and logits, whatever the files are like.
 
     The old fields are those of transformers 4; the body alone has no prefix in its names, and a tied head.
     """
     in_float64(monkeypatch)
+    dtype = getattr(torch, dtype)
     _, config, params, batch = model_case(name, n_classes, 0)
     labels = {"id2label": dict(enumerate("vwxyz"))} if n_classes else {}
     model = hf_model(params, config, **labels).to(dtype)

@@ -13,17 +13,18 @@ from lora_np.data import encode
 from lora_np.formats import PRETRAINED, load_task, read_model, save_task
 from lora_np.formats.gguf import read_gguf
 from lora_np.formats.smollm2 import packaged_model
-from lora_np.model import forward, generate
+from lora_np.model import generate
 from lora_np.tasks.exchange import export
 
 from .comparison import LARGEST
-from .llama_cpp import log_probabilities, need_llama_cpp
-from .test_llama_files_hf import PROMPTS, TIE
+from .llama_cpp import log_probabilities, need_llama_cpp, our_log_probabilities
+from .test_llama_files_hf import PROMPTS, equal_tokens
 
 pytestmark = [pytest.mark.oracle, pytest.mark.real]
 
 IDS = Path(__file__).parent.parent / "llama_cpp_ids.json"
 PROMPT = "The capital of France is"
+N_NEW = 24  # tokens of a greedy text
 
 
 @pytest.fixture(scope="module")
@@ -120,26 +121,21 @@ def base(request, tmp_path_factory):
     return request.param, name, task, prompts, folder, answers
 
 
-def check_text(group, task, adapter, prompts, answers, n_new=48):
+def check_text(group, task, adapter, prompts, answers):
     """Our greedy texts are llama.cpp's, or the two best logits of the first token that differs are a tie."""
     n_equal, texts = [], []
     for ids, answer in zip(prompts, answers):
-        text = generate(task.params, ids[None], task.config, n_new, adapter)[0]
-        ours, theirs = text[len(ids) :], np.array(answer["ids"])
-        assert len(theirs) == n_new
-        texts.append(ours.tolist())
-        n_equal.append(n_new if (ours == theirs).all() else int((ours != theirs).argmax()))
-        if n_equal[-1] < n_new:
-            logits, _ = forward(task.params, text[None, : len(ids) + n_equal[-1]], task.config, adapter=adapter)
-            second, first = np.sort(logits[0, -1])[-2:]
-            assert first - second < TIE, f"{group}, {n_equal}: by {first - second:.1e}"
+        assert len(answer["ids"]) == N_NEW
+        text = generate(task.params, ids[None], task.config, N_NEW, adapter)
+        texts.append(text[0, len(ids) :].tolist())
+        n_equal.append(equal_tokens(task, text, np.array(answer["ids"]), adapter))
     group = f"llama.cpp, greedy tokens that differ: {group}"
-    LARGEST[group] = max(LARGEST.get(group, (-1,)), (n_new * len(prompts) - sum(n_equal), str(n_equal), 0))
+    LARGEST[group] = max(LARGEST.get(group, (-1,)), (N_NEW * len(prompts) - sum(n_equal), str(n_equal), 0))
     return texts
 
 
 def greedy_jobs(prompts):
-    return [{"do": "greedy", "prompt": ids.tolist(), "n": 48} for ids in prompts]
+    return [{"do": "greedy", "prompt": ids.tolist(), "n": N_NEW} for ids in prompts]
 
 
 def test_llama_cpp_writes_our_text(base):
@@ -188,14 +184,6 @@ def agreement(got, expected):
     got, expected = (np.concatenate(rows).astype(np.float64) for rows in (got, expected))
     divergence = (np.exp(expected) * (expected - got)).sum(axis=1).mean()
     return float((got.argmax(axis=1) == expected.argmax(axis=1)).mean()), float(divergence)
-
-
-def our_log_probabilities(params, config, rows, adapter=None):
-    """Ours, as those of `log_probabilities`."""
-    for ids in rows:
-        logits = forward(params, np.array([ids]), config, adapter=adapter)[0][0].astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        yield logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def test_a_merge_that_changes_no_code(file, tokenizer, tmp_path):
