@@ -6,20 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lora_np.adapters import (
-    KINDS,
-    Adapter,
-    AdapterConfig,
-    adapted_modules,
-    adapter_deltas,
-    init_adapter,
-    layer_arrays,
-    merge,
-    module_config,
-    scaling,
-    trainable_report,
-    unmerge,
-)
+from lora_np import adapters
+from lora_np.adapters import KINDS, AdapterConfig, adapted_modules, init_adapter, merge, trainable_report, unmerge
 from lora_np.model import GPT2Config, LlamaConfig, backward, draw_masks, forward, parameter_shapes
 
 ATTENTION = [f"attn.{name}_proj" for name in "qkvo"]
@@ -53,7 +41,7 @@ def test_targets_in_execution_order(language, random_params, targets, expected):
     assert adapted_modules(settings, params) == expected
     adapter = init_adapter(params, settings, np.random.default_rng(0))
     assert list(adapter.weights) == [f"{module}.{leaf}" for module in expected for leaf in ("lora_A", "lora_B")]
-    assert list(layer_arrays(adapter)) == expected
+    assert list(adapters.layer_arrays(adapter)) == expected
 
 
 def test_block_1_is_not_block_11():
@@ -67,9 +55,9 @@ def test_the_first_key_of_a_pattern_that_fits_a_layer_counts(language, random_pa
     adapter = init_adapter(random_params(language), settings, np.random.default_rng(0))
     ranks = dict.fromkeys(ALL[:6], 2) | {"blocks.0.attn.q_proj": 5}
     ranks |= dict.fromkeys(ALL[6:], 4) | {"blocks.1.attn.q_proj": 3}
-    assert {module: len(arrays["lora_A"]) for module, arrays in layer_arrays(adapter).items()} == ranks
+    assert {module: len(arrays["lora_A"]) for module, arrays in adapters.layer_arrays(adapter).items()} == ranks
     scales = {module: 4.0 if r == 2 else 10.0 for module, r in ranks.items()}
-    assert {module: scaling(module_config(settings, module)) for module in ALL} == scales
+    assert {module: adapters.scaling(adapters.module_config(settings, module)) for module in ALL} == scales
 
 
 # ------------------------------------------------------------------ first values
@@ -110,7 +98,7 @@ def test_a_fresh_adapter_changes_no_bit(init, kind, config, random_params, rando
     adapter = init_adapter(params, settings, np.random.default_rng(0))
     base, adapted = (forward(params, batch.ids, config, lengths=batch.lengths, adapter=a)[0] for a in (None, adapter))
     assert adapted.dtype == base.dtype == dtype and adapted.tobytes() == base.tobytes()
-    for name, delta in adapter_deltas(params, adapter).items():
+    for name, delta in adapters.adapter_deltas(params, adapter).items():
         assert not delta.any(), name
     if kind == "lora":  # B is zero and no number of A is, or training could not begin
         assert all(array.any() != name.endswith("lora_B") for name, array in adapter.weights.items())
@@ -136,7 +124,7 @@ def test_unmerge_restores_to_rounding(either_classifier, random_params, random_a
     untouched = {name: array.copy() for name, array in merged.items()}
     restored = unmerge(merged, adapter)
     assert all(np.array_equal(merged[name], array) for name, array in untouched.items())
-    deltas = adapter_deltas(params, adapter)
+    deltas = adapters.adapter_deltas(params, adapter)
     assert list(restored) == list(params)
     for name, array in params.items():
         assert restored[name].dtype == dtype
@@ -158,7 +146,7 @@ def test_the_head_is_trained_in_full_beside_the_adapter(classifier, random_param
     assert list(adapter.weights)[-1] == "head.weight"
     head = adapter.weights["head.weight"]
     assert np.array_equal(head, params["head.weight"]) and not np.shares_memory(head, params["head.weight"])
-    moved = Adapter(adapter.config, {**adapter.weights, "head.weight": 2 * head})
+    moved = adapters.Adapter(adapter.config, {**adapter.weights, "head.weight": 2 * head})
     run = {"lengths": batch.lengths}
     base = forward(params, batch.ids, classifier, **run)[0]
     np.testing.assert_allclose(forward(params, batch.ids, classifier, adapter=moved, **run)[0], 2 * base, rtol=1e-14)

@@ -13,22 +13,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from lora_np.compress import (
-    CODE_POINTS,
-    FORMATS,
-    BlockWeight,
-    magnitude_mask,
-    n_of_m_mask,
-    prune_magnitude,
-    prune_n_of_m,
-    quantisation_error,
-    quantise,
-    quantise_int8,
-    quantise_nf4,
-    requantise,
-    weight_bytes,
-    with_offsets_added,
-)
+from lora_np import compress
+from lora_np.compress import CODE_POINTS, FORMATS, BlockWeight, quantisation_error, quantise, quantise_nf4, requantise
 from lora_np.compress.ggml import BLOCK_BYTES
 
 # Dettmers et al. 2023, appendix E
@@ -134,7 +120,7 @@ def test_q8_0_rounds_halves_away_from_zero():
 
 
 @DTYPES
-@pytest.mark.parametrize("make", [lambda W: quantise_nf4(W, double=False), quantise_int8], ids=["nf4", "int8"])
+@pytest.mark.parametrize("make", [lambda W: quantise_nf4(W, double=False), compress.quantise_int8], ids=["nf4", "int8"])
 def test_a_second_round_trip_changes_nothing(make, dtype):
     W = normal((24, 64), dtype) * np.linspace(0.1, 3, 24, dtype=dtype)[:, None]
     first = make(W)
@@ -197,7 +183,7 @@ def test_nf4_has_the_error_that_theory_expects(block_size, double):
 
 def test_int8_has_the_error_that_theory_expects():
     W = normal((4096, 256), seed=4)
-    assert quantisation_error(W, quantise_int8(W)) == pytest.approx(INT8_ERROR, rel=1e-2)
+    assert quantisation_error(W, compress.quantise_int8(W)) == pytest.approx(INT8_ERROR, rel=1e-2)
 
 
 def test_relative_error_of_nothing():
@@ -309,9 +295,9 @@ def test_quantising_named_matrices_of_a_dict():
             assert small[name].settings == {"block_size": 32, "double": False}
         else:
             assert small[name] is params[name]  # shared, not copied
-    assert weight_bytes(params) == 8 * 128 * 256 * 4 + 128 * 4
-    assert weight_bytes(small) == 4 * 128 * 256 * (4 + 32 / 32 + 32) / 8 + 128 * 4
-    assert weight_bytes({"a": params["ln.weight"], "b": params["ln.weight"]}) == 128 * 4  # one array
+    assert compress.weight_bytes(params) == 8 * 128 * 256 * 4 + 128 * 4
+    assert compress.weight_bytes(small) == 4 * 128 * 256 * (4 + 32 / 32 + 32) / 8 + 128 * 4
+    assert compress.weight_bytes({"a": params["ln.weight"], "b": params["ln.weight"]}) == 128 * 4  # one array
     for format in FORMATS:
         assert quantise(params, iter(names), format)[names[0]].format == format
     assert quantise(params, [])["ln.weight"] is params["ln.weight"]
@@ -337,7 +323,7 @@ def test_added_offsets(seed):
     """Each m′ is the sum, rounded once; all other bytes, and the weight itself, are as before."""
     rng, weight = np.random.default_rng(seed), random_blocks("q4_1", 3, 96, seed)
     change = rng.standard_normal((3, 3)) * 10.0 ** rng.integers(-6, 3, (3, 3))
-    before, got = weight.blocks.copy(), with_offsets_added(weight, change)
+    before, got = weight.blocks.copy(), compress.with_offsets_added(weight, change)
     assert type(got) is BlockWeight and (got.format, got.dtype) == ("q4_1", weight.dtype)
     equal(weight.blocks, before)
     old, new = (each.blocks.reshape(3, 3, 20) for each in (weight, got))
@@ -357,7 +343,7 @@ def test_added_offsets(seed):
 )
 def test_offsets_that_cannot_be_added(weight, change, says):
     with pytest.raises(ValueError, match=says):
-        with_offsets_added(weight, change)
+        compress.with_offsets_added(weight, change)
 
 
 # ------------------------------------------------------------------ pruning
@@ -366,7 +352,7 @@ def test_offsets_that_cannot_be_added(weight, change, says):
 @pytest.mark.parametrize("share, zeros", [(0, 0), (0.3, 18), (0.5, 30), (1 / 7, 9), (1.0, 60)])
 def test_magnitude_pruning_keeps_the_largest(share, zeros):
     W = normal((5, 12))
-    pruned, mask = prune_magnitude(W, share), magnitude_mask(W, share)
+    pruned, mask = compress.prune_magnitude(W, share), compress.magnitude_mask(W, share)
     assert np.sum(pruned == 0) == zeros == round(share * 60)
     equal(pruned, np.where(mask, W, 0))
     assert pruned.dtype == W.dtype and np.all(W != 0)
@@ -376,14 +362,14 @@ def test_magnitude_pruning_keeps_the_largest(share, zeros):
 
 def test_of_equal_magnitudes_the_earlier_goes_first():
     ties = np.array([[1.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 0.5, 1.0]])
-    equal(prune_magnitude(ties, 3 / 8), [[0, 0, 2, 1], [-1, 1, 0, 1]])
-    equal(prune_n_of_m(ties), [[0, 0, 2, 1], [0, 1, 0, 1]])
+    equal(compress.prune_magnitude(ties, 3 / 8), [[0, 0, 2, 1], [-1, 1, 0, 1]])
+    equal(compress.prune_n_of_m(ties), [[0, 0, 2, 1], [0, 1, 0, 1]])
 
 
 @pytest.mark.parametrize("n, m", [(2, 4), (1, 4), (4, 8), (3, 3), (0, 6)])
 def test_n_of_m_pruning_keeps_the_largest_of_each_group(n, m):
     W = normal((5, 24), np.float64)
-    pruned, mask = prune_n_of_m(W, n, m), n_of_m_mask(W, n, m)
+    pruned, mask = compress.prune_n_of_m(W, n, m), compress.n_of_m_mask(W, n, m)
     for group, stays in zip(W.reshape(-1, m), mask.reshape(-1, m)):
         assert stays.sum() == n
         assert set(np.abs(group[stays])) == set(sorted(np.abs(group))[m - n :])

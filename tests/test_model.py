@@ -10,19 +10,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from lora_np.model import (
-    GPT2Config,
-    LlamaConfig,
-    add_head,
-    backward,
-    cache_bytes,
-    draw_masks,
-    forward,
-    initial_params,
-    loss_and_gradients,
-    parameter_shapes,
-    predict_logits,
-)
+from lora_np import model
+from lora_np.model import GPT2Config, LlamaConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
 from lora_np.model.architectures import ARCHITECTURES, architecture
 
 from .tiny import same_bits
@@ -107,9 +96,9 @@ def test_recomputing_blocks_changes_no_bit_and_keeps_little(config, random_param
         there, back = {}, {}
         given = {"lengths": batch.lengths, "adapter": adapter, "masks": masks, "recompute": recompute}
         logits, cache = forward(params, batch.ids, config, **given, wanted=wanted, record=there)
-        kept.append(cache_bytes(cache))
+        kept.append(model.cache_bytes(cache))
         grads = backward(np.cos(logits), cache, back)
-        assert cache_bytes(cache) == kept[-1]
+        assert model.cache_bytes(cache) == kept[-1]
         records.append([there, back, grads])
         assert list(there)[-1] == "logits"
         objective = loss_and_gradients(params, batch, config, adapter, wanted, masks, recompute=recompute)
@@ -224,7 +213,7 @@ def test_float32_agrees_with_float64(config, random_params, random_batch):
 
 def test_predictions_are_those_of_the_forward_pass(config, random_params, random_batch):
     params, batches = random_params(config), [random_batch(config, seed=seed) for seed in range(2)]
-    for (logits, targets), batch in zip(predict_logits(params, batches, config), batches):
+    for (logits, targets), batch in zip(model.predict_logits(params, batches, config), batches):
         np.testing.assert_array_equal(logits, forward(params, batch.ids, config, lengths=batch.lengths)[0])
         assert targets is batch.targets
         result = loss_and_gradients(params, batch, config)
@@ -239,7 +228,7 @@ def test_predictions_are_those_of_the_forward_pass(config, random_params, random
 @pytest.mark.parametrize("n_layers, n_classes", [(1, 0), (6, 100)])
 def test_layers_that_write_into_the_stream_start_smaller(n_layers, n_classes, wide):
     config = replace(wide, n_layers=n_layers, n_classes=n_classes)
-    for name, array in initial_params(config, np.random.default_rng(0)).items():
+    for name, array in model.initial_params(config, np.random.default_rng(0)).items():
         if name.endswith(".bias"):
             assert not array.any(), name
         elif array.ndim == 1:
@@ -252,12 +241,12 @@ def test_layers_that_write_into_the_stream_start_smaller(n_layers, n_classes, wi
 
 
 def test_first_values_come_from_the_generator_alone(config):
-    first, again, other = (initial_params(config, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    first, again, other = (model.initial_params(config, np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert list(first) == list(parameter_shapes(config))
     assert {name: array.shape for name, array in first.items()} == parameter_shapes(config)
     assert all(first[name].tobytes() == again[name].tobytes() for name in first)
     assert not np.array_equal(first["tok_emb.weight"], other["tok_emb.weight"])
-    double = initial_params(config, np.random.default_rng(0), np.float64)
+    double = model.initial_params(config, np.random.default_rng(0), np.float64)
     assert all(np.array_equal(array.astype(np.float32), first[name]) for name, array in double.items())
 
 
@@ -272,13 +261,13 @@ def test_parameters_of_known_models():
 def test_adding_a_head(either_language, random_params, random_batch):
     language = either_language
     params = random_params(language, np.float32)
-    with_head, config = add_head(params, language, 5, np.random.default_rng(0))
+    with_head, config = model.add_head(params, language, 5, np.random.default_rng(0))
     assert config == replace(language, n_classes=5)
     assert "head.weight" not in params and list(with_head) == list(parameter_shapes(config))
     assert with_head["head.weight"].shape == (5, 12) and with_head["head.weight"].dtype == np.float32
     assert all(with_head[name] is params[name] for name in params)
     assert forward(with_head, random_batch(language).ids, config)[0].shape == (3, 5)
-    again, config = add_head(with_head, config, 3, np.random.default_rng(0))
+    again, config = model.add_head(with_head, config, 3, np.random.default_rng(0))
     assert again["head.weight"].shape == (3, 12) and config.n_classes == 3
 
 

@@ -8,19 +8,10 @@ import warnings
 import numpy as np
 import pytest
 
+from lora_np import formats
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter, merge
 from lora_np.data import encode, load_reviews, load_tokenizer, model_files, normalise
-from lora_np.formats import (
-    PRETRAINED,
-    load_hf,
-    load_peft,
-    load_pretrained,
-    load_task,
-    read_tensors,
-    save_hf,
-    save_peft,
-    shipped_adapters,
-)
+from lora_np.formats import PRETRAINED, load_hf, load_peft, load_pretrained, load_task, save_hf, save_peft
 from lora_np.model import GPT2Config, Sampling, forward, generate, next_probabilities
 from lora_np.tasks.classifier import without_padding
 
@@ -148,7 +139,7 @@ def agree_by_kind(what, adapter, got, expected):
 
 
 def file_bytes(folder, name="adapter_model.safetensors"):
-    return {key: (a.dtype, a.shape, a.tobytes()) for key, a in read_tensors(folder / name)[0].items()}
+    return {key: (a.dtype, a.shape, a.tobytes()) for key, a in formats.read_tensors(folder / name)[0].items()}
 
 
 # ---------------------------------------------------------------- Hugging Face's directories
@@ -358,7 +349,7 @@ def test_sampling_is_transformers(seed):
     check("sampling", "probabilities", next_probabilities(logits, ids, settings), scores.softmax(-1), OUTPUT)
 
 
-@pytest.mark.parametrize("name", shipped_adapters())
+@pytest.mark.parametrize("name", formats.shipped_adapters())
 def test_a_shipped_adapter_at_real_size(name, tmp_path):
     """Two million logits: the same numbers in float64; in float32 each side has its own rounding."""
     task = load_task(name)
