@@ -108,14 +108,6 @@ def test_a_fresh_adapter_changes_no_bit(init, kind, config, random_params, rando
 # ------------------------------------------------------------------ merging
 
 
-def test_merge_touches_its_targets_alone(either_classifier, random_params, random_adapter):
-    params = random_params(either_classifier)
-    adapter = random_adapter(params, targets=("blocks.1.attn.v_proj",))
-    merged = merge(params, adapter)
-    changed = {name for name in params if merged[name] is not params[name]}
-    assert changed == {"blocks.1.attn.v_proj.weight", "head.weight"}
-
-
 @pytest.mark.parametrize("dtype, unit", [(np.float32, 2.0**-24), (np.float64, 2.0**-53)])
 def test_unmerge_restores_to_rounding(either_classifier, random_params, random_adapter, dtype, unit):
     params = random_params(either_classifier, dtype)
@@ -177,9 +169,8 @@ def test_the_report_counts_by_hand(classifier, random_params):
 # ------------------------------------------------------------------ dtypes
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("number", [float, np.float64])
+@pytest.mark.parametrize("number, dtype", [(float, np.float64), (np.float64, np.float32)])
 def test_the_dtype_of_the_parameters_is_that_of_everything(
     config, random_params, random_batch, random_adapter, kind, number, dtype
 ):
@@ -193,12 +184,7 @@ def test_the_dtype_of_the_parameters_is_that_of_everything(
     logits, cache = forward(params, batch.ids, config, **options)
     grads = backward(np.ones_like(logits), cache, record_back)
     n_places = 4 + ("embed" in record)  # two residuals of each block
-    assert (
-        len(masks) == n_places + 2 * len(BLOCKS[type(config)])
-        and len(record) > 30
-        and len(record_back) > 30
-        and set(grads) == set(wanted)
-    )
+    assert len(masks) == n_places + 2 * len(BLOCKS[type(config)]) and set(grads) == set(wanted)
     produced = {
         "fresh": init_adapter(params, adapter.config, np.random.default_rng(0)).weights,
         "masks": masks,
@@ -209,5 +195,11 @@ def test_the_dtype_of_the_parameters_is_that_of_everything(
     }
     if kind != "dora":
         produced["unmerged"] = unmerge(merge(params, adapter), adapter)
+    if kind == "lora":
+        mixed = adapters.mix(params, {"a": adapter, "b": adapter}, {"a": number(0.5), "b": np.float32(2)})
+        wide = adapter._replace(weights={name: array.astype(np.float64) for name, array in adapter.weights.items()})
+        produced["mixed"] = mixed.weights
+        produced["compressed"] = adapters.compress(params, mixed, 2).adapter.weights
+        produced["merged with an adapter in float64"] = merge(params, wide)
     wrong = [(group, n) for group, arrays in produced.items() for n, a in arrays.items() if a.dtype != dtype]
     assert wrong == []

@@ -144,16 +144,6 @@ def test_ranks_that_add_up_to_more_than_a_layer_has(params, alike, tmp_path):
     assert compress(params, mixed, 3).error <= 1e-12
 
 
-def test_dtypes_stay(language, random_params, random_adapter):
-    """Weights of NumPy's own types, and an adapter of another dtype than the base's."""
-    params = random_params(language, np.float32)
-    adapter = random_adapter(params)
-    mixed = mix(params, {"a": adapter, "b": adapter}, {"a": np.float64(0.5), "b": np.float32(2)})
-    wide = adapter._replace(weights={name: array.astype(np.float64) for name, array in adapter.weights.items()})
-    for weights in (mixed.weights, compress(params, mixed, 2).adapter.weights, merge(params, wide)):
-        assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
-
-
 def test_a_head_that_the_base_lacks(classifier, random_params, random_adapter):
     """merge and mix take it as `forward` does; a mix of heads is their weighted sum then."""
     params = random_params(classifier)
