@@ -406,35 +406,3 @@ def test_a_training_ends_with_the_target_number_of_singular_values(random_params
     assert sum(np.count_nonzero(array) for name, array in state.best.items() if name.endswith("lora_E")) <= 24
     assert measure(state.best)["loss"] == pytest.approx(losses[steps >= 28].min(), rel=1e-6)
     assert TrainConfig(40, 2e-2, select_from=40).select_from == 40  # the last step may be the first to count
-
-
-# ------------------------------------------------------------------ every variant is trained
-
-
-@pytest.mark.parametrize(
-    "variant",
-    [pytest.param(v, marks=[] if v in ("lora", "dora", "loftq") else pytest.mark.slow) for v in VARIANTS],
-)
-def test_every_variant_learns_and_leaves_its_base(variant, random_params, random_batch):
-    """A batch by heart, on a base of which no bit changes: LoftQ's is a quantised one."""
-    params = random_params(QUANTISABLE, np.float32)
-    chosen = variant_config(variant, AdapterConfig(4, 8.0, EVERYWHERE, dropout=0.1))
-    base, start = start_adapter(params, chosen, np.random.default_rng(0))
-    quantised = {name: array for name, array in base.items() if isinstance(array, NF4Weight)}
-    assert len(quantised) == 12 * (variant == "loftq")
-    before, codes = copies(base), {name: (w.packed.copy(), w.scales().copy()) for name, w in quantised.items()}
-    batch, steps = random_batch(QUANTISABLE), 50
-    objective, after_update = allocating(model_objective(base, QUANTISABLE, start), start, steps)
-    rate = {"vera": 0.2, "adalora": 3e-2, "lora+": 1e-3}.get(variant, 1e-2)
-    settings = TrainConfig(steps, rate, warmup_steps=5, optimiser=training.adapter_optimiser(start))
-    trainable = training.trainable_arrays(base, start)
-    state = training.train(trainable, objective, lambda rng: [batch], settings, after_update=after_update)
-    _, adapter = attach(base, start, state.trainable)
-    losses = [evaluate(base, [batch], QUANTISABLE, attached)["loss"] for attached in (start, adapter)]
-    assert losses[1] < 0.6 * losses[0], losses
-    assert same_bits(copies(base), before)
-    for name, (packed, scales) in codes.items():
-        assert base[name] is quantised[name]
-        assert np.array_equal(base[name].packed, packed) and np.array_equal(base[name].scales(), scales)
-    dtypes = {array.dtype for group in (state.trainable, state.m, state.v) for array in group.values()}
-    assert dtypes == {np.dtype(np.float32)}
