@@ -117,7 +117,7 @@ def base(request, tmp_path_factory):
         export(name, "gguf", folder / "base.gguf")
     task = read_model(name)
     prompts = encode(task.tokenizer, PROMPTS if request.param == "smollm2" else STARTS)
-    answers = ask(folder / "base.gguf", greedy_jobs(prompts), threads=2)
+    answers = ask(folder / "base.gguf", greedy_jobs(prompts))
     return request.param, name, task, prompts, folder, answers
 
 
@@ -171,7 +171,7 @@ def test_llama_cpp_writes_an_adapters_text(name, base):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         export(folder / name, "gguf-merged", folder / "merged.gguf")
-    answers = ask(folder / "merged.gguf", greedy_jobs(prompts), threads=2)
+    answers = ask(folder / "merged.gguf", greedy_jobs(prompts))
     merged = task._replace(params=merge(task.params, adapter))
     check_text(f"{kind}, merged", merged, None, prompts, answers)
 
