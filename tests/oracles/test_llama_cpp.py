@@ -163,9 +163,8 @@ def test_llama_cpp_writes_an_adapters_text(name, base):
     export(folder / name, "gguf", folder / f"{name}.gguf")
     texts = [[answer["ids"] for answer in plain]]
     for scale in (1.0, 0.5):
-        answers = ask(
-            folder / "base.gguf", greedy_jobs(prompts), adapters=[(folder / f"{name}.gguf", scale)], threads=2
-        )
+        adapters = [(folder / f"{name}.gguf", scale)]
+        answers = ask(folder / "base.gguf", greedy_jobs(prompts), adapters=adapters)
         texts.append(check_text(f"{kind}, adapter", task, scaled(adapter, scale), prompts, answers))
     assert texts[0] != texts[1] != texts[2] != texts[0]
     with warnings.catch_warnings():

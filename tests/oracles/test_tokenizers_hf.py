@@ -1,4 +1,4 @@
-"""Imported tokenizers: ids, labels and greedy text as transformers has them, and files that come back as they were."""
+"""Imported tokenizers: ids and greedy text as transformers has them, and files that come back as they were."""
 
 import json
 import random
@@ -8,7 +8,6 @@ import pytest
 
 from lora_np.data import FILES, decode, encode, gguf_tokenizer_files, load_tokenizer
 from lora_np.formats import load_task
-from lora_np.tasks.classifier import load_classifier, predict
 from lora_np.tasks.exchange import export, import_hf
 from lora_np.tasks.writing import write_text_from
 
@@ -183,16 +182,15 @@ LLAMAS = {
 }
 
 
-def make_model(folder, make, n_classes=0, vocab_size=520):
+def make_model(folder, make, vocab_size=520):
     """A random GPT-2 that transformers saved, with a tokenizer; some 30 ids end a text."""
     torch.manual_seed(0)
     ends = np.random.default_rng(1).choice(vocab_size, 30, replace=False).tolist()
     config = transformers.GPT2Config(
-        vocab_size=vocab_size, n_positions=POSITIONS, n_embd=32, n_layer=2, n_head=4, num_labels=n_classes or 2,
+        vocab_size=vocab_size, n_positions=POSITIONS, n_embd=32, n_layer=2, n_head=4,
         initializer_range=0.3, bos_token_id=None, eos_token_id=ends,
     )  # fmt: skip
-    kind = transformers.GPT2ForSequenceClassification if n_classes else transformers.GPT2LMHeadModel
-    model = kind(config).eval()
+    model = transformers.GPT2LMHeadModel(config).eval()
     model.save_pretrained(folder)
     make(folder)
     return model, transformers.AutoTokenizer.from_pretrained(folder)
@@ -233,20 +231,6 @@ def test_the_folder_of_a_llama(name, tmp_path):
     assert [decode(ours, np.array(ids, dtype=int)) for ids in expected] == theirs.batch_decode(
         expected, skip_special_tokens=True
     )
-
-
-@pytest.mark.parametrize("name", TOKENIZERS)
-def test_labels(name, tmp_path):
-    model, theirs = make_model(tmp_path / "hf", TOKENIZERS[name], n_classes=7)
-    import_hf(tmp_path / "hf", tmp_path / "task")
-    sample = [text for text in texts(110) if theirs(text)["input_ids"]][:100]
-    answers = predict(load_classifier(tmp_path / "task"), sample)
-    with torch.no_grad():
-        inputs = [theirs(text, truncation=True, max_length=POSITIONS, return_tensors="pt") for text in sample]
-        probs = torch.stack([model(input_ids=given["input_ids"]).logits[0].softmax(-1) for given in inputs])
-    assert [label for label, _ in answers] == [f"LABEL_{k}" for k in probs.argmax(-1).tolist()]
-    assert len({label for label, _ in answers}) > 3 and len(answers) == 100
-    assert np.abs(probs.amax(-1).numpy() - [p for _, p in answers]).max() < 1e-4
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
