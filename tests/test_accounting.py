@@ -8,15 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lora_np.adapters import (
-    KINDS,
-    AdapterConfig,
-    adapter_shapes,
-    init_adapter,
-    linear_layers,
-    trained_weights,
-    variant_config,
-)
+from lora_np import adapters
+from lora_np.adapters import KINDS, AdapterConfig, adapter_shapes, init_adapter, linear_layers, trained_weights
 from lora_np.analysis import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
 from lora_np.analysis.costs import shape_only_arrays
 from lora_np.analysis.shape_only import shape_only
@@ -112,7 +105,7 @@ FIXED = {  # adapter, wanted: for all models
     "LoRA, forward alone": (ALL_LINEAR, ()),
     "head": (AdapterConfig(targets=()), None),
     "embeddings": (None, ("tok_emb.weight",)),
-    "LoRA-FA, dropped": (variant_config("lora-fa", replace(ALL_LINEAR, dropout=0.4)), None),
+    "LoRA-FA, dropped": (adapters.variant_config("lora-fa", replace(ALL_LINEAR, dropout=0.4)), None),
 }
 
 
