@@ -331,12 +331,9 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
     Bug("a mask forgotten", "adapters.merge.in_format", "mask is None and base.format", "base.format",
         quantised_again),
     # names and rows of a Llama's files
-    Bug("rows put in order the wrong way", "formats.names.gguf_rows", "if back else", "if not back else", from_gguf),
     Bug("rows left as they are", "formats.names.gguf_rows", "return array[order]", "return array", from_gguf),
     Bug("rows of blocks left as they are", "formats.names.gguf_rows", "array.blocks[order]", "array.blocks",
         blocks_from_gguf),
-    Bug("rows in order across heads", "formats.names.gguf_rows", "reshape(-1, *pairs).swapaxes(1, 2)",
-        "reshape(-1, 2).swapaxes(0, 1)", from_gguf),
     Bug("v put in order too", "formats.names.gguf_rows", "architecture(config).gguf_interleaved",
         "(*architecture(config).gguf_interleaved, 'v_proj')", from_gguf),
     Bug("k left as it is", "formats.names.gguf_rows", "architecture(config).gguf_interleaved", "('q_proj',)",

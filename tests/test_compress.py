@@ -99,8 +99,10 @@ SHAPES += [("nf4", {"block_size": b, "double": d}, b) for b, d in ((64, True), (
 
 @DTYPES
 @pytest.mark.parametrize("format, settings, block_size", SHAPES)
-def test_no_weight_is_further_off_than_half_the_widest_gap(format, settings, block_size, dtype):
+def test_no_weight_is_further_off_than_half_the_widest_gap_and_zeros_stay_zeros(format, settings, block_size, dtype):
+    equal(np.asarray(FORMATS[format](np.zeros((4, 96), dtype), **settings)), np.zeros((4, 96)))
     W = normal((48, 96), dtype) * np.logspace(-4, 3, 48, dtype=dtype)[:, None]
+    W[3], W[5, ::2] = 0.0, 0.0
     weight = FORMATS[format](W, **settings)
     assert np.asarray(weight).dtype == W.dtype == weight.dtype
     assert np.asarray(weight).shape == W.shape == weight.shape
@@ -110,7 +112,10 @@ def test_no_weight_is_further_off_than_half_the_widest_gap(format, settings, blo
         bound = bound + np.repeat(weight.absmax.steps, 256)[: len(blocks)] / 2 * (1 + 1e-4)
     if format in BLOCK_BYTES:  # scales are float16, whose steps are at least 2⁻²⁴
         bound = bound + 2.0**-10 * np.abs(blocks).max(axis=1) + 127 * 2.0**-25
-    assert np.all(np.abs(np.asarray(weight).reshape(blocks.shape) - blocks) <= bound[:, None])
+    dense = np.asarray(weight)
+    assert np.all(np.abs(dense.reshape(blocks.shape) - blocks) <= bound[:, None])
+    assert format == "q4_1" or not dense[W == 0].any(), "only offsets move a zero"
+    assert not dense[3].any() and (format in BLOCK_BYTES or not np.signbit(dense[3]).any())
 
 
 def test_q8_0_rounds_halves_away_from_zero():
@@ -129,19 +134,6 @@ def test_a_second_round_trip_changes_nothing(make, dtype):
         equal(getattr(again, field.name), getattr(first, field.name))
     largest = np.abs(W).argmax(axis=1)[:, None]  # a block is a row here, and its largest weight stays
     np.testing.assert_allclose(*(np.take_along_axis(x, largest, 1) for x in (np.asarray(first), W)), rtol=1e-6)
-
-
-@DTYPES
-@EACH_FORMAT
-def test_zeros_stay_zeros(make, dtype):
-    equal(np.asarray(make(np.zeros((4, 64), dtype))), np.zeros((4, 64)))
-    W = normal((8, 64), dtype)
-    W[3], W[5, ::2] = 0.0, 0.0
-    weight = make(W)
-    dense = np.asarray(weight)
-    assert weight.format == "q4_1" or np.all(dense[W == 0] == 0), "only offsets move a zero"
-    assert weight.format in BLOCK_BYTES or not np.signbit(dense[3]).any()
-    assert not dense[3].any() and dense[0].any()
 
 
 @EACH_FORMAT
@@ -212,10 +204,6 @@ def test_numpys_array_protocol(make, dtype):
     for ask in (np.asarray, np.array):
         with pytest.raises(ValueError, match="copy: got False"):
             ask(weight, copy=False)
-    x = normal((5, 64), dtype, seed=1)
-    y = x @ np.asarray(weight).T
-    assert y.shape == (5, 6) and y.dtype == dtype
-    np.testing.assert_allclose(y, x @ W.T, atol=4.0)
 
 
 ROWS = [(make, (32, 32), {}) for make in MAKERS.values()]

@@ -12,6 +12,7 @@ from lora_np.adapters import KINDS, AdapterConfig, adapted_modules, init_adapter
 from lora_np.model import draw_masks, forward, loss_and_gradients
 from lora_np.training import RankAllocation, allocating, budget_at
 
+from ..tiny import random_adapter
 from .comparison import GRADIENT, OUTPUT, check, check_all
 
 torch = pytest.importorskip("torch")
@@ -34,19 +35,13 @@ pytestmark = [
 MODELS = pytest.mark.parametrize("n_classes", [0, 4], ids=["language model", "classifier and head"])
 
 
-def moved(adapter, rng):
-    """Every array away from its start."""
-    weights = {name: array + 0.3 * rng.normal(size=array.shape) for name, array in adapter.weights.items()}
-    return adapter._replace(weights=weights)
-
-
 def both(ours, theirs, n_classes, seed, dropout=0.0, name="GPT-2"):
     """One model, batch and adapter for lora_np, and the same for PEFT.
 
     theirs: PEFT's class of configurations, and a dict of its settings; None: by `lora_config`.
     """
     rng, config, params, batch = model_case(name, n_classes, seed, dropout=dropout)
-    adapter = moved(init_adapter(params, AdapterConfig(**ours, dropout=dropout, train_head=bool(n_classes)), rng), rng)
+    adapter = random_adapter(params, rng, **ours, dropout=dropout, train_head=bool(n_classes))
     if theirs is None:
         peft_config = lora_config(adapter.config, n_classes)
     else:

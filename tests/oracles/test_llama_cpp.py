@@ -178,15 +178,14 @@ def test_llama_cpp_writes_an_adapters_text(name, base):
 # ---------------------------------------------------------------- QA-LoRA merged into Q4_1
 
 
-def agreement(got, expected):
-    """(share of positions with the same best token, mean KL divergence) of two lists of log-probabilities (T, V)."""
+def divergence(got, expected):
+    """The mean KL divergence of two lists of log-probabilities (T, V)."""
     got, expected = (np.concatenate(rows).astype(np.float64) for rows in (got, expected))
-    divergence = (np.exp(expected) * (expected - got)).sum(axis=1).mean()
-    return float((got.argmax(axis=1) == expected.argmax(axis=1)).mean()), float(divergence)
+    return float((np.exp(expected) * (expected - got)).sum(axis=1).mean())
 
 
 def test_a_merge_that_changes_no_code(file, tokenizer, tmp_path):
-    """And how near it is to the base with the adapter beside it, here and in llama.cpp."""
+    """And gives in llama.cpp nearly the probabilities of the base with the adapter beside it."""
     task = read_model(file, weights="blocks")
     adapter = moved(task.params, ADAPTERS["qalora"], 4e-3)  # as large as training makes it
     save_task(tmp_path / "task", task._replace(adapter=adapter), file, {"labels": None})
@@ -202,17 +201,8 @@ def test_a_merge_that_changes_no_code(file, tokenizer, tmp_path):
             n_changed += not np.array_equal(old, new)
     assert n_changed == 7 * task.config.n_layers
     rows = [tokenizer.encode(text).ids for text in PROMPTS]
-    in_blocks = read_model(tmp_path / "merged.gguf", weights="blocks").params
-    ours = [list(our_log_probabilities(*which)) for which in (
-        (in_blocks, task.config, rows), (task.params, task.config, rows, adapter), (task.params, task.config, rows)
-    )]  # fmt: skip
-    theirs = [
-        log_probabilities(tmp_path / "merged.gguf", rows, tmp_path),
-        log_probabilities(file, rows, tmp_path, adapters=[(tmp_path / "adapter.gguf", 1.0)]),
-    ]
-    effect, rounding = agreement(ours[2], ours[1])[1], agreement(theirs[1], ours[1])[1]
-    for where, (one, apart, *_), most in (("here", ours, 0.1 * effect), ("llama.cpp", theirs, 4 * rounding)):
-        share, divergence = agreement(one, apart)
-        about = f"{share:.1%} equal; the adapter's is {effect:.1e}, that of llama.cpp's rounding {rounding:.1e}"
-        LARGEST[f"QA-LoRA merged into Q4_1, {where}, KL"] = (divergence, about, most)
-        assert divergence < most
+    together = log_probabilities(tmp_path / "merged.gguf", rows, tmp_path)
+    apart = log_probabilities(file, rows, tmp_path, adapters=[(tmp_path / "adapter.gguf", 1.0)])
+    most = 4 * divergence(apart, our_log_probabilities(task.params, task.config, rows, adapter))  # by rounding
+    LARGEST["QA-LoRA merged into Q4_1, KL"] = (divergence(together, apart), "all", most)
+    assert divergence(together, apart) < most

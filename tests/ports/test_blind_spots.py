@@ -65,11 +65,6 @@ SPOTS = [
     BlindSpot("final_share is for the cosine alone", {"schedule-linear": "learning_rate", "train-lora": "step.10.loss"},
         ("f + (1 - f) * c);", "(kind === 'linear' ? c : f + (1 - f) * c));"),
         ("peak * (f + (1 - f) * c)", 'peak * (*schedule == \'l\' ? c : f + (1 - f) * c)')),
-    BlindSpot("rslora ignored in DoRA", {"dora-rslora": "norm", "model-classifier-dora": "blocks.0.attn.q_proj"},
-        ("add(inputs.weight, lora.delta(inputs, settings));",
-        "add(inputs.weight, lora.delta(inputs, { ...settings, rslora: false }));"),
-        ("scale(outer(B, A), l.s)", "scale(outer(B, A), l.s / (*l.adapter == 'd' && "
-        'is_true(adapter ? adapter : settings, "rslora") ? sqrt((REAL)last(B)) : 1))')),
     BlindSpot("use_rslora ignored", {"peft-read-rslora": "delta.blocks.0.attn.q_proj.weight"},
         ("{ r, alpha, rslora }), names", "{ r, alpha }), names"), ('is_true(config, "use_rslora")', "false")),
     BlindSpot("PEFT's name of o_proj", {"peft-write-scales": "adapter_model.safetensors"},
