@@ -501,7 +501,7 @@ def divergence(folder, **changes):
     return results[0]
 
 
-def test_the_first_tensor_is_named_and_where_it_is_off(tmp_path):
+def test_the_first_tensor_is_named_and_where_it_is_off(with_search, tmp_path):
     wrong, right = outputs_of("linear"), outputs_of("linear")["grad.x"]
     wrong["grad.x"][1, 2, 3] += 0.5
     wrong["grad.weight"][:] = 0
