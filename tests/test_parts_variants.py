@@ -16,8 +16,6 @@ from lora_np.tasks.language import TextFile
 from lora_np.tasks.settings import FinetuneSettings
 from lora_np.tasks.table import LabelledTable
 
-from .tiny import same_bits
-
 TAUGHT = [variant for variant in VARIANTS if variant != "loftq"]
 KIND = {variant: variant_config(variant).kind for variant in VARIANTS}
 # In the quick run the last variant of each kind: of LoRA itself, one that takes its start out of the base.
@@ -131,17 +129,6 @@ def test_export_and_mix(variant, taught, tmp_path, run, fails):
     else:
         message = f"adapter: got kind '{KIND[variant]}', expected 'lora' or 'dora'; export it with --to merged"
         assert message in fails(*export) and not (tmp_path / "peft").exists()
-
-
-def test_dora_comes_back_from_peft(taught, tiny_base, tmp_path, run):
-    """Every byte."""
-    folder = taught("dora")
-    run("export", folder / "classes", "--to", "peft", "--out", tmp_path / "peft")
-    labels = load_task(folder / "classes").labels
-    source = ["import", tmp_path / "peft", "--from", "peft", "--base", tiny_base, "--labels", *labels]
-    run(*source, "--out", tmp_path / "back")
-    assert same_bits(*(load_task(f).adapter.weights for f in (folder / "classes", tmp_path / "back")))
-    assert "lora_magnitude_vector" in run("inspect", tmp_path / "peft")
 
 
 def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, run):

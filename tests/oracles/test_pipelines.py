@@ -44,18 +44,18 @@ def snippets(tmp_path_factory):
     return path, rows, list(splits.test.texts[::5])
 
 
-def fine_tune(data, folder, **settings):
-    """SmolLM2, fine-tuned into `folder/task` and merged into `folder/merged`."""
+def fine_tune(data, folder, form, **settings):
+    """SmolLM2, fine-tuned into `folder/task` and exported to `folder/out.FORM`."""
     finetune(data, folder / "task", FinetuneSettings(base="smollm2", **settings))
-    export(folder / "task", "merged", folder / "merged")
+    export(folder / "task", form, folder / f"out.{form}")
 
 
 def test_labels(snippets, tmp_path):
     table, _, texts = snippets
     texts = texts[::3]
-    fine_tune(LabelledTable(table, "text", "label"), tmp_path, learning_rate=2e-3, epochs=2)
+    fine_tune(LabelledTable(table, "text", "label"), tmp_path, "merged", learning_rate=2e-3, epochs=2)
     with no_warnings():
-        classify = transformers.pipeline("text-classification", model=str(tmp_path / "merged"), device="cpu")
+        classify = transformers.pipeline("text-classification", model=str(tmp_path / "out.merged"), device="cpu")
         theirs = [row["label"] for row in classify(texts, batch_size=20)]
     classifier = load_classifier(tmp_path / "task")
     ours = [label for label, _ in predict(classifier, texts)]
@@ -67,10 +67,10 @@ def test_chat(n, snippets, tmp_path):
     _, rows, texts = snippets
     chats = [{"prompt": row["text"], "completion": f"This review is {row['label']}."} for row in rows[:32]]
     (tmp_path / "chats.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
-    fine_tune(Conversations(tmp_path / "chats.jsonl"), tmp_path, learning_rate=1e-3, epochs=1)
+    fine_tune(Conversations(tmp_path / "chats.jsonl"), tmp_path, "merged", learning_rate=1e-3, epochs=1)
     conversations = [[{"role": "user", "content": text}] for text in texts[:n]]
     with no_warnings():
-        write = transformers.pipeline("text-generation", model=str(tmp_path / "merged"), device="cpu")
+        write = transformers.pipeline("text-generation", model=str(tmp_path / "out.merged"), device="cpu")
         settings = {"max_new_tokens": N_NEW, "do_sample": False, "return_full_text": False}
         theirs = [write(messages, **settings)[0]["generated_text"] for messages in conversations]
     task = load_task(tmp_path / "task")
@@ -85,13 +85,12 @@ def test_labels_as_words_in_llama_cpp(snippets, tmp_path):
     table, _, texts = snippets
     texts = texts[::10]
     data = QuestionTable(table, "text", "label", question="\nThis film is")
-    fine_tune(data, tmp_path, learning_rate=1e-3, epochs=2)
-    export(tmp_path / "task", "gguf", tmp_path / "adapter.gguf")
+    fine_tune(data, tmp_path, "gguf", learning_rate=1e-3, epochs=2)
     export("smollm2", "gguf", tmp_path / "base.gguf")
     classifier = load_classifier(tmp_path / "task")
     first = [int(ids[0]) for ids in label_ids(classifier.tokenizer, classifier.labels)]
     rows = prompt_ids(classifier.tokenizer, texts, classifier.question, classifier.config.n_positions)
-    adapters = [(tmp_path / "adapter.gguf", 1.0)]
+    adapters = [(tmp_path / "out.gguf", 1.0)]
     likely = [row[-1][first] for row in log_probabilities(tmp_path / "base.gguf", rows, tmp_path, adapters=adapters)]
     theirs = [classifier.labels[row.argmax()] for row in likely]
     assert theirs == [label for label, _ in predict(classifier, texts)] and set(theirs) == set(WORDS.values())
