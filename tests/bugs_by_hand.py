@@ -285,6 +285,8 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
         "*ops.consecutive_tables(call.start, call.start + x.shape[1], *settings)",
         "*(np.repeat(table[:1], x.shape[1], 0) "
         "for table in ops.consecutive_tables(call.start, call.start + x.shape[1], *settings))", with_a_past),
+    Bug("the default θ", "model.layers.rope", "call.config.rope_theta", "10000.0", of_formulas),
+    Bug("the default ε", "model.layers.rms_norm", "call.config.rms_norm_eps", "1e-06", of_formulas),
     Bug("keys and values exchanged", "model.layers.attention", "k, v = (keys, values)", "k, v = (values, keys)",
         with_a_past),
     Bug("new keys over the first ones", "model.layers.attention", "new = slice(-k.shape[1], None)",
