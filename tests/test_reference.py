@@ -339,7 +339,7 @@ def test_what_is_right_passes_in_every_form_and_what_is_cut_off_is_said(form, wr
     assert code == 0 and "1 of 1 cases agree" in out
     path = tmp_path / ("linear.float64/y.npy" if form == "npy" else f"linear.float64.{form}")
     whole = path.read_bytes()
-    for cut in (1, 9, 100, 400):
+    for cut in (1, 100, 400):
         path.write_bytes(whole[:-cut])
         code, out, _ = checked(capsys, tmp_path)
         assert code == 2 and ("linear.float64: y is" if form == "npy" else path.name) in out
