@@ -29,7 +29,8 @@ def q4_1_encode(w):
     steps = np.where(d > 0, d, 1.0)  # (n,): in a block of equal weights, (w - m) / d would be 0/0
     codes = ((w - m[:, None]) / steps[:, None] + 0.5).astype(int)  # (n, 32)
     return codes, d, m
-    # The smallest and the largest weight are restored exactly, any other within half a step. Adding 3 changes only m.
+    # The smallest and the largest weight are restored exactly, and all others to within half a step. Adding 3 changes
+    # only m.
 
 
 def draw(rng, size):
@@ -74,6 +75,6 @@ AFTER = """**Beyond the points.** Encode and decode a real matrix with your own 
     print(np.linalg.norm(W_hat - W) / np.linalg.norm(W))
     print(np.linalg.norm(W_hat - package) / np.linalg.norm(W))
 
-The package's result is almost the same. It computes the codes with these `d` and `m`, but then stores both in 16 bits.
-And about ten weights are so near the midpoint of two marks that rounding errors decide which mark they get.
+The package's result is almost the same. It computes the codes with these `d` and `m`, but then stores `d` and `m` in 16
+bits. And about ten weights are so near the midpoint of two marks that rounding errors decide which mark they get.
 """
