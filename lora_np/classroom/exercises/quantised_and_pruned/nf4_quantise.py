@@ -6,7 +6,7 @@ length, so a block may begin in one row and end in the next. Give each block's l
 codes of its weights.
 
 **Predict first:** which code does a weight of 0 have? Which codes may a block's largest magnitude have? If you multiply
-`W` by 10, what happens to the codes, and what to `absmax`?
+`W` by 10, what happens to the codes and to `absmax`?
 
 One way is to compute an array of all distances, with one more axis than the blocks. Another is to find each weight's
 place among the midpoints between neighbouring points.

@@ -21,8 +21,9 @@ def truncate(M, k):
     U, sigma, Vt = np.linalg.svd(M, full_matrices=False)  # (out, n), (n,), (n, in) with n = min(out, in)
     # These are the first k terms of Σ_i σ_i U_:i V_:iᵀ, built from columns of U and rows of Vᵀ.
     return (U[:, :k] * sigma[:k]) @ Vt[:k]  # (out, k) (k, in) -> (out, in)
-    # For k = 0 it is the zero matrix. The first pair agrees: a cut to rank 5 does not change the first three terms. So
-    # does the second pair: a matrix of rank 3 has only three terms. The two sign flips cancel, so nothing changes.
+    # For k = 0 the result is the zero matrix. The first pair agrees: a cut to rank 5 does not change the first three
+    # terms. So does the second pair: a matrix of rank 3 has only three terms. The two sign flips cancel, so nothing
+    # changes.
 
 
 def draw(rng, size):

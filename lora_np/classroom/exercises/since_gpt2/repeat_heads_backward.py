@@ -18,7 +18,7 @@ def repeat_heads_backward(dy, G):
     N, H, T, D = dy.shape
     groups = dy.reshape(N, H // G, G, T, D)  # the query heads that read the same head, along axis 2
     return groups.sum(axis=2)
-    # As in the embedding table, the gradients are added up. For G = 1, dk is dy.
+    # As for a row of the embedding table, the gradients are added up. For G = 1, dk is dy.
 
 
 def draw(rng, size):

@@ -24,8 +24,8 @@ def dora_forward(x, W, b, A, B, m, s):
     length = np.linalg.norm(W_lora, axis=1, keepdims=True)  # (out, 1)
     W_tuned = m[:, None] * W_lora / length  # (out, in)
     return x @ W_tuned.T + b  # (N, out)
-    # Doubling W and B doubles W_lora and keeps its directions, so y does not change. Doubling m doubles x W′ᵀ, but not
-    # b. With m = ‖W‖ and B = 0, W′ is W.
+    # Doubling W and B doubles W_lora and keeps the directions of its rows, so y does not change. Doubling m doubles x
+    # W′ᵀ, but not b. With m = ‖W‖ and B = 0, W′ is W.
 
 
 def draw(rng, size):

@@ -7,7 +7,7 @@ Now derive what lesson 13 measured. `A` is random, `B` is zero, and training tak
 - with **AdamW** by exactly `lr` in each entry, against the sign of its gradient: the first step has the same size for
   small and large gradients.
 
-For each optimiser, give the change of the layer's output, `z = s u Bᵀ` with `u = x Aᵀ`.
+For each optimiser, give the change in the layer's output, `z = s u Bᵀ` with `u = x Aᵀ`.
 
 **On paper first:** what is dB at `B` = 0? Insert the new `B` into `z`, and count the factors `s`. With gradient descent
 the result is an (N, N) matrix times `dy`. Which matrix? So when does the gradient of row 5 also change the output of

@@ -28,8 +28,9 @@ def lora_plus_moves(x, A, B, dA, dB, s, lr, ratio):
     u, move_u = x @ A.T, x @ move_A.T  # (N, r)
     # (u + Δu)(B + ΔB)ᵀ − u Bᵀ = Δu Bᵀ + u ΔBᵀ + Δu ΔBᵀ
     return s * move_u @ B.T, s * u @ move_B.T, s * move_u @ move_B.T  # (N, out) each
-    # At B = 0 the first is zero, and so is the third, because dA is zero there. Halving lr halves the first two and
-    # divides the third by four: for small steps, the third is negligible. The second and the third depend on the ratio.
+    # At B = 0 the first part is zero, and so is the third, because dA is zero there. Halving lr halves the first two
+    # and divides the third by four: for small steps, the third is negligible. The second and the third depend on the
+    # ratio.
 
 
 def draw(rng, size):

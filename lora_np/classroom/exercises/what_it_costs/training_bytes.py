@@ -29,7 +29,7 @@ def training_bytes(n_base, n_adapter, base_itemsize, itemsize):
     moments = 2 * adapter  # AdamW's mu and nu
     return parameters, gradients, moments
     # The base takes 14 GB, and everything that belongs to the adapter takes 64 MB: it fits, with little room for
-    # activations. Full fine-tuning is training_bytes(0, 7_000_000_000, 4, 4): 28 + 28 + 56 = 112 GB. The frozen base
+    # activations. Full fine-tuning takes training_bytes(0, 7_000_000_000, 4, 4): 28 + 28 + 56 = 112 GB. The frozen base
     # remains, and lesson 12 stores it in fewer bits.
 
 

@@ -28,8 +28,8 @@ def answer_targets(ids, is_answer):
     return inputs, targets
     # inputs:   <user>  Hi    <end>  <model>  Hello
     # targets:  −100    −100  −100   Hello    <end>
-    # It must predict Hello at <model>, which is not part of the answer itself. Without the last <end>, it does not
-    # learn to stop.
+    # The model must predict Hello at <model>, which is not part of the answer itself. Without the last <end>, it does
+    # not learn to stop.
 
 
 def draw(rng, size):

@@ -25,7 +25,7 @@ code = (w − m) / d + 0.5, truncated to an integer;  0 where d is 0"""
 def q4_1_encode(w):
     """w (n, 32) -> codes (n, 32) of ints 0 … 15, d (n,), m (n,)."""
     m = w.min(axis=1)  # (n,)
-    d = (w.max(axis=1) - m) / 15  # (n,): 16 marks are 15 steps
+    d = (w.max(axis=1) - m) / 15  # (n,): there are 15 steps between 16 marks
     steps = np.where(d > 0, d, 1.0)  # (n,): in a block of equal weights, (w - m) / d would be 0/0
     codes = ((w - m[:, None]) / steps[:, None] + 0.5).astype(int)  # (n, 32)
     return codes, d, m

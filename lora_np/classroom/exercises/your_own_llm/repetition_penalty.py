@@ -24,8 +24,8 @@ def repetition_penalty(logits, seen, penalty):
     penalised = logits.copy()  # (vocab,)
     penalised[seen] = smaller  # a repeated token gets the same value each time
     return penalised
-    # They become 2, 0 and −8. Dividing −4 would give −2 and make the token more probable. With 10 added, 14, 10 and 6
-    # become 7, 5 and 3. They decrease by 7, 5 and 3 instead of by 2, 0 and 4, so the softmax changes.
+    # The new logits are 2, 0 and −8. Dividing −4 would give −2 and make the token more probable. With 10 added, 14, 10
+    # and 6 become 7, 5 and 3. They decrease by 7, 5 and 3 instead of by 2, 0 and 4, so the softmax changes.
 
 
 def draw(rng, size):
