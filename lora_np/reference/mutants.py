@@ -25,7 +25,7 @@ text = ast.unparse
 class Mutant(NamedTuple):
     sentence: str  # describes the mistake, with the names that the code uses
     line: int  # number of the changed line
-    place: str  # text of that line in the correct function
+    place: str  # text of the changed line in the correct function
     code: str  # source of the mutated function
 
 
@@ -42,8 +42,8 @@ class Facts(NamedTuple):
 def mutants(function, changes=None, outputs=(), line_number=None):
     """Yield the distinct mutations of a function, an ast.FunctionDef, as Mutants.
 
-    `changes` are functions like those of CHANGES, the default. `outputs` names the values that the function returns.
-    `line_number` is the only line to change; None for all lines.
+    `changes` are functions like those in CHANGES, which is the default. `outputs` names the values that the function
+    returns. `line_number` is the only line to change; None for all lines.
     """
     function = copy.deepcopy(function)
     function.decorator_list = []
@@ -253,7 +253,7 @@ def lists(node, facts):
 
 
 def others(node, facts):
-    """Read another array, field, key or name of the same kind."""
+    """Replace an array, field, key or name by another one of the same kind."""
     match node:
         case ast.Name(name, ast.Load()) if id(node) not in facts.inner:
             before = [other for line, other in facts.bound if line < node.lineno and other in facts.operands - {name}]
