@@ -35,7 +35,7 @@ def n_of_m_mask(weight, n=2, m=4):
     """Keep the n largest of every m neighbours in a row (Mishra et al. 2021, Accelerating Sparse Deep Neural Networks).
 
     Neighbours are along the input axis, over which a product sums. For every four weights, hardware for 2:4 sparsity
-    stores two and their 2-bit positions, and multiplies only the two inputs that they select.
+    stores two of them with their 2-bit positions, and multiplies only the inputs at these positions.
 
     Parameters
     ----------
