@@ -2,10 +2,10 @@
 
 Each known mistake (`mistakes.py`) is planted in the plain program (`plain/`), one at a time. A mistake is a likely
 cause if it reproduces the port's values of this tensor and does not affect earlier tensors. If several do, those that
-reproduce most later tensors are reported. If none does, mutations of the functions that compute the tensor are
-tried: they omit a term, flip a sign, transpose an array or change a digit. If no mutation reproduces the values either,
-pairs of changes are tried. Unless a known mistake fits, `looks` also describes the tensor: for example as the reference
-times a factor, or as another tensor.
+reproduce the largest number of later tensors are reported. If none does, mutations of the functions that compute the
+tensor are tried: they omit a term, flip a sign, transpose an array or change a digit. If no mutation reproduces the
+values either, pairs of changes are tried. Unless a known mistake fits, `looks` also describes the tensor: for example
+as the reference times a factor, or as another tensor.
 """
 
 import itertools

@@ -146,11 +146,11 @@ def expected_cases(entries, patterns, tiers):
     for pattern in patterns or ["*"]:
         ids = fnmatch.filter(entries, pattern)
         if not ids:
-            raise ValueError(f"case: no case is named {pattern!r}; `reference list` shows them")
+            raise ValueError(f"case: no case is named {pattern!r}; `reference list` shows all cases")
         named.update(ids)
     expected = [id for id, entry in entries.items() if id in named and (not tiers or entry["tier"] in tiers)]
     if not expected:
-        raise ValueError("case: none of the named cases is in the named tiers")
+        raise ValueError("case: none of the given cases is in the given tiers")
     return expected
 
 

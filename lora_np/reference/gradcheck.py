@@ -8,7 +8,7 @@ gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand. Thei
 
 For a correct backward pass, rounding and the step h cause errors near 1e-10 for one operation and near 1e-9 for a whole
 model. An incorrect backward pass causes errors near 1. In the last row of a case, each gradient is requested alone: it
-must be the same as before, and no other gradient may be computed.
+must equal the one that is computed with all others, and no other gradient may be computed.
 """
 
 import math
@@ -51,7 +51,7 @@ def gradcheck(seeds=(0, 1), only=""):
     """
     names = [name for name in CASES if only in name]
     if not names:
-        raise ValueError(f"only: no case's name contains {only!r}; there are {', '.join(CASES)}")
+        raise ValueError(f"only: no case's name contains {only!r}; the cases are {', '.join(CASES)}")
     return [row for name in names for seed in seeds for row in check_case(name, seed)]
 
 

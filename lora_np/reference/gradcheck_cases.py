@@ -243,7 +243,7 @@ OPERATIONS = {  # case -> arguments of `operation`
     "embedding": {"shapes": {"weight": (7, 5)}, "ids": SOME_TWICE},
     "cross_entropy": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS},
     "cross_entropy: weights": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS, "weights": CLASS_WEIGHTS},
-    # Two of the six rows are ignored; the others are computed in chunks of 3 and 1.
+    # Two of the six rows are ignored; the other four are computed in chunks of 3 and 1.
     "linear_cross_entropy": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS, "chunk": 21},
     "linear_cross_entropy: one chunk": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS},
     "dropout": {"shapes": {"x": (3, 4, 5)}, "mask": (3, 4, 5), "selective": False},

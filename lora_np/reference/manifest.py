@@ -188,7 +188,7 @@ def checked_entries(manifest):
             instance_of(f"cases[{number}]: {name}", entry.get(name), kind, f"a {kind.__name__}")
         case = f"case {entry['id']}"
         if entry["id"] in entries:
-            raise ValueError(f"{case}: expected an id that no other case has")
+            raise ValueError(f"{case}: expected a unique id")
         whole_number(f"{case}: tier", entry.get("tier"), 1, len(TIERS))
         for dtype in DTYPES:
             instance_of(f"{case}: files: {dtype}", entry["files"].get(dtype), str, "the name of a file")

@@ -30,12 +30,12 @@ class Mutant(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """Facts about a function that its mutations depend on."""
+    """Facts about a function on which its mutations depend."""
 
     bound: list  # (line, name) of each parameter and each assignment to a variable, in order
     operands: set  # names that are operands of an operator
-    alike: dict  # text of an expression -> text of another expression of its kind
-    inner: set  # ids of the expressions of which an attribute or an item is read
+    alike: dict  # text of an expression -> text of another expression of the same kind
+    inner: set  # ids of the expressions from which an attribute or an item is read
     filled: dict  # name of a variable -> first line where its value is not a constant such as None
 
 

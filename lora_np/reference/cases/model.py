@@ -117,7 +117,7 @@ def at_trained_size(name, value):
 
 
 def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=None):
-    """Draw settings and arrays of a model with weights as large as after training, and of its adapter if it has one.
+    """Draw settings and arrays for a model with weights as large as after training, and for its adapter, if any.
 
     B is not 0, because at B = 0 most gradients are 0.
 
