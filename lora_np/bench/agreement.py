@@ -9,7 +9,7 @@ ARRAYS = 3e-5  # the same for two arrays of gradients or logits, in norm; 4e-6 i
 LOSSES = 1e-4  # the same for the losses of the first optimiser steps, relative to the largest loss
 
 # This gradient is zero in theory, because softmax ignores a constant added to all scores. In practice it consists of
-# rounding errors, so its error is relative to the norm of all gradients.
+# rounding errors, so its error is measured relative to the norm of all gradients.
 ZERO = "k_proj.bias"
 
 

@@ -122,7 +122,7 @@ def prepare(process, rung, work, seed):
 
 
 def time_rounds(processes, rounds, notes):
-    """Time the backends in interleaved rounds; every second round is in reverse order.
+    """Time the backends in interleaved rounds; every second round runs in reverse order.
 
     Parameters
     ----------
