@@ -1,4 +1,4 @@
-"""Report training progress: with a bar on a terminal, otherwise with a line per minute."""
+"""Report training progress: with a progress bar on a terminal, otherwise with one line per minute."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ class Progress:
     show : function (step, text), or None to show nothing
     pause : float, seconds between two calls of `show`, and before the first
     step, total : int, the numbers of completed steps and of all steps
-    window : int, the number of recent steps from which the speed is computed. If there is an evaluation every `window`
+    window : int, the number of recent steps from which the speed is computed. If the model is evaluated every `window`
         steps, the remaining time includes the evaluations.
     """
 
