@@ -410,7 +410,7 @@ def test_the_state_of_another_run_is_not_used_and_stays_until_the_first_save(tun
     if before is not None:
         before()
     code, said, _ = tuning(f"{first} {options}", seconds=60.0)
-    assert code == 0 and f"out.training.safetensors is of a run with another {what}; the first save" in said
+    assert code == 0 and f"out.training.safetensors belongs to a run that differs in {what}; the first save" in said
     assert Path("out.training.safetensors").read_bytes() == state
     expected = contents("out")
     assert tuning(f"{first} {options}", stop=4)[0] == 130 and Path("out.training.safetensors").read_bytes() != state

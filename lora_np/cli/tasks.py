@@ -78,9 +78,7 @@ def add_commands(command):
     page.add("--base DIR", moved)
     page.add("--data FILE", "for a classifier: a CSV, TSV or JSONL file of held-out texts to measure losses on")
     add_columns(page, "text", "label")
-    page.add(
-        "--text-file FILE", "a text file for a language model; losses are measured on its last tenth, the test part"
-    )
+    page.add("--text-file FILE", "a text file for a language model; its last tenth, finetune's test part, is used")
     page.add("--texts N", "measure on at most N texts (default 200; 50 with a large base)", dest="n_texts")
     page.add("--prompt TEXT", "a text to continue or classify; repeatable", dest="prompts", action="append", default=[])
     page.add("--chat", "answer the prompts using the model's chat template")

@@ -20,11 +20,11 @@ def n_shards(settings, longest):
 
 
 def report_cost(report, model, adapter, plan, batch_size, length):
-    """Report the numbers of trained parameters and steps, and for full fine-tuning of a large model time and memory.
+    """Report the numbers of trained parameters and steps; for a large model without an adapter, also time and memory.
 
     Parameters
     ----------
-    report : function of a line of text
+    report : function that takes a line of text
     model : LoadedModel
     adapter : Adapter, or None if the whole model is trained
     plan : dict of `train`'s arguments
