@@ -14,7 +14,7 @@ BATCHES_PER_CHUNK = 16  # batches whose rows are sorted by length as one chunk
 
 
 class Batch(NamedTuple):
-    """B rows of T tokens.
+    """A batch of B rows with T tokens each.
 
     A classifier has one target per row, its label. A language model has one per token: the next token or
     `IGNORE_INDEX`.

@@ -3,10 +3,11 @@
 The metadata contain the tokens, merges and flags. Of the pre-tokenizer, which splits a text before merges are applied,
 they contain only the name (``tokenizer.ggml.pre``); llama.cpp defines what each name means. With the converted files, a
 text gets the same ids as in llama.cpp, with one exception: llama.cpp drops a byte that is not in the vocabulary, but
-here such a byte becomes the unknown token, if there is one. SmolLM2 lacks 21 bytes; 13 of them do not occur in UTF-8.
+here such a byte becomes the unknown token, if there is one. SmolLM2's vocabulary lacks 21 bytes; 13 of them do not
+occur in UTF-8.
 
-In the other direction, `gguf_vocabulary` tries each of llama.cpp's names on a text that all of them split differently,
-and chooses the name that gives the tokenizer's own ids.
+In the other direction, `gguf_vocabulary` tries each of llama.cpp's names on a text that each of them splits
+differently, and chooses the name that gives the tokenizer's own ids.
 """
 
 import json
@@ -155,7 +156,7 @@ def typed_field(fields, name, kind, default=None):
 
 
 def list_field(fields, name, kind):
-    """A field with a list of values."""
+    """Return a field as a list; ValueError unless all its values have the type `kind`."""
     values = fields.get(PREFIX + name)
     values = values.tolist() if hasattr(values, "tolist") else values  # an array
     if not isinstance(values, (list, tuple)):

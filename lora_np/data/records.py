@@ -79,7 +79,7 @@ def table_suffix(argument, path):
 
 
 def column_of(records, column, argument, empty=False):
-    """The values of one column, none of them blank.
+    """Return the values of one column as strings; a blank value is an error unless `empty`.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def format_records(columns, rows, suffix, quoting=False):
 
 
 def as_cell(value):
-    """A value as the text of a cell."""
+    """Format a value as the text of a cell."""
     return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
@@ -229,6 +229,6 @@ def checked_cell(place, values, column, argument):
 
 
 def listed(names):
-    """At most ten names from a file, quoted, for a message."""
+    """Format at most ten names from a file, quoted, for a message."""
     names = list(names)
     return ", ".join(map(quoted, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

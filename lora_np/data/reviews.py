@@ -87,7 +87,7 @@ def load_reviews(source):
 
 
 def text_digest(text, salt=b""):
-    """SHA-256 of `salt` and the text's letters and digits, to find duplicates and define a fixed order.
+    """SHA-256 of `salt` followed by the text's letters and digits, to find duplicates and define a fixed order.
 
     Case, white space, ASCII punctuation and ``<br />`` are ignored, so a retyped copy has the same digest. All
     non-ASCII characters count.

@@ -47,7 +47,7 @@ def read_utf8(path):
 
 
 def existing_file(path):
-    """The path as a Path.
+    """Return the path of an existing file as a Path.
 
     Raises
     ------

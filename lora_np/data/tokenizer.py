@@ -70,8 +70,8 @@ def normalizer():
     """The normaliser that converts texts to the style of the Rotten Tomatoes snippets.
 
     ``He said "It's 9.5/10"--wow!<br />`` becomes ``he said " it's 9 . 5/10 " -- wow !``: lower case, with spaces around
-    punctuation except apostrophes, hyphens, slashes and square brackets. So a model trained on the reviews can also
-    read the snippets.
+    punctuation except apostrophes, hyphens, slashes and square brackets. So a model trained on the IMDb reviews can
+    also read the snippets.
     """
     from tokenizers import Regex, normalizers
 
@@ -109,7 +109,7 @@ def normalise(tokenizer, text):
 
 
 def encode(tokenizer, texts, max_length=None):
-    """Token ids of each text.
+    """Return the token ids of each text.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ class Progress:
     def __init__(self, show, pause, step, total, window):
         self.show, self.pause, self.total = show, pause, total
         self.last_shown = time.monotonic()
-        self.idle = 0.0  # total seconds of evaluations and saves
+        self.idle = 0.0  # total time of evaluations and saves, in seconds
         self.marks = deque([(step, self.last_shown, 0.0, 0)], maxlen=window + 1)  # step, time, idle, tokens
 
     def stepped(self, step, loss, batch, evaluates):

@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
     trainable: dict[str, np.ndarray]
     m: dict[str, np.ndarray]  # AdamW's first moments
     v: dict[str, np.ndarray]  # AdamW's second moments
-    best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first
+    best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first evaluation
     history: dict[str, np.ndarray]  # see `train`; lists during training
     memory: dict[str, np.ndarray]  # the state of the hook `after_update`; see `train`
 

@@ -169,7 +169,7 @@ def whole_label(config, label):
 
 
 def improves(scores, history, step, config):
-    """Return whether an evaluation has the lowest loss since step `select_from`; FloatingPointError if not finite."""
+    """Return whether an evaluation has the lowest loss since step `select_from`; raise if a score is not finite."""
     for name, value in scores.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"the evaluation's {name} became {value} after step {step}")
@@ -202,7 +202,7 @@ def train_step(state, objective, batch, config, run=map, after_update=None):
     """
     step, shards = state.step, split_batch(batch, config.shards)
     generators = [stream(config.seed, "masks", step, index) for index in range(len(shards))]
-    # The list of results is freed after the mean. With two shards, this saves the memory of one model.
+    # The list of results is freed once the mean is computed. With two shards, this saves the memory of one model.
     loss, grads = mean_over_shards(list(run(objective, repeat(state.trainable), shards, generators)), run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
