@@ -648,7 +648,7 @@ def test_merge(world, tmp_path, run):
     run(*TABLE.format(w=world, out=tmp_path / "head").split(), "--method", "head", "--epochs", 1)
     for folder in (world / "classes", tmp_path / "head"):
         out = run("merge", folder, "--out", tmp_path / "merged", "--time")
-        assert len(re.findall(r"(?:base|attached|merged) +[0-9.]+ ms   [0-9.]+ of the base's", out)) == 3
+        assert len(re.findall(r"(?:base|attached|merged) +[0-9.]+ ms   [0-9.]+ × the base's time", out)) == 3
         answers = [run("predict", "--model", f, "the quick fox", "said she") for f in (folder, tmp_path / "merged")]
         assert answers[0] == answers[1]
 

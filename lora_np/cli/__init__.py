@@ -72,7 +72,7 @@ def build_parser():
 
 
 def open_streams():
-    """Replace closed streams by the null device; otherwise, the next file opened would receive their output.
+    """Replace closed streams with the null device; otherwise, the next file opened would receive their output.
 
     Characters that a stream cannot encode are printed as escape sequences.
     """
@@ -85,7 +85,7 @@ def open_streams():
 
 
 def flush_or_discard(stream):
-    """Flush a stream. If that is impossible, redirect it to the null device."""
+    """Flush a stream. If that fails, redirect the stream to the null device."""
     try:
         stream.flush()
     except OSError:

@@ -41,7 +41,7 @@ def run_list(arguments):
     from ..reference import load_manifest
 
     for id, entry in load_manifest(arguments.vectors)[0].items():
-        print(f"{entry['tier']} {id:<26} {entry['description']}\n  {'':<26} against: {entry['catches']}")
+        print(f"{entry['tier']} {id:<26} {entry['description']}\n  {'':<26} detects: {entry['catches']}")
     return 0
 
 

@@ -141,7 +141,7 @@ def run_merge(arguments):
         print(f"{name:<9}{numbers if math.isfinite(sum(error)) else '  some values are too large':>17}")
     if arguments.time:
         for name, (seconds, ratio) in forward_times(loaded, adapter).items():
-            print(f"{name:<9}{1e3 * seconds:8.1f} ms   {ratio:.2f} of the base's")
+            print(f"{name:<9}{1e3 * seconds:8.1f} ms   {ratio:.2f} × the base's time")
     print(f"saved in {arguments.out}")
 
 

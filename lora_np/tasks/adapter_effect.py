@@ -80,7 +80,7 @@ def compare(task, report, prompt=None):
 
     Returns
     -------
-    dict: "text" of the prompt, or None; "ids"; "change", the largest change of a logit divided by the rms of the base's
+    dict: "text" of the prompt, or None; "ids"; "change", the largest change in a logit divided by the rms of the base's
         logits, or None if it is not finite; "base" and "adapter", the most likely next token or class without and with
         the adapter; "left_out", layers whose effect is not included, such as a classification head, which both passes
         take from the adapter.

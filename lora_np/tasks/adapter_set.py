@@ -63,7 +63,7 @@ def load_adapter_set(names, base=None):
 
 
 def mixed(loaded, weights=None, rank=None):
-    """Combine all adapters into one, whose update is their weighted sum.
+    """Combine all adapters into one whose update is the weighted sum of their updates.
 
     Parameters
     ----------

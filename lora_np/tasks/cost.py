@@ -41,7 +41,7 @@ def report_cost(report, model, adapter, plan, batch_size, length):
 
 
 def seconds_of_step(plan):
-    """Measure the time of a training step on the first batch, in seconds, without the optimiser."""
+    """Measure the time of a training step on the first batch, in seconds, excluding the optimiser."""
     config, started = plan["config"], time.perf_counter()
     batch = plan["epoch_batches"](stream(config.seed, "shuffle", 0))[0]
     with blas_threads(1), shard_threads(config.threads) as run:
@@ -51,7 +51,7 @@ def seconds_of_step(plan):
 
 
 def bytes_of_full(config, batch_size, length, shards):
-    """Return the memory for full fine-tuning without temporary arrays, and the size of the saved state, in bytes."""
+    """Return the memory for full fine-tuning, excluding temporary arrays, and the size of the saved state, in bytes."""
     step = step_bytes(config, batch_size, length)
     trained = 2 * step.parameters + step.optimiser  # the trained weights, their best values, and AdamW's two moments
     # At the peak, all shards' gradients exist, with either the activations or the mean of the gradients.

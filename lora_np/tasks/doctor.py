@@ -40,8 +40,8 @@ def diagnose(path, base=None, prompt=None):
     -------
     dict of plain values: "adapter"; "program", the program that is reported on, "PEFT", "llama.cpp" or "lora_np";
         "kind"; "layers", a list of {layer, status, rank, scale, scale_from, change (‖ΔW‖/‖W‖), effective_rank, notes}
-        with None for missing values; "base", {same: whether the adapter was trained on it, None if its file
-        does not say; named: the file's name for its base, or None}; "prompt", see `compare`, or None if nothing can be
+        with None for missing values; "base", {same: whether the adapter was trained on this base, None if its file does
+        not say; named: the name of the base in the file, or None}; "prompt", see `compare`, or None if nothing can be
         compared; "faults", a list of str: why the adapter has no effect, is refused, or computes NaN
 
     Raises

@@ -15,7 +15,7 @@ from .settings import FinetuneSettings, tokens_to_read
 from .writing import answer_from, write_text_from
 
 SCALES = [i / 4 for i in range(9)]  # 0 to 2
-N_NEW = 30  # number of tokens of a continuation
+N_NEW = 30  # number of tokens in a continuation
 OWN_DATA = {  # held-out texts for the included adapters
     "critics": ("held-out snippets from Rotten Tomatoes", lambda: load_reviews("rotten_tomatoes").test.texts),
     "licences": ("held-out paragraphs from licences", lambda: load_licences().test),
@@ -81,7 +81,8 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
 
     Returns
     -------
-    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each value from `measure`, a list by rank
+    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each value from `measure`, a list with one entry
+    per rank
     """
     ranks, rows, unit = ranks_to_cut_to(directions), [], "tokens" if classes is None else "texts"
     for k in ranks:

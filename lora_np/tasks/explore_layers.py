@@ -58,7 +58,7 @@ def directions_of(params, adapter):
 def with_updates(task, directions, k=None, scale=1.0):
     """The model with `scale` times the k leading terms of each ΔW's decomposition added to its weights.
 
-    U_k Σ_k V_kᵀ is the best approximation of ΔW of rank k.
+    U_k Σ_k V_kᵀ is the best rank-k approximation of ΔW.
 
     Parameters
     ----------
@@ -120,9 +120,9 @@ def token_directions(task, directions):
     last norm. For such a layer, g ⊙ u_i is compared with the tokens' rows in the head, or with their embeddings for a
     classifier, whose head has no tokens.
 
-    A layer norm subtracts the mean over the entries before it applies its gain. Therefore the means are subtracted from
-    embeddings, and from g ⊙ v_i, whose mean contributes nothing to a product with them. The mean of u_i is subtracted
-    before the gain is applied, and the head's rows are unchanged.
+    A layer norm subtracts the mean over the entries before it applies its gain. Therefore, the means are subtracted
+    from the embeddings, and from g ⊙ v_i, whose mean contributes nothing to a product with them. The mean of u_i is
+    subtracted before the gain is applied, and the head's rows are unchanged.
 
     Both comparisons are approximations: the first block reads the tokens' embeddings, but the input of later blocks
     depends on them less and less. The sign of a pair u_i, v_i is arbitrary; here the cosine of largest magnitude is
@@ -164,7 +164,7 @@ def unit_rows(rows, centred):
 
 
 def both_ends(cosines, known, texts):
-    """Return two lists of [text, cosine], for the tokens with the largest and with the smallest of the cosines (V,)."""
+    """Return two lists of [text, cosine], for the tokens with the largest and with the smallest cosines (V,)."""
     n = min(TOKENS, len(cosines))
     cosines = cosines if cosines.max() >= -cosines.min() else -cosines
     order = np.argsort(cosines, kind="stable")
@@ -184,7 +184,8 @@ def token_texts(tokenizer):
 
 
 def picture(leaf, array):
-    """Convert an array to a small picture with the rank along its rows: B (out, r) is transposed, a vector is one row.
+    """Convert an array to a small picture with one row per rank: B (out, r) is transposed, and a vector becomes one
+    row.
 
     Returns
     -------

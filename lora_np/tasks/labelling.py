@@ -117,8 +117,8 @@ def labelled_texts(model, data, text_column=None, label_column=None, quoting=Fal
 def column_for(model, records, name, column=None):
     """Return a file's texts or labels, by default from the column that the model was trained with.
 
-    Texts may be empty; a warning reports their number. Raises ValueError if there is no such column, or the model's
-    task.json does not name it.
+    Texts may be empty; a warning reports the number of empty texts. Raises ValueError if there is no such column, or
+    the model's task.json does not name it.
     """
     if column is None:
         folder, about = read_task(model)

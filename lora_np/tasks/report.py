@@ -22,7 +22,7 @@ MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 def class_report(labels, true, answered, others=None):
     """Compare the predictions of a classifier, and of others for the same texts, with the true classes.
 
-    Accuracies have Wilson's interval. Macro-F1 is the mean of F1 over the classes that occur or are predicted at least
+    Accuracies have Wilson intervals. Macro-F1 is the mean of F1 over the classes that occur or are predicted at least
     once, as in scikit-learn; its interval is a percentile bootstrap over texts (2,000 draws, seed 0).
 
     Parameters
@@ -86,7 +86,7 @@ def scores(confusion):
 
 
 def wilson_interval(right, n):
-    """Return the 95 % interval of a proportion of n texts, which is always in [0, 1] (Wilson 1927)."""
+    """Return the 95 % Wilson interval for a proportion of n texts, which is always in [0, 1] (Wilson 1927)."""
     middle = (right + Z**2 / 2) / (n + Z**2)
     half = Z / (n + Z**2) * np.sqrt(right * (n - right) / n + Z**2 / 4)
     return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]

@@ -14,7 +14,7 @@ from ..data import Batch
 from ..formats import PRETRAINED, LoadedModel, model_place
 from ..formats.model import WEIGHTS, weights_file
 from ..training import available_cores
-from ..training.threads import LARGE  # a number of parameters; compared with a file's size in bytes
+from ..training.threads import LARGE  # a number of parameters, compared here with a file's size in bytes
 
 METHODS = ("lora", "full", "head")
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller floats lose precision, and the weights would not change
@@ -29,7 +29,7 @@ class Defaults(NamedTuple):
     max_tokens: int | None = None  # maximum number of tokens of a text; None: n_positions
 
 
-DEFAULTS = {  # task -> defaults for a small base, for a large base
+DEFAULTS = {  # task -> defaults for a small and for a large base
     "classifier": (
         Defaults({"lora": 2e-3, "full": 5e-4, "head": 1e-2}, 32),
         Defaults({"lora": 1e-3, "full": 1e-4, "head": 4e-3}, 16, 512),
@@ -131,7 +131,7 @@ class Dataset(NamedTuple):
     validation: list[Batch]  # on which the best weights are selected
     n_rows: int  # rows per epoch
     longest: int  # length of the longest training row in tokens
-    test: Callable  # (LoadedModel, history) -> dict of results on the test part; history as from `train`
+    test: Callable  # (LoadedModel, history) -> dict of results on the test part; history is that of `train`
     test_base: Callable = lambda: {}  # () -> dict of the base's results before the training
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
 
