@@ -184,8 +184,7 @@ def token_texts(tokenizer):
 
 
 def picture(leaf, array):
-    """Convert an array to a small picture with one row per rank: B (out, r) is transposed, and a vector becomes one
-    row.
+    """Convert an array to a small picture with one row per rank: B (out, r) is transposed, a vector is one row.
 
     Returns
     -------
