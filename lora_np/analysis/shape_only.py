@@ -16,7 +16,7 @@ class Product(NamedTuple):
     """A product of two matrices, (n, k) by (k, m)."""
 
     flops: int  # 2 n k m: a multiplication and an addition for each of the n k m terms
-    name: str  # of the first operand that has a name, such as a parameter; or ""
+    name: str  # the name of the first operand that has one, such as a parameter; or ""
 
 
 class ShapeOnly(np.ndarray):

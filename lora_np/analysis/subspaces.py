@@ -3,7 +3,7 @@
 The columns of a matrix (n, k) span a subspace. No result depends on a column's sign, which is arbitrary in a singular
 value decomposition.
 
-The figures of Hu et al. 2021, section 7.2, compare right singular vectors, directions of a layer's input:
+The figures of Hu et al. 2021, section 7.2, compare right singular vectors, which are directions of a layer's input:
 
     figure 3    U = right_directions(A of r = 8), V = right_directions(A of r = 64); also with ΔW instead of A
     figure 4    the same for two seeds; the control compares two `random_directions`

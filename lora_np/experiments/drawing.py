@@ -117,9 +117,10 @@ def log_axis(axes, values, label):
 
 
 def dots(axes, labels, values, colours, unit, log=False):
-    """Draw a row for each of n methods, the first at the top: its values (n, seeds), their mean, and its interval.
+    """Draw one row per method, the first at the top: a point for each seed, and the mean with its interval.
 
-    `labels` has n strings, and `colours` is one colour or a list of n; `log` as in `means`.
+    `labels` is a list of n strings, `values` has the shape (n, seeds), and `colours` is one colour or a list of n;
+    `log` as in `means`.
     """
     colours = [colours] * len(labels) if isinstance(colours, str) else colours
     for row, (seeds, shade) in enumerate(zip(values, colours)):
@@ -146,8 +147,9 @@ def method_dots(axes, labels, accuracy, colours, legend=None):
 def draw_truncated(axes, accuracy, full, lora, name, style="-"):
     """Draw the test accuracy of full fine-tuning with truncated updates, and of LoRA trained at these ranks.
 
-    `accuracy` is a dict, rank as str -> list with one value per seed in %, and `lora` is a similar dict for some ranks.
-    `full` has the accuracies without truncation. `name` is the colour's key, the label and the marker of LoRA's line.
+    `accuracy` is a dict, rank as str -> list with one value per seed in %, and `lora` is a similar dict for some of the
+    ranks. `full` is a list of the accuracies without truncation. `name` is a tuple: the colour's key, the label and the
+    marker of LoRA's line.
     """
     ranks, (key, text, marker) = [r for r in accuracy if r != "0"], name
     label = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(accuracy['0']):.1f} %)"
