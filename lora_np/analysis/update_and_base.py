@@ -20,7 +20,7 @@ from .subspaces import leading_directions, random_directions
 
 
 class Amplification(NamedTuple):
-    """The columns of table 7 of the paper, for one matrix. U (out, r) and V (in, r) are orthonormal directions."""
+    """The columns of table 7 in Hu et al. 2021, for one matrix. U (out, r) and V (in, r) are orthonormal directions."""
 
     update: float  # ‖Uᵀ W V‖_F with the r leading singular vectors of ΔW
     base: float  # ‖Uᵀ W V‖_F with W's own r leading singular vectors: the largest possible value
@@ -85,7 +85,7 @@ def max_similarities(before, after, k):
     has at most min(out, in) columns: if out > in, a vector outside the base's column space is similar to none of them.
     Vectors with a singular value of zero, up to rounding, are excluded, because they are arbitrary.
 
-    If m singular values of the base are nearly equal, their vectors are determined only up to a rotation, so a
+    If m singular values of the base are nearly equal, their singular vectors are determined only up to a rotation, so a
     similarity can fall to 1/√m without an intruder.
 
     Parameters

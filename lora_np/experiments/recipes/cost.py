@@ -1,4 +1,4 @@
-"""Memory and time by rank: predictions from shapes, and measurements.
+"""Memory and time by rank: predicted from shapes, and measured.
 
 The classifier is trained for one step (forward, backward, clipping, AdamW) on one batch of reviews, with full
 fine-tuning, with LoRA on all linear layers at ranks 1 to 256, and with LoRA on q and v at r = 8, on the dense base and

@@ -121,8 +121,8 @@ def measure(results, runs, seeds, quick):
 def samples(base, results, runs, seed):
     """Continuations of a few prompts by several models, with the same random numbers.
 
-    The models are the small base with each of the package's adapters; or SmolLM2 before fine-tuning, with LoRA, with
-    LoRA removed, and after full fine-tuning.
+    The models are the small base, alone and with each of the package's adapters; or SmolLM2 before fine-tuning, with
+    LoRA, with LoRA removed, and after full fine-tuning.
     """
     if base == "pretrained":
         loaded = load_adapter_set([BASE, *shipped_adapters()])
@@ -167,7 +167,7 @@ def draw(outcome):
 
 
 def draw_forgetting(outcome):
-    """Draw SmolLM2's perplexity in two old domains against that in the new one, and the number of capitals it knows."""
+    """Draw SmolLM2's perplexity on two old domains against that on the new one, and how many capitals it knows."""
     figure = new_figure(16, 5.6)
     *pair, right = figure.subplots(1, 3)
     for axes, old in zip(pair, OLD["smollm2"]):

@@ -76,11 +76,11 @@ def measure(results, runs, seeds, quick):
 
 
 def best_rate(rates, losses):
-    """The rate with the lowest loss, and whether the best of the ascending rates is the first or the last.
+    """Return the rate with the lowest loss, and whether the best of the ascending rates is the first or the last.
 
-    The result is the minimum of the parabola over log rate through the best point and its neighbours. If the best rate
-    is the first or the last, or next to a rate at which training diverged (whose loss is None), it is returned
-    unchanged.
+    The returned rate is at the minimum of the parabola over log rate through the best point and its neighbours. If the
+    best rate is the first or the last, or next to a rate at which training diverged (whose loss is None), it is
+    returned unchanged.
     """
     losses = [np.inf if loss is None else loss for loss in losses]
     i = int(np.argmin(losses))

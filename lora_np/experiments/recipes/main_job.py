@@ -1,11 +1,11 @@
 """The main job: full fine-tuning and LoRA on real reviews.
 
-A base is fine-tuned to predict the sentiment of Rotten Tomatoes snippets, of which 6,528 are for training: in full,
-with LoRA on q and v at several ranks, with LoRA on more layers, and by training only a head. The small base is trained
-for three epochs with batches of 32, and SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run
-at half their learning rates. Training the small base from random weights shows the value of pretraining; logistic
-regression on tf-idf weights shows the accuracy that words without context reach. With the same seed, all methods see
-the same batches in the same order. The methods' training steps are timed in alternation on one thread.
+A base is fine-tuned on 6,528 Rotten Tomatoes snippets to predict their sentiment: in full, with LoRA on q and v at
+several ranks, with LoRA on more layers, and by training only a head. The small base is trained for three epochs with
+batches of 32, and SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run at half their learning
+rates. Training the small base from random weights shows the value of pretraining; logistic regression on tf-idf weights
+shows the accuracy that words without context reach. With the same seed, all methods see the same batches in the same
+order. The methods' training steps are timed in alternation on one thread.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ KEYS = {
 }
 QUICK_KEYS = ("head", "qv_r1", "qv_r8", "full")
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
-WORDS_LIMIT = 400  # snippets for the quick baseline; fewer would all have the same class
+WORDS_LIMIT = 400  # snippets for the quick baseline; fewer snippets would all have the same class
 FIGURES = main_job_figures.FIGURES
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4")}

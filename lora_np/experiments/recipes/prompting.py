@@ -1,6 +1,6 @@
 """Prompting and LoRA: putting examples into the prompt, or training on them.
 
-A prompt consists of 0 or 10 labelled snippets, half of each class, then a snippet to classify and "Sentiment:";
+A prompt consists of 0 or 10 labelled snippets, half of each class, followed by a snippet to classify and "Sentiment:";
 SmolLM2-135M-Instruct answers " positive" or " negative". Prompting is compared with training only a head, LoRA on q and
 v at rank 8, and full fine-tuning, each on 10 random snippets or on all 6,528. It is also compared with the small base
 after the main job's full fine-tuning, and with logistic regression on tf-idf weights of all snippets.

@@ -1,8 +1,8 @@
 """Truncation: full fine-tuning's update truncated to rank r, and LoRA trained at rank r.
 
 Full fine-tuning's update ΔW of every linear layer is truncated to its r leading directions by a singular value
-decomposition; the trained embeddings, layer norms, biases and head are unchanged. LoRA on all linear layers is trained
-at the same ranks. The ranks that contain 90 % of an update's energy Σσ² are also compared, as means over layers.
+decomposition; the embeddings, layer norms, biases and head remain as trained. LoRA on all linear layers is trained at
+the same ranks. The ranks that contain 90 % of an update's energy Σσ² are also compared, as means over layers.
 """
 
 import numpy as np
