@@ -10,7 +10,7 @@ IGNORE_INDEX = -100  # the target of a position that the loss ignores, as in PyT
 
 
 class CrossEntropyGrads(NamedTuple):
-    """The gradient, which is also the cache, because the forward pass has already computed its exponentials."""
+    """The gradient, which is also the cache, because the forward pass has already computed the exponentials in it."""
 
     dlogits: np.ndarray | None  # (..., K), None if not wanted
 
@@ -23,7 +23,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     equally.
 
     log p_t = (x_t − max) − log Σ_j exp(x_j − max). In this form, large logits do not overflow, and tiny probabilities
-    do not become log 0.
+    do not lead to log 0.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     targets : int array (...,) with values in 0 … K−1, or ignore_index
     ignore_index : int
     wanted : ("logits",), or () if no gradient is needed
-    weights : array (K,), positive, or None for 1 each
+    weights : array (K,), positive; None: all are 1
 
     Returns
     -------
