@@ -82,7 +82,7 @@ class Architecture(NamedTuple):
     block_backward: Callable  # (dx, i, back) -> dx before block i
     output_forward: Callable  # (x, config, run) -> the head's input, (B, T, C), or (B, C) for a classifier
     output_backward: Callable  # (dh, config, back) -> dx after the last block
-    file_names: str  # a line for each layer: its names in Hugging Face's files and in GGUF, and our names of the layers in it
+    file_names: str  # a line per layer: its names in Hugging Face's files and GGUF, and our names of the layers in it
     peft_targets: tuple[str, ...]  # the layers that PEFT adapts by default, under Hugging Face's names
     writes: bool = True  # whether it can generate text: each token attends only to itself and earlier ones
     hf_transposed: tuple[str, ...] = ()  # last parts of Hugging Face's names of layers whose weights are (in, out)
