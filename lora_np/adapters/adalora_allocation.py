@@ -19,7 +19,7 @@ from .adapter import layer_arrays
 
 @dataclass(frozen=True)
 class RankAllocation:
-    """The settings of rank allocation. Shares are of the number of directions or of training steps.
+    """The settings of rank allocation. Shares are fractions of the number of directions or of training steps.
 
     Parameters
     ----------

@@ -117,7 +117,7 @@ def start_adapter(params, config, rng):
         if leaf not in known:
             raise ValueError(f"rate_factors: {config.kind} has no {leaf!r}, expected some of {', '.join(known)}")
     if start is not None and config.kind not in STARTED:
-        raise ValueError(f"init: {config.init!r} works with kinds {' and '.join(STARTED)}, got {config.kind!r}")
+        raise ValueError(f"init: {config.init!r} works only with kinds {' and '.join(STARTED)}, got {config.kind!r}")
     base, weights = dict(params), {}
     for module in adapted_modules(config, params):
         name, settings = f"{module}.weight", module_config(config, module)

@@ -8,9 +8,9 @@ W is (out, in) here, so norms are those of rows, one per output, as in the autho
 (d, k), and norms are those of columns. Training starts with m = ‖W‖, so W′ = W. Because V is computed for its norms
 anyway, x is multiplied by V itself, in a single full-size product, as in the base.
 
-The paper (section 4.3) treats ‖V‖ as a constant in the backward pass, which saves much memory with autograd. PEFT and
-this file do the same. In a hand-written backward pass, the exact gradient costs little; `config.norm_gradient` selects
-it, and `backward` derives it.
+The paper (section 4.3) treats ‖V‖ as a constant in the backward pass, which saves a lot of memory with autograd. PEFT
+and this file do the same. In a hand-written backward pass, the exact gradient costs little; `config.norm_gradient`
+selects it, and `backward` derives it.
 """
 
 from typing import NamedTuple

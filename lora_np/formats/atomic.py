@@ -1,4 +1,4 @@
-"""Replace a file or folder atomically: at every moment either the old one or the new one exists.
+"""Replace a file or folder atomically: at every moment, either the old one or the new one exists.
 
 New content is written to a temporary folder next to the old content, flushed to the disk, and renamed. A new folder is
 read back before the rename. Only one process at a time writes to a folder. The system releases the lock when that
@@ -21,7 +21,7 @@ TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 
 
 def write_atomically(path, data):
-    """Replace a file with bytes, or an iterable of bytes. An OSError, for example on a full disk, names the file."""
+    """Replace a file's content with bytes or an iterable of bytes. An OSError, as on a full disk, names the file."""
     with replacing(path) as temporary:
         write_pieces(temporary, data)
 
@@ -148,7 +148,7 @@ def write_folder(folder, files, check=None, carry=()):
     recover(folder)
     with temporary_folder(folder.parent) as temporary:
         check_target(folder, "folder", carry=carry)
-        new = temporary / folder.name  # the old folder after an exchange; removed at the end of the block
+        new = temporary / folder.name  # after an exchange, this is the old folder; removed at the end of the block
         new.mkdir()
         for name, data in files.items():
             with naming(folder / name):
@@ -159,7 +159,7 @@ def write_folder(folder, files, check=None, carry=()):
                 (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
         if check is not None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about fields that have no effect
+                warnings.simplefilter("ignore")  # warnings about fields that have no effect
                 check(new)
         if folder.exists():
             os.chmod(new, folder.stat().st_mode)
@@ -170,7 +170,7 @@ def put_in_place(new, folder):
     """Give a new folder the old folder's name. The caller holds the lock, and removes what remains at `new`."""
     if folder.exists() and not exchange(new, folder):
         shutil.rmtree(aside(folder), ignore_errors=True)  # left by a process that was killed after both renames
-        os.rename(folder, aside(folder))  # until the next rename there is no folder; see `recover`
+        os.rename(folder, aside(folder))  # until the next rename, the folder does not exist; see `recover`
     if not folder.exists():
         os.rename(new, folder)
     shutil.rmtree(aside(folder), ignore_errors=True)

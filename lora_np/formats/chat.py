@@ -75,7 +75,7 @@ def render_chat(template, messages, begins_answer=False, now=None):
 
 
 def render(template, jobs, now, places):
-    """Render many pairs (messages, begins_answer) in one process; error messages name them by `places`."""
+    """Render many pairs (messages, begins_answer) in one process; `places` are their names in error messages."""
     if template is None:
         return ["".join(message["content"] for message in messages) for messages, _ in jobs]
     try:
@@ -169,7 +169,7 @@ def is_answer(encoding, text, spans, marks):
 def rendered_texts(conversations, places, template, now):
     """Render or concatenate conversations. Returns the texts and the answers' spans, [(start, end)].
 
-    An answer starts where the rendering of the messages before it ends, including the answer's header. It ends where
+    An answer starts where the rendering of the messages before it, plus the answer's header, ends. It ends where
     the rendering of the messages up to and including the answer ends. Both renderings must be prefixes of the whole
     text.
     """

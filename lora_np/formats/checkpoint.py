@@ -93,7 +93,7 @@ def save_adapter(folder, adapter, dtype=None, beside=None, check=None):
     Parameters
     ----------
     folder : folder to write; created if needed
-    adapter : Adapter. If its init changed the base (PiSSA, OLoRA, LoftQ), convert it with `for_original_base` first
+    adapter : Adapter; if its init changed the base, convert it with `for_original_base` (PiSSA, OLoRA) or `merge` it
     dtype, beside, check : see `write_pair`
     """
     check_init(adapter.config)
@@ -181,9 +181,9 @@ def read_object(path):
 
 
 def read_config(path, kind=None):
-    """Read a configuration dataclass from JSON; by default that of the architecture that the file names.
+    """Read a configuration dataclass from JSON; by default, that of the architecture named in the file.
 
-    Missing and invalid fields raise a ValueError that names them. Unknown fields are put in `extra`, with a warning.
+    Missing and invalid fields raise a ValueError that names them. Unknown fields are stored in `extra`, with a warning.
     """
     values = read_object(path)
     if kind is None:

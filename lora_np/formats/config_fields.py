@@ -8,7 +8,7 @@ from ..checked import errors_of, quoted
 from ..model import GPT2Config, LlamaConfig, architecture
 from .checkpoint import check_depth, warn_of_unknown
 
-FIXED = {  # fields that change what any model computes, with the supported values
+FIXED = {  # fields that change what any model computes, with their supported values
     "quantization_config": (None,),
     "is_causal": (True,),
     "is_encoder_decoder": (False,),
@@ -54,7 +54,7 @@ class FileFormat(NamedTuple):
 
 
 def file_format(config):
-    """The FileFormat of a configuration's architecture; ValueError if there is none."""
+    """The FileFormat of a configuration's architecture; raises ValueError if there is none."""
     name = architecture(config).name
     if name not in FILE_FORMATS:
         raise ValueError(f"config: got the architecture {name!r}, expected {' or '.join(FILE_FORMATS)}")
@@ -188,7 +188,7 @@ LLAMA_GGUF_MORE = {  # optional fields
 
 
 def completed_llama(path, fields, tensors):
-    """A Llama's fields from transformers 4 or 5 with defaults for missing ones, and whether the head is tied."""
+    """A Llama's fields from transformers 4 or 5, with defaults for missing ones, and whether the head is tied."""
     fields = {name: value for name, value in fields.items() if name not in LLAMA_OPTIONAL or value is not None}
     heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
     whole = isinstance(heads, int) and isinstance(width, int) and heads > 0

@@ -8,11 +8,12 @@ The layers have the same input x, and their outputs are concatenated: the fused 
   the components are in the layers' order, as after joining, each layer gets only its own components.
 
 Both are exact, because only zeros are added, unless scales differ: a joined adapter has only one scale, so the other
-B's are multiplied by the ratio of scales, which causes rounding errors. A ratio of 0 multiplies A, because splitting
-identifies a layer by its B.
+B's are multiplied by the ratio of scales, which causes rounding errors. A ratio of 0 is applied to A instead, because
+splitting identifies a layer by its B.
 
-DoRA's magnitudes m, one per output, are also concatenated. A layer without an adapter next to a layer with one
-gets the row norms of its base weight as m, which change nothing; splitting recognises such a layer by them.
+DoRA's magnitudes m, one per output, are also concatenated. If a layer without an adapter is joined with one that has an
+adapter, its m contains the row norms of its base weight, which have no effect; splitting recognises such a layer by
+these norms.
 """
 
 import numpy as np
@@ -36,7 +37,7 @@ def joined_layers(params, adapter, config, file):
 
 
 def split_factors(factors, names, weights=None):
-    """Split a fused layer's adapter into {name: factors}, without layers that the adapter does not affect.
+    """Split a fused layer's adapter into {name: factors}, omitting layers that the adapter does not affect.
 
     `factors` has lora_A (r, in), lora_B (Σ out, r) and, for DoRA, lora_magnitude_vector (Σ out,). The layers have the
     same size and are in the order of their outputs. Their base `weights`, each (out, in), are needed only for DoRA.

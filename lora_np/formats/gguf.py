@@ -1,6 +1,6 @@
 """Read GGUF, llama.cpp's file format (docs/gguf.md of ggml).
 
-The `gguf` package is not used, because it takes 2.8 s and 300 MB to open SmolLM2's file of 98 MB.
+Files are not opened with the `gguf` package, because it needs 2.8 s and 300 MB for SmolLM2's file of 98 MB.
 """
 
 import math

@@ -41,7 +41,7 @@ class LoadedModel(NamedTuple):
 
 
 def model_place(name):
-    """The folder or GGUF file at a path or under a name; "pretrained" is the small base that the package includes."""
+    """A model's folder or GGUF file, from a path or a name; "pretrained" is the small base in the package."""
     if str(name) == "pretrained" and not Path(name).exists():
         return PRETRAINED
     return packaged_model(str(name)) if is_packaged(name) else Path(name)

@@ -1,6 +1,6 @@
 """The names and storage of a model's layers in the files of other programs: Hugging Face, PEFT and GGUF.
 
-The names are in an architecture's record. If a layer's output is rotated (RoPE), GGUF stores rows that are rotated
+An architecture's record contains the names. If a layer's output is rotated (RoPE), GGUF stores rows that are rotated
 together next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and this package use (0, 1, 2,
 …).
 """
@@ -61,7 +61,7 @@ def short_names(layers):
 
 
 def bare(name):
-    """A name in a Hugging Face file without the prefix for models with a head, such as "transformer."."""
+    """A name from a Hugging Face file, without the prefix that models with a head have, such as "transformer."."""
     prefixes = [record.file_names.split(".", 1)[0].strip() + "." for record in ARCHITECTURES.values()]
     return next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
 

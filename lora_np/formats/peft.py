@@ -103,7 +103,7 @@ def load_peft(folder, params, config):
 
 
 def peft_name(key):
-    """Add PEFT's prefix to a name; a classifier's head gets PEFT's name."""
+    """Add PEFT's prefix to a name; a classifier's head gets the name that PEFT uses."""
     return SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
 
 

@@ -27,7 +27,7 @@ SHIPPED = PRETRAINED / "adapters"  # contains the folders of the included adapte
 
 
 def save_task(folder, task, base, about, dtype=None, beside=None):
-    """Write a task as a folder, in place of an earlier one.
+    """Write a folder with a task, replacing an earlier one.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from ..checked import quoted, shown
 from ..data.texts import existing_file
 from .atomic import write_atomically
 
-MOST_JSON = 2**30  # bytes of a JSON file; files of the largest tokenizers have about 20 million
+MOST_JSON = 2**30  # maximum size of a JSON file in bytes; the largest tokenizers have about 20 million
 DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4"}
 DTYPES |= {"U32": "<u4", "F32": "<f4", "C64": "<c8", "F64": "<f8", "I64": "<i8", "U64": "<u8"}  # in safetensors' order
 

@@ -23,7 +23,7 @@ from .gguf import read_gguf
 from .names import gguf_rows, stored_tensors
 
 TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # of a model -> general.file_type
-TABLES = ("token_embd.weight", "output.weight")  # stored with more bits than other matrices of a Q4_1 file
+TABLES = ("token_embd.weight", "output.weight")  # stored with more bits than the other matrices of a Q4_1 file
 WHOLE = "position_embd.weight"  # kept in float32, because llama.cpp adds its rows to other vectors
 
 

@@ -43,7 +43,7 @@ class LayerSpec(NamedTuple):
 
 
 def with_depths(layers):
-    """Name -> LayerSpec with its depth. Consecutive layers with one operation, such as q, k and v, share a depth."""
+    """Name -> LayerSpec with its depth. Consecutive layers with equal operations, such as q, k and v, share a depth."""
     by_name, depth, previous = {}, -1, None
     for layer in layers:
         depth += layer.operation != previous

@@ -1,7 +1,7 @@
 """A forward pass for one token at a time, with a cache of the keys and values of all earlier tokens.
 
 With a causal mask, a token's keys and values depend only on that token and earlier ones, so they never change. Each new
-token then costs a forward pass over one token instead of over the whole text.
+token then costs a forward pass over one token instead of the whole text.
 
 Decoding follows the same path through the model as training, with each operation's `decode` in `layers.py`, which
 keeps nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
@@ -121,7 +121,7 @@ def next_logits(decoder, ids, cache):
     check_ids(ids, config)
     B, T = ids.shape
     if B != cache.keys.shape[1]:
-        raise ValueError(f"ids: got {B} rows, expected {cache.keys.shape[1]} as in the cache")
+        raise ValueError(f"ids: got {B} rows, expected {cache.keys.shape[1]}, as in the cache")
     start, end = cache.length, cache.length + T
     if end > config.n_positions:
         raise ValueError(f"ids: {start} tokens plus {T} exceed n_positions = {config.n_positions}")

@@ -1,4 +1,4 @@
-"""GPT-2's architecture: configuration, layers, forward and backward pass through a block.
+"""GPT-2's architecture: configuration, layers, and the forward and backward pass through a block.
 
     x = tok_emb[ids] + pos_emb
     for each block:  x = x + attention(ln1(x));  x = x + mlp(ln2(x))
@@ -25,7 +25,7 @@ INITIAL_STD = 0.02  # of the initial weights (Radford et al. 2019, section 2.3)
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """The configuration of a pre-norm, decoder-only transformer with learned positions: GPT-2 of any size.
+    """The configuration of a pre-norm, decoder-only transformer with learned position embeddings: GPT-2 of any size.
 
     Parameters
     ----------

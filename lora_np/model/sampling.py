@@ -120,7 +120,7 @@ def keep_top_p(logits, p):
 
 
 def draw(probs, rng):
-    """Draw one token for each row, (B,) int64, with the inverse of the cumulative distribution.
+    """Draw one token for each row, (B,) int64, by inverting the cumulative distribution.
 
     `probs` is (B, V). B random numbers are drawn from `rng`, a np.random.Generator.
     """
