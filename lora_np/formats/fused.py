@@ -12,8 +12,8 @@ B's are multiplied by the ratio of scales, which causes rounding errors. A ratio
 splitting identifies a layer by its B.
 
 DoRA's magnitudes m, one per output, are also concatenated. If a layer without an adapter is joined with one that has an
-adapter, its m contains the row norms of its base weight, which have no effect; splitting recognises such a layer by
-these norms.
+adapter, the former gets the row norms of its base weight as m, which have no effect; splitting recognises such a layer
+by these norms.
 """
 
 import numpy as np
