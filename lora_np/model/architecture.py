@@ -10,7 +10,7 @@ class LayerSpec(NamedTuple):
     """One layer of a model."""
 
     name: str  # "blocks.0.attn.q_proj"; its output is recorded under this name
-    operation: str  # a key of `layers.OPERATIONS`
+    operation: str  # a key of `operations.OPERATIONS`
     shape: tuple = ()  # of its weight; () for a layer without parameters
     std: float | None = None  # standard deviation of its initial weight; None: the weight is initialised to ones
     bias: bool = True  # whether it has a bias, if it has a weight

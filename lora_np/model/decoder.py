@@ -3,7 +3,7 @@
 With a causal mask, a token's keys and values depend only on that token and earlier ones, so they never change. Each new
 token then costs a forward pass over one token instead of the whole text.
 
-Decoding follows the same path through the model as training, with each operation's `decode` in `layers.py`, which
+Decoding follows the same path through the model as training, with each operation's `decode` in `operations.py`, which
 keeps nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
 adapter's additional products would take noticeable time.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from ..adapters import merge
 from .architectures import architecture, check_writes, modules
 from .call import check_ids
-from .layers import OPERATIONS
+from .operations import OPERATIONS
 from .passes import hidden_states
 
 
