@@ -19,7 +19,7 @@ CLAIM = """W is larger in ΔW's directions than in random directions, but far sm
 In ΔW's directions, ΔW is larger than W, especially at a low rank: 21.5 times at r = 4, 1.9 times at r = 64 (Hu et al.
 2021, table 7)."""
 CAPTION = """Left: how large W_q is in the leading directions of ΔW_q, in those of W_q itself, and in random directions.
-Right: the ratio of ΔW_q to W_q in ΔW_q's directions (colour) and in random directions (grey). A random ΔW_q would lie
+Right: the ratio of ΔW_q to W_q in ΔW_q's directions (colour) and in random directions (grey). A random ΔW_q would be
 at the grey marks. Compare the coloured marks with the grey ones, and with 1."""
 ON = {"smollm2": SOME}
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
