@@ -60,7 +60,7 @@ OF_WRONG_FORM = {  # and of an output
     "it is a generator (does it say `yield` in place of": lambda W, A, B, s: (row for row in W),
     "it is a coroutine (is it an `async def`?)": later,
     "it is a tuple of 2, expected one array of shape": lambda W, A, B, s: (W, W),
-    "it has dtype int64, expected float64, the inputs' own": lambda W, A, B, s: W.astype("i8"),
+    "it has dtype int64, expected float64, like the inputs": lambda W, A, B, s: W.astype("i8"),
 }
 (FIRST, *_) = draws_of(ITEMS["merge"])
 SHAPE = FIRST.W.shape
