@@ -15,7 +15,7 @@ from ...exercise import normals
 POINTS = 4
 OUTPUTS = ("y",)
 HINTS = {"y": "Which part of the result is computed in the same way for every row? Which rows get an extra term?"}
-FORMULA = "y_n = x_n Wᵀ + b + s (x_n Aᵀ) Bᵀ with A, B, s of adapters[names[n]];  y_n = x_n Wᵀ + b where that is None"
+FORMULA = "y_n = x_n Wᵀ + b + s (x_n Aᵀ) Bᵀ with A, B, s of adapters[names[n]];  y_n = x_n Wᵀ + b if that is None"
 
 
 def rows_forward(x, W, b, adapters, names):

@@ -6,8 +6,8 @@ are all equal. What happens to it, for any logits, if 1000 is added to all of th
 
 Now the hard part: **logits of 1000 do occur**, and e¹⁰⁰⁰ is too large for float64. And the next token may have p =
 e⁻⁷⁶⁰: in float64 that is 0, and its logarithm is −∞, although the surprise, 760, is an ordinary number. **Derive:**
-write `−log p_t` with p_t = exp(x_t) / Σ_j exp(x_j) as a difference of two terms. What may you subtract from all logits
-of a row, so that no exp overflows and not all of them underflow? Which of the two terms contains no exp?
+write `−log p_t` with p_t = exp(x_t) / Σ_j exp(x_j) as a difference of two terms. What can you subtract from all logits
+of a row so that no exp overflows and not all of them underflow? Which of the two terms contains no exp?
 """
 
 import numpy as np

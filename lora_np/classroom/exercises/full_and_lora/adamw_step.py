@@ -54,7 +54,7 @@ def draw(rng, size):
 
 def compared(i, outputs):
     """Count a mistake in mu or nu once: an incorrect p is compared with the p that follows from the student's own mu
-    and nu. That p is computed from the old moments from which this g leads to these mu and nu."""
+    and nu. To compute that p, take the old moments from which g leads to the student's mu and nu."""
     p, mu, nu = (outputs[name] for name in OUTPUTS)
     if not i.right or not np.shape(p) == np.shape(mu) == np.shape(nu) == i.p.shape or np.allclose(p, i.right["p"]):
         return outputs
@@ -73,8 +73,8 @@ MISTAKES = {
     "nu": [(L2, lambda i: with_penalty(i)[1])],
 }
 
-AFTER = """**Beyond the points.** With these functions you can train a classifier, the head of lesson 08. Type this in.
-It takes about ten seconds, mostly for the base model's forward passes over a thousand snippets:
+AFTER = """**Beyond the points.** With these functions you can train a classification head, as in lesson 08. Type this
+in. It takes about ten seconds, mostly for the base model's forward passes over a thousand snippets:
 
     from lora_np.experiments.runs.classify import load_snippets
     from lora_np.formats import load_pretrained

@@ -1,11 +1,11 @@
 """The standard error.
 
-Another n snippets would have given another accuracy. Its standard deviation over such samples is the **standard
-error**. Input and output are fractions, not percentage points.
+Another n snippets would have given another accuracy. The accuracy's standard deviation over such samples is the
+**standard error**. Input and output are fractions, not percentage points.
 
 **Derive it:** a snippet counts 1 if the model is correct, which happens with probability p, and 0 otherwise. What are
-the mean and the variance of such a number? What is the variance of a mean over n snippets? **Predict:** how many times
-as many snippets halve the error? What does the formula give if a model gets 20 of 20 right, and do you believe it?
+the mean and the variance of such a number? What is the variance of a mean over n snippets? **Predict:** by what factor
+must n grow to halve the error? What does the formula give if a model gets 20 of 20 right, and do you believe it?
 
 Check it yourself: `(np.random.default_rng(0).binomial(n, p, 20_000) / n).std()` simulates 20,000 test splits.
 """
