@@ -58,7 +58,7 @@ def text(output):
 
 
 def differs(stored_text, again_text, cell_tags=()):
-    """Describe the first difference between two texts, or return None; numbers are compared by value."""
+    """Describe the first difference between two texts, or return None if they agree; numbers are compared by value."""
     words, words_again = (" ".join(NUMBER.sub("#", t).split()) for t in (stored_text, again_text))
     if words != words_again:
         return f"stored {excerpt(words, words_again)}; now {excerpt(words_again, words)}"

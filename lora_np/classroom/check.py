@@ -81,7 +81,7 @@ def as_record(result, points):
 
 
 def formula(name):
-    """Print the formula of an item, given its name or your function of that name."""
+    """Print the formula for an item, given its name or your function of that name."""
     name = getattr(name, "__name__", name)
     if name not in ITEMS:
         near = get_close_matches(str(name), ITEMS, n=3, cutoff=0.4)

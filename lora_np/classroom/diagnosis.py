@@ -1,4 +1,4 @@
-"""Describe an incorrect output by a mistake that reproduces it. The candidates, in order of likelihood, are
+"""Explain an incorrect output by a mistake that reproduces it. The candidates, in order of likelihood, are
 
 1. the exercise's few hand-written mistakes;
 2. the worked solution with one mutation (`slips.py`);
@@ -179,7 +179,7 @@ def compiled(exercise, code):
 
 
 def by_inputs(exercise, name, drawn):
-    """Yield the correct outputs for other inputs: one input is changed, or two are exchanged."""
+    """Yield the correct outputs for changed inputs: with one input changed, or two exchanged."""
 
     def value_of(i, sentence):
         if not hasattr(i, "others"):  # computed once for all outputs and sentences

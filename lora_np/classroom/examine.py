@@ -119,7 +119,7 @@ def observe(exercise, call, i):
     outputs = named(exercise, returned)
     changed = [name for name, value in i.inputs.items() if not same(value, i.given[name])]
     if changed:
-        raise Failed(f"it changes its argument {' and '.join(changed)}: compute into a new array")
+        raise Failed(f"it changes its argument {' and '.join(changed)}: store results in a new array")
     i.also = {name: named(exercise, call(i.inputs | others)[0]) for name, others in exercise.also(i).items()}
     return outputs
 

@@ -132,7 +132,7 @@ def draws_of(exercise, draw=PRACTICE):
         numbers = single_numbers(drawn)
         if all(len(set(of_output)) == DRAWS and of_output not in known for of_output in numbers):
             return drawn
-    raise ValueError(f"draw: {exercise.name} has the same correct output in several draws, after {TRIES} tries")
+    raise ValueError(f"draw: {exercise.name} has the same correct output in several draws, even after {TRIES} tries")
 
 
 def single_numbers(drawn):

@@ -17,7 +17,7 @@ METADATA = {  # of every notebook
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-FOLDED = {"hide-input": "source_hidden", "hide-output": "outputs_hidden"}  # tag -> its name in JupyterLab
+FOLDED = {"hide-input": "source_hidden", "hide-output": "outputs_hidden"}  # tag -> JupyterLab's setting
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider, which needs a running kernel
 ANSWER = "The answer:\n"
 TIMEOUT = 300  # seconds for one cell; a whole lesson takes about a minute
@@ -98,7 +98,7 @@ def execute(path, notebook=None):
 
 
 def with_this_package():
-    """Environment variables with which a kernel finds this package, installed or not."""
+    """Environment variables that let a kernel find this package, whether it is installed or not."""
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 

@@ -6,7 +6,7 @@ answers each:
     {"run": source}                  -> {"error": sentence or null}
     {"call": name, "inputs": {...}}  -> {"returned": value, "inputs": {...}, "peak": bytes}, or {"error": sentence}
 
-If the inputs of a call include functions, it requests a call of one by {"function": key, "arguments": [...]}.
+If the inputs of a call include functions, the process requests calls of them: {"function": key, "arguments": [...]}.
 """
 
 import base64
@@ -172,7 +172,7 @@ def peak_of(function, arguments):
 
 
 class Absent(types.ModuleType):
-    """A module that replaces lora_np during grading; its names cannot be used."""
+    """A module that replaces lora_np during grading; all of its attributes are Unusable."""
 
     __path__ = ()
 
@@ -254,7 +254,7 @@ def call_function(message, space, ask):
 
 
 def main():
-    """Answer messages until the input ends. Messages use copies of stdin and stdout; printed text is discarded."""
+    """Answer messages, over copies of stdin and stdout, until the input ends; printed text is discarded."""
     messages = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)

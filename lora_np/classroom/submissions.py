@@ -144,7 +144,7 @@ class Process:
                 raise Stopped("what it returns cannot be read") from None
 
     def call(self, exercise, measure=False):
-        """The student's function, as a function of the inputs that returns (returned value, inputs after the call)."""
+        """A function of the inputs that returns the student's returned value and the inputs after the call."""
 
         def call(inputs):
             functions = {}
@@ -174,7 +174,7 @@ class Process:
             (self._innermost() / "clear_refs").write_text("5")
 
     def _innermost(self):
-        """The /proc folder of the runner's own process, a descendant of the sandbox's."""
+        """The /proc folder of the runner's own process, which is a descendant of the sandbox's process."""
         pid = self._process.pid
         while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             pid = children[0]

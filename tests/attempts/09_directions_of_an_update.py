@@ -67,6 +67,6 @@ def chance_similarity(n, i, j):
 def adapter_directions(B, A, k):
     return np.linalg.svd(B @ A)[2][:k].T
 
-# == count_intruders: wrong, it is 2, whatever the inputs are
+# == count_intruders: wrong, it is 2 for all inputs
 def count_intruders(W, W_tuned, k, epsilon):
     return np.zeros(k), 2

@@ -31,7 +31,8 @@ def nucleus(probs, p):
     share = kept.sum(axis=-1, keepdims=True)  # (N, 1): at least p
     return kept / share
     # It keeps 2, 3 and 1 tokens. It never keeps none: no token is more likely than the first, and 0 is less than p. The
-    # order matters here: a lower temperature makes the most likely tokens more likely, so fewer are enough for p.
+    # order matters here: a lower temperature makes the most likely tokens more likely, so it takes fewer of them to
+    # reach p.
 
 
 def draw(rng, size):

@@ -21,7 +21,7 @@ FORMULA = "y_n = x_n Wᵀ + b + s (x_n Aᵀ) Bᵀ with A, B, s of adapters[names
 def rows_forward(x, W, b, adapters, names):
     """x (N, in), W (out, in), b (out,), adapters: dict, name -> (A (r, in), B (out, r), s), names: list of N, a name or
     None for each row -> y (N, out)."""
-    y = x @ W.T + b  # (N, out): one product for all rows, whatever their adapters
+    y = x @ W.T + b  # (N, out): one product for all rows, regardless of their adapters
     for name, (A, B, s) in adapters.items():
         rows = [n for n, its_name in enumerate(names) if its_name == name]
         y[rows] += s * (x[rows] @ A.T) @ B.T  # (rows, in) (in, r) -> (rows, r); (rows, r) (r, out) -> (rows, out)

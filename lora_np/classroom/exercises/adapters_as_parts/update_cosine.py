@@ -5,12 +5,12 @@ direction, 0 for a right angle, −1 for opposite directions. It is the inner pr
 divided by both norms. But a `ΔW` of 4096 × 4096 has 16.8 million entries, so compute the cosine **without forming
 either update**. (The check measures the peak memory of a call, as in set 02.)
 
-**Derive:** take one outer product from each, `b aᵀ` and `d cᵀ`. Multiply them entry by entry and add up: can you write
-the result as a product of two dot products? `ΔW₁` is a sum of r₁ such outer products, and `ΔW₂` of r₂. Which two small
-matrices contain everything you need? How do you get the two norms?
+**Derive:** take one outer product from each, `b aᵀ` and `d cᵀ`. Multiply them entry by entry and add up the products:
+can you write the result as a product of two dot products? `ΔW₁` is a sum of r₁ such outer products, and `ΔW₂` of r₂.
+Which two small matrices contain everything you need? How do you get the two norms?
 
-**Predict:** why may you omit the scales s₁ and s₂ here, and what does a negative weight change? What is the cosine if
-the rows of `A₁` are orthogonal to those of `A₂`, for any `B₁` and `B₂`?
+**Predict:** why may you omit the scales s₁ and s₂ here, and what is the effect of a negative weight? What is the cosine
+if the rows of `A₁` are orthogonal to those of `A₂`, for any `B₁` and `B₂`?
 """
 
 import numpy as np

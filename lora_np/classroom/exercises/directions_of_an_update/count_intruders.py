@@ -9,8 +9,8 @@ similarities, the leading direction's first, and the number of intruders.
 
 **Predict** for W = diag(5, 4, 3, 2), k = 2 and ε = 0.5. First, W_tuned = diag(5, 4, 3, 9): the last direction is now
 the leading one. Is it an intruder? Second, the two leading directions of W are rotated by 45° in their plane: what are
-the similarities of the new ones? Third, one new direction is an equal mixture of n old ones. From which n on does it
-count as an intruder, although nothing in it is new?
+the similarities of the new ones? Third, one new direction is an equal mixture of n old ones. At which n does it begin
+to count as an intruder, although nothing in it is new?
 """
 
 import numpy as np

@@ -7,12 +7,12 @@ One step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are the 
 2. compute μ̂ and ν̂, the new moments corrected for their start at zero; they are used in this step, but not returned;
 3. move `p` by `−lr` μ̂ / √ν̂, with `eps` added *outside* the root to avoid dividing by zero;
 4. shrink `p` by `lr · weight_decay` times the **old** `p`, if it has **two or more axes**. (Biases and the scales of
-   layer norms are not decayed.) The decay does not enter the moments: that is the W of AdamW.
+   layer norms are not decayed.) The decay does not enter the moments: that is the W in AdamW.
 
 **Derive the correction** in 2: suppose that g is the same in all t steps, and that `mu` was 0. What is `mu` after one
 step, after two, after t? What must it be divided by to give g? **Predict:** how far does a parameter move in the very
-first step if its gradient is 5, if it is 0.005, and if it is exactly 0? And how far later, if the gradient's sign
-changes in every step?
+first step if its gradient is 5, if it is 0.005, and if it is exactly 0? And how far does it move later, if the
+gradient's sign changes in every step?
 """
 
 import numpy as np

@@ -27,7 +27,7 @@ def read_last(h, lengths):
 
 
 def draw(rng, size):
-    """Draw texts of different lengths, none of which fills the array, so that an index off by one raises no error."""
+    """Draw texts of different lengths, none of which fills the array, so that an off-by-one index raises no error."""
     lengths = rng.permutation(np.arange(2, size.V))[: size.N]
     return {"h": rng.normal(size=(size.N, size.V, size.n_in)), "lengths": lengths}
 

@@ -24,7 +24,7 @@ def standard_error(accuracy, n):
     variance = accuracy * (1 - accuracy)
     # The mean of n independent values has 1/n of their variance.
     return np.sqrt(variance / n)
-    # Four times as many snippets halve it. For 20 of 20 it is 0, "quite sure". Do not believe it: a model that is
+    # Four times as many snippets halve it. For 20 of 20 it gives 0, no doubt at all. Do not believe it: a model that is
     # correct nine times in ten gets 20 of 20 about once in eight tries. The formula uses the measured accuracy instead
     # of the true p, which is good enough only if there are many correct and many incorrect answers.
 
