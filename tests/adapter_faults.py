@@ -37,18 +37,11 @@ def exchanged(a, b):
     return lambda tensors: {n.replace(a, "?").replace(b, a).replace("?", b): array for n, array in tensors.items()}
 
 
-def same(tensors):
-    return tensors
-
-
 def gone(array):
     return None
 
 
-def to_nan(array):
-    return array * np.nan
-
-
+same = dict  # no change
 EMBED, M = "model.embed_tokens", "lora_magnitude_vector"
 SEQ_CLS = {"task_type": "SEQ_CLS"}
 LM_HEAD = peft_ones(lm_head__lora_A__weight=(R, 12), lm_head__lora_B__weight=(13, R))
@@ -69,7 +62,7 @@ PEFT_FAULTS = {  # name: (base, change of the tensors, fields, layer with the no
         "no tensor of this name", 1),
     "B zero": ("llama", changed("lora_B.weight", np.zeros_like, ""), {}, LAYER, "applied", "B is zero", 1),
     "A zero in a layer": ("llama", changed("lora_A.weight", np.zeros_like), {}, LAYER, "applied", "A is zero", 0),
-    "NaN": ("llama", changed("lora_A.weight", to_nan), {}, LAYER, "applied", "NaN", 1),
+    "NaN": ("llama", changed("lora_A.weight", lambda a: a * np.nan), {}, LAYER, "applied", "NaN", 1),
     "infinite": ("llama", changed("lora_B.weight", lambda b: b / 0.0), {}, LAYER, "applied", "infinite", 1),
     "overflow": ("llama", changed("weight", lambda x: x * np.float32(1e30)), {}, LAYER, "applied", "larger than", 1),
     "transposed": ("llama", changed("weight", np.transpose), {}, LAYER, "refused", "transposed", 1),
@@ -119,7 +112,7 @@ GGUF_FAULTS = {  # name: (change of the tensors, fields, layer, status, note, ex
     "a norm": (ones(blk__0__attn_norm__weight=12), {}, "attn_norm.weight", "ignored", "norms", 0),
     "factors of a norm": (ones(output_norm__weight__lora_a=(R, 12), output_norm__weight__lora_b=(12, R)), {},
         "output_norm", "refused", "no such layer to adapt", 1),
-    "NaN": (changed("lora_a", to_nan, FIRST), {}, FIRST, "applied", "NaN", 1),
+    "NaN": (changed("lora_a", lambda a: a * np.nan, FIRST), {}, FIRST, "applied", "NaN", 1),
     "alpha NaN": (same, {"adapter_lora_alpha": np.nan}, FIRST, "applied", "NaN", 1),
     "B zero": (changed("lora_b", np.zeros_like, ""), {}, FIRST, "applied", "B is zero", 1),
     "large alpha": (same, {"adapter_lora_alpha": 5e3}, FIRST, "applied", "larger than the weight", 0),
@@ -134,7 +127,7 @@ OUR_FAULTS = {  # name: (change of the tensors, fields, layer, status, note)
     "prefix": (renamed("blocks.", "model.blocks."), {}, f"model.{OURS}", "refused", "begins with 'model.'"),
     "not a target": (same, {"targets": ["v_proj"]}, OURS, "refused", "not a target"),
     "no tensors": (same, {"targets": ["all-linear"]}, "blocks.0.mlp.up_proj", "no tensors", "a target"),
-    "NaN": (changed("lora_A", to_nan, OURS), {}, OURS, "applied", "NaN"),
+    "NaN": (changed("lora_A", lambda a: a * np.nan, OURS), {}, OURS, "applied", "NaN"),
     "another rank": (same, {"r": 3}, OURS, "refused", "have rank 4, but the configuration says 3"),
     "scale 0": (same, {"alpha": 0.0}, OURS, "applied", "scale 0"),
     "B zero": (changed("lora_B", np.zeros_like, ""), {}, OURS, "applied", "B is zero"),

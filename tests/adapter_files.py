@@ -55,10 +55,8 @@ def write_peft(folder, tensors, metadata=None, **fields):
     """A folder of PEFT's; `fields` are those of its configuration that are not the usual ones, "absent" for none."""
     folder.mkdir(parents=True)
     usual = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": R, "lora_alpha": ALPHA}
-    fields = {
-        name: value for name, value in {**usual, **fields}.items() if not isinstance(value, str) or value != "absent"
-    }
-    write_json(folder / "adapter_config.json", fields)
+    fields = usual | fields
+    write_json(folder / "adapter_config.json", {name: fields[name] for name in fields if fields[name] != "absent"})
     write_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt", **(metadata or {})})
     return folder
 

@@ -23,6 +23,12 @@ NAMES = {  # our layer: Hugging Face's, GGUF's
     "attn.o_proj": ("self_attn.o_proj", "attn_output"),
     **{f"mlp.{x}_proj": (f"mlp.{x}_proj", f"ffn_{x}") for x in ("gate", "up", "down")},
 }
+FIELDS = {  # Hugging Face's: ours
+    **{"vocab_size": "vocab_size", "max_position_embeddings": "n_positions", "hidden_size": "d_model"},
+    **{"num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "num_key_value_heads": "n_kv_heads"},
+    **{"head_dim": "head_size", "intermediate_size": "d_ff", "tie_word_embeddings": "tied"},
+    **{"rms_norm_eps": "rms_norm_eps", "rope_theta": "rope_theta"},
+}
 
 
 def small_llama(**changes):
@@ -42,21 +48,7 @@ def theirs(name, which):
 def write_hf(folder, params, config, **fields):
     """A Llama's directory, with a tokenizer; `fields` are further ones of config.json."""
     folder.mkdir()
-    fields = {
-        "model_type": "llama",
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.n_positions,
-        "hidden_size": config.d_model,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_size,
-        "intermediate_size": config.d_ff,
-        "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_theta,
-        "tie_word_embeddings": config.tied,
-        **fields,
-    }
+    fields = {"model_type": "llama"} | {name: getattr(config, ours) for name, ours in FIELDS.items()} | fields
     write_json(folder / "config.json", fields)
     tensors = {theirs(name, "hf"): array for name, array in params.items()}
     if config.n_classes:

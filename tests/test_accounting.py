@@ -8,15 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lora_np.adapters import (
-    KINDS,
-    AdapterConfig,
-    adapter_shapes,
-    init_adapter,
-    linear_layers,
-    trained_weights,
-    variant_config,
-)
+from lora_np import adapters
+from lora_np.adapters import KINDS, AdapterConfig, adapter_shapes, init_adapter, linear_layers, trained_weights
 from lora_np.analysis import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
 from lora_np.analysis.costs import shape_only_arrays
 from lora_np.analysis.shape_only import shape_only
@@ -112,7 +105,7 @@ FIXED = {  # adapter, wanted: for all models
     "LoRA, forward alone": (ALL_LINEAR, ()),
     "head": (AdapterConfig(targets=()), None),
     "embeddings": (None, ("tok_emb.weight",)),
-    "LoRA-FA, dropped": (variant_config("lora-fa", replace(ALL_LINEAR, dropout=0.4)), None),
+    "LoRA-FA, dropped": (adapters.variant_config("lora-fa", replace(ALL_LINEAR, dropout=0.4)), None),
 }
 
 
@@ -188,7 +181,7 @@ def check_counts(config, B, T, adapter_config, wanted, real_step, dtype=np.float
 
 
 @pytest.mark.parametrize("config, B, T", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("training", [*FIXED, *range(36)])
+@pytest.mark.parametrize("training", [*FIXED, *range(12)])
 def test_counts_are_those_of_a_real_step(config, B, T, training, real_step):
     chosen = FIXED[training] if training in FIXED else random_training(training, config)
     check_counts(config, B, T, *chosen, real_step)
@@ -315,14 +308,6 @@ def test_ratio_of_a_step():
     config = GPT2Config(8000, 128, 256, n_layers=2, n_heads=4, d_ff=1024, n_classes=2)
     assert 0.6 < predicted_ratio(config, 32, 64, AdapterConfig(r=8)) < 2 / 3
     assert predicted_ratio(config, 32, 64, wanted=()) == pytest.approx(1 / 3, abs=0.01)
-
-
-@pytest.mark.parametrize("seed", range(36))
-def test_shapes_are_those_of_a_fresh_adapter(seed, classifier, random_params):
-    adapter_config = random_training(seed, classifier)[0] or ALL_LINEAR
-    fresh = init_adapter(random_params(classifier), adapter_config, np.random.default_rng(0)).weights
-    shapes = adapter_shapes(shape_only_arrays(parameter_shapes(classifier)), adapter_config)
-    assert list(shapes.items()) == [(n, array.shape) for n, array in fresh.items()]
 
 
 @pytest.mark.parametrize("shards", [1, 2])

@@ -6,20 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lora_np.adapters import (
-    KINDS,
-    Adapter,
-    AdapterConfig,
-    adapted_modules,
-    adapter_deltas,
-    init_adapter,
-    layer_arrays,
-    merge,
-    module_config,
-    scaling,
-    trainable_report,
-    unmerge,
-)
+from lora_np import adapters
+from lora_np.adapters import KINDS, AdapterConfig, adapted_modules, init_adapter, merge, trainable_report, unmerge
 from lora_np.model import GPT2Config, LlamaConfig, backward, draw_masks, forward, parameter_shapes
 
 ATTENTION = [f"attn.{name}_proj" for name in "qkvo"]
@@ -53,7 +41,7 @@ def test_targets_in_execution_order(language, random_params, targets, expected):
     assert adapted_modules(settings, params) == expected
     adapter = init_adapter(params, settings, np.random.default_rng(0))
     assert list(adapter.weights) == [f"{module}.{leaf}" for module in expected for leaf in ("lora_A", "lora_B")]
-    assert list(layer_arrays(adapter)) == expected
+    assert list(adapters.layer_arrays(adapter)) == expected
 
 
 def test_block_1_is_not_block_11():
@@ -67,9 +55,9 @@ def test_the_first_key_of_a_pattern_that_fits_a_layer_counts(language, random_pa
     adapter = init_adapter(random_params(language), settings, np.random.default_rng(0))
     ranks = dict.fromkeys(ALL[:6], 2) | {"blocks.0.attn.q_proj": 5}
     ranks |= dict.fromkeys(ALL[6:], 4) | {"blocks.1.attn.q_proj": 3}
-    assert {module: len(arrays["lora_A"]) for module, arrays in layer_arrays(adapter).items()} == ranks
+    assert {module: len(arrays["lora_A"]) for module, arrays in adapters.layer_arrays(adapter).items()} == ranks
     scales = {module: 4.0 if r == 2 else 10.0 for module, r in ranks.items()}
-    assert {module: scaling(module_config(settings, module)) for module in ALL} == scales
+    assert {module: adapters.scaling(adapters.module_config(settings, module)) for module in ALL} == scales
 
 
 # ------------------------------------------------------------------ first values
@@ -110,7 +98,7 @@ def test_a_fresh_adapter_changes_no_bit(init, kind, config, random_params, rando
     adapter = init_adapter(params, settings, np.random.default_rng(0))
     base, adapted = (forward(params, batch.ids, config, lengths=batch.lengths, adapter=a)[0] for a in (None, adapter))
     assert adapted.dtype == base.dtype == dtype and adapted.tobytes() == base.tobytes()
-    for name, delta in adapter_deltas(params, adapter).items():
+    for name, delta in adapters.adapter_deltas(params, adapter).items():
         assert not delta.any(), name
     if kind == "lora":  # B is zero and no number of A is, or training could not begin
         assert all(array.any() != name.endswith("lora_B") for name, array in adapter.weights.items())
@@ -118,14 +106,6 @@ def test_a_fresh_adapter_changes_no_bit(init, kind, config, random_params, rando
 
 
 # ------------------------------------------------------------------ merging
-
-
-def test_merge_touches_its_targets_alone(either_classifier, random_params, random_adapter):
-    params = random_params(either_classifier)
-    adapter = random_adapter(params, targets=("blocks.1.attn.v_proj",))
-    merged = merge(params, adapter)
-    changed = {name for name in params if merged[name] is not params[name]}
-    assert changed == {"blocks.1.attn.v_proj.weight", "head.weight"}
 
 
 @pytest.mark.parametrize("dtype, unit", [(np.float32, 2.0**-24), (np.float64, 2.0**-53)])
@@ -136,7 +116,7 @@ def test_unmerge_restores_to_rounding(either_classifier, random_params, random_a
     untouched = {name: array.copy() for name, array in merged.items()}
     restored = unmerge(merged, adapter)
     assert all(np.array_equal(merged[name], array) for name, array in untouched.items())
-    deltas = adapter_deltas(params, adapter)
+    deltas = adapters.adapter_deltas(params, adapter)
     assert list(restored) == list(params)
     for name, array in params.items():
         assert restored[name].dtype == dtype
@@ -158,7 +138,7 @@ def test_the_head_is_trained_in_full_beside_the_adapter(classifier, random_param
     assert list(adapter.weights)[-1] == "head.weight"
     head = adapter.weights["head.weight"]
     assert np.array_equal(head, params["head.weight"]) and not np.shares_memory(head, params["head.weight"])
-    moved = Adapter(adapter.config, {**adapter.weights, "head.weight": 2 * head})
+    moved = adapters.Adapter(adapter.config, {**adapter.weights, "head.weight": 2 * head})
     run = {"lengths": batch.lengths}
     base = forward(params, batch.ids, classifier, **run)[0]
     np.testing.assert_allclose(forward(params, batch.ids, classifier, adapter=moved, **run)[0], 2 * base, rtol=1e-14)
@@ -189,9 +169,8 @@ def test_the_report_counts_by_hand(classifier, random_params):
 # ------------------------------------------------------------------ dtypes
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("number", [float, np.float64])
+@pytest.mark.parametrize("number, dtype", [(float, np.float64), (np.float64, np.float32)])
 def test_the_dtype_of_the_parameters_is_that_of_everything(
     config, random_params, random_batch, random_adapter, kind, number, dtype
 ):
@@ -205,12 +184,7 @@ def test_the_dtype_of_the_parameters_is_that_of_everything(
     logits, cache = forward(params, batch.ids, config, **options)
     grads = backward(np.ones_like(logits), cache, record_back)
     n_places = 4 + ("embed" in record)  # two residuals of each block
-    assert (
-        len(masks) == n_places + 2 * len(BLOCKS[type(config)])
-        and len(record) > 30
-        and len(record_back) > 30
-        and set(grads) == set(wanted)
-    )
+    assert len(masks) == n_places + 2 * len(BLOCKS[type(config)]) and set(grads) == set(wanted)
     produced = {
         "fresh": init_adapter(params, adapter.config, np.random.default_rng(0)).weights,
         "masks": masks,
@@ -221,5 +195,11 @@ def test_the_dtype_of_the_parameters_is_that_of_everything(
     }
     if kind != "dora":
         produced["unmerged"] = unmerge(merge(params, adapter), adapter)
+    if kind == "lora":
+        mixed = adapters.mix(params, {"a": adapter, "b": adapter}, {"a": number(0.5), "b": np.float32(2)})
+        wide = adapter._replace(weights={name: array.astype(np.float64) for name, array in adapter.weights.items()})
+        produced["mixed"] = mixed.weights
+        produced["compressed"] = adapters.compress(params, mixed, 2).adapter.weights
+        produced["merged with an adapter in float64"] = merge(params, wide)
     wrong = [(group, n) for group, arrays in produced.items() for n, a in arrays.items() if a.dtype != dtype]
     assert wrong == []

@@ -111,9 +111,13 @@ def outcome(loss=2.0, losses=(2.0, 1.9), **changes):
 RIGHT = outcome()
 
 
+NOISE = RIGHT.arrays["k_proj.bias"] + 1e-6  # zero in theory: another's noise is as good
+
+
 @pytest.mark.parametrize(
     "message, changes",
     [
+        ("", {"loss": 2.0 + 1e-6, "k_proj.bias": NOISE}),
         ("loss", {"loss": 2.001}),
         ("loss", {"loss": math.nan}),
         ("first steps", {"losses": (2.0, 1.8)}),
@@ -125,13 +129,9 @@ RIGHT = outcome()
         ("only one backend has c.weight", {"c.weight": np.ones(3)}),
     ],
 )
-def test_a_planted_disagreement_is_found(message, changes):
-    assert message in compare(outcome(**changes), RIGHT).problem
-
-
-def test_rounding_is_no_disagreement():
-    noise = RIGHT.arrays["k_proj.bias"] + 1e-6  # zero in theory: another's noise is as good
-    assert compare(outcome(2.0 + 1e-6, **{"k_proj.bias": noise}), RIGHT).problem == ""
+def test_a_planted_disagreement_is_found_and_rounding_is_none(message, changes):
+    problem = compare(outcome(**changes), RIGHT).problem
+    assert message in problem and bool(message) == bool(problem)
     # A small loss at the end is judged by the largest.
     assert compare(outcome(losses=(2.0, 1.00002e-3)), outcome(losses=(2.0, 1e-3))).problem == ""
 
@@ -197,16 +197,19 @@ def test_a_busy_machine_is_told():
 
 
 @pytest.mark.slow
-def test_the_command_without_peers(tmp_path, run):
-    path, works = tmp_path / "bench.json", ["full", "lora_all", "classifier", "forward"]
-    settings = ["--rungs", format_rung(TINY), "--rounds", "2", "--threads", "1", "--json", path]
-    printed = run("bench", "--peers", "--work", *works, *settings)
+def test_the_command_with_lora_np_in_other_ways_as_peers(tmp_path, run):
+    path, works, peers = tmp_path / "bench.json", ["full", "lora_qv"], ["blocks", "recompute", "blocks-recompute"]
+    settings = ["--rungs", format_rung(LLAMA), "--rounds", "2", "--threads", "1", "--json", path]
+    printed = run("bench", "--peers", *peers, "--work", *works, *settings)
     assert "GFLOP/s" in printed and "share of its full step" in printed
+    assert re.search(r"peak memory.*\n.*lora_np +blocks +recompute +blocks-recompute +lora_np's arrays\n", printed)
     outcome = json.loads(path.read_text(encoding="utf-8"))
     assert [row["work"] for row in outcome["rows"]] == works
     for row in outcome["rows"]:
-        assert set(row["seconds"]) == {"lora_np", "peak"} and row["notes"] == {}
+        ways = ["recompute"] if row["work"] == "full" else peers  # blocks are not trained
+        assert set(row["seconds"]) == {"lora_np", "peak", *ways} and row["notes"] == {}
         assert len(row["seconds"]["lora_np"]) == 2 and min(row["seconds"]["lora_np"]) > 0.0
+        assert all(row["peak_bytes"][name] > 1e6 for name in ("lora_np", *ways))
     assert outcome["versions"]["lora_np"]["numpy"] == np.__version__ and outcome["threads"] == 1
 
 
@@ -215,26 +218,20 @@ def test_the_command_without_peers(tmp_path, run):
     [
         ("peers", "tensorflow", "got 'tensorflow'"),
         ("work", "sleep", "got 'sleep'"),
-        ("rounds", "0", "got 0"),
-        ("threads", "0", "got 0"),
         ("threads", "100000", "got 100000"),
-        ("seed", "-1", "got -1"),
         ("rungs", "65", "got '65', expected one of 64, 128, 256, 512, 768"),
         ("rungs", "wide", "integers"),
         ("rungs", "64,2,4", "six integers"),
-        ("rungs", "64,2,4,64,32,2048,2", "six integers"),
         ("rungs", "smollm2,16", "smollm2,batch,length"),
         ("rungs", "smollm2,16,0", "at least 1"),
         ("rungs", "64,2,4,64,32,2048,3,96", "n_kv_heads: 3 does not divide n_heads"),
         ("rungs", "96,2,32,64,32,2048,32,96", "head_size: got 3"),
         ("rungs", "64,2,4,64,32,2048,2,100", "multiples of 32"),
         ("rungs", "64,2,16,64,32,2048,1,96", "k_proj: r: got 8"),
-        ("rungs", "64,2,4,64,32,0", "at least 1"),
         ("rungs", "64,2,5,64,32,2048", "n_heads: 5 does not divide d_model"),
         ("rungs", "64,2,4,3,32,2048", "length"),
         ("rungs", "4,2,2,64,32,2048", "r: got 8"),
         ("rungs", "64,r", "a rank"),
-        ("rungs", "64,r-1", "at least 1"),
         ("rungs", "64,r65", "r: got 65"),
         ("rungs", "smollm2,16,34,r193", "r: got 193"),
     ],
@@ -254,23 +251,9 @@ def test_peers_that_are_not_installed(monkeypatch):
         bench([TINY], ["full"], ["jax"])
 
 
-@pytest.mark.slow
-def test_lora_np_in_other_ways_is_a_peer():
-    peers = ["blocks", "recompute", "blocks-recompute"]
-    (llama,), setting = bench([LLAMA], ["lora_qv"], peers, threads=1, rounds=1)
-    assert set(llama.seconds) == {"lora_np", "peak", *peers} and not llama.remarks
-    assert all(llama.peak_bytes[name] > 1e6 for name in ("lora_np", *peers))
-    tables = format_tables([llama], setting, peers)
-    assert re.search(r"peak memory.*\n.*lora_np +blocks +recompute +blocks-recompute +lora_np's arrays\n", tables)
-
-
 def test_a_rung_that_a_peer_does_not_have():
-    for peer, rung, message in (
-        ("jax", LLAMA, "supports only GPT-2's"),
-        ("llama.cpp", TINY, "supports only a Llama"),
-        ("blocks", TINY, ""),
-    ):
-        with pytest.raises(ValueError, match=message or peer):
+    for peer, rung, message in (("jax", LLAMA, "GPT-2's"), ("llama.cpp", TINY, "a Llama"), ("blocks", TINY, "blocks")):
+        with pytest.raises(ValueError, match=message):
             backends.BACKENDS[peer](make_case(rung, "forward"), 1)
 
 
@@ -316,10 +299,10 @@ def test_rows_survive_a_worker_that_does_not(dies_at, note, monkeypatch):
         return real(process, do, **arguments)
 
     monkeypatch.setattr(Process, "ask", ask)
-    rows, setting = bench([TINY], ["full", "forward"], threads=1, rounds=2)
+    rows, setting = bench([TINY], ["full", "forward"], threads=1, rounds=1)
     notes = {"peak": f"{note}: the process ended with code -9"}
     for row in rows:
-        assert set(row.seconds) == {"lora_np"} and len(row.seconds["lora_np"]) == 2
+        assert set(row.seconds) == {"lora_np"} and len(row.seconds["lora_np"]) == 1
         assert row.notes == notes and not row.failed
     assert f"peak {notes['peak']}" in format_tables(rows, setting, [])
     assert set(setting["versions"]) == {"lora_np"} and json.dumps(to_dicts(rows, setting, []))
@@ -344,6 +327,8 @@ def test_an_error_is_an_answer_and_a_worker_that_takes_too_long_is_stopped():
         with pytest.raises(WorkerError, match="turn took longer than 0 s"):
             process.ask("turn", seconds=60.0, timeout=0.01)
         assert process.poll() is not None
+        with pytest.raises(WorkerError, match="ended with code"):
+            process.ask("turn", seconds=0.0)
     with Process("lora_np", 1) as process:  # its last words are told
         process.stdin.write("no JSON\n")
         with pytest.raises(WorkerError, match="ended with code 1: .*JSONDecodeError"):
@@ -351,25 +336,15 @@ def test_an_error_is_an_answer_and_a_worker_that_takes_too_long_is_stopped():
 
 
 @linux
-def test_the_peak_of_memory_is_that_since_it_was_forgotten():
-    np.ones(2**25)  # 256 MB
-    before = peak_bytes()
-    forget_peak()
-    anew = peak_bytes()
-    np.ones(2**25)
-    assert before - anew > 1e8 and peak_bytes() - anew > 1e8
-
-
-@linux
 def test_the_peak_of_memory_of_another_process():
-    code = "import sys\nfor _ in sys.stdin: len(b'1' * 2**28); print(flush=True)"
+    code = "import sys\nfor _ in sys.stdin: len(b'1' * 2**27); print(flush=True)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True, bufsize=1) as other:
         for _ in "ab":
             other.stdin.write("\n")
             other.stdout.readline()
-            assert peak_bytes(other.pid) > 2**28
+            assert peak_bytes(other.pid) > 2**27
             forget_peak(other.pid)
-            assert 2 * peak_bytes(other.pid) < 2**28
+            assert 2 * peak_bytes(other.pid) < 2**27
 
 
 def test_a_dead_llama_cpp_is_an_error():

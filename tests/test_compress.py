@@ -13,22 +13,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from lora_np.compress import (
-    CODE_POINTS,
-    FORMATS,
-    BlockWeight,
-    magnitude_mask,
-    n_of_m_mask,
-    prune_magnitude,
-    prune_n_of_m,
-    quantisation_error,
-    quantise,
-    quantise_int8,
-    quantise_nf4,
-    requantise,
-    weight_bytes,
-    with_offsets_added,
-)
+from lora_np import compress
+from lora_np.compress import CODE_POINTS, FORMATS, BlockWeight, quantisation_error, quantise, quantise_nf4, requantise
 from lora_np.compress.ggml import BLOCK_BYTES
 
 # Dettmers et al. 2023, appendix E
@@ -113,8 +99,10 @@ SHAPES += [("nf4", {"block_size": b, "double": d}, b) for b, d in ((64, True), (
 
 @DTYPES
 @pytest.mark.parametrize("format, settings, block_size", SHAPES)
-def test_no_weight_is_further_off_than_half_the_widest_gap(format, settings, block_size, dtype):
+def test_no_weight_is_further_off_than_half_the_widest_gap_and_zeros_stay_zeros(format, settings, block_size, dtype):
+    equal(np.asarray(FORMATS[format](np.zeros((4, 96), dtype), **settings)), np.zeros((4, 96)))
     W = normal((48, 96), dtype) * np.logspace(-4, 3, 48, dtype=dtype)[:, None]
+    W[3], W[5, ::2] = 0.0, 0.0
     weight = FORMATS[format](W, **settings)
     assert np.asarray(weight).dtype == W.dtype == weight.dtype
     assert np.asarray(weight).shape == W.shape == weight.shape
@@ -124,7 +112,10 @@ def test_no_weight_is_further_off_than_half_the_widest_gap(format, settings, blo
         bound = bound + np.repeat(weight.absmax.steps, 256)[: len(blocks)] / 2 * (1 + 1e-4)
     if format in BLOCK_BYTES:  # scales are float16, whose steps are at least 2⁻²⁴
         bound = bound + 2.0**-10 * np.abs(blocks).max(axis=1) + 127 * 2.0**-25
-    assert np.all(np.abs(np.asarray(weight).reshape(blocks.shape) - blocks) <= bound[:, None])
+    dense = np.asarray(weight)
+    assert np.all(np.abs(dense.reshape(blocks.shape) - blocks) <= bound[:, None])
+    assert format == "q4_1" or not dense[W == 0].any(), "only offsets move a zero"
+    assert not dense[3].any() and (format in BLOCK_BYTES or not np.signbit(dense[3]).any())
 
 
 def test_q8_0_rounds_halves_away_from_zero():
@@ -134,7 +125,7 @@ def test_q8_0_rounds_halves_away_from_zero():
 
 
 @DTYPES
-@pytest.mark.parametrize("make", [lambda W: quantise_nf4(W, double=False), quantise_int8], ids=["nf4", "int8"])
+@pytest.mark.parametrize("make", [lambda W: quantise_nf4(W, double=False), compress.quantise_int8], ids=["nf4", "int8"])
 def test_a_second_round_trip_changes_nothing(make, dtype):
     W = normal((24, 64), dtype) * np.linspace(0.1, 3, 24, dtype=dtype)[:, None]
     first = make(W)
@@ -143,19 +134,6 @@ def test_a_second_round_trip_changes_nothing(make, dtype):
         equal(getattr(again, field.name), getattr(first, field.name))
     largest = np.abs(W).argmax(axis=1)[:, None]  # a block is a row here, and its largest weight stays
     np.testing.assert_allclose(*(np.take_along_axis(x, largest, 1) for x in (np.asarray(first), W)), rtol=1e-6)
-
-
-@DTYPES
-@EACH_FORMAT
-def test_zeros_stay_zeros(make, dtype):
-    equal(np.asarray(make(np.zeros((4, 64), dtype))), np.zeros((4, 64)))
-    W = normal((8, 64), dtype)
-    W[3], W[5, ::2] = 0.0, 0.0
-    weight = make(W)
-    dense = np.asarray(weight)
-    assert weight.format == "q4_1" or np.all(dense[W == 0] == 0), "only offsets move a zero"
-    assert weight.format in BLOCK_BYTES or not np.signbit(dense[3]).any()
-    assert not dense[3].any() and dense[0].any()
 
 
 @EACH_FORMAT
@@ -184,20 +162,14 @@ def test_blocks_follow_the_rows_whatever_the_memory_order():
 
 # Expected errors for normal weights, by numerical integration over the largest weight and the others.
 NF4_ERRORS = {16: 0.08083478324, 64: 0.09197854597, 256: 0.09863483029}
-INT8_ERROR = 0.006956762019  # for rows of 256 weights
 
 
-@pytest.mark.parametrize("block_size, double", [(16, False), (64, False), (64, True), (256, False)])
+@pytest.mark.parametrize("block_size, double", [(16, False), (64, True), (256, False)])
 def test_nf4_has_the_error_that_theory_expects(block_size, double):
     """To within 0.5 %, also with double quantisation, which adds 0.01 %."""
     W = normal((1024, 1024), seed=3)
     measured = quantisation_error(W, quantise_nf4(W, block_size, double))
     assert measured == pytest.approx(NF4_ERRORS[block_size], rel=5e-3)
-
-
-def test_int8_has_the_error_that_theory_expects():
-    W = normal((4096, 256), seed=4)
-    assert quantisation_error(W, quantise_int8(W)) == pytest.approx(INT8_ERROR, rel=1e-2)
 
 
 def test_relative_error_of_nothing():
@@ -232,10 +204,6 @@ def test_numpys_array_protocol(make, dtype):
     for ask in (np.asarray, np.array):
         with pytest.raises(ValueError, match="copy: got False"):
             ask(weight, copy=False)
-    x = normal((5, 64), dtype, seed=1)
-    y = x @ np.asarray(weight).T
-    assert y.shape == (5, 6) and y.dtype == dtype
-    np.testing.assert_allclose(y, x @ W.T, atol=4.0)
 
 
 ROWS = [(make, (32, 32), {}) for make in MAKERS.values()]
@@ -309,9 +277,9 @@ def test_quantising_named_matrices_of_a_dict():
             assert small[name].settings == {"block_size": 32, "double": False}
         else:
             assert small[name] is params[name]  # shared, not copied
-    assert weight_bytes(params) == 8 * 128 * 256 * 4 + 128 * 4
-    assert weight_bytes(small) == 4 * 128 * 256 * (4 + 32 / 32 + 32) / 8 + 128 * 4
-    assert weight_bytes({"a": params["ln.weight"], "b": params["ln.weight"]}) == 128 * 4  # one array
+    assert compress.weight_bytes(params) == 8 * 128 * 256 * 4 + 128 * 4
+    assert compress.weight_bytes(small) == 4 * 128 * 256 * (4 + 32 / 32 + 32) / 8 + 128 * 4
+    assert compress.weight_bytes({"a": params["ln.weight"], "b": params["ln.weight"]}) == 128 * 4  # one array
     for format in FORMATS:
         assert quantise(params, iter(names), format)[names[0]].format == format
     assert quantise(params, [])["ln.weight"] is params["ln.weight"]
@@ -337,7 +305,7 @@ def test_added_offsets(seed):
     """Each m′ is the sum, rounded once; all other bytes, and the weight itself, are as before."""
     rng, weight = np.random.default_rng(seed), random_blocks("q4_1", 3, 96, seed)
     change = rng.standard_normal((3, 3)) * 10.0 ** rng.integers(-6, 3, (3, 3))
-    before, got = weight.blocks.copy(), with_offsets_added(weight, change)
+    before, got = weight.blocks.copy(), compress.with_offsets_added(weight, change)
     assert type(got) is BlockWeight and (got.format, got.dtype) == ("q4_1", weight.dtype)
     equal(weight.blocks, before)
     old, new = (each.blocks.reshape(3, 3, 20) for each in (weight, got))
@@ -361,7 +329,7 @@ def test_added_offsets(seed):
 )
 def test_offsets_that_cannot_be_added(weight, change, says):
     with pytest.raises(ValueError, match=says):
-        with_offsets_added(weight, change)
+        compress.with_offsets_added(weight, change)
 
 
 # ------------------------------------------------------------------ pruning
@@ -370,7 +338,7 @@ def test_offsets_that_cannot_be_added(weight, change, says):
 @pytest.mark.parametrize("share, zeros", [(0, 0), (0.3, 18), (0.5, 30), (1 / 7, 9), (1.0, 60)])
 def test_magnitude_pruning_keeps_the_largest(share, zeros):
     W = normal((5, 12))
-    pruned, mask = prune_magnitude(W, share), magnitude_mask(W, share)
+    pruned, mask = compress.prune_magnitude(W, share), compress.magnitude_mask(W, share)
     assert np.sum(pruned == 0) == zeros == round(share * 60)
     equal(pruned, np.where(mask, W, 0))
     assert pruned.dtype == W.dtype and np.all(W != 0)
@@ -380,14 +348,14 @@ def test_magnitude_pruning_keeps_the_largest(share, zeros):
 
 def test_of_equal_magnitudes_the_earlier_goes_first():
     ties = np.array([[1.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 0.5, 1.0]])
-    equal(prune_magnitude(ties, 3 / 8), [[0, 0, 2, 1], [-1, 1, 0, 1]])
-    equal(prune_n_of_m(ties), [[0, 0, 2, 1], [0, 1, 0, 1]])
+    equal(compress.prune_magnitude(ties, 3 / 8), [[0, 0, 2, 1], [-1, 1, 0, 1]])
+    equal(compress.prune_n_of_m(ties), [[0, 0, 2, 1], [0, 1, 0, 1]])
 
 
 @pytest.mark.parametrize("n, m", [(2, 4), (1, 4), (4, 8), (3, 3), (0, 6)])
 def test_n_of_m_pruning_keeps_the_largest_of_each_group(n, m):
     W = normal((5, 24), np.float64)
-    pruned, mask = prune_n_of_m(W, n, m), n_of_m_mask(W, n, m)
+    pruned, mask = compress.prune_n_of_m(W, n, m), compress.n_of_m_mask(W, n, m)
     for group, stays in zip(W.reshape(-1, m), mask.reshape(-1, m)):
         assert stays.sum() == n
         assert set(np.abs(group[stays])) == set(sorted(np.abs(group))[m - n :])

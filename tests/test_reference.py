@@ -28,6 +28,19 @@ MOST_BYTES = 6_000_000
 RUNS = ("train-full", "train-lora")
 
 
+@pytest.fixture(autouse=True)
+def without_search(monkeypatch):
+    """Causes are not searched for among mutations of the plain program, which takes seconds; one manifest is reused."""
+    module = sys.modules[check.__module__]
+    monkeypatch.setattr(module, "DERIVED", 0)
+    monkeypatch.setattr(module, "load_manifest", lambda at=None: load_manifest(at) if at else (ENTRIES, VECTORS))
+
+
+@pytest.fixture
+def with_search(without_search, monkeypatch):
+    monkeypatch.setattr(sys.modules[check.__module__], "DERIVED", 3)
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
@@ -324,7 +337,7 @@ def test_what_is_right_passes_in_every_form_and_what_is_cut_off_is_said(form, wr
     assert code == 0 and "1 of 1 cases agree" in out
     path = tmp_path / ("linear.float64/y.npy" if form == "npy" else f"linear.float64.{form}")
     whole = path.read_bytes()
-    for cut in (1, 9, 100, 400):
+    for cut in (1, 100, 400):
         path.write_bytes(whole[:-cut])
         code, out, _ = checked(capsys, tmp_path)
         assert code == 2 and ("linear.float64: y is" if form == "npy" else path.name) in out
@@ -469,7 +482,7 @@ def test_a_report_never_takes_the_place_of_what_is_read(tmp_path, fails):
 
 
 def test_it_prints_where_the_output_is_not_utf8(tmp_path):
-    written(tmp_path, y=Y)
+    written(tmp_path, y=np.nan * Y)
     command = [sys.executable, "-m", "lora_np", "reference", "check", str(tmp_path), "--case", "linear"]
     done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
     assert done.returncode == 1 and b"y diverges" in done.stdout and not done.stderr
@@ -486,7 +499,7 @@ def divergence(folder, **changes):
     return results[0]
 
 
-def test_the_first_tensor_is_named_and_where_it_is_off(tmp_path):
+def test_the_first_tensor_is_named_and_where_it_is_off(with_search, tmp_path):
     wrong, right = outputs_of("linear"), outputs_of("linear")["grad.x"]
     wrong["grad.x"][1, 2, 3] += 0.5
     wrong["grad.weight"][:] = 0
@@ -570,7 +583,7 @@ def test_it_stops_at_the_first_if_asked_and_writes_a_report(tmp_path, capsys):
     assert (result["divergence"]["tensor"], result["divergence"]["got"]) == ("y", "nan")
 
 
-def test_a_small_change_of_the_plain_program_explains_it(tmp_path):
+def test_a_small_change_of_the_plain_program_explains_it(with_search, tmp_path):
     """In the backward pass of RMS norm d is not multiplied by the weight: that mistake is in no list. And two in one
     tensor: GELU without the root of its constant, and with the wrong sign of x³."""
     inputs, outputs = parts("rms-norm")
@@ -598,7 +611,7 @@ LAYER = "layer(h, f'{attn}"
         ("merged", "params[f'{name}.weight'] has the wrong sign", "merged.blocks.0.attn.k_proj.weight"),
     ],
 )
-def test_it_also_does_in_a_whole_model(function, change, tensor, tmp_path):
+def test_it_also_does_in_a_whole_model(function, change, tensor, with_search, tmp_path):
     """Forward, going back, where the gradient of an activation comes from the operation that reads it, and merging."""
     id = "llama-mixed-ranks" if function == "merged" else "llama-tied"
     inputs, outputs = parts(id)

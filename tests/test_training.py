@@ -1,6 +1,6 @@
 """lora_np.training: what is left alone, shards, evaluation and the loop.
 
-oracles/test_training_torch.py compares the arithmetic of AdamW, clipping, schedules and shards with PyTorch.
+test_vectors.py compares the arithmetic of AdamW, clipping, schedules and shards, which PyTorch has judged.
 """
 
 import itertools
@@ -14,30 +14,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lora_np import training
 from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.data import Batch
 from lora_np.model import Objective, forward
-from lora_np.training import (
-    AdamW,
-    TrainConfig,
-    adamw_update,
-    attach,
-    blas_threads,
-    clip_by_global_norm,
-    evaluate,
-    global_norm,
-    learning_rate_at,
-    mean_over_shards,
-    model_objective,
-    process_environment,
-    progress,
-    split_batch,
-    stream,
-    threads,
-    train,
-    trainable_arrays,
-)
-from lora_np.training.threads import balanced_groups
+from lora_np.training import AdamW, TrainConfig, adamw_update, blas_threads, evaluate, model_objective, threads, train
 
 from .tiny import copies, same_bits
 
@@ -67,17 +48,14 @@ def test_the_optimiser_mutates_nothing_or_what_it_is_told_to_and_keeps_the_dtype
 # ------------------------------------------------------------------ clipping
 
 
-@pytest.mark.parametrize("max_norm", [1.0, 5.0, 7.0, None])
-def test_clipping_shortens_a_copy_or_nothing(max_norm):
+@pytest.mark.parametrize("max_norm, share", [(1.0, 0.2), (5.0, 1.0), (7.0, 1.0), (None, 1.0)])
+def test_clipping_shortens_a_copy_or_nothing(max_norm, share):
     grads = {"a": np.array([3.0]), "b": np.array([[0.0, -4.0]])}
     before = copies(grads)
-    clipped, norm = clip_by_global_norm(grads, max_norm)
-    assert norm == global_norm(grads) == 5.0 and same_bits(grads, before)
-    if max_norm == 1.0:
-        for name in grads:
-            np.testing.assert_allclose(clipped[name], grads[name] / 5.0, rtol=1e-15)
-    else:
-        assert same_bits(clipped, grads)
+    clipped, norm = training.clip_by_global_norm(grads, max_norm)
+    assert norm == training.global_norm(grads) == 5.0 and same_bits(grads, before)
+    for name in grads:
+        np.testing.assert_allclose(clipped[name], share * grads[name], rtol=0 if share == 1.0 else 1e-15)
 
 
 # ------------------------------------------------------------------ schedule
@@ -85,8 +63,8 @@ def test_clipping_shortens_a_copy_or_nothing(max_norm):
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_schedules_of_runs_of_a_few_steps(schedule):
-    assert [learning_rate_at(step, 3, 2.0, schedule, warmup_steps=7) for step in range(3)] == [0.25, 0.5, 0.75]
-    assert learning_rate_at(0, 1, 2.0, schedule) == 2.0
+    assert [training.learning_rate_at(step, 3, 2.0, schedule, warmup_steps=7) for step in range(3)] == [0.25, 0.5, 0.75]
+    assert training.learning_rate_at(0, 1, 2.0, schedule) == 2.0
 
 
 # ------------------------------------------------------------------ shards
@@ -95,18 +73,18 @@ def test_schedules_of_runs_of_a_few_steps(schedule):
 @pytest.mark.parametrize("n_shards, sizes", [(1, [5]), (2, [3, 2]), (3, [2, 2, 1]), (5, [1] * 5), (9, [1] * 5)])
 def test_a_batch_is_split_into_shards(language, random_batch, n_shards, sizes):
     batch = random_batch(language, B=5)
-    shards = split_batch(batch, n_shards)
+    shards = training.split_batch(batch, n_shards)
     assert [len(shard.ids) for shard in shards] == sizes
     assert {type(shard) for shard in shards} == {Batch}
     for field in Batch._fields:
         np.testing.assert_array_equal(np.concatenate([getattr(s, field) for s in shards]), getattr(batch, field))
     batch.targets[: sizes[0]] = -100  # a shard without targets is left out
-    assert [len(shard.ids) for shard in split_batch(batch, n_shards)] == sizes[1:]
+    assert [len(shard.ids) for shard in training.split_batch(batch, n_shards)] == sizes[1:]
 
 
 def test_accumulation_mutates_no_shards_gradient():
     results = [Objective(1.0, 2, {"w": np.ones(3)}), Objective(4.0, 1, {"w": np.full(3, 7.0)})]
-    mean_over_shards(results)
+    training.mean_over_shards(results)
     assert (results[0].grads["w"] == 1.0).all() and (results[1].grads["w"] == 7.0).all()
 
 
@@ -146,7 +124,8 @@ def test_class_weights(classifier, random_params, random_batch):
     params, weights, batch = random_params(classifier), WEIGHTS, random_batch(classifier, B=7)
     objective = model_objective(params, classifier, class_weights=weights)
     whole, shards = (
-        mean_over_shards([objective(params, shard, None) for shard in split_batch(batch, n)]) for n in (1, 3)
+        training.mean_over_shards([objective(params, shard, None) for shard in training.split_batch(batch, n)])
+        for n in (1, 3)
     )
     loss = evaluate(params, [batch], classifier, None, weights)["loss"]
     assert whole[0] == pytest.approx(loss, rel=1e-12) and shards[0] == pytest.approx(loss, rel=1e-12)
@@ -174,7 +153,7 @@ def run(random_params, random_batch):
             adapter = init_adapter(params, adapter_settings, np.random.default_rng(0))
         batches = [random_batch(config, B=5, seed=seed) for seed in range(n_batches)]
         return Run(
-            trainable_arrays(params, adapter),
+            training.trainable_arrays(params, adapter),
             model_objective(params, config, adapter),
             lambda rng: [batches[i] for i in rng.permutation(n_batches)],
         )
@@ -192,12 +171,12 @@ def test_a_model_learns_a_batch_by_heart_and_leaves_alone_what_it_was_given(
     params, batch, start = random_params(config, np.float32), random_batch(config, B=4), None
     if adapter_settings is not None:
         start = init_adapter(params, adapter_settings, np.random.default_rng(1))
-    trainable = trainable_arrays(params, start)
+    trainable = training.trainable_arrays(params, start)
     groups = [params, trainable, batch._asdict()]
     before, arrays = [copies(group) for group in groups], dict(trainable)
     settings = TrainConfig(80, 2e-2, schedule="constant", warmup_steps=5, shards=2)
     state = train(trainable, model_objective(params, config, start), lambda rng: [batch], settings)
-    model, adapter = attach(params, start, state.trainable)
+    model, adapter = training.attach(params, start, state.trainable)
     first, last = evaluate(params, [batch], config), evaluate(model, [batch], config, adapter)
     assert last["loss"] < 0.5 * first["loss"] and last.get("accuracy", 1) > first.get("accuracy", 0)
     assert state.history["loss"][0] == pytest.approx(first["loss"], rel=1e-6)
@@ -208,51 +187,39 @@ def test_a_model_learns_a_batch_by_heart_and_leaves_alone_what_it_was_given(
     assert not any(np.shares_memory(state.trainable[name], array) for name, array in arrays.items())
 
 
-@pytest.mark.parametrize("eval_every, eval_steps", [(3, [3, 6, 8]), (0, [8])])
-def test_history_and_log_have_a_number_for_every_step_and_evaluation(language, run, eval_every, eval_steps):
-    log, measured = {}, []
+EVALUATIONS = [  # eval_every, and each step with an evaluation -> its loss
+    (3, {3: 1.0, 6: 2.0, 8: 3.0}),
+    (2, {2: 3.0, 4: 1.0, 6: 1.0, 8: 4.0}),  # of equals the first is the best
+    (4, {4: 2.0, 8: 1.0}),
+    (0, {8: 5.0}),
+]
+
+
+@pytest.mark.parametrize("eval_every, losses", EVALUATIONS)
+def test_history_and_log_have_a_number_for_every_step_and_evaluation_and_the_best_is_kept(
+    language, run, eval_every, losses
+):
+    log, measured = {}, {}
     settings = TrainConfig(8, 1e-3, eval_every=eval_every, schedule="linear", warmup_steps=2)
 
     def measure(trainable):
-        measured.append(copies(trainable))
-        return {"loss": len(measured), "accuracy": 0.5}
+        step = list(losses)[len(measured)]
+        measured[step] = copies(trainable)
+        return {"loss": losses[step], "accuracy": 0.5}
 
     state = train(*run(language), settings, measure, log.__setitem__)
-    history, rates = state.history, [learning_rate_at(step, 8, 1e-3, "linear", 2) for step in range(8)]
-    n = len(eval_steps)
-    expected = {"eval_step": eval_steps, "eval_loss": [*range(1, n + 1)], "eval_accuracy": [0.5] * n}
+    history, rates = state.history, [training.learning_rate_at(step, 8, 1e-3, "linear", 2) for step in range(8)]
+    expected = {"eval_step": [*losses], "eval_loss": [*losses.values()], "eval_accuracy": [0.5] * len(losses)}
     assert {name: history[name].tolist() for name in expected} == expected
     assert history["learning_rate"].tolist() == rates and (history["grad_norm"] > 0).all() and state.step == 8
     assert set(history) == {*expected, "loss", "learning_rate", "grad_norm"} and list(log) == list(range(1, 9))
     for step in log:
         row = {name: history[name][step - 1] for name in ("loss", "learning_rate", "grad_norm")}
-        if step in eval_steps:
-            row |= {name: history[name][eval_steps.index(step)] for name in ("eval_loss", "eval_accuracy")}
-        assert log[step] == row
-    assert same_bits(measured[-1], state.trainable) and same_bits(measured[0], state.best)
+        assert log[step] == row | ({"eval_loss": losses[step], "eval_accuracy": 0.5} if step in losses else {})
+    assert same_bits(measured[8], state.trainable) and same_bits(measured[min(losses, key=losses.get)], state.best)
     plain = train(*run(language), settings)  # without an evaluation the last weights are the best
     assert set(plain.history) == set(history) - set(expected) and same_bits(plain.best, plain.trainable)
-
-
-@pytest.mark.parametrize(
-    "values, best",
-    [
-        ([3.0, 1.0, 2.0, 4.0], 1),
-        ([3.0, 1.0, 1.0, 4.0], 1),  # of equals the first
-        ([4.0, 3.0, 2.0, 1.0], 3),
-    ],
-)
-def test_the_best_is_kept(language, run, values, best):
-    seen = []
-
-    def measure(trainable):
-        seen.append(copies(trainable))
-        return {"loss": values[len(seen) - 1]}
-
-    settings = TrainConfig(steps=4, learning_rate=1e-3, eval_every=1)
-    state = train(*run(language), settings, measure)
-    assert same_bits(state.best, seen[best])
-    assert same_bits(state.trainable, seen[3]) and not same_bits(seen[2], seen[3])
+    assert same_bits(plain.trainable, state.trainable)
 
 
 @pytest.mark.parametrize("adapter_settings", [None, LORA], ids=["full", "lora"])
@@ -262,7 +229,7 @@ def test_threads_change_no_bit(config, run, adapter_settings, monkeypatch):
     monkeypatch.setattr("lora_np.ops.blocks.BLOCK", 50)
     dropped = replace(config, dropout=0.1)
     settings = TrainConfig(steps=5, learning_rate=1e-2, shards=3, clip_norm=0.1)
-    assert len(balanced_groups(run(dropped, adapter_settings).trainable)) > 2
+    assert len(threads.balanced_groups(run(dropped, adapter_settings).trainable)) > 2
     one = train(*run(dropped, adapter_settings), settings)
     assert (one.history["grad_norm"] > 0.1).all(), "nothing is clipped"
     for n in (2, 3):
@@ -399,7 +366,7 @@ def slow_training(language, run, random_batch, monkeypatch, capsys):
     """
     now, setup, batch = [0.0], run(language), random_batch(language)
     batch.lengths[:] = 6, 5, 3
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(training.progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def taking(seconds, result):
         now[0] += seconds
@@ -443,13 +410,13 @@ def test_streams_of_one_seed_are_different_and_come_back():
     keys = [("weights",), ("head",), ("adapter",)]
     keys += [("shuffle", epoch) for epoch in range(3)]
     keys += [("masks", step, shard) for step in range(3) for shard in range(3)]
-    drawn = [stream(seed, *key).random(4) for seed in (0, 1) for key in keys]
+    drawn = [training.stream(seed, *key).random(4) for seed in (0, 1) for key in keys]
     assert len({array.tobytes() for array in drawn}) == 2 * len(keys)
-    assert np.array_equal(stream(1, *keys[-1]).random(4), drawn[-1])
+    assert np.array_equal(training.stream(1, *keys[-1]).random(4), drawn[-1])
 
 
 def test_a_variable_that_is_set_stays(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    assert "trim_threshold" in process_environment()["GLIBC_TUNABLES"]
+    assert "trim_threshold" in training.process_environment()["GLIBC_TUNABLES"]
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
-    assert process_environment()["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
+    assert training.process_environment()["GLIBC_TUNABLES"] == "glibc.malloc.check=3"

@@ -61,13 +61,11 @@ def choose(monkeypatch, tmp_path):
     return start
 
 
-def test_three_rates_are_enough_around_an_interior_minimum(choose, tmp_path):
-    valley = Valley(a=0.011)
-    assert choose(valley, {"a": 0.01}) == {"a": 0.01}
-    assert sorted(valley.asked) == [("a", 0.005), ("a", 0.01), ("a", 0.02)]
+def test_what_was_tried_is_written(choose, tmp_path):
+    assert choose(Valley(a=0.011), {"a": 0.01}) == {"a": 0.01}
     settings = read_json(tmp_path / "rates.json")
     assert settings["command"] == "python -m lora_np tune" and settings["chosen"] == {"a": 0.01}
-    assert list(settings["tried"]["a"]) == ["0.005", "0.01", "0.02"]
+    assert list(settings["tried"]["a"]) == ["0.005", "0.01", "0.02"]  # enough around a minimum within
     assert settings["tried"]["a"]["0.02"] == round(0.3 + math.log2(0.02 / 0.011) ** 2, 5)
     assert settings["made_with"] == {"a": made_with(CLASSIFY)["code"]}
 
@@ -90,31 +88,16 @@ def test_of_equal_losses_the_lower_rate_is_chosen():
         assert tuning.untried(2.0, losses) == [0.5] and tuning.best_of(losses) == 1.0
 
 
-def test_interrupted_tuning_resumes(choose, tmp_path):
-    """Every run that has ended is kept, even one of a rate with more runs to come; the file has whole searches only."""
-    lines, guesses, seeds = [], {"a": 1.0, "b": 1.0}, (0, 1)
-
-    def stops(line):
-        lines.append(line)
-        if len(lines) == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        choose(Valley(a=8.0, b=1.0), guesses, stops, seeds)
+def test_what_finished_is_kept_when_a_run_failed(choose, tmp_path):
+    """Even a run of a rate with more runs to come; the file has whole searches only."""
+    guesses, seeds = {"a": 1.0, "b": 1.0}, (0, 1)
+    with pytest.raises(ValueError, match="1 runs failed, the first with OSError: the disk is full"):
+        choose(Valley(fail=[("a", 2.0, 1)], a=8.0, b=1.0), guesses, seeds=seeds)
     assert not (tmp_path / "rates.json").exists()
     second, third = Valley(a=8.0, b=1.0), Valley()
     assert choose(second, guesses, seeds=seeds) == {"a": 8.0, "b": 1.0}
-    wanted = {*(("b", x) for x in (0.5, 1.0, 2.0)), *(("a", 2.0**i) for i in range(-1, 5))}
-    assert set(second.asked) <= wanted and len(second.asked) == 2 * len(wanted) - 4
+    assert Counter(second.asked) == {("a", 2.0): 1, **{("a", rate): 2 for rate in (4.0, 8.0, 16.0)}}
     assert choose(third, guesses, seeds=seeds) == {"a": 8.0, "b": 1.0} and not third.asked
-
-
-def test_what_finished_is_kept_when_a_run_failed(choose, tmp_path):
-    with pytest.raises(ValueError, match="1 runs failed, the first with OSError: the disk is full"):
-        choose(Valley(fail=[("a", 2.0)], a=1.0, b=1.0), {"a": 1.0, "b": 1.0})
-    assert not (tmp_path / "rates.json").exists()
-    again = Valley(a=1.0, b=1.0)
-    assert choose(again, {"a": 1.0, "b": 1.0}) == {"a": 1.0, "b": 1.0} and again.asked == [("a", 2.0)]
 
 
 SEEDS_APART = {"a": (0.5, 2.0)}  # each run on its own would choose another

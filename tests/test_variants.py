@@ -6,48 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lora_np.adapters import (
-    KINDS,
-    VARIANTS,
-    Adapter,
-    AdapterConfig,
-    adapter_deltas,
-    compress,
-    dora,
-    fitting_arrays,
-    for_original_base,
-    init_adapter,
-    layer_arrays,
-    linear_layers,
-    merge,
-    mix,
-    module_config,
-    qalora,
-    scaling,
-    start_adapter,
-    trained_weights,
-    variant_config,
-    vera,
-)
+from lora_np import adapters, training
+from lora_np.adapters import VARIANTS, AdapterConfig, dora, init_adapter, qalora, start_adapter, variant_config, vera
 from lora_np.adapters.adalora import orthogonality
 from lora_np.compress import NF4Weight, quantisation_error, quantise_nf4
 from lora_np.model import GPT2Config, forward
 from lora_np.ops import linear_forward
 from lora_np.ops.numerical_gradient import relative_error
-from lora_np.training import (
-    RankAllocation,
-    TrainConfig,
-    adapter_optimiser,
-    allocating,
-    attach,
-    budget_at,
-    evaluate,
-    keep_most_important,
-    model_objective,
-    settled_from,
-    train,
-    trainable_arrays,
-)
+from lora_np.training import RankAllocation, TrainConfig, allocating, attach, budget_at, evaluate, model_objective
 
 from .tiny import copies, same_bits
 
@@ -59,7 +25,7 @@ QUANTISABLE = GPT2Config(vocab_size=13, n_positions=7, d_model=16, n_layers=2, n
 
 def moved(adapter, seed=1, size=0.3):
     """The adapter after training, as it were: every array that is trained has gone some way."""
-    rng, trained = np.random.default_rng(seed), trained_weights(adapter)
+    rng, trained = np.random.default_rng(seed), adapters.trained_weights(adapter)
     weights = {
         name: (array + size * rng.standard_normal(array.shape)).astype(array.dtype) if name in trained else array
         for name, array in adapter.weights.items()
@@ -80,7 +46,7 @@ CHANGES = {  # of the defaults, by each variant's paper
     "rslora": {"rslora": True},
     "lora+": {"rate_factors": {"lora_B": 16.0}},
     "lora-fa": {"rate_factors": {"lora_A": 0.0}},
-    **{kind: {"kind": kind} for kind in KINDS if kind != "lora"},
+    **{kind: {"kind": kind} for kind in adapters.KINDS if kind != "lora"},
     **{init: {"init": init} for init in ("pissa", "olora", "loftq")},
 }
 
@@ -93,17 +59,6 @@ def test_a_variant_is_what_its_paper_changes_and_leaves_nothing_of_another(varia
     assert variant_config(variant, chosen) == expected
     assert all(variant_config(variant, variant_config(other, chosen)) == expected for other in VARIANTS)
     assert variant_config("lora", replace(chosen, init="gaussian")).init == "gaussian"
-
-
-def test_all_variants_of_one_layer_have_their_numbers_of_parameters(language, random_params):
-    """In the order of the table: C = 12, rank 3; VeRA trains r + out; QA-LoRA's A has a column for each 4 inputs."""
-    params, expected = random_params(language), dict.fromkeys(VARIANTS, 2 * 3 * 12)
-    expected |= {"lora-fa": 3 * 12, "dora": 2 * 3 * 12 + 12, "vera": 3 + 12, "adalora": 2 * 3 * 12 + 3}
-    expected |= {"qalora": 3 * 3 + 12 * 3}
-    for variant in VARIANTS:
-        settings = variant_config(variant, AdapterConfig(r=3, targets=("blocks.0.attn.q_proj",)))
-        adapter = init_adapter(params, replace(settings, init="kaiming"), np.random.default_rng(0))
-        assert sum(array.size for array in trained_weights(adapter).values()) == expected[variant], variant
 
 
 # ------------------------------------------------------------------ starts out of the base
@@ -125,8 +80,8 @@ def test_what_is_frozen_and_what_is_trained_are_the_weight(init, kind, rslora, d
     base, adapter = start_adapter(params, settings, np.random.default_rng(0))
     assert list(base) == list(params) and same_bits(params, before)
     assert adapter.config == settings and all(array.dtype == dtype for array in adapter.weights.values())
-    for module, arrays in fitting_arrays(params, adapter).items():
-        name, scale = f"{module}.weight", scaling(module_config(settings, module))
+    for module, arrays in adapters.fitting_arrays(params, adapter).items():
+        name, scale = f"{module}.weight", adapters.scaling(adapters.module_config(settings, module))
         A, B = (arrays[leaf].astype(np.float64) for leaf in ("lora_A", "lora_B"))
         whole = base[name].astype(np.float64) + scale * (B @ A)
         assert base[name].dtype == dtype and not np.shares_memory(base[name], params[name])
@@ -135,7 +90,7 @@ def test_what_is_frozen_and_what_is_trained_are_the_weight(init, kind, rslora, d
         if kind == "dora":
             lengths = np.linalg.norm(params[name], axis=1)
             np.testing.assert_allclose(arrays[dora.MAGNITUDE], lengths, rtol=4 * eps)
-    adapted = {f"{module}.weight" for module in linear_layers(params)}
+    adapted = {f"{module}.weight" for module in adapters.linear_layers(params)}
     assert all(base[name] is params[name] for name in params if name not in adapted)
     if config.n_classes:
         assert same_bits({"": adapter.weights["head.weight"]}, {"": params["head.weight"]})
@@ -152,7 +107,7 @@ def test_loftq_is_its_papers_algorithm(dtype, random_params):
     base, adapter = start_adapter(params, settings, np.random.default_rng(0))
     assert same_bits(params, before)
     first = last = 0.0
-    for module, arrays in fitting_arrays(params, adapter).items():
+    for module, arrays in adapters.fitting_arrays(params, adapter).items():
         name = f"{module}.weight"
         W, Q, update = params[name], base[name], 1.5 * (arrays["lora_B"] @ arrays["lora_A"])
         assert isinstance(Q, NF4Weight) and Q.dtype == dtype and Q.bits_per_weight < 5
@@ -179,7 +134,7 @@ def test_other_starts_leave_the_base_itself(language, random_params):
         assert base is params
         assert same_bits(adapter.weights, init_adapter(params, settings, np.random.default_rng(0)).weights)
         trained = moved(adapter)
-        assert for_original_base(params, adapter, trained) is trained  # there is nothing to take back
+        assert adapters.for_original_base(params, adapter, trained) is trained  # there is nothing to take back
 
 
 # ------------------------------------------------------------------ back on the base that was given
@@ -191,24 +146,19 @@ def test_on_the_given_base_it_is_lora_of_twice_the_rank(init, config, random_par
     settings = AdapterConfig(3, 4.0, EVERYWHERE, {"v_proj": 1}, {"o_proj": 0.5}, init=init)
     base, start = start_adapter(params, settings, np.random.default_rng(0))
     trained = moved(start)
-    restored = for_original_base(params, start, trained)
+    restored = adapters.for_original_base(params, start, trained)
     expected = logits_of(base, config, trained)
     assert relative_error(expected, logits_of(params, config)) > 0.01
     assert relative_error(logits_of(params, config, restored), expected) < 1e-12
-    assert relative_error(logits_of(merge(params, restored), config), expected) < 1e-12
+    assert relative_error(logits_of(adapters.merge(params, restored), config), expected) < 1e-12
     assert (restored.config.kind, restored.config.init) == ("lora", "kaiming")
-    for module, arrays in fitting_arrays(params, restored).items():
-        rank = 2 * module_config(settings, module).r
-        assert (len(arrays["lora_A"]), module_config(restored.config, module).r) == (rank, rank), module
+    for module, arrays in adapters.fitting_arrays(params, restored).items():
+        rank = 2 * adapters.module_config(settings, module).r
+        assert (len(arrays["lora_A"]), adapters.module_config(restored.config, module).r) == (rank, rank), module
     # Untrained it changes nothing, though not one of its arrays is zero.
-    nothing = adapter_deltas(params, for_original_base(params, start, start))
+    nothing = adapters.adapter_deltas(params, adapters.for_original_base(params, start, start))
     assert max(np.abs(delta).max() for delta in nothing.values()) < 1e-14
-    # And it is an adapter as any other: compressed to the rank that was trained, or mixed.
-    half = mix(params, {"trained": restored}, {"trained": 0.5})
-    expected = {name: 0.5 * delta for name, delta in adapter_deltas(params, restored).items()}
-    for name, delta in adapter_deltas(params, half).items():
-        np.testing.assert_allclose(delta, expected[name], atol=1e-14)
-    assert compress(params, restored, 6).error < 1e-12 < compress(params, restored, 3).error
+    assert adapters.compress(params, restored, 6).error < 1e-12 < adapters.compress(params, restored, 3).error
 
 
 # ------------------------------------------------------------------ learning rates of single arrays
@@ -221,12 +171,12 @@ def test_lorafa_never_moves_a(config, random_params, random_batch):
     settings = replace(settings, rate_factors=settings.rate_factors | {"weight": 0.0})
     start = init_adapter(params, settings, np.random.default_rng(0))
     frozen = {name: array for name, array in start.weights.items() if name.endswith(("lora_A", "head.weight"))}
-    before, trainable = copies(frozen), trainable_arrays(params, start)
-    assert len(frozen) == len(linear_layers(params)) + bool(config.n_classes)
+    before, trainable = copies(frozen), training.trainable_arrays(params, start)
+    assert len(frozen) == len(adapters.linear_layers(params)) + bool(config.n_classes)
     assert set(trainable) == set(start.weights) - set(frozen)
     objective = model_objective(params, config, start)
-    optimiser = adapter_optimiser(start)
-    state = train(trainable, objective, lambda rng: [batch], TrainConfig(30, 2e-2, optimiser=optimiser))
+    optimiser = training.adapter_optimiser(start)
+    state = training.train(trainable, objective, lambda rng: [batch], TrainConfig(30, 2e-2, optimiser=optimiser))
     for group in (state.trainable, state.m, state.v, state.best):
         assert list(group) == list(trainable)
     _, adapter = attach(params, start, state.trainable)
@@ -253,22 +203,22 @@ def test_a_merged_model_is_the_adapted_one(variant, dtype, random_params):
     base, adapter = started(variant, random_params(config, dtype), rank_pattern={"k_proj": 1})
     frozen = copies(base)
     expected = logits_of(base, config, adapter)
-    merged = merge(base, adapter)
+    merged = adapters.merge(base, adapter)
     assert relative_error(logits_of(merged, config), expected) < 100 * eps
     assert relative_error(logits_of(base, config), expected) > 0.01
     assert same_bits(copies(base), frozen)
     assert all(np.asarray(merged[name]).dtype == dtype for name in merged)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", adapters.KINDS)
 def test_every_kind_compresses_to_lora(kind, language, random_params):
     """Full rank keeps it all; a lower rank loses what is cut."""
     params = random_params(language)
     _, adapter = started(kind, params)
-    whole = compress(params, adapter, 12)
+    whole = adapters.compress(params, adapter, 12)
     assert whole.adapter.config.kind == "lora" and whole.error < 1e-12
     assert relative_error(logits_of(params, language, whole.adapter), logits_of(params, language, adapter)) < 1e-11
-    assert compress(params, adapter, 2).error > 0.05
+    assert adapters.compress(params, adapter, 2).error > 0.05
 
 
 # ------------------------------------------------------------------ DoRA
@@ -312,7 +262,7 @@ def test_veras_random_factors_are_shared_and_come_from_their_seed(language, rand
         settings = AdapterConfig(3, kind="vera", targets=EVERYWHERE, projection_seed=seed)
         adapter = init_adapter(params, settings, np.random.default_rng(5))
         ones = adapter._replace(weights={name: np.ones_like(array) for name, array in adapter.weights.items()})
-        for name, delta in adapter_deltas(params, ones).items():  # B A itself
+        for name, delta in adapters.adapter_deltas(params, ones).items():  # B A itself
             A, B = vera.projections(params[name].shape, 3, seed, np.float64)
             np.testing.assert_allclose(delta, B @ A, rtol=1e-13)
 
@@ -377,11 +327,11 @@ def test_the_budget_falls_along_a_cubic():
 
 def test_the_most_important_stay_whatever_their_layer():
     importance = {"a": np.array([5.0, 1.0, 3.0]), "b": np.array([4.0, 2.0])}
-    stays = {budget: keep_most_important(importance, budget) for budget in (1, 3, 5)}
+    stays = {budget: training.keep_most_important(importance, budget) for budget in (1, 3, 5)}
     assert {name: array.tolist() for name, array in stays[1].items()} == {"a": [True, False, False], "b": [False] * 2}
     assert {name: array.tolist() for name, array in stays[3].items()} == {"a": [True, False, True], "b": [True, False]}
     assert all(array.all() for array in stays[5].values())
-    even = keep_most_important({"a": np.ones(2), "b": np.ones(3)}, 3)
+    even = training.keep_most_important({"a": np.ones(2), "b": np.ones(3)}, 3)
     assert even["a"].tolist() == [True, True] and even["b"].tolist() == [True, False, False]
 
 
@@ -395,7 +345,7 @@ def test_the_distance_from_orthonormal_by_hand():
 def test_other_kinds_are_trained_as_they_are(language, random_params):
     params = random_params(language)
     objective = model_objective(params, language)
-    head_alone = Adapter(AdapterConfig(kind="adalora", targets=()), {"head.weight": np.ones((2, 12))})
+    head_alone = adapters.Adapter(AdapterConfig(kind="adalora", targets=()), {"head.weight": np.ones((2, 12))})
     for adapter in (None, init_adapter(params, AdapterConfig(), np.random.default_rng(0)), head_alone):
         assert allocating(objective, adapter, 10) == (objective, None)
 
@@ -407,7 +357,7 @@ def test_the_loss_has_the_further_term(language, random_params, random_batch, ra
     plain = model_objective(params, language, adapter)
     objective, _ = allocating(plain, adapter, 10, RankAllocation(orthogonality=0.3))
     before, after = (f(adapter.weights, batch, np.random.default_rng(0)) for f in (plain, objective))
-    distances = {module: orthogonality(arrays) for module, arrays in layer_arrays(adapter).items()}
+    distances = {module: orthogonality(arrays) for module, arrays in adapters.layer_arrays(adapter).items()}
     assert len(distances) == 12 and type(after.loss) is float and after.n_targets == before.n_targets
     assert after.loss == pytest.approx(before.loss + 0.3 * np.mean([R for R, _ in distances.values()]), rel=1e-14)
     for name, grad in after.grads.items():
@@ -435,9 +385,11 @@ def test_a_training_ends_with_the_target_number_of_singular_values(random_params
     def trained(**more):
         settings = TrainConfig(40, 2e-2, shards=2, eval_every=4, **more)
         order = lambda rng: [batches[i] for i in rng.permutation(3)]  # noqa: E731
-        return train(trainable_arrays(params, start), objective, order, settings, measure, after_update=after_update)
+        trainable = training.trainable_arrays(params, start)
+        return training.train(trainable, objective, order, settings, measure, after_update=after_update)
 
-    assert settled_from(start, 40, allocation) == 28 and settled_from(start._replace(config=AdapterConfig()), 40) == 0
+    assert training.settled_from(start, 40, allocation) == 28
+    assert training.settled_from(start._replace(config=AdapterConfig()), 40) == 0
     state = trained(select_from=28)
     E = {name: array for name, array in state.trainable.items() if name.endswith("lora_E")}
     counts = {name: np.count_nonzero(array) for name, array in E.items()}
@@ -445,45 +397,12 @@ def test_a_training_ends_with_the_target_number_of_singular_values(random_params
     assert len(set(counts.values())) > 1, "every layer kept the same number: nothing was allocated"
     for name, array in E.items():
         assert np.array_equal(array != 0, state.memory[name.replace("lora_E", "kept")]), name
-    distances = [
-        np.mean([orthogonality(arrays)[0] for arrays in layer_arrays(start._replace(weights=weights)).values()])
-        for weights in (start.weights, state.trainable)
-    ]
-    assert distances[1] < 0.9 * distances[0]
+    layers = [adapters.layer_arrays(start._replace(weights=w)).values() for w in (start.weights, state.trainable)]
+    before, after = (np.mean([orthogonality(arrays)[0] for arrays in each]) for each in layers)
+    assert after < 0.9 * before
     steps, losses = (state.history[f"eval_{name}"] for name in ("step", "loss"))
     assert losses[-1] < losses[0] < state.history["loss"][0]
     assert np.array_equal(losses, trained().history["eval_loss"])  # what is chosen changes no step
     assert sum(np.count_nonzero(array) for name, array in state.best.items() if name.endswith("lora_E")) <= 24
     assert measure(state.best)["loss"] == pytest.approx(losses[steps >= 28].min(), rel=1e-6)
     assert TrainConfig(40, 2e-2, select_from=40).select_from == 40  # the last step may be the first to count
-
-
-# ------------------------------------------------------------------ every variant is trained
-
-
-@pytest.mark.parametrize(
-    "variant",
-    [pytest.param(v, marks=[] if v in ("lora", "dora", "loftq") else pytest.mark.slow) for v in VARIANTS],
-)
-def test_every_variant_learns_and_leaves_its_base(variant, random_params, random_batch):
-    """A batch by heart, on a base of which no bit changes: LoftQ's is a quantised one."""
-    params = random_params(QUANTISABLE, np.float32)
-    chosen = variant_config(variant, AdapterConfig(4, 8.0, EVERYWHERE, dropout=0.1))
-    base, start = start_adapter(params, chosen, np.random.default_rng(0))
-    quantised = {name: array for name, array in base.items() if isinstance(array, NF4Weight)}
-    assert len(quantised) == 12 * (variant == "loftq")
-    before, codes = copies(base), {name: (w.packed.copy(), w.scales().copy()) for name, w in quantised.items()}
-    batch, steps = random_batch(QUANTISABLE), 50
-    objective, after_update = allocating(model_objective(base, QUANTISABLE, start), start, steps)
-    rate = {"vera": 0.2, "adalora": 3e-2, "lora+": 1e-3}.get(variant, 1e-2)
-    settings = TrainConfig(steps, rate, warmup_steps=5, optimiser=adapter_optimiser(start))
-    state = train(trainable_arrays(base, start), objective, lambda rng: [batch], settings, after_update=after_update)
-    _, adapter = attach(base, start, state.trainable)
-    losses = [evaluate(base, [batch], QUANTISABLE, attached)["loss"] for attached in (start, adapter)]
-    assert losses[1] < 0.6 * losses[0], losses
-    assert same_bits(copies(base), before)
-    for name, (packed, scales) in codes.items():
-        assert base[name] is quantised[name]
-        assert np.array_equal(base[name].packed, packed) and np.array_equal(base[name].scales(), scales)
-    dtypes = {array.dtype for group in (state.trainable, state.m, state.v) for array in group.values()}
-    assert dtypes == {np.dtype(np.float32)}

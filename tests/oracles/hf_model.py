@@ -21,7 +21,7 @@ CONV1D = {"attn.o_proj": "attn.c_proj", "mlp.up_proj": "mlp.c_fc", "mlp.down_pro
 
 
 class InFloat64:
-    """PyTorch whose float32 is float64, for transformers' Llama: the only patch of it that these tests make.
+    """PyTorch whose float32 is float64: the only patch of transformers' Llama that these tests make.
 
     A float64 Llama has four casts to float32, each of which names the dtype, and so becomes a cast to float64:
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lora_np.bench.llama_cpp import VARIABLE, ask, find_llama_cpp
+from lora_np.model import forward
 
 
 def need_llama_cpp():
@@ -16,6 +17,14 @@ def need_llama_cpp():
         if os.environ.get(VARIABLE):
             raise
         pytest.skip(str(error))
+
+
+def our_log_probabilities(params, config, rows, adapter=None):
+    """Yield lora_np's, as those of `log_probabilities`."""
+    for ids in rows:
+        logits = forward(params, np.array([ids]), config, adapter=adapter)[0][0].astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        yield logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def log_probabilities(model, rows, folder, **settings):

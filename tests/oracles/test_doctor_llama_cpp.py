@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from lora_np.model import forward
 from lora_np.tasks.adapter_effect import attach
 from lora_np.tasks.doctor import diagnose, examine
 
 from ..adapter_faults import GGUF_FAULTS, REFUSED_GGUF
 from ..adapter_files import gguf_tensors, random_factors, write_gguf_adapter
 from ..llama_files import TOKENS, written_gguf
-from .llama_cpp import log_probabilities, need_llama_cpp
+from .llama_cpp import log_probabilities, need_llama_cpp, our_log_probabilities
 
 pytestmark = pytest.mark.oracle
 
@@ -45,8 +44,7 @@ def test_llama_cpp_applies_and_refuses_as_the_doctor_says(name, base, tmp_path):
     if "NaN" in name:
         assert faults
         return
-    logits = forward(task.params, np.array([IDS]), task.config, adapter=attach(treatment, np.float32)[0])[0][0]
-    expected = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    np.testing.assert_allclose(rows, expected, atol=1e-4)
-    base_rows = forward(task.params, np.array([IDS]), task.config)[0][0]
-    assert np.array_equal(base_rows, logits) == bool(faults)
+    adapters = (attach(treatment, np.float32)[0], None)
+    ours, of_base = (next(our_log_probabilities(task.params, task.config, [IDS], each)) for each in adapters)
+    np.testing.assert_allclose(rows, ours, atol=1e-4)
+    assert np.array_equal(of_base, ours) == bool(faults)

@@ -8,26 +8,11 @@ import warnings
 import numpy as np
 import pytest
 
+from lora_np import formats
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter, merge
 from lora_np.data import encode, load_reviews, load_tokenizer, model_files, normalise
-from lora_np.formats import (
-    PRETRAINED,
-    load_hf,
-    load_peft,
-    load_pretrained,
-    load_task,
-    read_tensors,
-    save_hf,
-    save_peft,
-    shipped_adapters,
-)
-from lora_np.model import (
-    GPT2Config,
-    Sampling,
-    forward,
-    generate,
-    next_probabilities,
-)
+from lora_np.formats import PRETRAINED, load_hf, load_peft, load_pretrained, load_task, save_hf, save_peft
+from lora_np.model import GPT2Config, Sampling, forward, generate, next_probabilities
 from lora_np.tasks.classifier import without_padding
 
 from ..tiny import edit_fields, random_params
@@ -154,7 +139,7 @@ def agree_by_kind(what, adapter, got, expected):
 
 
 def file_bytes(folder, name="adapter_model.safetensors"):
-    return {key: (a.dtype, a.shape, a.tobytes()) for key, a in read_tensors(folder / name)[0].items()}
+    return {key: (a.dtype, a.shape, a.tobytes()) for key, a in formats.read_tensors(folder / name)[0].items()}
 
 
 # ---------------------------------------------------------------- Hugging Face's directories
@@ -187,19 +172,20 @@ def test_transformers_reads_texts_as_we_do(form, tmp_path):
     assert text.numpy().tolist() == ours.tolist()
 
 
-FORMS = ("one file", "shards", "old fields", "bare")
-
-
 @HEADS
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "form, dtype",
+    [("one file", "float64"), ("one file", "float16"), ("shards", "float32"), ("old fields", "bfloat16"),
+     ("bare", "float64")],
+)  # fmt: skip
 @pytest.mark.parametrize("name", MODELS)
-def test_any_directory(name, dtype, form, n_classes, tmp_path, monkeypatch):
+def test_any_directory(name, form, dtype, n_classes, tmp_path, monkeypatch):
     """The same configuration, numbers and logits, whatever the files are like.
 
     The old fields are those of transformers 4; the body alone has no prefix in its names, and a tied head.
     """
     in_float64(monkeypatch)
+    dtype = getattr(torch, dtype)
     _, config, params, batch = model_case(name, n_classes, 0)
     labels = {"id2label": dict(enumerate("vwxyz"))} if n_classes else {}
     model = hf_model(params, config, **labels).to(dtype)
@@ -363,7 +349,7 @@ def test_sampling_is_transformers(seed):
     check("sampling", "probabilities", next_probabilities(logits, ids, settings), scores.softmax(-1), OUTPUT)
 
 
-@pytest.mark.parametrize("name", shipped_adapters())
+@pytest.mark.parametrize("name", formats.shipped_adapters())
 def test_a_shipped_adapter_at_real_size(name, tmp_path):
     """Two million logits: the same numbers in float64; in float32 each side has its own rounding."""
     task = load_task(name)

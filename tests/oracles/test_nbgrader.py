@@ -1,4 +1,4 @@
-"""One exercise set through the real nbgrader: made, submitted by thirty students, graded, given back. The marks are
+"""One exercise set through the real nbgrader: made, submitted by fourteen students, graded, given back. The marks are
 read from its gradebook. (`pip install ".[classroom]"`)"""
 
 import copy
@@ -40,7 +40,7 @@ def nbgrader(folder, *words):
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """A course with a term of thirty students, graded and given back; their files have names of their own."""
+    """A course with a term of fourteen students, graded and given back; their files have names of their own."""
     folder, inbox = tmp_path_factory.mktemp("course"), tmp_path_factory.mktemp("inbox")
     release(folder, nbgrader=True)
     nbgrader(folder, "generate_assignment", SET)
@@ -58,7 +58,7 @@ def course(tmp_path_factory):
         "renamer": solved | {"merge": "def merged(W, A, B, s):\n    return W + s * B @ A"},
     }
     names = list(solved)
-    for number in range(30 - len(term)):  # each with another choice of the functions
+    for number in range(14 - len(term)):  # each with another choice of the functions
         term[f"student{number}"] = {name: solved[name] for k, name in enumerate(names) if number + 1 & 1 << k}
     for student, changed in term.items():
         made = copy.deepcopy(handed_out)
@@ -113,9 +113,9 @@ def test_the_feedback_names_the_mistake_and_shows_no_solution(course):
 
 
 def test_our_own_grading_gives_the_same_marks(course):
-    """To all thirty, from the files as they were handed in; the thirty-first is no notebook."""
+    """To all fourteen, from the files as they were handed in; the fifteenth is no notebook."""
     paths = sorted(course[1].glob("*/*.ipynb"))
-    assert len(paths) == 31
+    assert len(paths) == 15
     for path in paths:
         if path.parent.name == "breaker":
             with pytest.raises(ValueError, match="not a Jupyter notebook"):

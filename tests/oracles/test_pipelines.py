@@ -1,4 +1,4 @@
-"""LoadedModels on SmolLM2, exported: transformers' pipelines and llama.cpp give our labels and write our texts."""
+"""SmolLM2, fine-tuned and exported: transformers' pipelines and llama.cpp give our labels and write our texts."""
 
 import json
 
@@ -29,8 +29,8 @@ WORDS = {1: "wonderful", 0: "terrible"}
 
 
 @pytest.fixture(scope="module")
-def snippets():
-    """Film snippets: 64 to learn from, with labels, and 200."""
+def snippets(tmp_path_factory):
+    """Film snippets: the file and the rows of a table of 64, and 200 texts."""
     try:
         packaged_model()
     except FileNotFoundError as error:
@@ -38,40 +38,39 @@ def snippets():
     splits = load_reviews("rotten_tomatoes")
     step = len(splits.train.texts) // 64
     few = list(zip(splits.train.texts[::step], splits.train.labels[::step]))[:64]
-    return few, list(splits.test.texts[::5])
+    rows = [{"text": text, "label": WORDS[int(k)]} for text, k in few]
+    path = tmp_path_factory.mktemp("table") / "table.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path, rows, list(splits.test.texts[::5])
 
 
-def write_table(path, few):
-    path.write_text("".join(json.dumps({"text": t, "label": WORDS[int(k)]}) + "\n" for t, k in few))
-    return path
+def fine_tune(data, folder, form, **settings):
+    """SmolLM2, fine-tuned into `folder/task` and exported to `folder/out.FORM`."""
+    finetune(data, folder / "task", FinetuneSettings(base="smollm2", **settings))
+    export(folder / "task", form, folder / f"out.{form}")
 
 
 def test_labels(snippets, tmp_path):
-    few, texts = snippets
-    table = write_table(tmp_path / "table.jsonl", few)
-    settings = FinetuneSettings(base="smollm2", learning_rate=2e-3, epochs=2)
-    finetune(LabelledTable(table, "text", "label"), tmp_path / "task", settings)
-    export(tmp_path / "task", "merged", tmp_path / "merged")
+    table, _, texts = snippets
+    texts = texts[::3]
+    fine_tune(LabelledTable(table, "text", "label"), tmp_path, "merged", learning_rate=2e-3, epochs=2)
     with no_warnings():
-        classify = transformers.pipeline("text-classification", model=str(tmp_path / "merged"), device="cpu")
+        classify = transformers.pipeline("text-classification", model=str(tmp_path / "out.merged"), device="cpu")
         theirs = [row["label"] for row in classify(texts, batch_size=20)]
     classifier = load_classifier(tmp_path / "task")
     ours = [label for label, _ in predict(classifier, texts)]
     assert ours == theirs and set(ours) == set(WORDS.values())
 
 
-@pytest.mark.parametrize("n", [40, pytest.param(200, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("n", [16, pytest.param(200, marks=pytest.mark.stress)])
 def test_chat(n, snippets, tmp_path):
-    few, texts = snippets
-    table = tmp_path / "chats.jsonl"
-    rows = [{"prompt": text, "completion": f"This review is {WORDS[int(k)]}."} for text, k in few[:32]]
-    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = FinetuneSettings(base="smollm2", learning_rate=1e-3, epochs=1)
-    finetune(Conversations(table), tmp_path / "task", settings)
-    export(tmp_path / "task", "merged", tmp_path / "merged")
+    _, rows, texts = snippets
+    chats = [{"prompt": row["text"], "completion": f"This review is {row['label']}."} for row in rows[:32]]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    fine_tune(Conversations(tmp_path / "chats.jsonl"), tmp_path, "merged", learning_rate=1e-3, epochs=1)
     conversations = [[{"role": "user", "content": text}] for text in texts[:n]]
     with no_warnings():
-        write = transformers.pipeline("text-generation", model=str(tmp_path / "merged"), device="cpu")
+        write = transformers.pipeline("text-generation", model=str(tmp_path / "out.merged"), device="cpu")
         settings = {"max_new_tokens": N_NEW, "do_sample": False, "return_full_text": False}
         theirs = [write(messages, **settings)[0]["generated_text"] for messages in conversations]
     task = load_task(tmp_path / "task")
@@ -83,16 +82,15 @@ def test_chat(n, snippets, tmp_path):
 def test_labels_as_words_in_llama_cpp(snippets, tmp_path):
     """The likeliest of the labels' first tokens, after the text and the question."""
     need_llama_cpp()
-    few, texts = snippets[0], snippets[1][::10]
-    table = write_table(tmp_path / "table.jsonl", few)
-    settings = FinetuneSettings(base="smollm2", learning_rate=1e-3, epochs=2)
-    finetune(QuestionTable(table, "text", "label", question="\nThis film is"), tmp_path / "task", settings)
-    export(tmp_path / "task", "gguf", tmp_path / "adapter.gguf")
+    table, _, texts = snippets
+    texts = texts[::10]
+    data = QuestionTable(table, "text", "label", question="\nThis film is")
+    fine_tune(data, tmp_path, "gguf", learning_rate=1e-3, epochs=2)
     export("smollm2", "gguf", tmp_path / "base.gguf")
     classifier = load_classifier(tmp_path / "task")
     first = [int(ids[0]) for ids in label_ids(classifier.tokenizer, classifier.labels)]
     rows = prompt_ids(classifier.tokenizer, texts, classifier.question, classifier.config.n_positions)
-    adapters = [(tmp_path / "adapter.gguf", 1.0)]
+    adapters = [(tmp_path / "out.gguf", 1.0)]
     likely = [row[-1][first] for row in log_probabilities(tmp_path / "base.gguf", rows, tmp_path, adapters=adapters)]
     theirs = [classifier.labels[row.argmax()] for row in likely]
     assert theirs == [label for label, _ in predict(classifier, texts)] and set(theirs) == set(WORDS.values())

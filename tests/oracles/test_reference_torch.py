@@ -1,8 +1,8 @@
 """The reference vectors against PyTorch in float64, with its own operations, autograd, optimiser and SVD.
 
 Only the inputs come from the vectors' files. What PyTorch computes from them has to be within the float64 tolerances
-that apply to ports. The files of tier 3 have other judges: test_formats_hf.py compares them with transformers and PEFT.
-So have blocks and GGUF: test_reference_gguf.py, with the package of llama.cpp.
+that apply to ports. Cases of files and blocks are not among them: test_formats_hf.py compares lora_np's files with
+transformers and PEFT, and test_gguf.py and test_llama_files_hf.py compare them with `gguf`.
 """
 
 import math

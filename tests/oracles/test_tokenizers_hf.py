@@ -1,4 +1,4 @@
-"""Imported tokenizers: ids, labels and greedy text as transformers has them, and files that come back as they were."""
+"""Imported tokenizers: ids and greedy text as transformers has them, and files that come back as they were."""
 
 import json
 import random
@@ -8,7 +8,6 @@ import pytest
 
 from lora_np.data import FILES, decode, encode, gguf_tokenizer_files, load_tokenizer
 from lora_np.formats import load_task
-from lora_np.tasks.classifier import load_classifier, predict
 from lora_np.tasks.exchange import export, import_hf
 from lora_np.tasks.writing import write_text_from
 
@@ -183,16 +182,15 @@ LLAMAS = {
 }
 
 
-def make_model(folder, make, n_classes=0, vocab_size=520):
+def make_model(folder, make, vocab_size=520):
     """A random GPT-2 that transformers saved, with a tokenizer; some 30 ids end a text."""
     torch.manual_seed(0)
     ends = np.random.default_rng(1).choice(vocab_size, 30, replace=False).tolist()
     config = transformers.GPT2Config(
-        vocab_size=vocab_size, n_positions=POSITIONS, n_embd=32, n_layer=2, n_head=4, num_labels=n_classes or 2,
+        vocab_size=vocab_size, n_positions=POSITIONS, n_embd=32, n_layer=2, n_head=4,
         initializer_range=0.3, bos_token_id=None, eos_token_id=ends,
     )  # fmt: skip
-    kind = transformers.GPT2ForSequenceClassification if n_classes else transformers.GPT2LMHeadModel
-    model = kind(config).eval()
+    model = transformers.GPT2LMHeadModel(config).eval()
     model.save_pretrained(folder)
     make(folder)
     return model, transformers.AutoTokenizer.from_pretrained(folder)
@@ -236,28 +234,14 @@ def test_the_folder_of_a_llama(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_labels(name, tmp_path):
-    model, theirs = make_model(tmp_path / "hf", TOKENIZERS[name], n_classes=7)
-    import_hf(tmp_path / "hf", tmp_path / "task")
-    sample = [text for text in texts(210) if theirs(text)["input_ids"]][:200]
-    answers = predict(load_classifier(tmp_path / "task"), sample)
-    with torch.no_grad():
-        inputs = [theirs(text, truncation=True, max_length=POSITIONS, return_tensors="pt") for text in sample]
-        probs = torch.stack([model(input_ids=given["input_ids"]).logits[0].softmax(-1) for given in inputs])
-    assert [label for label, _ in answers] == [f"LABEL_{k}" for k in probs.argmax(-1).tolist()]
-    assert len({label for label, _ in answers}) > 3 and len(answers) == 200
-    assert np.abs(probs.amax(-1).numpy() - [p for _, p in answers]).max() < 1e-4
-
-
-@pytest.mark.parametrize("name", TOKENIZERS)
 def test_greedy_text(name, tmp_path):
     """Ids without a token are never chosen here; transformers is asked not to."""
     model, theirs = make_model(tmp_path / "hf", TOKENIZERS[name])
     import_hf(tmp_path / "hf", tmp_path / "task")
     task = load_task(tmp_path / "task")
     gaps = sorted(set(range(task.config.vocab_size)) - set(theirs.get_vocab().values()))
-    fits = [text for text in texts(400) if text.strip() and 0 < len(theirs(text)["input_ids"]) <= POSITIONS - NEW]
-    sample = fits[:200]
+    fits = [text for text in texts(200) if text.strip() and 0 < len(theirs(text)["input_ids"]) <= POSITIONS - NEW]
+    sample = fits[:80]
     lengths = set()
     for text in sample:
         given = theirs(text, return_tensors="pt")["input_ids"]
@@ -266,4 +250,4 @@ def test_greedy_text(name, tmp_path):
         )
         lengths.add(ids.shape[1] - given.shape[1])
         assert "".join(write_text_from(task, text, NEW)) == theirs.decode(ids[0], skip_special_tokens=True)
-    assert len(sample) == 200 and len(lengths) > 2, "some texts ended early"
+    assert len(sample) == 80 and len(lengths) > 2, "some texts ended early"
