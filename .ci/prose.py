@@ -1,4 +1,4 @@
-"""Write the text of the lessons and exercises, without code and outputs, to a folder: for the spelling checker."""
+"""Write the text of the lessons and exercises, without code and outputs, to a folder for the spelling checker."""
 
 import sys
 from pathlib import Path

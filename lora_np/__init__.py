@@ -1,6 +1,6 @@
-"""LoRA (low-rank adaptation) from scratch in NumPy, every gradient written by hand.
+"""LoRA (low-rank adaptation) from scratch in NumPy, with every gradient written by hand.
 
-The names in `__all__` are imported from their rooms when they are first used, so `import lora_np` needs NumPy alone.
+The names in `__all__` are imported from their subpackages on first use, so `import lora_np` needs only NumPy.
 
 >>> import lora_np
 >>> params, config = lora_np.load_pretrained()

@@ -1,4 +1,4 @@
-"""Argument checks for every room. Each error names the argument, the value and what was expected."""
+"""Argument checks for all subpackages. Each error message has the argument's name, its value and what was expected."""
 
 import math
 from contextlib import contextmanager
@@ -8,19 +8,19 @@ import numpy as np
 
 
 def shown(text, most=200):
-    """Format text from a file for a message: escape non-printable characters, and show at most `most` characters."""
+    """Format text from a file for an error message: escape non-printable characters; keep at most `most` characters."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: most + 1])
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def quoted(value, most=200):
-    """Format the repr of a value from a file for a message, with at most `most` characters."""
+    """Format the repr of a value for an error message, with at most `most` characters."""
     return shown(repr(value), most)
 
 
 @contextmanager
 def errors_of(place):
-    """Turn a TypeError or ValueError into a ValueError that begins with a place, such as a file's path."""
+    """Re-raise a TypeError or ValueError as a ValueError whose message begins with a place, such as a file's path."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -40,7 +40,7 @@ def whole_number(name, value, least=1, most=None, why=""):
     Raises
     ------
     ValueError
-        If the value is not an integer or out of bounds.
+        If the value is not an integer or is out of bounds.
     """
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_integer or value < least or (most is not None and value > most):
@@ -50,7 +50,7 @@ def whole_number(name, value, least=1, most=None, why=""):
 
 
 def finite_number(name, value, *, above=None, least=None, below=None, most=None):
-    """Return the value as a float. (A NumPy scalar would turn float32 arrays into float64.)
+    """Return the value as a Python float, because a NumPy scalar would promote float32 arrays to float64.
 
     Parameters
     ----------
@@ -62,11 +62,11 @@ def finite_number(name, value, *, above=None, least=None, below=None, most=None)
     Raises
     ------
     ValueError
-        If the value is not a finite real number or out of bounds.
+        If the value is not a finite real number or is out of bounds.
     """
     try:
         is_valid = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an int with more digits than any float
+    except OverflowError:  # an int that is too large for a float
         is_valid = False
     is_valid = is_valid and (above is None or value > above) and (least is None or value >= least)
     if not (is_valid and (below is None or value < below) and (most is None or value <= most)):
@@ -97,14 +97,14 @@ def instance_of(name, value, type_, expected):
 
 
 def check_unset(why, /, **options):
-    """Raise ValueError if an option is given (not None) that does not apply; `why` is the reason."""
+    """Raise ValueError if any of these inapplicable options is not None; `why` says why they do not apply."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"{name.replace('_', '-')}: {why}")
 
 
 def check_fields(config, check, /, *names, **bounds):
-    """Replace fields of a frozen dataclass with the results of a check, such as `whole_number`."""
+    """Replace fields of a frozen dataclass with the values that a check, such as `whole_number`, returns for them."""
     for name in names:
         object.__setattr__(config, name, check(name, getattr(config, name), **bounds))
 
@@ -116,7 +116,7 @@ def same_shape(name, array, like):
 
 
 def integer_vector(name, array):
-    """Return the array (N,) of integers; an empty array may have any dtype.
+    """Return the argument as an array (N,) of integers; an empty array may have any dtype.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def finite_array(name, array):
     Raises
     ------
     ValueError
-        If it is empty or has entries that are not finite. (A singular value decomposition of NaN does not converge.)
+        If it is empty or has entries that are not finite. (A singular value decomposition does not converge for NaN.)
     """
     array = np.asarray(array, dtype=np.float64)
     if not array.size:
@@ -150,7 +150,7 @@ def finite_array(name, array):
 
 
 def finite_matrix(name, matrix):
-    """Return `finite_array` of a matrix; raise ValueError unless it has two axes."""
+    """Return the matrix in float64, checked by `finite_array`; raise ValueError unless it has two axes."""
     if np.ndim(matrix) != 2:
         raise ValueError(f"{name}: got shape {np.shape(matrix)}, expected a 2-D array")
     return finite_array(name, matrix)

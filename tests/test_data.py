@@ -298,14 +298,14 @@ DAMAGED = {
     "tokens has '<s>' twice, at 1 and 2": {"tokens": ["<unk>", "<s>", "<s>", *ALL[3:]]},
     "token_type has '3' at 0, expected int": {"token_type": ["3"] * len(ALL)},
     f"token_type has 3 entries, expected {len(ALL)}": {"token_type": [1, 1, 1]},
-    "merges has 'a zz', whose parts or whole": {"merges": ["l l", "a zz"]},
-    "merges has 'a b', whose": {"merges": ["a b"]},
-    "merges has 'ab ', whose": {"merges": ["ab"]},
+    "merges has 'a zz', but": {"merges": ["l l", "a zz"]},
+    "merges has 'a b', but": {"merges": ["a b"]},
+    "merges has 'ab ', but": {"merges": ["ab"]},
     f"bos_token_id: got {len(ALL)}, expected an integer from 0": {"bos_token_id": len(ALL)},
     "unknown_token_id: got -1, expected": {"unknown_token_id": -1},
     "eot_token_id: got '2', expected an integer": {"eot_token_id": "2"},
     "add_bos_token is 1, expected bool": {"add_bos_token": 1},
-    "add_bos_token is true, expected a bos_token_id beside it": {"add_bos_token": True, "bos_token_id": None},
+    "add_bos_token is true, but there is no bos_token_id": {"add_bos_token": True, "bos_token_id": None},
 }
 
 
@@ -476,7 +476,7 @@ JSONL = '{"text": "good, really\\ngood", "label": "pos"}\n\n{"text": "bad “fil
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_read_table(write, name, content, line, mark, newline):
     path = write(name, mark + content.replace("\n", newline))
-    announced = pytest.warns(UserWarning, match=f"rows that span several lines: 1, the first lines {line};")
+    announced = pytest.warns(UserWarning, match=f"rows that span several lines: 1, the first on lines {line};")
     with announced if line else nullcontext():
         table = data.read_table(str(path), "text", "label", quoting=True)
     assert [text.replace("\r", "") for text in table.texts] == ["good, really\ngood", "bad “film”"]

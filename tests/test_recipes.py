@@ -575,7 +575,7 @@ def test_a_figure_has_its_methods_numbers(name, small):
             assert means.tolist() == pytest.approx([np.mean(of_method[f"{placement}_r{r}"]) for r in ranks])
 
 
-LORA_AND_FULL = "LoRA r=16 and full fine-tuning"
+LORA_AND_FULL = ("critics", "lora_r16"), ("critics", "full")
 HALF_AND_LORA = ("licences", "full_half"), ("licences", "lora_r16")
 WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA q,v r=8 − full", "qv_r8", "full", "test_loss"),
@@ -584,10 +584,10 @@ WIRING = [  # recipe, how a check's statement begins, the two methods whose diff
     ("layers", "last 10 blocks − first", "last_r6", "first_r6", "test_accuracy"),
     ("rank_sweep", "q and v, r = 1 − r = 64: test l", "qv_r1", "qv_r64", "test_loss"),
     ("rank_sweep", "q and v, r = 1 − r = 64: test a", "qv_r1", "qv_r64", "test_accuracy"),
-    ("rank_sweep", "q and v r = 8 − full", "qv_r8", "full", "test_loss"),
+    ("rank_sweep", "q and v, r = 8 − full", "qv_r8", "full", "test_loss"),
     ("matrices", "LoRA q,v r=4 − LoRA k r=8", "qv_r4", "k_r8", "test_accuracy"),
-    ("dialect", f"critics' snippets, {LORA_AND_FULL}: L", ("critics", "lora_r16"), ("critics", "full"), "new"),
-    ("dialect", f"software licences, {LORA_AND_FULL}, half the rate: f", *HALF_AND_LORA, "old"),
+    ("dialect", "critics' snippets, LoRA r=16 − full fine-tuning: l", *LORA_AND_FULL, "new"),
+    ("dialect", "software licences, full fine-tuning at half the rate − LoRA r=16: l", *HALF_AND_LORA, "old"),
     ("low_data", "100 snippets: acc", ("qv_r8", 100), ("full", 100), "test_accuracy"),
     ("low_data", "1,000 snippets: loss", ("qv_r8", 1000), ("full", 1000), "test_loss"),
     ("attention_or_mlp", "MLP r = 36 − attention", "mlp_r36", "attention_r45", "test_accuracy"),

@@ -411,7 +411,7 @@ def test_a_part_has_to_be_asked_for(tmp_path, capsys, fails):
         assert said in capsys.readouterr().out
     for dtype, code in (("float32", 2), ("float64", 0)):
         assert checked(capsys, tmp_path, "--dtype", dtype)[0] == code
-    for wrong, said in (("--case", "linaer"), "linaer"), (("--tier", "5"), "5"), (("--tier", "2"), "none of the named"):
+    for wrong, said in (("--case", "linaer"), "linaer"), (("--tier", "5"), "5"), (("--tier", "2"), "none of the given"):
         fails("reference", "check", tmp_path, "--case", "linear", *wrong, says=[said])
 
 
@@ -440,7 +440,7 @@ SPOILT_MANIFESTS = {  # what is done to it -> what has to be said
     "a true version": (lambda m: m.update(format_version=True), "format_version: got True"),
     "cases that are none": (lambda m: m.update(cases=5), "cases: got 5, expected a list"),
     "no id": (lambda m: m["cases"][0].pop("id"), "cases[0]: id"),
-    "one id twice": (lambda m: m["cases"].append(m["cases"][0]), "case linear: expected an id that no other"),
+    "one id twice": (lambda m: m["cases"].append(m["cases"][0]), "case linear: expected a unique id"),
     "tier 7": (lambda m: m["cases"][0].update(tier=7), "case linear: tier: got 7, expected an integer from 1 to 4"),
     "no file": (lambda m: m["cases"][0]["files"].pop("float64"), "case linear: files"),
     "no tensors": (lambda m: m["cases"][0].pop("tensors"), "cases[0]: tensors: got None, expected a list"),

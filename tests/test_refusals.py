@@ -171,8 +171,8 @@ ADAPTED = {
     **{f"init: {i!r} changes the base; use start_adapter": {"init": i} for i in ("pissa", "olora", "loftq")},
 }
 STARTED = {
-    "init: 'pissa' works with kinds lora and dora, got 'vera'": {"kind": "vera", "init": "pissa"},
-    "init: 'olora' works with kinds lora and dora, got 'adalora'": {"kind": "adalora", "init": "olora"},
+    "init: 'pissa' works only with kinds lora and dora, got 'vera'": {"kind": "vera", "init": "pissa"},
+    "init: 'olora' works only with kinds lora and dora, got 'adalora'": {"kind": "adalora", "init": "olora"},
     "kind: got 'none', expected one of lora": {"kind": "none", "init": "olora"},
     "alpha: got 0.0, expected more than 0 for init 'pissa'": {"alpha": 0.0, "init": "pissa"},
     "alpha: got -1.0, expected more than 0 for init 'loftq'": {"alpha": -1.0, "init": "loftq"},

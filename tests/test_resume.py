@@ -328,7 +328,7 @@ def test_the_state_of_another_run_is_not_used_and_stays_until_the_first_save(tun
         Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().replace("great help 3", "great help 33"))
     other = f"{first} {OTHERS[what]}"
     code, said, _ = tuning(other, seconds=60.0)
-    assert code == 0 and f"out.training.safetensors is of a run with another {what}; the first save" in said
+    assert code == 0 and f"out.training.safetensors belongs to a run that differs in {what}; the first save" in said
     assert Path("out.training.safetensors").read_bytes() == state
     expected = contents("out")
     assert tuning(other, stop=4)[0] == 130 and Path("out.training.safetensors").read_bytes() != state

@@ -307,7 +307,7 @@ def test_what_is_not_finite_stops_the_run_and_names_the_step(language, run, tmp_
         steps.append(len(steps) + 1)
         return NOT_FINITE[message](result) if len(steps) == 4 else result
 
-    with pytest.raises(FloatingPointError, match=f"{message}.* at step 4; a lower learning rate than 0.001"):
+    with pytest.raises(FloatingPointError, match=f"{message}.* at step 4; a learning rate below 0.001"):
         train(*setup._replace(objective=objective), TrainConfig(9, 1e-3, save_every=3), state_path=path)
     assert steps == [1, 2, 3, 4] and path.exists()
     with pytest.raises(FloatingPointError, match="evaluation's loss became nan after step 2"):

@@ -139,7 +139,7 @@ def test_tuning_writes_into_no_other_file(tmp_path, monkeypatch, fails):
     out = tmp_path / "other.json"
     for content in ('{"accuracy": 1}', "[]"):
         out.write_text(content)
-        fails("tune", "--out", out, "--jobs", "1", says=["other.json does not hold learning rates"])
+        fails("tune", "--out", out, "--jobs", "1", says=["other.json does not contain learning rates"])
         assert out.read_text() == content
     fails("tune", "--out", tmp_path, "--jobs", "1", says=[f"{tmp_path} is a folder, expected a file"])
 

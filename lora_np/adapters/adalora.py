@@ -2,10 +2,10 @@
 
     y = x Wᵀ + b + s ((x Aᵀ) ⊙ E) Bᵀ        ΔW = s B diag(E) A,   A (r, in),  E (r,),  B (out, r),  s = α/r
 
-(In the paper, B, E and A are P, Λ and Q.) E has the role of the singular values. Setting one of them to zero removes
-its direction until it is trained away from zero again; `adalora_allocation.py` decides which ones are zero during
-training. If B's columns and A's rows are orthonormal, E contains the exact singular values. A penalty in the loss
-encourages this (equation 4); see `orthogonality`.
+(In the paper, B, E and A are P, Λ and Q.) E plays the role of the singular values. Setting an entry of E to zero
+removes its direction until training makes the entry nonzero again; `adalora_allocation.py` decides which entries are
+zero during training. If B's columns and A's rows are orthonormal, E contains the exact singular values. A penalty in
+the loss encourages this (equation 4); see `orthogonality`.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ def shapes(n_out, n_in, r):
 
 
 def init(weight, config, rng):
-    """A and B are normal and E is zero, so ΔW = 0; parameters as in `lora.init`."""
+    """A and B are normally distributed and E is zero, so ΔW = 0; parameters as in `lora.init`."""
     drawn = {name: rng.normal(0.0, START_SIZE, shape) for name, shape in shapes(*weight.shape, config.r).items()}
     drawn["lora_E"] = np.zeros(config.r)
     return {name: array.astype(weight.dtype) for name, array in drawn.items()}
@@ -56,7 +56,7 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *NAMES), mask=None):
 def backward(dy, cache):
     """Gradients of the adapted layer: those of `ops/low_rank.py` with e = s E, so dE = s de.
 
-    Parameters and results as in `lora.backward`; grads may also have lora_E (r,).
+    Parameters and results as in `lora.backward`; grads may also contain lora_E (r,).
     """
     base, update, s, E = cache
     # y = x Wᵀ + b + ((x Aᵀ) ⊙ e) Bᵀ, e = s E

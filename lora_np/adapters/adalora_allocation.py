@@ -1,8 +1,8 @@
 """AdaLoRA's rank allocation: each layer keeps its most important singular values (Zhang et al. 2023).
 
-Every layer starts with more directions than the average layer keeps. Each step updates the importance of every
-parameter (section 3.2). A direction's importance is that of its singular value plus the mean importance of its two
-vectors. The singular values of the model's least important directions are set to zero until the budget is met, so
+Every layer starts with more directions than the average layer keeps in the end. Each step updates the importance of
+every parameter (section 3.2). A direction's importance is that of its singular value plus the mean importance of its
+two vectors. The singular values of the model's least important directions are set to zero until the budget is met, so
 important layers keep more directions than others. The budget decreases from all directions to the target along a cubic
 curve (equation 12). Directions that are set to zero are still trained, and return if their importance grows. In the
 last part of training, the allocation is fixed.
@@ -19,7 +19,7 @@ from .adapter import layer_arrays
 
 @dataclass(frozen=True)
 class RankAllocation:
-    """The settings of rank allocation, as shares of the number of directions or of training steps.
+    """The settings of rank allocation. Shares are fractions of the number of directions or of training steps.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class RankAllocation:
         times as many as it keeps
     first, last : floats in [0, 1), the share of the steps before the budget starts to decrease, and the share with the
         final budget
-    every : float in (0, 1], the share of the steps between two allocations
+    every : float in (0, 1], the interval between two allocations, as a share of the steps
     beta1, beta2 : floats in [0, 1), the decay of the running means of importance and uncertainty (equations 9, 10)
     orthogonality : float ≥ 0, γ, the weight of the orthogonality penalty in the loss. As in PEFT, the penalty is the
         mean over layers (in the paper's equation 5, the sum). As in the paper, but not in PEFT, norms are squared.
@@ -58,7 +58,7 @@ DEFAULTS = RankAllocation()
 
 
 def budget_at(step, steps, n_values, settings):
-    """The number of singular values of all layers that remain after a step (equation 12).
+    """The total number of singular values, over all layers, that remain after a step (equation 12).
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def keep_most_important(importance, budget):
 
 
 def direction_importance(module, weights, grads, memory, settings):
-    """Update the running means in `memory`; return the importance of each direction of one layer, (r,), after a step.
+    """Update the running means in `memory`, and return the importance of each of one layer's directions, (r,).
 
         I = |w · g|                    the change of the loss, to first order, if a parameter w were zero (equation 8)
         Ī ← β₁ Ī + (1 − β₁) I          (equation 9)
@@ -123,9 +123,9 @@ def direction_importance(module, weights, grads, memory, settings):
 
 
 def settled_from(adapter, steps, settings=DEFAULTS):
-    """The step from which the allocation is fixed; 0 for every kind except "adalora".
+    """The step at which the allocation becomes fixed; 0 for every kind except "adalora".
 
-    Before this step, the model has more directions than its final budget, so no checkpoint is selected; see
+    Before this step, the model has more directions than the final budget allows, so no checkpoint is selected; see
     `TrainConfig.select_from`.
     """
     if adapter is None or adapter.config.kind != "adalora":
@@ -152,7 +152,7 @@ def allocating(objective, adapter, steps, settings=DEFAULTS):
     Raises
     ------
     ValueError
-        If one of AdaLoRA's three arrays is frozen, because its importance depends on its gradient.
+        If one of AdaLoRA's three arrays is frozen, because an array's importance depends on its gradient.
     """
     modules = [] if adapter is None or adapter.config.kind != "adalora" else list(layer_arrays(adapter))
     if not modules:

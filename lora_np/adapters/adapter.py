@@ -75,7 +75,7 @@ def init_adapter(params, config, rng):
 
     Returns
     -------
-    Adapter, with its arrays in execution order; with config.train_head also a copy of the base's head, if it has one
+    Adapter, with its arrays in execution order and, if config.train_head, a copy of the base's head if there is one
 
     Raises
     ------
@@ -84,7 +84,7 @@ def init_adapter(params, config, rng):
         refers to an unknown array, or the init changes the base (use `start_adapter` instead).
     """
     if config.init in STARTS:
-        raise ValueError(f"init: {config.init!r} changes the base; use start_adapter, which returns the new base too")
+        raise ValueError(f"init: {config.init!r} changes the base; use start_adapter, which also returns the new base")
     return start_adapter(params, config, rng)[1]
 
 
@@ -92,9 +92,9 @@ def start_adapter(params, config, rng):
     """Create a new adapter with any init, and the base on which it is trained.
 
     For "kaiming" and "gaussian", the base does not change. "pissa", "olora" and "loftq" move a part of each adapted
-    weight into the adapter and keep the rest in the base. Together, they compute the same function as the original
-    base, except for rounding (and, for "loftq", NF4's quantisation error). `starts.py` explains how to convert the
-    trained adapter to one for the original base.
+    weight into the adapter and keep the rest in the base. The new base and the adapter together compute the same
+    function as the original base, except for rounding (and, for "loftq", NF4's quantisation error). `starts.py`
+    explains how to convert the trained adapter to one for the original base.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def start_adapter(params, config, rng):
     Raises
     ------
     ValueError
-        As `init_adapter`, or if the kind does not support the init.
+        As in `init_adapter`; also if the kind does not support the init.
     """
     kind, start = adapter_kind(config), STARTS.get(config.init)
     check_ranks(params, config)
@@ -117,7 +117,7 @@ def start_adapter(params, config, rng):
         if leaf not in known:
             raise ValueError(f"rate_factors: {config.kind} has no {leaf!r}, expected some of {', '.join(known)}")
     if start is not None and config.kind not in STARTED:
-        raise ValueError(f"init: {config.init!r} works with kinds {' and '.join(STARTED)}, got {config.kind!r}")
+        raise ValueError(f"init: {config.init!r} works only with kinds {' and '.join(STARTED)}, got {config.kind!r}")
     base, weights = dict(params), {}
     for module in adapted_modules(config, params):
         name, settings = f"{module}.weight", module_config(config, module)
@@ -149,8 +149,8 @@ def trainable_report(params, trainable):
     Parameters
     ----------
     params : dict, the base model's weights
-    trainable : dict of the trained arrays: an adapter's weights, or all or some of params. A name that is also in
-        params, such as the head, is counted only once.
+    trainable : dict of the trained arrays: an adapter's weights, or all or some of params. An array whose name is also
+        in params, such as the head's, is counted only once.
 
     Returns
     -------

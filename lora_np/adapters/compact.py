@@ -4,7 +4,7 @@ from collections import Counter
 
 
 def layer_name(module):
-    """A layer's name in every block: "q_proj" for "blocks.0.attn.q_proj"."""
+    """A layer's name within its block: "q_proj" for "blocks.0.attn.q_proj"."""
     return module.rpartition(".")[2]
 
 
@@ -15,11 +15,11 @@ def compact_targets(modules, candidates, name=layer_name):
     ----------
     modules : full names of the layers to select
     candidates : full names of all layers that can be selected
-    name : function, full name -> name in every block
+    name : function, full name -> name within the block
 
     Returns
     -------
-    tuple of str: the name in every block if the layers of all blocks are selected, else full names
+    tuple of str: the name within a block if this layer is selected in all blocks, else full names
     """
     in_all_blocks = {name(m) for m in modules} - {name(m) for m in {*candidates} - {*modules}}
     return tuple(dict.fromkeys(name(m) if name(m) in in_all_blocks else m for m in modules))
@@ -31,12 +31,12 @@ def compact_pattern(values, name=layer_name):
     Parameters
     ----------
     values : dict, full name of a layer -> its rank, or its alpha
-    name : function, full name -> name in every block
+    name : function, full name -> name within the block
 
     Returns
     -------
     value : the most frequent value
-    pattern : dict, target -> value; a target is the name in every block if all blocks agree, else a full name
+    pattern : dict, target -> value; a target is the name within a block if all blocks agree, else a full name
     """
     common = Counter(values.values()).most_common(1)[0][0]
     by_name = {}

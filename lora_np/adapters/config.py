@@ -18,21 +18,22 @@ class AdapterConfig:
     ----------
     r : int, the rank: the number of rows of A and columns of B
     alpha : float, the numerator of the scale s
-    targets : tuple of str, the layers to adapt: a layer's name in every block ("q_proj"), a full name
-        ("blocks.0.attn.q_proj"), a pattern of full names with *, ? or [] ("blocks.[01].mlp.*"), or "all-linear".
-        Without targets, only the head is trained.
+    targets : tuple of str, the layers to adapt: a name within a block ("q_proj"), which selects the layer in every
+        block, a full name ("blocks.0.attn.q_proj"), a pattern of full names with *, ? or [] ("blocks.[01].mlp.*"), or
+        "all-linear". Without targets, only the head is trained.
     rank_pattern, alpha_pattern : dict, target -> the rank or alpha of these layers, instead of r or alpha; keys are
         written as in `targets`, and the first key that matches a layer is used
     rslora : bool, scale by α/√r (Kalajdzievski 2023) instead of α/r
-    dropout : float in [0, 1), the dropout of the adapter's input during training
+    dropout : float in [0, 1), the dropout rate of the adapter's input during training
     init : "kaiming" (A uniform in ±1/√in, PEFT's default) or "gaussian" (A normal with standard deviation 1/r, as in
         PEFT; the paper's section 4.1 does not specify it), both with B = 0; or "pissa", "olora" or "loftq", which
         compute A and B from the base's weights: see `start_adapter`
-    rate_factors : dict, the last part of an array's name -> the factor of its learning rate, by default 1. LoRA+ uses
-        {"lora_B": 16} (Hayou et al. 2024). 0 freezes the array, as LoRA-FA does with lora_A (Zhang et al. 2023).
+    rate_factors : dict, the last part of an array's name -> the factor by which its learning rate is multiplied, by
+        default 1. LoRA+ uses {"lora_B": 16} (Hayou et al. 2024). 0 freezes the array, as LoRA-FA does with lora_A
+        (Zhang et al. 2023).
     norm_gradient : bool, for DoRA: also differentiate the norm, which the paper treats as a constant
     projection_seed : int, for VeRA: the seed of its random factors
-    train_head : bool, also train the whole classifier head
+    train_head : bool, also train a classifier's whole head
     kind : str, a key of `adapters.KINDS`
     extra : dict, fields of a configuration file that this package does not use; saving the configuration preserves them
 
@@ -77,7 +78,7 @@ class AdapterConfig:
 
 
 def each_value(name, values, check):
-    """A copy of a dict of name -> number with each value checked."""
+    """Check each value of a dict of name -> number, and return a copy of the dict."""
     instance_of(name, values, dict, "a dict of name -> number")
     return {key: check(f"{name}[{quoted(key)}]", value) for key, value in values.items()}
 

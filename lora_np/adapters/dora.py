@@ -1,16 +1,16 @@
 """DoRA on one linear layer: separate magnitude and direction of each output's weights (Liu et al. 2024, section 4).
 
     V = W + s B A                      (out, in), the directions
-    W′ = m ⊙ V / ‖V‖                   ‖V‖ (out,) the norms of V's rows, m (out,) their magnitudes, trained
+    W′ = m ⊙ V / ‖V‖                   ‖V‖ (out,) are the norms of V's rows; m (out,) are the trained magnitudes
     y = x W′ᵀ + b
 
-W is (out, in) here, so each row has a norm, one per output, as in the authors' program and in PEFT. In the paper, W is
-(d, k) and columns have norms. Training starts with m = ‖W‖, so W′ = W. Because V is computed for its norms anyway, x is
-multiplied by V itself, in one product of full size, as in the base.
+W is (out, in) here, so norms are those of rows, one per output, as in the authors' code and in PEFT. In the paper, W is
+(d, k), and norms are those of columns. Training starts with m = ‖W‖, so W′ = W. Because V is computed for its norms
+anyway, x is multiplied by V itself, in a single full-size product, as in the base.
 
-The paper (section 4.3) treats ‖V‖ as a constant in the backward pass, which saves much memory with autograd. PEFT and
-this file do the same. Written by hand, the exact gradient costs little; `config.norm_gradient` selects it, and
-`backward` derives it.
+The paper (section 4.3) treats ‖V‖ as a constant in the backward pass, which saves a lot of memory with autograd. PEFT
+and this file do the same. In a hand-written backward pass, the exact gradient costs little; `config.norm_gradient`
+selects it, and `backward` derives it.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ OF_STRETCH_AND_NORM = {**OF_STRETCH, "weight": "x factor", "lora_A": "x factor",
 
 
 class DoRACache(NamedTuple):
-    """The values that the backward pass needs, except V, which is recomputed from the weights alone."""
+    """The values that the backward pass needs, except V, which is recomputed from the weights."""
 
     product: LinearCache  # of h = x̃ Vᵀ, without V; its x is the layer's input before dropout
     factors: LowRankCache  # for the gradients of A and B
@@ -80,7 +80,7 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
     """The adapted layer's output.
 
     As in PEFT, dropout acts on the adapter's contribution: y = x Wᵀ + b + (x̃ W′ᵀ − x̃ Wᵀ) with x̃ = x ⊙ mask. Without
-    a mask this is x W′ᵀ + b.
+    a mask, this is x W′ᵀ + b.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def backward(dy, cache):
     V = W + s B A gives LoRA's gradients, dB = s dV Aᵀ = dhᵀ (s x Aᵀ) and dA = s Bᵀ dV = (s dh B)ᵀ x, which can be
     computed without dV.
 
-    The exact gradient (`norm_gradient`) has one more term, through ‖V‖: with a = Σ_n dy ⊙ h,
+    The exact gradient (`norm_gradient`) has an additional term, through ‖V‖: with a = Σ_n dy ⊙ h,
 
         ∂L/∂‖V‖ = − m a / ‖V‖²   and   ∂‖V‖/∂V = V / ‖V‖   so   dV += − (m a / ‖V‖³) ⊙ V
 
@@ -138,7 +138,7 @@ def backward(dy, cache):
 
     With dropout, x̃ = x ⊙ mask replaces x above, and y has the additional term (x − x̃) Wᵀ.
 
-    Parameters and results as in `lora.backward`; grads may also have lora_magnitude_vector (out,).
+    Parameters and results as in `lora.backward`; grads may also contain lora_magnitude_vector (out,).
     """
     product, factors, stretch, weight, adapter, inv_norm, norm_gradient, wanted = cache
     if not wanted:

@@ -40,10 +40,10 @@ def shapes(n_out, n_in, r):
 
 
 def init(weight, config, rng):
-    """A is random and B is zero, so ΔW = 0 and the adapted model starts as the base.
+    """A is random and B is zero, so ΔW = 0 and the untrained adapter does not change the model.
 
-    If A were also zero, both gradients would stay zero, because dB is proportional to A and dA to B. So one of them
-    must be random; the paper sets B to zero.
+    If A were also zero, both gradients would stay zero, because dB is proportional to A and dA to B. So A or B must be
+    random; the paper sets B to zero.
 
     Parameters
     ----------
@@ -91,15 +91,15 @@ def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), 
 def backward(dy, cache):
     """Gradients of the adapted layer.
 
-    y is the sum of two products, so dy passes through both, and dx is the sum of both results. With u = x Aᵀ (where a
-    mask replaces x by x ⊙ mask in the second product):
+    y is the sum of two products, so dy passes through both, and dx is the sum of both results. With u = x Aᵀ (with a
+    mask, x ⊙ mask replaces x in the second product):
 
         dB = s dyᵀ u            (out, r)
         du = s dy B             (..., r)
         dA = duᵀ x              (r, in)
         dx = dy W + du A        (..., in)
 
-    `ops/linear.py` and `ops/low_rank.py` derive both parts.
+    `ops/linear.py` and `ops/low_rank.py` derive the two parts.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def backward(dy, cache):
     Returns
     -------
     dx : array (..., in), or None if it is not wanted
-    grads : dict with those of weight, bias, lora_A, lora_B that are wanted
+    grads : dict with the wanted gradients of weight, bias, lora_A and lora_B
     """
     # y = x Wᵀ + b + s (x Aᵀ) Bᵀ
     dx_base, dW, db = linear_backward(dy, cache.base)

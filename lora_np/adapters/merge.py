@@ -1,10 +1,10 @@
-"""Merge adapters into the base: W′ = W + ΔW. The merged model costs no more than the base.
+"""Merge adapters into the base: W′ = W + ΔW. Inference with the merged model costs no more than with the base.
 
 `merge` returns dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
 base lose their zeros. `merge_in_format` converts W′ back to W's format. An update is small compared with the distance
-between neighbouring codes, so most weights are rounded to their old code, and much of the update may be lost. An update
-that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the blocks' offsets, where the only
-error is the rounding to float16. `merge_errors` and `merge_in_format` measure the errors.
+between neighbouring codes, so most weights are rounded to their old codes, and much of the update may be lost. An
+update that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the blocks' offsets, where the
+only error is the rounding to float16. `merge_errors` and `merge_in_format` measure the errors.
 """
 
 import math
@@ -19,7 +19,7 @@ from .config import module_config
 
 
 class MergeErrors(NamedTuple):
-    """Relative rounding errors of a merge, in Frobenius norm over all adapted layers."""
+    """Relative rounding errors of a merge, in the Frobenius norm over all adapted layers."""
 
     merged: float  # ‖W′ − (W + ΔW)‖ / ‖W + ΔW‖
     update: float  # ‖W′ − (W + ΔW)‖ / ‖ΔW‖, the share of the update that is lost
@@ -27,7 +27,7 @@ class MergeErrors(NamedTuple):
 
 
 class FormatLoss(NamedTuple):
-    """Relative errors of converting W + ΔW to the format, in Frobenius norm."""
+    """Relative errors of converting W + ΔW to the base's format, in the Frobenius norm."""
 
     merged: float  # ‖W′ − (W + ΔW)‖ / ‖W + ΔW‖
     update: float  # ‖W′ − (W + ΔW)‖ / ‖ΔW‖, the share of the update that is lost; 0 for an update of zero
@@ -77,7 +77,7 @@ def unmerge(merged, adapter):
     Raises
     ------
     ValueError
-        If the update depends on the base's weight, which is unknown, as DoRA's does.
+        If the update depends on the base's weight, as DoRA's does, because that weight is unknown.
     """
     deltas = adapter_deltas(merged, adapter)
     restored = {name: np.asarray(merged[name]) - delta for name, delta in deltas.items()}
@@ -85,17 +85,17 @@ def unmerge(merged, adapter):
     if any(not np.array_equal(again[name], delta) for name, delta in deltas.items()):
         raise ValueError(
             f"adapter: an update of kind {adapter.config.kind!r} depends on the base's weight and cannot be "
-            "subtracted from a merged one; keep the base"
+            "subtracted from a merged weight; keep the base"
         )
     return {**merged, **restored}
 
 
 def merge_errors(params, adapter, dtype):
-    """Merge and unmerge in a floating-point format, and compare with float64.
+    """Merge and unmerge in a floating-point format, and compare the results with those in float64.
 
-    The sum is rounded to W's precision, and ΔW is much smaller than W. In float16, with three digits, a large part of
-    an update can be lost. W and the adapter are converted to the format first, so only the error of merging is
-    measured.
+    The sum is rounded to W's precision, and ΔW is much smaller than W. In float16, which has about three decimal
+    digits, a large part of an update can be lost. W and the adapter are converted to the format first, so only the
+    error of merging is measured.
 
     Parameters
     ----------
@@ -133,15 +133,15 @@ def merge_in_format(params, adapter, masks=None):
     array are kept, because they come from pruning. Zeros of a quantised matrix may also be small weights that were
     rounded, so a matrix that is both pruned and quantised needs a mask.
 
-    The lost share of the update is 1 if W′ equals W, and above 1 if the conversion changes W + ΔW by more than ΔW. A
-    layer whose update is zero does not change.
+    The lost share of the update is 1 if W′ equals W, and above 1 if the conversion changes W + ΔW by more than the norm
+    of ΔW. A layer whose update is zero does not change.
 
     Parameters
     ----------
     params : dict, the base's weights; not changed, and shared with the result if they are not adapted
     adapter : Adapter of any kind
-    masks : dict, name of an adapted weight -> bool array (out, in), True where it may be nonzero; or None. Without a
-        mask, a dense array keeps its zeros.
+    masks : dict, name of an adapted weight -> bool array (out, in), True where the weight may be nonzero; or None.
+        Without a mask, a dense array keeps its zeros.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def merge_in_format(params, adapter, masks=None):
 
 
 def in_format(dense, base, delta, mask):
-    """W + ΔW in the base's format, zero where the mask is False or, without one, where a dense base is zero."""
+    """W + ΔW in the base's format, zero where the mask is False or, without a mask, where a dense base is zero."""
     if mask is None and not isinstance(base, QuantisedWeight):
         mask = base != 0
     if mask is None and base.format == "q4_1":

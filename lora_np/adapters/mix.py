@@ -27,7 +27,7 @@ class Compressed(NamedTuple):
     """An adapter of lower rank, and its distance from the original."""
 
     adapter: Adapter
-    errors: dict[str, float]  # layer -> ‖ΔW − ΔW′‖ / ‖ΔW‖ in Frobenius norm, 0 for an update of zero
+    errors: dict[str, float]  # layer -> ‖ΔW − ΔW′‖ / ‖ΔW‖ in the Frobenius norm, 0 for an update of zero
     error: float  # the same for the concatenated layers
 
 
@@ -37,19 +37,19 @@ def mix(params, adapters, weights):
     Parameters
     ----------
     params : dict of the base's weights
-    adapters : dict, name -> Adapter of kind "lora", all with the same layers
+    adapters : dict, name -> Adapter of kind "lora"; all must adapt the same layers
     weights : dict, the same names -> float
 
     Returns
     -------
     Adapter of rank Σ rᵢ and scale 1 in every layer. A whole weight, such as a head, is the base's plus the weighted sum
-    of the adapters' differences from it; if the base has none, it is the weighted sum.
+    of the adapters' differences from it; if the base has no such weight, the result is the weighted sum.
 
     Raises
     ------
     ValueError
-        If the names in `weights` are not those in `adapters`, a weight is not finite, or an adapter is of another kind,
-        belongs to another model or has other layers.
+        If the names in `weights` are not those in `adapters`, a weight is not finite, or an adapter is not of kind
+        "lora", belongs to a different model or has different layers.
     """
     if not adapters:
         raise ValueError("adapters: got none, expected at least one")
@@ -83,12 +83,13 @@ def mix(params, adapters, weights):
 def for_original_base(params, start, trained):
     """Convert a trained adapter to one for the base that was passed to `start_adapter`.
 
-    W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀), which is exactly a LoRA of twice the rank; see `starts.py`.
+    W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀), where the sum in parentheses is exactly a LoRA update of twice the
+    rank; see `starts.py`.
 
     Parameters
     ----------
     params : dict, the weights that were passed to `start_adapter`
-    start, trained : Adapter, as returned by `start_adapter`, and after training
+    start, trained : Adapter, the one that `start_adapter` returned, and the same one after training
 
     Returns
     -------
@@ -115,11 +116,11 @@ def compress(params, adapter, r):
     ----------
     params : dict of the base's weights
     adapter : Adapter of any kind
-    r : int, at least 1; a layer with min(out, in) < r gets that rank
+    r : int, at least 1; a layer with min(out, in) < r gets rank min(out, in)
 
     Returns
     -------
-    Compressed, whose adapter is of kind "lora" and has the same whole weights
+    Compressed, whose adapter is of kind "lora" and has the given adapter's whole weights
 
     Raises
     ------

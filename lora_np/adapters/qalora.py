@@ -1,17 +1,17 @@
-"""QA-LoRA on one linear layer: an update that merges into 4-bit weights without changing a code (Xu et al. 2023).
+"""QA-LoRA on one linear layer: an update that merges into 4-bit weights without changing their codes (Xu et al. 2023).
 
     y = x Wᵀ + b + s L (p Aᵀ) Bᵀ        A (r, L),  B (out, r),  s = α/r
     p_j = mean of the g inputs of block j        L = in/g blocks
 
 Pooling makes the adapter treat all inputs of a block alike. So ΔW has one value for each output and block: row i
 has s (L/g) (B A)_ij at all g inputs of block j. Its rank is at most min(r, L). llama.cpp's Q4_1 stores a block of 32
-weights as d q + m. The update changes only m, and `merge_in_format` adds it there (section 3.3 of the paper, which
-uses GPTQ's zero points).
+weights as d q + m. The update changes only m, and `merge_in_format` adds it there (section 3.3 of the paper, which uses
+GPTQ's zero points instead of m).
 
-g is the largest power of two, at most 32, that divides `in`. PEFT multiplies the mean by the number of blocks L, and
-so does this file. The paper's algorithm 1 multiplies it by g instead, which makes it a sum; this is equivalent to
-another α. The factor affects the learning rate: because A is initialised for L inputs, the same change of B changes the
-weights L/√g times as much as in LoRA, 3.2 times for in = 576. (With a sum it would be √g = 5.7 times for every width.)
+g is the largest power of two, at most 32, that divides `in`. As in PEFT, the mean is multiplied by the number of blocks
+L. The paper's algorithm 1 multiplies it by g instead, which makes it a sum; this is equivalent to a different α. The
+factor affects the learning rate: because A is initialised for L inputs, the same change in B changes the weights L/√g
+times as much as in LoRA, 3.2 times for in = 576. (With a sum, it would be √g = 5.7 times for every width.)
 """
 
 import math
@@ -33,7 +33,7 @@ class QALoRACache(NamedTuple):
     base: LinearCache  # of x Wᵀ + b
     update: LowRankCache  # of s L (p Aᵀ) Bᵀ; contains p, which is g times smaller than x
     dropout: DropoutCache  # of x̃ = x ⊙ mask, before the pooling
-    g: int  # inputs in a block
+    g: int  # number of inputs in a block
 
 
 def shapes(n_out, n_in, r):
@@ -53,7 +53,7 @@ def pool(x, g):
 
 
 def pool_backward(dp, g):
-    """The gradient of `pool`'s input, (..., L) -> (..., in): each input contributes 1/g to p, so it receives dp/g."""
+    """The gradient of `pool`'s input, (..., L) -> (..., in): an input has weight 1/g in p, so its gradient is dp/g."""
     shares = np.ones(g, dp.dtype) / g
     return (dp[..., None] * shares).reshape(*dp.shape[:-1], dp.shape[-1] * g)
 

@@ -3,11 +3,11 @@
 LoRA starts with B = 0, so its update is zero. Here, s B A is initially a part of W, or of W's quantisation error, and
 the frozen base is the rest:
 
-    W_rest + s B A = W          PiSSA, OLoRA: up to rounding
-    Q      + s B A ≈ W          LoftQ: closer than the quantised W
+    W_rest + s B A = W          PiSSA, OLoRA: exact up to rounding
+    Q      + s B A ≈ W          LoftQ: closer to W than NF4(W) is
 
 So training uses a base that differs from the original one. After PiSSA or OLoRA, the trained model equals the original
-base with an ordinary LoRA of twice the rank, the trained adapter minus the initial one:
+base with an ordinary LoRA adapter of twice the rank, namely the trained adapter minus the initial one:
 
     W_rest + s B A = W + s B A − s B₀ A₀        mix(params, {"trained": …, "start": …}, {"trained": 1, "start": -1})
 
@@ -48,7 +48,7 @@ def pissa(weight, config):
 
 
 def olora(weight, config):
-    """Start with orthonormal columns in B: W = Q R, B = Q_r, A = R_r, W_rest = W − s B A (Büyükakyüz 2024, section 3).
+    """Make B's columns orthonormal: W = Q R, B = Q_r, A = R_r, W_rest = W − s B A (Büyükakyüz 2024, section 3).
 
     Parameters and results as in `pissa`.
     """
@@ -85,7 +85,7 @@ def leading_factors(matrix, config):
 
 
 def svd_factors(matrix, r, scale):
-    """Return `leading_factors`, of rank at most min(out, in), and all singular values of the matrix (out, in)."""
+    """Return `leading_factors`, of rank min(r, out, in), and all singular values of the matrix (out, in)."""
     U, sigma, Vt = np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)  # (out, n), (n,), (n, in)
     root = np.sqrt(sigma[:r] / scale)  # (r,)
     lora_A, lora_B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)

@@ -1,12 +1,12 @@
 """FLOPs and bytes of one training step, counted by running it on shape-only arrays (`shape_only.py`).
 
-FLOPs are counted for products of two matrices only. A product of (n, k) and (k, m) takes 2 n k m: n k m multiplications
-and as many additions. Elementwise work (softmax, GELU, layer norm, biases, dropout, sums over rows, lookups) and the
-optimiser count as zero. Bytes are counted for parameters, gradients, AdamW's moments, and the arrays that the forward
-pass stores for the backward pass. Temporary arrays are not counted.
+FLOPs are counted only for products of two matrices. A product of an (n, k) and a (k, m) matrix takes 2 n k m FLOPs:
+n k m multiplications and as many additions. Elementwise work (softmax, GELU, layer norm, biases, dropout, sums over
+rows, lookups) and the optimiser count as zero. Bytes are counted for parameters, gradients, AdamW's moments, and the
+arrays that the forward pass stores for the backward pass. Temporary arrays are not counted.
 
-**Why LoRA costs two thirds.** Take one square layer, N × N, and one row of x, and count multiply-adds.
-Full fine-tuning needs three products of N² each:
+**Why LoRA costs about two thirds of full fine-tuning.** Take one square layer, N × N, and one row of x, and count
+multiply-adds. Full fine-tuning needs three products of N² each:
 
     y = x Wᵀ        dx = dy W        dW = dyᵀ x                                         3 N²
 
@@ -17,11 +17,11 @@ LoRA at rank R needs no dW. Its own six products cost N R each, because u = x A�
     dA = duᵀ x,         dB = s dyᵀ u                                                    2 N R
                                                                              total 2 N² + 6 N R
 
-so LoRA / full = 2/3 + 2 R/N, which is about two thirds if R is far below N (Schulman and Thinking Machines Lab 2025,
-"LoRA Without Regret"). For a whole model, the ratio can be higher or lower than for one layer. Attention's products
-between q, k and v have no weights and cost nearly the same with both methods. A layer without an adapter costs only 2
-N². Below the lowest trained layer, dx is not computed. In a model with few layers, this can save more than the adapter
-costs.
+so LoRA / full = 2/3 + 2 R/N, which is about two thirds if R is much smaller than N (Schulman and Thinking Machines Lab
+2025, "LoRA Without Regret"). For a whole model, the ratio can be higher or lower than for one layer. Attention's
+products between q, k and v have no weights and cost nearly the same with both methods. A layer without an adapter costs
+only 2 N². Below the lowest trained layer, dx is not computed. In a model with few layers, this can save more than the
+adapter costs.
 """
 
 from functools import partial
@@ -121,7 +121,7 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
 
     A product that no wanted gradient needs is not computed and has no term.
 
-    Parameters and errors as in `counted_step`.
+    Parameters and errors are as in `counted_step`.
 
     Returns
     -------
@@ -162,8 +162,8 @@ def predicted_ratio(config, B, T, adapter_config=None, wanted=None):
 def step_bytes(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
     """Bytes of parameters, gradients, optimiser state and cached activations, as `StepBytes`.
 
-    Parameters and errors as in `counted_step`. Dropout masks are included if dropout is above 0 and anything is
-    trained.
+    Parameters and errors are as in `counted_step`. Dropout masks are included if dropout is above 0 and at least one
+    parameter is trained.
     """
     cache, logits, grads, _ = counted_step(config, B, T, adapter_config, wanted, dtype)
     arrays, gradients = cached_arrays(cache), tensor_bytes(grads)
@@ -173,5 +173,5 @@ def step_bytes(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
 
 
 def tensor_bytes(tensors):
-    """Bytes in memory of a flat dict's arrays. AdamW's state takes twice the bytes of the arrays that it trains."""
+    """Bytes in memory of a flat dict's arrays. AdamW's state takes twice as many bytes as the arrays that it trains."""
     return sum(array.nbytes for array in tensors.values())

@@ -2,8 +2,8 @@
 
 A `ShapeOnly` array behaves like an array of its shape, except that nothing is computed: each result is another
 `ShapeOnly` array. NumPy itself determines the shape and dtype of the result, because the same function runs on arrays
-with one more axis, of length 0. A `ShapeOnly` array stores a single number, so a model of 175 billion parameters takes
-no memory. Views share memory as they do in NumPy, and products of two matrices are recorded.
+with an additional axis of length 0. A `ShapeOnly` array stores a single number, so a model of 175 billion parameters
+takes no memory. Views share memory as they do in NumPy, and products of two matrices are recorded.
 """
 
 import math
@@ -16,7 +16,7 @@ class Product(NamedTuple):
     """A product of two matrices, (n, k) by (k, m)."""
 
     flops: int  # 2 n k m: a multiplication and an addition for each of the n k m terms
-    name: str  # of the first operand that has a name, such as a parameter; or ""
+    name: str  # the name of the first operand that has one, such as a parameter; or ""
 
 
 class ShapeOnly(np.ndarray):
@@ -88,12 +88,12 @@ def shape_only(shape, dtype=np.float32, name=None, terms=()):
 
 
 def emptied(x, ndim):
-    """An empty array with x's dtype: an axis of length 0, then x's shape in `ndim` axes; Python numbers are kept."""
+    """An empty array of x's dtype, with an axis of length 0, then x's shape in `ndim` axes; numbers are unchanged."""
     return np.empty((0,) + (1,) * (ndim - x.ndim) + x.shape, x.dtype) if isinstance(x, np.ndarray) else x
 
 
 def empty_result(ufunc, method, *inputs, axis=0, where=True, **kwargs):
-    """Apply a universal function to `emptied` inputs; the result has the real shape after the extra first axis."""
+    """Apply a universal function to `emptied` inputs; the real shape follows the extra first axis of the result."""
     ndim = max(np.ndim(x) for x in inputs)
     if method == "__call__":
         # A vector is passed to matmul unchanged: with more axes, it would be a stack of matrices.

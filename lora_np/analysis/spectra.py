@@ -86,7 +86,7 @@ def effective_rank(sigma):
 
     Source: Roy and Vetterli 2007, definition 1.
 
-    Parameters and results as in `stable_rank`.
+    Parameters and results are as in `stable_rank`.
     """
     sigma = relative(sigma)
     if not sigma.any():
@@ -98,7 +98,7 @@ def effective_rank(sigma):
 def rank_at_energy(sigma, share=0.9):
     """The smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ², an int; `share` is in (0, 1].
 
-    `sigma` and the bounds of the result as in `stable_rank`.
+    `sigma` and the bounds of the result are as in `stable_rank`.
     """
     share = finite_number("share", share, above=0, most=1)
     sigma = relative(sigma)
@@ -122,7 +122,7 @@ def relative(sigma):
 
 
 def spectrum(matrix):
-    """The `Spectrum` of a matrix (out, in). Errors as in `singular_values`."""
+    """The `Spectrum` of a matrix (out, in). Errors are as in `singular_values`."""
     sigma = singular_values(matrix)
     return Spectrum(sigma, stable_rank(sigma), effective_rank(sigma), rank_at_energy(sigma))
 

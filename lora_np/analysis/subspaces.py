@@ -3,7 +3,7 @@
 The columns of a matrix (n, k) span a subspace. No result depends on a column's sign, which is arbitrary in a singular
 value decomposition.
 
-The figures of Hu et al. 2021, section 7.2, compare right singular vectors, directions of a layer's input:
+The figures of Hu et al. 2021, section 7.2, compare right singular vectors, which are directions of a layer's input:
 
     figure 3    U = right_directions(A of r = 8), V = right_directions(A of r = 64); also with ΔW instead of A
     figure 4    the same for two seeds; the control compares two `random_directions`
@@ -141,8 +141,8 @@ def energy_share(gradient, directions):
     Parameters
     ----------
     gradient : array (out, in), from `model.loss_and_gradients` with W's name in `wanted`. With LoRA attached, it is the
-        gradient at W + ΔW, which training an adapter does not compute. To track it, compute it in `training.train`'s
-        hook `after_update`; the gradients passed to the hook are clipped.
+        gradient at W + ΔW, which training an adapter does not compute. To track this gradient, compute it in
+        `training.train`'s hook `after_update`; the gradients passed to the hook are clipped.
     directions : array (in, k) of independent columns, which need not be orthonormal, such as `right_directions` of a
         final ΔW, or Aᵀ. For directions of the output, transpose the gradient.
 
@@ -169,7 +169,7 @@ def orthonormal_basis(matrix, name):
     """Q (n, k) of the QR decomposition: its first i columns span the same space as the matrix's first i columns."""
     matrix = finite_matrix(name, matrix)
     norms = np.linalg.norm(matrix, axis=0)  # (k,)
-    # Columns are normalised first, because a short column need not be dependent on the others.
+    # Columns are normalised first, because a column with a small norm may be independent of the others.
     Q, R = np.linalg.qr(matrix / np.where(norms > 0, norms, 1.0))
     rank = np.linalg.matrix_rank(R, rtol=max(matrix.shape) * np.finfo(R.dtype).eps)
     if rank < matrix.shape[1]:

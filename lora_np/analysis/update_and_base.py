@@ -1,4 +1,4 @@
-"""Compare an update with its base: find the directions that it amplifies, and the new directions that it adds.
+"""Compare an update with its base: find the directions that the update amplifies, and the new ones that it adds.
 
 Amplification (Hu et al. 2021, section 7.3): does ΔW repeat W's leading directions, or amplify directions that are weak
 in W?
@@ -6,7 +6,7 @@ in W?
 Intruder dimensions (Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence"): leading
 directions of a fine-tuned weight that the base does not have. Full fine-tuning changes each of a weight's singular
 vectors slightly. LoRA with a low rank tends to add new singular vectors that have large singular values and are nearly
-orthogonal to all of the base's. The more intruders there are, the more of the base's task is forgotten.
+orthogonal to all of the base's. The more intruders there are, the more the model forgets of the base's task.
 """
 
 import math
@@ -20,7 +20,7 @@ from .subspaces import leading_directions, random_directions
 
 
 class Amplification(NamedTuple):
-    """The columns of table 7 of the paper, for one matrix. U (out, r) and V (in, r) are orthonormal directions."""
+    """The columns of table 7 in Hu et al. 2021, for one matrix. U (out, r) and V (in, r) are orthonormal directions."""
 
     update: float  # ‖Uᵀ W V‖_F with the r leading singular vectors of ΔW
     base: float  # ‖Uᵀ W V‖_F with W's own r leading singular vectors: the largest possible value
@@ -81,11 +81,11 @@ def max_similarities(before, after, k):
     """The similarity of each of a fine-tuned weight's k leading directions to the base: max_i |cos(y_j, x_i)|.
 
     y_j are the leading left singular vectors of the fine-tuned weight, and x_i are all those of the base. Singular
-    vectors have length 1 and an arbitrary sign, so the |cosines| are the entries of |XᵀY|. As in the authors' program,
-    X has at most min(out, in) columns: if out > in, a vector outside the base's column space is similar to none of
-    them. Vectors with a singular value of zero, up to rounding, are excluded, because they are arbitrary.
+    vectors have length 1 and an arbitrary sign, so the |cosines| are the entries of |XᵀY|. As in the authors' code, X
+    has at most min(out, in) columns: if out > in, a vector outside the base's column space is similar to none of them.
+    Vectors with a singular value of zero, up to rounding, are excluded, because they are arbitrary.
 
-    If m singular values of the base are nearly equal, their vectors are determined only up to a rotation, so a
+    If m singular values of the base are nearly equal, their singular vectors are determined only up to a rotation, so a
     similarity can fall to 1/√m without an intruder.
 
     Parameters
@@ -112,8 +112,8 @@ def max_similarities(before, after, k):
 def intruder_dimensions(before, after, k=10, epsilon=0.5):
     """The `Intruders` among a fine-tuned weight's k leading left singular vectors: those with a similarity below ε.
 
-    Source: Shuttleworth et al. 2024, algorithm 1; k = 10 and ε = 0.5 are the defaults of the authors' program and
-    of PEFT's `reduce_intruder_dimension`. The paper's counts are sums over all adapted matrices of a model.
+    Source: Shuttleworth et al. 2024, algorithm 1; k = 10 and ε = 0.5 are the defaults of the authors' code and of
+    PEFT's `reduce_intruder_dimension`. The paper's counts are sums over all adapted matrices of a model.
 
     Parameters
     ----------

@@ -5,16 +5,16 @@ from typing import NamedTuple
 import numpy as np
 
 LOSS = 3e-6  # largest accepted relative difference between two losses; 3e-7 is typical
-ARRAYS = 3e-5  # the same for two gradients or logits, in norm; 4e-6 is typical
+ARRAYS = 3e-5  # the same for two arrays of gradients or logits, in norm; 4e-6 is typical
 LOSSES = 1e-4  # the same for the losses of the first optimiser steps, relative to the largest loss
 
 # This gradient is zero in theory, because softmax ignores a constant added to all scores. In practice it consists of
-# rounding errors, so its error is relative to the norm of all gradients.
+# rounding errors, so its error is measured relative to the norm of all gradients.
 ZERO = "k_proj.bias"
 
 
 class Outcome(NamedTuple):
-    """A backend's results on a case: the loss and arrays of its `check`, its first steps' losses, and its versions."""
+    """A backend's results on a case: its `check`'s loss and arrays, its first steps' losses, its packages' versions."""
 
     loss: float
     arrays: dict
@@ -35,7 +35,7 @@ class Agreement(NamedTuple):
 def compare(got, expected):
     """Compare a peer's Outcome with lora_np's and return the Agreement."""
     loss_error = abs(got.loss - expected.loss) / (abs(expected.loss) or 1.0)
-    # A classifier may learn a small batch in one step. The last loss is then small, but its rounding error is not.
+    # A classifier may fit a small batch in one step. The last loss is then small, but its rounding error is not.
     differences = [abs(a - b) for a, b in zip(got.losses, expected.losses)]
     losses_error = float(np.max(differences, initial=0.0) / (np.max(expected.losses, initial=0.0) or 1.0))
     errors, problem = array_errors(got.arrays, expected.arrays), ""
@@ -55,7 +55,7 @@ def compare(got, expected):
 
 
 def array_errors(got, expected):
-    """The error of each expected array: ‖got − expected‖ / ‖expected‖, or the share of different tokens.
+    """The error of each expected array: ‖got − expected‖ / ‖expected‖, or the share of tokens that differ.
 
     The error is inf for NaN, for mismatched shapes and for a missing array.
     """

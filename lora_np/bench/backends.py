@@ -1,4 +1,4 @@
-"""The backends: lora_np, its peers, and a large matrix product. A peer is a name, or NAME=DIR for another checkout."""
+"""The backends: lora_np, its peers (NAME, or NAME=DIR for another checkout of lora_np), and a large matrix product."""
 
 import os
 from collections.abc import Callable
@@ -26,15 +26,15 @@ PEAK_FLOPS = 2 * PEAK_SIZE**3
 class Peer(NamedTuple):
     """A backend that lora_np is compared with."""
 
-    packages: tuple[str, ...]  # the Python packages that it requires; () for lora_np itself with other settings
+    packages: tuple[str, ...]  # the Python packages that it requires; () for variants of lora_np itself
     works: tuple[str, ...]
     make_backend: Callable  # (case, number of threads) -> Backend
 
 
 def program_of(name):
-    """The key of BACKENDS for a backend's process, and the folder of the checkout that the process runs.
+    """The key in BACKENDS that a backend's process uses, and the folder of the checkout that the process runs.
 
-    For another checkout, such as old=/path/to/it, the key is that of lora_np, and the folder is that of the checkout.
+    For another checkout, such as old=/path/to/it, the key is lora_np's, and the folder is /path/to/it.
     """
     label, equals, folder = name.partition("=")
     if label and equals:
@@ -54,16 +54,16 @@ def check_peer(name):
 
 
 def missing_packages(peer):
-    """The peer's packages that are not installed; the check imports none of them."""
+    """The packages that the peer requires but that are not installed, found without importing any."""
     return [package for package in peer.packages if find_spec(package) is None]
 
 
 def parse_peers(texts):
-    """Parse the names of peers on a command line.
+    """Parse the names of peers given on a command line.
 
     Parameters
     ----------
-    texts : list of str, each a name or several names separated by commas; None: the installed ones of DEFAULT_PEERS
+    texts : list of str, each a name or several names separated by commas; None: the installed peers in DEFAULT_PEERS
 
     Returns
     -------
@@ -81,15 +81,16 @@ def parse_peers(texts):
 
 
 def our_backend(case, threads, blocks=False, recompute=False):
-    """Make lora_np's Backend of a case.
+    """Make lora_np's Backend for a case.
 
     With `blocks`, the weights remain quantised in blocks. `recompute` is as in `lora_np.model.forward`. The rows of a
-    batch are divided among the threads. In generation, which has few rows, each matrix product uses all threads.
+    batch are divided among the threads, except in generation: there, batches have few rows, and each matrix product
+    uses all threads.
     """
     if not blocks:
         case = case.dense()
     elif not any(isinstance(weight, QuantisedWeight) for weight in case.params.values()):
-        raise ValueError("the weights of this rung are not in blocks; use a Llama's rung, such as smollm2")
+        raise ValueError("the weights of this rung are not in blocks; use a rung for a Llama, such as smollm2")
     blas_threads(threads if case.n_new else 1)  # never undone, because the process does nothing else
     if case.n_new:
         generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)
@@ -108,7 +109,7 @@ def our_backend(case, threads, blocks=False, recompute=False):
         return Backend(lambda: (loss_and_gradients()[0], {"logits": logits()[0]}), loss_and_gradients)
 
     optimiser = {"optimiser": AdamW(weight_decay=WEIGHT_DECAY), "schedule": "constant", "clip_norm": None}
-    settings = TrainConfig(1_000_000, LEARNING_RATE, shards=threads, **optimiser)  # more steps than are run
+    settings = TrainConfig(1_000_000, LEARNING_RATE, shards=threads, **optimiser)  # more steps than will be run
 
     def step():
         nonlocal state

@@ -1,6 +1,6 @@
 """Define what is timed: model sizes, kinds of work, and the weights, adapter and batch for each combination.
 
-Each backend draws its case in a separate process from the same seed, so all backends have the same values.
+Each backend draws its case in a separate process from the same seed, so all backends use the same values.
 """
 
 import math
@@ -24,7 +24,7 @@ WEIGHT_DECAY = 0.01  # applied only to matrices, as in lora_np's AdamW
 
 
 class Rung(NamedTuple):
-    """The sizes of a model and its batch (six for a GPT-2, eight for a Llama), and the adapter's rank."""
+    """The sizes of a model and its batch (six sizes for a GPT-2, eight for a Llama), and the adapter's rank."""
 
     d_model: int  # C; for GPT-2, the width of the MLP is F = 4 C
     n_layers: int
@@ -34,7 +34,7 @@ class Rung(NamedTuple):
     vocab_size: int  # V
     n_kv_heads: int = 0  # K, only for a Llama, whose head size is C / n_heads
     d_ff: int = 0  # F, only for a Llama
-    rank: int = 0  # the adapter's r; 0: the default of the kind of work
+    rank: int = 0  # the adapter's r; 0 means the default for the kind of work
 
 
 RUNGS = (
@@ -72,11 +72,11 @@ GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 
 
 def parse_rung(text):
-    """Parse the text of a rung.
+    """Parse a rung given as text.
 
     The text is a list of all sizes, such as "64,2,4,64,32,2048"; the width of a rung in RUNGS, such as "64"; or the
-    name "smollm2", optionally followed by B and T, as in "smollm2,64,34". It may end with the letter r and the
-    adapter's rank, such as "64,r16" or "smollm2,64,34,r16".
+    name "smollm2", optionally followed by B and T, as in "smollm2,64,34". The text may end with a comma, the letter r
+    and the adapter's rank, as in "64,r16" or "smollm2,64,34,r16".
 
     Raises
     ------
@@ -145,7 +145,8 @@ def flops(rung, work):
     """The floating-point operations of the matrix products in a unit of work; see `step_flops`.
 
     Operations that are repeated to save memory are counted once. Generation takes one pass over the prompt and then one
-    per new token except the last, with cached keys and values. The head is applied only to a pass's last position.
+    pass for each new token except the last, with cached keys and values. The head is applied only to the last position
+    of each pass.
     """
     config = model_config(rung, work)
     if work not in GENERATED_ROWS:
@@ -182,7 +183,7 @@ def counted_bytes(rung, work):
 
 
 class Case(NamedTuple):
-    """The model, adapter and batch of a rung and a kind of work."""
+    """The model, adapter and batch for a rung and a kind of work."""
 
     config: GPT2Config | LlamaConfig
     params: dict[str, np.ndarray]  # a Llama's matrices are quantised in blocks, see `in_blocks`
@@ -215,7 +216,7 @@ class Backend(NamedTuple):
 
 
 def make_case(rung, work, seed=0):
-    """Draw the Case of a rung and a kind of work."""
+    """Draw the Case for a rung and a kind of work."""
     weights_rng, batch_rng, adapter_rng = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
     config = model_config(rung, work)
     params, adapter = draw_params(config, weights_rng), None
@@ -236,8 +237,8 @@ def make_case(rung, work, seed=0):
 def draw_params(config, rng):
     """Draw random weights as large as those of a trained model; no array is constant.
 
-    The small values of an untrained model hide mistakes: for activations of 0.1, GELU computed with tanh and with the
-    error function agree in all relevant digits.
+    The small values of an untrained model hide mistakes: for activations near 0.1, the exact GELU and its tanh
+    approximation agree in all relevant digits.
     """
     params = {}
     for name, shape in parameter_shapes(config).items():
@@ -252,7 +253,7 @@ def draw_params(config, rng):
 def in_blocks(params):
     """Quantise a Llama's weights to the formats of SmolLM2's file: the embedding to Q8_0, the linear layers to Q4_1.
 
-    All backends use the quantised values, also in dense arrays, so that their results can be compared.
+    All backends use the quantised values, even in dense arrays, so that their results can be compared.
     """
     layers = [f"{layer}.weight" for layer in linear_layers(params)]
     return quantise(quantise(params, layers, "q4_1"), ["tok_emb.weight"], "q8_0")
@@ -267,7 +268,7 @@ def draw_batch(rung, work, rng):
     lengths = np.full(B, T)
     targets = rng.integers(0, rung.vocab_size, (B, T))
     if work == "classifier":
-        # Real batches group rows of similar length, so no row is shorter than half of the longest one.
+        # Real batches group rows of similar length, so no row here is shorter than half of the longest one.
         lengths[1:] = rng.integers(T // 2, T + 1, B - 1)
         ids[np.arange(T) >= lengths[:, None]] = 0
     if work.startswith("classifier"):

@@ -9,22 +9,22 @@ from .case import WORKS, Rung, counted_bytes, flops, format_rung, tokens
 RUNG = "C,layers,heads,T,B,V(,K,F)(,rR)"
 COSTS = ("time", "flops", "activation_bytes")  # the costs of a step: measured time, counted FLOPs and bytes
 
-# The largest `peak_spread` of an idle machine. On a busy machine, ratios mean little: other programs slow down backends
-# whose threads spin while they wait, as OpenMP's do, far more than those whose threads sleep.
+# The largest `peak_spread` of an idle machine. On a busy machine, the ratios are unreliable: other programs slow down
+# backends whose threads spin while they wait, as OpenMP's do, far more than those whose threads sleep.
 QUIET = 1.15
 
 
 class Row(NamedTuple):
-    """The results of one rung and kind of work."""
+    """The results for one rung and one kind of work."""
 
     rung: Rung
     work: str
     flops: int
     counted_bytes: dict  # of lora_np's arrays, see `counted_bytes`
-    seconds: dict  # backend -> list with its median seconds in each round
+    seconds: dict  # backend -> list of its median seconds per step in each round
     notes: dict  # backend -> the reason why it was not timed
     agreement: dict  # peer -> Agreement
-    ratios: dict  # peer -> list with its seconds / lora_np's in each round; above 1, lora_np is faster
+    ratios: dict  # peer -> list of its seconds / lora_np's seconds in each round; above 1, lora_np is faster
     gflops: dict  # backend -> `flops` per second, in units of 10⁹
     share_of_peak: dict  # backend -> its gflops / those of "peak", a large matrix product; or {}
     peak_bytes: dict  # backend -> peak memory of its process during its steps, or None if unknown
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 
 def make_row(rung, work, seconds, agreement, notes, peak_bytes):
-    """Make the Row of measured times; the parameters are fields of Row."""
+    """Make a Row from measured times; the parameters are fields of Row."""
     counted = flops(rung, work)
     compared = [peer for peer in agreement if {peer, OURS} <= set(seconds)]
     ratios = {peer: [theirs / ours for theirs, ours in zip(seconds[peer], seconds[OURS])] for peer in compared}
@@ -60,7 +60,7 @@ def make_row(rung, work, seconds, agreement, notes, peak_bytes):
 
 
 def summary(rows, peers):
-    """The geometric mean and the minimum over the rungs of the median ratios, by kind of work and peer.
+    """The geometric mean and the minimum, over the rungs, of the median ratios of each peer in each kind of work.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def summary(rows, peers):
 
 
 def lora_shares(rows):
-    """The costs of each LoRA step as a share of the full step's on the same rung.
+    """The costs of each LoRA step, as shares of the costs of the full step on the same rung.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def setting_lines(setting):
 
 
 def label(peer):
-    """A peer's name in tables; for NAME=DIR, another checkout, only NAME."""
+    """A peer's name in tables; only NAME for another checkout, NAME=DIR."""
     return peer.partition("=")[0]
 
 
@@ -177,7 +177,7 @@ def milliseconds(row, name):
 
 
 def table(title, rows):
-    """Format right-aligned columns below a title; the first row is the header. Returns "" if it is the only row."""
+    """Format a title and right-aligned columns; the first row is the header. Returns "" if there are no other rows."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     header, *lines = ("  ".join(map(str.rjust, cells, widths)) for cells in rows)
     return "\n".join([title, header, "-" * len(header), *lines]) if lines else ""

@@ -1,4 +1,4 @@
-"""Time lora_np and its peers on the same work in interleaved rounds, each in a separate process (`worker.py`)."""
+"""Time lora_np and its peers, each in a separate process (`worker.py`), on the same work in interleaved rounds."""
 
 import json
 import os
@@ -23,11 +23,11 @@ from .backends import OURS, PEERS, check_peer, program_of
 from .case import DEFAULT_WORKS, RUNGS, WORKS, rung_numbers
 from .report import format_row, make_row
 
-TIMED_SECONDS = 0.2  # of timed steps, at least one, per backend and round; the step before them is not timed
-PAUSE = 0.03  # seconds between two backends, so that the first one's waiting threads fall asleep
-TIMEOUT = 600.0  # seconds for a command; compiling SmolLM2's C++ code takes minutes, and may never terminate
+TIMED_SECONDS = 0.2  # of timed steps (at least one) per backend and round; one untimed step precedes them
+PAUSE = 0.03  # seconds between two backends, so that the first backend's spinning threads go to sleep
+TIMEOUT = 600.0  # seconds for a command; compiling the C++ code for SmolLM2 takes minutes and may never terminate
 
-# Environment variables that change a library's speed. The user's values are kept, and reported with the results.
+# Environment variables that change a library's speed. The user's values are kept and are reported with the results.
 SWITCHES = ("OPENBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH", "XLA_", "JAX_", "NPY_")
 SWITCHES += ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 # Environment variables that make a library use kernels other than those it would choose for the processor. A variable
@@ -47,7 +47,7 @@ def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, se
     threads : int, number of threads and cores of every backend; None: all cores
     rounds : int
     seed : int
-    as_set : bool, keep the user's variables in PINS; by default every backend's libraries choose their kernels
+    as_set : bool, keep the user's values of the variables in PINS; by default, all libraries choose their own kernels
     report : function that takes a line of text, called after each row
 
     Returns
@@ -84,10 +84,10 @@ def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, se
 
 
 def measure(rung, work, peers, threads, rounds, seed, as_set):
-    """Measure the Row of a rung and a kind of work; return it and the backends' versions.
+    """Measure a rung and a kind of work; return the Row and the backends' versions.
 
-    Each kind of work has separate processes. In a shared process, the state that one kind of work leaves in the memory
-    allocator would change the time of the next, by up to a factor of two for a forward pass.
+    Each kind of work runs in separate processes. In a shared process, the state that one kind of work leaves in the
+    memory allocator would change the time of the next, by up to a factor of two for a forward pass.
     """
     names = [OURS, *(peer for peer in peers if peer not in PEERS or work in PEERS[peer].works), "peak"]
     outcomes, seconds, peaks, notes, agreement = {}, {}, {}, {}, {}
@@ -112,7 +112,7 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
 
 
 def prepare(process, rung, work, seed):
-    """Make the case in a backend's process and check it; return the Outcome."""
+    """Make the case in a backend's process and run the backend's check; return the Outcome."""
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "arrays.safetensors")
         process.ask("make", rung=rung_numbers(rung), work=work, seed=seed)
@@ -122,7 +122,7 @@ def prepare(process, rung, work, seed):
 
 
 def time_rounds(processes, rounds, notes):
-    """Time the backends in interleaved rounds; every second round is in reverse order.
+    """Time the backends in interleaved rounds; every second round runs in reverse order.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def processor_name():
 
 
 def backend_environment(name, threads, as_set):
-    """The environment variables of a backend's process: the user's and, for lora_np, those of training processes."""
+    """The environment variables of a backend's process: the user's and, for lora_np, those of a training process."""
     _, folder = program_of(name)
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
     added = {"HF_HUB_OFFLINE": "1"} if name in PEERS and PEERS[name].packages else process_environment(threads)
@@ -175,13 +175,13 @@ class WorkerError(Exception):
 
 
 class Process(subprocess.Popen):
-    """A backend's worker process, and a context manager that stops it.
+    """A backend's worker process, which is also a context manager that stops the process.
 
     Parameters
     ----------
     backend : str, a key of BACKENDS, or NAME=DIR for another checkout
     threads : int
-    as_set : bool, keep the user's variables in PINS
+    as_set : bool, keep the user's values of the variables in PINS
     """
 
     def __init__(self, backend, threads, as_set=False):
@@ -190,11 +190,11 @@ class Process(subprocess.Popen):
         command = [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log, "encoding": "utf-8"}
         environment = backend_environment(backend, threads, as_set)
-        # `python -m` first searches cwd. `kill` ends the whole session, with the compilers that the process started.
+        # `python -m` first searches cwd. `kill` ends the whole session, including compilers that the process started.
         super().__init__(command, cwd=folder, env=environment, start_new_session=True, **pipes)
 
     def ask(self, do, timeout=TIMEOUT, **arguments):
-        """Send a command of `worker.py` and return the answer.
+        """Send one of the commands in `worker.py` and return the answer.
 
         Raises
         ------

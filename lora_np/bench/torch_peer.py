@@ -1,6 +1,6 @@
-"""The PyTorch backend: the same decoder as an nn.Module, eager or compiled, with PEFT's LoRA.
+"""The PyTorch backend: GPT-2's decoder as an nn.Module, eager or compiled, with PEFT's LoRA.
 
-For a Llama, and for generation with GPT-2 and a key-value cache, the backend uses the models of transformers.
+For a Llama, and for generation by GPT-2 with a key-value cache, the backend uses transformers' models.
 """
 
 import tempfile
@@ -14,7 +14,7 @@ from .case import LEARNING_RATE, WEIGHT_DECAY, Backend
 
 
 def make_backend(case, threads, compiled=False):
-    """Make the Backend of a case with a number of threads."""
+    """Make the Backend for a case, with a number of threads."""
     import torch
 
     torch.set_num_threads(threads)
@@ -57,7 +57,7 @@ def make_backend(case, threads, compiled=False):
 
 
 def training_backend(model, loss_of, names):
-    """Make the Backend of a training step; `names` maps lora_np's layer names to the model's if they are different."""
+    """Make the Backend for a training step; `names` maps lora_np's layer names to the model's where they differ."""
     import torch
 
     # PEFT's L.lora_A.default.weight is lora_np's L.lora_A.
@@ -86,7 +86,7 @@ def training_backend(model, loss_of, names):
 
 
 def generation_backend(case):
-    """Make the Backend of greedy generation with transformers, lora_np's weights, and no end-of-text token."""
+    """Make the Backend for greedy generation by transformers, with lora_np's weights and no end-of-text token."""
     import torch
 
     model, prompt = from_transformers(case), torch.tensor(case.batch.ids)
@@ -104,7 +104,7 @@ def generation_backend(case):
 def decoder(config):
     """Make the decoder as a module whose parameters have lora_np's names.
 
-    q, k and v are separate layers, because PEFT needs separate layers. A single layer for all three was not faster.
+    q, k and v are separate layers, because PEFT requires it. A single layer for all three was not faster.
     """
     import torch
     from torch import nn
@@ -161,14 +161,14 @@ def from_transformers(case):
 
 
 def padded(batch, config):
-    """Pad the ids (B, T) with a token that is last in no row: transformers classifies at the last other token."""
+    """Pad the ids (B, T) with a token that ends no row: transformers classifies at the last non-padding token."""
     ends = batch.ids[np.arange(len(batch.ids)), batch.lengths - 1]
     config.pad_token_id = min(set(range(len(ends) + 1)) - set(ends.tolist()))
     return np.where(np.arange(batch.ids.shape[1]) < batch.lengths[:, None], batch.ids, config.pad_token_id)
 
 
 def renamed(arrays, names):
-    """Rename the layers in a dict's keys, LAYER.PARAMETER, by the dict `names`, old layer -> new layer."""
+    """Rename the layers in a dict's keys, LAYER.PARAMETER, according to the dict `names`, old layer -> new layer."""
     parts = ((*name.rpartition("."), array) for name, array in arrays.items())
     return {f"{names.get(layer, layer)}.{leaf}": array for layer, _, leaf, array in parts}
 
@@ -185,6 +185,6 @@ def adapted(model, adapter, names):
     arrays = renamed({name: array for name, array in adapter.weights.items() if "lora_" in name}, names)
     set_peft_model_state_dict(wrapped, {f"base_model.model.{n}.weight": torch.tensor(a) for n, a in arrays.items()})
     model = wrapped.get_base_model()  # without the overhead of PEFT's outer module
-    if "head.weight" in adapter.weights:  # its values are those of the base
+    if "head.weight" in adapter.weights:  # the head's values are those of the base
         model.get_submodule(names.get("head", "head")).requires_grad_(True)
     return model

@@ -1,14 +1,14 @@
-"""Run a backend in a process, which reads commands as lines of JSON and answers each with a line of JSON.
+"""Run a backend in a process that reads commands as lines of JSON and answers each with a line of JSON.
 
     {"do": "versions"}                                       -> {"versions": {...}}
     {"do": "make", "rung": [...], "work": "full", "seed": 0} -> {}
     {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...]}
     {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...], "peak_bytes": ...}
 
-`check` writes the arrays of the check to the file and then runs three steps, if a step trains. `turn` is one backend's
-part of a round: one step that is not timed and fills the caches, and then timed steps for a number of seconds, at least
-one. "peak_bytes" is the peak memory of the process since `check` wrote its file. If a command fails, the answer is
-{"error": "..."}.
+`check` writes the arrays of the backend's check to the file and then, if the work is training, runs three steps. `turn`
+is one backend's part of a round: one untimed step, which fills the caches, and then timed steps, at least one, for a
+number of seconds. "peak_bytes" is the peak memory of the process since `check` wrote its file. If a command fails, the
+answer is {"error": "..."}.
 
 These commands and the option --side must not change, because the benchmark also starts older checkouts' workers.
 """
@@ -110,7 +110,7 @@ class Worker:
 def forget_peak(pid="self"):
     """Return freed memory to the system and reset a process's peak, on Linux with glibc.
 
-    The peak measured later is then that of the steps and does not include making the case.
+    The peak measured later is then that of the steps, not that of making the case.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. `python -m lora_np` without a command runs the main job."""
+"""The command line: parse arguments, call functions, print results. Without a command, the main job runs."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from .shared import Parser, subcommands
 
 __all__ = ["main"]
 
-# User mistakes and problems of the machine raise these errors. Other errors show their traceback.
+# User mistakes and machine problems raise these errors. All other errors are shown with a traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError, RecursionError)
 LONGEST = 1000  # characters of a message; the middle of a longer message is omitted
 READER_GONE = 141  # the exit code that shells report after SIGPIPE: 128 + 13
@@ -28,7 +28,7 @@ def main(argv=None):
     Returns
     -------
     int, the exit code: 0 success, 1 a check or some runs failed, 2 unusable input, 130 interrupted, 141 the reader of
-        the output is gone, as in `| head`
+    the output has exited, as in `| head`
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version")):
@@ -62,7 +62,7 @@ def main(argv=None):
 
 
 def build_parser():
-    text = "LoRA from scratch in NumPy. Without a command: the main job (run)."
+    text = "LoRA from scratch in NumPy. The default command is run, the main job."
     parser = Parser(prog="python -m lora_np", description=text)
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
     command = subcommands(parser, "command", "COMMAND")
@@ -72,7 +72,7 @@ def build_parser():
 
 
 def open_streams():
-    """Open the null device in place of closed streams; the next file would otherwise get their descriptor and output.
+    """Replace closed streams with the null device; otherwise, the next file opened would receive their output.
 
     Characters that a stream cannot encode are printed as escape sequences.
     """
@@ -85,7 +85,7 @@ def open_streams():
 
 
 def flush_or_discard(stream):
-    """Flush a stream. If that is impossible, redirect it to the null device."""
+    """Flush a stream. If that fails, redirect the stream to the null device."""
     try:
         stream.flush()
     except OSError:

@@ -16,18 +16,18 @@ def add_commands(command):
     text = "lessons and exercises: release DIR, grade NOTEBOOK …, execute NOTEBOOK …"
     action = subcommands(command("classroom", None, text), "action", "ACTION")
 
-    book = command("book", run_book, "build one site of lessons, exercises, results and reference (extra: book)")
+    book = command("book", run_book, "build a website of the lessons, exercises, results and reference (extra: book)")
     book.add("folder DIR", "folder to write; open DIR/index.html")
 
     jobs = {"text": "number of processes (default 2)", "default": 2}
     releasing = action("release", run_release, "write the students' notebooks and the worked solutions")
     releasing.add("folder DIR", "folder to write")
-    releasing.add("--nbgrader", "write a course for nbgrader instead")
+    releasing.add("--nbgrader", "write an nbgrader course instead")
     releasing.add("--force", "overwrite existing notebooks")
 
     grade = action("grade", run_grade, "run submitted notebooks, and report marks and feedback")
     grade.add("notebooks NOTEBOOK …", "a notebook, or a folder of notebooks")
-    grade.add("--sandbox", "run them without network and files (Linux, bubblewrap)")
+    grade.add("--sandbox", "run them without access to network or files (Linux, bubblewrap)")
     grade.add("--draw NAME", "name of a draw of inputs; use a new one for each term")
     grade.add("--out DIR", "also write marks.csv, an overview of the class, and feedback for each student")
     grade.add("--words FILE", "points for written answers (default DIR/words.csv)")
@@ -37,8 +37,8 @@ def add_commands(command):
     grade.add("--json FILE", "also write marks and feedback as JSON")
     grade.add("--jobs N", **jobs)
 
-    collect = action("collect", run_collect, "put submitted notebooks with any names into a course for nbgrader")
-    collect.add("course DIR", "the course, as `release --nbgrader` wrote it")
+    collect = action("collect", run_collect, "copy submitted notebooks, under any names, into an nbgrader course")
+    collect.add("course DIR", "the course that `release --nbgrader` wrote")
     collect.add("notebooks NOTEBOOK …", "a notebook, or a folder of notebooks")
 
     execute = action("execute", run_execute, "run notebooks in new kernels and store their outputs")

@@ -19,10 +19,10 @@ def add_commands(command):
 def add_data_options(tuning):
     tuning.add("--settings FILE", "a JSON file with settings, or an earlier run's task.json; options override them")
     source = tuning.add_mutually_exclusive_group()
-    text = """a CSV, TSV or JSONL file: texts and labels for a classifier; or without --text and --label, conversations
+    text = """a CSV, TSV or JSONL file: texts and labels for a classifier; or, without --text and --label, conversations
     for a language model in the columns prompt and completion, or messages"""
     source.add_argument("--data", metavar="FILE", help=text)
-    text = "a text file for a language model, with texts separated by empty lines, or else by line breaks"
+    text = "a text file for a language model, with texts separated by empty lines or, if there are none, by line breaks"
     source.add_argument("--text-file", metavar="FILE", help=text)
     tuning.add("--text COLUMN", "the column of texts in --data", dest="text_column")
     tuning.add("--label COLUMN", "the column of labels in --data", dest="label_column")
@@ -60,9 +60,9 @@ def add_training_options(tuning):
     tuning.add("--batch-size N", text)
     tuning.add("--seed N", f"random seed (default {new.seed})")
     tuning.add("--base DIR", "model to start from: smollm2, a GGUF file, or a folder (default: the included base)")
-    text = "for a GGUF file: dense arrays (default), or blocks as in the file, for less memory and more time"
+    text = "for a GGUF file: dense arrays (default), or blocks as in the file, to save memory at the cost of time"
     tuning.add("--weights", text, choices=WEIGHTS)
-    tuning.add("--recompute", "compute each block's activations twice, for less memory and more time", default=None)
+    tuning.add("--recompute", "compute each block's activations twice, which saves memory and costs time", default=None)
     tuning.add("--threads N", "number of cores to use (default 1; all with a large base)")
     text = f"""read at most N tokens of a text (default: as many as the model can; with a large base at most
     {large_table.max_tokens}, and {large_text.max_tokens} of a --text-file at a time)"""

@@ -11,9 +11,9 @@ def add_commands(command):
     run.set_defaults(name="main_job", draw=False)
 
     lab = command("experiment", run_experiment, "run an experiment, and write its figure, results and verdict")
-    lab.add("name NAME", "an experiment; list: show their names; all: run every one")
+    lab.add("name NAME", "an experiment's name; list: show the names; all: run all experiments")
     add_experiment(lab, "5, with smollm2 3")
-    lab.add("--draw", "only redraw the figure from the results in its JSON")
+    lab.add("--draw", "only redraw the figure from the results in its JSON file")
     lab.set_defaults(json=None)
 
     tune = command("tune", run_tune, "choose the experiments' learning rates on the validation data")
@@ -25,27 +25,27 @@ def add_commands(command):
     training.add("--out DIR", "folder to write (default pretrained)", default="pretrained")
     training.add("--epochs N", "number of epochs")
     training.add("--seed N", "random seed (default 0)", default=0)
-    training.add("--threads N", "number of shards in parallel (default 2)")
+    training.add("--threads N", "number of shards processed in parallel (default 2)")
     training.add("--adapters", "train the included adapters on the base instead")
     training.add("--reviews N", "use only N reviews, for a trial")
     training.add("--force", "also replace the included files")
 
     check = command("gradcheck", run_gradcheck, "check every backward pass against central differences")
-    check.add("--json FILE", "also write the rows as JSON")
+    check.add("--json FILE", "also write the results as JSON")
 
     timing = command("bench", run_bench, "compare the speed of lora_np with PyTorch's and JAX's on the same work")
-    text = "torch, compile, jax (default: those installed); llama.cpp, for a Llama's generation; NAME=DIR, another "
-    text += "checkout of lora_np; blocks, recompute, blocks-recompute: lora_np in another mode; no name: no peer"
+    text = "what to compare with: torch, compile, jax (default: those installed); llama.cpp, for a Llama's generation; "
+    text += "NAME=DIR, another checkout of lora_np; blocks, recompute, blocks-recompute: other modes; no name: nothing"
     timing.add("--peers PEER", text, nargs="*", action="extend")
     text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; for a Llama smollm2, "
-    text += "smollm2,B,T or C,layers,heads,T,B,V,K,F; with ,rR for another adapter rank (default: the ladder)"
+    text += "smollm2,B,T or C,layers,heads,T,B,V,K,F; append ,rR for another adapter rank (default: the ladder)"
     timing.add("--rungs RUNG …", text, action="extend")
     timing.add("--work KIND …", "kinds of work (default: all except classifier_qv, classifier_all)", action="extend")
-    timing.add("--threads N", "threads of every backend (default: one per core; with --llama-cpp 1)")
+    timing.add("--threads N", "number of threads for every backend (default: one per core; with --llama-cpp 1)")
     timing.add("--rounds N", "number of rounds (default 5)", default=5)
     timing.add("--seed N", "random seed (default 0)", default=0)
-    timing.add("--llama-cpp", "instead time SmolLM2 in llama.cpp, in several weight formats, with and without adapter")
-    timing.add("--as-set", "do not unset variables that choose a library's kernels, such as OPENBLAS_CORETYPE")
+    timing.add("--llama-cpp", "instead time SmolLM2 in llama.cpp, in several formats, with and without an adapter")
+    timing.add("--as-set", "do not unset environment variables that select kernels, such as OPENBLAS_CORETYPE")
     timing.add("--json FILE", "also write all results as JSON")
 
 
@@ -63,7 +63,7 @@ def add_workers(command):
     command.add("--store DIR", "folder of finished runs (default out/runs)", default="out/runs")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, metavar="N", help="number of processes (default: one per core)")
-    where.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler for the runs (extra: cluster)")
+    where.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler for the runs (extra: cluster)")
 
 
 def run_experiment(arguments):
@@ -139,7 +139,7 @@ def run_gradcheck(arguments):
     write_as_json(rows_to_dicts(rows))
     print(format_rows(rows))
     failed = failures(rows)
-    print(f"{len(rows) - len(failed)} of {len(rows)} rows at most {TOLERANCE:g}")
+    print(f"{len(rows) - len(failed)} of {len(rows)} rows have an error of at most {TOLERANCE:g}")
     return 1 if failed else 0
 
 
@@ -148,14 +148,14 @@ def run_bench(arguments):
 
     if arguments.llama_cpp:
         unfit = {"peers": arguments.peers, "rungs": arguments.rungs, "work": arguments.work}
-        check_unset("does not go with --llama-cpp", **unfit)
+        check_unset("cannot be combined with --llama-cpp", **unfit)
         return bench_llama_cpp(arguments)
     peers, absent = parse_peers(arguments.peers)
     rungs = RUNGS if arguments.rungs is None else [parse_rung(text) for text in arguments.rungs]
     checkouts = [f"{peer.partition('=')[2]}/lora_np" for peer in peers if "=" in peer]
     write_as_json = json_writer(arguments.json, checkouts)
     if absent:
-        print_now("left out: " + "; ".join(absent))
+        print_now("not compared: " + "; ".join(absent))
     what = rungs, arguments.work or DEFAULT_WORKS, peers
     how = arguments.threads, arguments.rounds, arguments.seed, arguments.as_set
     rows, setting = bench(*what, *how, report=print_now)

@@ -1,10 +1,10 @@
-"""The command `reference`: write the reference vectors, list them, check a port's outputs."""
+"""The command `reference`: write the reference vectors, list them, or check a port's outputs."""
 
 from .shared import json_writer, print_now, subcommands
 
 
 def add_commands(command):
-    vectors = "folder of the vectors (default: those of this clone)"
+    vectors = "folder of the vectors (default: those in this repository)"
     text = "reference vectors for ports: export DIR, list, check DIR"
     action = subcommands(command("reference", None, text), "action", "ACTION")
 
@@ -15,12 +15,12 @@ def add_commands(command):
     names.add("--vectors DIR", vectors)
 
     checking = action("check", run_check, "compare a port's outputs with the vectors; report the first difference")
-    checking.add("folder DIR", "the port's outputs; SPEC.md says how they are named")
+    checking.add("folder DIR", "folder of the port's outputs; SPEC.md says how to name them")
     several = {"nargs": "+", "action": "extend", "default": []}
     checking.add("--case ID", "only these cases, such as lora or 'model-*'", **several)
     checking.add("--tier N", "only this tier, such as 2", **several)
-    checking.add("--dtype", "(default: those in the folder)", choices=["float64", "float32"], **several)
-    checking.add("--first", "stop at the first case that does not agree")
+    checking.add("--dtype", "only this dtype (default: all in the folder)", choices=["float64", "float32"], **several)
+    checking.add("--first", "stop at the first case that differs")
     checking.add("--vectors DIR", vectors)
     checking.add("--json FILE", "also write the results as JSON")
 
@@ -41,7 +41,7 @@ def run_list(arguments):
     from ..reference import load_manifest
 
     for id, entry in load_manifest(arguments.vectors)[0].items():
-        print(f"{entry['tier']} {id:<26} {entry['description']}\n  {'':<26} against: {entry['catches']}")
+        print(f"{entry['tier']} {id:<26} {entry['description']}\n  {'':<26} detects: {entry['catches']}")
     return 0
 
 

@@ -60,7 +60,7 @@ def word(text):
 
 
 def subcommands(parser, dest, metavar):
-    """Let a parser have subcommands. Return the function (name, call, text) that adds one and returns its parser.
+    """Give a parser subcommands. Return the function (name, call, text) that adds one and returns its parser.
 
     `call` takes the parsed arguments. It is None for a command that has subcommands.
     """
@@ -76,7 +76,7 @@ def subcommands(parser, dest, metavar):
 
 
 def add_columns(parser, *names):
-    """Add --quoting and the options with these names, text and label, for a file that a saved classifier reads."""
+    """Add --quoting and an option for each name, text or label, for a file that a saved classifier reads."""
     for name in names:
         text = f"its column of {name}s (default: the one that the model was trained with)"
         parser.add(f"--{name} COLUMN", text, dest=f"{name}_column")

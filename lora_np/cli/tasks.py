@@ -28,7 +28,7 @@ def add_commands(command):
     predict.add("--proba", "report the probability of every class")
     predict.add("--out FILE", "write all columns, label and probability to a .csv, .tsv or .jsonl file")
 
-    judging = command("evaluate", run_evaluate, "compare a classifier with the labels of a file")
+    judging = command("evaluate", run_evaluate, "compare a classifier's predictions with the labels in a file")
     judging.add("--model DIR", "the folder that finetune wrote", required=True)
     judging.add("--base DIR", moved)
     judging.add("--data FILE", "a CSV, TSV or JSONL file", required=True)
@@ -36,8 +36,8 @@ def add_commands(command):
     judging.add("--json FILE", "also write the report as JSON")
     judging.add("--out FILE", "draw the confusion matrix as a .png")
 
-    mixing = command("mix", run_mix, "combine several adapters into one whose update is their weighted sum")
-    merging = command("merge", run_merge, "write a model with an adapter, or a mix of several, merged into its weights")
+    mixing = command("mix", run_mix, "combine several adapters into one whose update is the weighted sum of theirs")
+    merging = command("merge", run_merge, "merge an adapter, or a mix of several, into the weights of the base")
     for both in (mixing, merging):
         both.add("adapters DIR …", "folders or names of adapters")
         both.add("--weights W …", "one weight per adapter (default: 1)")
@@ -59,16 +59,16 @@ def add_commands(command):
     importing.add("--from", "format of the source", dest="kind", required=True, choices=("peft", "hf", "gguf"))
     importing.add("--out DIR", "folder to write", required=True)
     importing.add("--base DIR", "with --from peft: the base, in this package's format")
-    importing.add("--labels LABEL …", "with --from peft: labels of its classes")
-    importing.add("--tokenizer FILE", "with --from hf: a tokenizer.json from elsewhere")
+    importing.add("--labels LABEL …", "with --from peft: the labels of its classes")
+    importing.add("--tokenizer FILE", "with --from hf: a tokenizer.json from another folder")
 
     looking = command("inspect", run_inspect, "show names, shapes and norms of tensors, and the ranks of adapters")
     looking.add("path PATH", "a .safetensors file, its folder, or an included adapter's name")
     looking.add("--json FILE", "also write the description as JSON")
 
-    doctor = command("doctor", run_doctor, "report what an adapter does on a base, layer by layer, and its faults")
+    doctor = command("doctor", run_doctor, "report how an adapter changes a base, layer by layer, and its faults")
     doctor.add("path ADAPTER", "a folder from PEFT or finetune, a GGUF file, or an included adapter's name")
-    doctor.add("--base DIR", "smollm2, a GGUF file, or a folder, also Hugging Face's (default: the one in task.json)")
+    doctor.add("--base DIR", "smollm2, a GGUF file, or a folder, also Hugging Face's (default: the base in task.json)")
     doctor.add("--prompt TEXT", "the prompt after which logits are compared")
     doctor.add("--json FILE", "also write the report as JSON")
 
@@ -78,10 +78,10 @@ def add_commands(command):
     page.add("--base DIR", moved)
     page.add("--data FILE", "for a classifier: a CSV, TSV or JSONL file of held-out texts to measure losses on")
     add_columns(page, "text", "label")
-    page.add("--text-file FILE", "for a language model: losses are measured on the last tenth, finetune's test part")
+    page.add("--text-file FILE", "a text file for a language model; its last tenth, finetune's test part, is used")
     page.add("--texts N", "measure on at most N texts (default 200; 50 with a large base)", dest="n_texts")
     page.add("--prompt TEXT", "a text to continue or classify; repeatable", dest="prompts", action="append", default=[])
-    page.add("--chat", "answer the prompts through the model's chat template")
+    page.add("--chat", "answer the prompts using the model's chat template")
 
 
 def run_predict(arguments):
@@ -141,7 +141,7 @@ def run_merge(arguments):
         print(f"{name:<9}{numbers if math.isfinite(sum(error)) else '  some values are too large':>17}")
     if arguments.time:
         for name, (seconds, ratio) in forward_times(loaded, adapter).items():
-            print(f"{name:<9}{1e3 * seconds:8.1f} ms   {ratio:.2f} of the base's")
+            print(f"{name:<9}{1e3 * seconds:8.1f} ms   {ratio:.2f} × the base's time")
     print(f"saved in {arguments.out}")
 
 
@@ -172,7 +172,7 @@ def run_import(arguments):
     elif arguments.kind == "hf":
         task = import_hf(arguments.source, arguments.out, arguments.tokenizer)
     else:
-        check_unset("needs --from hf; an adapter has its base's", tokenizer=arguments.tokenizer)
+        check_unset("needs --from hf; an adapter uses its base's", tokenizer=arguments.tokenizer)
         task = import_peft(arguments.source, arguments.out, arguments.base or PRETRAINED, arguments.labels)
     config = task.config
     print(f"d_model {config.d_model}, {config.n_layers} layers, {config.n_heads} heads, {config.vocab_size} tokens")

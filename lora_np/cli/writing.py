@@ -17,19 +17,19 @@ TEXT_TOKENS, CHAT_TOKENS = 60, 400  # defaults for the maximum number of new tok
 def add_commands(command):
     write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
     write.add("--prompt TEXT", "start of the text", required=True)
-    write.add("--chat", "answer the prompt through the model's chat template")
+    write.add("--chat", "answer the prompt using the model's chat template")
     talk = command("chat", run_chat, "chat with a model on the terminal")
     for both in (write, talk):
         text = "the language model: smollm2, a GGUF file, or a folder (default: the included base; for chat smollm2)"
         both.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
-        text = "an adapter's folder, critics or licences (included), or base for none; generate takes several"
+        text = "an adapter's folder; critics or licences, which are included; or base for none; generate takes several"
         both.add("--adapter DIR …", text, action="extend", default=[])
         both.add("--system MESSAGE", "in a chat: the system message")
-        both.add("--tokens N", f"maximum number to generate (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})")
+        both.add("--tokens N", f"maximum number of new tokens (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})")
         both.add("--temperature T", "sampling temperature; 0: the most likely token (default 0.8)", default=0.8)
         both.add("--top-k K", "sample from the K most likely tokens")
-        both.add("--top-p P", "sample from the most likely tokens that sum to P")
-        both.add("--repetition-penalty X", "above 1: penalty of repeated tokens (default 1)", default=1.0)
+        both.add("--top-p P", "sample from the most likely tokens, whose probabilities sum to at least P")
+        both.add("--repetition-penalty X", "above 1: penalise repeated tokens (default 1)", default=1.0)
         both.add("--seed N", "random seed (default 0)", default=0)
     write.add("--weights W …", "mix the adapters with these weights")
     write.add("--ignore-end", "continue after the end-of-text token")
@@ -75,7 +75,7 @@ def run_chat(arguments):
 
 
 def next_line():
-    """Return the next line of the input that is not blank; "" at its end."""
+    """Return the next non-blank line of the input, or "" at its end."""
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "")

@@ -28,12 +28,12 @@ class DoubleQuantised(NamedTuple):
 def double_quantise(scales):
     """Quantise scales to 8 bits.
 
-    A float32 scale for 64 weights costs 32/64 = 0.5 bits per weight. In 8 bits, plus a step per 256 scales, it costs
+    A float32 scale for 64 weights costs 32/64 = 0.5 bits per weight. An 8-bit one, with a step per 256 scales, costs
 
         8/64 + 32/(64 · 256) = 0.127 bits per weight,
 
-    plus a negligible mean for the whole matrix. Scales are positive, so signed codes would waste half of their values.
-    Therefore codes represent the difference from the mean, whose distribution is roughly symmetric around zero.
+    plus a negligible amount for the mean. Scales are positive, so signed codes would waste half of their values.
+    Therefore the codes represent deviations from the mean, which are roughly symmetric around zero.
 
     With step = max |scale − mean| / 127 in each group, the code is (scale − mean) / step, rounded to the nearest
     integer (halves to even), so a scale changes by at most half a step. The paper uses 8-bit floats.
@@ -51,7 +51,7 @@ def double_quantise(scales):
     starts = np.arange(0, scales.size, GROUP)
     steps = np.maximum.reduceat(np.abs(centred), starts) / np.float32(127)  # (⌈n / 256⌉,)
     codes = np.rint(centred / spread(as_divisor(steps), scales.size))
-    codes = np.clip(codes, -127, 127)  # exceeded only if a step is subnormal
+    codes = np.clip(codes, -127, 127)  # values exceed 127 only if a step is subnormal
     return DoubleQuantised(read_only(codes.astype(np.int8)), read_only(steps), mean)
 
 

@@ -22,12 +22,12 @@ from .weight import QuantisedWeight, check_weight, read_only
 BLOCK = 32  # weights
 HEADERS = {"q8_0": 2, "q4_0": 2, "q4_1": 4}  # bytes of a block's float16 values
 BLOCK_BYTES = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
-PIECE = 2**14  # blocks that are expanded at a time, to 2 MB, so that intermediate results stay in a core's cache
+PIECE = 2**14  # blocks that are expanded at once (to 2 MB), so that intermediate results stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BlockWeight(QuantisedWeight):
-    """A matrix in one of the three block formats. A block lies within one row."""
+    """A matrix in one of the three block formats. Each block lies within one row."""
 
     blocks: np.ndarray  # (out, bytes of a row) uint8; may be part of a memory-mapped file
     format: str  # "q8_0", "q4_0" or "q4_1"
@@ -56,8 +56,9 @@ class BlockWeight(QuantisedWeight):
 def expand(rows, format):
     """The weights in rows of blocks: (..., bytes of a row) uint8 -> (..., in) float32.
 
-    Each step is one NumPy call on many blocks. NumPy's inner loops dominate the time, at about 7 ns each. Multiplying
-    by the scale and adding the offset need one inner loop per block; every other step needs one for the whole piece.
+    Each step is one NumPy call on many blocks. The overhead of NumPy's inner loops, about 7 ns each, dominates the
+    time. Multiplying by the scale and adding the offset need one inner loop per block; every other step needs one for
+    the whole piece.
     """
     dense = np.empty((*rows.shape[:-1], rows.shape[-1] // BLOCK_BYTES[format] * BLOCK), np.float32)
     blocks, numbers = rows.reshape(-1, BLOCK_BYTES[format]), dense.reshape(-1, BLOCK)  # (n, bytes), (n, 32)
@@ -94,7 +95,7 @@ def quantise_q8_0(weight):
         d = max_i |w_i| / 127        q_i = w_i / d, rounded
 
     Halves are rounded away from zero. The error is approximately uniform in ±d/2. Then d is rounded to float16, which
-    changes each weight by a relative error of at most 2⁻¹¹.
+    adds a relative error of at most 2⁻¹¹ to each weight.
 
     Parameters
     ----------
@@ -123,7 +124,7 @@ def quantise_q4_0(weight):
 
         d = w_k / −8, where |w_k| is largest        q_i = w_i / d + 8, rounded, at most 15
 
-    The weight with the largest magnitude gets code 0, which means −8 d, because −8 … 7 is longer on that side.
+    The weight with the largest magnitude gets code 0, which means −8 d, because the range −8 … 7 is longer below zero.
     """
     blocks = blocks_of(weight)  # (n, 32)
     d = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1) / -8  # (n, 1)
@@ -159,7 +160,7 @@ def with_offsets_added(weight, change):
     Raises
     ------
     ValueError
-        If the weight has another format, the change another shape, or an offset exceeds float16.
+        If the weight is not in Q4_1, the change has the wrong shape, or an offset exceeds float16.
     """
     format = getattr(weight, "format", type(weight).__name__)
     if format != "q4_1":
@@ -201,7 +202,7 @@ def block_weight(format, weight, scales, codes):
 
 
 def as_float16(numbers, problem):
-    """The values rounded to float16; a ValueError that begins with `problem` if one is too large."""
+    """Round values to float16; raise a ValueError that begins with `problem` if one of them is too large."""
     with np.errstate(over="ignore"):
         rounded = numbers.astype("<f2")
     if not np.isfinite(rounded).all():

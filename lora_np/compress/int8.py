@@ -9,7 +9,7 @@ from .weight import QuantisedWeight, as_divisor, check_weight, read_only
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Int8Weight(QuantisedWeight):
-    """A matrix in int8. Bits per weight: 8 + 32/in."""
+    """A matrix in int8, with 8 + 32/in bits per weight."""
 
     codes: np.ndarray  # (out, in) int8, −127 … 127
     scales: np.ndarray  # (out,) float32, the step between neighbouring codes
@@ -50,5 +50,5 @@ def quantise_int8(weight):
     check_weight(weight)
     scales = (np.abs(weight).max(axis=1) / 127).astype(np.float32)  # (out,)
     codes = np.rint(weight / as_divisor(scales)[:, None])  # (out, in)
-    codes = np.clip(codes, -127, 127)  # exceeded only if a scale is subnormal
+    codes = np.clip(codes, -127, 127)  # values exceed 127 only if a scale is subnormal
     return Int8Weight(read_only(codes.astype(np.int8)), read_only(scales), weight.shape, weight.dtype)

@@ -34,12 +34,13 @@ def pack(codes):
 
 
 def unpack(packed):
-    """Unpack the codes that `pack` packed, (n,) uint8."""
+    """Unpack the codes in the output of `pack`, (n,) uint8."""
     return np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)
 
 
-# Dequantising looks up the two code points of each byte in a table (256, 2). NumPy converts every byte to an 8-byte
-# index, which takes as much memory as the float32 matrix, so bytes are looked up in pieces.
+# Dequantising looks up the two code points of each byte in a table (256, 2). NumPy converts each byte to an 8-byte
+# index. For the whole matrix, the indices would take as much memory as the float32 weights, so bytes are looked up in
+# pieces.
 PIECE = 2**15
 POINTS_OF_BYTE = {
     np.dtype(dtype): CODE_POINTS.astype(dtype)[unpack(np.arange(256, dtype=np.uint8))].reshape(256, 2)
@@ -89,7 +90,7 @@ class NF4Weight(QuantisedWeight):
     def rows(self, ids):
         """The dense rows with these indices, a new array (..., in) of `dtype`."""
         n_out, n_in = self.shape
-        row_starts = n_in * np.arange(n_out)[ids]  # (...,); raises IndexError outside the matrix
+        row_starts = n_in * np.arange(n_out)[ids]  # (...,); raises IndexError for a row outside the matrix
         positions = row_starts[..., None] + np.arange(n_in)  # (..., in), in row-major order
         points = POINTS_OF_BYTE[self.dtype][self.packed[positions // 2], positions % 2]  # (..., in)
         return points * self.scales().astype(self.dtype)[positions // self.block_size]
@@ -125,7 +126,7 @@ def quantise_nf4(weight, block_size=64, double=True):
         raise TypeError(f"double: got {double!r}, expected True or False")
     blocks = weight.reshape(-1, block_size)  # (size/block_size, block_size)
     absmax = np.abs(blocks).max(axis=1).astype(np.float32)  # (size/block_size,)
-    # The exact scales determine the codes, so double quantisation does not change them.
+    # The codes are computed with the exact scales, so double quantisation does not change the codes.
     codes = nearest_point(blocks / as_divisor(absmax)[:, None], CODE_POINTS)  # (size/block_size, block_size)
     return NF4Weight(
         packed=read_only(pack(codes.reshape(-1))),

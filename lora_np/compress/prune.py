@@ -1,6 +1,6 @@
 """Magnitude pruning: set the weights with the smallest magnitudes to zero.
 
-A mask is True at kept weights. Masks are deterministic: of equal magnitudes, the first in row-major order is pruned.
+A mask is True at kept weights. Masks are deterministic: among equal magnitudes, the first in row-major order is pruned.
 """
 
 import numpy as np
@@ -34,8 +34,8 @@ def magnitude_mask(weight, share):
 def n_of_m_mask(weight, n=2, m=4):
     """Keep the n largest of every m neighbours in a row (Mishra et al. 2021, Accelerating Sparse Deep Neural Networks).
 
-    Neighbours are along the input axis, over which a product sums. For every four weights, hardware for 2:4 sparsity
-    stores two and their 2-bit positions, and multiplies only the two inputs that they select.
+    Neighbours are along the input axis, over which a matrix product sums. For every four weights, hardware for 2:4
+    sparsity stores two of them with their 2-bit positions, and multiplies only the inputs at these positions.
 
     Parameters
     ----------

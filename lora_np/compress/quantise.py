@@ -32,7 +32,7 @@ def quantise(params, names, format="nf4", **settings):
     Raises
     ------
     TypeError, ValueError
-        If a name, the format or a setting is unknown, or a matrix does not fit the format; the message has its name.
+        If a name, the format or a setting is unknown, or a matrix does not fit the format; the message names it.
     """
     if isinstance(names, str):
         raise TypeError(f"names: got the string {names!r}, expected a list of strings: [{names!r}]")
@@ -60,7 +60,7 @@ def requantise(dense, like):
 
     Returns
     -------
-    QuantisedWeight or array, like `like`; `dense` itself if it has the dtype and format already
+    QuantisedWeight or array, like `like`; `dense` itself if it already has that dtype and format
 
     Raises
     ------
@@ -73,7 +73,7 @@ def requantise(dense, like):
 
 
 def weight_bytes(params):
-    """The bytes of a flat dict's weights: of codes and scales, or of dense arrays.
+    """The size in bytes of a flat dict's weights: of codes and scales, or of dense arrays.
 
     A weight with several names is counted only once. Python's overhead, about 100 bytes per object, is not counted.
     """
@@ -81,7 +81,7 @@ def weight_bytes(params):
 
 
 def quantisation_error(weight, quantised):
-    """The relative error ‖Ŵ − W‖ / ‖W‖ in Frobenius norm, computed in float64.
+    """The relative error ‖Ŵ − W‖ / ‖W‖ in the Frobenius norm, computed in float64.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def quantisation_error(weight, quantised):
 
     Returns
     -------
-    float; if W is zero, 0 if Ŵ is also zero, else infinite
+    float; if W is zero, the result is 0 if Ŵ is also zero, and infinite otherwise
 
     Raises
     ------

@@ -6,7 +6,7 @@ LARGEST = 1e38  # scales are float32, whose maximum is 3.4e38
 
 
 def check_weight(weight):
-    """Raise unless the weight is a finite matrix of float32 or float64.
+    """Raise an error unless the weight is a finite matrix of float32 or float64.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def check_weight(weight):
 
 
 def as_divisor(scale):
-    """The scales, with 1 instead of 0. A block with scale 0 is all zeros, and 0/1 gives the code 0."""
+    """The scales, with each 0 replaced by 1. A block with scale 0 is all zeros, and 0/1 gives the code 0."""
     return np.where(scale > 0, scale, np.ones_like(scale))
 
 
@@ -40,12 +40,12 @@ def read_only(array):
 class QuantisedWeight:
     """A matrix stored as codes and scales, from which its entries are computed on demand.
 
-    It replaces an array in a flat dict of weights. The same code works with both:
+    It replaces an array in a flat dict of weights. The same expressions work with both:
 
-        np.asarray(weight)    the whole matrix (out, in), for a quantised weight a new array
+        np.asarray(weight)    the whole matrix (out, in); a new array if the weight is quantised
         weight[ids]           the rows with these integer indices, (..., in)
 
-    A format is a frozen dataclass with the fields `shape` and `dtype` (of the dense array), and with
+    Each format is a frozen dataclass with the fields `shape` and `dtype` (of the dense array), and with
 
         format       its name in `FORMATS`
         settings     dict, the arguments of the format's function that reproduce this format

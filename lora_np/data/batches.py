@@ -14,9 +14,10 @@ BATCHES_PER_CHUNK = 16  # batches whose rows are sorted by length as one chunk
 
 
 class Batch(NamedTuple):
-    """B rows of T tokens.
+    """A batch of B rows with T tokens each.
 
-    A classifier's targets are one label per row; a language model's are each token's next token, or `IGNORE_INDEX`.
+    A classifier has one target per row, its label. A language model has one per token: the next token or
+    `IGNORE_INDEX`.
     """
 
     ids: np.ndarray  # (B, T) int64, padded on the right
@@ -41,7 +42,7 @@ def pad_sequences(sequences, pad_id):
     Raises
     ------
     ValueError, TypeError
-        If there are no sequences, or a sequence is empty, not of integers, or does not have exactly one axis.
+        If there are no sequences, or a sequence is empty or is not a vector of integers.
     """
     lengths = sequence_lengths(sequences)
     ids = np.full((len(sequences), lengths.max()), pad_id, dtype=np.int64)  # (B, T)
@@ -51,7 +52,7 @@ def pad_sequences(sequences, pad_id):
 
 
 def class_batches(sequences, labels, batch_size, pad_id, rng=None):
-    """One epoch of texts with labels or targets: every row exactly once, in batches of similar length.
+    """Return one epoch of batches, in which every row occurs exactly once, with rows of similar length in each batch.
 
     With `rng` (training), the rows are shuffled, sorted by length within chunks of 16 batches and cut into batches, and
     the batches are shuffled. Sorting reduces padding; sorting within chunks keeps the composition of batches random.
@@ -67,8 +68,8 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     ----------
     sequences : sequence of N arrays (T_n,) of integers
     labels : (N,) integers; without labels (prediction), pass zeros. For a language model, a list of N arrays (T_n,)
-        with the target of each token or `IGNORE_INDEX`, which also pads them
-    batch_size : int, rows in a batch; one batch has fewer if it does not divide N
+        with the target of each token or `IGNORE_INDEX`, with which the targets are also padded
+    batch_size : int, rows in a batch; one batch has fewer rows if `batch_size` does not divide N
     pad_id : int
     rng : numpy.random.Generator or None
 
@@ -79,13 +80,13 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     Raises
     ------
     ValueError, TypeError
-        If sequences are invalid (see `pad_sequences`), labels differ in number or dtype, or `batch_size` is below 1.
+        If sequences or labels are invalid (see `pad_sequences`), or `batch_size` is below 1.
     """
     lengths = sequence_lengths(sequences)
     is_list = isinstance(labels, list) and len(labels) and np.ndim(labels[0]) == 1
     if is_list:
         if not np.array_equal(sequence_lengths(labels), lengths):
-            raise ValueError("labels: expected one target per token, but a row has another number of targets")
+            raise ValueError("labels: expected one target per token, but a row has a different number of targets")
     else:
         labels = integer_vector("labels", labels)
         same_shape("labels", labels, lengths)
@@ -116,12 +117,12 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
 def token_stream(sequences):
     """All sequences concatenated, (N,), as uint16 if the ids fit and as int32 otherwise.
 
-    Texts are separated only by tokens that the tokenizer adds to each, such as ``<|endoftext|>``.
+    Texts are separated only by the tokens that the tokenizer adds to each text, such as ``<|endoftext|>``.
 
     Raises
     ------
     ValueError, TypeError
-        If sequences are invalid (see `pad_sequences`; some may be empty), or an id is negative or too large.
+        If a sequence is invalid (see `pad_sequences`; it may be empty), or an id is negative or too large.
     """
     sequences = [sequence for sequence in sequences if len(sequence)]
     sequence_lengths(sequences)
@@ -135,20 +136,20 @@ def token_stream(sequences):
 def language_batches(stream, batch_size, length, rng=None):
     """One epoch of next-token prediction over a token stream.
 
-    The stream is cut into windows of `length` inputs. The targets are the same window shifted by one token, so a
-    window's last target is the next window's first input, and no token is a target twice.
+    The stream is cut into windows of `length` inputs. A window's targets are its inputs shifted by one token, so its
+    last target is the next window's first input, and no token is a target twice.
 
     With `rng` (training), the windows start at a random offset, which differs between epochs, and are shuffled. Every
-    epoch has N // length - 1 windows (but at least one); up to two windows of tokens at the ends are dropped. Without
-    `rng` (evaluation), the windows are in order, and every token except the first is a target exactly once; the last
-    window's targets are padded with `IGNORE_INDEX`. In both cases, the last batch may have fewer rows.
+    epoch has N // length - 1 windows (but at least one); fewer than 2 · length tokens at the two ends are dropped.
+    Without `rng` (evaluation), the windows are in order, and every token except the first is a target exactly once; the
+    last window's targets are padded with `IGNORE_INDEX`. In both cases, the last batch may have fewer rows.
 
     Parameters
     ----------
     stream : (N,) integers
     batch_size : int, windows in a batch
     length : int, inputs in a window, T
-    rng : numpy.random.Generator or None; all random numbers are drawn at the call, not while iterating
+    rng : numpy.random.Generator or None; all random numbers are drawn when the function is called, not during iteration
 
     Returns
     -------
@@ -165,7 +166,7 @@ def language_batches(stream, batch_size, length, rng=None):
     batch_size, length = whole_number("batch_size", batch_size), whole_number("length", length)
     needed = 2 if rng is None else length + 1
     if len(stream) < needed:
-        raise ValueError(f"stream: got {len(stream)} tokens, expected at least {needed}, inputs and the next token")
+        raise ValueError(f"stream: got {len(stream)} tokens, expected at least {needed}: inputs and the next token")
 
     if rng is None:
         offset = 0

@@ -12,7 +12,7 @@ def read_chats(path):
 
     Parameters
     ----------
-    path : str or Path, of a file as in `read_records`, usually ``.jsonl``. A row has either ``prompt`` and
+    path : str or Path of a file that `read_records` can read, usually ``.jsonl``. A row has either ``prompt`` and
         ``completion``, both strings, or ``messages``, a list of objects with ``role`` (system, user or assistant) and
         ``content``. Other fields of a row are ignored; other fields of a message are passed to the chat template
 
@@ -26,7 +26,7 @@ def read_chats(path):
     FileNotFoundError
         If the file does not exist.
     ValueError
-        See `read_records`; or if a row has neither form, or no assistant message to learn. The message names the line.
+        See `read_records`; or if a row has neither form, or no answer to train on. The message names the line.
     """
     records = read_records(path)
     places = [f"{records.path}, {place}" for place in records.places]
@@ -60,5 +60,5 @@ def checked_content(value, name, place):
     if not isinstance(value, str):
         raise ValueError(f"{place}: {name} is {'missing' if value is None else quoted(value)}, expected a string")
     if SURROGATE.search(value):
-        raise ValueError(f"{place}: {name} has a lone surrogate, which is not UTF-8")
+        raise ValueError(f"{place}: {name} has a lone surrogate, which UTF-8 cannot encode")
     return value

@@ -1,12 +1,13 @@
 """Convert the tokenizer in a GGUF file's metadata to tokenizer files, and back.
 
-The metadata contain the tokens, merges and flags, but only the name of the pre-tokenizer, which splits a text before
-the merges (``tokenizer.ggml.pre``). llama.cpp defines what the names mean. The files give llama.cpp's ids, except that
-llama.cpp drops a byte that is not in the vocabulary, and here it becomes the unknown token if there is one. SmolLM2
-lacks 21 bytes; 13 of them do not occur in UTF-8.
+The metadata contain the tokens, merges and flags. Of the pre-tokenizer, which splits a text before merges are applied,
+they contain only the name (``tokenizer.ggml.pre``); llama.cpp defines what each name means. With the converted files, a
+text gets the same ids as in llama.cpp, with one exception: llama.cpp drops a byte that is not in the vocabulary, but
+here such a byte becomes the unknown token, if there is one. SmolLM2's vocabulary lacks 21 bytes; 13 of them do not
+occur in UTF-8.
 
-In the other direction, `gguf_vocabulary` tries each of llama.cpp's names on a text that all of them split differently,
-and chooses the name that gives the tokenizer's own ids.
+In the other direction, `gguf_vocabulary` tries each of llama.cpp's names on a text that each of them splits
+differently, and chooses the name that gives the tokenizer's own ids.
 """
 
 import json
@@ -74,7 +75,7 @@ def gguf_tokenizer_files(fields):
     for first, second in pairs:
         if not (first in vocab and second in vocab and first + second in vocab):
             merge = quoted(f"{first} {second}")
-            raise ValueError(f"{PREFIX}merges has {merge}, whose parts or whole are not in {PREFIX}tokens")
+            raise ValueError(f"{PREFIX}merges has {merge}, but {PREFIX}tokens lacks a part or the whole")
 
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     ids = {ours: token_id(fields, f"{name}_token_id", len(tokens)) for ours, name in names.items()}
@@ -85,7 +86,7 @@ def gguf_tokenizer_files(fields):
     for name, default in (("bos", pre in LLAMA3_LIKE), ("eos", False)):
         is_added = typed_field(fields, f"add_{name}_token", bool, default)
         if is_added and name not in special:
-            raise ValueError(f"{PREFIX}add_{name}_token is true, expected a {name}_token_id beside it")
+            raise ValueError(f"{PREFIX}add_{name}_token is true, but there is no {name}_token_id")
         added.append([special[name]] if is_added else [])
 
     content = {
@@ -94,7 +95,7 @@ def gguf_tokenizer_files(fields):
             {"id": i, "content": token, "special": types[i] != USER_DEFINED}
             | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
             for i, token in enumerate(tokens)
-            if types[i] in (UNKNOWN, CONTROL, USER_DEFINED)  # which are matched before a text is split
+            if types[i] in (UNKNOWN, CONTROL, USER_DEFINED)  # these are matched before a text is split
         ],
         "pre_tokenizer": {
             "type": "Sequence",
@@ -147,7 +148,7 @@ def template(first, last, vocab):
 
 
 def typed_field(fields, name, kind, default=None):
-    """A field of the tokenizer; ValueError if it has another type, or is missing and has no default."""
+    """A field of the tokenizer; ValueError if it has a different type, or is missing and has no default."""
     value = fields.get(PREFIX + name, default)
     if type(value) is not kind:
         raise wrong_type(name, value, kind.__name__)
@@ -155,7 +156,7 @@ def typed_field(fields, name, kind, default=None):
 
 
 def list_field(fields, name, kind):
-    """A field with a list of values."""
+    """Return a field as a list; ValueError unless all its values have the type `kind`."""
     values = fields.get(PREFIX + name)
     values = values.tolist() if hasattr(values, "tolist") else values  # an array
     if not isinstance(values, (list, tuple)):
@@ -183,12 +184,12 @@ def as_json(content):
 
 
 def gguf_vocabulary(tokenizer, files, special, vocab_size):
-    """The fields ``tokenizer.ggml.*`` of a GGUF file for a tokenizer.
+    """Return the fields ``tokenizer.ggml.*`` that describe a tokenizer in a GGUF file.
 
     Parameters
     ----------
     tokenizer : Tokenizer
-    files : dict of its files, see `model_files`
+    files : dict of the tokenizer's files, see `model_files`
     special : dict with bos_token_id, eos_token_id (or a list of them) and pad_token_id, if the model has them
     vocab_size : int, the model's; ids without a token get a placeholder
 
@@ -200,7 +201,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
     Raises
     ------
     ValueError
-        If the tokenizer is not byte-level BPE, or llama.cpp does not have its pre-tokenizer.
+        If the tokenizer is not byte-level BPE, or llama.cpp has no equivalent pre-tokenizer.
     """
     content = json.loads(tokenizer.to_str())
     model = content["model"]
@@ -241,7 +242,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
 
 
 def plain_text(tokenizer, text):
-    """The text after the steps that llama.cpp lacks: normalisation, and a space in front."""
+    """Return the text after the steps that llama.cpp lacks: normalisation and a leading space."""
     text = normalise(tokenizer, text)
     is_spaced = tokenizer.encode("a").ids == tokenizer.encode(" a").ids
     return f" {text}" if is_spaced and not text.startswith(" ") else text

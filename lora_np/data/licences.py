@@ -1,7 +1,7 @@
 """Licence texts: a small corpus of legal English that is available wherever Python is installed.
 
-Packages install their licences beside their metadata, and Python has its own. The corpus depends on the installed
-packages, so runs that train on it record its `corpus_digest`.
+Packages install their licences beside their metadata, and Python comes with its own. The corpus depends on the
+installed packages, so runs that train on it record its `corpus_digest`.
 """
 
 import hashlib
@@ -23,11 +23,12 @@ def load_licences():
     """Load the paragraphs of all installed licence texts, deduplicated and split into fixed parts.
 
     Licences quote one another, so a paragraph is dropped if more than half of its 6-word shingles occur in earlier
-    paragraphs. A digest of each paragraph determines its part: 1/10 is validation, 2/10 are test.
+    paragraphs. Each paragraph's digest determines its part: about 1/10 are validation, 2/10 test and the rest training
+    data.
 
     Returns
     -------
-    Splits of lists of str, sorted by digest; near-duplicates are removed across the parts, too
+    Splits of lists of str, sorted by digest; near-duplicates between parts are also removed
 
     Raises
     ------
@@ -61,7 +62,7 @@ def licence_files():
 
 
 def distinct_paragraphs(paths):
-    """Digest -> paragraph, deduplicated."""
+    """Return a dict, digest -> paragraph, without near-duplicates."""
     seen, distinct = set(), {}
     for path in paths:
         for paragraph in paragraphs(path.read_bytes().decode("utf-8", errors="replace")):
@@ -77,7 +78,7 @@ def distinct_paragraphs(paths):
 
 
 def paragraphs(text):
-    """Yield the paragraphs between empty lines, each joined to one line, without comment markers and frames."""
+    """Split a text at empty lines, and yield each paragraph as one line without comment markers and frames."""
     lines = [re.sub(r"^[\s#*/>|;=-]+|[\s#*/|=-]+$", "", line) for line in text.splitlines()]
     for block in re.split(r"\n\n+", "\n".join(lines)):
         if block:

@@ -37,7 +37,7 @@ def read_records(path, quoting=False):
     ----------
     path : str or Path, of a ``.csv`` or ``.tsv`` with a header line, or a ``.jsonl`` with an object on each line; in
         UTF-8, with or without a byte-order mark. Blank lines, and empty cells after the last column, are skipped
-    quoting : bool, whether a ``.tsv`` uses quotes to enclose cells, as every ``.csv`` does; else quotes are plain text
+    quoting : bool, whether a ``.tsv`` uses quotes to enclose cells, as every ``.csv`` does; otherwise quotes are text
 
     Returns
     -------
@@ -79,14 +79,14 @@ def table_suffix(argument, path):
 
 
 def column_of(records, column, argument, empty=False):
-    """The values of one column, none of them blank.
+    """Return the values of one column as strings; a blank value is an error unless `empty`.
 
     Parameters
     ----------
     records : Records
     column : str
-    argument : "text_column" or "label_column", for messages; labels may be numbers and booleans
-    empty : bool, whether a missing or blank value becomes an empty string instead of an error
+    argument : "text_column" or "label_column", for messages; labels may also be numbers or booleans
+    empty : bool, whether to replace a missing or blank value by an empty string instead of raising an error
 
     Returns
     -------
@@ -118,7 +118,7 @@ def format_records(columns, rows, suffix, quoting=False):
     Raises
     ------
     ValueError
-        If a CSV or TSV cannot represent a value: a lone surrogate, or without quotes a tab or a line break.
+        If a CSV or TSV cannot represent a value: a lone surrogate or, in a TSV without quoting, a tab or a line break.
     """
     if suffix == ".jsonl":
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
@@ -129,7 +129,7 @@ def format_records(columns, rows, suffix, quoting=False):
         cells = [as_cell(row.get(column)) for column in columns]
         line = "\t".join(cells)
         if SURROGATE.search(line):
-            raise ValueError(f"row {number} has a lone surrogate, which only a .jsonl can contain; write one")
+            raise ValueError(f"row {number} has a lone surrogate, which only a .jsonl can contain; use that format")
         if suffix == ".csv" or quoting:
             writer.writerow(cells)
         elif line.count("\t") > len(cells) - 1 or "\n" in line or "\r" in line:
@@ -140,7 +140,7 @@ def format_records(columns, rows, suffix, quoting=False):
 
 
 def as_cell(value):
-    """A value as the text of a cell."""
+    """Format a value as the text of a cell."""
     return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
@@ -170,7 +170,7 @@ def delimited_records(path, content, tabs, quoting):
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: not well formed: {error}") from error
     if spans:
-        problem = f"rows that span several lines: {len(spans)}, the first lines {spans[0]}"
+        problem = f"rows that span several lines: {len(spans)}, the first on lines {spans[0]}"
         warnings.warn(f"{path}: {problem}; check that no stray quote joins rows there", stacklevel=2)
 
 
@@ -224,11 +224,11 @@ def checked_cell(place, values, column, argument):
     if not value.strip():
         raise ValueError(f"{place}: {column!r} is empty")
     if SURROGATE.search(value):  # JSON can represent it, UTF-8 cannot
-        raise ValueError(f"{place}: {column!r} has a lone surrogate, which is not UTF-8")
+        raise ValueError(f"{place}: {column!r} has a lone surrogate, which UTF-8 cannot encode")
     return value
 
 
 def listed(names):
-    """At most ten names from a file, quoted, for a message."""
+    """Format at most ten names from a file, quoted, for a message."""
     names = list(names)
     return ", ".join(map(quoted, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -32,7 +32,7 @@ class Table(NamedTuple):
     """Texts and their labels, in the same order."""
 
     texts: list[str]
-    labels: list[str] | np.ndarray  # of a user's file, or (N,) int64: 0 negative, 1 positive
+    labels: list[str] | np.ndarray  # str from a user's file, or (N,) int64: 0 negative, 1 positive
 
 
 class Splits(NamedTuple):
@@ -47,9 +47,10 @@ def load_reviews(source):
     """Load one source of reviews, deduplicated and split into fixed parts.
 
     Every text has a digest: the SHA-256 of a salt followed by the text's letters and digits. Texts with equal digests
-    are duplicates, and only the first is used (all duplicates in 0.0.2 have the same label). The texts are sorted by
-    digest, which is as good as a shuffle and, unlike a random generator's stream, the same in every version of Python
-    and NumPy. In this order, the first texts of each class go to validation, the next to test and the rest to train.
+    are duplicates, and only the first is used (in version 0.0.2, duplicates always have the same label). The texts are
+    sorted by digest, which is as good as a shuffle and, unlike a random generator's stream, the same in every version
+    of Python and NumPy. In this order, the first texts of each class go to validation, the next to test and the rest to
+    train.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ def load_reviews(source):
 
 
 def text_digest(text, salt=b""):
-    """SHA-256 of `salt` and the text's letters and digits, to find duplicates and define a fixed order.
+    """SHA-256 of `salt` followed by the text's letters and digits, to find duplicates and define a fixed order.
 
     Case, white space, ASCII punctuation and ``<br />`` are ignored, so a retyped copy has the same digest. All
     non-ASCII characters count.
@@ -96,7 +97,7 @@ def text_digest(text, salt=b""):
 
 
 def read_rows():
-    """Rows [text, label, source] of the CSV of version 0.0.2, without the header.
+    """Return the rows [text, label, source] of version 0.0.2's CSV, without the header.
 
     The file is located without importing its package. Its hash is checked, because the splits depend on its content.
     """
@@ -109,5 +110,5 @@ def read_rows():
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != CSV_SHA256:
-        raise ValueError(f"{path} has SHA-256 {digest}; expected {CSV_SHA256}, that of 0.0.2; {INSTALL}")
+        raise ValueError(f"{path} has SHA-256 {digest}; expected {CSV_SHA256} (0.0.2); {INSTALL}")
     return list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))[1:]

@@ -1,4 +1,4 @@
-"""A user's own labelled texts: read from two columns of a file, and split into parts."""
+"""Read a user's own labelled texts from two columns of a file, and split them into parts."""
 
 from collections import Counter
 
@@ -61,10 +61,10 @@ def split_table(table, fractions, seed):
     """Split labelled texts into train, validation and test, stratified by class.
 
     The distinct texts are sorted by label, and within a label by a hash of `seed` and the text. Each in turn is
-    assigned to the part that is furthest below its fraction. So every part is within one text of its size, every class
-    is spread evenly, and the same table and seed give the same parts on every machine. All rows with the same text are
-    in one part, so no text is in both train and test. Each class's first text is assigned to train, so train contains
-    even rare classes (unless all texts of the class occurred earlier with another label).
+    assigned to the part that is furthest below its fraction. So every part is within one text of its target size, every
+    class is spread evenly over the parts, and the same table and seed give the same parts on every machine. All rows
+    with the same text are in one part, so no text is in both train and test. Each class's first text is assigned to
+    train, so train contains even rare classes (unless all texts of the class occurred earlier with another label).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Plain text files."""
+"""Read plain text files."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def read_texts(path):
 
 
 def read_utf8(path):
-    """The file's text without its byte-order mark; ValueError with the line and byte that is not UTF-8."""
+    """The file's text without its byte-order mark; a ValueError names the line and the byte that is not UTF-8."""
     path = existing_file(path)
     content = path.read_bytes()
     try:
@@ -47,7 +47,7 @@ def read_utf8(path):
 
 
 def existing_file(path):
-    """The path as a Path.
+    """Return the path of an existing file as a Path.
 
     Raises
     ------

@@ -25,7 +25,7 @@ def train_tokenizer(texts, vocab_size=8000):
     Parameters
     ----------
     texts : sequence of str, raw texts; the tokenizer normalises them
-    vocab_size : int, at least 258: 2 special tokens, 256 bytes, and merges; a small corpus may have fewer merges
+    vocab_size : int ≥ 258: 2 special tokens, 256 bytes, and the merges, of which a small corpus may give fewer
 
     Returns
     -------
@@ -34,7 +34,7 @@ def train_tokenizer(texts, vocab_size=8000):
     Raises
     ------
     ValueError, TypeError
-        If `vocab_size` is too small, there are no texts, or `texts` is a single str or contains anything except str.
+        If `vocab_size` is too small, there are no texts, or `texts` is a single str or contains anything but str.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -70,8 +70,8 @@ def normalizer():
     """The normaliser that converts texts to the style of the Rotten Tomatoes snippets.
 
     ``He said "It's 9.5/10"--wow!<br />`` becomes ``he said " it's 9 . 5/10 " -- wow !``: lower case, with spaces around
-    punctuation except apostrophes, hyphens, slashes and square brackets. So a model trained on the reviews can also
-    read the snippets.
+    punctuation except apostrophes, hyphens, slashes and square brackets. So a model trained on the IMDb reviews can
+    also read the snippets.
     """
     from tokenizers import Regex, normalizers
 
@@ -97,7 +97,7 @@ def normalizer():
 
 
 def pad_id(tokenizer):
-    """The id of the padding token, or 0 if the vocabulary has none (padding is never read)."""
+    """The id of the padding token, or 0 if the vocabulary has none (the model never reads padding)."""
     return tokenizer.token_to_id(PAD) or 0
 
 
@@ -109,7 +109,7 @@ def normalise(tokenizer, text):
 
 
 def encode(tokenizer, texts, max_length=None):
-    """Token ids of each text.
+    """Return the token ids of each text.
 
     Parameters
     ----------
@@ -119,13 +119,13 @@ def encode(tokenizer, texts, max_length=None):
 
     Returns
     -------
-    list of (T,) int64 arrays, one for each text, including the tokens that the tokenizer adds; may be empty
+    list of (T,) int64 arrays, one for each text, including the tokens that the tokenizer adds; an array may be empty
 
     Raises
     ------
     ValueError, TypeError
-        If `max_length` is below 1, `texts` is a single str or contains anything except str, or the tokenizer fails, for
-        example because a regular expression takes too long.
+        If `max_length` is below 1, `texts` is a single str or contains anything other than str, or the tokenizer fails,
+        for example because a regular expression takes too long.
     """
     check_texts(texts)
     if max_length is not None:
@@ -183,5 +183,5 @@ def check_texts(texts):
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {row}: got type {type(text).__name__}, expected str")
-        if SURROGATE.search(text):  # how Python reads a byte on the command line that is not UTF-8
+        if SURROGATE.search(text):  # how Python represents a byte on the command line that is not UTF-8
             raise ValueError(f"text {row}: got {text!r}, which is not UTF-8")

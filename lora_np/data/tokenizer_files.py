@@ -16,7 +16,7 @@ from pathlib import Path
 from ..checked import quoted, shown
 from .texts import existing_file
 
-END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token, and ours
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token, which our own tokenizer also uses
 PAD = "<|pad|>"  # our own tokenizer's padding token
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
@@ -40,7 +40,7 @@ DEFAULTS = {  # the tokens that a class adds to every vocabulary
 }
 SPACE = "\u2581"  # sentencepiece's character for a space
 
-LARGEST = 2**31  # the library aborts when it writes a tokenizer with such an id
+LARGEST = 2**31  # the library aborts when it writes a tokenizer with an id this large
 STDERR = 2
 stderr_lock = threading.RLock()
 
@@ -48,13 +48,13 @@ stderr_lock = threading.RLock()
 def load_tokenizer(path, fields=None, files=None):
     """Load a tokenizer as transformers does.
 
-    The tokenizer neither pads nor truncates. It ignores the file's settings for both, which transformers used last.
+    The tokenizer neither pads nor truncates. It ignores the file's settings for both, which are those that transformers
+    last used.
 
     Parameters
     ----------
     path : a folder with ``tokenizer.json``, or with ``vocab.json`` and ``merges.txt``; or a ``tokenizer.json``, which
-        is read together with the other files in its folder; or such a file with another name, which is read without
-        other files
+        is read together with the other files in its folder; or such a file with any other name, which is read alone
     fields : dict, the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` are used. None:
         those of ``config.json`` in the same folder
     files : dict, name -> bytes, to be read instead of the files at the path, which then only appears in messages
@@ -128,7 +128,7 @@ def new_settings(tokenizer):
 
 
 def model_fields(path):
-    """The fields of a `config.json`, written by transformers or by us; ours has further fields in `extra`."""
+    """The fields of a `config.json` from transformers or from this package, which puts further fields in `extra`."""
     fields = json_object(path, path.read_bytes() if path.is_file() else None)
     extra = fields.get("extra")
     fields = {**(extra if isinstance(extra, dict) else {}), **fields}
@@ -153,7 +153,7 @@ def tokenizer_class(where, settings, fields, data):
 
 
 def rebuilt(content, settings, reader):
-    """The Tokenizer of GPT2Tokenizer or LlamaTokenizer, which read only parts of a ``tokenizer.json``."""
+    """Build the Tokenizer as GPT2Tokenizer or LlamaTokenizer does, from only some parts of a ``tokenizer.json``."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
 
     model, prefix = content["model"], settings.get("add_prefix_space")
@@ -213,7 +213,7 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults
         token.special = token.special or token.content in texts
         is_new = tokenizer.token_to_id(token.content) is None
         next_id = max(tokenizer.get_vocab_size(False) - 1, *tokenizer.get_added_tokens_decoder(), -1) + 1
-        # Without a row of the model's for it, transformers could not use this token either.
+        # If the model has no row for a class's default token, transformers could not use the token either.
         if not (token.content in by_default and is_new and next_id >= vocab_size):
             tokenizer.add_tokens([token])
     if TOKENIZER not in files:
@@ -232,7 +232,7 @@ def as_token(value, **more):
 
 
 def ids_in(content):
-    """The integer ids in a ``tokenizer.json``; the library itself refuses other ids."""
+    """The integer ids in a ``tokenizer.json``; the library itself rejects ids that are not integers."""
     vocab, added = content["model"].get("vocab"), content.get("added_tokens") or ()
     ids = [*(vocab.values() if isinstance(vocab, dict) else ()), *(token["id"] for token in added)]
     return [i for i in ids if isinstance(i, int)]
@@ -275,7 +275,7 @@ def library(problem):
 
 @contextmanager
 def quiet_stderr():
-    """Discard the process's standard error stream; a closed stream is not reopened."""
+    """Discard what the process writes to its standard error stream; a closed stream is not reopened."""
     try:
         saved = os.dup(STDERR)
     except OSError:

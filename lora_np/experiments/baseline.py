@@ -8,10 +8,10 @@ from ..tasks.baseline import word_classifier
 
 
 def tfidf_baseline(limit=None):
-    """Fit logistic regression to words and word pairs, weighted by tf-idf, on the same splits as all other methods.
+    """Fit logistic regression to words and word pairs, weighted by tf-idf, on the splits that all other methods use.
 
-    Plain or logarithmic counts, and C, are chosen by validation accuracy. At most `limit` snippets of each split are
-    used.
+    The kind of counts (plain or logarithmic) and C are chosen by validation accuracy. At most `limit` snippets of each
+    split are used.
 
     Returns
     -------

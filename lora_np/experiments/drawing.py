@@ -6,7 +6,7 @@ import numpy as np
 
 from .evidence import interval
 
-# Okabe and Ito's palette, which colour-blind readers can distinguish.
+# Okabe and Ito's palette, whose colours colour-blind readers can distinguish.
 GREY = "#7F7F7F"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", GREY)
 COLOURS = {"full": PALETTE[0], "lora_qv": PALETTE[1], "lora_all": PALETTE[2], "head": PALETTE[3], "scratch": GREY}
@@ -109,7 +109,7 @@ def band(axes, values, colour, label):
 
 
 def log_axis(axes, values, label):
-    """Make the x axis logarithmic, with ticks only at the values."""
+    """Make the x axis logarithmic, with ticks only at these values."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(values, [f"{value:,g}" for value in values])
     axes.set_xticks([], minor=True)
@@ -117,9 +117,10 @@ def log_axis(axes, values, label):
 
 
 def dots(axes, labels, values, colours, unit, log=False):
-    """Draw a row for each of n methods, the first at the top: its values (n, seeds), their mean, and its interval.
+    """Draw one row per method, the first at the top: a point for each seed, and the mean with its interval.
 
-    `labels` has n strings, and `colours` is one colour or a list of n; `log` as in `means`.
+    `labels` is a list of n strings, `values` has the shape (n, seeds), and `colours` is one colour or a list of n;
+    `log` as in `means`.
     """
     colours = [colours] * len(labels) if isinstance(colours, str) else colours
     for row, (seeds, shade) in enumerate(zip(values, colours)):
@@ -132,7 +133,7 @@ def dots(axes, labels, values, colours, unit, log=False):
 
 
 def method_dots(axes, labels, accuracy, colours, legend=None):
-    """Draw the accuracies of methods as `dots`, and full fine-tuning's mean, if there is one, as a line.
+    """Draw the methods' accuracies with `dots`, and full fine-tuning's mean, if there is one, as a line.
 
     `labels` is a dict, method -> str, and `accuracy` a dict, method -> list with one value per seed in %. `legend` is
     the legend's location.
@@ -144,10 +145,11 @@ def method_dots(axes, labels, accuracy, colours, legend=None):
 
 
 def draw_truncated(axes, accuracy, full, lora, name, style="-"):
-    """Draw the test accuracy of full fine-tuning with truncated updates, and of LoRA trained at these ranks.
+    """Draw the test accuracy of full fine-tuning with truncated updates, and of LoRA trained at the same ranks.
 
-    `accuracy` is a dict, rank as str -> list with one value per seed in %, and `lora` is a similar dict for some ranks.
-    `full` has the accuracies without truncation. `name` is the colour's key, the label and the marker of LoRA's line.
+    `accuracy` is a dict, rank as str -> list with one value per seed in %, and `lora` is a similar dict for some of the
+    ranks. `full` is a list of the accuracies without truncation. `name` is a tuple: the colour's key, the label and the
+    marker of LoRA's line.
     """
     ranks, (key, text, marker) = [r for r in accuracy if r != "0"], name
     label = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(accuracy['0']):.1f} %)"

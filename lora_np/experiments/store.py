@@ -1,9 +1,9 @@
-"""Store finished training runs on disk, each under a key of everything that its result depends on.
+"""Store finished training runs on disk, each under a key made from everything that its result depends on.
 
-An entry is `SETTINGS-CODE.json` and, for a run that keeps its arrays, `SETTINGS-CODE.safetensors`. SETTINGS is a digest
-of the run's settings. CODE is a digest of the versions, the small base's files, and the code that runs use, without
-comments and docstrings, so that editing a figure or a docstring requires no new training. The type of processor, which
-affects the last digits, is not part of the key; see README.md.
+An entry consists of `SETTINGS-CODE.json` and, for a run that keeps its arrays, `SETTINGS-CODE.safetensors`. SETTINGS is
+a digest of the run's settings. CODE is a digest of the versions, the small base's files, and the code that runs use,
+without comments and docstrings, so that editing a figure or a docstring requires no retraining. The type of processor,
+which affects the last digits, is not part of the key; see README.md.
 """
 
 import ast
@@ -27,8 +27,8 @@ from .sweep import sweep
 PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-# The code that runs use besides their own module. It omits `formats`, which only reads the base: the key includes a
-# digest of the small base's files.
+# The code that runs use in addition to their own module. `formats` is omitted, because it only reads the base, and the
+# key includes a digest of the small base's files.
 CODE = "checked ops compress adapters data model training tasks/label_words experiments/runs/__init__".split()
 UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised if a file is missing or damaged
 
@@ -38,7 +38,7 @@ class DivergedError(ValueError):
 
 
 class Results:
-    """The results of runs, indexed by the run."""
+    """The results of runs, indexed by run."""
 
     def __init__(self, store, numbers):
         self._store, self._numbers = store, numbers
@@ -62,7 +62,7 @@ class Results:
     def measured(self, function, run, *more):
         """Return function(results, run, *more); the result is cached as JSON beside the run.
 
-        A long measurement thus needs the run's arrays only once. The cache's key includes the function's code.
+        A long measurement is thus made only once. The cache's key includes the function's code.
         """
         of = function.__qualname__, more, made_with(run.__module__, function.__module__, "lora_np.analysis")
         path = entry_path(self._store, run, f"-{short_digest(json.dumps(of, sort_keys=True))}.json")
@@ -86,9 +86,10 @@ class Results:
 
 @lru_cache(maxsize=32)
 def made_with(*modules):
-    """Everything except the settings that determines the results of the runs defined in these modules.
+    """Describe everything, apart from the settings, that determines the results of the runs defined in these modules.
 
-    Returns a dict, ready for JSON: versions, digests of the base and the code, and the modules, as in `run.__module__`.
+    Returns a dict, ready for JSON: versions, digests of the base and the code, and the modules' names, as in
+    `run.__module__`.
     """
     sources = {path: (PACKAGE / path).read_text(encoding="utf-8") for path in code_files(*modules)}
     code = "".join(f"{path}\n{code_alone(source)}\n" for path, source in sources.items())
@@ -174,7 +175,7 @@ def of_other_code(store, runs):
     """The number of runs that are stored, but only for other code or versions; these results are never used."""
     keys = [short_digest(run_key(run)) for run in runs if not entry_path(store, run).exists()]
     stored = {path.name.partition("-")[0] for path in Path(store).glob("*.json") if path.name.count("-") == 1}
-    return sum(key in stored for key in keys)  # the file name of a cached measure has two hyphens
+    return sum(key in stored for key in keys)  # the file name of a cached measurement has two hyphens
 
 
 # ---------------------------------------------------------------- carrying out

@@ -1,4 +1,4 @@
-"""The similarity φ(i, j) of two adapters of q and v, as a mean over the blocks (Hu et al. 2021, figures 3 and 4)."""
+"""The similarity φ(i, j) of two adapters on q and v, as a mean over the blocks (Hu et al. 2021, figures 3 and 4)."""
 
 import numpy as np
 
@@ -13,9 +13,9 @@ SECOND = 1000  # added to the seed for a pair's second run, so that no run is in
 
 
 def pairs(ranks, seeds, quick, base="pretrained"):
-    """Make a pair of runs on q and v for each seed, with the two ranks and different seeds.
+    """Make a pair of runs on q and v for each seed: one run at each of the two ranks, with different seeds.
 
-    Returns a dict, (method, seed) -> run, with the first runs of all pairs before the second ones.
+    Returns a dict, (method, seed) -> run, with the first run of every pair before all second runs.
     """
     on = {"base": base} | (SOME if base == "smollm2" else {})
     first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick, **on)
@@ -30,8 +30,8 @@ def width(runs):
 def tables_of_pairs(results, runs, ranks):
     """The φ tables of the runs of `pairs`, as means over the blocks.
 
-    "mean" has the means over the pairs, which the figure shows: "A" and "ΔW" -> layer -> table (r₁, r₂) as nested
-    lists. "equal" has φ(n, n) of each pair for every n, (pairs, n).
+    "mean" contains the means over the pairs, which the figure shows: "A" and "ΔW" -> layer -> table (r₁, r₂) as nested
+    lists. "equal" contains φ(n, n) of each pair for every n, (pairs, n).
     """
     adapters = [results.arrays(run) for run in runs.values()]
     trained = list(zip(adapters[: len(adapters) // 2], adapters[len(adapters) // 2 :]))
@@ -60,7 +60,7 @@ def mean_table(what, layer, pair, ranks):
 
 
 def draw_tables(outcome, rows, columns, title):
-    """Draw six heat maps, means over seeds: A above ΔW, with q, v and the control from left to right."""
+    """Draw six heat maps of means over seeds: A above ΔW, with q, v and the control from left to right."""
     mean, figure = outcome["tables"]["mean"], new_figure(13, 7.4)
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
     i, j = np.indices(np.shape(mean["A"]["q_proj"])) + 1

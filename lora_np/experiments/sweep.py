@@ -1,7 +1,7 @@
 """Carry out many independent runs in parallel: in local processes, on a Dask cluster, or in any other Executor.
 
 Anything with the interface of `concurrent.futures.Executor` can carry out a sweep. A run's result depends only on its
-settings, so neither the executor nor the other runs affect it. README.md says how to start workers on other machines.
+settings, so neither the executor nor the other runs affect it. README.md explains how to start remote workers.
 """
 
 import os
@@ -49,7 +49,7 @@ def open_executor(jobs=None, dask=None):
         if jobs is not None:
             raise ValueError(f"jobs: got {jobs} together with dask={dask!r}, whose workers are started elsewhere")
         with connect(dask) as client:
-            yield client.get_executor(pure=False)  # equal pure calls would share a result, or a failure
+            yield client.get_executor(pure=False)  # pure calls with equal arguments would share their result or failure
         return
     executor = LocalProcesses(worker_count(jobs))
     added = {name: value for name, value in process_environment().items() if name not in os.environ}
@@ -85,8 +85,8 @@ def worker_count(jobs=None):
 class LocalProcesses(ThreadPoolExecutor):
     """Threads that each run their calls in a ProcessPoolExecutor with a single process.
 
-    When a process is killed, a ProcessPoolExecutor fails all of its calls. Here this is a single call, which is
-    repeated in a new process, with up to TRIES attempts in total. Other calls are not affected. Functions must be
+    When a process is killed, a ProcessPoolExecutor fails all of its calls. Here, that is a single call, which is
+    repeated in a new process, with up to TRIES attempts in total; other calls are not affected. Functions must be
     defined in a module, so that the process can import them.
 
     Parameters
@@ -105,7 +105,7 @@ class LocalProcesses(ThreadPoolExecutor):
         return super().submit(self._call, function, *arguments)
 
     def stop(self):
-        """End all processes at once, and the threads that manage them, before the interpreter exits."""
+        """End all processes immediately, and end the threads that manage them before the interpreter exits."""
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
         for pool in filter(None, self._pools):
@@ -129,7 +129,7 @@ class LocalProcesses(ThreadPoolExecutor):
 
 
 def live_with_parent(far_end):
-    """Initialise a worker process to end as soon as its parent ends or closes the other end of a pipe."""
+    """Initialise a worker process so that it ends as soon as its parent ends or closes the other end of a pipe."""
 
     def wait():
         far_end.poll(None)
@@ -146,9 +146,9 @@ def sweep(function, runs, executor=None):
     """Carry out runs and yield each when it ends.
 
     A run that fails is yielded with its error, and the others continue. If a worker is killed, the executors of
-    `open_executor` repeat its run a few times before it fails; a ProcessPoolExecutor fails this run and all unfinished
-    ones. Dask also fails runs that were only queued behind the run that killed their worker; these are repeated at the
-    end, one at a time.
+    `open_executor` repeat its run a few times before they report a failure; a ProcessPoolExecutor fails this run and
+    all unfinished ones. Dask also fails runs that were only queued behind the run that killed their worker; these are
+    repeated at the end, one at a time.
 
     Each process imports the script that started it, so a script must call this under `if __name__ == "__main__":`.
 
@@ -167,7 +167,7 @@ def sweep(function, runs, executor=None):
     with open_executor() if executor is None else nullcontext(executor) as executor:
         rounds, futures = [runs], {}
         try:
-            for together in rounds:  # all runs at once, then one at a time those that Dask failed
+            for together in rounds:  # all runs at once, then those that Dask failed, one at a time
                 for run in together:
                     try:
                         futures[executor.submit(attempt, run, function, run)] = run
@@ -187,7 +187,7 @@ def sweep(function, runs, executor=None):
 
 
 def attempt(run, function, *arguments):
-    """Call a function for a run and return the Ended; its error is a str because some errors cannot be pickled."""
+    """Call a function for a run and return an `Ended`; its error is a str, as some exceptions cannot be pickled."""
     try:
         return Ended(run, function(*arguments))
     except CancelledError:

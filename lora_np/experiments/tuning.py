@@ -1,4 +1,4 @@
-"""Choose learning rates by the validation loss, with the same search for every method and domain."""
+"""Choose learning rates by validation loss, with the same search for every method and domain."""
 
 import math
 from functools import partial
@@ -16,20 +16,20 @@ MOST_STEPS = 5  # a rate is tried only if it is at most this many factors of 2 f
 def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     """Find the learning rate with the lowest mean validation loss for each of several methods.
 
-    The search tries the present rate, half of it and twice as much, and continues until the best rate has a worse one
-    on each side. A rate at which a run diverges is worse than any other. The store keeps the runs, so interrupted
-    tuning resumes, and methods with equal runs share them. The test split is never read.
+    The search tries the stored rate, half of it and twice that rate, and continues until the best rate has a worse one
+    on each side. A rate at which a run diverges counts as worse than any other. The store keeps the runs, so
+    interrupted tuning resumes, and methods with equal runs share them. The test split is never read.
 
     Parameters
     ----------
-    names : list of str, the names of rates in the file, whose other rates are kept; None: all, which takes hours
+    names : list of str, the names of the rates to tune; other rates in the file are kept. None: all, which takes hours
     out : path of the JSON that the experiments read; a rate is written when its search ends
     store, executor, report : see `store.carry_out_all`
 
     Returns
     -------
     dict: "chosen", name -> rate; "tried", name -> {rate: mean loss in nats, None if a run diverged}; "made_with",
-        name -> the digest of those runs' code
+        name -> the digest of the runs' code
 
     Raises
     ------
@@ -44,9 +44,9 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     check_folder(store, "store")
     settings = read_json(out) if Path(out).exists() else {"chosen": {}, "tried": {}, "made_with": {}}
     if not (isinstance(settings, dict) and {"chosen", "tried", "made_with"} <= settings.keys()):
-        raise ValueError(f"out: {out} does not hold learning rates, expected a new file or one that tune wrote")
+        raise ValueError(f"out: {out} does not contain learning rates, expected a new file or one that tune wrote")
     if any(name.startswith("smollm2") for name in names or tunable):
-        model_place("smollm2")  # raises an error that says how to install it
+        model_place("smollm2")  # if it is missing, raises an error that says how to install it
     losses = {name: {} for name in names or tunable}
     while wanted := {
         (name, rate): tunable[name][1](rate)

@@ -1,4 +1,4 @@
-"""Measures of a run's updates ΔW. The store caches them; see `store.Results.measured`."""
+"""Measurements of a run's updates ΔW. The store caches them; see `store.Results.measured`."""
 
 import numpy as np
 
@@ -81,7 +81,7 @@ def energy(results, run):
 
 
 def similarities(results, run, k):
-    """The largest cosine of each of a tuned matrix's k leading directions with a direction of the base, (layers, k)."""
+    """The largest cosine with the base's directions, for the k leading directions of each tuned matrix, (layers, k)."""
     params, model, adapter = tuned(results, run)
     after = model if adapter is None else merge(params, adapter)
     names = (f"{module}.weight" for module in linear_layers(params))
@@ -90,7 +90,7 @@ def similarities(results, run, k):
 
 
 def mean_amplification(results, run):
-    """The six numbers of `Amplification` for a run's ΔW_q, as means over the blocks."""
+    """The six fields of `Amplification` for a run's ΔW_q, as means over the blocks."""
     params = starting_point(run)[0]
     deltas = updates_of(results, run, np.float64)  # in float32, rounding would increase the rank of ΔW
     of_q, r = [name for name in deltas if "q_proj" in name], run.adapter.r

@@ -1,6 +1,6 @@
 """Report how a program treats each layer of an adapter's file: applies it, ignores it, or refuses the file.
 
-Files are read without corrections, because the report is about their faults. `Rules` describes any program.
+Files are read without corrections, because the report is about their faults. `Rules` describes what a program expects.
 """
 
 import re
@@ -24,11 +24,11 @@ SPELLINGS = {"lora_a": "lora_A", "lora_b": "lora_B", "lora_embedding_A": "lora_A
 
 
 class LayerReport(NamedTuple):
-    """A layer of the file, or a target that the file lacks."""
+    """The report on a layer of the file, or on a target that the file lacks."""
 
     name: str  # the name in the base, or in the file if the base has no such layer
     status: str
-    notes: tuple[str, ...] = ()  # on what is wrong
+    notes: tuple[str, ...] = ()  # on anything unusual
     ours: tuple[str, ...] = ()  # our names of the layers in the base
     arrays: dict = {}  # of an applied layer: A (r, in), B (out, r), DoRA's m (out,); or a whole "weight" or "bias"
     rank: int | None = None
@@ -42,7 +42,7 @@ class AdapterReport(NamedTuple):
     program: str
     kind: str  # "lora" or "dora"
     layers: list[LayerReport]
-    refused: list[str]  # why the program refuses the file, except for reasons in a layer's notes
+    refused: list[str]  # why the program refuses the file, apart from reasons in a layer's notes
 
 
 class Rules(NamedTuple):
@@ -51,7 +51,7 @@ class Rules(NamedTuple):
     names: dict  # the base's name of an adaptable layer -> our names of the layers in it
     targets: list[str]  # names of the layers that the program adapts
     missing: dict  # array -> (status, note) for a layer that lacks it
-    scale_of: Callable  # name of a layer -> (rank, scale, source of the scale, or "" if that is plain fields)
+    scale_of: Callable  # name of a layer -> (rank, scale, source of the scale: "" for plain fields)
     rslora: bool = False
     misfit: str = REFUSED  # status of layers that are not targets
     prefix: str = ""  # prefix of all names in the file
@@ -109,7 +109,7 @@ def report_layer(rules, name, arrays, params):
 
 
 def shape_fault(factors, r, n_out, n_in):
-    """Describe mismatched shapes and the likely mistake; None if A is (r, in), B (out, r) and DoRA's m (out,)."""
+    """Describe mismatched shapes and the likely mistake, or return None if A is (r, in), B (out, r) and m (out,)."""
     if MAGNITUDE in factors and factors[MAGNITUDE].shape != (n_out,):
         return f"{MAGNITUDE} {factors[MAGNITUDE].shape}, expected {(n_out,)}"
     A, B = (factors[factor].shape for factor in FACTORS)
@@ -126,7 +126,7 @@ def shape_fault(factors, r, n_out, n_in):
 
 
 def base_array(params, ours, leaf="weight"):
-    """The base's weight or bias of layers that a file stores as one layer, or None; a head may be tied."""
+    """The base's weight or bias for layers that a file stores as one, or None if there is none; a head may be tied."""
     if ours == ("head",) and HEAD not in params:
         ours = ("tok_emb",)
     arrays = [np.asarray(params[f"{name}.{leaf}"]) for name in ours if f"{name}.{leaf}" in params]
@@ -140,7 +140,7 @@ def base_weight(params, ours):
 
 
 def misnamed(key, names, config, prefix=""):
-    """Return the base's layer that an unknown name in a file probably means, or None, and describe the mistake."""
+    """Return the base's layer to which an unknown name in a file probably refers, or None, and describe the mistake."""
     ends = {layer: name for name, ours in names.items() for layer in ours}
     for file in FILES:
         ends |= {bare(name): ends.get(ours[0]) for name, ours in layer_names(config, file).items()}
@@ -180,7 +180,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
 
     Parameters
     ----------
-    path, fields : `adapter_config.json`, for messages, and what `read_fields` returned for it
+    path, fields : the path of `adapter_config.json`, for messages, and its fields, from `read_fields`
     tensors : dict, those of `adapter_model.safetensors`
     params, config : the base's
     names : dict, name of a layer in the file, without PEFT's prefix -> our layers; None: Hugging Face's names
@@ -220,7 +220,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
 
 
 def table_of_names(tensors, config):
-    """The names of layers that a file uses: Hugging Face's, with or without a prefix, or ours."""
+    """The table of layer names that a file uses: Hugging Face's, with or without a prefix, or ours."""
     names = layer_names(config, "hf")
     tables = names, {bare(name): ours for name, ours in names.items()}, {n: [n] for own in names.values() for n in own}
     modules = {match[1].removeprefix(BASE) for key in tensors if (match := PEFT_NAME.fullmatch(DEFAULT.sub("", key)))}

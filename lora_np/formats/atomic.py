@@ -1,8 +1,8 @@
-"""Replace a file or folder atomically: at every moment either the old one or the new one exists.
+"""Replace a file or folder atomically: at every moment, either the old one or the new one exists.
 
 New content is written to a temporary folder next to the old content, flushed to the disk, and renamed. A new folder is
-read back before the rename. Only one process at a time writes in a folder. Its lock ends with the process, so the next
-process knows that any temporary files belong to dead processes, and removes them.
+read back before the rename. Only one process at a time writes to a folder. The system releases the lock when that
+process ends, so the next process knows that any temporary files belong to dead processes, and removes them.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 
 
 def write_atomically(path, data):
-    """Replace a file with bytes, or an iterable of bytes. An OSError, for example on a full disk, names the file."""
+    """Replace a file's content with bytes or an iterable of bytes. An OSError, as on a full disk, names the file."""
     with replacing(path) as temporary:
         write_pieces(temporary, data)
 
@@ -60,7 +60,7 @@ def naming(path):
 
 @contextmanager
 def locked(folder):
-    """Wait until no other process writes in a folder, and lock it until the end of the block."""
+    """Wait until no other process writes to a folder, and lock it until the end of the block."""
     try:
         import fcntl
     except ImportError:  # Windows, which cannot lock a folder
@@ -71,7 +71,7 @@ def locked(folder):
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network drives have no locks; a rename is still atomic there
+        with suppress(OSError):  # some network drives do not support locks; a rename is still atomic there
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
@@ -82,7 +82,8 @@ def locked(folder):
 def only_process(folder):
     """Reserve a folder for a long job, until the end of the block.
 
-    Raises ValueError if another process has reserved the folder. The lock is a file next to it, which is removed later.
+    Raises ValueError if another process has reserved the folder. The lock is a file next to the folder, and is removed
+    at the end.
     """
     folder = Path(os.path.realpath(folder))
     path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
@@ -104,7 +105,7 @@ def only_process(folder):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise busy from None
-        except OSError:  # some network drives have no locks
+        except OSError:  # some network drives do not support locks
             pass
         if version(path) != version(file.fileno()):  # another process has just removed the file
             raise busy
@@ -116,7 +117,7 @@ def only_process(folder):
 
 @contextmanager
 def temporary_folder(parent):
-    """Lock a folder, remove what killed processes left in it, and yield the path of a temporary folder in it."""
+    """Lock a folder, remove what killed processes left in it, and yield the path of a temporary folder inside it."""
     parent.mkdir(parents=True, exist_ok=True)
     with locked(parent):
         for path in parent.glob(f"{TEMPORARY['prefix']}*{TEMPORARY['suffix']}"):
@@ -127,13 +128,13 @@ def temporary_folder(parent):
 
 
 def write_folder(folder, files, check=None, carry=()):
-    """Replace a folder with a new one that has these files.
+    """Replace a folder with a new one that contains these files.
 
     Parameters
     ----------
     folder : the folder; its parents are created if needed
     files : dict of name -> bytes
-    check : function (path of the new folder) that reads it before it replaces the old one
+    check : function that takes the new folder's path and reads the folder before it replaces the old one
     carry : names of files and folders to copy from the old folder
 
     Raises
@@ -141,13 +142,13 @@ def write_folder(folder, files, check=None, carry=()):
     ValueError
         If the folder has files that this package does not write; see `check_target`.
     OSError
-        If it cannot be written. The old folder is then unchanged.
+        If the new folder cannot be written. The old folder is then unchanged.
     """
     folder = Path(os.path.realpath(folder))
     recover(folder)
     with temporary_folder(folder.parent) as temporary:
         check_target(folder, "folder", carry=carry)
-        new = temporary / folder.name  # the old folder after an exchange; removed at the end of the block
+        new = temporary / folder.name  # after an exchange, this is the old folder; removed at the end of the block
         new.mkdir()
         for name, data in files.items():
             with naming(folder / name):
@@ -158,7 +159,7 @@ def write_folder(folder, files, check=None, carry=()):
                 (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
         if check is not None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about fields that have no effect
+                warnings.simplefilter("ignore")  # warnings about fields that have no effect
                 check(new)
         if folder.exists():
             os.chmod(new, folder.stat().st_mode)
@@ -169,7 +170,7 @@ def put_in_place(new, folder):
     """Give a new folder the old folder's name. The caller holds the lock, and removes what remains at `new`."""
     if folder.exists() and not exchange(new, folder):
         shutil.rmtree(aside(folder), ignore_errors=True)  # left by a process that was killed after both renames
-        os.rename(folder, aside(folder))  # until the next rename there is no folder; see `recover`
+        os.rename(folder, aside(folder))  # until the next rename, the folder does not exist; see `recover`
     if not folder.exists():
         os.rename(new, folder)
     shutil.rmtree(aside(folder), ignore_errors=True)

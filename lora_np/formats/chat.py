@@ -1,4 +1,4 @@
-"""Convert conversations to text: render a model's chat template, or concatenate if the model has none.
+"""Convert conversations to text: render a model's chat template, or concatenate the messages if it has none.
 
 A chat template is a Jinja program, which may be hostile. It runs in a child process with limits (`templates.py`).
 """
@@ -36,7 +36,7 @@ class Rows(NamedTuple):
 
 
 def chat_template(files):
-    """The Template in a model's files (name -> bytes), or None if they have none.
+    """The Template in a model's files (name -> bytes), or None if there is none.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def render_chat(template, messages, begins_answer=False, now=None):
     template : Template
     messages : list of dict with role and content
     begins_answer : bool, whether to add the beginning of an answer (``add_generation_prompt``)
-    now : datetime.datetime for templates that write the date, or None: such a template uses its default or fails
+    now : datetime.datetime for templates that write the date, or None: they then use a default date or fail
 
     Raises
     ------
@@ -75,7 +75,7 @@ def render_chat(template, messages, begins_answer=False, now=None):
 
 
 def render(template, jobs, now, places):
-    """Render many pairs (messages, begins_answer) in one process; error messages name them by `places`."""
+    """Render many pairs (messages, begins_answer) in one process; `places` are their names in error messages."""
     if template is None:
         return ["".join(message["content"] for message in messages) for messages, _ in jobs]
     try:
@@ -124,8 +124,8 @@ def chat_rows(conversations, tokenizer, template, length, places=None, now=None)
     Raises
     ------
     ValueError
-        As `render_chat`; if the template does not write a conversation from left to right, so that answers cannot be
-        located; or, without a template, if a conversation is not one prompt and its completion.
+        As in `render_chat`; also if the template does not write a conversation from left to right, so that answers
+        cannot be located; or, without a template, if a conversation is not one prompt and its completion.
     """
     length = whole_number("length", length)
     places = places or [f"conversation {i}" for i in range(1, len(conversations) + 1)]
@@ -169,8 +169,9 @@ def is_answer(encoding, text, spans, marks):
 def rendered_texts(conversations, places, template, now):
     """Render or concatenate conversations. Returns the texts and the answers' spans, [(start, end)].
 
-    An answer starts where the rendering of the messages before it ends, including the answer's header. It ends where
-    the rendering of the messages up to the answer ends. Both renderings must be prefixes of the whole text.
+    An answer starts where the rendering of the messages before it, plus the answer's header, ends. It ends where
+    the rendering of the messages up to and including the answer ends. Both renderings must be prefixes of the whole
+    text.
     """
     answers = [[k for k, one in enumerate(messages) if one["role"] == "assistant"] for messages in conversations]
     jobs, whose = [], []

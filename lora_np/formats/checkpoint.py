@@ -16,18 +16,18 @@ from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-OLDEST = next(iter(ARCHITECTURES))  # the first architecture, whose configurations do not name it
+OLDEST = next(iter(ARCHITECTURES))  # the first architecture, which configuration files need not name
 
 
 def save_model(folder, params, config, dtype=None, beside=None, carry=()):
-    """Write `model.safetensors` and `config.json` as a folder, in place of an earlier one.
+    """Write a folder with `model.safetensors` and `config.json`, replacing an earlier one.
 
     Parameters
     ----------
     folder : folder to write; created if needed
     params : dict of the weights
     config : the model's configuration
-    dtype : "float16" halves the size (weights near 0.02 keep three digits); None: the arrays' own dtype
+    dtype : "float16" halves the size (weights near 0.02 keep three significant digits); None: the arrays' own dtype
     beside, carry : see `write_pair`
     """
     names, check = ("model.safetensors", "config.json"), reader(load_model, params)
@@ -88,12 +88,12 @@ def contents(folder):
 
 
 def save_adapter(folder, adapter, dtype=None, beside=None, check=None):
-    """Write `adapter.safetensors` and `adapter.json` as a folder, in place of an earlier one.
+    """Write a folder with `adapter.safetensors` and `adapter.json`, replacing an earlier one.
 
     Parameters
     ----------
     folder : folder to write; created if needed
-    adapter : Adapter. If its init changed the base (PiSSA, OLoRA, LoftQ), convert it with `for_original_base` first
+    adapter : Adapter; if its init changed the base, convert it with `for_original_base` (PiSSA, OLoRA) or `merge` it
     dtype, beside, check : see `write_pair`
     """
     check_init(adapter.config)
@@ -138,7 +138,7 @@ def check_init(config):
 
 
 def check_depth(path, field, n_layers, tensors):
-    """Raise ValueError for more layers than tensors, before anything allocates that many layers."""
+    """Raise ValueError if there are more layers than tensors, before anything allocates that many layers."""
     if isinstance(n_layers, int) and n_layers > len(tensors):
         raise ValueError(f"{path}: {field} is {quoted(n_layers)}, but the model has only {len(tensors)} tensors")
 
@@ -149,14 +149,14 @@ def config_fields(config):
 
 
 def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata=None, check=None, carry=()):
-    """Write tensors and their configuration as a folder, in place of an earlier one; see `write_folder`.
+    """Write a folder with tensors and their configuration, replacing an earlier one; see `write_folder`.
 
     Parameters
     ----------
-    names : of the file of tensors and of the configuration file, whose fields are `values`
-    beside : dict of name -> bytes, text or JSON value: more files
-    metadata : dict of str -> str in the file of tensors, or None
-    check : function of the new folder's path that reads it; None: only both files are read
+    names : names of the tensor file and of the configuration file, whose fields are `values`
+    beside : dict of more files to write, name -> bytes, text or JSON value
+    metadata : dict of str -> str to store in the tensor file, or None
+    check : function that takes the new folder's path and reads the folder; None: only the two files are read
     """
     tensors = cast(Path(folder) / names[0], tensors, dtype)
     files = {names[0]: tensor_bytes(tensors, metadata), names[1]: json_bytes(values)}
@@ -181,9 +181,9 @@ def read_object(path):
 
 
 def read_config(path, kind=None):
-    """Read a configuration dataclass from JSON; by default that of the architecture that the file names.
+    """Read a configuration dataclass from JSON; by default, that of the architecture named in the file.
 
-    Missing and invalid fields raise a ValueError that names them. Unknown fields are put in `extra`, with a warning.
+    Missing and invalid fields raise a ValueError that names them. Unknown fields are stored in `extra`, with a warning.
     """
     values = read_object(path)
     if kind is None:
@@ -228,7 +228,7 @@ def check_shapes(path, tensors, shapes):
 
 
 def cast(path, tensors, dtype=None):
-    """The tensors in a dtype, by default their own; `path` is their file, for error messages.
+    """Convert tensors to a dtype, by default their own; `path` is their file, for error messages.
 
     Raises ValueError for the first array that is not floating point, not finite, or too large for the dtype.
     """

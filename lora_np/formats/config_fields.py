@@ -8,7 +8,7 @@ from ..checked import errors_of, quoted
 from ..model import GPT2Config, LlamaConfig, architecture
 from .checkpoint import check_depth, warn_of_unknown
 
-FIXED = {  # fields that change what any model computes, with the supported values
+FIXED = {  # fields that change what any model computes, with their supported values
     "quantization_config": (None,),
     "is_causal": (True,),
     "is_encoder_decoder": (False,),
@@ -42,19 +42,19 @@ class FileFormat(NamedTuple):
     """An architecture's classes and fields in the files of transformers and llama.cpp."""
 
     hf_classes: tuple[str, str]  # transformers' classes of the language model and of the classifier
-    buffers: str  # pattern for the names of tensors in old files that are not parameters
+    buffers: str  # pattern for the names of tensors that old files contain but that are not parameters
     config_class: type  # of our configuration
     fixed: dict  # field of config.json that changes what the model computes -> supported values
     sizes: dict  # required field of config.json -> our field
     optional: dict  # optional field of config.json -> our field
     completed: Callable  # (path, fields of config.json, tensors) -> completed fields, and more of our fields
-    fields_of: Callable  # configuration -> two dicts of config.json: defaults, and fields that replace imported ones
+    fields_of: Callable  # configuration -> two dicts of fields: defaults, and fields that replace imported ones
     gguf: dict  # field of a GGUF file -> our field
     config_from_gguf: Callable | None = None  # (path, fields, tensors) -> our configuration; None: cannot be read
 
 
 def file_format(config):
-    """The FileFormat of a configuration's architecture; ValueError if there is none."""
+    """The FileFormat of a configuration's architecture; raises ValueError if there is none."""
     name = architecture(config).name
     if name not in FILE_FORMATS:
         raise ValueError(f"config: got the architecture {name!r}, expected {' or '.join(FILE_FORMATS)}")
@@ -95,7 +95,7 @@ def config_from_fields(of_files, path, fields, tensors):
         raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
     fields, more = of_files.completed(path, fields, tensors)
     head = tensors.get("score.weight")
-    if head is not None and (head.ndim != 2 or len(head) == 1):  # one class is for regression
+    if head is not None and (head.ndim != 2 or len(head) == 1):  # one output means regression
         raise ValueError(f"{path}: score.weight has shape {head.shape}, expected (n_classes ≥ 2, d_model)")
     for name in of_files.sizes:
         if name not in fields:
@@ -188,7 +188,7 @@ LLAMA_GGUF_MORE = {  # optional fields
 
 
 def completed_llama(path, fields, tensors):
-    """A Llama's fields from transformers 4 or 5 with defaults for missing ones, and whether the head is tied."""
+    """A Llama's fields from transformers 4 or 5, with defaults for missing ones, and whether the head is tied."""
     fields = {name: value for name, value in fields.items() if name not in LLAMA_OPTIONAL or value is not None}
     heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
     whole = isinstance(heads, int) and isinstance(width, int) and heads > 0

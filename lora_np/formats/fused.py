@@ -4,14 +4,16 @@ The layers have the same input x, and their outputs are concatenated: the fused 
 
 - Joining: the A's are stacked, and the B's are blocks on a diagonal. If all layers have the same A, as after
   splitting, the result has that one A, and the B's are stacked.
-- Splitting: each layer gets the whole A and its rows of B. If each component of the rank affects only one layer, and
+- Splitting: each layer gets the whole A and its rows of B. If each rank-1 component affects only one layer, and
   the components are in the layers' order, as after joining, each layer gets only its own components.
 
-Both are exact, because only zeros are added, unless scales differ: an adapter has one scale, so the other B's are
-multiplied by the ratio, which rounds. A ratio of 0 multiplies A, because splitting identifies a layer by its B.
+Both are exact, because only zeros are added, unless scales differ: a joined adapter has only one scale, so the other
+B's are multiplied by the ratio of scales, which causes rounding errors. A ratio of 0 is applied to A instead, because
+splitting identifies a layer by its B.
 
-DoRA's magnitudes m, one per output, are also concatenated. A layer without an adapter next to a layer with one
-gets the row norms of its base weight as m, which change nothing; splitting recognises such a layer by them.
+DoRA's magnitudes m, one per output, are also concatenated. If a layer without an adapter is joined with one that has an
+adapter, the former gets the row norms of its base weight as m, which have no effect; splitting recognises such a layer
+by these norms.
 """
 
 import numpy as np
@@ -35,10 +37,10 @@ def joined_layers(params, adapter, config, file):
 
 
 def split_factors(factors, names, weights=None):
-    """Split a fused layer's adapter into {name: factors}, without layers that the adapter does not affect.
+    """Split a fused layer's adapter into {name: factors}, omitting layers that the adapter does not affect.
 
-    `factors` has lora_A (r, in), lora_B (Σ out, r) and for DoRA lora_magnitude_vector (Σ out,). The layers have the
-    same size and are in the order of their outputs. Their base `weights`, each (out, in), are only needed for DoRA.
+    `factors` has lora_A (r, in), lora_B (Σ out, r) and, for DoRA, lora_magnitude_vector (Σ out,). The layers have the
+    same size and are in the order of their outputs. Their base `weights`, each (out, in), are needed only for DoRA.
     """
     lora_A, blocks = factors["lora_A"], np.split(factors["lora_B"], len(names))  # each (out, r)
     magnitudes = [{}] * len(names)
@@ -53,7 +55,7 @@ def split_factors(factors, names, weights=None):
 
 
 def component_owners(blocks):
-    """The layer that each component of the rank affects, (r,); None if one affects several or the order differs.
+    """The layer that each rank-1 component affects, (r,); None if one affects several or the order differs.
 
     A component whose B is zero affects no layer and is assigned like its neighbour; any assignment is exact.
     """
@@ -70,7 +72,7 @@ def component_owners(blocks):
 def join_factors(adapted, weights):
     """Join the adapters of adjacent layers. Returns the result's factors, as in `split_factors`, and its scale.
 
-    `adapted` has for each layer a pair (factors, scale) or None, `weights` its base weight (out, in).
+    For each layer, `adapted` has a pair (factors, scale) or None, and `weights` has the base weight (out, in).
     """
     present = [pair for pair in adapted if pair]
     first, scale = present[0]

@@ -1,6 +1,6 @@
 """Read GGUF, llama.cpp's file format (docs/gguf.md of ggml).
 
-The `gguf` package is not used, because it takes 2.8 s and 300 MB to open SmolLM2's file of 98 MB.
+Files are not opened with the `gguf` package, because it needs 2.8 s and 300 MB for SmolLM2's file of 98 MB.
 """
 
 import math
@@ -59,7 +59,7 @@ class Reader:
         return np.frombuffer(self.content, NUMBERS[kind], count, self.advance(count * NUMBERS[kind].itemsize)).copy()
 
     def texts(self, count=1):
-        """The next `count` strings, each stored as its length and UTF-8."""
+        """The next `count` strings, each stored as its length and its UTF-8 bytes."""
         texts, content, end = [], self.content, self.position
         while len(texts) < count and end < len(content):
             start = end + 8
@@ -115,7 +115,7 @@ def read_content(reader, finite=True):
 
 
 def foreign_type(kind):
-    """The value of `TYPES` for another type, which the `gguf` package dequantises."""
+    """The entry for a type that is not in `TYPES`; the `gguf` package dequantises it."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
     kind = GGMLQuantizationType(kind)  # ValueError for an unknown one

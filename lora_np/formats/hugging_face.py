@@ -21,12 +21,12 @@ from .tensors import read_tensors
 
 @of_one_version
 def load_hf(path, dtype=np.float32):
-    """Read a Hugging Face language model or sequence classifier, a GPT-2 or a Llama.
+    """Read a Hugging Face language model or sequence classifier, which may be a GPT-2 or a Llama.
 
     Parameters
     ----------
-    path : a directory with `config.json` and either `model.safetensors` or `model.safetensors.index.json` and the
-        files that it names; or the path of one of those two files
+    path : a directory with `config.json` and either `model.safetensors` or `model.safetensors.index.json` with the
+        files that it names; or the path of the tensor file or of the index
     dtype : np.float32 or np.float64, of the returned arrays; the file may have float16, bfloat16, float32 or float64
 
     Returns
@@ -43,7 +43,7 @@ def load_hf(path, dtype=np.float32):
     tensors = read_sharded(file) if file.suffix == ".json" else read_tensors(file)[0]
     fields_path = file.parent / "config.json"
     fields = read_object(fields_path)
-    name = fields.get("model_type", "gpt2")  # GPT-2's old files have none
+    name = fields.get("model_type", "gpt2")  # old GPT-2 files have none
     of_files = FILE_FORMATS[one_of(f"{fields_path}: model_type", name, FILE_FORMATS)]
     tensors = {name: array for name, array in tensors.items() if not re.fullmatch(of_files.buffers, name)}
     config = config_from_fields(of_files, fields_path, fields, tensors)
@@ -59,8 +59,8 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
     folder : folder to write; created if needed
     params : dict of the weights, written in their own dtype
     config : the model's configuration
-    tokenizer : the tokenizer of `load_tokenizer`, or None
-    labels : list of str, a classifier's, or None
+    tokenizer : the tokenizer from `load_tokenizer`, or None
+    labels : list of str, a classifier's labels, or None
     files : dict of the tokenizer's files, name -> bytes, as in `LoadedModel`; None: those of a new tokenizer
     """
     if labels is not None and len(labels) != config.n_classes:
@@ -81,7 +81,7 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
 
 
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
-    """The tensor file or the index at a path; in a folder, the first of these names that exists."""
+    """The tensor file or the index at a path; in a folder, the first of `names` that exists."""
     if not path.is_dir():
         if not existing_file(path).name.endswith((".safetensors", ".index.json")):
             raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")

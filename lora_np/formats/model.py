@@ -23,7 +23,7 @@ from .tensors import file_sha256
 
 WEIGHTS = ("dense", "blocks")
 FINGERPRINT = "base_sha256"  # field of an exported adapter: the fingerprint of its base
-cached_sha256 = lru_cache(maxsize=4)(lambda file, *changes: file_sha256(file))  # `changes`: its time and size
+cached_sha256 = lru_cache(maxsize=4)(lambda file, *changes: file_sha256(file))  # `changes`: its mtime and size
 THREADS = 2  # for dequantising, which is limited by memory bandwidth
 
 
@@ -34,14 +34,14 @@ class LoadedModel(NamedTuple):
     config: object  # a configuration, such as GPT2Config
     adapter: Adapter | None
     tokenizer: object
-    labels: list[str] | None  # a classifier's, in the order of its classes; None for a language model
+    labels: list[str] | None  # a classifier's labels, in the order of its classes; None for a language model
     files: dict[str, bytes] = {}  # the tokenizer's files, unchanged, see `model_files`; empty for a new tokenizer
-    max_tokens: int | None = None  # the most tokens that a classifier reads; None: n_positions
+    max_tokens: int | None = None  # the maximum number of tokens that a classifier reads; None: n_positions
     question: str | None = None  # the question that a language model answers with a label; None for a classifier
 
 
 def model_place(name):
-    """The folder or GGUF file at a path or under a name; "pretrained" is the small base that the package includes."""
+    """A model's folder or GGUF file, from a path or a name; "pretrained" is the small base in the package."""
     if str(name) == "pretrained" and not Path(name).exists():
         return PRETRAINED
     return packaged_model(str(name)) if is_packaged(name) else Path(name)
@@ -96,7 +96,7 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
     Parameters
     ----------
     path : of the file, for error messages
-    fields, tensors : from `read_gguf`; BlockWeights stay BlockWeights
+    fields, tensors : from `read_gguf`; BlockWeights remain BlockWeights
     dtype : np.float32 or np.float64, of arrays and of dequantised blocks
 
     Returns
@@ -156,7 +156,7 @@ def tokenizer_of(path, config, files=None):
 
 
 def fingerprint(params):
-    """A SHA-256 of a model's names, shapes and float32 values, without a head; equal for all file formats."""
+    """A SHA-256 of the parameters' names, shapes and float32 values, without a head; the same for all file formats."""
     digest = hashlib.sha256()
     for name in sorted(params.keys() - {HEAD}):
         weight = np.ascontiguousarray(params[name], "<f4")

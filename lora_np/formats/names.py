@@ -1,7 +1,8 @@
 """The names and storage of a model's layers in the files of other programs: Hugging Face, PEFT and GGUF.
 
-The names are in an architecture's record. If a layer's output is rotated (RoPE), GGUF stores rows that are rotated
-together next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and we use (0, 1, 2, …).
+An architecture's record contains the names. If a layer's output is rotated (RoPE), GGUF stores rows that are rotated
+together next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and this package use (0, 1, 2,
+…).
 """
 
 import re
@@ -21,7 +22,7 @@ LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # kind of adapter -> 
 
 
 def layer_names(config, file):
-    """The names of a model's layers in a kind of file.
+    """The names of a model's layers in one of the two kinds of files.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ def is_adaptable(ours):
 
 
 def short_names(layers):
-    """Layer -> the shortest ending of its name that is unique in a block: "q_proj", but in GPT-2 "attn.c_proj"."""
+    """Map each layer to its name's shortest ending that is unique in a block: "q_proj", in GPT-2 "attn.c_proj"."""
     ends = {name: re.split(r"\.\d+\.", name, maxsplit=1)[-1] for name in layers}
     last = {end: end.rpartition(".")[2] for end in ends.values()}
     is_clear = len(set(last.values())) == len(last)
@@ -60,7 +61,7 @@ def short_names(layers):
 
 
 def bare(name):
-    """A name in a Hugging Face file without the prefix for models with a head, such as "transformer."."""
+    """A name from a Hugging Face file, without the prefix that models with a head have, such as "transformer."."""
     prefixes = [record.file_names.split(".", 1)[0].strip() + "." for record in ARCHITECTURES.values()]
     return next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
 
@@ -89,7 +90,7 @@ def stored_tensors(params, config, file):
 
 
 def renamed(path, tensors, name_of, difference):
-    """Rename a file's tensors; ValueError if two names that differ only by `difference` become equal."""
+    """Rename a file's tensors; raises ValueError if two names that differ only by `difference` become equal."""
     by_name = {}
     for key, tensor in tensors.items():
         name = name_of(key)
@@ -106,7 +107,7 @@ def gguf_rows(config, layer, array, back=False):
     ----------
     config : the model's configuration
     layer : str, our name of the layer
-    array : array (out, …) or BlockWeight; only the order of the rows changes, which is exact
+    array : array (out, …) or BlockWeight; only the order of the rows changes, so the result is exact
     back : bool, from GGUF's order to ours
     """
     if layer.rpartition(".")[2] not in architecture(config).gguf_interleaved:

@@ -64,7 +64,7 @@ def check_file(path, argument, sources=()):
 
 
 def is_there(path):
-    """Whether a path exists, also as a broken link. Raises OSError if the path cannot be accessed."""
+    """Whether a path exists, even as a broken link. Raises OSError if the path cannot be accessed."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -73,7 +73,7 @@ def is_there(path):
 
 
 def is_in(path, place):
-    """Whether a path is the given file or folder, or inside the folder; links and hard links are followed."""
+    """Whether a path is the given file or folder, or inside the folder; symbolic and hard links are followed."""
     path, place = Path(os.path.realpath(path)), Path(os.path.realpath(place))
     if place in (path, *path.parents):
         return True

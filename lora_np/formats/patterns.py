@@ -26,7 +26,7 @@ def match_patterns(patterns, names):
     Returns
     -------
     list with an item for each pattern: a dict, name -> the group "idx" or None; or a str, an error message about the
-    pattern. The list ends before the first pattern that the time limit did not allow.
+    pattern. The list ends before the first pattern that was not matched within the time limit.
     """
     whole = [(before + pattern + after, how) for pattern, before, after, how in patterns]
     work = len(whole) * sum(map(len, names)) * max(map(len, names), default=0)
@@ -52,7 +52,7 @@ def matched(pattern, how, names):
 def in_a_child(script, value, seconds):
     """Run a script in a child process with a time limit, and return the values that it writes, one line of JSON each.
 
-    The script gets `value` as JSON, and can import only the standard library. After a timeout, values are missing.
+    The script gets `value` as JSON, and can import only the standard library. After a timeout, some values are missing.
     """
     import subprocess
 

@@ -1,7 +1,8 @@
 """Read and write PEFT's LoRA and DoRA adapters: `adapter_config.json` and `adapter_model.safetensors`.
 
-A is (r, in) and B is (out, r), as in this package, also for GPT-2's transposed layers: `fan_in_fan_out` concerns only
-the base's weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's one layer `c_attn` and our three.
+A is (r, in) and B is (out, r), as in this package, even for GPT-2's transposed layers: `fan_in_fan_out` concerns only
+the base's weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's single layer `c_attn` and our
+three layers.
 
 Transposed or exchanged factors are refused, because their shapes do not fit the rank and the base's layer. The one
 exception is r = in = out, where all factors are square and the mistake cannot be detected.
@@ -36,7 +37,7 @@ NOT_HERE = "adapted embeddings, norms, biases and language models' heads are not
 def load_peft(folder, params, config):
     """Read an adapter that PEFT saved.
 
-    Names without PEFT's prefix and our own layer names are accepted, with a warning if PEFT would ignore them.
+    Names without PEFT's prefix, and our own layer names, are accepted, with a warning if PEFT would ignore them.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def load_peft(folder, params, config):
 
     Returns
     -------
-    Adapter, of the base's dtype; for a classifier with the trained head, if the file has one
+    Adapter, of the base's dtype; for a classifier, also with the trained head, if the file has one
 
     Raises
     ------
@@ -65,7 +66,7 @@ def load_peft(folder, params, config):
     head, adapted, alphas = None, {}, {}
     if not fields.get("target_modules"):  # the file need not have all of PEFT's default targets
         report = report._replace(layers=[layer for layer in report.layers if layer.status != NO_TENSORS], refused=[])
-    for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # which is rarely the cause
+    for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # rarely the cause
         if layer.name == "score" and layer.arrays:
             head = layer.arrays["weight"]
             continue
@@ -102,7 +103,7 @@ def load_peft(folder, params, config):
 
 
 def peft_name(key):
-    """Add PEFT's prefix to a name; a classifier's head gets PEFT's name."""
+    """Add PEFT's prefix to a name; a classifier's head gets the name that PEFT uses."""
     return SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
 
 
@@ -126,19 +127,19 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
 
 
 def save_peft(folder, adapter, params, config, base=None, metadata=None):
-    """Write an adapter for PEFT, for the model that `save_hf` writes.
+    """Write an adapter in PEFT's format, for the model that `save_hf` writes.
 
     rate_factors and norm_gradient are not written, because they only affect training, and PEFT has no such fields.
 
     Parameters
     ----------
     folder : folder to write; created if needed
-    adapter : Adapter of LoRA, DoRA or QA-LoRA (written as the LoRA with the same update); the file uses the names of
-        a model with a head
+    adapter : Adapter of LoRA, DoRA or QA-LoRA (written as a LoRA adapter with the same update); the file uses the names
+        of a model with a head
     params : dict of the base's weights; a classifier's head is taken from here if the adapter has none
     config : the base's
     base : str or None, the base's name or path for PEFT (base_model_name_or_path)
-    metadata : dict of str -> str, more metadata for the file of tensors, or None
+    metadata : dict of str -> str, more metadata for the tensor file, or None
     """
     adapter = as_lora(params, adapter)
     settings = adapter.config

@@ -1,4 +1,4 @@
-"""The rules of PEFT's `adapter_config.json`: which layers it targets, their ranks and scales.
+"""The rules of PEFT's `adapter_config.json`: which layers it targets, and their ranks and scales.
 
 They follow PEFT (peft.tuners.tuners_utils.check_target_module_exists, peft.utils.other.get_pattern_key), with its
 defaults for missing fields.
@@ -81,7 +81,7 @@ def match_fields(path, fields, names):
     keys = []
     for field in PATTERNS:
         value = fields.get(field)
-        # A list of target_modules contains names, and a single string is a pattern.
+        # If target_modules is a list, it contains names; a single string is a pattern.
         is_pattern = isinstance(value, (str, dict)) or field in ("modules_to_save", "layers_pattern")
         keys += [(field, pattern) for pattern in as_list(value if value is not None else []) if is_pattern]
     found = match_patterns([(pattern, *PATTERNS[field]) for field, pattern in keys], list(names))
@@ -127,7 +127,7 @@ def as_list(value):
 def rank_and_scale(fields, found, module):
     """The rank r of a layer's adapter, its scale s, and where the scale comes from; for `found` see `is_target`.
 
-    The scale is α/r or for rsLoRA α/√r. Its source names patterns and defaults, such as "alpha_pattern q_proj".
+    The scale is α/r or, for rsLoRA, α/√r. Its source names patterns and defaults, such as "alpha_pattern q_proj".
     """
     values, sources = [], []
     for field, plain in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
@@ -142,7 +142,7 @@ def rank_and_scale(fields, found, module):
 
 
 def alpha_of(scale, r, rslora):
-    """The alpha of a scale, s r or for rsLoRA s √r, without digits that come only from rounding."""
+    """The alpha that gives a scale, s r or, for rsLoRA, s √r, without digits that come only from rounding."""
     alpha = scale * (math.sqrt(r) if rslora else r)
     short = float(f"{alpha:.12g}")
     return short if math.isclose(short, alpha, rel_tol=1e-15) else alpha

@@ -27,7 +27,7 @@ SHIPPED = PRETRAINED / "adapters"  # contains the folders of the included adapte
 
 
 def save_task(folder, task, base, about, dtype=None, beside=None):
-    """Write a task as a folder, in place of an earlier one.
+    """Write a folder with a task, replacing an earlier one.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
 
 
 def base_name(base, folder):
-    """The base's name in `task.json`: a path relative to the folder, if both are on one drive."""
+    """The base's name in `task.json`: a path relative to the folder, if both are on the same drive."""
     base, folder = os.path.realpath(base), os.path.realpath(folder)
     if base == os.path.realpath(PRETRAINED):
         return "pretrained"
@@ -80,7 +80,8 @@ def load_task(name, base=None, weights="dense"):
 
     Returns
     -------
-    LoadedModel; if a classifier's base is a language model, it gets a head of zeros, which the adapter's head replaces
+    LoadedModel; if a classifier's base is a language model, the base gets a head of zeros, which the adapter's head
+    replaces
 
     Raises
     ------
@@ -109,7 +110,7 @@ def is_model_file(name):
 
 @of_one_version
 def attach_adapter(name, base, model=None, weights="dense"):
-    """Attach an adapter to a model, which must be exactly the base that it was trained on.
+    """Attach an adapter to a model, which must be exactly the base on which the adapter was trained.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ def attach_adapter(name, base, model=None, weights="dense"):
     Raises
     ------
     FileNotFoundError, ValueError
-        As for `load_task`; also for a whole model.
+        As in `load_task`; also if the folder contains a whole model.
     """
     folder, about = read_task(name)
     if "base" not in about:
@@ -174,7 +175,7 @@ def check_labels(folder, labels, config, about):
 
 
 def task_base(name):
-    """The folder of an adapter's base; a whole model's own folder."""
+    """The folder of an adapter's base; for a whole model, its own folder."""
     folder, about = read_task(name)
     return about.get("base", folder)
 

@@ -1,8 +1,8 @@
 """Render chat templates. `chat.py` runs this script in a child process, because a template is a program.
 
-The template may be hostile. Jinja's sandbox keeps it away from Python's internals and from changing its arguments. The
-process limits memory and the length of the output, and its parent limits the time. Templates get the variables and
-functions that transformers gives them (``utils/chat_template_utils.py``).
+The template may be hostile. Jinja's sandbox prevents it from accessing Python's internals and from changing its
+arguments. The process limits memory and the length of the output, and its parent limits the time. Templates get the
+variables and functions that transformers gives them (``utils/chat_template_utils.py``).
 """
 
 import json

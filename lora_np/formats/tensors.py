@@ -12,7 +12,7 @@ from ..checked import quoted, shown
 from ..data.texts import existing_file
 from .atomic import write_atomically
 
-MOST_JSON = 2**30  # bytes of a JSON file; those of the largest tokenizers have about 20 million
+MOST_JSON = 2**30  # maximum size of a JSON file in bytes; the largest tokenizers have about 20 million
 DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4"}
 DTYPES |= {"U32": "<u4", "F32": "<f4", "C64": "<c8", "F64": "<f8", "I64": "<i8", "U64": "<u8"}  # in safetensors' order
 
@@ -48,7 +48,7 @@ def read_tensors(path):
 
     Returns
     -------
-    tensors : dict, name -> array; bfloat16, which NumPy lacks, becomes float32, which is exact
+    tensors : dict, name -> array; bfloat16, which NumPy lacks, is converted exactly to float32
     metadata : dict of str -> str
 
     Raises
@@ -131,14 +131,14 @@ def read_json(path):
 
 
 def whole_number(digits):
-    """A 64-bit int. Python would accept any number of digits, but no array could have that size."""
+    """Parse a 64-bit integer. Python would accept any number of digits, but no array could have that size."""
     if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
         raise ValueError(f"the number {digits[:12]}… of {len(digits)} digits is too large")
     return int(digits)
 
 
 def without_repeats(pairs):
-    """The dict of a JSON object; by default, `json` silently uses the last of several equal names."""
+    """The dict of a JSON object. Raises ValueError for a repeated name, of which `json` would silently use the last."""
     values = {}
     for name, value in pairs:
         if name in values:

@@ -4,7 +4,8 @@ Like this package, llama.cpp stores matrices as (out, in), even for GPT-2. It pe
 and therefore also the rows of their B (`gguf_rows`): for a permutation P of rows, P (B A) = (P B) A.
 
 An adapter's file has one alpha, and llama.cpp computes each layer's scale as alpha / r, with r from the shape of B. If
-a layer has a different scale s, its B is multiplied by s r / alpha, which rounds unless that is a power of two.
+a layer has a different scale s, its B is multiplied by s r / alpha, which causes rounding errors unless the factor is a
+power of two.
 """
 
 import numpy as np
@@ -22,15 +23,16 @@ from .gguf import read_gguf
 from .names import gguf_rows, stored_tensors
 
 TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # of a model -> general.file_type
-TABLES = ("token_embd.weight", "output.weight")  # stored with more bits than other matrices of a Q4_1 file
+TABLES = ("token_embd.weight", "output.weight")  # stored with more bits than the other matrices of a Q4_1 file
 WHOLE = "position_embd.weight"  # kept in float32, because llama.cpp adds its rows to other vectors
 
 
 def save_gguf(path, params, config, fields, format="f32"):
     """Write a language model.
 
-    Matrices have the given format, with llama.cpp's two exceptions: matrices whose row length is not a multiple of 32
-    are float16 instead of blocks, and with Q4_1 the embedding is Q8_0. Blocks already in this format keep their bytes.
+    Matrices have the given format, with the same two exceptions as in llama.cpp: matrices whose row length is not a
+    multiple of 32 are float16 instead of blocks, and with Q4_1 the embedding is Q8_0. Blocks already in this format
+    keep their bytes.
 
     Parameters
     ----------
@@ -45,7 +47,7 @@ def save_gguf(path, params, config, fields, format="f32"):
     ValueError
         For a classifier, or if a weight is too large for the format.
     ImportError
-        Without the package gguf.
+        If the package gguf is not installed.
     """
     one_of("format", format, TYPES)
     check_language_model(config)
@@ -62,7 +64,7 @@ def save_gguf(path, params, config, fields, format="f32"):
 def check_language_model(config):
     """Raise ValueError for a classifier."""
     if config.n_classes:
-        raise ValueError("got a classifier, which llama.cpp lacks, expected a language model; train with --as-words")
+        raise ValueError("got a classifier, which llama.cpp lacks; expected a language model: train with --as-words")
 
 
 def encoded(name, weight, format):
@@ -87,7 +89,7 @@ def encoded(name, weight, format):
 
 
 def save_gguf_adapter(path, adapter, params, config, fields):
-    """Write a LoRA adapter in float32; QA-LoRA is written as the LoRA with the same update.
+    """Write a LoRA adapter in float32; QA-LoRA is written as a LoRA adapter with the same update.
 
     Parameters
     ----------
@@ -102,7 +104,7 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     ValueError
         For any other kind of adapter, or one with a trained head, which llama.cpp does not support.
     ImportError
-        Without the package gguf.
+        If the package gguf is not installed.
     """
     adapter = as_lora(params, adapter)
     kind = adapter.config.kind

@@ -1,4 +1,4 @@
-"""The transformer: configuration, initial weights, forward and backward."""
+"""The transformer: configuration, initial weights, and forward and backward passes."""
 
 from .architecture import Architecture, LayerSpec, with_depths
 from .architectures import ARCHITECTURES, architecture, check_writes, modules

@@ -12,7 +12,7 @@ class LayerSpec(NamedTuple):
     name: str  # "blocks.0.attn.q_proj"; its output is recorded under this name
     operation: str  # a key of `layers.OPERATIONS`
     shape: tuple = ()  # of its weight; () for a layer without parameters
-    std: float | None = None  # standard deviation of its initial weight; None: the weight starts as ones
+    std: float | None = None  # standard deviation of its initial weight; None: the weight is initialised to ones
     bias: bool = True  # whether it has a bias, if it has a weight
     one_position: bool = False  # whether it is computed only at the position in each row that a classifier reads
     tied_to: str | None = None  # name of the layer whose weight it uses
@@ -43,7 +43,7 @@ class LayerSpec(NamedTuple):
 
 
 def with_depths(layers):
-    """Name -> LayerSpec with its depth. Consecutive layers of one operation, such as q, k and v, share a depth."""
+    """Name -> LayerSpec with its depth. Consecutive layers with equal operations, such as q, k and v, share a depth."""
     by_name, depth, previous = {}, -1, None
     for layer in layers:
         depth += layer.operation != previous
@@ -53,7 +53,7 @@ def with_depths(layers):
 
 
 def check_config(config, *sizes):
-    """Check the fields that every model's configuration has, as `check_fields` does; `sizes` names more ints ≥ 1."""
+    """Check the fields that all models' configurations have; `sizes` are the names of fields that must be ints ≥ 1."""
     check_fields(config, whole_number, *sizes)
     check_fields(config, whole_number, "n_classes", least=0)
     check_fields(config, finite_number, "dropout", least=0, below=1)
@@ -63,26 +63,27 @@ def check_config(config, *sizes):
 
 
 class Architecture(NamedTuple):
-    """All that the package knows about one architecture; `gpt2.py` ends with an example.
+    """Everything that the package knows about one architecture; `gpt2.py` ends with an example.
 
     The functions connect the layers in `modules`: `run(name, *inputs)` computes a layer, and `back(name, dy)` computes
-    the gradients of its inputs. Each backward function has the lines of its forward function in reverse order.
+    the gradients of its inputs. Each backward function processes the layers of its forward function in reverse order.
 
-    Layers of the blocks that an adapter can adapt have names that end in "_proj". The others are the norms, the
-    embeddings (names ending in "_emb"; the first is "tok_emb") and, if the model has one, the last layer, "head".
+    The names of the layers that an adapter can adapt, all in the blocks, end in "_proj". The other layers with weights
+    are the norms, the embeddings (names ending in "_emb"; the first is "tok_emb") and, if the model has one, the last
+    layer, "head".
     """
 
     name: str  # in configuration files: ours, `model_type` of Hugging Face, and `general.architecture` of GGUF
-    config_class: type  # a frozen dataclass; vocab_size, n_positions, d_model, n_layers, n_classes, dropout and extra
+    config_class: type  # a frozen dataclass with vocab_size, n_positions, d_model, n_layers, n_classes, dropout, extra
     modules: Callable  # config -> {name: LayerSpec}, in execution order
     embed_forward: Callable  # (ids (B, T), run, start) -> (B, T, C); `start` is the position of the first id
     embed_backward: Callable  # (dx, back)
     block_forward: Callable  # (x, i, run) -> x after block i, (B, T, C)
     block_backward: Callable  # (dx, i, back) -> dx before block i
-    output_forward: Callable  # (x, config, run) -> the head's input, (B, T, C), or (B, C) of a classifier
+    output_forward: Callable  # (x, config, run) -> the head's input, (B, T, C), or (B, C) for a classifier
     output_backward: Callable  # (dh, config, back) -> dx after the last block
-    file_names: str  # a line for each layer: its name in Hugging Face's files, its name in GGUF, and our layers in it
+    file_names: str  # a line per layer: its names in Hugging Face's files and GGUF, and our names of the layers in it
     peft_targets: tuple[str, ...]  # the layers that PEFT adapts by default, under Hugging Face's names
-    writes: bool = True  # whether it can generate text: each token sees only itself and earlier ones
-    hf_transposed: tuple[str, ...] = ()  # last parts of Hugging Face's names of layers stored as (in, out)
+    writes: bool = True  # whether it can generate text: each token attends only to itself and earlier ones
+    hf_transposed: tuple[str, ...] = ()  # last parts of Hugging Face's names of layers whose weights are (in, out)
     gguf_interleaved: tuple[str, ...] = ()  # last parts of our names of layers whose rows GGUF orders by rotation pairs

@@ -1,9 +1,9 @@
-"""The architectures that the package has."""
+"""The table of the package's architectures."""
 
 from .gpt2 import GPT2
 from .llama import LLAMA
 
-ARCHITECTURES = {record.name: record for record in (GPT2, LLAMA)}  # GPT-2 first: old files do not name theirs
+ARCHITECTURES = {record.name: record for record in (GPT2, LLAMA)}  # GPT-2 first: old files name no architecture
 
 
 def architecture(config):

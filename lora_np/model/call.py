@@ -1,4 +1,4 @@
-"""The checked arguments of one forward pass and its backward pass, and which gradients they need."""
+"""Check the arguments of a forward pass and its backward pass, and determine which gradients are needed."""
 
 import math
 from functools import lru_cache
@@ -27,10 +27,10 @@ class Call(NamedTuple):
 
 @lru_cache(maxsize=256)
 def operands_by_layer(config, wanted):
-    """The operands of each layer's operation whose gradients are needed: its own wanted parameters, and x.
+    """The operands of each layer's operation whose gradients are needed: the layer's own wanted parameters, and x.
 
-    The gradient of x is needed only if a lower layer is trained. So the backward pass stops early, and the cache is
-    small.
+    The gradient of x is needed only if a lower layer is trained. This lets the backward pass stop early and keeps the
+    cache small.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def operands_by_layer(config, wanted):
 
 
 def check_ids(ids, config):
-    """Raise unless ids is an int array (B, T) with T from 1 to config.n_positions."""
+    """Raise TypeError or ValueError unless ids is an int array (B, T) with T from 1 to config.n_positions."""
     if not (isinstance(ids, np.ndarray) and np.issubdtype(ids.dtype, np.integer)):
         raise TypeError(f"ids: got {getattr(ids, 'dtype', type(ids).__name__)}, expected an array of integers")
     if ids.ndim != 2 or ids.shape[1] == 0:
@@ -101,9 +101,9 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
 
 
 def check_head(params, config):
-    """Raise ValueError unless params has a classifier's head of shape (n_classes, d_model)."""
+    """Raise ValueError unless params has a classification head of shape (n_classes, d_model)."""
     if "head.weight" not in params:
-        raise ValueError(f"params: head.weight is missing, and n_classes is {config.n_classes}")
+        raise ValueError(f"params: head.weight is missing, but n_classes is {config.n_classes}")
     got, expected = params["head.weight"].shape, (config.n_classes, config.d_model)
     if got != expected:
         raise ValueError(f"params: head.weight has shape {got}, expected (n_classes, d_model) = {expected}")

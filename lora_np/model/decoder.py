@@ -1,11 +1,11 @@
 """A forward pass for one token at a time, with a cache of the keys and values of all earlier tokens.
 
-Under a causal mask a token's keys and values depend only on that token and earlier ones, so they never change. Each new
-token then costs a forward pass over one row instead of over the whole text.
+With a causal mask, a token's keys and values depend only on that token and earlier ones, so they never change. Each new
+token then costs a forward pass over one token instead of the whole text.
 
 Decoding follows the same path through the model as training, with each operation's `decode` in `layers.py`, which
-keeps nothing for a backward pass. The adapter is merged: each token reads every weight for a single product, so further
-products would take noticeable time.
+keeps nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
+adapter's additional products would take noticeable time.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ class Decoder(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What the layers share while they read tokens. Between the layers, arrays are (BT, C)."""
+    """The values that all layers share while they read tokens. Between the layers, arrays are (BT, C)."""
 
     config: object  # the model's configuration
     shape: tuple[int, int]  # (B, T) of the new tokens
@@ -39,9 +39,9 @@ class Reading(NamedTuple):
 
 
 class KVCache(NamedTuple):
-    """Keys and values of the tokens so far. `next_logits` writes into the arrays and enlarges them when needed.
+    """Keys and values of the tokens read so far. `next_logits` writes into the arrays and enlarges them when needed.
 
-    To continue one text in several ways, copy both arrays for each of them.
+    To continue one text in several ways, copy both arrays for each continuation.
     """
 
     keys: np.ndarray  # (n_layers, B, room, K·D); GPT-2's K·D is C
@@ -66,7 +66,7 @@ def make_decoder(params, config, adapter=None):
     Raises
     ------
     ValueError
-        For a classifier, an encoder, or an adapter of a layer that the model lacks.
+        For a classifier, an encoder, or an adapter for a layer that the model lacks.
     """
     check_writes(config)
     if adapter is not None:
@@ -88,7 +88,7 @@ def empty_cache(decoder, batch_size):
 
 
 def with_room(cache, length, n_positions):
-    """The cache with room for `length` tokens. A full cache doubles, up to n_positions."""
+    """The cache with room for `length` tokens. The size of a full cache is doubled, up to n_positions."""
     room = cache.keys.shape[2]
     if length <= room:
         return cache
@@ -114,14 +114,14 @@ def next_logits(decoder, ids, cache):
     Raises
     ------
     TypeError, ValueError
-        If ids is not a (B, T) array of integers, has ids outside the vocabulary, has another number of rows than the
-        cache, or has more tokens than there are positions left.
+        If ids is not a (B, T) array of integers, has ids outside the vocabulary, has a different number of rows from
+        the cache, or has more tokens than there are positions left.
     """
     config, layers = decoder.config, decoder.layers
     check_ids(ids, config)
     B, T = ids.shape
     if B != cache.keys.shape[1]:
-        raise ValueError(f"ids: got {B} rows, expected {cache.keys.shape[1]} as in the cache")
+        raise ValueError(f"ids: got {B} rows, expected {cache.keys.shape[1]}, as in the cache")
     start, end = cache.length, cache.length + T
     if end > config.n_positions:
         raise ValueError(f"ids: {start} tokens plus {T} exceed n_positions = {config.n_positions}")

@@ -49,8 +49,8 @@ def generate_tokens(
     Raises
     ------
     TypeError, ValueError
-        At the call: for a classifier, an empty prompt, an n_new below 1, more tokens than the model has positions
-        (unless slide), stop or never ids outside the vocabulary, or a missing rng. At the first step: for prompt ids
+        Immediately: for a classifier, an empty prompt, an n_new below 1, more tokens than the model has positions
+        (unless slide), stop or never ids outside the vocabulary, or a missing rng. At the first token: for prompt ids
         outside the vocabulary.
     FloatingPointError
         If logits are not finite.
@@ -64,18 +64,18 @@ def generate_tokens(
     if sampling.temperature > 0 and not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng: got {rng!r}, expected a np.random.Generator to draw tokens with")
     stop, never = known_ids("stop", stop, config), known_ids("never", never, config)
-    # A decoder for each adapter, merged, takes memory for the adapted weights, but no time per token.
+    # A decoder for each adapter, with the adapter merged, takes memory for the adapted weights, but no time per token.
     if adapter is None or isinstance(adapter, Adapter):
         readers = [(slice(None), make_decoder(params, config, adapter))]
     else:
         by_adapter = rows_by_adapter(adapter, len(ids))
         readers = [(rows, make_decoder(params, config, its_adapter)) for rows, its_adapter in by_adapter]
-    text = prompt.astype(np.int64)  # a narrow type may be too small for the new tokens
+    text = prompt.astype(np.int64)  # a narrow dtype may be too small for the new tokens' ids
     return continued(readers, text, config, n_new, sampling, rng, stop, never)
 
 
 def known_ids(name, ids, config):
-    """Token ids as an array (n,); ValueError for one that is outside the vocabulary."""
+    """Token ids as an array (n,); raises ValueError for an id outside the vocabulary."""
     ids = np.array(ids if np.iterable(ids) else [ids])
     if ids.size and not (np.issubdtype(ids.dtype, np.integer) and 0 <= ids.min() <= ids.max() < config.vocab_size):
         raise ValueError(f"{name}: got {ids.tolist()}, expected ids from 0 to {config.vocab_size - 1}")

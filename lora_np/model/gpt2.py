@@ -1,4 +1,4 @@
-"""GPT-2's architecture: configuration, layers, forward and backward pass through a block.
+"""GPT-2's architecture: configuration, layers, and the forward and backward pass through a block.
 
     x = tok_emb[ids] + pos_emb
     for each block:  x = x + attention(ln1(x));  x = x + mlp(ln2(x))
@@ -25,26 +25,26 @@ INITIAL_STD = 0.02  # of the initial weights (Radford et al. 2019, section 2.3)
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """The configuration of a pre-norm, decoder-only transformer with learned positions: GPT-2 of any size.
+    """The configuration of a pre-norm, decoder-only transformer with learned position embeddings: GPT-2 of any size.
 
     Parameters
     ----------
     vocab_size : int, V
-    n_positions : int, the longest sequence T
+    n_positions : int, the maximum sequence length T
     d_model : int, C
     n_layers : int
     n_heads : int, H, a divisor of d_model
     d_ff : int, F, the width between the MLP's two layers (4 C in GPT-2)
     n_classes : int, 0 for a language model, whose head is tied to the token embedding, or at least 2 for a
         classifier that reads the last non-padding token
-    dropout : float in [0, 1), on the embeddings and on both residual branches, while training
+    dropout : float in [0, 1), on the embeddings and on both residual branches, during training
     layer_norm_eps : float
     extra : dict, fields of a configuration file that this package does not use but writes back
 
     Raises
     ------
     ValueError
-        At construction, naming the field, what came and what was expected.
+        If a field is invalid; the message names the field, its value and what was expected.
     """
 
     vocab_size: int
@@ -70,10 +70,11 @@ def modules(config):
     """The model's layers in execution order, name -> LayerSpec.
 
     A classifier reads one position of the last block's output. So the last block computes keys and values at all
-    positions, but the query and all later activations at that position only.
+    positions, but the query and all later activations only at that position.
 
-    The two layers that write into the residual stream, o_proj and down_proj, start with weights smaller by
-    √(2 · n_layers): the stream is the sum of 2 · n_layers branches, and its variance should not grow with the depth.
+    The two layers that write into the residual stream, o_proj and down_proj, have initial weights that are smaller by a
+    factor of √(2 · n_layers): the stream is the sum of 2 · n_layers branches, and its variance should not grow with the
+    depth.
     """
     V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
     std, branch_std = INITIAL_STD, INITIAL_STD / math.sqrt(2 * config.n_layers)
@@ -109,7 +110,7 @@ def modules(config):
 
 
 def embed_forward(ids, run, start=0):
-    """Token ids (B, T), the first at position `start`, to (B, T, C)."""
+    """Embed token ids (B, T), the first of which is at position `start`, as (B, T, C)."""
     positions = np.arange(start, start + ids.shape[1])  # (T,)
     return run("embed", run("tok_emb", ids), run("pos_emb", positions))
 
@@ -183,8 +184,8 @@ def output_backward(dh, config, back):
     return back("ln_f", dh)
 
 
-# Each layer's name in Hugging Face's files (of a model with a head), its name in GGUF, and our layers in it; {} is
-# a block's number. q, k and v are one layer there.
+# Each layer's name in Hugging Face's files (of a model with a head), its name in GGUF, and our names of the layers in
+# it; {} is a block's number. In both, q, k and v are one layer.
 FILE_NAMES = """
 transformer.wte               token_embd          tok_emb
 transformer.wpe               position_embd       pos_emb

@@ -10,8 +10,8 @@ from .architectures import modules
 def parameter_shapes(config):
     """Name -> shape of every parameter, in execution order.
 
-    Linear weights are (out, in). A language model has no separate head: `tok_emb.weight` is both embedding and head.
-    A classifier adds `head.weight` (n_classes, C), without bias.
+    Linear weights are (out, in). A language model with a tied head has no `head.weight`: `tok_emb.weight` is both
+    embedding and head. A classifier adds `head.weight` (n_classes, C), without bias.
     """
     return {name: shape for module in modules(config).values() for name, shape in module.parameter_shapes().items()}
 

@@ -26,10 +26,10 @@ class Operation(NamedTuple):
     forward: Callable  # (call, module, *inputs) -> (output, cache)
     backward: Callable  # (dy, cache) -> tuple of gradients, with the fields dweight, … if there are parameters
     decode: Callable | None = None  # (weight, bias, Reading, *inputs) -> output; None if no language model has it
-    inputs: int = 1  # number of inputs with a gradient; the backward's result starts with these
-    adds_up: bool = False  # whether backward takes the weight's gradient so far and adds to it in place
+    inputs: int = 1  # number of inputs with a gradient; backward returns their gradients first
+    adds_up: bool = False  # whether backward adds in place to the weight's gradient from other layers
     inside: Callable | None = None  # (call, module, *inputs) -> intermediate steps to record
-    steps: tuple = ()  # names of these steps, in the backward's order
+    steps: tuple = ()  # names of these steps, in the order of the backward pass
 
 
 def forward_layers(cache, record=None):
@@ -161,10 +161,10 @@ def attention_inside(call, module, q, k, v):
 
 
 def last_keys(call, module):
-    """(B, 1), the last key that the queries of a row see; None: each query sees the keys up to its own position.
+    """(B, 1), the position of the last key to which a row's queries attend; None: each query's own position.
 
-    An encoder's queries see all non-padding keys. In a classifier's last block, each row's single query is at its last
-    non-padding token.
+    An encoder's queries attend to all non-padding keys. In a classifier's last block, each row's single query is at its
+    last non-padding token.
     """
     return call.last[:, None] if module.one_position or module.operation == "encoder_attention" else None
 
@@ -242,7 +242,7 @@ def rope_decode(weight, bias, reading, x):
 
 
 def attention_decode(weight, bias, reading, q, k, v):
-    """The context of the new tokens, which see each other and all earlier ones."""
+    """The context of the new tokens, each of which attends to itself and all earlier tokens."""
     q, k, v = (x.reshape(*reading.shape, -1) for x in (q, k, v))  # (B, T, H·D), (B, T, K·D)
     keys, values = next(reading.blocks)
     new = slice(-k.shape[1], None)

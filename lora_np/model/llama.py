@@ -1,12 +1,12 @@
-"""Llama's architecture: configuration, layers, forward and backward pass through a block.
+"""Llama's architecture: configuration, layers, and the forward and backward pass through a block.
 
     x = tok_emb[ids]
     for each block:  x = x + attention(norm1(x));  x = x + mlp(norm2(x))
     logits = head(norm_f(x))
 
 Differences from GPT-2 (`gpt2.py`): RMS normalisation instead of layer normalisation; queries and keys that are rotated
-by their positions instead of a position table; grouped-query attention; a gated MLP; and usually no biases (Touvron et
-al. 2023, section 2.2; Ainslie et al. 2023). `gpt2.py` explains `run` and `back`.
+according to their positions instead of position embeddings; grouped-query attention; a gated MLP; and usually no biases
+(Touvron et al. 2023, section 2.2; Ainslie et al. 2023). `gpt2.py` explains `run` and `back`.
 """
 
 import math
@@ -18,7 +18,7 @@ from ..checked import check_fields, finite_number, instance_of
 from ..ops import add
 from .architecture import Architecture, LayerSpec, check_config, with_depths
 
-INITIAL_STD = 0.02  # of the initial weights; the branches' are smaller, as in `gpt2.py`
+INITIAL_STD = 0.02  # of the initial weights; those of the branches are smaller, as in `gpt2.py`
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LlamaConfig:
     Parameters
     ----------
     vocab_size : int, V
-    n_positions : int, the longest sequence T
+    n_positions : int, the maximum sequence length T
     d_model : int, C
     n_layers : int
     n_heads : int, H, the number of query heads
@@ -36,8 +36,8 @@ class LlamaConfig:
     head_size : int, D, even; H · D need not be C
     d_ff : int, F, the width of the MLP
     n_classes : int, 0 for a language model, or at least 2 for a classifier that reads the last non-padding token
-    dropout : float in [0, 1), on both residual branches, while training
-    rope_theta : float above 1, θ of the rotary positions
+    dropout : float in [0, 1), on both residual branches, during training
+    rope_theta : float above 1, θ of the rotary position embedding
     rms_norm_eps : float
     tied : bool, whether a language model's head is the token embedding
     attention_bias, mlp_bias : bool, whether the linear layers of these parts have biases
@@ -46,7 +46,7 @@ class LlamaConfig:
     Raises
     ------
     ValueError
-        At construction, naming the field, what came and what was expected.
+        If a field is invalid; the message names the field, its value and what was expected.
     """
 
     vocab_size: int
@@ -80,7 +80,7 @@ class LlamaConfig:
 
 @lru_cache(maxsize=32)
 def modules(config):
-    """The model's layers in execution order, name -> LayerSpec; a classifier's last block as in `gpt2.modules`."""
+    """The model's layers in execution order, name -> LayerSpec; for a classifier's last block, see `gpt2.modules`."""
     V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
     Q, KV = config.n_heads * config.head_size, config.n_kv_heads * config.head_size
     std, branch_std = INITIAL_STD, INITIAL_STD / math.sqrt(2 * config.n_layers)
@@ -116,7 +116,7 @@ def modules(config):
 
 
 def embed_forward(ids, run, start=0):
-    """Token ids (B, T) to (B, T, C). The rotations encode the positions, so `start` has no effect here."""
+    """Embed token ids (B, T) as (B, T, C). The rotations encode the positions, so `start` has no effect here."""
     return run("tok_emb", ids)
 
 
@@ -186,8 +186,8 @@ def output_backward(dh, config, back):
     return back("norm_f", dh)
 
 
-# Each layer's name in Hugging Face's files (of a model with a head), its name in GGUF, and our layers in it; {} is
-# a block's number.
+# Each layer's name in Hugging Face's files (of a model with a head), its name in GGUF, and our names of the layers in
+# it; {} is a block's number.
 FILE_NAMES = """
 model.embed_tokens                        token_embd          tok_emb
 model.layers.{}.input_layernorm           blk.{}.attn_norm    blocks.{}.norm1

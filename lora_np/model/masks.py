@@ -6,23 +6,23 @@ from .architectures import modules
 
 
 def draw_masks(config, shape, rng, adapter=None, dtype="float32"):
-    """Draw every mask of one training pass.
+    """Draw all dropout masks for one training pass.
 
     A mask's name says where it is applied: "embed" after the embeddings, "blocks.0.attn" and "blocks.0.mlp" on the
     residual branches, "blocks.0.attn.q_proj.adapter" on an adapter's input.
 
     Parameters
     ----------
-    config : the model's configuration; its dropout is p of all masks except the adapter's
+    config : the model's configuration; its dropout is the p of all masks except the adapter's
     shape : (B, T)
     rng : np.random.Generator
-    adapter : Adapter or None; its config.dropout is p of its own masks
+    adapter : Adapter or None; its config.dropout is the p of its own masks
     dtype : the parameters' dtype
 
     Returns
     -------
-    dict, name -> array of 0 and 1/(1−p), (B, T, width), or (B, 1, width) where a classifier works at one position
-        only; without masks whose p is 0
+    dict, name -> array of 0 and 1/(1−p), (B, T, width), or (B, 1, width) for a classifier's layers that are computed at
+    only one position; masks with p = 0 are omitted
     """
     B, T = shape
     layers = modules(config)

@@ -14,7 +14,7 @@ from .passes import backward, forward
 
 class Objective(NamedTuple):
     loss: float  # mean over the targets that are not ignored, in nats
-    n_targets: float  # number of these targets, or the sum of their weights: the loss's weight in a mean of several
+    n_targets: float  # number of these targets, or the sum of their weights: this loss's weight in a mean of losses
     grads: dict[str, np.ndarray]  # of the wanted parameters
 
 
@@ -29,7 +29,7 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     adapter : Adapter or None
     wanted : names of the parameters whose gradients to compute
     masks : dict from `draw_masks`, or None
-    class_weights : array (n_classes,) of a classifier, see `cross_entropy_forward`, or None
+    class_weights : array (n_classes,) for a classifier, see `cross_entropy_forward`; or None
     recompute : bool, see `forward`
 
     Returns
@@ -55,7 +55,7 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
 
 
 def predict_logits(params, batches, config, adapter=None, run=map, head=None):
-    """Yield logits and targets of every batch, without dropout and without caches for gradients.
+    """Yield the logits and targets of every batch, without dropout and without caches for gradients.
 
     Parameters
     ----------

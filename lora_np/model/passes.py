@@ -19,7 +19,7 @@ class ForwardCache(NamedTuple):
 
     call: Call
     ops: dict  # layer -> its operation's cache
-    shapes: dict  # layer that works at one position -> shapes of its inputs
+    shapes: dict  # layer computed at one position -> shapes of its inputs
     inputs: list  # with recompute: the input of each block, (B, T, C)
 
 
@@ -48,7 +48,7 @@ def forward(
         None: no row is padded.
     adapter : Adapter or None; or, in evaluation, a list with an Adapter or None for each row
     wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` computes. The cache keeps
-        only the arrays that these need; with () it keeps none.
+        only the arrays that these gradients need; with (), it keeps none.
     masks : dict of dropout masks from `draw_masks`; None in evaluation
     record : dict that is filled with every activation, by name, in execution order; or None
     wrap : function (run) -> run that wraps each layer's computation, as in `analysis/costs.py`; or None
@@ -59,7 +59,7 @@ def forward(
 
     Returns
     -------
-    logits : array (B, T, V) of a language model, (B, n_classes) of a classifier; with head=False the head's input
+    logits : array (B, T, V) for a language model, (B, n_classes) for a classifier; with head=False, the head's input
     cache : ForwardCache
 
     Raises
@@ -86,10 +86,10 @@ def forward(
 
 
 def hidden_states(ids, config, run, start=0, block_run=None):
-    """Apply embeddings and blocks to ids (B, T), the first at position `start`; returns (B, T, C).
+    """Apply the embeddings and blocks to ids (B, T), the first of which is at position `start`; returns (B, T, C).
 
-    A classifier's last block may return one position in each row, (B, 1, C). `block_run` returns the `run` for a block
-    with the input x; None: every block uses `run`.
+    A classifier's last block may return only one position in each row, (B, 1, C). `block_run` returns the `run` for a
+    block with the input x; None: every block uses `run`.
     """
     model = architecture(config)
     x = model.embed_forward(ids, run, start)  # (B, T, C)
@@ -101,18 +101,18 @@ def hidden_states(ids, config, run, start=0, block_run=None):
 def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
     """Gradients of the wanted parameters, from the head back to the embeddings.
 
-    Below the lowest trained layer gradients are None, and nothing is computed.
+    Below the lowest trained layer, gradients are None and nothing is computed.
 
     Parameters
     ----------
     dlogits : array, the gradient of the loss with respect to the forward pass's result, of the same shape
     cache : ForwardCache, from `forward`
-    record : dict that is filled with the gradient of every activation, under the names of `forward`, in reverse
+    record : dict that is filled with the gradient of every activation, under the same names as in `forward`, in reverse
         order; or None. Gradients that no wanted parameter needs are omitted.
     wrap : function (back) -> back, as in `forward`; or None
     head : bool, as in `forward`
-    grads : dict of gradients that are known already, such as the head's; a tied embedding's gradient is added to
-        it. None: none are known
+    grads : dict of gradients that are already known, such as the head's; if the head is tied, the embedding's gradient
+        is added to it. None: no gradients are known
 
     Returns
     -------

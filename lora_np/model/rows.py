@@ -12,7 +12,7 @@ class RowGroup(NamedTuple):
     """The rows of a batch that share an adapter."""
 
     rows: np.ndarray  # their indices
-    params: dict  # base weights; whole weights that the adapter carries replace the base's
+    params: dict  # base weights; the adapter's whole weights replace the base's
     adapter_config: object  # AdapterConfig or None
     adapter_arrays: dict  # layer -> its adapter's arrays
 
@@ -49,7 +49,7 @@ def row_groups(params, adapters, B):
     Raises
     ------
     TypeError, ValueError
-        For anything except such a list, for an adapter that does not fit, or one with a whole weight other than a head.
+        For anything except such a list, or for an adapter that does not fit or has a whole weight other than a head.
     """
     groups = []
     for rows, adapter in rows_by_adapter(adapters, B):
@@ -63,10 +63,10 @@ def row_groups(params, adapters, B):
 
 
 def rows_forward(x, name, call):
-    """A linear layer for a batch whose rows have different adapters; each row gets the result of a separate pass.
+    """Apply a linear layer to a batch whose rows have different adapters; each row gets the result of a separate pass.
 
     A single product computes all rows that have no adapter in this layer. The other rows are computed group by group,
-    with their adapter or their own whole weight.
+    with the group's adapter or whole weight.
 
     Parameters
     ----------

@@ -17,15 +17,15 @@ class Sampling:
     repetition_penalty : float above 0, for tokens that are already in the text: their logits are divided by it if
         they are positive, and multiplied by it if they are negative (Keskar et al. 2019, section 4.1). 1: off
     temperature : float; logits are divided by it. 0: the most probable token is chosen without drawing. 1: off
-    top_k : int or None; only the k most probable tokens, and others as probable as the k-th, can be drawn
+    top_k : int or None; only the k most probable tokens, and any others that are as probable as the k-th, can be drawn
         (Fan et al. 2018)
-    top_p : float in (0, 1] or None; only the most probable tokens can be drawn, the fewest whose probabilities add
-        up to at least p (Holtzman et al. 2020, section 3.1)
+    top_p : float in (0, 1] or None; only tokens of the nucleus can be drawn, the smallest set of most probable tokens
+        whose probabilities sum to at least p (Holtzman et al. 2020, section 3.1)
 
     Raises
     ------
     ValueError
-        At construction, naming the field, what came and what was expected.
+        If a field is invalid; the message names the field, its value and what was expected.
     """
 
     temperature: float = 1.0
@@ -63,7 +63,7 @@ def next_probabilities(logits, ids, sampling):
 
     Returns
     -------
-    array (B, V), rows that add up to 1; at temperature 0 each row has a single 1, at the most probable token
+    array (B, V), in which each row sums to 1; at temperature 0, each row has a single 1, at the most probable token
 
     Raises
     ------
@@ -75,7 +75,7 @@ def next_probabilities(logits, ids, sampling):
         probs = np.zeros_like(logits)
         probs[np.arange(len(logits)), logits.argmax(axis=-1)] = 1
         return probs
-    # Move each row's largest logit to 0 first: then dividing by a tiny temperature leaves it finite.
+    # Shift each row's largest logit to 0 first, so that it is still finite after division by a tiny temperature.
     temperature = max(sampling.temperature, float(np.finfo(logits.dtype).tiny))
     with np.errstate(over="ignore", invalid="ignore"):
         logits = (logits - logits.max(axis=-1, keepdims=True)) / temperature
@@ -102,7 +102,7 @@ def penalise(logits, ids, penalty):
 
 
 def keep_top_k(logits, k):
-    """Set logits (B, V) below the k-th largest of their row to -inf."""
+    """Set logits (B, V) below the k-th largest in their row to -inf."""
     k = min(k, logits.shape[-1])
     kth = np.partition(logits, -k, axis=-1)[:, -k, None]  # (B, 1)
     return np.where(logits < kth, -np.inf, logits)
@@ -120,11 +120,12 @@ def keep_top_p(logits, p):
 
 
 def draw(probs, rng):
-    """Draw one token for each row, (B,) int64, with the inverse of the cumulative distribution.
+    """Draw one token for each row, (B,) int64, by inverting the cumulative distribution.
 
     `probs` is (B, V). B random numbers are drawn from `rng`, a np.random.Generator.
     """
     cumulative = np.cumsum(probs, axis=-1, dtype=np.float64)  # (B, V)
-    # Rounding may leave the last entry below 1. The draw is multiplied by it, so the draw never exceeds it.
+    # Rounding may leave the last entry below 1. The random number is multiplied by that entry, so it never exceeds the
+    # entry.
     threshold = rng.random(len(probs))[:, None] * cumulative[:, -1:]
     return np.count_nonzero(cumulative <= threshold, axis=-1)

@@ -1,9 +1,9 @@
-"""Causal multi-head attention (Vaswani et al. 2017, section 3.2) between projected q, k and v.
+"""Causal multi-head attention (Vaswani et al. 2017, section 3.2) of projected q, k and v.
 
-The four projections before and after it are separate linear layers, because LoRA adapts them.
+The three projections before attention and the one after it are separate linear layers, because LoRA adapts them.
 
 H query heads may share K key and value heads (grouped-query attention, Ainslie et al. 2023): query head h uses key
-head h // (H/K). Here, the queries of a group are stacked as additional rows of one matrix. So the matrix products are
+head h // (H/K). Here, the queries of a group are stacked as additional rows of one matrix. The matrix products are then
 those of plain attention, and the products for dk and dv also sum over the group.
 """
 
@@ -37,7 +37,7 @@ class AttentionGrads(NamedTuple):
 
 
 def split_heads(x, n_heads):
-    """(B, T, C) -> (B, H, T, D), a view: head h owns columns hD to (h+1)D − 1."""
+    """(B, T, C) -> (B, H, T, D), a view: head h consists of columns hD to (h+1)D − 1."""
     B, T, C = x.shape
     return x.reshape(B, T, n_heads, C // n_heads).transpose(0, 2, 1, 3)
 
@@ -104,7 +104,7 @@ def attend(q, k, v, n_heads, positions=None):
 
 
 def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
-    """Average the values up to each query's position, weighted by softmax(q kᵀ / √D).
+    """Average the values up to each query's position, with the weights softmax(q kᵀ / √D).
 
     Parameters
     ----------
@@ -141,8 +141,8 @@ def attention_backward(dcontext, cache):
         dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; 0 where P is 0, so the mask needs no step of its own)
         dq = dS k / √D    dk = dSᵀ q / √D
 
-    If several query heads share a key head, their S, P, O and q are stacked row by row. So dv and dk sum over all of
-    these heads, because each of them uses k and v.
+    If several query heads share a key head, their S, P, O and q are stacked as rows. So dv and dk are sums over all of
+    these heads, because each of them uses the same k and v.
 
     Parameters
     ----------

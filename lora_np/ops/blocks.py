@@ -1,8 +1,8 @@
 """Evaluate long elementwise formulas in blocks of rows.
 
 NumPy evaluates a formula one operation at a time, each on the whole array. If the array is larger than a core's cache,
-every operation waits for memory. In blocks, all operations except the first and the last find their operands in the
-cache. Elementwise results are bit-identical; sums over a row are equal up to rounding.
+every operation waits for memory. With blocks, all operations except the first and the last find their operands in the
+cache. Elementwise results are bit-identical to those without blocks; sums over a row are equal up to rounding.
 """
 
 import numpy as np

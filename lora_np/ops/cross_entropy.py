@@ -10,7 +10,7 @@ IGNORE_INDEX = -100  # the target of a position that the loss ignores, as in PyT
 
 
 class CrossEntropyGrads(NamedTuple):
-    """The gradient, which is also the cache, because the forward pass has already computed its exponentials."""
+    """The gradient, which is also the cache, because the forward pass has already computed the exponentials in it."""
 
     dlogits: np.ndarray | None  # (..., K), None if not wanted
 
@@ -18,12 +18,12 @@ class CrossEntropyGrads(NamedTuple):
 def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("logits",), weights=None):
     """Mean of −log softmax(logits)[target] over the targets that are not `ignore_index`.
 
-    With a weight w_k for each class k, it is the weighted mean Σ_n w_{t_n} loss_n / Σ_n w_{t_n}, as in PyTorch. Equal
-    weights change nothing; with w_k = N / (K N_k), where N_k of the N targets are in class k, all classes contribute
-    equally.
+    With a weight w_k for each class k, the loss is the weighted mean Σ_n w_{t_n} loss_n / Σ_n w_{t_n}, as in PyTorch.
+    Equal weights change nothing; with w_k = N / (K N_k), where N_k of the N targets are in class k, all classes
+    contribute equally.
 
     log p_t = (x_t − max) − log Σ_j exp(x_j − max). In this form, large logits do not overflow, and tiny probabilities
-    do not become log 0.
+    do not lead to log 0.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     targets : int array (...,) with values in 0 … K−1, or ignore_index
     ignore_index : int
     wanted : ("logits",), or () if no gradient is needed
-    weights : array (K,), positive, or None for 1 each
+    weights : array (K,), positive; None: all are 1
 
     Returns
     -------
@@ -70,7 +70,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
         loss[...] = np.log(exp_sum) - (x_t - largest)
         if dx:
             exp *= w / exp_sum  # dx as in cross_entropy_backward, except at the targets
-        del exp  # without gradients, the next piece reuses its memory
+        del exp  # if no gradient is wanted, the next piece reuses its memory
     if dlogits is not None:
         at_target = np.take_along_axis(dlogits, picked, axis=-1) - weight
         np.put_along_axis(dlogits, picked, at_target, axis=-1)
@@ -87,9 +87,9 @@ def target_weights(targets, weights=None, ignore_index=IGNORE_INDEX):
 def cross_entropy_backward(dloss, cache):
     """Gradient of the mean cross-entropy.
 
-    One row's loss is log Σ_j exp(x_j) − x_t, so its derivative is softmax(x)_i − δ_it. The mean over N targets
-    divides by N; the weighted mean multiplies by the target's weight and divides by the sum of the weights. Gradients
-    of ignored rows are zero.
+    One row's loss is log Σ_j exp(x_j) − x_t, so its derivative is softmax(x)_i − δ_it. In the mean over N targets, it
+    is divided by N; in the weighted mean, it is multiplied by the target's weight and divided by the sum of the
+    weights. Gradients of ignored rows are zero.
 
         dx = dloss · (p − onehot(t)) / N        or  dloss · (p − onehot(t)) w_t / Σ w_t
 

@@ -43,8 +43,8 @@ def embedding_forward(ids, weight, wanted=("weight",)):
 def embedding_backward(dy, cache, into=None):
     """Gradient of the table.
 
-    The forward pass copies a row of the table to every position where its id occurs, so its gradient is the sum over
-    these positions: dweight[i] = Σ_{n : ids[n] = i} dy[n]. Sorting by id groups the rows with the same id, and
+    The forward pass copies a row of the table to every position where its id occurs, so the row's gradient is the sum
+    over these positions: dweight[i] = Σ_{n : ids[n] = i} dy[n]. Sorting by id groups the rows with the same id, and
     `np.add.reduceat` sums each group.
 
     Parameters

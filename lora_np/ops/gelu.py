@@ -1,4 +1,4 @@
-"""GELU in its tanh form (Hendrycks and Gimpel 2016, section 2), as in GPT-2."""
+"""The tanh approximation of GELU (Hendrycks and Gimpel 2016, section 2), as in GPT-2."""
 
 import math
 from typing import NamedTuple
@@ -12,7 +12,7 @@ CUBIC = 0.044715
 
 
 class GeluCache(NamedTuple):
-    """The slope is cached instead of the input: it has the same size, and the forward pass can reuse the gate."""
+    """The slope is cached instead of x: both have the same size, and the forward pass can reuse the gate."""
 
     slope: np.ndarray | None  # (..., F), dy/dx
 
@@ -76,7 +76,7 @@ def gelu_forward(x, wanted=("x",)):
 
 
 def gelu_backward(dy, cache):
-    """Gradient of the tanh GELU.
+    """Gradient of the tanh approximation of GELU.
 
     With t = tanh(u), dt/du = 1 − t² = (1 − t)(1 + t). Because g = ½ (1 + t), dg/du = 2 g (1 − g).
     The product rule on y = x g then gives

@@ -23,7 +23,7 @@ class LayerNormGrads(NamedTuple):
 
 @functools.cache
 def averaging(n, dtype):
-    """An array (n,) of 1/n. The product of a row and this array is the row's mean."""
+    """An array (n,) of 1/n. The dot product of a row and this array is the row's mean."""
     return np.full(n, 1.0 / n, dtype)
 
 
@@ -78,7 +78,7 @@ def layer_norm_backward(dy, cache):
     """Gradients of layer normalisation.
 
     y = x̂ ⊙ w + b gives db = Σ dy and dw = Σ dy ⊙ x̂, summed over rows, and dx̂ = dy ⊙ w.
-    An element of x affects its row of x̂ in three ways: directly, through the mean and through the variance. With
+    An element of x affects its row of x̂ in three ways: directly, through the mean, and through the variance. With
     σ = √(var + ε) and C elements in a row,
 
         ∂x̂_j/∂x_i = (δ_ij − 1/C − x̂_i x̂_j / C) / σ

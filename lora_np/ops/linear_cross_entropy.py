@@ -25,7 +25,7 @@ def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, 
     """Mean of −log softmax(x Wᵀ)[target] over the targets that are not `ignore_index`.
 
     This is the loss of `cross_entropy_forward` for the logits x Wᵀ. The mean over N rows is Σ (n/N) · mean over the n
-    rows of each chunk, and its gradient is the same sum of the chunks' gradients.
+    rows of each chunk, and its gradient is the same weighted sum of the chunks' gradients.
 
     Parameters
     ----------

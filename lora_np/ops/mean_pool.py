@@ -33,7 +33,7 @@ def mean_pool_forward(x, lengths, wanted=("x",)):
 
 
 def mean_pool_backward(dy, cache):
-    """Gradient of the mean: y_b is linear in each x_bt with the factor 1/n_b, or 0 for padding, so dx_bt = dy_b / n_b.
+    """Gradient of the mean: y_b contains x_bt with the factor 1/n_b, or 0 for padding, so dx_bt is dy_b / n_b, or 0.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""SwiGLU (Shazeer 2020, section 2): one projection, after SiLU, gates the other."""
+"""SwiGLU (Shazeer 2020, section 2): one projection, passed through SiLU, gates another."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from .blocks import blocks
 
 
 class SwigluCache(NamedTuple):
-    """The two factors of dy, computed in the forward pass because both contain its sigmoid."""
+    """The two factors of dy, computed in the forward pass because both contain the sigmoid that it computes."""
 
     by_gate: np.ndarray | None  # (..., F), ∂y/∂a
     by_up: np.ndarray | None  # (..., F), ∂y/∂u

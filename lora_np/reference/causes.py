@@ -1,10 +1,11 @@
 """Find the likely cause of a port's mistake from the first tensor that diverges.
 
-Each known mistake (`mistakes.py`) is made in the plain program (`plain/`). A mistake is a likely cause if it reproduces
-the port's values of this tensor and does not affect earlier tensors. If several do so, the later tensors decide. If
-none does, mutations of the functions that compute the tensor are tried: they omit a term, flip a sign, transpose an
-array or change a digit. If no mutation reproduces the values either, pairs of changes are tried. Unless a known mistake
-fits, `looks` also describes the tensor: for example as the reference times a factor, or as another tensor.
+Each known mistake (`mistakes.py`) is planted in the plain program (`plain/`), one at a time. A mistake is a likely
+cause if it reproduces the port's values of this tensor and does not affect earlier tensors. If several do, those that
+reproduce the largest number of later tensors are reported. If none does, mutations of the functions that compute the
+tensor are tried: they omit a term, flip a sign, transpose an array or change a digit. If no mutation reproduces the
+values either, pairs of changes are tried. Unless a known mistake fits, `looks` also describes the tensor: for example
+as the reference times a factor, or as another tensor.
 """
 
 import itertools
@@ -18,9 +19,9 @@ from .tolerances import allowed, rms, shares
 from .wrong import both, derived, functions_behind, known, wrong_outputs
 
 MOST = 3  # the largest number of causes in a report
-MOST_IN_FULL = 20  # changes that reproduce the tensor; for these, later tensors are compared as well
+MOST_IN_FULL = 20  # the largest number of changes for which later tensors are compared as well
 MOST_IN_PAIRS = 120  # the largest number of changes that are tried in pairs
-CANCELS = "which cancels"  # in the sentences of mistakes that leave only rounding errors
+CANCELS = "which cancels"  # part of the sentence of each mistake that leaves only rounding errors
 SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases in which trying pairs would take too long
 WIDER = 8.0  # factor on the tolerance, because a port with the same mistake rounds differently from the plain program
 HELPERS = ("dropout", "embedding", "scale", "direction", "softmax", "split_heads", "join_heads", "in_groups")
@@ -41,7 +42,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     Returns
     -------
     causes : list of str, with the likeliest cause first
-    seen : list of str, descriptions of the tensor, as "it is …"; empty if a known mistake fits
+    seen : list of str, descriptions of the tensor, such as "it is …"; empty if a known mistake fits
     """
     records = {record["name"]: record for record in entry["tensors"]}
     if records[tensor]["stage"] == "input":
@@ -73,7 +74,7 @@ def functions_for(entry, reference, tensor):
 
     In a model these are the functions of the tensor's stage (forward, backward or merging), except operations that
     compute other activations. The gradient of an activation is computed by the operation that reads the activation.
-    The gradients of that operation's own output are shortly before it in the order of outputs.
+    In the order of outputs, the gradients of that operation's own output come shortly before this gradient.
     """
     kind, settings = entry["kind"], entry["settings"]
     inputs = {r["name"]: reference[r["name"]] for r in entry["tensors"] if r["stage"] == "input"}
@@ -104,10 +105,10 @@ def up_to(tensor, settings):
 
 
 def trial_of(entry, records, reference, got, tensor, dtype):
-    """A function of (sentence, sources, settings) that tries a change in the plain program.
+    """Return a function (sentence, sources, settings) that tries a change in the plain program.
 
-    It returns the tensor that the changed program computes, and how many of the port's tensors, from this one on, the
-    changed program reproduces. The tensor is None if the change does not affect it, or affects an earlier one.
+    The function returns the tensor that the changed program computes (None if the change does not affect the tensor, or
+    affects an earlier one), and how many of the port's tensors, from this one on, the changed program reproduces.
     """
     outputs = [name for name, record in records.items() if record["stage"] != "input"]
     inputs = {name: array for name, array in reference.items() if name not in outputs}
@@ -141,7 +142,7 @@ def trial_of(entry, records, reference, got, tensor, dtype):
 def nearly(made, got, right, cancels):
     """Whether a known mistake explains a tensor up to a small error, such as that of an inexact erf in the port.
 
-    A mistake that cancels digits leaves only rounding errors, of which the sizes are compared, not the values.
+    A mistake that cancels digits leaves only rounding errors; their sizes are compared, not their values.
     """
     if made.shape != got.shape:
         return False
@@ -165,7 +166,7 @@ def explained_by(changes, trial, short, settings):
 
 
 def pairs(changes, trial, short):
-    """Yield pairs of changes, each of which affects the tensor but no earlier one."""
+    """Yield pairs of changes that each affect the tensor but no earlier tensor."""
     alone = {}  # bytes of the changed tensor -> one change that produces them
     for sentence, sources in changes:
         made, _ = trial(sentence, sources, short)
@@ -178,7 +179,7 @@ def pairs(changes, trial, short):
 
 
 def named_factors(settings, reference):
-    """The case's quantities by name; an incorrect gradient is often the correct one times one of these."""
+    """The case's quantities by name; an incorrect gradient is often the correct gradient times one of these."""
     factors = {"2": 2.0}
     r, alpha = settings.get("r"), settings.get("alpha")
     if r and alpha:
@@ -282,7 +283,7 @@ def known_factor(factor, factors):
 
 
 def only_some(wrong, right, near):
-    """Name the incorrect slices if only some along an axis are incorrect; return a list of at most one sentence."""
+    """If only some slices along an axis are incorrect, name them; return a list of at most one sentence."""
     far = np.abs(wrong - right) > near
     for axis in range(right.ndim):
         slices = far.any(axis=tuple(i for i in range(right.ndim) if i != axis))

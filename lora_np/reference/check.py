@@ -1,7 +1,7 @@
 """The conformance checker: compare a port's outputs with the reference vectors, in the order of computation.
 
-After a mistake, nearly all tensors are incorrect. The first incorrect one is the most informative: all tensors before
-it are correct, so the mistake is in the step that computes it.
+A single mistake makes nearly all later tensors incorrect. The first incorrect tensor is the most informative: all
+tensors before it are correct, so the mistake is in the step that computes it.
 """
 
 import fnmatch
@@ -22,7 +22,7 @@ from .sections import sections_of
 from .tolerances import allowed, shares
 
 MOST_COMPLAINTS = 6  # the largest number of complaints that are printed for one case
-DERIVED = 3  # mutations take seconds, so they are tried only for this many diverging cases
+DERIVED = 3  # trying mutations takes seconds, so it is done for only this many diverging cases
 
 
 class Divergence(NamedTuple):
@@ -30,8 +30,8 @@ class Divergence(NamedTuple):
 
     tensor: str
     stage: str
-    number: int  # its position among the case's outputs, from 1; 0 for an input, which the port has changed
-    agreed: int  # number of outputs before it; all of these agree
+    number: int  # its position among the case's outputs, from 1; 0 for an input that the port has changed
+    agreed: int  # number of outputs before it, all of which agree
     index: tuple[int, ...]  # index of the entry with the largest error
     got: float
     expected: float
@@ -107,7 +107,7 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None, firs
     Returns
     -------
     results : list of Result
-    complaints : list of str, about files that belong to no case, and expected cases without outputs
+    complaints : list of str, about files that belong to no case and about expected cases without outputs
 
     Raises
     ------
@@ -146,11 +146,11 @@ def expected_cases(entries, patterns, tiers):
     for pattern in patterns or ["*"]:
         ids = fnmatch.filter(entries, pattern)
         if not ids:
-            raise ValueError(f"case: no case is named {pattern!r}; `reference list` shows them")
+            raise ValueError(f"case: no case is named {pattern!r}; `reference list` shows all cases")
         named.update(ids)
     expected = [id for id, entry in entries.items() if id in named and (not tiers or entry["tier"] in tiers)]
     if not expected:
-        raise ValueError("case: none of the named cases is in the named tiers")
+        raise ValueError("case: none of the given cases is in the given tiers")
     return expected
 
 
@@ -190,7 +190,7 @@ def format_vectors(vectors=None):
 
 
 def exit_code(results, complaints):
-    """Return 0 if all outputs agree, 1 if one diverges, 2 if one is missing or unusable."""
+    """Return 0 if all outputs agree, 1 if any diverges, and 2 if any is missing or unusable."""
     if complaints or any(result.complaints for result in results) or not results:
         return 2
     return 1 if any(result.divergence for result in results) else 0
@@ -217,7 +217,7 @@ def format_result(result):
 
 
 def format_summary(results, complaints):
-    """Format the number of agreeing cases of each tier and precision, and the largest share of a tolerance."""
+    """Format how many cases of each tier and precision agree, and the largest error relative to its tolerance."""
     lines = list(complaints)
     for tier, about in TIERS.items():
         for dtype in DTYPES:
@@ -237,7 +237,7 @@ def format_summary(results, complaints):
 
 
 def digits(got, expected):
-    """Format both numbers with enough digits to show the difference."""
+    """Format two numbers with enough digits to show the difference between them."""
     n_digits = next((n for n in (9, 13) if f"{got:.{n}g}" != f"{expected:.{n}g}"), 17)
     return f"{got:.{n_digits}g}, expected {expected:.{n_digits}g}"
 

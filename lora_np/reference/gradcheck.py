@@ -2,13 +2,13 @@
 
 The claimed gradient is the backward pass's gradient of L = Σ dout ⊙ output. All operands are drawn at random in
 float64, and so is dout. With dout = 1, the gradient of a softmax would be zero and could hide a mistake. The measured
-gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand:
+gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand. Their relative error is
 
     error = ‖claimed − measured‖ / max(‖claimed‖, ‖measured‖)
 
 For a correct backward pass, rounding and the step h cause errors near 1e-10 for one operation and near 1e-9 for a whole
-model. An incorrect one has errors near 1. In the last row of a case, one gradient at a time is wanted: it must be
-unchanged, and no other gradient may be computed.
+model. An incorrect backward pass causes errors near 1. In the last row of a case, each gradient is requested alone: it
+must equal the one that is computed with all others, and no other gradient may be computed.
 """
 
 import math
@@ -21,14 +21,14 @@ from ..ops.numerical_gradient import numerical_gradient, relative_error
 from .gradcheck_cases import CASES
 
 TOLERANCE = 1e-7
-ALONE = "each one alone"  # name of the row in which only one gradient at a time is wanted
+ALONE = "each one alone"  # name of the row in which each gradient is requested alone
 
 
 class Row(NamedTuple):
     name: str  # name of the case
     operand: str  # the operand whose gradient is checked
     seed: int
-    error: float  # relative, in norm; inf if a gradient is missing or has another shape
+    error: float  # relative, in norm; inf if a gradient is missing or has the wrong shape
     n_checked: int  # number of entries that are compared
 
     @property
@@ -51,7 +51,7 @@ def gradcheck(seeds=(0, 1), only=""):
     """
     names = [name for name in CASES if only in name]
     if not names:
-        raise ValueError(f"only: no case's name contains {only!r}; there are {', '.join(CASES)}")
+        raise ValueError(f"only: no case's name contains {only!r}; the cases are {', '.join(CASES)}")
     return [row for name in names for seed in seeds for row in check_case(name, seed)]
 
 

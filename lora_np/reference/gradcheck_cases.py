@@ -41,7 +41,7 @@ def named(grads):
 
 
 def operation(rng, case, shapes, size=1.0, mask=None, selective=True, **constants):
-    """The Case of one operation.
+    """The Case for one operation.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def normal(rng, size=1.0, **shapes):
 
 
 def attention_steps(rng):
-    """The Case of the gradients of scores and probs; the operands are zeros that are added to these."""
+    """The Case for the gradients of scores and probs; the operands are zeros that are added to scores and probs."""
 
     def run(wanted, scores, probs, q, k, v):
         nudged, _ = ops.softmax_forward(ops.attention_scores(q, k, 3) + scores)
@@ -80,7 +80,7 @@ def attention_steps(rng):
 
 
 def low_rank_weight(rng):
-    """The Case of M = e B A, which occurs in DoRA's norm."""
+    """The Case for M = e B A, which occurs in DoRA's norm."""
 
     def run(wanted, A, B):
         cache = low_rank_cache(np.ones((2, 6)), A, 1.7, B, wanted, None)
@@ -97,8 +97,8 @@ def perturb(arrays, rng):
     return {name: array + 0.3 * rng.normal(size=array.shape) for name, array in arrays.items()}
 
 
-# DoRA's paper treats the norm as constant, but it varies when a whole layer is perturbed. So the exact gradient is
-# checked, and the paper's gradient has separate cases, in which the norm is an input.
+# DoRA's paper treats the norm as constant, but the norm varies when a whole layer is perturbed. So the exact gradient
+# is checked, and the paper's gradient has separate cases, in which the norm is an input.
 EXACT = {"dora": {"norm_gradient": True}}
 
 
@@ -126,7 +126,7 @@ def adapted_linear(rng, kind, trained_base=False, bias=True, dropout=0.0, given_
 
 
 def adalora_orthogonality(rng):
-    """The Case of the orthogonality term of AdaLoRA's loss."""
+    """The Case for the orthogonality term of AdaLoRA's loss."""
 
     def run(wanted, **factors):
         distance, grads = adalora.orthogonality(factors)
@@ -147,7 +147,7 @@ LLAMA |= {"rms_norm_eps": 0.5, "n_heads": 2, "n_kv_heads": 1}
 def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None):
     """Draw (config, params, adapter or None, batch, masks), with weights as large as those of a trained model.
 
-    llama : dict of LlamaConfig's fields that differ from LLAMA; None for a GPT-2
+    llama : dict of LlamaConfig's fields whose values differ from those in LLAMA; None for a GPT-2
     """
     of_model = {"n_layers": n_layers, "n_classes": n_classes, "dropout": dropout}
     config = GPT2Config(**GPT2, **of_model) if llama is None else LlamaConfig(**LLAMA | llama, **of_model)
@@ -164,7 +164,7 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None)
 
 
 def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, llama=None, recompute=False):
-    """The Case of all trainable weights: the adapter's if there is one, else the model's."""
+    """The Case for all trainable weights: the adapter's if there is one, else the model's."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, llama=llama)
 
     def run(wanted, batch, masks, base=None, **trained):
@@ -177,7 +177,7 @@ def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, ll
 
 
 def activations(rng, n_classes=0, dropout=0.0, kind=None, llama=None):
-    """The Case of all named activations; the operands are zeros that are added to these."""
+    """The Case for all named activations; the operands are zeros that are added to the activations."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, n_layers=1, llama=llama)
     settings = {"lengths": batch.lengths, "adapter": adapter, "masks": masks}
     settings["wanted"] = tuple(name for name in params if "emb" in name)
@@ -198,7 +198,7 @@ def activations(rng, n_classes=0, dropout=0.0, kind=None, llama=None):
 
     record = {}
     forward(params, batch.ids, config, **settings, record=record)
-    # The recorded scores and probs are copies; "attention: steps between" checks their gradients.
+    # The recorded scores and probs are copies; the case "attention: steps between" checks their gradients.
     zeros = {n: np.zeros_like(a) for n, a in record.items() if not n.endswith(("scores", "probs"))}
     return Case(run, zeros, {"params": params, "batch": batch}, "all activations", selective=False)
 
@@ -228,7 +228,7 @@ LLAMAS = {  # case -> fields of its configuration
 OPERATIONS = {  # case -> arguments of `operation`
     "linear": {"shapes": {"x": X, "weight": (4, 5), "bias": (4,)}},
     "linear: no bias": {"shapes": {"x": X, "weight": (4, 5)}},
-    # ε is so large that a backward pass that omits it fails.
+    # ε is so large that a backward pass that omits it fails the check.
     "layer_norm": {"shapes": {"x": X, "weight": (5,), "bias": (5,)}, "eps": 0.1},
     "rms_norm": {"shapes": {"x": X, "weight": (5,)}, "eps": 0.5},
     "rope": {"shapes": {"x": (2, 3, 12)}, "selective": False, "cos": ROPE[0], "sin": ROPE[1]},
@@ -243,7 +243,7 @@ OPERATIONS = {  # case -> arguments of `operation`
     "embedding": {"shapes": {"weight": (7, 5)}, "ids": SOME_TWICE},
     "cross_entropy": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS},
     "cross_entropy: weights": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS, "weights": CLASS_WEIGHTS},
-    # Two of the six rows are ignored; the others are computed in chunks of 3 and 1.
+    # Two of the six rows are ignored; the other four are computed in chunks of 3 and 1.
     "linear_cross_entropy": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS, "chunk": 21},
     "linear_cross_entropy: one chunk": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS},
     "dropout": {"shapes": {"x": (3, 4, 5)}, "mask": (3, 4, 5), "selective": False},

@@ -50,8 +50,8 @@ def export(folder, report=None):
     check_folder(folder, "DIR")
     if folder.is_dir() and not (folder / SCHEMA).is_file() and any(folder.iterdir()):  # these may be a port's outputs
         raise ValueError(f"DIR: {folder} has files that are not an export; expected a new folder or an earlier export")
-    write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))  # first, as a mark of an export
-    (folder / MANIFEST).unlink(missing_ok=True)  # written last, so a folder without it is incomplete
+    write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))  # first, to mark the folder
+    (folder / MANIFEST).unlink(missing_ok=True)  # written last, so an export without it is incomplete
     entries = []
     for case in reference_cases().values():
         entries.append(export_case(folder, case))
@@ -103,7 +103,7 @@ def export_case(folder, case):
 
 
 def about(case, dtype):
-    """The metadata of a case's file, so that a port needs no other file."""
+    """The metadata in a case's file, so that a port that reads it needs no other file."""
     names = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype}
     return {**names, "settings": case.settings, "inputs": list(case.inputs)}
 
@@ -139,7 +139,7 @@ def commit():
 
 
 def sha256(array):
-    """The hash of a tensor's bytes as they are in the file: row-major and little-endian."""
+    """The hash of a tensor's bytes in the file's layout, row-major and little-endian."""
     return hashlib.sha256(array.astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
@@ -188,7 +188,7 @@ def checked_entries(manifest):
             instance_of(f"cases[{number}]: {name}", entry.get(name), kind, f"a {kind.__name__}")
         case = f"case {entry['id']}"
         if entry["id"] in entries:
-            raise ValueError(f"{case}: expected an id that no other case has")
+            raise ValueError(f"{case}: expected a unique id")
         whole_number(f"{case}: tier", entry.get("tier"), 1, len(TIERS))
         for dtype in DTYPES:
             instance_of(f"{case}: files: {dtype}", entry["files"].get(dtype), str, "the name of a file")

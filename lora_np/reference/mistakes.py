@@ -1,14 +1,14 @@
 r"""Known mistakes of ports, most of which `mutants.py` cannot derive from the plain program.
 
-`mistakes.txt` has a sentence for each mistake, which the checker prints, and one or more changes of the plain program:
+For each mistake, `mistakes.txt` has a sentence, which the checker prints, and one or more changes to the plain program:
 
     the bias is not added
         linear: y + bias → y
 
-A change names a function of `plain/`, with the module only if that is `cases`. The correct text, before the arrow,
-occurs exactly once in the function's source. The incorrect text, after the arrow, replaces it; there, `…` stands for
-the correct text, and `wrong.NAME` for a function of `wrong.py`. `\n` is a line break. Lines with more indentation
-continue a change.
+A change begins with the name of a function in `plain/`, preceded by its module only if the module is `cases`. The
+correct text, before the arrow, occurs exactly once in the function's source. The incorrect text, after the arrow,
+replaces it. In the incorrect text, `…` means the correct text, and `wrong.NAME` a function in `wrong.py`. `\n` is a
+line break. Lines with deeper indentation continue a change.
 """
 
 import re
@@ -21,7 +21,7 @@ FUNCTIONS |= vars(files) | vars(training) | vars(model) | vars(operations)  # th
 
 
 def read_mistakes():
-    """The mistakes of `mistakes.txt`, as a dict, sentence -> list of (function, correct text, incorrect text)."""
+    """The mistakes in `mistakes.txt`, as a dict, sentence -> list of (function, correct text, incorrect text)."""
     text, mistakes = Path(__file__).with_suffix(".txt").read_text("utf-8"), {}
     for line in re.sub(r"\n {8,}", " ", text).splitlines():
         if line and line[0] not in "# ":

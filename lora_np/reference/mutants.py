@@ -25,25 +25,25 @@ text = ast.unparse
 class Mutant(NamedTuple):
     sentence: str  # describes the mistake, with the names that the code uses
     line: int  # number of the changed line
-    place: str  # text of that line in the correct function
+    place: str  # text of the changed line in the correct function
     code: str  # source of the mutated function
 
 
 class Facts(NamedTuple):
-    """Facts about a function that its mutations depend on."""
+    """Facts about a function on which its mutations depend."""
 
     bound: list  # (line, name) of each parameter and each assignment to a variable, in order
     operands: set  # names that are operands of an operator
-    alike: dict  # text of an expression -> text of another expression of its kind
-    inner: set  # ids of the expressions of which an attribute or an item is read
+    alike: dict  # text of an expression -> text of another expression of the same kind
+    inner: set  # ids of the expressions from which an attribute or an item is read
     filled: dict  # name of a variable -> first line where its value is not a constant such as None
 
 
 def mutants(function, changes=None, outputs=(), line_number=None):
     """Yield the distinct mutations of a function, an ast.FunctionDef, as Mutants.
 
-    `changes` are functions like those of CHANGES, the default. `outputs` names the values that the function returns.
-    `line_number` is the only line to change; None for all lines.
+    `changes` are functions like those in CHANGES, which is the default. `outputs` names the values that the function
+    returns. `line_number` is the only line to change; None for all lines.
     """
     function = copy.deepcopy(function)
     function.decorator_list = []
@@ -253,7 +253,7 @@ def lists(node, facts):
 
 
 def others(node, facts):
-    """Read another array, field, key or name of the same kind."""
+    """Replace an array, field, key or name by another one of the same kind."""
     match node:
         case ast.Name(name, ast.Load()) if id(node) not in facts.inner:
             before = [other for line, other in facts.bound if line < node.lineno and other in facts.operands - {name}]

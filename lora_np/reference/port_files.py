@@ -100,7 +100,7 @@ def bare(name):
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-# The reader of each format returns a dict, name -> function that takes the expected array and returns the tensor. The
+# Each format's reader returns a dict, name -> function that takes the expected array and returns the port's tensor. The
 # function raises OSError or ValueError if the tensor is invalid.
 
 
@@ -135,7 +135,7 @@ def read_npy(path, like):
     file = io.BytesIO(data)
     try:
         array = np.lib.format.read_array(file, allow_pickle=False)
-    except Exception as error:  # of any type, because NumPy parses the header as Python
+    except Exception as error:  # any type of error, because NumPy parses the header as Python
         message = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"is not a complete .npy file of numbers ({message})") from None
     if file.tell() != len(data):
@@ -158,7 +158,7 @@ def read_json_file(path):
 
 @np.errstate(over="ignore", invalid="ignore")
 def array_of(entry, like):
-    """Convert one entry of a JSON file to an array with the dtype and shape of the expected one."""
+    """Convert one entry of a JSON file to an array with the dtype and shape of the expected array."""
     if not isinstance(entry, dict) or set(entry) != {"shape", "values"}:
         raise ValueError('should be a JSON object with "shape" and "values"')
     shape, values = entry["shape"], entry["values"]

@@ -1,4 +1,4 @@
-"""Mutations for common mistakes in ports, in addition to those in `mutants.py` and `slips.py`."""
+"""Mutations that imitate common mistakes in ports, in addition to those in `mutants.py` and `slips.py`."""
 
 import ast
 import math
@@ -7,7 +7,7 @@ import re
 from .mutants import name_of, text
 from .slips import names
 
-# Names in the plain program that do not name arrays.
+# Variables of the plain program that are not arrays.
 NO_ARRAYS = set("settings sizes t acts grads past block attn mlp name names last outputs".split())
 
 WRITTEN_IN = {
@@ -95,7 +95,7 @@ def sums_of_ports(node, facts):
 
 
 def readings(node, facts):
-    """Use any array, or 0, in place of another."""
+    """Replace an array by any other array, or by 0."""
     match node:
         case ast.Name(name, ast.Load()) if name not in NO_ARRAYS:
             yield from (change for change in names(node, facts) if change[0] not in NO_ARRAYS)

@@ -1,7 +1,7 @@
-"""Mutations for common mistakes in students' code, in addition to those in `mutants.py`.
+"""Mutations that imitate common mistakes in students' code, in addition to those in `mutants.py`.
 
-A change is a function of a node. It yields (new code, sentence). The sentence follows the name of the value that the
-line computes: "dx" + "lacks the term du @ A".
+A change is a function (node, facts) that yields (new code, sentence). The sentence follows the name of the value that
+the line computes: "dx" + "lacks the term du @ A".
 """
 
 import ast
@@ -252,7 +252,7 @@ def first_factor(product):
 
 
 def names(node, facts):
-    """Use any variable in place of another."""
+    """Replace a variable by any other variable."""
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
         before = dict.fromkeys(other for line, other in facts.bound if line < node.lineno)
         for other in [other for other in before if node.id in before and other != node.id]:
@@ -275,7 +275,7 @@ HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # would make a lis
 def slips(function, outputs):
     """The mutations of a correct function, as a list of Mutants.
 
-    The likelier ones come first: changes in one place, then changes throughout the function, then exchanged variables.
+    The likeliest come first: changes in one place, then changes throughout the function, then exchanged variables.
     """
     in_one_place = (base.mutants(function, changes, outputs) for changes in (base.CHANGES, CHANGES))
     elsewhere = throughout(function), in_statements(function), of_whole_svd(function, outputs)
@@ -341,7 +341,7 @@ def in_statements(function):
 
 
 def of_whole_svd(function, outputs):
-    """Take other slices of a full singular value decomposition if the function computes a thin one."""
+    """Replace a thin singular value decomposition by a full one, and take other slices of it."""
     thin = [n for n in ast.walk(function) if isinstance(n, ast.keyword) and n.arg == "full_matrices"]
     if thin:
         whole = changed(function, dict.fromkeys(thin, ast.keyword("full_matrices", ast.Constant(True))), "")

@@ -1,20 +1,20 @@
 """Measure the tolerance of each tensor: how far a correct port may deviate from the reference.
 
-Two correct implementations differ only by rounding errors, for example because they sum in another order or use another
-library's tanh. A tensor's rounding error depends on everything computed before it, so it is measured: it is the largest
-difference, over all entries of the tensor, between its float64 values and
+Two correct implementations differ only by rounding errors, for example because they sum in different orders or use tanh
+from different libraries. A tensor's rounding error depends on everything computed before it, so the error is measured,
+as the largest difference, over all entries of the tensor, between its float64 values and
 
 - the package's float32 values,
-- float64 values from inputs perturbed at random by up to half a unit in float32's last place, ten times.
+- ten sets of float64 values, from inputs perturbed at random by up to half a unit in float32's last place.
 
 A tensor's float32 tolerance is 16 times this error. Its float64 tolerance is the float32 tolerance times 2⁻²⁹, the
 ratio of the two precisions. A value agrees with the reference if
 
     |got − expected| ≤ atol + rtol · |expected|        rtol = 16 ε
 
-atol is at least 16 ε rms, so that a lucky draw does not make it too strict. A single relative tolerance for all tensors
-or entries would not work: where the terms of a sum cancel, correct float32 values differ in the third digit, and the
-gradient of `k_proj.bias`, which is zero in theory, consists of rounding errors.
+atol is at least 16 ε rms, so that chance does not make the tolerance too strict. A single relative tolerance for all
+tensors or entries would not work: where the terms of a sum cancel, correct float32 values differ in the third digit,
+and the gradient of `k_proj.bias`, which is zero in theory, consists of rounding errors.
 """
 
 from decimal import ROUND_CEILING, Context
@@ -39,8 +39,8 @@ def rms(array):
 def shares(got, expected, atol=1.0, rtol=0.0):
     """Each entry's error |got − expected| as a share of its tolerance atol + rtol |expected|.
 
-    An entry agrees if its share is at most 1. The share of an entry that is not finite is 0 if both values are the
-    same, else inf. With the default tolerances, the shares are the absolute errors.
+    An entry agrees if its share is at most 1. Where a value is not finite, the share is 0 if both values are the same,
+    else inf. With the default tolerances, the shares are the absolute errors.
     """
     got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))

@@ -25,7 +25,7 @@ OPEN = threading.Lock()  # locked while the plain program is changed
 
 
 def wrong_outputs(sources, kind, settings, inputs, dtype):
-    """Compute a case with a mistake in the plain program.
+    """Compute the outputs of a case with a mistake in the plain program.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def derived(function, usual=False):
     changes = [slips(tree, ()), mutants(tree, PORTS)]
     if usual:
         changes = [mutants(tree)]
-    elif function.__module__ in (model.__name__, cases.__name__):  # the functions of these modules only pass arrays on
+    elif function.__module__ in (model.__name__, cases.__name__):  # these only pass arrays to other functions
         changes = [mutants(tree, (*CHANGES, readings, brackets))]
     elif function.__module__ == files.__name__:
         changes = [mutants(tree, (*CHANGES, readings, axes, slices, arithmetic_of_ports, layouts))]
@@ -124,7 +124,7 @@ def normal(source):
 
 
 def difference(right, wrong):
-    """(start, end, new text): the part of `right` that differs, and its replacement in `wrong`."""
+    """The part of `right` that differs from `wrong`, and its replacement: (start, end, replacement)."""
     start = len(os.path.commonprefix([right, wrong]))
     same = len(os.path.commonprefix([right[start:][::-1], wrong[start:][::-1]]))
     return start, len(right) - same, wrong[start : len(wrong) - same]
@@ -195,7 +195,7 @@ def input_of(block, acts):
 
 
 def no_subnormals(two_bytes):
-    """The bytes of float16 values, with values below 2⁻¹⁴ set to 0."""
+    """The bytes of float16 values, with magnitudes below 2⁻¹⁴ set to 0."""
     half = two_bytes.copy().view("<f2")
     return np.where(np.abs(half) < 2.0**-14, np.float16(0), half).view(np.uint8)
 
@@ -208,7 +208,7 @@ def all_normal(two_bytes):
 
 
 def drawn_by_size(probs, uniform):
-    """Sample an id for each uniform number, with cumulative sums of the probabilities in descending order."""
+    """Sample an id for each uniform number, using cumulative sums of the probabilities in descending order."""
     order = np.argsort(-probs, axis=-1)
     sums = np.cumsum(np.take_along_axis(probs, order, axis=-1), axis=-1)
     places = (sums <= uniform[:, None] * sums[:, -1:]).sum(axis=-1)

@@ -31,7 +31,7 @@ def measure(layer, params, kind):
     if len(arrays) == 1:
         [(leaf, new)] = arrays.items()
         old = base_array(params, layer.ours, leaf)
-        same_shape = new.shape == old.shape  # the base's head may have another shape
+        same_shape = new.shape == old.shape  # the base's head may have a different shape
         return ratio(new - old, old) if same_shape else None, None, []
     old = base_weight(params, layer.ours)
     A, B = (arrays[factor].astype(np.float64) for factor in FACTORS)
@@ -55,7 +55,7 @@ def ratio(change, size):
 
 
 def attach(report, dtype):
-    """Return an Adapter of the applied layers, and the names of the layers that our model cannot apply."""
+    """Return an Adapter of the applied layers, and the names of the layers that this package cannot apply."""
     weights, ranks, alphas, left_out = {}, {}, {}, []
     for layer in report.layers:
         if layer.status != APPLIED:
@@ -63,7 +63,7 @@ def attach(report, dtype):
         if len(layer.arrays) == 1 and TIED not in layer.notes:
             weights |= {f"{layer.ours[0]}.{leaf}": array.astype(dtype) for leaf, array in layer.arrays.items()}
         elif layer.arrays and is_adaptable(layer.ours):
-            for i, name in enumerate(layer.ours):  # layers that the file fuses into one have the same A
+            for i, name in enumerate(layer.ours):  # layers that the file fuses into one share A
                 ranks[name], alphas[name] = layer.rank, layer.scale * layer.rank
                 for leaf, array in layer.arrays.items():
                     own = array if leaf == "lora_A" else np.split(array, len(layer.ours))[i]
@@ -80,10 +80,10 @@ def compare(task, report, prompt=None):
 
     Returns
     -------
-    dict: "text" of the prompt, or None; "ids"; "change", the largest change of a logit divided by the rms of the base's
-        logits, or None if it is not finite; "base" and "adapter", the most likely next token or class with each;
-        "left_out", layers whose effect is not included, such as a classifier's head, because both passes use the
-        adapter's.
+    dict: "text" of the prompt, or None; "ids"; "change", the largest change in a logit divided by the rms of the base's
+        logits, or None if it is not finite; "base" and "adapter", the most likely next token or class without and with
+        the adapter; "left_out", layers whose effect is not included, such as a classification head, which both passes
+        take from the adapter.
     """
     params, config = task.params, task.config
     adapter, left_out = attach(report, params["tok_emb.weight"].dtype)
@@ -107,13 +107,13 @@ def compare(task, report, prompt=None):
 
 
 def prompt_ids(task, prompt=None):
-    """Return the prompt and its ids (T,), or None and the ids 0, 1, … if it has none or there is no tokenizer."""
+    """Return the prompt and its ids (T,), or None and the ids 0, 1, … if it has no ids or there is no tokenizer."""
     if task.tokenizer is not None:
         text = PROMPT if prompt is None else prompt
         ids = encode(task.tokenizer, [text], task.config.n_positions)[0]
         if ids.size:
             return text, ids
     if prompt is not None:
-        lacks = "the base has no tokenizer" if task.tokenizer is None else "the vocabulary has no such words"
+        lacks = "the base has no tokenizer" if task.tokenizer is None else "it has no tokens in this vocabulary"
         raise ValueError(f"prompt: got {quoted(prompt)}, but {lacks}")
     return None, np.arange(min(N_IDS, task.config.n_positions)) % task.config.vocab_size

@@ -39,7 +39,8 @@ def load_adapter_set(names, base=None):
     Raises
     ------
     ValueError
-        If a name is repeated, or an adapter has another base or other labels, or is a whole model.
+        If a name is repeated, or an adapter has a different base, has labels that differ from the first adapter's, or
+        is a whole model.
     """
     names = [str(name) for name in names]
     repeated = [name for name in names if names.count(name) > 1]
@@ -62,7 +63,7 @@ def load_adapter_set(names, base=None):
 
 
 def mixed(loaded, weights=None, rank=None):
-    """Combine all adapters into one, whose update is their weighted sum.
+    """Combine all adapters into one whose update is the weighted sum of their updates.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ def check_finite(arrays):
 
 
 def forward_times(loaded, adapter):
-    """Time the base, the base with the adapter, and the merged model: forward passes of 16 full rows on one thread.
+    """Time forward passes of the base, the base with the adapter, and the merged model: 16 full rows, one thread.
 
     Returns
     -------

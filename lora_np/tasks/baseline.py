@@ -1,4 +1,4 @@
-"""A baseline without a neural network: logistic regression on tf-idf weights, which ignore word order."""
+"""A baseline without a neural network: logistic regression on tf-idf weights of words and word pairs."""
 
 STRENGTHS = (1, 3, 10, 30, 100)  # scikit-learn's C, the inverse regularisation strength
 
@@ -16,7 +16,7 @@ def word_classifier(train, validation, token_pattern, sublinear=(False, True), s
 
     Returns
     -------
-    scikit-learn's Pipeline of a TfidfVectorizer and a LogisticRegression, both fitted
+    scikit-learn's Pipeline of a fitted TfidfVectorizer and a fitted LogisticRegression
 
     Raises
     ------

@@ -59,7 +59,7 @@ def class_probabilities(classifier, texts):
 def token_ids(classifier, texts):
     """Return the token ids that a classifier reads for each text: at most `max_tokens`, including any question.
 
-    A text without tokens is refused, because a classifier reads a text's last token; transformers fails on it too.
+    A text without tokens is refused, because a classifier predicts at the last token; transformers also fails on it.
     """
     tokenizer, longest = classifier.tokenizer, classifier.max_tokens or classifier.config.n_positions
     if classifier.question is not None:
@@ -73,7 +73,7 @@ def token_ids(classifier, texts):
 
 
 def without_padding(sequences, config):
-    """Remove the trailing ids that are `pad_token_id`, if an imported model has such a field.
+    """Remove trailing ids that equal an imported model's `pad_token_id`, if it has that field.
 
     A classifier predicts at the last token, and transformers treats all trailing tokens with that id as padding.
     """

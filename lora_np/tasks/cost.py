@@ -20,11 +20,11 @@ def n_shards(settings, longest):
 
 
 def report_cost(report, model, adapter, plan, batch_size, length):
-    """Report the numbers of trained parameters and steps, and for full fine-tuning of a large model time and memory.
+    """Report the numbers of trained parameters and steps; for a large model without an adapter, also time and memory.
 
     Parameters
     ----------
-    report : function of a line of text
+    report : function that takes a line of text
     model : LoadedModel
     adapter : Adapter, or None if the whole model is trained
     plan : dict of `train`'s arguments
@@ -41,7 +41,7 @@ def report_cost(report, model, adapter, plan, batch_size, length):
 
 
 def seconds_of_step(plan):
-    """Measure the time of a training step on the first batch, in seconds, without the optimiser."""
+    """Measure the time of a training step on the first batch, in seconds, excluding the optimiser."""
     config, started = plan["config"], time.perf_counter()
     batch = plan["epoch_batches"](stream(config.seed, "shuffle", 0))[0]
     with blas_threads(1), shard_threads(config.threads) as run:
@@ -51,7 +51,7 @@ def seconds_of_step(plan):
 
 
 def bytes_of_full(config, batch_size, length, shards):
-    """Return the memory for full fine-tuning without temporary arrays, and the size of the saved state, in bytes."""
+    """Return the memory for full fine-tuning, excluding temporary arrays, and the size of the saved state, in bytes."""
     step = step_bytes(config, batch_size, length)
     trained = 2 * step.parameters + step.optimiser  # the trained weights, their best values, and AdamW's two moments
     # At the peak, all shards' gradients exist, with either the activations or the mean of the gradients.

@@ -21,9 +21,9 @@ from .inspection import aligned, place_of
 
 BLOCK = re.compile(r"(?<=[.])([0-9]{1,9})(?=[.])")
 BASES = {
-    True: "the adapter was trained on it",
-    False: "the adapter was trained on a different one",
-    None: "the adapter's file does not say whether it was trained on it",
+    True: "this is the base that the adapter was trained on",
+    False: "the adapter was trained on a different base",
+    None: "the adapter's file does not say whether the adapter was trained on this base",
 }
 
 
@@ -40,14 +40,14 @@ def diagnose(path, base=None, prompt=None):
     -------
     dict of plain values: "adapter"; "program", the program that is reported on, "PEFT", "llama.cpp" or "lora_np";
         "kind"; "layers", a list of {layer, status, rank, scale, scale_from, change (‖ΔW‖/‖W‖), effective_rank, notes}
-        with None for missing values; "base", {same: whether the adapter was trained on it, None if its file
-        does not say; named: the file's name for its base, or None}; "prompt", see `compare`, or None if nothing can be
+        with None for missing values; "base", {same: whether the adapter was trained on this base, None if its file does
+        not say; named: the name of the base in the file, or None}; "prompt", see `compare`, or None if nothing can be
         compared; "faults", a list of str: why the adapter has no effect, is refused, or computes NaN
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file cannot be read, it is not a LoRA or DoRA adapter, or the base is missing.
+        If a file cannot be read, the adapter is neither LoRA nor DoRA, or the base is missing.
     """
     place = place_of(path)
     task, file_report, trained_on = examine(place, base_place(place, base))
@@ -89,7 +89,7 @@ def and_more(items):
 
 
 def examine(place, base):
-    """Return the base (a LoadedModel), the AdapterReport on it, and the entry "base" of the diagnosis."""
+    """Return the base (a LoadedModel), the adapter's AdapterReport, and the entry "base" of the diagnosis."""
     path, named = place / "adapter_config.json", None
     if place.suffix == ".gguf":
         fields, tensors = read_gguf(place, finite=False)
@@ -141,7 +141,7 @@ def base_place(path, base=None):
     if base is None and (place / "task.json").is_file():
         base = task_base(place)
     if base is None or base == place:
-        raise ValueError(f"base: is missing; name the model that {path} was trained on with --base")
+        raise ValueError(f"base: is missing; use --base to name the model that {path} was trained on")
     return model_place(base)
 
 
@@ -184,7 +184,7 @@ def format_diagnosis(report):
 
 
 def prompt_lines(prompt):
-    """Describe the change of the logits after a prompt, as lines of text."""
+    """Describe the change in the logits after a prompt, as lines of text."""
     text = f"tokens {prompt['ids']}" if prompt["text"] is None else f'"{shown(prompt["text"], 60)}"'
     if prompt["change"] is None:
         return [f"after {text}: the logits are not finite"]
@@ -203,7 +203,7 @@ def span(values, number):
 
 
 def merged_blocks(rows):
-    """Merge rows that differ only in their block and values; each merged row has lists of the values."""
+    """Merge rows that differ only in their block and values; a merged row has lists of these values."""
     merged = {}
     for row in rows:
         before, *block = BLOCK.split(row["layer"], maxsplit=1)  # the block's index, and the rest of the name

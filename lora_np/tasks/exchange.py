@@ -22,9 +22,9 @@ from ..formats.to_gguf import check_language_model, encoded
 FORMATS = {
     "peft": "the adapter",
     "hf": "its base",
-    "merged": "the base with the adapter in its weights",
+    "merged": "the base with the adapter merged into its weights",
     "gguf": "the adapter for llama.cpp, or the model if there is no adapter",
-    "gguf-merged": "the model with the adapter in its weights for llama.cpp",
+    "gguf-merged": "the model with the adapter merged into its weights, for llama.cpp",
 }
 SAMPLE = "It's fine."
 LEAST_SHARE = 0.9  # a merge warns if a smaller share of the update survives rounding
@@ -87,7 +87,7 @@ def export_gguf(name, is_merged, out, base, format):
         params, share = merged_for(params, task.adapter, format)
         if share < LEAST_SHARE:
             left = f"only {share:.0%} of the adapter's update is left after rounding to {format}"
-            remedy = "write another format, or train with --variant qalora, whose update fits q4_1"
+            remedy = "use another format, or train with --variant qalora, whose update fits q4_1"
             warnings.warn(f"{left}; {remedy}", stacklevel=3)
     formats.save_gguf(out, params, task.config, gguf_fields(name, task, base), format)
     return task._replace(params=params, adapter=None)
@@ -123,14 +123,14 @@ def gguf_fields(name, task, base):
     special = special_ids(task.config, task.tokenizer, task.files)
     fields, is_plain = gguf_vocabulary(task.tokenizer, task.files, special, task.config.vocab_size)
     if not is_plain:
-        text = "llama.cpp does not normalise texts as this tokenizer does; give it normalised ones, such as"
+        text = "llama.cpp does not normalise texts as this tokenizer does; give it normalised texts, such as"
         warnings.warn(f"{text} {plain_text(task.tokenizer, SAMPLE)!r} for {SAMPLE!r}", stacklevel=3)
     template = formats.chat_template(task.files)
     return fields | ({"tokenizer.chat_template": template.text} if template else {})
 
 
 def import_hf(path, out, tokenizer=None):
-    """Import a GPT-2 or Llama from Hugging Face, with a classifier's labels, and save it in our format.
+    """Import a GPT-2 or Llama from Hugging Face, including a classifier's labels, and save it in our format.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def import_hf(path, out, tokenizer=None):
 
     Returns
     -------
-    LoadedModel; its tokenizer is None if there is none
+    LoadedModel; its tokenizer is None if the model has none
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     formats.check_target(out, "out", (folder, tokenizer or folder))
@@ -201,7 +201,7 @@ def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
     try:
         adapter = formats.load_peft(folder, task.params, task.config)
     except ValueError as error:
-        hint = "; without --base, the base is the small model of this package"
+        hint = "; without --base, the base is this package's small model"
         raise ValueError(f"{error}{hint if base == formats.PRETRAINED else ''}") from None
     n_classes = len(adapter.weights.get(HEAD, ())) or task.config.n_classes
     if labels is None:

@@ -44,8 +44,8 @@ def explore(
     adapter : folder of a language model's or a classifier's adapter, or the name of an included adapter
     out : path of the page
     base : the adapter's base if it has moved (see `read_model`), or None
-    data : for a classifier, path of a CSV, TSV or JSONL file to measure losses on, in equally spaced rows. None:
-        no losses are measured
+    data : for a classifier, path of a CSV, TSV or JSONL file; losses are measured on equally spaced rows. None: no
+        losses are measured
     text_column, label_column : str, or None for the columns that the classifier was trained with
     quoting : bool, for a TSV; see `read_records`
     text_file : for a language model, path of a text file to measure losses on; the end of its last tenth is used,
@@ -53,8 +53,8 @@ def explore(
         losses are measured
     prompts : list of str to continue or classify; if empty, a few from the package or the data
     n_texts : int, maximum number of texts to measure losses on; None: 200, or 50 with a large base
-    chat : bool, whether a language model answers the prompts through its chat template
-    report : function of a line of text, called before each computation to describe it
+    chat : bool, whether a language model answers the prompts using its chat template
+    report : function that takes a line of text, called before each computation to describe it
 
     Returns
     -------
@@ -63,8 +63,8 @@ def explore(
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, the adapter adapts no layer, an option does not fit its kind of model, or `out`
-        cannot be written or is read from. Nothing is written then.
+        If a file is missing or damaged, the adapter adapts no layer, an option does not apply to its kind of model, or
+        `out` cannot be written or is a file that is read. Nothing is written in these cases.
     """
     if n_texts is not None:
         whole_number("texts", n_texts)
@@ -115,7 +115,7 @@ def page_data(task, base, measured, prompts, chat, report):
 
 
 def facts(task):
-    """Return the values in the page's headline, with a list of values if they may differ between layers."""
+    """Return the values in the page's headline, as lists where they may differ between layers."""
     config = task.adapter.config
     of_layers = [module_config(config, module) for module in layer_arrays(task.adapter)]
     trained = trainable_report(task.params, trained_weights(task.adapter))

@@ -15,17 +15,17 @@ from .settings import FinetuneSettings, tokens_to_read
 from .writing import answer_from, write_text_from
 
 SCALES = [i / 4 for i in range(9)]  # 0 to 2
-N_NEW = 30  # number of tokens of a continuation
+N_NEW = 30  # number of tokens in a continuation
 OWN_DATA = {  # held-out texts for the included adapters
-    "critics": ("held-out snippets of Rotten Tomatoes", lambda: load_reviews("rotten_tomatoes").test.texts),
-    "licences": ("held-out paragraphs of licences", lambda: load_licences().test),
+    "critics": ("held-out snippets from Rotten Tomatoes", lambda: load_reviews("rotten_tomatoes").test.texts),
+    "licences": ("held-out paragraphs from licences", lambda: load_licences().test),
 }
 
 
 def language_tokens(adapter, tokenizer, text_file, n, report):
     """Return (description, tokens) of the last n texts for a language model; None if there are no texts.
 
-    Of a file, only the last tenth is used, on which `finetune` tests.
+    Of a file, only the last tenth is used, because `finetune` tests on it.
     """
     if text_file is not None:
         texts = encode(tokenizer, read_texts(text_file))
@@ -60,7 +60,7 @@ def spread(length, n):
 
 
 def ranks_to_cut_to(directions):
-    """Return all ranks from 0 to the largest rank of a ΔW; above 8, only 0, powers of two and the largest rank."""
+    """Return all ranks from 0 to the largest rank of a ΔW; if it is above 8, only 0, powers of two and the largest."""
     most = max(len(sigma) for _, sigma, _ in directions.values())
     if most <= 8:
         return list(range(most + 1))
@@ -68,20 +68,21 @@ def ranks_to_cut_to(directions):
 
 
 def by_rank(variant, directions, base, report, what, data, classes=None):
-    """Measure losses with each ΔW truncated to a rank.
+    """Measure losses with every ΔW truncated to each of several ranks.
 
     Parameters
     ----------
     variant : function (k) -> LoadedModel
     directions : dict that `directions_of` returned
     base : folder or file of the base
-    report : function of a line of text
+    report : function that takes a line of text
     what : str, describes the data
     data, classes : (N,) tokens and None for a language model; N texts and (N,) integers for a classifier
 
     Returns
     -------
-    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each value from `measure`, a list by rank
+    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each value from `measure`, a list with one entry
+    per rank
     """
     ranks, rows, unit = ranks_to_cut_to(directions), [], "tokens" if classes is None else "texts"
     for k in ranks:
@@ -92,8 +93,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
 
 
 def measure(task, base, data, classes):
-    """Return a language model's "loss" in nats per token and "perplexity", or a classifier's "loss" in nats per text
-    and "accuracy" in 0 to 1."""
+    """Return a dict: "loss" in nats per token and "perplexity", or for a classifier "loss" per text and "accuracy"."""
     if classes is not None:
         p = class_probabilities(task, data)  # (N, K)
         of_class = np.maximum(p[np.arange(len(p)), classes], np.finfo(np.float32).tiny)
@@ -110,8 +110,8 @@ def by_scale(variant, prompts, chat, report):
     ----------
     variant : function (scale=) -> LoadedModel
     prompts : list of str
-    chat : bool, whether a language model answers them through its chat template
-    report : function of a line of text
+    chat : bool, whether a language model answers them using its chat template
+    report : function that takes a line of text
 
     Returns
     -------

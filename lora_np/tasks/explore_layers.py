@@ -16,15 +16,15 @@ SMALLEST = 1e-9  # relative to σ₁; smaller singular values of a ΔW in float6
 DIRECTIONS, TOKENS = 3, 8  # number of directions shown with tokens, and of tokens at each end of a direction
 MOST_SIGMAS = 64  # number of singular values that the page shows
 MOST_ROWS, MOST_COLUMNS = 16, 256  # maximum size of a picture
-ALONG = "a"  # is decoded in front of a token, whose leading space is otherwise lost
+ALONG = "a"  # decoded in front of each token, whose leading space would otherwise be lost
 
 
 def directions_of(params, adapter):
     """Compute the singular value decomposition of every ΔW, for any kind of adapter, without zero singular values.
 
-    If M = ΔW has a rank of at most r, the columns of M Ω span those of M with probability 1 for a random Ω (in, r).
-    With an orthonormal basis Q of them, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011, section 1.5). If
-    Q (Qᵀ M) differs from M, the rank is higher, as it may be for DoRA, and M itself is decomposed.
+    If M = ΔW has a rank of at most r, the columns of M Ω span the column space of M with probability 1 for a random Ω
+    (in, r). With an orthonormal basis Q of this space, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011,
+    section 1.5). If Q (Qᵀ M) differs from M, the rank is higher, as it may be for DoRA, and M itself is decomposed.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def directions_of(params, adapter):
 def with_updates(task, directions, k=None, scale=1.0):
     """The model with `scale` times the k leading terms of each ΔW's decomposition added to its weights.
 
-    U_k Σ_k V_kᵀ is the best approximation of ΔW of rank k.
+    U_k Σ_k V_kᵀ is the best rank-k approximation of ΔW.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def with_updates(task, directions, k=None, scale=1.0):
 
     Returns
     -------
-    LoadedModel without an adapter; whole weights, such as a trained head, do not depend on k and scale
+    LoadedModel without an adapter; whole weights, such as a trained head, do not depend on k or scale
     """
     params = {**task.params, **whole_weights(task.adapter)}
     for module, (u, sigma, vt) in directions.items():
@@ -117,15 +117,16 @@ def token_directions(task, directions):
     norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. The tokens to which a
     right singular direction responds are therefore those whose embeddings have a large cosine with g ⊙ v_i. A layer
     that writes into the stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the
-    last norm. There g ⊙ u_i is compared with the tokens' rows in the head, or with their embeddings for a classifier,
-    whose head has no tokens.
+    last norm. For such a layer, g ⊙ u_i is compared with the tokens' rows in the head, or with their embeddings for a
+    classifier, whose head has no tokens.
 
-    A layer norm subtracts the mean over the entries before it applies its gain. Therefore the means are subtracted from
-    embeddings, and from g ⊙ v_i, whose mean contributes nothing to a product with them. The mean of u_i is subtracted
-    before the gain is applied, and the head's rows are unchanged.
+    A layer norm subtracts the mean over the entries before it applies its gain. Therefore, the means are subtracted
+    from the embeddings, and from g ⊙ v_i, whose mean contributes nothing to a product with them. The mean of u_i is
+    subtracted before the gain is applied, and the head's rows are unchanged.
 
-    Both are approximations: the first block reads the tokens' embeddings, but the input of later blocks depends on them
-    less and less. The sign of a pair u_i, v_i is arbitrary; here the cosine of largest magnitude is positive.
+    Both comparisons are approximations: the first block reads the tokens' embeddings, but the input of later blocks
+    depends on them less and less. The sign of a pair u_i, v_i is arbitrary; here the cosine of largest magnitude is
+    positive.
 
     Returns
     -------
@@ -163,7 +164,7 @@ def unit_rows(rows, centred):
 
 
 def both_ends(cosines, known, texts):
-    """Return two lists of [text, cosine], for the tokens with the largest and with the smallest of the cosines (V,)."""
+    """Return two lists of [text, cosine], for the tokens with the largest and with the smallest cosines (V,)."""
     n = min(TOKENS, len(cosines))
     cosines = cosines if cosines.max() >= -cosines.min() else -cosines
     order = np.argsort(cosines, kind="stable")
@@ -183,7 +184,7 @@ def token_texts(tokenizer):
 
 
 def picture(leaf, array):
-    """Convert an array to a small picture with the rank along its rows: B (out, r) is transposed, a vector is one row.
+    """Convert an array to a small picture with one row per rank: B (out, r) is transposed, a vector is one row.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The fine-tuning protocol: check, load the base, read the data, train, test, save. All kinds of data share it."""
+"""The fine-tuning protocol for all kinds of data: check, load the base, read the data, train, test, save."""
 
 import math
 from contextlib import contextmanager
@@ -25,16 +25,16 @@ def no_report(line):
 def finetune(data, out, settings=None, report=no_report):
     """Fine-tune a model on data, test it, and save it.
 
-    The data is split into a training part, a validation part, which chooses the best weights, and a test part. "lora"
-    and "head" save only the adapter; "full" saves the whole model. The returned dict is also written to
-    `task.json` in that folder.
+    The data is split into a training part, a validation part, on which the best weights are selected, and a test part.
+    "lora" and "head" save only the adapter; "full" saves the whole model. The returned dict is also written to
+    `task.json` in the folder `out`.
 
     Parameters
     ----------
     data : LabelledTable, QuestionTable, TextFile or Conversations, or another subclass of Data
     out : folder to write
     settings : FinetuneSettings; None: the defaults
-    report : function of a line of text, called before the training to describe it
+    report : function that takes a line of text, called before the training to describe it
 
     Returns
     -------
@@ -98,14 +98,14 @@ def naming_model(name):
 
 
 def read_run(path, changes):
-    """Read the data and the settings of a fine-tuning from a JSON file, and change some values.
+    """Read the data and the settings of a fine-tuning run from a JSON file, and change some values.
 
     Parameters
     ----------
-    path : path of a JSON file with a dict of fields of FinetuneSettings, and of fields of the data with its "task", a
-        key of KINDS; or of a `task.json`, whose "settings" has them. Without a task, a question means a QuestionTable,
-        columns mean a LabelledTable, and neither means Conversations. None: `changes` are all values
-    changes : dict, name -> value; those for "adapter" change only some of its fields
+    path : path of a JSON file with fields of FinetuneSettings, fields of the data, and the data's "task", a key of
+        KINDS; or of a `task.json`, which has them in "settings". Without a task, a question means a QuestionTable,
+        columns mean a LabelledTable, and neither means Conversations. None: `changes` contains all values
+    changes : dict, name -> value; the value of "adapter" is a dict of only those fields that change
 
     Returns
     -------
@@ -115,7 +115,8 @@ def read_run(path, changes):
     Raises
     ------
     ValueError
-        If a name is unknown or missing, or a value is invalid; the message names the file unless the value is a change.
+        If a name is unknown or missing, or a value is invalid; the message names the file unless `changes` has the
+        value.
     """
     values = {} if path is None else read_object(path)
     values = values.get("settings", values)
@@ -134,7 +135,7 @@ def read_run(path, changes):
 
 
 def run_from(values):
-    """Return the data and the settings of a fine-tuning from plain values; see `read_run`."""
+    """Return the data and the settings of a fine-tuning run from plain values; see `read_run`."""
     names = {field.name for field in fields(FinetuneSettings)}
     settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
     rest = {name: value for name, value in values.items() if name not in names}

@@ -26,7 +26,7 @@ FILES += ["*.safetensors"]  # the first in alphabetical order
 
 
 def inspect_file(path):
-    """Describe a file of tensors in our format, PEFT's or any other.
+    """Describe a file of tensors in this package's format, in PEFT's or in any other.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def inspect_file(path):
     dict: "file"; "metadata"; "tensors", a list of {name, dtype, shape, norm, rms (None if not finite)}; "adapters", a
         list of {layer, kind, rank, in, out, scale (None if no configuration gives it), norm_A, norm_B, norm_update,
         stable_rank, effective_rank}, without layers whose factors do not match, are not finite or are too large.
-        AdaLoRA's A is diag(E) A, and its rank the number of non-zero singular values. DoRA's update is s B A, before
-        the rows are rescaled. VeRA's layers are not listed, because its A and B are not in the file; nor are QA-LoRA's,
-        because the file does not say how many inputs are pooled into one.
+        AdaLoRA's A is reported as diag(E) A, and its rank as the number of non-zero singular values. DoRA's update is s
+        B A, before the rows are rescaled. VeRA's layers are not listed, because its A and B are not in the file; nor
+        are QA-LoRA's, because the file does not say how many inputs are pooled into one.
     """
     file = weights_file(place_of(path))
     if file.suffix == ".gguf":
@@ -128,13 +128,13 @@ def format_inspection(inspected):
     """Format the result of `inspect_file` as text."""
     tensors, adapters = inspected["tensors"], inspected["adapters"]
     total = sum(math.prod(row["shape"]) for row in tensors)
-    lines = [f"{shown(inspected['file'])}: {len(tensors)} tensors, {total:,} numbers"]
+    lines = [f"{shown(inspected['file'])}: {len(tensors)} tensors, {total:,} values"]
     if inspected["metadata"]:
         pairs = (f"{shown(key, 60)}={shown(value, 60)}" for key, value in inspected["metadata"].items())
         lines.append(f"metadata: {shown(', '.join(pairs), 1000)}")
     table = [("tensor", "dtype", "shape", "norm", "rms")]
     for row in tensors:
-        shape = "×".join(map(str, row["shape"])) or "number"
+        shape = "×".join(map(str, row["shape"])) or "scalar"
         norm, rms = ("not finite" if row[key] is None else f"{row[key]:.4g}" for key in ("norm", "rms"))
         table.append((shown(row["name"]), row["dtype"], shape, norm, rms))
     lines += ["", *aligned(table)]
@@ -153,7 +153,7 @@ def format_inspection(inspected):
 
 
 def aligned(table):
-    """Format a table's lines, with the first column aligned left and the others aligned right."""
+    """Format a table's lines, with the first column left-aligned and the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*table)]
     for first, *others in table:
         yield "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])

@@ -43,7 +43,7 @@ def prompt_ids(tokenizer, texts, question, most):
 
 
 def label_rows(prompts, classes, answers):
-    """Return training rows: prompts with the answers of their classes, whose tokens are the only targets.
+    """Return training rows: prompts followed by their classes' answers, whose tokens are the only targets.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ TEXT_COLUMN, NO_FILE = "text", "TEXT"  # the column and the path for texts that 
 
 
 def text_records(texts):
-    """Make Records of texts that are not from a file."""
+    """Return texts that are not from a file as Records."""
     places = [f"text {i}" for i in range(len(texts))]
     return Records(NO_FILE, [TEXT_COLUMN], [{TEXT_COLUMN: text} for text in texts], places)
 
@@ -41,8 +41,8 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     Raises
     ------
     ValueError
-        If `out` has another suffix, is a file that is read, or cannot store the columns. This is checked before the
-        model is read.
+        If `out` has an unsupported suffix, is a file that is read, or cannot store the columns. This is checked before
+        the model is read.
     """
     if out is not None:
         suffix = table_suffix("out", out)
@@ -115,10 +115,10 @@ def labelled_texts(model, data, text_column=None, label_column=None, quoting=Fal
 
 
 def column_for(model, records, name, column=None):
-    """Return the text_column or label_column of a file, by default the one that the model was trained with.
+    """Return a file's texts or labels, by default from the column that the model was trained with.
 
-    Texts may be empty; a warning reports their number. Raises ValueError if there is no such column, or the model's
-    task.json does not name it.
+    Texts may be empty; a warning reports the number of empty texts. Raises ValueError if there is no such column, or
+    the model's task.json does not name it.
     """
     if column is None:
         folder, about = read_task(model)

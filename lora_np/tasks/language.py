@@ -30,7 +30,7 @@ class LanguageData(Data):
 
 
 class TextFile(LanguageData):
-    """A UTF-8 text file (see `read_texts`), split in order: 80 % training, 10 % validation and 10 % test part."""
+    """A UTF-8 text file (see `read_texts`), split in order into 80 % training, 10 % validation and 10 % test data."""
 
     task, counted = "text", "tokens"
 
@@ -53,8 +53,8 @@ class TextFile(LanguageData):
 class Conversations(LanguageData):
     """A file of conversations (see `read_chats`), with targets only in the answers.
 
-    Each row has `prompt` and `completion`, or `messages`. Rows are split at random, into 80 % training, 10 %
-    validation and 10 % test part.
+    Each row has `prompt` and `completion`, or `messages`. Rows are split at random into 80 % training, 10 % validation
+    and 10 % test data.
     """
 
     task, counted = "chat", "conversations"
@@ -85,7 +85,7 @@ def split(data):
 
 
 def perplexity_tests(model, batches, counts, threads):
-    """Return the fields `test` and `test_base` of a Dataset, which test on `batches`; results include `counts`."""
+    """Return the functions `test` and `test_base` of a Dataset, which test on `batches`; the latter adds `counts`."""
 
     def measure(trained):
         return perplexity(evaluate(trained.params, batches, model.config, trained.adapter, threads=threads)["loss"])

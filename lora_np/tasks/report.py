@@ -20,9 +20,9 @@ MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 def class_report(labels, true, answered, others=None):
-    """Compare the predictions of a classifier, and of others on the same texts, with the true classes.
+    """Compare the predictions of a classifier, and of others for the same texts, with the true classes.
 
-    Accuracies have Wilson's interval. Macro-F1 is the mean of F1 over the classes that are true or predicted at least
+    Accuracies have Wilson intervals. Macro-F1 is the mean of F1 over the classes that occur or are predicted at least
     once, as in scikit-learn; its interval is a percentile bootstrap over texts (2,000 draws, seed 0).
 
     Parameters
@@ -34,11 +34,11 @@ def class_report(labels, true, answered, others=None):
     Returns
     -------
     dict, ready for JSON
-        "texts", and the scores "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", fractions;
-        "others", the same scores for each other classifier and for always predicting the most frequent class;
-        "commonest_share", the share of texts in the most frequent class;
-        "classes", label -> "texts" in this class, "precision" (None if it is never predicted), "recall" (None if it has
-        no texts); "confusion", K lists of K: how many texts of each class (row) were predicted as each class (column)
+        "texts", their number; the scores "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", as
+        fractions; "others", the same scores for each other classifier and for always predicting the most frequent
+        class; "commonest_share", the share of texts in the most frequent class; "classes", label -> "texts" in this
+        class, "precision" (None if it is never predicted), "recall" (None if it has no texts); "confusion", K lists of
+        K: how many texts of each class (row) were predicted as each class (column)
     """
     confusion = confusion_matrix(true, answered, len(labels))
     texts, answers, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
@@ -86,7 +86,7 @@ def scores(confusion):
 
 
 def wilson_interval(right, n):
-    """Return the 95 % interval of a proportion of n texts, which is always in [0, 1] (Wilson 1927)."""
+    """Return the 95 % Wilson interval for a proportion of n texts, which is always in [0, 1] (Wilson 1927)."""
     middle = (right + Z**2 / 2) / (n + Z**2)
     half = Z / (n + Z**2) * np.sqrt(right * (n - right) / n + Z**2 / 4)
     return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
@@ -123,7 +123,7 @@ def with_interval(value, interval):
 
 
 def class_lines(report):
-    """Format each class's size, precision and recall in %, and the confusion matrix or most frequent confusions."""
+    """Format each class's size, precision and recall in %, and the confusion matrix or the most frequent confusions."""
     labels, confusion = list(report["classes"]), np.array(report["confusion"])
     columns = f"{'texts':>6}{'precision':>11}{'recall':>8}"
     space, digits = WIDTH - len(columns) - 7, len(f"{confusion.max()}")

@@ -1,4 +1,4 @@
-"""Resume an interrupted fine-tuning from its state, a file next to the folder that it will write."""
+"""Resume an interrupted fine-tuning run from its saved state, a file next to the folder that the run writes."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from ..formats.tensors import file_sha256
 from ..training import saved_run, whole_label
 from .settings import plain_values
 
-SAVE_SECONDS = 60.0  # between saves; a shorter run saves no state
+SAVE_SECONDS = 60.0  # seconds between saves; a shorter run saves no state
 SUFFIX = ".training.safetensors"
 
 
@@ -25,7 +25,7 @@ def state_path(out):
 
 
 def check_state(out):
-    """Return the step and the label of a folder's saved state, or 0 and None if there is none.
+    """Return the step and the label of the saved state for the folder `out`, or 0 and None if there is none.
 
     Raises ValueError if a different file is at that path, because a save would replace it.
     """
@@ -36,14 +36,15 @@ def check_state(out):
     try:
         return saved_run(path)
     except ValueError as error:
-        raise ValueError(f"out: {error}; a training that writes {out} saves its state there, so move it away") from None
+        raise ValueError(f"out: {error}; a run that writes {out} saves its state there; move the file away") from None
 
 
 @contextmanager
 def resumable(out, plan, base, data, model, settings, report):
     """Yield the arguments `more` with which `train(**plan, **more)` saves its state and resumes from it.
 
-    The result must be saved in the context, at whose end the state is removed. After an interruption, it remains.
+    The result must be saved within the context, because the state is removed at the context's end, except after an
+    interruption.
 
     Parameters
     ----------
@@ -53,11 +54,11 @@ def resumable(out, plan, base, data, model, settings, report):
     data : Data
     model : LoadedModel to train
     settings : FinetuneSettings with all defaults filled in
-    report : function of a line of text
+    report : function that takes a line of text
 
     Yields
     ------
-    more : dict of further arguments of `train`
+    more : dict of further arguments for `train`
     """
     label = run_label(data, model, base, settings)
     path, whole, steps = state_path(out), whole_label(plan["config"], label), plan["config"].steps
@@ -66,8 +67,8 @@ def resumable(out, plan, base, data, model, settings, report):
         if saved == whole:
             report(f"resuming at step {step} of {steps}")
         elif saved is not None:
-            reason = f"is of a run with {differences(saved, whole)}; the first save, after a minute, replaces it"
-            report(f"starting anew: {shown(str(path))} {reason}")
+            reason = f"belongs to a run that differs in {differences(saved, whole)}"
+            report(f"starting from scratch: {shown(str(path))} {reason}; the first save, after a minute, replaces it")
         more = {"progress": f"fine-tuning ({settings.method})", "save_seconds": SAVE_SECONDS, "resume": saved == whole}
         try:
             yield {"state_path": path, "label": label, **more}
@@ -80,7 +81,7 @@ def resumable(out, plan, base, data, model, settings, report):
 
 
 def run_label(data, model, base, settings):
-    """Return the label for `train`: all that a result depends on besides the `TrainConfig`, one item per line."""
+    """Return the label for `train`: all that a result depends on except the `TrainConfig`, one item per line."""
     facts = plain_values(data, settings)
     for name in ("data", "test_data", "base", "dropout"):  # files may have moved; the dropout is in the model's config
         facts.pop(name, None)
@@ -91,7 +92,7 @@ def run_label(data, model, base, settings):
 
 
 def differences(saved, label):
-    """Return a phrase that names the items in which two labels differ."""
+    """Return the names of the items in which two labels differ, as text."""
     saved, label = (dict(line.partition(": ")[::2] for line in text.split("\n")[1:]) for text in (saved, label))
     names = [name for name in label if saved.get(name) != label[name]]
-    return f"another {', '.join(names)}" if names else "other settings"
+    return ", ".join(names) or "its settings"

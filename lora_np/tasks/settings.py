@@ -1,4 +1,4 @@
-"""The inputs of a fine-tuning: its settings, with all checks and defaults, and the common interface of its data."""
+"""The inputs of a fine-tuning run: its settings, with checks and defaults, and the common interface of its data."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,11 +14,11 @@ from ..data import Batch
 from ..formats import PRETRAINED, LoadedModel, model_place
 from ..formats.model import WEIGHTS, weights_file
 from ..training import available_cores
-from ..training.threads import LARGE  # a number of parameters; compared with a file's size in bytes
+from ..training.threads import LARGE  # a number of parameters, compared here with a file's size in bytes
 
 METHODS = ("lora", "full", "head")
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller floats lose precision, and the weights would not change
-MOST_EPOCHS = 100_000  # a larger number would take years, so it must be a typing error
+MOST_EPOCHS = 100_000  # a larger number would take years, so it must be a typo
 
 
 class Defaults(NamedTuple):
@@ -29,7 +29,7 @@ class Defaults(NamedTuple):
     max_tokens: int | None = None  # maximum number of tokens of a text; None: n_positions
 
 
-DEFAULTS = {  # task -> defaults for a small base, for a large base
+DEFAULTS = {  # task -> defaults for a small and for a large base
     "classifier": (
         Defaults({"lora": 2e-3, "full": 5e-4, "head": 1e-2}, 32),
         Defaults({"lora": 1e-3, "full": 1e-4, "head": 4e-3}, 16, 512),
@@ -46,7 +46,7 @@ EPOCHS, LEAST_STEPS = 4, 100  # a large base is trained for fewer epochs if they
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """The settings of a fine-tuning. None selects the default for the task, the method and the base's size.
+    """The settings of a fine-tuning run. None selects the default for the task, the method and the base's size.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class FinetuneSettings:
     Raises
     ------
     ValueError
-        At construction, naming the field, what came and what was expected.
+        If a field is invalid; the message names the field, its value and what was expected.
     """
 
     method: str = "lora"
@@ -98,7 +98,7 @@ class FinetuneSettings:
         if self.base is not None:
             check_text("base", self.base)
         if self.method == "full" and self.weights != "dense":
-            raise ValueError(f"weights: got {self.weights!r}, expected 'dense': only arrays can be trained as a whole")
+            raise ValueError(f"weights: got {self.weights!r}, expected 'dense': method 'full' trains only dense arrays")
         if self.method != "lora" and self.adapter is not None:
             raise ValueError(f"adapter: needs method 'lora', got method {self.method!r}")
         adapter_from(self.adapter, RANKS[0])
@@ -109,7 +109,7 @@ class FinetuneSettings:
         return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
 
     def with_defaults(self, task):
-        """Return a copy with a task's DEFAULTS, in which values that depend on the model or the data are still None."""
+        """Return a copy with a task's DEFAULTS; values that depend on the model or the data are still None."""
         large = is_large(self.base)
         defaults = DEFAULTS[task][large]
         one_of("method", self.method, defaults.learning_rates)
@@ -128,10 +128,10 @@ class Dataset(NamedTuple):
 
     model: LoadedModel  # the model to train, with the labels, head and other fields that will be saved
     epoch_batches: Callable  # (rng) -> list of Batch, see `train`
-    validation: list[Batch]  # chooses the best weights
+    validation: list[Batch]  # on which the best weights are selected
     n_rows: int  # rows per epoch
     longest: int  # length of the longest training row in tokens
-    test: Callable  # (LoadedModel, history) -> dict of results on the test part; history as from `train`
+    test: Callable  # (LoadedModel, history) -> dict of results on the test part; history is that of `train`
     test_base: Callable = lambda: {}  # () -> dict of the base's results before the training
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
 
@@ -184,7 +184,7 @@ def adapter_from(adapter, rank):
     else:
         raise ValueError(f"adapter: got {quoted(adapter)}, expected an AdapterConfig or a dict of its fields")
     if config.init == "loftq":
-        raise ValueError("init: got 'loftq', which needs a quantised base; expected another init")
+        raise ValueError("init: got 'loftq', which needs a quantised base; expected any other init")
     if config.kind != "vera" and abs(config.alpha) < SMALLEST * config.r:
         expected = f"expected a number such as {2 * config.r}, twice the rank"
         raise ValueError(f"alpha: got {config.alpha:g}, with which LoRA's update is zero; {expected}")
@@ -220,7 +220,7 @@ def tokens_to_read(settings, task, config):
 
 
 def plain_values(data, settings):
-    """Return all fields of Data and FinetuneSettings as plain values, from which `read_run` makes the same objects."""
+    """Return all fields of Data and FinetuneSettings as plain values, from which `read_run` recreates them."""
     values = {"task": data.task, **asdict(data), **asdict(settings)}
     if values["adapter"] is not None:
         del values["adapter"]["extra"]

@@ -31,7 +31,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
 
     Returns
     -------
-    iterator of str; joined, they are the text
+    iterator of str, whose concatenation is the text
     """
     if not prompt.strip():
         raise ValueError("prompt: is empty, expected at least one word")
@@ -69,7 +69,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
 def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
     """Yield the text of the ids (T,), and then its continuation; see `write_text_from`."""
     check_writes(task.config)
-    # Vocabularies have gaps, and some models round the vocabulary size up.
+    # Vocabularies may have gaps, and some models round the vocabulary size up.
     never = np.setdiff1d(np.arange(task.config.vocab_size), list(task.tokenizer.get_vocab().values()))
     settings = {"sampling": sampling, "rng": rng, "stop": () if ignore_end else end_ids(task), "never": never}
     new = generate_tokens(task.params, ids[None], task.config, n_new, adapter, slide=True, **settings)

@@ -15,7 +15,7 @@ from .threads import balanced_groups
 def split_batch(batch, n_shards):
     """Split a batch (a NamedTuple of arrays over rows) into at most n_shards shards.
 
-    Shards in which all targets are ignored are dropped, because their mean is undefined.
+    Shards in which all targets are ignored are dropped, because their mean loss is undefined.
     """
     splits = np.array_split(np.arange(len(batch.ids)), n_shards)
     shards = [type(batch)(*(array[rows] for array in batch)) for rows in splits]
@@ -36,7 +36,7 @@ def mean_over_shards(results, run=map):
     grads : dict of arrays
     """
     if not results:
-        raise ValueError("targets: all in the batch are ignored, expected at least one real target")
+        raise ValueError("targets: all in the batch are ignored, expected at least one that is not")
     n_targets = sum(result.n_targets for result in results)
     shares = [result.n_targets / n_targets for result in results]
     loss = sum(share * result.loss for share, result in zip(shares, results))

@@ -9,7 +9,7 @@ from ..model import loss_and_gradients, predict_logits
 from ..ops import IGNORE_INDEX, cross_entropy_forward, target_weights
 from .threads import shard_threads
 
-# Batch sizes without gradients: small arrays stay in the processor's cache.
+# Batch sizes for computations without gradients; they are small, so that the arrays stay in the processor's cache.
 CLASSIFIER_BATCH, LANGUAGE_BATCH = 32, 16
 
 
@@ -27,7 +27,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
 
     Returns
     -------
-    dict: "loss" in nats per target, and for a classifier "accuracy" in 0 to 1
+    dict: "loss" in nats per target, and for a classifier "accuracy" between 0 and 1
 
     Raises
     ------
@@ -57,9 +57,9 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
 
 
 def language_loss(params, config, tokens, adapter=None, length=None, threads=1):
-    """Mean loss of a token stream in nats per token, read in windows of `length` tokens; its exp is the perplexity.
+    """Return a token stream's mean loss in nats per token, whose exponential is the perplexity.
 
-    If `length` is None, a window has n_positions tokens.
+    The stream is read in windows of `length` tokens, or of n_positions tokens if `length` is None.
     """
     batches = language_batches(tokens, LANGUAGE_BATCH, length or config.n_positions)
     return evaluate(params, batches, config, adapter, threads=threads)["loss"]

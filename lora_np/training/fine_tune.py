@@ -30,8 +30,8 @@ def fine_tuning(
     """Return the arguments for `train` that fine-tune a model or an adapter: `train(**fine_tuning(...))`.
 
     The learning rate rises over a quarter of the first epoch and then falls linearly to zero. The best weights are
-    those with the lowest validation loss, which is a proper score and varies much less than the accuracy on the same
-    texts.
+    those with the lowest validation loss, which is a proper scoring rule and varies much less than the accuracy on the
+    same texts.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Report training progress: with a bar on a terminal, otherwise with a line per minute."""
+"""Report training progress: with a progress bar on a terminal, otherwise with one line per minute."""
 
 import sys
 import time
@@ -17,14 +17,14 @@ class Progress:
     show : function (step, text), or None to show nothing
     pause : float, seconds between two calls of `show`, and before the first
     step, total : int, the numbers of completed steps and of all steps
-    window : int, the number of recent steps from which the speed is computed. If there is an evaluation every `window`
+    window : int, the number of recent steps from which the speed is computed. If the model is evaluated every `window`
         steps, the remaining time includes the evaluations.
     """
 
     def __init__(self, show, pause, step, total, window):
         self.show, self.pause, self.total = show, pause, total
         self.last_shown = time.monotonic()
-        self.idle = 0.0  # total seconds of evaluations and saves
+        self.idle = 0.0  # total time of evaluations and saves, in seconds
         self.marks = deque([(step, self.last_shown, 0.0, 0)], maxlen=window + 1)  # step, time, idle, tokens
 
     def stepped(self, step, loss, batch, evaluates):

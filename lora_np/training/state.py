@@ -9,7 +9,7 @@ import numpy as np
 
 from ..formats import read_names, read_tensors, write_tensors
 
-MOST_OFTEN = 20  # saving takes at most 1 / MOST_OFTEN of the time
+MOST_OFTEN = 20  # saving takes at most 1 / MOST_OFTEN of the running time
 
 
 class TrainState(NamedTuple):
@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
     trainable: dict[str, np.ndarray]
     m: dict[str, np.ndarray]  # AdamW's first moments
     v: dict[str, np.ndarray]  # AdamW's second moments
-    best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first
+    best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first evaluation
     history: dict[str, np.ndarray]  # see `train`; lists during training
     memory: dict[str, np.ndarray]  # the state of the hook `after_update`; see `train`
 
@@ -59,7 +59,7 @@ class Saver:
         self.saved, self.pause = time.monotonic(), seconds
 
     def stepped(self, state, last):
-        """Save the state if a save is due after this step; `last` is true after the last step."""
+        """Save the state if a save is due after this step; `last` says whether it is the last step."""
         started = time.monotonic()
         by_step = last or state.step % self.every == 0
         is_due = by_step if self.seconds is None else started - self.saved >= self.pause
@@ -86,8 +86,8 @@ def load_state(path, label, trainable):
     path : the file to read
     label : str, the label that was passed to `save_state`
     trainable : dict of the arrays that the run started from. The state's arrays must have the same names, shapes and
-        dtypes, and are returned in this order, because dropout masks are drawn in the order of the names, which a file
-        does not preserve.
+        dtypes, and are returned in the order of `trainable`, because dropout masks are drawn in that order, and a file
+        does not preserve it.
 
     Raises
     ------

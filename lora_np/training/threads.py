@@ -21,8 +21,8 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 def blas_threads(n):
     """Return a context manager in which each matrix product uses n threads.
 
-    Use 1 if the work is already split over processes or shards, because more threads would compete for the cores.
-    If the package threadpoolctl is missing, it warns once and has no effect.
+    Use 1 if the work is already split over processes or shards, because more threads would compete for the cores. If
+    the package threadpoolctl is missing, the context has no effect, and a warning is issued once.
     """
     limits = threadpool_limits()
     return nullcontext() if limits is None else limits(n)
@@ -35,7 +35,7 @@ def threadpool_limits():
         from threadpoolctl import threadpool_limits
     except ImportError:
         if not any(name in os.environ for name in THREAD_VARIABLES):  # such a variable also limits the threads
-            fault = "threadpoolctl is missing, so matrix products use all cores, which is slow for small ones"
+            fault = "threadpoolctl is missing, so matrix products use all cores, which is slow for small matrices"
             warnings.warn(f"{fault}; install it with: pip install threadpoolctl", stacklevel=3)
         return None
     return threadpool_limits

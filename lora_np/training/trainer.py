@@ -34,7 +34,7 @@ class TrainConfig:
     threads : int, number of shards processed in parallel; affects the running time, not the results; see `threads.py`
     eval_every : int, steps between evaluations; 0: only after the last step
     select_from : int, the first step whose evaluation can be selected as the best; see `settled_from`
-    save_every : int, steps between saves of the state if it has a path
+    save_every : int, steps between saves of the state, if `train` has a `state_path`
     seed : int
     """
 
@@ -88,18 +88,18 @@ def train(
     epoch_batches : function (rng) -> list of the batches of one epoch; rng depends only on the seed and the epoch's
         number. Every epoch must have as many batches as the first.
     config : TrainConfig
-    evaluate : function (trainable) -> dict of floats, with the "loss" that chooses the best weights, or None; the
-        arrays must not be kept, because the next step overwrites them
+    evaluate : function (trainable) -> dict of floats, including the "loss" by which the best weights are selected, or
+        None; it must not keep the arrays, because the next step overwrites them
     on_step : function (step, dict of floats), called after each step, for logging
-    state_path : file to save the state in; if it exists, the run resumes from it, see `resume`
-    label : str, describes what else the run depends on, such as the data and the model. It is saved with the settings,
-        and a state with a different label is refused.
+    state_path : file to save the state in; if the file exists, the run resumes from it, see `resume`
+    label : str, describes everything besides `config` that the run depends on, such as the data and the model. It is
+        saved with the settings, and a state with a different label is refused.
     after_update : function (step, trainable, grads, memory), called after each step's update. It may write into
         trainable and into memory, a dict of arrays that is saved with the state; see `allocating`
-    progress : str, the title of a progress bar, or of a line per minute, see `progress.py`; None: neither
-    save_seconds : float, seconds between saves, or more if saves would take more than a twentieth of the time; None:
-        save every config.save_every steps, and after the last step
-    resume : bool; False: the run starts anew, and its first save replaces an existing state
+    progress : str, the title of a progress bar or of one line per minute, see `progress.py`; None: neither is shown
+    save_seconds : float, seconds between saves, or longer if saves would take more than a twentieth of the running
+        time; None: save every config.save_every steps, and after the last step
+    resume : bool; False: the run starts from scratch, and its first save replaces any existing state
 
     Returns
     -------
@@ -169,7 +169,7 @@ def whole_label(config, label):
 
 
 def improves(scores, history, step, config):
-    """Return whether an evaluation has the lowest loss since step `select_from`; FloatingPointError if not finite."""
+    """Return whether an evaluation has the lowest loss since step `select_from`; raise if a score is not finite."""
     for name, value in scores.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"the evaluation's {name} became {value} after step {step}")
@@ -202,11 +202,11 @@ def train_step(state, objective, batch, config, run=map, after_update=None):
     """
     step, shards = state.step, split_batch(batch, config.shards)
     generators = [stream(config.seed, "masks", step, index) for index in range(len(shards))]
-    # The list of results is freed after the mean. With two shards, this saves the memory of one model.
+    # The list of results is freed once the mean is computed. With two shards, this saves the memory of one model.
     loss, grads = mean_over_shards(list(run(objective, repeat(state.trainable), shards, generators)), run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        remedy = f"a lower learning rate than {config.learning_rate} usually helps"
+        remedy = f"a learning rate below {config.learning_rate} usually helps"
         raise FloatingPointError(f"the loss became {loss} (gradient norm {norm}) at step {step + 1}; {remedy}")
     shape = config.schedule, config.warmup_steps, config.final_share
     learning_rate = learning_rate_at(step, config.steps, config.learning_rate, *shape)

@@ -1,4 +1,4 @@
-"""Run and time llama.cpp in a Node process; `run.mjs` lists the commands of this process.
+"""Run and time llama.cpp in a Node process; `run.mjs` lists the jobs that the process accepts.
 
 On Linux (x64) with Node 20.11 or later, install llama.cpp with
 
@@ -66,7 +66,7 @@ def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
 
     Returns
     -------
-    subprocess.Popen, also a context manager that waits for the end of the process
+    subprocess.Popen, also a context manager that waits for the process to end
 
     Raises
     ------
@@ -85,7 +85,7 @@ def answer(process, job):
     Raises
     ------
     RuntimeError
-        If llama.cpp refuses a file or fails; with its error message.
+        If llama.cpp rejects a file or fails; the message is llama.cpp's.
     """
     try:
         process.stdin.write(json.dumps(job) + "\n")
@@ -150,7 +150,7 @@ def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
 
 
 def format_times(rows):
-    """Format the rows of `time_llama_cpp` as a table of medians, with the lowest and the highest values."""
+    """Format the rows of `time_llama_cpp` as a table of medians, with the lowest and highest values."""
     line = "{:<9}{:<9}{:>8}{:>20}{:>20}{:>10}".format
     lines = [line("weights", "adapter", "file, MB", "prompt, tokens/s", "new, tokens/s", "peak, MB")]
     for row in rows:

@@ -1,4 +1,4 @@
-"""The experiments by name, in the order of the gallery; `laboratory.py` says what a recipe is."""
+"""The experiments by name, in the order of the gallery; `laboratory.py` describes what a recipe contains."""
 
 from importlib import import_module
 

@@ -1,9 +1,10 @@
 """Amplification: does ΔW repeat the leading directions of W, or amplify directions that W hardly uses?
 
-U and V are the r leading singular vectors of ΔW_q at r = 4 (on SmolLM2 at r = 8) and r = 64, and ‖Uᵀ W V‖_F measures
-how large W is in these directions. This norm is compared with its value in W's own leading directions, which is the
-largest possible, and in random directions. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. All are means over the
-blocks. The factor grows with the learning rate and s, the same for both ranks. SmolLM2 is trained on 2,000 snippets.
+U and V contain the r leading singular vectors of ΔW_q at r = 4 (on SmolLM2 at r = 8) and r = 64, and ‖Uᵀ W V‖_F
+measures how large W is in these directions. This norm is compared with its value in W's own leading directions, which
+is the largest possible, and in random directions. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. All values are means
+over the blocks. The factor grows with the learning rate and with s, which are the same for both ranks. SmolLM2 is
+trained on 2,000 snippets.
 """
 
 import numpy as np
@@ -18,8 +19,8 @@ CLAIM = """W is larger in ΔW's directions than in random directions, but far sm
 In ΔW's directions, ΔW is larger than W, especially at a low rank: 21.5 times at r = 4, 1.9 times at r = 64 (Hu et al.
 2021, table 7)."""
 CAPTION = """Left: how large W_q is in the leading directions of ΔW_q, in those of W_q itself, and in random directions.
-Right: the ratio of ΔW_q to W_q in ΔW_q's directions (colour) and in random directions (grey). A random ΔW_q would be at
-the grey marks. Compare the coloured marks with the grey ones, and with 1."""
+Right: the ratio of ΔW_q to W_q in ΔW_q's directions (colour) and in random directions (grey). A random ΔW_q would lie
+at the grey marks. Compare the coloured marks with the grey ones, and with 1."""
 ON = {"smollm2": SOME}
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
 
@@ -34,7 +35,7 @@ def measure(results, runs, seeds, quick):
             of_r[name] = np.divide(of_r["update_norm"], of_r[of]).tolist()
         to_random, to_own = (np.divide(of_r["update"], of_r[name]) for name in ("random", "base"))
         checks.append(check(f"r = {r}: W in ΔW's directions / in random ones", to_random, at_least=1.0, unit="times"))
-        checks.append(check(f"r = {r}: W in ΔW's directions / in its own", to_own, at_most=0.5, unit="times"))
+        checks.append(check(f"r = {r}: W in ΔW's directions / in W's own", to_own, at_most=0.5, unit="times"))
         checks.append(check(f"r = {r}: ΔW / W in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
     low, high = measured
     text = f"ΔW / W in ΔW's directions, at r = {low} / at r = {high}"

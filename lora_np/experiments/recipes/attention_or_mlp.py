@@ -1,8 +1,8 @@
-"""Attention or MLP: the same number of trained parameters in either of the two.
+"""Attention or MLP: the same number of trained parameters in one or the other.
 
-C = 256; the MLP's width is 4 C. r = 45 on the four attention matrices and r = 36 on the MLP's two each train 92,160
-parameters per block; r = 5 and r = 4 train 10,240. r = 36 on all six combines the two. Each method has its own learning
-rate.
+C = 256; the MLP's width is 4 C. r = 45 on the four attention matrices and r = 36 on the MLP's two matrices each train
+92,160 parameters per block; r = 5 and r = 4 each train 10,240. r = 36 on all six matrices adapts both. Each method has
+its own learning rate.
 """
 
 from ..drawing import PALETTE, method_dots, panels
@@ -10,9 +10,10 @@ from ..evidence import ahead, as_good
 from ..methods import METHODS, by_method
 
 CLAIM = """Adapters on the MLP matter most: they outperform adapters on attention with as many parameters, and adding
-attention gains nothing (Schulman et al. 2025, LoRA Without Regret)."""
-CAPTION = """Test accuracy by the position of the adapters, at two budgets; adapters on both have 1.8 times the
-parameters. If the claim holds, the MLP's rows are to the right of attention's, and as far right as the row of both."""
+adapters on attention gains nothing (Schulman et al. 2025, LoRA Without Regret)."""
+CAPTION = """Test accuracy by the position of the adapters, at two parameter budgets; adapters on both have 1.8 times
+the larger budget. If the claim holds, the MLP's rows are to the right of attention's, and as far right as the row for
+both."""
 PLACES = ("attention_r45", "mlp_r36", "all_r36", "attention_r5", "mlp_r4")
 KEYS = {"pretrained": (*PLACES, "full")}
 

@@ -1,8 +1,9 @@
 """Batch size: how much LoRA and full fine-tuning lose when the batches grow.
 
 LoRA on all linear layers at r = 16 and full fine-tuning are trained for one epoch with batches of 8, 32, 128 and 256
-snippets, each with its own learning rate. The lowest validation losses are compared. A method's penalty is its loss at
-batch size 256 − its loss at 8. One epoch has fewer steps with larger batches: 816 steps with 8 snippets, 26 with 256.
+snippets, each with its own learning rate. The runs are compared by their lowest validation losses. A method's penalty
+is its loss at batch size 256 minus its loss at batch size 8. One epoch has fewer steps with larger batches: 816 steps
+with 8 snippets, 26 with 256.
 """
 
 import numpy as np
@@ -12,8 +13,8 @@ from ..evidence import compare
 from ..methods import by_method
 
 CLAIM = "Large batches increase LoRA's loss more than full fine-tuning's (Schulman et al. 2025, LoRA Without Regret)."
-CAPTION = """Validation loss against the batch size, after one epoch. If the claim holds, LoRA's line rises more than
-full fine-tuning's."""
+CAPTION = """Validation loss against the batch size, for one epoch of training. If the claim holds, LoRA's line rises
+more than full fine-tuning's."""
 SIZES = (8, 32, 128, 256)
 SERIES = {"full": ("full fine-tuning", "s"), "all_r16": ("LoRA on all linear layers, r=16", "D")}
 KEYS = {"pretrained": [f"{key}_batch{size}" for key in SERIES for size in SIZES]}

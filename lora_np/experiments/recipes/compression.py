@@ -1,12 +1,12 @@
-"""Quantised and pruned bases, with LoRA and without.
+"""Quantised and pruned bases, with and without LoRA.
 
 The linear layers of a base are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or
-pruned by magnitude (half of all weights, or two of every four consecutive ones in a row). The base is then frozen, and
-LoRA on all linear layers is trained, with r = 16 on the small base and with r = 4 on SmolLM2, on 2,000 snippets. On the
-small base, a head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its "dense" base already
-includes the error of four-bit quantisation. LoftQ is LoRA with an initialisation that compensates for the error of NF4.
-QA-LoRA's A reads the means of blocks of 32 inputs. At the end, adapters are merged into the base in its own format,
-which rounds again: in NF4, and on SmolLM2 also in the file's Q4_1.
+pruned by magnitude (half of all weights, or two of every four consecutive weights in a row). The base is then frozen,
+and LoRA on all linear layers is trained: on the small base with r = 16, and on SmolLM2 with r = 4 and 2,000 snippets.
+On the small base, a head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its "dense" base
+already includes the error of four-bit quantisation. LoftQ is LoRA with an initialisation that compensates for NF4's
+rounding errors. In QA-LoRA, A is applied to the means of blocks of 32 inputs. At the end, adapters are merged into the
+base in its own format (NF4, and on SmolLM2 also the file's Q4_1), which rounds the weights again.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ CLAIM = {
     "smollm2": f"{AS_GOOD}QA-LoRA loses no accuracy when it is merged into four bits (Xu et al. 2023).",
 }
 CAPTION = """Test accuracy on each base, with the size of its linear layers. Look at how close LoRA on each base is to
-the line of the dense one, and at the accuracy after merging into four bits."""
+LoRA on the dense base (dashed line), and at the accuracy after merging into four bits."""
 BASES = ("pretrained", "smollm2")
 LORA = {"pretrained": "all_r16", "smollm2": "all_r4"}
 
@@ -80,7 +80,7 @@ def label(name):
 def merged_back(runs, results, to):
     """Merge adapters into their base in a four-bit format: "NF4", or "Q4_1", the format of the base's file.
 
-    Returns a dict: the accuracy and the loss after merging, and the update's relative change by rounding.
+    Returns a dict: the accuracy and the loss after merging, and the update's relative change due to rounding.
     """
     measured = {"accuracy": [], "loss": [], "update_lost": []}
     for run in runs:

@@ -4,9 +4,9 @@ The small base was trained on long IMDb reviews. It is fine-tuned for one epoch 
 software licences, which have a sixth as many tokens. SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets. Both
 are fine-tuned in full and with LoRA on all linear layers. Perplexity is measured during training and at the end, on
 held-out texts of the new domain and on IMDb reviews; SmolLM2's is also measured on licences. SmolLM2 is also asked for
-twenty capitals that it knows before fine-tuning. Every run with LoRA checks that removing the adapter restores the base
+twenty capitals that it knows before fine-tuning. Every LoRA run also checks that removing the adapter restores the base
 bit for bit. The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank 16
-are also run at half of their rates, to show how much of the forgetting is due to the rate.
+are also run at half their rates, to show how much of the forgetting is due to the rate.
 """
 
 from itertools import product
@@ -27,15 +27,15 @@ from ..runs import load_base
 from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, licences_digest, load_domain
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
-AT_THE_END = """Perplexity in an old domain against perplexity in the new one; lower and further left is better. LoRA
+AT_THE_END = """Perplexity on an old domain against perplexity on the new one; lower and further left is better. LoRA
 forgets only while the adapter is attached; without the adapter, the model returns to the star. Forgetting also depends
-on the learning rate: compare a method at its best rate for the new domain with the same method at half of this rate."""
-VOICES = """Below: continuations of the same prompts by the base and by the base with each adapter of the package, at
-most 40 tokens at temperature 0.8, top-k 40 and a repetition penalty of 1.2, with the same random numbers and not
-cherry-picked."""
+on the learning rate: compare a method at its best rate for the new domain with the same method at half that rate."""
+VOICES = """Below: continuations of the same prompts by the base, without an adapter and with each of the package's two
+adapters (at most 40 tokens, temperature 0.8, top-k 40, repetition penalty 1.2, the same random numbers, not
+cherry-picked)."""
 CAPITALS = """Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable
 next word, and picked if it is the most probable of the twenty. Below: continuations of the same prompts by the base, by
-the base with the adapter, and after full fine-tuning."""
+the base with the adapter, by the base after the adapter is removed, and by the fully fine-tuned model."""
 CAPTION = {"pretrained": f"{AT_THE_END} {VOICES}", "smollm2": f"{AT_THE_END} {CAPITALS}"}
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
@@ -74,7 +74,7 @@ def runs(seeds, quick, base="pretrained"):
 
 
 def run_of(base, domain, method, seed, rate, **more):
-    """A run with its domain's number of epochs, and with a digest of the licences, which differ between machines."""
+    """A run with its domain's number of epochs, and with a digest of the licences, as these differ between machines."""
     corpus = licences_digest() if "licences" in (domain, *OLD[base]) else ""
     more = (SMOLLM2 if base == "smollm2" else {}) | more
     return DialectRun(domain, method, seed, rate, TAUGHT[base][domain], corpus, **more)
@@ -102,15 +102,17 @@ def measure(results, runs, seeds, quick):
         for lora in (name for name in of if name.startswith("lora")):
             for full in ("full", "full_half"):
                 parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # both at their chosen rates
-                names = f"{DOMAINS[domain]}, {SERIES[lora][0]} and {SERIES[full][0]}"
+                labels = [SERIES[name][0].replace(", half", " at half") for name in (lora, full)]
                 learned = np.subtract(of[lora]["new"], of[full]["new"])
-                parts.append(check(f"{names}: LoRA's loss in the new domain − full's", learned, **more))
+                text = f"{DOMAINS[domain]}, {' − '.join(labels)}: loss on the new domain"
+                parts.append(check(text, learned, **more))
                 for old in OLD[first.base]:
                     forgotten = np.subtract(of[full]["old"][old], of[lora]["old"][old])
-                    parts.append(check(f"{names}: full's loss on {old} − LoRA's", forgotten, **more))
+                    text = f"{DOMAINS[domain]}, {' − '.join(reversed(labels))}: loss on {old}"
+                    parts.append(check(text, forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
-    text = "runs whose logits without the adapter are bit-identical to the base's"
+    text = "share of runs whose logits without the adapter are bit-identical to the base's"
     asides.append(check(text, taken_off, at_least=1.0, every=True))
     more = {"licences_sha256": licences_digest(), "samples": samples(first.base, results, runs, seeds[0])}
     return {"checks": checks, "asides": asides, "base_losses": of_base, "losses": losses, **more}
@@ -119,8 +121,8 @@ def measure(results, runs, seeds, quick):
 def samples(base, results, runs, seed):
     """Continuations of a few prompts by several models, with the same random numbers.
 
-    The models are the small base with each of the package's adapters; or SmolLM2 before fine-tuning, with LoRA, with
-    LoRA removed, and after full fine-tuning.
+    The models are the small base, alone and with each of the package's adapters; or SmolLM2 before fine-tuning, with
+    LoRA, with LoRA removed, and after full fine-tuning.
     """
     if base == "pretrained":
         loaded = load_adapter_set([BASE, *shipped_adapters()])
@@ -165,7 +167,7 @@ def draw(outcome):
 
 
 def draw_forgetting(outcome):
-    """Draw SmolLM2's perplexity in two old domains against that in the new one, and the number of capitals it knows."""
+    """Draw SmolLM2's perplexity on two old domains against that on the new one, and how many capitals it knows."""
     figure = new_figure(16, 5.6)
     *pair, right = figure.subplots(1, 3)
     for axes, old in zip(pair, OLD["smollm2"]):

@@ -13,15 +13,15 @@ from ..methods import METHODS, by_method, ranks_of
 from ..updates import similarities
 from . import truncation
 
-LOW = "LoRA of a low rank adds new leading directions to the weights, the intruders. Full fine-tuning adds almost none"
+LOW = "LoRA of a low rank adds new leading directions (intruders) to the weights. Full fine-tuning adds almost none"
 CLAIM = {
     "pretrained": f"{LOW}, and neither does LoRA of a high rank (Shuttleworth et al. 2024).",
     "smollm2": f"{LOW} (Shuttleworth et al. 2024).",
 }
 HIGH = 64  # the lowest rank that counts as high
 CAPTION = """Left: the number of intruders among a fine-tuned matrix's ten leading directions, that is, of directions
-whose cosine with each of the base's directions is below ε. In the paper, the line falls with the rank to that of full
-fine-tuning. Right: the share of leading directions whose largest cosine is at most x."""
+whose cosine with each of the base's directions is below ε. In the paper, LoRA's line falls to full fine-tuning's as the
+rank grows. Right: the share of leading directions whose largest cosine with a direction of the base is at most x."""
 KEYS = truncation.KEYS
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 

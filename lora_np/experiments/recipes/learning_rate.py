@@ -1,10 +1,10 @@
 """The best learning rate by method and rank.
 
 On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with a fixed α = 32 (s = 32/r)
-are trained for one epoch on 2,048 snippets, with every seed at six or seven learning rates, a factor of 2 apart. On
-SmolLM2, full fine-tuning and LoRA on all linear layers at r = 4 with α = 2r are trained on 2,000 snippets at the rates
-that `tune` tried, whose runs are reused. LoRA is also trained at one more rate. For each seed, a parabola over the
-logarithm of the rate is drawn through the lowest validation loss and its two neighbours. The best rate is the
+are trained for one epoch on 2,048 snippets; for every seed, six or seven learning rates, a factor of 2 apart, are
+tried. On SmolLM2, full fine-tuning and LoRA on all linear layers at r = 4 with α = 2r are trained on 2,000 snippets at
+the rates that `tune` tried, whose runs are reused. LoRA is also trained at one more rate. For each seed, a parabola
+over the logarithm of the rate is fitted to the lowest validation loss and its two neighbours. The best rate is at the
 parabola's minimum. The test split is not used.
 """
 
@@ -19,12 +19,12 @@ from ..runs.classify import ClassifyRun
 SOURCE = "(Schulman et al. 2025, LoRA Without Regret)."
 TEN_TIMES = "LoRA's best learning rate is about ten times full fine-tuning's"
 CLAIM = {
-    "pretrained": f"{TEN_TIMES}, and with s = α/r nearly independent of the rank {SOURCE}",
+    "pretrained": f"{TEN_TIMES}, and with s = α/r it is nearly independent of the rank {SOURCE}",
     "smollm2": f"{TEN_TIMES} {SOURCE}",
 }
-LOOK = """Validation loss against the learning rate. Compare where the curves have their lowest points{}. For runs as
-short as these, the source reports a factor of about 15."""
-AND = ": LoRA's curves with full fine-tuning's, and those of LoRA's ranks with each other"
+LOOK = """Validation loss against the learning rate. Compare the positions of the curves' lowest points{}. For runs as
+short as these, the authors report a factor of about 15."""
+AND = ": LoRA's with full fine-tuning's, and those of LoRA's ranks with one another"
 CAPTION = {"pretrained": LOOK.format(AND), "smollm2": LOOK.format("")}
 RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
@@ -76,10 +76,11 @@ def measure(results, runs, seeds, quick):
 
 
 def best_rate(rates, losses):
-    """The rate with the lowest loss, and whether the best of the ascending rates is the first or the last.
+    """Return the rate with the lowest loss, and whether the best of the ascending rates is the first or the last.
 
-    The result is the minimum of the parabola over log rate through the best point and its neighbours. If the best rate
-    is the first or the last, or next to a rate that diverged (whose loss is None), it is returned unchanged.
+    The returned rate is at the minimum of the parabola over log rate through the best point and its neighbours. If the
+    best rate is the first or the last, or next to a rate at which training diverged (whose loss is None), it is
+    returned unchanged.
     """
     losses = [np.inf if loss is None else loss for loss in losses]
     i = int(np.argmin(losses))

@@ -1,10 +1,10 @@
 """Few examples: LoRA and full fine-tuning on 10 to 6,528 training snippets.
 
-The seed determines the random choice of snippets, which is the same for both methods. Training on few snippets takes
-more epochs, so that there are at least 20 steps. The learning rates were chosen for one epoch on many snippets. On the
+The seed determines the random choice of snippets, which is the same for all methods. With few snippets, training runs
+for more epochs, so that it has at least 20 steps. The learning rates were chosen for one epoch on many snippets. On the
 small base, models are evaluated twice during training on 1,000 validation snippets, and the best checkpoint is tested,
-as in the other experiments. In practice, nobody with 10 examples has 1,000 more for validation; they help both methods.
-On SmolLM2, the only evaluation is at the end.
+as in the other experiments. In practice, nobody with 10 examples has 1,000 more for validation; all methods benefit
+from them. On SmolLM2, the only evaluation is at the end.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ from ..drawing import COLOURS, GREY, log_axis, mean_line, panels
 from ..evidence import ahead, as_good
 from ..methods import by_method, tuned_runs
 
-CLAIM = """With 100 examples, LoRA is better than full fine-tuning, and with 1,000 or all examples, it is as good or
-better (Hu et al. 2021, table 16: 63.8 and 60.2 on MNLI with 100 examples, 85.6 and 85.8 with 1,000, 91.7 and 89.5 with
-all)."""
-CAPTION = """Test accuracy against the number of training snippets. Look at which line is higher on the left, and
-whether the intervals overlap."""
+CLAIM = """With 100 examples, LoRA is better than full fine-tuning, and with 1,000 or all examples, it is at least as
+good (Hu et al. 2021, table 16: 63.8 against 60.2 on MNLI with 100 examples, 85.6 against 85.8 with 1,000, and 91.7
+against 89.5 with all)."""
+CAPTION = """Test accuracy against the number of training snippets. Check which line is higher on the left, and whether
+the intervals overlap."""
 BASES = ("pretrained", "smollm2")
 EPOCHS = {"pretrained": {10: 30, 100: 12, 1000: 4}, "smollm2": {10: 20, 100: 6, 1000: 2}}  # base -> snippets -> epochs
 EVALUATIONS = {"pretrained": 2, "smollm2": 1}

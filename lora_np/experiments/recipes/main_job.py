@@ -1,11 +1,11 @@
 """The main job: full fine-tuning and LoRA on real reviews.
 
-A base is fine-tuned on the sentiment of 6,528 Rotten Tomatoes snippets: in full, with only a head, with LoRA on q and v
-at several ranks, and with LoRA on more layers. The small base is trained for three epochs with batches of 32, and
-SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run at half of their learning rates. Training
-the small base from random weights shows the value of pretraining; logistic regression on tf-idf weights shows that of
-words without context. With the same seed, all methods see the same batches in the same order. Steps of the methods are
-timed in alternation on one thread.
+A base is fine-tuned on 6,528 Rotten Tomatoes snippets to predict their sentiment: in full, with LoRA on q and v at
+several ranks, with LoRA on more layers, and by training only a head. The small base is trained for three epochs with
+batches of 32, and SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run at half their learning
+rates. Training the small base from random weights shows the value of pretraining; logistic regression on tf-idf weights
+shows the accuracy that words without context reach. With the same seed, all methods see the same batches in the same
+order. The methods' training steps are timed in alternation on one thread.
 """
 
 import numpy as np
@@ -19,11 +19,12 @@ from ..updates import scores_when_cut, spectra
 
 CLAIM = """LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021,
 abstract)."""
-FIRST = """1: test accuracy against the number of trained parameters. 2: singular values of each kind of layer's update
-ΔW, relative to the largest; the numbers are the mean stable rank, effective rank, and rank with 90 % of the energy."""
-THIRD = "3: test accuracy when full fine-tuning's ΔW is truncated to rank k, and of LoRA trained at rank k."
+FIRST = """1: test accuracy against the number of trained parameters. 2: singular values of the update ΔW by kind of
+layer, relative to the largest; the numbers are the means of the stable rank, the effective rank, and the rank with 90 %
+of the energy."""
+THIRD = "3: test accuracy of full fine-tuning with ΔW truncated to rank k, and of LoRA trained at rank k."
 FOURTH = "4: loss curves on the same batches in the same order."
-FIFTH = "5: the three ranks of every ΔW, block by block."
+FIFTH = "5: the three measures of rank for every ΔW, block by block."
 CAPTION = {"pretrained": f"{FIRST} {THIRD} {FOURTH}", "smollm2": f"{FIRST} {FOURTH} {FIFTH}"}
 PASSES = {"pretrained": 3, "smollm2": 1}  # epochs
 KEYS = {
@@ -32,7 +33,7 @@ KEYS = {
 }
 QUICK_KEYS = ("head", "qv_r1", "qv_r8", "full")
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
-WORDS_LIMIT = 400  # snippets for the quick baseline; fewer would all have the same class
+WORDS_LIMIT = 400  # snippets for the quick baseline; fewer snippets would all have the same class
 FIGURES = main_job_figures.FIGURES
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4")}
@@ -48,7 +49,7 @@ COMPARED = {  # the reference -> the header of its column
 def runs(seeds, quick, base="pretrained"):
     """A dict, (method, seed) -> run. For SmolLM2, runs on the small base are included for comparison."""
     keys, more = (QUICK_KEYS, QUICK[base]) if quick else (KEYS[base], {})
-    # Long runs first, so that the last run is not a long one.
+    # Start with the long runs, so that the last run is not a long one.
     longest_first = sorted(keys, key=lambda key: METHODS[key].adapter is not None)
     grid = tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, **more)
     if base == "smollm2":
@@ -95,7 +96,7 @@ def measure(results, runs, seeds, quick):
     if "all_r4" in loss:
         text = f"{METHODS['all_r4'].label} − full fine-tuning"
         asides.append(ahead(f"{text}: test accuracy", accuracy, "all_r4", "full", by=-2.0))
-        text = f"{text}, both at half of their rates: test accuracy"
+        text = f"{text}, both at half their rates: test accuracy"
         asides.append(ahead(text, accuracy, "half_all_r4", "half_full", by=-2.0))
     if "scratch" in loss:
         asides.append(ahead("full − full from random weights: accuracy", accuracy, "full", "scratch"))

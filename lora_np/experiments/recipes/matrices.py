@@ -3,8 +3,8 @@
 On the small base, rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same
 number of parameters: 8 (C + C) per block. In SmolLM2, keys and values are a third as wide as queries. There, rank 20 on
 W_q, 30 on W_k or W_v, 12 on W_q and W_v, and 6 on all four have the same number of parameters; the MLP's adapters have
-0.8 % more. LoRA on attention uses the learning rate that was chosen for q and v, and LoRA on the MLP that of all linear
-layers. SmolLM2 is trained on 2,000 snippets.
+0.8 % more. LoRA on attention uses the learning rate that was chosen for q and v, and LoRA on the MLP uses the rate for
+all linear layers. SmolLM2 is trained on 2,000 snippets.
 """
 
 from ..drawing import PALETTE, method_dots, panels
@@ -12,9 +12,10 @@ from ..evidence import ahead
 from ..methods import METHODS, SOME, by_method
 
 CLAIM = """With the same number of parameters, adapting W_q and W_v, or all four matrices, is better than adapting only
-W_q or only W_k at a higher rank (Hu et al. 2021, table 5: 73.7 for q,v and for q,k,v,o, 70.4 and 70.0 for q and k)."""
+W_q or only W_k at a higher rank (Hu et al. 2021, table 5: 73.7 for q,v and for q,k,v,o; 70.4 for q; 70.0 for k)."""
 CAPTION = """Test accuracy of LoRA with the same number of trained parameters on different matrices. If the claim holds,
-the orange rows, with several attention matrices each, are to the right of the blue rows of q and k. Green: the MLP."""
+the orange rows, with several attention matrices each, are to the right of the blue rows for q and k. Green (only on
+SmolLM2): the MLP."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2", "full"),

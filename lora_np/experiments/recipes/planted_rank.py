@@ -2,7 +2,8 @@
 
 The student is a small random transformer. Its teacher is a copy in which one weight has a change of rank k, with k
 equal singular values. LoRA on that weight is trained for 400 steps to reproduce the teacher's logits, at ranks r from 1
-to 12. The recovered rank is the smallest r for which the loss on new texts is below 1/1000 of that without an adapter.
+to 12. The recovered rank is the smallest r for which the loss on new texts is below 1/1000 of the loss without an
+adapter.
 """
 
 from ..drawing import PALETTE, mean_line, panels
@@ -32,7 +33,7 @@ def measure(results, runs, seeds, quick):
     }
     checks = []
     for k, ranks in ranks_found.items():
-        text = f"k = {k}: seeds in which the recovered rank is k"
+        text = f"k = {k}: share of seeds whose recovered rank is k"
         checks.append(check(text, [r == int(k) for r in ranks], at_least=1.0, every=True))
     return {"checks": checks, "share": share, "found": ranks_found}
 

@@ -1,9 +1,9 @@
-"""Prompting and LoRA: the effect of examples in the prompt and in the weights.
+"""Prompting and LoRA: putting examples into the prompt, or training on them.
 
-After a snippet and "Sentiment:", SmolLM2-135M-Instruct answers " positive" or " negative", with 0 or 10 labelled
-snippets in its prompt, half of each class. Prompting is compared with training only a head, LoRA on q and v at rank 8,
-and full fine-tuning, each on 10 random snippets or on all 6,528. It is also compared with the small base after the main
-job's full fine-tuning, and with logistic regression on tf-idf weights of all snippets.
+A prompt consists of 0 or 10 labelled snippets, half of each class, followed by a snippet to classify and "Sentiment:";
+SmolLM2-135M-Instruct answers " positive" or " negative". Prompting is compared with training only a head, LoRA on q and
+v at rank 8, and full fine-tuning, each on 10 random snippets or on all 6,528. It is also compared with the small base
+after the main job's full fine-tuning, and with logistic regression on tf-idf weights of all snippets.
 """
 
 from ..baseline import tfidf_baseline
@@ -16,8 +16,8 @@ from . import low_data, main_job
 CLAIM = """Training a few parameters on a few examples is more accurate than putting the examples into the prompt (Liu
 et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."""
 CAPTION = """Test accuracy on 1,000 snippets, for each seed and as a mean with its interval. The seed determines the
-examples and their order. Compare prompting with training on as few (other) snippets, and SmolLM2 with the small base.
-SmolLM2's pretraining data may include similar reviews."""
+examples and their order. Compare prompting with training on the same number of (other) snippets, and SmolLM2 with the
+small base. SmolLM2's pretraining data may include similar reviews."""
 BASES = ("smollm2",)
 FEW = SHOTS = 10
 SERIES = {  # name -> label and colour
@@ -52,7 +52,7 @@ def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
     few, shots = f"qv_r8_{FEW}", f"shots_{SHOTS}"
     zero = accuracy | {"shots_0": accuracy["shots_0"] * len(seeds)}
-    checks = [ahead(f"LoRA on {FEW} snippets − {SHOTS} in the prompt", accuracy, few, shots)]
+    checks = [ahead(f"LoRA on {FEW} snippets − {SHOTS} examples in the prompt", accuracy, few, shots)]
     asides = [
         ahead(f"{SHOTS} examples in the prompt − none", zero, shots, "shots_0"),
         ahead(f"LoRA on {FEW} snippets − no training", zero, few, "shots_0"),

@@ -1,8 +1,9 @@
 """Rank sweep: accuracy at ranks 1 to 64.
 
 A base is fine-tuned for one epoch on Rotten Tomatoes sentiment with LoRA on q and v at ranks 1 to 64, with LoRA on all
-linear layers at some of these ranks, in full, and with only a head. α = 2r, so that s = 2 at every rank. All ranks on
-the same layers share one learning rate. The verdict depends on the test loss, which varies less than the accuracy.
+linear layers at some of these ranks, in full, and by training only a head. α = 2r, so that s = 2 at every rank. All
+ranks on the same layers share one learning rate. The verdict depends on the test loss, which varies less than the
+accuracy.
 """
 
 from ..drawing import COLOURS, GREY, band, legend_below, log_axis, mean_line, panels
@@ -27,7 +28,7 @@ def measure(results, runs, seeds, quick):
     asides = [
         ahead(f"q and v, r = {one} − r = {high}: test accuracy", *accuracies, by=-1.0),
         as_good(f"all linear layers, r = {low} − r = {most}: test loss", loss, f"all_r{low}", f"all_r{most}"),
-        as_good("q and v r = 8 − full fine-tuning: test loss", loss, "qv_r8", "full"),
+        as_good("q and v, r = 8 − full fine-tuning: test loss", loss, "qv_r8", "full"),
     ]
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in loss}
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "loss": loss, "trainable": trained}

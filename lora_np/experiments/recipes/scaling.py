@@ -1,7 +1,7 @@
 """The scale at high rank: α/r or α/√r.
 
-LoRA on q and v is trained at ranks 4 to 256 with α = 8 and a learning rate of 0.002. Only the rank varies, and with it
-the scale: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The training loss and the norm of the gradient are
+LoRA on q and v is trained at ranks 4 to 256 with α = 8 and a learning rate of 0.002. Only the rank varies, and the
+scale with it: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The training loss and the norm of the gradient are
 compared, as means over the second half of training.
 """
 
@@ -15,8 +15,9 @@ from ..runs.classify import ClassifyRun
 
 CLAIM = """With α/r, the adapter learns less as the rank grows, so that a higher rank gains nothing; with α/√r, it
 learns more (Kalajdzievski 2023, rsLoRA)."""
-CAPTION = """Training loss, norm of the gradient and test accuracy against the rank, at one learning rate. With s = α/r
-the gradient shrinks. In the paper, one line in the left panel is flat and the other falls."""
+CAPTION = """Training loss, norm of the gradient and test accuracy against the rank, at one learning rate. With s = α/r,
+the gradient shrinks as the rank grows. In the paper, the line for α/r in the left panel is flat, and the line for α/√r
+falls."""
 RANKS, ALPHA, RATE = (4, 16, 64, 256), 8.0, 2e-3
 NAMES = {
     "loss": "training loss, second half, in nats",

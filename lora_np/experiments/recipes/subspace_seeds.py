@@ -1,7 +1,7 @@
 """Subspaces across seeds: do two runs at r = 64 learn the same directions?
 
 φ(i, j), defined as for subspaces across ranks, compares the adapters of two seeds, which differ in the random A, the
-head, and the order of the snippets. No run is in two pairs. The control is the average φ of two random subspaces,
+head, and the order of the snippets. No run belongs to two pairs. The control is the average φ of two random subspaces,
 max(i, j)/C. Two seeds overlap more than that, because they have the base and the task in common. SmolLM2 is trained on
 2,000 snippets.
 """

@@ -1,8 +1,8 @@
 """Truncation: full fine-tuning's update truncated to rank r, and LoRA trained at rank r.
 
 Full fine-tuning's update ΔW of every linear layer is truncated to its r leading directions by a singular value
-decomposition; the trained embeddings, layer norms, biases and head are unchanged. LoRA on all linear layers is trained
-at the same ranks. The ranks that contain 90 % of an update's energy Σσ² are also compared, as means over layers.
+decomposition; the embeddings, layer norms, biases and head remain as trained. LoRA on all linear layers is trained at
+the same ranks. The ranks that contain 90 % of an update's energy Σσ² are also compared, as means over layers.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ from ..methods import METHODS, by_method, ranks_of
 from ..updates import energy, scores_when_cut
 
 CLAIM = """Fine-tuning's updates have a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): with updates
-truncated to rank 16, the model is as good. But the rank with 90 % of their energy is 10 to 100 times LoRA's usual rank
-(Biderman et al. 2024)."""
+truncated to rank 16, the model is as good as without truncation. But the rank with 90 % of their energy is 10 to 100
+times LoRA's usual rank (Biderman et al. 2024)."""
 CAPTION = """Left: test accuracy of full fine-tuning with every ΔW truncated to rank r, and of LoRA trained at rank r.
 Right: the share of ΔW's energy in its leading directions. An update may be spread over many directions, of which only a
 few are needed."""
@@ -37,7 +37,7 @@ def measure(results, runs, seeds, quick):
     ratio = [rank / USUAL for rank in rank_90["full"]]
     checks = [
         as_good("full, truncated to r = 16 − untruncated: test loss", losses, "cut_r16", "full"),
-        check(f"rank of full fine-tuning's update at 90 % of its energy / {USUAL}", ratio, at_least=10.0, unit="times"),
+        check(f"rank with 90 % of full fine-tuning's energy / {USUAL}", ratio, at_least=10.0, unit="times"),
     ]
     text = "LoRA r = {0} − full, truncated to r = {0}: test loss"
     asides = [as_good(text.format(r), losses, f"all_r{r}", f"cut_r{r}") for r in ranks]

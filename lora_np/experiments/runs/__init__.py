@@ -1,8 +1,8 @@
-"""Training runs: each kind is a dataclass of settings with a method `carry_out`, which works on one thread.
+"""Training runs: each kind is a dataclass of settings with a method `carry_out`, which uses one thread.
 
-`carry_out` returns a dict of numbers, ready for JSON, and a dict of the trained arrays at the best evaluation, which is
+`carry_out` returns a dict of numbers, ready for JSON, and a dict of the best checkpoint's trained arrays, which is
 empty unless the run has keep=True. It raises FloatingPointError if training diverges; see `train`. The result depends
-only on the settings and on the code that the run uses; `store.py` stores it under both.
+only on the settings and on the code that the run uses; `store.py` stores it under a key made from both.
 """
 
 from functools import lru_cache

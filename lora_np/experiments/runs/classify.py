@@ -68,10 +68,10 @@ class ClassifyRun:
     learning_rate : float, the peak learning rate
     epochs : int
     batch_size : int
-    examples : int, number of training snippets, which are drawn at random by seed; None: all
+    examples : int, number of training snippets, which are drawn at random with the seed; None: all
     base : one of BASES
-    weights : one of WEIGHTS, how the base's linear layers are compressed before training; "random": the whole model
-        starts from random weights
+    weights : one of WEIGHTS; how the base's linear layers are compressed before training, or "random" to train the
+        whole model from random weights
     evaluations : int, approximate number of evaluations during training; None: two per epoch. The checkpoint with the
         lowest validation loss is tested
     test : bool, whether to evaluate on the test split; False for tuning learning rates
@@ -148,7 +148,7 @@ def starting_point(run):
     -------
     params : dict of the classifier's weights
     config : its configuration
-    adapter : Adapter; None: the whole model is trained
+    adapter : Adapter, or None if the whole model is trained
     """
     params, config, *_ = load_base(run.base)
     if run.weights == "random":

@@ -35,8 +35,8 @@ class DialectRun:
     method : "full", or a name such as "lora_r16", for LoRA of rank 16 on all linear layers
     seed : int
     learning_rate, epochs, base, test, keep : see `runs.classify.ClassifyRun`
-    corpus : str, `licences_digest()` if the run uses licences. They are those of the installed packages, and a worker
-        with other licences refuses the run
+    corpus : str, `licences_digest()` if the run uses licences, which are those of the installed packages. A worker with
+        different licences refuses the run
     batch_size : int, windows of LENGTH tokens per batch
     evaluations : int, approximate number of evaluations during training
     train_tokens : int, largest number of training tokens; None: `limit`
@@ -111,7 +111,7 @@ def adapter_of(method):
 
 @lru_cache(maxsize=8)
 def load_domain(name, base="pretrained", limit=None):
-    """The texts of a domain as Splits of token streams (N,), with the tokenizer of a base.
+    """The texts of a domain as Splits of token streams (N,), encoded with a base's tokenizer.
 
     The domains are "critics", Rotten Tomatoes' snippets without labels; "licences", those of the installed packages;
     and "reviews", long film reviews of IMDb.
@@ -148,8 +148,8 @@ def removal_restores(base, before, config, adapter, tokens):
 def capitals_known(params, config, adapter, tokenizer):
     """Count the CAPITALS that a model names after "The capital of … is", and those that it picks among the twenty.
 
-    Only a capital's first token counts. A capital is named if this is the most probable next token, and picked if it is
-    the most probable of the twenty: a model that would continue with "the" may still know the capital.
+    Only a capital's first token counts. A capital is named if this token is the most probable of all tokens, and picked
+    if it is the most probable of the twenty: a model that would continue with "the" may still know the capital.
     """
     answers = np.array([tokenizer.encode(f" {capital}").ids[0] for capital in CAPITALS.values()])
     counts = {"named": 0, "picked": 0}

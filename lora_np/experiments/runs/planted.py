@@ -1,4 +1,4 @@
-"""A run with a known rank: one of the teacher's weights differs from the student's by a matrix of rank k."""
+"""A run with a target of known rank: a weight of the teacher differs from the student's by a matrix of rank k."""
 
 from dataclasses import dataclass
 
@@ -83,7 +83,7 @@ def labelled(ids, teacher):
 
 
 def squared_error(params, batch, adapter, wanted=()):
-    """The mean squared error from the teacher's logits, L = mean (z − z*)², and its gradients: dz = 2 (z − z*)/n."""
+    """The mean squared error with respect to the targets, L = mean (z − z*)², and its gradients: dz = 2 (z − z*)/n."""
     logits, cache = forward(params, batch.ids, CONFIG, adapter=adapter, wanted=wanted)
     difference = logits - batch.targets  # (B, T, V)
     grads = backward(2.0 / difference.size * difference, cache) if wanted else {}

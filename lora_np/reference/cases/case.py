@@ -22,7 +22,7 @@ class ReferenceCase(NamedTuple):
     description: str
     catches: str  # the mistakes that the case detects
     flags: tuple[str, ...] = ()
-    inputs_float32: dict = {}  # name -> array that replaces an input in float32
+    inputs_float32: dict = {}  # name -> array that replaces the input with this name in float32
 
     def inputs_in(self, dtype):
         """The inputs in "float64" or "float32"; integers are unchanged."""

@@ -47,7 +47,7 @@ def nf4(settings, t):
 
 
 def from_files(t, read, *arguments):
-    """Call read(folder, *arguments) for a folder with the input files, which are arrays of bytes in `t`."""
+    """Write the input files, which are arrays of bytes in `t`, to a folder, and call read(folder, *arguments)."""
     with tempfile.TemporaryDirectory() as folder:
         for name, file in t.items():
             (Path(folder) / name).write_bytes(file.tobytes())
@@ -62,7 +62,7 @@ def to_files(names, write, *arguments):
 
 
 def gpt2_read(settings, t):
-    return from_files(t, load_hf, np.float64).params  # represents the values of both precisions exactly
+    return from_files(t, load_hf, np.float64).params  # float64 represents the values of both precisions exactly
 
 
 def gpt2_write(settings, t):
@@ -102,7 +102,7 @@ def nf4_case(id, shape, block_size, double, *about):
 
 
 def midpoint_case():
-    """The case of all midpoints, rounded to float32: some are exact, others just above or below. Each absmax is 1."""
+    """The case of all midpoints, rounded to float32: some are exact, others a little too high or low. absmax is 1."""
     points = CODE_POINTS.astype(np.float64)
     weight = np.concatenate([[1.0], (points[1:] + points[:-1]) / 2])
     settings, inputs = {"block_size": 16, "double": False}, {"weight": as_float32(np.stack([weight, -weight]))}
@@ -119,7 +119,7 @@ def scales_case(id, absmax, *about):
 
 
 def file_cases():
-    """The cases of spectra, NF4 and files."""
+    """The cases for spectra, NF4 and files."""
     halves = np.array([127, -127, 0.5, -0.5, 1.5, -1.5, 2.5, -2.5, 125.5, -125.5])
     return [
         spectrum_case("spectrum-low-rank", 2, [1, 2], "an update of rank 2, as LoRA's: all energy in two directions",

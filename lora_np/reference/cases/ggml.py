@@ -63,7 +63,7 @@ def gguf_adapter(settings, t):
 
 
 def blocks_case(name, *about):
-    """The case of one block format.
+    """The case for one block format.
 
     The blocks have random weights, weights halfway between two codes of each format, zeros, a d that float16 rounds to
     0, large weights, two equal magnitudes with opposite signs, and an m that float16 shifts by several codes.
@@ -141,7 +141,7 @@ def gguf_case(id, *about):
 
 
 def gguf_bytes(fields, tensors):
-    """The bytes of a GGUF file, without help of the package `gguf`, which the cases should not need."""
+    """The bytes of a GGUF file, made without the package `gguf`, which the cases should not require."""
 
     def text(string):
         return struct.pack("<Q", len(string.encode())) + string.encode()
@@ -178,7 +178,7 @@ def gguf_adapter_case(id, *about):
 
 
 def ggml_cases():
-    """The cases of blocks and of llama.cpp's files."""
+    """The cases for blocks and for llama.cpp's files."""
     return [
         blocks_case("q8_0", "32 weights in 8 bits each, with a scale",
                     "a half rounded to even or up; d read as float32"),

@@ -1,7 +1,7 @@
 """Tier 2: the model, with every activation in execution order and every gradient in reverse order.
 
-Activations have their names in the package, such as `blocks.0.attn.probs`. A gradient has the name of its activation or
-parameter, with the prefix `grad.`. A parameter's gradient comes right after the gradient of its layer's output.
+Activations have the same names as in the package, such as `blocks.0.attn.probs`. A gradient has the name of its
+activation or parameter, with the prefix `grad.`. A parameter's gradient follows that of its layer's output.
 """
 
 import math
@@ -30,7 +30,7 @@ QV = ("q_proj", "v_proj")
 
 
 def config_of(fields):
-    """The package's configuration for a case's setting `model`, from the architecture that has all of its fields."""
+    """The package's configuration for a case's setting `model`: that of the architecture with all of these fields."""
     kinds = [record.config_class for record in ARCHITECTURES.values()]
     return next(kind for kind in kinds if fields.keys() <= {field.name for field in dataclass_fields(kind)})(**fields)
 
@@ -117,7 +117,7 @@ def at_trained_size(name, value):
 
 
 def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=None):
-    """Draw settings and arrays of a model with weights as large as after training, and of its adapter if it has one.
+    """Draw settings and arrays for a model with weights as large as after training, and for its adapter, if any.
 
     B is not 0, because at B = 0 most gradients are 0.
 
@@ -141,7 +141,7 @@ def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=Non
 
 
 def draw_batch(bits, sizes, lengths):
-    """Draw a batch of right-padded rows. A language model ignores each row's last target and those of padding."""
+    """Draw a batch of right-padded rows. A language model ignores each row's last target and padding targets."""
     B, T = len(lengths), max(lengths)
     ids = whole(bits, (B, T), sizes["vocab_size"])
     ids[0, : min(T, 2)] = [sizes["vocab_size"] - 1, 0][: min(T, 2)]  # the largest id and the smallest
@@ -154,7 +154,7 @@ def draw_batch(bits, sizes, lengths):
 
 
 def mask_shapes(settings, arrays, shape, p):
-    """The shapes of all dropout masks, by their places, for ids of the given shape; p is the adapter's dropout."""
+    """The shapes of all dropout masks, by place, for ids of the given shape; p is the adapter's dropout."""
     config, _, adapter = objects(settings, arrays)
     if adapter is not None:
         adapter = adapter._replace(config=replace(adapter.config, dropout=p))

@@ -17,7 +17,7 @@ from .draws import as_float32, bell, bits_of, mask, uniform, whole
 # ---------------------------------------------------------------- what the package computes
 
 
-# operation -> the arrays that are recorded: its output and values from its cache; its gradients
+# operation -> the names of the recorded arrays: the output and values from its cache; the gradients
 OPERATIONS = {
     "linear": ("y", "x weight bias"),
     "layer_norm": ("inv_std x_hat y", "bias weight x"),
@@ -54,13 +54,13 @@ def attention(settings, t):
 
 
 def cross_entropy(settings, t):
-    if (t["targets"] == settings["ignore_index"]).all():  # the package rejects this; in SPEC.md, N is at least 1
+    if (t["targets"] == settings["ignore_index"]).all():  # the package rejects these; in SPEC.md, N is at least 1
         return {"loss": np.zeros_like(t["logits"][0, 0, 0]), "grad.logits": np.zeros_like(t["logits"])}
     return operation("cross_entropy", settings, t)
 
 
 def linear_cross_entropy(settings, t):
-    chunk = settings["chunk"] * len(t["weight"])  # the package counts logits, not rows
+    chunk = settings["chunk"] * len(t["weight"])  # the package's chunk is a number of logits, not of rows
     return operation("linear_cross_entropy", {**settings, "chunk": chunk}, t)
 
 

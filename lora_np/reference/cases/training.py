@@ -47,7 +47,7 @@ def adamw(settings, t):
 
 
 def train(settings, t):
-    """Train with the package; return losses, norms, rates, the first gradients, and parameters after some steps."""
+    """Train with the package; return losses, norms, learning rates, first gradients and parameters after some steps."""
     (config, base, adapter), about = model.objects(settings, t), settings["train"]
     fields = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
     train_config = training.TrainConfig(**{name: about[name] for name in fields}, optimiser=optimiser_of(about))
@@ -81,7 +81,7 @@ def accumulate(settings, t):
 
 
 def objective_at(step, t, config, base, adapter, p):
-    """The objective of one step with its dropout masks: 1/(1 − p) for kept entries, else 0."""
+    """The objective of one step, whose dropout masks are 1/(1 − p) for kept entries and 0 elsewhere."""
     dtype = base["tok_emb.weight"].dtype
     masks = {place: kept[step].astype(dtype) / (1.0 - p) for place, kept in under("kept.", t).items()}
 
@@ -136,7 +136,7 @@ def run_case(id, names, *about, clip_norm, schedule, final_share, optimiser, kin
 
 
 def training_cases():
-    """The cases of clipping, schedules, AdamW and whole runs."""
+    """The cases for clipping, schedules, AdamW and whole runs."""
     bits = bits_of("accumulate")
     shards = {"loss": bell(bits, (3,)), "n_targets": np.array([2, 7, 4])}
     shards |= {"grad.a.weight": bell(bits, (3, 4, 5)), "grad.a.bias": bell(bits, (3, 4))}

@@ -1,22 +1,22 @@
 """The LoRA layer.
 
-Everything here works on rows: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `s = α/r`.
+Inputs and outputs are stored as rows: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `s = α/r`.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 07 (`notebooks/07_lora_layer.ipynb`), a pencil"
-TIME = "60 to 90 minutes: a warm-up of ten minutes, and three derivations"
+TIME = "60 to 90 minutes: a ten-minute warm-up, and three derivations"
 EXERCISES = ("merge", "lora_forward", "lora_init", "lora_backward")
 QUESTION = """In words.
 
-A colleague initialises both `A` and `B` with small random numbers, "so that both can learn from the first step on". In
+A colleague initialises both `A` and `B` with small random numbers, "so that both can learn from the first step". In
 three to six sentences: what is true about this, what goes wrong, and how would you show it with one forward pass?
 """
-ANSWER = """It is true that with `B = 0` only `B` moves in the first step: `dA` is `(s dy B)ᵀ x`, and that is zero. But
-waiting costs nothing, because from the second step on `B` is not zero and `A` moves as well. With both factors random,
-`ΔW = s B A` is not zero before the first step: the adapted model starts as the base plus a random update, and training
-first has to undo it. One forward pass shows it: with `B = 0` the logits equal the base's bit for bit; with two random
-factors they do not, and the loss on the base's own training texts is higher.
+ANSWER = """It is true that with `B = 0` only `B` moves in the first step: `dA` is `(s dy B)ᵀ x`, which is zero. But
+this delay costs nothing, because from the second step on `B` is not zero and `A` moves as well. With both factors
+random, `ΔW = s B A` is not zero before the first step: the adapted model starts as the base plus a random update, which
+training must first undo. One forward pass shows this: with `B = 0` the logits equal the base's bit for bit; with two
+random factors they do not, and the loss on the base's own training texts is higher.
 
 *Marks:* one point each for what is true, why there is no advantage, what goes wrong at the start, and the forward pass.
 """

@@ -1,8 +1,8 @@
 """Backward.
 
 `dy` is the gradient of the loss with respect to `y`. Derive the three gradients on paper: write the forward pass as two
-linear layers and a sum, `u = x Aᵀ`, `z = s u Bᵀ`, `y = x Wᵀ + z`, and go back through each. (`W` is frozen, so there is
-no `dW`.) **Write down the shape** of each gradient before its formula.
+linear layers and a sum, `u = x Aᵀ`, `z = s u Bᵀ`, `y = x Wᵀ + z`, and work backwards through each of them. (`W` is
+frozen, so there is no `dW`.) **Write down the shape** of each gradient before its formula.
 """
 
 from ...exercise import normals
@@ -10,7 +10,7 @@ from ...exercise import normals
 POINTS = 6
 OUTPUTS = ("dx", "dA", "dB")
 HINTS = {
-    "dx": "x goes two ways in the forward pass. What comes back along each of them?",
+    "dx": "x takes two paths in the forward pass. Which gradient comes back along each of them?",
     "dA": "u = x Aᵀ is a linear layer whose upstream gradient is du. Which factors are between dy and du?",
     "dB": "z = (s u) Bᵀ is a linear layer whose input is s u.",
 }
@@ -32,4 +32,4 @@ def lora_backward(dy, x, W, A, B, s):
 
 def draw(rng, size):
     drawn = normals(rng, size, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero and s is not 1, as in the middle of training
+    return drawn | {"s": size.alpha / size.r}  # s is not 1; B is not zero, as in the middle of training

@@ -1,7 +1,7 @@
-"""The start.
+"""Initialisation.
 
-Training must start from the base itself, but the factors must not be stuck there. Draw `A` uniformly from ±1/√in with
-`rng.uniform`, and choose `B`.
+Training must start from the unchanged base, but the factors must be able to change. Draw `A` uniformly between ±1/√in
+with `rng.uniform`, and choose `B`.
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ def problem_of_A(A, i):
     if largest == 0.0:
         return "it is zero: if both factors are zero, so are both gradients, and nothing ever moves"
     if deviation < 1e-12 * largest:
-        return "all its entries are equal: its rows would be equal forever"
+        return "all its entries are equal: its rows would always remain equal"
     if np.linalg.matrix_rank(A) < i.r:
         return "its rows are linearly dependent"
     if abs(A.mean()) > 0.2 * bound:
@@ -54,8 +54,8 @@ def problem_of_A(A, i):
         looks = [f": it looks like {name}" for name, other in others.items() if 0.9 * other < largest <= other]
         said = f"its largest entry is {largest:.3g}, expected just below 1/√in = {bound:.3g}"
         return said + "".join(looks[:1])
-    if abs(deviation * np.sqrt(3) / bound - 1) > 0.15:  # of U(±bound) it is bound / √3
-        return f"its standard deviation is {deviation:.3g}, expected {bound / 3**0.5:.3g} for uniform in ±1/√in"
+    if abs(deviation * np.sqrt(3) / bound - 1) > 0.15:  # bound / √3 for U(±bound)
+        return f"its standard deviation is {deviation:.3g}, expected {bound / 3**0.5:.3g} for U(±1/√in)"
     if i.given["rng"].bit_generator.state == i.rng.bit_generator.state:
         return "rng was not used: the draw cannot be reproduced"
     return None

@@ -8,7 +8,7 @@ from ...exercise import normals
 
 POINTS = 2
 OUTPUTS = ("W_merged",)
-HINTS = {"W_merged": "Which single matrix maps every x to the sum of the layer's two paths?"}
+HINTS = {"W_merged": "Which single matrix maps every x to the sum of the outputs of the layer's two paths?"}
 FORMULA = "W_merged = W + s B A"
 
 
@@ -19,4 +19,4 @@ def merge(W, A, B, s):
 
 def draw(rng, size):
     drawn = normals(rng, size, W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero and s is not 1, as in the middle of training
+    return drawn | {"s": size.alpha / size.r}  # s is not 1; B is not zero, as in the middle of training

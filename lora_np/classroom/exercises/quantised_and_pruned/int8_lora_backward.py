@@ -4,12 +4,11 @@ Now train LoRA on a base that is stored only as `codes` and `scales`: `Ŵ_oi = s
 
     y = x Ŵᵀ + b + s (x Aᵀ) Bᵀ
 
-`Ŵ` is frozen. Give the gradients that training needs.
+`Ŵ` is frozen. Give the three gradients that training needs, `dx`, `dA` and `dB`.
 
-**Before you write:** which of the three gradients depend on `Ŵ`? Suppose that two people have the same `x` and `dy`,
-but one has a base in int8 and the other in NF4: which of their gradients agree? **Derive:** the scale of row `o`
-affects only output `o`. So can you compute `dx` with a product with the codes themselves, without a float matrix of the
-size of `W`?
+**Before you write:** which of the three depend on `Ŵ`? Suppose that two people have the same `x` and `dy`, but one has
+a base in int8 and the other in NF4: which of their gradients agree? **Derive:** the scale of row `o` affects only
+output `o`. So can you compute `dx` by multiplying with the codes themselves, without a float matrix as large as `W`?
 """
 
 import numpy as np
@@ -28,7 +27,8 @@ FORMULA = "dx = (dy ⊙ scales) codes + du A,  du = s dy B\ndA = duᵀ x\ndB = s
 
 def int8_lora_backward(dy, x, codes, scales, A, B, s):
     """dy (N, out), x (N, in), codes (out, in) int8, scales (out,), A (r, in), B (out, r), s -> dx, dA, dB."""
-    # y = x Ŵᵀ + …: dx_ni = Σ_o dy_no scales_o codes_oi. Scaling dy costs N · out multiplications and no new matrix.
+    # y = x Ŵᵀ + …: dx_ni = Σ_o dy_no scales_o codes_oi. Scaling dy takes N · out multiplications, and needs no other
+    # array as large as W.
     weighted = dy * scales  # (N, out)
     # z = s u Bᵀ and u = x Aᵀ do not contain Ŵ, so dA and dB are those of exercises 07.
     u = x @ A.T  # (N, r)
@@ -37,8 +37,8 @@ def int8_lora_backward(dy, x, codes, scales, A, B, s):
     dA = du.T @ x  # (r, in)
     dx = weighted @ codes + du @ A  # (N, in)
     return dx, dA, dB
-    # With the same dy and x, dA and dB agree bit for bit for any weight format of the base; dx does not. (NumPy does
-    # convert the codes to floats for the product. Kernels for hardware with int8 products do not.)
+    # With the same dy and x, dA and dB are identical bit for bit in all weight formats of the base; dx is not. (NumPy
+    # does convert the codes to floats for the product. Kernels for hardware with int8 products do not.)
 
 
 def draw(rng, size):

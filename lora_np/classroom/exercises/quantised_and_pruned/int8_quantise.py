@@ -1,8 +1,8 @@
 """Warm-up: eight bits.
 
-Each row of `W` gets its own ruler: evenly spaced marks, numbered −127 … 127, with 0 in the middle and the row's largest
-magnitude on an outermost mark. Give `codes`, the number of the nearest mark for each weight, and `scales`, the distance
-between neighbouring marks for each row.
+Each row of `W` gets its own ruler: evenly spaced marks, numbered −127 … 127, with 0 in the middle, and with the row's
+weight of largest magnitude on the first or the last mark. Give `codes`, the number of the nearest mark for each weight,
+and `scales`, the distance between neighbouring marks for each row.
 
 **In your head first:** the row is −1.27, 0.5, 0.004, 1. What are its scale and its codes? Which weights are restored
 exactly? **Then:** a row of `W` may be all zeros. What should its codes be, and what does your formula compute for it?
@@ -32,7 +32,7 @@ def int8_quantise(W):
 
 
 def draw(rng, size):
-    """Draw rows of different scales and with a largest entry of either sign; in the second draw, one row is zero.
+    """Draw rows that differ in scale and in the sign of the largest entry; in the second draw, one row is zero.
 
     No weight is near the midpoint of two marks, so rounding errors cannot change a code.
     """
@@ -46,7 +46,7 @@ def draw(rng, size):
 
 
 def follow(codes, scales, W):
-    """Return True if the codes are those of W for these scales, clipped to the ruler or not."""
+    """Return True if the codes are those of W for these scales, with or without clipping to the ruler's ends."""
     if np.shape(codes) != W.shape or np.shape(scales) != (len(W),) or not np.any(codes):
         return False
     own = np.rint(W / np.where(scales != 0, scales, 1.0)[:, None])

@@ -17,7 +17,7 @@ from .int8_quantise import follow, int8_quantise
 POINTS = 3
 OUTPUTS = ("new_codes", "new_scales", "lost")
 HINTS = {
-    "new_codes": "Dequantise, add the update, and quantise again: what is each row's ruler, and where are its weights?",
+    "new_codes": "Dequantise, add the update and quantise again: what is a row's new ruler, and where are its weights?",
     "new_scales": "A ruler must reach the largest weight of its row. What are the row's weights now?",
     "lost": "Which matrix did you want, and which one did you get? How large is their difference relative to ΔW?",
 }
@@ -28,7 +28,7 @@ lost = ‖new_scales ⊙ new_codes − merged‖ / ‖s B A‖"""
 
 def merge_back(codes, scales, A, B, s):
     """codes (out, in) int8, scales (out,), A (r, in), B (out, r), s -> new_codes (out, in), new_scales (out,), lost."""
-    W_hat = scales[:, None] * codes  # (out, in), dequantised: codes of two rulers cannot be added
+    W_hat = scales[:, None] * codes  # (out, in), dequantised: codes on different rulers cannot be added
     delta = s * B @ A  # (out, in)
     merged = W_hat + delta  # (out, in)
     new_scales = np.abs(merged).max(axis=1) / 127  # (out,): the largest weights have changed, and so have the rulers
@@ -38,12 +38,12 @@ def merge_back(codes, scales, A, B, s):
     lost = np.linalg.norm(back - merged) / np.linalg.norm(delta)
     return new_codes, new_scales, lost
     # A tiny update changes almost no codes: the result is nearly Ŵ, so nearly all of ΔW is lost, and `lost` is about 1.
-    # If the largest weight of a row has grown, all marks of its row have moved, and every other weight moves with its
-    # mark or to another one. In a long row this error exceeds ΔW, so `lost` is above 1.
+    # If the largest weight of a row has grown, all marks of this row have moved, and each of its other weights moves
+    # with its mark or to another mark. In a long row this error exceeds ‖ΔW‖, so `lost` is above 1.
 
 
 def draw(rng, size):
-    """Draw updates of about two steps of the base's rulers, of less than half a step, and of about five steps.
+    """Draw updates of about two steps, less than half a step, and about five steps of the base's rulers.
 
     No weight is near the midpoint of two marks, so rounding errors cannot change a code.
     """
@@ -60,7 +60,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Codes are also accepted if they follow from the student's own scales, and `lost` if it follows from both."""
+    """Also accept codes that fit the student's own scales, and a `lost` that fits the student's codes and scales."""
     codes, scales, lost = (outputs[name] for name in OUTPUTS)
     if i.right and np.shape(codes) == i.codes.shape and np.shape(scales) == i.scales.shape and np.any(codes):
         delta = i.s * i.B @ i.A

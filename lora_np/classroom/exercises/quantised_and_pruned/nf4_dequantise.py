@@ -1,6 +1,6 @@
 """Dequantising NF4.
 
-In the file two codes share one byte, an integer from 0 to 255: `first code · 16 + second code`. The bytes are in the
+In a file, two codes share one byte, an integer from 0 to 255: `first code · 16 + second code`. The bytes are in the
 order of the weights: the first byte holds codes 0 and 1, the second holds codes 2 and 3. Give the dequantised matrix.
 The array sizes tell you how many weights share a scale.
 
@@ -28,7 +28,7 @@ def nf4_dequantise(packed, absmax, points, shape):
     return (blocks * absmax[:, None]).reshape(shape)  # (out, in)
     # On paper: the codes are 5 6 15 15 | 0 7 7 0. Point 15 is 1, point 7 is 0, point 0 is −1: Ŵ is [[?, ?, 2, 2], [−10,
     # 0, 0, −10]]. Quantised again, Ŵ gives the same codes and the same absmax, and is restored exactly, because its
-    # entries are points already.
+    # scaled entries are already points.
 
 
 def draw(rng, size):
@@ -65,5 +65,5 @@ AFTER = """**Beyond the points.** Quantise and dequantise a real matrix with you
     print(np.linalg.norm(W_hat - W) / np.linalg.norm(W), packed.nbytes / W.size * 8)
     print(np.abs(W_hat - np.asarray(quantise_nf4(W, 64, double=False))).max())  # compared with the package
 
-Then choose your own sixteen points. Can you find some that restore this `W` with a smaller error than NF4's?
+Then choose your own sixteen points. Can you find points that restore this `W` with a smaller error than NF4's?
 """

@@ -1,15 +1,15 @@
 """Quantising to NF4.
 
-Do the same with 16 given `points` instead of evenly spaced marks. The points increase from −1 to 1, and code `k` means
+Quantise `W` to 16 given `points` instead of evenly spaced marks. The points increase from −1 to 1, and code `k` means
 `points[k]`. The blocks follow one another row by row, like the weights in memory; `block_size` need not divide the row
 length, so a block may begin in one row and end in the next. Give each block's largest magnitude, `absmax`, and the
 codes of its weights.
 
 **Predict first:** which code does a weight of 0 have? Which codes may a block's largest magnitude have? If you multiply
-`W` by 10, what happens to the codes, and what to `absmax`?
+`W` by 10, what happens to the codes and to `absmax`?
 
-One way is to compute an array of all distances, with one more axis than the blocks. Another is to search for each
-weight among the midpoints between the points.
+One way is to compute an array of all distances, with one more axis than the blocks. Another is to find each weight's
+place among the midpoints between neighbouring points.
 """
 
 import numpy as np
@@ -39,7 +39,8 @@ def nf4_quantise(W, points, block_size):
 
 
 def draw(rng, size):
-    """Draw blocks that cross the ends of rows. Two have smaller weights than the others, one of them by far."""
+    """Draw blocks that cross the ends of rows. Two blocks have smaller weights than the others, and one of the two has
+    by far the smallest."""
     W, block_size = rng.normal(size=(6 * size.n_out, 2 * size.n_in + 1)), 2 * size.n_out
     W.reshape(-1, block_size)[:2] *= [[0.5], [0.02]]
     return {"W": W, "points": CODE_POINTS.copy(), "block_size": block_size}
@@ -70,7 +71,7 @@ MISTAKES = {
     ],
     "absmax": [
         (
-            "each block has the largest magnitude of the whole matrix, not its own",
+            "each block gets the largest magnitude of the whole matrix, not its own",
             lambda i: np.full(i.W.size // i.block_size, np.abs(i.W).max()),
         )
     ],

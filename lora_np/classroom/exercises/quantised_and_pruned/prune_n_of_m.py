@@ -1,10 +1,10 @@
 """Pruning in groups.
 
-Of every `m` neighbours in a row, keep the `n` of largest magnitude, and set the others to 0. No two of them have equal
-magnitudes, and `m` divides the row length. With `n` = 2 and `m` = 4 this is lesson 12's "2 of 4".
+Of every `m` neighbours in a row, keep the `n` weights of largest magnitude, and set the others to 0. No two weights
+have equal magnitudes, and `m` divides the row length. With `n` = 2 and `m` = 4 this is lesson 12's "2 of 4".
 
-**In your head first:** the row is 3, −4, 1, 2, 5, 6, −7, 8. What is left of it with 2 of 4? What is left if you remove
-the smallest half of its weights, wherever they are? Which keeps more of the energy, and can it ever be the other way
+**In your head first:** the row is 3, −4, 1, 2, 5, 6, −7, 8. What remains with 2 of 4? What remains if you remove the
+smallest half of its weights, wherever they are? Which of the two keeps more energy, and can it ever be the other way
 round?
 """
 
@@ -24,8 +24,9 @@ def prune_n_of_m(W, n, m):
     keep = np.ones(order.shape, dtype=bool)
     np.put_along_axis(keep, drop, False, axis=-1)
     return W * keep.reshape(W.shape)  # (out, in)
-    # 2 of 4 gives 3 −4 0 0 0 0 −7 8, with an energy of 138 of 204; without groups it is 0 0 0 0 5 6 −7 8, with 174. It
-    # is never the other way round: if any four may be chosen, those of the groups may be chosen too.
+    # 2 of 4 gives 3 −4 0 0 0 0 −7 8, which keeps an energy of 138, of 204 in total; without groups, 0 0 0 0 5 6 −7 8 is
+    # left, which keeps 174. It is never the other way round: if any four may be chosen, those of the groups may be
+    # chosen too.
 
 
 def draw(rng, size):
@@ -36,7 +37,7 @@ def draw(rng, size):
 
 
 def largest(i, axis):
-    """Return W with the same share of zeros, chosen within whole rows (axis 1) or the whole matrix (axis None)."""
+    """Return W pruned to the same share of zeros, chosen within whole rows (axis 1) or the whole matrix (axis None)."""
     return np.where(np.abs(i.W) > np.quantile(np.abs(i.W), 1 - i.n / i.m, axis=axis, keepdims=True), i.W, 0.0)
 
 

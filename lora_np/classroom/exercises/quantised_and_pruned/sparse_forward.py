@@ -1,14 +1,14 @@
 """A format for zeros.
 
-A zero takes as much memory as any number, unless a format omits it. "2 of 4" has such a format. For every four
+A zero takes as much memory as any other number, unless a format omits it. "2 of 4" has such a format. For every four
 neighbours, `values` holds the two remaining weights, in order, and `positions` holds their indices (0 to 3) among the
 four. Give `y = x Wᵀ`. You could rebuild `W` with its zeros, but then nothing would be saved, so do not form it. (An
-entry of `x` that no value is multiplied with may be anything here, even NaN. Do not even multiply it by 0: 0 · NaN is
-NaN.)
+entry of `x` that is not multiplied by any value may be anything here, even NaN. Do not multiply it by 0 either: 0 · NaN
+is NaN.)
 
-**On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? With which entries of a
+**On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? By which entries of a
 row of `x` are its four values multiplied? Find the rule for value `k`. **Count:** how many multiplications does a row
-of `x` cost this way, and how many with the full `W`? How many bits does a weight take on average, with values of 16
+of `x` take this way, and how many with the full `W`? How many bits does a weight take on average, with values of 16
 bits?
 """
 
@@ -23,16 +23,16 @@ FORMULA = "y_no = Σ_k values_ok · x[n, 4 (k // 2) + positions_ok]"
 def sparse_forward(x, values, positions):
     """x (N, in), values (out, in/2), positions (out, in/2) of ints 0 … 3 -> y (N, out)."""
     group = np.arange(values.shape[1]) // 2  # (in/2,): 0 0 1 1 2 2 …, two values per group
-    inputs = 4 * group + positions  # (out, in/2): the input that each value is multiplied with
+    inputs = 4 * group + positions  # (out, in/2): the input by which each value is multiplied
     return np.sum(values * x[:, inputs], axis=-1)  # (out, in/2) (N, out, in/2) -> (N, out)
     # On paper: the values are 5 −2 3 1, their positions are 1 3 0 3, and their inputs are 1, 3, 4, 7. There are out ·
     # in / 2 multiplications, half as many as with W. Four weights take two values of 16 bits and two positions of 2
-    # bits: 9 bits per weight, more than int8's 8. So 2 of 4 saves multiplications. (This function is slow, because
-    # NumPy first copies the inputs into a new array. Hardware made for 2 of 4 selects them on the fly.)
+    # bits: 9 bits per weight, more than int8's 8. So the real gain of 2 of 4 is in multiplications. (This function is
+    # slow, because NumPy first copies the inputs into a new array. Hardware made for 2 of 4 selects them on the fly.)
 
 
 def draw(rng, size):
-    """Each group of inputs has one that no value uses; in the last draw it is NaN, so multiplying it by 0 shows."""
+    """Draw groups with one input each that no value uses; in the last draw it is NaN, to reveal products with 0."""
     groups = size.V
     x, values = rng.normal(size=(size.N, 4 * groups)), rng.normal(size=(size.n_out, 2 * groups))
     order = rng.permuted(np.tile(np.arange(4), (groups, 1)), axis=1)  # per group; no value uses the last one
@@ -45,7 +45,7 @@ def draw(rng, size):
 MISTAKES = {
     "y": [
         (
-            "the positions are not used: the values are multiplied with the first half of the inputs",
+            "the positions are not used: the values are multiplied by the first half of the inputs",
             lambda i: i.x[:, : i.values.shape[1]] @ i.values.T,
         ),
         (

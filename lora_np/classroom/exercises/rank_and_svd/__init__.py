@@ -1,12 +1,12 @@
 """Rank and singular values.
 
-The letters are the lesson's: `W` and `M` are full matrices (out, in); `B` (out, r) and `A` (r, in) are thin factors;
-`sigma` holds singular values in descending order. You may use loops, but you will hardly need them.
+The symbols are those of the lesson: `W` and `M` are full matrices (out, in); `B` (out, r) and `A` (r, in) are thin
+factors; `sigma` holds singular values in descending order. You may use loops, but you will hardly need them.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 02 (`notebooks/02_rank_and_svd.ipynb`), paper and a pencil"
-TIME = "90 minutes: a warm-up of ten minutes, five short exercises, a hard one, and five claims to assess"
+TIME = "90 minutes: a ten-minute warm-up, five short exercises, a hard one, and five claims to assess"
 EXERCISES = (
     "adapter_size",
     "largest_saving_rank",
@@ -23,29 +23,30 @@ follow, and why. Add a measurement or a small example that would convince the sp
 
 1. "After full fine-tuning, `np.linalg.matrix_rank` says that the change of our 1000 × 1000 weight has rank 1000. So no
    LoRA of rank 16 could have done the same."
-2. "Two of us trained an adapter on the same data, from different initial values. Our `A`'s have nothing in common. So
-   the two adapters have learnt different things."
+2. "Two of us each trained an adapter on the same data, from different initial values. Our `A`'s have nothing in common.
+   So the two adapters have learnt different things."
 3. "Our `W` needs 150 directions for 90 % of its energy. LoRA with r = 16 throws most of that away."
-4. "At r = 500, `B` and `A` have as many numbers as a `W` of 1000 × 1000. So they can become any matrix that `W` can."
+4. "At r = 500, `B` and `A` have as many entries as a `W` of 1000 × 1000. So their product can be any matrix that `W`
+   can be."
 5. "The sum of a change of rank 8 and a change of rank 16 can be stored as one pair of factors with r = 24."
 """
 ANSWER = """1. **Does not follow.** The rank counts every direction above rounding error, however weak, so a tiny
    component in each is enough for rank 1000. A LoRA of rank 16 must omit the energy beyond the 16th direction
-   (Eckart–Young), and that may be little or much. Measure the energy share at k = 16. Better still, cut the change to
-   rank 16, add it to `W`, and measure how well the model does its task. (Energy is not performance either: the lesson's
-   picture with nearly 98 % of its energy had no round moon.)
+   (Eckart–Young), which may be little or much. Measure the energy share at k = 16. Better still, cut the change to rank
+   16, add it to `W`, and measure how well the model does its task. (Nor does high energy guarantee quality: the
+   lesson's picture with nearly 98 % of its energy had no round moon.)
 2. **Does not follow.** Factors are not unique: for any invertible `G` (r, r), `B G` and `G⁻¹ A` have the same product
-   as `B` and `A`, but may have quite different entries. Compare the products: compare ‖B₁ A₁ − B₂ A₂‖ with ‖B₁ A₁‖, or
-   compare the two models' outputs. The adapters may still differ, but comparing only their `A`'s does not show it.
+   as `B` and `A`, but may have quite different entries. So compare the products (‖B₁ A₁ − B₂ A₂‖ / ‖B₁ A₁‖) or the two
+   models' outputs. The adapters may still differ, but comparing only their `A`'s does not show it.
 3. **False.** LoRA discards no part of `W`: `W` is frozen and kept in full, and the layer's weight is `W` plus a change
    of rank 16. Only the change has limited rank. The sum can have full rank: try `np.linalg.matrix_rank(W + B @ A)`.
 4. **False.** There are as many parameters, but not as many matrices: the rank of `B A` is at most 500, whatever the
    factors' entries are. The identity matrix is out of reach: it has 1000 equal singular values, and the best `B A` of
-   rank 500 holds half of its energy. Many of the parameters are redundant: all pairs `B G`, `G⁻¹ A` give the same
+   rank 500 holds only half of its energy. Many of the parameters are redundant: all pairs `B G`, `G⁻¹ A` give the same
    change, and `G` has 250,000 entries.
 5. **True.** Put the two `B`'s side by side, (out, 24), and stack the two `A`'s, (24, in). Their product is the sum of 8
-   + 16 outer products, column times row, and that is the sum of both changes. The rank is *at most* 24: if the two
-   changes share directions, it may be lower. (If you add a change of rank 8 to itself, the rank is still 8.)
+   + 16 outer products, column times row, which is the sum of both changes. The rank is *at most* 24: if the two changes
+   share directions, it may be lower. (If you add a change of rank 8 to itself, the rank is still 8.)
 
 *Marks:* one point for each claim: half for the verdict, half for a valid reason with a measurement or example.
 """

@@ -1,6 +1,6 @@
 """The energy that a cut keeps.
 
-The energy of a matrix is ‖M‖². Which share of it does the cut to rank `k` keep? You are given all singular values of
+The energy of a matrix `M` is ‖M‖². What share of it does the cut to rank `k` keep? You are given all singular values of
 `M`.
 
 **Predict** for σ = (2, 1, 1, 1, 1): what is the share at k = 1 and at k = 3? **Then:** a cut keeps 99 % of the energy.

@@ -1,7 +1,7 @@
 """The largest rank that saves memory.
 
-If the rank is too high, `B` and `A` are larger than `W`. Give the largest rank `r` for which `B` and `A` have **fewer**
-entries in total than `W`.
+If the rank is too high, `B` and `A` have more entries than `W`. Give the largest rank `r` for which `B` and `A`
+together have **fewer** entries than `W`.
 
 **Derive it:** write the condition as an inequality and solve it for `r`. **Then try it in your head** for 1000 × 1000,
 where the lesson found that r = 500 saves nothing, and for a very long matrix, 2 × 1000. Which side determines the
@@ -19,18 +19,18 @@ def largest_saving_rank(n_out, n_in):
     """n_out, n_in ints -> r, an int."""
     # r (out + in) < out · in; because all are integers, this means r (out + in) ≤ out · in − 1
     return (n_out * n_in - 1) // (n_out + n_in)
-    # It is 499 for 1000 × 1000, and 1 for 2 × 1000. If one side is much longer, it cancels: the bound is the shorter
-    # side.
+    # The result is 499 for 1000 × 1000, and 1 for 2 × 1000. If one side is much longer than the other, it cancels, and
+    # the bound is nearly the shorter side.
 
 
 def draw(rng, size):
-    """In the first draw, both counts are equal at an integer rank; in the others, they are not, and one side is much
-    longer than the other."""
+    """In the first draw, the factors have exactly as many entries as W at some integer rank; in the others, they never
+    do, and one side is much longer than the other."""
     if size.number == 0:
         p, q, times = (int(n) for n in (*rng.permutation([2, 3, 5, 7])[:2], rng.integers(2, 6)))
-        return {"n_out": times * p * (p + q), "n_in": times * q * (p + q)}  # equal counts at rank times · p · q
+        return {"n_out": times * p * (p + q), "n_in": times * q * (p + q)}  # equally many entries at rank times · p · q
     short = 20 * int(rng.integers(1, 5)) + int(rng.choice([-2, 2]))
-    sides = short, (2 + size.number) * short + 1  # both counts are equal about halfway between two integer ranks
+    sides = short, (2 + size.number) * short + 1  # equally many entries about halfway between two integer ranks
     return dict(zip(("n_out", "n_in"), sides if size.number == 1 else sides[::-1]))
 
 

@@ -1,16 +1,17 @@
 """One column of B A.
 
-Column `j` of a matrix is its output for a unit input `j`. Give column `j` of `B A` without forming `B A`. (The check
-measures the peak memory of a call, for a `B` and an `A` whose product would have 6 million entries.)
+Column `j` of a matrix is its output if input `j` is 1 and all other inputs are 0. Give column `j` of `B A` without
+forming `B A`. (The check measures the peak memory of a call, for a `B` and an `A` whose product would have 6 million
+entries.)
 
-**On paper:** write one entry of the product, `(B A)_oj`, as a sum. Which entries of `A` does it contain, for any `o`?
-**Count:** for 1000 × 1000 and r = 10, how many multiplications does one column cost in your function, and how many if
-`B A` is formed first? **When it passes:** how do you compute *row* `o` of `B A`?
+**On paper:** write one entry of the product, `(B A)_oj`, as a sum. Which entries of `A` does it contain, whatever `o`
+is? **Count:** for 1000 × 1000 and r = 10, how many multiplications does one column take in your function, and how many
+if `B A` is formed first? **When it passes:** how do you compute *row* `o` of `B A`?
 """
 
 POINTS = 2
 OUTPUTS = ("column",)
-HINTS = {"column": "(B A)_oj = Σ_k B_ok A_kj. Which entries of A does this sum contain, for any o?"}
+HINTS = {"column": "(B A)_oj = Σ_k B_ok A_kj. Which entries of A does this sum contain, whatever o is?"}
 FORMULA = "column j of B A = B · (column j of A)"
 
 
@@ -24,7 +25,7 @@ def product_column(B, A, j):
 def draw(rng, size):
     r = size.r + 2 + size.number
     B, A = rng.normal(size=(3 * size.n_out, r)), rng.normal(size=(r, 3 * size.n_in))
-    return {"B": B, "A": A, "j": 1 + size.number}  # so small that B also has a column j
+    return {"B": B, "A": A, "j": 1 + size.number}  # j is so small that B also has a column j
 
 
 def large(rng, size):

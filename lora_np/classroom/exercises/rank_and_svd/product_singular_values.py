@@ -8,9 +8,9 @@ memory again. Return r singular values, the largest first.
 matrices `B` = diag(2, 1) and `A` = diag(1, 2).
 
 **Then a tool.** Every `B` (out, r) can be written as `B = Q R`, with orthonormal columns in `Q` (out, r) and a small
-`R` (r, r). `Q, R = np.linalg.qr(B)` computes it (Gram–Schmidt does it by hand). What does a matrix with orthonormal
-columns do to the length of a vector, and to the angle between two vectors? So **derive:** if the SVD of a matrix `M` is
-`U Σ Vᵀ`, what is the SVD of `Q M`? And of `M Qᵀ`?
+`R` (r, r). `Q, R = np.linalg.qr(B)` computes both (on paper you would use Gram–Schmidt). What does a matrix with
+orthonormal columns do to the length of a vector, and to the angle between two vectors? From this, **derive:** if the
+SVD of a matrix `M` is `U Σ Vᵀ`, what is the SVD of `Q M`? And of `M Qᵀ`?
 
 Now decompose both factors. (Which is tall like `B`: `A` or `Aᵀ`?) What is left between the two `Q`'s, and what is its
 shape?
@@ -29,7 +29,7 @@ def product_singular_values(B, A):
     # The trap: B A = diag(2, 2) has the singular values 2 and 2, but the products are 2 · 2 and 1 · 1. The result
     # depends on how A's output directions are aligned with B's input directions.
     # Q only rotates: Q M = (Q U) Σ Vᵀ, and the columns of Q U are orthonormal like those of U. That is an SVD, so Q M
-    # has the singular values of M. So does M Qᵀ = U Σ (Q V)ᵀ.
+    # has the singular values of M. For the same reason, so does M Qᵀ = U Σ (Q V)ᵀ.
     R_B = np.linalg.qr(B, mode="r")  # B = Q_B R_B: (out, r) = (out, r) (r, r), and the Q's are not needed
     R_A = np.linalg.qr(A.T, mode="r")  # Aᵀ = Q_A R_A: (in, r) = (in, r) (r, r), and so A = R_Aᵀ Q_Aᵀ
     # B A = Q_B (R_B R_Aᵀ) Q_Aᵀ
@@ -75,5 +75,5 @@ AFTER = """**Beyond the points.** Now you can analyse a real adapter with three 
     print(B.shape, A.shape, sigma.round(2), rank_at_energy(sigma, 0.9), energy_share(sigma, 1))
 
 The lesson found that six of this update's sixteen directions hold 90 % of its energy. Do you get the same number? (The
-scale `s` is omitted here. Why does it not affect the last two numbers?) Then try `licences`.
+scale `s` is omitted here. Why does it not affect the last two numbers?) Then try the adapter `licences`.
 """

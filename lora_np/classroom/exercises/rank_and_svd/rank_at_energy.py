@@ -20,12 +20,12 @@ def rank_at_energy(sigma, share):
     energy = np.cumsum(sigma**2)  # (n,): entry k − 1 is the energy of the first k directions
     enough = energy >= share * energy[-1]  # (n,): False, False, …, True, True
     return int(np.argmax(enough)) + 1  # argmax finds the first True; indices begin at 0, counts at 1
-    # The numbers are 1, 3 and 4, and 90 of 100.
+    # For σ = (2, 1, 1, 1, 1) the numbers are 1, 3 and 4; of 100 equal singular values, 90 hold 90 %.
 
 
 def draw(rng, size):
     """In the first draw the share is reached exactly, without rounding: 8² + 8² + 4² or 8² + 5 · 4² is 144 of 256, and
-    both of these are squares."""
+    the roots of both are integers."""
     if size.number == 0:
         strong = int(rng.integers(1, 3))
         return {"sigma": np.repeat([8.0, 4.0, 2.0], [strong, 7, 36 - 16 * strong]), "share": 9 / 16}
@@ -39,6 +39,9 @@ MISTAKES = {
             "this is the given share of the number of directions, not of their energy",
             lambda i: int(np.ceil(i.share * len(i.sigma))),
         ),
-        ("this counts σ of at least (1 − share) σ₁", lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0])),
+        (
+            "this counts the singular values of at least (1 − share) σ₁",
+            lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0]),
+        ),
     ]
 }

@@ -3,9 +3,9 @@
 Give the matrix of rank `k` that is nearest to `M` in the Frobenius norm. You may use `np.linalg.svd`; look first at the
 shapes that it returns.
 
-**Predict, and try it when it passes:** what is `truncate(M, 0)`? Is there a difference between `truncate(truncate(M,
-5), 3)` and `truncate(M, 3)`? Between `truncate(truncate(M, 3), 5)` and `truncate(M, 3)`? And if another program flips
-the signs of a column of `U` and of the same column of `V`, does your result change?
+**Predict, and test your predictions when the check passes:** what is `truncate(M, 0)`? Is there a difference between
+`truncate(truncate(M, 5), 3)` and `truncate(M, 3)`? Between `truncate(truncate(M, 3), 5)` and `truncate(M, 3)`? And if
+another program flips the signs of a column of `U` and of the same column of `V`, does your result change?
 """
 
 import numpy as np
@@ -19,10 +19,11 @@ FORMULA = "M_k = Σ_i σ_i U_:i V_:iᵀ, i from 1 to k, = (U[:, :k] * σ[:k]) @ 
 def truncate(M, k):
     """M (out, in), k an int, at most min(out, in) -> M_k (out, in)."""
     U, sigma, Vt = np.linalg.svd(M, full_matrices=False)  # (out, n), (n,), (n, in) with n = min(out, in)
-    # These are the first k terms of Σ_i σ_i U_:i V_:iᵀ, made of columns of U and rows of Vᵀ.
+    # These are the first k terms of Σ_i σ_i U_:i V_:iᵀ, built from columns of U and rows of Vᵀ.
     return (U[:, :k] * sigma[:k]) @ Vt[:k]  # (out, k) (k, in) -> (out, in)
-    # For k = 0 it is the zero matrix. The first pair agrees: a cut to rank 5 does not change the first three terms. So
-    # does the second: a matrix of rank 3 has only three terms. Two flipped signs cancel, so nothing changes.
+    # For k = 0 the result is the zero matrix. The first pair agrees: a cut to rank 5 does not change the first three
+    # terms. So does the second pair: a matrix of rank 3 has only three terms. The two sign flips cancel, so nothing
+    # changes.
 
 
 def draw(rng, size):

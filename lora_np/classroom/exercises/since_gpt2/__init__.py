@@ -2,7 +2,7 @@
 
 Llama replaces four parts of GPT-2's block. You write each new part and its backward pass.
 
-The letters are: `N` texts or rows, `T` tokens, `C` columns, `F` columns inside the MLP, head size `D`, `H` query heads,
+The symbols are: `N` texts or rows, `T` tokens, `C` columns, `F` columns inside the MLP, head size `D`, `H` query heads,
 `K` key and value heads, and `G = H / K` query heads for each key head. Every exercise is given correct inputs, so a
 mistake in one does not spoil the next.
 """
@@ -26,22 +26,23 @@ QUESTION = """In words: without training.
 Someone gives you the weights of a trained GPT-2. You may compute new weights from them, and you may add biases to
 Llama's linear layers. You may not train. The logits must not change, except for rounding.
 
-Which of the four parts can you replace by Llama's: layer norm, learned positions, the MLP with GELU, attention with `H`
-key heads? For each, say in two to four sentences how to do it, or why it is impossible.
+Which of the four parts can you replace with Llama's: layer norm, learned positions, the MLP with GELU, attention with
+`H` key heads? For each, say in two to four sentences how to do it, or why it is impossible.
 """
 ANSWER = """\
 1. **Layer norm: yes.** A layer norm is an RMS norm of `x − mean(x)`. So make sure that the mean is already 0: from each
    row of both embedding tables, subtract its mean, and subtract the mean over the outputs from `o_proj` and `down_proj`
    (from each column of `W`, and from the bias). Then everything that is added to the residual stream has mean 0, and
-   the outputs of the layer norms do not change. Add the layer norm's bias `b` to the next layers' biases, as `W b`;
-   after the last norm, the head needs a bias for this.
-2. **Learned positions: no.** With rotations, scores depend on positions only through their distance: without the table,
-   the whole text may be shifted by ten positions and nothing changes. In GPT-2 the row of the table is added to `x`,
-   and everything that reads `x` depends on it, including values and MLPs.
+   the outputs of the layer norms do not change. Move the layer norm's bias `b` into the next layers' biases, by adding
+   `W b`; after the last norm, the head needs a bias for this.
+2. **Learned positions: no.** With rotations, scores depend on positions only through their distance: without the
+   position table, the whole text may be shifted by ten positions and nothing changes. In GPT-2, a row of this table is
+   added to `x`, and everything that reads `x` depends on it, including values and MLPs.
 3. **The MLP: no.** With a bias of 1 and zero weights in `up_proj`, SwiGLU is `silu(gate)`, a function of one variable,
-   but not GELU. `x · sigmoid(1.702 x)` can be made from `silu` and is within 0.02 of GELU, but close is not equal.
-4. **Attention: only with K = H.** Then it is the same attention. With fewer key heads, query heads that had different
-   keys would have to share one. (The other direction always works: repeat the rows of `k_proj` and `v_proj`.)
+   but not the same one as GELU. `x · sigmoid(1.702 x)` can be made from `silu` and is within 0.02 of GELU, but close is
+   not equal.
+4. **Attention: only with K = H.** Then both are the same attention. With fewer key heads, query heads that had
+   different keys would have to share one. (The other direction always works: repeat the rows of `k_proj` and `v_proj`.)
 
 *Marks:* one point for each part: half for yes or no, half for the reason.
 """

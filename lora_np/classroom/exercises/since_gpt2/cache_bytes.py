@@ -4,15 +4,15 @@ When a model generates text, it caches the keys and values of all tokens so far,
 text of `T` tokens in two cases: each of the `n_heads` query heads has its own keys and values (`full`), or there are
 only `n_kv_heads` key and value heads (`grouped`). A number takes `itemsize` bytes.
 
-**Predict:** on which of the six arguments does `grouped` not depend? By which factor does it reduce the memory? **When
-it passes,** use SmolLM2's values: 30 layers, 9 and 3 heads, head size 64, 8,192 tokens, 4 bytes. Its weights take 538
-MB.
+**Predict:** on which of the six arguments does `grouped` not depend? By which factor is `grouped` smaller than `full`?
+**When it passes,** compute both for SmolLM2: 30 layers, 9 and 3 heads, head size 64, 8,192 tokens, 4 bytes. Its weights
+take 538 MB.
 """
 
 POINTS = 2
 OUTPUTS = ("full", "grouped")
 HINTS = {
-    "full": "How many numbers are cached per token, in one layer, for one head? There are two kinds of them.",
+    "full": "How many numbers are cached per token, in one layer, for one head? There are two kinds.",
     "grouped": "Which heads are cached: the query heads, or the key and value heads?",
 }
 FORMULA = "full = 2 · n_layers · T · n_heads · head_size · itemsize;  grouped: with n_kv_heads"
@@ -24,8 +24,8 @@ def cache_bytes(n_layers, n_heads, n_kv_heads, head_size, T, itemsize):
     full = of_one_head * n_heads
     grouped = of_one_head * n_kv_heads
     return full, grouped
-    # It does not depend on n_heads, and reduces the memory by G = n_heads / n_kv_heads. For SmolLM2: 1,132 MB and 377
-    # MB.
+    # `grouped` does not depend on n_heads, and is smaller than `full` by a factor of G = n_heads / n_kv_heads. For
+    # SmolLM2, the two are 1,132 MB and 377 MB.
 
 
 def draw(rng, size):

@@ -21,7 +21,7 @@ FORMULA = "k_heads[:, h] = k[:, h // G];  np.repeat(k, G, axis=1)"
 def repeat_heads(k, G):
     """k (N, K, T, D), G an int -> k_heads (N, K · G, T, D)."""
     return np.repeat(k, G, axis=1)
-    # They read 0 0 0 1 1 1, which is h // 3. The rule h % 2 gives 0 1 0 1 0 1, like np.tile.
+    # The query heads read key heads 0 0 0 1 1 1, which is h // 3. The rule h % 2 gives 0 1 0 1 0 1, like np.tile.
 
 
 def draw(rng, size):

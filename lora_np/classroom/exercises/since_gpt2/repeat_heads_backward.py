@@ -1,7 +1,7 @@
 """Grouped-query attention, backward.
 
 In the forward pass, each of the `K` heads of `k` is read by `G` consecutive query heads: query head `h` reads head `h
-// G`. `dy` has a gradient for each of the `K · G` query heads. Give the gradient of `k`.
+// G`. `dy` holds a gradient for each of the `K · G` query heads. Give the gradient of `k`.
 
 **Predict:** in lesson 06, what was the gradient of a row of the embedding table whose token occurs three times? And
 what is `dk` here for `G` = 1?
@@ -16,9 +16,9 @@ FORMULA = "dk[:, j] = Σ dy[:, h] over the G heads with h // G = j"
 def repeat_heads_backward(dy, G):
     """dy (N, K · G, T, D), G an int -> dk (N, K, T, D)."""
     N, H, T, D = dy.shape
-    groups = dy.reshape(N, H // G, G, T, D)  # the readers of each head along one axis
+    groups = dy.reshape(N, H // G, G, T, D)  # the query heads that read the same head, along axis 2
     return groups.sum(axis=2)
-    # As in the embedding table, the gradients are added up. For G = 1, dk is dy.
+    # As for a row of the embedding table, the gradients are added up. For G = 1, dk is dy.
 
 
 def draw(rng, size):

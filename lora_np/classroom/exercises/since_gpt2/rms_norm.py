@@ -1,10 +1,11 @@
 """Warm-up: RMS norm.
 
-Divide each row of `x` by its root mean square, then multiply by `w`. `eps` is added to the mean square, under the root.
-No mean is subtracted, and there is no bias. (The check uses a larger `eps`, to see where you add it.)
+Divide each row of `x` by its root mean square, then multiply by `w`. `eps` is added to the mean square, inside the
+square root. No mean is subtracted, and there is no bias. (The check uses an unusually large `eps`, to see where you add
+it.)
 
-**Predict**, for `w` of ones: what is the output for a row (7, 7, 7, 7)? What changes if 5 is added to every entry of a
-row? If every entry is multiplied by 1000? Where would a layer norm behave differently?
+**Predict**, if all entries of `w` are 1: what is the output for a row (7, 7, 7, 7)? What changes if 5 is added to every
+entry of a row? If every entry is multiplied by 1000? In which of these cases would a layer norm behave differently?
 """
 
 import numpy as np

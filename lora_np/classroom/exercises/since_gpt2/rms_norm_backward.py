@@ -2,11 +2,11 @@
 
     x̂ = x · inv_rms        inv_rms = 1 / √(mean(x²) + ε)        y = x̂ ⊙ w
 
-The forward pass has stored `x_hat` and `inv_rms`. Begin at the end: `dw` and dx̂ are easy. Then `x_i` affects its row
-of x̂ in two ways: directly, and through `inv_rms`. Derive both terms, and add them.
+The forward pass has stored `x_hat` and `inv_rms`. Begin at the end: `dw` and dx̂ are easy. Next, x̂: `x_i` affects its
+row of x̂ in two ways: directly, and through `inv_rms`. Derive both terms, and add them.
 
 **Predict first:** if you multiply a row of `x` by 1.01, what happens to `y`, for a tiny ε? So what must the dot product
-of each row of `dx` with its row of `x` be? Try it on your result.
+of each row of `dx` with its row of `x` be? Check this on your result.
 """
 
 import numpy as np
@@ -25,13 +25,13 @@ def rms_norm_backward(dy, x_hat, inv_rms, w):
     # y = x̂ ⊙ w
     dw = np.sum(dy * x_hat, axis=0)  # (C,)
     dx_hat = dy * w  # (N, C)
-    # x̂ = x · inv_rms. Both ways end with the factor inv_rms:
-    #   directly           ∂x̂_i/∂x_i = inv_rms, and so dx̂_i
-    #   through inv_rms    ∂inv_rms/∂x_i = −inv_rms³ x_i / C = −inv_rms² x̂_i / C, and x̂_j is x_j times inv_rms:
-    #                      together −x̂_i Σ_j dx̂_j x̂_j / C
+    # x̂ = x · inv_rms. x_i affects the loss in two ways, and both terms have the factor inv_rms, omitted here:
+    #   directly           ∂x̂_i/∂x_i = inv_rms, which gives dx̂_i
+    #   through inv_rms    ∂inv_rms/∂x_i = −inv_rms³ x_i / C = −inv_rms² x̂_i / C, and x̂_j = x_j · inv_rms,
+    #                      which give −x̂_i Σ_j dx̂_j x̂_j / C
     along = np.mean(dx_hat * x_hat, axis=-1, keepdims=True)  # (N, 1)
     dx = inv_rms * (dx_hat - x_hat * along)  # (N, C)
-    # Scaling x does not change y, so dx is orthogonal to x: the dot product is 0, except for ε.
+    # Scaling x does not change y, so dx is orthogonal to x: the dot product is 0, except for the effect of ε.
     return dx, dw
 
 

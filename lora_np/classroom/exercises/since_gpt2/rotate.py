@@ -1,9 +1,8 @@
 """RoPE.
 
 The `D` entries of a query or a key are treated as `D/2` points in the plane: point `j` has the coordinates `x[…, j]`
-and
-`x[…, j + D/2]`, for j = 0 … D/2 − 1. At position `t` (one of `positions`), point `j` is rotated by the angle `t ·
-theta^(−2j/D)`, counterclockwise.
+and `x[…, j + D/2]`, for j = 0 … D/2 − 1. At position `t` (one of `positions`), point `j` is rotated by the angle
+`t · theta^(−2j/D)`, counterclockwise.
 
 **On paper first:** where does a rotation by an angle φ take the point (1, 0)? And (0, 1)? So where does it take (a, b)?
 **Predict:** what happens at position 0? How does the length of a query change?
@@ -27,8 +26,8 @@ def rotate(x, positions, theta):
     first = a * np.cos(angles) - b * np.sin(angles)
     second = b * np.cos(angles) + a * np.sin(angles)
     return np.concatenate([first, second], axis=-1)  # (N, T, D)
-    # (1, 0) becomes (cos φ, sin φ), and (0, 1) becomes (−sin φ, cos φ). At position 0 nothing is rotated. No length
-    # changes.
+    # (1, 0) becomes (cos φ, sin φ), and (0, 1) becomes (−sin φ, cos φ). At position 0 nothing is rotated. Lengths do
+    # not change.
 
 
 def draw(rng, size):

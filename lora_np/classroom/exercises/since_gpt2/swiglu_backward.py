@@ -2,8 +2,8 @@
 
     y = gate · sigmoid(gate) · up
 
-**Derive** both gradients. That of `up` is easy. `gate` occurs in two factors, so use the product rule. You may use that
-the slope of the sigmoid is sigmoid · (1 − sigmoid), or derive it.
+**Derive** both gradients. That of `up` is easy. `gate` occurs in two factors, so use the product rule. You may use the
+fact that the sigmoid's derivative is sigmoid · (1 − sigmoid), or derive it.
 
 **Predict first:** at gate = 0, which of the two gradients is zero? What is the gradient of `up` where `gate` is very
 negative?

@@ -1,8 +1,8 @@
 """The variants.
 
-The letters are the lesson's: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), `s` is the scale, and
-`dy` is the gradient of `y`. For every variant, ask first which symbol of `y = x Wᵀ + b + s (x Aᵀ) Bᵀ` it changes. The
-order is not quite the lesson's: the hard one, DoRA's gradient, comes last.
+The symbols are those of the lesson: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), `s` is the
+scale, and `dy` is the gradient of `y`. For every variant, ask first which symbol of `y = x Wᵀ + b + s (x Aᵀ) Bᵀ` it
+changes. The order differs slightly from the lesson's: the hard exercise, DoRA's gradient, comes last.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
@@ -35,17 +35,18 @@ A colleague gives you this summary:
 ANSWER = """1. Any five of these seven:
    - **Four things change at once**: rank, scale, initialisation, and B's learning rate. Which one gained 1.3 points?
    - **Rank 16 has twice as many trainable weights as rank 8.** There should at least be a LoRA run with r = 16.
-   - **Eight learning rates against one.** With eight tries, a variant beats an equally good method by luck, and 0.001
-     need not suit LoRA here. Each method needs the same search.
+   - **Eight learning rates against one.** With eight tries, a variant can beat an equally good method by luck, and
+     0.001 may not suit LoRA here. Each method needs the same search.
    - **The learning rate was chosen by test accuracy.** Data that was used to choose no longer gives an unbiased
-     measurement: the best of eight noisy numbers is too high. That is what the validation split is for.
+     measurement: the best of eight noisy results is biased upwards. That is what the validation split is for.
    - **The best of five seeds** reflects the spread of a method as much as its quality. Report mean and standard
      deviation over the same seeds for both.
    - **The difference may be due to chance.** The standard error of an accuracy of 78 % on 1,000 snippets is √(0.78 ·
      0.22 / 1000), 1.3 points: 13 snippets. (On the same snippets, the standard error of a *difference* is about one
      point.)
-   - **The file is not free**: a PiSSA adapter fits `W_rest`, not the base that everyone has. Either ship `W_rest` too,
-     which is as large as the model, or convert the adapter to rank 32, which doubles its file.
+   - **The file is not free**: a PiSSA adapter works only with `W_rest`, not with the base that everyone has. Either
+     ship `W_rest` too, which is as large as the model, or convert the adapter to rank 32, which doubles the file's
+     size.
 2. LoRA with r = 16 and α = 64: SwiftLoRA has s = 16/√16 = 4, and 64/16 is 4 as well. At a fixed rank, "the new scale"
    is only another α.
 3. Train LoRA with r = 16, α = 16 and with r = 16, α = 64, all else equal: the usual initialisation, one learning rate

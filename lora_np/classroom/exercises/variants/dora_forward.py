@@ -2,10 +2,10 @@
 
     W_lora = W + s B A        W′ = m ⊙ W_lora / ‖W_lora‖        y = x W′ᵀ + b
 
-Row `o` of `W′` has the direction of row `o` of `W_lora`, and the length `m_o`; ‖W_lora‖ are the lengths of its *rows*.
+Row `o` of `W′` has the direction of row `o` of `W_lora`, and the norm `m_o`; ‖W_lora‖ holds the norms of its *rows*.
 
 **Predict first:** what happens to `y` if you multiply both `W` and `B` by 2, but not `m`? And if you multiply only `m`
-by 2? For which `m` is `y` the base's output at `B` = 0?
+by 2? For which `m` does `y` equal the base's output at `B` = 0?
 """
 
 import numpy as np
@@ -24,8 +24,8 @@ def dora_forward(x, W, b, A, B, m, s):
     length = np.linalg.norm(W_lora, axis=1, keepdims=True)  # (out, 1)
     W_tuned = m[:, None] * W_lora / length  # (out, in)
     return x @ W_tuned.T + b  # (N, out)
-    # Doubling W and B doubles W_lora and keeps its directions, so y does not change. Doubling m doubles x W′ᵀ, but not
-    # b. With m = ‖W‖ and B = 0, W′ is W.
+    # Doubling W and B doubles W_lora and keeps the directions of its rows, so y does not change. Doubling m doubles x
+    # W′ᵀ, but not b. With m = ‖W‖ and B = 0, W′ is W.
 
 
 def draw(rng, size):

@@ -7,12 +7,12 @@ Now derive what lesson 13 measured. `A` is random, `B` is zero, and training tak
 - with **AdamW** by exactly `lr` in each entry, against the sign of its gradient: the first step has the same size for
   small and large gradients.
 
-For each optimiser, give the change of the layer's output, `z = s u Bᵀ` with `u = x Aᵀ`.
+For each optimiser, give the change in the layer's output, `z = s u Bᵀ` with `u = x Aᵀ`.
 
 **On paper first:** what is dB at `B` = 0? Insert the new `B` into `z`, and count the factors `s`. With gradient descent
 the result is an (N, N) matrix times `dy`. Which matrix? So when does the gradient of row 5 also change the output of
-row 7? **Then predict:** `A` gets four times as many rows of the same kind. How much does `z` grow, for each optimiser,
-if `s` does not change? Which scale compensates for this?
+row 7? **Then predict:** suppose that `A` has four times as many rows, drawn in the same way. By which factor does `z`
+grow, for each optimiser, if `s` does not change? Which scale compensates for this?
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ POINTS = 4
 OUTPUTS = ("by_descent", "by_adamw")
 HINTS = {
     "by_descent": "What is dB at B = 0, and what is B after the step? What is z then? Count the factors s.",
-    "by_adamw": "After the step, each entry of B is +lr or −lr. Which one is it where? What is z then?",
+    "by_adamw": "After the step, each entry of B is +lr or −lr. Which entries have which sign? What is z then?",
 }
 FORMULA = """u = x Aᵀ,  dB = s dyᵀ u
 by_descent: B = −lr dB, so z = s u Bᵀ = −lr s² (u uᵀ) dy
@@ -38,8 +38,8 @@ def first_change(x, dy, A, s, lr):
     by_descent = s * u @ (-lr * dB).T  # (N, out)
     by_adamw = s * u @ (-lr * np.sign(dB)).T  # (N, out)
     return by_descent, by_adamw
-    # by_descent = −lr s² (u uᵀ) dy: row 5 changes row 7 in proportion to u₅ · u₇, that is, if A reads similar values in
-    # both. Each entry of u uᵀ is a sum over the rows of A. With four times as many rows it is, on average, four times
+    # by_descent = −lr s² (u uᵀ) dy: row 5 changes row 7 in proportion to u₅ · u₇, that is, if A maps both to similar
+    # values. Each entry of u uᵀ is a sum over the rows of A. With four times as many rows it is, on average, four times
     # as large; s² ∝ 1/r compensates for this, so s = α/√r. With AdamW, z is also a sum over the rows of A, and B's
     # signs make its terms add up: z is again nearly four times as large. But it has only one factor s, so s = α/r.
 
@@ -58,7 +58,7 @@ MISTAKES = {
         ("each row has only its own contribution: a step is the sum over all rows, and changes all of them", alone)
     ],
     "by_adamw": [
-        ("the sign is taken of dy, not of dB", lambda i: first_change(i.x, np.sign(i.dy), i.A, i.s, i.lr)[0]),
+        ("the sign of dy is used, not that of dB", lambda i: first_change(i.x, np.sign(i.dy), i.A, i.s, i.lr)[0]),
         (
             "the gradient is divided by its norm, but AdamW divides each entry by its own magnitude",
             lambda i: i.right["by_descent"] / np.linalg.norm(i.s * i.dy.T @ (i.x @ i.A.T)),

@@ -9,8 +9,8 @@ and the adapter's update. It begins with `B A` = 0, and repeats two moves `round
 `quantise(M)` is given: it quantises and dequantises `M`, and returns an array of the same shape. Give the final `Q`,
 `A` and `B`. Any `A` and `B` with the correct product are accepted this time.
 
-**Predict first:** the error is ‖W − (Q + s B A)‖. Can move 2 increase it? Can move 1? So must it decrease from round to
-round? **When it passes,** try *Beyond the points* below.
+**Predict first:** the error is ‖W − (Q + s B A)‖. Can move 2 increase it? Can move 1? So must the error decrease from
+round to round? **When it passes,** try *Beyond the points* below.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ POINTS = 4
 OUTPUTS = ("Q", "A", "B")
 HINTS = {
     "Q": "The sum of Q and s B A should be W. If s B A already holds a part of W, what is left for Q?",
-    "B A": "Q is fixed here. Which part of W is missing in Q, and which matrix of rank r is nearest to that part?",
+    "B A": "Q is fixed here. Which part of W is missing from Q, and which matrix of rank r is nearest to that part?",
 }
 FORMULA = "from B A = 0, `rounds` times:  Q ← quantise(W − s B A),  s B A ← the best of rank r for W − Q"
 
@@ -37,8 +37,8 @@ def loftq_start(W, quantise, r, s, rounds):
         held = s * B @ A
     return Q, A, B
     # Move 2 cannot increase the error: it takes the best matrix of rank r for this Q (Eckart–Young), and the old one is
-    # one of the candidates. Move 1 can: it takes the nearest points, but on rulers set by new largest weights. So the
-    # error need not decrease.
+    # one of the candidates. Move 1 can: it takes the nearest points, but on rulers that the new largest weights define.
+    # So the error need not decrease.
 
 
 def quantise(M):
@@ -53,10 +53,10 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Only the product of the factors counts. It is also accepted if s B A is the best for the student's own Q."""
+    """Compare only the product of the factors. It is also accepted if s B A is the best for the student's own Q."""
     Q, part = outputs["Q"], product(i, outputs)
     if i.right and np.shape(Q) == i.W.shape and np.any(Q):
-        missing, least = i.W - Q, pissa_start(i.W - Q, i.r, i.s)[2]  # and the smallest remainder
+        missing, least = i.W - Q, pissa_start(i.W - Q, i.r, i.s)[2]  # least: the smallest remainder
         if np.allclose(missing - i.s * part, least, rtol=1e-5, atol=1e-6):
             part = i.right["B A"]
     return {"Q": Q, "B A": part}

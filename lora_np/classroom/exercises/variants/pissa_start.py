@@ -5,8 +5,8 @@
 pair are free, so the check compares `B A` and these norms.)
 
 **Predict first:** what is the largest singular value of `W_rest`? Is dA or dB zero in the first step? How does this
-initialisation change the model's output? **Then:** someone adds your `A` and `B` to the original `W`, as with LoRA.
-Which weight do they get?
+initialisation change the model's output? **Then:** someone attaches your `A` and `B` to the original `W`, as with LoRA.
+Which adapted weight do they get?
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ FORMULA = "W = U Σ Vᵀ;  B = U_r √(Σ_r / s),  A = √(Σ_r / s) V_rᵀ,  W_
 def pissa_start(W, r, s):
     """W (out, in), r an int, s a float above 0 -> A (r, in), B (out, r), W_rest (out, in)."""
     U, sigma, Vt = np.linalg.svd(W, full_matrices=False)  # (out, n), (n,), (n, in)
-    root = np.sqrt(sigma[:r] / s)  # (r,): a factor of both A and B, so that B A has σ/s and s B A has σ
+    root = np.sqrt(sigma[:r] / s)  # (r,): a factor of both A and B, so B A has singular values σ/s
     A = root[:, None] * Vt[:r]  # (r, in)
     B = U[:, :r] * root  # (out, r)
     W_rest = W - s * B @ A  # (out, in)
@@ -34,11 +34,11 @@ def pissa_start(W, r, s):
     # The largest singular value of W_rest is σ_{r+1}. Neither gradient is zero, because neither factor is. The output
     # does not change, except for rounding: W_rest + s B A is W. On the original W, the adapter adds the leading
     # directions a second time: twice σ₁, twice σ₂, …, a broken model. So ship `W_rest` with the adapter, or store the
-    # difference from its initial value, at rank 2r.
+    # adapter's difference from its initial value, at rank 2r.
 
 
 def draw(rng, size):
-    """Draw a tall matrix, a wide one, and a tall one."""
+    """Draw a wide matrix in the second draw and tall ones in the others."""
     narrow, long = sorted((2 * size.n_out, 2 * size.n_in))
     W = rng.normal(size=(narrow, long) if size.number == 1 else (long, narrow))
     return {"W": W, "r": size.r, "s": size.alpha / size.r}

@@ -1,9 +1,9 @@
 """Warm-up: rsLoRA.
 
-rsLoRA uses a scale for which `s² r` does not depend on the rank. Compute it from `alpha` and `r`. Also give
+rsLoRA uses a scale `s` for which `s² r` does not depend on the rank. Compute `s` from `alpha` and `r`. Also give
 `alpha_lora`, the α with which plain **LoRA** has the same scale at the same rank.
 
-**Predict first,** what is `s` by each of the two rules for α = 16 and r = 4? And for r = 64? By which factor does it
+**Predict first:** what is `s` under each method's rule for α = 16 and r = 4? And for r = 64? By which factor does `s`
 change? **Then:** two people train at r = 16, one with LoRA, one with rsLoRA. Is there a result that one of them can
 reach and the other cannot?
 """
@@ -14,7 +14,7 @@ POINTS = 2
 OUTPUTS = ("s", "alpha_lora")
 HINTS = {
     "s": "s² r must not depend on r. To which power of r is s proportional?",
-    "alpha_lora": "LoRA's s is α / r. Which s must it be?",
+    "alpha_lora": "LoRA's s is α / r. Which value must that equal?",
 }
 FORMULA = "s = α/√r\nα_lora / r = s, so α_lora = α √r"
 

@@ -1,6 +1,6 @@
 """VeRA: training two vectors.
 
-`A` and `B` are random, the same for all layers, and never trained. Two vectors are trained, λ_d (r,) and λ_b (out,); in
+`A` and `B` are random, shared by all layers, and never trained. Two vectors are trained, λ_d (r,) and λ_b (out,); in
 code they are `lambda_d` and `lambda_b`:
 
     v = x Aᵀ        z = (λ_d ⊙ v) Bᵀ        y = x Wᵀ + b + λ_b ⊙ z
@@ -8,8 +8,8 @@ code they are `lambda_d` and `lambda_b`:
 Derive the gradients of the two vectors and of `x`. **First name every array between `x` and `y`, and write down its
 shape**; then go back through them one by one.
 
-**Predict:** training starts at λ_b = 0 and λ_d = 0.1. Which of the three gradients is zero then, and which equals the
-base's? Why are the vectors not both initialised to zero?
+**Predict:** training starts at λ_b = 0 and λ_d = 0.1. Which of the three gradients is zero then, and which is the same
+as without the adapter? Why are the vectors not both initialised to zero?
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ POINTS = 3
 OUTPUTS = ("dx", "dlambda_d", "dlambda_b")
 HINTS = {
     "dx": "x reaches y along two paths. Which four factors does the second one have, and in which order?",
-    "dlambda_d": "w_nk = λ_d,k v_nk: one entry multiplies column k of v in all rows. What is upstream of w?",
+    "dlambda_d": "w_nk = λ_d,k v_nk: one entry multiplies column k of v in all rows. What is w's upstream gradient?",
     "dlambda_b": "y_no contains the term λ_b,o z_no. In how many rows does λ_b,o occur, and with which factor?",
 }
 FORMULA = (

@@ -4,13 +4,13 @@ You compute and train nothing here: **you count, from shapes only.** `N` is the 
 `W` is (out, in), `A` is (r, in), `B` is (out, r), and `u = x Aᵀ`. A matrix product (a, b) (b, c) costs 2 a b c FLOPs,
 as in the lesson, and only matrix products count. No two sizes are equal.
 
-Such a formula can easily be wrong by a factor and still look plausible. So before you write code, list the products or
-arrays with their shapes, one per line.
+A formula for a cost can easily be wrong by a factor and still look plausible. So before you write code, list the
+products or arrays with their shapes, one per line.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 10 (`notebooks/10_what_it_costs.ipynb`), paper and a pencil"
-TIME = "two hours in two sittings: a warm-up of ten minutes, four counts, a chain, and five runs to identify"
+TIME = "two hours in two sittings: a ten-minute warm-up, four counts, a chain, and five runs to identify"
 EXERCISES = ("adapter_parameters", "layer_flops", "merging_pays_from", "training_bytes", "kept_inputs", "chain_flops")
 QUESTION = """In words: five runs without names.
 
@@ -44,12 +44,13 @@ ANSWER = """1. **Run 4** is full fine-tuning: its gradients take as many bytes a
    only in the first block: the gradient must pass through all blocks, as in run 3, but only one block stores its `h`.
    **Run 3** has them in q and v of every block: it is like run 5, but stores 23 more arrays `h` of 2,048 · 2,048 · 4
    bytes = 0.017 GB, which explains the difference of 0.39 GB. (It also has a few more FLOPs: the lowest adapters need
-   no `du A`, and run 5 has no others.)
+   no `du A`, and run 5 has only those.)
 2. AdamW's 0.028 GB in run 2 is incorrect. AdamW stores two moments for each trainable weight, twice the bytes of the
    gradients: 0.057 GB.
-3. They show the cost of a step, not what it achieves. With adapters only in the last block, the outputs of the first 23
-   blocks never change; a task that needs other features from them cannot be learnt. To find out whether a task does,
-   train both, and compare losses or accuracies on held-out data for the same number of FLOPs.
+3. The numbers show the cost of a step, not what it achieves. With adapters only in the last block, the outputs of the
+   first 23 blocks never change; a task that needs different features from these blocks cannot be learnt. To find out
+   whether a task does, train both configurations, and compare losses or accuracies on held-out data for the same number
+   of FLOPs.
 4. The thin products are a small part of the step: 0.019 of 11.6 TFLOP, counting six for each adapter. With r = 1, seven
    eighths of this are saved, and the step has 0.14 % fewer FLOPs. The forward pass and `dx` through the frozen weights
    do not depend on r. The running time will hardly change: thin products are limited by memory bandwidth, so one with r

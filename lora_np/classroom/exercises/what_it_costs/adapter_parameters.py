@@ -16,7 +16,7 @@ FORMULA = "trained = Σ r (out + in), over the weights of all layers whose last 
 
 
 def adapter_parameters(shapes, targets, r):
-    """shapes: dict, name -> tuple; targets: tuple of names of layers; r an int -> trained, an int."""
+    """shapes: dict, name -> tuple; targets: tuple of layer names; r an int -> trained, an int."""
     trained = 0
     for name, shape in shapes.items():
         layer = name.split(".")[-2]  # "q_proj" of "blocks.0.attn.q_proj.weight"
@@ -53,6 +53,9 @@ MISTAKES = {
             lambda i: sum(adapted(i, (f"{target}.weight", f"{target}.bias")) for target in i.targets),
         ),
         ("all six linear layers of a block are counted, not only the targets", lambda i: adapted(i, "_proj.weight")),
-        ("this is the count for one block, but each has its own adapters", lambda i: i.right["trained"] / i.size.N),
+        (
+            "this is the count for one block, but each block has its own adapters",
+            lambda i: i.right["trained"] / i.size.N,
+        ),
     ]
 }

@@ -8,16 +8,16 @@ Count the FLOPs of the forward and backward passes if **no unneeded product is c
 from the loss. At each layer, ask three questions. Is anything trained *below*, so that `dx` is needed? Which products
 does that `dx` consist of? And which products does an adapter in this layer need, even if nothing below is trained?
 
-**Predict,** suppose that only one of 32 layers of equal size has an adapter. How many products as large as `x Wᵀ` does
+**Predict:** suppose that only one of 32 layers of equal size has an adapter. How many products as large as `x Wᵀ` does
 the backward pass have if that adapter is in the last layer? How many if it is in the first? So where does LoRA save two
-thirds of a full step, and where only one third?
+thirds of a full step's FLOPs, and where only one third?
 """
 
 POINTS = 5
 OUTPUTS = ("forward", "backward")
 HINTS = {
     "forward": "Every layer computes x Wᵀ. What else do layers with an adapter compute?",
-    "backward": "Begin at the top, with the loss's gradient. On the way down, which is the last array that is read?",
+    "backward": "Begin at the top, with the loss's gradient. Which is the last array that is needed on the way down?",
 }
 FORMULA = """forward: 2 N (in out + r (in + out)) for each layer
 backward, for each layer: 2 N r (in + 2 out) for dA, dB and du;  if there is an adapter below it, also
@@ -34,10 +34,10 @@ def chain_flops(N, widths, ranks):
         if any(ranks[:layer]):  # anything trained below?
             backward += wide + down  # dx = dy W + du A
     return 2 * N * forward, 2 * N * backward
-    # In the last layer there are none: its three thin products are the whole backward pass, and the step costs little
-    # more than the forward pass, a third of a full step. In the first layer there are 31, and the step costs two
-    # thirds. (Both train equally many weights.) Layers above the highest adapter do need dx: the gradient comes from
-    # above.
+    # With the adapter in the last layer, there are none: its three thin products are the whole backward pass, and the
+    # step costs little more than the forward pass, a third of a full step. With the adapter in the first layer, there
+    # are 31, and the step costs two thirds of a full one. (Both train equally many weights.) Layers above the highest
+    # adapter do need dx: the gradient comes from above.
 
 
 def draw(rng, size):
@@ -48,7 +48,7 @@ def draw(rng, size):
 
 
 def with_dx(i, hands_on):
-    """Count the backward pass if the layers with hands_on(index, rank) compute dx."""
+    """Count the backward pass's FLOPs if only the layers for which hands_on(index, rank) is true compute dx."""
     layers = zip(range(len(i.ranks)), i.ranks, i.widths, i.widths[1:])
     return 2 * i.N * sum(r * (n_in + 2 * n_out) + hands_on(l, r) * n_in * (n_out + r) for l, r, n_in, n_out in layers)
 
@@ -56,7 +56,7 @@ def with_dx(i, hands_on):
 MISTAKES = {
     "backward": [
         (
-            "only layers with an adapter compute dx, but it must pass through the others as well",
+            "only layers with an adapter compute dx, but the gradient must pass through the others as well",
             lambda i: with_dx(i, lambda n, r: any(i.ranks[:n]) and r > 0),
         ),
         (

@@ -1,13 +1,13 @@
 """Does merging pay?
 
 Training is over, and the model is in use, so only forward passes are left. An unmerged adapter costs a little more for
-each row. Merging, `W + s B A`, has a cost only once. From how many rows on does it pay? Give the smallest number of
-rows for which merging costs **fewer** FLOPs in total. (As always, only matrix products count: adding to `W` and
-multiplying by `s` do not.)
+each row. Merging, `W + s B A`, costs FLOPs only once. From how many rows on does merging pay? Give the smallest number
+of rows for which merging costs **fewer** FLOPs in total than not merging. (As always, only matrix products count:
+adding to `W` and multiplying by `s` do not.)
 
-**Predict:** if r doubles, does the number rise, fall, or not change? **Derive** the FLOPs of both options as functions
-of the number of rows. Try 4096 × 4096 in your head: is one long text enough? And where did you meet this number in set
-02?
+**Predict:** if r doubles, does the number rise, fall, or stay the same? **Derive** the FLOPs of both options as
+functions of the number of rows. Try 4096 × 4096 in your head: is one long text enough? And where did you see this
+number in set 02?
 
 **For the curious, when it passes:** suppose that a training step has 2,048 rows and a layer is 256 × 256. Would it save
 FLOPs to form `W + s B A` in each step, and to use it in the forward and backward passes? Which of the six thin products
@@ -17,7 +17,7 @@ would that save, which would remain, and what would it cost in memory?
 POINTS = 3
 OUTPUTS = ("rows",)
 HINTS = {"rows": "What does B A cost, once? How much more does each row cost if the adapter is not merged?"}
-FORMULA = """merging: 2 r in out, once; attached: 2 r (in + out) more for each row
+FORMULA = """merging: 2 r in out, once; not merging: 2 r (in + out) more for each row
 rows = the smallest integer above in · out / (in + out), because r cancels"""
 
 
@@ -25,9 +25,9 @@ def merging_pays_from(n_in, n_out, r):
     """All arguments ints -> rows, an int."""
     merging = 2 * n_out * r * n_in  # B A: (out, r) (r, in), once
     more_a_row = 2 * r * (n_in + n_out)  # u = x Aᵀ and u Bᵀ, for each row; x Wᵀ is common to both
-    return merging // more_a_row + 1  # the first integer above the quotient, even if that is an integer
+    return merging // more_a_row + 1  # the first integer above the quotient, even if the quotient is an integer
     # r cancels: in · out / (in + out). For 4096 × 4096 that is 2048, so a long text is enough. It is also the rank at
-    # which B and A have as many entries as W: in both cases, r (in + out) is compared with in · out.
+    # which B and A have as many entries as W: in both cases, a number times (in + out) is compared with in · out.
     # In training, it would save u Bᵀ in the forward pass and du A in the backward pass. But dA and dB need u and du, so
     # four thin products remain. With 2,048 rows, where 128 are enough, it saves FLOPs: two of six thin products, a
     # small part of the total. The price is an array as large as W for each adapted layer, stored from the forward to

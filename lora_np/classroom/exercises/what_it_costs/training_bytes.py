@@ -1,8 +1,8 @@
 """The memory of a training step.
 
-Now count memory, at first without activations. A frozen base has `n_base` parameters of `base_itemsize` bytes each. An
-adapter has `n_adapter` parameters of `itemsize` bytes each; it is trained with AdamW, and gradients and moments have
-its itemsize. Give the bytes of all parameters, of the gradients, and of both moments in total.
+Now count memory, but without activations at first. A frozen base has `n_base` parameters of `base_itemsize` bytes each.
+An adapter has `n_adapter` parameters of `itemsize` bytes each; it is trained with AdamW, and gradients and moments have
+the same item size. Give the bytes of all parameters, of all gradients, and of both moments.
 
 **Predict,** before you use your function: for a base of 7 billion parameters in 16 bits and an adapter of 4 million in
 32 bits, do these three items fit into 16 GB? How much memory does full fine-tuning of the same model need, with
@@ -29,17 +29,17 @@ def training_bytes(n_base, n_adapter, base_itemsize, itemsize):
     moments = 2 * adapter  # AdamW's mu and nu
     return parameters, gradients, moments
     # The base takes 14 GB, and everything that belongs to the adapter takes 64 MB: it fits, with little room for
-    # activations. Full fine-tuning is training_bytes(0, 7_000_000_000, 4, 4): 28 + 28 + 56 = 112 GB. The frozen base
+    # activations. Full fine-tuning takes training_bytes(0, 7_000_000_000, 4, 4): 28 + 28 + 56 = 112 GB. The frozen base
     # remains, and lesson 12 stores it in fewer bits.
 
 
 def draw(rng, size):
-    """Draw a base that is much larger than the adapter, as in practice, and takes fewer bytes per number."""
+    """Draw a base that has far more parameters than the adapter, as in practice, and fewer bytes per parameter."""
     base_itemsize, itemsize = ((1, 4), (2, 4), (1, 2))[size.number]
     numbers = {"n_base": int(rng.integers(20_000, 40_000)), "n_adapter": int(rng.integers(100, 400))}
     return {**numbers, "base_itemsize": base_itemsize, "itemsize": itemsize}
 
 
 MISTAKES = {
-    "parameters": [("the two itemsizes are swapped", lambda i: i.n_base * i.itemsize + i.n_adapter * i.base_itemsize)]
+    "parameters": [("the two item sizes are swapped", lambda i: i.n_base * i.itemsize + i.n_adapter * i.base_itemsize)]
 }

@@ -3,7 +3,7 @@
 You write the code around your own model: decode and encode its weights, classify a text, turn conversations into
 targets and a loss, penalise repetitions, and convert an adapter for llama.cpp.
 
-The letters are: `N` texts, `T` tokens, `vocab` tokens in the vocabulary, `K` labels, `H` heads, head size `D`, and
+The symbols are: `N` texts, `T` tokens, `vocab` tokens in the vocabulary, `K` labels, `H` heads, head size `D`, and
 LoRA's factor `B` (out, r). Every exercise is given correct inputs, so a mistake in one does not spoil the next.
 """
 
@@ -24,12 +24,12 @@ EXERCISES = (
 )
 QUESTION = """In words: five sentences from a meeting.
 
-A team of four builds help desks for small shops, with SmolLM2 and one adapter per shop. An adapter has rank 1 on the
-query and value projections, 57,600 parameters in float32. It is trained on 400 conversations, 160 kB of text in total.
-The model takes 269 MB in float16 and 98 MB in Q4_1.
+A team of four builds help desks for small shops, with SmolLM2 and one adapter per shop. An adapter has rank 1, targets
+the query and value projections, and has 57,600 parameters in float32. It is trained on 400 conversations, 160 kB of
+text in total. The model takes 269 MB in float16 and 98 MB in Q4_1.
 
-In a meeting you hear these five sentences. In about five sentences for each, say what is true, what is false, and what
-must be measured, and how.
+In a meeting you hear these five sentences. In about five sentences for each, say what is true, what is false, what must
+be measured, and how.
 
 1. "The adapter takes only 0.2 MB, so it cannot contain what people wrote to the shop."
 2. "It answers in the shop's tone, so it knows the shop's products."
@@ -38,17 +38,17 @@ must be measured, and how.
 5. "It knew the capital of France before, so it will know it after."
 """
 ANSWER = """\
-1. **The size is true, the conclusion is false.** 57,600 parameters of 4 bytes are 230 kB, more than all the text, and a
-   telephone number needs only 5 bytes. The loss counts only the answers, but answers repeat names and order numbers. To
-   measure it, put some invented numbers into the answers before training. After training, compare their loss with that
-   of other numbers in the same sentences, and let the model complete the beginnings of real answers: how many does it
-   reproduce word for word? Until then, treat the adapter as confidentially as the conversations. It is better to remove
-   names and numbers before training.
-2. **The tone is true, but it says nothing about knowledge.** All 400 answers have the tone, but a product occurs in
-   perhaps two. A fluent incorrect answer sounds like a correct one. To measure it, ask 50 questions about products,
-   none of them from the conversations, and let someone who knows the shop count correct, incorrect and invented
-   answers, with and without the adapter. If too many are incorrect, put the product's page into the prompt, and count
-   again.
+1. **The size is correct, but the conclusion is false.** 57,600 parameters of 4 bytes are 230 kB, more than all the
+   text, and a telephone number needs only 5 bytes. The loss counts only the answers, but answers repeat names and order
+   numbers. To measure what the adapter contains, put some invented numbers into the answers before training. After
+   training, compare their loss with that of other numbers in the same sentences, and let the model complete the
+   beginnings of real answers: how many does it reproduce word for word? Until then, treat the adapter as confidentially
+   as the conversations. Better still, remove names and numbers before training.
+2. **It does have the tone, but the tone says nothing about knowledge.** All 400 answers have the tone, but a product
+   occurs in perhaps two. A fluent incorrect answer sounds like a correct one. To measure the knowledge, ask 50
+   questions about products, none of them from the conversations, and let someone who knows the shop count correct,
+   incorrect and invented answers, with and without the adapter. If too many are incorrect, put the product's page into
+   the prompt, and count again.
 3. **It shows that training has worked, but not how the model answers new questions.** On these conversations the loss
    falls in every epoch, even if the model only memorises them. Before training, hold some out: keep all conversations
    of one customer, and all near-duplicates, in the same split. Choose the learning rate and the number of epochs on a
@@ -56,14 +56,14 @@ ANSWER = """\
    with a standard error of √(0.85 · 0.15 / 40), 5.6 points.
 4. **It is true that a merged model costs no extra time. But it costs memory.** In float16, 300 models take 81 GB. One
    base in Q4_1 and 300 adapters take 98 + 300 · 0.23 = 167 MB, and one running base can serve all shops, each text with
-   its own adapter. 300 models in Q4_1 would take 29 GB, and rounding may cancel the update: compare the merged file
-   with base and adapter, on held-out conversations. Also measure the time per token with an unmerged adapter. A merged
-   model suits a shop with its own machine.
-5. **False. It is only true that the base has not changed:** without the adapter, it answers as before. With it, the
-   queries and values of all layers change, for every question. To measure it, ask a fixed list of general questions
-   before and after training, always choosing the most probable token, and compare the loss on a general text. If too
-   much is lost, train for fewer steps, mix general conversations into the training data, give the adapter a smaller
-   weight, or use it only for the shop's questions.
+   its own shop's adapter. 300 models in Q4_1 would take 29 GB, and rounding may cancel the update: compare the merged
+   file with the base and a separate adapter, on held-out conversations. Also measure the time per token with an
+   unmerged adapter. A merged model suits a shop with its own machine.
+5. **False. It is only true that the base has not changed:** without the adapter, it answers as before. With the
+   adapter, the queries and values of all layers change, for every question. To measure what is lost, ask a fixed list
+   of general questions before and after training, always choosing the most probable token, and compare the loss on a
+   general text. If too much is lost, train for fewer steps, mix general conversations into the training data, give the
+   adapter a smaller weight, or use it only for the shop's questions.
 
 *Marks:* one point for each sentence: half for what is true and false, half for a measurement that could show the
 opposite.

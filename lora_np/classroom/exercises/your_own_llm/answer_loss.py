@@ -5,7 +5,8 @@ does not count. The loss is the mean of −log p over the targets that count:
 
     L = −(1/n) Σ log p[t, targets[t]], over the n positions t with targets[t] ≥ 0
 
-Give the loss and its gradient. If you have done set 03, start from its `cross_entropy_backward`.
+Give the loss and its gradient with respect to the logits. If you have done set 03, start from its
+`cross_entropy_backward`.
 
 **Predict:** what is `dlogits` in the rows that do not count, and what does each of the other rows add up to? How does
 the loss change if you add ten more rows that do not count? And what is the loss of a model that gives all 49,152 tokens
@@ -43,7 +44,7 @@ def answer_loss(logits, targets):
 
 
 def draw(rng, size):
-    """Draw positions that do not count anywhere in the text. Id 0 counts like any other.
+    """Draw positions, anywhere in the text, that do not count. A target of id 0 counts like any other.
 
     The vocabulary has more than 100 tokens, like every real one, so −100 is a valid column index and needs care.
     """

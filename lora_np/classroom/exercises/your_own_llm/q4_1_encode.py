@@ -25,11 +25,12 @@ code = (w − m) / d + 0.5, truncated to an integer;  0 where d is 0"""
 def q4_1_encode(w):
     """w (n, 32) -> codes (n, 32) of ints 0 … 15, d (n,), m (n,)."""
     m = w.min(axis=1)  # (n,)
-    d = (w.max(axis=1) - m) / 15  # (n,): 16 marks are 15 steps
+    d = (w.max(axis=1) - m) / 15  # (n,): there are 15 steps between 16 marks
     steps = np.where(d > 0, d, 1.0)  # (n,): in a block of equal weights, (w - m) / d would be 0/0
     codes = ((w - m[:, None]) / steps[:, None] + 0.5).astype(int)  # (n, 32)
     return codes, d, m
-    # The smallest and the largest weight are restored exactly, any other within half a step. Adding 3 changes only m.
+    # The smallest and the largest weight are restored exactly, and all others to within half a step. Adding 3 changes
+    # only m.
 
 
 def draw(rng, size):
@@ -74,6 +75,6 @@ AFTER = """**Beyond the points.** Encode and decode a real matrix with your own 
     print(np.linalg.norm(W_hat - W) / np.linalg.norm(W))
     print(np.linalg.norm(W_hat - package) / np.linalg.norm(W))
 
-The package's result is almost the same. It computes the codes with these `d` and `m`, but then stores both in 16 bits.
-And about ten weights are so near the midpoint of two marks that rounding errors decide which mark they get.
+The package's result is almost the same. It computes the codes with these `d` and `m`, but then stores `d` and `m` in 16
+bits. And about ten weights are so near the midpoint of two marks that rounding errors decide which mark they get.
 """

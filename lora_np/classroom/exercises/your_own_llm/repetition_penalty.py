@@ -24,12 +24,13 @@ def repetition_penalty(logits, seen, penalty):
     penalised = logits.copy()  # (vocab,)
     penalised[seen] = smaller  # a repeated token gets the same value each time
     return penalised
-    # They become 2, 0 and −8. Dividing −4 would give −2 and make the token more probable. With 10 added, 14, 10 and 6
-    # become 7, 5 and 3. They decrease by 7, 5 and 3 instead of by 2, 0 and 4, so the softmax differs.
+    # The new logits are 2, 0 and −8. Dividing −4 would give −2 and make the token more probable. With 10 added, 14, 10
+    # and 6 become 7, 5 and 3. They decrease by 7, 5 and 3 instead of by 2, 0 and 4, so the softmax changes.
 
 
 def draw(rng, size):
-    """Draw three seen tokens with positive and three with negative logits, two near 0; repeat up to three times."""
+    """Draw three seen tokens with positive and three with negative logits, two of them near 0, each seen up to three
+    times."""
     logits, some = 2 * rng.normal(size=size.V), rng.choice(size.V, 6, replace=False)
     logits[some] = rng.uniform(0.2, 0.9, 6) * [-1, -3, -5, 5, 3, 1]
     seen = rng.permutation(np.repeat(some, [1, 2, 3, 3, 2, 1]))

@@ -6,7 +6,7 @@ coordinates of a point are neighbours: 0, D/2, 1, D/2 + 1, and so on. `B` is an 
 rows have the same order as those of the weight. Give the rows in the file's order, head by head.
 
 **On paper first:** write down the order of the rows of one head for `D` = 6 and for `D` = 4. For which of the two is
-the inverse permutation the same? (So which `D` is a poor test?) **Predict:** why does `A` not change? Does the `B` of
+the permutation its own inverse? (So which `D` is a poor test?) **Predict:** why does `A` not change? Does the `B` of
 `v_proj` change? And which number of heads do you pass for `k_proj`?
 """
 
@@ -22,12 +22,12 @@ def rows_for_llama_cpp(B, n_heads):
     points = halves.swapaxes(1, 2)  # (H, D/2, 2, r): head, point, coordinate
     return points.reshape(B.shape)
     # For D = 6 the order is 0 3 1 4 2 5, and its inverse is 0 2 4 1 3 5. For D = 4 it is 0 2 1 3, which is its own
-    # inverse, so a test cannot distinguish the two. A reads the input, whose order does not change. Values are not
-    # rotated, so v_proj keeps its rows. For k_proj, pass the number of key heads.
+    # inverse, so a test cannot distinguish the permutation from its inverse. A reads the input, whose order does not
+    # change. Values are not rotated, so v_proj keeps its rows. For k_proj, pass the number of key heads.
 
 
 def draw(rng, size):
-    """Half a head is longer than any other axis."""
+    """Draw a B in which half a head is longer than any other axis."""
     n_heads, half = size.F, size.N + 9
     return {"B": rng.normal(size=(n_heads * 2 * half, size.r)), "n_heads": n_heads}
 
