@@ -51,16 +51,16 @@ FAILED = {  # what is said of a function that gives nothing to look at
     "it raises SystemExit": lambda W, A, B, s: exit(),
     "It is called as merge(W, A, B, s)": lambda W, A: W,
     "it returns a dict of M; expected W_merged": lambda W, A, B, s: {"M": W},
-    "it changes its argument W: compute into a new array": changed,
+    "it changes its argument W: store results in a new array": changed,
 }
 OF_WRONG_FORM = {  # and of an output
     "it is a tuple of 2 arrays, expected one array of numbers": lambda W, A, B, s: {"W_merged": (B, A)},
     "it is a str, expected numbers": lambda W, A, B, s: "W",
     "it is an array of dtype object, expected numbers": lambda W, A, B, s: np.array([W, None], dtype=object),
-    "it is a generator (does it say `yield` in place of": lambda W, A, B, s: (row for row in W),
+    "it is a generator (does it say `yield` instead of": lambda W, A, B, s: (row for row in W),
     "it is a coroutine (is it an `async def`?)": later,
     "it is a tuple of 2, expected one array of shape": lambda W, A, B, s: (W, W),
-    "it has dtype int64, expected float64, the inputs' own": lambda W, A, B, s: W.astype("i8"),
+    "it has dtype int64, expected float64, like the inputs": lambda W, A, B, s: W.astype("i8"),
 }
 (FIRST, *_) = draws_of(ITEMS["merge"])
 SHAPE = FIRST.W.shape

@@ -1,7 +1,7 @@
 """Find where the stored outputs of a notebook do not agree with those of a new run.
 
-Two tags of cells allow differences: "training" for final results of a training run, which depend on the order of
-float32 sums, and "varies" for results such as times, of which only the words are compared.
+Two cell tags allow differences: "training" is for the final results of a training run, which depend on the order of
+float32 sums; "varies" is for results such as times, where only the words are compared.
 """
 
 import re
@@ -9,7 +9,7 @@ import re
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 TRAINING_RTOL = 0.05
 NO_LONGER = "No longer true:"  # the start of `lesson.claim`'s message, which no stored output may contain
-SMALL_FACTOR = 100.0  # largest ratio of two rounding errors, such as 3e-11 and 4e-12, which depend on the machine
+SMALL_FACTOR = 100.0  # largest ratio between two rounding errors, such as 3e-11 and 4e-12: they depend on the machine
 
 
 def disagreements(notebook, again):
@@ -22,7 +22,7 @@ def disagreements(notebook, again):
 
     Returns
     -------
-    list of str, each about a cell whose outputs differ, or that writes to stderr
+    list of str, each naming a cell whose outputs differ or that writes to stderr
     """
     problems = []
     for number, (cell, other) in enumerate(zip(notebook.cells, again.cells)):
@@ -58,7 +58,7 @@ def text(output):
 
 
 def differs(stored_text, again_text, cell_tags=()):
-    """Describe the first difference between two texts, or return None; numbers are compared by value."""
+    """Describe the first difference between two texts, or return None if they agree; numbers are compared by value."""
     words, words_again = (" ".join(NUMBER.sub("#", t).split()) for t in (stored_text, again_text))
     if words != words_again:
         return f"stored {excerpt(words, words_again)}; now {excerpt(words_again, words)}"
@@ -72,7 +72,7 @@ def differs(stored_text, again_text, cell_tags=()):
 
 
 def same_number(one, two, rtol):
-    """Whether two printed numbers agree within a unit of their last digit, or within a relative tolerance."""
+    """Whether two printed numbers agree within one unit of their last digit, or within a relative tolerance."""
     a, b = (float(n.replace(",", "")) for n in (one, two))
     if a == b:
         return True
@@ -83,13 +83,13 @@ def same_number(one, two, rtol):
 
 
 def last_digit(number):
-    """The unit of a printed number's last digit: 0.01 of "3.25"."""
+    """The unit of a printed number's last digit: 0.01 for "3.25"."""
     mantissa, _, exponent = number.lower().partition("e")
     return 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
 
 
 def excerpt(text, other, length=60):
-    """The part of a text where it starts to differ from the other text."""
+    """The part of a text around its first difference from the other text."""
     start = next((i for i, (a, b) in enumerate(zip(text, other)) if a != b), min(len(text), len(other)))
     return repr(text[max(0, start - 20) : start + length])
 

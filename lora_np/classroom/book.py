@@ -1,7 +1,8 @@
-"""Build the book, a website of lessons, exercises, results, specification and reference, from a clone with Sphinx.
+"""Build the book with Sphinx: a website of lessons, exercises, results, specification and API reference.
 
-Only the table of contents is written for the book. The book's pages are the notebooks with their stored outputs, the
-folders' READMEs, and the docstrings. Sources have the same layout as in the clone, so that their links work.
+The pages are made from files of a clone: the notebooks with their stored outputs, the folders' READMEs, and the
+docstrings. Only the table of contents is written for the book. The sources keep the clone's layout, so that their links
+work.
 """
 
 import json
@@ -18,13 +19,13 @@ from .release import notebook_of
 from .sets import read_sets
 
 ROOT = Path(__file__).resolve().parents[2]
-LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # also matches code, which has no links
+LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # also matches code, to skip it
 NOT_REFERENCE = ("cli", "exercises", "recipes", "llama_cpp", "book_conf")  # modules that are not part of the API
 SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # files that are shown as pages
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 1h9v9H1z"/>
 <path fill="#d55e00" d="M12 1h3v9h-3zM1 12h9v3H1z"/></svg>
 """  # a weight matrix and its two thin factors
-CONTENTS = {  # part of the book -> its pages, as patterns of paths
+CONTENTS = {  # part of the book -> path patterns of its pages
     "Lessons": ("notebooks/*.ipynb", "notebooks/*.md"),
     "Exercises": ("exercises/*.ipynb",),
     "Results": ("figures/*.md",),
@@ -39,7 +40,7 @@ def build(folder):
 
     Parameters
     ----------
-    folder : path of the website to write, whose first page is index.html
+    folder : path of the folder for the website, whose first page is index.html
 
     Raises
     ------
@@ -60,7 +61,7 @@ def build(folder):
         write_sources(sources)
         words = ["-W", "--keep-going", "-q", "-b", "html", "-d", trees, sources, site]
         if build_main(list(map(str, words))):
-            raise ValueError("book: Sphinx has stopped for the reasons above")
+            raise ValueError("book: Sphinx failed for the reasons printed above")
         shutil.copytree(site, folder, dirs_exist_ok=True)
 
 
@@ -111,7 +112,7 @@ def reference(room):
 
 
 def with_links(page, text, folder):
-    """Redirect a page's links from folders to their READMEs, and from programs to pages that show them."""
+    """Redirect a page's links to folders to their READMEs, and its links to programs to pages that show them."""
     where = os.path.dirname(page)
 
     def leading(match):
@@ -139,7 +140,7 @@ def with_links(page, text, folder):
 
 
 def write_source(page, path):
-    """Write a page that shows a file."""
+    """Write a page that shows a source file."""
     page.parent.mkdir(parents=True, exist_ok=True)
     language = SOURCE[path.suffix]
     text = f"---\norphan: true\n---\n\n# {path.name}\n\n"

@@ -1,4 +1,4 @@
-"""Sphinx's configuration of the book, which `book.py` copies to the pages' sources."""
+"""Sphinx configuration of the book; `book.py` copies it next to the pages' sources."""
 
 import re
 
@@ -11,7 +11,7 @@ autodoc_inherit_docstrings = False
 numpydoc_show_class_members = False
 html_theme = "sphinx_book_theme"
 html_title = "lora_np"
-html_context = {"default_mode": "auto"}  # light or dark, like the reader's system
+html_context = {"default_mode": "auto"}  # light or dark, according to the reader's system
 html_favicon = "icon.svg"
 html_copy_source = False
 html_show_sphinx = False

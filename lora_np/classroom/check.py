@@ -1,7 +1,8 @@
 """The checks that a notebook calls, one function for each exercise: `check.lora_backward(my_function)`.
 
-Each prints its findings and returns the score. If an output is incorrect, it gives a hint;
-`check.formula("lora_backward")` prints the formula. All results are recorded: `check.record()`, `check.save(path)`.
+Each check prints its findings, with a hint for each incorrect output, and returns the score.
+`check.formula("lora_backward")` prints the formula. All results are recorded: `check.record()` returns them, and
+`check.save(path)` writes them to a file.
 """
 
 import math
@@ -27,7 +28,7 @@ class Score(float):
 
 
 def checker(item):
-    """Create the check of an exercise, a function that examines the student's function."""
+    """Create the check for an exercise, a function that examines the student's function."""
 
     def check(function, points=1.0):
         if isinstance(points, bool) or not isinstance(points, Real) or not 0 <= points < math.inf:
@@ -43,7 +44,7 @@ def checker(item):
     Parameters
     ----------
     function : your {item.name}({", ".join(item.arguments)}), which returns {", ".join(item.outputs)}
-    points : float, the points for the item
+    points : float, the points for a fully correct function
 
     Returns
     -------
@@ -80,7 +81,7 @@ def as_record(result, points):
 
 
 def formula(name):
-    """Print the formula of an item, given its name or your function of that name."""
+    """Print the formula for an item, given its name or your function of that name."""
     name = getattr(name, "__name__", name)
     if name not in ITEMS:
         near = get_close_matches(str(name), ITEMS, n=3, cutoff=0.4)
@@ -90,12 +91,12 @@ def formula(name):
 
 
 def record():
-    """The last result of each item so far, as a dict, item -> {"score", "points", "failed", "outputs"}."""
+    """The latest result of each item, as a dict, item -> {"score", "points", "failed", "outputs"}."""
     return dict(_RECORD)
 
 
 def summary():
-    """Print the scores so far, and return their sum as a share of the points of all checked items."""
+    """Print the scores so far, and return their sum as a fraction of the points of all checked items."""
     points = sum(entry["points"] for entry in _RECORD.values())
     for name, entry in _RECORD.items():
         print(f"{name:<28}{entry['score']:6.3g} of {entry['points']:g}")

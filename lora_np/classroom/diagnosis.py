@@ -1,14 +1,14 @@
-"""Describe an incorrect output by a mistake that reproduces it. The candidates, in order of likelihood, are
+"""Explain an incorrect output by a mistake that reproduces it. The candidates, in order of likelihood, are
 
 1. the exercise's few hand-written mistakes;
-2. the worked solution with a mutation (`slips.py`);
-3. the correct output for other inputs: without the last row, with two inputs exchanged, for k + 1 instead of k;
-4. the correct output after a change: times a size, squared, transposed, in reverse order; or another array;
+2. the worked solution with one mutation (`slips.py`);
+3. the correct output for changed inputs: only the last row, two inputs exchanged, k + 1 instead of k;
+4. the correct output after a change (multiplied by a size, squared, transposed, reversed), or another array;
 5. the worked solution with two mutations;
 6. a description of the difference: scale, shift, norm and cosine.
 
-A candidate must reproduce the student's output in every draw. Candidates of group 4 must do so only in draws in which
-the output is incorrect.
+A candidate must reproduce the student's output in every draw. Candidates of group 4 need to do so only in draws in
+which the output is incorrect.
 """
 
 import ast
@@ -30,30 +30,30 @@ from ..reference.causes import looks
 from ..reference.slips import slips
 from .exercise import compared_outputs, is_float_array
 
-NEAR = 1e-6  # relative error in norm, because a candidate rounds differently from the student's function
-NEAR_NUMBER = 1e-9  # relative error of a single number, which many candidates reproduce by chance
+NEAR = 1e-6  # largest relative error in norm; a candidate and the student's function round differently
+NEAR_NUMBER = 1e-9  # for a single number, which many candidates come close to by chance
 MOST_PAIRS = 600
 LARGE = 200
 
 
 def suspects(exercise, name, answers):
-    """Describe an incorrect output: return a tuple of at most one sentence, or of at most two from `looks`.
+    """Describe an incorrect output. Return a tuple of at most one sentence, or at most two from `looks`.
 
     Parameters
     ----------
     exercise : Exercise
     name : str, the output
-    answers : list of (i, array), one for each draw; None instead of an array of another shape or dtype
+    answers : list of (i, array), one for each draw; the array is None if its shape or dtype is incorrect
     """
     answers = [(i, np.asarray(array)) for i, array in answers if array is not None]
     wrong = [(i, got) for i, got in answers if not equal(got, i.right[name])]
     if not wrong:
         return ()
-    # Many candidates reproduce a constant by chance.
+    # Constants come first, because many candidates reproduce a constant by chance.
     if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
         return (f"it is {float(answers[0][1]):g} for all inputs",)
     for candidates in (by_hand, by_code, by_inputs, by_results, by_two_changes):
-        # All candidates except these must also reproduce the student's correct outputs.
+        # Candidates other than `by_results` must also reproduce the student's correct outputs.
         where = wrong if candidates is by_results else answers
         for sentence, value_of in candidates(exercise, name, [i for i, _ in wrong]):
             if all(equal(got, tried(value_of, i)) for i, got in where):
@@ -105,7 +105,7 @@ def by_code(exercise, name, drawn):
 
 
 def by_two_changes(exercise, name, drawn):
-    """Yield pairs of mutations; none for a small or non-integer number, because many pairs would fit by chance."""
+    """Yield pairs of mutations. A small or non-integer number has none, because many pairs would fit it by chance."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
@@ -130,7 +130,7 @@ def changed_solutions(exercise):
 
 
 def pairs_of_changes(exercise, most=None):
-    """Yield (sentence, code) for pairs of likely mutations: at most `most` on two lines, and `most` on one line."""
+    """Yield (sentence, code) for pairs of likely mutations: up to `most` on two lines, and up to `most` on one line."""
     right = ast.unparse(solution_tree(exercise.solution)).splitlines()
     likely = list(mutants.mutants(ast.parse("\n".join(right)).body[0], outputs=exercise.outputs))
     pairs = [(a, b) for a, b in itertools.combinations(likely, 2) if a.line != b.line]
@@ -146,7 +146,7 @@ def pairs_of_changes(exercise, most=None):
 
 
 def in_one_line(mutant, exercise):
-    """Yield second mutations of a mutated solution, in the line that is already mutated."""
+    """Mutate a mutated solution again, on the line that is already mutated, and yield all results."""
     return mutants.mutants(ast.parse(mutant.code).body[0], outputs=exercise.outputs, line_number=mutant.line)
 
 
@@ -156,7 +156,7 @@ def kind_of_change(mutant):
 
 
 def outcome(exercise, code, i):
-    """The outputs of a changed solution for the inputs of a draw, as a dict; empty if it raises."""
+    """The outputs of a changed solution for the inputs of a draw, as a dict; empty if the changed solution raises."""
     outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because several outputs may be incorrect
     if code not in outcomes:
         outcomes[code] = tried(quietly, exercise, compiled(exercise, code), i, i.inputs) or {}
@@ -179,7 +179,7 @@ def compiled(exercise, code):
 
 
 def by_inputs(exercise, name, drawn):
-    """Yield the correct outputs for other inputs: one input is changed, or two are exchanged."""
+    """Yield the correct outputs for changed inputs: with one input changed, or two exchanged."""
 
     def value_of(i, sentence):
         if not hasattr(i, "others"):  # computed once for all outputs and sentences
@@ -296,7 +296,7 @@ LETTERS = {"n_in": "in", "n_out": "out", "alpha": "α"}
 
 
 def quantities(i):
-    """The numbers, by name, by which an output may have been multiplied or divided."""
+    """Numbers by which an output may have been multiplied or divided, as a dict by name."""
     known = {length for value in i.inputs.values() for length in getattr(value, "shape", ())} | {i.size.alpha, i.size.r}
     known |= {i.size.H, i.size.D} if i.size.C in known else set()
     sizes = {LETTERS.get(name, name): float(n) for name, n in vars(i.size).items() if n in known}
@@ -306,7 +306,7 @@ def quantities(i):
             named[f"the sum of {name}"] = float(sum(value.values()))
     named = sizes | named | {"α/r": i.size.alpha / i.size.r, "B · T": i.size.B * i.size.T}
     roots = {f"√{name}": math.sqrt(n) for name, n in named.items() if n > 0}
-    plain = {"2": 2.0, "3": 3.0, "4": 4.0, "8": 8.0, "100 (per cent)": 100.0, "1.96 (for 95 in a hundred)": 1.96}
+    plain = {"2": 2.0, "3": 3.0, "4": 4.0, "8": 8.0, "100 (per cent)": 100.0, "1.96 (for a 95 % interval)": 1.96}
     return {name: n for name, n in (named | roots | plain).items() if n != 1}
 
 

@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 class Result(NamedTuple):
     score: float  # the share of correct outputs, from 0 to 1
     findings: tuple[Finding, ...]
-    failed: str | None = None  # the reason why no output counts
+    failed: str | None = None  # if not None, the reason why the function as a whole fails
 
 
 class Failed(Exception):
@@ -63,8 +63,8 @@ def examine(exercise, function, draw=PRACTICE):
 
     Notes
     -----
-    No exception except KeyboardInterrupt is raised, and nothing is written to stderr, because nbgrader gives no points
-    for a cell that writes there.
+    No exception other than KeyboardInterrupt is raised, and nothing is written to stderr, because nbgrader gives no
+    points for a cell that writes there.
     """
     if not callable(function):
         return Result(0.0, (), f"got {type(function).__name__}, expected the function itself")
@@ -97,7 +97,7 @@ def examined(exercise, call, peak, draw):
     ----------
     exercise : Exercise
     call : function of inputs that returns the student's result and the inputs after the call, or raises Failed
-    peak : function of inputs that returns the student's function's peak memory in bytes, or raises Failed
+    peak : function of inputs that returns the peak memory of a call in bytes, or raises Failed
     draw : str, name of the draws
 
     Returns
@@ -119,7 +119,7 @@ def observe(exercise, call, i):
     outputs = named(exercise, returned)
     changed = [name for name, value in i.inputs.items() if not same(value, i.given[name])]
     if changed:
-        raise Failed(f"it changes its argument {' and '.join(changed)}: compute into a new array")
+        raise Failed(f"it changes its argument {' and '.join(changed)}: store results in a new array")
     i.also = {name: named(exercise, call(i.inputs | others)[0]) for name, others in exercise.also(i).items()}
     return outputs
 
@@ -139,7 +139,7 @@ def what_is_wasted(exercise, peak, draw):
         held = peak(inputs)
     except Failed:  # it worked for small inputs
         return None
-    return f"{said} (it holds {held / 1e6:.2g} MB at once, {most / 1e6:.2g} MB are enough)" if held > most else None
+    return f"{said} (it holds {held / 1e6:.2g} MB at once; {most / 1e6:.2g} MB is enough)" if held > most else None
 
 
 def same(one, two):
@@ -157,7 +157,7 @@ def same(one, two):
 
 
 def judge(exercise, drawn, observed):
-    """The Result for a function's outputs in each draw."""
+    """The Result for a function's outputs in all draws."""
     if exercise.properties is not None:
         return result_of([property_findings(exercise, i, outputs) for i, outputs in zip(drawn, observed)])
     return result_of(compared_findings(exercise, drawn, observed))
@@ -176,7 +176,7 @@ def property_findings(exercise, i, outputs):
     try:
         verdicts = exercise.properties(i, outputs)
     except Exception as error:  # the student may return any value
-        unread = f"what is returned cannot be read ({type(error).__name__}: {error})"
+        unread = f"the returned value cannot be read ({type(error).__name__}: {error})"
         verdicts = {name: forms.get(name) or unread for name in exercise.hints}
     hints = {name: None if forms.get(name) else exercise.hints.get(name) for name in verdicts}
     return [Finding(name, wrong, (), hints[name] if wrong else None) for name, wrong in verdicts.items()]
@@ -205,9 +205,9 @@ def why_not_comparable(error, returned):
     if isinstance(error, Unfit):
         return str(error)
     if any(value is None for value in returned.values()):
-        return "it belongs to an output that is not an array of numbers"
+        return "it is computed from an output that is not an array of numbers"
     shapes = ", ".join(f"{name} {value.shape}" for name, value in returned.items())
-    return f"the shapes of what is returned do not fit each other: {shapes}"
+    return f"the shapes of the returned arrays do not match: {shapes}"
 
 
 def finding(exercise, name, i, arrays, forms, checked):
@@ -232,7 +232,7 @@ def is_right(got, i, name):
 
 
 def as_numbers(value):
-    """Convert fractions and integers of any size to floats, alone or in an array."""
+    """Convert fractions and integers of any size, alone or in an array, to numbers that NumPy can handle."""
     array = None
     if isinstance(value, Real) and not isinstance(value, float | np.generic | bool):
         return int(value) if value == int(value) and abs(value) < 2**63 else float(value)
@@ -253,7 +253,7 @@ def kind_problem(value):
         many = f" of {len(value)} arrays" if isinstance(value, tuple | list) else ""
         return f"it is a {type(value).__name__}{many}, expected one array of numbers"
     if array.dtype.kind == "c":
-        return "it is made of complex numbers, expected real ones"
+        return "it consists of complex numbers, expected real ones"
     if array.dtype.kind not in "iufb":
         what = f"an array of dtype {array.dtype}" if isinstance(value, np.ndarray) else in_words(value)
         return f"it is {what}, expected numbers"
@@ -274,7 +274,7 @@ def form_problem(value, right):
         turned = " (it is transposed)" if array.ndim == 2 and array.shape == right.shape[::-1] else ""
         return Problem(f"it has shape {array.shape}, expected {right.shape}{turned}", hint=True)
     if right.dtype.kind == "f" and array.ndim and array.dtype.kind != "f":
-        return Problem(f"it has dtype {array.dtype}, expected {right.dtype}, the inputs' own")
+        return Problem(f"it has dtype {array.dtype}, expected {right.dtype}, like the inputs")
     wild = np.isfinite(right) & ~np.isfinite(array)
     if wild.any():
         return Problem(f"it is {of_what(array[wild])} in {wild.sum()} of {array.size} places", hint=True)

@@ -1,6 +1,7 @@
-"""Read exercises, draw the inputs of their checks, and compute the correct outputs.
+"""Read exercises, draw inputs for their checks, and compute the correct outputs.
 
-An exercise is a module in `exercises/SET/`, whose docstring is the title and text for students. The module must define
+An exercise is a module in `exercises/SET/`, whose docstring contains the title and the text for students. The module
+must define
 
     NAME(inputs)           the worked solution, named after the module; its docstring describes inputs and outputs
     POINTS                 int
@@ -11,16 +12,16 @@ An exercise is a module in `exercises/SET/`, whose docstring is the title and te
 
 and may define
 
-    MISTAKES               output -> [(description, i -> the incorrect value)], at most three for all outputs: only
-                           mistakes that no mutation of the solution produces; see `diagnosis.py`
-    compared(i, outputs)   -> dict of values that are compared instead of the outputs, if several outputs are correct
-    properties(i, outputs) -> {property: complaint, or None}, if no single value is correct
-    also(i)                -> {name: changed inputs} of further calls, whose outputs by name are in i.also[name]
-    large(rng, size)       -> inputs, the largest allowed peak memory of a call in bytes, and the complaint above it
+    MISTAKES               output -> [(description, i -> the incorrect value)], at most three in total, and only those
+                           that no mutation of the solution produces; see `diagnosis.py`
+    compared(i, outputs)   -> dict of values that are compared instead of the outputs, if these are not unique
+    properties(i, outputs) -> {property: complaint, or None}, if outputs can be checked only by their properties
+    also(i)                -> {name: changed inputs} for further calls; i.also[name] is the dict of their outputs
+    large(rng, size)       -> inputs, the largest allowed peak memory of a call in bytes, and the complaint above that
     AFTER                  text that follows the exercise
 
-`i` is a SimpleNamespace of the drawn values, by name, with `i.size`, `i.inputs`, `i.right` (dict of correct outputs)
-and, after the call of the student's function, `i.given`: the inputs after the call.
+`i` is a SimpleNamespace that has the drawn values by name, `i.size`, `i.inputs`, `i.right` (dict of correct outputs)
+and, once the student's function has been called, `i.given` (the inputs after the call).
 """
 
 import copy
@@ -39,8 +40,8 @@ from .runner import fields_of, in_words
 DRAWS = 3  # calls in a check, each with different sizes
 PRACTICE, GRADING = "practice", "grading"  # names of the draws for the checks in a notebook, and for grading
 TRIES = 100
-ROUNDING = 16.0  # factor on the error of the solution in float32
-LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # bounds on the error that rounding may cause, relative to the norm
+ROUNDING = 16.0  # the tolerance, as a multiple of the solution's error in float32
+LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # bounds of the tolerance, and its value if float32 rounds no input
 
 
 class Unfit(ValueError):
@@ -48,7 +49,7 @@ class Unfit(ValueError):
 
 
 class Exercise(NamedTuple):
-    """The contents of a module of `exercises/`."""
+    """The contents of a module in `exercises/`."""
 
     name: str
     title: str
@@ -73,7 +74,7 @@ class Exercise(NamedTuple):
 
 
 def read_exercise(module):
-    """Read the exercise in a module with a full name such as "lora_np.classroom.exercises.lora_layer.merge"."""
+    """Read the exercise in a module, given its full name, such as "lora_np.classroom.exercises.lora_layer.merge"."""
     module = import_module(module)
     title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
     name = module.__name__.rpartition(".")[2]
@@ -102,8 +103,9 @@ def read_exercise(module):
 def sizes(rng, number):
     """Draw the lengths of axes. No two are equal, so that exchanged axes are detected.
 
-    N, n_in, n_out, r, B, T, C, H, D, F and V are as in the package, with C = H · D and r the smallest. `alpha` is a
-    float. `number` is the draw's number in the check, for exercises with a special case in one of the draws.
+    N, n_in, n_out, r, B, T, C, H, D, F and V are as in the package, with C = H · D and r smaller than n_in and n_out.
+    `alpha` is a float. `number` is the draw's number in the check, for exercises with a special case in one of the
+    draws.
     """
     r = 2 + number % 3
     H, D, B = rng.permutation([n for n in (2, 3, 4, 5) if n != r]).tolist()
@@ -121,8 +123,8 @@ def generator(*words):
 def draws_of(exercise, draw=PRACTICE):
     """Return the DRAWS draws of a check, each from `draw_inputs`.
 
-    If a correct output is a single number, its values differ between the draws, and from those in the draws PRACTICE,
-    so that no constant is correct by coincidence.
+    If a correct output is a single number, its value differs from draw to draw and from its values in the PRACTICE
+    draws, so that no constant is correct by coincidence.
     """
     known = [] if draw == PRACTICE else single_numbers(draws_of(exercise))
     for attempt in range(TRIES):
@@ -130,11 +132,11 @@ def draws_of(exercise, draw=PRACTICE):
         numbers = single_numbers(drawn)
         if all(len(set(of_output)) == DRAWS and of_output not in known for of_output in numbers):
             return drawn
-    raise ValueError(f"draw: {exercise.name} has the same correct output in several draws, after {TRIES} tries")
+    raise ValueError(f"draw: {exercise.name} has the same correct output in several draws, even after {TRIES} tries")
 
 
 def single_numbers(drawn):
-    """The values in each draw, for each output that is a single number."""
+    """For each output that is a single number, its values in all draws."""
     return list(zip(*([float(x) for x in i.right.values() if np.ndim(x) == 0] for i in drawn)))
 
 
@@ -152,12 +154,12 @@ def draw_inputs(exercise, rng, number=0):
 
 
 def normals(rng, size, **axes):
-    """Draw arrays of normal values, as a dict; axes have the names in `sizes`: normals(rng, size, W="n_out n_in")."""
+    """Draw normally distributed arrays, as a dict; axes are named as in `sizes`: normals(rng, size, W="n_out n_in")."""
     return {name: rng.normal(size=[getattr(size, axis) for axis in of.split()]) for name, of in axes.items()}
 
 
 def compared_outputs(exercise, function, i, inputs):
-    """Call a function with the inputs of a draw; return the values that are compared, as a dict, output -> value."""
+    """Call a function with the inputs of a draw; return the values to compare, as a dict, output -> value."""
 
     def outputs_for(**changed):
         return {
@@ -209,13 +211,13 @@ def named_outputs(exercise, returned):
     Parameters
     ----------
     exercise : Exercise
-    returned : one value, a tuple or list of values in order, or a dict, NamedTuple or dataclass by name, in which
-        missing values become None
+    returned : one value; a tuple or list of values in order; or a dict, NamedTuple or dataclass with values by name, in
+        which missing values become None
 
     Raises
     ------
     ValueError
-        If the number of values differs from the number of outputs, or no name is known.
+        If the number of values differs from the number of outputs, or no name is that of an output.
     """
     names = exercise.outputs
     expected = f"expected {', '.join(names)}"

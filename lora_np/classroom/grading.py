@@ -1,7 +1,7 @@
 """Grade submitted notebooks without nbgrader: run the students' cells and call their functions.
 
-Only the students' own cells run, in a separate process that receives no worked solutions; the checks run in this one.
-Without a sandbox, the separate process has all permissions of the user who starts it, so a notebook can do harm.
+The students' cells run in a separate process that receives no worked solutions; the checks run in this process. Without
+a sandbox, the separate process has all permissions of the user who starts it, so a notebook can do harm.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from .release import mark, notebook_of
 from .sets import read_sets
 from .submissions import Process, Stopped
 
-MEMORY_NOISE = 8_000_000  # bytes by which a process may grow for other reasons
+MEMORY_NOISE = 8_000_000  # bytes by which a process may grow for reasons other than the call
 
 
 class Mark(NamedTuple):
@@ -57,8 +57,8 @@ def grade(path, draw=GRADING, sandbox=False):
     Parameters
     ----------
     path : the submitted notebook
-    draw : str, name of the draws: the same for a class, and a new one for each term
-    sandbox : bool, whether to run it in a sandbox; see `submissions.py`
+    draw : str, name of the draws: the same for a whole class, and a new one each term
+    sandbox : bool, whether to run the notebook in a sandbox; see `submissions.py`
 
     Returns
     -------
@@ -79,11 +79,11 @@ def grade(path, draw=GRADING, sandbox=False):
 
 
 def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
-    """Grade several submissions in parallel. If a submission cannot be graded, the others still are.
+    """Grade several submissions in parallel. A submission that cannot be graded does not stop the others.
 
     Yields
     ------
-    (path, Graded or the ValueError with the reason why there is none), in the order of the paths
+    (path, Graded, or a ValueError that says why the submission cannot be graded), in the order of the paths
     """
 
     def one(path):
@@ -102,7 +102,7 @@ def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
 
 
 def set_of(submission, path):
-    """The set to which a submission belongs: the one with the most cells in common."""
+    """The set to which a submission belongs: the one with which it has the most cells in common."""
     ids = {mark(cell).get("grade_id") for cell in submission.cells} - {None}
     sets = list(read_sets().values())
     common = [len(ids & {exercise.name for exercise in exercise_set.exercises}) for exercise_set in sets]
@@ -117,8 +117,9 @@ def set_of(submission, path):
 def steps_of(submission, exercise_set):
     """The steps of grading, in order: ("run", id or None, source) and ("call", exercise's name, None).
 
-    A check runs at the position of its cell, or last if the cell is missing. If copied cells share an id, the first one
-    counts as the check or the function; the others run like any other cell.
+    A check runs at the position of its cell, or last if the cell is missing. If several cells share an id because a
+    cell was copied, the first one counts. Further copies of a check are skipped; those of a function run like any other
+    cell.
     """
     checks = {f"check_{exercise.name}": exercise.name for exercise in exercise_set.exercises}
     steps, seen = [], set()
@@ -135,8 +136,8 @@ def steps_of(submission, exercise_set):
 def results(folder, steps, exercise_set, draw, sandbox):
     """Run the steps; return a dict, exercise -> (Result, the error of the function's cell or None).
 
-    If a step ends the process or does not terminate, all steps run again without it. Only exercises that depend on it
-    lose points.
+    If a step ends the process or does not terminate, all other steps run again. Only exercises that depend on the
+    omitted step lose points.
     """
     left_out, exercises = {}, {exercise.name: exercise for exercise in exercise_set.exercises}
     while True:
@@ -176,7 +177,7 @@ def peak(process, exercise, inputs):
 
 
 def marked(exercise, result, error):
-    """The Mark of an exercise, from its Result and the error of its cell."""
+    """The Mark for an exercise, from its Result and the error of its cell."""
     score, points = exercise.points * result.score, float(exercise.points)
     if result.failed and error:
         return Mark(exercise.name, 0.0, points, f"your cell: {error}", mistakes=(error,))

@@ -16,7 +16,7 @@ FONT_SIZE = 13
 
 
 class NotInstalled(Exception):
-    """Stop a notebook with a message and without a traceback."""
+    """Stop a notebook with a message instead of a traceback."""
 
     def _render_traceback_(self):
         return [str(self)]
@@ -25,11 +25,12 @@ class NotInstalled(Exception):
 def setup(threads=1):
     """Prepare a notebook: set the style of figures and printed numbers, and the number of BLAS threads.
 
-    The small base's matrices are too small to benefit from several threads, and one thread makes times reproducible.
+    The matrices of the small base model are too small to benefit from several threads, and times are more reproducible
+    with one thread.
 
     Parameters
     ----------
-    threads : int, which should exceed 1 only for a model as large as SmolLM2
+    threads : int, more than 1 only for a model as large as SmolLM2
     """
     import matplotlib
     from matplotlib import pyplot as plt
@@ -118,7 +119,7 @@ def drawn(draw, value):
 
 
 def slider(pictures, values, label):
-    """A widget that shows one of several PNG files."""
+    """A widget that shows one of several PNG images, chosen with a slider."""
     import ipywidgets
 
     image = ipywidgets.Image(value=pictures[0], format="png", layout={"max_width": "100%", "align_self": "flex-start"})
@@ -128,7 +129,7 @@ def slider(pictures, values, label):
 
 
 def print_table(head, rows):
-    """Print a table with names in the first column and numbers, aligned to the right, in the others.
+    """Print a table: names in the first column are aligned to the left, and all other columns to the right.
 
     Parameters
     ----------
@@ -146,8 +147,8 @@ def show_arrays(*items):
 
     Parameters
     ----------
-    items : (name, array) pairs, whose arrays have two axes and are drawn with their shapes; strings are signs between
-        them, such as "=" or "@"
+    items : (name, array) pairs, where each array has two axes and is drawn with its shape; and strings, which are drawn
+        as signs between the arrays, such as "=" or "@"
     """
     from matplotlib import pyplot as plt
 

@@ -18,13 +18,13 @@ from .sets import read_sets
 
 FILES = ("marks.csv", "words.csv", "words.md", "class.md", "class.png", "moodle.csv", "canvas.csv")
 WORDS = ("student", "item", "out_of", "points", "remark")  # columns of words.csv; the teacher fills in the last two
-# Patterns of folder and file names in downloads from the two systems, which contain the student's id.
+# Patterns of folder and file names in downloads from Moodle and Canvas; these names contain the student's id.
 MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file")
 CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
 
 
 def student_of(path, paths):
-    """The student who submitted a notebook, from the names that Moodle or Canvas gave, the folder or the file name.
+    """The student who submitted a notebook, from the name that Moodle or Canvas gave it, its folder or its file name.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def student_of(path, paths):
 
 
 def place_of_feedback(folder, path, paths):
-    """The path of a notebook's report: a text file with the same name, in the same subfolders."""
+    """The path of a notebook's report: a text file with the same name in the same subfolder."""
     common = commonpath([Path(realpath(path)).parent for path in paths])
     return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
 
@@ -99,7 +99,7 @@ def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignme
     Parameters
     ----------
     folder : the folder to write
-    outcomes : dict, path -> Graded, or the ValueError with the reason why there is none
+    outcomes : dict, path -> Graded, or a ValueError that says why the notebook cannot be graded
     words : file with points for answers in words; by default `words.csv` in the folder
     moodle, canvas : Moodle's grading worksheet and Canvas's gradebook, as downloaded; copies with the marks are written
     assignment : name of the column in Canvas's gradebook; None if there is only one
@@ -151,9 +151,9 @@ def rows_of(path, name):
 
 
 def rows_of_class(outcomes, students, words):
-    """A dict, student -> row, which is a dict, item -> score or None, with "score", "points" and "notes".
+    """A dict, student -> row. A row is a dict, item -> score or None, and also has "score", "points" and "notes".
 
-    A student's second notebook of the same set does not count.
+    A student's second notebook for the same set does not count.
     """
     rows = {}
     for path, one in outcomes.items():
@@ -186,7 +186,7 @@ def marks_table(rows):
 
 
 def read_words(path, required=False):
-    """Read a teacher's entries in a file like `words.csv`: a dict, (student, item) -> (points, remark)."""
+    """Read a teacher's entries from a file such as `words.csv`, as a dict, (student, item) -> (points, remark)."""
     if not required and not Path(path).exists():
         return {}
     heads, *rows = rows_of(path, "words")
@@ -209,7 +209,7 @@ def read_words(path, required=False):
 
 
 def words_files(graded, students, entries):
-    """The texts of `words.csv`, which the teacher fills in, and of `words.md`, the answers below the marking guide."""
+    """The texts of `words.csv`, which the teacher fills in, and `words.md`: the marking guide and the answers."""
     rows, answers = [list(WORDS)], {}
     for path, one in graded.items():
         for mark in one.marks:
@@ -231,7 +231,7 @@ def words_files(graded, students, entries):
 
 
 def class_text(graded):
-    """Format, as Markdown, how many students have all points for each item, and the most common mistakes."""
+    """Format an overview as Markdown: how many students have all points for each item, and the most common mistakes."""
     lines = ["# Overview of the class", ""]
     for name in sorted({one.exercise for one in graded.values()}):
         of_set = [one for one in graded.values() if one.exercise == name]
@@ -278,7 +278,7 @@ def draw_class(all_graded):
 
 
 def moodle_table(path, rows):
-    """Fill in the column Grade of Moodle's grading worksheet, scaled to its maximum grade."""
+    """Fill in the Grade column of Moodle's grading worksheet; scores are scaled to the maximum grade."""
     heads, *lines = rows_of(path, "moodle")
     if "Identifier" not in heads or "Grade" not in heads:
         raise ValueError(f"moodle: {path} has no columns Identifier and Grade, expected Moodle's grading worksheet")
@@ -292,7 +292,7 @@ def moodle_table(path, rows):
 
 
 def canvas_table(path, rows, assignment=None):
-    """Fill in one assignment's column of Canvas's gradebook, in points."""
+    """Fill in the points in one assignment's column of Canvas's gradebook."""
     heads, *lines = rows_of(path, "canvas")
     known = {"Student", "ID", "SIS User ID", "SIS Login ID", "Integration ID", "Section", "Root Account"}
     columns = [head for head in heads if re.search(r"\(\d+\)$", head)] if "ID" in heads else []
@@ -313,7 +313,7 @@ def canvas_table(path, rows, assignment=None):
 
 
 def collect(course, paths):
-    """Copy notebooks to the places and names that nbgrader expects; return a dict, path -> new path or error."""
+    """Copy notebooks to the paths that nbgrader expects; return a dict, path -> new path or error."""
     check_folder(course, "course")
     places = {}
     for path in paths:

@@ -17,7 +17,7 @@ METADATA = {  # of every notebook
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-FOLDED = {"hide-input": "source_hidden", "hide-output": "outputs_hidden"}  # tag -> its name in JupyterLab
+FOLDED = {"hide-input": "source_hidden", "hide-output": "outputs_hidden"}  # tag -> JupyterLab's setting
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider, which needs a running kernel
 ANSWER = "The answer:\n"
 TIMEOUT = 300  # seconds for one cell; a whole lesson takes about a minute
@@ -43,7 +43,7 @@ def read_notebook(path):
             notebook = nbformat.read(path, as_version=4)
             nbformat.writes(notebook)  # raises if a cell or an output lacks a field, even if `read` accepted it
             return notebook
-    except Exception as error:  # nbformat raises many kinds
+    except Exception as error:  # nbformat raises many types of exceptions
         raise ValueError(f"notebook: {path} is not a Jupyter notebook ({type(error).__name__})") from None
 
 
@@ -76,7 +76,7 @@ def execute(path, notebook=None):
     Raises
     ------
     ValueError
-        If a cell raises, ends the kernel, or takes longer than TIMEOUT.
+        If a cell raises, ends the kernel or takes longer than TIMEOUT, or if a claim does not hold.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellControlSignal
@@ -98,13 +98,13 @@ def execute(path, notebook=None):
 
 
 def with_this_package():
-    """Environment variables with which a kernel finds this package, installed or not."""
+    """Environment variables that let a kernel find this package, whether it is installed or not."""
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def stored(notebook):
-    """Prepare a notebook for storing: fold tagged cells, drop live sliders and machine-dependent metadata."""
+    """Prepare a notebook for storing: fold tagged cells, and drop live sliders and machine-dependent metadata."""
     from nbformat.v4 import new_output
 
     for cell in notebook.cells:
@@ -122,7 +122,7 @@ def stored(notebook):
 
 
 def merged_streams(outputs):
-    """Merge neighbouring outputs of the same stream, because a kernel splits printed text at random places."""
+    """Merge adjacent outputs of the same stream, because a kernel splits printed text at arbitrary points."""
     merged = []
     for output in outputs:
         if merged and output.output_type == "stream" and merged[-1].get("name") == output.name:
@@ -136,12 +136,12 @@ def merged_streams(outputs):
 
 
 def run_all(paths, check=False, jobs=2, report=print):
-    """Execute notebooks and store their outputs, or compare these with the stored outputs.
+    """Execute notebooks, and either store their outputs or compare them with the stored ones.
 
     Parameters
     ----------
     paths : list of paths
-    check : bool, whether to compare and write nothing
+    check : bool, whether to compare, and write nothing, instead of storing
     jobs : int, number of kernels in parallel
     report : function to call with a line of text for each finished notebook
 

@@ -24,7 +24,8 @@ not change the arrays that your function receives."""
 SETUP = """import sys
 from pathlib import Path
 
-# The package need not be installed: a clone is enough, in a folder above this one or beside such a folder.
+# The package need not be installed: it is enough if this folder is inside a clone, or if one of its parents contains a
+# clone named lora_np.
 places = [place for folder in Path.cwd().parents for place in (folder, folder / "lora_np")]
 sys.path += [str(place) for place in places if (place / "lora_np" / "__init__.py").is_file()]
 
@@ -39,7 +40,7 @@ c.CourseDirectory.course_id = "lora_np"
 c.ExecutePreprocessor.timeout = 120
 # Restore deleted grading cells.
 c.OverwriteCells.add_missing_cells = True
-# Grading draws other inputs than the checks in a student's notebook. Choose a new name for each term.
+# Grading uses different inputs from the checks in a student's notebook. Choose a new name for each term.
 os.environ["{DRAW_VARIABLE}"] = "{GRADING}"
 """
 READ_ME = """# Exercises
@@ -52,7 +53,7 @@ your teacher gave you, or install the package from the clone:
 
 Then run `python -m jupyter lab` in this folder. The lessons are in the clone's folder `notebooks`. Hand in each
 notebook under its original name, or under the name that your teacher asks for. Grading recognises cells by their
-metadata, so write your answers into the existing cells.
+metadata, so write your answers in the existing cells.
 """
 
 
@@ -61,7 +62,7 @@ def release(folder, nbgrader=False, force=False):
 
     Parameters
     ----------
-    folder : path of the folder to write, with the subfolders `student/`, which has a README, and `solutions/`
+    folder : path of the folder to write, with the subfolders `student/`, including a README, and `solutions/`
     nbgrader : bool, whether to write a course for nbgrader instead: `nbgrader_config.py` and `source/SET/SET.ipynb`
     force : bool, whether to overwrite existing notebooks
 
@@ -97,7 +98,7 @@ def release(folder, nbgrader=False, force=False):
 
 
 def notebook_of(of, form):
-    """Make the notebook of an ExerciseSet in one of the forms "student", "solutions" and "nbgrader"."""
+    """Make the notebook of an ExerciseSet in one of the forms "student", "solutions" or "nbgrader"."""
     from nbformat import v4
 
     made = v4.new_notebook(cells=list(cells_of(of, form)))
@@ -151,7 +152,7 @@ def code(text, id, form, **marks):
 
 
 def metadata(kind, id, form, solution=False, points=None):
-    """nbgrader's metadata of a cell, and locks so that students do not delete the cell by accident."""
+    """nbgrader's metadata for a cell, and locks that keep students from deleting the cell by accident."""
     if id is None:
         return {}
     marks = {"cell_type": kind, "grade": points is not None, "grade_id": id, "locked": not solution}
@@ -161,7 +162,7 @@ def metadata(kind, id, form, solution=False, points=None):
 
 
 def solution_in(function, form):
-    """The source of a worked solution: with a stub as its body, between nbgrader's marks, or unchanged."""
+    """The source of a worked solution, with its body replaced by a stub, between nbgrader's marks, or unchanged."""
     source = textwrap.dedent(inspect.getsource(function)).rstrip()
     (docstring, *_) = ast.parse(source).body[0].body
     lines = source.split("\n")

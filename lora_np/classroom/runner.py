@@ -1,4 +1,4 @@
-"""The process that runs a student's submission: its cells, and calls of its functions.
+"""The process that runs the cells of a student's submission and calls its functions.
 
 It needs only NumPy and the standard library, and receives no worked solutions. It reads one JSON message per line and
 answers each:
@@ -6,7 +6,7 @@ answers each:
     {"run": source}                  -> {"error": sentence or null}
     {"call": name, "inputs": {...}}  -> {"returned": value, "inputs": {...}, "peak": bytes}, or {"error": sentence}
 
-If the inputs of a call include functions, {"function": key, "arguments": [...]} requests a call of one of them.
+If the inputs of a call include functions, the process requests calls of them: {"function": key, "arguments": [...]}.
 """
 
 import base64
@@ -42,7 +42,7 @@ class Words:
 
 
 def encode(value, functions=None):
-    """Encode a value for JSON. A function is stored in the dict `functions` under a key, which is sent instead."""
+    """Encode a value for JSON. A function is stored in the dict `functions` under a key, and the key is sent."""
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in KINDS:
@@ -114,7 +114,7 @@ def in_words(value):
         return value.words
     name, advice = type(value).__name__, ""
     if isinstance(value, types.GeneratorType):
-        advice = " (does it say `yield` in place of `return`?)"
+        advice = " (does it say `yield` instead of `return`?)"
     elif isinstance(value, types.CoroutineType):
         value.close()  # otherwise Python warns on stderr that it was never awaited
         advice = " (is it an `async def`?)"
@@ -125,7 +125,7 @@ def in_words(value):
 
 
 def what_was_raised(error, function, call):
-    """Describe in one sentence an exception that a student's function raised, with the line number.
+    """Describe an exception from a student's function in one sentence, with the line number.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def what_was_raised(error, function, call):
     except Exception:  # str() of a student's exception can fail as well
         said = ""
     shapes = isinstance(error, ValueError) and ("broadcast" in said or "matmul" in said or "reshape" in said)
-    advice = ". Print the shapes just before it, and compare them with those on your paper" if shapes else ""
+    advice = ". Print the shapes just before that line, and compare them with those on your paper" if shapes else ""
     if isinstance(error, TypeError) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
         advice = f". It is called as {call}"  # the call itself has failed
     return f"it raises {type(error).__name__}{said}{where}{advice}"
@@ -160,7 +160,7 @@ def quiet():
 
 
 def peak_of(function, arguments):
-    """Call a function; return its value and its peak memory in bytes."""
+    """Call a function; return its value and the call's peak memory in bytes."""
     tracemalloc.start()
     try:
         return function(*arguments), tracemalloc.get_traced_memory()[1]
@@ -172,7 +172,7 @@ def peak_of(function, arguments):
 
 
 class Absent(types.ModuleType):
-    """A module that replaces lora_np during grading; its names cannot be used."""
+    """A module that replaces lora_np during grading; all of its attributes are Unusable."""
 
     __path__ = ()
 
@@ -196,7 +196,7 @@ class Unusable:
 
 
 class FindAbsent:
-    """An import finder that replaces lora_np and all of its modules by Absent."""
+    """An import finder that replaces lora_np and all of its modules with Absent."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -212,7 +212,7 @@ class FindAbsent:
 
 
 def without_magic(source):
-    """A cell's source without IPython's own lines, such as %matplotlib inline and !ls."""
+    """A cell's source without lines that only IPython understands, such as %matplotlib inline and !ls."""
     return re.sub(r"^(\s*)[%!?].*$", r"\1pass", source, flags=re.MULTILINE)
 
 
@@ -254,7 +254,7 @@ def call_function(message, space, ask):
 
 
 def main():
-    """Answer messages until the input ends. Messages use copies of stdin and stdout; printed text is discarded."""
+    """Answer messages, over copies of stdin and stdout, until the input ends; printed text is discarded."""
     messages = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -1,7 +1,8 @@
 """Run submissions in a separate process, because they may raise, loop forever or exit.
 
-In a sandbox (bubblewrap), the process has no network and no files except Python's and 64 MB of its own. It cannot start
-other processes, and has limits on memory and time. It receives inputs, but no worked solutions, and returns outputs.
+The process receives inputs, but no worked solutions, and returns outputs. In a sandbox (bubblewrap), it has no network
+access, and no files except Python's and up to 64 MB of its own. It cannot start other processes, and its memory and
+time are limited.
 """
 
 import json
@@ -143,7 +144,7 @@ class Process:
                 raise Stopped("what it returns cannot be read") from None
 
     def call(self, exercise, measure=False):
-        """The student's function, as a function of the inputs that returns (returned value, inputs after the call)."""
+        """A function of the inputs that returns the student's returned value and the inputs after the call."""
 
         def call(inputs):
             functions = {}
@@ -160,7 +161,7 @@ class Process:
         return call
 
     def peak(self):
-        """The peak memory, in bytes, of a process in a sandbox since `forget_peak`; None if unknown."""
+        """The peak memory, in bytes, of a process in a sandbox since the last `forget_peak`; None if unknown."""
         if not self.sandbox:
             return None
         with suppress(OSError, StopIteration, ValueError):
@@ -173,7 +174,7 @@ class Process:
             (self._innermost() / "clear_refs").write_text("5")
 
     def _innermost(self):
-        """The /proc folder of the runner's own process, a descendant of the sandbox's."""
+        """The /proc folder of the runner's own process, which is a descendant of the sandbox's process."""
         pid = self._process.pid
         while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             pid = children[0]
@@ -181,7 +182,7 @@ class Process:
 
 
 def result_of(functions, answer):
-    """Call a sent function with the student's arguments; return its result as a message."""
+    """Call one of the functions in a message with the student's arguments; return its result as a message."""
     try:
         value = functions[answer["function"]](*map(decode, answer["arguments"]))
     except Exception as error:  # depends on the student's arguments
@@ -196,14 +197,12 @@ def check_sandbox():
     """Raise ValueError, with advice, unless the sandbox works on this machine."""
     if not shutil.which("bwrap") or platform.machine() not in SYSTEM_CALLS:
         how = "Install bubblewrap, or grade in a virtual machine"
-        raise ValueError(
-            f"sandbox: expected Linux on x86_64 or aarch64 with bubblewrap (bwrap), which is missing here. {how}"
-        )
+        raise ValueError(f"sandbox: expected Linux on x86_64 or aarch64 with bubblewrap (bwrap). {how}")
     try:
         with tempfile.TemporaryDirectory() as folder, Process(folder, sandbox=True) as process:
             process.ask({"run": "1"}, seconds=START_SECONDS)
     except Stopped:
-        how = "does bubblewrap work, and may users start namespaces here?"
+        how = "does bubblewrap work, and may users create namespaces here?"
         raise ValueError(f"sandbox: the process does not start ({how})") from None
 
 
@@ -235,7 +234,7 @@ THREAD = 0x00010000  # flag of `clone` for a thread instead of a process
 
 
 def without_processes():
-    """A file with a seccomp filter that lets a program start threads, but no processes."""
+    """A file with a seccomp filter that lets a program start threads, but not processes."""
     machine, clone, clone3, forks = SYSTEM_CALLS[platform.machine()]
     steps = [  # (operation, number, where to continue if true, and if false)
         (LOAD, 4),  # the machine for which the call is made

@@ -2,7 +2,7 @@
 # == adapter_size: hostile, SyntaxError
 def adapter_size(n_out, n_in, r) return r
 
-# == energy_share: hostile, it ends Python
+# == energy_share: hostile, it ends the Python process
 def energy_share(sigma, k):
     import os; os._exit(0)
 

@@ -2,12 +2,12 @@
 
 An adapter does its job at weight 1, `W + ΔW`, but the model forgets too much. Someone has measured two losses, in nats
 per token, at the weights 0, ½ and 1: `new` on the texts that the adapter was trained for, `old` on those that the base
-was good at. A nat lost on the old texts counts as much as `price` nats on the new ones. Fit a parabola to the three
-values of the total cost, `new + price · old`, and return the weight at its lowest point, which may be above 1.
+was good at. One nat on the old texts counts as much as `price` nats on the new ones. Fit a parabola to the three values
+of the total cost, `new + price · old`, and return the weight at its lowest point, which may be above 1.
 
-**Derive** a and b of f(w) = a w² + b w + c from f(0), f(½) and f(1), or let `np.polyfit` do it. **Predict:** from which
-price on is it best to leave the adapter off, w = 0? (Section 4 of the lesson: for small w, the gain grows like w, and
-forgetting grows like w².)
+**Derive** a and b of f(w) = a w² + b w + c from f(0), f(½) and f(1), or let `np.polyfit` do it. **Predict:** at which
+price does it become best to leave the adapter off (w = 0)? (Section 4 of the lesson: for small w, the gain grows like
+w, and forgetting grows like w².)
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def draw(rng, size):
 MISTAKES = {
     "w": [
         ("this is one of the three measured weights", lambda i: np.argmin(i.new + i.price * i.old) / 2),
-        ("it is twice the correct value: have you used the 2 of −b/2a and a spacing of ½?", lambda i: 2 * i.right["w"]),
+        ("it is twice the correct value: check the 2 of −b/2a and the spacing of ½", lambda i: 2 * i.right["w"]),
         ("it is cut off at 1, but the lowest point may be above 1", lambda i: min(i.right["w"], 1.0)),
     ]
 }

@@ -1,13 +1,13 @@
 """Cutting to a smaller rank.
 
-The hard one. A mix has rank 32, but the machine that will use it has room for rank 16 only. Give the adapter of rank
+The hard one. A mix has rank 32, but the machine that will use it has room for only rank 16. Give the adapter of rank
 `r` whose update is nearest to `B A`, and the relative error, `‖B A − B_r A_r‖ / ‖B A‖`. Again, **do not form B A**: the
 check measures the peak memory of a call. (`A` and `B` have some rank R ≥ r; the scale is 1.)
 
 In set 02 you computed the singular values of `B A` from a small matrix between two `Q`'s. Now you also need the
 singular vectors. **Derive:** with `B = Q_B R_B` and `Aᵀ = Q_A R_A`, write `B A` as a product of four matrices, and
-replace the two in the middle by the SVD of their product. What are the `U` and the `V` of `B A` then? How do you cut,
-and how do you divide Σ between the two factors? (√Σ for each is fair; every split with the correct product is
+replace the two in the middle by the SVD of their product. What are the `U` and the `V` of `B A` then? How do you cut
+them, and how do you divide Σ between the two factors? (√Σ for each is fair; every split with the correct product is
 accepted.)
 
 **Predict:** two adapters of rank 1 have nothing in common (their `b`'s are orthogonal, and so are their `a`'s), and one
@@ -22,7 +22,7 @@ from ...exercise import Unfit
 POINTS = 5
 OUTPUTS = ("A_r", "B_r", "error")
 HINTS = {
-    "B A": "B = Q_B R_B and Aᵀ = Q_A R_A. What is between the Q's, how large is it, and what is its best cut?",
+    "B A": "B = Q_B R_B and Aᵀ = Q_A R_A. What is between the Q's, how large is it, and how do you cut it best?",
     "error": "‖ΔW‖² is the sum of all σ². Which of them belong to the part that is cut off?",
 }
 FORMULA = """B = Q_B R_B,  Aᵀ = Q_A R_A,  R_B R_Aᵀ = U Σ Vᵀ
@@ -47,7 +47,7 @@ def compress(A, B, r):
 
 
 def draw(rng, size):
-    """Draw factors of a higher rank than is kept, with columns of B and rows of A of many lengths."""
+    """Draw factors of a rank above r; the columns of B and the rows of A have different norms."""
     R = 2 * size.r + size.number % 2
     A = rng.normal(size=(R, 3 * size.n_in)) * rng.uniform(0.3, 2.0, (R, 1))
     B = rng.normal(size=(3 * size.n_out, R)) * rng.uniform(0.3, 2.0, R)
@@ -55,10 +55,10 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Only the product of the factors counts. The error is also accepted if it belongs to the student's own factors."""
+    """Only the product of the factors counts. The error is also accepted if it is that of the student's own factors."""
     A, B, error = outputs["A_r"], outputs["B_r"], outputs["error"]
     if A.ndim == 2 and len(A) > i.r:
-        raise Unfit(f"A_r has {len(A)} rows, and r is {i.r}")
+        raise Unfit(f"A_r has {len(A)} rows, but r is {i.r}")
     kept, whole = B @ A, i.B @ i.A
     if np.shape(error) == () and error is not None and np.shape(kept) == whole.shape and np.any(kept):
         own = np.linalg.norm(whole - kept) / np.linalg.norm(whole)
@@ -67,7 +67,7 @@ def compared(i, outputs):
 
 
 def large(rng, size):
-    """Use few inputs, so that an (in, in) array, which is allowed, is small compared with B A."""
+    """Use a small `in`, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"A": rng.normal(size=(2, 160)), "B": rng.normal(size=(7000, 2)), "r": 1}
     return inputs, 448_000, "B A, or another array of its size, is formed"
 
@@ -90,7 +90,7 @@ MISTAKES = {
     ]
 }
 
-AFTER = """**Beyond the points.** Your functions are all that the lesson used. First generate text with the real model:
+AFTER = """**Beyond the points.** Your functions are all that the lesson needs. First generate text with the real model:
 
     from lora_np.data import decode, encode
     from lora_np.formats import PRETRAINED, load_adapter, load_pretrained, tokenizer_of
@@ -106,7 +106,7 @@ AFTER = """**Beyond the points.** Your functions are all that the lesson used. F
         ids = np.concatenate([ids, [[rng.choice(config.vocab_size, p=probs[0])]]], axis=1)
     print(decode(tokenizer, ids[0]))
 
-Then measure the two adapters in one layer, mix two halves, and cut the mix:
+Then compare the two adapters in one layer, mix them with weights of ½, and cut the mix:
 
     layer = "blocks.1.mlp.up_proj"
     pair = {name: (adapter.weights[f"{layer}.lora_A"], adapter.weights[f"{layer}.lora_B"],

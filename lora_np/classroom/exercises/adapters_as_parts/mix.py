@@ -1,7 +1,7 @@
 """Mixing.
 
 Each of several adapters has its own rank, scale and weight. Give one adapter whose update is exactly the weighted sum
-of theirs. Its scale is s = 1, and the number of rows of its `A` is at most the sum of their ranks. Weights may be
+of theirs. Its scale must be s = 1, and its `A` may have at most as many rows as the sum of their ranks. Weights may be
 negative, need not add up to 1, and are looked up by name, not by position.
 
 **On paper first,** for two adapters of rank 1: multiply out (B₁ + B₂)(A₁ + A₂). Which two of the four terms are
@@ -25,7 +25,7 @@ def mix(adapters, weights):
     # Column k of B meets only row k of A: Σ_k b_k a_k consists of each adapter's own outer products.
     A = np.concatenate([A_i for A_i, _, _ in adapters.values()], axis=0)  # (Σ r, in)
     B = np.concatenate([weights[name] * s_i * B_i for name, (_, B_i, s_i) in adapters.items()], axis=1)  # (out, Σ r)
-    return A, B  # weights and scales are only on one side
+    return A, B  # weights and scales are applied on one side only
     # B₁A₂ and B₂A₁ connect the inputs of one adapter to the outputs of the other. An adapter minus itself has a zero
     # update, of rank 0, but A still has 2r rows. The rank of a sum is at most the sum of the ranks.
 

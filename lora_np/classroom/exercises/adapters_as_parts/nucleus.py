@@ -1,14 +1,14 @@
 """The nucleus.
 
 Top-p takes a probability instead of a number of tokens: in each row, keep the smallest set of most likely tokens whose
-total probability is at least `p`. Set the others to 0, and divide the rest by its sum; every token keeps its column.
-(Reaching exactly `p` is enough.)
+total probability is at least `p`. Set the other probabilities to 0, and divide those that you keep by their sum; every
+token keeps its column. (Reaching exactly `p` is enough.)
 
 **Predict** for the probabilities 1/2, 1/4, 1/8, 1/16, 1/16: how many tokens are kept for p = 0.75, for 0.76, and for
 0.01? Can a row lose all its tokens? And does it matter whether the temperature is applied before or after this cut?
 
-Sorting a row is easy. The way back, from positions in the sorted row to tokens, is where most people stumble: try yours
-on a row of three tokens before you run the check.
+Sorting a row is easy. Most people stumble on the way back, from positions in the sorted row to tokens: try your code on
+a row of three tokens before you run the check.
 """
 
 import numpy as np
@@ -31,11 +31,12 @@ def nucleus(probs, p):
     share = kept.sum(axis=-1, keepdims=True)  # (N, 1): at least p
     return kept / share
     # It keeps 2, 3 and 1 tokens. It never keeps none: no token is more likely than the first, and 0 is less than p. The
-    # order matters here: a lower temperature makes the most likely tokens more likely, so fewer of them reach p.
+    # order matters here: a lower temperature makes the most likely tokens more likely, so it takes fewer of them to
+    # reach p.
 
 
 def draw(rng, size):
-    """In the second draw, the most likely token of one row is above p by itself; in the last one, all rows reach p
+    """In the second draw, the most likely token of one row exceeds p by itself; in the last one, all rows reach p
     exactly in any order of addition, because they consist of powers of ½."""
     odds = np.exp(1.2 * rng.normal(size=(size.B, size.V)))
     if size.number == 1:
@@ -65,7 +66,7 @@ def without_last(i):
 
 MISTAKES = {
     "kept": [
-        ("the way back from the sorted row sorts once more", way_there),
+        ("positions in the sorted row are not mapped back to tokens, but sorted once more", way_there),
         (
             "the token with which the sum exceeds p is missing",
             lambda i: i.right["kept"] if i.size.number == 2 else without_last(i),

@@ -15,13 +15,13 @@ from ...exercise import normals
 POINTS = 4
 OUTPUTS = ("y",)
 HINTS = {"y": "Which part of the result is computed in the same way for every row? Which rows get an extra term?"}
-FORMULA = "y_n = x_n Wᵀ + b + s (x_n Aᵀ) Bᵀ with A, B, s of adapters[names[n]];  y_n = x_n Wᵀ + b where that is None"
+FORMULA = "y_n = x_n Wᵀ + b + s (x_n Aᵀ) Bᵀ with A, B, s of adapters[names[n]];  y_n = x_n Wᵀ + b if that is None"
 
 
 def rows_forward(x, W, b, adapters, names):
     """x (N, in), W (out, in), b (out,), adapters: dict, name -> (A (r, in), B (out, r), s), names: list of N, a name or
     None for each row -> y (N, out)."""
-    y = x @ W.T + b  # (N, out): one product for all rows, whatever their adapters
+    y = x @ W.T + b  # (N, out): one product for all rows, regardless of their adapters
     for name, (A, B, s) in adapters.items():
         rows = [n for n, its_name in enumerate(names) if its_name == name]
         y[rows] += s * (x[rows] @ A.T) @ B.T  # (rows, in) (in, r) -> (rows, r); (rows, r) (r, out) -> (rows, out)

@@ -5,12 +5,12 @@ direction, 0 for a right angle, −1 for opposite directions. It is the inner pr
 divided by both norms. But a `ΔW` of 4096 × 4096 has 16.8 million entries, so compute the cosine **without forming
 either update**. (The check measures the peak memory of a call, as in set 02.)
 
-**Derive:** take one outer product from each, `b aᵀ` and `d cᵀ`. Multiply them entry by entry and add up: can you write
-the result as a product of two dot products? `ΔW₁` is a sum of r₁ such outer products, and `ΔW₂` of r₂. Which two small
-matrices contain everything you need? How do you get the two norms?
+**Derive:** take one outer product from each, `b aᵀ` and `d cᵀ`. Multiply them entry by entry and add up the products:
+can you write the result as a product of two dot products? `ΔW₁` is a sum of r₁ such outer products, and `ΔW₂` of r₂.
+Which two small matrices contain everything you need? How do you get the two norms?
 
-**Predict:** why may you omit the scales s₁ and s₂ here, and what does a negative weight change? What is the cosine if
-the rows of `A₁` are orthogonal to those of `A₂`, for any `B₁` and `B₂`?
+**Predict:** why may you omit the scales s₁ and s₂ here, and what is the effect of a negative weight? What is the cosine
+if the rows of `A₁` are orthogonal to those of `A₂`, for any `B₁` and `B₂`?
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ def update_cosine(A1, B1, A2, B2):
 
 
 def draw(rng, size):
-    """The second update contains a part of the first. In the second draw they are opposed; one rank is 1."""
+    """The second update contains a part of the first; in the second draw its sign is flipped, and one rank is 1."""
     r1, r2 = [(2, 2), (1, 3), (3, 3)][size.number]
     A1, B1 = rng.normal(size=(r1, 3 * size.n_in)), rng.normal(size=(3 * size.n_out, r1))
     A2 = rng.normal(size=(r2, 3 * size.n_in)) + 1.5 * A1[:1]

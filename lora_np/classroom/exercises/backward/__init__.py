@@ -1,10 +1,10 @@
 """Backward.
 
-Every exercise is given correct upstream gradients, so a mistake in one does not spoil the next.
+Every exercise starts from correct upstream gradients, so a mistake in one exercise does not affect the next.
 
 The letters are those of a block: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns. Keep two
 questions in mind. **Where did a value go in the forward pass?** Its gradient is the sum of the gradients that come back
-from there. **Which shape does each array have?** Write it down first: this prevents half of all mistakes.
+from there. **What shape does each array have?** Write it down first: this prevents half of all mistakes.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
@@ -29,8 +29,8 @@ The layers `q_proj`, `k_proj` and `v_proj` have biases, three vectors of length 
 `q = h Wqᵀ + bq`, and so on. Training gives them three very different gradients.
 
 1. Lesson 06 says in a few words why the gradient of `k_proj.bias` is zero. Prove it from your own formulas: what does a
-   row of `dscores` add up to, and where is that sum in the gradient of `bk`? Then explain it without formulas: what
-   does `bk` do to the scores of one query?
+   row of `dscores` add up to, and where does that sum occur in the gradient of `bk`? Then explain it without formulas:
+   what does `bk` do to the scores of one query?
 2. The gradient of `q_proj.bias` is not zero. Where exactly does the same argument fail?
 3. The gradient of `v_proj.bias` can be read off `dcontext` directly, without `probs`. What is it, and why?
 """
@@ -41,12 +41,12 @@ ANSWER = """1. A bias is added at every position, so the gradient of `bk` is the
    same number is added to all its inputs. So the loss does not depend on `bk`. (A program computes a value near 0,
    which is rounding error.)
 2. The gradient of `bq` is Σ_i dq_i = Σ_j k_j / √D · (Σ_i dscore_ij), with sums down the *columns* of `dscores`. These
-   need not be zero: each query's probabilities add up to 1, but a key may get much attention or little. `bq` adds bq ·
-   k_j / √D to score ij. This differs from key to key, so the probabilities do change.
+   need not be zero: each query's probabilities add up to 1, but a key may get a lot of attention or very little. `bq`
+   adds bq · k_j / √D to score ij. This differs from key to key, so the probabilities do change.
 3. It is the sum of `dcontext` over all texts and positions. The gradient of `bv` is Σ_j dv_j = Σ_i (Σ_j probs_ij) dO_i,
    and the bracket is 1. In the forward pass, `bv` is added to every value, so it is also added to every weighted
    average of values: `bv` arrives unchanged in `context` at every position.
 
-*Marks:* two points for the first question, one for the proof and one for the explanation; one for each of the others.
+*Marks:* two points for the first question, for the proof and the explanation; one point for each other question.
 """
 POINTS = 4

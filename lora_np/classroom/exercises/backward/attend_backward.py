@@ -20,7 +20,7 @@ POINTS = 4
 OUTPUTS = ("dprobs", "dv")
 HINTS = {
     "dprobs": "prob_ij occurs only in context_i, as the factor of v_j. Each head has its own columns of dcontext.",
-    "dv": "Which queries i use value j, and with which weight each?",
+    "dv": "Which queries i use value j, and with what weight?",
 }
 FORMULA = "dO = dcontext in heads, (N, H, T, D)\ndprobs = dO vᵀ,  dv = probsᵀ dO, in each head"
 

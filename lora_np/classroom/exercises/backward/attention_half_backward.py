@@ -36,13 +36,13 @@ def attention_half_backward(dy, back):
     dq, dk, dv = back["attention"](dcontext)  # (N, T, C) each
     # h was used three times
     dh = back["q_proj"](dq) + back["k_proj"](dk) + back["v_proj"](dv)  # (N, T, C)
-    # x was used twice: in the sum directly, and through ln1. To train only q_proj, o_proj and attention are enough:
-    # they give dq, and nothing below is trained.
+    # x was used twice: in the sum directly, and through ln1. If only q_proj is trained, the calls of o_proj and
+    # attention are enough: they give dq, and nothing below is trained.
     return dy + back["ln1"](dh)  # (N, T, C)
 
 
 def draw(rng, size):
-    """Use linear maps, because every backward pass is one; attention's lead from each position to earlier ones."""
+    """Use linear maps, as every backward pass is linear; attention's maps lead from each position to earlier ones."""
     names = ("ln1", "q_proj", "k_proj", "v_proj", "o_proj")
     W = {name: rng.normal(size=(size.C, size.C)) / np.sqrt(size.C) for name in names}
     back = {name: lambda d, W=W[name]: d @ W for name in names}

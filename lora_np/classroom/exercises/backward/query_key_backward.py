@@ -12,7 +12,7 @@ import numpy as np
 POINTS = 4
 OUTPUTS = ("dq", "dk")
 HINTS = {
-    "dq": "score_ij is q_i · k_j times a constant. In which scores does q_i occur, and with which factor each?",
+    "dq": "score_ij is q_i · k_j times a constant. In which scores does q_i occur, and with what factor in each?",
     "dk": "In which scores does k_j occur: along a row, or down a column?",
 }
 FORMULA = "dq = dscores k / √D\ndk = dscoresᵀ q / √D, in each head"

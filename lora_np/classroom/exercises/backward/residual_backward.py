@@ -1,6 +1,6 @@
 """Warm-up: a residual sum.
 
-`y = x + f(x)`, where the branch `f` may be anything: attention, an MLP. Its backward pass is given:
+`y = x + f(x)`, where the branch `f` may be anything, such as attention or an MLP. Its backward pass is given:
 `branch_backward(d)` takes the gradient of the branch's output and returns that of its input. Give the gradient of `x`.
 
 **Predict:** a branch whose weights are all zero passes nothing back. What is `dx` then? And what is left of the

@@ -4,7 +4,7 @@
 exercises 03, with two more axes.
 
 **Predict first:** what must a row of `dscores` add up to? And what is `dscores` where a key comes after the query? Does
-the mask need any care in the backward pass, and what happens to an entry of `dprobs` that is not zero there?
+the mask need special treatment in the backward pass, and what happens to an entry of `dprobs` that is not zero there?
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ FORMULA = "dscores_ij = probs_ij (dprobs_ij − Σ_k dprobs_ik probs_ik)"
 def scores_backward(dprobs, probs):
     """dprobs (N, H, T, T), probs (N, H, T, T), a row for each query -> dscores (N, H, T, T)."""
     average = np.sum(dprobs * probs, axis=-1, keepdims=True)  # (N, H, T, 1): for each query, over its keys
-    # Where probs is 0, so is the product, and the sum ignores dprobs there: the mask needs no care.
+    # Where probs is 0, so is the product, and the sum ignores dprobs there: the mask needs no special treatment.
     return probs * (dprobs - average)  # (N, H, T, T)
 
 

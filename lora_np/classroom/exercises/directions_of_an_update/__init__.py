@@ -1,9 +1,9 @@
 """Directions of an update.
 
 Training changes a weight by a matrix, ΔW, and nobody can read a matrix. So you measure it: how many directions does it
-have, which are they, and does another update share them? Each measure of this set takes a few lines, and each has
-misled someone. Always ask: **what would the measure show if there were nothing to find?** You may use `np.linalg.svd`,
-which gives `U`, the singular values, and `Vᵀ`.
+have, what are they, and does another update share them? Each measure of this set takes a few lines, and each has misled
+someone. Always ask: **what would the measure show if there were nothing to find?** You may use `np.linalg.svd`, which
+gives `U`, the singular values, and `Vᵀ`.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
@@ -25,7 +25,7 @@ EXERCISES = (
 )
 QUESTION = """In words: five claims.
 
-Here are five claims from a report. Each concludes more than its number shows. For each, say in two or three sentences
+Here are five claims from a report. Each concludes more than its numbers show. For each, say in two or three sentences
 why the conclusion does not follow, and name the **control**: what else to measure, and what you would expect if the
 claim were wrong.
 
@@ -43,14 +43,15 @@ ANSWER = """1. Chance alone gives 64/128 = 0.5: two adapters that have nothing i
    4/128 = 0.03, so shared directions would show there.
 2. The stable rank measures energy, and energy is not usefulness: the loss may depend on weak directions. So first cut
    the update to two directions and measure the loss. Even if nothing is lost, the cut says that two directions are
-   *enough*, not that training finds them when it may use only two, with other gradients and another learning rate.
-   Control: train at r = 2 and at r = 16, and compare. (An update with shuffled labels also has a low stable rank.)
+   *enough*, not that training finds them when it may use only two, with different gradients and a different learning
+   rate. Control: train at r = 2 and at r = 16, and compare. (An update with shuffled labels also has a low stable
+   rank.)
 3. The factor has ‖ΔW‖ in its numerator: if an update is 24 times as large in the same directions, so is its factor. For
    both methods, compare the denominator, ‖Uᵀ W V‖, with its value for random directions and for W's own leading ones.
    If the claim is wrong, both updates lie at about the same point between these two values. In the lesson, both were
    between them, nearer to chance.
 4. The two runs share more than the task: they have the same base and the same texts. `dW = dyᵀ x` can only contain
-   directions of x, and a direction that is strong in all texts leads with any labels. Control: train with shuffled
+   directions of x, and a direction that is strong in all texts leads for any labels. Control: train with shuffled
    labels. In the lesson, that run had the same leading direction for q, but not for v. A direction that the control
    shares comes from the texts, not from the labels.
 5. Two things differ at once, the rank and the size: an intruder needs an update whose σ₁ is comparable with W's leading

@@ -3,7 +3,7 @@
 The hard one. To compare two adapters by φ, you need the leading **input** directions of `B A`, its right singular
 vectors. `B A` may have 4096 × 4096 entries, but it has at most r directions. In exercises 02 you computed its singular
 values without forming it; now compute the directions. Return the first k of them as the columns of `V` (in, k), the
-leading one first. Their signs are free. The check measures the peak memory again.
+leading one first. Their signs are arbitrary. Again, the check measures peak memory.
 
 **First the trap.** Are these the leading directions of `A`? Take `A` with the rows (3, 0, 0) and (0, 1, 0), and `B` =
 [0.1 0; 0 1]. Which is the leading direction of `A`, and which is that of `B A`? For which k does φ(k, k) not depend on
@@ -26,8 +26,8 @@ and the directions are the first k columns of Q_A V"""
 def adapter_directions(B, A, k):
     """B (out, r), A (r, in), k from 1 to r, r smaller than out and in -> V (in, k), orthonormal columns."""
     # The trap: A's leading direction is the first axis. B A has 0.3 along the first and 1 along the second, so the
-    # second leads. A determines the span, and B determines the order of directions in it. At k = r both agree: the span
-    # is the same.
+    # second leads. A determines the span, and B determines the order of the directions in it. At k = r both agree: the
+    # span is the same.
     R_B = np.linalg.qr(B, mode="r")  # (r, r)
     Q_A, R_A = np.linalg.qr(A.T)  # (in, r), (r, r)
     small = R_B @ R_A.T  # (r, r)
@@ -43,13 +43,13 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Make the largest entry of each direction positive, because its sign is free."""
+    """Make each direction's entry of largest magnitude positive, because the direction's sign is arbitrary."""
     V = outputs["V"]
     return {"V": V * np.sign(np.take_along_axis(V, np.abs(V).argmax(axis=0)[None], axis=0))}
 
 
 def large(rng, size):
-    """Use few inputs, so that an (in, in) array, which is allowed, is small compared with B A."""
+    """Use a small `in`, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"B": rng.normal(size=(2200, 1)), "A": rng.normal(size=(1, 70)), "k": 1}
     return inputs, 100_000, "B A, or another array of its size, is formed"
 
@@ -91,7 +91,7 @@ AFTER = """**Beyond the points.** Two adapters come with the package. `critics` 
         chance = chance_similarity(A.shape[1], 8, 8)
         print(f"{layer:<26} φ(1, 1) {phi[0]:.2f}   φ(8, 8) {phi[1]:.2f}   chance {chance:.2f}")
 
-Where is φ clearly above chance, and where not? The two columns seem to disagree. Which question does each of them
+Where is φ clearly above chance, and where is it not? The two columns seem to disagree. Which question does each of them
 answer? Before you draw conclusions, think of the lesson's control: both adapters read the same base's activations on
 English text.
 """

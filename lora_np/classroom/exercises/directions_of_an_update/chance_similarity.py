@@ -1,7 +1,7 @@
 """Similarity by chance.
 
-Two training runs have φ(8, 8) = 0.25. Is that a lot? It depends on n. Give the mean φ(i, j) of two **random** subspaces
-of an n-dimensional space.
+Two training runs have φ(8, 8) = 0.25. Is that a lot? It depends on n. Give the mean of φ(i, j) for two **random**
+subspaces of an n-dimensional space.
 
 **Derive it in three steps.** A random unit vector has n coordinates with the same distribution: what is the mean square
 of each? How much of the squared length is in the span of i given orthonormal directions? (Choose the axes so that

@@ -8,9 +8,9 @@ similarities, the leading direction's first, and the number of intruders.
 `U` have by default?)
 
 **Predict** for W = diag(5, 4, 3, 2), k = 2 and ε = 0.5. First, W_tuned = diag(5, 4, 3, 9): the last direction is now
-the leading one. Is it an intruder? Second, two leading directions of W are rotated by 45° in their plane: what are the
-similarities of the new ones? Third, one new direction is an equal mixture of n old ones. From which n on does it count
-as an intruder, although nothing in it is new?
+the leading one. Is it an intruder? Second, the two leading directions of W are rotated by 45° in their plane: what are
+the similarities of the new ones? Third, one new direction is an equal mixture of n old ones. At which n does it begin
+to count as an intruder, although nothing in it is new?
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ POINTS = 4
 OUTPUTS = ("similarities", "number")
 HINTS = {
     "similarities": "One direction of W_tuned has a cosine with each of W's. Which of these shows that it is not new?",
-    "number": "A direction is an intruder if even W's most similar direction is not similar to it.",
+    "number": "A direction is an intruder if even W's most similar direction is not similar enough to it.",
 }
 FORMULA = """similarity of y_j = max_i |x_i · y_j|
 x_i: all left singular vectors of W; y_j: the k leading ones of W_tuned
@@ -39,11 +39,11 @@ def count_intruders(W, W_tuned, k, epsilon):
 
 
 def draw(rng, size):
-    """Draw a W with a falling spectrum. The update has one to four large directions that mix all of W's, a term that
-    makes W's last direction the leading one, and a little noise.
+    """Draw a W with decreasing singular values. The update has one to four large directions that mix all of W's, a term
+    that makes W's last direction stronger than its others, and a little noise.
 
     The tall W of the first draw cannot reach a 2-dimensional space of outputs, and the first large direction is mostly
-    there. ε is halfway between two similarities.
+    in that space. ε is halfway between two similarities.
     """
     n, many = 4 * size.n_out, int(rng.integers(1, 5))
     n_out, n_in = [(n + 2, n), (n, n + 4 * size.r), (n + 2, n)][size.number]

@@ -4,15 +4,15 @@ The rank counts every direction, however weak. The **stable rank** weights direc
 counts 1, and each other one counts its energy divided by that of the strongest.
 
 **Predict in your head** the stable rank of one outer product; of a matrix with the singular values (4, 2, 2, 2, 2); of
-one with 100 equal ones. Now add a little noise to each entry of a 256 × 256 outer product: what happens to the rank,
-and what to the stable rank? **When it passes:** can you compute it from only one of the singular values?
+one with 100 equal ones. Now add a little noise to each entry of a 256 × 256 outer product: what happens to the rank and
+to the stable rank? **When it passes:** can you compute it from `M` and only one of its singular values?
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("rank",)
-HINTS = {"rank": "With n equal singular values it is n. What does one count that is half of the first?"}
+HINTS = {"rank": "With n equal singular values it is n. How much does one count that is half as large as the first?"}
 FORMULA = "stable rank = (σ₁² + σ₂² + …) / σ₁² = ‖M‖²_F / σ₁²"
 
 

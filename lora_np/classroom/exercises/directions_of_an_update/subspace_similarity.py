@@ -1,10 +1,12 @@
 """How similar are two sets of directions?
 
 `U` (n, p) and `V` (n, q) have orthonormal columns, the leading one first. φ(i, j) compares the span of the first i
-columns of `U` with that of the first j of `V`: 1 if the smaller span is within the larger, 0 if they are orthogonal.
+columns of `U` with that of the first j of `V`: it is 1 if the smaller span is within the larger, and 0 if they are
+orthogonal.
 
-**Derive it.** What are the entries of `U_iᵀ V_j`, and how many are there? If a column of `V_j` is in the span of
-`U_i`, how long is its column in `U_iᵀ V_j`? So what is the largest possible ‖U_iᵀ V_j‖², and what must you divide by?
+**Derive it.** What are the entries of `U_iᵀ V_j`, and how many are there? If a column of `V_j` is in the span of `U_i`,
+how long is the corresponding column of `U_iᵀ V_j`? So what is the largest possible ‖U_iᵀ V_j‖², and what must you
+divide by?
 
 **Predict** in three dimensions, for U = (first axis, second axis) and V = (second axis, third axis): φ(1, 1), φ(2, 1),
 φ(1, 2), φ(2, 2). Which of these change if `V`'s columns are rotated by 45° within their plane? And can φ(2, 2) be 0?
@@ -43,7 +45,7 @@ def cosines(i):
 MISTAKES = {
     "phi": [
         (
-            "the cosines of the spans' angles are not squared",
+            "the cosines of the angles between the spans are not squared",
             lambda i: np.linalg.norm(cosines(i), "nuc") / min(i.i, i.j),
         ),
         ("only columns with the same index are compared", lambda i: np.sum(np.diag(cosines(i)) ** 2) / min(i.i, i.j)),

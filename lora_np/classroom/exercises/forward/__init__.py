@@ -1,9 +1,9 @@
 """Forward.
 
-Every exercise is given correct inputs, so a mistake in one does not spoil the next.
+Every exercise starts from correct inputs, so a mistake in one exercise does not affect the next.
 
 The letters are the model's: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns, `vocab` tokens in
-the vocabulary. Keep two questions in mind. **Which shape does each array have?** Write it down before the line that
+the vocabulary. Keep two questions in mind. **What shape does each array have?** Write it down before the line that
 computes it. **What must not change?** Most exercises ask for a prediction: if it fails, there is a bug.
 """
 
@@ -26,8 +26,8 @@ Here are four changes to a model like ours. For each, say in two to four sentenc
 """
 ANSWER = """1. `h` does not change: a layer norm subtracts each position's mean, and the 5 with it. So the branches read
    the same inputs and add the same outputs as before. `x` itself keeps the 5 through all blocks. But `ln_f` is a layer
-   norm too, and subtracts it before the logits are computed. They do not change (except for rounding). Nothing that
-   reads the residual stream sees a constant offset.
+   norm too, and subtracts it before the logits are computed. The logits do not change (except for rounding). Nothing
+   that reads the residual stream sees a constant offset.
 2. The logits do not change: only the product q_i · k_j is ever used, and the two factors cancel in it. They are even
    equal bit for bit, because 2 is a power of 2. Lesson 02 had the same freedom, `B G` and `G⁻¹ A`: only the product has
    a meaning.
@@ -36,9 +36,9 @@ ANSWER = """1. `h` does not change: a layer norm subtracts each position's mean,
    `o_proj.weight` are exchanged with the next D as well, nothing changes. The order of the heads is arbitrary.
 4. With one block the logits do not change (except for rounding). Without position embeddings, keys and values depend
    only on their tokens. The last position's query is the same and sees the same pairs of keys and values in another
-   order, and the order does not affect a weighted sum. With two blocks the logits change. In block 0 each position
-   averages over all positions up to its own. For the two swapped tokens and all tokens between them, these are no
-   longer the same tokens: the causal mask itself carries information about the order, and block 1 reads it.
+   order, and the order does not affect a weighted sum. With two blocks the logits change. In block 0 each token
+   averages over all tokens up to its own position. For the two swapped tokens and all tokens between them, these are no
+   longer the same ones: the causal mask itself carries information about the order, and block 1 reads it.
 
 *Marks:* one point for each change: half for what happens, half for why.
 """

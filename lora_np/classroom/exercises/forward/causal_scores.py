@@ -1,11 +1,11 @@
 """Scores.
 
 `q` and `k` are now split into heads. Give the attention scores, (N, H, T, T). Row `i` says how well each key matches
-query `i`, scaled so that its size does not depend on `D`; a score is −∞ wherever the key comes **after** the query.
-(The check grades the values and the mask separately.)
+query `i`, scaled so that the scores' size does not depend on `D`; a score is −∞ wherever the key comes **after** the
+query. (The check grades the values and the mask separately.)
 
 **Predict:** how many of the T × T scores of a head are −∞, for T = 11? Which row has only one finite score? Why −∞, and
-not 0 or a very negative number? One trap in NumPy to try before you write the mask: what is `0 * np.inf`?
+not 0 or a very negative number? Try one trap in NumPy before you write the mask: what is `0 * np.inf`?
 """
 
 import numpy as np
@@ -41,7 +41,7 @@ def compared(i, outputs):
         return {"numbers": scores, "mask": scores}
     seen, hidden = np.isfinite(right), np.isneginf(scores)
     shown = seen & ~hidden
-    numbers = np.where(shown, scores, np.where(seen & shown.any(), right, 0.0))  # wrongly hidden: the mask's
+    numbers = np.where(shown, scores, np.where(seen & shown.any(), right, 0.0))  # wrongly hidden: counted for the mask
     kinds = np.select([np.isnan(scores), np.isinf(scores), scores == 0, scores < -20], [9.0, scores, 0.0, -20.0], 1.0)
     return {"numbers": numbers, "mask": np.where(seen, 7.0 * hidden, kinds)}
 

@@ -6,8 +6,8 @@ are all equal. What happens to it, for any logits, if 1000 is added to all of th
 
 Now the hard part: **logits of 1000 do occur**, and e¹⁰⁰⁰ is too large for float64. And the next token may have p =
 e⁻⁷⁶⁰: in float64 that is 0, and its logarithm is −∞, although the surprise, 760, is an ordinary number. **Derive:**
-write `−log p_t` with p_t = exp(x_t) / Σ_j exp(x_j) as a difference of two terms. What may you subtract from all logits
-of a row, so that no exp overflows and not all of them underflow? Which of the two terms contains no exp?
+write `−log p_t` with p_t = exp(x_t) / Σ_j exp(x_j) as a difference of two terms. What can you subtract from all logits
+of a row so that no exp overflows and not all of them underflow? Which of the two terms contains no exp?
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ FORMULA = "log p_t = x_t − c − log Σ_j exp(x_j − c), c the row's largest 
 def perplexity(logits, targets):
     """logits (N, T, vocab), targets (N, T) of ints 0 … vocab−1 -> perplexity, a float."""
     # −log p_t = log Σ_j exp(x_j) − x_t, and this does not change if x is replaced by x − c, for any c.
-    x = logits - logits.max(axis=-1, keepdims=True)  # (N, T, vocab): at most 0, and one of them is 0
+    x = logits - logits.max(axis=-1, keepdims=True)  # (N, T, vocab): at most 0, and 0 once in each row
     x_t = np.take_along_axis(x, targets[..., None], axis=-1)[..., 0]  # (N, T)
     surprise = np.log(np.exp(x).sum(axis=-1)) - x_t  # (N, T): the sum is at least 1, and there is no exp of x_t
     return np.exp(surprise.mean())

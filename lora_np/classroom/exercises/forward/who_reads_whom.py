@@ -39,8 +39,8 @@ def who_reads_whom(model, ids, V):
 
 def draw(rng, size):
     """Draw a model that is causal except for one leak from the future, as faint as through a mask value of −20, and two
-    positions that are not read. Each token of the small vocabulary fills one column of ids, so no single token works as
-    the replacement everywhere."""
+    earlier positions that are not read. Each token of the small vocabulary fills one column of ids, so no single token
+    works as the replacement everywhere."""
     T, V = size.T + 3, 7
     weights = np.tril(rng.uniform(0.5, 1.5, (T, T)))
     weights[1, 2] = 2e-9

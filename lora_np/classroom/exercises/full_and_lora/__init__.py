@@ -1,6 +1,6 @@
 """Full fine-tuning and LoRA, side by side.
 
-In the first sitting you build the tools for a fair comparison: the input of the classifier's head, its accuracy, the
+In the first sitting you build the tools for a fair comparison: the input of the classification head, its accuracy, the
 standard error of that accuracy, and the optimiser. In the second you run your own comparison, and say what it shows and
 what it does not.
 """
@@ -12,19 +12,19 @@ NEEDS = (
     "lesson 08 (`notebooks/08_full_and_lora.ipynb`), your `lora_backward` from [exercises 07](07_lora_layer.ipynb), "
     "paper and a pencil"
 )
-TIME = "three hours in two sittings: four short tasks and the optimiser; a project with a conclusion to write"
+TIME = "three hours in two sittings: first four short tasks and the optimiser, then a project with a written conclusion"
 EXERCISES = ("read_last", "accuracy", "standard_error", "paired_difference", "adamw_step", "fit_lora")
 QUESTION = """Your conclusion.
 
-Write it in about ten sentences, with the numbers of your table, for a colleague who has not seen the notebook. There is
-one point each for:
+Write it in about ten sentences, with the numbers from your table, for a colleague who has not seen the notebook. There
+is one point each for:
 
 1. the question, what you varied, what you kept the same, and the number of seeds;
 2. which rank you would choose for each of the two problems, and whether its lead is larger than the spread over the
    seeds;
 3. how training loss and test loss change with r, and why they do not change in the same way. (What does it mean that a
    training loss is *below* the true weight's?)
-4. when LoRA is better than full fine-tuning here, when it is worse, and which theorem says that it must be;
+4. when LoRA is better than full fine-tuning here, when it is worse, and which theorem says that it must be worse;
 5. what this does **not** show: which choices of the experiment it depends on, and what it says about real reviews;
 6. one more experiment that could prove you wrong, and the result that you expect.
 """
@@ -34,17 +34,17 @@ ANSWER = """1. We asked which rank LoRA should have on one linear layer (24 inpu
    learning rate.
 2. For the planted rank 2 we choose r = 2: its test loss is 4.50 ± 0.06, that of the next best, r = 4, is 5.41 ± 0.27,
    and r = 2 leads for each seed. For the planted rank 16 we choose full fine-tuning, 7.16 ± 0.37, or r = 16, 7.45 ±
-   0.50; no smaller rank comes near (r = 4: 18.68). The spread of these two is larger than the gap between them, but
-   they share it: full fine-tuning is ahead for all three seeds, by 0.1 to 0.4. Three seeds are few. And r = 16 trains
+   0.50; no smaller rank comes near (r = 4: 18.68). The spread of each is larger than the gap between them, but they
+   vary together: full fine-tuning is ahead for all three seeds, by 0.1 to 0.4. Three seeds are few. And r = 16 trains
    640 weights, while `W` has 384.
-3. The training loss falls with every rank, from 11.49 to 1.92: whatever a small adapter can do, a larger one can. The
-   test loss falls up to the planted rank and rises beyond it: 4.50, 5.41, 7.35. The true weight has a loss of 3.9, all
-   of it noise. A training loss of 1.92 is below that, so half of the noise in these 48 rows has been memorised, and
-   other rows have other noise. The more weights are trained, the more noise they fit.
+3. The training loss falls with every rank, from 11.49 to 1.92: whatever a small adapter can do, a larger one can do
+   too. The test loss falls up to the planted rank and rises beyond it: 4.50, 5.41, 7.35. The true weight has a loss of
+   3.9, all of it noise. A training loss of 1.92 is below that, so half of the noise in these 48 rows has been
+   memorised, and other rows have other noise. The more weights are trained, the more noise they fit.
 4. LoRA is better where its rank is enough for ΔW and not much more: 4.50, compared with full fine-tuning's 7.59. It is
    worse where ΔW has more than r strong directions. By the Eckart–Young theorem, r = 4 must omit 12 of 16 equal
-   directions, 27 of the 36 units of energy. So the test loss is at least 27/2 + 3.9 = 17.4, with any number of steps
-   and rows; we measured 18.68.
+   directions, which are 27 of the 36 units of energy. So the test loss is at least 27/2 + 3.9 = 17.4, with any number
+   of steps and rows; we measured 18.68.
 5. The result depends on our choices: ΔW's of an exact rank with equal singular values, few rows, much noise, a single
    linear layer, and one learning rate for all methods, tuned for none of them. About real reviews it says only that
    both outcomes are possible. The ΔW of real reviews was not planted; in lesson 08, either full fine-tuning or r = 8

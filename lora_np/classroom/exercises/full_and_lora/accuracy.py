@@ -12,7 +12,7 @@ import numpy as np
 
 POINTS = 1
 OUTPUTS = ("accuracy",)
-HINTS = {"accuracy": "Which class does a row predict, whatever the logits' size? In how many rows is it the label?"}
+HINTS = {"accuracy": "Which class does a row predict, for logits of any size? In how many rows is it the label?"}
 FORMULA = "accuracy = the mean over the rows of (1 where argmax_k logits[n, k] = labels[n], else 0)"
 
 
@@ -20,14 +20,14 @@ def accuracy(logits, labels):
     """logits (N, K), labels (N,) of ints 0 … K−1 -> accuracy, a float from 0 to 1."""
     chosen = logits.argmax(axis=1)  # (N, K) -> (N,)
     return np.mean(chosen == labels)
-    # Ten times the logits give the same predictions, so the same accuracy. The loss changes: the model is now sure of
-    # all its predictions, and pays for it where it is wrong. "Negative" for everything has an accuracy of 60 %, so a
-    # report should state the share of the most frequent class next to every accuracy.
+    # Ten times the logits give the same predictions, and so the same accuracy. The loss changes: the model is now sure
+    # of all its predictions, and pays for it where they are wrong. "Negative" for everything has an accuracy of 60 %,
+    # so a report should state the share of the most frequent class next to every accuracy.
 
 
 def draw(rng, size):
-    """About half of the rows are correct, and in some the label's logit is the smallest. Some of the largest logits are
-    below 0, and the rows differ in scale."""
+    """About half of the rows are correct, and in some rows the label's logit is the smallest. Some of the largest
+    logits are below 0, and the rows differ in scale."""
     N, K = 7 * size.N, size.V
     labels = rng.integers(0, K - 2, N)
     lean = rng.choice([2.2, -4.0], N, p=[0.8, 0.2])  # added to the label's logit

@@ -7,12 +7,12 @@ One step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are the 
 2. compute μ̂ and ν̂, the new moments corrected for their start at zero; they are used in this step, but not returned;
 3. move `p` by `−lr` μ̂ / √ν̂, with `eps` added *outside* the root to avoid dividing by zero;
 4. shrink `p` by `lr · weight_decay` times the **old** `p`, if it has **two or more axes**. (Biases and the scales of
-   layer norms are not decayed.) The decay does not enter the moments: that is the W of AdamW.
+   layer norms are not decayed.) The decay does not enter the moments: that is the W in AdamW.
 
 **Derive the correction** in 2: suppose that g is the same in all t steps, and that `mu` was 0. What is `mu` after one
 step, after two, after t? What must it be divided by to give g? **Predict:** how far does a parameter move in the very
-first step if its gradient is 5, if it is 0.005, and if it is exactly 0? And how far later, if the gradient's sign
-changes in every step?
+first step if its gradient is 5, if it is 0.005, and if it is exactly 0? And how far does it move later, if the
+gradient's sign changes in every step?
 """
 
 import numpy as np
@@ -54,7 +54,7 @@ def draw(rng, size):
 
 def compared(i, outputs):
     """Count a mistake in mu or nu once: an incorrect p is compared with the p that follows from the student's own mu
-    and nu. That p is computed from the old moments from which this g leads to these mu and nu."""
+    and nu. To compute that p, take the old moments from which g leads to the student's mu and nu."""
     p, mu, nu = (outputs[name] for name in OUTPUTS)
     if not i.right or not np.shape(p) == np.shape(mu) == np.shape(nu) == i.p.shape or np.allclose(p, i.right["p"]):
         return outputs
@@ -73,8 +73,8 @@ MISTAKES = {
     "nu": [(L2, lambda i: with_penalty(i)[1])],
 }
 
-AFTER = """**Beyond the points.** With these functions you can train a classifier, the head of lesson 08. Type this in.
-It takes about ten seconds, mostly for the base model's forward passes over a thousand snippets:
+AFTER = """**Beyond the points.** With these functions you can train a classification head, as in lesson 08. Type this
+in. It takes about ten seconds, mostly for the base model's forward passes over a thousand snippets:
 
     from lora_np.experiments.runs.classify import load_snippets
     from lora_np.formats import load_pretrained

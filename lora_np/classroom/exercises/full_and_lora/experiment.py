@@ -11,7 +11,7 @@ values, and ‖ΔW‖ = 6 for each k). There are only 48 rows to train on and 50
 `target` has some noise, like every measurement.
 
 **Before anything runs**, write down your guess: if the planted rank is 2, which r has the lowest *training* loss, and
-which has the lowest *test* loss? Where does full fine-tuning rank? Then compute a baseline: what is the mean loss of
+which has the lowest *test* loss? How does full fine-tuning compare? Then compute a baseline: what is the mean loss of
 the *true* weight W + ΔW if each of the 16 outputs has noise of standard deviation 0.7?
 """,
     ),
@@ -47,7 +47,7 @@ def loss(x, target, W):
     ),
     (
         "markdown",
-        """Write the experiment. For planted ranks of 2 and 16 (which is full rank here), train LoRA with at least four
+        """Write the experiment. For planted ranks of 2 and 16 (16 is full rank here), train LoRA with at least four
 ranks and full fine-tuning, each with at least three seeds, for 200 steps with `lr = 0.1`. Print one table for each
 planted rank. The rows are: no adapter, each rank, full. The columns are: the number of trained weights, the training
 loss and the test loss; give the mean and standard deviation of each loss over the seeds. A reader should understand the
@@ -74,7 +74,7 @@ def tuned_weights(k, seed):
 print(f"Loss, mean ± standard deviation over {len(SEEDS)} seeds; the true weight has {N_OUT * NOISE**2 / 2:.1f}")
 for k in (2, 16):
     found = [tuned_weights(k, seed) for seed in SEEDS]
-    print(f"\nplanted rank {k:<4}numbers trained    training loss        test loss")
+    print(f"\nplanted rank {k:<4}weights trained    training loss        test loss")
     for name in found[0]:
         sizes, *losses = np.array([of_seed[name] for of_seed in found]).T  # (seeds,) each
         columns = "".join(f"{of.mean():>11.2f} ± {of.std():.2f}" for of in losses)

@@ -16,8 +16,8 @@ layer:
 
 **Derive first** what LoRA changes in these lines. **Then: how low can L get?** The frozen layer's error is `E = target
 − x Wᵀ` (N, out); an adapter can add a matrix of rank at most r to its outputs. Which lesson gives the smallest possible
-remaining error, and how do you compute it from `E`? Your loss must come within 5 % of that. The check also looks at
-single steps: it calls your function for 0, 1, 5 and 6 steps.
+remaining error, and how do you compute it from `E`? Your loss must come within 5 % of the lowest possible one. The
+check also looks at single steps: it calls your function with `steps` = 0, 1, 5 and 6.
 
 **Predict:** which of the two gradients is zero in the first step? What happens if both factors start at zero? And if
 only `B` is trained, while `A` keeps its initial value, about what share of ΔW's energy can be learnt, for r = 2 and in
@@ -88,7 +88,7 @@ def properties(i, outputs):
         problem, (of_A, of_B) = problem_of_start(i), (problem_of_steps(i, at) for at in (0, 1))
     else:
         problem = "A differs between two calls with the same rng: it is not drawn from rng"
-        of_A = of_B = "they cannot be checked, because each call starts from another A"
+        of_A = of_B = "they cannot be checked, because each call starts from a different A"
     return dict(zip(HINTS, (problem, of_A, of_B, problem_of_loss(i, *factors(outputs)))))
 
 
@@ -123,7 +123,7 @@ def problem_of_steps(i, at):
         slope, size = np.abs(right).max(), np.abs(before[at]).max() / i.lr
         if n and slope <= 1e-4 * size:
             return f"after {n} steps its gradient is 0: it cannot move any further"
-        near = 1e-3 * slope + 1e-6 * size  # in float32, too
+        near = 1e-3 * slope + 1e-6 * size  # float32 must pass, too
         if not np.allclose(move, right, rtol=0, atol=near):
             with_new = [before[0], after[1]] if at == 0 else [after[0], before[1]]
             looks_like = {

@@ -21,7 +21,7 @@ POINTS = 4
 OUTPUTS = ("difference", "error")
 HINTS = {
     "difference": "Compute one number for each snippet that says which model was better. Which values can it have?",
-    "error": "What is the standard error of the mean of n such numbers? (They have three values, unlike a coin.)",
+    "error": "What is the standard error of the mean of n such numbers? (They take three values, a coin only two.)",
 }
 FORMULA = """d = hits_one − hits_other, which is 1, 0 or −1 for each snippet
 difference = mean of d
@@ -29,7 +29,7 @@ error = (standard deviation of d) / √n"""
 
 
 def paired_difference(hits_one, hits_other):
-    """hits_one, hits_other (n,) of bools, True where the model was right -> difference, error, two floats."""
+    """hits_one, hits_other (n,) of bools, True where the model was correct -> difference, error, two floats."""
     d = hits_one.astype(float) - hits_other  # (n,): 1 if only the first is correct, −1 if only the second is, else 0
     difference = d.mean()
     variance = np.mean((d - difference) ** 2)

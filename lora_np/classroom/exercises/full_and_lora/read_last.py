@@ -13,21 +13,21 @@ import numpy as np
 
 POINTS = 2
 OUTPUTS = ("pooled",)
-HINTS = {"pooled": "At which position is the last token of a text of one token? Of two? Each text has its own."}
+HINTS = {"pooled": "Where is the last token of a text of one token? Of two? Each text has its own last position."}
 FORMULA = "pooled[n] = h[n, lengths[n] − 1];  h[np.arange(N), lengths - 1]"
 
 
 def read_last(h, lengths):
     """h (N, T, C), lengths (N,) of ints 1 … T -> pooled (N, C)."""
     last = lengths - 1  # (N,): positions begin at 0, so for 3, 1 and 4 tokens they are 2, 0 and 3
-    # There is one index per text. `h[:, last]` would take all of these positions of every text, (N, N, C).
+    # There is one index per text. `h[:, last]` would take all of these positions from every text, (N, N, C).
     return h[np.arange(len(h)), last]  # (N, T, C) -> (N, C)
     # dh is zero except in these N rows, N · C entries, which get dpooled: rows that are not read do not affect the loss
     # here. (The earlier tokens still do, through the attention of the last block.)
 
 
 def draw(rng, size):
-    """Draw texts of different lengths, none of which fills the array, so that an index off by one raises no error."""
+    """Draw texts of different lengths, none of which fills the array, so that an off-by-one index raises no error."""
     lengths = rng.permutation(np.arange(2, size.V))[: size.N]
     return {"h": rng.normal(size=(size.N, size.V, size.n_in)), "lengths": lengths}
 

@@ -3,8 +3,8 @@
 `f` takes an array of `x`'s shape and returns one number. Measure its gradient, also of `x`'s shape, by **central
 differences**: move one entry at a time by `h` to either side, and see how `f` changes. Use the `h` that you are given.
 
-**Before you write:** how often will `f` be called for an `x` of 3 × 6? Then draw a curve with three points on it, at x
-and at `h` to either side: which two give the best slope at x, and why is the third not needed?
+**Before you write:** how often will `f` be called for an `x` of shape (3, 6)? Then draw a curve with three points on
+it, at x and at `h` to either side: which two give the best slope at x, and why is the third not needed?
 
 `x` may have any number of axes; `np.ndindex(x.shape)` iterates over all indices of an array. Work on a copy.
 """
@@ -29,12 +29,12 @@ def centred_difference(f, x, h):
         below = f(x)
         x[place] = value  # restored; value − h + h may differ from value
         grad[place] = (above - below) / (2 * h)
-    # There are two calls for each entry, 36 for 3 × 6. f(x) itself cancels, and so does the curvature.
+    # There are two calls for each entry, 36 for a shape of (3, 6). f(x) itself cancels, and so does the curvature.
     return grad
 
 
 def draw(rng, size):
-    """Draw a function whose slope at one entry depends on all others, so that an entry that is not restored shows.
+    """Draw a function whose slope at one entry depends on all others, so that an unrestored entry is detected.
 
     The step is large, so that every other difference formula gives a clearly different result.
     """

@@ -4,9 +4,9 @@ The loss of one row is −log p_t, in nats: how surprised the model is by the co
 rows. The backward pass begins here: there is no upstream gradient, because ∂L/∂L = 1.
 
 **Derive** it directly, without going back through the logarithm and exercise 4: one row's loss is
-`log Σ_j exp(x_j) − x_t`. The result is the shortest formula of this set. **Predict first:** which sign does the
-gradient have at the target, and which elsewhere? What does each row add up to? And what is the gradient of a row in
-which the model is correct and almost certain?
+`log Σ_j exp(x_j) − x_t`. The result is the shortest formula of this set. **Predict first:** what is the gradient's sign
+at the target, and what is it elsewhere? What does each row add up to? And what is the gradient of a row in which the
+model is correct and almost certain?
 
 `targets` holds one integer for each row. Take care when you select one entry from each row of an array: `a[:, targets]`
 does something else.
@@ -26,8 +26,8 @@ def cross_entropy_backward(logits, targets):
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))  # (N, K), at most 1, so nothing overflows
     dlogits = exp / exp.sum(axis=-1, keepdims=True)  # (N, K): the slope of log Σ exp(x_j) is the softmax
     dlogits[np.arange(N), targets] -= 1.0  # the slope of −x_t, at one entry of each row
-    # So it is p_t − 1 < 0 at the target and p > 0 elsewhere, and a row adds up to 0. If the model is correct and almost
-    # certain, all entries are nearly 0.
+    # Now dlogits is p_t − 1 < 0 at the target and p > 0 elsewhere, and each row adds up to 0. If the model is correct
+    # and almost certain, all entries are nearly 0.
     return dlogits / N  # each row contributes 1/N to the mean
 
 

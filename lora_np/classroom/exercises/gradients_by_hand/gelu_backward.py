@@ -4,9 +4,9 @@ For each entry, a smooth gate `g` between 0 and 1 decides how much of `x` passes
 
     y = x · g        g = ½ (1 + tanh u)        u = √(2/π) (x + 0.044715 x³)
 
-**Derive** dy/dx: use the product rule, and inside it a chain rule of two steps. The slope of tanh is 1 − tanh².
-**Predict first**, from a sketch of `y`: what is the slope far to the left, far to the right, and at x = 0? Can the
-slope exceed 1? Then check in your head whether your formula agrees at x = 0.
+**Derive** dy/dx: use the product rule, and for the derivative of `g` the chain rule in two steps. The slope of tanh is
+1 − tanh². **Predict first**, from a sketch of `y`: what is the slope far to the left, far to the right, and at x = 0?
+Can the slope exceed 1? Then check in your head whether your formula agrees at x = 0.
 
 (In the function below, `dy` is the upstream gradient, not the dy of dy/dx.)
 """

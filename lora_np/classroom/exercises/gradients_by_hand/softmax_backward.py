@@ -21,7 +21,7 @@ FORMULA = "dx_i = p_i (dp_i − Σ_j dp_j p_j), row by row"
 
 def softmax_backward(dp, p):
     """dp (N, K), p = softmax(x) (N, K), each row adding up to 1 -> dx (N, K)."""
-    # ∂p_j/∂x_i = p_j (δ_ij − p_i), where δ_ij is 1 for i = j and 0 otherwise. Summed over j with dp_j:
+    # ∂p_j/∂x_i = p_j (δ_ij − p_i), where δ_ij is 1 for i = j and 0 otherwise. Multiplied by dp_j and summed over j:
     # dx_i = dp_i p_i − p_i Σ_j dp_j p_j
     average = np.sum(dp * p, axis=-1, keepdims=True)  # (N, 1): the average of each row of dp, weighted by p
     # A row of dx adds up to Σ_i p_i dp_i − average = 0. If all dp are equal, so is their average: dx = 0.
