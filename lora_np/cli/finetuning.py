@@ -2,7 +2,7 @@
 
 from ..tasks.finetuning import finetune, read_run
 from ..tasks.label_words import QUESTION
-from ..tasks.settings import DEFAULTS, EPOCHS, METHODS, OFFERED_VARIANTS, RANKS, TARGETS, WEIGHTS, FinetuneSettings
+from ..tasks.settings import DEFAULTS, EPOCHS, METHODS, RANKS, TARGETS, WEIGHTS, FinetuneSettings, offered_variants
 from ..tasks.table import CLASS_WEIGHTS
 from .shared import QUOTING, options_of, print_now
 
@@ -37,7 +37,7 @@ def add_data_options(tuning):
 
 
 def add_adapter_options(tuning):
-    tuning.add("--variant NAME", f"LoRA's variant: {', '.join(OFFERED_VARIANTS)} (default lora)")
+    tuning.add("--variant NAME", f"LoRA's variant: {', '.join(offered_variants())} (default lora)")
     tuning.add("--rank R", "LoRA's rank (default {}; {} with a large base)".format(*RANKS), dest="r")
     tuning.add("--alpha A", "LoRA's alpha (default twice the rank)")
     text = f"""layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as

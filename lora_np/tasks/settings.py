@@ -40,7 +40,6 @@ DEFAULTS = {  # task -> defaults for a small and for a large base
 }
 RANKS = (8, 4)  # for a small and for a large base; alpha is twice the rank
 TARGETS = ("all-linear",)
-OFFERED_VARIANTS = [variant for variant in VARIANTS if variant != "loftq"]  # "loftq" needs a quantised base
 EPOCHS, LEAST_STEPS = 4, 100  # a large base is trained for fewer epochs if they have at least LEAST_STEPS steps
 
 
@@ -175,7 +174,7 @@ def adapter_from(adapter, rank):
         changes = {"variant": "lora", "targets": TARGETS, "r": rank, **adapter}
         for name in changes:
             one_of("adapter", name, ["variant", *(field.name for field in fields(AdapterConfig))])
-        variant = one_of("variant", changes.pop("variant"), OFFERED_VARIANTS)
+        variant = one_of("variant", changes.pop("variant"), offered_variants())
         changes.setdefault("alpha", 2.0 * whole_number("r", changes["r"]))
         config = AdapterConfig(**changes)
         config = variant_config(variant, config) if "variant" in adapter else config
@@ -191,6 +190,11 @@ def adapter_from(adapter, rank):
     if config.init in STARTS and config.kind != "lora":
         raise ValueError(f"init: {config.init!r} needs kind 'lora' here, got {config.kind!r}: see `for_original_base`")
     return config
+
+
+def offered_variants():
+    """Return the names of the variants, except "loftq", which needs a quantised base."""
+    return [variant for variant in VARIANTS if variant != "loftq"]
 
 
 def check_text(name, value):
