@@ -108,7 +108,7 @@ def rate_name(rate, passes=1, base="pretrained"):
 
 
 def learning_rate(key, passes=1, base="pretrained"):
-    """A method's learning rate for a number of epochs and a base."""
+    """A method's learning rate for a given base and number of epochs."""
     return METHODS[key].factor * tuned(rate_name(METHODS[key].rate, passes, base))
 
 

@@ -90,7 +90,7 @@ def stored_tensors(params, config, file):
 
 
 def renamed(path, tensors, name_of, difference):
-    """Rename a file's tensors; raises ValueError if two names that differ only by `difference` become equal."""
+    """Rename a file's tensors; ValueError if two get the same name, because they differ only by `difference`."""
     by_name = {}
     for key, tensor in tensors.items():
         name = name_of(key)

@@ -185,7 +185,7 @@ def output_backward(dh, config, back):
 
 
 # Each layer's name in Hugging Face's files (of a model with a head), its name in GGUF, and our names of the layers in
-# it; {} is a block's number. In both, q, k and v are one layer.
+# it; {} is a block's number. Both store q, k and v as one fused layer.
 FILE_NAMES = """
 transformer.wte               token_embd          tok_emb
 transformer.wpe               position_embd       pos_emb

@@ -4,8 +4,8 @@ Each known mistake (`mistakes.py`) is planted in the plain program (`plain/`), o
 cause if it reproduces the port's values of this tensor and does not affect earlier tensors. If several do, those that
 reproduce the largest number of later tensors are reported. If none does, mutations of the functions that compute the
 tensor are tried: they omit a term, flip a sign, transpose an array or change a digit. If no mutation reproduces the
-values either, pairs of changes are tried. Unless a known mistake fits, `looks` also describes the tensor: for example
-as the reference times a factor, or as another tensor.
+values either, pairs of changes are tried. Unless a known mistake fits, `looks` reports
+what the tensor resembles: the reference times a factor, for example, or another tensor.
 """
 
 import itertools
@@ -23,7 +23,7 @@ MOST_IN_FULL = 20  # the largest number of changes for which later tensors are c
 MOST_IN_PAIRS = 120  # the largest number of changes that are tried in pairs
 CANCELS = "which cancels"  # part of the sentence of each mistake that leaves only rounding errors
 SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases in which trying pairs would take too long
-WIDER = 8.0  # factor on the tolerance, because a port with the same mistake rounds differently from the plain program
+WIDER = 8.0  # multiplies the tolerance, because a port with the same mistake rounds differently from the plain program
 HELPERS = ("dropout", "embedding", "scale", "direction", "softmax", "split_heads", "join_heads", "in_groups")
 
 

@@ -54,7 +54,7 @@ def changed(sources):
         If the plain program is already changed, here or in another thread.
     """
     if not OPEN.acquire(blocking=False):
-        raise RuntimeError("sources: the plain program already has another change in it; expected one at a time")
+        raise RuntimeError("sources: the plain program is already changed; expected one change at a time")
     with ExitStack() as undo:  # undoes all replacements, in reverse order
         undo.callback(OPEN.release)
         for function, source in sources.items():

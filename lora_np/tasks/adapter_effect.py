@@ -107,7 +107,7 @@ def compare(task, report, prompt=None):
 
 
 def prompt_ids(task, prompt=None):
-    """Return the prompt and its ids (T,), or None and the ids 0, 1, … if it has no ids or there is no tokenizer."""
+    """Return the prompt and its ids (T,); None and the ids 0, 1, … without a tokenizer or tokens."""
     if task.tokenizer is not None:
         text = PROMPT if prompt is None else prompt
         ids = encode(task.tokenizer, [text], task.config.n_positions)[0]

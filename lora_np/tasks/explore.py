@@ -19,7 +19,7 @@ PLACE = "/*DATA*/"  # replaced by the page's data
 TEXTS, TEXTS_OF_LARGE = 200, 50  # default number of texts to measure losses on, for a small and for a large base
 PROMPTS = ["The film", "You may not", "I would like to"]
 TEXTS_TO_CLASSIFY = ["A wonderful surprise from the first minute to the last.", "It does not work, and nobody answers."]
-N_FROM_DATA = 4  # number of texts from the data that a classifier classifies by default
+N_FROM_DATA = 4  # default number of texts from the data that are classified
 DIGITS = 5  # significant digits of the page's values
 
 

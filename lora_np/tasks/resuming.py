@@ -36,7 +36,7 @@ def check_state(out):
     try:
         return saved_run(path)
     except ValueError as error:
-        raise ValueError(f"out: {error}; a run that writes {out} saves its state there; move the file away") from None
+        raise ValueError(f"out: {error}; a run saves its state in this file, so move it elsewhere") from None
 
 
 @contextmanager

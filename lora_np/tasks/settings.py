@@ -183,7 +183,7 @@ def adapter_from(adapter, rank):
     else:
         raise ValueError(f"adapter: got {quoted(adapter)}, expected an AdapterConfig or a dict of its fields")
     if config.init == "loftq":
-        raise ValueError("init: got 'loftq', which needs a quantised base; expected any other init")
+        raise ValueError("init: got 'loftq', which needs a quantised base; expected another init")
     if config.kind != "vera" and abs(config.alpha) < SMALLEST * config.r:
         expected = f"expected a number such as {2 * config.r}, twice the rank"
         raise ValueError(f"alpha: got {config.alpha:g}, with which LoRA's update is zero; {expected}")

@@ -69,7 +69,7 @@ def progress_of(label, step, total, window):
 
 
 def duration(seconds):
-    """Format seconds, such as "6 min 34 s"."""
+    """Format a number of seconds as text: "6 min 34 s"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -7,8 +7,8 @@ check measures the peak memory of a call. (`A` and `B` have some rank R ≥ r; t
 In set 02 you computed the singular values of `B A` from a small matrix between two `Q`'s. Now you also need the
 singular vectors. **Derive:** with `B = Q_B R_B` and `Aᵀ = Q_A R_A`, write `B A` as a product of four matrices, and
 replace the two in the middle by the SVD of their product. What are the `U` and the `V` of `B A` then? How do you cut
-them, and how do you divide Σ between the two factors? (√Σ for each is fair; every split with the correct product is
-accepted.)
+them, and how do you divide Σ between the two factors? (√Σ for each is the symmetric choice; any split with the correct
+product is accepted.)
 
 **Predict:** two adapters of rank 1 have nothing in common (their `b`'s are orthogonal, and so are their `a`'s), and one
 update has twice the norm of the other. Their mix is cut to rank 1. What is left, and what is the error? What if the

@@ -31,8 +31,8 @@ def mix(adapters, weights):
 
 
 def draw(rng, size):
-    """Draw ranks that are equal or 1, so that even a sum of the factors broadcasts. The weights' order differs from the
-    adapters'."""
+    """Draw ranks that are equal or 1, so that the mistaken sum of the factors broadcasts. The weights' order differs
+    from the adapters'."""
     adapters, ranks = {}, [(2, 2, 2), (3, 1, 3), (1, 4, 4)][size.number]
     for name, r in zip(("critics", "licences", "praise"), ranks):
         A, B = rng.normal(size=(r, 3 * size.n_in)), rng.normal(size=(3 * size.n_out, r))

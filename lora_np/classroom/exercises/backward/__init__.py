@@ -2,7 +2,7 @@
 
 Every exercise starts from correct upstream gradients, so a mistake in one exercise does not affect the next.
 
-The letters are those of a block: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns. Keep two
+Notation: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns. Keep two
 questions in mind. **Where did a value go in the forward pass?** Its gradient is the sum of the gradients that come back
 from there. **What shape does each array have?** Write it down first: this prevents half of all mistakes.
 """

@@ -25,7 +25,7 @@ def product_column(B, A, j):
 def draw(rng, size):
     r = size.r + 2 + size.number
     B, A = rng.normal(size=(3 * size.n_out, r)), rng.normal(size=(r, 3 * size.n_in))
-    return {"B": B, "A": A, "j": 1 + size.number}  # j is so small that B also has a column j
+    return {"B": B, "A": A, "j": 1 + size.number}  # small enough that B also has a column j
 
 
 def large(rng, size):

@@ -3,8 +3,8 @@
 Llama replaces four parts of GPT-2's block. You write each new part and its backward pass.
 
 The symbols are: `N` texts or rows, `T` tokens, `C` columns, `F` columns inside the MLP, head size `D`, `H` query heads,
-`K` key and value heads, and `G = H / K` query heads for each key head. Every exercise is given correct inputs, so a
-mistake in one does not spoil the next.
+`K` key and value heads, and `G = H / K` query heads for each key head. Every exercise starts from correct inputs, so a
+mistake in one does not affect the next.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]

@@ -27,7 +27,7 @@ FORMULA = "from B A = 0, `rounds` times:  Q ← quantise(W − s B A),  s B A �
 
 
 def loftq_start(W, quantise, r, s, rounds):
-    """W (out, in), quantise: array -> array of its shape, r, s, rounds -> Q (out, in), A (r, in), B (out, r)."""
+    """W (out, in), quantise (a function that keeps the shape), r, s, rounds -> Q (out, in), A (r, in), B (out, r)."""
     held = np.zeros_like(W)  # (out, in): s B A
     for _ in range(rounds):
         Q = quantise(W - held)  # (out, in)

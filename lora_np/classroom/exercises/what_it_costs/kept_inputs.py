@@ -38,9 +38,9 @@ def kept_inputs(N, C, F, targets, r, itemsize):
     arrays = {reads[target] for target in targets}  # a set: an array that two targets read is counted once
     lora = sum(columns[array] for array in arrays) + r * len(targets)  # each adapter has its own u
     return N * full * itemsize, N * lora * itemsize
-    # On all six layers, LoRA stores more than full fine-tuning, because the six u's are added. It saves activations
-    # only if some layers have no adapter. The most expensive target is down_proj, whose input is the widest. k_proj
-    # adds N r numbers: its input is already stored.
+    # With adapters on all six layers, LoRA stores more than full fine-tuning, because it also stores the six u's. It
+    # saves activations only if some layers have no adapter. The most expensive target is down_proj, whose input is the
+    # widest. k_proj adds N r numbers: its input is already stored.
 
 
 def draw(rng, size):

@@ -4,7 +4,7 @@ You write the code around your own model: decode and encode its weights, classif
 targets and a loss, penalise repetitions, and convert an adapter for llama.cpp.
 
 The symbols are: `N` texts, `T` tokens, `vocab` tokens in the vocabulary, `K` labels, `H` heads, head size `D`, and
-LoRA's factor `B` (out, r). Every exercise is given correct inputs, so a mistake in one does not spoil the next.
+LoRA's factor `B` (out, r). Every exercise starts from correct inputs, so a mistake in one does not affect the next.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
