@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.oracle, pytest.mark.real]
 
 IDS = Path(__file__).parent.parent / "llama_cpp_ids.json"
 PROMPT = "The capital of France is"
-N_NEW = 24  # tokens of a greedy text
+N_NEW = 48  # tokens of a greedy text
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def test_any_llama_in_gguf(sizes, kind, tmp_path, monkeypatch):
 # ---------------------------------------------------------------- SmolLM2
 
 IDS = Path(__file__).parent.parent / "llama_cpp_ids.json"
-TEXTS = [row["text"] for row in json.loads(IDS.read_text("utf-8"))["texts"] if row["text"]][::5]
+TEXTS = [row["text"] for row in json.loads(IDS.read_text("utf-8"))["texts"] if row["text"]][::3]
 PROMPTS = [
     "The capital of France is",
     "Once upon a time",
@@ -135,7 +135,7 @@ def smollm2():
     except FileNotFoundError as error:
         pytest.skip(str(error))
     task = read_model("smollm2")
-    assert len(TEXTS) >= 12 and len(PROMPTS) == 10
+    assert len(TEXTS) >= 20 and len(PROMPTS) == 10
     return task, hf_model(task.params, task.config)
 
 
@@ -164,9 +164,9 @@ def test_smollm2_has_transformers_logits(smollm2):
 
 @pytest.mark.real
 def test_smollm2_writes_transformers_text(smollm2):
-    """32 tokens, greedily, or up to a tie: each is the best one by transformers, too, after those before it."""
+    """64 tokens, greedily, or up to a tie: each is the best one by transformers, too, after those before it."""
     task, model = smollm2
-    n_new, n_equal = 32, []
+    n_new, n_equal = 64, []
     for prompt in PROMPTS:
         ids = np.array([task.tokenizer.encode(prompt).ids])
         text = generate(task.params, ids, task.config, n_new)
