@@ -20,7 +20,6 @@ import struct
 import subprocess
 import sys
 import time
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -94,11 +93,6 @@ def pack(entries):
     return with_header("{" + ",".join(fields) + "}", b"".join(entry.body for entry in entries))
 
 
-def bfloat16(entry):
-    """A tensor of float32 as BF16, which is float32's upper half."""
-    return entry._replace(dtype="BF16", body=np.frombuffer(entry.body, "<u2")[1::2].tobytes())
-
-
 # ------------------------------------------------------------------ valid folders, and their readers
 
 
@@ -164,8 +158,10 @@ def make_bare_gpt2(folder):
     """A GPT-2 in bfloat16, as the bare model is saved: names without a prefix, no n_inner, old mask buffers."""
     make_hf(folder, d_ff=48)
     path = folder / "model.safetensors"
-    entries = [bfloat16(entry) for entry in unpack(path.read_bytes())]
-    bare = [entry._replace(name=entry.name.removeprefix("transformer.")) for entry in entries]
+    bare = [
+        Entry(name.removeprefix("transformer."), "BF16", shape, np.frombuffer(body, "<u2")[1::2].tobytes())
+        for name, _, shape, body in unpack(path.read_bytes())  # BF16 is the upper half of float32
+    ]
     masks = [Entry("h.0.attn.bias", "BOOL", [1, 1, 2, 2], bytes(4)), Entry("h.1.attn.masked_bias", "F32", [], bytes(4))]
     path.write_bytes(pack([*bare, *masks]))
     edit_fields(folder / "config.json", n_inner=None)
@@ -483,18 +479,12 @@ def other_names(name, others):
 
 
 def renamed(rng, root, inner, key):
-    """A key of an object that no object, or another value, has."""
+    """A key that no object, or another value, has; or its own a second time, with another value."""
     if isinstance(inner, dict):
-        value = inner.pop(key)
-        inner[pick(rng, other_names(key, inner))] = value
-
-
-def repeated(rng, root, inner, key):
-    """A key of an object twice, perhaps with another value."""
-    if isinstance(inner, dict):
-        pair = f"{json.dumps(key)}: {json.dumps(inner[key])}"
+        twice, name = rng.random() < 0.3, pick(rng, other_names(key, inner))
+        value = hostile(rng) if twice else json.dumps(inner.pop(key))
         inner["@"] = "@@"
-        return {"@": pair.rpartition(": ")[0] if rng.random() < 0.5 else pair.split(": ")[0], "@@": hostile(rng)}
+        return {"@": json.dumps(key if twice else name), "@@": value}
 
 
 def exchanged(rng, root, inner, key):
@@ -505,7 +495,7 @@ def exchanged(rng, root, inner, key):
     return texts
 
 
-CHANGES = [replaced] * 6 + [scaled] * 2 + [renamed] * 2 + [removed, repeated, exchanged]
+CHANGES = [replaced] * 6 + [scaled] * 2 + [renamed] * 3 + [removed, exchanged]
 
 
 def places_of(value):
@@ -566,7 +556,7 @@ EXTREME = [np.nan, np.inf, -np.inf, 0.0, 5e-324, 1e-200, 1e-30, 1e4, 6e4, 1e20, 
 
 
 def change_tensors(rng, data):
-    """One tensor recast, all with one extreme value, some missing, another order, or one tensor twice."""
+    """One tensor recast, all with one extreme value, some missing or in another order, or one tensor twice."""
     entries = unpack(data)
     n, order = len(entries), rng.permutation(len(entries))
     kind, i = rng.random(), int(rng.integers(n))
@@ -576,11 +566,9 @@ def change_tensors(rng, data):
         value = np.float64(pick(rng, [1e20, 1e150, 1e300, 1e-200, 0.0])).tobytes()
         wide = [entry._replace(dtype="F64", body=value * int(np.prod(entry.shape))) for entry in entries]
         return pack(wide), "all extreme"
-    if kind < 0.8:
-        return pack([entries[k] for k in order]), "another order"
     if kind < 0.9:
-        some = sorted(order[: int(pick(rng, [0, 1, n - 1, rng.integers(n)]))])
-        return pack([entries[k] for k in some]), "tensors missing"
+        some = order[: int(pick(rng, [0, 1, n - 1, rng.integers(n), n, n]))]
+        return pack([entries[k] for k in some]), "some tensors in another order"
     name = pick(rng, [entries[i].name, *other_names(entries[i].name, [entry.name for entry in entries])])
     return pack([*entries, entries[int(rng.integers(n))]._replace(name=name)]), "one tensor twice"
 
@@ -602,30 +590,17 @@ def change_bytes(rng, data):
         changed = np.frombuffer(data, np.uint8).copy()
         changed[rng.integers(min(last, n), size=count)] ^= np.uint8(1 << int(rng.integers(8)))
         return changed.tobytes(), "bits flipped"
-    if kind < 0.8:
-        start, other = rng.integers(n + 1, size=2)
+    if kind < 0.9:  # at the start, perhaps another length of a header
+        start, other = pick(rng, [0, rng.integers(n + 1)]), rng.integers(n + 1)
         piece = data[start : start + int(rng.integers(1, 200))]
         k = len(piece)
         new = [b"", piece * 2, rng.bytes(int(rng.integers(1, 50))) + piece, number + piece[8:]]
         new += [pick(rng, [bytes(k), b" " * k, b"\xff" * k, b"9" * k, rng.bytes(k), data[other : other + k]])]
         return data[:start] + pick(rng, new) + data[start + k :], "spliced"
-    if kind < 0.9:  # another length in front of the header
-        return number + data[8:], "another length"
     text = data.decode("utf-8", "ignore")
     junk = [b"", b"\0" * 100, data * 2, b"\x80\x04\x8c\x05posix\x94.", b"PK\x03\x04", b"[" * 200_000]
     junk += [text.encode("utf-16"), text.encode("utf-8-sig"), ("é" + text).encode("latin-1", "ignore")]
     return pick(rng, [*junk, nested(rng).encode(), rng.bytes(int(rng.integers(1, 3000)))]), "something else"
-
-
-def change_lines(rng, lines, of_json):
-    """One line changed: as JSON, or as people and programs change tables."""
-    i = int(pick(rng, [0, rng.integers(len(lines))]))
-    line, delimiter = lines[i], "\t" if "\t" in lines[0] else ","
-    others = ['"' + line, line + '"', line.replace(delimiter, delimiter + '"', 1), line + delimiter, delimiter * 1000]
-    others += [line.partition(delimiter)[0], "", "\0" + line, line + "\r", "x" * 200_000 + line, line.upper(), '"']
-    others += ["\ufeff" + line, "\ud800", "a" + delimiter + "a", line + "\n" + line, "=1+1" + delimiter + line]
-    lines[i] = change_json(rng, line, "row")[0] if of_json and line else pick(rng, others)
-    return "\n".join(lines)
 
 
 # ------------------------------------------------------------------ damages to folders
@@ -665,12 +640,10 @@ def damage(rng, reader):
         return f"{path.name}: 20 GB"
     if kind < 0.06:
         return f"{path.name}: {change_folder(rng, path, reader.files)}"
-    if kind < 0.4 or path.suffix in (".gguf", ".npy", ".png"):
+    if kind < 0.4 or path.suffix == ".gguf":
         new, change = change_bytes(rng, data)
-    elif path.suffix in (".json", ".ipynb"):
+    elif path.suffix == ".json":
         new, change = change_json(rng, data.decode("utf-8"), path.stem)
-    elif path.suffix in (".csv", ".tsv", ".jsonl", ".txt"):
-        new, change = change_lines(rng, data.decode("utf-8").split("\n"), path.suffix == ".jsonl"), "a line changed"
     elif kind < 0.7:
         header, body = split(data)
         header, change = change_json(rng, header, "header")
@@ -802,36 +775,17 @@ def fuzz(root, seed, cases, first=0, journal=None, which="", make=make_readers, 
     return failures + [f"{name}: no damaged folder is {end}" for name, end in ends if not results[name, end]]
 
 
-def main(root, seed, cases, first=0, which="", **settings):
-    """Fuzz as a program, which fails with what is wrong."""
+def main(root, seed, cases, first=0, which=""):
+    """Fuzz as a program, which ends with what is wrong."""
     os.fsync = lambda descriptor: None  # as conftest.py has it
     shutil.rmtree(root, ignore_errors=True)
     Path(root).mkdir(parents=True)
+    before = memory("VmHWM")
     with open(Path(root, "journal"), "w", encoding="utf-8") as journal:
-        before = memory("VmHWM")
-        try:
-            failures = fuzz(Path(root), int(seed), int(cases), int(first), journal, which, **settings)
-        except Exception:  # of a reader that cannot read what is undamaged
-            failures = [traceback.format_exc()]
+        failures = fuzz(Path(root), int(seed), int(cases), int(first), journal, which)
     if before and memory("VmHWM") - before >= MEMORY:
         failures.append("the process grew too large")
-    Path(root, "failures").write_text("\n".join(failures[:20]), "utf-8")
-    sys.exit(bool(failures))
-
-
-def fuzz_in_a_process(module, folder, seed, cases):
-    """Fuzz in a process of its own: whatever crashes it, or lets it grow, is seen from here."""
-    command = [sys.executable, "-m", module, str(folder), str(seed), str(cases)]
-    try:
-        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
-        problem = process.returncode and f"code {process.returncode}: {process.stderr[-3000:]}"
-    except subprocess.TimeoutExpired:
-        problem = "hangs where no alarm is heard"
-    journal = (folder / "journal").read_text("utf-8").splitlines() if (folder / "journal").exists() else []
-    if problem and (folder / "failures").exists():
-        problem = (folder / "failures").read_text("utf-8")
-    assert not problem, f"{problem}\nThe last case: {journal[-1:]}"
-    assert len(journal) == cases
+    sys.exit("\n".join(failures[:20]) or 0)
 
 
 # ------------------------------------------------------------------ the tests
@@ -839,13 +793,19 @@ def fuzz_in_a_process(module, folder, seed, cases):
 
 @pytest.mark.slow
 def test_damaged_files_load_or_are_refused_by_name(tmp_path):
-    failures = fuzz(tmp_path / "fuzz", seed=7, cases=500)
+    failures = fuzz(tmp_path / "fuzz", seed=3, cases=500)
     assert failures == [], "\n".join(failures[:20])
 
 
 @pytest.mark.stress
 def test_twenty_thousand_damaged_files(tmp_path):
-    fuzz_in_a_process("tests.test_fuzz_formats", tmp_path / "fuzz", 1, 20_000)
+    """In a process of its own: whatever crashes it, or lets it grow, is seen from here."""
+    folder = tmp_path / "fuzz"
+    command = [sys.executable, "-m", "tests.test_fuzz_formats", str(folder), "1", "20000"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    journal = (folder / "journal").read_text("utf-8").splitlines()
+    assert done.returncode == 0, f"code {done.returncode}: {done.stderr[-12_000:]}\nThe last case: {journal[-1:]}"
+    assert len(journal) == 20_000
 
 
 def fail_with(kind, message=""):
@@ -867,7 +827,6 @@ PLANTED = {
     "an exception that is not allowed": (fail_with(KeyError, "FOLDER"), "raises KeyError"),
     "a panic": (fail_with(type("PanicException", (BaseException,), {}), "FOLDER"), "raises PanicException"),
     "a message without the path": (fail_with(ValueError, "not a JSON file"), "names no file: ValueError: not a JSON"),
-    "no message": (fail_with(FileNotFoundError), "names no file: FileNotFoundError"),
     "a warning that is not the package's": (lambda folder: np.float32([1]) / 0, "raises RuntimeWarning"),
     "nan": (lambda folder: Adapter(None, {"a": np.float32([np.nan])}), "loads a with values"),
     "a hang": (lambda folder: time.sleep(30), "raises Hang"),
