@@ -460,7 +460,7 @@ def measured_by(name, seeds, quick, *other, base="pretrained", **change):
 
 @pytest.fixture
 def without_clock(small, monkeypatch):
-    """What the main job, the dialect and the costs measure besides runs is made up too; runs are carried out in a thread."""
+    """What the main job, the dialect and the costs measure besides runs is made up too; runs are in a thread."""
     several = {"prompts": ["a", "b"], "texts": {name: ["a " + name, "b and " * 40] for name in "cdef"}}
     made_up = {
         (main_job, "tfidf_baseline"): made_up_tfidf,
