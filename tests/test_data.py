@@ -417,16 +417,13 @@ def test_training_windows(tokens):
     rng = np.random.default_rng(0)
     offsets, counts = set(), set()
     for _ in range(60):
-        batches = list(data.language_batches(stream, batch_size=3, length=4, rng=rng))
-        ids = np.concatenate([batch.ids for batch in batches])
-        targets = np.concatenate([batch.targets for batch in batches])
+        batches = data.language_batches(stream, batch_size=3, length=4, rng=rng)
+        ids, targets, lengths, rows = map(np.concatenate, zip(*batches))
         assert ids.dtype == targets.dtype == np.int64
         np.testing.assert_array_equal(targets, ids + 1)
         np.testing.assert_array_equal(ids[:, 1:], ids[:, :-1] + 1)
         assert len(np.unique(ids)) == ids.size and targets.max() < tokens  # no overlap, nothing made up
-        assert all((batch.lengths == 4).all() for batch in batches)
-        rows = np.concatenate([batch.rows for batch in batches])
-        assert sorted(rows) == list(range(len(rows)))
+        assert (lengths == 4).all() and sorted(rows) == list(range(len(rows)))
         offsets.add(int(ids.min()))
         counts.add(len(ids))
     assert len(counts) == 1  # so a schedule knows its number of steps
@@ -632,10 +629,7 @@ def test_split_table_keeps_repeats_together_and_rare_classes_in_train():
 
 @pytest.mark.parametrize("template", ["<|endoftext|> $A", "$A <|endoftext|>", "$A"])
 def test_a_file_that_pads_truncates_or_normalises_otherwise(template, tokenizer, tmp_path):
-    """transformers writes the padding and the length that it last used into the file; our ids are the same.
-
-    What comes after a text stays where the text is cut.
-    """
+    """As transformers leaves it, with its last padding and length. Our ids are the same; a cut keeps what comes after."""
     from tokenizers import Tokenizer, processors
 
     other = Tokenizer.from_str(tokenizer.to_str())

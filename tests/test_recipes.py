@@ -134,15 +134,13 @@ def test_the_best_evaluation_is_that_of_the_least_loss(method, pairs, best, smal
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("method", ["full", "lora", "adalora"])
-def test_a_run_that_diverges_is_a_result(method, small, tmp_path):
-    """It is kept as any other, with no loss and nothing that was trained."""
+def test_a_run_that_diverges_is_a_result(method, small):
+    """With no loss and nothing that was trained."""
     run = small_run(ADAPTERS[method], learning_rate=1e30, keep=True)
     made, numbers, arrays = store.carry_out_here(run)
     assert made == store.made_with(run.__module__) and arrays == {}
     assert set(numbers) == {"validation_loss", "diverged", "seconds"} and numbers["seconds"] > 0
     assert numbers["validation_loss"] is None and "became nan" in numbers["diverged"]
-    store.keep(tmp_path, run, numbers, arrays)
-    assert store.kept_numbers(tmp_path, run) == numbers
 
 
 def recorded(monkeypatch):
@@ -242,8 +240,6 @@ def test_the_snippets_are_what_the_splits_hold():
     snippets = load_snippets()
     assert [len(split.labels) for split in snippets[:3]] == [6528, 1000, 1000] and low_data.ALL == 6528
     assert max(len(sequence) for sequence in snippets.train.sequences) <= classify.MAX_LENGTH
-    rows = np.concatenate([batch.rows for batch in snippets.evaluation_batches("test")])
-    assert sorted(rows) == list(range(1000))
 
 
 def test_the_test_split_is_not_read_while_rates_are_chosen(small, monkeypatch):
@@ -337,13 +333,9 @@ def test_a_methods_run_is_at_its_rate():
     batches = methods.tuned_runs(["all_r16_batch128"], [3])["all_r16_batch128", 3]
     of_batches = {"epochs": 1, "batch_size": 128, "keep": True}
     assert batches == ClassifyRun(lora(16, "all-linear"), 3, rate("all_r16_batch128"), **of_batches)
-    full = methods.tuned_runs(["full"], [0], passes=3, keep=False)["full", 0]
-    assert full == ClassifyRun(None, 0, rate("full", 3), epochs=3) and full.evaluations is None
     grid = methods.tuned_runs(("qv_r2", "full"), [0, 5], weights="nf4")
     assert list(grid) == [("qv_r2", 0), ("qv_r2", 5), ("full", 0), ("full", 5)]
     assert grid["qv_r2", 5] == ClassifyRun(lora(2, *QV), 5, rate("qv_r2"), weights="nf4", keep=True)
-    real = ClassifyRun(lora(8, *QV), 1, rate("qv_r8", base="smollm2"), base="smollm2", batch_size=16)
-    assert methods.tuned_runs(["qv_r8"], [1], base="smollm2", keep=False)["qv_r8", 1] == real
     assert lora(6, "q_proj").alpha == 12.0
 
 
@@ -494,10 +486,7 @@ def test_made_up_numbers_are_those_of_a_run(small):
     "name, base", [pytest.param(*case, marks=[pytest.mark.slow] if case in SLOW else []) for case in CASES]
 )
 def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
-    """From made-up results of its own runs: checks that the gallery shows, and a figure that the JSON alone gives.
-
-    Where a run's arrays are read, the run keeps them.
-    """
+    """From made-up results of its own runs: checks that the gallery shows, and a figure that the JSON alone gives."""
     module, seeds = recipe(name), list(range(seeds))
     measured = measured_by(name, seeds, True, base=base)
     parts = [*measured["checks"], *measured.get("asides", [])]
