@@ -629,7 +629,7 @@ def test_split_table_keeps_repeats_together_and_rare_classes_in_train():
 
 @pytest.mark.parametrize("template", ["<|endoftext|> $A", "$A <|endoftext|>", "$A"])
 def test_a_file_that_pads_truncates_or_normalises_otherwise(template, tokenizer, tmp_path):
-    """As transformers leaves it, with its last padding and length. Our ids are the same; a cut keeps what comes after."""
+    """As transformers leaves it, with its last padding and length; the ids are ours. A cut keeps what comes after."""
     from tokenizers import Tokenizer, processors
 
     other = Tokenizer.from_str(tokenizer.to_str())

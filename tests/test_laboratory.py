@@ -255,11 +255,8 @@ def test_the_digest_is_of_the_code_that_runs_use(tmp_path, monkeypatch):
 
     first = code()
     for name in files:
-        for text, changes in (
-            (MODULE.replace("circle", "disc"), False),
-            (MODULE.replace("r**2", "r**3"), name in used),
-        ):
-            (tmp_path / name).write_text(text)
+        for old, new, changes in (("circle", "disc", False), ("r**2", "r**3", name in used)):
+            (tmp_path / name).write_text(MODULE.replace(old, new))
             assert (code() != first) == changes, name
         (tmp_path / name).write_text(MODULE)
 
@@ -278,9 +275,8 @@ def test_every_file_that_a_run_executes_is_in_its_digest(kind):
     executed = set()
 
     def note(frame, event, argument):
-        name = frame.f_code.co_filename
-        if event == "call" and frame.f_code.co_name != "<module>" and name.startswith(str(store.PACKAGE)):
-            executed.add(str(Path(name).relative_to(store.PACKAGE)))
+        if frame.f_code.co_name != "<module>":
+            executed.add(Path(frame.f_code.co_filename))
 
     load_base()  # reading it goes through `formats`
     sys.setprofile(note)
@@ -289,7 +285,8 @@ def test_every_file_that_a_run_executes_is_in_its_digest(kind):
     finally:
         sys.setprofile(None)
     behind = set(store.code_files(type(RUNS[kind]).__module__))
-    executed = {name for name in executed if not name.startswith("formats")}
+    ours = {path.relative_to(store.PACKAGE).as_posix() for path in executed if store.PACKAGE in path.parents}
+    executed = {name for name in ours if not name.startswith("formats")}
     assert f"experiments/runs/{kind}.py" in executed and executed <= behind
     assert not any(name.startswith(("cli", "analysis", "reference")) for name in behind)
     assert not {"experiments/store.py", "experiments/methods.py"} & behind
@@ -386,12 +383,8 @@ def test_an_experiment_writes_json_figure_and_gallery(made_up, carrying, tmp_pat
     assert [row["settings"] for row in outcome["runs"]] == settings
     assert [row["loss"] for row in outcome["runs"]] == [1.0, 1.1, 1.2, 2.0, 2.2, 2.4]
     (aside,) = outcome["asides"]  # which has no say in the verdict
-    said = (
-        f"{NAME}: Made up: nothing is learnt.",
-        f"  {HOLDS}: {made_up.CLAIM}",
-        f"  also measured: {format_check(aside)}",
-    )
-    assert aside["verdict"] == FAILS and set(said) <= set(lines) and any("[  6/6]" in line for line in lines)
+    said = {f"{NAME}: {outcome['title']}", f"  {HOLDS}: {made_up.CLAIM}", f"  also measured: {format_check(aside)}"}
+    assert aside["verdict"] == FAILS and said <= {*lines} and any("[  6/6]" in line for line in lines)
 
 
 def test_a_stopped_experiment_goes_on_and_a_finished_one_is_not_run_again(carrying, tmp_path):
@@ -526,10 +519,8 @@ def test_the_time_left_is_that_of_the_runs_before(monkeypatch):
 
 def outcome_of(title, **more):
     """What an experiment's JSON holds, as far as the gallery needs it."""
-    parts = more.get("checks") or [
-        check("more", [1.0, 1.2], at_least=0.5, unit="nats"),
-        check("share", [0.5], at_most=2),
-    ]
+    two = [check("more", [1.0, 1.2], at_least=0.5, unit="nats"), check("share", [0.5], at_most=2)]
+    parts = more.get("checks", two)
     return {
         "base": "pretrained", "title": title, "command": "python -m …", "claim": "So it is.", "caption": "Look.",
         "verdict": verdict(parts), "checks": parts, "seeds": [0, 1], "seconds": 61.4, "quick": False, "reused": 3,
@@ -591,9 +582,8 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     write_json(tmp_path / "cost.json", outcome_of("With.", checks=parts, asides=[aside], made_with=then))
     write_json(tmp_path / "scaling.json", outcome_of("Without."))
     text = write_gallery(tmp_path).read_text(encoding="utf-8")
-    assert gallery.ABOUT.read_text("utf-8") in text and f"allows {evidence.EQUAL:g} nats of loss" in " ".join(
-        text.split()
-    )
+    assert gallery.ABOUT.read_text("utf-8") in text
+    assert f"allows {evidence.EQUAL:g} nats of loss" in " ".join(text.split())
     assert f"| 18 | [With](#cost) |  | {FAILS} (1 of 3 parts) |" in text
     without, given = text.split("## 18. ")
     before, after = given.split("Also measured, without effect on the verdict:")
