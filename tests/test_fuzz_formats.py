@@ -487,15 +487,7 @@ def renamed(rng, root, inner, key):
         return {"@": json.dumps(key if twice else name), "@@": value}
 
 
-def exchanged(rng, root, inner, key):
-    """The values of two fields exchanged: names, shapes, dtypes, offsets."""
-    other, k = place_in(rng, root)
-    texts = {"@1": json.dumps(other[k]), "@2": json.dumps(inner[key])}
-    inner[key], other[k] = texts
-    return texts
-
-
-CHANGES = [replaced] * 6 + [scaled] * 2 + [renamed] * 3 + [removed, exchanged]
+CHANGES = [replaced] * 6 + [scaled] * 2 + [renamed] * 3 + [removed]
 
 
 def places_of(value):
