@@ -624,7 +624,7 @@ def test_pairs_of_seeds_share_no_training(name):
     keys = [f"qv_r{r}" for r in module.RANKS]
     assert set(runs) == {(keys[0], seed) for seed in FIVE} | {(keys[1], seed + SECOND) for seed in FIVE}
     assert len({run_key(run) for run in runs.values()}) == 10 and SECOND > TUNE_SEED + 10
-    assert all((run.adapter.r, run.seed) == (int(key.removeprefix("qv_r")), seed) for (key, seed), run in runs.items())
+    assert all(run.seed == seed and key == f"qv_r{run.adapter.r}" for (key, seed), run in runs.items())
 
 
 def test_tables_over_pairs(small):
