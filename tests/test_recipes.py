@@ -760,6 +760,9 @@ def test_the_dialects_claim_and_the_traces_of_adapters(without_clock):
     """With made-up runs that learn less and forget less, all parts hold. Traces of an adapter are said beside it."""
     measured = measured_by("dialect", [0, 1, 2], False)
     assert verdict(measured["checks"]) == HOLDS and len(measured["checks"]) == 2 * 2 * 2
+    for of_domain in measured["losses"].values():
+        assert list(of_domain) == list(dialect.SERIES)
+        assert all(np.shape(of_method["way"]) == (3, 2, 2) for of_method in of_domain.values())
     assert measured_by("dialect", [0], False)["asides"][-1]["verdict"] == HOLDS  # adapters are taken off
     for broken in ("base_untouched", "removed_bit_for_bit"):
         traces = {broken: False}
