@@ -582,8 +582,9 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     write_json(tmp_path / "cost.json", outcome_of("With.", checks=parts, asides=[aside], made_with=then))
     write_json(tmp_path / "scaling.json", outcome_of("Without."))
     text = write_gallery(tmp_path).read_text(encoding="utf-8")
-    assert gallery.ABOUT.read_text("utf-8") in text
-    assert f"allows {evidence.EQUAL:g} nats of loss" in " ".join(text.split())
+    assert gallery.ABOUT.read_text("utf-8") in text and f"allows {evidence.EQUAL:g} nats of loss" in " ".join(
+        text.split()
+    )
     assert f"| 18 | [With](#cost) |  | {FAILS} (1 of 3 parts) |" in text
     without, given = text.split("## 18. ")
     before, after = given.split("Also measured, without effect on the verdict:")
