@@ -1,7 +1,6 @@
 """The dialect experiment: its texts, its runs, its figure and its samples."""
 
 import json
-import math
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -71,30 +70,21 @@ def test_texts_of_a_file(tmp_path):
 
 
 @pytest.fixture
-def tiny():
-    return model_of(8)
-
-
-def model_of(length):
-    config = GPT2Config(50, length, 12, 1, 2, 16)
-    return initial_params(config, np.random.default_rng(0)), config
-
-
-def test_perplexity_of_a_model_that_knows_nothing(tiny):
-    params, config = tiny
-    flat = {**params, "tok_emb.weight": np.zeros_like(params["tok_emb.weight"])}
-    assert math.exp(language_loss(flat, config, np.arange(30))) == pytest.approx(50, rel=1e-6)
-
-
-@pytest.fixture
 def on_tiny(monkeypatch):
     """Runs with a tiny model in the shipped one's place, and random tokens for every domain."""
-    tiny = model_of(dialect_run.LENGTH)
+    config = GPT2Config(50, dialect_run.LENGTH, 12, 1, 2, 16)
+    tiny = initial_params(config, np.random.default_rng(0)), config
     tokens = np.random.default_rng(0).integers(0, 50, 400)
     part = dialect_run.Splits(tokens, tokens[:60], tokens[60:160])
     monkeypatch.setattr(dialect_run, "load_base", lambda name: (*tiny, None, None))
     monkeypatch.setattr(dialect_run, "load_domain", lambda *_: part)
     return tiny
+
+
+def test_perplexity_of_a_model_that_knows_nothing(on_tiny):
+    params, config = on_tiny
+    flat = {**params, "tok_emb.weight": np.zeros_like(params["tok_emb.weight"])}
+    assert np.exp(language_loss(flat, config, np.arange(30))) == pytest.approx(50, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["full", "lora_r4"])
@@ -131,16 +121,16 @@ def test_the_test_parts_are_not_read_while_rates_are_chosen(on_tiny, monkeypatch
         DialectRun("critics", "lora_r1", 0, 1e-2, 1).carry_out()
 
 
-def test_removal_is_really_compared(tiny, random_adapter):
+def test_removal_is_really_compared(on_tiny, random_adapter):
     """An adapter that changes nothing is found out."""
-    params, config = tiny
+    params, config = on_tiny
     adapter = random_adapter(params, train_head=False)
     nothing = adapter._replace(weights={name: 0 * array for name, array in adapter.weights.items()})
     for which, restores in ((adapter, True), (nothing, False)):
         assert dialect_run.removal_restores(params, params, config, which, np.arange(8)) is restores
 
 
-def test_capitals_are_counted(tiny, monkeypatch):
+def test_capitals_are_counted(on_tiny, monkeypatch):
     """What the model would write next, and what it takes for the likeliest of the capitals, are two numbers."""
     ids = {f" {capital}": 10 + i for i, capital in enumerate(dialect_run.CAPITALS.values())}
     ids |= {f"The capital of {country} is": i for i, country in enumerate(dialect_run.CAPITALS)}
@@ -153,7 +143,7 @@ def test_capitals_are_counted(tiny, monkeypatch):
         return logits, None
 
     monkeypatch.setattr(dialect_run, "forward", answers)
-    assert dialect_run.capitals_known(*tiny, None, tokenizer) == {"named": 12, "picked": 15}
+    assert dialect_run.capitals_known(*on_tiny, None, tokenizer) == {"named": 12, "picked": 15}
 
 
 @pytest.mark.slow

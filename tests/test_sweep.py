@@ -9,7 +9,6 @@ import time
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,22 +62,18 @@ class Task:
 def carry_out(task):
     """Leave a trace with the process's id, then do the deed."""
     if task.folder:
-        leave_trace(task.folder, task.number)
+        with open(Path(task.folder) / f"{task.number}.begun", "a") as file:
+            file.write(f"{os.getpid()}\n")
     time.sleep(task.seconds)
     if task.deed == "raise":
         raise ArithmeticError(f"no {task.number}\nhere")
-    if task.deed == "die":
+    if task.deed == "die" or task.deed == "die once" and len(begun(task.folder)[task.number]) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if task.deed == "leave":
         os._exit(3)
     if task.deed == "odd error":
         raise OddError("a", "b")
     return (lambda: None) if task.deed == "lambda" else {"square": task.number**2, "process": os.getpid()}
-
-
-def leave_trace(folder, number):
-    with open(Path(folder) / f"{number}.begun", "a") as file:
-        file.write(f"{os.getpid()}\n")
 
 
 class OddError(Exception):
@@ -113,20 +108,6 @@ def squares(endings):
     return {e.run.number: e.result["square"] for e in endings if e.error is None}
 
 
-def by_run(endings):
-    endings = list(endings)
-    results = {store.run_key(e.run): e.result for e in endings if e.error is None}
-    assert len(results) == len(endings)
-    return results
-
-
-def noted_run(folder, run):
-    """A real run that tells at its start in which process it is, and lasts long enough to be killed in."""
-    leave_trace(folder, RUNS.index(run))
-    time.sleep(0.3)
-    return run.carry_out()
-
-
 @pytest.fixture
 def cluster():
     distributed = pytest.importorskip("distributed")
@@ -142,40 +123,32 @@ def workers(request):
 
 
 @pytest.mark.slow
-def test_workers_give_what_one_after_the_other_gives_although_one_is_killed(workers, tmp_path):
-    def kill_the_process_of_run_1():
-        os.kill(wait_for(lambda: begun(tmp_path).get(1))[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_the_process_of_run_1)
-    killer.start()
+def test_workers_give_what_one_after_the_other_gives(workers):
     with open_executor(**workers) as executor:
-        results = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
-    killer.join()
-    assert results == by_run(sweep(ClassifyRun.carry_out, RUNS, Serial()))
-    pids = begun(tmp_path)
-    assert len(pids[1]) == len(set(pids[1])) == 2
-    of_all = {pid for of_run in pids.values() for pid in of_run}
-    assert len(of_all) >= 2 and os.getpid() not in of_all
-    if "jobs" in workers:
-        assert [len(pids[i]) for i in (0, 2, 3, 4, 5)] == [1] * 5  # the others were not even begun again
+        endings = sweep(ClassifyRun.carry_out, RUNS, executor)
+        results = {RUNS.index(e.run): e.result for e in endings}
+    assert results == {i: run.carry_out() for i, run in enumerate(RUNS)}
 
 
 @pytest.mark.slow
 def test_failed_runs_are_reported_and_the_rest_is_kept(workers, tmp_path):
+    """Also of a process that is killed once; with processes here, the other runs are not even begun again."""
     deeds = {2: "raise", 3: "die"} | ({5: "lambda", 6: "odd error", 7: "leave"} if "jobs" in workers else {})
-    tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "")) for i in range(9)]
+    tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "die once" if i == 1 else "")) for i in range(9)]
     with open_executor(**workers) as executor:
         endings = list(sweep(carry_out, tasks, executor))
     assert squares(endings) == {i: i**2 for i in range(9) if i not in deeds}
     errors = {e.run.number: e.error for e in endings if e.error is not None}
     assert set(errors) == set(deeds) and errors[2] == "ArithmeticError: no 2 here"
+    tries = {i: len(pids) for i, pids in begun(tmp_path).items()}
+    assert tries[1] >= 2 and not any(os.getpid() in pids for pids in begun(tmp_path).values())
     if "dask" in workers:
         assert errors[3].startswith("KilledWorker: ")
         return
     for number in (3, 7):
         assert f"its process died {TRIES} times; was it killed (out of memory?)" in errors[number]
     assert "pickle" in errors[5] and errors[6] == "OddError: ab"
-    assert {i: len(pids) for i, pids in begun(tmp_path).items()} == {i: TRIES if i in (3, 7) else 1 for i in range(9)}
+    assert tries == {i: {1: 2, 3: TRIES, 7: TRIES}.get(i, 1) for i in range(9)}
 
 
 def test_without_an_executor_the_sweep_opens_its_own_and_puts_all_back():
@@ -192,12 +165,12 @@ def test_without_an_executor_the_sweep_opens_its_own_and_puts_all_back():
 
 
 def test_leaving_a_sweep_ends_its_processes(tmp_path):
-    with open_executor(jobs=1) as executor:
+    with open_executor(jobs=2) as executor:
         endings = sweep(carry_out, [Task(0), *(Task(i, str(tmp_path), seconds=60) for i in range(1, 5))], executor)
         assert next(endings).run.number == 0
-        wait_for(lambda: begun(tmp_path).get(1))
+        (one,), (other,) = (wait_for(lambda n=number: begun(tmp_path).get(n)) for number in (1, 2))
     endings.close()
-    assert list(begun(tmp_path)) == [1] and not alive(begun(tmp_path)[1][0])
+    assert set(begun(tmp_path)) == {1, 2} and one != other and not alive(one) and not alive(other)
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(carry_out, Task(1))
 

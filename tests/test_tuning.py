@@ -9,9 +9,8 @@ import pytest
 
 from lora_np.experiments import methods, sweep, tuning
 from lora_np.experiments.laboratory import runs_of
-from lora_np.experiments.methods import CHOOSING, METHODS, ON_BASE, SETTINGS, TUNE_SEED, TUNE_SEEDS, rate_name
+from lora_np.experiments.methods import CHOOSING, METHODS, SETTINGS, TUNE_SEED, TUNE_SEEDS, rate_name, tuned_runs
 from lora_np.experiments.recipes import RECIPES, bases_of, dialect, main_job
-from lora_np.experiments.runs.classify import ClassifyRun
 from lora_np.experiments.store import made_with, run_key
 from lora_np.formats import read_json
 
@@ -48,15 +47,15 @@ class Valley:
 def choose(monkeypatch, tmp_path):
     """Function (valley, guesses, …) -> what `tune` chooses, into one file and from one store."""
 
-    def start(valley, guesses, report=lambda line: None, seeds=(0,), names=None):
+    def start(valley, guesses, seeds=(0,), names=None):
         tunable = {
             name: (guess, lambda rate, name=name: [RateRun(name, rate, seed) for seed in seeds])
             for name, guess in guesses.items()
         }
         monkeypatch.setattr(RateRun, "carry_out", lambda run: valley(run), raising=False)
         monkeypatch.setattr(tuning, "rates_to_tune", lambda: tunable)
-        with ThreadPoolExecutor(1) as executor:
-            return tuning.tune(names, tmp_path / "rates.json", tmp_path / "store", executor, report)["chosen"]
+        monkeypatch.setattr(sweep, "open_executor", lambda: ThreadPoolExecutor(1))
+        return tuning.tune(names, tmp_path / "rates.json", tmp_path / "store", report=len)["chosen"]
 
     return start
 
@@ -183,16 +182,13 @@ def test_rates_are_tuned_at_seeds_and_a_split_apart():
     assert not experiments & {TUNE_SEED, TUNE_SEED + 1} and TUNE_SEEDS == 2
     tunable, chosen = tuning.rates_to_tune(), read_json(SETTINGS)["chosen"]
     assert {name: rate for name, (rate, _) in tunable.items()} == chosen
-    for base, passes in CHOOSING:
-        fields = ON_BASE[base] | (methods.SOME if base == "smollm2" else {}) | {"epochs": passes, "test": False}
+    for (base, passes), choosing in CHOOSING.items():
+        more = {"base": base, "keep": False, "test": False, **(methods.SOME if base == "smollm2" else {})}
         for name in {method.rate for method in METHODS.values()}:
             own = [key for key, method in METHODS.items() if method.rate == name and not key.startswith("half_")]
             if (named := rate_name(name, passes, base)) in chosen:
-                assert tunable[named][1](0.5) == [
-                    ClassifyRun(METHODS[key].adapter, seed, 0.5, **fields, **METHODS[key].more)
-                    for key in CHOOSING[base, passes].get(name) or own
-                    for seed in range(TUNE_SEED, TUNE_SEED + TUNE_SEEDS)
-                ]
+                at_seeds = tuned_runs(choosing.get(name) or own, (TUNE_SEED, TUNE_SEED + 1), passes=passes, **more)
+                assert tunable[named][1](chosen[named]) == list(at_seeds.values())
     for name, rate in chosen.items():
         if any(domain in name for domain in dialect.DOMAINS):
             (run,) = tunable[name][1](rate)
