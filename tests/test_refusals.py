@@ -15,7 +15,7 @@ from lora_np import data
 from lora_np import model as mo
 from lora_np import training as tr
 from lora_np.adapters import AdapterConfig
-from lora_np.formats import PRETRAINED
+from lora_np.formats import PRETRAINED, load_pretrained
 from lora_np.model import Sampling
 
 from .tiny import random_adapter, random_params, tiny_config
@@ -426,6 +426,7 @@ REFUSED = [
     *[(classify, {"lengths": lengths}, ValueError, "lengths") for lengths in LENGTHS],
     *rows(tiny_config, {"n_heads: 5 does not divide d_model = 12": {"n_heads": 5}}),
     (partial(mo.initial_params, LANGUAGE, rng()), {"dtype": np.float16}, ValueError, "dtype: got float16"),
+    *[(load_pretrained, {"dtype": d}, (ValueError, TypeError), "dtype") for d in (np.float16, np.int64, str)],
     *values(partial(mo.add_head, PARAMS, LANGUAGE, rng=rng()), "n_classes", 1, -1, 0),
     *rows(write, GENERATED),
     *values(write, "n_new", 0, 2.0),
