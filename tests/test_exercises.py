@@ -78,7 +78,7 @@ def test_the_solution_has_all_points_and_draws_have_no_special_points(name):
     assert not alike or not all(alike)
 
 
-QUICK = ("fit_lora", "perplexity", "update_cosine", "count_intruders")  # a few of all kinds
+QUICK = ("fit_lora", "perplexity", "update_cosine", "count_intruders", "lora_backward")  # a few of all kinds
 TRIED = [pytest.param(*a, marks=() if a[0] in QUICK else pytest.mark.slow, id=f"{a[0]}-{a[2][:40]}") for a in EVERY]
 
 
@@ -105,10 +105,9 @@ def test_mistakes_by_hand_are_mistakes(name):
 NEEDS_FLOAT64 = {"centred_difference", "who_reads_whom"}  # a difference of equal numbers, and one bit for bit
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ITEMS)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ITEMS])
 def test_right_answers_in_other_forms(name):
-    """Of float32, and outputs by name in any order."""
+    """Of float32, and outputs in a list, or by name in any order and with more."""
     exercise, names = ITEMS[name], ITEMS[name].outputs[::-1]
 
     def in_float32(*inputs):
@@ -119,7 +118,8 @@ def test_right_answers_in_other_forms(name):
         result = examine(exercise, in_float32)
         assert result.score == 1.0, told(result)
     if len(names) > 1:
-        as_dict = lambda *values: dict(zip(names, values))  # noqa: E731
+        assert examine(exercise, lambda *inputs: list(exercise.solution(*inputs))).score == 1.0
+        as_dict = lambda *values: {"u": 0, **dict(zip(names, values))}  # noqa: E731
         for form in (namedtuple("Outputs", names), dataclasses.make_dataclass("Grads", names), as_dict):
             turned = lambda *inputs, form=form: form(*tuple(exercise.solution(*inputs))[::-1])  # noqa: E731
             assert examine(exercise, turned).score == 1.0
