@@ -16,15 +16,7 @@ from lora_np.tasks.doctor import diagnose, format_diagnosis, read_base
 from lora_np.tasks.exchange import export
 
 from .adapter_faults import GGUF_FAULTS, OUR_FAULTS, PEFT_FAULTS, QV, REFUSED_GGUF, M, changed, gone, peft_ones
-from .adapter_files import (
-    ALPHA,
-    R,
-    gguf_tensors,
-    peft_tensors,
-    random_factors,
-    write_gguf_adapter,
-    write_peft,
-)
+from .adapter_files import ALPHA, R, gguf_tensors, peft_tensors, random_factors, write_gguf_adapter, write_peft
 from .llama_files import write_hf, written_gguf
 from .test_fuzz_formats import tiny_tokenizer
 from .tiny import LLAMA, edit_fields, edit_tensors, random_adapter, random_params, tiny_config, tiny_llama
