@@ -240,7 +240,6 @@ def test_whether_the_base_is_the_same(bases, tmp_path):
     tensors = peft_tensors(random_factors(PARAMS["llama"], QV))
     write_peft(tmp_path / "known", tensors, {"base_sha256": fingerprint(PARAMS["llama"])})
     write_peft(tmp_path / "unknown", tensors, base_model_name_or_path="some/llama")
-    assert diagnose(tmp_path / "known", bases / "llama")["base"]["same"] is True
     other, unknown = diagnose(tmp_path / "known", bases / "other"), diagnose(tmp_path / "unknown", bases / "llama")
     assert other["base"]["same"] is False and not other["faults"]
     foreign = diagnose(ours(tmp_path / "ours", bases / "llama", "LoRA"), bases / "other")

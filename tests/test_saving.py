@@ -154,13 +154,6 @@ def test_a_new_folder_replaces_all_of_the_old_one(kind, tmp_path, renaming):
     assert beside(tmp_path) == {"fresh", "out"}
 
 
-def failing(monkeypatch, name, error, after):
-    """Let a function of `os` or `atomic` fail, after some calls that work."""
-    module = os if hasattr(os, name) else atomic
-    calls = mock.Mock(wraps=getattr(module, name), side_effect=[mock.DEFAULT] * after + [error] * 99)
-    monkeypatch.setattr(module, name, calls)
-
-
 MOMENTS = [("write_pieces", 0), ("write_pieces", 1), ("fsync", 0), ("fsync", 1), ("put_in_place", 0)]  # calls that work
 
 
@@ -171,7 +164,9 @@ def test_a_save_that_fails_leaves_the_old_one_and_nothing_else(kind, moment, aft
     path = tmp_path / "out"
     kind.save(path, 0)
     with monkeypatch.context() as patch:
-        failing(patch, moment, error, after)
+        module = os if hasattr(os, moment) else atomic
+        calls = mock.Mock(wraps=getattr(module, moment), side_effect=[mock.DEFAULT] * after + [error] * 99)
+        patch.setattr(module, moment, calls)
         with pytest.raises(type(error)) as raised:
             kind.save(path, 1)
         patch.undo()
