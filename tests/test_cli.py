@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = "finetune --data {w}/data/rows.jsonl --text t --label l --out {out} --base {w}/base"
 TEXT = "finetune --text-file {w}/data/corpus.txt --out {out} --base {w}/base"
 WRITE = "generate --prompt the"
+WRITE_ONE, WRITE_FULL = f"{WRITE} --adapter {{w}}/one", f"{WRITE} --model {{w}}/full"
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +174,7 @@ def louder(factor):
 
 TEACH, LABEL = (command.replace("{w}/base", "{w}/full") for command in (TEXT, TABLE))
 MODEL, NOT_FINITE = "full/model.safetensors", "full: the logits became nan or infinite"
+NO_LABELS, TOKENIZER = (["a"], [*"abcd"], 5, [1, 2, 3], "abc", [*"aab"]), PRETRAINED / "tokenizer.json"
 NO_NEXT = "full: the logits of the next token are not finite"
 SET, ASK = "finetune --settings {w}/settings.json --out {out}", "predict hello --model {w}/"
 DAMAGES = [  # a file of the world, its new text or fields, a command, and what it says
@@ -187,21 +190,18 @@ DAMAGES = [  # a file of the world, its new text or fields, a command, and what 
     ("classes/task.json", "[]", f"{ASK}classes", "task.json: got a JSON list"),
     ("classes/task.json", "{}", f"{ASK}classes", "task.json: not written by finetune: labels missing"),
     ("classes/task.json", Path.unlink, f"{ASK}classes", "no task.json"),
-    *[
-        ("merged/task.json", {"labels": labels}, f"{ASK}merged", "task.json: ")
-        for labels in (["a"], [*"abcd"], 5, [1, 2, 3], "abc", [*"aab"])
-    ],
+    *[("merged/task.json", {"labels": labels}, f"{ASK}merged", "task.json: ") for labels in NO_LABELS],
     ("merged/model.safetensors", louder(3e38), f"{ASK}merged", "merged: the logits became nan or infinite"),
-    (MODEL, louder(3e38), f"{WRITE} --model {{w}}/full", NO_NEXT),
+    (MODEL, louder(3e38), WRITE_FULL, NO_NEXT),
     (MODEL, louder(3e38), f"{WRITE} --temperature 0 --model {{w}}/full", NO_NEXT),
     (MODEL, louder(3e38), TEACH, NOT_FINITE),
     (MODEL, louder(1e5), TEACH, "full: the perplexity exp("),
     (MODEL, louder(3e38), LABEL, "the loss became nan … learning rate"),
     (
         "full/tokenizer.json",
-        lambda path: shutil.copy(PRETRAINED / "tokenizer.json", path),
-        f"{WRITE} --model {{w}}/full",
-        "tokenizer.json: has a token with id 7999, expected ids below the model's vocab_size = ",
+        partial(shutil.copy, TOKENIZER),
+        WRITE_FULL,
+        "a token with id 7999, expected ids below the",
     ),
 ]
 
@@ -335,6 +335,7 @@ def test_teaching_a_text(world, tmp_path, run):
     assert load_task(world / "full").adapter is None
 
 
+WEIGHTED = ("merge {w}/one --out {out}", "mix {w}/one --out {out}", "mix {w}/one --rank 1 --out {out}", WRITE_ONE)
 REFUSALS = [
     ("fintune --out x", "invalid choice: 'fintune' (choose from"),
     ("classroom", "required: ACTION"),
@@ -366,21 +367,23 @@ REFUSALS = [
     (f"{WRITE} --adapter {{w}}/one {{w}}/one", "is repeated"),
     (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "'base' is not an adapter"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/two --weights 1", "weights: got 1, expected one for each of 2"),
-    (f"{WRITE} --model {PRETRAINED} --adapter {{w}}/one", "trained on a different base"),
-    (f"{WRITE} --model {PRETRAINED} --adapter {{w}}/one", "give its base with --base, or for generate with --model"),
+    (
+        f"{WRITE_ONE} --model {PRETRAINED}",
+        "on a different base … give its base with --base, or for generate with --model",
+    ),
     *[
-        (f"{command} {{w}}/hf{rest}", "hf: this is a Hugging Face model; read it first with: python -m lora_np import")
-        for command, rest in (
-            (f"{WRITE} --model", ""),
-            (f"{WRITE} --adapter {{w}}/one --model", ""),
-            (TABLE.removesuffix(" {w}/base"), ""),
-            (TEXT.removesuffix(" {w}/base"), ""),
-            ("predict x --model", ""),
-            ("predict x --model {w}/classes --base", ""),
-            ("mix {w}/one --out {out} --base", ""),
-            ("import {w}/peft --from peft --out {out} --base", ""),
-            ("export --to hf --out {out}", ""),
-            ("export {w}/one --to hf --out {out} --base", ""),
+        (f"{command} {{w}}/hf", "hf: this is a Hugging Face model; read it first with: python -m lora_np import")
+        for command in (
+            f"{WRITE} --model",
+            f"{WRITE} --adapter {{w}}/one --model",
+            TABLE.removesuffix(" {w}/base"),
+            TEXT.removesuffix(" {w}/base"),
+            "predict x --model",
+            "predict x --model {w}/classes --base",
+            "mix {w}/one --out {out} --base",
+            "import {w}/peft --from peft --out {out} --base",
+            "export --to hf --out {out}",
+            "export {w}/one --to hf --out {out} --base",
         )
     ],
     (f"{WRITE} --model {{w}}/hf/model.safetensors", "(it is a file), expected a model"),
@@ -388,15 +391,7 @@ REFUSALS = [
     ("predict x --model {w}", "no task.json and no config.json (base, "),
     ("predict x --model {w}/full --base {w}/base", "full is a whole model"),
     ("predict x --model {w}/classes --base {w}/full", "trained on a different base than the model in"),
-    *[
-        (f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan")
-        for command in (
-            "merge {w}/one --out {out}",
-            "mix {w}/one --out {out}",
-            "mix {w}/one --rank 1 --out {out}",
-            f"{WRITE} --adapter {{w}}/one",
-        )
-    ],
+    *[(f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan") for command in WEIGHTED],
     # It would be easy to lose the adapter without a word.
     (f"{WRITE} --model {{w}}/one", "one is an adapter, expected a model; give it as --adapter"),
     (f"{WRITE} --adapter {{w}}/peft", "is a PEFT adapter"),
@@ -426,7 +421,7 @@ REFUSALS = [
 def test_what_is_refused(command, message, world, tmp_path, fails, monkeypatch):
     monkeypatch.setattr("lora_np.experiments.pretrain.load_base", None)  # none is read
     places = {"w": world, "out": tmp_path / "out"}
-    fails(*command.format(**places).split(), says=[message.format(**places)])
+    fails(*command.format(**places).split(), says=message.format(**places).split(" … "))
     assert not (tmp_path / "out").exists()
 
 
@@ -491,17 +486,17 @@ def add_metadata(path):
 
 
 PLACES = {  # what is planted: (file, its change; command)
-    "tensor": ("full/model.safetensors", add_tensor, f"{WRITE} --model {{w}}/full"),
-    "adapter's tensor": ("one/adapter.safetensors", add_tensor, f"{WRITE} --adapter {{w}}/one"),
+    "tensor": ("full/model.safetensors", add_tensor, WRITE_FULL),
+    "adapter's tensor": ("one/adapter.safetensors", add_tensor, WRITE_ONE),
     "GPT-2's tensor": ("hf/model.safetensors", add_tensor, IMPORT_HF),
     "PEFT's tensor": ("peft/adapter_model.safetensors", add_tensor, IMPORT_PEFT),
     "inspected tensor": ("full/model.safetensors", add_tensor, "inspect {w}/full"),
     "metadata": ("full/model.safetensors", add_metadata, "inspect {w}/full"),
     "field": ("hf/config.json", {HOSTILE: 1}, IMPORT_HF),
     "value": ("hf/config.json", {"model_type": HOSTILE}, IMPORT_HF),
-    "value of ours": ("full/config.json", {"d_model": HOSTILE}, f"{WRITE} --model {{w}}/full"),
-    "kind": ("one/adapter.json", {"kind": HOSTILE}, f"{WRITE} --adapter {{w}}/one"),
-    "target": ("one/adapter.json", {"targets": [HOSTILE]}, f"{WRITE} --adapter {{w}}/one"),
+    "value of ours": ("full/config.json", {"d_model": HOSTILE}, WRITE_FULL),
+    "kind": ("one/adapter.json", {"kind": HOSTILE}, WRITE_ONE),
+    "target": ("one/adapter.json", {"targets": [HOSTILE]}, WRITE_ONE),
     "pattern": ("peft/adapter_config.json", {"rank_pattern": {"(" + HOSTILE: 1}}, IMPORT_PEFT),
     "index": (f"hf/{INDEX}", json.dumps({"weight_map": {HOSTILE: HOSTILE}}), IMPORT_INDEX),
     "labels": ("classes/task.json", {"labels": [HOSTILE, HOSTILE]}, "predict x --model {w}/classes"),
@@ -515,7 +510,7 @@ PLACES = {  # what is planted: (file, its change; command)
         lambda path: path.rename(path.with_name(HOSTILE[:40])),
         "mix {w}/HOSTILE --out {out}",
     ),
-    "repeated name": ("full/config.json", TWICE, f"{WRITE} --model {{w}}/full"),
+    "repeated name": ("full/config.json", TWICE, WRITE_FULL),
     "doctor's tensor": ("peft/adapter_model.safetensors", add_tensor, DOCTOR),
     "name of a base": ("peft/adapter_config.json", {"base_model_name_or_path": HOSTILE}, DOCTOR),
 }

@@ -287,7 +287,6 @@ def test_refusals(bases, tmp_path, fails):
         ([head], ["adapter: ", "no layer"]),
         (["base"], ["base: no such folder"]),
         ([bases / "gpt2"], ["expected an adapter"]),
-        ([tmp_path / "absent"], ["no such folder"]),
         ([language, "--texts", "0"], ["texts: got 0"]),
         ([language, "--prompt", " "], ["prompt: is empty"]),
         ([language, "--base", bases / "llama"], ["different base"]),
