@@ -174,7 +174,7 @@ def louder(factor):
 
 TEACH, LABEL = (command.replace("{w}/base", "{w}/full") for command in (TEXT, TABLE))
 MODEL, NOT_FINITE = "full/model.safetensors", "full: the logits became nan or infinite"
-NO_LABELS, TOKENIZER = (["a"], [*"abcd"], 5, [1, 2, 3], "abc", [*"aab"]), PRETRAINED / "tokenizer.json"
+NO_LABELS, SHIPPED = (["a"], [*"abcd"], 5, [1, 2, 3], "abc", [*"aab"]), PRETRAINED / "tokenizer.json"
 NO_NEXT = "full: the logits of the next token are not finite"
 SET, ASK = "finetune --settings {w}/settings.json --out {out}", "predict hello --model {w}/"
 DAMAGES = [  # a file of the world, its new text or fields, a command, and what it says
@@ -197,12 +197,7 @@ DAMAGES = [  # a file of the world, its new text or fields, a command, and what 
     (MODEL, louder(3e38), TEACH, NOT_FINITE),
     (MODEL, louder(1e5), TEACH, "full: the perplexity exp("),
     (MODEL, louder(3e38), LABEL, "the loss became nan … learning rate"),
-    (
-        "full/tokenizer.json",
-        partial(shutil.copy, TOKENIZER),
-        WRITE_FULL,
-        "a token with id 7999, expected ids below the",
-    ),
+    ("full/tokenizer.json", partial(shutil.copy, SHIPPED), WRITE_FULL, "a token with id 7999, expected ids below the"),
 ]
 
 
@@ -367,10 +362,7 @@ REFUSALS = [
     (f"{WRITE} --adapter {{w}}/one {{w}}/one", "is repeated"),
     (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "'base' is not an adapter"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/two --weights 1", "weights: got 1, expected one for each of 2"),
-    (
-        f"{WRITE_ONE} --model {PRETRAINED}",
-        "on a different base … give its base with --base, or for generate with --model",
-    ),
+    (f"{WRITE_ONE} --model {PRETRAINED}", "a different base … give its base with --base, or for generate with --model"),
     *[
         (f"{command} {{w}}/hf", "hf: this is a Hugging Face model; read it first with: python -m lora_np import")
         for command in (
