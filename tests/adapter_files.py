@@ -75,9 +75,3 @@ def write_gguf_adapter(path, tensors, **fields):
     arrays = {name: np.asarray(array, np.float32) for name, array in tensors.items()}
     path.write_bytes(container(pairs, [(n, a.shape[::-1], F32, a.tobytes()) for n, a in arrays.items()]))
     return path
-
-
-def by_our_names(params, factors, file="hf"):
-    """The factors of a Llama under our names, flat."""
-    names = linear_names(params, file)
-    return {f"{names[n][0]}.{leaf}": array for n, own in factors.items() for leaf, array in own.items()}

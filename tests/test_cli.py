@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -20,8 +21,8 @@ import pytest
 from lora_np import formats
 from lora_np.adapters import AdapterConfig
 from lora_np.cli import main
-from lora_np.data import encode, model_files
-from lora_np.formats import PRETRAINED, load_model, load_task, read_json, read_tensors, save_model, task_base
+from lora_np.data import encode, model_files, read_records
+from lora_np.formats import PRETRAINED, load_task, read_json, read_tensors, save_model, task_base
 from lora_np.reference import manifest
 from lora_np.tasks import classifier as user_task
 from lora_np.tasks.adapter_set import load_adapter_set, mixed
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = "finetune --data {w}/data/rows.jsonl --text t --label l --out {out} --base {w}/base"
 TEXT = "finetune --text-file {w}/data/corpus.txt --out {out} --base {w}/base"
 WRITE = "generate --prompt the"
+WRITE_ONE, WRITE_FULL = f"{WRITE} --adapter {{w}}/one", f"{WRITE} --model {{w}}/full"
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ def test_finetune_and_predict(method, words, world, tmp_path, run):
         assert load_task(out).adapter.weights["head.weight"].shape == (3, 16)
         assert not (out / "model.safetensors").exists()
     run("predict", "--model", out, "--data", data, "--out", answers)
-    rows = read_rows(answers)
+    rows = read_records(answers).rows
     label, probability, text = run("predict", "--model", out, TEXTS[2]).strip().split("\t")  # alone: the same answer
     assert (label, text) == (rows[2]["label"], TEXTS[2])
     assert float(rows[2]["probability"]) == pytest.approx(float(probability), abs=1e-3)
@@ -165,6 +167,15 @@ def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, 
     assert about(tmp_path / "out")["validation_accuracy"] == 0.8
 
 
+def louder(factor):
+    """A change of a model: what its head reads becomes this many times larger."""
+    return lambda path: edit_tensors(path, lambda t: t | {"ln_f.weight": t["ln_f.weight"] * np.float32(factor)})
+
+
+TEACH, LABEL = (command.replace("{w}/base", "{w}/full") for command in (TEXT, TABLE))
+MODEL, NOT_FINITE = "full/model.safetensors", "full: the logits became nan or infinite"
+NO_LABELS, SHIPPED = (["a"], [*"abcd"], 5, [1, 2, 3], "abc", [*"aab"]), PRETRAINED / "tokenizer.json"
+NO_NEXT = "full: the logits of the next token are not finite"
 SET, ASK = "finetune --settings {w}/settings.json --out {out}", "predict hello --model {w}/"
 DAMAGES = [  # a file of the world, its new text or fields, a command, and what it says
     ("settings.json", {"rank": 3}, SET, "settings.json: rank: not a setting of the task 'classifier', expected one of"),
@@ -175,22 +186,26 @@ DAMAGES = [  # a file of the world, its new text or fields, a command, and what 
     ("settings.json", {"text_column": 5}, SET, "settings.json: text_column: got 5, expected a string"),
     ("settings.json", {"task": "poem"}, SET, "task: got 'poem', expected one of classifier, question, text, chat"),
     ("classes/task.json", {"labels": ["a", "b"]}, f"{ASK}classes", "head.weight has shape"),
-    ("classes/task.json", {"base": "/nowhere/at/all"}, f"{ASK}classes", "task.json: its base cannot be read, /nowhere"),
     ("classes/task.json", {"base_sha256": "of another"}, f"{ASK}classes", "trained on a different base"),
     ("classes/task.json", "[]", f"{ASK}classes", "task.json: got a JSON list"),
     ("classes/task.json", "{}", f"{ASK}classes", "task.json: not written by finetune: labels missing"),
     ("classes/task.json", Path.unlink, f"{ASK}classes", "no task.json"),
-    *[
-        ("merged/task.json", {"labels": labels}, f"{ASK}merged", "task.json: ")
-        for labels in (["a"], [*"abcd"], 5, [1, 2, 3], "abc", [*"aab"])
-    ],
+    *[("merged/task.json", {"labels": labels}, f"{ASK}merged", "task.json: ") for labels in NO_LABELS],
+    ("merged/model.safetensors", louder(3e38), f"{ASK}merged", "merged: the logits became nan or infinite"),
+    (MODEL, louder(3e38), WRITE_FULL, NO_NEXT),
+    (MODEL, louder(3e38), f"{WRITE} --temperature 0 --model {{w}}/full", NO_NEXT),
+    (MODEL, louder(3e38), TEACH, NOT_FINITE),
+    (MODEL, louder(1e5), TEACH, "full: the perplexity exp("),
+    (MODEL, louder(3e38), LABEL, "the loss became nan … learning rate"),
+    ("full/tokenizer.json", partial(shutil.copy, SHIPPED), WRITE_FULL, "a token with id 7999, expected ids below the"),
 ]
 
 
 @pytest.mark.parametrize("file, change, command, message", DAMAGES)
 def test_damaged_results_and_settings(file, change, command, message, world, tmp_path, fails):
     copy = changed(world, tmp_path / "w", file, change)
-    fails(*command.format(w=copy, out=tmp_path / "out").split(), says=[message])
+    fails(*command.format(w=copy, out=tmp_path / "out").split(), says=message.split(" … "))
+    assert not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------- reports, and answers as files
@@ -271,13 +286,6 @@ def test_balanced_classes(run, words, tmp_path):
     assert share["none"] < 0.25 and share["balanced"] > 0.35
 
 
-def read_rows(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in file]
-        return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
-
-
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
 def test_predictions_keep_all_columns(suffix, world, run, tmp_path):
     given = [{"id": "007", "t": "the quick fox", "label": "=1+1"}, {"id": "", "t": " she said, 'so' ", "label": "-2"}]
@@ -286,12 +294,12 @@ def test_predictions_keep_all_columns(suffix, world, run, tmp_path):
     command = ["predict", "--model", world / "classes", "--data", data]
     assert "2 texts; saved in" in run(*command, "--out", out)
     plain = user_task.predict(user_task.load_classifier(world / "classes"), [row["t"] for row in given])
-    for row, before, (label, p) in zip(read_rows(out), given, plain):
+    for row, before, (label, p) in zip(read_records(out).rows, given, plain):
         assert list(row) == ["id", "t", "label", "predicted_label", "probability"]
         assert {name: row[name] for name in before} == before
         assert row["predicted_label"] == label and float(row["probability"]) == pytest.approx(p, abs=1e-6)
     run(*command, "--out", out, "--proba")
-    for row, (label, p) in zip(read_rows(out), plain):
+    for row, (label, p) in zip(read_records(out).rows, plain):
         every = {name.removeprefix("p_"): float(x) for name, x in row.items() if name.startswith("p_")}
         assert list(every) == ["a", "b", "c"] and sum(every.values()) == pytest.approx(1, abs=1e-5)
         assert max(every, key=every.get) == label and every[label] == pytest.approx(p, abs=1e-6)
@@ -322,6 +330,7 @@ def test_teaching_a_text(world, tmp_path, run):
     assert load_task(world / "full").adapter is None
 
 
+WEIGHTED = ("merge {w}/one --out {out}", "mix {w}/one --out {out}", "mix {w}/one --rank 1 --out {out}", WRITE_ONE)
 REFUSALS = [
     ("fintune --out x", "invalid choice: 'fintune' (choose from"),
     ("classroom", "required: ACTION"),
@@ -353,21 +362,20 @@ REFUSALS = [
     (f"{WRITE} --adapter {{w}}/one {{w}}/one", "is repeated"),
     (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "'base' is not an adapter"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/two --weights 1", "weights: got 1, expected one for each of 2"),
-    (f"{WRITE} --model {PRETRAINED} --adapter {{w}}/one", "trained on a different base"),
-    (f"{WRITE} --model {PRETRAINED} --adapter {{w}}/one", "give its base with --base, or for generate with --model"),
+    (f"{WRITE_ONE} --model {PRETRAINED}", "a different base … give its base with --base, or for generate with --model"),
     *[
-        (f"{command} {{w}}/hf{rest}", "hf: this is a Hugging Face model; read it first with: python -m lora_np import")
-        for command, rest in (
-            (f"{WRITE} --model", ""),
-            (f"{WRITE} --adapter {{w}}/one --model", ""),
-            (TABLE.removesuffix(" {w}/base"), ""),
-            (TEXT.removesuffix(" {w}/base"), ""),
-            ("predict x --model", ""),
-            ("predict x --model {w}/classes --base", ""),
-            ("mix {w}/one --out {out} --base", ""),
-            ("import {w}/peft --from peft --out {out} --base", ""),
-            ("export --to hf --out {out}", ""),
-            ("export {w}/one --to hf --out {out} --base", ""),
+        (f"{command} {{w}}/hf", "hf: this is a Hugging Face model; read it first with: python -m lora_np import")
+        for command in (
+            f"{WRITE} --model",
+            f"{WRITE} --adapter {{w}}/one --model",
+            TABLE.removesuffix(" {w}/base"),
+            TEXT.removesuffix(" {w}/base"),
+            "predict x --model",
+            "predict x --model {w}/classes --base",
+            "mix {w}/one --out {out} --base",
+            "import {w}/peft --from peft --out {out} --base",
+            "export --to hf --out {out}",
+            "export {w}/one --to hf --out {out} --base",
         )
     ],
     (f"{WRITE} --model {{w}}/hf/model.safetensors", "(it is a file), expected a model"),
@@ -375,15 +383,7 @@ REFUSALS = [
     ("predict x --model {w}", "no task.json and no config.json (base, "),
     ("predict x --model {w}/full --base {w}/base", "full is a whole model"),
     ("predict x --model {w}/classes --base {w}/full", "trained on a different base than the model in"),
-    *[
-        (f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan")
-        for command in (
-            "merge {w}/one --out {out}",
-            "mix {w}/one --out {out}",
-            "mix {w}/one --rank 1 --out {out}",
-            f"{WRITE} --adapter {{w}}/one",
-        )
-    ],
+    *[(f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan") for command in WEIGHTED],
     # It would be easy to lose the adapter without a word.
     (f"{WRITE} --model {{w}}/one", "one is an adapter, expected a model; give it as --adapter"),
     (f"{WRITE} --adapter {{w}}/peft", "is a PEFT adapter"),
@@ -413,7 +413,7 @@ REFUSALS = [
 def test_what_is_refused(command, message, world, tmp_path, fails, monkeypatch):
     monkeypatch.setattr("lora_np.experiments.pretrain.load_base", None)  # none is read
     places = {"w": world, "out": tmp_path / "out"}
-    fails(*command.format(**places).split(), says=[message.format(**places)])
+    fails(*command.format(**places).split(), says=message.format(**places).split(" … "))
     assert not (tmp_path / "out").exists()
 
 
@@ -431,29 +431,6 @@ def test_a_base_that_has_moved(world, tmp_path, run, fails):
     for again, expected in ((command, answer), (exporting, f"a classifier of 3 classes; saved in {tmp_path}/hf\n")):
         fails(*again, says=says)
         assert run(*again, "--base", tmp_path / "moved") == expected
-
-
-@pytest.mark.parametrize(
-    "command, says, factor",
-    [
-        ("predict x --model {broken}", "the logits became nan or infinite", 3e38),
-        (f"{WRITE} --model {{broken}}", "the logits of the next token are not finite", 3e38),
-        (f"{WRITE} --temperature 0 --model {{broken}}", "the logits of the next token are not finite", 3e38),
-        (TEXT.replace("{w}/base", "{broken}"), "the logits became nan or infinite", 3e38),
-        (TEXT.replace("{w}/base", "{broken}"), "the perplexity exp(", 1e5),
-        (TABLE.replace("{w}/base", "{broken}"), "the loss became nan", 3e38),
-    ],
-)
-def test_answers_that_are_not_finite(command, says, factor, world, tmp_path, fails):
-    params, config = load_model(world / "base")
-    params = {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(factor)}
-    if "predict" in command:
-        params, config = {**params, "head.weight": np.ones((2, 16), np.float32)}, replace(config, n_classes=2)
-    save_model(tmp_path / "broken", params, config)
-    shutil.copy(world / "base" / "tokenizer.json", tmp_path / "broken")
-    places = {"w": world, "broken": tmp_path / "broken", "out": tmp_path / "out"}
-    fails(*command.format(**places).split(), says=[says, "learning rate" if "loss" in says else "broken: "])
-    assert not (tmp_path / "out").exists()
 
 
 SPARSE = {  # what the header of a file that has no bytes on the disk promises, and what is said; None: a table
@@ -483,10 +460,13 @@ def test_files_that_no_memory_holds(name, command, own, world, fails):
         fails(*command.format(file=path, w=world).split(), says=[says])
 
 
-HOSTILE = "\x1b[2J\r\n\u202e" + "a" * 10_000
+HOSTILE, INDEX = "\x1b[2J\r\n\u202e" + "a" * 10_000, "model.safetensors.index.json"
+TWICE = f"{{{json.dumps(HOSTILE)}: 1, {json.dumps(HOSTILE)}: 2}}"
 ROWS = [{"t": text, "l": [HOSTILE, "b"][i % 2]} for i, text in enumerate(TEXTS)]
 IMPORT_HF = "import {w}/hf --from hf --out {out}"
+IMPORT_INDEX, IMPORT_CLASSES = (IMPORT_HF.replace("hf", name, 1) for name in (f"hf/{INDEX}", "classes_hf"))
 IMPORT_PEFT = "import {w}/peft --from peft --base {w}/base --out {out}"
+DOCTOR = "doctor {w}/peft --base {w}/full"
 
 
 def add_tensor(path):
@@ -498,31 +478,23 @@ def add_metadata(path):
 
 
 PLACES = {  # what is planted: (file, its change; command)
-    "tensor": ("full/model.safetensors", add_tensor, f"{WRITE} --model {{w}}/full"),
-    "adapter's tensor": ("one/adapter.safetensors", add_tensor, f"{WRITE} --adapter {{w}}/one"),
+    "tensor": ("full/model.safetensors", add_tensor, WRITE_FULL),
+    "adapter's tensor": ("one/adapter.safetensors", add_tensor, WRITE_ONE),
     "GPT-2's tensor": ("hf/model.safetensors", add_tensor, IMPORT_HF),
     "PEFT's tensor": ("peft/adapter_model.safetensors", add_tensor, IMPORT_PEFT),
     "inspected tensor": ("full/model.safetensors", add_tensor, "inspect {w}/full"),
     "metadata": ("full/model.safetensors", add_metadata, "inspect {w}/full"),
     "field": ("hf/config.json", {HOSTILE: 1}, IMPORT_HF),
     "value": ("hf/config.json", {"model_type": HOSTILE}, IMPORT_HF),
-    "value of ours": ("full/config.json", {"d_model": HOSTILE}, f"{WRITE} --model {{w}}/full"),
-    "kind": ("one/adapter.json", {"kind": HOSTILE}, f"{WRITE} --adapter {{w}}/one"),
-    "target": ("one/adapter.json", {"targets": [HOSTILE]}, f"{WRITE} --adapter {{w}}/one"),
+    "value of ours": ("full/config.json", {"d_model": HOSTILE}, WRITE_FULL),
+    "kind": ("one/adapter.json", {"kind": HOSTILE}, WRITE_ONE),
+    "target": ("one/adapter.json", {"targets": [HOSTILE]}, WRITE_ONE),
     "pattern": ("peft/adapter_config.json", {"rank_pattern": {"(" + HOSTILE: 1}}, IMPORT_PEFT),
-    "index": (
-        "hf/model.safetensors.index.json",
-        json.dumps({"weight_map": {HOSTILE: HOSTILE}}),
-        IMPORT_HF.replace("hf ", "hf/model.safetensors.index.json ", 1),
-    ),
+    "index": (f"hf/{INDEX}", json.dumps({"weight_map": {HOSTILE: HOSTILE}}), IMPORT_INDEX),
     "labels": ("classes/task.json", {"labels": [HOSTILE, HOSTILE]}, "predict x --model {w}/classes"),
     "label": ("classes/task.json", {"labels": [HOSTILE, "\x1b[2J", "\r"]}, "predict x --proba --model {w}/classes"),
     "text": ("text", "", "predict HOSTILE --model {w}/classes"),
-    "imported label": (
-        "classes_hf/config.json",
-        {"id2label": dict(zip("012", [HOSTILE, "b", "c"])), "label2id": {}},
-        IMPORT_HF.replace("hf", "classes_hf", 1),
-    ),
+    "imported label": ("classes_hf/config.json", {"id2label": {"0": HOSTILE, "1": "b", "2": "c"}}, IMPORT_CLASSES),
     "label of a table": ("data/rows.jsonl", "\n".join(map(json.dumps, ROWS)), f"{TABLE} --epochs 1"),
     "path": ("text", "", "predict x --model {w}/HOSTILE"),
     "name of an adapter": (
@@ -530,11 +502,9 @@ PLACES = {  # what is planted: (file, its change; command)
         lambda path: path.rename(path.with_name(HOSTILE[:40])),
         "mix {w}/HOSTILE --out {out}",
     ),
-    "repeated name": (
-        "full/config.json",
-        f"{{{json.dumps(HOSTILE)}: 1, {json.dumps(HOSTILE)}: 2}}",
-        f"{WRITE} --model {{w}}/full",
-    ),
+    "repeated name": ("full/config.json", TWICE, WRITE_FULL),
+    "doctor's tensor": ("peft/adapter_model.safetensors", add_tensor, DOCTOR),
+    "name of a base": ("peft/adapter_config.json", {"base_model_name_or_path": HOSTILE}, DOCTOR),
 }
 
 
@@ -553,7 +523,7 @@ def test_names_from_files_are_printed_with_escapes(place, world, tmp_path, capsy
 # ---------------------------------------------------------------- generate
 
 
-def test_one_text_for_each_adapter(world, run):
+def test_one_text_for_each_adapter(world, run, fails):
     """With base for none; and each is what it is alone. The prompt has more tokens than there are positions."""
     one, two, prompt = world / "one", world / "two", " ".join(TEXTS[:4])
     settings = ["--prompt", prompt, "--tokens", 30, "--seed", 3, "--ignore-end"]
@@ -564,15 +534,7 @@ def test_one_text_for_each_adapter(world, run):
     assert together == "".join(f"[{name}]\n{text}" for name, text in zip((one, "base", two), alone))
     assert len(set(alone)) == 3 and all(text.startswith(prompt) for text in alone)
     assert run("generate", *settings, "--adapter", one, two, "--weights", 1, 0) == alone[0]
-
-
-def test_prompts_and_tokenizers_that_cannot_be_used(world, tmp_path, fails):
     fails("generate", "--prompt", " \n", says=["prompt: is empty"])
-    params, config = load_model(world / "base")
-    save_model(tmp_path, params | {"tok_emb.weight": params["tok_emb.weight"][:50]}, replace(config, vocab_size=50))
-    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path)
-    message = "tokenizer.json: has a token with id 7999, expected ids below the model's vocab_size = 50"
-    fails("generate", "--prompt", "the", "--model", tmp_path, says=[message])
 
 
 def test_half_a_character_waits():
@@ -718,11 +680,8 @@ def test_a_tokenizer_without_special_tokens(world, own, tmp_path, run, fails):
     formats.write_json(hf / "tokenizer.json", fields | {"post_processor": None, "added_tokens": [], "normalizer": None})
     ours, task, full = (tmp_path / name for name in ("ours", "task", "full"))
     run("import", hf, "--from", "hf", "--out", ours)
-    table = ["finetune", "--data", world / "data" / "rows.jsonl", "--text", "t", "--label", "l", "--base", ours]
-    run(*table, "--epochs", 1, "--out", task)
-    run(*table, "--epochs", 1, "--out", full, "--method", "full")
-    text = ["finetune", "--text-file", world / "data" / "corpus.txt", "--base", ours, "--epochs", 1]
-    run(*text, "--out", tmp_path / "text")
+    for command, out in ((TABLE, task), (f"{TABLE} --method full", full), (TEXT, tmp_path / "text")):
+        run(*command.replace("{w}/base", str(ours)).format(w=world, out=out).split(), "--epochs", 1)
     fails("predict", "--model", task, "fox", "", says=["text 1: got '', which has no tokens", "adds none to a text"])
     assert run("predict", "--model", world / "classes", "fox", "").count("\n") == 2, "ours has an initial token"
     run("export", task, "--to", "merged", "--out", tmp_path / "merged")

@@ -57,6 +57,11 @@ def container(fields=(), tensors=(), alignment=32, start=b"GGUF\3\0\0\0", counts
     return head + bytes(-len(head) % alignment) + data
 
 
+def of_tensor(*place_and_data):
+    """A file of one tensor, w: its dims, type and data, and where it is written to begin."""
+    return container(tensors=[("w", *place_and_data)])
+
+
 def random(shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
@@ -151,8 +156,8 @@ def test_tensors_may_be_listed_in_another_order_than_their_data(write):
 
 # ------------------------------------------------------------------ what is refused, and how
 
-ZERO = bytes(4096)
-ONE = struct.pack("<f", 1)
+ZERO, ONE, ALIGNMENT = bytes(4096), struct.pack("<f", 1), "general.alignment"
+ALIGNMENTS = {n: field(kind, n) for kind, n in ((4, 0), (4, 24), (5, -8), (6, 32.0))}
 NOT_FINITE = BLOCKS[Q4_1].blocks.copy()
 NOT_FINITE[1, 22:24] = np.array([np.inf], "<f2").view(np.uint8)  # the offset of the second block
 REFUSED = {
@@ -174,32 +179,22 @@ REFUSED = {
     "a token that is not UTF-8": (container([("key", field(9, (8, ["a", b"\xff"])))]), "field 'key': 'utf-8' codec"),
     "escapes in a name": (container([("a\x1b[2J\n", b"\xff" * 4)]), r"field 'a\\x1b\[2J\\n': got the type"),
     "a long name": (container([("x" * 1000, b"\xff" * 4)]), "field 'x{150,198}…: got the type"),
-    "no alignment": (container([("general.alignment", field(4, 0))]), "general.alignment': got 0, expected a power"),
-    "alignment 24": (container([("general.alignment", field(4, 24))]), "alignment': got 24, expected a power of two"),
-    "alignment −8": (container([("general.alignment", field(5, -8))]), "alignment': got -8"),
-    "alignment 32.0": (container([("general.alignment", field(6, 32))]), "alignment': got 32.0"),
-    "no axes": (container(tensors=[("w", [], F32, ONE)]), "tensor 'w': axes: got 0"),
-    "five axes": (container(tensors=[("w", [1] * 5, F32, ONE)]), "tensor 'w': axes: got 5"),
-    "an axis of 0": (container(tensors=[("w", [4, 0], F32, b"")]), r"tensor 'w': got the shape \(0, 4\)"),
-    "much too large": (container(tensors=[("w", [2**63] * 4, F32, ONE)]), "tensor 'w': ends at byte"),
-    "half a block": (
-        container(tensors=[("w", [48, 2], Q4_1, ZERO)]),
-        r"'w': got the shape \(2, 48\), .*multiple of 32",
-    ),
-    "far beyond": (container(tensors=[("w", [1], F32, ONE, 2**64 - 32)]), "tensor 'w': ends at byte 18,446"),
-    "unaligned": (container(tensors=[("w", [1], F32, ZERO, 4)]), "tensor 'w': begins at byte .* a multiple of 32"),
-    "overlapping": (
-        container(tensors=[("a", [16], F32, ZERO), ("b", [1], F32, ONE, 32)]),
-        "tensor 'b': begins at byte",
-    ),
-    "NaN": (container(tensors=[("w", [1], F32, b"\xff" * 4)]), "tensor 'w': has values that are not finite"),
-    "an infinite offset": (container(tensors=[("w", [64, 3], Q4_1, NOT_FINITE.tobytes())]), "'w': .*not finite"),
+    **{f"alignment {n}": (container([(ALIGNMENT, of)]), f"got {n}, expected a power") for n, of in ALIGNMENTS.items()},
+    **{f"{n} axes": (of_tensor([1] * n, F32, ONE), f"tensor 'w': axes: got {n}") for n in (0, 5)},
+    "an axis of 0": (of_tensor([4, 0], F32, b""), r"tensor 'w': got the shape \(0, 4\)"),
+    "much too large": (of_tensor([2**63] * 4, F32, ONE), "tensor 'w': ends at byte"),
+    "half a block": (of_tensor([48, 2], Q4_1, ZERO), r"'w': got the shape \(2, 48\), .*multiple of 32"),
+    "far beyond": (of_tensor([1], F32, ONE, 2**64 - 32), "tensor 'w': ends at byte 18,446"),
+    "unaligned": (of_tensor([1], F32, ZERO, 4), "tensor 'w': begins at byte .* a multiple of 32"),
+    "overlapping": (container(tensors=[("a", [16], F32, ZERO), ("b", [1], F32, ONE, 32)]), "tensor 'b': begins at"),
+    "NaN": (of_tensor([1], F32, b"\xff" * 4), "tensor 'w': has values that are not finite"),
+    "an infinite offset": (of_tensor([64, 3], Q4_1, NOT_FINITE.tobytes()), "'w': .*not finite"),
 }
 FOREIGN = {
-    "no such type": (container(tensors=[("w", [256], 99, ZERO)]), "tensor 'w': 99 is not a valid"),
-    "whole numbers": (container(tensors=[("w", [8], I32, ZERO)]), "tensor 'w': .*I32"),
-    "an infinite scale": (container(tensors=[("w", [256], Q4_K, b"\0\x7c" + ZERO)]), "tensor 'w': .*not finite"),
-    "half a K-block": (container(tensors=[("w", [128], Q4_K, ZERO)]), r"'w': got the shape .*multiple of 256"),
+    "no such type": (of_tensor([256], 99, ZERO), "tensor 'w': 99 is not a valid"),
+    "whole numbers": (of_tensor([8], I32, ZERO), "tensor 'w': .*I32"),
+    "an infinite scale": (of_tensor([256], Q4_K, b"\0\x7c" + ZERO), "tensor 'w': .*not finite"),
+    "half a K-block": (of_tensor([128], Q4_K, ZERO), r"'w': got the shape .*multiple of 256"),
 }
 
 
@@ -218,7 +213,7 @@ def test_what_is_refused(write, data, says):
 def test_another_type_without_the_gguf_package(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ValueError, match="model.gguf: tensor 'w': its type needs the gguf package: pip install gguf"):
-        read_gguf(write(container(tensors=[("w", [256], Q4_K, ZERO)])))
+        read_gguf(write(of_tensor([256], Q4_K, ZERO)))
 
 
 def test_no_file_and_a_folder(tmp_path):

@@ -203,12 +203,11 @@ def test_bad_words(command, world, tmp_path, capfd, monkeypatch):
 
 # ------------------------------------------------------------------ damaged files
 
-TABLE = "finetune --base {w}/base --epochs 1 --out {w}/made/x --text t --label l --data {w}/data/"
+TABLE = "finetune --base {w}/base --epochs 1 --out {w}/made/x --text t --label l --data"
+TABLES = ("data/rows.csv", "data/rows.tsv", "data/rows.jsonl")
 READING = {  # command -> patterns of the files that it reads
     "predict --model {w}/classes the fox": "classes/* base/*",
-    "predict --model {w}/classes --data {w}/data/rows.csv --text t": "data/rows.csv",
-    "predict --model {w}/classes --data {w}/data/rows.tsv --text t": "data/rows.tsv",
-    "predict --model {w}/classes --data {w}/data/rows.jsonl --text t": "data/rows.jsonl",
+    **{f"predict --model {{w}}/classes --data {{w}}/{name} --text t": name for name in TABLES},
     "evaluate --model {w}/classes --data {w}/data/rows.csv --json {w}/made/x.json": "classes/* base/* data/rows.csv",
     "generate --prompt the --tokens 4 --model {w}/full": "full/*",
     "generate --prompt the --tokens 4 --adapter {w}/one base {w}/two": "one/* two/* base/*",
@@ -219,15 +218,11 @@ READING = {  # command -> patterns of the files that it reads
     "export {w}/one --to peft --out {w}/made/x": "one/*",
     "export {w}/dora --to merged --out {w}/made/x": "dora/* base/*",
     "export {w}/full --to hf --out {w}/made/x": "full/*",
-    "import {w}/hf --from hf --out {w}/made/x": "hf/*",
-    "import {w}/classes_hf --from hf --out {w}/made/x": "classes_hf/*",
+    **{f"import {{w}}/{name} --from hf --out {{w}}/made/x": f"{name}/*" for name in ("hf", "classes_hf")},
     "import {w}/peft --from peft --base {w}/base --out {w}/made/x": "peft/* base/*",
-    "inspect {w}/one --json {w}/made/x.json": "one/*",
-    "inspect {w}/peft --json {w}/made/x.json": "peft/*",
-    "inspect {w}/hf --json {w}/made/x.json": "hf/*",
-    f"{TABLE}rows.csv": "data/rows.csv base/*",
-    f"{TABLE}rows.tsv": "data/rows.tsv",
-    f"{TABLE}rows.jsonl": "data/rows.jsonl",
+    **{f"inspect {{w}}/{name} --json {{w}}/made/x.json": f"{name}/*" for name in ("one", "peft", "hf")},
+    f"{TABLE} {{w}}/data/rows.csv": "data/rows.csv base/*",
+    **{f"{TABLE} {{w}}/{name}": name for name in TABLES[1:]},
     "finetune --text-file {w}/data/corpus.txt --base {w}/base --epochs 1 --out {w}/made/x": "data/corpus.txt base/*",
     "reference check {w}/port --vectors {w}/vectors --json {w}/made/x.json": "port/* port/*/* vectors/*",
     "reference list --vectors {w}/vectors": "vectors/manifest.json",

@@ -15,7 +15,7 @@ from lora_np import data
 from lora_np import model as mo
 from lora_np import training as tr
 from lora_np.adapters import AdapterConfig
-from lora_np.formats import PRETRAINED
+from lora_np.formats import PRETRAINED, load_pretrained
 from lora_np.model import Sampling
 
 from .tiny import random_adapter, random_params, tiny_config
@@ -145,7 +145,7 @@ def values(call, argument, *bad, error=ValueError):
 
 
 WHOLE = "expected an integer of at least 1"
-A, HEAD = "blocks.0.attn.q_proj.lora_A", "head.weight"
+A, HEAD, LN, ZEROS = "blocks.0.attn.q_proj.lora_A", "head.weight", "blocks.0.ln1", np.zeros(12)
 NO_RANKS, NO_ALPHAS = (0, True, 2.0, "2", None), (math.nan, math.inf, "16", None)
 CONFIGURED = {
     **{f"rank_pattern['q_proj']: got {r!r}, {WHOLE}": {"rank_pattern": {"q_proj": r}} for r in NO_RANKS},
@@ -154,14 +154,12 @@ CONFIGURED = {
     "targets: got none": {"targets": [], "train_head": False},
     "targets: got 'q_proj', expected a tuple": {"targets": "q_proj"},
 }
-NO_LAYERS = ["proj", "attn", "blocks.1", "_proj", "Q_PROJ", "x_proj", "blocks.2.attn.q_proj", "ln1", "tok_emb", "head"]
+NO_LAYERS = ["proj", "attn", "blocks.1", "_proj", "Q_PROJ", "x_proj", "blocks.2.attn.q_proj", "ln1", "tok_emb"]
+NO_LAYERS += ["head", ""]
 ADAPTED = {
     "kind: got 'magic', expected one of lora": {"kind": "magic"},
     # A name is no piece of a name, nor that of something that is no linear layer.
-    **{
-        f"targets: {t!r} matches no layer; expected one of q_proj, ": {"targets": ["q_proj", t]}
-        for t in (*NO_LAYERS, "")
-    },
+    **{f"targets: {t!r} matches no layer; expected one of q_proj, ": {"targets": ["q_proj", t]} for t in NO_LAYERS},
     "targets: 'blocks.2.*' matches no layer": {"params": CLASSES, "targets": ["q_proj", "blocks.2.*"]},
     "rank_pattern: 'blocks.7.*' matches no layer": {"rank_pattern": {"q_proj": 2, "blocks.7.*": 3}},
     "alpha_pattern: 'blocks.7.*' matches no layer": {"alpha_pattern": {"q_proj": 2, "blocks.7.*": 3}},
@@ -197,10 +195,7 @@ FORWARD = {
     "ids: a sequence of 8 tokens is longer": {"ids": np.zeros((2, 8), dtype=int)},
     **{f"ids: got {i}, expected 0 to 12": {"ids": np.array([[0, 0, 0], [0, i, 0]])} for i in (13, -1, 1000)},
     **{f"ids: got shape {s}": {"ids": np.zeros(s, dtype=int)} for s in ((5,), (2, 0), (1, 2, 5))},
-    **{
-        f"wanted: no parameter is named {n!r}": {"wanted": (n,)}
-        for n in ("blocks.2.ln1.weight", "blocks.0.ln1.lora_A", A)
-    },
+    **{f"wanted: no parameter is named {n!r}": {"wanted": (n,)} for n in ("blocks.2.ln1.weight", f"{LN}.lora_A", A)},
     "wanted: no parameter is named 't'": {"wanted": "tok_emb.weight"},
     # To leave out the adapter of a block that is not there would be another model.
     "adapter: the model has no layer blocks.2.attn.q_proj": {"adapter": OF_THREE_BLOCKS},
@@ -209,9 +204,7 @@ NO_IDS = {"ids: got float64, expected an array of integers": {"ids": np.zeros((2
 ROWS = {
     "adapter: got 3 for 2 rows, expected one Adapter, or one for each row": {"adapter": [None] * 3},
     "adapter: … for evaluation": {"adapter": [ADAPTER, None], "wanted": ("tok_emb.weight",)},
-    "adapter: carries blocks.0.ln1.bias, which all rows": {
-        "adapter": [with_weights(ADAPTER, **{"blocks.0.ln1.bias": np.zeros(12)}), None]
-    },
+    f"adapter: carries {LN}.bias, which all rows": {"adapter": [with_weights(ADAPTER, **{f"{LN}.bias": ZEROS}), None]},
 }
 HEADS = {
     "head.weight": {"params": HEADLESS},
@@ -288,13 +281,15 @@ DATA = {
     "stream: got shape (2, 5)": lambda: data.language_batches(STREAM.reshape(2, 5), 4, 2),
     "labels: got 1 class(es), 'pos', expected at least two": lambda: data.label_names(["pos"] * 2),
     "labels: got 'bad' in 1 of 1 rows, expected … 'neg', 'pos'": lambda: data.encode_labels(["bad"], ["neg", "pos"]),
-    "3 distinct texts of 2 classes, too few to give test its fraction of 0.1": lambda: data.split_table(
-        TABLE, (0.4, 0.5, 0.1), seed=0
-    ),
-    "table: got 3 texts and 0 labels": lambda: data.split_table(TABLE._replace(labels=[]), (0.8, 0.1, 0.1), seed=0),
     "text_column and label_column are both 'text'": lambda: data.read_table("a.csv", "text", "text"),
 }
-FRACTIONS = [(0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1), (0.5, 0.1, 0.1)]
+THREE = "expected three numbers for train, validation and test"
+NO_FRACTIONS = [(0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1), (0.5, 0.1, 0.1)]
+SPLIT = {
+    "3 distinct texts of 2 classes, too few to give test its fraction of 0.1": {"fractions": (0.4, 0.5, 0.1)},
+    "table: got 3 texts and 0 labels": {"table": TABLE._replace(labels=[])},
+    **{f"{fractions}, {THREE}": {"fractions": fractions} for fractions in NO_FRACTIONS},
+}
 DATA_OF_ANOTHER_TYPE = {
     "texts: got a str … [text]": lambda: data.encode(tokenizer(), "a film"),
     "text 1: got type int, expected str": lambda: data.encode(tokenizer(), ["a film", 3]),
@@ -407,9 +402,7 @@ REFUSED = [
     *rows(start, STARTED),
     *rows(there_and_back, NO_WAY_BACK),
     *values(ad.variant_config, "variant", "lora++"),
-    *rows(
-        tr.RankAllocation, {"first, last: got 0.6 and 0.5, expected a sum of at most 1": {"first": 0.6, "last": 0.5}}
-    ),
+    *rows(partial(tr.RankAllocation, first=0.6), {"first, last: got 0.6 and 0.5, … at most 1": {"last": 0.5}}),
     *rows(lambda leaf: tr.allocating(None, adapt(kind="adalora", rate_factors={leaf: 0.0}), 10), FROZEN),
     *rows(partial(replace, tr.TrainConfig(40, 0.1)), TRAINED),
     *rows(partial(tr.learning_rate_at, 0, 10, 1.0), {SCHEDULES: {"schedule": "step"}}),
@@ -426,6 +419,7 @@ REFUSED = [
     *[(classify, {"lengths": lengths}, ValueError, "lengths") for lengths in LENGTHS],
     *rows(tiny_config, {"n_heads: 5 does not divide d_model = 12": {"n_heads": 5}}),
     (partial(mo.initial_params, LANGUAGE, rng()), {"dtype": np.float16}, ValueError, "dtype: got float16"),
+    *[(load_pretrained, {"dtype": d}, (ValueError, TypeError), "dtype") for d in (np.float16, np.int64, str)],
     *values(partial(mo.add_head, PARAMS, LANGUAGE, rng=rng()), "n_classes", 1, -1, 0),
     *rows(write, GENERATED),
     *values(write, "n_new", 0, 2.0),
@@ -436,25 +430,14 @@ REFUSED = [
     *rows(read_on, {"ids: got float64, expected an array of integers": {"ids": PROMPTS.astype(float)}}, TypeError),
     *rows(mo.next_probabilities, {"repetition_penalty=1e-40": HUGE}, FloatingPointError),
     *calls(DATA),
-    *rows(
-        partial(data.split_table, TABLE, seed=0),
-        {f"{f}, expected three numbers for train, validation and test": {"fractions": f} for f in FRACTIONS},
-    ),
+    *rows(lambda table=TABLE, fractions=(0.8, 0.1, 0.1): data.split_table(table, fractions, seed=0), SPLIT),
     *calls(DATA_OF_ANOTHER_TYPE, TypeError),
     *calls(NO_FILE, FileNotFoundError),
     *calls(COMPRESSED),
-    *[
-        (make, {"weight": weight}, error, message)
-        for make in COMPRESSIONS
-        for error, message, weights in NO_WEIGHTS
-        for weight in weights
-    ],
+    *[(make, {"weight": w}, error, says) for make in COMPRESSIONS for error, says, bad in NO_WEIGHTS for w in bad],
     *calls(COMPRESSED_OF_ANOTHER_TYPE, TypeError),
     *rows(lambda params=PARAMS, adapter=OF_Q, masks=None: ad.merge_in_format(params, adapter, masks), MERGED),
-    *[
-        (call, {}, ValueError, f"{name.split()[0]}: … has values that are not finite")
-        for name, call in NOT_FINITE.items()
-    ],
+    *[(f, {}, ValueError, f"{n.split()[0]}: … has values that are not finite") for n, f in NOT_FINITE.items()],
     *[row for refused in (SHAPES, SUBSPACES, SPECTRA) for row in calls(refused)],
     *values(partial(an.intruder_dimensions, FOUR, FOUR, 1), "epsilon", 0.0, math.nan, "0.5"),
     *values(partial(an.rank_at_energy, SIGMA), "share", 0, 1.5, "0.9"),
