@@ -17,7 +17,7 @@ from .int8_quantise import follow, int8_quantise
 POINTS = 3
 OUTPUTS = ("new_codes", "new_scales", "lost")
 HINTS = {
-    "new_codes": "Dequantise, add the update and quantise again: what is a row's new ruler, and where are its weights?",
+    "new_codes": "Dequantise, add the update, quantise again. What is a row's new ruler? Where on it are its weights?",
     "new_scales": "A ruler must reach the largest weight of its row. What are the row's weights now?",
     "lost": "Which matrix did you want, and which one did you get? How large is their difference relative to ΔW?",
 }
