@@ -17,10 +17,10 @@ FORMULA = "the largest integer r with r (out + in) < out · in, that is (out · 
 
 def largest_saving_rank(n_out, n_in):
     """n_out, n_in ints -> r, an int."""
-    # r (out + in) < out · in; because all are integers, this means r (out + in) ≤ out · in − 1
+    # r (out + in) < out · in; because both sides are integers, this means r (out + in) ≤ out · in − 1
     return (n_out * n_in - 1) // (n_out + n_in)
-    # The result is 499 for 1000 × 1000, and 1 for 2 × 1000. If one side is much longer than the other, it cancels, and
-    # the bound is nearly the shorter side.
+    # The result is 499 for 1000 × 1000, and 1 for 2 × 1000. If one side is much longer than the other, it nearly
+    # cancels, and the bound is close to the shorter side.
 
 
 def draw(rng, size):

@@ -4,7 +4,7 @@ Now the reverse question: what is the smallest number of directions that hold a 
 0.9 this is the lesson's "rank of 90 %". Reaching the share exactly is enough.
 
 **Predict** for σ = (2, 1, 1, 1, 1): how many directions hold a share of 0.5, of 0.75, and of 0.76? And how many of 100
-equal singular values hold 90 %? (Is your result the number of directions, or the index of the last one?)
+equal singular values hold 90 % of their energy? (Is your result the number of directions, or the last one's index?)
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def rank_at_energy(sigma, share):
     energy = np.cumsum(sigma**2)  # (n,): entry k − 1 is the energy of the first k directions
     enough = energy >= share * energy[-1]  # (n,): False, False, …, True, True
     return int(np.argmax(enough)) + 1  # argmax finds the first True; indices begin at 0, counts at 1
-    # For σ = (2, 1, 1, 1, 1) the numbers are 1, 3 and 4; of 100 equal singular values, 90 hold 90 %.
+    # For σ = (2, 1, 1, 1, 1) the results are 1, 3 and 4; of 100 equal singular values, 90 hold 90 % of the energy.
 
 
 def draw(rng, size):
