@@ -25,9 +25,9 @@ def label_probabilities(logits, first):
     exp = np.exp(chosen - chosen.max(axis=1, keepdims=True))  # at most 1, so nothing overflows
     p = exp / exp.sum(axis=1, keepdims=True)
     return p
-    # On paper: they are 1/4 and 3/4, whatever the other word's logit is, because the denominator over all words
-    # cancels. So they do not tell you whether the model would write a label at all. Labels that begin with the same
-    # token always get the same p.
+    # On paper: the probabilities are 1/4 and 3/4, whatever the other word's logit is, because the denominator over all
+    # words cancels. So they do not tell you whether the model would write a label at all. Labels that begin with the
+    # same token always get the same p.
 
 
 def draw(rng, size):
