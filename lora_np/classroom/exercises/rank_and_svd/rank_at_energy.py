@@ -25,7 +25,7 @@ def rank_at_energy(sigma, share):
 
 def draw(rng, size):
     """In the first draw the share is reached exactly, without rounding: 8² + 8² + 4² or 8² + 5 · 4² is 144 of 256, and
-    the roots of both are integers."""
+    both are perfect squares."""
     if size.number == 0:
         strong = int(rng.integers(1, 3))
         return {"sigma": np.repeat([8.0, 4.0, 2.0], [strong, 7, 36 - 16 * strong]), "share": 9 / 16}
@@ -40,7 +40,7 @@ MISTAKES = {
             lambda i: int(np.ceil(i.share * len(i.sigma))),
         ),
         (
-            "this counts the singular values of at least (1 − share) σ₁",
+            "this counts the singular values that are at least (1 − share) σ₁",
             lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0]),
         ),
     ]
