@@ -4,7 +4,7 @@ When a model generates text, it caches the keys and values of all tokens so far,
 text of `T` tokens in two cases: each of the `n_heads` query heads has its own keys and values (`full`), or there are
 only `n_kv_heads` key and value heads (`grouped`). Each number takes `itemsize` bytes.
 
-**Predict:** on which of the six arguments does `grouped` not depend? By which factor is `grouped` smaller than `full`?
+**Predict:** which of the six arguments does `grouped` not depend on? By what factor is `grouped` smaller than `full`?
 **When it passes,** compute both for SmolLM2: 30 layers, 9 query heads, 3 key and value heads, head size 64, 8,192
 tokens, 4 bytes. Its weights take 538 MB.
 """

@@ -31,7 +31,7 @@ def rotate(x, positions, theta):
 
 
 def draw(rng, size):
-    """Draw positions from the middle of a text; half a head is longer than any other axis."""
+    """Draw positions from the middle of a text; half the head size exceeds all other dimensions."""
     x = rng.normal(size=(size.B, size.T, 2 * (size.D + 14)))
     return {"x": x, "positions": int(rng.integers(3, 20)) + np.arange(size.T), "theta": float(rng.uniform(10, 50))}
 
