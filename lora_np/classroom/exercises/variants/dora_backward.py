@@ -3,15 +3,15 @@
 The hard one. Here `V` is the W_lora of the previous exercise. Give the **exact** gradients of `x`, `V` and `m`; that of
 `V` includes the path through ‖V‖. dA and dB follow from dV as in LoRA (exercises 07).
 
-**Derive it** for a single row, with v̂ = V / ‖V‖. Begin with the two easy gradients: what is dW′, and what follows for
-dm? Then move the row of `V` by a small δ. How does `W′` change if δ is parallel to v̂? How does it change if δ is
-orthogonal to v̂? Any δ is the sum of a parallel and an orthogonal part: so which part of dW′ does dV keep, and with
-which factor?
+**Derive it** for a single row, with v̂ = V / ‖V‖. Begin with the two easy gradients: what is dW′, and how does dm
+follow from it? Then move the row of `V` by a small δ. How does `W′` change if δ is parallel to v̂? How does it change
+if δ is orthogonal to v̂? Any δ is the sum of a parallel and an orthogonal part: so which part of dW′ does dV keep, and
+with what factor?
 
 **Predict:** what is the dot product of each row of dV with the same row of `V`? How does dV change if `V` doubles?
 
-Your gradient check from exercises 03 can test all three. (Lesson 13: like the paper, PEFT and this package's default
-treat ‖V‖ as a constant, so they would *fail* that check.)
+Your gradient check from exercises 03 can test all three gradients. (Lesson 13: like the paper, PEFT and this package's
+default treat ‖V‖ as a constant, so they would *fail* that check.)
 """
 
 import numpy as np

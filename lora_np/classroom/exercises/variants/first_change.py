@@ -11,7 +11,7 @@ For each optimiser, give the change in the layer's output, `z = s u Bᵀ` with `
 
 **On paper first:** what is dB at `B` = 0? Insert the new `B` into `z`, and count the factors of `s`. With gradient
 descent the result is an (N, N) matrix times `dy`. Which matrix? So when does the gradient of row 5 also change the
-output of row 7? **Then predict:** suppose that `A` has four times as many rows, drawn in the same way. By which factor
+output of row 7? **Then predict:** suppose that `A` has four times as many rows, drawn in the same way. By what factor
 does `z` grow, for each optimiser, if `s` does not change? Which scale compensates for this?
 """
 
@@ -55,7 +55,7 @@ def alone(i):
 
 MISTAKES = {
     "by_descent": [
-        ("each row has only its own contribution: a step is the sum over all rows, and changes all of them", alone)
+        ("each row has only its own contribution, but a step sums over all rows, and changes all of them", alone)
     ],
     "by_adamw": [
         ("the sign of dy is used, not that of dB", lambda i: first_change(i.x, np.sign(i.dy), i.A, i.s, i.lr)[0]),

@@ -36,9 +36,9 @@ def loftq_start(W, quantise, r, s, rounds):
         A, B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)
         held = s * B @ A
     return Q, A, B
-    # Move 2 cannot increase the error: it takes the best matrix of rank r for this Q (Eckart–Young), and the old one is
-    # one of the candidates. Move 1 can: it takes the nearest points, but on rulers that the new largest weights define.
-    # So the error need not decrease.
+    # Move 2 cannot increase the error: it takes the best matrix of rank r for this Q (Eckart–Young), and the old matrix
+    # is one of the candidates. Move 1 can: it takes the nearest points, but on rulers that the new largest weights
+    # define. So the error need not decrease.
 
 
 def quantise(M):

@@ -33,8 +33,8 @@ def pissa_start(W, r, s):
     return A, B, W_rest
     # The largest singular value of W_rest is σ_{r+1}. Neither gradient is zero, because neither factor is. The output
     # does not change, except for rounding: W_rest + s B A is W. On the original W, the adapter adds the leading
-    # directions a second time: twice σ₁, twice σ₂, …, a broken model. So ship `W_rest` with the adapter, or store the
-    # adapter's difference from its initial value, at rank 2r.
+    # directions a second time: σ₁, σ₂, … double, which breaks the model. So ship `W_rest` with the adapter, or store
+    # the adapter's difference from its initial value, at rank 2r.
 
 
 def draw(rng, size):
