@@ -4,8 +4,8 @@ You compute and train nothing here: **you count, from shapes only.** `N` is the 
 `W` is (out, in), `A` is (r, in), `B` is (out, r), and `u = x Aᵀ`. A matrix product (a, b) (b, c) costs 2 a b c FLOPs,
 as in the lesson, and only matrix products count. No two sizes are equal.
 
-A formula for a cost can easily be wrong by a factor and still look plausible. So before you write code, list the
-products or arrays with their shapes, one per line.
+A cost formula can easily be off by a factor and still look plausible. So before you write code, list the products or
+arrays with their shapes, one per line.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]

@@ -5,8 +5,8 @@
 layer names, such as `("q_proj", "v_proj")`: in **every** block, the weight of each of these layers gets an adapter of
 rank `r`. How many parameters does LoRA train? (`name.split(".")` splits a name at its dots.)
 
-**Predict:** a model becomes twice as wide (all sides of its matrices double) and gets twice as many blocks. By which
-factor does the model grow? By which factor do the adapters grow? And what happens to the trained fraction?
+**Predict:** a model becomes twice as wide (all sides of its matrices double) and gets twice as many blocks. By what
+factor does the model grow? By what factor do the adapters grow? And what happens to the trained fraction?
 """
 
 POINTS = 2
@@ -25,8 +25,8 @@ def adapter_parameters(shapes, targets, r):
             trained += r * (n_out + n_in)  # B (out, r) and A (r, in)
     return trained
     # The model has 4 times as many entries in each matrix and twice as many matrices, so it is 8 times as large. There
-    # are twice as many adapters, with sides twice as long, so they are 4 times as large. The fraction halves. That is
-    # why it is so small for large models.
+    # are twice as many adapters, with sides twice as long, so they are 4 times as large. The trained fraction halves.
+    # That is why it is so small for large models.
 
 
 def draw(rng, size):

@@ -6,8 +6,8 @@ never formed). The lesson's ratio holds for a square `W`, but most weights are n
 
 **List first:** there are three products for full fine-tuning, and eight for LoRA. **Predict:** which of the four counts
 is smallest? Does LoRA's backward pass cost twice its forward pass? **When it passes,** derive the ratio of the FLOPs of
-LoRA's step to those of the full step, for any in and out. Do you get the lesson's 2/3 + 2r/C if both sides are C? From
-which rank on does LoRA cost more than full fine-tuning for an `up_proj` of (1024, 256)?
+LoRA's step to those of the full step, for any in and out. Do you get the lesson's 2/3 + 2r/C if both sides are C? At
+what rank does LoRA start to cost more than full fine-tuning for an `up_proj` of (1024, 256)?
 """
 
 POINTS = 4
