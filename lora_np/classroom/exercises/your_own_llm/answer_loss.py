@@ -20,7 +20,7 @@ from ....ops.softmax import softmax
 POINTS = 4
 OUTPUTS = ("loss", "dlogits")
 HINTS = {
-    "loss": "In which rows do you take −log p, in which column of each, and over how many rows is the mean?",
+    "loss": "In which rows do you take −log p, in which column of each, and over how many rows do you average?",
     "dlogits": "In set 03 a row's gradient was its softmax, minus 1 at the target. Which rows have such a gradient?",
 }
 FORMULA = """p = softmax(logits), along each row

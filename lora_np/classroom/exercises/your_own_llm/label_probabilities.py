@@ -1,12 +1,12 @@
 """Classifying with a language model.
 
-A language model reads a text and a prompt such as "Sentiment:". `logits` holds its logits for the next token, one row
-for each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Give the probability
-of each label if only the labels are allowed.
+A language model reads a text and a prompt such as "Sentiment:". `logits` holds the model's logits for the next token,
+one row for each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Give the
+probability of each label if only the labels are allowed.
 
-**On paper first:** two labels have the logits 2 and 2 + log 3, and another word has 9. What are the two probabilities?
-What if the other word has 90? **Predict:** what do these probabilities not tell you about the model? What happens if
-two labels begin with the same token?
+**On paper first:** two labels have the logits 2 and 2 + log 3, and another word has the logit 9. What are the two
+probabilities? What if that logit is 90? **Predict:** what do these probabilities not tell you about the model? What
+happens if two labels begin with the same token?
 """
 
 import numpy as np

@@ -27,7 +27,7 @@ def rows_for_llama_cpp(B, n_heads):
 
 
 def draw(rng, size):
-    """Draw a B in which half a head is longer than any other axis."""
+    """Draw a B for which half the head size exceeds all other dimensions."""
     n_heads, half = size.F, size.N + 9
     return {"B": rng.normal(size=(n_heads * 2 * half, size.r)), "n_heads": n_heads}
 
