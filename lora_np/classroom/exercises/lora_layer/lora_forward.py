@@ -1,15 +1,15 @@
 """Forward.
 
-Compute the adapted layer's output during training. Do not form `ΔW`, which is as large as `W`: on the adapter's path, a
-row of `x` becomes only `r` numbers. (The check tests only the result.) **Count first:** how many multiplications does
-one row take on the adapter's path, and how many would it take with `ΔW`?
+Compute the adapted layer's output during training. Do not form `ΔW`, which is as large as `W`: on the adapter's path,
+each row of `x` is reduced to `r` numbers. (The check tests only the result.) **Count first:** how many multiplications
+does one row take on the adapter's path, and how many would it take with `ΔW`?
 """
 
 from ...exercise import normals
 
 POINTS = 3
 OUTPUTS = ("y",)
-HINTS = {"y": "There are two paths from x to y. On which of them is s?"}
+HINTS = {"y": "There are two paths from x to y. Which of them is scaled by s?"}
 FORMULA = "y = x Wᵀ + b + s (x Aᵀ) Bᵀ"
 
 
@@ -21,4 +21,4 @@ def lora_forward(x, W, b, A, B, s):
 
 def draw(rng, size):
     drawn = normals(rng, size, x="N n_in", W="n_out n_in", b="n_out", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # s is not 1; B is not zero, as in the middle of training
+    return drawn | {"s": size.alpha / size.r}  # B is not zero, as in the middle of training; s is not 1

@@ -9,7 +9,7 @@ import numpy as np
 POINTS = 3
 OUTPUTS = ("A", "B")
 HINTS = {
-    "A": "A is uniform in an interval around 0, whose width depends on the number of inputs.",
+    "A": "A is drawn uniformly from an interval around 0 whose width depends on the number of inputs.",
     "B": "At the start, ΔW = s B A must be zero for any A.",
 }
 FORMULA = "A ~ U(−1/√in, +1/√in) of shape (r, in);  B = 0 of shape (out, r)"

@@ -19,4 +19,4 @@ def merge(W, A, B, s):
 
 def draw(rng, size):
     drawn = normals(rng, size, W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # s is not 1; B is not zero, as in the middle of training
+    return drawn | {"s": size.alpha / size.r}  # B is not zero, as in the middle of training; s is not 1

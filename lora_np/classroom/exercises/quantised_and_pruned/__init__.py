@@ -20,11 +20,11 @@ EXERCISES = (
 QUESTION = """In words: a plan for a small graphics card.
 
 A model has 6.45 billion weights in the linear layers of its blocks, and 0.13 billion others, which are kept in float16.
-You have a graphics card with **8 GB** (8 · 10⁹ bytes) of memory, and want to train a LoRA of rank 16 on all linear
-layers: 38 million weights in float32, with AdamW. A batch's activations take 1.5 GB.
+You have a graphics card with **8 GB** (8 · 10⁹ bytes) of memory, and want to train a LoRA adapter of rank 16 on all
+linear layers with AdamW. The adapter has 38 million weights in float32. A batch's activations take 1.5 GB.
 
-1. Float16, int8 (8.01 bits per weight) or NF4 with double quantisation: with which of these formats for the linear
-   layers does *training* fit on the card? List the memory that each item takes.
+1. The linear layers can be stored in float16, int8 (8.01 bits per weight) or NF4 with double quantisation. With which
+   of these formats does *training* fit on the card? List the memory that each item takes.
 2. "Prune half of the weights by magnitude instead," says Ada. "That halves the bytes, and in the lesson it lost only 7
    % of the energy, which is nothing." Her claim contains two mistakes. What are they?
 3. "Why LoRA at all?" asks Ben. "Four bits per weight are few enough to train directly. Let AdamW update the codes."
@@ -32,16 +32,16 @@ layers: 38 million weights in float32, with AdamW. A batch's activations take 1.
 4. In the end you must deliver *one* file in NF4, with the adapter merged into it. The update's norm is 2 % of that of
    `W`. What will happen? What should you measure first, and what can you offer instead?
 """
-ANSWER = """1. Only NF4 fits. The adapter needs the same memory in all three cases: 38 million weights of 4 bytes are
-   0.15 GB, the gradients need as much, and AdamW's two moments twice as much, 0.61 GB in total. With the other weights
-   (0.13 · 2 = 0.26 GB) and the activations (1.5 GB), that is 2.37 GB. Add the linear layers:
+ANSWER = """1. Only NF4 fits. The adapter needs the same memory in all three cases: 38 million weights of 4 bytes take
+   0.15 GB, the gradients take as much, and AdamW's two moments take twice as much, 0.61 GB in total. With the other
+   weights (0.13 · 2 = 0.26 GB) and the activations (1.5 GB), that is 2.37 GB. Add the linear layers:
    - float16: 6.45 · 2 = 12.90 GB, 15.3 GB in all;
-   - int8: 6.45 · 8.01 / 8 = 6.46 GB, 8.8 GB in all: the *model* would fit, but training it does not;
+   - int8: 6.45 · 8.01 / 8 = 6.46 GB, 8.8 GB in all: the *model* fits, but training it does not;
    - NF4: 6.45 · 4.127 / 8 = 3.33 GB, 5.7 GB in all. (Layers are dequantised one at a time; there is room for that.)
-2. Zeros take as many bytes as other numbers, unless a format omits them and stores the positions of the other weights;
-   in any other format the pruned matrix is as large as before. And 7 % is a lot: the loss rises with ‖E‖², for any kind
-   of error `E`, and NF4, which takes a quarter of float16's memory, loses 0.9 %. In the lesson, pruning raised the loss
-   by 0.10 nats, NF4 by only 0.02.
+2. Zeros take as many bytes as other numbers, unless the format omits them and stores the positions of the non-zero
+   weights. In any other format, the pruned matrix is as large as before. And 7 % is a lot: the loss rises with ‖E‖²,
+   for any kind of error `E`, and NF4, which takes a quarter of float16's memory, loses only 0.9 %. In the lesson,
+   pruning raised the loss by 0.10 nats, NF4 by only 0.02.
 3. Rounding is a step function: its slope is 0 almost everywhere, so the codes get no gradient. And a training step is
    far smaller than the distance between neighbouring points: after rounding to 16 points, nearly every weight still has
    its old code. (If you also keep float weights to accumulate the small steps, then these, their gradients and their

@@ -1,12 +1,11 @@
 """How many bits does a weight take?
 
-In NF4, each weight is a code of 4 bits, and `block_size` weights share a scale. How many **bits per weight** is that,
-including the scales, for a matrix of `n_out` × `n_in`? Give two numbers:
+In NF4, each weight is stored as a 4-bit code, and `block_size` weights share a scale. How many **bits per weight** is
+that, including the scales, for a matrix of `n_out` × `n_in`? Give two numbers:
 
 - `single`: each block's scale is stored in float32.
-- `double`: double quantisation. The scales are stored as codes of 8 bits. Each group of 256 scales has one step, in
-  float32; a last group with fewer than 256 has a step as well. In addition, the mean of the matrix's scales is stored
-  in float32.
+- `double`: double quantisation. The scales are stored as 8-bit codes. Each group of 256 scales has one step in float32,
+  and so does a shorter last group. In addition, the mean of the matrix's scales is stored in float32.
 
 The matrices are so small that every item matters: count what is actually stored. **Predict first:** which takes more
 bits, blocks of 64 without double quantisation, or blocks of 16 with it? And which of the two has the smaller error?
@@ -16,7 +15,7 @@ POINTS = 2
 OUTPUTS = ("single", "double")
 HINTS = {
     "single": "In one block, how many bits do the codes and the scale take, and how many weights share them?",
-    "double": "List the four things that are stored. How many numbers does each have, of how many bits?",
+    "double": "List the four things that are stored. How many numbers is each, and how many bits does a number take?",
 }
 FORMULA = """single = 4 + 32 / block_size
 n = n_out · n_in / block_size scales:  double = 4 + (8 n + 32 ⌈n / 256⌉ + 32) / (n_out · n_in)"""
@@ -33,11 +32,11 @@ def bits_per_weight(n_out, n_in, block_size):
     return single, double
     # Blocks of 64 with scales in float32 take 4.5 bits. Blocks of 16 with scales in 8 bits take 4 + 8/16 + 32/(16 ·
     # 256) = 4.508, about the same. The shorter blocks have the smaller error, because each scale fits its weights
-    # better: the lesson's figure shows 0.081 compared with 0.092.
+    # better: the lesson's figure shows 0.081, compared with 0.092 for blocks of 64.
 
 
 def draw(rng, size):
-    """Draw a number of scales that is a multiple of 256, one that exceeds a multiple by 1, and any other number."""
+    """Draw shapes whose number of scales is a multiple of 256, exceeds a multiple by 1, or is any other number."""
     block_size = 16 * size.n_out
     scales = [768 * size.D, 513 + 768 * size.N, 33 * size.n_in][size.number]
     return {"n_out": 3 * block_size, "n_in": scales // 3, "block_size": block_size}

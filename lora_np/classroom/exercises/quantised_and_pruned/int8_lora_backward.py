@@ -27,7 +27,7 @@ FORMULA = "dx = (dy ⊙ scales) codes + du A,  du = s dy B\ndA = duᵀ x\ndB = s
 
 def int8_lora_backward(dy, x, codes, scales, A, B, s):
     """dy (N, out), x (N, in), codes (out, in) int8, scales (out,), A (r, in), B (out, r), s -> dx, dA, dB."""
-    # y = x Ŵᵀ + …: dx_ni = Σ_o dy_no scales_o codes_oi. Scaling dy takes N · out multiplications, and needs no other
+    # y = x Ŵᵀ + …: dx_ni = Σ_o dy_no scales_o codes_oi. Scaling dy takes N · out multiplications, and avoids a float
     # array as large as W.
     weighted = dy * scales  # (N, out)
     # z = s u Bᵀ and u = x Aᵀ do not contain Ŵ, so dA and dB are those of exercises 07.
@@ -37,7 +37,7 @@ def int8_lora_backward(dy, x, codes, scales, A, B, s):
     dA = du.T @ x  # (r, in)
     dx = weighted @ codes + du @ A  # (N, in)
     return dx, dA, dB
-    # With the same dy and x, dA and dB are identical bit for bit in all weight formats of the base; dx is not. (NumPy
+    # With the same dy and x, dA and dB are bit-for-bit identical for all weight formats of the base; dx is not. (NumPy
     # does convert the codes to floats for the product. Kernels for hardware with int8 products do not.)
 
 

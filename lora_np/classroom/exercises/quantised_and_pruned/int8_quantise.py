@@ -26,9 +26,9 @@ def int8_quantise(W):
     scales = largest / 127  # (out, 1)
     # In a row of zeros every code would be 0/0. Dividing by 1 instead gives code 0.
     steps = np.where(scales > 0, scales, 1.0)  # (out, 1)
-    codes = np.rint(W / steps)  # (out, in): each row by its own step
+    codes = np.rint(W / steps)  # (out, in): each row has its own step
     return codes.astype(np.int8), scales[:, 0]
-    # The row has scale 0.01 and codes −127, 50, 0, 100. Only 0.004 is not restored; it is between the marks 0 and 0.01.
+    # The row has scale 0.01 and codes −127, 50, 0, 100. Only 0.004 is not restored exactly; it lies between 0 and 0.01.
 
 
 def draw(rng, size):
@@ -54,7 +54,7 @@ def follow(codes, scales, W):
 
 
 def compared(i, outputs):
-    """Codes are also accepted if they follow from the student's own scales."""
+    """Also accept codes that follow from the student's own scales."""
     right = i.right and follow(outputs["codes"], outputs["scales"], i.W)
     return outputs | {"codes": i.right["codes"]} if right else outputs
 

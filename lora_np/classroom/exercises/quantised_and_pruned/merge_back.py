@@ -17,7 +17,7 @@ from .int8_quantise import follow, int8_quantise
 POINTS = 3
 OUTPUTS = ("new_codes", "new_scales", "lost")
 HINTS = {
-    "new_codes": "Dequantise, add the update and quantise again: what is a row's new ruler, and where are its weights?",
+    "new_codes": "Dequantise, add the update, quantise again. What is a row's new ruler? Where on it are its weights?",
     "new_scales": "A ruler must reach the largest weight of its row. What are the row's weights now?",
     "lost": "Which matrix did you want, and which one did you get? How large is their difference relative to ΔW?",
 }
@@ -38,8 +38,8 @@ def merge_back(codes, scales, A, B, s):
     lost = np.linalg.norm(back - merged) / np.linalg.norm(delta)
     return new_codes, new_scales, lost
     # A tiny update changes almost no codes: the result is nearly Ŵ, so nearly all of ΔW is lost, and `lost` is about 1.
-    # If the largest weight of a row has grown, all marks of this row have moved, and each of its other weights moves
-    # with its mark or to another mark. In a long row this error exceeds ‖ΔW‖, so `lost` is above 1.
+    # If the largest weight of a row has grown, all marks of this row have moved, and each other weight of the row moves
+    # with its mark or to another mark. In a long row, this error exceeds ‖ΔW‖, so `lost` is above 1.
 
 
 def draw(rng, size):

@@ -5,8 +5,8 @@ order of the weights: the first byte holds codes 0 and 1, the second holds codes
 The array sizes tell you how many weights share a scale.
 
 **On paper first:** `packed` is 86, 255, 7, 112, there are two blocks with `absmax` 2 and 10, and the shape is (2, 4).
-Which codes are these? Which entries of Ŵ do you know without looking up the points? **Predict:** if you quantise Ŵ
-again, what do you get?
+Which codes are in `packed`? Which entries of Ŵ do you know without looking up the points? **Predict:** if you quantise
+Ŵ again, what do you get?
 """
 
 import numpy as np
@@ -41,7 +41,7 @@ def draw(rng, size):
 MISTAKES = {
     "W_hat": [
         (
-            "the scales change from weight to weight, not from block to block",
+            "the scale changes from weight to weight, but it should change from block to block",
             lambda i: nf4_dequantise(i.packed, 1 + 0 * i.absmax, i.points, i.shape) * np.resize(i.absmax, i.shape),
         ),
         (

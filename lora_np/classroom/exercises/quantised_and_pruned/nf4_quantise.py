@@ -5,10 +5,10 @@ Quantise `W` to 16 given `points` instead of evenly spaced marks. The points inc
 length, so a block may begin in one row and end in the next. Give each block's largest magnitude, `absmax`, and the
 codes of its weights.
 
-**Predict first:** which code does a weight of 0 have? Which codes may a block's largest magnitude have? If you multiply
-`W` by 10, what happens to the codes and to `absmax`?
+**Predict first:** which code does a weight of 0 have? Which codes can a block's weight of largest magnitude have? If
+you multiply `W` by 10, what happens to the codes and to `absmax`?
 
-One way is to compute an array of all distances, with one more axis than the blocks. Another is to find each weight's
+One way is to compute all distances, in an array with one more axis than the blocks. Another is to find each weight's
 place among the midpoints between neighbouring points.
 """
 
@@ -34,8 +34,8 @@ def nf4_quantise(W, points, block_size):
     distances = np.abs(u[..., None] - points)  # (blocks, block_size, 16): from each weight to each point
     codes = distances.argmin(axis=-1)  # (blocks, block_size)
     return codes, absmax
-    # 0 is point 7. The largest magnitude becomes exactly ±1, so its code is 0 or 15. For ten times W, the codes are
-    # unchanged and absmax is ten times as large, because u does not depend on the scale of the weights.
+    # 0 is point 7. A weight of largest magnitude becomes exactly ±1, so its code is 0 or 15. For ten times W, the codes
+    # are unchanged and absmax is ten times as large, because u does not depend on the scale of the weights.
 
 
 def draw(rng, size):
@@ -47,7 +47,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Codes are also accepted if they follow from the student's own absmax."""
+    """Also accept codes that follow from the student's own absmax."""
     codes, absmax, blocks = outputs["codes"], outputs["absmax"], i.W.reshape(-1, i.block_size)
     if i.right and np.shape(codes) == blocks.shape and np.shape(absmax) == (len(blocks),) and np.all(absmax):
         distances = np.abs((blocks / absmax[:, None])[..., None] - i.points)

@@ -12,7 +12,7 @@ import numpy as np
 
 POINTS = 2
 OUTPUTS = ("W_pruned",)
-HINTS = {"W_pruned": "Reshape W so that a third axis runs over the members of a group. Which are the m − n smallest?"}
+HINTS = {"W_pruned": "Reshape W so that a third axis runs over a group's members. Which m − n members are smallest?"}
 FORMULA = "groups = |W|.reshape(out, in / m, m); in each, the m − n of smallest magnitude become 0"
 
 
@@ -24,9 +24,9 @@ def prune_n_of_m(W, n, m):
     keep = np.ones(order.shape, dtype=bool)
     np.put_along_axis(keep, drop, False, axis=-1)
     return W * keep.reshape(W.shape)  # (out, in)
-    # 2 of 4 gives 3 −4 0 0 0 0 −7 8, which keeps an energy of 138, of 204 in total; without groups, 0 0 0 0 5 6 −7 8 is
-    # left, which keeps 174. It is never the other way round: if any four may be chosen, those of the groups may be
-    # chosen too.
+    # 2 of 4 gives 3 −4 0 0 0 0 −7 8, which keeps 138 of the total energy of 204; without groups, 0 0 0 0 5 6 −7 8
+    # remains, which keeps 174. It is never the other way round: if any four may be chosen, the four that the groups
+    # keep may be chosen, too.
 
 
 def draw(rng, size):

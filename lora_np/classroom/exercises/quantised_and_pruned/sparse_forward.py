@@ -7,9 +7,8 @@ entry of `x` that is not multiplied by any value may be anything here, even NaN.
 is NaN.)
 
 **On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? By which entries of a
-row of `x` are its four values multiplied? Find the rule for value `k`. **Count:** how many multiplications does a row
-of `x` take this way, and how many with the full `W`? How many bits does a weight take on average, with values of 16
-bits?
+row of `x` are these four values multiplied? Find the rule for value `k`. **Count:** how many multiplications does a row
+of `x` take this way, and how many with the full `W`? How many bits does a weight take on average, with 16-bit values?
 """
 
 import numpy as np
@@ -26,13 +25,13 @@ def sparse_forward(x, values, positions):
     inputs = 4 * group + positions  # (out, in/2): the input by which each value is multiplied
     return np.sum(values * x[:, inputs], axis=-1)  # (out, in/2) (N, out, in/2) -> (N, out)
     # On paper: the values are 5 −2 3 1, their positions are 1 3 0 3, and their inputs are 1, 3, 4, 7. There are out ·
-    # in / 2 multiplications, half as many as with W. Four weights take two values of 16 bits and two positions of 2
-    # bits: 9 bits per weight, more than int8's 8. So the real gain of 2 of 4 is in multiplications. (This function is
-    # slow, because NumPy first copies the inputs into a new array. Hardware made for 2 of 4 selects them on the fly.)
+    # in / 2 multiplications, half as many as with W. Four weights take two 16-bit values and two 2-bit positions: 9
+    # bits per weight, more than int8's 8. So the real gain of 2 of 4 is in multiplications. (This function is slow,
+    # because NumPy first copies the inputs into a new array. Hardware made for 2 of 4 selects them on the fly.)
 
 
 def draw(rng, size):
-    """Draw groups with one input each that no value uses; in the last draw it is NaN, to reveal products with 0."""
+    """Draw positions that leave one input per group unused; in the last draw, it is NaN to reveal products with 0."""
     groups = size.V
     x, values = rng.normal(size=(size.N, 4 * groups)), rng.normal(size=(size.n_out, 2 * groups))
     order = rng.permuted(np.tile(np.arange(4), (groups, 1)), axis=1)  # per group; no value uses the last one

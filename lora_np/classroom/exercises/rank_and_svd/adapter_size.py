@@ -3,8 +3,8 @@
 LoRA stores a change of `W` (out, in) as two thin factors, `B` (out, r) and `A` (r, in). How many parameters do they
 have?
 
-**Predict first:** for out = in = 4096 and r = 8, what fraction of `W`'s parameters is this: a tenth, a hundredth, less?
-If both out and in double, what happens to that fraction? LoRA saves most in large models.
+**Predict first:** for out = in = 4096 and r = 8, what fraction of `W`'s parameters is this: a tenth, a hundredth, or
+less? If both out and in double, what happens to that fraction? LoRA saves most in large models.
 """
 
 POINTS = 1
@@ -17,7 +17,7 @@ def adapter_size(n_out, n_in, r):
     """n_out, n_in, r ints -> count, an int."""
     size_of_B, size_of_A = n_out * r, r * n_in
     return size_of_B + size_of_A  # r (out + in)
-    # 8 · 8192 = 65,536 of 16,777,216 is one in 256. At twice the size, W has four times as many entries, and the
+    # 8 · 8192 = 65,536 of 16,777,216 is one in 256. If both sides double, W has four times as many entries, and the
     # factors have twice as many: one in 512.
 
 

@@ -20,7 +20,7 @@ def energy_share(sigma, k):
     energy = sigma**2  # (n,): ‖M‖² is the sum of these, and ‖M_k‖² is the sum of the first k
     return energy[:k].sum() / energy.sum()
     # For (2, 1, 1, 1, 1) the share is 4/8 at k = 1 and 6/8 at k = 3. If 99 % is kept, 1 % of the *squared* norm is
-    # lost: the relative error is √0.01, a tenth.
+    # lost, and the relative error is √0.01 = 0.1.
 
 
 def draw(rng, size):

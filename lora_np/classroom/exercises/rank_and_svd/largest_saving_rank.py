@@ -17,10 +17,10 @@ FORMULA = "the largest integer r with r (out + in) < out · in, that is (out · 
 
 def largest_saving_rank(n_out, n_in):
     """n_out, n_in ints -> r, an int."""
-    # r (out + in) < out · in; because all are integers, this means r (out + in) ≤ out · in − 1
+    # r (out + in) < out · in; because both sides are integers, this means r (out + in) ≤ out · in − 1
     return (n_out * n_in - 1) // (n_out + n_in)
-    # The result is 499 for 1000 × 1000, and 1 for 2 × 1000. If one side is much longer than the other, it cancels, and
-    # the bound is nearly the shorter side.
+    # The result is 499 for 1000 × 1000, and 1 for 2 × 1000. If one side is much longer than the other, the longer side
+    # nearly cancels, and the bound is close to the shorter side.
 
 
 def draw(rng, size):
@@ -28,9 +28,9 @@ def draw(rng, size):
     do, and one side is much longer than the other."""
     if size.number == 0:
         p, q, times = (int(n) for n in (*rng.permutation([2, 3, 5, 7])[:2], rng.integers(2, 6)))
-        return {"n_out": times * p * (p + q), "n_in": times * q * (p + q)}  # equally many entries at rank times · p · q
+        return {"n_out": times * p * (p + q), "n_in": times * q * (p + q)}  # as many entries as W at rank times · p · q
     short = 20 * int(rng.integers(1, 5)) + int(rng.choice([-2, 2]))
-    sides = short, (2 + size.number) * short + 1  # equally many entries about halfway between two integer ranks
+    sides = short, (2 + size.number) * short + 1  # as many entries as W about halfway between two integer ranks
     return dict(zip(("n_out", "n_in"), sides if size.number == 1 else sides[::-1]))
 
 

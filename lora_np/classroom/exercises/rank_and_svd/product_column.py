@@ -1,7 +1,7 @@
 """One column of B A.
 
 Column `j` of a matrix is its output if input `j` is 1 and all other inputs are 0. Give column `j` of `B A` without
-forming `B A`. (The check measures the peak memory of a call, for a `B` and an `A` whose product would have 6 million
+forming `B A`. (The check measures the peak memory of a call, with a `B` and an `A` whose product would have 6 million
 entries.)
 
 **On paper:** write one entry of the product, `(B A)_oj`, as a sum. Which entries of `A` does it contain, whatever `o`

@@ -33,7 +33,7 @@ def product_singular_values(B, A):
     R_B = np.linalg.qr(B, mode="r")  # B = Q_B R_B: (out, r) = (out, r) (r, r), and the Q's are not needed
     R_A = np.linalg.qr(A.T, mode="r")  # Aᵀ = Q_A R_A: (in, r) = (in, r) (r, r), and so A = R_Aᵀ Q_Aᵀ
     # B A = Q_B (R_B R_Aᵀ) Q_Aᵀ
-    return np.linalg.svd(R_B @ R_A.T, compute_uv=False)  # of an (r, r) matrix -> (r,)
+    return np.linalg.svd(R_B @ R_A.T, compute_uv=False)  # the SVD of an (r, r) matrix -> (r,)
 
 
 def draw(rng, size):

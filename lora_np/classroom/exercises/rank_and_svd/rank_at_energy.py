@@ -4,7 +4,7 @@ Now the reverse question: what is the smallest number of directions that hold a 
 0.9 this is the lesson's "rank of 90 %". Reaching the share exactly is enough.
 
 **Predict** for σ = (2, 1, 1, 1, 1): how many directions hold a share of 0.5, of 0.75, and of 0.76? And how many of 100
-equal singular values hold 90 %? (Is your result the number of directions, or the index of the last one?)
+equal singular values hold 90 % of their energy? (Is your result the number of directions, or the last one's index?)
 """
 
 import numpy as np
@@ -20,12 +20,12 @@ def rank_at_energy(sigma, share):
     energy = np.cumsum(sigma**2)  # (n,): entry k − 1 is the energy of the first k directions
     enough = energy >= share * energy[-1]  # (n,): False, False, …, True, True
     return int(np.argmax(enough)) + 1  # argmax finds the first True; indices begin at 0, counts at 1
-    # For σ = (2, 1, 1, 1, 1) the numbers are 1, 3 and 4; of 100 equal singular values, 90 hold 90 %.
+    # For σ = (2, 1, 1, 1, 1) the results are 1, 3 and 4; of 100 equal singular values, 90 hold 90 % of the energy.
 
 
 def draw(rng, size):
     """In the first draw the share is reached exactly, without rounding: 8² + 8² + 4² or 8² + 5 · 4² is 144 of 256, and
-    the roots of both are integers."""
+    both are perfect squares."""
     if size.number == 0:
         strong = int(rng.integers(1, 3))
         return {"sigma": np.repeat([8.0, 4.0, 2.0], [strong, 7, 36 - 16 * strong]), "share": 9 / 16}
@@ -40,7 +40,7 @@ MISTAKES = {
             lambda i: int(np.ceil(i.share * len(i.sigma))),
         ),
         (
-            "this counts the singular values of at least (1 − share) σ₁",
+            "this counts the singular values that are at least (1 − share) σ₁",
             lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0]),
         ),
     ]

@@ -35,14 +35,14 @@ ANSWER = """\
    (from each column of `W`, and from the bias). Then everything that is added to the residual stream has mean 0, and
    the outputs of the layer norms do not change. Move the layer norm's bias `b` into the next layers' biases, by adding
    `W b`; after the last norm, the head needs a bias for this.
-2. **Learned positions: no.** With rotations, scores depend on positions only through their distance: without the
-   position table, the whole text may be shifted by ten positions and nothing changes. In GPT-2, a row of this table is
-   added to `x`, and everything that reads `x` depends on it, including values and MLPs.
+2. **Learned positions: no.** With rotations, scores depend on positions only through their distance, so without the
+   position table, shifting the whole text by ten positions changes nothing. In GPT-2, a row of this table is added to
+   `x`, and everything that reads `x` depends on it, including values and MLPs.
 3. **The MLP: no.** With a bias of 1 and zero weights in `up_proj`, SwiGLU is `silu(gate)`, a function of one variable,
    but not the same one as GELU. `x · sigmoid(1.702 x)` can be made from `silu` and is within 0.02 of GELU, but close is
    not equal.
-4. **Attention: only with K = H.** Then both are the same attention. With fewer key heads, query heads that had
-   different keys would have to share one. (The other direction always works: repeat the rows of `k_proj` and `v_proj`.)
+4. **Attention: only with K = H.** Then the two are identical. With fewer key heads, query heads that had different keys
+   would have to share one. (The other direction always works: repeat the rows of `k_proj` and `v_proj`.)
 
 *Marks:* one point for each part: half for yes or no, half for the reason.
 """

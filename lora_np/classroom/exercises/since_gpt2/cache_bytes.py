@@ -2,11 +2,11 @@
 
 When a model generates text, it caches the keys and values of all tokens so far, in every layer. Count the bytes for a
 text of `T` tokens in two cases: each of the `n_heads` query heads has its own keys and values (`full`), or there are
-only `n_kv_heads` key and value heads (`grouped`). A number takes `itemsize` bytes.
+only `n_kv_heads` key and value heads (`grouped`). Each number takes `itemsize` bytes.
 
-**Predict:** on which of the six arguments does `grouped` not depend? By which factor is `grouped` smaller than `full`?
-**When it passes,** compute both for SmolLM2: 30 layers, 9 and 3 heads, head size 64, 8,192 tokens, 4 bytes. Its weights
-take 538 MB.
+**Predict:** which of the six arguments does `grouped` not depend on? By what factor is `grouped` smaller than `full`?
+**When it passes,** compute both for SmolLM2: 30 layers, 9 query heads, 3 key and value heads, head size 64, 8,192
+tokens, 4 bytes. Its weights take 538 MB.
 """
 
 POINTS = 2
@@ -15,7 +15,7 @@ HINTS = {
     "full": "How many numbers are cached per token, in one layer, for one head? There are two kinds.",
     "grouped": "Which heads are cached: the query heads, or the key and value heads?",
 }
-FORMULA = "full = 2 · n_layers · T · n_heads · head_size · itemsize;  grouped: with n_kv_heads"
+FORMULA = "full = 2 · n_layers · T · n_heads · head_size · itemsize;  grouped: n_kv_heads instead of n_heads"
 
 
 def cache_bytes(n_layers, n_heads, n_kv_heads, head_size, T, itemsize):

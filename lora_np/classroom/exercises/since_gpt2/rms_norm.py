@@ -5,7 +5,7 @@ square root. No mean is subtracted, and there is no bias. (The check uses an unu
 it.)
 
 **Predict**, if all entries of `w` are 1: what is the output for a row (7, 7, 7, 7)? What changes if 5 is added to every
-entry of a row? If every entry is multiplied by 1000? In which of these cases would a layer norm behave differently?
+entry of a row, or if every entry is multiplied by 1000? In which of these cases would a layer norm behave differently?
 """
 
 import numpy as np
@@ -21,8 +21,8 @@ def rms_norm(x, w, eps):
     mean_square = np.mean(x**2, axis=-1, keepdims=True)  # (N, 1)
     x_hat = x / np.sqrt(mean_square + eps)  # (N, C)
     return x_hat * w
-    # (7, 7, 7, 7) gives ones; a layer norm gives zeros. Adding 5 changes the result for any other row; for a layer norm
-    # it changes nothing. Multiplying by 1000 changes nothing for either, except through eps.
+    # (7, 7, 7, 7) gives ones; a layer norm gives zeros. Adding 5 changes the result for any row with unequal entries;
+    # for a layer norm it changes nothing. Multiplying by 1000 changes nothing for either, except through eps.
 
 
 def draw(rng, size):

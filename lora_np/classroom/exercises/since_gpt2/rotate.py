@@ -5,7 +5,7 @@ and `x[…, j + D/2]`, for j = 0 … D/2 − 1. At position `t` (one of `positio
 `t · theta^(−2j/D)`, counterclockwise.
 
 **On paper first:** where does a rotation by an angle φ take the point (1, 0)? And (0, 1)? So where does it take (a, b)?
-**Predict:** what happens at position 0? How does the length of a query change?
+**Predict:** what happens at position 0? Does the length of a query change?
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def rotate(x, positions, theta):
 
 
 def draw(rng, size):
-    """Draw positions from the middle of a text; half a head is longer than any other axis."""
+    """Draw positions from the middle of a text; half the head size exceeds all other dimensions."""
     x = rng.normal(size=(size.B, size.T, 2 * (size.D + 14)))
     return {"x": x, "positions": int(rng.integers(3, 20)) + np.arange(size.T), "theta": float(rng.uniform(10, 50))}
 

@@ -3,7 +3,7 @@
 In the forward pass, point (a, b) = (`x[…, j]`, `x[…, j + D/2]`) is rotated by the angle φ to (a cos φ − b sin φ, b cos
 φ + a sin φ). `cos` and `sin` hold cos φ and sin φ for each position and each j. Give the gradient of `x`.
 
-**Derive it** for one point: in which two results does `a` occur, and with which factors? In which does `b`? Then say in
+**Derive it** for one point: in which two results does `a` occur, and with what factors? In which does `b`? Then say in
 words what your formula does to the points of `dy`.
 """
 
@@ -13,7 +13,7 @@ from .rotate import of_neighbours
 
 POINTS = 3
 OUTPUTS = ("dx",)
-HINTS = {"dx": "a occurs in both coordinates of the rotated point. With which factor in each?"}
+HINTS = {"dx": "a occurs in both coordinates of the rotated point. With what factor in each?"}
 FORMULA = "da = da′ cos φ + db′ sin φ,  db = db′ cos φ − da′ sin φ: a rotation by −φ"
 
 

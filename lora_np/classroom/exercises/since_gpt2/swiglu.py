@@ -4,7 +4,7 @@
 three factors: `gate`, its sigmoid 1 / (1 + exp(−gate)), and `up`.
 
 **Predict:** what is `y` where `gate` is 0? And where `gate` is very negative? If `gate` is large and both inputs become
-10 times as large, by which factor does `y` grow? By which factor would a GELU's output grow?
+10 times as large, by what factor does `y` grow? And by what factor would the output of a GELU grow?
 """
 
 import numpy as np

@@ -39,11 +39,11 @@ ANSWER = """1. Any five of these seven:
      0.001 may not suit LoRA here. Each method needs the same search.
    - **The learning rate was chosen by test accuracy.** Data that was used to choose no longer gives an unbiased
      measurement: the best of eight noisy results is biased upwards. That is what the validation split is for.
-   - **The best of five seeds** reflects the spread of a method as much as its quality. Report mean and standard
+   - **The best of five seeds** reflects the spread of a method as much as its quality. Report the mean and standard
      deviation over the same seeds for both.
    - **The difference may be due to chance.** The standard error of an accuracy of 78 % on 1,000 snippets is √(0.78 ·
-     0.22 / 1000), 1.3 points: 13 snippets. (On the same snippets, the standard error of a *difference* is about one
-     point.)
+     0.22 / 1000), or 1.3 points, which is 13 snippets. (On the same snippets, the standard error of a *difference* is
+     about one point.)
    - **The file is not free**: a PiSSA adapter works only with `W_rest`, not with the base that everyone has. Either
      ship `W_rest` too, which is as large as the model, or convert the adapter to rank 32, which doubles the file's
      size.

@@ -3,15 +3,15 @@
 The hard one. Here `V` is the W_lora of the previous exercise. Give the **exact** gradients of `x`, `V` and `m`; that of
 `V` includes the path through ‖V‖. dA and dB follow from dV as in LoRA (exercises 07).
 
-**Derive it** for a single row, with v̂ = V / ‖V‖. Begin with the two easy gradients: what is dW′, and what follows for
-dm? Then move the row of `V` by a small δ. How does `W′` change if δ is parallel to v̂? How does it change if δ is
-orthogonal to v̂? Any δ is the sum of a parallel and an orthogonal part: so which part of dW′ does dV keep, and with
-which factor?
+**Derive it** for a single row, with v̂ = V / ‖V‖. Begin with the two easy gradients: what is dW′, and how does dm
+follow from it? Then move the row of `V` by a small δ. How does `W′` change if δ is parallel to v̂? How does it change
+if δ is orthogonal to v̂? Any δ is the sum of a parallel and an orthogonal part: so which part of dW′ does dV keep, and
+with what factor?
 
-**Predict:** what is the dot product of each row of dV with its row of `V`? How does dV change if `V` doubles?
+**Predict:** what is the dot product of each row of dV with the same row of `V`? How does dV change if `V` doubles?
 
-Your gradient check from exercises 03 can test all three. (Lesson 13: like the paper, PEFT and this package's default
-treat ‖V‖ as a constant, so they would *fail* that check.)
+Your gradient check from exercises 03 can test all three gradients. (Lesson 13: like the paper, PEFT and this package's
+default treat ‖V‖ as a constant, so they would *fail* that check.)
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ OUTPUTS = ("dx", "dV", "dm")
 HINTS = {
     "dx": "By which matrix is x multiplied?",
     "dV": "Move a row of V parallel to itself: what happens to W′? Move it at a right angle: how far does W′ move?",
-    "dm": "W′ = m v̂, row by row. How much does L change if a row of W′ changes by v̂?",
+    "dm": "W′ = m v̂, row by row. How much does the loss change if a row of W′ changes by v̂?",
 }
 FORMULA = """v̂ = V / ‖V‖, row by row;  dW′ = dyᵀ x
 dx = dy (m ⊙ v̂)
@@ -46,7 +46,7 @@ def dora_backward(dy, x, V, m):
     # the row: v̂ moves by δ / ‖V‖, and W′ by m δ / ‖V‖. So dV is the part of dW′ orthogonal to the row, times m / ‖V‖.
     dV = m[:, None] / length * (dW_tuned - along * unit)  # (out, in)
     return dx, dV, dm
-    # The dot product of each row of dV with its row of V is 0. If V doubles, δ rotates it half as far, so dV halves.
+    # The dot product of each row of dV with that of V is 0. If V doubles, δ rotates it half as far, so dV halves.
 
 
 def draw(rng, size):
@@ -60,7 +60,7 @@ def along_V(i):
 
 
 MISTAKES = {
-    "dV": [("the part parallel to V is subtracted for V as one long vector, not row by row", along_V)],
+    "dV": [("the parallel part is computed for all of V as one long vector, not row by row", along_V)],
     "dm": [
         (
             "this is the norm of each row of dW′, but only the part parallel to the row of V counts",

@@ -9,10 +9,10 @@ Now derive what lesson 13 measured. `A` is random, `B` is zero, and training tak
 
 For each optimiser, give the change in the layer's output, `z = s u Bᵀ` with `u = x Aᵀ`.
 
-**On paper first:** what is dB at `B` = 0? Insert the new `B` into `z`, and count the factors `s`. With gradient descent
-the result is an (N, N) matrix times `dy`. Which matrix? So when does the gradient of row 5 also change the output of
-row 7? **Then predict:** suppose that `A` has four times as many rows, drawn in the same way. By which factor does `z`
-grow, for each optimiser, if `s` does not change? Which scale compensates for this?
+**On paper first:** what is dB at `B` = 0? Insert the new `B` into `z`, and count the factors of `s`. With gradient
+descent the result is an (N, N) matrix times `dy`. Which matrix? So when does the gradient of row 5 also change the
+output of row 7? **Then predict:** suppose that `A` has four times as many rows, drawn in the same way. By what factor
+does `z` grow, for each optimiser, if `s` does not change? Which scale compensates for this?
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ from ...exercise import normals
 POINTS = 4
 OUTPUTS = ("by_descent", "by_adamw")
 HINTS = {
-    "by_descent": "What is dB at B = 0, and what is B after the step? What is z then? Count the factors s.",
+    "by_descent": "What is dB at B = 0, and what is B after the step? What is z then? Count the factors of s.",
     "by_adamw": "After the step, each entry of B is +lr or −lr. Which entries have which sign? What is z then?",
 }
 FORMULA = """u = x Aᵀ,  dB = s dyᵀ u
@@ -38,10 +38,10 @@ def first_change(x, dy, A, s, lr):
     by_descent = s * u @ (-lr * dB).T  # (N, out)
     by_adamw = s * u @ (-lr * np.sign(dB)).T  # (N, out)
     return by_descent, by_adamw
-    # by_descent = −lr s² (u uᵀ) dy: row 5 changes row 7 in proportion to u₅ · u₇, that is, if A maps both to similar
-    # values. Each entry of u uᵀ is a sum over the rows of A. With four times as many rows it is, on average, four times
-    # as large; s² ∝ 1/r compensates for this, so s = α/√r. With AdamW, z is also a sum over the rows of A, and B's
-    # signs make its terms add up: z is again nearly four times as large. But it has only one factor s, so s = α/r.
+    # by_descent = −lr s² (u uᵀ) dy: row 5 changes row 7 in proportion to u₅ · u₇, which is large if A maps both to
+    # similar vectors. Each entry of u uᵀ is a sum over the rows of A. With four times as many rows it is, on average,
+    # four times as large; s² ∝ 1/r compensates for it, so s = α/√r. With AdamW, z is also a sum over the rows of A, and
+    # B's signs make its terms add up: z is nearly four times as large, but has only one factor of s, so s = α/r.
 
 
 def draw(rng, size):
@@ -55,7 +55,7 @@ def alone(i):
 
 MISTAKES = {
     "by_descent": [
-        ("each row has only its own contribution: a step is the sum over all rows, and changes all of them", alone)
+        ("each row has only its own contribution, but a step sums over all rows, and changes all of them", alone)
     ],
     "by_adamw": [
         ("the sign of dy is used, not that of dB", lambda i: first_change(i.x, np.sign(i.dy), i.A, i.s, i.lr)[0]),

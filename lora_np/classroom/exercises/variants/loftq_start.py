@@ -36,9 +36,9 @@ def loftq_start(W, quantise, r, s, rounds):
         A, B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)
         held = s * B @ A
     return Q, A, B
-    # Move 2 cannot increase the error: it takes the best matrix of rank r for this Q (Eckart–Young), and the old one is
-    # one of the candidates. Move 1 can: it takes the nearest points, but on rulers that the new largest weights define.
-    # So the error need not decrease.
+    # Move 2 cannot increase the error: it takes the best matrix of rank r for this Q (Eckart–Young), and the old matrix
+    # is one of the candidates. Move 1 can: it takes the nearest points, but on rulers that the new largest weights
+    # define. So the error need not decrease.
 
 
 def quantise(M):
@@ -53,7 +53,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Compare only the product of the factors. It is also accepted if s B A is the best for the student's own Q."""
+    """Compare only the product of the factors. Also accept the product that is best for the student's own Q."""
     Q, part = outputs["Q"], product(i, outputs)
     if i.right and np.shape(Q) == i.W.shape and np.any(Q):
         missing, least = i.W - Q, pissa_start(i.W - Q, i.r, i.s)[2]  # least: the smallest remainder
@@ -63,7 +63,7 @@ def compared(i, outputs):
 
 
 def from_W(i):
-    """Return Q if the adapter begins with the leading directions of W, as after a first round with Q = 0."""
+    """Return the Q that results if the adapter begins with the leading directions of W, as after a round with Q = 0."""
     return loftq_start(i.W, lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), i.r, i.s, i.rounds + 1)[0]
 
 
@@ -77,7 +77,7 @@ MISTAKES = {
         ("the adapter begins with the leading directions of W, not with B A = 0", from_W),
         ("it is not quantised: this is W − s B A", lambda i: i.W - i.s * i.right["B A"]),
     ],
-    "B A": [("it is one round older than Q, but a round ends with the adapter", older)],
+    "B A": [("it is one round older than Q, but each round ends by updating the adapter", older)],
 }
 
 AFTER = """**Beyond the points.** Try a real matrix and more rounds. Type this in, then try another rank, such as 8:

@@ -1,8 +1,8 @@
 """PiSSA: an initialisation from W itself.
 
 `s B A` is initialised as the matrix of rank `r` that is nearest to `W`, and the remainder, `W_rest`, is frozen. Give
-`A`, `B` and `W_rest`. Divide σ evenly: row `k` of `A` must have the same norm as column `k` of `B`. (The signs of a
-pair are free, so the check compares `B A` and these norms.)
+`A`, `B` and `W_rest`. Split σ evenly between the factors: row `k` of `A` must have the same norm as column `k` of `B`.
+(The signs of both may be flipped, so the check compares `B A` and these norms.)
 
 **Predict first:** what is the largest singular value of `W_rest`? Is dA or dB zero in the first step? How does this
 initialisation change the model's output? **Then:** someone attaches your `A` and `B` to the original `W`, as with LoRA.
@@ -17,7 +17,7 @@ POINTS = 3
 OUTPUTS = ("A", "B", "W_rest")
 HINTS = {
     "B A": "Which matrix of rank r is nearest to W? s B A must be equal to it. So what is B A?",
-    "‖A‖ / ‖B‖": "Row k of A and column k of B must have equal norms. Which power of σ_k and of 1/s does each have?",
+    "‖A‖ / ‖B‖": "Row k of A and column k of B must have equal norms. Which power of σ_k and of 1/s does each contain?",
     "W_rest": "W_rest and s B A must add up to W, or the model does not start from the base.",
 }
 FORMULA = "W = U Σ Vᵀ;  B = U_r √(Σ_r / s),  A = √(Σ_r / s) V_rᵀ,  W_rest = W − s B A"
@@ -33,8 +33,8 @@ def pissa_start(W, r, s):
     return A, B, W_rest
     # The largest singular value of W_rest is σ_{r+1}. Neither gradient is zero, because neither factor is. The output
     # does not change, except for rounding: W_rest + s B A is W. On the original W, the adapter adds the leading
-    # directions a second time: twice σ₁, twice σ₂, …, a broken model. So ship `W_rest` with the adapter, or store the
-    # adapter's difference from its initial value, at rank 2r.
+    # directions a second time: σ₁, σ₂, … double, which breaks the model. So ship `W_rest` with the adapter, or store
+    # the adapter's difference from its initial value, at rank 2r.
 
 
 def draw(rng, size):
@@ -53,8 +53,8 @@ def product(i, outputs):
 
 
 def compared(i, outputs):
-    """Compare the factors' product and norms, because their signs are free. W_rest is also accepted if it is the
-    remainder of the student's own factors."""
+    """Compare the factors' product and norms, because the factors' signs are free. Also accept the W_rest that the
+    student's own factors leave."""
     BA, rest = product(i, outputs), outputs["W_rest"]
     if rest is not None and np.any(BA) and rest.shape == BA.shape and np.allclose(rest, i.W - i.s * BA, 1e-5, 1e-6):
         rest = i.right.get("W_rest", rest)

@@ -3,7 +3,7 @@
 rsLoRA uses a scale `s` for which `s² r` does not depend on the rank. Compute `s` from `alpha` and `r`. Also give
 `alpha_lora`, the α with which plain **LoRA** has the same scale at the same rank.
 
-**Predict first:** what is `s` under each method's rule for α = 16 and r = 4? And for r = 64? By which factor does `s`
+**Predict first:** what is `s` under each method's rule for α = 16 and r = 4? And for r = 64? By what factor does `s`
 change? **Then:** two people train at r = 16, one with LoRA, one with rsLoRA. Is there a result that one of them can
 reach and the other cannot?
 """
@@ -23,9 +23,9 @@ def rslora_scale(alpha, r):
     """alpha a float, r an int -> s, alpha_lora, two floats."""
     s = alpha / np.sqrt(r)
     return s, s * r  # LoRA's scale is alpha_lora / r
-    # For α = 16, LoRA has s = 4 at r = 4 and 0.25 at r = 64, 16 times smaller; rsLoRA has 8 and 2, 4 times smaller. At
-    # a fixed rank they are the same method with different values of α: rsLoRA is a rule for transferring α from one
-    # rank to another.
+    # For α = 16, from r = 4 to r = 64, LoRA's s falls from 4 to 0.25, by a factor of 16; rsLoRA's s falls from 8 to 2,
+    # by a factor of 4. At a fixed rank they are the same method with different values of α: rsLoRA is a rule for
+    # transferring α from one rank to another.
 
 
 def draw(rng, size):

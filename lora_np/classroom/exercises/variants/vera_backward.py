@@ -20,8 +20,8 @@ POINTS = 3
 OUTPUTS = ("dx", "dlambda_d", "dlambda_b")
 HINTS = {
     "dx": "x reaches y along two paths. Which four factors does the second one have, and in which order?",
-    "dlambda_d": "w_nk = λ_d,k v_nk: one entry multiplies column k of v in all rows. What is w's upstream gradient?",
-    "dlambda_b": "y_no contains the term λ_b,o z_no. In how many rows does λ_b,o occur, and with which factor?",
+    "dlambda_d": "w_nk = λ_d,k v_nk: λ_d,k multiplies column k of v in all rows. What is w's upstream gradient?",
+    "dlambda_b": "y_no contains the term λ_b,o z_no. In how many rows does λ_b,o occur, and with what factor?",
 }
 FORMULA = (
     "v = x Aᵀ,  z = (λ_d ⊙ v) Bᵀ\ndλ_b = Σ_n dy ⊙ z\ndw = (λ_b ⊙ dy) B,  dλ_d = Σ_n dw ⊙ v\ndx = dy W + (λ_d ⊙ dw) A"
@@ -42,11 +42,11 @@ def vera_backward(dy, x, W, A, B, lambda_d, lambda_b):
     # w = λ_d ⊙ v
     dlambda_d = np.sum(dw * v, axis=0)  # (r,)
     dv = lambda_d * dw  # (N, r)
-    # v = x Aᵀ, and x also goes through W
+    # v = x Aᵀ, and x also reaches y through W
     dx = dy @ W + dv @ A  # (N, in)
     return dx, dlambda_d, dlambda_b
-    # At λ_b = 0, dz is zero, so dλ_d is zero and dx is the base's. Only λ_b moves. With λ_d = 0 as well, z and dλ_b
-    # would also be zero: nothing would ever move, as in LoRA with A and B both zero.
+    # At λ_b = 0, dz is zero, so dλ_d is zero, and dx is the same as without the adapter. Only λ_b moves. With λ_d = 0
+    # as well, z and dλ_b would also be zero: nothing would ever move, as in LoRA with A and B both zero.
 
 
 def draw(rng, size):

@@ -2,11 +2,11 @@
 
 `shapes` maps the name of every parameter of a model to its shape: `blocks.0.attn.q_proj.weight` is (out, in),
 `blocks.0.attn.q_proj.bias` is (out,), and there are also embedding tables and layer norms. `targets` is a tuple of
-layer names, such as `("q_proj", "v_proj")`: in **every** block, the weights of these layers get an adapter of rank `r`.
-How many parameters does LoRA train? (`name.split(".")` splits a name at its dots.)
+layer names, such as `("q_proj", "v_proj")`: in **every** block, the weight of each of these layers gets an adapter of
+rank `r`. How many parameters does LoRA train? (`name.split(".")` splits a name at its dots.)
 
-**Predict:** a model becomes twice as wide (all sides of its matrices double) and gets twice as many blocks. By which
-factor does the model grow, by which factor do the adapters, and what happens to the trained fraction?
+**Predict:** a model becomes twice as wide (all sides of its matrices double) and gets twice as many blocks. By what
+factor does the model grow? By what factor do the adapters grow? And what happens to the trained fraction?
 """
 
 POINTS = 2
@@ -24,8 +24,8 @@ def adapter_parameters(shapes, targets, r):
             n_out, n_in = shape
             trained += r * (n_out + n_in)  # B (out, r) and A (r, in)
     return trained
-    # The model has 4 times as many entries in each matrix and twice as many matrices, so it is 8 times as large. The
-    # adapters have sides twice as long, and there are twice as many, so they are 4 times as large. The fraction halves.
+    # The model has 4 times as many entries in each matrix and twice as many matrices, so it is 8 times as large. There
+    # are twice as many adapters, with sides twice as long, so they are 4 times as large. The trained fraction halves.
     # That is why it is so small for large models.
 
 

@@ -17,7 +17,7 @@ POINTS = 5
 OUTPUTS = ("forward", "backward")
 HINTS = {
     "forward": "Every layer computes x Wᵀ. What else do layers with an adapter compute?",
-    "backward": "Begin at the top, with the loss's gradient. Which is the last array that is needed on the way down?",
+    "backward": "Begin at the top, with the loss's gradient. Which array is the last that you need on the way down?",
 }
 FORMULA = """forward: 2 N (in out + r (in + out)) for each layer
 backward, for each layer: 2 N r (in + 2 out) for dA, dB and du;  if there is an adapter below it, also
@@ -25,8 +25,8 @@ backward, for each layer: 2 N r (in + 2 out) for dA, dB and du;  if there is an 
 
 
 def chain_flops(N, widths, ranks):
-    """N an int, widths: list of L + 1, ranks: list of L ints -> forward, backward, in FLOPs."""
-    forward = backward = 0  # in multiply-adds of one row
+    """N an int, widths: list of L + 1 ints, ranks: list of L ints -> forward, backward, in FLOPs."""
+    forward = backward = 0  # in multiply-adds per row
     for layer, (n_in, n_out, r) in enumerate(zip(widths, widths[1:], ranks)):
         wide, down, up = n_in * n_out, n_in * r, r * n_out  # down and up are 0 where there is no adapter
         forward += wide + (down + up)  # x Wᵀ, and u = x Aᵀ, u Bᵀ
@@ -34,9 +34,9 @@ def chain_flops(N, widths, ranks):
         if any(ranks[:layer]):  # anything trained below?
             backward += wide + down  # dx = dy W + du A
     return 2 * N * forward, 2 * N * backward
-    # With the adapter in the last layer, there are none: its three thin products are the whole backward pass, and the
+    # With the adapter in the last layer, there are no such products: the backward pass is three thin products, and the
     # step costs little more than the forward pass, a third of a full step. With the adapter in the first layer, there
-    # are 31, and the step costs two thirds of a full one. (Both train equally many weights.) Layers above the highest
+    # are 31, and the step costs two thirds of a full step. (Both train equally many weights.) Layers above the highest
     # adapter do need dx: the gradient comes from above.
 
 

@@ -5,12 +5,12 @@ input and `u` (N, r) for `dA = duᵀ x` and `dB = s dyᵀ u`. A frozen layer wit
 `du` are computed in the backward pass; weights count as parameters.) An array that several layers need is stored only
 once.
 
-Count the bytes for the six linear layers of one block in the middle of a model in two cases: all six `W` are trained
-(`full`), or only adapters of rank `r` on the layers in `targets` (`lora`). A number takes `itemsize` bytes. Look up in
-lesson 05 what each of the six layers reads, and note its width: C columns or F?
+Count the bytes that the six linear layers of a block in the middle of a model store, in two cases: all six `W` are
+trained (`full`), or only adapters of rank `r` on the layers in `targets` (`lora`). Each number takes `itemsize` bytes.
+Look up in lesson 05 which array each of the six layers reads, and note the array's width: C columns or F?
 
-**Predict:** does LoRA on all six layers store more or less than full fine-tuning here? Which single target costs most?
-And what does `k_proj` add if `q_proj` and `v_proj` are already targets?
+**Predict:** does LoRA on all six layers store more or less than full fine-tuning here? Which single target costs the
+most memory? And what does `k_proj` add if `q_proj` and `v_proj` are already targets?
 """
 
 POINTS = 4
@@ -38,9 +38,9 @@ def kept_inputs(N, C, F, targets, r, itemsize):
     arrays = {reads[target] for target in targets}  # a set: an array that two targets read is counted once
     lora = sum(columns[array] for array in arrays) + r * len(targets)  # each adapter has its own u
     return N * full * itemsize, N * lora * itemsize
-    # With adapters on all six layers, LoRA stores more than full fine-tuning, because it also stores the six u's. It
-    # saves activations only if some layers have no adapter. The most expensive target is down_proj, whose input is the
-    # widest. k_proj adds N r numbers: its input is already stored.
+    # With adapters on all six layers, LoRA stores more than full fine-tuning, because it also stores the six u's. LoRA
+    # stores fewer activations only if some layers have no adapter. The most expensive target is down_proj, whose input
+    # is the widest. k_proj adds N r numbers: its input is already stored.
 
 
 def draw(rng, size):

@@ -5,9 +5,9 @@ backward passes for full fine-tuning (`W` is trained) and for LoRA (`W` is froze
 never formed). The lesson's ratio holds for a square `W`, but most weights are not square.
 
 **List first:** there are three products for full fine-tuning, and eight for LoRA. **Predict:** which of the four counts
-is smallest? Does LoRA's backward pass cost twice its forward pass? **When it passes,** derive the ratio of LoRA's step
-to the full step for any in and out. Do you get the lesson's 2/3 + 2r/C if both sides are C? From which rank on does
-LoRA cost more than full fine-tuning for an `up_proj` of (1024, 256)?
+is smallest? Does LoRA's backward pass cost twice its forward pass? **When it passes,** derive the ratio of the FLOPs of
+LoRA's step to those of the full step, for any in and out. Do you get the lesson's 2/3 + 2r/C if both sides are C? At
+what rank does LoRA start to cost more than full fine-tuning for an `up_proj` of (1024, 256)?
 """
 
 POINTS = 4
@@ -33,8 +33,8 @@ def layer_flops(N, n_in, n_out, r):
     lora_backward = wide + up + down + down + up  # dy W, du, du A, dA, dB; du is used twice
     return full_forward, full_backward, lora_forward, lora_backward
     # The full forward pass is smallest. LoRA's backward pass costs two thin products more than its forward pass, so
-    # less than twice as much. Ratio: (2 wide + 3 down + 3 up) / (3 wide) = 2/3 + r (in + out) / (in · out), and 2/3 +
-    # 2r/C if both sides are C. It is 1 at r = in · out / (3 (in + out)), which is 68 for (1024, 256).
+    # less than twice as much. The ratio is (2 wide + 3 down + 3 up) / (3 wide) = 2/3 + r (in + out) / (in · out), and
+    # 2/3 + 2r/C if both sides are C. It is 1 at r = in · out / (3 (in + out)), which is 68 for (1024, 256).
 
 
 def draw(rng, size):
@@ -47,7 +47,7 @@ MISTAKES = {
     "lora_forward": [
         (BIAS, lambda i: i.right["lora_forward"] + i.N * i.n_out),
         (
-            "B A is formed and added to W, but in training x passes through r numbers",
+            "B A is formed and added to W, but in training x is multiplied by Aᵀ and then by Bᵀ",
             lambda i: i.right["full_forward"] + 2 * i.n_out * i.r * i.n_in,
         ),
     ],

@@ -1,12 +1,12 @@
 """The memory of a training step.
 
-Now count memory, but without activations at first. A frozen base has `n_base` parameters of `base_itemsize` bytes each.
-An adapter has `n_adapter` parameters of `itemsize` bytes each; it is trained with AdamW, and gradients and moments have
+Now count memory, for now without activations. A frozen base has `n_base` parameters of `base_itemsize` bytes each. An
+adapter has `n_adapter` parameters of `itemsize` bytes each; it is trained with AdamW, and gradients and moments have
 the same item size. Give the bytes of all parameters, of all gradients, and of both moments.
 
 **Predict,** before you use your function: for a base of 7 billion parameters in 16 bits and an adapter of 4 million in
 32 bits, do these three items fit into 16 GB? How much memory does full fine-tuning of the same model need, with
-everything in 32 bits? (Which arguments compute this?) Which large item remains with LoRA, and how would you reduce it?
+everything in 32 bits? (Which arguments give this?) Which large item remains with LoRA, and how would you reduce it?
 """
 
 POINTS = 3
@@ -25,12 +25,12 @@ def training_bytes(n_base, n_adapter, base_itemsize, itemsize):
     base = n_base * base_itemsize
     adapter = n_adapter * itemsize
     parameters = base + adapter  # the forward pass needs all of them
-    gradients = adapter  # one for each trainable parameter, and none for the base
+    gradients = adapter  # one number for each trainable parameter, and none for the base
     moments = 2 * adapter  # AdamW's mu and nu
     return parameters, gradients, moments
-    # The base takes 14 GB, and everything that belongs to the adapter takes 64 MB: it fits, with little room for
-    # activations. Full fine-tuning takes training_bytes(0, 7_000_000_000, 4, 4): 28 + 28 + 56 = 112 GB. The frozen base
-    # remains, and lesson 12 stores it in fewer bits.
+    # The base takes 14 GB, and everything that belongs to the adapter takes 64 MB: together they fit, with little room
+    # for activations. Full fine-tuning takes training_bytes(0, 7_000_000_000, 4, 4): 28 + 28 + 56 = 112 GB. The frozen
+    # base remains, and lesson 12 stores it in fewer bits.
 
 
 def draw(rng, size):

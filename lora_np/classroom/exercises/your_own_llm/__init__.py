@@ -38,14 +38,14 @@ be measured, and how.
 5. "It knew the capital of France before, so it will know it after."
 """
 ANSWER = """\
-1. **The size is correct, but the conclusion is false.** 57,600 parameters of 4 bytes are 230 kB, more than all the
+1. **The size is correct, but the conclusion is false.** 57,600 parameters of 4 bytes take 230 kB, more than all the
    text, and a telephone number needs only 5 bytes. The loss counts only the answers, but answers repeat names and order
    numbers. To measure what the adapter contains, put some invented numbers into the answers before training. After
-   training, compare their loss with that of other numbers in the same sentences, and let the model complete the
+   training, compare their loss with that of new numbers in the same sentences, and let the model complete the
    beginnings of real answers: how many does it reproduce word for word? Until then, treat the adapter as confidentially
    as the conversations. Better still, remove names and numbers before training.
-2. **It does have the tone, but the tone says nothing about knowledge.** All 400 answers have the tone, but a product
-   occurs in perhaps two. A fluent incorrect answer sounds like a correct one. To measure the knowledge, ask 50
+2. **It does have the tone, but the tone says nothing about knowledge.** All 400 answers have the tone, but each product
+   occurs in perhaps two of them. A fluent incorrect answer sounds like a correct one. To measure the knowledge, ask 50
    questions about products, none of them from the conversations, and let someone who knows the shop count correct,
    incorrect and invented answers, with and without the adapter. If too many are incorrect, put the product's page into
    the prompt, and count again.
@@ -55,15 +55,15 @@ ANSWER = """\
    validation split, and use a separate test split only once. Report the uncertainty: 34 good answers of 40 are 85 %,
    with a standard error of √(0.85 · 0.15 / 40), 5.6 points.
 4. **It is true that a merged model costs no extra time. But it costs memory.** In float16, 300 models take 81 GB. One
-   base in Q4_1 and 300 adapters take 98 + 300 · 0.23 = 167 MB, and one running base can serve all shops, each text with
-   its own shop's adapter. 300 models in Q4_1 would take 29 GB, and rounding may cancel the update: compare the merged
-   file with the base and a separate adapter, on held-out conversations. Also measure the time per token with an
-   unmerged adapter. A merged model suits a shop with its own machine.
+   base in Q4_1 and 300 adapters take 98 + 300 · 0.23 = 167 MB, and one running base can serve all shops, with each
+   shop's own adapter for its texts. 300 models in Q4_1 would take 29 GB, and rounding may cancel the update: on
+   held-out conversations, compare the merged file with the base plus a separate adapter. Also measure the time per
+   token with an unmerged adapter. A merged model suits a shop with its own machine.
 5. **False. It is only true that the base has not changed:** without the adapter, it answers as before. With the
    adapter, the queries and values of all layers change, for every question. To measure what is lost, ask a fixed list
-   of general questions before and after training, always choosing the most probable token, and compare the loss on a
-   general text. If too much is lost, train for fewer steps, mix general conversations into the training data, give the
-   adapter a smaller weight, or use it only for the shop's questions.
+   of general questions before and after training, with greedy decoding, and compare the loss on general text. If too
+   much is lost, train for fewer steps, mix general conversations into the training data, give the adapter a smaller
+   weight, or use it only for the shop's questions.
 
 *Marks:* one point for each sentence: half for what is true and false, half for a measurement that could show the
 opposite.

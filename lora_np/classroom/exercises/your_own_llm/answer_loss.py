@@ -1,7 +1,7 @@
 """The loss of an answer.
 
-`logits` has a row for each of `T` tokens, and `targets` has the id of the token that comes next, or −100 if that token
-does not count. The loss is the mean of −log p over the targets that count:
+`logits` has a row for each of `T` tokens, and `targets` has the id of the next token for each row, or −100 if that
+token does not count. The loss is the mean of −log p over the targets that count:
 
     L = −(1/n) Σ log p[t, targets[t]], over the n positions t with targets[t] ≥ 0
 
@@ -20,8 +20,8 @@ from ....ops.softmax import softmax
 POINTS = 4
 OUTPUTS = ("loss", "dlogits")
 HINTS = {
-    "loss": "In which rows do you take −log p, in which column of each, and how many rows share the mean?",
-    "dlogits": "In set 03 a row's gradient was its softmax, minus 1 at the target. Which rows have one here?",
+    "loss": "In which rows do you take −log p, in which column of each, and over how many rows do you average?",
+    "dlogits": "In set 03 a row's gradient was its softmax, minus 1 at the target. Which rows have such a gradient?",
 }
 FORMULA = """p = softmax(logits), along each row
 loss = −mean(log p[t, targets[t]]) over the n rows that count
@@ -39,8 +39,8 @@ def answer_loss(logits, targets):
     dlogits[rows] = p[rows]
     dlogits[rows, targets[rows]] -= 1
     return loss, dlogits / len(rows)
-    # Rows that do not count are zero, and each of the others adds up to 0. Ten more rows that do not count change
-    # nothing, because n does not change. If all tokens have the same probability, the loss is log 49,152 = 10.8.
+    # In dlogits, rows that do not count are zero, and each of the others adds up to 0. Ten more rows that do not count
+    # change nothing, because n does not change. If all tokens have the same probability, the loss is log 49,152 = 10.8.
 
 
 def draw(rng, size):

@@ -1,12 +1,12 @@
 """Classifying with a language model.
 
-A language model reads a text and a prompt such as "Sentiment:". `logits` holds its logits for the next token, one row
-for each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Give the probability
-of each label if only the labels are allowed.
+A language model reads a text and a prompt such as "Sentiment:". `logits` holds the model's logits for the next token,
+one row for each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Give the
+probability of each label if only the labels are allowed.
 
-**On paper first:** two labels have the logits 2 and 2 + log 3, and another word has 9. What are the two probabilities?
-What if the other word has 90? **Predict:** what do these probabilities not tell you about the model? What happens if
-two labels begin with the same token?
+**On paper first:** two labels have the logits 2 and 2 + log 3, and another word has the logit 9. What are the two
+probabilities? What if that logit is 90? **Predict:** what do these probabilities not tell you about the model? What
+happens if two labels begin with the same token?
 """
 
 import numpy as np
@@ -25,9 +25,9 @@ def label_probabilities(logits, first):
     exp = np.exp(chosen - chosen.max(axis=1, keepdims=True))  # at most 1, so nothing overflows
     p = exp / exp.sum(axis=1, keepdims=True)
     return p
-    # On paper: they are 1/4 and 3/4, whatever the other word's logit is, because the denominator over all words
-    # cancels. So they do not tell you whether the model would write a label at all. Labels that begin with the same
-    # token always get the same p.
+    # On paper: the probabilities are 1/4 and 3/4, whatever the other word's logit is, because the denominator over all
+    # words cancels. So they do not tell you whether the model would write a label at all. Labels that begin with the
+    # same token always get the same p.
 
 
 def draw(rng, size):

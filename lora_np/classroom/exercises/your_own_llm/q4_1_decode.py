@@ -4,9 +4,9 @@ In SmolLM2's file, most weights are stored in blocks of 32. A block has 16 bytes
 Each byte, an integer from 0 to 255, holds two codes of four bits: byte `i` has code `i` in its lower half (`byte % 16`)
 and code `i + 16` in its upper half. Code `q` means the weight `d q + m`. Give the weights of `n` blocks.
 
-**On paper first:** a block has `d` = 0.5 and `m` = −3, and its first byte is 115. Which two of its 32 weights does this
-determine, and what are they? **Predict:** which code means the weight 0 in this block? Does every block have such a
-code?
+**On paper first:** a block has `d` = 0.5 and `m` = −3, and its first byte is 115. Which two of the block's 32 weights
+does this byte determine, and what are they? **Predict:** which code means the weight 0 in this block? Does every block
+have such a code?
 """
 
 import numpy as np

@@ -75,6 +75,6 @@ AFTER = """**Beyond the points.** Encode and decode a real matrix with your own 
     print(np.linalg.norm(W_hat - W) / np.linalg.norm(W))
     print(np.linalg.norm(W_hat - package) / np.linalg.norm(W))
 
-The package's result is almost the same. It computes the codes with these `d` and `m`, but then stores `d` and `m` in 16
+The package's result is almost the same. The package computes the codes with the same `d` and `m`, but stores both in 16
 bits. And about ten weights are so near the midpoint of two marks that rounding errors decide which mark they get.
 """

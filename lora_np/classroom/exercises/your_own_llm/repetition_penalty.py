@@ -6,19 +6,19 @@ the ids of the text so far. Some ids occur more than once, but each token is pen
 
 **On paper first:** the penalty is 2, and three tokens that have been seen have the logits 4, 0 and −4. What are the new
 logits? What would −4 become if you divided it? **Predict:** if 10 is added to all logits, their softmax does not
-change. Is this still true with the penalty?
+change. Is this still true if the penalty is then applied?
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("penalised",)
-HINTS = {"penalised": "What are the new logits for 4 and for −4? What if the token was seen three times?"}
+HINTS = {"penalised": "What do the logits 4 and −4 become? What if the token was seen three times?"}
 FORMULA = "for each distinct id in seen: logit / penalty if logit > 0, and logit · penalty otherwise"
 
 
 def repetition_penalty(logits, seen, penalty):
-    """logits (vocab,), seen (T,) of ids, some of them several times, penalty above 1 -> penalised (vocab,)."""
+    """logits (vocab,), seen (T,) of ids, some of them repeated, penalty above 1 -> penalised (vocab,)."""
     of_seen = logits[seen]  # (T,): a token that was seen three times occurs three times, with the same logit
     smaller = np.where(of_seen > 0, of_seen / penalty, of_seen * penalty)  # (T,)
     penalised = logits.copy()  # (vocab,)
