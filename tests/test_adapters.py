@@ -17,9 +17,6 @@ BLOCK = BLOCKS[GPT2Config]
 ALL = [f"blocks.{i}.{layer}" for i in range(2) for layer in BLOCK]
 
 
-# ------------------------------------------------------------------ where it goes
-
-
 @pytest.mark.parametrize(
     "targets, expected",
     [
@@ -58,9 +55,6 @@ def test_the_first_key_of_a_pattern_that_fits_a_layer_counts(language, random_pa
     assert {module: len(arrays["lora_A"]) for module, arrays in adapters.layer_arrays(adapter).items()} == ranks
     scales = {module: 4.0 if r == 2 else 10.0 for module, r in ranks.items()}
     assert {module: adapters.scaling(adapters.module_config(settings, module)) for module in ALL} == scales
-
-
-# ------------------------------------------------------------------ first values
 
 
 def big_lora(init, r, seed=0):
@@ -105,9 +99,6 @@ def test_a_fresh_adapter_changes_no_bit(init, kind, config, random_params, rando
         assert all(array.all() for name, array in adapter.weights.items() if name.endswith("lora_A"))
 
 
-# ------------------------------------------------------------------ merging
-
-
 @pytest.mark.parametrize("dtype, unit", [(np.float32, 2.0**-24), (np.float64, 2.0**-53)])
 def test_unmerge_restores_to_rounding(either_classifier, random_params, random_adapter, dtype, unit):
     params = random_params(either_classifier, dtype)
@@ -129,9 +120,6 @@ def test_unmerge_restores_to_rounding(either_classifier, random_params, random_a
         assert (np.abs(restored[name] - array) <= bound).all(), name
 
 
-# ------------------------------------------------------------------ the head
-
-
 def test_the_head_is_trained_in_full_beside_the_adapter(classifier, random_params, random_batch):
     params, batch = random_params(classifier), random_batch(classifier)
     adapter = init_adapter(params, AdapterConfig(r=2), np.random.default_rng(0))
@@ -145,9 +133,6 @@ def test_the_head_is_trained_in_full_beside_the_adapter(classifier, random_param
     np.testing.assert_array_equal(merge(params, moved)["head.weight"], 2 * head)
     frozen_head = init_adapter(params, AdapterConfig(r=2, train_head=False), np.random.default_rng(0))
     assert "head.weight" not in frozen_head.weights
-
-
-# ------------------------------------------------------------------ counting
 
 
 def test_the_report_counts_by_hand(classifier, random_params):
@@ -164,9 +149,6 @@ def test_the_report_counts_by_hand(classifier, random_params):
     assert report.percent == pytest.approx(100 * 240 / 2872, rel=1e-15)
     assert trainable_report(params, params) == (2680, 2680, 100.0)
     assert trainable_report(params, {}) == (0, 2680, 0.0)
-
-
-# ------------------------------------------------------------------ dtypes
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -63,9 +63,6 @@ def test_an_array_in_another_order_is_read_right_and_never_written_in_vain(small
     assert not any(piece.flags.writeable for (piece,) in blocks(array))
 
 
-# ------------------------------------------------------------------ the operations that work by blocks
-
-
 def gelu(rng, shape, dtype):
     x = 3.0 * rng.normal(size=shape).astype(dtype)
     y, cache = ops.gelu_forward(x)
@@ -143,9 +140,6 @@ def test_an_operation_does_go_by_blocks(operation, monkeypatch):
     monkeypatch.setattr(f"lora_np.ops.{operation.__name__}.blocks", lambda *args: calls.append(args) or blocks(*args))
     operation(np.random.default_rng(0), (3, 5), np.float64)
     assert len(calls) == 2  # forward and backward, or with a gradient and without
-
-
-# ------------------------------------------------------------------ groups for threads
 
 
 def sized(*sizes):

@@ -38,9 +38,6 @@ def learnt(tokenizer, row):
     return [tokenizer.decode(span, skip_special_tokens=False) for span in spans]
 
 
-# ------------------------------------------------------------------ templates
-
-
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_answers_alone_are_learnt(name, tokenizer):
     """With the token that ends them; tests/oracles compares the ids with those of transformers."""
@@ -154,9 +151,6 @@ def test_the_template_in_a_models_files():
             read(wrong)
 
 
-# ------------------------------------------------------------------ without a template
-
-
 def test_a_prompt_and_its_completion(tokenizer, tmp_path):
     """Without a template the texts are put together, and the tokenizer's last token is learnt too."""
     ours = load_tokenizer(PRETRAINED)
@@ -172,9 +166,6 @@ def test_a_prompt_and_its_completion(tokenizer, tmp_path):
     assert chat_rows(nothing, tokenizer, None, 99) == ([], 0, 1), "the first token is nobody's target"
     with pytest.raises(ValueError, match="conversation 2: the model has no chat template; give a prompt and a comple"):
         chat_rows([*chats, CONVERSATIONS[1]], ours, None, 99)
-
-
-# ------------------------------------------------------------------ a user's file
 
 
 def test_conversations_of_a_file(tmp_path):

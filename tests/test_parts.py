@@ -32,9 +32,6 @@ def close(got, expected, tolerance=TIGHT):
     assert np.abs(got - expected).max() <= tolerance * max(1.0, np.abs(expected).max())
 
 
-# ---------------------------------------------------------------- rows with adapters of their own
-
-
 def test_rows_with_adapters_of_their_own(config, params, alike, random_adapter):
     """One pass over the batch is one pass for each row: of every kind, in any order, and with the base among them."""
     kinds = [random_adapter(params, seed, kind=kind) for seed, kind in enumerate(adapters.KINDS)]
@@ -52,9 +49,6 @@ def test_rows_with_adapters_of_their_own(config, params, alike, random_adapter):
     for adapter in (None, alike["a"]):  # and of one adapter alone the plain pass
         plain, _ = forward(params, ids, config, lengths=LENGTHS, adapter=adapter)
         close(forward(params, ids, config, lengths=LENGTHS, adapter=[adapter] * len(rows))[0], plain)
-
-
-# ---------------------------------------------------------------- mixes
 
 
 def test_a_mix_is_the_weighted_sum_of_the_updates(config, params, alike):
@@ -106,9 +100,6 @@ def test_targets_and_patterns_in_few_words():
     assert compact_pattern(dict(zip(modules, (4, 4, 4, 4)))) == (4, {})
     assert compact_pattern(dict(zip(modules, (4, 2, 4, 2)))) == (4, {"k_proj": 2})
     assert compact_pattern(dict(zip(modules, (4, 4, 4, 2)))) == (4, {"blocks.1.attn.k_proj": 2})
-
-
-# ---------------------------------------------------------------- what merging costs
 
 
 @pytest.mark.parametrize(

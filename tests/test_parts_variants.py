@@ -61,9 +61,6 @@ def logits(task):
     return forward(task.params, IDS, task.config, adapter=task.adapter)[0]
 
 
-# ---------------------------------------------------------------- taught, saved, read again
-
-
 @EACH
 def test_what_is_read_again_is_what_was_taught(variant, files, taught, tiny_base):
     """On the base as it was given, with the loss and the accuracy that were measured when it was trained."""
@@ -86,9 +83,6 @@ def test_what_is_read_again_is_what_was_taught(variant, files, taught, tiny_base
         layers = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
         settings = AdapterConfig(r=4, alpha=4.0, targets=layers)
     assert task.adapter.config == settings
-
-
-# ---------------------------------------------------------------- used
 
 
 @EACH
@@ -154,9 +148,6 @@ def test_inspect_does_not_take_a_column_of_qalora_s_A_for_an_input(taught, tmp_p
         write_json(peft / "adapter_config.json", {"peft_type": "LORA", **fields})
         run("inspect", peft, "--json", tmp_path / "peft.json")
         assert len(read_json(tmp_path / "peft.json")["adapters"]) == n_layers
-
-
-# ---------------------------------------------------------------- refused
 
 
 @pytest.mark.parametrize(
