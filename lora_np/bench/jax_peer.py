@@ -52,7 +52,7 @@ def make_backend(case, threads):
 
 
 def adamw(params, grads, m, v, t):
-    """The new (params, m, v, t) after a step of AdamW with weight decay on matrices only."""
+    """Return the new (params, m, v, t) after an AdamW step with weight decay only on matrices."""
     import jax.numpy as jnp
 
     m = {name: BETA1 * m[name] + (1 - BETA1) * g for name, g in grads.items()}
