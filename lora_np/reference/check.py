@@ -22,7 +22,7 @@ from .sections import sections_of
 from .tolerances import allowed, shares
 
 MOST_COMPLAINTS = 6  # the largest number of complaints that are printed for one case
-DERIVED = 3  # trying mutations takes seconds, so it is done for only this many diverging cases
+DERIVED = 3  # mutations are tried only for this many diverging cases, because each case takes seconds
 
 
 class Divergence(NamedTuple):
@@ -30,7 +30,7 @@ class Divergence(NamedTuple):
 
     tensor: str
     stage: str
-    number: int  # its position among the case's outputs, from 1; 0 for an input that the port has changed
+    number: int  # its position among the case's outputs, counted from 1; 0 for an input that the port has changed
     agreed: int  # number of outputs before it, all of which agree
     index: tuple[int, ...]  # index of the entry with the largest error
     got: float

@@ -28,7 +28,7 @@ class Case(NamedTuple):
     run: object
     operands: dict  # name -> float64 array; the check perturbs it at each index
     constants: dict = {}  # the other arguments, by name: masks, ids, frozen weights
-    together: str | None = None  # name of a single row for all operands; None for one row per operand
+    together: str | None = None  # name of the single result row for all operands; None for one row per operand
     selective: bool = True  # whether the forward pass takes the names of the wanted gradients
 
 
@@ -36,7 +36,7 @@ class Case(NamedTuple):
 
 
 def named(grads):
-    """The gradients of a backward pass by operand; the gradient of x is in the field dx."""
+    """Return a backward pass's gradients as a dict, operand -> gradient; x's gradient is in the field dx."""
     return {field.removeprefix("d"): grad for field, grad in grads._asdict().items()}
 
 
@@ -164,7 +164,7 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None)
 
 
 def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, llama=None, recompute=False):
-    """The Case for all trainable weights: the adapter's if there is one, else the model's."""
+    """The Case for all trainable weights: those of the adapter if there is one, else those of the model."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, llama=llama)
 
     def run(wanted, batch, masks, base=None, **trained):

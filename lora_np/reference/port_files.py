@@ -30,7 +30,7 @@ def port_files(folder):
     Returns
     -------
     files : dict, path -> (case, precision), read from the file names
-    complaints : list of str, about other files that look like outputs
+    complaints : list of str, about files that look like outputs but have unexpected names
 
     Raises
     ------
