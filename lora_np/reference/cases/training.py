@@ -47,7 +47,7 @@ def adamw(settings, t):
 
 
 def train(settings, t):
-    """Train with the package; return losses, norms, learning rates, the first gradients, and parameters after some steps."""
+    """Train with the package; return losses, norms, learning rates, the first gradients, and some steps' parameters."""
     (config, base, adapter), about = model.objects(settings, t), settings["train"]
     fields = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
     train_config = training.TrainConfig(**{name: about[name] for name in fields}, optimiser=optimiser_of(about))
