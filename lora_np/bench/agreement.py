@@ -14,7 +14,7 @@ ZERO = "k_proj.bias"
 
 
 class Outcome(NamedTuple):
-    """A backend's results: the loss and arrays of its `check`, the losses of its first steps, package versions."""
+    """A backend's results: the loss and arrays of its `check`, the losses of its first steps, and package versions."""
 
     loss: float
     arrays: dict

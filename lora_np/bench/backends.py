@@ -83,14 +83,14 @@ def parse_peers(texts):
 def our_backend(case, threads, blocks=False, recompute=False):
     """Make lora_np's Backend for a case.
 
-    With `blocks`, the weights remain quantised in blocks. `recompute` is as in `lora_np.model.forward`. The rows of a
-    batch are divided among the threads, except in generation: there, batches have few rows, and each matrix product
-    uses all threads.
+    With `blocks`, the weights remain quantised in blocks. `recompute` has the same meaning as in
+    `lora_np.model.forward`. The rows of a batch are divided among the threads, except in generation: there, batches
+    have few rows, and each matrix product uses all threads.
     """
     if not blocks:
         case = case.dense()
     elif not any(isinstance(weight, QuantisedWeight) for weight in case.params.values()):
-        raise ValueError("the weights of this rung are not in blocks; use a rung for a Llama, such as smollm2")
+        raise ValueError("the weights of this rung are not quantised in blocks; use a rung for a Llama, such as smollm2")
     blas_threads(threads if case.n_new else 1)  # not undone, because the process does nothing else
     if case.n_new:
         generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)

@@ -31,7 +31,7 @@ TIMEOUT = 600.0  # seconds for a command; compiling the C++ code for SmolLM2 tak
 SWITCHES = ("OPENBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH", "XLA_", "JAX_", "NPY_")
 SWITCHES += ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 # Environment variables that make a library use kernels other than those it would choose for the processor. A variable
-# for NumPy would slow down lora_np but not its peers, so by default all of them are removed for every backend.
+# for NumPy would slow down lora_np but not its peers, so by default all these variables are removed for every backend.
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES", "MKL_DEBUG_CPU_TYPE")
 PINS += ("MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 

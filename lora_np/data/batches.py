@@ -167,7 +167,7 @@ def language_batches(stream, batch_size, length, rng=None):
     batch_size, length = whole_number("batch_size", batch_size), whole_number("length", length)
     needed = 2 if rng is None else length + 1
     if len(stream) < needed:
-        raise ValueError(f"stream: got {len(stream)} tokens, expected at least {needed}: inputs and the next token")
+        raise ValueError(f"stream: got {len(stream)} tokens, expected at least {needed} (inputs and the next token)")
 
     if rng is None:
         offset = 0

@@ -76,7 +76,7 @@ def gguf_tokenizer_files(fields):
     for first, second in pairs:
         if not (first in vocab and second in vocab and first + second in vocab):
             merge = quoted(f"{first} {second}")
-            raise ValueError(f"{PREFIX}merges has {merge}, but {PREFIX}tokens lacks a part or the whole")
+            raise ValueError(f"{PREFIX}merges has {merge}, but {PREFIX}tokens lacks one of its parts or its result")
 
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     ids = {ours: token_id(fields, f"{name}_token_id", len(tokens)) for ours, name in names.items()}
@@ -239,11 +239,11 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
             if encode(candidate, [text])[0].tolist() == expected:
                 return fields, text == PROBE
     splitter = quoted((content.get("pre_tokenizer") or {}).get("type"))
-    raise ValueError(f"tokenizer: llama.cpp has no pre-tokenizer that splits texts as this one does ({splitter})")
+    raise ValueError(f"tokenizer: llama.cpp has no pre-tokenizer that splits texts like this one ({splitter})")
 
 
 def plain_text(tokenizer, text):
-    """Apply the steps that llama.cpp lacks to a text: normalise it and add a leading space."""
+    """Normalise a text and add a leading space, as the tokenizer does; llama.cpp does neither."""
     text = normalise(tokenizer, text)
     is_spaced = tokenizer.encode("a").ids == tokenizer.encode(" a").ids
     return f" {text}" if is_spaced and not text.startswith(" ") else text

@@ -142,7 +142,7 @@ def trial_of(entry, records, reference, got, tensor, dtype):
 def nearly(made, got, right, cancels):
     """Whether a known mistake explains a tensor up to a small error, such as the error of an inexact erf in the port.
 
-    A mistake that cancels digits leaves only rounding errors; their sizes are compared, not their values.
+    A mistake that loses digits by cancellation leaves only rounding errors; their sizes are compared, not their values.
     """
     if made.shape != got.shape:
         return False

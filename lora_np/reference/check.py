@@ -26,7 +26,7 @@ DERIVED = 3  # mutations are tried only for this many diverging cases, because e
 
 
 class Divergence(NamedTuple):
-    """The first tensor of a case that differs from the reference."""
+    """A case's first tensor that differs from the reference."""
 
     tensor: str
     stage: str
@@ -166,7 +166,7 @@ def compare_exports(folder):
     results, complaints = check(folder)
     agree = exit_code(results, complaints) == 0
     verdict = "all are within their tolerances" if agree else "NOT all are within their tolerances"
-    equal = f"{len(fresh & stored)} of {len(fresh)} tensors are bit for bit those of the vectors in this clone"
+    equal = f"{len(fresh & stored)} of {len(fresh)} tensors equal the vectors in this clone bit for bit"
     return agree, "\n".join([f"{equal}; {verdict}", *complaints, *filter(None, map(format_result, results))])
 
 

@@ -28,7 +28,7 @@ class Row(NamedTuple):
     name: str  # name of the case
     operand: str  # the operand whose gradient is checked
     seed: int
-    error: float  # relative, in norm; inf if a gradient is missing or has the wrong shape
+    error: float  # the relative error in norm; inf if a gradient is missing or has the wrong shape
     n_checked: int  # number of entries that are compared
 
     @property

@@ -93,7 +93,7 @@ def low_rank_weight(rng):
 
 
 def perturb(arrays, rng):
-    """Move arrays away from their initial values: at B = 0 most gradients are zero, which would hide mistakes."""
+    """Move arrays away from their initial values: with B = 0, most gradients are zero, which would hide mistakes."""
     return {name: array + 0.3 * rng.normal(size=array.shape) for name, array in arrays.items()}
 
 
@@ -138,7 +138,7 @@ def adalora_orthogonality(rng):
 # ---------------------------------------------------------------- whole models
 
 
-# All sizes differ, so that exchanged axes are detected. ε is as large as mean(x²).
+# All sizes differ, so that swapped axes are detected. ε is as large as mean(x²).
 GPT2 = {"vocab_size": 7, "n_positions": 5, "d_model": 6, "n_heads": 3, "d_ff": 8}
 LLAMA = {"vocab_size": 7, "n_positions": 5, "d_model": 8, "head_size": 6, "d_ff": 9, "rope_theta": 3.0}
 LLAMA |= {"rms_norm_eps": 0.5, "n_heads": 2, "n_kv_heads": 1}

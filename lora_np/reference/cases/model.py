@@ -189,7 +189,7 @@ def generation_case(id, names, *about, kind="lora", base=SIZES, added=0.0, **cha
 
 
 def sample_case(id, *about, **changes):
-    """A case that samples one token for each row. No uniform number is close to the border between two tokens."""
+    """A case that samples one token for each row. No uniform number is close to the boundary between two tokens."""
     bits = bits_of(id)
     inputs = {"logits": bell(bits, (5, 11), 1.5), "ids": whole(bits, (5, 3), 11)}
     inputs["ids"][:, 0] = inputs["ids"][:, 2] = inputs["logits"].argmax(axis=1)  # the likeliest token occurs twice
