@@ -90,7 +90,7 @@ def our_backend(case, threads, blocks=False, recompute=False):
     if not blocks:
         case = case.dense()
     elif not any(isinstance(weight, QuantisedWeight) for weight in case.params.values()):
-        raise ValueError("the weights of this rung are not quantised in blocks; use a rung for a Llama, such as smollm2")
+        raise ValueError("the weights of this rung are not quantised in blocks; use a Llama rung, such as smollm2")
     blas_threads(threads if case.n_new else 1)  # not undone, because the process does nothing else
     if case.n_new:
         generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)

@@ -12,8 +12,7 @@ def nf4_code_points():
     """The code points, derived from the quantiles of the normal distribution.
 
     Weights are approximately normal with mean 0. Four bits carry the most information if all 16 values are equally
-    likely, so the points are quantiles, with equal probability between neighbours. With Q = Φ⁻¹ and the offset δ, they
-    are
+    likely, so the points are quantiles with equal probability between neighbours. With Q = Φ⁻¹ and offset δ, they are
 
         negative    −Q(½ + (δ − ½) i/7)    i = 7, …, 1
         zero         0
@@ -29,8 +28,7 @@ def nf4_code_points():
     magnitude, is always a code point. The points that minimise the mean squared error depend on the block size; NF4's
     are close to them (Yoshida 2023, NF4 Isn't Information Theoretically Optimal).
 
-    Equation 4 of the paper averages neighbouring quantiles. Appendix E and all implementations use them without
-    averaging.
+    Equation 4 of the paper averages neighbouring quantiles. Appendix E and all implementations do not.
 
     Returns
     -------

@@ -47,8 +47,9 @@ class QuantisedWeight:
 
     Each format is a frozen dataclass with the fields `shape` and `dtype` (of the dense array), and with
 
-        format       its name in `FORMATS` settings     dict, the arguments with which the format's function gives this
-        format rows         method (ids, an integer array or a slice) -> the dense rows, (..., in)
+        format       its name in `FORMATS`
+        settings     dict, the arguments with which the format's function gives this format
+        rows         method (ids, an integer array or a slice) -> the dense rows, (..., in)
     """
 
     def dequantise(self):
