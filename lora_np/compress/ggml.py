@@ -108,8 +108,7 @@ def quantise_q8_0(weight):
     Raises
     ------
     TypeError, ValueError
-        If the weight is not a finite matrix of float32 or float64, 32 does not divide `in`, or a scale overflows
-        float16.
+        If the weight is not a finite float32 or float64 matrix, 32 does not divide `in`, or a scale overflows float16.
     """
     blocks = blocks_of(weight)  # (n, 32)
     d = np.abs(blocks).max(axis=1, keepdims=True) / 127
@@ -125,8 +124,7 @@ def quantise_q4_0(weight):
 
         d = w_k / −8, where |w_k| is largest        q_i = w_i / d + 8, rounded, at most 15
 
-    The weight with the largest magnitude gets code 0, which means −8 d, because the range −8 … 7 extends further below
-    0.
+    The weight with the largest magnitude gets code 0, which means −8 d, because −8 … 7 extends further below 0.
     """
     blocks = blocks_of(weight)  # (n, 32)
     d = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1) / -8  # (n, 1)

@@ -115,8 +115,7 @@ def quantise_nf4(weight, block_size=64, double=True):
     Raises
     ------
     TypeError, ValueError
-        If the weight is not a finite matrix of float32 or float64, or block_size is odd or does not divide
-        `weight.size`.
+        If the weight is not a finite float32 or float64 matrix, or block_size is odd or does not divide `weight.size`.
     """
     check_weight(weight)
     block_size = whole_number("block_size", block_size, least=2)

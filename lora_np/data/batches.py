@@ -142,8 +142,7 @@ def language_batches(stream, batch_size, length, rng=None):
     With `rng` (training), the first window starts at a random offset, which differs between epochs, and the windows are
     shuffled. Every epoch has N // length - 1 windows (but at least one); fewer than 2 · length tokens at the two ends
     are dropped. Without `rng` (evaluation), the windows are in order, and every token except the first is a target
-    exactly once. The last window's targets are padded with `IGNORE_INDEX`. In both cases, the last batch may be smaller
-    than the others.
+    exactly once. The last window's targets are padded with `IGNORE_INDEX`. The last batch may have fewer rows.
 
     Parameters
     ----------

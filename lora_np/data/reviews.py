@@ -87,8 +87,7 @@ def load_reviews(source):
 
 
 def text_digest(text, salt=b""):
-    """Return the SHA-256 of `salt` followed by the text's letters and digits, used to find duplicates and to sort
-    texts.
+    """Return the SHA-256 of `salt` followed by the text's letters and digits, to find duplicates and to sort texts.
 
     Case, white space, ASCII punctuation and ``<br />`` are ignored, so a retyped copy has the same digest. All
     non-ASCII characters count.

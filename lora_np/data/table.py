@@ -64,8 +64,7 @@ def split_table(table, fractions, seed):
     text is assigned to the part that is furthest below its target size. So every part is within one text of its target
     size, every class is spread evenly over the parts, and the same table and seed give the same parts on every machine.
     All rows with the same text are in one part, so no text is in both train and test. Each class's first text is
-    assigned to train, so train contains even rare classes (unless all texts of the class occurred earlier with another
-    label).
+    assigned to train, so train contains even a rare class (unless all its texts occurred earlier with another label).
 
     Parameters
     ----------

@@ -66,8 +66,7 @@ def blocks_case(name, *about):
     """The case for one block format.
 
     The blocks contain random weights, weights halfway between two codes of each format, zeros, a d that is 0 in
-    float16, large weights, two equal magnitudes with opposite signs, and an m that rounding to float16 shifts by
-    several codes.
+    float16, large weights, two equal magnitudes with opposite signs, and an m that is off by several codes in float16.
     """
     bits, steps = bits_of("blocks"), np.arange(32)
     halves = (steps % 15 + 0.5) / 16
