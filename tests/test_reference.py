@@ -236,7 +236,7 @@ def test_the_plain_program_is_right_again_after_a_mistake():
     functions = {function for changes in MISTAKES.values() for function, *_ in changes}
     assert not any("wrong" in function.__globals__ for function in functions)
     first, second, *_ = map(known, MISTAKES)  # one at a time
-    with changed(first), pytest.raises(RuntimeError, match="already changed"), changed(second):
+    with changed(first), pytest.raises(RuntimeError, match="is already changed"), changed(second):
         pass
     with changed(second):  # and the first is over
         pass

@@ -1,4 +1,4 @@
-"""Compare the speed of lora_np with that of PyTorch and JAX on the same work."""
+"""Compare the speed of lora_np with the speed of PyTorch and JAX on the same work."""
 
 from .backends import PEERS, parse_peers
 from .case import DEFAULT_WORKS, RUNGS, WORKS, Rung, flops, parse_rung

@@ -6,7 +6,7 @@ import numpy as np
 
 LOSS = 3e-6  # largest accepted relative difference between two losses; 3e-7 is typical
 ARRAYS = 3e-5  # the same for two arrays of gradients or logits, in norm; 4e-6 is typical
-LOSSES = 1e-4  # the same for the losses of the first optimiser steps, relative to the largest loss
+LOSSES = 1e-4  # the same for the losses of the first training steps, relative to the largest loss
 
 # This gradient is zero in theory, because softmax ignores a constant added to all scores. In practice it consists of
 # rounding errors, so its error is measured relative to the norm of all gradients.
@@ -14,7 +14,7 @@ ZERO = "k_proj.bias"
 
 
 class Outcome(NamedTuple):
-    """A backend's results on a case: its `check`'s loss and arrays, its first steps' losses, its packages' versions."""
+    """A backend's results: the loss and arrays of its `check`, the losses of its first steps, and package versions."""
 
     loss: float
     arrays: dict
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """The differences between a peer's Outcome and lora_np's."""
+    """The differences between a peer's Outcome and lora_np's Outcome."""
 
     problem: str  # "" if the two agree
     loss_error: float
@@ -57,7 +57,7 @@ def compare(got, expected):
 def array_errors(got, expected):
     """The error of each expected array: ‖got − expected‖ / ‖expected‖, or the share of tokens that differ.
 
-    The error is inf for NaN, for mismatched shapes and for a missing array.
+    The error is inf if an array is missing, has a different shape or contains NaN.
     """
     norm_of_all = np.linalg.norm([np.linalg.norm(array) for array in expected.values()])
     errors = dict.fromkeys(expected, float("inf"))

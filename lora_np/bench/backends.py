@@ -32,9 +32,9 @@ class Peer(NamedTuple):
 
 
 def program_of(name):
-    """The key in BACKENDS that a backend's process uses, and the folder of the checkout that the process runs.
+    """Return a backend's key in BACKENDS, and the folder of the checkout whose code its process runs.
 
-    For another checkout, such as old=/path/to/it, the key is lora_np's, and the folder is /path/to/it.
+    For another checkout, such as old=/path/to/it, the key is that of lora_np, and the folder is /path/to/it.
     """
     label, equals, folder = name.partition("=")
     if label and equals:
@@ -43,7 +43,7 @@ def program_of(name):
 
 
 def check_peer(name):
-    """Raise ValueError unless the peer is installed and in PEERS, or is NAME=DIR with a checkout of lora_np in DIR."""
+    """Raise ValueError unless `name` is an installed peer in PEERS, or NAME=DIR with a checkout of lora_np in DIR."""
     backend, folder = program_of(name)
     if backend != name:  # another checkout
         if not (folder / "lora_np" / "bench" / "worker.py").is_file():
@@ -54,7 +54,7 @@ def check_peer(name):
 
 
 def missing_packages(peer):
-    """The packages that the peer requires but that are not installed, found without importing any."""
+    """The packages that the peer requires and that are not installed; no package is imported to find out."""
     return [package for package in peer.packages if find_spec(package) is None]
 
 
@@ -83,15 +83,15 @@ def parse_peers(texts):
 def our_backend(case, threads, blocks=False, recompute=False):
     """Make lora_np's Backend for a case.
 
-    With `blocks`, the weights remain quantised in blocks. `recompute` is as in `lora_np.model.forward`. The rows of a
-    batch are divided among the threads, except in generation: there, batches have few rows, and each matrix product
-    uses all threads.
+    With `blocks`, the weights remain quantised in blocks. `recompute` has the same meaning as in
+    `lora_np.model.forward`. The rows of a batch are divided among the threads, except in generation: there, batches
+    have few rows, and each matrix product uses all threads.
     """
     if not blocks:
         case = case.dense()
     elif not any(isinstance(weight, QuantisedWeight) for weight in case.params.values()):
-        raise ValueError("the weights of this rung are not in blocks; use a rung for a Llama, such as smollm2")
-    blas_threads(threads if case.n_new else 1)  # never undone, because the process does nothing else
+        raise ValueError("the weights of this rung are not quantised in blocks; use a Llama rung, such as smollm2")
+    blas_threads(threads if case.n_new else 1)  # not undone, because the process does nothing else
     if case.n_new:
         generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)
         return Backend(lambda: (0.0, {"tokens": generation()}), generation)

@@ -20,7 +20,7 @@ from ..model import Decoder, GPT2Config, LlamaConfig, empty_cache, parameter_sha
 from ..model.decoder import with_room
 
 LEARNING_RATE = 1e-4
-WEIGHT_DECAY = 0.01  # applied only to matrices, as in lora_np's AdamW
+WEIGHT_DECAY = 0.01  # applies only to matrices, as in lora_np's AdamW
 
 
 class Rung(NamedTuple):
@@ -32,7 +32,7 @@ class Rung(NamedTuple):
     length: int  # T, tokens per row; in generation, a quarter of them are the prompt
     batch: int  # B, rows
     vocab_size: int  # V
-    n_kv_heads: int = 0  # K, only for a Llama, whose head size is C / n_heads
+    n_kv_heads: int = 0  # K, only for a Llama; its head size is C / n_heads
     d_ff: int = 0  # F, only for a Llama
     rank: int = 0  # the adapter's r; 0 means the default for the kind of work
 
@@ -72,7 +72,7 @@ GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 
 
 def parse_rung(text):
-    """Parse a rung given as text.
+    """Parse the text form of a rung.
 
     The text is a list of all sizes, such as "64,2,4,64,32,2048"; the width of a rung in RUNGS, such as "64"; or the
     name "smollm2", optionally followed by B and T, as in "smollm2,64,34". The text may end with a comma, the letter r
@@ -109,7 +109,7 @@ def parse_rung(text):
 
 
 def rung_numbers(rung):
-    """A rung's fields up to the last nonzero one, as a list; older checkouts accept only the first six or eight."""
+    """Return a rung's fields up to the last nonzero one; older checkouts accept only the first six or eight fields."""
     return list(rung[: max(i for i, number in enumerate(rung, 1) if number)])
 
 
@@ -144,9 +144,9 @@ def tokens(rung, work):
 def flops(rung, work):
     """The floating-point operations of the matrix products in a unit of work; see `step_flops`.
 
-    Operations that are repeated to save memory are counted once. Generation takes one pass over the prompt and then one
-    pass for each new token except the last, with cached keys and values. The head is applied only to the last position
-    of each pass.
+    Operations that are repeated to save memory are counted once. Generation takes one forward pass over the prompt and
+    then one for each new token except the last, with cached keys and values. The head is applied only to the last
+    position of each pass.
     """
     config = model_config(rung, work)
     if work not in GENERATED_ROWS:
@@ -198,7 +198,7 @@ class Case(NamedTuple):
         return {**self.params, **(self.adapter.weights if self.adapter else {})}
 
     def dense(self):
-        """The same case with dense arrays in place of quantised blocks."""
+        """Return the same case with dense arrays instead of quantised blocks."""
         return self._replace(params={name: np.asarray(weight) for name, weight in self.params.items()})
 
 
@@ -206,8 +206,8 @@ class Backend(NamedTuple):
     """An implementation of one kind of work on a case.
 
     check() returns the loss and a dict of arrays: the gradients of a training step under lora_np's names, the "logits"
-    of a forward pass, or the "tokens" of a generation (with a loss of 0). It does not change the state.
-    step() does one unit of work, to be timed. If it trains, it returns the loss as a float.
+    of a forward pass, or the "tokens" of a generation (with a loss of 0). It does not change the backend's state.
+    step() does one unit of work, to be timed. A training step returns the loss as a float.
     """
 
     check: Callable[[], tuple[float, dict[str, np.ndarray]]]
@@ -251,9 +251,9 @@ def draw_params(config, rng):
 
 
 def in_blocks(params):
-    """Quantise a Llama's weights to the formats of SmolLM2's file: the embedding to Q8_0, the linear layers to Q4_1.
+    """Quantise a Llama's weights to the formats in SmolLM2's file: the embedding to Q8_0, the linear layers to Q4_1.
 
-    All backends use the quantised values, even in dense arrays, so that their results can be compared.
+    All backends use the quantised values, even those that store dense arrays, so their results can be compared.
     """
     layers = [f"{layer}.weight" for layer in linear_layers(params)]
     return quantise(quantise(params, layers, "q4_1"), ["tok_emb.weight"], "q8_0")

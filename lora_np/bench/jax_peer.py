@@ -52,7 +52,7 @@ def make_backend(case, threads):
 
 
 def adamw(params, grads, m, v, t):
-    """The new (params, m, v, t) after a step of AdamW with weight decay on matrices only."""
+    """Return the new (params, m, v, t) after an AdamW step with weight decay only on matrices."""
     import jax.numpy as jnp
 
     m = {name: BETA1 * m[name] + (1 - BETA1) * g for name, g in grads.items()}
@@ -68,7 +68,7 @@ def adamw(params, grads, m, v, t):
 def decoder(p, ids, lengths, config, scale):
     """Compute logits (B, T, V), or (B, n_classes) at the last non-padding token of each row.
 
-    Except in attention, all tokens are on one axis of length B T, because on a CPU XLA multiplies two matrices up to
+    Except in attention, all tokens are on one axis of length B T, because, on a CPU, XLA multiplies two matrices up to
     1.6 times as fast as two stacks of matrices.
     """
     import jax
@@ -95,7 +95,7 @@ def decoder(p, ids, lengths, config, scale):
         h = layer_norm(x, f"{block}.ln1")
         q, k, v = (linear(h, f"{block}.attn.{name}") for name in ("q_proj", "k_proj", "v_proj"))
         q, k, v = (a.reshape(B, T, H, C // H).transpose(0, 2, 1, 3) for a in (q, k, v))  # (B, H, T, D)
-        # On a CPU, a step with this attention is 2 to 5 % faster than one with jax.nn's.
+        # On a CPU, a step with this attention is 2 to 5 % faster than a step with the attention in jax.nn.
         scores = (q * np.float32((C // H) ** -0.5)) @ k.swapaxes(-1, -2)  # (B, H, T, T)
         context = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), -1) @ v
         x = x + linear(context.transpose(0, 2, 1, 3).reshape(B * T, C), f"{block}.attn.o_proj")

@@ -12,19 +12,19 @@ from .llama_cpp import answer, start
 
 
 def make_backend(case, threads):
-    """Make the Backend for a case, with a number of threads; it processes all rows at once."""
+    """Make the Backend for a case; it uses the given number of threads and processes all rows at once."""
     if not isinstance(case.config, LlamaConfig):
         raise ValueError("the llama.cpp backend supports only a Llama; remove llama.cpp from --peers for GPT-2")
     prompts, size = case.batch.ids, case.config.vocab_size
     tokens = [f"token {i}" for i in range(size)]  # llama.cpp requires a vocabulary even though the prompts are ids
     names = {"model": "gpt2", "tokens": tokens, "token_type": [1] * size, "merges": ["t o"]}
     fields = {f"tokenizer.ggml.{name}": value for name, value in names.items()}
-    job = {"do": "timing", "prompts": prompts.tolist(), "n": case.n_new - 1}  # steps after the first new token
+    job = {"do": "timing", "prompts": prompts.tolist(), "n": case.n_new - 1}  # all but the first token
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.gguf")
         save_gguf(file, case.params, case.config, fields)
         process = start(file, context=case.config.n_positions, threads=threads, rows=len(prompts))
-        answer(process, job)  # after its first answer, the process has the file open, so the file can be deleted
+        answer(process, job)  # after the first answer, the process has the file open, so the file can be deleted
 
     def check():
         return 0.0, {"tokens": np.concatenate([prompts, answer(process, job)["ids"]], axis=1)}

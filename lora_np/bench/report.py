@@ -1,4 +1,4 @@
-"""Report the results: ratios and shares, as tables for the terminal and as dicts for JSON."""
+"""Report the results as tables for the terminal and as dicts for JSON, with ratios and shares."""
 
 from statistics import geometric_mean, median
 from typing import NamedTuple
@@ -21,18 +21,18 @@ class Row(NamedTuple):
     work: str
     flops: int
     counted_bytes: dict  # of lora_np's arrays, see `counted_bytes`
-    seconds: dict  # backend -> list of its median seconds per step in each round
+    seconds: dict  # backend -> list of the median time of a step in each round, in seconds
     notes: dict  # backend -> the reason why it was not timed
     agreement: dict  # peer -> Agreement
-    ratios: dict  # peer -> list of its seconds / lora_np's seconds in each round; above 1, lora_np is faster
+    ratios: dict  # peer -> list of its time / lora_np's time in each round; above 1, lora_np is faster
     gflops: dict  # backend -> `flops` per second, in units of 10⁹
-    share_of_peak: dict  # backend -> its gflops / those of "peak", a large matrix product; or {}
+    share_of_peak: dict  # backend -> its gflops as a share of those of "peak", a large matrix product; or {}
     peak_bytes: dict  # backend -> peak memory of its process during its steps, or None if unknown
-    peak_spread: float | None  # slowest round of "peak" / its fastest: 1 to 1.1 on an otherwise idle machine
+    peak_spread: float | None  # time of the slowest round of "peak" / fastest: 1 to 1.1 on an idle machine
 
     @property
     def failed(self):
-        """Whether lora_np was not timed or a peer's results disagree. A missing peer is not a failure."""
+        """Whether lora_np was not timed or a peer disagrees with it. A missing peer is not a failure."""
         return OURS in self.notes or any(agreement.problem for agreement in self.agreement.values())
 
     @property
@@ -60,7 +60,7 @@ def make_row(rung, work, seconds, agreement, notes, peak_bytes):
 
 
 def summary(rows, peers):
-    """The geometric mean and the minimum, over the rungs, of the median ratios of each peer in each kind of work.
+    """For each kind of work and each peer, the geometric mean and the minimum of the rungs' median ratios.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def summary(rows, peers):
 
 
 def lora_shares(rows):
-    """The costs of each LoRA step, as shares of the costs of the full step on the same rung.
+    """The costs of each LoRA step, as shares of the costs of a full training step on the same rung.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def lora_shares(rows):
 
 
 def to_dicts(rows, setting, peers):
-    """Convert all results to a dict, ready for JSON."""
+    """Convert all results to a dict that can be written as JSON."""
     of_rows = []
     for row in rows:
         agreement = {peer: judged._asdict() for peer, judged in row.agreement.items()}
@@ -140,7 +140,7 @@ def format_tables(rows, setting, peers):
 
 
 def work_table(rows, work, peers):
-    """The table of one kind of work: times, ratios and their range, time per token, FLOPs, share of the peak."""
+    """Make the table for one kind of work: times, ratios and their range, time per token, FLOPs, share of the peak."""
     of_peers = [title for peer in peers for title in (f"{label(peer)} ms", "ratio (min–max)")]
     lines = [[RUNG, f"{OURS} ms", *of_peers, "µs/token", "GFLOP", "GFLOP/s", "of peak"]]
     for row in (row for row in rows if row.work == work and OURS in row.seconds):
@@ -168,7 +168,7 @@ def setting_lines(setting):
 
 
 def label(peer):
-    """A peer's name in tables; only NAME for another checkout, NAME=DIR."""
+    """A peer's name in tables; for another checkout, NAME=DIR, this is NAME."""
     return peer.partition("=")[0]
 
 

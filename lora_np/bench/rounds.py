@@ -23,15 +23,15 @@ from .backends import OURS, PEERS, check_peer, program_of
 from .case import DEFAULT_WORKS, RUNGS, WORKS, rung_numbers
 from .report import format_row, make_row
 
-TIMED_SECONDS = 0.2  # of timed steps (at least one) per backend and round; one untimed step precedes them
-PAUSE = 0.03  # seconds between two backends, so that the first backend's spinning threads go to sleep
+TIMED_SECONDS = 0.2  # for timed steps (at least one) per backend and round, after one untimed step
+PAUSE = 0.03  # seconds between two backends, in which the first backend's spinning threads go to sleep
 TIMEOUT = 600.0  # seconds for a command; compiling the C++ code for SmolLM2 takes minutes and may never terminate
 
 # Environment variables that change a library's speed. The user's values are kept and are reported with the results.
 SWITCHES = ("OPENBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH", "XLA_", "JAX_", "NPY_")
 SWITCHES += ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 # Environment variables that make a library use kernels other than those it would choose for the processor. A variable
-# for NumPy would slow down lora_np but not its peers, so by default all of them are removed for every backend.
+# for NumPy would slow down lora_np but not its peers, so by default all these variables are removed for every backend.
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES", "MKL_DEBUG_CPU_TYPE")
 PINS += ("MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
@@ -84,10 +84,10 @@ def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, se
 
 
 def measure(rung, work, peers, threads, rounds, seed, as_set):
-    """Measure a rung and a kind of work; return the Row and the backends' versions.
+    """Measure one rung and one kind of work; return the Row and the backends' versions.
 
-    Each kind of work runs in separate processes. In a shared process, the state that one kind of work leaves in the
-    memory allocator would change the time of the next, by up to a factor of two for a forward pass.
+    Each kind of work runs in separate processes. In a shared process, the state in which one kind of work leaves the
+    memory allocator would change the time of the next kind, by up to a factor of two for a forward pass.
     """
     names = [OURS, *(peer for peer in peers if peer not in PEERS or work in PEERS[peer].works), "peak"]
     outcomes, seconds, peaks, notes, agreement = {}, {}, {}, {}, {}
@@ -132,7 +132,7 @@ def time_rounds(processes, rounds, notes):
 
     Returns
     -------
-    seconds : dict, backend -> list of the median seconds of a step in each round; without failed backends
+    seconds : dict, backend -> list of the median time of a step in each round, in seconds; without failed backends
     peaks : dict, backend -> peak memory in bytes, or None if unknown
     """
     seconds, peaks = {name: [] for name in processes}, {}
@@ -162,7 +162,7 @@ def processor_name():
 
 
 def backend_environment(name, threads, as_set):
-    """The environment variables of a backend's process: the user's and, for lora_np, those of a training process."""
+    """The environment variables for a backend's process: the user's and, for lora_np, those for a training process."""
     _, folder = program_of(name)
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
     added = {"HF_HUB_OFFLINE": "1"} if name in PEERS and PEERS[name].packages else process_environment(threads)
@@ -175,7 +175,7 @@ class WorkerError(Exception):
 
 
 class Process(subprocess.Popen):
-    """A backend's worker process, which is also a context manager that stops the process.
+    """A backend's worker process; as a context manager, it stops the process on exit.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ class Process(subprocess.Popen):
     def __exit__(self, *exception):
         """End the process and its children."""
         self.kill()
-        with suppress(OSError):  # raised if a dead process has not read its last command
+        with suppress(OSError):  # raised if the process died before it read its last command
             super().__exit__(*exception)
         self.log.close()
 

@@ -14,7 +14,7 @@ from .case import LEARNING_RATE, WEIGHT_DECAY, Backend
 
 
 def make_backend(case, threads, compiled=False):
-    """Make the Backend for a case, with a number of threads."""
+    """Make the Backend for a case; it uses the given number of threads."""
     import torch
 
     torch.set_num_threads(threads)
@@ -23,7 +23,7 @@ def make_backend(case, threads, compiled=False):
     names, targets = {}, torch.tensor(case.batch.targets)
     if isinstance(case.config, LlamaConfig):
         layers = ((ours, theirs) for theirs, (ours,), *_ in layout(case.config))
-        # lora_np's name of a layer -> the name in transformers
+        # lora_np's name for a layer -> the name in transformers
         names = {ours.rpartition(".")[0]: theirs.rpartition(".")[0] for ours, theirs in layers}
         model = from_transformers(case)
         inputs = {"input_ids": torch.tensor(padded(case.batch, model.config)), "use_cache": False, "return_dict": False}
@@ -65,7 +65,7 @@ def training_backend(model, loss_of, names):
     trained = renamed(trained, {theirs: ours for ours, theirs in names.items()})
     matrices = {"params": [p for p in trained.values() if p.ndim > 1], "weight_decay": WEIGHT_DECAY}
     vectors = {"params": [p for p in trained.values() if p.ndim == 1], "weight_decay": 0.0}  # empty with LoRA
-    # On a CPU, `fused` is 3 to 5 times as fast as PyTorch's two other implementations.
+    # On a CPU, `fused` is 3 to 5 times as fast as PyTorch's other two implementations of AdamW.
     optimiser = torch.optim.AdamW([matrices, vectors], lr=LEARNING_RATE, fused=True)
 
     def backward():
@@ -104,7 +104,7 @@ def generation_backend(case):
 def decoder(config):
     """Make the decoder as a module whose parameters have lora_np's names.
 
-    q, k and v are separate layers, because PEFT requires it. A single layer for all three was not faster.
+    q, k and v are separate layers, because PEFT requires this. A fused layer for all three was not faster.
     """
     import torch
     from torch import nn
@@ -185,6 +185,6 @@ def adapted(model, adapter, names):
     arrays = renamed({name: array for name, array in adapter.weights.items() if "lora_" in name}, names)
     set_peft_model_state_dict(wrapped, {f"base_model.model.{n}.weight": torch.tensor(a) for n, a in arrays.items()})
     model = wrapped.get_base_model()  # without the overhead of PEFT's outer module
-    if "head.weight" in adapter.weights:  # the head's values are those of the base
+    if "head.weight" in adapter.weights:  # the adapter's head has the same values as the base's
         model.get_submodule(names.get("head", "head")).requires_grad_(True)
     return model

@@ -6,9 +6,9 @@
     {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...], "peak_bytes": ...}
 
 `check` writes the arrays of the backend's check to the file and then, if the work is training, runs three steps. `turn`
-is one backend's part of a round: one untimed step, which fills the caches, and then timed steps, at least one, for a
-number of seconds. "peak_bytes" is the peak memory of the process since `check` wrote its file. If a command fails, the
-answer is {"error": "..."}.
+is one backend's part of a round: one untimed step, which fills the caches, followed by timed steps, at least one, for
+the given number of seconds. "peak_bytes" is the process's peak memory since `check` wrote its file. If a command fails,
+the answer is {"error": "..."}.
 
 These commands and the option --side must not change, because the benchmark also starts older checkouts' workers.
 """
@@ -42,7 +42,7 @@ def main():
     parser.add_argument("--threads", type=int, required=True)
     arguments = parser.parse_args()
     answers = answers_only()
-    if hasattr(os, "sched_setaffinity"):  # one core per thread: the only limit that every library obeys
+    if hasattr(os, "sched_setaffinity"):  # use one core per thread, the only limit that every library obeys
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     worker = Worker(arguments.side, arguments.threads)
     for line in sys.stdin:
@@ -97,7 +97,7 @@ class Worker:
         return {"loss": loss, "losses": [self.backend.step() for _ in range(self.first_steps)]}
 
     def turn(self, seconds):
-        """Time steps for a number of seconds."""
+        """Time steps for the given number of seconds."""
         self.backend.step()
         times, end = [], time.perf_counter() + seconds
         while not times or time.perf_counter() < end:
@@ -110,7 +110,7 @@ class Worker:
 def forget_peak(pid="self"):
     """Return freed memory to the system and reset a process's peak, on Linux with glibc.
 
-    The peak measured later is then that of the steps, not that of making the case.
+    The peak measured later is then the peak of the steps, without the preparation of the case.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -12,7 +12,7 @@ def nf4_code_points():
     """The code points, derived from the quantiles of the normal distribution.
 
     Weights are approximately normal with mean 0. Four bits carry the most information if all 16 values are equally
-    likely, so the points are quantiles with equal probability between them. With Q = Φ⁻¹ and the offset δ, they are
+    likely, so the points are quantiles with equal probability between neighbours. With Q = Φ⁻¹ and offset δ, they are
 
         negative    −Q(½ + (δ − ½) i/7)    i = 7, …, 1
         zero         0
@@ -24,11 +24,11 @@ def nf4_code_points():
     beyond the outermost point is half a bin, 1/32; with 15 bins, it is 1/30. One half of the table comes from 16 points
     and the other from 15, so δ is the mean of 1 − 1/32 and 1 − 1/30.
 
-    Dividing by Q(δ) = 1.848 makes the table end at ±1. A block's largest weight, divided by its own magnitude, is
-    therefore always a point. The points that minimise the mean squared error depend on the block size; NF4's are
-    close to them (Yoshida 2023, NF4 Isn't Information Theoretically Optimal).
+    Dividing by Q(δ) = 1.848 makes the table end at ±1. Therefore, a block's largest weight, divided by its own
+    magnitude, is always a code point. The points that minimise the mean squared error depend on the block size; NF4's
+    are close to them (Yoshida 2023, NF4 Isn't Information Theoretically Optimal).
 
-    Equation 4 of the paper averages neighbouring quantiles. Appendix E and all implementations use them unaveraged.
+    Equation 4 of the paper averages neighbouring quantiles. Appendix E and all implementations do not.
 
     Returns
     -------

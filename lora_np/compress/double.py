@@ -1,4 +1,4 @@
-"""Double quantisation: the scales of a quantised matrix are also quantised (Dettmers et al. 2023, section 3)."""
+"""Double quantisation: also quantise the scales of a quantised matrix (Dettmers et al. 2023, section 3)."""
 
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ class DoubleQuantised(NamedTuple):
 def double_quantise(scales):
     """Quantise scales to 8 bits.
 
-    A float32 scale for 64 weights costs 32/64 = 0.5 bits per weight. An 8-bit one, with a step per 256 scales, costs
+    A float32 scale for 64 weights costs 32/64 = 0.5 bits per weight. An 8-bit scale, with a step per 256 scales, costs
 
         8/64 + 32/(64 · 256) = 0.127 bits per weight,
 

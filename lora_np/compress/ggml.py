@@ -1,6 +1,6 @@
-"""llama.cpp's block formats: 32 weights of a row share a scale and have codes of 4 or 8 bits.
+"""llama.cpp's block formats: every 32 consecutive weights in a row share a scale and have codes of 4 or 8 bits.
 
-A block begins with float16 values (a scale d and, in Q4_1, an offset m), followed by the codes q:
+A block consists of float16 values (a scale d and, in Q4_1, an offset m), followed by the codes q:
 
     format   bytes of a block             bits per weight   weight
     Q8_0     d, 32 codes of 8 bits   34   8.5               d q,        q = −127 … 127
@@ -54,7 +54,7 @@ class BlockWeight(QuantisedWeight):
 
 
 def expand(rows, format):
-    """The weights in rows of blocks: (..., bytes of a row) uint8 -> (..., in) float32.
+    """Expand rows of blocks to weights: (..., bytes of a row) uint8 -> (..., in) float32.
 
     Each step is one NumPy call on many blocks. The overhead of NumPy's inner loops, about 7 ns each, dominates the
     time. Multiplying by the scale and adding the offset need one inner loop per block; every other step needs one for
@@ -94,7 +94,7 @@ def quantise_q8_0(weight):
 
         d = max_i |w_i| / 127        q_i = w_i / d, rounded
 
-    Halves are rounded away from zero. The error is approximately uniform in ±d/2. Then d is rounded to float16, which
+    Halves are rounded away from zero. The error of this rounding is approximately uniform in ±d/2. Storing d in float16
     adds a relative error of at most 2⁻¹¹ to each weight.
 
     Parameters
@@ -108,7 +108,7 @@ def quantise_q8_0(weight):
     Raises
     ------
     TypeError, ValueError
-        If the weight is not a finite matrix of float32 or float64, 32 does not divide `in`, or a scale exceeds float16.
+        If the weight is not a finite float32 or float64 matrix, 32 does not divide `in`, or a scale overflows float16.
     """
     blocks = blocks_of(weight)  # (n, 32)
     d = np.abs(blocks).max(axis=1, keepdims=True) / 127
@@ -124,7 +124,7 @@ def quantise_q4_0(weight):
 
         d = w_k / −8, where |w_k| is largest        q_i = w_i / d + 8, rounded, at most 15
 
-    The weight with the largest magnitude gets code 0, which means −8 d, because the range −8 … 7 is longer below zero.
+    The weight with the largest magnitude gets code 0, which means −8 d, because −8 … 7 extends further below 0.
     """
     blocks = blocks_of(weight)  # (n, 32)
     d = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1) / -8  # (n, 1)
@@ -160,7 +160,7 @@ def with_offsets_added(weight, change):
     Raises
     ------
     ValueError
-        If the weight is not in Q4_1, the change has the wrong shape, or an offset exceeds float16.
+        If the weight is not in Q4_1, the change has the wrong shape, or an offset overflows float16.
     """
     format = getattr(weight, "format", type(weight).__name__)
     if format != "q4_1":
@@ -182,20 +182,20 @@ def blocks_of(weight):
 
 
 def inverse(d):
-    """1/d, or 0 where 1/d is infinite, because such a d becomes 0 in float16."""
+    """Return 1/d, or 0 where 1/d is infinite, because such a d becomes 0 in float16."""
     with np.errstate(divide="ignore", over="ignore"):
         result = 1 / d
     return np.where(np.isfinite(result), result, np.float32(0))
 
 
 def packed(codes):
-    """Truncate values, to which the caller has added 0.5, to codes and pack two per byte, (n, 32) -> (n, 16)."""
+    """Truncate values to codes and pack two per byte, (n, 32) -> (n, 16). To round, the caller has added 0.5."""
     codes = np.minimum(codes.astype(np.uint8), 15)
     return codes[:, :16] | codes[:, 16:] << 4
 
 
 def block_weight(format, weight, scales, codes):
-    """A BlockWeight with the scales (n, 1 or 2), rounded to float16, and the bytes of codes (n, 16 or 32)."""
+    """Make a BlockWeight from scales (n, 1 or 2), which are rounded to float16, and bytes of codes (n, 16 or 32)."""
     header = as_float16(scales, f"weight: {format} needs a scale")
     blocks = np.concatenate([header.view(np.uint8), codes.view(np.uint8)], axis=1)
     return BlockWeight(read_only(blocks.reshape(len(weight), -1)), format, weight.dtype)

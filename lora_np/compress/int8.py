@@ -9,7 +9,7 @@ from .weight import QuantisedWeight, as_divisor, check_weight, read_only
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Int8Weight(QuantisedWeight):
-    """A matrix in int8, with 8 + 32/in bits per weight."""
+    """A matrix in int8, with 8 + 32/in bits per weight, where `in` is the length of a row."""
 
     codes: np.ndarray  # (out, in) int8, −127 … 127
     scales: np.ndarray  # (out,) float32, the step between neighbouring codes

@@ -1,11 +1,11 @@
 """NF4: four bits per weight and a scale for each block (Dettmers et al. 2023, QLoRA, section 3).
 
-A block of 64 weights w_1 … w_64 is divided by its largest magnitude, c = max |w_i|, which scales it to [−1, 1].
+A block of 64 weights w_1 … w_64 is divided by its largest magnitude, c = max |w_i|, so all quotients are in [−1, 1].
 Each quotient is rounded to the nearest of 16 code points q_0 … q_15, and the index of the point is stored:
 
     code_i = argmin_k |w_i / c − q_k|        ŵ_i = c q_code_i
 
-Blocks are short, so that one large weight reduces the resolution only of its own block.
+Blocks are short, because a large weight reduces the resolution of its whole block.
 """
 
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ def unpack(packed):
     return np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)
 
 
-# Dequantising looks up the two code points of each byte in a table (256, 2). NumPy converts each byte to an 8-byte
-# index. For the whole matrix, the indices would take as much memory as the float32 weights, so bytes are looked up in
-# pieces.
+# Dequantising looks up the two code points of each byte in a table (256, 2). For this, NumPy converts each byte to an
+# 8-byte index. The indices of a whole matrix would take as much memory as its float32 weights, so the bytes are looked
+# up in pieces.
 PIECE = 2**15
 POINTS_OF_BYTE = {
     np.dtype(dtype): CODE_POINTS.astype(dtype)[unpack(np.arange(256, dtype=np.uint8))].reshape(256, 2)
@@ -52,8 +52,8 @@ POINTS_OF_BYTE = {
 class NF4Weight(QuantisedWeight):
     """A matrix in NF4.
 
-    Bits per weight, for blocks of 64 weights: 4 + 32/64 = 4.5, and 4 + 0.127 = 4.127 with double quantisation
-    (`double_quantise`), plus one float32 mean for the matrix.
+    With blocks of 64 weights, a weight takes 4 + 32/64 = 4.5 bits. With double quantisation (`double_quantise`), it
+    takes 4 + 0.127 = 4.127 bits, plus one float32 mean for the matrix.
     """
 
     packed: np.ndarray  # (size/2,) uint8, two codes per byte, in row-major order
@@ -77,7 +77,7 @@ class NF4Weight(QuantisedWeight):
         return self.absmax.dequantise() if self.double else self.absmax
 
     def dequantise(self):
-        """The dense matrix, each code's point times its block's scale, a new array (out, in) of `dtype`."""
+        """The dense matrix, a new array (out, in) of `dtype`: each code's point times its block's scale."""
         points = np.empty((self.packed.size, 2), self.dtype)  # (size/2, 2)
         for start in range(0, self.packed.size, PIECE):
             piece = slice(start, start + PIECE)
@@ -90,7 +90,7 @@ class NF4Weight(QuantisedWeight):
     def rows(self, ids):
         """The dense rows with these indices, a new array (..., in) of `dtype`."""
         n_out, n_in = self.shape
-        row_starts = n_in * np.arange(n_out)[ids]  # (...,); raises IndexError for a row outside the matrix
+        row_starts = n_in * np.arange(n_out)[ids]  # (...,); raises IndexError for an invalid row index
         positions = row_starts[..., None] + np.arange(n_in)  # (..., in), in row-major order
         points = POINTS_OF_BYTE[self.dtype][self.packed[positions // 2], positions % 2]  # (..., in)
         return points * self.scales().astype(self.dtype)[positions // self.block_size]
@@ -115,7 +115,7 @@ def quantise_nf4(weight, block_size=64, double=True):
     Raises
     ------
     TypeError, ValueError
-        If the weight is not a finite matrix of float32 or float64, or block_size is odd or does not divide its size.
+        If the weight is not a finite float32 or float64 matrix, or block_size is odd or does not divide `weight.size`.
     """
     check_weight(weight)
     block_size = whole_number("block_size", block_size, least=2)

@@ -61,7 +61,7 @@ def n_of_m_mask(weight, n=2, m=4):
 
 
 def largest_mask(weight, group_size, n_pruned):
-    """A mask (out, in) that is False at the n_pruned smallest magnitudes of each group of neighbours."""
+    """Return a mask (out, in) that is False at the `n_pruned` smallest magnitudes in each group of neighbours."""
     groups = np.abs(weight).reshape(-1, group_size)
     order = np.argsort(groups, axis=-1, kind="stable")  # (groups, group_size), smallest magnitude first
     mask = np.ones(groups.shape, dtype=bool)
@@ -70,10 +70,10 @@ def largest_mask(weight, group_size, n_pruned):
 
 
 def prune_magnitude(weight, share):
-    """A copy of the weight in which `magnitude_mask` sets a share of the entries to zero."""
+    """Return a copy of the weight with zeros where `magnitude_mask` is False."""
     return np.where(magnitude_mask(weight, share), weight, np.zeros_like(weight))
 
 
 def prune_n_of_m(weight, n=2, m=4):
-    """A copy of the weight in which `n_of_m_mask` sets all but n of every m neighbours to zero."""
+    """Return a copy of the weight with zeros where `n_of_m_mask` is False."""
     return np.where(n_of_m_mask(weight, n, m), weight, np.zeros_like(weight))

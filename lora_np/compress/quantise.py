@@ -73,9 +73,9 @@ def requantise(dense, like):
 
 
 def weight_bytes(params):
-    """The size in bytes of a flat dict's weights: of codes and scales, or of dense arrays.
+    """The total size in bytes of the weights in a flat dict: codes and scales if quantised, else dense arrays.
 
-    A weight with several names is counted only once. Python's overhead, about 100 bytes per object, is not counted.
+    A weight that has several names is counted only once. Python's overhead, about 100 bytes per object, is not counted.
     """
     return sum({id(weight): weight.nbytes for weight in params.values()}.values())
 

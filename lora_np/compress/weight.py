@@ -11,9 +11,9 @@ def check_weight(weight):
     Raises
     ------
     TypeError
-        If it is not an array, or has another dtype.
+        If it is not an array, or has a different dtype.
     ValueError
-        If it is not a matrix, is empty, or has an entry that is not finite or above 1e38 in magnitude.
+        If it is not a matrix, is empty, or has an entry that is not finite or whose magnitude exceeds 1e38.
     """
     if not isinstance(weight, np.ndarray):
         raise TypeError(f"weight: got {type(weight).__name__}, expected an array")
@@ -32,7 +32,7 @@ def as_divisor(scale):
 
 
 def read_only(array):
-    """The same array, made read-only."""
+    """Make an array read-only and return it."""
     array.flags.writeable = False
     return array
 
@@ -40,7 +40,7 @@ def read_only(array):
 class QuantisedWeight:
     """A matrix stored as codes and scales, from which its entries are computed on demand.
 
-    It replaces an array in a flat dict of weights. The same expressions work with both:
+    It can replace an array in a flat dict of weights. These expressions work with arrays and quantised weights:
 
         np.asarray(weight)    the whole matrix (out, in); a new array if the weight is quantised
         weight[ids]           the rows with these integer indices, (..., in)
@@ -48,7 +48,7 @@ class QuantisedWeight:
     Each format is a frozen dataclass with the fields `shape` and `dtype` (of the dense array), and with
 
         format       its name in `FORMATS`
-        settings     dict, the arguments of the format's function that reproduce this format
+        settings     dict, the arguments with which the format's function gives this format
         rows         method (ids, an integer array or a slice) -> the dense rows, (..., in)
     """
 
@@ -67,7 +67,7 @@ class QuantisedWeight:
 
     @property
     def nbytes(self):
-        """Bytes of its codes and scales."""
+        """The size of the codes and scales in bytes."""
         return sum(getattr(field, "nbytes", 0) for field in vars(self).values())
 
     @property

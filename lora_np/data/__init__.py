@@ -1,4 +1,4 @@
-"""Texts: load them, encode them as token ids, and cut them into batches."""
+"""Load texts, encode them as token ids, and cut them into batches."""
 
 from .batches import IGNORE_INDEX, Batch, class_batches, language_batches, pad_sequences, token_stream
 from .chats import read_chats

@@ -9,15 +9,15 @@ import numpy as np
 
 from ..checked import integer_vector, same_shape, whole_number
 
-IGNORE_INDEX = -100  # a target that the loss ignores (PyTorch's convention)
-BATCHES_PER_CHUNK = 16  # batches whose rows are sorted by length as one chunk
+IGNORE_INDEX = -100  # the loss ignores targets with this value, as in PyTorch
+BATCHES_PER_CHUNK = 16  # in training, rows are sorted by length within chunks of this many batches
 
 
 class Batch(NamedTuple):
     """A batch of B rows with T tokens each.
 
-    A classifier has one target per row, its label. A language model has one per token: the next token or
-    `IGNORE_INDEX`.
+    For a classifier, each row has one target, its label. For a language model, each token has one target: the next
+    token or `IGNORE_INDEX`.
     """
 
     ids: np.ndarray  # (B, T) int64, padded on the right
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
 
 def pad_sequences(sequences, pad_id):
-    """Pad sequences on the right to the length of the longest.
+    """Pad sequences on the right to the length of the longest one.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
 
     With `rng` (training), the rows are shuffled, sorted by length within chunks of 16 batches and cut into batches, and
     the batches are shuffled. Sorting reduces padding; sorting within chunks keeps the composition of batches random.
-    Without `rng` (evaluation), all rows are sorted by length, a fixed order with the least padding.
+    Without `rng` (evaluation), all rows are sorted by length, which gives a fixed order and the least padding.
 
     `batch.rows` are indices into the input:
 
@@ -68,7 +68,7 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     ----------
     sequences : sequence of N arrays (T_n,) of integers
     labels : (N,) integers; without labels (prediction), pass zeros. For a language model, a list of N arrays (T_n,)
-        with the target of each token or `IGNORE_INDEX`, with which the targets are also padded
+        with each token's target or `IGNORE_INDEX`; padding also gets the target `IGNORE_INDEX`
     batch_size : int, rows in a batch; one batch has fewer rows if `batch_size` does not divide N
     pad_id : int
     rng : numpy.random.Generator or None
@@ -115,7 +115,7 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
 
 
 def token_stream(sequences):
-    """All sequences concatenated, (N,), as uint16 if the ids fit and as int32 otherwise.
+    """Concatenate all sequences into one array (N,), of dtype uint16 if all ids fit, else int32.
 
     Texts are separated only by the tokens that the tokenizer adds to each text, such as ``<|endoftext|>``.
 
@@ -134,15 +134,15 @@ def token_stream(sequences):
 
 
 def language_batches(stream, batch_size, length, rng=None):
-    """One epoch of next-token prediction over a token stream.
+    """Return one epoch of batches for next-token prediction over a token stream.
 
     The stream is cut into windows of `length` inputs. A window's targets are its inputs shifted by one token, so its
     last target is the next window's first input, and no token is a target twice.
 
-    With `rng` (training), the windows start at a random offset, which differs between epochs, and are shuffled. Every
-    epoch has N // length - 1 windows (but at least one); fewer than 2 · length tokens at the two ends are dropped.
-    Without `rng` (evaluation), the windows are in order, and every token except the first is a target exactly once; the
-    last window's targets are padded with `IGNORE_INDEX`. In both cases, the last batch may have fewer rows.
+    With `rng` (training), the first window starts at a random offset, which differs between epochs, and the windows are
+    shuffled. Every epoch has N // length - 1 windows (but at least one); fewer than 2 · length tokens at the two ends
+    are dropped. Without `rng` (evaluation), the windows are in order, and every token except the first is a target
+    exactly once. The last window's targets are padded with `IGNORE_INDEX`. The last batch may have fewer rows.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def language_batches(stream, batch_size, length, rng=None):
     batch_size, length = whole_number("batch_size", batch_size), whole_number("length", length)
     needed = 2 if rng is None else length + 1
     if len(stream) < needed:
-        raise ValueError(f"stream: got {len(stream)} tokens, expected at least {needed}: inputs and the next token")
+        raise ValueError(f"stream: got {len(stream)} tokens, expected at least {needed} (inputs and the next token)")
 
     if rng is None:
         offset = 0
@@ -179,7 +179,7 @@ def language_batches(stream, batch_size, length, rng=None):
 
 
 def language_batch(stream, offset, rows, length):
-    """The windows `rows` (B,) of a stream; window w starts at ``offset + w * length``."""
+    """Make the Batch of the windows with indices `rows` (B,); window w starts at ``offset + w * length``."""
     starts = offset + rows * length  # (B,)
     lengths = np.minimum(length, len(stream) - 1 - starts)  # (B,)
     inside = np.arange(length) < lengths[:, None]  # (B, T)
@@ -191,12 +191,12 @@ def language_batch(stream, offset, rows, length):
 
 
 def cut(order, size):
-    """Slices of `size` rows, in order; the last may be shorter."""
+    """Cut `order` into slices of `size` rows; the last slice may be shorter."""
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def sequence_lengths(sequences):
-    """The length of each sequence, (N,) int64; raises unless each is a non-empty vector of integers."""
+    """Return the sequences' lengths, (N,) int64; raise unless every sequence is a non-empty vector of integers."""
     if len(sequences) == 0:
         raise ValueError("sequences: got none, expected at least one")
     lengths = [len(integer_vector(f"sequence {row}", sequence)) for row, sequence in enumerate(sequences)]

@@ -26,7 +26,7 @@ def read_chats(path):
     FileNotFoundError
         If the file does not exist.
     ValueError
-        See `read_records`; or if a row has neither form, or no answer to train on. The message names the line.
+        See `read_records`; also if a row has neither form, or has no answer to train on. The message names the line.
     """
     records = read_records(path)
     places = [f"{records.path}, {place}" for place in records.places]
@@ -34,7 +34,7 @@ def read_chats(path):
 
 
 def messages_of(row, place):
-    """The messages of a row; ValueError if it has no answer to train on."""
+    """Return the messages of a row; raise ValueError if it has no answer to train on."""
     if ("messages" in row) == ("prompt" in row or "completion" in row):
         expected = "expected either prompt and completion, or messages"
         raise ValueError(f"{place}: has {listed(row)}; {expected}; to train on labelled texts, name their columns")
@@ -56,7 +56,7 @@ def messages_of(row, place):
 
 
 def checked_content(value, name, place):
-    """The value; ValueError unless it is a string that UTF-8 can encode."""
+    """Return the value; raise ValueError unless it is a string that UTF-8 can encode."""
     if not isinstance(value, str):
         raise ValueError(f"{place}: {name} is {'missing' if value is None else quoted(value)}, expected a string")
     if SURROGATE.search(value):

@@ -1,13 +1,13 @@
 """Convert the tokenizer in a GGUF file's metadata to tokenizer files, and back.
 
-The metadata contain the tokens, merges and flags. Of the pre-tokenizer, which splits a text before merges are applied,
-they contain only the name (``tokenizer.ggml.pre``); llama.cpp defines what each name means. With the converted files, a
+The metadata contain the tokens, merges and flags. For the pre-tokenizer, which splits a text before merges are applied,
+they contain only a name (``tokenizer.ggml.pre``); llama.cpp defines what each name means. With the converted files, a
 text gets the same ids as in llama.cpp, with one exception: llama.cpp drops a byte that is not in the vocabulary, but
 here such a byte becomes the unknown token, if there is one. SmolLM2's vocabulary lacks 21 bytes; 13 of them do not
 occur in UTF-8.
 
-In the other direction, `gguf_vocabulary` tries each of llama.cpp's names on a text that each of them splits
-differently, and chooses the name that gives the tokenizer's own ids.
+In the other direction, `gguf_vocabulary` tries each of llama.cpp's pre-tokenizers on a text that each one splits
+differently, and chooses the one that gives the same ids as the original tokenizer.
 """
 
 import json
@@ -18,7 +18,8 @@ from .tokenizer import encode, normalise
 from .tokenizer_files import GENERATION, SETTINGS, TEMPLATE, TOKENIZER, WHOLE_FILE, json_object, load_tokenizer
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# Llama 3's pattern; Qwen 2's differs only in the number of digits. (?i:'s) is spelled out, because it also matches ſ.
+# Llama 3's pattern; Qwen 2's differs only in the number of digits. The contractions are spelled out, because (?i:'s)
+# also matches 'ſ.
 LLAMA3 = (
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -30,7 +31,7 @@ PATTERNS = {  # tokenizer.ggml.pre -> regular expressions that split a text, app
     "llama-bpe": (LLAMA3,),
     "qwen2": (LLAMA3.replace("{1,3}", ""),),
 }
-LLAMA3_LIKE = ("llama-bpe",)  # a word that is a token needs no merges; <|begin_of_text|> is added by default
+LLAMA3_LIKE = ("llama-bpe",)  # a word that is a token needs no merging, and <|begin_of_text|> is added by default
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = range(1, 6)  # types of tokens
 PREFIX = "tokenizer.ggml."
 REMEDY = "import the model's Hugging Face folder instead, which has a tokenizer.json"
@@ -42,7 +43,7 @@ camelCase e.g. v1.2.3 !!!???..."""
 
 
 def gguf_tokenizer_files(fields):
-    """The files from which `load_tokenizer` and transformers load the tokenizer of a GGUF file.
+    """Return the files from which `load_tokenizer` and transformers can load a GGUF file's tokenizer.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def gguf_tokenizer_files(fields):
     for first, second in pairs:
         if not (first in vocab and second in vocab and first + second in vocab):
             merge = quoted(f"{first} {second}")
-            raise ValueError(f"{PREFIX}merges has {merge}, but {PREFIX}tokens lacks a part or the whole")
+            raise ValueError(f"{PREFIX}merges has {merge}, but {PREFIX}tokens lacks one of its parts or its result")
 
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     ids = {ours: token_id(fields, f"{name}_token_id", len(tokens)) for ours, name in names.items()}
@@ -148,7 +149,7 @@ def template(first, last, vocab):
 
 
 def typed_field(fields, name, kind, default=None):
-    """A field of the tokenizer; ValueError if it has a different type, or is missing and has no default."""
+    """Return a field of the tokenizer; raise ValueError if it has another type, or is missing without a default."""
     value = fields.get(PREFIX + name, default)
     if type(value) is not kind:
         raise wrong_type(name, value, kind.__name__)
@@ -156,7 +157,7 @@ def typed_field(fields, name, kind, default=None):
 
 
 def list_field(fields, name, kind):
-    """Return a field as a list; ValueError unless all its values have the type `kind`."""
+    """Return a field as a list; raise ValueError unless all its values have the type `kind`."""
     values = fields.get(PREFIX + name)
     values = values.tolist() if hasattr(values, "tolist") else values  # an array
     if not isinstance(values, (list, tuple)):
@@ -238,11 +239,11 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
             if encode(candidate, [text])[0].tolist() == expected:
                 return fields, text == PROBE
     splitter = quoted((content.get("pre_tokenizer") or {}).get("type"))
-    raise ValueError(f"tokenizer: llama.cpp has no pre-tokenizer that splits texts as this one does ({splitter})")
+    raise ValueError(f"tokenizer: llama.cpp has no pre-tokenizer that splits texts like this one ({splitter})")
 
 
 def plain_text(tokenizer, text):
-    """Return the text after the steps that llama.cpp lacks: normalisation and a leading space."""
+    """Normalise a text and add a leading space, as the tokenizer does; llama.cpp does neither."""
     text = normalise(tokenizer, text)
     is_spaced = tokenizer.encode("a").ids == tokenizer.encode(" a").ids
     return f" {text}" if is_spaced and not text.startswith(" ") else text

@@ -1,6 +1,6 @@
 """Licence texts: a small corpus of legal English that is available wherever Python is installed.
 
-Packages install their licences beside their metadata, and Python comes with its own. The corpus depends on the
+Packages install their licences beside their metadata, and Python includes its own licence. The corpus depends on the
 installed packages, so runs that train on it record its `corpus_digest`.
 """
 
@@ -23,8 +23,8 @@ def load_licences():
     """Load the paragraphs of all installed licence texts, deduplicated and split into fixed parts.
 
     Licences quote one another, so a paragraph is dropped if more than half of its 6-word shingles occur in earlier
-    paragraphs. Each paragraph's digest determines its part: about 1/10 are validation, 2/10 test and the rest training
-    data.
+    paragraphs. Each paragraph's digest determines its part: about 1/10 of the paragraphs are validation data, 2/10 are
+    test data, and the rest are training data.
 
     Returns
     -------
@@ -46,12 +46,12 @@ def load_licences():
 
 
 def corpus_digest(splits):
-    """SHA-256 of all paragraphs, in order."""
+    """Return the SHA-256 digest of all paragraphs, in order."""
     return hashlib.sha256("\n\n".join(text for texts in splits for text in texts).encode("utf-8")).hexdigest()
 
 
 def licence_files():
-    """Python's own licence file, and those of all installed packages, sorted by package name."""
+    """Return the paths of Python's own licence file and then of all packages' licence files, sorted by package."""
     paths = [Path(sysconfig.get_path("stdlib")) / "LICENSE.txt"]
     packages = {str(package.metadata["Name"]).lower(): package for package in importlib.metadata.distributions()}
     for _, package in sorted(packages.items()):
@@ -78,7 +78,7 @@ def distinct_paragraphs(paths):
 
 
 def paragraphs(text):
-    """Split a text at empty lines, and yield each paragraph as one line without comment markers and frames."""
+    """Split a text at empty lines, and yield each paragraph as one line without comment markers or frames."""
     lines = [re.sub(r"^[\s#*/>|;=-]+|[\s#*/|=-]+$", "", line) for line in text.splitlines()]
     for block in re.split(r"\n\n+", "\n".join(lines)):
         if block:

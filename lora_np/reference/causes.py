@@ -22,7 +22,7 @@ MOST = 3  # the largest number of causes in a report
 MOST_IN_FULL = 20  # the largest number of changes for which later tensors are compared as well
 MOST_IN_PAIRS = 120  # the largest number of changes that are tried in pairs
 CANCELS = "which cancels"  # part of the sentence of each mistake that leaves only rounding errors
-SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases in which trying pairs would take too long
+SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases for which trying pairs would take too long
 WIDER = 8.0  # multiplies the tolerance, because a port with the same mistake rounds differently from the plain program
 HELPERS = ("dropout", "embedding", "scale", "direction", "softmax", "split_heads", "join_heads", "in_groups")
 
@@ -72,9 +72,9 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
 def functions_for(entry, reference, tensor):
     """The functions that compute a tensor, one of which may contain the mistake.
 
-    In a model these are the functions of the tensor's stage (forward, backward or merging), except operations that
-    compute other activations. The gradient of an activation is computed by the operation that reads the activation.
-    In the order of outputs, the gradients of that operation's own output come shortly before this gradient.
+    In a model, these are the functions of the tensor's stage (forward, backward or merging), except operations that
+    compute other activations. The gradient of an activation is computed by the operation that reads the activation. In
+    the order of outputs, the gradient of that operation's own output comes shortly before this gradient.
     """
     kind, settings = entry["kind"], entry["settings"]
     inputs = {r["name"]: reference[r["name"]] for r in entry["tensors"] if r["stage"] == "input"}
@@ -108,7 +108,7 @@ def trial_of(entry, records, reference, got, tensor, dtype):
     """Return a function (sentence, sources, settings) that tries a change in the plain program.
 
     The function returns the tensor that the changed program computes (None if the change does not affect the tensor, or
-    affects an earlier one), and how many of the port's tensors, from this one on, the changed program reproduces.
+    affects an earlier one), and how many of the port's tensors, from this one on, this program reproduces.
     """
     outputs = [name for name, record in records.items() if record["stage"] != "input"]
     inputs = {name: array for name, array in reference.items() if name not in outputs}
@@ -140,9 +140,9 @@ def trial_of(entry, records, reference, got, tensor, dtype):
 
 @np.errstate(invalid="ignore")
 def nearly(made, got, right, cancels):
-    """Whether a known mistake explains a tensor up to a small error, such as that of an inexact erf in the port.
+    """Whether a known mistake explains a tensor up to a small error, such as the error of an inexact erf in the port.
 
-    A mistake that cancels digits leaves only rounding errors; their sizes are compared, not their values.
+    A mistake that loses digits by cancellation leaves only rounding errors; their sizes are compared, not their values.
     """
     if made.shape != got.shape:
         return False
@@ -179,7 +179,7 @@ def pairs(changes, trial, short):
 
 
 def named_factors(settings, reference):
-    """The case's quantities by name; an incorrect gradient is often the correct gradient times one of these."""
+    """The case's quantities by name; an incorrect gradient is often the correct one multiplied by one of these."""
     factors = {"2": 2.0}
     r, alpha = settings.get("r"), settings.get("alpha")
     if r and alpha:

@@ -22,15 +22,15 @@ from .sections import sections_of
 from .tolerances import allowed, shares
 
 MOST_COMPLAINTS = 6  # the largest number of complaints that are printed for one case
-DERIVED = 3  # trying mutations takes seconds, so it is done for only this many diverging cases
+DERIVED = 3  # mutations are tried only for this many diverging cases, because each case takes seconds
 
 
 class Divergence(NamedTuple):
-    """The first tensor of a case that differs from the reference."""
+    """A case's first tensor that differs from the reference."""
 
     tensor: str
     stage: str
-    number: int  # its position among the case's outputs, from 1; 0 for an input that the port has changed
+    number: int  # its position among the case's outputs, counted from 1; 0 for an input that the port has changed
     agreed: int  # number of outputs before it, all of which agree
     index: tuple[int, ...]  # index of the entry with the largest error
     got: float
@@ -166,7 +166,7 @@ def compare_exports(folder):
     results, complaints = check(folder)
     agree = exit_code(results, complaints) == 0
     verdict = "all are within their tolerances" if agree else "NOT all are within their tolerances"
-    equal = f"{len(fresh & stored)} of {len(fresh)} tensors are bit for bit those of the vectors in this clone"
+    equal = f"{len(fresh & stored)} of {len(fresh)} tensors equal the vectors in this clone bit for bit"
     return agree, "\n".join([f"{equal}; {verdict}", *complaints, *filter(None, map(format_result, results))])
 
 

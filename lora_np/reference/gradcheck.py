@@ -2,13 +2,13 @@
 
 The claimed gradient is the backward pass's gradient of L = Σ dout ⊙ output. All operands are drawn at random in
 float64, and so is dout. With dout = 1, the gradient of a softmax would be zero and could hide a mistake. The measured
-gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand. Their relative error is
+gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand. The relative error between the two is
 
     error = ‖claimed − measured‖ / max(‖claimed‖, ‖measured‖)
 
 For a correct backward pass, rounding and the step h cause errors near 1e-10 for one operation and near 1e-9 for a whole
 model. An incorrect backward pass causes errors near 1. In the last row of a case, each gradient is requested alone: it
-must equal the one that is computed with all others, and no other gradient may be computed.
+must equal the gradient computed when all are requested, and no other gradient may be computed.
 """
 
 import math
@@ -28,7 +28,7 @@ class Row(NamedTuple):
     name: str  # name of the case
     operand: str  # the operand whose gradient is checked
     seed: int
-    error: float  # relative, in norm; inf if a gradient is missing or has the wrong shape
+    error: float  # the relative error in norm; inf if a gradient is missing or has the wrong shape
     n_checked: int  # number of entries that are compared
 
     @property
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 def gradcheck(seeds=(0, 1), only=""):
-    """Check every case, or those whose names contain `only`.
+    """Check every case, or only the cases whose names contain `only`.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class Case(NamedTuple):
     run: object
     operands: dict  # name -> float64 array; the check perturbs it at each index
     constants: dict = {}  # the other arguments, by name: masks, ids, frozen weights
-    together: str | None = None  # name of a single row for all operands; None for one row per operand
+    together: str | None = None  # name of the single result row for all operands; None for one row per operand
     selective: bool = True  # whether the forward pass takes the names of the wanted gradients
 
 
@@ -36,7 +36,7 @@ class Case(NamedTuple):
 
 
 def named(grads):
-    """The gradients of a backward pass by operand; the gradient of x is in the field dx."""
+    """Return a backward pass's gradients as a dict, operand -> gradient; x's gradient is in the field dx."""
     return {field.removeprefix("d"): grad for field, grad in grads._asdict().items()}
 
 
@@ -93,7 +93,7 @@ def low_rank_weight(rng):
 
 
 def perturb(arrays, rng):
-    """Move arrays away from their initial values: at B = 0 most gradients are zero, which would hide mistakes."""
+    """Move arrays away from their initial values: with B = 0, most gradients are zero, which would hide mistakes."""
     return {name: array + 0.3 * rng.normal(size=array.shape) for name, array in arrays.items()}
 
 
@@ -138,7 +138,7 @@ def adalora_orthogonality(rng):
 # ---------------------------------------------------------------- whole models
 
 
-# All sizes differ, so that exchanged axes are detected. ε is as large as mean(x²).
+# All sizes differ, so that swapped axes are detected. ε is as large as mean(x²).
 GPT2 = {"vocab_size": 7, "n_positions": 5, "d_model": 6, "n_heads": 3, "d_ff": 8}
 LLAMA = {"vocab_size": 7, "n_positions": 5, "d_model": 8, "head_size": 6, "d_ff": 9, "rope_theta": 3.0}
 LLAMA |= {"rms_norm_eps": 0.5, "n_heads": 2, "n_kv_heads": 1}
@@ -164,7 +164,7 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None)
 
 
 def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, llama=None, recompute=False):
-    """The Case for all trainable weights: the adapter's if there is one, else the model's."""
+    """The Case for all trainable weights: those of the adapter if there is one, else those of the model."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, llama=llama)
 
     def run(wanted, batch, masks, base=None, **trained):

@@ -103,7 +103,7 @@ def export_case(folder, case):
 
 
 def about(case, dtype):
-    """The metadata in a case's file, so that a port that reads it needs no other file."""
+    """The metadata of a case's file; a port that reads them needs no other file."""
     names = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype}
     return {**names, "settings": case.settings, "inputs": list(case.inputs)}
 
@@ -175,7 +175,7 @@ def load_manifest(vectors=None):
 
 
 def checked_entries(manifest):
-    """The entries by id; raise ValueError for the first invalid field that the checker reads."""
+    """Return the entries by id; raise ValueError at the first invalid field among those that the checker reads."""
     instance_of("the file", manifest, dict, "an object")
     for name, value in (("format", FORMAT), ("format_version", FORMAT_VERSION), ("rtol", RTOL)):
         got = manifest.get(name)

@@ -7,8 +7,8 @@ For each mistake, `mistakes.txt` has a sentence, which the checker prints, and o
 
 A change begins with the name of a function in `plain/`, preceded by its module only if the module is `cases`. The
 correct text, before the arrow, occurs exactly once in the function's source. The incorrect text, after the arrow,
-replaces it. In the incorrect text, `…` means the correct text, and `wrong.NAME` a function in `wrong.py`. `\n` is a
-line break. Lines with deeper indentation continue a change.
+replaces it. In the incorrect text, `…` stands for the correct text, and `wrong.NAME` is a function in `wrong.py`. `\n`
+is a line break. Lines with deeper indentation continue a change.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Mutations of a correct function: small changes to its code, each with a sentence that describes it.
 
-The mutations are common slips in backward passes. They omit a term or a factor, flip a sign, forget a transpose,
-exchange operands, take a mean instead of a sum, reduce along another axis, read one array in place of another, or drop
-a condition. Code that cannot change a value is not mutated: docstrings, errors, dtypes and memory order.
+The mutations are common slips in backward passes. They omit a term or a factor, flip a sign, forget a transpose, swap
+operands, take a mean instead of a sum, reduce along a different axis, read one array in place of another, or drop a
+condition. Code that does not affect values is not mutated: docstrings, errors, dtypes and memory order.
 """
 
 import ast
@@ -36,7 +36,7 @@ class Facts(NamedTuple):
     operands: set  # names that are operands of an operator
     alike: dict  # text of an expression -> text of another expression of the same kind
     inner: set  # ids of the expressions from which an attribute or an item is read
-    filled: dict  # name of a variable -> first line where its value is not a constant such as None
+    filled: dict  # name of a variable -> first line where it gets a value other than a constant such as None
 
 
 def mutants(function, changes=None, outputs=(), line_number=None):
@@ -217,7 +217,7 @@ def calls(node, facts):
 
 
 def with_items(node, field, i, new, n=1):
-    """Copy a node and replace n items of a list field, starting with item i, by `new`."""
+    """Copy a node; in the copy, replace n items of a list field, starting with item i, with `new`."""
     changed, items = copy.copy(node), list(getattr(node, field))
     i %= len(items)
     items[i : i + n] = new
@@ -226,7 +226,7 @@ def with_items(node, field, i, new, n=1):
 
 
 def lists(node, facts):
-    """Exchange neighbouring arguments, outputs or values of a dict; drop one, or flip its sign."""
+    """Swap neighbouring arguments, outputs or values of a dict, drop one of them, or flip its sign."""
     field = {ast.Call: "args", ast.Tuple: "elts", ast.Dict: "values"}.get(type(node))
     items = getattr(node, field) if field else []
     if any(isinstance(item, ast.Slice) for item in items) or name_of(node) in NEW_ARRAYS | NO_ARRAYS:
@@ -253,7 +253,7 @@ def lists(node, facts):
 
 
 def others(node, facts):
-    """Replace an array, field, key or name by another one of the same kind."""
+    """Replace an array, field, key or name with another one of the same kind."""
     match node:
         case ast.Name(name, ast.Load()) if id(node) not in facts.inner:
             before = [other for line, other in facts.bound if line < node.lineno and other in facts.operands - {name}]

@@ -30,7 +30,7 @@ def port_files(folder):
     Returns
     -------
     files : dict, path -> (case, precision), read from the file names
-    complaints : list of str, about other files that look like outputs
+    complaints : list of str, about files that look like outputs but have unexpected names
 
     Raises
     ------
@@ -135,7 +135,7 @@ def read_npy(path, like):
     file = io.BytesIO(data)
     try:
         array = np.lib.format.read_array(file, allow_pickle=False)
-    except Exception as error:  # any type of error, because NumPy parses the header as Python
+    except Exception as error:  # NumPy may raise any error, because it parses the header as Python
         message = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"is not a complete .npy file of numbers ({message})") from None
     if file.tell() != len(data):

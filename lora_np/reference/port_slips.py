@@ -49,7 +49,7 @@ def more_of_ports(node, facts):
 
 
 def layouts(node, facts):
-    """Read or write the bytes of a matrix with its axes exchanged."""
+    """Read or write the bytes of a matrix with its axes swapped."""
     match node:
         case ast.BinOp(_, ast.MatMult()):
             for side in ("left", "right"):
@@ -66,7 +66,7 @@ def layouts(node, facts):
 
 
 def written_in(node, facts):
-    """Replace a setting by a constant."""
+    """Replace a setting with a constant."""
     match node:
         case ast.Name(name, ast.Load()) if name in WRITTEN_IN:
             for number in WRITTEN_IN[name]:
@@ -74,7 +74,7 @@ def written_in(node, facts):
 
 
 def sums_of_ports(node, facts):
-    """Replace a sum by its last term or by some of its terms, or change the divisor of a mean."""
+    """Replace a sum with its last term or with some of its terms, or change the divisor of a mean."""
     match node:
         case ast.Call(ast.Attribute(x, "sum"), [], [ast.keyword("axis", ast.Constant(0))]):
             terms, first = text(x), facts.bound[0][1]
@@ -95,7 +95,7 @@ def sums_of_ports(node, facts):
 
 
 def readings(node, facts):
-    """Replace an array by any other array, or by 0."""
+    """Replace an array with any other array, or with 0."""
     match node:
         case ast.Name(name, ast.Load()) if name not in NO_ARRAYS:
             yield from (change for change in names(node, facts) if change[0] not in NO_ARRAYS)

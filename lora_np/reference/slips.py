@@ -32,7 +32,7 @@ def code(new):
 
 
 def axes(node, facts):
-    """Reduce along another axis."""
+    """Reduce along a different axis."""
     for i, keyword in enumerate(getattr(node, "keywords", ())):
         if keyword.arg == "axis":
             old = text(keyword.value)
@@ -43,7 +43,7 @@ def axes(node, facts):
 
 
 def slices(node, facts):
-    """Take another slice or index, or rows instead of columns."""
+    """Take a different slice or index, or rows instead of columns."""
     if not (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load)):
         return
     array, places = text(node.value), node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
@@ -195,7 +195,7 @@ def operators(node, facts):
 
 
 def brackets(node, facts):
-    """Apply a factor, a term or a function to a larger or smaller part of an expression."""
+    """Apply a factor, a term or a function to a larger or smaller part of an expression than is correct."""
     match node:
         case ast.BinOp(a, (ast.Add() | ast.Sub()) as operator, b):
             sign = SIGNS[type(operator)]
@@ -240,7 +240,7 @@ def factors(term):
 
 
 def first_factor(product):
-    """The leftmost factor of a product, and the product without it."""
+    """Return the leftmost factor of a product, and the product without this factor."""
     left = product.left
     if not (isinstance(left, ast.BinOp) and isinstance(left.op, (ast.Mult, ast.MatMult))):
         return left, product.right
@@ -252,7 +252,7 @@ def first_factor(product):
 
 
 def names(node, facts):
-    """Replace a variable by any other variable."""
+    """Replace a variable with any other variable."""
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
         before = dict.fromkeys(other for line, other in facts.bound if line < node.lineno)
         for other in [other for other in before if node.id in before and other != node.id]:
@@ -320,7 +320,7 @@ def throughout(function):
 
 
 def in_statements(function):
-    """Replace a constant by another one, add a term, or omit a variable or some iterations of a loop."""
+    """Replace a constant with another one, add a term, or omit a variable or some iterations of a loop."""
     facts, nodes = base.facts_about(function), list(ast.walk(function))
     numbers = [n for n in nodes if isinstance(n, ast.Constant) and type(n.value) in (int, float)]
     for node, other in itertools.permutations(numbers, 2):
@@ -341,7 +341,7 @@ def in_statements(function):
 
 
 def of_whole_svd(function, outputs):
-    """Replace a thin singular value decomposition by a full one, and take other slices of it."""
+    """Replace a thin singular value decomposition with a full one, and take different slices of it."""
     thin = [n for n in ast.walk(function) if isinstance(n, ast.keyword) and n.arg == "full_matrices"]
     if thin:
         whole = changed(function, dict.fromkeys(thin, ast.keyword("full_matrices", ast.Constant(True))), "")

@@ -1,8 +1,8 @@
 """Measure the tolerance of each tensor: how far a correct port may deviate from the reference.
 
 Two correct implementations differ only by rounding errors, for example because they sum in different orders or use tanh
-from different libraries. A tensor's rounding error depends on everything computed before it, so the error is measured,
-as the largest difference, over all entries of the tensor, between its float64 values and
+from different libraries. A tensor's rounding error depends on everything computed before it, so the error is measured.
+It is the largest difference, over all entries of the tensor, between its float64 values and
 
 - the package's float32 values,
 - ten sets of float64 values, from inputs perturbed at random by up to half a unit in float32's last place.
@@ -13,8 +13,8 @@ ratio of the two precisions. A value agrees with the reference if
     |got − expected| ≤ atol + rtol · |expected|        rtol = 16 ε
 
 atol is at least 16 ε rms, so that chance does not make the tolerance too strict. A single relative tolerance for all
-tensors or entries would not work: where the terms of a sum cancel, correct float32 values differ in the third digit,
-and the gradient of `k_proj.bias`, which is zero in theory, consists of rounding errors.
+tensors or entries would not work: where the terms of a sum cancel, two correct float32 values may differ in the third
+digit, and the gradient of `k_proj.bias`, which is zero in theory, consists of rounding errors.
 """
 
 from decimal import ROUND_CEILING, Context
@@ -81,7 +81,7 @@ def tolerances(case, outputs):
         error = max((float(shares(other[name], array).max(initial=0.0)) for other in others), default=0.0)
         whole = not np.issubdtype(array.dtype, np.floating)
         if whole and error > 0:
-            raise ValueError(f"{case.id}: {name} changes with rounding; expected integers that do not")
+            raise ValueError(f"{case.id}: {name} changes with rounding; expected integers that do not depend on it")
         size = 0.0 if whole or "exact" in case.flags else max(error / EPSILON["float32"], rms(array))
         atols[name] = {dtype: round_up(SAFETY * epsilon * size) for dtype, epsilon in EPSILON.items()}
     return atols

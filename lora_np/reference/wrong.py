@@ -44,7 +44,7 @@ def wrong_outputs(sources, kind, settings, inputs, dtype):
 
 @contextmanager
 def changed(sources):
-    """Replace functions of the plain program by changed versions while the context is open, in all threads.
+    """Replace functions of the plain program with changed versions while the context is open, in all threads.
 
     The sources may use this module under the name `wrong`.
 
@@ -124,7 +124,7 @@ def normal(source):
 
 
 def difference(right, wrong):
-    """The part of `right` that differs from `wrong`, and its replacement: (start, end, replacement)."""
+    """Return (start, end, replacement): where `right` differs from `wrong`, and the text that `wrong` has there."""
     start = len(os.path.commonprefix([right, wrong]))
     same = len(os.path.commonprefix([right[start:][::-1], wrong[start:][::-1]]))
     return start, len(right) - same, wrong[start : len(wrong) - same]
@@ -147,12 +147,12 @@ def functions_behind(kind, settings, inputs):
 
 
 def reread(matrix):
-    """Read the bytes of a matrix with the axes exchanged; the shape is unchanged."""
+    """Read the bytes of a matrix with the axes swapped; the shape is unchanged."""
     return matrix.reshape(matrix.shape[::-1]).T
 
 
 def rewritten(matrix):
-    """Write the bytes of a matrix with the axes exchanged; the shape is unchanged."""
+    """Write the bytes of a matrix with the axes swapped; the shape is unchanged."""
     return matrix.T.reshape(matrix.shape)
 
 

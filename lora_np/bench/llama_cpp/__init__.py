@@ -92,7 +92,7 @@ def answer(process, job):
         process.stdin.flush()
     except BrokenPipeError:
         with suppress(BrokenPipeError):
-            process.stdin.close()  # otherwise, exiting the context manager would write the job again
+            process.stdin.close()  # otherwise, leaving the context manager would write the job again
     line = process.stdout.readline()
     result = json.loads(line or '{"error": "node ended without an answer"}')
     if "error" in result:
@@ -109,8 +109,8 @@ def ask(model, jobs, **settings):
 def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
     """Time SmolLM2 in llama.cpp in several weight formats, each with and without an adapter.
 
-    The adapter is LoRA of rank 8 on all linear layers. Each variant reads a prompt of 128 tokens and generates 64
-    tokens, in a separate process in each of several interleaved rounds.
+    The adapter is LoRA of rank 8 on all linear layers. In each of several interleaved rounds, each variant reads a
+    prompt of 128 tokens and generates 64 tokens in a separate process.
 
     Parameters
     ----------

@@ -36,13 +36,13 @@ class ReferenceCase(NamedTuple):
 
 
 def in_dtype(array, dtype):
-    """Copy an array to C order, with floats in the given precision and integers unchanged."""
+    """Copy an array in C order; convert floats to the given precision and leave integers unchanged."""
     floating = np.issubdtype(array.dtype, np.floating)
     return np.array(array, dtype=DTYPES[dtype] if floating else array.dtype, order="C")
 
 
 def under(prefix, tensors):
-    """The tensors whose names start with the prefix, which is removed from their names."""
+    """Return the tensors whose names start with the prefix, and remove the prefix from their names."""
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 

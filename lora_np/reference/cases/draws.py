@@ -1,8 +1,8 @@
-"""Random numbers for the reference cases, the same on every machine and with every version of NumPy.
+"""Draw random numbers that are the same on every machine and with every version of NumPy, for the reference cases.
 
 NumPy guarantees the raw output of a bit generator, but not the distributions drawn from it. So this module computes all
-numbers from the raw output. All floats are float32 values in float64 arrays, so that a case has exactly the same inputs
-in both precisions.
+random numbers from the raw output. All floats are float32 values in float64 arrays, so that a case has exactly the same
+inputs in both precisions.
 """
 
 import zlib
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def bits_of(name):
-    """The bit generator of a case, seeded with the case's name."""
+    """Make a bit generator for a case, seeded with the case's name."""
     return np.random.PCG64(zlib.crc32(name.encode()))
 
 
@@ -37,7 +37,7 @@ def keep_mask(bits, shape, p):
 
 
 def mask(bits, shape, p):
-    """Draw a dropout mask, whose entries are 0 or 1/(1 − p) as a float32 value."""
+    """Draw a dropout mask, whose entries are 0 or 1/(1 − p), rounded to float32."""
     return as_float32(keep_mask(bits, shape, p) / (1.0 - p))
 
 

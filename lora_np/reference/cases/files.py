@@ -24,7 +24,7 @@ MODEL, ADAPTER, FIELDS = "model.safetensors", "adapter_model.safetensors", "adap
 
 
 def spectrum(settings, t):
-    """The spectrum of an update, with projectors instead of singular vectors, whose signs are arbitrary."""
+    """Compute an update's spectrum, with projectors because the singular vectors' signs are arbitrary."""
     update = t["after"] - t["before"]
     sigma = singular_values(update)
     energy = np.cumsum(sigma**2)
@@ -47,7 +47,7 @@ def nf4(settings, t):
 
 
 def from_files(t, read, *arguments):
-    """Write the input files, which are arrays of bytes in `t`, to a folder, and call read(folder, *arguments)."""
+    """Write the input files, which are arrays of bytes in `t`, to a folder; return read(folder, *arguments)."""
     with tempfile.TemporaryDirectory() as folder:
         for name, file in t.items():
             (Path(folder) / name).write_bytes(file.tobytes())
@@ -70,7 +70,7 @@ def gpt2_write(settings, t):
 
 
 def peft_read(settings, t):
-    dtype = np.float64 if b'"F64"' in t[ADAPTER].tobytes() else np.float32  # the file's header has the tensors' dtype
+    dtype = np.float64 if b'"F64"' in t[ADAPTER].tobytes() else np.float32  # the header contains the tensors' dtype
     config = GPT2Config(**settings["model"])
     base = {name: np.zeros(shape, dtype) for name, shape in parameter_shapes(config).items()}
     deltas = adapter_deltas(base, from_files(t, load_peft, base, config))
@@ -88,7 +88,7 @@ def peft_write(settings, t):
 def spectrum_case(id, rank, k, *about):
     bits = bits_of(id)
     before, left, right = bell(bits, (9, 7)), bell(bits, (9, rank)), bell(bits, (rank, 7))
-    update = (left * 2.0 ** -np.arange(rank)) @ right  # each direction is half as long as the previous one
+    update = (left * 2.0 ** -np.arange(rank)) @ right  # each column's factor is half of the previous one's
     inputs = {"before": before, "after": as_float32(before + 0.25 * update)}
     return ReferenceCase(id, 3, "spectrum", {"k": k}, inputs, spectrum, *about)
 
@@ -102,7 +102,7 @@ def nf4_case(id, shape, block_size, double, *about):
 
 
 def midpoint_case():
-    """The case of all midpoints, rounded to float32: some are exact, others a little too high or low. absmax is 1."""
+    """The case of all midpoints in float32: some are exact, others slightly too high or too low. Each absmax is 1."""
     points = CODE_POINTS.astype(np.float64)
     weight = np.concatenate([[1.0], (points[1:] + points[:-1]) / 2])
     settings, inputs = {"block_size": 16, "double": False}, {"weight": as_float32(np.stack([weight, -weight]))}
@@ -112,7 +112,7 @@ def midpoint_case():
 
 
 def scales_case(id, absmax, *about):
-    """The case of two-weight blocks with the given values of absmax."""
+    """A case with blocks of two weights, whose absmax has the given values."""
     weight = np.array(absmax)[:, None] * [1.0, -0.25]
     settings = {"block_size": 2, "double": True}
     return ReferenceCase(id, 3, "nf4", settings, {"weight": as_float32(weight)}, nf4, *about, ("exact", "edge"))

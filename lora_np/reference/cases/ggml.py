@@ -65,8 +65,8 @@ def gguf_adapter(settings, t):
 def blocks_case(name, *about):
     """The case for one block format.
 
-    The blocks have random weights, weights halfway between two codes of each format, zeros, a d that float16 rounds to
-    0, large weights, two equal magnitudes with opposite signs, and an m that float16 shifts by several codes.
+    The blocks contain random weights, weights halfway between two codes of each format, zeros, a d that is 0 in
+    float16, large weights, two equal magnitudes with opposite signs, and an m that is off by several codes in float16.
     """
     bits, steps = bits_of("blocks"), np.arange(32)
     halves = (steps % 15 + 0.5) / 16
@@ -141,7 +141,7 @@ def gguf_case(id, *about):
 
 
 def gguf_bytes(fields, tensors):
-    """The bytes of a GGUF file, made without the package `gguf`, which the cases should not require."""
+    """Make the bytes of a GGUF file without the package `gguf`, so that the cases do not require it."""
 
     def text(string):
         return struct.pack("<Q", len(string.encode())) + string.encode()

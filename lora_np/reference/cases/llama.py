@@ -1,6 +1,6 @@
 """Tier 4: Llama's operations, whole models, decoding and training, with the adapters and the optimiser of tiers 1 to 3.
 
-The head size is 6, not 4, because for 4 GGUF's permutation of rows is its own inverse (see `formats/names.py`).
+The head size is 6, not 4, because with 4, GGUF's permutation of rows would be its own inverse (see `formats/names.py`).
 """
 
 from functools import partial

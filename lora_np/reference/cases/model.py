@@ -1,7 +1,7 @@
 """Tier 2: the model, with every activation in execution order and every gradient in reverse order.
 
 Activations have the same names as in the package, such as `blocks.0.attn.probs`. A gradient has the name of its
-activation or parameter, with the prefix `grad.`. A parameter's gradient follows that of its layer's output.
+activation or parameter, with the prefix `grad.`. A parameter's gradient comes after the gradient of its layer's output.
 """
 
 import math
@@ -30,7 +30,7 @@ QV = ("q_proj", "v_proj")
 
 
 def config_of(fields):
-    """The package's configuration for a case's setting `model`: that of the architecture with all of these fields."""
+    """The package's configuration for a case's setting `model`, for the architecture that has all of these fields."""
     kinds = [record.config_class for record in ARCHITECTURES.values()]
     return next(kind for kind in kinds if fields.keys() <= {field.name for field in dataclass_fields(kind)})(**fields)
 
@@ -75,7 +75,7 @@ def model(settings, t):
 
 
 def in_reverse_order(activations, params):
-    """Order gradients: that of each activation is followed by the gradients of its layer's parameters."""
+    """Order gradients so that each activation's gradient is followed by those of its layer's parameters."""
     ordered, left = {}, dict(params)
     for name, grad in activations.items():
         ordered[f"grad.{name}"] = grad
@@ -117,9 +117,9 @@ def at_trained_size(name, value):
 
 
 def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=None):
-    """Draw settings and arrays for a model with weights as large as after training, and for its adapter, if any.
+    """Draw settings and arrays for a model and its adapter, if any, with weights as large as those of a trained model.
 
-    B is not 0, because at B = 0 most gradients are 0.
+    B is not 0, because with B = 0 most gradients would be 0.
 
     names : last parts of the adapted layers' names; all of these layers have the rank r and α = 3
     layers : dict, a layer's full name -> (r, α), used instead of `names`
@@ -141,7 +141,7 @@ def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=Non
 
 
 def draw_batch(bits, sizes, lengths):
-    """Draw a batch of right-padded rows. A language model ignores each row's last target and padding targets."""
+    """Draw a batch of right-padded rows. A language model ignores the last target of each row and the padding."""
     B, T = len(lengths), max(lengths)
     ids = whole(bits, (B, T), sizes["vocab_size"])
     ids[0, : min(T, 2)] = [sizes["vocab_size"] - 1, 0][: min(T, 2)]  # the largest id and the smallest
@@ -154,7 +154,7 @@ def draw_batch(bits, sizes, lengths):
 
 
 def mask_shapes(settings, arrays, shape, p):
-    """The shapes of all dropout masks, by place, for ids of the given shape; p is the adapter's dropout."""
+    """The shapes of all dropout masks, by place, for ids of the given shape; p is the adapter's dropout probability."""
     config, _, adapter = objects(settings, arrays)
     if adapter is not None:
         adapter = adapter._replace(config=replace(adapter.config, dropout=p))
@@ -166,7 +166,7 @@ def mask_shapes(settings, arrays, shape, p):
 
 
 def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **changes):
-    """A model case; operations.py explains `about`, and p is the adapter's dropout."""
+    """A model case; operations.py explains `about`, and p is the adapter's dropout probability."""
     bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, **(adapter or {}))
     inputs = {**draw_batch(bits, sizes, lengths), **arrays}
@@ -183,13 +183,13 @@ def generation_case(id, names, *about, kind="lora", base=SIZES, added=0.0, **cha
     bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, names, kind=kind)
     if added:
-        arrays["tok_emb.weight"][:, -1], arrays["ln_f.bias"][-1] = 1.0, added  # the tied head multiplies the two
+        arrays["tok_emb.weight"][:, -1], arrays["ln_f.bias"][-1] = 1.0, added  # the tied head multiplies these
     inputs = {"ids": whole(bits, (3, 2), sizes["vocab_size"]), **arrays}
     return ReferenceCase(id, 2, "generate", {**settings, "n_new": 4}, inputs, generate, *about)
 
 
 def sample_case(id, *about, **changes):
-    """A case that samples one token for each row. No uniform number is close to the border between two tokens."""
+    """A case that samples one token for each row. No uniform number is close to the boundary between two tokens."""
     bits = bits_of(id)
     inputs = {"logits": bell(bits, (5, 11), 1.5), "ids": whole(bits, (5, 3), 11)}
     inputs["ids"][:, 0] = inputs["ids"][:, 2] = inputs["logits"].argmax(axis=1)  # the likeliest token occurs twice

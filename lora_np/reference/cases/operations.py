@@ -17,7 +17,7 @@ from .draws import as_float32, bell, bits_of, mask, uniform, whole
 # ---------------------------------------------------------------- what the package computes
 
 
-# operation -> the names of the recorded arrays: the output and values from its cache; the gradients
+# operation -> (names of the recorded output and of values from its cache, names of the gradients)
 OPERATIONS = {
     "linear": ("y", "x weight bias"),
     "layer_norm": ("inv_std x_hat y", "bias weight x"),
@@ -35,7 +35,7 @@ OPERATIONS = {
 
 
 def operation(kind, settings, t):
-    """The recorded arrays of an operation; `settings` and `t` hold its arguments and the gradient of its output."""
+    """Compute an operation's recorded arrays from its arguments and its output's gradient, in `settings` and `t`."""
     forward, backward = (getattr(ops, f"{kind}_{way}") for way in ("forward", "backward"))
     names, gradients = map(str.split, OPERATIONS[kind])
     given, accepted = settings | t, inspect.signature(forward).parameters
@@ -98,7 +98,7 @@ def adapted_layer(settings, t):
 
 
 def bells(bits, shapes):
-    """Draw an array with `bell` for each entry of `shapes`, a dict, name -> shape."""
+    """Draw arrays with `bell`, as a dict, name -> array; `shapes` is a dict, name -> shape."""
     return {name: bell(bits, shape) for name, shape in shapes.items()}
 
 

@@ -34,7 +34,7 @@ def optimiser_of(settings):
 
 
 def adamw(settings, t):
-    """Take a step for each gradient along the first axis of t["grad.…"]; the moments start at zero."""
+    """Take one AdamW step for each gradient along the first axis of t["grad.…"]; the moments start at zero."""
     params, grads = under("start.", t), under("grad.", t)
     m = v = {name: np.zeros_like(array) for name, array in params.items()}
     outputs = {}
@@ -47,7 +47,7 @@ def adamw(settings, t):
 
 
 def train(settings, t):
-    """Train with the package; return losses, norms, learning rates, first gradients and parameters after some steps."""
+    """Train with the package; return losses, norms, learning rates, the first gradients, and some steps' parameters."""
     (config, base, adapter), about = model.objects(settings, t), settings["train"]
     fields = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
     train_config = training.TrainConfig(**{name: about[name] for name in fields}, optimiser=optimiser_of(about))
@@ -72,7 +72,7 @@ def train(settings, t):
 
 
 def accumulate(settings, t):
-    """Compute the loss and gradients of a batch from those of its shards, which are along the first axis."""
+    """Compute the loss and gradients of a batch from those of its shards, which are stacked along the first axis."""
     shards = []
     for i, (loss, n) in enumerate(zip(t["loss"], t["n_targets"])):
         shards.append(Objective(loss, int(n), {name: array[i] for name, array in under("grad.", t).items()}))
