@@ -1,4 +1,4 @@
-"""Argument checks for all subpackages. Each error message has the argument's name, its value and what was expected."""
+"""Argument checks for all subpackages. Error messages give the argument's name, its value and what was expected."""
 
 import math
 from contextlib import contextmanager
@@ -97,7 +97,7 @@ def instance_of(name, value, type_, expected):
 
 
 def check_unset(why, /, **options):
-    """Raise ValueError if any of these inapplicable options is not None; `why` says why they do not apply."""
+    """Raise ValueError if any of these options has a value other than None; `why` says why they do not apply."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"{name.replace('_', '-')}: {why}")

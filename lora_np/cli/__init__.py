@@ -62,7 +62,7 @@ def main(argv=None):
 
 
 def build_parser():
-    text = "LoRA from scratch in NumPy. The default command is run, the main job."
+    text = "LoRA from scratch in NumPy. If no command is given, the main job runs."
     parser = Parser(prog="python -m lora_np", description=text)
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
     command = subcommands(parser, "command", "COMMAND")

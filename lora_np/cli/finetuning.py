@@ -31,8 +31,8 @@ def add_data_options(tuning):
     tuning.add("--test FILE", "a separate file to test on (default: a tenth of --data)", dest="test_data")
     text = f"balanced: the rarer a class, the larger its weight (default {CLASS_WEIGHTS[0]})"
     tuning.add("--class-weights", text, choices=CLASS_WEIGHTS)
-    text = f"""train the language model to answer with the label's name, without a new head, when each text is followed
-    by a question on a separate line (default {QUESTION.strip()!r})"""
+    text = f"""train the language model, without a new head, to answer with the label's name; each text is followed by
+    a question on a separate line (default {QUESTION.strip()!r})"""
     tuning.add("--as-words QUESTION", text, dest="question", nargs="?", const=QUESTION)
 
 
@@ -60,11 +60,11 @@ def add_training_options(tuning):
     tuning.add("--batch-size N", text)
     tuning.add("--seed N", f"random seed (default {new.seed})")
     tuning.add("--base DIR", "model to start from: smollm2, a GGUF file, or a folder (default: the included base)")
-    text = "for a GGUF file: dense arrays (default), or blocks as in the file, to save memory at the cost of time"
+    text = "for a GGUF file: dense arrays (default), or the file's blocks, which save memory at the cost of time"
     tuning.add("--weights", text, choices=WEIGHTS)
-    tuning.add("--recompute", "compute each block's activations twice, which saves memory and costs time", default=None)
+    tuning.add("--recompute", "recompute activations in the backward pass, to save memory", default=None)
     tuning.add("--threads N", "number of cores to use (default 1; all with a large base)")
-    text = f"""read at most N tokens of a text (default: as many as the model can; with a large base at most
+    text = f"""maximum number of tokens per text (default: the model's n_positions; with a large base at most
     {large_table.max_tokens}, and {large_text.max_tokens} of a --text-file at a time)"""
     tuning.add("--max-tokens N", text)
 

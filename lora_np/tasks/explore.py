@@ -51,7 +51,7 @@ def explore(
     text_file : for a language model, path of a text file to measure losses on; the end of its last tenth is used,
         because `finetune` tests on that tenth. None: the held-out texts of an included adapter; for other adapters, no
         losses are measured
-    prompts : list of str to continue or classify; if empty, a few from the package or the data
+    prompts : list of str to continue or classify; if empty, a few built-in prompts, or texts from the data
     n_texts : int, maximum number of texts to measure losses on; None: 200, or 50 with a large base
     chat : bool, whether a language model answers the prompts using its chat template
     report : function that takes a line of text, called before each computation to describe it
@@ -95,7 +95,7 @@ def explore(
 
 
 def page_data(task, base, measured, prompts, chat, report):
-    """Return the data of a page, a dict of the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`.
+    """Return the data of a page: a dict with the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`.
 
     `measured` is from `language_tokens` or `texts_of_table`; the other parameters are those of these functions.
     """

@@ -14,7 +14,7 @@ CLASSIFIER_BATCH, LANGUAGE_BATCH = 32, 16
 
 
 def evaluate(params, batches, config, adapter=None, class_weights=None, threads=1):
-    """Compute the mean loss over all targets that are not ignored, and a classifier's accuracy.
+    """Compute the mean loss over all targets that are not ignored, and for a classifier the accuracy.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ def threadpool_limits():
 
 @contextmanager
 def shard_threads(n):
-    """Yield a `map` function that processes n items at a time and keeps their order."""
+    """Yield a `map` function that processes up to n items at a time and returns the results in order."""
     if n == 1:
         yield map
         return
