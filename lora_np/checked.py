@@ -8,7 +8,7 @@ import numpy as np
 
 
 def shown(text, most=200):
-    """Format text from a file for an error message: escape non-printable characters; keep at most `most` characters."""
+    """Format text from a file for an error message: escape non-printable characters; truncate to `most` characters."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: most + 1])
     return text if len(text) <= most else text[: most - 1] + "…"
 

@@ -51,7 +51,7 @@ class StoreOnce(argparse.Action):
 
 
 def word(text):
-    """Check a path or a name. This is the default type of arguments; those that may be empty have the type str."""
+    """Check a path or a name. This is the default type of arguments; arguments that may be empty have the type str."""
     if not text.strip():  # an empty path would be the current folder
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a word")
     if "\0" in text or text != text.encode("utf-8", "replace").decode():  # commands save paths in JSON
@@ -60,7 +60,7 @@ def word(text):
 
 
 def subcommands(parser, dest, metavar):
-    """Add subcommands to a parser. Return a function (name, call, text) that adds one and returns its parser.
+    """Add subcommands to a parser. Return a function (name, call, text) that adds a subcommand and returns its parser.
 
     `call` is the function that runs the command on the parsed arguments, or None for a command that has subcommands.
     """
@@ -84,7 +84,7 @@ def add_columns(parser, *names):
 
 
 def options_of(arguments):
-    """The values of a command's own arguments, name -> value."""
+    """Return the values of the arguments that a command defines, name -> value."""
     return {name: v for name, v in vars(arguments).items() if name not in ("call", "command", "options_given")}
 
 

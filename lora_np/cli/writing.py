@@ -94,7 +94,7 @@ def sampling_of(arguments):
 
 
 def system_messages(arguments):
-    """The messages at the start of a chat: the system message, if there is one."""
+    """Return the messages at the start of a chat: the system message, if there is one."""
     return [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
 
 

@@ -22,7 +22,7 @@ TOO_LARGE = "the update is larger than the weight itself: is the scale too large
 
 @np.errstate(all="ignore")
 def measure(layer, params, kind):
-    """Return ‖ΔW‖/‖W‖ and the effective rank of an applied layer's update, or None for either, and a list of notes."""
+    """Return an applied layer's ‖ΔW‖/‖W‖ and the effective rank of ΔW (each may be None), and a list of notes."""
     arrays = layer.arrays
     if not arrays:
         return None, None, []
@@ -63,7 +63,7 @@ def attach(report, dtype):
         if len(layer.arrays) == 1 and TIED not in layer.notes:
             weights |= {f"{layer.ours[0]}.{leaf}": array.astype(dtype) for leaf, array in layer.arrays.items()}
         elif layer.arrays and is_adaptable(layer.ours):
-            for i, name in enumerate(layer.ours):  # layers that are fused in the file have the same A
+            for i, name in enumerate(layer.ours):  # layers that are fused in the file share the same A
                 ranks[name], alphas[name] = layer.rank, layer.scale * layer.rank
                 for leaf, array in layer.arrays.items():
                     own = array if leaf == "lora_A" else np.split(array, len(layer.ours))[i]
@@ -80,9 +80,9 @@ def compare(task, report, prompt=None):
 
     Returns
     -------
-    dict: "text" of the prompt, or None; "ids"; "change", the largest absolute change in any logit, divided by the rms
-        of the base's logits, or None if it is not finite; "base" and "adapter", the most likely next token or class
-        without and with the adapter; "left_out", the names of layers whose effect is not included, such as the
+    dict: "text", the prompt, or None; "ids", the token ids; "change", the largest absolute change in any logit, divided
+        by the rms of the base's logits, or None if it is not finite; "base" and "adapter", the most likely next token
+        or class without and with the adapter; "left_out", the names of layers whose effect is not included, such as the
         adapter's classification head, which both passes use.
     """
     params, config = task.params, task.config

@@ -54,6 +54,6 @@ def bytes_of_full(config, batch_size, length, shards):
     """Return the peak memory of full fine-tuning, excluding temporary arrays, and the saved state's size, in bytes."""
     step = step_bytes(config, batch_size, length)
     trained = 2 * step.parameters + step.optimiser  # the trained weights, their best values, and AdamW's two moments
-    # Memory peaks when the gradients of all shards exist, and either the activations or the mean gradient.
+    # Memory peaks when the gradients of all shards are stored, with either the activations or the mean gradient.
     in_passes = shards * step.gradients + max(sum(step.activations.values()), step.gradients)
     return step.parameters + trained + in_passes, trained

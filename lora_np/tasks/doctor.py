@@ -40,8 +40,8 @@ def diagnose(path, base=None, prompt=None):
     -------
     dict of plain values: "adapter"; "program", the program that runs the adapter: "PEFT", "llama.cpp" or "lora_np";
         "kind"; "layers", a list of {layer, status, rank, scale, scale_from, change (‖ΔW‖/‖W‖), effective_rank, notes}
-        with None for missing values; "base", {same: whether the adapter was trained on this base, None if its file does
-        not say; named: the name of the base in the file, or None}; "prompt", the result of `compare`, or None if the
+        with None for missing values; "base", {same: whether the adapter was trained on this base, or None if its file
+        does not say; named: the base's name in the file, or None}; "prompt", the result of `compare`, or None if the
         layers already show a fault; "faults", a list of str: why the adapter has no effect, is refused, or computes NaN
 
     Raises

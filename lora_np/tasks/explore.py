@@ -97,7 +97,8 @@ def explore(
 def page_data(task, base, measured, prompts, chat, report):
     """Return the data of a page: a dict with the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`.
 
-    `measured` is from `language_tokens` or `texts_of_table`; the other parameters are those of these functions.
+    `measured` is the result of `language_tokens` or `texts_of_table`; the other parameters are those of these
+    functions.
     """
     report(f"decomposing ΔW of {len(layer_arrays(task.adapter))} layers")
     directions = directions_of(task.params, task.adapter)
@@ -127,7 +128,7 @@ def facts(task):
 
 
 def page_text(data):
-    """Return the page with its data as JSON in a script element; `<` is escaped, so that no text closes the element.
+    """Return the page with its data as JSON in a script element; `<` is escaped, so that no text can close it.
 
     All floats are rounded to DIGITS significant digits.
     """

@@ -45,7 +45,7 @@ def language_tokens(adapter, tokenizer, text_file, n, report):
 
 
 def texts_of_table(adapter, task, data, text_column, label_column, quoting, n):
-    """Return (description, texts, classes (N,)) of at most n rows for a classifier; None without data."""
+    """Return (description, texts, classes (N,)) of at most n rows for a classifier; None if `data` is None."""
     if data is None:
         return None
     texts, labels = labelled_texts(adapter, data, text_column, label_column, quoting)

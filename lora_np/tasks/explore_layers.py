@@ -1,4 +1,5 @@
-"""Describe each adapted layer for the explorer: the spectrum of ΔW, its tokens, and pictures of the trained arrays."""
+"""Describe each adapted layer for the explorer: ΔW's spectrum and tokens along its directions, and pictures of trained
+arrays."""
 
 import base64
 
@@ -56,7 +57,8 @@ def directions_of(params, adapter):
 
 
 def with_updates(task, directions, k=None, scale=1.0):
-    """The model with `scale` times the k leading terms of each ΔW's decomposition added to its weights.
+    """Return the model with the k leading terms of each ΔW's decomposition, multiplied by `scale`, added to its
+    weights.
 
     U_k Σ_k V_kᵀ is the best rank-k approximation of ΔW.
 
@@ -118,7 +120,7 @@ def token_directions(task, directions):
     right singular direction responds are therefore those whose embeddings have a large cosine with g ⊙ v_i. A layer
     that writes into the stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the
     last norm. For such a layer, g ⊙ u_i is compared with the tokens' rows in the head, or with their embeddings for a
-    classifier, whose head has no tokens.
+    classifier, whose head has no rows for tokens.
 
     A layer norm subtracts the mean over the entries before it applies its gain. For a layer that reads the stream, the
     means are therefore subtracted from the embeddings and from g ⊙ v_i, whose mean contributes nothing to a product
@@ -131,7 +133,7 @@ def token_directions(task, directions):
 
     Returns
     -------
-    dict: layer -> {"reads": bool, whether the layer reads the stream (or writes into it); "tokens": for each
+    dict: layer -> {"reads": bool, True if the layer reads the stream, False if it writes into it; "tokens": for each
         direction a pair of lists, the tokens with the largest and with the smallest cosines, each as [text, cosine]}
     """
     config, params = task.config, task.params
@@ -185,7 +187,8 @@ def token_texts(tokenizer):
 
 
 def picture(leaf, array):
-    """Convert an array to a small picture with one row per rank: B (out, r) is transposed, a vector is one row.
+    """Convert an array to a small picture with at most one row per rank; B (out, r) is transposed, and a vector is one
+    row.
 
     Returns
     -------

@@ -98,7 +98,7 @@ def naming_model(name):
 
 
 def read_run(path, changes):
-    """Read the data and the settings of a fine-tuning run from a JSON file, and change some values.
+    """Read a fine-tuning run's data and settings from a JSON file, and apply changes to them.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def read_run(path, changes):
 
 
 def run_from(values):
-    """Return the data and the settings of a fine-tuning run from plain values; see `read_run`."""
+    """Create a fine-tuning run's data and settings from plain values; see `read_run`."""
     names = {field.name for field in fields(FinetuneSettings)}
     settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
     rest = {name: value for name, value in values.items() if name not in names}

@@ -26,7 +26,7 @@ FILES += ["*.safetensors"]  # the first in alphabetical order
 
 
 def inspect_file(path):
-    """Describe a file of tensors in this package's format, in PEFT's or in any other.
+    """Describe a file of tensors in this package's format, in PEFT's or in any other format.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def inspect_file(path):
 
 
 def place_of(path):
-    """Return the file or folder for a path or name that was passed to `inspect_file`."""
+    """Return the file or folder that the argument of `inspect_file` refers to."""
     return model_place(path) if Path(path).exists() or is_packaged(path) else task_folder(path)
 
 
@@ -83,7 +83,7 @@ def describe(name, array):
 
 
 def fit(arrays):
-    """Return whether a layer has A (r, in), B (out, r) and for AdaLoRA r singular values, all below LARGEST."""
+    """Return whether a layer has A (r, in), B (out, r) and, for AdaLoRA, r singular values, all below LARGEST."""
     if not all(factor in arrays and arrays[factor].ndim == 2 for factor in FACTORS):
         return False
     r = arrays["lora_A"].shape[0]

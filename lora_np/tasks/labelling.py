@@ -1,4 +1,4 @@
-"""Apply a saved classifier to a file: label its texts, or compare the predictions with its labels."""
+"""Apply a saved classifier to a file: label its texts, or compare the predictions with the file's labels."""
 
 import warnings
 
@@ -14,7 +14,7 @@ TEXT_COLUMN, NO_FILE = "text", "TEXT"  # the column and the path for texts that 
 
 
 def text_records(texts):
-    """Return texts that are not from a file as Records."""
+    """Return Records of texts that are not from a file."""
     places = [f"text {i}" for i in range(len(texts))]
     return Records(NO_FILE, [TEXT_COLUMN], [{TEXT_COLUMN: text} for text in texts], places)
 

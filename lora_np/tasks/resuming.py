@@ -14,7 +14,7 @@ from ..formats.tensors import file_sha256
 from ..training import saved_run, whole_label
 from .settings import plain_values
 
-SAVE_SECONDS = 60.0  # seconds between saves; a run that is shorter saves no state
+SAVE_SECONDS = 60.0  # seconds between saves; a run that takes less time saves no state
 SUFFIX = ".training.safetensors"
 
 

@@ -18,7 +18,7 @@ from ..training.threads import LARGE  # a number of parameters, compared here wi
 
 METHODS = ("lora", "full", "head")
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller floats lose precision, and the weights would not change
-MOST_EPOCHS = 100_000  # a larger number would take years, so it must be a typo
+MOST_EPOCHS = 100_000  # more epochs would take years, so a larger number must be a typo
 
 
 class Defaults(NamedTuple):
@@ -104,7 +104,7 @@ class FinetuneSettings:
 
     @property
     def adapter_config(self):
-        """The AdapterConfig of the method, which for "head" adapts no layer; None for "full"."""
+        """The method's AdapterConfig, which adapts no layer for "head"; None for "full"."""
         return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
 
     def with_defaults(self, task):
@@ -127,10 +127,10 @@ class Dataset(NamedTuple):
 
     model: LoadedModel  # the model to train, with the labels, head and other fields that will be saved
     epoch_batches: Callable  # (rng) -> list of Batch, see `train`
-    validation: list[Batch]  # on which the best weights are selected
+    validation: list[Batch]  # used to select the best weights
     n_rows: int  # rows per epoch
     longest: int  # length of the longest training row in tokens
-    test: Callable  # (LoadedModel, history) -> dict of results on the test part; history is that of `train`
+    test: Callable  # (LoadedModel, history) -> dict of results on the test part; history is from `train`
     test_base: Callable = lambda: {}  # () -> dict of the base's results before the training
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
 

@@ -56,7 +56,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     """
     template = chat_template(task.files)
     if template is None:
-        raise ValueError("model: has no chat template, expected one that was trained to chat, such as smollm2")
+        raise ValueError("model: has no chat template, expected a model that was trained to chat, such as smollm2")
     text = render_chat(template, messages, begins_answer=True, now=datetime.now())
     check_texts([text])
     with library("messages: the tokenizer cannot encode them"):

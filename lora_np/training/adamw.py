@@ -60,8 +60,8 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
     params, m, v : new dicts of new arrays, or `out`
     """
     learning_rate = float(learning_rate)  # a NumPy scalar would promote float32 arrays to float64
-    # m̂ / (√v̂ + ε) = m c / (√v + ε c′) with c = c′ / (1 − β₁ᵗ) and c′ = √(1 − β₂ᵗ). In this form, the bias
-    # correction costs two scalars per step instead of two passes over the arrays.
+    # m̂ / (√v̂ + ε) = m c / (√v + ε c′) with c = c′ / (1 − β₁ᵗ) and c′ = √(1 − β₂ᵗ). In this form, the bias correction
+    # takes two scalars per step instead of two passes over the arrays.
     root_correction = math.sqrt(1.0 - config.beta2**step)
     step_size = learning_rate * root_correction / (1.0 - config.beta1**step)
     if out is None:

@@ -57,7 +57,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
 
 
 def language_loss(params, config, tokens, adapter=None, length=None, threads=1):
-    """Return a token stream's mean loss in nats per token, whose exponential is the perplexity.
+    """Return the mean loss on a token stream in nats per token; its exponential is the perplexity.
 
     The stream is read in windows of `length` tokens, or of n_positions tokens if `length` is None.
     """

@@ -91,7 +91,7 @@ def trainable_arrays(params, adapter=None):
 
 
 def attach(params, adapter, trainable):
-    """Return the base weights and the adapter with the trainable arrays put in place.
+    """Return the base weights and the adapter, with the trained arrays replaced by those in `trainable`.
 
     Parameters
     ----------

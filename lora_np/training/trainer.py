@@ -95,7 +95,7 @@ def train(
     label : str, describes everything besides `config` that the run depends on, such as the data and the model. It is
         saved together with `config`, and a state with a different label is refused.
     after_update : function (step, trainable, grads, memory), called after each step's update. It may write into
-        trainable and into memory, a dict of arrays that is saved with the state; see `allocating`
+        `trainable` and into `memory`, a dict of arrays that is saved with the state; see `allocating`
     progress : str, the title of the progress bar, or of the line printed every minute; see `progress.py`. None: no
         progress is shown
     save_seconds : float, seconds between saves; the interval is longer if saving would otherwise take more than a
@@ -170,7 +170,7 @@ def whole_label(config, label):
 
 
 def improves(scores, history, step, config):
-    """Return whether an evaluation has the lowest loss since step `select_from`; fail if a score is not finite."""
+    """Return whether an evaluation has the lowest loss since `select_from`; raise an error if a score is not finite."""
     for name, value in scores.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"the evaluation's {name} became {value} after step {step}")
