@@ -157,7 +157,7 @@ def run_export(arguments):
     what = f"an adapter of {kind}" if task.adapter is not None and arguments.to in ("peft", "gguf") else kind
     if task.question is not None:
         labels = ", ".join(repr(f" {shown(label)}") for label in task.labels)
-        print(f"prompt the model with a text and {task.question!r}; it was trained to answer with one of {labels}")
+        print(f"prompt it with a text and {task.question!r}; it was trained to answer with one of {labels}")
     if arguments.to == "peft" and not arguments.base_name:
         print("adapter_config.json names no base; to name one for AutoPeftModel, use --base-name NAME")
     print(f"{what}; saved in {arguments.out}")

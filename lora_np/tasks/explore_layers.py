@@ -1,5 +1,4 @@
-"""Describe each adapted layer for the explorer: ΔW's spectrum and tokens along its directions, and pictures of trained
-arrays."""
+"""Describe each adapted layer for the explorer: ΔW's spectrum, tokens along ΔW's directions, and trained arrays."""
 
 import base64
 
