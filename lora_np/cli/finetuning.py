@@ -65,7 +65,7 @@ def add_training_options(tuning):
     tuning.add("--recompute", "recompute activations in the backward pass, to save memory", default=None)
     tuning.add("--threads N", "number of cores to use (default 1; all with a large base)")
     text = f"""maximum number of tokens per text (default: the model's n_positions; with a large base at most
-    {large_table.max_tokens}, and {large_text.max_tokens} of a --text-file at a time)"""
+    {large_table.max_tokens}, and {large_text.max_tokens} at a time for a --text-file)"""
     tuning.add("--max-tokens N", text)
 
 

@@ -37,7 +37,7 @@ def explore(
     chat=False,
     report=no_report,
 ):
-    """Write an HTML page about an adapter.
+    """Write the explorer, an HTML page about an adapter.
 
     Parameters
     ----------

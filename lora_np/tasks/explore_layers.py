@@ -80,7 +80,7 @@ def with_updates(task, directions, k=None, scale=1.0):
 
 
 def layer_rows(task, directions):
-    """Describe each adapted layer for the page.
+    """Describe each adapted layer for the explorer's page.
 
     Parameters
     ----------

@@ -35,10 +35,10 @@ def class_report(labels, true, answered, others=None):
     -------
     dict, ready for JSON
         "texts", their number; the scores "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", as
-        fractions; "others", the same scores for each other classifier and for always predicting the most frequent
-        class; "commonest_share", the share of texts in the most frequent class; "classes", label -> "texts" in this
-        class, "precision" (None if it is never predicted), "recall" (None if it has no texts); "confusion", K lists of
-        K: how many texts of each class (row) were predicted as each class (column)
+        fractions; "others", the same scores for each other classifier and for a baseline that always predicts the most
+        frequent class; "commonest_share", the share of texts in the most frequent class; "classes", label -> "texts" in
+        this class, "precision" (None if it is never predicted), "recall" (None if it has no texts); "confusion", K
+        lists of K: how many texts of each class (row) were predicted as each class (column)
     """
     confusion = confusion_matrix(true, answered, len(labels))
     texts, answers, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)

@@ -203,8 +203,8 @@ def train_step(state, objective, batch, config, run=map, after_update=None):
     """
     step, shards = state.step, split_batch(batch, config.shards)
     generators = [stream(config.seed, "masks", step, index) for index in range(len(shards))]
-    # No variable refers to the list of results, so it is freed once the mean is computed. With two shards, this saves
-    # as much memory as one model takes.
+    # No variable refers to the list of results, so it is freed once the mean is computed. With two shards, this lowers
+    # the peak memory by the size of one model.
     loss, grads = mean_over_shards(list(run(objective, repeat(state.trainable), shards, generators)), run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
