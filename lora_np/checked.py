@@ -1,4 +1,4 @@
-"""Argument checks for all subpackages. Each error message has the argument's name, its value and what was expected."""
+"""Argument checks for all subpackages. Error messages give the argument's name, its value and what was expected."""
 
 import math
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def shown(text, most=200):
-    """Format text from a file for an error message: escape non-printable characters; keep at most `most` characters."""
+    """Format text from a file for an error message: escape non-printable characters; truncate to `most` characters."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: most + 1])
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -97,7 +97,7 @@ def instance_of(name, value, type_, expected):
 
 
 def check_unset(why, /, **options):
-    """Raise ValueError if any of these inapplicable options is not None; `why` says why they do not apply."""
+    """Raise ValueError if any of these options has a value other than None; `why` says why they do not apply."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"{name.replace('_', '-')}: {why}")

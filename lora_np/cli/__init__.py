@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 # User mistakes and machine problems raise these errors. All other errors are shown with a traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError, RecursionError)
-LONGEST = 1000  # characters of a message; the middle of a longer message is omitted
+LONGEST = 1000  # maximum number of characters of a message; the middle of a longer message is omitted
 READER_GONE = 141  # the exit code that shells report after SIGPIPE: 128 + 13
 
 
@@ -62,7 +62,7 @@ def main(argv=None):
 
 
 def build_parser():
-    text = "LoRA from scratch in NumPy. The default command is run, the main job."
+    text = "LoRA from scratch in NumPy. If no command is given, the main job runs."
     parser = Parser(prog="python -m lora_np", description=text)
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
     command = subcommands(parser, "command", "COMMAND")
@@ -105,7 +105,7 @@ def say(text):
 
 
 def error_message(error):
-    """Return an error's message for the user."""
+    """Return the message that is shown to the user for an error."""
     if isinstance(error, ModuleNotFoundError):
         return f"the package {error.name} is missing; install it with: pip install -r requirements.txt"
     if isinstance(error, MemoryError):
@@ -115,7 +115,7 @@ def error_message(error):
         return "a value in one of the files is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
         name = error.filename
-        if name is None and error.errno == errno.ENOSPC:  # an error from a named file has a filename
+        if name is None and error.errno == errno.ENOSPC:  # an error about a named file has a filename
             name = "standard output"
         return (f"{name}: " if name else "") + error.strerror[0].lower() + error.strerror[1:]
     return str(error) or type(error).__name__

@@ -31,8 +31,8 @@ def add_data_options(tuning):
     tuning.add("--test FILE", "a separate file to test on (default: a tenth of --data)", dest="test_data")
     text = f"balanced: the rarer a class, the larger its weight (default {CLASS_WEIGHTS[0]})"
     tuning.add("--class-weights", text, choices=CLASS_WEIGHTS)
-    text = f"""train the language model to answer with the label's name, without a new head, when each text is followed
-    by a question on a separate line (default {QUESTION.strip()!r})"""
+    text = f"""train the language model, without a new head, to answer with the label's name; each text is followed by
+    a question on a separate line (default {QUESTION.strip()!r})"""
     tuning.add("--as-words QUESTION", text, dest="question", nargs="?", const=QUESTION)
 
 
@@ -60,12 +60,12 @@ def add_training_options(tuning):
     tuning.add("--batch-size N", text)
     tuning.add("--seed N", f"random seed (default {new.seed})")
     tuning.add("--base DIR", "model to start from: smollm2, a GGUF file, or a folder (default: the included base)")
-    text = "for a GGUF file: dense arrays (default), or blocks as in the file, to save memory at the cost of time"
+    text = "for a GGUF file: dense arrays (default), or the file's blocks, which save memory at the cost of time"
     tuning.add("--weights", text, choices=WEIGHTS)
-    tuning.add("--recompute", "compute each block's activations twice, which saves memory and costs time", default=None)
+    tuning.add("--recompute", "recompute activations in the backward pass, to save memory", default=None)
     tuning.add("--threads N", "number of cores to use (default 1; all with a large base)")
-    text = f"""read at most N tokens of a text (default: as many as the model can; with a large base at most
-    {large_table.max_tokens}, and {large_text.max_tokens} of a --text-file at a time)"""
+    text = f"""maximum number of tokens per text (default: the model's n_positions; with a large base at most
+    {large_table.max_tokens}, and {large_text.max_tokens} at a time for a --text-file)"""
     tuning.add("--max-tokens N", text)
 
 
@@ -76,7 +76,7 @@ def run_finetune(arguments):
 
 
 def run_values(arguments):
-    """Return the command line's options as values for `read_run`."""
+    """Return the command line's options as the `changes` for `read_run`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
         raise ValueError("data: is missing; give --data FILE, --text-file FILE or --settings FILE")
     options = {n: v for n, v in options_of(arguments).items() if v is not None and n not in ("out", "settings")}

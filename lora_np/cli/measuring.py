@@ -5,15 +5,15 @@ from .shared import json_writer, print_now
 
 
 def add_commands(command):
-    run = command("run", run_experiment, "compare full fine-tuning and LoRA on real reviews: table, JSON, figures")
-    add_experiment(run, "1, with smollm2 3")
+    run = command("run", run_experiment, "compare full fine-tuning with LoRA on real reviews: table, JSON, figures")
+    add_experiment(run, "1; 3 with smollm2")
     run.add("--json FILE", "also write the results as JSON")
     run.set_defaults(name="main_job", draw=False)
 
     lab = command("experiment", run_experiment, "run an experiment, and write its figure, results and verdict")
     lab.add("name NAME", "an experiment's name; list: show the names; all: run all experiments")
-    add_experiment(lab, "5, with smollm2 3")
-    lab.add("--draw", "only redraw the figure from the results in its JSON file")
+    add_experiment(lab, "5; 3 with smollm2")
+    lab.add("--draw", "only redraw the figure, from the results in the experiment's JSON file")
     lab.set_defaults(json=None)
 
     tune = command("tune", run_tune, "choose the experiments' learning rates on the validation data")
@@ -33,12 +33,12 @@ def add_commands(command):
     check = command("gradcheck", run_gradcheck, "check every backward pass against central differences")
     check.add("--json FILE", "also write the results as JSON")
 
-    timing = command("bench", run_bench, "compare the speed of lora_np with PyTorch's and JAX's on the same work")
-    text = "what to compare with: torch, compile, jax (default: those installed); llama.cpp, for a Llama's generation; "
-    text += "NAME=DIR, another checkout of lora_np; blocks, recompute, blocks-recompute: other modes; no name: nothing"
+    timing = command("bench", run_bench, "compare the speed of lora_np, PyTorch and JAX on the same work")
+    text = "what to compare with: torch, compile, jax (default: those installed); llama.cpp, to generate with a Llama; "
+    text += "NAME=DIR, another checkout of lora_np; the modes blocks, recompute, blocks-recompute; no name: nothing"
     timing.add("--peers PEER", text, nargs="*", action="extend")
     text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; for a Llama smollm2, "
-    text += "smollm2,B,T or C,layers,heads,T,B,V,K,F; append ,rR for another adapter rank (default: the ladder)"
+    text += "smollm2,B,T or C,layers,heads,T,B,V,K,F; append ,rR for an adapter of rank R (default: the ladder)"
     timing.add("--rungs RUNG …", text, action="extend")
     timing.add("--work KIND …", "kinds of work (default: all except classifier_qv, classifier_all)", action="extend")
     timing.add("--threads N", "number of threads for every backend (default: one per core; with --llama-cpp 1)")
@@ -50,7 +50,7 @@ def add_commands(command):
 
 
 def add_experiment(command, seeds):
-    """Add the options of a command that runs experiments; `seeds` describes the default number."""
+    """Add the options of a command that runs experiments; `seeds` describes the default number of seeds."""
     command.add("--base NAME", "pretrained (the included base) or smollm2 (default pretrained)", default="pretrained")
     command.add("--seeds N", f"number of seeds per run (default {seeds})")
     command.add("--quick", "shortened runs with two seeds")

@@ -9,7 +9,7 @@ from ..formats import check_file, write_json
 print_now = partial(print, flush=True)
 
 TYPES = {**dict.fromkeys("NKR", int), **dict.fromkeys(["A", "P", "T", "W", "X", "RATE"], float), "TEXT": str}
-QUOTING = "in a TSV, quotes enclose cells (default: they are text)"
+QUOTING = "in a TSV file, quotes enclose cells (default: quotes are part of the text)"
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class StoreOnce(argparse.Action):
-    """Store a value. If an option is repeated, argparse's default action silently uses the last value."""
+    """Store a value, and reject a repeated option; argparse's default action would silently use the last value."""
 
     def __call__(self, parser, namespace, values, option=None):
         if option is not None:
@@ -51,7 +51,7 @@ class StoreOnce(argparse.Action):
 
 
 def word(text):
-    """Check a path or a name. This is the default type of arguments; those that may be empty have the type str."""
+    """Check a path or a name. This is the default type of arguments; arguments that may be empty have the type str."""
     if not text.strip():  # an empty path would be the current folder
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a word")
     if "\0" in text or text != text.encode("utf-8", "replace").decode():  # commands save paths in JSON
@@ -60,9 +60,9 @@ def word(text):
 
 
 def subcommands(parser, dest, metavar):
-    """Give a parser subcommands. Return the function (name, call, text) that adds one and returns its parser.
+    """Add subcommands to a parser. Return a function (name, call, text) that adds a subcommand and returns its parser.
 
-    `call` takes the parsed arguments. It is None for a command that has subcommands.
+    `call` is the function that runs the command on the parsed arguments, or None for a command that has subcommands.
     """
     commands = parser.add_subparsers(dest=dest, required=True, metavar=metavar)
     commands.type = str  # otherwise argparse would check every argument after the command's name
@@ -76,20 +76,20 @@ def subcommands(parser, dest, metavar):
 
 
 def add_columns(parser, *names):
-    """Add --quoting and an option for each name, text or label, for a file that a saved classifier reads."""
+    """Add --quoting, and an option for each name ("text" or "label"), for files that a saved classifier reads."""
     for name in names:
-        text = f"its column of {name}s (default: the one that the model was trained with)"
+        text = f"the file's column of {name}s (default: the same column as in training)"
         parser.add(f"--{name} COLUMN", text, dest=f"{name}_column")
     parser.add("--quoting", QUOTING)
 
 
 def options_of(arguments):
-    """The values of a command's own arguments, name -> value."""
+    """Return the values of the arguments that a command defines, name -> value."""
     return {name: v for name, v in vars(arguments).items() if name not in ("call", "command", "options_given")}
 
 
 def json_writer(path, sources=()):
-    """Check the path of --json before a long job. Return the function that writes a value to it.
+    """Check the path given to --json before a long job. Return a function that writes a value to that path.
 
     If the path is None, nothing is written. `sources` are files and folders that are read; see `check_file`.
     """

@@ -22,13 +22,13 @@ def add_commands(command):
     for both in (write, talk):
         text = "the language model: smollm2, a GGUF file, or a folder (default: the included base; for chat smollm2)"
         both.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
-        text = "an adapter's folder; critics or licences, which are included; or base for none; generate takes several"
+        text = "an adapter's folder, critics or licences (included), or base for no adapter; generate accepts several"
         both.add("--adapter DIR …", text, action="extend", default=[])
         both.add("--system MESSAGE", "in a chat: the system message")
         both.add("--tokens N", f"maximum number of new tokens (default {TEXT_TOKENS}, in a chat {CHAT_TOKENS})")
-        both.add("--temperature T", "sampling temperature; 0: the most likely token (default 0.8)", default=0.8)
+        both.add("--temperature T", "sampling temperature; 0: always the most likely token (default 0.8)", default=0.8)
         both.add("--top-k K", "sample from the K most likely tokens")
-        both.add("--top-p P", "sample from the most likely tokens, whose probabilities sum to at least P")
+        both.add("--top-p P", "sample from the fewest most likely tokens with a total probability of at least P")
         both.add("--repetition-penalty X", "above 1: penalise repeated tokens (default 1)", default=1.0)
         both.add("--seed N", "random seed (default 0)", default=0)
     write.add("--weights W …", "mix the adapters with these weights")
@@ -94,7 +94,7 @@ def sampling_of(arguments):
 
 
 def system_messages(arguments):
-    """The messages at the start of a chat: the system message, if there is one."""
+    """Return the messages at the start of a chat: the system message, if there is one."""
     return [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
 
 

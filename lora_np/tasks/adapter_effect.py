@@ -22,7 +22,7 @@ TOO_LARGE = "the update is larger than the weight itself: is the scale too large
 
 @np.errstate(all="ignore")
 def measure(layer, params, kind):
-    """Return ‖ΔW‖/‖W‖ and the effective rank of an applied layer's update (each may be None), and notes on them."""
+    """Return an applied layer's ‖ΔW‖/‖W‖ and the effective rank of ΔW (each may be None), and a list of notes."""
     arrays = layer.arrays
     if not arrays:
         return None, None, []
@@ -48,14 +48,14 @@ def measure(layer, params, kind):
 
 
 def ratio(change, size):
-    """Return ‖change‖/‖size‖; None if it is not finite, or if ‖size‖ is zero and ‖change‖ is not."""
+    """Return ‖change‖/‖size‖, which is 0 if both norms are zero; None if the ratio is not finite."""
     change, size = float(np.linalg.norm(change)), float(np.linalg.norm(size))
     quotient = change / size if size else 0.0 if change == 0 else math.inf
     return quotient if math.isfinite(quotient) else None
 
 
 def attach(report, dtype):
-    """Return an Adapter of the applied layers, and the names of the layers that this package cannot apply."""
+    """Return an Adapter with the layers that the program applies, and the names of those that lora_np cannot apply."""
     weights, ranks, alphas, left_out = {}, {}, {}, []
     for layer in report.layers:
         if layer.status != APPLIED:
@@ -63,7 +63,7 @@ def attach(report, dtype):
         if len(layer.arrays) == 1 and TIED not in layer.notes:
             weights |= {f"{layer.ours[0]}.{leaf}": array.astype(dtype) for leaf, array in layer.arrays.items()}
         elif layer.arrays and is_adaptable(layer.ours):
-            for i, name in enumerate(layer.ours):  # layers that the file fuses into one share A
+            for i, name in enumerate(layer.ours):  # layers that are fused in the file share the same A
                 ranks[name], alphas[name] = layer.rank, layer.scale * layer.rank
                 for leaf, array in layer.arrays.items():
                     own = array if leaf == "lora_A" else np.split(array, len(layer.ours))[i]
@@ -80,10 +80,10 @@ def compare(task, report, prompt=None):
 
     Returns
     -------
-    dict: "text" of the prompt, or None; "ids"; "change", the largest change in a logit divided by the rms of the base's
-        logits, or None if it is not finite; "base" and "adapter", the most likely next token or class without and with
-        the adapter; "left_out", layers whose effect is not included, such as a classification head, which both passes
-        take from the adapter.
+    dict: "text", the prompt, or None; "ids", the token ids; "change", the largest absolute change in any logit, divided
+        by the rms of the base's logits, or None if it is not finite; "base" and "adapter", the most likely next token
+        or class without and with the adapter; "left_out", the names of layers whose effect is not included, such as the
+        adapter's classification head, which both passes use.
     """
     params, config = task.params, task.config
     adapter, left_out = attach(report, params["tok_emb.weight"].dtype)
@@ -107,7 +107,7 @@ def compare(task, report, prompt=None):
 
 
 def prompt_ids(task, prompt=None):
-    """Return the prompt and its ids (T,); None and the ids 0, 1, … without a tokenizer or tokens."""
+    """Return the prompt and its ids (T,), or None and the ids 0, 1, … if the default prompt cannot be tokenised."""
     if task.tokenizer is not None:
         text = PROMPT if prompt is None else prompt
         ids = encode(task.tokenizer, [text], task.config.n_positions)[0]

@@ -1,4 +1,4 @@
-"""Read several adapters of one base, mix them, and time a merged adapter."""
+"""Read and mix several adapters of one base, and time a merged adapter."""
 
 import time
 from pathlib import Path
@@ -39,8 +39,8 @@ def load_adapter_set(names, base=None):
     Raises
     ------
     ValueError
-        If a name is repeated, or an adapter has a different base, has labels that differ from the first adapter's, or
-        is a whole model.
+        If a name is repeated or is that of a whole model, or if an adapter has a different base or labels that differ
+        from the first adapter's.
     """
     names = [str(name) for name in names]
     repeated = [name for name in names if names.count(name) > 1]
@@ -74,7 +74,7 @@ def mixed(loaded, weights=None, rank=None):
     Returns
     -------
     adapter : Adapter
-    error : float, ‖ΔW − ΔW′‖ / ‖ΔW‖ over all layers; 0 if `rank` is None
+    error : float, ‖ΔW − ΔW′‖ / ‖ΔW‖ over all layers, where ΔW′ is the update of the given rank; 0 if `rank` is None
     """
     adapters = loaded.adapters
     if BASE in adapters:
@@ -91,7 +91,7 @@ def mixed(loaded, weights=None, rank=None):
 
 
 def check_finite(arrays):
-    """Return the dict of arrays; raise ValueError if one of them is not finite."""
+    """Return the dict of arrays; raise ValueError if one of them has values that are not finite."""
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"weights: {name} becomes nan or infinite; expected smaller weights or adapters")
@@ -99,11 +99,11 @@ def check_finite(arrays):
 
 
 def forward_times(loaded, adapter):
-    """Time forward passes of the base, the base with the adapter, and the merged model: 16 full rows, one thread.
+    """Time forward passes of the base, the base with the adapter, and the merged model, in one thread on 16 full rows.
 
     Returns
     -------
-    dict: "base", "attached", "merged" -> (seconds, ratio to the base), both medians over 20 rounds
+    dict: "base", "attached", "merged" -> (seconds, ratio to the base's time), both medians over 20 rounds
     """
     params, config = loaded.task.params, loaded.task.config
     models = {"base": (params, None), "attached": (params, adapter), "merged": (merge(params, adapter), None)}

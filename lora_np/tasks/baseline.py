@@ -8,7 +8,8 @@ def word_classifier(train, validation, token_pattern, sublinear=(False, True), s
 
     Parameters
     ----------
-    train, validation : (list of N str, (N,) classes); the setting with the best validation accuracy is chosen
+    train, validation : (list of N str, (N,) classes); the combination of `sublinear` and C with the best validation
+        accuracy is chosen
     token_pattern : regular expression that matches a word
     sublinear : the kinds of term counts to try: False for plain counts, True for logarithmic counts
     strengths : the values of C to try

@@ -59,7 +59,7 @@ def class_probabilities(classifier, texts):
 def token_ids(classifier, texts):
     """Return the token ids that a classifier reads for each text: at most `max_tokens`, including any question.
 
-    A text without tokens is refused, because a classifier predicts at the last token; transformers also fails on it.
+    Texts without tokens are refused, because a classifier predicts at the last token; transformers also fails on them.
     """
     tokenizer, longest = classifier.tokenizer, classifier.max_tokens or classifier.config.n_positions
     if classifier.question is not None:
@@ -73,7 +73,7 @@ def token_ids(classifier, texts):
 
 
 def without_padding(sequences, config):
-    """Remove trailing ids that equal an imported model's `pad_token_id`, if it has that field.
+    """Remove trailing ids that equal an imported model's `pad_token_id`, if its configuration has one.
 
     A classifier predicts at the last token, and transformers treats all trailing tokens with that id as padding.
     """

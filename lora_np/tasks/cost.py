@@ -1,4 +1,4 @@
-"""Choose the number of shards of a training run, and estimate its running time and memory."""
+"""Choose a training run's number of shards, and estimate the run's time and memory."""
 
 import math
 import time
@@ -10,7 +10,7 @@ from ..training.progress import duration
 from ..training.threads import LARGE
 from .settings import is_large
 
-LARGEST_SHARD = 1024  # maximum number of tokens per thread, which limits the memory for a large model
+LARGEST_SHARD = 1024  # maximum number of tokens per shard, which limits the memory for a large model
 
 
 def n_shards(settings, longest):
@@ -20,7 +20,7 @@ def n_shards(settings, longest):
 
 
 def report_cost(report, model, adapter, plan, batch_size, length):
-    """Report the numbers of trained parameters and steps; for a large model without an adapter, also time and memory.
+    """Report the numbers of trained parameters and steps; for full fine-tuning of a large model, also time and memory.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def report_cost(report, model, adapter, plan, batch_size, length):
 
 
 def seconds_of_step(plan):
-    """Measure the time of a training step on the first batch, in seconds, excluding the optimiser."""
+    """Measure the time in seconds of a training step on the first batch, excluding the optimiser's update."""
     config, started = plan["config"], time.perf_counter()
     batch = plan["epoch_batches"](stream(config.seed, "shuffle", 0))[0]
     with blas_threads(1), shard_threads(config.threads) as run:
@@ -51,9 +51,9 @@ def seconds_of_step(plan):
 
 
 def bytes_of_full(config, batch_size, length, shards):
-    """Return the memory for full fine-tuning, excluding temporary arrays, and the size of the saved state, in bytes."""
+    """Return the peak memory of full fine-tuning, excluding temporary arrays, and the saved state's size, in bytes."""
     step = step_bytes(config, batch_size, length)
     trained = 2 * step.parameters + step.optimiser  # the trained weights, their best values, and AdamW's two moments
-    # At the peak, all shards' gradients exist, with either the activations or the mean of the gradients.
+    # Memory peaks when the gradients of all shards are stored, with either the activations or the mean gradient.
     in_passes = shards * step.gradients + max(sum(step.activations.values()), step.gradients)
     return step.parameters + trained + in_passes, trained

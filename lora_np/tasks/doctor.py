@@ -1,4 +1,4 @@
-"""Diagnose an adapter on a base: how the program that runs it treats each layer, and which faults it has."""
+"""Diagnose an adapter on a base: how the program that runs it treats each layer, and the adapter's faults."""
 
 import math
 import re
@@ -33,16 +33,16 @@ def diagnose(path, base=None, prompt=None):
     Parameters
     ----------
     path : a folder in PEFT's format or ours, a GGUF file, or the name of an included adapter
-    base : a Hugging Face folder, or anything that `read_model` reads; None: the base in an adapter's `task.json`
+    base : a Hugging Face folder, or anything that `read_model` reads; None: the base named in the adapter's `task.json`
     prompt : str, the prompt after which the logits are compared; None: a fixed one
 
     Returns
     -------
-    dict of plain values: "adapter"; "program", the program that is reported on, "PEFT", "llama.cpp" or "lora_np";
+    dict of plain values: "adapter"; "program", the program that runs the adapter: "PEFT", "llama.cpp" or "lora_np";
         "kind"; "layers", a list of {layer, status, rank, scale, scale_from, change (‖ΔW‖/‖W‖), effective_rank, notes}
-        with None for missing values; "base", {same: whether the adapter was trained on this base, None if its file does
-        not say; named: the name of the base in the file, or None}; "prompt", see `compare`, or None if nothing can be
-        compared; "faults", a list of str: why the adapter has no effect, is refused, or computes NaN
+        with None for missing values; "base", {same: whether the adapter was trained on this base, or None if its file
+        does not say; named: the base's name in the file, or None}; "prompt", the result of `compare`, or None if the
+        layers already show a fault; "faults", a list of str: why the adapter has no effect, is refused, or computes NaN
 
     Raises
     ------
@@ -70,7 +70,7 @@ def diagnose(path, base=None, prompt=None):
 
 
 def faults_of(file_report, rows):
-    """Return the faults that an adapter's file shows: it is refused, has no effect or computes NaN."""
+    """Return the faults that an adapter's layers show: the adapter is refused, has no effect or computes NaN."""
     refused = file_report.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
     if refused:
         return [f"{file_report.program} refuses the whole adapter: {refused[0]}{and_more(refused)}"]
@@ -197,13 +197,13 @@ def prompt_lines(prompt):
 
 
 def span(values, number):
-    """Format the smallest and the largest of several values, or a single value if both look the same."""
+    """Format the smallest and the largest of several values, or one value if both are formatted identically."""
     ends = dict.fromkeys(number.format(end) for end in (min(values), max(values))) if values else ["–"]
     return "…".join(ends)
 
 
 def merged_blocks(rows):
-    """Merge rows that differ only in their block and values; a merged row has lists of these values."""
+    """Merge rows that differ only in block index and measured values; a merged row has lists of these values."""
     merged = {}
     for row in rows:
         before, *block = BLOCK.split(row["layer"], maxsplit=1)  # the block's index, and the rest of the name

@@ -27,7 +27,7 @@ FORMATS = {
     "gguf-merged": "the model with the adapter merged into its weights, for llama.cpp",
 }
 SAMPLE = "It's fine."
-LEAST_SHARE = 0.9  # a merge warns if a smaller share of the update survives rounding
+LEAST_SHARE = 0.9  # `export` warns if a smaller share of the update survives rounding
 
 
 def export(name, to, out, base_name=None, base=None, format=None):
@@ -39,14 +39,14 @@ def export(name, to, out, base_name=None, base=None, format=None):
     to : "peft", the adapter only; "hf", its base (for a classifier, with the adapter's head); "merged", the model
         with the adapter merged into its weights; "gguf", the adapter, or the model if there is no adapter; or
         "gguf-merged"
-    out : folder to write, or a file for GGUF; not the folder of the task or its base
-    base_name : str or None, the base's name or path to write in PEFT's configuration of the adapter
+    out : folder to write, or a file for GGUF; not the folder of the task or of its base
+    base_name : str or None, the base's name or path, which is written to the adapter's PEFT configuration
     base : folder of the adapter's base if it has moved, or None
-    format : weight format of a model in GGUF: "f32" (None), "f16", "q8_0" or "q4_1"
+    format : weight format of a model in GGUF: "f32", "f16", "q8_0" or "q4_1"; None: "f32"
 
     Returns
     -------
-    LoadedModel, as written
+    LoadedModel, the model that was written
     """
     one_of("to", to, FORMATS)
     places = formats.task_places(name, base)
@@ -94,7 +94,7 @@ def export_gguf(name, is_merged, out, base, format):
 
 
 def merged_for(params, adapter, format):
-    """Merge an adapter into weights in a GGUF format; also return the share of the update that survives rounding.
+    """Return weights in a GGUF format with the adapter merged in, and the share of the update that survives rounding.
 
     If a weight is already in blocks of this format, as many of its codes as possible are kept (`merge_in_format`).
     Quantised weights are at the centres of their rounding intervals, so a small update changes few codes. The share is
@@ -116,7 +116,7 @@ def merged_for(params, adapter, format):
 
 
 def gguf_fields(name, task, base):
-    """Return the metadata fields of a model's GGUF file, from its original GGUF file or from its tokenizer."""
+    """Return the metadata fields for a model's GGUF file, from the original GGUF file or from the tokenizer."""
     file = weights_file(formats.task_places(name, base)[-1])
     if file.suffix == ".gguf":
         return read_gguf(file)[0]
@@ -130,7 +130,7 @@ def gguf_fields(name, task, base):
 
 
 def import_hf(path, out, tokenizer=None):
-    """Import a GPT-2 or Llama from Hugging Face, including a classifier's labels, and save it in our format.
+    """Import a GPT-2 or Llama model from Hugging Face, including a classifier's labels, and save it in our format.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
     ----------
     folder : the directory that PEFT's save_pretrained wrote
     out : folder to write, not one of the two folders that are read
-    base : folder of the base, in our format (from `import_hf`)
+    base : folder of the base, in our format (as written by `import_hf`)
     labels : list of str, a classifier's labels, in the order of its classes; None: the base's labels if there is one
         for each class, otherwise LABEL_0, LABEL_1, …
 

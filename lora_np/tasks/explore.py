@@ -37,7 +37,7 @@ def explore(
     chat=False,
     report=no_report,
 ):
-    """Write an HTML page about an adapter.
+    """Write the explorer, an HTML page about an adapter.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def explore(
     text_file : for a language model, path of a text file to measure losses on; the end of its last tenth is used,
         because `finetune` tests on that tenth. None: the held-out texts of an included adapter; for other adapters, no
         losses are measured
-    prompts : list of str to continue or classify; if empty, a few from the package or the data
+    prompts : list of str to continue or classify; if empty, a few built-in prompts, or texts from the data
     n_texts : int, maximum number of texts to measure losses on; None: 200, or 50 with a large base
     chat : bool, whether a language model answers the prompts using its chat template
     report : function that takes a line of text, called before each computation to describe it
@@ -95,9 +95,10 @@ def explore(
 
 
 def page_data(task, base, measured, prompts, chat, report):
-    """Return the data of a page, a dict of the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`.
+    """Return the data of a page: a dict with the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`.
 
-    `measured` is from `language_tokens` or `texts_of_table`; the other parameters are those of these functions.
+    `measured` is the result of `language_tokens` or `texts_of_table`; the other parameters are those of these
+    functions.
     """
     report(f"decomposing ΔW of {len(layer_arrays(task.adapter))} layers")
     directions = directions_of(task.params, task.adapter)
@@ -127,7 +128,7 @@ def facts(task):
 
 
 def page_text(data):
-    """Return the page with its data as JSON in a script element; `<` is escaped, so that no text closes the element.
+    """Return the page with its data as JSON in a script element; `<` is escaped, so that no text can close it.
 
     All floats are rounded to DIGITS significant digits.
     """

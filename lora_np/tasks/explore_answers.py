@@ -25,7 +25,7 @@ OWN_DATA = {  # held-out texts for the included adapters
 def language_tokens(adapter, tokenizer, text_file, n, report):
     """Return (description, tokens) of the last n texts for a language model; None if there are no texts.
 
-    Of a file, only the last tenth is used, because `finetune` tests on it.
+    Only the last tenth of a file is used, because `finetune` tests on that tenth.
     """
     if text_file is not None:
         texts = encode(tokenizer, read_texts(text_file))
@@ -45,7 +45,7 @@ def language_tokens(adapter, tokenizer, text_file, n, report):
 
 
 def texts_of_table(adapter, task, data, text_column, label_column, quoting, n):
-    """Return (description, texts, classes (N,)) of at most n rows for a classifier; None without data."""
+    """Return (description, texts, classes (N,)) of at most n rows for a classifier; None if `data` is None."""
     if data is None:
         return None
     texts, labels = labelled_texts(adapter, data, text_column, label_column, quoting)
@@ -60,7 +60,7 @@ def spread(length, n):
 
 
 def ranks_to_cut_to(directions):
-    """Return all ranks from 0 to the largest rank of a ΔW; if it is above 8, only 0, powers of two and the largest."""
+    """Return 0, 1, … up to the largest rank of any ΔW; if this is above 8, only 0, the powers of two and this rank."""
     most = max(len(sigma) for _, sigma, _ in directions.values())
     if most <= 8:
         return list(range(most + 1))
@@ -72,7 +72,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
 
     Parameters
     ----------
-    variant : function (k) -> LoadedModel
+    variant : function (k) -> LoadedModel with every ΔW truncated to rank k
     directions : dict that `directions_of` returned
     base : folder or file of the base
     report : function that takes a line of text
@@ -93,7 +93,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
 
 
 def measure(task, base, data, classes):
-    """Return a dict: "loss" in nats per token and "perplexity", or for a classifier "loss" per text and "accuracy"."""
+    """Return a dict: "loss", in nats per token, and "perplexity"; for a classifier, "loss" per text and "accuracy"."""
     if classes is not None:
         p = class_probabilities(task, data)  # (N, K)
         of_class = np.maximum(p[np.arange(len(p)), classes], np.finfo(np.float32).tiny)
@@ -104,19 +104,19 @@ def measure(task, base, data, classes):
 
 
 def by_scale(variant, prompts, chat, report):
-    """Answer prompts with each ΔW multiplied by a scale.
+    """Answer prompts with every ΔW multiplied by each of the SCALES.
 
     Parameters
     ----------
-    variant : function (scale=) -> LoadedModel
+    variant : function (scale=) -> LoadedModel with every ΔW multiplied by the scale
     prompts : list of str
     chat : bool, whether a language model answers them using its chat template
     report : function that takes a line of text
 
     Returns
     -------
-    dict: "scales"; "prompts", a list of {"prompt", "answers"} with one answer per scale: a language model's greedy
-        continuation or answer, a str, or the probabilities of a classifier's K classes
+    dict: "scales"; "prompts", a list of {"prompt", "answers"} with one answer per scale. An answer is a str, the
+        language model's greedy continuation or reply, or a list of the probabilities of a classifier's K classes
     """
     rows = [{"prompt": prompt, "answers": []} for prompt in prompts]
     for scale in SCALES:

@@ -1,4 +1,4 @@
-"""Describe each adapted layer for the explorer: the spectrum of ΔW, its tokens, and pictures of the trained arrays."""
+"""Describe each adapted layer for the explorer: ΔW's spectrum, tokens along ΔW's directions, and trained arrays."""
 
 import base64
 
@@ -56,7 +56,8 @@ def directions_of(params, adapter):
 
 
 def with_updates(task, directions, k=None, scale=1.0):
-    """The model with `scale` times the k leading terms of each ΔW's decomposition added to its weights.
+    """Return the model with the k leading terms of each ΔW's decomposition, multiplied by `scale`, added to its
+    weights.
 
     U_k Σ_k V_kᵀ is the best rank-k approximation of ΔW.
 
@@ -69,7 +70,7 @@ def with_updates(task, directions, k=None, scale=1.0):
 
     Returns
     -------
-    LoadedModel without an adapter; whole weights, such as a trained head, do not depend on k or scale
+    LoadedModel without an adapter; weights that the adapter replaces, such as a head, do not depend on k or scale
     """
     params = {**task.params, **whole_weights(task.adapter)}
     for module, (u, sigma, vt) in directions.items():
@@ -79,7 +80,7 @@ def with_updates(task, directions, k=None, scale=1.0):
 
 
 def layer_rows(task, directions):
-    """Describe each adapted layer for the page.
+    """Describe each adapted layer for the explorer's page.
 
     Parameters
     ----------
@@ -88,9 +89,9 @@ def layer_rows(task, directions):
 
     Returns
     -------
-    list of dict: "layer", "block" (int), "kind" ("q_proj"), "shape" (out, in) of W, "scale" s of the layer, or None for
+    list of dict: "layer", "block" (int), "kind" ("q_proj"), "shape" (out, in) of W, "scale", the layer's s, or None for
         VeRA; "size", ‖ΔW‖_F / ‖W‖_F; "stable", "effective" and "energy", three measures of ΔW's rank; "sigma", its
-        leading singular values; "rank", the number of all singular values; "reads" and "tokens", see
+        leading singular values; "rank", the number of its non-zero singular values; "reads" and "tokens", see
         `token_directions`; "pictures", see `picture`
     """
     arrays, tokens = layer_arrays(task.adapter), token_directions(task, directions)
@@ -111,26 +112,27 @@ def layer_rows(task, directions):
 
 
 def token_directions(task, directions):
-    """Find the tokens along the leading directions of each layer.
+    """Find the tokens along the leading singular directions of each layer's ΔW.
 
     A layer after a norm reads x̂ ⊙ g (+ a bias) from the residual stream, where x̂ is the normalised stream and g the
     norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. The tokens to which a
     right singular direction responds are therefore those whose embeddings have a large cosine with g ⊙ v_i. A layer
     that writes into the stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the
     last norm. For such a layer, g ⊙ u_i is compared with the tokens' rows in the head, or with their embeddings for a
-    classifier, whose head has no tokens.
+    classifier, whose head has no rows for tokens.
 
-    A layer norm subtracts the mean over the entries before it applies its gain. Therefore, the means are subtracted
-    from the embeddings, and from g ⊙ v_i, whose mean contributes nothing to a product with them. The mean of u_i is
-    subtracted before the gain is applied, and the head's rows are unchanged.
+    A layer norm subtracts the mean over the entries before it applies its gain. For a layer that reads the stream, the
+    means are therefore subtracted from the embeddings and from g ⊙ v_i, whose mean contributes nothing to a product
+    with centred embeddings. For a layer that writes into the stream, the mean of u_i is subtracted before the gain is
+    applied, and the head's rows are unchanged.
 
     Both comparisons are approximations: the first block reads the tokens' embeddings, but the input of later blocks
-    depends on them less and less. The sign of a pair u_i, v_i is arbitrary; here the cosine of largest magnitude is
-    positive.
+    depends on them less and less. The sign of a pair u_i, v_i is arbitrary; it is chosen so that the cosine of largest
+    magnitude is positive.
 
     Returns
     -------
-    dict: layer -> {"reads": bool, whether the layer reads the stream (or writes into it); "tokens": for each
+    dict: layer -> {"reads": bool, True if the layer reads the stream, False if it writes into it; "tokens": for each
         direction a pair of lists, the tokens with the largest and with the smallest cosines, each as [text, cosine]}
     """
     config, params = task.config, task.params
@@ -157,7 +159,7 @@ def token_directions(task, directions):
 
 
 def unit_rows(rows, centred):
-    """Scale rows to length 1, after subtracting their means if `centred`. Rows of zeros are unchanged."""
+    """Scale rows to unit norm, after subtracting their means if `centred`. Rows of zeros are unchanged."""
     rows = rows - rows.mean(axis=1, keepdims=True) if centred else rows
     size = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)
@@ -172,7 +174,7 @@ def both_ends(cosines, known, texts):
 
 
 def token_texts(tokenizer):
-    """Return a function, token id -> its text with its leading space, or a special token's name."""
+    """Return a function that maps a token id to its text, with any leading space, or to a special token's name."""
     before = encode(tokenizer, [ALONG])[0][-1:]
     start = decode(tokenizer, before)
 
@@ -184,12 +186,13 @@ def token_texts(tokenizer):
 
 
 def picture(leaf, array):
-    """Convert an array to a small picture with one row per rank: B (out, r) is transposed, a vector is one row.
+    """Convert an array to a small picture with at most one row per rank; B (out, r) is transposed, and a vector is one
+    row.
 
     Returns
     -------
     dict: "name"; "shape" of the array; "rows" and "columns" of the picture; "step", the number of neighbouring entries
-        that a pixel averages; "peak", the value that 127 represents; "pixels", int8 row by row, in base64
+        that a pixel averages; "peak", the value that 127 represents; "pixels", the int8 values row by row, in base64
     """
     wide = np.atleast_2d(array.T if leaf == "lora_B" else array)[:MOST_ROWS].astype(np.float64)
     n = wide.shape[1]

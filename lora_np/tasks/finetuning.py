@@ -19,15 +19,15 @@ KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Co
 
 
 def no_report(line):
-    """Ignore a line of text; this is the default for `report`."""
+    """Ignore a line of text (the default for `report`)."""
 
 
 def finetune(data, out, settings=None, report=no_report):
     """Fine-tune a model on data, test it, and save it.
 
     The data is split into a training part, a validation part, on which the best weights are selected, and a test part.
-    "lora" and "head" save only the adapter; "full" saves the whole model. The returned dict is also written to
-    `task.json` in the folder `out`.
+    The methods "lora" and "head" save only the adapter; "full" saves the whole model. The returned dict is also written
+    to `task.json` in the folder `out`.
 
     Parameters
     ----------
@@ -98,13 +98,14 @@ def naming_model(name):
 
 
 def read_run(path, changes):
-    """Read the data and the settings of a fine-tuning run from a JSON file, and change some values.
+    """Read a fine-tuning run's data and settings from a JSON file, and apply changes to them.
 
     Parameters
     ----------
     path : path of a JSON file with fields of FinetuneSettings, fields of the data, and the data's "task", a key of
-        KINDS; or of a `task.json`, which has them in "settings". Without a task, a question means a QuestionTable,
-        columns mean a LabelledTable, and neither means Conversations. None: `changes` contains all values
+        KINDS; or of a `task.json`, which has them in "settings". Without a "task", the data is a QuestionTable if there
+        is a question, otherwise a LabelledTable if there are columns, and otherwise Conversations. None: `changes`
+        contains all values
     changes : dict, name -> value; the value of "adapter" is a dict of only those fields that change
 
     Returns
@@ -115,8 +116,8 @@ def read_run(path, changes):
     Raises
     ------
     ValueError
-        If a name is unknown or missing, or a value is invalid; the message names the file unless `changes` has the
-        value.
+        If a name is unknown or missing, or a value is invalid; the message names the file unless the value is from
+        `changes`.
     """
     values = {} if path is None else read_object(path)
     values = values.get("settings", values)
@@ -135,7 +136,7 @@ def read_run(path, changes):
 
 
 def run_from(values):
-    """Return the data and the settings of a fine-tuning run from plain values; see `read_run`."""
+    """Create a fine-tuning run's data and settings from plain values; see `read_run`."""
     names = {field.name for field in fields(FinetuneSettings)}
     settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
     rest = {name: value for name, value in values.items() if name not in names}

@@ -26,21 +26,21 @@ FILES += ["*.safetensors"]  # the first in alphabetical order
 
 
 def inspect_file(path):
-    """Describe a file of tensors in this package's format, in PEFT's or in any other.
+    """Describe a file of tensors in this package's format, in PEFT's or in any other format.
 
     Parameters
     ----------
-    path : a .safetensors file, or the index of several; a GGUF file; a folder with one; or the name of an included
-        adapter or of a packaged model
+    path : a .safetensors file, or the index of several; a GGUF file; a folder that contains one of these; or the name
+        of an included adapter or of a packaged model
 
     Returns
     -------
-    dict: "file"; "metadata"; "tensors", a list of {name, dtype, shape, norm, rms (None if not finite)}; "adapters", a
-        list of {layer, kind, rank, in, out, scale (None if no configuration gives it), norm_A, norm_B, norm_update,
-        stable_rank, effective_rank}, without layers whose factors do not match, are not finite or are too large.
-        AdaLoRA's A is reported as diag(E) A, and its rank as the number of non-zero singular values. DoRA's update is s
-        B A, before the rows are rescaled. VeRA's layers are not listed, because its A and B are not in the file; nor
-        are QA-LoRA's, because the file does not say how many inputs are pooled into one.
+    dict: "file"; "metadata"; "tensors", a list of {name, dtype, shape, norm, rms (both None if the norm is not
+        finite)}; "adapters", a list of {layer, kind, rank, in, out, scale (None if no configuration gives it), norm_A,
+        norm_B, norm_update, stable_rank, effective_rank}, which omits layers whose factors do not match, are not finite
+        or are too large. AdaLoRA's A is reported as diag(E) A, and its rank as the number of non-zero singular values.
+        DoRA's update is s B A, before the rows are rescaled. VeRA's layers are not listed, because its A and B are not
+        in the file; nor are QA-LoRA's, because the file does not say how many inputs are pooled into one.
     """
     file = weights_file(place_of(path))
     if file.suffix == ".gguf":
@@ -62,7 +62,7 @@ def inspect_file(path):
 
 
 def place_of(path):
-    """Return the file or folder for a path or name that was passed to `inspect_file`."""
+    """Return the file or folder that the argument of `inspect_file` refers to."""
     return model_place(path) if Path(path).exists() or is_packaged(path) else task_folder(path)
 
 
@@ -83,7 +83,7 @@ def describe(name, array):
 
 
 def fit(arrays):
-    """Return whether a layer has A (r, in), B (out, r) and for AdaLoRA r singular values, all below LARGEST."""
+    """Return whether a layer has A (r, in), B (out, r) and, for AdaLoRA, r singular values, all below LARGEST."""
     if not all(factor in arrays and arrays[factor].ndim == 2 for factor in FACTORS):
         return False
     r = arrays["lora_A"].shape[0]
@@ -107,7 +107,7 @@ def describe_adapter(layer, arrays, scale):
 
 
 def scales(folder, layers):
-    """Return the scale s of each layer for which a configuration in the folder gives one; None for QA-LoRA."""
+    """Return a dict with the scale s of each layer for which the folder's configuration gives one; None for QA-LoRA."""
     ours, theirs, known = folder / "adapter.json", folder / "adapter_config.json", {}
     with suppress(ValueError, FileNotFoundError):  # an unsupported adapter can still be described
         fields = read_object(ours if ours.is_file() else theirs)

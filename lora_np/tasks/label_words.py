@@ -1,7 +1,7 @@
 """Classification without a new head: after a text and a question, the language model names the label.
 
-Such a classifier runs in every program that runs the language model. The labels' probabilities are the softmax over
-the logits of their first tokens.
+Such a classifier runs in every program that runs the language model. The labels' probabilities are the softmax of the
+logits of the labels' first tokens.
 """
 
 import numpy as np
@@ -43,7 +43,7 @@ def prompt_ids(tokenizer, texts, question, most):
 
 
 def label_rows(prompts, classes, answers):
-    """Return training rows: prompts followed by their classes' answers, whose tokens are the only targets.
+    """Return training rows: each prompt, followed by the answer for its class. Only the answer's tokens are targets.
 
     Parameters
     ----------

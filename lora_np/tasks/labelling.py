@@ -1,4 +1,4 @@
-"""Apply a saved classifier to a file: label its texts, or compare the predictions with its labels."""
+"""Apply a saved classifier to a file: label its texts, or compare the predictions with the file's labels."""
 
 import warnings
 
@@ -14,7 +14,7 @@ TEXT_COLUMN, NO_FILE = "text", "TEXT"  # the column and the path for texts that 
 
 
 def text_records(texts):
-    """Return texts that are not from a file as Records."""
+    """Return Records of texts that are not from a file."""
     places = [f"text {i}" for i in range(len(texts))]
     return Records(NO_FILE, [TEXT_COLUMN], [{TEXT_COLUMN: text} for text in texts], places)
 
@@ -27,7 +27,8 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     model : folder of a classifier
     records : Records of the file; an empty cell in the text column is an empty text
     text_column : str, or None for the column that the model was trained with
-    out : path of a .csv, .tsv or .jsonl to write, with all columns of `records` followed by the predictions; or None
+    out : path of a .csv, .tsv or .jsonl file to write, with all columns of `records` followed by the predictions; or
+        None
     proba : bool, whether to write the probability of every class, not just of the predicted one
     quoting : bool, for a TSV; see `format_records`
     base : folder of the model's base if it has moved, or None
@@ -117,8 +118,8 @@ def labelled_texts(model, data, text_column=None, label_column=None, quoting=Fal
 def column_for(model, records, name, column=None):
     """Return a file's texts or labels, by default from the column that the model was trained with.
 
-    Texts may be empty; a warning reports the number of empty texts. Raises ValueError if there is no such column, or
-    the model's task.json does not name it.
+    Texts may be empty; a warning reports the number of empty texts. Raises ValueError if there is no such column, or if
+    `column` is None and the model's task.json names no column.
     """
     if column is None:
         folder, about = read_task(model)

@@ -51,7 +51,7 @@ class TextFile(LanguageData):
 
 
 class Conversations(LanguageData):
-    """A file of conversations (see `read_chats`), with targets only in the answers.
+    """A file of conversations (see `read_chats`), in which only the answers' tokens are targets.
 
     Each row has `prompt` and `completion`, or `messages`. Rows are split at random into 80 % training, 10 % validation
     and 10 % test data.
@@ -85,7 +85,7 @@ def split(data):
 
 
 def perplexity_tests(model, batches, counts, threads):
-    """Return the functions `test` and `test_base` of a Dataset, which test on `batches`; the latter adds `counts`."""
+    """Return the functions `test` and `test_base`, which measure the perplexity; `test_base` also returns `counts`."""
 
     def measure(trained):
         return perplexity(evaluate(trained.params, batches, model.config, trained.adapter, threads=threads)["loss"])
@@ -97,7 +97,7 @@ def perplexity_tests(model, batches, counts, threads):
 
 
 def perplexity(loss):
-    """Return the exponential of a loss in nats per token; FloatingPointError if a float cannot represent it."""
+    """Return the exponential of a loss in nats per token; raise FloatingPointError if it is too large for a float."""
     if not loss < 700:
         raise FloatingPointError(f"the perplexity exp({loss:.4g}) is too large")
     return math.exp(loss)

@@ -20,7 +20,7 @@ MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 def class_report(labels, true, answered, others=None):
-    """Compare the predictions of a classifier, and of others for the same texts, with the true classes.
+    """Compare a classifier's predictions, and those of other classifiers for the same texts, with the true classes.
 
     Accuracies have Wilson intervals. Macro-F1 is the mean of F1 over the classes that occur or are predicted at least
     once, as in scikit-learn; its interval is a percentile bootstrap over texts (2,000 draws, seed 0).
@@ -35,10 +35,10 @@ def class_report(labels, true, answered, others=None):
     -------
     dict, ready for JSON
         "texts", their number; the scores "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", as
-        fractions; "others", the same scores for each other classifier and for always predicting the most frequent
-        class; "commonest_share", the share of texts in the most frequent class; "classes", label -> "texts" in this
-        class, "precision" (None if it is never predicted), "recall" (None if it has no texts); "confusion", K lists of
-        K: how many texts of each class (row) were predicted as each class (column)
+        fractions; "others", the same scores for each other classifier and for a baseline that always predicts the most
+        frequent class; "commonest_share", the share of texts in the most frequent class; "classes", label -> "texts" in
+        this class, "precision" (None if it is never predicted), "recall" (None if it has no texts); "confusion", K
+        lists of K: how many texts of each class (row) were predicted as each class (column)
     """
     confusion = confusion_matrix(true, answered, len(labels))
     texts, answers, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
@@ -69,7 +69,7 @@ def share(part, whole):
 
 
 def scores(confusion):
-    """Accuracy and macro-F1 of a confusion matrix, with their intervals."""
+    """Return the accuracy and the macro-F1 of a confusion matrix, with their intervals."""
     n = int(confusion.sum())
     true, answered = np.nonzero(confusion)
     counts = confusion[true, answered]
@@ -86,14 +86,14 @@ def scores(confusion):
 
 
 def wilson_interval(right, n):
-    """Return the 95 % Wilson interval for a proportion of n texts, which is always in [0, 1] (Wilson 1927)."""
+    """Return the 95 % Wilson interval (Wilson 1927) for the proportion right / n; it is always within [0, 1]."""
     middle = (right + Z**2 / 2) / (n + Z**2)
     half = Z / (n + Z**2) * np.sqrt(right * (n - right) / n + Z**2 / 4)
     return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
 
 
 def macro_f1(true, answered, counts):
-    """The mean over classes of F1 = 2 correct / (true + predicted), from the entries of a confusion matrix."""
+    """Return the mean over classes of F1 = 2 correct / (true + predicted), from a confusion matrix's entries."""
     K = max(true.max(), answered.max()) + 1
     hits = np.where(true == answered, counts, 0)
     sums = np.bincount(true, counts, K) + np.bincount(answered, counts, K)  # (K,)
@@ -106,7 +106,7 @@ def format_report(report, advice=""):
 
 
 def score_lines(report):
-    """Format the scores of the classifier and of the others."""
+    """Format the scores of the classifier and of those that it is compared with."""
     rows = {"this model": report, **report["others"]}
     width = max(34, *(len(shown(name, 50)) + 2 for name in rows))
     lines = [f"{report['texts']:,} test texts".ljust(width) + "accuracy %".rjust(22) + "macro-F1 %".rjust(22)]
@@ -153,7 +153,7 @@ def class_lines(report):
 
 
 def pair_lines(labels, confusion):
-    """The most frequent confusions."""
+    """Format the most frequent confusions as lines of text."""
     wrong = Counter({pair: n for pair, n in np.ndenumerate(confusion) if n and pair[0] != pair[1]})
     lines = ["", "most often confused"]
     for (true, answered), n in wrong.most_common(MOST_PAIRS):

@@ -1,4 +1,4 @@
-"""Resume an interrupted fine-tuning run from its saved state, a file next to the folder that the run writes."""
+"""Resume an interrupted fine-tuning run from its saved state, a file next to the run's output folder."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from ..formats.tensors import file_sha256
 from ..training import saved_run, whole_label
 from .settings import plain_values
 
-SAVE_SECONDS = 60.0  # seconds between saves; a shorter run saves no state
+SAVE_SECONDS = 60.0  # seconds between saves; a run that takes less time saves no state
 SUFFIX = ".training.safetensors"
 
 
@@ -27,7 +27,7 @@ def state_path(out):
 def check_state(out):
     """Return the step and the label of the saved state for the folder `out`, or 0 and None if there is none.
 
-    Raises ValueError if a different file is at that path, because a save would replace it.
+    Raises ValueError if the file at that path is not a saved state, because a save would replace it.
     """
     path = state_path(out)
     check_file(path, "out")
@@ -43,8 +43,7 @@ def check_state(out):
 def resumable(out, plan, base, data, model, settings, report):
     """Yield the arguments `more` with which `train(**plan, **more)` saves its state and resumes from it.
 
-    The result must be saved within the context, because the state is removed at the context's end, except after an
-    interruption.
+    The result must be saved within the context: when the context ends without an interruption, the state is removed.
 
     Parameters
     ----------
@@ -81,7 +80,7 @@ def resumable(out, plan, base, data, model, settings, report):
 
 
 def run_label(data, model, base, settings):
-    """Return the label for `train`: all that a result depends on except the `TrainConfig`, one item per line."""
+    """Return the label for `train`: all that the result depends on besides the `TrainConfig`, one item per line."""
     facts = plain_values(data, settings)
     for name in ("data", "test_data", "base", "dropout"):  # files may have moved; the dropout is in the model's config
         facts.pop(name, None)

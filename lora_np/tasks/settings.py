@@ -1,4 +1,4 @@
-"""The inputs of a fine-tuning run: its settings, with checks and defaults, and the common interface of its data."""
+"""The inputs of a fine-tuning run: settings, with checks and defaults, and the interface that the data implements."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,7 +18,7 @@ from ..training.threads import LARGE  # a number of parameters, compared here wi
 
 METHODS = ("lora", "full", "head")
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller floats lose precision, and the weights would not change
-MOST_EPOCHS = 100_000  # a larger number would take years, so it must be a typo
+MOST_EPOCHS = 100_000  # more epochs would take years, so a larger number must be a typo
 
 
 class Defaults(NamedTuple):
@@ -26,7 +26,7 @@ class Defaults(NamedTuple):
 
     learning_rates: dict[str, float]  # method -> learning rate
     batch_size: int
-    max_tokens: int | None = None  # maximum number of tokens of a text; None: n_positions
+    max_tokens: int | None = None  # maximum number of tokens per text; None: n_positions
 
 
 DEFAULTS = {  # task -> defaults for a small and for a large base
@@ -40,7 +40,7 @@ DEFAULTS = {  # task -> defaults for a small and for a large base
 }
 RANKS = (8, 4)  # for a small and for a large base; alpha is twice the rank
 TARGETS = ("all-linear",)
-EPOCHS, LEAST_STEPS = 4, 100  # a large base is trained for fewer epochs if they have at least LEAST_STEPS steps
+EPOCHS, LEAST_STEPS = 4, 100  # a large base is trained for fewer epochs if these amount to LEAST_STEPS steps
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class FinetuneSettings:
 
     Parameters
     ----------
-    method : "lora" trains and saves an adapter, "head" only a classifier's head, and "full" the whole model
+    method : "lora" trains and saves an adapter, "head" only a classification head, and "full" the whole model
     adapter : AdapterConfig for the method "lora"; or a dict of the fields that differ from these defaults: all linear
-        layers, alpha twice the rank, rank 8, or 4 for a large base. The dict may name a "variant". PiSSA and OLoRA are
-        saved as LoRA of twice the rank, which fits the unchanged base
+        layers, rank 8 (4 for a large base), and alpha twice the rank. The dict may name a "variant". PiSSA and OLoRA
+        are saved as a LoRA adapter of twice the rank, which fits the unchanged base
     learning_rate : float, the peak learning rate
     epochs, batch_size : int
     seed : int
@@ -61,7 +61,7 @@ class FinetuneSettings:
     weights : "dense", or "blocks" to keep a GGUF file's weights in blocks; see `lora_np.formats.read_model`
     recompute : bool, save memory at the cost of time; see `lora_np.model.forward`
     threads : int; None: one, or one per core for a large base
-    max_tokens : int, the maximum number of tokens of a text; longer texts are truncated
+    max_tokens : int, the maximum number of tokens per text; longer texts are truncated
 
     Raises
     ------
@@ -104,11 +104,11 @@ class FinetuneSettings:
 
     @property
     def adapter_config(self):
-        """The AdapterConfig of the method, which for "head" adapts no layer; None for "full"."""
+        """The method's AdapterConfig, which adapts no layer for "head"; None for "full"."""
         return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
 
     def with_defaults(self, task):
-        """Return a copy with a task's DEFAULTS; values that depend on the model or the data are still None."""
+        """Return a copy with a task's DEFAULTS filled in; values that depend on the model or data are still None."""
         large = is_large(self.base)
         defaults = DEFAULTS[task][large]
         one_of("method", self.method, defaults.learning_rates)
@@ -127,10 +127,10 @@ class Dataset(NamedTuple):
 
     model: LoadedModel  # the model to train, with the labels, head and other fields that will be saved
     epoch_batches: Callable  # (rng) -> list of Batch, see `train`
-    validation: list[Batch]  # on which the best weights are selected
+    validation: list[Batch]  # used to select the best weights
     n_rows: int  # rows per epoch
     longest: int  # length of the longest training row in tokens
-    test: Callable  # (LoadedModel, history) -> dict of results on the test part; history is that of `train`
+    test: Callable  # (LoadedModel, history) -> dict of results on the test part; history is from `train`
     test_base: Callable = lambda: {}  # () -> dict of the base's results before the training
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
 
@@ -163,7 +163,7 @@ class Data:
 
 
 def adapter_from(adapter, rank):
-    """Return the AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default.
+    """Return the AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default rank.
 
     Raises ValueError if the field is invalid, or if the adapter could not be trained or saved for the unchanged base.
     """
@@ -217,14 +217,14 @@ def base_place(base):
 
 
 def tokens_to_read(settings, task, config):
-    """Return the maximum number of tokens of a text: max_tokens, or the default for the base and the task."""
+    """Return the maximum number of tokens per text: max_tokens, or the default for the base and the task."""
     if settings.max_tokens is None:
         return min(config.n_positions, DEFAULTS[task][is_large(settings.base)].max_tokens or config.n_positions)
     return whole_number("max_tokens", settings.max_tokens, most=config.n_positions, why="the model's n_positions")
 
 
 def plain_values(data, settings):
-    """Return all fields of Data and FinetuneSettings as plain values, from which `read_run` recreates them."""
+    """Return all fields of the data and the settings as plain values, from which `read_run` recreates both objects."""
     values = {"task": data.task, **asdict(data), **asdict(settings)}
     if values["adapter"] is not None:
         del values["adapter"]["extra"]

@@ -21,7 +21,7 @@ from .writing import end_ids
 CLASS_WEIGHTS = ("none", "balanced")
 FRACTIONS = (0.8, 0.1, 0.1)  # of training, validation and test rows
 FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # if there is a test file
-WORD = r"\w+|[^\w\s]"  # a word or a punctuation mark, so that every text has a match
+WORD = r"\w+|[^\w\s]"  # a word or a punctuation mark, so that every non-blank text has a match
 STRENGTHS = (1, 10, 100)  # the values of C that word_classifier tries
 ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
 
@@ -34,12 +34,12 @@ class LabelledTable(Data):
     ----------
     data : path of a CSV, TSV or JSONL file
     text_column, label_column : str
-    test_data : path of a file with the same columns to test on; rows of `data` whose text is also in it are left out.
-        None: test on a tenth of `data`
+    test_data : path of a file with the same columns to test on; rows of `data` whose text is also in this file are left
+        out. None: test on a tenth of `data`
     quoting : bool, for a TSV; see `read_records`
     class_weights : "none", or "balanced": a training or validation text of class c has the weight n / (n_classes n_c)
-        in the loss, where n_c of n training texts have this class, so all classes have the same total weight. The
-        best weights are then those with the lowest balanced loss
+        in the loss, where n_c of the n training texts have this class. All classes then have the same total weight, and
+        the best weights are those with the lowest weighted validation loss
     """
 
     text_column: str
@@ -120,7 +120,7 @@ class LabelledTable(Data):
     def word_answers(self, splits, encoded):
         """Return {"tf-idf": (N,)}, the classes that logistic regression on tf-idf weights predicts for the test part.
 
-        The regression is trained on the same rows. Without scikit-learn, the dict is empty.
+        The regression is trained on the same training rows. Without scikit-learn, the dict is empty.
         """
         train, validation = ((split.texts, classes) for split, (_, classes) in zip(splits[:2], encoded))
         class_weight = None if self.class_weights == "none" else self.class_weights
@@ -160,7 +160,7 @@ class QuestionTable(LabelledTable):
 
     Parameters
     ----------
-    data, text_column, label_column, test_data, quoting : see `LabelledTable`; there are no class weights
+    data, text_column, label_column, test_data, quoting : see `LabelledTable`; class weights are not supported
     question : str, appended to each text
     """
 

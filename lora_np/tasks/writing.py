@@ -11,13 +11,13 @@ from ..formats import chat_template, render_chat
 from ..formats.hugging_face import special_ids
 from ..model import GREEDY, check_writes, generate_tokens
 
-UNFINISHED = "\ufffd"  # what the bytes of an incomplete character decode to
+UNFINISHED = "\ufffd"  # the bytes of an incomplete character decode to this
 
 
 def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None, ignore_end=False):
     """Yield the prompt, then its continuation piece by piece.
 
-    When the text reaches n_positions, generation continues from its last half; see `generate_tokens`.
+    When the text reaches n_positions tokens, generation continues from its second half; see `generate_tokens`.
 
     Parameters
     ----------
@@ -26,12 +26,12 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
     n_new : int, the maximum number of tokens to generate
     adapter : Adapter or None
     sampling : Sampling
-    rng : np.random.Generator, unless sampling.temperature is 0
+    rng : np.random.Generator; may be None if sampling.temperature is 0
     ignore_end : bool, continue after the model's end-of-text token (see `special_ids`) instead of stopping there
 
     Returns
     -------
-    iterator of str, whose concatenation is the text
+    iterator of str; their concatenation is the text
     """
     if not prompt.strip():
         raise ValueError("prompt: is empty, expected at least one word")
@@ -56,7 +56,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     """
     template = chat_template(task.files)
     if template is None:
-        raise ValueError("model: has no chat template, expected one that was trained to chat, such as smollm2")
+        raise ValueError("model: has no chat template, expected a model that was trained to chat, such as smollm2")
     text = render_chat(template, messages, begins_answer=True, now=datetime.now())
     check_texts([text])
     with library("messages: the tokenizer cannot encode them"):
@@ -69,7 +69,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
 def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
     """Yield the text of the ids (T,), and then its continuation; see `write_text_from`."""
     check_writes(task.config)
-    # Vocabularies may have gaps, and some models round the vocabulary size up.
+    # Some ids have no token: vocabularies may have gaps, and some models round the vocabulary size up.
     never = np.setdiff1d(np.arange(task.config.vocab_size), list(task.tokenizer.get_vocab().values()))
     settings = {"sampling": sampling, "rng": rng, "stop": () if ignore_end else end_ids(task), "never": never}
     new = generate_tokens(task.params, ids[None], task.config, n_new, adapter, slide=True, **settings)
@@ -84,7 +84,7 @@ def end_ids(task):
 
 
 def pieces(tokenizer, text, new):
-    """Yield the text of the ids `text`, then the text that each new id adds, in complete characters."""
+    """Yield the text of the ids `text`, then the text that the new ids add, as soon as its characters are complete."""
     whole = shown = decode(tokenizer, np.array(text))
     yield shown
     for token in new:

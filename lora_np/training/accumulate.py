@@ -1,4 +1,4 @@
-"""Compute the gradient of a batch as a weighted sum over its shards, sequentially or in parallel.
+"""Compute a batch's gradient as the weighted sum of its shards' gradients, sequentially or in parallel.
 
 The mean over N targets is Σ (n_i / N) · mean_i, where shard i has n_i targets. Splitting a batch therefore affects only
 memory use, running time and rounding errors. Shards are always summed in the same order, so the result does not depend

@@ -19,7 +19,7 @@ class AdamW:
     beta1, beta2 : float in [0, 1), the decay rates of the running means of the gradient and of its square
     eps : float above 0, added outside the square root
     weight_decay : float ≥ 0, λ
-    rate_factors : dict, the last part of an array's name ("lora_B") -> its learning-rate factor, 1 by default;
+    rate_factors : dict, last part of an array's name, such as "lora_B" -> factor on its learning rate, 1 by default;
         see `AdapterConfig`
     """
 
@@ -59,9 +59,9 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
     -------
     params, m, v : new dicts of new arrays, or `out`
     """
-    learning_rate = float(learning_rate)  # a NumPy scalar would turn float32 arrays into float64
-    # m̂ / (√v̂ + ε) = m c / (√v + ε c′) with c = c′ / (1 − β₁ᵗ) and c′ = √(1 − β₂ᵗ). In this form, the bias
-    # correction costs two scalars per step instead of two passes over the arrays.
+    learning_rate = float(learning_rate)  # a NumPy scalar would promote float32 arrays to float64
+    # m̂ / (√v̂ + ε) = m c / (√v + ε c′) with c = c′ / (1 − β₁ᵗ) and c′ = √(1 − β₂ᵗ). In this form, the bias correction
+    # takes two scalars per step instead of two passes over the arrays.
     root_correction = math.sqrt(1.0 - config.beta2**step)
     step_size = learning_rate * root_correction / (1.0 - config.beta1**step)
     if out is None:

@@ -14,7 +14,7 @@ CLASSIFIER_BATCH, LANGUAGE_BATCH = 32, 16
 
 
 def evaluate(params, batches, config, adapter=None, class_weights=None, threads=1):
-    """Compute the mean loss over all targets that are not ignored, and a classifier's accuracy.
+    """Compute the mean loss over all targets that are not ignored, and for a classifier the accuracy.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
 
 
 def language_loss(params, config, tokens, adapter=None, length=None, threads=1):
-    """Return a token stream's mean loss in nats per token, whose exponential is the perplexity.
+    """Return the mean loss on a token stream in nats per token; its exponential is the perplexity.
 
     The stream is read in windows of `length` tokens, or of n_positions tokens if `length` is None.
     """

@@ -1,4 +1,4 @@
-"""Code that all fine-tuning shares: the trainable arrays, the schedule, and the choice of the best weights."""
+"""The parts that all kinds of fine-tuning share: trainable arrays, schedule, and selection of the best weights."""
 
 from ..adapters import Adapter, trained_weights
 from ..adapters.adalora_allocation import allocating, settled_from
@@ -27,11 +27,11 @@ def fine_tuning(
     recompute=False,
     also=None,
 ):
-    """Return the arguments for `train` that fine-tune a model or an adapter: `train(**fine_tuning(...))`.
+    """Return the arguments with which `train` fine-tunes a model or an adapter: `train(**fine_tuning(...))`.
 
-    The learning rate rises over a quarter of the first epoch and then falls linearly to zero. The best weights are
-    those with the lowest validation loss, which is a proper scoring rule and varies much less than the accuracy on the
-    same texts.
+    The learning rate rises linearly over a quarter of the first epoch and then falls linearly towards zero. The best
+    weights are those with the lowest validation loss, which is a proper scoring rule and varies much less than the
+    accuracy on the same texts.
 
     Parameters
     ----------
@@ -86,12 +86,12 @@ def fine_tuning(
 
 
 def trainable_arrays(params, adapter=None):
-    """Return the arrays to train: the adapter's arrays that are not frozen, or without an adapter the whole model."""
+    """Return the arrays to train: the adapter's arrays that are not frozen, or all weights if there is no adapter."""
     return params if adapter is None else trained_weights(adapter)
 
 
 def attach(params, adapter, trainable):
-    """Put the trainable arrays into the model.
+    """Return the base weights and the adapter, with the trained arrays replaced by those in `trainable`.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def attach(params, adapter, trainable):
 
 
 def model_objective(params, config, adapter=None, class_weights=None, recompute=False):
-    """Return the objective for `train`, which computes the loss and the trainable arrays' gradients on a shard.
+    """Return the objective for `train`: a function that computes a shard's loss and the trainable arrays' gradients.
 
     Parameters
     ----------

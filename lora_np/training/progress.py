@@ -15,10 +15,10 @@ class Progress:
     Parameters
     ----------
     show : function (step, text), or None to show nothing
-    pause : float, seconds between two calls of `show`, and before the first
+    pause : float, minimum number of seconds between two calls of `show`, and before the first call
     step, total : int, the numbers of completed steps and of all steps
     window : int, the number of recent steps from which the speed is computed. If the model is evaluated every `window`
-        steps, the remaining time includes the evaluations.
+        steps, the estimated remaining time includes the evaluations.
     """
 
     def __init__(self, show, pause, step, total, window):
@@ -41,13 +41,13 @@ class Progress:
         self.last_shown = now
 
     def resumes(self):
-        """Call before the next step, so that evaluations and saves do not count as training time."""
+        """Exclude the time since the last step from the speed; call this after evaluations and saves."""
         self.idle += time.monotonic() - self.marks[-1][1]
 
 
 @contextmanager
 def progress_of(label, step, total, window):
-    """A context manager for a `Progress` on stderr, titled `label`; it shows nothing if `label` is None."""
+    """Yield a `Progress` that writes to stderr under the title `label`, or that shows nothing if `label` is None."""
     bar = None
     if label is not None and sys.stderr.isatty():
         with suppress(ImportError):
@@ -69,7 +69,7 @@ def progress_of(label, step, total, window):
 
 
 def duration(seconds):
-    """Format a number of seconds as text: "6 min 34 s"."""
+    """Format a number of seconds as text; for example, 394 becomes "6 min 34 s"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

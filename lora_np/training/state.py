@@ -35,7 +35,7 @@ def save_state(path, state, label):
     ----------
     path : the file to write
     state : TrainState
-    label : str, the run's settings, which `load_state` compares
+    label : str, describes the run; `load_state` requires the same label
     """
     groups = state._asdict()
     step = groups.pop("step")
@@ -50,8 +50,8 @@ class Saver:
     ----------
     path, label : see `save_state`; if path is None, nothing is saved
     every : int, steps between two saves; the last step is also saved
-    seconds : float, seconds between two saves, but at least MOST_OFTEN times as long as a save takes; `every` is then
-        ignored. None: see `every`
+    seconds : float, seconds between two saves, or MOST_OFTEN times the duration of a save if that is longer; `every` is
+        then ignored. None: save after every `every` steps
     """
 
     def __init__(self, path, label, every, seconds=None):
@@ -86,13 +86,13 @@ def load_state(path, label, trainable):
     path : the file to read
     label : str, the label that was passed to `save_state`
     trainable : dict of the arrays that the run started from. The state's arrays must have the same names, shapes and
-        dtypes, and are returned in the order of `trainable`, because dropout masks are drawn in that order, and a file
+        dtypes. They are returned in the order of `trainable`, because dropout masks are drawn in that order, and a file
         does not preserve it.
 
     Raises
     ------
     ValueError
-        If the file is damaged, is not a training state, or belongs to a run with other settings.
+        If the file is damaged, is not a training state, or belongs to a run with different settings.
     """
     if Path(path).is_dir():
         raise ValueError(f"{path}: is a folder, expected a saved training state")

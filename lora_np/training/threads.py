@@ -1,8 +1,8 @@
 """Threads, and environment variables for training processes.
 
 A batch is split into shards (`split_batch`), and each shard's forward and backward pass runs in its own Python thread.
-Each matrix product then uses one BLAS thread: `train` enters `blas_threads(1)`, which affects the whole process.
-NumPy releases the global interpreter lock during long operations, so the shards run in parallel, including softmax and
+Each matrix product then uses one BLAS thread: `train` enters `blas_threads(1)`, which affects the whole process. NumPy
+releases the global interpreter lock during long operations, so the shards run in parallel, including their softmax and
 layer norm. With BLAS threads alone, softmax and layer norm would use only one core.
 """
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 
 LARGE = 50_000_000  # a model with more parameters is large
-WORTHWHILE = 2**18  # elements; below this, a thread's overhead exceeds the time that it saves
+WORTHWHILE = 2**18  # number of elements; for fewer, a thread's overhead exceeds the time that it saves
 MOST_GROUPS = 8
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -43,7 +43,7 @@ def threadpool_limits():
 
 @contextmanager
 def shard_threads(n):
-    """Yield a `map` function that processes n items at a time and keeps their order."""
+    """Yield a `map` function that processes up to n items at a time and returns the results in order."""
     if n == 1:
         yield map
         return
@@ -79,7 +79,7 @@ def worthwhile_threads(params):
 
 
 def process_environment(blas_threads=1):
-    """Environment variables for a new training process; NumPy's libraries read them when they are loaded.
+    """Return environment variables for a new training process; NumPy's libraries read them on loading.
 
     With these settings, glibc keeps freed memory in the process, in one heap with huge pages. Otherwise the kernel
     would zero the pages of the same large arrays in every training step. Variables that are already set keep their

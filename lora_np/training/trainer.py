@@ -89,16 +89,17 @@ def train(
         number. Every epoch must have as many batches as the first.
     config : TrainConfig
     evaluate : function (trainable) -> dict of floats, including the "loss" by which the best weights are selected, or
-        None; it must not keep the arrays, because the next step overwrites them
+        None. It must not keep references to the arrays, because the next step overwrites them
     on_step : function (step, dict of floats), called after each step, for logging
     state_path : file to save the state in; if the file exists, the run resumes from it, see `resume`
     label : str, describes everything besides `config` that the run depends on, such as the data and the model. It is
-        saved with the settings, and a state with a different label is refused.
+        saved together with `config`, and a state with a different label is refused.
     after_update : function (step, trainable, grads, memory), called after each step's update. It may write into
-        trainable and into memory, a dict of arrays that is saved with the state; see `allocating`
-    progress : str, the title of a progress bar or of one line per minute, see `progress.py`; None: neither is shown
-    save_seconds : float, seconds between saves, or longer if saves would take more than a twentieth of the running
-        time; None: save every config.save_every steps, and after the last step
+        `trainable` and into `memory`, a dict of arrays that is saved with the state; see `allocating`
+    progress : str, the title of the progress bar, or of the line printed every minute; see `progress.py`. None: no
+        progress is shown
+    save_seconds : float, seconds between saves; the interval is longer if saving would otherwise take more than a
+        twentieth of the running time. None: save every config.save_every steps, and after the last step
     resume : bool; False: the run starts from scratch, and its first save replaces any existing state
 
     Returns
@@ -169,7 +170,7 @@ def whole_label(config, label):
 
 
 def improves(scores, history, step, config):
-    """Return whether an evaluation has the lowest loss since step `select_from`; raise if a score is not finite."""
+    """Return whether an evaluation has the lowest loss since `select_from`; raise an error if a score is not finite."""
     for name, value in scores.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"the evaluation's {name} became {value} after step {step}")
@@ -197,12 +198,13 @@ def train_step(state, objective, batch, config, run=map, after_update=None):
 
     Returns
     -------
-    state : TrainState, the next one
+    state : TrainState, the state after the step
     measured : dict, this step's loss, learning rate and gradient norm
     """
     step, shards = state.step, split_batch(batch, config.shards)
     generators = [stream(config.seed, "masks", step, index) for index in range(len(shards))]
-    # The list of results is freed once the mean is computed. With two shards, this saves the memory of one model.
+    # No variable refers to the list of results, so it is freed once the mean is computed. With two shards, this lowers
+    # the peak memory by the size of one model.
     loss, grads = mean_over_shards(list(run(objective, repeat(state.trainable), shards, generators)), run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
