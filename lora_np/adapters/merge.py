@@ -1,10 +1,11 @@
 """Merge adapters into the base: W′ = W + ΔW. Inference with the merged model costs no more than with the base.
 
 `merge` returns dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
-base lose their zeros. `merge_in_format` converts W′ back to W's format. An update is small compared with the distance
-between neighbouring codes, so most weights are rounded to their old codes, and much of the update may be lost. An
-update that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the blocks' offsets, where the
-only error is the rounding to float16. `merge_errors` and `merge_in_format` measure the errors.
+base lose their zeros. `merge_in_format` converts W′ back to W's format. If the base is quantised, an update is small
+compared with the distance between neighbouring codes, so most weights are rounded to their old codes, and much of the
+update may be lost. An update that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the
+blocks' offsets, where the only error is the rounding to float16. `merge_errors` and `merge_in_format` measure the
+errors.
 """
 
 import math
@@ -63,7 +64,7 @@ def unmerge(merged, adapter):
     """Subtract the adapter's update from merged weights: W = W′ − ΔW.
 
     Because of rounding, the restored weights differ from the base's by about one unit in the last place; `merge_errors`
-    measures the difference. Keep the base if this matters.
+    measures the difference. If this matters, keep the base instead.
 
     Parameters
     ----------
@@ -93,9 +94,9 @@ def unmerge(merged, adapter):
 def merge_errors(params, adapter, dtype):
     """Merge and unmerge in a floating-point format, and compare the results with those in float64.
 
-    The sum is rounded to W's precision, and ΔW is much smaller than W. In float16, which has about three decimal
-    digits, a large part of an update can be lost. W and the adapter are converted to the format first, so only the
-    error of merging is measured.
+    The sum W + ΔW is rounded to the format's precision, and ΔW is much smaller than W. In float16, which has about
+    three decimal digits, a large part of an update can be lost. W and the adapter are converted to the format first, so
+    only the error of merging is measured.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def shapes(n_out, n_in, r):
 
 
 def init(weight, config, rng):
-    """λ_d = 0.1 and λ_b = 0, so ΔW = 0. rng is not used, because config.projection_seed is the random factors' seed."""
+    """λ_d = 0.1 and λ_b = 0, so ΔW = 0. rng is not used: the random factors come from config.projection_seed."""
     return {
         "vera_lambda_d": np.full(config.r, START_D, dtype=weight.dtype),
         "vera_lambda_b": np.zeros(weight.shape[0], dtype=weight.dtype),

@@ -72,9 +72,9 @@ def modules(config):
     A classifier reads one position of the last block's output. So the last block computes keys and values at all
     positions, but the query and all later activations only at that position.
 
-    The two layers that write into the residual stream, o_proj and down_proj, have initial weights that are smaller by a
-    factor of √(2 · n_layers): the stream is the sum of 2 · n_layers branches, and its variance should not grow with the
-    depth.
+    The two layers whose outputs are added to the residual stream, o_proj and down_proj, have initial weights that are
+    smaller than the others by a factor of √(2 · n_layers): the stream is the sum of 2 · n_layers branches, and its
+    variance should not grow with the depth.
     """
     V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
     std, branch_std = INITIAL_STD, INITIAL_STD / math.sqrt(2 * config.n_layers)
@@ -116,7 +116,7 @@ def embed_forward(ids, run, start=0):
 
 
 def embed_backward(dx, back):
-    """The gradients of the token and position embeddings."""
+    """Compute the gradients of the token and position embeddings."""
     dtok, dpos = back("embed", dx)  # (B, T, C), (T, C)
     back("pos_emb", dpos)
     back("tok_emb", dtok)
@@ -184,8 +184,8 @@ def output_backward(dh, config, back):
     return back("ln_f", dh)
 
 
-# Each layer's name in Hugging Face's files (of a model with a head), its name in GGUF, and our names of the layers in
-# it; {} is a block's number. Both store q, k and v as one fused layer.
+# Each layer's name in Hugging Face files (of a model with a head), its name in GGUF, and our names of the layers that
+# it contains; {} is the block's number. Both formats store q, k and v as one fused layer.
 FILE_NAMES = """
 transformer.wte               token_embd          tok_emb
 transformer.wpe               position_embd       pos_emb

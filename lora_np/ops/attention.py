@@ -27,7 +27,7 @@ class AttentionCache(NamedTuple):
 
 
 class AttentionGrads(NamedTuple):
-    """dprobs and dscores are intermediate gradients, for readers who follow the chain rule step by step."""
+    """The gradients. dprobs and dscores are intermediate ones, for readers who follow the chain rule step by step."""
 
     dq: np.ndarray | None  # (B, Tq, H·D)
     dk: np.ndarray | None  # (B, Tk, K·D)
@@ -111,7 +111,7 @@ def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
     q : array (B, Tq, H·D); k, v : array (B, Tk, K·D) with Tk ≥ Tq (equal in training)
     n_heads : int, H; a multiple of K
     wanted : names of the operands whose gradients the backward pass will compute
-    positions : int array (B, Tq), the queries' positions among the keys; None means the last Tq
+    positions : int array (B, Tq), the queries' positions among the keys; None: the last Tq positions
 
     Returns
     -------
@@ -138,11 +138,11 @@ def attention_backward(dcontext, cache):
     Forward, per head: S = q kᵀ / √D + mask, P = softmax(S), O = P v. Backward, line by line:
 
         dv = Pᵀ dO        dP = dO vᵀ
-        dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; 0 where P is 0, so the mask needs no step of its own)
+        dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; dS = 0 where P = 0, so the mask needs no extra step)
         dq = dS k / √D    dk = dSᵀ q / √D
 
-    If several query heads share a key head, their S, P, O and q are stacked as rows. So dv and dk are sums over all of
-    these heads, because each of them uses the same k and v.
+    If several query heads share a key head, their S, P, O and q are stacked as rows. dv and dk are then sums over all
+    of these heads, which use the same k and v.
 
     Parameters
     ----------
