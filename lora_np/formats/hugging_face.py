@@ -93,7 +93,7 @@ def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json"
 
 
 def read_sharded(index):
-    """The tensors of all files that an index names, {name: array}."""
+    """The tensors in all files that an index names, {name: array}."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise ValueError(f"{index}: weight_map is {quoted(places)}, expected an object that maps tensors to files")
@@ -116,7 +116,7 @@ def read_sharded(index):
 
 
 def params_of(file, tensors, config, dtype):
-    """Our parameters from a file's tensors, of a model with or without a head. Errors name the file."""
+    """Convert a file's tensors to our parameters, for a model with or without a head. Errors name the file."""
     tensors, rows = renamed(file, tensors, bare, "a prefix"), [(bare(theirs), *row) for theirs, *row in layout(config)]
     table, is_tied = rows[0][0], not any(names == ["head.weight"] for _, names, *_ in rows)
     if is_tied and not np.array_equal(tensors.pop("lm_head.weight", tensors.get(table)), tensors.get(table)):

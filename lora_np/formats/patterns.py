@@ -1,7 +1,7 @@
 """Match regular expressions from a file against names as Python's `re` does, but within a time limit.
 
-`re` cannot be interrupted, and a pattern such as `(a|a)*b` may never terminate. A few patterns of literal characters
-are matched in this process; all others are matched in a child process that runs this file, with a time limit.
+`re` cannot be interrupted, and a pattern such as `(a|a)*b` may never terminate. Literal patterns are matched in this
+process if there are few; otherwise, a child process that runs this file matches all patterns, with a time limit.
 """
 
 import json

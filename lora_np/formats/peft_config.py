@@ -1,7 +1,7 @@
-"""The rules of PEFT's `adapter_config.json`: which layers it targets, and their ranks and scales.
+"""The rules of PEFT's `adapter_config.json`: which layers it targets, and the layers' ranks and scales.
 
-They follow PEFT (peft.tuners.tuners_utils.check_target_module_exists, peft.utils.other.get_pattern_key), with its
-defaults for missing fields.
+The rules are those of PEFT (peft.tuners.tuners_utils.check_target_module_exists, peft.utils.other.get_pattern_key),
+with its defaults for missing fields.
 """
 
 import math
@@ -67,7 +67,7 @@ def read_fields(path):
 
 
 def match_fields(path, fields, names):
-    """Match all patterns of the configuration.
+    """Match all patterns of the configuration against the names of layers.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def rank_and_scale(fields, found, module):
 
 
 def alpha_of(scale, r, rslora):
-    """The alpha that gives a scale, s r or, for rsLoRA, s √r, without digits that come only from rounding."""
+    """The alpha that gives a scale s: s r or, for rsLoRA, s √r, without digits that are only rounding errors."""
     alpha = scale * (math.sqrt(r) if rslora else r)
     short = float(f"{alpha:.12g}")
     return short if math.isclose(short, alpha, rel_tol=1e-15) else alpha
