@@ -28,7 +28,7 @@ from .config import scaling
 MAGNITUDE = "lora_magnitude_vector"  # m, under its name in PEFT's files
 FACTORS = ("lora_A", "lora_B")
 
-# For each wanted gradient, the operands that it passes through in h = x̃ Vᵀ, and in g ⊙ h with g = m/‖V‖.
+# The operands of h = x̃ Vᵀ, and of g ⊙ h with g = m/‖V‖, through which each wanted gradient passes.
 OF_PRODUCT = {"x": "x", "weight": "weight"}
 OF_FACTORS = {"lora_A": "A", "lora_B": "B"}
 OF_STRETCH = {"x": "x", "weight": "x", "lora_A": "x", "lora_B": "x", MAGNITUDE: "factor"}

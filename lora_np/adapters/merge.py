@@ -129,10 +129,10 @@ def merge_errors(params, adapter, dtype):
 def merge_in_format(params, adapter, masks=None):
     """Add the adapter's update to the model's weights, and convert each merged weight to the base weight's format.
 
-    A quantised matrix is quantised again, with the same settings. However, if it is in Q4_1 and has no mask, and ΔW is
-    constant in each block, ΔW is added to the blocks' offsets, and codes and scales do not change. Zeros of a dense
-    array are kept, because they come from pruning. Zeros of a quantised matrix may also be small weights that were
-    rounded, so a matrix that is both pruned and quantised needs a mask.
+    A quantised matrix is quantised again, with the same settings. However, if the matrix is in Q4_1 and has no mask,
+    and ΔW is constant in each block, ΔW is added to the blocks' offsets, and codes and scales do not change. Zeros of a
+    dense array are kept, because they come from pruning. Zeros of a quantised matrix may also be small weights that
+    were rounded to zero, so a matrix that is both pruned and quantised needs a mask.
 
     The lost share of the update is 1 if W′ equals W, and above 1 if the conversion changes W + ΔW by more than the norm
     of ΔW. A layer whose update is zero does not change.

@@ -59,7 +59,7 @@ class Rules(NamedTuple):
 
 
 def split_by_layer(tensors, pattern):
-    """Split tensors into factors {layer: {"lora_A": …}}, whose names match a pattern (layer)(array), and others."""
+    """Split tensors into factors, {layer: {"lora_A": …}}, with names that match `pattern`, (layer)(array), and others."""
     factors, others = {}, {}
     for key, tensor in tensors.items():
         array = np.asarray(tensor).real  # PyTorch also drops imaginary parts
@@ -140,7 +140,7 @@ def base_weight(params, ours):
 
 
 def misnamed(key, names, config, prefix=""):
-    """Return the base's layer to which an unknown name in a file probably refers, or None, and describe the mistake."""
+    """Return the base's layer to which an unknown name in a file probably refers, or None, and note the mistake."""
     ends = {layer: name for name, ours in names.items() for layer in ours}
     for file in FILES:
         ends |= {bare(name): ends.get(ours[0]) for name, ours in layer_names(config, file).items()}

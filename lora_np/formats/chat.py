@@ -19,7 +19,7 @@ from .patterns import in_a_child
 
 JINJA = (3, 1, 6)  # older versions have known sandbox escapes
 SECONDS, SECONDS_EACH = 5.0, 0.01  # time limit of a call, and the additional time for each text
-LONGEST = 10**7  # maximum number of output characters, to which 20 per input character are added
+LONGEST = 10**7  # maximum number of output characters; 20 more are allowed for each input character
 
 
 class Template(NamedTuple):

@@ -130,7 +130,7 @@ def load_adapter(folder, params):
 
 
 def check_init(config):
-    """Raise ValueError if the adapter's init changed the base: its update is incorrect on the original base."""
+    """Raise ValueError if the adapter's init changed the base, on which alone its update is correct."""
     if config.init in STARTS:
         plain = ", ".join(init for init in INITS if init not in STARTS)
         remedy = "convert the adapter with `for_original_base`, or `merge` it"

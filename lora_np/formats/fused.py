@@ -12,8 +12,8 @@ has only one scale, so B's with other scales are multiplied by the ratio of the 
 ratio of 0 is applied to A instead, because splitting identifies a layer by its B.
 
 DoRA's magnitudes m, one per output, are also concatenated. If a layer without an adapter is joined with one that has an
-adapter, the former gets the row norms of its base weight as m, which have no effect; splitting recognises such a layer
-by these norms.
+adapter, its m contains the row norms of its base weight, so that nothing changes; splitting recognises such a layer by
+this m.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ from .names import linear_names
 
 
 def joined_layers(params, adapter, config, file):
-    """An adapter's layers in a file, "hf" or "gguf": name -> (factors, scale, names of our layers in it).
+    """An adapter's layers as stored in a file, "hf" or "gguf": name -> (factors, scale, names of our layers in it).
 
     `params` and `config` are the base's. Raises ValueError if the adapter does not fit the base.
     """

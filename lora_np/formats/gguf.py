@@ -26,8 +26,8 @@ for number, name in {2: "q4_0", 3: "q4_1", 8: "q8_0"}.items():
 def read_gguf(path, finite=True):
     """Read a GGUF file into two dicts, (fields, tensors). The file is mapped into memory, not copied.
 
-    A field is an int, float, bool, str, list of str or array of numbers. A tensor is a float32 array, (out, in) for a
-    layer, or a BlockWeight. A ValueError names the item that is damaged, unsupported or, if `finite`, not finite.
+    A field is an int, float, bool, str, list of str or array of numbers. A tensor is a BlockWeight or a float32 array,
+    (out, in) for a layer. A ValueError names the item that is damaged, unsupported or, if `finite`, not finite.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
@@ -41,7 +41,7 @@ def read_gguf(path, finite=True):
 
 
 class Reader:
-    """The content of a file, the position in it (initially after 8 bytes), and the current item, for messages."""
+    """A file's content, the current position (initially after 8 bytes), and the current item, for error messages."""
 
     content, position, thing = b"", 8, "header"
 

@@ -21,7 +21,7 @@ from .tensors import read_tensors
 
 @of_one_version
 def load_hf(path, dtype=np.float32):
-    """Read a Hugging Face language model or sequence classifier, which may be a GPT-2 or a Llama.
+    """Read a GPT-2 or Llama from a Hugging Face directory, as a language model or sequence classifier.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def label_list(path, fields, config):
 
 
 def special_ids(config, tokenizer, files):
-    """The ids of a model's special tokens, found as transformers' `generate` finds them.
+    """The ids of a model's special tokens, determined as in transformers' `generate`.
 
     Returns
     -------

@@ -22,7 +22,7 @@ LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # kind of adapter -> 
 
 
 def layer_names(config, file):
-    """The names of a model's layers in one of the two kinds of files.
+    """The names of a model's layers in Hugging Face or GGUF files.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ import warnings
 
 SECONDS = 5.0  # time limit for all patterns of a file
 LITERAL = re.compile(r"(\w|-|\.|\\\.)*", re.ASCII)
-CHEAP = 10**7  # limit on patterns × characters of all names × characters of the longest name
+CHEAP = 10**7  # limit on number of patterns × total length of all names × length of the longest name
 
 
 def match_patterns(patterns, names):
@@ -19,8 +19,8 @@ def match_patterns(patterns, names):
 
     Parameters
     ----------
-    patterns : list of (pattern, before, after, how): `re`'s function `how`, "match" or "fullmatch", gets
-        before + pattern + after
+    patterns : list of (pattern, before, after, how): before + pattern + after is passed to the function `how` of `re`,
+        "match" or "fullmatch"
     names : list of str
 
     Returns

@@ -38,7 +38,8 @@ READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "task_type"}
 # Fields of PEFT that have no effect here. They are written back without a warning.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
-# Field with regular expressions -> what PEFT puts before and after each, and the function of `re` that it calls.
+# For each field with regular expressions: what PEFT puts before and after each of them, and the function of `re` that
+# it calls.
 PATTERNS = {
     "target_modules": ("", "", "fullmatch"),
     "exclude_modules": ("", "", "fullmatch"),
@@ -71,7 +72,7 @@ def match_fields(path, fields, names):
 
     Returns
     -------
-    dict, (field, pattern) -> {matching name: for "layers_pattern" the number of its block as a str, else None}
+    dict, (field, pattern) -> {matching name: its block's number as a str for "layers_pattern", else None}
 
     Raises
     ------

@@ -82,7 +82,7 @@ def read_names(path):
 
 
 def read_tensor(file, start, entry):
-    """Read one tensor, by its entry in a safetensors file's header; offsets are relative to `start`."""
+    """Read one tensor, given its entry in a safetensors file's header; offsets are relative to `start`."""
     file.seek(start + entry["data_offsets"][0])
     try:
         array = np.fromfile(file, DTYPES[entry["dtype"]], math.prod(entry["shape"])).reshape(entry["shape"])

@@ -1,7 +1,7 @@
 """Write language models and LoRA adapters as GGUF, llama.cpp's file format.
 
-Like this package, llama.cpp stores matrices as (out, in), even for GPT-2. It permutes the rows of a Llama's q and k,
-and therefore also the rows of their B (`gguf_rows`): for a permutation P of rows, P (B A) = (P B) A.
+Like this package, llama.cpp stores matrices as (out, in), even for GPT-2. It permutes the rows of a Llama's q and k, so
+the rows of their B must be permuted too (`gguf_rows`): for a permutation P of rows, P (B A) = (P B) A.
 
 An adapter's file has one alpha, and llama.cpp computes each layer's scale as alpha / r, with r from the shape of B. If
 a layer has a different scale s, its B is multiplied by s r / alpha, which causes rounding errors unless the factor is a

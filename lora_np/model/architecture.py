@@ -53,7 +53,7 @@ def with_depths(layers):
 
 
 def check_config(config, *sizes):
-    """Check the fields that all models' configurations have; `sizes` are the names of fields that must be ints ≥ 1."""
+    """Check the fields that all configurations share; `sizes` are the names of fields that must be ints ≥ 1."""
     check_fields(config, whole_number, *sizes)
     check_fields(config, whole_number, "n_classes", least=0)
     check_fields(config, finite_number, "dropout", least=0, below=1)
@@ -73,7 +73,7 @@ class Architecture(NamedTuple):
     the last layer, "head".
     """
 
-    name: str  # in configuration files: ours, `model_type` of Hugging Face, and `general.architecture` of GGUF
+    name: str  # in configuration files: ours, `model_type` in Hugging Face's, and `general.architecture` in GGUF
     config_class: type  # a frozen dataclass with vocab_size, n_positions, d_model, n_layers, n_classes, dropout, extra
     modules: Callable  # config -> {name: LayerSpec}, in execution order
     embed_forward: Callable  # (ids (B, T), run, start) -> (B, T, C); `start` is the position of the first id

@@ -3,8 +3,8 @@
 With a causal mask, a token's keys and values depend only on that token and earlier ones, so they never change. So each
 new token costs a forward pass over one token, instead of one over the whole text.
 
-Decoding follows the same path through the model as training, with each operation's `decode` in `operations.py`, which
-keeps nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
+Decoding follows the same path through the model as training, but uses each operation's `decode` in `operations.py`,
+which keeps nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
 adapter's additional products would noticeably increase the time.
 """
 

@@ -1,4 +1,4 @@
-"""GPT-2's architecture: configuration, layers, and the forward and backward pass through a block.
+"""GPT-2's architecture: configuration, layers, and the forward and backward passes through a block.
 
     x = tok_emb[ids] + pos_emb
     for each block:  x = x + attention(ln1(x));  x = x + mlp(ln2(x))
@@ -72,8 +72,8 @@ def modules(config):
     A classifier reads one position of the last block's output. So the last block computes keys and values at all
     positions, but the query and all later activations only at that position.
 
-    The two layers whose outputs are added to the residual stream, o_proj and down_proj, have initial weights that are
-    smaller than the others by a factor of √(2 · n_layers): the stream is the sum of 2 · n_layers branches, and its
+    The outputs of o_proj and down_proj are added to the residual stream. Their initial weights are smaller than those
+    of the other layers by a factor of √(2 · n_layers), because the stream is the sum of 2 · n_layers branches, and its
     variance should not grow with the depth.
     """
     V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
@@ -125,8 +125,8 @@ def embed_backward(dx, back):
 def block_forward(x, i, run):
     """x + attention(ln1(x)), then x + mlp(ln2(x)): (B, T, C) to (B, T, C).
 
-    In a classifier's last block, `run` computes the query and everything after it at one position, so the block's
-    output is (B, 1, C).
+    In a classifier's last block, `run` computes the query and everything after it at only one position in each row, so
+    the block's output is (B, 1, C).
     """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 

@@ -81,7 +81,7 @@ def output_name(name):
 
 
 def at_positions(x, positions):
-    """One position in each row, (B, 1, C); x itself if it has only that position."""
+    """Select one position in each row, (B, 1, C); x is returned unchanged if it has only that position."""
     return x[np.arange(len(x)), positions][:, None] if x.ndim == 3 and x.shape[1] > 1 else x
 
 

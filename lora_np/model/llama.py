@@ -1,4 +1,4 @@
-"""Llama's architecture: configuration, layers, and the forward and backward pass through a block.
+"""Llama's architecture: configuration, layers, and the forward and backward passes through a block.
 
     x = tok_emb[ids]
     for each block:  x = x + attention(norm1(x));  x = x + mlp(norm2(x))

@@ -172,5 +172,5 @@ def owner(array):
 
 
 def cache_bytes(cache):
-    """Bytes of the activations that a forward pass keeps for its backward pass; see `cached_arrays`."""
+    """The size in bytes of the activations that a forward pass keeps for its backward pass; see `cached_arrays`."""
     return sum(array.nbytes for array in cached_arrays(cache).values())

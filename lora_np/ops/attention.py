@@ -2,9 +2,9 @@
 
 The three projections before attention and the one after it are separate linear layers, because LoRA adapts them.
 
-H query heads may share K key and value heads (grouped-query attention, Ainslie et al. 2023): query head h uses key
-head h // (H/K). Here, the queries of a group are stacked as additional rows of one matrix. The matrix products are then
-those of plain attention, and the products for dk and dv also sum over the group.
+H query heads may share K key and value heads (grouped-query attention, Ainslie et al. 2023): query head h uses key head
+h // (H/K). Here, the queries of a group are stacked as additional rows of one matrix. The matrix products are then
+those of ordinary multi-head attention, and the products for dk and dv also sum over the group.
 """
 
 import math
@@ -27,7 +27,7 @@ class AttentionCache(NamedTuple):
 
 
 class AttentionGrads(NamedTuple):
-    """The gradients. dprobs and dscores are intermediate ones, for readers who follow the chain rule step by step."""
+    """The gradients; dprobs and dscores are included for readers who follow the chain rule step by step."""
 
     dq: np.ndarray | None  # (B, Tq, H·D)
     dk: np.ndarray | None  # (B, Tk, K·D)
@@ -104,7 +104,7 @@ def attend(q, k, v, n_heads, positions=None):
 
 
 def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
-    """Average the values up to each query's position, with the weights softmax(q kᵀ / √D).
+    """Average the values up to each query's position, weighted by softmax(q kᵀ / √D).
 
     Parameters
     ----------
