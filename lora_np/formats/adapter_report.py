@@ -59,7 +59,7 @@ class Rules(NamedTuple):
 
 
 def split_by_layer(tensors, pattern):
-    """Split tensors into factors, {layer: {"lora_A": …}}, with names that match `pattern`, (layer)(array), and others."""
+    """Split tensors into factors, {layer: {"lora_A": …}}, named (layer)(array) according to `pattern`, and others."""
     factors, others = {}, {}
     for key, tensor in tensors.items():
         array = np.asarray(tensor).real  # PyTorch also drops imaginary parts

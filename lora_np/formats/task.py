@@ -206,7 +206,7 @@ def shipped_adapters():
 
 
 def read_task(name):
-    """Return a folder and its `task.json` as a dict, with the base as a path; the dict is empty if there is no such file."""
+    """Return a folder and the dict in its `task.json`, with the base as a path; {} if there is no such file."""
     folder = task_folder(name)
     path = folder / "task.json"
     if not path.exists():
