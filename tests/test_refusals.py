@@ -208,7 +208,7 @@ FORWARD = {
 NO_IDS = {"ids: got float64, expected an array of integers": {"ids": np.zeros((2, 3))}, "ids": {"ids": [[1, 2, 3]]}}
 ROWS = {
     "adapter: got 3 for 2 rows, expected one Adapter, or one for each row": {"adapter": [None] * 3},
-    "adapter: … for evaluation": {"adapter": [ADAPTER, None], "wanted": ("tok_emb.weight",)},
+    "adapter: … only in evaluation": {"adapter": [ADAPTER, None], "wanted": ("tok_emb.weight",)},
     "adapter: contains blocks.0.ln1.bias, which all rows": {
         "adapter": [with_weights(ADAPTER, **{"blocks.0.ln1.bias": np.zeros(12)}), None]
     },
