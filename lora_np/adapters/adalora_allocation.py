@@ -26,7 +26,7 @@ class RankAllocation:
     target : float in (0, 1], the share of all singular values that remains at the end; the paper starts with 1.5
         times as many as it keeps
     first, last : floats in [0, 1), the share of the steps before the budget starts to decrease, and the share of the
-        steps at the end with the final budget
+        last steps, which have the final budget
     every : float in (0, 1], the interval between two allocations, as a share of the steps
     beta1, beta2 : floats in [0, 1), the decay of the running means of importance and uncertainty (equations 9, 10)
     orthogonality : float ≥ 0, γ, the weight of the orthogonality penalty in the loss. As in PEFT, the penalty is the
@@ -83,7 +83,7 @@ def budget_at(step, steps, n_values, settings):
 
 
 def keep_most_important(importance, budget):
-    """Select the most important directions of all layers.
+    """Select the most important directions across all layers.
 
     Parameters
     ----------

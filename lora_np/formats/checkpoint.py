@@ -130,7 +130,7 @@ def load_adapter(folder, params):
 
 
 def check_init(config):
-    """Raise ValueError if the adapter's init changed the base, on which alone its update is correct."""
+    """Raise ValueError if the adapter's init changed the base: on the original base, the update would be incorrect."""
     if config.init in STARTS:
         plain = ", ".join(init for init in INITS if init not in STARTS)
         remedy = "convert the adapter with `for_original_base`, or `merge` it"
@@ -168,7 +168,7 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
 
 
 def reader(load, params):
-    """The function `load` with a dtype that can represent these arrays."""
+    """Bind `load` to a dtype that can represent these arrays."""
     return partial(load, dtype=np.result_type(np.float32, *(array.dtype for array in params.values())))
 
 

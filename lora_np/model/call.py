@@ -22,7 +22,7 @@ class Call(NamedTuple):
     masks: dict  # name -> dropout mask; empty in evaluation
     wanted: dict  # layer -> operands whose gradients are needed ("x", "weight", "lora_A", …)
     last: np.ndarray  # (B,), the position of the last non-padding token in each row
-    groups: tuple[RowGroup, ...] = ()  # rows by adapter, if a list of adapters was given; else empty
+    groups: tuple[RowGroup, ...] = ()  # rows by adapter if a list of adapters was given, otherwise empty
 
 
 @lru_cache(maxsize=256)

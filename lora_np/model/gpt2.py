@@ -20,7 +20,7 @@ from ..checked import check_fields, finite_number
 from ..ops import add
 from .architecture import Architecture, LayerSpec, check_config, with_depths
 
-INITIAL_STD = 0.02  # of the initial weights (Radford et al. 2019, section 2.3)
+INITIAL_STD = 0.02  # standard deviation of the initial weights (Radford et al. 2019, section 2.3)
 
 
 @dataclass(frozen=True)

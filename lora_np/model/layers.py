@@ -27,7 +27,7 @@ def forward_layers(cache, record=None):
         operation = OPERATIONS[module.operation]
         if module.one_position:
             shapes[name] = [x.shape for x in inputs]
-            if module.operation != "attention":  # which reads all keys and values
+            if module.operation != "attention":  # attention reads all keys and values
                 inputs = [at_positions(x, call.last) for x in inputs]
         y, caches[name] = operation.forward(call, module, *inputs)
         if record is not None:

@@ -17,7 +17,7 @@ class Sampling:
     repetition_penalty : float above 0, for tokens that are already in the text: their logits are divided by it if
         they are positive, and multiplied by it if they are negative (Keskar et al. 2019, section 4.1). 1: off
     temperature : float; logits are divided by it. 0: the most probable token is always chosen. 1: off
-    top_k : int or None; only the k most probable tokens, and any that are as probable as the k-th, can be drawn (Fan et
+    top_k : int or None; only the k most probable tokens, and any others as probable as the k-th, can be drawn (Fan et
         al. 2018)
     top_p : float in (0, 1] or None; only tokens of the nucleus can be drawn, which is the smallest set of most probable
         tokens whose probabilities sum to at least p (Holtzman et al. 2020, section 3.1)
