@@ -248,8 +248,8 @@ TENSORS = {
         (lambda t: t | {"lora": t[SCORE]}, "unexpected tensor lora"),
     ],
     "peft": [  # tests/test_doctor.py has more; both go by the same report
-        (exchange(C_FC), r"c_fc: lora_A \(20, 3\) and lora_B \(3, 12\), .*they look exchanged"),
-        (exchange(C_PROJ), "they look exchanged or they look transposed"),
+        (exchange(C_FC), r"c_fc: lora_A \(20, 3\) and lora_B \(3, 12\), .*they look swapped"),
+        (exchange(C_PROJ), "they look swapped or they look transposed"),
         (put(FC_A, lambda a: a[0]), r"c_fc: lora_A \(12,\)"),
         (lambda t: t | {f"{C_FC}.bias": np.zeros(3, np.float32)}, "transformer.h.0.mlp.c_fc: "),
         (lambda t: t | {FC_A.removeprefix(BASE): t[FC_A]}, "repeated name .*transformer.h.0"),

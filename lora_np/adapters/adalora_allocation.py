@@ -1,11 +1,11 @@
 """AdaLoRA's rank allocation: each layer keeps its most important singular values (Zhang et al. 2023).
 
-Every layer starts with more directions than the average layer keeps in the end. Each step updates the importance of
-every parameter (section 3.2). A direction's importance is that of its singular value plus the mean importance of its
-two vectors. The singular values of the model's least important directions are set to zero until the budget is met, so
-important layers keep more directions than others. The budget decreases from all directions to the target along a cubic
-curve (equation 12). Directions that are set to zero are still trained, and return if their importance grows. In the
-last part of training, the allocation is fixed.
+Every layer starts with more directions than the average layer keeps at the end. Each step updates the importance of
+every parameter (section 3.2). A direction's importance is that of its singular value plus the mean importance over the
+entries of each of its two vectors. The singular values of the model's least important directions are set to zero until
+the budget is met, so important layers keep more directions than unimportant ones. The budget decreases from all
+directions to the target along a cubic curve (equation 12). Directions that are set to zero are still trained, and
+return if their importance grows. In the last part of training, the allocation is fixed.
 """
 
 from dataclasses import dataclass
@@ -25,17 +25,18 @@ class RankAllocation:
     ----------
     target : float in (0, 1], the share of all singular values that remains at the end; the paper starts with 1.5
         times as many as it keeps
-    first, last : floats in [0, 1), the share of the steps before the budget starts to decrease, and the share with the
-        final budget
+    first, last : floats in [0, 1), the share of the steps before the budget starts to decrease, and the share of the
+        last steps, which have the final budget
     every : float in (0, 1], the interval between two allocations, as a share of the steps
     beta1, beta2 : floats in [0, 1), the decay of the running means of importance and uncertainty (equations 9, 10)
     orthogonality : float ≥ 0, γ, the weight of the orthogonality penalty in the loss. As in PEFT, the penalty is the
-        mean over layers (in the paper's equation 5, the sum). As in the paper, but not in PEFT, norms are squared.
+        mean over layers (the paper's equation 5 has the sum). As in the paper, and unlike in PEFT, the norms are
+        squared.
 
     Raises
     ------
     ValueError
-        If a field is out of bounds or first + last is above 1.
+        If a field is out of range, or first + last is above 1.
     """
 
     target: float = 2.0 / 3.0
@@ -82,7 +83,7 @@ def budget_at(step, steps, n_values, settings):
 
 
 def keep_most_important(importance, budget):
-    """Select the most important directions of all layers.
+    """Select the most important directions across all layers.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def keep_most_important(importance, budget):
 
 
 def direction_importance(module, weights, grads, memory, settings):
-    """Update the running means in `memory`, and return the importance of each of one layer's directions, (r,).
+    """Update the running means in `memory`, and return the importance of each direction of a layer, (r,).
 
         I = |w · g|                    the change of the loss, to first order, if a parameter w were zero (equation 8)
         Ī ← β₁ Ī + (1 − β₁) I          (equation 9)
@@ -145,7 +146,8 @@ def allocating(objective, adapter, steps, settings=DEFAULTS):
 
     Returns
     -------
-    objective : the argument; for kind "adalora", with γ R added, where R is the mean of `orthogonality` over the layers
+    objective : the given one; for kind "adalora", with γ R added, where R is the mean of `orthogonality` over the
+        layers
     after_update : for kind "adalora", a function (step, trainable, grads, memory) that zeroes singular values; else
         None
 

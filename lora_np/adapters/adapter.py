@@ -54,7 +54,7 @@ def adapter_shapes(params, config):
 def check_ranks(params, config):
     """Raise ValueError if a rank exceeds min(out, in) of its layer, which would add redundant parameters.
 
-    Only new adapters are checked. The rank of a mix is the sum of several ranks and may be higher.
+    Only new adapters are checked. The rank of a mix is the sum of several ranks and may exceed this limit.
     """
     for module in adapted_modules(config, params):
         r, shape = module_rank(config, module), params[f"{module}.weight"].shape
@@ -65,7 +65,7 @@ def check_ranks(params, config):
 
 
 def init_adapter(params, config, rng):
-    """Create a new adapter. The adapted model's output is bit-identical to the base's.
+    """Create a new adapter that leaves the model's output bit-identical to the base's.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def init_adapter(params, config, rng):
 
 
 def start_adapter(params, config, rng):
-    """Create a new adapter with any init, and the base on which it is trained.
+    """Create a new adapter with any init, and the base on which to train it.
 
     For "kaiming" and "gaussian", the base does not change. "pissa", "olora" and "loftq" move a part of each adapted
     weight into the adapter and keep the rest in the base. The new base and the adapter together compute the same

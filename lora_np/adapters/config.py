@@ -21,8 +21,8 @@ class AdapterConfig:
     targets : tuple of str, the layers to adapt: a name within a block ("q_proj"), which selects the layer in every
         block, a full name ("blocks.0.attn.q_proj"), a pattern of full names with *, ? or [] ("blocks.[01].mlp.*"), or
         "all-linear". Without targets, only the head is trained.
-    rank_pattern, alpha_pattern : dict, target -> the rank or alpha of these layers, instead of r or alpha; keys are
-        written as in `targets`, and the first key that matches a layer is used
+    rank_pattern, alpha_pattern : dict, target -> the rank or alpha of the layers that it selects, instead of r or
+        alpha; keys are written as in `targets`, and the first key that matches a layer is used
     rslora : bool, scale by α/√r (Kalajdzievski 2023) instead of α/r
     dropout : float in [0, 1), the dropout rate of the adapter's input during training
     init : "kaiming" (A uniform in ±1/√in, PEFT's default) or "gaussian" (A normal with standard deviation 1/r, as in
@@ -33,7 +33,7 @@ class AdapterConfig:
         (Zhang et al. 2023).
     norm_gradient : bool, for DoRA: also differentiate the norm, which the paper treats as a constant
     projection_seed : int, for VeRA: the seed of its random factors
-    train_head : bool, also train a classifier's whole head
+    train_head : bool, also train the classification head, as a whole
     kind : str, a key of `adapters.KINDS`
     extra : dict, fields of a configuration file that this package does not use; saving the configuration preserves them
 
@@ -123,7 +123,7 @@ def adapted_modules(config, params):
 
 
 def pattern_value(module, pattern, default):
-    """The value of the first key of a pattern that matches a layer, or the default."""
+    """The value of the first key in a pattern that matches a layer, or the default if no key matches."""
     return next((value for key, value in pattern.items() if matches(module, key)), default)
 
 

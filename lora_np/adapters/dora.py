@@ -6,7 +6,7 @@
 
 W is (out, in) here, so norms are those of rows, one per output, as in the authors' code and in PEFT. In the paper, W is
 (d, k), and norms are those of columns. Training starts with m = ‖W‖, so W′ = W. Because V is computed for its norms
-anyway, x is multiplied by V itself, in a single full-size product, as in the base.
+anyway, x is multiplied by V itself. This is a single full-size product, as in the base.
 
 The paper (section 4.3) treats ‖V‖ as a constant in the backward pass, which saves a lot of memory with autograd. PEFT
 and this file do the same. In a hand-written backward pass, the exact gradient costs little; `config.norm_gradient`
@@ -28,7 +28,7 @@ from .config import scaling
 MAGNITUDE = "lora_magnitude_vector"  # m, under its name in PEFT's files
 FACTORS = ("lora_A", "lora_B")
 
-# For each wanted gradient, the operands that it passes through in h = x̃ Vᵀ, and in g ⊙ h with g = m/‖V‖.
+# The operands of h = x̃ Vᵀ, and of g ⊙ h with g = m/‖V‖, through which each wanted gradient passes.
 OF_PRODUCT = {"x": "x", "weight": "weight"}
 OF_FACTORS = {"lora_A": "A", "lora_B": "B"}
 OF_STRETCH = {"x": "x", "weight": "x", "lora_A": "x", "lora_B": "x", MAGNITUDE: "factor"}
@@ -43,7 +43,7 @@ class DoRACache(NamedTuple):
     stretch: ScaleCache  # of g ⊙ h, without g
     weight: np.ndarray  # (out, in), the base's, not converted to an array
     adapter: dict  # the adapter's arrays
-    inv_norm: np.ndarray | None  # (out,), 1/‖V‖; None if nothing is wanted
+    inv_norm: np.ndarray | None  # (out,), 1/‖V‖; None if no gradient is wanted
     norm_gradient: bool
     wanted: tuple[str, ...]
 

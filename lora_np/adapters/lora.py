@@ -91,8 +91,8 @@ def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), 
 def backward(dy, cache):
     """Gradients of the adapted layer.
 
-    y is the sum of two products, so dy passes through both, and dx is the sum of both results. With u = x Aᵀ (with a
-    mask, x ⊙ mask replaces x in the second product):
+    y is the sum of two products, so dy passes through both, and dx is the sum of the two gradients. With u = x Aᵀ (with
+    a mask, x ⊙ mask replaces x in the second product):
 
         dB = s dyᵀ u            (out, r)
         du = s dy B             (..., r)

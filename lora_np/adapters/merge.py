@@ -1,10 +1,11 @@
 """Merge adapters into the base: W′ = W + ΔW. Inference with the merged model costs no more than with the base.
 
 `merge` returns dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
-base lose their zeros. `merge_in_format` converts W′ back to W's format. An update is small compared with the distance
-between neighbouring codes, so most weights are rounded to their old codes, and much of the update may be lost. An
-update that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the blocks' offsets, where the
-only error is the rounding to float16. `merge_errors` and `merge_in_format` measure the errors.
+base lose their zeros. `merge_in_format` converts W′ back to W's format. If the base is quantised, an update is small
+compared with the distance between neighbouring codes, so most weights are rounded to their old codes, and much of the
+update may be lost. An update that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the
+blocks' offsets, where the only error is the rounding to float16. `merge_errors` and `merge_in_format` measure the
+errors.
 """
 
 import math
@@ -63,7 +64,7 @@ def unmerge(merged, adapter):
     """Subtract the adapter's update from merged weights: W = W′ − ΔW.
 
     Because of rounding, the restored weights differ from the base's by about one unit in the last place; `merge_errors`
-    measures the difference. Keep the base if this matters.
+    measures the difference. If this matters, keep the base instead.
 
     Parameters
     ----------
@@ -93,9 +94,9 @@ def unmerge(merged, adapter):
 def merge_errors(params, adapter, dtype):
     """Merge and unmerge in a floating-point format, and compare the results with those in float64.
 
-    The sum is rounded to W's precision, and ΔW is much smaller than W. In float16, which has about three decimal
-    digits, a large part of an update can be lost. W and the adapter are converted to the format first, so only the
-    error of merging is measured.
+    The sum W + ΔW is rounded to the format's precision, and ΔW is much smaller than W. In float16, which has about
+    three decimal digits, a large part of an update can be lost. W and the adapter are converted to the format first, so
+    only the error of merging is measured.
 
     Parameters
     ----------
@@ -128,10 +129,10 @@ def merge_errors(params, adapter, dtype):
 def merge_in_format(params, adapter, masks=None):
     """Add the adapter's update to the model's weights, and convert each merged weight to the base weight's format.
 
-    A quantised matrix is quantised again, with the same settings. However, if it is in Q4_1 and has no mask, and ΔW is
-    constant in each block, ΔW is added to the blocks' offsets, and codes and scales do not change. Zeros of a dense
-    array are kept, because they come from pruning. Zeros of a quantised matrix may also be small weights that were
-    rounded, so a matrix that is both pruned and quantised needs a mask.
+    A quantised matrix is quantised again, with the same settings. However, if the matrix is in Q4_1 and has no mask,
+    and ΔW is constant in each block, ΔW is added to the blocks' offsets, and codes and scales do not change. Zeros of a
+    dense array are kept, because they come from pruning. Zeros of a quantised matrix may also be small weights that
+    were rounded to zero, so a matrix that is both pruned and quantised needs a mask.
 
     The lost share of the update is 1 if W′ equals W, and above 1 if the conversion changes W + ΔW by more than the norm
     of ΔW. A layer whose update is zero does not change.

@@ -5,9 +5,9 @@ of the sum, of rank r₁ + r₂ + …:
 
     Σ wᵢ sᵢ Bᵢ Aᵢ = [w₁s₁B₁  w₂s₂B₂ …] [A₁; A₂; …]
 
-This is exact. (Adding the A's and the B's instead of the products would add cross terms such as B₁A₂.)
-`compress` reduces an adapter to a lower rank with a singular value decomposition, which gives the best approximation of
-that rank (Eckart and Young 1936), and measures the error.
+This is exact. (Adding the A's and adding the B's, instead of adding the products, would introduce cross terms such as
+B₁A₂.) `compress` reduces an adapter to a lower rank with a singular value decomposition, which gives the best
+approximation of that rank (Eckart and Young 1936), and measures the error.
 """
 
 import math
@@ -83,13 +83,13 @@ def mix(params, adapters, weights):
 def for_original_base(params, start, trained):
     """Convert a trained adapter to one for the base that was passed to `start_adapter`.
 
-    W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀), where the sum in parentheses is exactly a LoRA update of twice the
-    rank; see `starts.py`.
+    W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀), where the difference in parentheses is exactly a LoRA update of twice
+    the rank; see `starts.py`.
 
     Parameters
     ----------
     params : dict, the weights that were passed to `start_adapter`
-    start, trained : Adapter, the one that `start_adapter` returned, and the same one after training
+    start, trained : Adapter, the one that `start_adapter` returned, before and after training
 
     Returns
     -------
@@ -145,7 +145,7 @@ def compress(params, adapter, r):
 
 
 def unscaled_config(config, ranks, params):
-    """The configuration of a LoRA whose layers have these ranks and scale 1, so α = r."""
+    """The configuration of a LoRA adapter whose layers have these ranks and scale 1, so α = r."""
     if not ranks:  # only a trained head
         return config
     r, pattern = compact_pattern(ranks)  # α is r in every layer, so it has the same pattern

@@ -3,10 +3,10 @@
     y = x Wᵀ + b + s L (p Aᵀ) Bᵀ        A (r, L),  B (out, r),  s = α/r
     p_j = mean of the g inputs of block j        L = in/g blocks
 
-Pooling makes the adapter treat all inputs of a block alike. So ΔW has one value for each output and block: row i
-has s (L/g) (B A)_ij at all g inputs of block j. Its rank is at most min(r, L). llama.cpp's Q4_1 stores a block of 32
-weights as d q + m. The update changes only m, and `merge_in_format` adds it there (section 3.3 of the paper, which uses
-GPTQ's zero points instead of m).
+Because of the pooling, the adapter treats all inputs of a block alike, so ΔW has one value for each output and block:
+row i has the value s (L/g) (B A)_ij at all g inputs of block j. The rank of ΔW is at most min(r, L). llama.cpp's Q4_1
+stores a block of 32 weights as d q + m. The update changes only m, and `merge_in_format` adds it there (section 3.3 of
+the paper, which uses GPTQ's zero points instead of m).
 
 g is the largest power of two, at most 32, that divides `in`. As in PEFT, the mean is multiplied by the number of blocks
 L. The paper's algorithm 1 multiplies it by g instead, which makes it a sum; this is equivalent to a different α. The

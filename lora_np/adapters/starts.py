@@ -6,8 +6,8 @@ the frozen base is the rest:
     W_rest + s B A = W          PiSSA, OLoRA: exact up to rounding
     Q      + s B A ≈ W          LoftQ: closer to W than NF4(W) is
 
-So training uses a base that differs from the original one. After PiSSA or OLoRA, the trained model equals the original
-base with an ordinary LoRA adapter of twice the rank, namely the trained adapter minus the initial one:
+Training therefore uses a base that differs from the original one. After PiSSA or OLoRA, the trained model equals the
+original base with an ordinary LoRA adapter of twice the rank, namely the trained adapter minus the initial one:
 
     W_rest + s B A = W + s B A − s B₀ A₀        mix(params, {"trained": …, "start": …}, {"trained": 1, "start": -1})
 

@@ -22,7 +22,7 @@ LAMBDAS = ("vera_lambda_d", "vera_lambda_b")
 START_D = 0.1  # initial λ_d, as in PEFT; the paper tunes it. λ_b starts at zero
 CACHED_PAIRS = 16  # pairs of random factors in memory; a model needs one for each distinct shape of its layers
 
-# For each wanted gradient, the operands that it passes through in z = (λ_d ⊙ (x Aᵀ)) Bᵀ, and in λ_b ⊙ z.
+# The operands of z = (λ_d ⊙ (x Aᵀ)) Bᵀ, and of λ_b ⊙ z, through which each wanted gradient passes.
 OF_PRODUCT = {"x": "x", "vera_lambda_d": "e"}
 OF_SCALING = {"x": "x", "vera_lambda_d": "x", "vera_lambda_b": "factor"}
 
@@ -44,7 +44,7 @@ def shapes(n_out, n_in, r):
 
 
 def init(weight, config, rng):
-    """λ_d = 0.1 and λ_b = 0, so ΔW = 0. rng is not used, because config.projection_seed is the random factors' seed."""
+    """λ_d = 0.1 and λ_b = 0, so ΔW = 0. rng is not used: the random factors come from config.projection_seed."""
     return {
         "vera_lambda_d": np.full(config.r, START_D, dtype=weight.dtype),
         "vera_lambda_b": np.zeros(weight.shape[0], dtype=weight.dtype),
@@ -55,10 +55,10 @@ def init(weight, config, rng):
 def projections(shape, r, seed, dtype):
     """The part of the shared random factors that a layer of this shape uses.
 
-    The entries are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (In PEFT's A, `in` is the largest layer's.)
-    They are computed from the raw 64-bit words of PCG64, which never change between NumPy versions: word w of the
-    stream of [seed, 0] for A, or [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column by column and
-    B row by row, so a smaller layer's factors are part of a larger layer's, except for the bound √(6/in).
+    The entries are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (For PEFT's A, `in` is that of the largest
+    layer.) They are computed from the raw 64-bit words of PCG64, which never change between NumPy versions: word w of
+    the stream of [seed, 0] for A, or [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column by column
+    and B row by row, so a smaller layer's factors are part of a larger layer's, except for the bound √(6/in).
 
     Parameters
     ----------

@@ -59,7 +59,7 @@ class Rules(NamedTuple):
 
 
 def split_by_layer(tensors, pattern):
-    """Split tensors into factors {layer: {"lora_A": …}}, whose names match a pattern (layer)(array), and others."""
+    """Split tensors into factors, {layer: {"lora_A": …}}, named (layer)(array) according to `pattern`, and others."""
     factors, others = {}, {}
     for key, tensor in tensors.items():
         array = np.asarray(tensor).real  # PyTorch also drops imaginary parts
@@ -71,7 +71,7 @@ def split_by_layer(tensors, pattern):
 
 
 def report_layers(rules, factors, params, config, others=()):
-    """The LayerReports of the factors, of targets that the file lacks, and `others`, in the base's order."""
+    """The LayerReports of the factors and of targets that the file lacks, and `others`, all in the base's order."""
     layers = [(layer.name, layer) for layer in others]
     for key, arrays in factors.items():
         name = key.removeprefix(rules.prefix)
@@ -117,7 +117,7 @@ def shape_fault(factors, r, n_out, n_in):
         return None
     first, last = A[:1], A[-1:]  # either may be the rank
     guesses = {
-        "they look exchanged": ((n_out, *last), (*last, n_in)),
+        "they look swapped": ((n_out, *last), (*last, n_in)),
         "they look transposed": ((n_in, *last), (*last, n_out)),
         f"they have rank {A and A[0]}, but the configuration says {r}": ((*first, n_in), (n_out, *first)),
     }
@@ -126,7 +126,7 @@ def shape_fault(factors, r, n_out, n_in):
 
 
 def base_array(params, ours, leaf="weight"):
-    """The base's weight or bias for layers that a file stores as one, or None if there is none; a head may be tied."""
+    """The base's weight or bias for layers that a file stores as one; None if there is none. A head may be tied."""
     if ours == ("head",) and HEAD not in params:
         ours = ("tok_emb",)
     arrays = [np.asarray(params[f"{name}.{leaf}"]) for name in ours if f"{name}.{leaf}" in params]
@@ -140,7 +140,7 @@ def base_weight(params, ours):
 
 
 def misnamed(key, names, config, prefix=""):
-    """Return the base's layer to which an unknown name in a file probably refers, or None, and describe the mistake."""
+    """Return the base's layer to which an unknown name in a file probably refers, or None, and note the mistake."""
     ends = {layer: name for name, ours in names.items() for layer in ours}
     for file in FILES:
         ends |= {bare(name): ends.get(ours[0]) for name, ours in layer_names(config, file).items()}
@@ -176,7 +176,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
 
     PEFT ignores names that it does not know. Targets without tensors keep their initial values: A is random, B is zero,
     and DoRA's m contains the norms of W's rows. A tensor with the same name as one of the base's weights replaces that
-    weight. PEFT raises an error for mismatched shapes, and if a module that it should load whole is missing.
+    weight. PEFT raises an error if shapes do not match, or if a module that it should load whole is missing.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
 
 
 def table_of_names(tensors, config):
-    """The table of layer names that a file uses: Hugging Face's, with or without a prefix, or ours."""
+    """The table with the layer names that a file uses: Hugging Face's, with or without a prefix, or ours."""
     names = layer_names(config, "hf")
     tables = names, {bare(name): ours for name, ours in names.items()}, {n: [n] for own in names.values() for n in own}
     modules = {match[1].removeprefix(BASE) for key in tensors if (match := PEFT_NAME.fullmatch(DEFAULT.sub("", key)))}
@@ -241,7 +241,7 @@ def whole_weight(key, array, names, notes, params):
     if old is None:
         note = "PEFT reads no tensor of this name"
         if re.search(r"(^|\.)(score|classifier|head)\.", key):
-            wanted = f"expected {BASE}score.weight" if "score" in names else "the model has no classifier's head"
+            wanted = f"expected {BASE}score.weight" if "score" in names else "the model has no classification head"
             note = f"a head that is not read: {wanted}"
         return LayerReport(key, IGNORED, (note,))
     layer = LayerReport(name, APPLIED, notes[name], names[name])
@@ -273,7 +273,7 @@ def llama_cpp_report(fields, tensors, params, config):
 
     names = {name: tuple(ours) for name, ours in layer_names(config, "gguf").items() if not name.endswith("_norm")}
     if config.n_classes:
-        del names["output"]  # a classifier's head has a different name
+        del names["output"]  # a classification head has a different name
     factors, others = split_by_layer(tensors, GGUF_NAME)
     layers = []
     for key in others:
@@ -297,7 +297,7 @@ def llama_cpp_report(fields, tensors, params, config):
 
 
 def own_report(adapter_config, tensors, params, config):
-    """Report how `load_adapter` treats a file. `params` includes a classifier's head."""
+    """Report how `load_adapter` treats a file. `params` includes a classification head."""
 
     def scale_of(name):
         own = module_config(adapter_config, name)

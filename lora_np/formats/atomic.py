@@ -1,8 +1,9 @@
 """Replace a file or folder atomically: at every moment, either the old one or the new one exists.
 
 New content is written to a temporary folder next to the old content, flushed to the disk, and renamed. A new folder is
-read back before the rename. Only one process at a time writes to a folder. The system releases the lock when that
-process ends, so the next process knows that any temporary files belong to dead processes, and removes them.
+read back before the rename. Only one process at a time can hold the lock to write to a folder. The system releases the
+lock when that process ends, so the next process knows that any temporary files belong to dead processes, and removes
+them.
 """
 
 import ctypes
@@ -134,7 +135,7 @@ def write_folder(folder, files, check=None, carry=()):
     ----------
     folder : the folder; its parents are created if needed
     files : dict of name -> bytes
-    check : function that takes the new folder's path and reads the folder before it replaces the old one
+    check : function that takes the new folder's path, and reads that folder before the old one is replaced
     carry : names of files and folders to copy from the old folder
 
     Raises
@@ -148,7 +149,7 @@ def write_folder(folder, files, check=None, carry=()):
     recover(folder)
     with temporary_folder(folder.parent) as temporary:
         check_target(folder, "folder", carry=carry)
-        new = temporary / folder.name  # after an exchange, this is the old folder; removed at the end of the block
+        new = temporary / folder.name  # after a swap, this is the old folder; removed at the end of the block
         new.mkdir()
         for name, data in files.items():
             with naming(folder / name):
@@ -177,7 +178,7 @@ def put_in_place(new, folder):
 
 
 def exchange(a, b):
-    """Exchange two folders atomically. Returns False if the system or the drive cannot do so."""
+    """Swap two folders atomically; return False if the system or the drive cannot do so."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         a, b = os.fsencode(a), os.fsencode(b)
@@ -189,7 +190,7 @@ def exchange(a, b):
 
 
 def aside(folder):
-    """The old folder's path between the two renames that replace it, on systems that cannot exchange folders."""
+    """The old folder's path between the two renames that replace it, on systems that cannot swap folders."""
     folder = Path(os.path.realpath(folder))
     return folder.parent / f"{TEMPORARY['prefix']}{folder.name}.old"
 

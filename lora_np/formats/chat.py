@@ -19,7 +19,7 @@ from .patterns import in_a_child
 
 JINJA = (3, 1, 6)  # older versions have known sandbox escapes
 SECONDS, SECONDS_EACH = 5.0, 0.01  # time limit of a call, and the additional time for each text
-LONGEST = 10**7  # maximum number of output characters, plus 20 per input character
+LONGEST = 10**7  # maximum number of output characters; 20 more are allowed for each input character
 
 
 class Template(NamedTuple):
@@ -64,7 +64,7 @@ def render_chat(template, messages, begins_answer=False, now=None):
     template : Template
     messages : list of dict with role and content
     begins_answer : bool, whether to add the beginning of an answer (``add_generation_prompt``)
-    now : datetime.datetime for templates that write the date, or None: they then use a default date or fail
+    now : datetime.datetime for templates that write the date. None: such templates use a default date or fail
 
     Raises
     ------
@@ -105,7 +105,7 @@ def chat_rows(conversations, tokenizer, template, length, places=None, now=None)
 
     A target is the next token if that token belongs to an answer, and IGNORE_INDEX otherwise. The answer includes its
     end token, such as ``<|im_end|>``, but not the white space after that token, nor the header before the answer, such
-    as ``<|im_start|>assistant``. A token that straddles the boundary belongs to the answer.
+    as ``<|im_start|>assistant``. A token that straddles the boundary between header and answer belongs to the answer.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def is_answer(encoding, text, spans, marks):
 
 
 def rendered_texts(conversations, places, template, now):
-    """Render or concatenate conversations. Returns the texts and the answers' spans, [(start, end)].
+    """Render or concatenate conversations, and return the texts and the answers' spans, [(start, end)].
 
     An answer starts where the rendering of the messages before it, plus the answer's header, ends. It ends where
     the rendering of the messages up to and including the answer ends. Both renderings must be prefixes of the whole

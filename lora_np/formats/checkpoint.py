@@ -130,7 +130,7 @@ def load_adapter(folder, params):
 
 
 def check_init(config):
-    """Raise ValueError if the adapter's init changed the base: its update is incorrect on the original base."""
+    """Raise ValueError if the adapter's init changed the base: on the original base, the update would be incorrect."""
     if config.init in STARTS:
         plain = ", ".join(init for init in INITS if init not in STARTS)
         remedy = "convert the adapter with `for_original_base`, or `merge` it"
@@ -156,7 +156,7 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
     names : names of the tensor file and of the configuration file, whose fields are `values`
     beside : dict of more files to write, name -> bytes, text or JSON value
     metadata : dict of str -> str to store in the tensor file, or None
-    check : function that takes the new folder's path and reads the folder; None: only the two files are read
+    check : function that takes the new folder's path and reads the folder back; None: only the two files are read back
     """
     tensors = cast(Path(folder) / names[0], tensors, dtype)
     files = {names[0]: tensor_bytes(tensors, metadata), names[1]: json_bytes(values)}
@@ -168,12 +168,12 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
 
 
 def reader(load, params):
-    """`load` with a dtype that can represent these arrays."""
+    """Bind `load` to a dtype that can represent these arrays."""
     return partial(load, dtype=np.result_type(np.float32, *(array.dtype for array in params.values())))
 
 
 def read_object(path):
-    """The fields of a JSON file that contains one object."""
+    """The fields of a JSON file that contains a single object."""
     values = read_json(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: got a JSON {type(values).__name__}, expected an object")

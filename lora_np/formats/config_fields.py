@@ -8,7 +8,7 @@ from ..checked import errors_of, quoted
 from ..model import GPT2Config, LlamaConfig, architecture
 from .checkpoint import check_depth, warn_of_unknown
 
-FIXED = {  # fields that change what any model computes, with their supported values
+FIXED = {  # fields that change what a model of any architecture computes, with their supported values
     "quantization_config": (None,),
     "is_causal": (True,),
     "is_encoder_decoder": (False,),
@@ -19,7 +19,7 @@ FIXED = {  # fields that change what any model computes, with their supported va
     "sliding_window": (None,),
     "attention_chunk_size": (None,),
 }
-# Fields that are computed from the model when it is written.
+# Fields whose values are computed from the model when it is written.
 WRITTEN = """architectures id2label label2id num_labels _num_labels tie_word_embeddings dtype torch_dtype
 transformers_version _name_or_path model_type""".split()
 # Other fields of transformers that have no effect here. They are written back without a warning.
@@ -128,7 +128,7 @@ ALIASES = {  # transformers' GPT2Config.attribute_map: other names of the sizes,
 
 
 def completed_gpt2(path, fields, tensors):
-    """A GPT-2's fields with one name for each size, and d_ff; see `FileFormat`."""
+    """The fields of a GPT-2, with one name for each size, and d_ff; see `FileFormat`."""
     for alias, name in ALIASES.items():
         first, second = fields.get(alias), fields.get(name)
         if alias in fields and name in fields and first != second:
@@ -188,7 +188,7 @@ LLAMA_GGUF_MORE = {  # optional fields
 
 
 def completed_llama(path, fields, tensors):
-    """A Llama's fields from transformers 4 or 5, with defaults for missing ones, and whether the head is tied."""
+    """The fields of a Llama from transformers 4 or 5, with defaults for missing ones, and whether the head is tied."""
     fields = {name: value for name, value in fields.items() if name not in LLAMA_OPTIONAL or value is not None}
     heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
     whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
@@ -215,7 +215,7 @@ def llama_fields(config):
 
 
 def llama_from_gguf(path, fields, tensors):
-    """A Llama's configuration from a GGUF file's metadata."""
+    """The configuration of a Llama from a GGUF file's metadata."""
     for name in fields:
         if re.fullmatch(r"llama\.rope\.scaling\..*|llama\.expert_.*", name) and fields[name] not in ("none", 0, 1.0):
             raise ValueError(f"{path}: {name} is {quoted(fields[name])}, which is not supported")

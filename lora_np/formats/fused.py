@@ -2,18 +2,18 @@
 
 The layers have the same input x, and their outputs are concatenated: the fused weight is (out₁ + out₂ + …, in).
 
-- Joining: the A's are stacked, and the B's are blocks on a diagonal. If all layers have the same A, as after
-  splitting, the result has that one A, and the B's are stacked.
+- Joining: the A's are stacked, and the B's become blocks on the diagonal of one matrix. If all layers have the same A,
+  as after splitting, the result has that one A, and the B's are stacked.
 - Splitting: each layer gets the whole A and its rows of B. If each rank-1 component affects only one layer, and
   the components are in the layers' order, as after joining, each layer gets only its own components.
 
-Both are exact, because only zeros are added, unless scales differ: a joined adapter has only one scale, so the other
-B's are multiplied by the ratio of scales, which causes rounding errors. A ratio of 0 is applied to A instead, because
-splitting identifies a layer by its B.
+Both are exact, because they only add or remove zeros. The exception is layers with different scales: a joined adapter
+has only one scale, so B's with other scales are multiplied by the ratio of the scales, which causes rounding errors. A
+ratio of 0 is applied to A instead, because splitting identifies a layer by its B.
 
 DoRA's magnitudes m, one per output, are also concatenated. If a layer without an adapter is joined with one that has an
-adapter, the former gets the row norms of its base weight as m, which have no effect; splitting recognises such a layer
-by these norms.
+adapter, its m contains the row norms of its base weight, so that nothing changes; splitting recognises such a layer by
+this m.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ from .names import linear_names
 
 
 def joined_layers(params, adapter, config, file):
-    """An adapter's layers in a file, "hf" or "gguf": name -> (factors, scale, names of our layers in it).
+    """An adapter's layers as stored in a file, "hf" or "gguf": name -> (factors, scale, names of our layers in it).
 
     `params` and `config` are the base's. Raises ValueError if the adapter does not fit the base.
     """
@@ -55,9 +55,10 @@ def split_factors(factors, names, weights=None):
 
 
 def component_owners(blocks):
-    """The layer that each rank-1 component affects, (r,); None if one affects several or the order differs.
+    """The layer that each rank-1 component affects, (r,); None if one affects several layers or they are out of order.
 
-    A component whose B is zero affects no layer and is assigned like its neighbour; any assignment is exact.
+    A component whose B is zero affects no layer. It is assigned to the same layer as its neighbour; any assignment
+    would be exact.
     """
     affects = np.array([block.any(axis=0) for block in blocks])  # (layers, r)
     known = affects.any(axis=0)
@@ -70,7 +71,7 @@ def component_owners(blocks):
 
 
 def join_factors(adapted, weights):
-    """Join the adapters of adjacent layers. Returns the result's factors, as in `split_factors`, and its scale.
+    """Join the adapters of adjacent layers, and return the joined factors, as in `split_factors`, and their scale.
 
     For each layer, `adapted` has a pair (factors, scale) or None, and `weights` has the base weight (out, in).
     """

@@ -1,6 +1,6 @@
 """Read GGUF, llama.cpp's file format (docs/gguf.md of ggml).
 
-Files are not opened with the `gguf` package, because it needs 2.8 s and 300 MB for SmolLM2's file of 98 MB.
+Files are not opened with the `gguf` package, because it needs 2.8 s and 300 MB of memory for SmolLM2's 98 MB file.
 """
 
 import math
@@ -12,7 +12,7 @@ from ..checked import quoted, whole_number
 from ..compress.ggml import BLOCK, BLOCK_BYTES, BlockWeight
 from ..data.texts import existing_file
 
-UINT32, TEXT, ARRAY, UINT64 = 4, 8, 9, 10  # types of fields; the numeric types are:
+UINT32, TEXT, ARRAY, UINT64 = 4, 8, 9, 10  # types of fields; NUMBERS has all numeric types
 NUMBERS = {i: np.dtype(t) for i, t in enumerate("u1 i1 <u2 <i2 <u4 <i4 <f4 ? - - <u8 <i8 <f8".split()) if t != "-"}
 TYPES = {  # of tensors: weights per block, bytes per block, function (bytes of rows) -> float32 or BlockWeight
     0: (1, 4, lambda rows: rows.view("<f4")),
@@ -26,8 +26,8 @@ for number, name in {2: "q4_0", 3: "q4_1", 8: "q8_0"}.items():
 def read_gguf(path, finite=True):
     """Read a GGUF file into two dicts, (fields, tensors). The file is mapped into memory, not copied.
 
-    A field is an int, float, bool, str, list of str or array of numbers. A tensor is a float32 array, (out, in) for a
-    layer, or a BlockWeight. A ValueError names the item that is damaged, unsupported or, if `finite`, not finite.
+    A field is an int, float, bool, str, list of str or array of numbers. A tensor is a BlockWeight or a float32 array,
+    (out, in) for a layer. A ValueError names the item that is damaged, unsupported or, if `finite`, not finite.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
@@ -41,12 +41,12 @@ def read_gguf(path, finite=True):
 
 
 class Reader:
-    """The content of a file, the position in it (initially after 8 bytes), and the current item, for messages."""
+    """A file's content, the current position (initially after 8 bytes), and the current item, for error messages."""
 
     content, position, thing = b"", 8, "header"
 
     def advance(self, size):
-        """Advance the position by `size` bytes. Returns the old position."""
+        """Advance the position by `size` bytes, and return the old position."""
         start, self.position = self.position, self.position + size
         if self.position > len(self.content):
             raise ValueError(f"ends at byte {self.position:,}, but the file has {len(self.content):,}")
@@ -78,7 +78,7 @@ class Reader:
 
 @np.errstate(all="ignore")  # damaged scales
 def read_content(reader, finite=True):
-    """Read the fields, the tensors' shapes and offsets, and then each tensor; see `read_gguf`."""
+    """Read the fields, then the tensors' shapes and offsets, then each tensor; see `read_gguf`."""
     if reader.content[:8] not in (b"GGUF\2\0\0\0", b"GGUF\3\0\0\0"):
         raise ValueError(f"got {reader.content[:8]}, expected b'GGUF' and version 2 or 3 in little-endian order")
     n_tensors, n_fields = (whole_number("count", reader.value(UINT64), least=0, most=2**16) for _ in range(2))

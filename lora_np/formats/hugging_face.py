@@ -21,7 +21,7 @@ from .tensors import read_tensors
 
 @of_one_version
 def load_hf(path, dtype=np.float32):
-    """Read a Hugging Face language model or sequence classifier, which may be a GPT-2 or a Llama.
+    """Read a GPT-2 or Llama from a Hugging Face directory, as a language model or sequence classifier.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json"
 
 
 def read_sharded(index):
-    """The tensors of all files that an index names, {name: array}."""
+    """The tensors in all files that an index names, {name: array}."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise ValueError(f"{index}: weight_map is {quoted(places)}, expected an object that maps tensors to files")
@@ -116,7 +116,7 @@ def read_sharded(index):
 
 
 def params_of(file, tensors, config, dtype):
-    """Our parameters from a file's tensors, of a model with or without a head. Errors name the file."""
+    """Convert a file's tensors to our parameters, for a model with or without a head. Errors name the file."""
     tensors, rows = renamed(file, tensors, bare, "a prefix"), [(bare(theirs), *row) for theirs, *row in layout(config)]
     table, is_tied = rows[0][0], not any(names == ["head.weight"] for _, names, *_ in rows)
     if is_tied and not np.array_equal(tensors.pop("lm_head.weight", tensors.get(table)), tensors.get(table)):
@@ -153,7 +153,7 @@ def label_list(path, fields, config):
 
 
 def special_ids(config, tokenizer, files):
-    """The ids of a model's special tokens, found as transformers' `generate` finds them.
+    """The ids of a model's special tokens, determined as in transformers' `generate`.
 
     Returns
     -------

@@ -156,7 +156,7 @@ def tokenizer_of(path, config, files=None):
 
 
 def fingerprint(params):
-    """A SHA-256 of the parameters' names, shapes and float32 values, without a head; the same for all file formats."""
+    """A SHA-256 of the names, shapes and float32 values of all weights except the head, equal for all file formats."""
     digest = hashlib.sha256()
     for name in sorted(params.keys() - {HEAD}):
         weight = np.ascontiguousarray(params[name], "<f4")

@@ -1,8 +1,8 @@
 """The names and storage of a model's layers in the files of other programs: Hugging Face, PEFT and GGUF.
 
-An architecture's record contains the names. If a layer's output is rotated (RoPE), GGUF stores rows that are rotated
-together next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and this package use (0, 1, 2,
-…).
+An architecture's record contains the names. If a layer's output is rotated (RoPE), GGUF stores the two rows of each
+rotated pair next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and this package use (0, 1,
+2, …).
 """
 
 import re
@@ -22,7 +22,7 @@ LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # kind of adapter -> 
 
 
 def layer_names(config, file):
-    """The names of a model's layers in one of the two kinds of files.
+    """The names of a model's layers in Hugging Face or GGUF files.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def layer_names(config, file):
 
     Returns
     -------
-    dict, the file's name -> our layers in it, in execution order: "blk.0.attn_qkv" -> ["blocks.0.attn.q_proj", …]
+    dict, name in the file -> our layers in it, in execution order: "blk.0.attn_qkv" -> ["blocks.0.attn.q_proj", …]
     """
     rows = [line.split() for line in architecture(config).file_names.strip().splitlines()]
     in_block = [row for row in rows if "{}" in row[0]]
@@ -53,7 +53,7 @@ def is_adaptable(ours):
 
 
 def short_names(layers):
-    """Map each layer to its name's shortest ending that is unique in a block: "q_proj", in GPT-2 "attn.c_proj"."""
+    """Map each layer to its shortest name ending that is unique in a block: "q_proj", or "attn.c_proj" in GPT-2."""
     ends = {name: re.split(r"\.\d+\.", name, maxsplit=1)[-1] for name in layers}
     last = {end: end.rpartition(".")[2] for end in ends.values()}
     is_clear = len(set(last.values())) == len(last)
@@ -90,7 +90,7 @@ def stored_tensors(params, config, file):
 
 
 def renamed(path, tensors, name_of, difference):
-    """Rename a file's tensors; ValueError if two get the same name, because they differ only by `difference`."""
+    """Rename a file's tensors. Raises ValueError if two names that differ by `difference` become the same."""
     by_name = {}
     for key, tensor in tensors.items():
         name = name_of(key)
@@ -108,7 +108,7 @@ def gguf_rows(config, layer, array, back=False):
     config : the model's configuration
     layer : str, our name of the layer
     array : array (out, …) or BlockWeight; only the order of the rows changes, so the result is exact
-    back : bool, from GGUF's order to ours
+    back : bool, reorder from GGUF's order to ours instead
     """
     if layer.rpartition(".")[2] not in architecture(config).gguf_interleaved:
         return array

@@ -1,7 +1,7 @@
 """Match regular expressions from a file against names as Python's `re` does, but within a time limit.
 
-`re` cannot be interrupted, and a pattern such as `(a|a)*b` may never terminate. A few patterns of literal characters
-are matched in this process; all others are matched in a child process that runs this file, with a time limit.
+`re` cannot be interrupted, and a pattern such as `(a|a)*b` may never terminate. Literal patterns are matched in this
+process if there are few; otherwise, a child process that runs this file matches all patterns, with a time limit.
 """
 
 import json
@@ -11,7 +11,7 @@ import warnings
 
 SECONDS = 5.0  # time limit for all patterns of a file
 LITERAL = re.compile(r"(\w|-|\.|\\\.)*", re.ASCII)
-CHEAP = 10**7  # limit on patterns × characters of all names × characters of the longest name
+CHEAP = 10**7  # limit on number of patterns × total length of all names × length of the longest name
 
 
 def match_patterns(patterns, names):
@@ -19,8 +19,8 @@ def match_patterns(patterns, names):
 
     Parameters
     ----------
-    patterns : list of (pattern, before, after, how): `re`'s function `how`, "match" or "fullmatch", gets
-        before + pattern + after
+    patterns : list of (pattern, before, after, how): before + pattern + after is passed to the function `how` of `re`,
+        "match" or "fullmatch"
     names : list of str
 
     Returns

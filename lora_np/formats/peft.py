@@ -1,10 +1,10 @@
 """Read and write PEFT's LoRA and DoRA adapters: `adapter_config.json` and `adapter_model.safetensors`.
 
 A is (r, in) and B is (out, r), as in this package, even for GPT-2's transposed layers: `fan_in_fan_out` concerns only
-the base's weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's single layer `c_attn` and our
+the base's weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's fused layer `c_attn` and our
 three layers.
 
-Transposed or exchanged factors are refused, because their shapes do not fit the rank and the base's layer. The one
+Transposed or swapped factors are refused, because their shapes do not fit the rank and the base's layer. The one
 exception is r = in = out, where all factors are square and the mistake cannot be detected.
 """
 
@@ -66,7 +66,7 @@ def load_peft(folder, params, config):
     head, adapted, alphas = None, {}, {}
     if not fields.get("target_modules"):  # the file need not have all of PEFT's default targets
         report = report._replace(layers=[layer for layer in report.layers if layer.status != NO_TENSORS], refused=[])
-    for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # rarely the cause
+    for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # rarely the cause, so last
         if layer.name == "score" and layer.arrays:
             head = layer.arrays["weight"]
             continue
@@ -103,12 +103,12 @@ def load_peft(folder, params, config):
 
 
 def peft_name(key):
-    """Add PEFT's prefix to a name; a classifier's head gets the name that PEFT uses."""
+    """Add PEFT's prefix to a name; the classification head gets the name that PEFT uses."""
     return SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
 
 
 def our_config(fields, kind, ranks, alphas, targets, train_head):
-    """Our configuration for the ranks and alphas of layers, {layer: value}."""
+    """Our configuration for these ranks and alphas, each a dict of layer -> value."""
     r, rank_pattern = compact_pattern(ranks or {"": 8})  # without layers, PEFT's defaults
     alpha, alpha_pattern = compact_pattern(alphas or {"": 8.0})
     return AdapterConfig(
@@ -136,7 +136,7 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
     folder : folder to write; created if needed
     adapter : Adapter of LoRA, DoRA or QA-LoRA (written as a LoRA adapter with the same update); the file uses the names
         of a model with a head
-    params : dict of the base's weights; a classifier's head is taken from here if the adapter has none
+    params : dict of the base's weights; the classification head is taken from here if the adapter has none
     config : the base's
     base : str or None, the base's name or path for PEFT (base_model_name_or_path)
     metadata : dict of str -> str, more metadata for the tensor file, or None

@@ -1,7 +1,7 @@
-"""The rules of PEFT's `adapter_config.json`: which layers it targets, and their ranks and scales.
+"""The rules of PEFT's `adapter_config.json`: which layers it targets, and the layers' ranks and scales.
 
-They follow PEFT (peft.tuners.tuners_utils.check_target_module_exists, peft.utils.other.get_pattern_key), with its
-defaults for missing fields.
+The rules are those of PEFT (peft.tuners.tuners_utils.check_target_module_exists, peft.utils.other.get_pattern_key),
+with its defaults for missing fields.
 """
 
 import math
@@ -38,7 +38,8 @@ READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "task_type"}
 # Fields of PEFT that have no effect here. They are written back without a warning.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
-# Field with regular expressions -> what PEFT puts before and after each, and the function of `re` that it calls.
+# For each field with regular expressions: what PEFT puts before and after each of them, and the function of `re` that
+# it calls.
 PATTERNS = {
     "target_modules": ("", "", "fullmatch"),
     "exclude_modules": ("", "", "fullmatch"),
@@ -67,11 +68,11 @@ def read_fields(path):
 
 
 def match_fields(path, fields, names):
-    """Match all patterns of the configuration.
+    """Match all patterns of the configuration against the names of layers.
 
     Returns
     -------
-    dict, (field, pattern) -> {matching name: for "layers_pattern" the number of its block as a str, else None}
+    dict, (field, pattern) -> {matching name: its block's number as a str for "layers_pattern", else None}
 
     Raises
     ------
@@ -142,7 +143,7 @@ def rank_and_scale(fields, found, module):
 
 
 def alpha_of(scale, r, rslora):
-    """The alpha that gives a scale, s r or, for rsLoRA, s √r, without digits that come only from rounding."""
+    """The alpha that gives a scale s: s r or, for rsLoRA, s √r, without digits that are only rounding errors."""
     alpha = scale * (math.sqrt(r) if rslora else r)
     short = float(f"{alpha:.12g}")
     return short if math.isclose(short, alpha, rel_tol=1e-15) else alpha

@@ -19,7 +19,7 @@ PACKAGED = {  # name of a model -> package, file in it, SHA-256 of the file, and
 
 @cache
 def packaged_model(name="smollm2"):
-    """The path of a model's GGUF file in its package, which is not imported, because importing it needs other packages.
+    """The path of a model's GGUF file, found without importing its package, because that would require other packages.
 
     Raises
     ------

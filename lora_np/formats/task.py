@@ -80,8 +80,8 @@ def load_task(name, base=None, weights="dense"):
 
     Returns
     -------
-    LoadedModel; if a classifier's base is a language model, the base gets a head of zeros, which the adapter's head
-    replaces
+    LoadedModel; if a classifier's base is a language model, the base gets a head of zeros, which is then replaced by
+    the adapter's head
 
     Raises
     ------
@@ -116,7 +116,7 @@ def attach_adapter(name, base, model=None, weights="dense"):
     ----------
     name : the adapter's folder, or the name of an included adapter
     base : the model, see `read_model`
-    model : LoadedModel of the base if it is in memory already; its weights are shared. None: the base is read
+    model : LoadedModel of the base if it is already in memory; its weights are shared. None: the base is read
     weights : see `read_model`
 
     Raises
@@ -155,7 +155,7 @@ def read_base(base, model=None, weights="dense"):
 
 
 def with_classes(params, config, labels, question=None):
-    """The model as a classifier for these labels, with a new head of zeros unless its head has one class per label.
+    """The model as a classifier for these labels, with a new head of zeros unless its own head has one class per label.
 
     It remains a language model if there are no labels, or if it answers a question with the labels.
     """
@@ -181,7 +181,7 @@ def task_base(name):
 
 
 def task_places(name, base=None):
-    """The folders or the file of a task and its base, which must not be overwritten."""
+    """The folders or the GGUF file of a task and its base, which must not be overwritten."""
     return (model_place(name),) if is_model_file(name) else (task_folder(name), base or task_base(name))
 
 
@@ -206,7 +206,7 @@ def shipped_adapters():
 
 
 def read_task(name):
-    """A folder and the fields of its `task.json`, with the base as a path; {} if there is no such file."""
+    """Return a folder and the dict in its `task.json`, with the base as a path; {} if there is no such file."""
     folder = task_folder(name)
     path = folder / "task.json"
     if not path.exists():

@@ -19,7 +19,7 @@ def compiled(text, now):
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """``{% generation %}`` marks the answers for transformers. `chat.py` locates them itself."""
+        """``{% generation %}`` marks the answers for transformers. Here it is ignored: `chat.py` locates them."""
 
         tags = {"generation"}
 

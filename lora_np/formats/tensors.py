@@ -82,7 +82,7 @@ def read_names(path):
 
 
 def read_tensor(file, start, entry):
-    """Read one tensor, by its entry in a safetensors file's header; offsets are relative to `start`."""
+    """Read one tensor, given its entry in a safetensors file's header; offsets are relative to `start`."""
     file.seek(start + entry["data_offsets"][0])
     try:
         array = np.fromfile(file, DTYPES[entry["dtype"]], math.prod(entry["shape"])).reshape(entry["shape"])
@@ -100,7 +100,7 @@ def write_text(path, text):
 
 
 def write_json(path, value):
-    """Write a value as JSON, indented by 2, with each list of numbers on one line."""
+    """Write a value as JSON, indented by 2 spaces, with each list of numbers on one line."""
     write_atomically(path, json_bytes(value))
 
 
@@ -131,14 +131,14 @@ def read_json(path):
 
 
 def whole_number(digits):
-    """Parse a 64-bit integer. Python would accept any number of digits, but no array could have that size."""
+    """Parse a 64-bit integer. Python would accept more digits, but no array can have such a size."""
     if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
         raise ValueError(f"the number {digits[:12]}… of {len(digits)} digits is too large")
     return int(digits)
 
 
 def without_repeats(pairs):
-    """The dict of a JSON object. Raises ValueError for a repeated name, of which `json` would silently use the last."""
+    """The dict of a JSON object. Raises ValueError for a repeated name; `json` would silently use its last value."""
     values = {}
     for name, value in pairs:
         if name in values:

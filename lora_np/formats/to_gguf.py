@@ -1,7 +1,7 @@
 """Write language models and LoRA adapters as GGUF, llama.cpp's file format.
 
-Like this package, llama.cpp stores matrices as (out, in), even for GPT-2. It permutes the rows of a Llama's q and k,
-and therefore also the rows of their B (`gguf_rows`): for a permutation P of rows, P (B A) = (P B) A.
+Like this package, llama.cpp stores matrices as (out, in), even for GPT-2. It permutes the rows of a Llama's q and k, so
+the rows of their B must be permuted too (`gguf_rows`): for a permutation P of rows, P (B A) = (P B) A.
 
 An adapter's file has one alpha, and llama.cpp computes each layer's scale as alpha / r, with r from the shape of B. If
 a layer has a different scale s, its B is multiplied by s r / alpha, which causes rounding errors unless the factor is a
@@ -28,11 +28,11 @@ WHOLE = "position_embd.weight"  # kept in float32, because llama.cpp adds its ro
 
 
 def save_gguf(path, params, config, fields, format="f32"):
-    """Write a language model.
+    """Write a language model as GGUF.
 
     Matrices have the given format, with the same two exceptions as in llama.cpp: matrices whose row length is not a
-    multiple of 32 are float16 instead of blocks, and with Q4_1 the embedding is Q8_0. Blocks already in this format
-    keep their bytes.
+    multiple of 32 are stored in float16 instead of blocks, and with Q4_1, the embedding is stored in Q8_0. Blocks
+    already in this format keep their bytes.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def save_gguf(path, params, config, fields, format="f32"):
 def check_language_model(config):
     """Raise ValueError for a classifier."""
     if config.n_classes:
-        raise ValueError("got a classifier, which llama.cpp lacks; expected a language model: train with --as-words")
+        raise ValueError("got a classifier, expected a language model, which llama.cpp supports: train with --as-words")
 
 
 def encoded(name, weight, format):
@@ -157,7 +157,7 @@ def write_gguf(path, architecture, fields, tensors):
 
 
 def add_field(writer, name, value):
-    """Add one field, of the type that llama.cpp expects."""
+    """Add one field, with the type that llama.cpp expects."""
     from gguf import GGUFValueType
 
     if not isinstance(value, (list, np.ndarray)):

@@ -31,7 +31,7 @@ class LayerSpec(NamedTuple):
 
     @property
     def mask_name(self):
-        """The name of its dropout mask: "embed", or the branch of a residual, such as "blocks.0.attn"."""
+        """The name of its dropout mask: "embed", or a residual branch, such as "blocks.0.attn"."""
         return self.name.removesuffix(".residual")
 
     def parameter_shapes(self):
@@ -43,7 +43,7 @@ class LayerSpec(NamedTuple):
 
 
 def with_depths(layers):
-    """Name -> LayerSpec with its depth. Consecutive layers with equal operations, such as q, k and v, share a depth."""
+    """Name -> LayerSpec with its depth. Adjacent layers with the same operation, such as q, k and v, share a depth."""
     by_name, depth, previous = {}, -1, None
     for layer in layers:
         depth += layer.operation != previous
@@ -53,7 +53,7 @@ def with_depths(layers):
 
 
 def check_config(config, *sizes):
-    """Check the fields that all models' configurations have; `sizes` are the names of fields that must be ints ≥ 1."""
+    """Check the fields that all configurations share; `sizes` are the names of fields that must be ints ≥ 1."""
     check_fields(config, whole_number, *sizes)
     check_fields(config, whole_number, "n_classes", least=0)
     check_fields(config, finite_number, "dropout", least=0, below=1)
@@ -68,12 +68,12 @@ class Architecture(NamedTuple):
     The functions connect the layers in `modules`: `run(name, *inputs)` computes a layer, and `back(name, dy)` computes
     the gradients of its inputs. Each backward function processes the layers of its forward function in reverse order.
 
-    The names of the layers that an adapter can adapt, all in the blocks, end in "_proj". The other layers with weights
-    are the norms, the embeddings (names ending in "_emb"; the first is "tok_emb") and, if the model has one, the last
-    layer, "head".
+    The layers that an adapter can adapt are all in the blocks, and their names end in "_proj". The other layers with
+    weights are the norms, the embeddings (names ending in "_emb"; the first is "tok_emb") and, if the model has one,
+    the last layer, "head".
     """
 
-    name: str  # in configuration files: ours, `model_type` of Hugging Face, and `general.architecture` of GGUF
+    name: str  # in configuration files: ours, `model_type` in Hugging Face's, and `general.architecture` in GGUF
     config_class: type  # a frozen dataclass with vocab_size, n_positions, d_model, n_layers, n_classes, dropout, extra
     modules: Callable  # config -> {name: LayerSpec}, in execution order
     embed_forward: Callable  # (ids (B, T), run, start) -> (B, T, C); `start` is the position of the first id
@@ -82,8 +82,8 @@ class Architecture(NamedTuple):
     block_backward: Callable  # (dx, i, back) -> dx before block i
     output_forward: Callable  # (x, config, run) -> the head's input, (B, T, C), or (B, C) for a classifier
     output_backward: Callable  # (dh, config, back) -> dx after the last block
-    file_names: str  # a line per layer: its names in Hugging Face's files and GGUF, and our names of the layers in it
+    file_names: str  # a table with a line per layer: its Hugging Face and GGUF names, and our names of the layers in it
     peft_targets: tuple[str, ...]  # the layers that PEFT adapts by default, under Hugging Face's names
     writes: bool = True  # whether it can generate text: each token attends only to itself and earlier ones
-    hf_transposed: tuple[str, ...] = ()  # last parts of Hugging Face's names of layers whose weights are (in, out)
+    hf_transposed: tuple[str, ...] = ()  # last parts of the Hugging Face names of layers stored as (in, out)
     gguf_interleaved: tuple[str, ...] = ()  # last parts of our names of layers whose rows GGUF orders by rotation pairs

@@ -1,11 +1,11 @@
 """A forward pass for one token at a time, with a cache of the keys and values of all earlier tokens.
 
-With a causal mask, a token's keys and values depend only on that token and earlier ones, so they never change. Each new
-token then costs a forward pass over one token instead of the whole text.
+With a causal mask, a token's keys and values depend only on that token and earlier ones, so they never change. So each
+new token costs a forward pass over one token, instead of one over the whole text.
 
-Decoding follows the same path through the model as training, with each operation's `decode` in `operations.py`, which
-keeps nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
-adapter's additional products would take noticeable time.
+Decoding follows the same path through the model as training, but uses each operation's `decode` in `operations.py`,
+which keeps nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
+adapter's additional products would noticeably increase the time.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ class Reading(NamedTuple):
 class KVCache(NamedTuple):
     """Keys and values of the tokens read so far. `next_logits` writes into the arrays and enlarges them when needed.
 
-    To continue one text in several ways, copy both arrays for each continuation.
+    To continue the same text in several ways, copy both arrays for each continuation.
     """
 
     keys: np.ndarray  # (n_layers, B, room, K·D); GPT-2's K·D is C
@@ -124,7 +124,7 @@ def next_logits(decoder, ids, cache):
         raise ValueError(f"ids: got {B} rows, expected {cache.keys.shape[1]}, as in the cache")
     start, end = cache.length, cache.length + T
     if end > config.n_positions:
-        raise ValueError(f"ids: {start} tokens plus {T} exceed n_positions = {config.n_positions}")
+        raise ValueError(f"ids: {start} tokens plus {T} new ones exceed n_positions = {config.n_positions}")
     cache = with_room(cache, end, config.n_positions)
     blocks = iter(zip(cache.keys[:, :, :end], cache.values[:, :, :end]))
     reading = Reading(config, (B, T), start, blocks)

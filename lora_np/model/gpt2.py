@@ -1,4 +1,4 @@
-"""GPT-2's architecture: configuration, layers, and the forward and backward pass through a block.
+"""GPT-2's architecture: configuration, layers, and the forward and backward passes through a block.
 
     x = tok_emb[ids] + pos_emb
     for each block:  x = x + attention(ln1(x));  x = x + mlp(ln2(x))
@@ -20,7 +20,7 @@ from ..checked import check_fields, finite_number
 from ..ops import add
 from .architecture import Architecture, LayerSpec, check_config, with_depths
 
-INITIAL_STD = 0.02  # of the initial weights (Radford et al. 2019, section 2.3)
+INITIAL_STD = 0.02  # standard deviation of the initial weights (Radford et al. 2019, section 2.3)
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def modules(config):
     A classifier reads one position of the last block's output. So the last block computes keys and values at all
     positions, but the query and all later activations only at that position.
 
-    The two layers that write into the residual stream, o_proj and down_proj, have initial weights that are smaller by a
-    factor of √(2 · n_layers): the stream is the sum of 2 · n_layers branches, and its variance should not grow with the
-    depth.
+    The outputs of o_proj and down_proj are added to the residual stream. Their initial weights are smaller than those
+    of the other layers by a factor of √(2 · n_layers), because the stream is the sum of 2 · n_layers branches, and its
+    variance should not grow with the depth.
     """
     V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
     std, branch_std = INITIAL_STD, INITIAL_STD / math.sqrt(2 * config.n_layers)
@@ -116,7 +116,7 @@ def embed_forward(ids, run, start=0):
 
 
 def embed_backward(dx, back):
-    """The gradients of the token and position embeddings."""
+    """Compute the gradients of the token and position embeddings."""
     dtok, dpos = back("embed", dx)  # (B, T, C), (T, C)
     back("pos_emb", dpos)
     back("tok_emb", dtok)
@@ -125,8 +125,8 @@ def embed_backward(dx, back):
 def block_forward(x, i, run):
     """x + attention(ln1(x)), then x + mlp(ln2(x)): (B, T, C) to (B, T, C).
 
-    In a classifier's last block, `run` computes the query and everything after it at one position, so the block's
-    output is (B, 1, C).
+    In a classifier's last block, `run` computes the query and everything after it at only one position in each row, so
+    the block's output is (B, 1, C).
     """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
@@ -184,8 +184,8 @@ def output_backward(dh, config, back):
     return back("ln_f", dh)
 
 
-# Each layer's name in Hugging Face's files (of a model with a head), its name in GGUF, and our names of the layers in
-# it; {} is a block's number. Both store q, k and v as one fused layer.
+# Each layer's name in Hugging Face files (of a model with a head), its name in GGUF, and our names of the layers that
+# it contains; {} is the block's number. Both formats store q, k and v as one fused layer.
 FILE_NAMES = """
 transformer.wte               token_embd          tok_emb
 transformer.wpe               position_embd       pos_emb

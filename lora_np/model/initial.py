@@ -19,7 +19,7 @@ def parameter_shapes(config):
 def initial_params(config, rng, dtype=np.float32):
     """GPT-2's initial values (Radford et al. 2019, section 2.3): normal weights, zero biases, and ones in layer norms.
 
-    `modules` defines the standard deviations.
+    The standard deviations come from `modules`.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ def forward_layers(cache, record=None):
         operation = OPERATIONS[module.operation]
         if module.one_position:
             shapes[name] = [x.shape for x in inputs]
-            if module.operation != "attention":  # which reads all keys and values
+            if module.operation != "attention":  # attention reads all keys and values
                 inputs = [at_positions(x, call.last) for x in inputs]
         y, caches[name] = operation.forward(call, module, *inputs)
         if record is not None:
@@ -81,7 +81,7 @@ def output_name(name):
 
 
 def at_positions(x, positions):
-    """One position in each row, (B, 1, C); x itself if it has only that position."""
+    """Select one position in each row, (B, 1, C); x is returned unchanged if it has only that position."""
     return x[np.arange(len(x)), positions][:, None] if x.ndim == 3 and x.shape[1] > 1 else x
 
 

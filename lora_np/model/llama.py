@@ -1,12 +1,12 @@
-"""Llama's architecture: configuration, layers, and the forward and backward pass through a block.
+"""Llama's architecture: configuration, layers, and the forward and backward passes through a block.
 
     x = tok_emb[ids]
     for each block:  x = x + attention(norm1(x));  x = x + mlp(norm2(x))
     logits = head(norm_f(x))
 
-Differences from GPT-2 (`gpt2.py`): RMS normalisation instead of layer normalisation; queries and keys that are rotated
-according to their positions instead of position embeddings; grouped-query attention; a gated MLP; and usually no biases
-(Touvron et al. 2023, section 2.2; Ainslie et al. 2023). `gpt2.py` explains `run` and `back`.
+Differences from GPT-2 (`gpt2.py`): RMS normalisation instead of layer normalisation; rotary position embeddings, which
+rotate queries and keys, instead of learned ones; grouped-query attention; a gated MLP; and usually no biases (Touvron
+et al. 2023, section 2.2; Ainslie et al. 2023). `gpt2.py` explains `run` and `back`.
 """
 
 import math
@@ -18,7 +18,7 @@ from ..checked import check_fields, finite_number, instance_of
 from ..ops import add
 from .architecture import Architecture, LayerSpec, check_config, with_depths
 
-INITIAL_STD = 0.02  # of the initial weights; those of the branches are smaller, as in `gpt2.py`
+INITIAL_STD = 0.02  # of the initial weights, except those of o_proj and down_proj, which are smaller, as in `gpt2.py`
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LlamaConfig:
     rope_theta : float above 1, θ of the rotary position embedding
     rms_norm_eps : float
     tied : bool, whether a language model's head is the token embedding
-    attention_bias, mlp_bias : bool, whether the linear layers of these parts have biases
+    attention_bias, mlp_bias : bool, whether the linear layers of the attention and of the MLP have biases
     extra : dict, fields of a configuration file that this package does not use but writes back
 
     Raises
@@ -121,7 +121,7 @@ def embed_forward(ids, run, start=0):
 
 
 def embed_backward(dx, back):
-    """The gradient of the token embedding."""
+    """Compute the gradient of the token embedding."""
     back("tok_emb", dx)
 
 
@@ -186,8 +186,8 @@ def output_backward(dh, config, back):
     return back("norm_f", dh)
 
 
-# Each layer's name in Hugging Face's files (of a model with a head), its name in GGUF, and our names of the layers in
-# it; {} is a block's number.
+# Each layer's name in Hugging Face files (of a model with a head), its name in GGUF, and our name of the layer; {} is
+# the block's number.
 FILE_NAMES = """
 model.embed_tokens                        token_embd          tok_emb
 model.layers.{}.input_layernorm           blk.{}.attn_norm    blocks.{}.norm1

@@ -1,6 +1,7 @@
-"""The table of operations: how a layer of a model computes its operation, forward, backward and when decoding.
+"""The table of operations: how a layer computes each one in the forward pass, the backward pass and decoding.
 
-`layers.py` calls the first two in training and evaluation, and `decoder.py` calls `decode` for one token at a time.
+`layers.py` calls `forward` and `backward` in training and evaluation, and `decoder.py` calls `decode` for one token at
+a time.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from ..ops.rope import rotate
 from ..ops.swiglu import sigmoid
 from .rows import rows_forward
 
-PIECE = 2048  # rows of a weight that are multiplied at a time; the whole head at once takes 1.5 times as long
+PIECE = 2048  # rows of a weight multiplied at a time; multiplying the whole head at once takes 1.5 times as long
 
 
 class Operation(NamedTuple):
@@ -23,7 +24,7 @@ class Operation(NamedTuple):
 
     forward: Callable  # (call, module, *inputs) -> (output, cache)
     backward: Callable  # (dy, cache) -> tuple of gradients, with the fields dweight, … if there are parameters
-    decode: Callable | None = None  # (weight, bias, Reading, *inputs) -> output; None if no language model has it
+    decode: Callable | None = None  # (weight, bias, Reading, *inputs) -> output; None if no language model uses it
     inputs: int = 1  # number of inputs with a gradient; backward returns their gradients first
     adds_up: bool = False  # whether backward adds in place to the weight's gradient from other layers
     inside: Callable | None = None  # (call, module, *inputs) -> intermediate steps to record
@@ -124,7 +125,7 @@ def mean_pool(call, module, x):
     return ops.mean_pool_forward(x, call.last + 1, call.wanted[module.name])
 
 
-# ---------------------------------------------------------------- each operation when decoding: arrays are (BT, C)
+# ---------------------------------------------------------------- each operation in decoding: arrays are (BT, C)
 
 
 def embedding_decode(weight, bias, reading, ids):

@@ -53,9 +53,8 @@ def forward(
     record : dict that is filled with every activation, by name, in execution order; or None
     wrap : function (run) -> run that wraps each layer's computation, as in `analysis/costs.py`; or None
     head : bool; False omits the last layer, for a loss that computes the logits itself, in chunks
-    recompute : bool, gradient checkpointing: keep only each block's input, and let `backward` run the block again
-        (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost). It saves memory and costs a second forward
-        pass
+    recompute : bool, gradient checkpointing: keep only each block's input, and let `backward` run the block again (Chen
+        et al. 2016, Training Deep Nets with Sublinear Memory Cost). This saves memory, but costs a second forward pass
 
     Returns
     -------
@@ -86,7 +85,7 @@ def forward(
 
 
 def hidden_states(ids, config, run, start=0, block_run=None):
-    """Apply the embeddings and blocks to ids (B, T), the first of which is at position `start`; returns (B, T, C).
+    """Apply the embeddings and blocks to ids (B, T), the first of which is at position `start`, and return (B, T, C).
 
     A classifier's last block may return only one position in each row, (B, 1, C). `block_run` returns the `run` for a
     block with the input x; None: every block uses `run`.
@@ -138,7 +137,7 @@ def cached_arrays(cache):
     """The arrays that a forward pass keeps for its backward pass, by layer and field.
 
     An array that several layers keep is listed only once. A view is listed as the array that owns its memory.
-    Parameters are omitted, because the model keeps them in memory in any case.
+    Parameters are omitted, because they are in memory anyway.
 
     Parameters
     ----------
@@ -173,5 +172,5 @@ def owner(array):
 
 
 def cache_bytes(cache):
-    """Bytes of the activations that a forward pass keeps for its backward pass; see `cached_arrays`."""
+    """The size in bytes of the activations that a forward pass keeps for its backward pass; see `cached_arrays`."""
     return sum(array.nbytes for array in cached_arrays(cache).values())

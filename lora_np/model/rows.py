@@ -57,16 +57,16 @@ def row_groups(params, adapters, B):
         if adapter is not None:
             arrays, config, whole = fitting_arrays(params, adapter), adapter.config, whole_weights(adapter)
         if set(whole) - {"head.weight"}:
-            raise ValueError(f"adapter: carries {sorted(set(whole) - {'head.weight'})[0]}, which all rows must share")
+            raise ValueError(f"adapter: contains {sorted(set(whole) - {'head.weight'})[0]}, which all rows must share")
         groups.append(RowGroup(rows, {**params, **whole}, config, arrays))
     return tuple(groups)
 
 
 def rows_forward(x, name, call):
-    """Apply a linear layer to a batch whose rows have different adapters; each row gets the result of a separate pass.
+    """Apply a linear layer to a batch whose rows have different adapters; each row's result is that of a separate pass.
 
-    A single product computes all rows that have no adapter in this layer. The other rows are computed group by group,
-    with the group's adapter or whole weight.
+    All rows that have no adapter in this layer are computed in a single product. The other rows are computed group by
+    group, with the group's adapter or whole weight.
 
     Parameters
     ----------

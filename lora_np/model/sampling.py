@@ -16,11 +16,11 @@ class Sampling:
     ----------
     repetition_penalty : float above 0, for tokens that are already in the text: their logits are divided by it if
         they are positive, and multiplied by it if they are negative (Keskar et al. 2019, section 4.1). 1: off
-    temperature : float; logits are divided by it. 0: the most probable token is chosen without drawing. 1: off
-    top_k : int or None; only the k most probable tokens, and any others that are as probable as the k-th, can be drawn
-        (Fan et al. 2018)
-    top_p : float in (0, 1] or None; only tokens of the nucleus can be drawn, the smallest set of most probable tokens
-        whose probabilities sum to at least p (Holtzman et al. 2020, section 3.1)
+    temperature : float; logits are divided by it. 0: the most probable token is always chosen. 1: off
+    top_k : int or None; only the k most probable tokens, and any others as probable as the k-th, can be drawn (Fan et
+        al. 2018)
+    top_p : float in (0, 1] or None; only tokens of the nucleus can be drawn, which is the smallest set of most probable
+        tokens whose probabilities sum to at least p (Holtzman et al. 2020, section 3.1)
 
     Raises
     ------
@@ -90,7 +90,7 @@ def next_probabilities(logits, ids, sampling):
 
 
 def penalise(logits, ids, penalty):
-    """Make the tokens of a text less probable: (B, V) logits, (B, T) ids."""
+    """Make the tokens that are already in the text less probable: logits (B, V), ids (B, T)."""
     if penalty == 1.0:
         return logits
     rows = np.arange(len(ids))[:, None]
@@ -109,10 +109,11 @@ def keep_top_k(logits, k):
 
 
 def keep_top_p(logits, p):
-    """Set logits (B, V) outside the nucleus to -inf: a token is kept if the more probable ones sum to less than p."""
+    """Set logits (B, V) outside the nucleus to -inf: a token is kept if the more probable tokens sum to less than p."""
     order = np.argsort(-logits, axis=-1, kind="stable")  # (B, V), the most probable first
     probs = np.take_along_axis(softmax_forward(logits)[0], order, axis=-1)
-    # The sum over all more probable tokens: 0 for the first, which is always kept. In float64, because many are tiny.
+    # The total probability of all more probable tokens: 0 for the first token, which is always kept. The sum is in
+    # float64, because many probabilities are tiny.
     before = np.cumsum(probs, axis=-1, dtype=np.float64) - probs
     stays = np.empty(logits.shape, dtype=bool)
     np.put_along_axis(stays, order, before < p, axis=-1)
@@ -125,7 +126,7 @@ def draw(probs, rng):
     `probs` is (B, V). B random numbers are drawn from `rng`, a np.random.Generator.
     """
     cumulative = np.cumsum(probs, axis=-1, dtype=np.float64)  # (B, V)
-    # Rounding may leave the last entry below 1. The random number is multiplied by that entry, so it never exceeds the
-    # entry.
+    # Because of rounding, the last entry may be below 1. The random numbers are multiplied by that entry, so they never
+    # exceed it.
     threshold = rng.random(len(probs))[:, None] * cumulative[:, -1:]
     return np.count_nonzero(cumulative <= threshold, axis=-1)

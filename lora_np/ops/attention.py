@@ -2,9 +2,9 @@
 
 The three projections before attention and the one after it are separate linear layers, because LoRA adapts them.
 
-H query heads may share K key and value heads (grouped-query attention, Ainslie et al. 2023): query head h uses key
-head h // (H/K). Here, the queries of a group are stacked as additional rows of one matrix. The matrix products are then
-those of plain attention, and the products for dk and dv also sum over the group.
+H query heads may share K key and value heads (grouped-query attention, Ainslie et al. 2023): query head h uses key head
+h // (H/K). Here, the queries of a group are stacked as additional rows of one matrix. The matrix products are then
+those of ordinary multi-head attention, and the products for dk and dv also sum over the group.
 """
 
 import math
@@ -27,7 +27,7 @@ class AttentionCache(NamedTuple):
 
 
 class AttentionGrads(NamedTuple):
-    """dprobs and dscores are intermediate gradients, for readers who follow the chain rule step by step."""
+    """The gradients; dprobs and dscores are included for readers who follow the chain rule step by step."""
 
     dq: np.ndarray | None  # (B, Tq, H·D)
     dk: np.ndarray | None  # (B, Tk, K·D)
@@ -104,14 +104,14 @@ def attend(q, k, v, n_heads, positions=None):
 
 
 def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
-    """Average the values up to each query's position, with the weights softmax(q kᵀ / √D).
+    """Average the values up to each query's position, weighted by softmax(q kᵀ / √D).
 
     Parameters
     ----------
     q : array (B, Tq, H·D); k, v : array (B, Tk, K·D) with Tk ≥ Tq (equal in training)
     n_heads : int, H; a multiple of K
     wanted : names of the operands whose gradients the backward pass will compute
-    positions : int array (B, Tq), the queries' positions among the keys; None means the last Tq
+    positions : int array (B, Tq), the queries' positions among the keys; None: the last Tq positions
 
     Returns
     -------
@@ -138,11 +138,11 @@ def attention_backward(dcontext, cache):
     Forward, per head: S = q kᵀ / √D + mask, P = softmax(S), O = P v. Backward, line by line:
 
         dv = Pᵀ dO        dP = dO vᵀ
-        dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; 0 where P is 0, so the mask needs no step of its own)
+        dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; dS = 0 where P = 0, so the mask needs no extra step)
         dq = dS k / √D    dk = dSᵀ q / √D
 
     If several query heads share a key head, their S, P, O and q are stacked as rows. So dv and dk are sums over all of
-    these heads, because each of them uses the same k and v.
+    these heads, which use the same k and v.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 NumPy evaluates a formula one operation at a time, each on the whole array. If the array is larger than a core's cache,
 every operation waits for memory. With blocks, all operations except the first and the last find their operands in the
-cache. Elementwise results are bit-identical to those without blocks; sums over a row are equal up to rounding.
+cache. Elementwise results are bit-identical with and without blocks; sums over a row are equal up to rounding.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ def blocks(*arrays):
     Yields
     ------
     tuples with one block (n, K_i) of each array. A block of a C-contiguous array is a view, so writing to it writes to
-    the array. A block of any other array may be a copy, which is read-only, so that no write is lost. Small arrays, and
-    arrays that repeat a single number (all strides 0), are yielded whole.
+    the array. A block of any other array may be a copy; copies are read-only, so that no write is silently lost. Small
+    arrays, and arrays that repeat a single number (all strides 0), are yielded whole.
     """
     if not arrays[0].size:
         return

@@ -10,7 +10,7 @@ IGNORE_INDEX = -100  # the target of a position that the loss ignores, as in PyT
 
 
 class CrossEntropyGrads(NamedTuple):
-    """The gradient, which is also the cache, because the forward pass has already computed the exponentials in it."""
+    """The gradient. It is also the cache, because the forward pass already computes the exponentials that it needs."""
 
     dlogits: np.ndarray | None  # (..., K), None if not wanted
 
@@ -79,7 +79,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
 
 
 def target_weights(targets, weights=None, ignore_index=IGNORE_INDEX):
-    """The weight of each target in the mean, (...,): 0 if it is ignored, else 1 or its class's weight."""
+    """The weight of each target in the mean, (...,): 0 if the target is ignored, otherwise 1 or its class's weight."""
     real = targets != ignore_index
     return real if weights is None else np.where(real, weights[np.where(real, targets, 0)], 0)
 
@@ -87,9 +87,9 @@ def target_weights(targets, weights=None, ignore_index=IGNORE_INDEX):
 def cross_entropy_backward(dloss, cache):
     """Gradient of the mean cross-entropy.
 
-    One row's loss is log Σ_j exp(x_j) − x_t, so its derivative is softmax(x)_i − δ_it. In the mean over N targets, it
-    is divided by N; in the weighted mean, it is multiplied by the target's weight and divided by the sum of the
-    weights. Gradients of ignored rows are zero.
+    One row's loss is log Σ_j exp(x_j) − x_t, so its derivative with respect to x_i is softmax(x)_i − δ_it. In the mean
+    over N targets, this is divided by N; in the weighted mean, it is multiplied by the target's weight and divided by
+    the sum of the weights. Gradients of ignored rows are zero.
 
         dx = dloss · (p − onehot(t)) / N        or  dloss · (p − onehot(t)) w_t / Σ w_t
 

@@ -1,6 +1,6 @@
 """Inverted dropout with an explicit mask (Srivastava et al. 2014).
 
-The mask is an input. The caller draws it once from a generator and passes the same array to the forward pass, the
+The mask is an input. The caller draws it once from a generator, and can pass the same array to the forward pass, the
 backward pass, a gradient check, or a port to another language.
 """
 
@@ -18,7 +18,7 @@ class DropoutGrads(NamedTuple):
 
 
 def dropout_mask(shape, p, rng, dtype=np.float32):
-    """Draw a mask: 0 with probability p, else 1/(1−p), so that the expected output is the input.
+    """Draw a mask: 0 with probability p, else 1/(1−p), so that the expected output equals the input.
 
     Parameters
     ----------

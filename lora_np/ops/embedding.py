@@ -63,6 +63,6 @@ def embedding_backward(dy, cache, into=None):
     dweight = np.zeros_like(dy, shape=cache.table_shape) if into is None else into  # (V, C)
     order = np.argsort(cache.ids, axis=None, kind="stable")  # (N,)
     ids, starts = np.unique(cache.ids.ravel()[order], return_index=True)  # (U,), the distinct ids
-    # y = weight[ids]; with repeated ids, `dweight[ids] += dy` would add only one of each id's rows
+    # y = weight[ids]; for repeated ids, `dweight[ids] += dy` would add only one row per id
     dweight[ids] += np.add.reduceat(dy.reshape(-1, dy.shape[-1])[order], starts)  # (U, C)
     return EmbeddingGrads(dweight)

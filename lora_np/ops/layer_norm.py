@@ -23,7 +23,7 @@ class LayerNormGrads(NamedTuple):
 
 @functools.cache
 def averaging(n, dtype):
-    """An array (n,) of 1/n. The dot product of a row and this array is the row's mean."""
+    """An array (n,) filled with 1/n. The dot product of a row and this array is the row's mean."""
     return np.full(n, 1.0 / n, dtype)
 
 

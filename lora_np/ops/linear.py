@@ -50,7 +50,7 @@ def linear_backward(dy, cache):
     """Gradients of a linear layer.
 
     One output element is y_no = Σ_i x_ni W_oi + b_o, which is linear in each operand. By the chain rule, the gradient
-    of an operand is a sum over all outputs that it contributes to:
+    of an operand's element is a sum over all outputs to which the element contributes:
 
         dx_ni = Σ_o dy_no W_oi      dx = dy W
         dW_oi = Σ_n dy_no x_ni      dW = dyᵀ x

@@ -24,8 +24,9 @@ class LinearCrossEntropyGrads(NamedTuple):
 def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, wanted=("x", "weight"), chunk=CHUNK):
     """Mean of −log softmax(x Wᵀ)[target] over the targets that are not `ignore_index`.
 
-    This is the loss of `cross_entropy_forward` for the logits x Wᵀ. The mean over N rows is Σ (n/N) · mean over the n
-    rows of each chunk, and its gradient is the same weighted sum of the chunks' gradients.
+    This is the loss of `cross_entropy_forward` for the logits x Wᵀ. The mean over N rows is the weighted sum of the
+    chunks' means, where the weight of a chunk of n rows is n/N. The gradient is the same weighted sum of the chunks'
+    gradients.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """The low-rank product of LoRA (Hu et al. 2021, section 4.1, equation 3): z = (e ⊙ (x Aᵀ)) Bᵀ.
 
-Each row of x is projected to r values and back, which costs r (in + out) multiplications. The matrix B diag(e) A, with
-which a product would cost in · out multiplications, is never computed. In LoRA, e is a scalar, the scale s; in AdaLoRA
-and VeRA, it is a vector (r,).
+Each row of x is projected to r values and back, which costs r (in + out) multiplications. The matrix B diag(e) A is
+never computed, because its product with a row would cost in · out multiplications. In LoRA, e is a scalar, the scale s;
+in AdaLoRA and VeRA, it is a vector (r,).
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from .dropout import dropout_forward
 
 
 class LowRankCache(NamedTuple):
-    """x is cached without its mask: other layers cache the same x, and x ⊙ mask would be an additional array."""
+    """x is cached without its mask: other layers cache the same x, but x ⊙ mask would be an additional array."""
 
     x: np.ndarray | None  # (..., in), for dA
     u: np.ndarray | None  # (N, r), x̃ Aᵀ, for de and dB
@@ -67,7 +67,7 @@ def low_rank_cache(x, A, e, B, wanted, mask, u=None):
 
 
 def low_rank_backward(dz, cache):
-    """Gradients of the low-rank product; the lines of the forward pass, in reverse order, are on the right:
+    """Gradients of the low-rank product; on the right are the steps of the forward pass, in reverse order:
 
         dB = dzᵀ w                    (out, r)      z = w Bᵀ
         dw = dz B                     (N, r)

@@ -1,4 +1,4 @@
-"""The mean over each row's non-padding tokens, an encoder's summary of a text."""
+"""The mean over each row's non-padding tokens, which an encoder uses as the representation of a text."""
 
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ def mean_pool_forward(x, lengths, wanted=("x",)):
 
 
 def mean_pool_backward(dy, cache):
-    """Gradient of the mean: y_b contains x_bt with the factor 1/n_b, or 0 for padding, so dx_bt is dy_b / n_b, or 0.
+    """Gradient of the mean: the weight of x_bt in y_b is 1/n_b, or 0 for padding, so dx_bt is dy_b / n_b, or 0.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ def numerical_gradient(f, x, step=1e-5):
 
     Parameters
     ----------
-    f : function from an array like x to a scalar
+    f : function that maps an array of x's shape to a scalar
     x : float64 array; not changed
     step : float, h; it is multiplied by max(1, |x_i|)
 

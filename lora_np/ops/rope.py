@@ -1,8 +1,8 @@
 """Rotary position embedding (Su et al. 2021, section 3.2): rotate queries and keys by angles proportional to position.
 
-A head's D entries are treated as D/2 points in the plane. At position p, point j is rotated by p · θ^(−2j/D). So the
-dot product of a query at p and a key at p′ depends only on their contents and on p − p′. The coordinates of point j are
-the head's entries j and j + D/2, as in Hugging Face's Llama; the paper pairs 2j and 2j + 1.
+A head's D entries are treated as D/2 points in the plane. At position p, point j is rotated by p · θ^(−2j/D). The dot
+product of a query at p and a key at p′ therefore depends only on their contents and on p − p′. The coordinates of point
+j are the head's entries j and j + D/2, as in Hugging Face's Llama; the paper pairs 2j and 2j + 1.
 """
 
 from functools import lru_cache
@@ -27,7 +27,7 @@ def rope_tables(positions, head_size, theta, dtype=np.float32):
     ----------
     positions : int array (..., T)
     head_size : int, D, even
-    theta : float, the base of the frequencies; the slowest point is rotated by about 1/θ per position
+    theta : float, the base of the frequencies; the slowest point is rotated by about 1/θ radians per position
     dtype : the tables' dtype; use that of the array to rotate
     """
     frequencies = float(theta) ** (-np.arange(0, head_size, 2) / head_size)  # (D/2,)
@@ -37,7 +37,7 @@ def rope_tables(positions, head_size, theta, dtype=np.float32):
 
 @lru_cache(maxsize=4)
 def consecutive_tables(start, stop, head_size, theta, dtype):
-    """`rope_tables` for the positions from `start` to `stop` − 1, cached because all layers of a pass share them."""
+    """`rope_tables` for positions `start` to `stop` − 1; cached, because all layers of a pass use the same tables."""
     return rope_tables(np.arange(start, stop), head_size, theta, dtype)
 
 

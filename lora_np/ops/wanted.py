@@ -2,7 +2,7 @@
 
 
 def operands_wanted(wanted, passes_through):
-    """The operands of one operation through which a layer's wanted gradients pass.
+    """The operands of an operation through which a layer's wanted gradients pass.
 
     Parameters
     ----------
