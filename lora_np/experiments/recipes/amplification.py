@@ -34,11 +34,12 @@ def measure(results, runs, seeds, quick):
         for name, of in (("factor", "update"), ("chance_factor", "random")):
             of_r[name] = np.divide(of_r["update_norm"], of_r[of]).tolist()
         to_random, to_own = (np.divide(of_r["update"], of_r[name]) for name in ("random", "base"))
-        checks.append(check(f"r = {r}: W in ΔW's directions / in random ones", to_random, at_least=1.0, unit="times"))
-        checks.append(check(f"r = {r}: W in ΔW's directions / in W's own", to_own, at_most=0.5, unit="times"))
-        checks.append(check(f"r = {r}: ΔW / W in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
+        text = f"r = {r}: ‖W‖ in ΔW's directions / ‖W‖ in"
+        checks.append(check(f"{text} random directions", to_random, at_least=1.0, unit="times"))
+        checks.append(check(f"{text} W's leading directions", to_own, at_most=0.5, unit="times"))
+        checks.append(check(f"r = {r}: ‖ΔW‖ / ‖W‖ in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
     low, high = measured
-    text = f"ΔW / W in ΔW's directions, at r = {low} / at r = {high}"
+    text = f"‖ΔW‖ / ‖W‖ in ΔW's directions: the ratio at r = {low} / the ratio at r = {high}"
     factors = np.divide(measured[low]["factor"], measured[high]["factor"])
     checks.append(check(text, factors, at_least=1.0, unit="times"))
     return {"checks": checks, "measured": measured}

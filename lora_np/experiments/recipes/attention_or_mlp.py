@@ -21,9 +21,9 @@ KEYS = {"pretrained": (*PLACES, "full")}
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     checks = [
-        ahead("MLP r = 36 − attention r = 45", accuracy, "mlp_r36", "attention_r45"),
-        ahead("MLP r = 4 − attention r = 5", accuracy, "mlp_r4", "attention_r5"),
-        as_good("MLP r = 36 − both: test loss", loss, "mlp_r36", "all_r36"),
+        ahead("MLP r = 36 − attention r = 45: test accuracy", accuracy, "mlp_r36", "attention_r45"),
+        ahead("MLP r = 4 − attention r = 5: test accuracy", accuracy, "mlp_r4", "attention_r5"),
+        as_good("MLP r = 36 − MLP and attention r = 36: test loss", loss, "mlp_r36", "all_r36"),
     ]
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in PLACES}
     return {"checks": checks, "accuracy": accuracy, "trainable": trained}

@@ -23,7 +23,8 @@ KEYS = {"pretrained": [f"{key}_batch{size}" for key in SERIES for size in SIZES]
 def measure(results, runs, seeds, quick):
     losses = by_method(results, runs, "validation_loss")
     penalty = {key: np.subtract(losses[f"{key}_batch256"], losses[f"{key}_batch8"]) for key in SERIES}
-    more = compare("penalty: LoRA − full fine-tuning", penalty, "all_r16", "full", at_least=0.0, unit="nats")
+    text = "increase in loss from batch size 8 to 256: LoRA − full fine-tuning"
+    more = compare(text, penalty, "all_r16", "full", at_least=0.0, unit="nats")
     return {"checks": [more], "losses": losses}
 
 

@@ -52,23 +52,25 @@ def measure(results, runs, seeds, quick):
         sizes[name] = weight_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
     lora = {name: f"{name}, {LORA[base]}" for name in COMPRESSED}
     nf4, *others = (
-        as_good(f"{name} with LoRA − dense with LoRA: test loss", loss, lora[name], lora["dense"])
+        as_good(f"LoRA (base: {name}) − LoRA (base: dense): test loss", loss, lora[name], lora["dense"])
         for name in COMPRESSED[1:]
     )
     checks, asides, back = [nf4], others, {lora["nf4"]: "NF4"}
     if base == "smollm2":
-        asides.append(as_good("QA-LoRA − LoRA: test loss", loss, "dense, qalora", lora["dense"]))
+        asides.append(
+            as_good("QA-LoRA − LoRA, both on the dense base: test loss", loss, "dense, qalora", lora["dense"])
+        )
         back |= {lora["dense"]: "Q4_1", "dense, qalora": "Q4_1"}
     else:
-        loftq = "LoftQ − NF4 with LoRA: test loss", loss, "nf4, loftq", lora["nf4"]
+        loftq = "LoftQ − LoRA, both on the base in NF4: test loss", loss, "nf4, loftq", lora["nf4"]
         checks.append(compare(*loftq, at_most=0.0, unit="nats"))
     for name, to in back.items():
         merged[name] = merged_back([runs[name, seed] for seed in seeds], results, to)
         losses, text = {"merged": merged[name]["loss"], name: loss[name]}, f"{label(name)} merged into {to}"
-        unmerged = as_good(f"{text} − unmerged: test loss", losses, "merged", name)
+        unmerged = as_good(f"{text} − {label(name)} unmerged: test loss", losses, "merged", name)
         (checks if name.endswith("qalora") else asides).append(unmerged)
         lost = merged[name]["update_lost"]
-        asides.append(check(f"{text}: change by rounding / ‖ΔW‖", lost, at_most=1.0, unit="times"))
+        asides.append(check(f"{text}: ‖rounding error‖ / ‖ΔW‖", lost, at_most=1.0, unit="times"))
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged": merged}
 
 

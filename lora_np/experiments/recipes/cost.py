@@ -69,14 +69,14 @@ def measure(results, runs, seeds, quick):
     predicted = np.divide(small["passes_ratio"], small["flops_ratio"])
     slower = np.divide(nf4["step"], small["step"])
     checks = [
-        check("q,v r=8: bytes of a step / full fine-tuning's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
-        check("q,v r=8: time of a step / full fine-tuning's", small["step_ratio"], at_most=0.75, unit="times"),
-        check("all linear r=1: FLOPs / full fine-tuning's", low["flops_ratio"], at_most=0.7, unit="times"),
+        check("LoRA q,v r=8: counted bytes / full fine-tuning's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
+        check("LoRA q,v r=8: time per step / full fine-tuning's", small["step_ratio"], at_most=0.75, unit="times"),
+        check("LoRA all linear r=1: FLOPs / full fine-tuning's", low["flops_ratio"], at_most=0.7, unit="times"),
     ]
     asides = [
-        check("q,v r=8: measured peak bytes / full fine-tuning's", small["peak_ratio"], at_most=0.5, unit="times"),
-        check("q,v r=8: time ratio of the passes / FLOP ratio", predicted, at_most=1.2, unit="times"),
-        check("q,v r=8, NF4: time of a step / that on a float32 base", slower, at_most=1.5, unit="times"),
+        check("LoRA q,v r=8: measured peak bytes / full fine-tuning's", small["peak_ratio"], at_most=0.5, unit="times"),
+        check("LoRA q,v r=8: time of the passes / FLOPs, both relative to full", predicted, at_most=1.2, unit="times"),
+        check("LoRA q,v r=8: time per step on NF4 / on a float32 base", slower, at_most=1.5, unit="times"),
     ]
     return {"checks": checks, "asides": asides, "measured": measured}
 

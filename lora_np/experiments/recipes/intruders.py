@@ -34,12 +34,14 @@ def measure(results, runs, seeds, quick):
         counts[f"{epsilon:g}"] = of
     of, (*_, most) = counts[f"{EPSILON:g}"], ranks_of(similarity, "all")
     checks = [
-        check("full fine-tuning", of["full"], at_most=0.5, unit="per matrix"),
-        compare("LoRA r = 1 − full fine-tuning", of, "all_r1", "full", at_least=0.1, unit="per matrix"),
+        check("full fine-tuning: intruders", of["full"], at_most=0.5, unit="per matrix"),
+        compare("LoRA r = 1 − full fine-tuning: intruders", of, "all_r1", "full", at_least=0.1, unit="per matrix"),
     ]
     of_most = [
-        check(f"LoRA r = {most}", of[f"all_r{most}"], at_most=0.5, unit="per matrix"),
-        compare(f"LoRA r = 1 − r = {most}", of, "all_r1", f"all_r{most}", at_least=0.1, unit="per matrix"),
+        check(f"LoRA r = {most}: intruders", of[f"all_r{most}"], at_most=0.5, unit="per matrix"),
+        compare(
+            f"LoRA r = 1 − LoRA r = {most}: intruders", of, "all_r1", f"all_r{most}", at_least=0.1, unit="per matrix"
+        ),
     ]
     parts = {"checks": checks + of_most} if most >= HIGH else {"checks": checks, "asides": of_most}
     return {**parts, "counts": counts, "similarity": similarity}

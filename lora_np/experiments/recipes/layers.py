@@ -18,8 +18,9 @@ KEYS = {"smollm2": (*(f"{name}_r6" for name in TEN_BLOCKS), "all_r2")}
 
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
-    checks = [ahead(f"last 10 blocks − {name} 10", accuracy, "last_r6", f"{name}_r6") for name in ("first", "middle")]
-    asides = [ahead("all blocks − last 10", accuracy, "all_r2", "last_r6")]
+    text = "last 10 blocks − {} 10 blocks: test accuracy"
+    checks = [ahead(text.format(name), accuracy, "last_r6", f"{name}_r6") for name in ("first", "middle")]
+    asides = [ahead("all 30 blocks − last 10 blocks: test accuracy", accuracy, "all_r2", "last_r6")]
     trained = results[runs["all_r2", seeds[0]]]["trainable"]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "trainable": trained}
 

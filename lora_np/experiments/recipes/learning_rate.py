@@ -61,13 +61,17 @@ def measure(results, runs, seeds, quick):
         rates = [float(rate) for rate in of_rate]
         of_seeds = [best_rate(rates, of_seed) for of_seed in zip(*of_rate.values())]
         best[key], at_an_end[key] = [rate for rate, _ in of_seeds], sum(end for _, end in of_seeds)
-    bounds = [(key, "full", f"best rate of {key} / full fine-tuning's", 5.0, 20.0) for key in losses if key != "full"]
+    bounds = [
+        (key, "full", f"best learning rate of LoRA {key} / full fine-tuning's", 5.0, 20.0)
+        for key in losses
+        if key != "full"
+    ]
     if "r=64" in losses:
-        bounds.append(("r=64", "r=1", "best rate of r=64 / that of r=1", 0.5, 2.0))
+        bounds.append(("r=64", "r=1", "best learning rate of LoRA r=64 / LoRA r=1", 0.5, 2.0))
     checks = []
     for first, second, text, least, most in bounds:
         ratio, beyond = np.divide(best[first], best[second]), at_an_end[first] + at_an_end[second]
-        statement = text + f" ({beyond} at an end of the rates)" * bool(beyond)
+        statement = text + f" (in {beyond} cases, the lowest or highest rate that was tried)" * bool(beyond)
         for bound in ({"at_least": least}, {"at_most": most}):
             part = check(statement, ratio, unit="times", **bound)
             # One of the two best rates may be outside the range that was tried.

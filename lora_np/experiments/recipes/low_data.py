@@ -44,7 +44,7 @@ def measure(results, runs, seeds, quick):
 
     def part(judge, what, n, table):
         rows = {key: of_key[str(n)] for key, of_key in table.items()}
-        return judge(f"{n:,} snippets: {what}, LoRA − full fine-tuning", rows, "qv_r8", "full")
+        return judge(f"{n:,} snippets, LoRA − full fine-tuning: test {what}", rows, "qv_r8", "full")
 
     checks = [part(ahead, "accuracy", 100, accuracy), *(part(as_good, "loss", n, loss) for n in (1000, ALL))]
     asides = [part(ahead, "accuracy", 10, accuracy)]

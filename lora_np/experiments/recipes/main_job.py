@@ -99,7 +99,7 @@ def measure(results, runs, seeds, quick):
         text = f"{text}, both at half their rates: test accuracy"
         asides.append(ahead(text, accuracy, "half_all_r4", "half_full", by=-2.0))
     if "scratch" in loss:
-        asides.append(ahead("full − full from random weights: accuracy", accuracy, "full", "scratch"))
+        asides.append(ahead("full fine-tuning − full, from random weights: test accuracy", accuracy, "full", "scratch"))
     shown = [key for key in WITH_SPECTRA[base] if key in loss]
     measured = {
         "checks": [near_full("qv_r8")],

@@ -33,7 +33,7 @@ def measure(results, runs, seeds, quick):
     }
     checks = []
     for k, ranks in ranks_found.items():
-        text = f"k = {k}: share of seeds whose recovered rank is k"
+        text = f"k = {k}: share of seeds with a recovered rank of {k}"
         checks.append(check(text, [r == int(k) for r in ranks], at_least=1.0, every=True))
     return {"checks": checks, "share": share, "found": ranks_found}
 

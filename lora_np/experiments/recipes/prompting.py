@@ -52,12 +52,12 @@ def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
     few, shots = f"qv_r8_{FEW}", f"shots_{SHOTS}"
     zero = accuracy | {"shots_0": accuracy["shots_0"] * len(seeds)}
-    checks = [ahead(f"LoRA on {FEW} snippets − {SHOTS} examples in the prompt", accuracy, few, shots)]
+    checks = [ahead(f"LoRA on {FEW} snippets − {SHOTS} examples in the prompt: test accuracy", accuracy, few, shots)]
     asides = [
-        ahead(f"{SHOTS} examples in the prompt − none", zero, shots, "shots_0"),
-        ahead(f"LoRA on {FEW} snippets − no training", zero, few, "shots_0"),
-        ahead("LoRA on all snippets − no training", zero, "qv_r8", "shots_0"),
-        ahead("LoRA on all snippets − the small base", accuracy, "qv_r8", "small"),
+        ahead(f"{SHOTS} examples in the prompt − no examples: test accuracy", zero, shots, "shots_0"),
+        ahead(f"LoRA on {FEW} snippets − no training, no examples: test accuracy", zero, few, "shots_0"),
+        ahead("LoRA on all snippets − no training, no examples: test accuracy", zero, "qv_r8", "shots_0"),
+        ahead("LoRA on all snippets − full fine-tuning of the small base: test accuracy", accuracy, "qv_r8", "small"),
     ]
     baseline, _ = tfidf_baseline(main_job.WORDS_LIMIT if quick else None)
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "baseline": baseline}

@@ -23,12 +23,12 @@ KEYS = {"pretrained": SMALL, "smollm2": tuple(k for k in main_job.KEYS["smollm2"
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     (one, *_, high), (low, *_, most) = ranks_of(loss, "qv"), ranks_of(loss, "all")
-    checks = [as_good(f"q and v, r = {one} − r = {high}: test loss", loss, f"qv_r{one}", f"qv_r{high}")]
+    checks = [as_good(f"LoRA on q and v, r = {one} − r = {high}: test loss", loss, f"qv_r{one}", f"qv_r{high}")]
     accuracies = accuracy, f"qv_r{one}", f"qv_r{high}"
     asides = [
-        ahead(f"q and v, r = {one} − r = {high}: test accuracy", *accuracies, by=-1.0),
-        as_good(f"all linear layers, r = {low} − r = {most}: test loss", loss, f"all_r{low}", f"all_r{most}"),
-        as_good("q and v, r = 8 − full fine-tuning: test loss", loss, "qv_r8", "full"),
+        ahead(f"LoRA on q and v, r = {one} − r = {high}: test accuracy", *accuracies, by=-1.0),
+        as_good(f"LoRA on all linear layers, r = {low} − r = {most}: test loss", loss, f"all_r{low}", f"all_r{most}"),
+        as_good("LoRA on q and v, r = 8 − full fine-tuning: test loss", loss, "qv_r8", "full"),
     ]
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in loss}
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "loss": loss, "trainable": trained}

@@ -28,5 +28,5 @@ def measure(results, runs, seeds, quick):
         for layer in LAYERS:
             for n, bound in ((1, {"at_least": 0.5}), (8, {"at_most": 0.5})):
                 phi = [of_pair[n - 1] for of_pair in tables["equal"][what][layer]]
-                checks.append(check(f"φ({n}, {n}) of {what}, {layer}", phi, **bound))
+                checks.append(check(f"φ({n}, {n}) of {what} in {layer}", phi, **bound))
     return {"checks": checks, "tables": tables, "dimension": width(runs)}

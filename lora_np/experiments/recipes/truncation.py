@@ -36,10 +36,10 @@ def measure(results, runs, seeds, quick):
     losses = loss | {f"cut_r{r}": scores["loss"] for r, scores in cut.items()}
     ratio = [rank / USUAL for rank in rank_90["full"]]
     checks = [
-        as_good("full, truncated to r = 16 − untruncated: test loss", losses, "cut_r16", "full"),
-        check(f"rank with 90 % of full fine-tuning's energy / {USUAL}", ratio, at_least=10.0, unit="times"),
+        as_good("full fine-tuning truncated to r = 16 − not truncated: test loss", losses, "cut_r16", "full"),
+        check(f"rank with 90 % of the energy of full fine-tuning's ΔW / {USUAL}", ratio, at_least=10.0, unit="times"),
     ]
-    text = "LoRA r = {0} − full, truncated to r = {0}: test loss"
+    text = "LoRA r = {0} − full fine-tuning truncated to r = {0}: test loss"
     asides = [as_good(text.format(r), losses, f"all_r{r}", f"cut_r{r}") for r in ranks]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": shares, "rank_90": rank_90}
 
