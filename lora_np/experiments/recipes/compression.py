@@ -57,12 +57,10 @@ def measure(results, runs, seeds, quick):
     )
     checks, asides, back = [nf4], others, {lora["nf4"]: "NF4"}
     if base == "smollm2":
-        asides.append(
-            as_good("QA-LoRA − LoRA, both on the dense base: test loss", loss, "dense, qalora", lora["dense"])
-        )
+        asides.append(as_good("QA-LoRA − LoRA on the dense base: test loss", loss, "dense, qalora", lora["dense"]))
         back |= {lora["dense"]: "Q4_1", "dense, qalora": "Q4_1"}
     else:
-        loftq = "LoftQ − LoRA, both on the base in NF4: test loss", loss, "nf4, loftq", lora["nf4"]
+        loftq = "LoftQ − LoRA on the base in NF4: test loss", loss, "nf4, loftq", lora["nf4"]
         checks.append(compare(*loftq, at_most=0.0, unit="nats"))
     for name, to in back.items():
         merged[name] = merged_back([runs[name, seed] for seed in seeds], results, to)

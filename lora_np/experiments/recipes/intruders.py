@@ -39,9 +39,7 @@ def measure(results, runs, seeds, quick):
     ]
     of_most = [
         check(f"LoRA r = {most}: intruders", of[f"all_r{most}"], at_most=0.5, unit="per matrix"),
-        compare(
-            f"LoRA r = 1 − LoRA r = {most}: intruders", of, "all_r1", f"all_r{most}", at_least=0.1, unit="per matrix"
-        ),
+        compare(f"LoRA r = 1 − r = {most}: intruders", of, "all_r1", f"all_r{most}", at_least=0.1, unit="per matrix"),
     ]
     parts = {"checks": checks + of_most} if most >= HIGH else {"checks": checks, "asides": of_most}
     return {**parts, "counts": counts, "similarity": similarity}

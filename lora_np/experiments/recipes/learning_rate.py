@@ -61,11 +61,8 @@ def measure(results, runs, seeds, quick):
         rates = [float(rate) for rate in of_rate]
         of_seeds = [best_rate(rates, of_seed) for of_seed in zip(*of_rate.values())]
         best[key], at_an_end[key] = [rate for rate, _ in of_seeds], sum(end for _, end in of_seeds)
-    bounds = [
-        (key, "full", f"best learning rate of LoRA {key} / full fine-tuning's", 5.0, 20.0)
-        for key in losses
-        if key != "full"
-    ]
+    text = "best learning rate of LoRA {} / full fine-tuning's"
+    bounds = [(key, "full", text.format(key), 5.0, 20.0) for key in losses if key != "full"]
     if "r=64" in losses:
         bounds.append(("r=64", "r=1", "best learning rate of LoRA r=64 / LoRA r=1", 0.5, 2.0))
     checks = []

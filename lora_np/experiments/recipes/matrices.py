@@ -29,9 +29,7 @@ def measure(results, runs, seeds, quick):
     of = {key.partition("_r")[0]: key for key in places}
     pairs = [(of[several], of[one]) for several in ("qv", "qkvo") for one in ("q", "k")]
     checks = [ahead(f"{METHODS[a].label} − {METHODS[b].label}: test accuracy", accuracy, a, b) for a, b in pairs]
-    asides = (
-        [ahead("LoRA MLP − q,k,v,o: test accuracy", accuracy, "gated_mlp", of["qkvo"])] if "gated_mlp" in of else []
-    )
+    asides = [ahead("MLP − q,k,v,o: test accuracy", accuracy, "gated_mlp", of["qkvo"])] if "gated_mlp" in of else []
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in places}
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "trainable": trained}
 

@@ -32,10 +32,7 @@ def measure(results, runs, seeds, quick):
         phi = {layer: [of_pair[SHOWN - 1] for of_pair in tables["equal"][what][layer]] for layer in LAYERS}
         for layer in LAYERS:
             to_chance = [value / chance for value in phi[layer]]
-            checks.append(
-                check(
-                    f"{name} of {what} in {layer} / the value expected by chance", to_chance, at_least=1.0, unit="times"
-                )
-            )
+            text = f"{name} of {what} in {layer} / the value expected by chance"
+            checks.append(check(text, to_chance, at_least=1.0, unit="times"))
         checks.append(compare(f"{name} of {what}: q_proj − v_proj", phi, *LAYERS, at_least=0.0))
     return {"checks": checks, "tables": tables, "dimension": dimension}

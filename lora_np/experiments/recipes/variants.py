@@ -29,10 +29,8 @@ def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
     losses = by_method(results, runs, "loss")
     early = {key: [float(np.mean(loss[: max(1, len(loss) // 4)])) for loss in of_key] for key, of_key in losses.items()}
-    checks = [
-        ahead(f"{METHODS[key].label} − LoRA: test accuracy", accuracy, key, "lora")
-        for key in ("dora", "pissa", "lora+")
-    ]
+    text = "{} − LoRA: test accuracy"
+    checks = [ahead(text.format(METHODS[key].label), accuracy, key, "lora") for key in ("dora", "pissa", "lora+")]
     faster = {"at_most": 0.0, "unit": "nats"}
     checks.append(compare("PiSSA − LoRA: training loss in the first quarter", early, "pissa", "lora", **faster))
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in accuracy}
