@@ -34,7 +34,7 @@ def singular_values(matrix):
 
 
 def product_singular_values(B, A):
-    """The singular values of B A in float64, except those that are always zero, without computing the product.
+    """The singular values of B A in float64, without those that are always zero. The product is not computed.
 
     With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ. The Q's have orthonormal columns, so the singular
     values are those of R_B R_Aᵀ.
