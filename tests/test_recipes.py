@@ -717,7 +717,7 @@ def test_an_update_of_noise_amplifies_nothing(small):
     measured = measured_by("amplification", FIVE, True, change=noise)
     assert verdict(measured["checks"]) != HOLDS
     for r, of_r in measured["measured"].items():
-        start = f"r = {r}: W in ΔW's directions / in r"
+        start = f"r = {r}: ‖W‖ in ΔW's directions / ‖W‖ in r"
         (part, *_) = (part for part in measured["checks"] if part["statement"].startswith(start))
         assert part["verdict"] != HOLDS and part["low"] < 1.0 < part["high"]
         for name, of in (("factor", "update"), ("chance_factor", "random")):
@@ -730,7 +730,7 @@ def test_compressed_bases_and_what_merging_into_one_loses(small):
     measured, grid = measured_by("compression", [0, 1], True), compression.runs([0, 1], True)
     nf4 = [made_up(grid["nf4, all_r16", seed])["test_loss"] for seed in (0, 1)]
     merged, sizes = measured["merged"]["nf4, all_r16"], measured["linear_bytes"]
-    (lost,) = (part for part in measured["asides"] if "− unmerged" in part["statement"])
+    (lost,) = (part for part in measured["asides"] if "unmerged" in part["statement"])
     assert lost["values"] == np.subtract(merged["loss"], nf4).tolist()
     assert all(len(values) == 2 for values in merged.values()) and min(merged["update_lost"]) > 0
     assert sizes["nf4"] < sizes["int8"] < sizes["dense"] == sizes["pruned 50 %"] == sizes["pruned 2:4"]

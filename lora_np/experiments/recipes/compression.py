@@ -1,4 +1,4 @@
-"""Quantised and pruned bases, with and without LoRA.
+"""Quantised and pruned bases: how well does LoRA work on them?
 
 The linear layers of a base are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or
 pruned by magnitude (half of all weights, or two of every four consecutive weights in a row). The base is then frozen,
@@ -23,11 +23,11 @@ from ..updates import scores_on_test
 
 AS_GOOD = "LoRA on a base in NF4 is as good as on the dense base (Dettmers et al. 2023, QLoRA), and "
 CLAIM = {
-    "pretrained": f"{AS_GOOD}LoftQ is better than LoRA on NF4 (Li et al. 2023).",
-    "smollm2": f"{AS_GOOD}QA-LoRA loses no accuracy when it is merged into four bits (Xu et al. 2023).",
+    "pretrained": f"{AS_GOOD}on a base in NF4, LoftQ is better than LoRA (Li et al. 2023).",
+    "smollm2": f"{AS_GOOD}QA-LoRA loses no accuracy when it is merged into four-bit weights (Xu et al. 2023).",
 }
 CAPTION = """Test accuracy on each base, with the size of its linear layers. Look at how close LoRA on each base is to
-LoRA on the dense base (dashed line), and at the accuracy after merging into four bits."""
+LoRA on the dense base (dashed line), and at the accuracy after an adapter is merged into four-bit weights."""
 BASES = ("pretrained", "smollm2")
 LORA = {"pretrained": "all_r16", "smollm2": "all_r4"}
 
@@ -80,7 +80,8 @@ def label(name):
 def merged_back(runs, results, to):
     """Merge adapters into their base in a four-bit format: "NF4", or "Q4_1", the format of the base's file.
 
-    Returns a dict: the accuracy and the loss after merging, and the update's relative change due to rounding.
+    Returns a dict: the accuracy and the loss after merging, and "update_lost", the norm of the rounding error relative
+    to the update's.
     """
     measured = {"accuracy": [], "loss": [], "update_lost": []}
     for run in runs:

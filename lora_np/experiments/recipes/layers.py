@@ -1,4 +1,4 @@
-"""Which blocks: the same number of parameters in the first, middle or last third of the blocks, or in all blocks.
+"""Which blocks: the same number of trained parameters in the first, middle or last third, or in all blocks.
 
 LoRA on all linear layers is trained for one epoch on 2,000 snippets, at rank 6 in ten of SmolLM2's thirty blocks or at
 rank 2 in all thirty, with the same number of parameters. All methods use the learning rate that was chosen for LoRA on
@@ -9,7 +9,7 @@ from ..drawing import PALETTE, method_dots, panels
 from ..evidence import ahead
 from ..methods import METHODS, SOME, TEN_BLOCKS, by_method
 
-CLAIM = "LoRA is more effective in the upper blocks than in the lower blocks (Zhang et al. 2023, AdaLoRA, figure 1)."
+CLAIM = "LoRA is more effective in the last blocks than in the first blocks (Zhang et al. 2023, AdaLoRA, figure 1)."
 CAPTION = """Test accuracy of LoRA with the same number of trained parameters in different blocks: in ten of the thirty
 (blue), or in all of them (orange)."""
 ON = {"smollm2": SOME | {"keep": False}}

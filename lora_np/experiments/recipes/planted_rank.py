@@ -11,9 +11,9 @@ from ..evidence import check
 from ..methods import by_method
 from ..runs.planted import PlantedRun
 
-CLAIM = "LoRA needs exactly rank k to learn an update of rank k: the loss drops at r = k."
+CLAIM = "LoRA of rank k, but of no lower rank, can learn an update of rank k: the loss drops at r = k."
 CAPTION = """The loss on new texts against LoRA's rank, for four planted ranks. Each line falls slightly for r < k, and
-to nearly zero at r = k (the dotted line of the same colour)."""
+drops to nearly zero at r = k (the dotted line of the same colour)."""
 PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))
 FOUND_BELOW = 1e-3
 

@@ -1,7 +1,7 @@
-"""The scale at high rank: α/r or α/√r.
+"""The scale at high rank: α/r or α/√r?
 
-LoRA on q and v is trained at ranks 4 to 256 with α = 8 and a learning rate of 0.002. Only the rank varies, and the
-scale with it: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The training loss and the norm of the gradient are
+LoRA on q and v is trained at ranks 4 to 256 with α = 8 and a learning rate of 0.002. Only the rank varies, and with it
+the scale: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The training loss and the norm of the gradient are
 compared, as means over the second half of training.
 """
 

@@ -1,4 +1,4 @@
-"""Truncation: full fine-tuning's update truncated to rank r, and LoRA trained at rank r.
+"""Truncation: full fine-tuning with its update truncated to rank r, and LoRA trained at rank r.
 
 Full fine-tuning's update ΔW of every linear layer is truncated to its r leading directions by a singular value
 decomposition; the embeddings, layer norms, biases and head remain as trained. LoRA on all linear layers is trained at

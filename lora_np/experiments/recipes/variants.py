@@ -3,8 +3,8 @@
 LoRA, rsLoRA, LoRA+, DoRA, PiSSA and OLoRA have r = 8. LoRA-FA trains only B and has r = 16, so that it trains as many
 parameters as LoRA. AdaLoRA starts at r = 12 and prunes a third of its directions. VeRA, whose few trained parameters
 are vectors, has r = 256. At a single rank, rsLoRA is LoRA with a different α. SmolLM2 is trained only with the variants
-that the claim names, on 2,000 snippets. In addition to the accuracy, the mean training loss in the first quarter of the
-run is compared, which shows how fast a variant learns at first.
+that the claim names, on 2,000 snippets. The test accuracy is compared, and also the mean training loss in the first
+quarter of the run, which shows how fast a variant learns at first.
 """
 
 import numpy as np
