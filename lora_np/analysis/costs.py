@@ -39,7 +39,7 @@ from .shape_only import ShapeOnly, shape_only
 class StepBytes(NamedTuple):
     """The bytes of one training step."""
 
-    parameters: int  # the base's and the adapter's; a head that the adapter replaces is counted once
+    parameters: int  # of the base and the adapter; a head that the adapter replaces is counted only once
     gradients: int
     optimiser: int  # AdamW's two moments
     activations: dict[str, int]  # the forward pass's cached arrays, by layer, or by layer and field

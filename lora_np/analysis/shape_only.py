@@ -1,6 +1,6 @@
-"""Arrays with a shape and a dtype but no entries. Running the real passes on them counts the costs.
+"""Arrays with a shape and a dtype but no entries; running the real passes on them shows what the passes cost.
 
-A `ShapeOnly` array behaves like an array of its shape, except that nothing is computed: each result is another
+A `ShapeOnly` array behaves like an ordinary array, except that nothing is computed: each result is another
 `ShapeOnly` array. NumPy itself determines the shape and dtype of the result, because the same function runs on arrays
 with an additional axis of length 0. A `ShapeOnly` array stores a single number, so a model of 175 billion parameters
 takes no memory. Views share memory as they do in NumPy, and products of two matrices are recorded.

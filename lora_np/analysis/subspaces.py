@@ -122,8 +122,8 @@ def gaussian_similarity(n, i, j):
 
         E‖U_iᵀ v‖² = tr(U_iᵀ E[v vᵀ] U_i) = i / n
 
-    Over the j columns of V, which may be dependent, the sum is ij/n, and ij / (n min(i, j)) = max(i, j) / n. A φ near
-    this value may be due to chance.
+    Summed over the j columns of V, which may be dependent, this is ij/n, and ij / (n min(i, j)) = max(i, j) / n. A φ
+    near this value may be due to chance.
     """
     return max(whole_number(name, k, most=n, why="the dimension n") for name, k in (("i", i), ("j", j))) / n
 

@@ -6,7 +6,8 @@ in W?
 Intruder dimensions (Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence") are those leading
 directions of a fine-tuned weight that the base does not have. Full fine-tuning changes each of a weight's singular
 vectors slightly. LoRA with a low rank tends to add new singular vectors that have large singular values and are nearly
-orthogonal to all of the base's. The more intruders there are, the more the model forgets of the base's task.
+orthogonal to all singular vectors of the base. The more intruders there are, the more the model forgets of the base's
+task.
 """
 
 import math
@@ -78,7 +79,7 @@ class Intruders(NamedTuple):
 
 
 def max_similarities(before, after, k):
-    """The similarity of each of a fine-tuned weight's k leading directions to the base: max_i |cos(y_j, x_i)|.
+    """Measure how similar each of a fine-tuned weight's k leading directions is to the base: max_i |cos(y_j, x_i)|.
 
     y_j are the leading left singular vectors of the fine-tuned weight, and x_i are all those of the base. Singular
     vectors have length 1 and an arbitrary sign, so the |cosines| are the entries of |XᵀY|. As in the authors' code, X

@@ -35,7 +35,7 @@ class Method(NamedTuple):
 
     label: str
     adapter: AdapterConfig | None  # None: the whole model
-    rate: str  # the name of its learning rate; methods that differ only in the rank share one
+    rate: str  # the name of its learning rate; methods that differ only in the rank share it
     more: dict = {}  # other fields of ClassifyRun
     factor: float = 1.0  # multiplies the chosen learning rate
 
@@ -126,9 +126,10 @@ def run_at(rate, key, seed, base="pretrained", **more):
 
 
 def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
-    """Runs of several methods at their learning rates for a base and a number of epochs: a dict, (method, seed) -> run.
+    """Runs of several methods at their learning rates for a given base and number of epochs.
 
-    `more` has fields of ClassifyRun, and `quick` shortens the runs. The trained arrays are stored unless keep is False.
+    `more` contains fields of ClassifyRun, and `quick` shortens the runs. The trained arrays are stored unless keep is
+    False. Returns a dict, (method, seed) -> run.
     """
     more = {"epochs": passes, "keep": True} | (shortened(more, base) if quick else more)
     rates = {key: learning_rate(key, passes, base) for key in keys}
@@ -143,7 +144,7 @@ def shortened(more, base="pretrained"):
 
 
 def ranks_of(rows, placement):
-    """The ranks of the methods in `rows` with LoRA on the same layers: for "qv", those of "qv_r1", "qv_r8", …"""
+    """The ranks of those methods in `rows` that adapt the same layers: for "qv", of "qv_r1", "qv_r8", …"""
     return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
 
 

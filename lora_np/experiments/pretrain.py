@@ -123,8 +123,8 @@ def check_start(folders, seed, force, carry=()):
 def train_shipped(folder, seed=0, force=False):
     """Fine-tune an adapter for each of two dialects, and write each to a subfolder of `folder`, in float16.
 
-    The folder is created if necessary; with `force` it may be that of the package's own adapters. Returns a dict, name
-    -> the adapter's description in its task.json.
+    The folder is created if necessary; with `force`, it may be the folder of the package's own adapters. Returns a
+    dict, name -> the adapter's description in its task.json.
     """
     check_start([Path(folder) / name for name in SOURCES], seed, force)
     base, config, _, tokenizer, *_ = load_base()

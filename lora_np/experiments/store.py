@@ -158,8 +158,8 @@ def keep(store, run, numbers, arrays):
 def kept_numbers(store, run):
     """The numbers stored for a run with the current code, or None.
 
-    The result is also None, so that the run is repeated, if the entry is damaged or lacks the arrays of a run with
-    keep=True.
+    The result is also None if the entry is damaged, or lacks the arrays of a run with keep=True. The run is then
+    repeated.
     """
     try:
         entry = read_json(entry_path(store, run))

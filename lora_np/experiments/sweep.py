@@ -150,7 +150,7 @@ def sweep(function, runs, executor=None):
     all unfinished ones. Dask also fails runs that were only queued behind the run that killed their worker; these are
     repeated at the end, one at a time.
 
-    Each process imports the script that started it, so a script must call this under `if __name__ == "__main__":`.
+    Each process imports the script that started it, so a script must call `sweep` under `if __name__ == "__main__":`.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def sweep(function, runs, executor=None):
 
 
 def attempt(run, function, *arguments):
-    """Call a function for a run and return an `Ended`; its error is a str, as some exceptions cannot be pickled."""
+    """Call a function for a run and return an `Ended`. Its error is a str, because some exceptions cannot be pickled."""
     try:
         return Ended(run, function(*arguments))
     except CancelledError:

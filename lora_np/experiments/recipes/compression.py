@@ -21,7 +21,7 @@ from ..runs import load_base
 from ..runs.classify import COMPRESSED, compressed, starting_point
 from ..updates import scores_on_test
 
-AS_GOOD = "LoRA on a base in NF4 is as good as on the dense base (Dettmers et al. 2023, QLoRA), and "
+AS_GOOD = "LoRA on a base in NF4 is as good as LoRA on the dense base (Dettmers et al. 2023, QLoRA), and "
 CLAIM = {
     "pretrained": f"{AS_GOOD}on a base in NF4, LoftQ is better than LoRA (Li et al. 2023).",
     "smollm2": f"{AS_GOOD}QA-LoRA loses no accuracy when it is merged into four-bit weights (Xu et al. 2023).",

@@ -1,8 +1,8 @@
 """Which blocks: the same number of trained parameters in the first, middle or last third, or in all blocks.
 
 LoRA on all linear layers is trained for one epoch on 2,000 snippets, at rank 6 in ten of SmolLM2's thirty blocks or at
-rank 2 in all thirty, with the same number of parameters. All methods use the learning rate that was chosen for LoRA on
-all linear layers.
+rank 2 in all thirty, so that the number of parameters is the same. All methods use the learning rate that was chosen
+for LoRA on all linear layers.
 """
 
 from ..drawing import PALETTE, method_dots, panels

@@ -3,9 +3,9 @@
 On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with a fixed α = 32 (s = 32/r)
 are trained for one epoch on 2,048 snippets. For every seed, six or seven learning rates are tried, which are a factor
 of 2 apart. On SmolLM2, full fine-tuning and LoRA on all linear layers at r = 4 with α = 2r are trained on 2,000
-snippets at the rates that `tune` tried, whose runs are reused. LoRA is also trained at one more rate. For each seed, a
-parabola over the logarithm of the rate is fitted to the lowest validation loss and its two neighbours. The best rate is
-at the parabola's minimum. The test split is not used.
+snippets at the rates that `tune` tried, and the runs of `tune` are reused. LoRA is also trained at one more rate. For
+each seed, a parabola over the logarithm of the rate is fitted to the lowest validation loss and its two neighbours. The
+best rate is at the parabola's minimum. The test split is not used.
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 Full fine-tuning's update ΔW of every linear layer is truncated to its r leading directions by a singular value
 decomposition; the embeddings, layer norms, biases and head remain as trained. LoRA on all linear layers is trained at
-the same ranks. The ranks that contain 90 % of an update's energy Σσ² are also compared, as means over layers.
+the same ranks. The ranks needed for 90 % of an update's energy Σσ² are also compared, as means over layers.
 """
 
 import numpy as np

@@ -114,7 +114,7 @@ def load_domain(name, base="pretrained", limit=None):
     """Load the texts of a domain as Splits of token streams (N,), encoded with a base's tokenizer.
 
     The domains are "critics", Rotten Tomatoes' snippets without labels; "licences", those of the installed packages;
-    and "reviews", long film reviews of IMDb.
+    and "reviews", long film reviews from IMDb.
     """
     if name == "licences":
         splits = load_licences()

@@ -54,7 +54,7 @@ class PlantedRun:
 
 
 def planted_model(k, seed):
-    """A random transformer in float64, and a copy with a change of rank k in one layer.
+    """Make a random transformer in float64, and a copy with a change of rank k in one layer.
 
     The k singular values of the change are equal, so that all directions matter equally. They are about as large as the
     weight's largest singular value: 2 √C times the standard deviation of its entries.
