@@ -105,11 +105,11 @@ def measure(results, runs, seeds, quick):
                 parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # both at their chosen rates
                 labels = [SERIES[name][0].replace(", half", " at half") for name in (lora, full)]
                 learned = np.subtract(of[lora]["new"], of[full]["new"])
-                text = f"after {DOMAINS[domain]}, {' − '.join(labels)}: loss on the new domain"
+                text = f"after training on {DOMAINS[domain]}, {' − '.join(labels)}: loss on the new domain"
                 parts.append(check(text, learned, **more))
                 for old in OLD[first.base]:
                     forgotten = np.subtract(of[full]["old"][old], of[lora]["old"][old])
-                    text = f"after {DOMAINS[domain]}, {' − '.join(reversed(labels))}: loss on {old}"
+                    text = f"after training on {DOMAINS[domain]}, {' − '.join(reversed(labels))}: loss on {old}"
                     parts.append(check(text, forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
