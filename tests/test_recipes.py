@@ -576,7 +576,7 @@ def test_a_figure_has_its_methods_numbers(name, small):
 
 
 LORA_AND_FULL = ("critics", "lora_r16"), ("critics", "full")
-HALF_AND_LORA = ("licences", "full_half"), ("licences", "lora_r16")
+HALF = ("licences", "full_half"), ("licences", "lora_r16")
 WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA q,v r=8 − full", "qv_r8", "full", "test_loss"),
     ("prompting", "LoRA on 10 snippets − 10", "qv_r8_10", "shots_10", "test_accuracy"),
@@ -587,14 +587,14 @@ WIRING = [  # recipe, how a check's statement begins, the two methods whose diff
     ("rank_sweep", "LoRA on q and v, r = 8 − full", "qv_r8", "full", "test_loss"),
     ("matrices", "LoRA q,v r=4 − LoRA k r=8", "qv_r4", "k_r8", "test_accuracy"),
     ("dialect", "after training on critics' snippets, LoRA r=16 − full fine-tuning: l", *LORA_AND_FULL, "new"),
-    ("dialect", "after training on software licences, full fine-tuning at half the rate − LoRA r=16: l", *HALF_AND_LORA, "old"),
+    ("dialect", "after training on software licences, full fine-tuning at half the rate − LoRA r=16: l", *HALF, "old"),
     ("low_data", "100 snippets, LoRA − full fine-tuning: test acc", ("qv_r8", 100), ("full", 100), "test_accuracy"),
     ("low_data", "1,000 snippets, LoRA − full fine-tuning: test loss", ("qv_r8", 1000), ("full", 1000), "test_loss"),
     ("attention_or_mlp", "MLP r = 36 − attention", "mlp_r36", "attention_r45", "test_accuracy"),
     ("attention_or_mlp", "MLP r = 4 − attention", "mlp_r4", "attention_r5", "test_accuracy"),
     ("attention_or_mlp", "MLP r = 36 − MLP and attention", "mlp_r36", "all_r36", "test_loss"),
     ("variants", "DoRA − LoRA", "dora", "lora", "test_accuracy"),
-    ("compression", "LoRA (base: nf4) − LoRA (base: dense)", "nf4, all_r16", "dense, all_r16", "test_loss"),
+    ("compression", "LoRA (base: NF4) − LoRA (base: dense)", "nf4, all_r16", "dense, all_r16", "test_loss"),
     ("compression", "LoftQ − LoRA", "nf4, loftq", "nf4, all_r16", "test_loss"),
 ]
 

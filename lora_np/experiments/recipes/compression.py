@@ -51,9 +51,9 @@ def measure(results, runs, seeds, quick):
         weights = compressed(params, name)
         sizes[name] = weight_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
     lora = {name: f"{name}, {LORA[base]}" for name in COMPRESSED}
+    text = "LoRA (base: {}) − LoRA (base: dense): test loss"
     nf4, *others = (
-        as_good(f"LoRA (base: {name}) − LoRA (base: dense): test loss", loss, lora[name], lora["dense"])
-        for name in COMPRESSED[1:]
+        as_good(text.format(name.replace("nf4", "NF4")), loss, lora[name], lora["dense"]) for name in COMPRESSED[1:]
     )
     checks, asides, back = [nf4], others, {lora["nf4"]: "NF4"}
     if base == "smollm2":
