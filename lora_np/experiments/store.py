@@ -76,7 +76,7 @@ class Results:
         return self._numbers[run_key(run)]["validation_loss"]
 
     def listed(self, runs):
-        """The settings and numbers of each run as a dict, ready for JSON; equal runs appear only once."""
+        """A list of dicts, ready for JSON, with each run's settings and numbers; equal runs appear only once."""
         settings = {run_key(run): settings_of(run) for run in runs}
         return [{"settings": of_run, **self._numbers[key]} for key, of_run in settings.items()]
 

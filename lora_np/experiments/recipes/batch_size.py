@@ -1,4 +1,4 @@
-"""Batch size: how much worse LoRA and full fine-tuning are with larger batches.
+"""Batch size: how much worse do LoRA and full fine-tuning become with larger batches?
 
 LoRA on all linear layers at r = 16 and full fine-tuning are trained for one epoch with batches of 8, 32, 128 and 256
 snippets, and each combination has its own learning rate. The runs are compared by their lowest validation losses. A

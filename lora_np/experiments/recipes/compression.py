@@ -1,12 +1,12 @@
 """Quantised and pruned bases: how well does LoRA work on them?
 
 The linear layers of a base are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or
-pruned by magnitude (half of all weights, or two of every four consecutive weights in a row). The base is then frozen,
-and LoRA on all linear layers is trained: on the small base with r = 16, and on SmolLM2 with r = 4 and 2,000 snippets.
-On the small base, a head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its "dense" base
-already includes the error of four-bit quantisation. LoftQ is LoRA with an initialisation that compensates for NF4's
-rounding errors. In QA-LoRA, A is applied to the means of blocks of 32 inputs. At the end, adapters are merged into the
-base in its own format (NF4, and on SmolLM2 also the file's Q4_1), which rounds the weights again.
+pruned by magnitude (half of each matrix's weights, or two of every four consecutive weights in a row). The base is then
+frozen, and LoRA on all linear layers is trained: on the small base with r = 16, and on SmolLM2 with r = 4 and 2,000
+snippets. On the small base, a head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its
+"dense" base already includes the error of four-bit quantisation. LoftQ is LoRA with an initialisation that compensates
+for NF4's rounding errors. In QA-LoRA, A is applied to the means of blocks of 32 inputs. At the end, adapters are merged
+into the base in its own format (NF4, and on SmolLM2 also the file's Q4_1), which rounds the weights again.
 """
 
 import numpy as np

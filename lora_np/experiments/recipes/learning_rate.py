@@ -1,4 +1,4 @@
-"""The best learning rate by method and rank.
+"""The best learning rate: how does it depend on the method and the rank?
 
 On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with a fixed α = 32 (s = 32/r)
 are trained for one epoch on 2,048 snippets. For every seed, six or seven learning rates are tried, which are a factor

@@ -1,4 +1,4 @@
-"""Which matrices: the same number of parameters in one attention matrix or in several.
+"""Which matrices: the same number of trained parameters in one attention matrix or in several.
 
 On the small base, rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same
 number of parameters: 8 (C + C) per block. In SmolLM2, keys and values are a third as wide as queries. There, rank 20 on
