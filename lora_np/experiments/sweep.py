@@ -187,7 +187,7 @@ def sweep(function, runs, executor=None):
 
 
 def attempt(run, function, *arguments):
-    """Call a function for a run and return an `Ended`; its error is a str, since an exception may not be picklable."""
+    """Call a function for a run and return an `Ended`; its error is a str, since some exceptions cannot be pickled."""
     try:
         return Ended(run, function(*arguments))
     except CancelledError:
