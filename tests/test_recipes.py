@@ -533,26 +533,26 @@ def test_a_figure_has_its_methods_numbers(name, small):
 
 
 LORA_AND_FULL = ("critics", "lora_r16"), ("critics", "full")
-HALF_AND_LORA = ("licences", "full_half"), ("licences", "lora_r16")
+HALF = ("licences", "full_half"), ("licences", "lora_r16")
 WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA q,v r=8 − full", "qv_r8", "full", "test_loss"),
     ("prompting", "LoRA on 10 snippets − 10", "qv_r8_10", "shots_10", "test_accuracy"),
-    ("prompting", "LoRA on all snippets − the small base", "qv_r8", "small", "test_accuracy"),
+    ("prompting", "LoRA on all snippets − full fine-tuning of the small base", "qv_r8", "small", "test_accuracy"),
     ("layers", "last 10 blocks − first", "last_r6", "first_r6", "test_accuracy"),
-    ("rank_sweep", "q and v, r = 1 − r = 64: test l", "qv_r1", "qv_r64", "test_loss"),
-    ("rank_sweep", "q and v, r = 1 − r = 64: test a", "qv_r1", "qv_r64", "test_accuracy"),
-    ("rank_sweep", "q and v, r = 8 − full", "qv_r8", "full", "test_loss"),
+    ("rank_sweep", "LoRA on q and v, r = 1 − r = 64: test l", "qv_r1", "qv_r64", "test_loss"),
+    ("rank_sweep", "LoRA on q and v, r = 1 − r = 64: test a", "qv_r1", "qv_r64", "test_accuracy"),
+    ("rank_sweep", "LoRA on q and v, r = 8 − full", "qv_r8", "full", "test_loss"),
     ("matrices", "LoRA q,v r=4 − LoRA k r=8", "qv_r4", "k_r8", "test_accuracy"),
-    ("dialect", "critics' snippets, LoRA r=16 − full fine-tuning: l", *LORA_AND_FULL, "new"),
-    ("dialect", "software licences, full fine-tuning at half the rate − LoRA r=16: l", *HALF_AND_LORA, "old"),
-    ("low_data", "100 snippets: acc", ("qv_r8", 100), ("full", 100), "test_accuracy"),
-    ("low_data", "1,000 snippets: loss", ("qv_r8", 1000), ("full", 1000), "test_loss"),
+    ("dialect", "after training on critics' snippets, LoRA r=16 − full fine-tuning: l", *LORA_AND_FULL, "new"),
+    ("dialect", "after training on software licences, full fine-tuning at half the rate − LoRA r=16: l", *HALF, "old"),
+    ("low_data", "100 snippets, LoRA − full fine-tuning: test acc", ("qv_r8", 100), ("full", 100), "test_accuracy"),
+    ("low_data", "1,000 snippets, LoRA − full fine-tuning: test loss", ("qv_r8", 1000), ("full", 1000), "test_loss"),
     ("attention_or_mlp", "MLP r = 36 − attention", "mlp_r36", "attention_r45", "test_accuracy"),
     ("attention_or_mlp", "MLP r = 4 − attention", "mlp_r4", "attention_r5", "test_accuracy"),
-    ("attention_or_mlp", "MLP r = 36 − both", "mlp_r36", "all_r36", "test_loss"),
+    ("attention_or_mlp", "MLP r = 36 − MLP and attention", "mlp_r36", "all_r36", "test_loss"),
     ("variants", "DoRA − LoRA", "dora", "lora", "test_accuracy"),
-    ("compression", "nf4 with LoRA − dense", "nf4, all_r16", "dense, all_r16", "test_loss"),
-    ("compression", "LoftQ − NF4", "nf4, loftq", "nf4, all_r16", "test_loss"),
+    ("compression", "LoRA (base: NF4) − LoRA (base: dense)", "nf4, all_r16", "dense, all_r16", "test_loss"),
+    ("compression", "LoftQ − LoRA", "nf4, loftq", "nf4, all_r16", "test_loss"),
 ]
 
 
@@ -613,7 +613,7 @@ def test_rates_at_which_training_diverges_are_no_rates(small):
     assert measured["at_an_end"] == dict.fromkeys(lowest, 0) | {"r=64": 3}
     for part in measured["checks"]:
         beyond = "r=64" in part["statement"]
-        assert part["statement"].endswith(" (3 at an end of the rates)") == beyond
+        assert part["statement"].endswith(" (in 3 cases, the lowest or highest rate that was tried)") == beyond
         assert (part["verdict"] == UNKNOWN) == beyond and part["unit"] == "times"
 
 
@@ -674,7 +674,7 @@ def test_an_update_of_noise_amplifies_nothing(small):
     measured = measured_by("amplification", FIVE, True, change=noise)
     assert verdict(measured["checks"]) != HOLDS
     for r, of_r in measured["measured"].items():
-        start = f"r = {r}: W in ΔW's directions / in r"
+        start = f"r = {r}: ‖W‖ in ΔW's directions / ‖W‖ in r"
         (part, *_) = (part for part in measured["checks"] if part["statement"].startswith(start))
         assert part["verdict"] != HOLDS and part["low"] < 1.0 < part["high"]
         for name, of in (("factor", "update"), ("chance_factor", "random")):
@@ -687,7 +687,7 @@ def test_compressed_bases_and_what_merging_into_one_loses(small):
     measured, grid = measured_by("compression", [0, 1], True), compression.runs([0, 1], True)
     nf4 = [made_up(grid["nf4, all_r16", seed])["test_loss"] for seed in (0, 1)]
     merged, sizes = measured["merged"]["nf4, all_r16"], measured["linear_bytes"]
-    (lost,) = (part for part in measured["asides"] if "− unmerged" in part["statement"])
+    (lost,) = (part for part in measured["asides"] if "unmerged" in part["statement"])
     assert lost["values"] == np.subtract(merged["loss"], nf4).tolist()
     assert all(len(values) == 2 for values in merged.values()) and min(merged["update_lost"]) > 0
     assert sizes["nf4"] < sizes["int8"] < sizes["dense"] == sizes["pruned 50 %"] == sizes["pruned 2:4"]

@@ -18,7 +18,7 @@ LoRA at rank R needs no dW. Its own six products cost N R each, because u = x A�
                                                                              total 2 N² + 6 N R
 
 so LoRA / full = 2/3 + 2 R/N, which is about two thirds if R is much smaller than N (Schulman and Thinking Machines Lab
-2025, "LoRA Without Regret"). For a whole model, the ratio can be higher or lower than for one layer. Attention's
+2025, "LoRA Without Regret"). A whole model's ratio can be higher or lower than that of a single layer. Attention's
 products between q, k and v have no weights and cost nearly the same with both methods. A layer without an adapter costs
 only 2 N². Below the lowest trained layer, dx is not computed. In a model with few layers, this can save more than the
 adapter costs.
@@ -39,7 +39,7 @@ from .shape_only import ShapeOnly, shape_only
 class StepBytes(NamedTuple):
     """The bytes of one training step."""
 
-    parameters: int  # the base's and the adapter's; a head that the adapter replaces is counted once
+    parameters: int  # of the base and the adapter; a head that the adapter replaces is counted only once
     gradients: int
     optimiser: int  # AdamW's two moments
     activations: dict[str, int]  # the forward pass's cached arrays, by layer, or by layer and field
@@ -56,14 +56,14 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
     adapter_config : AdapterConfig or None
     wanted : names of the parameters to train, as in `model.forward`. None: the adapter's arrays that are not frozen, or
         the whole model if there is no adapter. (): run only the forward pass.
-    dtype : the dtype of the parameters, activations and gradients
+    dtype : dtype of the parameters, activations and gradients
 
     Returns
     -------
     cache : ForwardCache
     logits : array
     grads : dict of arrays; empty if no parameter is trained
-    products : list of (layer, "forward" or "dx", Product), in execution order
+    products : list of tuples (layer, "forward" or "dx", Product), in execution order
 
     Raises
     ------
@@ -103,7 +103,7 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
 
 
 def shape_only_arrays(shapes, dtype="float32"):
-    """A named shape-only array for each shape."""
+    """Return a dict of named shape-only arrays, one for each shape."""
     return {name: shape_only(shape, np.dtype(dtype), name) for name, shape in shapes.items()}
 
 
@@ -160,7 +160,7 @@ def predicted_ratio(config, B, T, adapter_config=None, wanted=None):
 
 
 def step_bytes(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
-    """Bytes of parameters, gradients, optimiser state and cached activations, as `StepBytes`.
+    """Count the bytes of parameters, gradients, optimiser state and cached activations; return `StepBytes`.
 
     Parameters and errors are as in `counted_step`. Dropout masks are included if dropout is above 0 and at least one
     parameter is trained.
@@ -173,5 +173,5 @@ def step_bytes(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
 
 
 def tensor_bytes(tensors):
-    """Bytes in memory of a flat dict's arrays. AdamW's state takes twice as many bytes as the arrays that it trains."""
+    """The number of bytes of a flat dict's arrays. AdamW's state takes twice as many bytes as the trained arrays."""
     return sum(array.nbytes for array in tensors.values())

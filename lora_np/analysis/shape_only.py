@@ -1,6 +1,6 @@
-"""Arrays with a shape and a dtype but no entries. Costs are counted by running the real passes on them.
+"""Arrays with a shape and a dtype but no entries; running the real passes on them shows what the passes cost.
 
-A `ShapeOnly` array behaves like an array of its shape, except that nothing is computed: each result is another
+A `ShapeOnly` array behaves like an ordinary array, except that nothing is computed: each result is another
 `ShapeOnly` array. NumPy itself determines the shape and dtype of the result, because the same function runs on arrays
 with an additional axis of length 0. A `ShapeOnly` array stores a single number, so a model of 175 billion parameters
 takes no memory. Views share memory as they do in NumPy, and products of two matrices are recorded.
@@ -23,8 +23,8 @@ class ShapeOnly(np.ndarray):
     """An array without entries; `shape_only` creates one.
 
     Products with a vector are not recorded, because they are sums over rows or columns. `name` is a parameter's name,
-    or None. `layer` is the layer whose output has this memory, or None. `terms` are the products of which this array is
-    the result or the sum.
+    or None. `layer` is the layer whose output uses this memory, or None. `terms` are the matrix products whose result
+    or sum this array is.
     """
 
     products = []  # all products since the list was last cleared
@@ -45,7 +45,7 @@ class ShapeOnly(np.ndarray):
             product = Product(2 * math.prod(result.shape[1:]) * inputs[0].shape[-1], next(filter(None, names), ""))
             self.products.append(product)
             terms = (product,)
-        elif ufunc is np.add and method == "__call__":  # such as a gradient that arrives on two paths
+        elif ufunc is np.add and method == "__call__":  # for example, a gradient that arrives along two paths
             terms = sum((getattr(x, "terms", None) or () for x in inputs), start=())
         if out is not None:
             if isinstance(out[0], ShapeOnly):
@@ -88,12 +88,12 @@ def shape_only(shape, dtype=np.float32, name=None, terms=()):
 
 
 def emptied(x, ndim):
-    """An empty array of x's dtype, with an axis of length 0, then x's shape in `ndim` axes; numbers are unchanged."""
+    """Return an array with an axis of length 0, then x's shape padded to `ndim` axes; return numbers unchanged."""
     return np.empty((0,) + (1,) * (ndim - x.ndim) + x.shape, x.dtype) if isinstance(x, np.ndarray) else x
 
 
 def empty_result(ufunc, method, *inputs, axis=0, where=True, **kwargs):
-    """Apply a universal function to `emptied` inputs; the real shape follows the extra first axis of the result."""
+    """Apply a universal function to `emptied` inputs. The result has one extra axis, the first."""
     ndim = max(np.ndim(x) for x in inputs)
     if method == "__call__":
         # A vector is passed to matmul unchanged: with more axes, it would be a stack of matrices.

@@ -6,7 +6,7 @@ value decomposition.
 The figures of Hu et al. 2021, section 7.2, compare right singular vectors, which are directions of a layer's input:
 
     figure 3    U = right_directions(A of r = 8), V = right_directions(A of r = 64); also with ΔW instead of A
-    figure 4    the same for two seeds; the control compares two `random_directions`
+    figure 4    the same for two seeds; the control compares two sets of `random_directions`
 
 For directions of the output, pass the transposed matrix.
 """
@@ -49,7 +49,7 @@ def product_right_directions(B, A, k):
 
 
 def leading_directions(name, matrix, k=None, k_name="k", size=None):
-    """The k leading left (out, k) and right (in, k) singular vectors; k = None returns as many as the rank.
+    """The k leading left (out, k) and right (in, k) singular vectors; with k = None, as many as the rank.
 
     As in `np.linalg.matrix_rank`, the rank is the number of singular values above the rounding error
     σ₁ · max(out, in) · ε. For the small factor of a product, `size` is the product's max(out, in). Raises
@@ -122,14 +122,14 @@ def gaussian_similarity(n, i, j):
 
         E‖U_iᵀ v‖² = tr(U_iᵀ E[v vᵀ] U_i) = i / n
 
-    Over the j columns of V, which may be dependent, the sum is ij/n, and ij / (n min(i, j)) = max(i, j) / n. A φ near
-    this value may be due to chance.
+    Summed over the j columns of V, which may be dependent, this is ij/n, and ij / (n min(i, j)) = max(i, j) / n. A φ
+    near this value may be due to chance.
     """
     return max(whole_number(name, k, most=n, why="the dimension n") for name, k in (("i", i), ("j", j))) / n
 
 
 def energy_share(gradient, directions):
-    """The share of a gradient in the span of some input directions: ‖G Q Qᵀ‖²_F / ‖G‖²_F.
+    """The share of a gradient's energy in the span of some input directions: ‖G Q Qᵀ‖²_F / ‖G‖²_F.
 
     LoRA assumes that the full gradient G = ∂L/∂W has a low rank, because A and B only receive dA = s Bᵀ G and
     dB = s G Aᵀ. GaLore (Zhao et al. 2024, section 3) makes this assumption about the gradient itself. G's `spectrum`
@@ -141,10 +141,10 @@ def energy_share(gradient, directions):
     Parameters
     ----------
     gradient : array (out, in), from `model.loss_and_gradients` with W's name in `wanted`. With LoRA attached, it is the
-        gradient at W + ΔW, which training an adapter does not compute. To track this gradient, compute it in
-        `training.train`'s hook `after_update`; the gradients passed to the hook are clipped.
-    directions : array (in, k) of independent columns, which need not be orthonormal, such as `right_directions` of a
-        final ΔW, or Aᵀ. For directions of the output, transpose the gradient.
+        gradient at W + ΔW, which training an adapter does not compute. To track this gradient, compute it in the hook
+        `after_update` of `training.train`; the gradients that the hook receives are already clipped.
+    directions : array (in, k), for example `right_directions` of a final ΔW, or Aᵀ. The columns must be independent,
+        but need not be orthonormal. For directions of the output, transpose the gradient.
 
     Returns
     -------
@@ -166,7 +166,7 @@ def energy_share(gradient, directions):
 
 
 def orthonormal_basis(matrix, name):
-    """Q (n, k) of the QR decomposition: its first i columns span the same space as the matrix's first i columns."""
+    """Q (n, k) of the QR decomposition. For each i, its first i columns span the same space as the matrix's."""
     matrix = finite_matrix(name, matrix)
     norms = np.linalg.norm(matrix, axis=0)  # (k,)
     # Columns are normalised first, because a column with a small norm may be independent of the others.
@@ -178,7 +178,7 @@ def orthonormal_basis(matrix, name):
 
 
 def orthonormal_pair(U, V):
-    """Both matrices in float64; ValueError unless their columns are orthonormal and have the same length."""
+    """Return both matrices in float64; raise ValueError unless the columns are orthonormal and of equal length."""
     U, V = finite_matrix("U", U), finite_matrix("V", V)
     for name, matrix in (("U", U), ("V", V)):
         gap = float(np.abs(matrix.T @ matrix - np.eye(matrix.shape[1])).max())

@@ -1,12 +1,13 @@
-"""Compare an update with its base: find the directions that the update amplifies, and the new ones that it adds.
+"""Compare an update with its base: find the directions that the update amplifies, and the new directions it adds.
 
 Amplification (Hu et al. 2021, section 7.3): does ΔW repeat W's leading directions, or amplify directions that are weak
 in W?
 
-Intruder dimensions (Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence"): leading
+Intruder dimensions (Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence") are those leading
 directions of a fine-tuned weight that the base does not have. Full fine-tuning changes each of a weight's singular
 vectors slightly. LoRA with a low rank tends to add new singular vectors that have large singular values and are nearly
-orthogonal to all of the base's. The more intruders there are, the more the model forgets of the base's task.
+orthogonal to all singular vectors of the base. The more intruders there are, the more the model forgets of the base's
+task.
 """
 
 import math
@@ -45,7 +46,7 @@ def amplification(base, update, r, rng):
     Parameters
     ----------
     base : array (out, in), W
-    update : array (out, in), ΔW, from `adapters.adapter_deltas`. (The difference of two float32 models contains
+    update : array (out, in), ΔW, from `adapters.adapter_deltas`. (The difference between two float32 models contains
         rounding errors, which can look like directions beyond ΔW's rank.)
     r : int from 1 to the rank of ΔW
     rng : np.random.Generator, for the random directions
@@ -78,7 +79,7 @@ class Intruders(NamedTuple):
 
 
 def max_similarities(before, after, k):
-    """The similarity of each of a fine-tuned weight's k leading directions to the base: max_i |cos(y_j, x_i)|.
+    """Measure how similar each of a fine-tuned weight's k leading directions is to the base: max_i |cos(y_j, x_i)|.
 
     y_j are the leading left singular vectors of the fine-tuned weight, and x_i are all those of the base. Singular
     vectors have length 1 and an arbitrary sign, so the |cosines| are the entries of |XᵀY|. As in the authors' code, X
@@ -86,7 +87,7 @@ def max_similarities(before, after, k):
     Vectors with a singular value of zero, up to rounding, are excluded, because they are arbitrary.
 
     If m singular values of the base are nearly equal, their singular vectors are determined only up to a rotation, so a
-    similarity can fall to 1/√m without an intruder.
+    similarity can be as low as 1/√m even if there is no intruder.
 
     Parameters
     ----------
@@ -119,7 +120,7 @@ def intruder_dimensions(before, after, k=10, epsilon=0.5):
     ----------
     before, after, k : see `max_similarities`
     epsilon : float in (0, 1], ε. A random direction has a similarity near √(2 ln(out) / out), so if ε is below this
-        value, hardly any direction is an intruder.
+        value, hardly any direction counts as an intruder.
 
     Examples
     --------

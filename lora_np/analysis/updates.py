@@ -1,4 +1,4 @@
-"""Compute weight updates ΔW = after − before as flat dicts, and truncate them to a rank."""
+"""Compute weight updates ΔW = after − before as flat dicts, and truncate them to a given rank."""
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def weight_updates(before, after):
 
 
 def linear_updates(before, after):
-    """`weight_updates` of the linear layers only, which are the matrices that LoRA can adapt."""
+    """`weight_updates` of only the linear layers' weights, which are the matrices that LoRA can adapt."""
     return weight_updates({name: before[name] for name in linear_weights(before)}, after)
 
 

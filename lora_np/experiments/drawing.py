@@ -1,4 +1,4 @@
-"""Functions for all figures: colours, style, means with their 95 % intervals, and PNG output."""
+"""Functions that the figures share: colours, style, means with their 95 % intervals, and PNG output."""
 
 import io
 
@@ -52,7 +52,7 @@ def as_png(draw, outcome):
 def panels(outcome, title, width, height, columns=1, **grid):
     """Create a matplotlib Figure whose title describes the marks; return it and its Axes.
 
-    With several `columns`, the Axes are an array. `grid` contains further arguments of Figure.subplots.
+    With several `columns`, the Axes are in an array. `grid` contains further arguments of Figure.subplots.
     """
     figure, title = new_figure(width, height), f"{title} ({seeds_text(outcome)})"
     axes = figure.subplots(1, columns, **grid)
@@ -80,7 +80,8 @@ def seeds_text(outcome, marks="mean and 95 % interval"):
 def means(values, log=False):
     """The means (n,) of values (n, seeds), and how far their intervals extend below and above them, (2, n).
 
-    With one seed the extents are NaN, and no bar is drawn. `log` averages the logarithms, so that means are geometric.
+    With one seed the extents are NaN, and no bar is drawn. With `log`, the logarithms are averaged, so the means are
+    geometric.
     """
     mean, low, high = np.array([interval(row, log) for row in values], dtype=np.float64).T
     return mean, np.array([mean - low, high - mean])

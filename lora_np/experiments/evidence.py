@@ -22,7 +22,7 @@ def interval(values, log=False):
     Parameters
     ----------
     values : sequence of n floats, one per seed; for a comparison of two methods, their difference with each seed
-    log : bool, average the logarithms, as for ratios: the mean is then geometric, and 2 is as far from 1 as 1/2
+    log : bool, average the logarithms, as for ratios: the mean is then geometric, and 2 is as far from 1 as 1/2 is
 
     Returns
     -------

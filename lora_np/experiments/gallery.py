@@ -82,7 +82,7 @@ def section(name, base, outcome):
 
 
 def training_texts(outcome):
-    """Format the runs' epochs and training texts as the beginning of a sentence."""
+    """Format the runs' numbers of epochs and of training texts as the beginning of a sentence."""
     settings = [run["settings"] for run in outcome["runs"] if "epochs" in run.get("settings", ())]
     several = len({one["base"] for one in settings}) > 1
     trained = set()

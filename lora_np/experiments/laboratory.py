@@ -4,12 +4,12 @@ A recipe (`recipes/`) is a module whose docstring is the experiment's method sec
 
     CLAIM           a paper's claim, and its source; a str, or a dict, base -> str
     CAPTION         what the figure shows; a str, or a dict, base -> str
-    KEYS            dict, base -> names of methods; each method is trained with every seed at its own learning rate
+    KEYS            dict, base -> names of methods; each method is trained at its own learning rate with every seed
     runs(seeds, quick, base)
                     may replace KEYS; returns a dict, name -> training run, an instance of a dataclass in `runs/`
     measure(results, runs, seeds, quick)
                     returns a dict with "checks" (see `evidence.py`), which decide the verdict; optionally "asides",
-                    which are checks that do not affect it; and the data of the figure
+                    which are checks that do not affect the verdict; and the data of the figure
     draw(outcome)   returns the figure, drawn from the contents of the JSON
 
 and optionally

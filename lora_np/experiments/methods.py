@@ -2,7 +2,7 @@
 
 All ranks of LoRA on the same layers share one rate. If each rank had a separate rate, randomness in the choice of rates
 would add to the differences between ranks. Methods that differ in more than the rank have separate rates. The best rate
-also depends on the base and on the number of epochs, so it is chosen for each combination of the two.
+also depends on the base and on the number of epochs, so it is chosen separately for each combination of these two.
 """
 
 from dataclasses import replace
@@ -35,7 +35,7 @@ class Method(NamedTuple):
 
     label: str
     adapter: AdapterConfig | None  # None: the whole model
-    rate: str  # the name of its learning rate; methods that differ only in the rank share one
+    rate: str  # the name of its learning rate; methods that differ only in the rank share it
     more: dict = {}  # other fields of ClassifyRun
     factor: float = 1.0  # multiplies the chosen learning rate
 
@@ -46,7 +46,7 @@ def lora(r, *targets):
 
 
 def variant(name, r=8):
-    """The configuration of a variant on q and v, by default at rank 8 like LoRA."""
+    """The configuration of a variant on q and v, by default at rank 8."""
     return variant_config(name, lora(r, *QV))
 
 
@@ -56,13 +56,13 @@ METHODS = {
     "scratch": Method("full, from random weights", None, "scratch", {"weights": "random"}),
     **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 12, 16, 64)},
     **{f"all_r{r}": Method(f"LoRA all linear r={r}", lora(r, ALL), "all") for r in (1, 4, 8, 16, 64)},
-    # This trains less than 1 % of the parameters; with q and k included, the largest possible rank would be 3.
+    # This trains less than 1 % of the parameters. If q and k were included, only ranks up to 3 would do so.
     "vomlp_r4": Method("LoRA v,o,up,down r=4", lora(4, "v_proj", "o_proj", *MLP), "vomlp"),
     # Different matrices: all methods train as many parameters as rank 8 on one square matrix per block.
     **{f"{name}_r8": Method(f"LoRA {name} r=8", lora(8, f"{name}_proj"), "attention") for name in "qkvo"},
     "qk_r4": Method("LoRA q,k r=4", lora(4, "q_proj", "k_proj"), "attention"),
     **{f"qkvo_r{r}": Method(f"LoRA q,k,v,o r={r}", lora(r, *ATTENTION), "attention") for r in (2, 6)},
-    # Attention or the MLP, each with 92,160 or 10,240 parameters per block, and both at once.
+    # Attention or the MLP, with 92,160 or 10,240 parameters per block, and both together.
     "attention_r45": Method("attention r=45", lora(45, *ATTENTION), "attention_r45"),
     "mlp_r36": Method("MLP r=36", lora(36, *MLP), "mlp_r36"),
     "all_r36": Method("MLP and attention r=36", lora(36, ALL), "all_r36"),
@@ -81,7 +81,7 @@ METHODS = {
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
     **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
     "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora"), "qalora"),
-    # SmolLM2's rates were chosen on some of the snippets; these methods train on all snippets at half those rates.
+    # SmolLM2's rates were chosen on 2,000 snippets; these methods train on all snippets at half those rates.
     "half_all_r4": Method("LoRA all linear r=4, half the rate", lora(4, ALL), "all", factor=0.5),
     "half_full": Method("full fine-tuning, half the rate", None, "full", factor=0.5),
     # This method is used on a base that is quantised to NF4.
@@ -126,9 +126,10 @@ def run_at(rate, key, seed, base="pretrained", **more):
 
 
 def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
-    """Runs of several methods at their learning rates for a base and a number of epochs: a dict, (method, seed) -> run.
+    """Runs of several methods at their learning rates for a given base and number of epochs.
 
-    `more` has fields of ClassifyRun, and `quick` shortens the runs. The trained arrays are stored unless keep is False.
+    `more` contains fields of ClassifyRun, and `quick` shortens the runs. The trained arrays are stored unless keep is
+    False. Returns a dict, (method, seed) -> run.
     """
     more = {"epochs": passes, "keep": True} | (shortened(more, base) if quick else more)
     rates = {key: learning_rate(key, passes, base) for key in keys}
@@ -136,14 +137,14 @@ def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
 
 
 def shortened(more, base="pretrained"):
-    """Fields of ClassifyRun for a shortened run with the fields in `more`."""
+    """The fields in `more`, changed to those of a shortened ClassifyRun."""
     short = more | QUICK | QUICK_ON[base]
     few = {"examples": min(short["examples"], short["limit"])} if short.get("examples") else {}
     return short | few
 
 
 def ranks_of(rows, placement):
-    """The ranks of the methods in `rows` with LoRA on the same layers: for "qv", those of "qv_r1", "qv_r8", …"""
+    """The ranks of those methods in `rows` that adapt the same layers: for "qv", of "qv_r1", "qv_r8", …"""
     return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
 
 

@@ -23,7 +23,7 @@ from .runs.dialect import adapter_of, licences_digest, load_domain
 
 MODEL = GPT2Config(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
-ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # licences have a sixth of the critics' tokens
+ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # the licences have a sixth as many tokens
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five rates on the domain's validation texts
 STATE = "state.safetensors"  # the training state, stored beside the model
 CARRY = (STATE, "adapters")  # kept when a new model replaces an old one
@@ -43,7 +43,7 @@ def pretrain(out, epochs=4, seed=0, threads=2, max_reviews=None, force=False):
     ----------
     out : folder for model.safetensors (float16), config.json, the tokenizer's files and training_log.json
     epochs, seed : int
-    threads : int, number of a batch's shards that are computed in parallel; affects the time, but not the results
+    threads : int, number of shards of a batch that are computed in parallel; affects the time, but not the results
     max_reviews : int or None, number of training reviews, for a trial
     force : bool, whether `out` may be the package's own base
 
@@ -112,7 +112,7 @@ def windows(tokens, batch_size, rng=None):
 
 
 def check_start(folders, seed, force, carry=()):
-    """Raise ValueError if `check_target` rejects a folder, or if it is the package's own and `force` is False."""
+    """Raise ValueError if `check_target` rejects a folder, or if a folder is the package's own and `force` is False."""
     whole_number("seed", seed, least=0, most=2**63 - 1)
     for folder in folders:
         check_target(folder, "out", carry=carry)
@@ -123,8 +123,8 @@ def check_start(folders, seed, force, carry=()):
 def train_shipped(folder, seed=0, force=False):
     """Fine-tune an adapter for each of two dialects, and write each to a subfolder of `folder`, in float16.
 
-    The folder is created if necessary; with `force` it may be that of the package's own adapters. Returns a dict, name
-    -> the adapter's description in its task.json.
+    The folder is created if necessary; with `force`, it may be the folder of the package's own adapters. Returns a
+    dict, name -> the adapter's description in its task.json.
     """
     check_start([Path(folder) / name for name in SOURCES], seed, force)
     base, config, _, tokenizer, *_ = load_base()

@@ -1,4 +1,4 @@
-"""The cost of one training step: time, measured on the same batch for all methods, and counted FLOPs and bytes."""
+"""The cost of one training step: its time, measured on the same batch for all methods, and its FLOPs and bytes."""
 
 import time
 from functools import partial
@@ -27,7 +27,7 @@ def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), bas
 
     The methods alternate on one batch, so that anything that slows the machine slows all of them. FLOPs are counted for
     the matrix products of the forward and backward passes, so compare "predicted_ratio" with "pass_ratio". AdamW takes
-    nearly all the rest of the step, and its time is proportional to the number of trained parameters. That is why
+    nearly all of a step's remaining time. This time is proportional to the number of trained parameters, which is why
     LoRA's "ratio" is lower than its "pass_ratio".
 
     Parameters

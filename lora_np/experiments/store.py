@@ -1,9 +1,9 @@
 """Store finished training runs on disk, each under a key made from everything that its result depends on.
 
 An entry consists of `SETTINGS-CODE.json` and, for a run that keeps its arrays, `SETTINGS-CODE.safetensors`. SETTINGS is
-a digest of the run's settings. CODE is a digest of the versions, the small base's files, and the code that runs use,
-without comments and docstrings, so that editing a figure or a docstring requires no retraining. The type of processor,
-which affects the last digits, is not part of the key; see README.md.
+a digest of the run's settings. CODE is a digest of the versions, the small base's files, and the code that runs use. It
+does not depend on comments, docstrings or the code of figures, so editing them requires no retraining. The type of
+processor, which affects the last digits, is not part of the key; see README.md.
 """
 
 import ast
@@ -60,9 +60,9 @@ class Results:
         return entry_path(self._store, run, ".safetensors").stat().st_size
 
     def measured(self, function, run, *more):
-        """Return function(results, run, *more); the result is cached as JSON beside the run.
+        """Return function(results, run, *more), and cache the result as JSON beside the run.
 
-        A long measurement is thus made only once. The cache's key includes the function's code.
+        The next call reads the cache instead of measuring again. The cache's key includes the function's code.
         """
         of = function.__qualname__, more, made_with(run.__module__, function.__module__, "lora_np.analysis")
         path = entry_path(self._store, run, f"-{short_digest(json.dumps(of, sort_keys=True))}.json")
@@ -76,7 +76,7 @@ class Results:
         return self._numbers[run_key(run)]["validation_loss"]
 
     def listed(self, runs):
-        """The settings and numbers of each run as a dict, ready for JSON; equal runs appear only once."""
+        """A list of dicts, ready for JSON, with each run's settings and numbers; equal runs appear only once."""
         settings = {run_key(run): settings_of(run) for run in runs}
         return [{"settings": of_run, **self._numbers[key]} for key, of_run in settings.items()]
 
@@ -112,7 +112,7 @@ def code_files(*modules):
 
 
 def code_alone(source):
-    """A module's source without comments, docstrings, layout and `__all__`."""
+    """A module's source without comments, docstrings and `__all__`, in a uniform layout."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         match getattr(node, "body", None):
@@ -147,7 +147,7 @@ def short_digest(text):
 
 
 def keep(store, run, numbers, arrays):
-    """Write a run's result: the arrays first, so that an entry with numbers is complete."""
+    """Write a run's result, the arrays first, so that every entry that has numbers is complete."""
     if arrays:
         write_tensors(entry_path(store, run, ".safetensors"), arrays)
     made = made_with(run.__module__)
@@ -158,8 +158,8 @@ def keep(store, run, numbers, arrays):
 def kept_numbers(store, run):
     """The numbers stored for a run with the current code, or None.
 
-    The result is also None, so that the run is repeated, if the entry is damaged or lacks the arrays of a run with
-    keep=True.
+    The result is also None if the entry is damaged, or lacks the arrays of a run with keep=True. The run is then
+    repeated.
     """
     try:
         entry = read_json(entry_path(store, run))
@@ -172,7 +172,7 @@ def kept_numbers(store, run):
 
 
 def of_other_code(store, runs):
-    """The number of runs that are stored, but only for other code or versions; these results are never used."""
+    """Count the runs that are stored only for other code or versions; their results are never used."""
     keys = [short_digest(run_key(run)) for run in runs if not entry_path(store, run).exists()]
     stored = {path.name.partition("-")[0] for path in Path(store).glob("*.json") if path.name.count("-") == 1}
     return sum(key in stored for key in keys)  # the file name of a cached measurement has two hyphens

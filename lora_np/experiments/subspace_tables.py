@@ -31,7 +31,7 @@ def tables_of_pairs(results, runs, ranks):
     """The φ tables of the runs of `pairs`, as means over the blocks.
 
     "mean" contains the means over the pairs, as in the figure, in a nested dict: "A" or "ΔW" -> layer -> table (r₁, r₂)
-    as nested lists. "equal" contains φ(n, n) of each pair for every n, (pairs, n).
+    as nested lists. "equal" contains φ(n, n) for each pair and every n, with lists (pairs, n) instead of tables.
     """
     adapters = [results.arrays(run) for run in runs.values()]
     trained = list(zip(adapters[: len(adapters) // 2], adapters[len(adapters) // 2 :]))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ..checked import whole_number
 from ..training import available_cores, process_environment
 
-CONNECT_SECONDS = 10  # how long to wait for a scheduler's answer
+CONNECT_SECONDS = 10  # the longest time to wait for a scheduler's answer
 TRIES = 3  # a run fails after its process has died this many times
 
 
@@ -112,7 +112,7 @@ class LocalProcesses(ThreadPoolExecutor):
             pool.shutdown()
 
     def _call(self, function, /, *arguments):
-        """Run a call in a process that has no other call, and wait for its result."""
+        """Run a call in a process that runs no other call, and wait for the result."""
         for _ in range(TRIES):
             if self._lifeline.closed:
                 raise BrokenExecutor("the processes were stopped")
@@ -129,7 +129,7 @@ class LocalProcesses(ThreadPoolExecutor):
 
 
 def live_with_parent(far_end):
-    """Initialise a worker process so that it ends as soon as its parent ends or closes the other end of a pipe."""
+    """Initialise a worker process, so that it ends as soon as its parent ends or closes the other end of the pipe."""
 
     def wait():
         far_end.poll(None)
@@ -150,7 +150,7 @@ def sweep(function, runs, executor=None):
     all unfinished ones. Dask also fails runs that were only queued behind the run that killed their worker; these are
     repeated at the end, one at a time.
 
-    Each process imports the script that started it, so a script must call this under `if __name__ == "__main__":`.
+    Each process imports the script that started it, so a script must call `sweep` under `if __name__ == "__main__":`.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def sweep(function, runs, executor=None):
 
 
 def attempt(run, function, *arguments):
-    """Call a function for a run and return an `Ended`; its error is a str, as some exceptions cannot be pickled."""
+    """Call a function for a run and return an `Ended`; its error is a str, since some exceptions cannot be pickled."""
     try:
         return Ended(run, function(*arguments))
     except CancelledError:

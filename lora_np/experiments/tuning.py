@@ -1,4 +1,4 @@
-"""Choose learning rates by validation loss, with the same search for every method and domain."""
+"""Choose learning rates by validation loss, with the same search for all methods and domains."""
 
 import math
 from functools import partial
@@ -16,8 +16,8 @@ MOST_STEPS = 5  # a rate is tried only if it is at most this many factors of 2 f
 def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     """Find the learning rate with the lowest mean validation loss for each of several methods.
 
-    The search tries the stored rate, half of it and twice that rate, and continues until the best rate has a worse one
-    on each side. A rate at which a run diverges counts as worse than any other. The store keeps the runs, so
+    The search tries the stored rate, half that rate and twice that rate, and continues until the rates on both sides of
+    the best one are worse. A rate at which a run diverges counts as worse than any other. The store keeps the runs, so
     interrupted tuning resumes, and methods with equal runs share them. The test split is never read.
 
     Parameters

@@ -9,13 +9,13 @@ from .runs.classify import load_snippets, score, starting_point
 
 
 def tuned(results, run, dtype=np.float32):
-    """A run's parameters before training, and its trained parameters and adapter (or None) in a dtype."""
+    """A run's parameters before training, and its trained parameters and adapter (or None) in a given dtype."""
     params, _, start = starting_point(run)
     return params, *attach(params, start, {name: array.astype(dtype) for name, array in results.arrays(run).items()})
 
 
 def updates_of(results, run, dtype=np.float32):
-    """The updates ΔW of the linear layers that a run trained, computed in a dtype: a dict, name -> array."""
+    """The updates ΔW of the linear layers that a run trained, in a given dtype, as a dict: name -> array."""
     params, model, adapter = tuned(results, run, dtype)
     return linear_updates(params, model) if adapter is None else adapter_deltas(params, adapter)
 
@@ -27,7 +27,7 @@ def each(function, arrays):
 
 
 def scores_when_cut(results, runs, ranks):
-    """Test scores of full fine-tuning when the update of every linear layer is truncated to a rank.
+    """The test scores of full fine-tuning with every linear layer's update truncated to each of several ranks.
 
     Returns a dict, rank as str -> {"accuracy": in %, "loss": in nats}, each a list with one value per run.
     """
@@ -38,7 +38,7 @@ def scores_when_cut(results, runs, ranks):
 
 
 def scores_of_cut(results, run, ranks):
-    """The scores of `scores_when_cut` for one run: a dict, rank as str -> {"accuracy", "loss"}."""
+    """The scores of `scores_when_cut` for one run, as a dict: rank as str -> {"accuracy", "loss"}."""
     params, config, _ = starting_point(run)
     with blas_threads(1):
         cut = truncated_updates(params, results.arrays(run), ranks)
@@ -55,9 +55,9 @@ def scores_on_test(run, model, config):
 def spectra(results, run):
     """The singular values of a run's updates, by kind of layer.
 
-    Returns a dict, kind such as "q_proj" -> {"sigma": (n,), the geometric mean over layers of the singular values
-    relative to the largest; "ranks": (layers, 3), stable rank, effective rank and rank_90 of each layer}. n is the
-    adapter's rank; without an adapter, all singular values are included.
+    Returns a dict: kind of layer, such as "q_proj" -> {"sigma": (n,), the geometric mean over layers of the singular
+    values divided by the largest one; "ranks": (layers, 3), stable rank, effective rank and rank_90 of each layer}. n
+    is the adapter's rank; without an adapter, all singular values are included.
     """
     of_kind, measured = {}, {}
     n = None if run.adapter is None else run.adapter.r
@@ -72,7 +72,7 @@ def spectra(results, run):
 
 
 def energy(results, run):
-    """The shares (n,) of ΔW's energy Σσ² in its leading directions, and the rank with 90 % of it; means over layers."""
+    """The shares (n,) of ΔW's energy Σσ² in its first 1 to n directions, and its rank_90, as means over the layers."""
     spectra = each(spectrum, updates_of(results, run)).values()
     n = max(len(s.singular_values) for s in spectra)
     sums = [np.cumsum(np.pad(s.singular_values, (0, n - len(s.singular_values))) ** 2) for s in spectra]
@@ -81,7 +81,7 @@ def energy(results, run):
 
 
 def similarities(results, run, k):
-    """The largest cosine with the base's directions, for the k leading directions of each tuned matrix, (layers, k)."""
+    """The similarities (layers, k) of each fine-tuned matrix's k leading directions; see `max_similarities`."""
     params, model, adapter = tuned(results, run)
     after = model if adapter is None else merge(params, adapter)
     names = (f"{module}.weight" for module in linear_layers(params))
@@ -90,7 +90,7 @@ def similarities(results, run, k):
 
 
 def mean_amplification(results, run):
-    """The six fields of `Amplification` for a run's ΔW_q, as means over the blocks."""
+    """The means over the blocks of the six fields of `Amplification`, for a run's ΔW_q."""
     params = starting_point(run)[0]
     deltas = updates_of(results, run, np.float64)  # in float32, rounding would increase the rank of ΔW
     of_q, r = [name for name in deltas if "q_proj" in name], run.adapter.r

@@ -2,9 +2,9 @@
 
 U and V contain the r leading singular vectors of ΔW_q at r = 4 (on SmolLM2 at r = 8) and r = 64, and ‖Uᵀ W V‖_F
 measures how large W is in these directions. This norm is compared with its value in W's own leading directions, which
-is the largest possible, and in random directions. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. All values are means
-over the blocks. The factor grows with the learning rate and with s, which are the same for both ranks. SmolLM2 is
-trained on 2,000 snippets.
+is the largest possible value, and with its value in random directions. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F.
+All values are means over the blocks. The factor grows with the learning rate and with s, which are the same for both
+ranks. SmolLM2 is trained on 2,000 snippets.
 """
 
 import numpy as np
@@ -16,11 +16,11 @@ from ..methods import SOME
 from ..updates import mean_amplification
 
 CLAIM = """W is larger in ΔW's directions than in random directions, but far smaller than in its own leading directions.
-In ΔW's directions, ΔW is larger than W, especially at a low rank: 21.5 times at r = 4, 1.9 times at r = 64 (Hu et al.
-2021, table 7)."""
+In ΔW's directions, ΔW is larger than W, especially at a low rank: 21.5 times as large at r = 4, and 1.9 times as large
+at r = 64 (Hu et al. 2021, table 7)."""
 CAPTION = """Left: how large W_q is in the leading directions of ΔW_q, in those of W_q itself, and in random directions.
-Right: the ratio of ΔW_q to W_q in ΔW_q's directions (colour) and in random directions (grey). A random ΔW_q would be
-at the grey marks. Compare the coloured marks with the grey ones, and with 1."""
+Right: how many times larger ΔW_q is than W_q, in ΔW_q's directions (colour) and in random directions (grey). For a
+random ΔW_q, the coloured marks would be at the grey ones. Compare the coloured marks with the grey ones, and with 1."""
 ON = {"smollm2": SOME}
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
 
@@ -34,11 +34,12 @@ def measure(results, runs, seeds, quick):
         for name, of in (("factor", "update"), ("chance_factor", "random")):
             of_r[name] = np.divide(of_r["update_norm"], of_r[of]).tolist()
         to_random, to_own = (np.divide(of_r["update"], of_r[name]) for name in ("random", "base"))
-        checks.append(check(f"r = {r}: W in ΔW's directions / in random ones", to_random, at_least=1.0, unit="times"))
-        checks.append(check(f"r = {r}: W in ΔW's directions / in W's own", to_own, at_most=0.5, unit="times"))
-        checks.append(check(f"r = {r}: ΔW / W in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
+        text = f"r = {r}: ‖W‖ in ΔW's directions / ‖W‖ in"
+        checks.append(check(f"{text} random directions", to_random, at_least=1.0, unit="times"))
+        checks.append(check(f"{text} W's leading directions", to_own, at_most=0.5, unit="times"))
+        checks.append(check(f"r = {r}: ‖ΔW‖ / ‖W‖ in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
     low, high = measured
-    text = f"ΔW / W in ΔW's directions, at r = {low} / at r = {high}"
+    text = f"‖ΔW‖ / ‖W‖ in ΔW's directions: the ratio at r = {low} / the ratio at r = {high}"
     factors = np.divide(measured[low]["factor"], measured[high]["factor"])
     checks.append(check(text, factors, at_least=1.0, unit="times"))
     return {"checks": checks, "measured": measured}

@@ -1,19 +1,19 @@
-"""Attention or MLP: the same number of trained parameters in one or the other.
+"""Attention or MLP: which is better with the same number of trained parameters?
 
 C = 256; the MLP's width is 4 C. r = 45 on the four attention matrices and r = 36 on the MLP's two matrices each train
-92,160 parameters per block; r = 5 and r = 4 each train 10,240. r = 36 on all six matrices adapts both. Each method has
-its own learning rate.
+92,160 parameters per block; r = 5 and r = 4 each train 10,240. One method adapts all six matrices, with r = 36. Each
+method has its own learning rate.
 """
 
 from ..drawing import PALETTE, method_dots, panels
 from ..evidence import ahead, as_good
 from ..methods import METHODS, by_method
 
-CLAIM = """Adapters on the MLP matter most: they outperform adapters on attention with as many parameters, and adding
-adapters on attention gains nothing (Schulman et al. 2025, LoRA Without Regret)."""
-CAPTION = """Test accuracy by the position of the adapters, at two parameter budgets; adapters on both have 1.8 times
-the larger budget. If the claim holds, the MLP's rows are to the right of attention's, and as far right as the row for
-both."""
+CLAIM = """Adapters on the MLP matter most: they outperform adapters on attention with the same number of parameters,
+and adding adapters on attention to them gains nothing (Schulman et al. 2025, LoRA Without Regret)."""
+CAPTION = """Test accuracy by the position of the adapters, at two parameter budgets; adapters on both attention and the
+MLP have 1.8 times the larger budget. If the claim holds, the MLP's rows are to the right of attention's, and as far
+right as the row for both together."""
 PLACES = ("attention_r45", "mlp_r36", "all_r36", "attention_r5", "mlp_r4")
 KEYS = {"pretrained": (*PLACES, "full")}
 
@@ -21,9 +21,9 @@ KEYS = {"pretrained": (*PLACES, "full")}
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     checks = [
-        ahead("MLP r = 36 − attention r = 45", accuracy, "mlp_r36", "attention_r45"),
-        ahead("MLP r = 4 − attention r = 5", accuracy, "mlp_r4", "attention_r5"),
-        as_good("MLP r = 36 − both: test loss", loss, "mlp_r36", "all_r36"),
+        ahead("MLP r = 36 − attention r = 45: test accuracy", accuracy, "mlp_r36", "attention_r45"),
+        ahead("MLP r = 4 − attention r = 5: test accuracy", accuracy, "mlp_r4", "attention_r5"),
+        as_good("MLP r = 36 − MLP and attention r = 36: test loss", loss, "mlp_r36", "all_r36"),
     ]
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in PLACES}
     return {"checks": checks, "accuracy": accuracy, "trainable": trained}

@@ -1,9 +1,9 @@
-"""Batch size: how much worse LoRA and full fine-tuning are with larger batches.
+"""Batch size: how much worse do LoRA and full fine-tuning become with larger batches?
 
 LoRA on all linear layers at r = 16 and full fine-tuning are trained for one epoch with batches of 8, 32, 128 and 256
-snippets, each with its own learning rate. The runs are compared by their lowest validation losses. A method's penalty
-is its loss at batch size 256 minus its loss at batch size 8. One epoch has fewer steps with larger batches: 816 steps
-with 8 snippets, 26 with 256.
+snippets, and each combination has its own learning rate. The runs are compared by their lowest validation losses. A
+method's penalty is its loss at batch size 256 minus its loss at batch size 8. One epoch has fewer steps with larger
+batches: 816 steps with 8 snippets, 26 with 256.
 """
 
 import numpy as np
@@ -23,7 +23,8 @@ KEYS = {"pretrained": [f"{key}_batch{size}" for key in SERIES for size in SIZES]
 def measure(results, runs, seeds, quick):
     losses = by_method(results, runs, "validation_loss")
     penalty = {key: np.subtract(losses[f"{key}_batch256"], losses[f"{key}_batch8"]) for key in SERIES}
-    more = compare("penalty: LoRA − full fine-tuning", penalty, "all_r16", "full", at_least=0.0, unit="nats")
+    text = "increase in loss from batch size 8 to 256: LoRA − full fine-tuning"
+    more = compare(text, penalty, "all_r16", "full", at_least=0.0, unit="nats")
     return {"checks": [more], "losses": losses}
 
 

@@ -1,12 +1,12 @@
-"""Quantised and pruned bases, with and without LoRA.
+"""Quantised and pruned bases: how well does LoRA work on them?
 
 The linear layers of a base are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or
-pruned by magnitude (half of all weights, or two of every four consecutive weights in a row). The base is then frozen,
-and LoRA on all linear layers is trained: on the small base with r = 16, and on SmolLM2 with r = 4 and 2,000 snippets.
-On the small base, a head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its "dense" base
-already includes the error of four-bit quantisation. LoftQ is LoRA with an initialisation that compensates for NF4's
-rounding errors. In QA-LoRA, A is applied to the means of blocks of 32 inputs. At the end, adapters are merged into the
-base in its own format (NF4, and on SmolLM2 also the file's Q4_1), which rounds the weights again.
+pruned by magnitude (half of each matrix's weights, or two of every four consecutive weights in a row). The base is then
+frozen, and LoRA on all linear layers is trained: on the small base with r = 16, and on SmolLM2 with r = 4 and 2,000
+snippets. On the small base, a head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its
+"dense" base already includes the error of four-bit quantisation. LoftQ is LoRA with an initialisation that compensates
+for NF4's rounding errors. In QA-LoRA, A is applied to the means of blocks of 32 inputs. At the end, adapters are merged
+into the base in its own format (NF4, and on SmolLM2 also the file's Q4_1), which rounds the weights again.
 """
 
 import numpy as np
@@ -21,13 +21,13 @@ from ..runs import load_base
 from ..runs.classify import COMPRESSED, compressed, starting_point
 from ..updates import scores_on_test
 
-AS_GOOD = "LoRA on a base in NF4 is as good as on the dense base (Dettmers et al. 2023, QLoRA), and "
+AS_GOOD = "LoRA on a base in NF4 is as good as LoRA on the dense base (Dettmers et al. 2023, QLoRA), and "
 CLAIM = {
-    "pretrained": f"{AS_GOOD}LoftQ is better than LoRA on NF4 (Li et al. 2023).",
-    "smollm2": f"{AS_GOOD}QA-LoRA loses no accuracy when it is merged into four bits (Xu et al. 2023).",
+    "pretrained": f"{AS_GOOD}on a base in NF4, LoftQ is better than LoRA (Li et al. 2023).",
+    "smollm2": f"{AS_GOOD}QA-LoRA loses no accuracy when it is merged into four-bit weights (Xu et al. 2023).",
 }
 CAPTION = """Test accuracy on each base, with the size of its linear layers. Look at how close LoRA on each base is to
-LoRA on the dense base (dashed line), and at the accuracy after merging into four bits."""
+LoRA on the dense base (dashed line), and at the accuracy after an adapter is merged into four-bit weights."""
 BASES = ("pretrained", "smollm2")
 LORA = {"pretrained": "all_r16", "smollm2": "all_r4"}
 
@@ -51,24 +51,24 @@ def measure(results, runs, seeds, quick):
         weights = compressed(params, name)
         sizes[name] = weight_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
     lora = {name: f"{name}, {LORA[base]}" for name in COMPRESSED}
+    text = "LoRA (base: {}) − LoRA (base: dense): test loss"
     nf4, *others = (
-        as_good(f"{name} with LoRA − dense with LoRA: test loss", loss, lora[name], lora["dense"])
-        for name in COMPRESSED[1:]
+        as_good(text.format(name.replace("nf4", "NF4")), loss, lora[name], lora["dense"]) for name in COMPRESSED[1:]
     )
     checks, asides, back = [nf4], others, {lora["nf4"]: "NF4"}
     if base == "smollm2":
-        asides.append(as_good("QA-LoRA − LoRA: test loss", loss, "dense, qalora", lora["dense"]))
+        asides.append(as_good("QA-LoRA − LoRA on the dense base: test loss", loss, "dense, qalora", lora["dense"]))
         back |= {lora["dense"]: "Q4_1", "dense, qalora": "Q4_1"}
     else:
-        loftq = "LoftQ − NF4 with LoRA: test loss", loss, "nf4, loftq", lora["nf4"]
+        loftq = "LoftQ − LoRA on the base in NF4: test loss", loss, "nf4, loftq", lora["nf4"]
         checks.append(compare(*loftq, at_most=0.0, unit="nats"))
     for name, to in back.items():
         merged[name] = merged_back([runs[name, seed] for seed in seeds], results, to)
         losses, text = {"merged": merged[name]["loss"], name: loss[name]}, f"{label(name)} merged into {to}"
-        unmerged = as_good(f"{text} − unmerged: test loss", losses, "merged", name)
+        unmerged = as_good(f"{text} − {label(name)} unmerged: test loss", losses, "merged", name)
         (checks if name.endswith("qalora") else asides).append(unmerged)
         lost = merged[name]["update_lost"]
-        asides.append(check(f"{text}: change by rounding / ‖ΔW‖", lost, at_most=1.0, unit="times"))
+        asides.append(check(f"{text}: ‖rounding error‖ / ‖ΔW‖", lost, at_most=1.0, unit="times"))
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged": merged}
 
 
@@ -80,7 +80,8 @@ def label(name):
 def merged_back(runs, results, to):
     """Merge adapters into their base in a four-bit format: "NF4", or "Q4_1", the format of the base's file.
 
-    Returns a dict: the accuracy and the loss after merging, and the update's relative change due to rounding.
+    Returns a dict: the accuracy and the loss after merging, and "update_lost", the norm of the rounding error relative
+    to the update's.
     """
     measured = {"accuracy": [], "loss": [], "update_lost": []}
     for run in runs:

@@ -1,8 +1,8 @@
-"""Memory and time by rank: predicted from shapes, and measured.
+"""Memory and time of a training step by rank: predicted from shapes, and measured.
 
 The classifier is trained for one step (forward, backward, clipping, AdamW) on one batch of reviews, with full
-fine-tuning, with LoRA on all linear layers at ranks 1 to 256, and with LoRA on q and v at r = 8, on the dense base and
-on the base in NF4. Times are measured on one thread, and the methods alternate on the same batch; each seed has a
+fine-tuning, with LoRA on all linear layers at ranks 1 to 256, and with LoRA on q and v at r = 8, both on the dense base
+and on the base in NF4. Times are measured on one thread, and the methods alternate on the same batch; each seed has a
 different batch and 15 rounds. FLOPs are computed from the shapes of the matrix products in both passes. The counted
 memory consists of parameters, gradients, AdamW's moments and the activations stored for the backward pass. The measured
 memory consists of the parameters, the moments and the peak of a step's allocations.
@@ -19,10 +19,10 @@ from ..methods import QV, lora
 from ..runs.classify import ClassifyRun, load_snippets, starting_point
 from ..step_time import alternating_times, counted
 
-CLAIM = """LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2); its
-step takes about two thirds of the FLOPs, 2C² + 6Cr instead of 3C² for a C × C matrix (Schulman et al. 2025)."""
+CLAIM = """LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2). A step
+of LoRA takes about two thirds of the FLOPs: 2C² + 6Cr instead of 3C² for a C × C matrix (Schulman et al. 2025)."""
 CAPTION = """The cost of a training step by rank, relative to full fine-tuning. Left: time, measured and predicted from
-FLOPs. Right: bytes, counted and measured. Where a line crosses 1, LoRA no longer saves anything."""
+FLOPs. Right: bytes, counted and measured. Where a line is above 1, LoRA saves nothing."""
 RANKS = (1, 4, 16, 64, 256)
 QUICK_RANKS = (1, 16)
 KEYS = {"pretrained": ()}  # nothing is trained
@@ -69,14 +69,14 @@ def measure(results, runs, seeds, quick):
     predicted = np.divide(small["passes_ratio"], small["flops_ratio"])
     slower = np.divide(nf4["step"], small["step"])
     checks = [
-        check("q,v r=8: bytes of a step / full fine-tuning's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
-        check("q,v r=8: time of a step / full fine-tuning's", small["step_ratio"], at_most=0.75, unit="times"),
-        check("all linear r=1: FLOPs / full fine-tuning's", low["flops_ratio"], at_most=0.7, unit="times"),
+        check("LoRA q,v r=8: counted bytes / full fine-tuning's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
+        check("LoRA q,v r=8: time per step / full fine-tuning's", small["step_ratio"], at_most=0.75, unit="times"),
+        check("LoRA all linear r=1: FLOPs / full fine-tuning's", low["flops_ratio"], at_most=0.7, unit="times"),
     ]
     asides = [
-        check("q,v r=8: measured peak bytes / full fine-tuning's", small["peak_ratio"], at_most=0.5, unit="times"),
-        check("q,v r=8: time ratio of the passes / FLOP ratio", predicted, at_most=1.2, unit="times"),
-        check("q,v r=8, NF4: time of a step / that on a float32 base", slower, at_most=1.5, unit="times"),
+        check("LoRA q,v r=8: measured peak bytes / full fine-tuning's", small["peak_ratio"], at_most=0.5, unit="times"),
+        check("LoRA q,v r=8: time of the passes / FLOPs, both relative to full", predicted, at_most=1.2, unit="times"),
+        check("LoRA q,v r=8: time per step on NF4 / on a float32 base", slower, at_most=1.5, unit="times"),
     ]
     return {"checks": checks, "asides": asides, "measured": measured}
 

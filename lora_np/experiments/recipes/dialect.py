@@ -2,11 +2,11 @@
 
 The small base was trained on long IMDb reviews. It is fine-tuned for one epoch on critics' snippets, or for three on
 software licences, which have a sixth as many tokens. SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets. Both
-are fine-tuned in full and with LoRA on all linear layers. Perplexity is measured during training and at the end, on
-held-out texts of the new domain and on IMDb reviews; SmolLM2's is also measured on licences. SmolLM2 is also asked for
-twenty capitals that it knows before fine-tuning. Every LoRA run also checks that removing the adapter restores the base
-bit for bit. The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank 16
-are also run at half their rates, to show how much of the forgetting is due to the rate.
+bases are fine-tuned in full and with LoRA on all linear layers. Perplexity is measured during training and at the end,
+on held-out texts of the new domain and on IMDb reviews; SmolLM2's is also measured on licences. SmolLM2 is also asked
+for twenty capitals that it knew before fine-tuning. Every LoRA run also checks that removing the adapter restores the
+base bit for bit. The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank
+16 are also run at half their rates, to show how much of the forgetting is due to the rate.
 """
 
 from itertools import product
@@ -28,8 +28,9 @@ from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, licences_digest,
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
 AT_THE_END = """Perplexity on an old domain against perplexity on the new one; lower and further left is better. LoRA
-forgets only while the adapter is attached; without the adapter, the model returns to the star. Forgetting also depends
-on the learning rate: compare a method at its best rate for the new domain with the same method at half that rate."""
+forgets only while the adapter is attached; without the adapter, the model is the base again (the star). Forgetting also
+depends on the learning rate: compare a method at its best rate for the new domain with the same method at half that
+rate."""
 VOICES = """Below: continuations of the same prompts by the base, without an adapter and with each of the package's two
 adapters (at most 40 tokens, temperature 0.8, top-k 40, repetition penalty 1.2, the same random numbers, not
 cherry-picked)."""
@@ -74,7 +75,7 @@ def runs(seeds, quick, base="pretrained"):
 
 
 def run_of(base, domain, method, seed, rate, **more):
-    """A run with its domain's number of epochs, and with a digest of the licences, as these differ between machines."""
+    """A run with its domain's number of epochs, and with a digest of the licences, which differ between machines."""
     corpus = licences_digest() if "licences" in (domain, *OLD[base]) else ""
     more = (SMOLLM2 if base == "smollm2" else {}) | more
     return DialectRun(domain, method, seed, rate, TAUGHT[base][domain], corpus, **more)
@@ -104,11 +105,11 @@ def measure(results, runs, seeds, quick):
                 parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # both at their chosen rates
                 labels = [SERIES[name][0].replace(", half", " at half") for name in (lora, full)]
                 learned = np.subtract(of[lora]["new"], of[full]["new"])
-                text = f"{DOMAINS[domain]}, {' − '.join(labels)}: loss on the new domain"
+                text = f"after training on {DOMAINS[domain]}, {' − '.join(labels)}: loss on the new domain"
                 parts.append(check(text, learned, **more))
                 for old in OLD[first.base]:
                     forgotten = np.subtract(of[full]["old"][old], of[lora]["old"][old])
-                    text = f"{DOMAINS[domain]}, {' − '.join(reversed(labels))}: loss on {old}"
+                    text = f"after training on {DOMAINS[domain]}, {' − '.join(reversed(labels))}: loss on {old}"
                     parts.append(check(text, forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
@@ -167,7 +168,7 @@ def draw(outcome):
 
 
 def draw_forgetting(outcome):
-    """Draw SmolLM2's perplexity on two old domains against that on the new one, and how many capitals it knows."""
+    """Draw SmolLM2's perplexity on two old domains against its perplexity on the new one, and the known capitals."""
     figure = new_figure(16, 5.6)
     *pair, right = figure.subplots(1, 3)
     for axes, old in zip(pair, OLD["smollm2"]):
@@ -187,7 +188,7 @@ def draw_forgetting(outcome):
 
 
 def at_the_end(axes, outcome, domain, old):
-    """Draw the perplexity on an old domain's test texts against that on a new domain's, with one colour per method."""
+    """Draw the perplexity on an old domain's test texts against that on a new domain's, in one colour per method."""
     for name, of in outcome["losses"][domain].items():
         text, _, _, colour, marker = SERIES[name]
         x, y = np.exp(of["new"]), np.exp(of["old"][old])

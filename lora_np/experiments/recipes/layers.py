@@ -1,15 +1,15 @@
-"""Which blocks: the same number of parameters in the first, middle or last third of the blocks, or in all blocks.
+"""Which blocks: the same number of trained parameters in the first, middle or last third, or in all blocks.
 
 LoRA on all linear layers is trained for one epoch on 2,000 snippets, at rank 6 in ten of SmolLM2's thirty blocks or at
-rank 2 in all thirty, with the same number of parameters. All methods use the learning rate that was chosen for LoRA on
-all linear layers.
+rank 2 in all thirty, so that the number of parameters is the same. All methods use the learning rate that was chosen
+for LoRA on all linear layers.
 """
 
 from ..drawing import PALETTE, method_dots, panels
 from ..evidence import ahead
 from ..methods import METHODS, SOME, TEN_BLOCKS, by_method
 
-CLAIM = "LoRA is more effective in the upper blocks than in the lower blocks (Zhang et al. 2023, AdaLoRA, figure 1)."
+CLAIM = "LoRA is more effective in the last blocks than in the first blocks (Zhang et al. 2023, AdaLoRA, figure 1)."
 CAPTION = """Test accuracy of LoRA with the same number of trained parameters in different blocks: in ten of the thirty
 (blue), or in all of them (orange)."""
 ON = {"smollm2": SOME | {"keep": False}}
@@ -18,8 +18,9 @@ KEYS = {"smollm2": (*(f"{name}_r6" for name in TEN_BLOCKS), "all_r2")}
 
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
-    checks = [ahead(f"last 10 blocks − {name} 10", accuracy, "last_r6", f"{name}_r6") for name in ("first", "middle")]
-    asides = [ahead("all blocks − last 10", accuracy, "all_r2", "last_r6")]
+    text = "last 10 blocks − {} 10 blocks: test accuracy"
+    checks = [ahead(text.format(name), accuracy, "last_r6", f"{name}_r6") for name in ("first", "middle")]
+    asides = [ahead("all 30 blocks − last 10 blocks: test accuracy", accuracy, "all_r2", "last_r6")]
     trained = results[runs["all_r2", seeds[0]]]["trainable"]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "trainable": trained}
 

@@ -1,11 +1,11 @@
-"""The best learning rate by method and rank.
+"""The best learning rate: how does it depend on the method and the rank?
 
 On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with a fixed α = 32 (s = 32/r)
-are trained for one epoch on 2,048 snippets; for every seed, six or seven learning rates, a factor of 2 apart, are
-tried. On SmolLM2, full fine-tuning and LoRA on all linear layers at r = 4 with α = 2r are trained on 2,000 snippets at
-the rates that `tune` tried, whose runs are reused. LoRA is also trained at one more rate. For each seed, a parabola
-over the logarithm of the rate is fitted to the lowest validation loss and its two neighbours. The best rate is at the
-parabola's minimum. The test split is not used.
+are trained for one epoch on 2,048 snippets. For every seed, six or seven learning rates are tried, which are a factor
+of 2 apart. On SmolLM2, full fine-tuning and LoRA on all linear layers at r = 4 with α = 2r are trained on 2,000
+snippets at the rates that `tune` tried, and the runs of `tune` are reused. LoRA is also trained at one more rate. For
+each seed, a parabola over the logarithm of the rate is fitted to the lowest validation loss and its two neighbours. The
+best rate is at the parabola's minimum. The test split is not used.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ CLAIM = {
 }
 LOOK = """Validation loss against the learning rate. Compare the positions of the curves' lowest points{}. For runs as
 short as these, the authors report a factor of about 15."""
-AND = ": LoRA's with full fine-tuning's, and those of LoRA's ranks with one another"
+AND = " for LoRA and for full fine-tuning, and for the different ranks of LoRA"
 CAPTION = {"pretrained": LOOK.format(AND), "smollm2": LOOK.format("")}
 RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
@@ -61,24 +61,25 @@ def measure(results, runs, seeds, quick):
         rates = [float(rate) for rate in of_rate]
         of_seeds = [best_rate(rates, of_seed) for of_seed in zip(*of_rate.values())]
         best[key], at_an_end[key] = [rate for rate, _ in of_seeds], sum(end for _, end in of_seeds)
-    bounds = [(key, "full", f"best rate of {key} / full fine-tuning's", 5.0, 20.0) for key in losses if key != "full"]
+    text = "best learning rate of LoRA {} / full fine-tuning's"
+    bounds = [(key, "full", text.format(key), 5.0, 20.0) for key in losses if key != "full"]
     if "r=64" in losses:
-        bounds.append(("r=64", "r=1", "best rate of r=64 / that of r=1", 0.5, 2.0))
+        bounds.append(("r=64", "r=1", "best learning rate of LoRA r=64 / LoRA r=1", 0.5, 2.0))
     checks = []
     for first, second, text, least, most in bounds:
         ratio, beyond = np.divide(best[first], best[second]), at_an_end[first] + at_an_end[second]
-        statement = text + f" ({beyond} at an end of the rates)" * bool(beyond)
+        statement = text + f" (in {beyond} cases, the lowest or highest rate that was tried)" * bool(beyond)
         for bound in ({"at_least": least}, {"at_most": most}):
             part = check(statement, ratio, unit="times", **bound)
-            # One of the two best rates may be outside the range that was tried.
+            # The true best rate may be outside the range that was tried.
             checks.append(part | {"verdict": UNKNOWN} if beyond else part)
     return {"checks": checks, "losses": losses, "best": best, "at_an_end": at_an_end}
 
 
 def best_rate(rates, losses):
-    """Return the rate with the lowest loss, and whether the best of the ascending rates is the first or the last.
+    """Estimate the best rate from the losses at ascending rates; also return whether it is the first or the last.
 
-    The returned rate is at the minimum of the parabola over log rate through the best point and its neighbours. If the
+    The estimate is at the minimum of the parabola over log rate through the best point and its neighbours. If the
     best rate is the first or the last, or next to a rate at which training diverged (whose loss is None), it is
     returned unchanged.
     """

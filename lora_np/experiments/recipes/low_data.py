@@ -3,8 +3,8 @@
 The seed determines the random choice of snippets, which is the same for all methods. With few snippets, training runs
 for more epochs, so that it has at least 20 steps. The learning rates were chosen for one epoch on many snippets. On the
 small base, models are evaluated twice during training on 1,000 validation snippets, and the best checkpoint is tested,
-as in the other experiments. In practice, nobody with 10 examples has 1,000 more for validation; all methods benefit
-from them. On SmolLM2, the only evaluation is at the end.
+as in the other experiments. In practice, nobody with 10 examples has 1,000 more for validation; here, all methods
+benefit from them. On SmolLM2, the only evaluation is at the end.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..methods import by_method, tuned_runs
 CLAIM = """With 100 examples, LoRA is better than full fine-tuning, and with 1,000 or all examples, it is at least as
 good (Hu et al. 2021, table 16: 63.8 against 60.2 on MNLI with 100 examples, 85.6 against 85.8 with 1,000, and 91.7
 against 89.5 with all)."""
-CAPTION = """Test accuracy against the number of training snippets. Check which line is higher on the left, and whether
+CAPTION = """Test accuracy against the number of training snippets. Check which line is highest at the left, and whether
 the intervals overlap."""
 BASES = ("pretrained", "smollm2")
 EPOCHS = {"pretrained": {10: 30, 100: 12, 1000: 4}, "smollm2": {10: 20, 100: 6, 1000: 2}}  # base -> snippets -> epochs
@@ -44,7 +44,7 @@ def measure(results, runs, seeds, quick):
 
     def part(judge, what, n, table):
         rows = {key: of_key[str(n)] for key, of_key in table.items()}
-        return judge(f"{n:,} snippets: {what}, LoRA − full fine-tuning", rows, "qv_r8", "full")
+        return judge(f"{n:,} snippets, LoRA − full fine-tuning: test {what}", rows, "qv_r8", "full")
 
     checks = [part(ahead, "accuracy", 100, accuracy), *(part(as_good, "loss", n, loss) for n in (1000, ALL))]
     asides = [part(ahead, "accuracy", 10, accuracy)]

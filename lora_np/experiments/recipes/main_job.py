@@ -17,14 +17,14 @@ from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
 from ..step_time import compare_step_times
 from ..updates import scores_when_cut, spectra
 
-CLAIM = """LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021,
+CLAIM = """LoRA is as good as full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021,
 abstract)."""
 FIRST = """1: test accuracy against the number of trained parameters. 2: singular values of the update ΔW by kind of
 layer, relative to the largest; the numbers are the means of the stable rank, the effective rank, and the rank with 90 %
 of the energy."""
 THIRD = "3: test accuracy of full fine-tuning with ΔW truncated to rank k, and of LoRA trained at rank k."
 FOURTH = "4: loss curves on the same batches in the same order."
-FIFTH = "5: the three measures of rank for every ΔW, block by block."
+FIFTH = "5: the three measures of rank for the ΔW of every matrix in every block."
 CAPTION = {"pretrained": f"{FIRST} {THIRD} {FOURTH}", "smollm2": f"{FIRST} {FOURTH} {FIFTH}"}
 PASSES = {"pretrained": 3, "smollm2": 1}  # epochs
 KEYS = {
@@ -37,7 +37,7 @@ WORDS_LIMIT = 400  # snippets for the quick baseline; fewer snippets would all h
 FIGURES = main_job_figures.FIGURES
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4")}
-SMALL = "small "  # prefix of the methods on the small base, which are compared with those on SmolLM2
+SMALL = "small "  # prefix of the methods on the small base when they are compared with those on SmolLM2
 TIMED = {"pretrained": 30, "smollm2": 5}  # steps of each method
 COMPARED = {  # the reference -> the header of its column
     "full": "− full, over snippets",
@@ -99,7 +99,7 @@ def measure(results, runs, seeds, quick):
         text = f"{text}, both at half their rates: test accuracy"
         asides.append(ahead(text, accuracy, "half_all_r4", "half_full", by=-2.0))
     if "scratch" in loss:
-        asides.append(ahead("full − full from random weights: accuracy", accuracy, "full", "scratch"))
+        asides.append(ahead("full fine-tuning − full, from random weights: test accuracy", accuracy, "full", "scratch"))
     shown = [key for key in WITH_SPECTRA[base] if key in loss]
     measured = {
         "checks": [near_full("qv_r8")],
@@ -118,7 +118,7 @@ def measure(results, runs, seeds, quick):
 
 
 def right_on_test(numbers):
-    """Whether a run classifies each test snippet correctly: (N,) of 0 and 1, padded with 0 to a multiple of 8."""
+    """Whether a run classifies each test snippet correctly: an array of 0 and 1, padded with 0 to a multiple of 8."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(numbers["test_right"]), np.uint8))
 
 

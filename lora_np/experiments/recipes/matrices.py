@@ -1,8 +1,8 @@
-"""Which matrices: the same number of parameters in one attention matrix or in several.
+"""Which matrices: the same number of trained parameters in one attention matrix or in several.
 
 On the small base, rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same
 number of parameters: 8 (C + C) per block. In SmolLM2, keys and values are a third as wide as queries. There, rank 20 on
-W_q, 30 on W_k or W_v, 12 on W_q and W_v, and 6 on all four have the same number of parameters; the MLP's adapters have
+W_q, 30 on W_k or W_v, 12 on W_q and W_v, and 6 on all four have the same number of parameters; adapters on the MLP have
 0.8 % more. LoRA on attention uses the learning rate that was chosen for q and v, and LoRA on the MLP uses the rate for
 all linear layers. SmolLM2 is trained on 2,000 snippets.
 """
@@ -28,8 +28,8 @@ def measure(results, runs, seeds, quick):
     places = [key for key in accuracy if key != "full"]
     of = {key.partition("_r")[0]: key for key in places}
     pairs = [(of[several], of[one]) for several in ("qv", "qkvo") for one in ("q", "k")]
-    checks = [ahead(f"{METHODS[a].label} − {METHODS[b].label}", accuracy, a, b) for a, b in pairs]
-    asides = [ahead("MLP − q,k,v,o", accuracy, "gated_mlp", of["qkvo"])] if "gated_mlp" in of else []
+    checks = [ahead(f"{METHODS[a].label} − {METHODS[b].label}: test accuracy", accuracy, a, b) for a, b in pairs]
+    asides = [ahead("MLP − q,k,v,o: test accuracy", accuracy, "gated_mlp", of["qkvo"])] if "gated_mlp" in of else []
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in places}
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "trainable": trained}
 

@@ -11,9 +11,9 @@ from ..evidence import check
 from ..methods import by_method
 from ..runs.planted import PlantedRun
 
-CLAIM = "LoRA needs exactly rank k to learn an update of rank k: the loss drops at r = k."
+CLAIM = "LoRA of rank k, but of no lower rank, can learn an update of rank k: the loss drops at r = k."
 CAPTION = """The loss on new texts against LoRA's rank, for four planted ranks. Each line falls slightly for r < k, and
-to nearly zero at r = k (the dotted line of the same colour)."""
+drops to nearly zero at r = k (the dotted line of the same colour)."""
 PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))
 FOUND_BELOW = 1e-3
 
@@ -33,7 +33,7 @@ def measure(results, runs, seeds, quick):
     }
     checks = []
     for k, ranks in ranks_found.items():
-        text = f"k = {k}: share of seeds whose recovered rank is k"
+        text = f"k = {k}: share of seeds with a recovered rank of {k}"
         checks.append(check(text, [r == int(k) for r in ranks], at_least=1.0, every=True))
     return {"checks": checks, "share": share, "found": ranks_found}
 

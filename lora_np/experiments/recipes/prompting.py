@@ -1,9 +1,9 @@
-"""Prompting and LoRA: putting examples into the prompt, or training on them.
+"""Prompting or LoRA: putting examples into the prompt, or training on them?
 
 A prompt consists of 0 or 10 labelled snippets, half of each class, followed by a snippet to classify and "Sentiment:";
 SmolLM2-135M-Instruct answers " positive" or " negative". Prompting is compared with training only a head, LoRA on q and
 v at rank 8, and full fine-tuning, each on 10 random snippets or on all 6,528. It is also compared with the small base
-after the main job's full fine-tuning, and with logistic regression on tf-idf weights of all snippets.
+after the main job's full fine-tuning, and with logistic regression on tf-idf weights, fitted to all snippets.
 """
 
 from ..baseline import tfidf_baseline
@@ -15,7 +15,7 @@ from . import low_data, main_job
 
 CLAIM = """Training a few parameters on a few examples is more accurate than putting the examples into the prompt (Liu
 et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."""
-CAPTION = """Test accuracy on 1,000 snippets, for each seed and as a mean with its interval. The seed determines the
+CAPTION = """Accuracy on the 1,000 test snippets, for each seed and as a mean with its interval. The seed determines the
 examples and their order. Compare prompting with training on the same number of (other) snippets, and SmolLM2 with the
 small base. SmolLM2's pretraining data may include similar reviews."""
 BASES = ("smollm2",)
@@ -52,12 +52,12 @@ def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
     few, shots = f"qv_r8_{FEW}", f"shots_{SHOTS}"
     zero = accuracy | {"shots_0": accuracy["shots_0"] * len(seeds)}
-    checks = [ahead(f"LoRA on {FEW} snippets − {SHOTS} examples in the prompt", accuracy, few, shots)]
+    checks = [ahead(f"LoRA on {FEW} snippets − {SHOTS} examples in the prompt: test accuracy", accuracy, few, shots)]
     asides = [
-        ahead(f"{SHOTS} examples in the prompt − none", zero, shots, "shots_0"),
-        ahead(f"LoRA on {FEW} snippets − no training", zero, few, "shots_0"),
-        ahead("LoRA on all snippets − no training", zero, "qv_r8", "shots_0"),
-        ahead("LoRA on all snippets − the small base", accuracy, "qv_r8", "small"),
+        ahead(f"{SHOTS} examples in the prompt − no examples: test accuracy", zero, shots, "shots_0"),
+        ahead(f"LoRA on {FEW} snippets − no training, no examples: test accuracy", zero, few, "shots_0"),
+        ahead("LoRA on all snippets − no training, no examples: test accuracy", zero, "qv_r8", "shots_0"),
+        ahead("LoRA on all snippets − full fine-tuning of the small base: test accuracy", accuracy, "qv_r8", "small"),
     ]
     baseline, _ = tfidf_baseline(main_job.WORDS_LIMIT if quick else None)
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "baseline": baseline}

@@ -1,4 +1,4 @@
-"""Rank sweep: accuracy at ranks 1 to 64.
+"""Rank sweep: how does LoRA's accuracy depend on its rank, from 1 to 64?
 
 A base is fine-tuned for one epoch on Rotten Tomatoes sentiment with LoRA on q and v at ranks 1 to 64, with LoRA on all
 linear layers at some of these ranks, in full, and by training only a head. α = 2r, so that s = 2 at every rank. All
@@ -14,7 +14,7 @@ from . import main_job
 CLAIM = """The rank barely matters: on q and v, r = 1 is nearly as good as r = 64 (Hu et al. 2021, table 6: 73.4 and
 73.5 on WikiSQL)."""
 CAPTION = """Test accuracy and test loss against the rank. Compare the change of each line from left to right with its
-intervals, with the distance to full fine-tuning, and with the effect of adapting more layers. All ranks on the same
+intervals, with the distance to full fine-tuning, and with the gain from adapting more layers. All ranks on the same
 layers share one learning rate."""
 SMALL = *(f"qv_r{r}" for r in (1, 2, 4, 8, 16, 64)), *(f"all_r{r}" for r in (1, 4, 16, 64)), "full", "head"
 KEYS = {"pretrained": SMALL, "smollm2": tuple(k for k in main_job.KEYS["smollm2"] if METHODS[k].factor == 1.0)}
@@ -23,12 +23,12 @@ KEYS = {"pretrained": SMALL, "smollm2": tuple(k for k in main_job.KEYS["smollm2"
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     (one, *_, high), (low, *_, most) = ranks_of(loss, "qv"), ranks_of(loss, "all")
-    checks = [as_good(f"q and v, r = {one} − r = {high}: test loss", loss, f"qv_r{one}", f"qv_r{high}")]
+    checks = [as_good(f"LoRA on q and v, r = {one} − r = {high}: test loss", loss, f"qv_r{one}", f"qv_r{high}")]
     accuracies = accuracy, f"qv_r{one}", f"qv_r{high}"
     asides = [
-        ahead(f"q and v, r = {one} − r = {high}: test accuracy", *accuracies, by=-1.0),
-        as_good(f"all linear layers, r = {low} − r = {most}: test loss", loss, f"all_r{low}", f"all_r{most}"),
-        as_good("q and v, r = 8 − full fine-tuning: test loss", loss, "qv_r8", "full"),
+        ahead(f"LoRA on q and v, r = {one} − r = {high}: test accuracy", *accuracies, by=-1.0),
+        as_good(f"LoRA on all linear layers, r = {low} − r = {most}: test loss", loss, f"all_r{low}", f"all_r{most}"),
+        as_good("LoRA on q and v, r = 8 − full fine-tuning: test loss", loss, "qv_r8", "full"),
     ]
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in loss}
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "loss": loss, "trainable": trained}

@@ -1,7 +1,7 @@
-"""The scale at high rank: α/r or α/√r.
+"""The scale at high rank: α/r or α/√r?
 
-LoRA on q and v is trained at ranks 4 to 256 with α = 8 and a learning rate of 0.002. Only the rank varies, and the
-scale with it: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The training loss and the norm of the gradient are
+LoRA on q and v is trained at ranks 4 to 256 with α = 8 and a learning rate of 0.002. Only the rank varies, and with it
+the scale: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The training loss and the norm of the gradient are
 compared, as means over the second half of training.
 """
 
@@ -46,9 +46,9 @@ def measure(results, runs, seeds, quick):
     tables["accuracy"] = by_method(results, runs, "test_accuracy", 100)
     plain, rooted = (tables["loss"][scale] for scale in SCALES)
     checks = [
-        compare("α/r: loss, r = 256 − r = 4", plain, "256", "4", at_least=0.0, unit="nats"),
-        compare("α/√r: loss, r = 256 − r = 4", rooted, "256", "4", at_most=0.0, unit="nats"),
-        check("r = 256: loss, α/√r − α/r", np.subtract(rooted["256"], plain["256"]), at_most=0.0, unit="nats"),
+        compare("s = α/r, r = 256 − r = 4: training loss", plain, "256", "4", at_least=0.0, unit="nats"),
+        compare("s = α/√r, r = 256 − r = 4: training loss", rooted, "256", "4", at_most=0.0, unit="nats"),
+        check("r = 256, α/√r − α/r: training loss", np.subtract(rooted["256"], plain["256"]), at_most=0.0, unit="nats"),
     ]
     return {"checks": checks, "measured": {scale: {name: tables[name][scale] for name in NAMES} for scale in SCALES}}
 

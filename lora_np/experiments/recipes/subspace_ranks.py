@@ -3,7 +3,7 @@
 φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j) compares the i leading right singular vectors of one adapter with the j leading ones
 of another. It is computed for A, as in the paper, and for the update ΔW = s B A. The two adapters of a pair come from
 different seeds, because with the same seed, the first rows of A in the first layer would be identical at the start. The
-control is the average φ of two random subspaces, max(i, j)/C. SmolLM2 is trained on 2,000 snippets.
+control is the expected φ of two random subspaces, max(i, j)/C. SmolLM2 is trained on 2,000 snippets.
 """
 
 from functools import partial
@@ -28,5 +28,5 @@ def measure(results, runs, seeds, quick):
         for layer in LAYERS:
             for n, bound in ((1, {"at_least": 0.5}), (8, {"at_most": 0.5})):
                 phi = [of_pair[n - 1] for of_pair in tables["equal"][what][layer]]
-                checks.append(check(f"φ({n}, {n}) of {what}, {layer}", phi, **bound))
+                checks.append(check(f"φ({n}, {n}) of {what} in {layer}", phi, **bound))
     return {"checks": checks, "tables": tables, "dimension": width(runs)}

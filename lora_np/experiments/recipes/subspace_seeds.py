@@ -1,9 +1,9 @@
 """Subspaces across seeds: do two runs at r = 64 learn the same directions?
 
-φ(i, j), defined as for subspaces across ranks, compares the adapters of two seeds, which differ in the random A, the
-head, and the order of the snippets. No run belongs to two pairs. The control is the average φ of two random subspaces,
-max(i, j)/C. Two seeds overlap more than that, because they have the base and the task in common. SmolLM2 is trained on
-2,000 snippets.
+φ(i, j), defined as for subspaces across ranks, compares the adapters of two seeds. Two seeds differ in the random A,
+the head, and the order of the snippets. No run belongs to two pairs. The control is the expected φ of two random
+subspaces, max(i, j)/C. The adapters overlap more than that, because the two seeds have the base and the task in common.
+SmolLM2 is trained on 2,000 snippets.
 """
 
 from functools import partial
@@ -12,8 +12,8 @@ from ...analysis import gaussian_similarity
 from ..evidence import check, compare
 from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs, width
 
-CLAIM = """Two seeds share more directions than two random subspaces do. ΔW_q shares more than ΔW_v, because its
-intrinsic rank is higher (Hu et al. 2021, section 7.2, figure 4)."""
+CLAIM = """The updates from two seeds share more directions than two random subspaces do. They share more directions in
+ΔW_q than in ΔW_v, because ΔW_q's intrinsic rank is higher (Hu et al. 2021, section 7.2, figure 4)."""
 CAPTION = """φ(i, j) between the leading directions of two seeds at r = 64. Cells that are brighter than those in the
 right column are above chance."""
 BASES = ("pretrained", "smollm2")
@@ -32,6 +32,7 @@ def measure(results, runs, seeds, quick):
         phi = {layer: [of_pair[SHOWN - 1] for of_pair in tables["equal"][what][layer]] for layer in LAYERS}
         for layer in LAYERS:
             to_chance = [value / chance for value in phi[layer]]
-            checks.append(check(f"{name} of {what}, {layer} / chance", to_chance, at_least=1.0, unit="times"))
-        checks.append(compare(f"{name} of {what}, q_proj − v_proj", phi, *LAYERS, at_least=0.0))
+            text = f"{name} of {what} in {layer} / the value expected by chance"
+            checks.append(check(text, to_chance, at_least=1.0, unit="times"))
+        checks.append(compare(f"{name} of {what}: q_proj − v_proj", phi, *LAYERS, at_least=0.0))
     return {"checks": checks, "tables": tables, "dimension": dimension}

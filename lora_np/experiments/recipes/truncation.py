@@ -1,8 +1,8 @@
-"""Truncation: full fine-tuning's update truncated to rank r, and LoRA trained at rank r.
+"""Truncation: full fine-tuning with its update truncated to rank r, and LoRA trained at rank r.
 
 Full fine-tuning's update ΔW of every linear layer is truncated to its r leading directions by a singular value
 decomposition; the embeddings, layer norms, biases and head remain as trained. LoRA on all linear layers is trained at
-the same ranks. The ranks that contain 90 % of an update's energy Σσ² are also compared, as means over layers.
+the same ranks. The ranks needed for 90 % of an update's energy Σσ² are also compared, as means over layers.
 """
 
 import numpy as np
@@ -36,10 +36,10 @@ def measure(results, runs, seeds, quick):
     losses = loss | {f"cut_r{r}": scores["loss"] for r, scores in cut.items()}
     ratio = [rank / USUAL for rank in rank_90["full"]]
     checks = [
-        as_good("full, truncated to r = 16 − untruncated: test loss", losses, "cut_r16", "full"),
-        check(f"rank with 90 % of full fine-tuning's energy / {USUAL}", ratio, at_least=10.0, unit="times"),
+        as_good("full fine-tuning truncated to r = 16 − not truncated: test loss", losses, "cut_r16", "full"),
+        check(f"rank with 90 % of the energy of full fine-tuning's ΔW / {USUAL}", ratio, at_least=10.0, unit="times"),
     ]
-    text = "LoRA r = {0} − full, truncated to r = {0}: test loss"
+    text = "LoRA r = {0} − full fine-tuning truncated to r = {0}: test loss"
     asides = [as_good(text.format(r), losses, f"all_r{r}", f"cut_r{r}") for r in ranks]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": shares, "rank_90": rank_90}
 

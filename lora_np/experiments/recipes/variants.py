@@ -3,8 +3,8 @@
 LoRA, rsLoRA, LoRA+, DoRA, PiSSA and OLoRA have r = 8. LoRA-FA trains only B and has r = 16, so that it trains as many
 parameters as LoRA. AdaLoRA starts at r = 12 and prunes a third of its directions. VeRA, whose few trained parameters
 are vectors, has r = 256. At a single rank, rsLoRA is LoRA with a different α. SmolLM2 is trained only with the variants
-that the claim names, on 2,000 snippets. In addition to the accuracy, the mean training loss in the first quarter of the
-run is compared, which shows how fast a variant learns at first.
+that the claim names, on 2,000 snippets. The test accuracy is compared, and also the mean training loss in the first
+quarter of the run, which shows how fast a variant learns at first.
 """
 
 import numpy as np
@@ -29,9 +29,10 @@ def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
     losses = by_method(results, runs, "loss")
     early = {key: [float(np.mean(loss[: max(1, len(loss) // 4)])) for loss in of_key] for key, of_key in losses.items()}
-    checks = [ahead(f"{METHODS[key].label} − LoRA", accuracy, key, "lora") for key in ("dora", "pissa", "lora+")]
+    text = "{} − LoRA: test accuracy"
+    checks = [ahead(text.format(METHODS[key].label), accuracy, key, "lora") for key in ("dora", "pissa", "lora+")]
     faster = {"at_most": 0.0, "unit": "nats"}
-    checks.append(compare("loss in the first quarter: PiSSA − LoRA", early, "pissa", "lora", **faster))
+    checks.append(compare("PiSSA − LoRA: training loss in the first quarter", early, "pissa", "lora", **faster))
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in accuracy}
     return {"checks": checks, "accuracy": accuracy, "early_loss": early, "trainable": trained}
 

@@ -20,7 +20,7 @@ WEIGHTS = (*COMPRESSED, "random")
 BATCH_SIZE = 32
 TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run that are arguments of `fine_tuning`
 MAX_LENGTH = 128  # tokens; the longest snippet has 95
-LOSS_POINTS = 50  # the training loss is recorded as means over this many parts of the run
+LOSS_POINTS = 50  # the training loss is recorded as the means of this many parts of the run
 
 
 class Encoded(NamedTuple):
@@ -178,7 +178,7 @@ def score(params, adapter, config, snippets, split, run=map):
 
 
 def training_rows(run, n):
-    """The indices of a run's training snippets among n."""
+    """The indices of a run's training snippets among all n snippets of the split."""
     if run.examples is None:
         return np.arange(n)
     if run.examples > n:

@@ -11,11 +11,11 @@ from ...model import forward
 from ...training import LANGUAGE_BATCH, attach, blas_threads, fine_tuning, language_loss, stream, train
 from . import load_base
 
-LENGTH = 128  # tokens of a window
+LENGTH = 128  # tokens per window
 TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run that are arguments of `fine_tuning`
 RECORDED = ("eval_step", "eval_loss", "eval_old")
 VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, in each evaluation during training
-OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # domains that a base may forget
+OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # the domains that a base may forget
 OLD_TEST_REVIEWS = 200  # from IMDb's test split, on which the small base was not trained
 CAPITALS = {  # SmolLM2 knows them all
     **{"Austria": "Vienna", "Brazil": "Brasília", "Canada": "Ottawa", "China": "Beijing", "Cuba": "Havana"},
@@ -111,10 +111,10 @@ def adapter_of(method):
 
 @lru_cache(maxsize=8)
 def load_domain(name, base="pretrained", limit=None):
-    """The texts of a domain as Splits of token streams (N,), encoded with a base's tokenizer.
+    """Load the texts of a domain as Splits of token streams (N,), encoded with a base's tokenizer.
 
     The domains are "critics", Rotten Tomatoes' snippets without labels; "licences", those of the installed packages;
-    and "reviews", long film reviews of IMDb.
+    and "reviews", long film reviews from IMDb.
     """
     if name == "licences":
         splits = load_licences()

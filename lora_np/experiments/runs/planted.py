@@ -1,4 +1,4 @@
-"""A run with a target of known rank: a weight of the teacher differs from the student's by a matrix of rank k."""
+"""A run with a target of known rank: one weight of the teacher differs from the student's by a matrix of rank k."""
 
 from dataclasses import dataclass
 
@@ -54,10 +54,10 @@ class PlantedRun:
 
 
 def planted_model(k, seed):
-    """A random transformer in float64, and a copy with a change of rank k in one layer.
+    """Make a random transformer in float64, and a copy with a change of rank k in one layer.
 
-    The k singular values of the change are equal, so that all directions matter equally. Each is 2 √C times the
-    standard deviation of the weight's entries, which is about the weight's largest singular value.
+    The k singular values of the change are equal, so that all directions matter equally. They are about as large as the
+    weight's largest singular value: 2 √C times the standard deviation of its entries.
 
     Returns
     -------

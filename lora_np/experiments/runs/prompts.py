@@ -1,4 +1,4 @@
-"""A run without training: SmolLM2 classifies snippets with zero or a few labelled snippets in its prompt."""
+"""A run without training: SmolLM2 classifies snippets with a prompt that may contain a few labelled snippets."""
 
 from dataclasses import dataclass
 
