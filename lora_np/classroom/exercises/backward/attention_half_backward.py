@@ -9,7 +9,7 @@ Now the whole attention half, from `x` to `y`:
 
 You have written most of the parts yourself. The dictionary `back` maps the name of each part to its backward pass, a
 function from the gradient of its output to that of its input, as in `d = back["o_proj"](d)`. One part has three inputs:
-`dq, dk, dv = back["attention"](dcontext)`. All arrays are (N, T, C), so no shape will reveal a mistake.
+`dq, dk, dv = back["attention"](dcontext)`. All arrays are (N, T, C), so no shape will reveal a mistake in the wiring.
 
 **Draw it first**, with every arrow reversed and the name of the gradient on it. At which two points do arrows meet in
 your drawing? Then write the function, from right to left.
@@ -64,8 +64,8 @@ MISTAKES = {
     ]
 }
 
-AFTER = """**Beyond the points.** Lesson 06 recorded the real model's gradients. Your functions compute the same ones.
-Type this in and see (the model is in float32, so a difference of a millionth is rounding error):
+AFTER = """**Beyond the points.** Lesson 06 recorded the real model's gradients. Your functions compute the same
+gradients. Type this in and compare (the model is in float32, so a difference of a millionth is rounding error):
 
     from lora_np.formats import load_pretrained
     from lora_np.model import backward, forward
