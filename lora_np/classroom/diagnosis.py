@@ -30,7 +30,7 @@ from ..reference.causes import looks
 from ..reference.slips import slips
 from .exercise import compared_outputs, is_float_array
 
-NEAR = 1e-6  # largest relative error (in norm) of a match, because a candidate may round differently
+NEAR = 1e-6  # largest relative error, in norm, of arrays that count as equal: they may be rounded differently
 NEAR_NUMBER = 1e-9  # the same for a single number, to which many candidates come close by chance
 MOST_PAIRS = 600
 LARGE = 200
@@ -65,7 +65,7 @@ def suspects(exercise, name, answers):
 
 
 def equal(got, value, rtol=None):
-    """Whether two arrays are equal in norm, up to rounding; entries that are not finite must be equal.
+    """Whether two arrays are equal up to a small relative error in norm; non-finite entries must be identical.
 
     `rtol` is NEAR by default, and NEAR_NUMBER for a single number.
     """
@@ -98,7 +98,7 @@ def by_hand(exercise, name, drawn):
 
 
 def by_code(exercise, name, drawn):
-    """Yield mutations of the solution, starting with those in the line that computes the output."""
+    """Yield mutations of the solution, starting with those on the line that computes the output."""
     yield "its sign is reversed", lambda i: np.negative(i.right[name])
     for sentence, code in sorted(changed_solutions(exercise), key=lambda change: not change[0].startswith(f"{name} ")):
         yield sentence, lambda i, code=code: outcome(exercise, code, i).get(name)
@@ -151,13 +151,13 @@ def in_one_line(mutant, exercise):
 
 
 def kind_of_change(mutant):
-    """The kind of a mutation, without names, such as "lacks the factor" in "du lacks the factor s"."""
+    """Return the kind of a mutation, without names, such as "lacks the factor" in "du lacks the factor s"."""
     return mutant.sentence.split()[1:4]
 
 
 def outcome(exercise, code, i):
     """Return a changed solution's outputs for a draw's inputs, as a dict, which is empty if the solution raises."""
-    outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because several outputs may be incorrect
+    outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because each incorrect output needs them
     if code not in outcomes:
         outcomes[code] = tried(quietly, exercise, compiled(exercise, code), i, i.inputs) or {}
     return outcomes[code]
@@ -238,7 +238,7 @@ def other_inputs(i):
 
 
 def alone(array, row):
-    """A copy of an array in which all rows except one are zero."""
+    """Return a copy of an array in which all rows except one are zero."""
     single = np.zeros_like(array)
     single[row] = array[row]
     return single

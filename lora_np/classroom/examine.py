@@ -224,7 +224,7 @@ def finding(exercise, name, i, arrays, forms, checked):
 
 
 def is_right(got, i, name):
-    """Whether an array is correct in norm, up to rounding; entries that are not finite must be equal."""
+    """Whether an array is correct up to a small relative error in norm; non-finite entries must be identical."""
     right = np.asarray(i.right[name])
     if right.dtype.kind in "iub":
         return bool(np.array_equal(np.rint(got) if got.dtype.kind == "f" else got, right))

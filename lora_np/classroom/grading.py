@@ -26,7 +26,7 @@ class Mark(NamedTuple):
     item: str  # the exercise, or the question's id
     score: float
     points: float
-    said: str  # the check's text, the reason why there is none, or the answer in words
+    said: str  # the check's text, or the reason why there is none; or the answer in words
     by_hand: bool = False  # whether the cell is an answer in words, which a teacher must read
     mistakes: tuple[str, ...] = ()  # descriptions of the incorrect outputs
 
@@ -117,9 +117,9 @@ def set_of(submission, path):
 def steps_of(submission, exercise_set):
     """Return the steps of grading, in order: ("run", id or None, source) and ("call", exercise's name, None).
 
-    A check runs at the position of its cell, or last if the cell is missing. If several cells share an id because a
-    cell was copied, the first one counts. Other copies of a check are skipped, and copies of a function's cell run like
-    any other cell.
+    A check runs where its cell is, or at the end if the cell is missing. If several cells share an id because a cell
+    was copied, the first one counts. Other copies of a check are skipped, and copies of a function's cell run like any
+    other cell.
     """
     checks = {f"check_{exercise.name}": exercise.name for exercise in exercise_set.exercises}
     steps, seen = [], set()

@@ -36,7 +36,7 @@ def setup(threads=1):
     from matplotlib import pyplot as plt
     from threadpoolctl import threadpool_limits
 
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # hide the message at the first start
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # hide the log of matplotlib's first start
     shell = notebook_shell()
     if shell is None:
         matplotlib.use("Agg")

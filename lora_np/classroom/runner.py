@@ -1,7 +1,7 @@
 """The process that runs the cells of a student's submission and calls its functions.
 
-It needs only NumPy and the standard library, and receives no worked solutions. It reads one JSON message per line and
-answers each:
+It needs only NumPy and the standard library, and receives no worked solutions. It reads JSON messages, one per line,
+and answers each:
 
     {"run": source}                  -> {"error": sentence or null}
     {"call": name, "inputs": {...}}  -> {"returned": value, "inputs": {...}, "peak": bytes}, or {"error": sentence}

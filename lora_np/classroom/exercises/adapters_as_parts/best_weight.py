@@ -1,6 +1,6 @@
 """The best weight for an adapter.
 
-An adapter does its job at weight 1, `W + ΔW`, but the model forgets too much. Someone has measured two losses, in nats
+At weight 1, `W + ΔW`, an adapter does its job, but the model forgets too much. Someone has measured two losses, in nats
 per token, at the weights 0, ½ and 1: `new` on the texts that the adapter was trained for, and `old` on texts that the
 base was good at. One nat on the old texts counts as much as `price` nats on the new ones. Fit a parabola to the three
 values of the total cost, `new + price · old`, and return the weight at its lowest point, which may be above 1.

@@ -23,7 +23,7 @@ def next_probabilities(logits, temperature, top_k):
     z = logits / temperature  # (N, vocab)
     limit = np.sort(z, axis=-1)[:, -top_k, None]  # (N, 1): the k-th largest of each row
     z = np.where(z >= limit, z, -np.inf)  # not 0: exp(0) is 1, and exp(−∞) is 0
-    exp = np.exp(z - z.max(axis=-1, keepdims=True))  # at most 1, on every level
+    exp = np.exp(z - z.max(axis=-1, keepdims=True))  # at most 1, on any level
     return exp / exp.sum(axis=-1, keepdims=True)
     # The odds are 81 : 9 : 1 at ½ and 3 : 1.7 : 1 at 2. With top_k = 2 at ½, the probabilities are 0.9 and 0.1.
     # Selecting before or after makes no difference, because dividing by τ preserves the order. With top_k = 1 the

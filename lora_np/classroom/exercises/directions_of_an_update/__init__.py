@@ -1,7 +1,7 @@
 """Directions of an update.
 
 Training changes a weight by a matrix, ΔW, and nobody can read a matrix. So you measure it. How many directions does it
-have, what are they, and does another update share them? Each measure of this set takes a few lines, and each has misled
+have, what are they, and does another update share them? Each measure in this set takes a few lines, and each has misled
 someone. Always ask: **what would the measure show if there were nothing to find?** You may use `np.linalg.svd`, which
 gives `U`, the singular values, and `Vᵀ`.
 """

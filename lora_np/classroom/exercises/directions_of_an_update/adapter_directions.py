@@ -37,13 +37,13 @@ def adapter_directions(B, A, k):
 
 
 def draw(rng, size):
-    """Ask for all but one of the r directions, because B determines which one is omitted."""
+    """Ask for all but one of the r directions: which one is omitted depends on B, so B cannot be ignored."""
     r = size.r + 1 + size.number
     return {"B": rng.normal(size=(3 * size.n_out, r)), "A": rng.normal(size=(r, 3 * size.n_in)), "k": r - 1}
 
 
 def compared(i, outputs):
-    """Make the entry of largest magnitude of each direction positive, because the direction's sign is arbitrary."""
+    """Choose each direction's sign, which is arbitrary, so that its entry of largest magnitude is positive."""
     V = outputs["V"]
     return {"V": V * np.sign(np.take_along_axis(V, np.abs(V).argmax(axis=0)[None], axis=0))}
 

@@ -1,7 +1,7 @@
 """Warm-up: how many directions?
 
 The rank counts every direction, however weak. The **stable rank** weights directions by their energy: the strongest
-direction counts 1, and every other direction counts its energy divided by that of the strongest.
+direction counts as 1, and every other direction as its energy divided by that of the strongest.
 
 **Predict in your head** the stable rank of one outer product; of a matrix with the singular values (4, 2, 2, 2, 2); of
 a matrix with 100 equal singular values. Now add a little noise to each entry of a 256 × 256 outer product: what happens

@@ -5,7 +5,7 @@ query `i`. The scores are scaled so that their size does not depend on `D`, and 
 **after** the query. (The check grades the values and the mask separately.)
 
 **Predict:** how many of the T × T scores of a head are −∞, for T = 11? Which row has only one finite score? Why −∞, and
-not 0 or a very negative number? Try one trap in NumPy before you write the mask: what is `0 * np.inf`?
+not 0 or a large negative number? Try one trap in NumPy before you write the mask: what is `0 * np.inf`?
 """
 
 import numpy as np

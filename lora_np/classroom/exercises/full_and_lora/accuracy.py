@@ -20,9 +20,9 @@ def accuracy(logits, labels):
     """logits (N, K), labels (N,) of ints 0 … K−1 -> accuracy, a float from 0 to 1."""
     chosen = logits.argmax(axis=1)  # (N, K) -> (N,)
     return np.mean(chosen == labels)
-    # Ten times the logits give the same predictions, and so the same accuracy. The loss changes: the model is now sure
-    # of all its predictions, and the wrong ones cost more than before. "Negative" for everything has an accuracy of 60
-    # %, so a report should state the share of the most frequent class next to every accuracy.
+    # Logits ten times as large give the same predictions, and so the same accuracy. The loss changes: the model is now
+    # sure of all its predictions, and the wrong ones cost more than before. Predicting "negative" for everything has an
+    # accuracy of 60 %. So a report should state the share of the most frequent class next to every accuracy.
 
 
 def draw(rng, size):

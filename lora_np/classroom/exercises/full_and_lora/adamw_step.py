@@ -53,8 +53,8 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Count a mistake in mu or nu once: an incorrect p is compared with the p that follows from the student's own mu
-    and nu. To compute that p, take the old moments from which g leads to the student's mu and nu."""
+    """Count a mistake in mu or nu only once: an incorrect p is compared with the p that follows from the student's own
+    mu and nu. To compute that p, take the old moments from which g leads to the student's mu and nu."""
     p, mu, nu = (outputs[name] for name in OUTPUTS)
     if not i.right or not np.shape(p) == np.shape(mu) == np.shape(nu) == i.p.shape or np.allclose(p, i.right["p"]):
         return outputs

@@ -54,7 +54,7 @@ def fit_lora(x, target, W, r, steps, lr, rng):
         A = A - lr * dA  # both gradients belong to the same point, so both are computed before either factor moves
         B = B - lr * dB
     # How low: E minus a matrix of rank r has at least the energy σ²_{r+1} + σ²_{r+2} + … of E (Eckart–Young, lesson
-    # 02). Divided by 2N, that is the lowest L. It can be reached: some ΔW of rank r adds exactly the rank-r part of E.
+    # 02). Divided by 2N, that is the lowest L. It can be reached: some ΔW of rank r adds exactly E truncated to rank r.
     # If both factors start at zero, nothing ever moves. With a fixed random A, B sees r random directions of the
     # inputs: on average they hold r / in of ΔW's energy, a quarter for r = 2 and in = 8.
     return A, B

@@ -41,8 +41,8 @@ def paired_difference(hits_one, hits_other):
 
 
 def draw(rng, size):
-    """Draw four different counts: of snippets that both models, only the first, only the second, or neither classify
-    correctly. In the second draw the second model is better."""
+    """Draw four different counts: of snippets that both models classify correctly, only the first, only the second, and
+    neither. In the second draw the second model is better."""
     both, first, second, neither = rng.permutation(np.arange(3, 20))[:4]
     if (first < second) != (size.number == 1):
         first, second = second, first
