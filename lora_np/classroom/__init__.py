@@ -1,3 +1,3 @@
-"""Lessons and exercises: helpers for notebooks, and checks that find and describe incorrect gradients."""
+"""Lessons and exercises: helpers for notebooks, and checks that find and explain mistakes."""
 
 __all__ = ["check", "lesson"]

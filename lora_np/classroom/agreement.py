@@ -1,7 +1,7 @@
-"""Find where the stored outputs of a notebook do not agree with those of a new run.
+"""Find where the stored outputs of a notebook differ from those of a new run.
 
-Two cell tags allow differences: "training" is for the final results of a training run, which depend on the order of
-float32 sums; "varies" is for results such as times, where only the words are compared.
+Two cell tags allow differences: "training" marks the final results of a training run, which depend on the order of
+float32 sums; "varies" marks results such as times, where only the words are compared, not the numbers.
 """
 
 import re
@@ -9,7 +9,7 @@ import re
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 TRAINING_RTOL = 0.05
 NO_LONGER = "No longer true:"  # the start of `lesson.claim`'s message, which no stored output may contain
-SMALL_FACTOR = 100.0  # largest ratio between two rounding errors, such as 3e-11 and 4e-12: they depend on the machine
+SMALL_FACTOR = 100.0  # largest accepted ratio of two rounding errors, such as 3e-11 and 4e-12, from two machines
 
 
 def disagreements(notebook, again):
@@ -22,7 +22,7 @@ def disagreements(notebook, again):
 
     Returns
     -------
-    list of str, each naming a cell whose outputs differ or that writes to stderr
+    list of str, one for each difference and each output to stderr; each begins with the cell's number
     """
     problems = []
     for number, (cell, other) in enumerate(zip(notebook.cells, again.cells)):
@@ -49,7 +49,7 @@ def kind(output):
 
 
 def text(output):
-    """The text of an output; "" for a figure."""
+    """Return the text of an output, or "" for a figure."""
     if output.output_type == "stream":
         return output.text
     if kind(output) == "figure":
@@ -83,13 +83,13 @@ def same_number(one, two, rtol):
 
 
 def last_digit(number):
-    """The unit of a printed number's last digit: 0.01 for "3.25"."""
+    """Return the place value of a printed number's last digit: 0.01 for "3.25"."""
     mantissa, _, exponent = number.lower().partition("e")
     return 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
 
 
 def excerpt(text, other, length=60):
-    """The part of a text around its first difference from the other text."""
+    """Return the part of a text around its first difference from another text."""
     start = next((i for i, (a, b) in enumerate(zip(text, other)) if a != b), min(len(text), len(other)))
     return repr(text[max(0, start - 20) : start + length])
 

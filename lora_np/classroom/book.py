@@ -1,8 +1,8 @@
 """Build the book with Sphinx: a website of lessons, exercises, results, specification and API reference.
 
-The pages are made from files of a clone: the notebooks with their stored outputs, the folders' READMEs, and the
-docstrings. Only the table of contents is written for the book. The sources keep the clone's layout, so that their links
-work.
+The pages are generated from a clone: from the notebooks with their stored outputs, the folders' READMEs, and the
+docstrings. Only the table of contents is specific to the book. The pages keep the clone's folder layout, so that links
+between them work.
 """
 
 import json
@@ -21,10 +21,10 @@ from .sets import read_sets
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # also matches code, to skip it
 NOT_REFERENCE = ("cli", "exercises", "recipes", "llama_cpp", "book_conf")  # modules that are not part of the API
-SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # files that are shown as pages
+SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # source files that get their own pages
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 1h9v9H1z"/>
 <path fill="#d55e00" d="M12 1h3v9h-3zM1 12h9v3H1z"/></svg>
-"""  # a weight matrix and its two thin factors
+"""  # a weight matrix and an adapter's two thin factors
 CONTENTS = {  # part of the book -> path patterns of its pages
     "Lessons": ("notebooks/*.ipynb", "notebooks/*.md"),
     "Exercises": ("exercises/*.ipynb",),
@@ -40,7 +40,7 @@ def build(folder):
 
     Parameters
     ----------
-    folder : path of the folder for the website, whose first page is index.html
+    folder : path of the folder to which the website is written; its first page is index.html
 
     Raises
     ------
@@ -66,7 +66,7 @@ def build(folder):
 
 
 def write_sources(folder):
-    """Write the sources of all pages, and `conf.py`."""
+    """Write the source files of all pages, and `conf.py`."""
     pages = {"index.md": (ROOT / "README.md").read_text("utf-8")}
     for pattern in ("notebooks/*", "figures/*.md", "lora_np/**/*.md", ".github/*.md", "tests/*.md"):
         for path in ROOT.glob(pattern):
@@ -91,7 +91,7 @@ def write_sources(folder):
 
 
 def contents(pages):
-    """The table of contents, which the theme shows next to every page."""
+    """Return the table of contents, which the theme shows next to every page."""
     lists = []
     for part, patterns in CONTENTS.items():
         names = dict.fromkeys(page for pattern in patterns for page in sorted(pages) if fnmatch(page, pattern))
@@ -101,7 +101,7 @@ def contents(pages):
 
 
 def reference(room):
-    """The page that documents a room's functions, module by module."""
+    """Return the page that documents a room's functions, module by module."""
     lines = [f"# lora_np.{room.name}\n"]
     for path in sorted(room.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -112,7 +112,7 @@ def reference(room):
 
 
 def with_links(page, text, folder):
-    """Redirect a page's links to folders to their READMEs, and its links to programs to pages that show them."""
+    """Redirect a page's links: from folders to their READMEs, and from source files to the pages that show them."""
     where = os.path.dirname(page)
 
     def leading(match):

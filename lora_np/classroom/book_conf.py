@@ -11,7 +11,7 @@ autodoc_inherit_docstrings = False
 numpydoc_show_class_members = False
 html_theme = "sphinx_book_theme"
 html_title = "lora_np"
-html_context = {"default_mode": "auto"}  # light or dark, according to the reader's system
+html_context = {"default_mode": "auto"}  # light or dark, like the reader's system
 html_favicon = "icon.svg"
 html_copy_source = False
 html_show_sphinx = False
@@ -34,7 +34,7 @@ def as_plain_text(app, what, name, obj, options, lines):
 
 
 def skip(app, what, name, obj, skipped, options):
-    """Skip the fields of a NamedTuple, which are described with the tuple."""
+    """Skip the fields of a NamedTuple, which the tuple's own docstring describes."""
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field") else None
 
 

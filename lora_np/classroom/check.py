@@ -1,7 +1,7 @@
 """The checks that a notebook calls, one function for each exercise: `check.lora_backward(my_function)`.
 
 Each check prints its findings, with a hint for each incorrect output, and returns the score.
-`check.formula("lora_backward")` prints the formula. All results are recorded: `check.record()` returns them, and
+`check.formula("lora_backward")` prints the formula. Results are recorded: `check.record()` returns them, and
 `check.save(path)` writes them to a file.
 """
 
@@ -17,11 +17,11 @@ from .sets import read_sets
 
 ITEMS = {exercise.name: exercise for of in read_sets().values() for exercise in of.exercises}
 DRAW_VARIABLE = "LORA_NP_DRAW"  # environment variable with the name of the draws; nbgrader's configuration sets it
-_RECORD = {}  # item -> its last result, as plain values
+_RECORD = {}  # item -> its latest result, as JSON types
 
 
 class Score(float):
-    """A number of points that Jupyter does not display below a check's output. nbgrader reads it as a number."""
+    """A score that Jupyter does not display below a check's output. nbgrader reads it as a float."""
 
     def _repr_html_(self):
         return ""
@@ -44,11 +44,11 @@ def checker(item):
     Parameters
     ----------
     function : your {item.name}({", ".join(item.arguments)}), which returns {", ".join(item.outputs)}
-    points : float, the points for a fully correct function
+    points : float, the points for a function whose outputs are all correct
 
     Returns
     -------
-    float, points times the share of correct outputs
+    float, `points` times the fraction of outputs that are correct
     """
     return check
 
@@ -81,7 +81,7 @@ def as_record(result, points):
 
 
 def formula(name):
-    """Print the formula for an item, given its name or your function of that name."""
+    """Print an exercise's formula, given the exercise's name or your function of that name."""
     name = getattr(name, "__name__", name)
     if name not in ITEMS:
         near = get_close_matches(str(name), ITEMS, n=3, cutoff=0.4)
@@ -91,7 +91,7 @@ def formula(name):
 
 
 def record():
-    """The latest result of each item, as a dict, item -> {"score", "points", "failed", "outputs"}."""
+    """Return the latest result of each item, as a dict, item -> {"score", "points", "failed", "outputs"}."""
     return dict(_RECORD)
 
 
@@ -106,7 +106,7 @@ def summary():
 
 
 def save(path):
-    """Write the record as JSON."""
+    """Write the recorded results as JSON."""
     write_json(path, record())
 
 

@@ -2,13 +2,13 @@
 
 1. the exercise's few hand-written mistakes;
 2. the worked solution with one mutation (`slips.py`);
-3. the correct output for changed inputs: only the last row, two inputs exchanged, k + 1 instead of k;
+3. the correct output for changed inputs: only the last row, two inputs swapped, k + 1 instead of k;
 4. the correct output after a change (multiplied by a size, squared, transposed, reversed), or another array;
 5. the worked solution with two mutations;
 6. a description of the difference: scale, shift, norm and cosine.
 
-A candidate must reproduce the student's output in every draw. Candidates of group 4 need to do so only in draws in
-which the output is incorrect.
+A candidate must reproduce the student's output in every draw. Candidates of group 4 must do so only in the draws in
+which the student's output is incorrect.
 """
 
 import ast
@@ -30,8 +30,8 @@ from ..reference.causes import looks
 from ..reference.slips import slips
 from .exercise import compared_outputs, is_float_array
 
-NEAR = 1e-6  # largest relative error in norm; a candidate and the student's function round differently
-NEAR_NUMBER = 1e-9  # for a single number, which many candidates come close to by chance
+NEAR = 1e-6  # largest relative error, in norm, of arrays that count as equal: they may be rounded differently
+NEAR_NUMBER = 1e-9  # the same for a single number, to which many candidates come close by chance
 MOST_PAIRS = 600
 LARGE = 200
 
@@ -65,7 +65,7 @@ def suspects(exercise, name, answers):
 
 
 def equal(got, value, rtol=None):
-    """Whether two arrays are equal up to rounding, in norm; entries that are not finite must be equal.
+    """Whether two arrays are equal up to a small relative error in norm; non-finite entries must be identical.
 
     `rtol` is NEAR by default, and NEAR_NUMBER for a single number.
     """
@@ -98,14 +98,14 @@ def by_hand(exercise, name, drawn):
 
 
 def by_code(exercise, name, drawn):
-    """Yield mutations of the solution, starting with those in the line that computes the output."""
+    """Yield mutations of the solution, starting with those on the line that computes the output."""
     yield "its sign is reversed", lambda i: np.negative(i.right[name])
     for sentence, code in sorted(changed_solutions(exercise), key=lambda change: not change[0].startswith(f"{name} ")):
         yield sentence, lambda i, code=code: outcome(exercise, code, i).get(name)
 
 
 def by_two_changes(exercise, name, drawn):
-    """Yield pairs of mutations. A small or non-integer number has none, because many pairs would fit it by chance."""
+    """Yield pairs of mutations; none for a small or non-integer number, which many pairs would match by chance."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
@@ -130,7 +130,7 @@ def changed_solutions(exercise):
 
 
 def pairs_of_changes(exercise, most=None):
-    """Yield (sentence, code) for pairs of likely mutations: up to `most` on two lines, and up to `most` on one line."""
+    """Yield (sentence, code) for pairs of mutations: up to `most` on two lines, and up to `most` on the same line."""
     right = ast.unparse(solution_tree(exercise.solution)).splitlines()
     likely = list(mutants.mutants(ast.parse("\n".join(right)).body[0], outputs=exercise.outputs))
     pairs = [(a, b) for a, b in itertools.combinations(likely, 2) if a.line != b.line]
@@ -151,13 +151,13 @@ def in_one_line(mutant, exercise):
 
 
 def kind_of_change(mutant):
-    """The kind of a mutation, without names, such as "lacks the factor" in "du lacks the factor s"."""
+    """Return the kind of a mutation, without names, such as "lacks the factor" in "du lacks the factor s"."""
     return mutant.sentence.split()[1:4]
 
 
 def outcome(exercise, code, i):
-    """The outputs of a changed solution for the inputs of a draw, as a dict; empty if the changed solution raises."""
-    outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because several outputs may be incorrect
+    """Return a changed solution's outputs for a draw's inputs, as a dict, which is empty if the solution raises."""
+    outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because each incorrect output needs them
     if code not in outcomes:
         outcomes[code] = tried(quietly, exercise, compiled(exercise, code), i, i.inputs) or {}
     return outcomes[code]
@@ -179,7 +179,7 @@ def compiled(exercise, code):
 
 
 def by_inputs(exercise, name, drawn):
-    """Yield the correct outputs for changed inputs: with one input changed, or two exchanged."""
+    """Yield the correct outputs for changed inputs: with one input changed, or two swapped."""
 
     def value_of(i, sentence):
         if not hasattr(i, "others"):  # computed once for all outputs and sentences
@@ -224,12 +224,12 @@ def other_inputs(i):
                 yield f"the squares of {name} are used", {name: value**2}
                 yield f"a softmax is applied to {name} first", {name: softmax(value)}
             if value.ndim > 1:
-                yield f"the last two axes of {name} are exchanged", {name: value.swapaxes(-1, -2)}
+                yield f"the last two axes of {name} are swapped", {name: value.swapaxes(-1, -2)}
                 yield f"{name} is in reverse order along axis -2", {name: value[..., ::-1, :]}
             yield f"{name} is in reverse order along axis -1", {name: value[..., ::-1]}
     for (a, one), (b, other) in itertools.combinations(i.inputs.items(), 2):
         if type(one) is type(other) and np.shape(one) == np.shape(other) and not callable(one):
-            yield f"{a} and {b} are exchanged", {a: other, b: one}
+            yield f"{a} and {b} are swapped", {a: other, b: one}
             if is_float_array(one):
                 yield f"{b} is replaced by {b} - {a}", {b: other - one}
         if min(np.ndim(one), np.ndim(other)) > 1 and np.shape(one)[:2] == np.shape(other)[:2]:
@@ -238,7 +238,7 @@ def other_inputs(i):
 
 
 def alone(array, row):
-    """A copy of an array in which all rows except one are zero."""
+    """Return a copy of an array in which all rows except one are zero."""
     single = np.zeros_like(array)
     single[row] = array[row]
     return single
@@ -281,7 +281,7 @@ CHANGES_OF_A_RESULT = {
     "it is the logarithm of the correct value": np.log,
     "it is the angle whose cosine is the correct value": np.arccos,
     "it is in reverse order": lambda right: right[..., ::-1],
-    "rows and columns are exchanged": lambda right: right.swapaxes(-1, -2),
+    "rows and columns are swapped": lambda right: right.swapaxes(-1, -2),
     "it is sorted, but the correct output is not": lambda right: np.sort(right, axis=-1),
     "it is sorted, the largest first, but the correct output is not": lambda right: -np.sort(-right, axis=-1),
     "it is the cumulative sum along its last axis": lambda right: np.cumsum(right, axis=-1),
@@ -296,7 +296,7 @@ LETTERS = {"n_in": "in", "n_out": "out", "alpha": "α"}
 
 
 def quantities(i):
-    """Numbers by which an output may have been multiplied or divided, as a dict by name."""
+    """Return the numbers by which an output may have been multiplied or divided, as a dict, name -> number."""
     known = {length for value in i.inputs.values() for length in getattr(value, "shape", ())} | {i.size.alpha, i.size.r}
     known |= {i.size.H, i.size.D} if i.size.C in known else set()
     sizes = {LETTERS.get(name, name): float(n) for name, n in vars(i.size).items() if n in known}
@@ -311,20 +311,20 @@ def quantities(i):
 
 
 def lengths(i):
-    """The lengths of the inputs' axes, by name."""
+    """Return the lengths of the inputs' axes, as a dict, name -> length."""
     arrays = {name: array for name, array in i.inputs.items() if isinstance(array, np.ndarray) and array.ndim}
     rows = {f"the number of rows of {name}": len(array) for name, array in arrays.items()}
     return rows | {f"the number of columns of {name}": a.shape[-1] for name, a in arrays.items() if a.ndim > 1}
 
 
 def arrays_of(i, name):
-    """The inputs and outputs that may have been returned instead of the output `name`."""
+    """Return the inputs and other outputs that may have been returned instead of the output `name`."""
     values = i.inputs | {other: right for other, right in i.right.items() if other != name}
     return {other: v for other, v in values.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f"}
 
 
 def exchanged(exercise, name, i, got):
-    """Name the output that was returned instead of `name`: return a tuple of at most one sentence."""
+    """Return a tuple of at most one sentence, which names the output that was returned instead of `name`."""
     for other, right in i.right.items():
         if other != name and np.shape(right) != np.shape(i.right[name]) and equal(got, right):
             return (f"it is {other}; the order is {', '.join(exercise.outputs)}",)

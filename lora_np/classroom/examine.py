@@ -55,7 +55,7 @@ def examine(exercise, function, draw=PRACTICE):
     ----------
     exercise : Exercise
     function : the student's function
-    draw : str, name of the draws; each name gives different inputs
+    draw : str, name of the draws, which seeds their random inputs
 
     Returns
     -------
@@ -132,7 +132,7 @@ def named(exercise, returned):
 
 
 def what_is_wasted(exercise, peak, draw):
-    """A complaint if a call needs more memory than the exercise allows, else None."""
+    """Return a complaint if a call needs more memory than the exercise allows, else None."""
     rng = generator(draw, "large", exercise.name)
     inputs, most, said = exercise.large(rng, sizes(rng, 0))
     try:
@@ -157,7 +157,7 @@ def same(one, two):
 
 
 def judge(exercise, drawn, observed):
-    """The Result for a function's outputs in all draws."""
+    """Return the Result for a function's outputs in all draws."""
     if exercise.properties is not None:
         return result_of([property_findings(exercise, i, outputs) for i, outputs in zip(drawn, observed)])
     return result_of(compared_findings(exercise, drawn, observed))
@@ -183,7 +183,7 @@ def property_findings(exercise, i, outputs):
 
 
 def compared_findings(exercise, drawn, observed):
-    """The findings of each draw. A description must fit all draws in which the described output is incorrect."""
+    """Return the findings of each draw. A description must fit all draws in which the output is incorrect."""
     checked = []
     for i, outputs in zip(drawn, observed):
         outputs = {name: as_numbers(value) for name, value in outputs.items()}
@@ -224,7 +224,7 @@ def finding(exercise, name, i, arrays, forms, checked):
 
 
 def is_right(got, i, name):
-    """Whether an array is correct up to rounding, in norm; entries that are not finite must be equal."""
+    """Whether an array is correct up to a small relative error in norm; non-finite entries must be identical."""
     right = np.asarray(i.right[name])
     if right.dtype.kind in "iub":
         return bool(np.array_equal(np.rint(got) if got.dtype.kind == "f" else got, right))
@@ -244,7 +244,7 @@ def as_numbers(value):
 
 
 def kind_problem(value):
-    """A complaint if an output does not consist of real numbers, else None."""
+    """Return a complaint if an output does not consist of real numbers, else None."""
     if value is None:
         return "it is None"
     try:
@@ -261,7 +261,7 @@ def kind_problem(value):
 
 
 def form_problem(value, right):
-    """The Problem with an output's kind, shape or dtype, or None."""
+    """Return the Problem with an output's kind, shape, dtype or values, or None."""
     problem = kind_problem(value)
     if problem:
         return Problem(problem)

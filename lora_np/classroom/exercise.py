@@ -14,14 +14,14 @@ and may define
 
     MISTAKES               output -> [(description, i -> the incorrect value)], at most three in total, and only those
                            that no mutation of the solution produces; see `diagnosis.py`
-    compared(i, outputs)   -> dict of values that are compared instead of the outputs, if these are not unique
+    compared(i, outputs)   -> dict of values to compare instead of the outputs, if the correct outputs are not unique
     properties(i, outputs) -> {property: complaint, or None}, if outputs can be checked only by their properties
-    also(i)                -> {name: changed inputs} for further calls; i.also[name] is the dict of their outputs
-    large(rng, size)       -> inputs, the largest allowed peak memory of a call in bytes, and the complaint above that
+    also(i)                -> {name: changed inputs} for additional calls, whose outputs are the dict i.also[name]
+    large(rng, size)       -> inputs, the largest allowed peak memory of a call in bytes, and the complaint if exceeded
     AFTER                  text that follows the exercise
 
-`i` is a SimpleNamespace that has the drawn values by name, `i.size`, `i.inputs`, `i.right` (dict of correct outputs)
-and, once the student's function has been called, `i.given` (the inputs after the call).
+`i` is a SimpleNamespace with the drawn values by name, `i.size`, `i.inputs`, `i.right` (dict of correct outputs) and,
+once the student's function has been called, `i.given` (the inputs after the call).
 """
 
 import copy
@@ -69,7 +69,7 @@ class Exercise(NamedTuple):
 
     @property
     def arguments(self):
-        """The names of the inputs, in order."""
+        """The names of the solution's inputs, in order."""
         return tuple(inspect.signature(self.solution).parameters)
 
 
@@ -101,7 +101,7 @@ def read_exercise(module):
 
 
 def sizes(rng, number):
-    """Draw the lengths of axes. No two are equal, so that exchanged axes are detected.
+    """Draw the lengths of axes. No two are equal, so that swapped axes are detected.
 
     N, n_in, n_out, r, B, T, C, H, D, F and V are as in the package, with C = H · D and r smaller than n_in and n_out.
     `alpha` is a float. `number` is the draw's number in the check, for exercises with a special case in one of the
@@ -116,12 +116,12 @@ def sizes(rng, number):
 
 
 def generator(*words):
-    """A random generator that depends only on the given words."""
+    """Return a random generator whose seed depends only on the given words."""
     return np.random.default_rng(list(hashlib.sha256("\n".join(map(str, words)).encode()).digest()))
 
 
 def draws_of(exercise, draw=PRACTICE):
-    """Return the DRAWS draws of a check, each from `draw_inputs`.
+    """Return the draws of a check, a list of DRAWS results of `draw_inputs`.
 
     If a correct output is a single number, its value differs from draw to draw and from its values in the PRACTICE
     draws, so that no constant is correct by coincidence.
@@ -136,7 +136,7 @@ def draws_of(exercise, draw=PRACTICE):
 
 
 def single_numbers(drawn):
-    """For each output that is a single number, its values in all draws."""
+    """For each output that is a single number, list its values in all draws."""
     return list(zip(*([float(x) for x in i.right.values() if np.ndim(x) == 0] for i in drawn)))
 
 
@@ -217,7 +217,7 @@ def named_outputs(exercise, returned):
     Raises
     ------
     ValueError
-        If the number of values differs from the number of outputs, or no name is that of an output.
+        If the number of values differs from the number of outputs, or if no value has an output's name.
     """
     names = exercise.outputs
     expected = f"expected {', '.join(names)}"

@@ -17,7 +17,7 @@ from .release import mark, notebook_of
 from .sets import read_sets
 from .submissions import Process, Stopped
 
-MEMORY_NOISE = 8_000_000  # bytes by which a process may grow for reasons other than the call
+MEMORY_NOISE = 8_000_000  # bytes by which a process may grow for reasons other than the student's call
 
 
 class Mark(NamedTuple):
@@ -26,7 +26,7 @@ class Mark(NamedTuple):
     item: str  # the exercise, or the question's id
     score: float
     points: float
-    said: str  # the check's text, the reason why there is none, or the answer in words
+    said: str  # the check's text, or the reason why there is none; or the answer in words
     by_hand: bool = False  # whether the cell is an answer in words, which a teacher must read
     mistakes: tuple[str, ...] = ()  # descriptions of the incorrect outputs
 
@@ -42,12 +42,12 @@ class Graded(NamedTuple):
 
     @property
     def points(self):
-        """The points of all items that are graded automatically."""
+        """The maximum points of all items that are graded automatically."""
         return float(sum(one.points for one in self.marks if not one.by_hand))
 
     @property
     def to_read(self):
-        """The points of all answers in words, which a teacher grades."""
+        """The maximum points of all answers in words, which a teacher grades."""
         return float(sum(one.points for one in self.marks if one.by_hand))
 
 
@@ -102,7 +102,7 @@ def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
 
 
 def set_of(submission, path):
-    """The set to which a submission belongs: the one with which it has the most cells in common."""
+    """Return the set to which a submission belongs: the one with which it has the most cells in common."""
     ids = {mark(cell).get("grade_id") for cell in submission.cells} - {None}
     sets = list(read_sets().values())
     common = [len(ids & {exercise.name for exercise in exercise_set.exercises}) for exercise_set in sets]
@@ -115,11 +115,11 @@ def set_of(submission, path):
 
 
 def steps_of(submission, exercise_set):
-    """The steps of grading, in order: ("run", id or None, source) and ("call", exercise's name, None).
+    """Return the steps of grading, in order: ("run", id or None, source) and ("call", exercise's name, None).
 
-    A check runs at the position of its cell, or last if the cell is missing. If several cells share an id because a
-    cell was copied, the first one counts. Further copies of a check are skipped; those of a function run like any other
-    cell.
+    A check runs where its cell is, or at the end if the cell is missing. If several cells share an id because a cell
+    was copied, the first one counts. Other copies of a check are skipped, and copies of a function's cell run like any
+    other cell.
     """
     checks = {f"check_{exercise.name}": exercise.name for exercise in exercise_set.exercises}
     steps, seen = [], set()
@@ -136,8 +136,8 @@ def steps_of(submission, exercise_set):
 def results(folder, steps, exercise_set, draw, sandbox):
     """Run the steps; return a dict, exercise -> (Result, the error of the function's cell or None).
 
-    If a step ends the process or does not terminate, all other steps run again. Only exercises that depend on the
-    omitted step lose points.
+    If a step ends the process or does not terminate, all other steps run again without it, so that only exercises that
+    depend on it lose points.
     """
     left_out, exercises = {}, {exercise.name: exercise for exercise in exercise_set.exercises}
     while True:
@@ -169,7 +169,7 @@ def result(process, exercise, draw):
 
 
 def peak(process, exercise, inputs):
-    """The peak memory of a call in bytes; in a sandbox, it is also measured from outside."""
+    """Return the peak memory of a call in bytes; in a sandbox, it is also measured from outside the process."""
     process.forget_peak()
     before = process.peak()
     held, _ = process.call(exercise, measure=True)(inputs)
@@ -177,7 +177,7 @@ def peak(process, exercise, inputs):
 
 
 def marked(exercise, result, error):
-    """The Mark for an exercise, from its Result and the error of its cell."""
+    """Return the Mark for an exercise, from its Result and the error that its cell raised, or None."""
     score, points = exercise.points * result.score, float(exercise.points)
     if result.failed and error:
         return Mark(exercise.name, 0.0, points, f"your cell: {error}", mistakes=(error,))
@@ -191,7 +191,7 @@ def mistake(output, sentence):
 
 
 def answer_in(submission, exercise_set):
-    """The student's answer in words, without the original text of the cell."""
+    """Return the student's answer in words, without the cell's original text."""
     cells = []
     for notebook in (submission, notebook_of(exercise_set, "student")):
         cells.append(next((c for c in notebook.cells if mark(c).get("grade_id") == exercise_set.question_id), None))

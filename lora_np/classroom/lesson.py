@@ -30,13 +30,13 @@ def setup(threads=1):
 
     Parameters
     ----------
-    threads : int, more than 1 only for a model as large as SmolLM2
+    threads : int; use more than 1 only for models as large as SmolLM2
     """
     import matplotlib
     from matplotlib import pyplot as plt
     from threadpoolctl import threadpool_limits
 
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # matplotlib logs its first start
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # hide the log of matplotlib's first start
     shell = notebook_shell()
     if shell is None:
         matplotlib.use("Agg")
@@ -58,7 +58,7 @@ def need(model):
 
 
 def notebook_shell():
-    """IPython's shell in a Jupyter kernel, None elsewhere."""
+    """Return IPython's shell in a Jupyter kernel, or None elsewhere."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return shell if hasattr(shell, "kernel") else None
 
@@ -76,13 +76,13 @@ def claim(holds, otherwise):
 
 
 def slide(draw, values, label, seconds=0.8):
-    """Show a picture for each of several values, with a slider or, in a stored notebook, as an animation.
+    """Show a picture for each of several values, with a slider, or as an animation in a stored notebook.
 
     Parameters
     ----------
     draw : function of a value that draws a pyplot figure; all figures must have the same size
     values : list
-    label : str, text before the slider
+    label : str, the text before the slider
     seconds : float, time between two pictures of the animation
     """
     from IPython.display import display
@@ -93,9 +93,9 @@ def slide(draw, values, label, seconds=0.8):
     all_in_one = Image.new("RGB", (frames[0].width, frames[0].height * len(frames)))
     for i, frame in enumerate(frames):
         all_in_one.paste(frame, (0, i * frame.height))
-    palette = all_in_one.quantize(128, dither=Image.Dither.NONE)  # an animation has one palette
+    palette = all_in_one.quantize(128, dither=Image.Dither.NONE)  # the frames of an animation share one palette
     colours = np.array(palette.getpalette()).reshape(-1, 3)
-    colours[colours.sum(axis=1).argmax()] = 255  # keep the page white; quantising averages light colours
+    colours[colours.sum(axis=1).argmax()] = 255  # keep the background white: quantising averages light colours
     palette.putpalette(colours.ravel().tolist())
     first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     file = io.BytesIO()
@@ -119,7 +119,7 @@ def drawn(draw, value):
 
 
 def slider(pictures, values, label):
-    """A widget that shows one of several PNG images, chosen with a slider."""
+    """Return a widget that shows one of several PNG images, chosen with a slider."""
     import ipywidgets
 
     image = ipywidgets.Image(value=pictures[0], format="png", layout={"max_width": "100%", "align_self": "flex-start"})

@@ -24,7 +24,7 @@ CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
 
 
 def student_of(path, paths):
-    """The student who submitted a notebook, from the name that Moodle or Canvas gave it, its folder or its file name.
+    """Return a student's id from the name that Moodle or Canvas gave the notebook, else its folder's or file's name.
 
     Parameters
     ----------
@@ -41,13 +41,13 @@ def student_of(path, paths):
 
 
 def place_of_feedback(folder, path, paths):
-    """The path of a notebook's report: a text file with the same name in the same subfolder."""
+    """Return the path of a notebook's report, a .txt file that has the notebook's name and is in the same subfolder."""
     common = commonpath([Path(realpath(path)).parent for path in paths])
     return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
 
 
 def check_places(folder, paths):
-    """Raise ValueError unless all files can be written to a folder without overwriting a notebook."""
+    """Raise ValueError unless all results can be written to a folder without overwriting a notebook."""
     check_folder(folder, "out")
     others = [path for path in paths if Path(path).suffix != ".ipynb"]
     feedback = [place_of_feedback(folder, path, paths) for path in paths]
@@ -101,7 +101,7 @@ def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignme
     folder : the folder to write
     outcomes : dict, path -> Graded, or a ValueError that says why the notebook cannot be graded
     words : file with points for answers in words; by default `words.csv` in the folder
-    moodle, canvas : Moodle's grading worksheet and Canvas's gradebook, as downloaded; copies with the marks are written
+    moodle, canvas : Moodle's grading worksheet and Canvas's gradebook, as downloaded; the marks are written to copies
     assignment : name of the column in Canvas's gradebook; None if there is only one
 
     Raises
@@ -132,7 +132,7 @@ def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignme
 
 
 def table(rows, mark="\ufeff"):
-    """The text of a CSV file, with a byte order mark so that spreadsheet programs read it as UTF-8."""
+    """Return the text of a CSV file, with a byte order mark so that spreadsheet programs read it as UTF-8."""
     file = io.StringIO()
     csv.writer(file).writerows(rows)
     return mark + file.getvalue()
@@ -151,9 +151,9 @@ def rows_of(path, name):
 
 
 def rows_of_class(outcomes, students, words):
-    """A dict, student -> row. A row is a dict, item -> score or None, and also has "score", "points" and "notes".
+    """Return a dict, student -> row, where a row is a dict, item -> score or None, with "score", "points" and "notes".
 
-    A student's second notebook for the same set does not count.
+    A student's second notebook for a set does not count.
     """
     rows = {}
     for path, one in outcomes.items():
@@ -209,7 +209,7 @@ def read_words(path, required=False):
 
 
 def words_files(graded, students, entries):
-    """The texts of `words.csv`, which the teacher fills in, and `words.md`: the marking guide and the answers."""
+    """Return the texts of `words.csv`, which the teacher fills in, and `words.md`, a marking guide and the answers."""
     rows, answers = [list(WORDS)], {}
     for path, one in graded.items():
         for mark in one.marks:
@@ -231,7 +231,7 @@ def words_files(graded, students, entries):
 
 
 def class_text(graded):
-    """Format an overview as Markdown: how many students have all points for each item, and the most common mistakes."""
+    """Format an overview as Markdown: how many students got full points for each item, and the common mistakes."""
     lines = ["# Overview of the class", ""]
     for name in sorted({one.exercise for one in graded.values()}):
         of_set = [one for one in graded.values() if one.exercise == name]

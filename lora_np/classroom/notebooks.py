@@ -48,7 +48,7 @@ def read_notebook(path):
 
 
 def notebook_text(notebook):
-    """The text of a notebook's file; raise UnicodeEncodeError for a lone surrogate, which UTF-8 cannot encode."""
+    """Return the text of a notebook's file; raise UnicodeEncodeError for lone surrogates, which UTF-8 cannot encode."""
     import nbformat
 
     text = nbformat.writes(notebook) + "\n"
@@ -98,7 +98,7 @@ def execute(path, notebook=None):
 
 
 def with_this_package():
-    """Environment variables that let a kernel find this package, whether it is installed or not."""
+    """Return environment variables that let a kernel find this package, even if it is not installed."""
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
@@ -141,13 +141,13 @@ def run_all(paths, check=False, jobs=2, report=print):
     Parameters
     ----------
     paths : list of paths
-    check : bool, whether to compare, and write nothing, instead of storing
+    check : bool, whether to compare the outputs and write nothing, instead of storing them
     jobs : int, number of kernels in parallel
-    report : function to call with a line of text for each finished notebook
+    report : function that is called with a line of text for each finished notebook
 
     Returns
     -------
-    list of str, the problems, each starting with the notebook's path
+    list of str: the problems, each of which starts with the notebook's path
     """
 
     def one(path):

@@ -19,8 +19,8 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = {"code": "    # YOUR CODE HERE\n    raise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
 HOW = """Write each function, run the check below it, and read the report. A check calls your function three times, with
 random inputs of different sizes. It tells you which outputs are incorrect and which mistake is likely, and prints the
-formula if you ask for it. No two sizes are equal, so that a transposed array does not fit. Arrays are in float64; do
-not change the arrays that your function receives."""
+formula if you ask for it. No two sizes are equal, so a transposed array does not have the expected shape. Arrays are in
+float64; do not change the arrays that your function receives."""
 SETUP = """import sys
 from pathlib import Path
 
@@ -152,7 +152,7 @@ def code(text, id, form, **marks):
 
 
 def metadata(kind, id, form, solution=False, points=None):
-    """nbgrader's metadata for a cell, and locks that keep students from deleting the cell by accident."""
+    """Return nbgrader's metadata for a cell, with locks that keep students from deleting the cell by accident."""
     if id is None:
         return {}
     marks = {"cell_type": kind, "grade": points is not None, "grade_id": id, "locked": not solution}
@@ -162,7 +162,7 @@ def metadata(kind, id, form, solution=False, points=None):
 
 
 def solution_in(function, form):
-    """The source of a worked solution, with its body replaced by a stub, between nbgrader's marks, or unchanged."""
+    """Return a worked solution's source, with the body replaced by a stub, between nbgrader's marks, or unchanged."""
     source = textwrap.dedent(inspect.getsource(function)).rstrip()
     (docstring, *_) = ast.parse(source).body[0].body
     lines = source.split("\n")
@@ -175,6 +175,6 @@ def in_form(solution, indent, form, stub):
 
 
 def mark(cell):
-    """nbgrader's metadata of a cell; empty if there is none, or if it is damaged."""
+    """Return a cell's nbgrader metadata, or an empty dict if there is none or it is damaged."""
     marks = cell.metadata.get("nbgrader")
     return marks if isinstance(marks, dict) and isinstance(marks.get("grade_id"), str) else {}

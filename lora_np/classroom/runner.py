@@ -1,12 +1,12 @@
 """The process that runs the cells of a student's submission and calls its functions.
 
-It needs only NumPy and the standard library, and receives no worked solutions. It reads one JSON message per line and
-answers each:
+It needs only NumPy and the standard library, and receives no worked solutions. It reads JSON messages, one per line,
+and answers each:
 
     {"run": source}                  -> {"error": sentence or null}
     {"call": name, "inputs": {...}}  -> {"returned": value, "inputs": {...}, "peak": bytes}, or {"error": sentence}
 
-If the inputs of a call include functions, the process requests calls of them: {"function": key, "arguments": [...]}.
+If the inputs of a call include functions, the process requests their results: {"function": key, "arguments": [...]}.
 """
 
 import base64
@@ -28,7 +28,7 @@ from importlib.machinery import ModuleSpec
 
 import numpy as np
 
-KINDS = "biufc"  # dtype kinds of the arrays that are sent; others are described in words
+KINDS = "biufc"  # dtype kinds of the arrays that are sent; arrays of other kinds are described in words
 
 
 class Words:
@@ -69,7 +69,7 @@ def encode(value, functions=None):
 
 
 def fields_of(value):
-    """The fields of a NamedTuple or a dataclass as a dict; None for anything else."""
+    """Return the fields of a NamedTuple or a dataclass as a dict, or None for any other value."""
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return dict(zip(value._fields, value))
     if is_dataclass(value) and not isinstance(value, type):
@@ -125,7 +125,7 @@ def in_words(value):
 
 
 def what_was_raised(error, function, call):
-    """Describe an exception from a student's function in one sentence, with the line number.
+    """Describe in one sentence, with the line number, an exception that a student's function raised.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ class FindAbsent:
 
 
 def without_magic(source):
-    """A cell's source without lines that only IPython understands, such as %matplotlib inline and !ls."""
+    """Return a cell's source without lines that only IPython understands, such as %matplotlib inline and !ls."""
     return re.sub(r"^(\s*)[%!?].*$", r"\1pass", source, flags=re.MULTILINE)
 
 
@@ -254,7 +254,7 @@ def call_function(message, space, ask):
 
 
 def main():
-    """Answer messages, over copies of stdin and stdout, until the input ends; printed text is discarded."""
+    """Answer messages, over copies of stdin and stdout, until the input ends; discard printed text."""
     messages = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -25,7 +25,7 @@ SETS = {  # folder in `exercises/` -> number of its lesson
 
 
 class ExerciseSet(NamedTuple):
-    """A set of exercises, from the modules of a folder in `exercises/`."""
+    """A set of exercises, read from a folder's modules in `exercises/`."""
 
     name: str  # such as "07_lora_layer"
     title: str
@@ -50,7 +50,7 @@ class ExerciseSet(NamedTuple):
 
 @lru_cache(maxsize=1)
 def read_sets():
-    """Read all sets, as a dict by name in the order of their lessons."""
+    """Read all sets; return a dict, name -> ExerciseSet, in the order of their lessons."""
     sets = {}
     for folder, number in SETS.items():
         module = import_module(f"{__package__}.exercises.{folder}")

@@ -1,8 +1,8 @@
 """Run submissions in a separate process, because they may raise, loop forever or exit.
 
 The process receives inputs, but no worked solutions, and returns outputs. In a sandbox (bubblewrap), it has no network
-access, and no files except Python's and up to 64 MB of its own. It cannot start other processes, and its memory and
-time are limited.
+access, sees no files except Python's and its own, and may write up to 64 MB. It cannot start other processes, and its
+memory and time are limited.
 """
 
 import json
@@ -23,11 +23,11 @@ from ..training import process_environment
 from .examine import Failed
 from .runner import decode, encode
 
-STEP_SECONDS = 60  # for a cell, or a call of a function
+STEP_SECONDS = 60  # time limit for a cell or a function call
 START_SECONDS = 30
-MOST_BYTES = 64_000_000  # in one answer
+MOST_BYTES = 64_000_000  # largest size of one answer
 MEMORY = 4_000_000_000  # bytes of address space
-FILES = 64_000_000  # bytes for files
+FILES = 64_000_000  # bytes of files that the process may write
 PACKAGE = Path(__file__).resolve().parents[1]
 RUNNER = PACKAGE / "classroom" / "runner.py"
 
@@ -116,7 +116,7 @@ class Process:
                 pipe.close()
 
     def ask(self, message, functions=(), seconds=None):
-        """Send a message and return the answer. Meanwhile, answer requests for results of the functions in the message.
+        """Send a message and return the answer. Meanwhile, answer requests to call the functions in the message.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class Process:
                 raise Stopped("what it returns cannot be read") from None
 
     def call(self, exercise, measure=False):
-        """A function of the inputs that returns the student's returned value and the inputs after the call."""
+        """Return a function of the inputs that returns the student function's value and the inputs after the call."""
 
         def call(inputs):
             functions = {}
@@ -161,7 +161,7 @@ class Process:
         return call
 
     def peak(self):
-        """The peak memory, in bytes, of a process in a sandbox since the last `forget_peak`; None if unknown."""
+        """Return a sandboxed process's peak memory in bytes since the last `forget_peak`, or None if it is unknown."""
         if not self.sandbox:
             return None
         with suppress(OSError, StopIteration, ValueError):
@@ -174,7 +174,7 @@ class Process:
             (self._innermost() / "clear_refs").write_text("5")
 
     def _innermost(self):
-        """The /proc folder of the runner's own process, which is a descendant of the sandbox's process."""
+        """Return the /proc folder of the runner's own process, which is a descendant of the sandbox's process."""
         pid = self._process.pid
         while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             pid = children[0]
@@ -207,7 +207,7 @@ def check_sandbox():
 
 
 def sandboxed(seccomp):
-    """The command that starts `runner.py` with access to Python's files only; `seccomp` is a file descriptor."""
+    """Return the command that starts `runner.py` with access to Python's files only; `seccomp` is a file descriptor."""
     runner = "/tmp/runner.py"
     shown = {"/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", sys.prefix, sys.base_prefix}
     shown |= {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)}
@@ -226,7 +226,7 @@ def sandboxed(seccomp):
     return [*command, "prlimit", *limits, sys.executable, "-s", runner, "--without-lora-np"]
 
 
-# Machine -> its number in a system call filter, and the numbers of clone, clone3, and fork and vfork if it has them.
+# Machine -> its number in a system call filter, and the numbers of clone, clone3, and (if they exist) fork and vfork.
 SYSTEM_CALLS = {"x86_64": (0xC000003E, 56, 435, (57, 58)), "aarch64": (0xC00000B7, 220, 435, ())}
 LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 ALLOW, KILL, NOT_PERMITTED, NOT_IMPLEMENTED = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
@@ -234,7 +234,7 @@ THREAD = 0x00010000  # flag of `clone` for a thread instead of a process
 
 
 def without_processes():
-    """A file with a seccomp filter that lets a program start threads, but not processes."""
+    """Return a file with a seccomp filter that lets a program start threads, but not processes."""
     machine, clone, clone3, forks = SYSTEM_CALLS[platform.machine()]
     steps = [  # (operation, number, where to continue if true, and if false)
         (LOAD, 4),  # the machine for which the call is made

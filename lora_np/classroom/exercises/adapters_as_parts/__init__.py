@@ -22,26 +22,26 @@ arithmetic), and what may go wrong or must be measured.
 3. "We have two adapters, one for contracts and one for e-mails. Please combine them into one that can do both."
 4. "You cut our mix of these two from rank 32 to 16 and told us that the error is only 0.18. On contracts the result is
    as good as before, but on e-mails it is worse than no adapter at all. Is your error wrong?"
-5. "We have millions of texts a day, a machine of our own, and one adapter that never changes."
+5. "We have millions of texts a day, our own machine, and one adapter that never changes."
 """
 ANSWER = """1. No. One batch may contain rows with different adapters: `x Wᵀ` is one product for all rows. Each row also
    gets the thin products of its own adapter, which add a tenth to the cost in a base like ours, and less in a wider
-   one. Memory holds one base and forty adapters of a few per cent of its size each, not forty models. Nothing is
+   one. Memory holds one base and forty adapters, each a few per cent of the base's size, not forty models. Nothing is
    copied, and nobody waits; a row's result does not depend on the other rows.
 2. Turn the adapter down: use `W + w ΔW` with w between 0 and 1. That costs one number and no training, and w = 0
    restores the base exactly. Forgetting shrinks like w² and the gain only like w, so half the weight keeps more than
-   half of the gain for about a quarter of the forgetting. To find the best w, measure both losses at three weights on
-   held-out texts.
+   half of the gain and causes only about a quarter of the forgetting. To find the best w, measure both losses at three
+   weights on held-out texts.
 3. Mix them: stack the `A`'s on top of each other, and put the `B`'s side by side. The result is exact and has rank 32,
    so it needs twice the memory and arithmetic of one adapter, which is still little compared with the base. But both
    change the same activations, so the mix is not as good as the two specialists. If one update is much larger than the
-   other, it drowns that one out: choose the weights on held-out texts of both kinds; they need not add up to 1. If you
-   know which texts are contracts, it is better to choose an adapter row by row, as in 1.
-4. The error is correct, but answers a different question. It is the norm of the error relative to that of the update,
-   and the cut keeps the strongest directions, whichever task needs them: if the contracts' update is larger, most of
-   what was cut off belonged to the e-mails. After a cut, measure both losses, not the error. Then leave the mix at rank
-   32, which costs little, or cut the two adapters before mixing, or give the contracts a smaller weight before you cut
-   the mix.
+   other, it drowns the smaller one out. So choose the weights on held-out texts of both kinds; the weights need not add
+   up to 1. If you know which texts are contracts, it is better to choose an adapter row by row, as in 1.
+4. The error is correct, but answers a different question. That number is the norm of what was cut off relative to that
+   of the update, and the cut keeps the strongest directions, whichever task needs them: if the contracts' update is
+   larger, most of what was cut off belonged to the e-mails. After a cut, measure both losses, not the error. Then
+   either leave the mix at rank 32, which costs little, or cut the two adapters before mixing, or give the contracts a
+   smaller weight before you cut the mix.
 5. Merge: compute `W + s B A` once for each layer; after that, a row costs no more than in the base. Set 10 says when
    this pays off: after in · out / (in + out) rows, which arrive within minutes here. The price is a whole separate
    model in memory, and the base can no longer be recovered bit for bit (subtracting `s B A` again leaves rounding

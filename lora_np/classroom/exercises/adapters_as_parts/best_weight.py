@@ -1,13 +1,13 @@
 """The best weight for an adapter.
 
-An adapter does its job at weight 1, `W + ΔW`, but the model forgets too much. Someone has measured two losses, in nats
-per token, at the weights 0, ½ and 1: `new` on the texts that the adapter was trained for, `old` on those that the base
-was good at. One nat on the old texts counts as much as `price` nats on the new ones. Fit a parabola to the three values
-of the total cost, `new + price · old`, and return the weight at its lowest point, which may be above 1.
+At weight 1, `W + ΔW`, an adapter does its job, but the model forgets too much. Someone has measured two losses, in nats
+per token, at the weights 0, ½ and 1: `new` on the texts that the adapter was trained for, and `old` on texts that the
+base was good at. One nat on the old texts counts as much as `price` nats on the new ones. Fit a parabola to the three
+values of the total cost, `new + price · old`, and return the weight at its lowest point, which may be above 1.
 
-**Derive** a and b of f(w) = a w² + b w + c from f(0), f(½) and f(1), or let `np.polyfit` do it. **Predict:** at which
-price does it become best to leave the adapter off (w = 0)? (Section 4 of the lesson: for small w, the gain grows like
-w, and forgetting grows like w².)
+**Derive** a and b of f(w) = a w² + b w + c from f(0), f(½) and f(1), or let `np.polyfit` do it. **Predict:** above
+which price is it best to leave the adapter off (w = 0)? (Section 4 of the lesson: for small w, the gain grows like w,
+and forgetting grows like w².)
 """
 
 import numpy as np
@@ -26,12 +26,12 @@ def best_weight(new, old, price):
     b = (f1 - f0) - a
     return -b / (2 * a)  # the slope 2 a w + b is 0 there
     # There is no such price if the slope of the old texts' loss is 0 at w = 0: near 0, a term in w beats a term in w²,
-    # however high the price. A little of the adapter is always better than nothing. (If the base is not at a minimum of
+    # however high the price. A small weight is always better than a weight of 0. (If the base is not at a minimum of
     # that loss, `old` also has a slope at 0, and such a price may exist.)
 
 
 def draw(rng, size):
-    """The lowest point is between the measured weights, except in the second draw, where it is above 1."""
+    """Draw losses whose best weight is between 0 and 1, except in the second draw, where it is above 1."""
     gain, bend, forgetting, price = [(1.8, 1.0, 0.4, 1.4), (1.6, 0.5, 0.2, 0.6), (1.0, 0.6, 0.5, 2.2)][size.number]
     w, (noise, more) = np.array([0.0, 0.5, 1.0]), rng.uniform(-0.005, 0.005, (2, 3))
     return {"new": 2.6 - gain * w + bend * w**2 + noise, "old": 2.3 + forgetting * w**2 + more, "price": price}

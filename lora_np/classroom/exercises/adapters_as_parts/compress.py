@@ -1,6 +1,6 @@
 """Cutting to a smaller rank.
 
-The hard one. A mix has rank 32, but the machine that will use it has room for only rank 16. Give the adapter of rank
+The hard one. A mix has rank 32, but the machine that will use it has room for only rank 16. Return the adapter of rank
 `r` whose update is nearest to `B A`, and the relative error, `‖B A − B_r A_r‖ / ‖B A‖`. Again, **do not form B A**: the
 check measures the peak memory of a call. (`A` and `B` have some rank R ≥ r; the scale is 1.)
 
@@ -40,10 +40,10 @@ def compress(A, B, r):
     root = np.sqrt(sigma[:r])  # (r,)
     B_r = Q_B @ (U[:, :r] * root)  # (out, R) (R, r) -> (out, r)
     A_r = (root[:, None] * Vt[:r]) @ Q_A.T  # (r, R) (R, in) -> (r, in)
-    error = np.sqrt(np.sum(sigma[r:] ** 2) / np.sum(sigma**2))  # of the terms that are cut off
+    error = np.sqrt(np.sum(sigma[r:] ** 2) / np.sum(sigma**2))  # the relative norm of the terms that are cut off
     return A_r, B_r, error
-    # σ = (2, 1): exactly the larger update is left, and the error is 1/√5 = 0.45. The smaller one is gone completely:
-    # the cut selects by size, not by usefulness.
+    # With σ = (2, 1), exactly the larger update is left, and the error is 1/√5 = 0.45. The smaller update is lost
+    # completely: the cut selects by size, not by usefulness.
 
 
 def draw(rng, size):
@@ -55,7 +55,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Only the product of the factors counts. The error is also accepted if it is that of the student's own factors."""
+    """Compare only the product of the factors. The error of the student's own factors is also accepted."""
     A, B, error = outputs["A_r"], outputs["B_r"], outputs["error"]
     if A.ndim == 2 and len(A) > i.r:
         raise Unfit(f"A_r has {len(A)} rows, but r is {i.r}")
@@ -67,7 +67,7 @@ def compared(i, outputs):
 
 
 def large(rng, size):
-    """Use a small `in`, so that an (in, in) array, which is allowed, is small compared with B A."""
+    """Draw factors with a small `in`, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"A": rng.normal(size=(2, 160)), "B": rng.normal(size=(7000, 2)), "r": 1}
     return inputs, 448_000, "B A, or another array of its size, is formed"
 

@@ -1,8 +1,8 @@
 """Mixing.
 
-Each of several adapters has its own rank, scale and weight. Give one adapter whose update is exactly the weighted sum
-of theirs. Its scale must be s = 1, and its `A` may have at most as many rows as the sum of their ranks. Weights may be
-negative, need not add up to 1, and are looked up by name, not by position.
+Each of several adapters has its own rank, scale and weight. Return one adapter whose update is exactly the weighted sum
+of their updates. Its scale must be s = 1, and its `A` may have at most as many rows as the sum of their ranks. Weights
+may be negative, need not add up to 1, and are looked up by name, not by position.
 
 **On paper first,** for two adapters of rank 1: multiply out (B₁ + B₂)(A₁ + A₂). Which two of the four terms are
 unwanted? Then find factors whose product has only the other two. **Predict:** if you mix an adapter with itself, with
@@ -22,7 +22,7 @@ FORMULA = "A = [A₁; A₂; …], on top of each other;  B = [w₁ s₁ B₁, w�
 def mix(adapters, weights):
     """adapters: dict, name -> (A (r, in), B (out, r), s), r may differ; weights: dict, name -> float
     -> A (R, in), B (out, R)."""
-    # Column k of B meets only row k of A: Σ_k b_k a_k consists of each adapter's own outer products.
+    # Column k of B meets only row k of A, so Σ_k b_k a_k contains only outer products within one adapter.
     A = np.concatenate([A_i for A_i, _, _ in adapters.values()], axis=0)  # (Σ r, in)
     B = np.concatenate([weights[name] * s_i * B_i for name, (_, B_i, s_i) in adapters.items()], axis=1)  # (out, Σ r)
     return A, B  # weights and scales are applied on one side only
@@ -31,8 +31,8 @@ def mix(adapters, weights):
 
 
 def draw(rng, size):
-    """Draw ranks that are equal or 1, so that the mistaken sum of the factors broadcasts. The weights' order differs
-    from the adapters'."""
+    """Draw ranks that are equal or 1, so that adding up the factors, which is a mistake, raises no error. The order of
+    the weights differs from that of the adapters."""
     adapters, ranks = {}, [(2, 2, 2), (3, 1, 3), (1, 4, 4)][size.number]
     for name, r in zip(("critics", "licences", "praise"), ranks):
         A, B = rng.normal(size=(r, 3 * size.n_in)), rng.normal(size=(3 * size.n_out, r))

@@ -7,7 +7,7 @@ token keeps its column. (Reaching exactly `p` is enough.)
 **Predict** for the probabilities 1/2, 1/4, 1/8, 1/16, 1/16: how many tokens are kept for p = 0.75, for 0.76, and for
 0.01? Can a row lose all its tokens? And does it matter whether the temperature is applied before or after this cut?
 
-Sorting a row is easy. Most people stumble on the way back, from positions in the sorted row to tokens: try your code on
+Sorting a row is easy. Most people stumble on the way back, from positions in the sorted row to tokens. Try your code on
 a row of three tokens before you run the check.
 """
 
@@ -30,14 +30,14 @@ def nucleus(probs, p):
     kept = np.where(stays, probs, 0.0)
     share = kept.sum(axis=-1, keepdims=True)  # (N, 1): at least p
     return kept / share
-    # It keeps 2, 3 and 1 tokens. It never keeps none: no token is more likely than the first, and 0 is less than p. The
-    # order matters here: a lower temperature makes the most likely tokens more likely, so it takes fewer of them to
-    # reach p.
+    # The nucleus has 2, 3 and 1 tokens. It is never empty: no token is more likely than the first, so the total before
+    # the first is 0, which is less than p. Here the order matters: a lower temperature makes the most likely tokens
+    # more likely, so fewer of them are needed to reach p.
 
 
 def draw(rng, size):
-    """In the second draw, the most likely token of one row exceeds p by itself; in the last one, all rows reach p
-    exactly in any order of addition, because they consist of powers of ½."""
+    """Draw probabilities. In the second draw, the most likely token of one row exceeds p by itself. In the last draw,
+    all rows reach p exactly in any order of addition, because they consist of powers of ½."""
     odds = np.exp(1.2 * rng.normal(size=(size.B, size.V)))
     if size.number == 1:
         odds[1, 0] += 20 * odds[1].sum()
@@ -59,7 +59,7 @@ def way_there(i):
 
 
 def without_last(i):
-    """Keep the tokens that add up to less than p, and always the most likely one."""
+    """Keep the most likely tokens that add up to less than p, and always at least one."""
     least = np.where(i.right["kept"] > 0, i.probs, np.inf).min(axis=-1, keepdims=True)
     return of_those(i, (i.probs > least) | (i.probs == i.probs.max(axis=-1, keepdims=True)))
 

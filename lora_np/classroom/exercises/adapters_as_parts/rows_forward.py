@@ -1,7 +1,7 @@
 """One batch, several adapters.
 
 A linear layer gets a batch in which every row comes with the name of its adapter, or with `None`. `adapters` maps each
-name to `A`, `B` and `s`; ranks may differ. Give the layer's output for all rows, in their original order.
+name to `A`, `B` and `s`; ranks may differ. Return the layer's output for all rows, in their original order.
 
 **Count first,** for a layer of 4096 × 4096 and adapters of rank 16: how many multiplications does a row cost on the
 base's path, and how many on its adapter's? So which of the two should be one product for all rows at once, and which
@@ -27,11 +27,11 @@ def rows_forward(x, W, b, adapters, names):
         y[rows] += s * (x[rows] @ A.T) @ B.T  # (rows, in) (in, r) -> (rows, r); (rows, r) (r, out) -> (rows, out)
     return y
     # A row costs 16.8 million multiplications on the base's path and 131 thousand on the adapter's, less than a
-    # hundredth. Its result depends only on that row and its own adapter: it would be the same in a batch of one.
+    # hundredth of that. Its result depends only on that row and its own adapter, as in a batch of one.
 
 
 def draw(rng, size):
-    """Interleave the names; the two adapters have different ranks and scales."""
+    """Draw two adapters with different ranks and scales, and rows whose names are interleaved."""
     adapters, scale = {}, size.alpha / size.r
     for name, r, s in (("critics", size.r, scale), ("licences", size.r - 1, 0.4 * scale + 1)):
         adapters[name] = rng.normal(size=(r, size.n_in)), rng.normal(size=(size.n_out, r)), s

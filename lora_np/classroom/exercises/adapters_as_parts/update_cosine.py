@@ -1,7 +1,7 @@
 """The angle between two updates.
 
 Do two adapters pull in the same direction? The cosine of the angle between their updates tells you: 1 for the same
-direction, 0 for a right angle, −1 for opposite directions. It is the inner product, `ΔW₁ · ΔW₂ = Σ_oi ΔW₁_oi ΔW₂_oi`,
+direction, 0 for a right angle, −1 for opposite directions. It is their inner product, `ΔW₁ · ΔW₂ = Σ_oi ΔW₁_oi ΔW₂_oi`,
 divided by both norms. But a `ΔW` of 4096 × 4096 has 16.8 million entries, so compute the cosine **without forming
 either update**. (The check measures the peak memory of a call, as in set 02.)
 
@@ -35,7 +35,7 @@ def update_cosine(A1, B1, A2, B2):
 
 
 def draw(rng, size):
-    """The second update contains a part of the first; in the second draw its sign is flipped, and one rank is 1."""
+    """Draw updates that have a part in common; in the second draw its sign is flipped, and one rank is 1."""
     r1, r2 = [(2, 2), (1, 3), (3, 3)][size.number]
     A1, B1 = rng.normal(size=(r1, 3 * size.n_in)), rng.normal(size=(3 * size.n_out, r1))
     A2 = rng.normal(size=(r2, 3 * size.n_in)) + 1.5 * A1[:1]
@@ -44,7 +44,7 @@ def draw(rng, size):
 
 
 def large(rng, size):
-    """Each ΔW would take 16 MB."""
+    """Draw factors of two updates ΔW that would take 16 MB each."""
     A, B = rng.normal(size=(2, 2, 1600)), rng.normal(size=(2, 1250, 2))
     return {"A1": A[0], "B1": B[0], "A2": A[1], "B2": B[1]}, 700_000, "ΔW, or another array of its size, is formed"
 

@@ -2,9 +2,9 @@
 
 Every exercise starts from correct upstream gradients, so a mistake in one exercise does not affect the next.
 
-Notation: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns. Keep two
-questions in mind. **Where did a value go in the forward pass?** Its gradient is the sum of the gradients that come back
-from there. **What shape does each array have?** Write it down first: this prevents half of all mistakes.
+Notation: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns. Keep two questions in mind. **Where
+did a value go in the forward pass?** Its gradient is the sum of the gradients that come back from there. **What shape
+does each array have?** Write it down first: this prevents half of all mistakes.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
@@ -38,8 +38,8 @@ ANSWER = """1. A bias is added at every position, so the gradient of `bk` is the
    texts). In each head that is Σ_j Σ_i dscore_ij q_i / √D = Σ_i q_i / √D · (Σ_j dscore_ij). The bracket is the sum of
    row i of `dscores`, which is 0, because Σ_j probs_ij (dprobs_ij − average_i) = average_i − average_i. Without
    formulas: `bk` adds the same number, q_i · bk / √D, to all scores of query i, and a softmax does not change if the
-   same number is added to all its inputs. So the loss does not depend on `bk`. (A program computes a value near 0,
-   which is rounding error.)
+   same number is added to all its inputs. So the loss does not depend on `bk`. (A program computes values near 0, which
+   are rounding errors.)
 2. The gradient of `bq` is Σ_i dq_i = Σ_j k_j / √D · (Σ_i dscore_ij), with sums down the *columns* of `dscores`. These
    need not be zero: each query's probabilities add up to 1, but a key may get a lot of attention or very little. `bq`
    adds bq · k_j / √D to score ij. This differs from key to key, so the probabilities do change.
@@ -47,6 +47,6 @@ ANSWER = """1. A bias is added at every position, so the gradient of `bk` is the
    and the bracket is 1. In the forward pass, `bv` is added to every value, so it is also added to every weighted
    average of values: `bv` arrives unchanged in `context` at every position.
 
-*Marks:* two points for the first question, for the proof and the explanation; one point for each other question.
+*Marks:* two points for the first question (one for the proof, one for the explanation), and one for each of the others.
 """
 POINTS = 4

@@ -5,8 +5,8 @@ T) (T, D) -> (T, D). Then the heads' `O` are concatenated, head 0 in the first `
 You are given `dcontext` (N, T, C), and `probs` and `v` split into heads.
 
 **First** split `dcontext` into heads, (N, H, T, D): this takes a reshape *and* a swap of two axes. (Why is a reshape
-not enough, although it gives the correct shape?) **Then derive** the gradients from `O_i = Σ_j probs_ij v_j`: in which
-terms do probs_ij and v_j occur?
+alone not enough, although it gives the correct shape?) **Then derive** the gradients from `O_i = Σ_j probs_ij v_j`: in
+which terms do probs_ij and v_j occur?
 
 **Predict:** `probs` is 0 where a key comes after the query. Is `dprobs` 0 there as well?
 """

@@ -8,8 +8,8 @@ Now the whole attention half, from `x` to `y`:
                 └─ v_proj ─┘
 
 You have written most of the parts yourself. The dictionary `back` maps the name of each part to its backward pass, a
-function from the gradient of its output to that of its input, as in `d = back["o_proj"](d)`. One part has three inputs:
-`dq, dk, dv = back["attention"](dcontext)`. All arrays are (N, T, C), so no shape will reveal a mistake.
+function from the gradient of the part's output to that of its input, as in `d = back["o_proj"](d)`. One part has three
+inputs: `dq, dk, dv = back["attention"](dcontext)`. All arrays are (N, T, C), so no shape will reveal a mistake.
 
 **Draw it first**, with every arrow reversed and the name of the gradient on it. At which two points do arrows meet in
 your drawing? Then write the function, from right to left.
@@ -42,7 +42,7 @@ def attention_half_backward(dy, back):
 
 
 def draw(rng, size):
-    """Use linear maps, as every backward pass is linear; attention's maps lead from each position to earlier ones."""
+    """Use linear maps, because backward passes are linear; attention's maps lead from each position to earlier ones."""
     names = ("ln1", "q_proj", "k_proj", "v_proj", "o_proj")
     W = {name: rng.normal(size=(size.C, size.C)) / np.sqrt(size.C) for name in names}
     back = {name: lambda d, W=W[name]: d @ W for name in names}
@@ -64,8 +64,8 @@ MISTAKES = {
     ]
 }
 
-AFTER = """**Beyond the points.** Lesson 06 recorded the real model's gradients. Your functions compute the same ones.
-Type this in and see (the model is in float32, so a difference of a millionth is rounding error):
+AFTER = """**Beyond the points.** Lesson 06 recorded the real model's gradients. Your functions compute the same
+gradients. Type this in and compare (the model is in float32, so a difference of a millionth is rounding error):
 
     from lora_np.formats import load_pretrained
     from lora_np.model import backward, forward

@@ -21,7 +21,7 @@ def residual_backward(dy, branch_backward):
 
 
 def draw(rng, size):
-    """Use a linear layer and a tanh as the branch."""
+    """Draw a branch that behaves like tanh and a linear layer."""
     W, slope = rng.normal(size=(size.C, size.C)), rng.uniform(0.1, 1.0, (size.B, size.T, size.C))
     return {"dy": rng.normal(size=slope.shape), "branch_backward": lambda d: (d * slope) @ W}
 

@@ -1,7 +1,7 @@
 """One array, three uses.
 
 `q = h Wqᵀ + bq`, and likewise `k` and `v`: one array, `h = ln1(x)`, is the input of three layers. The gradients `dq`,
-`dk`, `dv` are given with their heads merged, (N, T, C). Give `dh`.
+`dk`, `dv` are given with their heads merged, (N, T, C). Return `dh`.
 
 These weights are square, as in the model, so **no shape will tell you** if you transpose one of them by mistake. What
 will? Write down one entry, `q_o = Σ_i h_i Wq_oi`, and go back from there.

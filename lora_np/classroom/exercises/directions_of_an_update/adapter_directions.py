@@ -6,8 +6,8 @@ values without forming it; now compute the directions. Return the first k of the
 leading one first. Their signs are arbitrary. Again, the check measures peak memory.
 
 **First the trap.** Are these the leading directions of `A`? Take `A` with the rows (3, 0, 0) and (0, 1, 0), and `B` =
-[0.1 0; 0 1]. Which is the leading direction of `A`, and which is that of `B A`? For which k does φ(k, k) not depend on
-whether you take the directions of `A` or those of `B A`?
+[0.1 0; 0 1]. Which is the leading direction of `A`, and which is that of `B A`? For which k is φ(k, k) the same for the
+directions of `A` and for those of `B A`?
 
 **Then derive.** Let B = Q_B R_B and Aᵀ = Q_A R_A, where the Q's have orthonormal columns (`np.linalg.qr`). Write `B A`
 as a product of these four, and replace the small matrix in the middle by its SVD. Group the five factors so that you
@@ -26,8 +26,8 @@ and the directions are the first k columns of Q_A V"""
 def adapter_directions(B, A, k):
     """B (out, r), A (r, in), k from 1 to r, r smaller than out and in -> V (in, k), orthonormal columns."""
     # The trap: A's leading direction is the first axis. B A has 0.3 along the first and 1 along the second, so the
-    # second leads. A determines the span, and B determines the order of the directions in it. At k = r both agree: the
-    # span is the same.
+    # second leads. A determines the span, and B determines the order of the directions in it. At k = r both have the
+    # same span, and so the same φ.
     R_B = np.linalg.qr(B, mode="r")  # (r, r)
     Q_A, R_A = np.linalg.qr(A.T)  # (in, r), (r, r)
     small = R_B @ R_A.T  # (r, r)
@@ -37,19 +37,19 @@ def adapter_directions(B, A, k):
 
 
 def draw(rng, size):
-    """Ask for all but one of the r directions: which one is left out depends on B."""
+    """Ask for all but one of the r directions: which one is omitted depends on B, so B cannot be ignored."""
     r = size.r + 1 + size.number
     return {"B": rng.normal(size=(3 * size.n_out, r)), "A": rng.normal(size=(r, 3 * size.n_in)), "k": r - 1}
 
 
 def compared(i, outputs):
-    """Make each direction's entry of largest magnitude positive, because the direction's sign is arbitrary."""
+    """Choose each direction's sign, which is arbitrary, so that its entry of largest magnitude is positive."""
     V = outputs["V"]
     return {"V": V * np.sign(np.take_along_axis(V, np.abs(V).argmax(axis=0)[None], axis=0))}
 
 
 def large(rng, size):
-    """Use a small `in`, so that an (in, in) array, which is allowed, is small compared with B A."""
+    """Draw factors with a small `in`, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"B": rng.normal(size=(2200, 1)), "A": rng.normal(size=(1, 70)), "k": 1}
     return inputs, 100_000, "B A, or another array of its size, is formed"
 

@@ -5,7 +5,7 @@ directions of ΔW on both sides, `U` (out, r) and `V` (in, r). `Uᵀ W V` is the
 along `V` to outputs along `U`. Hu et al.'s **factor** is the ratio of the norm of ΔW to that of this part, both
 Frobenius norms. (The argument `update` is ΔW. `dW` would be a gradient.)
 
-**Predict** for W = diag(9, 4, 1): what is the factor of ΔW = W/2 at r = 1? Then ΔW becomes ten times as large: what
+**Predict** for W = diag(9, 4, 1): what is the factor of ΔW = W/2 at r = 1? If ΔW becomes ten times as large, what
 happens to the factor, and do ΔW's directions change? Now the control, a *random* ΔW of the same norm: is its factor
 smaller or larger than that of a trained one?
 """
@@ -23,14 +23,14 @@ def amplification(W, update, r):
     U, _, Vt = np.linalg.svd(update, full_matrices=False)
     between = U[:, :r].T @ W @ Vt[:r].T  # (r, out) (out, in) (in, r) -> (r, r): columns of U, rows of Vᵀ
     return np.linalg.norm(update) / np.linalg.norm(between)
-    # For ΔW = W/2 the leading direction is that of W, where W has 9, and ‖W/2‖ is √98 / 2, so the factor is 0.55. Ten
-    # times the update has ten times the factor, in the same directions: the factor measures size as much as direction.
-    # Between random directions W has little, r ‖W‖ / √(out · in) on average, so a random update's factor is mostly
-    # *larger*. A large factor by itself proves nothing.
+    # For ΔW = W/2 the leading direction is that of W, whose singular value there is 9, and ‖W/2‖ is √98 / 2, so the
+    # factor is 0.55. A ten times larger update has a ten times larger factor, in the same directions: the factor
+    # measures size as much as direction. Between random directions, W's norm is only about r ‖W‖ / √(out · in), so a
+    # random update's factor is usually *larger*. A large factor by itself proves nothing.
 
 
 def draw(rng, size):
-    """Draw an update of rank r + 1: the direction that the cut omits counts in ‖ΔW‖."""
+    """Draw an update of rank r + 1, so that ‖ΔW‖ also includes a direction that `U` and `V` omit."""
     n_out, n_in, r = 2 * size.n_out, 2 * size.n_in, size.r + size.number
     update = rng.normal(size=(n_out, r + 1)) @ rng.normal(size=(r + 1, n_in)) / 2
     return {"W": rng.normal(size=(n_out, n_in)), "update": update, "r": r}

@@ -1,7 +1,7 @@
 """Similarity by chance.
 
-Two training runs have φ(8, 8) = 0.25. Is that a lot? It depends on n. Give the mean of φ(i, j) for two **random**
-subspaces of an n-dimensional space.
+Two training runs have φ(8, 8) = 0.25. Is that a lot? It depends on the number of dimensions, n. Give the mean of
+φ(i, j) for two **random** subspaces of an n-dimensional space.
 
 **Derive it in three steps.** A random unit vector has n coordinates with the same distribution: what is the mean square
 of each? How much of the squared length is in the span of i given orthonormal directions? (Choose the axes so that
@@ -18,12 +18,12 @@ FORMULA = "mean φ = (i j / n) / min(i, j) = max(i, j) / n"
 
 def chance_similarity(n, i, j):
     """n, i, j ints, i and j from 1 to n -> phi, a float from 0 to 1."""
-    # n squares add up to 1 and have the same mean, 1/n. Those along i directions add up to i/n, and j columns give i j
-    # / n.
+    # The n squares add up to 1 and have the same mean, 1/n. On average, those along i directions add up to i/n, and j
+    # columns give i j / n.
     energy = i * j / n
     return energy / min(i, j)  # that is max(i, j) / n
     # φ(8, 8) and φ(1, 8) are 8/256 = 0.03; φ(1, 256) is 1, because 256 directions span the whole space. φ(8, 8) = 0.25
-    # is chance for n = 32.
+    # is what chance gives for n = 32.
 
 
 def draw(rng, size):

@@ -4,13 +4,13 @@ Now look at the sum, `W_tuned` = W + ΔW. Take its k leading **left** singular v
 its largest |cos| with any of W's left singular vectors x_i. If that is below ε, y_j is an **intruder**. Return the k
 similarities, the leading direction's first, and the number of intruders.
 
-"Any" means all x_i that belong to a singular value of W: there are min(out, in) of them. (How many columns does NumPy's
-`U` have by default?)
+"Any" refers to all x_i that belong to a singular value of W: there are min(out, in) of them. (How many columns does
+NumPy's `U` have by default?)
 
 **Predict** for W = diag(5, 4, 3, 2), k = 2 and ε = 0.5. First, W_tuned = diag(5, 4, 3, 9): the last direction is now
 the leading one. Is it an intruder? Second, the two leading directions of W are rotated by 45° in their plane: what are
-the similarities of the new ones? Third, one new direction is an equal mixture of n old ones. At which n does it begin
-to count as an intruder, although nothing in it is new?
+the similarities of the rotated directions? Third, one new direction is an equal mixture of n old ones. At which n does
+it begin to count as an intruder, although nothing in it is new?
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def count_intruders(W, W_tuned, k, epsilon):
 
 def draw(rng, size):
     """Draw a W with decreasing singular values. The update has one to four large directions that mix all of W's, a term
-    that makes W's last direction stronger than its others, and a little noise.
+    that makes W's last direction stronger than W's other directions, and a little noise.
 
     The tall W of the first draw cannot reach a 2-dimensional space of outputs, and the first large direction is mostly
     in that space. ε is halfway between two similarities.

@@ -1,11 +1,11 @@
 """Warm-up: how many directions?
 
-The rank counts every direction, however weak. The **stable rank** weights directions by their energy: the strongest one
-counts 1, and each other one counts its energy divided by that of the strongest.
+The rank counts every direction, however weak. The **stable rank** weights directions by their energy: the strongest
+direction counts as 1, and every other direction as its energy divided by that of the strongest.
 
 **Predict in your head** the stable rank of one outer product; of a matrix with the singular values (4, 2, 2, 2, 2); of
-one with 100 equal ones. Now add a little noise to each entry of a 256 × 256 outer product: what happens to the rank and
-to the stable rank? **When it passes:** can you compute it from `M` and only one of its singular values?
+a matrix with 100 equal singular values. Now add a little noise to each entry of a 256 × 256 outer product: what happens
+to the rank and to the stable rank? **When it passes:** can you compute it from `M` and only one of its singular values?
 """
 
 import numpy as np
@@ -22,8 +22,8 @@ def stable_rank(M):
     energy = sigma**2
     return energy.sum() / energy[0]
     # The stable ranks are 1, (16 + 4 · 4) / 16 = 2, and 100. With noise the rank is 256, but the stable rank is still
-    # near 1, so it is a useful measure of ΔW. The sum is ‖M‖², so np.sum(M**2) / np.linalg.norm(M, 2) ** 2 works as
-    # well.
+    # near 1, so it is a useful measure of ΔW. The energies add up to ‖M‖², so np.sum(M**2) / np.linalg.norm(M, 2) ** 2
+    # works, too.
 
 
 def draw(rng, size):

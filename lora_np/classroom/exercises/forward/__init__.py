@@ -4,7 +4,7 @@ Every exercise starts from correct inputs, so a mistake in one exercise does not
 
 The letters are the model's: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns, `vocab` tokens in
 the vocabulary. Keep two questions in mind. **What shape does each array have?** Write it down before the line that
-computes it. **What must not change?** Most exercises ask for a prediction: if it fails, there is a bug.
+computes it. **What must not change?** Most exercises ask for a prediction: if it fails, your code has a bug.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
@@ -35,10 +35,10 @@ ANSWER = """1. `h` does not change: a layer norm subtracts each position's mean,
    `o_proj` reads each part with the columns that were meant for the other. If the first D **columns** of
    `o_proj.weight` are exchanged with the next D as well, nothing changes. The order of the heads is arbitrary.
 4. With one block the logits do not change (except for rounding). Without position embeddings, keys and values depend
-   only on their tokens. The last position's query is the same and sees the same pairs of keys and values in another
-   order, and the order does not affect a weighted sum. With two blocks the logits change. In block 0 each token
-   averages over all tokens up to its own position. For the two swapped tokens and all tokens between them, these are no
-   longer the same ones: the causal mask itself carries information about the order, and block 1 reads it.
+   only on their tokens. The last position's query is unchanged and sees the same pairs of keys and values, but in
+   another order, and the order does not affect a weighted sum. With two blocks the logits change. In block 0 each token
+   averages over all tokens up to its own position. For the two swapped tokens and all tokens between them, that is now
+   a different set: the causal mask itself carries information about the order, and block 1 reads it.
 
 *Marks:* one point for each change: half for what happens, half for why.
 """

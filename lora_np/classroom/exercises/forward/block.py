@@ -1,8 +1,8 @@
 """A block.
 
-All parts are ready; now wire them up. A block has two halves. Each is a branch with a residual sum, `x + f(x)`. `part`
-is a dict that maps the model's names to functions: `ln1`, `q_proj`, `k_proj`, `v_proj`, `o_proj`, `ln2`, `up_proj`,
-`gelu`, `down_proj`, each from one array to one array, as in `h = part["ln1"](x)`; and `part["attention"](q, k, v)`,
+All parts are ready; now wire them up. A block has two halves, each a branch with a residual sum, `x + f(x)`. `part` is
+a dict that maps the model's names to functions: `ln1`, `q_proj`, `k_proj`, `v_proj`, `o_proj`, `ln2`, `up_proj`,
+`gelu`, `down_proj`, each mapping an array to an array, as in `h = part["ln1"](x)`; and `part["attention"](q, k, v)`,
 which returns the context. All arrays are (N, T, C), except the MLP's (N, T, F).
 
 **Draw it first**, from memory, with an arrow for each array: where does an arrow split into two or more, and where do
@@ -30,16 +30,16 @@ def block(x, part):
     h = part["ln1"](x)  # (N, T, C): the branch reads x through a layer norm, the residual path does not
     q, k, v = part["q_proj"](h), part["k_proj"](h), part["v_proj"](h)  # (N, T, C) each
     context = part["attention"](q, k, v)  # (N, T, C)
-    middle = x + part["o_proj"](context)  # (N, T, C), the first sum; x itself is not read after this
+    middle = x + part["o_proj"](context)  # (N, T, C), the first sum; x itself is not used after this
 
     h = part["ln2"](middle)  # (N, T, C)
     act = part["gelu"](part["up_proj"](h))  # (N, T, F)
     return middle + part["down_proj"](act)  # (N, T, C), the second sum
-    # With zeros from o_proj and down_proj it returns x: a block only adds to x, and here it adds nothing.
+    # With zeros from o_proj and down_proj, the block returns x: a block only adds to x, and here it adds nothing.
 
 
 def draw(rng, size):
-    """Use the parts of the earlier exercises, each with its own weights."""
+    """Draw the parts, which are the functions of earlier exercises, each with its own weights."""
 
     def linear(n_out, n_in):
         W, b = rng.normal(size=(n_out, n_in)) / np.sqrt(n_in), 0.5 * rng.normal(size=n_out)

@@ -1,11 +1,11 @@
 """Scores.
 
 `q` and `k` are now split into heads. Give the attention scores, (N, H, T, T). Row `i` says how well each key matches
-query `i`, scaled so that the scores' size does not depend on `D`; a score is −∞ wherever the key comes **after** the
-query. (The check grades the values and the mask separately.)
+query `i`. The scores are scaled so that their size does not depend on `D`, and a score is −∞ wherever the key comes
+**after** the query. (The check grades the values and the mask separately.)
 
 **Predict:** how many of the T × T scores of a head are −∞, for T = 11? Which row has only one finite score? Why −∞, and
-not 0 or a very negative number? Try one trap in NumPy before you write the mask: what is `0 * np.inf`?
+not 0 or a large negative number? Try one trap in NumPy before you write the mask: what is `0 * np.inf`?
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def causal_scores(q, k):
     may_look = np.tril(np.ones((T, T), dtype=bool))  # True where j ≤ i, including the query's own position
     return np.where(may_look, scores, -np.inf)
     # 11 · 10 / 2 = 55 of 121 are −∞, and row 0 has one finite score, for its own key. exp(−∞) is exactly 0, and so is
-    # the weight; exp(0) is 1, more than many visible keys have. 0 * np.inf is nan, so you cannot mask by multiplying.
+    # the weight; exp(0) is 1, more than many visible keys get. 0 * np.inf is nan, so you cannot mask by multiplying.
 
 
 def draw(rng, size):
@@ -41,7 +41,7 @@ def compared(i, outputs):
         return {"numbers": scores, "mask": scores}
     seen, hidden = np.isfinite(right), np.isneginf(scores)
     shown = seen & ~hidden
-    numbers = np.where(shown, scores, np.where(seen & shown.any(), right, 0.0))  # wrongly hidden: counted for the mask
+    numbers = np.where(shown, scores, np.where(seen & shown.any(), right, 0.0))  # hidden by mistake: counts in the mask
     kinds = np.select([np.isnan(scores), np.isinf(scores), scores == 0, scores < -20], [9.0, scores, 0.0, -20.0], 1.0)
     return {"numbers": numbers, "mask": np.where(seen, 7.0 * hidden, kinds)}
 

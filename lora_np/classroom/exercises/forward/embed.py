@@ -20,12 +20,12 @@ def embed(ids, tok_emb, pos_emb):
     """ids (N, T) of ints 0 … vocab−1, tok_emb (vocab, C), pos_emb (T or more, C) -> x (N, T, C)."""
     T = ids.shape[1]
     return tok_emb[ids] + pos_emb[:T]  # (N, T, C) + (T, C): the same positions for every text
-    # [[5, 7, 5]]: no rows are equal; without positions, rows 0 and 2 are. The texts' first rows are equal, because both
-    # token and position are the same.
+    # For [[5, 7, 5]], no rows are equal; without positions, rows 0 and 2 are. The first rows of the two texts are
+    # equal, because both token and position are the same.
 
 
 def draw(rng, size):
-    positions = size.T + 30  # more rows than tokens: using an id as a position gives values, not an error
+    positions = size.T + 30  # more rows than the vocabulary: an id used as a position raises no error
     ids = rng.integers(1, size.V, (size.B, size.T))  # none is 0, so that id − 1 is a token as well
     tok_emb, pos_emb = (rng.normal(size=(rows, size.C)) for rows in (size.V, positions))
     return {"ids": ids, "tok_emb": tok_emb, "pos_emb": pos_emb}

@@ -2,11 +2,11 @@
 
 At each position separately, subtract the mean of the C entries, divide by their standard deviation, then scale by `w`
 and shift by `b`. The variance is a mean over C entries (divide by C, not by C − 1). The small number `eps` is added to
-the variance to avoid dividing by zero when all C entries are equal. (The check uses a larger `eps`, to see where you
-add it.)
+the variance to avoid dividing by zero when all C entries are equal. (The check uses a larger `eps` than usual, to
+detect where you add it.)
 
 **Predict**, for `w` of ones and `b` of zeros: what is the output for a row (7, 7, 7, 7)? What changes if 5 is added to
-every entry of a row? And if every entry is multiplied by 1000, and `eps` is tiny? Do other positions change then?
+every entry of a row? And what if every entry is multiplied by 1000, and `eps` is tiny? Do other positions change then?
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def layer_norm(x, w, b, eps):
 
 
 def draw(rng, size):
-    """Draw a different mean and spread at every position, and an eps that is large enough to show where it is added."""
+    """Draw positions with different means and spreads, and an eps that is large enough to show where it is added."""
     shape = (size.B, size.T, 1)
     x = rng.normal(size=(size.B, size.T, size.C)) * rng.uniform(0.5, 2.0, shape) + rng.normal(size=shape)
     eps = float(rng.uniform(0.1, 0.3))

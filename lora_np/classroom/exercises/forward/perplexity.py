@@ -1,6 +1,6 @@
 """Perplexity, safely.
 
-The first of two checks of a model. From the logits of a batch and the tokens that actually follow, compute the
+This is the first of two checks of a model. From the logits of a batch and the tokens that actually follow, compute the
 perplexity: exp of the mean of −log p, the surprise in nats, over all N · T positions. **Predict** it for logits that
 are all equal. What happens to it, for any logits, if 1000 is added to all of them?
 
@@ -23,14 +23,14 @@ def perplexity(logits, targets):
     # −log p_t = log Σ_j exp(x_j) − x_t, and this does not change if x is replaced by x − c, for any c.
     x = logits - logits.max(axis=-1, keepdims=True)  # (N, T, vocab): at most 0, and 0 once in each row
     x_t = np.take_along_axis(x, targets[..., None], axis=-1)[..., 0]  # (N, T)
-    surprise = np.log(np.exp(x).sum(axis=-1)) - x_t  # (N, T): the sum is at least 1, and there is no exp of x_t
+    surprise = np.log(np.exp(x).sum(axis=-1)) - x_t  # (N, T): the sum is at least 1, and the term x_t needs no exp
     return np.exp(surprise.mean())
     # If all logits are equal, it is vocab, the number of equal choices. Adding 1000 changes nothing: it cancels in p.
 
 
 def draw(rng, size):
-    """In the second draw, exp overflows in some rows, and underflows in whole rows if the largest logit of the batch is
-    subtracted; one target has a probability that is 0 in float64, but an ordinary surprise."""
+    """Draw logits. In the second draw, exp overflows in some rows, and underflows in whole rows if the batch's largest
+    logit is subtracted; one target's probability is 0 in float64, but its surprise is an ordinary number."""
     logits = 1.5 * rng.normal(size=(size.B, size.T, size.V))
     targets = rng.integers(0, size.V, (size.B, size.T))
     if size.number == 1:

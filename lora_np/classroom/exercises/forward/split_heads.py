@@ -4,7 +4,7 @@
 on. Rearrange such an array into shape (N, H, T, D), so that heads are a batch axis like texts.
 
 **On paper first:** `N` = 1, `T` = 2, `C` = 4, `H` = 2, and `x = [[0, 1, 2, 3], [4, 5, 6, 7]]`. Write down the entries
-of heads 0 and 1. Then write down what `x.reshape(1, 2, 2, 2)` gives instead; its shape is correct, too.
+of heads 0 and 1. Then write down the result of `x.reshape(1, 2, 2, 2)`, which also has the correct shape.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def split_heads(x, H):
     N, T, C = x.shape
     cut = x.reshape(N, T, H, C // H)  # (N, T, H, D): the columns of each position, split into H groups
     return cut.transpose(0, 2, 1, 3)  # (N, H, T, D): heads before positions
-    # Head 0 holds [0, 1] and [4, 5], and head 1 holds [2, 3] and [6, 7]. The reshape without the transpose gives head 0
+    # Head 0 holds [0, 1] and [4, 5], and head 1 holds [2, 3] and [6, 7]. Without the transpose, head 0 would hold
     # [0, 1] and [2, 3]: all of position 0, and nothing of position 1. A reshape never changes the order of the entries;
     # it only groups them differently.
 

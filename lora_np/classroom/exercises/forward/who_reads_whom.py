@@ -1,8 +1,8 @@
 """Who reads whom?
 
-The second check. A language model that can see the tokens it must predict learns nothing, but its loss looks splendid.
-A mask that is off by one causes this, and so do heads that are merged by a reshape without a transpose. Write a test
-that detects it **from outside**, for any model.
+This is the second check. A language model that can see the tokens it must predict learns nothing, but its loss looks
+splendid. A mask that is off by one causes this, and so do heads that are merged by a reshape without a transpose. Write
+a test that detects it **from outside**, for any model.
 
 `model(ids)` takes ids (N, T) and returns logits (N, T, V), where `V` is the size of the vocabulary. You cannot look
 inside. Give a boolean (T, T) array `reads`: `reads[i, j]` is True if the logits at position `i` change, in any of the
@@ -17,7 +17,7 @@ import numpy as np
 
 POINTS = 4
 OUTPUTS = ("reads",)
-HINTS = {"reads": "Replace only the token at j, by a different one. At which positions does any logit change?"}
+HINTS = {"reads": "Replace only the token at j with a different one. At which positions does any logit change?"}
 FORMULA = """changed = ids.copy();  changed[:, j] = (ids[:, j] + 1) % V
 reads[:, j] = (model(changed) != model(ids)).any(axis=(0, 2)), for each j"""
 
@@ -38,9 +38,9 @@ def who_reads_whom(model, ids, V):
 
 
 def draw(rng, size):
-    """Draw a model that is causal except for one leak from the future, as faint as through a mask value of −20, and two
-    earlier positions that are not read. Each token of the small vocabulary fills one column of ids, so no single token
-    works as the replacement everywhere."""
+    """Draw a model that is causal, except that it has one leak from the future, as faint as through a mask value of
+    −20, and that each of two queries skips one earlier position. Each token of the small vocabulary fills one column of
+    ids, so no single token works as the replacement everywhere."""
     T, V = size.T + 3, 7
     weights = np.tril(rng.uniform(0.5, 1.5, (T, T)))
     weights[1, 2] = 2e-9

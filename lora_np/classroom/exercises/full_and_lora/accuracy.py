@@ -20,14 +20,14 @@ def accuracy(logits, labels):
     """logits (N, K), labels (N,) of ints 0 … K−1 -> accuracy, a float from 0 to 1."""
     chosen = logits.argmax(axis=1)  # (N, K) -> (N,)
     return np.mean(chosen == labels)
-    # Ten times the logits give the same predictions, and so the same accuracy. The loss changes: the model is now sure
-    # of all its predictions, and pays for it where they are wrong. "Negative" for everything has an accuracy of 60 %,
-    # so a report should state the share of the most frequent class next to every accuracy.
+    # Logits ten times as large give the same predictions, and so the same accuracy. The loss changes: the model is now
+    # sure of all its predictions, and the wrong ones cost more than before. Predicting "negative" for everything has an
+    # accuracy of 60 %. So a report should state the share of the most frequent class next to every accuracy.
 
 
 def draw(rng, size):
-    """About half of the rows are correct, and in some rows the label's logit is the smallest. Some of the largest
-    logits are below 0, and the rows differ in scale."""
+    """Draw rows of which about half are classified correctly; in some others the label's logit is the smallest. Some of
+    the largest logits are below 0, and the rows differ in scale."""
     N, K = 7 * size.N, size.V
     labels = rng.integers(0, K - 2, N)
     lean = rng.choice([2.2, -4.0], N, p=[0.8, 0.2])  # added to the label's logit

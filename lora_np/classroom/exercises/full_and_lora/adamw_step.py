@@ -10,7 +10,7 @@ One step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are the 
    layer norms are not decayed.) The decay does not enter the moments: that is the W in AdamW.
 
 **Derive the correction** in 2: suppose that g is the same in all t steps, and that `mu` was 0. What is `mu` after one
-step, after two, after t? What must it be divided by to give g? **Predict:** how far does a parameter move in the very
+step, after two, after t? By what must it be divided to give g? **Predict:** how far does a parameter move in the very
 first step if its gradient is 5, if it is 0.005, and if it is exactly 0? And how far does it move later, if the
 gradient's sign changes in every step?
 """
@@ -38,8 +38,8 @@ def adamw_step(p, g, mu, nu, step, lr, beta1, beta2, eps, weight_decay):
     nu_hat = nu / (1 - beta2**step)
     move = lr * mu_hat / (np.sqrt(nu_hat) + eps)
     shrink = 1 - lr * weight_decay if p.ndim >= 2 else 1
-    # In the first step μ̂ / √ν̂ is g / |g|, so with g = 5 and with g = 0.005 p moves by lr, and with g = 0 it does not
-    # move (0 / ε). If the sign changes in every step, μ̂ is near 0 and ν̂ is not: p hardly moves.
+    # In the first step μ̂ / √ν̂ is g / |g|, so p moves by lr if g is 5 or 0.005, and does not move if g is 0 (0 / ε).
+    # If the sign changes in every step, μ̂ is near 0 and ν̂ is not: p hardly moves.
     return shrink * p - move, mu, nu
 
 
@@ -53,8 +53,8 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Count a mistake in mu or nu once: an incorrect p is compared with the p that follows from the student's own mu
-    and nu. To compute that p, take the old moments from which g leads to the student's mu and nu."""
+    """Count a mistake in mu or nu only once: an incorrect p is compared with the p that follows from the student's own
+    mu and nu. To compute that p, take the old moments from which g leads to the student's mu and nu."""
     p, mu, nu = (outputs[name] for name in OUTPUTS)
     if not i.right or not np.shape(p) == np.shape(mu) == np.shape(nu) == i.p.shape or np.allclose(p, i.right["p"]):
         return outputs
@@ -111,6 +111,6 @@ in. It takes about ten seconds, mostly for the base model's forward passes over 
         print(f"{100 * share:.1f} ± {100 * standard_error(share, len(labels_test)):.1f} %")
     print("AdamW − gradient descent: {:.3f} ± {:.3f}".format(*paired_difference(*hits)))
 
-Is one of them better? Then run gradient descent with ten times the learning rate, and with a tenth of it. Which of the
-two optimisers is less sensitive to a badly chosen learning rate?
+Is one of the two better? Then run gradient descent with ten times the learning rate, and with a tenth of it. Which of
+the two optimisers is less sensitive to a badly chosen learning rate?
 """

@@ -5,10 +5,10 @@ PARTS = (
         "markdown",
         """## {n}. Your experiment
 
-Everyone who fine-tunes with LoRA must choose r. So **which rank should you choose, and what does that depend on?** You
-now have the tools to find out. `planted(k, seed)` generates a problem whose true ΔW has rank k (k equal singular
-values, and ‖ΔW‖ = 6 for each k). There are only 48 rows to train on and 500 others to test on, and each entry of
-`target` has some noise, like every measurement.
+Everyone who fine-tunes with LoRA must choose r. But **which rank should you choose, and what does the choice depend
+on?** You now have the tools to find out. `planted(k, seed)` generates a problem whose true ΔW has rank k (k equal
+singular values, and ‖ΔW‖ = 6 for each k). There are only 48 training rows and 500 test rows, and each entry of `target`
+has some noise, like every measurement.
 
 **Before anything runs**, write down your guess: if the planted rank is 2, which r has the lowest *training* loss, and
 which has the lowest *test* loss? How does full fine-tuning compare? Then compute a baseline: what is the mean loss of

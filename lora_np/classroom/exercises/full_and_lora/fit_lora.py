@@ -1,8 +1,8 @@
 """The project: LoRA on one layer.
 
 The second sitting begins with one linear layer, small enough to inspect completely. Its `W` (out, in) is frozen. There
-is a better weight, W + ΔW, but ΔW is unknown: you are given inputs `x` (N, in) and the better weight's outputs,
-`target` (N, out). **Find ΔW = B A by LoRA**, with s = 1: minimise
+is a better weight, W + ΔW, but ΔW is unknown: you only have inputs `x` (N, in) and the better weight's outputs for
+them, `target` (N, out). **Find ΔW = B A by LoRA**, with s = 1: minimise
 
     y = x Wᵀ + x Aᵀ Bᵀ        L = Σ (y − target)² / (2 N)        the sum runs over all rows and outputs
 
@@ -16,7 +16,7 @@ layer:
 
 **Derive first** what LoRA changes in these lines. **Then: how low can L get?** The frozen layer's error is `E = target
 − x Wᵀ` (N, out); an adapter can add a matrix of rank at most r to its outputs. Which lesson gives the smallest possible
-remaining error, and how do you compute it from `E`? Your loss must come within 5 % of the lowest possible one. The
+remaining error, and how do you compute it from `E`? Your loss may exceed the lowest possible one by at most 5 %. The
 check also looks at single steps: it calls your function with `steps` = 0, 1, 5 and 6.
 
 **Predict:** which of the two gradients is zero in the first step? What happens if both factors start at zero? And if
@@ -54,14 +54,14 @@ def fit_lora(x, target, W, r, steps, lr, rng):
         A = A - lr * dA  # both gradients belong to the same point, so both are computed before either factor moves
         B = B - lr * dB
     # How low: E minus a matrix of rank r has at least the energy σ²_{r+1} + σ²_{r+2} + … of E (Eckart–Young, lesson
-    # 02). Divided by 2N, that is the lowest L. It can be reached: some ΔW of rank r adds exactly E cut to rank r.
+    # 02). Divided by 2N, that is the lowest L. It can be reached: some ΔW of rank r adds exactly E truncated to rank r.
     # If both factors start at zero, nothing ever moves. With a fixed random A, B sees r random directions of the
     # inputs: on average they hold r / in of ΔW's energy, a quarter for r = 2 and in = 8.
     return A, B
 
 
 def draw(rng, size):
-    """Plant a ΔW with r strong directions and several weak ones, which do not fit into an adapter of rank r."""
+    """Plant a ΔW with r strong directions and several weak ones, for which an adapter of rank r has no room."""
     N, n_in, n_out, r = 20 * size.N, 2 * size.n_in, 2 * size.n_out, size.r
     n = min(n_in, n_out)
     U, V = (np.linalg.qr(rng.normal(size=(of, n)))[0] for of in (n_out, n_in))
@@ -72,7 +72,7 @@ def draw(rng, size):
 
 
 def also(i):
-    """Also run a few steps, and initialise a layer that is large enough to reveal the distribution of A."""
+    """Also run 0, 1, 5 and 6 steps, and initialise a layer that is large enough to reveal the distribution of A."""
     start = {"x": np.zeros((2, 300)), "target": np.zeros((2, 60)), "W": np.zeros((60, 300)), "r": 30, "steps": 0}
     starts = {"start": start, "start again": start, "other start": start | {"rng": np.random.default_rng(1)}}
     return {steps: {"steps": steps} for steps in (0, 1, 5, 6)} | starts
@@ -116,7 +116,7 @@ def gradients(i, W, A, B):
 
 
 def problem_of_steps(i, at):
-    """Return what is wrong with the updates of A (at = 0) or B (at = 1), or None."""
+    """Describe what is wrong with the updates of A (at = 0) or B (at = 1), or return None if they are correct."""
     for n in (0, 5):
         before, after = factors(i.also[n]), factors(i.also[n + 1])
         right, move = gradients(i, i.W, *before)[at], (before[at] - after[at]) / i.lr

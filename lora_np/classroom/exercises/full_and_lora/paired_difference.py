@@ -4,10 +4,10 @@ Two models have classified **the same** n snippets. `hits_one` and `hits_other` 
 the model classified correctly. Give the difference between the two accuracies, the first minus the second, and the
 standard error of that difference, both as fractions.
 
-The same snippets are hard for both models, so their accuracies rise and fall together from one set of snippets to the
-next, and their difference is more certain than either. To use this, compute **one number for each snippet** that says
-which model was better there. The difference is the mean of these numbers, so again you need the standard error of a
-mean. (The standard deviation divides by n, as in `np.std`.)
+The same snippets are hard for both models. So the two accuracies rise and fall together from one set of snippets to the
+next, and their difference is more certain than either of them. To use this, compute **one number for each snippet**
+that says which model was better there. The difference is the mean of these numbers, so again you need the standard
+error of a mean. (The standard deviation divides by n, as in `np.std`.)
 
 **Predict:** of 1,000 snippets, 56 are classified correctly only by the first model, and 56 only by the second. What is
 the difference, and roughly its standard error? In each of two pairs of models, both models have an accuracy of 75 %;
@@ -36,13 +36,13 @@ def paired_difference(hits_one, hits_other):
     error = np.sqrt(variance / len(d))  # the same as d.std() / √n
     # With 56 and 56, the mean is 0, the mean of d² is 112/1000, and the error is √(0.112 / 1000), about 1.1 points;
     # with two separate test splits it would be nearly twice as large. Snippets on which both models agree add nothing
-    # to the variance, so the difference of the pair that agrees more often is more certain.
+    # to the variance, so the difference is more certain for the pair that agrees more often.
     return difference, error
 
 
 def draw(rng, size):
-    """Draw four different counts of snippets: both models correct, only the first, only the second, neither. In the
-    second draw the second model is better."""
+    """Draw four different counts: of snippets that both models classify correctly, only the first, only the second, and
+    neither. In the second draw the second model is better."""
     both, first, second, neither = rng.permutation(np.arange(3, 20))[:4]
     if (first < second) != (size.number == 1):
         first, second = second, first

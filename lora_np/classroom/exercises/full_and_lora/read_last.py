@@ -2,7 +2,7 @@
 
 `h` (N, T, C) is the output of the last block, a row of C entries for each position of each text. The texts differ in
 length, and the shorter ones are padded on the right; `lengths` (N,) holds the number of non-padding tokens of each. The
-head reads one row of each text, that of its **last non-padding token**. Give these rows, (N, C).
+head reads one row of each text, that of the text's **last non-padding token**. Give these rows, (N, C).
 
 **On paper first:** three texts of 3, 1 and 4 tokens are in an array with T = 5. Which positions are read? **Predict**
 the shape of `h[:, lengths - 1]`, and try it: why is it not (N, C)? **When it passes:** in the backward pass, `dpooled`
@@ -22,8 +22,8 @@ def read_last(h, lengths):
     last = lengths - 1  # (N,): positions begin at 0, so for 3, 1 and 4 tokens they are 2, 0 and 3
     # There is one index per text. `h[:, last]` would take all of these positions from every text, (N, N, C).
     return h[np.arange(len(h)), last]  # (N, T, C) -> (N, C)
-    # dh is zero except in these N rows, N · C entries, which get dpooled: rows that are not read do not affect the loss
-    # here. (The earlier tokens still do, through the attention of the last block.)
+    # dh is zero except in these N rows (N · C entries), which get dpooled: rows that are not read do not affect the
+    # loss here. (Earlier tokens still do, through the attention of the last block.)
 
 
 def draw(rng, size):

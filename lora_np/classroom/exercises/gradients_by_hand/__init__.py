@@ -1,9 +1,9 @@
 """Gradients by hand.
 
 `dy` is the upstream gradient, ∂L/∂y: an array of `y`'s shape, whose entries say how fast the loss `L` changes with each
-entry of `y`. A backward pass computes from it the gradients of the inputs of `y`.
+entry of `y`. From `dy`, a backward pass computes the gradients of the inputs from which `y` was computed.
 
-The lesson has the formulas. Close it, and derive them again on paper: copying teaches you nothing. Begin each
+The lesson has the formulas. Close it, and derive the formulas again on paper: copying teaches you nothing. Begin each
 derivation with one entry of an input: which entries of `y` does it change, and how strongly? Add up these effects.
 Write the matrix form last.
 """
@@ -40,10 +40,10 @@ should with central differences, until rounding takes over. At 1e-8 the two valu
 the *measurement* is bad, not the gradient. She is done.
 
 **Ben** has a bug. His error does not depend on h, so it comes from the formula, not from the check: a small term is
-missing or has an incorrect factor. (He divides by C − 1 instead of C in one of the means.) An error below one per cent
-looks like rounding, but is not. He should check the formula term by term.
+missing, or a term has a slightly incorrect factor. (He divides by C − 1 instead of C in one of the means.) An error
+below one per cent looks like rounding, but is not. He should check the formula term by term.
 
-**Chen**: you cannot tell. His numbers have seven digits (float32), so the error falls only to 4e-5, and then grows as h
+**Chen**: you cannot tell. His values have seven digits (float32), so the error falls only to 4e-5, and then grows as h
 shrinks. A correct gradient looks like this, but so does one with a small bug. He should repeat the test in float64.
 
 **Dana** has tested nothing. A row of `p` adds up to 1 for any `x`, so her `L` is constant and its gradient is zero. Any

@@ -1,9 +1,9 @@
 """Warm-up: a gradient check.
 
-`f` takes an array of `x`'s shape and returns one number. Measure its gradient, also of `x`'s shape, by **central
+`f` takes an array of `x`'s shape and returns one number. Measure the gradient of `f`, also of `x`'s shape, by **central
 differences**: move one entry at a time by `h` to either side, and see how `f` changes. Use the `h` that you are given.
 
-**Before you write:** how often will `f` be called for an `x` of shape (3, 6)? Then draw a curve with three points on
+**Before you write:** how many times is `f` called for an `x` of shape (3, 6)? Then draw a curve with three points on
 it, at x and at `h` to either side: which two give the best slope at x, and why is the third not needed?
 
 `x` may have any number of axes; `np.ndindex(x.shape)` iterates over all indices of an array. Work on a copy.

@@ -1,7 +1,7 @@
 """Cross-entropy.
 
 The loss of one row is −log p_t, in nats: how surprised the model is by the correct class `t`. `L` is the mean over the
-rows. The backward pass begins here: there is no upstream gradient, because ∂L/∂L = 1.
+rows. The backward pass begins here: no upstream gradient is needed, because ∂L/∂L = 1.
 
 **Derive** it directly, without going back through the logarithm and exercise 4: one row's loss is
 `log Σ_j exp(x_j) − x_t`. The result is the shortest formula of this set. **Predict first:** what is the gradient's sign
@@ -9,7 +9,7 @@ at the target, and what is it elsewhere? What does each row add up to? And what 
 model is correct and almost certain?
 
 `targets` holds one integer for each row. Take care when you select one entry from each row of an array: `a[:, targets]`
-does something else.
+selects something else.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def cross_entropy_backward(logits, targets):
 
 
 def draw(rng, size):
-    # No class is drawn twice, so that a mistake in the targets' columns cannot go unnoticed.
+    # No class is drawn twice, so that a mistake in the targets' columns is always detected.
     return {"logits": 2 * rng.normal(size=(size.N, size.V)), "targets": rng.choice(size.V, size.N, replace=False)}
 
 

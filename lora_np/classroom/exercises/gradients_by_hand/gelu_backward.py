@@ -6,7 +6,7 @@ For each entry, a smooth gate `g` between 0 and 1 decides how much of `x` passes
 
 **Derive** dy/dx: use the product rule, and for the derivative of `g` the chain rule in two steps. The slope of tanh is
 1 − tanh². **Predict first**, from a sketch of `y`: what is the slope far to the left, far to the right, and at x = 0?
-Can the slope exceed 1? Then check in your head whether your formula agrees at x = 0.
+Can the slope exceed 1? Then check in your head whether your formula gives the predicted slope at x = 0.
 
 (In the function below, `dy` is the upstream gradient, not the dy of dy/dx.)
 """

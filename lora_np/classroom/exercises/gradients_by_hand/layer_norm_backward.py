@@ -11,7 +11,7 @@ neither `x` nor ε.
 
 **Predict first:** if you add a constant to a row of `x`, what happens to `y`? If you stretch the row about its mean,
 what happens to `y`, for a tiny ε? So with which two vectors must each row of `dx` have a dot product of (nearly) zero?
-Try it.
+Check your prediction.
 """
 
 import numpy as np

@@ -1,12 +1,12 @@
 """The linear layer.
 
 `y = x Wᵀ + b`, row by row: `y_no = Σ_i x_ni W_oi + b_o`. Compute three gradients from `dy`: `dx` is passed on to the
-previous layer, and `dW` and `db` are used to update the parameters. LoRA's backward pass is this exercise, three times
+previous layer, and `dW` and `db` are used to update the parameters. LoRA's backward pass consists of three such passes
 (lesson 07).
 
 **Write down the three shapes first.** Then, on paper: which entries of `y` does `x_ni` affect, which does `W_oi`, and
 which does `b_o`? Two of the three affect entries in every row, so their gradients are sums over the rows. **Predict:**
-if all rows are repeated, so that there are twice as many, what happens to each of the three gradients?
+if all rows of `x` and `dy` are repeated, so that there are twice as many, what happens to each of the three gradients?
 """
 
 import numpy as np

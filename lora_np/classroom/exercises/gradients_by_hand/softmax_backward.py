@@ -1,7 +1,7 @@
 """Softmax.
 
 Each row of `x` becomes probabilities `p`: `p_i = exp(x_i) / Σ_j exp(x_j)`. Here one entry of `x` affects *every* entry
-of its row of `p`: its own through the numerator, and all of them through the common denominator.
+in its row of `p`: the corresponding one through the numerator, and all of them through the common denominator.
 
 **Derive** ∂p_j/∂x_i, for i = j and for i ≠ j, and express both in terms of `p` only: then `x` need not be stored for
 the backward pass. Multiply by `dp_j` and sum over j. **Predict first:** add the same number to all entries of a row of
@@ -24,7 +24,7 @@ def softmax_backward(dp, p):
     # ∂p_j/∂x_i = p_j (δ_ij − p_i), where δ_ij is 1 for i = j and 0 otherwise. Multiplied by dp_j and summed over j:
     # dx_i = dp_i p_i − p_i Σ_j dp_j p_j
     average = np.sum(dp * p, axis=-1, keepdims=True)  # (N, 1): the average of each row of dp, weighted by p
-    # A row of dx adds up to Σ_i p_i dp_i − average = 0. If all dp are equal, so is their average: dx = 0.
+    # A row of dx adds up to Σ_i p_i dp_i − average = 0. If all dp in a row are equal, so is their average: dx = 0.
     return p * (dp - average)  # (N, K)
 
 
