@@ -72,7 +72,7 @@ GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 
 
 def parse_rung(text):
-    """Parse the text form of a rung.
+    """Parse a rung, the sizes of a benchmark case, from its text form.
 
     The text is a list of all sizes, such as "64,2,4,64,32,2048"; the width of a rung in RUNGS, such as "64"; or the
     name "smollm2", optionally followed by B and T, as in "smollm2,64,34". The text may end with a comma, the letter r

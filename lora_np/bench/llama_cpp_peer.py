@@ -14,7 +14,7 @@ from .llama_cpp import answer, start
 def make_backend(case, threads):
     """Make the Backend for a case; it uses the given number of threads and processes all rows at once."""
     if not isinstance(case.config, LlamaConfig):
-        raise ValueError("the llama.cpp backend supports only a Llama; remove llama.cpp from --peers for GPT-2")
+        raise ValueError("the llama.cpp backend supports only Llama models; remove llama.cpp from --peers for GPT-2")
     prompts, size = case.batch.ids, case.config.vocab_size
     tokens = [f"token {i}" for i in range(size)]  # llama.cpp requires a vocabulary even though the prompts are ids
     names = {"model": "gpt2", "tokens": tokens, "token_type": [1] * size, "merges": ["t o"]}

@@ -124,7 +124,8 @@ def quantise_q4_0(weight):
 
         d = w_k / −8, where |w_k| is largest        q_i = w_i / d + 8, rounded, at most 15
 
-    The weight with the largest magnitude gets code 0, which means −8 d, because −8 … 7 extends further below 0.
+    The weight with the largest magnitude gets code 0, which means −8 d, because the range −8 … 7 reaches further on the
+    negative side.
     """
     blocks = blocks_of(weight)  # (n, 32)
     d = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1) / -8  # (n, 1)

@@ -79,7 +79,7 @@ def check_fixed(path, fields, fixed):
 def config_from_fields(of_files, path, fields, tensors):
     """Our configuration from the fields of a `config.json`.
 
-    Fields that are not used are written back, with a warning if they are unknown.
+    Unused fields are kept and written back when the model is saved; a warning names unknown ones.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ ALIASES = {  # transformers' GPT2Config.attribute_map: other names of the sizes,
 
 
 def completed_gpt2(path, fields, tensors):
-    """The fields of a GPT-2, with one name for each size, and d_ff; see `FileFormat`."""
+    """A GPT-2 configuration's fields, with aliases resolved and d_ff added; see `FileFormat`."""
     for alias, name in ALIASES.items():
         first, second = fields.get(alias), fields.get(name)
         if alias in fields and name in fields and first != second:

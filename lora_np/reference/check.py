@@ -146,7 +146,7 @@ def expected_cases(entries, patterns, tiers):
     for pattern in patterns or ["*"]:
         ids = fnmatch.filter(entries, pattern)
         if not ids:
-            raise ValueError(f"case: no case is named {pattern!r}; `reference list` shows all cases")
+            raise ValueError(f"case: no case matches {pattern!r}; `reference list` shows all cases")
         named.update(ids)
     expected = [id for id, entry in entries.items() if id in named and (not tiers or entry["tier"] in tiers)]
     if not expected:

@@ -84,7 +84,7 @@ def end_ids(task):
 
 
 def pieces(tokenizer, text, new):
-    """Yield the text of the ids `text`, then the text that the new ids add, as soon as its characters are complete."""
+    """Yield the decoded prompt, whose ids are `text`, then what each new id adds, once its characters are complete."""
     whole = shown = decode(tokenizer, np.array(text))
     yield shown
     for token in new:

@@ -41,7 +41,8 @@ def first_change(x, dy, A, s, lr):
     # by_descent = −lr s² (u uᵀ) dy: row 5 changes row 7 in proportion to u₅ · u₇, which is large if A maps both to
     # similar vectors. Each entry of u uᵀ is a sum over the rows of A. With four times as many rows it is, on average,
     # four times as large; s² ∝ 1/r compensates for it, so s = α/√r. With AdamW, z is also a sum over the rows of A, and
-    # B's signs make its terms add up: z is nearly four times as large, but has only one factor of s, so s = α/r.
+    # because of B's signs, its terms do not cancel: z is nearly four times as large. It has only one factor of s, so s
+    # must be proportional to 1/r: s = α/r.
 
 
 def draw(rng, size):

@@ -5,8 +5,8 @@
 layer names, such as `("q_proj", "v_proj")`: in **every** block, the weight of each of these layers gets an adapter of
 rank `r`. How many parameters does LoRA train? (`name.split(".")` splits a name at its dots.)
 
-**Predict:** a model becomes twice as wide (all sides of its matrices double) and gets twice as many blocks. By what
-factor does the model grow? By what factor do the adapters grow? And what happens to the trained fraction?
+**Predict:** a model becomes twice as wide (both dimensions of its matrices double) and gets twice as many blocks. By
+what factor does the model grow? By what factor do the adapters grow? And what happens to the trained fraction?
 """
 
 POINTS = 2
