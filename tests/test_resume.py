@@ -296,7 +296,7 @@ def test_a_fine_tuning_that_is_killed_resumes_bit_for_bit(tuning, options, tiny_
 
 OTHERS = {  # what a second run does otherwise -> its options
     "learning_rate": "--lr 0.02",
-    "seed, data": "--seed 1",
+    "seed": "--seed 1",
     "epochs": "--epochs 3",
     "batch_size": "--batch-size 8",
     "adapter": "--rank 3",
