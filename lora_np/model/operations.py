@@ -129,6 +129,8 @@ def mean_pool(call, module, x):
 
 
 def embedding_decode(weight, bias, reading, ids):
+    if ids.ndim == 1:
+        return weight[ids]  # positions, which `next_logits` has checked
     return ops.embedding_forward(ids.reshape(-1), weight, ())[0]
 
 
