@@ -248,7 +248,7 @@ def test_peers_that_are_not_installed(monkeypatch):
 
 
 def test_a_rung_that_a_peer_does_not_have():
-    for peer, rung, message in (("jax", LLAMA, "GPT-2's"), ("llama.cpp", TINY, "Llama models"), ("blocks", TINY, "blocks")):
+    for peer, rung, message in (("jax", LLAMA, "GPT-2's"), ("llama.cpp", TINY, "Llama"), ("blocks", TINY, "blocks")):
         with pytest.raises(ValueError, match=message):
             backends.BACKENDS[peer](make_case(rung, "forward"), 1)
 
