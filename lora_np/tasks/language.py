@@ -35,7 +35,7 @@ class TextFile(LanguageData):
     task, counted = "text", "tokens"
 
     def read(self, model, settings):
-        check_writes(model.config)
+        check_writes(model.config, "base")
         tokens, length = token_stream(encode(model.tokenizer, read_texts(self.data))), settings.max_tokens
         train, validation, test = parts = split(tokens)
         if len(train) <= length or len(validation) < 2:
@@ -60,7 +60,7 @@ class Conversations(LanguageData):
     task, counted = "chat", "conversations"
 
     def read(self, model, settings):
-        check_writes(model.config)
+        check_writes(model.config, "base")
         chats, template, pad = read_chats(self.data), chat_template(model.files), pad_id(model.tokenizer)
         order = stream(settings.seed, "sample").permutation(len(chats[0]))
         parts = []

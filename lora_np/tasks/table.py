@@ -174,7 +174,7 @@ class QuestionTable(LabelledTable):
             raise ValueError(f"class_weights: got {self.class_weights!r}, which needs a classification head")
 
     def labelling(self, model, seed):
-        check_writes(model.config)
+        check_writes(model.config, "base")
         return model._replace(question=self.question)
 
     def rows(self, model, sequences, classes):

@@ -9,7 +9,7 @@ from ..data import decode, encode
 from ..data.tokenizer import check_texts, library
 from ..formats import chat_template, render_chat
 from ..formats.hugging_face import special_ids
-from ..model import GREEDY, check_writes, generate_tokens
+from ..model import GREEDY, generate_tokens
 
 UNFINISHED = "\ufffd"  # the bytes of an incomplete character decode to this
 
@@ -68,7 +68,8 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
 
 def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
     """Yield the text of the ids (T,), and then its continuation; see `write_text_from`."""
-    check_writes(task.config)
+    if task.config.n_classes:
+        raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
     # Some ids have no token: vocabularies may have gaps, and some models round the vocabulary size up.
     never = np.setdiff1d(np.arange(task.config.vocab_size), list(task.tokenizer.get_vocab().values()))
     settings = {"sampling": sampling, "rng": rng, "stop": () if ignore_end else end_ids(task), "never": never}
