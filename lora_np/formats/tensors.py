@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +59,18 @@ def read_tensors(path):
         If the file is truncated, is not safetensors, or has a dtype that NumPy lacks.
     MemoryError
     """
+    names, metadata = read_names(path)
+    with naming_memory(path), open(path, "rb") as file:
+        start = int.from_bytes(file.read(8), "little") + 8
+        header = json.loads(file.read(start - 8))
+        return {name: read_tensor(file, start, header[name]) for name in names}, metadata
+
+
+@contextmanager
+def naming_memory(path):
+    """Make a MemoryError name the file that is read."""
     try:
-        names, metadata = read_names(path)
-        with open(path, "rb") as file:
-            start = int.from_bytes(file.read(8), "little") + 8
-            header = json.loads(file.read(start - 8))
-            return {name: read_tensor(file, start, header[name]) for name in names}, metadata
+        yield
     except MemoryError:
         size = Path(path).stat().st_size / 1e9
         raise MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors") from None
@@ -75,7 +82,7 @@ def read_names(path):
 
     existing_file(path)
     try:
-        with safe_open(path, framework="numpy") as checked:
+        with naming_memory(path), safe_open(path, framework="numpy") as checked:  # which maps the file
             return list(checked.keys()), dict(checked.metadata() or {})
     except SafetensorError as error:
         raise ValueError(f"{path}: not a complete safetensors file ({shown(str(error))})") from None
