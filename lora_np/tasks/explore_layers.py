@@ -22,10 +22,6 @@ ALONG = "a"  # decoded in front of each token, whose leading space would otherwi
 def directions_of(params, adapter):
     """Compute the singular value decomposition of every ΔW, for any kind of adapter, without zero singular values.
 
-    If M = ΔW has a rank of at most r, the columns of M Ω span the column space of M with probability 1 for a random Ω
-    (in, r). With an orthonormal basis Q of this space, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011,
-    section 1.5). If Q (Qᵀ M) differs from M, the rank is higher, as it may be for DoRA, and M itself is decomposed.
-
     Parameters
     ----------
     params : dict of the base's weights
@@ -43,16 +39,27 @@ def directions_of(params, adapter):
     directions = {}
     for module, arrays in layer_arrays(adapter).items():  # one at a time, because each ΔW is dense
         one = Adapter(adapter.config, {f"{module}.{leaf}": a.astype(np.float64) for leaf, a in arrays.items()})
-        [M] = adapter_deltas(params, one).values()
-        M, rng = finite_matrix(f"ΔW of {module}", M), np.random.default_rng(0)
-        omega = rng.standard_normal((M.shape[1], min(module_rank(adapter.config, module), *M.shape)))  # (in, r)
-        Q, _ = np.linalg.qr(M @ omega)  # (out, r)
-        is_higher = np.linalg.norm(M - Q @ (Q.T @ M)) > SMALLEST * np.linalg.norm(M)
-        u, sigma, vt = svd(M if is_higher else Q.T @ M)
-        u = u if is_higher else Q @ u
+        [delta] = adapter_deltas(params, one).values()
+        u, sigma, vt = svd_of_low_rank(finite_matrix(f"ΔW of {module}", delta), module_rank(adapter.config, module))
         n, dtype = int(np.sum(sigma > SMALLEST * sigma[0])), params["tok_emb.weight"].dtype
         directions[module] = u[:, :n].astype(dtype), sigma[:n], vt[:n].astype(dtype)
     return directions
+
+
+def svd_of_low_rank(M, r):
+    """Compute the singular value decomposition of M (out, in), quickly if its rank is at most r.
+
+    If the rank of M is at most r, the columns of M Ω span the column space of M with probability 1 for a random Ω
+    (in, r). With an orthonormal basis Q of this space, M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011,
+    section 1.5). If Q (Qᵀ M) differs from M, the rank is higher, as it may be for DoRA, and M itself is decomposed.
+    """
+    omega = np.random.default_rng(0).standard_normal((M.shape[1], min(r, *M.shape)))  # (in, r)
+    Q, _ = np.linalg.qr(M @ omega)  # (out, r)
+    small = Q.T @ M  # (r, in)
+    if np.linalg.norm(M - Q @ small) > SMALLEST * np.linalg.norm(M):
+        return svd(M)
+    u, sigma, vt = svd(small)
+    return Q @ u, sigma, vt
 
 
 def with_updates(task, directions, k=None, scale=1.0):
