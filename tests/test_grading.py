@@ -124,10 +124,11 @@ def test_what_goes_wrong_costs_itself_alone(tmp_path, monkeypatch):
     assert threading.active_count() == threads
 
 
-DAMAGED = [  # fields of each cell, where None takes one out; what `grade` says, and `collect` unless it takes the file
+DAMAGED = [  # fields of each cell, where None takes one out; what `grade` and `collect` say
     ({"metadata": {"nbgrader": 5}}, "has none of the graded cells"),
     ({"metadata": {"nbgrader": {"grade_id": ["check_merge"]}}}, "has none of the graded cells"),
-    ({"source": 5}, "cannot be graded"),
+    ({"source": 5}, "is not a Jupyter notebook"),
+    ({"source": None}, "is not a Jupyter notebook"),
     ({"cell_type": None}, "is not a Jupyter notebook"),
     ({"outputs": None}, "is not a Jupyter notebook"),
     ({"outputs": [{}]}, "is not a Jupyter notebook"),
@@ -147,8 +148,8 @@ def test_damaged_notebooks(fields, says, tmp_path, capsys):
     path.write_text(json.dumps(odd))
     assert main(["classroom", "grade", str(path)]) == 1
     assert f"not graded     notebook: {path} {says}" in capsys.readouterr().out
-    assert main(["classroom", "collect", str(tmp_path / "course"), str(path)]) == (0 if "source" in fields else 1)
-    assert "source" in fields or f"not collected: notebook: {path} {says}" in capsys.readouterr().out
+    assert main(["classroom", "collect", str(tmp_path / "course"), str(path)]) == 1
+    assert f"not collected: notebook: {path} {says}" in capsys.readouterr().out
 
 
 def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys):

@@ -144,7 +144,7 @@ reference check READ={w}/port --vectors {w}/vectors --case linear --tier 1 --dty
 classroom release TO={w}/made/x
 classroom grade READ={w}/exercises/07_lora_layer.ipynb --json {w}/made/x.json --jobs 1
 classroom grade {w}/exercises/07_lora_layer.ipynb --out {w}/made/x --words {w}/exercises/words.csv
-    --moodle {w}/exercises/moodle.csv --canvas {w}/exercises/canvas.csv
+    --moodle {w}/exercises/moodle.csv --canvas {w}/exercises/canvas.csv --json {w}/made/x.json
 classroom collect TO={w}/made/x READ={w}/exercises/07_lora_layer.ipynb
 classroom execute READ={w}/data/corpus.txt --jobs 1
 """
@@ -233,6 +233,7 @@ READING = {  # command -> patterns of the files that it reads
 def make_commands(root):
     """Commands by name, as readers of one world; those that write do so beside nothing, and over an earlier result."""
     world = make_world(root / "world")
+    old = shutil.copytree(world / "two", root / "old")  # a copy that stays undamaged
     captured = [tempfile.TemporaryFile() for _ in range(2)]
     for descriptor, file in enumerate(captured, start=1):  # not sys.stdout alone: libraries write by themselves
         os.dup2(file.fileno(), descriptor)
@@ -241,20 +242,23 @@ def make_commands(root):
         paths = [path for pattern in patterns.split() for path in sorted(world.glob(pattern)) if path.is_file()]
         files = {path: path.read_bytes() for path in paths}
         for earlier in (False, True) if command.endswith("made/x") else (False,):
-            read = command_reader(command.format(w=world).split(), earlier, captured)
+            read = command_reader(command.format(w=world).split(), earlier, old, captured)
             readers[command + ", again" * earlier] = fuzz.Reader(read, world, files)
     return readers
 
 
-def command_reader(words, earlier, captured):
-    """A reader that carries out a command; it raises ValueError for a refusal, and AssertionError for a fault."""
+def command_reader(words, earlier, old, captured):
+    """A reader that carries out a command; it raises ValueError for a refusal, and AssertionError for a fault.
+
+    `earlier` says whether the folder to write already has a copy of `old`.
+    """
 
     def read(world):
         made = world / "made"
         shutil.rmtree(made)
         (made / "course").mkdir(parents=True)
         if earlier:  # which must stay if there is no new one
-            shutil.copytree(world / "two", made / "x")
+            shutil.copytree(old, made / "x")
         before = contents(made)
         code = main(words)
         said = [said_through(*pair) for pair in zip((sys.stdout, sys.stderr), captured)]

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from os.path import commonpath, realpath
 from pathlib import Path
+from typing import NamedTuple
 
 from ..data.texts import existing_file
 from ..experiments.drawing import PALETTE, as_png, new_figure
@@ -93,33 +94,53 @@ def as_dict(graded):
 # ---------------------------------------------------------------- a class
 
 
-def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignment=None):
-    """Write all results of a class to a folder.
+class Teaching(NamedTuple):
+    """What a teacher's files contribute to the results of a class."""
+
+    entries: dict  # (student, item) -> (points, remark), for answers in words
+    tables: dict  # name of a file to write -> function that takes the rows of `rows_of_class` and returns its text
+
+
+def read_teaching(folder, words=None, moodle=None, canvas=None, assignment=None):
+    """Read and check a teacher's files, before the grading starts.
 
     Parameters
     ----------
-    folder : the folder to write
-    outcomes : dict, path -> Graded, or a ValueError that says why the notebook cannot be graded
+    folder : the folder of the results
     words : file with points for answers in words; by default `words.csv` in the folder
     moodle, canvas : Moodle's grading worksheet and Canvas's gradebook, as downloaded; the marks are written to copies
     assignment : name of the column in Canvas's gradebook; None if there is only one
+
+    Returns
+    -------
+    Teaching
 
     Raises
     ------
     ValueError
         If a file does not have the expected format.
     """
-    folder, paths = Path(folder), list(outcomes)
-    entries = read_words(folder / "words.csv" if words is None else words, required=words is not None)
+    entries = read_words(Path(folder) / "words.csv" if words is None else words, required=words is not None)
+    tables = {"moodle.csv": moodle_table(moodle)} if moodle else {}
+    return Teaching(entries, tables | ({"canvas.csv": canvas_table(canvas, assignment)} if canvas else {}))
+
+
+def write_class(folder, outcomes, teaching):
+    """Write all results of a class to a folder.
+
+    Parameters
+    ----------
+    folder : the folder to write
+    outcomes : dict, path -> Graded, or a ValueError that says why the notebook cannot be graded
+    teaching : Teaching
+    """
+    folder, paths, entries = Path(folder), list(outcomes), teaching.entries
     students = {path: student_of(path, paths) for path in paths}
     graded = {path: one for path, one in outcomes.items() if isinstance(one, Graded)}
     rows = rows_of_class(outcomes, students, entries)
     texts = {folder / "marks.csv": marks_table(rows), folder / "class.md": class_text(graded)}
     texts[folder / "words.csv"], texts[folder / "words.md"] = words_files(graded, students, entries)
-    if moodle:
-        texts[folder / "moodle.csv"] = moodle_table(moodle, rows)
-    if canvas:
-        texts[folder / "canvas.csv"] = canvas_table(canvas, rows, assignment)
+    texts |= {folder / name: text_of(rows) for name, text_of in teaching.tables.items()}
     for path, one in outcomes.items():
         points = entries.get((students[path], graded[path].marks[-1].item)) if path in graded else None
         text = report(one, points) if path in graded else f"{Path(path).name}: not graded\n{one}"
@@ -139,7 +160,7 @@ def table(rows, mark="\ufeff"):
 
 
 def rows_of(path, name):
-    """Read the rows of a CSV file, starting with the header."""
+    """Read the rows of a CSV file, starting with the header; short rows are filled up with empty strings."""
     try:
         text = existing_file(path).read_text(encoding="utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
@@ -147,7 +168,7 @@ def rows_of(path, name):
         raise ValueError(f"{name}: {path} is not a CSV file in UTF-8") from None
     if not rows:
         raise ValueError(f"{name}: {path} is empty")
-    return rows
+    return [row + [""] * (len(rows[0]) - len(row)) for row in rows]
 
 
 def rows_of_class(outcomes, students, words):
@@ -277,22 +298,40 @@ def draw_class(all_graded):
 # ---------------------------------------------------------------- Moodle and Canvas
 
 
-def moodle_table(path, rows):
-    """Fill in the Grade column of Moodle's grading worksheet; scores are scaled to the maximum grade."""
+def moodle_table(path):
+    """Return a function that fills in the Grade column of Moodle's worksheet; see `Teaching`.
+
+    Scores are scaled to the maximum grade.
+    """
     heads, *lines = rows_of(path, "moodle")
     if "Identifier" not in heads or "Grade" not in heads:
         raise ValueError(f"moodle: {path} has no columns Identifier and Grade, expected Moodle's grading worksheet")
-    for line in lines:
-        entry = dict(zip(heads, line))
-        row = rows.get(re.sub(r"\D", "", entry["Identifier"]))
-        if row and row["points"]:
-            most = float(entry.get("Maximum Grade", "").replace(",", ".") or row["points"])
-            line[heads.index("Grade")] = f"{row['score'] * most / row['points']:.2f}"
-    return table([heads, *lines], mark="")
+    most = [maximum_grade(path, number, dict(zip(heads, line))) for number, line in enumerate(lines, 2)]
+
+    def filled(rows):
+        for line, maximum in zip(lines, most):
+            row = rows.get(re.sub(r"\D", "", line[heads.index("Identifier")]))
+            if row and row["points"]:
+                line[heads.index("Grade")] = f"{row['score'] * (maximum or row['points']) / row['points']:.2f}"
+        return table([heads, *lines], mark="")
+
+    return filled
 
 
-def canvas_table(path, rows, assignment=None):
-    """Fill in the points in one assignment's column of Canvas's gradebook."""
+def maximum_grade(path, number, entry):
+    """Return the maximum grade in a line of Moodle's worksheet, or None if there is none."""
+    text = entry.get("Maximum Grade", "").replace(",", ".").strip()
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        value = -1.0
+    if value <= 0 or math.isinf(value):
+        raise ValueError(f"moodle: {path}, line {number}: got the maximum grade {text!r}, expected a positive number")
+    return None if math.isnan(value) else value
+
+
+def canvas_table(path, assignment=None):
+    """Return a function that fills in one assignment's column of Canvas's gradebook; see `Teaching`."""
     heads, *lines = rows_of(path, "canvas")
     known = {"Student", "ID", "SIS User ID", "SIS Login ID", "Integration ID", "Section", "Root Account"}
     columns = [head for head in heads if re.search(r"\(\d+\)$", head)] if "ID" in heads else []
@@ -302,11 +341,14 @@ def canvas_table(path, rows, assignment=None):
         raise ValueError(f"assignment: got {assignment!r} for {path}, expected {expected} in Canvas's gradebook")
     keep = [n for n, head in enumerate(heads) if head in known or head == wanted[0]]
     who, column = heads.index("ID"), heads.index(wanted[0])
-    for line in lines:
-        line.extend([""] * (len(heads) - len(line)))
-        if (student := line[who].strip()) in rows:
-            line[column] = f"{rows[student]['score']:g}"
-    return table([[line[n] for n in keep] for line in (heads, *lines)], mark="")
+
+    def filled(rows):
+        for line in lines:
+            if (student := line[who].strip()) in rows:
+                line[column] = f"{rows[student]['score']:g}"
+        return table([[line[n] for n in keep] for line in (heads, *lines)], mark="")
+
+    return filled
 
 
 # ---------------------------------------------------------------- nbgrader

@@ -42,6 +42,8 @@ def read_notebook(path):
             warnings.simplefilter("ignore")  # nbformat warns about duplicate cell ids
             notebook = nbformat.read(path, as_version=4)
             nbformat.writes(notebook)  # raises if a cell or an output lacks a field, even if `read` accepted it
+            if not all(isinstance(cell.get("source"), str) for cell in notebook.cells):
+                raise TypeError
             return notebook
     except Exception as error:  # nbformat raises many types of exceptions
         raise ValueError(f"notebook: {path} is not a Jupyter notebook ({type(error).__name__})") from None

@@ -67,7 +67,7 @@ def run_release(arguments):
 def run_grade(arguments):
     from ..classroom.exercise import GRADING
     from ..classroom.grading import Graded, grade_all
-    from ..classroom.marks import as_dict, check_places, report, write_class
+    from ..classroom.marks import as_dict, check_places, read_teaching, report, write_class
     from ..classroom.submissions import check_sandbox, find_submissions
     from ..experiments.sweep import worker_count
 
@@ -75,6 +75,8 @@ def run_grade(arguments):
     write_as_json = json_writer(arguments.json, paths)
     if arguments.out is not None:
         check_places(arguments.out, paths)
+        lms = (arguments.moodle, arguments.canvas, arguments.assignment)
+        teaching = read_teaching(arguments.out, arguments.words, *lms)
     elif arguments.words or arguments.moodle or arguments.canvas:
         raise ValueError("out: got no folder for the class's files, expected --out DIR")
     if arguments.sandbox:
@@ -91,8 +93,7 @@ def run_grade(arguments):
             lines.append(f"not graded     {result}")
         write_as_json(entries)  # after each notebook, so that nothing is lost if a later one crashes
     if arguments.out is not None:
-        lms = (arguments.moodle, arguments.canvas, arguments.assignment)
-        write_class(arguments.out, results, arguments.words, *lms)
+        write_class(arguments.out, results, teaching)
     print("\n".join(lines))
     return 1 if any("error" in entry for entry in entries.values()) else 0
 
