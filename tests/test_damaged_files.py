@@ -18,7 +18,19 @@ import pytest
 
 from lora_np.adapters import AdapterConfig
 from lora_np.adapters.starts import STARTS
-from lora_np.formats import load_hf, load_model, read_json, save_adapter, save_hf, save_model, save_peft, write_json
+from lora_np.data import load_tokenizer, new_files
+from lora_np.data.tokenizer_files import FILES
+from lora_np.formats import (
+    PRETRAINED,
+    load_hf,
+    load_model,
+    read_json,
+    save_adapter,
+    save_hf,
+    save_model,
+    save_peft,
+    write_json,
+)
 from lora_np.model import GPT2Config
 
 from . import test_fuzz_formats as fuzz
@@ -179,11 +191,21 @@ def test_configurations_that_are_no_json_object(saved):
         with pytest.raises(ValueError, match=f"{saved.fields.name}: .*{message}"):
             saved.read()
     os.truncate(saved.fields, 20 * 10**9)  # without a byte on the disk
-    with pytest.raises(ValueError, match=f"{saved.fields.name}: has 20.0 GB, expected a JSON file of at most 1 GB"):
+    with pytest.raises(ValueError, match=f"{saved.fields.name}: has 20.0 GB, expected at most 1.1 GB"):
         saved.read()
     saved.fields.write_bytes(b"{}")
     with pytest.raises(ValueError, match="vocab_size|peft_type|adapter.safetensors: .*has shape"):
         saved.read()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_tokenizer_files_that_are_too_large(name, tmp_path):
+    for file, content in new_files(load_tokenizer(PRETRAINED)).items():
+        (tmp_path / file).write_bytes(content)
+    (tmp_path / name).touch()
+    os.truncate(tmp_path / name, 20 * 10**9)
+    with pytest.raises(ValueError, match=f"{name}: has 20.0 GB, expected at most 1.1 GB"):
+        load_tokenizer(tmp_path)
 
 
 @every("model", "adapter", "gpt2", "peft")

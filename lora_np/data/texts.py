@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+MOST_BYTES = 2**30  # maximum size of a configuration or tokenizer file; the largest tokenizers have about 20 million
+
 
 def read_texts(path):
     """Read a UTF-8 file and split it into texts.
@@ -44,6 +46,13 @@ def read_utf8(path):
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = f"byte 0x{error.object[error.start]:02x}"
         raise ValueError(f"{path}, line {line}: {byte} is not UTF-8; save the file as UTF-8") from error
+
+
+def small_file(path):
+    """Return the content of a file as bytes; raise ValueError if it has more than `MOST_BYTES`."""
+    if (size := existing_file(path).stat().st_size) > MOST_BYTES:
+        raise ValueError(f"{path}: has {size / 1e9:.1f} GB, expected at most {MOST_BYTES / 1e9:.1f} GB")
+    return Path(path).read_bytes()
 
 
 def existing_file(path):

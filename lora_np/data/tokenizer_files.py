@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..checked import quoted, shown
-from .texts import existing_file
+from .texts import existing_file, small_file
 
 END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token, which our own tokenizer also uses
 PAD = "<|pad|>"  # our own tokenizer's padding token
@@ -108,9 +108,9 @@ def model_files(path):
     """The files that a tokenizer and `generate` depend on, name -> bytes; `path` as in `load_tokenizer`."""
     path = Path(path)
     if not path.is_dir() and path.name != TOKENIZER:
-        return {TOKENIZER: path.read_bytes()}
+        return {TOKENIZER: small_file(path)}
     folder = path if path.is_dir() else path.parent
-    return {name: existing_file(folder / name).read_bytes() for name in FILES if (folder / name).exists()}
+    return {name: small_file(folder / name) for name in FILES if (folder / name).exists()}
 
 
 def new_files(tokenizer):
@@ -129,7 +129,7 @@ def new_settings(tokenizer):
 
 def model_fields(path):
     """The fields of a `config.json` from transformers or from this package, which puts further fields in `extra`."""
-    fields = json_object(path, path.read_bytes() if path.is_file() else None)
+    fields = json_object(path, small_file(path) if path.is_file() else None)
     extra = fields.get("extra")
     fields = {**(extra if isinstance(extra, dict) else {}), **fields}
     if not isinstance(fields.get("vocab_size", 0), int):

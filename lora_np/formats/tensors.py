@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ..checked import quoted, shown
-from ..data.texts import existing_file
+from ..data.texts import existing_file, small_file
 from .atomic import write_atomically
 
-MOST_JSON = 2**30  # maximum size of a JSON file in bytes; the largest tokenizers have about 20 million
 DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4"}
 DTYPES |= {"U32": "<u4", "F32": "<f4", "C64": "<c8", "F64": "<f8", "I64": "<i8", "U64": "<u8"}  # in safetensors' order
 
@@ -128,11 +127,9 @@ def read_json(path):
     ValueError
         If it is not JSON or not UTF-8, a name is repeated, or an integer needs more than 64 bits.
     """
-    if (size := existing_file(path).stat().st_size) > MOST_JSON:
-        raise ValueError(f"{path}: has {size / 1e9:.1f} GB, expected a JSON file of at most 1 GB")
+    content = small_file(path)
     try:
-        text = Path(path).read_bytes().decode("utf-8")
-        return json.loads(text, object_pairs_hook=without_repeats, parse_int=whole_number)
+        return json.loads(content.decode("utf-8"), object_pairs_hook=without_repeats, parse_int=whole_number)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({shown(str(error))})") from None
 
