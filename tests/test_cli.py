@@ -17,11 +17,12 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models
 
 from lora_np import formats
 from lora_np.adapters import AdapterConfig
 from lora_np.cli import main
-from lora_np.data import encode, model_files, read_records
+from lora_np.data import decode, encode, model_files, read_records
 from lora_np.formats import PRETRAINED, load_task, read_json, read_tensors, save_model, task_base
 from lora_np.reference import manifest
 from lora_np.tasks import classifier as user_task
@@ -547,6 +548,20 @@ def test_half_a_character_waits():
     for n in range(2, whole):  # a text that ends within the character shows what there is of it, at its end
         cut = list(pieces(tokenizer, ids[:1], [np.array([i]) for i in ids[1:n]]))
         assert "".join(cut).rstrip("\ufffd").strip() == "a" and "\ufffd" not in "".join(cut[:-1])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_pieces_of_a_text_are_the_text(seed):
+    """A byte after those of a character makes all of them invalid, where bytes are tokens beside letters."""
+    order = ["<unk>", "▁", "a", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(order)}, [], byte_fallback=True))
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    rng, bytes_of = np.random.default_rng(seed), [order.index(f"<0x{byte:02X}>") for byte in "é\n".encode()]
+    for _ in range(200):
+        ids = rng.choice([1, 2, *bytes_of], rng.integers(2, 12)).tolist()
+        shown = list(pieces(tokenizer, ids[:1], [np.array([i]) for i in ids[1:]]))
+        assert "".join(shown) == decode(tokenizer, np.array(ids))
 
 
 END_IS_0 = {"model_type": "gpt2", "eos_token_id": 0}

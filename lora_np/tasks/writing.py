@@ -1,5 +1,7 @@
 """Generate text piece by piece."""
 
+import itertools
+import re
 from datetime import datetime
 
 import numpy as np
@@ -12,6 +14,8 @@ from ..formats.hugging_face import special_ids
 from ..model import GREEDY, generate_tokens
 
 UNFINISHED = "\ufffd"  # the bytes of an incomplete character decode to this
+# A token for one byte in a tokenizer that is not byte-level. Adjacent bytes are decoded together or, if invalid, not.
+BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None, ignore_end=False):
@@ -61,20 +65,18 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     check_texts([text])
     with library("messages: the tokenizer cannot encode them"):
         ids = np.array(task.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
-    texts = continuation(task, ids, n_new, adapter, sampling, rng)
-    next(texts)  # skip the conversation itself
-    return texts
+    return continuation(task, ids, n_new, adapter, sampling, rng, shown=decode(task.tokenizer, ids))
 
 
-def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
-    """Yield the text of the ids (T,), and then its continuation; see `write_text_from`."""
+def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False, shown=""):
+    """Yield the text of the ids (T,) and its continuation, without `shown`; see `write_text_from`."""
     if task.config.n_classes:
         raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
     # Some ids have no token: vocabularies may have gaps, and some models round the vocabulary size up.
     never = np.setdiff1d(np.arange(task.config.vocab_size), list(task.tokenizer.get_vocab().values()))
     settings = {"sampling": sampling, "rng": rng, "stop": () if ignore_end else end_ids(task), "never": never}
     new = generate_tokens(task.params, ids[None], task.config, n_new, adapter, slide=True, **settings)
-    return pieces(task.tokenizer, ids.tolist(), new)
+    return pieces(task.tokenizer, ids.tolist(), new, shown)
 
 
 def end_ids(task):
@@ -84,15 +86,21 @@ def end_ids(task):
     return tuple(i for i in ids if isinstance(i, int) and 0 <= i < task.config.vocab_size)
 
 
-def pieces(tokenizer, text, new):
-    """Yield the decoded prompt, whose ids are `text`, then what each new id adds, once its characters are complete."""
-    whole = shown = decode(tokenizer, np.array(text))
-    yield shown
-    for token in new:
-        text.append(int(token[0]))
-        whole = decode(tokenizer, np.array(text))
-        if not whole.endswith(UNFINISHED):
+def pieces(tokenizer, text, new, shown=""):
+    """Yield the decoded prompt, whose ids are `text`, then what each new id adds, once later ids cannot change it.
+
+    If `shown` is not empty, the text begins with it, and only the rest is yielded.
+    """
+    for token in itertools.chain([()], new):
+        text += map(int, token)
+        settled = next((n for n in range(len(text), 0, -1) if not is_byte(tokenizer, text[n - 1])), 0)
+        whole = decode(tokenizer, np.array(text[:settled], dtype=int))
+        if not len(token) or (settled == len(text) and not whole.endswith(UNFINISHED)):
             yield whole[len(shown) :]
-            shown = whole
-    if whole != shown:
+            shown = max(shown, whole, key=len)
+    if len(whole := decode(tokenizer, np.array(text, dtype=int))) > len(shown):
         yield whole[len(shown) :]
+
+
+def is_byte(tokenizer, token):
+    return BYTE.fullmatch(tokenizer.id_to_token(token) or "") is not None
