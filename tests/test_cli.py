@@ -860,21 +860,38 @@ def test_an_export_of_the_vectors_takes_its_own_place_again(tmp_path, monkeypatc
         (tmp_path / "out" / "manifest.json").unlink()
 
 
-def test_the_shipped_base_is_replaced_by_force_alone(tmp_path, fails, monkeypatch):
+def test_only_pretrain_replaces_what_comes_with_the_package(tmp_path, fails, monkeypatch):
     shipped = tmp_path / "pretrained"
     (shipped / "adapters").mkdir(parents=True)
     (tmp_path / "link").symlink_to(shipped)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lora_np.experiments.pretrain.PRETRAINED", shipped)
+    monkeypatch.setattr("lora_np.formats.paths.PRETRAINED", shipped)
     for name in ("load_reviews", "load_base"):
         monkeypatch.setattr(f"lora_np.experiments.pretrain.{name}", None)  # a training begins by calling one
     for words in ([], ["--out", "link"], ["--adapters", "--out", "link/adapters"]):
         fails("pretrain", *words, says=["comes with the package", "--force"])
         fails("pretrain", *words, "--force", says=["'NoneType' object is not callable"])
+    for command in ("merge critics", "mix critics", "export critics --to hf"):
+        fails(*command.split(), "--out", "link/adapters/critics", says=["out: link/adapters", "comes with the package"])
     fails("pretrain", "--out", "other", says=["'NoneType' object is not callable"])
     (tmp_path / "mine" / "critics").mkdir(parents=True)
     (tmp_path / "mine" / "critics" / "notes.txt").touch()  # found before the training, and not after it
     fails("pretrain", "--adapters", "--out", "mine", says=["has other files, such as 'notes.txt'"])
+
+
+def test_a_folder_with_the_name_of_an_included_adapter(tmp_path, monkeypatch, capsys):
+    """It takes precedence, with one warning where it is read, and one where it is written."""
+    monkeypatch.chdir(tmp_path)
+    write = "generate --prompt the --tokens 1 --adapter".split()
+    for words, says in (
+        ([*write, "critics"], ""),
+        (["mix", "licences", "--out", "critics"], "warning: critics: in the current folder, this name now refers to"),
+        ([*write, "critics"], "warning: critics: the current folder has a folder with this name"),
+        ([*write, "./critics"], ""),
+    ):
+        assert main(words) == 0
+        error = capsys.readouterr().err
+        assert error.startswith(says) and error.count("\n") == bool(says), error
 
 
 # ---------------------------------------------------------------- streams that are closed or full, and little memory

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import warnings
+from functools import cache
 
 from .. import __version__
 from ..checked import shown
@@ -39,8 +40,9 @@ def main(argv=None):
             warnings.simplefilter("always", UserWarning)
             # Ignore NumPy's warnings about infinite and nan values, because results are checked for them.
             warnings.filterwarnings("ignore", "overflow|invalid value", RuntimeWarning)
-            # Print a warning as one line, without the source line.
-            warnings.showwarning = lambda message, *place: say(f"warning: {message}")
+            # Print each different warning once, as one line, without the source line.
+            say_once = cache(say)
+            warnings.showwarning = lambda message, *place: say_once(f"warning: {message}")
             try:
                 arguments = build_parser().parse_args(argv)
                 code = arguments.call(arguments) or 0  # most commands return nothing

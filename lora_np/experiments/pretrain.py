@@ -14,7 +14,6 @@ from ..adapters import Adapter, init_adapter
 from ..checked import whole_number
 from ..data import encode, language_batches, load_reviews, load_tokenizer, model_files, token_stream
 from ..formats import PRETRAINED, LoadedModel, check_target, save_model, save_task
-from ..formats.paths import is_in
 from ..model import GPT2Config, initial_params
 from ..training import AdamW, TrainConfig, evaluate, fine_tuning, language_loss, model_objective, stream, train
 from ..training.evaluate import LANGUAGE_BATCH
@@ -112,12 +111,10 @@ def windows(tokens, batch_size, rng=None):
 
 
 def check_start(folders, seed, force, carry=()):
-    """Raise ValueError if `check_target` rejects a folder, or if a folder is the package's own and `force` is False."""
+    """Raise ValueError for a folder that `check_target` rejects."""
     whole_number("seed", seed, least=0, most=2**63 - 1)
     for folder in folders:
-        check_target(folder, "out", carry=carry)
-        if is_in(folder, PRETRAINED) and not force:
-            raise ValueError(f"out: {folder} comes with the package; give another folder, or --force to replace it")
+        check_target(folder, "out", carry=carry, force=force)
 
 
 def train_shipped(folder, seed=0, force=False):

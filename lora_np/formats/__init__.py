@@ -1,10 +1,10 @@
 """Read and write models and adapters in our format, Hugging Face's, PEFT's and GGUF. Pickle files are never read."""
 
 from .chat import Template, chat_rows, chat_template, render_chat
-from .checkpoint import PRETRAINED, load_adapter, load_model, save_adapter, save_model
+from .checkpoint import load_adapter, load_model, save_adapter, save_model
 from .hugging_face import load_hf, save_hf
 from .model import LoadedModel, load_pretrained, model_place, read_model, tokenizer_of
-from .paths import check_file, check_folder, check_target
+from .paths import PRETRAINED, check_file, check_folder, check_target
 from .peft import load_peft, save_peft
 from .task import attach_adapter, load_task, save_task, shipped_adapters, task_base, task_folder, task_places
 from .tensors import read_json, read_names, read_tensors, write_json, write_tensors, write_text

@@ -148,7 +148,7 @@ def write_folder(folder, files, check=None, carry=()):
     folder = Path(os.path.realpath(folder))
     recover(folder)
     with temporary_folder(folder.parent) as temporary:
-        check_target(folder, "folder", carry=carry)
+        check_target(folder, "folder", carry=carry, force=True)
         new = temporary / folder.name  # after a swap, this is the old folder; removed at the end of the block
         new.mkdir()
         for name, data in files.items():

@@ -15,7 +15,6 @@ from ..model import ARCHITECTURES, architecture, parameter_shapes
 from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
-PRETRAINED = Path(__file__).parent.parent / "pretrained"
 OLDEST = next(iter(ARCHITECTURES))  # the first architecture, which configuration files need not name
 
 

@@ -1,6 +1,7 @@
 """Load a model from one of our folders, from a GGUF file, or by the name of a model in an installed Python package."""
 
 import hashlib
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -13,11 +14,13 @@ from ..adapters import HEAD, Adapter
 from ..checked import errors_of, one_of
 from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
+from ..data.texts import kind_of
 from .atomic import of_one_version
-from .checkpoint import PRETRAINED, check_shapes, load_model
+from .checkpoint import check_shapes, load_model
 from .config_fields import FILE_FORMATS
 from .gguf import read_gguf
 from .names import gguf_rows, layout
+from .paths import PRETRAINED
 from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256
 
@@ -42,14 +45,27 @@ class LoadedModel(NamedTuple):
 
 def model_place(name):
     """A model's folder or GGUF file, from a path or a name; "pretrained" is the small base in the package."""
-    if str(name) == "pretrained" and not Path(name).exists():
+    if is_included(name, ["pretrained"]):
         return PRETRAINED
     return packaged_model(str(name)) if is_packaged(name) else Path(name)
 
 
 def is_packaged(name):
     """Whether a name refers to a packaged model, and not to a file or folder."""
-    return str(name) in PACKAGED and not Path(name).exists()
+    return is_included(name, PACKAGED)
+
+
+def is_included(name, names):
+    """Whether `name` is one of the `names` of included models or adapters, and not a path in the current folder.
+
+    If a path has such a name, a warning says that it takes precedence; "./critics" and a Path are never names.
+    """
+    if str(name) not in names:
+        return False
+    if Path(name).exists() and isinstance(name, str):
+        here = f"the current folder has {kind_of(name)} with this name, which is used instead of the included one"
+        warnings.warn(f"{name}: {here}; write ./{name} to say so, or rename it", stacklevel=2)
+    return not Path(name).exists()
 
 
 def weights_file(place):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..data.texts import kind_of
 
+PRETRAINED = Path(__file__).parent.parent / "pretrained"  # the included base, and the included adapters
 # All files that this package writes into a folder. Any others are the user's.
 MODEL_FILES = """model.safetensors model.gguf config.json generation_config.json adapter.safetensors adapter.json
 task.json confusion.png adapter_model.safetensors adapter_config.json tokenizer.json tokenizer_config.json
@@ -12,11 +13,12 @@ special_tokens_map.json added_tokens.json vocab.json merges.txt chat_template.ji
 .DS_Store""".split()
 
 
-def check_folder(path, argument, sources=()):
+def check_folder(path, argument, sources=(), force=False):
     """Check that a folder, which need not exist yet, can be written to.
 
-    Raises ValueError, which names the caller's `argument`, if the folder cannot be written to, or if it is or contains
-    one of the `sources`: input files and folders, which must not be overwritten.
+    Raises ValueError, which names the caller's `argument`, if the folder cannot be written to, if it is or contains one
+    of the `sources`: input files and folders, which must not be overwritten; or, unless `force`, if it is in the
+    package's own folder of models and adapters.
     """
     path = Path(path)
     existing = next(folder for folder in (path, *path.absolute().parents) if is_there(folder))
@@ -26,18 +28,22 @@ def check_folder(path, argument, sources=()):
         raise ValueError(f"{argument}: {existing} is {kind_of(existing)}, expected a folder")
     if not os.access(existing, os.W_OK):
         raise ValueError(f"{argument}: {existing} cannot be written to")
+    if is_in(path, PRETRAINED) and not force:
+        raise ValueError(
+            f"{argument}: {path} comes with the package; choose a different path (or, for pretrain, use --force)"
+        )
     for source in sources:
         if is_in(source, path):
             what = "is" if is_in(path, source) else f"contains {source}, which is"
             raise ValueError(f"{argument}: {path} {what} also an input; expected a different folder")
 
 
-def check_target(path, argument, sources=(), carry=()):
+def check_target(path, argument, sources=(), carry=(), force=False):
     """Check that a folder can be replaced as a whole; see `check_folder` and `write_folder`.
 
     Also raises ValueError for a folder with files of other programs, a mount point, or the current folder.
     """
-    check_folder(path, argument, sources)
+    check_folder(path, argument, sources, force)
     path = Path(os.path.realpath(path))
     if path.exists() and not os.access(path.parent, os.W_OK):
         raise ValueError(f"{argument}: {path.parent} cannot be written to; the new {path.name} is created there first")

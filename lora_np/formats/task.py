@@ -7,6 +7,7 @@ related files). A folder with a whole model but no `task.json` can also be read.
 
 import hashlib
 import os
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,10 @@ from ..adapters import HEAD
 from ..checked import quoted, shown, whole_number
 from ..data import new_files
 from .atomic import of_one_version
-from .checkpoint import PRETRAINED, cast, check_is_model, contents, load_adapter, read_object, save_adapter, save_model
+from .checkpoint import cast, check_is_model, contents, load_adapter, read_object, save_adapter, save_model
 from .hugging_face import default_labels
-from .model import is_packaged, model_place, model_sha256, read_model, weights_file
+from .model import is_included, is_packaged, model_place, model_sha256, read_model, weights_file
+from .paths import PRETRAINED
 from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256, tensor_bytes
 
@@ -38,6 +40,9 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
     dtype : of an adapter's file; "float16" halves its size; None: the arrays' own dtype
     beside : dict of more files to write, see `write_pair`
     """
+    if str(folder) in (*PACKAGED, "pretrained", *shipped_adapters()):
+        here = "in the current folder, this name now refers to the new folder, not to the included model or adapter"
+        warnings.warn(f"{folder}: {here}", stacklevel=2)
     more = {"max_tokens": task.max_tokens, "question": task.question}
     about = {"labels": task.labels, **about} | {n: v for n, v in more.items() if v is not None and n not in about}
     if task.adapter is not None:
@@ -187,9 +192,9 @@ def task_places(name, base=None):
 
 def task_folder(name):
     """The folder of a task, or of an included adapter by its name."""
-    folder = model_place(name)
-    if not folder.exists() and str(name) in shipped_adapters():
+    if is_included(name, shipped_adapters()):
         return SHIPPED / str(name)
+    folder = model_place(name)
     if folder.is_file():
         check_is_model(folder)
     if not folder.is_dir():

@@ -194,6 +194,7 @@ def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
     -------
     LoadedModel
     """
+    base = formats.model_place(base)
     formats.check_target(out, "out", (folder, base))
     task = formats.load_task(base)
     if task.adapter is not None:
