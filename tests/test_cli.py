@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from tokenizers import Tokenizer, decoders, models
 from lora_np import formats
 from lora_np.adapters import AdapterConfig
 from lora_np.cli import main
-from lora_np.data import decode, encode, model_files, read_records
+from lora_np.data import decode, encode, label_names, model_files, read_records
 from lora_np.formats import PRETRAINED, load_task, read_json, read_tensors, save_model, task_base
 from lora_np.reference import manifest
 from lora_np.tasks import classifier as user_task
@@ -316,6 +317,51 @@ def test_an_empty_cell_is_an_empty_text(world, tmp_path, capsys):
     assert "empty texts: 1, the first in row 2, line 3" in said.err
 
 
+def test_truncated_texts_and_prompts_are_reported(world, tmp_path, capsys):
+    long, model = " ".join(TEXTS[:3]), str(world / "classes")
+    data = write_csv(tmp_path / "in.csv", [("a", long), ("b", "the fox"), ("c", long)], ("l", "t"))
+    says = "warning: texts: {} have more than 24 tokens and are truncated"
+    for words, said in (
+        (["predict", "--model", model, "--data", str(data)], says.format("2 of 3")),
+        (["predict", "--model", model, long], says.format("1 of 1")),
+        (["predict", "--model", model, "the fox"], ""),
+        (["evaluate", "--model", model, "--data", str(data)], says.format("2 of 3")),
+        (["generate", "--model", str(world / "full"), "--prompt", long, "--tokens", "1"], "only the last 24"),
+        (["generate", "--model", str(world / "full"), "--prompt", "the fox", "--tokens", "1"], ""),
+    ):
+        assert main(words) == 0
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == bool(said), error
+
+
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        (["NEG", "Neg", "neg", "pos"], "'NEG', 'Neg', 'neg' look alike"),
+        (["caf\u00e9", "cafe\u0301", "cafe"], r"'cafe\\u0301', 'caf\\xe9' look alike"),
+        (["a\u200b", "a", "b"], r"'a', 'a\\u200b' look alike"),
+        (['"a"', "a", "b"], "look alike, but are different classes; if quotes enclose its cells, use --quoting"),
+        (["a", "b", "A-", "1", "11"], None),
+    ],
+)
+def test_labels_that_look_alike(names, said):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert label_names(names) == sorted(names)
+    assert [re.search(said, str(one.message)) is not None for one in caught] == [True] * (said is not None)
+
+
+def test_repeated_texts_widen_the_intervals():
+    """Texts that all occur three times have the intervals of the same texts once."""
+    true, answered = np.random.default_rng(0).integers(0, 3, (2, 60))
+    once, texts = class_report(["a", "b", "c"], true, answered), [f"text {i}" for i in range(60)]
+    thrice = class_report(["a", "b", "c"], np.tile(true, 3), np.tile(answered, 3), texts=texts * 3)
+    for name in ("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval"):
+        assert thrice[name] == pytest.approx(once[name], abs=1e-12)
+    assert "only 60 texts are different" in format_report(thrice) and "only" not in format_report(once)
+    assert class_report(["a", "b", "c"], true, answered, texts=texts) == once
+
+
 # ---------------------------------------------------------------- finetune --text-file
 
 
@@ -525,8 +571,8 @@ def test_names_from_files_are_printed_with_escapes(place, world, tmp_path, capsy
 
 
 def test_one_text_for_each_adapter(world, run, fails):
-    """With base for none; and each is what it is alone. The prompt has more tokens than there are positions."""
-    one, two, prompt = world / "one", world / "two", " ".join(TEXTS[:4])
+    """With base for none; and each is what it is alone. The text has more tokens than there are positions."""
+    one, two, prompt = world / "one", world / "two", TEXTS[0]
     settings = ["--prompt", prompt, "--tokens", 30, "--seed", 3, "--ignore-end"]
     together = run("generate", *settings, "--adapter", one, "base", two)
     model = task_base(one)

@@ -234,6 +234,7 @@ def scripts(path):
     return dict(found)
 
 
+@pytest.mark.filterwarnings("ignore:texts")  # which are truncated
 def test_no_text_can_end_the_data(bases, tmp_path):
     labels = [HOSTILE, "</SCRIPT >"]
     folder = saved(tmp_path / "a'<b>", bases / "gpt2", labels)

@@ -140,14 +140,16 @@ def test_what_cannot_be_done(command, says, base, table, chats, tmp_path, fails)
     assert not (tmp_path / "out").exists()
 
 
-def test_mixed_and_merged_classifiers_read_texts_as_before(base, table, tmp_path, run):
+def test_mixed_and_merged_classifiers_read_texts_as_before(base, table, tmp_path, run, capsys):
     """Their question, and how much of a text they read, go with them."""
     data = QuestionTable(table, "text", "label", question="\nMark:")
     finetune(data, tmp_path / "task", FinetuneSettings(base=base, max_tokens=12, epochs=1, **LORA))
     run("mix", tmp_path / "task", "--out", tmp_path / "mixed")
     run("merge", tmp_path / "task", "--out", tmp_path / "merged")
     texts = ["abxcde", "edobca", "a" * 20 + "x"]
-    answers = [run("predict", "--model", tmp_path / name, *texts) for name in ("task", "mixed", "merged")]
+    commands = [["predict", "--model", str(tmp_path / name), *texts] for name in ("task", "mixed", "merged")]
+    answers = [(main(command), capsys.readouterr()) for command in commands]
+    assert answers[0][0] == 0 and "1 of 3 have more than 12 tokens" in answers[0][1].err
     assert answers[0] == answers[1] == answers[2]
     for name in ("mixed", "merged"):
         task = load_task(tmp_path / name)

@@ -1,10 +1,12 @@
 """Read a user's own labelled texts from two columns of a file, and split them into parts."""
 
+import unicodedata
+import warnings
 from collections import Counter
 
 import numpy as np
 
-from .records import column_of, listed, read_records
+from .records import QUOTING_HINT, column_of, listed, read_records
 from .reviews import Splits, Table, text_digest
 
 
@@ -34,11 +36,26 @@ def read_table(path, text_column, label_column, quoting=False):
 
 
 def label_names(labels):
-    """Return the distinct labels, sorted: entry k names class k. Raise ValueError if there are fewer than two."""
-    names = sorted(set(labels))
+    """Return the distinct labels, sorted: entry k names class k.
+
+    Raises ValueError if there are fewer than two; warns if labels differ only in ways that are easily overlooked.
+    """
+    names, alike = sorted(set(labels)), {}
     if len(names) < 2:
         raise ValueError(f"labels: got {len(names)} class(es), {listed(names)}, expected at least two classes")
+    for name in names:
+        alike.setdefault(looks(name), []).append(name)
+    if alike := [name for same in alike.values() if len(same) > 1 for name in same]:
+        hint = QUOTING_HINT if any('"' in name for name in alike) else ""
+        shown = ", ".join(ascii(name) if not name.isascii() else repr(name) for name in alike[:10])
+        warnings.warn(f"labels: {shown} look alike, but are different classes{hint}", stacklevel=2)
     return names
+
+
+def looks(label):
+    """Return what labels that look alike have in common: letters without case, in one Unicode form, without quotes."""
+    folded = unicodedata.normalize("NFKC", label.casefold())
+    return "".join(c for c in folded if unicodedata.category(c) not in ("Cf", "Zs") and c not in "\"'")
 
 
 def encode_labels(labels, names):

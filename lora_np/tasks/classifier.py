@@ -1,5 +1,8 @@
 """Apply a classifier to texts."""
 
+import sys
+import warnings
+
 import numpy as np
 
 from ..checked import quoted
@@ -43,33 +46,55 @@ def predict(classifier, texts):
 
 
 def class_probabilities(classifier, texts):
-    """Return the probability of each of K classes for each of N texts, (N, K); see `predict`."""
+    """Return the probability of each of K classes for each of N texts, (N, K); see `predict`.
+
+    A warning reports the number of truncated texts.
+    """
+    if n := n_truncated(classifier, texts):
+        most = most_tokens(classifier)
+        warnings.warn(f"texts: {n} of {len(texts)} have more than {most} tokens and are truncated", stacklevel=2)
+    return probabilities_of(classifier, token_ids(classifier, texts))
+
+
+def probabilities_of(classifier, sequences):
+    """Return the probability of each of K classes for each of N arrays of token ids, (N, K)."""
     params, config, adapter, tokenizer, labels, *_ = classifier
-    no_classes = np.zeros(len(texts), dtype=np.int64)
-    batches = class_batches(token_ids(classifier, texts), no_classes, CLASSIFIER_BATCH, pad_id(tokenizer))
+    no_classes = np.zeros(len(sequences), dtype=np.int64)
+    batches = class_batches(sequences, no_classes, CLASSIFIER_BATCH, pad_id(tokenizer))
     asks = classifier.question is not None
     head = label_head(params, config, label_ids(tokenizer, labels)) if asks else None
-    probabilities = np.empty((len(texts), len(labels)))
+    probabilities = np.empty((len(sequences), len(labels)))
     with blas_threads(1), shard_threads(worthwhile_threads(params)) as run:
         for batch, (logits, _) in zip(batches, predict_logits(params, batches, config, adapter, run, head)):
             probabilities[batch.rows] = softmax_forward(logits)[0]  # (B, K)
     return probabilities
 
 
-def token_ids(classifier, texts):
-    """Return the token ids that a classifier reads for each text: at most `max_tokens`, including any question.
+def most_tokens(classifier):
+    """Return the maximum number of tokens that a classifier reads, including any question."""
+    return classifier.max_tokens or classifier.config.n_positions
+
+
+def n_truncated(classifier, texts):
+    """Return how many texts have more tokens than the classifier reads."""
+    most = most_tokens(classifier)
+    return sum(len(ids) > most for ids in token_ids(classifier, texts, sys.maxsize))
+
+
+def token_ids(classifier, texts, most=None):
+    """Return the token ids that a classifier reads for each text: at most `most`, by default `most_tokens`.
 
     Texts without tokens are refused, because a classifier predicts at the last token; transformers also fails on them.
     """
-    tokenizer, longest = classifier.tokenizer, classifier.max_tokens or classifier.config.n_positions
+    tokenizer, most = classifier.tokenizer, most or most_tokens(classifier)
     if classifier.question is not None:
-        return prompt_ids(tokenizer, texts, classifier.question, longest)
+        return prompt_ids(tokenizer, texts, classifier.question, most)
     sequences = encode(tokenizer, texts)
     for row, ids in enumerate(sequences):
         if not len(ids):
             reason = "has no tokens, and this model's tokenizer adds none to a text"
             raise ValueError(f"text {row}: got {quoted(texts[row], 100)}, which {reason}; leave the text out")
-    return without_padding(truncate(tokenizer, sequences, longest), classifier.config)
+    return without_padding(truncate(tokenizer, sequences, most), classifier.config)
 
 
 def without_padding(sequences, config):

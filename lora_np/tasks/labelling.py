@@ -102,7 +102,7 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     true = encode_labels(labels, classifier.labels)
     with naming_model(model):
         predicted = class_probabilities(classifier, texts).argmax(axis=1)
-    report = class_report(classifier.labels, true, predicted)
+    report = class_report(classifier.labels, true, predicted, texts=texts)
     if picture is not None:
         write_atomically(picture, confusion_picture(report))
     return report

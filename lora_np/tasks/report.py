@@ -8,6 +8,7 @@ from statistics import NormalDist
 import numpy as np
 
 from ..checked import shown
+from ..data import text_digest
 
 DRAWS, SEED = 2000, 0  # number of draws and seed of the bootstrap
 Z = NormalDist().inv_cdf(0.975)  # the normal quantile for 95 % intervals
@@ -19,7 +20,7 @@ LABEL_WIDTH = 20
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
-def class_report(labels, true, answered, others=None):
+def class_report(labels, true, answered, others=None, texts=None):
     """Compare a classifier's predictions, and those of other classifiers for the same texts, with the true classes.
 
     Accuracies have Wilson intervals. Macro-F1 is the mean of F1 over the classes that occur or are predicted at least
@@ -30,29 +31,36 @@ def class_report(labels, true, answered, others=None):
     labels : list of K str
     true, answered : (N,) integers from 0 to K − 1
     others : dict, name -> (N,) integers, the predictions of other classifiers, or None
+    texts : list of N str, or None if all are different. If text i occurs m_i times, the intervals are those of
+        N² / Σ m_i² independent texts (Kish 1965), where the sum is over the different texts
 
     Returns
     -------
     dict, ready for JSON
-        "texts", their number; the scores "accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", as
-        fractions; "others", the same scores for each other classifier and for a baseline that always predicts the most
-        frequent class; "commonest_share", the share of texts in the most frequent class; "classes", label -> "texts" in
-        this class, "precision" (None if it is never predicted), "recall" (None if it has no texts); "confusion", K
-        lists of K: how many texts of each class (row) were predicted as each class (column)
+        "texts" and "different_texts", their numbers; the scores "accuracy", "accuracy_interval", "macro_f1",
+        "macro_f1_interval", as fractions; "others", the same scores for each other classifier and for a baseline that
+        always predicts the most frequent class; "commonest_share", the share of texts in the most frequent class;
+        "classes", label -> "texts" in this class, "precision" (None if it is never predicted), "recall" (None if it has
+        no texts); "confusion", K lists of K: how many texts of each class (row) were predicted as each class (column)
     """
     confusion = confusion_matrix(true, answered, len(labels))
-    texts, answers, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
-    commonest = int(texts.argmax())
+    sizes, answers, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
+    commonest = int(sizes.argmax())
+    occurrences = np.array(list(Counter(map(text_digest, texts)).values())) if texts else np.ones(len(true))
+    n_independent = len(true) ** 2 / float((occurrences**2).sum())
     others = {**(others or {}), f'always "{labels[commonest]}"': np.full(len(true), commonest)}
     classes = {
         label: {"texts": int(n), "precision": share(hits, of_answers), "recall": share(hits, n)}
-        for label, n, of_answers, hits in zip(labels, texts, answers, right)
+        for label, n, of_answers, hits in zip(labels, sizes, answers, right)
     }
     return {
         "texts": len(true),
-        **scores(confusion),
-        "others": {name: scores(confusion_matrix(true, its, len(labels))) for name, its in others.items()},
-        "commonest_share": float(texts.max() / texts.sum()),
+        "different_texts": len(occurrences),
+        **scores(confusion, n_independent),
+        "others": {
+            name: scores(confusion_matrix(true, its, len(labels)), n_independent) for name, its in others.items()
+        },
+        "commonest_share": float(sizes.max() / sizes.sum()),
         "classes": classes,
         "confusion": confusion.tolist(),
     }
@@ -68,18 +76,18 @@ def share(part, whole):
     return float(part / whole) if whole else None
 
 
-def scores(confusion):
-    """Return the accuracy and the macro-F1 of a confusion matrix, with their intervals."""
+def scores(confusion, n_independent):
+    """Return the accuracy and the macro-F1 of a confusion matrix, with intervals for a number of independent texts."""
     n = int(confusion.sum())
     true, answered = np.nonzero(confusion)
     counts = confusion[true, answered]
-    # Resampling N texts is equivalent to drawing the matrix's entries from a multinomial distribution.
+    # Resampling texts is equivalent to drawing the matrix's entries from a multinomial distribution.
     rng = np.random.default_rng(SEED)
-    draws = [macro_f1(true, answered, rng.multinomial(n, counts / n)) for _ in range(DRAWS)]
+    draws = [macro_f1(true, answered, rng.multinomial(round(n_independent), counts / n)) for _ in range(DRAWS)]
     right = int(np.trace(confusion))
     return {
         "accuracy": right / n,
-        "accuracy_interval": wilson_interval(right, n),
+        "accuracy_interval": wilson_interval(right * n_independent / n, n_independent),
         "macro_f1": macro_f1(true, answered, counts),
         "macro_f1_interval": np.quantile(draws, [0.025, 0.975]).tolist(),
     }
@@ -115,6 +123,8 @@ def score_lines(report):
         lines.append(f"  {shown(name, 50)}".ljust(width) + "".join(cells))
     if "tf-idf" in rows:
         lines.append("  tf-idf: logistic regression on words and pairs of words, trained on the same texts")
+    if report["different_texts"] < report["texts"]:
+        lines.append(f"  only {report['different_texts']:,} texts are different, so the intervals are wider")
     return [*lines, f"  [95 % intervals: Wilson's; for macro-F1 the bootstrap's over texts, {DRAWS:,} draws]"]
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ..checked import check_fields, instance_of, one_of, shown
-from ..data import class_batches, encode, encode_labels, label_names, pad_id, read_table, split_table, text_digest
+from ..data import class_batches, encode_labels, label_names, pad_id, read_table, split_table, text_digest
 from ..model import add_head, check_writes
 from ..training import CLASSIFIER_BATCH, LANGUAGE_BATCH, blas_threads, stream
 from .baseline import word_classifier
-from .classifier import class_probabilities, token_ids
+from .classifier import n_truncated, probabilities_of, token_ids
 from .label_words import QUESTION, label_ids, label_rows
 from .report import class_report, confusion_picture, format_report
 from .settings import Data, Dataset, check_text
@@ -64,23 +64,23 @@ class LabelledTable(Data):
         labels, pad = label_names(splits.train.labels), pad_id(model.tokenizer)
         model = self.labelling(model._replace(labels=labels, max_tokens=settings.max_tokens), settings.seed)
         encoded = [(token_ids(model, split.texts), encode_labels(split.labels, labels)) for split in splits]
-        longer = [len(ids) > settings.max_tokens for split in splits for ids in encode(model.tokenizer, split.texts)]
+        longer = sum(n_truncated(model, split.texts) for split in splits)
         train, validation = (self.rows(model, *part) for part in encoded[:2])
 
         def test(trained, history):
             others = self.word_answers(splits, encoded)
-            answered = class_probabilities(trained, splits.test.texts).argmax(axis=1)
-            report = class_report(labels, encoded[2][1], answered, others)
+            answered = probabilities_of(trained, encoded[2][0]).argmax(axis=1)
+            report = class_report(labels, encoded[2][1], answered, others, splits.test.texts)
             rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
             measures = [name for name in ("step", "loss", "accuracy") if f"eval_{name}" in history]
             results = {"labels": labels, "text_column": self.text_column, "label_column": self.label_column}
-            results |= {"rows": {**rows, "left_out": n_left_out}, "longer_texts": sum(longer)}
+            results |= {"rows": {**rows, "left_out": n_left_out}, "longer_texts": longer}
             results |= {"max_tokens": settings.max_tokens, "question": model.question}
             results["class_weights"] = self.class_weights
             if "accuracy" in measures:  # that of the best weights
                 accuracy = history["eval_accuracy"][history["eval_loss"].argmin()]
             else:
-                predicted = class_probabilities(trained, splits.validation.texts).argmax(axis=1)
+                predicted = probabilities_of(trained, encoded[1][0]).argmax(axis=1)
                 accuracy = np.mean(predicted == encoded[1][1])
             results |= {"validation_accuracy": float(accuracy), "test_accuracy": report["accuracy"]}
             results["commonest_label_share"] = report["commonest_share"]

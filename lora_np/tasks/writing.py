@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import warnings
 from datetime import datetime
 
 import numpy as np
@@ -72,6 +73,8 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False, sho
     """Yield the text of the ids (T,) and its continuation, without `shown`; see `write_text_from`."""
     if task.config.n_classes:
         raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
+    if len(ids) > (most := task.config.n_positions):
+        warnings.warn(f"prompt: has {len(ids)} tokens, of which the model reads only the last {most}", stacklevel=2)
     # Some ids have no token: vocabularies may have gaps, and some models round the vocabulary size up.
     never = np.setdiff1d(np.arange(task.config.vocab_size), list(task.tokenizer.get_vocab().values()))
     settings = {"sampling": sampling, "rng": rng, "stop": () if ignore_end else end_ids(task), "never": never}
