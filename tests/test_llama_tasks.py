@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig
+from lora_np.cli import main
 from lora_np.formats import load_hf, load_task, read_model, save_model
 from lora_np.model import LlamaConfig, forward
 from lora_np.tasks.classifier import class_probabilities
