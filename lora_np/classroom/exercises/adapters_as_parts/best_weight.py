@@ -14,7 +14,7 @@ import numpy as np
 
 POINTS = 2
 OUTPUTS = ("w",)
-HINTS = {"w": "What should be minimised? Which parabola passes through its three values, and where is its slope 0?"}
+HINTS = {"w": "What should be minimised? Which parabola passes through the three values, and where is its slope 0?"}
 FORMULA = "f = new + price · old;  w = (3 f₀ − 4 f_½ + f₁) / 4 (f₀ − 2 f_½ + f₁)"
 
 

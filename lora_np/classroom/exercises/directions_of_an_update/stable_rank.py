@@ -12,7 +12,7 @@ import numpy as np
 
 POINTS = 2
 OUTPUTS = ("rank",)
-HINTS = {"rank": "With n equal singular values it is n. How much does one count that is half as large as the first?"}
+HINTS = {"rank": "With n equal singular values it is n. How much does a value half as large as the first count?"}
 FORMULA = "stable rank = (σ₁² + σ₂² + …) / σ₁² = ‖M‖²_F / σ₁²"
 
 

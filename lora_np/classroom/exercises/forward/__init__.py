@@ -25,9 +25,9 @@ Here are four changes to a model like ours. For each, say in two to four sentenc
    to the logits at the last position? And if the model has **two** blocks?
 """
 ANSWER = """1. `h` does not change: a layer norm subtracts each position's mean, and the 5 with it. So the branches read
-   the same inputs and add the same outputs as before. `x` itself keeps the 5 through all blocks. But `ln_f` is a layer
-   norm too, and subtracts it before the logits are computed. The logits do not change (except for rounding). Nothing
-   that reads the residual stream sees a constant offset.
+   the same inputs and add the same outputs as before. `x` itself keeps the 5 through all blocks. But `ln_f` is also a
+   layer norm, and subtracts the 5 before the logits are computed. The logits do not change (except for rounding).
+   Nothing that reads the residual stream sees a constant offset.
 2. The logits do not change: only the product q_i · k_j is ever used, and the two factors cancel in it. The logits are
    even bit-identical, because 2 is a power of 2. Lesson 02 had the same freedom, `B G` and `G⁻¹ A`: only the product
    has a meaning.

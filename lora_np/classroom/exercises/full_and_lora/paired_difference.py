@@ -20,7 +20,7 @@ import numpy as np
 POINTS = 4
 OUTPUTS = ("difference", "error")
 HINTS = {
-    "difference": "Compute one number for each snippet that says which model was better. Which values can it have?",
+    "difference": "Compute one number for each snippet that shows which model was better. Which values can it have?",
     "error": "What is the standard error of the mean of n such numbers? (They take three values, a coin only two.)",
 }
 FORMULA = """d = hits_one − hits_other, which is 1, 0 or −1 for each snippet

@@ -14,7 +14,7 @@ import numpy as np
 
 POINTS = 1
 OUTPUTS = ("error",)
-HINTS = {"error": "What is the standard deviation of one toss of this coin, and of the mean of n tosses?"}
+HINTS = {"error": "Think of a biased coin: what is the standard deviation of one toss, and of the mean of n tosses?"}
 FORMULA = "error = √( accuracy (1 − accuracy) / n )"
 
 
