@@ -1,6 +1,6 @@
 """Half a block.
 
-Now the whole attention half, from `x` to `y`:
+This is the entire attention half, from `x` to `y`:
 
     x ─┬───────────────────────────────────────────────(+)─→ y
        │        ┌─ q_proj ─┐                            │

@@ -1,7 +1,7 @@
-"""Warm-up: a residual sum.
+"""Warm-up: a residual connection.
 
 `y = x + f(x)`, where the branch `f` may be anything, such as attention or an MLP. The branch's backward pass is given:
-`branch_backward(d)` maps the gradient of the branch's output to that of its input. Give the gradient of `x`.
+`branch_backward(d)` maps the gradient of the branch's output to that of its input. Return the gradient of `x`.
 
 **Predict:** a branch whose weights are all zero passes nothing back. What is `dx` then? And what is left of the
 gradient after twenty such blocks, with the sum and without it? That is why deep models have residual connections.

@@ -1,6 +1,6 @@
 """Similarity by chance.
 
-Two training runs have φ(8, 8) = 0.25. Is that a lot? It depends on the number of dimensions, n. Give the mean of
+Two training runs have φ(8, 8) = 0.25. Is that a lot? It depends on the number of dimensions, n. Return the mean of
 φ(i, j) for two **random** subspaces of an n-dimensional space.
 
 **Derive it in three steps.** A random unit vector has n coordinates with the same distribution: what is the mean square

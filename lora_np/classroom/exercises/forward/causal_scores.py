@@ -1,6 +1,6 @@
 """Scores.
 
-`q` and `k` are now split into heads. Give the attention scores, (N, H, T, T). Row `i` shows how well each key matches
+`q` and `k` are now split into heads. Return the attention scores, (N, H, T, T). Row `i` shows how well each key matches
 query `i`. The scores are scaled so that their size does not depend on `D`, and a score is −∞ wherever the key comes
 **after** the query. (The check grades the values and the mask separately.)
 

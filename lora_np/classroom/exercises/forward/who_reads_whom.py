@@ -5,7 +5,7 @@ loss looks splendid. A mask that is off by one causes this, and so do heads that
 transpose. Write a test that detects such leaks **from outside**, for any model.
 
 `model(ids)` takes ids (N, T) and returns logits (N, T, V), where `V` is the size of the vocabulary. You cannot look
-inside. Give a boolean (T, T) array `reads`: `reads[i, j]` is True if the logits at position `i` change, in any of the
+inside. Return a boolean (T, T) array `reads`: `reads[i, j]` is True if the logits at position `i` change, in any of the
 texts, when the token at position `j` is replaced by a different one.
 
 **Before you write:** how do you make sure that the new token differs from the old one in every text? What exactly may

@@ -1,7 +1,7 @@
 """Is one better than the other?
 
 Two models have classified **the same** n snippets. `hits_one` and `hits_other` (n,), one array per model, are `True`
-for each snippet that the model classified correctly. Give the difference between the two accuracies, the first minus
+for each snippet that the model classified correctly. Return the difference between the two accuracies, the first minus
 the second, and the standard error of that difference, both as fractions.
 
 The same snippets are hard for both models. So the two accuracies rise and fall together from one set of snippets to the
