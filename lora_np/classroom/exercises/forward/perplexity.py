@@ -29,8 +29,8 @@ def perplexity(logits, targets):
 
 
 def draw(rng, size):
-    """Draw logits. In the second draw, exp overflows in some rows, and underflows in whole rows if the batch's largest
-    logit is subtracted; one target's probability is 0 in float64, but its surprise is an ordinary number."""
+    """Draw logits. In the second draw, exp overflows in some rows, and underflows in entire rows if the batch's largest
+    logit is subtracted. One target's probability is 0 in float64, but its surprise is an ordinary number."""
     logits = 1.5 * rng.normal(size=(size.B, size.T, size.V))
     targets = rng.integers(0, size.V, (size.B, size.T))
     if size.number == 1:
