@@ -16,7 +16,7 @@ import numpy as np
 
 POINTS = 3
 OUTPUTS = ("dlogits",)
-HINTS = {"dlogits": "One row's loss is log Σ_j exp(x_j) − x_t: differentiate both terms. How many rows share the mean?"}
+HINTS = {"dlogits": "One row's loss is log Σ_j exp(x_j) − x_t: differentiate both terms. How many rows are averaged?"}
 FORMULA = "dlogits = (softmax(logits) − onehot(targets)) / N"
 
 
@@ -24,11 +24,11 @@ def cross_entropy_backward(logits, targets):
     """logits (N, K), targets (N,) of ints 0 … K−1 -> dlogits (N, K)."""
     N = len(logits)
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))  # (N, K), at most 1, so nothing overflows
-    dlogits = exp / exp.sum(axis=-1, keepdims=True)  # (N, K): the slope of log Σ exp(x_j) is the softmax
-    dlogits[np.arange(N), targets] -= 1.0  # the slope of −x_t, at one entry of each row
+    dlogits = exp / exp.sum(axis=-1, keepdims=True)  # (N, K): the gradient of log Σ exp(x_j) is the softmax
+    dlogits[np.arange(N), targets] -= 1.0  # the derivative of −x_t, at one entry of each row
     # Now dlogits is p_t − 1 < 0 at the target and p > 0 elsewhere, and each row adds up to 0. If the model is correct
     # and almost certain, all entries are nearly 0.
-    return dlogits / N  # each row contributes 1/N to the mean
+    return dlogits / N  # each row has the weight 1/N in the mean
 
 
 def draw(rng, size):

@@ -1,10 +1,10 @@
 """The largest rank that saves memory.
 
-If the rank is too high, `B` and `A` have more entries than `W`. Give the largest rank `r` for which `B` and `A`
+If the rank is too high, `B` and `A` have more entries than `W`. Compute the largest rank `r` for which `B` and `A`
 together have **fewer** entries than `W`.
 
 **Derive it:** write the condition as an inequality and solve it for `r`. **Then try it in your head** for 1000 × 1000,
-where the lesson found that r = 500 saves nothing, and for a very long matrix, 2 × 1000. Which side determines the
+where the lesson found that r = 500 saves nothing, and for a very wide matrix, 2 × 1000. Which side determines the
 result if one is much longer than the other? (`/` gives floats, which are rounded if the numbers are large; `//` is
 exact.)
 """
