@@ -1,10 +1,10 @@
 """A format for zeros.
 
 A zero takes as much memory as any other number, unless a format omits it. "2 of 4" has such a format. For every four
-neighbours, `values` holds the two remaining weights, in order, and `positions` holds their indices (0 to 3) among the
-four. Give `y = x Wᵀ`. You could rebuild `W` with its zeros, but then nothing would be saved, so do not form it. (An
-entry of `x` that is not multiplied by any value may be anything here, even NaN. Do not multiply it by 0 either: 0 · NaN
-is NaN.)
+neighbouring weights, `values` holds the two remaining ones, in order, and `positions` holds their indices (0 to 3)
+among the four. Compute `y = x Wᵀ`. You could rebuild `W` with its zeros, but then nothing would be saved, so do not
+form it. (An entry of `x` that is not multiplied by any value may be anything here, even NaN. Do not multiply it by 0
+either: 0 · NaN is NaN.)
 
 **On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? By which entries of a
 row of `x` are these four values multiplied? Find the rule for value `k`. **Count:** how many multiplications does a row

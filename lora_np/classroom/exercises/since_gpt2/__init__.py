@@ -33,8 +33,8 @@ ANSWER = """\
 1. **Layer norm: yes.** A layer norm is an RMS norm of `x − mean(x)`. So make sure that the mean is already 0: subtract
    the mean from each row of both embedding tables and, in `o_proj` and `down_proj`, from each column of `W` and from
    the bias. Then everything that is added to the residual stream has mean 0, and the outputs of the layer norms do not
-   change. Move the layer norm's bias `b` into the biases of the next layers, by adding `W b`. To absorb the
-   last norm's bias, give the head a bias.
+   change. Move the layer norm's bias `b` into the biases of the next layers, by adding `W b`. To absorb the bias
+   of the last norm, give the head a bias.
 2. **Learned positions: no.** With RoPE, a score depends only on the distance between two positions, so without the
    position table, shifting the entire text by ten positions changes nothing. In GPT-2, a row of this table is added to
    `x`, and everything that reads `x` depends on that row, including values and MLPs.

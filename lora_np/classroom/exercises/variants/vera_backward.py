@@ -19,7 +19,7 @@ from ...exercise import normals
 POINTS = 3
 OUTPUTS = ("dx", "dlambda_d", "dlambda_b")
 HINTS = {
-    "dx": "x reaches y along two paths. Which four factors does the second one have, and in which order?",
+    "dx": "x reaches y along two paths. Which four factors are on the adapter's path, and in which order?",
     "dlambda_d": "w_nk = λ_d,k v_nk: λ_d,k multiplies column k of v in all rows. What is w's upstream gradient?",
     "dlambda_b": "y_no contains the term λ_b,o z_no. In how many rows does λ_b,o occur, and with what factor?",
 }

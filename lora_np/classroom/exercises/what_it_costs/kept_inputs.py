@@ -59,7 +59,7 @@ MISTAKES = {
             lambda i: i.N * i.itemsize * (5 * i.C + i.F),
         ),
         (
-            "two arrays have F columns, but up_proj reads C columns: only gelu's output has F",
+            "two arrays are counted with F columns, but up_proj reads C columns: only gelu's output has F",
             lambda i: i.N * i.itemsize * (2 * i.C + 2 * i.F),
         ),
     ],
