@@ -10,7 +10,7 @@ IGNORE_INDEX = -100  # the target of a position that the loss ignores, as in PyT
 
 
 class CrossEntropyGrads(NamedTuple):
-    """The gradient. It is also the cache, because the forward pass already computes the exponentials that it needs."""
+    """The gradient. It is also the cache: the forward pass computes it, because it has the exponentials at hand."""
 
     dlogits: np.ndarray | None  # (..., K), None if not wanted
 

@@ -47,7 +47,7 @@ def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, 
     ValueError
         See `cross_entropy_forward`.
     """
-    weight = np.asanyarray(weight)  # once, not for each chunk
+    weight = np.asanyarray(weight)  # converted once, not for each chunk
     rows = x.reshape(-1, x.shape[-1])  # (N, C)
     real = np.flatnonzero(targets != ignore_index)  # (n,)
     dx = np.zeros_like(rows) if "x" in wanted else None
