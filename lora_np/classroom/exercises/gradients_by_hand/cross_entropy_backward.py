@@ -1,10 +1,10 @@
 """Cross-entropy.
 
-The loss of one row is −log p_t, in nats: how surprised the model is by the correct class `t`. `L` is the mean over the
-rows. The backward pass begins here: no upstream gradient is needed, because ∂L/∂L = 1.
+The loss of one row is −log p_t, in nats. It measures how surprised the model is by the correct class `t`. `L` is the
+mean over the rows. The backward pass begins here: no upstream gradient is needed, because ∂L/∂L = 1.
 
-**Derive** it directly, without going back through the logarithm and exercise 4: one row's loss is
-`log Σ_j exp(x_j) − x_t`. The result is the shortest formula of this set. **Predict first:** what is the gradient's sign
+**Derive** it directly, without going back through the logarithm and the softmax of exercise 4: one row's loss is
+`log Σ_j exp(x_j) − x_t`. The result is the shortest formula in this set. **Predict first:** what is the gradient's sign
 at the target, and what is it elsewhere? What does each row add up to? And what is the gradient of a row in which the
 model is correct and almost certain?
 

@@ -33,8 +33,8 @@ def layer_norm_backward(dy, x_hat, inv_std, w):
     db = dy.sum(axis=0)  # (C,): b is added in every row
     dw = np.sum(dy * x_hat, axis=0)  # (C,)
     dx_hat = dy * w  # (N, C)
-    # x̂ = (x − mean) · inv_std. All three ways end with the factor inv_std:
-    #   directly              ∂x̂_i/∂x_i = inv_std, and so dx̂_i
+    # x̂ = (x − mean) · inv_std. All three terms have the factor inv_std, omitted here:
+    #   directly              ∂x̂_i/∂x_i = inv_std, which gives dx̂_i
     #   through the mean      x_i moves the mean by 1/C, and the mean moves every x̂_j down: −Σ_j dx̂_j / C
     #   through the variance  ∂variance/∂x_i = 2 (x_i − mean) / C, ∂inv_std/∂variance = −½ inv_std³, and x̂_j is
     #                         (x_j − mean) times inv_std: together −x̂_i Σ_j dx̂_j x̂_j / C
@@ -42,8 +42,7 @@ def layer_norm_backward(dy, x_hat, inv_std, w):
     through_mean = dx_hat.mean(axis=-1, keepdims=True)  # (N, 1)
     through_variance = x_hat * np.mean(dx_hat * x_hat, axis=-1, keepdims=True)  # (N, C)
     dx = (dx_hat - through_mean - through_variance) * inv_std  # (N, C)
-    # Each row of dx is orthogonal to ones and, except for ε, to x̂, because shifting or stretching a row does not
-    # change x̂.
+    # Each row of dx is orthogonal to ones and, except for ε, to x̂: shifting or stretching a row does not change x̂.
     return dx, dw, db
 
 

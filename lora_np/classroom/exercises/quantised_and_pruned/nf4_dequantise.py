@@ -1,8 +1,8 @@
 """Dequantising NF4.
 
 In a file, two codes share one byte, an integer from 0 to 255: `first code · 16 + second code`. The bytes are in the
-order of the weights: the first byte holds codes 0 and 1, the second holds codes 2 and 3. Compute the dequantised
-matrix. The array sizes tell you how many weights share a scale.
+order of the weights: the first byte holds the codes of weights 0 and 1, the second byte those of weights 2 and 3.
+Compute the dequantised matrix. The array sizes tell you how many weights share a scale.
 
 **On paper first:** `packed` is 86, 255, 7, 112, there are two blocks with `absmax` 2 and 10, and the shape is (2, 4).
 Which codes are in `packed`? Which entries of Ŵ do you know without looking up the points? **Predict:** if you quantise

@@ -31,7 +31,7 @@ def sparse_forward(x, values, positions):
 
 
 def draw(rng, size):
-    """Draw positions that leave one input per group unused; in the last draw, it is NaN to reveal products with 0."""
+    """Draw positions that leave one input per group unused. In the last draw, it is NaN, to reveal products with 0."""
     groups = size.V
     x, values = rng.normal(size=(size.N, 4 * groups)), rng.normal(size=(size.n_out, 2 * groups))
     order = rng.permuted(np.tile(np.arange(4), (groups, 1)), axis=1)  # per group; no value uses the last one

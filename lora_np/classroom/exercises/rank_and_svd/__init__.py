@@ -42,8 +42,8 @@ ANSWER = """1. **Does not follow.** The rank counts every direction above roundi
    of rank 16. Only the change has limited rank. The sum can have full rank: try `np.linalg.matrix_rank(W + B @ A)`.
 4. **False.** The factors have as many parameters as `W`, but can form fewer matrices: the rank of `B A` is at most 500,
    whatever the factors' entries are. The identity matrix is out of reach: it has 1000 equal singular values, and the
-   best `B A` of rank 500 contains only half of its energy. Many of the parameters are redundant: all pairs `B G`, `G⁻¹
-   A` give the same change, and `G` has 250,000 entries.
+   best `B A` of rank 500 contains only half of its energy. Many of the parameters are redundant: all pairs `B G`,
+   `G⁻¹ A` give the same change, and `G` has 250,000 entries.
 5. **True.** Put the two `B`'s side by side, (out, 24), and stack the two `A`'s, (24, in). Their product is the sum of 8
    + 16 outer products, column times row, which is the sum of both changes. The rank is *at most* 24: if the two changes
    share directions, it may be lower. (If you add a change of rank 8 to itself, the rank is still 8.)

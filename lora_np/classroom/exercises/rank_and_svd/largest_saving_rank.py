@@ -28,9 +28,9 @@ def draw(rng, size):
     do, and one side is much longer than the other."""
     if size.number == 0:
         p, q, times = (int(n) for n in (*rng.permutation([2, 3, 5, 7])[:2], rng.integers(2, 6)))
-        return {"n_out": times * p * (p + q), "n_in": times * q * (p + q)}  # as many entries as W at rank times · p · q
+        return {"n_out": times * p * (p + q), "n_in": times * q * (p + q)}  # break-even at rank times · p · q
     short = 20 * int(rng.integers(1, 5)) + int(rng.choice([-2, 2]))
-    sides = short, (2 + size.number) * short + 1  # as many entries as W about halfway between two integer ranks
+    sides = short, (2 + size.number) * short + 1  # break-even about halfway between two integer ranks
     return dict(zip(("n_out", "n_in"), sides if size.number == 1 else sides[::-1]))
 
 

@@ -4,9 +4,9 @@ Column `j` of a matrix is its output if input `j` is 1 and all other inputs are 
 forming `B A`. (The check measures the peak memory of a call, with a `B` and an `A` whose product would have 6 million
 entries.)
 
-**On paper:** write one entry of the product, `(B A)_oj`, as a sum. Which entries of `A` does it contain, whatever `o`
-is? **Count:** for 1000 × 1000 and r = 10, how many multiplications does your function need for one column, and how many
-would it need if it formed `B A` first? **When it passes:** how do you compute *row* `o` of `B A`?
+**On paper:** write one entry of the product, `(B A)_oj`, as a sum. Which entries of `A` does this sum contain, whatever
+`o` is? **Count:** for 1000 × 1000 and r = 10, how many multiplications does your function need for one column, and how
+many would it need if it formed `B A` first? **When it passes:** how do you compute *row* `o` of `B A`?
 """
 
 POINTS = 2

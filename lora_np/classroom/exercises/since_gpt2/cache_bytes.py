@@ -6,7 +6,7 @@ only `n_kv_heads` key and value heads (`grouped`). Each number takes `itemsize` 
 
 **Predict:** which of the six arguments does `grouped` not depend on? By what factor is `grouped` smaller than `full`?
 **When it passes,** compute both for SmolLM2: 30 layers, 9 query heads, 3 key and value heads, head size 64, 8,192
-tokens, 4 bytes. Its weights take 538 MB.
+tokens, and 4 bytes per number. (Its weights take 538 MB.)
 """
 
 POINTS = 2

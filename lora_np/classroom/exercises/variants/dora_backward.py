@@ -41,13 +41,13 @@ def dora_backward(dy, x, V, m):
     dW_tuned = dy.T @ x  # (out, in)
     # W′ = m v̂, row by row
     along = np.sum(dW_tuned * unit, axis=1, keepdims=True)  # (out, 1): dW′ · v̂
-    dm = along[:, 0]  # (out,): W′ changes by v̂ for each unit of m
+    dm = along[:, 0]  # (out,): if m changes by 1, W′ changes by v̂
     # A δ parallel to v̂ only stretches V, and the division cancels this: W′ does not change. An orthogonal δ rotates
     # the row: v̂ moves by δ / ‖V‖, and W′ by m δ / ‖V‖. So dV is the component of dW′ orthogonal to the row, times m /
     # ‖V‖.
     dV = m[:, None] / length * (dW_tuned - along * unit)  # (out, in)
     return dx, dV, dm
-    # The dot product of each row of dV with that of V is 0. If V doubles, δ rotates it half as far, so dV halves.
+    # Each row of dV is orthogonal to the same row of V. If V doubles, δ rotates it half as far, so dV halves.
 
 
 def draw(rng, size):

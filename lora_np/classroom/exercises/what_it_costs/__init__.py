@@ -1,8 +1,8 @@
 """What it costs.
 
 You train nothing here: **you count FLOPs and bytes, from shapes only.** `N` is the number of rows (all tokens of a
-batch), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `u = x Aᵀ`. Count only the FLOPs of matrix products: (a,
-b) (b, c) costs 2 a b c FLOPs, as in the lesson. In the checks, no two sizes are equal.
+batch), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `u = x Aᵀ`. Count only the FLOPs of matrix products: the
+product of (a, b) and (b, c) costs 2 a b c FLOPs, as in the lesson. In the checks, no two sizes are equal.
 
 A cost formula can easily be off by a factor and still look plausible. So before you write code, list the products or
 arrays with their shapes, one per line.

@@ -34,10 +34,10 @@ def chain_flops(N, widths, ranks):
         if any(ranks[:layer]):  # anything trained below?
             backward += wide + down  # dx = dy W + du A
     return 2 * N * forward, 2 * N * backward
-    # With the adapter in the last layer, there are no such products: the backward pass is three thin products, and the
-    # step costs little more than the forward pass, a third of a full step. With the adapter in the first layer, there
-    # are 31, and the step costs two thirds of a full step. (Both train the same number of weights.) Layers above the
-    # highest adapter do need dx: the gradient comes from above.
+    # With the adapter in the last layer, the backward pass has three thin products but none as large as x Wᵀ, and the
+    # step costs little more than the forward pass, a third of a full step. With the adapter in the first layer, it has
+    # 31 large products, and the step costs two thirds of a full step. (Both train the same number of weights.) Layers
+    # above the highest adapter do need dx: the gradient comes from above.
 
 
 def draw(rng, size):

@@ -5,9 +5,9 @@ for each row. Merging, `W + s B A`, costs FLOPs only once. At how many rows does
 smallest number of rows for which merging costs **fewer** FLOPs in total than not merging. (As always, count only matrix
 products: ignore adding to `W` and multiplying by `s`.)
 
-**Predict:** if r doubles, does the number rise, fall, or stay the same? **Derive** the FLOPs of both options as
-functions of the number of rows. Try 4096 × 4096 in your head: is one long text enough? And where did you see this
-number in set 02?
+**Predict:** if r doubles, does this number of rows rise, fall, or stay the same? **Derive** the FLOPs of both options
+as functions of the number of rows. Try 4096 × 4096 in your head: is one long text enough? And where in set 02 did you
+see the result?
 
 **For the curious, when it passes:** suppose that a training step has 2,048 rows and a layer is 256 × 256. Would it save
 FLOPs to form `W + s B A` in each step, and to use it in the forward and backward passes? Which of the six thin products
@@ -24,14 +24,14 @@ rows = the smallest integer above in · out / (in + out), because r cancels"""
 def merging_pays_from(n_in, n_out, r):
     """All arguments ints -> rows, an int."""
     merging = 2 * n_out * r * n_in  # B A: (out, r) (r, in), once
-    more_a_row = 2 * r * (n_in + n_out)  # u = x Aᵀ and u Bᵀ, for each row; x Wᵀ is common to both
+    more_a_row = 2 * r * (n_in + n_out)  # u = x Aᵀ and u Bᵀ, for each row; both options compute x Wᵀ
     return merging // more_a_row + 1  # the first integer above the quotient, even if the quotient is an integer
     # r cancels, which leaves in · out / (in + out). For 4096 × 4096 that is 2048, so a long text is enough. This is
     # also the rank at which B and A have as many entries as W: in both cases, a number times (in + out) is compared
     # with in · out. In training, merging would save u Bᵀ in the forward pass and du A in the backward pass. But dA and
-    # dB need u and du, so four thin products remain. With 2,048 rows, far above the break-even of 128, it saves FLOPs,
-    # but only two of six thin products, a small part of the total. The price is an array as large as W for each adapted
-    # layer, stored from the forward to the backward pass.
+    # dB need u and du, so four thin products remain. With 2,048 rows, far above the break-even of 128, merging saves
+    # FLOPs, but only two of six thin products, a small part of the total. The price is an array as large as W for each
+    # adapted layer, stored from the forward to the backward pass.
 
 
 def draw(rng, size):

@@ -31,7 +31,7 @@ def label_probabilities(logits, first):
 
 
 def draw(rng, size):
-    """Draw logits so that in most rows, another token is more probable than any label. Labels have unsorted ids."""
+    """Draw logits so that in most rows, another token is more probable than any label. The labels' ids are unsorted."""
     logits = 2 * rng.normal(size=(size.N, size.V)) + rng.normal(size=(size.N, 1))
     return {"logits": logits, "first": rng.choice(size.V, (3, 5, 2)[size.number], replace=False)}
 

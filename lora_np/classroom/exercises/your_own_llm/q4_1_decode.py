@@ -1,8 +1,9 @@
 """Warm-up: five bits per weight.
 
 In SmolLM2's file, most weights are stored in blocks of 32. A block has 16 bytes of codes, a step `d` and an offset `m`.
-Each byte, an integer from 0 to 255, holds two codes of four bits: byte `i` has code `i` in its lower half (`byte % 16`)
-and code `i + 16` in its upper half. Code `q` stands for the weight `d q + m`. Compute the weights of `n` blocks.
+Each byte, an integer from 0 to 255, holds two codes of four bits: byte `i` has the code of weight `i` in its lower half
+(`byte % 16`) and that of weight `i + 16` in its upper half. Code `q` stands for the weight `d q + m`. Compute the
+weights of `n` blocks.
 
 **On paper first:** a block has `d` = 0.5 and `m` = −3, and its first byte is 115. Which two of the block's 32 weights
 does this byte determine, and what are they? **Predict:** which code stands for the weight 0 in this block? Does every

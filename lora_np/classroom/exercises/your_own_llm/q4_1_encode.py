@@ -40,7 +40,7 @@ def draw(rng, size):
     """
     n = size.N
     marks = rng.integers(1, 15, (n, 32)) + rng.uniform(-0.4, 0.4, (n, 32))
-    ends = rng.permuted(np.tile(np.arange(32), (n, 1)), axis=1)[:, :2]  # (n, 2): where the smallest and largest are
+    ends = rng.permuted(np.tile(np.arange(32), (n, 1)), axis=1)[:, :2]  # (n, 2): indices of the smallest and largest
     np.put_along_axis(marks, ends, np.array([[0.0, 15.0]]), axis=1)
     if size.number == 1:
         marks[1] = 0.0
