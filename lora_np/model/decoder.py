@@ -4,7 +4,7 @@ With a causal mask, a token's keys and values depend only on that token and earl
 new token costs a forward pass over one token, not over the entire text.
 
 Decoding follows the same path through the model as training, but uses each operation's `decode` in `operations.py`,
-which keeps nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
+which caches nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
 adapter's additional products would noticeably increase the time.
 """
 
@@ -88,7 +88,7 @@ def empty_cache(decoder, batch_size):
 
 
 def with_room(cache, length, n_positions):
-    """The cache with room for `length` tokens. The size of a full cache is doubled, up to n_positions."""
+    """The cache with room for `length` tokens. If it must grow, its capacity at least doubles, up to n_positions."""
     room = cache.keys.shape[2]
     if length <= room:
         return cache

@@ -64,8 +64,8 @@ def generate_tokens(
     if sampling.temperature > 0 and not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng: got {rng!r}, expected a np.random.Generator to draw tokens with")
     stop, never = known_ids("stop", stop, config), known_ids("never", never, config)
-    # A decoder for each adapter, with the adapter merged, takes memory for the adapted weights, but no additional time
-    # per token.
+    # One decoder per adapter, with the adapter merged, takes memory for the adapted weights, but no extra time per
+    # token.
     if adapter is None or isinstance(adapter, Adapter):
         readers = [(slice(None), make_decoder(params, config, adapter))]
     else:

@@ -12,7 +12,8 @@ CUBIC = 0.044715
 
 
 class GeluCache(NamedTuple):
-    """The slope is cached instead of x. It has the same size, and the forward pass can reuse the gate to compute it."""
+    """The slope is cached instead of x. Both have the same size, and the forward pass computes the slope from the
+    gate."""
 
     slope: np.ndarray | None  # (..., F), dy/dx
 

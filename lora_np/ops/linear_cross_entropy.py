@@ -15,7 +15,7 @@ CHUNK = 2**24  # the maximum number of logits in memory: 64 MB in float32
 
 
 class LinearCrossEntropyGrads(NamedTuple):
-    """The gradients; they are also the cache, because they must be computed while a chunk's logits exist."""
+    """The gradients; they are also the cache, because they must be computed while a chunk's logits are in memory."""
 
     dx: np.ndarray | None  # (..., C)
     dweight: np.ndarray | None  # (V, C)
