@@ -12,8 +12,7 @@ CUBIC = 0.044715
 
 
 class GeluCache(NamedTuple):
-    """The slope is cached instead of x. Both have the same size, and the forward pass computes the slope from the
-    gate."""
+    """The slope, which the forward pass computes from the gate, is cached instead of x. Both have the same size."""
 
     slope: np.ndarray | None  # (..., F), dy/dx
 

@@ -42,9 +42,8 @@ def dora_backward(dy, x, V, m):
     # W′ = m v̂, row by row
     along = np.sum(dW_tuned * unit, axis=1, keepdims=True)  # (out, 1): dW′ · v̂
     dm = along[:, 0]  # (out,): if m changes by 1, W′ changes by v̂
-    # A δ parallel to v̂ only stretches V, and the division cancels this: W′ does not change. An orthogonal δ rotates
-    # the row: v̂ moves by δ / ‖V‖, and W′ by m δ / ‖V‖. So dV is the component of dW′ orthogonal to the row, times m /
-    # ‖V‖.
+    # A δ parallel to v̂ only stretches V, and the division cancels this: W′ is unchanged. An orthogonal δ rotates the
+    # row: v̂ moves by δ / ‖V‖, and W′ by m δ / ‖V‖. So dV is the component of dW′ orthogonal to the row, times m / ‖V‖.
     dV = m[:, None] / length * (dW_tuned - along * unit)  # (out, in)
     return dx, dV, dm
     # Each row of dV is orthogonal to the same row of V. If V doubles, δ rotates it half as far, so dV halves.

@@ -32,10 +32,10 @@ def layer_flops(N, n_in, n_out, r):
     lora_forward = wide + down + up
     lora_backward = wide + up + down + down + up  # dy W, du, du A, dA, dB; du is used twice
     return full_forward, full_backward, lora_forward, lora_backward
-    # The forward pass of full fine-tuning costs least. LoRA's backward pass costs two thin products more than its
-    # forward pass, so less than twice as much. The ratio is (2 wide + 3 down + 3 up) / (3 wide) = 2/3 + r (in + out) /
-    # (in · out), and 2/3 + 2r/C if both sides are C. The ratio is 1 at r = in · out / (3 (in + out)), which is about 68
-    # for (1024, 256).
+    # Full fine-tuning's forward pass costs least. LoRA's backward pass costs two thin products more than its forward
+    # pass, so less than twice as much. The ratio is (2 wide + 3 down + 3 up) / (3 wide) = 2/3 + r (in + out) / (in ·
+    # out), and 2/3 + 2r/C if both sides are C. The ratio is 1 at r = in · out / (3 (in + out)), which is about 68 for
+    # (1024, 256).
 
 
 def draw(rng, size):
