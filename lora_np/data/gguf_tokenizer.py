@@ -192,7 +192,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
     tokenizer : Tokenizer
     files : dict of the tokenizer's files, see `model_files`
     special : dict with bos_token_id, eos_token_id (or a list of them) and pad_token_id, if the model has them
-    vocab_size : int, the model's; ids without a token get a placeholder
+    vocab_size : int, the model's vocabulary size; ids without a token get a placeholder
 
     Returns
     -------

@@ -67,7 +67,7 @@ def load_reviews(source):
     ValueError
         If `source` is unknown, or the CSV is not that of version 0.0.2.
     FileNotFoundError
-        If the package or its CSV is missing; the message says how to install it.
+        If the package or its CSV is missing; the message gives the command that installs it.
     """
     validation_size, test_size = SPLIT_SIZES[one_of("source", source, SPLIT_SIZES)]
     first = {}  # digest -> (text, label, source) of its first occurrence in either source
