@@ -50,7 +50,7 @@ def chat_template(files):
     if isinstance(text, list):
         text = {one.get("name"): one.get("template") for one in text if isinstance(one, dict)}.get("default", 0)
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"{SETTINGS}: chat_template is invalid, expected a string or a list with a template named 'default'")
+        raise ValueError(f"{SETTINGS}: chat_template is invalid, expected a string or a list with a template 'default'")
     tokens = {name: value for name, value in settings.items() if name.endswith("_token")}
     tokens = {name: value.get("content") if isinstance(value, dict) else value for name, value in tokens.items()}
     return text and Template(text, {name: value for name, value in tokens.items() if isinstance(value, str)})

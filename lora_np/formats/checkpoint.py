@@ -228,7 +228,7 @@ def check_shapes(path, tensors, shapes):
 
 
 def cast(path, tensors, dtype=None):
-    """Convert tensors to a dtype, by default their own; `path` is the file's, for error messages.
+    """Convert tensors to a dtype, by default their own; `path` names their file in error messages.
 
     Raises ValueError for the first array that is not floating point, is not finite, or overflows the dtype.
     """

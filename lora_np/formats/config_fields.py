@@ -66,7 +66,7 @@ def check_fixed(path, fields, fixed):
 
     Parameters
     ----------
-    path : the file's, for the message
+    path : the file's path, for the message
     fields : dict of its fields
     fixed : dict, name -> supported values, the first of which is the default
     """

@@ -95,7 +95,7 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
 
     Parameters
     ----------
-    path : of the file, for error messages
+    path : the file's path, for error messages
     fields, tensors : from `read_gguf`; BlockWeights are not dequantised
     dtype : np.float32 or np.float64, for arrays and for blocks when they are dequantised
 

@@ -35,7 +35,7 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
     task : LoadedModel; if it has an adapter, only the adapter is written
     base : folder or GGUF file of the adapter's base
     about : dict of JSON values to store in `task.json`
-    dtype : of the adapter's file; "float16" halves its size; None: the arrays' own dtype
+    dtype : dtype of the adapter's file; "float16" halves its size; None: the arrays' own dtype
     beside : dict of additional files to write, see `write_pair`
     """
     more = {"max_tokens": task.max_tokens, "question": task.question}
