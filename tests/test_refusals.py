@@ -307,7 +307,7 @@ NO_FILE = {
 
 WEIGHT = rng().standard_normal((4, 64)).astype(np.float32)
 COMPRESSED = {
-    "block_size: got 64 … (4, 33) … divides its 132": lambda: co.quantise_nf4(WEIGHT[:, :33]),
+    "block_size: got 64 … (4, 33) … divisor of its size, 132": lambda: co.quantise_nf4(WEIGHT[:, :33]),
     "block_size: got 33 … expected an even": lambda: co.quantise_nf4(WEIGHT, 33),
     "block_size: got 0, expected": lambda: co.quantise_nf4(WEIGHT, 0),
     "block_size: got 64.0, expected": lambda: co.quantise_nf4(WEIGHT, 64.0),
