@@ -403,8 +403,8 @@ REFUSALS = [
     ("predict --model {w}/full --data {w}/data/rows.jsonl", "text_column: is missing, and"),
     ("evaluate --model {w}/classes --data {w}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected"),
     ("evaluate --model {w}/one --data {w}/data/rows.jsonl --text t --label l", "got a language model"),
-    ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
-    ("pretrain --adapters --threads 2 --out {out}", "threads: only applies to the base"),
+    ("pretrain --adapters --epochs 1 --out {out}", "epochs: applies only to the base"),
+    ("pretrain --adapters --threads 2 --out {out}", "threads: applies only to the base"),
     ("pretrain --adapters --seed -1 --out {out}", "seed: got -1"),
 ]
 
@@ -682,7 +682,7 @@ def test_a_tokenizer_without_special_tokens(world, own, tmp_path, run, fails):
     run("import", hf, "--from", "hf", "--out", ours)
     for command, out in ((TABLE, task), (f"{TABLE} --method full", full), (TEXT, tmp_path / "text")):
         run(*command.replace("{w}/base", str(ours)).format(w=world, out=out).split(), "--epochs", 1)
-    fails("predict", "--model", task, "fox", "", says=["text 1: got '', which has no tokens", "adds none to a text"])
+    fails("predict", "--model", task, "fox", "", says=["text 1: got '', which has no tokens", "adds no special tokens"])
     assert run("predict", "--model", world / "classes", "fox", "").count("\n") == 2, "ours has an initial token"
     run("export", task, "--to", "merged", "--out", tmp_path / "merged")
     run("export", full, "--to", "hf", "--out", tmp_path / "back")

@@ -37,7 +37,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
         raise ValueError("prompt: is empty, expected at least one word")
     ids = encode(task.tokenizer, [prompt])[0]
     if not ids.size:
-        raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary; expected another text")
+        raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary; expected at least one")
     return continuation(task, ids, n_new, adapter, sampling, rng, ignore_end)
 
 
@@ -47,7 +47,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     Parameters
     ----------
     task : LoadedModel of a language model whose files have a chat template
-    messages : list of dict with role and content; the last is the user's
+    messages : list of dict with role and content; the last message is the user's
     n_new, adapter, sampling, rng : see `write_text_from`
 
     Returns
@@ -56,7 +56,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     """
     template = chat_template(task.files)
     if template is None:
-        raise ValueError("model: has no chat template, expected a model that was trained to chat, such as smollm2")
+        raise ValueError("model: has no chat template, expected a chat model, such as smollm2")
     text = render_chat(template, messages, begins_answer=True, now=datetime.now())
     check_texts([text])
     with library("messages: the tokenizer cannot encode them"):
