@@ -1,4 +1,4 @@
-"""The parts that all kinds of fine-tuning share: trainable arrays, schedule, and selection of the best weights."""
+"""The components that all kinds of fine-tuning share: trainable arrays, schedule, and selection of the best weights."""
 
 from ..adapters import Adapter, trained_weights
 from ..adapters.adalora_allocation import allocating, settled_from
@@ -35,7 +35,7 @@ def fine_tuning(
 
     Parameters
     ----------
-    params, config : the model to start from; `lora_np.model.add_head` turns it into a classifier
+    params, config : the model to start from; `lora_np.model.add_head` gives it a classification head
     adapter : initial Adapter, or None to train the whole model
     epoch_batches : function (rng) -> list of Batch for one epoch; see `train`, `class_batches` and `language_batches`
     validation : list of Batch

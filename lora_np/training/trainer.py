@@ -105,7 +105,7 @@ def train(
     Returns
     -------
     TrainState
-        `best` has the arrays at the best evaluation, or without `evaluate` those after the last step. `history` has
+        `best` has the arrays at the best evaluation, or, without `evaluate`, those after the last step. `history` has
         an array over steps for each of "loss", "learning_rate" and "grad_norm", and an array over evaluations for
         "eval_step", "eval_loss" and each other value that `evaluate` returned.
 
@@ -138,7 +138,7 @@ def train(
             batches = batches_of(epoch)
             if len(batches) != n_batches:
                 got = f"got {len(batches)} batches in epoch {epoch}"
-                raise ValueError(f"epoch_batches: {got}, expected {n_batches} as in the first")
+                raise ValueError(f"epoch_batches: {got}, expected {n_batches} as in the first epoch")
             state, measured = train_step(state, objective, batches[index], config, run, after_update)
             for name, value in measured.items():
                 history.setdefault(name, []).append(value)
