@@ -153,5 +153,5 @@ def test_mixed_and_merged_classifiers_read_texts_as_before(base, table, tmp_path
         task = load_task(tmp_path / name)
         assert (task.question, task.max_tokens, task.labels) == ("\nMark:", 12, ["cross", "nought"])
     out = run("export", tmp_path / "task", "--to", "merged", "--out", tmp_path / "hf")
-    assert "prompt the model with a text and '\\nMark:'; it was trained to answer with one of ' cross', ' nought'" in out
+    assert "the model with a text and '\\nMark:'; it was trained to answer with one of ' cross', ' nought'" in out
     assert same_bits(load_hf(tmp_path / "hf").params, load_task(tmp_path / "merged").params)

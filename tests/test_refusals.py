@@ -366,11 +366,11 @@ SHAPES = {
     "matrix: got shape (0, 3), expected at least one entry": lambda: an.spectrum(np.zeros((0, 3))),
     "matrix: got shape (3,), expected a 2-D": lambda: an.spectrum(np.ones(3)),
     "A: got shape (4, 3), expected 2 rows": lambda: an.product_singular_values(EYE, FOUR),
-    "V: got columns of 2 entries, expected 6": lambda: an.similarity_table(SIX, EYE),
+    "V: got columns of length 2, expected 6": lambda: an.similarity_table(SIX, EYE),
     "update: got shape (5, 3), expected (4, 3)": lambda: an.amplification(FOUR, FIVE, 1, rng()),
     "after: got shape (5, 3), expected (4, 3)": lambda: an.max_similarities(FOUR, FIVE, 1),
     "after['a']: got shape (1, 3), expected": lambda: an.weight_updates({"a": EYE}, {"a": SIGMA[None]}),
-    "directions: got columns of 4 entries, expected 3": lambda: an.energy_share(FOUR, FOUR),
+    "directions: got columns of length 4, expected 3": lambda: an.energy_share(FOUR, FOUR),
     "sigma: got shape (2, 2), expected singular values": lambda: an.stable_rank(EYE),
     "sigma: got shape (0,), expected at least one": lambda: an.rank_at_energy(SIGMA[:0], 0.5),
 }

@@ -5,7 +5,7 @@ every parameter (section 3.2). A direction's importance is the importance of its
 importance of the entries of each of its two singular vectors. The singular values of the model's least important
 directions are set to zero until the budget is met, so important layers keep more directions than unimportant ones. The
 budget decreases from all directions to the target along a cubic curve (equation 12). Directions that are set to zero
-are still trained, and return if their importance grows. In the last part of training, the allocation is fixed.
+are still trained, and return if their importance grows. In the final phase of training, the allocation is fixed.
 """
 
 from dataclasses import dataclass

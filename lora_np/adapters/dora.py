@@ -69,7 +69,7 @@ def directions(weight, adapter, scale):
 
 
 def over(numerator, norm):
-    """m/‖V‖ or 1/‖V‖; 0 for a row of zeros, which has no direction, so it remains zero.
+    """m/‖V‖ or 1/‖V‖; 0 for a row of zeros, which has no direction and remains zero.
 
     m is divided by ‖V‖ instead of multiplied by 1/‖V‖, so that the result is exactly 1 at the start of training.
     """

@@ -43,7 +43,7 @@ class MergedInFormat(NamedTuple):
 def merge(params, adapter):
     """Add the adapter's update to the model's weights (Hu et al. 2021, section 4.1).
 
-    The merged weights are dense arrays and exact up to rounding. The base's other weights keep their format.
+    The merged weights are dense arrays and exact up to rounding. Weights that are not adapted keep their format.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def in_format(dense, base, delta, mask):
 
 
 def format_loss(error, merged, update):
-    """The FormatLoss from three norms; both ratios are 0 if the error is 0."""
+    """The FormatLoss computed from three norms; both ratios are 0 if the error is 0."""
     return FormatLoss(error / merged if error else 0.0, error / update if error else 0.0)
 
 

@@ -28,7 +28,7 @@ class Compressed(NamedTuple):
 
     adapter: Adapter
     errors: dict[str, float]  # layer -> ‖ΔW − ΔW′‖ / ‖ΔW‖ in the Frobenius norm, 0 for an update of zero
-    error: float  # the same for the concatenated layers
+    error: float  # the same ratio for the concatenated layers
 
 
 def mix(params, adapters, weights):

@@ -3,7 +3,7 @@
 A `ShapeOnly` array behaves like an ordinary array, except that nothing is computed: each result is another
 `ShapeOnly` array. NumPy itself determines the shape and dtype of the result, because the same function runs on arrays
 with an additional axis of length 0. A `ShapeOnly` array stores a single number, so a model of 175 billion parameters
-takes no memory. Views share memory as they do in NumPy, and products of two matrices are recorded.
+takes almost no memory. Views share memory as they do in NumPy, and products of two matrices are recorded.
 """
 
 import math

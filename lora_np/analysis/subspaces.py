@@ -186,5 +186,5 @@ def orthonormal_pair(U, V):
             difference = f"{name}ᵀ{name} differs from the identity by {gap:.2g}"
             raise ValueError(f"{name}: its columns are not orthonormal ({difference}); see `right_directions`")
     if len(V) != len(U):
-        raise ValueError(f"V: got columns of {len(V)} entries, expected {len(U)}, as in U")
+        raise ValueError(f"V: got columns of length {len(V)}, expected {len(U)} as in U")
     return U, V

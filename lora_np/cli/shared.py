@@ -51,7 +51,7 @@ class StoreOnce(argparse.Action):
 
 
 def word(text):
-    """Check a path or a name. This is the default type of arguments; arguments that may be empty have the type str."""
+    """Check and return a path or a name. This is the default argument type; arguments that may be empty use str."""
     if not text.strip():  # an empty path would be the current folder
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a value that is not blank")
     if "\0" in text or text != text.encode("utf-8", "replace").decode():  # commands save paths in JSON

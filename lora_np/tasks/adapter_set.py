@@ -98,12 +98,12 @@ def check_finite(arrays):
 
 
 def forward_times(loaded, adapter):
-    """Time forward passes of the base, the base with the adapter, and the merged model, in one thread, on 16 sequences
-    of maximum length.
+    """Time single-threaded forward passes of the base, the base with the adapter, and the merged model.
 
     Returns
     -------
-    dict: "base", "attached", "merged" -> (seconds, ratio to the base's time), both medians over 20 rounds
+    dict: "base", "attached", "merged" -> (seconds for 16 rows of n_positions tokens, ratio to the base's time), both
+        medians over 20 rounds
     """
     params, config = loaded.task.params, loaded.task.config
     models = {"base": (params, None), "attached": (params, adapter), "merged": (merge(params, adapter), None)}

@@ -18,7 +18,7 @@ def load_classifier(folder, base=None):
     """
     task = load_task(folder, base)
     if task.labels is None:
-        raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` to write with it")
+        raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` for a language model")
     return task
 
 
@@ -43,7 +43,7 @@ def predict(classifier, texts):
 
 
 def class_probabilities(classifier, texts):
-    """Return the probability of each of K classes for each of N texts, (N, K); see `predict`."""
+    """Return the class probabilities (N, K) of N texts; see `predict`."""
     params, config, adapter, tokenizer, labels, *_ = classifier
     no_classes = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(token_ids(classifier, texts), no_classes, CLASSIFIER_BATCH, pad_id(tokenizer))

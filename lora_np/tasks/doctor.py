@@ -1,4 +1,4 @@
-"""Diagnose an adapter on a base: which of its layers are applied by the program that runs it, and its faults."""
+"""Diagnose an adapter on a base: which layers a program such as PEFT applies, and the adapter's faults."""
 
 import math
 import re
@@ -23,7 +23,7 @@ BLOCK = re.compile(r"(?<=[.])([0-9]{1,9})(?=[.])")
 BASES = {
     True: "this is the base that the adapter was trained on",
     False: "the adapter was trained on a different base",
-    None: "the adapter's file does not record whether this is the base that it was trained on",
+    None: "the adapter's file does not record whether this is the base that the adapter was trained on",
 }
 
 
@@ -204,7 +204,7 @@ def span(values, number):
 
 
 def merged_blocks(rows):
-    """Merge rows that differ only in block index and measured values; a merged row has lists of these values."""
+    """Merge rows that differ only in block index and measured values; in a merged row, these values are lists."""
     merged = {}
     for row in rows:
         before, *block = BLOCK.split(row["layer"], maxsplit=1)  # the block's index, and the rest of the name

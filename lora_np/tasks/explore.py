@@ -97,8 +97,8 @@ def explore(
 def page_data(task, base, measured, prompts, chat, report):
     """Return the data of a page: a dict with the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`.
 
-    `measured` is the result of `language_tokens` or `texts_of_table`; the other parameters are passed to these
-    functions.
+    `measured` is the result of `language_tokens` or `texts_of_table`; `task` is the loaded adapter and its base; the
+    other parameters are those of `explore`.
     """
     report(f"decomposing ΔW of {len(layer_arrays(task.adapter))} layers")
     directions = directions_of(task.params, task.adapter)

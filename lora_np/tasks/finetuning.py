@@ -90,7 +90,7 @@ def finetune(data, out, settings=None, report=no_report):
 
 @contextmanager
 def naming_model(name):
-    """Prefix a FloatingPointError with the model's name."""
+    """Prefix the message of a FloatingPointError with the model's name."""
     try:
         yield
     except FloatingPointError as error:

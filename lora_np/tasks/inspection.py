@@ -40,8 +40,8 @@ def inspect_file(path):
         norm_B, norm_update, stable_rank, effective_rank}, which omits layers whose factors have mismatched shapes, or
         values that are not finite or extremely large. AdaLoRA's A is reported as diag(E) A, and its rank as the number
         of non-zero singular values. DoRA's update is s B A, before the rows are rescaled. VeRA's layers are not listed,
-        because its A and B are not in the file; nor are QA-LoRA's, because the file does not say how many inputs are
-        pooled into one.
+        because its A and B are not in the file; nor are QA-LoRA's, because the file does not record how many inputs
+        are pooled into one.
     """
     file = weights_file(place_of(path))
     if file.suffix == ".gguf":

@@ -64,7 +64,7 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
 
 
 def prediction_columns(taken, labels):
-    """Return the names of the prediction columns: label, probability, and p_… for each of the labels.
+    """Return the names of the prediction columns: label, probability, and p_… for each label.
 
     A name that already exists is prefixed with "predicted_".
     """

@@ -11,7 +11,7 @@ from ..checked import shown
 
 DRAWS, SEED = 2000, 0  # number of draws and seed of the bootstrap
 Z = NormalDist().inv_cdf(0.975)  # the normal quantile for 95 % intervals
-WIDTH = 100  # maximum line length of the text
+WIDTH = 100  # maximum line length of the report
 MOST_COLUMNS = 12  # maximum number of classes in a confusion matrix as text
 MOST_ROWS = 30  # maximum number of classes that are listed
 MOST_PAIRS = 10
@@ -128,7 +128,7 @@ def class_lines(report):
     columns = f"{'texts':>6}{'precision':>11}{'recall':>8}"
     space, digits = WIDTH - len(columns) - 7, len(f"{confusion.max()}")
     cell = digits + (3 if space - (digits + 3) * len(labels) >= LABEL_WIDTH else 2)
-    room = space - cell * len(labels)  # for a label beside the matrix
+    room = space - cell * len(labels)  # for a label beside the matrix, in columns
     with_matrix = len(labels) <= MOST_COLUMNS and room >= 8
     room = min(room, LABEL_WIDTH) if with_matrix else LABEL_WIDTH
     width = max(5, *(len(shown(label, room)) for label in labels)) + 5
@@ -163,7 +163,7 @@ def pair_lines(labels, confusion):
 
 
 def verdicts(report, advice=""):
-    """Return a sentence for each simpler classifier that is better, and for each class that is never predicted."""
+    """Return a line for each simpler classifier that scores higher, and for each class that is never predicted."""
     lines = []
     for name, its in report["others"].items():
         for measure, title in MEASURES.items():

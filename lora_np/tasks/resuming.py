@@ -80,7 +80,7 @@ def resumable(out, plan, base, data, model, settings, report):
 
 
 def run_label(data, model, base, settings):
-    """Return the label for `train`: everything except the `TrainConfig` that affects the result, one item per line."""
+    """Return the label for `train`: everything that affects the result except the `TrainConfig`, one item per line."""
     facts = plain_values(data, settings)
     for name in ("data", "test_data", "base", "dropout"):  # files may have moved; the dropout is in the model's config
         facts.pop(name, None)

@@ -165,7 +165,7 @@ class Data:
 def adapter_from(adapter, rank):
     """Return the AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default rank.
 
-    Raises ValueError if the field is invalid, or if its adapter could not be trained, or saved for the unchanged base.
+    Raises ValueError if the field is invalid or describes an adapter that `finetune` cannot train or save.
     """
     if isinstance(adapter, AdapterConfig):
         config = adapter
@@ -185,8 +185,8 @@ def adapter_from(adapter, rank):
     if config.init == "loftq":
         raise ValueError("init: got 'loftq', which needs a quantised base; expected another init")
     if config.kind != "vera" and abs(config.alpha) < SMALLEST * config.r:
-        expected = f"expected a number such as {2 * config.r}, twice the rank"
-        raise ValueError(f"alpha: got {config.alpha:g}, with which LoRA's update is zero; {expected}")
+        expected = f"expected a value such as {2 * config.r}, twice the rank"
+        raise ValueError(f"alpha: got {config.alpha:g}, which makes LoRA's update zero; {expected}")
     if config.init in STARTS and config.kind != "lora":
         raise ValueError(f"init: {config.init!r} needs kind 'lora' here, got {config.kind!r}: see `for_original_base`")
     return config

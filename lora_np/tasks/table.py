@@ -28,7 +28,7 @@ ADVICE = "  More texts of such a class help most; --class-weights balanced makes
 
 @dataclass(frozen=True)
 class LabelledTable(Data):
-    """A table of texts and labels, on which a classifier with a new head is trained.
+    """A table of texts and labels for training a classifier with a new head.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ class LabelledTable(Data):
 
 @dataclass(frozen=True)
 class QuestionTable(LabelledTable):
-    """A table of texts and labels, on which a language model learns to answer a question with the label's name.
+    """A table of texts and labels for training a language model to answer a question with the label's name.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def save_state(path, state, label):
 
 
 class Saver:
-    """Saves the states of a run at intervals.
+    """Saves a run's state at intervals.
 
     Parameters
     ----------
