@@ -360,7 +360,7 @@ REFUSALS = [
     (f"{WRITE} --adapter {{w}}/classes", "got a classifier"),
     (f"{WRITE} --adapter {{w}}/full", "got a whole model, expected an adapter"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/one", "is repeated"),
-    (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "'base' is not an adapter"),
+    (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "got 'base', expected only adapters"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/two --weights 1", "weights: got 1, expected one for each of 2"),
     (f"{WRITE_ONE} --model {PRETRAINED}", "a different base … give its base with --base, or for generate with --model"),
     *[
@@ -383,12 +383,12 @@ REFUSALS = [
     ("predict x --model {w}", "no task.json and no config.json (base, "),
     ("predict x --model {w}/full --base {w}/base", "full is a whole model"),
     ("predict x --model {w}/classes --base {w}/full", "trained on a different base than the model in"),
-    *[(f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan") for command in WEIGHTED],
+    *[(f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes NaN") for command in WEIGHTED],
     # It would be easy to lose the adapter without a word.
     (f"{WRITE} --model {{w}}/one", "one is an adapter, expected a model; give it as --adapter"),
     (f"{WRITE} --adapter {{w}}/peft", "is a PEFT adapter"),
     ("mix {w}/classes {w}/one --out {out}", "has the labels"),
-    ("merge base --out {out}", "'base' is not an adapter"),
+    ("merge base --out {out}", "got 'base', expected only adapters"),
     ("export {w}/full --to peft --out {out}", "got a whole model"),
     ("export {w}/one --to hf --base-name x --out {out}", "base-name: needs --to peft"),
     ("import x --from hf --labels a --out {out}", "labels: needs --from peft"),

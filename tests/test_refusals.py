@@ -183,7 +183,7 @@ NO_WAY_BACK = {  # what quantising changed is no adapter, and DoRA's way back no
     "trained: got init 'loftq', which works only with the quantised base": {"r": 4, "init": "loftq"},
     "'trained' is of kind 'dora', expected 'lora'": {"r": 3, "kind": "dora", "init": "pissa"},
 }
-FROZEN = {f"rate_factors: got 0 for '{leaf}', but the allocation": {"leaf": leaf} for leaf in ad.adalora.NAMES}
+FROZEN = {f"rate_factors: got 0 for '{leaf}', but rank allocation": {"leaf": leaf} for leaf in ad.adalora.NAMES}
 MIXED = {
     "weights: got a; expected one for each of a, b": {"a": 1.0},
     "weights: got a, b, c; expected one for each of a, b": {"a": 1.0, "b": 1.0, "c": 1.0},
