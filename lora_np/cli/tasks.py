@@ -20,7 +20,7 @@ from .shared import add_columns, json_writer, options_of, print_now
 def add_commands(command):
     predict = command("predict", run_predict, "classify new texts with a model from finetune")
     predict.add("--model DIR", "the folder that finetune wrote", required=True)
-    moved = "the base, if it has moved (default: the base that was used in training)"
+    moved = "the base's new path, if it has moved (default: the path that was used in training)"
     predict.add("--base DIR", moved)
     predict.add("texts TEXT", "texts to classify", nargs="*")
     predict.add("--data FILE", "a CSV, TSV or JSONL file of texts")

@@ -41,7 +41,7 @@ def export(name, to, out, base_name=None, base=None, format=None):
         "gguf-merged"
     out : folder to write, or a file for GGUF; not the folder of the task or of its base
     base_name : str or None, the base's name or path, which is written to the adapter's PEFT configuration
-    base : folder of the adapter's base if it has moved, or None
+    base : the new folder of the adapter's base if the base has moved, or None
     format : weight format when a model is exported to GGUF: "f32", "f16", "q8_0" or "q4_1"; None: "f32"
 
     Returns

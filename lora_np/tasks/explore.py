@@ -43,7 +43,7 @@ def explore(
     ----------
     adapter : folder of a language model's or a classifier's adapter, or the name of an included adapter
     out : path of the page
-    base : the adapter's base if it has moved (see `read_model`), or None
+    base : the new path of the adapter's base if the base has moved (see `read_model`), or None
     data : for a classifier, path of a CSV, TSV or JSONL file; losses are measured on equally spaced rows. None: no
         losses are measured
     text_column, label_column : str, or None for the columns that the classifier was trained with

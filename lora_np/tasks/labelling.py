@@ -31,7 +31,7 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
         None
     proba : bool, whether to write the probability of every class, not just of the predicted one
     quoting : bool, for a TSV file; see `format_records`
-    base : folder of the model's base if it has moved, or None
+    base : the new folder of the model's base if the base has moved, or None
 
     Returns
     -------
