@@ -89,7 +89,7 @@ def for_original_base(params, start, trained):
     Parameters
     ----------
     params : dict, the weights that were passed to `start_adapter`
-    start, trained : Adapter, as returned by `start_adapter`, and after training
+    start, trained : Adapter, the result of `start_adapter` before and after training
 
     Returns
     -------

@@ -34,7 +34,7 @@ def diagnose(path, base=None, prompt=None):
     ----------
     path : a folder in PEFT's format or ours, a GGUF file, or the name of an included adapter
     base : a Hugging Face folder, or anything that `read_model` reads; None: the base named in the adapter's `task.json`
-    prompt : str, the prompt after which the logits are compared; None: a fixed one
+    prompt : str, the prompt after which the logits are compared; None: a default prompt
 
     Returns
     -------

@@ -77,7 +77,7 @@ def export_gguf(name, is_merged, out, base, format):
     task = formats.load_task(name, base, weights="blocks")
     if task.adapter is not None and not is_merged:
         if format is not None:
-            raise ValueError(f"format: got {format!r} for an adapter, which is always written in f32; expected None")
+            raise ValueError(f"format: got {format!r} for an adapter, which is always written in f32; omit it")
         fields = {f"lora_np.{FINGERPRINT}": fingerprint(task.params)}
         formats.save_gguf_adapter(out, task.adapter, task.params, task.config, fields)
         return task
@@ -135,7 +135,7 @@ def import_hf(path, out, tokenizer=None):
     Parameters
     ----------
     path : see `load_hf`
-    out : folder to write, not the folder that is read
+    out : folder to write, different from the input folder
     tokenizer : path of a tokenizer, see `load_tokenizer`; None: the tokenizer in the model's folder, if any
 
     Returns
@@ -185,7 +185,7 @@ def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
     Parameters
     ----------
     folder : the directory that PEFT's save_pretrained wrote
-    out : folder to write, not one of the two folders that are read
+    out : folder to write, different from both input folders
     base : folder of the base, in our format (as written by `import_hf`)
     labels : list of str, a classifier's labels, in the order of its classes; None: the base's labels if there is one
         for each class, otherwise LABEL_0, LABEL_1, …

@@ -75,7 +75,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
     variant : function (k) -> LoadedModel with every ΔW truncated to rank k
     directions : dict that `directions_of` returned
     base : folder or file of the base
-    report : function, called before each measurement with a line of text
+    report : function, called with a line of text before each measurement
     what : str, describes the data
     data, classes : (N,) tokens and None for a language model; N texts and (N,) integers for a classifier
 
@@ -111,7 +111,7 @@ def by_scale(variant, prompts, chat, report):
     variant : function (scale=) -> LoadedModel with every ΔW multiplied by the scale
     prompts : list of str
     chat : bool, whether a language model answers them using its chat template
-    report : function, called before each scale with a line of text
+    report : function, called with a line of text for each scale
 
     Returns
     -------

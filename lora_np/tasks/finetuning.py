@@ -34,7 +34,7 @@ def finetune(data, out, settings=None, report=no_report):
     data : LabelledTable, QuestionTable, TextFile or Conversations, or another subclass of Data
     out : folder to write
     settings : FinetuneSettings; None: the defaults
-    report : function, called before training with each line of text that describes the run
+    report : function, called with each line of text that describes the run, before training
 
     Returns
     -------

@@ -100,7 +100,7 @@ def train(
         progress is shown
     save_seconds : float, seconds between saves; the interval is longer if saving would otherwise take more than a
         twentieth of the running time. None: save every config.save_every steps, and after the last step
-    resume : bool; False: the run starts from scratch, and its first save replaces any existing state
+    resume : bool; False: the run starts from scratch, and its first save overwrites any existing state
 
     Returns
     -------
