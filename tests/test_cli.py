@@ -360,7 +360,7 @@ REFUSALS = [
     (f"{WRITE} --adapter {{w}}/classes", "got a classifier"),
     (f"{WRITE} --adapter {{w}}/full", "got a full model, expected an adapter"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/one", "is repeated"),
-    (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "'base' is not an adapter"),
+    (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "got 'base', expected only adapters"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/two --weights 1", "weights: got 1, expected one for each of 2"),
     (f"{WRITE_ONE} --model {PRETRAINED}", "a base other … give its base with --base (for generate: --model)"),
     *[
@@ -383,13 +383,13 @@ REFUSALS = [
     ("predict x --model {w}", "no task.json and no config.json (base, "),
     ("predict x --model {w}/full --base {w}/base", "full is a full model"),
     ("predict x --model {w}/classes --base {w}/full", "trained on a base other than the model in"),
-    *[(f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan") for command in WEIGHTED],
+    *[(f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes NaN") for command in WEIGHTED],
     # It would be easy to lose the adapter without a word.
     (f"{WRITE} --model {{w}}/one", "one is an adapter, expected a model; give it as --adapter"),
     (f"{WRITE} --adapter {{w}}/peft", "is a PEFT adapter"),
     ("mix {w}/classes {w}/one --out {out}", "has the labels"),
-    ("merge base --out {out}", "'base' is not an adapter"),
-    ("export {w}/full --to peft --out {out}", "got a whole model"),
+    ("merge base --out {out}", "got 'base', expected only adapters"),
+    ("export {w}/full --to peft --out {out}", "got a full model"),
     ("export {w}/one --to hf --base-name x --out {out}", "base-name: needs --to peft"),
     ("import x --from hf --labels a --out {out}", "labels: needs --from peft"),
     ("import x --from peft --tokenizer a --out {out}", "tokenizer: needs --from hf"),
@@ -403,8 +403,8 @@ REFUSALS = [
     ("predict --model {w}/full --data {w}/data/rows.jsonl", "text_column: is missing, and"),
     ("evaluate --model {w}/classes --data {w}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected"),
     ("evaluate --model {w}/one --data {w}/data/rows.jsonl --text t --label l", "got a language model"),
-    ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
-    ("pretrain --adapters --threads 2 --out {out}", "threads: only applies to the base"),
+    ("pretrain --adapters --epochs 1 --out {out}", "epochs: applies only to the base"),
+    ("pretrain --adapters --threads 2 --out {out}", "threads: applies only to the base"),
     ("pretrain --adapters --seed -1 --out {out}", "seed: got -1"),
 ]
 
@@ -682,7 +682,7 @@ def test_a_tokenizer_without_special_tokens(world, own, tmp_path, run, fails):
     run("import", hf, "--from", "hf", "--out", ours)
     for command, out in ((TABLE, task), (f"{TABLE} --method full", full), (TEXT, tmp_path / "text")):
         run(*command.replace("{w}/base", str(ours)).format(w=world, out=out).split(), "--epochs", 1)
-    fails("predict", "--model", task, "fox", "", says=["text 1: got '', which has no tokens", "adds none to a text"])
+    fails("predict", "--model", task, "fox", "", says=["text 1: got '', which has no tokens", "adds no special tokens"])
     assert run("predict", "--model", world / "classes", "fox", "").count("\n") == 2, "ours has an initial token"
     run("export", task, "--to", "merged", "--out", tmp_path / "merged")
     run("export", full, "--to", "hf", "--out", tmp_path / "back")

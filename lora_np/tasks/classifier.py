@@ -18,7 +18,7 @@ def load_classifier(folder, base=None):
     """
     task = load_task(folder, base)
     if task.labels is None:
-        raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` to write with it")
+        raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` for a language model")
     return task
 
 
@@ -43,7 +43,7 @@ def predict(classifier, texts):
 
 
 def class_probabilities(classifier, texts):
-    """Return the probability of each of K classes for each of N texts, (N, K); see `predict`."""
+    """Return the class probabilities (N, K) of N texts; see `predict`."""
     params, config, adapter, tokenizer, labels, *_ = classifier
     no_classes = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(token_ids(classifier, texts), no_classes, CLASSIFIER_BATCH, pad_id(tokenizer))
@@ -59,7 +59,7 @@ def class_probabilities(classifier, texts):
 def token_ids(classifier, texts):
     """Return the token ids that a classifier reads for each text: at most `max_tokens`, including any question.
 
-    Texts without tokens are refused, because a classifier predicts at the last token; transformers also fails on them.
+    Raises ValueError for a text without tokens, because a classifier predicts at the last token.
     """
     tokenizer, longest = classifier.tokenizer, classifier.max_tokens or classifier.config.n_positions
     if classifier.question is not None:
@@ -67,13 +67,13 @@ def token_ids(classifier, texts):
     sequences = encode(tokenizer, texts)
     for row, ids in enumerate(sequences):
         if not len(ids):
-            reason = "has no tokens, and this model's tokenizer adds none to a text"
-            raise ValueError(f"text {row}: got {quoted(texts[row], 100)}, which {reason}; leave the text out")
+            reason = "has no tokens, and this model's tokenizer adds no special tokens"
+            raise ValueError(f"text {row}: got {quoted(texts[row], 100)}, which {reason}; remove the text")
     return without_padding(truncate(tokenizer, sequences, longest), classifier.config)
 
 
 def without_padding(sequences, config):
-    """Remove trailing ids that equal an imported model's `pad_token_id`, if its configuration has one.
+    """Remove trailing ids that equal the `pad_token_id` of an imported model, if its configuration has one.
 
     A classifier predicts at the last token, and transformers treats all trailing tokens with that id as padding.
     """

@@ -37,7 +37,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
         raise ValueError("prompt: is empty, expected at least one word")
     ids = encode(task.tokenizer, [prompt])[0]
     if not ids.size:
-        raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary; expected another text")
+        raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary; expected at least one")
     return continuation(task, ids, n_new, adapter, sampling, rng, ignore_end)
 
 
@@ -47,7 +47,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     Parameters
     ----------
     task : LoadedModel of a language model whose files have a chat template
-    messages : list of dict with role and content; the last is the user's
+    messages : list of dict with role and content; the last message is the user's
     n_new, adapter, sampling, rng : see `write_text_from`
 
     Returns
@@ -56,7 +56,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     """
     template = chat_template(task.files)
     if template is None:
-        raise ValueError("model: has no chat template, expected a model that was trained to chat, such as smollm2")
+        raise ValueError("model: has no chat template, expected a chat model, such as smollm2")
     text = render_chat(template, messages, begins_answer=True, now=datetime.now())
     check_texts([text])
     with library("messages: the tokenizer cannot encode them"):
@@ -69,7 +69,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
 def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
     """Yield the text of the ids (T,), and then its continuation; see `write_text_from`."""
     if task.config.n_classes:
-        raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
+        raise ValueError("model: got a classifier, expected a language model; use `predict` for a classifier")
     # Some ids have no token: vocabularies may have gaps, and some models round the vocabulary size up.
     never = np.setdiff1d(np.arange(task.config.vocab_size), list(task.tokenizer.get_vocab().values()))
     settings = {"sampling": sampling, "rng": rng, "stop": () if ignore_end else end_ids(task), "never": never}
@@ -78,14 +78,14 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
 
 
 def end_ids(task):
-    """Return the ids of the tokens with which the model ends a text."""
+    """Return the ids of the model's end-of-text tokens."""
     end = special_ids(task.config, task.tokenizer, task.files).get("eos_token_id")
     ids = end if isinstance(end, list) else [end]
     return tuple(i for i in ids if isinstance(i, int) and 0 <= i < task.config.vocab_size)
 
 
 def pieces(tokenizer, text, new):
-    """Yield the decoded prompt, whose ids are `text`, then what each new id adds, once its characters are complete."""
+    """Yield the decoded prompt, whose ids are `text`, then the text of each new id once its characters are complete."""
     whole = shown = decode(tokenizer, np.array(text))
     yield shown
     for token in new:
