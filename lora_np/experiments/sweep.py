@@ -37,13 +37,13 @@ def open_executor(jobs=None, dask=None):
 
     Parameters
     ----------
-    jobs : int, processes on this machine; None: one per core
+    jobs : int, number of processes on this machine; None: one per core
     dask : str, address of a Dask scheduler to use instead of local processes, such as "tcp://10.0.0.1:8786"
 
     Raises
     ------
     ValueError
-        If both are set, the package distributed is missing, or no scheduler answers at the address.
+        If both are set, if the package `distributed` is missing, or if no scheduler answers at the address.
     """
     if dask is not None:
         if jobs is not None:
@@ -85,9 +85,9 @@ def worker_count(jobs=None):
 class LocalProcesses(ThreadPoolExecutor):
     """Threads that each run their calls in a ProcessPoolExecutor with a single process.
 
-    When a process is killed, a ProcessPoolExecutor fails all of its calls. Here, that is a single call, which is
-    repeated in a new process, with up to TRIES attempts in total; other calls are not affected. Functions must be
-    defined in a module, so that the process can import them.
+    When a process is killed, all calls of its ProcessPoolExecutor fail. Here, each pool has only one call at a time,
+    which is repeated in a new process, with up to TRIES attempts in total; other calls are not affected. Functions must
+    be defined in a module, so that the processes can import them.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class LocalProcesses(ThreadPoolExecutor):
         return super().submit(self._call, function, *arguments)
 
     def stop(self):
-        """End all processes immediately, and end the threads that manage them before the interpreter exits."""
+        """End all processes immediately, then the threads that manage them."""
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
         for pool in filter(None, self._pools):
@@ -124,8 +124,8 @@ class LocalProcesses(ThreadPoolExecutor):
                 pool = None
             finally:
                 self._pools.append(pool)
-        text = f"its process died {TRIES} times; was it killed (out of memory?), or is the reason in its error output "
-        raise BrokenExecutor(text + '(does the script start its work outside `if __name__ == "__main__":`?)')
+        text = f"the process died {TRIES} times; it may have run out of memory, or the script may start work outside "
+        raise BrokenExecutor(text + '`if __name__ == "__main__":`; check the error output of the process')
 
 
 def live_with_parent(far_end):
@@ -154,7 +154,7 @@ def sweep(function, runs, executor=None):
 
     Parameters
     ----------
-    function : module-level function that takes a run
+    function : module-level function, called with a run as its only argument
     runs : list; put the long ones first
     executor : concurrent.futures.Executor; None: one process per core on this machine
 

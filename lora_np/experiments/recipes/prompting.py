@@ -16,8 +16,8 @@ from . import low_data, main_job
 CLAIM = """Training a few parameters on a few examples is more accurate than putting the examples into the prompt (Liu
 et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."""
 CAPTION = """Accuracy on the 1,000 test snippets, for each seed and as a mean with its interval. The seed determines the
-examples and their order. Compare prompting with training on the same number of (other) snippets, and SmolLM2 with the
-small base. SmolLM2's pretraining data may include similar reviews."""
+examples and their order. Compare prompting with training on the same number of (different) snippets, and SmolLM2 with
+the small base. SmolLM2's pretraining data may include similar reviews."""
 BASES = ("smollm2",)
 FEW = SHOTS = 10
 SERIES = {  # name -> label and colour
@@ -52,11 +52,11 @@ def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
     few, shots = f"qv_r8_{FEW}", f"shots_{SHOTS}"
     zero = accuracy | {"shots_0": accuracy["shots_0"] * len(seeds)}
-    checks = [ahead(f"LoRA on {FEW} snippets − {SHOTS} examples in the prompt: test accuracy", accuracy, few, shots)]
+    checks = [ahead(f"LoRA on {FEW} snippets − {SHOTS}-shot prompting: test accuracy", accuracy, few, shots)]
     asides = [
-        ahead(f"{SHOTS} examples in the prompt − no examples: test accuracy", zero, shots, "shots_0"),
-        ahead(f"LoRA on {FEW} snippets − no training, no examples: test accuracy", zero, few, "shots_0"),
-        ahead("LoRA on all snippets − no training, no examples: test accuracy", zero, "qv_r8", "shots_0"),
+        ahead(f"{SHOTS}-shot prompting − zero-shot prompting: test accuracy", zero, shots, "shots_0"),
+        ahead(f"LoRA on {FEW} snippets − zero-shot prompting: test accuracy", zero, few, "shots_0"),
+        ahead("LoRA on all snippets − zero-shot prompting: test accuracy", zero, "qv_r8", "shots_0"),
         ahead("LoRA on all snippets − full fine-tuning of the small base: test accuracy", accuracy, "qv_r8", "small"),
     ]
     baseline, _ = tfidf_baseline(main_job.WORDS_LIMIT if quick else None)
