@@ -73,9 +73,9 @@ def section(name, base, outcome):
         same = False
     hours = sum(run["seconds"] for run in outcome["runs"]) / 3600  # core-hours: each run uses one core
     about = (
-        f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
-        f"{made['python']}, {made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of "
-        f"{len(outcome['runs'])} runs reused; all runs took {hours:.1f} core-hours. "
+        f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}; lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
+        f"{made['python']}; {made['machine']}. Wall time: {outcome['seconds']:.0f} s with {outcome['reused']} of "
+        f"{len(outcome['runs'])} runs reused. Computing time of all runs: {hours:.1f} core-hours. "
         f"[Numbers]({(folder / name).as_posix()}.json)"
     )
     return [*lines, about + " †" * (not same), ""]

@@ -26,9 +26,9 @@ def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), bas
     """Measure the median time of each method's entire step (forward, backward, clipping, AdamW) on one thread.
 
     The methods alternate on one batch, so that anything that slows the machine affects all of them. FLOPs are counted
-    for the matrix products of the forward and backward passes, so compare "predicted_ratio" with "pass_ratio". Outside
-    these passes, nearly all of the time is AdamW's. That time is proportional to the number of trainable parameters,
-    which is why LoRA's "ratio" is lower than its "pass_ratio".
+    for the matrix products of the forward and backward passes, so compare "predicted_ratio" with "pass_ratio". AdamW
+    accounts for nearly all of the remaining time, which is proportional to the number of trainable parameters; this is
+    why LoRA's "ratio" is lower than its "pass_ratio".
 
     Parameters
     ----------

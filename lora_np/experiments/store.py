@@ -34,7 +34,7 @@ UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised if a f
 
 
 class DivergedError(ValueError):
-    """Raised when the result of a diverged run, whose loss became infinite or NaN, is requested."""
+    """Raised on access to the result of a run that diverged, so that its loss became infinite or NaN."""
 
 
 class Results:
@@ -184,8 +184,8 @@ def of_other_code(store, runs):
 def carry_out_here(run):
     """Carry out a run in this process; return its `made_with`, numbers and arrays.
 
-    `made_with` may differ from that of the process that started the sweep. A diverged run also has numbers:
-    "validation_loss" is None, and "diverged" says what happened.
+    `made_with` may differ from that of the process that started the sweep. For a diverged run,
+    "validation_loss" is None, and "diverged" is the error message.
     """
     started = time.perf_counter()
     try:

@@ -13,7 +13,7 @@ SECOND = 1000  # added to the seed for a pair's second run, so that no run is in
 
 
 def pairs(ranks, seeds, quick, base="pretrained"):
-    """Make a pair of runs on q and v for each seed: one run at each of the two ranks; the second run has another seed.
+    """Make a pair of runs on q and v for each seed, one run per rank; the second run uses a different seed.
 
     Returns a dict, (method, seed) -> run, with the first runs of all pairs before the second runs.
     """
@@ -28,7 +28,7 @@ def width(runs):
 
 
 def tables_of_pairs(results, runs, ranks):
-    """The φ tables of the runs of `pairs`, as means over the blocks.
+    """The φ tables of the pairs of runs, as means over the blocks.
 
     "mean" contains the means over the pairs, which the figure shows, in a nested dict: "A" or "ΔW" -> layer -> table
     (r₁, r₂) as nested lists. "equal" contains φ(n, n) for each pair and n, as lists (pairs, n) instead of tables.
@@ -47,7 +47,7 @@ def tables_of_pairs(results, runs, ranks):
 def mean_table(what, layer, pair, ranks):
     """The table (r₁, r₂) of φ between two trained adapters of these ranks, as a mean over the blocks.
 
-    `what` is in WHAT, and `layer` in LAYERS. An adapter is a dict with keys such as "blocks.0.attn.q_proj.lora_A".
+    `what` is one of WHAT, and `layer` one of LAYERS. Adapters are dicts with keys like "blocks.0.attn.q_proj.lora_A".
     """
 
     def directions(module, arrays, r):

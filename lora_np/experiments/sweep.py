@@ -1,6 +1,6 @@
 """Carry out many independent runs in parallel: in local processes, on a Dask cluster, or in any other Executor.
 
-Anything with the interface of `concurrent.futures.Executor` can carry out a sweep. A run's result depends only on its
+Any object with the interface of `concurrent.futures.Executor` can carry out a sweep. A run's result depends only on its
 settings, so neither the executor nor the other runs affect it. README.md explains how to start remote workers.
 """
 
@@ -47,7 +47,7 @@ def open_executor(jobs=None, dask=None):
     """
     if dask is not None:
         if jobs is not None:
-            raise ValueError(f"jobs: got {jobs} together with dask={dask!r}, whose workers are started elsewhere")
+            raise ValueError(f"jobs: got {jobs} together with dask={dask!r}; expected only one of the two")
         with connect(dask) as client:
             yield client.get_executor(pure=False)  # pure calls with equal arguments would share their result or failure
         return
@@ -63,7 +63,7 @@ def open_executor(jobs=None, dask=None):
 
 
 def connect(address):
-    """A client of the Dask scheduler at an address."""
+    """Connect to the Dask scheduler at an address, and return a client."""
     try:
         from distributed import Client
         from distributed.comm import get_address_host_port
@@ -129,7 +129,7 @@ class LocalProcesses(ThreadPoolExecutor):
 
 
 def live_with_parent(far_end):
-    """Initialise a worker process, so that it ends as soon as its parent ends or closes the other end of the pipe."""
+    """Initialise a worker process so that it exits when its parent exits or closes the other end of the pipe."""
 
     def wait():
         far_end.poll(None)
@@ -147,7 +147,7 @@ def sweep(function, runs, executor=None):
 
     A run that fails is yielded with its error, and the others continue. If a worker is killed, the executors of
     `open_executor` repeat its run a few times before they report a failure; a ProcessPoolExecutor fails this run and
-    all unfinished ones. Dask also fails runs that were only queued behind the run that killed their worker; these are
+    all unfinished ones. Dask also fails runs that were queued behind the run that killed their worker; these are
     repeated at the end, one at a time.
 
     Each process imports the script that started it, so a script must call `sweep` under `if __name__ == "__main__":`.

@@ -3,10 +3,10 @@
 The linear layers of a base are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or
 pruned by magnitude (half of each matrix's weights, or two of every four consecutive weights in a row). The base is then
 frozen, and LoRA on all linear layers is trained: on the small base with r = 16, and on SmolLM2 with r = 4 and 2,000
-snippets. On the small base, a head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its
+snippets. On the small base, the head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its
 "dense" base already includes the error of four-bit quantisation. LoftQ is LoRA with an initialisation that compensates
 for NF4's rounding errors. In QA-LoRA, A is applied to the means of blocks of 32 inputs. At the end, adapters are merged
-into the base in its own format (NF4, and on SmolLM2 also the file's Q4_1), which rounds the weights again.
+into the base in a four-bit format (NF4; on SmolLM2 also Q4_1, the format of the file), which rounds the weights again.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ LORA = {"pretrained": "all_r16", "smollm2": "all_r4"}
 
 
 def runs(seeds, quick, base="pretrained"):
-    """A dict, ("form of the weights, method", seed) -> run."""
+    """A dict, ("weight format, method", seed) -> run."""
     grid, on = {}, {"base": base} | (SOME if base == "smollm2" else {})
     for weights in COMPRESSED:
         keys = (LORA[base],) if base == "smollm2" else ("head", LORA[base])
@@ -73,7 +73,7 @@ def measure(results, runs, seeds, quick):
 
 
 def label(name):
-    """The label of a method that is named "form of the weights, method"."""
+    """The label of a method whose name is "weight format, method"."""
     return {"loftq": "LoftQ", "qalora": "QA-LoRA", "head": "head only"}.get(name.rpartition(", ")[2], "LoRA")
 
 

@@ -41,7 +41,7 @@ MARKS = (
 
 
 def methods(quick):
-    """A dict, name -> (adapter's configuration or None, form of the weights)."""
+    """A dict, name -> (adapter's configuration or None, weight format)."""
     of_rank = {f"all r={r}": (lora(r, "all-linear"), "dense") for r in (QUICK_RANKS if quick else RANKS)}
     small = lora(8, *QV)
     return {"full": (None, "dense"), "q,v r=8": (small, "dense"), "q,v r=8, NF4": (small, "nf4"), **of_rank}

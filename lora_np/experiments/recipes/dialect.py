@@ -1,12 +1,12 @@
 """A dialect without forgetting: what a language model gains in a new domain and loses in its old one.
 
-The small base was trained on long IMDb reviews. It is fine-tuned for one epoch on critics' snippets, or for three on
-software licences, which have a sixth as many tokens. SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets. Both
-bases are trained by full fine-tuning and with LoRA on all linear layers. Perplexity is measured during training and at
-the end, on held-out texts of the new domain and on IMDb reviews. SmolLM2 is also evaluated on licences, and is prompted
-for twenty capitals that it knew before fine-tuning. Every LoRA run also checks that removing the adapter restores the
-base bit for bit. The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank
-16 are also run at half their rates, to show how much of the forgetting is due to the rate.
+The small base was trained on long IMDb reviews. It is fine-tuned for one epoch on critics' snippets, or for three
+epochs on software licences, which have a sixth as many tokens. SmolLM2 is fine-tuned on 32,768 tokens of critics'
+snippets. Both bases are trained by full fine-tuning and with LoRA on all linear layers. Perplexity is measured during
+training and at the end, on held-out texts of the new domain and on IMDb reviews. SmolLM2 is also evaluated on licences,
+and is prompted for twenty capitals that it knew before fine-tuning. Every LoRA run also checks that removing the
+adapter restores the base bit for bit. The learning rates were chosen on the new domain's validation texts. Full
+fine-tuning and LoRA of rank 16 are also run at half their learning rates, to show how forgetting depends on the rate.
 """
 
 from itertools import product
@@ -168,7 +168,7 @@ def draw(outcome):
 
 
 def draw_forgetting(outcome):
-    """Draw SmolLM2's perplexity on two old domains against its perplexity on the new one, and the known capitals."""
+    """Draw SmolLM2's perplexity on two old domains against that on the new one, and the counts of correct capitals."""
     figure = new_figure(16, 5.6)
     *pair, right = figure.subplots(1, 3)
     for axes, old in zip(pair, OLD["smollm2"]):

@@ -1,4 +1,4 @@
-"""Intruder dimensions by rank: leading directions of a fine-tuned weight that the base does not have.
+"""Intruder dimensions by rank: new leading directions in fine-tuned weights.
 
 The intruders among the ten leading left singular vectors of a fine-tuned matrix are those whose cosine with every left
 singular vector of the base's matrix is below ε = 0.5. The number of intruders is averaged over the matrices, for LoRA
@@ -13,10 +13,10 @@ from ..methods import METHODS, by_method, ranks_of
 from ..updates import similarities
 from . import truncation
 
-LOW = "LoRA with a low rank adds new leading directions (intruders) to the weights. Full fine-tuning adds almost none"
+LOW = "LoRA with a low rank adds new leading directions (intruders) to the weights. Full fine-tuning"
 CLAIM = {
-    "pretrained": f"{LOW}, and neither does LoRA with a high rank (Shuttleworth et al. 2024).",
-    "smollm2": f"{LOW} (Shuttleworth et al. 2024).",
+    "pretrained": f"{LOW} and LoRA with a high rank add almost none (Shuttleworth et al. 2024).",
+    "smollm2": f"{LOW} adds almost none (Shuttleworth et al. 2024).",
 }
 HIGH = 64  # the lowest rank that counts as a high rank
 CAPTION = """Left: the number of intruders among a fine-tuned matrix's ten leading directions. An intruder is a

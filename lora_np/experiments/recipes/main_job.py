@@ -19,12 +19,12 @@ from ..updates import scores_when_cut, spectra
 
 CLAIM = """LoRA performs on par with full fine-tuning or better, although it trains far fewer parameters (Hu et al.
 2021, abstract)."""
-FIRST = """1: test accuracy against the number of trainable parameters. 2: singular values of the update ΔW by kind of
-layer, relative to the largest; the numbers in each panel are the means of the stable rank, the effective rank, and the
-rank that captures 90 % of the energy."""
-THIRD = "3: test accuracy of full fine-tuning with ΔW truncated to rank k, and of LoRA trained at rank k."
-FOURTH = "4: loss curves on the same batches in the same order."
-FIFTH = "5: the three measures of rank for the ΔW of every matrix in every block."
+FIRST = """Figure 1: test accuracy against the number of trainable parameters. Figure 2: singular values of the update
+ΔW by kind of layer, relative to the largest; the numbers in each panel are the means of the stable rank, the effective
+rank, and the rank that captures 90 % of the energy."""
+THIRD = "Figure 3: test accuracy of full fine-tuning with ΔW truncated to rank k, and of LoRA trained at rank k."
+FOURTH = "Figure 4: loss curves on the same batches in the same order."
+FIFTH = "Figure 5: the three measures of rank for the ΔW of every matrix in every block."
 CAPTION = {"pretrained": f"{FIRST} {THIRD} {FOURTH}", "smollm2": f"{FIRST} {FOURTH} {FIFTH}"}
 PASSES = {"pretrained": 3, "smollm2": 1}  # epochs
 KEYS = {
@@ -96,7 +96,7 @@ def measure(results, runs, seeds, quick):
     if "all_r4" in loss:
         text = f"{METHODS['all_r4'].label} − full fine-tuning"
         asides.append(ahead(f"{text}: test accuracy", accuracy, "all_r4", "full", by=-2.0))
-        text = f"{text}, both at half their rates: test accuracy"
+        text = f"{text}, both at half the rate: test accuracy"
         asides.append(ahead(text, accuracy, "half_all_r4", "half_full", by=-2.0))
     if "scratch" in loss:
         asides.append(ahead("full fine-tuning − training from scratch: test accuracy", accuracy, "full", "scratch"))
@@ -118,7 +118,7 @@ def measure(results, runs, seeds, quick):
 
 
 def right_on_test(numbers):
-    """Whether a run classifies each test snippet correctly: an array of 0 and 1, padded with 0 to a multiple of 8."""
+    """An array of 0 and 1: whether each test snippet is classified correctly, padded with 0 to a multiple of 8."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(numbers["test_right"]), np.uint8))
 
 

@@ -1,9 +1,10 @@
 """Prompting or LoRA: putting examples into the prompt, or training on them?
 
-A prompt consists of 0 or 10 labelled snippets, half of each class, followed by a snippet to classify and "Sentiment:";
-SmolLM2-135M-Instruct answers " positive" or " negative". Prompting is compared with training only a head, LoRA on q and
-v at rank 8, and full fine-tuning, each on 10 random snippets or on all 6,528. It is also compared with the small base
-after the main job's full fine-tuning, and with logistic regression on tf-idf weights, fitted to all snippets.
+A prompt consists of 0 or 10 labelled snippets, half from each class, followed by a snippet to classify and
+"Sentiment:"; SmolLM2-135M-Instruct answers " positive" or " negative". Prompting is compared with training only the
+head, LoRA on q and v at rank 8, and full fine-tuning, each on 10 random snippets or on all 6,528. It is also compared
+with the small base after the main job's full fine-tuning, and with logistic regression on tf-idf weights, fitted to all
+snippets.
 """
 
 from ..baseline import tfidf_baseline
@@ -75,7 +76,7 @@ def draw(outcome):
 
 def table(outcome):
     """The rows of the table as lists of strings, the header first."""
-    rows = [["method", "test accuracy %, each seed"]]
+    rows = [["method", "test accuracy with each seed, %"]]
     for key, (label, _) in SERIES.items():
         rows.append([label, " ".join(f"{value:.1f}" for value in outcome["accuracy"][key])])
     return rows
