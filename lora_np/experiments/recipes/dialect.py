@@ -100,16 +100,17 @@ def measure(results, runs, seeds, quick):
         of["capitals"].append(numbers.get("capitals"))
     checks, asides, more = [], [], {"at_least": 0.0, "unit": "nats"}
     for domain, of in losses.items():
+        after = f"after training on {DOMAINS[domain]}"
         for lora in (name for name in of if name.startswith("lora")):
             for full in ("full", "full_half"):
                 parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # both at their chosen rates
-                labels = [SERIES[name][0].replace(", half", " at half") for name in (lora, full)]
+                labels = [SERIES[name][0].replace(", half the", " at half the learning") for name in (lora, full)]
                 learned = np.subtract(of[lora]["new"], of[full]["new"])
-                text = f"after training on {DOMAINS[domain]}, {' − '.join(labels)}: loss on the new domain"
+                text = f"{' − '.join(labels)}: loss on the new domain {after}"
                 parts.append(check(text, learned, **more))
                 for old in OLD[first.base]:
                     forgotten = np.subtract(of[full]["old"][old], of[lora]["old"][old])
-                    text = f"after training on {DOMAINS[domain]}, {' − '.join(reversed(labels))}: loss on {old}"
+                    text = f"{' − '.join(reversed(labels))}: loss on {old} {after}"
                     parts.append(check(text, forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]

@@ -41,7 +41,7 @@ SMALL = "small "  # prefix of the methods on the small base when they are compar
 TIMED = {"pretrained": 30, "smollm2": 5}  # steps of each method
 COMPARED = {  # the reference -> the header of its column
     "full": "− full [over snippets]",
-    "half_full": "− full at half the rate [over snippets]",
+    "half_full": "− full at half the learning rate [over snippets]",
     "words": "− tf-idf [over snippets]",
 }
 
@@ -96,7 +96,7 @@ def measure(results, runs, seeds, quick):
     if "all_r4" in loss:
         text = f"{METHODS['all_r4'].label} − full fine-tuning"
         asides.append(ahead(f"{text}: test accuracy", accuracy, "all_r4", "full", by=-2.0))
-        text = f"{text}, both at half the rate: test accuracy"
+        text = f"{text}, both at half the learning rate: test accuracy"
         asides.append(ahead(text, accuracy, "half_all_r4", "half_full", by=-2.0))
     if "scratch" in loss:
         asides.append(ahead("full fine-tuning − training from scratch: test accuracy", accuracy, "full", "scratch"))
