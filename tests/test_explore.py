@@ -289,7 +289,7 @@ def test_refusals(bases, tmp_path, fails):
         ([bases / "gpt2"], ["expected an adapter"]),
         ([language, "--texts", "0"], ["texts: got 0"]),
         ([language, "--prompt", " "], ["prompt: is empty"]),
-        ([language, "--base", bases / "llama"], ["different base"]),
+        ([language, "--base", bases / "llama"], ["a base other than"]),
     ]
     for arguments, says in refused:
         fails("explore", *arguments, "--out", page, says=says)
