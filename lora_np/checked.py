@@ -14,13 +14,13 @@ def shown(text, most=200):
 
 
 def quoted(value, most=200):
-    """Format the repr of a value for an error message, with at most `most` characters."""
+    """Format the repr of a value for an error message, truncated to `most` characters."""
     return shown(repr(value), most)
 
 
 @contextmanager
 def errors_of(place):
-    """Re-raise a TypeError or ValueError as a ValueError whose message begins with a place, such as a file's path."""
+    """Re-raise a TypeError or ValueError as a ValueError whose message begins with `place`, such as a file's path."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -104,7 +104,7 @@ def check_unset(why, /, **options):
 
 
 def check_fields(config, check, /, *names, **bounds):
-    """Replace fields of a frozen dataclass with the values that a check, such as `whole_number`, returns for them."""
+    """Check fields of a frozen dataclass with a function such as `whole_number`; replace them with what it returns."""
     for name in names:
         object.__setattr__(config, name, check(name, getattr(config, name), **bounds))
 
@@ -116,14 +116,14 @@ def same_shape(name, array, like):
 
 
 def integer_vector(name, array):
-    """Return the argument as an array (N,) of integers; an empty array may have any dtype.
+    """Return the argument as an integer array (N,). An empty array may have any dtype.
 
     Raises
     ------
     ValueError
-        If it does not have exactly one axis.
+        If the argument does not have exactly one axis.
     TypeError
-        If its entries are not integers.
+        If the entries are not integers.
     """
     array = np.asarray(array)
     if array.ndim != 1:
@@ -139,7 +139,7 @@ def finite_array(name, array):
     Raises
     ------
     ValueError
-        If it is empty or has entries that are not finite. (A singular value decomposition does not converge for NaN.)
+        If the array is empty or has entries that are not finite. (An SVD does not converge for NaN.)
     """
     array = np.asarray(array, dtype=np.float64)
     if not array.size:

@@ -2,8 +2,8 @@
 
     y = x Wᵀ + b + s (x Aᵀ) Bᵀ   W (out, in) frozen, A (r, in) and B (out, r) trained, s = alpha / r
 
-All arrays are in flat dicts, by name. A batch of B sequences of T tokens is N = B T rows, and only
-attention mixes rows. C model width, H heads, D = C / H, F MLP width, V vocabulary, r rank.
+Flat dicts hold all arrays by name. A batch of B sequences of T tokens is N = B T rows. Only attention
+mixes rows. C model width, H heads, D = C / H head size, F MLP width, V vocabulary size, r rank.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ SECOND = "for want of a nail the shoe was lost, for want of a shoe the horse was
 
 
 def init_params(V, T, C, F, n_layers, rng):
-    """Small random weights, biases at zero, and layer norms that only normalise."""
+    """Small random weights, zero biases, and layer norms with weights of one."""
     shapes = {"tok_emb": (V, C), "pos_emb": (T, C), "ln_f": (C,)}
     for block in [f"blocks.{i}" for i in range(n_layers)]:
         shapes |= {f"{block}.ln1": (C,), f"{block}.ln2": (C,)}
@@ -26,7 +26,7 @@ def init_params(V, T, C, F, n_layers, rng):
 
 
 def init_lora(params, r, rng):
-    """On q and v: A uniform in ±1/√in, B zero. Then B A is zero and training starts at the base."""
+    """Adapters on q and v. B A is zero because B is, so training starts from the base model."""
     adapter = {}
     for name in [name for name in params if name.endswith(("q_proj.weight", "v_proj.weight"))]:
         n_out, n_in = params[name].shape
@@ -48,15 +48,15 @@ def linear_forward(x, name, params, s, acts):
 def linear_backward(dy, name, params, s, acts, grads):
     """Return dx (N, in); add the gradients of the layer's trained arrays, which `grads` names."""
     x = acts[name]
-    # y = x Wᵀ + b, number by number: y_no = Σ_i x_ni W_oi + b_o
+    # y = x Wᵀ + b, entry by entry: y_no = Σ_i x_ni W_oi + b_o
     dx = dy @ params[f"{name}.weight"]  # dx_ni = Σ_o dy_no W_oi
     if f"{name}.weight" in grads:  # W is frozen in LoRA, which saves this product
         grads[f"{name}.weight"] += dy.T @ x  # dW_oi = Σ_n dy_no x_ni
         grads[f"{name}.bias"] += dy.sum(axis=0)  # db_o = Σ_n dy_no
     if f"{name}.lora_A" in params:
         A, B = params[f"{name}.lora_A"], params[f"{name}.lora_B"]
-        du = s * dy @ B  # (N, r), from y = … + s u Bᵀ; zero while B is zero: A moves a step later
-        dx += du @ A  # (N, in), from u = x Aᵀ; x went two ways, so its gradient is a sum
+        du = s * dy @ B  # (N, r), from y = … + s u Bᵀ; zero while B is: A changes one step later
+        dx += du @ A  # (N, in), from u = x Aᵀ; x is used twice, so its gradient is a sum
         if f"{name}.lora_A" in grads:
             grads[f"{name}.lora_A"] += du.T @ x  # (r, in)
             grads[f"{name}.lora_B"] += s * dy.T @ (x @ A.T)  # (out, r)
@@ -72,7 +72,7 @@ def layer_norm_forward(x, name, params, acts):
 
 
 def layer_norm_backward(dy, name, params, acts, grads):
-    """x_i acts directly, by the mean and by σ: ∂x̂_j/∂x_i = (δ_ij − 1/C − x̂_i x̂_j / C) / σ."""
+    """x_i acts directly and through the mean and σ: ∂x̂_j/∂x_i = (δ_ij − 1/C − x̂_i x̂_j / C) / σ."""
     x_hat, sigma = acts[name]
     if f"{name}.weight" in grads:
         grads[f"{name}.weight"] += (dy * x_hat).sum(axis=0)  # (C,)
@@ -114,7 +114,7 @@ def attention_backward(dy, name, acts):
 
 
 def forward(params, ids, n_layers, n_heads, s):
-    """Logits (N, V) of the token after each of ids (B, T), and the saved activations."""
+    """Logits (N, V) of the next token after each of ids (B, T), and the saved activations."""
     acts, heads = {}, (*ids.shape, n_heads, -1)
     x = (params["tok_emb.weight"][ids] + params["pos_emb.weight"]).reshape(ids.size, -1)  # (N, C)
     for block in [f"blocks.{i}" for i in range(n_layers)]:
@@ -126,7 +126,7 @@ def forward(params, ids, n_layers, n_heads, s):
         h, acts[f"{block}.slope"] = gelu(linear_forward(h, f"{block}.mlp.up_proj", params, s, acts))
         x = x + linear_forward(h, f"{block}.mlp.down_proj", params, s, acts)
     acts["h"] = layer_norm_forward(x, "ln_f", params, acts)
-    return acts["h"] @ params["tok_emb.weight"].T, acts  # the token embedding E is the head, too
+    return acts["h"] @ params["tok_emb.weight"].T, acts  # the token embedding E is also the head
 
 
 def loss_and_gradients(params, ids, targets, trained, n_layers, n_heads, s):
@@ -138,7 +138,7 @@ def loss_and_gradients(params, ids, targets, trained, n_layers, n_heads, s):
     # logits = ln_f(x) Eᵀ
     dx = layer_norm_backward(dlogits @ params["tok_emb.weight"], "ln_f", params, acts, grads)
     for block in [f"blocks.{i}" for i in reversed(range(n_layers))]:
-        # x = x + down_proj(gelu(up_proj(ln2(x)))): dx goes on as it is, and through the branch
+        # x = x + down_proj(gelu(up_proj(ln2(x)))): dx passes unchanged, and through the branch
         d = linear_backward(dx, f"{block}.mlp.down_proj", params, s, acts, grads)  # (N, F)
         d = linear_backward(d * acts[f"{block}.slope"], f"{block}.mlp.up_proj", params, s, acts, grads)
         dx = dx + layer_norm_backward(d, f"{block}.ln2", params, acts, grads)
@@ -148,26 +148,26 @@ def loss_and_gradients(params, ids, targets, trained, n_layers, n_heads, s):
         d = sum(linear_backward(d, f"{block}.attn.{y}_proj", params, s, acts, grads) for y, d in dqkv)
         dx = dx + layer_norm_backward(d, f"{block}.ln1", params, acts, grads)
     if "tok_emb.weight" in grads:
-        grads["tok_emb.weight"] += dlogits.T @ acts["h"]  # (V, C), of E as the head
-        np.add.at(grads["tok_emb.weight"], ids.ravel(), dx)  # E[ids]: a row adds up all its uses
+        grads["tok_emb.weight"] += dlogits.T @ acts["h"]  # (V, C), from E's use as the head
+        np.add.at(grads["tok_emb.weight"], ids.ravel(), dx)  # E[ids]: a sum over a row's uses
         grads["pos_emb.weight"] += dx.reshape(*ids.shape, -1).sum(axis=0)  # (T, C)
     return loss, grads
 
 
 def adamw(params, grads, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, decay=0.01):
-    """Step t = 1, 2, … of the arrays that have gradients. m averages the gradient, v its square."""
+    """Update the arrays that have gradients, in step t ≥ 1. m averages the gradient, v its square."""
     params, m, v = dict(params), dict(m), dict(v)
     for name, g in grads.items():
         m[name] = beta1 * m[name] + (1 - beta1) * g
         v[name] = beta2 * v[name] + (1 - beta2) * g**2
         m_hat, v_hat = m[name] / (1 - beta1**t), v[name] / (1 - beta2**t)  # both started at 0
-        shrink = 1 - lr * decay if g.ndim == 2 else 1  # weight decay, on matrices alone
+        shrink = 1 - lr * decay if g.ndim == 2 else 1  # weight decay, only on matrices
         params[name] = shrink * params[name] - lr * m_hat / (np.sqrt(v_hat) + eps)
     return params, m, v
 
 
 def train(params, trained, ids, targets, config, steps, lr):
-    """The parameters after some steps, each on the whole text, and the loss before each step."""
+    """The parameters after `steps` steps on the whole text, and the loss before each step."""
     losses, m, v = [], dict.fromkeys(trained, 0.0), dict.fromkeys(trained, 0.0)
     for t in range(1, steps + 1):
         loss, grads = loss_and_gradients(params, ids, targets, trained, *config)
@@ -177,7 +177,7 @@ def train(params, trained, ids, targets, config, steps, lr):
 
 
 def main(steps=101):
-    """Train a base on FIRST, fine-tune it on SECOND in both ways; return losses and LoRA's share."""
+    """Train a base on FIRST, then fine-tune it on SECOND, in full and with LoRA."""
     rng, letters, T, r = np.random.default_rng(0), sorted(set(FIRST + SECOND)), 17, 4
     config = (2, 4, 16 / r)  # n_layers, n_heads, s = alpha / r
     texts = [np.array([letters.index(c) for c in text]) for text in (FIRST, SECOND)]

@@ -97,7 +97,7 @@ HOSTILE = {
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}": "RecursionError",
     "{{ " + "(" * 9999 + "1" + ")" * 9999 + " }}": "RecursionError",
     "{{ [9] * 10**12 }}": "MemoryError",
-    "{% for i in range(99999) %}{{ 'long' * 99 }}{% endfor %}": "it writes too much",
+    "{% for i in range(99999) %}{{ 'long' * 99 }}{% endfor %}": "its output is too long",
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}": "needs more than 1 s or 1024 MB",
     "{{ ([9] * 3 * 10**8) | length }}": "MemoryError",
     "{% include '/etc/passwd' %}": "no loader",

@@ -245,7 +245,7 @@ def test_a_notebook_that_fails_is_left_alone_and_stops_no_other(tmp_path, words,
     notebooks.write_notebook(good, notebook_of("None"))
     before = path.read_bytes()
     code, told = classroom("execute", *words, path, good)
-    assert code == 1 and said in told and "1 complaints" in told and path.read_bytes() == before
+    assert code == 1 and said in told and "1 problems" in told and path.read_bytes() == before
     assert notebooks.read_notebook(good).cells[0].execution_count == (None if words else 1)
 
 

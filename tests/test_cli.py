@@ -188,9 +188,9 @@ DAMAGES = [  # a file of the world, its new text or fields, a command, and what 
     ("settings.json", {"text_column": 5}, SET, "settings.json: text_column: got 5, expected a string"),
     ("settings.json", {"task": "poem"}, SET, "task: got 'poem', expected one of classifier, question, text, chat"),
     ("classes/task.json", {"labels": ["a", "b"]}, f"{ASK}classes", "head.weight has shape"),
-    ("classes/task.json", {"base_sha256": "of another"}, f"{ASK}classes", "trained on a different base"),
+    ("classes/task.json", {"base_sha256": "of another"}, f"{ASK}classes", "trained on a base other"),
     ("classes/task.json", "[]", f"{ASK}classes", "task.json: got a JSON list"),
-    ("classes/task.json", "{}", f"{ASK}classes", "task.json: not written by finetune: labels missing"),
+    ("classes/task.json", "{}", f"{ASK}classes", "task.json: missing labels; expected a file that finetune wrote"),
     ("classes/task.json", Path.unlink, f"{ASK}classes", "no task.json"),
     *[("merged/task.json", {"labels": labels}, f"{ASK}merged", "task.json: ") for labels in NO_LABELS],
     ("merged/model.safetensors", louder(3e38), f"{ASK}merged", "merged: the logits became nan or infinite"),
@@ -405,13 +405,13 @@ REFUSALS = [
     ],
     (f"{WRITE} --adapter nobody", f"the included adapters are {', '.join(formats.shipped_adapters())}"),
     (f"{WRITE} --adapter {{w}}/classes", "got a classifier"),
-    (f"{WRITE} --adapter {{w}}/full", "got a whole model, expected an adapter"),
+    (f"{WRITE} --adapter {{w}}/full", "got a full model, expected an adapter"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/one", "is repeated"),
-    (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "'base' is not an adapter"),
+    (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "got 'base', expected only adapters"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/two --weights 1", "weights: got 1, expected one for each of 2"),
-    (f"{WRITE_ONE} --model {PRETRAINED}", "a different base … give its base with --base, or for generate with --model"),
+    (f"{WRITE_ONE} --model {PRETRAINED}", "a base other … give its base with --base (for generate: --model)"),
     *[
-        (f"{command} {{w}}/hf", "hf: this is a Hugging Face model; read it first with: python -m lora_np import")
+        (f"{command} {{w}}/hf", "hf: this is a Hugging Face model; import it first with: python -m lora_np import")
         for command in (
             f"{WRITE} --model",
             f"{WRITE} --adapter {{w}}/one --model",
@@ -428,15 +428,15 @@ REFUSALS = [
     (f"{WRITE} --model {{w}}/hf/model.safetensors", "(it is a file), expected a model"),
     (f"{WRITE} --model {{w}}/model.safetensors.index.json", "this is a Hugging Face model"),
     ("predict x --model {w}", "no task.json and no config.json (base, "),
-    ("predict x --model {w}/full --base {w}/base", "full is a whole model"),
-    ("predict x --model {w}/classes --base {w}/full", "trained on a different base than the model in"),
-    *[(f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan") for command in WEIGHTED],
+    ("predict x --model {w}/full --base {w}/base", "full is a full model"),
+    ("predict x --model {w}/classes --base {w}/full", "trained on a base other than the model in"),
+    *[(f"{command} --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes NaN") for command in WEIGHTED],
     # It would be easy to lose the adapter without a word.
     (f"{WRITE} --model {{w}}/one", "one is an adapter, expected a model; give it as --adapter"),
     (f"{WRITE} --adapter {{w}}/peft", "is a PEFT adapter"),
     ("mix {w}/classes {w}/one --out {out}", "has the labels"),
-    ("merge base --out {out}", "'base' is not an adapter"),
-    ("export {w}/full --to peft --out {out}", "got a whole model"),
+    ("merge base --out {out}", "got 'base', expected only adapters"),
+    ("export {w}/full --to peft --out {out}", "got a full model"),
     ("export {w}/one --to hf --base-name x --out {out}", "base-name: needs --to peft"),
     ("import x --from hf --labels a --out {out}", "labels: needs --from peft"),
     ("import x --from peft --tokenizer a --out {out}", "tokenizer: needs --from hf"),
@@ -450,8 +450,8 @@ REFUSALS = [
     ("predict --model {w}/full --data {w}/data/rows.jsonl", "text_column: is missing, and"),
     ("evaluate --model {w}/classes --data {w}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected"),
     ("evaluate --model {w}/one --data {w}/data/rows.jsonl --text t --label l", "got a language model"),
-    ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
-    ("pretrain --adapters --threads 2 --out {out}", "threads: only applies to the base"),
+    ("pretrain --adapters --epochs 1 --out {out}", "epochs: applies only to the base"),
+    ("pretrain --adapters --threads 2 --out {out}", "threads: applies only to the base"),
     ("pretrain --adapters --seed -1 --out {out}", "seed: got -1"),
 ]
 
@@ -474,15 +474,15 @@ def test_a_base_that_has_moved(world, tmp_path, run, fails):
     answer = run(*command)
     (tmp_path / "base").rename(tmp_path / "moved")
     exporting = ["export", tmp_path / "classes", "--to", "hf", "--out", tmp_path / "hf"]
-    says = ["task.json: its base cannot be read, ", "no such folder; if it has moved, give its base with"]
+    says = ["task.json: cannot read its base: ", "no such folder; if it has moved, give its base with"]
     for again, expected in ((command, answer), (exporting, f"a classifier of 3 classes; saved in {tmp_path}/hf\n")):
         fails(*again, says=says)
         assert run(*again, "--base", tmp_path / "moved") == expected
 
 
 SPARSE = {  # what the header of a file that has no bytes on the disk promises, and what is said; None: a table
-    "20 GB": ({"dtype": "F32", "shape": [320_000_000, 16]}, 0, "there is not enough memory for its 20.5 GB"),
-    "20 GB in bfloat16": ({"dtype": "BF16", "shape": [640_000_000, 16]}, 0, "there is not enough memory"),
+    "20 GB": ({"dtype": "F32", "shape": [320_000_000, 16]}, 0, "not enough memory for 20.5 GB"),
+    "20 GB in bfloat16": ({"dtype": "BF16", "shape": [640_000_000, 16]}, 0, "not enough memory"),
     "a header of terabytes": ({"dtype": "F32", "shape": [4]}, 2**43, "not a complete safetensors file"),
     "a table": (None, 0, "error: not enough memory"),
 }
@@ -743,7 +743,7 @@ def test_a_tokenizer_without_special_tokens(world, own, tmp_path, run, fails):
     run("import", hf, "--from", "hf", "--out", ours)
     for command, out in ((TABLE, task), (f"{TABLE} --method full", full), (TEXT, tmp_path / "text")):
         run(*command.replace("{w}/base", str(ours)).format(w=world, out=out).split(), "--epochs", 1)
-    fails("predict", "--model", task, "fox", "", says=["text 1: got '', which has no tokens", "adds none to a text"])
+    fails("predict", "--model", task, "fox", "", says=["text 1: got '', which has no tokens", "adds no special tokens"])
     assert run("predict", "--model", world / "classes", "fox", "").count("\n") == 2, "ours has an initial token"
     run("export", task, "--to", "merged", "--out", tmp_path / "merged")
     run("export", full, "--to", "hf", "--out", tmp_path / "back")

@@ -258,7 +258,7 @@ def test_blocks_in_float64_and_in_a_mapped_file_have_the_same_numbers(format, tm
     [
         (np.ones((4, 33)), r"got shape \(4, 33\), expected a row length that is a multiple of 32"),
         (np.ones((32, 16)), "expected a row length that is a multiple of 32"),  # blocks lie within a row
-        (np.full((1, 32), np.nan), "expected finite numbers"),
+        (np.full((1, 32), np.nan), "expected finite values"),
     ],
 )
 def test_what_has_no_blocks_is_refused(format, W, says):

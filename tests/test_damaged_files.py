@@ -139,7 +139,7 @@ FIELDS = {
         ({"layer_types": ["sliding_attention"] * 2}, "layer_types is .*, expected 'full_attention' in every layer"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder is True, expected False"),
         ({"per_layer_config": {"0": {"n_inner": 7}}}, "per_layer_config is .*, expected None or {}"),
-        ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; expected the same"),
+        ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; must be equal"),
         ({"hidden_size": 24}, "hidden_size is 24, but n_embd is 12"),
         ({"max_position_embeddings": 6}, "max_position_embeddings is 6, but n_positions is 7"),
     ],
@@ -147,15 +147,15 @@ FIELDS = {
         ({"peft_type": "absent"}, "peft_type is missing, expected 'LORA'"),
         *[({"peft_type": kind}, f"peft_type is '{kind}', expected 'LORA'") for kind in ("IA3", "VERA", "ADALORA")],
         ({"use_dora": "yes"}, "use_dora is 'yes', expected False or True"),
-        ({"use_qalora": True}, "use_qalora is True, expected none: it changes what the adapter computes"),
+        ({"use_qalora": True}, "use_qalora is True, which is not supported"),
         ({"use_rslora": "yes"}, "use_rslora is 'yes', expected False or True"),
         ({"rank_pattern": {"c_attn": 4}}, "attn.c_attn: .*: they have rank 9, but the configuration says 4"),
         ({"lora_alpha": "6"}, "the alpha: got '6', expected -1e[+]30 <"),
         ({"lora_alpha": float("nan")}, "the alpha: got nan, expected -1e[+]30 <"),
         ({"rank_pattern": [1]}, r"rank_pattern is \[1\], expected an object"),
-        ({"alpha_pattern": {"(c_attn": 1}}, r"alpha_pattern has '\(c_attn', which is not a pattern"),
-        ({"rank_pattern": {"(" * 5000: 1}}, r"rank_pattern has '\(\(\(.*…, which is not a pattern"),
-        ({"layers_to_transform": 0, "layers_pattern": "a{9,1}"}, "layers_pattern has 'a.9,1.', which is not a pattern"),
+        ({"alpha_pattern": {"(c_attn": 1}}, r"alpha_pattern has '\(c_attn', which is not a valid pattern"),
+        ({"rank_pattern": {"(" * 5000: 1}}, r"rank_pattern has '\(\(\(.*…, which is not a valid pattern"),
+        ({"layers_to_transform": 0, "layers_pattern": "a{9,1}"}, "layers_pattern has 'a.9,1.', which is not a valid"),
         ({"lora_dropout": 1.5}, "dropout: got 1.5"),
         ({"target_modules": 5}, "target_modules is 5, expected a string or a list of strings"),
         ({"target_modules": "(a+)+"}, "transformer.h.0.attn.c_attn: not a target"),
@@ -345,7 +345,7 @@ def test_foreign_files_are_refused(saved, change):
 
 def test_pickle_is_never_read(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(FileNotFoundError, match=r"\(pytorch_model.bin found\); pickle is never"):
+    with pytest.raises(FileNotFoundError, match=r"\(pytorch_model.bin found\); pickle files are never"):
         load_hf(tmp_path)
     with pytest.raises(ValueError, match="expected a file ending in .safetensors"):
         load_hf(tmp_path / "pytorch_model.bin")
@@ -366,7 +366,7 @@ def test_an_index_that_does_not_hold(saved):
     places = read_json(index)["weight_map"]
     first = next(iter(places))
     for change, message in [
-        ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json says that it is in b"),
+        ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json lists it in b"),
         ({"ghost": "a.safetensors"}, "ghost is not in a.safetensors"),
         ({first: "c.safetensors"}, "c.safetensors: there is no such file"),
         ({first: 3}, "expected an object that maps tensors to files"),
@@ -392,5 +392,5 @@ def test_an_index_stays_in_its_directory(saved, place):
         (folder / place).symlink_to(outside)
     shard(folder, (str(outside) if place == "ABSOLUTE" else place.replace("/a", "/a.safetensors"), "b.safetensors"))
     shutil.copy(folder / "a.safetensors", outside)
-    with pytest.raises(ValueError, match="model.safetensors.index.json: names the file '.*', which is not in its dir"):
+    with pytest.raises(ValueError, match="model.safetensors.index.json: lists the file '.*', which is not in its dir"):
         saved.read()

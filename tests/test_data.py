@@ -584,7 +584,7 @@ def test_labels_and_their_numbers():
         ("a.jsonl", '{"text": "a", "label": NaN}', "row 1, line 1: 'label' is NaN; expected a string"),
         ("a.csv", b"text,label\nx,y\ncaf\xe9,y\n", "line 3: byte 0xe9 is not UTF-8"),
         ("a.csv", b"\xef\xbb\xbftext,label\ncaf\xe9,y\n", "line 2: byte 0xe9 is not UTF-8"),
-        ("a.jsonl", '{"text": "a", "label": "b"}\n[1]\n', "row 2, line 2: list; expected an object"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n[1]\n', "row 2, line 2: got list, expected an object"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n\nhello\n', "row 2, line 3: not JSON"),
         ("a.jsonl", '{"text": "a", "label": ' + "9" * 5000 + "}\n", "row 1, line 1: not JSON"),
         ("a.jsonl", "[" * 100_000 + "\n", "row 1, line 1: not JSON"),

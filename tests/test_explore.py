@@ -274,12 +274,12 @@ def test_refusals(bases, tmp_path, fails):
     text, page = text_of(tmp_path / "text"), tmp_path / "page.html"
     page.write_text("old")
     refused = [
-        ([language, "--data", data], ["data: ", "belongs to a language model", "--text-file"]),
+        ([language, "--data", data], ["data: ", "adapts a language model", "--text-file"]),
         ([language, "--label", "l"], ["label: needs --data"]),
-        ([classes, "--text-file", text], ["text-file: ", "belongs to a classifier", "--data"]),
+        ([classes, "--text-file", text], ["text-file: ", "adapts a classifier", "--data"]),
         ([classes, "--text", "t"], ["text: needs --data"]),
         ([classes, "--quoting"], ["quoting: needs --data"]),
-        ([classes, "--chat"], ["chat: ", "belongs to a classifier"]),
+        ([classes, "--chat"], ["chat: ", "adapts a classifier"]),
         ([classes, "--texts", "9"], ["texts: needs --data or --text-file"]),
         ([language, "--text-file", text_of(tmp_path / "short", ["a fox"])], ["text_file: ", "at least 20"]),
         ([language, "--chat"], ["model: has no chat template"]),
@@ -290,7 +290,7 @@ def test_refusals(bases, tmp_path, fails):
         ([bases / "gpt2"], ["expected an adapter"]),
         ([language, "--texts", "0"], ["texts: got 0"]),
         ([language, "--prompt", " "], ["prompt: is empty"]),
-        ([language, "--base", bases / "llama"], ["different base"]),
+        ([language, "--base", bases / "llama"], ["a base other than"]),
     ]
     for arguments, says in refused:
         fails("explore", *arguments, "--out", page, says=says)

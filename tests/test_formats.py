@@ -152,7 +152,7 @@ def test_an_adapter_comes_back(form, half, settings, config, random_params, tmp_
 
 def test_an_adapter_without_a_task_is_not_put_on_a_model(tmp_path):
     make_adapter(tmp_path)
-    with pytest.raises(ValueError, match="got no task.json, expected an adapter, in a folder that finetune"):
+    with pytest.raises(ValueError, match="got no task.json, expected an adapter that finetune"):
         formats.attach_adapter(tmp_path, None)
 
 
@@ -252,7 +252,7 @@ def started(init):
 
 UNSAVED = [  # what the error says, and what raises it: a function, and its arguments after a path
     ("ln_f.weight", formats.save_model, LARGE, CLASSIFIER, "float16"),
-    (f"params: {UP}.weight is a .*, expected an array; np.asarray", formats.save_model, QUANTISED, CLASSIFIER),
+    (f"params: {UP}.weight is a .*, expected an array; dequantise", formats.save_model, QUANTISED, CLASSIFIER),
     ("lora_B has values", formats.save_adapter, NAN),
     ("not JSON serializable", formats.write_json, {"a": object()}),
     ("dtype|type", formats.write_tensors, {"a": np.array([object()])}),
@@ -350,7 +350,7 @@ def test_targets_that_are_not_named(saved_peft):
 
 IGNORED = [  # what is changed in the names of the file and in its fields, and what PEFT would ignore then
     ({"base_model.model.transformer.h.1": "transformer.h.1"}, {}, "ignore transformer.h.1.attn.c_attn.lora_A.weight, "),
-    ({"base_model.model.score": "score"}, {}, "ignore score.weight; it needs the prefix 'base_model.model.'"),
+    ({"base_model.model.score": "score"}, {}, "ignore score.weight; expected the prefix 'base_model.model.'"),
     ({"score": "classifier"}, {}, "ignore base_model.model.classifier.weight; "),
     ({}, {"task_type": None, "modules_to_save": None}, "ignore base_model.model.score.weight; .*modules_to_save"),
 ]

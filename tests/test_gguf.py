@@ -164,7 +164,7 @@ REFUSED = {
     "an empty file": (b"", "header: cannot mmap an empty file"),
     "another file": (b"PK\3\4" + ZERO, r"header: got b'PK.*', expected b'GGUF'"),
     "version 1": (container(start=b"GGUF\1\0\0\0"), "header: got .*version 2 or 3"),
-    "the first bytes alone": (b"GGUF\3\0\0\0" + bytes(15), "header: ends at byte 24, but the file has 23"),
+    "the first bytes alone": (b"GGUF\3\0\0\0" + bytes(15), "header: ends at byte 24, but the file has 23 bytes"),
     "too many fields": (container(counts=(0, 2**64 - 1)), "header: count: got 18446744073709551615"),
     "too many tensors": (container(counts=(2**60, 0)), "header: count: got .*65536"),
     "fewer fields than promised": (container(counts=(0, 3))[:24], "field 1 of 3: ends at byte"),
@@ -172,13 +172,13 @@ REFUSED = {
     "a long text": (container([("key", struct.pack("<IQ", 8, 2**64 - 1))]), "field 'key': ends at byte 18,446"),
     "a long array": (container([("key", struct.pack("<IIQ", 9, 5, 2**62))]), "field 'key': ends at byte 18,446"),
     "a long array of texts": (container([("key", struct.pack("<IIQ", 9, 8, 2**62))]), "field 'key': ends at byte"),
-    "an array of arrays": (container([("key", struct.pack("<IIQ", 9, 9, 1))]), "field 'key': got the type 9"),
-    "an unknown type": (container([("key", struct.pack("<I", 13))]), "field 'key': got the type 13"),
+    "an array of arrays": (container([("key", struct.pack("<IIQ", 9, 9, 1))]), "field 'key': got type 9"),
+    "an unknown type": (container([("key", struct.pack("<I", 13))]), "field 'key': got type 13"),
     "a key twice": (container([("key", field(4, 1))] * 2), "field 'key': .*twice"),
     "a key that is not UTF-8": (container([(b"\xff", field(4, 1))]), "field 1 of 1: 'utf-8' codec"),
     "a token that is not UTF-8": (container([("key", field(9, (8, ["a", b"\xff"])))]), "field 'key': 'utf-8' codec"),
-    "escapes in a name": (container([("a\x1b[2J\n", b"\xff" * 4)]), r"field 'a\\x1b\[2J\\n': got the type"),
-    "a long name": (container([("x" * 1000, b"\xff" * 4)]), "field 'x{150,198}…: got the type"),
+    "escapes in a name": (container([("a\x1b[2J\n", b"\xff" * 4)]), r"field 'a\\x1b\[2J\\n': got type"),
+    "a long name": (container([("x" * 1000, b"\xff" * 4)]), "field 'x{150,198}…: got type"),
     **{f"alignment {n}": (container([(ALIGNMENT, of)]), f"got {n}, expected a power") for n, of in ALIGNMENTS.items()},
     **{f"{n} axes": (of_tensor([1] * n, F32, ONE), f"tensor 'w': axes: got {n}") for n in (0, 5)},
     "an axis of 0": (of_tensor([4, 0], F32, b""), r"tensor 'w': got the shape \(0, 4\)"),
@@ -212,7 +212,7 @@ def test_what_is_refused(write, data, says):
 
 def test_another_type_without_the_gguf_package(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(ValueError, match="model.gguf: tensor 'w': its type needs the gguf package: pip install gguf"):
+    with pytest.raises(ValueError, match="model.gguf: tensor 'w': its type requires the gguf package: pip install"):
         read_gguf(write(of_tensor([256], Q4_K, ZERO)))
 
 

@@ -451,7 +451,7 @@ def test_a_worker_of_another_version_is_refused(carrying, tmp_path, monkeypatch)
         patch.setattr(store, "carry_out_here", elsewhere)
         failed = experiment(tmp_path)["failed"]
     assert [(row["seed"], row["rate"], row["keep"]) for row in failed] == [(1, 1.0, False), (1, 2.0, True)]
-    assert all(re.match("its worker has another version: {.*'numpy': '1.0'", row["error"]) for row in failed)
+    assert all(re.match("the worker has a different version: {.*'numpy': '1.0'", row["error"]) for row in failed)
     assert written(tmp_path) == {}
     again = carrying()
     assert experiment(tmp_path)["reused"] == 4 and [run.seed for run in again.asked] == [1, 1]
@@ -544,11 +544,11 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
     expected = [f'<a id="{name}"></a>' for name in numbers]
     expected += [f"![About {name}]({name}.png)" for name in numbers] + [f"[Numbers]({name}.json)" for name in numbers]
     for name in numbers:
-        of_real = f"{HOLDS} (1 of 1 parts)" if name == "rank_sweep" else ""
-        expected.append(f"[About {name}](#{name}) | {of_real} | {UNKNOWN} (0 of 2 parts) |")
+        of_real = f"{HOLDS} (1 of 1 parts hold)" if name == "rank_sweep" else ""
+        expected.append(f"[About {name}](#{name}) | {of_real} | {UNKNOWN} (0 of 2 parts hold) |")
     expected += ["| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |", "| share | 0.5 | ≤ 2 | cannot tell |"]
-    expected += ["2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs reused; "]
-    expected += ["all runs took 1.4 core-hours", "![About rank_sweep](smollm2/rank_sweep.png)"]
+    expected += ["2 seeds; lora_np 1, NumPy 2, Python 3; M. Wall time: 61 s with 3 of 7 runs reused. "]
+    expected += ["Computing time of all runs: 1.4 core-hours", "![About rank_sweep](smollm2/rank_sweep.png)"]
     assert not [part for part in expected if part not in text]
     assert 0 < text.index("### On SmolLM2") < text.rindex("### On the small base")
     before = path.read_bytes()
@@ -585,7 +585,7 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     assert gallery.ABOUT.read_text("utf-8") in text and f"allows a difference of {evidence.EQUAL:g} nats" in " ".join(
         text.split()
     )
-    assert f"| 18 | [With](#cost) |  | {FAILS} (1 of 3 parts) |" in text
+    assert f"| 18 | [With](#cost) |  | {FAILS} (1 of 3 parts hold) |" in text
     without, given = text.split("## 18. ")
     before, after = given.split("Also measured, without effect on the verdict:")
     assert "| beside it | 3 [3, 3] nats | ≤ 1 | does not hold here |" in after and "beside it" not in before + without
@@ -608,7 +608,7 @@ def test_a_failed_run_is_reported_and_alone_tried_again(carrying, tmp_path, caps
     assert command(tmp_path, NAME, "--seeds", 2) == 1 and not written(tmp_path)
     said = capsys.readouterr()
     assert said.out.count("FAILED: OSError: no room for seed 1") == 2 and "Traceback" not in said.out + said.err
-    assert said.out.endswith("2 of 4 runs failed; run the same command again to repeat only these\n")
+    assert said.out.endswith("2 of 4 runs failed; run the same command again to repeat only these runs\n")
     again = carrying()
     assert command(tmp_path, NAME, "--seeds", 2) == 0 and [run.seed for run in again.asked] == [1, 1]
     said = capsys.readouterr()

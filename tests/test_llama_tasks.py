@@ -117,7 +117,7 @@ TUNE = "finetune --data {chats} --out {out} --base {base} --rank 2"
 REFUSED = [
     ("generate --base {base} --prompt a --system b", "system: needs --chat"),
     ("generate --chat --prompt a", "model: has no chat template"),
-    ("chat --adapter critics licences", "adapter: got 2, expected only one to chat with"),
+    ("chat --adapter critics licences", "adapter: got 2, expected at most one in a chat"),
     (TUNE.replace("chats", "table"), "row 1, line 2: has 'text', 'label'; expected either prompt"),
     (f"{TUNE} --as-words", "text_column: is missing"),
     (f"{TUNE} --text text", "label_column: is missing"),
@@ -156,5 +156,5 @@ def test_mixed_and_merged_classifiers_read_texts_as_before(base, table, tmp_path
         task = load_task(tmp_path / name)
         assert (task.question, task.max_tokens, task.labels) == ("\nMark:", 12, ["cross", "nought"])
     out = run("export", tmp_path / "task", "--to", "merged", "--out", tmp_path / "hf")
-    assert "prompt it with a text and '\\nMark:'; it was trained to answer with one of ' cross', ' nought'" in out
+    assert "the model with a text and '\\nMark:'; it was trained to answer with one of ' cross', ' nought'" in out
     assert same_bits(load_hf(tmp_path / "hf").params, load_task(tmp_path / "merged").params)

@@ -533,18 +533,18 @@ def test_a_figure_has_its_methods_numbers(name, small):
 
 
 LORA_AND_FULL = ("critics", "lora_r16"), ("critics", "full")
-HALF = ("licences", "full_half"), ("licences", "lora_r16")
+HALF, AFTER = (("licences", "full_half"), ("licences", "lora_r16")), "after training on"
 WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA q,v r=8 − full", "qv_r8", "full", "test_loss"),
     ("prompting", "LoRA on 10 snippets − 10", "qv_r8_10", "shots_10", "test_accuracy"),
     ("prompting", "LoRA on all snippets − full fine-tuning of the small base", "qv_r8", "small", "test_accuracy"),
     ("layers", "last 10 blocks − first", "last_r6", "first_r6", "test_accuracy"),
-    ("rank_sweep", "LoRA on q and v, r = 1 − r = 64: test l", "qv_r1", "qv_r64", "test_loss"),
-    ("rank_sweep", "LoRA on q and v, r = 1 − r = 64: test a", "qv_r1", "qv_r64", "test_accuracy"),
-    ("rank_sweep", "LoRA on q and v, r = 8 − full", "qv_r8", "full", "test_loss"),
+    ("rank_sweep", "LoRA q,v r=1 − LoRA q,v r=64: test l", "qv_r1", "qv_r64", "test_loss"),
+    ("rank_sweep", "LoRA q,v r=1 − LoRA q,v r=64: test a", "qv_r1", "qv_r64", "test_accuracy"),
+    ("rank_sweep", "LoRA q,v r=8 − full", "qv_r8", "full", "test_loss"),
     ("matrices", "LoRA q,v r=4 − LoRA k r=8", "qv_r4", "k_r8", "test_accuracy"),
-    ("dialect", "after training on critics' snippets, LoRA r=16 − full fine-tuning: l", *LORA_AND_FULL, "new"),
-    ("dialect", "after training on software licences, full fine-tuning at half the rate − LoRA r=16: l", *HALF, "old"),
+    ("dialect", f"LoRA r=16 − full fine-tuning: loss on the new domain {AFTER} critics", *LORA_AND_FULL, "new"),
+    ("dialect", f"full fine-tuning at half the learning rate − LoRA r=16: loss on reviews {AFTER} s", *HALF, "old"),
     ("low_data", "100 snippets, LoRA − full fine-tuning: test acc", ("qv_r8", 100), ("full", 100), "test_accuracy"),
     ("low_data", "1,000 snippets, LoRA − full fine-tuning: test loss", ("qv_r8", 1000), ("full", 1000), "test_loss"),
     ("attention_or_mlp", "MLP r = 36 − attention", "mlp_r36", "attention_r45", "test_accuracy"),

@@ -183,7 +183,7 @@ NO_WAY_BACK = {  # what quantising changed is no adapter, and DoRA's way back no
     "trained: got init 'loftq', which works only with the quantised base": {"r": 4, "init": "loftq"},
     "'trained' is of kind 'dora', expected 'lora'": {"r": 3, "kind": "dora", "init": "pissa"},
 }
-FROZEN = {f"rate_factors: got 0 for '{leaf}', but the allocation": {"leaf": leaf} for leaf in ad.adalora.NAMES}
+FROZEN = {f"rate_factors: got 0 for '{leaf}', but rank allocation": {"leaf": leaf} for leaf in ad.adalora.NAMES}
 MIXED = {
     "weights: got a; expected one for each of a, b": {"a": 1.0},
     "weights: got a, b, c; expected one for each of a, b": {"a": 1.0, "b": 1.0, "c": 1.0},
@@ -307,7 +307,7 @@ NO_FILE = {
 
 WEIGHT = rng().standard_normal((4, 64)).astype(np.float32)
 COMPRESSED = {
-    "block_size: got 64 … (4, 33) … divides its 132": lambda: co.quantise_nf4(WEIGHT[:, :33]),
+    "block_size: got 64 … (4, 33) … divisor of its size, 132": lambda: co.quantise_nf4(WEIGHT[:, :33]),
     "block_size: got 33 … expected an even": lambda: co.quantise_nf4(WEIGHT, 33),
     "block_size: got 0, expected": lambda: co.quantise_nf4(WEIGHT, 0),
     "block_size: got 64.0, expected": lambda: co.quantise_nf4(WEIGHT, 64.0),
@@ -366,11 +366,11 @@ SHAPES = {
     "matrix: got shape (0, 3), expected at least one entry": lambda: an.spectrum(np.zeros((0, 3))),
     "matrix: got shape (3,), expected a 2-D": lambda: an.spectrum(np.ones(3)),
     "A: got shape (4, 3), expected 2 rows": lambda: an.product_singular_values(EYE, FOUR),
-    "V: got columns of 2 entries, expected 6": lambda: an.similarity_table(SIX, EYE),
+    "V: got columns of length 2, expected 6": lambda: an.similarity_table(SIX, EYE),
     "update: got shape (5, 3), expected (4, 3)": lambda: an.amplification(FOUR, FIVE, 1, rng()),
     "after: got shape (5, 3), expected (4, 3)": lambda: an.max_similarities(FOUR, FIVE, 1),
     "after['a']: got shape (1, 3), expected": lambda: an.weight_updates({"a": EYE}, {"a": SIGMA[None]}),
-    "directions: got columns of 4 entries, expected 3": lambda: an.energy_share(FOUR, FOUR),
+    "directions: got columns of length 4, expected 3": lambda: an.energy_share(FOUR, FOUR),
     "sigma: got shape (2, 2), expected singular values": lambda: an.stable_rank(EYE),
     "sigma: got shape (0,), expected at least one": lambda: an.rank_at_energy(SIGMA[:0], 0.5),
 }

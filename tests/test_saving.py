@@ -246,7 +246,7 @@ def test_an_adapter_and_a_task_file_of_two_trainings_are_refused(tmp_path):
     for name, version in (("old", 1), ("task", 0)):
         save_beside_base(tmp_path / name, version)
     shutil.copy(tmp_path / "old" / "adapter.safetensors", tmp_path / "task")
-    with pytest.raises(ValueError, match="not the one that task.json describes; copy the whole folder again"):
+    with pytest.raises(ValueError, match="does not match task.json; copy the entire folder again"):
         formats.load_task(tmp_path / "task")
     edit_fields(tmp_path / "task" / "task.json", adapter_sha256="absent")  # as older versions wrote it
     assert formats.load_task(tmp_path / "task").labels == LABELS[0]

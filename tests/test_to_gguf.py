@@ -140,7 +140,7 @@ def test_the_name_of_a_splitting_is_found(pre):
 
 REFUSED = [  # export's arguments, and what it says
     (["classes", "--to", "gguf", "--out", "a.gguf"], "trained head.*--as-words"),
-    (["classes", "--to", "gguf-merged", "--out", "a.gguf"], "which llama.cpp supports.*--as-words"),
+    (["classes", "--to", "gguf-merged", "--out", "a.gguf"], "expected a language model.*--as-words"),
     (["dora", "--to", "gguf", "--out", "a.gguf"], "kind 'dora', expected 'lora'.*gguf-merged"),
     (["dora", "--to", "gguf-merged", "--out", "a"], "expected a file that ends in .gguf"),
     (["dora", "--to", "merged", "--format", "f16", "--out", "a"], "format: .*--to gguf"),

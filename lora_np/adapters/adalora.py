@@ -38,7 +38,7 @@ def shapes(n_out, n_in, r):
 
 
 def init(weight, config, rng):
-    """A and B are normally distributed and E is zero, so ΔW = 0; parameters as in `lora.init`."""
+    """Draw A and B from a normal distribution and set E to zero, so ΔW = 0; parameters as in `lora.init`."""
     drawn = {name: rng.normal(0.0, START_SIZE, shape) for name, shape in shapes(*weight.shape, config.r).items()}
     drawn["lora_E"] = np.zeros(config.r)
     return {name: array.astype(weight.dtype) for name, array in drawn.items()}

@@ -1,11 +1,11 @@
 """AdaLoRA's rank allocation: each layer keeps its most important singular values (Zhang et al. 2023).
 
 Every layer starts with more directions than the average layer keeps at the end. Each step updates the importance of
-every parameter (section 3.2). A direction's importance is that of its singular value plus the mean importance over the
-entries of each of its two vectors. The singular values of the model's least important directions are set to zero until
-the budget is met, so important layers keep more directions than unimportant ones. The budget decreases from all
-directions to the target along a cubic curve (equation 12). Directions that are set to zero are still trained, and
-return if their importance grows. In the last part of training, the allocation is fixed.
+every parameter (section 3.2). A direction's importance is the importance of its singular value, plus the mean
+importance of the entries of each of its two singular vectors. The singular values of the model's least important
+directions are set to zero until the budget is met, so important layers keep more directions than unimportant ones. The
+budget decreases from all directions to the target along a cubic curve (equation 12). Directions that are set to zero
+are still trained, and return if their importance grows. In the final phase of training, the allocation is fixed.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class RankAllocation:
     ----------
     target : float in (0, 1], the share of all singular values that remains at the end; the paper starts with 1.5
         times as many as it keeps
-    first, last : floats in [0, 1), the share of the steps before the budget starts to decrease, and the share of the
-        last steps, which have the final budget
+    first, last : floats in [0, 1), the share of steps before the budget starts to decrease, and the share of steps at
+        the end with the final budget
     every : float in (0, 1], the interval between two allocations, as a share of the steps
     beta1, beta2 : floats in [0, 1), the decay of the running means of importance and uncertainty (equations 9, 10)
     orthogonality : float ≥ 0, γ, the weight of the orthogonality penalty in the loss. As in PEFT, the penalty is the
@@ -104,9 +104,9 @@ def keep_most_important(importance, budget):
 def direction_importance(module, weights, grads, memory, settings):
     """Update the running means in `memory`, and return the importance of each direction of a layer, (r,).
 
-        I = |w · g|                    the change of the loss, to first order, if a parameter w were zero (equation 8)
+        I = |w · g|                    the first-order change in the loss if a parameter w is set to zero (equation 8)
         Ī ← β₁ Ī + (1 − β₁) I          (equation 9)
-        Ū ← β₂ Ū + (1 − β₂) |I − Ī|    its uncertainty (equation 10)
+        Ū ← β₂ Ū + (1 − β₂) |I − Ī|    the uncertainty of I (equation 10)
         s = Ī Ū                        (equation 11)
 
     A direction's importance is the s of its singular value plus the mean s of each of its two vectors (equation 7).
@@ -146,7 +146,7 @@ def allocating(objective, adapter, steps, settings=DEFAULTS):
 
     Returns
     -------
-    objective : the given one; for kind "adalora", with γ R added, where R is the mean of `orthogonality` over the
+    objective : the given objective; for kind "adalora", with γ R added, where R is the mean of `orthogonality` over the
         layers
     after_update : for kind "adalora", a function (step, trainable, grads, memory) that zeroes singular values; else
         None
@@ -161,7 +161,7 @@ def allocating(objective, adapter, steps, settings=DEFAULTS):
         return objective, None
     for leaf in NAMES:
         if adapter.config.rate_factors.get(leaf) == 0.0:
-            raise ValueError(f"rate_factors: got 0 for {leaf!r}, but the allocation of ranks needs its gradient")
+            raise ValueError(f"rate_factors: got 0 for {leaf!r}, but rank allocation needs this array's gradient")
     n_values = sum(adapter.weights[f"{module}.lora_E"].size for module in modules)
 
     def penalised(trainable, batch, rng):

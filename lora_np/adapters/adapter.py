@@ -144,7 +144,7 @@ class TrainableReport(NamedTuple):
 
 
 def trainable_report(params, trainable):
-    """Count the trainable parameters and all parameters.
+    """Count the trainable parameters and the total number of parameters.
 
     Parameters
     ----------

@@ -21,19 +21,19 @@ class AdapterConfig:
     targets : tuple of str, the layers to adapt: a name within a block ("q_proj"), which selects the layer in every
         block, a full name ("blocks.0.attn.q_proj"), a pattern of full names with *, ? or [] ("blocks.[01].mlp.*"), or
         "all-linear". Without targets, only the head is trained.
-    rank_pattern, alpha_pattern : dict, target -> the rank or alpha of the layers that it selects, instead of r or
-        alpha; keys are written as in `targets`, and the first key that matches a layer is used
+    rank_pattern, alpha_pattern : dict, target -> the rank or alpha of the layers that the target selects, which
+        replaces r or alpha; keys are written as in `targets`, and the first key that matches a layer is used
     rslora : bool, scale by α/√r (Kalajdzievski 2023) instead of α/r
-    dropout : float in [0, 1), the dropout rate of the adapter's input during training
+    dropout : float in [0, 1), the dropout probability for the adapter's input during training
     init : "kaiming" (A uniform in ±1/√in, PEFT's default) or "gaussian" (A normal with standard deviation 1/r, as in
-        PEFT; the paper's section 4.1 does not specify it), both with B = 0; or "pissa", "olora" or "loftq", which
+        PEFT; the paper's section 4.1 specifies none), both with B = 0; or "pissa", "olora" or "loftq", which
         compute A and B from the base's weights: see `start_adapter`
     rate_factors : dict, the last part of an array's name -> the factor by which its learning rate is multiplied, by
         default 1. LoRA+ uses {"lora_B": 16} (Hayou et al. 2024). 0 freezes the array, as LoRA-FA does with lora_A
         (Zhang et al. 2023).
     norm_gradient : bool, for DoRA: also differentiate the norm, which the paper treats as a constant
     projection_seed : int, for VeRA: the seed of its random factors
-    train_head : bool, also train the classification head, as a whole
+    train_head : bool, whether the complete classification head is also trained
     kind : str, a key of `adapters.KINDS`
     extra : dict, fields of a configuration file that this package does not use; saving the configuration preserves them
 
@@ -134,7 +134,7 @@ def module_rank(config, module):
 
 def module_config(config, module):
     """The settings of one layer's adapter, with the layer's own r and alpha, and without patterns."""
-    if not config.rank_pattern and not config.alpha_pattern:  # skip the checks of `replace`
+    if not config.rank_pattern and not config.alpha_pattern:  # avoid the checks that `replace` runs
         return config
     alpha = pattern_value(module, config.alpha_pattern, config.alpha)
     return replace(config, r=module_rank(config, module), alpha=alpha, rank_pattern={}, alpha_pattern={})

@@ -4,9 +4,9 @@
     W′ = m ⊙ V / ‖V‖                   ‖V‖ (out,) are the norms of V's rows; m (out,) are the trained magnitudes
     y = x W′ᵀ + b
 
-W is (out, in) here, so norms are those of rows, one per output, as in the authors' code and in PEFT. In the paper, W is
-(d, k), and norms are those of columns. Training starts with m = ‖W‖, so W′ = W. Because V is computed for its norms
-anyway, x is multiplied by V itself. This is a single full-size product, as in the base.
+W is (out, in) here, so the norms are those of its rows, one per output, as in the authors' code and in PEFT. In the
+paper, W is (d, k), and the norms are those of its columns. Training starts with m = ‖W‖, so W′ = W. V must be
+computed for its norms anyway, so x is multiplied by V directly: one full-size product, as in the base.
 
 The paper (section 4.3) treats ‖V‖ as a constant in the backward pass, which saves a lot of memory with autograd. PEFT
 and this file do the same. In a hand-written backward pass, the exact gradient costs little; `config.norm_gradient`
@@ -41,7 +41,7 @@ class DoRACache(NamedTuple):
     product: LinearCache  # of h = x̃ Vᵀ, without V; its x is the layer's input before dropout
     factors: LowRankCache  # for the gradients of A and B
     stretch: ScaleCache  # of g ⊙ h, without g
-    weight: np.ndarray  # (out, in), the base's, not converted to an array
+    weight: np.ndarray  # (out, in), the base's weight, not converted to an array
     adapter: dict  # the adapter's arrays
     inv_norm: np.ndarray | None  # (out,), 1/‖V‖; None if no gradient is wanted
     norm_gradient: bool
@@ -59,7 +59,7 @@ def init(weight, config, rng):
 
 
 def row_norms(V):
-    """‖V‖ of each row, (out,); bit-identical for every memory order of V."""
+    """The norm of each row of V, (out,); bit-identical for every memory order of V."""
     return np.sqrt(np.sum(np.multiply(V, V, order="C"), axis=1))
 
 
@@ -69,7 +69,7 @@ def directions(weight, adapter, scale):
 
 
 def over(numerator, norm):
-    """m/‖V‖ or 1/‖V‖; 0 for a row of zeros, which has no direction, so it remains zero.
+    """m/‖V‖ or 1/‖V‖; 0 for a row of zeros, which has no direction and remains zero.
 
     m is divided by ‖V‖ instead of multiplied by 1/‖V‖, so that the result is exactly 1 at the start of training.
     """

@@ -2,8 +2,8 @@
 
 Each kind has one line here and one file with these functions:
 
-    shapes(n_out, n_in, r) -> dict of the shapes of its arrays
-    init(weight, config, rng) -> dict of its arrays
+    shapes(n_out, n_in, r) -> dict of array shapes
+    init(weight, config, rng) -> dict of initial arrays
     forward(x, weight, bias, adapter, config, wanted, mask) -> (y, cache)
     backward(dy, cache) -> (dx, dict of gradients)
     delta(weight, adapter, config) -> ΔW

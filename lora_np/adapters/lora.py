@@ -2,8 +2,8 @@
 
     y = x Wᵀ + b + s (x Aᵀ) Bᵀ        A (r, in),  B (out, r),  s = α/r
 
-The update ΔW = s B A has rank at most r. Training never computes it: each row of x is projected to r values and back,
-which costs r (in + out) multiplications instead of in · out.
+The update ΔW = s B A has rank at most r. Training never computes it: each row of x is projected down to r values and up
+again, which costs r (in + out) multiplications instead of in · out.
 """
 
 import math
@@ -40,10 +40,10 @@ def shapes(n_out, n_in, r):
 
 
 def init(weight, config, rng):
-    """A is random and B is zero, so ΔW = 0 and the untrained adapter does not change the model.
+    """Draw A at random and set B to zero, so ΔW = 0 and the untrained adapter does not change the model.
 
     If A were also zero, both gradients would stay zero, because dB is proportional to A and dA to B. So A or B must be
-    random; the paper sets B to zero.
+    nonzero; the paper sets B to zero.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def backward(dy, cache):
         dA = duᵀ x              (r, in)
         dx = dy W + du A        (..., in)
 
-    `ops/linear.py` and `ops/low_rank.py` derive the two parts.
+    `ops/linear.py` and `ops/low_rank.py` derive the gradients of the two products.
 
     Parameters
     ----------

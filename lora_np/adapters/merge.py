@@ -1,9 +1,9 @@
 """Merge adapters into the base: W′ = W + ΔW. Inference with the merged model costs no more than with the base.
 
 `merge` returns dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
-base lose their zeros. `merge_in_format` converts W′ back to W's format. If the base is quantised, an update is small
-compared with the distance between neighbouring codes, so most weights are rounded to their old codes, and much of the
-update may be lost. An update that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the
+base lose their zeros. `merge_in_format` converts W′ back to W's format. If the base is quantised, updates are usually
+small compared with the distance between neighbouring codes, so most weights are rounded to their old codes, and much of
+the update may be lost. An update that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the
 blocks' offsets, where the only error is the rounding to float16. `merge_errors` and `merge_in_format` measure the
 errors.
 """
@@ -43,7 +43,7 @@ class MergedInFormat(NamedTuple):
 def merge(params, adapter):
     """Add the adapter's update to the model's weights (Hu et al. 2021, section 4.1).
 
-    The merged weights are dense arrays and exact up to rounding. The base's other weights keep their format.
+    The merged weights are dense arrays and exact up to rounding. Weights that are not adapted keep their format.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def merge(params, adapter):
 
     Returns
     -------
-    dict, of the base's dtype; whole weights of the adapter, such as a head, replace the base's
+    dict of arrays of the base's dtype; whole weights of the adapter, such as a head, replace the base's
     """
     dtype = next(iter(params.values())).dtype
     deltas = adapter_deltas(params, adapter)
@@ -186,7 +186,7 @@ def in_format(dense, base, delta, mask):
 
 
 def format_loss(error, merged, update):
-    """The FormatLoss from three norms; both ratios are 0 if the error is 0."""
+    """The FormatLoss computed from three norms; both ratios are 0 if the error is 0."""
     return FormatLoss(error / merged if error else 0.0, error / update if error else 0.0)
 
 

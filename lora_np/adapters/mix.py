@@ -28,7 +28,7 @@ class Compressed(NamedTuple):
 
     adapter: Adapter
     errors: dict[str, float]  # layer -> ‖ΔW − ΔW′‖ / ‖ΔW‖ in the Frobenius norm, 0 for an update of zero
-    error: float  # the same for the concatenated layers
+    error: float  # the same ratio for the concatenated layers
 
 
 def mix(params, adapters, weights):
@@ -89,7 +89,7 @@ def for_original_base(params, start, trained):
     Parameters
     ----------
     params : dict, the weights that were passed to `start_adapter`
-    start, trained : Adapter, the one that `start_adapter` returned, before and after training
+    start, trained : Adapter, the result of `start_adapter` before and after training
 
     Returns
     -------

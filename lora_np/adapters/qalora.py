@@ -5,13 +5,13 @@
 
 Because of the pooling, the adapter treats all inputs of a block alike, so ΔW has one value for each output and block:
 row i has the value s (L/g) (B A)_ij at all g inputs of block j. The rank of ΔW is at most min(r, L). llama.cpp's Q4_1
-stores a block of 32 weights as d q + m. The update changes only m, and `merge_in_format` adds it there (section 3.3 of
+stores a block of 32 weights as d q + m. The update changes only m, and `merge_in_format` adds it to m (section 3.3 of
 the paper, which uses GPTQ's zero points instead of m).
 
 g is the largest power of two, at most 32, that divides `in`. As in PEFT, the mean is multiplied by the number of blocks
 L. The paper's algorithm 1 multiplies it by g instead, which makes it a sum; this is equivalent to a different α. The
-factor affects the learning rate: because A is initialised for L inputs, the same change in B changes the weights L/√g
-times as much as in LoRA, 3.2 times for in = 576. (With a sum, it would be √g = 5.7 times for every width.)
+factor changes the effective learning rate: because A is initialised for L inputs, the same change in B changes the
+weights L/√g times as much as in LoRA, 3.2 times for in = 576. (With a sum, it would be √g = 5.7 times for every width.)
 """
 
 import math

@@ -1,7 +1,7 @@
 """Initialisations that compute A and B from the base's weight: PiSSA, OLoRA, LoftQ.
 
-LoRA starts with B = 0, so its update is zero. Here, s B A is initially a part of W, or of W's quantisation error, and
-the frozen base is the rest:
+LoRA starts with B = 0, so its update is zero. Here, s B A initially contains a part of W, or approximates W's
+quantisation error, and the frozen base contains the rest:
 
     W_rest + s B A = W          PiSSA, OLoRA: exact up to rounding
     Q      + s B A ≈ W          LoftQ: closer to W than NF4(W) is

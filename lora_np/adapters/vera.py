@@ -20,7 +20,7 @@ from ..ops.wanted import add, operands_wanted, present
 
 LAMBDAS = ("vera_lambda_d", "vera_lambda_b")
 START_D = 0.1  # initial λ_d, as in PEFT; the paper tunes it. λ_b starts at zero
-CACHED_PAIRS = 16  # pairs of random factors in memory; a model needs one for each distinct shape of its layers
+CACHED_PAIRS = 16  # pairs of random factors in memory; a model needs one pair for each distinct layer shape
 
 # The operands of z = (λ_d ⊙ (x Aᵀ)) Bᵀ, and of λ_b ⊙ z, through which each wanted gradient passes.
 OF_PRODUCT = {"x": "x", "vera_lambda_d": "e"}
@@ -57,15 +57,15 @@ def projections(shape, r, seed, dtype):
 
     The entries are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (For PEFT's A, `in` is that of the largest
     layer.) They are computed from the raw 64-bit words of PCG64, which never change between NumPy versions: word w of
-    the stream of [seed, 0] for A, or [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column by column
-    and B row by row, so a smaller layer's factors are part of a larger layer's, except for the bound √(6/in).
+    the stream seeded with [seed, 0] for A, or [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column
+    by column and B row by row, so a smaller layer's factors are part of a larger layer's, except for the bound √(6/in).
 
     Parameters
     ----------
     shape : (out, in)
     r : int
     seed : int
-    dtype : of the result
+    dtype : the dtype of the result
 
     Returns
     -------

@@ -1,9 +1,9 @@
 """FLOPs and bytes of one training step, counted by running it on shape-only arrays (`shape_only.py`).
 
 FLOPs are counted only for products of two matrices. A product of an (n, k) and a (k, m) matrix takes 2 n k m FLOPs:
-n k m multiplications and as many additions. Elementwise work (softmax, GELU, layer norm, biases, dropout, sums over
-rows, lookups) and the optimiser count as zero. Bytes are counted for parameters, gradients, AdamW's moments, and the
-arrays that the forward pass stores for the backward pass. Temporary arrays are not counted.
+n k m multiplications and as many additions. Elementwise operations (softmax, GELU, layer norm, biases, dropout, sums
+over rows, lookups) and the optimiser are counted as zero. Bytes are counted for parameters, gradients, AdamW's moments,
+and the arrays that the forward pass stores for the backward pass. Temporary arrays are not counted.
 
 **Why LoRA costs about two thirds of full fine-tuning.** Take one square layer, N × N, and one row of x, and count
 multiply-adds. Full fine-tuning needs three products of N² each:
@@ -37,7 +37,7 @@ from .shape_only import ShapeOnly, shape_only
 
 
 class StepBytes(NamedTuple):
-    """The bytes of one training step."""
+    """The memory of one training step, in bytes."""
 
     parameters: int  # of the base and the adapter; a head that the adapter replaces is counted only once
     gradients: int

@@ -34,7 +34,7 @@ def singular_values(matrix):
 
 
 def product_singular_values(B, A):
-    """The singular values of B A in float64, without those that are always zero. The product is not computed.
+    """The first min(out, r, in) singular values of B A, in float64; the others are zero. The product is not computed.
 
     With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ. The Q's have orthonormal columns, so the singular
     values are those of R_B R_Aᵀ.
@@ -82,7 +82,7 @@ def stable_rank(sigma):
 
 
 def effective_rank(sigma):
-    """The effective rank exp(−Σ p ln p) with p = σ / Σ σ, the number of equal singular values with this entropy.
+    """The effective rank exp(−Σ p ln p) with p = σ / Σ σ, the number of equal singular values with the same entropy.
 
     Source: Roy and Vetterli 2007, definition 1.
 

@@ -131,9 +131,9 @@ def gaussian_similarity(n, i, j):
 def energy_share(gradient, directions):
     """The share of a gradient's energy in the span of some input directions: ‖G Q Qᵀ‖²_F / ‖G‖²_F.
 
-    LoRA assumes that the full gradient G = ∂L/∂W has a low rank, because A and B only receive dA = s Bᵀ G and
-    dB = s G Aᵀ. GaLore (Zhao et al. 2024, section 3) makes this assumption about the gradient itself. G's `spectrum`
-    shows whether the assumption holds, and this share shows how much of G an adapter could follow.
+    LoRA implicitly assumes that the full gradient G = ∂L/∂W has a low rank, because A and B only receive dA = s Bᵀ G
+    and dB = s G Aᵀ. GaLore (Zhao et al. 2024, section 3) makes this assumption explicitly. G's `spectrum` shows whether
+    the assumption holds, and this share shows how much of G an adapter could follow.
 
     Q is an orthonormal basis of the span. G Q Qᵀ is the nearest matrix to G whose rows are in the span, and
     ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a random basis the expected share is k / in.
@@ -157,7 +157,7 @@ def energy_share(gradient, directions):
     """
     G, Q = finite_matrix("gradient", gradient), orthonormal_basis(directions, "directions")
     if len(Q) != G.shape[1]:
-        raise ValueError(f"directions: got columns of {len(Q)} entries, expected {G.shape[1]}, as the gradient's rows")
+        raise ValueError(f"directions: got columns of length {len(Q)}, expected {G.shape[1]} as in the gradient's rows")
     largest = np.abs(G).max()
     if not largest:
         return 0.0
@@ -166,7 +166,7 @@ def energy_share(gradient, directions):
 
 
 def orthonormal_basis(matrix, name):
-    """Q (n, k) of the QR decomposition. For each i, its first i columns span the same space as the matrix's."""
+    """Q (n, k) of the QR decomposition. For each i, its first i columns span the same space as those of the matrix."""
     matrix = finite_matrix(name, matrix)
     norms = np.linalg.norm(matrix, axis=0)  # (k,)
     # Columns are normalised first, because a column with a small norm may be independent of the others.
@@ -186,5 +186,5 @@ def orthonormal_pair(U, V):
             difference = f"{name}ᵀ{name} differs from the identity by {gap:.2g}"
             raise ValueError(f"{name}: its columns are not orthonormal ({difference}); see `right_directions`")
     if len(V) != len(U):
-        raise ValueError(f"V: got columns of {len(V)} entries, expected {len(U)}, as in U")
+        raise ValueError(f"V: got columns of length {len(V)}, expected {len(U)} as in U")
     return U, V

@@ -1,4 +1,4 @@
-"""Compare an update with its base: find the directions that the update amplifies, and the new directions it adds.
+"""Compare an update with its base: find the directions that the update amplifies, and the new directions that it adds.
 
 Amplification (Hu et al. 2021, section 7.3): does ΔW repeat W's leading directions, or amplify directions that are weak
 in W?
@@ -6,8 +6,7 @@ in W?
 Intruder dimensions (Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence") are those leading
 directions of a fine-tuned weight that the base does not have. Full fine-tuning changes each of a weight's singular
 vectors slightly. LoRA with a low rank tends to add new singular vectors that have large singular values and are nearly
-orthogonal to all singular vectors of the base. The more intruders there are, the more the model forgets of the base's
-task.
+orthogonal to all singular vectors of the base. Models with more intruders forget more of the base's task.
 """
 
 import math
@@ -81,10 +80,10 @@ class Intruders(NamedTuple):
 def max_similarities(before, after, k):
     """Measure how similar each of a fine-tuned weight's k leading directions is to the base: max_i |cos(y_j, x_i)|.
 
-    y_j are the leading left singular vectors of the fine-tuned weight, and x_i are all those of the base. Singular
-    vectors have length 1 and an arbitrary sign, so the |cosines| are the entries of |XᵀY|. As in the authors' code, X
-    has at most min(out, in) columns: if out > in, a vector outside the base's column space is similar to none of them.
-    Vectors with a singular value of zero, up to rounding, are excluded, because they are arbitrary.
+    y_j are the leading left singular vectors of the fine-tuned weight, and x_i are all left singular vectors of the
+    base. Singular vectors have length 1 and an arbitrary sign, so the |cosines| are the entries of |XᵀY|. As in the
+    authors' code, X has at most min(out, in) columns: if out > in, a vector outside the base's column space is similar
+    to none of them. Vectors with a singular value of zero, up to rounding, are excluded, because they are arbitrary.
 
     If m singular values of the base are nearly equal, their singular vectors are determined only up to a rotation, so a
     similarity can be as low as 1/√m even if there is no intruder.
@@ -120,7 +119,7 @@ def intruder_dimensions(before, after, k=10, epsilon=0.5):
     ----------
     before, after, k : see `max_similarities`
     epsilon : float in (0, 1], ε. A random direction has a similarity near √(2 ln(out) / out), so if ε is below this
-        value, hardly any direction counts as an intruder.
+        value, hardly any direction is classified as an intruder.
 
     Examples
     --------

@@ -30,7 +30,7 @@ def weight_updates(before, after):
 
 
 def linear_updates(before, after):
-    """`weight_updates` of only the linear layers' weights, which are the matrices that LoRA can adapt."""
+    """`weight_updates` for the linear layers' weights only, which are the matrices that LoRA can adapt."""
     return weight_updates({name: before[name] for name in linear_weights(before)}, after)
 
 

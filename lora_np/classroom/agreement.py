@@ -1,7 +1,7 @@
 """Find where the stored outputs of a notebook differ from those of a new run.
 
-Two cell tags allow differences: "training" marks the final results of a training run, which depend on the order of
-float32 sums; "varies" marks results such as times, where only the words are compared, not the numbers.
+Two cell tags allow differences. "training" marks the final results of a training run, which depend on the order of
+float32 additions. "varies" marks results such as times, of which only the words are compared, not the numbers.
 """
 
 import re
@@ -9,7 +9,7 @@ import re
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 TRAINING_RTOL = 0.05
 NO_LONGER = "No longer true:"  # the start of `lesson.claim`'s message, which no stored output may contain
-SMALL_FACTOR = 100.0  # largest accepted ratio of two rounding errors, such as 3e-11 and 4e-12, from two machines
+SMALL_FACTOR = 100.0  # largest accepted ratio between rounding errors on two machines, such as 3e-11 and 4e-12
 
 
 def disagreements(notebook, again):
@@ -72,7 +72,7 @@ def differs(stored_text, again_text, cell_tags=()):
 
 
 def same_number(one, two, rtol):
-    """Whether two printed numbers agree within one unit of their last digit, or within a relative tolerance."""
+    """Whether two printed numbers agree to within one unit in their last digit, or to within a relative tolerance."""
     a, b = (float(n.replace(",", "")) for n in (one, two))
     if a == b:
         return True

@@ -1,8 +1,8 @@
-"""Build the book with Sphinx: a website of lessons, exercises, results, specification and API reference.
+"""Build the book with Sphinx: a website with lessons, exercises, results, specification and API reference.
 
-The pages are generated from a clone: from the notebooks with their stored outputs, the folders' READMEs, and the
-docstrings. Only the table of contents is specific to the book. The pages keep the clone's folder layout, so that links
-between them work.
+The pages are generated from the files of a clone: the notebooks with their stored outputs, the folders' READMEs, and
+the docstrings. Only the table of contents is specific to the book. The pages keep the clone's folder layout, so that
+links between them work.
 """
 
 import json
@@ -19,7 +19,7 @@ from .release import notebook_of
 from .sets import read_sets
 
 ROOT = Path(__file__).resolve().parents[2]
-LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # also matches code, to skip it
+LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # matches code as well, to skip it
 NOT_REFERENCE = ("cli", "exercises", "recipes", "llama_cpp", "book_conf")  # modules that are not part of the API
 SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # source files that get their own pages
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 1h9v9H1z"/>
@@ -101,7 +101,7 @@ def contents(pages):
 
 
 def reference(room):
-    """Return the page that documents a room's functions, module by module."""
+    """Return the page that documents a subpackage's functions, module by module."""
     lines = [f"# lora_np.{room.name}\n"]
     for path in sorted(room.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts

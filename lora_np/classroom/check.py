@@ -16,7 +16,7 @@ from .exercise import PRACTICE
 from .sets import read_sets
 
 ITEMS = {exercise.name: exercise for of in read_sets().values() for exercise in of.exercises}
-DRAW_VARIABLE = "LORA_NP_DRAW"  # environment variable with the name of the draws; nbgrader's configuration sets it
+DRAW_VARIABLE = "LORA_NP_DRAW"  # environment variable that names the draws; nbgrader's configuration sets it
 _RECORD = {}  # item -> its latest result, as JSON types
 
 
@@ -28,7 +28,7 @@ class Score(float):
 
 
 def checker(item):
-    """Create the check for an exercise, a function that examines the student's function."""
+    """Return an exercise's check: a function that examines a student's function."""
 
     def check(function, points=1.0):
         if isinstance(points, bool) or not isinstance(points, Real) or not 0 <= points < math.inf:
@@ -96,7 +96,7 @@ def record():
 
 
 def summary():
-    """Print the scores so far, and return their sum as a fraction of the points of all checked items."""
+    """Print the scores so far, and return their sum as a fraction of the total points of the checked items."""
     points = sum(entry["points"] for entry in _RECORD.values())
     for name, entry in _RECORD.items():
         print(f"{name:<28}{entry['score']:6.3g} of {entry['points']:g}")

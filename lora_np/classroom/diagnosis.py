@@ -1,14 +1,13 @@
-"""Explain an incorrect output by a mistake that reproduces it. The candidates, in order of likelihood, are
+"""Explain an incorrect output by finding a mistake that reproduces it. Candidates are tried in order of likelihood:
 
 1. the exercise's few hand-written mistakes;
 2. the worked solution with one mutation (`slips.py`);
 3. the correct output for changed inputs: only the last row, two inputs swapped, k + 1 instead of k;
 4. the correct output after a change (multiplied by a size, squared, transposed, reversed), or another array;
-5. the worked solution with two mutations;
-6. a description of the difference: scale, shift, norm and cosine.
+5. the worked solution with two mutations.
 
-A candidate must reproduce the student's output in every draw. Candidates of group 4 must do so only in the draws in
-which the student's output is incorrect.
+A candidate must reproduce the student's output in every draw. For group 4, the draws in which the output is
+incorrect are enough. If no candidate fits, the report describes the difference: scale, shift, norm and cosine.
 """
 
 import ast
@@ -30,14 +29,14 @@ from ..reference.causes import looks
 from ..reference.slips import slips
 from .exercise import compared_outputs, is_float_array
 
-NEAR = 1e-6  # largest relative error, in norm, of arrays that count as equal: they may be rounded differently
-NEAR_NUMBER = 1e-9  # the same for a single number, to which many candidates come close by chance
+NEAR = 1e-6  # largest relative error (in norm) at which arrays count as equal, which allows for rounding
+NEAR_NUMBER = 1e-9  # the same for a single number: smaller, because many candidates come close to it by chance
 MOST_PAIRS = 600
 LARGE = 200
 
 
 def suspects(exercise, name, answers):
-    """Describe an incorrect output. Return a tuple of at most one sentence, or at most two from `looks`.
+    """Return a tuple of up to two sentences that describe an incorrect output.
 
     Parameters
     ----------
@@ -53,7 +52,7 @@ def suspects(exercise, name, answers):
     if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
         return (f"it is {float(answers[0][1]):g} for all inputs",)
     for candidates in (by_hand, by_code, by_inputs, by_results, by_two_changes):
-        # Candidates other than `by_results` must also reproduce the student's correct outputs.
+        # Candidates other than those from `by_results` must also reproduce the student's correct outputs.
         where = wrong if candidates is by_results else answers
         for sentence, value_of in candidates(exercise, name, [i for i, _ in wrong]):
             if all(equal(got, tried(value_of, i)) for i, got in where):
@@ -105,7 +104,7 @@ def by_code(exercise, name, drawn):
 
 
 def by_two_changes(exercise, name, drawn):
-    """Yield pairs of mutations; none for a small or non-integer number, which many pairs would match by chance."""
+    """Yield pairs of mutations, unless the output is a small or non-integer number, which many match by chance."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
@@ -130,11 +129,11 @@ def changed_solutions(exercise):
 
 
 def pairs_of_changes(exercise, most=None):
-    """Yield (sentence, code) for pairs of mutations: up to `most` on two lines, and up to `most` on the same line."""
+    """Yield (sentence, code) for up to `most` pairs of mutations on two lines, and up to `most` on the same line."""
     right = ast.unparse(solution_tree(exercise.solution)).splitlines()
     likely = list(mutants.mutants(ast.parse("\n".join(right)).body[0], outputs=exercise.outputs))
     pairs = [(a, b) for a, b in itertools.combinations(likely, 2) if a.line != b.line]
-    pairs.sort(key=lambda pair: kind_of_change(pair[0]) != kind_of_change(pair[1]))  # pairs of the same kind first
+    pairs.sort(key=lambda pair: kind_of_change(pair[0]) != kind_of_change(pair[1]))  # pairs of equal kinds first
     for a, b in pairs[:most]:
         lines = list(right)
         for mutant in (a, b):
@@ -146,7 +145,7 @@ def pairs_of_changes(exercise, most=None):
 
 
 def in_one_line(mutant, exercise):
-    """Mutate a mutated solution again, on the line that is already mutated, and yield all results."""
+    """Yield all second mutations of a mutated solution, on the line of the first mutation."""
     return mutants.mutants(ast.parse(mutant.code).body[0], outputs=exercise.outputs, line_number=mutant.line)
 
 
@@ -169,7 +168,7 @@ def quietly(exercise, function, i, inputs):
 
 
 def compiled(exercise, code):
-    """Compile a changed solution to a function, with the globals of the original."""
+    """Compile a changed solution into a function with the globals of the original."""
     space = {"np": np} | vars(sys.modules[exercise.solution.__module__])
     exec(compile(code, "<changed>", "exec"), space)
     return space[exercise.name]
@@ -233,8 +232,8 @@ def other_inputs(i):
             if is_float_array(one):
                 yield f"{b} is replaced by {b} - {a}", {b: other - one}
         if min(np.ndim(one), np.ndim(other)) > 1 and np.shape(one)[:2] == np.shape(other)[:2]:
-            yield f"{b} is read one place after {a}", {a: one[:, :-1], b: other[:, 1:]}
-            yield f"{b} is read one place before {a}", {a: one[:, 1:], b: other[:, :-1]}
+            yield f"position t of {a} is paired with position t + 1 of {b}", {a: one[:, :-1], b: other[:, 1:]}
+            yield f"position t of {a} is paired with position t - 1 of {b}", {a: one[:, 1:], b: other[:, :-1]}
 
 
 def alone(array, row):
@@ -324,7 +323,7 @@ def arrays_of(i, name):
 
 
 def exchanged(exercise, name, i, got):
-    """Return a tuple of at most one sentence, which names the output that was returned instead of `name`."""
+    """Return (sentence,) if another output was returned instead of `name`, else ()."""
     for other, right in i.right.items():
         if other != name and np.shape(right) != np.shape(i.right[name]) and equal(got, right):
             return (f"it is {other}; the order is {', '.join(exercise.outputs)}",)

@@ -45,7 +45,7 @@ class Result(NamedTuple):
 
 
 class Failed(Exception):
-    """Raised with the reason if a student's function returns no usable outputs."""
+    """Raised, with the reason, if a student's function returns no usable outputs."""
 
 
 def examine(exercise, function, draw=PRACTICE):
@@ -55,7 +55,7 @@ def examine(exercise, function, draw=PRACTICE):
     ----------
     exercise : Exercise
     function : the student's function
-    draw : str, name of the draws, which seeds their random inputs
+    draw : str, name of the draws; it seeds their random inputs
 
     Returns
     -------
@@ -63,8 +63,8 @@ def examine(exercise, function, draw=PRACTICE):
 
     Notes
     -----
-    No exception other than KeyboardInterrupt is raised, and nothing is written to stderr, because nbgrader gives no
-    points for a cell that writes there.
+    No exception other than KeyboardInterrupt is raised. Nothing is written to stderr, because nbgrader gives no points
+    for a cell that writes to it.
     """
     if not callable(function):
         return Result(0.0, (), f"got {type(function).__name__}, expected the function itself")
@@ -139,7 +139,7 @@ def what_is_wasted(exercise, peak, draw):
         held = peak(inputs)
     except Failed:  # it worked for small inputs
         return None
-    return f"{said} (it holds {held / 1e6:.2g} MB at once; {most / 1e6:.2g} MB is enough)" if held > most else None
+    return f"{said} (its peak memory is {held / 1e6:.2g} MB; {most / 1e6:.2g} MB is enough)" if held > most else None
 
 
 def same(one, two):
@@ -277,7 +277,7 @@ def form_problem(value, right):
         return Problem(f"it has dtype {array.dtype}, expected {right.dtype}, like the inputs")
     wild = np.isfinite(right) & ~np.isfinite(array)
     if wild.any():
-        return Problem(f"it is {of_what(array[wild])} in {wild.sum()} of {array.size} places", hint=True)
+        return Problem(f"it is {of_what(array[wild])} in {wild.sum()} of {array.size} entries", hint=True)
     if right.dtype.kind == "i" and array.dtype.kind == "f" and not np.allclose(array, np.rint(array), WHOLE, WHOLE):
         said = f"it is {float(array):.6g}" if array.ndim == 0 else "it has values that are not integers"
         return Problem(f"{said}, expected {'an integer' if array.ndim == 0 else 'integers'}", hint=True)
@@ -299,6 +299,6 @@ def how_far(exercise, i, got, right):
             return f"for {', '.join(f'{name} = {value:g}' for name, value in i.inputs.items())} it is {float(got):.6g}"
         return f"it is {float(got):.6g}"
     if not np.array_equal(got[~np.isfinite(right)], right[~np.isfinite(right)], equal_nan=True):
-        return "infinity is not where it should be"
+        return "an entry that should be infinite is incorrect"
     keep = np.isfinite(right)
     return f"relative error {relative_error(got[keep], right[keep]):.1e}"

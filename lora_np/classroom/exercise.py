@@ -1,7 +1,7 @@
 """Read exercises, draw inputs for their checks, and compute the correct outputs.
 
-An exercise is a module in `exercises/SET/`, whose docstring contains the title and the text for students. The module
-must define
+An exercise is a module in `exercises/SET/`. Its docstring contains the title and the text for students. The module must
+define
 
     NAME(inputs)           the worked solution, named after the module; its docstring describes inputs and outputs
     POINTS                 int
@@ -16,8 +16,8 @@ and may define
                            that no mutation of the solution produces; see `diagnosis.py`
     compared(i, outputs)   -> dict of values to compare instead of the outputs, if the correct outputs are not unique
     properties(i, outputs) -> {property: complaint, or None}, if outputs can be checked only by their properties
-    also(i)                -> {name: changed inputs} for additional calls, whose outputs are the dict i.also[name]
-    large(rng, size)       -> inputs, the largest allowed peak memory of a call in bytes, and the complaint if exceeded
+    also(i)                -> {name: changed inputs} for additional calls; i.also[name] is the dict of a call's outputs
+    large(rng, size)       -> inputs, the peak memory in bytes that a call may not exceed, and the complaint if it does
     AFTER                  text that follows the exercise
 
 `i` is a SimpleNamespace with the drawn values by name, `i.size`, `i.inputs`, `i.right` (dict of correct outputs) and,
@@ -37,11 +37,11 @@ import numpy as np
 from ..ops.numerical_gradient import relative_error
 from .runner import fields_of, in_words
 
-DRAWS = 3  # calls in a check, each with different sizes
+DRAWS = 3  # number of calls in a check, each with different sizes
 PRACTICE, GRADING = "practice", "grading"  # names of the draws for the checks in a notebook, and for grading
 TRIES = 100
 ROUNDING = 16.0  # the tolerance, as a multiple of the solution's error in float32
-LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # bounds of the tolerance, and its value if float32 rounds no input
+LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # the tolerance's bounds, and its value if no input is a float array
 
 
 class Unfit(ValueError):
@@ -123,8 +123,8 @@ def generator(*words):
 def draws_of(exercise, draw=PRACTICE):
     """Return the draws of a check, a list of DRAWS results of `draw_inputs`.
 
-    If a correct output is a single number, its value differs from draw to draw and from its values in the PRACTICE
-    draws, so that no constant is correct by coincidence.
+    If a correct output is a single number, its values in the draws all differ, so that no constant is correct by
+    coincidence. Nor are they all the same as in the PRACTICE draws.
     """
     known = [] if draw == PRACTICE else single_numbers(draws_of(exercise))
     for attempt in range(TRIES):
@@ -154,7 +154,7 @@ def draw_inputs(exercise, rng, number=0):
 
 
 def normals(rng, size, **axes):
-    """Draw normally distributed arrays, as a dict; axes are named as in `sizes`: normals(rng, size, W="n_out n_in")."""
+    """Return a dict of random normal arrays, with axes named as in `sizes`: normals(rng, size, W="n_out n_in")."""
     return {name: rng.normal(size=[getattr(size, axis) for axis in of.split()]) for name, of in axes.items()}
 
 
@@ -172,9 +172,9 @@ def compared_outputs(exercise, function, i, inputs):
 
 
 def rounding_of(exercise, i):
-    """The relative error that rounding may cause in each output, estimated from the solution's error in float32."""
+    """Return the relative tolerance of each output, estimated from the solution's rounding error in float32."""
     single = {name: in_float32(value) for name, value in i.inputs.items()}
-    if all(single[name] is value for name, value in i.inputs.items()):  # float32 rounds none of them
+    if all(single[name] is value for name, value in i.inputs.items()):  # no input is a float64 array
         return dict.fromkeys(i.right, EXACT)
     try:
         rounded = compared_outputs(exercise, exercise.solution, i, single)
@@ -211,8 +211,8 @@ def named_outputs(exercise, returned):
     Parameters
     ----------
     exercise : Exercise
-    returned : one value; a tuple or list of values in order; or a dict, NamedTuple or dataclass with values by name, in
-        which missing values become None
+    returned : one value; a tuple or list of values in order; or a dict, NamedTuple or dataclass with values by name
+        (None if missing)
 
     Raises
     ------

@@ -26,7 +26,7 @@ class Mark(NamedTuple):
     item: str  # the exercise, or the question's id
     score: float
     points: float
-    said: str  # the check's text, or the reason why there is none; or the answer in words
+    said: str  # the check's text, the reason why there is none, or the answer in words
     by_hand: bool = False  # whether the cell is an answer in words, which a teacher must read
     mistakes: tuple[str, ...] = ()  # descriptions of the incorrect outputs
 
@@ -83,7 +83,7 @@ def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
 
     Yields
     ------
-    (path, Graded, or a ValueError that says why the submission cannot be graded), in the order of the paths
+    (path, outcome) in the order of the paths; outcome: Graded, or a ValueError that explains why there is no grade
     """
 
     def one(path):
@@ -118,8 +118,7 @@ def steps_of(submission, exercise_set):
     """Return the steps of grading, in order: ("run", id or None, source) and ("call", exercise's name, None).
 
     A check runs where its cell is, or at the end if the cell is missing. If several cells share an id because a cell
-    was copied, the first one counts. Other copies of a check are skipped, and copies of a function's cell run like any
-    other cell.
+    was copied, only the first copy of a check runs, whereas all copies of a function's cell run.
     """
     checks = {f"check_{exercise.name}": exercise.name for exercise in exercise_set.exercises}
     steps, seen = [], set()
@@ -177,7 +176,7 @@ def peak(process, exercise, inputs):
 
 
 def marked(exercise, result, error):
-    """Return the Mark for an exercise, from its Result and the error that its cell raised, or None."""
+    """Return the Mark for an exercise, given its Result and the error in the function's cell (or None)."""
     score, points = exercise.points * result.score, float(exercise.points)
     if result.failed and error:
         return Mark(exercise.name, 0.0, points, f"your cell: {error}", mistakes=(error,))

@@ -36,7 +36,7 @@ def setup(threads=1):
     from matplotlib import pyplot as plt
     from threadpoolctl import threadpool_limits
 
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # hide the log of matplotlib's first start
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # hide messages about the font cache
     shell = notebook_shell()
     if shell is None:
         matplotlib.use("Agg")
@@ -64,7 +64,7 @@ def notebook_shell():
 
 
 def claim(holds, otherwise):
-    """Check a lesson's statement about its numbers. If it does not hold, print `otherwise` and continue.
+    """Check a lesson's statement about its results. If the statement does not hold, print `otherwise` and continue.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def slider(pictures, values, label):
 
 
 def print_table(head, rows):
-    """Print a table: names in the first column are aligned to the left, and all other columns to the right.
+    """Print a table whose first column is left-aligned and whose other columns are right-aligned.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
 
 
 def student_of(path, paths):
-    """Return a student's id from the name that Moodle or Canvas gave the notebook, else its folder's or file's name.
+    """Return the student's id from a file or folder name given by Moodle or Canvas, else the folder's or file's name.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def student_of(path, paths):
 
 
 def place_of_feedback(folder, path, paths):
-    """Return the path of a notebook's report, a .txt file that has the notebook's name and is in the same subfolder."""
+    """Return the path of a notebook's report, a .txt file in `folder`, at the notebook's relative path."""
     common = commonpath([Path(realpath(path)).parent for path in paths])
     return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
 
@@ -172,9 +172,9 @@ def rows_of(path, name):
 
 
 def rows_of_class(outcomes, students, words):
-    """Return a dict, student -> row, where a row is a dict, item -> score or None, with "score", "points" and "notes".
+    """Return a dict, student -> row. A row maps items to scores (or None), and also has "score", "points" and "notes".
 
-    A student's second notebook for a set does not count.
+    Only a student's first notebook of each set counts.
     """
     rows = {}
     for path, one in outcomes.items():
@@ -182,7 +182,7 @@ def rows_of_class(outcomes, students, words):
         if not isinstance(one, Graded):
             row["notes"].append(f"{Path(path).name} is not graded: {str(one).replace(str(path), Path(path).name)}")
         elif any(mark.item in row for mark in one.marks):
-            row["notes"].append(f"several notebooks of {one.exercise}: {Path(path).name} is not in this row")
+            row["notes"].append(f"several notebooks of {one.exercise}: {Path(path).name} is not counted")
         else:
             for mark in one.marks:
                 given, _ = words.get((students[path], mark.item), (None, ""))
@@ -230,7 +230,7 @@ def read_words(path, required=False):
 
 
 def words_files(graded, students, entries):
-    """Return the texts of `words.csv`, which the teacher fills in, and `words.md`, a marking guide and the answers."""
+    """Return the texts of `words.csv`, which the teacher fills in, and of `words.md`, which contains the answers."""
     rows, answers = [list(WORDS)], {}
     for path, one in graded.items():
         for mark in one.marks:
@@ -242,7 +242,7 @@ def words_files(graded, students, entries):
     lines = []
     for name, of_class in answers.items():
         of = read_sets()[name]
-        lines += [f"# {name}", "", of.question, "", "## A worked answer, and the marks", "", of.answer, ""]
+        lines += [f"# {name}", "", of.question, "", "## Worked answer and marking scheme", "", of.answer, ""]
         for student, answer in sorted(of_class):
             lines += [f"## {student}", "", answer, ""]
     return table([rows[0], *sorted(rows[1:])]), "\n".join(lines)
@@ -256,7 +256,7 @@ def class_text(graded):
     lines = ["# Overview of the class", ""]
     for name in sorted({one.exercise for one in graded.values()}):
         of_set = [one for one in graded.values() if one.exercise == name]
-        heads = "| item | all points | mean | most common mistakes |", "|---|---:|---:|---|"
+        heads = "| item | students with full points | mean score | most common mistakes |", "|---|---:|---:|---|"
         lines += [f"## {name}: {len(of_set)} notebooks", "", *heads]
         for item, marks in marks_by_item(of_set).items():
             common = Counter(mistake for mark in marks for mistake in mark.mistakes).most_common(3)

@@ -78,7 +78,7 @@ def fields_of(value):
 
 
 def decode(value, function=None):
-    """Decode a value; `function` returns the function for a key."""
+    """Decode a value from JSON; `function(key)` returns the function with that key."""
     if not isinstance(value, dict):
         return value
     ((kind, content), *_) = value.items()
@@ -144,7 +144,7 @@ def what_was_raised(error, function, call):
     except Exception:  # str() of a student's exception can fail as well
         said = ""
     shapes = isinstance(error, ValueError) and ("broadcast" in said or "matmul" in said or "reshape" in said)
-    advice = ". Print the shapes just before that line, and compare them with those on your paper" if shapes else ""
+    advice = ". Print the shapes just before that line, and compare them with those you wrote down" if shapes else ""
     if isinstance(error, TypeError) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
         advice = f". It is called as {call}"  # the call itself has failed
     return f"it raises {type(error).__name__}{said}{where}{advice}"
@@ -254,7 +254,7 @@ def call_function(message, space, ask):
 
 
 def main():
-    """Answer messages, over copies of stdin and stdout, until the input ends; discard printed text."""
+    """Read messages from a copy of stdin and answer on a copy of stdout until the input ends; discard printed text."""
     messages = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -25,7 +25,7 @@ SETS = {  # folder in `exercises/` -> number of its lesson
 
 
 class ExerciseSet(NamedTuple):
-    """A set of exercises, read from a folder's modules in `exercises/`."""
+    """A set of exercises, read from the modules of one folder in `exercises/`."""
 
     name: str  # such as "07_lora_layer"
     title: str
@@ -33,7 +33,7 @@ class ExerciseSet(NamedTuple):
     needs: str
     time: str
     exercises: tuple[Exercise, ...]
-    parts: tuple  # ungraded cells before the question: ("markdown", "given" or "solution", text)
+    parts: tuple  # (kind, text) of ungraded cells before the question; kind: "markdown", "given" or "solution"
     question: str  # which students answer in words; its first line is its title
     answer: str
     words: int  # points for the answer in words

@@ -33,7 +33,7 @@ RUNNER = PACKAGE / "classroom" / "runner.py"
 
 
 class Stopped(Exception):
-    """Raised with the reason if the process ends or is stopped during a step."""
+    """Raised, with the reason, if the process ends or is stopped during a step."""
 
 
 def find_submissions(paths):
@@ -41,11 +41,11 @@ def find_submissions(paths):
 
     Parameters
     ----------
-    paths : list of str; patterns such as `handed_in/*.ipynb` are for shells that do not expand them
+    paths : list of str; patterns such as `handed_in/*.ipynb` are expanded, for shells that do not do so
 
     Returns
     -------
-    list of str without duplicates; missing files are included
+    list of str without duplicates; paths of missing files are included
 
     Raises
     ------
@@ -108,7 +108,7 @@ class Process:
     def __exit__(self, *error):
         self._process.kill()
         self._process.wait()
-        while self._reader.is_alive():  # empty the queue, so that the reader can end
+        while self._reader.is_alive():  # empty the queue, so that the reader thread can end
             with suppress(queue.Empty):
                 self._lines.get(timeout=0.1)
         for pipe in (self._process.stdin, self._process.stdout, self._seccomp):
@@ -144,7 +144,7 @@ class Process:
                 raise Stopped("what it returns cannot be read") from None
 
     def call(self, exercise, measure=False):
-        """Return a function of the inputs that returns the student function's value and the inputs after the call."""
+        """Return a function that maps inputs to the student's result (or peak memory) and the inputs after the call."""
 
         def call(inputs):
             functions = {}
@@ -236,8 +236,8 @@ THREAD = 0x00010000  # flag of `clone` for a thread instead of a process
 def without_processes():
     """Return a file with a seccomp filter that lets a program start threads, but not processes."""
     machine, clone, clone3, forks = SYSTEM_CALLS[platform.machine()]
-    steps = [  # (operation, number, where to continue if true, and if false)
-        (LOAD, 4),  # the machine for which the call is made
+    steps = [  # (operation, number, where to continue if true, where if false)
+        (LOAD, 4),  # the architecture for which the call is made
         (EQUAL, machine, "next", "kill"),
         (LOAD, 0),  # the call's number
         (AT_LEAST, 0x40000000, "kill", "next"),  # x32 calls

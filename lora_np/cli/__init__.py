@@ -24,11 +24,11 @@ def main(argv=None):
 
     Parameters
     ----------
-    argv : list of str, or None for the process's own arguments
+    argv : list of str, or None for `sys.argv[1:]`
 
     Returns
     -------
-    int, the exit code: 0 success, 1 a check or some runs failed, 2 unusable input, 130 interrupted, 141 the reader of
+    int, the exit code: 0 success, 1 a check or some runs failed, 2 invalid input, 130 interrupted, 141 the reader of
     the output has exited, as in `| head`
     """
     argv = sys.argv[1:] if argv is None else list(argv)

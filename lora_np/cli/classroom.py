@@ -27,13 +27,13 @@ def add_commands(command):
 
     grade = action("grade", run_grade, "run submitted notebooks, and report marks and feedback")
     grade.add("notebooks NOTEBOOK …", "a notebook, or a folder of notebooks")
-    grade.add("--sandbox", "run them without access to network or files (Linux, bubblewrap)")
+    grade.add("--sandbox", "run the notebooks without access to the network or files (Linux, bubblewrap)")
     grade.add("--draw NAME", "name that determines the random test inputs; use a new one for each term")
     grade.add("--out DIR", "also write marks.csv, an overview of the class, and feedback for each student")
     grade.add("--words FILE", "CSV file with points for written answers (default DIR/words.csv)")
     grade.add("--moodle FILE", "Moodle's grading worksheet, to fill in with the marks")
     grade.add("--canvas FILE", "Canvas's gradebook, to fill in with the marks")
-    grade.add("--assignment NAME", "the gradebook's column for this assignment (default: the only one)")
+    grade.add("--assignment NAME", "the gradebook's column for this assignment (default: its only assignment)")
     grade.add("--json FILE", "also write marks and feedback as JSON")
     grade.add("--jobs N", **jobs)
 
@@ -114,5 +114,5 @@ def run_execute(arguments):
     from ..experiments.sweep import worker_count
 
     wrong = run_all(arguments.notebooks, arguments.check, worker_count(arguments.jobs), report=print_now)
-    print(f"{len(arguments.notebooks)} notebooks, {len(wrong)} complaints")
+    print(f"{len(arguments.notebooks)} notebooks, {len(wrong)} problems")
     return 1 if wrong else 0

@@ -22,10 +22,10 @@ def add_data_options(tuning):
     text = """a CSV, TSV or JSONL file: texts and labels for a classifier; or, without --text and --label, conversations
     for a language model in the columns prompt and completion, or messages"""
     source.add_argument("--data", metavar="FILE", help=text)
-    text = "a text file for a language model, with texts separated by empty lines or, if there are none, by line breaks"
+    text = "a text file for a language model; texts are separated by empty lines or, if it has none, by line breaks"
     source.add_argument("--text-file", metavar="FILE", help=text)
-    tuning.add("--text COLUMN", "the column of texts in --data", dest="text_column")
-    tuning.add("--label COLUMN", "the column of labels in --data", dest="label_column")
+    tuning.add("--text COLUMN", "the text column in --data", dest="text_column")
+    tuning.add("--label COLUMN", "the label column in --data", dest="label_column")
     tuning.add("--quoting", QUOTING, default=None)
     tuning.add("--out DIR", "folder to write", required=True)
     tuning.add("--test FILE", "a separate file to test on (default: a tenth of --data)", dest="test_data")
@@ -37,7 +37,7 @@ def add_data_options(tuning):
 
 
 def add_adapter_options(tuning):
-    tuning.add("--variant NAME", f"LoRA's variant: {', '.join(offered_variants())} (default lora)")
+    tuning.add("--variant NAME", f"variant of LoRA: {', '.join(offered_variants())} (default lora)")
     tuning.add("--rank R", "LoRA's rank (default {}; {} with a large base)".format(*RANKS), dest="r")
     tuning.add("--alpha A", "LoRA's alpha (default twice the rank)")
     text = f"""layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
@@ -56,7 +56,7 @@ def add_training_options(tuning):
     tuning.add("--lr RATE", text.format(*rates), dest="learning_rate")
     tuning.add("--epochs N", f"epochs (default {EPOCHS}; with a large base 1, or up to {EPOCHS} for few texts)")
     text = f"""texts per step (default {table.batch_size}, or {text_file.batch_size} for a language model; with a large
-    base {large_table.batch_size} and {large_text.batch_size})"""
+    base {large_table.batch_size} or {large_text.batch_size})"""
     tuning.add("--batch-size N", text)
     tuning.add("--seed N", f"random seed (default {new.seed})")
     tuning.add("--base DIR", "model to start from: smollm2, a GGUF file, or a folder (default: the included base)")
@@ -65,7 +65,7 @@ def add_training_options(tuning):
     tuning.add("--recompute", "recompute activations in the backward pass, to save memory", default=None)
     tuning.add("--threads N", "number of cores to use (default 1; all with a large base)")
     text = f"""maximum number of tokens per text (default: the model's n_positions; with a large base at most
-    {large_table.max_tokens}, and {large_text.max_tokens} at a time for a --text-file)"""
+    {large_table.max_tokens}, or windows of {large_text.max_tokens} tokens for --text-file)"""
     tuning.add("--max-tokens N", text)
 
 

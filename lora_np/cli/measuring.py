@@ -27,24 +27,24 @@ def add_commands(command):
     training.add("--seed N", "random seed (default 0)", default=0)
     training.add("--threads N", "number of shards processed in parallel (default 2)")
     training.add("--adapters", "train the included adapters on the base instead")
-    training.add("--reviews N", "use only N reviews, for a trial")
+    training.add("--reviews N", "use only N reviews, for a trial run")
     training.add("--force", "also replace the included files")
 
     check = command("gradcheck", run_gradcheck, "check every backward pass against central differences")
     check.add("--json FILE", "also write the results as JSON")
 
     timing = command("bench", run_bench, "compare the speed of lora_np, PyTorch and JAX on the same work")
-    text = "what to compare with: torch, compile, jax (default: those installed); llama.cpp, to generate with a Llama; "
+    text = "what to compare with: torch, compile, jax (default: those installed); llama.cpp, for Llama generation; "
     text += "NAME=DIR, another checkout of lora_np; the modes blocks, recompute, blocks-recompute; no name: nothing"
     timing.add("--peers PEER", text, nargs="*", action="extend")
-    text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; for a Llama smollm2, "
+    text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; for Llama: smollm2, "
     text += "smollm2,B,T or C,layers,heads,T,B,V,K,F; append ,rR for an adapter of rank R (default: the ladder)"
     timing.add("--rungs RUNG …", text, action="extend")
     timing.add("--work KIND …", "kinds of work (default: all except classifier_qv, classifier_all)", action="extend")
     timing.add("--threads N", "number of threads for every backend (default: one per core; with --llama-cpp 1)")
     timing.add("--rounds N", "number of rounds (default 5)", default=5)
     timing.add("--seed N", "random seed (default 0)", default=0)
-    timing.add("--llama-cpp", "instead time SmolLM2 in llama.cpp, in several formats, with and without an adapter")
+    timing.add("--llama-cpp", "time SmolLM2 in llama.cpp instead, in several formats, with and without an adapter")
     timing.add("--as-set", "do not unset environment variables that select kernels, such as OPENBLAS_CORETYPE")
     timing.add("--json FILE", "also write all results as JSON")
 
@@ -59,7 +59,7 @@ def add_experiment(command, seeds):
 
 
 def add_workers(command):
-    """Add the options that say where runs are computed and stored."""
+    """Add the options that determine where runs are computed and stored."""
     command.add("--store DIR", "folder of finished runs (default out/runs)", default="out/runs")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, metavar="N", help="number of processes (default: one per core)")
@@ -119,7 +119,7 @@ def run_pretrain(arguments):
 
     options = {name: getattr(arguments, name) for name in ("epochs", "threads", "reviews")}
     if arguments.adapters:
-        check_unset("only applies to the base; the adapters' settings are fixed", **options)
+        check_unset("applies only to the base; the adapters' settings are fixed", **options)
         for name, about in train_shipped(arguments.out, arguments.seed, arguments.force).items():
             perplexity = ", ".join(f"{part} {value:.1f}" for part, value in about["test_perplexity"].items())
             print(f"{name}: test perplexity {perplexity}")

@@ -15,7 +15,7 @@ def add_commands(command):
     names.add("--vectors DIR", vectors)
 
     checking = action("check", run_check, "compare a port's outputs with the vectors; report the first difference")
-    checking.add("folder DIR", "folder of the port's outputs; SPEC.md says how to name them")
+    checking.add("folder DIR", "folder of the port's outputs; SPEC.md defines the file names")
     several = {"nargs": "+", "action": "extend", "default": []}
     checking.add("--case ID", "only these cases, such as lora or 'model-*'", **several)
     checking.add("--tier N", "only this tier, such as 2", **several)

@@ -51,9 +51,9 @@ class StoreOnce(argparse.Action):
 
 
 def word(text):
-    """Check a path or a name. This is the default type of arguments; arguments that may be empty have the type str."""
+    """Check and return a path or a name. This is the default argument type; arguments that may be empty use str."""
     if not text.strip():  # an empty path would be the current folder
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a word")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a value that is not blank")
     if "\0" in text or text != text.encode("utf-8", "replace").decode():  # commands save paths in JSON
         raise argparse.ArgumentTypeError(f"got {text!r}, expected UTF-8 without null characters")
     return text
@@ -91,7 +91,7 @@ def options_of(arguments):
 def json_writer(path, sources=()):
     """Check the path given to --json before a long job. Return a function that writes a value to that path.
 
-    If the path is None, nothing is written. `sources` are files and folders that are read; see `check_file`.
+    If the path is None, nothing is written. `sources` are the command's input files and folders; see `check_file`.
     """
     if path is None:
         return lambda value: None

@@ -20,7 +20,7 @@ from .shared import add_columns, json_writer, options_of, print_now
 def add_commands(command):
     predict = command("predict", run_predict, "classify new texts with a model from finetune")
     predict.add("--model DIR", "the folder that finetune wrote", required=True)
-    moved = "the base, if it has moved (default: the base that was used in training)"
+    moved = "the base's new path, if it has moved (default: the path that was used in training)"
     predict.add("--base DIR", moved)
     predict.add("texts TEXT", "texts to classify", nargs="*")
     predict.add("--data FILE", "a CSV, TSV or JSONL file of texts")
@@ -55,7 +55,7 @@ def add_commands(command):
     exporting.add("--base-name NAME", "with --to peft: the name or path under which PEFT will find the base")
 
     importing = command("import", run_import, "read a GPT-2 or Llama from Hugging Face, a GGUF file, or a PEFT adapter")
-    importing.add("source PATH", "a folder, or a model's file")
+    importing.add("source PATH", "a folder, or a model file")
     importing.add("--from", "format of the source", dest="kind", required=True, choices=("peft", "hf", "gguf"))
     importing.add("--out DIR", "folder to write", required=True)
     importing.add("--base DIR", "with --from peft: the base, in this package's format")
@@ -68,7 +68,7 @@ def add_commands(command):
 
     doctor = command("doctor", run_doctor, "report an adapter's faults, and how it changes each layer of a base")
     doctor.add("path ADAPTER", "a folder from PEFT or finetune, a GGUF file, or an included adapter's name")
-    doctor.add("--base DIR", "smollm2, a GGUF file, or a folder, also Hugging Face's (default: as in task.json)")
+    doctor.add("--base DIR", "smollm2, a GGUF file, or a folder, including Hugging Face's (default: as in task.json)")
     doctor.add("--prompt TEXT", "the prompt after which the logits are compared")
     doctor.add("--json FILE", "also write the report as JSON")
 
@@ -78,7 +78,7 @@ def add_commands(command):
     page.add("--base DIR", moved)
     page.add("--data FILE", "for a classifier: a CSV, TSV or JSONL file of held-out texts to measure losses on")
     add_columns(page, "text", "label")
-    page.add("--text-file FILE", "for a language model: a text file; its last tenth, finetune's test part, is used")
+    page.add("--text-file FILE", "for a language model: a text file; only its last tenth, finetune's test set, is used")
     page.add("--texts N", "measure losses on at most N texts (default 200; 50 with a large base)", dest="n_texts")
     page.add("--prompt TEXT", "a text to continue or classify; repeatable", dest="prompts", action="append", default=[])
     page.add("--chat", "answer the prompts using the model's chat template")
@@ -135,7 +135,7 @@ def run_merge(arguments):
     task = loaded.task._replace(params=check_finite(merge(params, adapter)))
     errors = {name: merge_errors(params, adapter, name) for name in ("float32", "float16")}
     save_task(arguments.out, task, None, {"method": "full", "merged_from": list(loaded.adapters)})
-    print(f"{'saved as':<9}{'error of W + ΔW':>17}{'of ΔW':>10}{'of W, unmerged':>16}")
+    print(f"{'saved as':<9}{'error of W + ΔW':>17}{'of ΔW':>10}{'of unmerged W':>16}")
     for name, error in errors.items():
         numbers = f"{error.merged:>17.1e}{error.update:>10.1e}{error.restored:>16.1e}"
         print(f"{name:<9}{numbers if math.isfinite(sum(error)) else '  some values are too large':>17}")
@@ -157,7 +157,7 @@ def run_export(arguments):
     what = f"an adapter of {kind}" if task.adapter is not None and arguments.to in ("peft", "gguf") else kind
     if task.question is not None:
         labels = ", ".join(repr(f" {shown(label)}") for label in task.labels)
-        print(f"prompt it with a text and {task.question!r}; it was trained to answer with one of {labels}")
+        print(f"prompt the model with a text and {task.question!r}; it was trained to answer with one of {labels}")
     if arguments.to == "peft" and not arguments.base_name:
         print("adapter_config.json names no base; to name one for AutoPeftModel, use --base-name NAME")
     print(f"{what}; saved in {arguments.out}")
@@ -167,12 +167,12 @@ def run_import(arguments):
     if arguments.kind != "peft":
         check_unset("needs --from peft", base=arguments.base, labels=arguments.labels)
     if arguments.kind == "gguf":
-        check_unset("needs --from hf; a GGUF file has its own", tokenizer=arguments.tokenizer)
+        check_unset("needs --from hf; a GGUF file contains a tokenizer", tokenizer=arguments.tokenizer)
         task = import_gguf(arguments.source, arguments.out)
     elif arguments.kind == "hf":
         task = import_hf(arguments.source, arguments.out, arguments.tokenizer)
     else:
-        check_unset("needs --from hf; an adapter uses its base's", tokenizer=arguments.tokenizer)
+        check_unset("needs --from hf; an adapter uses the base's tokenizer", tokenizer=arguments.tokenizer)
         task = import_peft(arguments.source, arguments.out, arguments.base or PRETRAINED, arguments.labels)
     config = task.config
     print(f"d_model {config.d_model}, {config.n_layers} layers, {config.n_heads} heads, {config.vocab_size} tokens")

@@ -61,7 +61,7 @@ def run_generate(arguments):
 def run_chat(arguments):
     sampling, rng = sampling_of(arguments), np.random.default_rng(arguments.seed)
     if len(arguments.adapter) > 1:
-        raise ValueError(f"adapter: got {len(arguments.adapter)}, expected only one to chat with")
+        raise ValueError(f"adapter: got {len(arguments.adapter)}, expected at most one in a chat")
     base = arguments.model or (None if arguments.adapter else "smollm2")
     loaded = load_adapter_set(arguments.adapter, base)
     adapter = next(iter(loaded.adapters.values()), None)

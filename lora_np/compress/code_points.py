@@ -12,27 +12,27 @@ def nf4_code_points():
     """The code points, derived from the quantiles of the normal distribution.
 
     Weights are approximately normal with mean 0. Four bits carry the most information if all 16 values are equally
-    likely, so the points are quantiles with equal probability between neighbours. With Q = Φ⁻¹ and offset δ, they are
+    likely, so the points are quantiles with equal probability between adjacent ones. With Q = Φ⁻¹ and an offset δ:
 
         negative    −Q(½ + (δ − ½) i/7)    i = 7, …, 1
         zero         0
         positive     Q(½ + (δ − ½) i/8)    i = 1, …, 8        all of them divided by Q(δ)
 
-    Zero must be a point, so that a weight of 0 is stored exactly. Of the other 15, 8 are positive and 7 are negative.
+    Zero must be a point, so that a weight of 0 is stored exactly. Of the others, 8 are positive and 7 are negative.
 
-    δ replaces 1, because Q(1) = ∞. With 16 bins of equal probability and a point in the middle of each, the probability
-    beyond the outermost point is half a bin, 1/32; with 15 bins, it is 1/30. One half of the table comes from 16 points
-    and the other from 15, so δ is the mean of 1 − 1/32 and 1 − 1/30.
+    δ is used instead of 1, because Q(1) = ∞. With 16 bins of equal probability and a point in the middle of each, the
+    probability beyond the outermost point is half a bin, 1/32; with 15 bins, it is 1/30. One half of the table uses 16
+    bins and the other 15, so δ is the mean of 1 − 1/32 and 1 − 1/30.
 
     Dividing by Q(δ) = 1.848 makes the table end at ±1. Therefore, a block's largest weight, divided by its own
     magnitude, is always a code point. The points that minimise the mean squared error depend on the block size; NF4's
     are close to them (Yoshida 2023, NF4 Isn't Information Theoretically Optimal).
 
-    Equation 4 of the paper averages neighbouring quantiles. Appendix E and all implementations do not.
+    Equation 4 of the paper averages adjacent quantiles; appendix E and all implementations do not.
 
     Returns
     -------
-    array (16,) float64, ascending; the values are exact in float32 and equal those of appendix E bit for bit. As in
+    array (16,) float64, ascending; the values are exact in float32 and bit-identical to those of appendix E. As in
     appendix E, the probabilities are rounded to float32, which moves the points by at most 2e-7.
     """
     quantile = NormalDist().inv_cdf
@@ -50,7 +50,7 @@ CODE_POINTS.flags.writeable = False
 
 
 def nearest_point(x, points):
-    """The index of the point nearest to each x, which is the number of midpoints below x.
+    """The index of the point nearest to each x, computed as the number of midpoints below x.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def nearest_point(x, points):
 
     Returns
     -------
-    array of int, x's shape. For an x halfway between two points, the lower one is chosen, as in bitsandbytes.
+    array of int, with the shape of x. For an x halfway between two points, the lower one is chosen, as in bitsandbytes.
     """
     midpoints = (points[:-1] + points[1:]) / 2  # (K − 1,)
     return np.searchsorted(midpoints.astype(x.dtype), x, side="left")

@@ -1,4 +1,4 @@
-"""Double quantisation: also quantise the scales of a quantised matrix (Dettmers et al. 2023, section 3)."""
+"""Double quantisation: quantise the scales of a quantised matrix (Dettmers et al. 2023, QLoRA, section 3)."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ class DoubleQuantised(NamedTuple):
     """8-bit scales: scale = mean + step · code."""
 
     codes: np.ndarray  # (n,) int8, −127 … 127
-    steps: np.ndarray  # (⌈n / 256⌉,) float32, one for each group of 256
-    mean: np.float32  # of the matrix's scales
+    steps: np.ndarray  # (⌈n / 256⌉,) float32, one for each group of 256 scales
+    mean: np.float32  # mean of all scales of the matrix
 
     @property
     def nbytes(self):
@@ -32,11 +32,11 @@ def double_quantise(scales):
 
         8/64 + 32/(64 · 256) = 0.127 bits per weight,
 
-    plus a negligible amount for the mean. Scales are positive, so signed codes would waste half of their values.
+    plus a negligible amount for the mean. Scales are non-negative, so signed codes would waste half of their range.
     Therefore the codes represent deviations from the mean, which are roughly symmetric around zero.
 
     With step = max |scale − mean| / 127 in each group, the code is (scale − mean) / step, rounded to the nearest
-    integer (halves to even), so a scale changes by at most half a step. The paper uses 8-bit floats.
+    integer (halves to even), so a scale changes by at most half a step. The paper uses 8-bit floats instead.
 
     Parameters
     ----------
@@ -56,5 +56,5 @@ def double_quantise(scales):
 
 
 def spread(steps, n):
-    """Each group's step, repeated for each of its scales, (n,)."""
+    """Repeat each group's step for each scale in the group, (n,)."""
     return np.repeat(steps, GROUP)[:n]

@@ -7,10 +7,10 @@ A block consists of float16 values (a scale d and, in Q4_1, an offset m), follow
     Q4_0     d, 16 bytes             18   4.5               d (q − 8),  q = 0 … 15
     Q4_1     d, m, 16 bytes          20   5.0               d q + m,    q = 0 … 15
 
-Byte j of the 16 has the code of weight j in its low half and that of weight j + 16 in its high half. So the low halves
-of all bytes, followed by the high halves, are the codes in order. The offset makes Q4_1 more accurate for weights that
-are not centred at 0: its 16 levels range from the block's smallest weight to its largest. (See ggml-common.h and
-ggml-quants.c of llama.cpp. The results equal those of the `gguf` package, bit for bit.)
+Byte j of the 16 contains the code of weight j in its low half and that of weight j + 16 in its high half. So the low
+halves of all bytes, followed by the high halves, are the codes in order. The offset makes Q4_1 more accurate than Q4_0
+for weights that are not centred at 0: its 16 levels range from the block's smallest weight to its largest. (See
+ggml-common.h and ggml-quants.c of llama.cpp. The results are bit-identical to those of the `gguf` package.)
 """
 
 from dataclasses import dataclass, replace
@@ -57,8 +57,8 @@ def expand(rows, format):
     """Expand rows of blocks to weights: (..., bytes of a row) uint8 -> (..., in) float32.
 
     Each step is one NumPy call on many blocks. The overhead of NumPy's inner loops, about 7 ns each, dominates the
-    time. Multiplying by the scale and adding the offset need one inner loop per block; every other step needs one for
-    the whole piece.
+    running time. Multiplying by the scale and adding the offset take one inner loop per block; every other step takes
+    one inner loop for the entire piece.
     """
     dense = np.empty((*rows.shape[:-1], rows.shape[-1] // BLOCK_BYTES[format] * BLOCK), np.float32)
     blocks, numbers = rows.reshape(-1, BLOCK_BYTES[format]), dense.reshape(-1, BLOCK)  # (n, bytes), (n, 32)
@@ -80,7 +80,7 @@ def expand(rows, format):
 def halves(codes):
     """The low halves of each block's bytes, then the high halves: (n, 16) uint8 -> (n, 32) uint8.
 
-    Eight bytes are shifted and masked at a time. The mask also clears the bits that the shift moves between bytes.
+    Eight bytes are shifted and masked at a time. The mask also clears the bits that the shift moves into another byte.
     """
     words = np.ascontiguousarray(codes).view(np.uint64)  # (n, 2)
     unpacked = np.empty((len(codes), 2), "V16")
@@ -124,8 +124,8 @@ def quantise_q4_0(weight):
 
         d = w_k / −8, where |w_k| is largest        q_i = w_i / d + 8, rounded, at most 15
 
-    The weight with the largest magnitude gets code 0, which means −8 d, because the range −8 … 7 reaches further on the
-    negative side.
+    The weight with the largest magnitude gets code 0, which stands for −8 d, because the range −8 … 7 reaches further
+    on the negative side.
     """
     blocks = blocks_of(weight)  # (n, 32)
     d = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1) / -8  # (n, 1)
@@ -165,7 +165,7 @@ def with_offsets_added(weight, change):
     """
     format = getattr(weight, "format", type(weight).__name__)
     if format != "q4_1":
-        raise ValueError(f"weight: got {format}, expected q4_1, which has offsets")
+        raise ValueError(f"weight: got {format}, expected q4_1, the only format with offsets")
     blocks = np.array(weight.blocks).reshape(len(weight.blocks), -1, BLOCK_BYTES["q4_1"])  # (out, in/32, 20), a copy
     if change.shape != blocks.shape[:2]:
         raise ValueError(f"change: got shape {change.shape}, expected {blocks.shape[:2]}")
@@ -190,7 +190,7 @@ def inverse(d):
 
 
 def packed(codes):
-    """Truncate values to codes and pack two per byte, (n, 32) -> (n, 16). To round, the caller has added 0.5."""
+    """Truncate values to codes and pack two per byte, (n, 32) -> (n, 16). For rounding, the caller adds 0.5 first."""
     codes = np.minimum(codes.astype(np.uint8), 15)
     return codes[:, :16] | codes[:, 16:] << 4
 

@@ -12,7 +12,7 @@ class Int8Weight(QuantisedWeight):
     """A matrix in int8, with 8 + 32/in bits per weight, where `in` is the length of a row."""
 
     codes: np.ndarray  # (out, in) int8, −127 … 127
-    scales: np.ndarray  # (out,) float32, the step between neighbouring codes
+    scales: np.ndarray  # (out,) float32, the step between adjacent codes
     shape: tuple[int, int]  # (out, in)
     dtype: np.dtype  # of the dense array, float32 or float64
 

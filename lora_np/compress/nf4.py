@@ -1,11 +1,11 @@
-"""NF4: four bits per weight and a scale for each block (Dettmers et al. 2023, QLoRA, section 3).
+"""NF4: four bits per weight and one scale per block (Dettmers et al. 2023, QLoRA, section 3).
 
 A block of 64 weights w_1 … w_64 is divided by its largest magnitude, c = max |w_i|, so all quotients are in [−1, 1].
 Each quotient is rounded to the nearest of 16 code points q_0 … q_15, and the index of the point is stored:
 
     code_i = argmin_k |w_i / c − q_k|        ŵ_i = c q_code_i
 
-Blocks are short, because a large weight reduces the resolution of its whole block.
+Blocks are short, because a large weight reduces the resolution of its entire block.
 """
 
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ def pack(codes):
 
 
 def unpack(packed):
-    """Unpack the codes in the output of `pack`, (n,) uint8."""
+    """Unpack the output of `pack` into codes, (n,) uint8."""
     return np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)
 
 
 # Dequantising looks up the two code points of each byte in a table (256, 2). For this, NumPy converts each byte to an
-# 8-byte index. The indices of a whole matrix would take as much memory as its float32 weights, so the bytes are looked
-# up in pieces.
+# 8-byte index. For an entire matrix, the indices would take as much memory as its float32 weights, so the bytes are
+# looked up in pieces.
 PIECE = 2**15
 POINTS_OF_BYTE = {
     np.dtype(dtype): CODE_POINTS.astype(dtype)[unpack(np.arange(256, dtype=np.uint8))].reshape(256, 2)
@@ -77,7 +77,7 @@ class NF4Weight(QuantisedWeight):
         return self.absmax.dequantise() if self.double else self.absmax
 
     def dequantise(self):
-        """The dense matrix, a new array (out, in) of `dtype`: each code's point times its block's scale."""
+        """The dense matrix, a new array (out, in) of `dtype`: the code points times their blocks' scales."""
         points = np.empty((self.packed.size, 2), self.dtype)  # (size/2, 2)
         for start in range(0, self.packed.size, PIECE):
             piece = slice(start, start + PIECE)
@@ -100,13 +100,13 @@ def quantise_nf4(weight, block_size=64, double=True):
     """Quantise a matrix to four-bit codes with a scale for each block.
 
     A weight halfway between two points is rounded to the lower one. A weight of 0 is stored exactly. Without `double`,
-    the largest weight of each block keeps its value (as float32), and quantising the dense array again changes nothing.
+    each block's largest magnitude is kept (as float32), and quantising again changes nothing.
 
     Parameters
     ----------
     weight : array (out, in), float32 or float64
     block_size : int, even, the number of weights that share a scale, in row-major order; a block may span two rows
-    double : bool, quantise the scales to 8 bits, see `double_quantise`
+    double : bool, whether to quantise the scales to 8 bits, see `double_quantise`
 
     Returns
     -------
@@ -120,7 +120,7 @@ def quantise_nf4(weight, block_size=64, double=True):
     check_weight(weight)
     block_size = whole_number("block_size", block_size, least=2)
     if block_size % 2 or weight.size % block_size:
-        expected = f"expected an even number that divides its {weight.size} entries"
+        expected = f"expected an even divisor of its size, {weight.size}"
         raise ValueError(f"block_size: got {block_size} for a weight of shape {weight.shape}, {expected}")
     if not isinstance(double, bool):
         raise TypeError(f"double: got {double!r}, expected True or False")

@@ -1,6 +1,6 @@
 """Magnitude pruning: set the weights with the smallest magnitudes to zero.
 
-A mask is True at kept weights. Masks are deterministic: among equal magnitudes, the first in row-major order is pruned.
+A mask is True where a weight is kept. Ties are broken in row-major order: the first weight is pruned first.
 """
 
 import numpy as np
@@ -10,12 +10,12 @@ from .weight import check_weight
 
 
 def magnitude_mask(weight, share):
-    """Keep the largest weights of the whole matrix (Han et al. 2015, Learning both Weights and Connections, section 3).
+    """Mask of a matrix's largest weights (Han et al. 2015, Learning both Weights and Connections, section 3).
 
     Parameters
     ----------
     weight : array (out, in), float32 or float64
-    share : float in [0, 1], the share of pruned weights; round(share · size) weights are pruned
+    share : float in [0, 1], the fraction of weights to prune; round(share · size) weights are pruned
 
     Returns
     -------
@@ -32,10 +32,10 @@ def magnitude_mask(weight, share):
 
 
 def n_of_m_mask(weight, n=2, m=4):
-    """Keep the n largest of every m neighbours in a row (Mishra et al. 2021, Accelerating Sparse Deep Neural Networks).
+    """Mask of the n largest of every m adjacent weights (Mishra et al. 2021, Accelerating Sparse Deep Neural Networks).
 
-    Neighbours are along the input axis, over which a matrix product sums. For every four weights, hardware for 2:4
-    sparsity stores two of them with their 2-bit positions, and multiplies only the inputs at these positions.
+    Weights are adjacent along the input axis, over which a matrix product sums. For every four weights, hardware for
+    2:4 sparsity stores two of them with their 2-bit positions, and multiplies only the inputs at these positions.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def n_of_m_mask(weight, n=2, m=4):
 
     Returns
     -------
-    array (out, in) of bool, with exactly n True in each group
+    array (out, in) of bool, with exactly n True entries in each group of m
 
     Raises
     ------
@@ -61,7 +61,7 @@ def n_of_m_mask(weight, n=2, m=4):
 
 
 def largest_mask(weight, group_size, n_pruned):
-    """Return a mask (out, in) that is False at the `n_pruned` smallest magnitudes in each group of neighbours."""
+    """Return a mask (out, in) that is False at the `n_pruned` smallest magnitudes in each group of adjacent weights."""
     groups = np.abs(weight).reshape(-1, group_size)
     order = np.argsort(groups, axis=-1, kind="stable")  # (groups, group_size), smallest magnitude first
     mask = np.ones(groups.shape, dtype=bool)

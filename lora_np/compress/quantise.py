@@ -20,19 +20,19 @@ def quantise(params, names, format="nf4", **settings):
 
     Parameters
     ----------
-    params : dict, name -> array; not changed
+    params : dict, name -> array; not mutated
     names : names of the matrices to quantise, such as ["blocks.0.attn.q_proj.weight"]
     format : a key of `FORMATS`
     settings : the format's settings, such as block_size=64, double=True
 
     Returns
     -------
-    dict with the same names in the same order; the other arrays are shared, not copied
+    dict with the same names in the same order; arrays that are not quantised are shared, not copied
 
     Raises
     ------
     TypeError, ValueError
-        If a name, the format or a setting is unknown, or a matrix does not fit the format; the message names it.
+        If a name, the format or a setting is unknown, or a matrix does not fit the format; the message names the item.
     """
     if isinstance(names, str):
         raise TypeError(f"names: got the string {names!r}, expected a list of strings: [{names!r}]")
@@ -60,7 +60,7 @@ def requantise(dense, like):
 
     Returns
     -------
-    QuantisedWeight or array, like `like`; `dense` itself if it already has that dtype and format
+    QuantisedWeight or array, as `like` is; `dense` itself if `like` is an array of the same dtype
 
     Raises
     ------
@@ -73,7 +73,7 @@ def requantise(dense, like):
 
 
 def weight_bytes(params):
-    """The total size in bytes of the weights in a flat dict: codes and scales if quantised, else dense arrays.
+    """The total size in bytes of a flat dict's weights: of codes and scales if quantised, otherwise of dense arrays.
 
     A weight that has several names is counted only once. Python's overhead, about 100 bytes per object, is not counted.
     """

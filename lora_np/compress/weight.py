@@ -23,7 +23,7 @@ def check_weight(weight):
         raise ValueError(f"weight: got shape {weight.shape}, expected a matrix (out, in)")
     largest = max(weight.max(), -weight.min())  # a NaN anywhere makes both NaN
     if not largest <= LARGEST:
-        raise ValueError(f"weight: got a magnitude of {largest}, expected finite numbers up to {LARGEST}")
+        raise ValueError(f"weight: got a magnitude of {largest}, expected finite values up to {LARGEST}")
 
 
 def as_divisor(scale):
@@ -40,15 +40,15 @@ def read_only(array):
 class QuantisedWeight:
     """A matrix stored as codes and scales, from which its entries are computed on demand.
 
-    It can replace an array in a flat dict of weights. These expressions work with arrays and quantised weights:
+    It can replace an array in a flat dict of weights. These expressions accept both arrays and quantised weights:
 
-        np.asarray(weight)    the whole matrix (out, in); a new array if the weight is quantised
+        np.asarray(weight)    the entire matrix (out, in); a new array if the weight is quantised
         weight[ids]           the rows with these integer indices, (..., in)
 
     Each format is a frozen dataclass with the fields `shape` and `dtype` (of the dense array), and with
 
         format       its name in `FORMATS`
-        settings     dict, the arguments with which the format's function gives this format
+        settings     dict, the keyword arguments that the weight was quantised with
         rows         method (ids, an integer array or a slice) -> the dense rows, (..., in)
     """
 

@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
     ids: np.ndarray  # (B, T) int64, padded on the right
     targets: np.ndarray  # (B,) or (B, T) int64
-    lengths: np.ndarray  # (B,) int64, non-padding tokens in each row
+    lengths: np.ndarray  # (B,) int64, number of non-padding tokens in each row
     rows: np.ndarray  # (B,) int64, each row's index in the input
 
 
@@ -69,7 +69,7 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     sequences : sequence of N arrays (T_n,) of integers
     labels : (N,) integers; without labels (prediction), pass zeros. For a language model, a list of N arrays (T_n,)
         with each token's target or `IGNORE_INDEX`; padding also gets the target `IGNORE_INDEX`
-    batch_size : int, rows in a batch; one batch has fewer rows if `batch_size` does not divide N
+    batch_size : int, number of rows in a batch; one batch has fewer if `batch_size` does not divide N
     pad_id : int
     rng : numpy.random.Generator or None
 
@@ -147,14 +147,14 @@ def language_batches(stream, batch_size, length, rng=None):
     Parameters
     ----------
     stream : (N,) integers
-    batch_size : int, windows in a batch
-    length : int, inputs in a window, T
+    batch_size : int, number of windows in a batch
+    length : int, number of inputs in a window, T
     rng : numpy.random.Generator or None; all random numbers are drawn when the function is called, not during iteration
 
     Returns
     -------
     iterator of Batch
-        `ids` and `targets` (B, T); `rows` are the indices of this epoch's windows, from the start of the stream.
+        `ids` and `targets` (B, T); `rows` are the windows' indices in this epoch, counted from the start of the stream.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def cut(order, size):
 
 
 def sequence_lengths(sequences):
-    """Return the sequences' lengths, (N,) int64; raise unless every sequence is a non-empty vector of integers."""
+    """Return the sequences' lengths, (N,) int64; raise an error if one is empty or is not a vector of integers."""
     if len(sequences) == 0:
         raise ValueError("sequences: got none, expected at least one")
     lengths = [len(integer_vector(f"sequence {row}", sequence)) for row, sequence in enumerate(sequences)]

@@ -26,7 +26,7 @@ def read_chats(path):
     FileNotFoundError
         If the file does not exist.
     ValueError
-        See `read_records`; also if a row has neither form, or has no answer to train on. The message names the line.
+        See `read_records`; also if a row has both forms, neither, or no answer to train on. The message names the line.
     """
     records = read_records(path)
     places = [f"{records.path}, {place}" for place in records.places]

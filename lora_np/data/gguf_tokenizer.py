@@ -1,13 +1,13 @@
 """Convert the tokenizer in a GGUF file's metadata to tokenizer files, and back.
 
-The metadata contain the tokens, merges and flags. For the pre-tokenizer, which splits a text before merges are applied,
-they contain only a name (``tokenizer.ggml.pre``); llama.cpp defines what each name means. With the converted files, a
-text gets the same ids as in llama.cpp, with one exception: llama.cpp drops a byte that is not in the vocabulary, but
-here such a byte becomes the unknown token, if there is one. SmolLM2's vocabulary lacks 21 bytes; 13 of them do not
-occur in UTF-8.
+The metadata contains the tokens, merges and flags. For the pre-tokenizer, which splits a text before merges are
+applied, it contains only a name (``tokenizer.ggml.pre``); llama.cpp defines what each name means. With the converted
+files, a text gets the same ids as in llama.cpp, with one exception: llama.cpp drops a byte that is not in the
+vocabulary, but here such a byte becomes the unknown token, if there is one. SmolLM2's vocabulary lacks 21 bytes; 13 of
+them do not occur in UTF-8.
 
-In the other direction, `gguf_vocabulary` tries each of llama.cpp's pre-tokenizers on a text that each one splits
-differently, and chooses the one that gives the same ids as the original tokenizer.
+In the other direction, `gguf_vocabulary` tries several of llama.cpp's pre-tokenizers on a test text that each of them
+splits differently, and chooses the one that gives the same ids as the original tokenizer.
 """
 
 import json
@@ -35,7 +35,7 @@ LLAMA3_LIKE = ("llama-bpe",)  # a word that is a token needs no merging, and <|b
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = range(1, 6)  # types of tokens
 PREFIX = "tokenizer.ggml."
 REMEDY = "import the model's Hugging Face folder instead, which has a tokenizer.json"
-OTHER_BPE = ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")  # flags of BPE on characters
+OTHER_BPE = ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")  # flags of character-level BPE
 PROBE = """It's 1, 12, 123, 1234 and 12345 o'clock; I'LL say we're "done" (they'd not).
   Two   three    spaces,   4  5\n 6\n\n7, \ttabs\n\n\nand lines \r\n  x² + y³ = z¹⁰ $5.50 <tag> ~a|b^c
 ÀÉÎ naïve café ſ's Straße 中文字符 русский العربية हिन्दी ไทย 🙂👍🏽 é (e\u0301)\u00a0_snake_case_
@@ -57,7 +57,7 @@ def gguf_tokenizer_files(fields):
     Raises
     ------
     ValueError
-        If the tokenizer is not byte-level BPE with a known pre-tokenizer, or its metadata are damaged.
+        If the tokenizer is not byte-level BPE with a known pre-tokenizer, or its metadata is damaged.
     """
     kind, pre = (typed_field(fields, name, str) for name in ("model", "pre"))
     if kind != "gpt2":
@@ -149,7 +149,7 @@ def template(first, last, vocab):
 
 
 def typed_field(fields, name, kind, default=None):
-    """Return a field of the tokenizer; raise ValueError if it has another type, or is missing without a default."""
+    """Return a field of the tokenizer, or its default; raise ValueError if the type of the value is not `kind`."""
     value = fields.get(PREFIX + name, default)
     if type(value) is not kind:
         raise wrong_type(name, value, kind.__name__)
@@ -192,7 +192,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
     tokenizer : Tokenizer
     files : dict of the tokenizer's files, see `model_files`
     special : dict with bos_token_id, eos_token_id (or a list of them) and pad_token_id, if the model has them
-    vocab_size : int, the model's; ids without a token get a placeholder
+    vocab_size : int, the model's vocabulary size; ids without a token get a placeholder
 
     Returns
     -------
@@ -239,7 +239,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
             if encode(candidate, [text])[0].tolist() == expected:
                 return fields, text == PROBE
     splitter = quoted((content.get("pre_tokenizer") or {}).get("type"))
-    raise ValueError(f"tokenizer: llama.cpp has no pre-tokenizer that splits texts like this one ({splitter})")
+    raise ValueError(f"tokenizer: llama.cpp has no pre-tokenizer that is equivalent to this one ({splitter})")
 
 
 def plain_text(tokenizer, text):

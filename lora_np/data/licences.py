@@ -15,7 +15,7 @@ from .reviews import Splits, text_digest
 FILE_NAME = re.compile(r"(licen[cs]e|copying|notice|gpl|lgpl|apache|mpl)", re.IGNORECASE)
 SUFFIXES = ("", ".txt", ".md", ".rst")
 LEAST_WORDS = 12  # shorter paragraphs are headings, copyright lines or addresses
-SHINGLE = 6  # words; a paragraph is a duplicate if most of its 6-word shingles occurred before
+SHINGLE = 6  # words; a paragraph is a duplicate if most of its 6-word shingles occur earlier
 SALT = b"lora_np/licences/1:"
 
 
@@ -23,12 +23,12 @@ def load_licences():
     """Load the paragraphs of all installed licence texts, deduplicated and split into fixed parts.
 
     Licences quote one another, so a paragraph is dropped if more than half of its 6-word shingles occur in earlier
-    paragraphs. Each paragraph's digest determines its part: about 1/10 of the paragraphs are validation data, 2/10 are
+    paragraphs. Each paragraph's digest determines its part: about 10 % of the paragraphs are validation data, 20 % are
     test data, and the rest are training data.
 
     Returns
     -------
-    Splits of lists of str, sorted by digest; near-duplicates between parts are also removed
+    Splits of lists of str, sorted by digest; near-duplicates are removed across all parts
 
     Raises
     ------
@@ -51,7 +51,7 @@ def corpus_digest(splits):
 
 
 def licence_files():
-    """Return the paths of Python's own licence file and then of all packages' licence files, sorted by package."""
+    """Return the paths of Python's licence file and, sorted by package, of all packages' licence files."""
     paths = [Path(sysconfig.get_path("stdlib")) / "LICENSE.txt"]
     packages = {str(package.metadata["Name"]).lower(): package for package in importlib.metadata.distributions()}
     for _, package in sorted(packages.items()):

@@ -17,7 +17,7 @@ from .tokenizer import SURROGATE
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 LONGEST_CELL = 2**31 - 1  # characters; csv's default limit is 131,072
-CSV_LIMIT = threading.Lock()  # the limit applies to the whole process
+CSV_LIMIT = threading.Lock()  # csv's limit applies to the entire process
 QUOTING_HINT = "; if quotes enclose its cells, use --quoting"
 
 
@@ -26,22 +26,22 @@ class Records(NamedTuple):
 
     path: Path
     columns: list[str]  # in the file's order; for JSONL, the keys of all objects
-    rows: list[dict]  # the values of each row by column: str, or any JSON value
-    places: list[str]  # where each row is in the file, such as "row 2, line 3"
+    rows: list[dict]  # for each row, column -> value: a str or, in JSONL, any JSON value
+    places: list[str]  # the place of each row in the file, such as "row 2, line 3"
 
 
 def read_records(path, quoting=False):
-    """Read all columns of a file.
+    """Read all rows and columns of a file.
 
     Parameters
     ----------
-    path : str or Path, of a ``.csv`` or ``.tsv`` with a header line, or a ``.jsonl`` with an object on each line; in
-        UTF-8, with or without a byte-order mark. Blank lines, and empty cells after the last column, are skipped
+    path : str or Path, of a ``.csv`` or ``.tsv`` with a header line, or a ``.jsonl`` with one object per line. UTF-8,
+        with or without a byte-order mark. Blank lines and empty cells after the last column are skipped
     quoting : bool, whether a ``.tsv`` uses quotes to enclose cells, as every ``.csv`` does; otherwise quotes are text
 
     Returns
     -------
-    Records; warns if quotes make rows span several lines
+    Records; a warning is issued if quotes make rows span several lines
 
     Raises
     ------
@@ -79,14 +79,14 @@ def table_suffix(argument, path):
 
 
 def column_of(records, column, argument, empty=False):
-    """Return the values of one column as strings; a blank value is an error unless `empty`.
+    """Return the values of one column as strings; a blank value raises ValueError unless `empty`.
 
     Parameters
     ----------
     records : Records
     column : str
-    argument : "text_column" or "label_column", for messages; labels may also be numbers or booleans
-    empty : bool, whether to replace a missing or blank value by an empty string instead of raising an error
+    argument : "text_column" or "label_column", for messages; values of a "label_column" may also be numbers or booleans
+    empty : bool, whether to replace a missing or blank value with an empty string instead of raising an error
 
     Returns
     -------
@@ -203,7 +203,7 @@ def json_records(path, content):
         except (ValueError, RecursionError) as error:  # also for integers with thousands of digits, or deep nesting
             raise ValueError(f"{path}, {place}: not JSON: {error}") from error
         if not isinstance(values, dict):
-            raise ValueError(f"{path}, {place}: {type(values).__name__}; expected an object {{...}} on each line")
+            raise ValueError(f"{path}, {place}: got {type(values).__name__}, expected an object {{...}} on each line")
         yield place, values
 
 

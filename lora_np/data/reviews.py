@@ -67,7 +67,7 @@ def load_reviews(source):
     ValueError
         If `source` is unknown, or the CSV is not that of version 0.0.2.
     FileNotFoundError
-        If the package or its CSV is missing; the message says how to install it.
+        If the package or its CSV is missing; the message gives the command that installs it.
     """
     validation_size, test_size = SPLIT_SIZES[one_of("source", source, SPLIT_SIZES)]
     first = {}  # digest -> (text, label, source) of its first occurrence in either source
@@ -87,10 +87,10 @@ def load_reviews(source):
 
 
 def text_digest(text, salt=b""):
-    """Return the SHA-256 of `salt` followed by the text's letters and digits, to find duplicates and to sort texts.
+    """Return the SHA-256 of `salt` followed by the text's letters and digits, a key for deduplication and sorting.
 
     Case, white space, ASCII punctuation and ``<br />`` are ignored, so a retyped copy has the same digest. All
-    non-ASCII characters count.
+    non-ASCII characters are kept.
     """
     folded = text.replace("<br />", " ").lower().encode("utf-8").translate(None, delete=ASCII_REST)
     return hashlib.sha256(salt + folded).digest()

@@ -64,7 +64,7 @@ def encode_labels(labels, names):
     Raises
     ------
     ValueError
-        If a label is not in `names`, such as a class that occurs only in the test part.
+        If a label is not in `names`, for example because its class occurs only in the test part.
     """
     index = {name: k for k, name in enumerate(names)}
     unknown = Counter(label for label in labels if label not in index)
@@ -86,7 +86,7 @@ def split_table(table, fractions, seed):
     Parameters
     ----------
     table : Table
-    fractions : (float, float, float), of train, validation and test; non-negative, train positive, with sum 1
+    fractions : (float, float, float), of train, validation and test; non-negative, the first positive, with sum 1
     seed : int
 
     Returns

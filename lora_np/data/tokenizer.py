@@ -1,9 +1,9 @@
-"""Encode texts as token ids with byte-level BPE, and decode them.
+"""Encode texts as token ids with byte-level BPE, and decode ids to texts.
 
 All functions use a `tokenizers.Tokenizer` from the Hugging Face library. The model's files (`tokenizer_files.py`)
 determine which tokens the tokenizer adds to a text, and whether it recognises special tokens in a text.
 
-Byte-level means that all 256 bytes are in the vocabulary, so no text has an unknown token (Radford et al. 2019,
+Byte-level means that all 256 bytes are in the vocabulary, so no text contains an unknown token (Radford et al. 2019,
 section 2.2; byte-pair merges: Sennrich et al. 2016).
 """
 
@@ -16,7 +16,7 @@ from .tokenizer_files import END_OF_TEXT, PAD, library
 
 SPACED_MARKS = '.,;:!?"()*'  # punctuation that the Rotten Tomatoes snippets surround with spaces
 SURROGATE = re.compile("[\ud800-\udfff]")  # a lone surrogate, which UTF-8 cannot encode
-CHUNK = 1024  # texts encoded at a time, which limits the memory of the library's Encoding objects
+CHUNK = 1024  # texts encoded at a time; limits the memory that the library's Encoding objects take
 
 
 def train_tokenizer(texts, vocab_size=8000):
@@ -25,7 +25,7 @@ def train_tokenizer(texts, vocab_size=8000):
     Parameters
     ----------
     texts : sequence of str, raw texts; the tokenizer normalises them
-    vocab_size : int ≥ 258: 2 special tokens, 256 bytes, and the merges, of which a small corpus may give fewer
+    vocab_size : int ≥ 258, the maximum size: 2 special tokens, 256 bytes, and the merges that the texts provide
 
     Returns
     -------
@@ -55,8 +55,8 @@ def train_tokenizer(texts, vocab_size=8000):
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # <|endoftext|> is added before each text. Within a text it is plain characters, so that no text can forge the end
-    # of a text. The first setting is saved in tokenizer.json, the second in tokenizer_config.json; see `new_files`.
+    # <|endoftext|> is added before each text. Within a text, it is read as plain characters, so that no text can forge
+    # its end. The first setting is saved in tokenizer.json, the second in tokenizer_config.json; see `new_files`.
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{END_OF_TEXT} $A",
         pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B:1",
@@ -102,7 +102,7 @@ def pad_id(tokenizer):
 
 
 def normalise(tokenizer, text):
-    """Normalise a text as the tokenizer does, so that a word baseline sees the same words as the model."""
+    """Normalise a text as the tokenizer does, so that a word-based baseline sees the same words as the model."""
     check_texts([text])
     with library("text: the tokenizer cannot normalise it"):
         return text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
@@ -166,7 +166,7 @@ def decode(tokenizer, ids):
     Raises
     ------
     ValueError, TypeError
-        If an id has no token (which the library would skip), or `ids` is not a vector of integers.
+        If an id has no token (the library would skip it), or `ids` is not a vector of integers.
     """
     ids = integer_vector("ids", ids)
     for token in np.unique(ids).tolist():
@@ -177,11 +177,11 @@ def decode(tokenizer, ids):
 
 
 def check_texts(texts):
-    """Raise unless `texts` is a sequence of UTF-8 strings. (A single str would pass as a sequence of letters.)"""
+    """Raise an error unless `texts` is a sequence of UTF-8 strings, and is not itself a str."""
     if isinstance(texts, str):
         raise TypeError("texts: got a str, expected a list of str: wrap a single text as [text]")
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {row}: got type {type(text).__name__}, expected str")
-        if SURROGATE.search(text):  # Python represents a non-UTF-8 byte on the command line this way
-            raise ValueError(f"text {row}: got {text!r}, which is not UTF-8")
+        if SURROGATE.search(text):  # how Python represents a non-UTF-8 byte in a command-line argument
+            raise ValueError(f"text {row}: got {text!r}, expected UTF-8")

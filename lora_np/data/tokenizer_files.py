@@ -1,10 +1,10 @@
 """Load a model's tokenizer from its files, as transformers does.
 
 ``tokenizer.json`` and a few fields of other files determine a text's ids. For GPT-2 and Llama models, `load_tokenizer`
-matches ``AutoTokenizer.from_pretrained(folder)`` in transformers 5. Not every tokenizer class reads the whole
-``tokenizer.json``: ``GPT2Tokenizer``, the default for a GPT-2, reads only the vocabulary, merges and post-processor.
-``PreTrainedTokenizerFast``, the usual class for a Llama, reads the whole file. ``LlamaTokenizer`` reads the whole file
-if the tokenizer is byte-level; otherwise it reads the same parts as ``GPT2Tokenizer``.
+matches ``AutoTokenizer.from_pretrained(folder)`` in transformers 5. Not every tokenizer class reads the entire
+``tokenizer.json``: ``GPT2Tokenizer``, the default for GPT-2 models, reads only the vocabulary, merges and
+post-processor. ``PreTrainedTokenizerFast``, the usual class for Llama models, reads the entire file. ``LlamaTokenizer``
+reads the entire file if the tokenizer is byte-level; otherwise it reads the same parts as ``GPT2Tokenizer``.
 """
 
 import json
@@ -20,8 +20,8 @@ END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token, which our own token
 PAD = "<|pad|>"  # our own tokenizer's padding token
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
-VOCABULARY, MERGES = "vocab.json", "merges.txt"  # the older form of tokenizer.json
-NAMES, ADDED = "special_tokens_map.json", "added_tokens.json"  # older files, now fields of SETTINGS
+VOCABULARY, MERGES = "vocab.json", "merges.txt"  # the older equivalent of tokenizer.json
+NAMES, ADDED = "special_tokens_map.json", "added_tokens.json"  # older files; their content is now in SETTINGS
 GENERATION = "generation_config.json"  # contains the id at which transformers' `generate` stops
 TEMPLATE = "chat_template.jinja"
 FILES = (TOKENIZER, SETTINGS, NAMES, ADDED, VOCABULARY, MERGES, TEMPLATE, GENERATION)
@@ -29,7 +29,7 @@ FILES = (TOKENIZER, SETTINGS, NAMES, ADDED, VOCABULARY, MERGES, TEMPLATE, GENERA
 WHOLE_FILE = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")  # values of tokenizer_class
 GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
 LLAMA_CLASS = ("LlamaTokenizer", "LlamaTokenizerFast")
-# Other fields of SETTINGS that change ids, with the supported values.
+# More fields of SETTINGS that change ids, with the supported values.
 SUPPORTED = {"truncation_side": (None, "right"), "fast_tokenizer_files": (None,)}
 TOKEN = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")  # the fields of an AddedToken
 SPECIAL_FIELDS = [f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
@@ -48,15 +48,16 @@ stderr_lock = threading.RLock()
 def load_tokenizer(path, fields=None, files=None):
     """Load a tokenizer as transformers does.
 
-    The tokenizer neither pads nor truncates. The file's settings for both are ignored, because they are only those that
+    The tokenizer neither pads nor truncates. The file's settings for both are ignored, because they merely record what
     transformers last used.
 
     Parameters
     ----------
     path : a folder with ``tokenizer.json``, or with ``vocab.json`` and ``merges.txt``; or a ``tokenizer.json``, which
-        is read together with the other files in its folder; or such a file with any other name, which is read alone
-    fields : dict, the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` are used. None:
-        those of ``config.json`` in the same folder
+        is read together with the other files in its folder; or a file of that format with another name, which is read
+        alone
+    fields : dict, the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` are used. None: the
+        fields of ``config.json`` in the same folder
     files : dict, name -> bytes, to be read instead of the files at `path`, which then appears only in messages
 
     Returns
@@ -119,7 +120,7 @@ def new_files(tokenizer):
 
 
 def new_settings(tokenizer):
-    """The bytes of a ``tokenizer_config.json`` with which transformers reads the whole ``tokenizer.json``."""
+    """The bytes of a ``tokenizer_config.json`` with which transformers reads the entire ``tokenizer.json``."""
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
     settings = {"tokenizer_class": WHOLE_FILE[0], "split_special_tokens": tokenizer.encode_special_tokens}
@@ -128,7 +129,7 @@ def new_settings(tokenizer):
 
 
 def model_fields(path):
-    """The fields of a `config.json` from transformers or from this package, which puts further fields in `extra`."""
+    """The fields of a `config.json` from transformers, or from this package, where `extra` contains more fields."""
     fields = json_object(path, small_file(path) if path.is_file() else None)
     extra = fields.get("extra")
     fields = {**(extra if isinstance(extra, dict) else {}), **fields}
@@ -158,7 +159,7 @@ def rebuilt(content, settings, reader):
 
     model, prefix = content["model"], settings.get("add_prefix_space")
     if model.get("type", "BPE") != "BPE":
-        raise ValueError(f"its model is {quoted(model['type'])}, expected 'BPE', as tokenizer_class is {reader[0]}")
+        raise ValueError(f"its model is {quoted(model['type'])}, expected 'BPE' for tokenizer_class {reader[0]}")
     model = {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"]}
     if reader == LLAMA_CLASS:
         model |= {"fuse_unk": True, "byte_fallback": True}
@@ -261,7 +262,7 @@ def library(problem):
     """Turn any error of the tokenizers library into a ValueError that begins with `problem`.
 
     The library may also panic, for example if a regular expression takes too many steps. Rust then prints a report to
-    the standard error stream, even if Python catches the exception; the report is discarded.
+    the standard error stream, even if Python catches the exception; this report is discarded.
     """
     try:
         with stderr_lock, quiet_stderr():

@@ -1,3 +1,3 @@
-"""Experiments: each recipe is a short file whose docstring is its method section."""
+"""Experiments: each recipe is a short file whose docstring describes the method."""
 
 __all__ = []  # import from the modules, such as `laboratory`

@@ -10,12 +10,12 @@ from ..tasks.baseline import word_classifier
 def tfidf_baseline(limit=None):
     """Fit logistic regression to words and word pairs, weighted by tf-idf, on the splits that all other methods use.
 
-    The kind of counts (plain or logarithmic) and C are chosen by validation accuracy. At most `limit` snippets of each
-    split are used.
+    The term frequencies (raw or sublinear) and the parameter C are chosen by validation accuracy. At most `limit`
+    snippets of each split are used.
 
     Returns
     -------
-    scores : dict of validation_accuracy, test_accuracy, and the settings
+    scores : dict of validation_accuracy, test_accuracy, and the chosen settings
     right : (N,) bool, whether each of the N test snippets is classified correctly
     """
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")

@@ -1,4 +1,4 @@
-"""Functions that the figures share: colours, style, means with their 95 % intervals, and PNG output."""
+"""Shared helpers for the figures: colours, style, means with 95 % intervals, and PNG output."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from .evidence import interval
 
-# Okabe and Ito's palette, whose colours colour-blind readers can distinguish.
+# Okabe and Ito's palette, which is suitable for colour-blind readers.
 GREY = "#7F7F7F"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", GREY)
 COLOURS = {"full": PALETTE[0], "lora_qv": PALETTE[1], "lora_all": PALETTE[2], "head": PALETTE[3], "scratch": GREY}
@@ -52,7 +52,7 @@ def as_png(draw, outcome):
 def panels(outcome, title, width, height, columns=1, **grid):
     """Create a matplotlib Figure whose title describes the marks; return it and its Axes.
 
-    With several `columns`, the Axes are in an array. `grid` contains further arguments of Figure.subplots.
+    With several `columns`, the Axes are returned as an array. `grid` contains further arguments for Figure.subplots.
     """
     figure, title = new_figure(width, height), f"{title} ({seeds_text(outcome)})"
     axes = figure.subplots(1, columns, **grid)
@@ -78,9 +78,9 @@ def seeds_text(outcome, marks="mean and 95 % interval"):
 
 
 def means(values, log=False):
-    """The means (n,) of values (n, seeds), and how far their intervals extend below and above them, (2, n).
+    """Return the means (n,) of values (n, seeds), and the extents (2, n) of the intervals below and above the means.
 
-    With one seed the extents are NaN, and no bar is drawn. With `log`, the logarithms are averaged, so the means are
+    With one seed, the extents are NaN, and no bar is drawn. With `log`, the logarithms are averaged, so the means are
     geometric.
     """
     mean, low, high = np.array([interval(row, log) for row in values], dtype=np.float64).T
@@ -136,7 +136,7 @@ def dots(axes, labels, values, colours, unit, log=False):
 def method_dots(axes, labels, accuracy, colours, legend=None):
     """Draw the methods' accuracies with `dots`, and full fine-tuning's mean, if there is one, as a line.
 
-    `labels` is a dict, method -> str, and `accuracy` a dict, method -> list with one value per seed in %. `legend` is
+    `labels` is a dict, method -> str, and `accuracy` a dict, method -> list of values in %, one per seed. `legend` is
     the legend's location.
     """
     dots(axes, list(labels.values()), [accuracy[key] for key in labels], colours, "test accuracy in %")
@@ -148,8 +148,8 @@ def method_dots(axes, labels, accuracy, colours, legend=None):
 def draw_truncated(axes, accuracy, full, lora, name, style="-"):
     """Draw the test accuracy of full fine-tuning with truncated updates, and of LoRA trained at the same ranks.
 
-    `accuracy` is a dict, rank as str -> list with one value per seed in %, and `lora` is a similar dict for some of the
-    ranks. `full` is a list of the accuracies without truncation. `name` is a tuple: the colour's key, the label and the
+    `accuracy` is a dict, rank as str -> list of values in %, one per seed; `lora` is a similar dict for some of the
+    ranks. `full` is a list of the accuracies without truncation. `name` is a tuple: the colour key, the label and the
     marker of LoRA's line.
     """
     ranks, (key, text, marker) = [r for r in accuracy if r != "0"], name

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot tell"
-EQUAL = 0.01  # nats; losses that differ by at most this amount count as equal (about one point of accuracy here)
+EQUAL = 0.01  # nats; losses that differ by at most this amount are treated as equal (about one point of accuracy here)
 
 
 class Interval(NamedTuple):
@@ -17,12 +17,12 @@ class Interval(NamedTuple):
 
 
 def interval(values, log=False):
-    """The mean over seeds and its 95 % confidence interval, by Student's t.
+    """Return the mean over seeds and its 95 % confidence interval, by Student's t.
 
     Parameters
     ----------
-    values : sequence of n floats, one per seed; for a comparison of two methods, their difference with each seed
-    log : bool, average the logarithms, as for ratios: the mean is then geometric, and 2 is as far from 1 as 1/2 is
+    values : sequence of n floats, one per seed; to compare two methods, their difference for each seed
+    log : bool, average the logarithms, as for ratios: the mean is then geometric, so 2 and 1/2 average to 1
 
     Returns
     -------
@@ -51,12 +51,12 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
     values : sequence of floats, one per seed
     at_least, at_most : float, the claim's bound; exactly one of the two is not None
     unit : str; "times" for ratios, whose mean is geometric
-    every : bool, whether the claim is about every value instead of the mean, so that one counterexample refutes it
+    every : bool, whether the claim concerns every value rather than the mean, so that one counterexample refutes it
 
     Returns
     -------
-    dict, ready for JSON; "verdict" is HOLDS if the whole interval is on the claim's side of the bound, FAILS if it is
-        entirely on the other side, else UNKNOWN. With one seed, the verdict on a mean is UNKNOWN
+    dict, ready for JSON; "verdict" is HOLDS if the entire interval is on the claim's side of the bound, FAILS if
+        it is entirely on the other side, else UNKNOWN. With one seed, the verdict on a mean is UNKNOWN
     """
     if (at_least is None) == (at_most is None):
         raise ValueError("at_least, at_most: expected exactly one of the two")
@@ -75,7 +75,7 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
 
 
 def compare(statement, rows, first, second, **bound):
-    """Check the difference first − second; `rows` is a dict, method -> list with one value per seed."""
+    """Check the difference first − second; `rows` is a dict, method -> list of values, one per seed."""
     return check(statement, np.subtract(rows[first], rows[second]), **bound)
 
 

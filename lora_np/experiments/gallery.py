@@ -1,4 +1,4 @@
-"""Write the gallery: one Markdown page with every experiment whose JSON is in a folder."""
+"""Write the gallery: a Markdown page of all experiments whose JSON files are in a folder."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def folder_of(out, base):
 def write_gallery(out):
     """Write the gallery, README.md, from the experiments' JSON files in a folder, and return its path.
 
-    A file with unexpected contents is omitted, and the page names it.
+    Files with unexpected contents are omitted and listed on the page.
     """
     out, rows, sections, odd = Path(out), [], [], []
     for number, name in enumerate(RECIPES):
@@ -33,7 +33,7 @@ def write_gallery(out):
                 outcome = read_json(path)
                 title, of_base = outcome["title"].rstrip("."), section(name, base, outcome)
                 holding = [part["verdict"] == HOLDS for part in outcome["checks"]]
-                verdicts[base] = f"{outcome['verdict']} ({sum(holding)} of {len(holding)} parts)"
+                verdicts[base] = f"{outcome['verdict']} ({sum(holding)} of {len(holding)} parts hold)"
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 place = path.relative_to(out).as_posix()
                 odd += [f"`{place}` was not written by this version ({error!r}) and is omitted.", ""]
@@ -59,7 +59,7 @@ def section(name, base, outcome):
     lines += [f"**Verdict: {outcome['verdict']}.**", ""]
     if hasattr(recipe(name), "table"):
         lines += [*markdown(recipe(name).table(outcome)), ""]
-    lines += check_table("| measured | mean [95 % interval] | bound of the claim | verdict |", outcome["checks"])
+    lines += check_table("| measured | mean [95 % interval] | claim's bound | verdict |", outcome["checks"])
     if outcome["asides"]:
         lines += ["", "Also measured, without effect on the verdict:", ""]
         lines += check_table("| | mean [95 % interval] | expected | |", outcome["asides"])
@@ -73,16 +73,16 @@ def section(name, base, outcome):
         same = False
     hours = sum(run["seconds"] for run in outcome["runs"]) / 3600  # core-hours: each run uses one core
     about = (
-        f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
-        f"{made['python']}, {made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of "
-        f"{len(outcome['runs'])} runs reused; all runs took {hours:.1f} core-hours. "
+        f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}; lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
+        f"{made['python']}; {made['machine']}. Wall time: {outcome['seconds']:.0f} s with {outcome['reused']} of "
+        f"{len(outcome['runs'])} runs reused. Computing time of all runs: {hours:.1f} core-hours. "
         f"[Numbers]({(folder / name).as_posix()}.json)"
     )
     return [*lines, about + " †" * (not same), ""]
 
 
 def training_texts(outcome):
-    """Format the runs' numbers of epochs and of training texts as the beginning of a sentence."""
+    """Format the runs' numbers of epochs and training texts as the start of a sentence."""
     settings = [run["settings"] for run in outcome["runs"] if "epochs" in run.get("settings", ())]
     several = len({one["base"] for one in settings}) > 1
     trained = set()

@@ -1,20 +1,20 @@
 """Run an experiment: carry out its training runs, measure them, decide the verdict, and write the files.
 
-A recipe (`recipes/`) is a module whose docstring is the experiment's method section. It defines
+A recipe (`recipes/`) is a module whose docstring describes the experiment's method. A recipe defines
 
-    CLAIM           a paper's claim, and its source; a str, or a dict, base -> str
-    CAPTION         what the figure shows; a str, or a dict, base -> str
+    CLAIM           a paper's claim with its source: a str, or a dict, base -> str
+    CAPTION         what the figure shows: a str, or a dict, base -> str
     KEYS            dict, base -> names of methods; each method is trained at its own learning rate with every seed
     runs(seeds, quick, base)
                     may replace KEYS; returns a dict, name -> training run, an instance of a dataclass in `runs/`
     measure(results, runs, seeds, quick)
                     returns a dict with "checks" (see `evidence.py`), which decide the verdict; optionally "asides",
-                    which are checks that do not affect the verdict; and the data of the figure
+                    which are checks that do not affect the verdict; and the data for the figure
     draw(outcome)   returns the figure, drawn from the contents of the JSON
 
 and optionally
 
-    BASES           the bases; by default those of KEYS, or else the small base only
+    BASES           the bases; default: those of KEYS or, without KEYS, the small base
     ON              dict, base -> further fields of the runs that KEYS defines
     FIGURES         dict, base -> file name -> function like `draw`, for several figures
     table(outcome)  returns the rows of a table as lists of strings, the header first
@@ -57,15 +57,15 @@ def experiment(
     ----------
     name : str, the name of a recipe
     seeds : int, the number of seeds; None: the default in `SEEDS`
-    quick : bool, use two seeds and shortened runs, only to check that the experiment works
+    quick : bool, use two seeds and shortened runs, to check that the experiment works; the results are meaningless
     out : path of the folder to write to; see `folder_of`
     store, executor, report : see `store.carry_out_all`
     base : "pretrained" or "smollm2", one of the recipe's bases
 
     Returns
     -------
-    dict, the contents of the JSON. If a run fails, or a run that the recipe needs diverges, the dict has only the key
-        "failed", and nothing is written
+    dict, the contents of the JSON file. If a run fails, or if a run that the recipe needs diverges, the dict has
+        only the key "failed", and nothing is written
 
     Raises
     ------
@@ -120,7 +120,7 @@ def experiment(
         report(f"  {format_check(part)}")
     for part in outcome["asides"]:
         report(f"  also measured: {format_check(part)}")
-    report(f"  {outcome['verdict']}{' (shortened runs: meaningless)' * quick}: {outcome['claim']}")
+    report(f"  {outcome['verdict']}{' (meaningless: shortened runs)' * quick}: {outcome['claim']}")
     names = ", ".join(path.name for path in write_outcome(name, outcome, out))
     n, seconds = len(outcome["runs"]), outcome["seconds"]
     report(f"  {seconds:.0f} s, {reused} of {n} runs were reused; {folder}: {name}.json, {names}\n")

@@ -78,7 +78,7 @@ def update_spectra(outcome):
 
 
 def ranks_by_block(outcome):
-    """Figure 5: the three ranks of every matrix's ΔW by kind of layer and block, for full fine-tuning and LoRA."""
+    """Figure 5: three measures of the rank of every ΔW by kind of layer and block, for full fine-tuning and LoRA."""
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(15, 8.5)

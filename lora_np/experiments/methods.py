@@ -1,8 +1,8 @@
 """The methods that the experiments compare, and their runs at the learning rates that `tune` chose.
 
-All ranks of LoRA on the same layers share one rate. If each rank had a separate rate, randomness in the choice of rates
-would add to the differences between ranks. Methods that differ in more than the rank have separate rates. The best rate
-also depends on the base and on the number of epochs, so it is chosen separately for each combination of these two.
+All ranks of LoRA on the same layers share one learning rate. If each rank had its own, randomness in the choice of
+learning rates would add to the differences between ranks. Methods that differ in more than the rank have separate
+learning rates. The best rate also depends on the base and the number of epochs, so there is one for each combination.
 """
 
 from dataclasses import replace
@@ -46,7 +46,7 @@ def lora(r, *targets):
 
 
 def variant(name, r=8):
-    """The configuration of a variant on q and v, by default at rank 8."""
+    """The configuration of a LoRA variant on q and v, by default at rank 8."""
     return variant_config(name, lora(r, *QV))
 
 
@@ -93,7 +93,7 @@ METHODS = {
         for key, label, adapter in (("full", "full fine-tuning", None), ("all_r16", "all linear r=16", lora(16, ALL)))
     },
 }
-# The methods with which a shared rate is tuned. Any other rate is tuned with the only method that uses it.
+# The methods used to tune each shared rate. Any other rate is tuned with the only method that uses it.
 CHOOSING = {
     ("pretrained", 1): {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
     ("pretrained", 3): {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
@@ -128,8 +128,8 @@ def run_at(rate, key, seed, base="pretrained", **more):
 def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
     """Runs of several methods at their learning rates for a given base and number of epochs.
 
-    `more` contains fields of ClassifyRun, and `quick` shortens the runs. The trained arrays are stored unless keep is
-    False. Returns a dict, (method, seed) -> run.
+    `more` contains fields of ClassifyRun, and `quick` shortens the runs. The trained arrays are stored unless `more`
+    sets keep to False. Returns a dict, (method, seed) -> run.
     """
     more = {"epochs": passes, "keep": True} | (shortened(more, base) if quick else more)
     rates = {key: learning_rate(key, passes, base) for key in keys}
@@ -137,27 +137,27 @@ def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
 
 
 def shortened(more, base="pretrained"):
-    """The fields in `more`, changed to those of a shortened ClassifyRun."""
+    """The fields in `more`, adjusted for a shortened ClassifyRun."""
     short = more | QUICK | QUICK_ON[base]
     few = {"examples": min(short["examples"], short["limit"])} if short.get("examples") else {}
     return short | few
 
 
 def ranks_of(rows, placement):
-    """The ranks of those methods in `rows` that adapt the same layers: for "qv", of "qv_r1", "qv_r8", …"""
+    """The ranks of the methods in `rows` with a given placement: for "qv", the ranks of "qv_r1", "qv_r8" and so on."""
     return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
 
 
 def by_method(results, grid, field, factor=None):
-    """Collect one value from each run of a grid: a dict, method -> list of floats, one per seed.
+    """Collect one value from each run of a grid in a dict, method -> list of floats, one per seed.
 
     Parameters
     ----------
     results : see `store.Results`
-    grid : dict, (method, seed) -> run; with more keys, such as (method, rank, seed) -> run, the result is nested,
-        method -> rank -> list. The keys become strings, as in JSON
-    field : str, a key of the runs' numbers; or a function of a run
-    factor : float that multiplies the values, such as 100 for per cent; None: no factor
+    grid : dict, (method, seed) -> run; with longer keys, such as (method, rank, seed), the result is nested,
+        method -> rank -> list. All keys become strings, as in JSON
+    field : str, a key of each run's numbers; or a function of a run
+    factor : float by which the values are multiplied, such as 100 for per cent; None: no factor
     """
     table = {}
     for (*names, last, _), run in grid.items():

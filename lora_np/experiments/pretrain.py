@@ -33,17 +33,17 @@ SOURCES = {
 
 
 def pretrain(out, epochs=4, seed=0, threads=2, max_reviews=None, force=False):
-    """Train the base and write it to a folder; interrupted runs resume.
+    """Train the base model and write it to a folder; an interrupted run can be resumed.
 
     The base is trained only on IMDb's training reviews, without their labels. The checkpoint with the lowest loss on
-    the validation reviews is kept. The test splits of both review data sets are never read.
+    the validation reviews is kept. The test splits of both review datasets are never read.
 
     Parameters
     ----------
     out : folder for model.safetensors (float16), config.json, the tokenizer's files and training_log.json
     epochs, seed : int
-    threads : int, number of shards of a batch that are computed in parallel; affects the time, but not the results
-    max_reviews : int or None, number of training reviews, for a trial
+    threads : int, number of shards of a batch that are computed in parallel; affects the running time, not the results
+    max_reviews : int, number of training reviews, for a trial run; None: all
     force : bool, whether `out` may be the package's own base
 
     Returns
@@ -136,7 +136,7 @@ def train_shipped(folder, seed=0, force=False):
         start = init_adapter(base, adapter_of(ADAPTER), stream(seed, "adapter"))
         batches = partial(windows, domain.train, LANGUAGE_BATCH), windows(domain.validation, LANGUAGE_BATCH)
         state = train(**fine_tuning(base, config, start, *batches, **settings), progress=name)
-        # Measure the perplexity with the rounded weights of the file.
+        # Measure the perplexity with the weights as rounded in the file.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(start.config, rounded)
         about = {"method": "lora", "data": source, **settings}

@@ -13,9 +13,9 @@ from .runs.classify import load_snippets, starting_point
 
 
 def counted(start, shape):
-    """The costs of a step, counted from shapes: the FLOPs of the matrix products, and the `StepBytes`.
+    """The cost of a step, computed from shapes: the FLOPs of the matrix products, and the `StepBytes`.
 
-    `start` is (params, config, adapter), see `starting_point`; `shape` is (B, T), texts and tokens per text.
+    `start` is (params, config, adapter), see `starting_point`; `shape` is (B, T), for B texts of T tokens each.
     """
     params, config, adapter = start
     settings = config, *shape, adapter and adapter.config, tuple(trainable_arrays(params, adapter))
@@ -23,12 +23,12 @@ def counted(start, shape):
 
 
 def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), base="pretrained"):
-    """Measure the median time of each method's whole step (forward, backward, clipping, AdamW) on one thread.
+    """Measure the median time of each method's entire step (forward, backward, clipping, AdamW) on one thread.
 
-    The methods alternate on one batch, so that anything that slows the machine slows all of them. FLOPs are counted for
-    the matrix products of the forward and backward passes, so compare "predicted_ratio" with "pass_ratio". AdamW takes
-    nearly all of a step's remaining time. This time is proportional to the number of trained parameters, which is why
-    LoRA's "ratio" is lower than its "pass_ratio".
+    The methods alternate on one batch, so that anything that slows the machine affects all of them. FLOPs are counted
+    for the matrix products of the forward and backward passes, so compare "predicted_ratio" with "pass_ratio". AdamW
+    accounts for nearly all of the remaining time, which is proportional to the number of trainable parameters; this is
+    why LoRA's "ratio" is lower than its "pass_ratio".
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), bas
 
     Returns
     -------
-    dict, key -> {"seconds", "ratio" (to the first), "pass_ratio" (of forward and backward alone), "flops",
-        "predicted_ratio" (of the FLOPs), "activation_bytes" (kept for the backward pass)}
+    dict, key -> {"seconds", "ratio" (of step times), "pass_ratio" (of the times of the forward and backward passes),
+        "flops", "predicted_ratio" (of FLOPs), "activation_bytes" (stored for the backward pass)}
     """
     snippets, rng = load_snippets(base=base), np.random.default_rng(0)
     batch = class_batches(*snippets.train, run_at(1e-4, keys[0], 0, base).batch_size, snippets.pad_id, rng)[0]
@@ -60,7 +60,7 @@ def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), bas
 
 
 def alternating_times(starts, batch, rounds):
-    """Measure the step times of several methods in seconds, in alternation and on one thread.
+    """Measure the step times of several methods in seconds, alternating between them, on one thread.
 
     In each round, every method takes one step on the same batch; the first two rounds are not timed. `starts` is a
     dict, method -> `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes": seconds of

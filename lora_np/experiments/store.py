@@ -1,9 +1,9 @@
-"""Store finished training runs on disk, each under a key made from everything that its result depends on.
+"""Store finished training runs on disk, each under a key derived from everything that affects the result.
 
 An entry consists of `SETTINGS-CODE.json` and, for a run that keeps its arrays, `SETTINGS-CODE.safetensors`. SETTINGS is
-a digest of the run's settings. CODE is a digest of the versions, the small base's files, and the code that runs use. It
-does not depend on comments, docstrings or the code of figures, so editing them requires no retraining. The type of
-processor, which affects the last digits, is not part of the key; see README.md.
+a digest of the run's settings. CODE is a digest of the versions, the small base's files, and the code that runs use.
+CODE does not depend on comments, docstrings or the code of figures, so editing these requires no retraining. The type
+of processor, which affects the last digits, is not part of the key; see README.md.
 """
 
 import ast
@@ -34,7 +34,7 @@ UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised if a f
 
 
 class DivergedError(ValueError):
-    """Raised if a result is needed from a run whose loss became infinite or NaN."""
+    """Raised on access to the result of a run that diverged, so that its loss became infinite or NaN."""
 
 
 class Results:
@@ -56,13 +56,13 @@ class Results:
         return read_tensors(entry_path(self._store, run, ".safetensors"))[0]
 
     def file_bytes(self, run):
-        """The size of the file with the trained arrays."""
+        """The size in bytes of the file with the trained arrays."""
         return entry_path(self._store, run, ".safetensors").stat().st_size
 
     def measured(self, function, run, *more):
-        """Return function(results, run, *more), and cache the result as JSON beside the run.
+        """Return function(results, run, *more), and cache the result as a JSON file in the store.
 
-        The next call reads the cache instead of measuring again. The cache's key includes the function's code.
+        Later calls return the cached result. The cache key includes a digest of the function's module.
         """
         of = function.__qualname__, more, made_with(run.__module__, function.__module__, "lora_np.analysis")
         path = entry_path(self._store, run, f"-{short_digest(json.dumps(of, sort_keys=True))}.json")
@@ -105,7 +105,7 @@ def made_with(*modules):
 
 
 def code_files(*modules):
-    """The paths of all files of CODE and of modules such as "lora_np.experiments.runs.classify"."""
+    """The paths of all files in CODE and of given modules, such as "lora_np.experiments.runs.classify"."""
     places = [PACKAGE / name for name in (*CODE, *(module.partition(".")[2].replace(".", "/") for module in modules))]
     files = (place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")] for place in places)
     return sorted({path.relative_to(PACKAGE).as_posix() for of_place in files for path in of_place})
@@ -123,12 +123,12 @@ def code_alone(source):
 
 
 def settings_of(run):
-    """A run's settings as a dict, with the name of its class and without `keep`, which affects no result."""
+    """A run's settings as a dict, with the name of its class and without `keep`, which does not affect the numbers."""
     return {"kind": type(run).__name__} | {name: value for name, value in asdict(run).items() if name != "keep"}
 
 
 def run_key(run):
-    """A run's settings as a string, which is the same for equal runs."""
+    """A run's settings as a string; equal runs have equal strings."""
     return json.dumps(settings_of(run), sort_keys=True)
 
 
@@ -184,8 +184,8 @@ def of_other_code(store, runs):
 def carry_out_here(run):
     """Carry out a run in this process; return its `made_with`, numbers and arrays.
 
-    `made_with` may differ from that of the process that started the sweep. A diverged run also has numbers:
-    "validation_loss" is None, and "diverged" says what happened.
+    `made_with` may differ from that of the process that started the sweep. For a diverged run,
+    "validation_loss" is None, and "diverged" is the error message.
     """
     started = time.perf_counter()
     try:
@@ -215,12 +215,12 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
     numbers = {key: kept_numbers(store, run) for key, run in runs.items()}
     missing, failed = [run for key, run in runs.items() if numbers[key] is None], []
     if others := of_other_code(store, missing):
-        report(f"  {others} runs in {store} are from another version of the code or of NumPy, and are not used")
+        report(f"  {others} runs in {store} are from another version of the code or of NumPy; they are not used")
     started = time.perf_counter()
     with closing(sweep(carry_out_here, missing, executor)) as endings:
         for done, (run, result, error) in enumerate(endings, 1):
             if error is None and result[0] != made_with(run.__module__):
-                error = f"its worker has another version: {result[0]}"
+                error = f"the worker has a different version: {result[0]}"
             if error is None:
                 _, numbers[run_key(run)], arrays = result
                 keep(store, run, numbers[run_key(run)], arrays)
@@ -231,12 +231,12 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
             left = time_left(started, done, len(missing))
             report(f"  [{done:>3}/{len(missing)}] {describe_run(run)}: {outcome}{left}")
     if failed:
-        report(f"{len(failed)} of {len(runs)} runs failed; run the same command again to repeat only these")
+        report(f"{len(failed)} of {len(runs)} runs failed; run the same command again to repeat only these runs")
     return Results(store, numbers), failed, len(runs) - len(missing)
 
 
 def time_left(started, done, n):
-    """Format the remaining time of n runs, estimated from the mean time of the finished ones; "" if it is short."""
+    """Format the remaining time of n runs, estimated from the mean of the finished runs; "" if below a minute."""
     seconds = (time.perf_counter() - started) / done * (n - done)
     return f"; about {duration(seconds)} left" if seconds >= 60 else ""
 

@@ -13,9 +13,9 @@ SECOND = 1000  # added to the seed for a pair's second run, so that no run is in
 
 
 def pairs(ranks, seeds, quick, base="pretrained"):
-    """Make a pair of runs on q and v for each seed: one run at each of the two ranks, with different seeds.
+    """Make a pair of runs on q and v for each seed, one run per rank; the second run uses a different seed.
 
-    Returns a dict, (method, seed) -> run, with the first run of every pair before all second runs.
+    Returns a dict, (method, seed) -> run, with the first runs of all pairs before the second runs.
     """
     on = {"base": base} | (SOME if base == "smollm2" else {})
     first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick, **on)
@@ -23,15 +23,15 @@ def pairs(ranks, seeds, quick, base="pretrained"):
 
 
 def width(runs):
-    """The d_model C of the runs' base, which is the dimension of a layer's input directions."""
+    """The width C (d_model) of the runs' base, which is the dimension of a layer's input."""
     return load_base(next(iter(runs.values())).base).config.d_model
 
 
 def tables_of_pairs(results, runs, ranks):
-    """The φ tables of the runs of `pairs`, as means over the blocks.
+    """The φ tables of the pairs of runs, as means over the blocks.
 
-    "mean" contains the means over the pairs, as in the figure, in a nested dict: "A" or "ΔW" -> layer -> table (r₁, r₂)
-    as nested lists. "equal" contains φ(n, n) for each pair and every n, with lists (pairs, n) instead of tables.
+    "mean" contains the means over the pairs, which the figure shows, in a nested dict: "A" or "ΔW" -> layer -> table
+    (r₁, r₂) as nested lists. "equal" contains φ(n, n) for each pair and n, as lists (pairs, n) instead of tables.
     """
     adapters = [results.arrays(run) for run in runs.values()]
     trained = list(zip(adapters[: len(adapters) // 2], adapters[len(adapters) // 2 :]))
@@ -47,7 +47,7 @@ def tables_of_pairs(results, runs, ranks):
 def mean_table(what, layer, pair, ranks):
     """The table (r₁, r₂) of φ between two trained adapters of these ranks, as a mean over the blocks.
 
-    `what` is in WHAT, and `layer` in LAYERS. An adapter is a dict with keys such as "blocks.0.attn.q_proj.lora_A".
+    `what` is one of WHAT, and `layer` one of LAYERS. Adapters are dicts with keys like "blocks.0.attn.q_proj.lora_A".
     """
 
     def directions(module, arrays, r):
@@ -60,7 +60,7 @@ def mean_table(what, layer, pair, ranks):
 
 
 def draw_tables(outcome, rows, columns, title):
-    """Draw six heat maps of means over seeds: A above ΔW, with q, v and the control from left to right."""
+    """Draw six heat maps of means over seeds: one row each for A and ΔW, and one column each for q, v and chance."""
     mean, figure = outcome["tables"]["mean"], new_figure(13, 7.4)
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
     i, j = np.indices(np.shape(mean["A"]["q_proj"])) + 1

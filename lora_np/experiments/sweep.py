@@ -1,6 +1,6 @@
 """Carry out many independent runs in parallel: in local processes, on a Dask cluster, or in any other Executor.
 
-Anything with the interface of `concurrent.futures.Executor` can carry out a sweep. A run's result depends only on its
+Any object with the interface of `concurrent.futures.Executor` can carry out a sweep. A run's result depends only on its
 settings, so neither the executor nor the other runs affect it. README.md explains how to start remote workers.
 """
 
@@ -37,17 +37,17 @@ def open_executor(jobs=None, dask=None):
 
     Parameters
     ----------
-    jobs : int, processes on this machine; None: one per core
+    jobs : int, number of processes on this machine; None: one per core
     dask : str, address of a Dask scheduler to use instead of local processes, such as "tcp://10.0.0.1:8786"
 
     Raises
     ------
     ValueError
-        If both are set, the package distributed is missing, or no scheduler answers at the address.
+        If both are set, if the package `distributed` is missing, or if no scheduler answers at the address.
     """
     if dask is not None:
         if jobs is not None:
-            raise ValueError(f"jobs: got {jobs} together with dask={dask!r}, whose workers are started elsewhere")
+            raise ValueError(f"jobs: got {jobs} together with dask={dask!r}; expected only one of the two")
         with connect(dask) as client:
             yield client.get_executor(pure=False)  # pure calls with equal arguments would share their result or failure
         return
@@ -63,7 +63,7 @@ def open_executor(jobs=None, dask=None):
 
 
 def connect(address):
-    """A client of the Dask scheduler at an address."""
+    """Connect to the Dask scheduler at an address, and return a client."""
     try:
         from distributed import Client
         from distributed.comm import get_address_host_port
@@ -85,9 +85,9 @@ def worker_count(jobs=None):
 class LocalProcesses(ThreadPoolExecutor):
     """Threads that each run their calls in a ProcessPoolExecutor with a single process.
 
-    When a process is killed, a ProcessPoolExecutor fails all of its calls. Here, that is a single call, which is
-    repeated in a new process, with up to TRIES attempts in total; other calls are not affected. Functions must be
-    defined in a module, so that the process can import them.
+    When a process is killed, all calls of its ProcessPoolExecutor fail. Here, each pool has only one call at a time,
+    which is repeated in a new process, with up to TRIES attempts in total; other calls are not affected. Functions must
+    be defined in a module, so that the processes can import them.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class LocalProcesses(ThreadPoolExecutor):
         return super().submit(self._call, function, *arguments)
 
     def stop(self):
-        """End all processes immediately, and end the threads that manage them before the interpreter exits."""
+        """End all processes immediately, then the threads that manage them."""
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
         for pool in filter(None, self._pools):
@@ -124,12 +124,12 @@ class LocalProcesses(ThreadPoolExecutor):
                 pool = None
             finally:
                 self._pools.append(pool)
-        text = f"its process died {TRIES} times; was it killed (out of memory?), or is the reason in its error output "
-        raise BrokenExecutor(text + '(does the script start its work outside `if __name__ == "__main__":`?)')
+        text = f"the process died {TRIES} times; it may have run out of memory, or the script may start work outside "
+        raise BrokenExecutor(text + '`if __name__ == "__main__":`; check the error output of the process')
 
 
 def live_with_parent(far_end):
-    """Initialise a worker process, so that it ends as soon as its parent ends or closes the other end of the pipe."""
+    """Initialise a worker process so that it exits when its parent exits or closes the other end of the pipe."""
 
     def wait():
         far_end.poll(None)
@@ -147,14 +147,14 @@ def sweep(function, runs, executor=None):
 
     A run that fails is yielded with its error, and the others continue. If a worker is killed, the executors of
     `open_executor` repeat its run a few times before they report a failure; a ProcessPoolExecutor fails this run and
-    all unfinished ones. Dask also fails runs that were only queued behind the run that killed their worker; these are
+    all unfinished ones. Dask also fails runs that were queued behind the run that killed their worker; these are
     repeated at the end, one at a time.
 
     Each process imports the script that started it, so a script must call `sweep` under `if __name__ == "__main__":`.
 
     Parameters
     ----------
-    function : module-level function that takes a run
+    function : module-level function, called with a run as its only argument
     runs : list; put the long ones first
     executor : concurrent.futures.Executor; None: one process per core on this machine
 

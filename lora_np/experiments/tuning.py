@@ -10,20 +10,20 @@ from .recipes import dialect
 from .runs import BASES
 from .store import STORE, carry_out_all, made_with
 
-MOST_STEPS = 5  # a rate is tried only if it is at most this many factors of 2 from the first one
+MOST_STEPS = 5  # rates that are more than this many factors of 2 from the first rate are not tried
 
 
 def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     """Find the learning rate with the lowest mean validation loss for each of several methods.
 
     The search tries the stored rate, half that rate and twice that rate, and continues until the rates on both sides of
-    the best one are worse. A rate at which a run diverges counts as worse than any other. The store keeps the runs, so
-    interrupted tuning resumes, and methods with equal runs share them. The test split is never read.
+    the best one are worse. A rate at which a run diverges is treated as the worst. Runs are stored, so interrupted
+    tuning can be resumed, and methods with identical runs share them. The test split is never read.
 
     Parameters
     ----------
     names : list of str, the names of the rates to tune; other rates in the file are kept. None: all, which takes hours
-    out : path of the JSON that the experiments read; a rate is written when its search ends
+    out : path of the JSON file that the experiments read; a rate is written when its search ends
     store, executor, report : see `store.carry_out_all`
 
     Returns
@@ -34,7 +34,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     Raises
     ------
     ValueError
-        If an argument is invalid, or a run fails; finished runs are stored.
+        If an argument is invalid, or if a run fails; finished runs are stored.
     """
     tunable = rates_to_tune()
     for name in names or ():
@@ -44,7 +44,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     check_folder(store, "store")
     settings = read_json(out) if Path(out).exists() else {"chosen": {}, "tried": {}, "made_with": {}}
     if not (isinstance(settings, dict) and {"chosen", "tried", "made_with"} <= settings.keys()):
-        raise ValueError(f"out: {out} does not contain learning rates, expected a new file or one that tune wrote")
+        raise ValueError(f"out: {out} does not contain learning rates; expected a new file or one written by tune")
     if any(name.startswith("smollm2") for name in names or tunable):
         model_place("smollm2")  # if it is missing, raises an error that says how to install it
     losses = {name: {} for name in names or tunable}
@@ -69,12 +69,12 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
 
 
 def rates_to_tune():
-    """A dict, name -> (the rate in settings.json, which is tried first, and a function from a rate to its runs)."""
+    """A dict, name -> (the rate in settings.json, which is tried first; a function that maps a rate to its runs)."""
     return {name: (rate, partial(runs_to_tune, name)) for name, rate in read_json(SETTINGS)["chosen"].items()}
 
 
 def runs_to_tune(name, rate):
-    """The runs that evaluate a learning rate; `name` is as in `rate_name`, or has a domain, as in "critics, full"."""
+    """The runs that evaluate a learning rate; `name` is as in `rate_name`, or with a domain, as in "critics, full"."""
     *first, what = name.removesuffix(" passes").split(", ")
     base = first.pop(0) if first and first[0] in BASES else "pretrained"
     if first and first[0] in dialect.DOMAINS:
@@ -94,5 +94,5 @@ def untried(guess, losses):
 
 
 def best_of(losses):
-    """The rate with the lowest loss; if there are several, the lowest of these rates."""
+    """The rate with the lowest loss; in a tie, the lowest such rate."""
     return min(sorted(losses), key=losses.get)

@@ -1,4 +1,4 @@
-"""Measurements of a run's updates ΔW. The store caches them; see `store.Results.measured`."""
+"""Measure a run's updates ΔW; see `store.Results.measured` for how the results are cached."""
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def spectra(results, run):
 
     Returns a dict: kind of layer, such as "q_proj" -> {"sigma": (n,), the geometric mean over layers of the singular
     values divided by the largest one; "ranks": (layers, 3), stable rank, effective rank and rank_90 of each layer}. n
-    is the adapter's rank; without an adapter, all singular values are included.
+    is the adapter's rank or, without an adapter, the number of singular values.
     """
     of_kind, measured = {}, {}
     n = None if run.adapter is None else run.adapter.r
@@ -72,7 +72,7 @@ def spectra(results, run):
 
 
 def energy(results, run):
-    """The shares (n,) of ΔW's energy Σσ² in its first 1 to n directions, and its rank_90, as means over the layers."""
+    """The shares of ΔW's energy Σσ² in the leading 1 to n directions, and ΔW's rank_90, as means over the layers."""
     spectra = each(spectrum, updates_of(results, run)).values()
     n = max(len(s.singular_values) for s in spectra)
     sums = [np.cumsum(np.pad(s.singular_values, (0, n - len(s.singular_values))) ** 2) for s in spectra]
@@ -81,7 +81,7 @@ def energy(results, run):
 
 
 def similarities(results, run, k):
-    """The similarities (layers, k) of each fine-tuned matrix's k leading directions; see `max_similarities`."""
+    """The similarities (layers, k) of the k leading directions of each fine-tuned matrix; see `max_similarities`."""
     params, model, adapter = tuned(results, run)
     after = model if adapter is None else merge(params, adapter)
     names = (f"{module}.weight" for module in linear_layers(params))

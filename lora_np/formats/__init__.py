@@ -1,4 +1,4 @@
-"""Read and write models and adapters in our format, Hugging Face's, PEFT's and GGUF. Pickle files are never read."""
+"""Read and write models and adapters in our own, Hugging Face, PEFT and GGUF formats. Pickle files are never read."""
 
 from .chat import Template, chat_rows, chat_template, render_chat
 from .checkpoint import load_adapter, load_model, save_adapter, save_model

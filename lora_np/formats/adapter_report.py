@@ -1,6 +1,6 @@
 """Report how a program treats each layer of an adapter's file: applies it, ignores it, or refuses the file.
 
-Files are read without corrections, because the report is about their faults. `Rules` describes what a program expects.
+Faults in a file are reported, not corrected. `Rules` describes what a program expects.
 """
 
 import re
@@ -24,13 +24,13 @@ SPELLINGS = {"lora_a": "lora_A", "lora_b": "lora_B", "lora_embedding_A": "lora_A
 
 
 class LayerReport(NamedTuple):
-    """The report on a layer of the file, or on a target that the file lacks."""
+    """The report on a layer in the file, or on a target layer that is missing from the file."""
 
     name: str  # the name in the base, or in the file if the base has no such layer
     status: str
-    notes: tuple[str, ...] = ()  # on anything unusual
+    notes: tuple[str, ...] = ()  # anything unusual
     ours: tuple[str, ...] = ()  # our names of the layers in the base
-    arrays: dict = {}  # of an applied layer: A (r, in), B (out, r), DoRA's m (out,); or a whole "weight" or "bias"
+    arrays: dict = {}  # of an applied layer: A (r, in), B (out, r), DoRA's m (out,); or a full "weight" or "bias"
     rank: int | None = None
     scale: float | None = None
     scale_from: str | None = None
@@ -42,7 +42,7 @@ class AdapterReport(NamedTuple):
     program: str
     kind: str  # "lora" or "dora"
     layers: list[LayerReport]
-    refused: list[str]  # why the program refuses the file, apart from reasons in a layer's notes
+    refused: list[str]  # why the program refuses the file, except for reasons in layers' notes
 
 
 class Rules(NamedTuple):
@@ -50,19 +50,19 @@ class Rules(NamedTuple):
 
     names: dict  # the base's name of an adaptable layer -> our names of the layers in it
     targets: list[str]  # names of the layers that the program adapts
-    missing: dict  # array -> (status, note) for a layer that lacks it
-    scale_of: Callable  # name of a layer -> (rank, scale, source of the scale: "" for plain fields)
+    missing: dict  # array -> (status, note) of a layer without this array
+    scale_of: Callable  # name of a layer -> (rank, scale, source of the scale or "")
     rslora: bool = False
     misfit: str = REFUSED  # status of layers that are not targets
     prefix: str = ""  # prefix of all names in the file
-    notes: dict = {}  # name of a layer -> more notes
+    notes: dict = {}  # name of a layer -> additional notes
 
 
 def split_by_layer(tensors, pattern):
-    """Split tensors into factors, {layer: {"lora_A": …}}, named (layer)(array) according to `pattern`, and others."""
+    """Split tensors into factors, {layer: {"lora_A": …}}, and others; `pattern` has groups for the layer and array."""
     factors, others = {}, {}
     for key, tensor in tensors.items():
-        array = np.asarray(tensor).real  # PyTorch also drops imaginary parts
+        array = np.asarray(tensor).real  # like PyTorch, drop the imaginary part
         if match := pattern.fullmatch(key):
             factors.setdefault(match[1], {})[SPELLINGS.get(match[2], match[2])] = array
         else:
@@ -71,7 +71,7 @@ def split_by_layer(tensors, pattern):
 
 
 def report_layers(rules, factors, params, config, others=()):
-    """The LayerReports of the factors and of targets that the file lacks, and `others`, all in the base's order."""
+    """The LayerReports of the factors, of targets without tensors, and `others`, in the order of the base's layers."""
     layers = [(layer.name, layer) for layer in others]
     for key, arrays in factors.items():
         name = key.removeprefix(rules.prefix)
@@ -87,7 +87,7 @@ def report_layers(rules, factors, params, config, others=()):
 
 
 def report_layer(rules, name, arrays, params):
-    """The LayerReport of a layer, by its name in the base."""
+    """The LayerReport of a layer, given its name in the base."""
     if name not in rules.targets:
         return LayerReport(name, rules.misfit, ("not a target of the configuration",))
     for leaf, (status, note) in rules.missing.items():
@@ -115,7 +115,7 @@ def shape_fault(factors, r, n_out, n_in):
     A, B = (factors[factor].shape for factor in FACTORS)
     if (A, B) == ((r, n_in), (n_out, r)):
         return None
-    first, last = A[:1], A[-1:]  # either may be the rank
+    first, last = A[:1], A[-1:]  # either size may be the rank
     guesses = {
         "they look swapped": ((n_out, *last), (*last, n_in)),
         "they look transposed": ((n_in, *last), (*last, n_out)),
@@ -126,7 +126,7 @@ def shape_fault(factors, r, n_out, n_in):
 
 
 def base_array(params, ours, leaf="weight"):
-    """The base's weight or bias for layers that a file stores as one; None if there is none. A head may be tied."""
+    """The weight or bias of base layers that a file stores as one layer, or None. A tied head uses the embedding."""
     if ours == ("head",) and HEAD not in params:
         ours = ("tok_emb",)
     arrays = [np.asarray(params[f"{name}.{leaf}"]) for name in ours if f"{name}.{leaf}" in params]
@@ -134,13 +134,13 @@ def base_array(params, ours, leaf="weight"):
 
 
 def base_weight(params, ours):
-    """The weight (out, in) to which the factors' product is added; an embedding is transposed."""
+    """The base's weight (out, in), to which the product B A is added; an embedding is transposed."""
     weight = base_array(params, ours)
     return weight.T if ours[0].endswith("_emb") else weight
 
 
 def misnamed(key, names, config, prefix=""):
-    """Return the base's layer to which an unknown name in a file probably refers, or None, and note the mistake."""
+    """Return the base's layer that an unknown name in a file probably means, or None, and a note about the mistake."""
     ends = {layer: name for name, ours in names.items() for layer in ours}
     for file in FILES:
         ends |= {bare(name): ends.get(ours[0]) for name, ours in layer_names(config, file).items()}
@@ -153,7 +153,7 @@ def misnamed(key, names, config, prefix=""):
     if name.endswith(end):
         got, expected = key.removesuffix(end), (prefix + name).removesuffix(end)
         return name, f"the name begins with {got!r}, expected {expected!r}"
-    return name, f"the base calls it {re.sub(r'[.][0-9]+[.]', '.N.', prefix + name)!r}"
+    return name, f"its name in the base is {re.sub(r'[.][0-9]+[.]', '.N.', prefix + name)!r}"
 
 
 # ---------------------------------------------------------------- PEFT's rules, for `load_peft` and the doctor
@@ -162,27 +162,27 @@ BASE = "base_model.model."
 PEFT_NAME = re.compile(rf"(.+)\.(lora_[AB](?=\.weight$)|lora_embedding_[AB]|{MAGNITUDE})(?:\.weight)?")
 DEFAULT = re.compile(r"\.default(?=(\.weight)?$)")  # the adapter's name, which PEFT omits from files
 DEFAULT_NOTE = "'.default.' in the tensors' names, which only newer versions of PEFT read"
-RANDOM = "lora_A is missing, and PEFT draws it at random"
-TIED = "embedding and head are tied: merged, the adapter changes both; llama.cpp refuses it"
+RANDOM = "lora_A is missing, so PEFT initialises it randomly"
+TIED = "embedding and head are tied: merging the adapter changes both; llama.cpp refuses it"
 MISSING = {
-    "lora_B": (IGNORED, "lora_B is missing, and PEFT leaves it zero"),
+    "lora_B": (IGNORED, "lora_B is missing, so PEFT leaves it at zero"),
     "lora_A": (APPLIED, RANDOM),
-    MAGNITUDE: (APPLIED, f"{MAGNITUDE} is missing, and PEFT takes the norms of the base's rows"),
+    MAGNITUDE: (APPLIED, f"{MAGNITUDE} is missing, so PEFT uses the base's row norms"),
 }
 
 
 def peft_report(path, fields, tensors, params, config, names=None):
     """Report how PEFT loads an adapter onto a base (peft.utils.save_and_load.set_peft_model_state_dict).
 
-    PEFT ignores names that it does not know. Targets without tensors keep their initial values: A is random, B is zero,
-    and DoRA's m contains the norms of W's rows. A tensor with the same name as one of the base's weights replaces that
-    weight. PEFT raises an error if shapes do not match, or if a module that it should load whole is missing.
+    PEFT ignores unknown names. Targets without tensors keep their initial values: A is random, B is zero, and DoRA's m
+    contains the row norms of W. A tensor with the same name as one of the base's weights replaces that weight. PEFT
+    raises an error if shapes do not match, or if the weight of a module that PEFT loads in full is missing.
 
     Parameters
     ----------
     path, fields : the path of `adapter_config.json`, for messages, and its fields, from `read_fields`
-    tensors : dict, those of `adapter_model.safetensors`
-    params, config : the base's
+    tensors : dict, the tensors in `adapter_model.safetensors`
+    params, config : the base's weights and configuration
     names : dict, name of a layer in the file, without PEFT's prefix -> our layers; None: Hugging Face's names
 
     Returns
@@ -209,8 +209,8 @@ def peft_report(path, fields, tensors, params, config, names=None):
     layers = [whole_weight(key, array, names, notes, params) for key, array in others.items()]
     for name in names:
         if any(name.endswith(ending) for ending in saved) and f"{BASE}{name}.weight" not in others:
-            layers.append(LayerReport(name, REFUSED, ("must be loaded whole, but its weight is missing",)))
-    layers += [LayerReport(name, REFUSED, ("a target, but PEFT has no LoRA for norms",)) for name in norms]
+            layers.append(LayerReport(name, REFUSED, ("must be loaded in full, but its weight is missing",)))
+    layers += [LayerReport(name, REFUSED, ("a target, but PEFT does not support LoRA on norms",)) for name in norms]
     refused = [] if targets else ["target_modules matches no layer of the base"]
     targets = [name for name in targets if name not in norms]
     missing = {leaf: why for leaf, why in MISSING.items() if leaf in LEAVES[kind]}
@@ -220,7 +220,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
 
 
 def table_of_names(tensors, config):
-    """The table with the layer names that a file uses: Hugging Face's, with or without a prefix, or ours."""
+    """The argument `names` of `peft_report` for a file: Hugging Face's names, with or without a prefix, or ours."""
     names = layer_names(config, "hf")
     tables = names, {bare(name): ours for name, ours in names.items()}, {n: [n] for own in names.values() for n in own}
     modules = {match[1].removeprefix(BASE) for key in tensors if (match := PEFT_NAME.fullmatch(DEFAULT.sub("", key)))}
@@ -228,21 +228,21 @@ def table_of_names(tensors, config):
 
 
 def saved_modules(fields):
-    """The endings of the names of modules that PEFT loads whole."""
+    """The name endings of modules that PEFT loads in full."""
     saved = as_list(fields.get("modules_to_save") or [])
     return saved + ["classifier", "score"] * (fields.get("task_type") == "SEQ_CLS")
 
 
 def whole_weight(key, array, names, notes, params):
-    """The LayerReport of a tensor that is not a factor: PEFT loads it if the base has a weight with this name."""
+    """The LayerReport of a tensor that is not a factor; PEFT loads it if the base has a weight of the same name."""
     module, _, leaf = key.removeprefix(BASE).rpartition(".")
     name = module.removesuffix(".base_layer")
     old = base_array(params, names[name], leaf) if key.startswith(BASE) and name in names else None
     if old is None:
-        note = "PEFT reads no tensor of this name"
+        note = "PEFT ignores tensors with this name"
         if re.search(r"(^|\.)(score|classifier|head)\.", key):
             wanted = f"expected {BASE}score.weight" if "score" in names else "the model has no classification head"
-            note = f"a head that is not read: {wanted}"
+            note = f"a head that PEFT ignores: {wanted}"
         return LayerReport(key, IGNORED, (note,))
     layer = LayerReport(name, APPLIED, notes[name], names[name])
     expected = (*array.shape[:1], *old.shape[1:]) if name == "score" else old.shape
@@ -257,7 +257,7 @@ def whole_weight(key, array, names, notes, params):
 
 
 def llama_cpp_report(fields, tensors, params, config):
-    """Report how llama.cpp loads a file (src/llama-adapter.cpp); `fields` and `tensors` are from `read_gguf`."""
+    """Report how llama.cpp loads an adapter (src/llama-adapter.cpp); `fields` and `tensors` are from `read_gguf`."""
     name = architecture(config).name
     expected = {"general.type": "adapter", "general.architecture": name, "adapter.type": "lora"}
     wrong = [name for name, value in expected.items() if fields.get(name) != value]
@@ -297,7 +297,7 @@ def llama_cpp_report(fields, tensors, params, config):
 
 
 def own_report(adapter_config, tensors, params, config):
-    """Report how `load_adapter` treats a file. `params` includes a classification head."""
+    """Report how `load_adapter` treats an adapter's file. `params` includes any classification head."""
 
     def scale_of(name):
         own = module_config(adapter_config, name)

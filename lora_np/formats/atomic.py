@@ -1,9 +1,8 @@
-"""Replace a file or folder atomically: at every moment, either the old one or the new one exists.
+"""Replace a file or folder atomically: at any time, either the old version or the new one exists.
 
-New content is written to a temporary folder next to the old content, flushed to the disk, and renamed. A new folder is
-read back before the rename. Only one process at a time can hold the lock to write to a folder. The system releases the
-lock when that process ends, so the next process knows that any temporary files belong to dead processes, and removes
-them.
+New content is written to a temporary folder next to the old content, flushed to disk, and renamed. A new folder is read
+back before the rename. A folder is locked while a process writes to it, and the operating system releases the lock when
+that process ends. The next process to get the lock can therefore safely remove any temporary files that it finds.
 """
 
 import ctypes
@@ -22,14 +21,14 @@ TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 
 
 def write_atomically(path, data):
-    """Replace a file's content with bytes or an iterable of bytes. An OSError, as on a full disk, names the file."""
+    """Replace a file's content with bytes or an iterable of bytes. An OSError, if any, names `path`."""
     with replacing(path) as temporary:
         write_pieces(temporary, data)
 
 
 @contextmanager
 def replacing(path):
-    """Yield a temporary path. At the end of the block, the file at this path replaces `path`."""
+    """Yield a temporary path. At the end of the block, the file at the temporary path replaces `path`."""
     path = Path(path)
     with temporary_folder(path.parent) as folder, naming(path):
         yield folder / path.name
@@ -45,14 +44,14 @@ def write_pieces(path, data):
 
 
 def flush(path):
-    """Wait until a file's content is on the disk."""
+    """Wait until a file's content is on disk."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
 
 
 @contextmanager
 def naming(path):
-    """Make an OSError name the file to be written instead of the temporary one."""
+    """Turn an OSError into one that names `path` instead of the temporary file."""
     try:
         yield
     except OSError as error:
@@ -83,12 +82,12 @@ def locked(folder):
 def only_process(folder):
     """Reserve a folder for a long job, until the end of the block.
 
-    Raises ValueError if another process has reserved the folder. The lock is a file next to the folder, and is removed
-    at the end.
+    Raises ValueError if another process has reserved the folder. The lock is a file next to the folder, which is
+    removed at the end of the block.
     """
     folder = Path(os.path.realpath(folder))
     path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
-    busy = ValueError(f"out: another process is writing {folder}; wait until it finishes, or choose another folder")
+    busy = ValueError(f"out: another process is writing to {folder}; wait until it finishes, or choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
@@ -118,7 +117,7 @@ def only_process(folder):
 
 @contextmanager
 def temporary_folder(parent):
-    """Lock a folder, remove what killed processes left in it, and yield the path of a temporary folder inside it."""
+    """Lock a folder, remove temporary files of killed processes, and yield the path of a temporary folder inside it."""
     parent.mkdir(parents=True, exist_ok=True)
     with locked(parent):
         for path in parent.glob(f"{TEMPORARY['prefix']}*{TEMPORARY['suffix']}"):
@@ -135,7 +134,7 @@ def write_folder(folder, files, check=None, carry=()):
     ----------
     folder : the folder; its parents are created if needed
     files : dict of name -> bytes
-    check : function that takes the new folder's path, and reads that folder before the old one is replaced
+    check : function (path of the new folder) that reads this folder back; called before the old folder is replaced
     carry : names of files and folders to copy from the old folder
 
     Raises
@@ -143,7 +142,7 @@ def write_folder(folder, files, check=None, carry=()):
     ValueError
         If the folder has files that this package does not write; see `check_target`.
     OSError
-        If the new folder cannot be written. The old folder is then unchanged.
+        If the new folder cannot be written; the old folder is then unchanged.
     """
     folder = Path(os.path.realpath(folder))
     recover(folder)
@@ -168,7 +167,7 @@ def write_folder(folder, files, check=None, carry=()):
 
 
 def put_in_place(new, folder):
-    """Give a new folder the old folder's name. The caller holds the lock, and removes what remains at `new`."""
+    """Move a new folder to the old folder's path. The caller must hold the lock, and remove what remains at `new`."""
     if folder.exists() and not exchange(new, folder):
         shutil.rmtree(aside(folder), ignore_errors=True)  # left by a process that was killed after both renames
         os.rename(folder, aside(folder))  # until the next rename, the folder does not exist; see `recover`
@@ -205,7 +204,7 @@ def recover(folder):
 
 
 def of_one_version(read):
-    """Decorate a function that reads a folder, its first argument, so that it reads only one version of the folder.
+    """Decorate a function whose first argument is a folder, so that it never mixes two versions of that folder.
 
     If the folder is replaced during the call, the function is called again.
     """

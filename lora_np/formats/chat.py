@@ -1,6 +1,6 @@
-"""Convert conversations to text: render a model's chat template, or concatenate the messages if it has none.
+"""Convert conversations to text: render a model's chat template, or concatenate the messages if there is none.
 
-A chat template is a Jinja program, which may be hostile. It runs in a child process with limits (`templates.py`).
+A chat template is a Jinja program, which may be malicious. It runs in a child process with limits (`templates.py`).
 """
 
 import re
@@ -31,8 +31,8 @@ class Rows(NamedTuple):
     """Conversations to train on. A row has (T,) ids and (T,) targets, as in `Batch`."""
 
     rows: list[tuple[np.ndarray, np.ndarray]]
-    n_cut: int  # number of conversations whose end did not fit
-    n_empty: int  # number of conversations omitted because no part of an answer fits
+    n_cut: int  # number of conversations that were truncated
+    n_empty: int  # number of conversations omitted because no part of an answer fits into a row
 
 
 def chat_template(files):
@@ -50,26 +50,26 @@ def chat_template(files):
     if isinstance(text, list):
         text = {one.get("name"): one.get("template") for one in text if isinstance(one, dict)}.get("default", 0)
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"{SETTINGS}: chat_template is neither a string nor a list with a template named 'default'")
+        raise ValueError(f"{SETTINGS}: chat_template is invalid, expected a string or a list with a template 'default'")
     tokens = {name: value for name, value in settings.items() if name.endswith("_token")}
     tokens = {name: value.get("content") if isinstance(value, dict) else value for name, value in tokens.items()}
     return text and Template(text, {name: value for name, value in tokens.items() if isinstance(value, str)})
 
 
 def render_chat(template, messages, begins_answer=False, now=None):
-    """The text of one conversation.
+    """Render one conversation as text.
 
     Parameters
     ----------
     template : Template
     messages : list of dict with role and content
-    begins_answer : bool, whether to add the beginning of an answer (``add_generation_prompt``)
+    begins_answer : bool, whether to append the header of an answer (``add_generation_prompt``)
     now : datetime.datetime for templates that write the date. None: such templates use a default date or fail
 
     Raises
     ------
     ValueError
-        If the template is malformed, rejects the messages, takes too long or writes too much, or if jinja2 is missing.
+        If the template is malformed, rejects the messages, exceeds a limit on time or output, or if jinja2 is missing.
     """
     return render(template, [(messages, begins_answer)], now, ["messages"])[0]
 
@@ -103,16 +103,16 @@ def render(template, jobs, now, places):
 def chat_rows(conversations, tokenizer, template, length, places=None, now=None):
     """Token ids and targets of conversations, for training on the answers only.
 
-    A target is the next token if that token belongs to an answer, and IGNORE_INDEX otherwise. The answer includes its
-    end token, such as ``<|im_end|>``, but not the white space after that token, nor the header before the answer, such
-    as ``<|im_start|>assistant``. A token that straddles the boundary between header and answer belongs to the answer.
+    A target is the next token if that token is part of an answer, and IGNORE_INDEX otherwise. An answer includes its
+    end token, such as ``<|im_end|>``, but neither the white space after that token nor the header before the answer,
+    such as ``<|im_start|>assistant``. A token that straddles the header and the answer is part of the answer.
 
     Parameters
     ----------
-    conversations : list of lists of messages, dicts with role and content
+    conversations : list of lists of messages, which are dicts with role and content
     tokenizer : Tokenizer
-    template : Template; or None for conversations of one prompt and its completion, which are concatenated, with the
-        special tokens that the tokenizer adds to a text
+    template : Template, or None if each conversation is a prompt and its completion, which are then concatenated, with
+        the special tokens that the tokenizer adds to a text
     length : int, the maximum number of tokens in a row, T
     places : list of str, the conversations' names for error messages, or None
     now : datetime.datetime or None, see `render_chat`
@@ -124,7 +124,7 @@ def chat_rows(conversations, tokenizer, template, length, places=None, now=None)
     Raises
     ------
     ValueError
-        As in `render_chat`; also if the template does not write a conversation from left to right, so that answers
+        As in `render_chat`; also if the template does not render a conversation from left to right, so that answers
         cannot be located; or, without a template, if a conversation is not one prompt and its completion.
     """
     length = whole_number("length", length)
@@ -149,7 +149,7 @@ def chat_rows(conversations, tokenizer, template, length, places=None, now=None)
 
 
 def is_answer(encoding, text, spans, marks):
-    """Whether each token of a text belongs to an answer, (T,) bool.
+    """Whether each token of a text is part of an answer, (T,) bool.
 
     Only the ends of tokens are compared, because some tokenizers report a token's start after its leading space.
     """
@@ -169,8 +169,8 @@ def is_answer(encoding, text, spans, marks):
 def rendered_texts(conversations, places, template, now):
     """Render or concatenate conversations, and return the texts and the answers' spans, [(start, end)].
 
-    An answer starts where the rendering of the messages before it, plus the answer's header, ends. It ends where
-    the rendering of the messages up to and including the answer ends. Both renderings must be prefixes of the whole
+    The text before an answer is the rendering of all earlier messages, followed by the answer's header. The text up to
+    the end of an answer is the rendering of all messages up to and including it. Both must be prefixes of the entire
     text.
     """
     answers = [[k for k, one in enumerate(messages) if one["role"] == "assistant"] for messages in conversations]
@@ -190,6 +190,6 @@ def rendered_texts(conversations, places, template, now):
             beginnings = next(rendered), next(rendered)
             if not all(map(texts[-1].startswith, beginnings)):
                 problem = f"the chat template changes the text up to messages[{k}] when more messages follow"
-                raise ValueError(f"{place}: {problem}; training on answers needs one that writes from left to right")
+                raise ValueError(f"{place}: {problem}; expected a template that renders from left to right")
             spans[-1].append(tuple(map(len, beginnings)))
     return texts, spans

@@ -15,11 +15,11 @@ from ..model import ARCHITECTURES, architecture, parameter_shapes
 from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
-OLDEST = next(iter(ARCHITECTURES))  # the first architecture, which configuration files need not name
+OLDEST = next(iter(ARCHITECTURES))  # the architecture of a configuration file that names none
 
 
 def save_model(folder, params, config, dtype=None, beside=None, carry=()):
-    """Write a folder with `model.safetensors` and `config.json`, replacing an earlier one.
+    """Write a folder with `model.safetensors` and `config.json`, replacing any existing one.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def save_model(folder, params, config, dtype=None, beside=None, carry=()):
 
 @of_one_version
 def load_model(folder, dtype=np.float32):
-    """Read what `save_model` wrote.
+    """Read a model from a folder that `save_model` wrote.
 
     Parameters
     ----------
@@ -64,14 +64,14 @@ def load_model(folder, dtype=np.float32):
 
 
 def check_is_model(folder):
-    """Raise FileNotFoundError or ValueError unless a folder has the two files of our format."""
+    """Raise FileNotFoundError or ValueError unless a folder has the two files of a model in our format."""
     folder = Path(folder)
     if not folder.is_dir() and not folder.is_file():
         raise FileNotFoundError(f"{folder}: no such folder")
     config, index = folder / "config.json", folder / "model.safetensors.index.json"
     is_index = index.is_file() or folder.name == index.name
     if is_index or config.is_file() and "model_type" in read_object(config):
-        remedy = f"read it first with: python -m lora_np import {shown(str(folder))} --from hf --out DIR"
+        remedy = f"import it first with: python -m lora_np import {shown(str(folder))} --from hf --out DIR"
         raise ValueError(f"{folder}: this is a Hugging Face model; {remedy}")
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
@@ -79,7 +79,7 @@ def check_is_model(folder):
 
 
 def contents(folder):
-    """The names in a folder, for an error message."""
+    """Describe the contents of a folder, for an error message."""
     if not folder.is_dir():
         return "it is a file"
     names = sorted(shown(path.name, 50) for path in folder.iterdir())
@@ -87,7 +87,7 @@ def contents(folder):
 
 
 def save_adapter(folder, adapter, dtype=None, beside=None, check=None):
-    """Write a folder with `adapter.safetensors` and `adapter.json`, replacing an earlier one.
+    """Write a folder with `adapter.safetensors` and `adapter.json`, replacing any existing one.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def save_adapter(folder, adapter, dtype=None, beside=None, check=None):
 
 @of_one_version
 def load_adapter(folder, params):
-    """Read what `save_adapter` wrote.
+    """Read an adapter from a folder that `save_adapter` wrote.
 
     Parameters
     ----------
@@ -111,12 +111,12 @@ def load_adapter(folder, params):
 
     Returns
     -------
-    Adapter, of the base's dtype
+    Adapter, in the base's dtype
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, or does not fit its configuration or the base.
+        If a file is missing or damaged, or the tensors do not match the configuration or the base.
     """
     folder = Path(folder)
     config = read_config(folder / "adapter.json", AdapterConfig)
@@ -129,7 +129,7 @@ def load_adapter(folder, params):
 
 
 def check_init(config):
-    """Raise ValueError if the adapter's init changed the base: on the original base, the update would be incorrect."""
+    """Raise ValueError if the adapter's init changed the base: its update would be incorrect on the original base."""
     if config.init in STARTS:
         plain = ", ".join(init for init in INITS if init not in STARTS)
         remedy = "convert the adapter with `for_original_base`, or `merge` it"
@@ -137,25 +137,25 @@ def check_init(config):
 
 
 def check_depth(path, field, n_layers, tensors):
-    """Raise ValueError if there are more layers than tensors, before anything allocates that many layers."""
+    """Raise ValueError if there are more layers than tensors, before that many layers are allocated."""
     if isinstance(n_layers, int) and n_layers > len(tensors):
         raise ValueError(f"{path}: {field} is {quoted(n_layers)}, but the model has only {len(tensors)} tensors")
 
 
 def config_fields(config):
-    """A configuration dataclass as a dict for JSON."""
+    """Convert a configuration dataclass to a dict for JSON."""
     return {name: value for name, value in asdict(config).items() if name != "extra" or value}
 
 
 def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata=None, check=None, carry=()):
-    """Write a folder with tensors and their configuration, replacing an earlier one; see `write_folder`.
+    """Write a folder with tensors and their configuration, replacing any existing one; see `write_folder`.
 
     Parameters
     ----------
     names : names of the tensor file and of the configuration file, whose fields are `values`
-    beside : dict of more files to write, name -> bytes, text or JSON value
+    beside : dict of additional files to write, name -> bytes, str or JSON value
     metadata : dict of str -> str to store in the tensor file, or None
-    check : function that takes the new folder's path and reads the folder back; None: only the two files are read back
+    check : function (path of the new folder) that reads the folder back; None: only the two files are read back
     """
     tensors = cast(Path(folder) / names[0], tensors, dtype)
     files = {names[0]: tensor_bytes(tensors, metadata), names[1]: json_bytes(values)}
@@ -180,7 +180,7 @@ def read_object(path):
 
 
 def read_config(path, kind=None):
-    """Read a configuration dataclass from JSON; by default, that of the architecture named in the file.
+    """Read a configuration from JSON. `kind` is its dataclass, by default that of the architecture named in the file.
 
     Missing and invalid fields raise a ValueError that names them. Unknown fields are stored in `extra`, with a warning.
     """
@@ -198,15 +198,15 @@ def read_config(path, kind=None):
 
 
 def warn_of_unknown(path, names):
-    """Warn that some fields of a configuration have no effect; the caller stores them in `extra`."""
+    """Warn that the configuration fields `names` have no effect; the caller stores them in `extra`."""
     if names:
         warnings.warn(f"{path}: unknown fields {shown(', '.join(names))} are ignored, but written back", stacklevel=2)
 
 
 def read_as(path, tensors, shapes, dtype):
-    """The tensors of a file in the order of `shapes`, in float32 or float64.
+    """Convert a file's tensors to float32 or float64, in the order of `shapes`.
 
-    Raises ValueError for the first tensor that `check_shapes` or `cast` refuses.
+    Raises ValueError for the first tensor that `check_shapes` or `cast` rejects.
     """
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise ValueError(f"dtype: got {np.dtype(dtype)}, expected float32 or float64")
@@ -227,14 +227,14 @@ def check_shapes(path, tensors, shapes):
 
 
 def cast(path, tensors, dtype=None):
-    """Convert tensors to a dtype, by default their own; `path` is their file, for error messages.
+    """Convert tensors to a dtype, by default their own; `path` names their file in error messages.
 
-    Raises ValueError for the first array that is not floating point, not finite, or too large for the dtype.
+    Raises ValueError for the first array that is not floating point, is not finite, or overflows the dtype.
     """
     arrays = {}
     for name, array in tensors.items():
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"params: {name} is a {type(array).__name__}, expected an array; np.asarray dequantises it")
+            raise TypeError(f"params: {name} is a {type(array).__name__}, expected an array; dequantise it first")
         if not np.issubdtype(array.dtype, np.floating):
             raise ValueError(f"{path}: {shown(name)} has dtype {array.dtype}, expected floating point")
         with np.errstate(over="ignore", invalid="ignore"):

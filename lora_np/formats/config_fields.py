@@ -8,18 +8,18 @@ from ..checked import errors_of, quoted
 from ..model import GPT2Config, LlamaConfig, architecture
 from .checkpoint import check_depth, warn_of_unknown
 
-FIXED = {  # fields that change what a model of any architecture computes, with their supported values
+FIXED = {  # field of any architecture that changes what the model computes -> supported values
     "quantization_config": (None,),
     "is_causal": (True,),
     "is_encoder_decoder": (False,),
     "add_cross_attention": (False,),
     "pruned_heads": (None, {}),
     "per_layer_config": (None, {}),
-    # These limit transformers' cache, so they change the generated text.
+    # These limit transformers' key-value cache, which changes the generated text.
     "sliding_window": (None,),
     "attention_chunk_size": (None,),
 }
-# Fields whose values are computed from the model when it is written.
+# Fields whose values are computed from the model when the file is written.
 WRITTEN = """architectures id2label label2id num_labels _num_labels tie_word_embeddings dtype torch_dtype
 transformers_version _name_or_path model_type""".split()
 # Other fields of transformers that have no effect here. They are written back without a warning.
@@ -41,13 +41,13 @@ GGUF_SIZES = {  # of both architectures: name in a GGUF file (without "gpt2." or
 class FileFormat(NamedTuple):
     """An architecture's classes and fields in the files of transformers and llama.cpp."""
 
-    hf_classes: tuple[str, str]  # transformers' classes of the language model and of the classifier
-    buffers: str  # pattern for the names of tensors that old files contain but that are not parameters
-    config_class: type  # of our configuration
+    hf_classes: tuple[str, str]  # transformers' classes for the language model and the classifier
+    buffers: str  # pattern for the names of tensors in old files that are not parameters
+    config_class: type  # our configuration class
     fixed: dict  # field of config.json that changes what the model computes -> supported values
     sizes: dict  # required field of config.json -> our field
     optional: dict  # optional field of config.json -> our field
-    completed: Callable  # (path, fields of config.json, tensors) -> completed fields, and more of our fields
+    completed: Callable  # (path, fields of config.json, tensors) -> completed fields, and additional fields of ours
     fields_of: Callable  # configuration -> two dicts of fields: defaults, and fields that replace imported ones
     gguf: dict  # field of a GGUF file -> our field
     config_from_gguf: Callable | None = None  # (path, fields, tensors) -> our configuration; None: cannot be read
@@ -62,11 +62,11 @@ def file_format(config):
 
 
 def check_fixed(path, fields, fixed):
-    """Raise ValueError for a field with an unsupported value that changes what a model or an adapter computes.
+    """Raise ValueError if a field that changes what a model or an adapter computes has an unsupported value.
 
     Parameters
     ----------
-    path : of the file, for the message
+    path : the file's path, for the message
     fields : dict of its fields
     fixed : dict, name -> supported values, the first of which is the default
     """
@@ -77,14 +77,14 @@ def check_fixed(path, fields, fixed):
 
 
 def config_from_fields(of_files, path, fields, tensors):
-    """Our configuration from the fields of a `config.json`.
+    """Make our configuration from the fields of a `config.json`.
 
-    Unused fields are kept and written back when the model is saved; a warning names unknown ones.
+    Unused fields are kept and written back when the model is saved; a warning names those that are unknown.
 
     Parameters
     ----------
     of_files : FileFormat
-    path : of the `config.json`, for messages
+    path : the path of the `config.json`, for messages
     fields : dict of its fields
     tensors : dict, name -> array; a classifier has "score.weight"
     """
@@ -119,7 +119,7 @@ GPT2_SIZES = {
     "n_head": "n_heads",
     "n_positions": "n_positions",
 }
-ALIASES = {  # transformers' GPT2Config.attribute_map: other names of the sizes, which take precedence
+ALIASES = {  # transformers' GPT2Config.attribute_map: aliases of the sizes, which take precedence
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",
     "num_attention_heads": "n_head",
@@ -132,7 +132,7 @@ def completed_gpt2(path, fields, tensors):
     for alias, name in ALIASES.items():
         first, second = fields.get(alias), fields.get(name)
         if alias in fields and name in fields and first != second:
-            raise ValueError(f"{path}: {alias} is {quoted(first)}, but {name} is {quoted(second)}; expected the same")
+            raise ValueError(f"{path}: {alias} is {quoted(first)}, but {name} is {quoted(second)}; must be equal")
     fields = {ALIASES.get(name, name): value for name, value in fields.items() if name != "n_ctx"}
     d_ff, C = fields.pop("n_inner", None), fields.get("n_embd")
     if d_ff is None:
@@ -174,8 +174,8 @@ LLAMA_OPTIONAL = {
     "rms_norm_eps": "rms_norm_eps",
     "rope_theta": "rope_theta",
 }
-DEFAULTS = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}  # transformers' LlamaConfig's
-ROPE = ("default", None)  # supported types of rotary positions, which are unscaled
+DEFAULTS = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}  # transformers' defaults
+ROPE = ("default", None)  # supported types of RoPE; both mean unscaled
 LLAMA_GGUF = GGUF_SIZES | {"attention.layer_norm_rms_epsilon": "rms_norm_eps"}
 LLAMA_GGUF_MORE = {  # optional fields
     "attention.head_count_kv": "n_kv_heads",
@@ -188,7 +188,7 @@ LLAMA_GGUF_MORE = {  # optional fields
 
 
 def completed_llama(path, fields, tensors):
-    """The fields of a Llama from transformers 4 or 5, with defaults for missing ones, and whether the head is tied."""
+    """The fields of a Llama (transformers 4 or 5) with defaults for missing ones, and whether the head is tied."""
     fields = {name: value for name, value in fields.items() if name not in LLAMA_OPTIONAL or value is not None}
     heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
     whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
@@ -198,7 +198,7 @@ def completed_llama(path, fields, tensors):
         rope = value or {}
         kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else rope
         if not isinstance(rope, dict) or kind not in ROPE:
-            raise ValueError(f"{path}: {name} is {quoted(value)}, expected unscaled rotary positions, 'default'")
+            raise ValueError(f"{path}: {name} is {quoted(value)}, expected unscaled RoPE, 'default'")
         fields["rope_theta"] = rope.get("rope_theta", fields["rope_theta"])
     return fields, {"tied": fields.get("tie_word_embeddings", False)}
 
@@ -208,7 +208,7 @@ def llama_fields(config):
     return NO_IDS, {
         "model_type": "llama",
         **{theirs: getattr(config, ours) for theirs, ours in (LLAMA_SIZES | LLAMA_OPTIONAL).items()},
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},  # for version 5
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},  # for transformers 5
         "hidden_act": "silu",
         "tie_word_embeddings": config.tied,
     }
@@ -220,7 +220,7 @@ def llama_from_gguf(path, fields, tensors):
         if re.fullmatch(r"llama\.rope\.scaling\..*|llama\.expert_.*", name) and fields[name] not in ("none", 0, 1.0):
             raise ValueError(f"{path}: {name} is {quoted(fields[name])}, which is not supported")
     if "rope_freqs.weight" in tensors:
-        raise ValueError(f"{path}: has rope_freqs.weight for scaled rotary positions, which are not supported")
+        raise ValueError(f"{path}: has rope_freqs.weight, for scaled RoPE, which is not supported")
     values = {}
     for name, ours in LLAMA_GGUF.items():
         if f"llama.{name}" not in fields:

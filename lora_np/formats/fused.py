@@ -1,19 +1,19 @@
 """Join the adapters of adjacent layers, such as q, k and v in GPT-2's `c_attn`, or split a joined adapter.
 
-The layers have the same input x, and their outputs are concatenated: the fused weight is (out₁ + out₂ + …, in).
+The joined layers have the same input x, and their outputs are concatenated: the fused weight is (out₁ + out₂ + …, in).
 
 - Joining: the A's are stacked, and the B's become blocks on the diagonal of one matrix. If all layers have the same A,
-  as after splitting, the result has that one A, and the B's are stacked.
-- Splitting: each layer gets the whole A and its rows of B. If each rank-1 component affects only one layer, and
+  as they do after splitting, the result keeps that A, and only the B's are stacked.
+- Splitting: each layer gets the entire A and its own rows of B. If each rank-1 component affects only one layer, and
   the components are in the layers' order, as after joining, each layer gets only its own components.
 
-Both are exact, because they only add or remove zeros. The exception is layers with different scales: a joined adapter
-has only one scale, so B's with other scales are multiplied by the ratio of the scales, which causes rounding errors. A
-ratio of 0 is applied to A instead, because splitting identifies a layer by its B.
+Both operations are exact, because they only add or remove zeros. The exception is joining layers with different scales:
+a joined adapter has only one scale, so the other B's are multiplied by the ratio of the scales, which causes rounding
+errors. If the ratio is 0, A is set to zero instead, because splitting locates a component by its B.
 
-DoRA's magnitudes m, one per output, are also concatenated. If a layer without an adapter is joined with one that has an
-adapter, its m contains the row norms of its base weight, so that nothing changes; splitting recognises such a layer by
-this m.
+DoRA's magnitudes m, one per output, are also concatenated. If a layer without an adapter is joined with an adapted one,
+the m of the unadapted layer contains the row norms of its base weight, so that its output does not change. Splitting
+recognises such a layer by this m.
 """
 
 import numpy as np
@@ -24,9 +24,9 @@ from .names import linear_names
 
 
 def joined_layers(params, adapter, config, file):
-    """An adapter's layers as stored in a file, "hf" or "gguf": name -> (factors, scale, names of our layers in it).
+    """Join an adapter's layers as in a file, "hf" or "gguf": name -> (factors, scale, our names of the joined layers).
 
-    `params` and `config` are the base's. Raises ValueError if the adapter does not fit the base.
+    `params` and `config` describe the base. Raises ValueError if the adapter does not fit it.
     """
     own, layers = fitting_arrays(params, adapter), {}
     for layer, names in linear_names(config, file).items():
@@ -39,8 +39,8 @@ def joined_layers(params, adapter, config, file):
 def split_factors(factors, names, weights=None):
     """Split a fused layer's adapter into {name: factors}, omitting layers that the adapter does not affect.
 
-    `factors` has lora_A (r, in), lora_B (Σ out, r) and, for DoRA, lora_magnitude_vector (Σ out,). The layers have the
-    same size and are in the order of their outputs. Their base `weights`, each (out, in), are needed only for DoRA.
+    `factors` has lora_A (r, in), lora_B (Σ out, r) and, for DoRA, lora_magnitude_vector (Σ out,). `names` lists the
+    layers, all of the same shape, in output order. `weights`, their base weights (out, in), are needed only for DoRA.
     """
     lora_A, blocks = factors["lora_A"], np.split(factors["lora_B"], len(names))  # each (out, r)
     magnitudes = [{}] * len(names)
@@ -55,23 +55,23 @@ def split_factors(factors, names, weights=None):
 
 
 def component_owners(blocks):
-    """The layer that each rank-1 component affects, (r,); None if one affects several layers or they are out of order.
+    """The index of the layer that each rank-1 component affects, (r,).
 
-    A component whose B is zero affects no layer. It is assigned to the same layer as its neighbour; any assignment
-    would be exact.
+    None if a component affects several layers, or if the components are not in the order of the layers. A component
+    whose B is zero affects no layer. It is assigned to the same layer as its neighbour; any assignment would be exact.
     """
     affects = np.array([block.any(axis=0) for block in blocks])  # (layers, r)
     known = affects.any(axis=0)
     if len(blocks) == 1 or (affects.sum(axis=0) > 1).any() or not known.any():
         return None
     owners, r = affects.argmax(axis=0), np.arange(len(known))
-    last = np.maximum.accumulate(np.where(known, r, -1))  # the last known component up to this one
+    last = np.maximum.accumulate(np.where(known, r, -1))  # the last component with a known layer, up to this one
     owners = owners[np.where(last < 0, known.argmax(), last)]
     return owners if (np.diff(owners) >= 0).all() else None
 
 
 def join_factors(adapted, weights):
-    """Join the adapters of adjacent layers, and return the joined factors, as in `split_factors`, and their scale.
+    """Join the adapters of adjacent layers. Return the joined factors, as in `split_factors`, and their scale.
 
     For each layer, `adapted` has a pair (factors, scale) or None, and `weights` has the base weight (out, in).
     """
@@ -98,10 +98,10 @@ def join_factors(adapted, weights):
 
 
 def exact_norms(weight):
-    """The norms of a weight's rows in float64, so that rounding gives the same float32 on every machine."""
+    """A weight's row norms in float64, so that rounding them to float32 gives the same values on every machine."""
     return row_norms(np.asarray(weight).astype(np.float64))
 
 
 def are_row_norms(magnitudes, weight):
-    """Whether magnitudes are the base weight's row norms, in its dtype or rounded to float32."""
+    """Whether magnitudes are the base weight's row norms, in the weight's dtype or rounded to float32."""
     return any(np.array_equal(magnitudes, exact_norms(weight).astype(dtype)) for dtype in (weight.dtype, np.float32))

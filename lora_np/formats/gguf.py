@@ -1,6 +1,6 @@
 """Read GGUF, llama.cpp's file format (docs/gguf.md of ggml).
 
-Files are not opened with the `gguf` package, because it needs 2.8 s and 300 MB of memory for SmolLM2's 98 MB file.
+Files are not read with the `gguf` package, because it takes 2.8 s and 300 MB of memory for SmolLM2's 98 MB file.
 """
 
 import math
@@ -12,9 +12,9 @@ from ..checked import quoted, whole_number
 from ..compress.ggml import BLOCK, BLOCK_BYTES, BlockWeight
 from ..data.texts import existing_file
 
-UINT32, TEXT, ARRAY, UINT64 = 4, 8, 9, 10  # types of fields; NUMBERS has all numeric types
+UINT32, TEXT, ARRAY, UINT64 = 4, 8, 9, 10  # types of fields; NUMBERS contains the numeric types
 NUMBERS = {i: np.dtype(t) for i, t in enumerate("u1 i1 <u2 <i2 <u4 <i4 <f4 ? - - <u8 <i8 <f8".split()) if t != "-"}
-TYPES = {  # of tensors: weights per block, bytes per block, function (bytes of rows) -> float32 or BlockWeight
+TYPES = {  # type of a tensor -> weights per block, bytes per block, function (bytes of rows) -> float32 or BlockWeight
     0: (1, 4, lambda rows: rows.view("<f4")),
     1: (1, 2, lambda rows: rows.view("<f2").astype(np.float32)),
     30: (1, 2, lambda rows: (rows.view("<u2").astype("<u4") << 16).view("<f4")),
@@ -27,7 +27,7 @@ def read_gguf(path, finite=True):
     """Read a GGUF file into two dicts, (fields, tensors). The file is mapped into memory, not copied.
 
     A field is an int, float, bool, str, list of str or array of numbers. A tensor is a BlockWeight or a float32 array,
-    (out, in) for a layer. A ValueError names the item that is damaged, unsupported or, if `finite`, not finite.
+    (out, in) for a layer. A ValueError names an item that is damaged or unsupported or, if `finite`, not finite.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
@@ -35,13 +35,13 @@ def read_gguf(path, finite=True):
             reader.content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             return read_content(reader, finite)
         except ImportError:
-            raise ValueError(f"{path}: {reader.thing}: its type needs the gguf package: pip install gguf") from None
+            raise ValueError(f"{path}: {reader.thing}: its type requires the gguf package: pip install gguf") from None
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"{path}: {reader.thing}: {error}") from None
 
 
 class Reader:
-    """A file's content, the current position (initially after 8 bytes), and the current item, for error messages."""
+    """A file's content, the position (initially byte 8), and the name of the current item, for error messages."""
 
     content, position, thing = b"", 8, "header"
 
@@ -49,17 +49,17 @@ class Reader:
         """Advance the position by `size` bytes, and return the old position."""
         start, self.position = self.position, self.position + size
         if self.position > len(self.content):
-            raise ValueError(f"ends at byte {self.position:,}, but the file has {len(self.content):,}")
+            raise ValueError(f"ends at byte {self.position:,}, but the file has {len(self.content):,} bytes")
         return start
 
     def numbers(self, kind, count=1):
         """The next `count` values of a type, as a new array."""
         if kind not in NUMBERS:
-            raise ValueError(f"got the type {kind}, expected a type from 0 to 12, and no nested arrays")
+            raise ValueError(f"got type {kind}, expected a type from 0 to 12 and no nested array")
         return np.frombuffer(self.content, NUMBERS[kind], count, self.advance(count * NUMBERS[kind].itemsize)).copy()
 
     def texts(self, count=1):
-        """The next `count` strings, each stored as its length and its UTF-8 bytes."""
+        """The next `count` strings, each stored as its length followed by its UTF-8 bytes."""
         texts, content, end = [], self.content, self.position
         while len(texts) < count and end < len(content):
             start = end + 8
@@ -76,9 +76,9 @@ class Reader:
         return self.texts()[0] if kind == TEXT else self.numbers(kind).item()
 
 
-@np.errstate(all="ignore")  # damaged scales
+@np.errstate(all="ignore")  # damaged scales may overflow
 def read_content(reader, finite=True):
-    """Read the fields, then the tensors' shapes and offsets, then each tensor; see `read_gguf`."""
+    """Read the fields, then the tensors' shapes and offsets, then the tensors; see `read_gguf`."""
     if reader.content[:8] not in (b"GGUF\2\0\0\0", b"GGUF\3\0\0\0"):
         raise ValueError(f"got {reader.content[:8]}, expected b'GGUF' and version 2 or 3 in little-endian order")
     n_tensors, n_fields = (whole_number("count", reader.value(UINT64), least=0, most=2**16) for _ in range(2))
@@ -115,7 +115,7 @@ def read_content(reader, finite=True):
 
 
 def foreign_type(kind):
-    """The entry for a type that is not in `TYPES`; the `gguf` package dequantises it."""
+    """The entry, as in `TYPES`, for any other type, which the `gguf` package dequantises."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
     kind = GGMLQuantizationType(kind)  # ValueError for an unknown one

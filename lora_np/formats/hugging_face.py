@@ -1,4 +1,4 @@
-"""Read and write Hugging Face's model directories: files, tensors, labels, special tokens."""
+"""Read and write Hugging Face model directories: files, tensors, labels, special tokens."""
 
 import os
 import re
@@ -21,23 +21,23 @@ from .tensors import read_tensors
 
 @of_one_version
 def load_hf(path, dtype=np.float32):
-    """Read a GPT-2 or Llama from a Hugging Face directory, as a language model or sequence classifier.
+    """Read a GPT-2 or Llama language model or sequence classifier from a Hugging Face directory.
 
     Parameters
     ----------
-    path : a directory with `config.json` and either `model.safetensors` or `model.safetensors.index.json` with the
-        files that it names; or the path of the tensor file or of the index
-    dtype : np.float32 or np.float64, of the returned arrays; the file may have float16, bfloat16, float32 or float64
+    path : a directory with `config.json` and either `model.safetensors` or the index `model.safetensors.index.json` and
+        the files that it lists; or the path of the tensor file or the index
+    dtype : np.float32 or np.float64, of the returned arrays; those in the file may also be float16 or bfloat16
 
     Returns
     -------
-    LoadedModel without a tokenizer; a classifier has labels
+    LoadedModel, without a tokenizer, and with labels if it is a classifier
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, a tensor is missing, unexpected or of the wrong shape, an index names a file
-        outside its directory, or the model computes something that is not supported.
+        If a file is missing or damaged, a tensor is missing, unexpected or of the wrong shape, an index lists a file
+        outside its directory, or the model uses an unsupported feature.
     """
     file = tensor_file(Path(path))
     tensors = read_sharded(file) if file.suffix == ".json" else read_tensors(file)[0]
@@ -52,7 +52,7 @@ def load_hf(path, dtype=np.float32):
 
 
 def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
-    """Write a model for `transformers`, as a language model or sequence classifier.
+    """Write a language model or sequence classifier in the format of `transformers`.
 
     Parameters
     ----------
@@ -61,13 +61,13 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
     config : the model's configuration
     tokenizer : the tokenizer from `load_tokenizer`, or None
     labels : list of str, a classifier's labels, or None
-    files : dict of the tokenizer's files, name -> bytes, as in `LoadedModel`; None: those of a new tokenizer
+    files : dict of the tokenizer's files, name -> bytes, as in `LoadedModel`; None: new files for `tokenizer`
     """
     if labels is not None and len(labels) != config.n_classes:
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
     of_files = file_format(config)
     files = files or (new_files(tokenizer) if tokenizer is not None else {})
-    if TOKENIZER in files and "model_type" not in config.extra:  # else transformers would read it as GPT-2's
+    if TOKENIZER in files and "model_type" not in config.extra:  # else transformers would load a GPT2Tokenizer
         files = {SETTINGS: new_settings(tokenizer), **files}
     defaults, fields = of_files.fields_of(config)
     special = special_ids(config, tokenizer, files)
@@ -81,19 +81,19 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
 
 
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
-    """The tensor file or the index at a path; in a folder, the first of `names` that exists."""
+    """The path of a tensor file or an index; in a folder, that of the first of `names` that exists."""
     if not path.is_dir():
         if not existing_file(path).name.endswith((".safetensors", ".index.json")):
             raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
         return path
     files = [file for name in names for file in sorted(path.glob(name)) if file.is_file()]
     if not files:
-        raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({contents(path)}); pickle is never read")
+        raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({contents(path)}); pickle files are never read")
     return files[0]
 
 
 def read_sharded(index):
-    """The tensors in all files that an index names, {name: array}."""
+    """Read the tensors from all files that an index lists, {name: array}."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise ValueError(f"{index}: weight_map is {quoted(places)}, expected an object that maps tensors to files")
@@ -102,12 +102,12 @@ def read_sharded(index):
         shard = index.parent / file
         is_plain_name = file.isprintable() and "\\" not in file and Path(file).name == file
         if not is_plain_name or os.path.dirname(os.path.realpath(shard)) != folder:
-            raise ValueError(f"{index}: names the file {quoted(file)}, which is not in its directory")
+            raise ValueError(f"{index}: lists the file {quoted(file)}, which is not in its directory")
         arrays, _ = read_tensors(shard)
         for name in arrays:
             if places.get(name) != file:
                 place = shown(str(places.get(name)))
-                raise ValueError(f"{shard}: unexpected tensor {shown(name)}; {index.name} says that it is in {place}")
+                raise ValueError(f"{shard}: unexpected tensor {shown(name)}; {index.name} lists it in {place}")
         tensors |= arrays
     for name in places:
         if name not in tensors:
@@ -153,11 +153,11 @@ def label_list(path, fields, config):
 
 
 def special_ids(config, tokenizer, files):
-    """The ids of a model's special tokens, determined as in transformers' `generate`.
+    """The ids of a model's special tokens, chosen as in transformers' `generate`.
 
     Returns
     -------
-    dict with those of bos_token_id, eos_token_id (an id or a list of ids that end a text) and pad_token_id that exist
+    dict of bos_token_id, eos_token_id (an id, or a list of ids, each of which ends a text) and pad_token_id, if present
     """
     if GENERATION in files:
         fields = json_object(GENERATION, files[GENERATION])

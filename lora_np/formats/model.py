@@ -1,4 +1,4 @@
-"""Load a model from one of our folders, from a GGUF file, or by the name of a model in an installed Python package."""
+"""Load a model from one of our folders, from a GGUF file, or by name from an installed Python package."""
 
 import hashlib
 import warnings
@@ -26,7 +26,7 @@ from .tensors import file_sha256
 
 WEIGHTS = ("dense", "blocks")
 FINGERPRINT = "base_sha256"  # field of an exported adapter: the fingerprint of its base
-cached_sha256 = lru_cache(maxsize=4)(lambda file, *changes: file_sha256(file))  # `changes`: its mtime and size
+cached_sha256 = lru_cache(maxsize=4)(lambda file, *changes: file_sha256(file))  # `changes`: the file's mtime and size
 THREADS = 2  # for dequantising, which is limited by memory bandwidth
 
 
@@ -37,21 +37,21 @@ class LoadedModel(NamedTuple):
     config: object  # a configuration, such as GPT2Config
     adapter: Adapter | None
     tokenizer: object
-    labels: list[str] | None  # a classifier's labels, in the order of its classes; None for a language model
-    files: dict[str, bytes] = {}  # the tokenizer's files, unchanged, see `model_files`; empty for a new tokenizer
+    labels: list[str] | None  # one for each class, in order; None for a language model without a question
+    files: dict[str, bytes] = {}  # the tokenizer's unchanged files, see `model_files`; empty if it was newly trained
     max_tokens: int | None = None  # the maximum number of tokens that a classifier reads; None: n_positions
-    question: str | None = None  # the question that a language model answers with a label; None for a classifier
+    question: str | None = None  # the question that a language model answers with one of the labels, or None
 
 
 def model_place(name):
-    """A model's folder or GGUF file, from a path or a name; "pretrained" is the small base in the package."""
+    """The path of a model's folder or GGUF file, given a path or a name; "pretrained" is the included small base."""
     if is_included(name, ["pretrained"]):
         return PRETRAINED
     return packaged_model(str(name)) if is_packaged(name) else Path(name)
 
 
 def is_packaged(name):
-    """Whether a name refers to a packaged model, and not to a file or folder."""
+    """Whether a name refers to a packaged model rather than to an existing file or folder."""
     return is_included(name, PACKAGED)
 
 
@@ -69,7 +69,7 @@ def is_included(name, names):
 
 
 def weights_file(place):
-    """The file with the weights of a model: the GGUF file itself, or the file in one of our folders."""
+    """The file with a model's weights: `place` itself if it is a GGUF file, otherwise a file in that folder."""
     place = Path(place)
     if place.suffix == ".gguf":
         return place
@@ -85,12 +85,12 @@ def read_model(name, dtype=np.float32, weights="dense"):
     ----------
     name : one of our folders, a GGUF file, or the name of a packaged model such as "smollm2"
     dtype : np.float32 or np.float64
-    weights : for a GGUF file: "dense" dequantises all matrices once; "blocks" keeps the codes, as views of the file,
-        and dequantises a matrix whenever it is used
+    weights : for a GGUF file: "dense" dequantises all matrices once; "blocks" keeps the codes, as views into the file,
+        and dequantises each matrix whenever it is used
 
     Returns
     -------
-    LoadedModel without adapter and labels
+    LoadedModel, without an adapter or labels
     """
     one_of("weights", weights, WEIGHTS)
     place = model_place(name)
@@ -111,9 +111,9 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
 
     Parameters
     ----------
-    path : of the file, for error messages
-    fields, tensors : from `read_gguf`; BlockWeights remain BlockWeights
-    dtype : np.float32 or np.float64, of arrays and of dequantised blocks
+    path : the file's path, for error messages
+    fields, tensors : from `read_gguf`; BlockWeights are not dequantised
+    dtype : np.float32 or np.float64, for arrays and for blocks when they are dequantised
 
     Returns
     -------
@@ -126,7 +126,7 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
         If the architecture or a setting is not supported, or a field or tensor is missing or of the wrong shape.
     """
     if fields.get("general.type") == "adapter":
-        raise ValueError(f"{path}: got an adapter, expected a model; `doctor` reports what the adapter does")
+        raise ValueError(f"{path}: got an adapter, expected a model; use `doctor` to inspect the adapter")
     known = {name: of_files for name, of_files in FILE_FORMATS.items() if of_files.config_from_gguf}
     name = one_of(f"{path}: general.architecture", fields.get("general.architecture"), known)
     config = known[name].config_from_gguf(path, fields, tensors)
@@ -141,18 +141,18 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
 
 
 def expanded(params):
-    """The same weights, with each BlockWeight dequantised to an array."""
+    """Return the weights with each BlockWeight dequantised to an array."""
     blocks = {name: weight for name, weight in params.items() if isinstance(weight, BlockWeight)}
     with ThreadPoolExecutor(THREADS) as pool:
         return {**params, **dict(zip(blocks, pool.map(np.asarray, blocks.values())))}
 
 
 def load_pretrained(name=PRETRAINED, dtype=np.float32, weights="dense"):
-    """Load the included model or one from an installed package.
+    """Load the included model, or a model from an installed package.
 
     Parameters
     ----------
-    name : by default the small language model trained on IMDb reviews; "smollm2" is SmolLM2-135M-Instruct
+    name : "smollm2" for SmolLM2-135M-Instruct; the default is the small language model trained on IMDb reviews
     dtype, weights : see `read_model`
 
     Returns
@@ -164,15 +164,15 @@ def load_pretrained(name=PRETRAINED, dtype=np.float32, weights="dense"):
 
 
 def tokenizer_of(path, config, files=None):
-    """The tokenizer of a model, from its folder or a file. Raises ValueError if it has ids that the model lacks.
+    """Load a model's tokenizer. Raises ValueError if the tokenizer has ids outside the model's vocabulary.
 
-    `files` are the tokenizer's files if they are not in the folder.
+    `path` is the model's folder or file; `files` contains the tokenizer's files if they are not in the folder.
     """
     return load_tokenizer(path, {**config.extra, "vocab_size": config.vocab_size}, files)
 
 
 def fingerprint(params):
-    """A SHA-256 of the names, shapes and float32 values of all weights except the head, equal for all file formats."""
+    """The SHA-256 of all weights but the head (names, shapes, float32 values), independent of the file format."""
     digest = hashlib.sha256()
     for name in sorted(params.keys() - {HEAD}):
         weight = np.ascontiguousarray(params[name], "<f4")
@@ -182,7 +182,7 @@ def fingerprint(params):
 
 
 def model_sha256(place):
-    """The SHA-256 of the file with a base's weights."""
+    """The SHA-256 of the file that contains a base's weights."""
     file = weights_file(place)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")

@@ -1,8 +1,8 @@
-"""The names and storage of a model's layers in the files of other programs: Hugging Face, PEFT and GGUF.
+"""The names and storage layout of a model's layers in Hugging Face, PEFT and GGUF files.
 
-An architecture's record contains the names. If a layer's output is rotated (RoPE), GGUF stores the two rows of each
-rotated pair next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and this package use (0, 1,
-2, …).
+Each architecture's record contains the names. If RoPE rotates a layer's output, GGUF stores the two rows of each
+rotated pair next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and this package use the
+order (0, 1, 2, …).
 """
 
 import re
@@ -43,17 +43,17 @@ def layer_names(config, file):
 
 
 def linear_names(config, file):
-    """`layer_names` of the linear layers in the blocks, which an adapter can adapt."""
+    """`layer_names`, but only for the linear layers in the blocks, which an adapter can adapt."""
     return {theirs: ours for theirs, ours in layer_names(config, file).items() if is_adaptable(ours)}
 
 
 def is_adaptable(ours):
-    """Whether these are linear layers in the blocks, which this package can adapt."""
+    """Whether these names are those of linear layers in the blocks, which this package can adapt."""
     return bool(linear_layers(f"{name}.weight" for name in ours))
 
 
 def short_names(layers):
-    """Map each layer to its shortest name ending that is unique in a block: "q_proj", or "attn.c_proj" in GPT-2."""
+    """Map each layer's name to an ending that is unique within a block: "q_proj", or "attn.c_proj" in GPT-2."""
     ends = {name: re.split(r"\.\d+\.", name, maxsplit=1)[-1] for name in layers}
     last = {end: end.rpartition(".")[2] for end in ends.values()}
     is_clear = len(set(last.values())) == len(last)
@@ -61,13 +61,13 @@ def short_names(layers):
 
 
 def bare(name):
-    """A name from a Hugging Face file, without the prefix that models with a head have, such as "transformer."."""
+    """Remove the prefix, such as "transformer.", that names have in the Hugging Face file of a model with a head."""
     prefixes = [record.file_names.split(".", 1)[0].strip() + "." for record in ARCHITECTURES.values()]
     return next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
 
 
 def layout(config, file="hf"):
-    """Yield (name in the file, our names, shape, whether transposed) for each tensor, in execution order."""
+    """Yield (name in the file, our names, stored shape, whether transposed) for each tensor, in execution order."""
     shapes = parameter_shapes(config)
     for layer, ours in layer_names(config, file).items():
         transposed = file == "hf" and layer.rpartition(".")[2] in architecture(config).hf_transposed
@@ -81,7 +81,7 @@ def layout(config, file="hf"):
 
 
 def stored_tensors(params, config, file):
-    """Yield (name in the file, weight as the file stores it) for each of a model's tensors, in execution order."""
+    """Yield (name in the file, weight as stored in the file) for each of a model's tensors, in execution order."""
     for theirs, ours, _, transposed in layout(config, file):
         weight = np.concatenate([params[name] for name in ours]) if len(ours) > 1 else params[ours[0]]
         if file == "gguf":
@@ -90,7 +90,7 @@ def stored_tensors(params, config, file):
 
 
 def renamed(path, tensors, name_of, difference):
-    """Rename a file's tensors. Raises ValueError if two names that differ by `difference` become the same."""
+    """Rename a file's tensors. Raises ValueError if two names that differ only by `difference` become equal."""
     by_name = {}
     for key, tensor in tensors.items():
         name = name_of(key)
@@ -101,14 +101,14 @@ def renamed(path, tensors, name_of, difference):
 
 
 def gguf_rows(config, layer, array, back=False):
-    """Reorder the rows of a layer's weight, biases or lora_B as GGUF stores them.
+    """Reorder the rows of a layer's weight, bias or lora_B to match GGUF's order.
 
     Parameters
     ----------
     config : the model's configuration
     layer : str, our name of the layer
     array : array (out, …) or BlockWeight; only the order of the rows changes, so the result is exact
-    back : bool, reorder from GGUF's order to ours instead
+    back : bool, convert from GGUF's order to ours instead
     """
     if layer.rpartition(".")[2] not in architecture(config).gguf_interleaved:
         return array

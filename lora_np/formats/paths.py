@@ -16,9 +16,9 @@ special_tokens_map.json added_tokens.json vocab.json merges.txt chat_template.ji
 def check_folder(path, argument, sources=(), force=False):
     """Check that a folder, which need not exist yet, can be written to.
 
-    Raises ValueError, which names the caller's `argument`, if the folder cannot be written to, if it is or contains one
-    of the `sources`: input files and folders, which must not be overwritten; or, unless `force`, if it is in the
-    package's own folder of models and adapters.
+    The `sources` are input files and folders, which must not be overwritten. Raises a ValueError that names the
+    caller's `argument` if the folder cannot be written to, if it is or contains a source, or, unless `force`, if it is
+    in the package's own folder of models and adapters.
     """
     path = Path(path)
     existing = next(folder for folder in (path, *path.absolute().parents) if is_there(folder))
@@ -39,14 +39,14 @@ def check_folder(path, argument, sources=(), force=False):
 
 
 def check_target(path, argument, sources=(), carry=(), force=False):
-    """Check that a folder can be replaced as a whole; see `check_folder` and `write_folder`.
+    """Check that an entire folder can be replaced; see `check_folder` and `write_folder`.
 
-    Also raises ValueError for a folder with files of other programs, a mount point, or the current folder.
+    Also raises ValueError for the current folder, a mount point, or a folder with files not written by this package.
     """
     check_folder(path, argument, sources, force)
     path = Path(os.path.realpath(path))
     if path.exists() and not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{argument}: {path.parent} cannot be written to; the new {path.name} is created there first")
+        raise ValueError(f"{argument}: {path.parent} cannot be written to, but the new {path.name} is created there")
     if path == Path.cwd():  # the shell would stay in the old folder
         raise ValueError(f"{argument}: {path} is the current folder, which cannot be replaced; choose another one")
     others = sorted(set(os.listdir(path)) - {*MODEL_FILES, *carry}) if path.exists() else []

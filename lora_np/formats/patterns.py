@@ -1,7 +1,7 @@
-"""Match regular expressions from a file against names as Python's `re` does, but within a time limit.
+"""Match regular expressions from a file against names as Python's `re` does, but with a time limit.
 
-`re` cannot be interrupted, and a pattern such as `(a|a)*b` may never terminate. Literal patterns are matched in this
-process if there are few; otherwise, a child process that runs this file matches all patterns, with a time limit.
+`re` cannot be interrupted, and a pattern such as `(a|a)*b` can take exponential time. This process matches only a few
+literal patterns. In all other cases, a child process that runs this file does so, with a time limit.
 """
 
 import json
@@ -19,14 +19,14 @@ def match_patterns(patterns, names):
 
     Parameters
     ----------
-    patterns : list of (pattern, before, after, how): before + pattern + after is passed to the function `how` of `re`,
+    patterns : list of (pattern, before, after, how): before + pattern + after is matched with the `re` function `how`,
         "match" or "fullmatch"
     names : list of str
 
     Returns
     -------
     list with an item for each pattern: a dict, name -> the group "idx" or None; or a str, an error message about the
-    pattern. The list ends before the first pattern that was not matched within the time limit.
+    pattern. The list ends before the first pattern whose matching exceeded the time limit.
     """
     whole = [(before + pattern + after, how) for pattern, before, after, how in patterns]
     work = len(whole) * sum(map(len, names)) * max(map(len, names), default=0)
@@ -38,7 +38,7 @@ def match_patterns(patterns, names):
 
 
 def matched(pattern, how, names):
-    """[(index of a name, its group "idx")] for the names that match, or an error message about the pattern."""
+    """Return [(index of a name, group "idx")] for the names that match, or an error message about the pattern."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -50,9 +50,9 @@ def matched(pattern, how, names):
 
 
 def in_a_child(script, value, seconds):
-    """Run a script in a child process with a time limit, and return the values that it writes, one line of JSON each.
+    """Run a script in a child process with a time limit, and return the values that it writes as lines of JSON.
 
-    The script gets `value` as JSON, and can import only the standard library. After a timeout, some values are missing.
+    The script reads `value` as JSON, and can import only the standard library. After a timeout, values may be missing.
     """
     import subprocess
 

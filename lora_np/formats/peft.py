@@ -1,10 +1,10 @@
 """Read and write PEFT's LoRA and DoRA adapters: `adapter_config.json` and `adapter_model.safetensors`.
 
-A is (r, in) and B is (out, r), as in this package, even for GPT-2's transposed layers: `fan_in_fan_out` concerns only
-the base's weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's fused layer `c_attn` and our
-three layers.
+In these files, A is (r, in) and B is (out, r), as in this package. This holds even for GPT-2's transposed layers,
+because `fan_in_fan_out` affects only the base's weight. DoRA's magnitudes m are (out,). `fused.py` converts between
+GPT-2's fused layer `c_attn` and our separate layers for q, k and v.
 
-Transposed or swapped factors are refused, because their shapes do not fit the rank and the base's layer. The one
+Transposed or swapped factors are refused, because their shapes do not match the rank and the base's layer. The only
 exception is r = in = out, where all factors are square and the mistake cannot be detected.
 """
 
@@ -27,31 +27,31 @@ from .names import LEAVES, is_adaptable, linear_names, renamed, short_names
 from .peft_config import KNOWN, READ, alpha_of, read_fields
 from .tensors import read_tensors
 
-SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of an array's name in the file
+SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # suffix of an array's name in the file
 HEADS = ("score.weight", "classifier.weight", HEAD)
 SCORE = f"{BASE}score.weight"
-NOT_HERE = "adapted embeddings, norms, biases and language models' heads are not supported"
+NOT_HERE = "adapters for embeddings, norms, biases and language-model heads are not supported"
 
 
 @of_one_version
 def load_peft(folder, params, config):
     """Read an adapter that PEFT saved.
 
-    Names without PEFT's prefix, and our own layer names, are accepted, with a warning if PEFT would ignore them.
+    Names without PEFT's prefix and our own layer names are also accepted, with a warning if PEFT would ignore them.
 
     Parameters
     ----------
     folder : the directory that `save_pretrained` wrote
-    params, config : the base's
+    params, config : the base's weights and configuration
 
     Returns
     -------
-    Adapter, of the base's dtype; for a classifier, also with the trained head, if the file has one
+    Adapter, in the base's dtype; it includes the trained classification head if the file has one
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, if PEFT would refuse it or ignore a part of it for a reason other than its
+        If a file is missing or damaged, if PEFT would refuse the file or ignore a tensor for a reason other than its
         name, or if the kind of adapter is not supported.
     """
     folder, params = Path(folder), {name: array for name, array in params.items() if name != HEAD}
@@ -97,18 +97,18 @@ def load_peft(folder, params, config):
     is_read = "score" in saved_modules(fields)  # otherwise PEFT ignores the head
     ignored = [key for key, name in zip(tensors, named) if key != name or name == SCORE and not is_read]
     if ignored:
-        expected = f"it needs the prefix {BASE!r} in every name, and the head 'score' in modules_to_save"
+        expected = f"expected the prefix {BASE!r} in every name, and the head 'score' in modules_to_save"
         warnings.warn(f"{path}: PEFT would ignore {shown(', '.join(ignored))}; {expected}", stacklevel=2)
     return adapter
 
 
 def peft_name(key):
-    """Add PEFT's prefix to a name; the classification head gets the name that PEFT uses."""
+    """Return PEFT's name for a tensor: `key` with PEFT's prefix or, for a classification head, `SCORE`."""
     return SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
 
 
 def our_config(fields, kind, ranks, alphas, targets, train_head):
-    """Our configuration for these ranks and alphas, each a dict of layer -> value."""
+    """Convert PEFT's `fields` to our configuration; `ranks` and `alphas` are dicts, layer -> value."""
     r, rank_pattern = compact_pattern(ranks or {"": 8})  # without layers, PEFT's defaults
     alpha, alpha_pattern = compact_pattern(alphas or {"": 8.0})
     return AdapterConfig(
@@ -127,19 +127,19 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
 
 
 def save_peft(folder, adapter, params, config, base=None, metadata=None):
-    """Write an adapter in PEFT's format, for the model that `save_hf` writes.
+    """Write an adapter in PEFT's format, for use with the model that `save_hf` writes.
 
-    rate_factors and norm_gradient are not written, because they only affect training, and PEFT has no such fields.
+    rate_factors and norm_gradient are not written, because they affect only training and PEFT has no such fields.
 
     Parameters
     ----------
     folder : folder to write; created if needed
-    adapter : Adapter of LoRA, DoRA or QA-LoRA (written as a LoRA adapter with the same update); the file uses the names
-        of a model with a head
-    params : dict of the base's weights; the classification head is taken from here if the adapter has none
-    config : the base's
+    adapter : LoRA, DoRA or QA-LoRA Adapter (QA-LoRA is written as a LoRA adapter with the same update); the tensor
+        names in the file have the prefix of a model with a head, such as "transformer."
+    params : dict of the base's weights; the classification head is also taken from here if the adapter has none
+    config : the base's configuration
     base : str or None, the base's name or path for PEFT (base_model_name_or_path)
-    metadata : dict of str -> str, more metadata for the tensor file, or None
+    metadata : dict of str -> str, additional metadata for the tensor file, or None
     """
     adapter = as_lora(params, adapter)
     settings = adapter.config
@@ -152,7 +152,7 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
         tensors |= {f"{BASE}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
         ranks[module] = len(joined["lora_A"])
         alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
-    if not tensors:  # PEFT needs a layer; zero A and B change nothing
+    if not tensors:  # PEFT requires an adapted layer; with A = B = 0, it has no effect
         module, names = next(iter(layers.items()))
         weights = [params[f"{name}.weight"] for name in names]
         shapes = {"lora_A": (1, config.d_model), "lora_B": (sum(map(len, weights)), 1)}

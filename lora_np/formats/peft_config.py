@@ -1,7 +1,7 @@
-"""The rules of PEFT's `adapter_config.json`: which layers it targets, and the layers' ranks and scales.
+"""Interpret `adapter_config.json` as PEFT does: which layers are targets, and their ranks and scales.
 
-The rules are those of PEFT (peft.tuners.tuners_utils.check_target_module_exists, peft.utils.other.get_pattern_key),
-with its defaults for missing fields.
+The rules follow PEFT (peft.tuners.tuners_utils.check_target_module_exists, peft.utils.other.get_pattern_key), including
+its defaults for missing fields.
 """
 
 import math
@@ -13,7 +13,7 @@ from .checkpoint import read_object
 from .config_fields import check_fixed
 from .patterns import match_patterns
 
-# Fields that change what the adapter computes in an unsupported way. They must be unset or off.
+# Fields of unsupported features, which would change what the adapter computes. They must be unset or off.
 OFF = """lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
 target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
 VALUES = {  # field -> its supported values, the first of which is PEFT's default
@@ -25,7 +25,7 @@ VALUES = {  # field -> its supported values, the first of which is PEFT's defaul
     # These initialisations affect only A and B, so they do not matter after training; all others also change the base.
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
-TYPES = {  # field that may be missing or null -> type of the value or of each item in a list, and its description
+TYPES = {  # field that may be missing or null -> (type of the value or of the items in a list, expected value in words)
     "rank_pattern": (dict, "an object of layer -> number"),
     "alpha_pattern": (dict, "an object of layer -> number"),
     "target_modules": (str, "a string or a list of strings"),
@@ -38,8 +38,8 @@ READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "task_type"}
 # Fields of PEFT that have no effect here. They are written back without a warning.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
-# For each field with regular expressions: what PEFT puts before and after each of them, and the function of `re` that
-# it calls.
+# For each field with regular expressions: the text that PEFT adds before and after each expression, and the `re`
+# function that it calls.
 PATTERNS = {
     "target_modules": ("", "", "fullmatch"),
     "exclude_modules": ("", "", "fullmatch"),
@@ -51,14 +51,14 @@ PATTERNS = {
 
 
 def read_fields(path):
-    """Read the file's fields. Raises ValueError if a field has an incorrect type or an unsupported value."""
+    """Read an `adapter_config.json`. Raises ValueError if a field has an incorrect type or an unsupported value."""
     fields = read_object(path)
     if "peft_type" not in fields:
         raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
     check_fixed(path, fields, VALUES)
     for name in OFF:
         if value := fields.get(name):
-            raise ValueError(f"{path}: {name} is {quoted(value)}, expected none: it changes what the adapter computes")
+            raise ValueError(f"{path}: {name} is {quoted(value)}, which is not supported")
     for name, (kind, expected) in TYPES.items():
         value = fields.get(name)
         items = [value] if kind is dict else as_list(value)
@@ -72,12 +72,12 @@ def match_fields(path, fields, names):
 
     Returns
     -------
-    dict, (field, pattern) -> {matching name: its block's number as a str for "layers_pattern", else None}
+    dict, (field, pattern) -> {matching name: block number as a str for "layers_pattern", otherwise None}
 
     Raises
     ------
     ValueError
-        For a pattern that is not a regular expression, or takes too long.
+        If a pattern is not a valid regular expression, or takes too long to match.
     """
     keys = []
     for field in PATTERNS:
@@ -88,7 +88,7 @@ def match_fields(path, fields, names):
     found = match_patterns([(pattern, *PATTERNS[field]) for field, pattern in keys], list(names))
     for (field, pattern), rows in zip_longest(keys, found):
         if rows is None or isinstance(rows, str):
-            fault = "takes too long to match" if rows is None else f"is not a pattern ({shown(rows)})"
+            fault = "takes too long to match" if rows is None else f"is not a valid pattern ({shown(rows)})"
             raise ValueError(f"{path}: {field} has {quoted(pattern)}, which {fault}")
     return dict(zip(keys, found))
 
@@ -96,7 +96,7 @@ def match_fields(path, fields, names):
 def is_target(fields, found, module):
     """Whether the configuration targets a layer of the base; `found` is the result of `match_fields`."""
 
-    def named_by(field, names):  # a string is a pattern for the whole name; a list has names or their endings
+    def named_by(field, names):  # a string is a pattern for the full name; a list contains names or name endings
         if isinstance(names, str):
             return module in found[field, names]
         return any(module == name or module.endswith(f".{name}") for name in names)
@@ -126,9 +126,9 @@ def as_list(value):
 
 
 def rank_and_scale(fields, found, module):
-    """The rank r of a layer's adapter, its scale s, and where the scale comes from; for `found` see `is_target`.
+    """The rank r and the scale s of a layer's adapter, and their source; for `found`, see `is_target`.
 
-    The scale is α/r or, for rsLoRA, α/√r. Its source names patterns and defaults, such as "alpha_pattern q_proj".
+    The scale is α/r or, for rsLoRA, α/√r. The source names patterns and defaults, such as "alpha_pattern q_proj".
     """
     values, sources = [], []
     for field, plain in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
@@ -143,7 +143,7 @@ def rank_and_scale(fields, found, module):
 
 
 def alpha_of(scale, r, rslora):
-    """The alpha that gives a scale s: s r or, for rsLoRA, s √r, without digits that are only rounding errors."""
+    """The alpha that gives a scale s: s r or, for rsLoRA, s √r, without trailing digits due to rounding errors."""
     alpha = scale * (math.sqrt(r) if rslora else r)
     short = float(f"{alpha:.12g}")
     return short if math.isclose(short, alpha, rel_tol=1e-15) else alpha

@@ -1,8 +1,8 @@
 """Read and write the folder that `finetune` saves and other commands read.
 
-`task.json` records what was trained on which base. The folder also contains either an adapter
-(`adapter.safetensors`, `adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and
-related files). A folder with a whole model but no `task.json` can also be read.
+`task.json` records how the model was trained, and on which base. The folder also contains either an adapter
+(`adapter.safetensors`, `adapter.json`) or a full model (`model.safetensors`, `config.json`, `tokenizer.json` and
+related files). A folder with a full model but no `task.json` can also be read.
 """
 
 import hashlib
@@ -25,20 +25,20 @@ from .paths import PRETRAINED
 from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256, tensor_bytes
 
-SHIPPED = PRETRAINED / "adapters"  # contains the folders of the included adapters
+SHIPPED = PRETRAINED / "adapters"  # contains one folder for each included adapter
 
 
 def save_task(folder, task, base, about, dtype=None, beside=None):
-    """Write a folder with a task, replacing an earlier one.
+    """Write a task to a folder, replacing any existing one.
 
     Parameters
     ----------
     folder : folder to write; created if needed
     task : LoadedModel; if it has an adapter, only the adapter is written
     base : folder or GGUF file of the adapter's base
-    about : dict of plain values to store in `task.json`
-    dtype : of an adapter's file; "float16" halves its size; None: the arrays' own dtype
-    beside : dict of more files to write, see `write_pair`
+    about : dict of JSON values to store in `task.json`
+    dtype : dtype of the adapter's file; "float16" halves its size; None: the arrays' own dtype
+    beside : dict of additional files to write, see `write_pair`
     """
     if str(folder) in (*PACKAGED, "pretrained", *shipped_adapters()):
         here = "in the current folder, this name now refers to the new folder, not to the included model or adapter"
@@ -60,7 +60,7 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
 
 
 def base_name(base, folder):
-    """The base's name in `task.json`: a path relative to the folder, if both are on the same drive."""
+    """The base's name in `task.json`: a known name, or a path, relative to the folder if both are on the same drive."""
     base, folder = os.path.realpath(base), os.path.realpath(folder)
     if base == os.path.realpath(PRETRAINED):
         return "pretrained"
@@ -75,7 +75,7 @@ def base_name(base, folder):
 
 @of_one_version
 def load_task(name, base=None, weights="dense"):
-    """Read a task.
+    """Read a task's model, with its adapter if it has one.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def load_task(name, base=None, weights="dense"):
 
     Returns
     -------
-    LoadedModel; if a classifier's base is a language model, the base gets a head of zeros, which is then replaced by
-    the adapter's head
+    LoadedModel; if a classifier's base is a language model, the base gets a classification head of zeros, which the
+    adapter's head then replaces
 
     Raises
     ------
@@ -99,7 +99,7 @@ def load_task(name, base=None, weights="dense"):
     if "base" in about:
         return attach_adapter(folder, base or about["base"], weights=weights)
     if base is not None:
-        raise ValueError(f"base: {folder} is a whole model, which needs no base")
+        raise ValueError(f"base: {folder} is a full model, which needs no base")
     if not about and not (folder / "config.json").exists() and not (folder / "model.gguf").exists():
         raise FileNotFoundError(f"{folder}: no task.json and no config.json ({contents(folder)}), expected a model")
     task = read_model(folder, weights=weights)
@@ -109,7 +109,7 @@ def load_task(name, base=None, weights="dense"):
 
 
 def is_model_file(name):
-    """Whether a name refers to a GGUF file, by its path or as a packaged model."""
+    """Whether a name is the path of a GGUF file or the name of a packaged model."""
     return is_packaged(name) or weights_file(name) == Path(name)
 
 
@@ -127,42 +127,42 @@ def attach_adapter(name, base, model=None, weights="dense"):
     Raises
     ------
     FileNotFoundError, ValueError
-        As in `load_task`; also if the folder contains a whole model.
+        As in `load_task`; also if the folder contains a full model.
     """
     folder, about = read_task(name)
     if "base" not in about:
-        expected = "expected an adapter, in a folder that finetune, mix or import wrote"
-        raise ValueError(f"{folder}: got {'a whole model' if about else 'no task.json'}, {expected}")
-    remedy = "give its base with --base, or for generate with --model"
+        expected = "expected an adapter that finetune, mix or import wrote"
+        raise ValueError(f"{folder}: got {'a full model' if about else 'no task.json'}, {expected}")
+    remedy = "give its base with --base (for generate: --model)"
     try:
         model, sha256 = read_base(base, model, weights)
     except OSError as error:
-        fault = f"its base cannot be read, {error}"
+        fault = f"cannot read its base: {error}"
         raise ValueError(f"{folder / 'task.json'}: {fault}; if it has moved, {remedy}") from None
     if sha256 != about["base_sha256"]:
-        raise ValueError(f"{folder}: trained on a different base than the model in {shown(str(base))}; {remedy}")
+        raise ValueError(f"{folder}: trained on a base other than the model in {shown(str(base))}; {remedy}")
     labels, question = about["labels"], about.get("question")
     params, config = with_classes(model.params, model.config, labels, question)
     check_labels(folder, labels, config, about)
     adapter = load_adapter(folder, params)
     if about.get("adapter_sha256", (digest := file_sha256(folder / "adapter.safetensors"))) != digest:
-        remedy = "copy the whole folder again, or repeat the training"
-        raise ValueError(f"{folder}: adapter.safetensors is not the one that task.json describes; {remedy}")
+        remedy = "copy the entire folder again, or repeat the training"
+        raise ValueError(f"{folder}: adapter.safetensors does not match task.json; {remedy}")
     more = {"labels": labels, "max_tokens": about.get("max_tokens"), "question": question}
     return model._replace(params=params, config=config, adapter=adapter, **more)
 
 
 @of_one_version
 def read_base(base, model=None, weights="dense"):
-    """The LoadedModel of an adapter's base, which is read if it is not in memory, and the SHA-256 of its file."""
+    """Return an adapter's base, which is read if it is not in memory, and the SHA-256 of the base's file."""
     model = read_model(base, weights=weights) if model is None else model  # before hashing the file, which may be large
     return model, model_sha256(model_place(base))
 
 
 def with_classes(params, config, labels, question=None):
-    """The model as a classifier for these labels, with a new head of zeros unless its own head has one class per label.
+    """Turn a model into a classifier for these labels, with a new head of zeros unless its head fits the labels.
 
-    It remains a language model if there are no labels, or if it answers a question with the labels.
+    The model remains a language model if there are no labels, or if it answers a question with one of the labels.
     """
     n_classes = len(labels or ()) if question is None else 0
     if n_classes in (0, config.n_classes):
@@ -180,18 +180,18 @@ def check_labels(folder, labels, config, about):
 
 
 def task_base(name):
-    """The folder of an adapter's base; for a whole model, its own folder."""
+    """The folder or GGUF file of an adapter's base; for a full model, its own folder."""
     folder, about = read_task(name)
     return about.get("base", folder)
 
 
 def task_places(name, base=None):
-    """The folders or the GGUF file of a task and its base, which must not be overwritten."""
+    """The paths of a task and its base, which must not be overwritten."""
     return (model_place(name),) if is_model_file(name) else (task_folder(name), base or task_base(name))
 
 
 def task_folder(name):
-    """The folder of a task, or of an included adapter by its name."""
+    """The folder of a task, given its path or the name of an included adapter."""
     if is_included(name, shipped_adapters()):
         return SHIPPED / str(name)
     folder = model_place(name)
@@ -201,7 +201,7 @@ def task_folder(name):
         shipped = ", ".join(shipped_adapters())
         raise FileNotFoundError(f"{folder}: no such folder; the included adapters are {shipped}")
     if (folder / "adapter_config.json").is_file():
-        raise ValueError(f"{folder}: this is a PEFT adapter; read it with: python -m lora_np import --from peft")
+        raise ValueError(f"{folder}: this is a PEFT adapter; import it with: python -m lora_np import --from peft")
     return folder
 
 
@@ -211,7 +211,7 @@ def shipped_adapters():
 
 
 def read_task(name):
-    """Return a folder and the dict in its `task.json`, with the base as a path; {} if there is no such file."""
+    """Return a task's folder and the dict in its `task.json`, with the base as a path; {} if the file is missing."""
     folder = task_folder(name)
     path = folder / "task.json"
     if not path.exists():
@@ -221,7 +221,7 @@ def read_task(name):
     texts = ("base", "base_sha256") if is_adapter else ()
     missing = [name for name in ("labels", *texts) if name not in about]
     if missing:
-        raise ValueError(f"{path}: not written by finetune: {', '.join(missing)} missing")
+        raise ValueError(f"{path}: missing {', '.join(missing)}; expected a file that finetune wrote")
     labels = about["labels"]
     are_texts = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     if labels is not None and not (are_texts and 2 <= len(labels) == len(set(labels))):
@@ -241,5 +241,5 @@ def read_task(name):
         else:
             about["base"] = Path(os.path.normpath(Path(os.path.realpath(folder)) / about["base"]))
         if os.path.realpath(about["base"]) == os.path.realpath(folder):
-            raise ValueError(f"{path}: names its own folder as the base, expected a model's folder")
+            raise ValueError(f"{path}: names its own folder as the base, expected the folder of a different model")
     return folder, about

@@ -1,25 +1,25 @@
 """Render chat templates. `chat.py` runs this script in a child process, because a template is a program.
 
-The template may be hostile. Jinja's sandbox prevents it from accessing Python's internals and from changing its
-arguments. The process limits memory and the length of the output, and its parent limits the time. Templates get the
-variables and functions that transformers gives them (``utils/chat_template_utils.py``).
+The template may be malicious. Jinja's sandbox prevents it from accessing Python's internals and from changing its
+arguments. The child process limits its memory and the length of its output; the parent process limits the time.
+Templates can use the same variables and functions as in transformers (``utils/chat_template_utils.py``).
 """
 
 import json
 import sys
-from datetime import datetime  # only formats a date from the caller; this file never reads the clock
+from datetime import datetime  # only to format the caller's date; this file never reads the clock
 
-MEMORY = 2**30  # bytes; only enforced on systems that can limit memory
+MEMORY = 2**30  # bytes; enforced only on systems that can limit memory
 
 
 def compiled(text, now):
-    """The template as a function of its variables. Without a time, `strftime_now` is undefined."""
+    """Compile a template to a function of its variables. Without `now`, `strftime_now` is undefined."""
     import jinja2
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """``{% generation %}`` marks the answers for transformers. Here it is ignored: `chat.py` locates them."""
+        """Ignore ``{% generation %}``, which marks the answers in transformers; `chat.py` finds them itself."""
 
         tags = {"generation"}
 
@@ -66,14 +66,14 @@ def limit_memory():
 
 
 def texts(template, special, now, jobs, longest):
-    """Yield the text of each job. If one fails, yield [type of the error, its message] and stop.
+    """Yield the text of each job. If a job fails, yield [type of the error, its message] and stop.
 
     Parameters
     ----------
     template : str
     special : dict, name -> text of a special token
-    now : str, a date and time in ISO 8601, or None
-    jobs : list of (messages, whether to add the header of an answer)
+    now : str, a date and time in ISO 8601 format, or None
+    jobs : list of (messages, whether to append the header of an answer)
     longest : int, the maximum total number of characters of all texts
     """
     try:
@@ -84,7 +84,7 @@ def texts(template, special, now, jobs, longest):
                 pieces.append(piece)
                 longest -= len(piece)
                 if longest < 0:
-                    raise MemoryError("it writes too much")
+                    raise MemoryError("its output is too long")
             yield "".join(pieces)
     except Exception as error:
         yield [type(error).__name__, str(error)[:500]]

@@ -18,7 +18,7 @@ DTYPES |= {"U32": "<u4", "F32": "<f4", "C64": "<c8", "F64": "<f8", "I64": "<i8",
 
 
 def write_tensors(path, tensors, metadata=None):
-    """Write a flat dict, name -> array, as safetensors; `metadata` is a dict of str -> str, or None."""
+    """Write a flat dict, name -> array, as a safetensors file; `metadata` is a dict of str -> str, or None."""
     write_atomically(path, tensor_pieces(tensors, metadata))
 
 
@@ -28,7 +28,7 @@ def tensor_bytes(tensors, metadata=None):
 
 
 def tensor_pieces(tensors, metadata=None):
-    """Yield the header and each array of a safetensors file, as safetensors writes them, without copying arrays."""
+    """Yield the header and each array of a safetensors file, as the safetensors library does, without copying."""
     kinds = {np.dtype(kind): name for name, kind in DTYPES.items() if name != "BF16"}
     arrays = {n: np.asarray(a, np.asarray(a).dtype.newbyteorder("<"), order="C") for n, a in tensors.items()}
     names = sorted(sorted(arrays), key=lambda name: list(kinds).index(arrays[name].dtype), reverse=True)
@@ -55,7 +55,7 @@ def read_tensors(path):
     ------
     FileNotFoundError
     ValueError
-        If the file is truncated, is not safetensors, or has a dtype that NumPy lacks.
+        If the file is truncated, is not in safetensors format, or has a dtype that NumPy lacks.
     MemoryError
     """
     names, metadata = read_names(path)
@@ -67,21 +67,21 @@ def read_tensors(path):
 
 @contextmanager
 def naming_memory(path):
-    """Make a MemoryError name the file that is read."""
+    """Turn a MemoryError into one that names the file being read."""
     try:
         yield
     except MemoryError:
         size = Path(path).stat().st_size / 1e9
-        raise MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors") from None
+        raise MemoryError(f"{path}: not enough memory for {size:.1f} GB of tensors") from None
 
 
 def read_names(path):
-    """The names of a safetensors file's tensors, and its metadata. Errors are those of `read_tensors`."""
+    """The names of a safetensors file's tensors, and its metadata. Raises the same errors as `read_tensors`."""
     from safetensors import SafetensorError, safe_open
 
     existing_file(path)
     try:
-        with naming_memory(path), safe_open(path, framework="numpy") as checked:  # which maps the file
+        with naming_memory(path), safe_open(path, framework="numpy") as checked:  # maps the file into memory
             return list(checked.keys()), dict(checked.metadata() or {})
     except SafetensorError as error:
         raise ValueError(f"{path}: not a complete safetensors file ({shown(str(error))})") from None
@@ -92,7 +92,7 @@ def read_tensor(file, start, entry):
     file.seek(start + entry["data_offsets"][0])
     try:
         array = np.fromfile(file, DTYPES[entry["dtype"]], math.prod(entry["shape"])).reshape(entry["shape"])
-    except (KeyError, ValueError) as error:  # float8, or 65 axes
+    except (KeyError, ValueError) as error:  # such as float8, or 65 axes
         problem = "has a dtype or shape that NumPy does not support"
         raise ValueError(f"{file.name}: {problem} ({shown(str(error))})") from None
     if entry["dtype"] == "BF16":  # its 16 bits are the upper half of a float32
@@ -113,7 +113,7 @@ def write_json(path, value):
 def json_bytes(value):
     """The content of the file that `write_json` writes."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    # No string can match, because JSON writes a string's line breaks as \n.
+    # The pattern cannot match inside a string, because JSON escapes line breaks there as \n.
     text = re.sub(r"\[\n[-+.\deE,\s]+\]", lambda numbers: "".join(numbers[0].split()).replace(",", ", "), text)
     return (text + "\n").encode("utf-8")
 
@@ -125,7 +125,7 @@ def read_json(path):
     ------
     FileNotFoundError
     ValueError
-        If it is not JSON or not UTF-8, a name is repeated, or an integer needs more than 64 bits.
+        If the file is not JSON or not UTF-8, a name is repeated, or an integer needs more than 64 bits.
     """
     content = small_file(path)
     try:
@@ -135,14 +135,14 @@ def read_json(path):
 
 
 def whole_number(digits):
-    """Parse a 64-bit integer. Python would accept more digits, but no array can have such a size."""
+    """Parse a 64-bit integer. Python would accept a larger one, but no array can have that size."""
     if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
-        raise ValueError(f"the number {digits[:12]}… of {len(digits)} digits is too large")
+        raise ValueError(f"the integer {digits[:12]}…, which has {len(digits)} characters, is too large")
     return int(digits)
 
 
 def without_repeats(pairs):
-    """The dict of a JSON object. Raises ValueError for a repeated name; `json` would silently use its last value."""
+    """Make a JSON object's dict. Raises ValueError for a repeated name; `json` would silently keep the last value."""
     values = {}
     for name, value in pairs:
         if name in values:

@@ -1,11 +1,11 @@
 """Write language models and LoRA adapters as GGUF, llama.cpp's file format.
 
-Like this package, llama.cpp stores matrices as (out, in), even for GPT-2. It permutes the rows of a Llama's q and k, so
-the rows of their B must be permuted too (`gguf_rows`): for a permutation P of rows, P (B A) = (P B) A.
+Like this package, llama.cpp stores matrices as (out, in), even for GPT-2. For Llama models, it permutes the rows of q
+and k, so the rows of their B's are permuted too (`gguf_rows`): for a permutation matrix P, P (B A) = (P B) A.
 
-An adapter's file has one alpha, and llama.cpp computes each layer's scale as alpha / r, with r from the shape of B. If
-a layer has a different scale s, its B is multiplied by s r / alpha, which causes rounding errors unless the factor is a
-power of two.
+An adapter's file has a single alpha, and llama.cpp computes each layer's scale as alpha / r, where r comes from the
+shape of B. If a layer has a different scale s, its B is multiplied by s r / alpha, which causes rounding errors unless
+the factor is a power of two.
 """
 
 import numpy as np
@@ -22,8 +22,8 @@ from .fused import joined_layers
 from .gguf import read_gguf
 from .names import gguf_rows, stored_tensors
 
-TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # of a model -> general.file_type
-TABLES = ("token_embd.weight", "output.weight")  # stored with more bits than the other matrices of a Q4_1 file
+TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # format of a model -> general.file_type
+TABLES = ("token_embd.weight", "output.weight")  # stored with more bits than the other matrices in a Q4_1 file
 WHOLE = "position_embd.weight"  # kept in float32, because llama.cpp adds its rows to other vectors
 
 
@@ -31,21 +31,21 @@ def save_gguf(path, params, config, fields, format="f32"):
     """Write a language model as GGUF.
 
     Matrices have the given format, with the same two exceptions as in llama.cpp: matrices whose row length is not a
-    multiple of 32 are stored in float16 instead of blocks, and with Q4_1, the embedding is stored in Q8_0. Blocks
-    already in this format keep their bytes.
+    multiple of 32 are stored in float16 instead of blocks, and with Q4_1, the embedding is stored in Q8_0. Weights that
+    are already in this format keep their bytes.
 
     Parameters
     ----------
     path : file to write
     params : dict of the weights; BlockWeights are dequantised one at a time
     config : the model's configuration
-    fields : dict of more fields, such as the tokenizer's or those of the original file
+    fields : dict of additional fields, such as those of the tokenizer or of the original file
     format : "f32", "f16", "q8_0" or "q4_1"
 
     Raises
     ------
     ValueError
-        For a classifier, or if a weight is too large for the format.
+        If the model is a classifier, or a weight is too large for the format.
     ImportError
         If the package gguf is not installed.
     """
@@ -64,11 +64,11 @@ def save_gguf(path, params, config, fields, format="f32"):
 def check_language_model(config):
     """Raise ValueError for a classifier."""
     if config.n_classes:
-        raise ValueError("got a classifier, expected a language model, which llama.cpp supports: train with --as-words")
+        raise ValueError("got a classifier, expected a language model: train it with --as-words")
 
 
 def encoded(name, weight, format):
-    """A weight as an array of float32 or float16, or as a BlockWeight."""
+    """Convert a weight to an array of float32 or float16, or to a BlockWeight."""
     own = getattr(weight, "format", None)
     if len(weight.shape) == 1 or name == WHOLE:
         format = "f32"
@@ -89,7 +89,7 @@ def encoded(name, weight, format):
 
 
 def save_gguf_adapter(path, adapter, params, config, fields):
-    """Write a LoRA adapter in float32; QA-LoRA is written as a LoRA adapter with the same update.
+    """Write a LoRA adapter as GGUF, in float32; QA-LoRA is written as a LoRA adapter with the same update.
 
     Parameters
     ----------
@@ -97,12 +97,12 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     adapter : Adapter
     params : dict of the base's weights
     config : LlamaConfig or GPT2Config of the base
-    fields : dict of more fields
+    fields : dict of additional fields
 
     Raises
     ------
     ValueError
-        For any other kind of adapter, or one with a trained head, which llama.cpp does not support.
+        If the adapter is of another kind or has a trained head, neither of which llama.cpp supports.
     ImportError
         If the package gguf is not installed.
     """
@@ -110,10 +110,10 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     kind = adapter.config.kind
     if kind != "lora":
         remedy = "export it with --to gguf-merged, or convert it to LoRA with lora_np.adapters.compress"
-        raise ValueError(f"adapter: got kind {kind!r}, expected 'lora', which llama.cpp supports; {remedy}")
+        raise ValueError(f"adapter: got kind {kind!r}, expected 'lora' for llama.cpp; {remedy}")
     if HEAD in adapter.weights:
         remedy = "train the classifier with --as-words" if config.n_classes else "export it with --to gguf-merged"
-        raise ValueError(f"adapter: has a trained head, which llama.cpp's adapters cannot have; {remedy}")
+        raise ValueError(f"adapter: has a trained head, which llama.cpp does not support; {remedy}")
     joined = joined_layers(params, adapter, config, "gguf")
     if not joined:
         raise ValueError("adapter: has no adapted layers, expected at least one")
@@ -130,11 +130,11 @@ def save_gguf_adapter(path, adapter, params, config, fields):
 
 
 def write_gguf(path, architecture, fields, tensors):
-    """Write a GGUF file and read it back before it replaces an older one.
+    """Write a GGUF file, and read it back before it replaces any existing one.
 
     Parameters
     ----------
-    fields : dict, name -> str, bool, int (written as uint32), float (float32), or a list or array of them
+    fields : dict, name -> str, bool, int (written as uint32), float (written as float32), or a list or array of these
     tensors : dict, name -> array of float32 or float16, or BlockWeight
     """
     from gguf import GGMLQuantizationType, GGUFWriter

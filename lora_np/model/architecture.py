@@ -35,7 +35,7 @@ class LayerSpec(NamedTuple):
         return self.name.removesuffix(".residual")
 
     def parameter_shapes(self):
-        """Name -> shape of its own parameters, the weight before the bias."""
+        """The shapes of its own parameters, name -> shape, the weight before the bias."""
         if not self.shape or self.tied_to:
             return {}
         bias = {f"{self.name}.bias": self.shape[:1]} if self.bias else {}
@@ -43,10 +43,10 @@ class LayerSpec(NamedTuple):
 
 
 def with_depths(layers):
-    """Name -> LayerSpec with its depth. Adjacent layers with the same operation, such as q, k and v, share a depth."""
+    """Return the layers with their depths, name -> LayerSpec. Adjacent layers with the same operation share a depth."""
     by_name, depth, previous = {}, -1, None
     for layer in layers:
-        depth += layer.operation != previous
+        depth += layer.operation != previous  # q, k and v share a depth
         by_name[layer.name] = layer._replace(depth=depth)
         previous = layer.operation
     return by_name
@@ -63,7 +63,7 @@ def check_config(config, *sizes):
 
 
 class Architecture(NamedTuple):
-    """Everything that the package knows about one architecture; `gpt2.py` ends with an example.
+    """All that the package needs to know about an architecture; `gpt2.py` ends with an example.
 
     The functions connect the layers in `modules`: `run(name, *inputs)` computes a layer, and `back(name, dy)` computes
     the gradients of its inputs. Each backward function processes the layers of its forward function in reverse order.
@@ -73,7 +73,7 @@ class Architecture(NamedTuple):
     the last layer, "head".
     """
 
-    name: str  # in configuration files: ours, `model_type` in Hugging Face's, and `general.architecture` in GGUF
+    name: str  # in our configuration files, in Hugging Face's (`model_type`), and in GGUF (`general.architecture`)
     config_class: type  # a frozen dataclass with vocab_size, n_positions, d_model, n_layers, n_classes, dropout, extra
     modules: Callable  # config -> {name: LayerSpec}, in execution order
     embed_forward: Callable  # (ids (B, T), run, start) -> (B, T, C); `start` is the position of the first id
@@ -82,8 +82,8 @@ class Architecture(NamedTuple):
     block_backward: Callable  # (dx, i, back) -> dx before block i
     output_forward: Callable  # (x, config, run) -> the head's input, (B, T, C), or (B, C) for a classifier
     output_backward: Callable  # (dh, config, back) -> dx after the last block
-    file_names: str  # a table with a line per layer: its Hugging Face and GGUF names, and our names of the layers in it
+    file_names: str  # one line per layer: its Hugging Face and GGUF names, and our names for the layers in it
     peft_targets: tuple[str, ...]  # the layers that PEFT adapts by default, under Hugging Face's names
-    writes: bool = True  # whether it can generate text: each token attends only to itself and earlier ones
-    hf_transposed: tuple[str, ...] = ()  # last parts of the Hugging Face names of layers stored as (in, out)
-    gguf_interleaved: tuple[str, ...] = ()  # last parts of our names of layers whose rows GGUF orders by rotation pairs
+    writes: bool = True  # whether it can generate text: each token attends only to itself and earlier tokens
+    hf_transposed: tuple[str, ...] = ()  # last parts of the names of layers that Hugging Face stores as (in, out)
+    gguf_interleaved: tuple[str, ...] = ()  # last parts of the names of layers whose rows GGUF orders by rotation pairs

@@ -3,7 +3,7 @@
 from .gpt2 import GPT2
 from .llama import LLAMA
 
-ARCHITECTURES = {record.name: record for record in (GPT2, LLAMA)}  # GPT-2 first: old files name no architecture
+ARCHITECTURES = {record.name: record for record in (GPT2, LLAMA)}  # GPT-2 is first: old files name no architecture
 
 
 def architecture(config):

@@ -29,8 +29,8 @@ class Call(NamedTuple):
 def operands_by_layer(config, wanted):
     """The operands of each layer's operation whose gradients are needed: the layer's own wanted parameters, and x.
 
-    The gradient of x is needed only if a lower layer is trained. Not computing it in other layers lets the backward
-    pass stop early and keeps the cache small.
+    The gradient of x is needed only if a lower layer is trained. Omitting it in other layers lets the backward pass
+    stop early and keeps the cache small.
 
     Parameters
     ----------

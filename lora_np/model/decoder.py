@@ -1,10 +1,10 @@
 """A forward pass for one token at a time, with a cache of the keys and values of all earlier tokens.
 
 With a causal mask, a token's keys and values depend only on that token and earlier ones, so they never change. So each
-new token costs a forward pass over one token, instead of one over the whole text.
+new token costs a forward pass over one token, not over the entire text.
 
 Decoding follows the same path through the model as training, but uses each operation's `decode` in `operations.py`,
-which keeps nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
+which caches nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
 adapter's additional products would noticeably increase the time.
 """
 
@@ -88,7 +88,7 @@ def empty_cache(decoder, batch_size):
 
 
 def with_room(cache, length, n_positions):
-    """The cache with room for `length` tokens. The size of a full cache is doubled, up to n_positions."""
+    """The cache with room for `length` tokens. If it must grow, its capacity at least doubles, up to n_positions."""
     room = cache.keys.shape[2]
     if length <= room:
         return cache
@@ -103,7 +103,7 @@ def next_logits(decoder, ids, cache):
     Parameters
     ----------
     decoder : Decoder
-    ids : int array (B, T), the tokens after those in `cache`, the same number in every row
+    ids : int array (B, T), the tokens that follow those in `cache`
     cache : KVCache; its arrays may be overwritten, so continue with the returned one
 
     Returns

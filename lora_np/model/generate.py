@@ -15,7 +15,7 @@ def generate(params, ids, config, n_new, adapter=None, **settings):
 
     Returns
     -------
-    int64 array (B, T + n) with n ≤ n_new. A row that ended before the others is filled with the stop token that
+    int64 array (B, T + n) with n ≤ n_new. A row that ended before the others is padded with the stop token that
     ended it.
     """
     new = generate_tokens(params, ids, config, n_new, adapter, **settings)  # checks ids
@@ -64,8 +64,8 @@ def generate_tokens(
     if sampling.temperature > 0 and not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng: got {rng!r}, expected a np.random.Generator to draw tokens with")
     stop, never = known_ids("stop", stop, config), known_ids("never", never, config)
-    # A decoder for each adapter, with the adapter merged, takes memory for the adapted weights, but no additional time
-    # per token.
+    # One decoder per adapter, with the adapter merged, takes memory for the adapted weights, but no extra time per
+    # token.
     if adapter is None or isinstance(adapter, Adapter):
         readers = [(slice(None), make_decoder(params, config, adapter))]
     else:
@@ -76,7 +76,7 @@ def generate_tokens(
 
 
 def known_ids(name, ids, config):
-    """Token ids as an array (n,); raises ValueError for an id outside the vocabulary."""
+    """Convert token ids to an array (n,); raise ValueError if an id is outside the vocabulary."""
     ids = np.array(ids if np.iterable(ids) else [ids])
     if ids.size and not (np.issubdtype(ids.dtype, np.integer) and 0 <= ids.min() <= ids.max() < config.vocab_size):
         raise ValueError(f"{name}: got {ids.tolist()}, expected ids from 0 to {config.vocab_size - 1}")
@@ -84,11 +84,11 @@ def known_ids(name, ids, config):
 
 
 def continued(readers, text, config, n_new, sampling, rng, stop, never):
-    """The loop of `generate_tokens`, with checked arguments.
+    """The loop of `generate_tokens`, whose arguments have been checked.
 
     `readers` has a pair (rows, Decoder) for each distinct adapter; text is (B, T) int64, stop and never are (n,) int64.
     """
-    unread = text  # (B, ...), the tokens that no cache holds yet
+    unread = text  # (B, ...), the tokens that are not in the caches yet
     ended = np.zeros(len(text), dtype=bool)  # (B,)
     caches = [empty_cache(decoder, len(text[rows])) for rows, decoder in readers]
     logits = np.empty((len(text), config.vocab_size), dtype=caches[0].keys.dtype)

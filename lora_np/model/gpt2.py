@@ -72,9 +72,9 @@ def modules(config):
     A classifier reads one position of the last block's output. So the last block computes keys and values at all
     positions, but the query and all later activations only at that position.
 
-    The outputs of o_proj and down_proj are added to the residual stream. Their initial weights are smaller than those
-    of the other layers by a factor of √(2 · n_layers), because the stream is the sum of 2 · n_layers branches, and its
-    variance should not grow with the depth.
+    The outputs of o_proj and down_proj are added to the residual stream. The initial weights of these two layers are
+    smaller than those of the others by a factor of √(2 · n_layers), because the stream is the sum of 2 · n_layers
+    branches, and its variance should not grow with the depth.
     """
     V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
     std, branch_std = INITIAL_STD, INITIAL_STD / math.sqrt(2 * config.n_layers)
@@ -184,7 +184,7 @@ def output_backward(dh, config, back):
     return back("ln_f", dh)
 
 
-# Each layer's name in Hugging Face files (of a model with a head), its name in GGUF, and our names of the layers that
+# Each layer's name in Hugging Face files (of a model with a head), its name in GGUF, and our names for the layers that
 # it contains; {} is the block's number. Both formats store q, k and v as one fused layer.
 FILE_NAMES = """
 transformer.wte               token_embd          tok_emb

@@ -8,7 +8,7 @@ from .architectures import modules
 
 
 def parameter_shapes(config):
-    """Name -> shape of every parameter, in execution order.
+    """The shapes of all parameters, name -> shape, in execution order.
 
     Linear weights are (out, in). A language model with a tied head has no `head.weight`: `tok_emb.weight` is both
     embedding and head. A classifier adds `head.weight` (n_classes, C), without bias.
@@ -17,7 +17,7 @@ def parameter_shapes(config):
 
 
 def initial_params(config, rng, dtype=np.float32):
-    """GPT-2's initial values (Radford et al. 2019, section 2.3): normal weights, zero biases, and ones in layer norms.
+    """GPT-2's initial values (Radford et al. 2019, section 2.3): normal weights, zero biases, layer norm weights of 1.
 
     The standard deviations come from `modules`.
 
@@ -57,7 +57,7 @@ def add_head(params, config, n_classes, rng):
     Returns
     -------
     params : dict with a new head.weight (n_classes, C), normal with standard deviation 0.02
-    config : the same configuration with n_classes
+    config : the same configuration with the given n_classes
     """
     if n_classes < 2:
         raise ValueError(f"n_classes: got {n_classes}, expected at least 2")

@@ -13,11 +13,11 @@ from .operations import OPERATIONS
 
 
 def forward_layers(cache, record=None):
-    """Make the `run` of one forward pass.
+    """Create the `run` for one forward pass.
 
     Parameters
     ----------
-    cache : ForwardCache, whose `ops` and `shapes` are filled
+    cache : ForwardCache, whose `ops` and `shapes` are filled by `run`
     record : dict that `run` fills, name -> activation; or None
     """
     call, caches, shapes, _ = cache
@@ -40,7 +40,7 @@ def forward_layers(cache, record=None):
 
 
 def backward_layers(cache, grads, record=None):
-    """Make the `back` of one backward pass.
+    """Create the `back` for one backward pass.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def at_positions(x, positions):
 
 
 def spread(dx, shape, positions):
-    """The gradient of `at_positions`' input: zero at all other positions."""
+    """The gradient of the input of `at_positions`: dx at the selected positions, and zero at all others."""
     if dx is None or dx.shape == shape:
         return dx
     full = np.zeros_like(dx, shape=shape)  # (B, T, C)

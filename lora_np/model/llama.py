@@ -18,7 +18,7 @@ from ..checked import check_fields, finite_number, instance_of
 from ..ops import add
 from .architecture import Architecture, LayerSpec, check_config, with_depths
 
-INITIAL_STD = 0.02  # of the initial weights, except those of o_proj and down_proj, which are smaller, as in `gpt2.py`
+INITIAL_STD = 0.02  # standard deviation of the initial weights; it is smaller in o_proj and down_proj, as in `gpt2.py`
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LlamaConfig:
     dropout : float in [0, 1), on both residual branches, during training
     rope_theta : float above 1, θ of the rotary position embedding
     rms_norm_eps : float
-    tied : bool, whether a language model's head is the token embedding
+    tied : bool, whether a language model's head is tied to the token embedding
     attention_bias, mlp_bias : bool, whether the linear layers of the attention and of the MLP have biases
     extra : dict, fields of a configuration file that this package does not use but writes back
 
@@ -186,7 +186,7 @@ def output_backward(dh, config, back):
     return back("norm_f", dh)
 
 
-# Each layer's name in Hugging Face files (of a model with a head), its name in GGUF, and our name of the layer; {} is
+# Each layer's name in Hugging Face files (of a model with a head), its name in GGUF, and our name for the layer; {} is
 # the block's number.
 FILE_NAMES = """
 model.embed_tokens                        token_embd          tok_emb

@@ -8,8 +8,8 @@ from .architectures import modules
 def draw_masks(config, shape, rng, adapter=None, dtype="float32"):
     """Draw all dropout masks for one training pass.
 
-    A mask's name says where it is applied: "embed" after the embeddings, "blocks.0.attn" and "blocks.0.mlp" on the
-    residual branches, "blocks.0.attn.q_proj.adapter" on an adapter's input.
+    Masks are named after the place where they are applied: "embed" after the embeddings, "blocks.0.attn" and
+    "blocks.0.mlp" on the residual branches, and "blocks.0.attn.q_proj.adapter" on an adapter's input.
 
     Parameters
     ----------

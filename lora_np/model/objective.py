@@ -1,6 +1,6 @@
 """The loss of a batch and its gradients: forward pass, cross-entropy and backward pass in one call.
 
-A language model's head and cross-entropy are one operation, so the logits of all positions never exist at once.
+A language model's head and cross-entropy are one operation, so the logits of all positions are never in memory at once.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from .passes import backward, forward
 
 class Objective(NamedTuple):
     loss: float  # mean over the targets that are not ignored, in nats
-    n_targets: float  # number of these targets, or the sum of their weights: the weight of this loss in a mean
+    n_targets: float  # number of these targets, or the sum of their weights: this loss's weight in a mean over batches
     grads: dict[str, np.ndarray]  # of the wanted parameters
 
 
@@ -55,7 +55,7 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
 
 
 def predict_logits(params, batches, config, adapter=None, run=map, head=None):
-    """Yield the logits and targets of every batch, computed without dropout and without caches for gradients.
+    """Compute the logits of every batch, without dropout and without caches for gradients.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def forward(
     params : dict of the base weights (`initial_params`, `load_model`)
     ids : int array (B, T), right-padded; T at most config.n_positions
     config : the model's configuration
-    lengths : int array (B,), the number of non-padding tokens in each row; a classifier reads the last one.
+    lengths : int array (B,), the number of non-padding tokens in each row; a classifier reads the last of them.
         None: no row is padded.
     adapter : Adapter or None; or, in evaluation, a list with an Adapter or None for each row
     wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` computes. The cache keeps
@@ -98,7 +98,7 @@ def hidden_states(ids, config, run, start=0, block_run=None):
 
 
 def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
-    """Gradients of the wanted parameters, from the head back to the embeddings.
+    """Compute the gradients of the wanted parameters, from the head back to the embeddings.
 
     Below the lowest trained layer, gradients are None and nothing is computed.
 
@@ -115,7 +115,7 @@ def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
 
     Returns
     -------
-    dict, parameter name -> gradient of its shape, for exactly the names in `wanted`
+    dict, parameter name -> gradient, with the parameter's shape, for exactly the names in `wanted`
     """
     grads, config = {} if grads is None else grads, cache.call.config
     model, wrap = architecture(config), wrap or (lambda back: back)

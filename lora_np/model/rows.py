@@ -49,7 +49,7 @@ def row_groups(params, adapters, B):
     Raises
     ------
     TypeError, ValueError
-        For anything except such a list, or for an adapter that does not fit or has a whole weight other than a head.
+        If adapters is not such a list, or if an adapter does not fit or has a whole weight other than a head.
     """
     groups = []
     for rows, adapter in rows_by_adapter(adapters, B):

@@ -109,7 +109,7 @@ def keep_top_k(logits, k):
 
 
 def keep_top_p(logits, p):
-    """Set logits (B, V) outside the nucleus to -inf: a token is kept if the more probable tokens sum to less than p."""
+    """Set logits (B, V) outside the nucleus to -inf: keep a token if all larger probabilities sum to less than p."""
     order = np.argsort(-logits, axis=-1, kind="stable")  # (B, V), the most probable first
     probs = np.take_along_axis(softmax_forward(logits)[0], order, axis=-1)
     # The total probability of all more probable tokens: 0 for the first token, which is always kept. The sum is in

@@ -1,4 +1,4 @@
-"""Causal multi-head attention (Vaswani et al. 2017, section 3.2) of projected q, k and v.
+"""Causal multi-head attention (Vaswani et al. 2017, section 3.2) for projected q, k and v.
 
 The three projections before attention and the one after it are separate linear layers, because LoRA adapts them.
 

@@ -1,6 +1,6 @@
 """Evaluate long elementwise formulas in blocks of rows.
 
-NumPy evaluates a formula one operation at a time, each on the whole array. If the array is larger than a core's cache,
+NumPy evaluates a formula one operation at a time, each on the entire array. If the array is larger than a core's cache,
 every operation waits for memory. With blocks, all operations except the first and the last find their operands in the
 cache. Elementwise results are bit-identical with and without blocks; sums over a row are equal up to rounding.
 """
@@ -21,7 +21,7 @@ def blocks(*arrays):
     ------
     tuples with one block (n, K_i) of each array. A block of a C-contiguous array is a view, so writing to it writes to
     the array. A block of any other array may be a copy; copies are read-only, so that no write is silently lost. Small
-    arrays, and arrays that repeat a single number (all strides 0), are yielded whole.
+    arrays, and arrays that repeat a single number (all strides 0), are yielded as one block.
     """
     if not arrays[0].size:
         return

@@ -10,7 +10,7 @@ IGNORE_INDEX = -100  # the target of a position that the loss ignores, as in PyT
 
 
 class CrossEntropyGrads(NamedTuple):
-    """The gradient. It is also the cache, because the forward pass already computes the exponentials that it needs."""
+    """The gradient, which the forward pass already computes from its exponentials. It is also the cache."""
 
     dlogits: np.ndarray | None  # (..., K), None if not wanted
 

@@ -12,7 +12,7 @@ CUBIC = 0.044715
 
 
 class GeluCache(NamedTuple):
-    """The slope is cached instead of x, which has the same size, because the forward pass can reuse the gate for it."""
+    """The slope, which the forward pass computes from the gate, is cached instead of x. Both have the same size."""
 
     slope: np.ndarray | None  # (..., F), dy/dx
 

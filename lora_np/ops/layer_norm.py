@@ -35,7 +35,7 @@ def row_mean(a, b=None):
 
 
 def normalise(x, eps):
-    """x̂ (..., C), with mean 0 and variance 1 in each row, and 1 / √(variance + ε), (..., 1)."""
+    """Return x̂ (..., C), whose rows have mean 0 and variance 1; and 1 / √(variance + ε), (..., 1)."""
     x_hat = x - row_mean(x)  # (..., C), only centred so far
     variance = row_mean(x_hat, x_hat)  # (..., 1)
     inv_std = 1.0 / np.sqrt(variance + eps)  # (..., 1)

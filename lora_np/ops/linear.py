@@ -1,7 +1,7 @@
 """The linear layer, y = x Wᵀ + b.
 
 The weight may be an array, or any object that NumPy converts to one, such as a quantised weight. Such an object is
-converted for each product, and the array is freed afterwards.
+converted for each product, and the resulting array is freed afterwards.
 """
 
 from typing import NamedTuple

@@ -15,7 +15,7 @@ CHUNK = 2**24  # the maximum number of logits in memory: 64 MB in float32
 
 
 class LinearCrossEntropyGrads(NamedTuple):
-    """The gradients; they are also the cache, because they must be computed while a chunk's logits exist."""
+    """The gradients; they are also the cache, because they must be computed while a chunk's logits are in memory."""
 
     dx: np.ndarray | None  # (..., C)
     dweight: np.ndarray | None  # (V, C)
@@ -47,7 +47,7 @@ def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, 
     ValueError
         See `cross_entropy_forward`.
     """
-    weight = np.asanyarray(weight)  # once, not for each chunk
+    weight = np.asanyarray(weight)  # converted once, not for each chunk
     rows = x.reshape(-1, x.shape[-1])  # (N, C)
     real = np.flatnonzero(targets != ignore_index)  # (n,)
     dx = np.zeros_like(rows) if "x" in wanted else None

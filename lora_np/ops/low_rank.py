@@ -1,8 +1,8 @@
 """The low-rank product of LoRA (Hu et al. 2021, section 4.1, equation 3): z = (e ⊙ (x Aᵀ)) Bᵀ.
 
-Each row of x is projected to r values and back, which costs r (in + out) multiplications. The matrix B diag(e) A is
-never computed, because its product with a row would cost in · out multiplications. In LoRA, e is a scalar, the scale s;
-in AdaLoRA and VeRA, it is a vector (r,).
+Each row of x is projected down to r values and then up to `out` values, which costs r (in + out) multiplications. The
+matrix B diag(e) A is never computed, because its product with a row would cost in · out multiplications. In LoRA, e is
+a scalar, the scale s; in AdaLoRA and VeRA, it is a vector (r,).
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class LowRankCache(NamedTuple):
 class LowRankGrads(NamedTuple):
     dx: np.ndarray | None  # (..., in)
     dA: np.ndarray | None  # (r, in)
-    de: np.ndarray | None  # (r,), or one number
+    de: np.ndarray | None  # (r,), or a scalar
     dB: np.ndarray | None  # (out, r)
 
 

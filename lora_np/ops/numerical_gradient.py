@@ -12,12 +12,12 @@ def numerical_gradient(f, x, step=1e-5):
     Parameters
     ----------
     f : function that maps an array of x's shape to a scalar
-    x : float64 array; not changed
+    x : float64 array; not modified
     step : float, h; it is multiplied by max(1, |x_i|)
 
     Returns
     -------
-    array of x's shape
+    array with x's shape
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Rotary position embedding (Su et al. 2021, section 3.2): rotate queries and keys by angles proportional to position.
 
 A head's D entries are treated as D/2 points in the plane. At position p, point j is rotated by p · θ^(−2j/D). The dot
-product of a query at p and a key at p′ therefore depends only on their contents and on p − p′. The coordinates of point
-j are the head's entries j and j + D/2, as in Hugging Face's Llama; the paper pairs 2j and 2j + 1.
+product of a query at p and a key at p′ therefore depends only on the unrotated vectors and on p − p′. The coordinates
+of point j are the head's entries j and j + D/2, as in Hugging Face's Llama; the paper pairs 2j and 2j + 1.
 """
 
 from functools import lru_cache
@@ -42,7 +42,7 @@ def consecutive_tables(start, stop, head_size, theta, dtype):
 
 
 def rotate(x, cos, sin):
-    """Rotate the points of each head, x (..., T, n·D), by angles with these cosines and sines (..., T, D/2)."""
+    """Rotate the points of each head of x (..., T, n·D) by angles with the given cosines and sines (..., T, D/2)."""
     heads = x.reshape(*x.shape[:-1], -1, 2, cos.shape[-1])  # (..., T, n, 2, D/2)
     first, second = heads[..., 0, :], heads[..., 1, :]  # (..., T, n, D/2)
     cos, sin = cos[..., None, :], sin[..., None, :]  # the same for all heads

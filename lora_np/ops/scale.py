@@ -35,7 +35,7 @@ def scale_forward(x, factor, wanted=("x", "factor")):
 
 
 def scale_backward(dy, cache):
-    """dx = f ⊙ dy, and df = Σ dy ⊙ x over all rows, because each f_i multiplies a whole column.
+    """dx = f ⊙ dy, and df = Σ dy ⊙ x over all rows, because each f_i multiplies an entire column.
 
     Parameters
     ----------

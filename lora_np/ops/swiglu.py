@@ -8,7 +8,7 @@ from .blocks import blocks
 
 
 class SwigluCache(NamedTuple):
-    """The two factors that multiply dy; the forward pass computes them, because both contain its sigmoid."""
+    """The two factors by which dy is multiplied. The forward pass computes them, because both contain the sigmoid."""
 
     by_gate: np.ndarray | None  # (..., F), ∂y/∂a
     by_up: np.ndarray | None  # (..., F), ∂y/∂u

@@ -2,7 +2,7 @@
 
 
 def operands_wanted(wanted, passes_through):
-    """The operands of an operation through which a layer's wanted gradients pass.
+    """Select the operands of an operation whose gradients are needed for a layer's wanted gradients.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from .inspection import LARGEST
 
 PROMPT = "The quick brown fox jumps over the"
 N_IDS = 8  # length of the prompt if the base has no tokenizer
-NOT_FINITE = "has NaN, infinite or far too large values"
+NOT_FINITE = "has NaN, infinite or extremely large values"
 TOO_LARGE = "the update is larger than the weight itself: is the scale too large?"
 
 
@@ -55,7 +55,7 @@ def ratio(change, size):
 
 
 def attach(report, dtype):
-    """Return an Adapter with the layers that the program applies, and the names of those that lora_np cannot apply."""
+    """Return an Adapter with the layers that a program applies, and the names of those that lora_np cannot apply."""
     weights, ranks, alphas, left_out = {}, {}, {}, []
     for layer in report.layers:
         if layer.status != APPLIED:

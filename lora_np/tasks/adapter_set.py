@@ -30,7 +30,7 @@ def load_adapter_set(names, base=None):
     Parameters
     ----------
     names : list of str, folders of adapters, names of included adapters, or "base"
-    base : the base, see `read_model`; None: the base that the first adapter was trained on, or the included base
+    base : the base, see `read_model`; None: that of the first adapter, or the included base if there is no adapter
 
     Returns
     -------
@@ -39,8 +39,7 @@ def load_adapter_set(names, base=None):
     Raises
     ------
     ValueError
-        If a name is repeated or is that of a whole model, or if an adapter has a different base or labels that differ
-        from the first adapter's.
+        If a name is repeated, if a name is that of a full model, or if the adapters differ in their base or labels.
     """
     names = [str(name) for name in names]
     repeated = [name for name in names if names.count(name) > 1]
@@ -74,11 +73,11 @@ def mixed(loaded, weights=None, rank=None):
     Returns
     -------
     adapter : Adapter
-    error : float, ‖ΔW − ΔW′‖ / ‖ΔW‖ over all layers, where ΔW′ is the update of the given rank; 0 if `rank` is None
+    error : float, ‖ΔW − ΔW′‖ / ‖ΔW‖ over all layers, where ΔW′ is the update of rank `rank`; 0 if `rank` is None
     """
     adapters = loaded.adapters
     if BASE in adapters:
-        raise ValueError(f"adapter: {BASE!r} is not an adapter, expected adapters only")
+        raise ValueError(f"adapter: got {BASE!r}, expected only adapters")
     weights = [1.0] * len(adapters) if weights is None else weights
     if len(weights) != len(adapters):
         raise ValueError(f"weights: got {len(weights)}, expected one for each of {len(adapters)} adapters")
@@ -91,19 +90,20 @@ def mixed(loaded, weights=None, rank=None):
 
 
 def check_finite(arrays):
-    """Return the dict of arrays; raise ValueError if one of them has values that are not finite."""
+    """Return `arrays`, a dict of arrays; raise ValueError if any value is not finite."""
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise ValueError(f"weights: {name} becomes nan or infinite; expected smaller weights or adapters")
+            raise ValueError(f"weights: {name} becomes NaN or infinite; expected smaller weights")
     return arrays
 
 
 def forward_times(loaded, adapter):
-    """Time forward passes of the base, the base with the adapter, and the merged model, in one thread on 16 full rows.
+    """Time single-threaded forward passes of the base, the base with the adapter, and the merged model.
 
     Returns
     -------
-    dict: "base", "attached", "merged" -> (seconds, ratio to the base's time), both medians over 20 rounds
+    dict: "base", "attached", "merged" -> (seconds for 16 rows of n_positions tokens, ratio to the base's time), both
+        medians over 20 rounds
     """
     params, config = loaded.task.params, loaded.task.config
     models = {"base": (params, None), "attached": (params, adapter), "merged": (merge(params, adapter), None)}

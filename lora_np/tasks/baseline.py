@@ -8,10 +8,9 @@ def word_classifier(train, validation, token_pattern, sublinear=(False, True), s
 
     Parameters
     ----------
-    train, validation : (list of N str, (N,) classes); the combination of `sublinear` and C with the best validation
-        accuracy is chosen
+    train, validation : each (list of N str, (N,) classes); `sublinear` and C are selected by validation accuracy
     token_pattern : regular expression that matches a word
-    sublinear : the kinds of term counts to try: False for plain counts, True for logarithmic counts
+    sublinear : the term counts to try: False for plain counts, True for logarithmic counts
     strengths : the values of C to try
     class_weight : None or "balanced", as for scikit-learn's LogisticRegression
 

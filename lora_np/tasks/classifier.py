@@ -21,7 +21,7 @@ def load_classifier(folder, base=None):
     """
     task = load_task(folder, base)
     if task.labels is None:
-        raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` to write with it")
+        raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` for a language model")
     return task
 
 
@@ -46,7 +46,7 @@ def predict(classifier, texts):
 
 
 def class_probabilities(classifier, texts):
-    """Return the probability of each of K classes for each of N texts, (N, K); see `predict`.
+    """Return the class probabilities (N, K) of N texts; see `predict`.
 
     A warning reports the number of truncated texts.
     """
@@ -57,7 +57,7 @@ def class_probabilities(classifier, texts):
 
 
 def probabilities_of(classifier, sequences):
-    """Return the probability of each of K classes for each of N arrays of token ids, (N, K)."""
+    """Return the class probabilities (N, K) of N texts, given as arrays of token ids."""
     params, config, adapter, tokenizer, labels, *_ = classifier
     no_classes = np.zeros(len(sequences), dtype=np.int64)
     batches = class_batches(sequences, no_classes, CLASSIFIER_BATCH, pad_id(tokenizer))
@@ -84,7 +84,7 @@ def n_truncated(classifier, texts):
 def token_ids(classifier, texts, most=None):
     """Return the token ids that a classifier reads for each text: at most `most`, by default `most_tokens`.
 
-    Texts without tokens are refused, because a classifier predicts at the last token; transformers also fails on them.
+    Raises ValueError for a text without tokens, because a classifier predicts at the last token.
     """
     tokenizer, most = classifier.tokenizer, most or most_tokens(classifier)
     if classifier.question is not None:
@@ -92,13 +92,13 @@ def token_ids(classifier, texts, most=None):
     sequences = encode(tokenizer, texts)
     for row, ids in enumerate(sequences):
         if not len(ids):
-            reason = "has no tokens, and this model's tokenizer adds none to a text"
-            raise ValueError(f"text {row}: got {quoted(texts[row], 100)}, which {reason}; leave the text out")
+            reason = "has no tokens, and this model's tokenizer adds no special tokens"
+            raise ValueError(f"text {row}: got {quoted(texts[row], 100)}, which {reason}; remove the text")
     return without_padding(truncate(tokenizer, sequences, most), classifier.config)
 
 
 def without_padding(sequences, config):
-    """Remove trailing ids that equal an imported model's `pad_token_id`, if its configuration has one.
+    """Remove trailing ids that equal the `pad_token_id` of an imported model, if its configuration has one.
 
     A classifier predicts at the last token, and transformers treats all trailing tokens with that id as padding.
     """

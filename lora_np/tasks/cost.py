@@ -20,11 +20,11 @@ def n_shards(settings, longest):
 
 
 def report_cost(report, model, adapter, plan, batch_size, length):
-    """Report the numbers of trained parameters and steps; for full fine-tuning of a large model, also time and memory.
+    """Report the number of trainable parameters and of steps; for full fine-tuning of a large model, time and memory.
 
     Parameters
     ----------
-    report : function that takes a line of text
+    report : function, called with each line of the report
     model : LoadedModel
     adapter : Adapter, or None if the whole model is trained
     plan : dict of `train`'s arguments

@@ -1,4 +1,4 @@
-"""Diagnose an adapter on a base: how the program that runs it treats each layer, and the adapter's faults."""
+"""Diagnose an adapter on a base: which layers a program such as PEFT applies, and the adapter's faults."""
 
 import math
 import re
@@ -23,7 +23,7 @@ BLOCK = re.compile(r"(?<=[.])([0-9]{1,9})(?=[.])")
 BASES = {
     True: "this is the base that the adapter was trained on",
     False: "the adapter was trained on a different base",
-    None: "the adapter's file does not say whether the adapter was trained on this base",
+    None: "the adapter's file does not record whether this is the base that the adapter was trained on",
 }
 
 
@@ -34,15 +34,16 @@ def diagnose(path, base=None, prompt=None):
     ----------
     path : a folder in PEFT's format or ours, a GGUF file, or the name of an included adapter
     base : a Hugging Face folder, or anything that `read_model` reads; None: the base named in the adapter's `task.json`
-    prompt : str, the prompt after which the logits are compared; None: a fixed one
+    prompt : str, the prompt after which the logits are compared; None: a default prompt
 
     Returns
     -------
     dict of plain values: "adapter"; "program", the program that runs the adapter: "PEFT", "llama.cpp" or "lora_np";
         "kind"; "layers", a list of {layer, status, rank, scale, scale_from, change (‖ΔW‖/‖W‖), effective_rank, notes}
-        with None for missing values; "base", {same: whether the adapter was trained on this base, or None if its file
-        does not say; named: the base's name in the file, or None}; "prompt", the result of `compare`, or None if the
-        layers already show a fault; "faults", a list of str: why the adapter has no effect, is refused, or computes NaN
+        with None for missing values; "base", {same: whether the adapter was trained on this base, or None if that
+        is unknown; named: the base's name in the adapter's file, or None}; "prompt", the result of `compare`, or None
+        if the layers already show a fault; "faults", a list of str: why the adapter is refused, has no effect or
+        produces NaN
 
     Raises
     ------
@@ -70,7 +71,7 @@ def diagnose(path, base=None, prompt=None):
 
 
 def faults_of(file_report, rows):
-    """Return the faults that an adapter's layers show: the adapter is refused, has no effect or computes NaN."""
+    """Return the faults found in an adapter's layers: the adapter is refused, has no effect or produces NaN."""
     refused = file_report.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
     if refused:
         return [f"{file_report.program} refuses the whole adapter: {refused[0]}{and_more(refused)}"]
@@ -118,7 +119,7 @@ def examine_ours(place, base):
         raise ValueError(f"{place}: not an adapter ({contents(place)}), {expected}")
     config, (tensors, _) = read_config(path, AdapterConfig), read_tensors(place / "adapter.safetensors")
     if config.kind not in LEAVES:
-        remedy = "; export it with --to gguf, and examine that" if config.kind == "qalora" else ""
+        remedy = "; export it with --to gguf, and diagnose the GGUF file" if config.kind == "qalora" else ""
         raise ValueError(f"{place}: got an adapter of kind {config.kind!r}, expected {' or '.join(LEAVES)}{remedy}")
     if is_hugging_face(base):
         raise ValueError(f"base: {base} is a Hugging Face model, expected the adapter's base in lora_np's own format")
@@ -176,7 +177,7 @@ def format_diagnosis(report):
     lines += [line.rstrip() for line in aligned(table)]
     lines += ["", *(f"[{number}] {shown(note)}" for note, number in notes.items())] if notes else []
     base = report["base"]
-    names = f" (it names {shown(base['named'])})" if base["named"] and base["same"] is not True else ""
+    names = f" (the file names {shown(base['named'])})" if base["named"] and base["same"] is not True else ""
     lines += ["", f"base: {BASES[base['same']]}{names}"]
     if report["prompt"] is not None:
         lines += prompt_lines(report["prompt"])
@@ -189,10 +190,10 @@ def prompt_lines(prompt):
     if prompt["change"] is None:
         return [f"after {text}: the logits are not finite"]
     base, adapter = shown(prompt["base"], 40), shown(prompt["adapter"], 40)
-    best = f"{base} is still the most likely" if base == adapter else f"the most likely was {base} and is now {adapter}"
+    best = f"{base} remains the most likely" if base == adapter else f"the most likely changes from {base} to {adapter}"
     lines = [f"after {text}: the logits change by up to {prompt['change']:.2g} of their rms", f"  {best}"]
     if prompt["left_out"]:
-        lines.append(f"  without the effect of {shown(', '.join(prompt['left_out']))}")
+        lines.append(f"  not including the effect of {shown(', '.join(prompt['left_out']))}")
     return lines
 
 
@@ -203,7 +204,7 @@ def span(values, number):
 
 
 def merged_blocks(rows):
-    """Merge rows that differ only in block index and measured values; a merged row has lists of these values."""
+    """Merge rows that differ only in block index and measured values; in a merged row, these values are lists."""
     merged = {}
     for row in rows:
         before, *block = BLOCK.split(row["layer"], maxsplit=1)  # the block's index, and the rest of the name

@@ -27,7 +27,7 @@ FORMATS = {
     "gguf-merged": "the model with the adapter merged into its weights, for llama.cpp",
 }
 SAMPLE = "It's fine."
-LEAST_SHARE = 0.9  # `export` warns if a smaller share of the update survives rounding
+LEAST_SHARE = 0.9  # `export` warns if rounding preserves a smaller share of the update
 
 
 def export(name, to, out, base_name=None, base=None, format=None):
@@ -36,13 +36,13 @@ def export(name, to, out, base_name=None, base=None, format=None):
     Parameters
     ----------
     name : the task's folder, the name of an included adapter, a GGUF file or a packaged model
-    to : "peft", the adapter only; "hf", its base (for a classifier, with the adapter's head); "merged", the model
+    to : "peft", the adapter only; "hf", the base (for a classifier, with the adapter's head); "merged", the model
         with the adapter merged into its weights; "gguf", the adapter, or the model if there is no adapter; or
         "gguf-merged"
     out : folder to write, or a file for GGUF; not the folder of the task or of its base
     base_name : str or None, the base's name or path, which is written to the adapter's PEFT configuration
-    base : folder of the adapter's base if it has moved, or None
-    format : weight format of a model in GGUF: "f32", "f16", "q8_0" or "q4_1"; None: "f32"
+    base : the new folder of the adapter's base if the base has moved, or None
+    format : weight format when a model is exported to GGUF: "f32", "f16", "q8_0" or "q4_1"; None: "f32"
 
     Returns
     -------
@@ -59,7 +59,7 @@ def export(name, to, out, base_name=None, base=None, format=None):
     task = formats.load_task(name, base)
     if to == "peft":
         if task.adapter is None:
-            raise ValueError(f"{name}: got a whole model, expected an adapter; export it with --to hf")
+            raise ValueError(f"{name}: got a full model, expected an adapter; export it with --to hf")
         metadata = {FINGERPRINT: fingerprint(task.params)}
         formats.save_peft(out, task.adapter, task.params, task.config, base_name, metadata)
         return task
@@ -77,7 +77,7 @@ def export_gguf(name, is_merged, out, base, format):
     task = formats.load_task(name, base, weights="blocks")
     if task.adapter is not None and not is_merged:
         if format is not None:
-            raise ValueError(f"format: got {format!r} for an adapter, which is always written in f32; expected none")
+            raise ValueError(f"format: got {format!r} for an adapter, which is always written in f32; omit it")
         fields = {f"lora_np.{FINGERPRINT}": fingerprint(task.params)}
         formats.save_gguf_adapter(out, task.adapter, task.params, task.config, fields)
         return task
@@ -94,7 +94,7 @@ def export_gguf(name, is_merged, out, base, format):
 
 
 def merged_for(params, adapter, format):
-    """Return weights in a GGUF format with the adapter merged in, and the share of the update that survives rounding.
+    """Return weights in a GGUF format with the adapter merged in, and the share of the update that rounding preserves.
 
     If a weight is already in blocks of this format, as many of its codes as possible are kept (`merge_in_format`).
     Quantised weights are at the centres of their rounding intervals, so a small update changes few codes. The share is
@@ -135,7 +135,7 @@ def import_hf(path, out, tokenizer=None):
     Parameters
     ----------
     path : see `load_hf`
-    out : folder to write, not the folder that is read
+    out : folder to write, different from the input folder
     tokenizer : path of a tokenizer, see `load_tokenizer`; None: the tokenizer in the model's folder, if any
 
     Returns
@@ -149,7 +149,7 @@ def import_hf(path, out, tokenizer=None):
     if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY}:
         place = tokenizer or folder
         tokenizer = formats.tokenizer_of(place, task.config)
-        own = {name: content for name, content in files.items() if name == GENERATION}  # belongs to the model
+        own = {name: content for name, content in files.items() if name == GENERATION}  # the model's file
         files = {name: content for name, content in model_files(place).items() if name != GENERATION} | own
     task = task._replace(tokenizer=tokenizer, files=files)
     formats.save_task(out, task, None, {"method": "full", "imported_from": str(path)})
@@ -185,7 +185,7 @@ def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
     Parameters
     ----------
     folder : the directory that PEFT's save_pretrained wrote
-    out : folder to write, not one of the two folders that are read
+    out : folder to write, different from both input folders
     base : folder of the base, in our format (as written by `import_hf`)
     labels : list of str, a classifier's labels, in the order of its classes; None: the base's labels if there is one
         for each class, otherwise LABEL_0, LABEL_1, …

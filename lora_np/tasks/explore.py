@@ -19,8 +19,8 @@ PLACE = "/*DATA*/"  # replaced by the page's data
 TEXTS, TEXTS_OF_LARGE = 200, 50  # default number of texts to measure losses on, for a small and for a large base
 PROMPTS = ["The film", "You may not", "I would like to"]
 TEXTS_TO_CLASSIFY = ["A wonderful surprise from the first minute to the last.", "It does not work, and nobody answers."]
-N_FROM_DATA = 4  # default number of texts from the data that are classified
-DIGITS = 5  # significant digits of the page's values
+N_FROM_DATA = 4  # default number of texts to classify from the data
+DIGITS = 5  # significant digits of the values in the page
 
 
 def explore(
@@ -43,18 +43,18 @@ def explore(
     ----------
     adapter : folder of a language model's or a classifier's adapter, or the name of an included adapter
     out : path of the page
-    base : the adapter's base if it has moved (see `read_model`), or None
+    base : the new path of the adapter's base if the base has moved (see `read_model`), or None
     data : for a classifier, path of a CSV, TSV or JSONL file; losses are measured on equally spaced rows. None: no
         losses are measured
     text_column, label_column : str, or None for the columns that the classifier was trained with
-    quoting : bool, for a TSV; see `read_records`
+    quoting : bool, for a TSV file; see `read_records`
     text_file : for a language model, path of a text file to measure losses on; the end of its last tenth is used,
         because `finetune` tests on that tenth. None: the held-out texts of an included adapter; for other adapters, no
         losses are measured
     prompts : list of str to continue or classify; if empty, a few built-in prompts, or texts from the data
     n_texts : int, maximum number of texts to measure losses on; None: 200, or 50 with a large base
     chat : bool, whether a language model answers the prompts using its chat template
-    report : function that takes a line of text, called before each computation to describe it
+    report : function, called before each computation with a line of text that describes it
 
     Returns
     -------
@@ -63,8 +63,8 @@ def explore(
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, the adapter adapts no layer, an option does not apply to its kind of model, or
-        `out` cannot be written or is a file that is read. Nothing is written in these cases.
+        If a file is missing or damaged, the adapter adapts no layer, an option does not apply to this kind of
+        model, or `out` is an input file or cannot be written. Nothing is written in these cases.
     """
     if n_texts is not None:
         whole_number("texts", n_texts)
@@ -79,10 +79,10 @@ def explore(
     if data is None:
         check_unset("needs --data", text=text_column, label=label_column, quoting=quoting or None)
     if task.labels is None:
-        check_unset(f"{adapter} belongs to a language model, which is measured on a --text-file", data=data)
+        check_unset(f"{adapter} adapts a language model, expected a classifier; use --text-file", data=data)
         measured = language_tokens(adapter, task.tokenizer, text_file, n, report)
     else:
-        why = f"{adapter} belongs to a classifier, which is measured on --data and answers with a label"
+        why = f"{adapter} adapts a classifier, expected a language model; for a classifier, use --data"
         check_unset(why, text_file=text_file, chat=chat or None)
         measured = texts_of_table(adapter, task, data, text_column, label_column, quoting, n)
     if n_texts is not None and measured is None:
@@ -97,8 +97,8 @@ def explore(
 def page_data(task, base, measured, prompts, chat, report):
     """Return the data of a page: a dict with the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`.
 
-    `measured` is the result of `language_tokens` or `texts_of_table`; the other parameters are those of these
-    functions.
+    `measured` is the result of `language_tokens` or `texts_of_table`; `task` is the loaded adapter and its base; the
+    other parameters are those of `explore`.
     """
     report(f"decomposing ΔW of {len(layer_arrays(task.adapter))} layers")
     directions = directions_of(task.params, task.adapter)
@@ -128,7 +128,7 @@ def facts(task):
 
 
 def page_text(data):
-    """Return the page with its data as JSON in a script element; `<` is escaped, so that no text can close it.
+    """Return the page with its data as JSON in a script element; `<` is escaped, so that no text closes the element.
 
     All floats are rounded to DIGITS significant digits.
     """

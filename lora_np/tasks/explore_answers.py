@@ -60,7 +60,7 @@ def spread(length, n):
 
 
 def ranks_to_cut_to(directions):
-    """Return 0, 1, … up to the largest rank of any ΔW; if this is above 8, only 0, the powers of two and this rank."""
+    """Return 0, 1, … up to the largest rank of any ΔW; above 8, only 0, the smaller powers of two and that rank."""
     most = max(len(sigma) for _, sigma, _ in directions.values())
     if most <= 8:
         return list(range(most + 1))
@@ -75,7 +75,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
     variant : function (k) -> LoadedModel with every ΔW truncated to rank k
     directions : dict that `directions_of` returned
     base : folder or file of the base
-    report : function that takes a line of text
+    report : function, called with a line of text before each measurement
     what : str, describes the data
     data, classes : (N,) tokens and None for a language model; N texts and (N,) integers for a classifier
 
@@ -111,7 +111,7 @@ def by_scale(variant, prompts, chat, report):
     variant : function (scale=) -> LoadedModel with every ΔW multiplied by the scale
     prompts : list of str
     chat : bool, whether a language model answers them using its chat template
-    report : function that takes a line of text
+    report : function, called with a line of text for each scale
 
     Returns
     -------

@@ -15,12 +15,12 @@ from ..model import modules
 SMALLEST = 1e-9  # relative to σ₁; smaller singular values of a ΔW in float64 are rounding errors
 DIRECTIONS, TOKENS = 3, 8  # number of directions shown with tokens, and of tokens at each end of a direction
 MOST_SIGMAS = 64  # number of singular values that the page shows
-MOST_ROWS, MOST_COLUMNS = 16, 256  # maximum size of a picture
+MOST_ROWS, MOST_COLUMNS = 16, 256  # maximum size of a picture in pixels
 ALONG = "a"  # decoded in front of each token, whose leading space would otherwise be lost
 
 
 def directions_of(params, adapter):
-    """Compute the singular value decomposition of every ΔW, for any kind of adapter, without zero singular values.
+    """Compute the singular value decomposition of every ΔW, omitting zero singular values, for any kind of adapter.
 
     Parameters
     ----------
@@ -63,8 +63,7 @@ def svd_of_low_rank(M, r):
 
 
 def with_updates(task, directions, k=None, scale=1.0):
-    """Return the model with the k leading terms of each ΔW's decomposition, multiplied by `scale`, added to its
-    weights.
+    """Add the k leading terms of each ΔW's decomposition, multiplied by `scale`, to the model's weights.
 
     U_k Σ_k V_kᵀ is the best rank-k approximation of ΔW.
 
@@ -133,9 +132,9 @@ def token_directions(task, directions):
     with centred embeddings. For a layer that writes into the stream, the mean of u_i is subtracted before the gain is
     applied, and the head's rows are unchanged.
 
-    Both comparisons are approximations: the first block reads the tokens' embeddings, but the input of later blocks
-    depends on them less and less. The sign of a pair u_i, v_i is arbitrary; it is chosen so that the cosine of largest
-    magnitude is positive.
+    Both comparisons are approximations: only the first block reads the tokens' embeddings directly, and the inputs of
+    later blocks depend on them less and less. The sign of a pair u_i, v_i is arbitrary; it is chosen so that the cosine
+    of largest magnitude is positive.
 
     Returns
     -------
@@ -199,7 +198,7 @@ def picture(leaf, array):
     Returns
     -------
     dict: "name"; "shape" of the array; "rows" and "columns" of the picture; "step", the number of neighbouring entries
-        that a pixel averages; "peak", the value that 127 represents; "pixels", the int8 values row by row, in base64
+        that each pixel averages; "peak", the value that 127 represents; "pixels", the int8 values row by row, in base64
     """
     wide = np.atleast_2d(array.T if leaf == "lora_B" else array)[:MOST_ROWS].astype(np.float64)
     n = wide.shape[1]

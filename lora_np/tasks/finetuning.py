@@ -25,7 +25,7 @@ def no_report(line):
 def finetune(data, out, settings=None, report=no_report):
     """Fine-tune a model on data, test it, and save it.
 
-    The data is split into a training part, a validation part, on which the best weights are selected, and a test part.
+    The data is split into training, validation and test sets. The best weights are selected on the validation set.
     The methods "lora" and "head" save only the adapter; "full" saves the whole model. The returned dict is also written
     to `task.json` in the folder `out`.
 
@@ -34,12 +34,12 @@ def finetune(data, out, settings=None, report=no_report):
     data : LabelledTable, QuestionTable, TextFile or Conversations, or another subclass of Data
     out : folder to write
     settings : FinetuneSettings; None: the defaults
-    report : function that takes a line of text, called before the training to describe it
+    report : function, called with each line of text that describes the run, before training
 
     Returns
     -------
     dict: "method"; the results of `Dataset.test_base` and `Dataset.test`; "learning_rate"; "trainable" and "percent",
-        the number of trained parameters and their share; "settings", all fields of the settings and of the data
+        the number of trainable parameters and their percentage; "settings", all fields of the settings and of the data
 
     Raises
     ------
@@ -63,7 +63,7 @@ def finetune(data, out, settings=None, report=no_report):
         enough = math.ceil(LEAST_STEPS * settings.batch_size / dataset.n_rows)
         settings = replace(settings, epochs=min(EPOCHS, enough))
     model, frozen, adapter = dataset.model, dataset.model.params, None
-    if adapter_config is not None:  # `train_head` applies to a classifier's head, not to a language model's
+    if adapter_config is not None:  # `train_head` applies only to a classifier's head
         trains_head = adapter_config.train_head and model.config.n_classes > 0
         adapter_config = replace(adapter_config, train_head=trains_head)
         frozen, adapter = start_adapter(frozen, adapter_config, stream(settings.seed, "adapter"))
@@ -90,7 +90,7 @@ def finetune(data, out, settings=None, report=no_report):
 
 @contextmanager
 def naming_model(name):
-    """Prefix a FloatingPointError with the model's name."""
+    """Prefix the message of a FloatingPointError with the model's name."""
     try:
         yield
     except FloatingPointError as error:
@@ -102,10 +102,10 @@ def read_run(path, changes):
 
     Parameters
     ----------
-    path : path of a JSON file with fields of FinetuneSettings, fields of the data, and the data's "task", a key of
-        KINDS; or of a `task.json`, which has them in "settings". Without a "task", the data is a QuestionTable if there
-        is a question, otherwise a LabelledTable if there are columns, and otherwise Conversations. None: `changes`
-        contains all values
+    path : path of a JSON file with fields of FinetuneSettings, fields of the data, and "task", a key of KINDS that
+        gives the class of the data. In a `task.json`, these are in "settings". Without a "task", the data is a
+        QuestionTable if there is a question, otherwise a LabelledTable if there are columns, and otherwise
+        Conversations. None: `changes` contains all values
     changes : dict, name -> value; the value of "adapter" is a dict of only those fields that change
 
     Returns
@@ -123,7 +123,7 @@ def read_run(path, changes):
     values = values.get("settings", values)
     instance_of(f"{path}: settings", values, dict, "an object")
     if changes.get("method", "lora") != "lora":
-        values = {**values, "adapter": None}  # because the file's adapter is for LoRA
+        values = {**values, "adapter": None}  # the adapter in the file is for LoRA
     whole, adapter = {**values, **changes}, values.get("adapter")
     if "adapter" in changes and isinstance(adapter, dict):
         whole["adapter"] = {**adapter, **changes["adapter"]}
@@ -145,7 +145,7 @@ def run_from(values):
     for field in fields(KINDS[task]):
         names.add(field.name)
         if field.default is MISSING and rest.get(field.name) is None:
-            raise ValueError(f"{field.name}: is missing; the task {task!r} needs it")
+            raise ValueError(f"{field.name}: is missing, but the task {task!r} requires it")
     for name in rest:
         if name not in names:
             raise ValueError(f"{name}: not a setting of the task {task!r}, expected one of {', '.join(sorted(names))}")

@@ -37,10 +37,11 @@ def inspect_file(path):
     -------
     dict: "file"; "metadata"; "tensors", a list of {name, dtype, shape, norm, rms (both None if the norm is not
         finite)}; "adapters", a list of {layer, kind, rank, in, out, scale (None if no configuration gives it), norm_A,
-        norm_B, norm_update, stable_rank, effective_rank}, which omits layers whose factors do not match, are not finite
-        or are too large. AdaLoRA's A is reported as diag(E) A, and its rank as the number of non-zero singular values.
-        DoRA's update is s B A, before the rows are rescaled. VeRA's layers are not listed, because its A and B are not
-        in the file; nor are QA-LoRA's, because the file does not say how many inputs are pooled into one.
+        norm_B, norm_update, stable_rank, effective_rank}, which omits layers whose factors have mismatched shapes, or
+        values that are not finite or extremely large. AdaLoRA's A is reported as diag(E) A, and its rank as the number
+        of non-zero singular values. DoRA's update is s B A, before the rows are rescaled. VeRA's layers are not listed,
+        because its A and B are not in the file; nor are QA-LoRA's, because the file does not record how many inputs
+        are pooled into one.
     """
     file = weights_file(place_of(path))
     if file.suffix == ".gguf":
@@ -83,7 +84,7 @@ def describe(name, array):
 
 
 def fit(arrays):
-    """Return whether a layer has A (r, in), B (out, r) and, for AdaLoRA, r singular values, all below LARGEST."""
+    """Return whether a layer has A (r, in), B (out, r) and, for AdaLoRA, r singular values, with entries < LARGEST."""
     if not all(factor in arrays and arrays[factor].ndim == 2 for factor in FACTORS):
         return False
     r = arrays["lora_A"].shape[0]
@@ -109,7 +110,7 @@ def describe_adapter(layer, arrays, scale):
 def scales(folder, layers):
     """Return a dict with the scale s of each layer for which the folder's configuration gives one; None for QA-LoRA."""
     ours, theirs, known = folder / "adapter.json", folder / "adapter_config.json", {}
-    with suppress(ValueError, FileNotFoundError):  # an unsupported adapter can still be described
+    with suppress(ValueError, FileNotFoundError):  # an adapter of an unsupported kind can still be described
         fields = read_object(ours if ours.is_file() else theirs)
         if fields.get("kind") == "qalora" or fields.get("use_qalora"):
             return None

@@ -1,6 +1,6 @@
 """Classification without a new head: after a text and a question, the language model names the label.
 
-Such a classifier runs in every program that runs the language model. The labels' probabilities are the softmax of the
+Such a classifier works in every program that runs the language model. The labels' probabilities are the softmax of the
 logits of the labels' first tokens.
 """
 
@@ -20,7 +20,7 @@ def label_ids(tokenizer, labels, end=()):
     Raises
     ------
     ValueError
-        If two answers begin with the same token, because only their first tokens are compared.
+        If an answer has no tokens, or two begin with the same token: only the first tokens are compared.
     """
     with library("labels: the tokenizer cannot encode them"):
         answers = [tokenizer.encode(f" {label}", add_special_tokens=False).ids for label in labels]
@@ -28,7 +28,7 @@ def label_ids(tokenizer, labels, end=()):
     for label, ids in zip(labels, answers):
         if not ids or ids[0] in first:
             fault = f"begins with the same token as {quoted(first[ids[0]])}" if ids else "has no tokens"
-            raise ValueError(f"labels: {quoted(label)} {fault}; give it another name")
+            raise ValueError(f"labels: {quoted(label)} {fault}; rename this label")
         first[ids[0]] = label
     return [np.array([*ids, *end], dtype=np.int64) for ids in answers]
 

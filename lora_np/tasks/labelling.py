@@ -30,8 +30,8 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     out : path of a .csv, .tsv or .jsonl file to write, with all columns of `records` followed by the predictions; or
         None
     proba : bool, whether to write the probability of every class, not just of the predicted one
-    quoting : bool, for a TSV; see `format_records`
-    base : folder of the model's base if it has moved, or None
+    quoting : bool, for a TSV file; see `format_records`
+    base : the new folder of the model's base if the base has moved, or None
 
     Returns
     -------
@@ -42,13 +42,13 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     Raises
     ------
     ValueError
-        If `out` has an unsupported suffix, is a file that is read, or cannot store the columns. This is checked before
-        the model is read.
+        If `out` has an unsupported suffix, is one of the input files, or has a format that cannot store the columns.
+        This is checked before the model is read.
     """
     if out is not None:
         suffix = table_suffix("out", out)
         check_file(out, "out", [records.path, *task_places(model, base)])
-        format_records(records.columns, records.rows, suffix, quoting)  # raises if it cannot store the columns
+        format_records(records.columns, records.rows, suffix, quoting)  # raises if the format cannot store the columns
     texts = column_for(model, records, "text_column", text_column)
     classifier = load_classifier(model, base)
     with naming_model(model):
@@ -64,7 +64,7 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
 
 
 def prediction_columns(taken, labels):
-    """Return the names of the prediction columns: label, probability, and p_… for each of the labels.
+    """Return the names of the prediction columns: label, probability, and p_… for each label.
 
     A name that already exists is prefixed with "predicted_".
     """
@@ -93,7 +93,7 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     Raises
     ------
     ValueError
-        If the file has a label that the model does not know.
+        If the file has a label that the model was not trained on.
     """
     if picture is not None:
         check_file(picture, "out", [data, *task_places(model, base)])
@@ -124,7 +124,7 @@ def column_for(model, records, name, column=None):
     if column is None:
         folder, about = read_task(model)
         if name not in about:
-            raise ValueError(f"{name}: is missing, and {folder / 'task.json'} does not name it; give the column's name")
+            raise ValueError(f"{name}: is missing, and {folder / 'task.json'} names no column; give the column's name")
         column = about[name]
     values = column_of(records, column, name, empty=name == "text_column")
     if "" in values and records.path != NO_FILE:

@@ -11,12 +11,12 @@ from ..model import check_writes
 from ..training import LANGUAGE_BATCH, evaluate, stream
 from .settings import Data, Dataset
 
-TRAIN, VALIDATION = 0.8, 0.1  # fractions of the data; the rest is the test part
+TRAIN, VALIDATION = 0.8, 0.1  # fractions of the data; the rest is the test set
 PARTS = ("train", "validation", "test")
 
 
 class LanguageData(Data):
-    """Data for a language model, whose perplexity on the test part is measured before and after training."""
+    """Data for a language model, whose perplexity on the test set is measured before and after training."""
 
     def summary(self, results):
         what = self.counted
@@ -80,7 +80,7 @@ class Conversations(LanguageData):
 
 
 def split(data):
-    """Split an array into the training, validation and test parts."""
+    """Split an array, in order, into training, validation and test data."""
     return np.split(data, [int(TRAIN * len(data)), int((TRAIN + VALIDATION) * len(data))])
 
 
@@ -97,7 +97,7 @@ def perplexity_tests(model, batches, counts, threads):
 
 
 def perplexity(loss):
-    """Return the exponential of a loss in nats per token; raise FloatingPointError if it is too large for a float."""
+    """Return the exponential of a loss in nats per token; raise FloatingPointError if the result overflows."""
     if not loss < 700:
         raise FloatingPointError(f"the perplexity exp({loss:.4g}) is too large")
     return math.exp(loss)

@@ -12,7 +12,7 @@ from ..data import text_digest
 
 DRAWS, SEED = 2000, 0  # number of draws and seed of the bootstrap
 Z = NormalDist().inv_cdf(0.975)  # the normal quantile for 95 % intervals
-WIDTH = 100  # maximum line length of the text
+WIDTH = 100  # maximum line length of the report
 MOST_COLUMNS = 12  # maximum number of classes in a confusion matrix as text
 MOST_ROWS = 30  # maximum number of classes that are listed
 MOST_PAIRS = 10
@@ -40,8 +40,9 @@ def class_report(labels, true, answered, others=None, texts=None):
         "texts" and "different_texts", their numbers; the scores "accuracy", "accuracy_interval", "macro_f1",
         "macro_f1_interval", as fractions; "others", the same scores for each other classifier and for a baseline that
         always predicts the most frequent class; "commonest_share", the share of texts in the most frequent class;
-        "classes", label -> "texts" in this class, "precision" (None if it is never predicted), "recall" (None if it has
-        no texts); "confusion", K lists of K: how many texts of each class (row) were predicted as each class (column)
+        "classes", label -> "texts" in this class, "precision" (None if the class is never predicted), "recall" (None if
+        the class has no texts); "confusion", K lists of K: the number of texts of each class (row) that were predicted
+        as each class (column)
     """
     confusion = confusion_matrix(true, answered, len(labels))
     sizes, answers, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
@@ -67,7 +68,7 @@ def class_report(labels, true, answered, others=None, texts=None):
 
 
 def confusion_matrix(true, answered, n_classes):
-    """Return the confusion matrix (K, K): how many texts of each class (row) are predicted as each class (column)."""
+    """Return the confusion matrix (K, K): the number of texts of each class (row) predicted as each class (column)."""
     pairs = np.asarray(true) * n_classes + np.asarray(answered)
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
@@ -77,7 +78,7 @@ def share(part, whole):
 
 
 def scores(confusion, n_independent):
-    """Return the accuracy and the macro-F1 of a confusion matrix, with intervals for a number of independent texts."""
+    """Compute accuracy and macro-F1, and their intervals for a number of independent texts, from a confusion matrix."""
     n = int(confusion.sum())
     true, answered = np.nonzero(confusion)
     counts = confusion[true, answered]
@@ -109,12 +110,12 @@ def macro_f1(true, answered, counts):
 
 
 def format_report(report, advice=""):
-    """Format the report as text of at most 100 columns. `advice` is added if some class is never predicted."""
+    """Format the report as text of at most 100 columns. `advice` is appended if some class is never predicted."""
     return "\n".join([*score_lines(report), "", *class_lines(report), *verdicts(report, advice)])
 
 
 def score_lines(report):
-    """Format the scores of the classifier and of those that it is compared with."""
+    """Format the scores of the classifier and of the classifiers that it is compared with."""
     rows = {"this model": report, **report["others"]}
     width = max(34, *(len(shown(name, 50)) + 2 for name in rows))
     lines = [f"{report['texts']:,} test texts".ljust(width) + "accuracy %".rjust(22) + "macro-F1 %".rjust(22)]
@@ -138,7 +139,7 @@ def class_lines(report):
     columns = f"{'texts':>6}{'precision':>11}{'recall':>8}"
     space, digits = WIDTH - len(columns) - 7, len(f"{confusion.max()}")
     cell = digits + (3 if space - (digits + 3) * len(labels) >= LABEL_WIDTH else 2)
-    room = space - cell * len(labels)  # for a label beside the matrix
+    room = space - cell * len(labels)  # for a label beside the matrix, in columns
     with_matrix = len(labels) <= MOST_COLUMNS and room >= 8
     room = min(room, LABEL_WIDTH) if with_matrix else LABEL_WIDTH
     width = max(5, *(len(shown(label, room)) for label in labels)) + 5
@@ -173,7 +174,7 @@ def pair_lines(labels, confusion):
 
 
 def verdicts(report, advice=""):
-    """Return a sentence for each simpler classifier that is better, and for each class that is never predicted."""
+    """Return a line for each simpler classifier that scores higher, and for each class that is never predicted."""
     lines = []
     for name, its in report["others"].items():
         for measure, title in MEASURES.items():
@@ -194,7 +195,7 @@ def verdicts(report, advice=""):
 
 
 def confusion_picture(report):
-    """Draw the confusion matrix, with cells shaded by their share of the row, and return the bytes of a PNG."""
+    """Draw the confusion matrix, with cells shaded by their share of the row, and return it as the bytes of a PNG."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -19,7 +19,7 @@ SUFFIX = ".training.safetensors"
 
 
 def state_path(out):
-    """Return the path of the saved state of a run that will write the folder `out`."""
+    """Return the path of the saved state of a run whose output folder is `out`."""
     folder = Path(os.path.realpath(out))
     return folder.with_name(folder.name + SUFFIX)
 
@@ -27,7 +27,7 @@ def state_path(out):
 def check_state(out):
     """Return the step and the label of the saved state for the folder `out`, or 0 and None if there is none.
 
-    Raises ValueError if the file at that path is not a saved state, because a save would replace it.
+    Raises ValueError if the file at that path is not a saved state, because saving would overwrite it.
     """
     path = state_path(out)
     check_file(path, "out")
@@ -36,7 +36,7 @@ def check_state(out):
     try:
         return saved_run(path)
     except ValueError as error:
-        raise ValueError(f"out: {error}; a run saves its state in this file, so move it elsewhere") from None
+        raise ValueError(f"out: {error}; the run would overwrite this file, so move it elsewhere") from None
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def resumable(out, plan, base, data, model, settings, report):
     data : Data
     model : LoadedModel to train
     settings : FinetuneSettings with all defaults filled in
-    report : function that takes a line of text
+    report : function, called with a line of text that says whether the run resumes or starts from scratch
 
     Yields
     ------
@@ -67,7 +67,7 @@ def resumable(out, plan, base, data, model, settings, report):
             report(f"resuming at step {step} of {steps}")
         elif saved is not None:
             reason = f"belongs to a run that differs in {differences(saved, whole)}"
-            report(f"starting from scratch: {shown(str(path))} {reason}; the first save, after a minute, replaces it")
+            report(f"starting from scratch: {shown(str(path))} {reason}; the first save, after a minute, overwrites it")
         more = {"progress": f"fine-tuning ({settings.method})", "save_seconds": SAVE_SECONDS, "resume": saved == whole}
         try:
             yield {"state_path": path, "label": label, **more}
@@ -80,7 +80,7 @@ def resumable(out, plan, base, data, model, settings, report):
 
 
 def run_label(data, model, base, settings):
-    """Return the label for `train`: all that the result depends on besides the `TrainConfig`, one item per line."""
+    """Return the label for `train`: everything that affects the result except the `TrainConfig`, one item per line."""
     facts = plain_values(data, settings)
     for name in ("data", "test_data", "base", "dropout"):  # files may have moved; the dropout is in the model's config
         facts.pop(name, None)

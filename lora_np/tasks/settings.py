@@ -17,7 +17,7 @@ from ..training import available_cores
 from ..training.threads import LARGE  # a number of parameters, compared here with a file's size in bytes
 
 METHODS = ("lora", "full", "head")
-SMALLEST = float(np.finfo(np.float32).tiny)  # smaller floats lose precision, and the weights would not change
+SMALLEST = float(np.finfo(np.float32).tiny)  # smaller floats lose precision and are too small to change the weights
 MOST_EPOCHS = 100_000  # more epochs would take years, so a larger number must be a typo
 
 
@@ -40,7 +40,7 @@ DEFAULTS = {  # task -> defaults for a small and for a large base
 }
 RANKS = (8, 4)  # for a small and for a large base; alpha is twice the rank
 TARGETS = ("all-linear",)
-EPOCHS, LEAST_STEPS = 4, 100  # a large base is trained for fewer epochs if these amount to LEAST_STEPS steps
+EPOCHS, LEAST_STEPS = 4, 100  # for a large base, fewer epochs if they have at least LEAST_STEPS steps
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class FinetuneSettings:
     ----------
     method : "lora" trains and saves an adapter, "head" only a classification head, and "full" the whole model
     adapter : AdapterConfig for the method "lora"; or a dict of the fields that differ from these defaults: all linear
-        layers, rank 8 (4 for a large base), and alpha twice the rank. The dict may name a "variant". PiSSA and OLoRA
-        are saved as a LoRA adapter of twice the rank, which fits the unchanged base
+        layers, rank 8 (4 for a large base), and alpha twice the rank. The dict may also have a "variant". PiSSA and
+        OLoRA are saved as a LoRA adapter of twice the rank, for the unchanged base
     learning_rate : float, the peak learning rate
     epochs, batch_size : int
     seed : int
     base : the model to start from, see `lora_np.formats.read_model`; None: the included base
     dropout : float in [0, 1), the model's dropout probability during training
     weights : "dense", or "blocks" to keep a GGUF file's weights in blocks; see `lora_np.formats.read_model`
-    recompute : bool, save memory at the cost of time; see `lora_np.model.forward`
+    recompute : bool, recompute activations to save memory at the cost of time; see `lora_np.model.forward`
     threads : int; None: one, or one per core for a large base
     max_tokens : int, the maximum number of tokens per text; longer texts are truncated
 
@@ -104,11 +104,11 @@ class FinetuneSettings:
 
     @property
     def adapter_config(self):
-        """The method's AdapterConfig, which adapts no layer for "head"; None for "full"."""
+        """The method's AdapterConfig: without adapted layers for "head", and None for "full"."""
         return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
 
     def with_defaults(self, task):
-        """Return a copy with a task's DEFAULTS filled in; values that depend on the model or data are still None."""
+        """Return a copy with a task's DEFAULTS filled in; values that depend on the model or data remain None."""
         large = is_large(self.base)
         defaults = DEFAULTS[task][large]
         one_of("method", self.method, defaults.learning_rates)
@@ -130,8 +130,8 @@ class Dataset(NamedTuple):
     validation: list[Batch]  # used to select the best weights
     n_rows: int  # rows per epoch
     longest: int  # length of the longest training row in tokens
-    test: Callable  # (LoadedModel, history) -> dict of results on the test part; history is from `train`
-    test_base: Callable = lambda: {}  # () -> dict of the base's results before the training
+    test: Callable  # (LoadedModel, history) -> dict of results on the test set; history is from `train`
+    test_base: Callable = lambda: {}  # () -> dict of the base's results before training
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
 
 
@@ -165,7 +165,7 @@ class Data:
 def adapter_from(adapter, rank):
     """Return the AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default rank.
 
-    Raises ValueError if the field is invalid, or if the adapter could not be trained or saved for the unchanged base.
+    Raises ValueError if the field is invalid or describes an adapter that `finetune` cannot train or save.
     """
     if isinstance(adapter, AdapterConfig):
         config = adapter
@@ -185,8 +185,8 @@ def adapter_from(adapter, rank):
     if config.init == "loftq":
         raise ValueError("init: got 'loftq', which needs a quantised base; expected another init")
     if config.kind != "vera" and abs(config.alpha) < SMALLEST * config.r:
-        expected = f"expected a number such as {2 * config.r}, twice the rank"
-        raise ValueError(f"alpha: got {config.alpha:g}, with which LoRA's update is zero; {expected}")
+        expected = f"expected a value such as {2 * config.r}, twice the rank"
+        raise ValueError(f"alpha: got {config.alpha:g}, which makes LoRA's update zero; {expected}")
     if config.init in STARTS and config.kind != "lora":
         raise ValueError(f"init: {config.init!r} needs kind 'lora' here, got {config.kind!r}: see `for_original_base`")
     return config

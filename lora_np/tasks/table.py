@@ -28,18 +28,18 @@ ADVICE = "  More texts of such a class help most; --class-weights balanced makes
 
 @dataclass(frozen=True)
 class LabelledTable(Data):
-    """A table of texts and labels, on which a classifier with a new head is trained.
+    """A table of texts and labels for training a classifier with a new head.
 
     Parameters
     ----------
     data : path of a CSV, TSV or JSONL file
     text_column, label_column : str
-    test_data : path of a file with the same columns to test on; rows of `data` whose text is also in this file are left
-        out. None: test on a tenth of `data`
-    quoting : bool, for a TSV; see `read_records`
+    test_data : path of a test file with the same columns; rows of `data` whose text is also in this file are left out.
+        None: test on a tenth of `data`
+    quoting : bool, for a TSV file; see `read_records`
     class_weights : "none", or "balanced": a training or validation text of class c has the weight n / (n_classes n_c)
-        in the loss, where n_c of the n training texts have this class. All classes then have the same total weight, and
-        the best weights are those with the lowest weighted validation loss
+        in the loss, where n_c of the n training texts have this class. All classes then have the same total weight. The
+        model weights with the lowest weighted validation loss are selected
     """
 
     text_column: str
@@ -118,9 +118,9 @@ class LabelledTable(Data):
         return splits, len(table.texts) - len(rest)
 
     def word_answers(self, splits, encoded):
-        """Return {"tf-idf": (N,)}, the classes that logistic regression on tf-idf weights predicts for the test part.
+        """Return {"tf-idf": (N,)}, the classes that logistic regression on tf-idf weights predicts for the test set.
 
-        The regression is trained on the same training rows. Without scikit-learn, the dict is empty.
+        The regression is trained on the same training set. Without scikit-learn, the dict is empty.
         """
         train, validation = ((split.texts, classes) for split, (_, classes) in zip(splits[:2], encoded))
         class_weight = None if self.class_weights == "none" else self.class_weights
@@ -156,7 +156,7 @@ class LabelledTable(Data):
 
 @dataclass(frozen=True)
 class QuestionTable(LabelledTable):
-    """A table of texts and labels, on which a language model learns to answer a question with the label's name.
+    """A table of texts and labels for training a language model to answer a question with the label's name.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
         raise ValueError("prompt: is empty, expected at least one word")
     ids = encode(task.tokenizer, [prompt])[0]
     if not ids.size:
-        raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary; expected another text")
+        raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary; expected at least one")
     return continuation(task, ids, n_new, adapter, sampling, rng, ignore_end)
 
 
@@ -52,7 +52,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     Parameters
     ----------
     task : LoadedModel of a language model whose files have a chat template
-    messages : list of dict with role and content; the last is the user's
+    messages : list of dict with role and content; the last message is the user's
     n_new, adapter, sampling, rng : see `write_text_from`
 
     Returns
@@ -61,7 +61,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     """
     template = chat_template(task.files)
     if template is None:
-        raise ValueError("model: has no chat template, expected a model that was trained to chat, such as smollm2")
+        raise ValueError("model: has no chat template, expected a chat model, such as smollm2")
     text = render_chat(template, messages, begins_answer=True, now=datetime.now())
     check_texts([text])
     with library("messages: the tokenizer cannot encode them"):
@@ -72,7 +72,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
 def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False, shown=""):
     """Yield the text of the ids (T,) and its continuation, without `shown`; see `write_text_from`."""
     if task.config.n_classes:
-        raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
+        raise ValueError("model: got a classifier, expected a language model; use `predict` for a classifier")
     if len(ids) > (most := task.config.n_positions):
         warnings.warn(f"prompt: has {len(ids)} tokens, of which the model reads only the last {most}", stacklevel=2)
     # Some ids have no token: vocabularies may have gaps, and some models round the vocabulary size up.
@@ -83,7 +83,7 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False, sho
 
 
 def end_ids(task):
-    """Return the ids of the tokens with which the model ends a text."""
+    """Return the ids of the model's end-of-text tokens."""
     end = special_ids(task.config, task.tokenizer, task.files).get("eos_token_id")
     ids = end if isinstance(end, list) else [end]
     return tuple(i for i in ids if isinstance(i, int) and 0 <= i < task.config.vocab_size)

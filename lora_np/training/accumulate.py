@@ -13,7 +13,7 @@ from .threads import balanced_groups
 
 
 def split_batch(batch, n_shards):
-    """Split a batch (a NamedTuple of arrays over rows) into at most n_shards shards.
+    """Split the rows of a batch (a NamedTuple of arrays) into at most n_shards shards.
 
     Shards in which all targets are ignored are dropped, because their mean loss is undefined.
     """

@@ -19,7 +19,7 @@ class AdamW:
     beta1, beta2 : float in [0, 1), the decay rates of the running means of the gradient and of its square
     eps : float above 0, added outside the square root
     weight_decay : float ≥ 0, λ
-    rate_factors : dict, last part of an array's name, such as "lora_B" -> factor on its learning rate, 1 by default;
+    rate_factors : dict, last part of an array's name, such as "lora_B" -> factor for its learning rate, by default 1;
         see `AdapterConfig`
     """
 

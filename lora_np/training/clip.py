@@ -20,7 +20,7 @@ def clip_by_global_norm(grads, max_norm, run=map):
     """Scale the gradient down to norm max_norm if its norm is larger.
 
     The factor is max_norm / norm. PyTorch's clip_grad_norm_ divides by norm + 1e-6 instead, so its clipped gradients
-    are smaller, with a relative difference of about 1e-6 / norm.
+    are smaller, by a relative difference of about 1e-6 / norm.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The parts that all kinds of fine-tuning share: trainable arrays, schedule, and selection of the best weights."""
+"""The components that all kinds of fine-tuning share: trainable arrays, schedule, and selection of the best weights."""
 
 from ..adapters import Adapter, trained_weights
 from ..adapters.adalora_allocation import allocating, settled_from
@@ -30,12 +30,12 @@ def fine_tuning(
     """Return the arguments with which `train` fine-tunes a model or an adapter: `train(**fine_tuning(...))`.
 
     The learning rate rises linearly over a quarter of the first epoch and then falls linearly towards zero. The best
-    weights are those with the lowest validation loss, which is a proper scoring rule and varies much less than the
-    accuracy on the same texts.
+    weights are those with the lowest validation loss, because the loss is a proper scoring rule and varies much less
+    than the accuracy on the same texts.
 
     Parameters
     ----------
-    params, config : the model to start from; `lora_np.model.add_head` turns it into a classifier
+    params, config : the model to start from; `lora_np.model.add_head` gives it a classification head
     adapter : initial Adapter, or None to train the whole model
     epoch_batches : function (rng) -> list of Batch for one epoch; see `train`, `class_batches` and `language_batches`
     validation : list of Batch

@@ -31,7 +31,7 @@ class Progress:
         """Report a step on a `Batch`; call this after the step and before any evaluation."""
         if self.show is None:
             return
-        now, tokens = time.monotonic(), self.marks[-1][-1] + int(batch.lengths.sum())  # padding does not count
+        now, tokens = time.monotonic(), self.marks[-1][-1] + int(batch.lengths.sum())  # padding is not counted
         self.marks.append((step, now, self.idle, tokens))
         if now - self.last_shown < self.pause:
             return

@@ -1,4 +1,4 @@
-"""The state of a training run on disk, from which an interrupted run resumes bit for bit."""
+"""The saved state of a training run, from which an interrupted run resumes with bit-identical results."""
 
 import json
 import time
@@ -44,14 +44,14 @@ def save_state(path, state, label):
 
 
 class Saver:
-    """Saves the states of a run at intervals.
+    """Saves a run's state at intervals.
 
     Parameters
     ----------
     path, label : see `save_state`; if path is None, nothing is saved
     every : int, steps between two saves; the last step is also saved
-    seconds : float, seconds between two saves, or MOST_OFTEN times the duration of a save if that is longer; `every` is
-        then ignored. None: save after every `every` steps
+    seconds : float, seconds between two saves, or MOST_OFTEN times the duration of a save if that is longer; this
+        replaces `every`. None: use `every`
     """
 
     def __init__(self, path, label, every, seconds=None):
@@ -59,7 +59,7 @@ class Saver:
         self.saved, self.pause = time.monotonic(), seconds
 
     def stepped(self, state, last):
-        """Save the state if a save is due after this step; `last` says whether it is the last step."""
+        """Save the state if a save is due after this step; `last` is True for the run's last step."""
         started = time.monotonic()
         by_step = last or state.step % self.every == 0
         is_due = by_step if self.seconds is None else started - self.saved >= self.pause
@@ -86,19 +86,19 @@ def load_state(path, label, trainable):
     path : the file to read
     label : str, the label that was passed to `save_state`
     trainable : dict of the arrays that the run started from. The state's arrays must have the same names, shapes and
-        dtypes. They are returned in the order of `trainable`, because dropout masks are drawn in that order, and a file
-        does not preserve it.
+        dtypes. They are returned in the order of `trainable`, because dropout masks are drawn in that order, which a
+        file does not preserve.
 
     Raises
     ------
     ValueError
-        If the file is damaged, is not a training state, or belongs to a run with different settings.
+        If the file is damaged, is not a training state, or is from a run with different settings.
     """
     if Path(path).is_dir():
         raise ValueError(f"{path}: is a folder, expected a saved training state")
     step, saved = saved_run(path)
     if saved != label:
-        raise ValueError(f"{path}: saved by a run with other settings\n  saved: {saved}\n  this run: {label}")
+        raise ValueError(f"{path}: saved by a run with different settings\n  saved: {saved}\n  this run: {label}")
     groups = {group: {} for group in TrainState._fields[1:]}
     for key, array in read_tensors(path)[0].items():
         group, _, name = key.partition("/")

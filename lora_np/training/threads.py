@@ -3,7 +3,7 @@
 A batch is split into shards (`split_batch`), and each shard's forward and backward pass runs in its own Python thread.
 Each matrix product then uses one BLAS thread: `train` enters `blas_threads(1)`, which affects the whole process. NumPy
 releases the global interpreter lock during long operations, so the shards run in parallel, including their softmax and
-layer norm. With BLAS threads alone, softmax and layer norm would use only one core.
+layer norm. With only BLAS threads, softmax and layer norm would use a single core.
 """
 
 import os

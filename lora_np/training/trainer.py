@@ -93,19 +93,19 @@ def train(
     on_step : function (step, dict of floats), called after each step, for logging
     state_path : file to save the state in; if the file exists, the run resumes from it, see `resume`
     label : str, describes everything besides `config` that the run depends on, such as the data and the model. It is
-        saved together with `config`, and a state with a different label is refused.
+        saved together with `config`, and a state with a different label is rejected.
     after_update : function (step, trainable, grads, memory), called after each step's update. It may write into
         `trainable` and into `memory`, a dict of arrays that is saved with the state; see `allocating`
     progress : str, the title of the progress bar, or of the line printed every minute; see `progress.py`. None: no
         progress is shown
     save_seconds : float, seconds between saves; the interval is longer if saving would otherwise take more than a
         twentieth of the running time. None: save every config.save_every steps, and after the last step
-    resume : bool; False: the run starts from scratch, and its first save replaces any existing state
+    resume : bool; False: the run starts from scratch, and its first save overwrites any existing state
 
     Returns
     -------
     TrainState
-        `best` has the arrays at the best evaluation, or without `evaluate` those after the last step. `history` has
+        `best` has the arrays at the best evaluation, or, without `evaluate`, those after the last step. `history` has
         an array over steps for each of "loss", "learning_rate" and "grad_norm", and an array over evaluations for
         "eval_step", "eval_loss" and each other value that `evaluate` returned.
 
@@ -138,7 +138,7 @@ def train(
             batches = batches_of(epoch)
             if len(batches) != n_batches:
                 got = f"got {len(batches)} batches in epoch {epoch}"
-                raise ValueError(f"epoch_batches: {got}, expected {n_batches} as in the first")
+                raise ValueError(f"epoch_batches: {got}, expected {n_batches} as in the first epoch")
             state, measured = train_step(state, objective, batches[index], config, run, after_update)
             for name, value in measured.items():
                 history.setdefault(name, []).append(value)

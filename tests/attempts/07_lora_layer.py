@@ -22,7 +22,7 @@ def lora_init(n_out, n_in, r, rng):
     rows = [rng.uniform(-limit, limit, n_in) for _ in range(r)]
     return np.stack(rows), np.array([[0.0] * r for _ in range(n_out)])
 
-# == lora_init: wrong, it is zero: if both factors are zero, so are both gradients, and nothing ever moves
+# == lora_init: wrong, it is zero: if both factors are zero, so are both gradients, and training changes nothing
 def lora_init(n_out, n_in, r, rng):
     return np.zeros((r, n_in)), np.zeros((n_out, r))
 

@@ -66,7 +66,7 @@ def rotate_backward(dy, cos, sin):
             dx[:, t, [j, j + half]] = dy[:, t, [j, j + half]] @ turn
     return dx
 
-# == rotate_backward: wrong, it is rotated once more in the forward direction
+# == rotate_backward: wrong, dy is rotated in the forward direction
 def rotate_backward(dy, cos, sin):
     a, b = np.split(dy, 2, axis=-1)
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

@@ -41,13 +41,13 @@ def q4_1_encode(w):
     d = np.ptp(w, axis=1) / 16
     return np.rint((w - m[:, None]) / np.where(d == 0, 1, d)[:, None]), d, m
 
-# == label_probabilities: right, by the softmax over all words
+# == label_probabilities: right, by the softmax over all tokens
 def label_probabilities(logits, first):
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     p = p[:, first]
     return p / p.sum(axis=1, keepdims=True)
 
-# == label_probabilities: wrong, the softmax is taken over all words, so the rows do not add up to 1
+# == label_probabilities: wrong, the softmax is taken over all tokens, so the rows do not add up to 1
 def label_probabilities(logits, first):
     p = np.exp(logits)
     return (p / p.sum(axis=1, keepdims=True))[:, first]
@@ -85,7 +85,7 @@ def answer_loss(logits, targets):
             dlogits[t] = (e / e.sum() - np.eye(len(e))[target]) / n
     return loss, dlogits
 
-# == answer_loss: wrong, the rows that do not count have a gradient as well, their softmax
+# == answer_loss: wrong, the rows that do not count also have a gradient, their softmax
 def answer_loss(logits, targets):
     p = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
     t = np.flatnonzero(targets != -100)

@@ -35,6 +35,6 @@ def bases_of(name):
 
 
 def figures(name, base="pretrained"):
-    """The figures of an experiment, a dict: file name without suffix -> function that draws the figure."""
+    """The figures of an experiment as a dict: file name without suffix -> function that draws the figure."""
     module = recipe(name)
     return module.FIGURES[base] if hasattr(module, "FIGURES") else {name: module.draw}

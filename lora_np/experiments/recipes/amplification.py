@@ -1,10 +1,10 @@
 """Amplification: does ΔW repeat the leading directions of W, or amplify directions that W hardly uses?
 
-U and V contain the r leading singular vectors of ΔW_q at r = 4 (on SmolLM2 at r = 8) and r = 64, and ‖Uᵀ W V‖_F
-measures how large W is in these directions. This norm is compared with its value in W's own leading directions, which
-is the largest possible value, and with its value in random directions. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F.
-All values are means over the blocks. The factor grows with the learning rate and with s, which are the same for both
-ranks. SmolLM2 is trained on 2,000 snippets.
+U and V contain the r leading left and right singular vectors of ΔW_q, with r = 4 (r = 8 on SmolLM2) or r = 64, so
+‖Uᵀ W V‖_F measures how large W is in these directions. It is compared with the norm in W's own leading directions,
+which is the largest possible norm, and with the norm in random directions. The amplification factor is ‖ΔW‖_F /
+‖Uᵀ W V‖_F. All values are means over the blocks. The factor grows with the learning rate and with s, which are the same
+for both ranks. SmolLM2 is trained on 2,000 snippets.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ CLAIM = """W is larger in ΔW's directions than in random directions, but far sm
 In ΔW's directions, ΔW is larger than W, especially at a low rank: 21.5 times as large at r = 4, and 1.9 times as large
 at r = 64 (Hu et al. 2021, table 7)."""
 CAPTION = """Left: how large W_q is in the leading directions of ΔW_q, in those of W_q itself, and in random directions.
-Right: how many times larger ΔW_q is than W_q, in ΔW_q's directions (colour) and in random directions (grey). For a
-random ΔW_q, the coloured marks would be at the grey ones. Compare the coloured marks with the grey ones, and with 1."""
+Right: the norm of ΔW_q divided by that of W_q in ΔW_q's directions (colour) or in random directions (grey). For a
+random ΔW_q, the coloured and grey marks would coincide. Compare the coloured marks with the grey marks and with 1."""
 ON = {"smollm2": SOME}
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
 

@@ -1,8 +1,8 @@
-"""Attention or MLP: which is better with the same number of trained parameters?
+"""Attention or MLP: which is better to adapt with a given number of trainable parameters?
 
-C = 256; the MLP's width is 4 C. r = 45 on the four attention matrices and r = 36 on the MLP's two matrices each train
-92,160 parameters per block; r = 5 and r = 4 each train 10,240. One method adapts all six matrices, with r = 36. Each
-method has its own learning rate.
+C = 256; the MLP's width is 4 C. LoRA with r = 45 on the four attention matrices and LoRA with r = 36 on the two MLP
+matrices have 92,160 parameters per block each; with r = 5 and r = 4, respectively, they have 10,240 each. One method
+adapts all six matrices, with r = 36. Each method has its own learning rate.
 """
 
 from ..drawing import PALETTE, method_dots, panels
@@ -10,10 +10,10 @@ from ..evidence import ahead, as_good
 from ..methods import METHODS, by_method
 
 CLAIM = """Adapters on the MLP matter most: they outperform adapters on attention with the same number of parameters,
-and adding adapters on attention to them gains nothing (Schulman et al. 2025, LoRA Without Regret)."""
-CAPTION = """Test accuracy by the position of the adapters, at two parameter budgets; adapters on both attention and the
-MLP have 1.8 times the larger budget. If the claim holds, the MLP's rows are to the right of attention's, and as far
-right as the row for both together."""
+and adding adapters on attention brings no further gain (Schulman et al. 2025, LoRA Without Regret)."""
+CAPTION = """Test accuracy by adapted layers, at two parameter budgets; adapters on both attention and the MLP have 1.8
+times the larger budget. If the claim holds, each MLP row is to the right of the attention row with the same budget, and
+the MLP row with the larger budget is as far right as the row for both."""
 PLACES = ("attention_r45", "mlp_r36", "all_r36", "attention_r5", "mlp_r4")
 KEYS = {"pretrained": (*PLACES, "full")}
 

@@ -1,9 +1,9 @@
 """Batch size: how much worse do LoRA and full fine-tuning become with larger batches?
 
 LoRA on all linear layers at r = 16 and full fine-tuning are trained for one epoch with batches of 8, 32, 128 and 256
-snippets, and each combination has its own learning rate. The runs are compared by their lowest validation losses. A
-method's penalty is its loss at batch size 256 minus its loss at batch size 8. One epoch has fewer steps with larger
-batches: 816 steps with 8 snippets, 26 with 256.
+snippets. Each method has its own learning rate at each batch size. The runs are compared by their lowest validation
+losses. A method's penalty is its loss at batch size 256 minus its loss at batch size 8. One epoch has fewer steps with
+larger batches: 816 steps with batches of 8, and 26 with batches of 256.
 """
 
 import numpy as np

@@ -3,10 +3,10 @@
 The linear layers of a base are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or
 pruned by magnitude (half of each matrix's weights, or two of every four consecutive weights in a row). The base is then
 frozen, and LoRA on all linear layers is trained: on the small base with r = 16, and on SmolLM2 with r = 4 and 2,000
-snippets. On the small base, a head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its
+snippets. On the small base, the head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its
 "dense" base already includes the error of four-bit quantisation. LoftQ is LoRA with an initialisation that compensates
 for NF4's rounding errors. In QA-LoRA, A is applied to the means of blocks of 32 inputs. At the end, adapters are merged
-into the base in its own format (NF4, and on SmolLM2 also the file's Q4_1), which rounds the weights again.
+into the base in a four-bit format (NF4; on SmolLM2 also Q4_1, the format of the file), which rounds the weights again.
 """
 
 import numpy as np
@@ -21,19 +21,19 @@ from ..runs import load_base
 from ..runs.classify import COMPRESSED, compressed, starting_point
 from ..updates import scores_on_test
 
-AS_GOOD = "LoRA on a base in NF4 is as good as LoRA on the dense base (Dettmers et al. 2023, QLoRA), and "
+AS_GOOD = "LoRA on an NF4 base is as good as LoRA on the dense base (Dettmers et al. 2023, QLoRA), and "
 CLAIM = {
-    "pretrained": f"{AS_GOOD}on a base in NF4, LoftQ is better than LoRA (Li et al. 2023).",
+    "pretrained": f"{AS_GOOD}on an NF4 base, LoftQ is better than LoRA (Li et al. 2023).",
     "smollm2": f"{AS_GOOD}QA-LoRA loses no accuracy when it is merged into four-bit weights (Xu et al. 2023).",
 }
-CAPTION = """Test accuracy on each base, with the size of its linear layers. Look at how close LoRA on each base is to
-LoRA on the dense base (dashed line), and at the accuracy after an adapter is merged into four-bit weights."""
+CAPTION = """Test accuracy on each base, with the size of its linear layers. Compare LoRA on each base with LoRA on the
+dense base (dashed line), and with the accuracy after the adapter is merged into four-bit weights."""
 BASES = ("pretrained", "smollm2")
 LORA = {"pretrained": "all_r16", "smollm2": "all_r4"}
 
 
 def runs(seeds, quick, base="pretrained"):
-    """A dict, ("form of the weights, method", seed) -> run."""
+    """A dict, ("weight format, method", seed) -> run."""
     grid, on = {}, {"base": base} | (SOME if base == "smollm2" else {})
     for weights in COMPRESSED:
         keys = (LORA[base],) if base == "smollm2" else ("head", LORA[base])
@@ -57,10 +57,10 @@ def measure(results, runs, seeds, quick):
     )
     checks, asides, back = [nf4], others, {lora["nf4"]: "NF4"}
     if base == "smollm2":
-        asides.append(as_good("QA-LoRA − LoRA on the dense base: test loss", loss, "dense, qalora", lora["dense"]))
+        asides.append(as_good("QA-LoRA − LoRA (base: dense): test loss", loss, "dense, qalora", lora["dense"]))
         back |= {lora["dense"]: "Q4_1", "dense, qalora": "Q4_1"}
     else:
-        loftq = "LoftQ − LoRA on the base in NF4: test loss", loss, "nf4, loftq", lora["nf4"]
+        loftq = "LoftQ − LoRA (base: NF4): test loss", loss, "nf4, loftq", lora["nf4"]
         checks.append(compare(*loftq, at_most=0.0, unit="nats"))
     for name, to in back.items():
         merged[name] = merged_back([runs[name, seed] for seed in seeds], results, to)
@@ -73,7 +73,7 @@ def measure(results, runs, seeds, quick):
 
 
 def label(name):
-    """The label of a method that is named "form of the weights, method"."""
+    """The label of a method whose name is "weight format, method"."""
     return {"loftq": "LoftQ", "qalora": "QA-LoRA", "head": "head only"}.get(name.rpartition(", ")[2], "LoRA")
 
 
@@ -81,7 +81,7 @@ def merged_back(runs, results, to):
     """Merge adapters into their base in a four-bit format: "NF4", or "Q4_1", the format of the base's file.
 
     Returns a dict: the accuracy and the loss after merging, and "update_lost", the norm of the rounding error relative
-    to the update's.
+    to that of the update.
     """
     measured = {"accuracy": [], "loss": [], "update_lost": []}
     for run in runs:

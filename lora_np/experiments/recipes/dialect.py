@@ -1,12 +1,12 @@
 """A dialect without forgetting: what a language model gains in a new domain and loses in its old one.
 
-The small base was trained on long IMDb reviews. It is fine-tuned for one epoch on critics' snippets, or for three on
-software licences, which have a sixth as many tokens. SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets. Both
-bases are fine-tuned in full and with LoRA on all linear layers. Perplexity is measured during training and at the end,
-on held-out texts of the new domain and on IMDb reviews; SmolLM2's is also measured on licences. SmolLM2 is also asked
-for twenty capitals that it knew before fine-tuning. Every LoRA run also checks that removing the adapter restores the
-base bit for bit. The learning rates were chosen on the new domain's validation texts. Full fine-tuning and LoRA of rank
-16 are also run at half their rates, to show how much of the forgetting is due to the rate.
+The small base was trained on long IMDb reviews. It is fine-tuned for one epoch on critics' snippets, or for three
+epochs on software licences, which have a sixth as many tokens. SmolLM2 is fine-tuned on 32,768 tokens of critics'
+snippets. Both bases are trained by full fine-tuning and with LoRA on all linear layers. Perplexity is measured during
+training and at the end, on held-out texts of the new domain and on IMDb reviews. SmolLM2 is also evaluated on licences,
+and is prompted for twenty capitals that it knew before fine-tuning. Every LoRA run also checks that removing the
+adapter restores the base bit for bit. The learning rates were chosen on the new domain's validation texts. Full
+fine-tuning and LoRA of rank 16 are also run at half their learning rates, to show how forgetting depends on the rate.
 """
 
 from itertools import product
@@ -32,11 +32,11 @@ forgets only while the adapter is attached; without the adapter, the model is th
 depends on the learning rate: compare a method at its best rate for the new domain with the same method at half that
 rate."""
 VOICES = """Below: continuations of the same prompts by the base, without an adapter and with each of the package's two
-adapters (at most 40 tokens, temperature 0.8, top-k 40, repetition penalty 1.2, the same random numbers, not
-cherry-picked)."""
-CAPITALS = """Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable
-next word, and picked if it is the most probable of the twenty. Below: continuations of the same prompts by the base, by
-the base with the adapter, by the base after the adapter is removed, and by the fully fine-tuned model."""
+adapters (at most 40 tokens, temperature 0.8, top-k 40, repetition penalty 1.2, the same random numbers for every model,
+not cherry-picked)."""
+CAPITALS = """Right: how many of twenty capitals each model still names or picks. A capital is named if it is the most
+probable next word, and picked if it is the most probable of the twenty. Below: continuations of the same prompts by the
+base, by the base with the adapter, by the base after the adapter is removed, and by the fully fine-tuned model."""
 CAPTION = {"pretrained": f"{AT_THE_END} {VOICES}", "smollm2": f"{AT_THE_END} {CAPITALS}"}
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
@@ -75,7 +75,7 @@ def runs(seeds, quick, base="pretrained"):
 
 
 def run_of(base, domain, method, seed, rate, **more):
-    """A run with its domain's number of epochs, and with a digest of the licences, which differ between machines."""
+    """A run with its domain's number of epochs and, if needed, a digest of the licences, which vary by machine."""
     corpus = licences_digest() if "licences" in (domain, *OLD[base]) else ""
     more = (SMOLLM2 if base == "smollm2" else {}) | more
     return DialectRun(domain, method, seed, rate, TAUGHT[base][domain], corpus, **more)
@@ -100,16 +100,17 @@ def measure(results, runs, seeds, quick):
         of["capitals"].append(numbers.get("capitals"))
     checks, asides, more = [], [], {"at_least": 0.0, "unit": "nats"}
     for domain, of in losses.items():
+        after = f"after training on {DOMAINS[domain]}"
         for lora in (name for name in of if name.startswith("lora")):
             for full in ("full", "full_half"):
                 parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # both at their chosen rates
-                labels = [SERIES[name][0].replace(", half", " at half") for name in (lora, full)]
+                labels = [SERIES[name][0].replace(", half the", " at half the learning") for name in (lora, full)]
                 learned = np.subtract(of[lora]["new"], of[full]["new"])
-                text = f"after training on {DOMAINS[domain]}, {' − '.join(labels)}: loss on the new domain"
+                text = f"{' − '.join(labels)}: loss on the new domain {after}"
                 parts.append(check(text, learned, **more))
                 for old in OLD[first.base]:
                     forgotten = np.subtract(of[full]["old"][old], of[lora]["old"][old])
-                    text = f"after training on {DOMAINS[domain]}, {' − '.join(reversed(labels))}: loss on {old}"
+                    text = f"{' − '.join(reversed(labels))}: loss on {old} {after}"
                     parts.append(check(text, forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
@@ -168,7 +169,7 @@ def draw(outcome):
 
 
 def draw_forgetting(outcome):
-    """Draw SmolLM2's perplexity on two old domains against its perplexity on the new one, and the known capitals."""
+    """Draw SmolLM2's perplexity on two old domains against that on the new one, and the counts of correct capitals."""
     figure = new_figure(16, 5.6)
     *pair, right = figure.subplots(1, 3)
     for axes, old in zip(pair, OLD["smollm2"]):

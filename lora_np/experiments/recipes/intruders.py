@@ -1,7 +1,7 @@
-"""Intruder dimensions by rank: leading directions of a fine-tuned weight that the base does not have.
+"""Intruder dimensions by rank: new leading directions in fine-tuned weights.
 
-The intruders among the ten leading left singular vectors of a fine-tuned matrix are those whose cosine with every
-singular vector of the base's matrix is below ε = 0.5. Their number is averaged over the matrices, for LoRA
+The intruders among the ten leading left singular vectors of a fine-tuned matrix are those whose cosine with every left
+singular vector of the base's matrix is below ε = 0.5. The number of intruders is averaged over the matrices, for LoRA
 on all linear layers at several ranks and for full fine-tuning.
 """
 
@@ -13,16 +13,16 @@ from ..methods import METHODS, by_method, ranks_of
 from ..updates import similarities
 from . import truncation
 
-LOW = "LoRA of a low rank adds new leading directions (intruders) to the weights. Full fine-tuning adds almost none"
+LOW = "LoRA with a low rank adds new leading directions (intruders) to the weights. Full fine-tuning"
 CLAIM = {
-    "pretrained": f"{LOW}, and neither does LoRA of a high rank (Shuttleworth et al. 2024).",
-    "smollm2": f"{LOW} (Shuttleworth et al. 2024).",
+    "pretrained": f"{LOW} and LoRA with a high rank add almost none (Shuttleworth et al. 2024).",
+    "smollm2": f"{LOW} adds almost none (Shuttleworth et al. 2024).",
 }
 HIGH = 64  # the lowest rank that counts as a high rank
 CAPTION = """Left: the number of intruders among a fine-tuned matrix's ten leading directions. An intruder is a
-direction whose cosine with each of the base's directions is below ε. In the paper, LoRA's line falls to full
-fine-tuning's as the rank grows. Right: the share of leading directions whose largest cosine with a direction of the
-base is at most x."""
+direction whose cosine with each of the base's directions is below ε. In the paper, LoRA's line falls to that of full
+fine-tuning as the rank grows. Right: the share of leading directions whose largest cosine with a direction of the base
+is at most x."""
 KEYS = truncation.KEYS
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
@@ -38,9 +38,10 @@ def measure(results, runs, seeds, quick):
         check("full fine-tuning: intruders", of["full"], at_most=0.5, unit="per matrix"),
         compare("LoRA r = 1 − full fine-tuning: intruders", of, "all_r1", "full", at_least=0.1, unit="per matrix"),
     ]
+    text = f"LoRA r = 1 − LoRA r = {most}: intruders"
     of_most = [
         check(f"LoRA r = {most}: intruders", of[f"all_r{most}"], at_most=0.5, unit="per matrix"),
-        compare(f"LoRA r = 1 − r = {most}: intruders", of, "all_r1", f"all_r{most}", at_least=0.1, unit="per matrix"),
+        compare(text, of, "all_r1", f"all_r{most}", at_least=0.1, unit="per matrix"),
     ]
     parts = {"checks": checks + of_most} if most >= HIGH else {"checks": checks, "asides": of_most}
     return {**parts, "counts": counts, "similarity": similarity}

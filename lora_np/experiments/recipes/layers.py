@@ -1,4 +1,4 @@
-"""Which blocks: the same number of trained parameters in the first, middle or last third, or in all blocks.
+"""Which blocks: the first, middle or last third, or all blocks, with the same number of trainable parameters.
 
 LoRA on all linear layers is trained for one epoch on 2,000 snippets, at rank 6 in ten of SmolLM2's thirty blocks or at
 rank 2 in all thirty, so that the number of parameters is the same. All methods use the learning rate that was chosen
@@ -10,8 +10,8 @@ from ..evidence import ahead
 from ..methods import METHODS, SOME, TEN_BLOCKS, by_method
 
 CLAIM = "LoRA is more effective in the last blocks than in the first blocks (Zhang et al. 2023, AdaLoRA, figure 1)."
-CAPTION = """Test accuracy of LoRA with the same number of trained parameters in different blocks: in ten of the thirty
-(blue), or in all of them (orange)."""
+CAPTION = """Test accuracy of LoRA in different blocks with the same number of trainable parameters: in ten of the
+thirty blocks (blue), or in all of them (orange)."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {"smollm2": (*(f"{name}_r6" for name in TEN_BLOCKS), "all_r2")}
 

@@ -1,11 +1,11 @@
 """The best learning rate: how does it depend on the method and the rank?
 
 On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with a fixed α = 32 (s = 32/r)
-are trained for one epoch on 2,048 snippets. For every seed, six or seven learning rates are tried, which are a factor
-of 2 apart. On SmolLM2, full fine-tuning and LoRA on all linear layers at r = 4 with α = 2r are trained on 2,000
-snippets at the rates that `tune` tried, and the runs of `tune` are reused. LoRA is also trained at one more rate. For
-each seed, a parabola over the logarithm of the rate is fitted to the lowest validation loss and its two neighbours. The
-best rate is at the parabola's minimum. The test split is not used.
+are trained for one epoch on 2,048 snippets. For every seed, six or seven learning rates, a factor of 2 apart, are
+tried. On SmolLM2, full fine-tuning and LoRA on all linear layers at r = 4 with α = 2r are trained on 2,000 snippets at
+the rates that `tune` tried; `tune`'s runs are reused. LoRA is also trained at one more rate. For each seed, a parabola
+over the logarithm of the rate is fitted to the lowest validation loss and its two neighbours. The best rate is at the
+parabola's minimum. The test split is not used.
 """
 
 import numpy as np
@@ -17,13 +17,13 @@ from ..methods import ALL, ON_BASE, SOME, TUNE_SEED, lora, shortened
 from ..runs.classify import ClassifyRun
 
 SOURCE = "(Schulman et al. 2025, LoRA Without Regret)."
-TEN_TIMES = "LoRA's best learning rate is about ten times full fine-tuning's"
+TEN_TIMES = "LoRA's best learning rate is about ten times that of full fine-tuning"
 CLAIM = {
     "pretrained": f"{TEN_TIMES}, and with s = α/r it is nearly independent of the rank {SOURCE}",
     "smollm2": f"{TEN_TIMES} {SOURCE}",
 }
 LOOK = """Validation loss against the learning rate. Compare the positions of the curves' lowest points{}. For runs as
-short as these, the authors report a factor of about 15."""
+short as these, the paper reports a factor of about 15."""
 AND = " for LoRA and for full fine-tuning, and for the different ranks of LoRA"
 CAPTION = {"pretrained": LOOK.format(AND), "smollm2": LOOK.format("")}
 RANKS, ALPHA = (1, 8, 64), 32.0
@@ -61,10 +61,10 @@ def measure(results, runs, seeds, quick):
         rates = [float(rate) for rate in of_rate]
         of_seeds = [best_rate(rates, of_seed) for of_seed in zip(*of_rate.values())]
         best[key], at_an_end[key] = [rate for rate, _ in of_seeds], sum(end for _, end in of_seeds)
-    text = "best learning rate of LoRA {} / full fine-tuning's"
+    text = "LoRA {} / full fine-tuning: best learning rate"
     bounds = [(key, "full", text.format(key), 5.0, 20.0) for key in losses if key != "full"]
     if "r=64" in losses:
-        bounds.append(("r=64", "r=1", "best learning rate of LoRA r=64 / LoRA r=1", 0.5, 2.0))
+        bounds.append(("r=64", "r=1", "LoRA r=64 / LoRA r=1: best learning rate", 0.5, 2.0))
     checks = []
     for first, second, text, least, most in bounds:
         ratio, beyond = np.divide(best[first], best[second]), at_an_end[first] + at_an_end[second]

@@ -1,11 +1,11 @@
 """The main job: full fine-tuning and LoRA on real reviews.
 
-A base is fine-tuned on 6,528 Rotten Tomatoes snippets to predict their sentiment: in full, with LoRA on q and v at
-several ranks, with LoRA on more layers, and by training only a head. The small base is trained for three epochs with
-batches of 32, and SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run at half their learning
-rates. Training the small base from random weights shows the value of pretraining; logistic regression on tf-idf weights
-shows the accuracy that words without context reach. With the same seed, all methods see the same batches in the same
-order. The methods' training steps are timed in alternation on one thread.
+A base model is trained on 6,528 Rotten Tomatoes snippets to predict their sentiment: by full fine-tuning, with LoRA on
+q and v at several ranks, with LoRA on more layers, and by training only the head. The small base is trained for three
+epochs with batches of 32, and SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run at half
+their learning rates. The small base is also trained from random weights, to show the value of pretraining. Logistic
+regression on tf-idf weights is a baseline without a neural network. With the same seed, all methods see the same
+batches in the same order. The methods' training steps are timed in alternation on one thread.
 """
 
 import numpy as np
@@ -17,14 +17,14 @@ from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
 from ..step_time import compare_step_times
 from ..updates import scores_when_cut, spectra
 
-CLAIM = """LoRA is as good as full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021,
-abstract)."""
-FIRST = """1: test accuracy against the number of trained parameters. 2: singular values of the update ΔW by kind of
-layer, relative to the largest; the numbers are the means of the stable rank, the effective rank, and the rank with 90 %
-of the energy."""
-THIRD = "3: test accuracy of full fine-tuning with ΔW truncated to rank k, and of LoRA trained at rank k."
-FOURTH = "4: loss curves on the same batches in the same order."
-FIFTH = "5: the three measures of rank for the ΔW of every matrix in every block."
+CLAIM = """LoRA performs on par with full fine-tuning or better, although it trains far fewer parameters (Hu et al.
+2021, abstract)."""
+FIRST = """Figure 1: test accuracy against the number of trainable parameters. Figure 2: singular values of the update
+ΔW by kind of layer, relative to the largest; the numbers in each panel are the means of the stable rank, the effective
+rank, and the rank that captures 90 % of the energy."""
+THIRD = "Figure 3: test accuracy of full fine-tuning with ΔW truncated to rank k, and of LoRA trained at rank k."
+FOURTH = "Figure 4: loss curves on the same batches in the same order."
+FIFTH = "Figure 5: the three measures of rank for the ΔW of every matrix in every block."
 CAPTION = {"pretrained": f"{FIRST} {THIRD} {FOURTH}", "smollm2": f"{FIRST} {FOURTH} {FIFTH}"}
 PASSES = {"pretrained": 3, "smollm2": 1}  # epochs
 KEYS = {
@@ -40,9 +40,9 @@ WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "
 SMALL = "small "  # prefix of the methods on the small base when they are compared with those on SmolLM2
 TIMED = {"pretrained": 30, "smollm2": 5}  # steps of each method
 COMPARED = {  # the reference -> the header of its column
-    "full": "− full, over snippets",
-    "half_full": "− full at half its rate",
-    "words": "− tf-idf, over snippets",
+    "full": "− full [over snippets]",
+    "half_full": "− full at half the learning rate [over snippets]",
+    "words": "− tf-idf [over snippets]",
 }
 
 
@@ -96,10 +96,10 @@ def measure(results, runs, seeds, quick):
     if "all_r4" in loss:
         text = f"{METHODS['all_r4'].label} − full fine-tuning"
         asides.append(ahead(f"{text}: test accuracy", accuracy, "all_r4", "full", by=-2.0))
-        text = f"{text}, both at half their rates: test accuracy"
+        text = f"{text}, both at half the learning rate: test accuracy"
         asides.append(ahead(text, accuracy, "half_all_r4", "half_full", by=-2.0))
     if "scratch" in loss:
-        asides.append(ahead("full fine-tuning − full, from random weights: test accuracy", accuracy, "full", "scratch"))
+        asides.append(ahead("full fine-tuning − training from scratch: test accuracy", accuracy, "full", "scratch"))
     shown = [key for key in WITH_SPECTRA[base] if key in loss]
     measured = {
         "checks": [near_full("qv_r8")],
@@ -118,12 +118,12 @@ def measure(results, runs, seeds, quick):
 
 
 def right_on_test(numbers):
-    """Whether a run classifies each test snippet correctly: an array of 0 and 1, padded with 0 to a multiple of 8."""
+    """An array of 0 and 1: whether each test snippet is classified correctly, padded with 0 to a multiple of 8."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(numbers["test_right"]), np.uint8))
 
 
 def loss_curve(numbers):
-    """The training losses (seeds, parts of the run) and validation losses (seeds, evaluations) of one method."""
+    """The training losses (seeds, chunks of the run) and validation losses (seeds, evaluations) of one method."""
     return {
         "steps": numbers[0]["steps"],
         "loss": [of_seed["loss"] for of_seed in numbers],
@@ -146,8 +146,8 @@ def mean_spectra(of_seeds):
 def table(outcome):
     """The rows of the table as lists of strings, the header first."""
     compared = [other for other in COMPARED if f"less_{other}" in outcome["rows"][0]]
-    heads = ["method", "trained", "%", "test accuracy %", *(COMPARED[other] for other in compared)]
-    lines = [[*heads, "step ms", "optimiser kB", "saved kB"]]
+    heads = ["method", "trainable", "%", "test accuracy, %", *(COMPARED[other] for other in compared)]
+    lines = [[*heads, "step, ms", "AdamW's moments, kB", "file, kB"]]
     for row in outcome["rows"]:
         sizes = [f"{row[name] / 1e3:,.0f}" for name in ("optimiser_bytes", "saved_bytes")]
         differences = ["" if row["method"] == other else between(row[f"less_{other}"], "+") for other in compared]

@@ -1,9 +1,9 @@
 """A planted rank: can LoRA of rank r learn a change of rank k?
 
-The student is a small random transformer. Its teacher is a copy in which one weight has a change of rank k, with k
-equal singular values. LoRA on that weight is trained for 400 steps to reproduce the teacher's logits, at ranks r from 1
-to 12. The recovered rank is the smallest r for which the loss on new texts is below 1/1000 of the loss without an
-adapter.
+The student is a small random transformer. The teacher is a copy in which a matrix of rank k, with k equal singular
+values, is added to one weight. LoRA on that weight is trained for 400 steps to reproduce the teacher's logits, at ranks
+r from 1 to 12. The recovered rank is the smallest r for which the loss on held-out texts is below 1/1000 of the loss
+without an adapter.
 """
 
 from ..drawing import PALETTE, mean_line, panels
@@ -12,8 +12,8 @@ from ..methods import by_method
 from ..runs.planted import PlantedRun
 
 CLAIM = "LoRA of rank k, but of no lower rank, can learn an update of rank k: the loss drops at r = k."
-CAPTION = """The loss on new texts against LoRA's rank, for four planted ranks. Each line falls slightly for r < k, and
-drops to nearly zero at r = k (the dotted line of the same colour)."""
+CAPTION = """The loss on held-out texts against LoRA's rank, for four planted ranks. Each line falls slightly for r < k,
+and drops to nearly zero at r = k (the dotted line of the same colour)."""
 PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))
 FOUND_BELOW = 1e-3
 

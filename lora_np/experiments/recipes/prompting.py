@@ -1,9 +1,10 @@
 """Prompting or LoRA: putting examples into the prompt, or training on them?
 
-A prompt consists of 0 or 10 labelled snippets, half of each class, followed by a snippet to classify and "Sentiment:";
-SmolLM2-135M-Instruct answers " positive" or " negative". Prompting is compared with training only a head, LoRA on q and
-v at rank 8, and full fine-tuning, each on 10 random snippets or on all 6,528. It is also compared with the small base
-after the main job's full fine-tuning, and with logistic regression on tf-idf weights, fitted to all snippets.
+A prompt consists of 0 or 10 labelled snippets, half from each class, followed by a snippet to classify and
+"Sentiment:"; SmolLM2-135M-Instruct answers " positive" or " negative". Prompting is compared with training only the
+head, LoRA on q and v at rank 8, and full fine-tuning, each on 10 random snippets or on all 6,528. It is also compared
+with the small base after the main job's full fine-tuning, and with logistic regression on tf-idf weights, fitted to all
+snippets.
 """
 
 from ..baseline import tfidf_baseline
@@ -16,8 +17,8 @@ from . import low_data, main_job
 CLAIM = """Training a few parameters on a few examples is more accurate than putting the examples into the prompt (Liu
 et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."""
 CAPTION = """Accuracy on the 1,000 test snippets, for each seed and as a mean with its interval. The seed determines the
-examples and their order. Compare prompting with training on the same number of (other) snippets, and SmolLM2 with the
-small base. SmolLM2's pretraining data may include similar reviews."""
+examples and their order. Compare prompting with training on the same number of (different) snippets, and SmolLM2 with
+the small base. SmolLM2's pretraining data may include similar reviews."""
 BASES = ("smollm2",)
 FEW = SHOTS = 10
 SERIES = {  # name -> label and colour
@@ -52,11 +53,11 @@ def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
     few, shots = f"qv_r8_{FEW}", f"shots_{SHOTS}"
     zero = accuracy | {"shots_0": accuracy["shots_0"] * len(seeds)}
-    checks = [ahead(f"LoRA on {FEW} snippets − {SHOTS} examples in the prompt: test accuracy", accuracy, few, shots)]
+    checks = [ahead(f"LoRA on {FEW} snippets − {SHOTS}-shot prompting: test accuracy", accuracy, few, shots)]
     asides = [
-        ahead(f"{SHOTS} examples in the prompt − no examples: test accuracy", zero, shots, "shots_0"),
-        ahead(f"LoRA on {FEW} snippets − no training, no examples: test accuracy", zero, few, "shots_0"),
-        ahead("LoRA on all snippets − no training, no examples: test accuracy", zero, "qv_r8", "shots_0"),
+        ahead(f"{SHOTS}-shot prompting − zero-shot prompting: test accuracy", zero, shots, "shots_0"),
+        ahead(f"LoRA on {FEW} snippets − zero-shot prompting: test accuracy", zero, few, "shots_0"),
+        ahead("LoRA on all snippets − zero-shot prompting: test accuracy", zero, "qv_r8", "shots_0"),
         ahead("LoRA on all snippets − full fine-tuning of the small base: test accuracy", accuracy, "qv_r8", "small"),
     ]
     baseline, _ = tfidf_baseline(main_job.WORDS_LIMIT if quick else None)
@@ -75,7 +76,7 @@ def draw(outcome):
 
 def table(outcome):
     """The rows of the table as lists of strings, the header first."""
-    rows = [["method", "test accuracy %, each seed"]]
+    rows = [["method", "test accuracy with each seed, %"]]
     for key, (label, _) in SERIES.items():
         rows.append([label, " ".join(f"{value:.1f}" for value in outcome["accuracy"][key])])
     return rows

@@ -1,8 +1,8 @@
 """Subspaces across ranks: do r = 8 and r = 64 learn the same directions?
 
-φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j) compares the i leading right singular vectors of one adapter with the j leading ones
-of another. It is computed for A, as in the paper, and for the update ΔW = s B A. The two adapters of a pair come from
-different seeds, because with the same seed, the first rows of A in the first layer would be identical at the start. The
+φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j) compares the i leading right singular vectors U_i of one adapter with the j leading
+ones, V_j, of another. It is computed for A, as in the paper, and for the update ΔW = s B A. The two adapters of a pair
+have different seeds; with the same seed, the first rows of A in the first layer would be identical at the start. The
 control is the expected φ of two random subspaces, max(i, j)/C. SmolLM2 is trained on 2,000 snippets.
 """
 
@@ -11,11 +11,11 @@ from functools import partial
 from ..evidence import check
 from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs, width
 
-CLAIM = """The leading directions of r = 8 and of r = 64 are nearly the same, with φ > 0.5, and their other directions
-have little in common (Hu et al. 2021, section 7.2, figure 3)."""
-CAPTION = """φ(i, j) between the i leading directions of r = 8 (downwards) and the j leading ones of r = 64 (to the
-right). In the paper, only the top left corner is bright, with φ above 0.5. The right column shows the values expected
-by chance."""
+CLAIM = """The leading directions at r = 8 and at r = 64 overlap strongly (φ > 0.5), while the other directions do not
+(Hu et al. 2021, section 7.2, figure 3)."""
+CAPTION = """φ(i, j) between the i leading directions at r = 8 (i increases downwards) and the j leading directions at r
+= 64 (j increases to the right). In the paper, only the top-left corner is bright, with φ above 0.5. The right column
+shows the values expected by chance."""
 BASES = ("pretrained", "smollm2")
 RANKS = (8, 64)
 runs = partial(pairs, RANKS)

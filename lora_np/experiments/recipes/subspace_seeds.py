@@ -1,9 +1,9 @@
 """Subspaces across seeds: do two runs at r = 64 learn the same directions?
 
-φ(i, j), defined as for subspaces across ranks, compares the adapters of two seeds. Two seeds differ in the random A,
-the head, and the order of the snippets. No run belongs to two pairs. The control is the expected φ of two random
-subspaces, max(i, j)/C. The adapters overlap more than that, because the two seeds have the base and the task in common.
-SmolLM2 is trained on 2,000 snippets.
+φ(i, j), as defined in the experiment on subspaces across ranks, compares the adapters of two runs with different seeds.
+The runs differ in the initial A, the initial head and the order of the snippets. Each run is in only one pair. The
+control is the expected φ of two random subspaces, max(i, j)/C. Two adapters may overlap more than random subspaces,
+because they share the base and the task. SmolLM2 is trained on 2,000 snippets.
 """
 
 from functools import partial
@@ -14,8 +14,8 @@ from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs,
 
 CLAIM = """The updates from two seeds share more directions than two random subspaces do. They share more directions in
 ΔW_q than in ΔW_v, because ΔW_q's intrinsic rank is higher (Hu et al. 2021, section 7.2, figure 4)."""
-CAPTION = """φ(i, j) between the leading directions of two seeds at r = 64. Cells that are brighter than those in the
-right column are above chance."""
+CAPTION = """φ(i, j) between the leading directions of two runs with different seeds at r = 64. Cells that are brighter
+than the corresponding cells in the right column are above chance."""
 BASES = ("pretrained", "smollm2")
 RANKS, SHOWN = (64, 64), 8
 runs = partial(pairs, RANKS)

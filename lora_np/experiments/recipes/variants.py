@@ -1,10 +1,10 @@
 """Variants of LoRA on q and v, each at its own learning rate.
 
 LoRA, rsLoRA, LoRA+, DoRA, PiSSA and OLoRA have r = 8. LoRA-FA trains only B and has r = 16, so that it trains as many
-parameters as LoRA. AdaLoRA starts at r = 12 and prunes a third of its directions. VeRA, whose few trained parameters
-are vectors, has r = 256. At a single rank, rsLoRA is LoRA with a different α. SmolLM2 is trained only with the variants
-that the claim names, on 2,000 snippets. The test accuracy is compared, and also the mean training loss in the first
-quarter of the run, which shows how fast a variant learns at first.
+parameters as LoRA. AdaLoRA starts at r = 12 and prunes a third of its directions. VeRA, which trains only vectors, has
+r = 256. At a single rank, rsLoRA is LoRA with a different α. SmolLM2 is trained only with the variants that the claim
+names, on 2,000 snippets. Two quantities are compared: the test accuracy, and the mean training loss in the first
+quarter of the run, which shows how fast a variant learns initially.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ from ..evidence import ahead, compare
 from ..methods import METHODS, SOME, by_method
 
 CLAIM = """At equal rank, DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are more
-accurate than LoRA, and PiSSA's loss falls faster at the start."""
+accurate than LoRA, and PiSSA's loss initially falls faster than LoRA's."""
 CAPTION = """The difference between each variant and LoRA, for each seed; LoRA is the line at 0. Left: test accuracy
-(further right is better). Right: training loss in the first quarter (further left is better), except AdaLoRA's, which
-includes a penalty. The numbers of trained parameters are in brackets."""
+(further right is better). Right: training loss in the first quarter (further left is better); AdaLoRA's is omitted
+because it includes a penalty. The numbers of trainable parameters are in parentheses."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "adalora", "vera"),

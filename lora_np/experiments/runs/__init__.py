@@ -1,8 +1,8 @@
-"""Training runs: each kind is a dataclass of settings with a method `carry_out`, which uses one thread.
+"""Training runs: each kind is a dataclass of settings with a single-threaded method `carry_out`.
 
 `carry_out` returns a dict of numbers, ready for JSON, and a dict of the best checkpoint's trained arrays, which is
 empty unless the run has keep=True. It raises FloatingPointError if training diverges; see `train`. The result depends
-only on the settings and on the code that the run uses; `store.py` stores it under a key made from both.
+only on the settings and on the code that the run uses; `store.py` stores it under a key derived from both.
 """
 
 from functools import lru_cache
@@ -16,5 +16,5 @@ BASES = ("pretrained", "smollm2")  # the small base, which comes with the packag
 
 @lru_cache(maxsize=2)
 def load_base(name="pretrained"):
-    """Load one of BASES as a LoadedModel with dense weights; it is read only once per process."""
+    """Load one of BASES as a LoadedModel with dense weights; each base is read only once per process."""
     return read_model(PRETRAINED if name == "pretrained" else name)

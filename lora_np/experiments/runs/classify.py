@@ -20,7 +20,7 @@ WEIGHTS = (*COMPRESSED, "random")
 BATCH_SIZE = 32
 TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run that are arguments of `fine_tuning`
 MAX_LENGTH = 128  # tokens; the longest snippet has 95
-LOSS_POINTS = 50  # the training loss is recorded as the means of this many parts of the run
+LOSS_POINTS = 50  # the training loss is recorded as means over this many parts of the run
 
 
 class Encoded(NamedTuple):
@@ -49,7 +49,7 @@ class Snippets(NamedTuple):
 
 @lru_cache(maxsize=2)
 def load_snippets(limit=None, base="pretrained"):
-    """Load the Snippets, encoded with a base's tokenizer; at most `limit` of each split."""
+    """Load the snippets, at most `limit` per split, and encode them with a base's tokenizer."""
     tokenizer = load_base(base).tokenizer
     splits = []
     for texts, labels in load_reviews("rotten_tomatoes"):
@@ -64,7 +64,7 @@ class ClassifyRun:
     Parameters
     ----------
     adapter : AdapterConfig, or None to train the whole model
-    seed : int; the batches and the initial head depend only on it, so they are the same for every method
+    seed : int; the batches and the initial head depend only on the seed, so they are the same for every method
     learning_rate : float, the peak learning rate
     epochs : int
     batch_size : int
@@ -76,7 +76,7 @@ class ClassifyRun:
         lowest validation loss is tested
     test : bool, whether to evaluate on the test split; False for tuning learning rates
     keep : bool, whether the result includes the trained arrays
-    limit : int, largest number of snippets of each split, for a shortened run; None: all
+    limit : int, maximum number of snippets of each split, for a shortened run; None: all
     """
 
     adapter: AdapterConfig | None
@@ -163,7 +163,7 @@ def starting_point(run):
 
 
 def score(params, adapter, config, snippets, split, run=map):
-    """A model's loss and accuracy on a split, and whether each snippet is labelled correctly, (N,).
+    """Return a model's "loss" and "accuracy" on a split, and "right" (N,), whether each snippet is labelled correctly.
 
     `run` is as in `predict_logits`.
     """

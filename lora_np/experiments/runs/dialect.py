@@ -1,4 +1,4 @@
-"""A run of the dialect experiment, which fine-tunes a base on one domain with one method."""
+"""A run of the dialect experiment: fine-tune a base on one domain with one method."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,12 +35,12 @@ class DialectRun:
     method : "full", or a name such as "lora_r16", for LoRA of rank 16 on all linear layers
     seed : int
     learning_rate, epochs, base, test, keep : see `runs.classify.ClassifyRun`
-    corpus : str, `licences_digest()` if the run uses licences, which are those of the installed packages. A worker with
-        different licences refuses the run
+    corpus : str, `licences_digest()` if the run uses the licences of the installed packages; a worker with different
+        licences rejects the run
     batch_size : int, windows of LENGTH tokens per batch
     evaluations : int, approximate number of evaluations during training
-    train_tokens : int, largest number of training tokens; None: `limit`
-    limit : int, largest number of tokens of each split; None: all
+    train_tokens : int, maximum number of training tokens; None: `limit`
+    limit : int, maximum number of tokens of each split; None: all
     """
 
     domain: str
@@ -63,7 +63,7 @@ class DialectRun:
         Losses are in nats per token: "new" on the domain, and "old" on each of the base's old domains.
         """
         if self.corpus and self.corpus != licences_digest():
-            raise ValueError(f"corpus: got {self.corpus!r}, the licence texts here have {licences_digest()!r}")
+            raise ValueError(f"corpus: got {self.corpus!r}; the licences on this machine have {licences_digest()!r}")
         base, config, _, tokenizer, *_ = load_base(self.base)
         domain = load_domain(self.domain, self.base, self.limit)
         old = {name: load_domain(name, self.base, self.limit) for name in OLD[self.base]}
@@ -113,8 +113,8 @@ def adapter_of(method):
 def load_domain(name, base="pretrained", limit=None):
     """Load the texts of a domain as Splits of token streams (N,), encoded with a base's tokenizer.
 
-    The domains are "critics", Rotten Tomatoes' snippets without labels; "licences", those of the installed packages;
-    and "reviews", long film reviews from IMDb.
+    The domains are "critics", Rotten Tomatoes' snippets without labels; "licences", the licences of the installed
+    packages; and "reviews", long film reviews from IMDb.
     """
     if name == "licences":
         splits = load_licences()
@@ -130,7 +130,7 @@ def load_domain(name, base="pretrained", limit=None):
 
 @lru_cache(maxsize=1)
 def licences_digest():
-    """A digest of the licence texts of this machine."""
+    """A digest of the licence texts on this machine."""
     return corpus_digest(load_licences())
 
 
@@ -146,10 +146,10 @@ def removal_restores(base, before, config, adapter, tokens):
 
 
 def capitals_known(params, config, adapter, tokenizer):
-    """Count the CAPITALS that a model names after "The capital of … is", and those that it picks among the twenty.
+    """Count the CAPITALS that a model names after "The capital of … is", and those that it picks from all twenty.
 
-    Only a capital's first token counts. A capital is named if this token is the most probable of all tokens, and picked
-    if it is the most probable of the twenty: a model that would continue with "the" may still know the capital.
+    Only the first token of a capital is considered. A capital is named if this token is the most probable of all
+    tokens, and picked if it is the most probable of the twenty, even if "the" or another word is more probable.
     """
     answers = np.array([tokenizer.encode(f" {capital}").ids[0] for capital in CAPITALS.values()])
     counts = {"named": 0, "picked": 0}

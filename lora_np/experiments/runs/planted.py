@@ -1,4 +1,4 @@
-"""A run with a target of known rank: one weight of the teacher differs from the student's by a matrix of rank k."""
+"""A run with a target of known rank: teacher and student differ by a matrix of rank k in one weight."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class PlantedRun:
     steps: int = 400
 
     def carry_out(self):
-        """Return the student's loss on new texts, "base_loss" before and "test_loss" after training, and no arrays."""
+        """Return the loss on held-out texts before ("base_loss") and after training ("test_loss"), and no arrays."""
         student, teacher = planted_model(self.k, self.seed)
         n_texts = N_BATCHES * BATCH_SIZE + N_TEST
         texts = stream(self.seed, "sample", 0).integers(0, CONFIG.vocab_size, (n_texts, CONFIG.n_positions))
@@ -57,7 +57,7 @@ def planted_model(k, seed):
     """Make a random transformer in float64, and a copy with a change of rank k in one layer.
 
     The k singular values of the change are equal, so that all directions matter equally. They are about as large as the
-    weight's largest singular value: 2 √C times the standard deviation of its entries.
+    weight's largest singular value, which is about 2 √C times the standard deviation of the weight's entries.
 
     Returns
     -------

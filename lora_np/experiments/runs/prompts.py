@@ -22,10 +22,10 @@ class PromptRun:
 
     Parameters
     ----------
-    shots : int, number of labelled training snippets at the start of each prompt, half of each class
+    shots : int, number of labelled training snippets at the start of each prompt, half from each class
     seed : int, for drawing and ordering these snippets
     split : "validation" or "test"
-    limit : int, largest number of snippets of each split, for a shortened run; None: all
+    limit : int, maximum number of snippets of each split, for a shortened run; None: all
     """
 
     shots: int

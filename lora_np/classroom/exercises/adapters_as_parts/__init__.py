@@ -12,8 +12,8 @@ TIME = "two and a half hours in two sittings: a warm-up, the nucleus, four tasks
 EXERCISES = ("next_probabilities", "nucleus", "rows_forward", "mix", "best_weight", "update_cosine", "compress")
 QUESTION = """In words: five customers.
 
-A provider runs one base on one machine, and each of its forty customers has an adapter of rank 16 on all linear layers.
-Five of them write in. In two to four sentences for each, say what you would do, what it costs (in memory and in
+A provider runs one base model on one machine, and each of its forty customers has an adapter of rank 16 on all linear
+layers. Five of them write in. In two to four sentences for each, say what you would do, what it costs (in memory and in
 arithmetic), and what may go wrong or must be measured.
 
 1. "Our texts arrive in the same second as everybody else's. Must we wait until your machine has switched adapters?"
@@ -21,12 +21,12 @@ arithmetic), and what may go wrong or must be measured.
    run."
 3. "We have two adapters, one for contracts and one for e-mails. Please combine them into one that can do both."
 4. "You cut our mix of these two from rank 32 to 16 and told us that the error is only 0.18. On contracts the result is
-   as good as before, but on e-mails it is worse than no adapter at all. Is your error wrong?"
+   as good as before, but on e-mails it is worse than no adapter at all. Did you get the error wrong?"
 5. "We have millions of texts a day, our own machine, and one adapter that never changes."
 """
 ANSWER = """1. No. One batch may contain rows with different adapters: `x Wᵀ` is one product for all rows. Each row also
    gets the thin products of its own adapter, which add a tenth to the cost in a base like ours, and less in a wider
-   one. Memory holds one base and forty adapters, each a few per cent of the base's size, not forty models. Nothing is
+   one. Memory holds one base and forty adapters (each a few per cent of the base's size), not forty models. Nothing is
    copied, and nobody waits; a row's result does not depend on the other rows.
 2. Turn the adapter down: use `W + w ΔW` with w between 0 and 1. That costs one number and no training, and w = 0
    restores the base exactly. Forgetting shrinks like w² and the gain only like w, so half the weight keeps more than
@@ -34,18 +34,18 @@ ANSWER = """1. No. One batch may contain rows with different adapters: `x Wᵀ` 
    weights on held-out texts.
 3. Mix them: stack the `A`'s on top of each other, and put the `B`'s side by side. The result is exact and has rank 32,
    so it needs twice the memory and arithmetic of one adapter, which is still little compared with the base. But both
-   change the same activations, so the mix is not as good as the two specialists. If one update is much larger than the
-   other, it drowns the smaller one out. So choose the weights on held-out texts of both kinds; the weights need not add
-   up to 1. If you know which texts are contracts, it is better to choose an adapter row by row, as in 1.
-4. The error is correct, but answers a different question. That number is the norm of what was cut off relative to that
-   of the update, and the cut keeps the strongest directions, whichever task needs them: if the contracts' update is
-   larger, most of what was cut off belonged to the e-mails. After a cut, measure both losses, not the error. Then
-   either leave the mix at rank 32, which costs little, or cut the two adapters before mixing, or give the contracts a
-   smaller weight before you cut the mix.
-5. Merge: compute `W + s B A` once for each layer; after that, a row costs no more than in the base. Set 10 says when
-   this pays off: after in · out / (in + out) rows, which arrive within minutes here. The price is a whole separate
-   model in memory, and the base can no longer be recovered bit for bit (subtracting `s B A` again leaves rounding
-   errors): keep both files.
+   adapters change the same activations, so the mix is not as good as the two specialists. If one update is much larger
+   than the other, it drowns the smaller one out. So choose the weights on held-out texts of both kinds; the weights
+   need not add up to 1. If you know which texts are contracts, it is better to choose an adapter row by row, as in 1.
+4. The error is correct, but answers a different question. It is the norm of what was cut off, relative to the update's
+   norm. The cut keeps the strongest directions, whichever task needs them: if the contracts' update is larger, most of
+   what was cut off belonged to the e-mails. After a cut, measure both losses, not the error. Then either leave the mix
+   at rank 32, which costs little, or cut the two adapters before mixing, or give the contracts a smaller weight before
+   you cut the mix.
+5. Merge: compute `W + s B A` once for each layer; after that, a row costs no more than in the base. As in set 10, this
+   pays off after in · out / (in + out) rows, which arrive within minutes here. The price is a whole separate model in
+   memory, and the base can no longer be recovered bit for bit (subtracting `s B A` again leaves rounding errors): keep
+   both files.
 
 *Marks:* one point for each customer: half for the advice, half for its cost and for what must be measured.
 """

@@ -30,7 +30,7 @@ B_r = Q_B U[:, :r] √Σ_r,  A_r = √Σ_r Vᵀ[:r] Q_Aᵀ;  error = √(σ²_{r
 
 
 def compress(A, B, r):
-    """A (R, in), B (out, R), r an int from 1 to R -> A_r (r, in), B_r (out, r), error, a float."""
+    """A (R, in), B (out, R), r an int from 1 to R -> A_r (r, in), B_r (out, r) and error, a float."""
     Q_B, R_B = np.linalg.qr(B)  # (out, R), (R, R)
     Q_A, R_A = np.linalg.qr(A.T)  # (in, R), (R, R): A = R_Aᵀ Q_Aᵀ
     # B A = Q_B (R_B R_Aᵀ) Q_Aᵀ = (Q_B U) Σ (Q_A V)ᵀ. The columns of Q_B U are orthonormal like those of U, and so are
@@ -90,7 +90,7 @@ MISTAKES = {
     ]
 }
 
-AFTER = """**Beyond the points.** Your functions are all that the lesson needs. First generate text with the real model:
+AFTER = """**Beyond the points.** The lesson needs only your functions. First generate text with the real model:
 
     from lora_np.data import decode, encode
     from lora_np.formats import PRETRAINED, load_adapter, load_pretrained, tokenizer_of

@@ -1,7 +1,7 @@
 """Mixing.
 
 Each of several adapters has its own rank, scale and weight. Return one adapter whose update is exactly the weighted sum
-of their updates. Its scale must be s = 1, and its `A` may have at most as many rows as the sum of their ranks. Weights
+of their updates. Its scale must be s = 1, and its `A` must not have more rows than the sum of their ranks. Weights
 may be negative, need not add up to 1, and are looked up by name, not by position.
 
 **On paper first,** for two adapters of rank 1: multiply out (B₁ + B₂)(A₁ + A₂). Which two of the four terms are
@@ -31,7 +31,7 @@ def mix(adapters, weights):
 
 
 def draw(rng, size):
-    """Draw ranks that are equal or 1, so that adding up the factors, which is a mistake, raises no error. The order of
+    """Draw ranks that are equal or 1, so that adding up the factors (a mistake) raises no error. The order of
     the weights differs from that of the adapters."""
     adapters, ranks = {}, [(2, 2, 2), (3, 1, 3), (1, 4, 4)][size.number]
     for name, r in zip(("critics", "licences", "praise"), ranks):

@@ -1,6 +1,6 @@
 """Warm-up: temperature and top-k.
 
-Each row of `logits` belongs to one text. Return the probabilities from which the text's next token is drawn. Divide the
+Each row of `logits` belongs to one text. Return the probabilities with which the text's next token is drawn. Divide the
 logits by the temperature; keep only the `top_k` most likely tokens of each row, and set all other probabilities to
 exactly 0; and normalise every row to sum to 1. The rows may be on very different levels (one around 1000, another
 around −1000); set 05 showed how to handle this.
@@ -23,7 +23,7 @@ def next_probabilities(logits, temperature, top_k):
     z = logits / temperature  # (N, vocab)
     limit = np.sort(z, axis=-1)[:, -top_k, None]  # (N, 1): the k-th largest of each row
     z = np.where(z >= limit, z, -np.inf)  # not 0: exp(0) is 1, and exp(−∞) is 0
-    exp = np.exp(z - z.max(axis=-1, keepdims=True))  # at most 1, on any level
+    exp = np.exp(z - z.max(axis=-1, keepdims=True))  # at most 1, whatever the row's level
     return exp / exp.sum(axis=-1, keepdims=True)
     # The odds are 81 : 9 : 1 at ½ and 3 : 1.7 : 1 at 2. With top_k = 2 at ½, the probabilities are 0.9 and 0.1.
     # Selecting before or after makes no difference, because dividing by τ preserves the order. With top_k = 1 the
@@ -31,8 +31,8 @@ def next_probabilities(logits, temperature, top_k):
 
 
 def draw(rng, size):
-    """Draw rows on different levels. From the second draw on, the levels are so far apart that exp overflows, or is 0
-    for a whole row, unless each row's own maximum is subtracted."""
+    """Draw rows on different levels. From the second draw on, the levels are so far apart that exp overflows in some
+    rows, or is 0 throughout a row, unless each row's own maximum is subtracted."""
     temperature, top_k = [(1.6, 6), (0.5, 3), (2.2, 9)][size.number]
     levels = temperature * (750 if size.number else 2) * rng.permutation(np.linspace(-1, 1, size.B))
     logits = 1.5 * rng.normal(size=(size.B, size.V)) + levels[:, None]

@@ -1,14 +1,14 @@
 """The nucleus.
 
-Top-p takes a probability instead of a number of tokens: in each row, keep the smallest set of most likely tokens whose
-total probability is at least `p`. Set the other probabilities to 0, and divide those that you keep by their sum; every
-token keeps its column. (Reaching exactly `p` is enough.)
+Top-p sampling is controlled by a probability, not by a number of tokens: in each row, keep the smallest set of most
+likely tokens whose total probability is at least `p`. Set the other probabilities to 0, and divide those that you keep
+by their sum; every token keeps its column. (Reaching exactly `p` is enough.)
 
 **Predict** for the probabilities 1/2, 1/4, 1/8, 1/16, 1/16: how many tokens are kept for p = 0.75, for 0.76, and for
 0.01? Can a row lose all its tokens? And does it matter whether the temperature is applied before or after this cut?
 
-Sorting a row is easy. Most people stumble on the way back, from positions in the sorted row to tokens. Try your code on
-a row of three tokens before you run the check.
+Sorting a row is easy. The usual stumbling block is the way back, from positions in the sorted row to tokens. Try your
+code on a row of three tokens before you run the check.
 """
 
 import numpy as np
@@ -66,11 +66,11 @@ def without_last(i):
 
 MISTAKES = {
     "kept": [
-        ("positions in the sorted row are not mapped back to tokens, but sorted once more", way_there),
+        ("positions in the sorted row are not mapped back to tokens: the sort is applied once more", way_there),
         (
-            "the token with which the sum exceeds p is missing",
+            "the token that makes the sum exceed p is missing",
             lambda i: i.right["kept"] if i.size.number == 2 else without_last(i),
         ),
-        ("the token with which the sum reaches or exceeds p is missing", without_last),
+        ("the token that makes the sum reach or exceed p is missing", without_last),
     ]
 }

@@ -4,8 +4,8 @@ A linear layer gets a batch in which every row comes with the name of its adapte
 name to `A`, `B` and `s`; ranks may differ. Return the layer's output for all rows, in their original order.
 
 **Count first,** for a layer of 4096 × 4096 and adapters of rank 16: how many multiplications does a row cost on the
-base's path, and how many on its adapter's? So which of the two should be one product for all rows at once, and which
-may be computed adapter by adapter? **Predict:** does a row's result change if other rows get other adapters?
+base's path, and how many on its adapter's? So which of the two should be computed for all rows at once, and which may
+be computed adapter by adapter? **Predict:** does a row's result change if the adapters of other rows change?
 """
 
 import numpy as np

@@ -5,9 +5,9 @@ direction, 0 for a right angle, −1 for opposite directions. It is their inner 
 divided by both norms. But a `ΔW` of 4096 × 4096 has 16.8 million entries, so compute the cosine **without forming
 either update**. (The check measures the peak memory of a call, as in set 02.)
 
-**Derive:** take one outer product from each, `b aᵀ` and `d cᵀ`. Multiply them entry by entry and add up the products:
-can you write the result as a product of two dot products? `ΔW₁` is a sum of r₁ such outer products, and `ΔW₂` of r₂.
-Which two small matrices contain everything you need? How do you get the two norms?
+**Derive:** take one outer product from each update, `b aᵀ` and `d cᵀ`. Multiply them entry by entry and add up the
+products: can you write the result as a product of two dot products? `ΔW₁` is a sum of r₁ such outer products, and `ΔW₂`
+of r₂. Which two small matrices contain everything you need? How do you get the two norms?
 
 **Predict:** why may you omit the scales s₁ and s₂ here, and what is the effect of a negative weight? What is the cosine
 if the rows of `A₁` are orthogonal to those of `A₂`, for any `B₁` and `B₂`?
@@ -31,11 +31,11 @@ def update_cosine(A1, B1, A2, B2):
     square2 = np.sum((B2.T @ B2) * (A2 @ A2.T))
     return cross / np.sqrt(square1 * square2)
     # A positive factor changes an update's length but not its direction; a negative one flips the cosine's sign. If the
-    # rows of the A's are orthogonal, A₁ A₂ᵀ is zero, and so is the cosine: the two read unrelated input directions.
+    # rows of the A's are orthogonal, A₁ A₂ᵀ is zero, and so is the cosine: the updates read orthogonal directions.
 
 
 def draw(rng, size):
-    """Draw updates that have a part in common; in the second draw its sign is flipped, and one rank is 1."""
+    """Draw updates with a component in common; in the second draw, its sign is flipped and one rank is 1."""
     r1, r2 = [(2, 2), (1, 3), (3, 3)][size.number]
     A1, B1 = rng.normal(size=(r1, 3 * size.n_in)), rng.normal(size=(3 * size.n_out, r1))
     A2 = rng.normal(size=(r2, 3 * size.n_in)) + 1.5 * A1[:1]

@@ -5,7 +5,7 @@ each row of the table collects the gradients of its copies. `dy` is (N, T, C), t
 of the vocabulary do not occur in `ids` at all.
 
 **On paper first:** take `ids = [[2, 0, 2]]`, and `dy` with the rows a, b, c. Write down `dtable` for `V` = 4. Then
-predict the result of `dtable[ids] += dy`, and try it: NumPy surprises most people here.
+predict the result of `dtable[ids] += dy`, and try it: NumPy's result may surprise you.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ def embedding_backward(dy, ids, V):
 
 
 def draw(rng, size):
-    """Draw ids from few of the V tokens: some occur in several texts, some twice in one text, and others never."""
+    """Draw ids from only T − 1 of the V tokens. Each text contains all of these, and one of them twice."""
     used = rng.choice(np.arange(1, size.V - 1), size.T - 1, replace=False)  # neither the first token nor the last
     ids = np.stack([rng.permutation(np.append(used, used[n % len(used)])) for n in range(size.B)])  # (N, T)
     return {"dy": rng.normal(size=(*ids.shape, size.C)), "ids": ids, "V": size.V}

@@ -1,7 +1,7 @@
 """The drop that a gradient predicts.
 
 The backward pass has filled a dictionary that maps the name of each parameter to its gradient. One step of gradient
-descent moves every parameter by `−lr` times its gradient. If the step is small, by how much does the loss fall? Give
+descent moves every parameter by `−lr` times its gradient. If the step is small, by how much does the loss fall? Return
 the drop as a positive number.
 
 **Derive it** for a single parameter with slope g: how far does it move, and how much does `L` change for each unit of

@@ -1,10 +1,10 @@
-"""Warm-up: a residual sum.
+"""Warm-up: a residual connection.
 
-`y = x + f(x)`, where the branch `f` may be anything, such as attention or an MLP. Its backward pass is given:
-`branch_backward(d)` takes the gradient of the branch's output and returns that of its input. Give the gradient of `x`.
+`y = x + f(x)`, where the branch `f` may be anything, such as attention or an MLP. The branch's backward pass is given:
+`branch_backward(d)` maps the gradient of the branch's output to that of its input. Return the gradient of `x`.
 
 **Predict:** a branch whose weights are all zero passes nothing back. What is `dx` then? And what is left of the
-gradient after twenty such blocks, with the sum and without it? That is why deep models have residual sums.
+gradient after twenty such blocks, with the sum and without it? That is why deep models have residual connections.
 """
 
 POINTS = 2
@@ -21,7 +21,7 @@ def residual_backward(dy, branch_backward):
 
 
 def draw(rng, size):
-    """Draw a branch that behaves like tanh and a linear layer."""
+    """Draw the backward pass of a branch that resembles a linear layer followed by tanh."""
     W, slope = rng.normal(size=(size.C, size.C)), rng.uniform(0.1, 1.0, (size.B, size.T, size.C))
     return {"dy": rng.normal(size=slope.shape), "branch_backward": lambda d: (d * slope) @ W}
 

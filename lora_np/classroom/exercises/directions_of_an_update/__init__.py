@@ -3,7 +3,7 @@
 Training changes a weight by a matrix, ΔW, and nobody can read a matrix. So you measure it. How many directions does it
 have, what are they, and does another update share them? Each measure in this set takes a few lines, and each has misled
 someone. Always ask: **what would the measure show if there were nothing to find?** You may use `np.linalg.svd`, which
-gives `U`, the singular values, and `Vᵀ`.
+returns `U`, the singular values, and `Vᵀ`.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
@@ -44,16 +44,16 @@ ANSWER = """1. Chance alone gives 64/128 = 0.5: two adapters that have nothing i
 2. The stable rank measures energy, and energy is not usefulness: the loss may depend on weak directions. So first cut
    the update to two directions and measure the loss. Even if nothing is lost, that only shows that two directions are
    *enough*. It does not show that training finds them when it may use only two, with different gradients and a
-   different learning rate. Control: train at r = 2 and at r = 16, and compare. (An update with shuffled labels also has
-   a low stable rank.)
+   different learning rate. Control: train at r = 2 and at r = 16, and compare. (An update trained with shuffled labels
+   also has a low stable rank.)
 3. The factor has ‖ΔW‖ in its numerator: if an update is 24 times as large in the same directions, its factor is 24
    times as large, too. For both methods, compare the denominator, ‖Uᵀ W V‖, with its value for random directions and
-   for W's own leading ones. If the claim is wrong, both updates lie at about the same point between these two values.
-   In the lesson, both were between the two, nearer to chance.
+   for W's own leading ones. If the claim is wrong, both denominators lie at about the same point between these two
+   values. In the lesson, both were nearer to chance.
 4. The two runs share more than the task: they have the same base and the same texts. `dW = dyᵀ x` can only contain
-   directions of x, and a direction that is strong in all texts leads for any labels. Control: train with shuffled
-   labels. In the lesson, that run had the same leading direction for q, but not for v. A direction that the control
-   shares comes from the texts, not from the labels.
+   directions of x, and a direction that is strong in all texts is the leading one, whatever the labels. Control: train
+   with shuffled labels. In the lesson, that run had the same leading direction for q, but not for v. A direction that
+   the control shares comes from the texts, not from the labels.
 5. Two things differ at once, the rank and the size: an intruder needs an update whose σ₁ is comparable with W's leading
    singular values, and α = 128 makes the update large. Control: change only one. Scale LoRA's update to the norm of
    full fine-tuning's (or vice versa) and count again; train LoRA at several ranks, each at its own best learning rate.

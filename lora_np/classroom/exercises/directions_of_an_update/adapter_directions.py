@@ -1,13 +1,13 @@
 """The directions of an adapter.
 
-The hard one. To compare two adapters by φ, you need the leading **input** directions of `B A`, its right singular
-vectors. `B A` may have 4096 × 4096 entries, but it has at most r directions. In exercises 02 you computed its singular
-values without forming it; now compute the directions. Return the first k of them as the columns of `V` (in, k), the
-leading one first. Their signs are arbitrary. Again, the check measures peak memory.
+The hard one. To compare two adapters by φ, you need the leading **input** directions of `B A`, that is, its right
+singular vectors. `B A` may have 4096 × 4096 entries, but it has at most r directions. In exercises 02 you computed its
+singular values without forming it; now compute the directions. Return the first k of them as the columns of `V` (in,
+k), the leading one first. Their signs are arbitrary. Again, the check measures peak memory.
 
 **First the trap.** Are these the leading directions of `A`? Take `A` with the rows (3, 0, 0) and (0, 1, 0), and `B` =
-[0.1 0; 0 1]. Which is the leading direction of `A`, and which is that of `B A`? For which k is φ(k, k) the same for the
-directions of `A` and for those of `B A`?
+[0.1 0; 0 1]. Which is the leading direction of `A`, and which is that of `B A`? For which k does φ(k, k) not depend on
+whether you use the directions of `A` or those of `B A`?
 
 **Then derive.** Let B = Q_B R_B and Aᵀ = Q_A R_A, where the Q's have orthonormal columns (`np.linalg.qr`). Write `B A`
 as a product of these four, and replace the small matrix in the middle by its SVD. Group the five factors so that you

@@ -9,8 +9,8 @@ NumPy's `U` have by default?)
 
 **Predict** for W = diag(5, 4, 3, 2), k = 2 and ε = 0.5. First, W_tuned = diag(5, 4, 3, 9): the last direction is now
 the leading one. Is it an intruder? Second, the two leading directions of W are rotated by 45° in their plane: what are
-the similarities of the rotated directions? Third, one new direction is an equal mixture of n old ones. At which n does
-it begin to count as an intruder, although nothing in it is new?
+the similarities of the rotated directions? Third, one new direction is an equal mixture of n old ones. From which n on
+does it count as an intruder, although nothing in it is new?
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ number = how many of the k are below ε"""
 
 
 def count_intruders(W, W_tuned, k, epsilon):
-    """W, W_tuned (out, in), k an int, epsilon a float -> similarities (k,), number, an int."""
+    """W, W_tuned (out, in), k an int, epsilon a float -> similarities (k,) and number, an int."""
     X = np.linalg.svd(W, full_matrices=False)[0]  # (out, min(out, in)); by default U would be (out, out)
     Y = np.linalg.svd(W_tuned, full_matrices=False)[0][:, :k]  # (out, k)
     cosines = np.abs(X.T @ Y)  # (min(out, in), k): the sign of a singular vector is arbitrary
@@ -61,7 +61,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Count a mistake in the similarities once: the number is also accepted if it follows from the student's own."""
+    """Count a mistake in the similarities only once: accept the number that follows from the student's similarities."""
     own, number = outputs["similarities"], outputs["number"]
     if i.right and own is not None and np.ptp(own) > 0 and np.array_equal(number, np.sum(own < i.epsilon)):
         return outputs | {"number": i.right["number"]}

@@ -5,14 +5,14 @@ direction counts as 1, and every other direction as its energy divided by that o
 
 **Predict in your head** the stable rank of one outer product; of a matrix with the singular values (4, 2, 2, 2, 2); of
 a matrix with 100 equal singular values. Now add a little noise to each entry of a 256 × 256 outer product: what happens
-to the rank and to the stable rank? **When it passes:** can you compute it from `M` and only one of its singular values?
+to the rank and to the stable rank? **When it passes:** can the stable rank be computed from `M` and one singular value?
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("rank",)
-HINTS = {"rank": "With n equal singular values it is n. How much does one count that is half as large as the first?"}
+HINTS = {"rank": "With n equal singular values it is n. How much does a value half as large as the first count?"}
 FORMULA = "stable rank = (σ₁² + σ₂² + …) / σ₁² = ‖M‖²_F / σ₁²"
 
 
@@ -39,7 +39,7 @@ def effective_rank(M):
 
 MISTAKES = {
     "rank": [
-        ("this is the rank: every singular value above 0 counts 1", lambda i: min(i.M.shape)),
+        ("this is the rank: every singular value above 0 counts as 1", lambda i: min(i.M.shape)),
         ("this is the effective rank, from the entropy of the singular values", lambda i: effective_rank(i.M)),
         ("the largest entry of M is used instead of σ₁", lambda i: np.sum(i.M**2) / np.max(i.M**2)),
     ]

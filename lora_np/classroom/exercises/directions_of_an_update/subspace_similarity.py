@@ -23,8 +23,8 @@ FORMULA = "φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j),  U_i = U[:, :i],  V_j = 
 def subspace_similarity(U, V, i, j):
     """U (n, p), V (n, q) with orthonormal columns, i from 1 to p, j from 1 to q -> phi, a float from 0 to 1."""
     cosines = U[:, :i].T @ V[:, :j]  # (i, n) (n, j) -> (i, j): one for each pair of directions
-    # If a direction of V is in the span of U_i, its column holds its coordinates there, and has length 1. There are j
-    # columns; if i < j, look at the i rows instead. So the sum of squares is at most min(i, j).
+    # If a direction of V is in the span of U_i, its column holds its coordinates in that span, and has length 1. There
+    # are j columns; if i < j, look at the i rows instead. So the sum of squares is at most min(i, j).
     return np.linalg.norm(cosines) ** 2 / min(i, j)
     # The values are 0, 1, 0, ½. After the rotation, V = (second + third, third − second) / √2: φ(1, 1) is still 0,
     # φ(2, 1) falls to ½, and φ(1, 2) and φ(2, 2) do not change, because V's span does not. φ(2, 2) is at least ½: two

@@ -20,20 +20,20 @@ Here are four changes to a model like ours. For each, say in two to four sentenc
    block 0, and to the logits?
 2. In one layer, `q` is multiplied by 2 and `k` is divided by 2, at all positions.
 3. In one layer, heads 0 and 1 are swapped: in the weights and biases of `q_proj`, `k_proj` and `v_proj`, the first D
-   rows are exchanged with the next D. Nothing else changes. What else would have to change to keep the logits the same?
+   rows are swapped with the next D. Nothing else changes. What else would have to change to keep the logits the same?
 4. `pos_emb` is all zeros, the model has **one** block, and two tokens in the middle of a text are swapped. What happens
    to the logits at the last position? And if the model has **two** blocks?
 """
 ANSWER = """1. `h` does not change: a layer norm subtracts each position's mean, and the 5 with it. So the branches read
-   the same inputs and add the same outputs as before. `x` itself keeps the 5 through all blocks. But `ln_f` is a layer
-   norm too, and subtracts it before the logits are computed. The logits do not change (except for rounding). Nothing
-   that reads the residual stream sees a constant offset.
-2. The logits do not change: only the product q_i · k_j is ever used, and the two factors cancel in it. They are even
-   equal bit for bit, because 2 is a power of 2. Lesson 02 had the same freedom, `B G` and `G⁻¹ A`: only the product has
-   a meaning.
+   the same inputs and add the same outputs as before. `x` itself keeps the 5 through all blocks. But `ln_f` is also a
+   layer norm, and subtracts the 5 before the logits are computed. The logits do not change (except for rounding).
+   Nothing that reads the residual stream sees a constant offset.
+2. The logits do not change: only the product q_i · k_j is ever used, and the two factors cancel in it. The logits are
+   even bit-identical, because 2 is a power of 2. Lesson 02 had the same freedom, `B G` and `G⁻¹ A`: only the product
+   has a meaning.
 3. The logits change. Each head computes what the other computed before, so the two parts of `context` are swapped. But
    `o_proj` reads each part with the columns that were meant for the other. If the first D **columns** of
-   `o_proj.weight` are exchanged with the next D as well, nothing changes. The order of the heads is arbitrary.
+   `o_proj.weight` are also swapped with the next D, nothing changes. The order of the heads is arbitrary.
 4. With one block the logits do not change (except for rounding). Without position embeddings, keys and values depend
    only on their tokens. The last position's query is unchanged and sees the same pairs of keys and values, but in
    another order, and the order does not affect a weighted sum. With two blocks the logits change. In block 0 each token

@@ -1,7 +1,7 @@
 """A block.
 
-All parts are ready; now wire them up. A block has two halves, each a branch with a residual sum, `x + f(x)`. `part` is
-a dict that maps the model's names to functions: `ln1`, `q_proj`, `k_proj`, `v_proj`, `o_proj`, `ln2`, `up_proj`,
+All parts are ready; now wire them up. A block has two halves, each a branch with a residual connection, `x + f(x)`.
+The dict `part` maps the model's names to functions: `ln1`, `q_proj`, `k_proj`, `v_proj`, `o_proj`, `ln2`, `up_proj`,
 `gelu`, `down_proj`, each mapping an array to an array, as in `h = part["ln1"](x)`; and `part["attention"](q, k, v)`,
 which returns the context. All arrays are (N, T, C), except the MLP's (N, T, F).
 

@@ -1,6 +1,6 @@
 """Scores.
 
-`q` and `k` are now split into heads. Give the attention scores, (N, H, T, T). Row `i` says how well each key matches
+`q` and `k` are now split into heads. Return the attention scores, (N, H, T, T). Row `i` shows how well each key matches
 query `i`. The scores are scaled so that their size does not depend on `D`, and a score is −∞ wherever the key comes
 **after** the query. (The check grades the values and the mask separately.)
 
@@ -14,7 +14,7 @@ POINTS = 3
 OUTPUTS = ("scores",)
 HINTS = {
     "numbers": "Row i holds the dot products of q_i with the keys. How large is a sum of D random terms of size 1?",
-    "mask": "In row i, which columns j come after i? And of which number is exp exactly 0?",
+    "mask": "In row i, which columns j come after i? And for which number is exp exactly 0?",
 }
 FORMULA = "scores_ij = q_i · k_j / √D for j ≤ i, and −∞ for j > i, in each head"
 
@@ -41,7 +41,7 @@ def compared(i, outputs):
         return {"numbers": scores, "mask": scores}
     seen, hidden = np.isfinite(right), np.isneginf(scores)
     shown = seen & ~hidden
-    numbers = np.where(shown, scores, np.where(seen & shown.any(), right, 0.0))  # hidden by mistake: counts in the mask
+    numbers = np.where(shown, scores, np.where(seen & shown.any(), right, 0.0))  # hidden by mistake: a mask error
     kinds = np.select([np.isnan(scores), np.isinf(scores), scores == 0, scores < -20], [9.0, scores, 0.0, -20.0], 1.0)
     return {"numbers": numbers, "mask": np.where(seen, 7.0 * hidden, kinds)}
 

@@ -1,11 +1,11 @@
 """Warm-up: token and position.
 
 There are two tables: `tok_emb` has a row for each token of the vocabulary, and `pos_emb` has a row for each position.
-Give `x`, the input of the first block. The position table is long enough for the longest text; these texts are shorter.
+Return `x`, the input of the first block. The position table has more rows than these texts need.
 
 **Predict** for `ids = [[5, 7, 5]]`: which rows of `x` are equal? Which would be equal if `pos_emb` were all zeros? And
-if two texts begin with the same token, are their first rows of `x` equal? (NumPy takes a whole array of ids as an
-index; look at the shape of `tok_emb[ids]`.)
+if two texts begin with the same token, are their first rows of `x` equal? (NumPy accepts an array of ids as an index;
+look at the shape of `tok_emb[ids]`.)
 """
 
 import numpy as np

@@ -21,7 +21,7 @@ FORMULA = "log p_t = x_t − c − log Σ_j exp(x_j − c), c the row's largest 
 def perplexity(logits, targets):
     """logits (N, T, vocab), targets (N, T) of ints 0 … vocab−1 -> perplexity, a float."""
     # −log p_t = log Σ_j exp(x_j) − x_t, and this does not change if x is replaced by x − c, for any c.
-    x = logits - logits.max(axis=-1, keepdims=True)  # (N, T, vocab): at most 0, and 0 once in each row
+    x = logits - logits.max(axis=-1, keepdims=True)  # (N, T, vocab): at most 0, and 0 at each row's largest logit
     x_t = np.take_along_axis(x, targets[..., None], axis=-1)[..., 0]  # (N, T)
     surprise = np.log(np.exp(x).sum(axis=-1)) - x_t  # (N, T): the sum is at least 1, and the term x_t needs no exp
     return np.exp(surprise.mean())
@@ -29,8 +29,8 @@ def perplexity(logits, targets):
 
 
 def draw(rng, size):
-    """Draw logits. In the second draw, exp overflows in some rows, and underflows in whole rows if the batch's largest
-    logit is subtracted; one target's probability is 0 in float64, but its surprise is an ordinary number."""
+    """Draw logits. In the second draw, exp overflows in some rows, and underflows in entire rows if the batch's largest
+    logit is subtracted. One target's probability is 0 in float64, but its surprise is an ordinary number."""
     logits = 1.5 * rng.normal(size=(size.B, size.T, size.V))
     targets = rng.integers(0, size.V, (size.B, size.T))
     if size.number == 1:
@@ -51,6 +51,6 @@ MISTAKES = {
             lambda i: np.exp(np.minimum(surprise(i), -np.log(1e-12)).mean()),
         ),
         ("the probabilities are averaged, not the surprises", lambda i: 1 / np.exp(-surprise(i)).mean()),
-        ("the perplexity of each text is averaged", lambda i: np.exp(surprise(i).mean(axis=1)).mean()),
+        ("the perplexities of the texts are averaged", lambda i: np.exp(surprise(i).mean(axis=1)).mean()),
     ]
 }

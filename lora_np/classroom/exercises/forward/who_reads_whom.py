@@ -1,11 +1,11 @@
 """Who reads whom?
 
-This is the second check. A language model that can see the tokens it must predict learns nothing, but its loss looks
-splendid. A mask that is off by one causes this, and so do heads that are merged by a reshape without a transpose. Write
-a test that detects it **from outside**, for any model.
+This is the second check of a model. A language model that can see the tokens it must predict learns nothing, but its
+loss looks splendid. A mask that is off by one causes this, and so do heads that are merged by a reshape without a
+transpose. Write a test that detects such leaks **from outside**, for any model.
 
 `model(ids)` takes ids (N, T) and returns logits (N, T, V), where `V` is the size of the vocabulary. You cannot look
-inside. Give a boolean (T, T) array `reads`: `reads[i, j]` is True if the logits at position `i` change, in any of the
+inside. Return a boolean (T, T) array `reads`: `reads[i, j]` is True if the logits at position `i` change, in any of the
 texts, when the token at position `j` is replaced by a different one.
 
 **Before you write:** how do you make sure that the new token differs from the old one in every text? What exactly may
@@ -28,7 +28,7 @@ def who_reads_whom(model, ids, V):
     before = model(ids)  # (N, T, V)
     reads = np.zeros((T, T), dtype=bool)
     for j in range(T):
-        other = (ids + 1) % V  # the next token of the vocabulary, which is never the same one
+        other = (ids + 1) % V  # the next token of the vocabulary, which always differs
         changed = np.where(np.arange(T) == j, other, ids)  # all other tokens are unchanged
         # Compare bit for bit: a mask value of −20, say, leaks e⁻²⁰, which a tolerance would hide.
         differs = model(changed) != before  # (N, T, V)
@@ -38,8 +38,8 @@ def who_reads_whom(model, ids, V):
 
 
 def draw(rng, size):
-    """Draw a model that is causal, except that it has one leak from the future, as faint as through a mask value of
-    −20, and that each of two queries skips one earlier position. Each token of the small vocabulary fills one column of
+    """Draw a causal model with three irregularities: one leak from the future, as faint as through a mask value of
+    −20, and two queries that each skip one earlier position. Each token of the small vocabulary fills one column of
     ids, so no single token works as the replacement everywhere."""
     T, V = size.T + 3, 7
     weights = np.tril(rng.uniform(0.5, 1.5, (T, T)))

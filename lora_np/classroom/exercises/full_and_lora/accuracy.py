@@ -1,7 +1,7 @@
 """Accuracy.
 
 A row of `logits` (N, K) has one logit for each of K classes; the prediction is the class with the largest logit.
-`labels` (N,) holds the correct classes. Give the **accuracy**, the fraction of correct predictions, from 0 to 1.
+`labels` (N,) holds the correct classes. Return the **accuracy**, the fraction of correct predictions, from 0 to 1.
 
 **Predict first.** Multiply all logits by 10: what happens to the accuracy and to the loss? A classifier predicts
 "negative" for everything: what is its accuracy if 60 % of the snippets are negative? (What should a report state next

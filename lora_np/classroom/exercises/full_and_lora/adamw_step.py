@@ -1,10 +1,10 @@
 """The optimiser.
 
-One step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are the two moments *before* the step, and
-`step` is its number t, which begins at 1. Return the new `p`, `mu` and `nu`. Proceed in this order:
+Take one step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are the two moments *before* the step, and
+`step` is the step's number t, which starts at 1. Return the new `p`, `mu` and `nu`. Proceed in this order:
 
 1. compute the new moments, running means of `g` and `g²` in which the old moments have the weights `beta1` and `beta2`;
-2. compute μ̂ and ν̂, the new moments corrected for their start at zero; they are used in this step, but not returned;
+2. compute μ̂ and ν̂, the new moments corrected for starting at zero; they are used in this step, but not returned;
 3. move `p` by `−lr` μ̂ / √ν̂, with `eps` added *outside* the root to avoid dividing by zero;
 4. shrink `p` by `lr · weight_decay` times the **old** `p`, if it has **two or more axes**. (Biases and the scales of
    layer norms are not decayed.) The decay does not enter the moments: that is the W in AdamW.
@@ -20,7 +20,7 @@ import numpy as np
 POINTS = 6
 OUTPUTS = ("p", "mu", "nu")
 HINTS = {
-    "p": "Two things happen to p: it shrinks a little, if it is a matrix, and it moves. By which mu and nu?",
+    "p": "Two things happen to p: it shrinks a little, if it is a matrix, and it moves. Which mu and nu move it?",
     "mu": "It is a running mean: most of the old one and a little of the new gradient. The two weights add up to 1.",
     "nu": "It is the same kind of mean as mu, with its own β. Of which function of the gradient?",
 }
@@ -54,7 +54,7 @@ def draw(rng, size):
 
 def compared(i, outputs):
     """Count a mistake in mu or nu only once: an incorrect p is compared with the p that follows from the student's own
-    mu and nu. To compute that p, take the old moments from which g leads to the student's mu and nu."""
+    mu and nu. To compute that p, use the old moments that a correct step turns into the student's mu and nu."""
     p, mu, nu = (outputs[name] for name in OUTPUTS)
     if not i.right or not np.shape(p) == np.shape(mu) == np.shape(nu) == i.p.shape or np.allclose(p, i.right["p"]):
         return outputs

@@ -60,7 +60,7 @@ table without your code.
 
 
 def tuned_weights(k, seed):
-    """Train each method: name -> (number of trained weights, training loss, test loss)."""
+    """Train with each method: name -> (number of trained weights, training loss, test loss)."""
     W, train, test = planted(k, seed)
     weights = {"no adapter": (0, W)}
     for r in RANKS:

@@ -1,14 +1,14 @@
 """The project: LoRA on one layer.
 
 The second sitting begins with one linear layer, small enough to inspect completely. Its `W` (out, in) is frozen. There
-is a better weight, W + ΔW, but ΔW is unknown: you only have inputs `x` (N, in) and the better weight's outputs for
+is a better weight, W + ΔW, but ΔW is unknown: you have only inputs `x` (N, in) and the better weight's outputs for
 them, `target` (N, out). **Find ΔW = B A by LoRA**, with s = 1: minimise
 
     y = x Wᵀ + x Aᵀ Bᵀ        L = Σ (y − target)² / (2 N)        the sum runs over all rows and outputs
 
 by gradient descent: take `steps` steps with learning rate `lr`. In each step, compute both gradients before you update
-either factor. Initialise as in exercises 07, and draw from `rng`. For comparison, this is full fine-tuning of the
-layer:
+either factor. Initialise as in exercises 07, with random numbers from `rng`. For comparison, this is full fine-tuning
+of the layer:
 
     for _ in range(steps):
         dy = (x @ W.T - target) / len(x)  # (N, out)
@@ -20,8 +20,8 @@ remaining error, and how do you compute it from `E`? Your loss may exceed the lo
 check also looks at single steps: it calls your function with `steps` = 0, 1, 5 and 6.
 
 **Predict:** which of the two gradients is zero in the first step? What happens if both factors start at zero? And if
-only `B` is trained, while `A` keeps its initial value, about what share of ΔW's energy can be learnt, for r = 2 and in
-= 8?
+only `B` is trained, while `A` keeps its initial value, roughly what share of ΔW's energy can be learnt, for r = 2 and
+in = 8?
 """
 
 import numpy as np
@@ -30,8 +30,8 @@ POINTS = 6
 OUTPUTS = ("A", "B")
 HINTS = {
     "the start": "Shapes and initial values are those of exercises 07. With 0 steps, return the initial A and B.",
-    "the steps of A": "Compare dA with central differences of the loss. Which B does it belong to?",
-    "the steps of B": "Compare dB with central differences of the loss. Does dy include the mean over N rows?",
+    "the steps of A": "Compare dA with central differences of the loss. At which B must it be computed?",
+    "the steps of B": "Compare dB with central differences of the loss. Does dy include the 1/N of the mean?",
     "within 5 %": "Print the loss: does it fall, and does it still fall at the end?",
 }
 FORMULA = """y = x Wᵀ + u Bᵀ,  u = x Aᵀ,  dy = (y − target) / N
@@ -41,7 +41,7 @@ A ← A − lr dA,  B ← B − lr dB,  from A ~ U(−1/√in, +1/√in) and B =
 
 def fit_lora(x, target, W, r, steps, lr, rng):
     """x (N, in), target (N, out), W (out, in), r and steps ints, lr a float, rng an np.random.Generator
-    -> A (r, in), B (out, r), trained."""
+    -> the trained A (r, in) and B (out, r)."""
     n_out, n_in = W.shape
     A = rng.uniform(-1, 1, (r, n_in)) / np.sqrt(n_in)
     B = np.zeros((n_out, r))
@@ -50,8 +50,8 @@ def fit_lora(x, target, W, r, steps, lr, rng):
         u = x @ A.T  # (N, r)
         dy = (frozen + u @ B.T - target) / len(x)  # (N, out): the slope of (y − target)² / 2, averaged over N rows
         dB = dy.T @ u  # (out, r)
-        dA = (dy @ B).T @ x  # (r, in); zero in the first step, because B is
-        A = A - lr * dA  # both gradients belong to the same point, so both are computed before either factor moves
+        dA = (dy @ B).T @ x  # (r, in); zero in the first step, because B is zero
+        A = A - lr * dA  # both gradients are taken at the same point, so both are computed before either factor moves
         B = B - lr * dB
     # How low: E minus a matrix of rank r has at least the energy σ²_{r+1} + σ²_{r+2} + … of E (Eckart–Young, lesson
     # 02). Divided by 2N, that is the lowest L. It can be reached: some ΔW of rank r adds exactly E truncated to rank r.
@@ -100,7 +100,7 @@ def problem_of_start(i):
     (A, B), (other, _), (_, B_small) = (factors(i.also[name]) for name in ("start", "other start", 0))
     bound = 1 / np.sqrt(300)
     if B.any() or B_small.any():
-        return "with 0 steps B is not zero: the layer does not start from the base"
+        return "with 0 steps B is not zero: training must start from the base's outputs"
     if not A.any():
         return "A and B are both zero: then both gradients are zero, and nothing ever moves"
     if np.array_equal(A, other):

@@ -1,12 +1,12 @@
 """Is one better than the other?
 
-Two models have classified **the same** n snippets. `hits_one` and `hits_other` (n,) are `True` for each snippet that
-the model classified correctly. Give the difference between the two accuracies, the first minus the second, and the
-standard error of that difference, both as fractions.
+Two models have classified **the same** n snippets. `hits_one` and `hits_other` (n,), one array per model, are `True`
+for each snippet that the model classified correctly. Return the difference between the two accuracies, the first minus
+the second, and the standard error of that difference, both as fractions.
 
 The same snippets are hard for both models. So the two accuracies rise and fall together from one set of snippets to the
 next, and their difference is more certain than either of them. To use this, compute **one number for each snippet**
-that says which model was better there. The difference is the mean of these numbers, so again you need the standard
+that shows which model was better there. The difference is the mean of these numbers, so again you need the standard
 error of a mean. (The standard deviation divides by n, as in `np.std`.)
 
 **Predict:** of 1,000 snippets, 56 are classified correctly only by the first model, and 56 only by the second. What is
@@ -20,7 +20,7 @@ import numpy as np
 POINTS = 4
 OUTPUTS = ("difference", "error")
 HINTS = {
-    "difference": "Compute one number for each snippet that says which model was better. Which values can it have?",
+    "difference": "Compute one number for each snippet that shows which model was better. Which values can it have?",
     "error": "What is the standard error of the mean of n such numbers? (They take three values, a coin only two.)",
 }
 FORMULA = """d = hits_one − hits_other, which is 1, 0 or −1 for each snippet
@@ -29,7 +29,7 @@ error = (standard deviation of d) / √n"""
 
 
 def paired_difference(hits_one, hits_other):
-    """hits_one, hits_other (n,) of bools, True where the model was correct -> difference, error, two floats."""
+    """hits_one, hits_other (n,) of bools, True where the model was correct -> difference and error, two floats."""
     d = hits_one.astype(float) - hits_other  # (n,): 1 if only the first is correct, −1 if only the second is, else 0
     difference = d.mean()
     variance = np.mean((d - difference) ** 2)
@@ -41,8 +41,8 @@ def paired_difference(hits_one, hits_other):
 
 
 def draw(rng, size):
-    """Draw four different counts: of snippets that both models classify correctly, only the first, only the second, and
-    neither. In the second draw the second model is better."""
+    """Draw four different counts of snippets: those that both models classify correctly, only the first, only the
+    second, and neither. In the second draw the second model is better."""
     both, first, second, neither = rng.permutation(np.arange(3, 20))[:4]
     if (first < second) != (size.number == 1):
         first, second = second, first

@@ -1,8 +1,8 @@
 """Warm-up: the head's input.
 
 `h` (N, T, C) is the output of the last block, a row of C entries for each position of each text. The texts differ in
-length, and the shorter ones are padded on the right; `lengths` (N,) holds the number of non-padding tokens of each. The
-head reads one row of each text, that of the text's **last non-padding token**. Give these rows, (N, C).
+length, and the shorter ones are padded on the right; `lengths` (N,) holds the number of non-padding tokens of each
+text. The head reads one row of each text, that of the text's **last non-padding token**. Return these rows, (N, C).
 
 **On paper first:** three texts of 3, 1 and 4 tokens are in an array with T = 5. Which positions are read? **Predict**
 the shape of `h[:, lengths - 1]`, and try it: why is it not (N, C)? **When it passes:** in the backward pass, `dpooled`

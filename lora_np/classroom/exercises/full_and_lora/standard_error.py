@@ -3,9 +3,9 @@
 A different sample of n snippets would give a different accuracy. The accuracy's standard deviation over such samples is
 the **standard error**. The accuracy and the error are fractions, not percentages.
 
-**Derive it:** a snippet counts 1 if the model is correct, which happens with probability p, and 0 otherwise. What are
-the mean and the variance of such a number? What is the variance of a mean over n snippets? **Predict:** by what factor
-must n grow to halve the error? What does the formula give if a model gets 20 of 20 right, and do you believe it?
+**Derive it:** a snippet counts as 1 if the model is correct, which happens with probability p, and as 0 otherwise. What
+are the mean and the variance of such a number? What is the variance of a mean over n snippets? **Predict:** by what
+factor must n grow to halve the error? What does the formula give if a model gets 20 of 20 right, and do you believe it?
 
 Check it yourself: `(np.random.default_rng(0).binomial(n, p, 20_000) / n).std()` simulates 20,000 test splits.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 POINTS = 1
 OUTPUTS = ("error",)
-HINTS = {"error": "What is the standard deviation of one toss of this coin, and of the mean of n tosses?"}
+HINTS = {"error": "Think of a biased coin: what is the standard deviation of one toss, and of the mean of n tosses?"}
 FORMULA = "error = √( accuracy (1 − accuracy) / n )"
 
 
@@ -24,7 +24,7 @@ def standard_error(accuracy, n):
     variance = accuracy * (1 - accuracy)
     # The mean of n independent values has 1/n of their variance.
     return np.sqrt(variance / n)
-    # Four times as many snippets halve the error. For 20 of 20 the formula gives 0, no doubt at all. Do not believe it:
+    # Four times as many snippets halve the error. For 20 of 20 the formula gives an error of 0. Do not believe it:
     # a model that is correct nine times in ten gets 20 of 20 about once in eight tries. The formula uses the measured
     # accuracy instead of the true p, which is good enough only if many answers are correct and many are incorrect.
 

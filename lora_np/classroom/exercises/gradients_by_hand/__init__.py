@@ -1,16 +1,17 @@
 """Gradients by hand.
 
-`dy` is the upstream gradient, ∂L/∂y: an array of `y`'s shape, whose entries say how fast the loss `L` changes with each
-entry of `y`. From `dy`, a backward pass computes the gradients of the inputs from which `y` was computed.
+`dy` is the upstream gradient, ∂L/∂y: an array with the shape of `y`. Each entry is the derivative of the loss `L` with
+respect to that entry of `y`. Given `dy`, a backward pass computes the gradients with respect to the inputs from which
+`y` was computed.
 
-The lesson has the formulas. Close it, and derive the formulas again on paper: copying teaches you nothing. Begin each
+The lesson contains the formulas. Close it and derive them again on paper: copying teaches you nothing. Begin each
 derivation with one entry of an input: which entries of `y` does it change, and how strongly? Add up these effects.
 Write the matrix form last.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 03 (`notebooks/03_gradients_by_hand.ipynb`), lesson 04 for the last exercise, paper and a pencil"
-TIME = "two hours in two sittings: a warm-up of ten minutes, four derivations, and a hard one at the end"
+TIME = "two hours in two sittings: a ten-minute warm-up, four derivations, and a hard one at the end"
 EXERCISES = (
     "centred_difference",
     "linear_backward",
@@ -35,9 +36,9 @@ report the relative error; `dy` and all other inputs are random. Dana has writte
 Who has a bug, who has none, and for whom is it impossible to tell? Write one or two sentences about each colleague:
 what do the numbers show, and what should he or she do next?
 """
-ANSWER = """**Ada** has no bug. Her error falls like h² (a tenth of the step gives a hundredth of the error), as it
-should with central differences, until rounding takes over. At 1e-8 the two values of `L` differ in so few digits that
-the *measurement* is bad, not the gradient. She is done.
+ANSWER = """**Ada** has no bug. Her error falls as h² (a tenth of the step gives a hundredth of the error), as it should
+with central differences, until rounding errors dominate. At h = 1e-8 the two values of `L` differ only in their last
+digits, so the *measurement* is bad, not the gradient. She is done.
 
 **Ben** has a bug. His error does not depend on h, so it comes from the formula, not from the check: a small term is
 missing, or a term has a slightly incorrect factor. (He divides by C − 1 instead of C in one of the means.) An error
@@ -46,9 +47,8 @@ below one per cent looks like rounding, but is not. He should check the formula 
 **Chen**: you cannot tell. His values have seven digits (float32), so the error falls only to 4e-5, and then grows as h
 shrinks. A correct gradient looks like this, but so does one with a small bug. He should repeat the test in float64.
 
-**Dana** has tested nothing. A row of `p` adds up to 1 for any `x`, so her `L` is constant and its gradient is zero. Any
-function that returns zeros here passes, such as `np.zeros_like(p)`. Her numbers are rounding errors, and she should
-take a random `dp`.
+**Dana** has tested nothing. A row of `p` adds up to 1 for any `x`, so her `L` is constant and its gradient is zero.
+Even `np.zeros_like(p)` would pass this test. Her numbers are rounding errors. She should use a random `dp`.
 
 *Marks:* one point for each colleague: half for the verdict, half for the reason and the next step.
 """

@@ -1,24 +1,25 @@
 """Warm-up: a gradient check.
 
-`f` takes an array of `x`'s shape and returns one number. Measure the gradient of `f`, also of `x`'s shape, by **central
-differences**: move one entry at a time by `h` to either side, and see how `f` changes. Use the `h` that you are given.
+`f` takes an array with the shape of `x` and returns a float. Measure the gradient of `f`, which also has the shape of
+`x`, by **central differences**: move one entry at a time by `h` in both directions, and see how much `f` changes. Use
+the given `h`.
 
 **Before you write:** how many times is `f` called for an `x` of shape (3, 6)? Then draw a curve with three points on
-it, at x and at `h` to either side: which two give the best slope at x, and why is the third not needed?
+it, at x − h, x and x + h: which two give the best slope at x, and why is the third not needed?
 
-`x` may have any number of axes; `np.ndindex(x.shape)` iterates over all indices of an array. Work on a copy.
+`x` may have any number of axes; `np.ndindex(x.shape)` iterates over all indices of an array. Work on a copy of `x`.
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("grad",)
-HINTS = {"grad": "Which two points are on either side of x, and how far apart? Are all other entries unchanged?"}
-FORMULA = "grad_i = (f(x + h e_i) − f(x − h e_i)) / 2h,  e_i: 1 at element i, 0 elsewhere"
+HINTS = {"grad": "Which points lie on either side of x, and how far apart are they? Are all other entries unchanged?"}
+FORMULA = "grad_i = (f(x + h e_i) − f(x − h e_i)) / 2h,  e_i: 1 at entry i, 0 elsewhere"
 
 
 def centred_difference(f, x, h):
-    """f: array like x -> float, x an array, h a float -> grad, of x's shape."""
+    """f a function (an array with x's shape to a float), x an array, h a float -> grad, with x's shape."""
     x = x.copy()  # the caller's array is unchanged
     grad = np.zeros_like(x)
     for place in np.ndindex(x.shape):
@@ -29,14 +30,14 @@ def centred_difference(f, x, h):
         below = f(x)
         x[place] = value  # restored; value − h + h may differ from value
         grad[place] = (above - below) / (2 * h)
-    # There are two calls for each entry, 36 for a shape of (3, 6). f(x) itself cancels, and so does the curvature.
+    # f is called twice for each entry: 36 times for shape (3, 6). f(x) itself cancels, and so does the curvature.
     return grad
 
 
 def draw(rng, size):
-    """Draw a function whose slope at one entry depends on all others, so that an unrestored entry is detected.
+    """Draw a function whose partial derivatives depend on all entries, so that an unrestored entry is detected.
 
-    The step is large, so that every other difference formula gives a clearly different result.
+    The step is so large that every other difference formula gives a clearly different result.
     """
     shape = [(size.N, size.C), (size.B, size.H, size.D), (size.T,)][size.number]
     waves, slopes = rng.normal(size=shape), rng.normal(size=shape)
@@ -48,7 +49,7 @@ def draw(rng, size):
 
 
 def one_sided(i, cut):
-    """Return the one-sided difference: cut(x, i.x) keeps the other point at x."""
+    """Return a one-sided difference: cut(x, i.x) moves the point on the other side back to x."""
     return 2 * centred_difference(lambda x: i.f(cut(x, i.x)), i.x, i.h)
 
 
@@ -60,10 +61,10 @@ MISTAKES = {
     ]
 }
 
-AFTER = """**Now you have your own gradient check.** A loss is one number, but a layer's output is an array. So choose
-any `dy` of the output's shape, and take `L = Σ dy ⊙ y`: its gradient with respect to `y` is `dy`. Then you can check
-every result of a backward pass. Here is an example for the next exercise, with random `x`, `W` and `dy` (*In words*
-shows why they should be random):
+AFTER = """**Now you have your own gradient check.** A loss is a scalar, but a layer's output is an array. So choose any
+`dy` with the output's shape, and take `L = Σ dy ⊙ y`: its gradient with respect to `y` is `dy`. Then you can check
+every result of a backward pass. Here is an example for the next exercise, with random `x`, `W` and `dy` (the question
+*In words* shows why they should be random):
 
     dx, dW, db = linear_backward(dy, x, W)
     measured = centred_difference(lambda W: np.sum(dy * (x @ W.T)), W, 1e-5)

@@ -1,10 +1,10 @@
 """Cross-entropy.
 
-The loss of one row is −log p_t, in nats: how surprised the model is by the correct class `t`. `L` is the mean over the
-rows. The backward pass begins here: no upstream gradient is needed, because ∂L/∂L = 1.
+The loss of one row is −log p_t, in nats. It measures how surprised the model is by the correct class `t`. `L` is the
+mean over the rows. The backward pass begins here: no upstream gradient is needed, because ∂L/∂L = 1.
 
-**Derive** it directly, without going back through the logarithm and exercise 4: one row's loss is
-`log Σ_j exp(x_j) − x_t`. The result is the shortest formula of this set. **Predict first:** what is the gradient's sign
+**Derive** it directly, without going back through the logarithm and the softmax of exercise 4: one row's loss is
+`log Σ_j exp(x_j) − x_t`. The result is the shortest formula in this set. **Predict first:** what is the gradient's sign
 at the target, and what is it elsewhere? What does each row add up to? And what is the gradient of a row in which the
 model is correct and almost certain?
 
@@ -16,7 +16,7 @@ import numpy as np
 
 POINTS = 3
 OUTPUTS = ("dlogits",)
-HINTS = {"dlogits": "One row's loss is log Σ_j exp(x_j) − x_t: differentiate both terms. How many rows share the mean?"}
+HINTS = {"dlogits": "One row's loss is log Σ_j exp(x_j) − x_t: differentiate both terms. How many rows are averaged?"}
 FORMULA = "dlogits = (softmax(logits) − onehot(targets)) / N"
 
 
@@ -24,11 +24,11 @@ def cross_entropy_backward(logits, targets):
     """logits (N, K), targets (N,) of ints 0 … K−1 -> dlogits (N, K)."""
     N = len(logits)
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))  # (N, K), at most 1, so nothing overflows
-    dlogits = exp / exp.sum(axis=-1, keepdims=True)  # (N, K): the slope of log Σ exp(x_j) is the softmax
-    dlogits[np.arange(N), targets] -= 1.0  # the slope of −x_t, at one entry of each row
+    dlogits = exp / exp.sum(axis=-1, keepdims=True)  # (N, K): the gradient of log Σ exp(x_j) is the softmax
+    dlogits[np.arange(N), targets] -= 1.0  # the derivative of −x_t, at one entry of each row
     # Now dlogits is p_t − 1 < 0 at the target and p > 0 elsewhere, and each row adds up to 0. If the model is correct
     # and almost certain, all entries are nearly 0.
-    return dlogits / N  # each row contributes 1/N to the mean
+    return dlogits / N  # each row has the weight 1/N in the mean
 
 
 def draw(rng, size):

@@ -1,12 +1,12 @@
 """GELU.
 
-For each entry, a smooth gate `g` between 0 and 1 decides how much of `x` passes:
+For each entry, a smooth gate `g` between 0 and 1 decides how much of `x` passes through:
 
     y = x · g        g = ½ (1 + tanh u)        u = √(2/π) (x + 0.044715 x³)
 
-**Derive** dy/dx: use the product rule, and for the derivative of `g` the chain rule in two steps. The slope of tanh is
-1 − tanh². **Predict first**, from a sketch of `y`: what is the slope far to the left, far to the right, and at x = 0?
-Can the slope exceed 1? Then check in your head whether your formula gives the predicted slope at x = 0.
+**Derive** dy/dx: use the product rule, and for the derivative of `g` the chain rule in two steps. The derivative of
+tanh is 1 − tanh². **Predict first**, from a sketch of `y`: what is the slope far to the left, far to the right, and at
+x = 0? Can the slope exceed 1? Then check in your head whether your formula gives the predicted slope at x = 0.
 
 (In the function below, `dy` is the upstream gradient, not the dy of dy/dx.)
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 POINTS = 3
 OUTPUTS = ("dx",)
-HINTS = {"dx": "y is a product of two factors, and both depend on x: the second one through two functions."}
+HINTS = {"dx": "y is a product of two factors. Both depend on x, the second through two nested functions."}
 FORMULA = """g = ½ (1 + tanh u),  u = √(2/π) (x + 0.044715 x³)
 dx = dy ⊙ (g + x · ½ (1 − tanh² u) · u′),  u′ = √(2/π) (1 + 3 · 0.044715 x²)"""
 
@@ -29,8 +29,7 @@ def gelu_backward(dy, x):
     gate = 0.5 * (1 + t)  # (N, F)
     slope_of_u = c * (1 + 3 * 0.044715 * x**2)  # (N, F)
     slope_of_gate = 0.5 * (1 - t**2) * slope_of_u  # (N, F)
-    # The slope is 0 far to the left, 1 far to the right, and ½ at 0 (where t = 0 and x = 0); it reaches 1.13 near x =
-    # 1.4.
+    # The slope is 0 far to the left, 1 far to the right, and ½ at x = 0, where t = 0. It reaches 1.13 near x = 1.4.
     return dy * (gate + x * slope_of_gate)  # product rule: 1 · g + x · g′
 
 
@@ -39,7 +38,7 @@ def draw(rng, size):
 
 
 def slope_of_erf(x):
-    """Return the slope of the exact GELU, with erf, which differs from ours in the fourth digit."""
+    """Return the slope of the exact GELU, with erf. It differs from the slope with tanh in the fourth digit."""
     return 0.5 * (1 + np.vectorize(math.erf)(x / 2**0.5)) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
 

@@ -5,13 +5,13 @@ The hard one. Each row of C entries is centred, divided by its standard deviatio
     x̂ = (x − mean) · inv_std        inv_std = 1 / σ = 1 / √(variance + ε)        y = x̂ ⊙ w + b
 
 `mean` and `variance` are those of the row (the variance divides by C). Begin at the end: `dw`, `db`, and the gradient
-dx̂ of x̂ are easy. The hard part is `dx`: `x_i` affects its row of x̂ in **three ways**: directly, through the mean,
-and through the variance. Derive each term, and add them up. The forward pass has stored `x_hat` and `inv_std`. You need
-neither `x` nor ε.
+dx̂ with respect to x̂ are easy. The hard part is `dx`: `x_i` affects its row of x̂ in **three ways**: directly, through
+the mean, and through the variance. Derive each term, and add them up. The forward pass has stored `x_hat` and
+`inv_std`. You need neither `x` nor ε.
 
 **Predict first:** if you add a constant to a row of `x`, what happens to `y`? If you stretch the row about its mean,
-what happens to `y`, for a tiny ε? So with which two vectors must each row of `dx` have a dot product of (nearly) zero?
-Check your prediction.
+what happens to `y`, for a tiny ε? So to which two vectors must each row of `dx` be (nearly) orthogonal? Check your
+prediction.
 """
 
 import numpy as np
@@ -33,8 +33,8 @@ def layer_norm_backward(dy, x_hat, inv_std, w):
     db = dy.sum(axis=0)  # (C,): b is added in every row
     dw = np.sum(dy * x_hat, axis=0)  # (C,)
     dx_hat = dy * w  # (N, C)
-    # x̂ = (x − mean) · inv_std. All three ways end with the factor inv_std:
-    #   directly              ∂x̂_i/∂x_i = inv_std, and so dx̂_i
+    # x̂ = (x − mean) · inv_std. All three terms have the factor inv_std, omitted here:
+    #   directly              ∂x̂_i/∂x_i = inv_std, which gives dx̂_i
     #   through the mean      x_i moves the mean by 1/C, and the mean moves every x̂_j down: −Σ_j dx̂_j / C
     #   through the variance  ∂variance/∂x_i = 2 (x_i − mean) / C, ∂inv_std/∂variance = −½ inv_std³, and x̂_j is
     #                         (x_j − mean) times inv_std: together −x̂_i Σ_j dx̂_j x̂_j / C
@@ -42,8 +42,7 @@ def layer_norm_backward(dy, x_hat, inv_std, w):
     through_mean = dx_hat.mean(axis=-1, keepdims=True)  # (N, 1)
     through_variance = x_hat * np.mean(dx_hat * x_hat, axis=-1, keepdims=True)  # (N, C)
     dx = (dx_hat - through_mean - through_variance) * inv_std  # (N, C)
-    # The dot products of a row of dx with ones and, except for ε, with x̂ are 0: a shift and a stretch do not change
-    # x̂.
+    # Each row of dx is orthogonal to ones and, except for ε, to x̂: shifting or stretching a row does not change x̂.
     return dx, dw, db
 
 
@@ -62,9 +61,9 @@ MISTAKES = {
             lambda i: i.w * layer_norm_backward(i.dy, i.x_hat, i.inv_std, np.ones_like(i.w))[0],
         ),
         (
-            "the term of the variance has C − 1 instead of C",
+            "the variance term divides by C − 1 instead of C",
             lambda i: layer_norm_backward(i.dy, (i.size.C / (i.size.C - 1)) ** 0.5 * i.x_hat, i.inv_std, i.w)[0],
         ),
     ],
-    "dw": [("dw has a factor w, but it does not depend on w", lambda i: i.right["dw"] * i.w)],
+    "dw": [("dw has a factor w, but the correct dw does not depend on w", lambda i: i.right["dw"] * i.w)],
 }

@@ -4,9 +4,9 @@
 previous layer, and `dW` and `db` are used to update the parameters. LoRA's backward pass consists of three such passes
 (lesson 07).
 
-**Write down the three shapes first.** Then, on paper: which entries of `y` does `x_ni` affect, which does `W_oi`, and
-which does `b_o`? Two of the three affect entries in every row, so their gradients are sums over the rows. **Predict:**
-if all rows of `x` and `dy` are repeated, so that there are twice as many, what happens to each of the three gradients?
+**Write down the three shapes first.** Then, on paper: which entries of `y` are affected by `x_ni`, which by `W_oi`, and
+which by `b_o`? Two of the three affect entries in every row, so their gradients are sums over the rows. **Predict:** if
+every row of `x` and `dy` is duplicated, what happens to each of the three gradients?
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def linear_backward(dy, x, W):
     dx = dy @ W  # dx_ni = Σ_o dy_no W_oi: (N, out) (out, in) -> (N, in)
     dW = dy.T @ x  # dW_oi = Σ_n dy_no x_ni: (out, N) (N, in) -> (out, in)
     db = dy.sum(axis=0)  # db_o = Σ_n dy_no: (N, out) -> (out,)
-    # If all rows are repeated, each row of dx is unchanged, and dW and db double.
+    # If every row is duplicated, each row of dx is unchanged, and dW and db double.
     return dx, dW, db
 
 

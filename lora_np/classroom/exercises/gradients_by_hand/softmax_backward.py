@@ -15,13 +15,13 @@ import numpy as np
 
 POINTS = 3
 OUTPUTS = ("dx",)
-HINTS = {"dx": "x_i changes p_i and, through the denominator, every other p_j. What does each pass back?"}
+HINTS = {"dx": "x_i changes p_i and, through the denominator, every other p_j. What does each p_j contribute to dx_i?"}
 FORMULA = "dx_i = p_i (dp_i − Σ_j dp_j p_j), row by row"
 
 
 def softmax_backward(dp, p):
-    """dp (N, K), p = softmax(x) (N, K), each row adding up to 1 -> dx (N, K)."""
-    # ∂p_j/∂x_i = p_j (δ_ij − p_i), where δ_ij is 1 for i = j and 0 otherwise. Multiplied by dp_j and summed over j:
+    """dp (N, K), p = softmax(x) (N, K), whose rows add up to 1 -> dx (N, K)."""
+    # ∂p_j/∂x_i = p_j (δ_ij − p_i), where δ_ij is 1 for i = j and 0 otherwise. Multiply by dp_j and sum over j:
     # dx_i = dp_i p_i − p_i Σ_j dp_j p_j
     average = np.sum(dp * p, axis=-1, keepdims=True)  # (N, 1): the average of each row of dp, weighted by p
     # A row of dx adds up to Σ_i p_i dp_i − average = 0. If all dp in a row are equal, so is their average: dx = 0.

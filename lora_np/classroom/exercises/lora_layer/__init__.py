@@ -10,10 +10,10 @@ EXERCISES = ("merge", "lora_forward", "lora_init", "lora_backward")
 QUESTION = """In words.
 
 A colleague initialises both `A` and `B` with small random numbers, "so that both can learn from the first step". In
-three to six sentences: what is true about this claim, what goes wrong, and how can one forward pass show it?
+three to six sentences: what is true about this claim, what goes wrong, and how can one forward pass show this?
 """
 ANSWER = """It is true that with `B = 0` only `B` moves in the first step: `dA` is `(s dy B)ᵀ x`, which is zero. But
-this delay costs nothing, because from the second step on `B` is not zero and `A` moves as well. With both factors
+this delay costs nothing, because from the second step on `B` is not zero and `A` moves as well. If both factors are
 random, `ΔW = s B A` is not zero before the first step: the adapted model starts as the base plus a random update, which
 training must first undo. One forward pass shows this: with `B = 0` the logits equal the base's bit for bit; with two
 random factors they do not, and on the base's own training texts the loss is higher than the base's.

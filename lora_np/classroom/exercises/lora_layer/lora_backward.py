@@ -11,7 +11,7 @@ POINTS = 6
 OUTPUTS = ("dx", "dA", "dB")
 HINTS = {
     "dx": "x takes two paths in the forward pass. Which gradient comes back along each of them?",
-    "dA": "u = x Aᵀ is a linear layer whose upstream gradient is du. Which factors are between dy and du?",
+    "dA": "u = x Aᵀ is a linear layer whose upstream gradient is du. By which factors is dy multiplied to give du?",
     "dB": "z = (s u) Bᵀ is a linear layer whose input is s u.",
 }
 FORMULA = "dB = s dyᵀ u,  u = x Aᵀ\ndu = s dy B\ndA = duᵀ x\ndx = dy W + du A"

@@ -1,8 +1,8 @@
 """Forward.
 
-Compute the adapted layer's output during training. Do not form `ΔW`, which is as large as `W`: on the adapter's path,
-each row of `x` is reduced to `r` numbers. (The check tests only the result.) **Count first:** how many multiplications
-does one row take on the adapter's path, and how many would it take with `ΔW`?
+Compute the adapted layer's output as in training, before merging. Do not form `ΔW`, which is as large as `W`: on the
+adapter's path, reduce each row of `x` to `r` numbers first. (The check tests only the result.) **Count beforehand:**
+how many multiplications does one row take on the adapter's path, and how many would it take with `ΔW`?
 """
 
 from ...exercise import normals

@@ -1,7 +1,7 @@
 """Initialisation.
 
-Training must start from the unchanged base, but the factors must be able to change. Draw `A` uniformly between ±1/√in
-with `rng.uniform`, and choose `B`.
+Training must start from the unchanged base model, but the factors must be able to change. Draw `A` uniformly between
+−1/√in and 1/√in with `rng.uniform`, and choose a `B`.
 """
 
 import numpy as np
@@ -42,7 +42,7 @@ def problem_of_A(A, i):
         return f"it has shape {A.shape}, expected (r, in) = {(i.r, i.n_in)}"
     bound, largest, deviation = 1 / np.sqrt(i.n_in), float(np.abs(A).max()), float(A.std())
     if largest == 0.0:
-        return "it is zero: if both factors are zero, so are both gradients, and nothing ever moves"
+        return "it is zero: if both factors are zero, so are both gradients, and training changes nothing"
     if deviation < 1e-12 * largest:
         return "all its entries are equal: its rows would always remain equal"
     if np.linalg.matrix_rank(A) < i.r:
@@ -57,7 +57,7 @@ def problem_of_A(A, i):
     if abs(deviation * np.sqrt(3) / bound - 1) > 0.15:  # bound / √3 for U(±bound)
         return f"its standard deviation is {deviation:.3g}, expected {bound / 3**0.5:.3g} for U(±1/√in)"
     if i.given["rng"].bit_generator.state == i.rng.bit_generator.state:
-        return "rng was not used: the draw cannot be reproduced"
+        return "rng was not used, so the draw is not reproducible"
     return None
 
 

@@ -40,17 +40,18 @@ ANSWER = """1. Only NF4 fits. The adapter needs the same memory in all three cas
    - NF4: 6.45 · 4.127 / 8 = 3.33 GB, 5.7 GB in all. (Layers are dequantised one at a time; there is room for that.)
 2. Zeros take as many bytes as other numbers, unless the format omits them and stores the positions of the non-zero
    weights. In any other format, the pruned matrix is as large as before. And 7 % is a lot: the loss rises with ‖E‖²,
-   for any kind of error `E`, and NF4, which takes a quarter of float16's memory, loses only 0.9 %. In the lesson,
-   pruning raised the loss by 0.10 nats, NF4 by only 0.02.
+   for any kind of error `E`. NF4, which takes a quarter of float16's memory, loses only 0.9 % of the energy. In the
+   lesson, pruning raised the loss by 0.10 nats, and NF4 raised it by only 0.02.
 3. Rounding is a step function: its slope is 0 almost everywhere, so the codes get no gradient. And a training step is
    far smaller than the distance between neighbouring points: after rounding to 16 points, nearly every weight still has
    its old code. (If you also keep float weights to accumulate the small steps, then these, their gradients and their
    moments take 16 bytes per weight, and nothing is saved.)
-4. The update will be lost. Rounding to NF4 changes the weights by 9 % of their norm, the update by only 2 %; so hardly
-   any code changes, and the file contains little more than the base. First measure the loss on held-out text for the
-   base, the base with the adapter attached, and the merged file; and count the codes that have changed. Offer the base
-   in NF4 with a separate adapter, which loses nothing and costs 0.15 GB more; or a merged file in int8, whose steps are
-   finer: in the lesson, its rounding error was only 0.38 times the norm of an update of this size.
+4. The update will be lost. Rounding to NF4 changes the weights by 9 % of their norm, but the update changes them by
+   only 2 %. So hardly any code changes, and the file contains little more than the base. First measure the loss on
+   held-out text for the base, the base with the adapter attached, and the merged file; and count the codes that have
+   changed. Offer the base in NF4 with a separate adapter, which loses nothing and costs 0.15 GB more; or a merged file
+   in int8, whose steps are finer: in the lesson, its rounding error was only 0.38 times the norm of an update of this
+   size.
 
 *Marks:* for the first question, one point for the items that training needs and one for the verdicts; one point for
 each of the other questions.

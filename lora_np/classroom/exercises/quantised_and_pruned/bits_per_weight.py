@@ -1,7 +1,7 @@
 """How many bits does a weight take?
 
 In NF4, each weight is stored as a 4-bit code, and `block_size` weights share a scale. How many **bits per weight** is
-that, including the scales, for a matrix of `n_out` × `n_in`? Give two numbers:
+that, including the scales, for a matrix of `n_out` × `n_in`? Compute two numbers:
 
 - `single`: each block's scale is stored in float32.
 - `double`: double quantisation. The scales are stored as 8-bit codes. Each group of 256 scales has one step in float32,
@@ -15,7 +15,7 @@ POINTS = 2
 OUTPUTS = ("single", "double")
 HINTS = {
     "single": "In one block, how many bits do the codes and the scale take, and how many weights share them?",
-    "double": "List the four things that are stored. How many numbers is each, and how many bits does a number take?",
+    "double": "List the four stored items. How many numbers does each contain, and how many bits does a number take?",
 }
 FORMULA = """single = 4 + 32 / block_size
 n = n_out · n_in / block_size scales:  double = 4 + (8 n + 32 ⌈n / 256⌉ + 32) / (n_out · n_in)"""
@@ -32,7 +32,7 @@ def bits_per_weight(n_out, n_in, block_size):
     return single, double
     # Blocks of 64 with scales in float32 take 4.5 bits. Blocks of 16 with scales in 8 bits take 4 + 8/16 + 32/(16 ·
     # 256) = 4.508, about the same. The shorter blocks have the smaller error, because each scale fits its weights
-    # better: the lesson's figure shows 0.081, compared with 0.092 for blocks of 64.
+    # better: the lesson's figure shows an error of 0.081, compared with 0.092 for blocks of 64.
 
 
 def draw(rng, size):
@@ -43,7 +43,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "single": [("a float32 scale is counted as 4, but it has 32 bits", lambda i: 4 + 4 / i.block_size)],
+    "single": [("a float32 scale is counted as 4 bits, but it has 32", lambda i: 4 + 4 / i.block_size)],
     "double": [
         (
             "this is correct only for a very large matrix: the mean and the step of the short last group are missing",

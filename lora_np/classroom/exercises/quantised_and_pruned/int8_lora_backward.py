@@ -4,11 +4,11 @@ Now train LoRA on a base that is stored only as `codes` and `scales`: `Ŵ_oi = s
 
     y = x Ŵᵀ + b + s (x Aᵀ) Bᵀ
 
-`Ŵ` is frozen. Give the three gradients that training needs, `dx`, `dA` and `dB`.
+`Ŵ` is frozen. Compute the three gradients that training needs, `dx`, `dA` and `dB`.
 
-**Before you write:** which of the three depend on `Ŵ`? Suppose that two people have the same `x` and `dy`, but one has
-a base in int8 and the other in NF4: which of their gradients agree? **Derive:** the scale of row `o` affects only
-output `o`. So can you compute `dx` by multiplying with the codes themselves, without a float matrix as large as `W`?
+**Before you write:** which of the three depend on `Ŵ`? Suppose that two colleagues have the same `x` and `dy`, but one
+has a base in int8 and the other in NF4: which of their gradients agree? **Derive:** the scale of row `o` affects only
+output `o`. So can you compute `dx` by multiplying by the codes themselves, without a float matrix as large as `W`?
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ POINTS = 3
 OUTPUTS = ("dx", "dA", "dB")
 HINTS = {
     "dx": "What is Ŵ_oi, in codes and scales? Along which two paths does x reach y?",
-    "dA": "Is Ŵ anywhere between dy and A?",
-    "dB": "Is Ŵ anywhere between dy and B?",
+    "dA": "Is Ŵ on the path between A and y?",
+    "dB": "Is Ŵ on the path between B and y?",
 }
 FORMULA = "dx = (dy ⊙ scales) codes + du A,  du = s dy B\ndA = duᵀ x\ndB = s dyᵀ u,  u = x Aᵀ"
 

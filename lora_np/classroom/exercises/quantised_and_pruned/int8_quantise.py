@@ -1,10 +1,10 @@
 """Warm-up: eight bits.
 
 Each row of `W` gets its own ruler: evenly spaced marks, numbered −127 … 127, with 0 in the middle, and with the row's
-weight of largest magnitude on the first or the last mark. Give `codes`, the number of the nearest mark for each weight,
-and `scales`, the distance between neighbouring marks for each row.
+weight of largest magnitude on the first or the last mark. Compute `codes`, the number of the nearest mark for each
+weight, and `scales`, the distance between neighbouring marks for each row.
 
-**In your head first:** the row is −1.27, 0.5, 0.004, 1. What are its scale and its codes? Which weights are restored
+**In your head first:** a row is −1.27, 0.5, 0.004, 1. What are its scale and its codes? Which weights are restored
 exactly? **Then:** a row of `W` may be all zeros. What should its codes be, and what does your formula compute for it?
 """
 
@@ -34,7 +34,7 @@ def int8_quantise(W):
 def draw(rng, size):
     """Draw rows that differ in scale and in the sign of the largest entry; in the second draw, one row is zero.
 
-    No weight is near the midpoint of two marks, so rounding errors cannot change a code.
+    No weight is near the midpoint between two marks, so rounding errors cannot change a code.
     """
     shape = size.n_out, size.V
     marks = rng.integers(-126, 127, shape) + rng.uniform(-0.4, 0.4, shape)
@@ -65,7 +65,7 @@ def above_smallest(i):
 
 
 MISTAKES = {
-    "codes": [("they count from the row's smallest weight, but a weight of 0 must have code 0", above_smallest)],
+    "codes": [("they are counted from the row's smallest weight, but a weight of 0 must have code 0", above_smallest)],
     "scales": [
         (
             "the marks range from the smallest to the largest weight of a row, but the ruler is symmetric about 0",

@@ -1,11 +1,11 @@
 """Merging back.
 
 The hard one. Training is over, and the result must be a single matrix again, in eight bits like the base. So quantise
-`Ŵ + s B A` as in exercise 1, and give `new_codes` and `new_scales`. Also give `lost`, the norm of the rounding error,
-‖dequantised result − (Ŵ + ΔW)‖, divided by ‖ΔW‖.
+`Ŵ + s B A` as in exercise 1, and return `new_codes` and `new_scales`. Also return `lost`, the norm of the rounding
+error, ‖dequantised result − (Ŵ + ΔW)‖, divided by ‖ΔW‖.
 
 **Predict first:** if the update is so small that no weight moves by half a step, what are the new codes? Is `lost`
-about 0, or about 1? **When it passes:** which single entry of an update can spoil a whole row? Try an `A` and a `B`
+about 0, or about 1? **When it passes:** which single entry of an update can spoil an entire row? Try an `A` and a `B`
 whose product is 0 except for one entry, at the largest weight of a row. Can `lost` exceed 1?
 """
 
@@ -17,7 +17,7 @@ from .int8_quantise import follow, int8_quantise
 POINTS = 3
 OUTPUTS = ("new_codes", "new_scales", "lost")
 HINTS = {
-    "new_codes": "Dequantise, add the update, quantise again. What is a row's new ruler? Where on it are its weights?",
+    "new_codes": "Dequantise, add the update, quantise again. What is a row's new ruler? Where on it are the weights?",
     "new_scales": "A ruler must reach the largest weight of its row. What are the row's weights now?",
     "lost": "Which matrix did you want, and which one did you get? How large is their difference relative to ΔW?",
 }
@@ -45,7 +45,7 @@ def merge_back(codes, scales, A, B, s):
 def draw(rng, size):
     """Draw updates of three sizes, in quantisation steps of the base: about 2, less than 0.5, and about 5.
 
-    No weight is near the midpoint of two marks, so rounding errors cannot change a code.
+    No weight is near the midpoint between two marks, so rounding errors cannot change a code.
     """
     s = size.alpha / size.r
     while True:

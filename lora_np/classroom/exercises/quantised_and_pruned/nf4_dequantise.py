@@ -1,8 +1,8 @@
 """Dequantising NF4.
 
 In a file, two codes share one byte, an integer from 0 to 255: `first code · 16 + second code`. The bytes are in the
-order of the weights: the first byte holds codes 0 and 1, the second holds codes 2 and 3. Give the dequantised matrix.
-The array sizes tell you how many weights share a scale.
+order of the weights: the first byte holds the codes of weights 0 and 1, the second byte those of weights 2 and 3.
+Compute the dequantised matrix. The array sizes tell you how many weights share a scale.
 
 **On paper first:** `packed` is 86, 255, 7, 112, there are two blocks with `absmax` 2 and 10, and the shape is (2, 4).
 Which codes are in `packed`? Which entries of Ŵ do you know without looking up the points? **Predict:** if you quantise
@@ -27,8 +27,8 @@ def nf4_dequantise(packed, absmax, points, shape):
     blocks = values.reshape(len(absmax), -1)  # (blocks, block_size)
     return (blocks * absmax[:, None]).reshape(shape)  # (out, in)
     # On paper: the codes are 5 6 15 15 | 0 7 7 0. Point 15 is 1, point 7 is 0, point 0 is −1: Ŵ is [[?, ?, 2, 2], [−10,
-    # 0, 0, −10]]. Quantised again, Ŵ gives the same codes and the same absmax, and is restored exactly, because its
-    # scaled entries are already points.
+    # 0, 0, −10]]. Quantising Ŵ again gives the same codes and absmax, and restores Ŵ exactly, because its scaled
+    # entries are already points.
 
 
 def draw(rng, size):

@@ -1,9 +1,9 @@
 """Quantising to NF4.
 
-Quantise `W` to 16 given `points` instead of evenly spaced marks. The points increase from −1 to 1, and code `k` means
-`points[k]`. The blocks follow one another row by row, like the weights in memory; `block_size` need not divide the row
-length, so a block may begin in one row and end in the next. Give each block's largest magnitude, `absmax`, and the
-codes of its weights.
+Quantise `W` to 16 given `points` instead of evenly spaced marks. The points increase from −1 to 1, and code `k` stands
+for `points[k]`. The blocks follow one another row by row, like the weights in memory; `block_size` need not divide the
+row length, so a block may begin in one row and end in the next. Compute each block's largest magnitude, `absmax`, and
+the codes of its weights.
 
 **Predict first:** which code does a weight of 0 have? Which codes can a block's weight of largest magnitude have? If
 you multiply `W` by 10, what happens to the codes and to `absmax`?
@@ -67,11 +67,11 @@ MISTAKES = {
             "the points are assumed to be evenly spaced",
             lambda i: nf4_quantise(i.W, np.linspace(-1, 1, 16), i.block_size)[0],
         ),
-        ("each weight gets the code of the point below it, not that of the nearest", point_below),
+        ("each weight gets the code of the point below it, not that of the nearest point", point_below),
     ],
     "absmax": [
         (
-            "each block gets the largest magnitude of the whole matrix, not its own",
+            "each block gets the largest magnitude of the entire matrix, not its own",
             lambda i: np.full(i.W.size // i.block_size, np.abs(i.W).max()),
         )
     ],

@@ -1,9 +1,9 @@
 """Pruning in groups.
 
-Of every `m` neighbours in a row, keep the `n` weights of largest magnitude, and set the others to 0. No two weights
-have equal magnitudes, and `m` divides the row length. With `n` = 2 and `m` = 4 this is lesson 12's "2 of 4".
+Of every `m` neighbouring weights in a row, keep the `n` weights of largest magnitude, and set the others to 0. No two
+weights have equal magnitudes, and `m` divides the row length. With `n` = 2 and `m` = 4 this is lesson 12's "2 of 4".
 
-**In your head first:** the row is 3, −4, 1, 2, 5, 6, −7, 8. What remains with 2 of 4? What remains if you remove the
+**In your head first:** a row is 3, −4, 1, 2, 5, 6, −7, 8. What remains with 2 of 4? What remains if you remove the
 smallest half of its weights, wherever they are? Which of the two keeps more energy, and can it ever be the other way
 round?
 """
@@ -37,13 +37,13 @@ def draw(rng, size):
 
 
 def largest(i, axis):
-    """Return W pruned to the same share of zeros, chosen within whole rows (axis 1) or the whole matrix (axis None)."""
+    """Return W pruned to the same share of zeros, chosen within each row (axis 1) or the entire matrix (axis None)."""
     return np.where(np.abs(i.W) > np.quantile(np.abs(i.W), 1 - i.n / i.m, axis=axis, keepdims=True), i.W, 0.0)
 
 
 MISTAKES = {
     "W_pruned": [
-        ("a whole row is treated as one group", lambda i: largest(i, 1)),
-        ("the whole matrix is treated as one group: this is pruning by magnitude", lambda i: largest(i, None)),
+        ("an entire row is treated as one group", lambda i: largest(i, 1)),
+        ("the entire matrix is treated as one group (unstructured pruning)", lambda i: largest(i, None)),
     ]
 }

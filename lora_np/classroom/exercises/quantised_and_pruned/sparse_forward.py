@@ -1,10 +1,10 @@
 """A format for zeros.
 
 A zero takes as much memory as any other number, unless a format omits it. "2 of 4" has such a format. For every four
-neighbours, `values` holds the two remaining weights, in order, and `positions` holds their indices (0 to 3) among the
-four. Give `y = x Wᵀ`. You could rebuild `W` with its zeros, but then nothing would be saved, so do not form it. (An
-entry of `x` that is not multiplied by any value may be anything here, even NaN. Do not multiply it by 0 either: 0 · NaN
-is NaN.)
+neighbouring weights, `values` holds the two remaining ones, in order, and `positions` holds their indices (0 to 3)
+among the four. Compute `y = x Wᵀ`. You could rebuild `W` with its zeros, but then nothing would be saved, so do not
+form it. (An entry of `x` that is not multiplied by any value may be anything here, even NaN. Do not multiply it by 0
+either: 0 · NaN is NaN.)
 
 **On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? By which entries of a
 row of `x` are these four values multiplied? Find the rule for value `k`. **Count:** how many multiplications does a row
@@ -31,7 +31,7 @@ def sparse_forward(x, values, positions):
 
 
 def draw(rng, size):
-    """Draw positions that leave one input per group unused; in the last draw, it is NaN to reveal products with 0."""
+    """Draw positions that leave one input per group unused. In the last draw, it is NaN, to reveal products with 0."""
     groups = size.V
     x, values = rng.normal(size=(size.N, 4 * groups)), rng.normal(size=(size.n_out, 2 * groups))
     order = rng.permuted(np.tile(np.arange(4), (groups, 1)), axis=1)  # per group; no value uses the last one

@@ -17,8 +17,8 @@ def adapter_size(n_out, n_in, r):
     """n_out, n_in, r ints -> count, an int."""
     size_of_B, size_of_A = n_out * r, r * n_in
     return size_of_B + size_of_A  # r (out + in)
-    # 8 · 8192 = 65,536 of 16,777,216 is one in 256. If both sides double, W has four times as many entries, and the
-    # factors have twice as many: one in 512.
+    # 8 · 8192 = 65,536 parameters are 1/256 of W's 16,777,216. If both sides double, W has four times as many
+    # parameters, and the factors have twice as many: 1/512.
 
 
 def draw(rng, size):
@@ -27,7 +27,7 @@ def draw(rng, size):
 
 MISTAKES = {
     "count": [
-        ("this counts the full matrix", lambda i: i.n_out * i.n_in),
+        ("this is the number of parameters of W", lambda i: i.n_out * i.n_in),
         ("out, in and r are multiplied", lambda i: i.n_out * i.n_in * i.r),
         ("r² is subtracted: r² parameters are redundant, but they are stored", lambda i: i.right["count"] - i.r**2),
     ]

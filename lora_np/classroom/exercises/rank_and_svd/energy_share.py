@@ -1,10 +1,10 @@
-"""The energy that a cut keeps.
+"""The energy that a truncation keeps.
 
-The energy of a matrix `M` is ‖M‖². What share of it does the cut to rank `k` keep? You are given all singular values of
-`M`.
+The energy of a matrix `M` is ‖M‖². What share of the energy remains if `M` is truncated to rank `k`? You are given all
+singular values of `M`.
 
-**Predict** for σ = (2, 1, 1, 1, 1): what is the share at k = 1 and at k = 3? **Then:** a cut keeps 99 % of the energy.
-How large is its relative error, ‖M − M_k‖ / ‖M‖? (Most people guess one per cent.)
+**Predict** for σ = (2, 1, 1, 1, 1): what is the share at k = 1 and at k = 3? **Then:** a truncation keeps 99 % of the
+energy. How large is its relative error, ‖M − M_k‖ / ‖M‖? (Most people guess one per cent.)
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ MISTAKES = {
             "the singular values are added up before squaring",
             lambda i: (i.sigma[: i.k].sum() / i.sigma.sum()) ** 2,
         ),
-        ("this is the relative error of the cut, ‖M − M_k‖ / ‖M‖", lambda i: np.sqrt(1 - i.right["share"])),
+        ("this is the relative error of the truncation, ‖M − M_k‖ / ‖M‖", lambda i: np.sqrt(1 - i.right["share"])),
         ("this is the kept energy divided by the lost energy", lambda i: i.right["share"] / (1 - i.right["share"])),
     ]
 }

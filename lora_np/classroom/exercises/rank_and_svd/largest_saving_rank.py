@@ -1,10 +1,10 @@
 """The largest rank that saves memory.
 
-If the rank is too high, `B` and `A` have more entries than `W`. Give the largest rank `r` for which `B` and `A`
+If the rank is too high, `B` and `A` have more entries than `W`. Compute the largest rank `r` for which `B` and `A`
 together have **fewer** entries than `W`.
 
 **Derive it:** write the condition as an inequality and solve it for `r`. **Then try it in your head** for 1000 × 1000,
-where the lesson found that r = 500 saves nothing, and for a very long matrix, 2 × 1000. Which side determines the
+where the lesson found that r = 500 saves nothing, and for a very wide matrix, 2 × 1000. Which side determines the
 result if one is much longer than the other? (`/` gives floats, which are rounded if the numbers are large; `//` is
 exact.)
 """
@@ -28,9 +28,9 @@ def draw(rng, size):
     do, and one side is much longer than the other."""
     if size.number == 0:
         p, q, times = (int(n) for n in (*rng.permutation([2, 3, 5, 7])[:2], rng.integers(2, 6)))
-        return {"n_out": times * p * (p + q), "n_in": times * q * (p + q)}  # as many entries as W at rank times · p · q
+        return {"n_out": times * p * (p + q), "n_in": times * q * (p + q)}  # break-even at rank times · p · q
     short = 20 * int(rng.integers(1, 5)) + int(rng.choice([-2, 2]))
-    sides = short, (2 + size.number) * short + 1  # as many entries as W about halfway between two integer ranks
+    sides = short, (2 + size.number) * short + 1  # break-even about halfway between two integer ranks
     return dict(zip(("n_out", "n_in"), sides if size.number == 1 else sides[::-1]))
 
 

@@ -1,12 +1,12 @@
 """One column of B A.
 
-Column `j` of a matrix is its output if input `j` is 1 and all other inputs are 0. Give column `j` of `B A` without
+Column `j` of a matrix is its output if input `j` is 1 and all other inputs are 0. Compute column `j` of `B A` without
 forming `B A`. (The check measures the peak memory of a call, with a `B` and an `A` whose product would have 6 million
 entries.)
 
-**On paper:** write one entry of the product, `(B A)_oj`, as a sum. Which entries of `A` does it contain, whatever `o`
-is? **Count:** for 1000 × 1000 and r = 10, how many multiplications does one column take in your function, and how many
-if `B A` is formed first? **When it passes:** how do you compute *row* `o` of `B A`?
+**On paper:** write one entry of the product, `(B A)_oj`, as a sum. Which entries of `A` does this sum contain, whatever
+`o` is? **Count:** for 1000 × 1000 and r = 10, how many multiplications does your function need for one column, and how
+many would it need if it formed `B A` first? **When it passes:** how do you compute *row* `o` of `B A`?
 """
 
 POINTS = 2
@@ -30,7 +30,7 @@ def draw(rng, size):
 
 def large(rng, size):
     inputs = {"B": rng.normal(size=(3000, 4)), "A": rng.normal(size=(4, 2000)), "j": 2}
-    return inputs, 2_400_000, "B A, or another array of its size, is formed"
+    return inputs, 2_400_000, "B A, or another array of the same size, is formed"
 
 
 MISTAKES = {

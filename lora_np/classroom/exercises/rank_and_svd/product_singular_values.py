@@ -2,7 +2,7 @@
 
 The hard one. A 4096 × 4096 change `B A` with r = 8 has at most 8 non-zero singular values. To compute them,
 `np.linalg.svd(B @ A)` processes 16.8 million entries. Compute them **without forming B A**; the check measures the peak
-memory again. Return r singular values, the largest first.
+memory again. Return r singular values in descending order.
 
 **First a trap.** Are the singular values of `B A` those of `B` times those of `A`? Try it on paper with the diagonal
 matrices `B` = diag(2, 1) and `A` = diag(1, 2).
@@ -42,9 +42,9 @@ def draw(rng, size):
 
 
 def large(rng, size):
-    """Use few inputs, so that an (in, in) array, which is allowed, is small compared with B A."""
+    """Draw few inputs, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"B": rng.normal(size=(2200, 1)), "A": rng.normal(size=(1, 70))}
-    return inputs, 100_000, "B A, or another array of its size, is formed"
+    return inputs, 100_000, "B A, or another array of the same size, is formed"
 
 
 MISTAKES = {

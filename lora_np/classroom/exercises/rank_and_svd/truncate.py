@@ -1,7 +1,7 @@
 """The nearest matrix of rank k.
 
-Give the matrix of rank `k` that is nearest to `M` in the Frobenius norm. You may use `np.linalg.svd`; look first at the
-shapes of the arrays that it returns.
+Compute the matrix of rank `k` that is nearest to `M` in the Frobenius norm. You may use `np.linalg.svd`; look first at
+the shapes of the arrays that it returns.
 
 **Predict, and test your predictions when the check passes:** what is `truncate(M, 0)`? Is there a difference between
 `truncate(truncate(M, 5), 3)` and `truncate(M, 3)`? Between `truncate(truncate(M, 3), 5)` and `truncate(M, 3)`? And if
@@ -21,9 +21,9 @@ def truncate(M, k):
     U, sigma, Vt = np.linalg.svd(M, full_matrices=False)  # (out, n), (n,), (n, in) with n = min(out, in)
     # These are the first k terms of Σ_i σ_i U_:i V_:iᵀ, built from columns of U and rows of Vᵀ.
     return (U[:, :k] * sigma[:k]) @ Vt[:k]  # (out, k) (k, in) -> (out, in)
-    # For k = 0 the result is the zero matrix. The first pair agrees: a cut to rank 5 does not change the first three
-    # terms. So does the second pair: a matrix of rank 3 has only three terms. The two sign flips cancel, so the result
-    # does not change.
+    # For k = 0 the result is the zero matrix. The first pair agrees: truncation to rank 5 does not change the first
+    # three terms. The second pair agrees, too: a matrix of rank 3 has only three terms. The two sign flips cancel, so
+    # the result does not change.
 
 
 def draw(rng, size):
@@ -36,7 +36,7 @@ MISTAKES = {
     "M_k": [
         ("the first k columns of M are kept, and the others are 0", lambda i: i.M * (np.arange(i.M.shape[1]) < i.k)),
         (
-            "the column means are subtracted before the cut and added back after it",
+            "the column means are subtracted before truncation and added back after it",
             lambda i: truncate(i.M - i.M.mean(axis=0), i.k) + i.M.mean(axis=0),
         ),
     ]

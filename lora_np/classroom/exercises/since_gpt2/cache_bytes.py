@@ -6,13 +6,13 @@ only `n_kv_heads` key and value heads (`grouped`). Each number takes `itemsize` 
 
 **Predict:** which of the six arguments does `grouped` not depend on? By what factor is `grouped` smaller than `full`?
 **When it passes,** compute both for SmolLM2: 30 layers, 9 query heads, 3 key and value heads, head size 64, 8,192
-tokens, 4 bytes. Its weights take 538 MB.
+tokens, and 4 bytes per number. (Its weights take 538 MB.)
 """
 
 POINTS = 2
 OUTPUTS = ("full", "grouped")
 HINTS = {
-    "full": "How many numbers are cached per token, in one layer, for one head? There are two kinds.",
+    "full": "How many numbers are cached per token, layer and head? Which two vectors does the cache contain?",
     "grouped": "Which heads are cached: the query heads, or the key and value heads?",
 }
 FORMULA = "full = 2 · n_layers · T · n_heads · head_size · itemsize;  grouped: n_kv_heads instead of n_heads"
@@ -25,7 +25,7 @@ def cache_bytes(n_layers, n_heads, n_kv_heads, head_size, T, itemsize):
     grouped = of_one_head * n_kv_heads
     return full, grouped
     # `grouped` does not depend on n_heads, and is smaller than `full` by a factor of G = n_heads / n_kv_heads. For
-    # SmolLM2, the two are 1,132 MB and 377 MB.
+    # SmolLM2, they are 377 MB and 1,132 MB.
 
 
 def draw(rng, size):

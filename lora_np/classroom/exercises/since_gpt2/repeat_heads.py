@@ -2,10 +2,10 @@
 
 There are `K` key heads (or value heads), and `G` times as many query heads. The first `G` query heads read key head 0,
 the next `G` read key head 1, and so on. Give each query head its own copy of its key head: return an array with `K · G`
-heads, in which head `h` is the one that query head `h` reads.
+heads, in which head `h` is a copy of the key head that query head `h` reads.
 
-**On paper first:** `K` = 2, `G` = 3. Which key head does each of the six query heads read? Write the rule for query
-head `h` with `//`. What would a rule with `%` give?
+**On paper first:** let `K` = 2 and `G` = 3. Which key head does each of the six query heads read? Write the rule for
+query head `h` with `//`. What would a rule with `%` give?
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Grouped-query attention, backward.
 
 In the forward pass, each of the `K` heads of `k` is read by `G` consecutive query heads: query head `h` reads head `h
-// G`. `dy` holds a gradient for each of the `K · G` query heads. Give the gradient of `k`.
+// G`. `dy` holds a gradient for each of the `K · G` query heads. Compute the gradient with respect to `k`.
 
 **Predict:** in lesson 06, what was the gradient of a row of the embedding table whose token occurs three times? And
 what is `dk` here for `G` = 1?
@@ -33,6 +33,6 @@ def every_kth(i):
 MISTAKES = {
     "dk": [
         ("heads h with the same h % K are added up, not those with the same h // G", every_kth),
-        ("only the first reader of each head is counted", lambda i: i.dy[:, :: i.G]),
+        ("only the first query head of each group is counted", lambda i: i.dy[:, :: i.G]),
     ]
 }

@@ -4,15 +4,15 @@ Divide each row of `x` by its root mean square, then multiply by `w`. `eps` is a
 square root. No mean is subtracted, and there is no bias. (The check uses an unusually large `eps`, to see where you add
 it.)
 
-**Predict**, if all entries of `w` are 1: what is the output for a row (7, 7, 7, 7)? What changes if 5 is added to every
-entry of a row, or if every entry is multiplied by 1000? In which of these cases would a layer norm behave differently?
+**Predict**, for a `w` of all ones: what is the output for a row (7, 7, 7, 7)? What changes if 5 is added to every entry
+of a row, or if every entry is multiplied by 1000? In which of these cases would a layer norm behave differently?
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("y",)
-HINTS = {"y": "Take one normalised row, before w is applied. What is the mean of its squares?"}
+HINTS = {"y": "What is the mean square of a normalised row, before it is multiplied by w?"}
 FORMULA = "x̂ = x / √(mean(x²) + ε), along the last axis;  y = x̂ ⊙ w"
 
 

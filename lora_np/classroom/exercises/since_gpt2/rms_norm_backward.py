@@ -6,7 +6,7 @@ The forward pass has stored `x_hat` and `inv_rms`. Begin at the end: `dw` and dx
 row of x̂ in two ways: directly, and through `inv_rms`. Derive both terms, and add them.
 
 **Predict first:** if you multiply a row of `x` by 1.01, what happens to `y`, for a tiny ε? So what must the dot product
-of each row of `dx` with the same row of `x` be? Check this on your result.
+of each row of `dx` with the same row of `x` be? Check this for your result.
 """
 
 import numpy as np
@@ -53,5 +53,5 @@ MISTAKES = {
             lambda i: i.w * rms_norm_backward(i.dy, i.x_hat, i.inv_rms, np.ones_like(i.w))[0],
         ),
     ],
-    "dw": [("dw has a factor w, but it does not depend on w", lambda i: i.right["dw"] * i.w)],
+    "dw": [("dw has a factor w, but the correct dw does not depend on w", lambda i: i.right["dw"] * i.w)],
 }

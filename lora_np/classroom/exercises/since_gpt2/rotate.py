@@ -31,13 +31,13 @@ def rotate(x, positions, theta):
 
 
 def draw(rng, size):
-    """Draw positions from the middle of a text; half the head size exceeds all other dimensions."""
+    """Draw positions that do not begin at 0, and an x for which D/2 exceeds all other dimensions."""
     x = rng.normal(size=(size.B, size.T, 2 * (size.D + 14)))
     return {"x": x, "positions": int(rng.integers(3, 20)) + np.arange(size.T), "theta": float(rng.uniform(10, 50))}
 
 
 def of_neighbours(turn, x):
-    """Return the result of `turn` if neighbouring entries form a point."""
+    """Return the result of `turn` if neighbouring entries are treated as the coordinates of a point."""
     apart = np.concatenate([x[..., ::2], x[..., 1::2]], axis=-1)
     return turn(apart).reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
 
@@ -49,7 +49,7 @@ MISTAKES = {
             lambda i: of_neighbours(lambda x: rotate(x, i.positions, i.theta), i.x),
         ),
         (
-            "the positions count from 0, not from the first one given",
+            "the positions begin at 0, not at the first given position",
             lambda i: rotate(i.x, i.positions - i.positions[0], i.theta),
         ),
         ("the exponent is −j/D instead of −2j/D", lambda i: rotate(i.x, i.positions, i.theta**0.5)),

@@ -1,10 +1,10 @@
 """RoPE, backward.
 
 In the forward pass, point (a, b) = (`x[…, j]`, `x[…, j + D/2]`) is rotated by the angle φ to (a cos φ − b sin φ, b cos
-φ + a sin φ). `cos` and `sin` hold cos φ and sin φ for each position and each j. Give the gradient of `x`.
+φ + a sin φ). `cos` and `sin` hold cos φ and sin φ for each position and each j. Compute the gradient of `x`.
 
-**Derive it** for one point: in which two results does `a` occur, and with what factors? In which does `b`? Then say in
-words what your formula does to the points of `dy`.
+**Derive it** for one point: with what factors does `a` occur in the two coordinates of the result, and with what
+factors does `b`? Then describe in words what your formula does to the points of `dy`.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ def draw(rng, size):
 
 MISTAKES = {
     "dx": [
-        ("it is rotated once more in the forward direction", lambda i: rotate_backward(i.dy, i.cos, -i.sin)),
+        ("dy is rotated in the forward direction", lambda i: rotate_backward(i.dy, i.cos, -i.sin)),
         (
             "entries 2j and 2j + 1 are paired, not j and j + D/2",
             lambda i: of_neighbours(lambda dy: rotate_backward(dy, i.cos, i.sin), i.dy),

@@ -3,8 +3,8 @@
 `gate` and `up` are the outputs of two linear layers with the same input. The activation is the elementwise product of
 three factors: `gate`, its sigmoid 1 / (1 + exp(−gate)), and `up`.
 
-**Predict:** what is `y` where `gate` is 0? And where `gate` is very negative? If `gate` is large and both inputs become
-10 times as large, by what factor does `y` grow? And by what factor would the output of a GELU grow?
+**Predict:** what is `y` where `gate` is 0? And where `gate` is very negative? If `gate` is large and both `gate` and
+`up` are multiplied by 10, by what factor does `y` grow? And by what factor would the output of a GELU grow?
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def swiglu(gate, up):
     """gate (N, F), up (N, F) -> y (N, F)."""
     sigmoid = 1 / (1 + np.exp(-gate))  # (N, F), between 0 and 1
     return gate * sigmoid * up
-    # y is 0 where gate is 0, and nearly 0 where it is very negative. For a large gate, y is nearly gate · up, so it
+    # y is 0 where gate is 0, and nearly 0 where gate is very negative. For a large gate, y is nearly gate · up, so it
     # becomes 100 times as large; a GELU's output becomes 10 times as large.
 
 

@@ -2,8 +2,8 @@
 
     y = gate · sigmoid(gate) · up
 
-**Derive** both gradients. That of `up` is easy. `gate` occurs in two factors, so use the product rule. You may use the
-fact that the sigmoid's derivative is sigmoid · (1 − sigmoid), or derive it.
+**Derive** both gradients. The gradient of `up` is easy. `gate` occurs in two factors, so use the product rule. You may
+use the fact that the sigmoid's derivative is sigmoid · (1 − sigmoid), or derive it.
 
 **Predict first:** at gate = 0, which of the two gradients is zero? What is the gradient of `up` where `gate` is very
 negative?
@@ -17,7 +17,7 @@ POINTS = 3
 OUTPUTS = ("dgate", "dup")
 HINTS = {
     "dgate": "gate occurs in two of the three factors. What does each of the two contribute?",
-    "dup": "y is up times a factor. Which one?",
+    "dup": "y is up times a factor. Which factor?",
 }
 FORMULA = "g = sigmoid(gate)\ndup = dy ⊙ gate ⊙ g\ndgate = dy ⊙ up ⊙ g ⊙ (1 + gate ⊙ (1 − g))"
 

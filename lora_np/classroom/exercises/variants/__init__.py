@@ -1,13 +1,14 @@
 """The variants.
 
 The symbols are those of the lesson: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), `s` is the
-scale, and `dy` is the gradient of `y`. For every variant, ask first which symbol of `y = x Wᵀ + b + s (x Aᵀ) Bᵀ` it
-changes. The order differs slightly from the lesson's: the hard exercise, DoRA's gradient, comes last.
+scale, and `dy` is the gradient with respect to `y`. For every variant, ask first which symbol of
+`y = x Wᵀ + b + s (x Aᵀ) Bᵀ` it changes. The order differs slightly from the lesson's: the hard exercise, DoRA's
+gradient, comes last.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 13 (`notebooks/13_variants.ipynb`), the SVD of `notebooks/02_rank_and_svd.ipynb`, a pencil"
-TIME = "two and a half hours in three sittings: settings and VeRA, initialisations, DoRA and a claim to assess"
+TIME = "two and a half hours in three sittings: settings and VeRA; initialisations; DoRA and a claim to assess"
 EXERCISES = (
     "rslora_scale",
     "first_change",
@@ -37,24 +38,23 @@ ANSWER = """1. Any five of these seven:
    - **Rank 16 has twice as many trainable weights as rank 8.** There should at least be a LoRA run with r = 16.
    - **Eight learning rates against one.** With eight tries, a variant can beat an equally good method by luck, and
      0.001 may not suit LoRA here. Each method needs the same search.
-   - **The learning rate was chosen by test accuracy.** Data that was used to choose no longer gives an unbiased
-     measurement: the best of eight noisy results is biased upwards. That is what the validation split is for.
+   - **The learning rate was chosen by test accuracy.** Data used for selection no longer gives an unbiased
+     measurement: the best of eight noisy results is biased upwards. Selection is what the validation split is for.
    - **The best of five seeds** reflects the spread of a method as much as its quality. Report the mean and standard
      deviation over the same seeds for both.
    - **The difference may be due to chance.** The standard error of an accuracy of 78 % on 1,000 snippets is √(0.78 ·
-     0.22 / 1000), or 1.3 points, which is 13 snippets. (On the same snippets, the standard error of a *difference* is
-     about one point.)
-   - **The file is not free**: a PiSSA adapter works only with `W_rest`, not with the base that everyone has. Either
-     ship `W_rest` too, which is as large as the model, or convert the adapter to rank 32, which doubles the file's
-     size.
+     0.22 / 1000), or 1.3 points, which is 13 snippets. (For two models on the same snippets, the standard error of
+     the *difference* is about one point.)
+   - **The file is not free**: a PiSSA adapter works only with `W_rest`, not with the original base. Either ship
+     `W_rest` too, which is as large as the model, or convert the adapter to rank 32, which doubles the file's size.
 2. LoRA with r = 16 and α = 64: SwiftLoRA has s = 16/√16 = 4, and 64/16 is 4 as well. At a fixed rank, "the new scale"
-   is only another α.
+is only a different α.
 3. Train LoRA with r = 16, α = 16 and with r = 16, α = 64, all else equal: the usual initialisation, one learning rate
    for both factors, the same seeds and batches. For each of the two, choose the learning rate on the validation split,
    from the same list. Then report the mean difference over at least five seeds with its confidence interval, using the
    test split only once.
 
 *Marks:* for the first question, one point for two faults, two for four, three for five; one point for each of the
-others.
+other questions.
 """
 POINTS = 5

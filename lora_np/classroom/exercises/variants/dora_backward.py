@@ -1,17 +1,17 @@
 """DoRA, backward.
 
-The hard one. Here `V` is the W_lora of the previous exercise. Give the **exact** gradients of `x`, `V` and `m`; that of
-`V` includes the path through ‖V‖. dA and dB follow from dV as in LoRA (exercises 07).
+The hard one. Here `V` is the W_lora of the previous exercise. Compute the **exact** gradients of `x`, `V` and `m`; the
+gradient of `V` includes the path through ‖V‖. dA and dB follow from dV as in LoRA (exercises 07).
 
 **Derive it** for a single row, with v̂ = V / ‖V‖. Begin with the two easy gradients: what is dW′, and how does dm
 follow from it? Then move the row of `V` by a small δ. How does `W′` change if δ is parallel to v̂? How does it change
-if δ is orthogonal to v̂? Any δ is the sum of a parallel and an orthogonal part: so which part of dW′ does dV keep, and
-with what factor?
+if δ is orthogonal to v̂? Any δ is the sum of a parallel and an orthogonal component: so which component of dW′ does dV
+keep, and with what factor?
 
 **Predict:** what is the dot product of each row of dV with the same row of `V`? How does dV change if `V` doubles?
 
-Your gradient check from exercises 03 can test all three gradients. (Lesson 13: like the paper, PEFT and this package's
-default treat ‖V‖ as a constant, so they would *fail* that check.)
+Your gradient check from exercises 03 can test all three gradients. (As lesson 13 explains, the paper, PEFT and this
+package's default treat ‖V‖ as a constant, so their gradients would *fail* that check.)
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ POINTS = 5
 OUTPUTS = ("dx", "dV", "dm")
 HINTS = {
     "dx": "By which matrix is x multiplied?",
-    "dV": "Move a row of V parallel to itself: what happens to W′? Move it at a right angle: how far does W′ move?",
+    "dV": "Stretch a row of V: what happens to W′? Add a small vector orthogonal to the row: how far does W′ move?",
     "dm": "W′ = m v̂, row by row. How much does the loss change if a row of W′ changes by v̂?",
 }
 FORMULA = """v̂ = V / ‖V‖, row by row;  dW′ = dyᵀ x
@@ -41,12 +41,12 @@ def dora_backward(dy, x, V, m):
     dW_tuned = dy.T @ x  # (out, in)
     # W′ = m v̂, row by row
     along = np.sum(dW_tuned * unit, axis=1, keepdims=True)  # (out, 1): dW′ · v̂
-    dm = along[:, 0]  # (out,): W′ changes by v̂ for each unit of m
-    # A δ parallel to v̂ only stretches V, and the division cancels this: W′ does not change. An orthogonal δ rotates
-    # the row: v̂ moves by δ / ‖V‖, and W′ by m δ / ‖V‖. So dV is the part of dW′ orthogonal to the row, times m / ‖V‖.
+    dm = along[:, 0]  # (out,): if m changes by 1, W′ changes by v̂
+    # A δ parallel to v̂ only stretches V, and the division cancels this: W′ is unchanged. An orthogonal δ rotates the
+    # row: v̂ moves by δ / ‖V‖, and W′ by m δ / ‖V‖. So dV is the component of dW′ orthogonal to the row, times m / ‖V‖.
     dV = m[:, None] / length * (dW_tuned - along * unit)  # (out, in)
     return dx, dV, dm
-    # The dot product of each row of dV with that of V is 0. If V doubles, δ rotates it half as far, so dV halves.
+    # Each row of dV is orthogonal to the same row of V. If V doubles, δ rotates it half as far, so dV halves.
 
 
 def draw(rng, size):
@@ -60,10 +60,10 @@ def along_V(i):
 
 
 MISTAKES = {
-    "dV": [("the parallel part is computed for all of V as one long vector, not row by row", along_V)],
+    "dV": [("the parallel component is computed for all of V as one long vector, not row by row", along_V)],
     "dm": [
         (
-            "this is the norm of each row of dW′, but only the part parallel to the row of V counts",
+            "this is the norm of each row of dW′, not of its component parallel to the row of V",
             lambda i: np.linalg.norm(i.dy.T @ i.x, axis=1),
         )
     ],

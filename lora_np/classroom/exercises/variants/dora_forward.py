@@ -14,7 +14,7 @@ from ...exercise import normals
 
 POINTS = 2
 OUTPUTS = ("y",)
-HINTS = {"y": "What must the norm of a row of W′ be, for any A and B? What is it in W_lora?"}
+HINTS = {"y": "What must the norm of a row of W′ be, for any A and B? What is the norm of that row of W_lora?"}
 FORMULA = "W_lora = W + s B A;  W′ = m ⊙ W_lora / ‖W_lora‖, row by row;  y = x W′ᵀ + b"
 
 
@@ -38,7 +38,7 @@ def draw(rng, size):
 MISTAKES = {
     "y": [
         (
-            "only W is rescaled to the norm m, but s B A is a part of W_lora and must be rescaled as well",
+            "only W is rescaled to the norm m, but s B A is part of W_lora and must be rescaled as well",
             lambda i: i.x @ (i.m[:, None] * i.W / np.linalg.norm(i.W, axis=1, keepdims=True) + i.s * i.B @ i.A).T + i.b,
         ),
         (

@@ -7,9 +7,9 @@ Now derive what lesson 13 measured. `A` is random, `B` is zero, and training tak
 - with **AdamW** by exactly `lr` in each entry, against the sign of its gradient: the first step has the same size for
   small and large gradients.
 
-For each optimiser, give the change in the layer's output, `z = s u Bᵀ` with `u = x Aᵀ`.
+For each optimiser, compute the change in the layer's output, `z = s u Bᵀ` with `u = x Aᵀ`.
 
-**On paper first:** what is dB at `B` = 0? Insert the new `B` into `z`, and count the factors of `s`. With gradient
+**On paper first:** what is dB at `B` = 0? Substitute the new `B` into `z`, and count the factors of `s`. With gradient
 descent the result is an (N, N) matrix times `dy`. Which matrix? So when does the gradient of row 5 also change the
 output of row 7? **Then predict:** suppose that `A` has four times as many rows, drawn in the same way. By what factor
 does `z` grow, for each optimiser, if `s` does not change? Which scale compensates for this?
@@ -39,10 +39,10 @@ def first_change(x, dy, A, s, lr):
     by_adamw = s * u @ (-lr * np.sign(dB)).T  # (N, out)
     return by_descent, by_adamw
     # by_descent = −lr s² (u uᵀ) dy: row 5 changes row 7 in proportion to u₅ · u₇, which is large if A maps both to
-    # similar vectors. Each entry of u uᵀ is a sum over the rows of A. With four times as many rows it is, on average,
-    # four times as large; s² ∝ 1/r compensates for it, so s = α/√r. With AdamW, z is also a sum over the rows of A, and
-    # because of B's signs, its terms do not cancel: z is nearly four times as large. It has only one factor of s, so s
-    # must be proportional to 1/r: s = α/r.
+    # similar vectors. Each entry of u uᵀ is a sum over the rows of A. With four times as many rows, this sum is four
+    # times as large on average. s² ∝ 1/r compensates for this, so s = α/√r. With AdamW, z is also a sum over the rows
+    # of A, and because of B's signs, its terms do not cancel: z is nearly four times as large. It has only one factor
+    # of s, so s must be proportional to 1/r: s = α/r.
 
 
 def draw(rng, size):
@@ -55,9 +55,7 @@ def alone(i):
 
 
 MISTAKES = {
-    "by_descent": [
-        ("each row has only its own contribution, but a step sums over all rows, and changes all of them", alone)
-    ],
+    "by_descent": [("each row has only its own contribution, but a step adds up those of all rows", alone)],
     "by_adamw": [
         ("the sign of dy is used, not that of dB", lambda i: first_change(i.x, np.sign(i.dy), i.A, i.s, i.lr)[0]),
         (

@@ -1,16 +1,16 @@
-"""LoftQ: an initialisation that compensates for rounding.
+"""LoftQ: an initialisation that compensates for rounding errors.
 
 A base in NF4 differs from `W` by a rounding error. LoftQ approximates `W` by `Q + s B A`, the sum of a quantised base
-and the adapter's update. It begins with `B A` = 0, and repeats two moves `rounds` times:
+and the adapter's update. It begins with `B A` = 0, and repeats two steps `rounds` times:
 
 1. Set `Q` to the quantised form of `W − s B A`.
-2. Set `s B A` to the best approximation of rank `r` to `W − Q`.
+2. Set `s B A` to the best rank-`r` approximation of `W − Q`.
 
-`quantise(M)` is given: it quantises and dequantises `M`, and returns an array of the same shape. Give the final `Q`,
+`quantise(M)` is given: it quantises and dequantises `M`, and returns an array of the same shape. Compute the final `Q`,
 `A` and `B`. Any `A` and `B` with the correct product are accepted this time.
 
-**Predict first:** the error is ‖W − (Q + s B A)‖. Can move 2 increase it? Can move 1? So must the error decrease from
-round to round? **When it passes,** try *Beyond the points* below.
+**Predict first:** the error is ‖W − (Q + s B A)‖. Can step 2 increase this error? Can step 1? So must the error
+decrease from round to round? **When it passes,** try *Beyond the points* below.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ HINTS = {
     "Q": "The sum of Q and s B A should be W. If s B A already holds a part of W, what is left for Q?",
     "B A": "Q is fixed here. Which part of W is missing from Q, and which matrix of rank r is nearest to that part?",
 }
-FORMULA = "from B A = 0, `rounds` times:  Q ← quantise(W − s B A),  s B A ← the best of rank r for W − Q"
+FORMULA = "from B A = 0, `rounds` times:  Q ← quantise(W − s B A),  s B A ← the best rank-r approximation of W − Q"
 
 
 def loftq_start(W, quantise, r, s, rounds):
@@ -36,9 +36,9 @@ def loftq_start(W, quantise, r, s, rounds):
         A, B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)
         held = s * B @ A
     return Q, A, B
-    # Move 2 cannot increase the error: it takes the best matrix of rank r for this Q (Eckart–Young), and the old matrix
-    # is one of the candidates. Move 1 can: it takes the nearest points, but on rulers that the new largest weights
-    # define. So the error need not decrease.
+    # Step 2 cannot increase the error: it takes the best matrix of rank r for this Q (Eckart–Young), and the old matrix
+    # is one of the candidates. Step 1 can: it rounds to the nearest marks, but the new largest weights change the
+    # marks. So the error need not decrease.
 
 
 def quantise(M):
@@ -75,9 +75,9 @@ def older(i):
 MISTAKES = {
     "Q": [
         ("the adapter begins with the leading directions of W, not with B A = 0", from_W),
-        ("it is not quantised: this is W − s B A", lambda i: i.W - i.s * i.right["B A"]),
+        ("Q is not quantised: this is W − s B A", lambda i: i.W - i.s * i.right["B A"]),
     ],
-    "B A": [("it is one round older than Q, but each round ends by updating the adapter", older)],
+    "B A": [("B A is from the round before Q's, but each round ends by updating the adapter", older)],
 }
 
 AFTER = """**Beyond the points.** Try a real matrix and more rounds. Type this in, then try another rank, such as 8:

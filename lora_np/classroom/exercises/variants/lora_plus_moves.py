@@ -1,8 +1,8 @@
 """LoRA+: two learning rates.
 
 Take one step of gradient descent, with learning rate `lr` for `A` and `ratio · lr` for `B`. How does the adapter's
-output, `s (x Aᵀ) Bᵀ`, change? Multiply out the new output, and give the three parts of the change: `through_A`, if only
-`A` moves; `through_B`, if only `B` moves; and `both`, the rest, so that the three add up to the whole change.
+output, `s (x Aᵀ) Bᵀ`, change? Multiply out the new output, and compute the change as a sum of three terms: `through_A`,
+the change if only `A` moves; `through_B`, the change if only `B` moves; and `both`, the rest.
 
 **Predict first:** which of the three are zero in the first step, which starts from `B` = 0? If you halve `lr`, what
 happens to each? Which of them depend on `ratio`?
@@ -28,9 +28,9 @@ def lora_plus_moves(x, A, B, dA, dB, s, lr, ratio):
     u, move_u = x @ A.T, x @ move_A.T  # (N, r)
     # (u + Δu)(B + ΔB)ᵀ − u Bᵀ = Δu Bᵀ + u ΔBᵀ + Δu ΔBᵀ
     return s * move_u @ B.T, s * u @ move_B.T, s * move_u @ move_B.T  # (N, out) each
-    # At B = 0 the first part is zero, and so is the third, because dA is zero there. Halving lr halves the first two
-    # and divides the third by four: for small steps, the third is negligible. The second and the third depend on the
-    # ratio.
+    # At B = 0 the first term is zero, and so is the third, because dA is zero there. Halving lr halves the first two
+    # and divides the third by four: for small steps, the third is negligible. The second and the third depend on
+    # `ratio`.
 
 
 def draw(rng, size):
@@ -45,5 +45,5 @@ def before(i):
 MISTAKES = {
     "through_A": [("this is the output after A's move, not its change", lambda i: i.right["through_A"] + before(i))],
     "through_B": [("this is the output after B's move, not its change", lambda i: i.right["through_B"] + before(i))],
-    "both": [("this is the whole change: subtract the other two parts", lambda i: sum(i.right.values()))],
+    "both": [("this is the total change: subtract the other two terms", lambda i: sum(i.right.values()))],
 }

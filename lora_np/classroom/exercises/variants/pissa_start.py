@@ -1,6 +1,6 @@
 """PiSSA: an initialisation from W itself.
 
-`s B A` is initialised as the matrix of rank `r` that is nearest to `W`, and the remainder, `W_rest`, is frozen. Give
+`s B A` is initialised as the matrix of rank `r` that is nearest to `W`, and the remainder, `W_rest`, is frozen. Compute
 `A`, `B` and `W_rest`. Split σ evenly between the factors: row `k` of `A` must have the same norm as column `k` of `B`.
 (The signs of both may be flipped, so the check compares `B A` and these norms.)
 
@@ -18,7 +18,7 @@ OUTPUTS = ("A", "B", "W_rest")
 HINTS = {
     "B A": "Which matrix of rank r is nearest to W? s B A must be equal to it. So what is B A?",
     "‖A‖ / ‖B‖": "Row k of A and column k of B must have equal norms. Which power of σ_k and of 1/s does each contain?",
-    "W_rest": "W_rest and s B A must add up to W, or the model does not start from the base.",
+    "W_rest": "W_rest and s B A must add up to W, so that the model starts from the base.",
 }
 FORMULA = "W = U Σ Vᵀ;  B = U_r √(Σ_r / s),  A = √(Σ_r / s) V_rᵀ,  W_rest = W − s B A"
 
@@ -53,8 +53,8 @@ def product(i, outputs):
 
 
 def compared(i, outputs):
-    """Compare the factors' product and norms, because the factors' signs are free. Also accept the W_rest that the
-    student's own factors leave."""
+    """Compare the factors' product and norms, because the factors' signs are arbitrary. Also accept the W_rest that
+    follows from the student's own factors."""
     BA, rest = product(i, outputs), outputs["W_rest"]
     if rest is not None and np.any(BA) and rest.shape == BA.shape and np.allclose(rest, i.W - i.s * BA, 1e-5, 1e-6):
         rest = i.right.get("W_rest", rest)
@@ -64,7 +64,7 @@ def compared(i, outputs):
 
 MISTAKES = {
     "‖A‖ / ‖B‖": [
-        ("all of σ/s is in B, and A's rows have length 1", lambda i: i.s / np.linalg.svd(i.W)[1][: i.r]),
-        ("all of σ/s is in A, and B's columns have length 1", lambda i: np.linalg.svd(i.W)[1][: i.r] / i.s),
+        ("all of σ/s is in B, and A's rows have norm 1", lambda i: i.s / np.linalg.svd(i.W)[1][: i.r]),
+        ("all of σ/s is in A, and B's columns have norm 1", lambda i: np.linalg.svd(i.W)[1][: i.r] / i.s),
     ]
 }

@@ -1,11 +1,11 @@
 """Warm-up: rsLoRA.
 
-rsLoRA uses a scale `s` for which `s² r` does not depend on the rank. Compute `s` from `alpha` and `r`. Also give
+rsLoRA uses a scale `s` for which `s² r` does not depend on the rank. Compute `s` from `alpha` and `r`. Also compute
 `alpha_lora`, the α with which plain **LoRA** has the same scale at the same rank.
 
 **Predict first:** what is `s` under each method's rule for α = 16 and r = 4? And for r = 64? By what factor does `s`
-change? **Then:** two people train at r = 16, one with LoRA, one with rsLoRA. Is there a result that one of them can
-reach and the other cannot?
+change? **Then:** two colleagues train with r = 16, one with LoRA, one with rsLoRA. Is there a result that one of them
+can reach and the other cannot?
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ POINTS = 2
 OUTPUTS = ("s", "alpha_lora")
 HINTS = {
     "s": "s² r must not depend on r. To which power of r is s proportional?",
-    "alpha_lora": "LoRA's s is α / r. Which value must that equal?",
+    "alpha_lora": "LoRA's scale is α / r. Which value must this scale have?",
 }
 FORMULA = "s = α/√r\nα_lora / r = s, so α_lora = α √r"
 
@@ -24,8 +24,8 @@ def rslora_scale(alpha, r):
     s = alpha / np.sqrt(r)
     return s, s * r  # LoRA's scale is alpha_lora / r
     # For α = 16, from r = 4 to r = 64, LoRA's s falls from 4 to 0.25, by a factor of 16; rsLoRA's s falls from 8 to 2,
-    # by a factor of 4. At a fixed rank they are the same method with different values of α: rsLoRA is a rule for
-    # transferring α from one rank to another.
+    # by a factor of 4. At a fixed rank, LoRA and rsLoRA are the same method with different values of α: rsLoRA is a
+    # rule for transferring α from one rank to another.
 
 
 def draw(rng, size):

@@ -1,7 +1,7 @@
 """VeRA: training two vectors.
 
-`A` and `B` are random, shared by all layers, and never trained. Two vectors are trained, λ_d (r,) and λ_b (out,); in
-code they are `lambda_d` and `lambda_b`:
+`A` and `B` are random, shared by all layers, and never trained. Two vectors are trained, λ_d (r,) and λ_b (out,),
+called `lambda_d` and `lambda_b` in the code:
 
     v = x Aᵀ        z = (λ_d ⊙ v) Bᵀ        y = x Wᵀ + b + λ_b ⊙ z
 
@@ -19,7 +19,7 @@ from ...exercise import normals
 POINTS = 3
 OUTPUTS = ("dx", "dlambda_d", "dlambda_b")
 HINTS = {
-    "dx": "x reaches y along two paths. Which four factors does the second one have, and in which order?",
+    "dx": "x reaches y along two paths. Which four factors are on the adapter's path, and in which order?",
     "dlambda_d": "w_nk = λ_d,k v_nk: λ_d,k multiplies column k of v in all rows. What is w's upstream gradient?",
     "dlambda_b": "y_no contains the term λ_b,o z_no. In how many rows does λ_b,o occur, and with what factor?",
 }
@@ -46,7 +46,7 @@ def vera_backward(dy, x, W, A, B, lambda_d, lambda_b):
     dx = dy @ W + dv @ A  # (N, in)
     return dx, dlambda_d, dlambda_b
     # At λ_b = 0, dz is zero, so dλ_d is zero, and dx is the same as without the adapter. Only λ_b moves. With λ_d = 0
-    # as well, z and dλ_b would also be zero: nothing would ever move, as in LoRA with A and B both zero.
+    # as well, z and dλ_b would also be zero: neither vector would ever change, as in LoRA with A and B both zero.
 
 
 def draw(rng, size):

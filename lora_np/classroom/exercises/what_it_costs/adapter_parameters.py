@@ -12,7 +12,7 @@ what factor does the model grow? By what factor do the adapters grow? And what h
 POINTS = 2
 OUTPUTS = ("trained",)
 HINTS = {"trained": "Which names belong to a target, in every block? How many parameters do A and B add to each?"}
-FORMULA = "trained = Σ r (out + in), over the weights of all layers whose last name is in targets"
+FORMULA = "trained = Σ r (out + in), over the weight matrices (out, in) of the targets in all blocks"
 
 
 def adapter_parameters(shapes, targets, r):
@@ -25,8 +25,8 @@ def adapter_parameters(shapes, targets, r):
             trained += r * (n_out + n_in)  # B (out, r) and A (r, in)
     return trained
     # The model has 4 times as many entries in each matrix and twice as many matrices, so it is 8 times as large. There
-    # are twice as many adapters, with sides twice as long, so they are 4 times as large. The trained fraction halves.
-    # That is why it is so small for large models.
+    # are twice as many adapters, each with twice as many parameters, so the adapters are 4 times as large. The trained
+    # fraction halves. That is why the fraction is so small for large models.
 
 
 def draw(rng, size):

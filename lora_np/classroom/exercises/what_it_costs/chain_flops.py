@@ -2,22 +2,22 @@
 
 The hard one. Consider a chain of linear layers, with layer 0 at the bottom: layer `l` maps its input, (N, widths[l]),
 to (N, widths[l + 1]), the input of the next layer. All `W` are frozen. Layer `l` has an adapter of rank `ranks[l]`, or
-none if that is 0. The loss is above the last layer and provides its `dy`; the input of layer 0 is data.
+no adapter if `ranks[l]` is 0. The loss is above the last layer and provides its `dy`; the input of layer 0 is data.
 
-Count the FLOPs of the forward and backward passes if **no unneeded product is computed**. Draw the chain and go down
+Count the FLOPs of the forward and backward passes if **no unnecessary product is computed**. Draw the chain and go down
 from the loss. At each layer, ask three questions. Is anything trained *below*, so that `dx` is needed? Which products
 does that `dx` consist of? And which products does an adapter in this layer need, even if nothing below is trained?
 
 **Predict:** suppose that only one of 32 layers of equal size has an adapter. How many products as large as `x Wᵀ` does
-the backward pass have if that adapter is in the last layer? How many if it is in the first? So where does LoRA save two
-thirds of a full step's FLOPs, and where only one third?
+the backward pass contain if that adapter is in the last layer? How many if it is in the first? So in which layer must
+the adapter be to save two thirds of a full step's FLOPs, and in which does it save only one third?
 """
 
 POINTS = 5
 OUTPUTS = ("forward", "backward")
 HINTS = {
     "forward": "Every layer computes x Wᵀ. What else do layers with an adapter compute?",
-    "backward": "Begin at the top, with the loss's gradient. Which array is the last that you need on the way down?",
+    "backward": "Begin at the top, with the loss's gradient. Which is the last array that you need on the way down?",
 }
 FORMULA = """forward: 2 N (in out + r (in + out)) for each layer
 backward, for each layer: 2 N r (in + 2 out) for dA, dB and du;  if there is an adapter below it, also
@@ -34,10 +34,10 @@ def chain_flops(N, widths, ranks):
         if any(ranks[:layer]):  # anything trained below?
             backward += wide + down  # dx = dy W + du A
     return 2 * N * forward, 2 * N * backward
-    # With the adapter in the last layer, there are no such products: the backward pass is three thin products, and the
-    # step costs little more than the forward pass, a third of a full step. With the adapter in the first layer, there
-    # are 31, and the step costs two thirds of a full step. (Both train equally many weights.) Layers above the highest
-    # adapter do need dx: the gradient comes from above.
+    # With the adapter in the last layer, the backward pass has three thin products but none as large as x Wᵀ, and the
+    # step costs little more than the forward pass, a third of a full step. With the adapter in the first layer, it has
+    # 31 large products, and the step costs two thirds of a full step. (Both train the same number of weights.) Layers
+    # above the highest adapter do need dx: the gradient comes from above.
 
 
 def draw(rng, size):
@@ -70,7 +70,7 @@ MISTAKES = {
     ]
 }
 
-AFTER = """**Beyond the points.** Compare your counts with the model's. Type this in; each line should show the same
+AFTER = """**Beyond the points.** Compare your counts with this package's. Type this in; each line should show the same
 values twice:
 
     from lora_np.adapters import AdapterConfig

@@ -40,7 +40,7 @@ def kept_inputs(N, C, F, targets, r, itemsize):
     return N * full * itemsize, N * lora * itemsize
     # With adapters on all six layers, LoRA stores more than full fine-tuning, because it also stores the six u's. LoRA
     # stores fewer activations only if some layers have no adapter. The most expensive target is down_proj, whose input
-    # is the widest. k_proj adds N r numbers: its input is already stored.
+    # is the widest. k_proj adds only N r numbers, because its input is already stored.
 
 
 def draw(rng, size):
@@ -59,7 +59,7 @@ MISTAKES = {
             lambda i: i.N * i.itemsize * (5 * i.C + i.F),
         ),
         (
-            "two arrays have F columns, but up_proj reads C columns: only gelu's output has F",
+            "two arrays are counted with F columns, but up_proj reads C columns: only gelu's output has F",
             lambda i: i.N * i.itemsize * (2 * i.C + 2 * i.F),
         ),
     ],

@@ -16,7 +16,7 @@ HINTS = {
     "full_forward": "(N, in) times (in, out): how many entries are in the result, and how many FLOPs does each take?",
     "full_backward": "Which two gradients are matrix products? Write down their shapes, and count as before.",
     "lora_forward": "x Wᵀ is still computed. Which two thin products are added?",
-    "lora_backward": "dx has a part from W and one from A. Which products give dA, dB, dx? Which result is used twice?",
+    "lora_backward": "dx has a term with W and one with A. Which products give dA, dB, dx? Which result is used twice?",
 }
 FORMULA = """full: forward 2 N in out, backward 4 N in out
 LoRA: forward 2 N in out + 2 N r (in + out), backward 2 N in out + 4 N r (in + out)"""
@@ -32,9 +32,10 @@ def layer_flops(N, n_in, n_out, r):
     lora_forward = wide + down + up
     lora_backward = wide + up + down + down + up  # dy W, du, du A, dA, dB; du is used twice
     return full_forward, full_backward, lora_forward, lora_backward
-    # The full forward pass is smallest. LoRA's backward pass costs two thin products more than its forward pass, so
-    # less than twice as much. The ratio is (2 wide + 3 down + 3 up) / (3 wide) = 2/3 + r (in + out) / (in · out), and
-    # 2/3 + 2r/C if both sides are C. It is 1 at r = in · out / (3 (in + out)), which is 68 for (1024, 256).
+    # Full fine-tuning's forward pass costs least. LoRA's backward pass costs two thin products more than its forward
+    # pass, so less than twice as much. The ratio is (2 wide + 3 down + 3 up) / (3 wide) = 2/3 + r (in + out) / (in ·
+    # out), and 2/3 + 2r/C if both sides are C. The ratio is 1 at r = in · out / (3 (in + out)), which is about 68 for
+    # (1024, 256).
 
 
 def draw(rng, size):

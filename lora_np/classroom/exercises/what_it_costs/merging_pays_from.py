@@ -1,13 +1,13 @@
 """Does merging pay off?
 
 Training is over, and the model is in use, so only forward passes are left. An unmerged adapter costs a few extra FLOPs
-for each row. Merging, `W + s B A`, costs FLOPs only once. At how many rows does merging start to pay off? Give the
-smallest number of rows for which merging costs **fewer** FLOPs in total than not merging. (As always, only matrix
-products count: adding to `W` and multiplying by `s` do not.)
+for each row. Merging, `W + s B A`, costs FLOPs only once. At how many rows does merging start to pay off? Compute the
+smallest number of rows for which merging costs **fewer** FLOPs in total than not merging. (As always, count only matrix
+products: ignore adding to `W` and multiplying by `s`.)
 
-**Predict:** if r doubles, does the number rise, fall, or stay the same? **Derive** the FLOPs of both options as
-functions of the number of rows. Try 4096 × 4096 in your head: is one long text enough? And where did you see this
-number in set 02?
+**Predict:** if r doubles, does this number of rows rise, fall, or stay the same? **Derive** the FLOPs of both options
+as functions of the number of rows. Try 4096 × 4096 in your head: is one long text enough? And where in set 02 did you
+see the result?
 
 **For the curious, when it passes:** suppose that a training step has 2,048 rows and a layer is 256 × 256. Would it save
 FLOPs to form `W + s B A` in each step, and to use it in the forward and backward passes? Which of the six thin products
@@ -16,7 +16,7 @@ would that save, which would remain, and what would it cost in memory?
 
 POINTS = 3
 OUTPUTS = ("rows",)
-HINTS = {"rows": "What does B A cost, once? How many more FLOPs does each row cost if the adapter is not merged?"}
+HINTS = {"rows": "How many FLOPs does B A cost? How many more FLOPs does each row cost if the adapter is not merged?"}
 FORMULA = """merging: 2 r in out, once; not merging: 2 r (in + out) more for each row
 rows = the smallest integer above in · out / (in + out), because r cancels"""
 
@@ -24,14 +24,14 @@ rows = the smallest integer above in · out / (in + out), because r cancels"""
 def merging_pays_from(n_in, n_out, r):
     """All arguments ints -> rows, an int."""
     merging = 2 * n_out * r * n_in  # B A: (out, r) (r, in), once
-    more_a_row = 2 * r * (n_in + n_out)  # u = x Aᵀ and u Bᵀ, for each row; x Wᵀ is common to both
+    more_a_row = 2 * r * (n_in + n_out)  # u = x Aᵀ and u Bᵀ, for each row; both options compute x Wᵀ
     return merging // more_a_row + 1  # the first integer above the quotient, even if the quotient is an integer
-    # r cancels: in · out / (in + out). For 4096 × 4096 that is 2048, so a long text is enough. This is also the rank at
-    # which B and A have as many entries as W: in both cases, a number times (in + out) is compared with in · out. In
-    # training, merging would save u Bᵀ in the forward pass and du A in the backward pass. But dA and dB need u and du,
-    # so four thin products remain. With 2,048 rows, far above the break-even of 128, it saves FLOPs, but only two of
-    # six thin products, a small part of the total. The price is an array as large as W for each adapted layer, stored
-    # from the forward to the backward pass.
+    # r cancels, which leaves in · out / (in + out). For 4096 × 4096 that is 2048, so a long text is enough. This is
+    # also the rank at which B and A have as many entries as W: in both cases, a number times (in + out) is compared
+    # with in · out. In training, merging would save u Bᵀ in the forward pass and du A in the backward pass. But dA and
+    # dB need u and du, so four thin products remain. With 2,048 rows, far above the break-even of 128, merging saves
+    # FLOPs, but only two of six thin products, a small part of the total. The price is an array as large as W for each
+    # adapted layer, stored from the forward to the backward pass.
 
 
 def draw(rng, size):
@@ -44,7 +44,7 @@ def draw(rng, size):
 MISTAKES = {
     "rows": [
         (
-            "for this number of rows both options cost the same: merging does not cost fewer FLOPs yet",
+            "for this number of rows both options cost the same: merging does not pay off yet",
             lambda i: i.n_in * i.n_out / (i.n_in + i.n_out),
         ),
         (

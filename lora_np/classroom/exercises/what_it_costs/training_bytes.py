@@ -1,8 +1,9 @@
 """The memory of a training step.
 
-Now count memory, for now without activations. A frozen base has `n_base` parameters of `base_itemsize` bytes each. An
-adapter has `n_adapter` parameters of `itemsize` bytes each; it is trained with AdamW, and gradients and moments have
-the same item size. Give the bytes of all parameters, of all gradients, and of both moments.
+Now count memory, but not yet the memory of activations. A frozen base has `n_base` parameters of `base_itemsize` bytes
+each. An adapter has `n_adapter` parameters of `itemsize` bytes each. It is trained with AdamW, and the entries of its
+gradients and moments also take `itemsize` bytes each. Compute how many bytes the parameters, gradients and moments
+take.
 
 **Predict,** before you use your function: for a base of 7 billion parameters in 16 bits and an adapter of 4 million in
 32 bits, do these three items fit into 16 GB? How much memory does full fine-tuning of the same model need, with

@@ -5,7 +5,7 @@ token does not count. The loss is the mean of −log p over the targets that cou
 
     L = −(1/n) Σ log p[t, targets[t]], over the n positions t with targets[t] ≥ 0
 
-Give the loss and its gradient with respect to the logits. If you have done set 03, start from its
+Compute the loss and its gradient with respect to the logits. If you have done set 03, start from its
 `cross_entropy_backward`.
 
 **Predict:** what is `dlogits` in the rows that do not count, and what does each of the other rows add up to? How does
@@ -44,9 +44,9 @@ def answer_loss(logits, targets):
 
 
 def draw(rng, size):
-    """Draw positions, anywhere in the text, that do not count. A target of id 0 counts like any other.
+    """Draw targets of −100 at random positions. A target of id 0 counts like any other.
 
-    The vocabulary has more than 100 tokens, like every real one, so −100 is a valid column index and needs care.
+    The vocabulary has more than 100 tokens, like every real one, so using −100 as a column index raises no error.
     """
     T, vocab = size.T, size.V + 100
     targets = rng.choice(np.arange(1, vocab), T, replace=False)
@@ -67,6 +67,6 @@ MISTAKES = {
     ],
     "dlogits": [
         ("it is divided by T, but fewer targets count", lambda i: i.right["dlogits"] * np.mean(i.targets >= 0)),
-        ("the rows that do not count have a gradient as well, their softmax", others_too),
+        ("the rows that do not count also have a gradient, their softmax", others_too),
     ],
 }

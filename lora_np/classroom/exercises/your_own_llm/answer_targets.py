@@ -1,9 +1,9 @@
 """The targets that count.
 
-A conversation is one row of `T` tokens, and `is_answer` says which of them belong to an answer. (The token that ends an
-answer is part of the answer.) The model reads `inputs`, which is all tokens except the last. At each of them it must
-predict the next token. If that token belongs to an answer, it is the target; all other targets are −100 and do not
-count. Give `inputs` and `targets`.
+A conversation is one row of `T` tokens, and `is_answer` is True for the tokens of an answer. (The token that ends an
+answer is part of the answer.) The model reads `inputs`, which is all tokens except the last. At each of these tokens it
+must predict the next token. If the next token belongs to an answer, it is the target; all other targets are −100 and do
+not count. Return `inputs` and `targets`.
 
 **On paper first:** write both rows for `<user> Hi <end> <model> Hello <end>`, where the last two tokens belong to the
 answer. At which token must the model predict `Hello`? **Predict:** what does the model not learn if the last `<end>`
@@ -28,8 +28,8 @@ def answer_targets(ids, is_answer):
     return inputs, targets
     # inputs:   <user>  Hi    <end>  <model>  Hello
     # targets:  −100    −100  −100   Hello    <end>
-    # The model must predict Hello at <model>, which is not part of the answer itself. Without the last <end>, it does
-    # not learn to stop.
+    # The model must predict Hello at <model>, which is not part of the answer itself. If the last <end> does not count,
+    # the model does not learn to stop.
 
 
 def draw(rng, size):

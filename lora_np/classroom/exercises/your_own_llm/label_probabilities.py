@@ -1,12 +1,12 @@
 """Classifying with a language model.
 
 A language model reads a text and a prompt such as "Sentiment:". `logits` holds the model's logits for the next token,
-one row for each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Give the
+one row for each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Compute the
 probability of each label if only the labels are allowed.
 
-**On paper first:** two labels have the logits 2 and 2 + log 3, and another word has the logit 9. What are the two
-probabilities? What if that logit is 90? **Predict:** what do these probabilities not tell you about the model? What
-happens if two labels begin with the same token?
+**On paper first:** two labels have the logits 2 and 2 + log 3, and another token has the logit 9. What are the
+probabilities of the two labels? What are they if the other token's logit is 90? **Predict:** what do these
+probabilities not tell you about the model? What happens if two labels begin with the same token?
 """
 
 import numpy as np
@@ -25,13 +25,13 @@ def label_probabilities(logits, first):
     exp = np.exp(chosen - chosen.max(axis=1, keepdims=True))  # at most 1, so nothing overflows
     p = exp / exp.sum(axis=1, keepdims=True)
     return p
-    # On paper: the probabilities are 1/4 and 3/4, whatever the other word's logit is, because the denominator over all
-    # words cancels. So they do not tell you whether the model would write a label at all. Labels that begin with the
-    # same token always get the same p.
+    # On paper: the probabilities are 1/4 and 3/4, whatever the other token's logit is, because the denominator over all
+    # tokens cancels. So these probabilities do not tell you whether the model would write a label at all. Labels that
+    # begin with the same token always get the same p.
 
 
 def draw(rng, size):
-    """In most rows, another word is more probable than any label. The labels' ids are not sorted."""
+    """Draw logits so that in most rows, another token is more probable than any label. The labels' ids are unsorted."""
     logits = 2 * rng.normal(size=(size.N, size.V)) + rng.normal(size=(size.N, 1))
     return {"logits": logits, "first": rng.choice(size.V, (3, 5, 2)[size.number], replace=False)}
 
@@ -39,11 +39,11 @@ def draw(rng, size):
 MISTAKES = {
     "p": [
         (
-            "the softmax is taken over all words, so the rows do not add up to 1",
+            "the softmax is taken over all tokens, so the rows do not add up to 1",
             lambda i: softmax(i.logits)[:, i.first],
         ),
         (
-            "the first K words of the vocabulary are used as the labels",
+            "the first K tokens of the vocabulary are used as the labels",
             lambda i: softmax(i.logits[:, : len(i.first)]),
         ),
     ]

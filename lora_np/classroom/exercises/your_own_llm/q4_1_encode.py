@@ -2,7 +2,7 @@
 
 Each block of 32 weights gets its own ruler with 16 evenly spaced marks: mark 0 is at the block's smallest weight `m`,
 mark 15 is at its largest, and `d` is the distance between neighbouring marks. The code of a weight is the number of the
-nearest mark. Give `codes`, `d` and `m`.
+nearest mark. Compute `codes`, `d` and `m`.
 
 **Predict:** which weights of a block are restored exactly? What is the largest possible error of the others, in steps?
 And if 3 is added to all weights of a block, how do `codes`, `d` and `m` change? **Then:** all weights of a block may be
@@ -36,11 +36,11 @@ def q4_1_encode(w):
 def draw(rng, size):
     """Draw blocks of different scales, on one or both sides of 0. In the second draw, one block has equal weights.
 
-    No weight is near the midpoint of two marks, so rounding errors cannot change a code.
+    No weight is near the midpoint between two marks, so rounding errors cannot change a code.
     """
     n = size.N
     marks = rng.integers(1, 15, (n, 32)) + rng.uniform(-0.4, 0.4, (n, 32))
-    ends = rng.permuted(np.tile(np.arange(32), (n, 1)), axis=1)[:, :2]  # (n, 2): where the smallest and largest are
+    ends = rng.permuted(np.tile(np.arange(32), (n, 1)), axis=1)[:, :2]  # (n, 2): indices of the smallest and largest
     np.put_along_axis(marks, ends, np.array([[0.0, 15.0]]), axis=1)
     if size.number == 1:
         marks[1] = 0.0
@@ -76,5 +76,5 @@ AFTER = """**Beyond the points.** Encode and decode a real matrix with your own 
     print(np.linalg.norm(W_hat - package) / np.linalg.norm(W))
 
 The package's result is almost the same. The package computes the codes with the same `d` and `m`, but stores both in 16
-bits. And about ten weights are so near the midpoint of two marks that rounding errors decide which mark they get.
+bits. And about ten weights are so near the midpoint between two marks that rounding errors decide which mark they get.
 """

@@ -2,11 +2,12 @@
 
 Small models tend to repeat themselves. A repetition penalty (Keskar et al. 2019) makes each token that is already in
 the text less probable: a positive logit is divided by the penalty, and a negative one is multiplied by it. `seen` holds
-the ids of the text so far. Some ids occur more than once, but each token is penalised only once. Give the new logits.
+the ids of the text so far. Some ids occur more than once, but each token is penalised only once. Compute the new
+logits.
 
-**On paper first:** the penalty is 2, and three tokens that have been seen have the logits 4, 0 and −4. What are the new
-logits? What would −4 become if you divided it? **Predict:** if 10 is added to all logits, their softmax does not
-change. Is this still true if the penalty is then applied?
+**On paper first:** the penalty is 2, and three seen tokens have the logits 4, 0 and −4. What are the new logits? What
+would −4 become if you divided it? **Predict:** if 10 is added to all logits, their softmax does not change. Does the
+softmax of the penalised logits change?
 """
 
 import numpy as np
@@ -29,8 +30,8 @@ def repetition_penalty(logits, seen, penalty):
 
 
 def draw(rng, size):
-    """Draw three seen tokens with positive and three with negative logits, two of them near 0, each seen up to three
-    times."""
+    """Draw three seen tokens with positive and three with negative logits. Two of these logits are near 0, and each
+    token is seen one to three times."""
     logits, some = 2 * rng.normal(size=size.V), rng.choice(size.V, 6, replace=False)
     logits[some] = rng.uniform(0.2, 0.9, 6) * [-1, -3, -5, 5, 3, 1]
     seen = rng.permutation(np.repeat(some, [1, 2, 3, 3, 2, 1]))
