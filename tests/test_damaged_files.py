@@ -147,7 +147,7 @@ FIELDS = {
         ({"peft_type": "absent"}, "peft_type is missing, expected 'LORA'"),
         *[({"peft_type": kind}, f"peft_type is '{kind}', expected 'LORA'") for kind in ("IA3", "VERA", "ADALORA")],
         ({"use_dora": "yes"}, "use_dora is 'yes', expected False or True"),
-        ({"use_qalora": True}, "use_qalora is True, which is not supported"),
+        ({"use_qalora": True}, "use_qalora is True, expected False or None"),
         ({"use_rslora": "yes"}, "use_rslora is 'yes', expected False or True"),
         ({"rank_pattern": {"c_attn": 4}}, "attn.c_attn: .*: they have rank 9, but the configuration says 4"),
         ({"lora_alpha": "6"}, "the alpha: got '6', expected -1e[+]30 <"),

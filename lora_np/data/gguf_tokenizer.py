@@ -31,6 +31,12 @@ PATTERNS = {  # tokenizer.ggml.pre -> regular expressions that split a text, app
     "llama-bpe": (LLAMA3,),
     "qwen2": (LLAMA3.replace("{1,3}", ""),),
 }
+# In llama.cpp, these tokens end a text, and are matched before a text is split, whatever the metadata says of them.
+ENDS = """<|im_end|> <|eot_id|> <|end|> <end_of_turn> <|endoftext|> <|end_of_text|> <EOT> _<EOT> [EOT] <eos> [EOS]
+<｜end▁of▁sentence｜> <end_of_utterance> <|eom_id|> <|return|> <|call|> <|flush|> <|calls|> <|tool_response> <turn|>
+[e~[ <|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>
+<|file_sep|>""".split()
+END_FIELDS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")  # of ids that end a text
 LLAMA3_LIKE = ("llama-bpe",)  # a word that is a token needs no merging, and <|begin_of_text|> is added by default
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = range(1, 6)  # types of tokens
 PREFIX = "tokenizer.ggml."
@@ -68,6 +74,7 @@ def gguf_tokenizer_files(fields):
     types = list_field(fields, "token_type", int)
     if len(types) != len(tokens):
         raise ValueError(f"{PREFIX}token_type has {len(types)} entries, expected {len(tokens)}, one for each token")
+    types = [CONTROL if t in ENDS and kind == NORMAL else kind for t, kind in zip(tokens, types)]
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) < len(tokens):
         i = next(i for i, token in enumerate(tokens) if vocab[token] != i)
@@ -80,8 +87,8 @@ def gguf_tokenizer_files(fields):
 
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     ids = {ours: token_id(fields, f"{name}_token_id", len(tokens)) for ours, name in names.items()}
-    ends = [ids["eos"], *(token_id(fields, f"{name}_token_id", len(tokens)) for name in ("eot", "eom"))]
-    ends = list(dict.fromkeys(i for i in ends if i is not None))
+    ends = [token_id(fields, f"{name}_token_id", len(tokens)) for name in END_FIELDS]
+    ends = list(dict.fromkeys(i for i in [*ends, *map(vocab.get, ENDS)] if i is not None))
     special = {name: tokens[i] for name, i in ids.items() if i is not None}
     added = []  # the tokens before each text, and those after it
     for name, default in (("bos", pre in LLAMA3_LIKE), ("eos", False)):
@@ -120,6 +127,7 @@ def gguf_tokenizer_files(fields):
     settings = {f"{name}_token": token for name, token in special.items()}
     generation = {f"{name}_token_id": ids[name] for name in ("bos", "pad")}
     generation["eos_token_id"] = ends if len(ends) > 1 else ends[0] if ends else None
+    generation["suppress_tokens"] = list_field(fields, "suppress_tokens", int, []) or None
     files = {
         TOKENIZER: as_json(content),
         SETTINGS: as_json({"tokenizer_class": WHOLE_FILE[0], "clean_up_tokenization_spaces": False, **settings}),
@@ -156,9 +164,9 @@ def typed_field(fields, name, kind, default=None):
     return value
 
 
-def list_field(fields, name, kind):
+def list_field(fields, name, kind, default=None):
     """Return a field as a list; raise ValueError unless all its values have the type `kind`."""
-    values = fields.get(PREFIX + name)
+    values = fields.get(PREFIX + name, default)
     values = values.tolist() if hasattr(values, "tolist") else values  # an array
     if not isinstance(values, (list, tuple)):
         raise wrong_type(name, values, f"a list of {kind.__name__}")
@@ -221,7 +229,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
     ids = {
         "bos": special.get("bos_token_id", added[0] if added else None),
         "eos": ends[0],
-        "eot": ends[1],
+        "eot": next((i for i in ends[1:] if i is not None and tokens[i] not in ENDS), None),
         "unknown": tokenizer.token_to_id(unknown) if isinstance(unknown, str) else None,
         "padding": special.get("pad_token_id"),
     }

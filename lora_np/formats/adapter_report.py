@@ -215,7 +215,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
     targets = [name for name in targets if name not in norms]
     missing = {leaf: why for leaf, why in MISSING.items() if leaf in LEAVES[kind]}
     scale_of = partial(rank_and_scale, fields, found)
-    rules = Rules(names, targets, missing, scale_of, fields.get("use_rslora", False), IGNORED, BASE, notes)
+    rules = Rules(names, targets, missing, scale_of, bool(fields.get("use_rslora")), IGNORED, BASE, notes)
     return AdapterReport("PEFT", kind, report_layers(rules, factors, params, config, layers), refused)
 
 

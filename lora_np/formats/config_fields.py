@@ -1,33 +1,13 @@
 """Convert a model's configuration to and from transformers' `config.json`, and read it from GGUF metadata."""
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ..checked import errors_of, quoted
 from ..model import GPT2Config, LlamaConfig, architecture
 from .checkpoint import check_depth, warn_of_unknown
+from .foreign_keys import check_keys, foreign_keys, keys_with
 
-FIXED = {  # field of any architecture that changes what the model computes -> supported values
-    "quantization_config": (None,),
-    "is_causal": (True,),
-    "is_encoder_decoder": (False,),
-    "add_cross_attention": (False,),
-    "pruned_heads": (None, {}),
-    "per_layer_config": (None, {}),
-    # These limit transformers' key-value cache, which changes the generated text.
-    "sliding_window": (None,),
-    "attention_chunk_size": (None,),
-}
-# Fields whose values are computed from the model when the file is written.
-WRITTEN = """architectures id2label label2id num_labels _num_labels tie_word_embeddings dtype torch_dtype
-transformers_version _name_or_path model_type""".split()
-# Other fields of transformers that have no effect here. They are written back without a warning.
-KNOWN = """attention_dropout attn_pdrop bos_token_id chunk_size_feed_forward embd_pdrop eos_token_id
-gradient_checkpointing initializer_range is_decoder is_llama_config layer_types output_attentions output_hidden_states
-output_past pad_token_id pretraining_tp problem_type reorder_and_upcast_attn resid_pdrop return_dict rope_interleaved
-summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params
-tokenizer_class transformers.js_config unk_token_id use_cache""".split()
 NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # replaced by those of the tokenizer or of an imported model
 GGUF_SIZES = {  # of both architectures: name in a GGUF file (without "gpt2." or "llama.") -> our name
     "context_length": "n_positions",
@@ -44,7 +24,6 @@ class FileFormat(NamedTuple):
     hf_classes: tuple[str, str]  # transformers' classes for the language model and the classifier
     buffers: str  # pattern for the names of tensors in old files that are not parameters
     config_class: type  # our configuration class
-    fixed: dict  # field of config.json that changes what the model computes -> supported values
     sizes: dict  # required field of config.json -> our field
     optional: dict  # optional field of config.json -> our field
     completed: Callable  # (path, fields of config.json, tensors) -> completed fields, and additional fields of ours
@@ -61,19 +40,9 @@ def file_format(config):
     return FILE_FORMATS[name]
 
 
-def check_fixed(path, fields, fixed):
-    """Raise ValueError if a field that changes what a model or an adapter computes has an unsupported value.
-
-    Parameters
-    ----------
-    path : the file's path, for the message
-    fields : dict of its fields
-    fixed : dict, name -> supported values, the first of which is the default
-    """
-    for name, values in fixed.items():
-        value = fields.get(name, values[0])
-        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values):
-            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, expected {' or '.join(map(repr, values))}")
+def json_keys(name):
+    """What is done with each field of the `config.json` of an architecture; see `foreign_keys`."""
+    return foreign_keys()["config.json"] | foreign_keys()[f"config.json of {name}"]
 
 
 def config_from_fields(of_files, path, fields, tensors):
@@ -88,8 +57,9 @@ def config_from_fields(of_files, path, fields, tensors):
     fields : dict of its fields
     tensors : dict, name -> array; a classifier has "score.weight"
     """
-    fixed, names = FIXED | of_files.fixed, of_files.sizes | of_files.optional
-    check_fixed(path, fields, fixed)
+    name = next(name for name in FILE_FORMATS if FILE_FORMATS[name] is of_files)
+    keys, names = json_keys(name), of_files.sizes | of_files.optional
+    check_keys(path, fields, keys)
     layers = fields.get("layer_types") or ()
     if not isinstance(layers, (list, tuple)) or any(layer != "full_attention" for layer in layers):
         raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
@@ -97,21 +67,21 @@ def config_from_fields(of_files, path, fields, tensors):
     head = tensors.get("score.weight")
     if head is not None and (head.ndim != 2 or len(head) == 1):  # one output means regression
         raise ValueError(f"{path}: score.weight has shape {head.shape}, expected (n_classes ≥ 2, d_model)")
-    for name in of_files.sizes:
-        if name not in fields:
-            raise ValueError(f"{path}: {name} is missing")
-    values = {ours: fields[name] for name, ours in names.items() if name in fields}
-    check_depth(path, next(name for name in names if names[name] == "n_layers"), values["n_layers"], tensors)
-    extra = {name: value for name, value in fields.items() if name not in {*names, *fixed, *WRITTEN}}
-    warn_of_unknown(path, [name for name in extra if name not in KNOWN])
-    extra["model_type"] = next(name for name in FILE_FORMATS if FILE_FORMATS[name] is of_files)  # see `special_ids`
+    for key in of_files.sizes:
+        if key not in fields:
+            raise ValueError(f"{path}: {key} is missing")
+    values = {ours: fields[key] for key, ours in names.items() if key in fields}
+    check_depth(path, next(key for key in names if names[key] == "n_layers"), values["n_layers"], tensors)
+    computed = {*names, *keys_with(keys, tuple, "written")}
+    extra = {key: value for key, value in fields.items() if key not in computed}
+    warn_of_unknown(path, [key for key in extra if key not in keys])
+    extra["model_type"] = name  # see `special_ids`
     with errors_of(path):
         return of_files.config_class(**values, **more, n_classes=0 if head is None else len(head), extra=extra)
 
 
 # ---------------------------------------------------------------- GPT-2
 
-TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")
 GPT2_SIZES = {
     "vocab_size": "vocab_size",
     "n_embd": "d_model",
@@ -133,7 +103,7 @@ def completed_gpt2(path, fields, tensors):
         first, second = fields.get(alias), fields.get(name)
         if alias in fields and name in fields and first != second:
             raise ValueError(f"{path}: {alias} is {quoted(first)}, but {name} is {quoted(second)}; must be equal")
-    fields = {ALIASES.get(name, name): value for name, value in fields.items() if name != "n_ctx"}
+    fields = {ALIASES.get(name, name): value for name, value in fields.items()}
     d_ff, C = fields.pop("n_inner", None), fields.get("n_embd")
     if d_ff is None:
         d_ff = 4 * C if isinstance(C, int) else C
@@ -149,7 +119,7 @@ def gpt2_fields(config):
         "model_type": "gpt2",
         **{theirs: getattr(config, ours) for theirs, ours in GPT2_SIZES.items()},
         "n_inner": config.d_ff,
-        "activation_function": TANH_GELU[0],
+        "activation_function": "gelu_new",
         "layer_norm_epsilon": config.layer_norm_eps,
         "resid_pdrop": config.dropout,
         "tie_word_embeddings": True,
@@ -193,11 +163,13 @@ def completed_llama(path, fields, tensors):
     heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
     whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
     fields = {**DEFAULTS, "num_key_value_heads": heads, "head_dim": width // heads if whole else 1, **fields}
-    for name in ("rope_scaling", "rope_parameters"):
-        value = fields.pop(name, None)
+    ropes = {name: fields.pop(name, None) for name in ("rope_scaling", "rope_parameters")}
+    if all(ropes.values()):  # transformers 4 and 5 differ in which of them they read
+        raise ValueError(f"{path}: has both rope_scaling and rope_parameters, expected only one of them")
+    for name, value in ropes.items():
         rope = value or {}
-        kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else rope
-        if not isinstance(rope, dict) or kind not in ROPE:
+        kinds = [rope[key] for key in ("rope_type", "type") if key in rope] if isinstance(rope, dict) else [rope]
+        if not isinstance(rope, dict) or any(kind not in ROPE for kind in kinds):
             raise ValueError(f"{path}: {name} is {quoted(value)}, expected unscaled RoPE, 'default'")
         fields["rope_theta"] = rope.get("rope_theta", fields["rope_theta"])
     return fields, {"tied": fields.get("tie_word_embeddings", False)}
@@ -216,9 +188,7 @@ def llama_fields(config):
 
 def llama_from_gguf(path, fields, tensors):
     """The configuration of a Llama from a GGUF file's metadata."""
-    for name in fields:
-        if re.fullmatch(r"llama\.rope\.scaling\..*|llama\.expert_.*", name) and fields[name] not in ("none", 0, 1.0):
-            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, which is not supported")
+    check_keys(path, fields, foreign_keys()["GGUF of llama"], "llama.")
     if "rope_freqs.weight" in tensors:
         raise ValueError(f"{path}: has rope_freqs.weight, for scaled RoPE, which is not supported")
     values = {}
@@ -244,8 +214,8 @@ def llama_from_gguf(path, fields, tensors):
             **values,
             rope_theta=fields.get("llama.rope.freq_base", 10000.0),
             tied="output.weight" not in tensors,
-            attention_bias="blk.0.attn_q.bias" in tensors,
-            mlp_bias="blk.0.ffn_up.bias" in tensors,
+            attention_bias=any(f"blk.0.attn_{name}.bias" in tensors for name in ("q", "k", "v", "output")),
+            mlp_bias=any(f"blk.0.ffn_{name}.bias" in tensors for name in ("gate", "up", "down")),
             extra={"model_type": "llama"},
         )
 
@@ -255,11 +225,6 @@ FILE_FORMATS = {  # by the architecture's name
         hf_classes=("GPT2LMHeadModel", "GPT2ForSequenceClassification"),
         buffers=r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)",  # the causal mask
         config_class=GPT2Config,
-        fixed={
-            "activation_function": TANH_GELU,
-            "scale_attn_weights": (True,),
-            "scale_attn_by_inverse_layer_idx": (False,),
-        },
         sizes=GPT2_SIZES,
         optional={"layer_norm_epsilon": "layer_norm_eps", "resid_pdrop": "dropout"},
         completed=completed_gpt2,
@@ -270,7 +235,6 @@ FILE_FORMATS = {  # by the architecture's name
         hf_classes=("LlamaForCausalLM", "LlamaForSequenceClassification"),
         buffers=r".*rotary_emb\.inv_freq",
         config_class=LlamaConfig,
-        fixed={"hidden_act": ("silu",), "rope_interleaved": (None, False), "partial_rotary_factor": (None, 1.0)},
         sizes=LLAMA_SIZES,
         optional=LLAMA_OPTIONAL,
         completed=completed_llama,

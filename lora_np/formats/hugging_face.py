@@ -159,12 +159,16 @@ def special_ids(config, tokenizer, files):
     -------
     dict of bos_token_id, eos_token_id (an id, or a list of ids, each of which ends a text) and pad_token_id, if present
     """
-    if GENERATION in files:
-        fields = json_object(GENERATION, files[GENERATION])
-    elif "model_type" in config.extra:
-        fields = config.extra
-    else:  # one of our models without generation_config.json
-        end, pad = (tokenizer and tokenizer.token_to_id(text) for text in (END_OF_TEXT, PAD))
-        fields = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    fields = generation_fields(config, tokenizer, files)
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {name: fields[name] for name in names if fields.get(name) is not None}
+
+
+def generation_fields(config, tokenizer, files):
+    """The fields from which transformers takes a model's settings for `generate`."""
+    if GENERATION in files:
+        return json_object(GENERATION, files[GENERATION])
+    if "model_type" in config.extra:
+        return config.extra
+    end, pad = (tokenizer and tokenizer.token_to_id(text) for text in (END_OF_TEXT, PAD))  # one of our models
+    return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import HEAD, Adapter
-from ..checked import errors_of, one_of
+from ..checked import errors_of, one_of, quoted
 from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
 from ..data.texts import kind_of
@@ -127,10 +127,17 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
     """
     if fields.get("general.type") == "adapter":
         raise ValueError(f"{path}: got an adapter, expected a model; use `doctor` to inspect the adapter")
+    count = fields.get("split.count")
+    if isinstance(count, int) and count > 1:
+        number, remedy = fields.get("split.no", 0), "join them with: llama-gguf-split --merge"
+        raise ValueError(f"{path}: is part {quoted(number)} (from 0) of a model in {count} files; {remedy}")
     known = {name: of_files for name, of_files in FILE_FORMATS.items() if of_files.config_from_gguf}
     name = one_of(f"{path}: general.architecture", fields.get("general.architecture"), known)
     config = known[name].config_from_gguf(path, fields, tensors)
     rows = list(layout(config, "gguf"))
+    for theirs, _, shape, _ in rows:  # in llama.cpp, each bias of a layer is optional
+        if theirs.endswith(".bias"):
+            tensors.setdefault(theirs, np.zeros(shape, np.float32))
     check_shapes(path, tensors, {theirs: shape for theirs, _, shape, _ in rows})
     params = {}
     for theirs, (ours,), *_ in rows:

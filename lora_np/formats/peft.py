@@ -22,9 +22,10 @@ from ..model import architecture
 from .adapter_report import APPLIED, BASE, DEFAULT_NOTE, NO_TENSORS, TIED, peft_report, saved_modules, table_of_names
 from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
+from .foreign_keys import foreign_keys, keys_with
 from .fused import joined_layers, split_factors
 from .names import LEAVES, is_adaptable, linear_names, renamed, short_names
-from .peft_config import KNOWN, READ, alpha_of, read_fields
+from .peft_config import alpha_of, read_fields
 from .tensors import read_tensors
 
 SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # suffix of an array's name in the file
@@ -93,7 +94,8 @@ def load_peft(folder, params, config):
         targets = compact_targets(order, linear_layers(params))
         adapter = Adapter(our_config(fields, report.kind, ranks, alphas, targets, head is not None), weights)
         fitting_arrays(params, adapter)
-    warn_of_unknown(fields_path, [name for name in adapter.config.extra if name not in KNOWN])
+    keys = foreign_keys()["adapter_config.json"]
+    warn_of_unknown(fields_path, [name for name in adapter.config.extra if name not in keys])
     is_read = "score" in saved_modules(fields)  # otherwise PEFT ignores the head
     ignored = [key for key, name in zip(tensors, named) if key != name or name == SCORE and not is_read]
     if ignored:
@@ -109,6 +111,7 @@ def peft_name(key):
 
 def our_config(fields, kind, ranks, alphas, targets, train_head):
     """Convert PEFT's `fields` to our configuration; `ranks` and `alphas` are dicts, layer -> value."""
+    own = keys_with(foreign_keys()["adapter_config.json"], "read", tuple)
     r, rank_pattern = compact_pattern(ranks or {"": 8})  # without layers, PEFT's defaults
     alpha, alpha_pattern = compact_pattern(alphas or {"": 8.0})
     return AdapterConfig(
@@ -117,12 +120,12 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
         targets=targets,
         rank_pattern=rank_pattern,
         alpha_pattern=alpha_pattern,
-        rslora=fields.get("use_rslora", False),
+        rslora=bool(fields.get("use_rslora")),
         dropout=fields.get("lora_dropout", 0.0),
         init="gaussian" if fields.get("init_lora_weights") == "gaussian" else "kaiming",
         train_head=train_head,
         kind=kind,
-        extra={name: value for name, value in fields.items() if name not in READ},
+        extra={name: value for name, value in fields.items() if name not in own},
     )
 
 

@@ -10,21 +10,9 @@ from itertools import zip_longest
 
 from ..checked import finite_number, quoted, shown, whole_number
 from .checkpoint import read_object
-from .config_fields import check_fixed
+from .foreign_keys import check_keys, foreign_keys
 from .patterns import match_patterns
 
-# Fields of unsupported features, which would change what the adapter computes. They must be unset or off.
-OFF = """lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
-target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
-VALUES = {  # field -> its supported values, the first of which is PEFT's default
-    "peft_type": ("LORA",),
-    "bias": ("none",),
-    "fan_in_fan_out": (False, True),
-    "use_rslora": (False, True),
-    "use_dora": (False, True),
-    # These initialisations affect only A and B, so they do not matter after training; all others also change the base.
-    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
-}
 TYPES = {  # field that may be missing or null -> (type of the value or of the items in a list, expected value in words)
     "rank_pattern": (dict, "an object of layer -> number"),
     "alpha_pattern": (dict, "an object of layer -> number"),
@@ -34,10 +22,6 @@ TYPES = {  # field that may be missing or null -> (type of the value or of the i
     "modules_to_save": (str, "a string or a list of strings"),
     "layers_to_transform": (int, "an integer or a list of integers"),
 }
-READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "task_type"}
-# Fields of PEFT that have no effect here. They are written back without a warning.
-KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
-lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
 # For each field with regular expressions: the text that PEFT adds before and after each expression, and the `re`
 # function that it calls.
 PATTERNS = {
@@ -55,10 +39,7 @@ def read_fields(path):
     fields = read_object(path)
     if "peft_type" not in fields:
         raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
-    check_fixed(path, fields, VALUES)
-    for name in OFF:
-        if value := fields.get(name):
-            raise ValueError(f"{path}: {name} is {quoted(value)}, which is not supported")
+    check_keys(path, fields, foreign_keys()["adapter_config.json"])
     for name, (kind, expected) in TYPES.items():
         value = fields.get(name)
         items = [value] if kind is dict else as_list(value)

@@ -178,7 +178,7 @@ class QuestionTable(LabelledTable):
         return model._replace(question=self.question)
 
     def rows(self, model, sequences, classes):
-        return label_rows(sequences, classes, label_ids(model.tokenizer, model.labels, end_ids(model)))
+        return label_rows(sequences, classes, label_ids(model.tokenizer, model.labels, end_ids(model)[:1]))
 
 
 def balanced_weights(classes):

@@ -10,8 +10,10 @@ import numpy as np
 from ..checked import quoted
 from ..data import decode, encode
 from ..data.tokenizer import check_texts, library
+from ..data.tokenizer_files import GENERATION
 from ..formats import chat_template, render_chat
-from ..formats.hugging_face import special_ids
+from ..formats.foreign_keys import foreign_keys, keys_with
+from ..formats.hugging_face import generation_fields, special_ids
 from ..model import GREEDY, generate_tokens
 
 UNFINISHED = "\ufffd"  # the bytes of an incomplete character decode to this
@@ -75,11 +77,21 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False, sho
         raise ValueError("model: got a classifier, expected a language model; use `predict` for a classifier")
     if len(ids) > (most := task.config.n_positions):
         warnings.warn(f"prompt: has {len(ids)} tokens, of which the model reads only the last {most}", stacklevel=2)
+    fields = generation_fields(task.config, task.tokenizer, task.files)
+    if others := other_defaults(fields):
+        warnings.warn(f"{GENERATION}: {others} has no effect here; give the sampling's settings instead", stacklevel=2)
     # Some ids have no token: vocabularies may have gaps, and some models round the vocabulary size up.
-    never = np.setdiff1d(np.arange(task.config.vocab_size), list(task.tokenizer.get_vocab().values()))
+    known = np.setdiff1d(list(task.tokenizer.get_vocab().values()), fields.get("suppress_tokens") or [])
+    never = np.setdiff1d(np.arange(task.config.vocab_size), known)
     settings = {"sampling": sampling, "rng": rng, "stop": () if ignore_end else end_ids(task), "never": never}
     new = generate_tokens(task.params, ids[None], task.config, n_new, adapter, slide=True, **settings)
     return pieces(task.tokenizer, ids.tolist(), new, shown)
+
+
+def other_defaults(fields):
+    """Format the settings in a `generation_config.json` that change how transformers generates text by default."""
+    names = keys_with(foreign_keys()["generation_config.json"], "default")
+    return ", ".join(f"{name} = {quoted(fields[name], 40)}" for name in names if fields.get(name) not in (None, False))
 
 
 def end_ids(task):
