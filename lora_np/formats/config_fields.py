@@ -197,8 +197,8 @@ def llama_from_gguf(path, fields, tensors):
             raise ValueError(f"{path}: llama.{name} is missing")
         values[ours] = fields[f"llama.{name}"]
     check_depth(path, "llama.block_count", values["n_layers"], tensors)
-    heads = values["n_heads"]
-    size = values["d_model"] // heads if isinstance(heads, int) and heads > 0 else 1
+    heads, width = values["n_heads"], values["d_model"]
+    size = width // heads if isinstance(width, int) and isinstance(heads, int) and heads > 0 else 1
     values["n_kv_heads"] = fields.get("llama.attention.head_count_kv", heads)
     values["head_size"] = fields.get("llama.attention.key_length", size)
     for name in ("llama.attention.value_length", "llama.rope.dimension_count"):

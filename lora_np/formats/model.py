@@ -18,6 +18,7 @@ from ..data.texts import kind_of
 from .atomic import of_one_version
 from .checkpoint import check_shapes, load_model
 from .config_fields import FILE_FORMATS
+from .foreign_keys import check_keys, foreign_keys
 from .gguf import read_gguf
 from .names import gguf_rows, layout
 from .paths import PRETRAINED
@@ -129,8 +130,9 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
         raise ValueError(f"{path}: got an adapter, expected a model; use `doctor` to inspect the adapter")
     count = fields.get("split.count")
     if isinstance(count, int) and count > 1:
-        number, remedy = fields.get("split.no", 0), "join them with: llama-gguf-split --merge"
-        raise ValueError(f"{path}: is part {quoted(number)} (from 0) of a model in {count} files; {remedy}")
+        part, remedy = quoted(fields.get("split.no", 0)), "join the parts with: llama-gguf-split --merge"
+        raise ValueError(f"{path}: split.count is {count}, and this is part {part}, counted from 0; {remedy}")
+    check_keys(path, fields, foreign_keys()["GGUF"])
     known = {name: of_files for name, of_files in FILE_FORMATS.items() if of_files.config_from_gguf}
     name = one_of(f"{path}: general.architecture", fields.get("general.architecture"), known)
     config = known[name].config_from_gguf(path, fields, tensors)

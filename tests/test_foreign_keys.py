@@ -1,0 +1,89 @@
+"""The inventory of other programs' keys is true: a key with another value does what it says."""
+
+import shutil
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from lora_np.formats import load_hf, load_peft, read_model, save_hf
+from lora_np.formats.foreign_keys import foreign_keys
+
+from .adapter_files import peft_tensors, random_factors, write_peft
+from .llama_files import small_llama, write_gguf, write_hf
+from .tiny import edit_fields, random_params, same_bits, tiny_config
+
+HF = {"config.json": "llama", "config.json of gpt2": "gpt2", "config.json of llama": "llama"}
+PREFIX = {"GGUF": "", "GGUF of llama": "llama.", "GGUF tokenizer.ggml": "tokenizer.ggml."}
+LABELS = [f"LABEL_{k}" for k in range(3)]  # transformers' names
+VALUES = {"tie_word_embeddings": False, "id2label": dict(zip("012", LABELS)), "label2id": dict(zip(LABELS, range(3)))}
+OTHERS = ("x", 7, 0.5, True, False, [1])  # values that a key may not have
+# Where several keys say the same, or one only matters beside another, or only the value that is there is valid.
+UNCHANGED = {"head_dim", "rope.dimension_count", "general.alignment", "unknown_token_id", "padding_token_id"}
+UNCHANGED |= {"tokenizer_class", "hidden_size", "num_attention_heads", "general.type", "task_type"}
+
+
+class Read(NamedTuple):
+    """What a file says, in arrays and plain values."""
+
+    arrays: dict
+    values: tuple
+
+
+def read(section, folder, changes):
+    """Write the files of a section with changed fields, and read them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if section in HF:
+        config = small_llama(n_classes=3) if HF[section] == "llama" else tiny_config(n_classes=3)
+        params = random_params(config, np.float32)
+        if HF[section] == "llama":
+            write_hf(folder, params, config)
+        else:
+            save_hf(folder, params, config)
+        edit_fields(folder / "config.json", **changes)
+        loaded = load_hf(folder)
+        return Read(loaded.params, (loaded.config, loaded.labels))
+    config = small_llama()
+    params = random_params(config, np.float32)
+    if section == "adapter_config.json":
+        factors = random_factors(params, ("q_proj", "v_proj"))
+        write_peft(folder, peft_tensors(factors), target_modules=["q_proj", "v_proj"])
+        edit_fields(folder / "adapter_config.json", **changes)
+        adapter = load_peft(folder, params, config)
+        return Read(adapter.weights, (adapter.config,))
+    folder.mkdir()
+    write_gguf(folder / "x.gguf", params, config, fields={PREFIX[section] + key: v for key, v in changes.items()})
+    loaded = read_model(folder / "x.gguf")
+    return Read(loaded.params, (loaded.config, loaded.files))
+
+
+def same(first, second):
+    return same_bits(first.arrays, second.arrays) and first.values == second.values
+
+
+CASES = [(section, key) for section, keys in foreign_keys().items() for key in keys if section in {**HF, **PREFIX}]
+CASES += [("adapter_config.json", key) for key in foreign_keys()["adapter_config.json"]]
+
+
+@pytest.mark.parametrize("section, key", CASES, ids=[f"{section}: {key}" for section, key in CASES])
+def test_a_key_does_what_the_inventory_says(section, key, tmp_path):
+    action = foreign_keys()[section][key]
+    plain = read(section, tmp_path / "x", {})
+    if isinstance(action, tuple):
+        for value in action:
+            assert section == "adapter_config.json" or same(read(section, tmp_path / "x", {key: value}), plain), value
+        wrong = [v for v in OTHERS if not any(v == one and type(v) is type(one) for one in action) and v != action[0]]
+        for value in wrong:
+            with pytest.raises(ValueError, match=key.replace(".", r"\.")):
+                read(section, tmp_path / "x", {key: value})
+    elif action == "read":
+        differences = 0
+        for value in (5, 1.5, "x", True, [2], *[{"q_proj": 3}] * (section not in PREFIX)):
+            try:
+                differences += not same(read(section, tmp_path / "x", {key: value}), plain)
+            except (ValueError, TypeError) as error:
+                assert key in str(error) or type(error) is ValueError, error
+                differences += 1
+        assert differences or key in UNCHANGED
+    else:
+        assert same(read(section, tmp_path / "x", {key: VALUES.get(key, 3)}), plain)
