@@ -21,7 +21,7 @@ from .plain import PLAIN, cases, files, model, operations, training
 from .port_slips import PORTS, arithmetic_of_ports, layouts, readings
 from .slips import axes, brackets, slices, slips
 
-OPEN = threading.Lock()  # locked while the plain program is changed
+OPEN = threading.Lock()  # held while the plain program is changed
 
 
 def wrong_outputs(sources, kind, settings, inputs, dtype):
@@ -119,7 +119,7 @@ def both(first, second):
 
 @cache
 def normal(source):
-    """The source as `ast.unparse` writes it, like the sources of `mutants.py`."""
+    """The source in the format of `ast.unparse`, in which `mutants.py` writes its sources."""
     return ast.unparse(ast.parse(source))
 
 
