@@ -47,7 +47,7 @@ def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, se
     threads : int, number of threads and cores of every backend; None: all cores
     rounds : int
     seed : int
-    as_set : bool, whether to keep the user's values of the variables in PINS; by default, libraries choose kernels
+    as_set : bool, whether to keep the user's values of the variables in PINS, which override the choice of kernels
     report : function that takes a line of text, called after each row
 
     Returns
@@ -175,7 +175,7 @@ class WorkerError(Exception):
 
 
 class Process(subprocess.Popen):
-    """A backend's worker process; as a context manager, it stops the process on exit.
+    """A backend's worker process, and a context manager that stops this process on exit.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ class Process(subprocess.Popen):
         command = [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log, "encoding": "utf-8"}
         environment = backend_environment(backend, threads, as_set)
-        # `python -m` first searches cwd. `kill` ends the whole session, including compilers that the process started.
+        # `python -m` searches cwd first. `kill` ends the whole session, including compilers that the process started.
         super().__init__(command, cwd=folder, env=environment, start_new_session=True, **pipes)
 
     def ask(self, do, timeout=TIMEOUT, **arguments):

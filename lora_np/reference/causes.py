@@ -42,7 +42,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     Returns
     -------
     causes : list of str, with the likeliest cause first
-    seen : list of str, descriptions of the tensor, such as "it is …"; empty if a known mistake fits
+    seen : list of str, descriptions of the tensor, such as "its sign is reversed"; empty if a known mistake fits
     """
     records = {record["name"]: record for record in entry["tensors"]}
     if records[tensor]["stage"] == "input":
@@ -70,7 +70,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
 
 
 def functions_for(entry, reference, tensor):
-    """The functions that compute a tensor, one of which may contain the mistake.
+    """Return the functions that compute a tensor; one of them may contain the mistake.
 
     In a model, these are the functions of the tensor's stage (forward, backward or merging), except operations that
     compute other activations. The gradient of an activation is computed by the operation that reads the activation. In

@@ -217,7 +217,7 @@ def format_result(result):
 
 
 def format_summary(results, complaints):
-    """Format how many cases of each tier and precision agree, and the largest error relative to its tolerance."""
+    """Format the number of agreeing cases per tier and precision, and the largest error relative to its tolerance."""
     lines = list(complaints)
     for tier, about in TIERS.items():
         for dtype in DTYPES:

@@ -167,8 +167,8 @@ def load_manifest(vectors=None):
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(
-            f"vectors: {folder} has no {MANIFEST}; a clone has the vectors in lora_np/reference/vectors, and "
-            "`python -m lora_np reference export DIR` makes new ones"
+            f"vectors: {folder} has no {MANIFEST}; use lora_np/reference/vectors of a clone, or write new vectors "
+            "with `python -m lora_np reference export DIR`"
         )
     with errors_of(f"vectors: {path}"):
         return checked_entries(read_json(path)), folder

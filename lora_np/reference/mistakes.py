@@ -17,7 +17,7 @@ from pathlib import Path
 from .plain import cases, files, model, operations, training
 
 FUNCTIONS = {f"cases.{name}": function for name, function in vars(cases).items()}
-FUNCTIONS |= vars(files) | vars(training) | vars(model) | vars(operations)  # the last one wins a conflict
+FUNCTIONS |= vars(files) | vars(training) | vars(model) | vars(operations)  # later functions override earlier ones
 
 
 def read_mistakes():

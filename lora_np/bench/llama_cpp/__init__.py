@@ -59,7 +59,7 @@ def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
     ----------
     model : path of a GGUF file
     adapters : list of (path of a GGUF file, scale)
-    context : int, more than the number of tokens in a prompt and its continuation
+    context : int, the context length; it must exceed the number of tokens in a prompt and its continuation
     threads : int
     float32 : bool, whether attention is computed in float32 instead of llama.cpp's default, float16
     rows : int, the largest number of prompts in a job

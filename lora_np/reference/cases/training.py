@@ -122,7 +122,7 @@ def run_case(id, names, *about, clip_norm, schedule, final_share, optimiser, kin
     bits, steps, n_batches, p = bits_of(id), RECORDED[-1], 4, 0.25
     sizes = {**base, "n_layers": 1, "dropout": 0.0 if names else p, **changes}
     settings, arrays = model.draw_model(bits, sizes, names, kind=kind)
-    arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # as at the start
+    arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # initial values
     batches = [model.draw_batch(bits, sizes, (5, 4)) for _ in range(n_batches)]
     inputs = {f"batches.{name}": np.stack([batch[name] for batch in batches]) for name in batches[0]}
     inputs["order"] = whole(bits, (steps,), n_batches)
