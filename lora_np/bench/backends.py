@@ -54,7 +54,7 @@ def check_peer(name):
 
 
 def missing_packages(peer):
-    """The packages that the peer requires and that are not installed; no package is imported to find out."""
+    """The packages that the peer requires but that are not installed; no package is imported."""
     return [package for package in peer.packages if find_spec(package) is None]
 
 

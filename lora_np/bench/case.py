@@ -49,15 +49,15 @@ ROPE_THETA = 100000.0  # SmolLM2's θ
 BLOCK = 32  # the number of weights in a block of Q4_1
 
 WORKS = {
-    "full": "a step of full training: forward, backward, AdamW",
-    "lora_qv": "a LoRA step on q and v, r = 8 or the rung's",
-    "lora_all": "a LoRA step on every linear layer, r = 8 or the rung's",
-    "classifier": "a step of a classifier trained in full, on padded rows",
+    "full": "a full training step: forward, backward, AdamW",
+    "lora_qv": "a LoRA step on q and v, r = 8 or the rung's rank",
+    "lora_all": "a LoRA step on every linear layer, r = 8 or the rung's rank",
+    "classifier": "a full training step of a classifier on padded rows",
     "forward": "logits and loss, no gradients",
     "generate_1": "greedy generation of one row, with a key-value cache",
     "generate_8": "greedy generation of eight rows, with a key-value cache",
-    "classifier_qv": "a LoRA step of a classifier on q and v, r = 8 or the rung's",
-    "classifier_all": "a LoRA step of a classifier on every linear layer, r = 4 or the rung's",
+    "classifier_qv": "a LoRA step of a classifier on q and v, r = 8 or the rung's rank",
+    "classifier_all": "a LoRA step of a classifier on every linear layer, r = 4 or the rung's rank",
 }
 DEFAULT_WORKS = tuple(WORKS)[:-2]  # the kinds of work in figures/bench.md's tables for GPT-2
 RANK = 8
@@ -81,7 +81,7 @@ def parse_rung(text):
     Raises
     ------
     ValueError
-        For any other text; the message says what was expected.
+        If the text has any other form; the message shows the expected forms.
     """
     named = {str(rung.d_model): rung for rung in RUNGS} | {"smollm2": SMOLLM2}
     shapes, has_rank, rank = text.partition(",r")

@@ -62,7 +62,7 @@ def tolerances(case, outputs):
     Parameters
     ----------
     case : ReferenceCase
-    outputs : {"float64": its outputs, "float32": its outputs}
+    outputs : dict, precision -> the outputs of the case
 
     Returns
     -------
@@ -82,7 +82,7 @@ def tolerances(case, outputs):
         error = max((float(shares(other[name], array).max(initial=0.0)) for other in others), default=0.0)
         whole = not np.issubdtype(array.dtype, np.floating)
         if whole and error > 0:
-            raise ValueError(f"{case.id}: {name} changes with rounding; expected integers that do not depend on it")
+            raise ValueError(f"{case.id}: {name} depends on rounding; expected integers that do not")
         size = 0.0 if whole or "exact" in case.flags else max(error / EPSILON["float32"], rms(array))
         atols[name] = {dtype: round_up(SAFETY * epsilon * size) for dtype, epsilon in EPSILON.items()}
     return atols

@@ -21,7 +21,7 @@ from .plain import PLAIN, cases, files, model, operations, training
 from .port_slips import PORTS, arithmetic_of_ports, layouts, readings
 from .slips import axes, brackets, slices, slips
 
-OPEN = threading.Lock()  # locked while the plain program is changed
+OPEN = threading.Lock()  # held while the plain program is changed
 
 
 def wrong_outputs(sources, kind, settings, inputs, dtype):
@@ -95,7 +95,7 @@ def derived(function, usual=False):
     changes = [slips(tree, ()), mutants(tree, PORTS)]
     if usual:
         changes = [mutants(tree)]
-    elif function.__module__ in (model.__name__, cases.__name__):  # these only pass arrays to other functions
+    elif function.__module__ in (model.__name__, cases.__name__):  # these modules only pass arrays on
         changes = [mutants(tree, (*CHANGES, readings, brackets))]
     elif function.__module__ == files.__name__:
         changes = [mutants(tree, (*CHANGES, readings, axes, slices, arithmetic_of_ports, layouts))]
@@ -119,7 +119,7 @@ def both(first, second):
 
 @cache
 def normal(source):
-    """The source as `ast.unparse` writes it, like the sources of `mutants.py`."""
+    """Normalise a source with `ast.unparse`, as `mutants.py` does."""
     return ast.unparse(ast.parse(source))
 
 

@@ -43,9 +43,9 @@ def find_llama_cpp():
     """
     node, folder = shutil.which("node"), Path(os.environ.get(VARIABLE) or HERE)
     if node is None:
-        raise FileNotFoundError("llama.cpp needs Node, but node is not on the path")
+        raise FileNotFoundError("llama.cpp needs Node; expected the command node on the PATH")
     if not (folder / "node_modules" / "node-llama-cpp").is_dir():
-        text = "node-llama-cpp is not installed in this folder; lora_np/bench/llama_cpp says how to install it"
+        text = "node-llama-cpp is not installed in this folder; to install it, see lora_np/bench/llama_cpp/__init__.py"
         raise FileNotFoundError(f"{folder}: {text}")
     return [node, str(HERE / "run.mjs")]
 
@@ -59,7 +59,7 @@ def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
     ----------
     model : path of a GGUF file
     adapters : list of (path of a GGUF file, scale)
-    context : int, more than the number of tokens in a prompt and its continuation
+    context : int, the context length; it must exceed the number of tokens in a prompt and its continuation
     threads : int
     float32 : bool, whether attention is computed in float32 instead of llama.cpp's default, float16
     rows : int, the largest number of prompts in a job

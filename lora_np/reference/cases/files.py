@@ -1,4 +1,4 @@
-"""Tier 3, second half: the spectrum of an update, NF4, and the exact bytes of files."""
+"""Tier 3, second half: the spectrum of an update, NF4, and files byte for byte."""
 
 import json
 import tempfile
@@ -112,7 +112,7 @@ def midpoint_case():
 
 
 def scales_case(id, absmax, *about):
-    """A case with blocks of two weights, whose absmax has the given values."""
+    """A case with blocks of two weights that have the given absmax values."""
     weight = np.array(absmax)[:, None] * [1.0, -0.25]
     settings = {"block_size": 2, "double": True}
     return ReferenceCase(id, 3, "nf4", settings, {"weight": as_float32(weight)}, nf4, *about, ("exact", "edge"))

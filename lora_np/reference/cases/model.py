@@ -30,7 +30,7 @@ QV = ("q_proj", "v_proj")
 
 
 def config_of(fields):
-    """The package's configuration for a case's setting `model`, for the architecture that has all of these fields."""
+    """The package's configuration for a case's setting `model`, whose fields determine the architecture."""
     kinds = [record.config_class for record in ARCHITECTURES.values()]
     return next(kind for kind in kinds if fields.keys() <= {field.name for field in dataclass_fields(kind)})(**fields)
 
@@ -110,7 +110,7 @@ def sample(settings, t):
 
 
 def at_trained_size(name, value):
-    """Scale standard normal values to the size of a trained parameter; norm weights are not 1, and biases are not 0."""
+    """Scale standard normal values to the magnitude of trained parameters, with norm weights ≠ 1 and biases ≠ 0."""
     if value.ndim == 1:
         return 0.2 * value + name.endswith("weight")
     return value if "emb" in name else value / math.sqrt(value.shape[1])
@@ -166,7 +166,7 @@ def mask_shapes(settings, arrays, shape, p):
 
 
 def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **changes):
-    """A model case; operations.py explains `about`, and p is the adapter's dropout probability."""
+    """A model case. `about` is as in operations.py; `p` is the adapter's dropout probability."""
     bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, **(adapter or {}))
     inputs = {**draw_batch(bits, sizes, lengths), **arrays}
