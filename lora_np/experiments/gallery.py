@@ -33,7 +33,7 @@ def write_gallery(out):
                 outcome = read_json(path)
                 title, of_base = outcome["title"].rstrip("."), section(name, base, outcome)
                 holding = [part["verdict"] == HOLDS for part in outcome["checks"]]
-                verdicts[base] = f"{outcome['verdict']} ({sum(holding)} of {len(holding)} parts hold)"
+                verdicts[base] = f"{outcome['verdict']} ({sum(holding)} of {len(holding)} parts of the claim hold)"
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 place = path.relative_to(out).as_posix()
                 odd += [f"`{place}` was not written by this version ({error!r}) and is omitted.", ""]

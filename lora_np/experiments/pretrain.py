@@ -107,12 +107,12 @@ def pretrain(out, epochs=4, seed=0, threads=2, max_reviews=None, force=False):
 
 
 def windows(tokens, batch_size, rng=None):
-    """The batches of an epoch: windows of a token stream, in an order drawn from rng."""
+    """The batches of an epoch: windows of a token stream, shuffled if `rng` is given."""
     return list(language_batches(tokens, batch_size, MODEL.n_positions, rng))
 
 
 def check_start(folders, seed, force, carry=()):
-    """Raise ValueError if `check_target` rejects a folder, or if a folder is the package's own and `force` is False."""
+    """Raise ValueError if `check_target` rejects a folder, or if one belongs to the package and `force` is False."""
     whole_number("seed", seed, least=0, most=2**63 - 1)
     for folder in folders:
         check_target(folder, "out", carry=carry)

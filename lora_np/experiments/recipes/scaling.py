@@ -1,8 +1,8 @@
 """The scale at high rank: α/r or α/√r?
 
 LoRA on q and v is trained at ranks 4 to 256 with α = 8 and a learning rate of 0.002. Only the rank varies, and with it
-the scale: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The training loss and the gradient norm are compared, as
-means over the second half of training.
+the scale: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The runs are compared by their mean training loss
+and mean gradient norm over the second half of training.
 """
 
 import numpy as np
