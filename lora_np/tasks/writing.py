@@ -15,7 +15,7 @@ UNFINISHED = "\ufffd"  # the bytes of an incomplete character decode to this
 
 
 def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None, ignore_end=False):
-    """Yield the prompt, then its continuation piece by piece.
+    """Yield the prompt and then, piece by piece, its continuation.
 
     When the text reaches n_positions tokens, generation continues from its second half; see `generate_tokens`.
 
@@ -42,7 +42,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
 
 
 def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
-    """Yield the answer to a conversation piece by piece.
+    """Yield the answer to a conversation, piece by piece.
 
     Parameters
     ----------
