@@ -72,7 +72,7 @@ GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 
 
 def parse_rung(text):
-    """Parse a rung, the sizes of a benchmark case, from its text form.
+    """Parse the text form of a rung, which gives the sizes of a benchmark case.
 
     The text is a list of all sizes, such as "64,2,4,64,32,2048"; the width of a rung in RUNGS, such as "64"; or the
     name "smollm2", optionally followed by B and T, as in "smollm2,64,34". The text may end with a comma, the letter r
@@ -205,9 +205,9 @@ class Case(NamedTuple):
 class Backend(NamedTuple):
     """An implementation of one kind of work on a case.
 
-    check() returns the loss and a dict of arrays: the gradients of a training step under lora_np's names, the "logits"
+    check() returns the loss and a dict of arrays: the gradients of a training step, named as in lora_np, the "logits"
     of a forward pass, or the "tokens" of a generation (with a loss of 0). It does not change the backend's state.
-    step() does one unit of work, to be timed. A training step returns the loss as a float.
+    step() does one unit of work; its calls are timed. A training step returns the loss as a float.
     """
 
     check: Callable[[], tuple[float, dict[str, np.ndarray]]]
@@ -235,15 +235,15 @@ def make_case(rung, work, seed=0):
 
 
 def draw_params(config, rng):
-    """Draw random weights as large as those of a trained model; no array is constant.
+    """Draw random weights of the same magnitude as a trained model's; no array is constant.
 
-    The small values of an untrained model hide mistakes: for activations near 0.1, the exact GELU and its tanh
+    The small values of an untrained model would hide mistakes: for activations near 0.1, the exact GELU and its tanh
     approximation agree in all relevant digits.
     """
     params = {}
     for name, shape in parameter_shapes(config).items():
         if len(shape) == 2:
-            value = rng.normal(0.0, 1.0 / math.sqrt(shape[1]), shape)  # outputs as large as inputs
+            value = rng.normal(0.0, 1.0 / math.sqrt(shape[1]), shape)  # keeps the magnitude of the inputs
         else:
             value = rng.normal(float(name.endswith(".weight")), 0.1, shape)
         params[name] = value.astype(np.float32)
@@ -260,7 +260,7 @@ def in_blocks(params):
 
 
 def draw_batch(rung, work, rng):
-    """Draw a batch of random tokens, in full rows or, for full training of a classifier, padded on the right."""
+    """Draw a batch of random tokens, padded on the right if a classifier is trained in full, else without padding."""
     B, T = rung.batch, rung.length
     if work in GENERATED_ROWS:
         B, T = GENERATED_ROWS[work], T // 4

@@ -1,4 +1,4 @@
-"""Report the results as tables for the terminal and as dicts for JSON, with ratios and shares."""
+"""Report the results, with ratios of times and shares of costs, as tables for the terminal and as dicts for JSON."""
 
 from statistics import geometric_mean, median
 from typing import NamedTuple
@@ -64,7 +64,7 @@ def summary(rows, peers):
 
     Returns
     -------
-    list of dicts: "work", "peer", "rungs" (their number), "mean", "lowest", "lowest_rung"
+    list of dicts: "work", "peer", "rungs" (the number of rungs), "mean", "lowest", "lowest_rung"
     """
     lines = []
     for work in WORKS:
@@ -78,11 +78,11 @@ def summary(rows, peers):
 
 
 def lora_shares(rows):
-    """The costs of each LoRA step, as shares of the costs of a full training step on the same rung.
+    """The costs of each LoRA step, as shares of the costs of a full fine-tuning step on the same rung.
 
     Returns
     -------
-    list of dicts: "rung", "work", and a share for each of COSTS
+    list of dicts: "rung", "work", and a share for each cost in COSTS
     """
     costs = {}
     for row in (row for row in rows if OURS in row.seconds):
@@ -117,7 +117,7 @@ def format_row(row):
 
 
 def format_tables(rows, setting, peers):
-    """Format all tables: one per kind of work, the summary, the LoRA steps' shares, the memory, and the setting."""
+    """Format all tables: one per kind of work, the summary, the costs of LoRA steps, the memory, and the setting."""
     ratios = [["work", "peer", "geometric mean", "lowest", "at"]]
     for s in summary(rows, peers):
         lowest = [f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]

@@ -86,8 +86,8 @@ def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, se
 def measure(rung, work, peers, threads, rounds, seed, as_set):
     """Measure one rung and one kind of work; return the Row and the backends' versions.
 
-    Each kind of work runs in separate processes. In a shared process, the state in which one kind of work leaves the
-    memory allocator would change the time of the next kind, by up to a factor of two for a forward pass.
+    Each kind of work runs in its own processes. In shared processes, one kind of work would leave the memory allocator
+    in a state that changes the time of the next kind, by up to a factor of two for a forward pass.
     """
     names = [OURS, *(peer for peer in peers if peer not in PEERS or work in PEERS[peer].works), "peak"]
     outcomes, seconds, peaks, notes, agreement = {}, {}, {}, {}, {}
@@ -162,7 +162,7 @@ def processor_name():
 
 
 def backend_environment(name, threads, as_set):
-    """The environment variables for a backend's process: the user's and, for lora_np, those for a training process."""
+    """The environment variables of a backend's process: the user's and, for lora_np, those of `process_environment`."""
     _, folder = program_of(name)
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
     added = {"HF_HUB_OFFLINE": "1"} if name in PEERS and PEERS[name].packages else process_environment(threads)

@@ -4,8 +4,8 @@ Each known mistake (`mistakes.py`) is planted in the plain program (`plain/`), o
 cause if it reproduces the port's values of this tensor and does not affect earlier tensors. If several do, those that
 reproduce the largest number of later tensors are reported. If none does, mutations of the functions that compute the
 tensor are tried: they omit a term, flip a sign, transpose an array or change a digit. If no mutation reproduces the
-values either, pairs of changes are tried. Unless a known mistake fits, `looks` reports what the tensor resembles: for
-example, the reference times a factor, or another tensor.
+values either, pairs of changes (known mistakes or mutations) are tried. Unless a known mistake fits, `looks` reports
+what the tensor resembles: for example, the reference times a factor, or another tensor.
 """
 
 import itertools

@@ -26,7 +26,7 @@ DERIVED = 3  # mutations are tried only for this many diverging cases, because e
 
 
 class Divergence(NamedTuple):
-    """A case's first tensor that differs from the reference."""
+    """The first tensor of a case that differs from the reference."""
 
     tensor: str
     stage: str
@@ -155,7 +155,7 @@ def expected_cases(entries, patterns, tiers):
 
 
 def compare_exports(folder):
-    """Compare a new export with the vectors of this clone.
+    """Compare a new export with this clone's vectors.
 
     Returns
     -------

@@ -7,8 +7,8 @@ gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand. The 
     error = ‖claimed − measured‖ / max(‖claimed‖, ‖measured‖)
 
 For a correct backward pass, rounding and the step h cause errors near 1e-10 for one operation and near 1e-9 for a
-complete model. An incorrect backward pass causes errors near 1. The last row of a case requests each gradient
-separately: it must equal the gradient computed when all are requested, and no other gradient may be computed.
+complete model. An incorrect backward pass causes errors near 1. For the last row of a case, each gradient is
+requested separately: it must equal the gradient computed when all are requested, and no other may be computed.
 """
 
 import math

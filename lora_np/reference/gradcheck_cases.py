@@ -22,7 +22,7 @@ class Case(NamedTuple):
     """A forward and backward pass to check.
 
     run(wanted, **operands, **constants) runs the forward pass and returns (output, pull). pull(doutput) runs the
-    backward pass and returns a dict, operand -> gradient, in which unwanted gradients are None or missing.
+    backward pass and returns a dict of gradients, keyed by operand; unwanted gradients are None or missing.
     """
 
     run: object
@@ -36,7 +36,7 @@ class Case(NamedTuple):
 
 
 def named(grads):
-    """Return a backward pass's gradients as a dict, operand -> gradient; x's gradient is in the field dx."""
+    """Return a backward pass's gradients as a dict keyed by operand; x's gradient is in the field dx."""
     return {field.removeprefix("d"): grad for field, grad in grads._asdict().items()}
 
 
@@ -145,7 +145,7 @@ LLAMA |= {"rms_norm_eps": 0.5, "n_heads": 2, "n_kv_heads": 1}
 
 
 def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None):
-    """Draw (config, params, adapter or None, batch, masks), with weights as large as those of a trained model.
+    """Draw (config, params, adapter or None, batch, masks), with weights of the same magnitude as a trained model's.
 
     llama : dict of LlamaConfig's fields whose values differ from those in LLAMA; None for a GPT-2
     """

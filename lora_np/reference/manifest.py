@@ -214,7 +214,7 @@ def check_record(case, record):
 
 
 def load_case(entry, dtype, folder):
-    """Read the arrays of one case, inputs and outputs, in the manifest's order.
+    """Read the arrays of one case (inputs and outputs) in the manifest's order.
 
     Raises
     ------

@@ -43,7 +43,7 @@ def mutants(function, changes=None, outputs=(), line_number=None):
     """Yield the distinct mutations of a function, an ast.FunctionDef, as Mutants.
 
     `changes` are functions like those in CHANGES, which is the default. `outputs` names the values that the function
-    returns. `line_number` is the only line to change; None for all lines.
+    returns. `line_number` is the number of the only line to change; None means all lines.
     """
     function = copy.deepcopy(function)
     function.decorator_list = []

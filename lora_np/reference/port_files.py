@@ -4,7 +4,7 @@
     DIR/model-lm.float64.json
     DIR/model-lm.float64/blocks.0.attn.probs.npy
 
-Each file or tensor that cannot be compared is named in a complaint. Nothing is converted silently.
+Each file or tensor that cannot be compared is named in an error message (a complaint). Nothing is converted silently.
 """
 
 import io
@@ -100,8 +100,8 @@ def bare(name):
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-# Each format's reader returns a dict, name -> function that takes the expected array and returns the port's tensor. The
-# function raises OSError or ValueError if the tensor is invalid.
+# Each format's reader returns a dict, keyed by tensor, of functions that take the expected array and return the port's
+# tensor. A function raises OSError or ValueError if the tensor is invalid.
 
 
 def read_safetensors(path):
@@ -173,5 +173,5 @@ def array_of(entry, like):
     wide = np.array(numbers, dtype=np.float64).reshape(like.shape)
     array = wide.astype(like.dtype)
     if like.dtype.kind != "f" and (array != wide).any():
-        raise ValueError(f"should contain only integers that fit {like.dtype}")
+        raise ValueError(f"should contain only integers that fit in {like.dtype}")
     return array

@@ -12,7 +12,7 @@ ratio of the two precisions. A value agrees with the reference if
 
     |got − expected| ≤ atol + rtol · |expected|        rtol = 16 ε
 
-atol is at least 16 ε times the tensor's rms, so that a measured error that happens to be small does not make the
+atol is at least 16 ε times the tensor's RMS, so that a measured error that happens to be small does not make the
 tolerance too strict. A single relative tolerance for all tensors or entries would not work: where the terms of a sum
 cancel, two correct float32 values may differ in the third digit, and the gradient of `k_proj.bias`, which is zero in
 theory, consists of rounding errors.

@@ -44,7 +44,7 @@ def wrong_outputs(sources, kind, settings, inputs, dtype):
 
 @contextmanager
 def changed(sources):
-    """Replace functions of the plain program with changed versions while the context is open, in all threads.
+    """Replace functions of the plain program with changed versions until the context manager exits, in all threads.
 
     The sources may use this module under the name `wrong`.
 
@@ -67,7 +67,7 @@ def changed(sources):
 
 @cache
 def known(mistake):
-    """The functions that a known mistake changes, as a dict, function -> changed source."""
+    """The changed sources of the functions that a known mistake affects, as a dict keyed by function."""
     sources = {}
     for function, right, wrong in MISTAKES[mistake]:
         source = sources.get(function, inspect.getsource(function))

@@ -80,7 +80,7 @@ def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
 
 
 def answer(process, job):
-    """Send a job to llama.cpp and return its answer; `run.mjs` describes both dicts.
+    """Send a job, a dict, to llama.cpp and return its answer, also a dict; `run.mjs` describes both.
 
     Raises
     ------
@@ -109,8 +109,8 @@ def ask(model, jobs, **settings):
 def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
     """Time SmolLM2 in llama.cpp in several weight formats, each with and without an adapter.
 
-    The adapter is LoRA of rank 8 on all linear layers. In each of several interleaved rounds, each variant reads a
-    prompt of 128 tokens and generates 64 tokens in a separate process.
+    The adapter is a LoRA adapter of rank 8 on all linear layers. In each of several interleaved rounds, each variant
+    reads a prompt of 128 tokens and generates 64 tokens in a separate process.
 
     Parameters
     ----------

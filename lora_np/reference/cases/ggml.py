@@ -1,4 +1,4 @@
-"""Tier 4, second half: llama.cpp's blocks, QA-LoRA (which can be merged into blocks), and files byte for byte."""
+"""Tier 4, second half: llama.cpp's blocks, QA-LoRA (which can be merged into blocks), and the bytes of files."""
 
 import struct
 

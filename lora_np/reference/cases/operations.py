@@ -1,4 +1,4 @@
-"""Tier 1: each operation by itself, forward and backward, with edge cases in which ports often fail.
+"""Tier 1: each operation by itself, forward and backward, with edge cases that ports often get wrong.
 
 The gradient of a loss with respect to an array `a` is named `grad.a`. The gradient of the output is an input.
 """
@@ -98,7 +98,7 @@ def adapted_layer(settings, t):
 
 
 def bells(bits, shapes):
-    """Draw arrays with `bell`, as a dict, name -> array; `shapes` is a dict, name -> shape."""
+    """Draw arrays with `bell`; `shapes` and the result are dicts keyed by name."""
     return {name: bell(bits, shape) for name, shape in shapes.items()}
 
 
