@@ -83,7 +83,7 @@ def finite_number(name, value, *, above=None, least=None, below=None, most=None)
 
 
 def one_of(name, value, choices):
-    """Return the value; raise ValueError unless it is one of the choices, an iterable of str."""
+    """Return the value; raise ValueError unless it is one of `choices`, an iterable of str."""
     if value not in tuple(choices):
         raise ValueError(f"{name}: got {quoted(value)}, expected one of {', '.join(choices)}")
     return value
@@ -104,7 +104,7 @@ def check_unset(why, /, **options):
 
 
 def check_fields(config, check, /, *names, **bounds):
-    """Check fields of a frozen dataclass with a function such as `whole_number`; replace them with what it returns."""
+    """Check fields of a frozen dataclass with a function such as `whole_number`, and set them to its return values."""
     for name in names:
         object.__setattr__(config, name, check(name, getattr(config, name), **bounds))
 

@@ -58,7 +58,7 @@ def test_notebooks_are_made_as_graders_expect_them():
         assert texts["s"].count("raise NotImplementedError()") >= len(of.exercises) and "SOLUTION" not in texts["s"]
         assert "YOUR" not in texts["o"] and "SOLUTION" not in texts["o"]
         assert texts["k"].count("### BEGIN SOLUTION") == texts["k"].count("### END SOLUTION") > len(of.exercises)
-        assert f"| **Points** | {of.points}, and {of.words} for an answer in words |" in texts["s"]
+        assert f"| **Points** | {of.points}, and {of.words} for a written answer |" in texts["s"]
         assert texts["s"].startswith(f"# Exercises {name[:2]} · {of.title}")
 
 
@@ -125,8 +125,8 @@ def test_what_goes_wrong_costs_itself_alone(tmp_path, monkeypatch):
 
 
 DAMAGED = [  # fields of each cell, where None takes one out; what `grade` and `collect` say
-    ({"metadata": {"nbgrader": 5}}, "has none of the graded cells"),
-    ({"metadata": {"nbgrader": {"grade_id": ["check_merge"]}}}, "has none of the graded cells"),
+    ({"metadata": {"nbgrader": 5}}, "contains no graded cells"),
+    ({"metadata": {"nbgrader": {"grade_id": ["check_merge"]}}}, "contains no graded cells"),
     ({"source": 5}, "is not a Jupyter notebook"),
     ({"source": None}, "is not a Jupyter notebook"),
     ({"cell_type": None}, "is not a Jupyter notebook"),
@@ -161,7 +161,7 @@ def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys):
     marks = json.loads((tmp_path / "marks.json").read_text("utf-8"))
     assert [marks[file].get("score") for file in files] == [None, None, None, 14.0]
     said = capsys.readouterr().out
-    for words in ("is not a Jupyter notebook", "has none of the graded cells", "there is no file"):
+    for words in ("is not a Jupyter notebook", "contains no graded cells", "there is no file"):
         assert words in said
 
 

@@ -173,7 +173,7 @@ def test_options_that_do_not_go_together(kind, more, message, files, tiny_base, 
 
 def test_a_start_that_could_not_be_saved_is_refused_before_the_training(files, tiny_base, tmp_path):
     for config, message in (
-        (AdapterConfig(r=2, kind="dora", init="pissa"), "init: 'pissa' needs kind 'lora' here, got 'dora'"),
+        (AdapterConfig(r=2, kind="dora", init="pissa"), "init: 'pissa' needs kind 'lora', got 'dora'"),
         (AdapterConfig(r=2, init="loftq"), "init: got 'loftq', which needs a quantised base; expected another init"),
     ):
         for data in (LabelledTable(files / "rows.jsonl", "t", "l"), TextFile(files / "corpus.txt")):

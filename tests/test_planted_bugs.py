@@ -182,21 +182,21 @@ RECOMPUTED = "costs memory or time, or is for readers; test_model.py holds recom
 READER = "is for readers alone; test_vectors.py compares it with attention_backward's"
 EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can show them)
     ("cross_entropy_forward", r"lacks axis=-1 in take_along_axis|^(picked has|largest)", SAME),
-    ("cross_entropy_forward", r"lacks ignore_index in|^picked reads counts|average.* whatever", SAME),
+    ("cross_entropy_forward", r"lacks ignore_index in|^picked reads counts|average.* regardless", SAME),
     ("cross_entropy_forward", r"weights is not None never|^weights = .* left out", SAME),
-    ("cross_entropy_forward", r"^gradients is \[dlogits\] whatever|condition dx is dropped", IN_VAIN),
+    ("cross_entropy_forward", r"^gradients is \[dlogits\] regardless|condition dx is dropped", IN_VAIN),
     ("cross_entropy_backward", r"whether dloss == 1.0|2.0 in place of 1.0", SAME),
     ("linear_cross_entropy_backward", r"dloss == 1.0 never holds", SAME),
     ("linear_cross_entropy_forward", r"^weight = .* left out|2 in place of 1, .*max\(1, ", SAME),
     ("linear_cross_entropy_forward", r"^(start (has 1|reads chunk)|share (has|lacks the divisor))", CHUNKS),
     ("linear_cross_entropy_forward", r"^(real|piece) has the wrong sign|1.0 in place of 0.0", CHUNKS),
-    ("linear_cross_entropy_forward", r"is \('logits',\) whatever wanted", IN_VAIN),
+    ("linear_cross_entropy_forward", r"is \('logits',\) regardless of wanted", IN_VAIN),
     ("linear_cross_entropy_forward", r"^the condition (wanted|grads.dweight.*) is dropped", IN_VAIN),
-    ("(layer|rms)_norm_backward", r"^(through_variance|dx) has dx and cache.x_hat exchanged", SAME),
+    ("(layer|rms)_norm_backward", r"^(through_variance|dx) has dx and cache.x_hat swapped", SAME),
     ("rope.rotate", r"^(heads|the result) has the wrong sign|lacks the factor cos", LLAMA),
     ("swiglu.sigmoid", r"^sigma is set to 0.5, .*\*= 0.5", LLAMA),
-    ("swiglu_forward", r"^by_(gate|up) is np.empty_like.* whatever", IN_VAIN),
-    ("swiglu_forward", r"^outputs takes each array whatever", SAME),
+    ("swiglu_forward", r"^by_(gate|up) is np.empty_like.* regardless", IN_VAIN),
+    ("swiglu_forward", r"^outputs includes each array regardless", SAME),
     ("gelu.gate", r"^g is set to 0.5, .*g \*= 0.5", OTHER),
     ("row_mean", r"(lacks the divisor|2 in place of 1).*vecdot", OTHER),
     ("low_rank_backward", r"condition 'x' in wanted or 'A' in wanted or 'e' in wanted is dropped", IN_VAIN),
@@ -209,9 +209,9 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("passes.backward", r"^the condition dx is not None is dropped|^again lacks|^dx lacks record", RECOMPUTED),
     ("objective", r"^given lacks 'recompute'|^the condition not config.n_classes never holds", RECOMPUTED),
     ("objective", r"check_writes", "only refuses a classifier or an encoder; see test_new_encoder.py"),
-    ("objective", r"^(wanted is \('logits'|grads is back).* whatever wanted|lacks wanted=\('logits'", IN_VAIN),
+    ("objective", r"^(wanted is \('logits'|grads is back).* regardless of wanted|lacks wanted=\('logits'", IN_VAIN),
     ("objective", r"^n_targets (has the|has mean|lacks|reads(?! ops.cross_entropy_forward))", "is no gradient"),
-    ("objective", r"float\(loss\) and n_targets exchanged", "is no gradient"),
+    ("objective", r"float\(loss\) and n_targets swapped", "is no gradient"),
 ]
 
 
@@ -266,9 +266,9 @@ def test_the_mutants_of_a_small_function():
     derived = list(mutants(ast.parse(textwrap.dedent(code)).body[0]))
     assert len({mutant.code for mutant in derived}) == len(derived)
     assert {mutant.sentence for mutant in derived} == {
-        *("dx has the wrong sign", "dx has dy with the wrong sign", "dx has -dy and x.T exchanged"),
+        *("dx has the wrong sign", "dx has dy with the wrong sign", "dx has -dy and x.T swapped"),
         *("dx has -dy transposed", "dx has x not transposed", "axis has 1 in place of 0"),
-        *("dx *= 0.5 is left out", "dx is set to 0.5, not changed by it", "dx *= 0.5 has the opposite sign"),
+        *("dx *= 0.5 is left out", "dx is set to 0.5, not updated with it", "dx *= 0.5 has the opposite sign"),
         *("dx has 1.0 in place of 0.5", "the result has the wrong sign", "the result has mean in place of sum"),
         "the result lacks axis=0 in sum",
     }

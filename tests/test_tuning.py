@@ -129,7 +129,7 @@ def test_some_methods_are_tuned_and_the_others_stay(choose, tmp_path):
     assert sorted(again.asked) == [("a", 4.0), ("a", 8.0)]  # the run at 2 was there
     after = read_json(tmp_path / "rates.json")
     assert after["tried"]["b"] == before["tried"]["b"] and list(after["chosen"]) == ["b", "a"]
-    with pytest.raises(ValueError, match="methods: got 'tail', expected some of b; a"):
+    with pytest.raises(ValueError, match="methods: got 'tail', expected one or more of b; a"):
         choose(again, {"b": 1.0, "a": 4.0}, names=["tail"])
 
 

@@ -4,7 +4,7 @@ Every layer starts with more directions than the average layer keeps at the end.
 every parameter (section 3.2). A direction's importance is the importance of its singular value, plus the mean
 importance of the entries of each of its two singular vectors. The singular values of the model's least important
 directions are set to zero until the budget is met, so important layers keep more directions than unimportant ones. The
-budget decreases from all directions to the target along a cubic curve (equation 12). Directions that are set to zero
+budget decreases from its initial value to the target along a cubic curve (equation 12). Directions that are set to zero
 are still trained, and return if their importance grows. In the final phase of training, the allocation is fixed.
 """
 
@@ -19,7 +19,7 @@ from .adapter import layer_arrays
 
 @dataclass(frozen=True)
 class RankAllocation:
-    """The settings of rank allocation. Shares are fractions of the number of directions or of training steps.
+    """The settings of rank allocation.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ class RankAllocation:
         the end with the final budget
     every : float in (0, 1], the interval between two allocations, as a share of the steps
     beta1, beta2 : floats in [0, 1), the decay of the running means of importance and uncertainty (equations 9, 10)
-    orthogonality : float ≥ 0, γ, the weight of the orthogonality penalty in the loss. As in PEFT, the penalty is the
-        mean over layers (the paper's equation 5 has the sum). As in the paper, and unlike in PEFT, the norms are
+    orthogonality : float ≥ 0, γ, the weight of the orthogonality penalty in the loss. As in PEFT, the penalty is
+        averaged over the layers (the paper's equation 5 sums it). As in the paper, and unlike in PEFT, the norms are
         squared.
 
     Raises
@@ -124,7 +124,7 @@ def direction_importance(module, weights, grads, memory, settings):
 
 
 def settled_from(adapter, steps, settings=DEFAULTS):
-    """The step at which the allocation becomes fixed; 0 for every kind except "adalora".
+    """The step from which the allocation is fixed; 0 for every kind except "adalora".
 
     Before this step, the model has more directions than the final budget allows, so no checkpoint is selected; see
     `TrainConfig.select_from`.

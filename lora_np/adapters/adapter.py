@@ -52,9 +52,9 @@ def adapter_shapes(params, config):
 
 
 def check_ranks(params, config):
-    """Raise ValueError if a rank exceeds min(out, in) of its layer, which would add redundant parameters.
+    """Raise ValueError if a layer's rank exceeds min(out, in), because the excess parameters would be redundant.
 
-    Only new adapters are checked. The rank of a mix is the sum of several ranks and may exceed this limit.
+    Only new adapters are checked. A mixed adapter's rank is the sum of several ranks and may exceed this limit.
     """
     for module in adapted_modules(config, params):
         r, shape = module_rank(config, module), params[f"{module}.weight"].shape
@@ -89,12 +89,12 @@ def init_adapter(params, config, rng):
 
 
 def start_adapter(params, config, rng):
-    """Create a new adapter with any init, and the base on which to train it.
+    """Create a new adapter with any `init`, together with the base on which to train it.
 
     For "kaiming" and "gaussian", the base does not change. "pissa", "olora" and "loftq" move a part of each adapted
     weight into the adapter and keep the rest in the base. The new base and the adapter together compute the same
     function as the original base, except for rounding (and, for "loftq", NF4's quantisation error). `starts.py`
-    explains how to convert the trained adapter to one for the original base.
+    explains how to convert the trained adapter into one for the original base.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def whole_weights(adapter):
 
 
 def fitting_arrays(params, adapter):
-    """Return `layer_arrays` after checking that the model has these layers with matching shapes.
+    """Check that the model has the adapter's layers, with matching shapes, and return `layer_arrays(adapter)`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Convert the ranks and alphas of individual layers to a short configuration."""
+"""Express the ranks and alphas of individual layers as a short configuration."""
 
 from collections import Counter
 
@@ -19,7 +19,7 @@ def compact_targets(modules, candidates, name=layer_name):
 
     Returns
     -------
-    tuple of str: the name within a block if that layer is selected in all blocks, else full names
+    tuple of str: a name within the block if all layers of this name are selected, otherwise full names
     """
     in_all_blocks = {name(m) for m in modules} - {name(m) for m in {*candidates} - {*modules}}
     return tuple(dict.fromkeys(name(m) if name(m) in in_all_blocks else m for m in modules))

@@ -117,13 +117,13 @@ def adapted_modules(config, params):
             names = ", ".join(dict.fromkeys(module.rpartition(".")[2] for module in modules))
             raise ValueError(
                 f"{argument}: {quoted(target)} matches no layer; expected one of {names}, "
-                f"all-linear, or a pattern over names such as {modules[0] if modules else 'none'!r}"
+                f"all-linear, or a pattern for names such as {modules[0] if modules else 'none'!r}"
             )
     return [m for m in modules if any(matches(m, target) for target in config.targets)]
 
 
 def pattern_value(module, pattern, default):
-    """The value of the first key in a pattern that matches a layer, or the default if no key matches."""
+    """The value of a pattern's first key that matches the layer `module`, or the default if no key does."""
     return next((value for key, value in pattern.items() if matches(module, key)), default)
 
 

@@ -1,12 +1,12 @@
-"""DoRA on one linear layer: separate magnitude and direction of each output's weights (Liu et al. 2024, section 4).
+"""DoRA on one linear layer: a magnitude and a direction for each output's weights (Liu et al. 2024, section 4).
 
     V = W + s B A                      (out, in), the directions
     W′ = m ⊙ V / ‖V‖                   ‖V‖ (out,) are the norms of V's rows; m (out,) are the trained magnitudes
     y = x W′ᵀ + b
 
 W is (out, in) here, so the norms are those of its rows, one per output, as in the authors' code and in PEFT. In the
-paper, W is (d, k), and the norms are those of its columns. Training starts with m = ‖W‖, so W′ = W. V must be
-computed for its norms anyway, so x is multiplied by V directly: one full-size product, as in the base.
+paper, W is (d, k), and the norms are those of its columns. Training starts with m = ‖W‖, so W′ = W. V has to
+be computed anyway, for its norms, so x is multiplied by V directly: one full-size product, as in the base.
 
 The paper (section 4.3) treats ‖V‖ as a constant in the backward pass, which saves a lot of memory with autograd. PEFT
 and this file do the same. In a hand-written backward pass, the exact gradient costs little; `config.norm_gradient`
@@ -85,8 +85,8 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
     Parameters
     ----------
     x, weight, bias, adapter, config, wanted, mask : see `lora.forward`
-    norm : array (out,) used instead of ‖V‖, or None. With a constant norm, the paper's backward pass is the exact
-        gradient and can be checked numerically.
+    norm : array (out,) used instead of ‖V‖, or None. With a constant norm, the paper's backward pass computes the
+        exact gradient and can be checked numerically.
 
     Returns
     -------

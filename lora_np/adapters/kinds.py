@@ -8,8 +8,8 @@ Each kind has one line here and one file with these functions:
     backward(dy, cache) -> (dx, dict of gradients)
     delta(weight, adapter, config) -> ΔW
 
-Merging, compression, spectra, gradient checks and costs use only these functions, so they work for all kinds. A variant
-is a kind with particular settings of AdapterConfig.
+Merging, compression, spectra, gradient checks and cost counts need only these functions, so they work for all kinds. A
+variant is a kind with particular settings of AdapterConfig.
 """
 
 from dataclasses import replace

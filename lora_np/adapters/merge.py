@@ -2,10 +2,10 @@
 
 `merge` returns dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
 base lose their zeros. `merge_in_format` converts W′ back to W's format. If the base is quantised, updates are usually
-small compared with the distance between neighbouring codes, so most weights are rounded to their old codes, and much of
-the update may be lost. An update that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the
-blocks' offsets, where the only error is the rounding to float16. `merge_errors` and `merge_in_format` measure the
-errors.
+small compared with the distance between neighbouring codes, so most weights are rounded back to their old codes, and
+much of the update may be lost. An update that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added
+to the blocks' offsets, where the only error is the rounding to float16. `merge_errors` and `merge_in_format` measure
+the errors.
 """
 
 import math

@@ -81,7 +81,7 @@ def mix(params, adapters, weights):
 
 
 def for_original_base(params, start, trained):
-    """Convert a trained adapter to one for the base that was passed to `start_adapter`.
+    """Convert a trained adapter into one for the base that was passed to `start_adapter`.
 
     W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀), where the difference in parentheses is exactly a LoRA update of twice
     the rank; see `starts.py`.

@@ -85,7 +85,7 @@ def leading_factors(matrix, config):
 
 
 def svd_factors(matrix, r, scale):
-    """Return `leading_factors`, of rank min(r, out, in), and all singular values of the matrix (out, in)."""
+    """Return A and B as in `leading_factors`, of rank min(r, out, in), and all singular values of the matrix."""
     U, sigma, Vt = np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)  # (out, n), (n,), (n, in)
     root = np.sqrt(sigma[:r] / scale)  # (r,)
     lora_A, lora_B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)

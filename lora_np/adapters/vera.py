@@ -28,7 +28,7 @@ OF_SCALING = {"x": "x", "vera_lambda_d": "x", "vera_lambda_b": "factor"}
 
 
 class VeRACache(NamedTuple):
-    """The values that the backward pass needs, except A and B, which it generates again from the seed."""
+    """The values that the backward pass needs, except A and B, which are regenerated from the seed."""
 
     base: LinearCache  # of x Wᵀ + b
     product: LowRankCache  # of z = (λ_d ⊙ (x Aᵀ)) Bᵀ, without A and B
@@ -55,8 +55,8 @@ def init(weight, config, rng):
 def projections(shape, r, seed, dtype):
     """The part of the shared random factors that a layer of this shape uses.
 
-    The entries are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (For PEFT's A, `in` is that of the largest
-    layer.) They are computed from the raw 64-bit words of PCG64, which never change between NumPy versions: word w of
+    The entries are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (In PEFT, A's bound uses the largest layer's
+    `in`.) They are computed from the raw 64-bit words of PCG64, which never change between NumPy versions: word w of
     the stream seeded with [seed, 0] for A, or [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column
     by column and B row by row, so a smaller layer's factors are part of a larger layer's, except for the bound √(6/in).
 

@@ -19,7 +19,7 @@ LoRA at rank R needs no dW. Its own six products cost N R each, because u = x Aá
 
 so LoRA / full = 2/3 + 2 R/N, which is about two thirds if R is much smaller than N (Schulman and Thinking Machines Lab
 2025, "LoRA Without Regret"). A whole model's ratio can be higher or lower than that of a single layer. Attention's
-products between q, k and v have no weights and cost nearly the same with both methods. A layer without an adapter costs
+products of q, k and v involve no weights and cost nearly the same with both methods. A layer without an adapter costs
 only 2 NÂ². Below the lowest trained layer, dx is not computed. In a model with few layers, this can save more than the
 adapter costs.
 """
@@ -119,7 +119,7 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
         head.forward, .dx, .dweight                    a language model's head is tied: .dweight is the
                                                        token embedding's
 
-    A product that no wanted gradient needs is not computed and has no term.
+    Products that are not needed for the wanted gradients are not computed and have no terms.
 
     Parameters and errors are as in `counted_step`.
 

@@ -1,7 +1,7 @@
 """Arrays with a shape and a dtype but no entries; running the real passes on them shows what the passes cost.
 
 A `ShapeOnly` array behaves like an ordinary array, except that nothing is computed: each result is another
-`ShapeOnly` array. NumPy itself determines the shape and dtype of the result, because the same function runs on arrays
+`ShapeOnly` array. NumPy itself determines the shape and dtype of the result: the same function runs on empty arrays,
 with an additional axis of length 0. A `ShapeOnly` array stores a single number, so a model of 175 billion parameters
 takes almost no memory. Views share memory as they do in NumPy, and products of two matrices are recorded.
 """
@@ -22,9 +22,9 @@ class Product(NamedTuple):
 class ShapeOnly(np.ndarray):
     """An array without entries; `shape_only` creates one.
 
-    Products with a vector are not recorded, because they are sums over rows or columns. `name` is a parameter's name,
-    or None. `layer` is the layer whose output uses this memory, or None. `terms` lists the matrix products of
-    which this array is the result or the sum.
+    Products with a vector are not recorded, because they count as sums over rows or columns. `name` is a parameter's
+    name, or None. `layer` is the layer whose output uses this memory, or None. `terms` lists the matrix product that
+    produced this array, or the products whose sum it is.
     """
 
     products = []  # all products since the list was last cleared

@@ -96,7 +96,7 @@ def effective_rank(sigma):
 
 
 def rank_at_energy(sigma, share=0.9):
-    """The smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ², an int; `share` is in (0, 1].
+    """The smallest integer k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ², for `share` in (0, 1].
 
     `sigma` and the bounds of the result are as in `stable_rank`.
     """

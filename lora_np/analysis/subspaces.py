@@ -1,4 +1,4 @@
-"""Measure the overlap of two subspaces, such as the directions that two adapters or two seeds have learned.
+"""Measure the overlap of two subspaces, such as those learned by two adapters of different ranks or seeds.
 
 The columns of a matrix (n, k) span a subspace. No result depends on a column's sign, which is arbitrary in a singular
 value decomposition.
@@ -49,7 +49,7 @@ def product_right_directions(B, A, k):
 
 
 def leading_directions(name, matrix, k=None, k_name="k", size=None):
-    """The k leading left (out, k) and right (in, k) singular vectors; with k = None, as many as the rank.
+    """The k leading left (out, k) and right (in, k) singular vectors; k = None means the rank.
 
     As in `np.linalg.matrix_rank`, the rank is the number of singular values above the rounding error
     σ₁ · max(out, in) · ε. For the small factor of a product, `size` is the product's max(out, in). Raises
@@ -76,7 +76,7 @@ def random_directions(n, k, rng):
 
 
 def subspace_similarity(U, V, i, j):
-    """φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j), where U_i and V_j are the first i and j columns.
+    """φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j), where U_i is the first i columns of U, and V_j the first j columns of V.
 
     This is the mean of cos² θ over the principal angles of the two spans: 1 if the larger span contains the smaller
     one, 0 if they are orthogonal.
@@ -129,19 +129,19 @@ def gaussian_similarity(n, i, j):
 
 
 def energy_share(gradient, directions):
-    """The share of a gradient's energy in the span of some input directions: ‖G Q Qᵀ‖²_F / ‖G‖²_F.
+    """The share of a gradient's energy in the span of given input directions: ‖G Q Qᵀ‖²_F / ‖G‖²_F.
 
     LoRA implicitly assumes that the full gradient G = ∂L/∂W has a low rank, because A and B only receive dA = s Bᵀ G
     and dB = s G Aᵀ. GaLore (Zhao et al. 2024, section 3) makes this assumption explicitly. G's `spectrum` shows whether
     the assumption holds, and this share shows how much of G an adapter could follow.
 
     Q is an orthonormal basis of the span. G Q Qᵀ is the nearest matrix to G whose rows are in the span, and
-    ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a random basis the expected share is k / in.
+    ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a random basis, the expected share is k / in.
 
     Parameters
     ----------
     gradient : array (out, in), from `model.loss_and_gradients` with W's name in `wanted`. With LoRA attached, it is the
-        gradient at W + ΔW, which training an adapter does not compute. To track this gradient, compute it in the hook
+        gradient at W + ΔW, which adapter training does not compute. To track this gradient, compute it in the hook
         `after_update` of `training.train`; the gradients that the hook receives are already clipped.
     directions : array (in, k), for example `right_directions` of a final ΔW, or Aᵀ. The columns must be independent,
         but need not be orthonormal. For directions of the output, transpose the gradient.
@@ -157,7 +157,7 @@ def energy_share(gradient, directions):
     """
     G, Q = finite_matrix("gradient", gradient), orthonormal_basis(directions, "directions")
     if len(Q) != G.shape[1]:
-        raise ValueError(f"directions: got columns of length {len(Q)}, expected {G.shape[1]} as in the gradient's rows")
+        raise ValueError(f"directions: got columns of length {len(Q)}, expected {G.shape[1]}, like the gradient's rows")
     largest = np.abs(G).max()
     if not largest:
         return 0.0
@@ -186,5 +186,5 @@ def orthonormal_pair(U, V):
             difference = f"{name}ᵀ{name} differs from the identity by {gap:.2g}"
             raise ValueError(f"{name}: its columns are not orthonormal ({difference}); see `right_directions`")
     if len(V) != len(U):
-        raise ValueError(f"V: got columns of length {len(V)}, expected {len(U)} as in U")
+        raise ValueError(f"V: got columns of length {len(V)}, expected {len(U)}, as in U")
     return U, V

@@ -27,8 +27,8 @@ class Agreement(NamedTuple):
 
     problem: str  # "" if the two agree
     loss_error: float
-    array_error: float  # the largest, see `array_errors`
-    worst: str  # the name of that array
+    array_error: float  # the largest of `array_errors`
+    worst: str  # the name of the array with this error
     losses_error: float
 
 
@@ -48,7 +48,7 @@ def compare(got, expected):
     elif worst == "tokens" and array_error:
         problem = f"{min(array_error, 1.0):.1%} of its tokens differ from lora_np's"
     elif not array_error <= ARRAYS:
-        problem = f"its {worst} is off by {array_error:.1e} of its norm (at most {ARRAYS:.0e})"
+        problem = f"its {worst} differs from lora_np's by {array_error:.1e} of the norm (tolerance {ARRAYS:.0e})"
     elif not losses_error <= LOSSES:
         problem = f"its first steps' losses are {got.losses}, lora_np's {expected.losses}"
     return Agreement(problem, loss_error, array_error, worst, losses_error)

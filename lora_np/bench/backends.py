@@ -1,4 +1,4 @@
-"""The backends: lora_np, its peers (NAME, or NAME=DIR for another checkout of lora_np), and a large matrix product."""
+"""The backends to time: lora_np, its peers (NAME, or NAME=DIR for another checkout), and, as a reference, a matmul."""
 
 import os
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Peer(NamedTuple):
 
 
 def program_of(name):
-    """Return a backend's key in BACKENDS, and the folder of the checkout whose code its process runs.
+    """Return a backend's key in BACKENDS and the folder of the checkout whose code its process runs.
 
     For another checkout, such as old=/path/to/it, the key is that of lora_np, and the folder is /path/to/it.
     """
@@ -54,7 +54,7 @@ def check_peer(name):
 
 
 def missing_packages(peer):
-    """The packages that the peer requires and that are not installed; no package is imported to find out."""
+    """The packages that the peer requires but that are not installed, found without importing any."""
     return [package for package in peer.packages if find_spec(package) is None]
 
 

@@ -49,15 +49,15 @@ ROPE_THETA = 100000.0  # SmolLM2's θ
 BLOCK = 32  # the number of weights in a block of Q4_1
 
 WORKS = {
-    "full": "a step of full training: forward, backward, AdamW",
-    "lora_qv": "a LoRA step on q and v, r = 8 or the rung's",
-    "lora_all": "a LoRA step on every linear layer, r = 8 or the rung's",
-    "classifier": "a step of a classifier trained in full, on padded rows",
+    "full": "a full training step: forward, backward, AdamW",
+    "lora_qv": "a LoRA step on q and v, r = 8 or the rung's rank",
+    "lora_all": "a LoRA step on every linear layer, r = 8 or the rung's rank",
+    "classifier": "a full training step of a classifier on padded rows",
     "forward": "logits and loss, no gradients",
     "generate_1": "greedy generation of one row, with a key-value cache",
     "generate_8": "greedy generation of eight rows, with a key-value cache",
-    "classifier_qv": "a LoRA step of a classifier on q and v, r = 8 or the rung's",
-    "classifier_all": "a LoRA step of a classifier on every linear layer, r = 4 or the rung's",
+    "classifier_qv": "a LoRA step of a classifier on q and v, r = 8 or the rung's rank",
+    "classifier_all": "a LoRA step of a classifier on every linear layer, r = 4 or the rung's rank",
 }
 DEFAULT_WORKS = tuple(WORKS)[:-2]  # the kinds of work in figures/bench.md's tables for GPT-2
 RANK = 8
@@ -72,7 +72,7 @@ GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 
 
 def parse_rung(text):
-    """Parse a rung, the sizes of a benchmark case, from its text form.
+    """Parse the text form of a rung, which gives the sizes of a benchmark case.
 
     The text is a list of all sizes, such as "64,2,4,64,32,2048"; the width of a rung in RUNGS, such as "64"; or the
     name "smollm2", optionally followed by B and T, as in "smollm2,64,34". The text may end with a comma, the letter r
@@ -81,7 +81,7 @@ def parse_rung(text):
     Raises
     ------
     ValueError
-        For any other text; the message says what was expected.
+        If the text has any other form; the message shows the expected forms.
     """
     named = {str(rung.d_model): rung for rung in RUNGS} | {"smollm2": SMOLLM2}
     shapes, has_rank, rank = text.partition(",r")
@@ -205,9 +205,9 @@ class Case(NamedTuple):
 class Backend(NamedTuple):
     """An implementation of one kind of work on a case.
 
-    check() returns the loss and a dict of arrays: the gradients of a training step under lora_np's names, the "logits"
+    check() returns the loss and a dict of arrays: the gradients of a training step, named as in lora_np, the "logits"
     of a forward pass, or the "tokens" of a generation (with a loss of 0). It does not change the backend's state.
-    step() does one unit of work, to be timed. A training step returns the loss as a float.
+    step() does one unit of work; its calls are timed. A training step returns the loss as a float.
     """
 
     check: Callable[[], tuple[float, dict[str, np.ndarray]]]
@@ -235,15 +235,15 @@ def make_case(rung, work, seed=0):
 
 
 def draw_params(config, rng):
-    """Draw random weights as large as those of a trained model; no array is constant.
+    """Draw random weights of the same magnitude as a trained model's; no array is constant.
 
-    The small values of an untrained model hide mistakes: for activations near 0.1, the exact GELU and its tanh
+    The small values of an untrained model would hide mistakes: for activations near 0.1, the exact GELU and its tanh
     approximation agree in all relevant digits.
     """
     params = {}
     for name, shape in parameter_shapes(config).items():
         if len(shape) == 2:
-            value = rng.normal(0.0, 1.0 / math.sqrt(shape[1]), shape)  # outputs as large as inputs
+            value = rng.normal(0.0, 1.0 / math.sqrt(shape[1]), shape)  # keeps the magnitude of the inputs
         else:
             value = rng.normal(float(name.endswith(".weight")), 0.1, shape)
         params[name] = value.astype(np.float32)
@@ -260,7 +260,7 @@ def in_blocks(params):
 
 
 def draw_batch(rung, work, rng):
-    """Draw a batch of random tokens, in full rows or, for full training of a classifier, padded on the right."""
+    """Draw a batch of random tokens, padded on the right if a classifier is trained in full, else without padding."""
     B, T = rung.batch, rung.length
     if work in GENERATED_ROWS:
         B, T = GENERATED_ROWS[work], T // 4

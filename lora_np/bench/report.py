@@ -1,4 +1,4 @@
-"""Report the results as tables for the terminal and as dicts for JSON, with ratios and shares."""
+"""Report the results, with ratios of times and shares of costs, as tables for the terminal and as dicts for JSON."""
 
 from statistics import geometric_mean, median
 from typing import NamedTuple
@@ -26,9 +26,9 @@ class Row(NamedTuple):
     agreement: dict  # peer -> Agreement
     ratios: dict  # peer -> list of its time / lora_np's time in each round; above 1, lora_np is faster
     gflops: dict  # backend -> `flops` per second, in units of 10⁹
-    share_of_peak: dict  # backend -> its gflops as a share of those of "peak", a large matrix product; or {}
+    share_of_peak: dict  # backend -> its gflops / those of "peak", a large matrix product; {} if unknown
     peak_bytes: dict  # backend -> peak memory of its process during its steps, or None if unknown
-    peak_spread: float | None  # time of the slowest round of "peak" / fastest: 1 to 1.1 on an idle machine
+    peak_spread: float | None  # slowest / fastest time of "peak" over the rounds; 1 to 1.1 on an idle machine
 
     @property
     def failed(self):
@@ -40,7 +40,7 @@ class Row(NamedTuple):
         """The reasons why backends were not timed, and a remark if the machine was busy."""
         reasons = [f"{name} {note}" for name, note in self.notes.items()]
         if (self.peak_spread or 1.0) > QUIET:
-            reasons.append(f"the machine was busy: its own speed varied by a factor of {self.peak_spread:.2f}")
+            reasons.append(f"the machine was busy: its speed varied by a factor of {self.peak_spread:.2f}")
         return reasons
 
 
@@ -64,7 +64,7 @@ def summary(rows, peers):
 
     Returns
     -------
-    list of dicts: "work", "peer", "rungs" (their number), "mean", "lowest", "lowest_rung"
+    list of dicts: "work", "peer", "rungs" (the number of rungs), "mean", "lowest", "lowest_rung"
     """
     lines = []
     for work in WORKS:
@@ -78,11 +78,11 @@ def summary(rows, peers):
 
 
 def lora_shares(rows):
-    """The costs of each LoRA step, as shares of the costs of a full training step on the same rung.
+    """The costs of each LoRA step, as shares of the costs of a full fine-tuning step on the same rung.
 
     Returns
     -------
-    list of dicts: "rung", "work", and a share for each of COSTS
+    list of dicts: "rung", "work", and a share for each cost in COSTS
     """
     costs = {}
     for row in (row for row in rows if OURS in row.seconds):
@@ -117,7 +117,7 @@ def format_row(row):
 
 
 def format_tables(rows, setting, peers):
-    """Format all tables: one per kind of work, the summary, the LoRA steps' shares, the memory, and the setting."""
+    """Format all tables: one per kind of work, the summary, the costs of LoRA steps, the memory, and the setting."""
     ratios = [["work", "peer", "geometric mean", "lowest", "at"]]
     for s in summary(rows, peers):
         lowest = [f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
@@ -131,8 +131,8 @@ def format_tables(rows, setting, peers):
     blocks = [
         *(table(f"{work}: {text}", work_table(rows, work, peers)) for work, text in WORKS.items()),
         table(f"peer's time / {OURS}'s over the rungs (above 1: {OURS} is faster)", ratios),
-        table(f"{OURS}'s LoRA step as a share of its full step", shares),
-        table(f"peak memory of each backend's process, and of {OURS}'s arrays, in MB", memory),
+        table(f"{OURS}'s LoRA step as a share of its full training step", shares),
+        table(f"peak memory of each backend's process, and size of {OURS}'s arrays, in MB", memory),
         "\n".join(f"{format_rung(row.rung)} {row.work}: {remark}" for row in rows for remark in row.remarks),
         setting_lines(setting),
     ]
@@ -158,10 +158,10 @@ def work_table(rows, work, peers):
 
 def setting_lines(setting):
     """Format the machine, the versions, and the user's environment variables that affect the times."""
-    lines = ["{machine}, {cores} cores; {threads} threads, {rounds} rounds, {seconds:.0f} s in all".format(**setting)]
+    lines = ["{machine}, {cores} cores; {threads} threads, {rounds} rounds, {seconds:.0f} s in total".format(**setting)]
     for name, versions in setting["versions"].items():
         lines.append(f"{name}: " + ", ".join(map(" ".join, versions.items())))
-    for key, title in (("environment", "set here"), ("not_passed_on", "set here, but removed for every backend")):
+    for key, title in (("environment", "set by the user"), ("not_passed_on", "set by the user, but removed")):
         if setting[key]:
             lines.append(f"{title}: " + ", ".join(map("=".join, setting[key].items())))
     return "\n".join(lines)

@@ -25,7 +25,7 @@ from .report import format_row, make_row
 
 TIMED_SECONDS = 0.2  # for timed steps (at least one) per backend and round, after one untimed step
 PAUSE = 0.03  # seconds between two backends, in which the first backend's spinning threads go to sleep
-TIMEOUT = 600.0  # seconds for a command; compiling the C++ code for SmolLM2 takes minutes and may never terminate
+TIMEOUT = 600.0  # seconds for a command; compiling the C++ code for SmolLM2 takes minutes and may never finish
 
 # Environment variables that change a library's speed. The user's values are kept and are reported with the results.
 SWITCHES = ("OPENBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH", "XLA_", "JAX_", "NPY_")
@@ -43,11 +43,11 @@ def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, se
     ----------
     rungs : sequence of Rung
     works : sequence of keys of WORKS
-    peers : sequence of keys of PEERS, or of NAME=DIR for the lora_np of another checkout, reported as NAME
+    peers : sequence of str: keys of PEERS, or NAME=DIR for another checkout of lora_np, reported as NAME
     threads : int, number of threads and cores of every backend; None: all cores
     rounds : int
     seed : int
-    as_set : bool, keep the user's values of the variables in PINS; by default, all libraries choose their own kernels
+    as_set : bool, whether to keep the user's values of the variables in PINS, which override the choice of kernels
     report : function that takes a line of text, called after each row
 
     Returns
@@ -86,8 +86,8 @@ def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, se
 def measure(rung, work, peers, threads, rounds, seed, as_set):
     """Measure one rung and one kind of work; return the Row and the backends' versions.
 
-    Each kind of work runs in separate processes. In a shared process, the state in which one kind of work leaves the
-    memory allocator would change the time of the next kind, by up to a factor of two for a forward pass.
+    Each kind of work runs in its own processes. In shared processes, one kind of work would leave the memory allocator
+    in a state that changes the time of the next kind, by up to a factor of two for a forward pass.
     """
     names = [OURS, *(peer for peer in peers if peer not in PEERS or work in PEERS[peer].works), "peak"]
     outcomes, seconds, peaks, notes, agreement = {}, {}, {}, {}, {}
@@ -162,7 +162,7 @@ def processor_name():
 
 
 def backend_environment(name, threads, as_set):
-    """The environment variables for a backend's process: the user's and, for lora_np, those for a training process."""
+    """The environment variables of a backend's process: the user's and, for lora_np, those of `process_environment`."""
     _, folder = program_of(name)
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
     added = {"HF_HUB_OFFLINE": "1"} if name in PEERS and PEERS[name].packages else process_environment(threads)
@@ -175,13 +175,13 @@ class WorkerError(Exception):
 
 
 class Process(subprocess.Popen):
-    """A backend's worker process; as a context manager, it stops the process on exit.
+    """A backend's worker process, and a context manager that stops this process on exit.
 
     Parameters
     ----------
     backend : str, a key of BACKENDS, or NAME=DIR for another checkout
     threads : int
-    as_set : bool, keep the user's values of the variables in PINS
+    as_set : bool, whether to keep the user's values of the variables in PINS
     """
 
     def __init__(self, backend, threads, as_set=False):
@@ -190,7 +190,7 @@ class Process(subprocess.Popen):
         command = [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log, "encoding": "utf-8"}
         environment = backend_environment(backend, threads, as_set)
-        # `python -m` first searches cwd. `kill` ends the whole session, including compilers that the process started.
+        # `python -m` searches cwd first. `kill` ends the whole session, including compilers that the process started.
         super().__init__(command, cwd=folder, env=environment, start_new_session=True, **pipes)
 
     def ask(self, do, timeout=TIMEOUT, **arguments):

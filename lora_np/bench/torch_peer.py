@@ -161,20 +161,20 @@ def from_transformers(case):
 
 
 def padded(batch, config):
-    """Pad the ids (B, T) with a token that ends no row: transformers classifies at the last non-padding token."""
+    """Pad ids (B, T) with an id that no row ends in: transformers classifies at the last id that differs from it."""
     ends = batch.ids[np.arange(len(batch.ids)), batch.lengths - 1]
     config.pad_token_id = min(set(range(len(ends) + 1)) - set(ends.tolist()))
     return np.where(np.arange(batch.ids.shape[1]) < batch.lengths[:, None], batch.ids, config.pad_token_id)
 
 
 def renamed(arrays, names):
-    """Rename the layers in a dict's keys, LAYER.PARAMETER, according to the dict `names`, old layer -> new layer."""
+    """Rename the layers in a dict's keys, LAYER.PARAMETER; `names` maps old names of layers to new ones."""
     parts = ((*name.rpartition("."), array) for name, array in arrays.items())
     return {f"{names.get(layer, layer)}.{leaf}": array for layer, _, leaf, array in parts}
 
 
 def adapted(model, adapter, names):
-    """Add lora_np's adapter to the model as PEFT's LoRA; only the adapter is trained, with its head if it has one."""
+    """Add lora_np's adapter to the model as PEFT's LoRA; only the adapter and its head, if any, are trained."""
     import torch
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 

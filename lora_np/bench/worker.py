@@ -108,9 +108,9 @@ class Worker:
 
 
 def forget_peak(pid="self"):
-    """Return freed memory to the system and reset a process's peak, on Linux with glibc.
+    """Return freed memory to the system and reset a process's peak memory, on Linux with glibc.
 
-    The peak measured later is then the peak of the steps, without the preparation of the case.
+    The peak measured later is then that of the steps, without the preparation of the case.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,7 +1,7 @@
 """Find where the stored outputs of a notebook differ from those of a new run.
 
 Two cell tags allow differences. "training" marks the final results of a training run, which depend on the order of
-float32 additions. "varies" marks results such as times, of which only the words are compared, not the numbers.
+float32 additions. "varies" marks results such as times, for which only the words are compared, not the numbers.
 """
 
 import re

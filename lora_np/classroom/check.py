@@ -32,7 +32,7 @@ def checker(item):
 
     def check(function, points=1.0):
         if isinstance(points, bool) or not isinstance(points, Real) or not 0 <= points < math.inf:
-            raise ValueError(f"points: got {points!r}, expected a number")
+            raise ValueError(f"points: got {points!r}, expected a number of at least 0")
         result = examine(item, function, os.environ.get(DRAW_VARIABLE, PRACTICE))
         _RECORD[item.name] = entry = as_record(result, points)
         print(said(result, item, entry["score"], points))

@@ -3,11 +3,11 @@
 1. the exercise's few hand-written mistakes;
 2. the worked solution with one mutation (`slips.py`);
 3. the correct output for changed inputs: only the last row, two inputs swapped, k + 1 instead of k;
-4. the correct output after a change (multiplied by a size, squared, transposed, reversed), or another array;
+4. the correct output after a change (multiplied by a size, squared, transposed, reversed), or another output or input;
 5. the worked solution with two mutations.
 
-A candidate must reproduce the student's output in every draw. For group 4, the draws in which the output is
-incorrect are enough. If no candidate fits, the report describes the difference: scale, shift, norm and cosine.
+A candidate must reproduce the student's output in every draw; a candidate from group 4, only in the draws in which
+the output is incorrect. If no candidate fits, the report describes the difference: scale, shift, norm and cosine.
 """
 
 import ast
@@ -104,7 +104,7 @@ def by_code(exercise, name, drawn):
 
 
 def by_two_changes(exercise, name, drawn):
-    """Yield pairs of mutations, unless the output is a small or non-integer number, which many match by chance."""
+    """Yield pairs of mutations, unless the output is a small or non-integer number: many pairs match it by chance."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
@@ -129,7 +129,7 @@ def changed_solutions(exercise):
 
 
 def pairs_of_changes(exercise, most=None):
-    """Yield (sentence, code) for up to `most` pairs of mutations on two lines, and up to `most` on the same line."""
+    """Yield (sentence, code) for up to `most` pairs of mutations on different lines, and up to `most` on one line."""
     right = ast.unparse(solution_tree(exercise.solution)).splitlines()
     likely = list(mutants.mutants(ast.parse("\n".join(right)).body[0], outputs=exercise.outputs))
     pairs = [(a, b) for a, b in itertools.combinations(likely, 2) if a.line != b.line]
@@ -145,7 +145,7 @@ def pairs_of_changes(exercise, most=None):
 
 
 def in_one_line(mutant, exercise):
-    """Yield all second mutations of a mutated solution, on the line of the first mutation."""
+    """Mutate a mutated solution once more: yield all mutations on the line of the first mutation."""
     return mutants.mutants(ast.parse(mutant.code).body[0], outputs=exercise.outputs, line_number=mutant.line)
 
 

@@ -261,7 +261,7 @@ def kind_problem(value):
 
 
 def form_problem(value, right):
-    """Return the Problem with an output's kind, shape, dtype or values, or None."""
+    """Return the Problem with an output's kind, shape, dtype or values, or None if there is none."""
     problem = kind_problem(value)
     if problem:
         return Problem(problem)

@@ -104,7 +104,7 @@ def sizes(rng, number):
     """Draw the lengths of axes. No two are equal, so that swapped axes are detected.
 
     N, n_in, n_out, r, B, T, C, H, D, F and V are as in the package, with C = H · D and r smaller than n_in and n_out.
-    `alpha` is a float. `number` is the draw's number in the check, for exercises with a special case in one of the
+    `alpha` is a float. `number` is the index of the draw in the check, for exercises with a special case in one of the
     draws.
     """
     r = 2 + number % 3
@@ -124,7 +124,7 @@ def draws_of(exercise, draw=PRACTICE):
     """Return the draws of a check, a list of DRAWS results of `draw_inputs`.
 
     If a correct output is a single number, its values in the draws all differ, so that no constant is correct by
-    coincidence. Nor are they all the same as in the PRACTICE draws.
+    coincidence. The list of these values also differs from that of the PRACTICE draws.
     """
     known = [] if draw == PRACTICE else single_numbers(draws_of(exercise))
     for attempt in range(TRIES):
@@ -206,7 +206,7 @@ def finite_pair(got, right):
 
 
 def named_outputs(exercise, returned):
-    """Convert the values that a function returned to a dict, output -> value.
+    """Convert a function's return values to a dict, output -> value.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Grade submitted notebooks without nbgrader: run the students' cells and call their functions.
 
 The students' cells run in a separate process that receives no worked solutions; the checks run in this process. Without
-a sandbox, the separate process has all permissions of the user who starts it, so a notebook can do harm.
+a sandbox, the separate process has all permissions of the user who starts it, so a malicious notebook can do harm.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +26,8 @@ class Mark(NamedTuple):
     item: str  # the exercise, or the question's id
     score: float
     points: float
-    said: str  # the check's text, the reason why there is none, or the answer in words
-    by_hand: bool = False  # whether the cell is an answer in words, which a teacher must read
+    said: str  # the check's text, the reason why there is none, or the written answer
+    by_hand: bool = False  # whether the cell is a written answer, which a teacher must grade
     mistakes: tuple[str, ...] = ()  # descriptions of the incorrect outputs
 
 
@@ -42,12 +42,12 @@ class Graded(NamedTuple):
 
     @property
     def points(self):
-        """The maximum points of all items that are graded automatically."""
+        """The maximum score for all items that are graded automatically."""
         return float(sum(one.points for one in self.marks if not one.by_hand))
 
     @property
     def to_read(self):
-        """The maximum points of all answers in words, which a teacher grades."""
+        """The maximum score for all written answers, which a teacher grades."""
         return float(sum(one.points for one in self.marks if one.by_hand))
 
 
@@ -108,14 +108,14 @@ def set_of(submission, path):
     common = [len(ids & {exercise.name for exercise in exercise_set.exercises}) for exercise_set in sets]
     if not any(common):
         raise ValueError(
-            f"notebook: {path} has none of the graded cells of the {len(sets)} sets. If the answers were copied to "
-            "a new notebook, copy them back into the original one, whose cells have the necessary metadata"
+            f"notebook: {path} contains no graded cells from any of the {len(sets)} sets. If the answers were copied "
+            "to a new notebook, copy them back into the original one, whose cells have the necessary metadata"
         )
     return sets[common.index(max(common))]
 
 
 def steps_of(submission, exercise_set):
-    """Return the steps of grading, in order: ("run", id or None, source) and ("call", exercise's name, None).
+    """Return the grading steps, in order: ("run", id or None, source) and ("call", exercise's name, None).
 
     A check runs where its cell is, or at the end if the cell is missing. If several cells share an id because a cell
     was copied, only the first copy of a check runs, whereas all copies of a function's cell run.
@@ -133,7 +133,7 @@ def steps_of(submission, exercise_set):
 
 
 def results(folder, steps, exercise_set, draw, sandbox):
-    """Run the steps; return a dict, exercise -> (Result, the error of the function's cell or None).
+    """Run the steps; return a dict, exercise -> (Result, the error in the function's cell or None).
 
     If a step ends the process or does not terminate, all other steps run again without it, so that only exercises that
     depend on it lose points.
@@ -190,7 +190,7 @@ def mistake(output, sentence):
 
 
 def answer_in(submission, exercise_set):
-    """Return the student's answer in words, without the cell's original text."""
+    """Return the student's written answer, without the cell's original text."""
     cells = []
     for notebook in (submission, notebook_of(exercise_set, "student")):
         cells.append(next((c for c in notebook.cells if mark(c).get("grade_id") == exercise_set.question_id), None))

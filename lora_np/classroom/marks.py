@@ -1,4 +1,4 @@
-"""Write a class's results: marks, answers in words, an overview of the class, and files for Moodle and Canvas."""
+"""Write a class's results: marks, written answers, an overview of the class, and files for Moodle and Canvas."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
 
 
 def student_of(path, paths):
-    """Return the student's id from a file or folder name given by Moodle or Canvas, else the folder's or file's name.
+    """Return the student's id from a Moodle or Canvas folder or file name, or else the folder's or file's name.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def student_of(path, paths):
 
 
 def place_of_feedback(folder, path, paths):
-    """Return the path of a notebook's report, a .txt file in `folder`, at the notebook's relative path."""
+    """Return the path of a notebook's .txt report: the notebook's path below the common folder, but in `folder`."""
     common = commonpath([Path(realpath(path)).parent for path in paths])
     return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
 
@@ -65,7 +65,7 @@ def report(graded, words=None):
     Parameters
     ----------
     graded : Graded
-    words : the teacher's (points, remark) for the answer in words, or None
+    words : the teacher's (points, remark) for the written answer, or None
     """
     score = graded.score + (words[0] if words else 0.0)
     points = graded.points + (graded.to_read if words else 0.0)
@@ -97,7 +97,7 @@ def as_dict(graded):
 class Teaching(NamedTuple):
     """What a teacher's files contribute to the results of a class."""
 
-    entries: dict  # (student, item) -> (points, remark), for answers in words
+    entries: dict  # (student, item) -> (points, remark), for written answers
     tables: dict  # name of a file to write -> function that takes the rows of `rows_of_class` and returns its text
 
 
@@ -107,7 +107,7 @@ def read_teaching(folder, words=None, moodle=None, canvas=None, assignment=None)
     Parameters
     ----------
     folder : the folder of the results
-    words : file with points for answers in words; by default `words.csv` in the folder
+    words : file with points for written answers; by default `words.csv` in the folder
     moodle, canvas : Moodle's grading worksheet and Canvas's gradebook, as downloaded; the marks are written to copies
     assignment : name of the column in Canvas's gradebook; None if there is only one
 
@@ -203,7 +203,7 @@ def marks_table(rows):
     return table(lines)
 
 
-# ---------------------------------------------------------------- answers in words
+# ---------------------------------------------------------------- written answers
 
 
 def read_words(path, required=False):
@@ -252,11 +252,11 @@ def words_files(graded, students, entries):
 
 
 def class_text(graded):
-    """Format an overview as Markdown: how many students got full points for each item, and the common mistakes."""
+    """Format an overview as Markdown: how many students got full marks for each item, and the common mistakes."""
     lines = ["# Overview of the class", ""]
     for name in sorted({one.exercise for one in graded.values()}):
         of_set = [one for one in graded.values() if one.exercise == name]
-        heads = "| item | students with full points | mean score | most common mistakes |", "|---|---:|---:|---|"
+        heads = "| item | students with full marks | mean score | most common mistakes |", "|---|---:|---:|---|"
         lines += [f"## {name}: {len(of_set)} notebooks", "", *heads]
         for item, marks in marks_by_item(of_set).items():
             common = Counter(mistake for mark in marks for mistake in mark.mistakes).most_common(3)
@@ -276,7 +276,7 @@ def marks_by_item(of_set):
 
 
 def draw_class(all_graded):
-    """Draw how many students have all, some or none of the points for each item."""
+    """Plot how many students have all, some or none of the points for each item."""
     marks = {}
     for name in sorted({one.exercise for one in all_graded}):
         marks |= marks_by_item([one for one in all_graded if one.exercise == name])

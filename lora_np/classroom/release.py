@@ -111,7 +111,7 @@ def notebook_of(of, form):
 def cells_of(of, form):
     number = of.name[:2]
     rows = f"| **You need** | {of.needs} |\n| **Time** | {of.time} |\n"
-    points = f"| **Points** | {of.points}, and {of.words} for an answer in words |"
+    points = f"| **Points** | {of.points}, and {of.words} for a written answer |"
     yield markdown(f"# Exercises {number} · {of.title}\n\n| | |\n|---|---|\n{rows}{points}\n\n{HOW}\n\n{of.text}")
     yield code(SETUP, "setup", form)
     for n, exercise in enumerate(of.exercises, 1):
@@ -162,7 +162,7 @@ def metadata(kind, id, form, solution=False, points=None):
 
 
 def solution_in(function, form):
-    """Return a worked solution's source, with its body replaced by a stub, between nbgrader's markers, or unchanged."""
+    """Return a worked solution's source; its body is replaced by a stub, marked for nbgrader, or unchanged."""
     source = textwrap.dedent(inspect.getsource(function)).rstrip()
     (docstring, *_) = ast.parse(source).body[0].body
     lines = source.split("\n")

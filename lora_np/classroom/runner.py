@@ -32,7 +32,7 @@ KINDS = "biufc"  # dtype kinds of the arrays that are sent; arrays of other kind
 
 
 class Words:
-    """A description in words that replaces a value that cannot be sent."""
+    """A description, in words, of a value that cannot be sent."""
 
     def __init__(self, words):
         self.words = words
@@ -217,7 +217,7 @@ def without_magic(source):
 
 
 def run_cell(source, space):
-    """Run a cell; return its error in words, or None."""
+    """Run a cell; return a description of its error, or None."""
     try:
         with quiet():
             exec(compile(without_magic(source), "<cell>", "exec"), space)
@@ -230,7 +230,7 @@ def run_cell(source, space):
 
 
 def call_function(message, space, ask):
-    """Call a student's function with the inputs of a message; return the answer."""
+    """Call a student's function with the inputs from a message; return the answer."""
     function, inputs = space.get(message["call"]), decode(message["inputs"], ask)
     if function is None:
         return {"error": f"there is no function {message['call']} (does your function have another name?)"}

@@ -34,13 +34,13 @@ class ExerciseSet(NamedTuple):
     time: str
     exercises: tuple[Exercise, ...]
     parts: tuple  # (kind, text) of ungraded cells before the question; kind: "markdown", "given" or "solution"
-    question: str  # which students answer in words; its first line is its title
+    question: str  # for a written answer; its first line is its title
     answer: str
-    words: int  # points for the answer in words
+    words: int  # points for the written answer
 
     @property
     def points(self):
-        """The points of all exercises that are graded automatically."""
+        """The maximum score for all exercises, which are graded automatically."""
         return sum(exercise.points for exercise in self.exercises)
 
     @property

@@ -37,7 +37,7 @@ class Stopped(Exception):
 
 
 def find_submissions(paths):
-    """List the notebooks at the given paths, which may be files, folders or patterns.
+    """List the notebooks at the given paths, which may be files, folders or glob patterns.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class Process:
                 self._process.stdin.flush()
                 line = self._lines.get(timeout=seconds)
             except queue.Empty:
-                raise Stopped(f"it was stopped after {seconds:g} s: is there a loop that does not end?") from None
+                raise Stopped(f"it was stopped after {seconds:g} s: is there an infinite loop?") from None
             except OSError:
                 line = None
             if line is None:
@@ -141,7 +141,7 @@ class Process:
                     return answer
                 message = result_of(functions, answer)
             except (ValueError, TypeError, KeyError, RecursionError):
-                raise Stopped("what it returns cannot be read") from None
+                raise Stopped("its return value cannot be read") from None
 
     def call(self, exercise, measure=False):
         """Return a function that maps inputs to the student's result (or peak memory) and the inputs after the call."""
@@ -156,7 +156,7 @@ class Process:
                 inputs_after = decode(answer["inputs"], functions.get)
                 return (answer["peak"] if measure else decode(answer["returned"])), inputs_after
             except Exception:  # depends on the student's answer
-                raise Failed("what it returns cannot be read") from None
+                raise Failed("its return value cannot be read") from None
 
         return call
 
@@ -182,7 +182,7 @@ class Process:
 
 
 def result_of(functions, answer):
-    """Call one of the functions in a message with the student's arguments; return its result as a message."""
+    """Call one of a message's functions with the student's arguments; return its result as a message."""
     try:
         value = functions[answer["function"]](*map(decode, answer["arguments"]))
     except Exception as error:  # depends on the student's arguments

@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
         self.register("type", None, word)
 
     def add(self, usage, text=None, **settings):
-        """Add an argument from its usage, such as "--rank R", "--targets LAYER …" or "folder DIR", and its help text.
+        """Add an argument, given its usage (such as "--rank R", "--targets LAYER …" or "folder DIR") and help text.
 
         The metavar determines the type (TYPES). An option with neither metavar nor choices is a flag.
         """
@@ -62,7 +62,7 @@ def word(text):
 def subcommands(parser, dest, metavar):
     """Add subcommands to a parser. Return a function (name, call, text) that adds a subcommand and returns its parser.
 
-    `call` is the function that runs the command on the parsed arguments, or None for a command that has subcommands.
+    `call` is the function that runs the command with the parsed arguments, or None for a command that has subcommands.
     """
     commands = parser.add_subparsers(dest=dest, required=True, metavar=metavar)
     commands.type = str  # otherwise argparse would check every argument after the command's name
@@ -76,7 +76,7 @@ def subcommands(parser, dest, metavar):
 
 
 def add_columns(parser, *names):
-    """Add --quoting, and an option for each name ("text" or "label"), for files that a saved classifier reads."""
+    """Add --quoting, and an option for each column ("text" or "label") of the files that a saved classifier reads."""
     for name in names:
         text = f"the file's column of {name}s (default: the same column as in training)"
         parser.add(f"--{name} COLUMN", text, dest=f"{name}_column")
@@ -84,7 +84,7 @@ def add_columns(parser, *names):
 
 
 def options_of(arguments):
-    """Return the values of the arguments that a command defines, name -> value."""
+    """Return the arguments that a command defines, as a dict, name -> value."""
     return {name: v for name, v in vars(arguments).items() if name not in ("call", "command", "options_given")}
 
 

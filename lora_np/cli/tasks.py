@@ -152,7 +152,7 @@ def run_export(arguments):
         check_unset(f"needs --to gguf or gguf-merged, got --to {arguments.to}", format=arguments.format)
     which = arguments.task, arguments.to, arguments.out
     task = export(*which, arguments.base_name, arguments.base, arguments.format)
-    words = "" if task.question is None else " that answers in words"
+    words = "" if task.question is None else " that answers with label words"
     kind = "a language model" if task.labels is None else f"a classifier of {len(task.labels)} classes{words}"
     what = f"an adapter of {kind}" if task.adapter is not None and arguments.to in ("peft", "gguf") else kind
     if task.question is not None:

@@ -18,7 +18,7 @@ def add_commands(command):
     write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
     write.add("--prompt TEXT", "start of the text", required=True)
     write.add("--chat", "answer the prompt using the model's chat template")
-    talk = command("chat", run_chat, "chat with a model on the terminal")
+    talk = command("chat", run_chat, "chat with a model in the terminal")
     for both in (write, talk):
         text = "the language model: smollm2, a GGUF file, or a folder (default: the included base; for chat smollm2)"
         both.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
@@ -86,7 +86,7 @@ def next_line():
 
 
 def sampling_of(arguments):
-    """Check the options of `generate` and `chat`, and return the Sampling."""
+    """Check the options of `generate` and `chat`, and return a Sampling."""
     whole_number("seed", arguments.seed, least=0)
     if arguments.tokens is not None:
         whole_number("tokens", arguments.tokens)

@@ -36,7 +36,7 @@ def double_quantise(scales):
     Therefore the codes represent deviations from the mean, which are roughly symmetric around zero.
 
     With step = max |scale − mean| / 127 in each group, the code is (scale − mean) / step, rounded to the nearest
-    integer (halves to even), so a scale changes by at most half a step. The paper uses 8-bit floats instead.
+    integer (ties to even), so a scale changes by at most half a step. The paper uses 8-bit floats instead.
 
     Parameters
     ----------

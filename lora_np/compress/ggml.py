@@ -10,7 +10,7 @@ A block consists of float16 values (a scale d and, in Q4_1, an offset m), follow
 Byte j of the 16 contains the code of weight j in its low half and that of weight j + 16 in its high half. So the low
 halves of all bytes, followed by the high halves, are the codes in order. The offset makes Q4_1 more accurate than Q4_0
 for weights that are not centred at 0: its 16 levels range from the block's smallest weight to its largest. (See
-ggml-common.h and ggml-quants.c of llama.cpp. The results are bit-identical to those of the `gguf` package.)
+ggml-common.h and ggml-quants.c in llama.cpp. The results are bit-identical to those of the `gguf` package.)
 """
 
 from dataclasses import dataclass, replace
@@ -56,9 +56,9 @@ class BlockWeight(QuantisedWeight):
 def expand(rows, format):
     """Expand rows of blocks to weights: (..., bytes of a row) uint8 -> (..., in) float32.
 
-    Each step is one NumPy call on many blocks. The overhead of NumPy's inner loops, about 7 ns each, dominates the
-    running time. Multiplying by the scale and adding the offset take one inner loop per block; every other step takes
-    one inner loop for the entire piece.
+    Each step is one NumPy call on a piece of up to 2¹⁴ blocks. The overhead of NumPy's inner loops, about 7 ns each,
+    dominates the running time. Multiplying by the scale and adding the offset take one inner loop per block; every
+    other step takes one inner loop per piece.
     """
     dense = np.empty((*rows.shape[:-1], rows.shape[-1] // BLOCK_BYTES[format] * BLOCK), np.float32)
     blocks, numbers = rows.reshape(-1, BLOCK_BYTES[format]), dense.reshape(-1, BLOCK)  # (n, bytes), (n, 32)
@@ -94,7 +94,7 @@ def quantise_q8_0(weight):
 
         d = max_i |w_i| / 127        q_i = w_i / d, rounded
 
-    Halves are rounded away from zero. The error of this rounding is approximately uniform in ±d/2. Storing d in float16
+    Ties are rounded away from zero. The rounding error is approximately uniform in ±d/2. Storing d in float16
     adds a relative error of at most 2⁻¹¹ to each weight.
 
     Parameters
@@ -120,11 +120,11 @@ def quantise_q8_0(weight):
 
 
 def quantise_q4_0(weight):
-    """Quantise a matrix to Q4_0, with the arguments and errors of `quantise_q8_0`.
+    """Quantise a matrix to Q4_0, with the same arguments and exceptions as `quantise_q8_0`.
 
         d = w_k / −8, where |w_k| is largest        q_i = w_i / d + 8, rounded, at most 15
 
-    The weight with the largest magnitude gets code 0, which stands for −8 d, because the range −8 … 7 reaches further
+    The weight with the largest magnitude gets code 0, which stands for −8 d, because the range −8 … 7 extends further
     on the negative side.
     """
     blocks = blocks_of(weight)  # (n, 32)
@@ -133,7 +133,7 @@ def quantise_q4_0(weight):
 
 
 def quantise_q4_1(weight):
-    """Quantise a matrix to Q4_1, with the arguments and errors of `quantise_q8_0`.
+    """Quantise a matrix to Q4_1, with the same arguments and exceptions as `quantise_q8_0`.
 
     m = min_i w_i        d = (max_i w_i − m) / 15        q_i = (w_i − m) / d, rounded
     """
@@ -190,7 +190,7 @@ def inverse(d):
 
 
 def packed(codes):
-    """Truncate values to codes and pack two per byte, (n, 32) -> (n, 16). For rounding, the caller adds 0.5 first."""
+    """Truncate values to codes and pack two per byte, (n, 32) -> (n, 16). To round, the caller adds 0.5 first."""
     codes = np.minimum(codes.astype(np.uint8), 15)
     return codes[:, :16] | codes[:, 16:] << 4
 

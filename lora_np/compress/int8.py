@@ -31,8 +31,8 @@ def quantise_int8(weight):
 
         scale_o = max_i |W_oi| / 127        code_oi = W_oi / scale_o, rounded
 
-    The code −128 is not used, so the range is symmetric and 0 is stored exactly. Rounding is to the nearest code,
-    halves to even. The error is approximately uniform in ±scale/2, so its root mean square is scale/√12.
+    The code −128 is not used, so the range is symmetric and 0 is stored exactly. Values are rounded to the nearest
+    code, ties to even. The error is approximately uniform in ±scale/2, so its root mean square is scale/√12.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ class QuantisedWeight:
     def __getitem__(self, ids):
         ids = np.asarray(ids)
         if not np.issubdtype(ids.dtype, np.integer):
-            raise TypeError(f"ids: got dtype {ids.dtype}, expected integers: a quantised weight is indexed by rows")
+            raise TypeError(f"ids: got dtype {ids.dtype}, expected integers: a quantised weight is indexed by row")
         return self.rows(ids)
 
     def __repr__(self):

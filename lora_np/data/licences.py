@@ -20,15 +20,15 @@ SALT = b"lora_np/licences/1:"
 
 
 def load_licences():
-    """Load the paragraphs of all installed licence texts, deduplicated and split into fixed parts.
+    """Load the paragraphs of all installed licence texts, deduplicated and split into fixed sets.
 
     Licences quote one another, so a paragraph is dropped if more than half of its 6-word shingles occur in earlier
-    paragraphs. Each paragraph's digest determines its part: about 10 % of the paragraphs are validation data, 20 % are
-    test data, and the rest are training data.
+    paragraphs. Each paragraph's digest determines its set: about 10 % of the paragraphs are in the validation set, 20 %
+    in the test set, and the rest in the training set.
 
     Returns
     -------
-    Splits of lists of str, sorted by digest; near-duplicates are removed across all parts
+    Splits of lists of str, sorted by digest; near-duplicates are removed across all sets
 
     Raises
     ------

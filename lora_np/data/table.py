@@ -21,7 +21,7 @@ def read_table(path, text_column, label_column, quoting=False):
     Returns
     -------
     Table
-        Labels are str, stripped of white space. JSON numbers and booleans are written as JSON: ``"0.5"``, ``"true"``.
+        Labels are str, stripped of white space. JSON numbers and booleans become JSON text: ``"0.5"``, ``"true"``.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def read_table(path, text_column, label_column, quoting=False):
         See `read_records`; or if a column is missing, or a text or label is empty. The message names the row and line.
     """
     if text_column == label_column:
-        raise ValueError(f"text_column and label_column are both {text_column!r}; expected two columns")
+        raise ValueError(f"text_column and label_column are both {text_column!r}; expected two different columns")
     records = read_records(path, quoting)
     labels = column_of(records, label_column, "label_column")
     return Table(column_of(records, text_column, "text_column"), [label.strip() for label in labels])
@@ -59,12 +59,12 @@ def looks(label):
 
 
 def encode_labels(labels, names):
-    """Return each label's class, its index in `names`, as an array (N,) of int64.
+    """Return each label's class (its index in `names`) as an array (N,) of int64.
 
     Raises
     ------
     ValueError
-        If a label is not in `names`, for example because its class occurs only in the test part.
+        If a label is not in `names`, for example because its class occurs only in the test set.
     """
     index = {name: k for k, name in enumerate(names)}
     unknown = Counter(label for label in labels if label not in index)
@@ -75,13 +75,13 @@ def encode_labels(labels, names):
 
 
 def split_table(table, fractions, seed):
-    """Split labelled texts into train, validation and test, stratified by class.
+    """Split labelled texts into training, validation and test sets, stratified by class.
 
     The distinct texts are sorted by label, and within a label by a hash of `seed` and the text. In this order, each
     text is assigned to the part that is furthest below its target size. So every part is within one text of its target
     size, every class is spread evenly over the parts, and the same table and seed give the same parts on every machine.
-    All rows with the same text are in one part, so no text is in both train and test. Each class's first text is
-    assigned to train, so train contains even a rare class (unless all its texts occurred earlier with another label).
+    All rows with the same text are in one part, so no text is in both the training and the test set. The training set
+    contains each class's first text, so no class is missing (unless all its texts occurred earlier with another label).
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def split_table(table, fractions, seed):
     """
     if len(table.labels) != len(table.texts) or not table.texts:
         found = f"got {len(table.texts)} texts and {len(table.labels)} labels"
-        raise ValueError(f"table: {found}, expected the same number of both, at least one")
+        raise ValueError(f"table: {found}, expected equal numbers, and at least one of each")
     if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or abs(sum(fractions) - 1) > 1e-6:
         expected = "expected three numbers for train, validation and test, ≥ 0, the first > 0, with sum 1"
         raise ValueError(f"fractions: got {fractions}, {expected}")

@@ -36,7 +36,7 @@ def read_texts(path):
 
 
 def read_utf8(path):
-    """Return a UTF-8 file's text without its byte-order mark; a ValueError names the line and the invalid byte."""
+    """Return a UTF-8 file's text without its byte-order mark. For an invalid byte, the ValueError names its line."""
     path = existing_file(path)
     content = path.read_bytes()
     try:

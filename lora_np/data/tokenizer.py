@@ -1,6 +1,6 @@
 """Encode texts as token ids with byte-level BPE, and decode ids to texts.
 
-All functions use a `tokenizers.Tokenizer` from the Hugging Face library. The model's files (`tokenizer_files.py`)
+All functions use a `Tokenizer` from `tokenizers`, Hugging Face's library. The model's files (`tokenizer_files.py`)
 determine which tokens the tokenizer adds to a text, and whether it recognises special tokens in a text.
 
 Byte-level means that all 256 bytes are in the vocabulary, so no text contains an unknown token (Radford et al. 2019,
@@ -71,7 +71,7 @@ def normalizer():
 
     ``He said "It's 9.5/10"--wow!<br />`` becomes ``he said " it's 9 . 5/10 " -- wow !``: lower case, with spaces around
     punctuation except apostrophes, hyphens, slashes and square brackets. So a model trained on the IMDb reviews can
-    also read the snippets.
+    also be used for the snippets.
     """
     from tokenizers import Regex, normalizers
 
@@ -138,7 +138,7 @@ def encode(tokenizer, texts, max_length=None):
 
 
 def encode_chunk(tokenizer, texts, start):
-    """Encode texts with the library; a ValueError names the first text that fails, numbered from `start`."""
+    """Encode texts with the library. If this fails, the ValueError names the first such text, numbered from `start`."""
     try:
         with library(f"text {start}: the tokenizer cannot encode it"):
             return tokenizer.encode_batch_fast(texts)

@@ -48,8 +48,8 @@ stderr_lock = threading.RLock()
 def load_tokenizer(path, fields=None, files=None):
     """Load a tokenizer as transformers does.
 
-    The tokenizer neither pads nor truncates. The file's settings for both are ignored, because they merely record what
-    transformers last used.
+    The tokenizer neither pads nor truncates. The settings for both in ``tokenizer.json`` are ignored, because they
+    merely record what transformers last used.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def new_files(tokenizer):
 
 
 def new_settings(tokenizer):
-    """The bytes of a ``tokenizer_config.json`` with which transformers reads the entire ``tokenizer.json``."""
+    """The bytes of a ``tokenizer_config.json`` that makes transformers read the entire ``tokenizer.json``."""
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
     settings = {"tokenizer_class": WHOLE_FILE[0], "split_special_tokens": tokenizer.encode_special_tokens}
@@ -129,7 +129,7 @@ def new_settings(tokenizer):
 
 
 def model_fields(path):
-    """The fields of a `config.json` from transformers, or from this package, where `extra` contains more fields."""
+    """The fields of a `config.json` from transformers or from this package, which stores some of them in `extra`."""
     fields = json_object(path, small_file(path) if path.is_file() else None)
     extra = fields.get("extra")
     fields = {**(extra if isinstance(extra, dict) else {}), **fields}
@@ -139,7 +139,7 @@ def model_fields(path):
 
 
 def tokenizer_class(where, settings, fields, data):
-    """Return the names of the transformers class that reads the files; raise ValueError for unsupported settings."""
+    """Return all names of the transformers class that reads the files; raise ValueError for unsupported settings."""
     for field, values in SUPPORTED.items():
         if settings.get(field) not in values:
             raise ValueError(f"{where}: {SETTINGS} has {field} = {quoted(settings[field])}, expected {values[-1]!r}")

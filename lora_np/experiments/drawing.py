@@ -39,7 +39,7 @@ def new_figure(width, height):
 
 
 def as_png(draw, outcome):
-    """Render the matplotlib Figure draw(outcome) as the bytes of a PNG."""
+    """Render the matplotlib Figure that draw(outcome) returns, as the bytes of a PNG."""
     import matplotlib
 
     # Without pyplot, a Figure opens no window and shares no state with a notebook.
@@ -50,7 +50,7 @@ def as_png(draw, outcome):
 
 
 def panels(outcome, title, width, height, columns=1, **grid):
-    """Create a matplotlib Figure whose title describes the marks; return it and its Axes.
+    """Create a matplotlib Figure whose title also says what the marks show; return it and its Axes.
 
     With several `columns`, the Axes are returned as an array. `grid` contains further arguments for Figure.subplots.
     """

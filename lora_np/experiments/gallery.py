@@ -1,5 +1,6 @@
 """Write the gallery: a Markdown page of all experiments whose JSON files are in a folder."""
 
+import math
 from pathlib import Path
 
 from ..formats import read_json, write_text
@@ -33,7 +34,7 @@ def write_gallery(out):
                 outcome = read_json(path)
                 title, of_base = outcome["title"].rstrip("."), section(name, base, outcome)
                 holding = [part["verdict"] == HOLDS for part in outcome["checks"]]
-                verdicts[base] = f"{outcome['verdict']} ({sum(holding)} of {len(holding)} parts hold)"
+                verdicts[base] = f"{outcome['verdict']} ({sum(holding)} of {len(holding)})"
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 place = path.relative_to(out).as_posix()
                 odd += [f"`{place}` was not written by this version ({error!r}) and is omitted.", ""]
@@ -43,7 +44,7 @@ def write_gallery(out):
             cells = [verdicts.get(base, "") for base in NAMES]
             rows.append(f"| {number} | [{title}](#{name}) | {' | '.join(cells)} |")
             sections += [f'<a id="{name}"></a>', f"## {number}. {title}", "", *lines]
-    on = " | ".join(f"on {name}" for name in NAMES.values())
+    on = " | ".join(f"verdict on {name} (parts of the claim that hold)" for name in NAMES.values())
     heads = [f"| | experiment | {on} |", "|---:|---|" + "---|" * len(NAMES)]
     pages = [f"[{path.stem}]({path.name})" for path in sorted(out.glob("*.md")) if path.name != "README.md"]
     beside = [f"Other pages in this folder: {', '.join(pages)}.", ""] if pages else []
@@ -91,8 +92,9 @@ def training_texts(outcome):
         number = f"{one['examples']:,} " if one.get("examples") else "all " * (not tokens)
         texts = f"{tokens}{number}training texts" + (f" ({one['domain']})" if one.get("domain") else "")
         on_base = f" with {NAMES[one['base']]}" if several else ""
-        trained.add(f"{one['epochs']} epoch{'s' * (one['epochs'] > 1)} on {texts}{on_base}")
-    return ", ".join(sorted(trained)) + "; " if trained else ""
+        phrase = f"{one['epochs']} epoch{'s' * (one['epochs'] > 1)} on {texts}{on_base}"
+        trained.add((one.get("examples") or math.inf, phrase))
+    return ", ".join(phrase for _, phrase in sorted(trained)) + "; " if trained else ""
 
 
 def check_table(heads, checks):

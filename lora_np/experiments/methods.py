@@ -1,6 +1,6 @@
 """The methods that the experiments compare, and their runs at the learning rates that `tune` chose.
 
-All ranks of LoRA on the same layers share one learning rate. If each rank had its own, randomness in the choice of
+For given layers, LoRA has the same learning rate at every rank. If each rank had its own, randomness in the choice of
 learning rates would add to the differences between ranks. Methods that differ in more than the rank have separate
 learning rates. The best rate also depends on the base and the number of epochs, so there is one for each combination.
 """
@@ -77,7 +77,7 @@ METHODS = {
     # Different matrices of SmolLM2: 23,040 parameters per block, as with qv_r12 and qkvo_r6, and 1 % more for the MLP.
     **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
     "gated_mlp": Method("LoRA gate,up r=4, down r=3", replace(lora(4, "gate_proj", *MLP), **DOWN_R3), "all"),
-    # Different blocks of SmolLM2's thirty, with the same number of parameters.
+    # All thirty blocks of SmolLM2 or ten of them, with the same number of parameters.
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
     **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
     "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora"), "qalora"),
@@ -102,7 +102,7 @@ CHOOSING = {
 
 
 def rate_name(rate, passes=1, base="pretrained"):
-    """A rate's name in settings.json: "full", "full, 3 passes" or "smollm2, full"."""
+    """The name of a learning rate in settings.json: "full", "full, 3 passes" or "smollm2, full"."""
     name = rate if passes == 1 else f"{rate}, {passes} passes"
     return name if base == "pretrained" else f"{base}, {name}"
 
@@ -137,7 +137,7 @@ def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
 
 
 def shortened(more, base="pretrained"):
-    """The fields in `more`, adjusted for a shortened ClassifyRun."""
+    """Return the fields in `more`, adjusted for a shortened ClassifyRun."""
     short = more | QUICK | QUICK_ON[base]
     few = {"examples": min(short["examples"], short["limit"])} if short.get("examples") else {}
     return short | few

@@ -106,7 +106,7 @@ def pretrain(out, epochs=4, seed=0, threads=2, max_reviews=None, force=False):
 
 
 def windows(tokens, batch_size, rng=None):
-    """The batches of an epoch: windows of a token stream, in an order drawn from rng."""
+    """The batches of an epoch: windows of a token stream, shuffled if `rng` is given."""
     return list(language_batches(tokens, batch_size, MODEL.n_positions, rng))
 
 

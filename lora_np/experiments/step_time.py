@@ -13,9 +13,9 @@ from .runs.classify import load_snippets, starting_point
 
 
 def counted(start, shape):
-    """The cost of a step, computed from shapes: the FLOPs of the matrix products, and the `StepBytes`.
+    """The cost of a step, computed from shapes: the FLOPs of the matrix products, and the bytes as `StepBytes`.
 
-    `start` is (params, config, adapter), see `starting_point`; `shape` is (B, T), for B texts of T tokens each.
+    `start` is the (params, config, adapter) of `starting_point`; `shape` is (B, T), for B texts of T tokens each.
     """
     params, config, adapter = start
     settings = config, *shape, adapter and adapter.config, tuple(trainable_arrays(params, adapter))
@@ -63,8 +63,8 @@ def alternating_times(starts, batch, rounds):
     """Measure the step times of several methods in seconds, alternating between them, on one thread.
 
     In each round, every method takes one step on the same batch; the first two rounds are not timed. `starts` is a
-    dict, method -> `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes": seconds of
-    their forward and backward passes}.
+    dict, method -> result of `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes":
+    seconds of their forward and backward passes}.
     """
     settings = TrainConfig(steps=rounds + 2, learning_rate=1e-4)
     states = {key: initial_state(trainable_arrays(params, adapter)) for key, (params, _, adapter) in starts.items()}

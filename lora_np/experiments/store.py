@@ -1,9 +1,9 @@
 """Store finished training runs on disk, each under a key derived from everything that affects the result.
 
 An entry consists of `SETTINGS-CODE.json` and, for a run that keeps its arrays, `SETTINGS-CODE.safetensors`. SETTINGS is
-a digest of the run's settings. CODE is a digest of the versions, the small base's files, and the code that runs use.
-CODE does not depend on comments, docstrings or the code of figures, so editing these requires no retraining. The type
-of processor, which affects the last digits, is not part of the key; see README.md.
+a digest of the run's settings. CODE is a digest of the versions of lora_np, NumPy and Python, the small base's files,
+and the code that runs use. CODE does not depend on comments, docstrings or the code of figures, so editing these
+requires no retraining. The type of processor, which affects the last digits, is not part of the key; see README.md.
 """
 
 import ast
@@ -34,7 +34,7 @@ UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised if a f
 
 
 class DivergedError(ValueError):
-    """Raised on access to the result of a run that diverged, so that its loss became infinite or NaN."""
+    """Raised on access to the result of a run that diverged: its loss became infinite or NaN."""
 
 
 class Results:
@@ -172,7 +172,7 @@ def kept_numbers(store, run):
 
 
 def of_other_code(store, runs):
-    """Count the runs that are stored only for other code or versions; their results are never used."""
+    """Count the runs stored only for other versions of the code, NumPy or Python; these results are never used."""
     keys = [short_digest(run_key(run)) for run in runs if not entry_path(store, run).exists()]
     stored = {path.name.partition("-")[0] for path in Path(store).glob("*.json") if path.name.count("-") == 1}
     return sum(key in stored for key in keys)  # the file name of a cached measurement has two hyphens
@@ -236,7 +236,7 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
 
 
 def time_left(started, done, n):
-    """Format the remaining time of n runs, estimated from the mean of the finished runs; "" if below a minute."""
+    """Format the remaining time of n runs, estimated from the `done` finished ones; "" if below a minute."""
     seconds = (time.perf_counter() - started) / done * (n - done)
     return f"; about {duration(seconds)} left" if seconds >= 60 else ""
 

@@ -13,7 +13,7 @@ SECOND = 1000  # added to the seed for a pair's second run, so that no run is in
 
 
 def pairs(ranks, seeds, quick, base="pretrained"):
-    """Make a pair of runs on q and v for each seed, one run per rank; the second run uses a different seed.
+    """Make a pair of runs with LoRA on q and v for each seed, one per rank; the second run uses a different seed.
 
     Returns a dict, (method, seed) -> run, with the first runs of all pairs before the second runs.
     """

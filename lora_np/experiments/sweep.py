@@ -146,9 +146,9 @@ def sweep(function, runs, executor=None):
     """Carry out runs and yield each when it ends.
 
     A run that fails is yielded with its error, and the others continue. If a worker is killed, the executors of
-    `open_executor` repeat its run a few times before they report a failure; a ProcessPoolExecutor fails this run and
-    all unfinished ones. Dask also fails runs that were queued behind the run that killed their worker; these are
-    repeated at the end, one at a time.
+    `open_executor` repeat its run a few times before they report a failure; with a ProcessPoolExecutor, this run and
+    all unfinished ones fail. With Dask, the runs that were queued behind the run that killed their worker also fail;
+    these are repeated at the end, one at a time.
 
     Each process imports the script that started it, so a script must call `sweep` under `if __name__ == "__main__":`.
 
@@ -167,7 +167,7 @@ def sweep(function, runs, executor=None):
     with open_executor() if executor is None else nullcontext(executor) as executor:
         rounds, futures = [runs], {}
         try:
-            for together in rounds:  # all runs at once, then those that Dask failed, one at a time
+            for together in rounds:  # all runs at once, then those whose Dask worker was killed, one at a time
                 for run in together:
                     try:
                         futures[executor.submit(attempt, run, function, run)] = run

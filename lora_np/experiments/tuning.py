@@ -39,7 +39,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     tunable = rates_to_tune()
     for name in names or ():
         if name not in tunable:
-            raise ValueError(f"methods: got {name!r}, expected some of {'; '.join(tunable)}")
+            raise ValueError(f"methods: got {name!r}, expected one or more of {'; '.join(tunable)}")
     check_file(out, "out", (store,))
     check_folder(store, "store")
     settings = read_json(out) if Path(out).exists() else {"chosen": {}, "tried": {}, "made_with": {}}

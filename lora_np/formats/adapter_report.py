@@ -1,4 +1,4 @@
-"""Report how a program treats each layer of an adapter's file: applies it, ignores it, or refuses the file.
+"""Report how a program treats each layer of an adapter file: applies it, ignores it, or refuses the file.
 
 Faults in a file are reported, not corrected. `Rules` describes what a program expects.
 """
@@ -37,7 +37,7 @@ class LayerReport(NamedTuple):
 
 
 class AdapterReport(NamedTuple):
-    """A report on how a program treats an adapter's file."""
+    """A report on how a program treats an adapter file."""
 
     program: str
     kind: str  # "lora" or "dora"
@@ -140,7 +140,7 @@ def base_weight(params, ours):
 
 
 def misnamed(key, names, config, prefix=""):
-    """Return the base's layer that an unknown name in a file probably means, or None, and a note about the mistake."""
+    """Return the base's layer that an unknown name in a file probably refers to, or None, and a note on the mistake."""
     ends = {layer: name for name, ours in names.items() for layer in ours}
     for file in FILES:
         ends |= {bare(name): ends.get(ours[0]) for name, ours in layer_names(config, file).items()}
@@ -297,7 +297,7 @@ def llama_cpp_report(fields, tensors, params, config):
 
 
 def own_report(adapter_config, tensors, params, config):
-    """Report how `load_adapter` treats an adapter's file. `params` includes any classification head."""
+    """Report how `load_adapter` treats an adapter file. `params` includes any classification head."""
 
     def scale_of(name):
         own = module_config(adapter_config, name)

@@ -15,14 +15,14 @@ CHUNK = 2**24  # the maximum number of logits in memory: 64 MB in float32
 
 
 class LinearCrossEntropyGrads(NamedTuple):
-    """The gradients; they are also the cache, because they must be computed while a chunk's logits are in memory."""
+    """The gradients, which also serve as the cache: they must be computed while a chunk's logits are in memory."""
 
     dx: np.ndarray | None  # (..., C)
     dweight: np.ndarray | None  # (V, C)
 
 
 def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, wanted=("x", "weight"), chunk=CHUNK):
-    """Mean of −log softmax(x Wᵀ)[target] over the targets that are not `ignore_index`.
+    """Mean of −log softmax(x Wᵀ)[target] over the targets other than `ignore_index`.
 
     This is the loss of `cross_entropy_forward` for the logits x Wᵀ. The mean over N rows is the weighted sum of the
     chunks' means, where the weight of a chunk of n rows is n/N. The gradient is the same weighted sum of the chunks'

@@ -13,7 +13,7 @@ from .dropout import dropout_forward
 
 
 class LowRankCache(NamedTuple):
-    """x is cached without its mask: other layers cache the same x, but x ⊙ mask would be an additional array."""
+    """x is cached without its mask: other layers cache the same array x, whereas x ⊙ mask would be a new array."""
 
     x: np.ndarray | None  # (..., in), for dA
     u: np.ndarray | None  # (N, r), x̃ Aᵀ, for de and dB
@@ -58,7 +58,7 @@ def thin(x, A, mask):
 
 
 def low_rank_cache(x, A, e, B, wanted, mask, u=None):
-    """The cache for `low_rank_backward`; u is computed if it is needed but None."""
+    """The cache for `low_rank_backward`; if u is needed but was not passed, it is computed."""
     if "B" not in wanted and "e" not in wanted:
         u = None
     elif u is None:
@@ -67,7 +67,7 @@ def low_rank_cache(x, A, e, B, wanted, mask, u=None):
 
 
 def low_rank_backward(dz, cache):
-    """Gradients of the low-rank product; on the right are the steps of the forward pass, in reverse order:
+    """Gradients of the low-rank product; the right column shows the steps of the forward pass, in reverse order:
 
         dB = dzᵀ w                    (out, r)      z = w Bᵀ
         dw = dz B                     (N, r)

@@ -20,7 +20,7 @@ class RMSNormGrads(NamedTuple):
 
 
 def normalise(x, eps):
-    """Return x̂ (..., C), whose rows have a root mean square of 1; and 1 / √(mean(x²) + ε), (..., 1)."""
+    """Return x̂ (..., C), whose rows have a root mean square of 1, and 1 / √(mean(x²) + ε), (..., 1)."""
     inv_rms = 1.0 / np.sqrt(row_mean(x, x) + eps)  # (..., 1)
     return x * inv_rms, inv_rms
 

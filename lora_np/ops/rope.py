@@ -72,7 +72,7 @@ def rope_backward(dy, cache):
     """Gradient of the rotation.
 
     y = R(φ) x is linear in x, so dx = R(φ)ᵀ dy. The transpose of a rotation by φ is the rotation by −φ, with the same
-    cosine and the opposite sine.
+    cosine and the negated sine.
 
     Parameters
     ----------

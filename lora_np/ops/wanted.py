@@ -2,7 +2,7 @@
 
 
 def operands_wanted(wanted, passes_through):
-    """Select the operands of an operation whose gradients are needed for a layer's wanted gradients.
+    """Select an operation's operands whose gradients are needed to compute a layer's wanted gradients.
 
     Parameters
     ----------

@@ -4,8 +4,8 @@ Each known mistake (`mistakes.py`) is planted in the plain program (`plain/`), o
 cause if it reproduces the port's values of this tensor and does not affect earlier tensors. If several do, those that
 reproduce the largest number of later tensors are reported. If none does, mutations of the functions that compute the
 tensor are tried: they omit a term, flip a sign, transpose an array or change a digit. If no mutation reproduces the
-values either, pairs of changes are tried. Unless a known mistake fits, `looks` reports what
-the tensor resembles: for example, the reference times a factor, or another tensor.
+values either, pairs of changes (known mistakes or mutations) are tried. Unless a known mistake fits, `looks` reports
+what the tensor resembles: for example, the reference times a factor, or another tensor.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from .wrong import both, derived, functions_behind, known, wrong_outputs
 MOST = 3  # the largest number of causes in a report
 MOST_IN_FULL = 20  # the largest number of changes for which later tensors are compared as well
 MOST_IN_PAIRS = 120  # the largest number of changes that are tried in pairs
-CANCELS = "which cancels"  # part of the sentence of each mistake that leaves only rounding errors
+CANCELS = "which cancels"  # text in the sentence of every mistake that leaves only rounding errors
 SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases for which trying pairs would take too long
 WIDER = 8.0  # multiplies the tolerance, because a port with the same mistake rounds differently from the plain program
 HELPERS = ("dropout", "embedding", "scale", "direction", "softmax", "split_heads", "join_heads", "in_groups")
@@ -42,7 +42,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     Returns
     -------
     causes : list of str, with the likeliest cause first
-    seen : list of str, descriptions of the tensor, such as "it is …"; empty if a known mistake fits
+    seen : list of str, descriptions of the tensor, such as "its sign is reversed"; empty if a known mistake fits
     """
     records = {record["name"]: record for record in entry["tensors"]}
     if records[tensor]["stage"] == "input":
@@ -70,11 +70,11 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
 
 
 def functions_for(entry, reference, tensor):
-    """The functions that compute a tensor, one of which may contain the mistake.
+    """Return the functions that compute a tensor; one of them may contain the mistake.
 
     In a model, these are the functions of the tensor's stage (forward, backward or merging), except operations that
     compute other activations. The gradient of an activation is computed by the operation that reads the activation. In
-    the order of outputs, the gradient of that operation's own output comes shortly before this gradient.
+    the order of outputs, the gradient of that operation's output comes shortly before the gradient of its input.
     """
     kind, settings = entry["kind"], entry["settings"]
     inputs = {r["name"]: reference[r["name"]] for r in entry["tensors"] if r["stage"] == "input"}
@@ -108,14 +108,14 @@ def trial_of(entry, records, reference, got, tensor, dtype):
     """Return a function (sentence, sources, settings) that tries a change in the plain program.
 
     The function returns the tensor that the changed program computes (None if the change does not affect the tensor, or
-    affects an earlier one), and how many of the port's tensors, from this one on, this program reproduces.
+    affects an earlier one), and the number of the port's tensors, from this one on, that this program reproduces.
     """
     outputs = [name for name, record in records.items() if record["stage"] != "input"]
     inputs = {name: array for name, array in reference.items() if name not in outputs}
     written = [name for name in outputs if name in got]
 
     def same(a, b, name):
-        """Whether two arrays are equal up to rounding; the tolerance grows with the values in b."""
+        """Whether two arrays are equal up to rounding; the tolerance scales with the values in b."""
         if a.shape != b.shape or not {a.dtype.kind, b.dtype.kind} <= set("fiu"):
             return False
         atol, rtol = allowed(records[name], dtype)
@@ -153,7 +153,7 @@ def nearly(made, got, right, cancels):
 
 
 def explained_by(changes, trial, short, settings):
-    """The sentences of the changes that reproduce the tensor and the largest number of later tensors.
+    """Return the descriptions of the changes that reproduce the tensor and the largest number of later tensors.
 
     With the settings `short`, the plain program stops soon after the tensor.
     """
@@ -179,7 +179,7 @@ def pairs(changes, trial, short):
 
 
 def named_factors(settings, reference):
-    """The case's quantities by name; an incorrect gradient is often the correct one multiplied by one of these."""
+    """The case's quantities by name; an incorrect gradient is often the correct gradient times one of these."""
     factors = {"2": 2.0}
     r, alpha = settings.get("r"), settings.get("alpha")
     if r and alpha:
@@ -192,7 +192,7 @@ def named_factors(settings, reference):
     leading = next((reference[name].shape for name in ("ids", "x", "q") if name in reference), ())
     factors |= dict(zip("BT", leading))
     if "targets" in reference:
-        factors["N (the real targets)"] = int((reference["targets"] != -100).sum())
+        factors["N (the number of targets that are not ignored)"] = int((reference["targets"] != -100).sum())
     return factors
 
 
@@ -215,13 +215,13 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
     list of str, such as "its sign is reversed"
     """
     if np.allclose(wrong.byteswap(), right, rtol=1e-4 if dtype == "float32" else 1e-10, atol=0.0):
-        return ["its bytes are in the opposite order: files are little-endian"]
+        return ["its byte order is reversed; expected little-endian"]
     right, wrong = right.astype(np.float64), wrong.astype(np.float64)
     keep = np.isfinite(right)
     if not np.isfinite(wrong[keep]).all():
         return ["it has NaN or infinity where finite values are expected: an overflow, 0/0, or an index out of range"]
     if not np.array_equal(wrong[~keep], right[~keep]):
-        return ["it should be −inf where a key comes after its query; it has other values there"]
+        return ["it should be −inf where a key comes after the query; it has other values there"]
     largest = np.abs(right[keep]).max(initial=0.0) or 1.0
     wrong, right = wrong / largest, right / largest  # so that squares neither overflow nor underflow
     a, b = wrong[keep], right[keep]
@@ -229,21 +229,21 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
     if size == 0.0:
         return ["it should be 0 throughout"]
     if not a.any():
-        return ["it is 0 throughout: never computed, or cut off from what it depends on"]
+        return ["it is 0 throughout: it was never computed, or is disconnected from its inputs"]
     near = 1e-10 * size if dtype == "float64" else 1e-4 * size
     error = float(np.abs(a - b).max()) / size
     if error < 1e-2:
-        lost = "digits lost in a difference, some of it in float32, or "
+        lost = "cancellation, a step computed in float32, "
         guess = lost if dtype == "float64" and error < 1e-5 else ""
-        return [f"it is off by {error:.0e} of its size: {guess}a small term or a constant that is not exact"]
+        return [f"it is off by {error:.0e} of its rms: {guess}an extra or missing small term, or an inexact constant"]
     for sentence, x, y in lookalikes(wrong, right, keep, largest, others or {}, factors or {}):
         if x.shape == y.shape and (np.abs(x - y) <= near).all():
             return [sentence]
     if b.size == 1:
-        return [f"no known mistake; it is {float(a[0] / b[0]):.6g} times the right one"]
+        return [f"no known mistake; it is {float(a[0] / b[0]):.6g} times the right value"]
     norms = float(np.linalg.norm(a) / np.linalg.norm(b))
     cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-    summary = f"no known mistake; its norm is {norms:.4g} of the right one's, their cosine {cosine:.4f}"
+    summary = f"no known mistake; its norm is {norms:.4g} of the right norm, and the cosine is {cosine:.4f}"
     return [*only_some(wrong, right, near), summary]
 
 
@@ -258,19 +258,19 @@ def lookalikes(wrong, right, keep, largest, others, factors):
         longest, shift = np.abs(a).max(), float((a - b).mean())
         share = float(a / longest @ b / (b @ b))
         yield f"it is the right value {known_factor(share * longest, factors)}", a / longest, share * b
-        yield f"it is the right value plus {shift * largest:.9g}, the same everywhere", a, b + shift
+        yield f"it is the right value plus {shift * largest:.9g} in every entry", a, b + shift
     for order in itertools.permutations(range(right.ndim)):
         turned = right.transpose(order)
-        yield f"it is the right value with its axes exchanged, {order}", wrong, turned
-        yield f"it is the right value with its axes exchanged, {order}", wrong, turned.reshape(right.shape)
+        yield f"it is the right value with its axes swapped, {order}", wrong, turned
+        yield f"it is the right value with its axes swapped, {order}", wrong, turned.reshape(right.shape)
     for axis in range(right.ndim):
         yield f"it is the right value in reverse order along axis {axis}", wrong, np.flip(right, axis)
         for step in (1, -1):
-            yield f"it is the right value moved by one along axis {axis}", wrong, np.roll(right, step, axis)
+            yield f"it is the right value shifted by one along axis {axis}", wrong, np.roll(right, step, axis)
     for name, other in others.items():
         yield f"it is {name}", wrong, other.astype(np.float64) / largest
     if b.size > 2:
-        yield "it has the right numbers in other places", np.sort(a), np.sort(b)
+        yield "it has the right values in a different order", np.sort(a), np.sort(b)
 
 
 def known_factor(factor, factors):

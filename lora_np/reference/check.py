@@ -26,7 +26,7 @@ DERIVED = 3  # mutations are tried only for this many diverging cases, because e
 
 
 class Divergence(NamedTuple):
-    """A case's first tensor that differs from the reference."""
+    """The first tensor of a case that differs from the reference."""
 
     tensor: str
     stage: str
@@ -52,7 +52,7 @@ class Result(NamedTuple):
     dtype: str
     complaints: list[str]
     outputs: int
-    worst: tuple[float, str]  # the largest error as a share of its tolerance, and the name of its tensor
+    worst: tuple[float, str]  # the largest error as a share of its tolerance, and the name of that tensor
     divergence: Divergence | None
     catches: str  # the mistakes that the case detects
 
@@ -107,7 +107,7 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None, firs
     Returns
     -------
     results : list of Result
-    complaints : list of str, about files that belong to no case and about expected cases without outputs
+    complaints : list of str, about files that match no case and about expected cases without outputs
 
     Raises
     ------
@@ -155,18 +155,18 @@ def expected_cases(entries, patterns, tiers):
 
 
 def compare_exports(folder):
-    """Compare a new export with the vectors of this clone.
+    """Compare a new export with this clone's vectors.
 
     Returns
     -------
     agree : bool, whether all tensors are within their tolerances
-    text : str, the number of tensors that are equal bit for bit, and a report on those that do not agree
+    text : str, the number of bit-identical tensors, and a report on the tensors that do not agree
     """
     fresh, stored = (hashes(load_manifest(vectors)[0].values()) for vectors in (folder, None))
     results, complaints = check(folder)
     agree = exit_code(results, complaints) == 0
     verdict = "all are within their tolerances" if agree else "NOT all are within their tolerances"
-    equal = f"{len(fresh & stored)} of {len(fresh)} tensors equal the vectors in this clone bit for bit"
+    equal = f"{len(fresh & stored)} of {len(fresh)} tensors are bit-identical to the vectors in this clone"
     return agree, "\n".join([f"{equal}; {verdict}", *complaints, *filter(None, map(format_result, results))])
 
 
@@ -217,7 +217,7 @@ def format_result(result):
 
 
 def format_summary(results, complaints):
-    """Format how many cases of each tier and precision agree, and the largest error relative to its tolerance."""
+    """Format the number of agreeing cases per tier and precision, and the largest error relative to its tolerance."""
     lines = list(complaints)
     for tier, about in TIERS.items():
         for dtype in DTYPES:

@@ -6,9 +6,9 @@ gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand. The 
 
     error = ‖claimed − measured‖ / max(‖claimed‖, ‖measured‖)
 
-For a correct backward pass, rounding and the step h cause errors near 1e-10 for one operation and near 1e-9 for a whole
-model. An incorrect backward pass causes errors near 1. In the last row of a case, each gradient is requested alone: it
-must equal the gradient computed when all are requested, and no other gradient may be computed.
+For a correct backward pass, rounding and the step h cause errors near 1e-10 for one operation and near 1e-9 for a
+complete model. An incorrect backward pass causes errors near 1. For the last row of a case, each gradient is
+requested separately: it must equal the gradient computed when all are requested, and no other may be computed.
 """
 
 import math
@@ -21,7 +21,7 @@ from ..ops.numerical_gradient import numerical_gradient, relative_error
 from .gradcheck_cases import CASES
 
 TOLERANCE = 1e-7
-ALONE = "each one alone"  # name of the row in which each gradient is requested alone
+ALONE = "each one alone"  # name of the row in which each gradient is requested separately
 
 
 class Row(NamedTuple):
@@ -43,7 +43,7 @@ def gradcheck(seeds=(0, 1), only=""):
     Parameters
     ----------
     seeds : iterable of int; each gives different weights, inputs, masks and output gradients
-    only : str, part of the names of the cases to check
+    only : str, a substring of the names of the cases to check
 
     Returns
     -------
@@ -76,7 +76,7 @@ def draw_case(name, seed):
     rng = np.random.default_rng(seed)
     case = CASES[name](rng)
     if not case.operands:
-        raise ValueError(f"{name}: the case has no operands, so it would check nothing")
+        raise ValueError(f"{name}: expected a case with at least one operand")
     output, _ = case.run((), **case.operands, **case.constants)
     return case, rng.normal(size=np.shape(output))
 
@@ -102,7 +102,7 @@ def pick(grads, operands):
 
 
 def difference(got, expected):
-    """The relative error of several gradients, joined into one vector; inf if their names or shapes do not match."""
+    """The relative error of several concatenated gradients; inf if their names or shapes do not match."""
     if {name: np.shape(a) for name, a in got.items()} != {name: np.shape(a) for name, a in expected.items()}:
         return math.inf
     flat = [np.concatenate([np.zeros(0), *(side[name].ravel() for name in got)]) for side in (got, expected)]

@@ -22,21 +22,21 @@ class Case(NamedTuple):
     """A forward and backward pass to check.
 
     run(wanted, **operands, **constants) runs the forward pass and returns (output, pull). pull(doutput) runs the
-    backward pass and returns a dict, operand -> gradient, in which unwanted gradients are None or missing.
+    backward pass and returns a dict of gradients, keyed by operand; unwanted gradients are None or missing.
     """
 
     run: object
     operands: dict  # name -> float64 array; the check perturbs it at each index
     constants: dict = {}  # the other arguments, by name: masks, ids, frozen weights
     together: str | None = None  # name of the single result row for all operands; None for one row per operand
-    selective: bool = True  # whether the forward pass takes the names of the wanted gradients
+    selective: bool = True  # whether the forward pass accepts the names of the wanted gradients
 
 
 # ---------------------------------------------------------------- the operations
 
 
 def named(grads):
-    """Return a backward pass's gradients as a dict, operand -> gradient; x's gradient is in the field dx."""
+    """Return a backward pass's gradients as a dict keyed by operand; x's gradient is in the field dx."""
     return {field.removeprefix("d"): grad for field, grad in grads._asdict().items()}
 
 
@@ -49,7 +49,7 @@ def operation(rng, case, shapes, size=1.0, mask=None, selective=True, **constant
     shapes : dict, operand -> shape
     size : standard deviation of the operands
     mask : shape of a dropout mask, or None
-    selective : whether the forward pass takes `wanted`
+    selective : whether the forward pass accepts `wanted`
     constants : other arguments of the forward pass
     """
     forward, backward = (getattr(ops, f"{case.partition(':')[0]}_{way}") for way in ("forward", "backward"))
@@ -138,14 +138,14 @@ def adalora_orthogonality(rng):
 # ---------------------------------------------------------------- whole models
 
 
-# All sizes differ, so that swapped axes are detected. ε is as large as mean(x²).
+# All sizes differ, so that swapped axes are detected. Llama's ε is of the order of mean(x²).
 GPT2 = {"vocab_size": 7, "n_positions": 5, "d_model": 6, "n_heads": 3, "d_ff": 8}
 LLAMA = {"vocab_size": 7, "n_positions": 5, "d_model": 8, "head_size": 6, "d_ff": 9, "rope_theta": 3.0}
 LLAMA |= {"rms_norm_eps": 0.5, "n_heads": 2, "n_kv_heads": 1}
 
 
 def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None):
-    """Draw (config, params, adapter or None, batch, masks), with weights as large as those of a trained model.
+    """Draw (config, params, adapter or None, batch, masks), with weights of the same magnitude as a trained model's.
 
     llama : dict of LlamaConfig's fields whose values differ from those in LLAMA; None for a GPT-2
     """
@@ -164,7 +164,7 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None)
 
 
 def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, llama=None, recompute=False):
-    """The Case for all trainable weights: those of the adapter if there is one, else those of the model."""
+    """The Case for all trainable parameters: those of the adapter if there is one, else those of the model."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, llama=llama)
 
     def run(wanted, batch, masks, base=None, **trained):
@@ -216,7 +216,7 @@ DORA_AS_IN_PAPER = {"kind": "dora", "trained_base": True, "given_norm": True}
 ROPE = ops.rope_tables(np.array([[4, 0, 7], [1, 2, 3]]), 6, 5.0, "float64")
 GROUPED = {"q": (2, 5, 24), "k": (2, 5, 8), "v": (2, 5, 8)}
 X, QKV = (2, 3, 5), {"q": (2, 5, 12), "k": (2, 5, 12), "v": (2, 5, 12)}
-SOME_TWICE = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # row numbers of a table with 7 rows; 2 and 4 do not occur
+SOME_TWICE = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # row indices of a table with 7 rows; 2 and 4 do not occur
 TARGETS = np.array([[4, ops.IGNORE_INDEX, 0], [2, 2, ops.IGNORE_INDEX]])
 CLASS_WEIGHTS = np.array([0.3, 2.0, 1.1, 0.7, 1.9])
 LLAMAS = {  # case -> fields of its configuration

@@ -1,4 +1,4 @@
-"""Write the reference vectors and their manifest to a folder, or read them and check every field.
+"""Write the reference vectors and their manifest to a folder, or read and check them.
 
 Each case has a safetensors file for each precision.
 """
@@ -44,12 +44,12 @@ def export(folder, report=None):
     Raises
     ------
     ValueError
-        If the folder has files that are not an earlier export.
+        If the folder contains files but is not an earlier export.
     """
     folder = Path(folder)
     check_folder(folder, "DIR")
     if folder.is_dir() and not (folder / SCHEMA).is_file() and any(folder.iterdir()):  # these may be a port's outputs
-        raise ValueError(f"DIR: {folder} has files that are not an export; expected a new folder or an earlier export")
+        raise ValueError(f"DIR: {folder} contains files but no export; expected a new folder or an earlier export")
     write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))  # first, to mark the folder
     (folder / MANIFEST).unlink(missing_ok=True)  # written last, so an export without it is incomplete
     entries = []
@@ -118,7 +118,7 @@ def as_json(case, tensors):
 
 
 def manifest_text(manifest):
-    """Format the manifest as JSON with one line for each tensor, which is readable, compact and easy to diff."""
+    """Format the manifest as compact JSON with one line per tensor, so that it is readable and easy to diff."""
     line, cases = partial(json.dumps, ensure_ascii=False), []
     for entry in manifest["cases"]:
         tensors = ",\n".join(map(line, entry["tensors"]))
@@ -167,8 +167,8 @@ def load_manifest(vectors=None):
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(
-            f"vectors: {folder} has no {MANIFEST}; a clone has the vectors in lora_np/reference/vectors, and "
-            "`python -m lora_np reference export DIR` makes new ones"
+            f"vectors: {folder} has no {MANIFEST}; use lora_np/reference/vectors of a clone, or write new vectors "
+            "with `python -m lora_np reference export DIR`"
         )
     with errors_of(f"vectors: {path}"):
         return checked_entries(read_json(path)), folder
@@ -214,7 +214,7 @@ def check_record(case, record):
 
 
 def load_case(entry, dtype, folder):
-    """Read the arrays of one case, inputs and outputs, in the manifest's order.
+    """Read the arrays of one case (inputs and outputs) in the manifest's order.
 
     Raises
     ------

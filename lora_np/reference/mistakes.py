@@ -1,4 +1,4 @@
-r"""Known mistakes of ports, most of which `mutants.py` cannot derive from the plain program.
+r"""Known mistakes in ports, most of which `mutants.py` cannot derive from the plain program.
 
 For each mistake, `mistakes.txt` has a sentence, which the checker prints, and one or more changes to the plain program:
 
@@ -17,11 +17,11 @@ from pathlib import Path
 from .plain import cases, files, model, operations, training
 
 FUNCTIONS = {f"cases.{name}": function for name, function in vars(cases).items()}
-FUNCTIONS |= vars(files) | vars(training) | vars(model) | vars(operations)  # the last has precedence
+FUNCTIONS |= vars(files) | vars(training) | vars(model) | vars(operations)  # later functions override earlier ones
 
 
 def read_mistakes():
-    """The mistakes in `mistakes.txt`, as a dict, sentence -> list of (function, correct text, incorrect text)."""
+    """Read `mistakes.txt` into a dict, keyed by sentence, of lists of (function, correct text, incorrect text)."""
     text, mistakes = Path(__file__).with_suffix(".txt").read_text("utf-8"), {}
     for line in re.sub(r"\n {8,}", " ", text).splitlines():
         if line and line[0] not in "# ":

@@ -43,7 +43,7 @@ def mutants(function, changes=None, outputs=(), line_number=None):
     """Yield the distinct mutations of a function, an ast.FunctionDef, as Mutants.
 
     `changes` are functions like those in CHANGES, which is the default. `outputs` names the values that the function
-    returns. `line_number` is the only line to change; None for all lines.
+    returns. `line_number` is the number of the only line to change; None means all lines.
     """
     function = copy.deepcopy(function)
     function.decorator_list = []
@@ -81,7 +81,7 @@ def facts_about(function):
             case ast.Subscript(base, ast.Constant(str()) | ast.JoinedStr(), ast.Load()):
                 kinds.setdefault(text(base), []).append(text(node))
             case ast.Compare(ast.Constant(str()), [ast.In() | ast.NotIn()]):
-                kinds.setdefault("asked for", []).append(text(node))
+                kinds.setdefault("wanted", []).append(text(node))
             case ast.JoinedStr():
                 kinds.setdefault("layers", []).append(text(node))
     alike = {}
@@ -99,7 +99,7 @@ def facts_about(function):
 
 
 def changes_of(line, facts, changes, outputs):
-    """Yield the changes of one statement, except those of the statements inside it."""
+    """Yield the changes to one statement, except those to the statements inside it."""
     target = getattr(line, "target", None) or getattr(line, "targets", [None])[0]
     match line:
         case ast.Raise() | ast.Assert() | ast.If(_, [ast.Raise()]):
@@ -114,7 +114,7 @@ def changes_of(line, facts, changes, outputs):
             yield test, "False", f"{about} {text(test)} never holds"
         case ast.AugAssign(_, op, value):
             yield line, ast.Pass(), f"{text(line)} is left out"
-            yield line, ast.Assign([target], value, lineno=0), f"{about} is set to {text(value)}, not changed by it"
+            yield line, ast.Assign([target], value, lineno=0), f"{about} is set to {text(value)}, not updated with it"
             if type(op) in OPPOSITE:
                 yield line, ast.AugAssign(target, OPPOSITE[type(op)](), value), f"{text(line)} has the opposite sign"
         case ast.Expr() | ast.Assign([ast.Subscript()]):
@@ -160,16 +160,16 @@ def arithmetic(node, facts):
             yield a, f"lacks the term {b}"
             yield f"-({b})", f"lacks the term {a}"
             yield f"({a}) + ({b})", f"has {b} with the wrong sign"
-            yield f"({b}) - ({a})", f"has {a} and {b} exchanged"
+            yield f"({b}) - ({a})", f"has {a} and {b} swapped"
         case ast.BinOp(_, ast.Mult()):
             yield a, f"lacks the factor {b}"
             yield b, f"lacks the factor {a}"
             yield f"({a}) * ({a}) * ({b})", f"has the factor {a} twice"
         case ast.BinOp(_, ast.Div()):
             yield a, f"lacks the divisor {b}"
-            yield f"({b}) / ({a})", f"has {a} and {b} exchanged"
+            yield f"({b}) / ({a})", f"has {a} and {b} swapped"
         case ast.BinOp(_, ast.MatMult()):
-            yield f"({b}) @ ({a})", f"has {a} and {b} exchanged"
+            yield f"({b}) @ ({a})", f"has {a} and {b} swapped"
             yield f"({a}).swapaxes(-1, -2) @ ({b})", transposed(node.left)
             yield f"({a}) @ ({b}).swapaxes(-1, -2)", transposed(node.right)
         case ast.Constant(int() | float() as number) if not isinstance(number, bool):
@@ -217,7 +217,7 @@ def calls(node, facts):
 
 
 def with_items(node, field, i, new, n=1):
-    """Copy a node; in the copy, replace n items of a list field, starting with item i, with `new`."""
+    """Copy a node, and replace n items of one of its list fields, starting at item i, with `new`."""
     changed, items = copy.copy(node), list(getattr(node, field))
     i %= len(items)
     items[i : i + n] = new
@@ -234,7 +234,7 @@ def lists(node, facts):
     for i, item in enumerate(items):
         if isinstance(item, ast.Starred) and isinstance(item.value, ast.Name) and len(items) == 1:
             turned = ast.Starred(ast.Name(f"{text(item.value)}[::-1]"))
-            yield with_items(node, field, i, [turned]), f"has {text(item.value)} in the opposite order"
+            yield with_items(node, field, i, [turned]), f"has {text(item.value)} in reverse order"
         if GRADIENT.fullmatch(text(item)) and isinstance(item.ctx, ast.Load) and text(item) != "dtype":
             yield with_items(node, field, i, [ast.Name(f"(-{text(item)})")]), f"has {text(item)} with the wrong sign"
     pairs = [] if STEP.search(name_of(node)) or name_of(node) in SYMMETRIC else list(zip(items, items[1:]))
@@ -242,7 +242,7 @@ def lists(node, facts):
     for i, (a, b) in enumerate(pairs):
         no_array = any(isinstance(n, (ast.Constant, ast.JoinedStr, ast.Starred)) for n in (a, b))
         if not no_array and not (nothing[i] and nothing[i + 1]):
-            yield with_items(node, field, i, [b, a], 2), f"has {text(a)} and {text(b)} exchanged"
+            yield with_items(node, field, i, [b, a], 2), f"has {text(a)} and {text(b)} swapped"
     if isinstance(node, ast.Dict) and len(items) > 1:
         for i, value in enumerate(items):
             rest = with_items(with_items(node, "keys", i, []), "values", i, [])
@@ -253,7 +253,7 @@ def lists(node, facts):
 
 
 def others(node, facts):
-    """Replace an array, field, key or name with another one of the same kind."""
+    """Replace an array, field, key or name with another of the same kind."""
     match node:
         case ast.Name(name, ast.Load()) if id(node) not in facts.inner:
             before = [other for line, other in facts.bound if line < node.lineno and other in facts.operands - {name}]
@@ -265,7 +265,7 @@ def others(node, facts):
             if other:
                 yield other, f"reads {other} in place of {text(node)}"
             if other and isinstance(node, ast.Compare):
-                yield f"{text(node)} and {other}", f"asks for {other} beside {text(node)}"
+                yield f"{text(node)} and {other}", f"also requires {other}"
         case ast.FormattedValue(ast.Name(name)):
             yield ast.FormattedValue(ast.Constant(0), -1), f"has 0 in place of {name} in a name"
         case ast.DictComp(key, ast.Name(value), generators):
@@ -282,12 +282,12 @@ def conditions(node, facts):
             opposite = ast.NotEq() if isinstance(op, ast.Eq) else ast.Eq()
             yield ast.Compare(left, [opposite], right), f"has the opposite of {text(node)}"
         case ast.IfExp(test, body, orelse):
-            yield body, f"is {text(body)} whatever {text(test)}"
-            yield orelse, f"is {text(orelse)} whatever {text(test)}"
+            yield body, f"is {text(body)} regardless of {text(test)}"
+            yield orelse, f"is {text(orelse)} regardless of {text(test)}"
         case ast.comprehension(target, iterable, [test]):
             wrong = ast.UnaryOp(ast.Not(), test)
-            yield ast.comprehension(target, iterable, [], 0), f"takes each {text(target)} whatever {text(test)}"
-            yield ast.comprehension(target, iterable, [wrong], 0), f"takes each {text(target)} unless {text(test)}"
+            yield ast.comprehension(target, iterable, [], 0), f"includes each {text(target)} regardless of {text(test)}"
+            yield ast.comprehension(target, iterable, [wrong], 0), f"includes each {text(target)} unless {text(test)}"
 
 
 def indices(node, facts):
@@ -295,7 +295,7 @@ def indices(node, facts):
     match node:
         case ast.Subscript(value, ast.Tuple([*_, ast.Name() | ast.Attribute() as index]) as whole, context):
             moved = with_items(whole, "elts", -1, [ast.BinOp(index, ast.Sub(), ast.Constant(1))])
-            yield ast.Subscript(value, moved, context), f"has the index {text(index)} moved by one"
+            yield ast.Subscript(value, moved, context), f"has the index {text(index)} shifted by one"
         case ast.Subscript(value, ast.Name(index), ast.Load()):
             yield value, f"lacks the index {index}"
 

@@ -4,7 +4,7 @@
     DIR/model-lm.float64.json
     DIR/model-lm.float64/blocks.0.attn.probs.npy
 
-Each file or tensor that cannot be compared is named in a complaint. Nothing is converted silently.
+Each file or tensor that cannot be compared is named in an error message (a complaint). Nothing is converted silently.
 """
 
 import io
@@ -49,21 +49,21 @@ def port_files(folder):
         if match and path.is_dir() == (match["form"] == ""):
             files[path] = match["case"], match["dtype"]
         elif looks_like_output or any(f".{dtype}" in path.name for dtype in DTYPES):
-            complaints.append(f"{shown(path.name)}: expected the name of a case and a precision, as in linear.float64"
-                              " with .safetensors or .json, or of a folder of .npy files")  # fmt: skip
+            complaints.append(f"{shown(path.name)}: expected CASE.PRECISION.safetensors, CASE.PRECISION.json, or "
+                              "a folder CASE.PRECISION of .npy files; the precision is float64 or float32")  # fmt: skip
     if not files and not complaints:
         raise ValueError(f"DIR: {folder} has no outputs; expected files such as linear.float64.safetensors")
     return files, complaints
 
 
 def read_port_file(path, expected, outputs):
-    """Read the tensors of one case that can be compared, and complain about all others.
+    """Read the tensors of one case, and list complaints about those that cannot be compared.
 
     Parameters
     ----------
     path : file or folder
-    expected : dict, name -> array, of all tensors that may occur: outputs, and inputs that a port may write as well
-    outputs : names of the tensors that must occur
+    expected : dict, name -> array, of all tensors that the file may contain: the case's outputs and inputs
+    outputs : names of the tensors that the file must contain
 
     Returns
     -------
@@ -85,7 +85,7 @@ def read_port_file(path, expected, outputs):
                 raise ValueError(f"is not a tensor of this case{looks_like}")
             array, like = reader(expected[name]), expected[name]
             if array.dtype != like.dtype:
-                raise ValueError(f"is of dtype {array.dtype}, expected {like.dtype}")
+                raise ValueError(f"has dtype {array.dtype}, expected {like.dtype}")
             if array.shape != like.shape:
                 raise ValueError(f"has shape {array.shape}, expected {like.shape}")
             tensors[name] = array
@@ -100,8 +100,8 @@ def bare(name):
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-# Each format's reader returns a dict, name -> function that takes the expected array and returns the port's tensor. The
-# function raises OSError or ValueError if the tensor is invalid.
+# Each format's reader returns a dict, keyed by tensor, of functions that take the expected array and return the port's
+# tensor. A function raises OSError or ValueError if the tensor is invalid.
 
 
 def read_safetensors(path):
@@ -114,7 +114,7 @@ def read_safetensors(path):
 
     def tensor(name, like):
         if stored[name] == "BF16":
-            raise ValueError(f"is of dtype bfloat16, expected {like.dtype}")
+            raise ValueError(f"has dtype bfloat16, expected {like.dtype}")
         return tensors[name]
 
     return {name: partial(tensor, name) for name in tensors}
@@ -139,7 +139,7 @@ def read_npy(path, like):
         message = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"is not a complete .npy file of numbers ({message})") from None
     if file.tell() != len(data):
-        raise ValueError(f"has {len(data) - file.tell()} more bytes than a .npy file of shape {array.shape} needs")
+        raise ValueError(f"has {len(data) - file.tell()} extra bytes after the array of shape {array.shape}")
     if array.dtype.byteorder == ">":
         raise ValueError(f"is big-endian, {array.dtype.str}; expected {array.dtype.newbyteorder('<').str}")
     if not array.flags.c_contiguous:
@@ -169,9 +169,9 @@ def array_of(entry, like):
     numbers = [INFINITE.get(value, value) if isinstance(value, str) else value for value in values]
     for number in numbers:
         if type(number) not in (int, float):
-            raise ValueError(f"has the value {shown(repr(number))}, expected numbers, or 'inf', '-inf' or 'nan'")
+            raise ValueError(f"has the value {shown(repr(number))}, expected a number, 'inf', '-inf' or 'nan'")
     wide = np.array(numbers, dtype=np.float64).reshape(like.shape)
     array = wide.astype(like.dtype)
     if like.dtype.kind != "f" and (array != wide).any():
-        raise ValueError(f"should have only integers that fit {like.dtype}")
+        raise ValueError(f"should contain only integers that fit in {like.dtype}")
     return array

@@ -39,7 +39,7 @@ def more_of_ports(node, facts):
     match node:
         case ast.BinOp(_, ast.Add() | ast.MatMult() | ast.Div(), _) | ast.Call(ast.Name(), _, _):
             for name in before:
-                yield f"({text(node)}) * {name}", f"has the factor {name} too"
+                yield f"({text(node)}) * {name}", f"has the extra factor {name}"
     match node:
         case ast.BinOp(outer, ast.Add(), ast.Call(function, [inner, *rest], []) as call) | ast.BinOp(
             ast.Call(function, [inner, *rest], []) as call, ast.Add(), outer
@@ -57,12 +57,12 @@ def layouts(node, facts):
                 inner = operand.value if isinstance(operand, ast.Attribute) and operand.attr == "T" else operand
                 new = f"wrong.reread({text(inner)})" + (".T" if inner is not operand else "")
                 sides = {"left": text(node.left), "right": text(node.right), side: new}
-                yield f"({sides['left']}) @ ({sides['right']})", f"has {text(inner)} with the axes exchanged in memory"
+                yield f"({sides['left']}) @ ({sides['right']})", f"has {text(inner)} with the axes swapped in memory"
         case ast.Attribute(x, "T"):
             yield f"wrong.reread({text(x)}).T", f"has {text(x)} reshaped, not transposed"
         case ast.Call(ast.Attribute(_, "sum"), _, _):
             for way in ("reread", "rewritten"):
-                yield f"wrong.{way}({text(node)})", f"has {text(node)} with the axes exchanged in memory"
+                yield f"wrong.{way}({text(node)})", f"has {text(node)} with the axes swapped in memory"
 
 
 def written_in(node, facts):
@@ -78,20 +78,20 @@ def sums_of_ports(node, facts):
     match node:
         case ast.Call(ast.Attribute(x, "sum"), [], [ast.keyword("axis", ast.Constant(0))]):
             terms, first = text(x), facts.bound[0][1]
-            yield f"({terms})[-1]", f"is the last of {terms} alone, not their sum"
-            as_many = f"sums as many of {terms} as the first axis of {first} has"
+            yield f"({terms})[-1]", f"is only the last of {terms}, not their sum"
+            as_many = f"sums only the first len({first}) of {terms}"
             yield f"({terms})[: len({first})].sum(axis=0)", as_many
             of_last = f"({terms}).reshape(len({first}), -1, *({terms}).shape[1:])[-1].sum(axis=0)"
-            yield of_last, f"sums only those of {terms} that come from the last of {first}"
+            yield of_last, f"sums only the part of {terms} that comes from {first}[-1]"
         case ast.Call(ast.Attribute(x, "sum"), [], [ast.keyword("axis", ast.Constant(2))]):
-            yield f"({text(x)})[:, :, -1]", f"is the last of {text(x)} alone, not their sum"
+            yield f"({text(x)})[:, :, -1]", f"is only the last of {text(x)}, not their sum"
         case ast.Call(ast.Attribute(x, "mean"), [], _):
             n = f"({text(x)}).shape[-1]"
             yield f"{text(node)} * {n} / ({n} - 1)", f"is divided by n - 1, not by n, in {text(node)}"
         case ast.Call(ast.Attribute(_, "repeat"), [x, n], [ast.keyword("axis", axis)]):
-            yield f"np.concatenate([{text(x)}] * ({text(n)}), axis={text(axis)})", f"repeats {text(x)} as a whole"
+            yield f"np.concatenate([{text(x)}] * ({text(n)}), axis={text(axis)})", f"tiles {text(x)}"
         case ast.Call(_, [x], _) if name_of(node) == "cumsum":
-            yield f"{text(node)} - {text(x)}", f"does not count its own {text(x)}"
+            yield f"{text(node)} - {text(x)}", f"excludes the current entry of {text(x)}"
 
 
 def readings(node, facts):
@@ -120,11 +120,11 @@ def digits(node, facts):
     places = [i for i, digit in enumerate(written) if digit.isdigit()]
     for i, j in zip(places, places[1:]):
         swapped = written[:i] + written[j] + written[i + 1 : j] + written[i] + written[j + 1 :]
-        found.setdefault(float(swapped), f"has {swapped} in place of {written}: two digits are exchanged")
+        found.setdefault(float(swapped), f"has {swapped} in place of {written}: two digits are swapped")
     for i in places:
         for digit in "0123456789":
             other = written[:i] + digit + written[i + 1 :]
-            found.setdefault(float(other), f"has {other} in place of {written}: a digit is wrong")
+            found.setdefault(float(other), f"has {other} in place of {written}: one digit is incorrect")
     yield from ((repr(value), sentence) for value, sentence in found.items() if value != number)
 
 

@@ -85,10 +85,10 @@ def powers(node, facts):
             yield f"np.abs({text(x)})", f"has |{text(x)}| in place of {text(node)}"
         case ast.Call(function, [ast.BinOp(x, ast.Pow(), n), *rest], keywords) if name_of(node) in REDUCING:
             inner = ast.Call(function, [x, *rest], keywords)
-            yield f"({text(inner)}) ** {text(n)}", f"takes the {name_of(node)} first, and the exponent {text(n)} after"
+            yield f"({text(inner)}) ** {text(n)}", f"applies the exponent {text(n)} after {name_of(node)}, not before"
         case ast.Call(ast.Attribute(ast.BinOp(x, ast.Pow(), n), reducing), arguments, keywords) if reducing in REDUCING:
             inner = ast.Call(ast.Attribute(x, reducing), arguments, keywords)
-            yield f"({text(inner)}) ** {text(n)}", f"takes the {reducing} first, and the exponent {text(n)} after"
+            yield f"({text(inner)}) ** {text(n)}", f"applies the exponent {text(n)} after {reducing}, not before"
         case ast.Call(_, [x], _) if name_of(node) == "sqrt":
             yield f"({text(x)}) ** 2", f"has the square of {text(x)} in place of its root"
         case ast.Name(name, ast.Load()) if name in facts.operands:
@@ -108,27 +108,27 @@ def functions(node, facts):
             test, a, b = map(text, (condition, a, b))
             yield a, f"is {a} everywhere, whether {test} or not"
             yield b, f"is {b} everywhere, whether {test} or not"
-            yield f"np.where({test}, {b}, {a})", f"has the two cases of {test} exchanged"
+            yield f"np.where({test}, {b}, {a})", f"has the two cases of {test} swapped"
         case ast.Call(ast.Name("int" | "float"), [x]) | ast.Call(ast.Attribute(x, "astype"), _):
-            yield text(x), f"has {text(x)} as it is, not made whole"
+            yield text(x), f"lacks the conversion of {text(x)}"
         case ast.Call(ast.Attribute(ast.Name("np"), "argsort" | "argmax" | "argmin"), [x, *more], keywords):
             turned = ast.Call(node.func, [ast.UnaryOp(ast.USub(), x), *more], keywords)
-            yield turned, f"has {text(x)} ordered the other way round"
+            yield turned, f"has {text(x)} sorted in the opposite order"
         case ast.Call(ast.Attribute(x, "argsort" | "argmax" | "argmin" as attribute), arguments, keywords):
             turned = ast.Attribute(ast.UnaryOp(ast.USub(), x), attribute)
-            yield ast.Call(turned, arguments, keywords), f"has {text(x)} ordered the other way round"
+            yield ast.Call(turned, arguments, keywords), f"has {text(x)} sorted in the opposite order"
             yield f"({text(node)}) + 1", "is one too large: it counts from 1"
         case ast.Call(_, [ast.List() | ast.ListComp() as pieces, *_]) if name in ("concatenate", "hstack", "vstack"):
-            yield f"sum({text(pieces)})", "adds up what is to be put side by side"
+            yield f"sum({text(pieces)})", "adds the arrays instead of concatenating them"
         case ast.Call(function, [ast.BinOp(a, ast.Mult(), b)], keywords) if name == "sum":
             apart = [text(ast.Call(function, [x], keywords)) for x in (a, b)]
-            yield f"{apart[0]} * {apart[1]}", f"sums {text(a)} and {text(b)} first, and multiplies after"
+            yield f"{apart[0]} * {apart[1]}", f"sums {text(a)} and {text(b)} before it multiplies them"
         case ast.UnaryOp(ast.USub(), ast.Attribute(_, "inf")):
             yield "0.0", "has 0 in place of −∞"
         case ast.Call(ast.Attribute(x, "copy"), [], []):
             yield text(x), f"is {text(x)} itself, not a copy"
         case ast.Call(ast.Attribute(x, "transpose"), _):
-            said = f"has {text(x)} reshaped where its axes are to change places"
+            said = f"has {text(x)} reshaped instead of transposed"
             yield f"({text(x)}).reshape({text(node)}.shape)", said
         case ast.Call(ast.Name("min" | "max" as old), [a, b]):
             a, b = text(a), text(b)
@@ -145,10 +145,10 @@ def functions(node, facts):
     match node:
         case ast.Call(outer, [ast.Call(inner, [x, *more], keywords)], outside) if {name, name_of(node.args[0])} <= BOTH:
             first = ast.Call(outer, [x], outside)
-            yield ast.Call(inner, [first, *more], keywords), f"takes {name} first, and {name_of(node.args[0])} after"
+            yield ast.Call(inner, [first, *more], keywords), f"applies {name} before {name_of(node.args[0])}, not after"
         case ast.Call(outer, [ast.Call(ast.Attribute(x, reducing), arguments, keywords)], []) if reducing in REDUCING:
             first = ast.Attribute(ast.Call(outer, [x], []), reducing)
-            yield ast.Call(first, arguments, keywords), f"takes {name} first, and the {reducing} after"
+            yield ast.Call(first, arguments, keywords), f"applies {name} before the {reducing}, not after"
 
 
 BOTH = SINGLE | REDUCING
@@ -182,16 +182,16 @@ def operators(node, facts):
             yield f"({a}) / np.sqrt({b})", f"has the root of {b} in place of {b}"
             yield f"({a}) / ({b}) ** 2", f"is divided by {b} twice"
             yield f"({a}) / ({b} - 1)", f"has {b} - 1 in place of {b}"
-            yield f"({a}) // ({b})", f"is cut off to whole numbers by // {b}"
+            yield f"({a}) // ({b})", f"is rounded down to integers by // {b}"
         case ast.FloorDiv():
-            yield f"({a}) / ({b})", "is not rounded to a whole number"
+            yield f"({a}) / ({b})", "is not rounded to an integer"
             yield f"-(-({a}) // ({b}))", "is rounded up, not down"
             yield f"({a}) // ({b}) + 1", "is one too large"
         case ast.MatMult():
             yield a, f"lacks the factor {b}"
             yield b, f"lacks the factor {a}"
-            yield f"({a}) * ({b})", f"has {a} and {b} multiplied number by number"
-            yield f"np.outer(({a}).sum(axis=-1), ({b}).sum(axis=0))", f"sums {a} and {b} first, and multiplies after"
+            yield f"({a}) * ({b})", f"has {a} and {b} multiplied elementwise"
+            yield f"np.outer(({a}).sum(axis=-1), ({b}).sum(axis=0))", f"sums {a} and {b} before it multiplies them"
 
 
 def brackets(node, facts):
@@ -204,13 +204,13 @@ def brackets(node, facts):
                     whole = together.format(text(rest), sign, text(other))
                     left = by != "/" and factor is not getattr(term, "right", None)
                     new = f"({text(factor)}) {by} ({whole})" if left else f"({whole}) {by} ({text(factor)})"
-                    said = "divides {1} by {0} too" if by == "/" else "has the factor {0} on {1} too"
+                    said = "also divides {1} by {0}" if by == "/" else "also multiplies {1} by {0}"
                     yield new, said.format(text(factor), text(other))
         case ast.BinOp(ast.BinOp(a, ast.Add() | ast.Sub() as inner, b), ast.Mult() | ast.Div() as outer, c) | ast.BinOp(
             c, ast.Mult() as outer, ast.BinOp(a, ast.Add() | ast.Sub() as inner, b)
         ):
             by, sign = SIGNS[type(outer)], SIGNS[type(inner)]
-            said = "divides by {0} only {1}" if by == "/" else "has the factor {0} on {1} alone"
+            said = "divides only {1} by {0}" if by == "/" else "multiplies only {1} by {0}"
             yield f"({text(a)}) {by} ({text(c)}) {sign} ({text(b)})", said.format(text(c), text(a))
             yield f"({text(a)}) {sign} ({text(b)}) {by} ({text(c)})", said.format(text(c), text(b))
         case ast.Call(function, [ast.BinOp(a, operator, b)], keywords) if name_of(node) in BOTH:
@@ -263,7 +263,7 @@ def comparisons(node, facts):
     match node:
         case ast.Compare(a, [_], [b]):
             for order in ORDER:
-                yield f"({text(a)}) {order} ({text(b)})", f"asks for {text(a)} {order} {text(b)}, not {text(node)}"
+                yield f"({text(a)}) {order} ({text(b)})", f"tests {text(a)} {order} {text(b)}, not {text(node)}"
         case ast.Constant(int() as value) if not isinstance(value, bool):
             yield str(value - 1), f"has {value - 1} in place of {value}"
 
@@ -291,11 +291,11 @@ def throughout(function):
     axis_of = [k for n in calls for k in n.keywords if k.arg == "axis" and not name_of(n).endswith("along_axis")]
     for axis in AXES if len(axis_of) > 1 else ():
         new = ast.keyword("axis", code(str(axis)))
-        yield changed(function, dict.fromkeys(axis_of, new), f"everything is taken along axis {axis}")
+        yield changed(function, dict.fromkeys(axis_of, new), f"every operation is along axis {axis}")
     norms = [n for n in calls if name_of(n) == "norm" and len(n.args) == 1 and not n.keywords]
     for order in ("2", "1", "'nuc'") if len(norms) > 1 else ():
         new = {n: ast.Call(n.func, [*n.args, code(order)], []) for n in norms}
-        yield changed(function, new, f"norm(…, {order}) is in the place of every norm")
+        yield changed(function, new, f"every norm is replaced by norm(…, {order})")
     places = {}
     for node in nodes:
         if isinstance(node, ast.Slice):
@@ -303,10 +303,10 @@ def throughout(function):
     for old, same in places.items():
         for new in other_places(same[0]) if len(same) > 1 else ():
             place = code(f"a[{new}]").slice
-            yield changed(function, dict.fromkeys(same, place), f"[{text(place)}] is taken throughout, not [{old}]")
+            yield changed(function, dict.fromkeys(same, place), f"[{text(place)}] is used throughout, not [{old}]")
     if len(places) > 1:
         everything = dict.fromkeys(itertools.chain(*places.values()), ast.Slice())
-        yield changed(function, everything, "everything is taken, and nothing is cut off")
+        yield changed(function, everything, "every slice is [:], so nothing is truncated")
     late = {node: list(powers(node, facts)) for node in calls}
     late = {node: code(found[0][0]) for node, found in late.items() if found and "exponent" in found[0][1]}
     if len(late) > 1:
@@ -316,7 +316,7 @@ def throughout(function):
         for other in dict.fromkeys(other for line, other in facts.bound if line == 0 or other in facts.operands):
             if len(same) > 1 and other != name:
                 new = dict.fromkeys(same, ast.Name(other))
-                yield changed(function, new, f"{other} is in the place of {name} throughout")
+                yield changed(function, new, f"{other} is used in place of {name} throughout")
 
 
 def in_statements(function):
@@ -325,16 +325,16 @@ def in_statements(function):
     numbers = [n for n in nodes if isinstance(n, ast.Constant) and type(n.value) in (int, float)]
     for node, other in itertools.permutations(numbers, 2):
         if node.value != other.value:
-            yield changed(function, {node: other}, f"{other.value} is in the place of {node.value}")
+            yield changed(function, {node: other}, f"{other.value} is used in place of {node.value}")
     for node in nodes:
         match node:
             case ast.AugAssign(_, ast.Add(), value):
                 for name in dict.fromkeys(other for line, other in facts.bound if line < node.lineno):
                     more = ast.BinOp(value, ast.Add(), ast.Name(name))
-                    yield changed(function, {value: more}, f"{text(node.target)} has {name} added, too")
+                    yield changed(function, {value: more}, f"{text(node.target)} also has {name} added")
             case ast.For(_, rounds):
-                parts = {"[:1]": "only the first round of the loop is there", "[1:]": "the loop has one round too few"}
-                for part, said in (parts | {"[-1:]": "only the last round of the loop is there"}).items():
+                parts = {"[:1]": "only the first round of the loop runs", "[1:]": "the loop skips its first round"}
+                for part, said in (parts | {"[-1:]": "only the last round of the loop runs"}).items():
                     yield changed(function, {rounds: code(f"list({text(rounds)}){part}")}, said)
             case ast.Assign([ast.Name(name)], ast.BinOp() | ast.Call() as value):
                 yield changed(function, {value: code(f"np.ones_like({text(value)})")}, f"{name} is left out")

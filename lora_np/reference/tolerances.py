@@ -12,7 +12,7 @@ ratio of the two precisions. A value agrees with the reference if
 
     |got − expected| ≤ atol + rtol · |expected|        rtol = 16 ε
 
-atol is at least 16 ε times the tensor's rms, so that a measured error that happens to be small does not make the
+atol is at least 16 ε times the tensor's RMS, so that a measured error that happens to be small does not make the
 tolerance too strict. A single relative tolerance for all tensors or entries would not work: where the terms of a sum
 cancel, two correct float32 values may differ in the third digit, and the gradient of `k_proj.bias`, which is zero in
 theory, consists of rounding errors.
@@ -62,7 +62,7 @@ def tolerances(case, outputs):
     Parameters
     ----------
     case : ReferenceCase
-    outputs : {"float64": its outputs, "float32": its outputs}
+    outputs : dict, precision -> the outputs of the case
 
     Returns
     -------
@@ -82,7 +82,7 @@ def tolerances(case, outputs):
         error = max((float(shares(other[name], array).max(initial=0.0)) for other in others), default=0.0)
         whole = not np.issubdtype(array.dtype, np.floating)
         if whole and error > 0:
-            raise ValueError(f"{case.id}: {name} changes with rounding; expected integers that do not depend on it")
+            raise ValueError(f"{case.id}: {name} depends on rounding; expected integers that do not")
         size = 0.0 if whole or "exact" in case.flags else max(error / EPSILON["float32"], rms(array))
         atols[name] = {dtype: round_up(SAFETY * epsilon * size) for dtype, epsilon in EPSILON.items()}
     return atols

@@ -21,7 +21,7 @@ from .plain import PLAIN, cases, files, model, operations, training
 from .port_slips import PORTS, arithmetic_of_ports, layouts, readings
 from .slips import axes, brackets, slices, slips
 
-OPEN = threading.Lock()  # locked while the plain program is changed
+OPEN = threading.Lock()  # held while the plain program is changed
 
 
 def wrong_outputs(sources, kind, settings, inputs, dtype):
@@ -44,7 +44,7 @@ def wrong_outputs(sources, kind, settings, inputs, dtype):
 
 @contextmanager
 def changed(sources):
-    """Replace functions of the plain program with changed versions while the context is open, in all threads.
+    """Replace functions of the plain program with changed versions until the context manager exits, in all threads.
 
     The sources may use this module under the name `wrong`.
 
@@ -67,7 +67,7 @@ def changed(sources):
 
 @cache
 def known(mistake):
-    """The functions that a known mistake changes, as a dict, function -> changed source."""
+    """The changed sources of the functions that a known mistake affects, as a dict keyed by function."""
     sources = {}
     for function, right, wrong in MISTAKES[mistake]:
         source = sources.get(function, inspect.getsource(function))
@@ -95,7 +95,7 @@ def derived(function, usual=False):
     changes = [slips(tree, ()), mutants(tree, PORTS)]
     if usual:
         changes = [mutants(tree)]
-    elif function.__module__ in (model.__name__, cases.__name__):  # these only pass arrays to other functions
+    elif function.__module__ in (model.__name__, cases.__name__):  # these modules only pass arrays on
         changes = [mutants(tree, (*CHANGES, readings, brackets))]
     elif function.__module__ == files.__name__:
         changes = [mutants(tree, (*CHANGES, readings, axes, slices, arithmetic_of_ports, layouts))]
@@ -119,7 +119,7 @@ def both(first, second):
 
 @cache
 def normal(source):
-    """The source as `ast.unparse` writes it, like the sources of `mutants.py`."""
+    """Normalise a source with `ast.unparse`, as `mutants.py` does."""
     return ast.unparse(ast.parse(source))
 
 

@@ -1,4 +1,4 @@
-"""Choose a training run's number of shards, and estimate the run's time and memory."""
+"""Choose the number of shards for a training run, and estimate the run's time and memory."""
 
 import math
 import time
@@ -20,7 +20,7 @@ def n_shards(settings, longest):
 
 
 def report_cost(report, model, adapter, plan, batch_size, length):
-    """Report the number of trainable parameters and of steps; for full fine-tuning of a large model, time and memory.
+    """Report the numbers of trainable parameters and steps; for full fine-tuning of a large model, time and memory too.
 
     Parameters
     ----------
@@ -35,13 +35,13 @@ def report_cost(report, model, adapter, plan, batch_size, length):
     report(f"training {share} in {plan['config'].steps:,} steps")
     if adapter is None and trained.trainable > LARGE:
         shards = plan["config"].shards
-        memory, saved = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(model.config, batch_size, length, shards))
-        seconds = plan["config"].steps * seconds_of_step(plan)
-        report(f"this takes about {duration(seconds)}, at least {memory} of memory, and {saved} on disk for the state")
+        memory, disk = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(model.config, batch_size, length, shards))
+        takes = duration(plan["config"].steps * seconds_of_step(plan))
+        report(f"this takes about {takes}, at least {memory} of memory, and {disk} on disk for the saved state")
 
 
 def seconds_of_step(plan):
-    """Measure the time in seconds of a training step on the first batch, excluding the optimiser's update."""
+    """Measure how long a training step on the first batch takes, in seconds, excluding the optimiser's update."""
     config, started = plan["config"], time.perf_counter()
     batch = plan["epoch_batches"](stream(config.seed, "shuffle", 0))[0]
     with blas_threads(1), shard_threads(config.threads) as run:

@@ -116,7 +116,7 @@ def page_data(task, base, measured, prompts, chat, report):
 
 
 def facts(task):
-    """Return the values in the page's headline, as lists where they may differ between layers."""
+    """Return the values in the page's header, as lists where they may differ between layers."""
     config = task.adapter.config
     of_layers = [module_config(config, module) for module in layer_arrays(task.adapter)]
     trained = trainable_report(task.params, trained_weights(task.adapter))

@@ -60,7 +60,7 @@ def spread(length, n):
 
 
 def ranks_to_cut_to(directions):
-    """Return 0, 1, … up to the largest rank of any ΔW; above 8, only 0, the smaller powers of two and that rank."""
+    """Return 0, 1, … up to the largest rank of any ΔW; if it exceeds 8, only 0, smaller powers of two and that rank."""
     most = max(len(sigma) for _, sigma, _ in directions.values())
     if most <= 8:
         return list(range(most + 1))
@@ -86,7 +86,7 @@ def by_rank(variant, directions, base, report, what, data, classes=None):
     """
     ranks, rows, unit = ranks_to_cut_to(directions), [], "tokens" if classes is None else "texts"
     for k in ranks:
-        report(f"measuring at rank {k} of {ranks[-1]} on {len(data):,} {unit}")
+        report(f"measuring the loss at rank {k} of {ranks[-1]} on {len(data):,} {unit}")
         rows.append(measure(variant(k), base, data, classes))
     about = {"what": what, unit: len(data), "ranks": ranks}
     return about | {name: [row[name] for row in rows] for name in rows[0]}
@@ -115,8 +115,8 @@ def by_scale(variant, prompts, chat, report):
 
     Returns
     -------
-    dict: "scales"; "prompts", a list of {"prompt", "answers"} with one answer per scale. An answer is a str, the
-        language model's greedy continuation or reply, or a list of the probabilities of a classifier's K classes
+    dict: "scales"; "prompts", a list of {"prompt", "answers"} with one answer per scale. An answer is a str (a
+        language model's greedy continuation or reply) or a list of the probabilities of a classifier's K classes
     """
     rows = [{"prompt": prompt, "answers": []} for prompt in prompts]
     for scale in SCALES:

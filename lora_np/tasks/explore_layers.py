@@ -124,13 +124,13 @@ def token_directions(task, directions):
     norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. The tokens to which a
     right singular direction responds are therefore those whose embeddings have a large cosine with g ⊙ v_i. A layer
     that writes into the stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the
-    last norm. For such a layer, g ⊙ u_i is compared with the tokens' rows in the head, or with their embeddings for a
-    classifier, whose head has no rows for tokens.
+    last norm. For such a layer, g ⊙ u_i is compared with the tokens' rows in the head or, for a classifier, whose head
+    has no rows for tokens, with their embeddings.
 
-    A layer norm subtracts the mean over the entries before it applies its gain. For a layer that reads the stream, the
-    means are therefore subtracted from the embeddings and from g ⊙ v_i, whose mean contributes nothing to a product
-    with centred embeddings. For a layer that writes into the stream, the mean of u_i is subtracted before the gain is
-    applied, and the head's rows are unchanged.
+    A layer norm subtracts the mean over the entries before it applies its gain. For a layer that reads the stream, each
+    embedding is therefore centred, and so is g ⊙ v_i, whose mean contributes nothing to a product with a centred
+    embedding. For a layer that writes into the stream, the mean of u_i is subtracted before the gain is applied, and
+    the head's rows are unchanged.
 
     Both comparisons are approximations: only the first block reads the tokens' embeddings directly, and the inputs of
     later blocks depend on them less and less. The sign of a pair u_i, v_i is arbitrary; it is chosen so that the cosine
@@ -192,8 +192,8 @@ def token_texts(tokenizer):
 
 
 def picture(leaf, array):
-    """Convert an array to a small picture with at most one row per rank; B (out, r) is transposed, and a vector is one
-    row.
+    """Convert an array to a small picture with at most one row per rank; B (out, r) is transposed, and a vector
+    becomes one row.
 
     Returns
     -------

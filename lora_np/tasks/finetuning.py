@@ -103,7 +103,7 @@ def read_run(path, changes):
     Parameters
     ----------
     path : path of a JSON file with fields of FinetuneSettings, fields of the data, and "task", a key of KINDS that
-        gives the class of the data. In a `task.json`, these are in "settings". Without a "task", the data is a
+        gives the class of the data. In a `task.json`, these are under "settings". Without a "task", the data is a
         QuestionTable if there is a question, otherwise a LabelledTable if there are columns, and otherwise
         Conversations. None: `changes` contains all values
     changes : dict, name -> value; the value of "adapter" is a dict of only those fields that change

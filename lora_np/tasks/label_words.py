@@ -20,7 +20,7 @@ def label_ids(tokenizer, labels, end=()):
     Raises
     ------
     ValueError
-        If an answer has no tokens, or two begin with the same token: only the first tokens are compared.
+        If an answer has no tokens, or if two begin with the same token, because only first tokens are compared.
     """
     with library("labels: the tokenizer cannot encode them"):
         answers = [tokenizer.encode(f" {label}", add_special_tokens=False).ids for label in labels]

@@ -67,7 +67,7 @@ def resumable(out, plan, base, data, model, settings, report):
             report(f"resuming at step {step} of {steps}")
         elif saved is not None:
             reason = f"belongs to a run that differs in {differences(saved, whole)}"
-            report(f"starting from scratch: {shown(str(path))} {reason}; the first save, after a minute, overwrites it")
+            report(f"starting from scratch: {shown(str(path))} {reason}; the first save, after a minute, replaces it")
         more = {"progress": f"fine-tuning ({settings.method})", "save_seconds": SAVE_SECONDS, "resume": saved == whole}
         try:
             yield {"state_path": path, "label": label, **more}

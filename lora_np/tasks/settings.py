@@ -45,13 +45,13 @@ EPOCHS, LEAST_STEPS = 4, 100  # for a large base, fewer epochs if they have at l
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """The settings of a fine-tuning run. None selects the default for the task, the method and the base's size.
+    """The settings of a fine-tuning run. None selects the default, which depends on task, method and base size.
 
     Parameters
     ----------
     method : "lora" trains and saves an adapter, "head" only a classification head, and "full" the whole model
     adapter : AdapterConfig for the method "lora"; or a dict of the fields that differ from these defaults: all linear
-        layers, rank 8 (4 for a large base), and alpha twice the rank. The dict may also have a "variant". PiSSA and
+        layers, rank 8 (4 for a large base), and alpha twice the rank. The dict may also contain "variant". PiSSA and
         OLoRA are saved as a LoRA adapter of twice the rank, for the unchanged base
     learning_rate : float, the peak learning rate
     epochs, batch_size : int
@@ -104,7 +104,7 @@ class FinetuneSettings:
 
     @property
     def adapter_config(self):
-        """The method's AdapterConfig: without adapted layers for "head", and None for "full"."""
+        """The AdapterConfig for the method: one that adapts no layers for "head", and None for "full"."""
         return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
 
     def with_defaults(self, task):
@@ -188,7 +188,7 @@ def adapter_from(adapter, rank):
         expected = f"expected a value such as {2 * config.r}, twice the rank"
         raise ValueError(f"alpha: got {config.alpha:g}, which makes LoRA's update zero; {expected}")
     if config.init in STARTS and config.kind != "lora":
-        raise ValueError(f"init: {config.init!r} needs kind 'lora' here, got {config.kind!r}: see `for_original_base`")
+        raise ValueError(f"init: {config.init!r} needs kind 'lora', got {config.kind!r}: see `for_original_base`")
     return config
 
 

@@ -22,7 +22,7 @@ BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None, ignore_end=False):
-    """Yield the prompt, then its continuation piece by piece.
+    """Yield the prompt and then, piece by piece, its continuation.
 
     When the text reaches n_positions tokens, generation continues from its second half; see `generate_tokens`.
 
@@ -49,7 +49,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
 
 
 def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
-    """Yield the answer to a conversation piece by piece.
+    """Yield the answer to a conversation, piece by piece.
 
     Parameters
     ----------

@@ -80,7 +80,7 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
                 update_piece(*pieces, shrink, factor * step_size)
 
     def update_piece(p, g, m, v, new_p, new_m, new_v, shrink, step_size):
-        """Apply AdamW's formulas to one block. Intermediate results share one array, which stays in the cache."""
+        """Apply AdamW's formulas to one block. Intermediate results share one array, which stays in the CPU cache."""
         term = np.asarray((1.0 - config.beta1) * g)  # for shape (), the product is a scalar, not an array
         np.multiply(config.beta1, m, out=new_m)
         new_m += term

@@ -14,7 +14,7 @@ CLASSIFIER_BATCH, LANGUAGE_BATCH = 32, 16
 
 
 def evaluate(params, batches, config, adapter=None, class_weights=None, threads=1):
-    """Compute the mean loss over all targets that are not ignored, and for a classifier the accuracy.
+    """Compute the mean loss over all non-ignored targets and, for a classifier, the accuracy.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
 
     Returns
     -------
-    dict: "loss" in nats per target, and for a classifier "accuracy" between 0 and 1
+    dict: "loss" (in nats per target) and, for a classifier, "accuracy" (between 0 and 1)
 
     Raises
     ------

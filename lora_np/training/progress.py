@@ -10,7 +10,7 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| step {n_fmt} of {total_fmt}{postfix}"
 
 
 class Progress:
-    """Reports loss, speed and remaining time of `train`.
+    """Reports the loss, the speed and the remaining time of a training run.
 
     Parameters
     ----------

@@ -79,7 +79,7 @@ def worthwhile_threads(params):
 
 
 def process_environment(blas_threads=1):
-    """Return environment variables for a new training process; NumPy's libraries read them on loading.
+    """Return environment variables for a new training process; NumPy's libraries read them when they load.
 
     With these settings, glibc keeps freed memory in the process, in one heap with huge pages. Otherwise the kernel
     would zero the pages of the same large arrays in every training step. Variables that are already set keep their

@@ -94,8 +94,8 @@ def train(
     state_path : file to save the state in; if the file exists, the run resumes from it, see `resume`
     label : str, describes everything besides `config` that the run depends on, such as the data and the model. It is
         saved together with `config`, and a state with a different label is rejected.
-    after_update : function (step, trainable, grads, memory), called after each step's update. It may write into
-        `trainable` and into `memory`, a dict of arrays that is saved with the state; see `allocating`
+    after_update : function (step, trainable, grads, memory), called after each step's update. It may write to
+        `trainable` and to `memory`, a dict of arrays that is saved with the state; see `allocating`
     progress : str, the title of the progress bar, or of the line printed every minute; see `progress.py`. None: no
         progress is shown
     save_seconds : float, seconds between saves; the interval is longer if saving would otherwise take more than a

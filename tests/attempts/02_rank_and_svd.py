@@ -22,7 +22,7 @@ def largest_saving_rank(n_out, n_in):
 def product_column(B, A, j):
     return np.einsum("ok,k->o", B, A[:, j])
 
-# == product_column: wrong, column has the index j moved by one
+# == product_column: wrong, column has the index j shifted by one
 def product_column(B, A, j):
     return B @ A[:, j - 1]
 
@@ -34,7 +34,7 @@ def truncate(M, k):
         total += S[i] * np.outer(U[:, i], Vt[i, :])
     return total
 
-# == truncate: wrong, [-k:] is taken throughout, not [:k]
+# == truncate: wrong, [-k:] is used throughout, not [:k]
 def truncate(M, k):
     U, S, Vt = np.linalg.svd(M, full_matrices=False)
     return U[:, -k:] @ np.diag(S[-k:]) @ Vt[-k:]

@@ -25,7 +25,7 @@ def layer_norm(x, w, b, eps):
 def split_heads(x, H):
     return np.stack(np.split(x, H, axis=-1), axis=1)
 
-# == split_heads: wrong, x_heads has cut reshaped where its axes are to change places
+# == split_heads: wrong, x_heads has cut reshaped instead of transposed
 def split_heads(x, H):
     B, T, C = x.shape
     return x.reshape(B, H, T, C // H)
@@ -88,7 +88,7 @@ def who_reads_whom(model, ids, V):
     found = model(many.reshape(T * B, T)).reshape(T, B, T, -1)
     return (found != model(ids)).any(axis=(1, 3)).T
 
-# == who_reads_whom: wrong, changed asks for np.arange(T) <= j, not np.arange(T) == j
+# == who_reads_whom: wrong, changed tests np.arange(T) <= j, not np.arange(T) == j
 def who_reads_whom(model, ids, V):
     T = ids.shape[1]
     reads, before, changed = np.zeros((T, T), dtype=bool), model(ids), ids.copy()

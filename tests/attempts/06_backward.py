@@ -33,7 +33,7 @@ def attend_backward(dcontext, probs, v):
     d = dcontext.reshape(B, T, H, D)
     return np.einsum("bihd,bhjd->bhij", d, v), np.einsum("bhij,bihd->bhjd", probs, d)
 
-# == attend_backward: wrong, dO has cut reshaped where its axes are to change places
+# == attend_backward: wrong, dO has cut reshaped instead of transposed
 def attend_backward(dcontext, probs, v):
     d = dcontext.reshape(v.shape)
     return d @ v.transpose(0, 1, 3, 2), probs.transpose(0, 1, 3, 2) @ d

@@ -52,7 +52,7 @@ def adamw_step(p, g, mu, nu, step, lr, beta1, beta2, eps, weight_decay):
         new_p[place], new_mu[place], new_nu[place] = q, a, b
     return new_p, new_mu, new_nu
 
-# == adamw_step: wrong, shrink is 1 - lr * weight_decay whatever p.ndim >= 2
+# == adamw_step: wrong, shrink is 1 - lr * weight_decay regardless of p.ndim >= 2
 def adamw_step(p, g, mu, nu, step, lr, beta1, beta2, eps, weight_decay):
     mu = beta1 * mu + (1 - beta1) * g
     nu = beta2 * nu + (1 - beta2) * g**2

@@ -37,7 +37,7 @@ def rows_forward(x, W, b, adapters, names):
         y = y + np.einsum("n,ni,ri,or->no", s * mine, x, A, B)
     return y
 
-# == rows_forward: wrong, rows takes each (n, its_name) whatever its_name == name
+# == rows_forward: wrong, rows includes each (n, its_name) regardless of its_name == name
 def rows_forward(x, W, b, adapters, names):
     y = x @ W.T + b
     for name in adapters:

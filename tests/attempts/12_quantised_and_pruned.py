@@ -46,7 +46,7 @@ def nf4_dequantise(packed, absmax, points, shape):
     codes[1::2] = packed & 0b1111
     return (points[codes] * np.repeat(absmax, len(codes) // len(absmax))).reshape(shape)
 
-# == nf4_dequantise: wrong, codes has packed // 16 and packed % 16 exchanged
+# == nf4_dequantise: wrong, codes has packed // 16 and packed % 16 swapped
 def nf4_dequantise(packed, absmax, points, shape):
     codes = np.stack([packed % 16, packed // 16], axis=1).ravel()
     return (points[codes].reshape(len(absmax), -1) * absmax[:, None]).reshape(shape)

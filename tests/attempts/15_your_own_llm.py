@@ -13,7 +13,7 @@ def q4_1_decode(packed, d, m):
     codes[:, 0::2], codes[:, 1::2] = packed % 16, packed // 16
     return codes * d[:, None] + m[:, None]
 
-# == q4_1_decode: wrong, codes has packed % 16 and packed // 16 exchanged
+# == q4_1_decode: wrong, codes has packed % 16 and packed // 16 swapped
 def q4_1_decode(packed, d, m):
     return d[:, None] * np.hstack([packed >> 4, packed & 15]) + m[:, None]
 
@@ -52,7 +52,7 @@ def label_probabilities(logits, first):
     p = np.exp(logits)
     return (p / p.sum(axis=1, keepdims=True))[:, first]
 
-# == label_probabilities: wrong, everything is taken along axis 0
+# == label_probabilities: wrong, every operation is along axis 0
 def label_probabilities(logits, first):
     e = np.exp(logits[:, first])
     return e / e.sum(axis=0)

@@ -153,7 +153,7 @@ def reread(m):
 REREAD = reread("weight")
 BUGS = [
     # linear
-    Bug("y has weight with the axes exchanged in memory", "y: add(einsum('.i,oi->.o', x, weight)",
+    Bug("y has weight with the axes swapped in memory", "y: add(einsum('.i,oi->.o', x, weight)",
         f"y: add(einsum('.i,oi->.o', x, {REREAD})", "linear y, model-lm blocks.0.attn.q_proj"),
     Bug("bias is not added", "weight), bias ?? scalar(0)) }), // x", "weight), scalar(0)) }), // x",
         "linear y, model-lm blocks.0.attn.q_proj"),
@@ -163,7 +163,7 @@ BUGS = [
     Bug("grad_bias has mean in place of sum", "bias: einsum('.o,->o', grad), // Σ",
         "bias: scale(einsum('.o,->o', grad), grad.shape.at(-1) / grad.data.length), // Σ",
         "linear grad.bias, model-lm grad.blocks.1.mlp.down_proj.bias"),
-    Bug("grad_x has weight with the axes exchanged in memory", "x: einsum('.o,oi->.i', grad, weight), // grad.y W",
+    Bug("grad_x has weight with the axes swapped in memory", "x: einsum('.o,oi->.i', grad, weight), // grad.y W",
         f"x: einsum('.o,oi->.i', grad, {REREAD}), // grad.y W", "linear grad.x, model-lm grad.ln_f"),
     # layer norm
     Bug("inv_std has + eps outside of sqrt", "1 / Math.sqrt(value + eps)", "1 / (Math.sqrt(value) + eps)",
@@ -224,11 +224,11 @@ BUGS = [
     Bug("the condition mask is not None never holds", "x: mask ? multiply(grad, mask) : grad", "x: grad",
         "dropout grad.x, lora-dropout grad.x, model-classifier grad.blocks.1.mlp.down_proj"),
     # LoRA
-    Bug("the result is alpha / math.sqrt(r) whatever rslora", "alpha / (rslora ? Math.sqrt(r) : r);",
+    Bug("the result is alpha / math.sqrt(r) regardless of rslora", "alpha / (rslora ? Math.sqrt(r) : r);",
         "alpha / Math.sqrt(r);", "lora su, model-lm-lora blocks.0.attn.q_proj"),
     Bug("the scale α/r is missing", "alpha / (rslora ? Math.sqrt(r) : r);", "1;",
         "lora su, model-lm-lora blocks.0.attn.q_proj"),
-    Bug("su has lora_A with the axes exchanged in memory",
+    Bug("su has lora_A with the axes swapped in memory",
         "linear.forward({ x: dropped, weight: inputs.lora_A }).y, scaling",
         "linear.forward({ x: dropped, weight: " + reread("inputs.lora_A") + " }).y, scaling",
         "lora su, model-lm-lora blocks.0.attn.q_proj"),
@@ -262,11 +262,11 @@ BUGS = [
         "dora grad.lora_magnitude_vector, model-lm-dora grad.blocks.0.mlp.up_proj.lora_magnitude_vector"),
     # the model
     Bug("start has 1 in place of 0", "=> before + (i % T));", "=> before + 1 + (i % T));", "model-lm pos_emb"),
-    Bug("start is 0 whatever past", "=> before + (i % T));", "=> i % T);", "generate-lm step.1.logits"),
+    Bug("start is 0 regardless of past", "=> before + (i % T));", "=> i % T);", "generate-lm step.1.logits"),
     # training
-    Bug("factor is 1.0 whatever", "norm > max_norm ? max_norm / norm : 1;", "1;",
+    Bug("factor is 1.0 regardless of", "norm > max_norm ? max_norm / norm : 1;", "1;",
         "clip-above clipped.a.weight, train-full step.1.after.tok_emb.weight"),
-    Bug("factor is max_norm / norm whatever norm > max_norm", "norm > max_norm ? max_norm / norm : 1;",
+    Bug("factor is max_norm / norm regardless of norm > max_norm", "norm > max_norm ? max_norm / norm : 1;",
         "max_norm / norm;", "clip-below clipped.a.weight"),
     Bug("the result lacks the term 1", "(i + 1) / (w + 1)", "i / (w + 1)", "schedule-linear learning_rate"),
     Bug("done has max(1, steps - warmup_steps) - 1 in place of max(1, steps - warmup_steps)", "Math.max(1, steps - w);",
@@ -276,7 +276,7 @@ BUGS = [
         "adamw step.1.after.a.weight, train-full step.1.after.tok_emb.weight"),
     Bug("p has eps inside sqrt", "(Math.sqrt(b) + eps)", "Math.sqrt(b + eps)",
         "adamw step.1.after.a.weight, adamw-large-eps step.1.after.a.weight"),
-    Bug("decay is weight_decay whatever p.ndim >= 2", "p.shape.length >= 2 ? weight_decay : 0;", "weight_decay;",
+    Bug("decay is weight_decay regardless of p.ndim >= 2", "p.shape.length >= 2 ? weight_decay : 0;", "weight_decay;",
         "adamw step.1.after.a.bias, train-full step.1.after.blocks.0.ln1.weight"),
     Bug("p lacks the factor eta", "before - eta * decay * before", "before - decay * before",
         "adamw step.1.after.a.weight"),

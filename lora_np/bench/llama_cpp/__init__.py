@@ -43,9 +43,9 @@ def find_llama_cpp():
     """
     node, folder = shutil.which("node"), Path(os.environ.get(VARIABLE) or HERE)
     if node is None:
-        raise FileNotFoundError("llama.cpp needs Node, but node is not on the path")
+        raise FileNotFoundError("llama.cpp needs Node; expected the command node on the PATH")
     if not (folder / "node_modules" / "node-llama-cpp").is_dir():
-        text = "node-llama-cpp is not installed in this folder; lora_np/bench/llama_cpp says how to install it"
+        text = "node-llama-cpp is not installed in this folder; to install it, see lora_np/bench/llama_cpp/__init__.py"
         raise FileNotFoundError(f"{folder}: {text}")
     return [node, str(HERE / "run.mjs")]
 
@@ -59,7 +59,7 @@ def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
     ----------
     model : path of a GGUF file
     adapters : list of (path of a GGUF file, scale)
-    context : int, more than the number of tokens in a prompt and its continuation
+    context : int, the context length; it must exceed the number of tokens in a prompt and its continuation
     threads : int
     float32 : bool, whether attention is computed in float32 instead of llama.cpp's default, float16
     rows : int, the largest number of prompts in a job
@@ -80,7 +80,7 @@ def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
 
 
 def answer(process, job):
-    """Send a job to llama.cpp and return its answer; `run.mjs` describes both dicts.
+    """Send a job, a dict, to llama.cpp and return its answer, also a dict; `run.mjs` describes both.
 
     Raises
     ------
@@ -109,8 +109,8 @@ def ask(model, jobs, **settings):
 def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
     """Time SmolLM2 in llama.cpp in several weight formats, each with and without an adapter.
 
-    The adapter is LoRA of rank 8 on all linear layers. In each of several interleaved rounds, each variant reads a
-    prompt of 128 tokens and generates 64 tokens in a separate process.
+    The adapter is a LoRA adapter of rank 8 on all linear layers. In each of several interleaved rounds, each variant
+    reads a prompt of 128 tokens and generates 64 tokens in a separate process.
 
     Parameters
     ----------

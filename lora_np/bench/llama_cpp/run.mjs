@@ -64,12 +64,12 @@ async function greedy({ sequence }, { prompt, n, stop = [] }) {
     const { token, probabilities } = outputs.at(-1).next;
     const [first, second] = probabilities.values();
     ids.push(token);
-    margins.push(Math.log(first / second)); // which is also the difference of the logits
+    margins.push(Math.log(first / second)); // equal to the difference of the logits
   }
   return { ids, margins };
 }
 
-// Log-probabilities of the token after each of ids, as little-endian float32 in the order of the vocabulary.
+// Log-probabilities of the token after each id, as little-endian float32 in the order of the vocabulary.
 async function probabilities({ sequence }, { ids, out }) {
   const rows = [];
   await read(sequence, ids, () => true, (position, { next }) => {
@@ -81,7 +81,7 @@ async function probabilities({ sequence }, { ids, out }) {
 }
 
 function logProbabilities(probabilities) {
-  let sum = 0; // off by 1e-4 from 1, because the addon added it up in float32
+  let sum = 0; // differs from 1 by 1e-4, because the addon summed in float32
   for (const probability of probabilities.values()) sum += probability;
   const row = new Float32Array(probabilities.size);
   for (const [id, probability] of probabilities) row[id] = Math.log(probability / sum);
@@ -92,8 +92,8 @@ const tokenize = ({ model }, { text, special = false }) => ({ ids: model.tokeniz
 
 const detokenize = ({ model }, { ids }) => ({ text: model.detokenize(ids, true) });
 
-// Seconds until each prompt's first new token, and of n steps of one token each after it. A process's first job is
-// slower, because the model's file is read into memory.
+// Seconds until every prompt has its first new token, and seconds for the n one-token steps after it. A process's first
+// job is slower, because the model's file is read into memory.
 async function timing({ sequences }, { prompts, n }) {
   const rows = prompts.map((ids, row) => sequences[row].evaluate(ids, { temperature: 0, yieldEogToken: true }));
   const ids = rows.map(() => []);
@@ -125,7 +125,7 @@ const log = [];
 const logger = (level, message) => log.push(message.trim());
 const llama = await getLlama({ gpu: false, build: 'never', maxThreads: 0, logLevel: 'error', logger });
 const loading = load(llama, JSON.parse(process.argv[2]));
-loading.catch(() => {}); // it is the answer to each job
+loading.catch(() => {}); // an error is the answer to each job
 
 async function answer(job) {
   const loaded = await loading;

@@ -1,8 +1,8 @@
 """Attention or MLP: which is better to adapt with a given number of trainable parameters?
 
-C = 256; the MLP's width is 4 C. LoRA with r = 45 on the four attention matrices and LoRA with r = 36 on the two MLP
-matrices have 92,160 parameters per block each; with r = 5 and r = 4, respectively, they have 10,240 each. One method
-adapts all six matrices, with r = 36. Each method has its own learning rate.
+The model's width is C = 256, and the MLP's is 4 C. LoRA with r = 45 on the four attention matrices and LoRA with r = 36
+on the two MLP matrices have 92,160 parameters per block each; with r = 5 and r = 4, respectively, they have 10,240
+each. One method adapts all six matrices, with r = 36. Each method has its own learning rate.
 """
 
 from ..drawing import PALETTE, method_dots, panels

@@ -1,4 +1,4 @@
-"""Batch size: how much worse do LoRA and full fine-tuning become with larger batches?
+"""Batch size: how much do larger batches harm LoRA and full fine-tuning?
 
 LoRA on all linear layers at r = 16 and full fine-tuning are trained for one epoch with batches of 8, 32, 128 and 256
 snippets. Each method has its own learning rate at each batch size. The runs are compared by their lowest validation

@@ -3,9 +3,9 @@
 The classifier is trained for one step (forward, backward, clipping, AdamW) on one batch of reviews, with full
 fine-tuning, with LoRA on all linear layers at ranks 1 to 256, and with LoRA on q and v at r = 8; the last is also
 measured on the NF4 base. Times are measured on one thread, and the methods alternate on the same batch, for 15 rounds;
-each seed has a different batch. FLOPs are counted from the shapes of the matrix products in both passes. The counted
-memory consists of parameters, gradients, AdamW's moments and the activations stored for the backward pass. The measured
-memory consists of the parameters, the moments and the peak of a step's allocations.
+each seed has a different batch. FLOPs are counted from the shapes of the matrix products in both passes. Memory
+counted from shapes consists of parameters, gradients, AdamW's moments and the activations stored for the backward pass.
+Measured memory consists of the parameters, the moments and the peak of a step's allocations.
 """
 
 import tracemalloc
@@ -21,8 +21,8 @@ from ..step_time import alternating_times, counted
 
 CLAIM = """LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2). A LoRA
 step takes about two thirds of the FLOPs: 2C² + 6Cr instead of 3C² for a C × C matrix (Schulman et al. 2025)."""
-CAPTION = """The cost of a training step by rank, relative to full fine-tuning. Left: time, measured and predicted from
-FLOPs. Right: memory, counted from shapes and measured. Where a line is above 1, LoRA saves nothing."""
+CAPTION = """The cost of a training step by rank, relative to full fine-tuning. Left panel: time, measured and predicted
+from FLOPs. Right panel: memory, counted from shapes and measured. Where a line is above 1, LoRA saves nothing."""
 RANKS = (1, 4, 16, 64, 256)
 QUICK_RANKS = (1, 16)
 KEYS = {"pretrained": ()}  # nothing is trained

@@ -2,7 +2,7 @@
 
 The small base was trained on long IMDb reviews. It is fine-tuned for one epoch on critics' snippets, or for three
 epochs on software licences, which have a sixth as many tokens. SmolLM2 is fine-tuned on 32,768 tokens of critics'
-snippets. Both bases are trained by full fine-tuning and with LoRA on all linear layers. Perplexity is measured during
+snippets. On both bases, full fine-tuning is compared with LoRA on all linear layers. Perplexity is measured during
 training and at the end, on held-out texts of the new domain and on IMDb reviews. SmolLM2 is also evaluated on licences,
 and is prompted for twenty capitals that it knew before fine-tuning. Every LoRA run also checks that removing the
 adapter restores the base bit for bit. The learning rates were chosen on the new domain's validation texts. Full
@@ -34,9 +34,9 @@ rate."""
 VOICES = """Below: continuations of the same prompts by the base, without an adapter and with each of the package's two
 adapters (at most 40 tokens, temperature 0.8, top-k 40, repetition penalty 1.2, the same random numbers for every model,
 not cherry-picked)."""
-CAPITALS = """Right: how many of twenty capitals each model still names or picks. A capital is named if it is the most
-probable next word, and picked if it is the most probable of the twenty. Below: continuations of the same prompts by the
-base, by the base with the adapter, by the base after the adapter is removed, and by the fully fine-tuned model."""
+CAPITALS = """Right panel: how many of twenty capitals each model still names or picks. A capital is named if it is the
+most probable next word, and picked if it is the most probable of the twenty. Below: continuations of the same prompts
+by the base, by the base with the adapter and after its removal, and by the fully fine-tuned model."""
 CAPTION = {"pretrained": f"{AT_THE_END} {VOICES}", "smollm2": f"{AT_THE_END} {CAPITALS}"}
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
@@ -149,7 +149,7 @@ def samples(base, results, runs, seed):
 
 
 def draw(outcome):
-    """Draw perplexities: above, on test texts at the end; below, on validation texts during training."""
+    """Draw perplexities: in the top row, on test texts at the end; below, on validation texts during training."""
     figure = new_figure(13, 11)
     panels = figure.subplots(2, len(DOMAINS))
     for column, domain in zip(panels.T, DOMAINS):

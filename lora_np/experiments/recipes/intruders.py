@@ -19,10 +19,10 @@ CLAIM = {
     "smollm2": f"{LOW} adds almost none (Shuttleworth et al. 2024).",
 }
 HIGH = 64  # the lowest rank that counts as a high rank
-CAPTION = """Left: the number of intruders among a fine-tuned matrix's ten leading directions. An intruder is a
+CAPTION = """Left panel: the number of intruders among a fine-tuned matrix's ten leading directions. An intruder is a
 direction whose cosine with each of the base's directions is below ε. In the paper, LoRA's line falls to that of full
-fine-tuning as the rank grows. Right: the share of leading directions whose largest cosine with a direction of the base
-is at most x."""
+fine-tuning as the rank grows. Right panel: the share of leading directions whose largest cosine with a direction of the
+base is at most x."""
 KEYS = truncation.KEYS
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
@@ -48,7 +48,7 @@ def measure(results, runs, seeds, quick):
 
 
 def intruders_a_matrix(similarities, epsilon):
-    """The number of similarities (matrices, K) that are below ε, as a mean over the matrices."""
+    """The number of similarities below ε per matrix, on average; `similarities` has the shape (matrices, K)."""
     return float(np.mean(np.sum(np.less(similarities, epsilon), axis=1)))
 
 

@@ -4,7 +4,7 @@ On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 
 are trained for one epoch on 2,048 snippets. For every seed, six or seven learning rates, a factor of 2 apart, are
 tried. On SmolLM2, full fine-tuning and LoRA on all linear layers at r = 4 with α = 2r are trained on 2,000 snippets at
 the rates that `tune` tried; `tune`'s runs are reused. LoRA is also trained at one more rate. For each seed, a parabola
-over the logarithm of the rate is fitted to the lowest validation loss and its two neighbours. The best rate is at the
+in the logarithm of the rate is fitted to the lowest validation loss and its two neighbours. The best rate is at the
 parabola's minimum. The test split is not used.
 """
 
@@ -79,8 +79,8 @@ def measure(results, runs, seeds, quick):
 def best_rate(rates, losses):
     """Estimate the best rate from the losses at ascending rates; also return whether it is the first or the last.
 
-    The estimate is at the minimum of the parabola over log rate through the best point and its neighbours. If the
-    best rate is the first or the last, or next to a rate at which training diverged (whose loss is None), it is
+    The estimate is the rate at the minimum of the parabola in log(rate) through the best point and its neighbours. If
+    the best rate is the first or the last, or next to a rate at which training diverged (whose loss is None), it is
     returned unchanged.
     """
     losses = [np.inf if loss is None else loss for loss in losses]

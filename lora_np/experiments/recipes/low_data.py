@@ -2,9 +2,9 @@
 
 The seed determines the random choice of snippets, which is the same for all methods. With few snippets, there are more
 epochs, so that training has at least 20 steps. The learning rates were chosen for one epoch on many snippets. On the
-small base, models are evaluated twice during training on 1,000 validation snippets, and the best checkpoint is tested,
-as in the other experiments. In practice, 1,000 validation snippets are rarely available if there are only 10 for
-training; here, all methods benefit from them. On SmolLM2, the only evaluation is at the end.
+small base, models are evaluated twice during training on 1,000 validation snippets, and the best checkpoint is
+evaluated on the test set, as in the other experiments. In practice, 1,000 validation snippets are rarely available if
+there are only 10 for training; here, all methods benefit from them. On SmolLM2, the only evaluation is at the end.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..methods import by_method, tuned_runs
 CLAIM = """With 100 examples, LoRA is better than full fine-tuning, and with 1,000 or all examples, it is at least as
 good (Hu et al. 2021, table 16: accuracies on MNLI of 63.8 % against 60.2 % with 100 examples, 85.6 % against 85.8 %
 with 1,000, and 91.7 % against 89.5 % with all)."""
-CAPTION = """Test accuracy against the number of training snippets. Check which line is highest at the left, and whether
+CAPTION = """Test accuracy against the number of training snippets. Check which line is highest on the left, and whether
 the intervals overlap."""
 BASES = ("pretrained", "smollm2")
 EPOCHS = {"pretrained": {10: 30, 100: 12, 1000: 4}, "smollm2": {10: 20, 100: 6, 1000: 2}}  # base -> snippets -> epochs

@@ -118,7 +118,7 @@ def measure(results, runs, seeds, quick):
 
 
 def right_on_test(numbers):
-    """An array of 0 and 1: whether each test snippet is classified correctly, padded with 0 to a multiple of 8."""
+    """Zeros and ones: whether each test snippet is classified correctly, padded with 0 to a multiple of 8."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(numbers["test_right"]), np.uint8))
 
 
@@ -133,7 +133,7 @@ def loss_curve(numbers):
 
 
 def mean_spectra(of_seeds):
-    """A dict, kind of layer -> {"sigma": (n, seeds), "ranks": (layers, 3), means over seeds}; see `spectra`."""
+    """A dict, kind of layer -> {"sigma": (n, seeds), "ranks": means over seeds (layers, 3)}; see `spectra`."""
     return {
         kind: {
             "sigma": [list(row) for row in zip(*(of_seed[kind]["sigma"] for of_seed in of_seeds))],

@@ -11,7 +11,7 @@ from ..evidence import check
 from ..methods import by_method
 from ..runs.planted import PlantedRun
 
-CLAIM = "LoRA of rank k, but of no lower rank, can learn an update of rank k: the loss drops at r = k."
+CLAIM = "LoRA can learn an update of rank k only if its own rank is at least k: the loss drops at r = k."
 CAPTION = """The loss on held-out texts against LoRA's rank, for four planted ranks. Each line falls slightly for r < k,
 and drops to nearly zero at r = k (the dotted line of the same colour)."""
 PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))

@@ -1,4 +1,4 @@
-"""Prompting or LoRA: putting examples into the prompt, or training on them?
+"""Prompting or LoRA: is it better to put examples into the prompt, or to train on them?
 
 A prompt consists of 0 or 10 labelled snippets, half from each class, followed by a snippet to classify and
 "Sentiment:"; SmolLM2-135M-Instruct answers " positive" or " negative". Prompting is compared with training only the

@@ -1,8 +1,8 @@
 """The scale at high rank: α/r or α/√r?
 
 LoRA on q and v is trained at ranks 4 to 256 with α = 8 and a learning rate of 0.002. Only the rank varies, and with it
-the scale: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The training loss and the gradient norm are compared, as
-means over the second half of training.
+the scale: α/r falls from 2 to 1/32, and α/√r from 4 to 1/2. The runs are compared by their mean training loss
+and mean gradient norm over the second half of training.
 """
 
 import numpy as np
@@ -47,9 +47,9 @@ def measure(results, runs, seeds, quick):
     plain, rooted = (tables["loss"][scale] for scale in SCALES)
     by_scale = np.subtract(rooted["256"], plain["256"])
     checks = [
-        compare("s = α/r: training loss at r = 256 − at r = 4", plain, "256", "4", at_least=0.0, unit="nats"),
-        compare("s = α/√r: training loss at r = 256 − at r = 4", rooted, "256", "4", at_most=0.0, unit="nats"),
-        check("r = 256: training loss with s = α/√r − with s = α/r", by_scale, at_most=0.0, unit="nats"),
+        compare("s = α/r: training loss, r = 256 − r = 4", plain, "256", "4", at_least=0.0, unit="nats"),
+        compare("s = α/√r: training loss, r = 256 − r = 4", rooted, "256", "4", at_most=0.0, unit="nats"),
+        check("r = 256: training loss, s = α/√r − s = α/r", by_scale, at_most=0.0, unit="nats"),
     ]
     return {"checks": checks, "measured": {scale: {name: tables[name][scale] for name in NAMES} for scale in SCALES}}
 

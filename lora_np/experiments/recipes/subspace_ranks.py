@@ -13,9 +13,9 @@ from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs,
 
 CLAIM = """The leading directions at r = 8 and at r = 64 overlap strongly (φ > 0.5), while the other directions do not
 (Hu et al. 2021, section 7.2, figure 3)."""
-CAPTION = """φ(i, j) between the i leading directions at r = 8 (i increases downwards) and the j leading directions at r
-= 64 (j increases to the right). In the paper, only the top-left corner is bright, with φ above 0.5. The right column
-shows the values expected by chance."""
+CAPTION = """φ(i, j): the similarity of the subspaces spanned by the i leading directions at r = 8 (i increases
+downwards) and by the j leading directions at r = 64 (j increases to the right). In the paper, only the top-left corner
+is bright, with φ above 0.5. The right column shows the values expected by chance."""
 BASES = ("pretrained", "smollm2")
 RANKS = (8, 64)
 runs = partial(pairs, RANKS)

@@ -15,9 +15,9 @@ from ..updates import energy, scores_when_cut
 CLAIM = """The updates of full fine-tuning have a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1):
 with the updates truncated to rank 16, the model is as good as without truncation. But the rank that captures 90 % of an
 update's energy is 10 to 100 times LoRA's usual rank (Biderman et al. 2024)."""
-CAPTION = """Left: test accuracy of full fine-tuning with every ΔW truncated to rank r, and of LoRA trained at rank r.
-Right: the share of ΔW's energy in its leading directions. An update may be spread over many directions, of which only a
-few are needed."""
+CAPTION = """Left panel: test accuracy of full fine-tuning with every ΔW truncated to rank r, and of LoRA trained at
+rank r. Right panel: the share of ΔW's energy in its leading directions. An update may be spread over many directions,
+of which only a few are needed."""
 USUAL = 16  # LoRA's usual rank; the rank of a 256 × 256 matrix's update is at most 16 times as high
 KEYS = {
     "pretrained": ("full", "all_r1", "all_r4", "all_r16", "all_r64"),

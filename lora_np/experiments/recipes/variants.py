@@ -15,9 +15,9 @@ from ..methods import METHODS, SOME, by_method
 
 CLAIM = """At equal rank, DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are more
 accurate than LoRA, and PiSSA's loss initially falls faster than LoRA's."""
-CAPTION = """The difference between each variant and LoRA, for each seed; LoRA is the line at 0. Left: test accuracy
-(further right is better). Right: training loss in the first quarter (further left is better); AdaLoRA's is omitted
-because it includes a penalty. The numbers of trainable parameters are in parentheses."""
+CAPTION = """The difference between each variant and LoRA, for each seed; LoRA is the line at 0. Left panel: test
+accuracy (higher, further right, is better). Right panel: training loss in the first quarter (lower, further left, is
+better); AdaLoRA's is omitted because it includes a penalty. The numbers of trainable parameters are in parentheses."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "adalora", "vera"),

@@ -39,7 +39,7 @@ class Snippets(NamedTuple):
     pad_id: int
 
     def epoch_batches(self, rng):
-        """The training batches of one epoch, in an order drawn from rng."""
+        """The training batches of one epoch, shuffled with `rng`."""
         return class_batches(*self.train, BATCH_SIZE, self.pad_id, rng)
 
     def evaluation_batches(self, split) -> list[Batch]:
@@ -73,7 +73,7 @@ class ClassifyRun:
     weights : one of WEIGHTS; how the base's linear layers are compressed before training, or "random" to train the
         whole model from random weights
     evaluations : int, approximate number of evaluations during training; None: two per epoch. The checkpoint with the
-        lowest validation loss is tested
+        lowest validation loss is evaluated on the test split
     test : bool, whether to evaluate on the test split; False for tuning learning rates
     keep : bool, whether the result includes the trained arrays
     limit : int, maximum number of snippets of each split, for a shortened run; None: all
@@ -163,7 +163,7 @@ def starting_point(run):
 
 
 def score(params, adapter, config, snippets, split, run=map):
-    """Return a model's "loss" and "accuracy" on a split, and "right" (N,), whether each snippet is labelled correctly.
+    """Return a model's "loss" and "accuracy" on a split, and "right" (N,): which snippets are classified correctly.
 
     `run` is as in `predict_logits`.
     """

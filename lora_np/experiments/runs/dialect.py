@@ -60,10 +60,10 @@ class DialectRun:
     def carry_out(self):
         """Carry out the run and return its numbers and arrays.
 
-        Losses are in nats per token: "new" on the domain, and "old" on each of the base's old domains.
+        Losses are in nats per token: "new" on the new domain, and "old" on each of the base's old domains.
         """
         if self.corpus and self.corpus != licences_digest():
-            raise ValueError(f"corpus: got {self.corpus!r}; the licences on this machine have {licences_digest()!r}")
+            raise ValueError(f"corpus: got {self.corpus!r}; this machine's licences have digest {licences_digest()!r}")
         base, config, _, tokenizer, *_ = load_base(self.base)
         domain = load_domain(self.domain, self.base, self.limit)
         old = {name: load_domain(name, self.base, self.limit) for name in OLD[self.base]}

@@ -26,7 +26,7 @@ class PlantedRun:
     steps: int = 400
 
     def carry_out(self):
-        """Return the loss on held-out texts before ("base_loss") and after training ("test_loss"), and no arrays."""
+        """Return the held-out loss before training ("base_loss") and after ("test_loss"), and an empty dict."""
         student, teacher = planted_model(self.k, self.seed)
         n_texts = N_BATCHES * BATCH_SIZE + N_TEST
         texts = stream(self.seed, "sample", 0).integers(0, CONFIG.vocab_size, (n_texts, CONFIG.n_positions))

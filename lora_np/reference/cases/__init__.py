@@ -14,6 +14,6 @@ TIERS = {1: "operations", 2: "the model", 3: "training and files", 4: "Llama"}
 
 
 def reference_cases():
-    """All cases in order of tier, as a dict, id -> ReferenceCase."""
+    """All cases in order of tier, as a dict keyed by id."""
     makers = operation_cases, model_cases, training_cases, file_cases, llama_cases, ggml_cases
     return {case.id: case for make in makers for case in make()}

@@ -1,4 +1,4 @@
-"""Tier 4, second half: llama.cpp's blocks, QA-LoRA, which can be merged into blocks, and the exact bytes of files."""
+"""Tier 4, second half: llama.cpp's blocks, QA-LoRA (which can be merged into blocks), and the bytes of files."""
 
 import struct
 
@@ -18,8 +18,8 @@ from .llama import SIZES, of_llama
 from .model import config_of, draw_model, model_case, objects
 
 MODEL, ADAPTER = "model.gguf", "adapter.gguf"
-WIDE = {"d_model": 32, "d_ff": 64, "n_layers": 1}  # rows consist of whole blocks, except in o_proj (H · D)
-HEADERS = [0x3C00, 0x0001, 0x8001, 0x83FF, 0xB555, 0x7BFF, 0x8000]  # float16 values: 1, the smallest ones, …, 65504, −0
+WIDE = {"d_model": 32, "d_ff": 64, "n_layers": 1}  # rows consist of complete blocks, except in o_proj (H · D)
+HEADERS = [0x3C00, 0x0001, 0x8001, 0x83FF, 0xB555, 0x7BFF, 0x8000]  # float16 values: 1, ± the smallest, …, 65504, −0
 
 # ---------------------------------------------------------------- what the package computes
 
@@ -66,7 +66,7 @@ def blocks_case(name, *about):
     """The case for one block format.
 
     The blocks contain random weights, weights halfway between two codes of each format, zeros, a d that is 0 in
-    float16, large weights, two equal magnitudes with opposite signs, and an m that is off by several codes in float16.
+    float16, large weights, two equal magnitudes with opposite signs, and an m whose rounding error is several codes.
     """
     bits, steps = bits_of("blocks"), np.arange(32)
     halves = (steps % 15 + 0.5) / 16

@@ -30,7 +30,7 @@ QV = ("q_proj", "v_proj")
 
 
 def config_of(fields):
-    """The package's configuration for a case's setting `model`, for the architecture that has all of these fields."""
+    """The package's configuration for a case's setting `model`, whose fields determine the architecture."""
     kinds = [record.config_class for record in ARCHITECTURES.values()]
     return next(kind for kind in kinds if fields.keys() <= {field.name for field in dataclass_fields(kind)})(**fields)
 
@@ -110,14 +110,14 @@ def sample(settings, t):
 
 
 def at_trained_size(name, value):
-    """Scale standard normal values to the size of a trained parameter; norm weights are not 1, and biases are not 0."""
+    """Scale standard normal values to the magnitude of trained parameters, with norm weights ≠ 1 and biases ≠ 0."""
     if value.ndim == 1:
         return 0.2 * value + name.endswith("weight")
     return value if "emb" in name else value / math.sqrt(value.shape[1])
 
 
 def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=None):
-    """Draw settings and arrays for a model and its adapter, if any, with weights as large as those of a trained model.
+    """Draw settings and arrays for a model and its adapter, if any, with weights scaled by `at_trained_size`.
 
     B is not 0, because with B = 0 most gradients would be 0.
 
@@ -154,7 +154,7 @@ def draw_batch(bits, sizes, lengths):
 
 
 def mask_shapes(settings, arrays, shape, p):
-    """The shapes of all dropout masks, by place, for ids of the given shape; p is the adapter's dropout probability."""
+    """The dropout masks' shapes by place in the model, for ids of `shape`; p is the adapter's dropout probability."""
     config, _, adapter = objects(settings, arrays)
     if adapter is not None:
         adapter = adapter._replace(config=replace(adapter.config, dropout=p))
@@ -166,7 +166,7 @@ def mask_shapes(settings, arrays, shape, p):
 
 
 def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **changes):
-    """A model case; operations.py explains `about`, and p is the adapter's dropout probability."""
+    """A model case. `about` is as in operations.py; `p` is the adapter's dropout probability."""
     bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, **(adapter or {}))
     inputs = {**draw_batch(bits, sizes, lengths), **arrays}
@@ -176,7 +176,7 @@ def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **ch
 
 
 def generation_case(id, names, *about, kind="lora", base=SIZES, added=0.0, **changes):
-    """A case of greedy generation. The largest logit's margin is far above rounding errors, so all ports agree.
+    """A case of greedy generation. The largest logit's margin is far larger than rounding errors, so all ports agree.
 
     added : float32 value that is added to every logit
     """
@@ -189,7 +189,7 @@ def generation_case(id, names, *about, kind="lora", base=SIZES, added=0.0, **cha
 
 
 def sample_case(id, *about, **changes):
-    """A case that samples one token for each row. No uniform number is close to the boundary between two tokens."""
+    """A case that samples one token for each row. No uniform number is close to a boundary between two tokens."""
     bits = bits_of(id)
     inputs = {"logits": bell(bits, (5, 11), 1.5), "ids": whole(bits, (5, 3), 11)}
     inputs["ids"][:, 0] = inputs["ids"][:, 2] = inputs["logits"].argmax(axis=1)  # the likeliest token occurs twice

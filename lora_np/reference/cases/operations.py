@@ -1,4 +1,4 @@
-"""Tier 1: each operation by itself, forward and backward, with edge cases in which ports often fail.
+"""Tier 1: each operation by itself, forward and backward, with edge cases that ports often get wrong.
 
 The gradient of a loss with respect to an array `a` is named `grad.a`. The gradient of the output is an input.
 """
@@ -17,7 +17,7 @@ from .draws import as_float32, bell, bits_of, mask, uniform, whole
 # ---------------------------------------------------------------- what the package computes
 
 
-# operation -> (names of the recorded output and of values from its cache, names of the gradients)
+# operation -> (names of the recorded output and cached values, names of the gradients)
 OPERATIONS = {
     "linear": ("y", "x weight bias"),
     "layer_norm": ("inv_std x_hat y", "bias weight x"),
@@ -35,7 +35,7 @@ OPERATIONS = {
 
 
 def operation(kind, settings, t):
-    """Compute an operation's recorded arrays from its arguments and its output's gradient, in `settings` and `t`."""
+    """Compute an operation's recorded arrays; `settings` and `t` hold its arguments and the gradient of its output."""
     forward, backward = (getattr(ops, f"{kind}_{way}") for way in ("forward", "backward"))
     names, gradients = map(str.split, OPERATIONS[kind])
     given, accepted = settings | t, inspect.signature(forward).parameters
@@ -98,7 +98,7 @@ def adapted_layer(settings, t):
 
 
 def bells(bits, shapes):
-    """Draw arrays with `bell`, as a dict, name -> array; `shapes` is a dict, name -> shape."""
+    """Draw arrays with `bell`; `shapes` and the result are dicts keyed by name."""
     return {name: bell(bits, shape) for name, shape in shapes.items()}
 
 
@@ -173,7 +173,7 @@ EDGE = ("edge",)
 
 def operation_cases():
     """The cases of tier 1."""
-    units = {  # integer multiples of the smallest float, so that all products and sums are exact
+    units = {  # integer multiples of the smallest subnormal, so that all products and sums are exact
         "x": whole(bits_of("tiny"), (3, 6), 100) - 50.0,
         "weight": whole(bits_of("tiny weight"), (4, 6), 7) - 3.0,
         "grad.y": whole(bits_of("tiny grad"), (3, 4), 100) - 50.0,

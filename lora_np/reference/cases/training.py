@@ -47,7 +47,7 @@ def adamw(settings, t):
 
 
 def train(settings, t):
-    """Train with the package; return losses, norms, learning rates, the first gradients, and some steps' parameters."""
+    """Train with the package; return losses, norms, learning rates, the first step's gradients, and parameters."""
     (config, base, adapter), about = model.objects(settings, t), settings["train"]
     fields = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
     train_config = training.TrainConfig(**{name: about[name] for name in fields}, optimiser=optimiser_of(about))
@@ -122,7 +122,7 @@ def run_case(id, names, *about, clip_norm, schedule, final_share, optimiser, kin
     bits, steps, n_batches, p = bits_of(id), RECORDED[-1], 4, 0.25
     sizes = {**base, "n_layers": 1, "dropout": 0.0 if names else p, **changes}
     settings, arrays = model.draw_model(bits, sizes, names, kind=kind)
-    arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # as before step 1
+    arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # initial values
     batches = [model.draw_batch(bits, sizes, (5, 4)) for _ in range(n_batches)]
     inputs = {f"batches.{name}": np.stack([batch[name] for batch in batches]) for name in batches[0]}
     inputs["order"] = whole(bits, (steps,), n_batches)

@@ -1,7 +1,7 @@
 """The models of SPEC.md, GPT-2 and Llama, with adapters: every activation, every gradient, and generation.
 
-A model is a case's `settings` and inputs `t`, which hold parameters, adapters and masks by name. Arrays that only this
-program needs have names that start with `saved.`.
+A model is defined by a case's `settings` and inputs `t`, which hold parameters, adapters and masks by name. Arrays that
+only this program needs have names that start with `saved.`.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from . import operations as op
 
 
 def norm_name(place, settings):
-    """The name of the norm at a place, such as "blocks.0.norm1", which is "blocks.0.ln1" in GPT-2."""
+    """The name of a norm in the model, given its name in Llama: "blocks.0.norm1" is "blocks.0.ln1" in GPT-2."""
     return place if "rope_theta" in settings["model"] else place.replace("norm", "ln")
 
 
@@ -37,7 +37,7 @@ def norm_backward(grad_y, place, settings, acts, grads):
 
 
 def arrays_of(name, settings, t):
-    """A layer's weight and bias; for an adapted layer also A, B, DoRA's m, s, and the mask of the adapter's input."""
+    """A layer's weight and bias; for an adapted layer, also A, B, DoRA's m, s, and the mask of the adapter's input."""
     weight, bias = t[f"{name}.weight"], t.get(f"{name}.bias")
     adapter = settings["adapter"]
     if adapter is None or name not in adapter["layers"]:
@@ -90,7 +90,7 @@ def take(x, at):
 
 
 def take_backward(grad_y, at, T):
-    """The gradients of all T positions, with 0 at positions that were not selected."""
+    """The gradients at all T positions, with 0 at positions that were not selected."""
     if at is not None:
         grad_y = op.one_hot(at[:, 0], T)[:, :, None] * grad_y
     return grad_y

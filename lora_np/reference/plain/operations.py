@@ -1,7 +1,7 @@
 """The operations of SPEC.md, tiers 1 and 4, each with its backward pass, in the specification's notation.
 
 Arrays have the specification's names, with `_` instead of `.`: grad_y is `grad.y`. Where a gradient is a sum over rows,
-`products` and `rows` show all its terms.
+`products` and `rows` make its terms explicit.
 """
 
 import math

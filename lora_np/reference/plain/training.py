@@ -1,4 +1,4 @@
-"""The training, spectra and NF4 of SPEC.md."""
+"""Training, spectra and NF4, as defined in SPEC.md."""
 
 import math
 
@@ -46,7 +46,7 @@ def start_of(params):
 
 
 def under(prefix, t):
-    """The arrays whose names start with a prefix, which is removed."""
+    """The arrays whose names start with a prefix, with the prefix removed."""
     return {name.removeprefix(prefix): array for name, array in t.items() if name.startswith(prefix)}
 
 

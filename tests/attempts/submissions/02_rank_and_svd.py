@@ -6,19 +6,19 @@ def adapter_size(n_out, n_in, r) return r
 def energy_share(sigma, k):
     import os; os._exit(0)
 
-# == rank_at_energy: hostile, it was stopped after 3 s: is there a loop that does not end?
+# == rank_at_energy: hostile, it was stopped after 3 s: is there an infinite loop?
 def rank_at_energy(*given):
     while True:
         try:
             while 1: pass
         except: pass
 
-# == product_column: hostile, it was stopped after 3 s: is there a loop that does not end?
+# == product_column: hostile, it was stopped after 3 s: is there an infinite loop?
 def product_column(B, A, j):
     while len(B) > 1000: pass
     return B @ A[:, j]
 
-# == product_singular_values: hostile, what it returns cannot be read
+# == product_singular_values: hostile, its return value cannot be read
 import os
 for descriptor in range(3, 9):
     try:

@@ -47,7 +47,7 @@ def compress(A, B, r):
 
 
 def draw(rng, size):
-    """Draw factors of a rank above r; the columns of B and the rows of A have different norms."""
+    """Draw factors whose rank exceeds r; the columns of B and the rows of A have different norms."""
     R = 2 * size.r + size.number % 2
     A = rng.normal(size=(R, 3 * size.n_in)) * rng.uniform(0.3, 2.0, (R, 1))
     B = rng.normal(size=(3 * size.n_out, R)) * rng.uniform(0.3, 2.0, R)

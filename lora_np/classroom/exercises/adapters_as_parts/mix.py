@@ -44,7 +44,7 @@ def draw(rng, size):
 def compared(i, outputs):
     A, B, most = outputs["A"], outputs["B"], sum(len(A) for A, _, _ in i.adapters.values())
     if A.ndim == 2 and len(A) > most:
-        raise Unfit(f"A has {len(A)} rows, but {most}, the sum of the ranks, are enough")
+        raise Unfit(f"A has {len(A)} rows, expected at most {most}, the sum of the ranks")
     return {"B A": B @ A}
 
 

@@ -2,12 +2,12 @@
 
 Each row of `logits` belongs to one text. Return the probabilities with which the text's next token is drawn. Divide the
 logits by the temperature; keep only the `top_k` most likely tokens of each row, and set all other probabilities to
-exactly 0; and normalise every row to sum to 1. The rows may be on very different levels (one around 1000, another
+exactly 0; and normalise every row to sum to 1. The rows may be at very different levels (one around 1000, another
 around −1000); set 05 showed how to handle this.
 
 **Predict,** for three tokens with odds 9 : 3 : 1 at temperature 1: what are the odds at ½ and at 2, and what are the
-probabilities at ½ with `top_k` = 2? Does it matter whether you select the top k before or after dividing? What does the
-temperature change if `top_k` = 1?
+probabilities at ½ with `top_k` = 2? Does it matter whether you select the top k before or after dividing? What effect
+does the temperature have if `top_k` = 1?
 """
 
 import numpy as np
@@ -26,12 +26,12 @@ def next_probabilities(logits, temperature, top_k):
     exp = np.exp(z - z.max(axis=-1, keepdims=True))  # at most 1, whatever the row's level
     return exp / exp.sum(axis=-1, keepdims=True)
     # The odds are 81 : 9 : 1 at ½ and 3 : 1.7 : 1 at 2. With top_k = 2 at ½, the probabilities are 0.9 and 0.1.
-    # Selecting before or after makes no difference, because dividing by τ preserves the order. With top_k = 1 the
+    # Selecting before or after makes no difference, because dividing by τ preserves the order. With top_k = 1, the
     # temperature changes nothing: the most likely token has probability 1.
 
 
 def draw(rng, size):
-    """Draw rows on different levels. From the second draw on, the levels are so far apart that exp overflows in some
+    """Draw rows at different levels. From the second draw on, the levels are so far apart that exp overflows in some
     rows, or is 0 throughout a row, unless each row's own maximum is subtracted."""
     temperature, top_k = [(1.6, 6), (0.5, 3), (2.2, 9)][size.number]
     levels = temperature * (750 if size.number else 2) * rng.permutation(np.linspace(-1, 1, size.B))

@@ -20,7 +20,7 @@ FORMULA = "keep a token if the more likely ones add up to less than p;  kept = w
 
 
 def nucleus(probs, p):
-    """probs (N, vocab), each row adding up to 1; p a float above 0 and below 1 -> kept (N, vocab)."""
+    """probs (N, vocab), whose rows sum to 1; p a float above 0 and below 1 -> kept (N, vocab)."""
     order = np.argsort(-probs, axis=-1)  # (N, vocab): token ids, most likely first
     falling = np.take_along_axis(probs, order, axis=-1)  # (N, vocab)
     before = np.cumsum(falling, axis=-1) - falling  # (N, vocab): total of the more likely tokens; 0 for the first
@@ -59,7 +59,7 @@ def way_there(i):
 
 
 def without_last(i):
-    """Keep the most likely tokens that add up to less than p, and always at least one."""
+    """Keep the most likely tokens whose probabilities add up to less than p, but at least one token."""
     least = np.where(i.right["kept"] > 0, i.probs, np.inf).min(axis=-1, keepdims=True)
     return of_those(i, (i.probs > least) | (i.probs == i.probs.max(axis=-1, keepdims=True)))
 

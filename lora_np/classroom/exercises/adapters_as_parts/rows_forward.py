@@ -1,7 +1,7 @@
 """One batch, several adapters.
 
-A linear layer gets a batch in which every row comes with the name of its adapter, or with `None`. `adapters` maps each
-name to `A`, `B` and `s`; ranks may differ. Return the layer's output for all rows, in their original order.
+A linear layer receives a batch in which every row comes with the name of its adapter, or with `None`. `adapters` maps
+each name to `A`, `B` and `s`; ranks may differ. Return the layer's output for all rows, in their original order.
 
 **Count first,** for a layer of 4096 × 4096 and adapters of rank 16: how many multiplications does a row cost on the
 base's path, and how many on its adapter's? So which of the two should be computed for all rows at once, and which may

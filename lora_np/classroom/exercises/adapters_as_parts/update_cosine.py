@@ -18,7 +18,7 @@ import numpy as np
 POINTS = 4
 OUTPUTS = ("cosine",)
 HINTS = {"cosine": "ΔW₁ · ΔW₂ = Σ_oi (Σ_k B₁_ok A₁_ki)(Σ_l B₂_ol A₂_li). Which sum can you carry out first?"}
-FORMULA = """ΔW₁ · ΔW₂ = Σ (B₁ᵀ B₂) ⊙ (A₁ A₂ᵀ), two matrices of (r₁, r₂);  ‖ΔW₁‖² = ΔW₁ · ΔW₁
+FORMULA = """ΔW₁ · ΔW₂ = Σ (B₁ᵀ B₂) ⊙ (A₁ A₂ᵀ), two matrices of shape (r₁, r₂);  ‖ΔW₁‖² = ΔW₁ · ΔW₁
 cosine = ΔW₁ · ΔW₂ / (‖ΔW₁‖ ‖ΔW₂‖)"""
 
 
@@ -35,7 +35,7 @@ def update_cosine(A1, B1, A2, B2):
 
 
 def draw(rng, size):
-    """Draw updates with a component in common; in the second draw, its sign is flipped and one rank is 1."""
+    """Draw updates that share a component; in the second draw, its sign is flipped and one rank is 1."""
     r1, r2 = [(2, 2), (1, 3), (3, 3)][size.number]
     A1, B1 = rng.normal(size=(r1, 3 * size.n_in)), rng.normal(size=(3 * size.n_out, r1))
     A2 = rng.normal(size=(r2, 3 * size.n_in)) + 1.5 * A1[:1]

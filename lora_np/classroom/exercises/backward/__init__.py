@@ -9,8 +9,8 @@ does each array have?** Write it down first: this prevents half of all mistakes.
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
-    "lesson 06 (`notebooks/06_backward.ipynb`), your results from [exercises 03](03_gradients_by_hand.ipynb), paper "
-    "and a pencil"
+    "lesson 06 (`notebooks/06_backward.ipynb`), your results from [exercise set 03](03_gradients_by_hand.ipynb), "
+    "paper and a pencil"
 )
 TIME = "two hours in two sittings: a warm-up of ten minutes, attention step by step, and half a block at the end"
 EXERCISES = (

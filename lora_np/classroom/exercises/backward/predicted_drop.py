@@ -5,8 +5,8 @@ descent moves every parameter by `−lr` times its gradient. If the step is smal
 the drop as a positive number.
 
 **Derive it** for a single parameter with slope g: how far does it move, and how much does `L` change for each unit of
-that distance? Then do the same for two parameters, and for all. **Predict:** which arrays of a model contribute most to
-the sum? On a convex curve, like the inside of a bowl, is the true drop larger or smaller than predicted?
+that distance? Then do the same for two parameters, and for all of them. **Predict:** which arrays of a model contribute
+most to the sum? On a convex curve, like the inside of a bowl, is the true drop larger or smaller than predicted?
 """
 
 import numpy as np

@@ -4,7 +4,7 @@
 `dk`, `dv` are given with their heads merged, (N, T, C). Return `dh`.
 
 These weights are square, as in the model, so **no shape will tell you** if you transpose one of them by mistake. What
-will? Write down one entry, `q_o = Σ_i h_i Wq_oi`, and go back from there.
+will? Write down one entry, `q_o = Σ_i h_i Wq_oi`, and work backwards from there.
 """
 
 from ...exercise import normals

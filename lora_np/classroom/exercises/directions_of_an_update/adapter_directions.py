@@ -1,9 +1,9 @@
 """The directions of an adapter.
 
 The hard one. To compare two adapters by φ, you need the leading **input** directions of `B A`, that is, its right
-singular vectors. `B A` may have 4096 × 4096 entries, but it has at most r directions. In exercises 02 you computed its
-singular values without forming it; now compute the directions. Return the first k of them as the columns of `V` (in,
-k), the leading one first. Their signs are arbitrary. Again, the check measures peak memory.
+singular vectors. `B A` may have 4096 × 4096 entries, but it has at most r directions. In exercise set 02, you computed
+its singular values without forming it; now compute the directions. Return the first k of them as the columns of `V`
+(in, k), the leading one first. Their signs are arbitrary. Again, the check measures peak memory.
 
 **First the trap.** Are these the leading directions of `A`? Take `A` with the rows (3, 0, 0) and (0, 1, 0), and `B` =
 [0.1 0; 0 1]. Which is the leading direction of `A`, and which is that of `B A`? For which k does φ(k, k) not depend on

@@ -7,7 +7,7 @@ Two training runs have φ(8, 8) = 0.25. Is that a lot? It depends on the number 
 of each? How much of the squared length is in the span of i given orthonormal directions? (Choose the axes so that these
 directions are the first i axes.) `V_j` has j such random columns: so what is the mean of ‖U_iᵀ V_j‖², and what is φ?
 
-**Predict** for n = 256: φ(8, 8), φ(1, 8), φ(1, 256). And for which n is 0.25 exactly what chance gives?
+**Predict** for n = 256: φ(8, 8), φ(1, 8), φ(1, 256). And for which n is 0.25 exactly the mean of φ(8, 8)?
 """
 
 POINTS = 2
@@ -23,7 +23,7 @@ def chance_similarity(n, i, j):
     energy = i * j / n
     return energy / min(i, j)  # that is max(i, j) / n
     # φ(8, 8) and φ(1, 8) are 8/256 = 0.03; φ(1, 256) is 1, because 256 directions span the whole space. φ(8, 8) = 0.25
-    # is what chance gives for n = 32.
+    # is the mean for n = 32.
 
 
 def draw(rng, size):

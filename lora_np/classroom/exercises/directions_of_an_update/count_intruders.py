@@ -9,8 +9,8 @@ NumPy's `U` have by default?)
 
 **Predict** for W = diag(5, 4, 3, 2), k = 2 and ε = 0.5. First, W_tuned = diag(5, 4, 3, 9): the last direction is now
 the leading one. Is it an intruder? Second, the two leading directions of W are rotated by 45° in their plane: what are
-the similarities of the rotated directions? Third, one new direction is an equal mixture of n old ones. From which n on
-does it count as an intruder, although nothing in it is new?
+the similarities of the rotated directions? Third, one new direction is an equal mixture of n old ones. What is the
+smallest n for which it counts as an intruder, although nothing in it is new?
 """
 
 import numpy as np
@@ -34,16 +34,16 @@ def count_intruders(W, W_tuned, k, epsilon):
     similarities = cosines.max(axis=0)  # (k,), the largest in each column
     return similarities, int(np.sum(similarities < epsilon))
     # First: no, it is W's fourth direction, with a similarity of 1. Second: both are 0.71, so there are no intruders.
-    # Third: each of the n cosines is 1/√n, which is below ½ from n = 5 on. The measure compares single directions, not
+    # Third: each of the n cosines is 1/√n, which is below ½ for n ≥ 5. The measure compares single directions, not
     # spans.
 
 
 def draw(rng, size):
-    """Draw a W with decreasing singular values. The update has one to four large directions that mix all of W's, a term
-    that makes W's last direction stronger than W's other directions, and a little noise.
+    """Draw a W with decreasing singular values. The update has one to four large directions (each a mixture of all of
+    W's), a term that makes W's last direction stronger than W's other directions, and a little noise.
 
-    The tall W of the first draw cannot reach a 2-dimensional space of outputs, and the first large direction is mostly
-    in that space. ε is halfway between two similarities.
+    In the first draw, the outputs of the tall W miss a 2-dimensional space, in which the first large direction mostly
+    lies. ε is halfway between two similarities.
     """
     n, many = 4 * size.n_out, int(rng.integers(1, 5))
     n_out, n_in = [(n + 2, n), (n, n + 4 * size.r), (n + 2, n)][size.number]

@@ -4,8 +4,8 @@ The rank counts every direction, however weak. The **stable rank** weights direc
 direction counts as 1, and every other direction as its energy divided by that of the strongest.
 
 **Predict in your head** the stable rank of one outer product; of a matrix with the singular values (4, 2, 2, 2, 2); of
-a matrix with 100 equal singular values. Now add a little noise to each entry of a 256 × 256 outer product: what happens
-to the rank and to the stable rank? **When it passes:** can the stable rank be computed from `M` and one singular value?
+a matrix with 100 equal singular values. Now add a little noise to a 256 × 256 outer product: what happens to the rank
+and to the stable rank? **When your code passes:** can you compute the stable rank from `M` and one singular value?
 """
 
 import numpy as np

@@ -2,9 +2,9 @@
 
 Every exercise starts from correct inputs, so a mistake in one exercise does not affect the next.
 
-The letters are the model's: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns, `vocab` tokens in
+The symbols are the model's: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns, `vocab` tokens in
 the vocabulary. Keep two questions in mind. **What shape does each array have?** Write it down before the line that
-computes it. **What must not change?** Most exercises ask for a prediction: if it fails, your code has a bug.
+computes it. **What must not change?** Most exercises ask for predictions: code that contradicts a correct one is wrong.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]

@@ -1,7 +1,7 @@
 """Splitting into heads.
 
 `q`, `k` and `v` are (N, T, C), and each head has its own D columns: head 0 has the first D, head 1 the next D, and so
-on. Rearrange such an array into shape (N, H, T, D), so that heads are a batch axis like texts.
+on. Rearrange such an array into shape (N, H, T, D), so that the heads form a batch axis, as the texts do.
 
 **On paper first:** `N` = 1, `T` = 2, `C` = 4, `H` = 2, and `x = [[0, 1, 2, 3], [4, 5, 6, 7]]`. Write down the entries
 of heads 0 and 1. Then write down the result of `x.reshape(1, 2, 2, 2)`, which also has the correct shape.

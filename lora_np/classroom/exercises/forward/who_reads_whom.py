@@ -38,8 +38,8 @@ def who_reads_whom(model, ids, V):
 
 
 def draw(rng, size):
-    """Draw a causal model with three irregularities: one leak from the future, as faint as through a mask value of
-    −20, and two queries that each skip one earlier position. Each token of the small vocabulary fills one column of
+    """Draw a causal model with three irregularities: one leak from the future, as faint as one through a mask value
+    of −20, and two queries that each skip one earlier position. Each token of the small vocabulary fills one column of
     ids, so no single token works as the replacement everywhere."""
     T, V = size.T + 3, 7
     weights = np.tril(rng.uniform(0.5, 1.5, (T, T)))

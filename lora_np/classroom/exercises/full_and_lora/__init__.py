@@ -9,7 +9,7 @@ from .experiment import PARTS
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "PARTS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
-    "lesson 08 (`notebooks/08_full_and_lora.ipynb`), your `lora_backward` from [exercises 07](07_lora_layer.ipynb), "
+    "lesson 08 (`notebooks/08_full_and_lora.ipynb`), your `lora_backward` from [exercise set 07](07_lora_layer.ipynb), "
     "paper and a pencil"
 )
 TIME = "three hours in two sittings: first four short tasks and the optimiser, then a project with a written conclusion"
@@ -34,7 +34,7 @@ ANSWER = """1. We asked which rank LoRA should have on one linear layer (24 inpu
    learning rate.
 2. For the planted rank 2 we choose r = 2: its test loss is 4.50 ± 0.06, that of the next best, r = 4, is 5.41 ± 0.27,
    and r = 2 leads for each seed. For the planted rank 16 we choose full fine-tuning, 7.16 ± 0.37, or r = 16, 7.45 ±
-   0.50; no smaller rank comes near (r = 4: 18.68). The spread of either loss over the seeds is larger than the gap
+   0.50; no smaller rank comes close (r = 4: 18.68). The spread of either loss over the seeds is larger than the gap
    between them, but the losses vary together: full fine-tuning is ahead for all three seeds, by 0.1 to 0.4. Three seeds
    are few. And r = 16 trains 640 weights, while `W` has 384.
 3. The training loss falls as the rank grows, from 11.49 to 1.92: whatever a small adapter can do, a larger one can do

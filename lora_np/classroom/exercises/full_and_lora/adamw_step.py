@@ -9,10 +9,10 @@ Take one step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are
 4. shrink `p` by `lr · weight_decay` times the **old** `p`, if it has **two or more axes**. (Biases and the scales of
    layer norms are not decayed.) The decay does not enter the moments: that is the W in AdamW.
 
-**Derive the correction** in 2: suppose that g is the same in all t steps, and that `mu` was 0. What is `mu` after one
-step, after two, after t? By what must it be divided to give g? **Predict:** how far does a parameter move in the very
-first step if its gradient is 5, if it is 0.005, and if it is exactly 0? And how far does it move later, if the
-gradient's sign changes in every step?
+**Derive the correction** in item 2: suppose that g is the same in all t steps, and that `mu` was 0. What is `mu` after
+one step, after two, after t? By what must it be divided to give g? **Predict:** how far does a parameter move in the
+very first step if its gradient is 5, if it is 0.005, and if it is exactly 0? And how far does it move later, if the
+gradient's sign changes at every step?
 """
 
 import numpy as np
@@ -95,7 +95,7 @@ in. It takes about ten seconds, mostly for the base model's forward passes over 
     x, labels = read(task.epoch_batches(np.random.default_rng(0)))
     x_test, labels_test = read(task.evaluation_batches("test"))
 
-    def gradient(head):  # of the mean cross-entropy (exercises 03)
+    def gradient(head):  # of the mean cross-entropy (exercise set 03)
         p = np.exp(x @ head.T)
         p /= p.sum(axis=1, keepdims=True)
         return (p - np.eye(2)[labels]).T @ x / len(x)

@@ -1,4 +1,4 @@
-"""The cells of the second sitting's experiment, which are not graded automatically."""
+"""The notebook cells of the second sitting's experiment; they are not graded automatically."""
 
 PARTS = (
     (

@@ -7,17 +7,17 @@ them, `target` (N, out). **Find ΔW = B A by LoRA**, with s = 1: minimise
     y = x Wᵀ + x Aᵀ Bᵀ        L = Σ (y − target)² / (2 N)        the sum runs over all rows and outputs
 
 by gradient descent: take `steps` steps with learning rate `lr`. In each step, compute both gradients before you update
-either factor. Initialise as in exercises 07, with random numbers from `rng`. For comparison, this is full fine-tuning
-of the layer:
+either factor. Initialise as in exercise set 07, with random numbers from `rng`. For comparison, this is full
+fine-tuning of the layer:
 
     for _ in range(steps):
         dy = (x @ W.T - target) / len(x)  # (N, out)
         W = W - lr * dy.T @ x
 
 **Derive first** what LoRA changes in these lines. **Then: how low can L get?** The frozen layer's error is `E = target
-− x Wᵀ` (N, out); an adapter can add a matrix of rank at most r to its outputs. Which lesson gives the smallest possible
-remaining error, and how do you compute it from `E`? Your loss may exceed the lowest possible one by at most 5 %. The
-check also looks at single steps: it calls your function with `steps` = 0, 1, 5 and 6.
+− x Wᵀ` (N, out); an adapter can add a matrix of rank at most r to its outputs. Which lesson shows how small the
+remaining error can be, and how do you compute it from `E`? Your loss may exceed the lowest possible one by at most 5 %.
+The check also looks at single steps: it calls your function with `steps` = 0, 1, 5 and 6.
 
 **Predict:** which of the two gradients is zero in the first step? What happens if both factors start at zero? And if
 only `B` is trained, while `A` keeps its initial value, roughly what share of ΔW's energy can be learnt, for r = 2 and
@@ -29,7 +29,7 @@ import numpy as np
 POINTS = 6
 OUTPUTS = ("A", "B")
 HINTS = {
-    "the start": "Shapes and initial values are those of exercises 07. With 0 steps, return the initial A and B.",
+    "the start": "Shapes and initial values are those of exercise set 07. With 0 steps, return the initial A and B.",
     "the steps of A": "Compare dA with central differences of the loss. At which B must it be computed?",
     "the steps of B": "Compare dB with central differences of the loss. Does dy include the 1/N of the mean?",
     "within 5 %": "Print the loss: does it fall, and does it still fall at the end?",

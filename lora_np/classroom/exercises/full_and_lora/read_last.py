@@ -5,8 +5,8 @@ length, and the shorter ones are padded on the right; `lengths` (N,) holds the n
 text. The head reads one row of each text, that of the text's **last non-padding token**. Return these rows, (N, C).
 
 **On paper first:** three texts of 3, 1 and 4 tokens are in an array with T = 5. Which positions are read? **Predict**
-the shape of `h[:, lengths - 1]`, and try it: why is it not (N, C)? **When it passes:** in the backward pass, `dpooled`
-(N, C) arrives. What is `dh`, and how many of its entries are not zero?
+the shape of `h[:, lengths - 1]`, and try it: why is it not (N, C)? **When your code passes:** the backward pass
+receives `dpooled` (N, C). What is `dh`, and how many of its entries are not zero?
 """
 
 import numpy as np

@@ -19,7 +19,7 @@ FORMULA = "grad_i = (f(x + h e_i) − f(x − h e_i)) / 2h,  e_i: 1 at entry i, 
 
 
 def centred_difference(f, x, h):
-    """f a function (an array with x's shape to a float), x an array, h a float -> grad, with x's shape."""
+    """f a function from arrays with x's shape to floats, x an array, h a float -> grad, with x's shape."""
     x = x.copy()  # the caller's array is unchanged
     grad = np.zeros_like(x)
     for place in np.ndindex(x.shape):
@@ -49,7 +49,7 @@ def draw(rng, size):
 
 
 def one_sided(i, cut):
-    """Return a one-sided difference: cut(x, i.x) moves the point on the other side back to x."""
+    """Return a one-sided difference: `cut`, np.maximum or np.minimum, moves one of the two points back to i.x."""
     return 2 * centred_difference(lambda x: i.f(cut(x, i.x)), i.x, i.h)
 
 

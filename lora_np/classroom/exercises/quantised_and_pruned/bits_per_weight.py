@@ -1,11 +1,11 @@
 """How many bits does a weight take?
 
 In NF4, each weight is stored as a 4-bit code, and `block_size` weights share a scale. How many **bits per weight** is
-that, including the scales, for a matrix of `n_out` × `n_in`? Compute two numbers:
+that, including the scales, for an `n_out` × `n_in` matrix? Compute two numbers:
 
 - `single`: each block's scale is stored in float32.
-- `double`: double quantisation. The scales are stored as 8-bit codes. Each group of 256 scales has one step in float32,
-  and so does a shorter last group. In addition, the mean of the matrix's scales is stored in float32.
+- `double`: double quantisation. The scales are stored as 8-bit codes. Each group of 256 scales has one step size in
+  float32, and so does a shorter last group. In addition, the mean of the matrix's scales is stored in float32.
 
 The matrices are so small that every item matters: count what is actually stored. **Predict first:** which takes more
 bits, blocks of 64 without double quantisation, or blocks of 16 with it? And which of the two has the smaller error?
@@ -36,7 +36,7 @@ def bits_per_weight(n_out, n_in, block_size):
 
 
 def draw(rng, size):
-    """Draw shapes whose number of scales is a multiple of 256, exceeds a multiple by 1, or is any other number."""
+    """Draw shapes for which the number of scales is a multiple of 256, one more than a multiple, or neither."""
     block_size = 16 * size.n_out
     scales = [768 * size.D, 513 + 768 * size.N, 33 * size.n_in][size.number]
     return {"n_out": 3 * block_size, "n_in": scales // 3, "block_size": block_size}

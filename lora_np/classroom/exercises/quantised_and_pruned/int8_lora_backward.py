@@ -30,7 +30,7 @@ def int8_lora_backward(dy, x, codes, scales, A, B, s):
     # y = x Ŵᵀ + …: dx_ni = Σ_o dy_no scales_o codes_oi. Scaling dy takes N · out multiplications, and avoids a float
     # array as large as W.
     weighted = dy * scales  # (N, out)
-    # z = s u Bᵀ and u = x Aᵀ do not contain Ŵ, so dA and dB are those of exercises 07.
+    # z = s u Bᵀ and u = x Aᵀ do not contain Ŵ, so dA and dB are those of exercise set 07.
     u = x @ A.T  # (N, r)
     dB = s * dy.T @ u  # (out, r)
     du = s * dy @ B  # (N, r)

@@ -37,7 +37,7 @@ def draw(rng, size):
 
 
 def largest(i, axis):
-    """Return W pruned to the same share of zeros, chosen within each row (axis 1) or the entire matrix (axis None)."""
+    """Return W pruned to the same share of zeros, but by magnitude in each row (axis 1) or in all of W (axis None)."""
     return np.where(np.abs(i.W) > np.quantile(np.abs(i.W), 1 - i.n / i.m, axis=axis, keepdims=True), i.W, 0.0)
 
 

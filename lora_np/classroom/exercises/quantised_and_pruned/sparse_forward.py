@@ -7,7 +7,7 @@ form it. (An entry of `x` that is not multiplied by any value may be anything he
 either: 0 · NaN is NaN.)
 
 **On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? By which entries of a
-row of `x` are these four values multiplied? Find the rule for value `k`. **Count:** how many multiplications does a row
+row of `x` are these four values multiplied? And value `k`, in general? **Count:** how many multiplications does a row
 of `x` take this way, and how many with the full `W`? How many bits does a weight take on average, with 16-bit values?
 """
 
@@ -31,7 +31,7 @@ def sparse_forward(x, values, positions):
 
 
 def draw(rng, size):
-    """Draw positions that leave one input per group unused. In the last draw, it is NaN, to reveal products with 0."""
+    """Leave one input per group unused. In the last draw, these inputs are NaN, to reveal products with 0."""
     groups = size.V
     x, values = rng.normal(size=(size.N, 4 * groups)), rng.normal(size=(size.n_out, 2 * groups))
     order = rng.permuted(np.tile(np.arange(4), (groups, 1)), axis=1)  # per group; no value uses the last one

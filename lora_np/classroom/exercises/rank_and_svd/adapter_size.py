@@ -1,6 +1,6 @@
 """Warm-up: how many parameters?
 
-LoRA stores a change of `W` (out, in) as two thin factors, `B` (out, r) and `A` (r, in). How many parameters do they
+LoRA stores a change to `W` (out, in) as two thin factors, `B` (out, r) and `A` (r, in). How many parameters do they
 have?
 
 **Predict first:** for out = in = 4096 and r = 8, what fraction of `W`'s parameters is this: a tenth, a hundredth, or

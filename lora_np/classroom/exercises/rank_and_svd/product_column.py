@@ -6,7 +6,7 @@ entries.)
 
 **On paper:** write one entry of the product, `(B A)_oj`, as a sum. Which entries of `A` does this sum contain, whatever
 `o` is? **Count:** for 1000 × 1000 and r = 10, how many multiplications does your function need for one column, and how
-many would it need if it formed `B A` first? **When it passes:** how do you compute *row* `o` of `B A`?
+many would it need if it formed `B A` first? **When your code passes:** how do you compute *row* `o` of `B A`?
 """
 
 POINTS = 2

@@ -24,8 +24,8 @@ def rank_at_energy(sigma, share):
 
 
 def draw(rng, size):
-    """In the first draw the share is reached exactly, without rounding: 8² + 8² + 4² or 8² + 5 · 4² is 144 of 256, and
-    the square roots of 144 and 256 are integers."""
+    """In the first draw, the leading directions reach the share exactly, without rounding: their energy, 8² + 8² + 4²
+    or 8² + 5 · 4², is 144 of 256, and the square roots of 144 and 256 are integers."""
     if size.number == 0:
         strong = int(rng.integers(1, 3))
         return {"sigma": np.repeat([8.0, 4.0, 2.0], [strong, 7, 36 - 16 * strong]), "share": 9 / 16}

@@ -5,8 +5,8 @@ text of `T` tokens in two cases: each of the `n_heads` query heads has its own k
 only `n_kv_heads` key and value heads (`grouped`). Each number takes `itemsize` bytes.
 
 **Predict:** which of the six arguments does `grouped` not depend on? By what factor is `grouped` smaller than `full`?
-**When it passes,** compute both for SmolLM2: 30 layers, 9 query heads, 3 key and value heads, head size 64, 8,192
-tokens, and 4 bytes per number. (Its weights take 538 MB.)
+**When your code passes,** compute both for SmolLM2: 30 layers, 9 query heads, 3 key and value heads, head size 64,
+8,192 tokens, and 4 bytes per number. (Its weights take 538 MB.)
 """
 
 POINTS = 2

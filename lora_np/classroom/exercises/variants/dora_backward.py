@@ -1,7 +1,7 @@
 """DoRA, backward.
 
 The hard one. Here `V` is the W_lora of the previous exercise. Compute the **exact** gradients of `x`, `V` and `m`; the
-gradient of `V` includes the path through ‖V‖. dA and dB follow from dV as in LoRA (exercises 07).
+gradient of `V` includes the path through ‖V‖. dA and dB follow from dV as in LoRA (exercise set 07).
 
 **Derive it** for a single row, with v̂ = V / ‖V‖. Begin with the two easy gradients: what is dW′, and how does dm
 follow from it? Then move the row of `V` by a small δ. How does `W′` change if δ is parallel to v̂? How does it change
@@ -10,7 +10,7 @@ keep, and with what factor?
 
 **Predict:** what is the dot product of each row of dV with the same row of `V`? How does dV change if `V` doubles?
 
-Your gradient check from exercises 03 can test all three gradients. (As lesson 13 explains, the paper, PEFT and this
+Your gradient check from exercise set 03 can test all three gradients. (As lesson 13 explains, the paper, PEFT and this
 package's default treat ‖V‖ as a constant, so their gradients would *fail* that check.)
 """
 

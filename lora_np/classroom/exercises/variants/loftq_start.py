@@ -10,7 +10,7 @@ and the adapter's update. It begins with `B A` = 0, and repeats two steps `round
 `A` and `B`. Any `A` and `B` with the correct product are accepted this time.
 
 **Predict first:** the error is ‖W − (Q + s B A)‖. Can step 2 increase this error? Can step 1? So must the error
-decrease from round to round? **When it passes,** try *Beyond the points* below.
+decrease from round to round? **When your code passes,** try *Beyond the points* below.
 """
 
 import numpy as np
@@ -63,7 +63,7 @@ def compared(i, outputs):
 
 
 def from_W(i):
-    """Return the Q that results if the adapter begins with the leading directions of W, as after a round with Q = 0."""
+    """Return the Q that results if the adapter starts with W's leading directions, as after a round in which Q = 0."""
     return loftq_start(i.W, lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), i.r, i.s, i.rounds + 1)[0]
 
 

@@ -6,7 +6,7 @@ called `lambda_d` and `lambda_b` in the code:
     v = x Aᵀ        z = (λ_d ⊙ v) Bᵀ        y = x Wᵀ + b + λ_b ⊙ z
 
 Derive the gradients of the two vectors and of `x`. **First name every array between `x` and `y`, and write down its
-shape**; then go back through them one by one.
+shape**; then work backwards through them one by one.
 
 **Predict:** training starts at λ_b = 0 and λ_d = 0.1. Which of the three gradients is zero then, and which is the same
 as without the adapter? Why are the vectors not both initialised to zero?

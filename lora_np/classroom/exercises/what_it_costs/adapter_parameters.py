@@ -30,7 +30,7 @@ def adapter_parameters(shapes, targets, r):
 
 
 def draw(rng, size):
-    """Draw the shapes of a model with several blocks; some targets are not square, to reveal a swap of out and in."""
+    """Draw the shapes of a model with several blocks; some targets are not square, so out and in differ."""
     C, F = size.C, size.F
     layers = {f"attn.{name}_proj": (C, C) for name in "qkvo"} | {"mlp.up_proj": (F, C), "mlp.down_proj": (C, F)}
     shapes = {"tok_emb.weight": (size.V, C), "pos_emb.weight": (size.T, C), "ln_f.weight": (C,), "ln_f.bias": (C,)}

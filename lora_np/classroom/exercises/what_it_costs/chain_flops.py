@@ -2,15 +2,15 @@
 
 The hard one. Consider a chain of linear layers, with layer 0 at the bottom: layer `l` maps its input, (N, widths[l]),
 to (N, widths[l + 1]), the input of the next layer. All `W` are frozen. Layer `l` has an adapter of rank `ranks[l]`, or
-no adapter if `ranks[l]` is 0. The loss is above the last layer and provides its `dy`; the input of layer 0 is data.
+no adapter if `ranks[l]` is 0. The loss follows the last layer and gives that layer's `dy`; layer 0's input is data.
 
-Count the FLOPs of the forward and backward passes if **no unnecessary product is computed**. Draw the chain and go down
-from the loss. At each layer, ask three questions. Is anything trained *below*, so that `dx` is needed? Which products
-does that `dx` consist of? And which products does an adapter in this layer need, even if nothing below is trained?
+Count the FLOPs of the forward and backward passes if **no unnecessary product is computed**. Draw the chain and work
+down from the loss. At each layer, ask: is anything trained *below*, so that `dx` is needed? Which products does that
+`dx` consist of? And which products does an adapter on this layer need, even if nothing below is trained?
 
 **Predict:** suppose that only one of 32 layers of equal size has an adapter. How many products as large as `x Wᵀ` does
-the backward pass contain if that adapter is in the last layer? How many if it is in the first? So in which layer must
-the adapter be to save two thirds of a full step's FLOPs, and in which does it save only one third?
+the backward pass contain if that adapter is on the last layer? How many if it is on the first? So on which layer must
+the adapter be to save two thirds of a full step's FLOPs, and on which does it save only one third?
 """
 
 POINTS = 5
@@ -34,8 +34,8 @@ def chain_flops(N, widths, ranks):
         if any(ranks[:layer]):  # anything trained below?
             backward += wide + down  # dx = dy W + du A
     return 2 * N * forward, 2 * N * backward
-    # With the adapter in the last layer, the backward pass has three thin products but none as large as x Wᵀ, and the
-    # step costs little more than the forward pass, a third of a full step. With the adapter in the first layer, it has
+    # With the adapter on the last layer, the backward pass has three thin products but none as large as x Wᵀ, and the
+    # step costs little more than the forward pass, a third of a full step. With the adapter on the first layer, it has
     # 31 large products, and the step costs two thirds of a full step. (Both train the same number of weights.) Layers
     # above the highest adapter do need dx: the gradient comes from above.
 

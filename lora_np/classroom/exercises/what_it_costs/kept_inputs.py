@@ -2,12 +2,12 @@
 
 For the backward pass, a linear layer stores what the gradients of its **weights** need: its input for `dW = dyᵀ x`; its
 input and `u` (N, r) for `dA = duᵀ x` and `dB = s dyᵀ u`. A frozen layer without an adapter stores nothing. (`dy` and
-`du` are computed in the backward pass; weights count as parameters.) An array that several layers need is stored only
-once.
+`du` are computed in the backward pass; weights count as parameters, not as activations.) An array that several layers
+need is stored only once.
 
 Count the bytes that the six linear layers of a block in the middle of a model store, in two cases: all six `W` are
 trained (`full`), or only adapters of rank `r` on the layers in `targets` (`lora`). Each number takes `itemsize` bytes.
-Look up in lesson 05 which array each of the six layers reads, and note the array's width: C columns or F?
+Look up in lesson 05 which array each of the six layers takes as input, and note the array's width: C columns or F?
 
 **Predict:** does LoRA on all six layers store more or less than full fine-tuning here? Which single target costs the
 most memory? And what does `k_proj` add if `q_proj` and `v_proj` are already targets?

@@ -5,9 +5,9 @@ backward passes for full fine-tuning (`W` is trained) and for LoRA (`W` is froze
 never formed). The lesson's ratio holds for a square `W`, but most weights are not square.
 
 **List first:** there are three products for full fine-tuning, and eight for LoRA. **Predict:** which of the four counts
-is smallest? Does LoRA's backward pass cost twice its forward pass? **When it passes,** derive the ratio of the FLOPs of
-LoRA's step to those of the full step, for any in and out. Do you get the lesson's 2/3 + 2r/C if both sides are C? At
-what rank does LoRA start to cost more than full fine-tuning for an `up_proj` of (1024, 256)?
+is smallest? Does LoRA's backward pass cost twice as much as its forward pass? **When it passes,** derive the ratio of
+the FLOPs of LoRA's step to those of the full step, for any in and out. Do you get the lesson's 2/3 + 2r/C if both
+dimensions are C? At what rank does LoRA start to cost more than full fine-tuning for an `up_proj` of (1024, 256)?
 """
 
 POINTS = 4
@@ -34,8 +34,8 @@ def layer_flops(N, n_in, n_out, r):
     return full_forward, full_backward, lora_forward, lora_backward
     # Full fine-tuning's forward pass costs least. LoRA's backward pass costs two thin products more than its forward
     # pass, so less than twice as much. The ratio is (2 wide + 3 down + 3 up) / (3 wide) = 2/3 + r (in + out) / (in ·
-    # out), and 2/3 + 2r/C if both sides are C. The ratio is 1 at r = in · out / (3 (in + out)), which is about 68 for
-    # (1024, 256).
+    # out), and 2/3 + 2r/C if both dimensions are C. The ratio is 1 at r = in · out / (3 (in + out)), which is about 68
+    # for (1024, 256).
 
 
 def draw(rng, size):

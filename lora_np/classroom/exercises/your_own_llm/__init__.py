@@ -1,7 +1,7 @@
 """Your own LLM.
 
-You write the code around your own model, which decodes and encodes its weights, classifies texts, turns conversations
-into targets and a loss, penalises repetitions, and converts an adapter for llama.cpp.
+You write the code around your own model: it decodes and encodes the model's weights, classifies texts, turns
+conversations into targets and a loss, penalises repetitions, and converts an adapter for llama.cpp.
 
 The symbols are: `N` texts, `T` tokens, `vocab` tokens in the vocabulary, `K` labels, `H` heads, head size `D`, and
 LoRA's factor `B` (out, r). Every exercise starts from correct inputs, so a mistake in one does not affect the next.
@@ -10,7 +10,7 @@ LoRA's factor `B` (out, r). Every exercise starts from correct inputs, so a mist
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 15 (`notebooks/15_your_own_llm.ipynb`), "
-    "your `cross_entropy_backward` of [exercises 03](03_gradients_by_hand.ipynb), a pencil"
+    "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), a pencil"
 )
 TIME = "90 minutes: a warm-up, six short exercises, and a question"
 EXERCISES = (

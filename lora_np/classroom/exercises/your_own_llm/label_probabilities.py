@@ -1,8 +1,8 @@
 """Classifying with a language model.
 
 A language model reads a text and a prompt such as "Sentiment:". `logits` holds the model's logits for the next token,
-one row for each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Compute the
-probability of each label if only the labels are allowed.
+one row for each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Compute each
+label's probability if only these `K` tokens are allowed.
 
 **On paper first:** two labels have the logits 2 and 2 + log 3, and another token has the logit 9. What are the
 probabilities of the two labels? What are they if the other token's logit is 90? **Predict:** what do these
@@ -31,7 +31,7 @@ def label_probabilities(logits, first):
 
 
 def draw(rng, size):
-    """Draw logits so that in most rows, another token is more probable than any label. The labels' ids are unsorted."""
+    """Draw logits so that in most rows, a non-label token is the most probable one. The labels' ids are unsorted."""
     logits = 2 * rng.normal(size=(size.N, size.V)) + rng.normal(size=(size.N, 1))
     return {"logits": logits, "first": rng.choice(size.V, (3, 5, 2)[size.number], replace=False)}
 

@@ -28,7 +28,7 @@ def q4_1_decode(packed, d, m):
 
 
 def draw(rng, size):
-    """Draw blocks with different offsets and steps; in each draw, all weights of one block are above 0."""
+    """Draw blocks with different offsets and steps; in each draw, all weights of one block are positive."""
     packed = rng.integers(0, 256, (size.N, 16), dtype=np.uint8)
     d = rng.uniform(0.2, 1.0, size.N)
     m = -d * rng.uniform(3.0, 12.0, size.N)

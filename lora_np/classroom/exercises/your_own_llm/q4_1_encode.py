@@ -5,8 +5,8 @@ mark 15 is at its largest, and `d` is the distance between neighbouring marks. T
 nearest mark. Compute `codes`, `d` and `m`.
 
 **Predict:** which weights of a block are restored exactly? What is the largest possible error of the others, in steps?
-And if 3 is added to all weights of a block, how do `codes`, `d` and `m` change? **Then:** all weights of a block may be
-equal. What does your formula compute in this case? The codes should be 0.
+And if 3 is added to all weights of a block, how do `codes`, `d` and `m` change? **Then:** what does your formula
+compute for a block whose weights are all equal? The codes should be 0.
 """
 
 import numpy as np
