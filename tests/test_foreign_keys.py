@@ -1,13 +1,19 @@
 """The inventory of other programs' keys is true: a key with another value does what it says."""
 
+import json
 import shutil
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from lora_np.cli import main
+from lora_np.data.tokenizer_files import GENERATION
 from lora_np.formats import load_hf, load_peft, read_model, save_hf
 from lora_np.formats.foreign_keys import foreign_keys
+from lora_np.model import Sampling
+from lora_np.tasks.writing import continuation, end_ids
 
 from .adapter_files import peft_tensors, random_factors, write_peft
 from .llama_files import small_llama, write_gguf, write_hf
@@ -87,3 +93,37 @@ def test_a_key_does_what_the_inventory_says(section, key, tmp_path):
         assert differences or key in UNCHANGED
     else:
         assert same(read(section, tmp_path / "x", {key: VALUES.get(key, 3)}), plain)
+
+
+def test_texts_end_as_in_llama_cpp(tmp_path):
+    """At the ids of six fields and at tokens that are known by name; an id to suppress is never written."""
+    config = small_llama()
+    params = random_params(config, np.float32)
+    changes = {"eot_token_id": 9, "eom_token_id": 10, "fim_pad_token_id": 11, "fim_rep_token_id": 12}
+    changes |= {"fim_sep_token_id": 13, "suppress_tokens": [40, 41]}
+    fields = {f"tokenizer.ggml.{name}": value for name, value in changes.items()}
+    task = read_model(write_gguf(tmp_path / "x.gguf", params, config, fields=fields))
+    assert end_ids(task) == (2, 9, 10, 11, 12, 13, 4)  # the last is <|im_end|>
+    never = [
+        set(generate_ids(task._replace(files={**task.files, GENERATION: json.dumps(own).encode()})))
+        for own in ({"eos_token_id": None, "suppress_tokens": [i]} for i in range(0, config.vocab_size, 25))
+    ]
+    assert all(25 * n not in ids for n, ids in enumerate(never))
+
+
+def generate_ids(task):
+    """The ids of a long random text."""
+    sampling, rng = Sampling(temperature=5.0), np.random.default_rng(0)
+    with mock.patch("lora_np.tasks.writing.pieces", lambda tokenizer, text, new, shown: new):
+        new = continuation(task, np.array([5]), 400, None, sampling, rng)
+    return [int(token[0]) for token in new]
+
+
+def test_settings_of_other_programs_are_reported_once(tmp_path, capsys):
+    config = small_llama()
+    folder = write_hf(tmp_path / "hf", random_params(config, np.float32), config)
+    (folder / GENERATION).write_text('{"eos_token_id": 2, "top_k": 5, "num_beams": 4, "do_sample": false}')
+    assert main(["import", str(folder), "--from", "hf", "--out", str(tmp_path / "own")]) == 0
+    assert main(["generate", "--model", str(tmp_path / "own"), "--prompt", "hello", "--tokens", "2"]) == 0
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "top_k = 5, num_beams = 4 has no effect here" in error, error

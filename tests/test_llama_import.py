@@ -6,6 +6,7 @@
 import numpy as np
 import pytest
 
+from lora_np.cli import main
 from lora_np.compress import BlockWeight, quantise_q4_1
 from lora_np.formats import load_hf, load_task, read_model
 from lora_np.formats.model import model_sha256
@@ -90,6 +91,24 @@ def test_a_gguf_file_becomes_the_model(changes, tmp_path):
     assert task.config == config and same_bits(task.params, params)
 
 
+def test_a_bias_that_a_gguf_file_lacks_is_zero(tmp_path):
+    config = small_llama(attention_bias=True, rms_norm_eps=0.25)
+    params = random_params(config, np.float32)
+    lacking = {f"blk.{i}.attn_output.bias": None for i in range(config.n_layers)}
+    task = read_model(write_gguf(tmp_path / "file.gguf", params, config, tensors=lacking))
+    zeros = {name: 0 * array for name, array in params.items() if name.endswith("o_proj.bias")}
+    assert task.config == config and zeros and same_bits(task.params, params | zeros)
+
+
+def test_matrices_that_cannot_stay_in_blocks_are_reported(files, tmp_path, capsys):
+    written_gguf(tmp_path / "dense.gguf")
+    for file, says in ((files / "file.gguf", "2 of 16 matrices"), (tmp_path / "dense.gguf", "16 of 16 matrices take ")):
+        command = ["finetune", "--text-file", str(files / "text.txt"), "--max-tokens", "8", "--epochs", "1"]
+        assert main([*command, "--weights", "blocks", "--base", str(file), "--out", str(tmp_path / "x")]) == 0
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1, error
+
+
 def test_blocks_stay_blocks_and_compute_the_same(tmp_path):
     """Rows of q and k are put in order without expanding them."""
     params, config = written_gguf(tmp_path / "file.gguf", matrices=Q4_1, n_heads=16, n_kv_heads=8)  # whole blocks
@@ -112,7 +131,11 @@ REFUSED = [  # the form of the file, what is changed in its fields, and part of 
     ("hf", {"hidden_size": "96", "head_dim": None}, "d_model: got '96'"),
     ("hf", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "expected unscaled RoPE"),
     ("hf", {"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters is {'rope_type'"),
+    ("hf", {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_theta": 9.0}}, "has both rope_scaling and"),
+    ("hf", {"rope_scaling": {"rope_type": "default", "type": "linear", "factor": 4.0}}, "expected unscaled RoPE"),
     ("hf", {"sliding_window": 4}, "sliding_window is 4, expected None"),
+    ("gguf", {"split.count": 3, "split.no": 1}, "split.count is 3, and this is part 1, counted from 0; join the parts"),
+    ("gguf", {"llama.embedding_length": "96"}, "got '96'"),
     ("gguf", {"general.architecture": "gpt3"}, "general.architecture: got 'gpt3', expected"),
     ("gguf", {"general.architecture": None}, "general.architecture: got None"),
     ("gguf", {"llama.block_count": None}, "llama.block_count is missing"),

@@ -4,6 +4,7 @@
 """
 
 import itertools
+import json
 import os
 import random
 import shutil
@@ -250,6 +251,12 @@ def test_an_adapter_and_a_task_file_of_two_trainings_are_refused(tmp_path):
         formats.load_task(tmp_path / "task")
     edit_fields(tmp_path / "task" / "task.json", adapter_sha256="absent")  # as older versions wrote it
     assert formats.load_task(tmp_path / "task").labels == LABELS[0]
+    fields = read_json(tmp_path / "task" / "adapter.json")
+    (tmp_path / "task" / "adapter.json").write_text(json.dumps(fields))  # the same configuration
+    formats.load_task(tmp_path / "task")
+    edit_fields(tmp_path / "task" / "adapter.json", alpha=2 * fields["alpha"])
+    with pytest.raises(ValueError, match="adapter.json does not match task.json; copy the entire folder again"):
+        formats.load_task(tmp_path / "task")
 
 
 # ------------------------------------------------------------------ stress

@@ -6,6 +6,7 @@ related files). A folder with a full model but no `task.json` can also be read.
 """
 
 import hashlib
+import json
 import os
 import warnings
 from dataclasses import replace
@@ -18,13 +19,23 @@ from ..adapters import HEAD
 from ..checked import quoted, shown, whole_number
 from ..data import new_files
 from .atomic import of_one_version
-from .checkpoint import cast, check_is_model, contents, load_adapter, read_object, save_adapter, save_model
+from .checkpoint import (
+    cast,
+    check_is_model,
+    config_fields,
+    contents,
+    load_adapter,
+    read_object,
+    save_adapter,
+    save_model,
+)
 from .hugging_face import default_labels
 from .model import is_included, is_packaged, model_place, model_sha256, read_model, weights_file
 from .paths import PRETRAINED
 from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256, tensor_bytes
 
+DIGESTS = {"adapter_sha256": "adapter.safetensors", "adapter_config_sha256": "adapter.json"}  # fields of task.json
 SHIPPED = PRETRAINED / "adapters"  # contains one folder for each included adapter
 
 
@@ -48,7 +59,8 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
     if task.adapter is not None:
         about = {"base": base_name(base, folder), "base_sha256": model_sha256(base), **about}
         weights = cast(folder, task.adapter.weights, dtype)
-        about = {"adapter_sha256": hashlib.sha256(tensor_bytes(weights)).hexdigest(), **about}
+        digests = hashlib.sha256(tensor_bytes(weights)).hexdigest(), fields_sha256(config_fields(task.adapter.config))
+        about = {**dict(zip(DIGESTS, digests)), **about}
         params, _ = with_classes(task.params, task.config, task.labels, task.question)
         check = partial(load_adapter, params=params)
         beside = {**(beside or {}), "task.json": about}
@@ -57,6 +69,11 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
         files = task.files or (new_files(task.tokenizer) if task.tokenizer is not None else {})
         beside = {**files, **(beside or {}), "task.json": about}
         save_model(folder, task.params, task.config, beside=beside)
+
+
+def fields_sha256(fields):
+    """The SHA-256 of the fields of a JSON file, regardless of their order and of white space."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def base_name(base, folder):
@@ -145,9 +162,11 @@ def attach_adapter(name, base, model=None, weights="dense"):
     params, config = with_classes(model.params, model.config, labels, question)
     check_labels(folder, labels, config, about)
     adapter = load_adapter(folder, params)
-    if about.get("adapter_sha256", (digest := file_sha256(folder / "adapter.safetensors"))) != digest:
-        remedy = "copy the entire folder again, or repeat the training"
-        raise ValueError(f"{folder}: adapter.safetensors does not match task.json; {remedy}")
+    digests = file_sha256(folder / "adapter.safetensors"), fields_sha256(read_object(folder / "adapter.json"))
+    for (name, file), digest in zip(DIGESTS.items(), digests):
+        if about.get(name, digest) != digest:  # older versions wrote no digest, or only the first
+            remedy = "copy the entire folder again, or repeat the training"
+            raise ValueError(f"{folder}: {file} does not match task.json; {remedy}")
     more = {"labels": labels, "max_tokens": about.get("max_tokens"), "question": question}
     return model._replace(params=params, config=config, adapter=adapter, **more)
 

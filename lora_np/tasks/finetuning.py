@@ -1,11 +1,13 @@
 """The fine-tuning protocol for all kinds of data: check, load the base, read the data, train, test, save."""
 
 import math
+import warnings
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 
 from ..adapters import check_ranks, for_original_base, start_adapter, trainable_report
 from ..checked import instance_of, one_of
+from ..compress import BlockWeight
 from ..formats import check_target, read_model, save_task
 from ..formats.checkpoint import read_object
 from ..training import attach, blas_threads, fine_tuning, stream, train
@@ -53,6 +55,8 @@ def finetune(data, out, settings=None, report=no_report):
     check_target(out, "out", [base, *data.paths()])
     check_state(out)
     model = read_model(base, weights=settings.weights)
+    if settings.weights == "blocks":
+        report_dense(base, model.params)
     adapter_config = settings.adapter_config
     if adapter_config is not None:
         check_ranks(model.params, adapter_config)
@@ -86,6 +90,16 @@ def finetune(data, out, settings=None, report=no_report):
         results |= {"percent": parameters.percent, "settings": plain_values(data, settings)}
         save_task(out, trained, base, results, beside=data.files(results))
     return results
+
+
+def report_dense(base, params):
+    """Warn if matrices of a base are not in blocks, for example because they are in a K-quant format."""
+    matrices = [weight for weight in params.values() if len(weight.shape) == 2]
+    dense = [weight for weight in matrices if not isinstance(weight, BlockWeight)]
+    if dense:
+        size = sum(weight.nbytes for weight in dense) / 1e9
+        kept = "only Q4_0, Q4_1 and Q8_0 can stay in blocks"
+        warnings.warn(f"{base}: {len(dense)} of {len(matrices)} matrices take {size:.2g} GB; {kept}", stacklevel=2)
 
 
 @contextmanager
