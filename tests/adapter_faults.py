@@ -97,7 +97,7 @@ PEFT_FAULTS = {  # name: (base, change of the tensors, fields, layer with the no
     "a list of layers": ("llama", same, {"layers_to_transform": [1], "target_modules": QV}, LAYER, "ignored",
         "not a target", 0),
 }  # fmt: skip
-FIRST = "blk.0.attn_q"
+FIRST, UINT32 = "blk.0.attn_q", np.array([3], np.uint32)
 GGUF_FAULTS = {  # name: (change of the tensors, fields, layer, status, note, exit code)
     "no half": (changed("lora_b", gone, FIRST), {}, FIRST, "refused", "lora_b is missing", 1),
     "names of Hugging Face": (renamed(FIRST, LAYER), {}, LAYER, "refused", "its name in the base is 'blk.N.attn_q'", 1),
@@ -115,12 +115,16 @@ GGUF_FAULTS = {  # name: (change of the tensors, fields, layer, status, note, ex
     "NaN": (changed("lora_a", lambda a: a * np.nan, FIRST), {}, FIRST, "applied", "NaN", 1),
     "alpha NaN": (same, {"adapter_lora_alpha": np.nan}, FIRST, "applied", "NaN", 1),
     "B zero": (changed("lora_b", np.zeros_like, ""), {}, FIRST, "applied", "B is zero", 1),
+    "alpha 0": (same, {"adapter_lora_alpha": 0.0}, FIRST, "applied", "adapter.lora.alpha is 0: the scale is 1", 0),
+    "no alpha": (same, {"adapter_lora_alpha": None}, FIRST, "applied", "alpha is missing: the scale is 1", 0),
+    "activated": (same, {"adapter.alora.invocation_tokens": UINT32}, FIRST, "applied", "only after these tokens", 0),
     "large alpha": (same, {"adapter_lora_alpha": 5e3}, FIRST, "applied", "larger than the weight", 0),
 }  # fmt: skip
 REFUSED_GGUF = {
     "architecture": ({"general_architecture": "qwen2"}, "general.architecture is 'qwen2', expected 'llama'"),
     "type": ({"general_type": "model"}, "general.type is 'model'"),
     "kind": ({"adapter_type": None}, "adapter.type is None"),
+    "tokens of another type": ({"adapter.alora.invocation_tokens": [3]}, "expected an array of uint32"),
 }
 OUR_FAULTS = {  # name: (change of the tensors, fields, layer, status, note)
     "no half": (changed("lora_B", gone, OURS), {}, OURS, "refused", "lora_B is missing"),

@@ -71,7 +71,8 @@ def write_gguf_adapter(path, tensors, **fields):
     """A GGUF adapter; `fields` change its metadata, with _ for the dots in their names; None takes one out."""
     usual = {"general_type": "adapter", "general_architecture": "llama", "adapter_type": "lora"}
     fields = {**usual, "adapter_lora_alpha": ALPHA, **fields}
-    pairs = [(name.replace("_", "."), typed(value)) for name, value in fields.items() if value is not None]
+    names = {name: name if "." in name else name.replace("_", ".") for name in fields}
+    pairs = [(names[name], typed(value)) for name, value in fields.items() if value is not None]
     arrays = {name: np.asarray(array, np.float32) for name, array in tensors.items()}
     path.write_bytes(container(pairs, [(n, a.shape[::-1], F32, a.tobytes()) for n, a in arrays.items()]))
     return path

@@ -67,7 +67,9 @@ def in_gguf_order(name, array, head_size):
 
 
 def typed(value):
-    """A field's type and value, as bytes."""
+    """A field's type and value, as bytes; a list of integers is one of int32, an array one of uint32."""
+    if isinstance(value, np.ndarray):
+        return field(9, (4, value.tolist()))
     if isinstance(value, list):
         return field(9, (5 if isinstance(value[0], int) else TYPES[type(value[0])], value))  # int32
     return field(TYPES[type(value)], value)

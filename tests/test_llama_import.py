@@ -96,7 +96,7 @@ def test_a_bias_that_a_gguf_file_lacks_is_zero(tmp_path):
     params = random_params(config, np.float32)
     lacking = {f"blk.{i}.attn_output.bias": None for i in range(config.n_layers)}
     task = read_model(write_gguf(tmp_path / "file.gguf", params, config, tensors=lacking))
-    zeros = {name: 0 * array for name, array in params.items() if name.endswith("o_proj.bias")}
+    zeros = {name: np.zeros_like(array) for name, array in params.items() if name.endswith("o_proj.bias")}
     assert task.config == config and zeros and same_bits(task.params, params | zeros)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..adapters import HEAD, linear_layers, module_config, scaling
 from ..adapters.config import matches
-from ..adapters.dora import MAGNITUDE
+from ..adapters.dora import MAGNITUDE, row_norms
 from ..checked import quoted
 from ..model import architecture
 from .names import FACTORS, FILES, LEAVES, bare, gguf_rows, is_adaptable, layer_names
@@ -90,13 +90,17 @@ def report_layer(rules, name, arrays, params):
     """The LayerReport of a layer, given its name in the base."""
     if name not in rules.targets:
         return LayerReport(name, rules.misfit, ("not a target of the configuration",))
+    ours, defaults = rules.names[name], []
+    weight = base_weight(params, ours)
     for leaf, (status, note) in rules.missing.items():
-        if leaf not in arrays:
+        if leaf not in arrays and (leaf != MAGNITUDE or status != APPLIED):
             return LayerReport(name, status, (note,))
-    ours = rules.names[name]
+        if leaf not in arrays:
+            arrays = {**arrays, MAGNITUDE: row_norms(weight)}
+            defaults.append(note)
     try:
         rank, scale, source = rules.scale_of(name)
-        fault = shape_fault(arrays, rank, *base_weight(params, ours).shape)
+        fault = shape_fault(arrays, rank, *weight.shape)
     except ValueError as error:
         fault = str(error)
     if fault:
@@ -105,7 +109,8 @@ def report_layer(rules, name, arrays, params):
     arrays = {leaf: arrays[leaf] for leaf in rules.missing}
     numbers = f"{alpha_of(scale, rank, rules.rslora):g}/{'√' if rules.rslora else ''}{rank}"
     source = f"{source}: {numbers}" if source else numbers
-    return LayerReport(name, APPLIED, (*notes, *rules.notes.get(name, ())), ours, arrays, rank, scale, source)
+    notes = (*defaults, *notes, *rules.notes.get(name, ()))
+    return LayerReport(name, APPLIED, notes, ours, arrays, rank, scale, source)
 
 
 def shape_fault(factors, r, n_out, n_in):
@@ -255,6 +260,8 @@ def whole_weight(key, array, names, notes, params):
 
 # ---------------------------------------------------------------- llama.cpp and this package
 
+ALORA = "adapter.alora.invocation_tokens"  # of an "activated" LoRA
+
 
 def llama_cpp_report(fields, tensors, params, config):
     """Report how llama.cpp loads an adapter (src/llama-adapter.cpp); `fields` and `tensors` are from `read_gguf`."""
@@ -266,6 +273,14 @@ def llama_cpp_report(fields, tensors, params, config):
     if not isinstance(alpha, float):
         refused.append(f"adapter.lora.alpha is {quoted(alpha)}, expected a float")
         alpha = 0.0
+
+    tokens, notes = fields.get(ALORA), ()
+    if tokens is not None:
+        notes = (f"{ALORA} is set: llama-server applies the adapter only after these tokens",)
+        if getattr(tokens, "dtype", None) != np.uint32:
+            refused.append(f"{ALORA} is {quoted(tokens)}, expected an array of uint32")
+    if not alpha:
+        notes += (f"adapter.lora.alpha is {'0' if 'adapter.lora.alpha' in fields else 'missing'}: the scale is 1",)
 
     def scale_of(name):
         rank = len(factors[name]["lora_A"])
@@ -287,7 +302,7 @@ def llama_cpp_report(fields, tensors, params, config):
         elif name == "token_embd" and "lora_A" in factors[name]:
             factors[name]["lora_A"] = factors[name]["lora_A"].T  # stored as (V, r)
     missing = {leaf: (REFUSED, f"{leaf.lower()} is missing") for leaf in LEAVES["lora"]}
-    rules = Rules(names, list(names.keys() & factors), missing, scale_of)
+    rules = Rules(names, list(names.keys() & factors), missing, scale_of, notes=dict.fromkeys(names, notes))
     layers = report_layers(rules, factors, params, config, layers)
     for i, layer in enumerate(layers):
         if layer.arrays:
