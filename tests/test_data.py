@@ -11,11 +11,13 @@ import random
 import re
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers
 
 import lora_np.data as data
 from lora_np.data import reviews as reviews_module
@@ -648,3 +650,41 @@ def test_a_file_that_pads_truncates_or_normalises_otherwise(template, tokenizer,
     assert data.encode(loaded, []) == []
     content = {**json.loads(tokenizer.to_str()), "normalizer": None}
     assert data.normalise(Tokenizer.from_str(json.dumps(content)), "As It IS") == "As It IS"
+
+
+# ---------------------------------------------------------------- tokenizers that make texts longer
+
+
+def growing(folder, *lengths, decoder=False, added=()):
+    """A tokenizer whose normaliser replaces a letter by so many, step after step; or its decoder does."""
+    pairs = list(zip("abcdef", "bcdefg"))
+    if decoder:
+        steps = [decoders.Replace(old, new * n) for (old, new), n in zip(pairs, lengths)]
+    else:
+        steps = [normalizers.Replace(old, new * n) for (old, new), n in zip(pairs, lengths)]
+    model = models.BPE({letter: i for i, letter in enumerate("abcdefg")}, [])
+    content = json.loads(Tokenizer(model).to_str())
+    name, sequence = ("decoder", decoders) if decoder else ("normalizer", normalizers)
+    content[name] = json.loads(sequence.Sequence(steps).__getstate__())
+    common = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+    content["added_tokens"] = [{"id": 7 + i, "content": token, **common} for i, token in enumerate(added)]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_a_tokenizer_that_multiplies_letters_is_refused(decoder, tmp_path):
+    folder = growing(tmp_path, 1000, 1000, 1000, decoder=decoder)
+    with pytest.raises(ValueError, match="json: cannot be used: its (normalizer|decoder) could make a text 1e.09 times as long"):
+        data.load_tokenizer(folder)
+
+
+def test_a_text_that_would_grow_too_long_is_refused(tmp_path):
+    tokenizer = data.load_tokenizer(growing(tmp_path, 100, 100))
+    assert len(data.encode(tokenizer, ["a"])[0]) == 10_000
+    assert len(data.encode(tokenizer, ["b" * 10**5])[0]) == 10**7
+    for call in (partial(data.encode, tokenizer), lambda texts: data.normalise(tokenizer, texts[0])):
+        with pytest.raises(ValueError, match="text 0: would have more than 100,000,000 characters"):
+            call(["a" * 20_000])
+    with pytest.raises(ValueError, match="would have more than 100,000,000 characters"):
+        data.load_tokenizer(growing(tmp_path, 100, 100, added=["a" * 20_000]))

@@ -33,7 +33,7 @@ import pytest
 from lora_np import formats
 from lora_np.adapters import Adapter
 from lora_np.data import END_OF_TEXT, PAD, load_tokenizer, new_files
-from lora_np.data.tokenizer import normalizer
+from lora_np.data.normalizers import normalizer
 from lora_np.formats.gguf import read_gguf
 from lora_np.model import GPT2Config, LlamaConfig
 from lora_np.tasks.doctor import diagnose, format_diagnosis

@@ -12,9 +12,9 @@ import re
 import numpy as np
 
 from ..checked import integer_vector, whole_number
+from .normalizers import check_growth, normalizer
 from .tokenizer_files import END_OF_TEXT, PAD, library
 
-SPACED_MARKS = '.,;:!?"()*'  # punctuation that the Rotten Tomatoes snippets surround with spaces
 SURROGATE = re.compile("[\ud800-\udfff]")  # a lone surrogate, which UTF-8 cannot encode
 CHUNK = 1024  # texts encoded at a time; limits the memory that the library's Encoding objects take
 
@@ -66,36 +66,6 @@ def train_tokenizer(texts, vocab_size=8000):
     return tokenizer
 
 
-def normalizer():
-    """The normaliser that converts texts to the style of the Rotten Tomatoes snippets.
-
-    ``He said "It's 9.5/10"--wow!<br />`` becomes ``he said " it's 9 . 5/10 " -- wow !``: lower case, with spaces around
-    punctuation except apostrophes, hyphens, slashes and square brackets. So a model trained on the IMDb reviews can
-    also be used for the snippets.
-    """
-    from tokenizers import Regex, normalizers
-
-    replace = normalizers.Replace
-    return normalizers.Sequence(
-        [
-            replace(Regex(r"</?[A-Za-z]+\s*/?>"), " "),  # <br />, <i>, </i>
-            normalizers.Lowercase(),
-            normalizers.NFC(),  # after Lowercase, because some letters have a composed form only in lower case
-            # Typographic punctuation becomes ASCII, including Windows-1252 bytes (\x85, \x91 ...).
-            replace(Regex("[`´‘’\x91\x92]"), "'"),
-            replace(Regex("[“”„\x84\x93\x94]"), '"'),
-            replace(Regex("…|\x85"), "..."),
-            replace(Regex("[–—\x96\x97]|-{2,}"), " -- "),
-            # Sixty exclamation marks mean no more than three, but cost sixty tokens.
-            *[replace(Regex(f"[{mark}]{{4,}}"), 3 * mark) for mark in ".!?*"],
-            # Literal replacements, because zero-width matches such as (?=[.,;]) make the library panic (0.23.3).
-            *[replace(mark, f" {mark} ") for mark in SPACED_MARKS],
-            replace(Regex(r"\s+"), " "),
-            normalizers.Strip(),
-        ]
-    )
-
-
 def pad_id(tokenizer):
     """The id of the padding token, or 0 if the vocabulary has none (the model never reads padding)."""
     return tokenizer.token_to_id(PAD) or 0
@@ -104,6 +74,7 @@ def pad_id(tokenizer):
 def normalise(tokenizer, text):
     """Normalise a text as the tokenizer does, so that a word-based baseline sees the same words as the model."""
     check_texts([text])
+    check_growth(tokenizer.normalizer, [text])
     with library("text: the tokenizer cannot normalise it"):
         return text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
 
@@ -139,6 +110,7 @@ def encode(tokenizer, texts, max_length=None):
 
 def encode_chunk(tokenizer, texts, start):
     """Encode texts with the library. If this fails, the ValueError names the first such text, numbered from `start`."""
+    check_growth(tokenizer.normalizer, texts, start)
     try:
         with library(f"text {start}: the tokenizer cannot encode it"):
             return tokenizer.encode_batch_fast(texts)

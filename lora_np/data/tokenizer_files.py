@@ -13,7 +13,8 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..checked import quoted, shown
+from ..checked import errors_of, quoted, shown
+from .normalizers import check_growth, check_steps
 from .texts import existing_file, small_file
 
 END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token, which our own tokenizer also uses
@@ -85,6 +86,8 @@ def load_tokenizer(path, fields=None, files=None):
     settings = json_object(where.parent / SETTINGS, files.get(SETTINGS))
     reader = tokenizer_class(where, settings, fields, files[name])
     content = json_object(where, files[name])
+    with errors_of(where), library("cannot be used"):
+        check_steps(content)
     if name == VOCABULARY:
         lines = files[MERGES].decode("utf-8", "replace").split("\n")
         merges = [line.removesuffix("\r") for line in lines if line and not line.startswith("#version")]
@@ -216,6 +219,7 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults
         next_id = max(tokenizer.get_vocab_size(False) - 1, *tokenizer.get_added_tokens_decoder(), -1) + 1
         # If the model's embedding has no row for a class's default token, transformers cannot use the token either.
         if not (token.content in by_default and is_new and next_id >= vocab_size):
+            check_growth(tokenizer.normalizer, [token.content])
             tokenizer.add_tokens([token])
     if TOKENIZER not in files:
         added = [settings.get(f"add_{name}") and named[name] for name in ("bos_token", "eos_token")]

@@ -1,0 +1,125 @@
+"""Our tokenizer's normaliser, and bounds on those of other tokenizers.
+
+A ``tokenizer.json`` may contain steps that replace characters. Three steps that each replace a letter by a thousand
+letters turn one letter into a billion, so the length of the result is bounded before the library computes it.
+"""
+
+import json
+from functools import cache
+
+SPACED_MARKS = '.,;:!?"()*'  # punctuation that the Rotten Tomatoes snippets surround with spaces
+LONGEST = 10**8  # maximum number of characters of a text in any step
+STEEPEST = 10**6  # maximum factor by which all steps of a file together could make a text longer
+FACTORS = {"NFD": 18, "NFKD": 18, "NFC": 18, "NFKC": 18, "Precompiled": 18}  # at most 18 letters for one (U+FDFA)
+
+
+def normalizer():
+    """The normaliser that converts texts to the style of the Rotten Tomatoes snippets.
+
+    ``He said "It's 9.5/10"--wow!<br />`` becomes ``he said " it's 9 . 5/10 " -- wow !``: lower case, with spaces around
+    punctuation except apostrophes, hyphens, slashes and square brackets. So a model trained on the IMDb reviews can
+    also be used for the snippets.
+    """
+    from tokenizers import Regex, normalizers
+
+    replace = normalizers.Replace
+    return normalizers.Sequence(
+        [
+            replace(Regex(r"</?[A-Za-z]+\s*/?>"), " "),  # <br />, <i>, </i>
+            normalizers.Lowercase(),
+            normalizers.NFC(),  # after Lowercase, because some letters have a composed form only in lower case
+            # Typographic punctuation becomes ASCII, including Windows-1252 bytes (\x85, \x91 ...).
+            replace(Regex("[`´‘’\x91\x92]"), "'"),
+            replace(Regex("[“”„\x84\x93\x94]"), '"'),
+            replace(Regex("…|\x85"), "..."),
+            replace(Regex("[–—\x96\x97]|-{2,}"), " -- "),
+            # Sixty exclamation marks mean no more than three, but cost sixty tokens.
+            *[replace(Regex(f"[{mark}]{{4,}}"), 3 * mark) for mark in ".!?*"],
+            # Literal replacements, because zero-width matches such as (?=[.,;]) make the library panic (0.23.3).
+            *[replace(mark, f" {mark} ") for mark in SPACED_MARKS],
+            replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+        ]
+    )
+
+
+@cache
+def own_state():
+    """The JSON of our normaliser, which makes no text more than nine times as long."""
+    return normalizer().__getstate__()
+
+
+def steps_of(part):
+    """The steps of a normalizer or decoder from a ``tokenizer.json``, without nested sequences."""
+    parts, steps = [part], []
+    while parts:
+        part = parts.pop()
+        inner = part.get("normalizers", part.get("decoders")) if isinstance(part, dict) else []
+        if isinstance(inner, list):
+            parts += reversed(inner)
+        else:
+            steps.append(part)
+    return steps
+
+
+def factor(*steps):
+    """The largest factor by which steps can make a text longer, or 10¹²; a pattern may match between all letters."""
+    product = 1
+    for step in steps:
+        inserted = step.get("content", step.get("prepend")) if step.get("type") in ("Replace", "Prepend") else None
+        product *= 1 + len(inserted) if isinstance(inserted, str) else FACTORS.get(str(step.get("type")), 3)
+        product = min(product, 10**12)
+    return product
+
+
+def check_steps(content):
+    """Raise ValueError if the steps of a ``tokenizer.json`` could make texts, or its own tokens, too long."""
+    for name in ("normalizer", "decoder"):
+        part = content.get(name)
+        if part != json.loads(own_state()) and (most := factor(*steps_of(part))) > STEEPEST:
+            raise ValueError(f"its {name} could make a text {most:.0e} times as long, expected at most {STEEPEST:.0e}")
+    steps = steps_of(content.get("normalizer"))
+    for row, token in enumerate(content.get("added_tokens") or ()):
+        if token.get("normalized") and len(token["content"]) * factor(*steps) > LONGEST:
+            check_text(steps, token["content"], row)
+
+
+def check_growth(normalizer, texts, start=0):
+    """Raise ValueError for the first text that would become longer than `LONGEST` in a step of the normalizer.
+
+    Texts are numbered from `start` in messages.
+    """
+    state = own_state() if normalizer is None else normalizer.__getstate__()
+    if state == own_state():
+        return
+    steps = parsed(state)
+    most = factor(*steps)
+    for row, text in enumerate(texts, start):
+        if len(text) * most > LONGEST:
+            check_text(steps, text, row)
+
+
+@cache
+def parsed(state):
+    return steps_of(json.loads(state))
+
+
+def check_text(steps, text, row):
+    """Apply the steps one at a time, each after its bound is checked."""
+    from tokenizers import normalizers
+
+    for step in steps:
+        if len(text) * factor(step) > LONGEST and longest_result(step, text) > LONGEST:
+            raise ValueError(f"text {row}: would have more than {LONGEST:,} characters in the tokenizer's normalizer")
+        one = normalizers.Sequence([])
+        one.__setstate__(json.dumps(step).encode("utf-8"))
+        text = one.normalize_str(text)
+
+
+def longest_result(step, text):
+    """An upper bound on the length of a step's result; exact for a Replace of a plain string."""
+    pattern = step.get("pattern")
+    plain = pattern.get("String") if isinstance(pattern, dict) else None
+    if not plain:
+        return len(text) * factor(step)
+    return len(text) + text.count(plain) * (len(step["content"]) - len(plain))
