@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from itertools import groupby
 from unittest import mock
 
@@ -204,3 +205,12 @@ def test_a_row_that_is_refused(message, tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in ({"messages": [USER, ANSWER]}, WRONG[message])))
     with pytest.raises(ValueError, match=re.escape(f"chats.jsonl, row 2, line 2: {message}")):
         read_chats(path)
+
+
+@pytest.mark.skipif(not find_spec("resource"), reason="the system cannot limit CPU time")
+@pytest.mark.parametrize("work, lines", [("time.sleep(1.5)", [3]), ("sum(1 for _ in iter(int, 1))", [])])
+def test_a_child_is_limited_in_cpu_time_not_in_waiting(work, lines, tmp_path):
+    """On a busy machine, even a template of one line may wait for seconds."""
+    script = tmp_path / "script.py"
+    script.write_text(f"import json, sys, time\nv = json.load(sys.stdin)\n{work}\nprint(json.dumps(v))\n")
+    assert patterns.in_a_child(str(script), 3, 1.0) == lines

@@ -285,11 +285,11 @@ def test_tokens_of_the_user_are_no_characters(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes, ends", [({}, 2), ({"eot_token_id": 7, "eom_token_id": 2}, [2, 7]), ({"eos_token_id": None}, None)]
+    "changes, ends", [({}, [2, 4]), ({"eot_token_id": 7, "eom_token_id": 2}, [2, 7, 4]), ({"eos_token_id": None}, 4)]
 )
 def test_the_ids_of_special_tokens_in_a_gguf_file(changes, ends, tmp_path):
     write_tokenizer(tmp_path, **changes)
-    expected = {"bos_token_id": 1, "pad_token_id": 2, **({"eos_token_id": ends} if ends else {})}
+    expected = {"bos_token_id": 1, "pad_token_id": 2, "eos_token_id": ends}
     assert json.loads((tmp_path / "generation_config.json").read_text()) == expected
 
 
@@ -675,7 +675,9 @@ def growing(folder, *lengths, decoder=False, added=()):
 @pytest.mark.parametrize("decoder", [False, True])
 def test_a_tokenizer_that_multiplies_letters_is_refused(decoder, tmp_path):
     folder = growing(tmp_path, 1000, 1000, 1000, decoder=decoder)
-    with pytest.raises(ValueError, match="json: cannot be used: its (normalizer|decoder) could make a text 1e.09 times as long"):
+    with pytest.raises(
+        ValueError, match="json: cannot be used: its (normalizer|decoder) could make a text 1e.09 times as long"
+    ):
         data.load_tokenizer(folder)
 
 

@@ -5,11 +5,22 @@ literal patterns. In all other cases, a child process that runs this file does s
 """
 
 import json
+import math
 import re
 import sys
 import warnings
 
 SECONDS = 5.0  # time limit for all patterns of a file
+PATIENCE = 20  # where the CPU time of a process can be limited, it may take this many times as long on a busy machine
+LIMITED = """
+import runpy, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CPU, 2 * (int(sys.argv[2]),))
+except (ImportError, ValueError, OSError):
+    pass
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
 LITERAL = re.compile(r"(\w|-|\.|\\\.)*", re.ASCII)
 CHEAP = 10**7  # limit on number of patterns × total length of all names × length of the longest name
 
@@ -50,13 +61,15 @@ def matched(pattern, how, names):
 
 
 def in_a_child(script, value, seconds):
-    """Run a script in a child process with a time limit, and return the values that it writes as lines of JSON.
+    """Run a script in a child process with a limit on CPU time, and return the values that it writes as lines of JSON.
 
     The script reads `value` as JSON, and can import only the standard library. After a timeout, values may be missing.
     """
     import subprocess
+    from importlib.util import find_spec
 
-    command = [sys.executable, "-I", "-S", script]
+    command = [sys.executable, "-I", "-S", "-c", LIMITED, script, str(math.ceil(seconds))]
+    seconds *= PATIENCE if find_spec("resource") else 1  # Windows cannot limit CPU time
     try:
         out = subprocess.run(command, input=json.dumps(value).encode(), capture_output=True, timeout=seconds).stdout
     except subprocess.TimeoutExpired as late:
