@@ -6,6 +6,9 @@ from numbers import Real
 
 import numpy as np
 
+MOST_COUNT = 2**31 - 1  # of layers, tokens, steps and the like: with more, something would run out of memory
+MOST_SEED = 2**63 - 1
+
 
 def shown(text, most=200):
     """Format text from a file for an error message: escape non-printable characters; truncate to `most` characters."""
@@ -34,7 +37,7 @@ def whole_number(name, value, least=1, most=None, why=""):
     ----------
     name : str, the argument's name
     value : int or NumPy integer, but not a bool
-    least, most : int, inclusive bounds; most = None means no upper bound
+    least, most : int, inclusive bounds; most = None means `MOST_COUNT`
     why : str, the reason for the upper bound
 
     Raises
@@ -43,7 +46,9 @@ def whole_number(name, value, least=1, most=None, why=""):
         If the value is not an integer or is out of bounds.
     """
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or value < least or (most is not None and value > most):
+    if not is_integer or not least <= value <= (MOST_COUNT if most is None else most):
+        if most is None and is_integer and value > MOST_COUNT:
+            most = MOST_COUNT
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name}: got {quoted(value)}, expected an integer {bounds}{why and ', ' + why}")
     return int(value)

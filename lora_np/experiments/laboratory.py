@@ -38,6 +38,7 @@ from .recipes import bases_of, figures, headline, of_base, recipe
 from .store import STORE, DivergedError, carry_out_all, made_with
 
 SEEDS = {"smollm2": 3, "pretrained": 5}  # the default number of seeds
+MOST_SEEDS = 1000
 
 
 def runs_of(name, seeds, quick, base="pretrained"):
@@ -73,7 +74,7 @@ def experiment(
         If an argument is invalid.
     """
     module, base = recipe(name), one_of("base", base, bases_of(name))
-    seeds = whole_number("seeds", SEEDS[base] if seeds is None else seeds)
+    seeds = whole_number("seeds", SEEDS[base] if seeds is None else seeds, most=MOST_SEEDS)
     model_place(base)  # if the base is missing, raises an error that says how to install it
     check_folder(out, "out")
     check_folder(store, "store")

@@ -11,12 +11,13 @@ import numpy as np
 
 from .. import __version__
 from ..adapters import Adapter, init_adapter
-from ..checked import whole_number
+from ..checked import MOST_SEED, whole_number
 from ..data import encode, language_batches, load_reviews, load_tokenizer, model_files, token_stream
 from ..formats import PRETRAINED, LoadedModel, check_target, save_model, save_task
 from ..model import GPT2Config, initial_params
 from ..training import AdamW, TrainConfig, evaluate, fine_tuning, language_loss, model_objective, stream, train
 from ..training.evaluate import LANGUAGE_BATCH
+from ..training.threads import MOST_THREADS
 from .runs import load_base
 from .runs.dialect import adapter_of, licences_digest, load_domain
 
@@ -50,9 +51,10 @@ def pretrain(out, epochs=4, seed=0, threads=2, max_reviews=None, force=False):
     -------
     dict, the training log
     """
-    for name, value in {"epochs": epochs, "threads": threads, "max_reviews": max_reviews}.items():
-        if value is not None:
-            whole_number(name, value)
+    whole_number("epochs", epochs)
+    whole_number("threads", threads, most=MOST_THREADS)
+    if max_reviews is not None:
+        whole_number("max_reviews", max_reviews)
     out = Path(out)
     check_start([out], seed, force, CARRY)
     reviews = load_reviews("imdb")
@@ -112,7 +114,7 @@ def windows(tokens, batch_size, rng=None):
 
 def check_start(folders, seed, force, carry=()):
     """Raise ValueError for a folder that `check_target` rejects."""
-    whole_number("seed", seed, least=0, most=2**63 - 1)
+    whole_number("seed", seed, least=0, most=MOST_SEED)
     for folder in folders:
         check_target(folder, "out", carry=carry, force=force)
 

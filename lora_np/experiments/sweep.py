@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ..checked import whole_number
 from ..training import available_cores, process_environment
+from ..training.threads import MOST_THREADS
 
 CONNECT_SECONDS = 10  # the longest time to wait for a scheduler's answer
 TRIES = 3  # a run fails after its process has died this many times
@@ -79,7 +80,7 @@ def connect(address):
 
 def worker_count(jobs=None):
     """The number of processes: `jobs`, or by default one for each core that this process may run on."""
-    return available_cores() if jobs is None else whole_number("jobs", jobs)
+    return available_cores() if jobs is None else whole_number("jobs", jobs, most=MOST_THREADS)
 
 
 class LocalProcesses(ThreadPoolExecutor):

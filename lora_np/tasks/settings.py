@@ -9,12 +9,12 @@ import numpy as np
 
 from ..adapters import VARIANTS, AdapterConfig, variant_config
 from ..adapters.starts import STARTS
-from ..checked import check_fields, finite_number, instance_of, one_of, quoted, whole_number
+from ..checked import MOST_SEED, check_fields, finite_number, instance_of, one_of, quoted, whole_number
 from ..data import Batch
 from ..formats import PRETRAINED, LoadedModel, model_place
 from ..formats.model import WEIGHTS, weights_file
 from ..training import available_cores
-from ..training.threads import LARGE  # a number of parameters, compared here with a file's size in bytes
+from ..training.threads import LARGE, MOST_THREADS  # a number of parameters, compared here with a file's size in bytes
 
 METHODS = ("lora", "full", "head")
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller floats lose precision and are too small to change the weights
@@ -85,10 +85,12 @@ class FinetuneSettings:
     def __post_init__(self):
         check_fields(self, one_of, "method", choices=METHODS)
         check_fields(self, one_of, "weights", choices=WEIGHTS)
-        check_fields(self, whole_number, "seed", least=0, most=2**63 - 1)
+        check_fields(self, whole_number, "seed", least=0, most=MOST_SEED)
         check_fields(self, finite_number, "dropout", least=0, below=1)
-        counts = [name for name in ("batch_size", "threads", "max_tokens") if getattr(self, name) is not None]
+        counts = [name for name in ("batch_size", "max_tokens") if getattr(self, name) is not None]
         check_fields(self, whole_number, *counts)
+        if self.threads is not None:
+            check_fields(self, whole_number, "threads", most=MOST_THREADS)
         if self.epochs is not None:
             check_fields(self, whole_number, "epochs", most=MOST_EPOCHS)
         if self.learning_rate is not None:

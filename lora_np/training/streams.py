@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..checked import whole_number
+from ..checked import MOST_SEED, whole_number
 
 PURPOSES = ("shuffle", "masks", "weights", "head", "adapter", "sample")
 
@@ -25,4 +25,6 @@ def stream(seed, purpose, *index):
     numpy.random.Generator
     """
     key = (PURPOSES.index(purpose), *index)
-    return np.random.default_rng(np.random.SeedSequence(whole_number("seed", seed, least=0), spawn_key=key))
+    return np.random.default_rng(
+        np.random.SeedSequence(whole_number("seed", seed, least=0, most=MOST_SEED), spawn_key=key)
+    )

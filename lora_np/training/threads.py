@@ -15,6 +15,7 @@ from functools import lru_cache
 LARGE = 50_000_000  # a model with more parameters is large
 WORTHWHILE = 2**18  # number of elements; for fewer, a thread's overhead exceeds the time that it saves
 MOST_GROUPS = 8
+MOST_THREADS = 1024
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -8,7 +8,7 @@ from itertools import repeat
 
 import numpy as np
 
-from ..checked import check_fields, finite_number, one_of, whole_number
+from ..checked import MOST_SEED, check_fields, finite_number, one_of, whole_number
 from .accumulate import mean_over_shards, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm
@@ -16,7 +16,7 @@ from .progress import progress_of
 from .schedule import SCHEDULES, learning_rate_at
 from .state import Saver, TrainState, load_state
 from .streams import stream
-from .threads import blas_threads, shard_threads
+from .threads import MOST_THREADS, blas_threads, shard_threads
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        check_fields(self, whole_number, "steps", "shards", "threads", "save_every")
-        check_fields(self, whole_number, "eval_every", "warmup_steps", "select_from", "seed", least=0)
+        check_fields(self, whole_number, "steps", "shards", "save_every")
+        check_fields(self, whole_number, "threads", most=MOST_THREADS)
+        check_fields(self, whole_number, "eval_every", "warmup_steps", "select_from", least=0)
+        check_fields(self, whole_number, "seed", least=0, most=MOST_SEED)
         if self.select_from > self.steps:
             raise ValueError(f"select_from: got {self.select_from}, expected at most steps = {self.steps}")
         check_fields(self, one_of, "schedule", choices=SCHEDULES)
