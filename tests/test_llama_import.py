@@ -110,7 +110,7 @@ REFUSED = [  # the form of the file, what is changed in its fields, and part of 
     ("hf", {"model_type": ["llama"]}, "model_type: got ['llama'], expected one of gpt2, llama"),
     ("hf", {"num_attention_heads": 0, "head_dim": None}, "n_heads: got 0"),
     ("hf", {"hidden_size": "96", "head_dim": None}, "d_model: got '96'"),
-    ("hf", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "expected unscaled RoPE"),
+    ("hf", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "expected 'default' (unscaled RoPE)"),
     ("hf", {"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters is {'rope_type'"),
     ("hf", {"sliding_window": 4}, "sliding_window is 4, expected None"),
     ("gguf", {"general.architecture": "gpt3"}, "general.architecture: got 'gpt3', expected"),

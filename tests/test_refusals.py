@@ -202,7 +202,7 @@ FORWARD = {
 }
 NO_IDS = {"ids: got float64, expected an array of integers": {"ids": np.zeros((2, 3))}, "ids": {"ids": [[1, 2, 3]]}}
 ROWS = {
-    "adapter: got 3 for 2 rows, expected one Adapter, or one for each row": {"adapter": [None] * 3},
+    "adapter: got a list of 3 for 2 rows, expected one Adapter, or one per row": {"adapter": [None] * 3},
     "adapter: … only in evaluation": {"adapter": [ADAPTER, None], "wanted": ("tok_emb.weight",)},
     f"adapter: contains {LN}.bias, which all rows": {"adapter": [with_weights(ADAPTER, **{f"{LN}.bias": ZEROS}), None]},
 }
@@ -231,7 +231,7 @@ GENERATED = {
     "expected a language model": {"params": CLASSES, "config": CLASSIFIER},
     **{f"stop: got [{stop!r}]": {"stop": (stop,)} for stop in (13, -1, "a")},
     "stop: got [99], expected ids from 0 to 12": {"stop": 99},
-    "adapter: got 2 for 3 rows": {"adapter": [ADAPTER, None]},
+    "adapter: got a list of 2 for 3 rows": {"adapter": [ADAPTER, None]},
     "adapter: the model has no layer blocks.1": {"params": SHALLOW, "adapter": ADAPTER},
 }
 NO_ADAPTERS = {

@@ -39,7 +39,7 @@ GGUF_SIZES = {  # of both architectures: name in a GGUF file (without "gpt2." or
 
 
 class FileFormat(NamedTuple):
-    """An architecture's classes and fields in the files of transformers and llama.cpp."""
+    """How the files of transformers and llama.cpp name an architecture's classes and fields."""
 
     hf_classes: tuple[str, str]  # transformers' classes for the language model and the classifier
     buffers: str  # pattern for the names of tensors in old files that are not parameters
@@ -77,7 +77,7 @@ def check_fixed(path, fields, fixed):
 
 
 def config_from_fields(of_files, path, fields, tensors):
-    """Make our configuration from the fields of a `config.json`.
+    """Create our configuration from the fields of a `config.json`.
 
     Unused fields are kept and written back when the model is saved; a warning names those that are unknown.
 
@@ -198,7 +198,7 @@ def completed_llama(path, fields, tensors):
         rope = value or {}
         kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else rope
         if not isinstance(rope, dict) or kind not in ROPE:
-            raise ValueError(f"{path}: {name} is {quoted(value)}, expected unscaled RoPE, 'default'")
+            raise ValueError(f"{path}: {name} is {quoted(value)}, expected 'default' (unscaled RoPE)")
         fields["rope_theta"] = rope.get("rope_theta", fields["rope_theta"])
     return fields, {"tied": fields.get("tie_word_embeddings", False)}
 

@@ -27,7 +27,7 @@ def read_gguf(path, finite=True):
     """Read a GGUF file into two dicts, (fields, tensors). The file is mapped into memory, not copied.
 
     A field is an int, float, bool, str, list of str or array of numbers. A tensor is a BlockWeight or a float32 array,
-    (out, in) for a layer. A ValueError names an item that is damaged or unsupported or, if `finite`, not finite.
+    (out, in) for a layer. Raises ValueError for an item that is damaged, unsupported or, if `finite`, not finite.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
@@ -115,7 +115,7 @@ def read_content(reader, finite=True):
 
 
 def foreign_type(kind):
-    """The entry, as in `TYPES`, for any other type, which the `gguf` package dequantises."""
+    """An entry like those in `TYPES`, for any other type; the `gguf` package dequantises its values."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
     kind = GGMLQuantizationType(kind)  # ValueError for an unknown one

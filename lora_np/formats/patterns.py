@@ -1,7 +1,7 @@
 """Match regular expressions from a file against names as Python's `re` does, but with a time limit.
 
-`re` cannot be interrupted, and a pattern such as `(a|a)*b` can take exponential time. This process matches only a few
-literal patterns. In all other cases, a child process that runs this file does so, with a time limit.
+`re` cannot be interrupted, and a pattern such as `(a|a)*b` can take exponential time. A few literal patterns are
+matched in this process, anything else in a child process, which runs this file with a time limit.
 """
 
 import json

@@ -4,7 +4,7 @@ In these files, A is (r, in) and B is (out, r), as in this package. This holds e
 because `fan_in_fan_out` affects only the base's weight. DoRA's magnitudes m are (out,). `fused.py` converts between
 GPT-2's fused layer `c_attn` and our separate layers for q, k and v.
 
-Transposed or swapped factors are refused, because their shapes do not match the rank and the base's layer. The only
+Transposed or swapped factors are rejected, because their shapes do not match the rank and the base's layer. The only
 exception is r = in = out, where all factors are square and the mistake cannot be detected.
 """
 
@@ -37,7 +37,7 @@ NOT_HERE = "adapters for embeddings, norms, biases and language-model heads are 
 def load_peft(folder, params, config):
     """Read an adapter that PEFT saved.
 
-    Names without PEFT's prefix and our own layer names are also accepted, with a warning if PEFT would ignore them.
+    Our own layer names and names without PEFT's prefix are also accepted, with a warning if PEFT would ignore them.
 
     Parameters
     ----------

@@ -128,7 +128,7 @@ def as_list(value):
 def rank_and_scale(fields, found, module):
     """The rank r and the scale s of a layer's adapter, and their source; for `found`, see `is_target`.
 
-    The scale is α/r or, for rsLoRA, α/√r. The source names patterns and defaults, such as "alpha_pattern q_proj".
+    The scale is α/r or, for rsLoRA, α/√r. The source lists the patterns and defaults, such as "alpha_pattern q_proj".
     """
     values, sources = [], []
     for field, plain in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):

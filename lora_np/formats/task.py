@@ -155,7 +155,7 @@ def read_base(base, model=None, weights="dense"):
 
 
 def with_classes(params, config, labels, question=None):
-    """Turn a model into a classifier for these labels, with a new head of zeros unless its head fits the labels.
+    """Turn a model into a classifier for these labels, with a new zero-initialised head unless its head already fits.
 
     The model remains a language model if there are no labels, or if it answers a question with one of the labels.
     """

@@ -13,7 +13,7 @@ from ..checked import quoted, shown
 from ..data.texts import existing_file
 from .atomic import write_atomically
 
-MOST_JSON = 2**30  # maximum size of a JSON file in bytes; the largest tokenizer files have about 20 million
+MOST_JSON = 2**30  # maximum size of a JSON file in bytes; the largest tokenizer files are about 20 MB
 DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4"}
 DTYPES |= {"U32": "<u4", "F32": "<f4", "C64": "<c8", "F64": "<f8", "I64": "<i8", "U64": "<u8"}  # in safetensors' order
 
@@ -29,7 +29,7 @@ def tensor_bytes(tensors, metadata=None):
 
 
 def tensor_pieces(tensors, metadata=None):
-    """Yield the header and each array of a safetensors file, as the safetensors library does, without copying."""
+    """Yield the header and each array of a safetensors file in the library's own layout, without copying."""
     kinds = {np.dtype(kind): name for name, kind in DTYPES.items() if name != "BF16"}
     arrays = {n: np.asarray(a, np.asarray(a).dtype.newbyteorder("<"), order="C") for n, a in tensors.items()}
     names = sorted(sorted(arrays), key=lambda name: list(kinds).index(arrays[name].dtype), reverse=True)
@@ -129,7 +129,7 @@ def read_json(path):
         If the file is not JSON or not UTF-8, a name is repeated, or an integer needs more than 64 bits.
     """
     if (size := existing_file(path).stat().st_size) > MOST_JSON:
-        raise ValueError(f"{path}: has {size / 1e9:.1f} GB, expected a JSON file of at most 1 GB")
+        raise ValueError(f"{path}: is {size / 1e9:.1f} GB, expected a JSON file of at most 1 GB")
     try:
         text = Path(path).read_bytes().decode("utf-8")
         return json.loads(text, object_pairs_hook=without_repeats, parse_int=whole_number)
@@ -145,7 +145,7 @@ def whole_number(digits):
 
 
 def without_repeats(pairs):
-    """Make a JSON object's dict. Raises ValueError for a repeated name; `json` would silently keep the last value."""
+    """Build a JSON object's dict. Raises ValueError for a repeated name; `json` would silently keep the last value."""
     values = {}
     for name, value in pairs:
         if name in values:

@@ -84,7 +84,7 @@ def encoded(name, weight, format):
     with np.errstate(over="ignore"):
         array = dense.astype({"f32": np.float32, "f16": np.float16}[format], copy=False)
     if not np.isfinite(array).all():
-        raise ValueError(f"has values that are not finite or too large for {format}")
+        raise ValueError(f"has values that are too large for {format} or not finite")
     return array
 
 

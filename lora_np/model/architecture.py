@@ -63,7 +63,7 @@ def check_config(config, *sizes):
 
 
 class Architecture(NamedTuple):
-    """All that the package needs to know about an architecture; `gpt2.py` ends with an example.
+    """Everything that the package needs to know about an architecture; `gpt2.py` ends with an example.
 
     The functions connect the layers in `modules`: `run(name, *inputs)` computes a layer, and `back(name, dy)` computes
     the gradients of its inputs. Each backward function processes the layers of its forward function in reverse order.

@@ -27,7 +27,7 @@ class Call(NamedTuple):
 
 @lru_cache(maxsize=256)
 def operands_by_layer(config, wanted):
-    """The operands of each layer's operation whose gradients are needed: the layer's own wanted parameters, and x.
+    """For each layer, the operands whose gradients are needed: the layer's own wanted parameters, and x.
 
     The gradient of x is needed only if a lower layer is trained. Omitting it in other layers lets the backward pass
     stop early and keeps the cache small.

@@ -62,7 +62,7 @@ def generate_tokens(
     if not slide and T + n_new > config.n_positions:
         raise ValueError(f"n_new: {T} tokens plus {n_new} new ones exceed n_positions = {config.n_positions}")
     if sampling.temperature > 0 and not isinstance(rng, np.random.Generator):
-        raise ValueError(f"rng: got {rng!r}, expected a np.random.Generator to draw tokens with")
+        raise ValueError(f"rng: got {rng!r}, expected an np.random.Generator to draw tokens with")
     stop, never = known_ids("stop", stop, config), known_ids("never", never, config)
     # One decoder per adapter, with the adapter merged, takes memory for the adapted weights, but no extra time per
     # token.

@@ -87,8 +87,8 @@ def forward(
 def hidden_states(ids, config, run, start=0, block_run=None):
     """Apply the embeddings and blocks to ids (B, T), the first of which is at position `start`, and return (B, T, C).
 
-    A classifier's last block may return only one position in each row, (B, 1, C). `block_run` returns the `run` for a
-    block with the input x; None: every block uses `run`.
+    A classifier's last block may return only one position in each row, (B, 1, C). `block_run(x)` returns the `run` for
+    a block whose input is x; None: every block uses `run`.
     """
     model = architecture(config)
     x = model.embed_forward(ids, run, start)  # (B, T, C)

@@ -28,7 +28,7 @@ def rows_by_adapter(adapters, B):
     if not isinstance(adapters, (list, tuple)):
         raise TypeError(f"adapter: got {type(adapters).__name__}, expected an Adapter, None, or a list of them")
     if len(adapters) != B:
-        raise ValueError(f"adapter: got {len(adapters)} for {B} rows, expected one Adapter, or one for each row")
+        raise ValueError(f"adapter: got a list of {len(adapters)} for {B} rows, expected one Adapter, or one per row")
     rows = {}  # id of an adapter -> its rows
     for row, adapter in enumerate(adapters):
         if adapter is not None and not isinstance(adapter, Adapter):
@@ -63,7 +63,7 @@ def row_groups(params, adapters, B):
 
 
 def rows_forward(x, name, call):
-    """Apply a linear layer to a batch whose rows have different adapters; each row's result is that of a separate pass.
+    """Apply a linear layer to a batch whose rows have different adapters; each row's result is as in a separate pass.
 
     All rows that have no adapter in this layer are computed in a single product. The other rows are computed group by
     group, with the group's adapter or whole weight.
