@@ -16,8 +16,9 @@ STARTED = ("lora", "dora")  # kinds whose A and B can be initialised from the ba
 class Adapter(NamedTuple):
     """An adapter's settings and arrays.
 
-    An array's name begins with its layer's name, such as "blocks.0.attn.q_proj.lora_A". An adapter may also contain
-    whole weights under the base's names, such as a trained "head.weight", which replace the base's weights.
+    An array's name begins with that of its layer, which is "blocks.0.attn.q_proj" for the array
+    "blocks.0.attn.q_proj.lora_A". An adapter may also contain whole weights under the base's names, such as a trained
+    "head.weight", which replace the base's weights.
     """
 
     config: AdapterConfig

@@ -164,7 +164,7 @@ def flops(rung, work):
 def counted_bytes(rung, work):
     """The bytes of the arrays in a unit of work, as a dict with the fields of `StepBytes`.
 
-    In generation, the activations are the cached keys and values.
+    For generation, the activations are the cached keys and values.
     """
     config = model_config(rung, work)
     if work in GENERATED_ROWS:

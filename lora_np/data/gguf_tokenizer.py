@@ -132,7 +132,7 @@ def gguf_tokenizer_files(fields):
 
 
 def byte_level(trim_offsets):
-    """The pre-tokenizer that maps each byte to a character, or the decoder that maps it back."""
+    """The entry for ByteLevel: the pre-tokenizer that maps bytes to characters, or the decoder that maps them back."""
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": trim_offsets, "use_regex": False}
 
 

@@ -243,7 +243,7 @@ def check_ids(where, ids, vocab_size):
     """Raise ValueError for an id that is not below the model's `vocab_size`."""
     if max(ids, default=0) >= vocab_size:
         expected = vocab_size if vocab_size == LARGEST else f"the model's vocab_size = {vocab_size}"
-        raise ValueError(f"{where}: has a token with id {max(ids)}, expected ids below {expected}")
+        raise ValueError(f"{where} has a token with id {max(ids)}, expected ids below {expected}")
 
 
 def json_object(path, data):

@@ -90,7 +90,7 @@ def similarities(results, run, k):
 
 
 def mean_amplification(results, run):
-    """The means over the blocks of the six fields of `Amplification`, for a run's ΔW_q."""
+    """The six fields of `Amplification` for a run's ΔW_q, averaged over the blocks."""
     params = starting_point(run)[0]
     deltas = updates_of(results, run, np.float64)  # in float32, rounding would increase the rank of ΔW
     of_q, r = [name for name in deltas if "q_proj" in name], run.adapter.r

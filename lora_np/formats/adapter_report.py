@@ -228,7 +228,7 @@ def table_of_names(tensors, config):
 
 
 def saved_modules(fields):
-    """The name endings of modules that PEFT loads in full."""
+    """The suffixes of the names of modules that PEFT loads in full."""
     saved = as_list(fields.get("modules_to_save") or [])
     return saved + ["classifier", "score"] * (fields.get("task_type") == "SEQ_CLS")
 

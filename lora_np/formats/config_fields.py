@@ -220,7 +220,7 @@ def llama_from_gguf(path, fields, tensors):
         if re.fullmatch(r"llama\.rope\.scaling\..*|llama\.expert_.*", name) and fields[name] not in ("none", 0, 1.0):
             raise ValueError(f"{path}: {name} is {quoted(fields[name])}, which is not supported")
     if "rope_freqs.weight" in tensors:
-        raise ValueError(f"{path}: has rope_freqs.weight, for scaled RoPE, which is not supported")
+        raise ValueError(f"{path} has rope_freqs.weight, for scaled RoPE, which is not supported")
     values = {}
     for name, ours in LLAMA_GGUF.items():
         if f"llama.{name}" not in fields:

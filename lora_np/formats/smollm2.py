@@ -35,5 +35,5 @@ def packaged_model(name="smollm2"):
     if path is None:
         raise FileNotFoundError(f"{name}: the package with {file} is not installed; run {command}")
     if file_sha256(path) != sha256:
-        raise ValueError(f"{path}: is damaged or from a different version; run {command} --force-reinstall")
+        raise ValueError(f"{path} is damaged or from a different version; run {command} --force-reinstall")
     return path

@@ -236,5 +236,5 @@ def read_task(name):
         else:
             about["base"] = Path(os.path.normpath(Path(os.path.realpath(folder)) / about["base"]))
         if os.path.realpath(about["base"]) == os.path.realpath(folder):
-            raise ValueError(f"{path}: names its own folder as the base, expected the folder of a different model")
+            raise ValueError(f"{path} names its own folder as the base, expected the folder of a different model")
     return folder, about

@@ -129,7 +129,7 @@ def read_json(path):
         If the file is not JSON or not UTF-8, a name is repeated, or an integer needs more than 64 bits.
     """
     if (size := existing_file(path).stat().st_size) > MOST_JSON:
-        raise ValueError(f"{path}: is {size / 1e9:.1f} GB, expected a JSON file of at most 1 GB")
+        raise ValueError(f"{path} is {size / 1e9:.1f} GB, expected a JSON file of at most 1 GB")
     try:
         text = Path(path).read_bytes().decode("utf-8")
         return json.loads(text, object_pairs_hook=without_repeats, parse_int=whole_number)

@@ -25,7 +25,7 @@ OPEN = threading.Lock()  # held while the plain program is changed
 
 
 def wrong_outputs(sources, kind, settings, inputs, dtype):
-    """Compute the outputs of a case with a mistake in the plain program.
+    """Compute a case's outputs with a mistake inserted into the plain program.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def first_alike(name, settings, t):
 
 
 def joined(old, new):
-    """Append the keys or values of new tokens at the end of the flat array instead of at the end of each row."""
+    """Append the keys or values of new tokens to the end of the flat array, not to the end of each row."""
     return np.concatenate([old.ravel(), new.ravel()]).reshape(len(new), -1, new.shape[-1])
 
 

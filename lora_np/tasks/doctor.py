@@ -95,7 +95,7 @@ def examine(place, base):
     if place.suffix == ".gguf":
         fields, tensors = read_gguf(place, finite=False)
         if not any("lora_" in name for name in tensors):
-            raise ValueError(f"{place}: has no LoRA tensors, expected an adapter")
+            raise ValueError(f"{place} has no LoRA tensors, expected an adapter")
         task = read_base(base)
         file_report = llama_cpp_report(fields, tensors, task.params, task.config)
         sha256 = fields.get(f"lora_np.{FINGERPRINT}")

@@ -4,7 +4,7 @@ U and V contain the r leading left and right singular vectors of ΔW_q, with r =
 ‖Uᵀ W V‖_F measures how large W is in these directions. It is compared with the norm in W's own leading directions,
 which is the largest possible norm, and with the norm in random directions. The amplification factor is ‖ΔW‖_F /
 ‖Uᵀ W V‖_F. All values are means over the blocks. The factor grows with the learning rate and with s, which are the same
-for both ranks. SmolLM2 is trained on 2,000 snippets.
+for both ranks. On SmolLM2, training uses 2,000 snippets.
 """
 
 import numpy as np

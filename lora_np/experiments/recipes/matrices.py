@@ -4,7 +4,7 @@ On the small base, rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them an
 number of parameters: 8 (C + C) per block, where C is the model's width. In SmolLM2, keys and values are a third as wide
 as queries. There, rank 20 on W_q, 30 on W_k or W_v, 12 on W_q and W_v, and 6 on all four have the same number of
 parameters; adapters on the MLP have 0.8 % more. LoRA on attention uses the learning rate that was chosen for q and v,
-and LoRA on the MLP uses the rate chosen for all linear layers. SmolLM2 is trained on 2,000 snippets.
+and LoRA on the MLP uses the rate chosen for all linear layers. On SmolLM2, training uses 2,000 snippets.
 """
 
 from ..drawing import PALETTE, method_dots, panels

@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
 
 
 class Snippets(NamedTuple):
-    """The sentiment data set: film critics' snippets, each positive (1) or negative (0)."""
+    """The sentiment data set: snippets of film reviews, labelled positive (1) or negative (0)."""
 
     train: Encoded
     validation: Encoded

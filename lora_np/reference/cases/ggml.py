@@ -65,7 +65,7 @@ def gguf_adapter(settings, t):
 def blocks_case(name, *about):
     """The case for one block format.
 
-    The blocks contain random weights, weights halfway between two codes of each format, zeros, a d that is 0 in
+    The blocks contain random weights, weights halfway between two codes of each format, zeros, a scale d that is 0 in
     float16, large weights, two equal magnitudes with opposite signs, and an m whose rounding error is several codes.
     """
     bits, steps = bits_of("blocks"), np.arange(32)

@@ -29,8 +29,9 @@ def perplexity(logits, targets):
 
 
 def draw(rng, size):
-    """Draw logits. In the second draw, exp overflows in some rows; if the batch's largest logit is subtracted, it
-    underflows in entire rows. One target's probability is 0 in float64, but its surprise is an ordinary number."""
+    """Draw logits. In the second draw, exp overflows in some rows; if the largest logit of the
+    batch is subtracted first, exp underflows in entire rows. One target's probability is 0 in float64, but its surprise
+    is an ordinary number."""
     logits = 1.5 * rng.normal(size=(size.B, size.T, size.V))
     targets = rng.integers(0, size.V, (size.B, size.T))
     if size.number == 1:

@@ -37,7 +37,7 @@ def centred_difference(f, x, h):
 def draw(rng, size):
     """Draw a function whose partial derivatives depend on all entries, so that an unrestored entry is detected.
 
-    The step is so large that every other difference formula gives a clearly different result.
+    The step is so large that any other difference formula gives a clearly different result.
     """
     shape = [(size.N, size.C), (size.B, size.H, size.D), (size.T,)][size.number]
     waves, slopes = rng.normal(size=shape), rng.normal(size=shape)
