@@ -105,7 +105,7 @@ class LocalProcesses(ThreadPoolExecutor):
         return super().submit(self._call, function, *arguments)
 
     def stop(self):
-        """End all processes immediately, then the threads that manage them."""
+        """Terminate all processes immediately, then stop the threads that manage them."""
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
         for pool in filter(None, self._pools):

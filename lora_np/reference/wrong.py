@@ -152,7 +152,7 @@ def reread(matrix):
 
 
 def rewritten(matrix):
-    """Write the bytes of a matrix with the axes swapped; the shape is unchanged."""
+    """Return a matrix of the same shape whose entries are stored column by column."""
     return matrix.T.reshape(matrix.shape)
 
 

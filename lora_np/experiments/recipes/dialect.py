@@ -213,7 +213,7 @@ def perplexities(axes, label):
 
 
 def marks(outcome):
-    """Describe what the large and the small marks show."""
+    """Describe what the large and the small markers show."""
     n = len(outcome["seeds"])
     return "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
 

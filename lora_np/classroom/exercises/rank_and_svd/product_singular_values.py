@@ -1,6 +1,6 @@
 """The spectrum of an adapter.
 
-The hard one. A 4096 × 4096 change `B A` with r = 8 has at most 8 non-zero singular values. To compute them,
+The hard one. A 4096 × 4096 update `B A` with r = 8 has at most 8 non-zero singular values. To compute them,
 `np.linalg.svd(B @ A)` processes 16.8 million entries. Compute them **without forming B A**; the check measures the peak
 memory again. Return r singular values in descending order.
 
