@@ -1,4 +1,4 @@
-"""Tier 4, second half: llama.cpp's block formats, QA-LoRA (which can be merged into blocks), and the byte layout of files."""
+"""Tier 4, second half: llama.cpp's block formats, QA-LoRA (mergeable into blocks), and byte layouts of files."""
 
 import struct
 

@@ -1,7 +1,7 @@
 """A format for zeros.
 
-A zero takes as much memory as any other number, unless a format omits it. 2:4 sparsity has such a format. For every four
-neighbouring weights, `values` holds the two remaining ones, in order, and `positions` holds their indices (0 to 3)
+A zero takes as much memory as any other number, unless a format omits it. 2:4 sparsity has such a format. For every
+four neighbouring weights, `values` holds the two remaining ones, in order, and `positions` holds their indices (0 to 3)
 among the four. Compute `y = x Wᵀ`. You could rebuild `W` with its zeros, but then nothing would be saved, so do not
 form it. (An entry of `x` that is not multiplied by any value may be anything here, even NaN. Do not multiply it by 0
 either: 0 · NaN is NaN.)
