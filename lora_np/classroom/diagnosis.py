@@ -6,8 +6,8 @@
 4. the correct output after a change (multiplied by a size, squared, transposed, reversed), or another output or input;
 5. the worked solution with two mutations.
 
-A candidate must reproduce the student's output in every draw; a candidate from group 4, only in the draws in which
-the output is incorrect. If no candidate fits, the report describes the difference: scale, shift, norm and cosine.
+A candidate must reproduce the student's output in every draw. For group 4, draws with a correct output are
+ignored. If no candidate fits, the report describes the difference: scale, shift, norm and cosine.
 """
 
 import ast
