@@ -49,7 +49,7 @@ class BlockWeight(QuantisedWeight):
         return all(np.isfinite(column).all() for column in headers.view("<f2").T)
 
     def rows(self, ids):
-        """The dense rows with these indices, a new array (..., in) of `dtype`."""
+        """The dense rows with these indices, as a new array (..., in) of `dtype`."""
         return expand(self.blocks[ids], self.format).astype(self.dtype, copy=False)
 
 
@@ -94,7 +94,7 @@ def quantise_q8_0(weight):
 
         d = max_i |w_i| / 127        q_i = w_i / d, rounded
 
-    Ties are rounded away from zero. The rounding error is approximately uniform in ±d/2. Storing d in float16
+    Ties are rounded away from zero. The rounding error is approximately uniform in [−d/2, d/2]. Storing d in float16
     adds a relative error of at most 2⁻¹¹ to each weight.
 
     Parameters
