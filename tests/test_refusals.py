@@ -263,7 +263,7 @@ TABLE = data.Table(["a", "b", "c"], ["x", "x", "y"])
 DATA = {
     "source: got 'yelp', expected one of imdb, rotten_tomatoes": lambda: data.load_reviews("yelp"),
     f"max_length: got 0, {WHOLE}": lambda: data.encode(tokenizer(), [], 0),
-    "ids: got 8000, which has no token": lambda: data.decode(tokenizer(), [5, 8000]),
+    "ids: got 8000, which is not the id of a token": lambda: data.decode(tokenizer(), [5, 8000]),
     "ids: got shape (1, 2)": lambda: data.decode(tokenizer(), [[5, 6]]),
     "texts: got none": lambda: data.train_tokenizer([]),
     "vocab_size: got 200, expected … at least 258": lambda: data.train_tokenizer(["a film"], 200),

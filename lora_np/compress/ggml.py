@@ -190,7 +190,7 @@ def inverse(d):
 
 
 def packed(codes):
-    """Truncate values to codes and pack two per byte, (n, 32) -> (n, 16). To round, the caller adds 0.5 first."""
+    """Truncate values to codes and pack two per byte, (n, 32) -> (n, 16). To round instead, add 0.5 first."""
     codes = np.minimum(codes.astype(np.uint8), 15)
     return codes[:, :16] | codes[:, 16:] << 4
 
@@ -203,7 +203,7 @@ def block_weight(format, weight, scales, codes):
 
 
 def as_float16(numbers, problem):
-    """Round values to float16; raise a ValueError that begins with `problem` if one of them is too large."""
+    """Round values to float16; if one is too large, raise a ValueError whose message begins with `problem`."""
     with np.errstate(over="ignore"):
         rounded = numbers.astype("<f2")
     if not np.isfinite(rounded).all():

@@ -56,8 +56,8 @@ def load_tokenizer(path, fields=None, files=None):
     path : a folder with ``tokenizer.json``, or with ``vocab.json`` and ``merges.txt``; or a ``tokenizer.json``, which
         is read together with the other files in its folder; or a file of that format with another name, which is read
         alone
-    fields : dict, the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` are used. None: the
-        fields of ``config.json`` in the same folder
+    fields : dict, the model's configuration, of which ``vocab_size``, ``model_type`` and ``tokenizer_class`` are used;
+        None to read them from ``config.json`` in the same folder
     files : dict, name -> bytes, to be read instead of the files at `path`, which then appears only in messages
 
     Returns
@@ -259,7 +259,7 @@ def json_object(path, data):
 
 @contextmanager
 def library(problem):
-    """Turn any error of the tokenizers library into a ValueError that begins with `problem`.
+    """Turn any error of the tokenizers library into a ValueError whose message begins with `problem`.
 
     The library may also panic, for example if a regular expression takes too many steps. Rust then prints a report to
     the standard error stream, even if Python catches the exception; this report is discarded.

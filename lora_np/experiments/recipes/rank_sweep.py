@@ -2,8 +2,8 @@
 
 A base model is trained for one epoch to predict the sentiment of Rotten Tomatoes snippets: with LoRA on q and v at
 ranks 1 to 64, with LoRA on all linear layers at some of these ranks, by full fine-tuning, and by training only the
-head. α = 2r, so that s = 2 at every rank. For given layers, LoRA has the same learning rate at every rank. The verdict
-depends on the test loss, which varies less than the accuracy.
+head. All LoRA runs have α = 2r, so that s = 2 at every rank. For given layers, LoRA has the same learning rate at every
+rank. The verdict depends on the test loss, which varies less than the accuracy.
 """
 
 from ..drawing import COLOURS, GREY, band, legend_below, log_axis, mean_line, panels
