@@ -127,7 +127,7 @@ FIELDS = {
         ({"layer_types": ["sliding_attention"] * 2}, "layer_types is .*, expected 'full_attention' in every layer"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder is True, expected False"),
         ({"per_layer_config": {"0": {"n_inner": 7}}}, "per_layer_config is .*, expected None or {}"),
-        ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; must be equal"),
+        ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; they must be equal"),
         ({"hidden_size": 24}, "hidden_size is 24, but n_embd is 12"),
         ({"max_position_embeddings": 6}, "max_position_embeddings is 6, but n_positions is 7"),
     ],

@@ -1,4 +1,4 @@
-"""Report how a program treats each layer of an adapter file: applies it, ignores it, or refuses the file.
+"""Report whether a program applies or ignores each layer of an adapter file, or refuses the file because of it.
 
 Faults in a file are reported, not corrected. `Rules` describes what a program expects.
 """

@@ -132,7 +132,7 @@ def completed_gpt2(path, fields, tensors):
     for alias, name in ALIASES.items():
         first, second = fields.get(alias), fields.get(name)
         if alias in fields and name in fields and first != second:
-            raise ValueError(f"{path}: {alias} is {quoted(first)}, but {name} is {quoted(second)}; must be equal")
+            raise ValueError(f"{path}: {alias} is {quoted(first)}, but {name} is {quoted(second)}; they must be equal")
     fields = {ALIASES.get(name, name): value for name, value in fields.items() if name != "n_ctx"}
     d_ff, C = fields.pop("n_inner", None), fields.get("n_embd")
     if d_ff is None:

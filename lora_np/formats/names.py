@@ -53,7 +53,7 @@ def is_adaptable(ours):
 
 
 def short_names(layers):
-    """Map each layer's name to an ending that is unique within a block: "q_proj", or "attn.c_proj" in GPT-2."""
+    """Map each layer's name to a suffix that is unique within a block: "q_proj", or "attn.c_proj" in GPT-2."""
     ends = {name: re.split(r"\.\d+\.", name, maxsplit=1)[-1] for name in layers}
     last = {end: end.rpartition(".")[2] for end in ends.values()}
     is_clear = len(set(last.values())) == len(last)

@@ -78,7 +78,7 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
     if adapter is not None and not isinstance(adapter, Adapter):
         groups, adapter = row_groups(params, adapter, len(ids)), None
         if wanted or masks:
-            raise ValueError("adapter: a list of adapters works only in evaluation, without wanted or masks")
+            raise ValueError("adapter: a list of adapters can be used only for evaluation, without wanted or masks")
     known = {**params, **adapter.weights} if adapter is not None else params
     adapter_arrays = fitting_arrays(params, adapter) if adapter is not None else {}
     if config.n_classes:
