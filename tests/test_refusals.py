@@ -204,7 +204,7 @@ NO_IDS = {"ids: got float64, expected an array of integers": {"ids": np.zeros((2
 ROWS = {
     "adapter: got a list of 3 for 2 rows, expected one Adapter, or one per row": {"adapter": [None] * 3},
     "adapter: … only in evaluation": {"adapter": [ADAPTER, None], "wanted": ("tok_emb.weight",)},
-    f"adapter: contains {LN}.bias, which all rows": {"adapter": [with_weights(ADAPTER, **{f"{LN}.bias": ZEROS}), None]},
+    f"adapter: contains {LN}.bias, which must be": {"adapter": [with_weights(ADAPTER, **{f"{LN}.bias": ZEROS}), None]},
 }
 HEADS = {
     "head.weight": {"params": HEADLESS},
