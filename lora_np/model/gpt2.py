@@ -110,7 +110,7 @@ def modules(config):
 
 
 def embed_forward(ids, run, start=0):
-    """Embed token ids (B, T), the first of which is at position `start`, as (B, T, C)."""
+    """Embed token ids (B, T) as (B, T, C); `start` is the position of each row's first id."""
     positions = np.arange(start, start + ids.shape[1])  # (T,)
     return run("embed", run("tok_emb", ids), run("pos_emb", positions))
 

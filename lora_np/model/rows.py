@@ -56,14 +56,14 @@ def row_groups(params, adapters, B):
         arrays, config, whole = {}, None, {}
         if adapter is not None:
             arrays, config, whole = fitting_arrays(params, adapter), adapter.config, whole_weights(adapter)
-        if set(whole) - {"head.weight"}:
-            raise ValueError(f"adapter: contains {sorted(set(whole) - {'head.weight'})[0]}, which all rows must share")
+        if shared := sorted(set(whole) - {"head.weight"}):
+            raise ValueError(f"adapter: contains {shared[0]}, which must be the same for all rows")
         groups.append(RowGroup(rows, {**params, **whole}, config, arrays))
     return tuple(groups)
 
 
 def rows_forward(x, name, call):
-    """Apply a linear layer to a batch whose rows have different adapters; each row's result is as in a separate pass.
+    """Apply a linear layer to a batch whose rows have different adapters; each row's result is that of a separate pass.
 
     All rows that have no adapter in this layer are computed in a single product. The other rows are computed group by
     group, with the group's adapter or whole weight.

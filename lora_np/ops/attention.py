@@ -111,7 +111,7 @@ def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
     q : array (B, Tq, H·D); k, v : array (B, Tk, K·D) with Tk ≥ Tq (equal in training)
     n_heads : int, H; a multiple of K
     wanted : names of the operands whose gradients the backward pass will compute
-    positions : int array (B, Tq), the queries' positions among the keys; None: the last Tq positions
+    positions : int array (B, Tq), the queries' positions among the keys; None means the last Tq positions
 
     Returns
     -------

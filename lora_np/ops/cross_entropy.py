@@ -31,7 +31,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     targets : int array (...,) with values in 0 … K−1, or ignore_index
     ignore_index : int
     wanted : ("logits",), or () if no gradient is needed
-    weights : array (K,), positive; None: all are 1
+    weights : array (K,), positive; None means that all are 1
 
     Returns
     -------
