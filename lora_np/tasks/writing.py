@@ -17,7 +17,7 @@ UNFINISHED = "\ufffd"  # the bytes of an incomplete character decode to this
 def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None, ignore_end=False):
     """Yield the prompt and then, piece by piece, its continuation.
 
-    When the text reaches n_positions tokens, generation continues from its second half; see `generate_tokens`.
+    When the text reaches n_positions tokens, only its second half is kept as context; see `generate_tokens`.
 
     Parameters
     ----------
