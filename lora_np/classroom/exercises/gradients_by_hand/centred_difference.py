@@ -1,8 +1,8 @@
 """Warm-up: a gradient check.
 
-`f` takes an array with the shape of `x` and returns a float. Measure the gradient of `f`, which also has the shape of
-`x`, by **central differences**: move one entry at a time by `h` in both directions, and see how much `f` changes. Use
-the given `h`.
+`f` takes an array with the shape of `x` and returns a float. Approximate the gradient of `f`, which also has the shape
+of `x`, by **central differences**: move one entry at a time by `h` in both directions, and see how much `f` changes.
+Use the given `h`.
 
 **Before you write:** how many times is `f` called for an `x` of shape (3, 6)? Then draw a curve with three points on
 it, at x − h, x and x + h: which two give the best slope at x, and why is the third not needed?

@@ -39,8 +39,8 @@ def nf4_quantise(W, points, block_size):
 
 
 def draw(rng, size):
-    """Draw blocks that cross the ends of rows. Two blocks have smaller weights than the others, and one of the two has
-    by far the smallest."""
+    """Draw a W whose blocks cross row boundaries. Two blocks have smaller weights than the others, and one of the two
+    has by far the smallest."""
     W, block_size = rng.normal(size=(6 * size.n_out, 2 * size.n_in + 1)), 2 * size.n_out
     W.reshape(-1, block_size)[:2] *= [[0.5], [0.02]]
     return {"W": W, "points": CODE_POINTS.copy(), "block_size": block_size}
