@@ -20,7 +20,8 @@ from ..runs.classify import ClassifyRun, load_snippets, starting_point
 from ..step_time import alternating_times, counted
 
 CLAIM = """LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2). A LoRA
-step takes about two thirds of the FLOPs: 2C² + 6Cr instead of 3C² for a C × C matrix (Schulman et al. 2025)."""
+step takes about two thirds of the FLOPs of full fine-tuning: 2C² + 6Cr instead of 3C² for a C × C matrix (Schulman et
+al. 2025)."""
 CAPTION = """The cost of a training step by rank, relative to full fine-tuning. Left panel: time, measured and predicted
 from FLOPs. Right panel: memory, counted from shapes and measured. Where a line is above 1, LoRA saves nothing."""
 RANKS = (1, 4, 16, 64, 256)

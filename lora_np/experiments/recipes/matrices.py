@@ -15,8 +15,8 @@ CLAIM = """With the same number of parameters, adapting W_q and W_v, or all four
 adapting only W_q or only W_k at a higher rank (Hu et al. 2021, table 5: accuracies of 73.7 % for q,v and for q,k,v,o,
 70.4 % for q and 70.0 % for k)."""
 CAPTION = """Test accuracy of LoRA on different matrices with the same number of trainable parameters. If the claim
-holds, the orange rows (several attention matrices) are to the right of the blue rows for q and k. Green: the MLP (only
-SmolLM2)."""
+holds, the orange rows (several attention matrices) are to the right of the blue rows for q and k. Green: the MLP
+(SmolLM2 only)."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2", "full"),

@@ -1,9 +1,9 @@
 """Quantising to NF4.
 
-Quantise `W` to 16 given `points` instead of evenly spaced marks. The points increase from −1 to 1, and code `k` stands
-for `points[k]`. The blocks follow one another row by row, like the weights in memory; `block_size` need not divide the
-row length, so a block may begin in one row and end in the next. Compute each block's largest magnitude, `absmax`, and
-the codes of its weights.
+Quantise `W` to 16 given `points` instead of evenly spaced marks. The points increase from −1 to 1, and code `k`
+represents `points[k]`. The blocks follow one another row by row, like the weights in memory; `block_size` need not
+divide the row length, so a block may begin in one row and end in the next. Compute each block's largest magnitude,
+`absmax`, and the codes of its weights.
 
 **Predict first:** which code does a weight of 0 have? Which codes can a block's weight of largest magnitude have? If
 you multiply `W` by 10, what happens to the codes and to `absmax`?
