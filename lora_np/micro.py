@@ -1,4 +1,4 @@
-"""LoRA in one file: a small GPT, every gradient written by hand, fine-tuned in full and with LoRA.
+"""LoRA in one file: a small GPT with every gradient written by hand, full fine-tuning, and LoRA.
 
     y = x Wᵀ + b + s (x Aᵀ) Bᵀ   W (out, in) frozen, A (r, in) and B (out, r) trained, s = alpha / r
 
@@ -46,7 +46,7 @@ def linear_forward(x, name, params, s, acts):
 
 
 def linear_backward(dy, name, params, s, acts, grads):
-    """Return dx (N, in); add the gradients of the layer's trained arrays, which `grads` names."""
+    """Return dx (N, in), and add the layer's gradients to `grads`, which names the trained arrays."""
     x = acts[name]
     # y = x Wᵀ + b, entry by entry: y_no = Σ_i x_ni W_oi + b_o
     dx = dy @ params[f"{name}.weight"]  # dx_ni = Σ_o dy_no W_oi
@@ -72,7 +72,7 @@ def layer_norm_forward(x, name, params, acts):
 
 
 def layer_norm_backward(dy, name, params, acts, grads):
-    """x_i acts directly and through the mean and σ: ∂x̂_j/∂x_i = (δ_ij − 1/C − x̂_i x̂_j / C) / σ."""
+    """x_i affects x̂ directly and through the mean and σ: ∂x̂_j/∂x_i = (δ_ij − 1/C − x̂_i x̂_j / C) / σ."""
     x_hat, sigma = acts[name]
     if f"{name}.weight" in grads:
         grads[f"{name}.weight"] += (dy * x_hat).sum(axis=0)  # (C,)
@@ -155,7 +155,7 @@ def loss_and_gradients(params, ids, targets, trained, n_layers, n_heads, s):
 
 
 def adamw(params, grads, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, decay=0.01):
-    """Update the arrays that have gradients, in step t ≥ 1. m averages the gradient, v its square."""
+    """Update the arrays that have gradients, at step t ≥ 1. m averages the gradient, v its square."""
     params, m, v = dict(params), dict(m), dict(v)
     for name, g in grads.items():
         m[name] = beta1 * m[name] + (1 - beta1) * g
@@ -177,7 +177,7 @@ def train(params, trained, ids, targets, config, steps, lr):
 
 
 def main(steps=101):
-    """Train a base on FIRST, then fine-tune it on SECOND, in full and with LoRA."""
+    """Train a base on FIRST, then adapt it to SECOND, with full fine-tuning and with LoRA."""
     rng, letters, T, r = np.random.default_rng(0), sorted(set(FIRST + SECOND)), 17, 4
     config = (2, 4, 16 / r)  # n_layers, n_heads, s = alpha / r
     texts = [np.array([letters.index(c) for c in text]) for text in (FIRST, SECOND)]

@@ -51,7 +51,7 @@ FAILED = {  # what is said of a function that gives nothing to look at
     "it raises SystemExit": lambda W, A, B, s: exit(),
     "It is called as merge(W, A, B, s)": lambda W, A: W,
     "it returns a dict of M; expected W_merged": lambda W, A, B, s: {"M": W},
-    "it changes its argument W: store results in a new array": changed,
+    "it modifies W in place: store results in a new array": changed,
 }
 OF_WRONG_FORM = {  # and of an output
     "it is a tuple of 2 arrays, expected one array of numbers": lambda W, A, B, s: {"W_merged": (B, A)},
@@ -105,7 +105,7 @@ def test_each_output_counts_for_itself():
     result = examined(lambda dx, dA, dB: (dx, dA, 2 * dB))
     assert result.score == pytest.approx(2 / 3) and [f.output for f in result.findings if f.wrong] == ["dB"]
     few, unwritten = examined(lambda dx, dA, dB: (dx, dA)), examined(lambda *gradients: (..., ..., ...))
-    assert few.failed == "it returns 2 values; expected dx, dA, dB, 3 in this order"
+    assert few.failed == "it returns 2 values; expected dx, dA, dB, in this order"
     assert unwritten.failed == "it is not written yet"
     some = examined(lambda dx, dA, dB: {"dx": dx})
     assert some.score == pytest.approx(1 / 3) and some.findings[1].wrong == "it is None"

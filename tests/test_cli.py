@@ -389,7 +389,7 @@ REFUSALS = [
     (f"{TABLE} --rank 17", "blocks.0.attn.q_proj: r: got 17, expected at most min(out, in) = 16"),
     (TABLE.replace("rows.jsonl", "same.jsonl"), "labels: got 1 class(es), 'a', expected at least two"),
     (f"{TABLE} --test {{w}}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),
-    ("finetune --data {w}/data/rows.jsonl --out {out}", "to train on labelled texts, name their columns"),
+    ("finetune --data {w}/data/rows.jsonl --out {out}", "to train on labelled texts, give their column names"),
     (TEXT.replace("corpus", "blank"), "has no text"),
     (TEXT.replace("corpus", "latin"), "line 2: byte 0xff is not UTF-8"),
     (TEXT.replace("corpus", "short"), "tokens, expected at least 32"),

@@ -131,15 +131,15 @@ FIELDS = {
         ({"n_inner": 10**12}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 1000000000000\)"),
         ({"layer_norm_epsilon": 1e300}, r"layer_norm_eps: got 1e.300, expected 0 < layer_norm_eps < 1"),
         ({"n_inner": None}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 48\)"),
-        ({"id2label": {"0": "a"}}, "id2label is .*, expected 4 different class names"),
-        ({"id2label": dict(zip("0123", "wxyx"))}, "id2label is .*, expected 4 different class names"),
+        ({"id2label": {"0": "a"}}, "id2label is .*, expected 4 distinct class names"),
+        ({"id2label": dict(zip("0123", "wxyx"))}, "id2label is .*, expected 4 distinct class names"),
         ({"label2id": {f"class {k}": 3 - k for k in range(4)}}, "label2id is .*, which contradicts id2label"),
         ({"problem_type": "regression"}, "problem_type is 'regression', expected"),
         # tests/oracles has the fields with which transformers computes something else.
         ({"layer_types": ["sliding_attention"] * 2}, "layer_types is .*, expected 'full_attention' in every layer"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder is True, expected False"),
         ({"per_layer_config": {"0": {"n_inner": 7}}}, "per_layer_config is .*, expected None or {}"),
-        ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; must be equal"),
+        ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; they must be equal"),
         ({"hidden_size": 24}, "hidden_size is 24, but n_embd is 12"),
         ({"max_position_embeddings": 6}, "max_position_embeddings is 6, but n_positions is 7"),
     ],
@@ -191,7 +191,7 @@ def test_configurations_that_are_no_json_object(saved):
         with pytest.raises(ValueError, match=f"{saved.fields.name}: .*{message}"):
             saved.read()
     os.truncate(saved.fields, 20 * 10**9)  # without a byte on the disk
-    with pytest.raises(ValueError, match=f"{saved.fields.name}: has 20.0 GB, expected at most 1.1 GB"):
+    with pytest.raises(ValueError, match=f"{saved.fields.name} is 20.0 GB, expected at most 1.1 GB"):
         saved.read()
     saved.fields.write_bytes(b"{}")
     with pytest.raises(ValueError, match="vocab_size|peft_type|adapter.safetensors: .*has shape"):
@@ -204,7 +204,7 @@ def test_tokenizer_files_that_are_too_large(name, tmp_path):
         (tmp_path / file).write_bytes(content)
     (tmp_path / name).touch()
     os.truncate(tmp_path / name, 20 * 10**9)
-    with pytest.raises(ValueError, match=f"{name}: has 20.0 GB, expected at most 1.1 GB"):
+    with pytest.raises(ValueError, match=f"{name} is 20.0 GB, expected at most 1.1 GB"):
         load_tokenizer(tmp_path)
 
 
@@ -217,7 +217,7 @@ def test_unknown_fields_are_saved_again(saved, tmp_path):
         edit_fields(saved.fields, **known)
         saved.read()
     edit_fields(saved.fields, colour="red")
-    with pytest.warns(UserWarning, match=f"{saved.fields.name}: unknown fields colour are ignored"):
+    with pytest.warns(UserWarning, match=f"{saved.fields.name}: unknown fields colour have no effect"):
         loaded = saved.read()
     saved.save(tmp_path / "again", loaded)
     fields = read_json(tmp_path / "again" / saved.fields.name)
@@ -234,7 +234,7 @@ WTE, SCORE = "transformer.wte.weight", "score.weight"
 BASE = "base_model.model."
 C_ATTN, C_FC, C_PROJ = (f"{BASE}transformer.h.0.{name}" for name in ("attn.c_attn", "mlp.c_fc", "attn.c_proj"))
 FC_A, FC_B, FC_M = f"{C_FC}.lora_A.weight", f"{C_FC}.lora_B.weight", f"{C_FC}.lora_magnitude_vector"
-NOT_FINITE = "has values that are not finite or too large for float32"
+NOT_FINITE = "has values that are too large for float32 or not finite"
 
 
 def exchange(layer):

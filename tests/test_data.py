@@ -237,7 +237,7 @@ def test_only_ids_with_a_token_are_decoded(write):
     tokenizer = data.load_tokenizer(write("tokenizer.json", small()))
     assert data.decode(tokenizer, [0, 3, 9]) == "a bc"
     for wrong in (4, 10, -1, 2**40):
-        with pytest.raises(ValueError, match=f"ids: got {wrong}, which has no token"):
+        with pytest.raises(ValueError, match=f"ids: got {wrong}, which is not the id of a token"):
             data.decode(tokenizer, [0, wrong])
 
 

@@ -587,7 +587,7 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     )
     assert f"| 18 | [With](#cost) |  | {FAILS} (1 of 3) |" in text
     without, given = text.split("## 18. ")
-    before, after = given.split("Also measured, without effect on the verdict:")
+    before, after = given.split("Also measured, but not part of the verdict:")
     assert "| beside it | 3 [3, 3] nats | ≤ 1 | does not hold here |" in after and "beside it" not in before + without
     assert before.count("| it |") == 3 and "| it |" not in after
     said = "[Numbers](cost.json) †"  # from another version of the code

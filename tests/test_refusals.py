@@ -175,8 +175,8 @@ STARTED = {
     "alpha: got 0.0, expected more than 0 for init 'pissa'": {"alpha": 0.0, "init": "pissa"},
     "alpha: got -1.0, expected more than 0 for init 'loftq'": {"alpha": -1.0, "init": "loftq"},
     "blocks.0.attn.q_proj: r: got 17, expected at most": {"r": 17, "init": "pissa"},
-    "rate_factors: lora has no 'lora_C', expected some of lora_A, lora_B, w": {"rate_factors": {"lora_C": 2.0}},
-    "rate_factors: vera has no 'lora_A', expected some of v": {"rate_factors": {"lora_A": 2.0}, "kind": "vera"},
+    "rate_factors: lora has no 'lora_C', expected one of lora_A, lora_B, w": {"rate_factors": {"lora_C": 2.0}},
+    "rate_factors: vera has no 'lora_A', expected one of v": {"rate_factors": {"lora_A": 2.0}, "kind": "vera"},
     "rate_factors: vera has no 'lora_B'": {"rate_factors": {"lora_B": 2.0}, "kind": "vera", "init": "pissa"},
 }
 NO_WAY_BACK = {  # what quantising changed is no adapter, and DoRA's way back no mix
@@ -202,9 +202,9 @@ FORWARD = {
 }
 NO_IDS = {"ids: got float64, expected an array of integers": {"ids": np.zeros((2, 3))}, "ids": {"ids": [[1, 2, 3]]}}
 ROWS = {
-    "adapter: got 3 for 2 rows, expected one Adapter, or one for each row": {"adapter": [None] * 3},
-    "adapter: … only in evaluation": {"adapter": [ADAPTER, None], "wanted": ("tok_emb.weight",)},
-    f"adapter: contains {LN}.bias, which all rows": {"adapter": [with_weights(ADAPTER, **{f"{LN}.bias": ZEROS}), None]},
+    "adapter: got a list of 3 for 2 rows, expected one Adapter, or one per row": {"adapter": [None] * 3},
+    "adapter: … only for evaluation": {"adapter": [ADAPTER, None], "wanted": ("tok_emb.weight",)},
+    f"adapter: contains {LN}.bias, which must be": {"adapter": [with_weights(ADAPTER, **{f"{LN}.bias": ZEROS}), None]},
 }
 HEADS = {
     "head.weight": {"params": HEADLESS},
@@ -231,7 +231,7 @@ GENERATED = {
     "expected a language model": {"params": CLASSES, "config": CLASSIFIER},
     **{f"stop: got [{stop!r}]": {"stop": (stop,)} for stop in (13, -1, "a")},
     "stop: got [99], expected ids from 0 to 12": {"stop": 99},
-    "adapter: got 2 for 3 rows": {"adapter": [ADAPTER, None]},
+    "adapter: got a list of 2 for 3 rows": {"adapter": [ADAPTER, None]},
     "adapter: the model has no layer blocks.1": {"params": SHALLOW, "adapter": ADAPTER},
 }
 NO_ADAPTERS = {
@@ -263,7 +263,7 @@ TABLE = data.Table(["a", "b", "c"], ["x", "x", "y"])
 DATA = {
     "source: got 'yelp', expected one of imdb, rotten_tomatoes": lambda: data.load_reviews("yelp"),
     f"max_length: got 0, {WHOLE}": lambda: data.encode(tokenizer(), [], 0),
-    "ids: got 8000, which has no token": lambda: data.decode(tokenizer(), [5, 8000]),
+    "ids: got 8000, which is not the id of a token": lambda: data.decode(tokenizer(), [5, 8000]),
     "ids: got shape (1, 2)": lambda: data.decode(tokenizer(), [[5, 6]]),
     "texts: got none": lambda: data.train_tokenizer([]),
     "vocab_size: got 200, expected … at least 258": lambda: data.train_tokenizer(["a film"], 200),
@@ -370,24 +370,24 @@ SHAPES = {
     "update: got shape (5, 3), expected (4, 3)": lambda: an.amplification(FOUR, FIVE, 1, rng()),
     "after: got shape (5, 3), expected (4, 3)": lambda: an.max_similarities(FOUR, FIVE, 1),
     "after['a']: got shape (1, 3), expected": lambda: an.weight_updates({"a": EYE}, {"a": SIGMA[None]}),
-    "directions: got columns of length 4, expected 3": lambda: an.energy_share(FOUR, FOUR),
+    "directions: got 4 rows, expected 3": lambda: an.energy_share(FOUR, FOUR),
     "sigma: got shape (2, 2), expected singular values": lambda: an.stable_rank(EYE),
     "sigma: got shape (0,), expected at least one": lambda: an.rank_at_energy(SIGMA[:0], 0.5),
 }
 SUBSPACES = {
-    "matrix: is a zero matrix": lambda: an.right_directions(0 * FOUR, 1),
-    "B A: is a zero matrix": lambda: an.product_right_directions(0 * EYE, np.ones((2, 5)), 1),
+    "matrix: got a zero matrix": lambda: an.right_directions(0 * FOUR, 1),
+    "B A: got a zero matrix": lambda: an.product_right_directions(0 * EYE, np.ones((2, 5)), 1),
     "k: got 4, … the dimension n": lambda: an.random_directions(3, 4, rng()),
     "j: got 7, … from 1 to 6": lambda: an.gaussian_similarity(6, 1, 7),
     "V: its columns are not orthonormal": lambda: an.similarity_table(SIX, 1.01 * SIX),
     "i: got 4, expected an integer from 1 to 3, the columns of U": lambda: an.subspace_similarity(SIX, SIX, 4, 1),
     "j: got 1.0, ": lambda: an.subspace_similarity(SIX, SIX, 1, 1.0),
-    "update: is a zero matrix": lambda: an.amplification(FOUR, 0 * FOUR, 1, rng()),
+    "update: got a zero matrix": lambda: an.amplification(FOUR, 0 * FOUR, 1, rng()),
     "r: got 0, expected an integer from 1 to 3": lambda: an.amplification(FOUR, FOUR, 0, rng()),
     "r: got 4, expected an integer from 1 to 3": lambda: an.amplification(FOUR, FOUR, 4, rng()),
     "r: got True, ": lambda: an.amplification(FOUR, FOUR, True, rng()),
     "r: got 2, … from 1 to 1, the rank of update": lambda: an.amplification(FOUR, FOUR * [1, 0, 0], 2, rng()),
-    "before: is a zero matrix": lambda: an.intruder_dimensions(0 * FOUR, FOUR, 1),
+    "before: got a zero matrix": lambda: an.intruder_dimensions(0 * FOUR, FOUR, 1),
     "k: got 10, … from 1 to 3, the rank of after": lambda: an.intruder_dimensions(FOUR, FOUR),
     "directions: its 2 columns span 1": lambda: an.energy_share(FOUR, np.ones((3, 2))),
 }

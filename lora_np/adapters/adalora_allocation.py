@@ -4,7 +4,7 @@ Every layer starts with more directions than the average layer keeps at the end.
 every parameter (section 3.2). A direction's importance is the importance of its singular value, plus the mean
 importance of the entries of each of its two singular vectors. The singular values of the model's least important
 directions are set to zero until the budget is met, so important layers keep more directions than unimportant ones. The
-budget decreases from its initial value to the target along a cubic curve (equation 12). Directions that are set to zero
+budget decreases from its initial value to the target along a cubic curve (equation 12). Directions removed in this way
 are still trained, and return if their importance grows. In the final phase of training, the allocation is fixed.
 """
 
@@ -109,7 +109,7 @@ def direction_importance(module, weights, grads, memory, settings):
         Ū ← β₂ Ū + (1 − β₂) |I − Ī|    the uncertainty of I (equation 10)
         s = Ī Ū                        (equation 11)
 
-    A direction's importance is the s of its singular value plus the mean s of each of its two vectors (equation 7).
+    A direction's importance is the s of its singular value, plus the mean s of each vector's entries (equation 7).
     """
     scores = {}
     for leaf in NAMES:

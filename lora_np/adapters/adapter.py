@@ -16,8 +16,9 @@ STARTED = ("lora", "dora")  # kinds whose A and B can be initialised from the ba
 class Adapter(NamedTuple):
     """An adapter's settings and arrays.
 
-    An array's name begins with its layer's name, such as "blocks.0.attn.q_proj.lora_A". An adapter may also contain
-    whole weights under the base's names, such as a trained "head.weight", which replace the base's weights.
+    An array's name begins with its layer's name: "blocks.0.attn.q_proj.lora_A" belongs to the layer
+    "blocks.0.attn.q_proj". An adapter may also contain whole weights, such as a trained "head.weight", each of which
+    replaces the base's weight of the same name.
     """
 
     config: AdapterConfig
@@ -115,7 +116,7 @@ def start_adapter(params, config, rng):
     known = [*kind.shapes(1, 1, 1), "weight"]
     for leaf in config.rate_factors:
         if leaf not in known:
-            raise ValueError(f"rate_factors: {config.kind} has no {leaf!r}, expected some of {', '.join(known)}")
+            raise ValueError(f"rate_factors: {config.kind} has no {leaf!r}, expected one of {', '.join(known)}")
     if start is not None and config.kind not in STARTED:
         raise ValueError(f"init: {config.init!r} works only with kinds {' and '.join(STARTED)}, got {config.kind!r}")
     base, weights = dict(params), {}

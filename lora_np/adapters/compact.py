@@ -19,7 +19,7 @@ def compact_targets(modules, candidates, name=layer_name):
 
     Returns
     -------
-    tuple of str: a name within the block if all layers of this name are selected, otherwise full names
+    tuple of str: a layer's name within the block if all layers of this name are selected, otherwise its full name
     """
     in_all_blocks = {name(m) for m in modules} - {name(m) for m in {*candidates} - {*modules}}
     return tuple(dict.fromkeys(name(m) if name(m) in in_all_blocks else m for m in modules))

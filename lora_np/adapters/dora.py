@@ -10,7 +10,7 @@ be computed anyway, for its norms, so x is multiplied by V directly: one full-si
 
 The paper (section 4.3) treats ‖V‖ as a constant in the backward pass, which saves a lot of memory with autograd. PEFT
 and this file do the same. In a hand-written backward pass, the exact gradient costs little; `config.norm_gradient`
-selects it, and `backward` derives it.
+selects it, and the docstring of `backward` derives it.
 """
 
 from typing import NamedTuple
@@ -59,7 +59,7 @@ def init(weight, config, rng):
 
 
 def row_norms(V):
-    """The norm of each row of V, (out,); bit-identical for every memory order of V."""
+    """The norm of each row of V, (out,); bit-identical whatever the memory order of V."""
     return np.sqrt(np.sum(np.multiply(V, V, order="C"), axis=1))
 
 
@@ -133,7 +133,7 @@ def backward(dy, cache):
 
         ∂L/∂‖V‖ = − m a / ‖V‖²   and   ∂‖V‖/∂V = V / ‖V‖   so   dV += − (m a / ‖V‖³) ⊙ V
 
-    This term has the weight's shape and needs no product with the batch's rows. It removes the component of dV along
+    This term has the weight's shape and requires no matrix product over the batch. It removes the component of dV along
     each row of V: B A can rotate a row of W′, but only m can change its length.
 
     With dropout, x̃ = x ⊙ mask replaces x above, and y has the additional term (x − x̃) Wᵀ.

@@ -1,6 +1,6 @@
 """The tables of adapter kinds and of variants.
 
-Each kind has one line here and one file with these functions:
+Each kind has an entry in KINDS and a file with these functions:
 
     shapes(n_out, n_in, r) -> dict of array shapes
     init(weight, config, rng) -> dict of initial arrays

@@ -2,7 +2,7 @@
 
 `merge` returns dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
 base lose their zeros. `merge_in_format` converts W′ back to W's format. If the base is quantised, updates are usually
-small compared with the distance between neighbouring codes, so most weights are rounded back to their old codes, and
+small compared with the spacing of the quantisation levels, so most weights are rounded back to their old codes, and
 much of the update may be lost. An update that is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added
 to the blocks' offsets, where the only error is the rounding to float16. `merge_errors` and `merge_in_format` measure
 the errors.
@@ -47,7 +47,7 @@ def merge(params, adapter):
 
     Parameters
     ----------
-    params : dict, the base's weights; not changed, and shared with the result if they are not adapted
+    params : dict, the base's weights; not changed; weights that are not adapted are shared with the result
     adapter : Adapter
 
     Returns
@@ -139,7 +139,7 @@ def merge_in_format(params, adapter, masks=None):
 
     Parameters
     ----------
-    params : dict, the base's weights; not changed, and shared with the result if they are not adapted
+    params : dict, the base's weights; not changed; weights that are not adapted are shared with the result
     adapter : Adapter of any kind
     masks : dict, name of an adapted weight -> bool array (out, in), True where the weight may be nonzero; or None.
         Without a mask, a dense array keeps its zeros.

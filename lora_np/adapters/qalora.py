@@ -11,7 +11,7 @@ the paper, which uses GPTQ's zero points instead of m).
 g is the largest power of two, at most 32, that divides `in`. As in PEFT, the mean is multiplied by the number of blocks
 L. The paper's algorithm 1 multiplies it by g instead, which makes it a sum; this is equivalent to a different α. The
 factor changes the effective learning rate: because A is initialised for L inputs, the same change in B changes the
-weights L/√g times as much as in LoRA (3.2 times for in = 576), or, with a sum, √g = 5.7 times for every width.
+weights L/√g times as much as in LoRA (3.2 times for in = 576). With a sum, it is √g times as much (5.7 for g = 32).
 """
 
 import math
@@ -103,7 +103,7 @@ def delta(weight, adapter, config):
 
 
 def as_lora(params, adapter):
-    """Convert a QA-LoRA adapter to LoRA with the same update, for programs that only support LoRA.
+    """Convert a QA-LoRA adapter to a LoRA adapter with the same update, for programs that only support LoRA.
 
     s (L/g) B A with each column repeated g times is s B A′, where A′ (r, in) is (L/g) A with each column repeated g
     times. Adapters of other kinds are returned unchanged.

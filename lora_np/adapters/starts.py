@@ -62,7 +62,7 @@ def loftq(weight, config):
 
         Q ← NF4(W − s B A),   s B A ← the r leading directions of W − Q        five times, starting with B A = 0
 
-    Parameters and results as in `pissa`; rest is an NF4Weight.
+    The parameters and results are those of `pissa`, except that `rest` is an NF4Weight.
     """
     weight = np.asarray(weight)
     low = np.zeros_like(weight)

@@ -54,8 +54,8 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
     config : the model's configuration
     B, T : int, the number of rows, and of tokens per row including padding; T at most config.n_positions
     adapter_config : AdapterConfig or None
-    wanted : names of the parameters to train, as in `model.forward`. None: the adapter's arrays that are not frozen, or
-        the whole model if there is no adapter. (): run only the forward pass.
+    wanted : names of the parameters to train, as in `model.forward`. None means the adapter's arrays that are not
+        frozen, or the whole model if there is no adapter. With an empty tuple, only the forward pass is run.
     dtype : dtype of the parameters, activations and gradients
 
     Returns
@@ -119,7 +119,7 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
         head.forward, .dx, .dweight                    a language model's head is tied: .dweight is the
                                                        token embedding's
 
-    Products that are not needed for the wanted gradients are not computed and have no terms.
+    Products that are not needed for the wanted gradients are not computed and do not appear.
 
     Parameters and errors are as in `counted_step`.
 

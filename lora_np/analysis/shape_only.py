@@ -2,8 +2,8 @@
 
 A `ShapeOnly` array behaves like an ordinary array, except that nothing is computed: each result is another
 `ShapeOnly` array. NumPy itself determines the shape and dtype of the result: the same function runs on empty arrays,
-with an additional axis of length 0. A `ShapeOnly` array stores a single number, so a model of 175 billion parameters
-takes almost no memory. Views share memory as they do in NumPy, and products of two matrices are recorded.
+which have an additional axis of length 0. A `ShapeOnly` array stores a single number, so a model of 175 billion
+parameters takes almost no memory. Views share memory as they do in NumPy, and products of two matrices are recorded.
 """
 
 import math
@@ -23,8 +23,8 @@ class ShapeOnly(np.ndarray):
     """An array without entries; `shape_only` creates one.
 
     Products with a vector are not recorded, because they count as sums over rows or columns. `name` is a parameter's
-    name, or None. `layer` is the layer whose output uses this memory, or None. `terms` lists the matrix product that
-    produced this array, or the products whose sum it is.
+    name, or None. `layer` is the layer whose output uses this memory, or None. `terms` lists the matrix products
+    that produced this array: one product, or several that were summed.
     """
 
     products = []  # all products since the list was last cleared
@@ -88,7 +88,7 @@ def shape_only(shape, dtype=np.float32, name=None, terms=()):
 
 
 def emptied(x, ndim):
-    """Return an array with an axis of length 0, then x's shape padded to `ndim` axes; return scalars unchanged."""
+    """Return an empty array: x's shape, padded to `ndim` axes, after an axis of length 0. Return scalars unchanged."""
     return np.empty((0,) + (1,) * (ndim - x.ndim) + x.shape, x.dtype) if isinstance(x, np.ndarray) else x
 
 

@@ -82,7 +82,7 @@ def stable_rank(sigma):
 
 
 def effective_rank(sigma):
-    """The effective rank exp(−Σ p ln p) with p = σ / Σ σ, the number of equal singular values with the same entropy.
+    """The effective rank exp(−Σ p ln p) with p = σ / Σ σ: the number of equal singular values with this entropy.
 
     Source: Roy and Vetterli 2007, definition 1.
 

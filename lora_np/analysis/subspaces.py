@@ -61,7 +61,7 @@ def leading_directions(name, matrix, k=None, k_name="k", size=None):
     epsilon = np.finfo(np.float32 if matrix.dtype in (np.float16, np.float32) else np.float64).eps
     rank = int(np.sum(sigma > sigma[0] * (size or max(matrix.shape)) * epsilon))
     if not rank:
-        raise ValueError(f"{name}: is a zero matrix, which has no directions")
+        raise ValueError(f"{name}: got a zero matrix, which has no directions")
     k = rank if k is None else whole_number(k_name, k, most=rank, why=f"the rank of {name}")
     return U[:, :k], Vt[:k].T
 
@@ -107,7 +107,7 @@ def similarity_table(U, V):
     """`subspace_similarity` for all i and j: an array (p, q) with φ(i, j) at [i − 1, j − 1].
 
     ‖U_iᵀ V_j‖²_F is the sum of the squared entries in the upper left i × j corner of UᵀV, so a cumulative sum along
-    each axis computes all of them.
+    each axis computes it for all i and j.
     """
     U, V = orthonormal_pair(U, V)
     sums = np.cumsum(np.cumsum((U.T @ V) ** 2, axis=0), axis=1)  # (p, q)
@@ -133,7 +133,7 @@ def energy_share(gradient, directions):
 
     LoRA implicitly assumes that the full gradient G = ∂L/∂W has a low rank, because A and B only receive dA = s Bᵀ G
     and dB = s G Aᵀ. GaLore (Zhao et al. 2024, section 3) makes this assumption explicitly. G's `spectrum` shows whether
-    the assumption holds, and this share shows how much of G an adapter could follow.
+    the assumption holds, and this share shows how much of G an adapter could capture.
 
     Q is an orthonormal basis of the span. G Q Qᵀ is the nearest matrix to G whose rows are in the span, and
     ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a random basis, the expected share is k / in.
@@ -157,7 +157,7 @@ def energy_share(gradient, directions):
     """
     G, Q = finite_matrix("gradient", gradient), orthonormal_basis(directions, "directions")
     if len(Q) != G.shape[1]:
-        raise ValueError(f"directions: got columns of length {len(Q)}, expected {G.shape[1]}, like the gradient's rows")
+        raise ValueError(f"directions: got {len(Q)} rows, expected {G.shape[1]}, the gradient's number of columns")
     largest = np.abs(G).max()
     if not largest:
         return 0.0

@@ -4,9 +4,9 @@ Amplification (Hu et al. 2021, section 7.3): does ΔW repeat W's leading directi
 in W?
 
 Intruder dimensions (Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence") are those leading
-directions of a fine-tuned weight that the base does not have. Full fine-tuning changes each of a weight's singular
-vectors slightly. LoRA with a low rank tends to add new singular vectors that have large singular values and are nearly
-orthogonal to all singular vectors of the base. Models with more intruders forget more of the base's task.
+directions of a fine-tuned weight that the base does not have. Full fine-tuning changes each singular vector of a
+weight only slightly. LoRA with a low rank tends to add new singular vectors that have large singular values and are
+nearly orthogonal to all singular vectors of the base. Models with more intruders forget more of the base's task.
 """
 
 import math
@@ -39,7 +39,7 @@ def amplification(base, update, r, rng):
         E[random²] = r² ‖W‖²_F / (out · in), the value expected by chance
 
     In the paper's table 7, `factor` is 21.5 for r = 4 (6.91 / 0.32) and 1.9 for r = 64 (3.57 / 1.90), with `update`
-    far below `base` (21.67 and 37.71) and above `random` (0.02 and 0.33). So ΔW neither repeats W nor is noise: it
+    far below `base` (21.67 and 37.71) and above `random` (0.02 and 0.33). So ΔW is neither a copy of W nor noise: it
     amplifies directions that W has but does not emphasise.
 
     Parameters

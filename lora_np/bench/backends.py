@@ -1,4 +1,4 @@
-"""The backends to time: lora_np, its peers (NAME, or NAME=DIR for another checkout), and, as a reference, a matmul."""
+"""The timed backends: lora_np, its peers (NAME, or NAME=DIR for another checkout), and a matmul for reference."""
 
 import os
 from collections.abc import Callable
@@ -49,12 +49,12 @@ def check_peer(name):
         if not (folder / "lora_np" / "bench" / "worker.py").is_file():
             raise ValueError(f"peers: got {name!r}, expected a checkout of lora_np in the folder {folder}")
     elif missing := missing_packages(PEERS[one_of("peers", name, [*PEERS, "NAME=DIR"])]):
-        packages = ", ".join(missing)
-        raise ValueError(f'peers: {name} needs the package {packages}; install it with: pip install "lora_np[bench]"')
+        problem = f"{name} is not installed (missing: {', '.join(missing)})"
+        raise ValueError(f'peers: {problem}; install it with: pip install "lora_np[bench]"')
 
 
 def missing_packages(peer):
-    """The packages that the peer requires but that are not installed, found without importing any."""
+    """The packages that the peer requires but that are not installed, determined without importing any."""
     return [package for package in peer.packages if find_spec(package) is None]
 
 
@@ -63,7 +63,7 @@ def parse_peers(texts):
 
     Parameters
     ----------
-    texts : list of str, each a name or several names separated by commas; None: the installed peers in DEFAULT_PEERS
+    texts : list of str, each a name or several names separated by commas, or None for the installed DEFAULT_PEERS
 
     Returns
     -------
@@ -91,7 +91,7 @@ def our_backend(case, threads, blocks=False, recompute=False):
         case = case.dense()
     elif not any(isinstance(weight, QuantisedWeight) for weight in case.params.values()):
         raise ValueError("the weights of this rung are not quantised in blocks; use a Llama rung, such as smollm2")
-    blas_threads(threads if case.n_new else 1)  # not undone, because the process does nothing else
+    blas_threads(threads if case.n_new else 1)  # not reset, because the process does nothing else
     if case.n_new:
         generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)
         return Backend(lambda: (0.0, {"tokens": generation()}), generation)

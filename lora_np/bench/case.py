@@ -164,7 +164,7 @@ def flops(rung, work):
 def counted_bytes(rung, work):
     """The bytes of the arrays in a unit of work, as a dict with the fields of `StepBytes`.
 
-    In generation, the activations are the cached keys and values.
+    For generation, the activations are the cached keys and values.
     """
     config = model_config(rung, work)
     if work in GENERATED_ROWS:
@@ -212,7 +212,7 @@ class Backend(NamedTuple):
 
     check: Callable[[], tuple[float, dict[str, np.ndarray]]]
     step: Callable
-    process: Popen | None = None  # the process that does the work; None: the worker itself
+    process: Popen | None = None  # the process that does the work, or None if the worker does it
 
 
 def make_case(rung, work, seed=0):
@@ -260,7 +260,7 @@ def in_blocks(params):
 
 
 def draw_batch(rung, work, rng):
-    """Draw a batch of random tokens, padded on the right if a classifier is trained in full, else without padding."""
+    """Draw a batch of random tokens; only the rows for full training of a classifier are padded (on the right)."""
     B, T = rung.batch, rung.length
     if work in GENERATED_ROWS:
         B, T = GENERATED_ROWS[work], T // 4

@@ -10,7 +10,7 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 def make_backend(case, threads):
-    """Make the Backend for a case. JAX has no setting for threads: it uses all cores that the process may run on."""
+    """Make the Backend for a case. JAX has no setting for the number of threads and uses all available cores."""
     if not isinstance(case.config, GPT2Config):
         raise ValueError("the JAX backend supports only GPT-2's decoder; remove jax from --peers for a Llama")
     import jax

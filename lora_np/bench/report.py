@@ -1,4 +1,4 @@
-"""Report the results, with ratios of times and shares of costs, as tables for the terminal and as dicts for JSON."""
+"""Report the results, with time ratios and relative costs, as tables for the terminal and as dicts for JSON."""
 
 from statistics import geometric_mean, median
 from typing import NamedTuple

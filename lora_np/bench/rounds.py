@@ -44,7 +44,7 @@ def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, se
     rungs : sequence of Rung
     works : sequence of keys of WORKS
     peers : sequence of str: keys of PEERS, or NAME=DIR for another checkout of lora_np, reported as NAME
-    threads : int, number of threads and cores of every backend; None: all cores
+    threads : int, number of threads and cores of every backend, or None for all cores
     rounds : int
     seed : int
     as_set : bool, whether to keep the user's values of the variables in PINS, which override the choice of kernels
@@ -225,7 +225,7 @@ class Process(subprocess.Popen):
         return answer
 
     def __exit__(self, *exception):
-        """End the process and its children."""
+        """Kill the process and its children."""
         self.kill()
         with suppress(OSError):  # raised if the process died before it read its last command
             super().__exit__(*exception)

@@ -5,10 +5,10 @@
     {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...]}
     {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...], "peak_bytes": ...}
 
-`check` writes the arrays of the backend's check to the file and then, if the work is training, runs three steps. `turn`
-is one backend's part of a round: one untimed step, which fills the caches, followed by timed steps, at least one, for
-the given number of seconds. "peak_bytes" is the process's peak memory since `check` wrote its file. If a command fails,
-the answer is {"error": "..."}.
+`check` writes the arrays of the backend's check to the file and then, if the work trains parameters, runs three steps.
+`turn` is one backend's part of a round: one untimed step, which fills the caches, followed by timed steps (at least
+one) for the given number of seconds. "peak_bytes" is the process's peak memory since `check` wrote its file. If a
+command fails, the answer is {"error": "..."}.
 
 These commands and the option --side must not change, because the benchmark also starts older checkouts' workers.
 """
@@ -110,7 +110,7 @@ class Worker:
 def forget_peak(pid="self"):
     """Return freed memory to the system and reset a process's peak memory, on Linux with glibc.
 
-    The peak measured later is then that of the steps, without the preparation of the case.
+    The peak that is measured later then covers only the steps, not the preparation of the case.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -31,7 +31,7 @@ CONTENTS = {  # part of the book -> path patterns of its pages
     "Results": ("figures/*.md",),
     "For ports": ("lora_np/reference/*.md",),
     "Reference": ("api/*.md",),
-    "Rooms": ("lora_np/README.md", "lora_np/[!r]*/*.md", "lora_np/*.md", "tests/*.md", ".github/*.md"),
+    "Folders": ("lora_np/README.md", "lora_np/[!r]*/*.md", "lora_np/*.md", "tests/*.md", ".github/*.md"),
 }
 
 

@@ -6,8 +6,8 @@
 4. the correct output after a change (multiplied by a size, squared, transposed, reversed), or another output or input;
 5. the worked solution with two mutations.
 
-A candidate must reproduce the student's output in every draw; a candidate from group 4, only in the draws in which
-the output is incorrect. If no candidate fits, the report describes the difference: scale, shift, norm and cosine.
+A candidate must reproduce the student's output in every draw. For group 4, draws with a correct output are
+ignored. If no candidate fits, the report describes the difference: scale, shift, norm and cosine.
 """
 
 import ast
@@ -66,7 +66,7 @@ def suspects(exercise, name, answers):
 def equal(got, value, rtol=None):
     """Whether two arrays are equal up to a small relative error in norm; non-finite entries must be identical.
 
-    `rtol` is NEAR by default, and NEAR_NUMBER for a single number.
+    `rtol` defaults to NEAR for arrays and to NEAR_NUMBER for single numbers.
     """
     if value is None:
         return False
@@ -104,7 +104,7 @@ def by_code(exercise, name, drawn):
 
 
 def by_two_changes(exercise, name, drawn):
-    """Yield pairs of mutations, unless the output is a small or non-integer number: many pairs match it by chance."""
+    """Yield pairs of mutations, unless the output is a small or non-integer number, which many pairs would match."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
@@ -129,7 +129,7 @@ def changed_solutions(exercise):
 
 
 def pairs_of_changes(exercise, most=None):
-    """Yield (sentence, code) for up to `most` pairs of mutations on different lines, and up to `most` on one line."""
+    """Yield (sentence, code) for up to `most` pairs of mutations on different lines and `most` on the same line."""
     right = ast.unparse(solution_tree(exercise.solution)).splitlines()
     likely = list(mutants.mutants(ast.parse("\n".join(right)).body[0], outputs=exercise.outputs))
     pairs = [(a, b) for a, b in itertools.combinations(likely, 2) if a.line != b.line]
@@ -150,7 +150,7 @@ def in_one_line(mutant, exercise):
 
 
 def kind_of_change(mutant):
-    """Return the kind of a mutation, without names, such as "lacks the factor" in "du lacks the factor s"."""
+    """Return the kind of a mutation, without names: "lacks the factor" for "du lacks the factor s"."""
     return mutant.sentence.split()[1:4]
 
 
@@ -323,7 +323,7 @@ def arrays_of(i, name):
 
 
 def exchanged(exercise, name, i, got):
-    """Return (sentence,) if another output was returned instead of `name`, else ()."""
+    """Return (sentence,) if another output was returned in place of the output `name`, else ()."""
     for other, right in i.right.items():
         if other != name and np.shape(right) != np.shape(i.right[name]) and equal(got, right):
             return (f"it is {other}; the order is {', '.join(exercise.outputs)}",)

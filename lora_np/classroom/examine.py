@@ -23,7 +23,7 @@ WHOLE = 1e-9  # tolerance for integers that were computed by division
 
 
 class Finding(NamedTuple):
-    """The finding about one output."""
+    """The result of checking one output."""
 
     output: str
     wrong: str | None  # the complaint; None if the output is correct
@@ -119,7 +119,7 @@ def observe(exercise, call, i):
     outputs = named(exercise, returned)
     changed = [name for name, value in i.inputs.items() if not same(value, i.given[name])]
     if changed:
-        raise Failed(f"it changes its argument {' and '.join(changed)}: store results in a new array")
+        raise Failed(f"it modifies {' and '.join(changed)} in place: store results in a new array")
     i.also = {name: named(exercise, call(i.inputs | others)[0]) for name, others in exercise.also(i).items()}
     return outputs
 
@@ -164,7 +164,7 @@ def judge(exercise, drawn, observed):
 
 
 def result_of(findings_of_draws):
-    """Combine the findings of all draws. An output must be correct in every draw; the first complaint is reported."""
+    """Combine the findings of all draws. An output must be correct in every draw; its first complaint is reported."""
     verdicts = []
     for findings in zip(*findings_of_draws):
         verdicts.append(next((finding for finding in findings if finding.wrong), findings[0]))
@@ -183,7 +183,7 @@ def property_findings(exercise, i, outputs):
 
 
 def compared_findings(exercise, drawn, observed):
-    """Return the findings of each draw. A description must fit all draws in which the output is incorrect."""
+    """Return the findings of each draw. A suspected mistake must explain all draws in which the output is incorrect."""
     checked = []
     for i, outputs in zip(drawn, observed):
         outputs = {name: as_numbers(value) for name, value in outputs.items()}

@@ -103,9 +103,9 @@ def read_exercise(module):
 def sizes(rng, number):
     """Draw the lengths of axes. No two are equal, so that swapped axes are detected.
 
-    N, n_in, n_out, r, B, T, C, H, D, F and V are as in the package, with C = H · D and r smaller than n_in and n_out.
-    `alpha` is a float. `number` is the index of the draw in the check, for exercises with a special case in one of the
-    draws.
+    N, n_in, n_out, r, B, T, C, H, D, F and V have the same meaning as in the package; C = H · D, and r is smaller than
+    n_in and n_out. `alpha` is a float. `number` is the index of the draw in the check, for exercises with a special
+    case in one of the draws.
     """
     r = 2 + number % 3
     H, D, B = rng.permutation([n for n in (2, 3, 4, 5) if n != r]).tolist()
@@ -236,7 +236,7 @@ def named_outputs(exercise, returned):
     if isinstance(returned, np.ndarray) and returned.ndim and len(returned) == len(names):
         returned = list(returned)  # several numbers in one array
     if not isinstance(returned, tuple | list):
-        raise ValueError(f"it returns one value, {in_words(returned)}; {expected}, {len(names)} values in this order")
+        raise ValueError(f"it returns one value, {in_words(returned)}; {expected}, in this order")
     if len(returned) != len(names):
-        raise ValueError(f"it returns {len(returned)} values; {expected}, {len(names)} in this order")
+        raise ValueError(f"it returns {len(returned)} values; {expected}, in this order")
     return dict(zip(names, returned))

@@ -67,7 +67,7 @@ def grade(path, draw=GRADING, sandbox=False):
     Raises
     ------
     ValueError
-        If the file is not a notebook, or belongs to none of the sets.
+        If the file is not a notebook, or belongs to none of the exercise sets.
     """
     submission = read_notebook(path)
     exercise_set = set_of(submission, path)
@@ -102,14 +102,14 @@ def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
 
 
 def set_of(submission, path):
-    """Return the set to which a submission belongs: the one with which it has the most cells in common."""
+    """Return the exercise set to which a submission belongs: the one with which it shares the most cells."""
     ids = {mark(cell).get("grade_id") for cell in submission.cells} - {None}
     sets = list(read_sets().values())
     common = [len(ids & {exercise.name for exercise in exercise_set.exercises}) for exercise_set in sets]
     if not any(common):
         raise ValueError(
-            f"notebook: {path} contains no graded cells from any of the {len(sets)} sets. If the answers were copied "
-            "to a new notebook, copy them back into the original one, whose cells have the necessary metadata"
+            f"notebook: {path} contains no graded cells from any of the {len(sets)} exercise sets. If the answers were "
+            "copied to a new notebook, copy them back into the original one, whose cells have the necessary metadata"
         )
     return sets[common.index(max(common))]
 

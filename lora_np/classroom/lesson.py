@@ -76,7 +76,7 @@ def claim(holds, otherwise):
 
 
 def slide(draw, values, label, seconds=0.8):
-    """Show a picture for each of several values: with a slider in a live notebook, as an animation in a stored one.
+    """Show one picture per value: with a slider in a live notebook, and as an animation in a saved one.
 
     Parameters
     ----------

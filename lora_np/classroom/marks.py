@@ -42,7 +42,7 @@ def student_of(path, paths):
 
 
 def place_of_feedback(folder, path, paths):
-    """Return the path of a notebook's .txt report: the notebook's path below the common folder, but in `folder`."""
+    """Return the path of a report: `folder`, plus the notebook's path relative to the common folder, as .txt."""
     common = commonpath([Path(realpath(path)).parent for path in paths])
     return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
 
@@ -182,7 +182,7 @@ def rows_of_class(outcomes, students, words):
         if not isinstance(one, Graded):
             row["notes"].append(f"{Path(path).name} is not graded: {str(one).replace(str(path), Path(path).name)}")
         elif any(mark.item in row for mark in one.marks):
-            row["notes"].append(f"several notebooks of {one.exercise}: {Path(path).name} is not counted")
+            row["notes"].append(f"several notebooks for {one.exercise}: {Path(path).name} is not counted")
         else:
             for mark in one.marks:
                 given, _ = words.get((students[path], mark.item), (None, ""))
@@ -305,7 +305,7 @@ def moodle_table(path):
     """
     heads, *lines = rows_of(path, "moodle")
     if "Identifier" not in heads or "Grade" not in heads:
-        raise ValueError(f"moodle: {path} has no columns Identifier and Grade, expected Moodle's grading worksheet")
+        raise ValueError(f"moodle: {path} lacks the columns Identifier and Grade, expected Moodle's grading worksheet")
     most = [maximum_grade(path, number, dict(zip(heads, line))) for number, line in enumerate(lines, 2)]
 
     def filled(rows):
@@ -364,7 +364,7 @@ def collect(course, paths):
             name = set_of(notebook, path).name
             place = Path(course) / "submitted" / student_of(path, paths) / name / f"{name}.ipynb"
             if place in places.values():
-                raise ValueError(f"notebooks: {path} is a second notebook of {name} by the same student")
+                raise ValueError(f"notebooks: {path} is the same student's second notebook for {name}")
             check_file(place, "course", paths)
             place.parent.mkdir(parents=True, exist_ok=True)
             write_text(place, notebook_text(notebook))

@@ -41,7 +41,7 @@ def find_submissions(paths):
 
     Parameters
     ----------
-    paths : list of str; patterns such as `handed_in/*.ipynb` are expanded, for shells that do not do so
+    paths : list of str; patterns such as `handed_in/*.ipynb` are expanded, in case the shell does not expand them
 
     Returns
     -------
@@ -116,7 +116,7 @@ class Process:
                 pipe.close()
 
     def ask(self, message, functions=(), seconds=None):
-        """Send a message and return the answer. Meanwhile, answer requests to call the functions in the message.
+        """Send a message and return the answer; until then, call the message's functions at the process's request.
 
         Raises
         ------

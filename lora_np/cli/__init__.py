@@ -1,4 +1,4 @@
-"""The command line: parse arguments, call functions, print results. The default command is `run`, the main job."""
+"""The command line: parse arguments, call functions, print results. The default command is `run`."""
 
 import errno
 import os
@@ -64,7 +64,7 @@ def main(argv=None):
 
 
 def build_parser():
-    text = "LoRA from scratch in NumPy. The default command is run, the main job."
+    text = "LoRA from scratch in NumPy. The default command is run, which compares full fine-tuning with LoRA."
     parser = Parser(prog="python -m lora_np", description=text)
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
     command = subcommands(parser, "command", "COMMAND")

@@ -59,7 +59,7 @@ def run_release(arguments):
     from ..classroom.sets import read_sets
 
     written = release(arguments.folder, arguments.nbgrader, arguments.force)
-    print(f"{len(read_sets())} sets in {arguments.folder}, {len(written)} files")
+    print(f"{len(read_sets())} exercise sets, {len(written)} files; saved in {arguments.folder}")
     if arguments.nbgrader:
         print(NEXT_IN_NBGRADER.format(folder=arguments.folder, name=next(iter(read_sets()))), end="")
 

@@ -78,7 +78,7 @@ def run_finetune(arguments):
 def run_values(arguments):
     """Return the command line's options as the `changes` for `read_run`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
-        raise ValueError("data: is missing; give --data FILE, --text-file FILE or --settings FILE")
+        raise ValueError("data: got none, expected --data FILE, --text-file FILE or --settings FILE")
     options = {n: v for n, v in options_of(arguments).items() if v is not None and n not in ("out", "settings")}
     adapter = {name.removeprefix("adapter_"): options.pop(name) for name in ADAPTER_FIELDS if name in options}
     if adapter:

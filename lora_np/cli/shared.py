@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
     def add(self, usage, text=None, **settings):
         """Add an argument, given its usage (such as "--rank R", "--targets LAYER …" or "folder DIR") and help text.
 
-        The metavar determines the type (TYPES). An option with neither metavar nor choices is a flag.
+        The metavar determines the type (see TYPES). An option with neither metavar nor choices is a flag.
         """
         name, *metavars = usage.split()
         if metavars:

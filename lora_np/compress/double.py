@@ -28,7 +28,7 @@ class DoubleQuantised(NamedTuple):
 def double_quantise(scales):
     """Quantise scales to 8 bits.
 
-    A float32 scale for 64 weights costs 32/64 = 0.5 bits per weight. An 8-bit scale, with a step per 256 scales, costs
+    A float32 scale for 64 weights takes 32/64 = 0.5 bits per weight. 8-bit scales, with one step per 256 scales, take
 
         8/64 + 32/(64 · 256) = 0.127 bits per weight,
 

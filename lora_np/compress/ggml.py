@@ -49,7 +49,7 @@ class BlockWeight(QuantisedWeight):
         return all(np.isfinite(column).all() for column in headers.view("<f2").T)
 
     def rows(self, ids):
-        """The dense rows with these indices, a new array (..., in) of `dtype`."""
+        """The dense rows with these indices, as a new array (..., in) of `dtype`."""
         return expand(self.blocks[ids], self.format).astype(self.dtype, copy=False)
 
 
@@ -94,7 +94,7 @@ def quantise_q8_0(weight):
 
         d = max_i |w_i| / 127        q_i = w_i / d, rounded
 
-    Ties are rounded away from zero. The rounding error is approximately uniform in ±d/2. Storing d in float16
+    Ties are rounded away from zero. The rounding error is approximately uniform in [−d/2, d/2]. Storing d in float16
     adds a relative error of at most 2⁻¹¹ to each weight.
 
     Parameters
@@ -190,7 +190,7 @@ def inverse(d):
 
 
 def packed(codes):
-    """Truncate values to codes and pack two per byte, (n, 32) -> (n, 16). To round, the caller adds 0.5 first."""
+    """Truncate values to codes and pack two per byte, (n, 32) -> (n, 16). To round instead, add 0.5 first."""
     codes = np.minimum(codes.astype(np.uint8), 15)
     return codes[:, :16] | codes[:, 16:] << 4
 
@@ -203,7 +203,7 @@ def block_weight(format, weight, scales, codes):
 
 
 def as_float16(numbers, problem):
-    """Round values to float16; raise a ValueError that begins with `problem` if one of them is too large."""
+    """Round values to float16; if one is too large, raise a ValueError whose message begins with `problem`."""
     with np.errstate(over="ignore"):
         rounded = numbers.astype("<f2")
     if not np.isfinite(rounded).all():

@@ -1,4 +1,4 @@
-"""int8: eight bits per weight and a scale for each row (Dettmers et al. 2022, LLM.int8(), sections 2.1 and 3.1)."""
+"""int8: eight bits per weight and one scale per row (Dettmers et al. 2022, LLM.int8(), sections 2.1 and 3.1)."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class Int8Weight(QuantisedWeight):
 
 
 def quantise_int8(weight):
-    """Quantise a matrix to eight-bit integers with a scale for each row.
+    """Quantise a matrix to eight-bit integers with one scale per row.
 
         scale_o = max_i |W_oi| / 127        code_oi = W_oi / scale_o, rounded
 

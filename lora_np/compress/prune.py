@@ -1,6 +1,6 @@
 """Magnitude pruning: set the weights with the smallest magnitudes to zero.
 
-A mask is True where a weight is kept. Ties are broken in row-major order: the first weight is pruned first.
+A mask is True where a weight is kept. Of weights with equal magnitudes, the first in row-major order is pruned first.
 """
 
 import numpy as np
@@ -49,7 +49,7 @@ def n_of_m_mask(weight, n=2, m=4):
     Raises
     ------
     TypeError, ValueError
-        If the weight is not a finite matrix of float32 or float64, n or m is out of bounds, or m does not divide `in`.
+        If the weight is not a finite matrix of float32 or float64, n or m is out of range, or m does not divide `in`.
     """
     check_weight(weight)
     m = whole_number("m", m)

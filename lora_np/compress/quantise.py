@@ -73,7 +73,7 @@ def requantise(dense, like):
 
 
 def weight_bytes(params):
-    """The total size in bytes of a flat dict's weights: of codes and scales if quantised, otherwise of dense arrays.
+    """The total size in bytes of a flat dict's weights. For quantised weights, only the codes and scales are counted.
 
     A weight that has several names is counted only once. Python's overhead, about 100 bytes per object, is not counted.
     """

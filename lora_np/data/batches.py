@@ -54,8 +54,8 @@ def pad_sequences(sequences, pad_id):
 def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     """Return one epoch of batches, in which every row occurs exactly once, with rows of similar length in each batch.
 
-    With `rng` (training), the rows are shuffled, sorted by length within chunks of 16 batches and cut into batches, and
-    the batches are shuffled. Sorting reduces padding; sorting within chunks keeps the composition of batches random.
+    With `rng` (training), the rows are shuffled and cut into chunks, which are sorted by length and cut into 16 batches
+    each; then all batches are shuffled. Sorting reduces padding; sorting only within chunks keeps the batches random.
     Without `rng` (evaluation), all rows are sorted by length, which gives a fixed order and the least padding.
 
     `batch.rows` are indices into the input:
@@ -86,7 +86,7 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     is_list = isinstance(labels, list) and len(labels) and np.ndim(labels[0]) == 1
     if is_list:
         if not np.array_equal(sequence_lengths(labels), lengths):
-            raise ValueError("labels: expected one target per token, but a row has a different number of targets")
+            raise ValueError("labels: a row has more or fewer targets than tokens, expected one target per token")
     else:
         labels = integer_vector("labels", labels)
         same_shape("labels", labels, lengths)
@@ -140,9 +140,9 @@ def language_batches(stream, batch_size, length, rng=None):
     last target is the next window's first input, and no token is a target twice.
 
     With `rng` (training), the first window starts at a random offset, which differs between epochs, and the windows are
-    shuffled. Every epoch has N // length - 1 windows (but at least one); fewer than 2 · length tokens at the two ends
-    are dropped. Without `rng` (evaluation), the windows are in order, and every token except the first is a target
-    exactly once. The last window's targets are padded with `IGNORE_INDEX`. The last batch may have fewer rows.
+    shuffled. Every epoch has N // length - 1 windows (but at least one); at the two ends, fewer than 2 · length tokens
+    in total are dropped. Without `rng` (evaluation), the windows are in order, and every token except the first is a
+    target exactly once. The last window's targets are padded with `IGNORE_INDEX`. The last batch may have fewer rows.
 
     Parameters
     ----------

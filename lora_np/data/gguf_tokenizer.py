@@ -140,12 +140,12 @@ def gguf_tokenizer_files(fields):
 
 
 def byte_level(trim_offsets):
-    """The pre-tokenizer that maps each byte to a character, or the decoder that maps it back."""
+    """The entry for ByteLevel: the pre-tokenizer that maps bytes to characters, or the decoder that maps them back."""
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": trim_offsets, "use_regex": False}
 
 
 def template(first, last, vocab):
-    """The post-processor that adds the tokens `first` before and `last` after a text."""
+    """The post-processor that adds the tokens `first` before a text and the tokens `last` after it."""
     before, after = ([{"SpecialToken": {"id": token, "type_id": 0}} for token in side] for side in (first, last))
     text, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     return {
@@ -251,7 +251,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
 
 
 def plain_text(tokenizer, text):
-    """Normalise a text and add a leading space, as the tokenizer does; llama.cpp does neither."""
+    """Normalise a text as the tokenizer does, and add a leading space if it adds one; llama.cpp does neither."""
     text = normalise(tokenizer, text)
     is_spaced = tokenizer.encode("a").ids == tokenizer.encode(" a").ids
     return f" {text}" if is_spaced and not text.startswith(" ") else text

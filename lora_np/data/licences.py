@@ -1,6 +1,6 @@
 """Licence texts: a small corpus of legal English that is available wherever Python is installed.
 
-Packages install their licences beside their metadata, and Python includes its own licence. The corpus depends on the
+Packages install their licences next to their metadata, and Python includes its own licence. The corpus depends on the
 installed packages, so runs that train on it record its `corpus_digest`.
 """
 
@@ -41,7 +41,7 @@ def load_licences():
         part = splits.validation if tenth == 0 else splits.test if tenth <= 2 else splits.train
         part.append(paragraph)
     if not all(splits):
-        raise FileNotFoundError("found no licence texts beside the installed packages; expected at least Python's own")
+        raise FileNotFoundError("found no licence texts on this machine; expected at least Python's own")
     return splits
 
 
@@ -78,7 +78,7 @@ def distinct_paragraphs(paths):
 
 
 def paragraphs(text):
-    """Split a text at empty lines, and yield each paragraph as one line without comment markers or frames."""
+    """Split a text at empty lines, and yield each paragraph as one line without comment markers or box borders."""
     lines = [re.sub(r"^[\s#*/>|;=-]+|[\s#*/|=-]+$", "", line) for line in text.splitlines()]
     for block in re.split(r"\n\n+", "\n".join(lines)):
         if block:

@@ -1,4 +1,4 @@
-"""Read and write CSV, TSV and JSONL files with all their columns; errors name the row and line."""
+"""Read and write CSV, TSV and JSONL files with all their columns; error messages name the row and line."""
 
 import csv
 import difflib
@@ -118,7 +118,7 @@ def format_records(columns, rows, suffix, quoting=False):
     Raises
     ------
     ValueError
-        If a CSV or TSV cannot represent a value: a lone surrogate or, in a TSV without quoting, a tab or a line break.
+        If a value in a CSV or TSV has a lone surrogate or, in a TSV without quoting, a tab or a line break.
     """
     if suffix == ".jsonl":
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]

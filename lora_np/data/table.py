@@ -21,12 +21,12 @@ def read_table(path, text_column, label_column, quoting=False):
     Returns
     -------
     Table
-        Labels are str, stripped of white space. JSON numbers and booleans become JSON text: ``"0.5"``, ``"true"``.
+        Labels are str, stripped of white space. JSON numbers and booleans become JSON text, such as ``"true"``.
 
     Raises
     ------
     OSError, ValueError
-        See `read_records`; or if a column is missing, or a text or label is empty. The message names the row and line.
+        See `read_records`; also if a column is missing or a text or label is empty. The message names the row and line.
     """
     if text_column == label_column:
         raise ValueError(f"text_column and label_column are both {text_column!r}; expected two different columns")

@@ -51,7 +51,7 @@ def read_utf8(path):
 def small_file(path):
     """Return the content of a file as bytes; raise ValueError if it has more than `MOST_BYTES`."""
     if (size := existing_file(path).stat().st_size) > MOST_BYTES:
-        raise ValueError(f"{path}: has {size / 1e9:.1f} GB, expected at most {MOST_BYTES / 1e9:.1f} GB")
+        raise ValueError(f"{path} is {size / 1e9:.1f} GB, expected at most {MOST_BYTES / 1e9:.1f} GB")
     return Path(path).read_bytes()
 
 

@@ -3,8 +3,8 @@
 All functions use a `Tokenizer` from `tokenizers`, Hugging Face's library. The model's files (`tokenizer_files.py`)
 determine which tokens the tokenizer adds to a text, and whether it recognises special tokens in a text.
 
-Byte-level means that all 256 bytes are in the vocabulary, so no text contains an unknown token (Radford et al. 2019,
-section 2.2; byte-pair merges: Sennrich et al. 2016).
+Byte-level means that all 256 bytes are in the vocabulary, so encoding a text never yields an unknown token (Radford et
+al. 2019, section 2.2; byte-pair merges: Sennrich et al. 2016).
 """
 
 import re
@@ -138,18 +138,18 @@ def decode(tokenizer, ids):
     Raises
     ------
     ValueError, TypeError
-        If an id has no token (the library would skip it), or `ids` is not a vector of integers.
+        If an id is not in the vocabulary (the library would skip it), or `ids` is not a vector of integers.
     """
     ids = integer_vector("ids", ids)
     for token in np.unique(ids).tolist():
         if not 0 <= token < 2**32 or tokenizer.id_to_token(token) is None:
-            raise ValueError(f"ids: got {token}, which has no token in this vocabulary")
+            raise ValueError(f"ids: got {token}, which is not the id of a token in this vocabulary")
     with library("ids: the tokenizer cannot decode them"):
         return tokenizer.decode(ids.tolist(), skip_special_tokens=True)
 
 
 def check_texts(texts):
-    """Raise an error unless `texts` is a sequence of UTF-8 strings, and is not itself a str."""
+    """Raise an error unless `texts` is a sequence of strings that UTF-8 can encode, and is not itself a str."""
     if isinstance(texts, str):
         raise TypeError("texts: got a str, expected a list of str: wrap a single text as [text]")
     for row, text in enumerate(texts):

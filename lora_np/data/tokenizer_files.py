@@ -57,8 +57,8 @@ def load_tokenizer(path, fields=None, files=None):
     path : a folder with ``tokenizer.json``, or with ``vocab.json`` and ``merges.txt``; or a ``tokenizer.json``, which
         is read together with the other files in its folder; or a file of that format with another name, which is read
         alone
-    fields : dict, the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` are used. None: the
-        fields of ``config.json`` in the same folder
+    fields : dict, the model's configuration, of which ``vocab_size``, ``model_type`` and ``tokenizer_class`` are used;
+        None to read them from ``config.json`` in the same folder
     files : dict, name -> bytes, to be read instead of the files at `path`, which then appears only in messages
 
     Returns
@@ -247,7 +247,7 @@ def check_ids(where, ids, vocab_size):
     """Raise ValueError for an id that is not below the model's `vocab_size`."""
     if max(ids, default=0) >= vocab_size:
         expected = vocab_size if vocab_size == LARGEST else f"the model's vocab_size = {vocab_size}"
-        raise ValueError(f"{where}: has a token with id {max(ids)}, expected ids below {expected}")
+        raise ValueError(f"{where} has a token with id {max(ids)}, expected ids below {expected}")
 
 
 def json_object(path, data):
@@ -263,7 +263,7 @@ def json_object(path, data):
 
 @contextmanager
 def library(problem):
-    """Turn any error of the tokenizers library into a ValueError that begins with `problem`.
+    """Turn any error of the tokenizers library into a ValueError whose message begins with `problem`.
 
     The library may also panic, for example if a regular expression takes too many steps. Rust then prints a report to
     the standard error stream, even if Python catches the exception; this report is discarded.

@@ -50,7 +50,7 @@ def as_png(draw, outcome):
 
 
 def panels(outcome, title, width, height, columns=1, **grid):
-    """Create a matplotlib Figure whose title also says what the marks show; return it and its Axes.
+    """Create a matplotlib Figure whose title also says what the markers show; return it and its Axes.
 
     With several `columns`, the Axes are returned as an array. `grid` contains further arguments for Figure.subplots.
     """
@@ -69,7 +69,7 @@ def legend_below(figure, axes, columns):
 
 
 def seeds_text(outcome, marks="mean and 95 % interval"):
-    """Describe a figure's marks and, for SmolLM2, the base and the number of training snippets."""
+    """Describe a figure's markers and, for SmolLM2, the base and the number of training snippets."""
     n, on = len(outcome["seeds"]), ""
     if outcome["base"] == "smollm2":
         examples = {run["settings"].get("examples") for run in outcome["runs"]}

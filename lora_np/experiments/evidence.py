@@ -22,7 +22,7 @@ def interval(values, log=False):
     Parameters
     ----------
     values : sequence of n floats, one per seed; to compare two methods, their difference for each seed
-    log : bool, average the logarithms, as for ratios: the mean is then geometric, so 2 and 1/2 average to 1
+    log : bool, whether to average the logarithms, as for ratios; the mean is then geometric, so 2 and 1/2 average to 1
 
     Returns
     -------
@@ -56,7 +56,7 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
     Returns
     -------
     dict, ready for JSON; "verdict" is HOLDS if the entire interval is on the claim's side of the bound, FAILS if
-        it is entirely on the other side, else UNKNOWN. With one seed, the verdict on a mean is UNKNOWN
+        it is entirely on the other side, and UNKNOWN otherwise. With one seed, the verdict on a mean is UNKNOWN
     """
     if (at_least is None) == (at_most is None):
         raise ValueError("at_least, at_most: expected exactly one of the two")

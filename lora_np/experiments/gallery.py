@@ -62,7 +62,7 @@ def section(name, base, outcome):
         lines += [*markdown(recipe(name).table(outcome)), ""]
     lines += check_table("| measured | mean [95 % interval] | claim's bound | verdict |", outcome["checks"])
     if outcome["asides"]:
-        lines += ["", "Also measured, without effect on the verdict:", ""]
+        lines += ["", "Also measured, but not part of the verdict:", ""]
         lines += check_table("| | mean [95 % interval] | expected | |", outcome["asides"])
     folder = folder_of("", base)
     lines += [""] + [f"![{title}]({(folder / figure).as_posix()}.png)" for figure in figures(name, base)]

@@ -16,7 +16,7 @@ and optionally
 
     BASES           the bases; default: those of KEYS or, without KEYS, the small base
     ON              dict, base -> further fields of the runs that KEYS defines
-    FIGURES         dict, base -> file name -> function like `draw`, for several figures
+    FIGURES         dict, base -> file name -> function like `draw`; for recipes with several figures
     table(outcome)  returns the rows of a table as lists of strings, the header first
 """
 
@@ -57,8 +57,8 @@ def experiment(
     Parameters
     ----------
     name : str, the name of a recipe
-    seeds : int, the number of seeds; None: the default in `SEEDS`
-    quick : bool, use two seeds and shortened runs, to check that the experiment works; the results are meaningless
+    seeds : int, the number of seeds, or None for the default in `SEEDS`
+    quick : bool, whether to use two seeds and shortened runs, to test that an experiment works; results are meaningless
     out : path of the folder to write to; see `folder_of`
     store, executor, report : see `store.carry_out_all`
     base : "pretrained" or "smollm2", one of the recipe's bases

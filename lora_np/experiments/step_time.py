@@ -15,7 +15,7 @@ from .runs.classify import load_snippets, starting_point
 def counted(start, shape):
     """The cost of a step, computed from shapes: the FLOPs of the matrix products, and the bytes as `StepBytes`.
 
-    `start` is the (params, config, adapter) of `starting_point`; `shape` is (B, T), for B texts of T tokens each.
+    `start` is (params, config, adapter) from `starting_point`; `shape` is (B, T), for B texts of T tokens each.
     """
     params, config, adapter = start
     settings = config, *shape, adapter and adapter.config, tuple(trainable_arrays(params, adapter))
@@ -60,11 +60,11 @@ def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), bas
 
 
 def alternating_times(starts, batch, rounds):
-    """Measure the step times of several methods in seconds, alternating between them, on one thread.
+    """Measure the step times, in seconds, of several methods that alternate on one thread.
 
     In each round, every method takes one step on the same batch; the first two rounds are not timed. `starts` is a
-    dict, method -> result of `starting_point`. Returns a dict, method -> {"step": seconds of the steps, "passes":
-    seconds of their forward and backward passes}.
+    dict, method -> result of `starting_point`. Returns a dict, method -> {"step": times of the entire steps, "passes":
+    times of their forward and backward passes}.
     """
     settings = TrainConfig(steps=rounds + 2, learning_rate=1e-4)
     states = {key: initial_state(trainable_arrays(params, adapter)) for key, (params, _, adapter) in starts.items()}

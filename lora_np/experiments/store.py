@@ -76,7 +76,7 @@ class Results:
         return self._numbers[run_key(run)]["validation_loss"]
 
     def listed(self, runs):
-        """A list of dicts, ready for JSON, with each run's settings and numbers; equal runs appear only once."""
+        """A JSON-serialisable list of dicts with each run's settings and numbers; equal runs appear only once."""
         settings = {run_key(run): settings_of(run) for run in runs}
         return [{"settings": of_run, **self._numbers[key]} for key, of_run in settings.items()]
 
@@ -88,7 +88,7 @@ class Results:
 def made_with(*modules):
     """Describe everything, apart from the settings, that determines the results of the runs defined in these modules.
 
-    Returns a dict, ready for JSON: versions, digests of the base and the code, and the modules' names, as in
+    Returns a JSON-serialisable dict: versions, digests of the base and the code, and the modules' names, as in
     `run.__module__`.
     """
     sources = {path: (PACKAGE / path).read_text(encoding="utf-8") for path in code_files(*modules)}
@@ -105,7 +105,7 @@ def made_with(*modules):
 
 
 def code_files(*modules):
-    """The paths of all files in CODE and of given modules, such as "lora_np.experiments.runs.classify"."""
+    """The paths of all files in CODE and of the given modules, such as "lora_np.experiments.runs.classify"."""
     places = [PACKAGE / name for name in (*CODE, *(module.partition(".")[2].replace(".", "/") for module in modules))]
     files = (place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")] for place in places)
     return sorted({path.relative_to(PACKAGE).as_posix() for of_place in files for path in of_place})
@@ -172,7 +172,7 @@ def kept_numbers(store, run):
 
 
 def of_other_code(store, runs):
-    """Count the runs stored only for other versions of the code, NumPy or Python; these results are never used."""
+    """Count runs that are stored only for other versions of the code, NumPy or Python; their results are never used."""
     keys = [short_digest(run_key(run)) for run in runs if not entry_path(store, run).exists()]
     stored = {path.name.partition("-")[0] for path in Path(store).glob("*.json") if path.name.count("-") == 1}
     return sum(key in stored for key in keys)  # the file name of a cached measurement has two hyphens
@@ -236,7 +236,7 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
 
 
 def time_left(started, done, n):
-    """Format the remaining time of n runs, estimated from the `done` finished ones; "" if below a minute."""
+    """Format the remaining time of n runs, estimated from the `done` finished runs; "" if it is below a minute."""
     seconds = (time.perf_counter() - started) / done * (n - done)
     return f"; about {duration(seconds)} left" if seconds >= 60 else ""
 

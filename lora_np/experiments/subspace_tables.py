@@ -1,4 +1,4 @@
-"""The similarity φ(i, j) of two adapters on q and v, as a mean over the blocks (Hu et al. 2021, figures 3 and 4)."""
+"""The similarity φ(i, j) of two adapters on q and v, averaged over the blocks (Hu et al. 2021, figures 3 and 4)."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ SECOND = 1000  # added to the seed for a pair's second run, so that no run is in
 
 
 def pairs(ranks, seeds, quick, base="pretrained"):
-    """Make a pair of runs with LoRA on q and v for each seed, one per rank; the second run uses a different seed.
+    """For each seed, make a pair of runs with LoRA on q and v, one run per rank; the second run has a different seed.
 
     Returns a dict, (method, seed) -> run, with the first runs of all pairs before the second runs.
     """
@@ -28,10 +28,10 @@ def width(runs):
 
 
 def tables_of_pairs(results, runs, ranks):
-    """The φ tables of the pairs of runs, as means over the blocks.
+    """The φ tables of the pairs of runs, averaged over the blocks.
 
     "mean" contains the means over the pairs, which the figure shows, in a nested dict: "A" or "ΔW" -> layer -> table
-    (r₁, r₂) as nested lists. "equal" contains φ(n, n) for each pair and n, as lists (pairs, n) instead of tables.
+    (r₁, r₂) as nested lists. "equal" contains φ(n, n) for each pair and each n, as nested lists (pairs, n).
     """
     adapters = [results.arrays(run) for run in runs.values()]
     trained = list(zip(adapters[: len(adapters) // 2], adapters[len(adapters) // 2 :]))
@@ -45,7 +45,7 @@ def tables_of_pairs(results, runs, ranks):
 
 
 def mean_table(what, layer, pair, ranks):
-    """The table (r₁, r₂) of φ between two trained adapters of these ranks, as a mean over the blocks.
+    """The table (r₁, r₂) of φ between two trained adapters of these ranks, averaged over the blocks.
 
     `what` is one of WHAT, and `layer` one of LAYERS. Adapters are dicts with keys like "blocks.0.attn.q_proj.lora_A".
     """

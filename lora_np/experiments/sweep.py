@@ -86,8 +86,8 @@ def worker_count(jobs=None):
 class LocalProcesses(ThreadPoolExecutor):
     """Threads that each run their calls in a ProcessPoolExecutor with a single process.
 
-    When a process is killed, all calls of its ProcessPoolExecutor fail. Here, each pool has only one call at a time,
-    which is repeated in a new process, with up to TRIES attempts in total; other calls are not affected. Functions must
+    When a process is killed, all calls of its ProcessPoolExecutor fail. Here, each pool has only one call at a time. If
+    its process is killed, only this call is repeated, in a new process, up to TRIES times in total. Functions must
     be defined in a module, so that the processes can import them.
 
     Parameters
@@ -106,7 +106,7 @@ class LocalProcesses(ThreadPoolExecutor):
         return super().submit(self._call, function, *arguments)
 
     def stop(self):
-        """End all processes immediately, then the threads that manage them."""
+        """Terminate all processes immediately, then stop the threads that manage them."""
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
         for pool in filter(None, self._pools):

@@ -74,7 +74,7 @@ def rates_to_tune():
 
 
 def runs_to_tune(name, rate):
-    """The runs that evaluate a learning rate; `name` is as in `rate_name`, or with a domain, as in "critics, full"."""
+    """Runs that evaluate a learning rate; `name` is from `rate_name` or contains a domain, as in "critics, full"."""
     *first, what = name.removesuffix(" passes").split(", ")
     base = first.pop(0) if first and first[0] in BASES else "pretrained"
     if first and first[0] in dialect.DOMAINS:

@@ -72,7 +72,7 @@ def spectra(results, run):
 
 
 def energy(results, run):
-    """The shares of ΔW's energy Σσ² in the leading 1 to n directions, and ΔW's rank_90, as means over the layers."""
+    """The shares of ΔW's energy Σσ² in its 1, 2, …, n leading directions, and its rank_90, averaged over the layers."""
     spectra = each(spectrum, updates_of(results, run)).values()
     n = max(len(s.singular_values) for s in spectra)
     sums = [np.cumsum(np.pad(s.singular_values, (0, n - len(s.singular_values))) ** 2) for s in spectra]
@@ -90,7 +90,7 @@ def similarities(results, run, k):
 
 
 def mean_amplification(results, run):
-    """The means over the blocks of the six fields of `Amplification`, for a run's ΔW_q."""
+    """The six fields of `Amplification` for a run's ΔW_q, averaged over the blocks."""
     params = starting_point(run)[0]
     deltas = updates_of(results, run, np.float64)  # in float32, rounding would increase the rank of ΔW
     of_q, r = [name for name in deltas if "q_proj" in name], run.adapter.r

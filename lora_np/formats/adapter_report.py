@@ -1,4 +1,4 @@
-"""Report how a program treats each layer of an adapter file: applies it, ignores it, or refuses the file.
+"""Report whether a program applies or ignores each layer of an adapter file, or refuses the file because of it.
 
 Faults in a file are reported, not corrected. `Rules` describes what a program expects.
 """
@@ -233,7 +233,7 @@ def table_of_names(tensors, config):
 
 
 def saved_modules(fields):
-    """The name endings of modules that PEFT loads in full."""
+    """The suffixes of the names of modules that PEFT loads in full."""
     saved = as_list(fields.get("modules_to_save") or [])
     return saved + ["classifier", "score"] * (fields.get("task_type") == "SEQ_CLS")
 

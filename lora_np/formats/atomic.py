@@ -80,10 +80,10 @@ def locked(folder):
 
 @contextmanager
 def only_process(folder):
-    """Reserve a folder for a long job, until the end of the block.
+    """Reserve a folder for a long job until the end of the block.
 
-    Raises ValueError if another process has reserved the folder. The lock is a file next to the folder, which is
-    removed at the end of the block.
+    Raises ValueError if another process has reserved the folder. The lock is a file next to the folder; this file
+    is removed at the end of the block.
     """
     folder = Path(os.path.realpath(folder))
     path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
@@ -117,7 +117,7 @@ def only_process(folder):
 
 @contextmanager
 def temporary_folder(parent):
-    """Lock a folder, remove temporary files of killed processes, and yield the path of a temporary folder inside it."""
+    """Lock a folder, delete killed processes' temporary files, and yield the path of a temporary folder inside it."""
     parent.mkdir(parents=True, exist_ok=True)
     with locked(parent):
         for path in parent.glob(f"{TEMPORARY['prefix']}*{TEMPORARY['suffix']}"):
@@ -167,7 +167,7 @@ def write_folder(folder, files, check=None, carry=()):
 
 
 def put_in_place(new, folder):
-    """Move a new folder to the old folder's path. The caller must hold the lock, and remove what remains at `new`."""
+    """Move a new folder to the old folder's path. The caller must hold the lock and remove anything left at `new`."""
     if folder.exists() and not exchange(new, folder):
         shutil.rmtree(aside(folder), ignore_errors=True)  # left by a process that was killed after both renames
         os.rename(folder, aside(folder))  # until the next rename, the folder does not exist; see `recover`
@@ -189,7 +189,7 @@ def exchange(a, b):
 
 
 def aside(folder):
-    """The old folder's path between the two renames that replace it, on systems that cannot swap folders."""
+    """The old folder's temporary path between the two renames, on systems that cannot swap folders."""
     folder = Path(os.path.realpath(folder))
     return folder.parent / f"{TEMPORARY['prefix']}{folder.name}.old"
 
@@ -204,7 +204,7 @@ def recover(folder):
 
 
 def of_one_version(read):
-    """Decorate a function whose first argument is a folder, so that it never mixes two versions of that folder.
+    """Decorate a function whose first argument is a folder, so that it never reads a mixture of two versions.
 
     If the folder is replaced during the call, the function is called again.
     """

@@ -28,7 +28,7 @@ class Template(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Conversations to train on. A row has (T,) ids and (T,) targets, as in `Batch`."""
+    """Conversations to train on. Each row has ids (T,) and targets (T,), as in `Batch`."""
 
     rows: list[tuple[np.ndarray, np.ndarray]]
     n_cut: int  # number of conversations that were truncated
@@ -50,7 +50,7 @@ def chat_template(files):
     if isinstance(text, list):
         text = {one.get("name"): one.get("template") for one in text if isinstance(one, dict)}.get("default", 0)
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"{SETTINGS}: chat_template is invalid, expected a string or a list with a template 'default'")
+        raise ValueError(f"{SETTINGS}: chat_template is invalid, expected a string or a list with a 'default' template")
     tokens = {name: value for name, value in settings.items() if name.endswith("_token")}
     tokens = {name: value.get("content") if isinstance(value, dict) else value for name, value in tokens.items()}
     return text and Template(text, {name: value for name, value in tokens.items() if isinstance(value, str)})
@@ -64,7 +64,7 @@ def render_chat(template, messages, begins_answer=False, now=None):
     template : Template
     messages : list of dict with role and content
     begins_answer : bool, whether to append the header of an answer (``add_generation_prompt``)
-    now : datetime.datetime for templates that write the date. None: such templates use a default date or fail
+    now : datetime.datetime, for templates that write the date; None: these templates use a default date or fail
 
     Raises
     ------

@@ -200,7 +200,7 @@ def read_config(path, kind=None):
 def warn_of_unknown(path, names):
     """Warn that the configuration fields `names` have no effect; the caller stores them in `extra`."""
     if names:
-        warnings.warn(f"{path}: unknown fields {shown(', '.join(names))} are ignored, but written back", stacklevel=2)
+        warnings.warn(f"{path}: unknown fields {shown(', '.join(names))} have no effect, but are kept", stacklevel=2)
 
 
 def read_as(path, tensors, shapes, dtype):
@@ -227,7 +227,7 @@ def check_shapes(path, tensors, shapes):
 
 
 def cast(path, tensors, dtype=None):
-    """Convert tensors to a dtype, by default their own; `path` names their file in error messages.
+    """Convert tensors to `dtype` (None: their own dtypes); `path` names their file in error messages.
 
     Raises ValueError for the first array that is not floating point, is not finite, or overflows the dtype.
     """
@@ -240,6 +240,6 @@ def cast(path, tensors, dtype=None):
         with np.errstate(over="ignore", invalid="ignore"):
             arrays[name] = array.astype(dtype or array.dtype, copy=False)
         if not np.isfinite(arrays[name]).all():
-            fault = f"has values that are not finite or too large for {arrays[name].dtype}"
+            fault = f"has values that are too large for {arrays[name].dtype} or not finite"
             raise ValueError(f"{path}: {shown(name)} {fault}")
     return arrays

@@ -19,7 +19,7 @@ GGUF_SIZES = {  # of both architectures: name in a GGUF file (without "gpt2." or
 
 
 class FileFormat(NamedTuple):
-    """An architecture's classes and fields in the files of transformers and llama.cpp."""
+    """How the files of transformers and llama.cpp name an architecture's classes and fields."""
 
     hf_classes: tuple[str, str]  # transformers' classes for the language model and the classifier
     buffers: str  # pattern for the names of tensors in old files that are not parameters
@@ -46,7 +46,7 @@ def json_keys(name):
 
 
 def config_from_fields(of_files, path, fields, tensors):
-    """Make our configuration from the fields of a `config.json`.
+    """Create our configuration from the fields of a `config.json`.
 
     Unused fields are kept and written back when the model is saved; a warning names those that are unknown.
 
@@ -102,7 +102,7 @@ def completed_gpt2(path, fields, tensors):
     for alias, name in ALIASES.items():
         first, second = fields.get(alias), fields.get(name)
         if alias in fields and name in fields and first != second:
-            raise ValueError(f"{path}: {alias} is {quoted(first)}, but {name} is {quoted(second)}; must be equal")
+            raise ValueError(f"{path}: {alias} is {quoted(first)}, but {name} is {quoted(second)}; they must be equal")
     fields = {ALIASES.get(name, name): value for name, value in fields.items()}
     d_ff, C = fields.pop("n_inner", None), fields.get("n_embd")
     if d_ff is None:
@@ -170,7 +170,7 @@ def completed_llama(path, fields, tensors):
         rope = value or {}
         kinds = [rope[key] for key in ("rope_type", "type") if key in rope] if isinstance(rope, dict) else [rope]
         if not isinstance(rope, dict) or any(kind not in ROPE for kind in kinds):
-            raise ValueError(f"{path}: {name} is {quoted(value)}, expected unscaled RoPE, 'default'")
+            raise ValueError(f"{path}: {name} is {quoted(value)}, expected 'default' (unscaled RoPE)")
         fields["rope_theta"] = rope.get("rope_theta", fields["rope_theta"])
     return fields, {"tied": fields.get("tie_word_embeddings", False)}
 
@@ -190,7 +190,7 @@ def llama_from_gguf(path, fields, tensors):
     """The configuration of a Llama from a GGUF file's metadata."""
     check_keys(path, fields, foreign_keys()["GGUF of llama"], "llama.")
     if "rope_freqs.weight" in tensors:
-        raise ValueError(f"{path}: has rope_freqs.weight, for scaled RoPE, which is not supported")
+        raise ValueError(f"{path} has rope_freqs.weight, for scaled RoPE, which is not supported")
     values = {}
     for name, ours in LLAMA_GGUF.items():
         if f"llama.{name}" not in fields:

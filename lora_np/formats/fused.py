@@ -2,16 +2,16 @@
 
 The joined layers have the same input x, and their outputs are concatenated: the fused weight is (out₁ + out₂ + …, in).
 
-- Joining: the A's are stacked, and the B's become blocks on the diagonal of one matrix. If all layers have the same A,
-  as they do after splitting, the result keeps that A, and only the B's are stacked.
+- Joining: the A matrices are stacked, and the B matrices form a block-diagonal matrix. If all layers have the same A,
+  as after splitting, the result keeps that A, and only the B matrices are stacked.
 - Splitting: each layer gets the entire A and its own rows of B. If each rank-1 component affects only one layer, and
   the components are in the layers' order, as after joining, each layer gets only its own components.
 
 Both operations are exact, because they only add or remove zeros. The exception is joining layers with different scales:
-a joined adapter has only one scale, so the other B's are multiplied by the ratio of the scales, which causes rounding
-errors. If the ratio is 0, A is set to zero instead, because splitting locates a component by its B.
+a joined adapter has only one scale, so a B with another scale is multiplied by the ratio of the two, which causes
+rounding errors. If the ratio is 0, A is set to zero instead, because splitting uses B to find a component's layer.
 
-DoRA's magnitudes m, one per output, are also concatenated. If a layer without an adapter is joined with an adapted one,
+DoRA's magnitude vectors m (out,) are also concatenated. If a layer without an adapter is joined with an adapted one,
 the m of the unadapted layer contains the row norms of its base weight, so that its output does not change. Splitting
 recognises such a layer by this m.
 """
@@ -24,7 +24,7 @@ from .names import linear_names
 
 
 def joined_layers(params, adapter, config, file):
-    """Join an adapter's layers as in a file, "hf" or "gguf": name -> (factors, scale, our names of the joined layers).
+    """Join adapter layers as an "hf" or "gguf" file does: name -> (factors, scale, our names of the joined layers).
 
     `params` and `config` describe the base. Raises ValueError if the adapter does not fit it.
     """

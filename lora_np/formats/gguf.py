@@ -27,7 +27,7 @@ def read_gguf(path, finite=True):
     """Read a GGUF file into two dicts, (fields, tensors). The file is mapped into memory, not copied.
 
     A field is an int, float, bool, str, list of str or array of numbers. A tensor is a BlockWeight or a float32 array,
-    (out, in) for a layer. A ValueError names an item that is damaged or unsupported or, if `finite`, not finite.
+    (out, in) for a layer. Raises ValueError for a damaged or unsupported item or, if `finite`, one with infs or NaNs.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
@@ -55,7 +55,7 @@ class Reader:
     def numbers(self, kind, count=1):
         """The next `count` values of a type, as a new array."""
         if kind not in NUMBERS:
-            raise ValueError(f"got type {kind}, expected a type from 0 to 12 and no nested array")
+            raise ValueError(f"got type {kind}, expected a type from 0 to 12; nested arrays are not supported")
         return np.frombuffer(self.content, NUMBERS[kind], count, self.advance(count * NUMBERS[kind].itemsize)).copy()
 
     def texts(self, count=1):
@@ -115,7 +115,7 @@ def read_content(reader, finite=True):
 
 
 def foreign_type(kind):
-    """The entry, as in `TYPES`, for any other type, which the `gguf` package dequantises."""
+    """An entry like those in `TYPES`, for any other type; the `gguf` package dequantises its values."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
     kind = GGMLQuantizationType(kind)  # ValueError for an unknown one

@@ -81,7 +81,7 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
 
 
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
-    """The path of a tensor file or an index; in a folder, that of the first of `names` that exists."""
+    """The path of a tensor file or an index: `path` or, if it is a folder, the first of `names` that exists in it."""
     if not path.is_dir():
         if not existing_file(path).name.endswith((".safetensors", ".index.json")):
             raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
@@ -93,7 +93,7 @@ def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json"
 
 
 def read_sharded(index):
-    """Read the tensors from all files that an index lists, {name: array}."""
+    """Read the tensors from all files that an index lists: a dict, name -> array."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise ValueError(f"{index}: weight_map is {quoted(places)}, expected an object that maps tensors to files")
@@ -145,7 +145,7 @@ def label_list(path, fields, config):
     named = fields.get("id2label") or default
     labels = list(map(named.get, default)) if isinstance(named, dict) and set(named) == set(default) else []
     if not labels or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-        raise ValueError(f"{path}: id2label is {quoted(named)}, expected {config.n_classes} different class names")
+        raise ValueError(f"{path}: id2label is {quoted(named)}, expected {config.n_classes} distinct class names")
     ids = {label: k for k, label in enumerate(labels)}
     if (got := fields.get("label2id") or ids) != ids:
         raise ValueError(f"{path}: label2id is {quoted(got)}, which contradicts id2label, {quoted(named)}")

@@ -70,7 +70,7 @@ def is_included(name, names):
 
 
 def weights_file(place):
-    """The file with a model's weights: `place` itself if it is a GGUF file, otherwise a file in that folder."""
+    """The file with a model's weights: `place` itself if it is a GGUF file, otherwise a file in the folder `place`."""
     place = Path(place)
     if place.suffix == ".gguf":
         return place

@@ -1,6 +1,6 @@
 """The names and storage layout of a model's layers in Hugging Face, PEFT and GGUF files.
 
-Each architecture's record contains the names. If RoPE rotates a layer's output, GGUF stores the two rows of each
+The names come from each architecture's record. If RoPE rotates a layer's output, GGUF stores the two rows of each
 rotated pair next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and this package use the
 order (0, 1, 2, …).
 """
@@ -31,7 +31,7 @@ def layer_names(config, file):
 
     Returns
     -------
-    dict, name in the file -> our layers in it, in execution order: "blk.0.attn_qkv" -> ["blocks.0.attn.q_proj", …]
+    dict in execution order, name in the file -> names of our layers: "blk.0.attn_qkv" -> ["blocks.0.attn.q_proj", …]
     """
     rows = [line.split() for line in architecture(config).file_names.strip().splitlines()]
     in_block = [row for row in rows if "{}" in row[0]]
@@ -48,12 +48,12 @@ def linear_names(config, file):
 
 
 def is_adaptable(ours):
-    """Whether these names are those of linear layers in the blocks, which this package can adapt."""
+    """Whether these are names of linear layers in the blocks, the only layers that this package can adapt."""
     return bool(linear_layers(f"{name}.weight" for name in ours))
 
 
 def short_names(layers):
-    """Map each layer's name to an ending that is unique within a block: "q_proj", or "attn.c_proj" in GPT-2."""
+    """Map each layer's name to a suffix that is unique within a block: "q_proj", or "attn.c_proj" in GPT-2."""
     ends = {name: re.split(r"\.\d+\.", name, maxsplit=1)[-1] for name in layers}
     last = {end: end.rpartition(".")[2] for end in ends.values()}
     is_clear = len(set(last.values())) == len(last)
@@ -90,7 +90,7 @@ def stored_tensors(params, config, file):
 
 
 def renamed(path, tensors, name_of, difference):
-    """Rename a file's tensors. Raises ValueError if two names that differ only by `difference` become equal."""
+    """Rename a file's tensors. Raises ValueError if two names that differed only by `difference` become equal."""
     by_name = {}
     for key, tensor in tensors.items():
         name = name_of(key)

@@ -1,4 +1,4 @@
-"""Check output paths before a long job, which must not overwrite its inputs or the user's other files."""
+"""Check output paths before a long job, so that it does not overwrite its inputs or the user's other files."""
 
 import os
 from pathlib import Path
@@ -46,7 +46,7 @@ def check_target(path, argument, sources=(), carry=(), force=False):
     check_folder(path, argument, sources, force)
     path = Path(os.path.realpath(path))
     if path.exists() and not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{argument}: {path.parent} cannot be written to, but the new {path.name} is created there")
+        raise ValueError(f"{argument}: {path.parent} is not writable, but the new {path.name} must be created there")
     if path == Path.cwd():  # the shell would stay in the old folder
         raise ValueError(f"{argument}: {path} is the current folder, which cannot be replaced; choose another one")
     others = sorted(set(os.listdir(path)) - {*MODEL_FILES, *carry}) if path.exists() else []

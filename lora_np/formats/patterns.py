@@ -1,7 +1,7 @@
 """Match regular expressions from a file against names as Python's `re` does, but with a time limit.
 
-`re` cannot be interrupted, and a pattern such as `(a|a)*b` can take exponential time. This process matches only a few
-literal patterns. In all other cases, a child process that runs this file does so, with a time limit.
+`re` cannot be interrupted, and a pattern such as `(a|a)*b` can take exponential time. A few literal patterns are
+matched in this process; anything else is matched in a child process, which runs this file with a time limit.
 """
 
 import json
@@ -36,8 +36,8 @@ def match_patterns(patterns, names):
 
     Returns
     -------
-    list with an item for each pattern: a dict, name -> the group "idx" or None; or a str, an error message about the
-    pattern. The list ends before the first pattern whose matching exceeded the time limit.
+    list with one item per pattern: a dict, name -> the group "idx" or None, or an error message about the pattern, as a
+    str. The list ends before the first pattern whose matching exceeded the time limit.
     """
     whole = [(before + pattern + after, how) for pattern, before, after, how in patterns]
     work = len(whole) * sum(map(len, names)) * max(map(len, names), default=0)

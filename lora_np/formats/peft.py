@@ -1,10 +1,10 @@
 """Read and write PEFT's LoRA and DoRA adapters: `adapter_config.json` and `adapter_model.safetensors`.
 
 In these files, A is (r, in) and B is (out, r), as in this package. This holds even for GPT-2's transposed layers,
-because `fan_in_fan_out` affects only the base's weight. DoRA's magnitudes m are (out,). `fused.py` converts between
-GPT-2's fused layer `c_attn` and our separate layers for q, k and v.
+because `fan_in_fan_out` affects only the base's weight. DoRA's magnitude vector m is (out,). `fused.py` converts
+between GPT-2's fused layer `c_attn` and our separate layers for q, k and v.
 
-Transposed or swapped factors are refused, because their shapes do not match the rank and the base's layer. The only
+Transposed or swapped factors are rejected, because their shapes do not match the rank and the base's layer. The only
 exception is r = in = out, where all factors are square and the mistake cannot be detected.
 """
 
@@ -38,7 +38,7 @@ NOT_HERE = "adapters for embeddings, norms, biases and language-model heads are 
 def load_peft(folder, params, config):
     """Read an adapter that PEFT saved.
 
-    Names without PEFT's prefix and our own layer names are also accepted, with a warning if PEFT would ignore them.
+    Our own layer names and names without PEFT's prefix are also accepted, with a warning if PEFT would ignore them.
 
     Parameters
     ----------

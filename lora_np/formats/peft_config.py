@@ -77,7 +77,7 @@ def match_fields(path, fields, names):
 def is_target(fields, found, module):
     """Whether the configuration targets a layer of the base; `found` is the result of `match_fields`."""
 
-    def named_by(field, names):  # a string is a pattern for the full name; a list contains names or name endings
+    def named_by(field, names):  # a string is a pattern for the full name; a list contains names or their suffixes
         if isinstance(names, str):
             return module in found[field, names]
         return any(module == name or module.endswith(f".{name}") for name in names)
@@ -109,7 +109,7 @@ def as_list(value):
 def rank_and_scale(fields, found, module):
     """The rank r and the scale s of a layer's adapter, and their source; for `found`, see `is_target`.
 
-    The scale is α/r or, for rsLoRA, α/√r. The source names patterns and defaults, such as "alpha_pattern q_proj".
+    The scale is α/r (rsLoRA: α/√r). The source lists the patterns and defaults used, such as "alpha_pattern q_proj".
     """
     values, sources = [], []
     for field, plain in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):

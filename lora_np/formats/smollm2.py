@@ -33,7 +33,7 @@ def packaged_model(name="smollm2"):
     folders = spec and spec.submodule_search_locations or ()
     path = next((path for folder in folders if (path := Path(folder, file)).is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"{name}: the package with {file} is not installed; run {command}")
+        raise FileNotFoundError(f"{name}: the package that contains {file} is not installed; run {command}")
     if file_sha256(path) != sha256:
-        raise ValueError(f"{path}: is damaged or from a different version; run {command} --force-reinstall")
+        raise ValueError(f"{path} is damaged or from a different version; run {command} --force-reinstall")
     return path

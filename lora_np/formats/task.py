@@ -179,7 +179,7 @@ def read_base(base, model=None, weights="dense"):
 
 
 def with_classes(params, config, labels, question=None):
-    """Turn a model into a classifier for these labels, with a new head of zeros unless its head fits the labels.
+    """Turn a model into a classifier for these labels, with a new zero-initialised head unless its head already fits.
 
     The model remains a language model if there are no labels, or if it answers a question with one of the labels.
     """
@@ -260,5 +260,5 @@ def read_task(name):
         else:
             about["base"] = Path(os.path.normpath(Path(os.path.realpath(folder)) / about["base"]))
         if os.path.realpath(about["base"]) == os.path.realpath(folder):
-            raise ValueError(f"{path}: names its own folder as the base, expected the folder of a different model")
+            raise ValueError(f"{path} names its own folder as the base, expected the folder of a different model")
     return folder, about

@@ -28,7 +28,7 @@ def tensor_bytes(tensors, metadata=None):
 
 
 def tensor_pieces(tensors, metadata=None):
-    """Yield the header and each array of a safetensors file, as the safetensors library does, without copying."""
+    """Yield the header and each array of a safetensors file in the safetensors library's layout, without copying."""
     kinds = {np.dtype(kind): name for name, kind in DTYPES.items() if name != "BF16"}
     arrays = {n: np.asarray(a, np.asarray(a).dtype.newbyteorder("<"), order="C") for n, a in tensors.items()}
     names = sorted(sorted(arrays), key=lambda name: list(kinds).index(arrays[name].dtype), reverse=True)
@@ -142,7 +142,7 @@ def whole_number(digits):
 
 
 def without_repeats(pairs):
-    """Make a JSON object's dict. Raises ValueError for a repeated name; `json` would silently keep the last value."""
+    """Build a dict from a JSON object. Raises ValueError for repeated names; `json` would keep only the last value."""
     values = {}
     for name, value in pairs:
         if name in values:

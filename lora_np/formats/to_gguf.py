@@ -1,7 +1,7 @@
 """Write language models and LoRA adapters as GGUF, llama.cpp's file format.
 
 Like this package, llama.cpp stores matrices as (out, in), even for GPT-2. For Llama models, it permutes the rows of q
-and k, so the rows of their B's are permuted too (`gguf_rows`): for a permutation matrix P, P (B A) = (P B) A.
+and k, so the rows of their B matrices are permuted too (`gguf_rows`): for a permutation matrix P, P (B A) = (P B) A.
 
 An adapter's file has a single alpha, and llama.cpp computes each layer's scale as alpha / r, where r comes from the
 shape of B. If a layer has a different scale s, its B is multiplied by s r / alpha, which causes rounding errors unless
@@ -84,7 +84,7 @@ def encoded(name, weight, format):
     with np.errstate(over="ignore"):
         array = dense.astype({"f32": np.float32, "f16": np.float16}[format], copy=False)
     if not np.isfinite(array).all():
-        raise ValueError(f"has values that are not finite or too large for {format}")
+        raise ValueError(f"has values that are too large for {format} or not finite")
     return array
 
 

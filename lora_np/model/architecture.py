@@ -21,7 +21,7 @@ class LayerSpec(NamedTuple):
 
     @property
     def parameters(self):
-        """The prefix of its parameters' names."""
+        """The prefix of the names of the parameters that the layer uses."""
         return self.tied_to or self.name
 
     @property
@@ -31,11 +31,11 @@ class LayerSpec(NamedTuple):
 
     @property
     def mask_name(self):
-        """The name of its dropout mask: "embed", or a residual branch, such as "blocks.0.attn"."""
+        """The name of the layer's dropout mask: "embed", or a residual branch, such as "blocks.0.attn"."""
         return self.name.removesuffix(".residual")
 
     def parameter_shapes(self):
-        """The shapes of its own parameters, name -> shape, the weight before the bias."""
+        """The shapes of the layer's own parameters, name -> shape, the weight before the bias."""
         if not self.shape or self.tied_to:
             return {}
         bias = {f"{self.name}.bias": self.shape[:1]} if self.bias else {}
@@ -63,7 +63,7 @@ def check_config(config, *sizes):
 
 
 class Architecture(NamedTuple):
-    """All that the package needs to know about an architecture; `gpt2.py` ends with an example.
+    """Everything that the package needs to know about an architecture; `gpt2.py` ends with an example.
 
     The functions connect the layers in `modules`: `run(name, *inputs)` computes a layer, and `back(name, dy)` computes
     the gradients of its inputs. Each backward function processes the layers of its forward function in reverse order.

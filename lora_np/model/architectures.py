@@ -20,8 +20,8 @@ def modules(config):
 
 
 def check_writes(config, argument="model"):
-    """Raise ValueError, with the argument's name, unless the model is a language model, which can generate text."""
+    """Raise a ValueError that names the argument unless the model is a language model, which can generate text."""
     if config.n_classes:
-        raise ValueError(f"{argument}: got a classifier of {config.n_classes} classes, expected a language model")
+        raise ValueError(f"{argument}: got a classifier with {config.n_classes} classes, expected a language model")
     if not architecture(config).writes:
         raise ValueError(f"{argument}: {architecture(config).name} is an encoder, expected a language model")

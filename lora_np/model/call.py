@@ -27,7 +27,7 @@ class Call(NamedTuple):
 
 @lru_cache(maxsize=256)
 def operands_by_layer(config, wanted):
-    """The operands of each layer's operation whose gradients are needed: the layer's own wanted parameters, and x.
+    """For each layer, the operands whose gradients are needed: the layer's own wanted parameters, and x.
 
     The gradient of x is needed only if a lower layer is trained. Omitting it in other layers lets the backward pass
     stop early and keeps the cache small.
@@ -78,7 +78,7 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
     if adapter is not None and not isinstance(adapter, Adapter):
         groups, adapter = row_groups(params, adapter, len(ids)), None
         if wanted or masks:
-            raise ValueError("adapter: a list of adapters works only in evaluation, without wanted or masks")
+            raise ValueError("adapter: a list of adapters can be used only for evaluation, without wanted or masks")
     known = {**params, **adapter.weights} if adapter is not None else params
     adapter_arrays = fitting_arrays(params, adapter) if adapter is not None else {}
     if config.n_classes:

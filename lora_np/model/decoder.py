@@ -1,11 +1,11 @@
 """A forward pass for one token at a time, with a cache of the keys and values of all earlier tokens.
 
-With a causal mask, a token's keys and values depend only on that token and earlier ones, so they never change. So each
-new token costs a forward pass over one token, not over the entire text.
+With a causal mask, a token's keys and values depend only on that token and earlier ones, so they never change. Each new
+token therefore costs a forward pass over one token, not over the entire text.
 
 Decoding follows the same path through the model as training, but uses each operation's `decode` in `operations.py`,
-which caches nothing for a backward pass. The adapter is merged: each token uses every weight in only one product, so an
-adapter's additional products would noticeably increase the time.
+which caches nothing for a backward pass. The adapter is merged: with a single token, each product takes
+so little time that an adapter's additional products would be noticeable.
 """
 
 from collections.abc import Callable, Iterator

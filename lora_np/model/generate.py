@@ -49,9 +49,9 @@ def generate_tokens(
     Raises
     ------
     TypeError, ValueError
-        Immediately: for a classifier, an empty prompt, an n_new below 1, more tokens than the model has positions
-        (unless slide), stop or never ids outside the vocabulary, or a missing rng. At the first token: for prompt ids
-        outside the vocabulary.
+        Raised immediately for a classifier, an empty prompt, an n_new below 1, more tokens than the model has positions
+        (unless slide), stop or never ids outside the vocabulary, or a missing rng. Raised at the first token for prompt
+        ids outside the vocabulary.
     FloatingPointError
         If logits are not finite.
     """
@@ -62,7 +62,7 @@ def generate_tokens(
     if not slide and T + n_new > config.n_positions:
         raise ValueError(f"n_new: {T} tokens plus {n_new} new ones exceed n_positions = {config.n_positions}")
     if sampling.temperature > 0 and not isinstance(rng, np.random.Generator):
-        raise ValueError(f"rng: got {rng!r}, expected a np.random.Generator to draw tokens with")
+        raise ValueError(f"rng: got {rng!r}, expected an np.random.Generator to draw tokens with")
     stop, never = known_ids("stop", stop, config), known_ids("never", never, config)
     # One decoder per adapter, with the adapter merged, takes memory for the adapted weights, but no extra time per
     # token.
@@ -84,9 +84,9 @@ def known_ids(name, ids, config):
 
 
 def continued(readers, text, config, n_new, sampling, rng, stop, never):
-    """The loop of `generate_tokens`, whose arguments have been checked.
+    """The loop of `generate_tokens`, for arguments that it has already checked.
 
-    `readers` has a pair (rows, Decoder) for each distinct adapter; text is (B, T) int64, stop and never are (n,) int64.
+    `readers` contains a pair (rows, Decoder) for each distinct adapter; text (B, T), stop (n,), never (n,) are int64.
     """
     unread = text  # (B, ...), the tokens that are not in the caches yet
     ended = np.zeros(len(text), dtype=bool)  # (B,)

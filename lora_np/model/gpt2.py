@@ -5,8 +5,8 @@
     logits = head(ln_f(x))
 
 `modules` lists the layers. `block_forward` and `block_backward` connect the layers of a block: `run(name, *inputs)`
-computes a layer, and `back(name, dy)` computes the gradients of its inputs. `layers.py` defines both for
-training, `decoder.py` defines a `run` for one token at a time, and `analysis/costs.py` wraps both.
+computes a layer, and `back(name, dy)` computes the gradients of its inputs. `layers.py` defines both for training,
+`decoder.py` defines a `run` for one token at a time, and `analysis/costs.py` wraps `run` and `back`.
 """
 
 import math
@@ -69,7 +69,7 @@ class GPT2Config:
 def modules(config):
     """The model's layers in execution order, name -> LayerSpec.
 
-    A classifier reads one position of the last block's output. So the last block computes keys and values at all
+    A classifier reads one position of the last block's output. The last block therefore computes keys and values at all
     positions, but the query and all later activations only at that position.
 
     The outputs of o_proj and down_proj are added to the residual stream. The initial weights of these two layers are
@@ -110,7 +110,7 @@ def modules(config):
 
 
 def embed_forward(ids, run, start=0):
-    """Embed token ids (B, T), the first of which is at position `start`, as (B, T, C)."""
+    """Embed token ids (B, T) as (B, T, C); `start` is the position of each row's first id."""
     positions = np.arange(start, start + ids.shape[1])  # (T,)
     return run("embed", run("tok_emb", ids), run("pos_emb", positions))
 

@@ -17,7 +17,7 @@ def parameter_shapes(config):
 
 
 def initial_params(config, rng, dtype=np.float32):
-    """GPT-2's initial values (Radford et al. 2019, section 2.3): normal weights, zero biases, layer norm weights of 1.
+    """GPT-2's initial values (Radford et al. 2019, section 2.3): Gaussian weights, zero biases, norm weights of 1.
 
     The standard deviations come from `modules`.
 

@@ -1,4 +1,4 @@
-"""The functions `run` and `back`, which an architecture's passes call.
+"""The functions `run` and `back`, which the forward and backward passes of an architecture call.
 
 `run(name, *inputs)` computes one layer, and `back(name, dy)` computes the gradients of its inputs. This file decides at
 which positions a layer is computed, which gradients are needed, and whether activations are recorded. `operations.py`

@@ -1,6 +1,6 @@
 """The loss of a batch and its gradients: forward pass, cross-entropy and backward pass in one call.
 
-A language model's head and cross-entropy are one operation, so the logits of all positions are never in memory at once.
+A language model's head and cross-entropy are one operation, which need not hold the logits of all positions in memory.
 """
 
 from typing import NamedTuple

@@ -20,7 +20,7 @@ PIECE = 2048  # the number of a weight's rows to multiply at a time; the entire 
 
 
 class Operation(NamedTuple):
-    """An operation as a layer of a model."""
+    """How a layer computes one operation and its gradients."""
 
     forward: Callable  # (call, module, *inputs) -> (output, cache)
     backward: Callable  # (dy, cache) -> tuple of gradients, with the fields dweight, … if there are parameters
@@ -78,7 +78,7 @@ def attention_inside(call, module, q, k, v):
 
 
 def last_keys(call, module):
-    """(B, 1), the position of the last key to which a row's queries attend; None: each query's own position.
+    """The position of the last key to which each row's queries attend, (B, 1); None if it is each query's own position.
 
     An encoder's queries attend to all non-padding keys. In a classifier's last block, each row's single query is at its
     last non-padding token.

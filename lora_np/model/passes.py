@@ -45,7 +45,7 @@ def forward(
     ids : int array (B, T), right-padded; T at most config.n_positions
     config : the model's configuration
     lengths : int array (B,), the number of non-padding tokens in each row; a classifier reads the last of them.
-        None: no row is padded.
+        None means that no row is padded.
     adapter : Adapter or None; or, in evaluation, a list with an Adapter or None for each row
     wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` computes. The cache keeps
         only the arrays that these gradients need; with (), it keeps none.
@@ -85,10 +85,10 @@ def forward(
 
 
 def hidden_states(ids, config, run, start=0, block_run=None):
-    """Apply the embeddings and blocks to ids (B, T), the first of which is at position `start`, and return (B, T, C).
+    """Apply the embeddings and blocks to ids (B, T), and return (B, T, C).
 
-    A classifier's last block may return only one position in each row, (B, 1, C). `block_run` returns the `run` for a
-    block with the input x; None: every block uses `run`.
+    `start` is the position of each row's first id. `block_run(x)` returns the `run` for a block whose input is x; None
+    means that every block uses `run`. A classifier's last block may return only one position in each row, (B, 1, C).
     """
     model = architecture(config)
     x = model.embed_forward(ids, run, start)  # (B, T, C)
@@ -111,7 +111,7 @@ def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
     wrap : function (back) -> back, as in `forward`; or None
     head : bool, as in `forward`
     grads : dict of gradients that are already known, such as the head's; if the head is tied, the embedding's gradient
-        is added to it. None: no gradients are known
+        is added to it. None means that no gradients are known
 
     Returns
     -------

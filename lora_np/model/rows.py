@@ -28,7 +28,7 @@ def rows_by_adapter(adapters, B):
     if not isinstance(adapters, (list, tuple)):
         raise TypeError(f"adapter: got {type(adapters).__name__}, expected an Adapter, None, or a list of them")
     if len(adapters) != B:
-        raise ValueError(f"adapter: got {len(adapters)} for {B} rows, expected one Adapter, or one for each row")
+        raise ValueError(f"adapter: got a list of {len(adapters)} for {B} rows, expected one Adapter, or one per row")
     rows = {}  # id of an adapter -> its rows
     for row, adapter in enumerate(adapters):
         if adapter is not None and not isinstance(adapter, Adapter):
@@ -56,8 +56,8 @@ def row_groups(params, adapters, B):
         arrays, config, whole = {}, None, {}
         if adapter is not None:
             arrays, config, whole = fitting_arrays(params, adapter), adapter.config, whole_weights(adapter)
-        if set(whole) - {"head.weight"}:
-            raise ValueError(f"adapter: contains {sorted(set(whole) - {'head.weight'})[0]}, which all rows must share")
+        if shared := sorted(set(whole) - {"head.weight"}):
+            raise ValueError(f"adapter: contains {shared[0]}, which must be the same for all rows")
         groups.append(RowGroup(rows, {**params, **whole}, config, arrays))
     return tuple(groups)
 

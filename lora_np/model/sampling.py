@@ -123,7 +123,7 @@ def keep_top_p(logits, p):
 def draw(probs, rng):
     """Draw one token for each row, (B,) int64, by inverting the cumulative distribution.
 
-    `probs` is (B, V). B random numbers are drawn from `rng`, a np.random.Generator.
+    `probs` is (B, V). B random numbers are drawn from `rng`, an np.random.Generator.
     """
     cumulative = np.cumsum(probs, axis=-1, dtype=np.float64)  # (B, V)
     # Because of rounding, the last entry may be below 1. The random numbers are multiplied by that entry, so they never

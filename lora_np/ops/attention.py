@@ -111,7 +111,7 @@ def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
     q : array (B, Tq, H·D); k, v : array (B, Tk, K·D) with Tk ≥ Tq (equal in training)
     n_heads : int, H; a multiple of K
     wanted : names of the operands whose gradients the backward pass will compute
-    positions : int array (B, Tq), the queries' positions among the keys; None: the last Tq positions
+    positions : int array (B, Tq), the queries' positions among the keys; None means the last Tq positions
 
     Returns
     -------
@@ -141,8 +141,8 @@ def attention_backward(dcontext, cache):
         dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; dS = 0 where P = 0, so the mask needs no extra step)
         dq = dS k / √D    dk = dSᵀ q / √D
 
-    If several query heads share a key head, their S, P, O and q are stacked as rows. So dv and dk are sums over all of
-    these heads, which use the same k and v.
+    If several query heads share a key head, their S, P, O and q are stacked as rows. Therefore, dv and dk are sums over
+    all of these heads, which use the same k and v.
 
     Parameters
     ----------

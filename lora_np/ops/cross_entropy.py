@@ -10,7 +10,7 @@ IGNORE_INDEX = -100  # the target of a position that the loss ignores, as in PyT
 
 
 class CrossEntropyGrads(NamedTuple):
-    """The gradient, which the forward pass already computes from its exponentials. It is also the cache."""
+    """The gradient, which the forward pass already computes from its exponentials. It also serves as the cache."""
 
     dlogits: np.ndarray | None  # (..., K), None if not wanted
 
@@ -31,7 +31,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     targets : int array (...,) with values in 0 … K−1, or ignore_index
     ignore_index : int
     wanted : ("logits",), or () if no gradient is needed
-    weights : array (K,), positive; None: all are 1
+    weights : array (K,), positive; None means that all are 1
 
     Returns
     -------
@@ -48,7 +48,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     real = targets != ignore_index  # (...,)
     outside = real & ((targets < 0) | (targets >= K))
     if outside.any():
-        raise ValueError(f"targets: got {targets[outside].flat[0]}, expected 0 to {K - 1}, or {ignore_index} to ignore")
+        raise ValueError(f"targets: got {targets[outside].flat[0]}, expected 0 to {K - 1}, or {ignore_index} (ignored)")
     if not real.any():
         raise ValueError(f"targets: all are {ignore_index} (ignored); expected at least one class")
     if weights is not None:

@@ -36,7 +36,7 @@ class Case(NamedTuple):
 
 
 def named(grads):
-    """Return a backward pass's gradients as a dict keyed by operand; x's gradient is in the field dx."""
+    """Return a backward pass's gradients as a dict keyed by operand: the field dx becomes the entry "x"."""
     return {field.removeprefix("d"): grad for field, grad in grads._asdict().items()}
 
 

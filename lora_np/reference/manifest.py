@@ -128,7 +128,7 @@ def manifest_text(manifest):
 
 
 def commit():
-    """The last commit that changed the package's code, with a mark for uncommitted changes; None outside a clone."""
+    """The last commit that changed the package's code, with a note about uncommitted changes; None outside a clone."""
     package = Path(__file__).parent.parent
     try:
         run = [["git", *words, "--", ":(glob)**/*.py"] for words in (("log", "-1", "--format=%H"), ("status", "-s"))]
@@ -167,7 +167,7 @@ def load_manifest(vectors=None):
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(
-            f"vectors: {folder} has no {MANIFEST}; use lora_np/reference/vectors of a clone, or write new vectors "
+            f"vectors: {folder} has no {MANIFEST}; use lora_np/reference/vectors from a clone, or write new vectors "
             "with `python -m lora_np reference export DIR`"
         )
     with errors_of(f"vectors: {path}"):

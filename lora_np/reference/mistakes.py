@@ -1,6 +1,6 @@
 r"""Known mistakes in ports, most of which `mutants.py` cannot derive from the plain program.
 
-For each mistake, `mistakes.txt` has a sentence, which the checker prints, and one or more changes to the plain program:
+For each mistake, `mistakes.txt` gives a sentence that the checker prints, and one or more changes to the plain program:
 
     the bias is not added
         linear: y + bias → y
@@ -21,7 +21,7 @@ FUNCTIONS |= vars(files) | vars(training) | vars(model) | vars(operations)  # la
 
 
 def read_mistakes():
-    """Read `mistakes.txt` into a dict, keyed by sentence, of lists of (function, correct text, incorrect text)."""
+    """Read `mistakes.txt`; return a dict, sentence -> list of (function, correct text, incorrect text)."""
     text, mistakes = Path(__file__).with_suffix(".txt").read_text("utf-8"), {}
     for line in re.sub(r"\n {8,}", " ", text).splitlines():
         if line and line[0] not in "# ":

@@ -30,7 +30,7 @@ class Mutant(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """Facts about a function on which its mutations depend."""
+    """Facts about a function that determine its mutations."""
 
     bound: list  # (line, name) of each parameter and each assignment to a variable, in order
     operands: set  # names that are operands of an operator

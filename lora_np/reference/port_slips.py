@@ -49,7 +49,7 @@ def more_of_ports(node, facts):
 
 
 def layouts(node, facts):
-    """Read or write the bytes of a matrix with its axes swapped."""
+    """Read or write a matrix column by column instead of row by row."""
     match node:
         case ast.BinOp(_, ast.MatMult()):
             for side in ("left", "right"):

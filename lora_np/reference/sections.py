@@ -38,7 +38,7 @@ def name_in_model(tensor):
 
 
 def operation_of(settings, name):
-    """The operation that computes an activation or uses a parameter; "lora" or "dora" for an adapted layer."""
+    """Name the operation that computes an activation or uses a parameter; "lora" or "dora" for an adapted layer."""
     layers, (parent, _, last) = modules(config_of(settings["model"])), name.rpartition(".")
     layer = name if name in layers else f"{parent}.{LAYERS[last]}".lstrip(".") if last in LAYERS else parent
     if settings["adapter"] and layer in settings["adapter"]["layers"]:

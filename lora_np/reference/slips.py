@@ -1,7 +1,7 @@
 """Mutations that imitate common mistakes in students' code, in addition to those in `mutants.py`.
 
-A change is a function (node, facts) that yields (new code, sentence). The sentence follows the name of the value that
-the line computes: "dx" + "lacks the term du @ A".
+A change is a function (node, facts) that yields (new code, sentence). The sentence omits its subject, the name of
+the value that the line computes: "dx" + "lacks the term du @ A".
 """
 
 import ast
@@ -275,7 +275,7 @@ HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # would make a lis
 def slips(function, outputs):
     """The mutations of a correct function, as a list of Mutants.
 
-    The likeliest come first: changes in one place, then changes throughout the function, then swapped variables.
+    The most likely come first: changes in one place, then changes throughout the function, then swapped variables.
     """
     in_one_place = (base.mutants(function, changes, outputs) for changes in (base.CHANGES, CHANGES))
     elsewhere = throughout(function), in_statements(function), of_whole_svd(function, outputs)

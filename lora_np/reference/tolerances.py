@@ -1,11 +1,11 @@
 """Measure the tolerance of each tensor: how far a correct port may deviate from the reference.
 
 Two correct implementations differ only by rounding errors, for example because they sum in different orders or use tanh
-from different libraries. A tensor's rounding error depends on everything computed before it, so the error is measured.
-It is the largest difference, over all entries of the tensor, between its float64 values and
+from different libraries. A tensor's rounding error depends on everything computed before it, so it has to be measured.
+The error is the largest difference, over all entries, between the tensor's float64 values and
 
 - the package's float32 values,
-- ten sets of float64 values, from inputs perturbed at random by up to half a unit in float32's last place.
+- ten sets of float64 values, computed from inputs randomly perturbed by up to half a unit in float32's last place.
 
 A tensor's float32 tolerance is 16 times this error. Its float64 tolerance is the float32 tolerance times 2⁻²⁹, the
 ratio of the two precisions. A value agrees with the reference if
@@ -15,7 +15,7 @@ ratio of the two precisions. A value agrees with the reference if
 atol is at least 16 ε times the tensor's RMS, so that a measured error that happens to be small does not make the
 tolerance too strict. A single relative tolerance for all tensors or entries would not work: where the terms of a sum
 cancel, two correct float32 values may differ in the third digit, and the gradient of `k_proj.bias`, which is zero in
-theory, consists of rounding errors.
+theory, consists only of rounding errors.
 """
 
 from decimal import ROUND_CEILING, Context
@@ -51,7 +51,7 @@ def shares(got, expected, atol=1.0, rtol=0.0):
 
 
 def allowed(record, dtype):
-    """The (atol, rtol) of a tensor; (0, 0) for exact tensors and for inputs, which a port may also write."""
+    """The (atol, rtol) of a tensor; (0, 0) for exact tensors and for inputs (a port's file may contain them too)."""
     atol = record[dtype].get("atol", 0.0)
     return atol, RTOL[dtype] if atol else 0.0
 
@@ -82,7 +82,7 @@ def tolerances(case, outputs):
         error = max((float(shares(other[name], array).max(initial=0.0)) for other in others), default=0.0)
         whole = not np.issubdtype(array.dtype, np.floating)
         if whole and error > 0:
-            raise ValueError(f"{case.id}: {name} depends on rounding; expected integers that do not")
+            raise ValueError(f"{case.id}: {name} depends on rounding, expected integers to be exact")
         size = 0.0 if whole or "exact" in case.flags else max(error / EPSILON["float32"], rms(array))
         atols[name] = {dtype: round_up(SAFETY * epsilon * size) for dtype, epsilon in EPSILON.items()}
     return atols

@@ -1,4 +1,4 @@
-"""Run the plain program with a mistake in it. `changed` replaces functions in memory and restores them afterwards."""
+"""Run the plain program with a mistake inserted. `changed` replaces functions in memory and restores them later."""
 
 import ast
 import copy
@@ -25,7 +25,7 @@ OPEN = threading.Lock()  # held while the plain program is changed
 
 
 def wrong_outputs(sources, kind, settings, inputs, dtype):
-    """Compute the outputs of a case with a mistake in the plain program.
+    """Compute a case's outputs with a mistake inserted into the plain program.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ def wrong_outputs(sources, kind, settings, inputs, dtype):
 
 @contextmanager
 def changed(sources):
-    """Replace functions of the plain program with changed versions until the context manager exits, in all threads.
+    """Replace functions of the plain program, in all threads, with changed versions until the context manager exits.
 
-    The sources may use this module under the name `wrong`.
+    The sources may refer to this module as `wrong`.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def compiled(function, source):
 
 @cache
 def derived(function, usual=False):
-    """The mutations of a function as a list of (sentence, sources); with `usual`, only those of `mutants.py`."""
+    """The mutations of a function as a list of (sentence, sources); if `usual`, only those of `mutants.py`."""
     tree, found = ast.parse(inspect.getsource(function)).body[0], {}  # source -> sentence
     changes = [slips(tree, ()), mutants(tree, PORTS)]
     if usual:
@@ -124,7 +124,7 @@ def normal(source):
 
 
 def difference(right, wrong):
-    """Return (start, end, replacement): where `right` differs from `wrong`, and the text that `wrong` has there."""
+    """Return (start, end, replacement): the span in which `right` differs, and the text in its place in `wrong`."""
     start = len(os.path.commonprefix([right, wrong]))
     same = len(os.path.commonprefix([right[start:][::-1], wrong[start:][::-1]]))
     return start, len(right) - same, wrong[start : len(wrong) - same]
@@ -147,17 +147,17 @@ def functions_behind(kind, settings, inputs):
 
 
 def reread(matrix):
-    """Read the bytes of a matrix with the axes swapped; the shape is unchanged."""
+    """Return a matrix of the same shape, filled column by column with the entries read row by row."""
     return matrix.reshape(matrix.shape[::-1]).T
 
 
 def rewritten(matrix):
-    """Write the bytes of a matrix with the axes swapped; the shape is unchanged."""
+    """Return a matrix of the same shape, filled row by row with the entries read column by column."""
     return matrix.T.reshape(matrix.shape)
 
 
 def normal_share(x):
-    """Φ(x), the cumulative distribution function of the normal distribution."""
+    """Φ(x), the cumulative distribution function of the standard normal distribution."""
     return (0.5 * (1.0 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2.0)))).astype(x.dtype)
 
 
@@ -166,14 +166,14 @@ def shifted(targets, ignored):
 
 
 def first_alike(name, settings, t):
-    """The first adapted layer if its mask has the shape of this layer's mask, else this layer."""
+    """The first adapted layer if its mask has the same shape as this layer's mask, else this layer."""
     first = next(iter(settings["adapter"]["layers"]))
     own, other = (t.get(f"mask.{layer}.adapter") for layer in (name, first))
     return name if own is None or own.shape != other.shape else first
 
 
 def joined(old, new):
-    """Append the keys or values of new tokens at the end of the flat array instead of at the end of each row."""
+    """Append the keys or values of new tokens to the end of the flat array, not to the end of each row."""
     return np.concatenate([old.ravel(), new.ravel()]).reshape(len(new), -1, new.shape[-1])
 
 
@@ -201,7 +201,7 @@ def no_subnormals(two_bytes):
 
 
 def all_normal(two_bytes):
-    """Read float16 values with the formula (1 + m / 1024) · 2^(exponent − 15), even if they are below 2⁻¹⁴."""
+    """Decode float16 values with the formula (1 + m / 1024) · 2^(exponent − 15), even if they are below 2⁻¹⁴."""
     half = two_bytes.copy().view("<f2")
     read = np.copysign(2.0**-15 + 2.0**-25 * (half.view("<u2") & 1023), half)
     return np.where(half.view("<u2") >> 10 & 31, half.astype(np.float64), read)

@@ -1,4 +1,4 @@
-"""Diagnose an adapter on a base: which layers a program such as PEFT applies, and the adapter's faults."""
+"""Diagnose an adapter: which of its layers a program such as PEFT applies to a base, and what is wrong with it."""
 
 import math
 import re
@@ -71,7 +71,7 @@ def diagnose(path, base=None, prompt=None):
 
 
 def faults_of(file_report, rows):
-    """Return an adapter's faults, judging by its layers: it is refused, has no effect or produces NaN."""
+    """Return the faults that an adapter's layers reveal: it is refused, has no effect or produces NaN."""
     refused = file_report.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
     if refused:
         return [f"{file_report.program} refuses the whole adapter: {refused[0]}{and_more(refused)}"]
@@ -95,7 +95,7 @@ def examine(place, base):
     if place.suffix == ".gguf":
         fields, tensors = read_gguf(place, finite=False)
         if not any("lora_" in name for name in tensors):
-            raise ValueError(f"{place}: has no LoRA tensors, expected an adapter")
+            raise ValueError(f"{place} has no LoRA tensors, expected an adapter")
         task = read_base(base)
         file_report = llama_cpp_report(fields, tensors, task.params, task.config)
         sha256 = fields.get(f"lora_np.{FINGERPRINT}")

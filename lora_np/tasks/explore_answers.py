@@ -23,7 +23,7 @@ OWN_DATA = {  # held-out texts for the included adapters
 
 
 def language_tokens(adapter, tokenizer, text_file, n, report):
-    """Return (description, tokens) of the last n texts for a language model; None if there are no texts.
+    """Return a description and the tokens of the last n texts for a language model; None if there are no texts.
 
     Only the last tenth of a file is used, because `finetune` tests on that tenth.
     """
@@ -45,7 +45,7 @@ def language_tokens(adapter, tokenizer, text_file, n, report):
 
 
 def texts_of_table(adapter, task, data, text_column, label_column, quoting, n):
-    """Return (description, texts, classes (N,)) of at most n rows for a classifier; None if `data` is None."""
+    """Return a description, texts and classes (N,) of at most n rows for a classifier; None if `data` is None."""
     if data is None:
         return None
     texts, labels = labelled_texts(adapter, data, text_column, label_column, quoting)
@@ -60,7 +60,7 @@ def spread(length, n):
 
 
 def ranks_to_cut_to(directions):
-    """Return 0, 1, … up to the largest rank of any ΔW; if it exceeds 8, only 0, smaller powers of two and that rank."""
+    """Return 0, 1, …, r for the largest rank r of any ΔW; if r > 8, only 0, the powers of two below r, and r."""
     most = max(len(sigma) for _, sigma, _ in directions.values())
     if most <= 8:
         return list(range(most + 1))
@@ -68,7 +68,7 @@ def ranks_to_cut_to(directions):
 
 
 def by_rank(variant, directions, base, report, what, data, classes=None):
-    """Measure losses with every ΔW truncated to each of several ranks.
+    """Measure losses with every ΔW truncated to each of several ranks in turn.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def measure(task, base, data, classes):
 
 
 def by_scale(variant, prompts, chat, report):
-    """Answer prompts with every ΔW multiplied by each of the SCALES.
+    """Compute the model's answers to prompts, with every ΔW multiplied by each of the SCALES in turn.
 
     Parameters
     ----------

@@ -124,8 +124,8 @@ def token_directions(task, directions):
     norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. The tokens to which a
     right singular direction responds are therefore those whose embeddings have a large cosine with g ⊙ v_i. A layer
     that writes into the stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the
-    last norm. For such a layer, g ⊙ u_i is compared with the tokens' rows in the head or, for a classifier, whose head
-    has no rows for tokens, with their embeddings.
+    last norm. For such a layer, g ⊙ u_i is compared with the tokens' rows in the head. A classifier's head has no such
+    rows, so the tokens' embeddings are used instead.
 
     A layer norm subtracts the mean over the entries before it applies its gain. For a layer that reads the stream, each
     embedding is therefore centred, and so is g ⊙ v_i, whose mean contributes nothing to a product with a centred

@@ -160,7 +160,7 @@ class Data:
         return [self.data]
 
     def files(self, results):
-        """The files to save beside the model, name -> bytes."""
+        """The files to save next to the model, as a dict: name -> bytes."""
         return {}
 
 

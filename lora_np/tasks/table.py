@@ -182,6 +182,6 @@ class QuestionTable(LabelledTable):
 
 
 def balanced_weights(classes):
-    """Return the weights n / (K n_c) of K classes, (K,), where n_c of n texts have class c, as in scikit-learn."""
+    """Return the weights n / (K n_c) of K classes, (K,), where n_c of the n texts have class c, as in scikit-learn."""
     counts = np.bincount(classes)
     return len(classes) / (len(counts) * counts)

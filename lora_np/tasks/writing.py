@@ -24,7 +24,7 @@ BYTE = re.compile("<0x[0-9A-F]{2}>")
 def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None, ignore_end=False):
     """Yield the prompt and then, piece by piece, its continuation.
 
-    When the text reaches n_positions tokens, generation continues from its second half; see `generate_tokens`.
+    When the text reaches n_positions tokens, only its second half is kept as context; see `generate_tokens`.
 
     Parameters
     ----------

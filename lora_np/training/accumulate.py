@@ -36,7 +36,7 @@ def mean_over_shards(results, run=map):
     grads : dict of arrays
     """
     if not results:
-        raise ValueError("targets: all in the batch are ignored, expected at least one that is not")
+        raise ValueError("targets: all in the batch are ignored, expected at least one that is not ignored")
     n_targets = sum(result.n_targets for result in results)
     shares = [result.n_targets / n_targets for result in results]
     loss = sum(share * result.loss for share, result in zip(shares, results))

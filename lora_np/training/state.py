@@ -95,7 +95,7 @@ def load_state(path, label, trainable):
         If the file is damaged, is not a training state, or is from a run with different settings.
     """
     if Path(path).is_dir():
-        raise ValueError(f"{path}: is a folder, expected a saved training state")
+        raise ValueError(f"{path} is a folder, expected a saved training state")
     step, saved = saved_run(path)
     if saved != label:
         raise ValueError(f"{path}: saved by a run with different settings\n  saved: {saved}\n  this run: {label}")

@@ -109,7 +109,7 @@ def train(
     TrainState
         `best` has the arrays at the best evaluation, or, without `evaluate`, those after the last step. `history` has
         an array over steps for each of "loss", "learning_rate" and "grad_norm", and an array over evaluations for
-        "eval_step", "eval_loss" and each other value that `evaluate` returned.
+        "eval_step", "eval_loss" and every other value that `evaluate` returned.
 
     Raises
     ------

@@ -107,7 +107,7 @@ def ask(model, jobs, **settings):
 
 
 def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
-    """Time SmolLM2 in llama.cpp in several weight formats, each with and without an adapter.
+    """Time SmolLM2 in llama.cpp with several weight formats, each with and without an adapter.
 
     The adapter is a LoRA adapter of rank 8 on all linear layers. In each of several interleaved rounds, each variant
     reads a prompt of 128 tokens and generates 64 tokens in a separate process.

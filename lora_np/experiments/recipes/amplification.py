@@ -4,7 +4,7 @@ U and V contain the r leading left and right singular vectors of ΔW_q, with r =
 ‖Uᵀ W V‖_F measures how large W is in these directions. It is compared with the norm in W's own leading directions,
 which is the largest possible norm, and with the norm in random directions. The amplification factor is ‖ΔW‖_F /
 ‖Uᵀ W V‖_F. All values are means over the blocks. The factor grows with the learning rate and with s, which are the same
-for both ranks. SmolLM2 is trained on 2,000 snippets.
+for both ranks. On SmolLM2, training uses 2,000 snippets.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ In ΔW's directions, ΔW is larger than W, especially at a low rank: 21.5 times 
 at r = 64 (Hu et al. 2021, table 7)."""
 CAPTION = """Left panel: how large W_q is in the leading directions of ΔW_q, in those of W_q itself, and in random
 directions. Right panel: the norm of ΔW_q divided by that of W_q in ΔW_q's directions (colour) or in random directions
-(grey). For a random ΔW_q, coloured and grey marks would coincide. Compare coloured marks with grey marks and with the
-value 1."""
+(grey). For a random ΔW_q, coloured and grey markers would coincide. Compare the coloured markers with the grey ones and
+with the value 1."""
 ON = {"smollm2": SOME}
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
 

@@ -12,8 +12,9 @@ from ..methods import METHODS, by_method
 CLAIM = """Adapters on the MLP matter most: they outperform adapters on attention with the same number of parameters,
 and adding adapters on attention brings no further gain (Schulman et al. 2025, LoRA Without Regret)."""
 CAPTION = """Test accuracy by adapted layers, at two parameter budgets; adapters on both attention and the MLP have 1.8
-times the larger budget. If the claim holds, each MLP row is to the right of the attention row with the same budget, and
-the MLP row with the larger budget is as far right as the row for both."""
+times as many parameters as the larger budget allows. If the claim holds, each MLP row is to the right of the attention
+row with the same budget, and the MLP row with the larger budget is as far right as the row in which both are
+adapted."""
 PLACES = ("attention_r45", "mlp_r36", "all_r36", "attention_r5", "mlp_r4")
 KEYS = {"pretrained": (*PLACES, "full")}
 

@@ -3,7 +3,7 @@
 The linear layers of a base are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or
 pruned by magnitude (half of each matrix's weights, or two of every four consecutive weights in a row). The base is then
 frozen, and LoRA on all linear layers is trained: on the small base with r = 16, and on SmolLM2 with r = 4 and 2,000
-snippets. On the small base, the head is also trained without LoRA. SmolLM2's weights come from a file in Q4_1, so its
+snippets. On the small base, the head alone is also trained. SmolLM2's weights come from a file in Q4_1, so its
 "dense" base already includes the error of four-bit quantisation. LoftQ is LoRA with an initialisation that compensates
 for NF4's rounding errors. In QA-LoRA, A is applied to the means of blocks of 32 inputs. At the end, adapters are merged
 into the base in a four-bit format (NF4; on SmolLM2 also Q4_1, the format of the file), which rounds the weights again.

@@ -2,8 +2,8 @@
 
 The classifier is trained for one step (forward, backward, clipping, AdamW) on one batch of reviews, with full
 fine-tuning, with LoRA on all linear layers at ranks 1 to 256, and with LoRA on q and v at r = 8; the last is also
-measured on the NF4 base. Times are measured on one thread, and the methods alternate on the same batch, for 15 rounds;
-each seed has a different batch. FLOPs are counted from the shapes of the matrix products in both passes. Memory
+measured on the NF4 base. Times are measured on one thread, in 15 rounds in which all methods take turns on the same
+batch; each seed has a different batch. FLOPs are counted from the shapes of the matrix products in both passes. Memory
 counted from shapes consists of parameters, gradients, AdamW's moments and the activations stored for the backward pass.
 Measured memory consists of the parameters, the moments and the peak of a step's allocations.
 """
@@ -20,7 +20,8 @@ from ..runs.classify import ClassifyRun, load_snippets, starting_point
 from ..step_time import alternating_times, counted
 
 CLAIM = """LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2). A LoRA
-step takes about two thirds of the FLOPs: 2C² + 6Cr instead of 3C² for a C × C matrix (Schulman et al. 2025)."""
+step takes about two thirds of the FLOPs of full fine-tuning: 2C² + 6Cr instead of 3C² for a C × C matrix (Schulman et
+al. 2025)."""
 CAPTION = """The cost of a training step by rank, relative to full fine-tuning. Left panel: time, measured and predicted
 from FLOPs. Right panel: memory, counted from shapes and measured. Where a line is above 1, LoRA saves nothing."""
 RANKS = (1, 4, 16, 64, 256)

@@ -31,12 +31,12 @@ AT_THE_END = """Perplexity on an old domain against perplexity on the new one; l
 forgets only while the adapter is attached; without the adapter, the model is the base again (the star). Forgetting also
 depends on the learning rate: compare a method at its best rate for the new domain with the same method at half that
 rate."""
-VOICES = """Below: continuations of the same prompts by the base, without an adapter and with each of the package's two
-adapters (at most 40 tokens, temperature 0.8, top-k 40, repetition penalty 1.2, the same random numbers for every model,
-not cherry-picked)."""
+VOICES = """Below: continuations of the same prompts by the base on its own and by the base with each of the package's
+two adapters (at most 40 tokens, temperature 0.8, top-k 40, repetition penalty 1.2, the same random numbers for every
+model, not cherry-picked)."""
 CAPITALS = """Right panel: how many of twenty capitals each model still names or picks. A capital is named if it is the
 most probable next word, and picked if it is the most probable of the twenty. Below: continuations of the same prompts
-by the base, by the base with the adapter and after its removal, and by the fully fine-tuned model."""
+by the base, by the base with the adapter attached and after its removal, and by the fully fine-tuned model."""
 CAPTION = {"pretrained": f"{AT_THE_END} {VOICES}", "smollm2": f"{AT_THE_END} {CAPITALS}"}
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
@@ -213,7 +213,7 @@ def perplexities(axes, label):
 
 
 def marks(outcome):
-    """Describe what the large and the small marks show."""
+    """Describe what the large and the small markers show."""
     n = len(outcome["seeds"])
     return "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
 

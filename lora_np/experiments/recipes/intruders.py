@@ -48,7 +48,7 @@ def measure(results, runs, seeds, quick):
 
 
 def intruders_a_matrix(similarities, epsilon):
-    """The number of similarities below ε per matrix, on average; `similarities` has the shape (matrices, K)."""
+    """The average number of similarities below ε per matrix; `similarities` has the shape (matrices, K)."""
     return float(np.mean(np.sum(np.less(similarities, epsilon), axis=1)))
 
 

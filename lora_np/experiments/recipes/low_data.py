@@ -2,7 +2,7 @@
 
 The seed determines the random choice of snippets, which is the same for all methods. With few snippets, there are more
 epochs, so that training has at least 20 steps. The learning rates were chosen for one epoch on many snippets. On the
-small base, models are evaluated twice during training on 1,000 validation snippets, and the best checkpoint is
+small base, models are evaluated on 1,000 validation snippets twice during training, and the best checkpoint is
 evaluated on the test set, as in the other experiments. In practice, 1,000 validation snippets are rarely available if
 there are only 10 for training; here, all methods benefit from them. On SmolLM2, the only evaluation is at the end.
 """

@@ -118,7 +118,7 @@ def measure(results, runs, seeds, quick):
 
 
 def right_on_test(numbers):
-    """Zeros and ones: whether each test snippet is classified correctly, padded with 0 to a multiple of 8."""
+    """For each test snippet, 1 if it is classified correctly, else 0; padded with zeros to a multiple of 8."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(numbers["test_right"]), np.uint8))
 
 

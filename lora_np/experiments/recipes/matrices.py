@@ -4,7 +4,7 @@ On the small base, rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them an
 number of parameters: 8 (C + C) per block, where C is the model's width. In SmolLM2, keys and values are a third as wide
 as queries. There, rank 20 on W_q, 30 on W_k or W_v, 12 on W_q and W_v, and 6 on all four have the same number of
 parameters; adapters on the MLP have 0.8 % more. LoRA on attention uses the learning rate that was chosen for q and v,
-and LoRA on the MLP uses the rate chosen for all linear layers. SmolLM2 is trained on 2,000 snippets.
+and LoRA on the MLP uses the rate chosen for all linear layers. On SmolLM2, training uses 2,000 snippets.
 """
 
 from ..drawing import PALETTE, method_dots, panels
@@ -15,8 +15,8 @@ CLAIM = """With the same number of parameters, adapting W_q and W_v, or all four
 adapting only W_q or only W_k at a higher rank (Hu et al. 2021, table 5: accuracies of 73.7 % for q,v and for q,k,v,o,
 70.4 % for q and 70.0 % for k)."""
 CAPTION = """Test accuracy of LoRA on different matrices with the same number of trainable parameters. If the claim
-holds, the orange rows (several attention matrices) are to the right of the blue rows for q and k. Green: the MLP (only
-SmolLM2)."""
+holds, the orange rows (several attention matrices) are to the right of the blue rows for q and k. Green: the MLP
+(SmolLM2 only)."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2", "full"),

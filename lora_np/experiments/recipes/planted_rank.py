@@ -1,8 +1,8 @@
 """A planted rank: can LoRA of rank r learn a change of rank k?
 
 The student is a small random transformer. The teacher is a copy in which a matrix of rank k, with k equal singular
-values, is added to one weight. LoRA on that weight is trained for 400 steps to reproduce the teacher's logits, at ranks
-r from 1 to 12. The recovered rank is the smallest r for which the loss on held-out texts is below 1/1000 of the loss
+values, is added to one weight. At ranks r from 1 to 12, LoRA on that weight is trained for 400 steps to reproduce the
+teacher's logits. The recovered rank is the smallest r for which the loss on held-out texts is below 1/1000 of the loss
 without an adapter.
 """
 

@@ -17,7 +17,7 @@ from . import low_data, main_job
 CLAIM = """Training a few parameters on a few examples is more accurate than putting the examples into the prompt (Liu
 et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."""
 CAPTION = """Accuracy on the 1,000 test snippets, for each seed and as a mean with its interval. The seed determines the
-examples and their order. Compare prompting with training on the same number of (different) snippets, and SmolLM2 with
+examples and their order. Compare prompting with training on the same number of other snippets, and SmolLM2 with
 the small base. SmolLM2's pretraining data may include similar reviews."""
 BASES = ("smollm2",)
 FEW = SHOTS = 10

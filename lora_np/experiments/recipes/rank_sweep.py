@@ -2,8 +2,8 @@
 
 A base model is trained for one epoch to predict the sentiment of Rotten Tomatoes snippets: with LoRA on q and v at
 ranks 1 to 64, with LoRA on all linear layers at some of these ranks, by full fine-tuning, and by training only the
-head. α = 2r, so that s = 2 at every rank. For given layers, LoRA has the same learning rate at every rank. The verdict
-depends on the test loss, which varies less than the accuracy.
+head. All LoRA runs have α = 2r, so that s = 2 at every rank. For given layers, all ranks have the same learning rate.
+The verdict depends on the test loss, which varies less than the accuracy.
 """
 
 from ..drawing import COLOURS, GREY, band, legend_below, log_axis, mean_line, panels
@@ -14,8 +14,8 @@ from . import main_job
 CLAIM = """The rank barely matters: on q and v, r = 1 is nearly as good as r = 64 (Hu et al. 2021, table 6: accuracies
 of 73.4 % and 73.5 % on WikiSQL)."""
 CAPTION = """Test accuracy and test loss against the rank. For each line, compare the change from left to right with the
-intervals, with the distance to full fine-tuning, and with the gain from adapting more layers. For given layers, LoRA
-has the same learning rate at every rank."""
+width of the intervals, with the distance to full fine-tuning, and with the gain from adapting more layers. On the same
+layers, LoRA has the same learning rate at every rank."""
 SMALL = *(f"qv_r{r}" for r in (1, 2, 4, 8, 16, 64)), *(f"all_r{r}" for r in (1, 4, 16, 64)), "full", "head"
 KEYS = {"pretrained": SMALL, "smollm2": tuple(k for k in main_job.KEYS["smollm2"] if METHODS[k].factor == 1.0)}
 

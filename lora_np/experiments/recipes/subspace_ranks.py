@@ -3,7 +3,7 @@
 φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j) compares the i leading right singular vectors U_i of one adapter with the j leading
 ones, V_j, of another. It is computed for A, as in the paper, and for the update ΔW = s B A. The two adapters of a pair
 have different seeds; with the same seed, the first rows of A in the first layer would be identical at the start. The
-control is the expected φ of two random subspaces, max(i, j)/C. SmolLM2 is trained on 2,000 snippets.
+control is the expected φ of two random subspaces, max(i, j)/C. On SmolLM2, training uses 2,000 snippets.
 """
 
 from functools import partial

@@ -3,7 +3,7 @@
 φ(i, j), as defined in the experiment on subspaces across ranks, compares the adapters of two runs with different seeds.
 The runs differ in the initial A, the initial head and the order of the snippets. Each run is in only one pair. The
 control is the expected φ of two random subspaces, max(i, j)/C. Two adapters may overlap more than random subspaces,
-because they share the base and the task. SmolLM2 is trained on 2,000 snippets.
+because they share the base and the task. On SmolLM2, training uses 2,000 snippets.
 """
 
 from functools import partial

@@ -2,7 +2,7 @@
 
 After full fine-tuning, the update ΔW of every linear layer is truncated to its r leading directions by a singular value
 decomposition; the embeddings, layer norms, biases and head remain as trained. LoRA on all linear layers is trained at
-the same ranks. The ranks that capture 90 % of the updates' energy Σσ² are also compared, as means over layers.
+the same ranks. The ranks that capture 90 % of the updates' energy Σσ², averaged over layers, are also compared.
 """
 
 import numpy as np

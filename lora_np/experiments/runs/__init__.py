@@ -1,7 +1,7 @@
 """Training runs: each kind is a dataclass of settings with a single-threaded method `carry_out`.
 
-`carry_out` returns a dict of numbers, ready for JSON, and a dict of the best checkpoint's trained arrays, which is
-empty unless the run has keep=True. It raises FloatingPointError if training diverges; see `train`. The result depends
+`carry_out` returns a dict of numbers, ready for JSON, and a dict of the best checkpoint's trained arrays (empty
+unless the run has keep=True). It raises FloatingPointError if training diverges; see `train`. The result depends
 only on the settings and on the code that the run uses; `store.py` stores it under a key derived from both.
 """
 

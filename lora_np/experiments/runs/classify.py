@@ -1,4 +1,4 @@
-"""A training run of the sentiment classifier, which labels Rotten Tomatoes snippets positive or negative."""
+"""A training run of the sentiment classifier, which labels Rotten Tomatoes snippets as positive or negative."""
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
 
 
 class Snippets(NamedTuple):
-    """The sentiment data set: film critics' snippets, each positive (1) or negative (0)."""
+    """The sentiment data set: snippets of film reviews, labelled as positive (1) or negative (0)."""
 
     train: Encoded
     validation: Encoded
@@ -68,15 +68,14 @@ class ClassifyRun:
     learning_rate : float, the peak learning rate
     epochs : int
     batch_size : int
-    examples : int, number of training snippets, which are drawn at random with the seed; None: all
+    examples : int, number of training snippets, which are drawn at random with the seed, or None for all
     base : one of BASES
     weights : one of WEIGHTS; how the base's linear layers are compressed before training, or "random" to train the
         whole model from random weights
-    evaluations : int, approximate number of evaluations during training; None: two per epoch. The checkpoint with the
-        lowest validation loss is evaluated on the test split
-    test : bool, whether to evaluate on the test split; False for tuning learning rates
+    evaluations : int, approximate number of evaluations during training, or None for two per epoch
+    test : bool, whether to evaluate the checkpoint with the lowest validation loss on the test split; False for tuning
     keep : bool, whether the result includes the trained arrays
-    limit : int, maximum number of snippets of each split, for a shortened run; None: all
+    limit : int, maximum number of snippets of each split, for a shortened run, or None for all
     """
 
     adapter: AdapterConfig | None

@@ -39,8 +39,8 @@ class DialectRun:
         licences rejects the run
     batch_size : int, windows of LENGTH tokens per batch
     evaluations : int, approximate number of evaluations during training
-    train_tokens : int, maximum number of training tokens; None: `limit`
-    limit : int, maximum number of tokens of each split; None: all
+    train_tokens : int, maximum number of training tokens, or None to use `limit`
+    limit : int, maximum number of tokens of each split, or None for all
     """
 
     domain: str

@@ -34,7 +34,7 @@ class PromptRun:
     limit: int | None = None
 
     def carry_out(self):
-        """Return the accuracy on the split, and an empty dict of arrays."""
+        """Return the accuracy on the split, and an empty dict, because no arrays are trained."""
         reviews, model = load_reviews("rotten_tomatoes"), load_base("smollm2")
         first, part = examples(self, reviews.train), getattr(reviews, self.split)
         texts, labels = part.texts[: self.limit], part.labels[: self.limit]

@@ -1,8 +1,8 @@
 """Draw random numbers that are the same on every machine and with every version of NumPy, for the reference cases.
 
-NumPy guarantees the raw output of a bit generator, but not the distributions drawn from it. So this module computes all
-random numbers from the raw output. All floats are float32 values in float64 arrays, so that a case has exactly the same
-inputs in both precisions.
+NumPy guarantees the raw output of a bit generator, but not the distributions drawn from it. Therefore, this module
+computes all random numbers from the raw output. All floats are float32 values in float64 arrays, so that a case has
+exactly the same inputs in both precisions.
 """
 
 import zlib
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def bits_of(name):
-    """Make a bit generator for a case, seeded with the case's name."""
+    """Create a bit generator for a case, seeded with the case's name."""
     return np.random.PCG64(zlib.crc32(name.encode()))
 
 
@@ -22,7 +22,7 @@ def uniform(bits, shape, low=-1.0, high=1.0):
 
 
 def bell(bits, shape, scale=1.0):
-    """Draw sums of three uniform values, with mean 0 and standard deviation `scale`; all are within ±3 scale."""
+    """Draw sums of three uniform values, with mean 0 and standard deviation `scale`; all are within ±3 · scale."""
     return as_float32(scale * sum(uniform(bits, shape) for _ in range(3)))
 
 

@@ -1,4 +1,4 @@
-"""Tier 3, second half: the spectrum of an update, NF4, and the bytes of files."""
+"""Tier 3, second half: the spectrum of an update, NF4, and file formats, byte by byte."""
 
 import json
 import tempfile
@@ -102,7 +102,7 @@ def nf4_case(id, shape, block_size, double, *about):
 
 
 def midpoint_case():
-    """The case of all midpoints between code points, rounded to float32: some are exact. Each absmax is 1."""
+    """The case of all midpoints between code points in float32; some are exact, others rounded. Each absmax is 1."""
     points = CODE_POINTS.astype(np.float64)
     weight = np.concatenate([[1.0], (points[1:] + points[:-1]) / 2])
     settings, inputs = {"block_size": 16, "double": False}, {"weight": as_float32(np.stack([weight, -weight]))}
@@ -112,7 +112,7 @@ def midpoint_case():
 
 
 def scales_case(id, absmax, *about):
-    """A case with blocks of two weights that have the given absmax values."""
+    """A case whose blocks, of two weights each, have the given absmax values."""
     weight = np.array(absmax)[:, None] * [1.0, -0.25]
     settings = {"block_size": 2, "double": True}
     return ReferenceCase(id, 3, "nf4", settings, {"weight": as_float32(weight)}, nf4, *about, ("exact", "edge"))

@@ -1,4 +1,4 @@
-"""Tier 4, second half: llama.cpp's blocks, QA-LoRA (which can be merged into blocks), and the bytes of files."""
+"""Tier 4, second half: llama.cpp's block formats, QA-LoRA (mergeable into blocks), and byte layouts of files."""
 
 import struct
 
@@ -65,7 +65,7 @@ def gguf_adapter(settings, t):
 def blocks_case(name, *about):
     """The case for one block format.
 
-    The blocks contain random weights, weights halfway between two codes of each format, zeros, a d that is 0 in
+    The blocks contain random weights, weights halfway between two codes of each format, zeros, a scale d that is 0 in
     float16, large weights, two equal magnitudes with opposite signs, and an m whose rounding error is several codes.
     """
     bits, steps = bits_of("blocks"), np.arange(32)
@@ -141,7 +141,7 @@ def gguf_case(id, *about):
 
 
 def gguf_bytes(fields, tensors):
-    """Make the bytes of a GGUF file without the package `gguf`, so that the cases do not require it."""
+    """Build the contents of a GGUF file without the package `gguf`, so that the cases do not require it."""
 
     def text(string):
         return struct.pack("<Q", len(string.encode())) + string.encode()

@@ -141,7 +141,7 @@ def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=Non
 
 
 def draw_batch(bits, sizes, lengths):
-    """Draw a batch of right-padded rows. A language model ignores the last target of each row and the padding."""
+    """Draw a batch of right-padded rows. For a language model, each row's last target and the padding are ignored."""
     B, T = len(lengths), max(lengths)
     ids = whole(bits, (B, T), sizes["vocab_size"])
     ids[0, : min(T, 2)] = [sizes["vocab_size"] - 1, 0][: min(T, 2)]  # the largest id and the smallest

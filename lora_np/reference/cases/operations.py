@@ -1,6 +1,6 @@
 """Tier 1: each operation by itself, forward and backward, with edge cases that ports often get wrong.
 
-The gradient of a loss with respect to an array `a` is named `grad.a`. The gradient of the output is an input.
+The gradient of a loss with respect to an array `a` is named `grad.a`. The gradient of the output is one of the inputs.
 """
 
 import inspect
@@ -35,7 +35,7 @@ OPERATIONS = {
 
 
 def operation(kind, settings, t):
-    """Compute an operation's recorded arrays; `settings` and `t` hold its arguments and the gradient of its output."""
+    """Compute the arrays that an operation's case records; `settings` and `t` hold the operation's arguments and dy."""
     forward, backward = (getattr(ops, f"{kind}_{way}") for way in ("forward", "backward"))
     names, gradients = map(str.split, OPERATIONS[kind])
     given, accepted = settings | t, inspect.signature(forward).parameters

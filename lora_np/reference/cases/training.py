@@ -1,4 +1,4 @@
-"""Tier 3, first half: clipping, the schedule, AdamW, and fifty steps of full fine-tuning, LoRA and DoRA.
+"""Tier 3, first half: clipping, learning-rate schedules, AdamW, and fifty steps of full fine-tuning, LoRA and DoRA.
 
 Training draws no random numbers: the batches, their order and the dropout masks are inputs.
 """
@@ -136,7 +136,7 @@ def run_case(id, names, *about, clip_norm, schedule, final_share, optimiser, kin
 
 
 def training_cases():
-    """The cases for clipping, schedules, AdamW and whole runs."""
+    """The cases for clipping, learning-rate schedules, AdamW and whole runs."""
     bits = bits_of("accumulate")
     shards = {"loss": bell(bits, (3,)), "n_targets": np.array([2, 7, 4])}
     shards |= {"grad.a.weight": bell(bits, (3, 4, 5)), "grad.a.bias": bell(bits, (3, 4))}

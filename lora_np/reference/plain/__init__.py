@@ -1,4 +1,4 @@
-"""The specification as a plain NumPy program, which is also the program in which `causes.py` plants mistakes.
+"""The specification as a plain NumPy program, in which `causes.py` plants mistakes.
 
 It shares no code with the package. It has no chunks, buffers or threads, and computes every gradient.
 """

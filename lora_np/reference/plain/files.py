@@ -10,7 +10,7 @@ from . import operations as op
 # ---------------------------------------------------------------- safetensors, GPT-2 and PEFT
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "U8": "u1"}
-GPT2 = {  # layer of a GPT-2 block -> the specification's layers that are joined in it
+GPT2 = {  # layer of a GPT-2 block -> the specification's layers that it combines
     **{"ln_1": ("ln1",), "ln_2": ("ln2",), "attn.c_attn": ("attn.q_proj", "attn.k_proj", "attn.v_proj")},
     **{"attn.c_proj": ("attn.o_proj",), "mlp.c_fc": ("mlp.up_proj",), "mlp.c_proj": ("mlp.down_proj",)},
 }
@@ -44,7 +44,7 @@ def safetensors_write(arrays):
 
 
 def gpt2_arrays(n_layers):
-    """For each of GPT-2's arrays, by name, the names of the specification's arrays that are joined in it."""
+    """Each GPT-2 array's name -> names of the specification's arrays that it concatenates."""
     names = {"wte.weight": ["tok_emb.weight"], "wpe.weight": ["pos_emb.weight"]}
     for leaf in ("weight", "bias"):
         names[f"ln_f.{leaf}"] = [f"ln_f.{leaf}"]
@@ -103,7 +103,7 @@ def peft_write(settings, t):
 
 
 def joined(adapted, ours, adapter, t):
-    """Join the adapters of joined layers into one adapter, with stacked A's and each B in its own rows and columns."""
+    """Combine the adapters of joined layers into one: stack the A's, and give each B its own rows and columns."""
     scales = {layer: op.scale(of["r"], of["alpha"], adapter["rslora"]) for layer, of in adapter["layers"].items()}
     A = np.concatenate([t[f"{layer}.lora_A"] for layer in adapted], axis=0)
     out = len(t[f"{adapted[0]}.lora_B"])

@@ -37,7 +37,7 @@ def norm_backward(grad_y, place, settings, acts, grads):
 
 
 def arrays_of(name, settings, t):
-    """A layer's weight and bias; for an adapted layer, also A, B, DoRA's m, s, and the mask of the adapter's input."""
+    """A layer's weight and bias; if it is adapted, also A, B, m (for DoRA), s, and the mask of the adapter's input."""
     weight, bias = t[f"{name}.weight"], t.get(f"{name}.bias")
     adapter = settings["adapter"]
     if adapter is None or name not in adapter["layers"]:

@@ -1,4 +1,4 @@
-"""Cutting to a smaller rank.
+"""Truncating to a lower rank.
 
 The hard one. A mix has rank 32, but the machine that will use it has room for only rank 16. Return the adapter of rank
 `r` whose update is nearest to `B A`, and the relative error, `‖B A − B_r A_r‖ / ‖B A‖`. Again, **do not form B A**: the
@@ -6,13 +6,13 @@ check measures the peak memory of a call. (`A` and `B` have some rank R ≥ r; t
 
 In set 02 you computed the singular values of `B A` from a small matrix between two `Q`'s. Now you also need the
 singular vectors. **Derive:** with `B = Q_B R_B` and `Aᵀ = Q_A R_A`, write `B A` as a product of four matrices, and
-replace the two in the middle by the SVD of their product. What are the `U` and the `V` of `B A` then? How do you cut
-them, and how do you divide Σ between the two factors? (√Σ for each is the symmetric choice; any split with the correct
-product is accepted.)
+replace the two in the middle by the SVD of their product. What are the `U` and the `V` of `B A` then? How do you
+truncate them, and how do you split Σ between the two factors? (√Σ for each is the symmetric choice; any split with the
+correct product is accepted.)
 
 **Predict:** two adapters of rank 1 have nothing in common (their `b`'s are orthogonal, and so are their `a`'s), and one
-update has twice the norm of the other. Their mix is cut to rank 1. What is left, and what is the error? What if the
-*smaller* update was the useful one?
+update has twice the norm of the other. Their mix is truncated to rank 1. What is left, and what is the error? What if
+the *smaller* update was the useful one?
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ from ...exercise import Unfit
 POINTS = 5
 OUTPUTS = ("A_r", "B_r", "error")
 HINTS = {
-    "B A": "B = Q_B R_B and Aᵀ = Q_A R_A. What is between the Q's, how large is it, and how do you cut it best?",
+    "B A": "B = Q_B R_B and Aᵀ = Q_A R_A. What is between the Q's, how large is it, and how do you truncate it best?",
     "error": "‖ΔW‖² is the sum of all σ². Which of them belong to the part that is cut off?",
 }
 FORMULA = """B = Q_B R_B,  Aᵀ = Q_A R_A,  R_B R_Aᵀ = U Σ Vᵀ

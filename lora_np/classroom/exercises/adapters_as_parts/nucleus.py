@@ -5,7 +5,7 @@ likely tokens whose total probability is at least `p`. Set the other probabiliti
 by their sum; every token keeps its column. (Reaching exactly `p` is enough.)
 
 **Predict** for the probabilities 1/2, 1/4, 1/8, 1/16, 1/16: how many tokens are kept for p = 0.75, for 0.76, and for
-0.01? Can a row lose all its tokens? And does it matter whether the temperature is applied before or after this cut?
+0.01? Can a row lose all its tokens? Does it matter whether the temperature is applied before or after this cut?
 
 Sorting a row is easy. The usual stumbling block is the way back, from positions in the sorted row to tokens. Try your
 code on a row of three tokens before you run the check.
@@ -37,7 +37,7 @@ def nucleus(probs, p):
 
 def draw(rng, size):
     """Draw probabilities. In the second draw, the most likely token of one row exceeds p by itself. In the last draw,
-    all rows reach p exactly in any order of addition, because they consist of powers of ½."""
+    all rows reach p exactly, whatever the order of addition, because they consist of powers of ½."""
     odds = np.exp(1.2 * rng.normal(size=(size.B, size.V)))
     if size.number == 1:
         odds[1, 0] += 20 * odds[1].sum()

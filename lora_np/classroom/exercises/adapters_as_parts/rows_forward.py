@@ -3,9 +3,9 @@
 A linear layer receives a batch in which every row comes with the name of its adapter, or with `None`. `adapters` maps
 each name to `A`, `B` and `s`; ranks may differ. Return the layer's output for all rows, in their original order.
 
-**Count first,** for a layer of 4096 × 4096 and adapters of rank 16: how many multiplications does a row cost on the
-base's path, and how many on its adapter's? So which of the two should be computed for all rows at once, and which may
-be computed adapter by adapter? **Predict:** does a row's result change if the adapters of other rows change?
+**Count first,** for a 4096 × 4096 layer and adapters of rank 16: how many multiplications does a row cost on the base's
+path, and how many on its adapter's? So which of the two should be computed for all rows at once, and which may be
+computed adapter by adapter? **Predict:** does a row's result change if the adapters of other rows change?
 """
 
 import numpy as np

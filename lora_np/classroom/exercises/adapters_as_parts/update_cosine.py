@@ -2,14 +2,14 @@
 
 Do two adapters pull in the same direction? The cosine of the angle between their updates tells you: 1 for the same
 direction, 0 for a right angle, −1 for opposite directions. It is their inner product, `ΔW₁ · ΔW₂ = Σ_oi ΔW₁_oi ΔW₂_oi`,
-divided by both norms. But a `ΔW` of 4096 × 4096 has 16.8 million entries, so compute the cosine **without forming
-either update**. (The check measures the peak memory of a call, as in set 02.)
+divided by the product of their norms. But a 4096 × 4096 `ΔW` has 16.8 million entries, so compute the cosine **without
+forming either update**. (The check measures the peak memory of a call, as in set 02.)
 
 **Derive:** take one outer product from each update, `b aᵀ` and `d cᵀ`. Multiply them entry by entry and add up the
 products: can you write the result as a product of two dot products? `ΔW₁` is a sum of r₁ such outer products, and `ΔW₂`
 of r₂. Which two small matrices contain everything you need? How do you get the two norms?
 
-**Predict:** why may you omit the scales s₁ and s₂ here, and what is the effect of a negative weight? What is the cosine
+**Predict:** why may you omit the scales s₁ and s₂ here, and what is the effect of a negative scale? What is the cosine
 if the rows of `A₁` are orthogonal to those of `A₂`, for any `B₁` and `B₂`?
 """
 

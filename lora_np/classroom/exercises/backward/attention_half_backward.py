@@ -15,7 +15,7 @@ inputs: `dq, dk, dv = back["attention"](dcontext)`. All arrays are (N, T, C), so
 your drawing? Then write the function, from right to left.
 
 **When it passes:** suppose that only `q_proj` is trained, and everything else in this half and below it is frozen
-(lesson 06, `wanted`). Which of the six calls are still needed?
+(see `wanted` in lesson 06). Which of the six calls are still needed?
 """
 
 import numpy as np

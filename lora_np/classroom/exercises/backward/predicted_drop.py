@@ -4,9 +4,9 @@ The backward pass has filled a dictionary that maps the name of each parameter t
 descent moves every parameter by `−lr` times its gradient. If the step is small, by how much does the loss fall? Return
 the drop as a positive number.
 
-**Derive it** for a single parameter with slope g: how far does it move, and how much does `L` change for each unit of
+**Derive it** for a single parameter with slope g: how far does it move, and how much does the loss change per unit of
 that distance? Then do the same for two parameters, and for all of them. **Predict:** which arrays of a model contribute
-most to the sum? On a convex curve, like the inside of a bowl, is the true drop larger or smaller than predicted?
+most to the sum? For a convex loss, like the inside of a bowl, is the true drop larger or smaller than predicted?
 """
 
 import numpy as np

@@ -25,7 +25,7 @@ def query_key_backward(dscores, q, k):
     # score_ij = scale · q_i · k_j
     dq = scale * dscores @ k  # dq_i = scale Σ_j dscore_ij k_j, along row i: (T, T) (T, D) -> (T, D)
     dk = scale * dscores.swapaxes(-1, -2) @ q  # dk_j = scale Σ_i dscore_ij q_i, down column j: (T, T) (T, D) -> (T, D)
-    # With T = 1: dq = dscore k / √D and dk = dscore q / √D. (And after a softmax over one key, dscore is 0.)
+    # With T = 1: dq = dscore k / √D and dk = dscore q / √D. (After a softmax over one key, dscore is 0.)
     return dq, dk
 
 

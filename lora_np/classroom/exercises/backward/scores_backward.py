@@ -3,8 +3,8 @@
 `probs` is the softmax of the scores over the keys; where a key comes after the query, the score is −∞. The formula is
 that of `softmax_backward` in exercise set 03, with two more axes.
 
-**Predict first:** what must a row of `dscores` add up to? And what is `dscores` where a key comes after the query? Does
-the mask need special treatment in the backward pass, and what happens to an entry of `dprobs` that is not zero there?
+**Predict first:** what must a row of `dscores` add up to? What is `dscores` where a key comes after the query? Does the
+mask need special treatment in the backward pass, and what happens to an entry of `dprobs` that is not zero there?
 """
 
 import numpy as np

@@ -7,7 +7,7 @@ Two training runs have φ(8, 8) = 0.25. Is that a lot? It depends on the number 
 of each? How much of the squared length is in the span of i given orthonormal directions? (Choose the axes so that these
 directions are the first i axes.) `V_j` has j such random columns: so what is the mean of ‖U_iᵀ V_j‖², and what is φ?
 
-**Predict** for n = 256: φ(8, 8), φ(1, 8), φ(1, 256). And for which n is 0.25 exactly the mean of φ(8, 8)?
+**Predict** for n = 256: φ(8, 8), φ(1, 8), φ(1, 256). For which n is the mean of φ(8, 8) exactly 0.25?
 """
 
 POINTS = 2

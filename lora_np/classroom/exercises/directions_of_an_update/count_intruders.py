@@ -40,10 +40,10 @@ def count_intruders(W, W_tuned, k, epsilon):
 
 def draw(rng, size):
     """Draw a W with decreasing singular values. The update has one to four large directions (each a mixture of all of
-    W's), a term that makes W's last direction stronger than W's other directions, and a little noise.
+    W's directions), a term that makes W's last direction stronger than W's other directions, and a little noise.
 
-    In the first draw, the outputs of the tall W miss a 2-dimensional space, in which the first large direction mostly
-    lies. ε is halfway between two similarities.
+    In the first draw, W is tall, and the first large direction lies mostly outside W's column space. ε is halfway
+    between two similarities.
     """
     n, many = 4 * size.n_out, int(rng.integers(1, 5))
     n_out, n_in = [(n + 2, n), (n, n + 4 * size.r), (n + 2, n)][size.number]

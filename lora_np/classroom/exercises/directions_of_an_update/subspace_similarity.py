@@ -1,15 +1,15 @@
 """How similar are two sets of directions?
 
 `U` (n, p) and `V` (n, q) have orthonormal columns, with the leading direction first. φ(i, j) compares the span of the
-first i columns of `U` with that of the first j of `V`: it is 1 if the smaller span is within the larger, and 0 if they
-are orthogonal.
+first i columns of `U` with that of the first j of `V`: it is 1 if the smaller span is contained in the larger, and 0 if
+they are orthogonal.
 
 **Derive it.** What are the entries of `U_iᵀ V_j`, and how many are there? If a column of `V_j` is in the span of `U_i`,
 how long is the corresponding column of `U_iᵀ V_j`? So what is the largest possible ‖U_iᵀ V_j‖², and what must you
 divide by?
 
 **Predict** in three dimensions, for U = (first axis, second axis) and V = (second axis, third axis): φ(1, 1), φ(2, 1),
-φ(1, 2), φ(2, 2). Which of these change if `V`'s columns are rotated by 45° within their plane? And can φ(2, 2) be 0?
+φ(1, 2), φ(2, 2). Which of these change if `V`'s columns are rotated by 45° within their plane? Can φ(2, 2) be 0?
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def subspace_similarity(U, V, i, j):
 
 
 def draw(rng, size):
-    """Draw more columns than i and j; i is larger than j in the second draw, and smaller in the others."""
+    """Draw U and V with more columns than i and j; i is larger than j in the second draw, and smaller in the others."""
     i, j = [(2, 4), (5, 3), (3, 6)][size.number]
     U, V = (np.linalg.qr(rng.normal(size=(size.V, columns)))[0] for columns in (i + 2, j + 1))
     return {"U": U, "V": V, "i": i, "j": j}

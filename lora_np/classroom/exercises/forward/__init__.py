@@ -3,8 +3,8 @@
 Every exercise starts from correct inputs, so a mistake in one exercise does not affect the next.
 
 The symbols are the model's: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns, `vocab` tokens in
-the vocabulary. Keep two questions in mind. **What shape does each array have?** Write it down before the line that
-computes it. **What must not change?** Most exercises ask for predictions: code that contradicts a correct one is wrong.
+the vocabulary. Keep two questions in mind. **What shape does each array have?** Write it down before you compute it.
+**What must not change?** Most exercises ask for predictions: code that contradicts a correct prediction is wrong.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
@@ -22,7 +22,7 @@ Here are four changes to a model like ours. For each, say in two to four sentenc
 3. In one layer, heads 0 and 1 are swapped: in the weights and biases of `q_proj`, `k_proj` and `v_proj`, the first D
    rows are swapped with the next D. Nothing else changes. What else would have to change to keep the logits the same?
 4. `pos_emb` is all zeros, the model has **one** block, and two tokens in the middle of a text are swapped. What happens
-   to the logits at the last position? And if the model has **two** blocks?
+   to the logits at the last position? What if the model has **two** blocks?
 """
 ANSWER = """1. `h` does not change: a layer norm subtracts each position's mean, and the 5 with it. So the branches read
    the same inputs and add the same outputs as before. `x` itself keeps the 5 through all blocks. But `ln_f` is also a

@@ -1,9 +1,9 @@
 """A block.
 
-All parts are ready; now wire them up. A block has two halves, each a branch with a residual connection, `x + f(x)`.
-The dict `part` maps the model's names to functions: `ln1`, `q_proj`, `k_proj`, `v_proj`, `o_proj`, `ln2`, `up_proj`,
-`gelu`, `down_proj`, each mapping an array to an array, as in `h = part["ln1"](x)`; and `part["attention"](q, k, v)`,
-which returns the context. All arrays are (N, T, C), except the MLP's (N, T, F).
+All parts are ready; now wire them up. A block has two halves, each a branch with a residual connection, `x + f(x)`. The
+dict `part` maps the parts' names to functions: `ln1`, `q_proj`, `k_proj`, `v_proj`, `o_proj`, `ln2`, `up_proj`, `gelu`,
+`down_proj`, each mapping an array to an array, as in `h = part["ln1"](x)`; and `part["attention"](q, k, v)`, which
+returns the context. All arrays are (N, T, C), except the MLP's hidden ones, (N, T, F).
 
 **Draw it first**, from memory, with an arrow for each array: where does an arrow split into two or more, and where do
 two meet? Then compare it with section 2 of the lesson. **Predict:** what does your block return if `o_proj` and

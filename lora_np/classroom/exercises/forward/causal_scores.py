@@ -5,7 +5,7 @@ query `i`. The scores are scaled so that their size does not depend on `D`, and 
 **after** the query. (The check grades the values and the mask separately.)
 
 **Predict:** how many of the T × T scores of a head are −∞, for T = 11? Which row has only one finite score? Why −∞, and
-not 0 or a large negative number? Try one trap in NumPy before you write the mask: what is `0 * np.inf`?
+not 0 or a large negative number? Before you write the mask, beware of a trap in NumPy: what is `0 * np.inf`?
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ POINTS = 3
 OUTPUTS = ("scores",)
 HINTS = {
     "numbers": "Row i holds the dot products of q_i with the keys. How large is a sum of D random terms of size 1?",
-    "mask": "In row i, which columns j come after i? And for which number is exp exactly 0?",
+    "mask": "In row i, which columns j come after i? For which number is exp exactly 0?",
 }
 FORMULA = "scores_ij = q_i · k_j / √D for j ≤ i, and −∞ for j > i, in each head"
 
@@ -35,7 +35,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Split the scores into visible values and the mask, so that a mistake in one does not affect the other."""
+    """Split the scores into the visible values and the mask, so that a mistake in one does not affect the other."""
     scores, right = outputs["scores"], causal_scores(i.q, i.k)
     if scores.shape != right.shape:
         return {"numbers": scores, "mask": scores}

@@ -3,16 +3,16 @@
 There are two tables: `tok_emb` has a row for each token of the vocabulary, and `pos_emb` has a row for each position.
 Return `x`, the input of the first block. The position table has more rows than these texts need.
 
-**Predict** for `ids = [[5, 7, 5]]`: which rows of `x` are equal? Which would be equal if `pos_emb` were all zeros? And
-if two texts begin with the same token, are their first rows of `x` equal? (NumPy accepts an array of ids as an index;
-look at the shape of `tok_emb[ids]`.)
+**Predict** for `ids = [[5, 7, 5]]`: which rows of `x` are equal? Which would be equal if `pos_emb` were all zeros? If
+two texts begin with the same token, are their first rows of `x` equal? (NumPy accepts an array of ids as an index; look
+at the shape of `tok_emb[ids]`.)
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("x",)
-HINTS = {"x": "Which row of which table encodes the token at position t of text n? And which encodes the position t?"}
+HINTS = {"x": "Which row of which table encodes the token at position t of text n, and which encodes the position?"}
 FORMULA = "x[n, t] = tok_emb[ids[n, t]] + pos_emb[t]"
 
 

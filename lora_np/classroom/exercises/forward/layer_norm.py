@@ -6,7 +6,7 @@ the variance to avoid dividing by zero when all C entries are equal. (The check 
 detect where you add it.)
 
 **Predict**, for `w` of ones and `b` of zeros: what is the output for a row (7, 7, 7, 7)? What changes if 5 is added to
-every entry of a row? And what if every entry is multiplied by 1000, and `eps` is tiny? Do other positions change then?
+every entry of a row? What if every entry is multiplied by 1000, and `eps` is tiny? Do other positions change then?
 """
 
 import numpy as np

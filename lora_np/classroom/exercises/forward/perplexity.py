@@ -4,8 +4,8 @@ This is the first of two checks of a model. From the logits of a batch and the t
 perplexity: exp of the mean surprise, −log p in nats, over all N · T positions. **Predict** it for logits that are
 all equal. What happens to it, for any logits, if 1000 is added to all of them?
 
-Now the hard part: **logits of 1000 do occur**, and e¹⁰⁰⁰ is too large for float64. And the next token may have p =
-e⁻⁷⁶⁰: in float64 that is 0, and its logarithm is −∞, although the surprise, 760, is an ordinary number. **Derive:**
+Now the hard part: **logits of 1000 do occur**, and e¹⁰⁰⁰ is too large for float64. Moreover, the next token may have
+p = e⁻⁷⁶⁰: in float64 that is 0, and its logarithm is −∞, although the surprise, 760, is an ordinary number. **Derive:**
 write `−log p_t` with p_t = exp(x_t) / Σ_j exp(x_j) as a difference of two terms. What can you subtract from all logits
 of a row so that no exp overflows and not all of them underflow? Which of the two terms contains no exp?
 """
@@ -29,8 +29,9 @@ def perplexity(logits, targets):
 
 
 def draw(rng, size):
-    """Draw logits. In the second draw, exp overflows in some rows; if the batch's largest logit is subtracted, it
-    underflows in entire rows. One target's probability is 0 in float64, but its surprise is an ordinary number."""
+    """Draw logits. In the second draw, exp overflows in some rows; if the largest logit of the batch is subtracted
+    first, exp underflows in entire rows. One target's probability is 0 in float64, but its surprise is an ordinary
+    number."""
     logits = 1.5 * rng.normal(size=(size.B, size.T, size.V))
     targets = rng.integers(0, size.V, (size.B, size.T))
     if size.number == 1:

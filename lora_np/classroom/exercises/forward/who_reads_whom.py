@@ -2,7 +2,7 @@
 
 This is the second check of a model. A language model that can see the tokens it must predict learns nothing, but its
 loss looks splendid. A mask that is off by one causes this, and so do heads that are merged by a reshape without a
-transpose. Write a test that detects such leaks **from outside**, for any model.
+transpose. Write a test that detects such leaks **from the outside**, for any model.
 
 `model(ids)` takes ids (N, T) and returns logits (N, T, V), where `V` is the size of the vocabulary. You cannot look
 inside. Return a boolean (T, T) array `reads`: `reads[i, j]` is True if the logits at position `i` change, in any of the
@@ -38,9 +38,9 @@ def who_reads_whom(model, ids, V):
 
 
 def draw(rng, size):
-    """Draw a causal model with three irregularities: one leak from the future, as faint as one through a mask value
-    of −20, and two queries that each skip one earlier position. Each token of the small vocabulary fills one column of
-    ids, so no single token works as the replacement everywhere."""
+    """Draw a causal model with three irregularities: one leak from the future, as faint as with a mask value of −20,
+    and two queries that each skip one earlier position. Each token of the small vocabulary fills one column of ids, so
+    no single token works as the replacement everywhere."""
     T, V = size.T + 3, 7
     weights = np.tril(rng.uniform(0.5, 1.5, (T, T)))
     weights[1, 2] = 2e-9

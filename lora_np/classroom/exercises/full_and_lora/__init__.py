@@ -1,8 +1,8 @@
 """Full fine-tuning and LoRA, side by side.
 
-In the first sitting you build the tools for a fair comparison: the input of the classification head, its accuracy, the
-standard error of that accuracy, and the optimiser. In the second you run your own comparison, and say what it shows and
-what it does not.
+In the first sitting, you build the tools for a fair comparison: the input of the classification head, its accuracy, the
+standard error of that accuracy, and the optimiser. In the second, you run your own comparison, and say what it shows
+and what it does not.
 """
 
 from .experiment import PARTS
@@ -36,7 +36,7 @@ ANSWER = """1. We asked which rank LoRA should have on one linear layer (24 inpu
    and r = 2 leads for each seed. For the planted rank 16 we choose full fine-tuning, 7.16 ± 0.37, or r = 16, 7.45 ±
    0.50; no smaller rank comes close (r = 4: 18.68). The spread of either loss over the seeds is larger than the gap
    between them, but the losses vary together: full fine-tuning is ahead for all three seeds, by 0.1 to 0.4. Three seeds
-   are few. And r = 16 trains 640 weights, while `W` has 384.
+   are few. Note that r = 16 trains 640 weights, while `W` has 384.
 3. The training loss falls as the rank grows, from 11.49 to 1.92: whatever a small adapter can do, a larger one can do
    too. The test loss falls up to the planted rank and rises beyond it: 4.50, 5.41, 7.35. The true weight has a loss of
    3.9, all of it noise. A training loss of 1.92 is below that, so half of the noise in these 48 rows has been

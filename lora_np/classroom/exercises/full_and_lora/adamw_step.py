@@ -11,7 +11,7 @@ Take one step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are
 
 **Derive the correction** in item 2: suppose that g is the same in all t steps, and that `mu` was 0. What is `mu` after
 one step, after two, after t? By what must it be divided to give g? **Predict:** how far does a parameter move in the
-very first step if its gradient is 5, if it is 0.005, and if it is exactly 0? And how far does it move later, if the
+very first step if its gradient is 5, if it is 0.005, and if it is exactly 0? How far does it move later, if the
 gradient's sign changes at every step?
 """
 

@@ -2,7 +2,7 @@
 
 The second sitting begins with one linear layer, small enough to inspect completely. Its `W` (out, in) is frozen. There
 is a better weight, W + ΔW, but ΔW is unknown: you have only inputs `x` (N, in) and the better weight's outputs for
-them, `target` (N, out). **Find ΔW = B A by LoRA**, with s = 1: minimise
+them, `target` (N, out). **Find ΔW = B A with LoRA** (s = 1): minimise
 
     y = x Wᵀ + x Aᵀ Bᵀ        L = Σ (y − target)² / (2 N)        the sum runs over all rows and outputs
 
@@ -19,8 +19,8 @@ fine-tuning of the layer:
 remaining error can be, and how do you compute it from `E`? Your loss may exceed the lowest possible one by at most 5 %.
 The check also looks at single steps: it calls your function with `steps` = 0, 1, 5 and 6.
 
-**Predict:** which of the two gradients is zero in the first step? What happens if both factors start at zero? And if
-only `B` is trained, while `A` keeps its initial value, roughly what share of ΔW's energy can be learnt, for r = 2 and
+**Predict:** which of the two gradients is zero in the first step? What happens if both factors start at zero? If only
+`B` is trained, while `A` keeps its initial value, roughly what share of ΔW's energy can be learnt, for r = 2 and
 in = 8?
 """
 

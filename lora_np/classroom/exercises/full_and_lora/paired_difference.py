@@ -7,12 +7,12 @@ the second, and the standard error of that difference, both as fractions.
 The same snippets are hard for both models. So the two accuracies rise and fall together from one set of snippets to the
 next, and their difference is more certain than either of them. To use this, compute **one number for each snippet**
 that shows which model did better on it. The difference is the mean of these numbers, so again you need the standard
-error of a mean. (The standard deviation divides by n, as in `np.std`.)
+error of a mean. (Use the standard deviation that divides by n, as `np.std` does.)
 
 **Predict:** of 1,000 snippets, 56 are classified correctly only by the first model, and 56 only by the second. What is
-the difference, and roughly its standard error? In each of two pairs of models, both models have an accuracy of 75 %;
-one pair agrees on nine snippets in ten, the other on six in ten. Which difference is more certain? (NumPy refuses to
-subtract two boolean arrays. Try it, and read why.)
+the difference, and what, roughly, is its standard error? In each of two pairs of models, both models have an accuracy
+of 75 %; one pair agrees on nine snippets in ten, the other on six in ten. Which difference is more certain? (NumPy
+refuses to subtract two boolean arrays. Try it, and read why.)
 """
 
 import numpy as np
@@ -41,8 +41,8 @@ def paired_difference(hits_one, hits_other):
 
 
 def draw(rng, size):
-    """Draw four different counts of snippets: those classified correctly by both models, by only the first, by only
-    the second, and by neither. In the second draw the second model is better."""
+    """Draw four different counts of snippets: those classified correctly by both models, by only the first, by only the
+    second, and by neither. In the second draw, the second model is better."""
     both, first, second, neither = rng.permutation(np.arange(3, 20))[:4]
     if (first < second) != (size.number == 1):
         first, second = second, first

@@ -1,8 +1,8 @@
 """Warm-up: a gradient check.
 
-`f` takes an array with the shape of `x` and returns a float. Measure the gradient of `f`, which also has the shape of
-`x`, by **central differences**: move one entry at a time by `h` in both directions, and see how much `f` changes. Use
-the given `h`.
+`f` takes an array with the shape of `x` and returns a float. Approximate the gradient of `f`, which also has the shape
+of `x`, by **central differences**: move one entry at a time by `h` in both directions, and see how much `f` changes.
+Use the given `h`.
 
 **Before you write:** how many times is `f` called for an `x` of shape (3, 6)? Then draw a curve with three points on
 it, at x − h, x and x + h: which two give the best slope at x, and why is the third not needed?
@@ -37,7 +37,7 @@ def centred_difference(f, x, h):
 def draw(rng, size):
     """Draw a function whose partial derivatives depend on all entries, so that an unrestored entry is detected.
 
-    The step is so large that every other difference formula gives a clearly different result.
+    The step is so large that any other difference formula gives a clearly different result.
     """
     shape = [(size.N, size.C), (size.B, size.H, size.D), (size.T,)][size.number]
     waves, slopes = rng.normal(size=shape), rng.normal(size=shape)

@@ -4,9 +4,9 @@ For each entry, a smooth gate `g` between 0 and 1 decides how much of `x` passes
 
     y = x · g        g = ½ (1 + tanh u)        u = √(2/π) (x + 0.044715 x³)
 
-**Derive** dy/dx: use the product rule, and for the derivative of `g` the chain rule in two steps. The derivative of
-tanh is 1 − tanh². **Predict first**, from a sketch of `y`: what is the slope far to the left, far to the right, and at
-x = 0? Can the slope exceed 1? Then check in your head whether your formula gives the predicted slope at x = 0.
+**Derive** dy/dx: use the product rule, and apply the chain rule twice to differentiate `g`. The derivative of tanh is
+1 − tanh². **Predict first**, from a sketch of `y`: what is the slope far to the left, far to the right, and at x = 0?
+Can the slope exceed 1? Then check in your head whether your formula gives the predicted slope at x = 0.
 
 (In the function below, `dy` is the upstream gradient, not the dy of dy/dx.)
 """
@@ -38,13 +38,13 @@ def draw(rng, size):
 
 
 def slope_of_erf(x):
-    """Return the slope of the exact GELU, with erf. It differs from the slope with tanh in the fourth digit."""
+    """Return the slope of the exact GELU, which uses erf. It differs from that of the tanh form in the fourth digit."""
     return 0.5 * (1 + np.vectorize(math.erf)(x / 2**0.5)) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
 
 MISTAKES = {
     "dx": [
         ("this is ReLU's gradient", lambda i: i.dy * (i.x > 0)),
-        ("this is the slope of the exact GELU, with erf instead of tanh", lambda i: i.dy * slope_of_erf(i.x)),
+        ("this is the slope of the exact GELU, which uses erf instead of tanh", lambda i: i.dy * slope_of_erf(i.x)),
     ]
 }

@@ -2,7 +2,7 @@
 
 `y = x Wᵀ + b`, row by row: `y_no = Σ_i x_ni W_oi + b_o`. Compute three gradients from `dy`: `dx` is passed on to the
 previous layer, and `dW` and `db` are used to update the parameters. LoRA's backward pass consists of three such passes
-(lesson 07).
+(see lesson 07).
 
 **Write down the three shapes first.** Then, on paper: which entries of `y` are affected by `x_ni`, which by `W_oi`, and
 which by `b_o`? Two of the three affect entries in every row, so their gradients are sums over the rows. **Predict:** if

@@ -4,8 +4,8 @@ Each row of `x` becomes probabilities `p`: `p_i = exp(x_i) / Σ_j exp(x_j)`. Her
 in its row of `p`: the corresponding one through the numerator, and all of them through the common denominator.
 
 **Derive** ∂p_j/∂x_i, for i = j and for i ≠ j, and express both in terms of `p` only: then `x` need not be stored for
-the backward pass. Multiply by `dp_j` and sum over j. **Predict first:** add the same number to all entries of a row of
-`x`: what happens to `p`? So what must each row of `dx` add up to, for any `dp`? And what is `dx` if all entries of a
+the backward pass. Multiply by `dp_j` and sum over j. **Predict first:** if you add the same number to all entries of a
+row of `x`, what happens to `p`? So what must each row of `dx` add up to, for any `dp`? What is `dx` if all entries of a
 row of `dp` are equal?
 
 No loop is needed, and no (K, K) array; `keepdims=True` helps.

@@ -39,10 +39,10 @@ ANSWER = """1. Only NF4 fits. The adapter needs the same memory in all three cas
    - int8: 6.45 · 8.01 / 8 = 6.46 GB, 8.8 GB in all: the *model* fits, but training it does not;
    - NF4: 6.45 · 4.127 / 8 = 3.33 GB, 5.7 GB in all. (Layers are dequantised one at a time; there is room for that.)
 2. Zeros take as many bytes as other numbers, unless the format omits them and stores the positions of the non-zero
-   weights. In any other format, the pruned matrix is as large as before. And 7 % is a lot: the loss rises with ‖E‖²,
+   weights. In any other format, the pruned matrix is as large as before. Also, 7 % is a lot: the loss rises with ‖E‖²,
    for any kind of error `E`. NF4, which takes a quarter of float16's memory, loses only 0.9 % of the energy. In the
    lesson, pruning raised the loss by 0.10 nats, and NF4 raised it by only 0.02.
-3. Rounding is a step function: its slope is 0 almost everywhere, so the codes get no gradient. And a training step is
+3. Rounding is a step function: its slope is 0 almost everywhere, so the codes get no gradient. Also, a training step is
    far smaller than the distance between neighbouring points: after rounding to 16 points, nearly every weight still has
    its old code. (If you also keep float weights to accumulate the small steps, then these, their gradients and their
    moments take 16 bytes per weight, and nothing is saved.)

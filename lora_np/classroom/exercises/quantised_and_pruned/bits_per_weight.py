@@ -8,7 +8,7 @@ that, including the scales, for an `n_out` × `n_in` matrix? Compute two numbers
   float32, and so does a shorter last group. In addition, the mean of the matrix's scales is stored in float32.
 
 The matrices are so small that every item matters: count what is actually stored. **Predict first:** which takes more
-bits, blocks of 64 without double quantisation, or blocks of 16 with it? And which of the two has the smaller error?
+bits, blocks of 64 without double quantisation, or blocks of 16 with it? Which of the two has the smaller error?
 """
 
 POINTS = 2

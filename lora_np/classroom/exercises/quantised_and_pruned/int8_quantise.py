@@ -5,7 +5,7 @@ weight of largest magnitude on the first or the last mark. Compute `codes`, the 
 weight, and `scales`, the distance between neighbouring marks for each row.
 
 **In your head first:** a row is −1.27, 0.5, 0.004, 1. What are its scale and its codes? Which weights are restored
-exactly? **Then:** a row of `W` may be all zeros. What should its codes be, and what does your formula compute for it?
+exactly? **Then:** a row of `W` may be all zeros. What should its codes be, and what does your formula give?
 """
 
 import numpy as np

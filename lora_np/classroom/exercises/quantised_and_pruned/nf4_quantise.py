@@ -1,9 +1,9 @@
 """Quantising to NF4.
 
-Quantise `W` to 16 given `points` instead of evenly spaced marks. The points increase from −1 to 1, and code `k` stands
-for `points[k]`. The blocks follow one another row by row, like the weights in memory; `block_size` need not divide the
-row length, so a block may begin in one row and end in the next. Compute each block's largest magnitude, `absmax`, and
-the codes of its weights.
+Quantise `W` to 16 given `points` instead of evenly spaced marks. The points increase from −1 to 1, and code `k`
+represents `points[k]`. The blocks follow one another row by row, like the weights in memory; `block_size` need not
+divide the row length, so a block may begin in one row and end in the next. Compute each block's largest magnitude,
+`absmax`, and the codes of its weights.
 
 **Predict first:** which code does a weight of 0 have? Which codes can a block's weight of largest magnitude have? If
 you multiply `W` by 10, what happens to the codes and to `absmax`?
@@ -39,8 +39,8 @@ def nf4_quantise(W, points, block_size):
 
 
 def draw(rng, size):
-    """Draw blocks that cross the ends of rows. Two blocks have smaller weights than the others, and one of the two has
-    by far the smallest."""
+    """Draw a W whose blocks cross row boundaries. Two blocks have smaller weights than the others, and one of the two
+    has by far the smallest."""
     W, block_size = rng.normal(size=(6 * size.n_out, 2 * size.n_in + 1)), 2 * size.n_out
     W.reshape(-1, block_size)[:2] *= [[0.5], [0.02]]
     return {"W": W, "points": CODE_POINTS.copy(), "block_size": block_size}

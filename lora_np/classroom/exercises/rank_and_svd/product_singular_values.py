@@ -1,6 +1,6 @@
 """The spectrum of an adapter.
 
-The hard one. A 4096 × 4096 change `B A` with r = 8 has at most 8 non-zero singular values. To compute them,
+The hard one. A 4096 × 4096 update `B A` with r = 8 has at most 8 non-zero singular values. To compute them,
 `np.linalg.svd(B @ A)` processes 16.8 million entries. Compute them **without forming B A**; the check measures the peak
 memory again. Return r singular values in descending order.
 
@@ -10,7 +10,7 @@ matrices `B` = diag(2, 1) and `A` = diag(1, 2).
 **Then a tool.** Every `B` (out, r) can be written as `B = Q R`, with orthonormal columns in `Q` (out, r) and a small
 `R` (r, r). `Q, R = np.linalg.qr(B)` computes both (on paper you would use Gram–Schmidt). What does a matrix with
 orthonormal columns do to the length of a vector, and to the angle between two vectors? From this, **derive:** if the
-SVD of a matrix `M` is `U Σ Vᵀ`, what is the SVD of `Q M`? And of `M Qᵀ`?
+SVD of a matrix `M` is `U Σ Vᵀ`, what are the SVDs of `Q M` and `M Qᵀ`?
 
 Now decompose both factors. (Which is tall like `B`: `A` or `Aᵀ`?) What is left between the two `Q`'s, and what is its
 shape?
@@ -42,7 +42,7 @@ def draw(rng, size):
 
 
 def large(rng, size):
-    """Draw few inputs, so that an (in, in) array, which is allowed, is small compared with B A."""
+    """Draw an A with few columns, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"B": rng.normal(size=(2200, 1)), "A": rng.normal(size=(1, 70))}
     return inputs, 100_000, "B A, or another array of the same size, is formed"
 

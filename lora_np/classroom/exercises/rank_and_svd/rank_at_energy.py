@@ -1,10 +1,10 @@
 """How many directions?
 
 Now the reverse question: what is the smallest number of directions that together hold a given share of the energy? With
-share = 0.9 this is the lesson's "rank of 90 %". Reaching the share exactly is enough.
+share = 0.9, this is the lesson's "rank of 90 %". It is enough to reach the share exactly.
 
-**Predict** for σ = (2, 1, 1, 1, 1): how many directions hold a share of 0.5, of 0.75, and of 0.76? And how many of 100
-equal singular values hold 90 % of their energy? (Is your result the number of directions, or the last one's index?)
+**Predict** for σ = (2, 1, 1, 1, 1): how many directions hold a share of 0.5, of 0.75, and of 0.76? How many of 100
+equal singular values hold 90 % of their energy? (Is your result the number of directions or the index of the last one?)
 """
 
 import numpy as np
@@ -24,8 +24,8 @@ def rank_at_energy(sigma, share):
 
 
 def draw(rng, size):
-    """In the first draw, the leading directions reach the share exactly, without rounding: their energy, 8² + 8² + 4²
-    or 8² + 5 · 4², is 144 of 256, and the square roots of 144 and 256 are integers."""
+    """In the first draw, the leading directions hold exactly the given share, 144 of 256: 8² + 8² + 4² or 8² + 5 · 4².
+    The norms √144 and √256 are integers as well, so rounding errors affect no correct solution."""
     if size.number == 0:
         strong = int(rng.integers(1, 3))
         return {"sigma": np.repeat([8.0, 4.0, 2.0], [strong, 7, 36 - 16 * strong]), "share": 9 / 16}

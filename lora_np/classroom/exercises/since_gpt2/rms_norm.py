@@ -1,8 +1,8 @@
 """Warm-up: RMS norm.
 
 Divide each row of `x` by its root mean square, then multiply by `w`. `eps` is added to the mean square, inside the
-square root. No mean is subtracted, and there is no bias. (The check uses an unusually large `eps`, to see where you add
-it.)
+square root. No mean is subtracted, and there is no bias. (The check uses an unusually large `eps`, so that it can tell
+where you add it.)
 
 **Predict**, for a `w` of all ones: what is the output for a row (7, 7, 7, 7)? What changes if 5 is added to every entry
 of a row, or if every entry is multiplied by 1000? In which of these cases would a layer norm behave differently?

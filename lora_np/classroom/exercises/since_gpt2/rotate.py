@@ -4,7 +4,7 @@ The `D` entries of a query or a key are treated as `D/2` points in the plane: po
 and `x[…, j + D/2]`, for j = 0 … D/2 − 1. At position `t` (one of `positions`), point `j` is rotated by the angle
 `t · theta^(−2j/D)`, counterclockwise.
 
-**On paper first:** where does a rotation by an angle φ take the point (1, 0)? And (0, 1)? So where does it take (a, b)?
+**On paper first:** where does a rotation by an angle φ take the points (1, 0) and (0, 1)? So where does it take (a, b)?
 **Predict:** what happens at position 0? Does the length of a query change?
 """
 
@@ -37,7 +37,7 @@ def draw(rng, size):
 
 
 def of_neighbours(turn, x):
-    """Return the result of `turn` if neighbouring entries are treated as the coordinates of a point."""
+    """Apply `turn` with neighbouring entries, not entries j and j + D/2, as the coordinates of a point."""
     apart = np.concatenate([x[..., ::2], x[..., 1::2]], axis=-1)
     return turn(apart).reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
 

@@ -1,7 +1,7 @@
 """The variants.
 
 The symbols are those of the lesson: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), `s` is the
-scale, and `dy` is the gradient with respect to `y`. For every variant, ask first which symbol of
+scale, and `dy` is the gradient with respect to `y`. For every variant, first ask which symbol of
 `y = x Wᵀ + b + s (x Aᵀ) Bᵀ` it changes. The order differs slightly from the lesson's: the hard exercise, DoRA's
 gradient, comes last.
 """

@@ -27,7 +27,7 @@ FORMULA = "from B A = 0, `rounds` times:  Q ← quantise(W − s B A),  s B A �
 
 
 def loftq_start(W, quantise, r, s, rounds):
-    """W (out, in), quantise (a function that keeps the shape), r, s, rounds -> Q (out, in), A (r, in), B (out, r)."""
+    """W (out, in), quantise (a function that preserves shapes), r, s, rounds -> Q (out, in), A (r, in), B (out, r)."""
     held = np.zeros_like(W)  # (out, in): s B A
     for _ in range(rounds):
         Q = quantise(W - held)  # (out, in)
@@ -37,12 +37,12 @@ def loftq_start(W, quantise, r, s, rounds):
         held = s * B @ A
     return Q, A, B
     # Step 2 cannot increase the error: it takes the best matrix of rank r for this Q (Eckart–Young), and the old matrix
-    # is one of the candidates. Step 1 can: it rounds to the nearest marks, but the new largest weights change the
-    # marks. So the error need not decrease.
+    # is one of the candidates. Step 1 can: it rounds to the nearest levels, but the new largest weights change the
+    # levels. So the error need not decrease.
 
 
 def quantise(M):
-    """Round M to nine evenly spaced marks in each row."""
+    """Round each row of M to nine evenly spaced levels."""
     step = np.abs(M).max(axis=1, keepdims=True) / 4
     return np.rint(M / step) * step
 
@@ -63,7 +63,7 @@ def compared(i, outputs):
 
 
 def from_W(i):
-    """Return the Q that results if the adapter starts with W's leading directions, as after a round in which Q = 0."""
+    """Return the final Q if the adapter begins with W's leading directions, as it does after a round with Q = 0."""
     return loftq_start(i.W, lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), i.r, i.s, i.rounds + 1)[0]
 
 

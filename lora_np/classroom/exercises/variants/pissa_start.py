@@ -2,11 +2,11 @@
 
 `s B A` is initialised as the matrix of rank `r` that is nearest to `W`, and the remainder, `W_rest`, is frozen. Compute
 `A`, `B` and `W_rest`. Split σ evenly between the factors: row `k` of `A` must have the same norm as column `k` of `B`.
-(The signs of both may be flipped, so the check compares `B A` and these norms.)
+(Flipping the signs of both does not change `B A`, so the check compares `B A` and these norms.)
 
 **Predict first:** what is the largest singular value of `W_rest`? Is dA or dB zero in the first step? How does this
 initialisation change the model's output? **Then:** someone attaches your `A` and `B` to the original `W`, as with LoRA.
-Which adapted weight do they get?
+What is the resulting weight?
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
 """Warm-up: rsLoRA.
 
 rsLoRA uses a scale `s` for which `s² r` does not depend on the rank. Compute `s` from `alpha` and `r`. Also compute
-`alpha_lora`, the α with which plain **LoRA** has the same scale at the same rank.
+`alpha_lora`, the α for which plain **LoRA** has the same scale at the same rank.
 
-**Predict first:** what is `s` under each method's rule for α = 16 and r = 4? And for r = 64? By what factor does `s`
+**Predict first:** for α = 16, what is `s` under each method's rule at r = 4 and at r = 64? By what factor does `s`
 change? **Then:** two colleagues train with r = 16, one with LoRA, one with rsLoRA. Is there a result that one of them
 can reach and the other cannot?
 """
@@ -33,7 +33,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Also accept an α with which LoRA has the student's own s."""
+    """Also accept the α for which LoRA's scale is the student's own s."""
     s, alpha = outputs["s"], outputs["alpha_lora"]
     if s is not None and alpha is not None and np.ndim(s) == np.ndim(alpha) == 0:
         alpha = i.right.get("alpha_lora", alpha) if s != 0 and np.isclose(alpha / i.r, s) else alpha

@@ -6,7 +6,7 @@ layer names, such as `("q_proj", "v_proj")`: in **every** block, the weight of e
 rank `r`. How many parameters does LoRA train? (`name.split(".")` splits a name at its dots.)
 
 **Predict:** a model becomes twice as wide (both dimensions of its matrices double) and gets twice as many blocks. By
-what factor does the model grow? By what factor do the adapters grow? And what happens to the trained fraction?
+what factor does the model grow? By what factor do the adapters grow? What happens to the trained fraction?
 """
 
 POINTS = 2

@@ -6,7 +6,7 @@ no adapter if `ranks[l]` is 0. The loss follows the last layer and gives that la
 
 Count the FLOPs of the forward and backward passes if **no unnecessary product is computed**. Draw the chain and work
 down from the loss. At each layer, ask: is anything trained *below*, so that `dx` is needed? Which products does that
-`dx` consist of? And which products does an adapter on this layer need, even if nothing below is trained?
+`dx` consist of? Which products does an adapter on this layer need, even if nothing below is trained?
 
 **Predict:** suppose that only one of 32 layers of equal size has an adapter. How many products as large as `x Wᵀ` does
 the backward pass contain if that adapter is on the last layer? How many if it is on the first? So on which layer must

@@ -10,7 +10,7 @@ trained (`full`), or only adapters of rank `r` on the layers in `targets` (`lora
 Look up in lesson 05 which array each of the six layers takes as input, and note the array's width: C columns or F?
 
 **Predict:** does LoRA on all six layers store more or less than full fine-tuning here? Which single target costs the
-most memory? And what does `k_proj` add if `q_proj` and `v_proj` are already targets?
+most memory? What does `k_proj` add if `q_proj` and `v_proj` are already targets?
 """
 
 POINTS = 4

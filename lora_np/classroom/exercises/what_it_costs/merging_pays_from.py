@@ -6,8 +6,8 @@ smallest number of rows for which merging costs **fewer** FLOPs in total than no
 products: ignore adding to `W` and multiplying by `s`.)
 
 **Predict:** if r doubles, does this number of rows rise, fall, or stay the same? **Derive** the FLOPs of both options
-as functions of the number of rows. Try 4096 × 4096 in your head: does one long text have enough rows? And where in set
-02 have you already seen this result?
+as functions of the number of rows. Try 4096 × 4096 in your head: does one long text have enough rows? Where in exercise
+set 02 have you already seen this result?
 
 **For the curious, when it passes:** suppose that a training step has 2,048 rows and a layer is 256 × 256. Would it save
 FLOPs to form `W + s B A` in each step, and to use it in the forward and backward passes? Which of the six thin products

@@ -5,8 +5,8 @@ each. An adapter has `n_adapter` parameters of `itemsize` bytes each. It is trai
 gradients and moments also take `itemsize` bytes each. Compute how many bytes the parameters, gradients and moments
 take.
 
-**Predict,** before you use your function: for a base of 7 billion parameters in 16 bits and an adapter of 4 million in
-32 bits, do these three items fit into 16 GB? How much memory does full fine-tuning of the same model need, with
+**Predict,** before you use your function: for a base of 7 billion 16-bit parameters and an adapter of 4 million 32-bit
+parameters, do these three items fit into 16 GB? How much memory does full fine-tuning of the same model need, with
 everything in 32 bits? (Which arguments give this?) Which large item remains with LoRA, and how would you reduce it?
 """
 

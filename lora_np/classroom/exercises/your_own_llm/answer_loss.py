@@ -5,11 +5,11 @@ token does not count. The loss is the mean of −log p over the targets that cou
 
     L = −(1/n) Σ log p[t, targets[t]], over the n positions t with targets[t] ≥ 0
 
-Compute the loss and its gradient with respect to the logits. If you have done set 03, start from its
+Compute the loss and its gradient with respect to the logits. If you have done exercise set 03, start from its
 `cross_entropy_backward`.
 
 **Predict:** what is `dlogits` in the rows that do not count, and what does each of the other rows add up to? How does
-the loss change if you add ten more rows that do not count? And what is the loss of a model that gives all 49,152 tokens
+the loss change if you add ten more rows that do not count? What is the loss of a model that gives all 49,152 tokens
 the same probability?
 """
 
@@ -21,7 +21,7 @@ POINTS = 4
 OUTPUTS = ("loss", "dlogits")
 HINTS = {
     "loss": "In which rows do you take −log p, in which column of each, and over how many rows do you average?",
-    "dlogits": "In set 03 a row's gradient was its softmax, minus 1 at the target. Which rows have such a gradient?",
+    "dlogits": "In exercise set 03, a row's gradient was its softmax, minus 1 at the target. Which rows have one here?",
 }
 FORMULA = """p = softmax(logits), along each row
 loss = −mean(log p[t, targets[t]]) over the n rows that count

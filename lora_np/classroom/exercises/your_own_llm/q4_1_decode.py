@@ -2,11 +2,11 @@
 
 In SmolLM2's file, most weights are stored in blocks of 32. A block has 16 bytes of codes, a step `d` and an offset `m`.
 Each byte, an integer from 0 to 255, holds two codes of four bits: byte `i` has the code of weight `i` in its lower half
-(`byte % 16`) and that of weight `i + 16` in its upper half. Code `q` stands for the weight `d q + m`. Compute the
+(`byte % 16`) and that of weight `i + 16` in its upper half. Code `q` represents the weight `d q + m`. Compute the
 weights of `n` blocks.
 
 **On paper first:** a block has `d` = 0.5 and `m` = −3, and its first byte is 115. Which two of the block's 32 weights
-does this byte determine, and what are they? **Predict:** which code stands for the weight 0 in this block? Does every
+does this byte determine, and what are they? **Predict:** which code represents the weight 0 in this block? Does every
 block have such a code?
 """
 
@@ -23,7 +23,7 @@ def q4_1_decode(packed, d, m):
     codes = np.concatenate((packed % 16, packed // 16), axis=1)  # (n, 32): all lower halves, then all upper ones
     w = d[:, None] * codes + m[:, None]  # (n, 32)
     return w
-    # On paper: weight 0 is 0.5 · 3 − 3 = −1.5, and weight 16 is 0.5 · 7 − 3 = 0.5. Code 6 stands for 0. A block has a
+    # On paper: weight 0 is 0.5 · 3 − 3 = −1.5, and weight 16 is 0.5 · 7 − 3 = 0.5. Code 6 represents 0. A block has a
     # code for 0 only if −m / d is an integer from 0 to 15.
 
 

@@ -5,7 +5,7 @@ mark 15 is at its largest, and `d` is the distance between neighbouring marks. T
 nearest mark. Compute `codes`, `d` and `m`.
 
 **Predict:** which weights of a block are restored exactly? What is the largest possible error of the others, in steps?
-And if 3 is added to all weights of a block, how do `codes`, `d` and `m` change? **Then:** what does your formula
+If 3 is added to all weights of a block, how do `codes`, `d` and `m` change? **Then:** what does your formula
 compute for a block whose weights are all equal? The codes should be 0.
 """
 
@@ -34,7 +34,7 @@ def q4_1_encode(w):
 
 
 def draw(rng, size):
-    """Draw blocks of different scales, on one or both sides of 0. In the second draw, one block has equal weights.
+    """Draw blocks of different scales, on one or both sides of 0. In the second draw, a block's weights are all equal.
 
     No weight is near the midpoint between two marks, so rounding errors cannot change a code.
     """
@@ -76,5 +76,5 @@ AFTER = """**Beyond the points.** Encode and decode a real matrix with your own 
     print(np.linalg.norm(W_hat - package) / np.linalg.norm(W))
 
 The package's result is almost the same. The package computes the codes with the same `d` and `m`, but stores both in 16
-bits. And about ten weights are so near the midpoint between two marks that rounding errors decide which mark they get.
+bits. Also, about ten weights are so near the midpoint of two marks that rounding errors decide which mark they get.
 """

@@ -7,7 +7,7 @@ rows have the same order as the weight's. Return the rows in the file's order, h
 
 **On paper first:** write down the order of the rows of one head for `D` = 6 and for `D` = 4. For which of the two is
 the permutation its own inverse? (So which `D` is a poor choice for a test?) **Predict:** why does `A` not change? Does
-the `B` of `v_proj` change? And which number of heads do you pass for `k_proj`?
+the `B` of `v_proj` change? How many heads do you pass for `k_proj`?
 """
 
 POINTS = 3
