@@ -23,6 +23,7 @@ from tokenizers import Tokenizer, decoders, models
 from lora_np import formats
 from lora_np.adapters import AdapterConfig
 from lora_np.cli import main
+from lora_np.cli.writing import next_line
 from lora_np.data import decode, encode, label_names, model_files, read_records
 from lora_np.formats import PRETRAINED, load_task, read_json, read_tensors, save_model, task_base
 from lora_np.reference import manifest
@@ -342,12 +343,14 @@ def test_truncated_texts_and_prompts_are_reported(world, tmp_path, capsys):
         (["a\u200b", "a", "b"], r"'a', 'a\\u200b' look alike"),
         (['"a"', "a", "b"], "look alike, but are different classes; if quotes enclose its cells, use --quoting"),
         (["a", "b", "A-", "1", "11"], None),
+        ([f"{n / 7}" for n in range(30)], "30 different numbers in 30 rows; finetune predicts classes, not numbers"),
+        ([str(n % 5) for n in range(30)], None),
     ],
 )
 def test_labels_that_look_alike(names, said):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert label_names(names) == sorted(names)
+        assert label_names(names) == sorted(set(names))
     assert [re.search(said, str(one.message)) is not None for one in caught] == [True] * (said is not None)
 
 
@@ -981,3 +984,55 @@ def test_a_stream_that_nobody_reads(streams, command, code, error, tmp_path):
     assert done.stderr.startswith(error) and done.stderr.count("\n") == bool(error)
     if command == "inspect critics":  # the work is done all the same
         assert len(read_json(said)["tensors"]) == 24
+
+
+# ---------------------------------------------------------------- small things
+
+
+def test_two_outputs_of_evaluate_are_two_files_and_a_picture_is_a_png(world, tmp_path, fails, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["evaluate", "--model", world / "classes", "--data", world / "data" / "rows.csv"]
+    fails(*command, "--out", "x.png", "--json", "./x.png", says=["json: got './x.png', which is also --out"])
+    fails(*command, "--out", "x.jpg", says=["out: got 'x.jpg', expected a file that ends in .png"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_in_utf_16_and_numbers_of_thousands_of_digits(world, tmp_path, fails):
+    (tmp_path / "a.csv").write_bytes("t,l\nthe fox,a\n".encode("utf-16-le"))
+    (tmp_path / "a.jsonl").write_text('{"t": "the fox", "l": %s}\n' % ("1" * 5000))
+    command = ["finetune", "--text", "t", "--label", "l", "--out", tmp_path / "x", "--base", world / "base", "--data"]
+    fails(*command, tmp_path / "a.csv", says=["has null bytes, as a file in UTF-16 has; save the file as UTF-8"])
+    fails(*command, tmp_path / "a.jsonl", says=["row 1, line 1", "has a number of 5000 digits"])
+
+
+def test_a_deleted_folder_is_named(tmp_path, fails, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    fails("mix", "critics", "--out", "x", says=["error: the current folder: no such file or directory"])
+
+
+def test_a_line_that_is_not_utf_8_does_not_end_a_chat(monkeypatch, capsys):
+    lines = iter([os.fsdecode(b"caf\xe9"), " ", "hello"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    assert next_line() == "hello"
+    assert capsys.readouterr().err == "warning: the line is not UTF-8 and is ignored; type it again\n"
+
+
+def test_control_characters_do_not_reach_the_terminal(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = "the \x1b[2J fox\n"
+    for words in (["generate", "--model", world / "full", "--prompt", text, "--tokens", 1],
+                  ["mix", world / "one", "--out", "a\x1b[2J"]):  # fmt: skip
+        assert main([str(word) for word in words]) == 0
+        out = capsys.readouterr().out
+        assert "\x1b" not in out and "\\x1b[2j" in out.lower()
+
+
+def test_a_bar_is_shown_while_a_file_is_predicted(world, tmp_path, capsys, monkeypatch):
+    tqdm = pytest.importorskip("tqdm")
+    bars = []
+    monkeypatch.setattr(tqdm, "tqdm", lambda items, label, **settings: bars.append(label) or items)
+    data = write_csv(tmp_path / "in.csv", [("the quick fox",)] * 40, ("t",))
+    assert main(["predict", "--model", str(world / "classes"), "--data", str(data)]) == 0
+    assert bars == ["predict"] and capsys.readouterr().err == ""

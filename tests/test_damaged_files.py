@@ -145,6 +145,7 @@ FIELDS = {
     ],
     "peft": [
         ({"peft_type": "absent"}, "peft_type is missing, expected 'LORA'"),
+        ({"init_lora_weights": "pissa_niter_16"}, "pissa_niter_16', which also changes the base; in PEFT, convert it"),
         *[({"peft_type": kind}, f"peft_type is '{kind}', expected 'LORA'") for kind in ("IA3", "VERA", "ADALORA")],
         ({"use_dora": "yes"}, "use_dora is 'yes', expected False or True"),
         ({"use_qalora": True}, "use_qalora is True, expected False or None"),

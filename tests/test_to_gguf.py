@@ -138,6 +138,12 @@ def test_the_name_of_a_splitting_is_found(pre):
     assert found["tokenizer.ggml.token_type"][len(tokens) :] == [5] * (400 - len(tokens))  # there are no such
 
 
+def test_ids_of_the_first_token_that_disagree():
+    task = read_model(PRETRAINED)
+    with pytest.raises(ValueError, match="adds the token 0 before each text, but bos_token_id is 5; in a GGUF"):
+        gguf_vocabulary(task.tokenizer, task.files, {"bos_token_id": 5, "eos_token_id": 6}, 8000)
+
+
 REFUSED = [  # export's arguments, and what it says
     (["classes", "--to", "gguf", "--out", "a.gguf"], "trained head.*--as-words"),
     (["classes", "--to", "gguf-merged", "--out", "a.gguf"], "expected a language model.*--as-words"),

@@ -82,8 +82,8 @@ def open_streams():
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
             os.set_inheritable(getattr(sys, name).fileno(), True)
-        if mode == "w" and hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace")
+        if hasattr(getattr(sys, name), "reconfigure"):  # `chat` rejects a line that is not UTF-8
+            getattr(sys, name).reconfigure(errors="backslashreplace" if mode == "w" else "surrogateescape")
 
 
 def flush_or_discard(stream):
@@ -116,8 +116,8 @@ def error_message(error):
     if isinstance(error, RecursionError):
         return "a value in one of the files is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
-        name = error.filename
-        if name is None and error.errno == errno.ENOSPC:  # an error about a named file has a filename
-            name = "standard output"
+        # An error about a named file has a filename. The current folder may have been deleted.
+        nameless = {errno.ENOSPC: "standard output", errno.ENOENT: "the current folder"}
+        name = nameless.get(error.errno) if error.filename is None else error.filename
         return (f"{name}: " if name else "") + error.strerror[0].lower() + error.strerror[1:]
     return str(error) or type(error).__name__

@@ -1,5 +1,6 @@
 """The command `classroom`: release exercises, grade submissions, run notebooks."""
 
+from ..checked import shown
 from .shared import json_writer, print_now, subcommands
 
 NEXT_IN_NBGRADER = """next, for one set:
@@ -59,7 +60,7 @@ def run_release(arguments):
     from ..classroom.sets import read_sets
 
     written = release(arguments.folder, arguments.nbgrader, arguments.force)
-    print(f"{len(read_sets())} exercise sets, {len(written)} files; saved in {arguments.folder}")
+    print(f"{len(read_sets())} exercise sets, {len(written)} files; saved in {shown(arguments.folder)}")
     if arguments.nbgrader:
         print(NEXT_IN_NBGRADER.format(folder=arguments.folder, name=next(iter(read_sets()))), end="")
 

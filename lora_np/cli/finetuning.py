@@ -1,5 +1,6 @@
 """The command finetune, which trains a classifier or a language model on a user's own data."""
 
+from ..checked import shown
 from ..tasks.finetuning import finetune, read_run
 from ..tasks.label_words import QUESTION
 from ..tasks.settings import DEFAULTS, EPOCHS, METHODS, RANKS, TARGETS, WEIGHTS, FinetuneSettings, offered_variants
@@ -72,7 +73,7 @@ def add_training_options(tuning):
 def run_finetune(arguments):
     data, settings = read_run(arguments.settings, run_values(arguments))
     results = finetune(data, arguments.out, settings, print_now)
-    print(*data.summary(results), f"saved in {arguments.out}", sep="\n")
+    print(*data.summary(results), f"saved in {shown(arguments.out)}", sep="\n")
 
 
 def run_values(arguments):

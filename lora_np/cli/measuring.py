@@ -1,6 +1,6 @@
 """Commands that train and measure on the package's own data: run, experiment, tune, pretrain, gradcheck, bench."""
 
-from ..checked import check_unset, one_of
+from ..checked import check_unset, one_of, shown
 from .shared import json_writer, print_now
 
 
@@ -123,12 +123,12 @@ def run_pretrain(arguments):
         for name, about in train_shipped(arguments.out, arguments.seed, arguments.force).items():
             perplexity = ", ".join(f"{part} {value:.1f}" for part, value in about["test_perplexity"].items())
             print(f"{name}: test perplexity {perplexity}")
-        print(f"saved in {arguments.out}")
+        print(f"saved in {shown(arguments.out)}")
         return
     options["max_reviews"] = options.pop("reviews")
     given = {name: value for name, value in options.items() if value is not None}
     log = pretrain(arguments.out, seed=arguments.seed, force=arguments.force, **given)
-    print(f"validation loss {log['validation_nats_per_token']:.3f} nats per token; saved in {arguments.out}")
+    print(f"validation loss {log['validation_nats_per_token']:.3f} nats per token; saved in {shown(arguments.out)}")
 
 
 def run_gradcheck(arguments):

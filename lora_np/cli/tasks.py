@@ -1,11 +1,13 @@
 """Commands for models and adapters: predict, evaluate, mix, merge, export, import, inspect, doctor, explore."""
 
 import math
+from pathlib import Path
 
 from ..adapters import layer_arrays, merge, merge_errors, module_rank
 from ..checked import check_unset, shown
 from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
+from ..formats.paths import is_in
 from ..formats.to_gguf import TYPES
 from ..tasks.adapter_set import check_finite, forward_times, load_adapter_set, mixed
 from ..tasks.doctor import base_place, diagnose, format_diagnosis
@@ -95,7 +97,7 @@ def run_predict(arguments):
         records = read_records(arguments.data, arguments.quoting)
     texts, labels, probabilities = label_records(arguments.model, records, column, *settings)
     if arguments.out:
-        print(f"{len(texts)} texts; saved in {arguments.out}")
+        print(f"{len(texts)} texts; saved in {shown(arguments.out)}")
         return
     names = list(map(shown, labels))
     for text, p in zip(texts, probabilities):
@@ -105,6 +107,10 @@ def run_predict(arguments):
 
 def run_evaluate(arguments):
     model, data, base = arguments.model, arguments.data, arguments.base
+    if arguments.out is not None and Path(arguments.out).suffix.lower() != ".png":
+        raise ValueError(f"out: got {arguments.out!r}, expected a file that ends in .png")
+    if None not in (arguments.out, arguments.json) and is_in(arguments.json, arguments.out):
+        raise ValueError(f"json: got {arguments.json!r}, which is also --out; expected another file")
     write_as_json = json_writer(arguments.json, [data, *task_places(model, base)])
     columns = arguments.text_column, arguments.label_column
     report = judge_file(model, data, *columns, arguments.out, arguments.quoting, base)
@@ -122,7 +128,7 @@ def run_mix(arguments):
     quality = f"relative error of ΔW {error:.2e}" if arguments.rank else "exact"
     terms = [f"{weight:g} {shown(name)}" for name, weight in about["mixed_from"].items()]
     print(f"{' + '.join(terms)}: rank {adapter.config.r}, {quality}")
-    print(f"saved in {arguments.out}")
+    print(f"saved in {shown(arguments.out)}")
 
 
 def run_merge(arguments):
@@ -142,7 +148,7 @@ def run_merge(arguments):
     if arguments.time:
         for name, (seconds, ratio) in forward_times(loaded, adapter).items():
             print(f"{name:<9}{1e3 * seconds:8.1f} ms   {ratio:.2f} × the base's time")
-    print(f"saved in {arguments.out}")
+    print(f"saved in {shown(arguments.out)}")
 
 
 def run_export(arguments):
@@ -160,7 +166,7 @@ def run_export(arguments):
         print(f"prompt the model with a text and {task.question!r}; it was trained to answer with one of {labels}")
     if arguments.to == "peft" and not arguments.base_name:
         print("adapter_config.json names no base; to name one for AutoPeftModel, use --base-name NAME")
-    print(f"{what}; saved in {arguments.out}")
+    print(f"{what}; saved in {shown(arguments.out)}")
 
 
 def run_import(arguments):
@@ -185,7 +191,7 @@ def run_import(arguments):
         print(f"labels: {', '.join(map(shown, task.labels))}")
     if task.tokenizer is None:
         print("no tokenizer: finetune and generate will need one (--tokenizer FILE)")
-    print(f"saved in {arguments.out}")
+    print(f"saved in {shown(arguments.out)}")
 
 
 def run_doctor(arguments):
@@ -206,4 +212,4 @@ def run_inspect(arguments):
 
 def run_explore(arguments):
     explore(**options_of(arguments), report=print_now)
-    print(f"saved in {arguments.out}")
+    print(f"saved in {shown(arguments.out)}")

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 
 from ..checked import MOST_SEED, check_unset, shown, whole_number
+from ..data.tokenizer import SURROGATE
 from ..model import Sampling
 from ..tasks.adapter_set import load_adapter_set, mixed
 from ..tasks.finetuning import naming_model
@@ -81,7 +82,9 @@ def next_line():
             line = input("> " if sys.stdin.isatty() else "")
         except EOFError:
             return ""
-        if line.strip():
+        if SURROGATE.search(line):
+            print("warning: the line is not UTF-8 and is ignored; type it again", file=sys.stderr, flush=True)
+        elif line.strip():
             return line
 
 
@@ -98,13 +101,18 @@ def system_messages(arguments):
     return [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
 
 
+def printable(text):
+    """Replace control characters, which a terminal would obey, except line breaks and tabs."""
+    return "".join(c if c.isprintable() or c in "\n\t" else shown(c) for c in text)
+
+
 def print_pieces(pieces):
     """Print the pieces of a text as they are generated, and return the text."""
     text = ""
     try:
         for piece in pieces:
             text += piece
-            print(piece, end="", flush=True)
+            print(printable(piece), end="", flush=True)
     finally:
         print()
     return text

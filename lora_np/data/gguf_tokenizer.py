@@ -237,6 +237,9 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
     fields |= {f"{name}_token_id": i for name, i in ids.items() if i is not None}
     fields |= {"add_bos_token": added[:1] == [ids["bos"]], "add_eos_token": len(added) > 1}
     fields = {PREFIX + name: value for name, value in fields.items()}
+    if added and added[0] not in (ids["bos"], ids["eos"]):
+        fault = f"adds the token {added[0]} before each text, but bos_token_id is {ids['bos']}"
+        raise ValueError(f"tokenizer: {fault}; in a GGUF file, they must be equal")
     expected = encode(tokenizer, [PROBE])[0].tolist()
     for pre in PATTERNS:
         if (pre in LLAMA3_LIKE) != bool(model.get("ignore_merges")):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..checked import quoted, shown
-from .texts import read_utf8
+from .texts import parsed_json, read_utf8
 from .tokenizer import SURROGATE
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -199,7 +199,7 @@ def json_records(path, content):
     for row, (number, line) in enumerate(lines, start=1):
         place = f"row {row}, line {number}"
         try:
-            values = json.loads(line)
+            values = parsed_json(line)
         except (ValueError, RecursionError) as error:  # also for integers with thousands of digits, or deep nesting
             raise ValueError(f"{path}, {place}: not JSON: {error}") from error
         if not isinstance(values, dict):

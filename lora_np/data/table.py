@@ -1,5 +1,6 @@
 """Read a user's own labelled texts from two columns of a file, and split them into parts."""
 
+import re
 import unicodedata
 import warnings
 from collections import Counter
@@ -8,6 +9,8 @@ import numpy as np
 
 from .records import QUOTING_HINT, column_of, listed, read_records
 from .reviews import Splits, Table, text_digest
+
+NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?")
 
 
 def read_table(path, text_column, label_column, quoting=False):
@@ -43,6 +46,9 @@ def label_names(labels):
     names, alike = sorted(set(labels)), {}
     if len(names) < 2:
         raise ValueError(f"labels: got {len(names)} class(es), {listed(names)}, expected at least two classes")
+    if len(names) > max(10, len(labels) / 4) and all(NUMBER.fullmatch(name) for name in names):
+        found = f"labels: got {len(names)} different numbers in {len(labels)} rows"
+        warnings.warn(f"{found}; finetune predicts classes, not numbers", stacklevel=2)
     for name in names:
         alike.setdefault(looks(name), []).append(name)
     if alike := [name for same in alike.values() if len(same) > 1 for name in same]:

@@ -1,5 +1,6 @@
 """Read plain text files."""
 
+import json
 import re
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def read_utf8(path):
     """Return a UTF-8 file's text without its byte-order mark. For an invalid byte, the ValueError names its line."""
     path = existing_file(path)
     content = path.read_bytes()
+    if b"\0" in content:
+        raise ValueError(f"{path} has null bytes, as a file in UTF-16 has; save the file as UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -46,6 +49,17 @@ def read_utf8(path):
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = f"byte 0x{error.object[error.start]:02x}"
         raise ValueError(f"{path}, line {line}: {byte} is not UTF-8; save the file as UTF-8") from error
+
+
+def parsed_json(text):
+    """Parse JSON; the message for an integer with thousands of digits says so."""
+    return json.loads(text, parse_int=parsed_integer)
+
+
+def parsed_integer(digits):
+    if len(digits) > 4000:
+        raise ValueError(f"has a number of {len(digits)} digits, expected at most 4000")
+    return int(digits)
 
 
 def small_file(path):

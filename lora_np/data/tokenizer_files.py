@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..checked import errors_of, quoted, shown
 from .normalizers import check_growth, check_steps
-from .texts import existing_file, small_file
+from .texts import existing_file, parsed_json, small_file
 
 END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token, which our own tokenizer also uses
 PAD = "<|pad|>"  # our own tokenizer's padding token
@@ -253,7 +253,7 @@ def check_ids(where, ids, vocab_size):
 def json_object(path, data):
     """The fields of the JSON file with the content `data` (bytes); an empty dict if `data` is None."""
     try:
-        fields = {} if data is None else json.loads(data)
+        fields = {} if data is None else parsed_json(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({shown(str(error))})") from None
     if not isinstance(fields, dict):

@@ -39,6 +39,10 @@ def read_fields(path):
     fields = read_object(path)
     if "peft_type" not in fields:
         raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
+    init = fields.get("init_lora_weights")
+    if isinstance(init, str) and init.lower().startswith(("pissa", "olora", "corda", "loftq", "lora_ga")):
+        remedy = "in PEFT, convert it with save_pretrained(…, path_initial_model_for_weight_conversion=…)"
+        raise ValueError(f"{path}: init_lora_weights is {quoted(init)}, which also changes the base; {remedy}")
     check_keys(path, fields, foreign_keys()["adapter_config.json"])
     for name, (kind, expected) in TYPES.items():
         value = fields.get(name)

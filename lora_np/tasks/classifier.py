@@ -11,6 +11,7 @@ from ..formats import load_task
 from ..model import predict_logits
 from ..ops import softmax_forward
 from ..training import CLASSIFIER_BATCH, blas_threads, shard_threads, worthwhile_threads
+from ..training.progress import with_bar
 from .label_words import label_head, label_ids, prompt_ids
 
 
@@ -45,18 +46,18 @@ def predict(classifier, texts):
     return [(classifier.labels[p.argmax()], float(p.max())) for p in class_probabilities(classifier, texts)]
 
 
-def class_probabilities(classifier, texts):
+def class_probabilities(classifier, texts, progress=None):
     """Return the class probabilities (N, K) of N texts; see `predict`.
 
-    A warning reports the number of truncated texts.
+    A warning reports the number of truncated texts. `progress` is the label of a progress bar, or None for no bar.
     """
     if n := n_truncated(classifier, texts):
         most = most_tokens(classifier)
         warnings.warn(f"texts: {n} of {len(texts)} have more than {most} tokens and are truncated", stacklevel=2)
-    return probabilities_of(classifier, token_ids(classifier, texts))
+    return probabilities_of(classifier, token_ids(classifier, texts), progress)
 
 
-def probabilities_of(classifier, sequences):
+def probabilities_of(classifier, sequences, progress=None):
     """Return the class probabilities (N, K) of N texts, given as arrays of token ids."""
     params, config, adapter, tokenizer, labels, *_ = classifier
     no_classes = np.zeros(len(sequences), dtype=np.int64)
@@ -65,7 +66,8 @@ def probabilities_of(classifier, sequences):
     head = label_head(params, config, label_ids(tokenizer, labels)) if asks else None
     probabilities = np.empty((len(sequences), len(labels)))
     with blas_threads(1), shard_threads(worthwhile_threads(params)) as run:
-        for batch, (logits, _) in zip(batches, predict_logits(params, batches, config, adapter, run, head)):
+        logits_of = predict_logits(params, batches, config, adapter, run, head)
+        for batch, (logits, _) in zip(with_bar(batches, progress), logits_of):
             probabilities[batch.rows] = softmax_forward(logits)[0]  # (B, K)
     return probabilities
 

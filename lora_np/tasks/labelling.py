@@ -52,7 +52,7 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     texts = column_for(model, records, "text_column", text_column)
     classifier = load_classifier(model, base)
     with naming_model(model):
-        probabilities = class_probabilities(classifier, texts)
+        probabilities = class_probabilities(classifier, texts, progress="predict")
     if out is not None:
         columns = prediction_columns(records.columns, classifier.labels if proba else ())
         rows = []
@@ -101,7 +101,7 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     classifier = load_classifier(model, base)
     true = encode_labels(labels, classifier.labels)
     with naming_model(model):
-        predicted = class_probabilities(classifier, texts).argmax(axis=1)
+        predicted = class_probabilities(classifier, texts, progress="evaluate").argmax(axis=1)
     report = class_report(classifier.labels, true, predicted, texts=texts)
     if picture is not None:
         write_atomically(picture, confusion_picture(report))

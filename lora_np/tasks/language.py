@@ -68,8 +68,9 @@ class Conversations(LanguageData):
             chosen, places = ([values[i] for i in part] for values in chats)
             parts.append(chat_rows(chosen, model.tokenizer, template, settings.max_tokens, places))
         if not all(part.rows for part in parts):
-            fault = f"has {len(order)} conversations, expected at least 10 that fit the context"
-            raise ValueError(f"data: {self.data} {fault}")
+            n = sum(len(part.rows) for part in parts)
+            fault = f"{n} of {len(order)} conversations have an answer within {settings.max_tokens} tokens"
+            raise ValueError(f"data: {self.data}: {fault}, expected at least 10; shorten them, or raise --max-tokens")
         train, *others = (list(map(list, zip(*part.rows))) for part in parts)  # ids and targets
         epoch_batches = partial(class_batches, *train, settings.batch_size, pad)
         validation, test = (class_batches(*part, LANGUAGE_BATCH, pad) for part in others)

@@ -68,6 +68,16 @@ def progress_of(label, step, total, window):
         yield Progress(show if label is not None else None, pause, step, total, window)
 
 
+def with_bar(items, label):
+    """Iterate over a list and, on a terminal, show a progress bar if it takes more than two seconds."""
+    if label is not None:
+        with suppress(ImportError):
+            from tqdm import tqdm
+
+            return tqdm(items, label, leave=False, delay=2, disable=None, bar_format=BAR.replace("step ", ""))
+    return items
+
+
 def duration(seconds):
     """Format a number of seconds as text; for example, 394 becomes "6 min 34 s"."""
     minutes, seconds = divmod(round(seconds), 60)
