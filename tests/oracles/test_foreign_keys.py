@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
 from lora_np.bench.llama_cpp import VARIABLE
 from lora_np.formats.foreign_keys import foreign_keys, keys_with
 
 from ..llama_files import written_gguf
 from .llama_cpp import log_probabilities, need_llama_cpp
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 SIZES = {
     "gpt2": {"n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 16},
@@ -30,8 +30,8 @@ VALUES = {  # of ignored keys, other than their defaults
     "output_hidden_states": True, "output_past": False, "is_decoder": True, "is_llama_config": False,
     "rope_interleaved": True, "reorder_and_upcast_attn": True, "task_specific_params": {"x": {"max_length": 3}},
     "transformers.js_config": {"x": 1}, "summary_activation": "tanh", "summary_first_dropout": 0.5,
-    "summary_proj_to_labels": False, "summary_type": "mean", "summary_use_proj": False, "tokenizer_class": "GPT2Tokenizer",
-    "unk_token_id": 3, "transformers_version": "4.0.0", "_name_or_path": "x", "architectures": ["X"], "n_ctx": 5,
+    "summary_proj_to_labels": False, "summary_type": "mean", "summary_use_proj": False,
+    "tokenizer_class": "GPT2Tokenizer", "unk_token_id": 3, "transformers_version": "4.0.0", "_name_or_path": "x", "architectures": ["X"], "n_ctx": 5,
     "bos_token_id": 3, "eos_token_id": 3, "pad_token_id": 3, "num_labels": 2, "_num_labels": 2,
 }  # fmt: skip
 # `return_dict` changes the type of what transformers returns; the others are checked before they are written anew.
