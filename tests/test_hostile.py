@@ -201,6 +201,66 @@ def test_bad_words(command, world, tmp_path, capfd, monkeypatch):
     assert not faults and not list(tmp_path.iterdir()), "\n".join(faults)
 
 
+# ------------------------------------------------------------------ several bad words at once
+
+LETTERS = ["a", "Z", "9", ".", "-", "/", " ", "=", "'", "é", "e\u0301", "\u200b", "\u202e", "日", "\x07", "\n", "🙂"]
+
+
+def word_of(rng):
+    """A random word with odd characters, which is no number, no path that exists and no name."""
+    return "q" + "".join(rng.choice(LETTERS, rng.integers(1, 12)))
+
+
+def bad_word(kind, rng):
+    """A bad word for an option or a place: one of BAD, or a new one."""
+    bad = BAD[kind]
+    if rng.random() < 0.5:
+        return str(rng.choice(np.array(bad, dtype=object)))
+    if bad is WHOLE or bad is SEED:
+        return str(rng.choice([-int(rng.integers(1, 10**9)), 2**63 + int(rng.integers(10**9)), word_of(rng)]))
+    if "nan" in bad:
+        return str(rng.choice(["-inf", "NaN", word_of(rng), f"-{word_of(rng)}", "1e400"]))
+    if bad in (TO_FOLDER, TO_FILE):
+        return "{w}/data/corpus.txt/" + word_of(rng).replace("/", "")
+    return ("{w}/none/" if bad in (READ, DATA) else "") + word_of(rng)
+
+
+def random_bad_command(world, rng):
+    """A command with one to three bad words, and its options in a random order."""
+    words = str(rng.choice([command for command in COMMANDS if not command.startswith("classroom")])).split()
+    groups = []  # an option with its values, or a word that belongs to no option
+    for word in words:
+        if word.startswith("--") or not groups or not groups[-1][0].startswith("--"):
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    kinds = {i: g[0] if g[0].startswith("--") else g[0].partition("=")[0] for i, g in enumerate(groups)}
+    places = [i for i, kind in kinds.items() if kind in BAD]
+    for i in rng.permutation(places)[: rng.integers(1, 4)]:
+        bad = bad_word(kinds[i], rng).replace("{w}", str(world))
+        groups[i] = [*groups[i][: groups[i][0].startswith("--")], bad]
+    options = [g for g in groups if g[0].startswith("--")]
+    plain = [g for g in groups if not g[0].startswith("--")]
+    mixed = plain + [options[i] for i in rng.permutation(len(options))]
+    return [re.sub("^[A-Z]+=", "", word).format(w=world) if "{w}" in word else word for g in mixed for word in g]
+
+
+@pytest.mark.parametrize("seed, cases", [(0, 60), pytest.param(1, 2000, marks=pytest.mark.stress)])
+def test_random_bad_commands(seed, cases, world, tmp_path, capfd, monkeypatch):
+    """No traceback, no hang, one line that says what is wrong, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    faults, before = [], contents(world)
+    for case in range(int(os.environ.get("LORA_NP_FIRST", 0)), cases):
+        words = random_bad_command(world, np.random.default_rng((seed, case)))
+        with fuzz.little_memory(), fuzz.watchdog(SECONDS):
+            code = main(words)
+        wrong = fault(Answer(code, *capfd.readouterr()), False, before, contents(world))
+        if wrong:
+            faults.append(f"seed {seed}, case {case}: {' '.join(words)[:400]!a}: {wrong[:1500]}")
+            before = contents(world)
+    assert not faults and not list(tmp_path.iterdir()), "\n".join(faults)
+
+
 # ------------------------------------------------------------------ damaged files
 
 TABLE = "finetune --base {w}/base --epochs 1 --out {w}/made/x --text t --label l --data"

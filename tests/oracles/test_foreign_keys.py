@@ -32,7 +32,8 @@ VALUES = {  # of ignored keys, other than their defaults
     "transformers.js_config": {"x": 1}, "summary_activation": "tanh", "summary_first_dropout": 0.5,
     "summary_proj_to_labels": False, "summary_type": "mean", "summary_use_proj": False,
     "tokenizer_class": "GPT2Tokenizer", "unk_token_id": 3, "transformers_version": "4.0.0", "_name_or_path": "x",
-    "architectures": ["X"], "n_ctx": 5, "bos_token_id": 3, "eos_token_id": 3, "pad_token_id": 3, "num_labels": 2, "_num_labels": 2,
+    "architectures": ["X"], "n_ctx": 5, "bos_token_id": 3, "eos_token_id": 3, "pad_token_id": 3, "num_labels": 2,
+    "_num_labels": 2,
 }  # fmt: skip
 # `return_dict` changes the type of what transformers returns; the others are checked before they are written anew.
 UNTRIED = {"return_dict", "dtype", "torch_dtype", "id2label", "label2id", "tie_word_embeddings"}
