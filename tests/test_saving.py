@@ -28,6 +28,9 @@ from lora_np.tasks.exchange import import_gguf
 from .llama_files import small_llama, write_gguf
 from .test_fuzz_formats import tiny_tokenizer
 from .tiny import edit_fields, random_adapter, random_params, tiny_config
+from .world import make_world
+
+ROOT = Path(__file__).resolve().parents[1]
 
 CLASSES = tiny_config(n_classes=4)
 VERSIONS = (0, 1)
@@ -298,6 +301,73 @@ def test_killed_at_seventy_random_moments(tmp_path):
         KINDS[kind].save(path, 0)
         assert beside(path.parent) == {"out"}, "the next save removes what the kill left"
     assert seen == set(VERSIONS)
+
+
+KILLED = {  # name: the command, and the earlier one whose result it replaces
+    "export": ("export {w}/one --to hf --out {out}/x", "export {w}/two --to hf --out {out}/x"),
+    "merge": ("merge {w}/one --out {out}/x", "merge {w}/two --out {out}/x"),
+    "mix": ("mix {w}/one {w}/two --out {out}/x", "mix {w}/one --out {out}/x"),
+    "explore": (
+        "explore {w}/one --text-file {w}/data/corpus.txt --out {out}/x.html",
+        "explore {w}/two --text-file {w}/data/corpus.txt --out {out}/x.html",
+    ),
+}
+
+
+def files_in(folder):
+    """Path -> content of each file in a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def run_command(words, seconds=None):
+    """Run a command in a process of its own, and kill it after some seconds."""
+    process = subprocess.Popen([sys.executable, "-m", "lora_np", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
+def test_commands_killed_at_eighty_random_moments(tmp_path):
+    """There is the earlier result or the new one, and the next run leaves nothing else."""
+    world, moments = make_world(tmp_path / "world"), random.Random(0)
+    for name, commands in KILLED.items():
+        out = tmp_path / name
+        new, old = ([word.format(w=world, out=out) for word in command.split()] for command in commands)
+        results = []
+        for words in (new, old):
+            out.mkdir(exist_ok=True)
+            started = time.monotonic()
+            assert run_command(words) == 0
+            results.append(files_in(out))
+        longest, seen = time.monotonic() - started, []
+        for _ in range(20):
+            killed = run_command(new, moments.uniform(0.5, 1.1) * longest)
+            left = {n: content for n, content in files_in(out).items() if not n.startswith(".lora_np-")}
+            assert left in results, f"{name}: killed ({killed}), it leaves {sorted(left)}"
+            seen.append(results.index(left))
+            assert run_command(old) == 0 and files_in(out) == results[1]
+        assert set(seen) == {0, 1}, name
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
+def test_the_main_job_killed_at_twenty_random_moments(tmp_path):
+    """Each time, it goes on with the runs that were finished."""
+    moments, finished = random.Random(1), []
+    words = ["run", "--quick", "--jobs", "1", "--out", str(tmp_path / "out"), "--store", str(tmp_path / "runs")]
+    for _ in range(20):
+        run_command(words, moments.uniform(1.0, 4.0))
+        finished.append(len(list((tmp_path / "runs").rglob("*.json"))))
+    assert finished == sorted(finished) and run_command(words) == 0
+    results = read_json(tmp_path / "out" / "main_job.json")
+    assert run_command([*words[:-3], str(tmp_path / "whole"), "--store", str(tmp_path / "anew")]) == 0
+    again = read_json(tmp_path / "whole" / "main_job.json")
+    assert results["checks"] == again["checks"]
+    assert not list(tmp_path.rglob(".lora_np-*"))
 
 
 @pytest.mark.stress
