@@ -533,7 +533,8 @@ def test_a_figure_has_its_methods_numbers(name, small):
 
 
 LORA_AND_FULL = ("critics", "lora_r16"), ("critics", "full")
-HALF, AFTER = (("licences", "full_half"), ("licences", "lora_r16")), "after training on"
+HALF = ("licences", "full_half"), ("licences", "lora_r16")
+AFTER = "after training on"
 WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA q,v r=8 − full", "qv_r8", "full", "test_loss"),
     ("prompting", "LoRA on 10 snippets − 10", "qv_r8_10", "shots_10", "test_accuracy"),
