@@ -197,7 +197,7 @@ def test_the_command_with_lora_np_in_other_ways_as_peers(tmp_path, run):
     path, works, peers = tmp_path / "bench.json", ["full", "lora_qv"], ["blocks", "recompute", "blocks-recompute"]
     settings = ["--rungs", format_rung(LLAMA), "--rounds", "2", "--threads", "1", "--json", path]
     printed = run("bench", "--peers", *peers, "--work", *works, *settings)
-    assert "GFLOP/s" in printed and "share of its full step" in printed
+    assert "GFLOP/s" in printed and "share of its full training step" in printed
     assert re.search(r"peak memory.*\n.*lora_np +blocks +recompute +blocks-recompute +lora_np's arrays\n", printed)
     outcome = json.loads(path.read_text(encoding="utf-8"))
     assert [row["work"] for row in outcome["rows"]] == works

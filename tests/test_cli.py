@@ -176,7 +176,7 @@ def louder(factor):
 
 
 TEACH, LABEL = (command.replace("{w}/base", "{w}/full") for command in (TEXT, TABLE))
-MODEL, NOT_FINITE = "full/model.safetensors", "full: the logits became nan or infinite"
+MODEL, NOT_FINITE = "full/model.safetensors", "full: the logits became NaN or infinite"
 NO_LABELS, SHIPPED = (["a"], [*"abcd"], 5, [1, 2, 3], "abc", [*"aab"]), PRETRAINED / "tokenizer.json"
 NO_NEXT = "full: the logits of the next token are not finite"
 SET, ASK = "finetune --settings {w}/settings.json --out {out}", "predict hello --model {w}/"
@@ -194,7 +194,7 @@ DAMAGES = [  # a file of the world, its new text or fields, a command, and what 
     ("classes/task.json", "{}", f"{ASK}classes", "task.json: missing labels; expected a file that finetune wrote"),
     ("classes/task.json", Path.unlink, f"{ASK}classes", "no task.json"),
     *[("merged/task.json", {"labels": labels}, f"{ASK}merged", "task.json: ") for labels in NO_LABELS],
-    ("merged/model.safetensors", louder(3e38), f"{ASK}merged", "merged: the logits became nan or infinite"),
+    ("merged/model.safetensors", louder(3e38), f"{ASK}merged", "merged: the logits became NaN or infinite"),
     (MODEL, louder(3e38), WRITE_FULL, NO_NEXT),
     (MODEL, louder(3e38), f"{WRITE} --temperature 0 --model {{w}}/full", NO_NEXT),
     (MODEL, louder(3e38), TEACH, NOT_FINITE),

@@ -548,7 +548,7 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
         expected.append(f"[About {name}](#{name}) | {of_real} | {UNKNOWN} (0 of 2) |")
     expected += ["| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |", "| share | 0.5 | ≤ 2 | cannot tell |"]
     expected += ["2 seeds; lora_np 1, NumPy 2, Python 3; M. Wall time: 61 s with 3 of 7 runs reused. "]
-    expected += ["Computing time of all runs: 1.4 core-hours", "![About rank_sweep](smollm2/rank_sweep.png)"]
+    expected += ["Total computing time: 1.4 core-hours", "![About rank_sweep](smollm2/rank_sweep.png)"]
     assert not [part for part in expected if part not in text]
     assert 0 < text.index("### On SmolLM2") < text.rindex("### On the small base")
     before = path.read_bytes()

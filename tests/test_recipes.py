@@ -134,7 +134,7 @@ def test_a_run_that_diverges_is_a_result(method, small):
     made, numbers, arrays = store.carry_out_here(run)
     assert made == store.made_with(run.__module__) and arrays == {}
     assert set(numbers) == {"validation_loss", "diverged", "seconds"} and numbers["seconds"] > 0
-    assert numbers["validation_loss"] is None and "became nan" in numbers["diverged"]
+    assert numbers["validation_loss"] is None and "became NaN" in numbers["diverged"]
 
 
 def recorded(monkeypatch):
@@ -533,7 +533,8 @@ def test_a_figure_has_its_methods_numbers(name, small):
 
 
 LORA_AND_FULL = ("critics", "lora_r16"), ("critics", "full")
-HALF, AFTER = (("licences", "full_half"), ("licences", "lora_r16")), "after training on"
+HALF = ("licences", "full_half"), ("licences", "lora_r16")
+AFTER = "after training on"
 WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA q,v r=8 − full", "qv_r8", "full", "test_loss"),
     ("prompting", "LoRA on 10 snippets − 10", "qv_r8_10", "shots_10", "test_accuracy"),
@@ -573,7 +574,7 @@ def test_a_check_is_of_what_it_says(name, statement, first, second, field, witho
 
 
 def diverged(run):
-    return {"validation_loss": None, "diverged": "the loss became nan at step 7", "seconds": 1.0}
+    return {"validation_loss": None, "diverged": "the loss became NaN at step 7", "seconds": 1.0}
 
 
 @pytest.mark.slow
@@ -581,7 +582,7 @@ def diverged(run):
 def test_a_diverged_run_is_said_by_name(name, base, without_clock):
     runs = runs_of(name, [0, 1], True, base)
     bad = next(run for run in list(runs.values())[::-1] if run.seed % 1000 == 1)
-    with pytest.raises(DivergedError, match=f"seed {bad.seed}, .*: the loss became nan at step 7"):
+    with pytest.raises(DivergedError, match=f"seed {bad.seed}, .*: the loss became NaN at step 7"):
         measured_by(name, [0, 1], True, lambda run: diverged(run) if run == bad else {}, base=base)
 
 

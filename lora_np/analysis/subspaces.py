@@ -52,8 +52,9 @@ def leading_directions(name, matrix, k=None, k_name="k", size=None):
     """The k leading left (out, k) and right (in, k) singular vectors; k = None means the rank.
 
     As in `np.linalg.matrix_rank`, the rank is the number of singular values above the rounding error
-    σ₁ · max(out, in) · ε. For the small factor of a product, `size` is the product's max(out, in). Raises
-    ValueError, naming the argument as `name` or `k_name`, if the matrix is zero or k is not between 1 and the rank.
+    σ₁ · max(out, in) · ε. If the matrix is the small factor of a product, pass the product's max(out, in) as `size`.
+    Raises ValueError, naming the argument as `name` or `k_name`, if the matrix is zero or k is not between 1 and the
+    rank.
     """
     matrix = np.asarray(matrix)
     U, sigma, Vt = svd(matrix, name)

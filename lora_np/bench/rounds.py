@@ -112,7 +112,7 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
 
 
 def prepare(process, rung, work, seed):
-    """Make the case in a backend's process and run the backend's check; return the Outcome."""
+    """Create the case in a backend's process, and run the backend's check; return the Outcome."""
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "arrays.safetensors")
         process.ask("make", rung=rung_numbers(rung), work=work, seed=seed)

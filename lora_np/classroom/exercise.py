@@ -41,7 +41,7 @@ DRAWS = 3  # number of calls in a check, each with different sizes
 PRACTICE, GRADING = "practice", "grading"  # names of the draws for the checks in a notebook, and for grading
 TRIES = 100
 ROUNDING = 16.0  # the tolerance, as a multiple of the solution's error in float32
-LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # the tolerance's bounds, and its value if no input is a float array
+LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # the tolerance's bounds, and its value if no input is a float64 array
 
 
 class Unfit(ValueError):

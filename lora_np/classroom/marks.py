@@ -364,7 +364,7 @@ def collect(course, paths):
             name = set_of(notebook, path).name
             place = Path(course) / "submitted" / student_of(path, paths) / name / f"{name}.ipynb"
             if place in places.values():
-                raise ValueError(f"notebooks: {path} is the same student's second notebook for {name}")
+                raise ValueError(f"notebooks: {path} is a second notebook for {name} from the same student")
             check_file(place, "course", paths)
             place.parent.mkdir(parents=True, exist_ok=True)
             write_text(place, notebook_text(notebook))

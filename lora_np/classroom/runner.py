@@ -254,7 +254,7 @@ def call_function(message, space, ask):
 
 
 def main():
-    """Read messages from a copy of stdin and answer on a copy of stdout until the input ends; discard printed text."""
+    """Read messages from a copy of stdin and write replies to a copy of stdout until the input ends; discard prints."""
     messages = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -78,7 +78,7 @@ def seeds_text(outcome, marks="mean and 95 % interval"):
 
 
 def means(values, log=False):
-    """Return the means (n,) of values (n, seeds), and the extents (2, n) of the intervals below and above the means.
+    """Return the means (n,) of values (n, seeds), and how far their intervals extend below and above, (2, n).
 
     With one seed, the extents are NaN, and no bar is drawn. With `log`, the logarithms are averaged, so the means are
     geometric.
@@ -88,21 +88,21 @@ def means(values, log=False):
 
 
 def mean_line(axes, x, values, colour, label, marker="o", style="-", log=False):
-    """Draw a line through the means of values (n, seeds), with intervals as bars; `log` as in `means`."""
+    """Plot a line through the means of values (n, seeds), with intervals as bars; `log` as in `means`."""
     mean, reach = means(values, log)
     look = {"color": colour, "label": label, "capsize": 4, "linewidth": 1.8, "markersize": 7}
     axes.errorbar(x, mean, yerr=reach, fmt=marker + style, **look)
 
 
 def curve(axes, x, values, colour, label, style="-", log=False):
-    """Draw a line through the means of many values (n, seeds), with intervals as a band; `log` as in `means`."""
+    """Plot a line through the means of many values (n, seeds), with intervals as a band; `log` as in `means`."""
     mean, (down, up) = means(values, log)
     axes.plot(x, mean, style, color=colour, label=label, linewidth=2)
     axes.fill_between(x, mean - down, mean + up, color=colour, alpha=0.18, linewidth=0)
 
 
 def band(axes, values, colour, label):
-    """Draw a method that has no x value: a horizontal line at its mean, with its interval as a band."""
+    """Plot a method that has no x value: a horizontal line at its mean, with its interval as a band."""
     mean, low, high = interval(values)
     axes.axhline(mean, color=colour, linestyle="--", linewidth=1.5, label=label)
     if low is not None:
@@ -118,7 +118,7 @@ def log_axis(axes, values, label):
 
 
 def dots(axes, labels, values, colours, unit, log=False):
-    """Draw one row per method, the first at the top: a point for each seed, and the mean with its interval.
+    """Plot one row per method, the first at the top: a point for each seed, and the mean with its interval.
 
     `labels` is a list of n strings, `values` has the shape (n, seeds), and `colours` is one colour or a list of n;
     `log` as in `means`.
@@ -134,7 +134,7 @@ def dots(axes, labels, values, colours, unit, log=False):
 
 
 def method_dots(axes, labels, accuracy, colours, legend=None):
-    """Draw the methods' accuracies with `dots`, and full fine-tuning's mean, if there is one, as a line.
+    """Plot the methods' accuracies with `dots`, and full fine-tuning's mean, if there is one, as a line.
 
     `labels` is a dict, method -> str, and `accuracy` a dict, method -> list of values in %, one per seed. `legend` is
     the legend's location.
@@ -146,7 +146,7 @@ def method_dots(axes, labels, accuracy, colours, legend=None):
 
 
 def draw_truncated(axes, accuracy, full, lora, name, style="-"):
-    """Draw the test accuracy of full fine-tuning with truncated updates, and of LoRA trained at the same ranks.
+    """Plot the test accuracy of full fine-tuning with truncated updates, and of LoRA trained at the same ranks.
 
     `accuracy` is a dict, rank as str -> list of values in %, one per seed; `lora` is a similar dict for some of the
     ranks. `full` is a list of the accuracies without truncation. `name` is a tuple: the colour key, the label and the

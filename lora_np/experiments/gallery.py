@@ -76,7 +76,7 @@ def section(name, base, outcome):
     about = (
         f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}; lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
         f"{made['python']}; {made['machine']}. Wall time: {outcome['seconds']:.0f} s with {outcome['reused']} of "
-        f"{len(outcome['runs'])} runs reused. Computing time of all runs: {hours:.1f} core-hours. "
+        f"{len(outcome['runs'])} runs reused. Total computing time: {hours:.1f} core-hours. "
         f"[Numbers]({(folder / name).as_posix()}.json)"
     )
     return [*lines, about + " †" * (not same), ""]

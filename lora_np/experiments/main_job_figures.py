@@ -1,4 +1,4 @@
-"""Draw the main job's figures from its JSON."""
+"""Plot the main job's figures from its JSON."""
 
 import numpy as np
 

@@ -126,7 +126,7 @@ def run_at(rate, key, seed, base="pretrained", **more):
 
 
 def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
-    """Runs of several methods at their learning rates for a given base and number of epochs.
+    """Runs of several methods, each at its tuned learning rate for the base and number of epochs.
 
     `more` contains fields of ClassifyRun, and `quick` shortens the runs. The trained arrays are stored unless `more`
     sets `keep` to False. Returns a dict, (method, seed) -> run.

@@ -60,7 +60,7 @@ def mean_table(what, layer, pair, ranks):
 
 
 def draw_tables(outcome, rows, columns, title):
-    """Draw six heat maps of means over seeds: one row each for A and ΔW, and one column each for q, v and chance."""
+    """Plot six heat maps of means over seeds: one row each for A and ΔW, and one column each for q, v and chance."""
     mean, figure = outcome["tables"]["mean"], new_figure(13, 7.4)
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
     i, j = np.indices(np.shape(mean["A"]["q_proj"])) + 1

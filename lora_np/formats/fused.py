@@ -1,4 +1,4 @@
-"""Join the adapters of adjacent layers, such as q, k and v in GPT-2's `c_attn`, or split a joined adapter.
+"""Join the adapters of layers with the same input, such as q, k and v in GPT-2's `c_attn`, or split a joined adapter.
 
 The joined layers have the same input x, and their outputs are concatenated: the fused weight is (out₁ + out₂ + …, in).
 

@@ -155,7 +155,7 @@ def nearly(made, got, right, cancels):
 def explained_by(changes, trial, short, settings):
     """Return the descriptions of the changes that reproduce the tensor and the largest number of later tensors.
 
-    With the settings `short`, the plain program stops soon after the tensor.
+    With the settings `short`, the plain program stops soon after computing the tensor.
     """
     fitting = [change for change in changes if trial(*change, short)[1]]
     if short != settings:

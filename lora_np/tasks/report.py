@@ -195,7 +195,7 @@ def verdicts(report, advice=""):
 
 
 def confusion_picture(report):
-    """Draw the confusion matrix, with cells shaded by their share of the row, and return it as the bytes of a PNG."""
+    """Plot the confusion matrix, with cells shaded by their share of the row, and return it as the bytes of a PNG."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -68,7 +68,8 @@ def measure(results, runs, seeds, quick):
         of |= {f"{what}_ratio": np.divide(of[what], measured["full"][what]).tolist() for what in list(of)}
     small, nf4, low = (measured[name] for name in ("q,v r=8", "q,v r=8, NF4", "all r=1"))
     predicted = np.divide(small["passes_ratio"], small["flops_ratio"])
-    slower, text = np.divide(nf4["step"], small["step"]), "LoRA q,v r=8 / full fine-tuning"
+    slower = np.divide(nf4["step"], small["step"])
+    text = "LoRA q,v r=8 / full fine-tuning"
     checks = [
         check(f"{text}: memory, counted from shapes", small["bytes_ratio"], at_most=1 / 3, unit="times"),
         check(f"{text}: time per step", small["step_ratio"], at_most=0.75, unit="times"),

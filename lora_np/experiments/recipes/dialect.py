@@ -149,7 +149,7 @@ def samples(base, results, runs, seed):
 
 
 def draw(outcome):
-    """Draw perplexities: in the top row, on test texts at the end; below, on validation texts during training."""
+    """Plot perplexities: in the top row, on test texts at the end; below, on validation texts during training."""
     figure = new_figure(13, 11)
     panels = figure.subplots(2, len(DOMAINS))
     for column, domain in zip(panels.T, DOMAINS):
@@ -169,7 +169,7 @@ def draw(outcome):
 
 
 def draw_forgetting(outcome):
-    """Draw SmolLM2's perplexity on two old domains against that on the new one, and the counts of correct capitals."""
+    """Plot SmolLM2's perplexity on two old domains against that on the new one, and the counts of correct capitals."""
     figure = new_figure(16, 5.6)
     *pair, right = figure.subplots(1, 3)
     for axes, old in zip(pair, OLD["smollm2"]):
@@ -189,7 +189,7 @@ def draw_forgetting(outcome):
 
 
 def at_the_end(axes, outcome, domain, old):
-    """Draw the perplexity on an old domain's test texts against that on a new domain's, in one colour per method."""
+    """Plot the perplexity on an old domain's test texts against that on a new domain's, in one colour per method."""
     for name, of in outcome["losses"][domain].items():
         text, _, _, colour, marker = SERIES[name]
         x, y = np.exp(of["new"]), np.exp(of["old"][old])

@@ -1,6 +1,6 @@
 """Tier 1: each operation by itself, forward and backward, with edge cases that ports often get wrong.
 
-The gradient of a loss with respect to an array `a` is named `grad.a`. The gradient of the output is one of the inputs.
+The gradient of a loss with respect to an array `a` is named `grad.a`. The upstream gradient is one of the inputs.
 """
 
 import inspect

@@ -12,7 +12,7 @@ NEEDS = (
     "lesson 06 (`notebooks/06_backward.ipynb`), your results from [exercise set 03](03_gradients_by_hand.ipynb), "
     "paper and a pencil"
 )
-TIME = "two hours in two sittings: a warm-up of ten minutes, attention step by step, and half a block at the end"
+TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, and half a block at the end"
 EXERCISES = (
     "residual_backward",
     "predicted_drop",

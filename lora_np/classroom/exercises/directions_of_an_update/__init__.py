@@ -12,7 +12,7 @@ NEEDS = (
     "set 02](02_rank_and_svd.ipynb), paper and a pencil"
 )
 TIME = (
-    "two and a half hours in two sittings: a warm-up of ten minutes, four measures, a hard one, and five claims "
+    "two and a half hours in two sessions: a warm-up of ten minutes, four measures, a hard one, and five claims "
     "to assess"
 )
 EXERCISES = (

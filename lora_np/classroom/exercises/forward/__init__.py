@@ -9,7 +9,7 @@ the vocabulary. Keep two questions in mind. **What shape does each array have?**
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 05 (`notebooks/05_forward.ipynb`), paper and a pencil"
-TIME = "two hours in two sittings: a warm-up of ten minutes, attention step by step, a block, and two checks"
+TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, a block, and two checks"
 EXERCISES = ("embed", "layer_norm", "split_heads", "causal_scores", "attend", "block", "perplexity", "who_reads_whom")
 QUESTION = """In words: what does not change?
 

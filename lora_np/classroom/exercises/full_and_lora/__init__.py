@@ -1,6 +1,6 @@
 """Full fine-tuning and LoRA, side by side.
 
-In the first sitting, you build the tools for a fair comparison: the input of the classification head, its accuracy, the
+In the first session, you build the tools for a fair comparison: the input of the classification head, its accuracy, the
 standard error of that accuracy, and the optimiser. In the second, you run your own comparison, and say what it shows
 and what it does not.
 """
@@ -12,7 +12,7 @@ NEEDS = (
     "lesson 08 (`notebooks/08_full_and_lora.ipynb`), your `lora_backward` from [exercise set 07](07_lora_layer.ipynb), "
     "paper and a pencil"
 )
-TIME = "three hours in two sittings: first four short tasks and the optimiser, then a project with a written conclusion"
+TIME = "three hours in two sessions: first four short tasks and the optimiser, then a project with a written conclusion"
 EXERCISES = ("read_last", "accuracy", "standard_error", "paired_difference", "adamw_step", "fit_lora")
 QUESTION = """Your conclusion.
 

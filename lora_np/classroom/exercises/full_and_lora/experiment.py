@@ -1,4 +1,4 @@
-"""The notebook cells of the second sitting's experiment; they are not graded automatically."""
+"""The notebook cells for the second session's experiment; they are not graded automatically."""
 
 PARTS = (
     (

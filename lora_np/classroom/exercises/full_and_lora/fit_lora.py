@@ -1,6 +1,6 @@
 """The project: LoRA on one layer.
 
-The second sitting begins with one linear layer, small enough to inspect completely. Its `W` (out, in) is frozen. There
+The second session begins with one linear layer, small enough to inspect completely. Its `W` (out, in) is frozen. There
 is a better weight, W + ΔW, but ΔW is unknown: you have only inputs `x` (N, in) and the better weight's outputs for
 them, `target` (N, out). **Find ΔW = B A with LoRA** (s = 1): minimise
 

@@ -11,7 +11,7 @@ Write the matrix form last.
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 03 (`notebooks/03_gradients_by_hand.ipynb`), lesson 04 for the last exercise, paper and a pencil"
-TIME = "two hours in two sittings: a ten-minute warm-up, four derivations, and a hard one at the end"
+TIME = "two hours in two sessions: a ten-minute warm-up, four derivations, and a hard one at the end"
 EXERCISES = (
     "centred_difference",
     "linear_backward",

@@ -8,7 +8,7 @@ gradient, comes last.
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 13 (`notebooks/13_variants.ipynb`), the SVD of `notebooks/02_rank_and_svd.ipynb`, a pencil"
-TIME = "two and a half hours in three sittings: settings and VeRA; initialisations; DoRA and a claim to assess"
+TIME = "two and a half hours in three sessions: settings and VeRA; initialisations; DoRA and a claim to assess"
 EXERCISES = (
     "rslora_scale",
     "first_change",

@@ -41,8 +41,8 @@ def chain_flops(N, widths, ranks):
 
 
 def draw(rng, size):
-    """Draw frozen layers below the lowest adapter, between two adapters, and above the highest one. All widths
-    differ."""
+    """Draw layers, some of them frozen: below the lowest adapter, between adapters, and above the highest one. All
+    widths differ."""
     ranks = ([0, 2, 0, 3, 0], [0, 0, 3, 1, 0, 2, 0], [0, 3, 0, 0, 2, 0])[size.number]
     return {"N": size.N, "widths": rng.permutation(range(15, 16 + len(ranks))).tolist(), "ranks": ranks}
 
