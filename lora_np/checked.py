@@ -7,7 +7,6 @@ from numbers import Real
 import numpy as np
 
 MOST_COUNT = 2**31 - 1  # of layers, tokens, steps and the like: with more, something would run out of memory
-MOST_SEED = 2**63 - 1
 
 
 def shown(text, most=200):
@@ -46,12 +45,17 @@ def whole_number(name, value, least=1, most=None, why=""):
         If the value is not an integer or is out of bounds.
     """
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or not least <= value <= (MOST_COUNT if most is None else most):
-        if most is None and is_integer and value > MOST_COUNT:
-            most = MOST_COUNT
+    if most is None and is_integer and value > MOST_COUNT:
+        most = MOST_COUNT
+    if not is_integer or value < least or (most is not None and value > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name}: got {quoted(value)}, expected an integer {bounds}{why and ', ' + why}")
     return int(value)
+
+
+def seed_number(name, value):
+    """Return a seed as an int, from 0 to 2^63 − 1; raise ValueError for another value."""
+    return whole_number(name, value, least=0, most=2**63 - 1)
 
 
 def finite_number(name, value, *, above=None, least=None, below=None, most=None):

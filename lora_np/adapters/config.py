@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ..checked import check_fields, finite_number, instance_of, one_of, quoted, whole_number
+from ..checked import check_fields, finite_number, instance_of, one_of, quoted, seed_number, whole_number
 
 INITS = ("kaiming", "gaussian", "pissa", "olora", "loftq")
 
@@ -68,7 +68,7 @@ class AdapterConfig:
         if not self.targets and not self.train_head:
             raise ValueError("targets: got none, and no head to train; expected at least one layer to adapt")
         check_fields(self, whole_number, "r")
-        check_fields(self, whole_number, "projection_seed", least=0)
+        check_fields(self, seed_number, "projection_seed")
         check_fields(self, finite_number, "alpha")
         check_fields(self, finite_number, "dropout", least=0, below=1)
         check_fields(self, each_value, "rank_pattern", check=whole_number)

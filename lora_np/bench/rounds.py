@@ -15,7 +15,7 @@ from statistics import median
 from textwrap import shorten
 from threading import Timer
 
-from ..checked import MOST_SEED, one_of, whole_number
+from ..checked import one_of, seed_number, whole_number
 from ..formats import read_tensors
 from ..training import available_cores, process_environment
 from .agreement import Outcome, compare
@@ -63,7 +63,7 @@ def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, se
     cores = available_cores()
     threads = whole_number("threads", cores if threads is None else threads, 1, cores, "the cores of this machine")
     whole_number("rounds", rounds)
-    whole_number("seed", seed, least=0, most=MOST_SEED)
+    seed_number("seed", seed)
     for peer in peers:
         check_peer(peer)
     for work in works:

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from ..checked import MOST_SEED, check_unset, shown, whole_number
+from ..checked import check_unset, seed_number, shown, whole_number
 from ..data.tokenizer import SURROGATE
 from ..model import Sampling
 from ..tasks.adapter_set import load_adapter_set, mixed
@@ -90,7 +90,7 @@ def next_line():
 
 def sampling_of(arguments):
     """Check the options of `generate` and `chat`, and return a Sampling."""
-    whole_number("seed", arguments.seed, least=0, most=MOST_SEED)
+    seed_number("seed", arguments.seed)
     if arguments.tokens is not None:
         whole_number("tokens", arguments.tokens)
     return Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.repetition_penalty)

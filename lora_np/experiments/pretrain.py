@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import __version__
 from ..adapters import Adapter, init_adapter
-from ..checked import MOST_SEED, whole_number
+from ..checked import seed_number, whole_number
 from ..data import encode, language_batches, load_reviews, load_tokenizer, model_files, token_stream
 from ..formats import PRETRAINED, LoadedModel, check_target, save_model, save_task
 from ..model import GPT2Config, initial_params
@@ -114,7 +114,7 @@ def windows(tokens, batch_size, rng=None):
 
 def check_start(folders, seed, force, carry=()):
     """Raise ValueError for a folder that `check_target` rejects."""
-    whole_number("seed", seed, least=0, most=MOST_SEED)
+    seed_number("seed", seed)
     for folder in folders:
         check_target(folder, "out", carry=carry, force=force)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..adapters import VARIANTS, AdapterConfig, variant_config
 from ..adapters.starts import STARTS
-from ..checked import MOST_SEED, check_fields, finite_number, instance_of, one_of, quoted, whole_number
+from ..checked import check_fields, finite_number, instance_of, one_of, quoted, seed_number, whole_number
 from ..data import Batch
 from ..formats import PRETRAINED, LoadedModel, model_place
 from ..formats.model import WEIGHTS, weights_file
@@ -85,7 +85,7 @@ class FinetuneSettings:
     def __post_init__(self):
         check_fields(self, one_of, "method", choices=METHODS)
         check_fields(self, one_of, "weights", choices=WEIGHTS)
-        check_fields(self, whole_number, "seed", least=0, most=MOST_SEED)
+        check_fields(self, seed_number, "seed")
         check_fields(self, finite_number, "dropout", least=0, below=1)
         counts = [name for name in ("batch_size", "max_tokens") if getattr(self, name) is not None]
         check_fields(self, whole_number, *counts)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..checked import MOST_SEED, whole_number
+from ..checked import seed_number
 
 PURPOSES = ("shuffle", "masks", "weights", "head", "adapter", "sample")
 
@@ -26,5 +26,5 @@ def stream(seed, purpose, *index):
     """
     key = (PURPOSES.index(purpose), *index)
     return np.random.default_rng(
-        np.random.SeedSequence(whole_number("seed", seed, least=0, most=MOST_SEED), spawn_key=key)
+        np.random.SeedSequence(seed_number("seed", seed), spawn_key=key)
     )

@@ -8,7 +8,7 @@ from itertools import repeat
 
 import numpy as np
 
-from ..checked import MOST_SEED, check_fields, finite_number, one_of, whole_number
+from ..checked import check_fields, finite_number, one_of, seed_number, whole_number
 from .accumulate import mean_over_shards, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm
@@ -56,7 +56,7 @@ class TrainConfig:
         check_fields(self, whole_number, "steps", "shards", "save_every")
         check_fields(self, whole_number, "threads", most=MOST_THREADS)
         check_fields(self, whole_number, "eval_every", "warmup_steps", "select_from", least=0)
-        check_fields(self, whole_number, "seed", least=0, most=MOST_SEED)
+        check_fields(self, seed_number, "seed")
         if self.select_from > self.steps:
             raise ValueError(f"select_from: got {self.select_from}, expected at most steps = {self.steps}")
         check_fields(self, one_of, "schedule", choices=SCHEDULES)
