@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from os.path import commonpath, realpath
 from pathlib import Path
-from typing import NamedTuple
 
 from ..data.texts import existing_file
 from ..experiments.drawing import PALETTE, as_png, new_figure
@@ -94,53 +93,30 @@ def as_dict(graded):
 # ---------------------------------------------------------------- a class
 
 
-class Teaching(NamedTuple):
-    """What a teacher's files contribute to the results of a class."""
-
-    entries: dict  # (student, item) -> (points, remark), for written answers
-    tables: dict  # name of a file to write -> function that takes the rows of `rows_of_class` and returns its text
-
-
-def read_teaching(folder, words=None, moodle=None, canvas=None, assignment=None):
-    """Read and check a teacher's files, before the grading starts.
+def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignment=None):
+    """Write all results of a class to a folder.
 
     Parameters
     ----------
-    folder : the folder of the results
+    folder : the folder to write
+    outcomes : dict, path -> Graded, or a ValueError with the reason why the notebook cannot be graded
     words : file with points for written answers; by default `words.csv` in the folder
     moodle, canvas : Moodle's grading worksheet and Canvas's gradebook, as downloaded; the marks are written to copies
     assignment : name of the column in Canvas's gradebook; None if there is only one
-
-    Returns
-    -------
-    Teaching
 
     Raises
     ------
     ValueError
         If a file does not have the expected format.
     """
-    entries = read_words(Path(folder) / "words.csv" if words is None else words, required=words is not None)
-    tables = {"moodle.csv": moodle_table(moodle)} if moodle else {}
-    return Teaching(entries, tables | ({"canvas.csv": canvas_table(canvas, assignment)} if canvas else {}))
-
-
-def write_class(folder, outcomes, teaching):
-    """Write all results of a class to a folder.
-
-    Parameters
-    ----------
-    folder : the folder to write
-    outcomes : dict, path -> Graded, or a ValueError that says why the notebook cannot be graded
-    teaching : Teaching
-    """
-    folder, paths, entries = Path(folder), list(outcomes), teaching.entries
+    folder, paths = Path(folder), list(outcomes)
+    entries = read_words(folder, words)
     students = {path: student_of(path, paths) for path in paths}
     graded = {path: one for path, one in outcomes.items() if isinstance(one, Graded)}
     rows = rows_of_class(outcomes, students, entries)
     texts = {folder / "marks.csv": marks_table(rows), folder / "class.md": class_text(graded)}
     texts[folder / "words.csv"], texts[folder / "words.md"] = words_files(graded, students, entries)
-    texts |= {folder / name: text_of(rows) for name, text_of in teaching.tables.items()}
+    texts |= {folder / name: text for name, text in course_tables(rows, moodle, canvas, assignment).items()}
     for path, one in outcomes.items():
         points = entries.get((students[path], graded[path].marks[-1].item)) if path in graded else None
         text = report(one, points) if path in graded else f"{Path(path).name}: not graded\n{one}"
@@ -206,9 +182,9 @@ def marks_table(rows):
 # ---------------------------------------------------------------- written answers
 
 
-def read_words(path, required=False):
-    """Read a teacher's entries from a file such as `words.csv`, as a dict, (student, item) -> (points, remark)."""
-    if not required and not Path(path).exists():
+def read_words(folder, path=None):
+    """Read a teacher's entries, by default from the folder's `words.csv`: a dict, (student, item) -> (points, remark)."""
+    if path is None and not (path := Path(folder) / "words.csv").exists():
         return {}
     heads, *rows = rows_of(path, "words")
     if not set(WORDS) <= set(heads):
@@ -298,40 +274,33 @@ def draw_class(all_graded):
 # ---------------------------------------------------------------- Moodle and Canvas
 
 
-def moodle_table(path):
-    """Return a function that fills in the Grade column of Moodle's worksheet; see `Teaching`.
+def course_tables(rows, moodle=None, canvas=None, assignment=None):
+    """Name -> text of the copies of Moodle's and Canvas's files, with the marks in `rows` (see `rows_of_class`)."""
+    tables = {"moodle.csv": moodle_table(moodle, rows)} if moodle else {}
+    return tables | ({"canvas.csv": canvas_table(canvas, rows, assignment)} if canvas else {})
 
-    Scores are scaled to the maximum grade.
-    """
+
+def moodle_table(path, rows):
+    """Fill in the Grade column of Moodle's grading worksheet; scores are scaled to the maximum grade."""
     heads, *lines = rows_of(path, "moodle")
     if "Identifier" not in heads or "Grade" not in heads:
         raise ValueError(f"moodle: {path} lacks the columns Identifier and Grade, expected Moodle's grading worksheet")
-    most = [maximum_grade(path, number, dict(zip(heads, line))) for number, line in enumerate(lines, 2)]
-
-    def filled(rows):
-        for line, maximum in zip(lines, most):
-            row = rows.get(re.sub(r"\D", "", line[heads.index("Identifier")]))
-            if row and row["points"]:
-                line[heads.index("Grade")] = f"{row['score'] * (maximum or row['points']) / row['points']:.2f}"
-        return table([heads, *lines], mark="")
-
-    return filled
-
-
-def maximum_grade(path, number, entry):
-    """Return the maximum grade in a line of Moodle's worksheet, or None if there is none."""
-    text = entry.get("Maximum Grade", "").replace(",", ".").strip()
-    try:
-        value = float(text or "nan")
-    except ValueError:
-        value = -1.0
-    if value <= 0 or math.isinf(value):
-        raise ValueError(f"moodle: {path}, line {number}: got the maximum grade {text!r}, expected a positive number")
-    return None if math.isnan(value) else value
+    for number, line in enumerate(lines, 2):
+        entry = dict(zip(heads, line))
+        most = entry.get("Maximum Grade", "").replace(",", ".").strip()
+        if not re.fullmatch(r"(?=.*[1-9])\d{1,9}(\.\d*)?|", most):
+            raise ValueError(
+                f"moodle: {path}, line {number}: got the maximum grade {most!r}, expected a positive number"
+            )
+        row = rows.get(re.sub(r"\D", "", entry["Identifier"]))
+        if row and row["points"]:
+            most = float(most or row["points"])
+            line[heads.index("Grade")] = f"{row['score'] * most / row['points']:.2f}"
+    return table([heads, *lines], mark="")
 
 
-def canvas_table(path, assignment=None):
-    """Return a function that fills in one assignment's column of Canvas's gradebook; see `Teaching`."""
+def canvas_table(path, rows, assignment=None):
+    """Fill in the points in one assignment's column of Canvas's gradebook."""
     heads, *lines = rows_of(path, "canvas")
     known = {"Student", "ID", "SIS User ID", "SIS Login ID", "Integration ID", "Section", "Root Account"}
     columns = [head for head in heads if re.search(r"\(\d+\)$", head)] if "ID" in heads else []
@@ -341,14 +310,10 @@ def canvas_table(path, assignment=None):
         raise ValueError(f"assignment: got {assignment!r} for {path}, expected {expected} in Canvas's gradebook")
     keep = [n for n, head in enumerate(heads) if head in known or head == wanted[0]]
     who, column = heads.index("ID"), heads.index(wanted[0])
-
-    def filled(rows):
-        for line in lines:
-            if (student := line[who].strip()) in rows:
-                line[column] = f"{rows[student]['score']:g}"
-        return table([[line[n] for n in keep] for line in (heads, *lines)], mark="")
-
-    return filled
+    for line in lines:
+        if (student := line[who].strip()) in rows:
+            line[column] = f"{rows[student]['score']:g}"
+    return table([[line[n] for n in keep] for line in (heads, *lines)], mark="")
 
 
 # ---------------------------------------------------------------- nbgrader

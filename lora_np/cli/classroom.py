@@ -68,16 +68,17 @@ def run_release(arguments):
 def run_grade(arguments):
     from ..classroom.exercise import GRADING
     from ..classroom.grading import Graded, grade_all
-    from ..classroom.marks import as_dict, check_places, read_teaching, report, write_class
+    from ..classroom.marks import as_dict, check_places, course_tables, read_words, report, write_class
     from ..classroom.submissions import check_sandbox, find_submissions
     from ..experiments.sweep import worker_count
 
     jobs, paths = worker_count(arguments.jobs), find_submissions(arguments.notebooks)
+    lms = (arguments.moodle, arguments.canvas, arguments.assignment)
     write_as_json = json_writer(arguments.json, paths)
     if arguments.out is not None:
         check_places(arguments.out, paths)
-        lms = (arguments.moodle, arguments.canvas, arguments.assignment)
-        teaching = read_teaching(arguments.out, arguments.words, *lms)
+        read_words(arguments.out, arguments.words)  # A mistake in these files is found before the grading.
+        course_tables({}, *lms)
     elif arguments.words or arguments.moodle or arguments.canvas:
         raise ValueError("out: got no folder for the class's files, expected --out DIR")
     if arguments.sandbox:
@@ -94,7 +95,7 @@ def run_grade(arguments):
             lines.append(f"not graded     {result}")
         write_as_json(entries)  # after each notebook, so that nothing is lost if a later one crashes
     if arguments.out is not None:
-        write_class(arguments.out, results, teaching)
+        write_class(arguments.out, results, arguments.words, *lms)
     print("\n".join(lines))
     return 1 if any("error" in entry for entry in entries.values()) else 0
 

@@ -25,6 +25,4 @@ def stream(seed, purpose, *index):
     numpy.random.Generator
     """
     key = (PURPOSES.index(purpose), *index)
-    return np.random.default_rng(
-        np.random.SeedSequence(seed_number("seed", seed), spawn_key=key)
-    )
+    return np.random.default_rng(np.random.SeedSequence(seed_number("seed", seed), spawn_key=key))
