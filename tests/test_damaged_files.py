@@ -20,17 +20,8 @@ from lora_np.adapters import AdapterConfig
 from lora_np.adapters.starts import STARTS
 from lora_np.data import load_tokenizer, new_files
 from lora_np.data.tokenizer_files import FILES
-from lora_np.formats import (
-    PRETRAINED,
-    load_hf,
-    load_model,
-    read_json,
-    save_adapter,
-    save_hf,
-    save_model,
-    save_peft,
-    write_json,
-)
+from lora_np.formats import load_hf, load_model, read_json, save_adapter, save_hf, save_model, save_peft, write_json
+from lora_np.formats.paths import PRETRAINED
 from lora_np.model import GPT2Config
 
 from . import test_fuzz_formats as fuzz

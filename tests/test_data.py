@@ -657,15 +657,10 @@ def test_a_file_that_pads_truncates_or_normalises_otherwise(template, tokenizer,
 
 def growing(folder, *lengths, decoder=False, added=()):
     """A tokenizer whose normaliser replaces a letter by so many, step after step; or its decoder does."""
-    pairs = list(zip("abcdef", "bcdefg"))
-    if decoder:
-        steps = [decoders.Replace(old, new * n) for (old, new), n in zip(pairs, lengths)]
-    else:
-        steps = [normalizers.Replace(old, new * n) for (old, new), n in zip(pairs, lengths)]
-    model = models.BPE({letter: i for i, letter in enumerate("abcdefg")}, [])
-    content = json.loads(Tokenizer(model).to_str())
-    name, sequence = ("decoder", decoders) if decoder else ("normalizer", normalizers)
-    content[name] = json.loads(sequence.Sequence(steps).__getstate__())
+    name, kind = ("decoder", decoders) if decoder else ("normalizer", normalizers)
+    steps = [kind.Replace(old, new * n) for old, new, n in zip("abcdef", "bcdefg", lengths)]
+    content = json.loads(Tokenizer(models.BPE({letter: i for i, letter in enumerate("abcdefg")}, [])).to_str())
+    content[name] = json.loads(kind.Sequence(steps).__getstate__())
     common = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
     content["added_tokens"] = [{"id": 7 + i, "content": token, **common} for i, token in enumerate(added)]
     (folder / "tokenizer.json").write_text(json.dumps(content))

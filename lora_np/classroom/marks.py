@@ -183,7 +183,7 @@ def marks_table(rows):
 
 
 def read_words(folder, path=None):
-    """Read a teacher's entries, by default from the folder's `words.csv`: a dict, (student, item) -> (points, remark)."""
+    """Read a teacher's entries, (student, item) -> (points, remark), by default from the folder's `words.csv`."""
     if path is None and not (path := Path(folder) / "words.csv").exists():
         return {}
     heads, *rows = rows_of(path, "words")

@@ -58,9 +58,7 @@ def class_report(labels, true, answered, others=None, texts=None):
         "texts": len(true),
         "different_texts": len(occurrences),
         **scores(confusion, n_independent),
-        "others": {
-            name: scores(confusion_matrix(true, its, len(labels)), n_independent) for name, its in others.items()
-        },
+        "others": {n: scores(confusion_matrix(true, its, len(labels)), n_independent) for n, its in others.items()},
         "commonest_share": float(sizes.max() / sizes.sum()),
         "classes": classes,
         "confusion": confusion.tolist(),
