@@ -813,8 +813,8 @@ def test_damaged_files_load_or_are_refused_by_name(tmp_path):
 
 
 @pytest.mark.stress
-def test_twenty_thousand_damaged_files(tmp_path):
-    fuzz_in_a_process("tests.test_fuzz_formats", tmp_path / "fuzz", 1, 20_000)
+def test_ten_thousand_damaged_files(tmp_path):
+    fuzz_in_a_process("tests.test_fuzz_formats", tmp_path / "fuzz", 1, 10_000)
 
 
 def fail_with(kind, message=""):
