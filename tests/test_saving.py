@@ -304,9 +304,9 @@ def test_killed_at_seventy_random_moments(tmp_path):
 
 
 KILLED = {  # name -> command, in which {a} is an adapter; it replaces the result of the same command with another one
-    "export": "export {a} --to hf --out {out}/x",
+    "export": "export {a} --to merged --out {out}/x",
     "merge": "merge {a} --out {out}/x",
-    "mix": "mix {w}/one {a} --out {out}/x",
+    "mix": "mix {a} --out {out}/x",
     "explore": "explore {a} --text-file {w}/data/corpus.txt --out {out}/x.html",
 }
 
@@ -340,12 +340,13 @@ def test_commands_killed_at_eighty_random_moments(tmp_path):
             started = time.monotonic()
             assert run_command(words) == 0
             results.append(files_in(out))
-        longest, seen = time.monotonic() - started, []
-        for _ in range(20):
-            killed = run_command(new, moments.uniform(0.5, 1.1) * longest)
+        middle, seen = time.monotonic() - started, []
+        for _ in range(20):  # around the moment at which the new result replaces the old one
+            killed = run_command(new, moments.uniform(0.8, 1.2) * middle)
             left = {n: content for n, content in files_in(out).items() if not n.startswith(".lora_np-")}
             assert left in results, f"{name}: killed ({killed}), it leaves {sorted(left)}"
             seen.append(results.index(left))
+            middle *= 1.1 if seen[-1] else 0.9
             assert run_command(old) == 0 and files_in(out) == results[1]
         assert set(seen) == {0, 1}, name
 
