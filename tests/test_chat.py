@@ -208,7 +208,7 @@ def test_a_row_that_is_refused(message, tmp_path):
 
 
 @pytest.mark.skipif(not find_spec("resource"), reason="the system cannot limit CPU time")
-@pytest.mark.parametrize("work, lines", [("time.sleep(1.5)", [3]), ("sum(1 for _ in iter(int, 1))", [])])
+@pytest.mark.parametrize("work, lines", [("time.sleep(1.1)", [3]), ("sum(1 for _ in iter(int, 1))", [])])
 def test_a_child_is_limited_in_cpu_time_not_in_waiting(work, lines, tmp_path):
     """On a busy machine, even a template of one line may wait for seconds."""
     script = tmp_path / "script.py"
