@@ -118,6 +118,7 @@ GGUF_FAULTS = {  # name: (change of the tensors, fields, layer, status, note, ex
     "alpha 0": (same, {"adapter_lora_alpha": 0.0}, FIRST, "applied", "adapter.lora.alpha is 0: the scale is 1", 0),
     "no alpha": (same, {"adapter_lora_alpha": None}, FIRST, "applied", "alpha is missing: the scale is 1", 0),
     "activated": (same, {"adapter.alora.invocation_tokens": UINT32}, FIRST, "applied", "only after these tokens", 0),
+    "rows of q in the wrong order": (same, {}, FIRST, "applied", "read in GGUF's order", 0),
     "large alpha": (same, {"adapter_lora_alpha": 5e3}, FIRST, "applied", "larger than the weight", 0),
 }  # fmt: skip
 REFUSED_GGUF = {

@@ -261,6 +261,7 @@ def whole_weight(key, array, names, notes, params):
 # ---------------------------------------------------------------- llama.cpp and this package
 
 ALORA = "adapter.alora.invocation_tokens"  # of an "activated" LoRA
+ROW_ORDER = "B's rows are read in GGUF's order; whether they were converted to it cannot be checked"
 
 
 def llama_cpp_report(fields, tensors, params, config):
@@ -307,7 +308,8 @@ def llama_cpp_report(fields, tensors, params, config):
     for i, layer in enumerate(layers):
         if layer.arrays:
             lora_B = gguf_rows(config, layer.ours[0], layer.arrays["lora_B"], back=True)
-            layers[i] = layer._replace(arrays={**layer.arrays, "lora_B": lora_B})
+            notes = layer.notes + ((ROW_ORDER,) if lora_B is not layer.arrays["lora_B"] else ())
+            layers[i] = layer._replace(arrays={**layer.arrays, "lora_B": lora_B}, notes=notes)
     return AdapterReport("llama.cpp", "lora", layers, refused)
 
 
