@@ -105,16 +105,11 @@ def test_texts_end_as_in_llama_cpp(tmp_path):
     task = read_model(write_gguf(tmp_path / "x.gguf", params, config, fields=fields))
     assert end_ids(task) == (2, 9, 10, 11, 12, 13, 4)  # the last is <|im_end|>
     own = {"eos_token_id": None, "suppress_tokens": list(range(0, config.vocab_size, 2))}
-    ids = generate_ids(task._replace(files={**task.files, GENERATION: json.dumps(own).encode()}))
-    assert len(ids) == 200 and all(i % 2 for i in ids)
-
-
-def generate_ids(task):
-    """The ids of a long random text."""
-    sampling, rng = Sampling(temperature=5.0), np.random.default_rng(0)
+    task = task._replace(files={**task.files, GENERATION: json.dumps(own).encode()})
     with mock.patch("lora_np.tasks.writing.pieces", lambda tokenizer, text, new, shown: new):
-        new = continuation(task, np.array([5]), 200, None, sampling, rng)
-    return [int(token[0]) for token in new]
+        new = continuation(task, np.array([5]), 200, None, Sampling(temperature=5.0), np.random.default_rng(0))
+    ids = [int(token[0]) for token in new]
+    assert len(ids) == 200 and all(i % 2 for i in ids)
 
 
 def test_settings_of_other_programs_are_reported_once(tmp_path, capsys):
