@@ -55,6 +55,7 @@ def with_depths(layers):
 def check_config(config, *sizes):
     """Check the fields that all configurations share; `sizes` are the names of fields that must be ints ≥ 1."""
     check_fields(config, whole_number, *sizes)
+    check_fields(config, whole_number, "n_layers", most=1000, why="more than any model has")
     check_fields(config, whole_number, "n_classes", least=0)
     check_fields(config, finite_number, "dropout", least=0, below=1)
     check_fields(config, instance_of, "extra", type_=dict, expected="a dict")
