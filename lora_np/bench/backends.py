@@ -34,7 +34,7 @@ class Peer(NamedTuple):
 def program_of(name):
     """Return a backend's key in BACKENDS and the folder of the checkout whose code its process runs.
 
-    For another checkout, such as old=/path/to/it, the key is that of lora_np, and the folder is /path/to/it.
+    A checkout, given as old=/path/to/it, has the key of lora_np and the folder /path/to/it.
     """
     label, equals, folder = name.partition("=")
     if label and equals:

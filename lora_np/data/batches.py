@@ -201,5 +201,5 @@ def sequence_lengths(sequences):
         raise ValueError("sequences: got none, expected at least one")
     lengths = [len(integer_vector(f"sequence {row}", sequence)) for row, sequence in enumerate(sequences)]
     if 0 in lengths:
-        raise ValueError(f"sequence {lengths.index(0)}: is empty, expected at least one token")
+        raise ValueError(f"sequences: got no tokens in sequence {lengths.index(0)}, expected at least one")
     return np.array(lengths, dtype=np.int64)

@@ -144,7 +144,7 @@ def live_with_parent(far_end):
 
 
 def sweep(function, runs, executor=None):
-    """Carry out runs and yield each when it ends.
+    """Execute runs, and yield each as it finishes.
 
     A run that fails is yielded with its error, and the others continue. If a worker is killed, the executors of
     `open_executor` repeat its run a few times before they report a failure; with a ProcessPoolExecutor, this run and

@@ -142,7 +142,7 @@ def whole_number(digits):
 
 
 def without_repeats(pairs):
-    """Build a dict from a JSON object. Raises ValueError for repeated names; `json` would keep only the last value."""
+    """Build a dict from a JSON object. Raises ValueError for duplicate keys; `json` would keep only the last value."""
     values = {}
     for name, value in pairs:
         if name in values:

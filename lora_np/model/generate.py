@@ -100,7 +100,7 @@ def continued(readers, text, config, n_new, sampling, rng, stop, never):
             logits[rows], caches[i] = next_logits(decoder, unread[rows], caches[i])
         if not np.isfinite(logits).all():
             raise FloatingPointError(
-                "the logits of the next token are not finite; the weights are damaged or far too large"
+                "the logits of the next token are not finite; the weights are corrupted or far too large"
             )
         if never.size:
             logits[:, never] = -np.inf

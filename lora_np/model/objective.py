@@ -79,7 +79,7 @@ def predict_logits(params, batches, config, adapter=None, run=map, head=None):
         if head is not None:
             logits, _ = ops.linear_forward(logits[np.arange(len(logits)), batch.lengths - 1], head, wanted=())  # (B, K)
         if not np.isfinite(logits).all():
-            raise FloatingPointError("the logits became NaN or infinite; the weights are damaged or far too large")
+            raise FloatingPointError("the logits became NaN or infinite; the weights are corrupted or far too large")
         return logits, batch.targets
 
     return run(answered, batches)

@@ -25,7 +25,7 @@ def sections():
 
 
 def sections_of(entry, tensor):
-    """The section of a case's kind and, for a tensor of a model, the section of the operation that computes it."""
+    """List the sections that define a case: its kind's and, for a model's tensor, that of the operation behind it."""
     names, known = [entry["kind"]], sections()
     if entry["kind"] in MODELS:
         names.append(operation_of(entry["settings"], name_in_model(tensor)))

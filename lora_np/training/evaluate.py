@@ -51,7 +51,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
     if not weight_sum:
         raise ValueError("batches: got none, expected at least one to evaluate on")
     if not math.isfinite(loss_sum):
-        raise FloatingPointError("the logits became NaN or infinite; the weights are damaged or far too large")
+        raise FloatingPointError("the logits became NaN or infinite; the weights are corrupted or far too large")
     loss = {"loss": loss_sum / weight_sum}
     return {**loss, "accuracy": n_right / n_targets} if config.n_classes else loss
 

@@ -63,7 +63,7 @@ def gguf_adapter(settings, t):
 
 
 def blocks_case(name, *about):
-    """The case for one block format.
+    """Make the reference case of one block format.
 
     The blocks contain random weights, weights halfway between two codes of each format, zeros, a scale d that is 0 in
     float16, large weights, two equal magnitudes with opposite signs, and an m whose rounding error is several codes.

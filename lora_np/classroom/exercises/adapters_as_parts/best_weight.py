@@ -19,7 +19,7 @@ FORMULA = "f = new + price · old;  w = (3 f₀ − 4 f_½ + f₁) / 4 (f₀ −
 
 
 def best_weight(new, old, price):
-    """new (3,), old (3,): losses at the weights 0, ½ and 1; price a float -> w, a float."""
+    """new (3,), old (3,), the losses at the weights 0, ½ and 1; price, a float -> w, a float."""
     f0, f_half, f1 = new + price * old
     # c = f0; this leaves two equations: a/4 + b/2 = f_half − f0 and a + b = f1 − f0
     a = 2 * (f1 - 2 * f_half + f0)

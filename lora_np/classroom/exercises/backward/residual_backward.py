@@ -3,8 +3,8 @@
 `y = x + f(x)`, where the branch `f` may be anything, such as attention or an MLP. The branch's backward pass is given:
 `branch_backward(d)` maps the gradient of the branch's output to that of its input. Return the gradient of `x`.
 
-**Predict:** a branch whose weights are all zero passes nothing back. What is `dx` then? What is left of the gradient
-after twenty such blocks, with and without residual paths? That is why deep models have residual connections.
+**Predict:** If all weights of the branch are zero, the branch passes nothing back. What is `dx` then? What is left of
+the gradient after twenty such blocks, with and without residual paths? This is why deep models have residual paths.
 """
 
 POINTS = 2

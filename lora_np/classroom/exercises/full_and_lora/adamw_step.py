@@ -30,7 +30,7 @@ p ← p − lr λ p − lr μ̂ / (√ν̂ + ε),  with λ p only for arrays of 
 
 
 def adamw_step(p, g, mu, nu, step, lr, beta1, beta2, eps, weight_decay):
-    """p, g, mu, nu of one shape, step an int from 1, the others floats -> new p, mu, nu of that shape."""
+    """p, g, mu, nu (same shape); step, an int, at first 1; the other arguments, floats -> the new p, mu, nu."""
     mu = beta1 * mu + (1 - beta1) * g
     nu = beta2 * nu + (1 - beta2) * g**2
     # With a constant g, mu is first (1 − β) g, then (1 − β)(1 + β) g = (1 − β²) g, and after t steps (1 − βᵗ) g.

@@ -22,7 +22,7 @@ through_A = s (x ΔAᵀ) Bᵀ,  through_B = s (x Aᵀ) ΔBᵀ,  both = s (x ΔA�
 
 
 def lora_plus_moves(x, A, B, dA, dB, s, lr, ratio):
-    """x (N, in), A, dA (r, in), B, dB (out, r), s, lr, ratio floats -> through_A, through_B, both, (N, out) each."""
+    """x (N, in); A, dA (r, in); B, dB (out, r); floats s, lr, ratio -> through_A, through_B, both, each (N, out)."""
     move_A = -lr * dA  # (r, in)
     move_B = -ratio * lr * dB  # (out, r)
     u, move_u = x @ A.T, x @ move_A.T  # (N, r)
