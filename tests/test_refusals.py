@@ -268,7 +268,7 @@ DATA = {
     "texts: got none": lambda: data.train_tokenizer([]),
     "vocab_size: got 200, expected … at least 258": lambda: data.train_tokenizer(["a film"], 200),
     "sequences: got none": lambda: data.pad_sequences([], 1),
-    "sequence 1: is empty": lambda: data.pad_sequences([*ONE, np.array([], dtype=int)], 1),
+    "sequences: got no tokens in sequence 1": lambda: data.pad_sequences([*ONE, np.array([], dtype=int)], 1),
     "sequence 0: got shape (1, 2)": lambda: data.token_stream([np.array([[0, 5]])]),
     "sequences: got ids from -1 to 5": lambda: data.token_stream([np.array([-1, 5])]),
     "labels: got shape (2,), expected (1,)": lambda: data.class_batches(ONE, [1, 0], 4, 1),
