@@ -207,6 +207,7 @@ def test_a_row_that_is_refused(message, tmp_path):
         read_chats(path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not find_spec("resource"), reason="the system cannot limit CPU time")
 @pytest.mark.parametrize("work, lines", [("time.sleep(1.1)", [3]), ("sum(1 for _ in iter(int, 1))", [])])
 def test_a_child_is_limited_in_cpu_time_not_in_waiting(work, lines, tmp_path):

@@ -1,7 +1,6 @@
 """The inventory of other programs' keys is true: a key with another value does what it says."""
 
 import json
-import shutil
 from typing import NamedTuple
 from unittest import mock
 
@@ -36,31 +35,43 @@ class Read(NamedTuple):
     values: tuple
 
 
-def read(section, folder, changes):
-    """Write the files of a section with changed fields, and read them."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if section in HF:
-        config = small_llama(n_classes=3) if HF[section] == "llama" else tiny_config(n_classes=3)
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Section -> the files that a case changes and restores."""
+    root, folders = tmp_path_factory.mktemp("sections"), {}
+    for section in dict(CASES):
+        folder = folders[section] = root / section
+        config = tiny_config(n_classes=3) if HF.get(section) == "gpt2" else small_llama(n_classes=3 * (section in HF))
         params = random_params(config, np.float32)
-        if HF[section] == "llama":
-            write_hf(folder, params, config)
-        else:
-            save_hf(folder, params, config)
-        edit_fields(folder / "config.json", **changes)
-        loaded = load_hf(folder)
-        return Read(loaded.params, (loaded.config, loaded.labels))
+        if section == "adapter_config.json":
+            factors = random_factors(params, ("q_proj", "v_proj"))
+            write_peft(folder, peft_tensors(factors), target_modules=["q_proj", "v_proj"])
+        elif section in HF:
+            save_hf(folder, params, config) if HF[section] == "gpt2" else write_hf(folder, params, config)
+    return folders
+
+
+def read(section, folder, changes):
+    """Read the files of a section with changed fields."""
     config = small_llama()
     params = random_params(config, np.float32)
-    if section == "adapter_config.json":
-        factors = random_factors(params, ("q_proj", "v_proj"))
-        write_peft(folder, peft_tensors(factors), target_modules=["q_proj", "v_proj"])
-        edit_fields(folder / "adapter_config.json", **changes)
+    if section in PREFIX:
+        folder.mkdir(exist_ok=True)
+        (folder / "x.gguf").unlink(missing_ok=True)  # arrays of an earlier one are views of the file
+        write_gguf(folder / "x.gguf", params, config, fields={PREFIX[section] + key: v for key, v in changes.items()})
+        loaded = read_model(folder / "x.gguf")
+        return Read(loaded.params, (loaded.config, loaded.files))
+    path = folder / ("config.json" if section in HF else section)
+    text = path.read_text()
+    try:
+        edit_fields(path, **changes)
+        if section in HF:
+            loaded = load_hf(folder)
+            return Read(loaded.params, (loaded.config, loaded.labels))
         adapter = load_peft(folder, params, config)
         return Read(adapter.weights, (adapter.config,))
-    folder.mkdir()
-    write_gguf(folder / "x.gguf", params, config, fields={PREFIX[section] + key: v for key, v in changes.items()})
-    loaded = read_model(folder / "x.gguf")
-    return Read(loaded.params, (loaded.config, loaded.files))
+    finally:
+        path.write_text(text)
 
 
 def same(first, second):
@@ -72,27 +83,27 @@ CASES += [("adapter_config.json", key) for key in foreign_keys()["adapter_config
 
 
 @pytest.mark.parametrize("section, key", CASES, ids=[f"{section}: {key}" for section, key in CASES])
-def test_a_key_does_what_the_inventory_says(section, key, tmp_path):
-    action = foreign_keys()[section][key]
-    plain = read(section, tmp_path / "x", {})
+def test_a_key_does_what_the_inventory_says(section, key, folders):
+    action, folder = foreign_keys()[section][key], folders[section]
+    plain = read(section, folder, {})
     if isinstance(action, tuple):
         for value in action:
-            assert section == "adapter_config.json" or same(read(section, tmp_path / "x", {key: value}), plain), value
+            assert section == "adapter_config.json" or same(read(section, folder, {key: value}), plain), value
         wrong = [v for v in OTHERS if not any(v == one and type(v) is type(one) for one in action) and v != action[0]]
         for value in wrong:
             with pytest.raises(ValueError, match=key.replace(".", r"\.")):
-                read(section, tmp_path / "x", {key: value})
+                read(section, folder, {key: value})
     elif action == "read":
         differences = 0
         for value in (5, 1.5, "x", True, [2], *[{"q_proj": 3}] * (section not in PREFIX)):
             try:
-                differences += not same(read(section, tmp_path / "x", {key: value}), plain)
+                differences += not same(read(section, folder, {key: value}), plain)
             except (ValueError, TypeError) as error:
                 assert key in str(error) or type(error) is ValueError, error
                 differences += 1
         assert differences or key in UNCHANGED
     else:
-        assert same(read(section, tmp_path / "x", {key: VALUES.get(key, 3)}), plain)
+        assert same(read(section, folder, {key: VALUES.get(key, 3)}), plain)
 
 
 def test_texts_end_as_in_llama_cpp(tmp_path):
