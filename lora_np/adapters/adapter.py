@@ -9,7 +9,7 @@ from .config import AdapterConfig, adapted_modules, module_config, module_rank
 from .kinds import KINDS
 from .starts import STARTS
 
-HEAD = "head.weight"
+HEAD, HEAD_BIAS = "head.weight", "head.bias"
 STARTED = ("lora", "dora")  # kinds whose A and B can be initialised from the base's weight
 
 
@@ -47,9 +47,12 @@ def adapter_shapes(params, config):
     for module in adapted_modules(config, params):
         shapes = kind.shapes(*params[f"{module}.weight"].shape, module_rank(config, module))
         by_name |= {f"{module}.{leaf}": shape for leaf, shape in shapes.items()}
-    if config.train_head and HEAD in params:
-        by_name[HEAD] = params[HEAD].shape
-    return by_name
+    return by_name | {name: array.shape for name, array in head_arrays(params).items() if config.train_head}
+
+
+def head_arrays(arrays):
+    """The arrays of the head: its weight and, in some architectures, its bias; an empty dict if there is no head."""
+    return {name: arrays[name] for name in (HEAD, HEAD_BIAS) if name in arrays}
 
 
 def check_ranks(params, config):
@@ -127,8 +130,7 @@ def start_adapter(params, config, rng):
             base[name], factors = start(params[name], settings)
             arrays |= factors
         weights |= {f"{module}.{leaf}": array for leaf, array in arrays.items()}
-    if config.train_head and HEAD in params:
-        weights[HEAD] = np.array(params[HEAD])
+    weights |= {name: np.array(array) for name, array in head_arrays(params).items() if config.train_head}
     return (params if start is None else base), Adapter(config, weights)
 
 

@@ -49,7 +49,7 @@ def setup(threads=1):
 
 def need(model):
     """Stop the notebook with installation instructions if a packaged model is missing."""
-    from ..formats.smollm2 import packaged_model
+    from ..formats.packaged import packaged_model
 
     try:
         packaged_model(model)

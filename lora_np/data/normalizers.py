@@ -10,7 +10,14 @@ from functools import cache
 SPACED_MARKS = '.,;:!?"()*'  # punctuation that the Rotten Tomatoes snippets surround with spaces
 LONGEST = 10**8  # maximum number of characters of a text in any step
 STEEPEST = 10**6  # maximum factor by which all steps of a file together could make a text longer
-FACTORS = {"NFD": 18, "NFKD": 18, "NFC": 18, "NFKC": 18, "Precompiled": 18}  # at most 18 letters for one (U+FDFA)
+FACTORS = {
+    "NFD": 18,
+    "BertNormalizer": 18,
+    "NFKD": 18,
+    "NFC": 18,
+    "NFKC": 18,
+    "Precompiled": 18,
+}  # at most 18 letters for one (U+FDFA)
 
 
 def normalizer():

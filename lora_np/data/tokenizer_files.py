@@ -22,14 +22,16 @@ PAD = "<|pad|>"  # our own tokenizer's padding token
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"  # the older equivalent of tokenizer.json
+WORDS = "vocab.txt"  # BERT's older equivalent: one token in each line
 NAMES, ADDED = "special_tokens_map.json", "added_tokens.json"  # older files; their content is now in SETTINGS
 GENERATION = "generation_config.json"  # contains the id at which transformers' `generate` stops
 TEMPLATE = "chat_template.jinja"
-FILES = (TOKENIZER, SETTINGS, NAMES, ADDED, VOCABULARY, MERGES, TEMPLATE, GENERATION)
+FILES = (TOKENIZER, SETTINGS, NAMES, ADDED, VOCABULARY, MERGES, WORDS, TEMPLATE, GENERATION)
 
 WHOLE_FILE = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")  # values of tokenizer_class
 GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
 LLAMA_CLASS = ("LlamaTokenizer", "LlamaTokenizerFast")
+BERT_CLASS = ("BertTokenizer", "BertTokenizerFast")
 # More fields of SETTINGS that change ids, with the supported values.
 SUPPORTED = {"truncation_side": (None, "right"), "fast_tokenizer_files": (None,)}
 TOKEN = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")  # the fields of an AddedToken
@@ -38,6 +40,7 @@ DEFAULTS = {  # the tokens that a class adds to every vocabulary
     WHOLE_FILE: {},
     GPT2_CLASS: dict.fromkeys(SPECIAL_FIELDS[:3], END_OF_TEXT),
     LLAMA_CLASS: dict(zip(SPECIAL_FIELDS, ("<s>", "</s>", "<unk>"))),
+    BERT_CLASS: dict(zip(SPECIAL_FIELDS[2:], ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"))),
 }
 SPACE = "\u2581"  # sentencepiece's character for a space
 
@@ -76,16 +79,20 @@ def load_tokenizer(path, fields=None, files=None):
 
     path = Path(path)
     files = model_files(path if path.is_dir() else existing_file(path)) if files is None else files
-    name = TOKENIZER if TOKENIZER in files else VOCABULARY
-    if not files.keys() >= ({TOKENIZER} if name == TOKENIZER else {VOCABULARY, MERGES}):
-        raise FileNotFoundError(f"{path}: no {TOKENIZER}, and no {VOCABULARY} with {MERGES}")
+    name = next((name for name in (TOKENIZER, WORDS) if name in files), VOCABULARY)
+    if name == VOCABULARY and not files.keys() >= {VOCABULARY, MERGES}:
+        raise FileNotFoundError(f"{path}: no {TOKENIZER}, no {WORDS}, and no {VOCABULARY} with {MERGES}")
     where = path / name if path.is_dir() else path
     if fields is None:
         fields = model_fields(where.parent / "config.json") if where.name == name else {}
     vocab_size = min(fields.get("vocab_size", LARGEST), LARGEST)
     settings = json_object(where.parent / SETTINGS, files.get(SETTINGS))
     reader = tokenizer_class(where, settings, fields, files[name])
-    content = json_object(where, files[name])
+    if name == WORDS:
+        tokens = files[WORDS].decode("utf-8", "replace").removesuffix("\n").split("\n")
+        content = {"model": {"type": "WordPiece", "vocab": {token: i for i, token in enumerate(tokens)}}}
+    else:
+        content = json_object(where, files[name])
     with errors_of(where), library("cannot be used"):
         check_steps(content)
     if name == VOCABULARY:
@@ -146,10 +153,10 @@ def tokenizer_class(where, settings, fields, data):
     for field, values in SUPPORTED.items():
         if settings.get(field) not in values:
             raise ValueError(f"{where}: {SETTINGS} has {field} = {quoted(settings[field])}, expected {values[-1]!r}")
-    is_old = where.name == VOCABULARY
-    default = GPT2_CLASS if is_old or fields.get("model_type") == "gpt2" else WHOLE_FILE
-    kind = settings.get("tokenizer_class") or fields.get("tokenizer_class") or default[0]
-    supported = (GPT2_CLASS,) if is_old else (GPT2_CLASS, LLAMA_CLASS, WHOLE_FILE)
+    of_old = {VOCABULARY: GPT2_CLASS, WORDS: BERT_CLASS}.get(where.name)
+    of_model = {"gpt2": GPT2_CLASS, "bert": BERT_CLASS}.get(fields.get("model_type"), WHOLE_FILE)
+    kind = settings.get("tokenizer_class") or fields.get("tokenizer_class") or (of_old or of_model)[0]
+    supported = (of_old,) if of_old else (GPT2_CLASS, LLAMA_CLASS, BERT_CLASS, WHOLE_FILE)
     for names in supported:
         if kind in names:
             return WHOLE_FILE if names == LLAMA_CLASS and b'"ByteLevel"' in data else names
@@ -157,12 +164,15 @@ def tokenizer_class(where, settings, fields, data):
 
 
 def rebuilt(content, settings, reader):
-    """Build the Tokenizer as GPT2Tokenizer or LlamaTokenizer does, from only some parts of a ``tokenizer.json``."""
+    """Build the Tokenizer as a class of transformers does, from only some parts of a ``tokenizer.json``."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
 
     model, prefix = content["model"], settings.get("add_prefix_space")
-    if model.get("type", "BPE") != "BPE":
-        raise ValueError(f"its model is {quoted(model['type'])}, expected 'BPE' for tokenizer_class {reader[0]}")
+    kind = "WordPiece" if reader == BERT_CLASS else "BPE"
+    if model.get("type", kind) != kind:
+        raise ValueError(f"its model is {quoted(model['type'])}, expected {kind!r} for tokenizer_class {reader[0]}")
+    if reader == BERT_CLASS:
+        return word_piece(model["vocab"], settings)
     model = {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"]}
     if reader == LLAMA_CLASS:
         model |= {"fuse_unk": True, "byte_fallback": True}
@@ -176,6 +186,21 @@ def rebuilt(content, settings, reader):
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, scheme, split=False)
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     tokenizer.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if prefix else [])])
+    return tokenizer
+
+
+def word_piece(vocab, settings):
+    """Build the Tokenizer as BertTokenizer does."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    named = {name: as_token(settings.get(name) or text).content for name, text in DEFAULTS[BERT_CLASS].items()}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=named["unk_token"]))
+    is_split, accents = settings.get("tokenize_chinese_chars", True), settings.get("strip_accents")
+    tokenizer.normalizer = normalizers.BertNormalizer(True, is_split, accents, settings.get("do_lower_case", True))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece("##")
+    ends = named["cls_token"], named["sep_token"]
+    template, ids = [ends[0], "$A", ends[1]], [(text, vocab[text]) for text in ends]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ids)
     return tokenizer
 
 
@@ -221,7 +246,7 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults
         if not (token.content in by_default and is_new and next_id >= vocab_size):
             check_growth(tokenizer.normalizer, [token.content])
             tokenizer.add_tokens([token])
-    if TOKENIZER not in files:
+    if VOCABULARY in files and TOKENIZER not in files:
         added = [settings.get(f"add_{name}") and named[name] for name in ("bos_token", "eos_token")]
         first, last = ([as_token(value).content] if value else [] for value in added)
         ids = [(text, tokenizer.token_to_id(text)) for text in {*first, *last}]

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import HEAD, linear_layers, module_config, scaling
+from ..adapters import HEAD, head_arrays, linear_layers, module_config, scaling
 from ..adapters.config import matches
 from ..adapters.dora import MAGNITUDE, row_norms
 from ..checked import quoted
-from ..model import architecture
-from .names import FACTORS, FILES, LEAVES, bare, gguf_rows, is_adaptable, layer_names
+from ..model import add_head, architecture
+from .names import FACTORS, FILES, LEAVES, bare, gguf_rows, head_name, is_adaptable, layer_names
 from .peft_config import alpha_of, as_list, is_target, match_fields, rank_and_scale
 
 APPLIED, IGNORED, REFUSED, NO_TENSORS = "applied", "ignored", "refused", "no tensors"
@@ -34,6 +34,11 @@ class LayerReport(NamedTuple):
     rank: int | None = None
     scale: float | None = None
     scale_from: str | None = None
+
+    @property
+    def is_class_head(self):
+        """Whether this is a classification head."""
+        return self.ours == ("head",) and self.name != "lm_head"
 
 
 class AdapterReport(NamedTuple):
@@ -199,7 +204,8 @@ def peft_report(path, fields, tensors, params, config, names=None):
     names = {name: tuple(ours) for name, ours in names.items() if ours != ["head"]}
     saved, tied = saved_modules(fields), ()
     if fields.get("task_type") == "SEQ_CLS" or config.n_classes:
-        names["score"] = ("head",)
+        names[head_name(architecture(config))] = ("head",)
+        params = add_head(params, config, 2)[0] | head_arrays(params)  # PEFT's head has its own number of classes
     else:
         names["lm_head"] = ("head",)
         tied = (next(iter(names)), "lm_head") if HEAD not in params else ()
@@ -246,16 +252,17 @@ def whole_weight(key, array, names, notes, params):
     if old is None:
         note = "PEFT ignores tensors with this name"
         if re.search(r"(^|\.)(score|classifier|head)\.", key):
-            wanted = f"expected {BASE}score.weight" if "score" in names else "the model has no classification head"
+            score = next((name for name, ours in names.items() if ours == ("head",) and name != "lm_head"), None)
+            wanted = f"expected {BASE}{score}.weight" if score else "the model has no classification head"
             note = f"a head that PEFT ignores: {wanted}"
         return LayerReport(key, IGNORED, (note,))
     layer = LayerReport(name, APPLIED, notes[name], names[name])
-    expected = (*array.shape[:1], *old.shape[1:]) if name == "score" else old.shape
+    expected = (*array.shape[:1], *old.shape[1:]) if layer.is_class_head else old.shape
     if is_adaptable(layer.ours):  # GPT-2 stores these weights in a different layout
         return layer
     if array.shape != expected:
         return layer._replace(status=REFUSED, notes=(f"{leaf} {array.shape}, expected {expected}",))
-    return layer if name == "score" and len(array) < 2 else layer._replace(arrays={leaf: array})
+    return layer if layer.is_class_head and len(array) < 2 else layer._replace(arrays={leaf: array})
 
 
 # ---------------------------------------------------------------- llama.cpp and this package
@@ -326,8 +333,9 @@ def own_report(adapter_config, tensors, params, config):
     factors, others = split_by_layer(tensors, re.compile(rf"(.+)\.({'|'.join(LEAVES[kind])})"))
     layers = []
     for key, array in others.items():
-        if key == HEAD and adapter_config.train_head and HEAD in params and array.shape == params[HEAD].shape:
-            layers.append(LayerReport("head", APPLIED, (), ("head",), {"weight": array}))
+        fits = key in head_arrays(params) and array.shape == params[key].shape
+        if adapter_config.train_head and fits:
+            layers.append(LayerReport("head", APPLIED, (), ("head",), {key.removeprefix("head."): array}))
         else:
             layers.append(LayerReport(key, REFUSED, ("not a tensor of this adapter",)))
     missing = {leaf: (REFUSED, f"{leaf} is missing") for leaf in LEAVES[kind]}

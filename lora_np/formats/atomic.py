@@ -152,6 +152,7 @@ def write_folder(folder, files, check=None, carry=()):
         new.mkdir()
         for name, data in files.items():
             with naming(folder / name):
+                (new / name).parent.mkdir(exist_ok=True)
                 write_pieces(new / name, data)
                 flush(new / name)
         for path in [folder / name for name in carry if (folder / name).exists()]:

@@ -68,14 +68,19 @@ def check_is_model(folder):
     folder = Path(folder)
     if not folder.is_dir() and not folder.is_file():
         raise FileNotFoundError(f"{folder}: no such folder")
-    config, index = folder / "config.json", folder / "model.safetensors.index.json"
-    is_index = index.is_file() or folder.name == index.name
-    if is_index or config.is_file() and "model_type" in read_object(config):
+    if is_hf(folder):
         remedy = f"import it first with: python -m lora_np import {shown(str(folder))} --from hf --out DIR"
         raise ValueError(f"{folder}: this is a Hugging Face model; {remedy}")
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
         raise FileNotFoundError(f"{folder}: no {' and no '.join(missing)} ({contents(folder)}), expected a model")
+
+
+def is_hf(folder):
+    """Whether a folder, or the index of its tensor files, belongs to a Hugging Face model."""
+    config, index = folder / "config.json", folder / "model.safetensors.index.json"
+    is_index = index.is_file() or folder.name == index.name
+    return is_index or config.is_file() and "model_type" in read_object(config)
 
 
 def contents(folder):

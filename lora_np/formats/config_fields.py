@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..checked import errors_of, quoted
-from ..model import GPT2Config, LlamaConfig, architecture
+from ..model import ARCHITECTURES, BertConfig, GPT2Config, LlamaConfig, architecture
 from .checkpoint import check_depth, warn_of_unknown
 from .foreign_keys import check_keys, foreign_keys, keys_with
+from .names import head_name
+from .sentence_transformers import read_beside, write_beside
 
 NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # replaced by those of the tokenizer or of an imported model
 GGUF_SIZES = {  # of both architectures: name in a GGUF file (without "gpt2." or "llama.") -> our name
@@ -22,7 +24,7 @@ class FileFormat(NamedTuple):
     """How the files of transformers and llama.cpp name an architecture's classes and fields."""
 
     hf_classes: tuple[str, str]  # transformers' classes for the language model and the classifier
-    buffers: str  # pattern for the names of tensors in old files that are not parameters
+    buffers: str  # pattern for the names of tensors that are ignored unless the configuration has them
     config_class: type  # our configuration class
     sizes: dict  # required field of config.json -> our field
     optional: dict  # optional field of config.json -> our field
@@ -30,6 +32,8 @@ class FileFormat(NamedTuple):
     fields_of: Callable  # configuration -> two dicts of fields: defaults, and fields that replace imported ones
     gguf: dict  # field of a GGUF file -> our field
     config_from_gguf: Callable | None = None  # (path, fields, tensors) -> our configuration; None: cannot be read
+    # (folder, fields, tensors) -> both, completed from other files; and (configuration, tensors) -> tensors, more files
+    beside: tuple[Callable, Callable] = (lambda folder, *both: both, lambda config, tensors: (tensors, {}))
 
 
 def file_format(config):
@@ -55,7 +59,7 @@ def config_from_fields(of_files, path, fields, tensors):
     of_files : FileFormat
     path : the path of the `config.json`, for messages
     fields : dict of its fields
-    tensors : dict, name -> array; a classifier has "score.weight"
+    tensors : dict, name -> array; a classifier's include its head
     """
     name = next(name for name in FILE_FORMATS if FILE_FORMATS[name] is of_files)
     keys, names = json_keys(name), of_files.sizes | of_files.optional
@@ -64,9 +68,10 @@ def config_from_fields(of_files, path, fields, tensors):
     if not isinstance(layers, (list, tuple)) or any(layer != "full_attention" for layer in layers):
         raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
     fields, more = of_files.completed(path, fields, tensors)
-    head = tensors.get("score.weight")
+    head_of_file = f"{head_name(ARCHITECTURES[name])}.weight"
+    head = tensors.get(head_of_file)
     if head is not None and (head.ndim != 2 or len(head) == 1):  # one output means regression
-        raise ValueError(f"{path}: score.weight has shape {head.shape}, expected (n_classes ≥ 2, d_model)")
+        raise ValueError(f"{path}: {head_of_file} has shape {head.shape}, expected (n_classes ≥ 2, d_model)")
     for key in of_files.sizes:
         if key not in fields:
             raise ValueError(f"{path}: {key} is missing")
@@ -220,6 +225,26 @@ def llama_from_gguf(path, fields, tensors):
         )
 
 
+# ---------------------------------------------------------------- BERT
+
+BERT_SIZES = {**LLAMA_SIZES, "max_position_embeddings": "n_positions", "type_vocab_size": "n_types"}
+BERT_OPTIONAL = {"layer_norm_eps": "layer_norm_eps", "hidden_dropout_prob": "dropout", "pooling": "pooling"}
+
+
+def completed_bert(path, fields, tensors):
+    """The fields of a BERT's `config.json` with transformers' default for a missing one; see `FileFormat`."""
+    return {"type_vocab_size": 2, **fields}, {}
+
+
+def bert_fields(config):
+    """The fields of a BERT's `config.json`; see `FileFormat`."""
+    return {"attention_probs_dropout_prob": 0.0}, {
+        "model_type": "bert",
+        **{theirs: getattr(config, ours) for theirs, ours in (BERT_SIZES | BERT_OPTIONAL).items() if ours != "pooling"},
+        "hidden_act": "gelu",
+    }
+
+
 FILE_FORMATS = {  # by the architecture's name
     "gpt2": FileFormat(
         hf_classes=("GPT2LMHeadModel", "GPT2ForSequenceClassification"),
@@ -241,5 +266,16 @@ FILE_FORMATS = {  # by the architecture's name
         fields_of=llama_fields,
         gguf=LLAMA_GGUF | LLAMA_GGUF_MORE,
         config_from_gguf=llama_from_gguf,
+    ),
+    "bert": FileFormat(
+        hf_classes=("BertModel", "BertForSequenceClassification"),
+        buffers=r"(bert\.)?(embeddings\.position_ids|pooler\..*)|cls\..*",  # `cls` is the head of masked tokens
+        config_class=BertConfig,
+        sizes=BERT_SIZES,
+        optional=BERT_OPTIONAL,
+        completed=completed_bert,
+        fields_of=bert_fields,
+        gguf={},
+        beside=(read_beside, write_beside),
     ),
 }

@@ -10,12 +10,12 @@ from ..checked import one_of, quoted, shown
 from ..data import END_OF_TEXT, PAD, new_files
 from ..data.texts import existing_file
 from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object, new_settings
-from ..model import parameter_shapes
+from ..model import architecture, parameter_shapes
 from .atomic import of_one_version
 from .checkpoint import contents, read_as, read_object, reader, write_pair
 from .config_fields import FILE_FORMATS, config_from_fields, file_format
-from .model import LoadedModel
-from .names import bare, layout, renamed, stored_tensors
+from .loaded import LoadedModel
+from .names import bare, head_name, layout, renamed, stored_tensors
 from .tensors import read_tensors
 
 
@@ -45,8 +45,10 @@ def load_hf(path, dtype=np.float32):
     fields = read_object(fields_path)
     name = fields.get("model_type", "gpt2")  # old GPT-2 files have none
     of_files = FILE_FORMATS[one_of(f"{fields_path}: model_type", name, FILE_FORMATS)]
-    tensors = {name: array for name, array in tensors.items() if not re.fullmatch(of_files.buffers, name)}
+    fields, tensors = of_files.beside[0](file.parent, fields, tensors)
     config = config_from_fields(of_files, fields_path, fields, tensors)
+    own = {bare(theirs) for theirs, *_ in layout(config)}
+    tensors = {n: array for n, array in tensors.items() if bare(n) in own or not re.fullmatch(of_files.buffers, n)}
     params, labels = params_of(file, tensors, config, dtype), label_list(fields_path, fields, config)
     return LoadedModel(params, config, None, None, labels)
 
@@ -71,12 +73,14 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
         files = {SETTINGS: new_settings(tokenizer), **files}
     defaults, fields = of_files.fields_of(config)
     special = special_ids(config, tokenizer, files)
-    fields = defaults | special | config.extra | {"architectures": [of_files.hf_classes[config.n_classes > 0]]} | fields
+    tensors, more = of_files.beside[1](config, dict(stored_tensors(params, config, "hf")))
+    is_classifier = any(name.startswith(head_name(architecture(config))) for name in tensors)
+    fields = defaults | special | config.extra | {"architectures": [of_files.hf_classes[is_classifier]]} | fields
     if config.n_classes:
         labels = labels or default_labels(config.n_classes)
         fields["id2label"] = {str(k): label for k, label in enumerate(labels)}
         fields["label2id"] = {label: k for k, label in enumerate(labels)}
-    names, tensors = ("model.safetensors", "config.json"), dict(stored_tensors(params, config, "hf"))
+    names, files = ("model.safetensors", "config.json"), {**files, **more}
     write_pair(folder, names, tensors, fields, None, files, {"format": "pt"}, check=reader(load_hf, params))
 
 

@@ -6,42 +6,30 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import HEAD, Adapter
+from ..adapters import head_arrays
 from ..checked import errors_of, one_of, quoted
 from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
 from ..data.texts import kind_of
 from .atomic import of_one_version
-from .checkpoint import check_shapes, load_model
+from .checkpoint import check_shapes, is_hf, load_model
 from .config_fields import FILE_FORMATS
 from .foreign_keys import check_keys, foreign_keys
 from .gguf import read_gguf
+from .hugging_face import load_hf
+from .loaded import LoadedModel
 from .names import gguf_rows, layout
+from .packaged import PACKAGED, packaged_model
 from .paths import PRETRAINED
-from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256
 
 WEIGHTS = ("dense", "blocks")
 FINGERPRINT = "base_sha256"  # field of an exported adapter: the fingerprint of its base
 cached_sha256 = lru_cache(maxsize=4)(lambda file, *changes: file_sha256(file))  # `changes`: the file's mtime and size
 THREADS = 2  # for dequantising, which is limited by memory bandwidth
-
-
-class LoadedModel(NamedTuple):
-    """A model with its tokenizer, ready to use."""
-
-    params: dict  # the base's weights, without the adapter
-    config: object  # a configuration, such as GPT2Config
-    adapter: Adapter | None
-    tokenizer: object
-    labels: list[str] | None  # one for each class, in order; None for a language model without a question
-    files: dict[str, bytes] = {}  # the tokenizer's unchanged files, see `model_files`; empty if it was newly trained
-    max_tokens: int | None = None  # the maximum number of tokens that a classifier reads; None: n_positions
-    question: str | None = None  # the question that a language model answers with one of the labels, or None
 
 
 def model_place(name):
@@ -97,8 +85,11 @@ def read_model(name, dtype=np.float32, weights="dense"):
     place = model_place(name)
     file = weights_file(place)
     if file.suffix != ".gguf":
-        params, config = load_model(place, dtype)
-        return LoadedModel(params, config, None, tokenizer_of(place, config), None, model_files(place))
+        if is_hf(place):
+            loaded = load_hf(place, dtype)
+        else:
+            loaded = LoadedModel(*load_model(place, dtype), None, None, None)
+        return loaded._replace(tokenizer=tokenizer_of(place, loaded.config), files=model_files(place))
     fields, tensors = read_gguf(file)
     params, config = model_from_gguf(file, fields, tensors, dtype)
     with errors_of(file):
@@ -183,7 +174,7 @@ def tokenizer_of(path, config, files=None):
 def fingerprint(params):
     """The SHA-256 of all weights but the head (names, shapes, float32 values), independent of the file format."""
     digest = hashlib.sha256()
-    for name in sorted(params.keys() - {HEAD}):
+    for name in sorted(params.keys() - head_arrays(params)):
         weight = np.ascontiguousarray(params[name], "<f4")
         digest.update(f"{name} {weight.shape} ".encode())
         digest.update(weight.data)

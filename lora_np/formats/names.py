@@ -42,6 +42,12 @@ def layer_names(config, file):
     return {row[FILES.index(file)]: row[2:] for row in rows if row[2] in own}
 
 
+def head_name(record):
+    """The name of an architecture's classification head in Hugging Face files."""
+    name = next(line.split()[0] for line in record.file_names.splitlines() if line.split()[2:] == ["head"])
+    return "score" if name == "lm_head" else name
+
+
 def linear_names(config, file):
     """`layer_names`, but only for the linear layers in the blocks, which an adapter can adapt."""
     return {theirs: ours for theirs, ours in layer_names(config, file).items() if is_adaptable(ours)}
@@ -76,7 +82,7 @@ def layout(config, file="hf"):
             if names[0] in shapes:
                 n_out, *n_in = shapes[names[0]]
                 shape = (len(names) * n_out, *n_in)
-                theirs = "score" if layer == "lm_head" and config.n_classes else layer
+                theirs = head_name(architecture(config)) if ours == ["head"] and config.n_classes else layer
                 yield f"{theirs}.{leaf}", names, shape[::-1] if transposed else shape, transposed
 
 

@@ -10,11 +10,20 @@ exception is r = in = out, where all factors are square and the mistake cannot b
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..adapters import HEAD, Adapter, AdapterConfig, compact_pattern, compact_targets, fitting_arrays, linear_layers
+from ..adapters import (
+    Adapter,
+    AdapterConfig,
+    compact_pattern,
+    compact_targets,
+    fitting_arrays,
+    head_arrays,
+    linear_layers,
+)
 from ..adapters.dora import MAGNITUDE
 from ..adapters.qalora import as_lora
 from ..checked import errors_of, shown
@@ -24,13 +33,12 @@ from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .foreign_keys import foreign_keys, keys_with
 from .fused import joined_layers, split_factors
-from .names import LEAVES, is_adaptable, linear_names, renamed, short_names
+from .names import LEAVES, head_name, is_adaptable, linear_names, renamed, short_names
 from .peft_config import alpha_of, read_fields
 from .tensors import read_tensors
 
 SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # suffix of an array's name in the file
-HEADS = ("score.weight", "classifier.weight", HEAD)
-SCORE = f"{BASE}score.weight"
+HEADS = ("score", "classifier", "head")
 NOT_HERE = "adapters for embeddings, norms, biases and language-model heads are not supported"
 
 
@@ -55,21 +63,23 @@ def load_peft(folder, params, config):
         If a file is missing or damaged, if PEFT would refuse the file or ignore a tensor for a reason other than its
         name, or if the kind of adapter is not supported.
     """
-    folder, params = Path(folder), {name: array for name, array in params.items() if name != HEAD}
+    folder, params = Path(folder), {name: a for name, a in params.items() if name not in head_arrays(params)}
     fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     fields = read_fields(fields_path)
     tensors = cast(path, read_tensors(path)[0], params["tok_emb.weight"].dtype)
     if not tensors:
         raise ValueError(f"{path}: the file has no tensors")
-    named = renamed(path, tensors, peft_name, repr(BASE))
-    read_as = {**fields, "task_type": "SEQ_CLS"} if SCORE in named else fields
+    score = f"{BASE}{head_name(architecture(config))}."
+    named = renamed(path, tensors, partial(peft_name, score=score), repr(BASE))
+    has_head = any(name.startswith(score) for name in named)
+    read_as = {**fields, "task_type": "SEQ_CLS"} if has_head else fields
     report = peft_report(fields_path, read_as, named, params, config, table_of_names(named, config))
-    head, adapted, alphas = None, {}, {}
+    head, adapted, alphas = {}, {}, {}
     if not fields.get("target_modules"):  # the file need not have all of PEFT's default targets
         report = report._replace(layers=[layer for layer in report.layers if layer.status != NO_TENSORS], refused=[])
     for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # rarely the cause, so last
-        if layer.name == "score" and layer.arrays:
-            head = layer.arrays["weight"]
+        if layer.ours == ("head",) and layer.arrays:
+            head |= {f"head.{leaf}": array for leaf, array in layer.arrays.items()}
             continue
         notes = [note for note in layer.notes if note not in (DEFAULT_NOTE, TIED)]
         if layer.status != APPLIED or not layer.arrays or notes:
@@ -83,30 +93,31 @@ def load_peft(folder, params, config):
     if report.refused:
         raise ValueError(f"{fields_path}: {report.refused[0]}")
     is_zero = not any(array.any() for own in adapted.values() for array in own.values())
-    if is_zero and head is not None:  # only a head, as `save_peft` writes it
+    if is_zero and head:  # only a head, as `save_peft` writes it
         adapted, alphas = {}, {}
     order = [name for name in linear_layers(params) if name in adapted]
     weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in LEAVES[report.kind]}
-    if head is not None:
-        weights[HEAD] = head
+    weights |= head
     with errors_of(folder):
         ranks = {name: len(own["lora_A"]) for name, own in adapted.items()}
         targets = compact_targets(order, linear_layers(params))
-        adapter = Adapter(our_config(fields, report.kind, ranks, alphas, targets, head is not None), weights)
+        adapter = Adapter(our_config(fields, report.kind, ranks, alphas, targets, bool(head)), weights)
         fitting_arrays(params, adapter)
     keys = foreign_keys()["adapter_config.json"]
     warn_of_unknown(fields_path, [name for name in adapter.config.extra if name not in keys])
-    is_read = "score" in saved_modules(fields)  # otherwise PEFT ignores the head
-    ignored = [key for key, name in zip(tensors, named) if key != name or name == SCORE and not is_read]
+    name = head_name(architecture(config))
+    is_read = name in saved_modules(fields)  # otherwise PEFT ignores the head
+    ignored = [key for key, theirs in zip(tensors, named) if key != theirs or theirs.startswith(score) and not is_read]
     if ignored:
-        expected = f"expected the prefix {BASE!r} in every name, and the head 'score' in modules_to_save"
+        expected = f"expected the prefix {BASE!r} in every name, and the head {name!r} in modules_to_save"
         warnings.warn(f"{path}: PEFT would ignore {shown(', '.join(ignored))}; {expected}", stacklevel=2)
     return adapter
 
 
-def peft_name(key):
-    """Return PEFT's name for a tensor: `key` with PEFT's prefix or, for a classification head, `SCORE`."""
-    return SCORE if key.removeprefix(BASE) in HEADS else BASE + key.removeprefix(BASE)
+def peft_name(key, score):
+    """Return PEFT's name for a tensor: `key` with PEFT's prefix, or with the prefix `score` for a head."""
+    module, _, leaf = key.removeprefix(BASE).rpartition(".")
+    return score + leaf if module in HEADS else BASE + key.removeprefix(BASE)
 
 
 def our_config(fields, kind, ranks, alphas, targets, train_head):
@@ -162,7 +173,9 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
         tensors = {f"{BASE}{module}.{leaf}.weight": np.zeros(shape, weights[0].dtype) for leaf, shape in shapes.items()}
         settings, ranks[module], alphas[module] = replace(settings, kind="lora"), 1, 1.0
     if config.n_classes:
-        tensors[SCORE] = adapter.weights.get(HEAD, params.get(HEAD))
+        prefix = f"{BASE}{head_name(architecture(config))}"
+        for name, array in {**head_arrays(params), **head_arrays(adapter.weights)}.items():
+            tensors[prefix + name.removeprefix("head")] = array
     fields = peft_fields(settings, ranks, alphas, layers, config, base)
     names = "adapter_model.safetensors", "adapter_config.json"
     metadata = {"format": "pt", **(metadata or {})}
@@ -193,7 +206,7 @@ def peft_fields(settings, ranks, alphas, layers, config, base):
         "bias": "none",
         "fan_in_fan_out": bool(architecture(config).hf_transposed),
         "target_modules": list(compact_targets(ranks, layers, name)),
-        "modules_to_save": ["score"] if config.n_classes else None,
+        "modules_to_save": [head_name(architecture(config))] if config.n_classes else None,
         "init_lora_weights": "gaussian" if settings.init == "gaussian" else True,
         "inference_mode": True,
     }

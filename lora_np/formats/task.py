@@ -9,15 +9,12 @@ import hashlib
 import json
 import os
 import warnings
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from ..adapters import HEAD
 from ..checked import quoted, shown, whole_number
 from ..data import new_files
+from ..model import add_head
 from .atomic import of_one_version
 from .checkpoint import (
     cast,
@@ -31,8 +28,8 @@ from .checkpoint import (
 )
 from .hugging_face import default_labels
 from .model import is_included, is_packaged, model_place, model_sha256, read_model, weights_file
+from .packaged import PACKAGED, packaged_model, packaged_name
 from .paths import PRETRAINED
-from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256, tensor_bytes
 
 DIGESTS = {"adapter_sha256": "adapter.safetensors", "adapter_config_sha256": "adapter.json"}  # fields of task.json
@@ -81,9 +78,8 @@ def base_name(base, folder):
     base, folder = os.path.realpath(base), os.path.realpath(folder)
     if base == os.path.realpath(PRETRAINED):
         return "pretrained"
-    for name in PACKAGED:
-        if Path(base).name == PACKAGED[name][1] and base == os.path.realpath(packaged_model(name)):
-            return name
+    if name := packaged_name(base):
+        return name
     try:
         return Path(os.path.relpath(base, folder)).as_posix()
     except ValueError:  # Windows, on two drives
@@ -186,8 +182,7 @@ def with_classes(params, config, labels, question=None):
     n_classes = len(labels or ()) if question is None else 0
     if n_classes in (0, config.n_classes):
         return params, config
-    head = np.zeros((n_classes, config.d_model), dtype=params["tok_emb.weight"].dtype)
-    return {**params, HEAD: head}, replace(config, n_classes=n_classes)
+    return add_head(params, config, n_classes)
 
 
 def check_labels(folder, labels, config, about):

@@ -2,6 +2,7 @@
 
 from .architecture import Architecture, LayerSpec, with_depths
 from .architectures import ARCHITECTURES, architecture, check_writes, modules
+from .bert import BertConfig
 from .decoder import Decoder, KVCache, empty_cache, make_decoder, next_logits
 from .generate import generate, generate_tokens
 from .gpt2 import GPT2Config
@@ -13,8 +14,8 @@ from .passes import ForwardCache, backward, cache_bytes, cached_arrays, forward
 from .sampling import GREEDY, Sampling, next_probabilities
 
 __all__ = [
-    "ARCHITECTURES", "Architecture", "Decoder", "ForwardCache", "GREEDY", "KVCache", "LayerSpec", "LlamaConfig",
-    "GPT2Config", "Objective", "Sampling", "add_head", "architecture", "backward", "cache_bytes",
+    "ARCHITECTURES", "Architecture", "BertConfig", "Decoder", "ForwardCache", "GREEDY", "KVCache", "LayerSpec",
+    "LlamaConfig", "GPT2Config", "Objective", "Sampling", "add_head", "architecture", "backward", "cache_bytes",
     "cached_arrays", "check_writes", "draw_masks", "empty_cache", "forward", "generate", "generate_tokens",
     "initial_params", "loss_and_gradients", "make_decoder", "modules", "next_logits", "next_probabilities",
     "parameter_shapes", "predict_logits", "with_depths",

@@ -1,9 +1,10 @@
 """The table of the package's architectures."""
 
+from .bert import BERT
 from .gpt2 import GPT2
 from .llama import LLAMA
 
-ARCHITECTURES = {record.name: record for record in (GPT2, LLAMA)}  # GPT-2 is first: old files name no architecture
+ARCHITECTURES = {record.name: record for record in (GPT2, LLAMA, BERT)}  # GPT-2 first: old files name none
 
 
 def architecture(config):

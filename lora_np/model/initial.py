@@ -11,7 +11,7 @@ def parameter_shapes(config):
     """The shapes of all parameters, name -> shape, in execution order.
 
     Linear weights are (out, in). A language model with a tied head has no `head.weight`: `tok_emb.weight` is both
-    embedding and head. A classifier adds `head.weight` (n_classes, C), without bias.
+    embedding and head. A classifier adds `head.weight` (n_classes, C) and, if it is an encoder, `head.bias`.
     """
     return {name: shape for module in modules(config).values() for name, shape in module.parameter_shapes().items()}
 
@@ -44,7 +44,7 @@ def initial_params(config, rng, dtype=np.float32):
     return params
 
 
-def add_head(params, config, n_classes, rng):
+def add_head(params, config, n_classes, rng=None):
     """Turn a language model into a classifier with the same weights and a new head.
 
     Parameters
@@ -52,16 +52,18 @@ def add_head(params, config, n_classes, rng):
     params : dict of the weights of a language model or classifier; the arrays are shared, not copied
     config : its configuration
     n_classes : int, at least 2
-    rng : np.random.Generator
+    rng : np.random.Generator, for a normal head with standard deviation 0.02; None for a head of zeros
 
     Returns
     -------
-    params : dict with a new head.weight (n_classes, C), normal with standard deviation 0.02
+    params : dict with a new head.weight (n_classes, C) and, for an encoder, a head.bias (n_classes,) of zeros
     config : the same configuration with the given n_classes
     """
     if n_classes < 2:
         raise ValueError(f"n_classes: got {n_classes}, expected at least 2")
     config = replace(config, n_classes=n_classes)
-    head = modules(config)["head"]
-    weight = rng.normal(0.0, head.std, head.shape).astype(params["tok_emb.weight"].dtype)
-    return {**params, "head.weight": weight}, config
+    head, dtype = modules(config)["head"], params["tok_emb.weight"].dtype
+    arrays = {name: np.zeros(shape, dtype) for name, shape in head.parameter_shapes().items()}
+    if rng is not None:
+        arrays["head.weight"] = rng.normal(0.0, head.std, head.shape).astype(dtype)
+    return {**params, **arrays}, config

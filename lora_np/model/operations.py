@@ -90,6 +90,10 @@ def gelu(call, module, x):
     return ops.gelu_forward(x, call.wanted[module.name])
 
 
+def gelu_erf(call, module, x):
+    return ops.gelu_erf_forward(x, call.wanted[module.name])
+
+
 def swiglu(call, module, gate, up):
     wanted = [name for name in ("gate", "up") if call.wanted[f"{module.prefix}{name}_proj"]]
     return ops.swiglu_forward(gate, up, wanted)
@@ -102,6 +106,10 @@ def embed(call, module, tok, pos):
 def embed_backward(dy, cache):
     dtok = ops.dropout_backward(dy, cache).dx  # (B, T, C)
     return dtok, dtok.sum(axis=0)  # (T, C), because all rows of the batch use the same positions
+
+
+def dropout(call, module, x):
+    return ops.dropout_forward(x, call.masks.get(module.mask_name))
 
 
 def residual(call, module, x, branch):
@@ -123,6 +131,25 @@ def pool_backward(dy, cache):
 
 def mean_pool(call, module, x):
     return ops.mean_pool_forward(x, call.last + 1, call.wanted[module.name])
+
+
+def first_token(call, module, x):
+    return x[:, 0], x.shape  # (B, T, C) -> (B, C)
+
+
+def first_token_backward(dy, shape):
+    dx = np.zeros_like(dy, shape=shape)
+    dx[:, 0] = dy
+    return (dx,)
+
+
+def tanh(call, module, x):
+    y = np.tanh(x)
+    return y, y
+
+
+def tanh_backward(dy, y):
+    return (dy * (1.0 - y * y),)
 
 
 # ---------------------------------------------------------------- each operation in decoding: arrays are (BT, C)
@@ -198,9 +225,13 @@ OPERATIONS = {
         steps=("probs", "scores"),
     ),
     "gelu": Operation(gelu, ops.gelu_backward, gelu_decode),
+    "gelu_erf": Operation(gelu_erf, ops.gelu_backward),
     "swiglu": Operation(swiglu, ops.swiglu_backward, swiglu_decode, inputs=2),
     "residual": Operation(residual, residual_backward, residual_decode, inputs=2),
     "pool": Operation(pool, pool_backward),
     "mean_pool": Operation(mean_pool, ops.mean_pool_backward),
+    "first_token": Operation(first_token, first_token_backward),
+    "tanh": Operation(tanh, tanh_backward),
+    "dropout": Operation(dropout, ops.dropout_backward),
 }
 OPERATIONS["encoder_attention"] = OPERATIONS["attention"]._replace(decode=None)  # see `last_keys`

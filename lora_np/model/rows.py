@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import KINDS, Adapter, fitting_arrays, module_config, whole_weights
+from ..adapters import KINDS, Adapter, fitting_arrays, head_arrays, module_config, whole_weights
 from ..ops import linear_forward
 
 
@@ -56,7 +56,7 @@ def row_groups(params, adapters, B):
         arrays, config, whole = {}, None, {}
         if adapter is not None:
             arrays, config, whole = fitting_arrays(params, adapter), adapter.config, whole_weights(adapter)
-        if shared := sorted(set(whole) - {"head.weight"}):
+        if shared := sorted(whole.keys() - head_arrays(whole)):
             raise ValueError(f"adapter: contains {shared[0]}, which must be the same for all rows")
         groups.append(RowGroup(rows, {**params, **whole}, config, arrays))
     return tuple(groups)
@@ -90,7 +90,7 @@ def rows_forward(x, name, call):
         elif weight is base:
             plain.append(rows)
         else:
-            y[rows] = linear_forward(x[rows], weight, bias, ())[0]
+            y[rows] = linear_forward(x[rows], weight, group.params.get(f"{name}.bias"), ())[0]
     if plain:
         rows = np.concatenate(plain)
         y[rows] = linear_forward(x[rows], base, bias, ())[0]

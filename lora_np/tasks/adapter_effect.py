@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..adapters import HEAD, Adapter, AdapterConfig
+from ..adapters import HEAD, Adapter, AdapterConfig, head_arrays
 from ..adapters.dora import delta
 from ..analysis import effective_rank, product_singular_values
 from ..checked import quoted
@@ -87,9 +87,9 @@ def compare(task, report, prompt=None):
     """
     params, config = task.params, task.config
     adapter, left_out = attach(report, params["tok_emb.weight"].dtype)
-    head = next((layer.name for layer in report.layers if layer.name in ("score", "head")), None)
-    if HEAD in adapter.weights and (head == "score" or config.n_classes):
-        params, left_out = {**params, HEAD: adapter.weights[HEAD]}, [*left_out, head]
+    head = next((layer.name for layer in report.layers if layer.is_class_head), None)
+    if HEAD in adapter.weights and (head != "head" or config.n_classes):
+        params, left_out = {**params, **head_arrays(adapter.weights)}, [*left_out, head]
         config = replace(config, n_classes=len(params[HEAD]))
     text, ids = prompt_ids(task, prompt)
     pair = [forward(params, ids[None], config, adapter=each)[0][0] for each in (None, adapter)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import formats
-from ..adapters import HEAD, fitting_arrays, layer_arrays, merge, merge_in_format
+from ..adapters import HEAD, fitting_arrays, head_arrays, layer_arrays, merge, merge_in_format
 from ..checked import one_of
 from ..data import gguf_vocabulary, model_files
 from ..data.gguf_tokenizer import plain_text
@@ -65,8 +65,7 @@ def export(name, to, out, base_name=None, base=None, format=None):
         return task
     params = task.params
     if task.adapter is not None:
-        head = {HEAD: task.adapter.weights[HEAD]} if HEAD in task.adapter.weights else {}
-        params = merge(params, task.adapter) if to == "merged" else {**params, **head}
+        params = merge(params, task.adapter) if to == "merged" else {**params, **head_arrays(task.adapter.weights)}
     labels = task.labels if task.config.n_classes else None  # not the labels that a language model answers with
     formats.save_hf(out, params, task.config, task.tokenizer, labels, task.files)
     return task._replace(params=params, adapter=None)

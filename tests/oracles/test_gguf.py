@@ -7,7 +7,7 @@ import pytest
 
 from lora_np.compress import FORMATS, BlockWeight
 from lora_np.formats.gguf import read_gguf
-from lora_np.formats.smollm2 import packaged_model
+from lora_np.formats.packaged import packaged_model
 
 gguf = pytest.importorskip("gguf")
 pytestmark = pytest.mark.oracle

@@ -12,7 +12,7 @@ from lora_np.bench.llama_cpp import ask
 from lora_np.data import encode
 from lora_np.formats import PRETRAINED, load_task, read_model, save_task
 from lora_np.formats.gguf import read_gguf
-from lora_np.formats.smollm2 import packaged_model
+from lora_np.formats.packaged import packaged_model
 from lora_np.model import generate
 from lora_np.tasks.exchange import export
 

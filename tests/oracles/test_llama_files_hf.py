@@ -8,7 +8,7 @@ import pytest
 
 from lora_np.compress import BlockWeight
 from lora_np.formats import read_model
-from lora_np.formats.smollm2 import packaged_model
+from lora_np.formats.packaged import packaged_model
 from lora_np.model import forward, generate, loss_and_gradients
 
 from ..chat_templates import metadata

@@ -7,7 +7,7 @@ import pytest
 from lora_np.adapters import merge
 from lora_np.data import load_reviews
 from lora_np.formats import load_task
-from lora_np.formats.smollm2 import packaged_model
+from lora_np.formats.packaged import packaged_model
 from lora_np.tasks.classifier import load_classifier, predict
 from lora_np.tasks.exchange import export
 from lora_np.tasks.finetuning import finetune

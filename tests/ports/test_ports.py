@@ -17,7 +17,7 @@ import pytest
 from lora_np.formats import read_tensors, write_tensors
 from lora_np.formats.gguf import read_gguf
 from lora_np.formats.model import model_from_gguf
-from lora_np.formats.smollm2 import packaged_model
+from lora_np.formats.packaged import packaged_model
 from lora_np.model import forward
 from lora_np.reference import VECTORS, check, exit_code, load_manifest
 from lora_np.reference.mistakes import MISTAKES

@@ -23,7 +23,7 @@ from ...adapters import AdapterConfig, init_adapter
 from ...checked import whole_number
 from ...formats import load_pretrained, save_gguf, save_gguf_adapter
 from ...formats.gguf import read_gguf
-from ...formats.smollm2 import packaged_model
+from ...formats.packaged import packaged_model
 
 __all__ = ["VARIABLE", "answer", "ask", "find_llama_cpp", "format_times", "start", "time_llama_cpp"]
 
