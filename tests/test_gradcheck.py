@@ -56,7 +56,7 @@ def test_one_case_can_be_chosen_and_every_kind_of_adapter_goes_through_all_model
     assert {(row.name, row.seed) for row in gradcheck(seeds=(3, 5), only="softmax")} == {("softmax", 3), ("softmax", 5)}
     with pytest.raises(ValueError, match="only: no case's name contains 'rnn'"):
         gradcheck(only="rnn")
-    models = ("language model", "classifier", "llama", "llama classifier")
+    models = ("language model", "classifier", "llama", "llama classifier", "bert")
     assert {f"{model}: {kind}" for model in models for kind in KINDS} <= set(CASES)
 
 

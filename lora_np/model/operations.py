@@ -225,7 +225,7 @@ OPERATIONS = {
         steps=("probs", "scores"),
     ),
     "gelu": Operation(gelu, ops.gelu_backward, gelu_decode),
-    "gelu_erf": Operation(gelu_erf, ops.gelu_backward),
+    "gelu_erf": Operation(gelu_erf, ops.gelu_erf_backward),
     "swiglu": Operation(swiglu, ops.swiglu_backward, swiglu_decode, inputs=2),
     "residual": Operation(residual, residual_backward, residual_decode, inputs=2),
     "pool": Operation(pool, pool_backward),

@@ -11,7 +11,7 @@ from .cross_entropy import IGNORE_INDEX, cross_entropy_backward, cross_entropy_f
 from .dropout import dropout_backward, dropout_forward, dropout_mask
 from .embedding import embedding_backward, embedding_forward
 from .gelu import gelu_backward, gelu_forward
-from .gelu_erf import gelu_erf_forward
+from .gelu_erf import gelu_erf_backward, gelu_erf_forward
 from .layer_norm import layer_norm_backward, layer_norm_forward
 from .linear import linear_backward, linear_forward
 from .linear_cross_entropy import linear_cross_entropy_backward, linear_cross_entropy_forward
@@ -27,8 +27,8 @@ from .wanted import add, operands_wanted, present
 __all__ = [
     "IGNORE_INDEX", "add", "attention_backward", "attention_forward", "attention_scores", "consecutive_tables",
     "cross_entropy_backward", "cross_entropy_forward", "dropout_backward", "dropout_forward", "dropout_mask",
-    "embedding_backward", "embedding_forward", "gelu_backward", "gelu_erf_forward", "gelu_forward",
-    "layer_norm_backward", "layer_norm_forward", "linear_backward", "linear_cross_entropy_backward",
+    "embedding_backward", "embedding_forward", "gelu_backward", "gelu_erf_backward", "gelu_erf_forward",
+    "gelu_forward", "layer_norm_backward", "layer_norm_forward", "linear_backward", "linear_cross_entropy_backward",
     "linear_cross_entropy_forward", "linear_forward", "low_rank_backward", "low_rank_forward", "operands_wanted",
     "present", "rms_norm_backward", "rms_norm_forward", "rope_backward", "rope_forward", "rope_tables",
     "scale_backward", "scale_forward", "softmax_backward", "softmax_forward", "swiglu_backward", "swiglu_forward",

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from .blocks import blocks
-from .gelu import GeluCache
+from .gelu import GeluCache, gelu_backward
 
 SQRT_2, SQRT_2_PI = math.sqrt(2.0), math.sqrt(2.0 * math.pi)
 P = 0.3275911
@@ -40,11 +40,7 @@ def distribution(x, exponential):
 
 
 def gelu_erf_forward(x, wanted=("x",)):
-    """y = x Φ(x), element by element; see `distribution`. `gelu_backward` computes the gradient.
-
-    With the density φ(x) = exp(−x²/2) / √(2π), which is dΦ/dx, the product rule gives
-
-        dy/dx = Φ(x) + x φ(x)
+    """y = x Φ(x), element by element; see `distribution`.
 
     Parameters
     ----------
@@ -69,3 +65,23 @@ def gelu_erf_forward(x, wanted=("x",)):
             exponential /= SQRT_2_PI
             np.add(cumulative, exponential, out=piece)
     return y, GeluCache(dy_dx)
+
+
+def gelu_erf_backward(dy, cache):
+    """Gradient of the exact GELU.
+
+    The derivative of Φ is the density φ(x) = exp(−x²/2) / √(2π), so the product rule on y = x Φ(x) gives
+
+        dy/dx = Φ(x) + x φ(x)
+
+    Parameters
+    ----------
+    dy : array, x's shape
+    cache : GeluCache, which contains dy/dx
+
+    Returns
+    -------
+    GeluGrads, with None if no gradient was wanted
+    """
+    # y = x Φ(x)
+    return gelu_backward(dy, cache)

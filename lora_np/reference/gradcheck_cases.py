@@ -11,7 +11,16 @@ import numpy as np
 from .. import ops
 from ..adapters import KINDS, Adapter, AdapterConfig, adalora, init_adapter
 from ..data import Batch
-from ..model import GPT2Config, LlamaConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
+from ..model import (
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    backward,
+    draw_masks,
+    forward,
+    loss_and_gradients,
+    parameter_shapes,
+)
 from ..model.layers import output_name
 from ..ops.attention import merge_heads, split_heads
 from ..ops.low_rank import low_rank_cache, low_rank_weight_backward
@@ -139,18 +148,18 @@ def adalora_orthogonality(rng):
 
 
 # All sizes differ, so that swapped axes are detected. Llama's ε is of the order of mean(x²).
-GPT2 = {"vocab_size": 7, "n_positions": 5, "d_model": 6, "n_heads": 3, "d_ff": 8}
-LLAMA = {"vocab_size": 7, "n_positions": 5, "d_model": 8, "head_size": 6, "d_ff": 9, "rope_theta": 3.0}
-LLAMA |= {"rms_norm_eps": 0.5, "n_heads": 2, "n_kv_heads": 1}
+GPT2 = partial(GPT2Config, vocab_size=7, n_positions=5, d_model=6, n_heads=3, d_ff=8)
+LLAMA = partial(LlamaConfig, vocab_size=7, n_positions=5, d_model=8, head_size=6, d_ff=9, rope_theta=3.0)
+LLAMA = partial(LLAMA, rms_norm_eps=0.5, n_heads=2, n_kv_heads=1)
+BERT = partial(BertConfig, vocab_size=7, n_positions=5, d_model=6, n_heads=3, d_ff=8, n_types=3, layer_norm_eps=0.1)
 
 
-def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None):
+def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, base=GPT2):
     """Draw (config, params, adapter or None, batch, masks), with weights of the same magnitude as a trained model's.
 
-    llama : dict of LlamaConfig's fields whose values differ from those in LLAMA; None for a GPT-2
+    base : function that makes the configuration from the other fields
     """
-    of_model = {"n_layers": n_layers, "n_classes": n_classes, "dropout": dropout}
-    config = GPT2Config(**GPT2, **of_model) if llama is None else LlamaConfig(**LLAMA | llama, **of_model)
+    config = base(n_layers=n_layers, n_classes=n_classes, dropout=dropout)
     shapes = parameter_shapes(config)
     params = {name: model.at_trained_size(name, rng.normal(size=shape)) for name, shape in shapes.items()}
     adapter = None
@@ -163,22 +172,22 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None)
     return config, params, adapter, batch, draw_masks(config, batch.ids.shape, rng, adapter, "float64")
 
 
-def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, llama=None, recompute=False):
+def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, base=GPT2, recompute=False):
     """The Case for all trainable parameters: those of the adapter if there is one, else those of the model."""
-    config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, llama=llama)
+    config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, base=base)
 
-    def run(wanted, batch, masks, base=None, **trained):
-        weights, attached = (trained, None) if base is None else (base, Adapter(adapter.config, trained))
+    def run(wanted, batch, masks, frozen=None, **trained):
+        weights, attached = (trained, None) if frozen is None else (frozen, Adapter(adapter.config, trained))
         loss, _, grads = loss_and_gradients(weights, batch, config, attached, wanted, masks, class_weights, recompute)
         return loss, lambda dloss: {name: dloss * grad for name, grad in grads.items()}
 
-    trained, frozen = (adapter.weights, {"base": params}) if adapter else (params, {})
+    trained, frozen = (adapter.weights, {"frozen": params}) if adapter else (params, {})
     return Case(run, trained, {"batch": batch, "masks": masks, **frozen}, "all parameters")
 
 
-def activations(rng, n_classes=0, dropout=0.0, kind=None, llama=None):
+def activations(rng, n_classes=0, dropout=0.0, kind=None, base=GPT2):
     """The Case for all named activations; the operands are zeros that are added to the activations."""
-    config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, n_layers=1, llama=llama)
+    config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, n_layers=1, base=base)
     settings = {"lengths": batch.lengths, "adapter": adapter, "masks": masks}
     settings["wanted"] = tuple(name for name in params if "emb" in name)
 
@@ -219,12 +228,13 @@ X, QKV = (2, 3, 5), {"q": (2, 5, 12), "k": (2, 5, 12), "v": (2, 5, 12)}
 SOME_TWICE = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # row indices of a table with 7 rows; 2 and 4 do not occur
 TARGETS = np.array([[4, ops.IGNORE_INDEX, 0], [2, 2, ops.IGNORE_INDEX]])
 CLASS_WEIGHTS = np.array([0.3, 2.0, 1.1, 0.7, 1.9])
-LLAMAS = {  # case -> fields of its configuration
-    "H/K = 1": {"n_heads": 2, "n_kv_heads": 2},
-    "H/K = 2": {"n_heads": 4, "n_kv_heads": 2},
-    "H/K = 3": {"n_heads": 3, "n_kv_heads": 1, "tied": False},
-    "untied, biases": {"tied": False, "attention_bias": True, "mlp_bias": True},
+LLAMAS = {  # case -> its base
+    "H/K = 1": partial(LLAMA, n_heads=2, n_kv_heads=2),
+    "H/K = 2": partial(LLAMA, n_heads=4, n_kv_heads=2),
+    "H/K = 3": partial(LLAMA, n_heads=3, n_kv_heads=1, tied=False),
+    "untied, biases": partial(LLAMA, tied=False, attention_bias=True, mlp_bias=True),
 }
+POOLINGS = {pooling: partial(BERT, pooling=pooling) for pooling in ("mean", "cls")}
 OPERATIONS = {  # case -> arguments of `operation`
     "linear": {"shapes": {"x": X, "weight": (4, 5), "bias": (4,)}},
     "linear: no bias": {"shapes": {"x": X, "weight": (4, 5)}},
@@ -233,12 +243,14 @@ OPERATIONS = {  # case -> arguments of `operation`
     "rms_norm": {"shapes": {"x": X, "weight": (5,)}, "eps": 0.5},
     "rope": {"shapes": {"x": (2, 3, 12)}, "selective": False, "cos": ROPE[0], "sin": ROPE[1]},
     "gelu": {"shapes": {"x": (3, 4, 5)}, "size": 2.0},
+    "gelu_erf": {"shapes": {"x": (3, 4, 5)}, "size": 2.0},
     "swiglu": {"shapes": {"gate": (3, 4, 5), "up": (3, 4, 5)}, "size": 2.0},
     "softmax": {"shapes": {"x": X}, "selective": False},
     "mean_pool": {"shapes": {"x": X}, "lengths": np.array([3, 2])},
     "attention": {"shapes": QKV, "n_heads": 3},
     "attention: Tq < Tk": {"shapes": {"q": (2, 4, 12), "k": (2, 7, 12), "v": (2, 7, 12)}, "n_heads": 3},
     "attention: 3 query heads a key head": {"shapes": GROUPED, "n_heads": 6},
+    "attention: padded keys": {"shapes": QKV, "n_heads": 3, "positions": np.array([[4], [2]])},
     "attention: one key head": {"shapes": {"q": (2, 4, 18), "k": (2, 7, 6), "v": (2, 7, 6)}, "n_heads": 3},
     "embedding": {"shapes": {"weight": (7, 5)}, "ids": SOME_TWICE},
     "cross_entropy": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS},
@@ -271,13 +283,17 @@ WHOLE_MODELS = {
     "classifier: class weights": partial(whole_model, n_classes=5, class_weights=CLASS_WEIGHTS),
     "classifier: activations": partial(activations, n_classes=3, kind="lora"),
     **{f"classifier: {kind}": partial(whole_model, n_classes=3, dropout=0.2, kind=kind) for kind in KINDS},
-    **{f"llama: {name}": partial(whole_model, llama=changes) for name, changes in LLAMAS.items()},
-    "llama: recompute": partial(whole_model, llama={}, dropout=0.2, recompute=True),
-    "llama: activations": partial(activations, llama=LLAMAS["untied, biases"], dropout=0.2),
-    **{f"llama: {kind}": partial(whole_model, llama={}, dropout=0.2, kind=kind) for kind in KINDS},
-    "llama classifier": partial(whole_model, n_classes=3, llama=LLAMAS["H/K = 3"], dropout=0.2),
-    "llama classifier: activations": partial(activations, n_classes=3, llama=LLAMAS["H/K = 3"], kind="lora"),
-    "llama classifier: recompute": partial(whole_model, n_classes=3, llama={}, kind="lora", recompute=True),
-    **{f"llama classifier: {kind}": partial(whole_model, n_classes=3, llama={}, kind=kind) for kind in KINDS},
+    **{f"llama: {name}": partial(whole_model, base=base) for name, base in LLAMAS.items()},
+    "llama: recompute": partial(whole_model, base=LLAMA, dropout=0.2, recompute=True),
+    "llama: activations": partial(activations, base=LLAMAS["untied, biases"], dropout=0.2),
+    **{f"llama: {kind}": partial(whole_model, base=LLAMA, dropout=0.2, kind=kind) for kind in KINDS},
+    "llama classifier": partial(whole_model, n_classes=3, base=LLAMAS["H/K = 3"], dropout=0.2),
+    "llama classifier: activations": partial(activations, n_classes=3, base=LLAMAS["H/K = 3"], kind="lora"),
+    "llama classifier: recompute": partial(whole_model, n_classes=3, base=LLAMA, kind="lora", recompute=True),
+    **{f"llama classifier: {kind}": partial(whole_model, n_classes=3, base=LLAMA, kind=kind) for kind in KINDS},
+    **{f"bert: {name}": partial(whole_model, n_classes=3, dropout=0.2, base=base) for name, base in POOLINGS.items()},
+    "bert: activations": partial(activations, n_classes=3, base=POOLINGS["cls"], dropout=0.2),
+    "bert: recompute": partial(whole_model, n_classes=3, base=BERT, kind="lora", recompute=True),
+    **{f"bert: {kind}": partial(whole_model, n_classes=3, dropout=0.2, base=BERT, kind=kind) for kind in KINDS},
 }
 CASES = PARTS | WHOLE_MODELS

