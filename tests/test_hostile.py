@@ -279,7 +279,7 @@ READING = {  # command -> patterns of the files that it reads
     f"{TABLE} {{w}}/data/rows.csv": "data/rows.csv base/*",
     **{f"{TABLE} {{w}}/{name}": name for name in TABLES[1:]},
     "finetune --text-file {w}/data/corpus.txt --base {w}/base --epochs 1 --out {w}/made/x": "data/corpus.txt base/*",
-    "reference check {w}/port --vectors {w}/vectors --json {w}/made/x.json": "port/* port/*/* vectors/*",
+    "reference check {w}/port --vectors {w}/vectors --json {w}/made/x.json": "port/* port/*/* vectors/*64.* vectors/m*",
     "reference list --vectors {w}/vectors": "vectors/manifest.json",
     "classroom collect {w}/made/course {w}/exercises/07_lora_layer.ipynb": "exercises/*.ipynb",
 }
