@@ -39,7 +39,7 @@ def add_data_options(tuning):
 
 def add_adapter_options(tuning):
     tuning.add("--variant NAME", f"variant of LoRA: {', '.join(offered_variants())} (default lora)")
-    tuning.add("--rank R", "LoRA's rank (default {}; {} with a large base)".format(*RANKS), dest="r")
+    tuning.add("--rank R", "LoRA's rank (default {small}; {large} with a large base)".format(**RANKS), dest="r")
     tuning.add("--alpha A", "LoRA's alpha (default twice the rank)")
     text = f"""layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
     'blocks.0.*' (default {" ".join(TARGETS)})"""
@@ -49,22 +49,31 @@ def add_adapter_options(tuning):
 
 def add_training_options(tuning):
     new = FinetuneSettings()
-    (table, large_table), (text_file, large_text) = DEFAULTS["classifier"], DEFAULTS["text"]
+    table, large_table, text_file, large_text = (
+        DEFAULTS[t][k] for t in ("classifier", "text") for k in ("small", "large")
+    )
     tuning.add("--method", f"what to train (default {new.method})", choices=METHODS)
     tuning.add("--dropout P", f"the model's dropout (default {new.dropout:g})")
     rates = [", ".join(f"{name} {rate:g}" for name, rate in each.learning_rates.items()) for each in (table, text_file)]
     text = "peak learning rate (default: {} for a table; {} for a language model; lower with a large base)"
     tuning.add("--lr RATE", text.format(*rates), dest="learning_rate")
-    tuning.add("--epochs N", f"epochs (default {EPOCHS}; with a large base 1, or up to {EPOCHS} for few texts)")
+    tuning.add(
+        "--epochs N",
+        "epochs (default {small}; {encoder} with an encoder; with a large base 1, or up to 4 for few texts)".format(
+            **EPOCHS
+        ),
+    )
     text = f"""texts per step (default {table.batch_size}, or {text_file.batch_size} for a language model; with a large
     base {large_table.batch_size} or {large_text.batch_size})"""
     tuning.add("--batch-size N", text)
     tuning.add("--seed N", f"random seed (default {new.seed})")
-    tuning.add("--base DIR", "model to start from: smollm2, a GGUF file, or a folder (default: the included base)")
+    tuning.add(
+        "--base DIR", "model to start from: minilm, smollm2, a GGUF file, or a folder (default: the included base)"
+    )
     text = "for a GGUF file: dense arrays (default), or the file's blocks, which save memory at the cost of time"
     tuning.add("--weights", text, choices=WEIGHTS)
     tuning.add("--recompute", "recompute activations in the backward pass, to save memory", default=None)
-    tuning.add("--threads N", "number of cores to use (default 1; all with a large base)")
+    tuning.add("--threads N", "number of cores to use (default 1; all with a large base or an encoder)")
     text = f"""maximum number of tokens per text (default: the model's n_positions; with a large base at most
     {large_table.max_tokens}, or windows of {large_text.max_tokens} tokens for --text-file)"""
     tuning.add("--max-tokens N", text)

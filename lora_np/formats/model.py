@@ -14,8 +14,9 @@ from ..checked import errors_of, one_of, quoted
 from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
 from ..data.texts import kind_of
+from ..model import ARCHITECTURES
 from .atomic import of_one_version
-from .checkpoint import check_shapes, is_hf, load_model
+from .checkpoint import check_shapes, is_hf, load_model, read_object
 from .config_fields import FILE_FORMATS
 from .foreign_keys import check_keys, foreign_keys
 from .gguf import read_gguf
@@ -55,6 +56,14 @@ def is_included(name, names):
         here = f"the current folder has {kind_of(name)} with this name, which is used instead of the included one"
         warnings.warn(f"{name}: {here}; write ./{name} to say so, or rename it", stacklevel=2)
     return not Path(name).exists()
+
+
+def is_encoder(place):
+    """Whether a folder contains an encoder, which cannot generate text; False if it has no `config.json`."""
+    path = Path(place) / "config.json"
+    fields = read_object(path) if path.is_file() else {}
+    record = ARCHITECTURES.get(fields.get("model_type", fields.get("architecture")))
+    return record is not None and not record.writes
 
 
 def weights_file(place):

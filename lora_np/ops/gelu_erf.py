@@ -21,22 +21,26 @@ erf = np.frompyfunc(math.erf, 1, 1)
 def distribution(x, exponential):
     """Φ(x) = ½ (1 + erf(x/√2)), the distribution function of the normal distribution; `exponential` is exp(−x²/2).
 
-    With z = |x|/√2 and t = 1 / (1 + 0.3275911 z), erf(z) ≈ 1 − (a₁ t + … + a₅ t⁵) exp(−z²). Because exp(−z²) is the
-    given exponential, Φ(−|x|) is half of the subtracted product, and Φ(|x|) = 1 − Φ(−|x|).
+    With z = |x|/√2 and t = 1 / (1 + 0.3275911 z), erf(z) ≈ 1 − (a₁ t + … + a₅ t⁵) exp(−z²), in which exp(−z²) is the
+    given exponential. erf is odd, so it has the sign of x.
     """
     if x.dtype == np.float64:
-        return 0.5 * (1.0 + erf(x / SQRT_2).astype(np.float64))
-    t = np.abs(x)
-    t *= P / SQRT_2
-    t += 1.0
-    np.divide(1.0, t, out=t)
-    tail = t * COEFFICIENTS[0]
-    for a in COEFFICIENTS[1:]:
-        tail += a
-        tail *= t
-    tail *= exponential
-    tail *= 0.5  # Φ(−|x|)
-    return np.where(x < 0.0, tail, 1.0 - tail)
+        g = erf(x / SQRT_2).astype(np.float64)
+    else:
+        t = np.abs(x)
+        t *= P / SQRT_2
+        t += 1.0
+        np.divide(1.0, t, out=t)
+        g = t * COEFFICIENTS[0]
+        for a in COEFFICIENTS[1:]:
+            g += a
+            g *= t
+        g *= exponential
+        np.subtract(1.0, g, out=g)
+        np.copysign(g, x, out=g)
+    g *= 0.5
+    g += 0.5
+    return g
 
 
 def gelu_erf_forward(x, wanted=("x",)):

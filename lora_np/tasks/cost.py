@@ -8,14 +8,14 @@ from ..analysis import step_bytes
 from ..training import blas_threads, shard_threads, split_batch, stream
 from ..training.progress import duration
 from ..training.threads import LARGE
-from .settings import is_large
+from .settings import kind_of_base
 
 LARGEST_SHARD = 1024  # maximum number of tokens per shard, which limits the memory for a large model
 
 
 def n_shards(settings, longest):
     """Return the number of shards per batch: one per thread, or more if the base is large and the rows are long."""
-    pieces = math.ceil(settings.batch_size * longest / LARGEST_SHARD) if is_large(settings.base) else 1
+    pieces = math.ceil(settings.batch_size * longest / LARGEST_SHARD) if kind_of_base(settings.base) == "large" else 1
     return min(settings.batch_size, max(settings.threads, pieces))
 
 

@@ -12,7 +12,7 @@ from ..training import blas_threads, worthwhile_threads
 from .explore_answers import by_rank, by_scale, language_tokens, spread, texts_of_table
 from .explore_layers import directions_of, layer_rows, with_updates
 from .finetuning import naming_model, no_report
-from .settings import is_large
+from .settings import kind_of_base
 
 PAGE = Path(__file__).parent / "explorer.html"
 PLACE = "/*DATA*/"  # replaced by the page's data
@@ -75,7 +75,7 @@ def explore(
     task = attach_adapter(adapter, base)
     if not layer_arrays(task.adapter):
         raise ValueError(f"adapter: {adapter} adapts no layer, only the head; expected at least one layer")
-    n = n_texts or (TEXTS_OF_LARGE if is_large(base) else TEXTS)
+    n = n_texts or (TEXTS if kind_of_base(base) == "small" else TEXTS_OF_LARGE)
     if data is None:
         check_unset("needs --data", text=text_column, label=label_column, quoting=quoting or None)
     if task.labels is None:

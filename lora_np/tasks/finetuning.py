@@ -14,7 +14,7 @@ from ..training import attach, blas_threads, fine_tuning, stream, train
 from .cost import n_shards, report_cost
 from .language import Conversations, TextFile
 from .resuming import check_state, resumable
-from .settings import EPOCHS, LEAST_STEPS, FinetuneSettings, base_place, plain_values, tokens_to_read
+from .settings import LEAST_STEPS, MOST_DEFAULT, FinetuneSettings, base_place, plain_values, tokens_to_read
 from .table import LabelledTable, QuestionTable
 
 KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Conversations)}
@@ -65,7 +65,7 @@ def finetune(data, out, settings=None, report=no_report):
     dataset = data.read(model, settings)
     if settings.epochs is None:
         enough = math.ceil(LEAST_STEPS * settings.batch_size / dataset.n_rows)
-        settings = replace(settings, epochs=min(EPOCHS, enough))
+        settings = replace(settings, epochs=min(MOST_DEFAULT, enough))
     model, frozen, adapter = dataset.model, dataset.model.params, None
     if adapter_config is not None:  # `train_head` applies only to a classifier's head
         trains_head = adapter_config.train_head and model.config.n_classes > 0

@@ -12,7 +12,7 @@ from ..adapters.starts import STARTS
 from ..checked import check_fields, finite_number, instance_of, one_of, quoted, seed_number, whole_number
 from ..data import Batch
 from ..formats import PRETRAINED, LoadedModel, model_place
-from ..formats.model import WEIGHTS, weights_file
+from ..formats.model import WEIGHTS, is_encoder, weights_file
 from ..training import available_cores
 from ..training.threads import LARGE, MOST_THREADS  # a number of parameters, compared here with a file's size in bytes
 
@@ -29,18 +29,29 @@ class Defaults(NamedTuple):
     max_tokens: int | None = None  # maximum number of tokens per text; None: n_positions
 
 
-DEFAULTS = {  # task -> defaults for a small and for a large base
-    "classifier": (
-        Defaults({"lora": 2e-3, "full": 5e-4, "head": 1e-2}, 32),
-        Defaults({"lora": 1e-3, "full": 1e-4, "head": 4e-3}, 16, 512),
-    ),
-    "question": (Defaults({"lora": 2e-3, "full": 5e-4}, 32), Defaults({"lora": 1e-3, "full": 1e-4}, 16, 512)),
-    "text": (Defaults({"lora": 4e-3, "full": 4e-4}, 16), Defaults({"lora": 1e-3, "full": 5e-5}, 8, 256)),
-    "chat": (Defaults({"lora": 4e-3, "full": 4e-4}, 16), Defaults({"lora": 1e-3, "full": 5e-5}, 8, 512)),
+DEFAULTS = {  # task -> defaults for each kind of base
+    "classifier": {
+        "small": Defaults({"lora": 2e-3, "full": 5e-4, "head": 1e-2}, 32),
+        "encoder": Defaults({"lora": 1e-3, "full": 5e-5, "head": 1e-2}, 16, 256),
+        "large": Defaults({"lora": 1e-3, "full": 1e-4, "head": 4e-3}, 16, 512),
+    },
+    "question": {
+        "small": Defaults({"lora": 2e-3, "full": 5e-4}, 32),
+        "large": Defaults({"lora": 1e-3, "full": 1e-4}, 16, 512),
+    },
+    "text": {
+        "small": Defaults({"lora": 4e-3, "full": 4e-4}, 16),
+        "large": Defaults({"lora": 1e-3, "full": 5e-5}, 8, 256),
+    },
+    "chat": {
+        "small": Defaults({"lora": 4e-3, "full": 4e-4}, 16),
+        "large": Defaults({"lora": 1e-3, "full": 5e-5}, 8, 512),
+    },
 }
-RANKS = (8, 4)  # for a small and for a large base; alpha is twice the rank
+RANKS = {"small": 8, "encoder": 8, "large": 4}  # alpha is twice the rank
 TARGETS = ("all-linear",)
-EPOCHS, LEAST_STEPS = 4, 100  # for a large base, fewer epochs if they have at least LEAST_STEPS steps
+EPOCHS = {"small": 4, "encoder": 3}
+MOST_DEFAULT, LEAST_STEPS = 4, 100  # for a large base: one epoch, or up to 4 if an epoch has fewer than 100 steps
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,8 @@ class FinetuneSettings:
     ----------
     method : "lora" trains and saves an adapter, "head" only a classification head, and "full" the whole model
     adapter : AdapterConfig for the method "lora"; or a dict of the fields that differ from these defaults: all linear
-        layers, rank 8 (4 for a large base), and alpha twice the rank. The dict may also contain "variant". PiSSA and
-        OLoRA are saved as a LoRA adapter of twice the rank, for the unchanged base
+        layers, rank 8 (4 for a large language model), and alpha twice the rank. The dict may also contain "variant".
+        PiSSA and OLoRA are saved as a LoRA adapter of twice the rank, for the unchanged base
     learning_rate : float, the peak learning rate
     epochs, batch_size : int
     seed : int
@@ -60,7 +71,7 @@ class FinetuneSettings:
     dropout : float in [0, 1), the model's dropout probability during training
     weights : "dense", or "blocks" to keep a GGUF file's weights in blocks; see `lora_np.formats.read_model`
     recompute : bool, recompute activations to save memory at the cost of time; see `lora_np.model.forward`
-    threads : int; None: one, or one per core for a large base
+    threads : int; None: one for a small base, otherwise one per core
     max_tokens : int, the maximum number of tokens per text; longer texts are truncated
 
     Raises
@@ -102,7 +113,7 @@ class FinetuneSettings:
             raise ValueError(f"weights: got {self.weights!r}, expected 'dense': method 'full' trains only dense arrays")
         if self.method != "lora" and self.adapter is not None:
             raise ValueError(f"adapter: needs method 'lora', got method {self.method!r}")
-        adapter_from(self.adapter, RANKS[0])
+        adapter_from(self.adapter, RANKS["small"])
 
     @property
     def adapter_config(self):
@@ -111,15 +122,15 @@ class FinetuneSettings:
 
     def with_defaults(self, task):
         """Return a copy with a task's DEFAULTS filled in; values that depend on the model or data remain None."""
-        large = is_large(self.base)
-        defaults = DEFAULTS[task][large]
+        kind = kind_of_base(self.base)
+        defaults = defaults_for(task, kind)
         one_of("method", self.method, defaults.learning_rates)
         values = {
-            "adapter": adapter_from(self.adapter, RANKS[large]) if self.method == "lora" else None,
+            "adapter": adapter_from(self.adapter, RANKS[kind]) if self.method == "lora" else None,
             "learning_rate": self.learning_rate or defaults.learning_rates[self.method],
-            "epochs": self.epochs or (None if large else EPOCHS),
+            "epochs": self.epochs or EPOCHS.get(kind),
             "batch_size": self.batch_size or defaults.batch_size,
-            "threads": self.threads or (available_cores() if large else 1),
+            "threads": self.threads or (1 if kind == "small" else available_cores()),
         }
         return replace(self, **values)
 
@@ -207,10 +218,21 @@ def check_text(name, value):
     return value
 
 
-def is_large(base):
-    """Return whether a model's file is so large that training takes minutes on a laptop; False if there is no file."""
-    file = weights_file(base_place(base))
-    return file.is_file() and file.stat().st_size > LARGE
+def kind_of_base(base):
+    """The kind of a base, a key of RANKS: an encoder, or a language model that is small or that takes minutes to train.
+
+    A base that does not exist is "small"; `read_model` will refuse it.
+    """
+    place = base_place(base)
+    if is_encoder(place):
+        return "encoder"
+    file = weights_file(place)
+    return "large" if file.is_file() and file.stat().st_size > LARGE else "small"
+
+
+def defaults_for(task, kind):
+    """The Defaults of a task for a kind of base; encoders have some only for the tasks that they can do."""
+    return DEFAULTS[task].get(kind, DEFAULTS[task]["large"])
 
 
 def base_place(base):
@@ -221,7 +243,8 @@ def base_place(base):
 def tokens_to_read(settings, task, config):
     """Return the maximum number of tokens per text: max_tokens, or the default for the base and the task."""
     if settings.max_tokens is None:
-        return min(config.n_positions, DEFAULTS[task][is_large(settings.base)].max_tokens or config.n_positions)
+        most = defaults_for(task, kind_of_base(settings.base)).max_tokens
+        return min(config.n_positions, most or config.n_positions)
     return whole_number("max_tokens", settings.max_tokens, most=config.n_positions, why="the model's n_positions")
 
 
