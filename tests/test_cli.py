@@ -361,7 +361,7 @@ def test_repeated_texts_widen_the_intervals():
     thrice = class_report(["a", "b", "c"], np.tile(true, 3), np.tile(answered, 3), texts=texts * 3)
     for name in ("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval"):
         assert thrice[name] == pytest.approx(once[name], abs=1e-12)
-    assert "only 60 texts are different" in format_report(thrice) and "only" not in format_report(once)
+    assert "only 60 different text(s)" in format_report(thrice) and "only" not in format_report(once)
     assert class_report(["a", "b", "c"], true, answered, texts=texts) == once
 
 
@@ -986,9 +986,6 @@ def test_a_stream_that_nobody_reads(streams, command, code, error, tmp_path):
         assert len(read_json(said)["tensors"]) == 24
 
 
-# ---------------------------------------------------------------- small things
-
-
 def test_two_outputs_of_evaluate_are_two_files_and_a_picture_is_a_png(world, tmp_path, fails, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["evaluate", "--model", world / "classes", "--data", world / "data" / "rows.csv"]
@@ -1021,12 +1018,12 @@ def test_a_line_that_is_not_utf_8_does_not_end_a_chat(monkeypatch, capsys):
 
 def test_control_characters_do_not_reach_the_terminal(world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    text = "the \x1b[2J fox\n"
+    text = "the \x1b[2J fox 👨\u200d👩\n"
     for words in (["generate", "--model", world / "full", "--prompt", text, "--tokens", 1],
                   ["mix", world / "one", "--out", "a\x1b[2J"]):  # fmt: skip
         assert main([str(word) for word in words]) == 0
         out = capsys.readouterr().out
-        assert "\x1b" not in out and "\\x1b[2j" in out.lower()
+        assert "\x1b" not in out and "\\x1b[2j" in out.lower() and ("👨\u200d👩" in out) == (words[0] == "generate")
 
 
 def test_a_bar_is_shown_while_a_file_is_predicted(world, tmp_path, capsys, monkeypatch):

@@ -218,13 +218,16 @@ SPLIT = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"
 REPLACE = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}
 
 
-@pytest.mark.parametrize("part", [{"pre_tokenizer": SPLIT}, {"normalizer": REPLACE}], ids=str)
-def test_a_regular_expression_that_takes_too_long(part, write, capfd):
+GROW = {"type": "Sequence", "normalizers": [REPLACE, {**REPLACE, "pattern": {"String": "z"}, "content": "z" * 10**6}]}
+
+
+@pytest.mark.parametrize("at, step", [("pre_tokenizer", SPLIT), ("normalizer", REPLACE), ("normalizer", GROW)])
+def test_a_regular_expression_that_takes_too_long(at, step, write, capfd):
     """One line, and not the library's panic, which is no Exception, nor its report on stderr."""
-    tokenizer = data.load_tokenizer(write("tokenizer.json", small(**part)))
+    tokenizer = data.load_tokenizer(write("tokenizer.json", small(**{at: step})))
     assert len(data.encode(tokenizer, ["aab"])[0]) == 3
-    uses = {"text 1": lambda: data.encode(tokenizer, ["a", "a" * 40 + "b", "b"])}
-    uses |= {"text": lambda: data.normalise(tokenizer, "a" * 40 + "b")} if "normalizer" in part else {}
+    uses = {"text 1": lambda: data.encode(tokenizer, ["a", "a" * 120 + "b", "b"])}
+    uses |= {"text": lambda: data.normalise(tokenizer, "a" * 120 + "b")} if at == "normalizer" else {}
     for text, use in uses.items():
         with pytest.raises(ValueError, match=f"^{text}: the tokenizer cannot .*retry-limit-in-match over"):
             use()
@@ -669,11 +672,8 @@ def growing(folder, *lengths, decoder=False, added=()):
 
 @pytest.mark.parametrize("decoder", [False, True])
 def test_a_tokenizer_that_multiplies_letters_is_refused(decoder, tmp_path):
-    folder = growing(tmp_path, 1000, 1000, 1000, decoder=decoder)
-    with pytest.raises(
-        ValueError, match="json: cannot be used: its (normalizer|decoder) could make a text 1e.09 times as long"
-    ):
-        data.load_tokenizer(folder)
+    with pytest.raises(ValueError, match="its (normalizer|decoder) could make a text 1,000,000,000 times as long"):
+        data.load_tokenizer(growing(tmp_path, 1000, 1000, 1000, decoder=decoder))
 
 
 def test_a_text_that_would_grow_too_long_is_refused(tmp_path):
@@ -681,7 +681,8 @@ def test_a_text_that_would_grow_too_long_is_refused(tmp_path):
     assert len(data.encode(tokenizer, ["a"])[0]) == 10_000
     assert len(data.encode(tokenizer, ["b" * 10**4])[0]) == 10**6
     for call in (partial(data.encode, tokenizer), lambda texts: data.normalise(tokenizer, texts[0])):
-        with pytest.raises(ValueError, match="text 0: would have more than 100,000,000 characters"):
+        with pytest.raises(ValueError, match="text.*: could have more than 100,000,000 characters"):
             call(["a" * 20_000])
-    with pytest.raises(ValueError, match="would have more than 100,000,000 characters"):
+    with pytest.raises(ValueError, match="could have more than 100,000,000 characters"):
         data.load_tokenizer(growing(tmp_path, 100, 100, added=["a" * 20_000]))
+    data.load_tokenizer(growing(tmp_path, *[1] * 6, 1))  # steps that make no text longer

@@ -108,6 +108,9 @@ def test_texts_end_as_in_llama_cpp(tmp_path):
     assert end_ids(task) == (2, 9, 10, 11, 12, 13, 4)  # the last is <|im_end|>
     own = {"eos_token_id": None, "suppress_tokens": list(range(0, config.vocab_size, 2))}
     task = task._replace(files={**task.files, GENERATION: json.dumps(own).encode()})
+    wrong = task._replace(files={GENERATION: b'{"suppress_tokens": "abc"}'})
+    with pytest.raises(ValueError, match="suppress_tokens is 'abc', expected a list of ids"):
+        continuation(wrong, np.array([5]), 1, None, Sampling(), None)
     with mock.patch("lora_np.tasks.writing.pieces", lambda tokenizer, text, new, shown: new):
         new = continuation(task, np.array([5]), 200, None, Sampling(temperature=5.0), np.random.default_rng(0))
     ids = [int(token[0]) for token in new]
@@ -117,8 +120,8 @@ def test_texts_end_as_in_llama_cpp(tmp_path):
 def test_settings_of_other_programs_are_reported_once(tmp_path, capsys):
     config = small_llama()
     folder = write_hf(tmp_path / "hf", random_params(config, np.float32), config)
-    (folder / GENERATION).write_text('{"eos_token_id": 2, "top_k": 5, "num_beams": 4, "do_sample": false}')
+    (folder / GENERATION).write_text('{"eos_token_id": 2, "top_k": 5, "num_beams": 4, "top_p": 1.0}')
     assert main(["import", str(folder), "--from", "hf", "--out", str(tmp_path / "own")]) == 0
     assert main(["generate", "--model", str(tmp_path / "own"), "--prompt", "hello", "--tokens", "2"]) == 0
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "top_k = 5, num_beams = 4 has no effect here" in error, error
+    assert error.count("\n") == 1 and "no effect of top_k = 5, num_beams = 4;" in error, error

@@ -127,7 +127,7 @@ REFUSED = [
     ),
     (f"{TUNE} --method full --weights blocks", "weights: got 'blocks', expected"),
     (f"{TUNE} --max-tokens 161", "max_tokens: got 161, expected an integer"),
-    (f"{TUNE} --max-tokens 5", "conversations have an answer within 5 tokens, expected at least 10"),
+    (f"{TUNE} --max-tokens 5", "no train conversation has an answer within 5 tokens"),
     (f"{TUNE} --threads 0", "threads: got 0"),
     ("generate --base {out}/none.gguf --prompt a", "none.gguf: there is no such file"),
     ("generate --base {table} --prompt a", "table.csv"),

@@ -26,11 +26,9 @@ from lora_np.formats import LoadedModel, atomic, checkpoint, hugging_face, model
 from lora_np.tasks.exchange import import_gguf
 
 from .llama_files import small_llama, write_gguf
-from .test_fuzz_formats import tiny_tokenizer
+from .test_fuzz_formats import ROOT, tiny_tokenizer
 from .tiny import edit_fields, random_adapter, random_params, tiny_config
 from .world import make_world
-
-ROOT = Path(__file__).resolve().parents[1]
 
 CLASSES = tiny_config(n_classes=4)
 VERSIONS = (0, 1)

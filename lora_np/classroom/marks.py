@@ -290,7 +290,7 @@ def moodle_table(path, rows):
         most = entry.get("Maximum Grade", "").replace(",", ".").strip()
         if not re.fullmatch(r"(?=.*[1-9])\d{1,9}(\.\d*)?|", most):
             raise ValueError(
-                f"moodle: {path}, line {number}: got the maximum grade {most!r}, expected a positive number"
+                f"moodle: {path}, row {number}: got the maximum grade {most!r}, expected a positive number"
             )
         row = rows.get(re.sub(r"\D", "", entry["Identifier"]))
         if row and row["points"]:

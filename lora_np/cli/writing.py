@@ -1,5 +1,6 @@
 """The commands that generate text: generate and chat."""
 
+import re
 import sys
 
 import numpy as np
@@ -13,6 +14,9 @@ from ..tasks.writing import answer_from, write_text_from
 from ..training import blas_threads, worthwhile_threads
 
 TEXT_TOKENS, CHAT_TOKENS = 60, 400  # defaults for the maximum number of new tokens
+
+# Control characters, and those that change the direction of the text after them.
+CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|\r(?!\n)")
 
 
 def add_commands(command):
@@ -102,8 +106,8 @@ def system_messages(arguments):
 
 
 def printable(text):
-    """Replace control characters, which a terminal would obey, except line breaks and tabs."""
-    return "".join(c if c.isprintable() or c in "\n\t" else shown(c) for c in text)
+    """Replace characters that a terminal would obey, except line breaks and tabs."""
+    return CONTROL.sub(lambda found: shown(found[0]), text)
 
 
 def print_pieces(pieces):

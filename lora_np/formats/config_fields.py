@@ -169,14 +169,16 @@ def completed_llama(path, fields, tensors):
     whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
     fields = {**DEFAULTS, "num_key_value_heads": heads, "head_dim": width // heads if whole else 1, **fields}
     ropes = {name: fields.pop(name, None) for name in ("rope_scaling", "rope_parameters")}
-    if all(ropes.values()):  # transformers 4 and 5 differ in which of them they read
-        raise ValueError(f"{path}: has both rope_scaling and rope_parameters, expected only one of them")
+    thetas = []
     for name, value in ropes.items():
         rope = value or {}
         kinds = [rope[key] for key in ("rope_type", "type") if key in rope] if isinstance(rope, dict) else [rope]
         if not isinstance(rope, dict) or any(kind not in ROPE for kind in kinds):
             raise ValueError(f"{path}: {name} is {quoted(value)}, expected 'default' (unscaled RoPE)")
-        fields["rope_theta"] = rope.get("rope_theta", fields["rope_theta"])
+        thetas += [rope.get("rope_theta", fields["rope_theta"])] * (value is not None)
+    if len(thetas) == 2 and thetas[0] != thetas[1]:  # transformers 4 and 5 differ in which of them they read
+        raise ValueError(f"{path}: has both rope_scaling and rope_parameters, with different values of rope_theta")
+    fields["rope_theta"] = (thetas or [fields["rope_theta"]])[0]
     return fields, {"tied": fields.get("tie_word_embeddings", False)}
 
 

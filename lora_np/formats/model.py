@@ -24,7 +24,7 @@ from .hugging_face import load_hf
 from .loaded import LoadedModel
 from .names import gguf_rows, layout
 from .packaged import PACKAGED, packaged_model
-from .paths import PRETRAINED
+from .paths import PRETRAINED, is_in
 from .tensors import file_sha256
 
 WEIGHTS = ("dense", "blocks")
@@ -48,11 +48,11 @@ def is_packaged(name):
 def is_included(name, names):
     """Whether `name` is one of the `names` of included models or adapters, and not a path in the current folder.
 
-    If a path has such a name, a warning says that it takes precedence; "./critics" and a Path are never names.
+    If a path has such a name, a warning says that it takes precedence; "./critics" is never a name.
     """
     if str(name) not in names:
         return False
-    if Path(name).exists() and isinstance(name, str):
+    if Path(name).exists() and isinstance(name, str) and not is_in(name, PRETRAINED):
         here = f"the current folder has {kind_of(name)} with this name, which is used instead of the included one"
         warnings.warn(f"{name}: {here}; write ./{name} to say so, or rename it", stacklevel=2)
     return not Path(name).exists()

@@ -67,10 +67,10 @@ class Conversations(LanguageData):
         for part in split(order):
             chosen, places = ([values[i] for i in part] for values in chats)
             parts.append(chat_rows(chosen, model.tokenizer, template, settings.max_tokens, places))
-        if not all(part.rows for part in parts):
-            n = sum(len(part.rows) for part in parts)
-            fault = f"{n} of {len(order)} conversations have an answer within {settings.max_tokens} tokens"
-            raise ValueError(f"data: {self.data}: {fault}, expected at least 10; shorten them, or raise --max-tokens")
+        for name, part in zip(PARTS, parts):
+            if not part.rows:
+                fault = f"no {name} conversation has an answer within {settings.max_tokens} tokens"
+                raise ValueError(f"data: {self.data}: {fault}; give more, shorten them, or raise --max-tokens")
         train, *others = (list(map(list, zip(*part.rows))) for part in parts)  # ids and targets
         epoch_batches = partial(class_batches, *train, settings.batch_size, pad)
         validation, test = (class_batches(*part, LANGUAGE_BATCH, pad) for part in others)

@@ -123,7 +123,7 @@ def score_lines(report):
     if "tf-idf" in rows:
         lines.append("  tf-idf: logistic regression on words and pairs of words, trained on the same texts")
     if report["different_texts"] < report["texts"]:
-        lines.append(f"  only {report['different_texts']:,} texts are different, so the intervals are wider")
+        lines.append(f"  only {report['different_texts']:,} different text(s), so the intervals are wider")
     return [*lines, f"  [95 % intervals: Wilson's; for macro-F1 the bootstrap's over texts, {DRAWS:,} draws]"]
 
 

@@ -14,7 +14,7 @@ from ..data import Batch
 from ..formats import PRETRAINED, LoadedModel, model_place
 from ..formats.model import WEIGHTS, is_encoder, weights_file
 from ..training import available_cores
-from ..training.threads import LARGE, MOST_THREADS  # a number of parameters, compared here with a file's size in bytes
+from ..training.threads import LARGE, MOST_THREADS  # LARGE is compared here with a file's size in bytes
 
 METHODS = ("lora", "full", "head")
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller floats lose precision and are too small to change the weights

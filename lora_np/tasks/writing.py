@@ -14,7 +14,7 @@ from ..data.tokenizer_files import GENERATION
 from ..formats import chat_template, render_chat
 from ..formats.foreign_keys import foreign_keys, keys_with
 from ..formats.hugging_face import generation_fields, special_ids
-from ..model import GREEDY, generate_tokens
+from ..model import GREEDY, Sampling, generate_tokens
 
 UNFINISHED = "\ufffd"  # the bytes of an incomplete character decode to this
 # A token for one byte in a tokenizer that is not byte-level. Adjacent bytes are decoded together or, if invalid, not.
@@ -78,10 +78,14 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False, sho
     if len(ids) > (most := task.config.n_positions):
         warnings.warn(f"prompt: has {len(ids)} tokens, of which the model reads only the last {most}", stacklevel=2)
     fields = generation_fields(task.config, task.tokenizer, task.files)
-    if others := other_defaults(fields):
-        warnings.warn(f"{GENERATION}: {others} has no effect here; give the sampling's settings instead", stacklevel=2)
+    is_default = sampling == Sampling(sampling.temperature)
+    if is_default and GENERATION in task.files and (others := other_defaults(fields)):
+        warnings.warn(f"{GENERATION}: no effect of {others}; give the sampling's settings instead", stacklevel=2)
+    suppressed = fields.get("suppress_tokens") or []
+    if not isinstance(suppressed, list) or not all(type(i) is int for i in suppressed):
+        raise ValueError(f"{GENERATION}: suppress_tokens is {quoted(suppressed)}, expected a list of ids")
     # Some ids have no token: vocabularies may have gaps, and some models round the vocabulary size up.
-    known = np.setdiff1d(list(task.tokenizer.get_vocab().values()), fields.get("suppress_tokens") or [])
+    known = np.setdiff1d(list(task.tokenizer.get_vocab().values()), suppressed)
     never = np.setdiff1d(np.arange(task.config.vocab_size), known)
     settings = {"sampling": sampling, "rng": rng, "stop": () if ignore_end else end_ids(task), "never": never}
     new = generate_tokens(task.params, ids[None], task.config, n_new, adapter, slide=True, **settings)
@@ -91,7 +95,9 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False, sho
 def other_defaults(fields):
     """Format the settings in a `generation_config.json` that change how transformers generates text by default."""
     names = keys_with(foreign_keys()["generation_config.json"], "default")
-    return ", ".join(f"{name} = {quoted(fields[name], 40)}" for name in names if fields.get(name) not in (None, False))
+    return ", ".join(
+        f"{name} = {quoted(fields[name], 40)}" for name in names if fields.get(name) not in (None, False, 1)
+    )
 
 
 def end_ids(task):
