@@ -62,7 +62,11 @@ def save_gguf(path, params, config, fields, format="f32"):
 
 
 def check_language_model(config):
-    """Raise ValueError for a classifier."""
+    """Raise ValueError for a classifier or an encoder."""
+    if not architecture(config).writes:
+        raise ValueError(
+            f"{architecture(config).name} is an encoder, which cannot be exported to GGUF; use --to merged"
+        )
     if config.n_classes:
         raise ValueError("got a classifier, expected a language model: train it with --as-words")
 
