@@ -83,6 +83,7 @@ def test_a_fault_is_named(form, name, bases, tmp_path, capsys):
     rows = [row for row in report["layers"] if row["layer"].endswith(layer)]
     assert any(row["status"] == status and any(note in text for text in row["notes"]) for row in rows), rows
     assert exit_code == code, report["faults"]
+    assert name != "DoRA without magnitudes" or rows[0]["change"] > 0 < report["prompt"]["change"]
 
 
 @pytest.mark.parametrize("fields, says", REFUSED_GGUF.values(), ids=REFUSED_GGUF)
