@@ -413,21 +413,6 @@ REFUSALS = [
     (f"{WRITE} --adapter base {{w}}/one --weights 1 1", "got 'base', expected only adapters"),
     (f"{WRITE} --adapter {{w}}/one {{w}}/two --weights 1", "weights: got 1, expected one for each of 2"),
     (f"{WRITE_ONE} --model {PRETRAINED}", "a base other … give its base with --base (for generate: --model)"),
-    *[
-        (f"{command} {{w}}/hf", "hf: this is a Hugging Face model; import it first with: python -m lora_np import")
-        for command in (
-            f"{WRITE} --model",
-            f"{WRITE} --adapter {{w}}/one --model",
-            TABLE.removesuffix(" {w}/base"),
-            TEXT.removesuffix(" {w}/base"),
-            "predict x --model",
-            "predict x --model {w}/classes --base",
-            "mix {w}/one --out {out} --base",
-            "import {w}/peft --from peft --out {out} --base",
-            "export --to hf --out {out}",
-            "export {w}/one --to hf --out {out} --base",
-        )
-    ],
     (f"{WRITE} --model {{w}}/hf/model.safetensors", "(it is a file), expected a model"),
     (f"{WRITE} --model {{w}}/model.safetensors.index.json", "this is a Hugging Face model"),
     ("predict x --model {w}", "no task.json and no config.json (base, "),
@@ -481,6 +466,18 @@ def test_a_base_that_has_moved(world, tmp_path, run, fails):
     for again, expected in ((command, answer), (exporting, f"a classifier of 3 classes; saved in {tmp_path}/hf\n")):
         fails(*again, says=says)
         assert run(*again, "--base", tmp_path / "moved") == expected
+
+
+def test_a_hugging_face_directory_is_read_in_place(world, tmp_path, run):
+    """As a model, as a base, and as a classifier, it does what the imported model does."""
+    for command in (f"{WRITE} --model {{w}}/{{}}", "predict the the --model {w}/classes_{}"):
+        ours = "base" if "generate" in command else "classes"
+        names = command.format("hf", w=world), command.replace("classes_", "").format(ours, w=world)
+        assert run(*names[0].split()) == run(*names[1].split())
+    for name in ("hf", "base"):
+        run(*TABLE.format(w=world, out=tmp_path / name).split()[:-1], world / name, "--epochs", 1)
+    params = [formats.load_task(tmp_path / name).adapter.weights for name in ("hf", "base")]
+    assert same_bits(*params)
 
 
 SPARSE = {  # what the header of a file that has no bytes on the disk promises, and what is said; None: a table

@@ -201,7 +201,7 @@ REFUSED = {
         "tokenizer.json": small(), "tokenizer_config.json": {"truncation_side": "left"}
     },
     "its model is 'WordLevel'": {"tokenizer.json": small(model={"type": "WordLevel", "vocab": {"a": 0}}), **MODEL},
-    "no tokenizer.json, and no vocab.json with merges.txt": {"vocab.json": LETTERS},
+    "no tokenizer.json, no vocab.txt, and no vocab.json with merges.txt": {"vocab.json": LETTERS},
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from lora_np.cli import main
 from lora_np.data.tokenizer_files import GENERATION
 from lora_np.formats import load_hf, load_peft, read_model, save_hf
 from lora_np.formats.foreign_keys import foreign_keys
-from lora_np.model import Sampling
+from lora_np.model import BertConfig, Sampling
 from lora_np.tasks.writing import continuation, end_ids
 
 from .adapter_files import peft_tensors, random_factors, write_peft
@@ -18,6 +18,7 @@ from .llama_files import small_llama, write_gguf, write_hf
 from .tiny import edit_fields, random_params, same_bits, tiny_config
 
 HF = {"config.json": "llama", "config.json of gpt2": "gpt2", "config.json of llama": "llama"}
+HF["config.json of bert"] = "bert"
 PREFIX = {"GGUF": "", "GGUF of llama": "llama.", "GGUF tokenizer.ggml": "tokenizer.ggml."}
 LABELS = [f"LABEL_{k}" for k in range(3)]  # transformers' names
 VALUES = {"tie_word_embeddings": False, "id2label": dict(zip("012", LABELS)), "label2id": dict(zip(LABELS, range(3)))}
@@ -33,13 +34,14 @@ def folders(tmp_path_factory):
     root, folders = tmp_path_factory.mktemp("sections"), {}
     for section in dict(CASES):
         folder = folders[section] = root / section
-        config = tiny_config(n_classes=3) if HF.get(section) == "gpt2" else small_llama(n_classes=3 * (section in HF))
+        configs = {"gpt2": tiny_config(n_classes=3), "bert": BertConfig(13, 8, 6, 2, 3, 8, pooling="cls", n_classes=3)}
+        config = configs.get(HF.get(section), small_llama(n_classes=3 * (section in HF)))
         params = random_params(config, np.float32)
         if section == "adapter_config.json":
             factors = random_factors(params, ("q_proj", "v_proj"))
             write_peft(folder, peft_tensors(factors), target_modules=["q_proj", "v_proj"])
         elif section in HF:
-            save_hf(folder, params, config) if HF[section] == "gpt2" else write_hf(folder, params, config)
+            write_hf(folder, params, config) if HF[section] == "llama" else save_hf(folder, params, config)
     return folders
 
 

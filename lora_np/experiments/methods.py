@@ -15,8 +15,8 @@ from .runs.classify import ClassifyRun
 
 SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora_np tune`
 QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
-QUICK_ON = {"pretrained": {}, "smollm2": {"limit": 16}}
-ON_BASE = {"pretrained": {}, "smollm2": {"base": "smollm2", "batch_size": 16}}  # fields of every run on a base
+QUICK_ON = {"pretrained": {}, "minilm": {}, "smollm2": {"limit": 16}}
+ON_BASE = {"pretrained": {}} | {base: {"base": base, "batch_size": 16} for base in ("minilm", "smollm2")}  # for every run
 SOME = {"examples": 2000, "evaluations": 1}  # fields of most of SmolLM2's runs
 TUNE_SEED, TUNE_SEEDS = 100, 2  # first seed and number of seeds; the seeds of experiments start at 0
 
@@ -97,6 +97,7 @@ METHODS = {
 CHOOSING = {
     ("pretrained", 1): {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
     ("pretrained", 3): {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
+    ("minilm", 1): {"attention": ("qv_r1", "qv_r8"), "all": ("all_r8",)},
     ("smollm2", 1): {"attention": ("qv_r8", "qv_r64"), "all": ("all_r4", "all_r16")},
 }
 

@@ -116,7 +116,7 @@ def load_task(name, base=None, weights="dense"):
     if not about and not (folder / "config.json").exists() and not (folder / "model.gguf").exists():
         raise FileNotFoundError(f"{folder}: no task.json and no config.json ({contents(folder)}), expected a model")
     task = read_model(folder, weights=weights)
-    labels = about["labels"] if about else default_labels(task.config.n_classes) or None
+    labels = about["labels"] if about else task.labels or default_labels(task.config.n_classes) or None
     check_labels(folder, labels, task.config, about)
     return task._replace(labels=labels, max_tokens=about.get("max_tokens"), question=about.get("question"))
 

@@ -1,11 +1,12 @@
 """The components that all kinds of fine-tuning share: trainable arrays, schedule, and selection of the best weights."""
 
-from ..adapters import Adapter, trained_weights
+from ..adapters import Adapter, head_arrays, trained_weights
 from ..adapters.adalora_allocation import allocating, settled_from
 from ..checked import whole_number
 from ..model import draw_masks, loss_and_gradients
 from .adamw import AdamW
 from .evaluate import evaluate
+from .head_alone import evaluate_head, head_inputs, head_objective
 from .streams import stream
 from .trainer import TrainConfig
 
@@ -68,15 +69,25 @@ def fine_tuning(
         threads=threads,
     )
 
+    trainable = trainable_arrays(params, adapter)
+    if trainable and trainable.keys() == head_arrays(trainable).keys() and not config.dropout:
+        vectors, _ = head_inputs(params, epoch_batches(stream(seed, "shuffle", 0)), config, adapter, threads)
+        held_out = head_inputs(params, validation, config, adapter, threads)
+        objective = head_objective(vectors, class_weights)
+    else:
+        held_out, objective = None, model_objective(params, config, adapter, class_weights, recompute)
+
     def measure(arrays):
         model = attach(params, adapter, arrays)
-        scores = evaluate(model[0], validation, config, model[1], class_weights, threads)
+        if held_out is None:
+            scores = evaluate(model[0], validation, config, model[1], class_weights, threads)
+        else:
+            scores = evaluate_head(arrays, *held_out, class_weights)
         return scores if also is None else {**scores, **also(*model)}
 
-    objective = model_objective(params, config, adapter, class_weights, recompute)
     objective, after_update = allocating(objective, adapter, steps)
     return {
-        "trainable": trainable_arrays(params, adapter),
+        "trainable": trainable,
         "objective": objective,
         "epoch_batches": epoch_batches,
         "config": settings,

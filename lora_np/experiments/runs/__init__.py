@@ -5,16 +5,18 @@ unless the run has keep=True). It raises FloatingPointError if training diverges
 only on the settings and on the code that the run uses; `store.py` stores it under a key derived from both.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 
 from ...formats import PRETRAINED, read_model
 
 __all__ = ["BASES", "load_base"]
 
-BASES = ("pretrained", "smollm2")  # the small base, which comes with the package, and SmolLM2-135M-Instruct
+BASES = ("pretrained", "minilm", "smollm2")  # the small base, which comes with the package; see PACKAGED for the others
 
 
 @lru_cache(maxsize=2)
 def load_base(name="pretrained"):
-    """Load one of BASES as a LoadedModel with dense weights; each base is read only once per process."""
-    return read_model(PRETRAINED if name == "pretrained" else name)
+    """Load one of BASES as a LoadedModel with dense weights and without dropout; each base is read only once per process."""
+    loaded = read_model(PRETRAINED if name == "pretrained" else name)
+    return loaded._replace(config=replace(loaded.config, dropout=0.0))
