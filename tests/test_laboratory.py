@@ -500,9 +500,9 @@ def test_what_cannot_be_measured_or_drawn_is_not_written(made_up, carrying, tmp_
 
 
 def test_a_quick_look_is_marked(carrying, tmp_path):
-    outcome = experiment(tmp_path, seeds=5, quick=True)
+    outcome = experiment(tmp_path, None, quick=True)
     assert outcome["quick"] is True and outcome["seeds"] == [0, 1]
-    assert outcome["command"] == f"python -m lora_np experiment {NAME} --quick"
+    assert outcome["command"] == f"python -m lora_np experiment {NAME} --quick --seeds 2"
     assert "These runs are shortened" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
     experiment(tmp_path, seeds=2)
     assert "shortened" not in (tmp_path / "out/README.md").read_text(encoding="utf-8")
@@ -545,7 +545,7 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
     expected += [f"![About {name}]({name}.png)" for name in numbers] + [f"[Numbers]({name}.json)" for name in numbers]
     for name in numbers:
         of_real = f"{HOLDS} (1 of 1)" if name == "rank_sweep" else ""
-        expected.append(f"[About {name}](#{name}) | {of_real} | {UNKNOWN} (0 of 2) |")
+        expected.append(f"[About {name}](#{name}) |  | {of_real} | {UNKNOWN} (0 of 2) |")
     expected += ["| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |", "| share | 0.5 | ≤ 2 | cannot tell |"]
     expected += ["2 seeds; lora_np 1, NumPy 2, Python 3; M. Wall time: 61 s with 3 of 7 runs reused. "]
     expected += ["Total computing time: 1.4 core-hours", "![About rank_sweep](smollm2/rank_sweep.png)"]
@@ -585,7 +585,7 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     assert gallery.ABOUT.read_text("utf-8") in text and f"allows a difference of {evidence.EQUAL:g} nats" in " ".join(
         text.split()
     )
-    assert f"| 18 | [With](#cost) |  | {FAILS} (1 of 3) |" in text
+    assert f"| 18 | [With](#cost) |  |  | {FAILS} (1 of 3) |" in text
     without, given = text.split("## 18. ")
     before, after = given.split("Also measured, but not part of the verdict:")
     assert "| beside it | 3 [3, 3] nats | ≤ 1 | does not hold here |" in after and "beside it" not in before + without
@@ -661,7 +661,7 @@ def test_all_goes_on_after_a_failure_and_names_it(carrying, monkeypatch, capsys)
         ([NAME, "--store", "FILE"], "store: FILE is a file, expected a folder"),
         ([NAME, "--base", "smollm2"], "base: got 'smollm2', expected one of pretrained"),
         (["layers"], "base: got 'pretrained', expected one of smollm2"),
-        (["all", "--base", "gpt2"], "base: got 'gpt2', expected one of pretrained, smollm2"),
+        (["all", "--base", "gpt2"], "base: got 'gpt2', expected one of minilm, smollm2, pretrained"),
     ],
 )
 def test_the_command_refuses(arguments, message, carrying, monkeypatch, tmp_path, fails):

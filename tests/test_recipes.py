@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -20,14 +21,15 @@ from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, interval,
 from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, TUNE_SEED, lora
 from lora_np.experiments.recipes import RECIPES, bases_of, figures, headline, recipe
-from lora_np.experiments.runs import classify, load_base, planted, prompts
+from lora_np.experiments.runs import BASES, classify, load_base, planted, prompts
 from lora_np.experiments.runs.classify import COMPRESSED, ClassifyRun, load_snippets, starting_point
 from lora_np.experiments.runs.dialect import OLD, DialectRun, Splits
 from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.runs.prompts import PromptRun
 from lora_np.experiments.store import DivergedError, Results, run_key
 from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, tables_of_pairs
-from lora_np.model import GPT2Config, LlamaConfig, initial_params, predict_logits
+from lora_np.formats import packaged
+from lora_np.model import BertConfig, GPT2Config, LlamaConfig, initial_params, predict_logits
 from lora_np.model.initial import parameter_shapes
 from lora_np.ops import cross_entropy_forward
 from lora_np.ops.numerical_gradient import numerical_gradient, relative_error
@@ -52,6 +54,7 @@ def small_bases():
     sizes = {"vocab_size": 8000, "n_positions": 128, "d_model": 128, "n_heads": 4, "d_ff": 128}
     configs = {
         "pretrained": GPT2Config(**sizes, n_layers=1),
+        "minilm": BertConfig(**sizes, n_layers=1),
         "smollm2": LlamaConfig(**sizes, n_layers=21, n_kv_heads=2, head_size=32),
     }
     shipped, rng = load_base(), np.random.default_rng(0)
@@ -139,10 +142,10 @@ def test_a_run_that_diverges_is_a_result(method, small):
 
 def recorded(monkeypatch):
     """A list that every training batch's token ids are noted in from now on."""
-    seen, honest = [], training.model_objective
+    seen, honest = [], {name: getattr(training, name) for name in ("model_objective", "head_objective")}
 
-    def recording(*arguments):
-        objective = honest(*arguments)
+    def recording(name, *arguments):
+        objective = honest[name](*arguments)
 
         def noted(trainable, batch, rng):
             seen.append((batch.ids.tolist(), batch.targets.tolist()))
@@ -150,7 +153,8 @@ def recorded(monkeypatch):
 
         return noted
 
-    monkeypatch.setattr(training, "model_objective", recording)
+    for name in honest:
+        monkeypatch.setattr(training, name, partial(recording, name))
     return seen
 
 
@@ -212,7 +216,7 @@ def test_a_compressed_base_stays_as_it_was(weights, small, monkeypatch):
 
 
 def test_an_unknown_base_is_refused():
-    for field, value, names in (("weights", "nf5", ", ".join(COMPRESSED)), ("base", "gpt5", "pretrained, smollm2")):
+    for field, value, names in (("weights", "nf5", ", ".join(COMPRESSED)), ("base", "gpt5", ", ".join(BASES))):
         with pytest.raises(ValueError, match=f"{field}: got '{value}', expected one of {names}"):
             ClassifyRun(None, 0, 1e-3, **{field: value})
 
@@ -319,7 +323,7 @@ def test_recipes_share_their_runs():
         for run in runs_of(name, FIVE, False, base).values():
             keeps = getattr(run, "keep", False)
             assert kept.setdefault((base, run_key(run)), keeps) >= keeps, (name, base)
-    assert Counter(base for base, _ in kept) == {"pretrained": 790, "smollm2": 321}  # of 920 and 471 that are listed
+    assert Counter(base for base, _ in kept) == {"pretrained": 790, "minilm": 25, "smollm2": 321}
 
 
 def test_a_methods_run_is_at_its_rate():
@@ -501,7 +505,7 @@ def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
         assert len(seeds) == 1 or as_png(draw, read) == as_png(draw, outcome)
         shown = " ".join([figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)])
         if "(mean over" not in shown and "in capitals" not in shown:
-            one = ("one seed)", "one seed; SmolLM2", "(one pair")
+            one = ("one seed)", "one seed; ", "(one pair")
             assert any(text in shown for text in one) == (len(seeds) == 1)
     outcome = {"claim": "", **outcome, "caption": "", "command": "", "quick": True, "seconds": 0.0, "reused": 0}
     outcome["versions"] = {"lora_np": "", "numpy": "", "python": "", "machine": ""}
@@ -811,7 +815,12 @@ def test_the_numbers_of_the_main_job(small_bases, without_clock, tmp_path, monke
 
 
 def test_the_command_of_the_main_job(without_clock, tmp_path, monkeypatch, capsys):
-    """It begins with the long runs, and says which one failed; a JSON that is a folder is refused."""
+    """It begins with the long runs, and says which one failed; a JSON that is a folder is refused.
+
+    Without MiniLM's package, it uses the small base, and says how to install MiniLM.
+    """
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
+    packaged.packaged_model.cache_clear()
     monkeypatch.setattr(main_job, "QUICK_KEYS", ("head", "full"))
     asked = []
 
@@ -822,9 +831,11 @@ def test_the_command_of_the_main_job(without_clock, tmp_path, monkeypatch, capsy
         return made_up(run), {}
 
     monkeypatch.setattr(ClassifyRun, "carry_out", carry_out)
-    command = ["run", "--quick", "--out", str(tmp_path / "out"), "--store", str(tmp_path / "store"), "--jobs", "1"]
+    command = ["run", "--quick", "--seeds", "2", "--jobs", "1"]
+    command += ["--out", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
     assert main(command) == 1 and asked == [True, True, False, False] and not (tmp_path / "out").exists()
     said = capsys.readouterr().out
+    assert "Using the small base." in said and packaged.PACKAGED["minilm"].command in said
     assert "FAILED: OSError: no room" in said and "1 of 4 runs failed" in said and "test accuracy" in said
     assert main([*command, "--json", str(tmp_path)]) == 2
     assert f"{tmp_path} is a folder, expected a file" in capsys.readouterr().err

@@ -6,13 +6,13 @@ from .shared import json_writer, print_now
 
 def add_commands(command):
     run = command("run", run_experiment, "compare full fine-tuning with LoRA on real reviews: table, JSON, figures")
-    add_experiment(run, "1; 3 with smollm2")
+    add_experiment(run, "1; 3 with smollm2", "minilm if it is installed")
     run.add("--json FILE", "also write the results as JSON")
     run.set_defaults(name="main_job", draw=False)
 
     lab = command("experiment", run_experiment, "run an experiment, and write its figure, results and verdict")
     lab.add("name NAME", "an experiment's name; list: show the names; all: run all experiments")
-    add_experiment(lab, "5; 3 with smollm2")
+    add_experiment(lab, "5; 3 with smollm2", "pretrained")
     lab.add("--draw", "only redraw the figure, from the results in the experiment's JSON file")
     lab.set_defaults(json=None)
 
@@ -49,11 +49,11 @@ def add_commands(command):
     timing.add("--json FILE", "also write all results as JSON")
 
 
-def add_experiment(command, seeds):
-    """Add the options of a command that runs experiments; `seeds` describes the default number of seeds."""
-    command.add("--base NAME", "pretrained (the included base) or smollm2 (default pretrained)", default="pretrained")
+def add_experiment(command, seeds, base):
+    """Add the options of a command that runs experiments; `seeds` and `base` describe the defaults."""
+    command.add("--base NAME", f"minilm, smollm2, or pretrained, the included base (default {base})")
     command.add("--seeds N", f"number of seeds per run (default {seeds})")
-    command.add("--quick", "shortened runs with two seeds")
+    command.add("--quick", "shortened runs")
     command.add("--out DIR", "folder to write (default figures, or figures/quick)")
     add_workers(command)
 
@@ -76,7 +76,9 @@ def run_experiment(arguments):
         for number, name in enumerate(RECIPES):
             print(f"{number:>2} {name:<17} {headline(name)} ({', '.join(bases_of(name))})")
         return 0
-    base, names = one_of("base", arguments.base, BASES), (arguments.name,)
+    is_run = arguments.command == "run"
+    base = one_of("base", arguments.base or (main_job_base() if is_run else "pretrained"), BASES)
+    names = (arguments.name,)
     if arguments.name == "all":
         names = [name for name in RECIPES if base in bases_of(name)]
     for name in names:
@@ -88,8 +90,7 @@ def run_experiment(arguments):
                 print(*laboratory.draw_again(name, out, base), sep="\n")
         return 0
     write_as_json = json_writer(arguments.json, (arguments.store,))
-    small_job = (arguments.command, base) == ("run", "pretrained")
-    seeds = 1 if small_job and arguments.seeds is None else arguments.seeds
+    seeds = 1 if is_run and base != "smollm2" and arguments.seeds is None else arguments.seeds
     with sweep.open_executor(arguments.jobs, arguments.dask) as executor:
         settings = seeds, arguments.quick, out, arguments.store, executor, print_now, base
         outcomes = {name: laboratory.experiment(name, *settings) for name in names}
@@ -98,9 +99,19 @@ def run_experiment(arguments):
         print(f"not finished: {', '.join(failed)}")
     if not failed:
         write_as_json(outcomes[names[0]])
-    if small_job and not arguments.quick:
-        print("The same comparison on a real language model takes hours: python -m lora_np run --base smollm2")
     return 1 if failed else 0
+
+
+def main_job_base():
+    """The base of the main job: MiniLM or, if its package is missing, the small base, with a line that says so."""
+    from ..formats import model_place
+
+    try:
+        model_place("minilm")
+    except FileNotFoundError as error:
+        print_now(f"Using the small base. To use a larger one: {error}")
+        return "pretrained"
+    return "minilm"
 
 
 def run_tune(arguments):

@@ -5,6 +5,7 @@ import io
 import numpy as np
 
 from .evidence import interval
+from .runs import BASES
 
 # Okabe and Ito's palette, which is suitable for colour-blind readers.
 GREY = "#7F7F7F"
@@ -69,11 +70,12 @@ def legend_below(figure, axes, columns):
 
 
 def seeds_text(outcome, marks="mean and 95 % interval"):
-    """Describe a figure's markers and, for SmolLM2, the base and the number of training snippets."""
+    """Describe a figure's markers and, unless it is the small one, the base and the number of training snippets."""
     n, on = len(outcome["seeds"]), ""
-    if outcome["base"] == "smollm2":
+    if outcome["base"] != "pretrained":
         examples = {run["settings"].get("examples") for run in outcome["runs"]}
-        on = "; SmolLM2" + ("" if len(examples) != 1 or None in examples else f", {examples.pop():,} training snippets")
+        some = len(examples) == 1 and None not in examples
+        on = f"; {BASES[outcome['base']]}" + (f", {examples.pop():,} training snippets" if some else "")
     return ("one seed" if n == 1 else f"{marks} over {n} seeds") + on
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from ..formats import read_json, write_text
 from .evidence import HOLDS, format_bound, format_interval
 from .recipes import RECIPES, bases_of, figures, recipe
+from .runs import BASES
 from .store import made_with
 
-NAMES = {"smollm2": "SmolLM2", "pretrained": "the small base"}
-MILLIONS = {"smollm2": 134.5, "pretrained": 3.7}  # number of parameters
+MILLIONS = {"minilm": 22.6, "smollm2": 134.5, "pretrained": 3.7}  # number of parameters
 ABOUT = Path(__file__).parent / "about.txt"  # describes the protocol, and explains how to read the page
 
 
@@ -26,7 +26,7 @@ def write_gallery(out):
     out, rows, sections, odd = Path(out), [], [], []
     for number, name in enumerate(RECIPES):
         verdicts, lines = {}, []
-        for base in (base for base in NAMES if base in bases_of(name)):
+        for base in (base for base in BASES if base in bases_of(name)):
             path = folder_of(out, base) / f"{name}.json"
             if not path.exists():
                 continue
@@ -41,11 +41,11 @@ def write_gallery(out):
             else:
                 lines += of_base
         if lines:
-            cells = [verdicts.get(base, "") for base in NAMES]
+            cells = [verdicts.get(base, "") for base in BASES]
             rows.append(f"| {number} | [{title}](#{name}) | {' | '.join(cells)} |")
             sections += [f'<a id="{name}"></a>', f"## {number}. {title}", "", *lines]
-    on = " | ".join(f"verdict on {name} (parts of the claim that hold)" for name in NAMES.values())
-    heads = [f"| | experiment | {on} |", "|---:|---|" + "---|" * len(NAMES)]
+    on = " | ".join(f"verdict on {name} (parts of the claim that hold)" for name in BASES.values())
+    heads = [f"| | experiment | {on} |", "|---:|---|" + "---|" * len(BASES)]
     pages = [f"[{path.stem}]({path.name})" for path in sorted(out.glob("*.md")) if path.name != "README.md"]
     beside = [f"Other pages in this folder: {', '.join(pages)}.", ""] if pages else []
     lines = ["# The experiments", "", ABOUT.read_text("utf-8"), *beside, *odd, *heads, *rows, "", *sections]
@@ -56,8 +56,10 @@ def write_gallery(out):
 def section(name, base, outcome):
     """Format one experiment on one base as lines of Markdown."""
     title, made, n = outcome["title"].rstrip("."), outcome["versions"], len(outcome["seeds"])
-    lines = [f"### On {NAMES[base]}, {MILLIONS[base]} million parameters", "", f"**Claim.** {outcome['claim']}", ""]
+    lines = [f"### On {BASES[base]}, {MILLIONS[base]} million parameters", "", f"**Claim.** {outcome['claim']}", ""]
     lines += [f"**Verdict: {outcome['verdict']}.**", ""]
+    if hasattr(recipe(name), "finding"):
+        lines += [recipe(name).finding(outcome), ""]
     if hasattr(recipe(name), "table"):
         lines += [*markdown(recipe(name).table(outcome)), ""]
     lines += check_table("| measured | mean [95 % interval] | claim's bound | verdict |", outcome["checks"])
@@ -91,7 +93,7 @@ def training_texts(outcome):
         tokens = f"{one['train_tokens']:,} tokens of " if one.get("train_tokens") else ""
         number = f"{one['examples']:,} " if one.get("examples") else "all " * (not tokens)
         texts = f"{tokens}{number}training texts" + (f" ({one['domain']})" if one.get("domain") else "")
-        on_base = f" with {NAMES[one['base']]}" if several else ""
+        on_base = f" with {BASES[one['base']]}" if several else ""
         phrase = f"{one['epochs']} epoch{'s' * (one['epochs'] > 1)} on {texts}{on_base}"
         trained.add((one.get("examples") or math.inf, phrase))
     return ", ".join(phrase for _, phrase in sorted(trained)) + "; " if trained else ""

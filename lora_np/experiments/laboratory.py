@@ -18,6 +18,9 @@ and optionally
     ON              dict, base -> further fields of the runs that KEYS defines
     FIGURES         dict, base -> file name -> function like `draw`; for recipes with several figures
     table(outcome)  returns the rows of a table as lists of strings, the header first
+    finding(outcome)
+                    returns a sentence with the main result
+    COLUMNS         the number of the table's columns that fit on a screen
 """
 
 import os
@@ -33,11 +36,11 @@ from ..formats.atomic import write_atomically
 from .drawing import as_png
 from .evidence import format_check, verdict
 from .gallery import folder_of, markdown, write_gallery
-from .methods import tuned_runs
+from .methods import METHODS, tuned_runs
 from .recipes import bases_of, figures, headline, of_base, recipe
-from .store import STORE, DivergedError, carry_out_all, made_with
+from .store import STORE, DivergedError, carry_out_all, made_with, run_key
 
-SEEDS = {"smollm2": 3, "pretrained": 5}  # the default number of seeds
+SEEDS = {"smollm2": 3, "minilm": 5, "pretrained": 5}  # the default number of seeds
 MOST_SEEDS = 1000
 
 
@@ -57,11 +60,11 @@ def experiment(
     Parameters
     ----------
     name : str, the name of a recipe
-    seeds : int, the number of seeds, or None for the default in `SEEDS`
-    quick : bool, whether to use two seeds and shortened runs, to test that an experiment works; results are meaningless
+    seeds : int, the number of seeds, or None for the default: 2 if `quick`, otherwise as in `SEEDS`
+    quick : bool, whether to shorten the runs, to test that an experiment works
     out : path of the folder to write to; see `folder_of`
     store, executor, report : see `store.carry_out_all`
-    base : "pretrained" or "smollm2", one of the recipe's bases
+    base : "pretrained", "minilm" or "smollm2", one of the recipe's bases
 
     Returns
     -------
@@ -74,16 +77,16 @@ def experiment(
         If an argument is invalid.
     """
     module, base = recipe(name), one_of("base", base, bases_of(name))
-    seeds = whole_number("seeds", SEEDS[base] if seeds is None else seeds, most=MOST_SEEDS)
+    seeds = whole_number("seeds", (2 if quick else SEEDS[base]) if seeds is None else seeds, most=MOST_SEEDS)
     model_place(base)  # if the base is missing, raises an error that says how to install it
     check_folder(out, "out")
     check_folder(store, "store")
     folder = folder_of(out, base)
     check_file(folder / f"{name}.json", "out", (store,))
-    started, seeds = time.perf_counter(), list(range(2 if quick else seeds))
+    started, seeds = time.perf_counter(), list(range(seeds))
     report(f"{name}: {headline(name)}")
     runs = runs_of(name, seeds, quick, base)
-    results, failed, reused = carry_out_all(runs.values(), store, executor, report)
+    results, failed, reused = carry_out_all(runs.values(), store, executor, report, run_names(runs))
     if failed:
         return {"failed": failed}
     try:
@@ -91,7 +94,7 @@ def experiment(
     except DivergedError as error:
         report(f"  cannot be measured: {error}")
         return {"failed": [{"error": str(error)}]}
-    options = [f"--base {base}"] * (base != "pretrained") + ["--quick" if quick else f"--seeds {len(seeds)}"]
+    options = [f"--base {base}"] * (base != "pretrained") + ["--quick"] * quick + [f"--seeds {len(seeds)}"]
     outcome = {
         "experiment": name,
         "title": headline(name),
@@ -115,17 +118,35 @@ def experiment(
         "runs": results.listed(runs.values()),
         "seconds": time.perf_counter() - started,
     }
-    if hasattr(module, "table"):
-        report("\n" + "\n".join(markdown(module.table(outcome))) + "\n")
-    for part in outcome["checks"]:
-        report(f"  {format_check(part)}")
-    for part in outcome["asides"]:
-        report(f"  also measured: {format_check(part)}")
-    report(f"  {outcome['verdict']}{' (meaningless: shortened runs)' * quick}: {outcome['claim']}")
+    for line in summary(module, outcome):
+        report(line)
     names = ", ".join(path.name for path in write_outcome(name, outcome, out))
     n, seconds = len(outcome["runs"]), outcome["seconds"]
     report(f"  {seconds:.0f} s, {reused} of {n} runs were reused; {folder}: {name}.json, {names}\n")
     return outcome
+
+
+def run_names(runs):
+    """The names of the runs that are a method's, such as "LoRA q,v r=8, seed 0", as a dict: `run_key` -> str."""
+    names, several = {}, len({run.seed for run in runs.values()}) > 1
+    for key, run in runs.items():
+        if len(key) == 2 and key[0] in METHODS:
+            names.setdefault(run_key(run), METHODS[key[0]].label + f", seed {run.seed}" * several)
+    return names
+
+
+def summary(module, outcome):
+    """Yield the lines that report an experiment's results. With one seed, there are no intervals and no verdicts."""
+    if hasattr(module, "table"):
+        rows = [row[: getattr(module, "COLUMNS", None)] for row in module.table(outcome)]
+        yield "\n" + "\n".join(markdown(rows)) + "\n"
+    shortened = " (from shortened runs)" * outcome["quick"]
+    if hasattr(module, "finding"):
+        yield f"{module.finding(outcome)}{shortened}\n"
+    if len(outcome["seeds"]) > 1:
+        yield from (f"  {format_check(part)}" for part in outcome["checks"])
+        yield from (f"  also measured: {format_check(part)}" for part in outcome["asides"])
+        yield f"  {outcome['verdict']}{shortened}: {outcome['claim']}"
 
 
 def write_outcome(name, outcome, out):

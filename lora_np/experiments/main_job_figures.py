@@ -130,5 +130,6 @@ def loss_curves(outcome):
 FIRST = {"1_parameters_against_accuracy": parameters_against_accuracy, "2_update_spectra": update_spectra}
 FIGURES = {
     "pretrained": {**FIRST, "3_truncated_accuracy": truncated_accuracy, "4_loss_curves": loss_curves},
+    "minilm": {**FIRST, "3_truncated_accuracy": truncated_accuracy, "4_loss_curves": loss_curves},
     "smollm2": {**FIRST, "4_loss_curves": loss_curves, "5_ranks_by_block": ranks_by_block},
 }

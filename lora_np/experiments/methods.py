@@ -16,7 +16,8 @@ from .runs.classify import ClassifyRun
 SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora_np tune`
 QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
 QUICK_ON = {"pretrained": {}, "minilm": {}, "smollm2": {"limit": 16}}
-ON_BASE = {"pretrained": {}} | {base: {"base": base, "batch_size": 16} for base in ("minilm", "smollm2")}  # for every run
+ON_BASE = {"pretrained": {}}  # fields of every run on a base
+ON_BASE |= {base: {"base": base, "batch_size": 16} for base in ("minilm", "smollm2")}
 SOME = {"examples": 2000, "evaluations": 1}  # fields of most of SmolLM2's runs
 TUNE_SEED, TUNE_SEEDS = 100, 2  # first seed and number of seeds; the seeds of experiments start at 0
 

@@ -34,7 +34,7 @@ def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), bas
     ----------
     repeats : int, number of timed steps of each method, after two untimed ones
     keys : sequence of keys of METHODS; ratios are relative to the first
-    base : "pretrained" or "smollm2"
+    base : "pretrained", "minilm" or "smollm2"
 
     Returns
     -------

@@ -195,7 +195,7 @@ def carry_out_here(run):
     return made_with(run.__module__), numbers | {"seconds": time.perf_counter() - started}, arrays
 
 
-def carry_out_all(runs, store=STORE, executor=None, report=print):
+def carry_out_all(runs, store=STORE, executor=None, report=print, names=None):
     """Carry out the runs that are not stored yet, and store each when it finishes.
 
     Parameters
@@ -204,6 +204,7 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
     store : folder of finished runs
     executor : concurrent.futures.Executor for the runs, see `sweep`; None: one process per core
     report : function that takes a line of text, called when a run finishes
+    names : dict, `run_key` -> the run's name in these lines; other runs are described by their settings
 
     Returns
     -------
@@ -229,7 +230,8 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
                 failed.append(asdict(run) | {"error": error})
                 outcome = f"FAILED: {error}"
             left = time_left(started, done, len(missing))
-            report(f"  [{done:>3}/{len(missing)}] {describe_run(run)}: {outcome}{left}")
+            name = (names or {}).get(run_key(run)) or describe_run(run)
+            report(f"  [{done:>3}/{len(missing)}] {name}: {outcome}{left}")
     if failed:
         report(f"{len(failed)} of {len(runs)} runs failed; run the same command again to repeat only these runs")
     return Results(store, numbers), failed, len(runs) - len(missing)

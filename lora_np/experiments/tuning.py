@@ -45,8 +45,8 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     settings = read_json(out) if Path(out).exists() else {"chosen": {}, "tried": {}, "made_with": {}}
     if not (isinstance(settings, dict) and {"chosen", "tried", "made_with"} <= settings.keys()):
         raise ValueError(f"out: {out} does not contain learning rates; expected a new file or one written by tune")
-    if any(name.startswith("smollm2") for name in names or tunable):
-        model_place("smollm2")  # if it is missing, raises an error that says how to install it
+    for base in {name.partition(",")[0] for name in names or tunable} & set(BASES):
+        model_place(base)  # if it is missing, raises an error that says how to install it
     losses = {name: {} for name in names or tunable}
     while wanted := {
         (name, rate): tunable[name][1](rate)

@@ -2,10 +2,10 @@
 
 A base model is trained on 6,528 Rotten Tomatoes snippets to predict their sentiment: by full fine-tuning, with LoRA on
 q and v at several ranks, with LoRA on more layers, and by training only the head. The small base is trained for three
-epochs with batches of 32, and SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run at half
-their learning rates. The small base is also trained from random weights, to show the value of pretraining. Logistic
-regression on tf-idf weights is a baseline without a neural network. With the same seed, all methods see the same
-batches in the same order. The methods' training steps are timed in alternation on one thread.
+epochs with batches of 32, and MiniLM and SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run
+at half their learning rates. The small base is also trained from random weights, to show the value of pretraining.
+Logistic regression on tf-idf weights is a baseline without a neural network. With the same seed, all methods see the
+same batches in the same order. The methods' training steps are timed in alternation on one thread.
 """
 
 import numpy as np
@@ -25,20 +25,24 @@ rank, and the rank that captures 90 % of the energy."""
 THIRD = "Figure 3: test accuracy of full fine-tuning with ΔW truncated to rank k, and of LoRA trained at rank k."
 FOURTH = "Figure 4: loss curves on the same batches in the same order."
 FIFTH = "Figure 5: the three measures of rank for the ΔW of every matrix in every block."
-CAPTION = {"pretrained": f"{FIRST} {THIRD} {FOURTH}", "smollm2": f"{FIRST} {FOURTH} {FIFTH}"}
-PASSES = {"pretrained": 3, "smollm2": 1}  # epochs
+CAPTION = {base: f"{FIRST} {THIRD} {FOURTH}" for base in ("pretrained", "minilm")}
+CAPTION |= {"smollm2": f"{FIRST} {FOURTH} {FIFTH}"}
+PASSES = {"pretrained": 3, "minilm": 1, "smollm2": 1}  # epochs
 KEYS = {
     "pretrained": ("head", *(f"qv_r{r}" for r in (1, 2, 4, 8, 16)), "vomlp_r4", "all_r1", "all_r8", "full", "scratch"),
+    "minilm": ("head", "qv_r1", "qv_r8", "all_r8", "full"),
     "smollm2": ("head", "qv_r1", "qv_r8", "qv_r64", "all_r1", "all_r4", "half_all_r4", "all_r16", "full", "half_full"),
 }
 QUICK_KEYS = ("head", "qv_r1", "qv_r8", "full")
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
 WORDS_LIMIT = 400  # snippets for the quick baseline; fewer snippets would all have the same class
+COLUMNS = 4  # on a screen, without the comparisons and sizes
 FIGURES = main_job_figures.FIGURES
-CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
-WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4")}
+CUTS = {"pretrained": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256), "minilm": (0, 1, 4, 8, 16)}
+WITH_SPECTRA = {base: ("full", "all_r8", "qv_r8") for base in CUTS} | {"smollm2": ("full", "all_r4")}
+BEST_LORA = {"pretrained": "qv_r16", "minilm": "all_r8", "smollm2": "all_r4"}  # named in the finding
 SMALL = "small "  # prefix of the methods on the small base when they are compared with those on SmolLM2
-TIMED = {"pretrained": 30, "smollm2": 5}  # steps of each method
+TIMED = {"pretrained": 30, "minilm": 5, "smollm2": 5}  # steps of each method
 COMPARED = {  # the reference -> the header of its column
     "full": "− full [over snippets]",
     "half_full": "− full at half the learning rate [over snippets]",
@@ -111,8 +115,8 @@ def measure(results, runs, seeds, quick):
         "spectra": {key: mean_spectra([results.measured(spectra, runs[key, seed]) for seed in seeds]) for key in shown},
         "curves": {key: loss_curve([results[runs[key, seed]] for seed in seeds]) for key in (*shown, "qv_r1")},
     }
-    if base == "pretrained":
-        cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], CUTS)
+    if base in CUTS:
+        cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], CUTS[base])
         measured["cut"] = {k: scores["accuracy"] for k, scores in cut.items()}  # in %, at rank k
     return measured
 
@@ -141,6 +145,23 @@ def mean_spectra(of_seeds):
         }
         for kind in of_seeds[0]
     }
+
+
+def finding(outcome):
+    """The main result in one sentence."""
+    rows, base = {row["method"]: row for row in outcome["rows"]}, outcome["base"]
+    mean = {key: np.mean(row["accuracy"]) for key, row in rows.items()}
+    best = BEST_LORA[base] if BEST_LORA[base] in rows else "qv_r8"
+    scores = [f"{METHODS[key].label} {mean[key]:.1f} %" for key in ("head", best, "full")]
+    scores += [f"tf-idf {100 * outcome['baseline']['test_accuracy']:.1f} %"]
+    gain, percent = mean["full"] - mean["head"], rows[best]["percent"]
+    if gain < 1:
+        return f"Full fine-tuning gains less than a point over the head alone: {', '.join(scores)}."
+    share = 100 * (mean[best] - mean["head"]) / gain
+    return (
+        f"With {percent:.2g} % of the parameters, LoRA keeps {share:.0f} % of what full fine-tuning gains over the "
+        f"frozen model: {', '.join(scores)}."
+    )
 
 
 def table(outcome):

@@ -12,11 +12,12 @@ from ...formats import PRETRAINED, read_model
 
 __all__ = ["BASES", "load_base"]
 
-BASES = ("pretrained", "minilm", "smollm2")  # the small base, which comes with the package; see PACKAGED for the others
+# The small base comes with the package, MiniLM and SmolLM2-135M-Instruct with packages of their own.
+BASES = {"minilm": "MiniLM", "smollm2": "SmolLM2", "pretrained": "the small base"}
 
 
 @lru_cache(maxsize=2)
 def load_base(name="pretrained"):
-    """Load one of BASES as a LoadedModel with dense weights and without dropout; each base is read only once per process."""
+    """Load one of BASES, dense and without dropout, as a LoadedModel; each base is read only once per process."""
     loaded = read_model(PRETRAINED if name == "pretrained" else name)
     return loaded._replace(config=replace(loaded.config, dropout=0.0))
