@@ -10,6 +10,7 @@ what the tensor resembles: for example, the reference times a factor, or another
 
 import itertools
 import math
+import re
 
 import numpy as np
 
@@ -90,7 +91,8 @@ def functions_for(entry, reference, tensor):
     outputs = [r["name"] for r in entry["tensors"] if r["stage"] != "input"]
     at = outputs.index(tensor)
     near = outputs[max(0, at - 8) : at + 1] if "grad." in tensor else [tensor]
-    names = *(operation_of(settings, name_in_model(name)) for name in near), *HELPERS
+    behind = (operation_of(settings, name_in_model(name)) for name in near)
+    names = *(re.sub("^(grouped|encoder)_", "", operation) for operation in behind), *HELPERS
     return [f for f in functions if not f.__module__.endswith("operations") or f.__name__.startswith(names)]
 
 

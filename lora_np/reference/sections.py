@@ -8,7 +8,8 @@ from ..model import modules
 from .cases.model import config_of
 
 SPEC = Path(__file__).parent / "SPEC.md"
-MODELS = ("model", "train", "llama", "llama_train")  # kinds of cases whose tensors are named after a model's layers
+# Kinds of cases whose tensors are named after a model's layers.
+MODELS = ("model", "train", "llama", "llama_train", "bert")
 LAYERS = {"scores": "context", "probs": "context", "logits": "head"}  # output -> its layer, if the names differ
 
 

@@ -1,5 +1,6 @@
 """The reference cases, in the order in which a port is checked."""
 
+from .bert import bert_cases
 from .case import DTYPES, ReferenceCase, in_dtype, stage
 from .files import file_cases
 from .ggml import ggml_cases
@@ -10,10 +11,10 @@ from .training import training_cases
 
 __all__ = ["DTYPES", "TIERS", "ReferenceCase", "in_dtype", "reference_cases", "stage"]
 
-TIERS = {1: "operations", 2: "the model", 3: "training and files", 4: "Llama"}
+TIERS = {1: "operations", 2: "the model", 3: "training and files", 4: "Llama", 5: "BERT"}
 
 
 def reference_cases():
     """All cases in order of tier, as a dict keyed by id."""
-    makers = operation_cases, model_cases, training_cases, file_cases, llama_cases, ggml_cases
+    makers = operation_cases, model_cases, training_cases, file_cases, llama_cases, ggml_cases, bert_cases
     return {case.id: case for make in makers for case in make()}

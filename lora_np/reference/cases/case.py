@@ -14,7 +14,7 @@ class ReferenceCase(NamedTuple):
     """
 
     id: str  # never changes, because a port's tests may use it
-    tier: int  # key of TIERS: 1 for operations, 2 for the model, 3 for training and files, 4 for Llama
+    tier: int  # key of TIERS, such as 1 for operations
     kind: str  # the kind of computation; SPEC.md has a section for each kind
     settings: dict  # name -> value that JSON can represent
     inputs: dict  # name -> array of integers, or of float64 values that are exact in float32

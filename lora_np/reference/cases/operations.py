@@ -23,6 +23,8 @@ OPERATIONS = {
     "layer_norm": ("inv_std x_hat y", "bias weight x"),
     "rms_norm": ("inv_rms x_hat y", "weight x"),
     "gelu": ("y slope", "x"),
+    "gelu_erf": ("y slope", "x"),
+    "mean_pool": ("y", "x"),
     "swiglu": ("y", "up gate"),
     "softmax": ("probs", "x"),
     "attention": ("probs context", "v probs scores q k"),
@@ -53,6 +55,11 @@ def attention(settings, t):
     return {"scores": scores, **operation("attention", settings, t)}  # the package infers K from the width of k
 
 
+def encoder_attention(settings, t):
+    """`attention` in which each row's queries are all at its last non-padding token; see `last_keys`."""
+    return attention(settings, {**t, "positions": t["lengths"][:, None] - 1})
+
+
 def cross_entropy(settings, t):
     if (t["targets"] == settings["ignore_index"]).all():  # the package rejects these; in SPEC.md, N is at least 1
         return {"loss": np.zeros_like(t["logits"][0, 0, 0]), "grad.logits": np.zeros_like(t["logits"])}
@@ -70,8 +77,8 @@ def rope(settings, t):
 
 
 COMPUTE = {kind: partial(operation, kind) for kind in OPERATIONS}
-COMPUTE |= {function.__name__: function for function in (attention, cross_entropy, linear_cross_entropy, rope)}
-COMPUTE["grouped_attention"] = attention
+OTHERS = attention, encoder_attention, cross_entropy, linear_cross_entropy, rope
+COMPUTE |= {function.__name__: function for function in OTHERS} | {"grouped_attention": attention}
 
 
 def adapted_layer(settings, t):

@@ -31,6 +31,11 @@ def gelu(settings, t):
     return {"y": y, "slope": slope, "grad.x": op.gelu_backward(t["grad.y"], t["x"], slope)}
 
 
+def gelu_erf(settings, t):
+    y, slope = op.gelu_erf(t["x"])
+    return {"y": y, "slope": slope, "grad.x": op.gelu_backward(t["grad.y"], t["x"], slope)}
+
+
 def swiglu(settings, t):
     grads = op.swiglu_backward(t["grad.y"], t["gate"], t["up"])
     return {"y": op.swiglu(t["gate"], t["up"]), **gradients(("gate", "up"), grads)}
@@ -47,6 +52,15 @@ def attention(settings, t):
     grads = op.attention_backward(t["grad.context"], q, k, v, probs, H)
     outputs = {"scores": scores, "probs": probs, "context": context}
     return outputs | gradients(("v", "probs", "scores", "q", "k"), grads)
+
+
+def encoder_attention(settings, t):
+    return attention(settings, t | {"positions": t["lengths"][:, None] - 1})
+
+
+def mean_pool(settings, t):
+    grad_x = op.mean_pool_backward(t["grad.y"], t["lengths"], t["x"].shape[1])
+    return {"y": op.mean_pool(t["x"], t["lengths"]), "grad.x": grad_x}
 
 
 def rope(settings, t):
@@ -134,13 +148,14 @@ def of_model(compute):
 
 OPERATIONS = linear, layer_norm, rms_norm, gelu, swiglu, softmax, attention, rope, embedding, cross_entropy
 OPERATIONS += linear_cross_entropy, dropout, lora, dora, qalora, sample, clip, schedule
+OPERATIONS += gelu_erf, mean_pool, encoder_attention
 TRAINING = training.adamw, training.accumulate, training.spectrum, training.nf4
 FILES = files.gpt2_read, files.gpt2_write, files.peft_read, files.peft_write
 FILES += files.blocks, files.gguf_read, files.gguf_adapter
 PLAIN = {
     **{function.__name__: function for function in (*OPERATIONS, *TRAINING, *FILES)},
     "grouped_attention": attention,
-    **dict.fromkeys(("model", "llama"), of_model(model.model)),
+    **dict.fromkeys(("model", "llama", "bert"), of_model(model.model)),
     **dict.fromkeys(("generate", "llama_generate"), of_model(model.generate)),
     **dict.fromkeys(("train", "llama_train"), of_model(training.train)),
 }

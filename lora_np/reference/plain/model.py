@@ -1,4 +1,4 @@
-"""The models of SPEC.md, GPT-2 and Llama, with adapters: every activation, every gradient, and generation.
+"""The models of SPEC.md, GPT-2, Llama and BERT, with adapters: every activation, every gradient, and generation.
 
 A model is defined by a case's `settings` and inputs `t`, which hold parameters, adapters and masks by name. Arrays that
 only this program needs have names that start with `saved.`.
@@ -9,12 +9,19 @@ import numpy as np
 from . import operations as op
 
 
+def is_encoder(settings):
+    return "pooling" in settings["model"]
+
+
 def norm_name(place, settings):
     """The name of a norm in the model, given its name in Llama: "blocks.0.norm1" is "blocks.0.ln1" in GPT-2."""
-    return place if "rope_theta" in settings["model"] else place.replace("norm", "ln")
+    return place if "rope_theta" in settings["model"] or is_encoder(settings) else place.replace("norm", "ln")
 
 
-def norm(x, place, settings, t, acts):
+def norm(x, place, settings, t, acts, of_encoder=None):
+    """A norm; with `of_encoder`, only in encoders (True) or only in other models (False), else x."""
+    if of_encoder not in (None, is_encoder(settings)):
+        return x
     sizes, name = settings["model"], norm_name(place, settings)
     if "rope_theta" in sizes:
         y, *saved = op.rms_norm(x, t[f"{name}.weight"], sizes["rms_norm_eps"])
@@ -25,7 +32,9 @@ def norm(x, place, settings, t, acts):
     return y
 
 
-def norm_backward(grad_y, place, settings, acts, grads):
+def norm_backward(grad_y, place, settings, acts, grads, of_encoder=None):
+    if of_encoder not in (None, is_encoder(settings)):
+        return grad_y
     name = norm_name(place, settings)
     grads[name] = grad_y
     if "rope_theta" in settings["model"]:
@@ -103,7 +112,7 @@ def attention_forward(x, block, at, start, settings, t, past, acts):
     past : the activations of the `start` earlier tokens, or None
     """
     sizes, attn = settings["model"], f"{block}.attn"
-    h = norm(x, f"{block}.norm1", settings, t, acts)
+    h = norm(x, f"{block}.norm1", settings, t, acts, False)
     q = layer(take(h, at), f"{attn}.q_proj", settings, t, acts)
     k = layer(h, f"{attn}.k_proj", settings, t, acts)
     v = layer(h, f"{attn}.v_proj", settings, t, acts)
@@ -114,16 +123,18 @@ def attention_forward(x, block, at, start, settings, t, past, acts):
     if past:
         k = np.concatenate([past[f"saved.{attn}"][1], k], axis=1)
         v = np.concatenate([past[f"saved.{attn}"][2], v], axis=1)
-    context, probs, scores = op.attention(q, k, v, sizes["n_heads"], at)
+    last = t["lengths"][:, None] - 1 if is_encoder(settings) else at
+    context, probs, scores = op.attention(q, k, v, sizes["n_heads"], last)
     acts |= {f"{attn}.scores": scores, f"{attn}.probs": probs, f"{attn}.context": context}
     acts[f"saved.{attn}"] = q, k, v, probs
     branch = op.dropout(layer(context, f"{attn}.o_proj", settings, t, acts), t.get(f"mask.{attn}"))
     x = acts[f"{attn}.residual"] = take(x, at) + branch
-    return x
+    return norm(x, f"{block}.norm1", settings, t, acts, True)
 
 
 def attention_backward(grad_x, block, at, T, settings, t, acts, grads):
     sizes, attn = settings["model"], f"{block}.attn"
+    grad_x = norm_backward(grad_x, f"{block}.norm1", settings, acts, grads, True)
     grads[f"{attn}.residual"] = grad_x
     grad_branch = op.dropout_backward(grad_x, t.get(f"mask.{attn}"))
     grad_context = layer_backward(grad_branch, f"{attn}.o_proj", settings, t, acts, grads)
@@ -137,7 +148,7 @@ def attention_backward(grad_x, block, at, T, settings, t, acts, grads):
     through_k = layer_backward(grad_k, f"{attn}.k_proj", settings, t, acts, grads)
     through_v = layer_backward(grad_v, f"{attn}.v_proj", settings, t, acts, grads)
     grad_h = take_backward(through_q, at, T) + through_k + through_v
-    return take_backward(grad_x, at, T) + norm_backward(grad_h, f"{block}.norm1", settings, acts, grads)
+    return take_backward(grad_x, at, T) + norm_backward(grad_h, f"{block}.norm1", settings, acts, grads, False)
 
 
 def turned(x, name, positions, sizes, acts):
@@ -155,22 +166,23 @@ def turned_backward(grad_y, name, acts, grads):
 def mlp_forward(x, block, settings, t, acts):
     """The MLP half of a block."""
     sizes, mlp = settings["model"], f"{block}.mlp"
-    h = norm(x, f"{block}.norm2", settings, t, acts)
+    h = norm(x, f"{block}.norm2", settings, t, acts, False)
     if "rope_theta" in sizes:
         gate = layer(h, f"{mlp}.gate_proj", settings, t, acts)
         up = layer(h, f"{mlp}.up_proj", settings, t, acts)
         inner = acts[f"{mlp}.swiglu"] = op.swiglu(gate, up)
     else:
         up = layer(h, f"{mlp}.up_proj", settings, t, acts)
-        inner, acts[f"saved.{mlp}"] = op.gelu(up)
+        inner, acts[f"saved.{mlp}"] = op.gelu_erf(up) if is_encoder(settings) else op.gelu(up)
         acts[f"{mlp}.gelu"] = inner
     branch = op.dropout(layer(inner, f"{mlp}.down_proj", settings, t, acts), t.get(f"mask.{mlp}"))
     x = acts[f"{mlp}.residual"] = x + branch
-    return x
+    return norm(x, f"{block}.norm2", settings, t, acts, True)
 
 
 def mlp_backward(grad_x, block, settings, t, acts, grads):
     sizes, mlp = settings["model"], f"{block}.mlp"
+    grad_x = norm_backward(grad_x, f"{block}.norm2", settings, acts, grads, True)
     grads[f"{mlp}.residual"] = grad_x
     grad_branch = op.dropout_backward(grad_x, t.get(f"mask.{mlp}"))
     grad_inner = layer_backward(grad_branch, f"{mlp}.down_proj", settings, t, acts, grads)
@@ -185,13 +197,13 @@ def mlp_backward(grad_x, block, settings, t, acts, grads):
         grads[f"{mlp}.gelu"] = grad_inner
         grad_up = op.gelu_backward(grad_inner, up, acts[f"saved.{mlp}"])
         grad_h = layer_backward(grad_up, f"{mlp}.up_proj", settings, t, acts, grads)
-    return grad_x + norm_backward(grad_h, f"{block}.norm2", settings, acts, grads)
+    return grad_x + norm_backward(grad_h, f"{block}.norm2", settings, acts, grads, False)
 
 
 def read_at(settings, t, i):
     """The only position of each row that a classifier's last block computes, (B, 1); None for all positions."""
     sizes = settings["model"]
-    if sizes["n_classes"] and i == sizes["n_layers"] - 1:
+    if sizes["n_classes"] and not is_encoder(settings) and i == sizes["n_layers"] - 1:
         return t["lengths"][:, None] - 1
     return None
 
@@ -209,14 +221,20 @@ def forward(settings, t, past=None):
     if "rope_theta" not in sizes:
         places = np.arange(start, start + t["ids"].shape[1])
         acts["pos_emb"] = op.embedding(places, t["pos_emb.weight"])
-        x = acts["embed"] = op.dropout(x + acts["pos_emb"], t.get("mask.embed"))
+        if is_encoder(settings):
+            acts["type_emb"] = op.embedding(np.zeros_like(places), t["type_emb.weight"])
+            acts["place"] = acts["pos_emb"] + acts["type_emb"]
+            acts["sum"] = x + acts["place"]
+            x = acts["embed"] = op.dropout(norm(acts["sum"], "emb_norm", settings, t, acts), t.get("mask.embed"))
+        else:
+            x = acts["embed"] = op.dropout(x + acts["pos_emb"], t.get("mask.embed"))
     for i in range(sizes["n_layers"]):
         x = attention_forward(x, f"blocks.{i}", read_at(settings, t, i), start, settings, t, past, acts)
         x = mlp_forward(x, f"blocks.{i}", settings, t, acts)
-    x = norm(x, "norm_f", settings, t, acts)
+    x = norm(x, "norm_f", settings, t, acts, False)
     if sizes["n_classes"]:
-        x = acts["pooled"] = x[:, 0]
-    acts["logits"] = op.linear(x, head_of(settings, t)[0], None)
+        x = acts["pooled"] = op.mean_pool(x, t["lengths"]) if is_encoder(settings) else x[:, 0]
+    acts["logits"] = op.linear(x, head_of(settings, t)[0], t.get("head.bias"))
     return acts
 
 
@@ -225,17 +243,22 @@ def backward(grad_logits, settings, t, acts):
     sizes, grads, T = settings["model"], {"logits": grad_logits}, t["ids"].shape[1]
     weight, tied = head_of(settings, t)
     x = acts["pooled"] if sizes["n_classes"] else acts[norm_name("norm_f", settings)]
-    grad_x, grad_head, _ = op.linear_backward(grad_logits, x, weight)
+    grad_x, grad_head, grads["head.bias"] = op.linear_backward(grad_logits, x, weight)
     if sizes["n_classes"]:
         grads["pooled"] = grad_x
-        grad_x = grad_x[:, None]
-    grad_x = norm_backward(grad_x, "norm_f", settings, acts, grads)
+        grad_x = op.mean_pool_backward(grad_x, t["lengths"], T) if is_encoder(settings) else grad_x[:, None]
+    grad_x = norm_backward(grad_x, "norm_f", settings, acts, grads, False)
     for i in reversed(range(sizes["n_layers"])):
         grad_x = mlp_backward(grad_x, f"blocks.{i}", settings, t, acts, grads)
         grad_x = attention_backward(grad_x, f"blocks.{i}", read_at(settings, t, i), T, settings, t, acts, grads)
     if "rope_theta" not in sizes:
         grads["embed"] = grad_x
         grad_x = op.dropout_backward(grad_x, t.get("mask.embed"))
+        if is_encoder(settings):
+            grad_x = grads["sum"] = norm_backward(grad_x, "emb_norm", settings, acts, grads)
+            grads["place"] = grads["type_emb"] = grad_x.sum(axis=0)
+            types = np.zeros(T, dtype=int), t["type_emb.weight"]
+            grads["type_emb.weight"] = op.embedding_backward(grads["type_emb"], *types)
         grads["pos_emb"] = grad_x.sum(axis=0)
         grads["pos_emb.weight"] = op.embedding_backward(grads["pos_emb"], np.arange(T), t["pos_emb.weight"])
     grads["tok_emb"] = grad_x

@@ -83,6 +83,14 @@ def gelu_backward(grad_y, x, slope):
     return grad_x
 
 
+def gelu_erf(x):
+    share = 0.5 * (1.0 + np.vectorize(math.erf, otypes=[x.dtype])(x / math.sqrt(2.0)))
+    density = np.exp(-(x**2) / 2.0) / math.sqrt(2.0 * math.pi)
+    y = x * share
+    slope = share + x * density
+    return y, slope
+
+
 def sigmoid(a):
     return 0.5 * (1.0 + np.tanh(0.5 * a))
 
@@ -181,6 +189,21 @@ def embedding(ids, weight):
 def embedding_backward(grad_y, ids, weight):
     grad_weight = products(one_hot(ids, len(weight)), grad_y).sum(axis=0)
     return grad_weight
+
+
+def mean_pool_shares(lengths, T, dtype):
+    shares = (np.arange(T) < lengths[:, None]) / lengths[:, None]
+    return shares.astype(dtype)[:, :, None]
+
+
+def mean_pool(x, lengths):
+    y = (mean_pool_shares(lengths, x.shape[1], x.dtype) * x).sum(axis=1)
+    return y
+
+
+def mean_pool_backward(grad_y, lengths, T):
+    grad_x = mean_pool_shares(lengths, T, grad_y.dtype) * grad_y[:, None]
+    return grad_x
 
 
 def cross_entropy(logits, targets, ignore_index):
