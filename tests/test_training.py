@@ -10,16 +10,30 @@ import sys
 from collections import namedtuple
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from lora_np import training
-from lora_np.adapters import AdapterConfig, init_adapter
+from lora_np.adapters import AdapterConfig, init_adapter, start_adapter
 from lora_np.data import Batch
-from lora_np.model import Objective, forward
-from lora_np.training import AdamW, TrainConfig, adamw_update, blas_threads, evaluate, model_objective, threads, train
+from lora_np.model import BertConfig, Objective, forward
+from lora_np.training import (
+    AdamW,
+    TrainConfig,
+    adamw_update,
+    blas_threads,
+    evaluate,
+    fine_tune,
+    fine_tuning,
+    head_alone,
+    model_objective,
+    threads,
+    train,
+)
 
+from . import tiny
 from .tiny import copies, same_bits
 
 # ------------------------------------------------------------------ AdamW
@@ -134,6 +148,33 @@ def test_class_weights(classifier, random_params, random_batch):
     for wrong in (weights[:3], weights * 0, weights * np.nan):
         with pytest.raises(ValueError, match="weights: got .* expected a positive number for each of the 4 classes"):
             evaluate(params, [batch], classifier, None, wrong)
+
+
+BERT = BertConfig(13, 7, 12, 2, 3, 20, n_classes=4)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("config", [tiny.tiny_config(n_classes=4), BERT], ids=["gpt2", "bert"])
+def test_a_head_alone_is_trained_on_vectors_that_are_computed_once(config, weights, random_batch, monkeypatch):
+    """To the weights, losses and evaluations of a run that computes them anew in each step."""
+    params = tiny.random_params(config)
+    batches = [random_batch(config, B=5, seed=seed)._replace(rows=5 * seed + np.arange(5)) for seed in range(3)]
+    adapter = start_adapter(params, AdapterConfig(targets=()), np.random.default_rng(0))[1]
+
+    def run():
+        settings = {"learning_rate": 0.1, "epochs": 4, "class_weights": weights, "shards": 2}
+        return train(**fine_tuning(params, config, adapter, lambda rng: batches, batches[:2], **settings))
+
+    monkeypatch.setattr(head_alone, "forward", counted := Mock(side_effect=forward))
+    once = run()
+    assert counted.call_count == 5
+    monkeypatch.setattr(fine_tune, "head_arrays", lambda arrays: {})
+    again = run()
+    assert counted.call_count == 5 and once.history.keys() == again.history.keys()
+    for name, values in once.history.items():
+        np.testing.assert_allclose(values, again.history[name], rtol=1e-9)
+    for name, array in once.best.items():
+        np.testing.assert_allclose(array, again.best[name], rtol=1e-9)
 
 
 # ------------------------------------------------------------------ the loop

@@ -8,11 +8,14 @@ import numpy as np
 from ..checked import quoted
 from ..data import class_batches, encode, pad_id, truncate
 from ..formats import load_task
-from ..model import predict_logits
+from ..model import architecture, predict_logits
 from ..ops import softmax_forward
 from ..training import CLASSIFIER_BATCH, blas_threads, shard_threads, worthwhile_threads
 from ..training.progress import with_bar
 from .label_words import label_head, label_ids, prompt_ids
+
+SAMPLE = 1000  # texts for `warn_if_split`
+MOST_TOKENS_PER_WORD, MOST_UNKNOWN = 2.0, 0.05
 
 
 def load_classifier(folder, base=None):
@@ -22,6 +25,8 @@ def load_classifier(folder, base=None):
     """
     task = load_task(folder, base)
     if task.labels is None:
+        if not architecture(task.config).writes:
+            raise ValueError(f"{folder}: got an encoder without a head, expected a classifier; train one with `finetune`")
         raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` for a language model")
     return task
 
@@ -97,6 +102,17 @@ def token_ids(classifier, texts, most=None):
             reason = "has no tokens, and this model's tokenizer adds no special tokens"
             raise ValueError(f"text {row}: got {quoted(texts[row], 100)}, which {reason}; remove the text")
     return without_padding(truncate(tokenizer, sequences, most), classifier.config)
+
+
+def warn_if_split(classifier, texts):
+    """Warn if a vocabulary does not suit the texts: it splits their words into many tokens, or lacks some of them."""
+    encoded = classifier.tokenizer.encode_batch(texts[:SAMPLE], add_special_tokens=False)
+    tokens = [token for of_text in encoded for token in of_text.tokens]
+    per_word = len(tokens) / max(1, sum(len(text.split()) for text in texts[:SAMPLE]))
+    unknown = tokens.count(getattr(classifier.tokenizer.model, "unk_token", None)) / max(1, len(tokens))
+    if per_word > MOST_TOKENS_PER_WORD or unknown > MOST_UNKNOWN:
+        share = f"{per_word:.1f} tokens per word, {100 * unknown:.0f} % unknown tokens (usual: 1.2 to 1.6, and 0 %)"
+        warnings.warn(f"texts: {share}; this base's vocabulary does not suit them, which costs accuracy", stacklevel=2)
 
 
 def without_padding(sequences, config):

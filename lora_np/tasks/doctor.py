@@ -6,10 +6,10 @@ import re
 from ..adapters import AdapterConfig
 from ..checked import shown
 from ..data import model_files
-from ..data.tokenizer_files import TOKENIZER, VOCABULARY
+from ..data.tokenizer_files import TOKENIZER, VOCABULARY, WORDS
 from ..formats import LoadedModel, model_place, read_model, tokenizer_of
 from ..formats.adapter_report import APPLIED, LEAVES, RANDOM, REFUSED, llama_cpp_report, own_report, peft_report
-from ..formats.checkpoint import contents, load_adapter, load_model, read_config, read_object
+from ..formats.checkpoint import contents, is_hf, load_adapter, load_model, read_config
 from ..formats.gguf import read_gguf
 from ..formats.hugging_face import load_hf
 from ..formats.model import FINGERPRINT, fingerprint, model_sha256, weights_file
@@ -121,8 +121,6 @@ def examine_ours(place, base):
     if config.kind not in LEAVES:
         remedy = "; export it with --to gguf, and diagnose the GGUF file" if config.kind == "qalora" else ""
         raise ValueError(f"{place}: got an adapter of kind {config.kind!r}, expected {' or '.join(LEAVES)}{remedy}")
-    if is_hugging_face(base):
-        raise ValueError(f"base: {base} is a Hugging Face model, expected the adapter's base in lora_np's own format")
     about, model = read_task(place)[1], read_base(base)
     params, classes = with_classes(model.params, model.config, about.get("labels"), about.get("question"))
     refused = []
@@ -150,16 +148,10 @@ def read_base(place):
     """Read a base from a folder in Hugging Face's format or ours, or from a GGUF file; a tokenizer is optional."""
     if weights_file(place).suffix == ".gguf":
         return read_model(place)
-    model = load_hf(place) if is_hugging_face(place) else LoadedModel(*load_model(place), None, None, None)
+    model = load_hf(place) if is_hf(place) else LoadedModel(*load_model(place), None, None, None)
     files = model_files(place)
-    tokenizer = tokenizer_of(place, model.config) if files.keys() & {TOKENIZER, VOCABULARY} else None
+    tokenizer = tokenizer_of(place, model.config) if files.keys() & {TOKENIZER, VOCABULARY, WORDS} else None
     return model._replace(tokenizer=tokenizer, files=files)
-
-
-def is_hugging_face(place):
-    """Return whether a model's folder is in Hugging Face's format."""
-    path = place / "config.json"
-    return path.is_file() and "model_type" in read_object(path)
 
 
 def format_diagnosis(report):

@@ -10,7 +10,7 @@ from ..adapters import HEAD, fitting_arrays, head_arrays, layer_arrays, merge, m
 from ..checked import one_of
 from ..data import gguf_vocabulary, model_files
 from ..data.gguf_tokenizer import plain_text
-from ..data.tokenizer_files import GENERATION, TOKENIZER, VOCABULARY
+from ..data.tokenizer_files import GENERATION, TOKENIZER, VOCABULARY, WORDS
 from ..formats.atomic import write_folder
 from ..formats.gguf import read_gguf
 from ..formats.hugging_face import default_labels, special_ids
@@ -129,11 +129,11 @@ def gguf_fields(name, task, base):
 
 
 def import_hf(path, out, tokenizer=None):
-    """Import a GPT-2 or Llama model from Hugging Face, including a classifier's labels, and save it in our format.
+    """Import a model from Hugging Face, including a classifier's labels, and save it in our format.
 
     Parameters
     ----------
-    path : see `load_hf`
+    path : see `load_hf`; or the name of a packaged model
     out : folder to write, different from the input folder
     tokenizer : path of a tokenizer, see `load_tokenizer`; None: the tokenizer in the model's folder, if any
 
@@ -141,11 +141,12 @@ def import_hf(path, out, tokenizer=None):
     -------
     LoadedModel; its tokenizer is None if the model has none
     """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    path = formats.model_place(path)
+    folder = path if path.is_dir() else path.parent
     formats.check_target(out, "out", (folder, tokenizer or folder))
     task = formats.load_hf(path)
     files = model_files(folder)
-    if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY}:
+    if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY, WORDS}:
         place = tokenizer or folder
         tokenizer = formats.tokenizer_of(place, task.config)
         own = {name: content for name, content in files.items() if name == GENERATION}  # the model's file

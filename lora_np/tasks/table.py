@@ -12,7 +12,7 @@ from ..data import class_batches, encode_labels, label_names, pad_id, read_table
 from ..model import add_head, check_writes
 from ..training import CLASSIFIER_BATCH, LANGUAGE_BATCH, blas_threads, stream
 from .baseline import word_classifier
-from .classifier import n_truncated, probabilities_of, token_ids
+from .classifier import n_truncated, probabilities_of, token_ids, warn_if_split
 from .label_words import QUESTION, label_ids, label_rows
 from .report import class_report, confusion_picture, format_report
 from .settings import Data, Dataset, check_text
@@ -63,6 +63,7 @@ class LabelledTable(Data):
         splits, n_left_out = self.split(settings.seed)
         labels, pad = label_names(splits.train.labels), pad_id(model.tokenizer)
         model = self.labelling(model._replace(labels=labels, max_tokens=settings.max_tokens), settings.seed)
+        warn_if_split(model, splits.train.texts)
         encoded = [(token_ids(model, split.texts), encode_labels(split.labels, labels)) for split in splits]
         longer = sum(n_truncated(model, split.texts) for split in splits)
         train, validation = (self.rows(model, *part) for part in encoded[:2])
