@@ -72,7 +72,11 @@ def finetune(data, out, settings=None, report=no_report):
         adapter_config = replace(adapter_config, train_head=trains_head)
         frozen, adapter = start_adapter(frozen, adapter_config, stream(settings.seed, "adapter"))
     choices = {name: getattr(settings, name) for name in ("learning_rate", "epochs", "seed", "threads", "recompute")}
-    choices |= {"class_weights": dataset.class_weights, "shards": n_shards(settings, dataset.longest)}
+    choices |= {
+        "progress": "reading the texts",
+        "class_weights": dataset.class_weights,
+        "shards": n_shards(settings, dataset.longest),
+    }
     plan = fine_tuning(frozen, model.config, adapter, dataset.epoch_batches, dataset.validation, **choices)
     report_cost(report, model, adapter, plan, settings.batch_size, dataset.longest)
     with blas_threads(1), naming_model(base):

@@ -27,6 +27,7 @@ def fine_tuning(
     threads=1,
     recompute=False,
     also=None,
+    progress=None,
 ):
     """Return the arguments with which `train` fine-tunes a model or an adapter: `train(**fine_tuning(...))`.
 
@@ -48,6 +49,7 @@ def fine_tuning(
     shards, threads : see `TrainConfig`; an evaluation processes `threads` batches in parallel
     recompute : bool, see `lora_np.model.forward`
     also : function (params, adapter) -> dict of floats to record at each evaluation, or None
+    progress : str, the label of a progress bar for the vectors that only a head is trained on; None: no bar
 
     Returns
     -------
@@ -71,7 +73,7 @@ def fine_tuning(
 
     trainable = trainable_arrays(params, adapter)
     if trainable and trainable.keys() == head_arrays(trainable).keys() and not config.dropout:
-        vectors, _ = head_inputs(params, epoch_batches(stream(seed, "shuffle", 0)), config, adapter, threads)
+        vectors, _ = head_inputs(params, epoch_batches(stream(seed, "shuffle", 0)), config, adapter, threads, progress)
         held_out = head_inputs(params, validation, config, adapter, threads)
         objective = head_objective(vectors, class_weights)
     else:

@@ -5,13 +5,15 @@ import numpy as np
 from ..adapters.adapter import HEAD, HEAD_BIAS
 from ..model import Objective, forward
 from ..ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward, target_weights
+from .progress import with_bar
 from .threads import blas_threads, shard_threads
 
 
-def head_inputs(params, batches, config, adapter=None, threads=1):
+def head_inputs(params, batches, config, adapter=None, threads=1, progress=None):
     """Compute the vectors that the head reads, (N, C), and their targets (N,), in the order of the rows 0 to N − 1.
 
-    Each row must be in exactly one batch. `threads` batches are processed in parallel; it does not affect the result.
+    Each row must be in exactly one batch. `threads` batches are processed in parallel; this does not affect the result.
+    `progress` is the label of a progress bar, or None for no bar.
     """
 
     def vectors(batch):
@@ -19,7 +21,7 @@ def head_inputs(params, batches, config, adapter=None, threads=1):
 
     batches = list(batches)
     with blas_threads(1), shard_threads(threads) as run:
-        vectors = np.concatenate(list(run(vectors, batches)))
+        vectors = np.concatenate([h for h, _ in zip(run(vectors, batches), with_bar(batches, progress))])
     order = np.argsort(np.concatenate([batch.rows for batch in batches]))
     return vectors[order], np.concatenate([batch.targets for batch in batches])[order]
 
