@@ -18,7 +18,7 @@ from lora_np.analysis import step_flops
 from lora_np.bench import backends, bench, format_tables, parse_peers, parse_rung, rounds, to_dicts
 from lora_np.bench import case as cases
 from lora_np.bench.agreement import Agreement, Outcome, compare
-from lora_np.bench.case import GENERATED_ROWS, RUNGS, SMOLLM2, WORKS, Rung, counted_bytes, flops, format_rung, make_case
+from lora_np.bench.case import GENERATED_ROWS, NAMED, RUNGS, WORKS, Rung, counted_bytes, flops, format_rung, make_case
 from lora_np.bench.llama_cpp import answer
 from lora_np.bench.report import format_row, lora_shares, make_row, summary
 from lora_np.bench.rounds import Process, WorkerError, backend_environment
@@ -38,11 +38,11 @@ def short_rounds(monkeypatch):
 
 
 def test_a_rung_and_its_text():
-    of_64, smollm2 = RUNGS[0], SMOLLM2._replace(batch=64, length=8)
-    texts = {"64": of_64, "smollm2": SMOLLM2, "smollm2,64,8": smollm2}
+    of_64, smollm2 = RUNGS[0], NAMED["smollm2"]._replace(batch=64, length=8)
+    texts = {"64": of_64, "smollm2": NAMED["smollm2"], "smollm2,64,8": smollm2}
     texts |= {"64,r4": of_64._replace(rank=4), "smollm2,64,8,r16": smollm2._replace(rank=16)}
     assert {text: parse_rung(text) for text in texts} == texts
-    for rung in (TINY, LLAMA, TINY._replace(rank=2), LLAMA._replace(rank=3)):
+    for rung in (TINY, LLAMA, TINY._replace(rank=2), LLAMA._replace(rank=3), NAMED["minilm"]):
         assert parse_rung(format_rung(rung)) == Rung(*cases.rung_numbers(rung)) == rung
     assert list(map(len, map(cases.rung_numbers, (TINY, LLAMA)))) == [6, 8]  # as older checkouts take them
 

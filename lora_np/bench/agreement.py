@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 LOSS = 3e-6  # largest accepted relative difference between two losses; 3e-7 is typical
-ARRAYS = 3e-5  # the same for two arrays of gradients or logits, in norm; 4e-6 is typical
+ARRAYS = 6e-5  # the same for two arrays of gradients or logits, in norm; 4e-6 is typical, PyTorch has 4e-5 for BERT
 LOSSES = 1e-4  # the same for the losses of the first training steps, relative to the largest loss
 
 # This gradient is zero in theory, because softmax ignores a constant added to all scores. In practice it consists of

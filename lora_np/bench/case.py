@@ -16,7 +16,7 @@ from ..analysis import step_bytes, step_flops
 from ..checked import errors_of, whole_number
 from ..compress import quantise
 from ..data import Batch
-from ..model import Decoder, GPT2Config, LlamaConfig, empty_cache, parameter_shapes
+from ..model import BertConfig, Decoder, GPT2Config, LlamaConfig, empty_cache, parameter_shapes
 from ..model.decoder import with_room
 
 LEARNING_RATE = 1e-4
@@ -24,7 +24,7 @@ WEIGHT_DECAY = 0.01  # applies only to matrices, as in lora_np's AdamW
 
 
 class Rung(NamedTuple):
-    """The sizes of a model and its batch (six sizes for a GPT-2, eight for a Llama), and the adapter's rank."""
+    """The sizes of a model and its batch (six for a GPT-2, eight for a Llama or BERT), and the adapter's rank."""
 
     d_model: int  # C; for GPT-2, the width of the MLP is F = 4 C
     n_layers: int
@@ -33,7 +33,7 @@ class Rung(NamedTuple):
     batch: int  # B, rows
     vocab_size: int  # V
     n_kv_heads: int = 0  # K, only for a Llama; its head size is C / n_heads
-    d_ff: int = 0  # F, only for a Llama
+    d_ff: int = 0  # F, only for a Llama or BERT
     rank: int = 0  # the adapter's r; 0 means the default for the kind of work
 
 
@@ -44,7 +44,10 @@ RUNGS = (
     Rung(512, 6, 8, 128, 8, 8192),
     Rung(768, 2, 12, 128, 8, 8192),
 )
-SMOLLM2 = Rung(576, 30, 9, 34, 16, 49152, 3, 1536)  # SmolLM2-135M
+NAMED = {
+    "smollm2": Rung(576, 30, 9, 34, 16, 49152, 3, 1536),  # SmolLM2-135M
+    "minilm": Rung(384, 6, 12, 34, 16, 30522, 0, 1536),  # all-MiniLM-L6-v2
+}
 ROPE_THETA = 100000.0  # SmolLM2's θ
 BLOCK = 32  # the number of weights in a block of Q4_1
 
@@ -75,28 +78,31 @@ def parse_rung(text):
     """Parse the text form of a rung, which gives the sizes of a benchmark case.
 
     The text is a list of all sizes, such as "64,2,4,64,32,2048"; the width of a rung in RUNGS, such as "64"; or the
-    name "smollm2", optionally followed by B and T, as in "smollm2,64,34". The text may end with a comma, the letter r
-    and the adapter's rank, as in "64,r16" or "smollm2,64,34,r16".
+    name "smollm2" or "minilm", optionally followed by B and T, as in "smollm2,64,34". The text may end with a comma,
+    the letter r and the adapter's rank, as in "64,r16" or "smollm2,64,34,r16". Eight sizes are those of a Llama or, if
+    the number of key/value heads is 0, of BERT.
 
     Raises
     ------
     ValueError
         If the text has any other form; the message shows the expected forms.
     """
-    named = {str(rung.d_model): rung for rung in RUNGS} | {"smollm2": SMOLLM2}
+    named = {str(rung.d_model): rung for rung in RUNGS} | NAMED
     shapes, has_rank, rank = text.partition(",r")
-    sizes = shapes.removeprefix("smollm2,")
+    name, _, sizes = shapes.partition(",")
     try:
-        numbers = rung_numbers(named[shapes]) if shapes in named else list(map(int, sizes.split(",")))
+        numbers = rung_numbers(named[shapes]) if shapes in named else None
+        numbers = numbers or list(map(int, (sizes if name in NAMED else shapes).split(",")))
         rank = int(rank) if has_rank else 0
-        if len(numbers) not in ((6, 8) if sizes == shapes else (2,)) or min(numbers) < 1 or rank < 0:
+        is_whole = shapes in named or name not in NAMED
+        if len(numbers) not in ((6, 8) if is_whole else (2,)) or min([*numbers[:6], *numbers[7:]]) < 1 or rank < 0:
             raise ValueError
     except ValueError:
         gpt2, llama = ",".join(Rung._fields[:6]), ",".join(Rung._fields[6:8])
-        whole = f"six integers of at least 1 ({gpt2}), or eight for a Llama (also {llama})"
+        whole = f"six integers of at least 1 ({gpt2}), or eight for a Llama or BERT (also {llama}; BERT: n_kv_heads 0)"
         expected = f"one of {', '.join(named)}, smollm2,batch,length, or {whole}; optionally followed by ,r and a rank"
         raise ValueError(f"rungs: got {text!r}, expected {expected}") from None
-    rung = SMOLLM2._replace(batch=numbers[0], length=numbers[1]) if len(numbers) == 2 else Rung(*numbers)
+    rung = Rung(*numbers) if is_whole else NAMED[name]._replace(batch=numbers[0], length=numbers[1])
     rung = rung._replace(rank=rank)
     with errors_of(f"rungs: got {text!r}"):
         whole_number("length", rung.length, least=4)  # a quarter of it is the prompt
@@ -104,7 +110,7 @@ def parse_rung(text):
             raise ValueError(f"n_heads: {rung.n_heads} does not divide d_model = {rung.d_model}")
         if rung.n_kv_heads and (rung.d_model % BLOCK or rung.d_ff % BLOCK):
             raise ValueError(f"d_model, d_ff: expected multiples of {BLOCK}, the block size of Q4_1")
-        flops(rung, "lora_all")  # checks all other sizes
+        flops(rung, "classifier_qv" if is_bert(rung) else "lora_all")  # checks all other sizes
     return rung
 
 
@@ -115,14 +121,23 @@ def rung_numbers(rung):
 
 def format_rung(rung):
     """Format a rung as the text that `parse_rung` reads."""
-    *shapes, rank = Rung(*rung)
-    return ",".join([*map(str, filter(None, shapes)), *([f"r{rank}"] if rank else [])])
+    rung = Rung(*rung)
+    return ",".join([*map(str, rung_numbers(rung._replace(rank=0))), *([f"r{rung.rank}"] if rung.rank else [])])
+
+
+def is_bert(rung):
+    """Whether a rung's sizes are those of BERT."""
+    return rung.d_ff > 0 and rung.n_kv_heads == 0
 
 
 def model_config(rung, work):
     """The model's configuration for a rung and a kind of work."""
     C, layers, H, T, _, V, K, F, _ = rung
-    n_classes = N_CLASSES if work.startswith("classifier") else 0
+    n_classes = N_CLASSES if is_bert(rung) or work.startswith("classifier") else 0
+    if is_bert(rung):
+        if work != "forward" and not work.startswith("classifier"):
+            raise ValueError(f"work: got {work!r}, which is for language models, but this rung is an encoder")
+        return BertConfig(V, T, C, layers, H, F, pooling="cls", n_classes=n_classes)  # as in transformers' classifier
     if K:
         return LlamaConfig(V, T, C, layers, H, K, C // H, F, n_classes, rope_theta=ROPE_THETA)
     return GPT2Config(V, T, C, layers, H, d_ff=4 * C, n_classes=n_classes)
@@ -185,7 +200,7 @@ def counted_bytes(rung, work):
 class Case(NamedTuple):
     """The model, adapter and batch for a rung and a kind of work."""
 
-    config: GPT2Config | LlamaConfig
+    config: GPT2Config | LlamaConfig | BertConfig
     params: dict[str, np.ndarray]  # a Llama's matrices are quantised in blocks, see `in_blocks`
     adapter: Adapter | None
     batch: Batch  # in generation, `ids` are the prompts, and the targets are unused
@@ -271,6 +286,6 @@ def draw_batch(rung, work, rng):
         # Real batches group rows of similar length, so no row here is shorter than half of the longest one.
         lengths[1:] = rng.integers(T // 2, T + 1, B - 1)
         ids[np.arange(T) >= lengths[:, None]] = 0
-    if work.startswith("classifier"):
+    if work.startswith("classifier") or is_bert(rung):
         targets = rng.integers(0, N_CLASSES, B)
     return Batch(ids, targets, lengths, np.arange(B))

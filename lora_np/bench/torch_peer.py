@@ -1,6 +1,6 @@
 """The PyTorch backend: GPT-2's decoder as an nn.Module, eager or compiled, with PEFT's LoRA.
 
-For a Llama, and for generation by GPT-2 with a key-value cache, the backend uses transformers' models.
+For a Llama or BERT, and for generation by GPT-2 with a key-value cache, the backend uses transformers' models.
 """
 
 import tempfile
@@ -9,7 +9,7 @@ import numpy as np
 
 from ..formats import save_hf
 from ..formats.hugging_face import layout
-from ..model import LlamaConfig
+from ..model import BertConfig, GPT2Config
 from .case import LEARNING_RATE, WEIGHT_DECAY, Backend
 
 
@@ -21,12 +21,16 @@ def make_backend(case, threads, compiled=False):
     if case.n_new:
         return generation_backend(case)
     names, targets = {}, torch.tensor(case.batch.targets)
-    if isinstance(case.config, LlamaConfig):
+    if not isinstance(case.config, GPT2Config):
         layers = ((ours, theirs) for theirs, (ours,), *_ in layout(case.config))
         # lora_np's name for a layer -> the name in transformers
         names = {ours.rpartition(".")[0]: theirs.rpartition(".")[0] for ours, theirs in layers}
         model = from_transformers(case)
-        inputs = {"input_ids": torch.tensor(padded(case.batch, model.config)), "use_cache": False, "return_dict": False}
+        inputs = {"input_ids": torch.tensor(padded(case.batch, model.config)), "return_dict": False}
+        if isinstance(case.config, BertConfig):
+            inputs["attention_mask"] = torch.tensor(np.arange(case.batch.ids.shape[1]) < case.batch.lengths[:, None])
+        else:
+            inputs["use_cache"] = False
     else:
         model = decoder(case.config)
         model.load_state_dict({name: torch.tensor(array) for name, array in case.params.items()})
@@ -148,7 +152,7 @@ def decoder(config):
 
 
 def from_transformers(case):
-    """Make the transformers model with the case's weights: a GPT-2 or a Llama, a language model or a classifier."""
+    """Make the transformers model with the case's weights, as a language model or a classifier."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     kind = AutoModelForSequenceClassification if case.config.n_classes else AutoModelForCausalLM
@@ -179,7 +183,8 @@ def adapted(model, adapter, names):
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     config = adapter.config
-    targets = sorted({name.split(".")[-2] for name in adapter.weights if "lora_" in name})  # such as q_proj
+    layers = {name.rpartition(".")[0] for name in adapter.weights if "lora_" in name}
+    targets = sorted({names.get(layer, layer) for layer in layers})  # whole names, because some are parts of others
     lora = LoraConfig(r=config.r, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)
     wrapped = get_peft_model(model, lora)
     arrays = renamed({name: array for name, array in adapter.weights.items() if "lora_" in name}, names)
