@@ -59,6 +59,19 @@ def attention(s, t):
     return {"scores": scores, "probs": probs, "context": context(probs)}
 
 
+def gelu_erf(s, t):
+    y = F.gelu(t["x"])
+    return {"y": y, "slope": torch.autograd.grad(y.sum(), t["x"], retain_graph=True)[0]}
+
+
+def mean_pool(s, t):
+    return {"y": torch.stack([row[:length].mean(dim=0) for row, length in zip(t["x"], t["lengths"])])}
+
+
+def encoder_attention(s, t):
+    return attention(s, t | {"positions": t["lengths"][:, None] - 1})
+
+
 def embedding(s, t):
     return {"y": F.embedding(t["ids"], t["weight"])}
 
@@ -217,6 +230,44 @@ def model(s, t):
     return found
 
 
+def bert(s, t):
+    """The encoder in PyTorch's functions, without adapters."""
+    sizes, acts, T = s["model"], {}, t["ids"].shape[1]
+
+    def note(name, x):
+        x.retain_grad()
+        return acts.setdefault(name, x)
+
+    def arrays(name):
+        return t[f"{name}.weight"], t[f"{name}.bias"]
+
+    def embedded(name, ids):
+        return note(name, F.embedding(ids, t[f"{name}.weight"]))
+
+    def norm(name, x):
+        return note(name, F.layer_norm(x, x.shape[-1:], *arrays(name), sizes["layer_norm_eps"]))
+
+    place = embedded("pos_emb", torch.arange(T)) + embedded("type_emb", torch.zeros(T, dtype=int))
+    x = norm("emb_norm", note("sum", embedded("tok_emb", t["ids"]) + note("place", place)))
+    x = note("embed", x * t["mask.embed"])
+    for block in [f"blocks.{i}" for i in range(sizes["n_layers"])]:
+        attn, mlp = f"{block}.attn", f"{block}.mlp"
+        q, k, v = (note(f"{attn}.{n}_proj", F.linear(x, *arrays(f"{attn}.{n}_proj"))) for n in "qkv")
+        scores, context = torch_attention(q, k, v, sizes["d_model"] // sizes["n_heads"], t["lengths"][:, None] - 1)
+        probs = note(f"{attn}.probs", F.softmax(note(f"{attn}.scores", scores), dim=-1))
+        branch = F.linear(note(f"{attn}.context", context(probs)), *arrays(f"{attn}.o_proj"))
+        x = note(f"{attn}.residual", x + note(f"{attn}.o_proj", branch) * t[f"mask.{attn}"])
+        x = norm(f"{block}.norm1", x)
+        inner = note(f"{mlp}.gelu", F.gelu(note(f"{mlp}.up_proj", F.linear(x, *arrays(f"{mlp}.up_proj")))))
+        branch = note(f"{mlp}.down_proj", F.linear(inner, *arrays(f"{mlp}.down_proj")))
+        x = norm(f"{block}.norm2", note(f"{mlp}.residual", x + branch * t[f"mask.{mlp}"]))
+    pooled = note("pooled", mean_pool(s, {"x": x, "lengths": t["lengths"]})["y"])
+    loss = loss_of(note("logits", F.linear(pooled, *arrays("head"))), t["targets"])
+    loss.backward()
+    grads = {f"grad.{name}": a.grad for name, a in (t | acts).items() if a.is_floating_point()}
+    return {**acts, "loss": loss, **grads}
+
+
 def generate(s, t):
     """Without a cache: the whole text at each step."""
     net, _ = build(s, t)
@@ -355,7 +406,7 @@ def nf4(s, t):
 COMPUTED = {f.__name__: f for f in (
     linear, layer_norm, gelu, softmax, attention, embedding, cross_entropy, dropout, lora, dora, model, generate,
     sample, clip, schedule, adamw, accumulate, train, spectrum, nf4, rms_norm, rope, swiglu, linear_cross_entropy,
-    qalora,
+    qalora, gelu_erf, mean_pool, encoder_attention, bert,
 )}  # fmt: skip
 COMPUTED |= {"llama": model, "llama_generate": generate, "llama_train": train, "grouped_attention": attention}
 OF_FILES = {"gpt2_read", "gpt2_write", "peft_read", "peft_write", "blocks", "gguf_read", "gguf_adapter"}
@@ -377,7 +428,7 @@ def test_case(id):
     outputs = COMPUTED[entry["kind"]](entry["settings"], inputs)
     records = [record for record in entry["tensors"] if record["stage"] != "input"]
     assert records
-    if "model" not in entry["settings"] and entry["tier"] in (1, 4):
+    if "model" not in entry["settings"] and entry["tier"] in (1, 4, 5):
         back = [record["name"] for record in records if record["stage"] == "backward"]
         outputs |= gradients(entry["settings"], inputs, outputs, back)
     for record in records:

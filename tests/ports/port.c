@@ -240,6 +240,11 @@ static REAL gelu(REAL x, REAL *slope) {
     const REAL c = (REAL)sqrt(2 / acos(-1.0)), cubic = (REAL)0.044715, g = (1 + tanh(c * (x + cubic * x * x * x))) / 2;
     return *slope = g + 2 * x * g * (1 - g) * c * (1 + 3 * cubic * x * x), x * g;
 }
+/* share = (1 + erf(x / sqrt 2)) / 2,  y = x share,  slope = share + x exp(-x^2 / 2) / sqrt(2 pi) */
+static REAL gelu_erf(REAL x, REAL *slope) {
+    const REAL share = (1 + erf(x / (REAL)sqrt(2.0))) / 2;
+    return *slope = share + x * exp(-x * x / 2) / (REAL)sqrt(2 * acos(-1.0)), x * share;
+}
 /* y = the rows of a at the indices b, as in an embedding;  grad.a = for each row the sum over where it was taken to */
 static void take_from(Tensor *y, Tensor *a, Tensor *b, bool back) {
     for (int k = 0, n = last(y), j; k < y->size; k++)
@@ -406,6 +411,20 @@ static void run_blocks(void) {
     for (int k = 0; k < w->size; k += BLOCK) pack(packed->u + k / BLOCK * size, w->f + k, type);
     put(expand(packed, type), "dequantised"), put(expand(get("blocks"), type), "expanded");
 }
+/* ==== 8. Tier 5: BERT's operations =============================================================================== */
+/* In an encoder, each of a row's queries is at the position of the row's last token. */
+static Tensor *last_places(const Tensor *lengths, int n) {
+    Tensor *places = integers(lengths->size, n);
+    for (int k = 0; k < places->size; k++) places->i[k] = lengths->i[k / n] - 1;
+    return places;
+}
+static Tensor *mean_pool(Tensor *x, const Tensor *lengths) {
+    Tensor *shares = matrix(x->shape[0], x->shape[1]);
+    for (int k = 0, T = x->shape[1]; k < shares->size; k++)
+        shares->f[k] = k % T < lengths->i[k / T] ? (REAL)1 / lengths->i[k / T] : 0;
+    return product(matrix(x->shape[0], last(x)), "bc=bt,btc", shares, x);
+}
+
 static bool is(Text name) { return !strcmp(kind, name); }
 static void run_operation(void) {
     Layer l = {"", is("lora") || is("dora") || is("qalora") ? kind : NULL, 0, find("mask")};
@@ -414,7 +433,10 @@ static void run_operation(void) {
     if (strstr(kind, "cross_entropy")) name = "loss";
     if (is("qalora")) put(expand(get("blocks"), 3), "weight");
     if (l.adapter) l.s = adapter_scale(number(settings, "alpha"), number(settings, "r"), is_true(settings, "rslora"));
-    if (is("gelu")) y = map(gelu, x), put(y->b, "slope");
+    if (after("gelu", kind)) y = map(is("gelu") ? gelu : gelu_erf, x), put(y->b, "slope");
+    else if (is("mean_pool")) y = mean_pool(x, get("lengths"));
+    else if (is("encoder_attention"))
+        y = attention(l, get("q"), get("k"), get("v"), last_places(get("lengths"), get("q")->shape[1]));
     else if (is("softmax")) y = softmax(x);
     else if (is("dropout")) y = times(x, l.mask);
     else if (is("embedding")) y = take(get("weight"), get("ids"));
@@ -448,9 +470,11 @@ static Layer layer_of(Text name) {
 }
 static Tensor *apply(Text name, Tensor *x) { return put(layer(layer_of(name), x), name); }
 static bool llama(void) { return lookup(model, "rope_theta"); }
+static bool bert(void) { return lookup(model, "pooling"); }
 static Tensor *norm(Text name, Tensor *x) {
     return put((llama() ? rms_norm : layer_norm)(layer_of(name), x), name);
 }
+static Tensor *norm_if(bool wanted, Text name, Tensor *x) { return wanted ? norm(name, x) : x; }
 /* places are those of the rows of x, the first of them after earlier tokens; a classifier's count on from row to row */
 static Tensor *turned(Text name, Tensor *x, const Tensor *ends, int T, int earlier) {
     if (!llama()) return x;
@@ -466,18 +490,20 @@ static Tensor *residual(Text place, Tensor *x, Tensor *branch) {
 static Tensor *cached(Text name, Tensor *x) { return strstr(kind, "generate") ? put(join(find(name), x, 1), name) : x; }
 /* Block b. In its last block a classifier goes on with the places ends alone, which is NULL otherwise. */
 static Tensor *block(Text b, Tensor *x, Tensor *ends, int earlier) {
-    Text attn = text("%s.attn", b), mlp = text("%s.mlp", b), norms = llama() ? "norm" : "ln";
+    Text attn = text("%s.attn", b), mlp = text("%s.mlp", b), norms = llama() || bert() ? "norm" : "ln";
     const int T = x->shape[1];
-    Tensor *h = norm(text("%s.%s1", b, norms), x), *q = apply(text("%s.q_proj", attn), ends ? take(h, ends) : h);
+    Tensor *h = norm_if(!bert(), text("%s.%s1", b, norms), x);
+    Tensor *q = apply(text("%s.q_proj", attn), ends ? take(h, ends) : h);
     Tensor *k = turned(text("%s.k_rotated", attn), apply(text("%s.k_proj", attn), h), NULL, T, earlier);
     Tensor *v = cached(text("%s.values", b), apply(text("%s.v_proj", attn), h));
     q = turned(text("%s.q_rotated", attn), q, ends, T, earlier), k = cached(text("%s.keys", b), k);
-    Tensor *context = put(attention(layer_of(attn), q, k, v, ends), text("%s.context", attn));
+    const Tensor *places = bert() ? last_places(get("lengths"), T) : ends;
+    Tensor *context = put(attention(layer_of(attn), q, k, v, places), text("%s.context", attn));
     x = residual(attn, ends ? take(x, ends) : x, apply(text("%s.o_proj", attn), context));
-    h = norm(text("%s.%s2", b, norms), x);
+    x = norm_if(bert(), text("%s.%s1", b, norms), x), h = norm_if(!bert(), text("%s.%s2", b, norms), x);
     Tensor *gate = llama() ? apply(text("%s.gate_proj", mlp), h) : NULL, *up = apply(text("%s.up_proj", mlp), h);
-    up = put(gate ? swiglu(gate, up) : map(gelu, up), text(gate ? "%s.swiglu" : "%s.gelu", mlp));
-    return residual(mlp, x, apply(text("%s.down_proj", mlp), up));
+    up = put(gate ? swiglu(gate, up) : map(bert() ? gelu_erf : gelu, up), text(gate ? "%s.swiglu" : "%s.gelu", mlp));
+    return norm_if(bert(), text("%s.%s2", b, norms), residual(mlp, x, apply(text("%s.down_proj", mlp), up)));
 }
 static Tensor *forward(int earlier) {           /* the logits of ids that stand behind earlier ones, and their loss */
     Tensor *ids = get("ids"), *tok_emb = get("tok_emb.weight"), *x, *head;
@@ -486,13 +512,18 @@ static Tensor *forward(int earlier) {           /* the logits of ids that stand 
     for (int t = 0; t < T; t++) places->i[t] = earlier + t;
     for (int b = 0; classes && b < B; b++) ends->i[b] = b * T + get("lengths")->i[b] - 1;
     x = put(take(tok_emb, ids), "tok_emb");
-    if (!llama()) x = add(x, put(take(get("pos_emb.weight"), places), "pos_emb"));
+    Tensor *place = llama() ? NULL : put(take(get("pos_emb.weight"), places), "pos_emb");
+    if (bert())                                 /* all tokens have type 0 */
+        place = put(add(place, put(take(get("type_emb.weight"), item(integers(1, T), 0)), "type_emb")), "place");
+    if (place) x = add(x, place);
+    if (bert()) x = norm("emb_norm", put(x, "sum"));
     if (!llama()) x = put(times(x, find("mask.embed")), "embed");
-    for (int i = 0; i < L; i++) x = block(text("blocks.%d", i), x, classes && i == L - 1 ? ends : NULL, earlier);
-    x = norm(llama() ? "norm_f" : "ln_f", x);
-    if (classes) x = put(shaped(x, 2, (int[]){B, last(x)}), "pooled");
+    for (int i = 0; i < L; i++)
+        x = block(text("blocks.%d", i), x, classes && !bert() && i == L - 1 ? ends : NULL, earlier);
+    x = bert() ? put(mean_pool(x, get("lengths")), "pooled") : norm(llama() ? "norm_f" : "ln_f", x);
+    if (classes && !bert()) x = put(shaped(x, 2, (int[]){B, last(x)}), "pooled");
     head = classes || (llama() && !is_true(model, "tied")) ? get("head.weight") : tok_emb;
-    x = put(linear(x, head), "logits");
+    x = linear(x, head), x = put(bert() ? add(x, get("head.bias")) : x, "logits");
     if (find("targets")) put(cross_entropy(x, get("targets"), -100), "loss");
     return x;
 }
@@ -928,7 +959,7 @@ static void run_case(Text directory) {
         {"sample", run_sample}, {"clip", run_clip}, {"schedule", run_schedule}, {"adamw", run_adamw},
         {"accumulate", run_accumulate}, {"train", run_train}, {"spectrum", run_spectrum}, {"nf4", run_nf4},
         {"gpt2_read", run_gpt2_read}, {"gpt2_write", run_write}, {"peft_read", run_peft_read},
-        {"peft_write", run_write}, {"llama", run_model}, {"llama_generate", run_generate},
+        {"peft_write", run_write}, {"llama", run_model}, {"bert", run_model}, {"llama_generate", run_generate},
         {"llama_train", run_train}, {"blocks", run_blocks}, {"gguf_read", run_gguf_read},
         {"gguf_adapter", run_gguf_adapter}, {"", run_operation}};
     FILE *f = fopen(current_file, "rb");

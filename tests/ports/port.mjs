@@ -168,6 +168,21 @@ const gelu = {
   backward: (inputs, { slope }, grad) => ({ x: multiply(grad, slope) }),
 };
 
+// erf(z) = 2/√π exp(−z²) Σ 2ⁿ z²ⁿ⁺¹ / (1 · 3 · … · (2n+1)), whose terms all have one sign
+const erf = (z) => {
+  let [term, total] = [z, z];
+  for (let n = 1; n < 150; n++) total += term *= (2 * z * z) / (2 * n + 1);
+  return Math.abs(z) < 6 ? (2 / Math.sqrt(Math.PI)) * Math.exp(-z * z) * total : Math.sign(z);
+};
+const geluErf = {
+  forward({ x }) {
+    const share = map((value) => 0.5 * (1 + erf(value / Math.SQRT2)), x); // Φ = ½ (1 + erf(x/√2))
+    const density = map((value) => Math.exp(-value * value / 2) / Math.sqrt(2 * Math.PI), x); // φ
+    return { slope: map((s, value, d) => s + value * d, share, x, density), y: multiply(x, share) };
+  },
+  backward: gelu.backward,
+};
+
 const belowMax = (x) => mapRows(minus, x, rowMax(x)); // x − max: exp of it cannot overflow
 const softmax = {
   forward({ x }) {
@@ -205,6 +220,19 @@ const attention = {
     const gradV = reshape(einsum('bkgij,bikgd->bjkd', reshape(probs, byKey.shape), above), v.shape);
     return { q: gradQ, k: gradK, v: gradV, probs: gradProbs, scores: gradScores };
   },
+};
+
+// In an encoder, each query is at the position of its row's last real token.
+const encoderAttention = {
+  forward: ({ q, k, v, lengths }, settings) => attention.forward({ q, k, v,
+    positions: stack(Array.from(lengths.data, (n) => vector(Array(q.shape[1]).fill(n - 1)))) }, settings),
+  backward: attention.backward,
+};
+const meanPool = { // the mean over t < length: a sum of x with the shares 1/length or 0
+  shares: ({ x, lengths }) => stack(Array.from(lengths.data, (n) =>
+    vector(range(x.shape[1]).map((t) => (t < n ? 1 / n : 0))))),
+  forward: (inputs) => ({ y: einsum('bt,btc->bc', meanPool.shares(inputs), inputs.x) }),
+  backward: (inputs, outputs, grad) => ({ x: einsum('bt,bc->btc', meanPool.shares(inputs), grad) }),
 };
 
 // weight[ids] is a product with rows of the unit matrix, and so its gradient is that of a product.
@@ -399,6 +427,7 @@ const appendTokens = (a, b) =>
 function modelForward({ settings, adapter, parameters }, batch, past = {}) {
   const { n_layers, n_heads, n_classes, layer_norm_eps: eps } = settings;
   const llama = 'rope_theta' in settings;
+  const bert = 'pooling' in settings;
   const masks = underPrefix('mask.', batch);
   const [acts, calls] = [{}, []];
   const note = (name, a) => (acts[name] = a);
@@ -420,18 +449,23 @@ function modelForward({ settings, adapter, parameters }, batch, past = {}) {
   const consecutive = tensor([B, T], { length: B * T }, (_, i) => before + (i % T));
   const turn = (name, x, positions = consecutive) => note(name, call(rope,
     { x, positions, theta: scalar(settings.rope_theta) }, { head_size: settings.head_size }));
+  const embedBert = (places) => { // all tokens have type 0
+    const types = layer('type_emb', embedding, { ids: vector(Array(T).fill(0)) });
+    return note('sum', call(sum, { a: tokens, b: note('place', call(sum, { a: places, b: types })) }));
+  };
   const tokens = layer('tok_emb', embedding, { ids: batch.ids });
   let x = tokens;
   if (!llama) {
     const places = layer('pos_emb', embedding, { ids: entry(consecutive, 0) });
-    x = note('embed', drop('embed', call(sum, { a: tokens, b: places })));
+    x = bert ? norm('emb_norm', embedBert(places)) : call(sum, { a: tokens, b: places });
+    x = note('embed', drop('embed', x));
   }
   for (const block of range(n_layers).map((i) => `blocks.${i}`)) {
     // A classifier computes the last block for the last real token of each row alone.
-    const reads = n_classes > 0 && block === `blocks.${n_layers - 1}`;
+    const reads = n_classes > 0 && !bert && block === `blocks.${n_layers - 1}`;
     const positions = reads ? tensor([x.shape[0], 1], batch.lengths.data, (length) => length - 1) : undefined;
     const take = (a) => (reads ? call(embedding, rowsAt(a, positions)) : a);
-    const normed = norm(`${block}.${llama ? 'norm1' : 'ln1'}`, x);
+    const normed = bert ? x : norm(`${block}.${llama ? 'norm1' : 'ln1'}`, x);
     let q = project(`${block}.attn.q_proj`, take(normed));
     let k = project(`${block}.attn.k_proj`, normed);
     if (llama) {
@@ -440,22 +474,26 @@ function modelForward({ settings, adapter, parameters }, batch, past = {}) {
     }
     k = keep(`${block}.attn.${llama ? 'k_rotated' : 'k_proj'}`, k);
     const v = keep(`${block}.attn.v_proj`, project(`${block}.attn.v_proj`, normed));
-    const context = call(attention, { q, k, v, positions }, { n_heads });
+    const context = bert ? call(encoderAttention, { q, k, v, lengths: batch.lengths }, { n_heads })
+      : call(attention, { q, k, v, positions }, { n_heads });
     Object.assign(acts, withPrefix(`${block}.attn.`, calls.at(-1).outputs));
     const mixed = drop(`${block}.attn`, project(`${block}.attn.o_proj`, context));
     x = note(`${block}.attn.residual`, call(sum, { a: take(x), b: mixed }));
-    const inner = norm(`${block}.${llama ? 'norm2' : 'ln2'}`, x);
+    if (bert) x = norm(`${block}.norm1`, x);
+    const inner = bert ? x : norm(`${block}.${llama ? 'norm2' : 'ln2'}`, x);
     const gate = llama && project(`${block}.mlp.gate_proj`, inner);
     const up = project(`${block}.mlp.up_proj`, inner);
     const act = llama ? layer(`${block}.mlp.swiglu`, swiglu, { gate, up })
-      : layer(`${block}.mlp.gelu`, gelu, { x: up });
+      : layer(`${block}.mlp.gelu`, bert ? geluErf : gelu, { x: up });
     const down = project(`${block}.mlp.down_proj`, act);
     x = note(`${block}.mlp.residual`, call(sum, { a: x, b: drop(`${block}.mlp`, down) }));
+    if (bert) x = norm(`${block}.norm2`, x);
   }
-  x = norm(llama ? 'norm_f' : 'ln_f', x);
-  x = n_classes > 0 ? note('pooled', reshape(x, [x.shape[0], x.shape[2]])) : x;
+  if (bert) x = note('pooled', call(meanPool, { x, lengths: batch.lengths }));
+  else x = norm(llama ? 'norm_f' : 'ln_f', x);
+  x = n_classes > 0 && !bert ? note('pooled', reshape(x, [x.shape[0], x.shape[2]])) : x;
   const weight = parameters[n_classes > 0 || settings.tied === false ? 'head.weight' : 'tok_emb.weight']; // tied
-  const logits = note('logits', call(linear, { x, weight }));
+  const logits = note('logits', call(linear, { x, weight, bias: parameters['head.bias'] }));
   if (batch.targets) note('loss', call(crossEntropy, { logits, targets: batch.targets }, { ignore_index: -100 }));
   return { acts, calls };
 }
@@ -843,10 +881,11 @@ function ggufAdapter(inputs, { model, adapter }) {
 // ---- Running the cases ---------------------------------------------------------------------------------------------
 const CASES = { ...mapNamed(operationCase, { linear, layer_norm: layerNorm, gelu, softmax, attention, embedding,
   cross_entropy: crossEntropy, dropout, lora, dora, rms_norm: rmsNorm, rope, swiglu, grouped_attention: attention,
-  linear_cross_entropy: linearCrossEntropy }), model, generate, sample, clip, schedule, adamw, accumulate, train,
+  linear_cross_entropy: linearCrossEntropy, gelu_erf: geluErf, mean_pool: meanPool,
+  encoder_attention: encoderAttention }), model, generate, sample, clip, schedule, adamw, accumulate, train,
   spectrum, nf4, gpt2_read: gpt2Read, gpt2_write: gpt2Write, peft_read: peftRead, peft_write: peftWrite,
   llama: model, llama_generate: generate, llama_train: train, blocks, qalora: qaloraCase, gguf_read: ggufRead,
-  gguf_adapter: ggufAdapter };
+  gguf_adapter: ggufAdapter, bert: model };
 
 // The expected outputs are in the same file; only their names are used, to know what is asked for.
 function runCase(folder, source) {

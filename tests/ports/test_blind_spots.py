@@ -144,6 +144,14 @@ SPOTS = [
         ("if (same > most) most = same,", "if (same && !most) most = same,")),
     BlindSpot("one alpha for layers with other scales", {"gguf-adapter": "adapter.gguf"},
         ("alphaOf(layer) / alpha", "1"), ("products[k / 2] / alpha", "1")),
+    # BERT
+    BlindSpot("the tanh GELU in an encoder", {"bert-classifier": "blocks.0.mlp.gelu"},
+        ("bert ? geluErf : gelu", "gelu"), ("bert() ? gelu_erf : gelu", "gelu")),
+    BlindSpot("padding in the mean", {"mean-pool": "y", "bert-classifier": "pooled"},
+        ("(t < n ? 1 / n : 0)", "1 / x.shape[1]"), ("k % T < lengths->i[k / T] ? (REAL)1 / lengths->i[k / T] : 0",
+        "(REAL)1 / T")),
+    BlindSpot("a causal encoder", {"encoder-attention": "scores", "bert-classifier": "blocks.0.attn.scores"},
+        ("vector(Array(q.shape[1]).fill(n - 1))", "vector(range(q.shape[1]))"), ("lengths->i[k / n] - 1", "k % n")),
 ]  # fmt: skip
 
 
