@@ -9,6 +9,7 @@ from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
 from ..formats.paths import is_in
 from ..formats.to_gguf import TYPES
+from ..model import architecture
 from ..tasks.adapter_set import check_finite, forward_times, load_adapter_set, mixed
 from ..tasks.doctor import base_place, diagnose, format_diagnosis
 from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
@@ -159,7 +160,8 @@ def run_export(arguments):
     which = arguments.task, arguments.to, arguments.out
     task = export(*which, arguments.base_name, arguments.base, arguments.format)
     words = "" if task.question is None else " that answers with label words"
-    kind = "a language model" if task.labels is None else f"a classifier of {len(task.labels)} classes{words}"
+    kind = "a language model" if architecture(task.config).writes else "an encoder"
+    kind = kind if task.labels is None else f"a classifier of {len(task.labels)} classes{words}"
     what = f"an adapter of {kind}" if task.adapter is not None and arguments.to in ("peft", "gguf") else kind
     if task.question is not None:
         labels = ", ".join(repr(f" {shown(label)}") for label in task.labels)

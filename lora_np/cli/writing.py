@@ -7,7 +7,7 @@ import numpy as np
 
 from ..checked import check_unset, seed_number, shown, whole_number
 from ..data.tokenizer import SURROGATE
-from ..model import Sampling
+from ..model import Sampling, check_writes
 from ..tasks.adapter_set import load_adapter_set, mixed
 from ..tasks.finetuning import naming_model
 from ..tasks.writing import answer_from, write_text_from
@@ -69,6 +69,7 @@ def run_chat(arguments):
         raise ValueError(f"adapter: got {len(arguments.adapter)}, expected at most one in a chat")
     base = arguments.model or (None if arguments.adapter else "smollm2")
     loaded = load_adapter_set(arguments.adapter, base)
+    check_writes(loaded.task.config)
     adapter = next(iter(loaded.adapters.values()), None)
     messages = system_messages(arguments)
     while line := next_line():

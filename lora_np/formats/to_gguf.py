@@ -61,12 +61,17 @@ def save_gguf(path, params, config, fields, format="f32"):
     write_gguf(path, name, {**fields, **sizes, **more}, tensors)
 
 
-def check_language_model(config):
-    """Raise ValueError for a classifier or an encoder."""
+def check_decoder(config):
+    """Raise ValueError for an encoder."""
     if not architecture(config).writes:
         raise ValueError(
             f"{architecture(config).name} is an encoder, which cannot be exported to GGUF; use --to merged"
         )
+
+
+def check_language_model(config):
+    """Raise ValueError for a classifier or an encoder."""
+    check_decoder(config)
     if config.n_classes:
         raise ValueError("got a classifier, expected a language model: train it with --as-words")
 
@@ -106,10 +111,11 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     Raises
     ------
     ValueError
-        If the adapter is of another kind or has a trained head, neither of which llama.cpp supports.
+        If the adapter is of another kind, has a trained head, or adapts an encoder; llama.cpp supports none of these.
     ImportError
         If the package gguf is not installed.
     """
+    check_decoder(config)
     adapter = as_lora(params, adapter)
     kind = adapter.config.kind
     if kind != "lora":

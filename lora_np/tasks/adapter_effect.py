@@ -11,7 +11,7 @@ from ..analysis import effective_rank, product_singular_values
 from ..checked import quoted
 from ..data import decode, encode
 from ..formats.adapter_report import APPLIED, FACTORS, TIED, base_array, base_weight, is_adaptable
-from ..model import forward
+from ..model import forward, has_head
 from .inspection import LARGEST
 
 PROMPT = "The quick brown fox jumps over the"
@@ -31,7 +31,7 @@ def measure(layer, params, kind):
     if len(arrays) == 1:
         [(leaf, new)] = arrays.items()
         old = base_array(params, layer.ours, leaf)
-        same_shape = new.shape == old.shape  # the base's head may have a different shape
+        same_shape = old is not None and new.shape == old.shape  # the base's head may have another shape, or be missing
         return ratio(new - old, old) if same_shape else None, None, []
     old = base_weight(params, layer.ours)
     A, B = (arrays[factor].astype(np.float64) for factor in FACTORS)
@@ -82,8 +82,9 @@ def compare(task, report, prompt=None):
     -------
     dict: "text", the prompt, or None; "ids", the token ids; "change", the largest absolute change in any logit, divided
         by the rms of the base's logits, or None if it is not finite; "base" and "adapter", the most likely next token
-        or class without and with the adapter; "left_out", the names of layers whose effect is not included, such as the
-        adapter's classification head, which both passes use.
+        or class without and with the adapter, or None for an encoder without a head, whose vectors are compared;
+        "left_out", the names of layers whose effect is not included, such as the adapter's classification head, which
+        both passes use.
     """
     params, config = task.params, task.config
     adapter, left_out = attach(report, params["tok_emb.weight"].dtype)
@@ -92,10 +93,14 @@ def compare(task, report, prompt=None):
         params, left_out = {**params, **head_arrays(adapter.weights)}, [*left_out, head]
         config = replace(config, n_classes=len(params[HEAD]))
     text, ids = prompt_ids(task, prompt)
-    pair = [forward(params, ids[None], config, adapter=each)[0][0] for each in (None, adapter)]
-    base, adapted = pair if config.n_classes else (logits[-1] for logits in pair)  # (n_classes,) or (V,)
+    with_head = has_head(config)
+    pair = [forward(params, ids[None], config, adapter=each, head=with_head)[0][0] for each in (None, adapter)]
+    is_of_text = config.n_classes or not with_head
+    base, adapted = pair if is_of_text else (logits[-1] for logits in pair)  # (n_classes,), (C,) or (V,)
 
     def likeliest(logits):
+        if not with_head:
+            return None
         best = int(logits.argmax())
         if config.n_classes:
             return task.labels[best] if task.labels and len(task.labels) == len(logits) else f"class {best}"

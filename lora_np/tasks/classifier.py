@@ -26,7 +26,7 @@ def load_classifier(folder, base=None):
     task = load_task(folder, base)
     if task.labels is None:
         if not architecture(task.config).writes:
-            raise ValueError(f"{folder}: got an encoder without a head, expected a classifier; train one with `finetune`")
+            raise ValueError(f"{folder}: got an encoder, expected a classifier; train one with `finetune`")
         raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` for a language model")
     return task
 

@@ -181,6 +181,8 @@ def prompt_lines(prompt):
     text = f"tokens {prompt['ids']}" if prompt["text"] is None else f'"{shown(prompt["text"], 60)}"'
     if prompt["change"] is None:
         return [f"after {text}: the logits are not finite"]
+    if prompt["base"] is None:
+        return [f"after {text}: the text's vector changes by up to {prompt['change']:.2g} of its rms"]
     base, adapter = shown(prompt["base"], 40), shown(prompt["adapter"], 40)
     best = f"{base} remains the most likely" if base == adapter else f"the most likely changes from {base} to {adapter}"
     lines = [f"after {text}: the logits change by up to {prompt['change']:.2g} of their rms", f"  {best}"]

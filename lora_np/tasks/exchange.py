@@ -1,7 +1,6 @@
 """Export tasks to Hugging Face, PEFT and llama.cpp, and import models and adapters from them."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 

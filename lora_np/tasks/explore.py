@@ -8,6 +8,7 @@ from ..adapters import layer_arrays, module_config, scaling, trainable_report, t
 from ..checked import check_unset, whole_number
 from ..formats import attach_adapter, check_file, model_place, task_base, task_folder, task_places, write_text
 from ..formats.task import base_name
+from ..model import check_writes
 from ..training import blas_threads, worthwhile_threads
 from .explore_answers import by_rank, by_scale, language_tokens, spread, texts_of_table
 from .explore_layers import directions_of, layer_rows, with_updates
@@ -79,6 +80,7 @@ def explore(
     if data is None:
         check_unset("needs --data", text=text_column, label=label_column, quoting=quoting or None)
     if task.labels is None:
+        check_writes(task.config, "adapter")
         check_unset(f"{adapter} adapts a language model, expected a classifier; use --text-file", data=data)
         measured = language_tokens(adapter, task.tokenizer, text_file, n, report)
     else:
