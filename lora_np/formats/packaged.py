@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+import re
+import tempfile
 import zipfile
+import zlib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from ..checked import one_of, shown
+from ..checked import one_of, quoted, shown
 from ..data.texts import MOST_BYTES
 from .atomic import write_folder
 from .tensors import file_sha256
@@ -56,46 +59,71 @@ def packaged_model(name="smollm2"):
     """
     entry = PACKAGED[one_of("name", name, PACKAGED)]
     spec = find_spec(entry.package)
-    folders = spec and spec.submodule_search_locations or ()
-    path = next((path for folder in folders if (path := Path(folder, entry.file)).is_file()), None)
+    paths = [Path(folder, entry.file) for folder in spec and spec.submodule_search_locations or ()]
+    path, again = next(filter(Path.is_file, paths), None), f"run {entry.command} --force-reinstall"
+    if path is None and paths:
+        raise FileNotFoundError(f"{paths[0]} is missing; {again}")
     if path is None:
         raise FileNotFoundError(f"{name}: the package that contains {entry.file} is not installed; run {entry.command}")
-    fault = f"{path} is damaged or from a different version; run {entry.command} --force-reinstall"
+    fault = f"{path} is damaged or from a different version; {again}"
     if path.suffix != ".zip":
         if file_sha256(path) != entry.sha256:
             raise ValueError(fault)
         return path
     folder = cache_folder(name)
-    if not (folder / WEIGHTS_FILE).is_file() or file_sha256(folder / WEIGHTS_FILE) != entry.sha256:
-        try:
-            files = zipped_files(path)
-        except (zipfile.BadZipFile, zipfile.zlib.error, EOFError, NotImplementedError, ValueError) as error:
-            raise ValueError(f"{fault} ({shown(str(error))})") from None
-        if hashlib.sha256(files.get(WEIGHTS_FILE, b"")).hexdigest() != entry.sha256:
-            raise ValueError(fault)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = members_of(archive)
+            if is_unpacked(folder, members, entry.sha256):
+                return folder
+            files = {member.filename: archive.read(member) for member in members}
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile and its decompressors raise a dozen kinds
+        raise ValueError(f"{fault} ({shown(str(error))})") from None
+    if hashlib.sha256(files.get(WEIGHTS_FILE, b"")).hexdigest() != entry.sha256:
+        raise ValueError(fault)
+    try:
         write_folder(folder, files)
+    except (OSError, ValueError) as error:
+        remedy = "remove this folder, or set XDG_CACHE_HOME to a folder that can be written"
+        raise ValueError(f"{folder}: cannot unpack {name} ({error}); {remedy}") from None
     return folder
 
 
 def cache_folder(name):
-    """The folder for the files of a packaged model."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lora_np", name)
+    """The folder for the files of a packaged model. Relative paths are ignored, as in XDG's specification."""
+    roots = os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache"), tempfile.gettempdir()
+    return Path(next(filter(os.path.isabs, roots)), "lora_np", name)
 
 
-def zipped_files(path):
-    """The files in a zip file, name -> bytes, of at most `MOST_BYTES` each."""
-    with zipfile.ZipFile(path) as archive:
-        files = [info for info in archive.infolist() if not info.is_dir()]
-        if large := [info.filename for info in files if info.file_size > MOST_BYTES]:
-            raise ValueError(f"{large[0]} is too large")
-        return {info.filename: archive.read(info) for info in files}
+def members_of(archive):
+    """The files in a zip file, which must have plain names, in folders at most one deep, and `MOST_BYTES` in all."""
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    names = [member.filename for member in members]
+    if wrong := [name for name in names if not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name)]:
+        raise ValueError(f"unexpected file name {quoted(wrong[0])}")
+    if (size := sum(member.file_size for member in members)) > MOST_BYTES:
+        raise ValueError(f"has {size / 1e9:.1f} GB, expected at most {MOST_BYTES / 1e9:.1f} GB")
+    return members
+
+
+def is_unpacked(folder, members, sha256):
+    """Whether a folder has the weights with this SHA-256, and the zip file's other members by their CRC-32."""
+    weights, crcs = folder / WEIGHTS_FILE, {folder / member.filename: member.CRC for member in members}
+    try:
+        if not weights.is_file() or file_sha256(weights) != sha256:
+            return False
+        return all(path == weights or zlib.crc32(path.read_bytes()) == crc for path, crc in crcs.items())
+    except OSError:  # such as a missing file
+        return False
 
 
 def packaged_name(path):
     """The name of the packaged model at a path, or None."""
     path = Path(os.path.realpath(path))
     for name, entry in PACKAGED.items():
-        if path.name in (entry.file, name) and find_spec(entry.package):
+        if path.parts[-2:] in ((entry.package, entry.file), ("lora_np", name)) and find_spec(entry.package):
             if path == Path(os.path.realpath(packaged_model(name))):
                 return name
     return None
