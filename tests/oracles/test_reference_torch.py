@@ -2,7 +2,8 @@
 
 Only the inputs come from the vectors' files. What PyTorch computes from them has to be within the float64 tolerances
 that apply to ports. Cases of files and blocks are not among them: test_formats_hf.py compares lora_np's files with
-transformers and PEFT, and test_gguf.py and test_llama_files_hf.py compare them with `gguf`.
+transformers and PEFT, and test_gguf.py and test_llama_files_hf.py compare them with `gguf`. Nor is the encoder, which
+test_bert.py compares with transformers.
 """
 
 import math
@@ -230,44 +231,6 @@ def model(s, t):
     return found
 
 
-def bert(s, t):
-    """The encoder in PyTorch's functions, without adapters."""
-    sizes, acts, T = s["model"], {}, t["ids"].shape[1]
-
-    def note(name, x):
-        x.retain_grad()
-        return acts.setdefault(name, x)
-
-    def arrays(name):
-        return t[f"{name}.weight"], t[f"{name}.bias"]
-
-    def embedded(name, ids):
-        return note(name, F.embedding(ids, t[f"{name}.weight"]))
-
-    def norm(name, x):
-        return note(name, F.layer_norm(x, x.shape[-1:], *arrays(name), sizes["layer_norm_eps"]))
-
-    place = embedded("pos_emb", torch.arange(T)) + embedded("type_emb", torch.zeros(T, dtype=int))
-    x = norm("emb_norm", note("sum", embedded("tok_emb", t["ids"]) + note("place", place)))
-    x = note("embed", x * t["mask.embed"])
-    for block in [f"blocks.{i}" for i in range(sizes["n_layers"])]:
-        attn, mlp = f"{block}.attn", f"{block}.mlp"
-        q, k, v = (note(f"{attn}.{n}_proj", F.linear(x, *arrays(f"{attn}.{n}_proj"))) for n in "qkv")
-        scores, context = torch_attention(q, k, v, sizes["d_model"] // sizes["n_heads"], t["lengths"][:, None] - 1)
-        probs = note(f"{attn}.probs", F.softmax(note(f"{attn}.scores", scores), dim=-1))
-        branch = F.linear(note(f"{attn}.context", context(probs)), *arrays(f"{attn}.o_proj"))
-        x = note(f"{attn}.residual", x + note(f"{attn}.o_proj", branch) * t[f"mask.{attn}"])
-        x = norm(f"{block}.norm1", x)
-        inner = note(f"{mlp}.gelu", F.gelu(note(f"{mlp}.up_proj", F.linear(x, *arrays(f"{mlp}.up_proj")))))
-        branch = note(f"{mlp}.down_proj", F.linear(inner, *arrays(f"{mlp}.down_proj")))
-        x = norm(f"{block}.norm2", note(f"{mlp}.residual", x + branch * t[f"mask.{mlp}"]))
-    pooled = note("pooled", mean_pool(s, {"x": x, "lengths": t["lengths"]})["y"])
-    loss = loss_of(note("logits", F.linear(pooled, *arrays("head"))), t["targets"])
-    loss.backward()
-    grads = {f"grad.{name}": a.grad for name, a in (t | acts).items() if a.is_floating_point()}
-    return {**acts, "loss": loss, **grads}
-
-
 def generate(s, t):
     """Without a cache: the whole text at each step."""
     net, _ = build(s, t)
@@ -406,10 +369,10 @@ def nf4(s, t):
 COMPUTED = {f.__name__: f for f in (
     linear, layer_norm, gelu, softmax, attention, embedding, cross_entropy, dropout, lora, dora, model, generate,
     sample, clip, schedule, adamw, accumulate, train, spectrum, nf4, rms_norm, rope, swiglu, linear_cross_entropy,
-    qalora, gelu_erf, mean_pool, encoder_attention, bert,
+    qalora, gelu_erf, mean_pool, encoder_attention,
 )}  # fmt: skip
 COMPUTED |= {"llama": model, "llama_generate": generate, "llama_train": train, "grouped_attention": attention}
-OF_FILES = {"gpt2_read", "gpt2_write", "peft_read", "peft_write", "blocks", "gguf_read", "gguf_adapter"}
+ELSEWHERE = {"gpt2_read", "gpt2_write", "peft_read", "peft_write", "blocks", "gguf_read", "gguf_adapter", "bert"}
 
 
 def as_tensor(array):
@@ -417,7 +380,7 @@ def as_tensor(array):
     return tensor.requires_grad_() if tensor.is_floating_point() else tensor
 
 
-@pytest.mark.parametrize("id", [id for id, entry in ENTRIES.items() if entry["kind"] not in OF_FILES])
+@pytest.mark.parametrize("id", [id for id, entry in ENTRIES.items() if entry["kind"] not in ELSEWHERE])
 def test_case(id):
     entry = ENTRIES[id]
     reference = load_case(entry, "float64", FOLDER)
