@@ -8,12 +8,12 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import KINDS, AdapterConfig, adapted_modules, init_adapter, merge, trainable_report, unmerge
-from lora_np.model import GPT2Config, LlamaConfig, backward, draw_masks, forward, parameter_shapes
+from lora_np.model import BertConfig, GPT2Config, LlamaConfig, backward, draw_masks, forward, parameter_shapes
 
 ATTENTION = [f"attn.{name}_proj" for name in "qkvo"]
 BLOCKS = {GPT2Config: ATTENTION + ["mlp.up_proj", "mlp.down_proj"]}
 BLOCKS[LlamaConfig] = ATTENTION + ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
-BLOCK = BLOCKS[GPT2Config]
+BLOCK = BLOCKS[BertConfig] = BLOCKS[GPT2Config]
 ALL = [f"blocks.{i}.{layer}" for i in range(2) for layer in BLOCK]
 
 

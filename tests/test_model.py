@@ -11,12 +11,21 @@ import numpy as np
 import pytest
 
 from lora_np import model
-from lora_np.model import GPT2Config, LlamaConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
+from lora_np.model import (
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    backward,
+    draw_masks,
+    forward,
+    loss_and_gradients,
+    parameter_shapes,
+)
 from lora_np.model.architectures import ARCHITECTURES, architecture
 
 from .tiny import same_bits
 
-LAST_NORMS = {GPT2Config: "ln_f", LlamaConfig: "norm_f"}
+LAST_NORMS = {GPT2Config: "ln_f", LlamaConfig: "norm_f", BertConfig: "blocks.1.norm2"}
 WIDES = [
     GPT2Config(vocab_size=50, n_positions=32, d_model=64, n_layers=4, n_heads=4, d_ff=256),
     LlamaConfig(vocab_size=50, n_positions=32, d_model=64, n_layers=4, n_heads=4, n_kv_heads=2, head_size=16, d_ff=256),
@@ -46,7 +55,8 @@ def test_what_is_wanted_changes_no_number_and_gradients_that_nothing_needs_are_a
     assert all(np.array_equal(array, everything[name]) for name, array in some.items())
     assert list(some)[-1] == "blocks.1.attn.k_proj"
     assert {"blocks.1.attn.scores", "blocks.1.attn.residual"} < set(some)
-    assert not {f"blocks.1.{name}" for name in ("attn.v_proj", "attn.q_proj", "ln1", "norm1")} & set(some)
+    below = ["attn.v_proj", "attn.q_proj", *["ln1", "norm1"] * (type(config) is not BertConfig)]
+    assert not {f"blocks.1.{name}" for name in below} & set(some)
 
 
 @pytest.mark.parametrize("padded", [True, False])

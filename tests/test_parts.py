@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters import AdapterConfig, adapter_deltas, compact_pattern, compact_targets, compress, merge, mix
+from lora_np.adapters import (
+    AdapterConfig,
+    adapter_deltas,
+    compact_pattern,
+    compact_targets,
+    compress,
+    head_arrays,
+    merge,
+    mix,
+)
 from lora_np.formats import load_adapter, save_adapter
 from lora_np.model import forward
 
@@ -61,10 +70,8 @@ def test_a_mix_is_the_weighted_sum_of_the_updates(config, params, alike):
         close(delta, sum(weights[key] * deltas[key][name] for key in alike))
     assert mixed.weights["blocks.0.attn.v_proj.lora_A"].shape == (3 + 2 + 1, 12)
     summed = {name: params[name] + sum(weights[k] * deltas[k][name] for k in alike) for name in mixed_deltas}
-    if config.n_classes:
-        base = params["head.weight"]
-        moved = sum(weights[key] * (adapter.weights["head.weight"] - base) for key, adapter in alike.items())
-        summed["head.weight"] = base + moved
+    for name, base in head_arrays(params).items():
+        summed[name] = base + sum(weights[key] * (adapter.weights[name] - base) for key, adapter in alike.items())
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (3, 6))
     expected, _ = forward({**params, **summed}, ids, config)
     close(forward(params, ids, config, adapter=mixed)[0], expected, 1e-11)

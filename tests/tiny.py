@@ -12,7 +12,7 @@ from lora_np.adapters import Adapter, AdapterConfig, init_adapter
 from lora_np.analysis import random_directions
 from lora_np.data import Batch
 from lora_np.formats import read_tensors, write_json, write_tensors
-from lora_np.model import GPT2Config, LlamaConfig, parameter_shapes
+from lora_np.model import BertConfig, GPT2Config, LlamaConfig, parameter_shapes
 
 LLAMA = {"rms_norm_eps": 0.5, "rope_theta": 3.0}  # far from the defaults, so that a lost one shows
 
@@ -29,13 +29,16 @@ def tiny_llama(**changes):
     return LlamaConfig(**{**sizes, "head_size": 6, "d_ff": 20, **changes})
 
 
-CONFIGS = {  # of both architectures
+CONFIGS = {  # of all architectures
     "language": tiny_config(),
     "classifier": tiny_config(n_classes=4),
     "llama": tiny_llama(**LLAMA),
     "llama classifier": tiny_llama(n_classes=4, **LLAMA),
+    "bert": BertConfig(13, 7, 12, 2, 3, 20, n_classes=4),
 }
-LANGUAGES, CLASSIFIERS = ({name: c for name, c in CONFIGS.items() if (c.n_classes > 0) is n} for n in (False, True))
+LANGUAGES, CLASSIFIERS = (
+    {name: c for name, c in CONFIGS.items() if name != "bert" and (c.n_classes > 0) is n} for n in (False, True)
+)
 
 
 def random_params(config, dtype=np.float64, seed=0, spread=0.3):

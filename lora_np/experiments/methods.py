@@ -98,7 +98,7 @@ METHODS = {
 CHOOSING = {
     ("pretrained", 1): {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
     ("pretrained", 3): {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
-    ("minilm", 1): {"attention": ("qv_r1", "qv_r8"), "all": ("all_r8",)},
+    ("minilm", 1): {"attention": ("qv_r8",), "all": ("all_r8",)},
     ("smollm2", 1): {"attention": ("qv_r8", "qv_r64"), "all": ("all_r4", "all_r16")},
 }
 
