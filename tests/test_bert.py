@@ -70,7 +70,7 @@ def saved(folder, n_classes=0):
 
 MEAN = {"word_embedding_dimension": 6, "pooling_mode_mean_tokens": True}
 REFUSED = [
-    ("modules.json", [{"type": "x.Transformer", "path": ""}], "its steps are ['Transformer'], expected"),
+    ("modules.json", [{"type": "x.Transformer", "path": ""}], "its steps are ['x.Transformer'], expected"),
     ("modules.json", {}, "its steps are {}, expected Transformer, Pooling"),
     (
         "1_Pooling/config.json",

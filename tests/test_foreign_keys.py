@@ -1,6 +1,7 @@
 """The inventory of other programs' keys is true: a key with another value does what it says."""
 
 import json
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -19,6 +20,8 @@ from .tiny import edit_fields, random_params, same_bits, tiny_config
 
 HF = {"config.json": "llama", "config.json of gpt2": "gpt2", "config.json of llama": "llama"}
 HF["config.json of bert"] = "bert"
+BESIDE = ("sentence_bert_config.json", "1_Pooling/config.json", "2_Dense/config.json")
+HF |= dict.fromkeys(BESIDE, "mean")
 PREFIX = {"GGUF": "", "GGUF of llama": "llama.", "GGUF tokenizer.ggml": "tokenizer.ggml."}
 LABELS = [f"LABEL_{k}" for k in range(3)]  # transformers' names
 VALUES = {"tie_word_embeddings": False, "id2label": dict(zip("012", LABELS)), "label2id": dict(zip(LABELS, range(3)))}
@@ -35,6 +38,7 @@ def folders(tmp_path_factory):
     for section in dict(CASES):
         folder = folders[section] = root / section
         configs = {"gpt2": tiny_config(n_classes=3), "bert": BertConfig(13, 8, 6, 2, 3, 8, pooling="cls", n_classes=3)}
+        configs["mean"] = replace(configs["bert"], pooling="mean")
         config = configs.get(HF.get(section), small_llama(n_classes=3 * (section in HF)))
         params = random_params(config, np.float32)
         if section == "adapter_config.json":
@@ -54,7 +58,7 @@ def read(section, folder, changes):
         write_gguf(folder / "x.gguf", params, config, fields={PREFIX[section] + key: v for key, v in changes.items()})
         loaded = read_model(folder / "x.gguf")
         return loaded.params, loaded.config, loaded.files
-    path = folder / ("config.json" if section in HF else section)
+    path = folder / ("config.json" if section in HF and section not in BESIDE else section)
     text = path.read_text()
     try:
         edit_fields(path, **changes)

@@ -12,12 +12,13 @@ from lora_np.classroom.release import notebook_of
 from lora_np.classroom.sets import read_sets
 from lora_np.cli import main
 from lora_np.data import model_files, new_files, train_tokenizer
-from lora_np.formats import PRETRAINED, read_json, save_model, write_json
-from lora_np.model import GPT2Config, initial_params
+from lora_np.formats import PRETRAINED, read_json, save_hf, save_model, write_json
+from lora_np.model import BertConfig, GPT2Config, initial_params
 from lora_np.reference import MANIFEST, VECTORS, load_case, load_manifest
 
 TEXTS = [f"the quick {animal} jumps over the lazy {thing} , said {who}" for animal in ("fox", "cat", "hen", "owl")
          for thing in ("dog", "log", "bog", "fog") for who in ("he", "she", "they")]  # fmt: skip
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(" ".join(TEXTS).split())]
 CASES = ("linear", "lora", "layer-norm")  # of the reference
 
 
@@ -25,7 +26,8 @@ def make_world(root):
     """Write everything into a folder `root`, which it returns; outputs go to `root/made`.
 
     "one", "two" and "dora" are adapters of the language model in "base", "classes" is a classifier's, "full" a whole
-    model; "hf", "peft", "classes_peft" and "classes_hf" (merged) are exports of "one" and "classes".
+    model; "hf", "peft", "classes_peft" and "classes_hf" (merged) are exports of "one" and "classes"; "encoded" is a
+    classifier's adapter of the BERT in "encoder".
     """
     for name in ("base", "data", "vectors", "port/lora.float64", "exercises", "made", "empty"):
         (root / name).mkdir(parents=True)
@@ -34,6 +36,9 @@ def make_world(root):
     save_model(root / "base", initial_params(config, np.random.default_rng(0)), config)
     for name, content in (model_files(PRETRAINED) | new_files(tokenizer)).items():
         (root / "base" / name).write_bytes(content)
+    config = BertConfig(len(WORDS), 24, 16, 1, 2, 32)
+    words = {"vocab.txt": "\n".join(WORDS).encode("utf-8")}
+    save_hf(root / "encoder", initial_params(config, np.random.default_rng(0)), config, files=words)
     rows = [{"t": text, "l": "abc"[i % 3], "n": i} for i, text in enumerate(TEXTS)]
     for name, delimiter in (("rows.csv", ","), ("rows.tsv", "\t")):
         with open(root / "data" / name, "w", newline="", encoding="utf-8") as file:
@@ -47,6 +52,7 @@ def make_world(root):
         f"{start} --text-file {root}/data/corpus.txt --rank 3 --variant dora --out {root}/dora",
         f"{start} --text-file {root}/data/corpus.txt --method full --out {root}/full",
         f"{start} --data {root}/data/rows.csv --text t --label l --out {root}/classes",
+        f"{start.replace('/base', '/encoder')} --data {root}/data/rows.csv --text t --label l --out {root}/encoded",
         f"export {root}/one --to hf --out {root}/hf",
         f"export {root}/one --to peft --out {root}/peft --base-name some/base",
         f"export {root}/classes --to peft --out {root}/classes_peft",

@@ -89,7 +89,9 @@ def load_tokenizer(path, fields=None, files=None):
     settings = json_object(where.parent / SETTINGS, files.get(SETTINGS))
     reader = tokenizer_class(where, settings, fields, files[name])
     if name == WORDS:
-        tokens = files[WORDS].decode("utf-8", "replace").removesuffix("\n").split("\n")
+        with errors_of(where):
+            text = files[WORDS].decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        tokens = text.removesuffix("\n").split("\n")
         content = {"model": {"type": "WordPiece", "vocab": {token: i for i, token in enumerate(tokens)}}}
     else:
         content = json_object(where, files[name])
@@ -194,6 +196,9 @@ def word_piece(vocab, settings):
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     named = {name: as_token(settings.get(name) or text).content for name, text in DEFAULTS[BERT_CLASS].items()}
+    for name in ("unk_token", "cls_token", "sep_token"):
+        if named[name] not in vocab:
+            raise ValueError(f"its vocabulary has no {quoted(named[name])}")
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=named["unk_token"]))
     is_split, accents = settings.get("tokenize_chinese_chars", True), settings.get("strip_accents")
     tokenizer.normalizer = normalizers.BertNormalizer(True, is_split, accents, settings.get("do_lower_case", True))

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..checked import quoted, whole_number
 from .checkpoint import read_object
+from .foreign_keys import check_keys, foreign_keys
 from .names import bare
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
@@ -45,7 +46,7 @@ def read_beside(folder, fields, tensors):
         return {**fields, "pooling": "cls" if has_pooler else "mean"}, tensors
     steps = read_json(path)
     is_list = isinstance(steps, list) and all(isinstance(step, dict) for step in steps)
-    kinds = [str(step.get("type")).rpartition(".")[2] for step in steps] if is_list else []
+    kinds = [re.sub(r"^sentence_transformers\..*\.", "", str(step.get("type"))) for step in steps] if is_list else []
     if kinds not in STEPS:
         expected = " or ".join(", ".join(each) for each in STEPS)
         raise ValueError(f"{path}: its steps are {quoted(kinds or steps)}, expected {expected}")
@@ -53,7 +54,7 @@ def read_beside(folder, fields, tensors):
     if not all(isinstance(name, str) and re.fullmatch(r"[\w-]*", name) for name in folders) or folders[0]:
         raise ValueError(f"{path}: its folders are {quoted(folders)}, expected '' and names in this folder")
     check_pooling(folder / folders[1] / "config.json", fields)
-    limit = read_object(folder / LIMIT).get("max_seq_length") if (folder / LIMIT).exists() else None
+    limit = checked_object(folder / LIMIT).get("max_seq_length") if (folder / LIMIT).exists() else None
     if limit is not None:
         whole_number(f"{folder / LIMIT}: max_seq_length", limit)
     if kinds[-1] == "Dense":
@@ -62,10 +63,18 @@ def read_beside(folder, fields, tensors):
     return {**fields, "pooling": "mean", "sentence_transformers": about}, tensors
 
 
+def checked_object(path, section=LIMIT):
+    """The fields of a JSON file, whose values must be supported; `section` is its section of the inventory."""
+    values = read_object(path)
+    check_keys(path, values, foreign_keys()[section])
+    return values
+
+
 def check_pooling(path, fields):
     """Raise ValueError unless a Pooling module takes the mean of all tokens."""
     pooling = read_object(path)
-    mode = pooling.get("pooling_mode", [name for key, name in MODES.items() if pooling.get(f"pooling_mode_{key}")])
+    modes = [key.removeprefix("pooling_mode_") for key in pooling if key.startswith("pooling_mode_") and pooling[key]]
+    mode = pooling.get("pooling_mode", [MODES.get(key, key) for key in modes])
     if mode not in ("mean", ["mean"], []):
         raise ValueError(f"{path}: the pooling is {quoted(mode)}, expected 'mean'")
     width = pooling.get("embedding_dimension", pooling.get("word_embedding_dimension"))
@@ -75,16 +84,18 @@ def check_pooling(path, fields):
 
 def dense_head(folder, fields):
     """The head in a Dense module, for whose outputs `config.json` must have labels."""
-    dense, names = read_object(folder / "config.json"), fields.get("id2label")
-    if dense.get("activation_function") != IDENTITY or dense.get("use_residual"):
-        expected = f"expected {IDENTITY!r} without a residual connection"
-        raise ValueError(f"{folder}: its activation is {quoted(dense.get('activation_function'))}, {expected}")
+    dense, names = checked_object(folder / "config.json", "2_Dense/config.json"), fields.get("id2label")
+    if dense.get("activation_function") != IDENTITY:
+        activation = quoted(dense.get("activation_function"))
+        raise ValueError(f"{folder}: its activation is {activation}, expected {IDENTITY!r}")
     path = folder / "model.safetensors"
     arrays, _ = read_tensors(path)
     weight = arrays.get("linear.weight")
-    if weight is None or not isinstance(names, dict) or len(weight) != len(names):
+    is_head = isinstance(names, dict) and arrays.keys() <= {"linear.weight", "linear.bias"}
+    if weight is None or not is_head or weight.shape != (len(names), fields.get("hidden_size")):
         raise ValueError(f"{path}: not a classifier's head: expected one output for each label in config.json")
-    return {"classifier.weight": weight, "classifier.bias": arrays.get("linear.bias", np.zeros_like(weight[:, 0]))}
+    bias = arrays.get("linear.bias", np.zeros(len(weight), weight.dtype))
+    return {"classifier.weight": weight, "classifier.bias": bias}
 
 
 def write_beside(config, tensors):
@@ -93,14 +104,16 @@ def write_beside(config, tensors):
         return tensors, {}
     tensors = {bare(name): array for name, array in tensors.items()}
     head = {f"linear.{leaf}": tensors.pop(f"classifier.{leaf}") for leaf in ("weight", "bias") if config.n_classes}
-    about = config.extra.get("sentence_transformers") or {}
+    about = config.extra.get("sentence_transformers")
+    about = about if isinstance(about, dict) else {}
     kinds = STEPS[2] if config.n_classes else STEPS[bool(about.get("normalize"))]
     steps = [
         {"idx": i, "name": str(i), "path": f"{i}_{kind}" * bool(i), "type": f"sentence_transformers.models.{kind}"}
         for i, kind in enumerate(kinds)
     ]
     modes = {f"pooling_mode_{key}": name == "mean" for key, name in MODES.items()}
-    limit = min(about.get("max_seq_length") or config.n_positions, config.n_positions)
+    limit = about.get("max_seq_length")
+    limit = min(limit, config.n_positions) if isinstance(limit, int) and limit > 0 else config.n_positions
     files = {
         MODULES: steps,
         LIMIT: {"max_seq_length": limit, "do_lower_case": False},

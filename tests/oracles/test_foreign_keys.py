@@ -23,17 +23,21 @@ SIZES = {
     "gpt2": {"n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 16},
     "llama": {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32},
 }
-CONFIGS = {"gpt2": transformers.GPT2Config, "llama": transformers.LlamaConfig}
+SIZES["bert"] = SIZES["llama"]
+CONFIGS = {"gpt2": transformers.GPT2Config, "llama": transformers.LlamaConfig, "bert": transformers.BertConfig}
+CAUSAL, CLASSIFIER = transformers.AutoModelForCausalLM, transformers.AutoModelForSequenceClassification
 VALUES = {  # of ignored keys, other than their defaults
     "attention_dropout": 0.5, "attn_pdrop": 0.5, "embd_pdrop": 0.5, "initializer_range": 0.5, "use_cache": False,
-    "gradient_checkpointing": True, "pretraining_tp": 2, "chunk_size_feed_forward": 4, "output_attentions": True,
+    "gradient_checkpointing": True, "pretraining_tp": 2, "chunk_size_feed_forward": 3, "output_attentions": True,
     "output_hidden_states": True, "output_past": False, "is_decoder": True, "is_llama_config": False,
     "rope_interleaved": True, "reorder_and_upcast_attn": True, "task_specific_params": {"x": {"max_length": 3}},
     "transformers.js_config": {"x": 1}, "summary_activation": "tanh", "summary_first_dropout": 0.5,
     "summary_proj_to_labels": False, "summary_type": "mean", "summary_use_proj": False,
     "tokenizer_class": "GPT2Tokenizer", "unk_token_id": 3, "transformers_version": "4.0.0", "_name_or_path": "x",
     "architectures": ["X"], "n_ctx": 5, "bos_token_id": 3, "eos_token_id": 3, "pad_token_id": 3, "num_labels": 2,
-    "_num_labels": 2,
+    "_num_labels": 2, "attention_probs_dropout_prob": 0.5, "classifier_dropout": 0.5, "finetuning_task": "x",
+    "sentence_transformers": {"normalize": True}, "directionality": "uni",
+    **{f"pooler_{name}": 3 for name in ("fc_size", "num_attention_heads", "num_fc_layers", "size_per_head", "type")},
 }  # fmt: skip
 # `return_dict` changes the type of what transformers returns; the others are checked before they are written anew.
 UNTRIED = {"return_dict", "dtype", "torch_dtype", "id2label", "label2id", "tie_word_embeddings"}
@@ -73,7 +77,8 @@ def test_every_field_of_an_adapter_and_of_generation_is_listed():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_is_ignored_has_no_effect_in_transformers(name, tmp_path):
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name](vocab_size=20, **SIZES[name]))
+    kind = CLASSIFIER if name == "bert" else CAUSAL
+    model = kind.from_config(CONFIGS[name](vocab_size=20, **SIZES[name]))
     model.save_pretrained(tmp_path)
     path, ids = tmp_path / "config.json", torch.arange(12).reshape(2, 6)
     fields = json.loads(path.read_text())
@@ -82,12 +87,20 @@ def test_what_is_ignored_has_no_effect_in_transformers(name, tmp_path):
         path.write_text(json.dumps(fields | changes))
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            return transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()(ids).logits.numpy()
+            return kind.from_pretrained(tmp_path).eval()(ids).logits.numpy()
 
     expected, keys = logits(), keys_with(listed(name), "ignored", "written")
     assert keys and set(keys) <= VALUES.keys() | UNTRIED
     for key in set(keys) - UNTRIED:
         np.testing.assert_array_equal(logits(**{key: VALUES[key]}), expected, err_msg=key)
+
+
+def test_every_field_of_sentence_transformers_is_listed():
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    for section, kind in {"1_Pooling": modules.Pooling, "2_Dense": modules.Dense}.items():
+        names = set(kind.config_keys) | set(getattr(kind, "config_key_renames", ()))
+        assert names <= foreign_keys()[f"{section}/config.json"].keys()
+    assert set(modules.Transformer.config_keys) <= foreign_keys()["sentence_bert_config.json"].keys()
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
