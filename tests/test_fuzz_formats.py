@@ -22,13 +22,10 @@ import sys
 import time
 import traceback
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -38,9 +35,7 @@ from lora_np.adapters import Adapter
 from lora_np.checked import errors_of
 from lora_np.data import END_OF_TEXT, PAD, encode, load_tokenizer, new_files
 from lora_np.data.normalizers import normalizer
-from lora_np.formats import packaged
 from lora_np.formats.gguf import read_gguf
-from lora_np.formats.tensors import file_sha256, json_bytes
 from lora_np.model import BertConfig, GPT2Config, LlamaConfig, forward
 from lora_np.tasks.doctor import diagnose, format_diagnosis
 from lora_np.tasks.exchange import export
@@ -116,8 +111,7 @@ CONFIGS = {**{n: tiny_config(n_classes=n) for n in (0, 2, 4)}, "llama": LLAMA}  
 BASES = {name: random_params(config, np.float32) for name, config in CONFIGS.items()}
 PATTERNS = {"rank_pattern": {"blocks.0.mlp.*": 2}, "alpha_pattern": {"v_proj": 3.0}}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "##s", "é"]
-WORD_PIECE = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": None, "unk_token": "[UNK]"}
-WORD_PIECE |= {"tokenize_chinese_chars": True, "added_tokens_decoder": {"4": {"content": "[MASK]"}}}
+WORD_PIECE = b'{"tokenizer_class": "BertTokenizer", "do_lower_case": true, "added_tokens_decoder": {}}'
 NORMALIZED = {"model_type": "bert", "sentence_transformers": {"max_seq_length": 4, "normalize": True}}
 
 
@@ -245,21 +239,11 @@ def make_tokenizer(folder, **settings):
 def make_bert(folder, whole=False, **settings):
     """A BERT with its words in vocab.txt, or in a whole tokenizer.json."""
     config = BertConfig(len(WORDS), 9, 6, 2, 3, 8, **{"extra": NORMALIZED, **settings})
-    files = {"vocab.txt": "\n".join(WORDS).encode("utf-8"), "tokenizer_config.json": json_bytes(WORD_PIECE)}
+    files = {"vocab.txt": "\n".join(WORDS).encode("utf-8"), "tokenizer_config.json": WORD_PIECE}
     if whole:
         files["tokenizer.json"] = load_tokenizer("x", {"model_type": "bert"}, files).to_str().encode("utf-8")
         del files["vocab.txt"]
     formats.save_hf(folder, random_params(config, np.float32), config, files=files)
-
-
-def make_package(folder):
-    """The zip file of a package with a BERT."""
-    make_bert(folder / "model", whole=True)
-    with zipfile.ZipFile(folder / "model.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted((folder / "model").rglob("*")):
-            archive.write(path, path.relative_to(folder / "model"))
-    (folder.parent / "sha256").write_text(file_sha256(folder / "model" / "model.safetensors"))
-    shutil.rmtree(folder / "model")
 
 
 def arrays_of(loaded):
@@ -272,29 +256,15 @@ def arrays_of(loaded):
     return {**{f"base {name}": array for name, array in loaded[0].items()}, **adapter}
 
 
-def read_encoder(folder, place=None):
+def read_encoder(folder):
     """Read a BERT with its tokenizer, and compute a text's vector."""
-    loaded = formats.read_model(place or folder)
+    loaded = formats.read_model(folder)
     with errors_of(folder):  # the text's tokens may also fail, and weights may be huge
         ids = encode(loaded.tokenizer, ["A films [SEP]"], loaded.config.n_positions)[0]
     if ids.size:
         with np.errstate(all="ignore"):
             forward(loaded.params, ids[None], loaded.config, head=False)
     return loaded
-
-
-def read_package(folder):
-    """Unpack and read the model of a package; a damaged one leaves no file."""
-    entry, cache = packaged.PACKAGED["minilm"], folder.parent / f"{folder.name}.cache"
-    shutil.rmtree(cache, ignore_errors=True)
-    patches = {"find_spec": lambda name: SimpleNamespace(submodule_search_locations=[folder])}
-    patches |= {"PACKAGED": {"minilm": entry._replace(sha256=(folder.parent / "sha256").read_text())}}
-    with mock.patch.multiple(packaged, **patches), mock.patch.dict(os.environ, XDG_CACHE_HOME=str(cache)):
-        try:
-            place = packaged.packaged_model.__wrapped__("minilm")
-        finally:
-            assert (cache / "lora_np" / "minilm" / "model.safetensors").exists() or not [*cache.rglob("*.*")]
-    return read_encoder(folder, place)
 
 
 def ours(folder):
@@ -376,7 +346,6 @@ READERS = {  # name: (reader, maker of its folder, the maker's settings)
     "read_model, BERT": (read_encoder, make_bert, {"pooling": "cls", "n_classes": 4}),
     "read_model, BERT with a mean": (read_encoder, make_bert, {}),
     "read_model, BERT with a Dense module": (read_encoder, make_bert, {"n_classes": 4, "whole": True}),
-    "packaged_model, BERT": (read_package, make_package, {}),
     "diagnose, PEFT's": (DOCTOR, make_adapter_and_base, {"make": make_peft, "fields": LAYERS, **PATTERNS}),
     "diagnose, ours": (DOCTOR, make_adapter_and_base, {"make": make_adapter, "kind": "dora"}),
 }

@@ -26,8 +26,7 @@ def make_world(root):
     """Write everything into a folder `root`, which it returns; outputs go to `root/made`.
 
     "one", "two" and "dora" are adapters of the language model in "base", "classes" is a classifier's, "full" a whole
-    model; "hf", "peft", "classes_peft" and "classes_hf" (merged) are exports of "one" and "classes"; "encoded" is a
-    classifier's adapter of the BERT in "encoder".
+    model; "hf", "peft", "classes_peft", "classes_hf" (merged) are exports; "encoded" adapts the BERT in "encoder".
     """
     for name in ("base", "data", "vectors", "port/lora.float64", "exercises", "made", "empty"):
         (root / name).mkdir(parents=True)

@@ -90,8 +90,7 @@ def load_tokenizer(path, fields=None, files=None):
     reader = tokenizer_class(where, settings, fields, files[name])
     if name == WORDS:
         with errors_of(where):
-            text = files[WORDS].decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
-        tokens = text.removesuffix("\n").split("\n")
+            tokens = files[WORDS].decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
         content = {"model": {"type": "WordPiece", "vocab": {token: i for i, token in enumerate(tokens)}}}
     else:
         content = json_object(where, files[name])
@@ -196,9 +195,8 @@ def word_piece(vocab, settings):
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     named = {name: as_token(settings.get(name) or text).content for name, text in DEFAULTS[BERT_CLASS].items()}
-    for name in ("unk_token", "cls_token", "sep_token"):
-        if named[name] not in vocab:
-            raise ValueError(f"its vocabulary has no {quoted(named[name])}")
+    if missing := [named[name] for name in ("unk_token", "cls_token", "sep_token") if named[name] not in vocab]:
+        raise ValueError(f"its vocabulary has no {quoted(missing[0])}")
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=named["unk_token"]))
     is_split, accents = settings.get("tokenize_chinese_chars", True), settings.get("strip_accents")
     tokenizer.normalizer = normalizers.BertNormalizer(True, is_split, accents, settings.get("do_lower_case", True))
@@ -293,7 +291,7 @@ def json_object(path, data):
 
 @contextmanager
 def library(problem):
-    """Turn any error of the tokenizers library into a ValueError whose message begins with `problem`.
+    """Turn any error of the tokenizers library, or of zipfile, into a ValueError whose message begins with `problem`.
 
     The library may also panic, for example if a regular expression takes too many steps. Rust then prints a report to
     the standard error stream, even if Python catches the exception; this report is discarded.

@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from ..checked import one_of, quoted, shown
+from ..checked import one_of
 from ..data.texts import MOST_BYTES
+from ..data.tokenizer_files import library
 from .atomic import write_folder
 from .tensors import file_sha256
 
@@ -60,27 +61,21 @@ def packaged_model(name="smollm2"):
     entry = PACKAGED[one_of("name", name, PACKAGED)]
     spec = find_spec(entry.package)
     paths = [Path(folder, entry.file) for folder in spec and spec.submodule_search_locations or ()]
-    path, again = next(filter(Path.is_file, paths), None), f"run {entry.command} --force-reinstall"
-    if path is None and paths:
-        raise FileNotFoundError(f"{paths[0]} is missing; {again}")
+    path, remedy = next(filter(Path.is_file, paths), None), f"run {entry.command}{' --force-reinstall' * bool(paths)}"
     if path is None:
-        raise FileNotFoundError(f"{name}: the package that contains {entry.file} is not installed; run {entry.command}")
-    fault = f"{path} is damaged or from a different version; {again}"
+        what = f"{paths[0]} is missing" if paths else f"{name}: the package that contains {entry.file} is not installed"
+        raise FileNotFoundError(f"{what}; {remedy}")
+    fault = f"{path} is damaged or from a different version; {remedy}"
     if path.suffix != ".zip":
         if file_sha256(path) != entry.sha256:
             raise ValueError(fault)
         return path
     folder = cache_folder(name)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = members_of(archive)
-            if is_unpacked(folder, members, entry.sha256):
-                return folder
-            files = {member.filename: archive.read(member) for member in members}
-    except MemoryError:
-        raise
-    except Exception as error:  # zipfile and its decompressors raise a dozen kinds
-        raise ValueError(f"{fault} ({shown(str(error))})") from None
+    with library(fault), zipfile.ZipFile(path) as archive:  # which raises a dozen kinds of errors
+        members = members_of(archive)
+        if is_unpacked(folder, members, entry.sha256):
+            return folder
+        files = {member.filename: archive.read(member) for member in members}
     if hashlib.sha256(files.get(WEIGHTS_FILE, b"")).hexdigest() != entry.sha256:
         raise ValueError(fault)
     try:
@@ -98,13 +93,11 @@ def cache_folder(name):
 
 
 def members_of(archive):
-    """The files in a zip file, which must have plain names, in folders at most one deep, and `MOST_BYTES` in all."""
+    """The files in a zip file, which must have plain names, at most one folder deep, and `MOST_BYTES` in all."""
     members = [member for member in archive.infolist() if not member.is_dir()]
-    names = [member.filename for member in members]
-    if wrong := [name for name in names if not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name)]:
-        raise ValueError(f"unexpected file name {quoted(wrong[0])}")
-    if (size := sum(member.file_size for member in members)) > MOST_BYTES:
-        raise ValueError(f"has {size / 1e9:.1f} GB, expected at most {MOST_BYTES / 1e9:.1f} GB")
+    are_plain = all(re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", member.filename) for member in members)
+    if not are_plain or sum(member.file_size for member in members) > MOST_BYTES:
+        raise ValueError("has unexpected names or sizes of files")
     return members
 
 
@@ -112,9 +105,8 @@ def is_unpacked(folder, members, sha256):
     """Whether a folder has the weights with this SHA-256, and the zip file's other members by their CRC-32."""
     weights, crcs = folder / WEIGHTS_FILE, {folder / member.filename: member.CRC for member in members}
     try:
-        if not weights.is_file() or file_sha256(weights) != sha256:
-            return False
-        return all(path == weights or zlib.crc32(path.read_bytes()) == crc for path, crc in crcs.items())
+        are_same = (path == weights or zlib.crc32(path.read_bytes()) == crc for path, crc in crcs.items())
+        return file_sha256(weights) == sha256 and all(are_same)
     except OSError:  # such as a missing file
         return False
 

@@ -85,17 +85,15 @@ def check_pooling(path, fields):
 def dense_head(folder, fields):
     """The head in a Dense module, for whose outputs `config.json` must have labels."""
     dense, names = checked_object(folder / "config.json", "2_Dense/config.json"), fields.get("id2label")
-    if dense.get("activation_function") != IDENTITY:
-        activation = quoted(dense.get("activation_function"))
-        raise ValueError(f"{folder}: its activation is {activation}, expected {IDENTITY!r}")
+    if (activation := dense.get("activation_function")) != IDENTITY:
+        raise ValueError(f"{folder}: its activation is {quoted(activation)}, expected {IDENTITY!r}")
     path = folder / "model.safetensors"
     arrays, _ = read_tensors(path)
     weight = arrays.get("linear.weight")
     is_head = isinstance(names, dict) and arrays.keys() <= {"linear.weight", "linear.bias"}
     if weight is None or not is_head or weight.shape != (len(names), fields.get("hidden_size")):
         raise ValueError(f"{path}: not a classifier's head: expected one output for each label in config.json")
-    bias = arrays.get("linear.bias", np.zeros(len(weight), weight.dtype))
-    return {"classifier.weight": weight, "classifier.bias": bias}
+    return {"classifier.weight": weight, "classifier.bias": arrays.get("linear.bias", np.zeros(len(names)))}
 
 
 def write_beside(config, tensors):

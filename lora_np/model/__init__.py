@@ -1,7 +1,7 @@
 """The transformer: configuration, initial weights, and forward and backward passes."""
 
 from .architecture import Architecture, LayerSpec, with_depths
-from .architectures import ARCHITECTURES, architecture, check_writes, has_head, modules
+from .architectures import ARCHITECTURES, architecture, check_writes, modules
 from .bert import BertConfig
 from .decoder import Decoder, KVCache, empty_cache, make_decoder, next_logits
 from .generate import generate, generate_tokens
@@ -17,6 +17,6 @@ __all__ = [
     "ARCHITECTURES", "Architecture", "BertConfig", "Decoder", "ForwardCache", "GREEDY", "KVCache", "LayerSpec",
     "LlamaConfig", "GPT2Config", "Objective", "Sampling", "add_head", "architecture", "backward", "cache_bytes",
     "cached_arrays", "check_writes", "draw_masks", "empty_cache", "forward", "generate", "generate_tokens",
-    "has_head", "initial_params", "loss_and_gradients", "make_decoder", "modules", "next_logits", "next_probabilities",
+    "initial_params", "loss_and_gradients", "make_decoder", "modules", "next_logits", "next_probabilities",
     "parameter_shapes", "predict_logits", "with_depths",
 ]  # fmt: skip

@@ -20,11 +20,6 @@ def modules(config):
     return architecture(config).modules(config)
 
 
-def has_head(config):
-    """Whether a model has a head: a classifier's, or a language model's."""
-    return "head" in modules(config)
-
-
 def check_writes(config, argument="model"):
     """Raise a ValueError that names the argument unless the model is a language model, which can generate text."""
     if config.n_classes:

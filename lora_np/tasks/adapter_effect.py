@@ -11,7 +11,7 @@ from ..analysis import effective_rank, product_singular_values
 from ..checked import quoted
 from ..data import decode, encode
 from ..formats.adapter_report import APPLIED, FACTORS, TIED, base_array, base_weight, is_adaptable
-from ..model import forward, has_head
+from ..model import forward, modules
 from .inspection import LARGEST
 
 PROMPT = "The quick brown fox jumps over the"
@@ -93,10 +93,9 @@ def compare(task, report, prompt=None):
         params, left_out = {**params, **head_arrays(adapter.weights)}, [*left_out, head]
         config = replace(config, n_classes=len(params[HEAD]))
     text, ids = prompt_ids(task, prompt)
-    with_head = has_head(config)
+    with_head = "head" in modules(config)
     pair = [forward(params, ids[None], config, adapter=each, head=with_head)[0][0] for each in (None, adapter)]
-    is_of_text = config.n_classes or not with_head
-    base, adapted = pair if is_of_text else (logits[-1] for logits in pair)  # (n_classes,), (C,) or (V,)
+    base, adapted = (x[-1] if x.ndim == 2 else x for x in pair)  # (V,), (n_classes,) or (C,)
 
     def likeliest(logits):
         if not with_head:

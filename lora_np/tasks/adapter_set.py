@@ -9,7 +9,7 @@ import numpy as np
 from ..adapters import Adapter, compress, merge, mix
 from ..checked import quoted
 from ..formats import PRETRAINED, LoadedModel, attach_adapter, load_task, model_place, task_base, task_folder
-from ..model import forward, has_head
+from ..model import forward, modules
 from ..training import blas_threads
 
 BASE = "base"  # the name of the base without an adapter
@@ -113,7 +113,7 @@ def forward_times(loaded, adapter):
         for _ in range(22):  # the first two rounds are a warm-up
             for name, (weights, attached) in models.items():
                 started = time.perf_counter()
-                forward(weights, ids, config, adapter=attached, head=has_head(config))
+                forward(weights, ids, config, adapter=attached, head="head" in modules(config))
                 seconds[name].append(time.perf_counter() - started)
     times = {name: np.array(values[2:]) for name, values in seconds.items()}
     return {name: (float(np.median(t)), float(np.median(t / times["base"]))) for name, t in times.items()}

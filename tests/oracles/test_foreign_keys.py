@@ -25,7 +25,6 @@ SIZES = {
 }
 SIZES["bert"] = SIZES["llama"]
 CONFIGS = {"gpt2": transformers.GPT2Config, "llama": transformers.LlamaConfig, "bert": transformers.BertConfig}
-CAUSAL, CLASSIFIER = transformers.AutoModelForCausalLM, transformers.AutoModelForSequenceClassification
 VALUES = {  # of ignored keys, other than their defaults
     "attention_dropout": 0.5, "attn_pdrop": 0.5, "embd_pdrop": 0.5, "initializer_range": 0.5, "use_cache": False,
     "gradient_checkpointing": True, "pretraining_tp": 2, "chunk_size_feed_forward": 3, "output_attentions": True,
@@ -77,7 +76,7 @@ def test_every_field_of_an_adapter_and_of_generation_is_listed():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_is_ignored_has_no_effect_in_transformers(name, tmp_path):
     torch.manual_seed(0)
-    kind = CLASSIFIER if name == "bert" else CAUSAL
+    kind = transformers.AutoModelForSequenceClassification if name == "bert" else transformers.AutoModelForCausalLM
     model = kind.from_config(CONFIGS[name](vocab_size=20, **SIZES[name]))
     model.save_pretrained(tmp_path)
     path, ids = tmp_path / "config.json", torch.arange(12).reshape(2, 6)
