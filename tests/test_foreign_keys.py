@@ -19,9 +19,8 @@ from .llama_files import small_llama, write_gguf, write_hf
 from .tiny import edit_fields, random_params, same_bits, tiny_config
 
 HF = {"config.json": "llama", "config.json of gpt2": "gpt2", "config.json of llama": "llama"}
-HF["config.json of bert"] = "bert"
 BESIDE = ("sentence_bert_config.json", "1_Pooling/config.json", "2_Dense/config.json")
-HF |= dict.fromkeys(BESIDE, "mean")
+HF |= {"config.json of bert": "bert", **dict.fromkeys(BESIDE, "mean")}
 PREFIX = {"GGUF": "", "GGUF of llama": "llama.", "GGUF tokenizer.ggml": "tokenizer.ggml."}
 LABELS = [f"LABEL_{k}" for k in range(3)]  # transformers' names
 VALUES = {"tie_word_embeddings": False, "id2label": dict(zip("012", LABELS)), "label2id": dict(zip(LABELS, range(3)))}

@@ -155,7 +155,7 @@ def tokenizer_class(where, settings, fields, data):
         if settings.get(field) not in values:
             raise ValueError(f"{where}: {SETTINGS} has {field} = {quoted(settings[field])}, expected {values[-1]!r}")
     of_old = {VOCABULARY: GPT2_CLASS, WORDS: BERT_CLASS}.get(where.name)
-    of_model = {"gpt2": GPT2_CLASS, "bert": BERT_CLASS}.get(fields.get("model_type"), WHOLE_FILE)
+    of_model = {"gpt2": GPT2_CLASS, "bert": BERT_CLASS}.get(str(fields.get("model_type")), WHOLE_FILE)
     kind = settings.get("tokenizer_class") or fields.get("tokenizer_class") or (of_old or of_model)[0]
     supported = (of_old,) if of_old else (GPT2_CLASS, LLAMA_CLASS, BERT_CLASS, WHOLE_FILE)
     for names in supported:

@@ -62,7 +62,7 @@ def is_encoder(place):
     """Whether a folder contains an encoder, which cannot generate text; False if it has no `config.json`."""
     path = Path(place) / "config.json"
     fields = read_object(path) if path.is_file() else {}
-    record = ARCHITECTURES.get(fields.get("model_type", fields.get("architecture")))
+    record = ARCHITECTURES.get(str(fields.get("model_type", fields.get("architecture"))))
     return record is not None and not record.writes
 
 

@@ -65,7 +65,7 @@ def packaged_model(name="smollm2"):
     if path is None:
         what = f"{paths[0]} is missing" if paths else f"{name}: the package that contains {entry.file} is not installed"
         raise FileNotFoundError(f"{what}; {remedy}")
-    fault = f"{path} is damaged or from a different version; {remedy}"
+    fault = f"{path}: {remedy}; the file is damaged or from a different version"
     if path.suffix != ".zip":
         if file_sha256(path) != entry.sha256:
             raise ValueError(fault)
