@@ -207,6 +207,7 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("backward_layers", r"lacks steps", READER),
     ("passes.backward", r"^(back|dx) skips wrap|ignores whether wrap", "counts costs: see test_accounting.py"),
     ("passes.backward", r"^the condition dx is not None is dropped|^again lacks|^dx lacks record", RECOMPUTED),
+    ("bert.embed_backward", r"dpos and dtype swapped", SAME),
     ("objective", r"^given lacks 'recompute'|^the condition not config.n_classes never holds", RECOMPUTED),
     ("objective", r"check_writes", "only refuses a classifier or an encoder; see test_new_encoder.py"),
     ("objective", r"^(wanted is \('logits'|grads is back).* regardless of wanted|lacks wanted=\('logits'", IN_VAIN),
