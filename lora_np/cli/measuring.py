@@ -38,7 +38,8 @@ def add_commands(command):
     text += "NAME=DIR, another checkout of lora_np; the modes blocks, recompute, blocks-recompute; no name: nothing"
     timing.add("--peers PEER", text, nargs="*", action="extend")
     text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; smollm2 or minilm, "
-    text += "also with ,B,T; for a Llama C,layers,heads,T,B,V,K,F, and for BERT with K = 0; append ,rR for an adapter of rank R (default: the ladder)"
+    text += "also with ,B,T; for a Llama C,layers,heads,T,B,V,K,F, and for BERT with K = 0; append ,rR for an adapter "
+    text += "of rank R (default: the ladder)"
     timing.add("--rungs RUNG …", text, action="extend")
     timing.add("--work KIND …", "kinds of work (default: all except classifier_qv, classifier_all)", action="extend")
     timing.add("--threads N", "number of threads for every backend (default: one per core; with --llama-cpp 1)")

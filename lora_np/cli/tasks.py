@@ -7,6 +7,7 @@ from ..adapters import layer_arrays, merge, merge_errors, module_rank
 from ..checked import check_unset, shown
 from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
+from ..formats.names import has_class
 from ..formats.paths import is_in
 from ..formats.to_gguf import TYPES
 from ..model import architecture
@@ -57,7 +58,9 @@ def add_commands(command):
     exporting.add("--base DIR", moved)
     exporting.add("--base-name NAME", "with --to peft: the name or path under which PEFT will find the base")
 
-    importing = command("import", run_import, "read a GPT-2 or Llama from Hugging Face, a GGUF file, or a PEFT adapter")
+    importing = command(
+        "import", run_import, "read a GPT-2, Llama or BERT from Hugging Face, a GGUF file, or a PEFT adapter"
+    )
     importing.add("source PATH", "a folder, or a model file")
     importing.add("--from", "format of the source", dest="kind", required=True, choices=("peft", "hf", "gguf"))
     importing.add("--out DIR", "folder to write", required=True)
@@ -166,6 +169,8 @@ def run_export(arguments):
     if task.question is not None:
         labels = ", ".join(repr(f" {shown(label)}") for label in task.labels)
         print(f"prompt the model with a text and {task.question!r}; it was trained to answer with one of {labels}")
+    if arguments.to == "peft" and task.labels is not None and not has_class(task.config):
+        print("the head is not in this file, but in the base that --to hf writes")
     if arguments.to == "peft" and not arguments.base_name:
         print("adapter_config.json names no base; to name one for AutoPeftModel, use --base-name NAME")
     print(f"{what}; saved in {shown(arguments.out)}")

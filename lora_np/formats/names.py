@@ -39,7 +39,16 @@ def layer_names(config, file):
     blocks = [[name.replace("{}", str(i)) for name in row] for i in range(config.n_layers) for row in in_block]
     rows = rows[:first] + blocks + rows[first + len(in_block) :]
     own = {layer.name for layer in modules(config).values() if layer.parameter_shapes()}
-    return {row[FILES.index(file)]: row[2:] for row in rows if row[2] in own}
+    names = {row[FILES.index(file)]: row[2:] for row in rows if row[2] in own}
+    return names if file != "hf" or has_class(config) else {bare(name): ours for name, ours in names.items()}
+
+
+def has_class(config):
+    """Whether transformers has a class for a model with its head: not for an encoder that takes the mean over tokens.
+
+    Such a model's files are those of the encoder alone, without a prefix; see `sentence_transformers.py`.
+    """
+    return getattr(config, "pooling", None) != "mean"
 
 
 def head_name(record):

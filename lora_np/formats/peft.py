@@ -33,7 +33,7 @@ from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .foreign_keys import foreign_keys, keys_with
 from .fused import joined_layers, split_factors
-from .names import LEAVES, head_name, is_adaptable, linear_names, renamed, short_names
+from .names import LEAVES, has_class, head_name, is_adaptable, linear_names, renamed, short_names
 from .peft_config import alpha_of, read_fields
 from .tensors import read_tensors
 
@@ -143,6 +143,8 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
 def save_peft(folder, adapter, params, config, base=None, metadata=None):
     """Write an adapter in PEFT's format, for use with the model that `save_hf` writes.
 
+    A head on mean pooling is not written, because it is not part of transformers' model; `save_hf` writes it.
+
     rate_factors and norm_gradient are not written, because they affect only training and PEFT has no such fields.
 
     Parameters
@@ -172,7 +174,7 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
         shapes = {"lora_A": (1, config.d_model), "lora_B": (sum(map(len, weights)), 1)}
         tensors = {f"{BASE}{module}.{leaf}.weight": np.zeros(shape, weights[0].dtype) for leaf, shape in shapes.items()}
         settings, ranks[module], alphas[module] = replace(settings, kind="lora"), 1, 1.0
-    if config.n_classes:
+    if config.n_classes and has_class(config):
         prefix = f"{BASE}{head_name(architecture(config))}"
         for name, array in {**head_arrays(params), **head_arrays(adapter.weights)}.items():
             tensors[prefix + name.removeprefix("head")] = array
@@ -191,10 +193,12 @@ def peft_fields(settings, ranks, alphas, layers, config, base):
 
     r, rank_pattern = compact_pattern(ranks, name)
     alpha, alpha_pattern = compact_pattern(alphas, name)
+    with_head = config.n_classes and has_class(config)
+    task_type = "SEQ_CLS" if with_head else "CAUSAL_LM" if architecture(config).writes else "FEATURE_EXTRACTION"
     fields = {
         **settings.extra,
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS" if config.n_classes else "CAUSAL_LM",
+        "task_type": task_type,
         "base_model_name_or_path": base,
         "r": r,
         "lora_alpha": number(alpha),
@@ -206,7 +210,7 @@ def peft_fields(settings, ranks, alphas, layers, config, base):
         "bias": "none",
         "fan_in_fan_out": bool(architecture(config).hf_transposed),
         "target_modules": list(compact_targets(ranks, layers, name)),
-        "modules_to_save": [head_name(architecture(config))] if config.n_classes else None,
+        "modules_to_save": [head_name(architecture(config))] if with_head else None,
         "init_lora_weights": "gaussian" if settings.init == "gaussian" else True,
         "inference_mode": True,
     }

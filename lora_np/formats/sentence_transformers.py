@@ -100,7 +100,7 @@ def write_beside(config, tensors):
     """Split a BERT model's tensors into those of its tensor file and additional files, name -> bytes."""
     if config.pooling == "cls":
         return tensors, {}
-    tensors = {bare(name): array for name, array in tensors.items()}
+    tensors = dict(tensors)
     head = {f"linear.{leaf}": tensors.pop(f"classifier.{leaf}") for leaf in ("weight", "bias") if config.n_classes}
     about = config.extra.get("sentence_transformers")
     about = about if isinstance(about, dict) else {}

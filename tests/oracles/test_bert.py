@@ -15,7 +15,7 @@ from lora_np.formats.packaged import packaged_model
 from lora_np.model import BertConfig, forward, loss_and_gradients
 from lora_np.training import AdamW, TrainConfig, model_objective, train
 
-from ..tiny import random_params
+from ..tiny import random_params, same_bits
 from .comparison import GRADIENT, OUTPUT, TRAINED, check, check_all
 
 torch = pytest.importorskip("torch")
@@ -40,6 +40,12 @@ def odd_case(pooling, seed, n_classes=5):
     return rng, config, random_params(config, np.float64, rng, spread=0.3), random_batch(config, rng, lengths)
 
 
+def stored(arrays, config):
+    """The arrays under the names of `Encoder`."""
+    named = dict(stored_tensors(arrays, config, "hf"))
+    return {n if n.startswith(("bert.", "classifier.")) else f"bert.{n}": array for n, array in named.items()}
+
+
 class Encoder(torch.nn.Module):
     """transformers' BERT under its own names, with either pooling, called as `TorchModel` is."""
 
@@ -55,7 +61,7 @@ class Encoder(torch.nn.Module):
         self.bert = transformers.BertModel(theirs, add_pooling_layer=self.pooling == "cls")
         self.bert.embeddings.word_embeddings.padding_idx = None  # id 0 is a token like any other here
         self.classifier = torch.nn.Linear(config.d_model, config.n_classes)
-        self.double().load_state_dict({n: torch.tensor(a) for n, a in stored_tensors(params, config, "hf")})
+        self.double().load_state_dict({n: torch.tensor(a) for n, a in stored(params, config).items()})
 
     def forward(self, ids, lengths):
         real = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
@@ -76,7 +82,7 @@ def test_logits_and_all_gradients(pooling, seed):
         "BERT, logits", "logits", forward(params, batch.ids, config, lengths=batch.lengths)[0], logits.detach(), OUTPUT
     )
     loss_of(logits, batch.targets).backward()
-    ours = dict(stored_tensors(loss_and_gradients(params, batch, config, wanted=tuple(params)).grads, config, "hf"))
+    ours = stored(loss_and_gradients(params, batch, config, wanted=tuple(params)).grads, config)
     check_all("BERT, gradients", ours, {n: p.grad for n, p in model.named_parameters()}, GRADIENT, ZERO)
 
 
@@ -90,7 +96,7 @@ def test_a_hundred_steps_of_adamw(pooling):
     model = Encoder(params, config)
     theirs, *_ = torch_train(model, dict(model.named_parameters()), batches, settings, lambda step, batch: {})
     state = train(params, model_objective(params, config, None), lambda rng: batches, settings)
-    check_all("BERT, 100 steps", dict(stored_tensors(state.trainable, config, "hf")), theirs, TRAINED, ZERO)
+    check_all("BERT, 100 steps", stored(state.trainable, config), theirs, TRAINED, ZERO)
 
 
 # ---------------------------------------------------------------- files
@@ -138,6 +144,27 @@ def test_classifiers_and_adapters_of_transformers_and_peft(targets, kind, tmp_pa
     assert back.weights.keys() == adapter.weights.keys() >= {"head.weight", "head.bias"}
     got = forward(params, batch.ids, config, lengths=batch.lengths, adapter=back)[0]
     check("BERT, from PEFT", "logits", got, expected, OUTPUT)
+
+
+@pytest.mark.parametrize("n_classes", [0, 5])
+def test_an_adapter_of_a_mean_pooled_encoder_in_peft(n_classes, tmp_path):
+    """It fits transformers' encoder, as it is and in `SentenceTransformer`; the head is in the base's directory."""
+    _, config, params, batch = odd_case("mean", 5, n_classes)
+    adapter = trained(params, {"r": 3, "alpha": 6.0, "targets": ("all-linear",), "train_head": False})
+    save_hf(tmp_path / "base", params, config)
+    save_peft(tmp_path / "adapter", adapter, params, config)
+    real = torch.tensor((np.arange(batch.ids.shape[1]) < batch.lengths[:, None]).astype(int))
+    model = transformers.AutoModel.from_pretrained(tmp_path / "base", dtype=torch.float64, add_pooling_layer=False)
+    model.embeddings.word_embeddings.padding_idx = None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=UserWarning)
+        model = peft.PeftModel.from_pretrained(model, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        x = model(input_ids=torch.tensor(batch.ids), attention_mask=real).last_hidden_state
+    h = ((x * real[..., None]).sum(1) / real.sum(1)[:, None]).numpy()
+    ours = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter, head=False)[0]
+    check("BERT, to PEFT, mean", "h", ours, h, OUTPUT)
+    assert same_bits(load_peft(tmp_path / "adapter", params, config).weights, adapter.weights)
 
 
 # ---------------------------------------------------------------- sentence-transformers
