@@ -58,9 +58,7 @@ def add_commands(command):
     exporting.add("--base DIR", moved)
     exporting.add("--base-name NAME", "with --to peft: the name or path under which PEFT will find the base")
 
-    importing = command(
-        "import", run_import, "read a Hugging Face model, a GGUF file, or a PEFT adapter"
-    )
+    importing = command("import", run_import, "read a Hugging Face model, a GGUF file, or a PEFT adapter")
     importing.add("source PATH", "a folder, or a model file")
     importing.add("--from", "format of the source", dest="kind", required=True, choices=("peft", "hf", "gguf"))
     importing.add("--out DIR", "folder to write", required=True)
