@@ -1,5 +1,7 @@
 """The command finetune, which trains a classifier or a language model on a user's own data."""
 
+from operator import itemgetter
+
 from ..checked import shown
 from ..tasks.finetuning import finetune, read_run
 from ..tasks.label_words import QUESTION
@@ -49,27 +51,21 @@ def add_adapter_options(tuning):
 
 def add_training_options(tuning):
     new = FinetuneSettings()
-    table, large_table, text_file, large_text = (
-        DEFAULTS[t][k] for t in ("classifier", "text") for k in ("small", "large")
-    )
+    pair = itemgetter("small", "large")
+    (table, large_table), (text_file, large_text) = pair(DEFAULTS["classifier"]), pair(DEFAULTS["text"])
     tuning.add("--method", f"what to train (default {new.method})", choices=METHODS)
     tuning.add("--dropout P", f"the model's dropout (default {new.dropout:g})")
     rates = [", ".join(f"{name} {rate:g}" for name, rate in each.learning_rates.items()) for each in (table, text_file)]
     text = "peak learning rate (default: {} for a table; {} for a language model; lower with a large base)"
     tuning.add("--lr RATE", text.format(*rates), dest="learning_rate")
-    tuning.add(
-        "--epochs N",
-        "epochs (default {small}; {encoder} with an encoder; with a large base 1, or up to 4 for few texts)".format(
-            **EPOCHS
-        ),
-    )
+    text = "epochs (default {small}; {encoder} with an encoder; with a large base 1, or up to 4 for few texts)"
+    tuning.add("--epochs N", text.format(**EPOCHS))
     text = f"""texts per step (default {table.batch_size}, or {text_file.batch_size} for a language model; with a large
     base {large_table.batch_size} or {large_text.batch_size})"""
     tuning.add("--batch-size N", text)
     tuning.add("--seed N", f"random seed (default {new.seed})")
-    tuning.add(
-        "--base DIR", "model to start from: minilm, smollm2, a GGUF file, or a folder (default: the included base)"
-    )
+    text = "model to start from: minilm, smollm2, a GGUF file, or a folder (default: the included base)"
+    tuning.add("--base DIR", text)
     text = "for a GGUF file: dense arrays (default), or the file's blocks, which save memory at the cost of time"
     tuning.add("--weights", text, choices=WEIGHTS)
     tuning.add("--recompute", "recompute activations in the backward pass, to save memory", default=None)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .drawing import GREY, colour, curve, draw_truncated, legend_below, mean_line, means, new_figure, panels, seeds_text
+from .drawing import colour, curve, draw_truncated, legend_below, mean_line, means, new_figure, panels, seeds_text
 from .methods import METHODS, ranks_of
 
 # Label, marker, and position of the rank labels: offset in points, alignment, above (1) or below (−1) the interval.
@@ -34,9 +34,6 @@ def parameters_against_accuracy(outcome):
             mean, (reach, _) = means(accuracy)
             for row, *point in zip(rows, trained, mean + end * np.nan_to_num(reach)):
                 axes.annotate(f"r={row['rank']}", point, xytext=offset, ha=side, color=colour(family), **small)
-    if outcome["small"]:
-        points = [row["trainable"] for row in outcome["small"]], [np.mean(row["accuracy"]) for row in outcome["small"]]
-        axes.plot(*points, ".", color=GREY, markersize=9, label="the small base, 3.7 million parameters")
     baseline = 100 * outcome["baseline"]["test_accuracy"]
     axes.axhline(baseline, color=colour("tfidf"), linestyle="--", linewidth=1.2)
     text, place = f"tf-idf logistic regression {baseline:.1f} %", (0.62, baseline)

@@ -69,8 +69,7 @@ def check_is_model(folder):
     if not folder.is_dir() and not folder.is_file():
         raise FileNotFoundError(f"{folder}: no such folder")
     if is_hf(folder):
-        remedy = f"import it first with: python -m lora_np import {shown(str(folder))} --from hf --out DIR"
-        raise ValueError(f"{folder}: this is a Hugging Face model; {remedy}")
+        raise ValueError(f"{folder}: this is a Hugging Face model, expected its folder, or use `load_hf`")
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
         raise FileNotFoundError(f"{folder}: no {' and no '.join(missing)} ({contents(folder)}), expected a model")

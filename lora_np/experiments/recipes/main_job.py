@@ -43,7 +43,6 @@ CUTS = {"pretrained": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256), "minilm": (0, 1, 4,
 QUICK_CUTS = (0, 8)
 WITH_SPECTRA = {base: ("full", "all_r8", "qv_r8") for base in CUTS} | {"smollm2": ("full", "all_r4")}
 BEST_LORA = {"pretrained": "qv_r16", "minilm": "all_r8", "smollm2": "all_r4"}  # named in the finding
-SMALL = "small "  # prefix of the methods on the small base when they are compared with those on SmolLM2
 TIMED = {"pretrained": 30, "minilm": 5, "smollm2": 5}  # steps of each method
 COMPARED = {  # the reference -> the header of its column
     "full": "− full [over snippets]",
@@ -53,22 +52,17 @@ COMPARED = {  # the reference -> the header of its column
 
 
 def runs(seeds, quick, base="pretrained"):
-    """A dict, (method, seed) -> run. For SmolLM2, runs on the small base are included for comparison."""
+    """A dict, (method, seed) -> run."""
     keys, more = (QUICK_KEYS, QUICK[base]) if quick else (KEYS[base], {})
     # Start with the long runs, so that the last run is not a long one.
     longest_first = sorted(keys, key=lambda key: METHODS[key].adapter is not None)
-    grid = tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, **more)
-    if base == "smollm2":
-        small = runs(seeds, quick).items()
-        grid |= {(SMALL + key, seed): run for (key, seed), run in small if key != "scratch"}
-    return grid
+    return tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, **more)
 
 
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     base = runs["full", seeds[0]].base
     keys = [key for key in KEYS[base] if key in accuracy]
-    small = [key for key in accuracy if key.startswith(SMALL)]
     full_first = sorted(keys, key=lambda key: key != "full")  # the reference of the other methods' times
     step_time = compare_step_times(3 if quick else TIMED[base], full_first, base)
     baseline, words = tfidf_baseline(max(WORDS_LIMIT, QUICK[base]["limit"]) if quick else None)
@@ -112,7 +106,6 @@ def measure(results, runs, seeds, quick):
         "checks": [near_full("qv_r8")],
         "asides": asides,
         "rows": [row(key) for key in keys],
-        "small": [{"trainable": results[runs[key, seeds[0]]]["trainable"], "accuracy": accuracy[key]} for key in small],
         "baseline": baseline,
         "step_time": step_time,
         "spectra": {key: mean_spectra([results.measured(spectra, runs[key, seed]) for seed in seeds]) for key in shown},
