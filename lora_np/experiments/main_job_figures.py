@@ -37,7 +37,9 @@ def parameters_against_accuracy(outcome):
     baseline = 100 * outcome["baseline"]["test_accuracy"]
     axes.axhline(baseline, color=colour("tfidf"), linestyle="--", linewidth=1.2)
     text, place = f"tf-idf logistic regression {baseline:.1f} %", (0.62, baseline)
-    axes.annotate(text, place, xycoords=("axes fraction", "data"), xytext=(0, -17), **small)
+    low, high = axes.get_ylim()
+    offset = -17 if baseline - low > 0.08 * (high - low) else 5  # above the line if there is no room below it
+    axes.annotate(text, place, xycoords=("axes fraction", "data"), xytext=(0, offset), **small)
     axes.set(xscale="log", xlabel="trained parameters", ylabel="test accuracy in %")
     legend_below(figure, axes, 3)
     return figure
