@@ -78,7 +78,7 @@ def load_peft(folder, params, config):
     if not fields.get("target_modules"):  # the file need not have all of PEFT's default targets
         report = report._replace(layers=[layer for layer in report.layers if layer.status != NO_TENSORS], refused=[])
     for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # rarely the cause, so last
-        if layer.ours == ("head",) and layer.arrays:
+        if layer.is_class_head and layer.arrays:
             head |= {f"head.{leaf}": array for leaf, array in layer.arrays.items()}
             continue
         notes = [note for note in layer.notes if note not in (DEFAULT_NOTE, TIED)]
