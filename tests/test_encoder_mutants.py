@@ -63,7 +63,8 @@ def test_the_files_of_sentence_transformers(n_classes, kinds, tmp_path):
         files["2_Dense/config.json"] = {**sizes, "activation_function": IDENTITY}
         assert read_tensors(folder / "2_Dense" / "model.safetensors")[1] == {"format": "pt"}
     assert written == files and "pooling" not in fields
-    assert "embeddings.word_embeddings.weight" in read_tensors(folder / "model.safetensors")[0]
+    names = read_tensors(folder / "model.safetensors")[0]
+    assert "embeddings.word_embeddings.weight" in names and not any("classifier" in name for name in names)
     for about, limit in [({"max_seq_length": n}, min(n or 9, 9)) for n in (0, 1, 99)] + [
         ({"max_seq_length": "x"}, 9),
         (5, 9),

@@ -103,7 +103,7 @@ def truncated_accuracy(outcome):
     """Figure 3: test accuracy when full fine-tuning's ΔW is truncated to rank k."""
     figure, axes = panels(outcome, "How many directions does the update need?", 9, 5.2)
     rows = {row["method"]: row for row in outcome["rows"]}
-    lora = {str(r): rows[f"qv_r{r}"]["accuracy"] for r in ranks_of(rows, "qv")}
+    lora = {str(r): rows[f"qv_r{r}"]["accuracy"] for r in ranks_of(rows, "qv") if str(r) in outcome["cut"]}
     name = "lora_qv", "LoRA on q and v, trained at that rank", "o"
     draw_truncated(axes, outcome["cut"], rows["full"]["accuracy"], lora, name, style="")
     return figure

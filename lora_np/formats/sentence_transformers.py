@@ -100,8 +100,8 @@ def write_beside(config, tensors):
     """Split a BERT model's tensors into those of its tensor file and additional files, name -> bytes."""
     if config.pooling == "cls":
         return tensors, {}
-    tensors = dict(tensors)
-    head = {f"linear.{leaf}": tensors.pop(f"classifier.{leaf}") for leaf in ("weight", "bias") if config.n_classes}
+    head = {f"linear.{leaf}": tensors[f"classifier.{leaf}"] for leaf in ("weight", "bias") if config.n_classes}
+    tensors = {name: array for name, array in tensors.items() if not name.startswith("classifier.")}
     about = config.extra.get("sentence_transformers")
     about = about if isinstance(about, dict) else {}
     kinds = STEPS[2] if config.n_classes else STEPS[bool(about.get("normalize"))]
