@@ -220,6 +220,7 @@ def test_the_command_with_lora_np_in_other_ways_as_peers(tmp_path, run):
         ("rungs", "64,2,4", "six integers"),
         ("rungs", "smollm2,16", "smollm2,batch,length"),
         ("rungs", "smollm2,16,0", "at least 1"),
+        ("rungs", "64,2,4,64,32,2048,-1,96", "at least 1"),
         ("rungs", "64,2000000000,2,64,32,90", "n_layers: got 2000000000, expected an integer from 1 to 1000"),
         ("rungs", "64,2,4,64,32,2048,3,96", "n_kv_heads: 3 does not divide n_heads"),
         ("rungs", "96,2,32,64,32,2048,32,96", "head_size: got 3"),

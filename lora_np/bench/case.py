@@ -91,19 +91,26 @@ def parse_rung(text):
     shapes, has_rank, rank = text.partition(",r")
     name, _, sizes = shapes.partition(",")
     try:
-        numbers = rung_numbers(named[shapes]) if shapes in named else None
-        numbers = numbers or list(map(int, (sizes if name in NAMED else shapes).split(",")))
-        rank = int(rank) if has_rank else 0
-        is_whole = shapes in named or name not in NAMED
-        if len(numbers) not in ((6, 8) if is_whole else (2,)) or min([*numbers[:6], *numbers[7:]]) < 1 or rank < 0:
+        if shapes in named:
+            rung = named[shapes]
+        elif name in NAMED:
+            batch, length = map(int, sizes.split(","))
+            rung = NAMED[name]._replace(batch=batch, length=length)
+        else:
+            numbers = list(map(int, shapes.split(",")))
+            rung = Rung(*numbers)
+            if len(numbers) not in (6, 8) or min(numbers[7:], default=1) < 1:
+                raise ValueError
+        rung = rung._replace(rank=int(rank) if has_rank else 0)
+        if min(rung[:6]) < 1 or min(rung) < 0:
             raise ValueError
-    except ValueError:
+    except (ValueError, TypeError):
         gpt2, llama = ",".join(Rung._fields[:6]), ",".join(Rung._fields[6:8])
         whole = f"six integers of at least 1 ({gpt2}), or eight for a Llama or BERT (also {llama}; BERT: n_kv_heads 0)"
-        expected = f"one of {', '.join(named)}, smollm2,batch,length, or {whole}; optionally followed by ,r and a rank"
-        raise ValueError(f"rungs: got {text!r}, expected {expected}") from None
-    rung = Rung(*numbers) if is_whole else NAMED[name]._replace(batch=numbers[0], length=numbers[1])
-    rung = rung._replace(rank=rank)
+        short = ", ".join([*named, *(f"{name},batch,length" for name in NAMED)])
+        raise ValueError(
+            f"rungs: got {text!r}, expected one of {short}, or {whole}; optionally followed by ,r and a rank"
+        ) from None
     with errors_of(f"rungs: got {text!r}"):
         whole_number("length", rung.length, least=4)  # a quarter of it is the prompt
         if rung.d_model % rung.n_heads:

@@ -7,8 +7,8 @@ from ..adapters import layer_arrays, merge, merge_errors, module_rank
 from ..checked import check_unset, shown
 from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
-from ..formats.names import has_class
 from ..formats.paths import is_in
+from ..formats.peft import includes_head
 from ..formats.to_gguf import TYPES
 from ..model import architecture
 from ..tasks.adapter_set import check_finite, forward_times, load_adapter_set, mixed
@@ -167,7 +167,7 @@ def run_export(arguments):
     if task.question is not None:
         labels = ", ".join(repr(f" {shown(label)}") for label in task.labels)
         print(f"prompt the model with a text and {task.question!r}; it was trained to answer with one of {labels}")
-    if arguments.to == "peft" and task.labels is not None and not has_class(task.config):
+    if arguments.to == "peft" and task.config.n_classes and not includes_head(task.config):
         print("the head is not in this file, but in the base that --to hf writes")
     if arguments.to == "peft" and not arguments.base_name:
         print("adapter_config.json names no base; to name one for AutoPeftModel, use --base-name NAME")

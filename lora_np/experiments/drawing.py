@@ -70,7 +70,7 @@ def legend_below(figure, axes, columns):
 
 
 def seeds_text(outcome, marks="mean and 95 % interval"):
-    """Describe a figure's markers and, unless it is the small one, the base and the number of training snippets."""
+    """Describe a figure's markers and, for bases other than the small one, the base and the number of snippets."""
     n, on = len(outcome["seeds"]), ""
     if outcome["base"] != "pretrained":
         examples = {run["settings"].get("examples") for run in outcome["runs"]}

@@ -119,7 +119,7 @@ def loss_curves(outcome):
         steps = (np.arange(n) + 0.5) * of_key["steps"] / n  # each value is the mean over a part of the run
         left.plot(steps, np.mean(of_key["loss"], axis=0), line[2], color=line[0], label=line[1], linewidth=2)
         curve(right, of_key["eval_step"], np.transpose(of_key["eval_loss"]), *line[:2], "o" + line[2])
-    title = f"training loss, means over the seeds and over {n} parts of the run"
+    title = f"training loss, means over seeds and {n} parts of the run"
     left.set(title=title, xlabel="optimiser step", ylabel="cross-entropy in nats per snippet")
     right.set(title="validation loss", xlabel="optimiser step", xlim=left.get_xlim())
     left.legend(loc="lower left")

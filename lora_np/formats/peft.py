@@ -174,7 +174,7 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
         shapes = {"lora_A": (1, config.d_model), "lora_B": (sum(map(len, weights)), 1)}
         tensors = {f"{BASE}{module}.{leaf}.weight": np.zeros(shape, weights[0].dtype) for leaf, shape in shapes.items()}
         settings, ranks[module], alphas[module] = replace(settings, kind="lora"), 1, 1.0
-    if config.n_classes and has_class(config):
+    if includes_head(config):
         prefix = f"{BASE}{head_name(architecture(config))}"
         for name, array in {**head_arrays(params), **head_arrays(adapter.weights)}.items():
             tensors[prefix + name.removeprefix("head")] = array
@@ -182,6 +182,11 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
     names = "adapter_model.safetensors", "adapter_config.json"
     metadata = {"format": "pt", **(metadata or {})}
     write_pair(folder, names, tensors, fields, metadata=metadata, check=lambda new: load_peft(new, params, config))
+
+
+def includes_head(config):
+    """Whether an adapter's file includes the classification head; if not, the base's directory has the head."""
+    return config.n_classes > 0 and has_class(config)
 
 
 def peft_fields(settings, ranks, alphas, layers, config, base):
@@ -193,7 +198,7 @@ def peft_fields(settings, ranks, alphas, layers, config, base):
 
     r, rank_pattern = compact_pattern(ranks, name)
     alpha, alpha_pattern = compact_pattern(alphas, name)
-    with_head = config.n_classes and has_class(config)
+    with_head = includes_head(config)
     task_type = "SEQ_CLS" if with_head else "CAUSAL_LM" if architecture(config).writes else "FEATURE_EXTRACTION"
     fields = {
         **settings.extra,

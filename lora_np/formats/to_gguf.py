@@ -61,10 +61,15 @@ def save_gguf(path, params, config, fields, format="f32"):
     write_gguf(path, name, {**fields, **sizes, **more}, tensors)
 
 
-def check_language_model(config):
-    """Raise ValueError for a classifier or an encoder."""
+def check_decoder(config):
+    """Raise ValueError for an encoder."""
     if not architecture(config).writes:
         raise ValueError(f"{architecture(config).name} is an encoder, which has no export to GGUF; use --to merged")
+
+
+def check_language_model(config):
+    """Raise ValueError for a classifier or an encoder."""
+    check_decoder(config)
     if config.n_classes:
         raise ValueError("got a classifier, expected a language model: train it with --as-words")
 
@@ -108,8 +113,7 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     ImportError
         If the package gguf is not installed.
     """
-    if not architecture(config).writes:
-        check_language_model(config)
+    check_decoder(config)
     adapter = as_lora(params, adapter)
     kind = adapter.config.kind
     if kind != "lora":

@@ -36,7 +36,7 @@ KEYS = {
 QUICK_KEYS = ("head", "qv_r8", "full")
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
 QUICK["minilm"]["limit"] = 600  # with fewer snippets, LoRA would hardly be ahead of the head
-WORDS_LIMIT = 400  # snippets for the quick baseline, or more; fewer snippets would all have the same class
+WORDS_LIMIT = 400  # minimum number of snippets for the quick baseline; fewer would all have the same class
 COLUMNS = 4  # on a screen, without the comparisons and sizes
 FIGURES = main_job_figures.FIGURES
 CUTS = {"pretrained": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256), "minilm": (0, 1, 4, 8, 16)}
@@ -101,7 +101,7 @@ def measure(results, runs, seeds, quick):
     if "scratch" in loss:
         asides.append(ahead("full fine-tuning − training from scratch: test accuracy", accuracy, "full", "scratch"))
     shown = [key for key in WITH_SPECTRA[base] if key in loss]
-    drawn = [*shown, *(key for key in ("qv_r1",) if key in loss)]
+    drawn = [key for key in (*WITH_SPECTRA[base], "qv_r1") if key in loss]
     measured = {
         "checks": [near_full("qv_r8")],
         "asides": asides,
