@@ -155,6 +155,8 @@ def test_llama_cpp_writes_an_adapters_text(name, base):
     kind, base_name, task, prompts, folder, plain = base
     if kind == "smollm2" and name != "rslora":
         pytest.skip("one for SmolLM2, which takes a minute")
+    if kind == "smollm2":
+        prompts, plain = prompts[:4], plain[:4]
     if name == "licences":
         adapter = load_task(name).adapter
     else:
