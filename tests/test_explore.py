@@ -13,11 +13,13 @@ from lora_np.data import encode, model_files, token_stream
 from lora_np.formats import PRETRAINED, load_task, read_model, save_model, save_task
 from lora_np.formats.task import with_classes
 from lora_np.model import LlamaConfig
+from lora_np.pages.assemble import page_text
+from lora_np.pages.explore import explore, explorer
+from lora_np.pages.explore_answers import ranks_to_cut_to
+from lora_np.pages.explore_layers import MOST_COLUMNS, MOST_ROWS, directions_of, layer_rows, picture, with_updates
+from lora_np.pages.playground import SCRIPTS
 from lora_np.tasks.adapter_set import load_adapter_set
 from lora_np.tasks.classifier import class_probabilities
-from lora_np.tasks.explore import explore, page_text
-from lora_np.tasks.explore_answers import ranks_to_cut_to
-from lora_np.tasks.explore_layers import MOST_COLUMNS, MOST_ROWS, directions_of, layer_rows, picture, with_updates
 from lora_np.tasks.writing import write_text_from
 from lora_np.training import language_loss
 
@@ -160,7 +162,7 @@ def test_the_page_of_a_large_adapter_is_small(bases, tmp_path):
     rng, shapes = np.random.default_rng(0), {"lora_A": (16, 1536), "lora_B": (1536, 16)}
     row["pictures"] = [picture(leaf, rng.normal(size=shape)) for leaf, shape in shapes.items()]
     row["sigma"], row["tokens"] = rng.random(16).tolist(), 3 * row["tokens"][:1]
-    assert len(page_text({"layers": 210 * [row]})) < 5e6
+    assert len(explorer({"layers": 210 * [row]})) < 5e6
 
 
 # ---------------------------------------------------------------- losses and answers
@@ -171,18 +173,24 @@ def test_losses_of_a_language_model(kind, n_texts, bases, tmp_path):
     folder = saved(tmp_path / "a", bases / "gpt2", kind=kind)
     lines = [f"{text} {i}" for i in range(9) for text in TEXTS]
     given = {"text_file": text_of(tmp_path / "text", lines), "prompts": ["the"]}
-    ranks = explore(folder, tmp_path / "page.html", n_texts=n_texts, **given)["ranks"]
+    page = explore(folder, tmp_path / "page.html", n_texts=n_texts, **given)
+    ranks, measured = page["ranks"]["values"], page["ranks"]["measured"]
     task = load_task(folder)
     texts = encode(task.tokenizer, lines)
     tenth = sum(map(len, texts)) - int(0.9 * sum(map(len, texts)))  # what finetune tests on
     stream = token_stream(texts)[-min(tenth, sum(map(len, texts[-n_texts:]))) :]
     assert (len(stream) == tenth) == (n_texts > 2)
-    cut = [compress(task.params, task.adapter, k).adapter for k in ranks["ranks"][1:-1]]
+    cut = [compress(task.params, task.adapter, k).adapter for k in ranks[1:-1]]
     losses = [language_loss(task.params, task.config, stream, adapter) for adapter in (None, *cut, task.adapter)]
-    assert ranks["loss"] == pytest.approx(losses, rel=1e-5) and len(set(losses)) == len(losses)
-    assert ranks["perplexity"] == pytest.approx(np.exp(ranks["loss"]))
-    assert ranks["tokens"] == len(stream)
-    assert ranks["ranks"] == ([0, 1, 2, 3] if kind == "lora" else [0, 1, 2, 4, 8, 16])
+    assert measured["loss"] == pytest.approx(losses, rel=1e-5) and len(set(losses)) == len(losses)
+    assert measured["perplexity"] == pytest.approx(np.exp(measured["loss"]))
+    assert measured["tokens"] == len(stream)
+    assert ranks == ([0, 1, 2, 3] if kind == "lora" else [0, 1, 2, 4, 8, 16])
+    by_scale = page["scales"]["measured"]["loss"]
+    assert [by_scale[0], by_scale[4]] == pytest.approx([losses[0], losses[-1]], rel=1e-5)
+    assert [row["answers"][0] for row in page["ranks"]["prompts"]] == [
+        row["answers"][0] for row in page["scales"]["prompts"]
+    ]
 
 
 @pytest.mark.parametrize("question", [None, "\nLabel:"])
@@ -194,16 +202,18 @@ def test_losses_and_answers_of_a_classifier(question, bases, tmp_path):
     task, true = load_task(folder), [1, 0, 2, 0]
     plain = task._replace(adapter=None, params={**task.params, **whole_weights(task.adapter)})
     for end, expected in ((0, class_probabilities(plain, TEXTS)), (-1, class_probabilities(task, TEXTS))):
-        assert page["ranks"]["loss"][end] == pytest.approx(-np.log(expected[range(4), true]).mean(), rel=1e-4)
-        assert page["ranks"]["accuracy"][end] == np.mean(expected.argmax(axis=1) == true)
-    scales, shown = page["answers"]["scales"], page["answers"]["prompts"]
+        measured = page["ranks"]["measured"]
+        assert measured["loss"][end] == pytest.approx(-np.log(expected[range(4), true]).mean(), rel=1e-4)
+        assert measured["accuracy"][end] == np.mean(expected.argmax(axis=1) == true)
+        np.testing.assert_allclose([row["answers"][end] for row in page["ranks"]["prompts"]], expected, atol=1e-5)
+    scales, shown = page["scales"]["values"], page["scales"]["prompts"]
     assert scales == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2] and [row["prompt"] for row in shown] == TEXTS
     for i, scale in enumerate(scales):
         scaled = task.adapter._replace(config=replace(task.adapter.config, alpha=6.0 * scale))
         expected = class_probabilities(task._replace(adapter=scaled), TEXTS)
         np.testing.assert_allclose([row["answers"][i] for row in shown], expected, atol=1e-5)
     other = explore(folder, tmp_path / "page.html", prompts=["the fox"])
-    assert other["ranks"] is None and [row["prompt"] for row in other["answers"]["prompts"]] == ["the fox"]
+    assert other["ranks"]["measured"] is None and [row["prompt"] for row in other["scales"]["prompts"]] == ["the fox"]
 
 
 @pytest.mark.parametrize("base", ["gpt2", "llama"])
@@ -213,12 +223,12 @@ def test_answers_of_a_language_model(base, bases, tmp_path):
     folder = saved(tmp_path / "a", bases / base, **settings)
     page = explore(str(folder), tmp_path / "page.html", prompts=["the fox"])
     task = load_task(folder)
-    [row] = page["answers"]["prompts"]
+    [row] = page["scales"]["prompts"]
     for i, adapter in ((0, None), (4, task.adapter)):
         begun, *new = write_text_from(task._replace(adapter=None), row["prompt"], 30, adapter)
         assert begun == row["prompt"] and row["answers"][i] == "".join(new)
     assert row["answers"][0] != row["answers"][4]
-    assert (page["name"], page["base"], page["ranks"]) == ("a", base, None)
+    assert (page["name"], page["base"], page["scales"]["measured"]) == ("a", base, None)
     n, n_base = (sum(a.size for a in arrays.values()) for arrays in (task.adapter.weights, task.params))
     expected = {"kind": "lora", "r": [2, 3], "alpha": [6], "s": [2, 3], "trained": n, "labels": None}
     assert page["facts"] == {**expected, "percent": pytest.approx(100 * n / (n + n_base))}
@@ -243,13 +253,17 @@ def test_no_text_can_end_the_data(bases, tmp_path):
     found = scripts(tmp_path / "page.html")
     assert found.keys() == {"data", ""} and "<" not in found["data"]
     read = json.loads(found["data"])
-    assert read["facts"]["labels"] == labels and read["name"] == "a'<b>" and "<i>.jsonl" in read["ranks"]["what"]
-    assert [row["prompt"] for row in read["answers"]["prompts"]] == [HOSTILE, "\\u003c"]
-    np.testing.assert_allclose(read["ranks"]["loss"], page["ranks"]["loss"], rtol=1e-4)
+    assert (
+        read["facts"]["labels"] == labels
+        and read["name"] == "a'<b>"
+        and "<i>.jsonl" in read["ranks"]["measured"]["what"]
+    )
+    assert [row["prompt"] for row in read["scales"]["prompts"]] == [HOSTILE, "\\u003c"]
+    np.testing.assert_allclose(*(each["ranks"]["measured"]["loss"] for each in (read, page)), rtol=1e-4)
 
 
-def test_a_page_asks_for_nothing():
-    page = page_text({})
+@pytest.mark.parametrize("page", [explorer({}), page_text("playground", SCRIPTS)], ids=["explorer", "playground"])
+def test_a_page_asks_for_nothing(page):
     assert "default-src 'none'" in page
     for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "src=", "@import", "url(", "fetch("):
         assert word not in page, word
@@ -263,7 +277,7 @@ def test_the_command(bases, tmp_path, run):
     printed = run("explore", folder, "--out", tmp_path / "new" / "p.html", "--prompt", "the", "--prompt", "a fox")
     assert printed.endswith(f"saved in {tmp_path / 'new' / 'p.html'}\n") and "decomposing ΔW of 6 layers" in printed
     read = json.loads(scripts(tmp_path / "new" / "p.html")["data"])
-    assert [row["prompt"] for row in read["answers"]["prompts"]] == ["the", "a fox"]
+    assert [row["prompt"] for row in read["scales"]["prompts"]] == ["the", "a fox"]
 
 
 def test_refusals(bases, tmp_path, fails):

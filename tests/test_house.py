@@ -34,6 +34,7 @@ FLOORS = {
     "experiments": 7,
     "reference": 7,
     "bench": 7,
+    "pages": 7,
     "classroom": 8,  # teaches and grades what all the rooms below do
     "cli": 9,
     "__main__": 10,  # starts the cli

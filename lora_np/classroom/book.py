@@ -5,6 +5,8 @@ the docstrings. Only the table of contents is specific to the book. The pages ke
 links between them work.
 """
 
+import base64
+import io
 import json
 import os
 import re
@@ -25,7 +27,18 @@ SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # source files that
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 1h9v9H1z"/>
 <path fill="#d55e00" d="M12 1h3v9h-3zM1 12h9v3H1z"/></svg>
 """  # a weight matrix and an adapter's two thin factors
-CONTENTS = {  # part of the book -> path patterns of its pages
+FRAME = """# {title}
+
+```{{raw}} html
+<p><a href="{page}">On a page of its own</a></p>
+<iframe src="{page}" title="{title}" style="width: 100%; height: 90vh; border: 1px solid #8886"></iframe>
+```
+"""
+SLIDER = """<div>{pictures}<br><label>{label} <input type="range" min="0" max="{last}" value="0"
+oninput="this.closest('div').querySelectorAll('img').forEach((picture, i) => {{ picture.hidden = i != this.value; }})">
+</label></div>"""
+CONTENTS = {  # part of the book -> path patterns of its pages, each of which is listed once
+    "To play with": ("figures/playground.md", "figures/smollm2/explorer.md"),
     "Lessons": ("notebooks/*.ipynb", "notebooks/*.md"),
     "Exercises": ("exercises/*.ipynb",),
     "Results": ("figures/*.md",),
@@ -72,6 +85,13 @@ def write_sources(folder):
         for path in ROOT.glob(pattern):
             if path.suffix in (".md", ".ipynb"):
                 pages[path.relative_to(ROOT).as_posix()] = path.read_text("utf-8")
+    for path in ROOT.glob("figures/**/*.html"):
+        name = path.relative_to(ROOT)
+        (folder / "extra" / "pages" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / "extra" / "pages" / name)
+        [title] = re.findall("<title>(.*)</title>", path.read_text("utf-8"))
+        page = f"{'../' * (len(name.parts) - 1)}pages/{name.as_posix()}"
+        pages[name.with_suffix(".md").as_posix()] = FRAME.format(title=title, page=page)
     pages |= {f"exercises/{name}.ipynb": notebook_text(notebook_of(of, "student")) for name, of in read_sets().items()}
     pages |= {f"api/{room.parent.name}.md": reference(room.parent) for room in ROOT.glob("lora_np/*/README.md")}
     pages["index.md"] += contents(pages)
@@ -81,6 +101,8 @@ def write_sources(folder):
             for cell in notebook["cells"]:
                 if cell["cell_type"] == "markdown":
                     cell["source"] = with_links(page, "".join(cell["source"]), folder)
+                for output in cell.get("outputs", ()):
+                    with_slider(output.get("data", {}))
             text = json.dumps(notebook)
         else:
             text = with_links(page, text, folder)
@@ -92,9 +114,10 @@ def write_sources(folder):
 
 def contents(pages):
     """Return the table of contents, which the theme shows next to every page."""
-    lists = []
+    lists, rest = [], sorted(pages)
     for part, patterns in CONTENTS.items():
-        names = dict.fromkeys(page for pattern in patterns for page in sorted(pages) if fnmatch(page, pattern))
+        names = dict.fromkeys(page for pattern in patterns for page in rest if fnmatch(page, pattern))
+        rest = [page for page in rest if page not in names]
         lines = "\n".join(name.rpartition(".")[0] for name in names)
         lists.append(f"\n\n```{{toctree}}\n:hidden:\n:caption: {part}\n\n{lines}\n```\n")
     return "".join(lists)
@@ -126,6 +149,8 @@ def with_links(page, text, folder):
             there, name = there / "README.md", f"{name}/README.md"
         if name == "README.md":
             name = "index.md"
+        elif there.suffix == ".html" and name.startswith("figures"):
+            name = f"{name.removesuffix('.html')}.md"
         elif there.suffix in SOURCE:
             name = f"{name}.md"
             write_source(folder / name, there)
@@ -137,6 +162,24 @@ def with_links(page, text, folder):
         return f"{sign}[{words}]({os.path.relpath(name, where or '.')}{hash}{anchor})"
 
     return re.sub(r'<a id="(\w+)"></a>\n', r"(\1)=\n", LINK.sub(leading, text))
+
+
+def with_slider(data):
+    """Replace an output's animation, see `lesson.slide`, by its pictures and a slider."""
+    from PIL import Image, ImageSequence
+
+    label = re.fullmatch("<slider: (.*)>", "".join(data.get("text/plain", "")))
+    if not label:
+        return
+    pictures = []
+    for frame in ImageSequence.Iterator(Image.open(io.BytesIO(base64.b64decode("".join(data["image/png"]))))):
+        file = io.BytesIO()
+        frame.copy().save(file, "PNG")
+        source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+        pictures.append(f'<img alt="{label[1]}, picture {len(pictures) + 1}" src="{source}"{" hidden" * bool(pictures)}>')
+    html = SLIDER.format(pictures="".join(pictures), label=label[1], last=len(pictures) - 1)
+    data.clear()
+    data["text/html"] = html
 
 
 def write_source(page, path):

@@ -14,6 +14,7 @@ html_title = "lora_np"
 html_context = {"default_mode": "auto"}  # light or dark, as in the reader's system settings
 html_favicon = "icon.svg"
 html_copy_source = False
+html_extra_path = ["extra"]
 html_show_sphinx = False
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3

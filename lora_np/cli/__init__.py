@@ -8,7 +8,7 @@ from functools import cache
 
 from .. import __version__
 from ..checked import shown
-from . import classroom, finetuning, measuring, reference, tasks, writing
+from . import classroom, finetuning, measuring, pages, reference, tasks, writing
 from .shared import Parser, subcommands
 
 __all__ = ["main"]
@@ -68,7 +68,7 @@ def build_parser():
     parser = Parser(prog="python -m lora_np", description=text)
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
     command = subcommands(parser, "command", "COMMAND")
-    for module in (measuring, finetuning, tasks, writing, reference, classroom):
+    for module in (measuring, finetuning, tasks, writing, pages, reference, classroom):
         module.add_commands(command)
     return parser
 

@@ -9,6 +9,7 @@ from ..formats import check_file, write_json
 print_now = partial(print, flush=True)
 
 TYPES = {**dict.fromkeys("NKR", int), **dict.fromkeys(["A", "P", "T", "W", "X", "RATE"], float), "TEXT": str}
+MOVED = "the base's new path, if it has moved (default: the path that was used in training)"
 QUOTING = "in a TSV file, quotes enclose cells (default: quotes are part of the text)"
 
 

@@ -1,4 +1,4 @@
-"""Commands for models and adapters: predict, evaluate, mix, merge, export, import, inspect, doctor, explore."""
+"""Commands for models and adapters: predict, evaluate, mix, merge, export, import, inspect, doctor."""
 
 import math
 from pathlib import Path
@@ -14,18 +14,16 @@ from ..model import architecture
 from ..tasks.adapter_set import check_finite, forward_times, load_adapter_set, mixed
 from ..tasks.doctor import base_place, diagnose, format_diagnosis
 from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
-from ..tasks.explore import explore
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, text_records
 from ..tasks.report import format_report
-from .shared import add_columns, json_writer, options_of, print_now
+from .shared import MOVED, add_columns, json_writer
 
 
 def add_commands(command):
     predict = command("predict", run_predict, "classify new texts with a model from finetune")
     predict.add("--model DIR", "the folder that finetune wrote", required=True)
-    moved = "the base's new path, if it has moved (default: the path that was used in training)"
-    predict.add("--base DIR", moved)
+    predict.add("--base DIR", MOVED)
     predict.add("texts TEXT", "texts to classify", nargs="*")
     predict.add("--data FILE", "a CSV, TSV or JSONL file of texts")
     add_columns(predict, "text")
@@ -34,7 +32,7 @@ def add_commands(command):
 
     judging = command("evaluate", run_evaluate, "compare a classifier's predictions with the labels in a file")
     judging.add("--model DIR", "the folder that finetune wrote", required=True)
-    judging.add("--base DIR", moved)
+    judging.add("--base DIR", MOVED)
     judging.add("--data FILE", "a CSV, TSV or JSONL file", required=True)
     add_columns(judging, "text", "label")
     judging.add("--json FILE", "also write the report as JSON")
@@ -55,7 +53,7 @@ def add_commands(command):
     exporting.add("--to", "; ".join(map(": ".join, FORMATS.items())), required=True, choices=FORMATS)
     exporting.add("--out PATH", "folder to write; for GGUF, file to write", required=True)
     exporting.add("--format", "format of a model's weights in GGUF (default f32)", choices=TYPES)
-    exporting.add("--base DIR", moved)
+    exporting.add("--base DIR", MOVED)
     exporting.add("--base-name NAME", "with --to peft: the name or path under which PEFT will find the base")
 
     importing = command("import", run_import, "read a Hugging Face model, a GGUF file, or a PEFT adapter")
@@ -75,17 +73,6 @@ def add_commands(command):
     doctor.add("--base DIR", "smollm2, a GGUF file, or a folder, including Hugging Face's (default: as in task.json)")
     doctor.add("--prompt TEXT", "the prompt after which the logits are compared")
     doctor.add("--json FILE", "also write the report as JSON")
-
-    page = command("explore", run_explore, "write an interactive page about an adapter's layers, ranks and answers")
-    page.add("adapter ADAPTER", "a folder from finetune, mix or import, or an included adapter's name")
-    page.add("--out FILE", "the page to write, an HTML file", required=True)
-    page.add("--base DIR", moved)
-    page.add("--data FILE", "for a classifier: a CSV, TSV or JSONL file of held-out texts to measure losses on")
-    add_columns(page, "text", "label")
-    page.add("--text-file FILE", "for a language model: a text file; only its last tenth, finetune's test set, is used")
-    page.add("--texts N", "measure losses on at most N texts (default 200; 50 with a large base)", dest="n_texts")
-    page.add("--prompt TEXT", "a text to continue or classify; repeatable", dest="prompts", action="append", default=[])
-    page.add("--chat", "answer the prompts using the model's chat template")
 
 
 def run_predict(arguments):
@@ -213,8 +200,3 @@ def run_inspect(arguments):
     inspected = inspect_file(arguments.path)
     write_as_json(inspected)
     print(format_inspection(inspected))
-
-
-def run_explore(arguments):
-    explore(**options_of(arguments), report=print_now)
-    print(f"saved in {shown(arguments.out)}")

@@ -62,8 +62,8 @@ def svd_of_low_rank(M, r):
     return Q @ u, sigma, vt
 
 
-def with_updates(task, directions, k=None, scale=1.0):
-    """Add the k leading terms of each ΔW's decomposition, multiplied by `scale`, to the model's weights.
+def with_updates(task, directions, rank=None, scale=1.0):
+    """Add the leading terms of each ΔW's decomposition, multiplied by `scale`, to the model's weights.
 
     U_k Σ_k V_kᵀ is the best rank-k approximation of ΔW.
 
@@ -71,16 +71,16 @@ def with_updates(task, directions, k=None, scale=1.0):
     ----------
     task : LoadedModel with its adapter
     directions : dict that `directions_of` returned
-    k : int, number of terms; None: all
+    rank : int, number of terms; None: all
     scale : float
 
     Returns
     -------
-    LoadedModel without an adapter; weights that the adapter replaces, such as a head, do not depend on k or scale
+    LoadedModel without an adapter; weights that the adapter replaces, such as a head, do not depend on rank or scale
     """
     params = {**task.params, **whole_weights(task.adapter)}
     for module, (u, sigma, vt) in directions.items():
-        update = leading_part(u, (scale * sigma).astype(u.dtype), vt, len(sigma) if k is None else k)
+        update = leading_part(u, (scale * sigma).astype(u.dtype), vt, len(sigma) if rank is None else rank)
         params[f"{module}.weight"] = np.asarray(params[f"{module}.weight"]) + update
     return task._replace(params=params, adapter=None)
 

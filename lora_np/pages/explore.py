@@ -9,14 +9,13 @@ from ..checked import check_unset, whole_number
 from ..formats import attach_adapter, check_file, model_place, task_base, task_folder, task_places, write_text
 from ..formats.task import base_name
 from ..model import check_writes
+from ..tasks.finetuning import naming_model, no_report
+from ..tasks.settings import kind_of_base
 from ..training import blas_threads, worthwhile_threads
-from .explore_answers import by_rank, by_scale, language_tokens, spread, texts_of_table
+from .assemble import page_text
+from .explore_answers import SCALES, by_value, language_tokens, ranks_to_cut_to, spread, texts_of_table
 from .explore_layers import directions_of, layer_rows, with_updates
-from .finetuning import naming_model, no_report
-from .settings import kind_of_base
 
-PAGE = Path(__file__).parent / "explorer.html"
-PLACE = "/*DATA*/"  # replaced by the page's data
 TEXTS, TEXTS_OF_LARGE = 200, 50  # default number of texts to measure losses on, for a small and for a large base
 PROMPTS = ["The film", "You may not", "I would like to"]
 TEXTS_TO_CLASSIFY = ["A wonderful surprise from the first minute to the last.", "It does not work, and nobody answers."]
@@ -92,12 +91,12 @@ def explore(
     with blas_threads(worthwhile_threads(task.params)), naming_model(adapter):
         page = page_data(task, base, measured, prompts, chat, report)
     page = {"name": task_folder(adapter).resolve().name, "base": Path(base_name(base, out)).name, **page}
-    write_text(out, page_text(page))
+    write_text(out, explorer(page))
     return page
 
 
 def page_data(task, base, measured, prompts, chat, report):
-    """Return the data of a page: a dict with the results of `facts`, `layer_rows`, `by_rank` (or None) and `by_scale`.
+    """Return the data of a page: a dict with the results of `facts`, `layer_rows`, and `by_value` for ranks and scales.
 
     `measured` is the result of `language_tokens` or `texts_of_table`; `task` is the loaded adapter and its base; the
     other parameters are those of `explore`.
@@ -109,11 +108,12 @@ def page_data(task, base, measured, prompts, chat, report):
         prompts = TEXTS_TO_CLASSIFY
         if measured is not None:
             prompts = [measured[1][row] for row in spread(len(measured[1]), N_FROM_DATA)]
+    given = variant, base, prompts or PROMPTS, chat, measured, report
     return {
         "facts": facts(task),
         "layers": layer_rows(task, directions),
-        "ranks": measured and by_rank(variant, directions, base, report, *measured),
-        "answers": by_scale(variant, prompts or PROMPTS, chat, report),
+        "scales": by_value("scale", SCALES, *given),
+        "ranks": by_value("rank", ranks_to_cut_to(directions), *given),
     }
 
 
@@ -129,12 +129,8 @@ def facts(task):
     return {"kind": config.kind, "r": sorted({each.r for each in of_layers}), **scales, **counts, "labels": task.labels}
 
 
-def page_text(data):
-    """Return the page with its data as JSON in a script element; `<` is escaped, so that no text closes the element.
-
-    All floats are rounded to DIGITS significant digits.
-    """
+def explorer(data):
+    """Return the page's text. All floats are rounded to DIGITS significant digits."""
     exact = json.dumps(data, allow_nan=False)
     rounded = json.loads(exact, parse_float=lambda digits: float(f"{float(digits):.{DIGITS}g}"))
-    text = json.dumps(rounded, separators=(",", ":")).replace("<", "\\u003c")
-    return PAGE.read_text("utf-8").replace(PLACE, text)
+    return page_text("explorer", ["drawing.mjs"], rounded)

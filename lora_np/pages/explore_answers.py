@@ -1,4 +1,4 @@
-"""Compute the values for the explorer's sliders: the losses at each rank of ΔW, and the answers at each scale."""
+"""Compute the values for the explorer's sliders: answers and losses at each rank and at each scale of ΔW."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ import numpy as np
 from ..data import encode, encode_labels, load_licences, load_reviews, read_texts, token_stream
 from ..formats import task_folder
 from ..formats.task import SHIPPED
+from ..tasks.classifier import class_probabilities
+from ..tasks.labelling import labelled_texts
+from ..tasks.language import perplexity, split
+from ..tasks.settings import FinetuneSettings, tokens_to_read
+from ..tasks.writing import answer_from, write_text_from
 from ..training import language_loss, worthwhile_threads
-from .classifier import class_probabilities
-from .labelling import labelled_texts
-from .language import perplexity, split
-from .settings import FinetuneSettings, tokens_to_read
-from .writing import answer_from, write_text_from
 
 SCALES = [i / 4 for i in range(9)]  # 0 to 2
 N_NEW = 30  # number of tokens in a continuation
@@ -67,32 +67,46 @@ def ranks_to_cut_to(directions):
     return [0, *(2**i for i in range(most.bit_length()) if 2**i < most), most]
 
 
-def by_rank(variant, directions, base, report, what, data, classes=None):
-    """Measure losses with every ΔW truncated to each of several ranks in turn.
+def by_value(name, values, variant, base, prompts, chat, measured, report):
+    """Answer the prompts and measure losses with every ΔW changed in several ways.
 
     Parameters
     ----------
-    variant : function (k) -> LoadedModel with every ΔW truncated to rank k
-    directions : dict that `directions_of` returned
+    name : "rank", to which every ΔW is truncated, or "scale", by which it is multiplied
+    values : list of ranks or scales
+    variant : function (rank=) or (scale=) -> LoadedModel with the changed ΔW
     base : folder or file of the base
-    report : function, called with a line of text before each measurement
-    what : str, describes the data
-    data, classes : (N,) tokens and None for a language model; N texts and (N,) integers for a classifier
+    prompts : list of str
+    chat : bool, whether a language model answers them using its chat template
+    measured : None, or the description and the data on which `measure` computes losses
+    report : function, called with a line of text for each value
 
     Returns
     -------
-    dict: "what"; the number of "tokens" or "texts"; "ranks"; and for each value from `measure`, a list with one entry
-    per rank
+    dict: "values"; "prompts", a list of {"prompt", "answers"} with one answer per value, see `answers_of`; "measured",
+    None or a dict: "what", the number of "tokens" or "texts", and one list per value that `measure` returns
     """
-    ranks, rows, unit = ranks_to_cut_to(directions), [], "tokens" if classes is None else "texts"
-    for k in ranks:
-        report(f"measuring the loss at rank {k} of {ranks[-1]} on {len(data):,} {unit}")
-        rows.append(measure(variant(k), base, data, classes))
-    about = {"what": what, unit: len(data), "ranks": ranks}
-    return about | {name: [row[name] for row in rows] for name in rows[0]}
+    answers, rows = [], []
+    for value in values:
+        report(
+            f"answering {len(prompts)} prompts{' and measuring losses' * (measured is not None)} at {name} {value:g}"
+        )
+        task = variant(**{name: value})
+        answers.append(answers_of(task, prompts, chat))
+        if measured is not None:
+            rows.append(measure(task, base, *measured[1:]))
+    shown = [{"prompt": prompt, "answers": list(of_one)} for prompt, of_one in zip(prompts, zip(*answers))]
+    if measured is None:
+        return {"values": values, "prompts": shown, "measured": None}
+    about = {"what": measured[0], "tokens" if len(measured) == 2 else "texts": len(measured[1])}
+    return {
+        "values": values,
+        "prompts": shown,
+        "measured": about | {key: [row[key] for row in rows] for key in rows[0]},
+    }
 
 
-def measure(task, base, data, classes):
+def measure(task, base, data, classes=None):
     """Return a dict: "loss", in nats per token, and "perplexity"; for a classifier, "loss" per text and "accuracy"."""
     if classes is not None:
         p = class_probabilities(task, data)  # (N, K)
@@ -103,32 +117,13 @@ def measure(task, base, data, classes):
     return {"loss": loss, "perplexity": perplexity(loss)}
 
 
-def by_scale(variant, prompts, chat, report):
-    """Compute the model's answers to prompts, with every ΔW multiplied by each of the SCALES in turn.
-
-    Parameters
-    ----------
-    variant : function (scale=) -> LoadedModel with every ΔW multiplied by the scale
-    prompts : list of str
-    chat : bool, whether a language model answers them using its chat template
-    report : function, called with a line of text for each scale
-
-    Returns
-    -------
-    dict: "scales"; "prompts", a list of {"prompt", "answers"} with one answer per scale. An answer is a str (a
-        language model's greedy continuation or reply) or a list of the probabilities of a classifier's K classes
+def answers_of(task, prompts, chat):
+    """Return a list with an answer to each prompt: a language model's greedy continuation or reply, as a str, or a list
+    of the probabilities of a classifier's K classes.
     """
-    rows = [{"prompt": prompt, "answers": []} for prompt in prompts]
-    for scale in SCALES:
-        report(f"answering {len(prompts)} prompts at scale {scale:g}")
-        task = variant(scale=scale)
-        if task.labels is not None:
-            answers = class_probabilities(task, prompts).tolist()
-        elif chat:
-            chats = ([{"role": "user", "content": prompt}] for prompt in prompts)
-            answers = ["".join(["\n", *answer_from(task, messages, N_NEW)]) for messages in chats]
-        else:
-            answers = ["".join(list(write_text_from(task, prompt, N_NEW))[1:]) for prompt in prompts]
-        for row, answer in zip(rows, answers):
-            row["answers"].append(answer)
-    return {"scales": SCALES, "prompts": rows}
+    if task.labels is not None:
+        return class_probabilities(task, prompts).tolist()
+    if chat:
+        chats = ([{"role": "user", "content": prompt}] for prompt in prompts)
+        return ["".join(["\n", *answer_from(task, messages, N_NEW)]) for messages in chats]
+    return ["".join(list(write_text_from(task, prompt, N_NEW))[1:]) for prompt in prompts]

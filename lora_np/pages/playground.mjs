@@ -1,0 +1,471 @@
+// The playground: one text is learned in advance, another one by full fine-tuning and by LoRA at the same time.
+
+import { FIRST, SECOND, adamw, add, forward, init_lora, init_params, loss_and_gradients, map, matmul, softmax, transpose, zeros } from "../micro.mjs";
+import { $, chart, colour, count, diverging, el, paint, percent, short } from "./drawing.mjs";
+import { default_rng } from "./random.mjs";
+import { TOURS } from "./tours.mjs";
+
+const T = 17, C = 32, F = 128, N_LAYERS = 2, N_HEADS = 4, BASE_STEPS = 101, BASE_RATE = 3e-3;  // as in micro.py
+const MOST_ROWS = 10, PROMPT = 4;  // rows of T letters that are learned; letters that the models are given
+const EVERY = 5;  // steps between two points of the curve for the old text
+const SAMPLES = {
+  "another rhyme": SECOND,
+  "the same in old spelling": "thatte waked the prieste all shaven and shorne, thatte maryed the manne all tattered and torne",
+  "new letters": "3.14159 26535 89793 23846 26433 83279 50288 41971 69399 37510 58209 74944 59230 78164",
+};
+const LAYERS = { q: "attn.q_proj", k: "attn.k_proj", v: "attn.v_proj", o: "attn.o_proj", u: "mlp.up_proj", d: "mlp.down_proj" };
+const METHODS = ["full", "lora"];
+const DEFAULTS = { old: FIRST, new: SECOND, r: 4, alpha: 16, on: "qv", full_rate: 3e-3, lora_rate: 1e-2, steps: 0, strength: 1, layer: "1.attn.v_proj", token: 0 };
+const state = { ...DEFAULTS };
+
+// ---------------------------------------------------------------- texts and models
+
+let letters, texts, base, runs, ready = false, playing = false;
+
+/** A text as ids and targets, arrays of rows of T letters; letters beyond the last whole row are left out. */
+function rows_of(text) {
+  const n = Math.min(Math.floor((text.length - 1) / T), MOST_ROWS), ids = Array.from(text.slice(0, n * T + 1), c => letters.indexOf(c));
+  const row = shift => i => ids.slice(i * T + shift, (i + 1) * T + shift);
+  return [0, 1].map(shift => Array.from({ length: n }, (_, i) => row(shift)(i)));
+}
+
+const scale = () => state.alpha / state.r;
+const sizes = s => [N_LAYERS, N_HEADS, s];
+const new_run = (params, trained, s, rate) => ({ params, trained, s, rate, m: {}, v: {}, t: 0, losses: { new: [], old: [] } });
+
+function train_step(run, [ids, targets]) {
+  const [loss, grads] = loss_and_gradients(run.params, ids, targets, run.trained, ...sizes(run.s));
+  [run.params, run.m, run.v] = adamw(run.params, grads, run.m, run.v, ++run.t, run.rate);
+  return loss;
+}
+
+/** The mean loss on a text, and the share of its letters that are the model's first choice. */
+function score(params, [ids, targets], s) {
+  const [logits] = forward(params, ids, ...sizes(s)), p = softmax(logits), N = p.rows, K = p.cols;
+  let loss = 0, right = 0;
+  targets.flat().forEach((id, n) => {
+    const row = p.data.subarray(n * K, (n + 1) * K);
+    loss -= Math.log(row[id]) / N;
+    right += (row[id] === Math.max(...row)) / N;
+  });
+  return { loss, right };
+}
+
+/** Read the texts, and begin with a base that knows nothing. */
+function begin() {
+  letters = [...new Set(state.old + state.new)].sort();
+  texts = { old: rows_of(state.old), new: rows_of(state.new) };
+  const params = init_params(letters.length, T, C, F, N_LAYERS, default_rng().normal);
+  base = new_run(params, Object.keys(params), 0, BASE_RATE);
+  [ready, runs] = [false, null];
+}
+
+/** Start both methods anew from the trained base. */
+function begin_runs() {
+  const chosen = Object.keys(LAYERS).filter(key => state.on.includes(key)).map(key => LAYERS[key]);
+  const rng = default_rng();
+  init_params(letters.length, T, C, F, N_LAYERS, rng.normal);  // micro.py draws the adapter after the base
+  const adapter = init_lora(base.params, state.r, rng.uniform, chosen);
+  runs = {
+    full: new_run(base.params, Object.keys(base.params), 0, state.full_rate),
+    lora: new_run({ ...base.params, ...adapter }, Object.keys(adapter), scale(), state.lora_rate),
+  };
+  Object.assign(state, { steps: 0 });
+  record();
+  start_writing();
+}
+
+function step() {
+  for (const name of METHODS) runs[name].losses.new.push(train_step(runs[name], texts.new));
+  state.steps++;
+  if (state.steps % EVERY === 0) record();
+}
+
+function record() {
+  for (const name of METHODS) runs[name].losses.old.push(score(runs[name].params, texts.old, runs[name].s).loss);
+}
+
+/** ΔW of a layer: W − W of the base for full fine-tuning, s B A for LoRA; null for a layer without an adapter. */
+function update_of(name, layer) {
+  const { params, s } = runs[name], A = params[`${layer}.lora_A`], W = `${layer}.weight`;
+  if (name === "full") return map((a, b) => a - b, params[W], base.params[W]);
+  return A ? map(x => s * x, matmul(params[`${layer}.lora_B`], A)) : null;
+}
+
+/** The singular values of M, largest first: square roots of the eigenvalues of MᵀM, by Jacobi's rotations. */
+function singular_values(M) {
+  const small = M.rows < M.cols ? transpose(M) : M, G = matmul(transpose(small), small), n = G.rows, g = G.data;
+  for (let sweep = 0; sweep < 8; sweep++) {
+    for (let p = 0; p < n; p++) for (let q = p + 1; q < n; q++) {
+      if (Math.abs(g[p * n + q]) < 1e-15 * Math.abs(g[0])) continue;
+      const angle = 0.5 * Math.atan2(2 * g[p * n + q], g[q * n + q] - g[p * n + p]), c = Math.cos(angle), s = Math.sin(angle);
+      for (const [stride, across] of [[1, n], [n, 1]]) for (let k = 0; k < n; k++) {
+        const i = p * stride + k * across, j = q * stride + k * across, x = g[i], y = g[j];
+        [g[i], g[j]] = [c * x - s * y, s * x + c * y];
+      }
+    }
+  }
+  return Array.from({ length: n }, (_, i) => Math.sqrt(Math.max(g[i * n + i], 0))).sort((a, b) => b - a);
+}
+
+// ---------------------------------------------------------------- writing: a few letters at a time, between the steps
+
+let writing = {};  // method -> what is being written
+
+const strength_of = name => name === "lora" ? runs.lora.s * state.strength : 0;
+
+function start_writing() {
+  writing = Object.fromEntries(METHODS.map(name => [name, {
+    params: (runs?.[name] ?? base).params, s: runs ? strength_of(name) : 0,
+    ids: ["new", "old"].map(which => texts[which][0].flat().slice(0, PROMPT)),
+  }]));
+}
+
+/** Write the next letter after both prompts; a model sees the letters since the beginning of the row of T letters. */
+function write_letter({ params, s, ids }) {
+  const n = ids[0].length, from = Math.floor((n - 1) / T) * T, [logits] = forward(params, ids.map(row => row.slice(from)), ...sizes(s));
+  ids.forEach((row, i) => {
+    const at = ((i + 1) * (n - from) - 1) * logits.cols, of_last = logits.data.subarray(at, at + logits.cols);
+    row.push(of_last.indexOf(Math.max(...of_last)));
+  });
+}
+
+/** Continue the texts until a time, or to their end; return whether they are complete. */
+function write_until(time) {
+  const length = Math.max(...["old", "new"].map(which => texts[which][0].flat().length + 1));
+  let open;
+  while ((open = Object.values(writing).find(({ ids }) => ids[0].length < length)) && performance.now() < time) write_letter(open);
+  return !open;
+}
+
+const bare = word => word.replace(/[^\p{L}\p{N}]/gu, "");
+
+/** Show what is written, each word coloured by the text that it belongs to: the one that was begun, or the other one. */
+function show_writing() {
+  const words_of = which => new Set(state[which].split(" ").map(bare));
+  for (const [name, { ids }] of Object.entries(writing)) for (const [i, which] of ["new", "old"].entries()) {
+    const own = words_of(which), others = words_of(which === "new" ? "old" : "new");
+    const words = ids[i].map(id => letters[id]).join("").split(" ").flatMap(word => [
+      el("span", { class: own.has(bare(word)) ? "own" : others.has(bare(word)) ? "other" : "neither" }, word), " "]);
+    $(`${name}-writes-${which}`).replaceChildren(...words);
+  }
+}
+
+// ---------------------------------------------------------------- what one sees
+
+const layer_name = () => `blocks.${state.layer}`;
+const largest = matrix => matrix.data.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+
+function picture(id, title, matrix, limit, stops, more = "") {
+  const cell = Math.min(innerWidth < 640 ? 3 : 4, 144 / Math.max(matrix.rows, matrix.cols)), canvas = $(id).querySelector("canvas") ?? el("canvas", { role: "img" });
+  paint(canvas, matrix.data, matrix.cols, limit, stops);
+  canvas.style.width = `${cell * matrix.cols}px`;
+  canvas.setAttribute("aria-label", `${title}, ${matrix.rows} × ${matrix.cols}, entries up to ±${short(largest(matrix))}`);
+  canvas.title = `entries from −${short(limit)} to ${short(limit)}`;
+  $(id).replaceChildren(canvas, el("figcaption", {}, title, el("br"), `${matrix.rows} × ${matrix.cols}${more}`));
+}
+
+function show_layer() {
+  const layer = layer_name(), grey = [colour("page"), colour("grey-fill"), colour("ink")], { params } = runs.lora;
+  const updates = METHODS.map(name => update_of(name, layer)), A = params[`${layer}.lora_A`], B = params[`${layer}.lora_B`];
+  for (const [i, name] of METHODS.entries()) {
+    const W = runs[name].params[`${layer}.weight`], update = updates[i] ?? zeros(W.rows, W.cols);
+    picture(`${name}-W`, name === "full" ? "W" : "W, frozen", W, largest(W), grey);
+    picture(`${name}-update`, name === "full" ? "ΔW, all free" : A ? "ΔW = s B A" : "no adapter here", update, largest(update) || 1e-3, diverging(),
+      name === "lora" && A ? `, s = ${short(scale())}` : "");
+  }
+  for (const id of ["A", "B"]) $(id).hidden = !A;
+  if (A) picture("A", "A", A, largest(A), diverging());
+  if (A) picture("B", "B", B, largest(B) || 1e-3, diverging());
+  const series = METHODS.flatMap((name, i) => {
+    const ys = updates[i] && singular_values(updates[i]);
+    return ys ? [{ xs: ys.map((_, k) => k + 1), ys, colour: colour(name), name }] : [];
+  });
+  chart($("sigma"), series, "i", `σᵢ, singular values of ΔW in ${state.layer}`, { bars: true, from: 0 });
+}
+
+function show_losses() {
+  const now = { right: {} };
+  for (const name of METHODS) for (const which of ["new", "old"]) {
+    const { loss, right } = score(runs[name].params, texts[which], strength_of(name));
+    [now[`${name}_${which}`], now.right[`${name}_${which}`]] = [loss, right];
+    $(`${name}-${which}`).textContent = loss.toFixed(3);
+    $(`${name}-${which}-right`).textContent = `${percent(right, 0)} of letters right`;
+  }
+  const line = which => METHODS.map(name => {
+    const ys = [...runs[name].losses[which]];
+    if (which === "new" && (name === "full" || state.strength === 1)) ys.push(now[`${name}_new`]);  // after the last step
+    return { xs: ys.map((_, i) => i * (which === "new" ? 1 : EVERY)), ys, colour: colour(name), name };
+  });
+  for (const which of ["new", "old"]) chart($(`curve-${which}`), line(which), "step", `loss on the ${which} text, nats per letter`, { even: false, from: 0, to: 3 });
+  return now;
+}
+
+function show_sizes() {
+  const total = Object.values(base.params).reduce((n, a) => n + a.data.length, 0);
+  for (const name of METHODS) {
+    const n = runs[name].trained.reduce((n, key) => n + runs[name].params[key].data.length, 0);
+    $(`${name}-size`).textContent = `${count(n)} parameters (${percent(n / total)})`;
+    $(`${name}-area`).style.width = `${64 * Math.sqrt(n / total)}px`;  // an area to scale
+    for (const span of document.querySelectorAll(`.n-${name}`)) span.textContent = count(n);
+  }
+}
+
+let seen = {};  // the losses that the page shows, which the tours read
+function show() {
+  $("step-count").textContent = runs ? state.steps : `base: ${base.t} of ${BASE_STEPS}`;
+  $("play").textContent = playing ? "❚❚ Pause" : "▶ Train";
+  $("play").disabled = $("one").disabled = !runs;
+  show_writing();
+  if (!runs) return;
+  show_layer();
+  seen = show_losses();
+  show_sizes();
+  $("strength-value").textContent = `${state.strength.toFixed(2)}${state.strength === 0 ? ": the base, exactly" : state.strength === 1 ? ": as trained" : ""}`;
+  $("off").setAttribute("aria-checked", state.strength !== 0);
+  $("token-panel").hidden = playing;
+  if (!playing) show_token();
+}
+
+// ---------------------------------------------------------------- one token through one adapter
+
+const subscripts = n => Array.from(String(n), digit => "₀₁₂₃₄₅₆₇₈₉"[digit]).join("");
+const factor = x => x < 0 ? `(${short(x)})` : short(x);
+const sum_of = terms => {  // "0.1·0.2 + … = 0.3", with the three largest terms
+  const total = terms.reduce((sum, [a, b]) => sum + a * b, 0), sorted = [...terms].sort((a, b) => Math.abs(b[0] * b[1]) - Math.abs(a[0] * a[1]));
+  const shown = sorted.slice(0, 3).map(([a, b]) => `${short(a)}·${factor(b)}`).join(" + ");
+  return `${shown}${terms.length > 3 ? ` + … (${terms.length} terms, the largest first)` : ""} = ${short(total)}`;
+};
+let chosen = { name: "u", i: 0 };  // the entry whose formula is shown
+
+/** The arrays of one token: name -> { values, columns, rule, about(i): the formula of entry i with its numbers }. */
+function token_arrays(layer) {
+  const { params, trained, s } = runs.lora, [ids, targets] = texts.new, A = params[`${layer}.lora_A`], B = params[`${layer}.lora_B`];
+  const W = params[`${layer}.weight`], b = params[`${layer}.bias`].data, [, , acts] = loss_and_gradients(params, ids, targets, trained, ...sizes(s));
+  const row = matrix => Array.from(matrix.data.subarray(state.token * matrix.cols, (state.token + 1) * matrix.cols));
+  const x = row(acts[layer]), dy = row(acts[`${layer}.dy`]), at = (M, i, k) => M.data[i * M.cols + k], over = (n, f) => Array.from({ length: n }, (_, i) => f(i));
+  const dot = (n, f) => over(n, f).reduce((sum, [p, q]) => sum + p * q, 0), r = A.rows, _ = subscripts;
+  const u_terms = k => over(x.length, i => [x[i], at(A, k, i)]), u = over(r, k => dot(x.length, i => u_terms(k)[i]));
+  const base_terms = o => over(x.length, i => [x[i], at(W, o, i)]), lora_terms = o => over(r, k => [s * u[k], at(B, o, k)]);
+  const h = over(W.rows, o => dot(x.length, i => base_terms(o)[i]) + b[o]), z = over(W.rows, o => dot(r, k => lora_terms(o)[k]));
+  const du_terms = k => over(dy.length, o => [s * dy[o], at(B, o, k)]), du = over(r, k => dot(dy.length, o => du_terms(k)[o]));
+  const dx_terms = i => [...over(dy.length, o => [dy[o], at(W, o, i)]), ...over(r, k => [du[k], at(A, k, i)])];
+  return {
+    x: { values: x, rule: "the layer's input", about: i => `x${_(i)} = ${short(x[i])}` },
+    u: { values: u, rule: "u = x Aᵀ", about: k => `u${_(k)} = Σᵢ xᵢ A${_(k)}ᵢ = ${sum_of(u_terms(k))}` },
+    h: { values: h, rule: "h = x Wᵀ + b, the frozen path", about: o => `h${_(o)} = b${_(o)} + Σᵢ xᵢ W${_(o)}ᵢ = ${short(b[o])} + ${sum_of(base_terms(o)).replace(/= .*?$/, `= ${short(h[o])}`)}` },
+    z: { values: z, rule: "z = s u Bᵀ, the adapter's path", about: o => `z${_(o)} = Σₖ s uₖ B${_(o)}ₖ = ${sum_of(lora_terms(o))}` },
+    y: { values: h.map((a, o) => a + z[o]), rule: "y = h + z, the layer's output", about: o => `y${_(o)} = h${_(o)} + z${_(o)} = ${short(h[o])} + ${short(z[o])} = ${short(h[o] + z[o])}` },
+    dy: { values: dy, rule: "the gradient of y, from the layers above", about: o => `dy${_(o)} = ${short(dy[o])}` },
+    dB: { values: dy.flatMap(d => u.map(v => s * d * v)), columns: r, rule: "dB = s dyᵀ u, this token's part", about: n => { const [o, k] = [Math.floor(n / r), n % r]; return `dB${_(o)},${_(k)} = s dy${_(o)} u${_(k)} = ${short(s)}·${factor(dy[o])}·${factor(u[k])} = ${short(s * dy[o] * u[k])}`; } },
+    du: { values: du, rule: "du = s dy B", about: k => `du${_(k)} = Σₒ s dyₒ Bₒ${_(k)} = ${sum_of(du_terms(k))}` },
+    dA: { values: du.flatMap(d => x.map(v => d * v)), columns: x.length, rule: "dA = duᵀ x, this token's part", about: n => { const [k, i] = [Math.floor(n / x.length), n % x.length]; return `dA${_(k)},${_(i)} = du${_(k)} x${_(i)} = ${short(du[k])}·${factor(x[i])} = ${short(du[k] * x[i])}`; } },
+    dx: { values: over(x.length, i => dot(dx_terms(i).length, j => dx_terms(i)[j])), rule: "dx = dy W + du A, through both paths", about: i => `dx${_(i)} = Σₒ dyₒ Wₒ${_(i)} + Σₖ duₖ Aₖ${_(i)} = ${sum_of(dx_terms(i))}` },
+  };
+}
+
+function show_token() {
+  const layer = layer_name(), has_adapter = `${layer}.lora_A` in runs.lora.params;
+  $("token").max = texts.new[0].flat().length - 1;
+  $("token").value = state.token = Math.min(state.token, $("token").max);
+  const text = state.new, at = state.token;
+  $("token-value").replaceChildren("…", text.slice(Math.max(at - 12, 0), at), el("mark", {}, text[at]), text.slice(at + 1, at + 13), "…");
+  $("arrays").replaceChildren();
+  $("formula").textContent = has_adapter ? "" : "This layer has no adapter: choose another layer, or give it one below.";
+  if (!has_adapter) return;
+  const arrays = token_arrays(layer);
+  const explain = (name, i) => {
+    chosen = { name, i };
+    $("formula").textContent = arrays[name].about(i);
+    document.querySelectorAll("#arrays .spot").forEach(spot => { spot.hidden = spot.dataset.name !== name; });
+    const spot = document.querySelector(`#arrays .spot[data-name=${name}]`), columns = arrays[name].columns ?? arrays[name].values.length;
+    Object.assign(spot.style, { left: `${100 * (i % columns) / columns}%`, top: `${100 * Math.floor(i / columns) * columns / arrays[name].values.length}%`, width: `${100 / columns}%`, height: `${100 * columns / arrays[name].values.length}%` });
+  };
+  for (const [name, { values, columns = values.length, rule }] of Object.entries(arrays)) {
+    const limit = Math.max(...values.map(Math.abs)), canvas = el("canvas", { tabindex: 0, role: "img", "aria-label": `${name}: ${values.length} entries up to ±${short(limit)}; arrow keys choose an entry` });
+    paint(canvas, values, columns, limit, diverging());
+    const frame = el("div", { class: "cells", style: `width: ${Math.min(columns * 16, 512)}px; height: ${Math.max(14, values.length / columns * (columns > 8 ? 14 : 5))}px` }, canvas, el("i", { class: "spot", "data-name": name, hidden: "" }));
+    const cell = (offset, size, n) => Math.max(0, Math.min(Math.floor(offset / size * n), n - 1));
+    canvas.addEventListener("pointermove", ({ offsetX, offsetY }) =>
+      explain(name, cell(offsetY, canvas.clientHeight, values.length / columns) * columns + cell(offsetX, canvas.clientWidth, columns)));
+    canvas.addEventListener("keydown", event => {
+      const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key], to = (chosen.name === name ? chosen.i : 0) + move;
+      if (!move) return;
+      event.preventDefault();
+      if (to >= 0 && to < values.length) explain(name, to);
+    });
+    canvas.addEventListener("focus", () => explain(name, chosen.name === name ? chosen.i : 0));
+    $("arrays").append(el("div", { class: "line" }, el("b", {}, name), frame, el("span", {}, rule)));
+  }
+  explain(chosen.name, Math.min(chosen.i, arrays[chosen.name].values.length - 1));
+}
+
+// ---------------------------------------------------------------- the page's address
+
+const NUMBERS = Object.keys(DEFAULTS).filter(key => typeof DEFAULTS[key] === "number");
+
+function write_address() {
+  const differing = Object.entries(state).filter(([key, value]) => value !== DEFAULTS[key]);
+  history.replaceState(null, "", `#${new URLSearchParams(differing)}`);
+}
+
+/** Set the state from the address; values that no control offers are ignored. */
+function read_address() {
+  const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  const is_offered = (text, key) => [...$(key).options].some(({ value }) => value === text);
+  const is_number = (low, high) => text => Number(text) >= low && Number(text) <= high;
+  const is_count = most => text => is_number(0, most)(text) && Number.isInteger(Number(text));
+  const is_valid = {
+    old: is_text, new: is_text, r: is_offered, alpha: is_offered, full_rate: is_offered, lora_rate: is_offered, layer: is_offered,
+    on: text => text && [...text].every(key => key in LAYERS), steps: is_count(9999), strength: is_number(-1, 2), token: is_count(999),
+  };
+  for (const key of Object.keys(DEFAULTS)) {
+    const valid = key in given && is_valid[key](given[key], key);
+    state[key] = !valid ? DEFAULTS[key] : NUMBERS.includes(key) ? Number(given[key]) : given[key];
+  }
+}
+
+const is_text = text => text.length > T && text.length <= 400;
+
+// ---------------------------------------------------------------- controls
+
+function show_controls() {
+  for (const id of ["r", "alpha", "full_rate", "lora_rate", "layer", "strength", "old", "new"]) $(id).value = state[id];
+  for (const key of Object.keys(LAYERS)) $(`on-${key}`).checked = state.on.includes(key);
+  const sample = Object.entries(SAMPLES).find(([, text]) => text === state.new);
+  $("sample").value = state.old === FIRST && sample ? sample[0] : "own";
+}
+
+function changed(restart) {
+  if (restart === "base") begin();
+  else if (restart && ready) begin_runs();
+  show_controls();
+  write_address();
+  start_writing();
+  show();
+}
+
+function make_controls() {
+  const select = (id, values, text = String) => $(id).append(...values.map(value => el("option", { value }, text(value))));
+  select("r", [1, 2, 4, 8, 16, 32]);
+  select("alpha", [1, 2, 4, 8, 16, 32, 64, 128]);
+  for (const id of ["full_rate", "lora_rate"]) select(id, [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3]);
+  select("layer", [0, 1].flatMap(i => Object.values(LAYERS).map(layer => `${i}.${layer}`)), name => `block ${name.replace(".", ", ")}`);
+  select("sample", [...Object.keys(SAMPLES), "own"], name => name === "own" ? "your own text" : name);
+  for (const id of ["r", "alpha", "full_rate", "lora_rate"]) {
+    $(id).addEventListener("change", () => { state[id] = Number($(id).value); changed("runs"); });
+  }
+  for (const [key, name] of Object.entries(LAYERS)) {
+    const box = el("input", { type: "checkbox", id: `on-${key}` });
+    box.addEventListener("change", () => {
+      state.on = Object.keys(LAYERS).filter(key => $(`on-${key}`).checked).join("") || key;  // at least one
+      changed("runs");
+    });
+    $("on").append(el("label", {}, box, ` ${name.split(".")[1].replace("_proj", "")}`));
+  }
+  for (const id of ["layer", "token", "strength"]) {
+    $(id).addEventListener("input", () => { state[id] = id === "layer" ? $(id).value : Number($(id).value); changed(); });
+  }
+  $("off").addEventListener("click", () => { state.strength = state.strength ? 0 : 1; changed(); });
+  $("sample").addEventListener("change", () => {
+    if ($("sample").value === "own") return $("new").focus();
+    Object.assign(state, { old: FIRST, new: SAMPLES[$("sample").value] });
+    changed("base");
+  });
+  for (const id of ["old", "new"]) $(id).addEventListener("change", () => {
+    const text = $(id).value.replace(/\s+/g, " ").trim();
+    $("text-problem").textContent = is_text(text) ? "" : `A text needs ${T + 1} to 400 letters; this one has ${text.length}.`;
+    if (is_text(text)) { state[id] = text; changed("base"); }
+  });
+  $("play").addEventListener("click", () => { playing = !playing; changed(); });
+  $("one").addEventListener("click", () => { playing = false; step(); changed(); });
+  $("again").addEventListener("click", () => { playing = false; changed("runs"); });
+  addEventListener("hashchange", () => { read_address(); open(); });
+  addEventListener("resize", () => show());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show());
+}
+
+// ---------------------------------------------------------------- tours
+
+let before = null;  // what was measured on the tour's previous page
+
+function tour_button(label, go) {
+  const button = el("button", { type: "button" }, label);
+  button.addEventListener("click", go);
+  return button;
+}
+
+/** Ask a page's question; after the guess, train, and say what happened. */
+function show_tour({ name, pages }, at = 0) {
+  const page = pages[at], close = tour_button("Close the tour", () => { $("tour").hidden = true; });
+  const choices = el("div", { class: "choices" }, ...page.choices.map((choice, i) => tour_button(choice, () => guess(i))));
+  const answer = el("p", { "aria-live": "polite" });
+  $("tour").replaceChildren(el("h2", {}, `${name} (${at + 1} of ${pages.length})`), el("p", {}, page.ask), choices, answer, close);
+  $("tour").hidden = false;
+  if (page.set) {
+    const { sample, ...others } = page.set;
+    Object.assign(state, DEFAULTS, others, sample ? { new: SAMPLES[sample] } : {});
+    playing = false;
+    changed("base");
+  }
+  function guess(i) {
+    choices.querySelectorAll("button").forEach((button, k) => { button.disabled = true; button.setAttribute("aria-pressed", k === i); });
+    answer.textContent = "Training …";
+    [target, when_done] = [page.run, () => {
+      const trained = seen;
+      if (page.after) { Object.assign(state, page.after); changed(); }
+      const right = page.answer(seen, page.after && page.set ? trained : before);
+      answer.replaceChildren(el("b", {}, i === right ? "Right. " : `No: ${page.choices[right]}. `), page.say(seen, page.after && page.set ? trained : before));
+      before = trained;
+      if (at + 1 < pages.length) close.before(tour_button("Next question", () => show_tour({ name, pages }, at + 1)));
+    }];
+  }
+}
+
+// ---------------------------------------------------------------- the loop
+
+let target = null, when_done = null;  // train up to this step, then call this function
+let shown_at = 0, ticked_at = 0, due = 0, hurry = false;  // times in milliseconds; steps that are due; ignore the speed
+
+function open() {
+  [target, hurry, playing] = [state.steps || null, true, false];  // at once what the address asks for
+  begin();
+  show_controls();
+  start_writing();
+  show();
+}
+
+/** Between two pictures: train the base or both methods for some milliseconds, then write. */
+function tick() {
+  const now = performance.now();
+  if (!ready) {
+    while (base.t < BASE_STEPS && performance.now() < now + 30) train_step(base, texts.old);
+    if (base.t === BASE_STEPS) {
+      ready = true;
+      begin_runs();
+    } else if (write_until(now + 40)) start_writing();
+    show();
+  } else if (playing || target !== null) {
+    due = hurry ? 10 : Math.min(due + (now - ticked_at) / 1000 * Number($("speed").value), 10);
+    while (due >= 1 && (target === null || state.steps < target) && performance.now() < now + 30) { step(); due--; }
+    if (target !== null && state.steps >= target) {
+      [target, hurry] = [null, false];
+      changed();
+      when_done?.();
+      when_done = null;
+    } else if (write_until(now + 45)) { show_writing(); start_writing(); }
+    if (now > shown_at + 150) { show(); shown_at = now; }
+  } else if (!write_until(now + 30)) show_writing();
+  ticked_at = now;
+  setTimeout(tick, 10);
+}
+
+make_controls();
+for (const tour of TOURS) {
+  const button = el("button", { type: "button" }, tour.name);
+  button.addEventListener("click", () => show_tour(tour));
+  $("tours").append(button);
+}
+read_address();
+open();
+tick();

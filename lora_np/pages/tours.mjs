@@ -1,0 +1,138 @@
+// The guided tours. Each page asks for a guess and then trains; the right answer is computed from what was measured.
+//
+//     set      the settings that differ from the defaults; without `set`, the page continues from the previous one
+//     run      train until this step
+//     after    settings that change after that
+//     answer   (now, before) -> the index of the right choice
+//     say      (now, before) -> why
+//
+// now and before are the losses on this page and on the previous one, such as now.lora_new; now.right.lora_new is the
+// share of letters that are predicted right.
+
+const digits = x => x.toFixed(3);
+const share = x => `${(100 * x).toFixed(0)} % of the letters`;
+const ALL = "qkvoud", SPELLING = "the same in old spelling", NEW_LETTERS = "new letters";
+
+export const TOURS = [
+  {
+    name: "Why B starts at zero",
+    pages: [
+      {
+        set: {}, run: 0,
+        ask: "A starts with random numbers and B with zeros. What does LoRA's model know before the first step?",
+        choices: ["what the base knows", "nothing: A has destroyed it", "the new text"],
+        answer: () => 0,
+        say: now => `ΔW = s B A is zero because B is. The loss on the old text is ${digits(now.lora_old)}, exactly the base's.`,
+      },
+      {
+        run: 1,
+        ask: "Which of the two matrices gets a gradient in the first step?",
+        choices: ["only A", "only B", "both"],
+        answer: () => 1,
+        say: () => "dA = duᵀ x with du = s dy B, which is zero while B is; dB = s dyᵀ u with u = x Aᵀ, which is not. A follows one step later. If both started at zero, neither would ever move. The panel at the bottom shows these numbers.",
+      },
+    ],
+  },
+  {
+    name: "Rank 1 is nearly enough",
+    pages: [
+      {
+        set: { sample: SPELLING, on: ALL, r: 8 }, run: 100,
+        ask: "The new text is the old one in another spelling, as a dialect is. LoRA with rank 8 beside all linear layers trains 9,216 numbers. How much does it learn in 100 steps?",
+        choices: ["half of the letters", "about 80 %", "more than 90 %"],
+        answer: now => now.right.lora_new < 0.65 ? 0 : now.right.lora_new < 0.9 ? 1 : 2,
+        say: now => `LoRA predicts ${share(now.right.lora_new)}, and full fine-tuning ${share(now.right.full_new)}.`,
+      },
+      {
+        set: { sample: SPELLING, on: ALL, r: 1 }, run: 100,
+        ask: "And with rank 1, where each ΔW is one column times one row, 1,152 numbers in all?",
+        choices: ["nearly as much", "half as much", "next to nothing"],
+        answer: now => now.right.lora_new > 0.85 ? 0 : now.right.lora_new > 0.4 ? 1 : 2,
+        say: (now, before) => `${share(now.right.lora_new)}, after ${share(before.right.lora_new)} with rank 8. What fine-tuning has to add is simple, so few directions carry most of it.`,
+      },
+    ],
+  },
+  {
+    name: "The wrong learning rate",
+    pages: [
+      {
+        set: {}, run: 60,
+        ask: "LoRA's learning rate is 0.01 here, about three times that of full fine-tuning. Which one's loss falls faster?",
+        choices: ["full fine-tuning's", "LoRA's"],
+        answer: now => now.full_new < now.lora_new ? 0 : 1,
+        say: now => `After 60 steps: full fine-tuning ${digits(now.full_new)}, LoRA ${digits(now.lora_new)}.`,
+      },
+      {
+        set: { lora_rate: 0.001 }, run: 60,
+        ask: "What if LoRA gets a tenth of that, as somebody might who copies a rate from full fine-tuning?",
+        choices: ["it reaches about the same loss", "it hardly learns"],
+        answer: (now, before) => now.lora_new < 2 * before.lora_new ? 0 : 1,
+        say: (now, before) => `LoRA's loss is ${digits(now.lora_new)} instead of ${digits(before.lora_new)}. B starts at zero and is multiplied by a small A, so LoRA needs larger steps; many disappointing comparisons used one rate for both.`,
+      },
+      {
+        set: { lora_rate: 0.3 }, run: 60,
+        ask: "And thirty times 0.01?",
+        choices: ["it learns faster", "it falls apart"],
+        answer: (now, before) => now.lora_new < before.lora_new ? 0 : 1,
+        say: now => `The loss is ${digits(now.lora_new)}. Look at its curve: steps this large overshoot, and the old text is gone, too.`,
+      },
+    ],
+  },
+  {
+    name: "Forgetting",
+    pages: [
+      {
+        set: {}, run: 101,
+        ask: "Both learn the new text, and neither sees the old one again. Which one forgets more of it?",
+        choices: ["full fine-tuning", "LoRA", "neither forgets"],
+        answer: now => Math.max(now.full_old, now.lora_old) < 0.1 ? 2 : now.full_old > now.lora_old ? 0 : 1,
+        say: now => `The loss on the old text was 0.037; now it is ${digits(now.full_old)} with full fine-tuning and ${digits(now.lora_old)} with LoRA. Both write words of the new text when they should continue the old one.`,
+      },
+      {
+        run: 101, after: { strength: 0 },
+        ask: "Now LoRA's adapter is switched off. What becomes of the old text?",
+        choices: ["it stays forgotten", "some of it returns", "it returns exactly"],
+        answer: now => now.lora_old < 0.04 ? 2 : now.lora_old < 1 ? 1 : 0,
+        say: now => `The loss is ${digits(now.lora_old)} again: W was never changed. Full fine-tuning has overwritten its W, so there is nothing to switch off. Move the slider for everything in between.`,
+      },
+    ],
+  },
+  {
+    name: "What alpha does",
+    pages: [
+      {
+        set: {}, run: 60, after: { strength: 2 },
+        ask: "LoRA adds s B A with s = α / r. After 60 steps, α is doubled, without further training. What happens to the loss on the new text?",
+        choices: ["it falls", "it stays the same", "it rises"],
+        answer: (now, before) => now.lora_new < 0.9 * before.lora_new ? 0 : now.lora_new < 1.1 * before.lora_new ? 1 : 2,
+        say: (now, before) => `It was ${digits(before.lora_new)} and is ${digits(now.lora_new)}: B and A were trained for the α that they had, so α must be saved with them.`,
+      },
+      {
+        set: { alpha: 64 }, run: 60,
+        ask: "And if α is four times as large from the start, at the same learning rate?",
+        choices: ["the loss falls faster", "nothing changes", "the loss falls more slowly"],
+        answer: (now, before) => now.lora_new < 0.9 * before.lora_new ? 0 : now.lora_new < 1.1 * before.lora_new ? 1 : 2,
+        say: (now, before) => `After 60 steps: ${digits(now.lora_new)}, compared with ${digits(before.lora_new)}. Each step now changes ΔW four times as much: α acts much like a larger learning rate, which is why it is usually fixed and the rate is tuned.`,
+      },
+    ],
+  },
+  {
+    name: "Where LoRA fails",
+    pages: [
+      {
+        set: { sample: NEW_LETTERS }, run: 150,
+        ask: "The new text is the number π, whose digits the base has never seen. Which method learns it?",
+        choices: ["both", "only full fine-tuning", "only LoRA"],
+        answer: now => now.full_new > now.lora_new / 2 ? 0 : 1,
+        say: now => `The losses are ${digits(now.full_new)} and ${digits(now.lora_new)}. The embeddings of the digits are frozen at their random start, so LoRA learns how frequent each digit is, and hardly more.`,
+      },
+      {
+        set: { sample: NEW_LETTERS, on: ALL, r: 16 }, run: 150,
+        ask: "Does LoRA need a higher rank? Now it has rank 16 beside all linear layers, 18,432 numbers.",
+        choices: ["yes, that solves it", "no, it makes no difference"],
+        answer: (now, before) => now.lora_new < 0.5 * before.lora_new ? 0 : 1,
+        say: now => `The loss is ${digits(now.lora_new)}. What is missing is not in these layers: for new tokens, the embeddings must be trained as well, and most LoRA libraries offer that.`,
+      },
+    ],
+  },
+];
