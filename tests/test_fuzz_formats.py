@@ -45,7 +45,7 @@ from .chat_templates import metadata
 from .tiny import edit_fields, edit_tensors, random_adapter, random_params, tiny_config, tiny_llama
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 10  # a reader that takes longer hangs
+SECONDS = 30  # of a reader, before it counts as hanging; a busy machine may stop a process for ten
 MEMORY = 2**30  # bytes that a reader may take beyond what is there before it
 
 
