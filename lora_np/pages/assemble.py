@@ -17,15 +17,18 @@ def page_text(name, scripts, data=None):
     scripts : list of str, the modules that NAME.mjs imports, relative to this folder, in order of their imports
     data : dict, the page's data, or None; `<` is escaped, so that no text closes its script element
     """
-    sources = [(FOLDER / path).read_text("utf-8") for path in (*scripts, f"{name}.mjs")]
+    modules = [(Path(path).stem, (FOLDER / path).read_text("utf-8")) for path in (*scripts, f"{name}.mjs")]
     values = {
         "STYLE": (FOLDER / "style.css").read_text("utf-8"),
-        "SCRIPT": "\n".join(map(without_modules, sources)),
+        "SCRIPT": "\n".join(as_function(*module) for module in modules),
         "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
     return PLACES.sub(lambda place: values[place[1]], (FOLDER / f"{name}.html").read_text("utf-8"))
 
 
-def without_modules(source):
-    """Return a JavaScript module's source without imports and exports, to be put into one script with the others."""
-    return re.sub(r"^export ", "", re.sub(r"^import .*;\n", "", source, flags=re.MULTILINE), flags=re.MULTILINE)
+def as_function(name, source):
+    """Return a JavaScript module as a function call, whose result has the exports, so that one script holds several."""
+    exports = re.findall(r"^export (?:const|function) ([\w$]+)", source, re.MULTILINE)
+    source = re.sub(r"^export ", "", source, flags=re.MULTILINE)
+    source = re.sub(r'^import (\{.*\}) from ".*?(\w+)\.mjs";$', r"const \1 = \2_exports;", source, flags=re.MULTILINE)
+    return f"const {name}_exports = (() => {{\n{source}\nreturn {{ {', '.join(exports)} }};\n}})();"

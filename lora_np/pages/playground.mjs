@@ -229,75 +229,113 @@ function show() {
 
 // ---------------------------------------------------------------- one token through one adapter
 
-const subscripts = n => Array.from(String(n), digit => "₀₁₂₃₄₅₆₇₈₉"[digit]).join("");
+const subscript = n => Array.from(String(n), digit => "₀₁₂₃₄₅₆₇₈₉"[digit]).join("");
 const factor = x => x < 0 ? `(${short(x)})` : short(x);
-const sum_of = terms => {  // "0.1·0.2 + … = 0.3", with the three largest terms
-  const total = terms.reduce((sum, [a, b]) => sum + a * b, 0), sorted = [...terms].sort((a, b) => Math.abs(b[0] * b[1]) - Math.abs(a[0] * a[1]));
-  const shown = sorted.slice(0, 3).map(([a, b]) => `${short(a)}·${factor(b)}`).join(" + ");
-  return `${shown}${terms.length > 3 ? ` + … (${terms.length} terms, the largest first)` : ""} = ${short(total)}`;
-};
-let chosen = { name: "u", i: 0 };  // the entry whose formula is shown
+const dot = (p, q) => p.reduce((sum, x, i) => sum + x * q[i], 0);
 
-/** The arrays of one token: name -> { values, columns, rule, about(i): the formula of entry i with its numbers }. */
+/** The sum of p_i q_i in numbers, with the three largest terms: "0.1·0.2 + …". */
+function terms(p, q) {
+  const largest_first = p.map((x, i) => [x, q[i]]).sort((a, b) => Math.abs(b[0] * b[1]) - Math.abs(a[0] * a[1]));
+  const shown = largest_first.slice(0, 3).map(([x, y]) => `${factor(x)}·${factor(y)}`).join(" + ");
+  return shown + (p.length > 3 ? ` + … (${p.length} terms, the largest first)` : "");
+}
+
+/** What one token does in a layer with an adapter: name -> { values, columns, rule, about(i): entry i in numbers }. */
 function token_arrays(layer) {
-  const { params, trained, s } = runs.lora, [ids, targets] = texts.new, A = params[`${layer}.lora_A`], B = params[`${layer}.lora_B`];
-  const W = params[`${layer}.weight`], b = params[`${layer}.bias`].data, [, , acts] = loss_and_gradients(params, ids, targets, trained, ...sizes(s));
-  const row = matrix => Array.from(matrix.data.subarray(state.token * matrix.cols, (state.token + 1) * matrix.cols));
-  const x = row(acts[layer]), dy = row(acts[`${layer}.dy`]), at = (M, i, k) => M.data[i * M.cols + k], over = (n, f) => Array.from({ length: n }, (_, i) => f(i));
-  const dot = (n, f) => over(n, f).reduce((sum, [p, q]) => sum + p * q, 0), r = A.rows, _ = subscripts;
-  const u_terms = k => over(x.length, i => [x[i], at(A, k, i)]), u = over(r, k => dot(x.length, i => u_terms(k)[i]));
-  const base_terms = o => over(x.length, i => [x[i], at(W, o, i)]), lora_terms = o => over(r, k => [s * u[k], at(B, o, k)]);
-  const h = over(W.rows, o => dot(x.length, i => base_terms(o)[i]) + b[o]), z = over(W.rows, o => dot(r, k => lora_terms(o)[k]));
-  const du_terms = k => over(dy.length, o => [s * dy[o], at(B, o, k)]), du = over(r, k => dot(dy.length, o => du_terms(k)[o]));
-  const dx_terms = i => [...over(dy.length, o => [dy[o], at(W, o, i)]), ...over(r, k => [du[k], at(A, k, i)])];
+  const { params, trained, s } = runs.lora, [ids, targets] = texts.new, _ = subscript;
+  const [, , acts] = loss_and_gradients(params, ids, targets, trained, ...sizes(s));
+  const rows = M => Array.from({ length: M.rows }, (_, i) => Array.from(M.data.subarray(i * M.cols, (i + 1) * M.cols)));
+  const [W, A, B] = ["weight", "lora_A", "lora_B"].map(leaf => rows(params[`${layer}.${leaf}`]));
+  const [Wt, At, Bt] = ["weight", "lora_A", "lora_B"].map(leaf => rows(transpose(params[`${layer}.${leaf}`])));
+  const x = rows(acts[layer])[state.token], dy = rows(acts[`${layer}.dy`])[state.token], b = params[`${layer}.bias`].data;
+  const u = A.map(row => dot(x, row)), su = u.map(z => s * z);
+  const h = W.map((row, o) => b[o] + dot(x, row)), z = B.map(row => dot(su, row)), y = h.map((value, o) => value + z[o]);
+  const sdy = dy.map(d => s * d), du = Bt.map(column => dot(sdy, column));
+  const dx = Wt.map((column, i) => dot(dy, column) + dot(du, At[i]));
+  const two = (n, columns) => [Math.floor(n / columns), n % columns];  // an entry's row and column
   return {
     x: { values: x, rule: "the layer's input", about: i => `x${_(i)} = ${short(x[i])}` },
-    u: { values: u, rule: "u = x Aᵀ", about: k => `u${_(k)} = Σᵢ xᵢ A${_(k)}ᵢ = ${sum_of(u_terms(k))}` },
-    h: { values: h, rule: "h = x Wᵀ + b, the frozen path", about: o => `h${_(o)} = b${_(o)} + Σᵢ xᵢ W${_(o)}ᵢ = ${short(b[o])} + ${sum_of(base_terms(o)).replace(/= .*?$/, `= ${short(h[o])}`)}` },
-    z: { values: z, rule: "z = s u Bᵀ, the adapter's path", about: o => `z${_(o)} = Σₖ s uₖ B${_(o)}ₖ = ${sum_of(lora_terms(o))}` },
-    y: { values: h.map((a, o) => a + z[o]), rule: "y = h + z, the layer's output", about: o => `y${_(o)} = h${_(o)} + z${_(o)} = ${short(h[o])} + ${short(z[o])} = ${short(h[o] + z[o])}` },
+    u: { values: u, rule: "u = x Aᵀ", about: k => `u${_(k)} = Σᵢ xᵢ A${_(k)}ᵢ = ${terms(x, A[k])} = ${short(u[k])}` },
+    h: {
+      values: h, rule: "h = x Wᵀ + b, the frozen path",
+      about: o => `h${_(o)} = b${_(o)} + Σᵢ xᵢ W${_(o)}ᵢ = ${short(b[o])} + ${terms(x, W[o])} = ${short(h[o])}`,
+    },
+    z: {
+      values: z, rule: "z = s u Bᵀ, the adapter's path",
+      about: o => `z${_(o)} = Σₖ s uₖ B${_(o)}ₖ = ${terms(su, B[o])} = ${short(z[o])}`,
+    },
+    y: {
+      values: y, rule: "y = h + z, the layer's output",
+      about: o => `y${_(o)} = h${_(o)} + z${_(o)} = ${short(h[o])} + ${factor(z[o])} = ${short(y[o])}`,
+    },
     dy: { values: dy, rule: "the gradient of y, from the layers above", about: o => `dy${_(o)} = ${short(dy[o])}` },
-    dB: { values: dy.flatMap(d => u.map(v => s * d * v)), columns: r, rule: "dB = s dyᵀ u, this token's part", about: n => { const [o, k] = [Math.floor(n / r), n % r]; return `dB${_(o)},${_(k)} = s dy${_(o)} u${_(k)} = ${short(s)}·${factor(dy[o])}·${factor(u[k])} = ${short(s * dy[o] * u[k])}`; } },
-    du: { values: du, rule: "du = s dy B", about: k => `du${_(k)} = Σₒ s dyₒ Bₒ${_(k)} = ${sum_of(du_terms(k))}` },
-    dA: { values: du.flatMap(d => x.map(v => d * v)), columns: x.length, rule: "dA = duᵀ x, this token's part", about: n => { const [k, i] = [Math.floor(n / x.length), n % x.length]; return `dA${_(k)},${_(i)} = du${_(k)} x${_(i)} = ${short(du[k])}·${factor(x[i])} = ${short(du[k] * x[i])}`; } },
-    dx: { values: over(x.length, i => dot(dx_terms(i).length, j => dx_terms(i)[j])), rule: "dx = dy W + du A, through both paths", about: i => `dx${_(i)} = Σₒ dyₒ Wₒ${_(i)} + Σₖ duₖ Aₖ${_(i)} = ${sum_of(dx_terms(i))}` },
+    dB: {
+      values: sdy.flatMap(d => u.map(v => d * v)), columns: u.length, rule: "dB = s dyᵀ u, this token's part",
+      about: n => {
+        const [o, k] = two(n, u.length);
+        return `dB${_(o)},${_(k)} = s dy${_(o)} u${_(k)} = ${short(s)}·${factor(dy[o])}·${factor(u[k])} = ${short(sdy[o] * u[k])}`;
+      },
+    },
+    du: { values: du, rule: "du = s dy B", about: k => `du${_(k)} = Σₒ s dyₒ Bₒ${_(k)} = ${terms(sdy, Bt[k])} = ${short(du[k])}` },
+    dA: {
+      values: du.flatMap(d => x.map(v => d * v)), columns: x.length, rule: "dA = duᵀ x, this token's part",
+      about: n => {
+        const [k, i] = two(n, x.length);
+        return `dA${_(k)},${_(i)} = du${_(k)} x${_(i)} = ${factor(du[k])}·${factor(x[i])} = ${short(du[k] * x[i])}`;
+      },
+    },
+    dx: {
+      values: dx, rule: "dx = dy W + du A, through both paths",
+      about: i => `dx${_(i)} = Σₒ dyₒ Wₒ${_(i)} + Σₖ duₖ Aₖ${_(i)} = ${terms([...dy, ...du], [...Wt[i], ...At[i]])} = ${short(dx[i])}`,
+    },
   };
 }
 
+let chosen = { name: "u", i: 0 };  // the entry whose formula is shown
+
 function show_token() {
-  const layer = layer_name(), has_adapter = `${layer}.lora_A` in runs.lora.params;
-  $("token").max = texts.new[0].flat().length - 1;
-  $("token").value = state.token = Math.min(state.token, $("token").max);
-  const text = state.new, at = state.token;
+  const layer = layer_name(), has_adapter = `${layer}.lora_A` in runs.lora.params, text = state.new;
+  const last = texts.new[0].flat().length - 1, at = state.token = Math.min(state.token, last);
+  Object.assign($("token"), { max: last, value: at });
   $("token-value").replaceChildren("…", text.slice(Math.max(at - 12, 0), at), el("mark", {}, text[at]), text.slice(at + 1, at + 13), "…");
-  $("arrays").replaceChildren();
-  $("formula").textContent = has_adapter ? "" : "This layer has no adapter: choose another layer, or give it one below.";
-  if (!has_adapter) return;
-  const arrays = token_arrays(layer);
-  const explain = (name, i) => {
-    chosen = { name, i };
-    $("formula").textContent = arrays[name].about(i);
-    document.querySelectorAll("#arrays .spot").forEach(spot => { spot.hidden = spot.dataset.name !== name; });
-    const spot = document.querySelector(`#arrays .spot[data-name=${name}]`), columns = arrays[name].columns ?? arrays[name].values.length;
-    Object.assign(spot.style, { left: `${100 * (i % columns) / columns}%`, top: `${100 * Math.floor(i / columns) * columns / arrays[name].values.length}%`, width: `${100 / columns}%`, height: `${100 * columns / arrays[name].values.length}%` });
-  };
-  for (const [name, { values, columns = values.length, rule }] of Object.entries(arrays)) {
-    const limit = Math.max(...values.map(Math.abs)), canvas = el("canvas", { tabindex: 0, role: "img", "aria-label": `${name}: ${values.length} entries up to ±${short(limit)}; arrow keys choose an entry` });
-    paint(canvas, values, columns, limit, diverging());
-    const frame = el("div", { class: "cells", style: `width: ${Math.min(columns * 16, 512)}px; height: ${Math.max(14, values.length / columns * (columns > 8 ? 14 : 5))}px` }, canvas, el("i", { class: "spot", "data-name": name, hidden: "" }));
-    const cell = (offset, size, n) => Math.max(0, Math.min(Math.floor(offset / size * n), n - 1));
-    canvas.addEventListener("pointermove", ({ offsetX, offsetY }) =>
-      explain(name, cell(offsetY, canvas.clientHeight, values.length / columns) * columns + cell(offsetX, canvas.clientWidth, columns)));
-    canvas.addEventListener("keydown", event => {
-      const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key], to = (chosen.name === name ? chosen.i : 0) + move;
-      if (!move) return;
-      event.preventDefault();
-      if (to >= 0 && to < values.length) explain(name, to);
-    });
-    canvas.addEventListener("focus", () => explain(name, chosen.name === name ? chosen.i : 0));
-    $("arrays").append(el("div", { class: "line" }, el("b", {}, name), frame, el("span", {}, rule)));
-  }
-  explain(chosen.name, Math.min(chosen.i, arrays[chosen.name].values.length - 1));
+  $("formula").textContent = has_adapter ? "" : "This layer has no adapter: choose another layer, or give it one above.";
+  const arrays = has_adapter ? token_arrays(layer) : {};
+  $("arrays").replaceChildren(...Object.entries(arrays).map(([name, array]) =>
+    el("div", { class: "line" }, el("b", {}, name), token_picture(name, array), el("span", {}, array.rule))));
+  if (has_adapter) explain(arrays[chosen.name], chosen.name, Math.min(chosen.i, arrays[chosen.name].values.length - 1));
+}
+
+/** Show an entry's formula, and mark the entry. */
+function explain({ values, columns = values.length, about }, name, i) {
+  chosen = { name, i };
+  $("formula").textContent = about(i);
+  for (const spot of document.querySelectorAll("#arrays .spot")) spot.hidden = spot.dataset.name !== name;
+  const share = n => `${100 * n}%`, height = columns / values.length;
+  const place = { left: share(i % columns / columns), top: share(Math.floor(i / columns) * height), width: share(1 / columns), height: share(height) };
+  Object.assign(document.querySelector(`#arrays .spot[data-name=${name}]`).style, place);
+}
+
+/** A picture of an array whose entries can be chosen with the pointer or with the arrow keys. */
+function token_picture(name, array) {
+  const { values, columns = values.length } = array, n_rows = values.length / columns, limit = Math.max(...values.map(Math.abs));
+  const label = `${name}: ${values.length} entries up to ±${short(limit)}; arrow keys choose an entry`;
+  const canvas = el("canvas", { tabindex: 0, role: "img", "aria-label": label });
+  paint(canvas, values, columns, limit, diverging());
+  const within = (offset, size, n) => Math.max(0, Math.min(Math.floor(offset / size * n), n - 1));
+  canvas.addEventListener("pointermove", ({ offsetX, offsetY }) => {
+    const i = within(offsetY, canvas.clientHeight, n_rows), j = within(offsetX, canvas.clientWidth, columns);
+    explain(array, name, i * columns + j);
+  });
+  const current = () => chosen.name === name ? chosen.i : 0;
+  canvas.addEventListener("focus", () => explain(array, name, current()));
+  canvas.addEventListener("keydown", event => {
+    const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key], to = current() + move;
+    if (!move) return;
+    event.preventDefault();
+    if (to >= 0 && to < values.length) explain(array, name, to);
+  });
+  const size = `width: ${Math.min(columns * 16, 512)}px; height: ${Math.max(14, n_rows * (columns > 8 ? 14 : 5))}px`;
+  return el("div", { class: "cells", style: size }, canvas, el("i", { class: "spot", "data-name": name, hidden: "" }));
 }
 
 // ---------------------------------------------------------------- the page's address
