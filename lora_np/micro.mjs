@@ -1,4 +1,5 @@
-// LoRA in one file: micro.py in JavaScript, with the same names in the same order, and nothing to install.
+// LoRA in one file: micro.py in JavaScript, with the same names in the same order, and nothing to install. The playground
+// (pages/playground.mjs) has the part of `main`.
 //
 //     y = x Wᵀ + b + s (x Aᵀ) Bᵀ   W (out, in) frozen, A (r, in) and B (out, r) trained, s = alpha / r
 //
@@ -47,7 +48,7 @@ export function transpose(a) {
 
 function column_sums(a) {  // (n, m) to a vector
   const y = zeros(1, a.cols);
-  for (let i = 0; i < a.data.length; i++) y.data[i % a.cols] += a.data[i];
+  for (let i = 0; i < a.data.length; i++) y.data[i % a.cols] += a.data[i];  // i % a.cols is the column
   return y;
 }
 

@@ -6,6 +6,7 @@ links between them work.
 """
 
 import base64
+import html
 import io
 import json
 import os
@@ -34,8 +35,8 @@ FRAME = """# {title}
 <iframe src="{page}" title="{title}" style="width: 100%; height: 90vh; border: 1px solid #8886"></iframe>
 ```
 """
-SLIDER = """<div>{pictures}<br><label>{label} <input type="range" min="0" max="{last}" value="0"
-oninput="this.closest('div').querySelectorAll('img').forEach((picture, i) => {{ picture.hidden = i != this.value; }})">
+SLIDER = """<div>{pictures}<br><label>{label} <input type="range" min="1" max="{n}" value="1"
+oninput="this.closest('div').querySelectorAll('img').forEach((each, i) => {{ each.hidden = i + 1 != this.value; }})">
 </label></div>"""
 CONTENTS = {  # part of the book -> path patterns of its pages, each of which is listed once
     "To play with": ("figures/playground.md", "figures/smollm2/explorer.md"),
@@ -176,10 +177,10 @@ def with_slider(data):
         file = io.BytesIO()
         frame.copy().save(file, "PNG")
         source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-        pictures.append(f'<img alt="{label[1]}, picture {len(pictures) + 1}" src="{source}"{" hidden" * bool(pictures)}>')
-    html = SLIDER.format(pictures="".join(pictures), label=label[1], last=len(pictures) - 1)
+        pictures.append(f'<img alt="picture {len(pictures) + 1}" src="{source}"{" hidden" * bool(pictures)}>')
+    text = SLIDER.format(pictures="".join(pictures), label=html.escape(label[1]), n=len(pictures))
     data.clear()
-    data["text/html"] = html
+    data["text/html"] = text
 
 
 def write_source(page, path):

@@ -37,7 +37,8 @@ export const gradient = stops => `background: linear-gradient(90deg, ${stops.joi
 export function paint(canvas, values, columns, limit, stops) {
   Object.assign(canvas, { width: columns, height: values.length / columns });
   const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height);
-  values.forEach((value, i) => image.data.set([...blend(stops, 0.5 + value / (2 * limit || 1)), 255], 4 * i));
+  const table = Array.from({ length: 256 }, (_, i) => [...blend(stops, i / 255), 255]);
+  values.forEach((value, i) => image.data.set(table[Math.max(0, Math.min(Math.round(127.5 * (1 + value / (limit || 1))), 255))], 4 * i));
   context.putImageData(image, 0, 0);
 }
 

@@ -67,43 +67,29 @@ def ranks_to_cut_to(directions):
     return [0, *(2**i for i in range(most.bit_length()) if 2**i < most), most]
 
 
-def by_value(name, values, variant, base, prompts, chat, measured, report):
-    """Answer the prompts and measure losses with every ΔW changed in several ways.
+def by_value(values, results, prompts, measured):
+    """Collect answers and losses for each value of a slider.
 
     Parameters
     ----------
-    name : "rank", to which every ΔW is truncated, or "scale", by which it is multiplied
     values : list of ranks or scales
-    variant : function (rank=) or (scale=) -> LoadedModel with the changed ΔW
-    base : folder or file of the base
+    results : list of (answers, losses), one for each value: see `answers_of` and `measure`; None for no losses
     prompts : list of str
-    chat : bool, whether a language model answers them using its chat template
-    measured : None, or the description and the data on which `measure` computes losses
-    report : function, called with a line of text for each value
+    measured : None, or the description and the data on which the losses were measured
 
     Returns
     -------
-    dict: "values"; "prompts", a list of {"prompt", "answers"} with one answer per value, see `answers_of`; "measured",
-    None or a dict: "what", the number of "tokens" or "texts", and one list per value that `measure` returns
+    dict: "values"; "prompts", a list of {"prompt", "answers"} with one answer per value; "measured", None or a dict:
+    "what", the number of "tokens" or "texts", and lists with one loss, perplexity or accuracy per value
     """
-    answers, rows = [], []
-    for value in values:
-        report(
-            f"answering {len(prompts)} prompts{' and measuring losses' * (measured is not None)} at {name} {value:g}"
-        )
-        task = variant(**{name: value})
-        answers.append(answers_of(task, prompts, chat))
-        if measured is not None:
-            rows.append(measure(task, base, *measured[1:]))
-    shown = [{"prompt": prompt, "answers": list(of_one)} for prompt, of_one in zip(prompts, zip(*answers))]
-    if measured is None:
-        return {"values": values, "prompts": shown, "measured": None}
-    about = {"what": measured[0], "tokens" if len(measured) == 2 else "texts": len(measured[1])}
-    return {
-        "values": values,
-        "prompts": shown,
-        "measured": about | {key: [row[key] for row in rows] for key in rows[0]},
-    }
+    answers, losses = zip(*results)
+    page = {"values": values, "prompts": [], "measured": None}
+    page["prompts"] = [{"prompt": prompt, "answers": list(given)} for prompt, given in zip(prompts, zip(*answers))]
+    if measured is not None:
+        what, data, *classes = measured
+        page["measured"] = {"what": what, "texts" if classes else "tokens": len(data)}
+        page["measured"] |= {name: [row[name] for row in losses] for name in losses[0]}
+    return page
 
 
 def measure(task, base, data, classes=None):

@@ -11,7 +11,7 @@ const shades = () => ["shade-0", "shade-1", "shade-2", "shade-3", "shade-4"].map
 
 document.title = `${data.name} – LoRA explorer`;
 $("name").textContent = data.name;
-$("lead").textContent = `This adapter changes ${count(data.layers.length)} layers of ${data.base} by low-rank updates ΔW. Move a slider to see what the model answers with more or less of them.`;
+$("lead").textContent = `This adapter changes ${count(data.layers.length)} layers of ${data.base} by low-rank updates ΔW. Move a slider to see what the model answers as you scale or truncate them.`;
 $("facts").append(...facts([
   ["kind", data.facts.kind], ["r", range(data.facts.r)], ["α", range(data.facts.alpha)],
   ["s", range(data.facts.s)], ["trained", `${count(data.facts.trained)} parameters (${short(data.facts.percent)} %)`],
@@ -41,21 +41,25 @@ function makeSlider(name) {
   const slider = el("input", { type: "range", id: name, min: 0, max: values.length - 1, step: 1 });
   slider.value = start;
   slider.addEventListener("input", () => showValue(name));
-  const play = el("button", { type: "button", id: `${name}-play` }, "▶ Play");
+  const play = el("button", { type: "button", id: `${name}-play` });
   let timer = 0;
-  play.addEventListener("click", () => {  // from the first value to the last, then back to the start
+  const move = i => { slider.value = i; showValue(name); };
+  function stop() {
     clearInterval(timer);
-    const is_playing = play.textContent !== "▶ Play", move = i => { slider.value = i; showValue(name); };
-    play.textContent = is_playing ? "▶ Play" : "❚❚ Stop";
-    if (is_playing) return;
+    timer = 0;
+    play.textContent = `▶ Play all ${name}s`;
+  }
+  play.addEventListener("click", () => {  // from the first value to the last, then back to the start
+    if (timer) return stop();
+    play.textContent = `❚❚ Stop at this ${name}`;
     move(0);
     timer = setInterval(() => {
       if (Number(slider.value) < values.length - 1) return move(Number(slider.value) + 1);
-      clearInterval(timer);
-      play.textContent = "▶ Play";
+      stop();
       move(start);
     }, 900);
   });
+  stop();
   const options = labels ? "--data FILE --text COLUMN --label COLUMN" : "--text-file FILE";
   const about = measured
     ? [`${note} Measured on ${count(measured.tokens ?? measured.texts)} ${measured.tokens ? "tokens" : "texts"}: ${measured.what}.`]
@@ -186,7 +190,7 @@ function showLayer() {
   const spectrum = el("figure", {}, el("h3", {}, "Spectrum of ΔW"));
   const more = layer.rank > layer.sigma.length ? `The first ${layer.sigma.length} of ${layer.rank} are shown. ` : "";
   $("layer").replaceChildren(
-    el("h2", {}, layer.layer),
+    el("h2", { "aria-live": "polite" }, layer.layer),
     el("div", { class: "facts" }, ...facts([
       ["W", layer.shape.join(" × ")], ["rank of ΔW", String(layer.rank)], ["s", short(layer.scale)],
       ["‖ΔW‖ / ‖W‖", short(layer.size)], ["stable rank", short(layer.stable)],

@@ -9,10 +9,11 @@ from tempfile import TemporaryDirectory
 from ..formats.atomic import write_atomically
 from .playground import playground
 
-SIZE, WIDTH = (1280, 800), 880  # of the window, in pixels; of the picture
+OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,800"]
+SIZE, COLOURS = (880, 550), 64  # of the picture
 STEPS = (0, 1, 2, 3, 4, 6, 8, 10, 12, 15, 18, 21, 25, 30, 35, 40, 45, 50, 60, 70, 80, 90, 100)
-STRENGTHS = (0.75, 0.5, 0.25, 0.0)  # at the last step
-COLOURS, LONG, SHORT = 64, 1800, 350  # of the palette; how long the first and last picture are shown, and the others, in ms
+STRENGTHS = (0.75, 0.5, 0.25, 0)  # of the adapter, after the last step
+LONG, SHORT = 1800, 350  # how long a picture is shown, in ms
 
 
 def film(out, browser="chromium"):
@@ -20,20 +21,17 @@ def film(out, browser="chromium"):
     from PIL import Image
 
     states = [f"steps={n}" for n in STEPS] + [f"steps={STEPS[-1]}&strength={x}" for x in STRENGTHS]
+    pictures = []
     with TemporaryDirectory() as folder:
         page, picture = Path(folder, "page.html"), Path(folder, "picture.png")
         playground(page)
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--screenshot={picture}"]
-        command += [f"--window-size={SIZE[0]},{SIZE[1]}", "--virtual-time-budget=60000", f"--user-data-dir={folder}/user"]
-        frames = []
+        command = [browser, *OPTIONS, f"--screenshot={picture}", f"--user-data-dir={folder}/user"]
         for state in states:
-            subprocess.run([*command, f"{page.as_uri()}#{state}"], check=True, capture_output=True)
-            frame = Image.open(io.BytesIO(picture.read_bytes())).convert("RGB")
-            frame = frame.resize((WIDTH, WIDTH * SIZE[1] // SIZE[0]), Image.Resampling.LANCZOS)
-            frames.append(frame)
-    palette = frames[-1].quantize(COLOURS, dither=Image.Dither.NONE)
-    first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
-    times = [LONG if i in (0, len(STEPS) - 1, len(states) - 1) else SHORT for i in range(len(states))]
+            subprocess.run([*command, "--virtual-time-budget=60000", f"{page.as_uri()}#{state}"], check=True)
+            pictures.append(Image.open(picture).convert("RGB").resize(SIZE, Image.Resampling.LANCZOS))
+    palette = pictures[-1].quantize(COLOURS, dither=Image.Dither.NONE)
+    first, *others = (each.quantize(palette=palette, dither=Image.Dither.NONE) for each in pictures)
+    times = [LONG if state in (states[0], f"steps={STEPS[-1]}", states[-1]) else SHORT for state in states]
     file = io.BytesIO()
     first.save(file, "GIF", save_all=True, append_images=others, duration=times, loop=0, optimize=True)
     write_atomically(out, file.getvalue())

@@ -6,7 +6,7 @@ import { default_rng } from "./random.mjs";
 import { TOURS } from "./tours.mjs";
 
 const T = 17, C = 32, F = 128, N_LAYERS = 2, N_HEADS = 4, BASE_STEPS = 101, BASE_RATE = 3e-3;  // as in micro.py
-const MOST_ROWS = 10, PROMPT = 4;  // rows of T letters that are learned; letters that the models are given
+const MOST_ROWS = 10, LONGEST = 400, PROMPT = 4;  // rows of T letters that are learned; letters of a text; of a prompt
 const EVERY = 5;  // steps between two points of the curve for the old text
 const SAMPLES = {
   "another rhyme": SECOND,
@@ -16,21 +16,25 @@ const SAMPLES = {
 const LAYERS = { q: "attn.q_proj", k: "attn.k_proj", v: "attn.v_proj", o: "attn.o_proj", u: "mlp.up_proj", d: "mlp.down_proj" };
 const METHODS = ["full", "lora"];
 const DEFAULTS = { old: FIRST, new: SECOND, r: 4, alpha: 16, on: "qv", full_rate: 3e-3, lora_rate: 1e-2, steps: 0, strength: 1, layer: "1.attn.v_proj", token: 0 };
+const VIEW = ["steps", "strength", "layer", "token"];  // what does not change the training
 const state = { ...DEFAULTS };
 
 // ---------------------------------------------------------------- texts and models
 
 let letters, texts, base, runs, ready = false, playing = false;
 
+const rows_in = text => Math.min(Math.floor(([...text].length - 1) / T), MOST_ROWS);
+const is_text = text => rows_in(text) > 0 && [...text].length <= LONGEST;
+
 /** A text as ids and targets, arrays of rows of T letters; letters beyond the last whole row are left out. */
 function rows_of(text) {
-  const n = Math.min(Math.floor((text.length - 1) / T), MOST_ROWS), ids = Array.from(text.slice(0, n * T + 1), c => letters.indexOf(c));
-  const row = shift => i => ids.slice(i * T + shift, (i + 1) * T + shift);
-  return [0, 1].map(shift => Array.from({ length: n }, (_, i) => row(shift)(i)));
+  const ids = [...text].map(letter => letters.indexOf(letter)), rows = Array.from({ length: rows_in(text) }, (_, i) => i * T);
+  return [0, 1].map(shift => rows.map(from => ids.slice(from + shift, from + shift + T)));
 }
 
 const scale = () => state.alpha / state.r;
 const sizes = s => [N_LAYERS, N_HEADS, s];
+const strength_of = name => name === "lora" ? runs.lora.s * state.strength : 0;  // s, times the slider
 const new_run = (params, trained, s, rate) => ({ params, trained, s, rate, m: {}, v: {}, t: 0, losses: { new: [], old: [] } });
 
 function train_step(run, [ids, targets]) {
@@ -53,11 +57,11 @@ function score(params, [ids, targets], s) {
 
 /** Read the texts, and begin with a base that knows nothing. */
 function begin() {
-  letters = [...new Set(state.old + state.new)].sort();
+  letters = [...new Set(state.old + state.new)].sort();  // code points, not UTF-16 units
   texts = { old: rows_of(state.old), new: rows_of(state.new) };
   const params = init_params(letters.length, T, C, F, N_LAYERS, default_rng().normal);
   base = new_run(params, Object.keys(params), 0, BASE_RATE);
-  [ready, runs] = [false, null];
+  [ready, runs, state.steps] = [false, null, 0];
 }
 
 /** Start both methods anew from the trained base. */
@@ -70,7 +74,7 @@ function begin_runs() {
     full: new_run(base.params, Object.keys(base.params), 0, state.full_rate),
     lora: new_run({ ...base.params, ...adapter }, Object.keys(adapter), scale(), state.lora_rate),
   };
-  Object.assign(state, { steps: 0 });
+  state.steps = 0;
   record();
   start_writing();
 }
@@ -87,7 +91,7 @@ function record() {
 
 /** ΔW of a layer: W − W of the base for full fine-tuning, s B A for LoRA; null for a layer without an adapter. */
 function update_of(name, layer) {
-  const { params, s } = runs[name], A = params[`${layer}.lora_A`], W = `${layer}.weight`;
+  const { params } = runs[name], s = strength_of(name), A = params[`${layer}.lora_A`], W = `${layer}.weight`;
   if (name === "full") return map((a, b) => a - b, params[W], base.params[W]);
   return A ? map(x => s * x, matmul(params[`${layer}.lora_B`], A)) : null;
 }
@@ -110,11 +114,10 @@ function singular_values(M) {
 
 // ---------------------------------------------------------------- writing: a few letters at a time, between the steps
 
-let writing = {};  // method -> what is being written
-
-const strength_of = name => name === "lora" ? runs.lora.s * state.strength : 0;
+let writing = {}, is_written = false;  // method -> what is being written; whether all of it is complete
 
 function start_writing() {
+  is_written = false;
   writing = Object.fromEntries(METHODS.map(name => [name, {
     params: (runs?.[name] ?? base).params, s: runs ? strength_of(name) : 0,
     ids: ["new", "old"].map(which => texts[which][0].flat().slice(0, PROMPT)),
@@ -172,7 +175,7 @@ function show_layer() {
     const W = runs[name].params[`${layer}.weight`], update = updates[i] ?? zeros(W.rows, W.cols);
     picture(`${name}-W`, name === "full" ? "W" : "W, frozen", W, largest(W), grey);
     picture(`${name}-update`, name === "full" ? "ΔW, all free" : A ? "ΔW = s B A" : "no adapter here", update, largest(update) || 1e-3, diverging(),
-      name === "lora" && A ? `, s = ${short(scale())}` : "");
+      name === "lora" && A ? `, s = ${short(strength_of(name))}` : "");
   }
   for (const id of ["A", "B"]) $(id).hidden = !A;
   if (A) picture("A", "A", A, largest(A), diverging());
@@ -214,7 +217,7 @@ function show_sizes() {
 let seen = {};  // the losses that the page shows, which the tours read
 function show() {
   $("step-count").textContent = runs ? state.steps : `base: ${base.t} of ${BASE_STEPS}`;
-  $("play").textContent = playing ? "❚❚ Pause" : "▶ Train";
+  $("play").textContent = playing || target !== null ? "❚❚ Pause" : "▶ Train";
   $("play").disabled = $("one").disabled = !runs;
   show_writing();
   if (!runs) return;
@@ -242,7 +245,7 @@ function terms(p, q) {
 
 /** What one token does in a layer with an adapter: name -> { values, columns, rule, about(i): entry i in numbers }. */
 function token_arrays(layer) {
-  const { params, trained, s } = runs.lora, [ids, targets] = texts.new, _ = subscript;
+  const { params, trained } = runs.lora, s = strength_of("lora"), [ids, targets] = texts.new, _ = subscript;
   const [, , acts] = loss_and_gradients(params, ids, targets, trained, ...sizes(s));
   const rows = M => Array.from({ length: M.rows }, (_, i) => Array.from(M.data.subarray(i * M.cols, (i + 1) * M.cols)));
   const [W, A, B] = ["weight", "lora_A", "lora_B"].map(leaf => rows(params[`${layer}.${leaf}`]));
@@ -294,10 +297,11 @@ function token_arrays(layer) {
 let chosen = { name: "u", i: 0 };  // the entry whose formula is shown
 
 function show_token() {
-  const layer = layer_name(), has_adapter = `${layer}.lora_A` in runs.lora.params, text = state.new;
+  const layer = layer_name(), has_adapter = `${layer}.lora_A` in runs.lora.params, text = [...state.new];
   const last = texts.new[0].flat().length - 1, at = state.token = Math.min(state.token, last);
   Object.assign($("token"), { max: last, value: at });
-  $("token-value").replaceChildren("…", text.slice(Math.max(at - 12, 0), at), el("mark", {}, text[at]), text.slice(at + 1, at + 13), "…");
+  const around = [text.slice(Math.max(at - 12, 0), at), text.slice(at + 1, at + 13)].map(part => part.join(""));
+  $("token-value").replaceChildren("…", around[0], el("mark", {}, text[at]), around[1], "…");
   $("formula").textContent = has_adapter ? "" : "This layer has no adapter: choose another layer, or give it one above.";
   const arrays = has_adapter ? token_arrays(layer) : {};
   $("arrays").replaceChildren(...Object.entries(arrays).map(([name, array]) =>
@@ -313,16 +317,20 @@ function explain({ values, columns = values.length, about }, name, i) {
   const share = n => `${100 * n}%`, height = columns / values.length;
   const place = { left: share(i % columns / columns), top: share(Math.floor(i / columns) * height), width: share(1 / columns), height: share(height) };
   Object.assign(document.querySelector(`#arrays .spot[data-name=${name}]`).style, place);
+  const canvas = document.querySelector(`#arrays canvas[data-name=${name}]`);
+  canvas.setAttribute("aria-valuenow", i);
+  canvas.setAttribute("aria-valuetext", about(i));
 }
 
 /** A picture of an array whose entries can be chosen with the pointer or with the arrow keys. */
 function token_picture(name, array) {
   const { values, columns = values.length } = array, n_rows = values.length / columns, limit = Math.max(...values.map(Math.abs));
-  const label = `${name}: ${values.length} entries up to ±${short(limit)}; arrow keys choose an entry`;
-  const canvas = el("canvas", { tabindex: 0, role: "img", "aria-label": label });
+  const label = `${name}, ${array.rule}: entries up to ±${short(limit)}`;
+  const range = { "aria-valuemin": 0, "aria-valuemax": values.length - 1, "aria-valuenow": 0 };
+  const canvas = el("canvas", { tabindex: 0, role: "slider", "aria-label": label, "data-name": name, ...range });
   paint(canvas, values, columns, limit, diverging());
   const within = (offset, size, n) => Math.max(0, Math.min(Math.floor(offset / size * n), n - 1));
-  canvas.addEventListener("pointermove", ({ offsetX, offsetY }) => {
+  for (const event of ["pointermove", "pointerdown"]) canvas.addEventListener(event, ({ offsetX, offsetY }) => {
     const i = within(offsetY, canvas.clientHeight, n_rows), j = within(offsetX, canvas.clientWidth, columns);
     explain(array, name, i * columns + j);
   });
@@ -351,7 +359,7 @@ function write_address() {
 function read_address() {
   const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   const is_offered = (text, key) => [...$(key).options].some(({ value }) => value === text);
-  const is_number = (low, high) => text => Number(text) >= low && Number(text) <= high;
+  const is_number = (low, high) => text => text.trim() !== "" && Number(text) >= low && Number(text) <= high;
   const is_count = most => text => is_number(0, most)(text) && Number.isInteger(Number(text));
   const is_valid = {
     old: is_text, new: is_text, r: is_offered, alpha: is_offered, full_rate: is_offered, lora_rate: is_offered, layer: is_offered,
@@ -363,24 +371,37 @@ function read_address() {
   }
 }
 
-const is_text = text => text.length > T && text.length <= 400;
-
 // ---------------------------------------------------------------- controls
 
 function show_controls() {
-  for (const id of ["r", "alpha", "full_rate", "lora_rate", "layer", "strength", "old", "new"]) $(id).value = state[id];
+  for (const id of ["r", "alpha", "full_rate", "lora_rate", "layer", "strength"]) $(id).value = state[id];
   for (const key of Object.keys(LAYERS)) $(`on-${key}`).checked = state.on.includes(key);
   const sample = Object.entries(SAMPLES).find(([, text]) => text === state.new);
   $("sample").value = state.old === FIRST && sample ? sample[0] : "own";
 }
 
+function show_texts() {
+  for (const id of ["old", "new"]) $(id).value = state[id];
+  const used = ["old", "new"].map(id => `${rows_in(state[id]) * T + 1} of the ${[...state[id]].length} letters of the ${id} text`);
+  $("text-problem").textContent = `Used: the first ${used.join(", and ")}.`;
+}
+
+/** Show a changed state, after starting anew from the base ("runs") or with a new base ("base") if the change needs it. */
 function changed(restart) {
-  if (restart === "base") begin();
-  else if (restart && ready) begin_runs();
+  if (restart) cancel();
+  if (restart === "base") {
+    begin();
+    show_texts();
+  } else if (restart && ready) begin_runs();
   show_controls();
   write_address();
   start_writing();
   show();
+}
+
+/** Stop training towards a step. */
+function cancel() {
+  [playing, target, when_done, hurry] = [false, null, null, false];
 }
 
 function make_controls() {
@@ -402,7 +423,12 @@ function make_controls() {
     $("on").append(el("label", {}, box, ` ${name.split(".")[1].replace("_proj", "")}`));
   }
   for (const id of ["layer", "token", "strength"]) {
-    $(id).addEventListener("input", () => { state[id] = id === "layer" ? $(id).value : Number($(id).value); changed(); });
+    $(id).addEventListener("input", () => {
+      state[id] = id === "layer" ? $(id).value : Number($(id).value);
+      start_writing();
+      show();
+    });
+    $(id).addEventListener("change", write_address);  // not at each input, because browsers limit how often it may change
   }
   $("off").addEventListener("click", () => { state.strength = state.strength ? 0 : 1; changed(); });
   $("sample").addEventListener("change", () => {
@@ -411,21 +437,30 @@ function make_controls() {
     changed("base");
   });
   for (const id of ["old", "new"]) $(id).addEventListener("change", () => {
-    const text = $(id).value.replace(/\s+/g, " ").trim();
-    $("text-problem").textContent = is_text(text) ? "" : `A text needs ${T + 1} to 400 letters; this one has ${text.length}.`;
+    const text = $(id).value.replace(/\s+/g, " ").trim(), n = [...text].length;
+    $("text-problem").textContent = `The ${id} text needs ${T + 1} to ${LONGEST} letters; this one has ${n}.`;
     if (is_text(text)) { state[id] = text; changed("base"); }
   });
-  $("play").addEventListener("click", () => { playing = !playing; changed(); });
-  $("one").addEventListener("click", () => { playing = false; step(); changed(); });
-  $("again").addEventListener("click", () => { playing = false; changed("runs"); });
+  $("play").addEventListener("click", () => {
+    const was_playing = playing || target !== null;
+    cancel();
+    playing = !was_playing;
+    changed();
+  });
+  $("one").addEventListener("click", () => { cancel(); step(); changed(); });
+  $("again").addEventListener("click", () => changed("runs"));
   addEventListener("hashchange", () => { read_address(); open(); });
-  addEventListener("resize", () => show());
+  let width = innerWidth;
+  addEventListener("resize", () => {  // a phone's address bar changes only the height
+    if (innerWidth !== width) show();
+    width = innerWidth;
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show());
 }
 
 // ---------------------------------------------------------------- tours
 
-let before = null;  // what was measured on the tour's previous page
+let before = {};  // what was measured on the tour's earlier pages: the number of the page -> losses
 
 function tour_button(label, go) {
   const button = el("button", { type: "button" }, label);
@@ -434,29 +469,36 @@ function tour_button(label, go) {
 }
 
 /** Ask a page's question; after the guess, train, and say what happened. */
-function show_tour({ name, pages }, at = 0) {
-  const page = pages[at], close = tour_button("Close the tour", () => { $("tour").hidden = true; });
+function show_tour(tour, at = 0) {
+  const page = tour.pages[at], { set } = tour.pages.slice(0, at + 1).findLast(({ set }) => set);
+  const { sample, ...others } = set, settings = { ...DEFAULTS, ...others, ...(sample ? { new: SAMPLES[sample] } : {}) };
+  const restart = () => { Object.assign(state, settings); changed("base"); };
+  const heading = el("h2", { tabindex: -1 }, `${tour.name} (${at + 1} of ${tour.pages.length})`), answer = el("p", { "aria-live": "polite" });
   const choices = el("div", { class: "choices" }, ...page.choices.map((choice, i) => tour_button(choice, () => guess(i))));
-  const answer = el("p", { "aria-live": "polite" });
-  $("tour").replaceChildren(el("h2", {}, `${name} (${at + 1} of ${pages.length})`), el("p", {}, page.ask), choices, answer, close);
+  const close = tour_button("Close the tour", () => { cancel(); show(); $("tour").hidden = true; });
+  $("tour").replaceChildren(heading, el("p", {}, page.ask), choices, answer, close);
   $("tour").hidden = false;
-  if (page.set) {
-    const { sample, ...others } = page.set;
-    Object.assign(state, DEFAULTS, others, sample ? { new: SAMPLES[sample] } : {});
-    playing = false;
-    changed("base");
-  }
+  heading.focus();
+  if (at === 0) before = {};
+  if (page.set) restart();
+  else cancel();
+
   function guess(i) {
+    if (!is_as_asked()) restart();
+    state.strength = 1;
     choices.querySelectorAll("button").forEach((button, k) => { button.disabled = true; button.setAttribute("aria-pressed", k === i); });
     answer.textContent = "Training …";
+    heading.focus();
     [target, when_done] = [page.run, () => {
-      const trained = seen;
+      before[at] = seen;
       if (page.after) { Object.assign(state, page.after); changed(); }
-      const right = page.answer(seen, page.after && page.set ? trained : before);
-      answer.replaceChildren(el("b", {}, i === right ? "Right. " : `No: ${page.choices[right]}. `), page.say(seen, page.after && page.set ? trained : before));
-      before = trained;
-      if (at + 1 < pages.length) close.before(tour_button("Next question", () => show_tour({ name, pages }, at + 1)));
+      const right = page.answer(seen, before);
+      answer.replaceChildren(el("b", {}, i === right ? "Right. " : `No: ${page.choices[right]}. `), page.say(seen, before));
+      if (at + 1 < tour.pages.length) close.before(tour_button("Next question", () => show_tour(tour, at + 1)));
     }];
+  }
+  function is_as_asked() {  // somebody may have changed a setting, or trained, before the guess
+    return state.steps <= page.run && Object.keys(settings).every(key => VIEW.includes(key) || state[key] === settings[key]);
   }
 }
 
@@ -466,8 +508,10 @@ let target = null, when_done = null;  // train up to this step, then call this f
 let shown_at = 0, ticked_at = 0, due = 0, hurry = false;  // times in milliseconds; steps that are due; ignore the speed
 
 function open() {
-  [target, hurry, playing] = [state.steps || null, true, false];  // at once what the address asks for
+  cancel();
+  [target, hurry] = state.steps ? [state.steps, true] : [null, false];  // at once what the address asks for
   begin();
+  show_texts();
   show_controls();
   start_writing();
   show();
@@ -487,13 +531,16 @@ function tick() {
     due = hurry ? 10 : Math.min(due + (now - ticked_at) / 1000 * Number($("speed").value), 10);
     while (due >= 1 && (target === null || state.steps < target) && performance.now() < now + 30) { step(); due--; }
     if (target !== null && state.steps >= target) {
-      [target, hurry] = [null, false];
+      const then = when_done;
+      cancel();
       changed();
-      when_done?.();
-      when_done = null;
+      then?.();
     } else if (write_until(now + 45)) { show_writing(); start_writing(); }
     if (now > shown_at + 150) { show(); shown_at = now; }
-  } else if (!write_until(now + 30)) show_writing();
+  } else if (!is_written) {
+    is_written = write_until(now + 30);
+    show_writing();
+  }
   ticked_at = now;
   setTimeout(tick, 10);
 }
