@@ -1,7 +1,6 @@
 """The explorer: an HTML page about an adapter, with precomputed values."""
 
 import json
-from functools import cache
 from pathlib import Path
 
 from ..adapters import layer_arrays, module_config, scaling, trainable_report, trained_weights
@@ -13,17 +12,8 @@ from ..tasks.finetuning import naming_model, no_report
 from ..tasks.settings import kind_of_base
 from ..training import blas_threads, worthwhile_threads
 from .assemble import page_text
-from .explore_answers import (
-    SCALES,
-    answers_of,
-    by_value,
-    language_tokens,
-    measure,
-    ranks_to_cut_to,
-    spread,
-    texts_of_table,
-)
-from .explore_layers import directions_of, layer_rows, with_updates
+from .explore_answers import by_scale_and_rank, language_tokens, spread, texts_of_table
+from .explore_layers import directions_of, layer_rows
 
 TEXTS, TEXTS_OF_LARGE = 200, 50  # default number of texts to measure losses on, for a small and for a large base
 PROMPTS = ["The film", "You may not", "I would like to"]
@@ -105,7 +95,7 @@ def explore(
 
 
 def page_data(task, base, measured, prompts, chat, report):
-    """Return the data of a page: a dict with the results of `facts`, `layer_rows`, and `by_value` for ranks and scales.
+    """Return the data of a page: a dict with the results of `facts`, `layer_rows` and `by_scale_and_rank`.
 
     `measured` is the result of `language_tokens` or `texts_of_table`; `task` is the loaded adapter and its base; the
     other parameters are those of `explore`.
@@ -116,25 +106,10 @@ def page_data(task, base, measured, prompts, chat, report):
         prompts = TEXTS_TO_CLASSIFY
         if measured is not None:
             prompts = [measured[1][row] for row in spread(len(measured[1]), N_FROM_DATA)]
-    prompts, ranks = prompts or PROMPTS, ranks_to_cut_to(directions)
-
-    @cache
-    def result(rank, scale):
-        """Return the answers and losses for one pair of a rank and a scale; no rank or no scale is the base."""
-        if 0 in (rank, scale) and (rank, scale) != (0, 1.0):
-            return result(0, 1.0)
-        more = " and measuring losses" * (measured is not None)
-        report(f"answering {len(prompts)} prompts{more} at rank {rank}, scale {scale:g}")
-        changed = with_updates(task, directions, rank, scale)
-        losses = None if measured is None else measure(changed, base, *measured[1:])
-        return answers_of(changed, prompts, chat), losses
-
-    by_scale, by_rank = [result(ranks[-1], scale) for scale in SCALES], [result(rank, 1.0) for rank in ranks]
     return {
         "facts": facts(task),
         "layers": layer_rows(task, directions),
-        "scales": by_value(SCALES, by_scale, prompts, measured),
-        "ranks": by_value(ranks, by_rank, prompts, measured),
+        **by_scale_and_rank(task, directions, base, prompts or PROMPTS, chat, measured, report),
     }
 
 

@@ -1,5 +1,6 @@
 """Compute the values for the explorer's sliders: answers and losses at each rank and at each scale of ΔW."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..tasks.language import perplexity, split
 from ..tasks.settings import FinetuneSettings, tokens_to_read
 from ..tasks.writing import answer_from, write_text_from
 from ..training import language_loss, worthwhile_threads
+from .explore_layers import with_updates
 
 SCALES = [i / 4 for i in range(9)]  # 0 to 2
 N_NEW = 30  # number of tokens in a continuation
@@ -67,29 +69,49 @@ def ranks_to_cut_to(directions):
     return [0, *(2**i for i in range(most.bit_length()) if 2**i < most), most]
 
 
-def by_value(values, results, prompts, measured):
-    """Collect answers and losses for each value of a slider.
+def by_scale_and_rank(task, directions, base, prompts, chat, measured, report):
+    """Answer prompts and measure losses with every ΔW scaled by each of SCALES, and truncated to each of several ranks.
 
     Parameters
     ----------
-    values : list of ranks or scales
-    results : list of (answers, losses), one for each value: see `answers_of` and `measure`; None for no losses
+    task : LoadedModel with its adapter
+    directions : dict that `directions_of` returned
+    base : folder or file of the base
     prompts : list of str
-    measured : None, or the description and the data on which the losses were measured
+    chat : bool, whether a language model answers them using its chat template
+    measured : None, or the description and the data on which `measure` computes losses
+    report : function, called with a line of text before each computation
 
     Returns
     -------
-    dict: "values"; "prompts", a list of {"prompt", "answers"} with one answer per value; "measured", None or a dict:
-    "what", the number of "tokens" or "texts", and lists with one loss, perplexity or accuracy per value
+    dict: "scales" and "ranks", each a dict: "values"; "prompts", a list of {"prompt", "answers"} with one answer per
+    value; "measured", None or a dict: "what", the number of "tokens" or "texts", and one list for each number that
+    `measure` returns
     """
-    answers, losses = zip(*results)
-    page = {"values": values, "prompts": [], "measured": None}
-    page["prompts"] = [{"prompt": prompt, "answers": list(given)} for prompt, given in zip(prompts, zip(*answers))]
-    if measured is not None:
+
+    @cache
+    def result(rank, scale):
+        if 0 in (rank, scale) and (rank, scale) != (0, 1.0):  # the base
+            return result(0, 1.0)
+        more = " and measuring losses" * (measured is not None)
+        report(f"answering {len(prompts)} prompts{more} at rank {rank}, scale {scale:g}")
+        changed = with_updates(task, directions, rank, scale)
+        losses = None if measured is None else measure(changed, base, *measured[1:])
+        return answers_of(changed, prompts, chat), losses
+
+    def slider(values, results):
+        answers, losses = zip(*results)
+        by_prompt = [{"prompt": prompt, "answers": list(given)} for prompt, given in zip(prompts, zip(*answers))]
+        if measured is None:
+            return {"values": values, "prompts": by_prompt, "measured": None}
         what, data, *classes = measured
-        page["measured"] = {"what": what, "texts" if classes else "tokens": len(data)}
-        page["measured"] |= {name: [row[name] for row in losses] for name in losses[0]}
-    return page
+        numbers = {name: [row[name] for row in losses] for name in losses[0]}
+        about = {"what": what, "texts" if classes else "tokens": len(data), **numbers}
+        return {"values": values, "prompts": by_prompt, "measured": about}
+
+    ranks = ranks_to_cut_to(directions)
+    by_scale, by_rank = [result(ranks[-1], scale) for scale in SCALES], [result(rank, 1.0) for rank in ranks]
+    return {"scales": slider(SCALES, by_scale), "ranks": slider(ranks, by_rank)}
 
 
 def measure(task, base, data, classes=None):
