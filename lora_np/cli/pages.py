@@ -4,8 +4,7 @@ import webbrowser
 from pathlib import Path
 
 from ..checked import shown
-from ..pages.explore import explore
-from ..pages.playground import playground
+from ..pages import explore, playground
 from .shared import MOVED, add_columns, options_of, print_now
 
 

@@ -4,8 +4,17 @@ import json
 import re
 from pathlib import Path
 
+from ..formats import check_file, write_text
+
 FOLDER = Path(__file__).parent
 PLACES = re.compile(r"/\*(STYLE|SCRIPT|DATA)\*/")
+
+
+def playground(out):
+    """Write the playground, a page that trains the model of `micro.py` by full fine-tuning and with LoRA, to a file."""
+    check_file(out, "out")
+    scripts = "../micro.mjs", "random.mjs", "drawing.mjs", "tours.mjs"
+    write_text(out, page_text("playground", scripts))
 
 
 def page_text(name, scripts, data=None):

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..formats.atomic import write_atomically
-from .playground import playground
+from .assemble import playground
 
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,800"]
 SIZE, COLOURS = (880, 550), 64  # of the picture
