@@ -30,7 +30,7 @@ export function blend(stops, t) {
 
 /** The value of a colour of the style sheet, which differs between light and dark pages. */
 export const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-export const diverging = () => [colour("blue-fill"), colour("page"), colour("orange-fill")];
+export const diverging = () => ["minus", "page", "plus"].map(colour);
 export const gradient = stops => `background: linear-gradient(90deg, ${stops.join(", ")})`;
 
 /** Paint a canvas with one pixel per entry; entries from −limit to limit have the colours from first to last. */
@@ -38,7 +38,10 @@ export function paint(canvas, values, columns, limit, stops) {
   Object.assign(canvas, { width: columns, height: values.length / columns });
   const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height);
   const table = Array.from({ length: 256 }, (_, i) => [...blend(stops, i / 255), 255]);
-  values.forEach((value, i) => image.data.set(table[Math.max(0, Math.min(Math.round(127.5 * (1 + value / (limit || 1))), 255))], 4 * i));
+  values.forEach((value, i) => {
+    const shade = Math.round(127.5 * (1 + value / (limit || 1)));
+    image.data.set(table[Math.max(0, Math.min(shade, 255))], 4 * i);
+  });
   context.putImageData(image, 0, 0);
 }
 
@@ -53,8 +56,8 @@ function ticks(low, high) {  // about four round numbers
 
 series: a list of { xs, ys, colour, name }. Without `from`, the y axis begins a little below the smallest value. With
 `even`, the values of x are labels at equal distances, otherwise numbers. */
-export function chart(box, series, xLabel, yLabel, { bars = false, even = true, from, to, height = 230, format = short } = {}) {
-  const W = Math.max(box.clientWidth, 240), H = height, left = 54, right = 14, top = 28, bottom = 44;
+export function chart(box, series, xLabel, yLabel, { bars = false, even = true, from, to, format = short } = {}) {
+  const W = Math.max(box.clientWidth, 240), H = 230, left = 62, right = 14, top = 28, bottom = 44;
   const [{ xs }] = series, all = series.flatMap(({ ys }) => [...ys]);
   const most = Math.max(...all, to ?? -Infinity), least = Math.min(...all);
   const pad = Math.max((most - least) * 0.1, Math.abs(most) * 0.02) || 1;  // a change of a thousandth is not a cliff
@@ -62,7 +65,8 @@ export function chart(box, series, xLabel, yLabel, { bars = false, even = true, 
   const step = (W - left - right) / xs.length, end = Math.max(...series.flatMap(each => even ? [1] : [...each.xs]), 1);
   const place = (x, i) => even ? left + step * (i + 0.5) : left + (W - left - right) * x / end;
   const y = value => H - bottom - (Math.min(value, high) - low) / (high - low) * (H - top - bottom);
-  const label = `${yLabel} against ${xLabel}: ${series.map(({ name, ys }) => `${name ?? ""} ${short(ys[0] ?? 0)} to ${short(ys.at(-1) ?? 0)}`)}`;
+  const ends = series.map(({ name, ys }) => `${name ?? ""} ${short(ys[0] ?? 0)} to ${short(ys.at(-1) ?? 0)}`);
+  const label = `${yLabel} against ${xLabel}: ${ends.join(", ")}`;
   const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, height: H, role: "img", "aria-label": label });
   const words = (x, y, text, anchor = "start") => picture.append(svg("text", { x, y, "text-anchor": anchor }, text));
   for (const value of ticks(low, high)) {
@@ -74,14 +78,20 @@ export function chart(box, series, xLabel, yLabel, { bars = false, even = true, 
   else ticks(0, end).forEach(x => words(place(x), H - bottom + 18, count(x), "middle"));
   words(left + (W - left - right) / 2, H - 5, xLabel, "middle");
   words(0, 15, yLabel);
+  series.forEach(({ name, colour }, k) => name && picture.append(
+    svg("text", { x: W - right - 42 * (series.length - 1 - k), y: 15, "text-anchor": "end", style: `fill: ${colour}; font-weight: 600` }, name)));
   series.forEach(({ xs, ys, colour }, k) => {
-    const wide = 0.7 * step / series.length;
-    if (bars) ys.forEach((value, i) => picture.append(svg("rect", { x: place(0, i) + (k - series.length / 2) * wide, width: wide, y: y(value), height: Math.max(y(low) - y(value), 1), fill: colour })));
-    else picture.append(svg("polyline", { points: ys.map((value, i) => `${place(xs[i], i)},${y(value)}`).join(" "), fill: "none", stroke: colour, "stroke-width": 2.5 }));
-    if (!bars && ys.length < 20) ys.forEach((value, i) => picture.append(svg("circle", { cx: place(xs[i], i), cy: y(value), r: 4, fill: colour })));
+    const width = 0.7 * step / series.length;
+    const bar = (value, i) => svg("rect", {
+      x: place(0, i) + (k - series.length / 2) * width, width, y: y(value), height: Math.max(y(low) - y(value), 1), fill: colour,
+    });
+    const dot = (value, i) => svg("circle", { cx: place(xs[i], i), cy: y(value), r: 4, fill: colour });
+    const points = ys.map((value, i) => `${place(xs[i], i)},${y(value)}`).join(" ");
+    if (!bars) picture.append(svg("polyline", { points, fill: "none", stroke: colour, "stroke-width": 2.5 }));
+    picture.append(...(bars ? ys.map(bar) : ys.length < 20 ? ys.map(dot) : []));
   });
   const marker = svg("circle", { r: 0, class: "marker" });
   picture.append(marker);
   box.replaceChildren(picture);
-  return i => Object.entries({ cx: place(xs[i], i), cy: y(series[0].ys[i]), r: 9 }).forEach(([name, value]) => marker.setAttribute(name, value));
+  return i => fill(marker, { cx: place(xs[i], i), cy: y(series[0].ys[i]), r: 9 }, []);
 }

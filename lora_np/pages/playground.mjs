@@ -1,6 +1,7 @@
 // The playground: one text is learned in advance, another one by full fine-tuning and by LoRA at the same time.
 
-import { FIRST, SECOND, adamw, add, forward, init_lora, init_params, loss_and_gradients, map, matmul, softmax, transpose, zeros } from "../micro.mjs";
+import { FIRST, SECOND, adamw, forward, init_lora, init_params, loss_and_gradients, softmax } from "../micro.mjs";
+import { map, matmul, transpose, zeros } from "../micro.mjs";
 import { $, chart, colour, count, diverging, el, paint, percent, short } from "./drawing.mjs";
 import { default_rng } from "./random.mjs";
 import { TOURS } from "./tours.mjs";
@@ -13,9 +14,14 @@ const SAMPLES = {
   "the same in old spelling": "thatte waked the prieste all shaven and shorne, thatte maryed the manne all tattered and torne",
   "new letters": "3.14159 26535 89793 23846 26433 83279 50288 41971 69399 37510 58209 74944 59230 78164",
 };
-const LAYERS = { q: "attn.q_proj", k: "attn.k_proj", v: "attn.v_proj", o: "attn.o_proj", u: "mlp.up_proj", d: "mlp.down_proj" };
-const METHODS = ["full", "lora"];
-const DEFAULTS = { old: FIRST, new: SECOND, r: 4, alpha: 16, on: "qv", full_rate: 3e-3, lora_rate: 1e-2, steps: 0, strength: 1, layer: "1.attn.v_proj", token: 0 };
+const LAYERS = {
+  q: "attn.q_proj", k: "attn.k_proj", v: "attn.v_proj", o: "attn.o_proj", u: "mlp.up_proj", d: "mlp.down_proj",
+};
+const LABELS = { full: "full", lora: "LoRA" }, METHODS = Object.keys(LABELS);
+const DEFAULTS = {  // as in micro.py
+  old: FIRST, new: SECOND, r: 4, alpha: 16, on: "qv", full_rate: 3e-3, lora_rate: 1e-2,
+  steps: 0, strength: 1, layer: "1.attn.v_proj", token: 0,
+};
 const VIEW = ["steps", "strength", "layer", "token"];  // what does not change the training
 const state = { ...DEFAULTS };
 
@@ -28,14 +34,16 @@ const is_text = text => rows_in(text) > 0 && [...text].length <= LONGEST;
 
 /** A text as ids and targets, arrays of rows of T letters; letters beyond the last whole row are left out. */
 function rows_of(text) {
-  const ids = [...text].map(letter => letters.indexOf(letter)), rows = Array.from({ length: rows_in(text) }, (_, i) => i * T);
-  return [0, 1].map(shift => rows.map(from => ids.slice(from + shift, from + shift + T)));
+  const ids = [...text].map(letter => letters.indexOf(letter));
+  const starts = Array.from({ length: rows_in(text) }, (_, i) => i * T);
+  return [0, 1].map(shift => starts.map(from => ids.slice(from + shift, from + shift + T)));
 }
 
 const scale = () => state.alpha / state.r;
 const sizes = s => [N_LAYERS, N_HEADS, s];
 const strength_of = name => name === "lora" ? runs.lora.s * state.strength : 0;  // s, times the slider
-const new_run = (params, trained, s, rate) => ({ params, trained, s, rate, m: {}, v: {}, t: 0, losses: { new: [], old: [] } });
+const new_run = (params, trained, s, rate) =>
+  ({ params, trained, s, rate, m: {}, v: {}, t: 0, losses: { new: [], old: [] } });
 
 function train_step(run, [ids, targets]) {
   const [loss, grads] = loss_and_gradients(run.params, ids, targets, run.trained, ...sizes(run.s));
@@ -102,7 +110,8 @@ function singular_values(M) {
   for (let sweep = 0; sweep < 8; sweep++) {
     for (let p = 0; p < n; p++) for (let q = p + 1; q < n; q++) {
       if (Math.abs(g[p * n + q]) < 1e-15 * Math.abs(g[0])) continue;
-      const angle = 0.5 * Math.atan2(2 * g[p * n + q], g[q * n + q] - g[p * n + p]), c = Math.cos(angle), s = Math.sin(angle);
+      const angle = 0.5 * Math.atan2(2 * g[p * n + q], g[q * n + q] - g[p * n + p]);
+      const c = Math.cos(angle), s = Math.sin(angle);
       for (const [stride, across] of [[1, n], [n, 1]]) for (let k = 0; k < n; k++) {
         const i = p * stride + k * across, j = q * stride + k * across, x = g[i], y = g[j];
         [g[i], g[j]] = [c * x - s * y, s * x + c * y];
@@ -126,7 +135,8 @@ function start_writing() {
 
 /** Write the next letter after both prompts; a model sees the letters since the beginning of the row of T letters. */
 function write_letter({ params, s, ids }) {
-  const n = ids[0].length, from = Math.floor((n - 1) / T) * T, [logits] = forward(params, ids.map(row => row.slice(from)), ...sizes(s));
+  const n = ids[0].length, from = Math.floor((n - 1) / T) * T;
+  const [logits] = forward(params, ids.map(row => row.slice(from)), ...sizes(s));
   ids.forEach((row, i) => {
     const at = ((i + 1) * (n - from) - 1) * logits.cols, of_last = logits.data.subarray(at, at + logits.cols);
     row.push(of_last.indexOf(Math.max(...of_last)));
@@ -136,9 +146,9 @@ function write_letter({ params, s, ids }) {
 /** Continue the texts until a time, or to their end; return whether they are complete. */
 function write_until(time) {
   const length = Math.max(...["old", "new"].map(which => texts[which][0].flat().length + 1));
-  let open;
-  while ((open = Object.values(writing).find(({ ids }) => ids[0].length < length)) && performance.now() < time) write_letter(open);
-  return !open;
+  const find_open = () => Object.values(writing).find(({ ids }) => ids[0].length < length);
+  while (find_open() && performance.now() < time) write_letter(find_open());
+  return !find_open();
 }
 
 const bare = word => word.replace(/[^\p{L}\p{N}]/gu, "");
@@ -157,10 +167,13 @@ function show_writing() {
 // ---------------------------------------------------------------- what one sees
 
 const layer_name = () => `blocks.${state.layer}`;
+const short_name = layer => layer.split(".").at(-1).replace("_proj", "");
+const layer_label = layer => `block ${layer[0]}, ${short_name(layer)}`;
 const largest = matrix => matrix.data.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
 
 function picture(id, title, matrix, limit, stops, more = "") {
-  const cell = Math.min(innerWidth < 640 ? 3 : 4, 144 / Math.max(matrix.rows, matrix.cols)), canvas = $(id).querySelector("canvas") ?? el("canvas", { role: "img" });
+  const cell = Math.min(innerWidth < 640 ? 3 : 4, 144 / Math.max(matrix.rows, matrix.cols));
+  const canvas = $(id).querySelector("canvas") ?? el("canvas", { role: "img" });
   paint(canvas, matrix.data, matrix.cols, limit, stops);
   canvas.style.width = `${cell * matrix.cols}px`;
   canvas.setAttribute("aria-label", `${title}, ${matrix.rows} × ${matrix.cols}, entries up to ±${short(largest(matrix))}`);
@@ -174,17 +187,17 @@ function show_layer() {
   for (const [i, name] of METHODS.entries()) {
     const W = runs[name].params[`${layer}.weight`], update = updates[i] ?? zeros(W.rows, W.cols);
     picture(`${name}-W`, name === "full" ? "W" : "W, frozen", W, largest(W), grey);
-    picture(`${name}-update`, name === "full" ? "ΔW, all free" : A ? "ΔW = s B A" : "no adapter here", update, largest(update) || 1e-3, diverging(),
-      name === "lora" && A ? `, s = ${short(strength_of(name))}` : "");
+    const title = name === "full" ? "ΔW: every entry can change" : A ? `ΔW = ${short(strength_of(name))} B A` : "no adapter here";
+    picture(`${name}-update`, title, update, largest(update) || 1e-3, diverging(), `, up to ±${short(largest(update))}`);
   }
   for (const id of ["A", "B"]) $(id).hidden = !A;
   if (A) picture("A", "A", A, largest(A), diverging());
   if (A) picture("B", "B", B, largest(B) || 1e-3, diverging());
   const series = METHODS.flatMap((name, i) => {
     const ys = updates[i] && singular_values(updates[i]);
-    return ys ? [{ xs: ys.map((_, k) => k + 1), ys, colour: colour(name), name }] : [];
+    return ys ? [{ xs: ys.map((_, k) => k + 1), ys, colour: colour(name), name: LABELS[name] }] : [];
   });
-  chart($("sigma"), series, "i", `σᵢ, singular values of ΔW in ${state.layer}`, { bars: true, from: 0 });
+  chart($("sigma"), series, "i", `singular values σᵢ of ΔW, ${layer_label(state.layer)}`, { bars: true, from: 0 });
 }
 
 function show_losses() {
@@ -198,9 +211,15 @@ function show_losses() {
   const line = which => METHODS.map(name => {
     const ys = [...runs[name].losses[which]];
     if (which === "new" && (name === "full" || state.strength === 1)) ys.push(now[`${name}_new`]);  // after the last step
-    return { xs: ys.map((_, i) => i * (which === "new" ? 1 : EVERY)), ys, colour: colour(name), name };
+    return { xs: ys.map((_, i) => i * (which === "new" ? 1 : EVERY)), ys, colour: colour(name), name: LABELS[name] };
   });
-  for (const which of ["new", "old"]) chart($(`curve-${which}`), line(which), "step", `loss on the ${which} text, nats per letter`, { even: false, from: 0, to: 3 });
+  for (const which of ["new", "old"]) {
+    const title = `loss on the ${which} text, nats${state.strength === 1 ? "" : ", at strength 1"}`;
+    chart($(`curve-${which}`), line(which), "step", title, { even: false, from: 0, to: 3 });
+  }
+  const [of_new, of_old] = ["new", "old"].map(which => METHODS.map(name => now[`${name}_${which}`].toFixed(2)).join(" / "));
+  $("brief").textContent = `losses, full / LoRA: new ${of_new}, old ${of_old}`;
+  $("guessing").textContent = `Guessing one of the ${letters.length} letters has a loss of ${Math.log(letters.length).toFixed(2)} nats.`;
   return now;
 }
 
@@ -208,13 +227,13 @@ function show_sizes() {
   const total = Object.values(base.params).reduce((n, a) => n + a.data.length, 0);
   for (const name of METHODS) {
     const n = runs[name].trained.reduce((n, key) => n + runs[name].params[key].data.length, 0);
-    $(`${name}-size`).textContent = `${count(n)} parameters (${percent(n / total)})`;
+    $(`${name}-size`).textContent = `${count(n)} parameters (${percent(n / total)})${n > total ? ", more than the model has" : ""}`;
     $(`${name}-area`).style.width = `${64 * Math.sqrt(n / total)}px`;  // an area to scale
     for (const span of document.querySelectorAll(`.n-${name}`)) span.textContent = count(n);
   }
 }
 
-let seen = {};  // the losses that the page shows, which the tours read
+let seen = {}, first = {};  // the losses that the page shows, and those before training, which the tours read
 function show() {
   $("step-count").textContent = runs ? state.steps : `base: ${base.t} of ${BASE_STEPS}`;
   $("play").textContent = playing || target !== null ? "❚❚ Pause" : "▶ Train";
@@ -223,9 +242,11 @@ function show() {
   if (!runs) return;
   show_layer();
   seen = show_losses();
+  if (state.steps === 0) first = seen;
+  seen.first = first;
   show_sizes();
-  $("strength-value").textContent = `${state.strength.toFixed(2)}${state.strength === 0 ? ": the base, exactly" : state.strength === 1 ? ": as trained" : ""}`;
-  $("off").setAttribute("aria-checked", state.strength !== 0);
+  $("strength-value").textContent = state.strength.toFixed(2) + ({ 0: ": the base", 1: ": as trained" }[state.strength] ?? "");
+  $("off").textContent = `adapter: ${state.strength === 0 ? "off" : "on"}`;
   $("token-panel").hidden = playing;
   if (!playing) show_token();
 }
@@ -315,8 +336,9 @@ function explain({ values, columns = values.length, about }, name, i) {
   $("formula").textContent = about(i);
   for (const spot of document.querySelectorAll("#arrays .spot")) spot.hidden = spot.dataset.name !== name;
   const share = n => `${100 * n}%`, height = columns / values.length;
-  const place = { left: share(i % columns / columns), top: share(Math.floor(i / columns) * height), width: share(1 / columns), height: share(height) };
-  Object.assign(document.querySelector(`#arrays .spot[data-name=${name}]`).style, place);
+  const spot = document.querySelector(`#arrays .spot[data-name=${name}]`);
+  Object.assign(spot.style, { left: share(i % columns / columns), top: share(Math.floor(i / columns) * height) });
+  Object.assign(spot.style, { width: share(1 / columns), height: share(height) });
   const canvas = document.querySelector(`#arrays canvas[data-name=${name}]`);
   canvas.setAttribute("aria-valuenow", i);
   canvas.setAttribute("aria-valuetext", about(i));
@@ -342,7 +364,7 @@ function token_picture(name, array) {
     event.preventDefault();
     if (to >= 0 && to < values.length) explain(array, name, to);
   });
-  const size = `width: ${Math.min(columns * 16, 512)}px; height: ${Math.max(14, n_rows * (columns > 8 ? 14 : 5))}px`;
+  const size = `width: ${Math.min(columns * 16, 512)}px; height: ${Math.max(14, n_rows * Math.min(columns > 8 ? 14 : 5, 180 / n_rows))}px`;
   return el("div", { class: "cells", style: size }, canvas, el("i", { class: "spot", "data-name": name, hidden: "" }));
 }
 
@@ -409,7 +431,8 @@ function make_controls() {
   select("r", [1, 2, 4, 8, 16, 32]);
   select("alpha", [1, 2, 4, 8, 16, 32, 64, 128]);
   for (const id of ["full_rate", "lora_rate"]) select(id, [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3]);
-  select("layer", [0, 1].flatMap(i => Object.values(LAYERS).map(layer => `${i}.${layer}`)), name => `block ${name.replace(".", ", ")}`);
+  const layers = [0, 1].flatMap(i => Object.values(LAYERS).map(layer => `${i}.${layer}`));
+  select("layer", layers, layer_label);
   select("sample", [...Object.keys(SAMPLES), "own"], name => name === "own" ? "your own text" : name);
   for (const id of ["r", "alpha", "full_rate", "lora_rate"]) {
     $(id).addEventListener("change", () => { state[id] = Number($(id).value); changed("runs"); });
@@ -420,7 +443,7 @@ function make_controls() {
       state.on = Object.keys(LAYERS).filter(key => $(`on-${key}`).checked).join("") || key;  // at least one
       changed("runs");
     });
-    $("on").append(el("label", {}, box, ` ${name.split(".")[1].replace("_proj", "")}`));
+    $("on").append(el("label", {}, box, ` ${short_name(name)}`));
   }
   for (const id of ["layer", "token", "strength"]) {
     $(id).addEventListener("input", () => {
@@ -473,7 +496,8 @@ function show_tour(tour, at = 0) {
   const page = tour.pages[at], { set } = tour.pages.slice(0, at + 1).findLast(({ set }) => set);
   const { sample, ...others } = set, settings = { ...DEFAULTS, ...others, ...(sample ? { new: SAMPLES[sample] } : {}) };
   const restart = () => { Object.assign(state, settings); changed("base"); };
-  const heading = el("h2", { tabindex: -1 }, `${tour.name} (${at + 1} of ${tour.pages.length})`), answer = el("p", { "aria-live": "polite" });
+  const heading = el("h2", { tabindex: -1 }, `${tour.name} (${at + 1} of ${tour.pages.length})`);
+  const answer = el("p", { "aria-live": "polite" });
   const choices = el("div", { class: "choices" }, ...page.choices.map((choice, i) => tour_button(choice, () => guess(i))));
   const close = tour_button("Close the tour", () => { cancel(); show(); $("tour").hidden = true; });
   $("tour").replaceChildren(heading, el("p", {}, page.ask), choices, answer, close);
@@ -486,7 +510,10 @@ function show_tour(tour, at = 0) {
   function guess(i) {
     if (!is_as_asked()) restart();
     state.strength = 1;
-    choices.querySelectorAll("button").forEach((button, k) => { button.disabled = true; button.setAttribute("aria-pressed", k === i); });
+    choices.querySelectorAll("button").forEach((button, k) => {
+      button.disabled = true;
+      button.setAttribute("aria-pressed", k === i);
+    });
     answer.textContent = "Training …";
     heading.focus();
     [target, when_done] = [page.run, () => {
