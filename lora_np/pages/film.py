@@ -10,7 +10,7 @@ from ..formats.atomic import write_atomically
 from .assemble import playground
 
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,800"]
-SIZE, COLOURS = (880, 550), 64  # of the picture
+SIZE, COLOURS = (880, 550), 224  # of the picture
 STEPS = (0, 1, 2, 3, 4, 6, 8, 10, 12, 15, 18, 21, 25, 30, 35, 40, 45, 50, 60, 70, 80, 90, 100)
 STRENGTHS = (0.75, 0.5, 0.25, 0)  # of the adapter, after the last step
 LONG, SHORT = 1800, 350  # how long a picture is shown, in ms
@@ -29,7 +29,7 @@ def film(out, browser="chromium"):
         for state in states:
             subprocess.run([*command, "--virtual-time-budget=60000", f"{page.as_uri()}#{state}"], check=True)
             pictures.append(Image.open(picture).convert("RGB").resize(SIZE, Image.Resampling.LANCZOS))
-    palette = pictures[-1].quantize(COLOURS, dither=Image.Dither.NONE)
+    palette = pictures[len(STEPS) // 2].quantize(COLOURS, dither=Image.Dither.NONE)
     first, *others = (each.quantize(palette=palette, dither=Image.Dither.NONE) for each in pictures)
     times = [LONG if state in (states[0], f"steps={STEPS[-1]}", states[-1]) else SHORT for state in states]
     file = io.BytesIO()
