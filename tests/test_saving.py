@@ -354,7 +354,8 @@ def test_commands_killed_at_eighty_random_moments(tmp_path):
 def test_the_main_job_killed_at_twenty_random_moments(tmp_path):
     """Each time, it goes on with the runs that were finished."""
     moments, finished = random.Random(1), []
-    words = ["run", "--quick", "--jobs", "1", "--out", str(tmp_path / "out"), "--store", str(tmp_path / "runs")]
+    words = ["run", "--base", "pretrained", "--quick", "--jobs", "1"]
+    words += ["--out", str(tmp_path / "out"), "--store", str(tmp_path / "runs")]
     for _ in range(20):
         run_command(words, moments.uniform(1.0, 4.0))
         finished.append(len(list((tmp_path / "runs").rglob("*.json"))))
