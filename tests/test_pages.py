@@ -47,9 +47,8 @@ function contrast(node) {  // of a text with what is behind it, see WCAG 2.1
   const style = getComputedStyle(node), front = numbers(node.namespaceURI.endsWith("svg") ? style.fill : style.color);
   let behind = node, back;
   do back = numbers(getComputedStyle(behind).backgroundColor); while (back[3] === 0 && (behind = behind.parentElement));
-  const both = [front, back[3] === 0 ? [255, 255, 255] : back].map(rgb => luminance(rgb.slice(0, 3)));
-  const [low, high] = both.sort((a, b) => a - b);
-  return (high + 0.05) / (low + 0.05);
+  const both = [front, back[3] === 0 ? [255, 255, 255] : back].map(rgb => luminance(rgb.slice(0, 3)) + 0.05);
+  return Math.max(...both) / Math.min(...both);
 }
 function look() {  // what is wrong with the page as it is now
   const wide = document.documentElement.scrollWidth;
