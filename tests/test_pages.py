@@ -347,7 +347,6 @@ def test_javascript_computes_what_python_computes(monkeypatch):
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
     got, rng = json.loads(done.stdout), np.random.default_rng(0)
     np.testing.assert_allclose(got["random"], [[rng.normal(), rng.random()] for _ in range(n_random)], rtol=1e-13)
-    assert len(runs) == 3
     for result, (losses, gradients) in zip(got["results"], expected, strict=True):
         np.testing.assert_allclose(result["losses"], losses, rtol=0, atol=1e-9)
         for ours, theirs in zip(result["gradients"], gradients, strict=True):
