@@ -119,7 +119,7 @@ const first = Math.min(...data.layers.map(layer => layer.block));
 const cells = [];  // buttons with their layers
 // Begin with a layer that is easy to read: of those in the MLPs, which respond to meanings more than attention does, the one
 // whose leading direction has the largest cosines with whole words.
-const words = ({ tokens }) => (tokens[0]?.[0] ?? []).filter(([text]) => /^ \p{L}{4,}$/u.test(text));
+const words = ({ tokens }) => (tokens[0]?.[0] ?? []).filter(([text]) => text.match(/^ \p{L}{4,}$/u));
 const is_in_mlp = ({ layer }) => layer.includes(".mlp.") ? 1 : 0.01;
 const clarity = layer => is_in_mlp(layer) * words(layer).reduce((sum, [, cosine]) => sum + Math.abs(cosine), 0);
 const best = score => data.layers.reduce((most, layer) => score(layer) > score(most) ? layer : most);
