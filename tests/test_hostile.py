@@ -131,7 +131,6 @@ import READ={w}/peft --from peft --base {w}/base --out {w}/made/x
 import {w}/peft --from peft --base {w}/base --out {w}/made/x --labels a
 inspect READ={w}/one --json {w}/made/x.json
 doctor READ={w}/one --base {w}/base --prompt x --json {w}/made/x.json
-playground --out {w}/made/x.html --no-browser
 explore READ={w}/one --base {w}/base --text-file {w}/data/corpus.txt --texts 5 --out {w}/made/x.html
 run --quick --seeds 1 --jobs 1 --out {w}/made/x --json {w}/made/x.json --store {w}/made/y
 experiment NAME=main_job --seeds 1 --jobs 1 --out {w}/made/x --store {w}/made/y
