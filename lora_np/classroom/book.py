@@ -178,9 +178,8 @@ def with_slider(data):
         frame.copy().save(file, "PNG")
         source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
         pictures.append(f'<img alt="picture {len(pictures) + 1}" src="{source}"{" hidden" * bool(pictures)}>')
-    text = SLIDER.format(pictures="".join(pictures), label=html.escape(label[1]), n=len(pictures))
     data.clear()
-    data["text/html"] = text
+    data["text/html"] = SLIDER.format(pictures="".join(pictures), label=html.escape(label[1]), n=len(pictures))
 
 
 def write_source(page, path):

@@ -12,9 +12,10 @@ PLACES = re.compile(r"/\*(STYLE|SCRIPT|DATA)\*/")
 
 def playground(out):
     """Write the playground, a page that trains the model of `micro.py` by full fine-tuning and with LoRA, to a file."""
+    if Path(out).suffix.lower() != ".html":  # so that no other file is overwritten by mistake
+        raise ValueError(f"out: got {str(out)!r}, expected a file that ends in .html")
     check_file(out, "out")
-    scripts = "../micro.mjs", "random.mjs", "drawing.mjs", "tours.mjs"
-    write_text(out, page_text("playground", scripts))
+    write_text(out, page_text("playground", ["../micro.mjs", "random.mjs", "drawing.mjs", "tours.mjs"]))
 
 
 def page_text(name, scripts, data=None):
