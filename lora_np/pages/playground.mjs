@@ -27,7 +27,7 @@ const state = { ...DEFAULTS };
 
 // ---------------------------------------------------------------- texts and models
 
-let letters, texts, base, runs, ready = false, playing = false;
+let letters, texts, base, runs = null, playing = false;  // runs: null while the base is trained
 
 const rows_in = text => Math.min(Math.floor(([...text].length - 1) / T), MOST_ROWS);
 const is_text = text => rows_in(text) > 0 && [...text].length <= LONGEST;
@@ -39,7 +39,6 @@ function rows_of(text) {
   return [0, 1].map(shift => starts.map(from => ids.slice(from + shift, from + shift + T)));
 }
 
-const scale = () => state.alpha / state.r;
 const sizes = s => [N_LAYERS, N_HEADS, s];
 const strength_of = name => name === "lora" ? runs.lora.s * state.strength : 0;  // s, times the slider
 const new_run = (params, trained, s, rate) =>
@@ -69,7 +68,7 @@ function begin() {
   texts = { old: rows_of(state.old), new: rows_of(state.new) };
   const params = init_params(letters.length, T, C, F, N_LAYERS, default_rng().normal);
   base = new_run(params, Object.keys(params), 0, BASE_RATE);
-  [ready, runs, state.steps] = [false, null, 0];
+  [runs, state.steps] = [null, 0];
 }
 
 /** Start both methods anew from the trained base. */
@@ -80,9 +79,10 @@ function begin_runs() {
   const adapter = init_lora(base.params, state.r, rng.uniform, chosen);
   runs = {
     full: new_run(base.params, Object.keys(base.params), 0, state.full_rate),
-    lora: new_run({ ...base.params, ...adapter }, Object.keys(adapter), scale(), state.lora_rate),
+    lora: new_run({ ...base.params, ...adapter }, Object.keys(adapter), state.alpha / state.r, state.lora_rate),
   };
   state.steps = 0;
+  show_sizes();
   record();
   start_writing();
 }
@@ -171,12 +171,12 @@ const short_name = layer => layer.split(".").at(-1).replace("_proj", "");
 const layer_label = layer => `block ${layer[0]}, ${short_name(layer)}`;
 const largest = matrix => matrix.data.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
 
-function picture(id, title, matrix, limit, stops, more = "") {
-  const cell = Math.min(innerWidth < 640 ? 3 : 4, 144 / Math.max(matrix.rows, matrix.cols));
+function picture(id, title, matrix, stops, more = "") {
+  const limit = largest(matrix), cell = Math.min(innerWidth < 640 ? 3 : 4, 144 / Math.max(matrix.rows, matrix.cols));
   const canvas = $(id).querySelector("canvas") ?? el("canvas", { role: "img" });
   paint(canvas, matrix.data, matrix.cols, limit, stops);
   canvas.style.width = `${cell * matrix.cols}px`;
-  canvas.setAttribute("aria-label", `${title}, ${matrix.rows} × ${matrix.cols}, entries up to ±${short(largest(matrix))}`);
+  canvas.setAttribute("aria-label", `${title}, ${matrix.rows} × ${matrix.cols}, entries up to ±${short(limit)}`);
   canvas.title = `entries from −${short(limit)} to ${short(limit)}`;
   $(id).replaceChildren(canvas, el("figcaption", {}, title, el("br"), `${matrix.rows} × ${matrix.cols}${more}`));
 }
@@ -186,13 +186,13 @@ function show_layer() {
   const updates = METHODS.map(name => update_of(name, layer)), A = params[`${layer}.lora_A`], B = params[`${layer}.lora_B`];
   for (const [i, name] of METHODS.entries()) {
     const W = runs[name].params[`${layer}.weight`], update = updates[i] ?? zeros(W.rows, W.cols);
-    picture(`${name}-W`, name === "full" ? "W" : "W, frozen", W, largest(W), grey);
+    picture(`${name}-W`, name === "full" ? "W" : "W, frozen", W, grey);
     const title = name === "full" ? "ΔW: every entry can change" : A ? `ΔW = ${short(strength_of(name))} B A` : "no adapter here";
-    picture(`${name}-update`, title, update, largest(update) || 1e-3, diverging(), `, up to ±${short(largest(update))}`);
+    picture(`${name}-update`, title, update, diverging(), `, up to ±${short(largest(update))}`);
   }
   for (const id of ["A", "B"]) $(id).hidden = !A;
-  if (A) picture("A", "A", A, largest(A), diverging());
-  if (A) picture("B", "B", B, largest(B) || 1e-3, diverging());
+  if (A) picture("A", "A", A, diverging());
+  if (A) picture("B", "B", B, diverging());
   const series = METHODS.flatMap((name, i) => {
     const ys = updates[i] && singular_values(updates[i]);
     return ys ? [{ xs: ys.map((_, k) => k + 1), ys, colour: colour(name), name: LABELS[name] }] : [];
@@ -244,7 +244,6 @@ function show() {
   seen = show_losses();
   if (state.steps === 0) first = seen;
   seen.first = first;
-  show_sizes();
   $("strength-value").textContent = state.strength.toFixed(2) + ({ 0: ": the base", 1: ": as trained" }[state.strength] ?? "");
   $("off").textContent = `adapter: ${state.strength === 0 ? "off" : "on"}`;
   $("token-panel").hidden = playing;
@@ -405,7 +404,7 @@ function show_controls() {
 function show_texts() {
   for (const id of ["old", "new"]) $(id).value = state[id];
   const used = ["old", "new"].map(id => `${rows_in(state[id]) * T + 1} of the ${[...state[id]].length} letters of the ${id} text`);
-  $("text-problem").textContent = `Used: the first ${used.join(", and ")}.`;
+  $("text-note").textContent = `Used: the first ${used.join(", and ")}.`;
 }
 
 /** Show a changed state, after starting anew from the base ("runs") or with a new base ("base") if the change needs it. */
@@ -414,7 +413,7 @@ function changed(restart) {
   if (restart === "base") {
     begin();
     show_texts();
-  } else if (restart && ready) begin_runs();
+  } else if (restart && runs) begin_runs();
   show_controls();
   write_address();
   start_writing();
@@ -461,7 +460,7 @@ function make_controls() {
   });
   for (const id of ["old", "new"]) $(id).addEventListener("change", () => {
     const text = $(id).value.replace(/\s+/g, " ").trim(), n = [...text].length;
-    $("text-problem").textContent = `The ${id} text needs ${T + 1} to ${LONGEST} letters; this one has ${n}.`;
+    $("text-note").textContent = `The ${id} text needs ${T + 1} to ${LONGEST} letters; this one has ${n}.`;
     if (is_text(text)) { state[id] = text; changed("base"); }
   });
   $("play").addEventListener("click", () => {
@@ -483,16 +482,14 @@ function make_controls() {
 
 // ---------------------------------------------------------------- tours
 
-let before = {};  // what was measured on the tour's earlier pages: the number of the page -> losses
-
 function tour_button(label, go) {
   const button = el("button", { type: "button" }, label);
   button.addEventListener("click", go);
   return button;
 }
 
-/** Ask a page's question; after the guess, train, and say what happened. */
-function show_tour(tour, at = 0) {
+/** Ask a page's question; after the guess, train, and say what happened. `before` has the losses of the earlier pages. */
+function show_tour(tour, at = 0, before = []) {
   const page = tour.pages[at], { set } = tour.pages.slice(0, at + 1).findLast(({ set }) => set);
   const { sample, ...others } = set, settings = { ...DEFAULTS, ...others, ...(sample ? { new: SAMPLES[sample] } : {}) };
   const restart = () => { Object.assign(state, settings); changed("base"); };
@@ -503,7 +500,6 @@ function show_tour(tour, at = 0) {
   $("tour").replaceChildren(heading, el("p", {}, page.ask), choices, answer, close);
   $("tour").hidden = false;
   heading.focus();
-  if (at === 0) before = {};
   if (page.set) restart();
   else cancel();
 
@@ -521,7 +517,7 @@ function show_tour(tour, at = 0) {
       if (page.after) { Object.assign(state, page.after); changed(); }
       const right = page.answer(seen, before);
       answer.replaceChildren(el("b", {}, i === right ? "Right. " : `No: ${page.choices[right]}. `), page.say(seen, before));
-      if (at + 1 < tour.pages.length) close.before(tour_button("Next question", () => show_tour(tour, at + 1)));
+      if (at + 1 < tour.pages.length) close.before(tour_button("Next question", () => show_tour(tour, at + 1, before)));
     }];
   }
   function is_as_asked() {  // somebody may have changed a setting, or trained, before the guess
@@ -547,12 +543,10 @@ function open() {
 /** Between two pictures: train the base or both methods for some milliseconds, then write. */
 function tick() {
   const now = performance.now();
-  if (!ready) {
+  if (!runs) {
     while (base.t < BASE_STEPS && performance.now() < now + 30) train_step(base, texts.old);
-    if (base.t === BASE_STEPS) {
-      ready = true;
-      begin_runs();
-    } else if (write_until(now + 40)) start_writing();
+    if (base.t === BASE_STEPS) begin_runs();
+    else if (write_until(now + 40)) start_writing();
     show();
   } else if (playing || target !== null) {
     due = hurry ? 10 : Math.min(due + (now - ticked_at) / 1000 * Number($("speed").value), 10);
@@ -573,11 +567,7 @@ function tick() {
 }
 
 make_controls();
-for (const tour of TOURS) {
-  const button = el("button", { type: "button" }, tour.name);
-  button.addEventListener("click", () => show_tour(tour));
-  $("tours").append(button);
-}
+$("tours").append(...TOURS.map(tour => tour_button(tour.name, () => show_tour(tour))));
 read_address();
 open();
 tick();
