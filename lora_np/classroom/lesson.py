@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 
-from ..experiments.drawing import COLOURS, PALETTE, STYLE, colour
+from ..experiments.drawing import COLOURS, OTHERS, STYLE, colour
 from .agreement import NO_LONGER
 
-__all__ = ["COLOURS", "PALETTE", "claim", "colour", "need", "print_table", "setup", "show_arrays", "slide"]
+__all__ = ["COLOURS", "OTHERS", "claim", "colour", "need", "print_table", "setup", "show_arrays", "slide"]
 
 FONT_SIZE = 13
 

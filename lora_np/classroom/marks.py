@@ -9,7 +9,7 @@ from os.path import commonpath, realpath
 from pathlib import Path
 
 from ..data.texts import existing_file
-from ..experiments.drawing import PALETTE, as_png, new_figure
+from ..experiments.drawing import OTHERS, as_png, new_figure
 from ..formats import check_file, check_folder, write_text
 from ..formats.atomic import write_atomically
 from .grading import Graded, set_of
@@ -261,7 +261,7 @@ def draw_class(all_graded):
     left = [0] * len(marks)
     kinds = {"all points": lambda m: m.score == m.points, "some": lambda m: 0 < m.score < m.points}
     kinds["none"] = lambda m: m.score == 0
-    for (label, holds), colour in zip(kinds.items(), (PALETTE[2], PALETTE[5], PALETTE[1])):
+    for (label, holds), colour in zip(kinds.items(), (OTHERS[1], OTHERS[2], OTHERS[0])):
         numbers = [sum(map(holds, of_item)) for of_item in marks.values()]
         axes.barh(list(marks), numbers, left=left, color=colour, label=label)
         left = [a + b for a, b in zip(left, numbers)]

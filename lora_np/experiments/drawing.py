@@ -7,11 +7,11 @@ import numpy as np
 from .evidence import interval
 from .runs import BASES
 
-# Okabe and Ito's palette, which is suitable for colour-blind readers.
-GREY = "#7F7F7F"
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", GREY)
-COLOURS = {"full": PALETTE[0], "lora_qv": PALETTE[1], "lora_all": PALETTE[2], "head": PALETTE[3], "scratch": GREY}
-COLOURS |= {"lora_vomlp": PALETTE[4], "tfidf": PALETTE[6]}
+# Okabe and Ito's palette, which is suitable for colour-blind readers. The first four colours mean a method or the base,
+# and nothing else, in all figures and lessons; everything else has the colours in OTHERS.
+COLOURS = {"full": "#0072B2", "lora_qv": "#D55E00", "lora_all": "#009E73", "base": "#7F7F7F"}
+OTHERS = ("#CC79A7", "#56B4E9", "#E69F00", "#000000")
+COLOURS |= dict(zip(("head", "lora_vomlp", "scratch", "tfidf"), OTHERS))
 STYLES = ("-", ":", "-.", "--", (0, (5, 1)))  # distinguish lines of the same colour
 STYLE = {
     "figure.dpi": 150,

@@ -66,6 +66,8 @@ def section(name, base, outcome):
     if outcome["asides"]:
         lines += ["", "Also measured, but not part of the verdict:", ""]
         lines += check_table("| | mean [95 % interval] | expected | |", outcome["asides"])
+    if hasattr(recipe(name), "details"):
+        lines += ["", *markdown(recipe(name).details(outcome))]
     folder = folder_of("", base)
     lines += [""] + [f"![{title}]({(folder / figure).as_posix()}.png)" for figure in figures(name, base)]
     quick = " These runs are shortened, so their results are meaningless." * outcome["quick"]

@@ -17,7 +17,8 @@ and optionally
     BASES           the bases; default: those of KEYS or, without KEYS, the small base
     ON              dict, base -> further fields of the runs that KEYS defines
     FIGURES         dict, base -> file name -> function like `draw`; for recipes with several figures
-    table(outcome)  returns the rows of a table as lists of strings, the header first
+    table(outcome), details(outcome)
+                    return the rows of a table as lists of strings, the header first; `details` stands below the checks
     finding(outcome)
                     returns a sentence with the main result
     COLUMNS         the number of the table's columns that fit on a screen

@@ -7,33 +7,37 @@ from .methods import METHODS, ranks_of
 
 # Label, marker, and position of the rank labels: offset in points, alignment, above (1) or below (−1) the interval.
 FAMILIES = {
-    "head": ("head only", "v", None),
     "qv": ("LoRA on q and v", "o", ((5, -17), "right", -1)),
     "vomlp": ("LoRA on v, o, up and down", "^", ((2, 6), "right", 1)),
     "all": ("LoRA on all linear layers", "D", ((-6, 5), "right", 1)),
-    "half_all": ("LoRA, half the rate (moved right)", "x", None),
-    "full": ("full fine-tuning", "s", None),
-    "half_full": ("full, half the rate (moved right)", "x", None),
-    "scratch": ("full, from random weights", "X", None),
+}
+# Label, marker, and position of the label: offset in points, and alignment.
+SINGLE = {
+    "head": ("only the head", "v", ((9, -4), "left")),
+    "full": ("full\nfine-tuning", "s", ((-10, -14), "right")),
+    "scratch": ("full, from\nrandom weights", "X", ((-10, -14), "right")),
 }
 
 
 def parameters_against_accuracy(outcome):
     """Figure 1: test accuracy against the number of trained parameters (log axis)."""
     figure, axes = panels(outcome, "Trained parameters and accuracy on film snippets\n", 9, 5.4)
-    small = {"textcoords": "offset points", "fontsize": 11}
-    for family, (label, marker, place) in FAMILIES.items():
-        rows = [row for row in outcome["rows"] if row["method"].partition("_r")[0] == family]
-        if not rows:
-            continue
-        shift = 1.25 if family.startswith("half_") else 1.0  # so that intervals do not overlap
-        trained, accuracy = [shift * row["trainable"] for row in rows], [row["accuracy"] for row in rows]
-        mean_line(axes, trained, accuracy, colour(family), label, marker)
-        if place is not None:
-            offset, side, end = place
+    small = {"textcoords": "offset points", "fontsize": 12}
+    rows = {row["method"]: row for row in outcome["rows"]}
+    for family, (label, marker, (offset, side, end)) in FAMILIES.items():
+        of = [row for key, row in rows.items() if key.partition("_r")[0] == family]
+        if of:
+            trained, accuracy = [row["trainable"] for row in of], [row["accuracy"] for row in of]
+            mean_line(axes, trained, accuracy, colour(family), label, marker)
             mean, (reach, _) = means(accuracy)
-            for row, *point in zip(rows, trained, mean + end * np.nan_to_num(reach)):
+            for row, *point in zip(of, trained, mean + end * np.nan_to_num(reach)):
                 axes.annotate(f"r={row['rank']}", point, xytext=offset, ha=side, color=colour(family), **small)
+    for key, (label, marker, (offset, side)) in SINGLE.items():
+        if key in rows:
+            trained, accuracy = rows[key]["trainable"], rows[key]["accuracy"]
+            mean_line(axes, [trained], [accuracy], colour(key), None, marker)
+            point = trained, np.mean(accuracy)
+            axes.annotate(label, point, xytext=offset, ha=side, color=colour(key), weight="bold", **small)
     baseline = 100 * outcome["baseline"]["test_accuracy"]
     axes.axhline(baseline, color=colour("tfidf"), linestyle="--", linewidth=1.2)
     text, place = f"tf-idf logistic regression {baseline:.1f} %", (0.62, baseline)
@@ -50,18 +54,13 @@ def update_spectra(outcome):
     kinds = list(outcome["spectra"]["full"])
     figure = new_figure(13 if len(kinds) <= 6 else 17, 7.6)
     grid = figure.subplots(2, (len(kinds) + 1) // 2, sharex=True, sharey=True, squeeze=False)
-    style = {"fontsize": 10.5, "family": "monospace"}
     for axes in grid.ravel()[len(kinds) :]:
         axes.set_visible(False)
     for axes, kind in zip(grid.ravel(), kinds):
-        axes.text(0.03, 0.30, "stable  effect.   90 %", color="black", transform=axes.transAxes, **style)
-        shown = {key: of_key[kind] for key, of_key in outcome["spectra"].items() if kind in of_key}
-        for row, (key, of_kind) in enumerate(shown.items(), 1):
-            ranks = "{:>6.3g}{:>8.3g}{:>8.3g}".format(*np.mean(of_kind["ranks"], axis=0))
-            sigma = of_kind["sigma"]
+        for key in (key for key, kinds_of in outcome["spectra"].items() if kind in kinds_of):
+            sigma = outcome["spectra"][key][kind]["sigma"]
             curve(axes, range(1, len(sigma) + 1), sigma, colour(key), METHODS[key].label, log=True)
-            axes.text(0.03, 0.30 - 0.08 * row, ranks, color=colour(key), transform=axes.transAxes, **style)
-        axes.set(title=kind, yscale="log", ylim=(1e-4, 1.6))  # leaves room for the ranks
+        axes.set(title=kind, yscale="log", ylim=(1e-4, 1.6))
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set(xlabel="index i", ylabel="σᵢ / σ₁ of ΔW")
@@ -70,31 +69,35 @@ def update_spectra(outcome):
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("index i")
     legend_below(figure, grid[0, 0], 3)
-    title = f"Singular values of the update ΔW (geometric mean over layers; {seeds_text(outcome)});\n"
-    title += "the numbers: mean stable rank, effective rank, and rank with 90 % of the energy"
+    title = f"Singular values of the update ΔW\n(geometric mean over layers; {seeds_text(outcome)})"
     figure.suptitle(title, fontsize=14)
     return figure
 
 
 def ranks_by_block(outcome):
     """Figure 5: three measures of the rank of every ΔW by kind of layer and block, for full fine-tuning and LoRA."""
+    from matplotlib.colors import LogNorm
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(15, 8.5)
-    grid = figure.subplots(3, 2, sharex=True)
+    grid = figure.subplots(3, len(outcome["spectra"]), sharex=True, sharey=True)
     for i, (line, text) in enumerate(zip(grid, ("stable rank", "effective rank", "rank with 90 % of the energy"))):
-        for axes, (key, kinds) in zip(line, outcome["spectra"].items()):
-            table = np.array([np.array(of_kind["ranks"])[:, i] for of_kind in kinds.values()])  # (kinds, blocks)
-            corners = (-0.5, table.shape[1] - 0.5, len(kinds) - 0.5, -0.5)
-            image = axes.imshow(table, aspect="auto", vmin=0, extent=corners)
-            axes.set_yticks(range(len(kinds)), kinds)
+        tables = {  # method -> (kinds, blocks)
+            key: np.array([np.array(of_kind["ranks"])[:, i] for of_kind in kinds.values()])
+            for key, kinds in outcome["spectra"].items()
+        }
+        scale = LogNorm(1, max(table.max() for table in tables.values()))  # the same for all methods
+        for axes, (key, table) in zip(line, tables.items()):
+            corners = (-0.5, table.shape[1] - 0.5, len(table) - 0.5, -0.5)
+            image = axes.imshow(table, aspect="auto", norm=scale, extent=corners)
+            axes.set_yticks(range(len(table)), outcome["spectra"][key])
             axes.set(title=f"{METHODS[key].label}: {text}", xlabel="block")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(False)
             axes.label_outer()
-            figure.colorbar(image, ax=axes)
-    seeds = seeds_text(outcome, "mean")
-    title = f"How many directions ΔW has, in every matrix of every block ({seeds}); each panel has its own scale"
+        bar = figure.colorbar(image, ax=line, pad=0.01)
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    title = f"How many directions ΔW has, in every matrix of every block ({seeds_text(outcome, 'mean')})"
     figure.suptitle(title, fontsize=14)
     return figure
 

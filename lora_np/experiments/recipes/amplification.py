@@ -10,7 +10,7 @@ for both ranks. On SmolLM2, training uses 2,000 snippets.
 import numpy as np
 
 from ...analysis import Amplification
-from ..drawing import GREY, PALETTE, dots, panels
+from ..drawing import COLOURS, OTHERS, dots, panels
 from ..evidence import check
 from ..methods import SOME
 from ..updates import mean_amplification
@@ -19,9 +19,8 @@ CLAIM = """W is larger in ΔW's directions than in random directions, but far sm
 In ΔW's directions, ΔW is larger than W, especially at a low rank: 21.5 times as large at r = 4, and 1.9 times as large
 at r = 64 (Hu et al. 2021, table 7)."""
 CAPTION = """Left panel: how large W_q is in the leading directions of ΔW_q, in those of W_q itself, and in random
-directions. Right panel: the norm of ΔW_q divided by that of W_q in ΔW_q's directions (colour) or in random directions
-(grey). For a random ΔW_q, coloured and grey markers would coincide. Compare the coloured markers with the grey ones and
-with the value 1."""
+directions. Right panel: the norm of ΔW_q divided by that of W_q in ΔW_q's directions or in random directions.
+For a random ΔW_q, both would coincide. Compare ΔW_q's directions with the random ones and with the value 1."""
 ON = {"smollm2": SOME}
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
 
@@ -50,8 +49,9 @@ def draw(outcome):
     from matplotlib.ticker import LogLocator
 
     figure, (left, right) = panels(outcome, "ΔW_q and W_q", 12, 4.6, 2, width_ratios=(3, 2))
-    norms = ("of ΔW", "update", PALETTE[0]), ("of W itself", "base", PALETTE[1]), ("random", "random", PALETTE[2])
-    factors = ("of ΔW", "factor", PALETTE[0]), ("random", "chance_factor", GREY)
+    lora, random = COLOURS["lora_qv"], OTHERS[1]
+    norms = ("of ΔW", "update", lora), ("of W itself", "base", COLOURS["base"]), ("random", "random", random)
+    factors = ("of ΔW", "factor", lora), ("random", "chance_factor", random)
     for axes, marks, unit in ((left, norms, "‖Uᵀ W V‖ in Frobenius norm"), (right, factors, "‖ΔW‖ / ‖Uᵀ W V‖")):
         of_ranks = outcome["measured"].items()
         rows = [(f"{mark}, r={r}", of_r[name], shade) for r, of_r in of_ranks for mark, name, shade in marks]

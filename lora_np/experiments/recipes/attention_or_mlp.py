@@ -5,7 +5,7 @@ on the two MLP matrices have 92,160 parameters per block each; with r = 5 and r 
 each. One method adapts all six matrices, with r = 36. Each method has its own learning rate.
 """
 
-from ..drawing import PALETTE, method_dots, panels
+from ..drawing import OTHERS, method_dots, panels
 from ..evidence import ahead, as_good
 from ..methods import METHODS, by_method
 
@@ -33,5 +33,5 @@ def measure(results, runs, seeds, quick):
 def draw(outcome):
     figure, axes = panels(outcome, "Attention, MLP, or both?", 9, 4.4)
     labels = {key: f"{METHODS[key].label}\n{n:,} parameters" for key, n in outcome["trainable"].items()}
-    method_dots(axes, labels, outcome["accuracy"], [PALETTE[0]] * 3 + [PALETTE[1]] * 2)
+    method_dots(axes, labels, outcome["accuracy"], [OTHERS[1]] * 3 + [OTHERS[2]] * 2)
     return figure

@@ -14,7 +14,7 @@ import numpy as np
 from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import weight_bytes
 from ...formats import read_model
-from ..drawing import PALETTE, dots, panels
+from ..drawing import COLOURS, OTHERS, dots, panels
 from ..evidence import as_good, check, compare
 from ..methods import SOME, by_method, tuned_runs
 from ..runs import load_base
@@ -97,16 +97,16 @@ def merged_back(runs, results, to):
 def draw(outcome):
     figure, axes = panels(outcome, "LoRA on compressed bases\n", 10, 6.4)
     accuracy, rows = outcome["accuracy"], []
-    colours = {"head only": PALETTE[3], "LoRA": PALETTE[2], "LoftQ": PALETTE[0], "QA-LoRA": PALETTE[0]}
+    colours = {"head only": COLOURS["head"], "LoRA": COLOURS["lora_all"], "LoftQ": OTHERS[1], "QA-LoRA": OTHERS[1]}
     for weights, size in outcome["linear_bytes"].items():
         for name in (name for name in accuracy if name.rpartition(", ")[0] == weights):
             text = f"{weights.replace('nf4', 'NF4')} ({size / 1e6:.3g} MB), {label(name)}"
             rows.append((text, accuracy[name], colours[label(name)]))
             if name in outcome["merged"]:
                 to = "NF4" if weights == "nf4" else "Q4_1"
-                rows.append((f"{label(name)} merged into {to}", outcome["merged"][name]["accuracy"], PALETTE[1]))
+                rows.append((f"{label(name)} merged into {to}", outcome["merged"][name]["accuracy"], OTHERS[3]))
     dots(axes, *zip(*rows), "test accuracy in %")
     dense = np.mean(accuracy[f"dense, {LORA[outcome['base']]}"])
-    axes.axvline(dense, color=PALETTE[2], linestyle="--", label="LoRA on the dense base")
+    axes.axvline(dense, color=COLOURS["lora_all"], linestyle="--", label="LoRA on the dense base")
     axes.legend(loc="lower left")
     return figure

@@ -13,7 +13,7 @@ import tracemalloc
 import numpy as np
 
 from ...training import TrainConfig, blas_threads, initial_state, model_objective, stream, train_step, trainable_arrays
-from ..drawing import COLOURS, PALETTE, log_axis, mean_line, panels
+from ..drawing import COLOURS, OTHERS, log_axis, mean_line, panels
 from ..evidence import check
 from ..methods import QV, lora
 from ..runs.classify import ClassifyRun, load_snippets, starting_point
@@ -37,7 +37,7 @@ LINES = {  # panel -> lines over the ranks: key, label, line style, marker; the 
 }
 MARKS = (
     ("q,v r=8", "q and v, r=8", "o", COLOURS["lora_qv"]),
-    ("q,v r=8, NF4", "q and v, r=8, base in NF4", "^", PALETTE[3]),
+    ("q,v r=8, NF4", "q and v, r=8, base in NF4", "^", OTHERS[0]),
 )
 
 

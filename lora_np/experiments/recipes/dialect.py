@@ -20,7 +20,7 @@ from ...model import GREEDY, Sampling
 from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
-from ..drawing import COLOURS, GREY, PALETTE, dots, legend_below, new_figure
+from ..drawing import COLOURS, dots, legend_below, new_figure
 from ..evidence import check
 from ..methods import rate_name, tuned
 from ..runs import load_base
@@ -44,10 +44,10 @@ TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}
 SMOLLM2 = {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288}
 SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker; the longest runs first
     "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], "s"),
-    "full_half": ("full fine-tuning, half the rate", "full", 0.5, PALETTE[4], "s"),
-    "lora_r1": ("LoRA r=1", "lora_r1", 1.0, PALETTE[1], "o"),
-    "lora_r16": ("LoRA r=16", "lora_r16", 1.0, PALETTE[2], "o"),
-    "lora_r16_half": ("LoRA r=16, half the rate", "lora_r16", 0.5, PALETTE[3], "o"),
+    "full_half": ("full fine-tuning, half the rate", "full", 0.5, COLOURS["full"], "X"),
+    "lora_r1": ("LoRA r=1", "lora_r1", 1.0, COLOURS["lora_all"], "v"),
+    "lora_r16": ("LoRA r=16", "lora_r16", 1.0, COLOURS["lora_all"], "o"),
+    "lora_r16_half": ("LoRA r=16, half the rate", "lora_r16", 0.5, COLOURS["lora_all"], "P"),
 }
 QUICK_SERIES, QUICK = ("full", "full_half", "lora_r16"), {"limit": 512, "train_tokens": None}
 PROMPTS = {
@@ -57,9 +57,9 @@ PROMPTS = {
 SAMPLING = {"pretrained": Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2), "smollm2": GREEDY}
 SAMPLE_TOKENS = 40
 SHOWN = "lora_r16"  # beside full fine-tuning
-SIDE_BY_SIDE = {  # base -> title and colours of the columns
-    "pretrained": ("One model, three voices", (GREY, PALETTE[2], PALETTE[3])),
-    "smollm2": ("SmolLM2 learns the critics' dialect", (GREY, PALETTE[2], GREY, COLOURS["full"])),
+SIDE_BY_SIDE = {  # base -> title, and what is in the columns
+    "pretrained": ("One model, three voices", ("base", "lora_all", "lora_all")),
+    "smollm2": ("SmolLM2 learns the critics' dialect", ("base", "lora_all", "base", "full")),
 }
 
 
@@ -196,7 +196,7 @@ def at_the_end(axes, outcome, domain, old):
         axes.plot(x, y, marker, color=colour, alpha=0.35, markersize=6, markeredgewidth=0)
         axes.plot(x.mean(), y.mean(), marker, color=colour, markersize=11, label=text)
     before = np.exp(outcome["base_losses"][old])
-    star = {"color": "black", "markersize": 17, "label": "base; adapter removed again"}
+    star = {"color": COLOURS["base"], "markersize": 17, "label": "base; adapter removed again"}
     axes.plot(np.exp(outcome["base_losses"][domain]), before, "*", **star)
     axes.axhline(before, color="black", linestyle=":", linewidth=1.2)
 
@@ -225,8 +225,9 @@ def draw_side_by_side(outcome):
     prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
     figure = new_figure(16, 1.8 * len(prompts) + 1)
     grid = figure.subplots(len(prompts), len(texts), squeeze=False)
-    title, shades = SIDE_BY_SIDE[outcome["base"]]
-    for column, (name, of_name), shade in zip(grid.T, texts.items(), shades):
+    title, kinds = SIDE_BY_SIDE[outcome["base"]]
+    for column, (name, of_name), kind in zip(grid.T, texts.items(), kinds):
+        shade = COLOURS[kind]
         column[0].set_title(name, color=shade, fontweight="bold")
         for axes, prompt, text in zip(column, prompts, of_name):
             axes.set(xticks=[], yticks=[], facecolor=to_rgba(shade, 0.10))

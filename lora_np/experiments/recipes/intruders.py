@@ -7,7 +7,7 @@ on all linear layers at several ranks and for full fine-tuning.
 
 import numpy as np
 
-from ..drawing import PALETTE, STYLES, band, colour, log_axis, mean_line, panels
+from ..drawing import OTHERS, STYLES, band, colour, log_axis, mean_line, panels
 from ..evidence import check, compare
 from ..methods import METHODS, by_method, ranks_of
 from ..updates import similarities
@@ -54,7 +54,7 @@ def intruders_a_matrix(similarities, epsilon):
 
 def draw(outcome):
     figure, (left, right) = panels(outcome, "Directions that the base does not have", 13, 5.2, 2)
-    for (epsilon, of), shade in zip(outcome["counts"].items(), PALETTE):
+    for (epsilon, of), shade in zip(outcome["counts"].items(), OTHERS):
         ranks = ranks_of(of, "all")
         mean_line(left, ranks, [of[f"all_r{r}"] for r in ranks], shade, f"LoRA, ε = {epsilon}")
         band(left, of["full"], shade, f"full fine-tuning, ε = {epsilon}")

@@ -5,7 +5,7 @@ rank 2 in all thirty, so that the number of parameters is the same. All methods 
 for LoRA on all linear layers.
 """
 
-from ..drawing import PALETTE, method_dots, panels
+from ..drawing import COLOURS, method_dots, panels
 from ..evidence import ahead
 from ..methods import METHODS, SOME, TEN_BLOCKS, by_method
 
@@ -28,5 +28,5 @@ def measure(results, runs, seeds, quick):
 def draw(outcome):
     figure, axes = panels(outcome, f"{outcome['trainable']:,} trained parameters, in which blocks?\n", 9, 4)
     labels = {key: METHODS[key].label for key in outcome["accuracy"]}
-    method_dots(axes, labels, outcome["accuracy"], [PALETTE[key == "all_r2"] for key in labels])
+    method_dots(axes, labels, outcome["accuracy"], COLOURS["lora_qv"])
     return figure

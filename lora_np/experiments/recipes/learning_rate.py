@@ -11,7 +11,7 @@ parabola's minimum. The test split is not used.
 import numpy as np
 
 from ...adapters import AdapterConfig
-from ..drawing import COLOURS, PALETTE, legend_below, mean_line, panels
+from ..drawing import COLOURS, STYLES, legend_below, mean_line, panels
 from ..evidence import UNKNOWN, check
 from ..methods import ALL, ON_BASE, SOME, TUNE_SEED, lora, shortened
 from ..runs.classify import ClassifyRun
@@ -96,10 +96,11 @@ def best_rate(rates, losses):
 def draw(outcome):
     alpha = f"α = {ALPHA:g}" if "r=64" in outcome["losses"] else "α = 2r"
     figure, axes = panels(outcome, f"Where is the best learning rate? LoRA with {alpha}\n", 9, 6)
-    for key, colour in zip(outcome["losses"], (COLOURS["full"], *PALETTE[1:])):
+    for key, style in zip(outcome["losses"], STYLES):
+        colour = COLOURS["full" if key == "full" else "lora_all"]
         of_rate = {float(rate): v for rate, v in outcome["losses"][key].items() if None not in v}
         label, marker = ("full fine-tuning", "s") if key == "full" else (f"LoRA on all linear layers, {key}", "o")
-        mean_line(axes, list(of_rate), list(of_rate.values()), colour, label, marker)
+        mean_line(axes, list(of_rate), list(of_rate.values()), colour, label, marker, style)
         axes.axvline(np.exp(np.mean(np.log(outcome["best"][key]))), color=colour, linestyle=":", linewidth=1.5)
     axes.set(xscale="log", xlabel="peak learning rate (dotted: the best, geometric mean over seeds)")
     axes.set_ylabel("validation loss in nats per snippet")

@@ -9,7 +9,7 @@ there are only 10 for training; here, all methods benefit from them. On SmolLM2,
 
 import numpy as np
 
-from ..drawing import COLOURS, GREY, log_axis, mean_line, panels
+from ..drawing import COLOURS, log_axis, mean_line, panels
 from ..evidence import ahead, as_good
 from ..methods import by_method, tuned_runs
 
@@ -56,8 +56,8 @@ def draw(outcome):
     for shift, (key, (label, colour, marker)) in zip((0.94, 1.0, 1.06), SERIES.items()):  # so that bars do not overlap
         numbers, rows = zip(*sorted((int(n), values) for n, values in outcome["accuracy"][key].items()))
         mean_line(axes, shift * np.array(numbers), rows, COLOURS[colour], label, marker)
-    axes.axhline(50, color=GREY, linestyle=":")
-    axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points", color=GREY)
+    axes.axhline(50, color="black", linestyle=":")
+    axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points")
     log_axis(axes, numbers, "training snippets")
     axes.set_ylabel("test accuracy in %")
     axes.legend(loc="upper left")

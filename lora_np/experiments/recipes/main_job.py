@@ -20,8 +20,7 @@ from ..updates import scores_when_cut, spectra
 CLAIM = """LoRA performs on par with full fine-tuning or better, although it trains far fewer parameters (Hu et al.
 2021, abstract)."""
 FIRST = """Figure 1: test accuracy against the number of trainable parameters. Figure 2: singular values of the update
-ΔW by kind of layer, relative to the largest; the numbers in each panel are the means of the stable rank, the effective
-rank, and the rank that captures 90 % of the energy."""
+ΔW by kind of layer, relative to the largest."""
 THIRD = "Figure 3: test accuracy of full fine-tuning with ΔW truncated to rank k, and of LoRA trained at rank k."
 FOURTH = "Figure 4: loss curves on the same batches in the same order."
 FIFTH = "Figure 5: the three measures of rank for the ΔW of every matrix in every block."
@@ -172,6 +171,16 @@ def table(outcome):
         lines.append([*cells, *differences, f"{1e3 * row['step_seconds']:,.0f}", *sizes])
     baseline = f"{100 * outcome['baseline']['test_accuracy']:.1f}"
     return [*lines, ["tf-idf logistic regression", "", "", baseline] + [""] * (len(compared) + 3)]
+
+
+def details(outcome):
+    """The measures of ΔW's rank as the rows of a table, the header first."""
+    rows = [["ΔW, mean over layers", "stable rank", "effective rank", "rank with 90 % of the energy"]]
+    for key, kinds in outcome["spectra"].items():
+        for kind, of_kind in kinds.items():
+            ranks = np.mean(of_kind["ranks"], axis=0)
+            rows.append([f"{METHODS[key].label}, {kind}", *(f"{rank:.1f}" for rank in ranks)])
+    return rows
 
 
 def between(values, sign=""):

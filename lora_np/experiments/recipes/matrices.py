@@ -7,7 +7,7 @@ parameters; adapters on the MLP have 0.8 % more. LoRA on attention uses the lear
 and LoRA on the MLP uses the rate chosen for all linear layers. On SmolLM2, training uses 2,000 snippets.
 """
 
-from ..drawing import PALETTE, method_dots, panels
+from ..drawing import OTHERS, method_dots, panels
 from ..evidence import ahead
 from ..methods import METHODS, SOME, by_method
 
@@ -40,6 +40,6 @@ def draw(outcome):
     trained = outcome["trainable"]
     budget = " to ".join(f"{n:,}" for n in sorted({min(trained.values()), max(trained.values())}))
     figure, axes = panels(outcome, f"{budget} trained parameters, in which matrices?\n", 9, 5)
-    colours = [PALETTE[2 if key == "gated_mlp" else key.startswith(("qk", "qv"))] for key in trained]
+    colours = [OTHERS[2 if key == "gated_mlp" else key.startswith(("qk", "qv"))] for key in trained]
     method_dots(axes, {key: METHODS[key].label for key in trained}, outcome["accuracy"], colours, "upper left")
     return figure

@@ -6,7 +6,7 @@ teacher's logits. The recovered rank is the smallest r for which the loss on hel
 without an adapter.
 """
 
-from ..drawing import PALETTE, mean_line, panels
+from ..drawing import OTHERS, mean_line, panels
 from ..evidence import check
 from ..methods import by_method
 from ..runs.planted import PlantedRun
@@ -40,7 +40,7 @@ def measure(results, runs, seeds, quick):
 
 def draw(outcome):
     figure, axes = panels(outcome, "The loss drops where the ranks meet", 9, 5.2)
-    for (k, of_rank), colour in zip(outcome["share"].items(), PALETTE):
+    for (k, of_rank), colour in zip(outcome["share"].items(), OTHERS):
         mean_line(axes, [int(r) for r in of_rank], list(of_rank.values()), colour, f"k = {k}", log=True)
         axes.axvline(int(k), color=colour, linestyle=":", linewidth=1.5)
     axes.axhline(FOUND_BELOW, color="black", linewidth=0.8)

@@ -8,7 +8,7 @@ snippets.
 """
 
 from ..baseline import tfidf_baseline
-from ..drawing import COLOURS, GREY, PALETTE, dots, panels
+from ..drawing import COLOURS, OTHERS, dots, panels
 from ..evidence import ahead
 from ..methods import by_method, tuned_runs
 from ..runs.prompts import PromptRun
@@ -22,12 +22,12 @@ the small base. SmolLM2's pretraining data may include similar reviews."""
 BASES = ("smollm2",)
 FEW = SHOTS = 10
 SERIES = {  # name -> label and colour
-    "shots_0": ("SmolLM2, no example", GREY),
-    f"shots_{SHOTS}": (f"SmolLM2, {SHOTS} examples in the prompt", GREY),
+    "shots_0": ("SmolLM2, no example", COLOURS["base"]),
+    f"shots_{SHOTS}": (f"SmolLM2, {SHOTS} examples in the prompt", COLOURS["base"]),
     f"head_{FEW}": (f"head only, {FEW} snippets", COLOURS["head"]),
     f"qv_r8_{FEW}": (f"LoRA on q and v r=8, {FEW} snippets", COLOURS["lora_qv"]),
     f"full_{FEW}": (f"full fine-tuning, {FEW} snippets", COLOURS["full"]),
-    "small": ("small base, full fine-tuning, all snippets", PALETTE[4]),
+    "small": ("small base, full fine-tuning, all snippets", OTHERS[1]),
     "head": ("head only, all snippets", COLOURS["head"]),
     "qv_r8": ("LoRA on q and v r=8, all snippets", COLOURS["lora_qv"]),
     "full": ("full fine-tuning, all snippets", COLOURS["full"]),

@@ -6,7 +6,7 @@ head. All LoRA runs have α = 2r, so that s = 2 at every rank. For given layers,
 The verdict depends on the test loss, which varies less than the accuracy.
 """
 
-from ..drawing import COLOURS, GREY, band, legend_below, log_axis, mean_line, panels
+from ..drawing import COLOURS, band, legend_below, log_axis, mean_line, panels
 from ..evidence import ahead, as_good
 from ..methods import METHODS, by_method, ranks_of
 from . import main_job
@@ -43,7 +43,7 @@ def draw(outcome):
             rows = [values[f"{placement}_r{r}"] for r in ranks]
             mean_line(axes, ranks, rows, COLOURS[f"lora_{placement}"], f"LoRA on {where}", marker)
         band(axes, values["full"], COLOURS["full"], "full fine-tuning")
-        band(axes, values["head"], GREY, "head only")
+        band(axes, values["head"], COLOURS["head"], "head only")
         log_axis(axes, sorted({*ranks_of(values, "qv"), *ranks_of(values, "all")}), "rank r")
         axes.set_ylabel(text)
     legend_below(figure, both[0], 4)

@@ -8,7 +8,7 @@ and mean gradient norm over the second half of training.
 import numpy as np
 
 from ...adapters import AdapterConfig
-from ..drawing import PALETTE, log_axis, mean_line, panels
+from ..drawing import OTHERS, log_axis, mean_line, panels
 from ..evidence import check, compare
 from ..methods import QUICK, QV, by_method
 from ..runs.classify import ClassifyRun
@@ -57,7 +57,7 @@ def measure(results, runs, seeds, quick):
 def draw(outcome):
     figure, three = panels(outcome, f"α = {ALPHA:g} and a learning rate of {RATE:g} at every rank", 13, 5, 3)
     for axes, (name, text) in zip(three, NAMES.items()):
-        for scale, colour, marker in zip(SCALES, PALETTE, "os"):
+        for scale, colour, marker in zip(SCALES, OTHERS, "os"):
             mean_line(axes, RANKS, list(outcome["measured"][scale][name].values()), colour, f"s = {scale}", marker)
         log_axis(axes, RANKS, "rank r")
         axes.set_ylabel(text)

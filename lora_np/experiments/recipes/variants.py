@@ -9,7 +9,7 @@ quarter of the run, which shows how fast a variant learns initially.
 
 import numpy as np
 
-from ..drawing import PALETTE, dots, panels
+from ..drawing import OTHERS, dots, panels
 from ..evidence import ahead, compare
 from ..methods import METHODS, SOME, by_method
 
@@ -44,10 +44,10 @@ def draw(outcome):
     others = list(accuracy)[1:]
     labels = [f"{METHODS[key].label} ({trained[key]:,})" for key in others]
     better = [np.subtract(accuracy[key], accuracy["lora"]) for key in others]
-    dots(left, labels, better, PALETTE[0], "test accuracy − LoRA's, in points")
+    dots(left, labels, better, OTHERS[3], "test accuracy − LoRA's, in points")
     # AdaLoRA's loss includes a penalty that keeps its factors orthonormal.
     faster = [[np.nan] if key == "adalora" else np.subtract(early[key], early["lora"]) for key in others]
-    dots(right, labels, faster, PALETTE[1], "training loss in the first quarter − LoRA's, in nats")
+    dots(right, labels, faster, OTHERS[3], "training loss in the first quarter − LoRA's, in nats")
     for axes in (left, right):
         axes.axvline(0, color="black", linewidth=1)
     return figure
