@@ -50,7 +50,9 @@ def test_the_python_of_a_readme_runs(name, tmp_path):
 
 @pytest.mark.parametrize("at_the_start", [True, False])
 def test_lora_in_ten_lines_is_the_layer_of_the_package(at_the_start):
-    script = code(TEXTS["README.md"], "python")
+    script, update = code(TEXTS["README.md"], "python"), "A, B = A - 0.03 * dA, B - 0.03 * dB"
+    assert script.count(update) == 1
+    script = script.replace(update, "break")  # after the first step
     if not at_the_start:  # B = 0 would hide most mistakes
         start, zeros = "B = np.zeros((n_out, r))", "rng.normal(size=(n_out, r))"
         assert script.count(start) == 1
@@ -63,6 +65,11 @@ def test_lora_in_ten_lines_is_the_layer_of_the_package(at_the_start):
     expected = {"y": y, "dx": dx, "dA": grads["lora_A"], "dB": grads["lora_B"]}
     for name, array in expected.items():
         np.testing.assert_allclose(names[name], array, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_lora_in_ten_lines_prints_what_the_readme_says(tmp_path):
+    printed = run(code(TEXTS["README.md"], "python"), folder=tmp_path)
+    assert printed and "\n".join(printed) in TEXTS["README.md"]
 
 
 USE = """
