@@ -102,8 +102,9 @@ def write_sources(folder):
             for cell in notebook["cells"]:
                 if cell["cell_type"] == "markdown":
                     cell["source"] = with_links(page, "".join(cell["source"]), folder)
+                alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
                 for output in cell.get("outputs", ()):
-                    with_slider(output.get("data", {}))
+                    with_slider(output.get("data", {}), alt)
             text = json.dumps(notebook)
         else:
             text = with_links(page, text, folder)
@@ -165,19 +166,20 @@ def with_links(page, text, folder):
     return re.sub(r'<a id="(\w+)"></a>\n', r"(\1)=\n", LINK.sub(leading, text))
 
 
-def with_slider(data):
-    """Replace an output's animation, see `lesson.slide`, by its pictures and a slider."""
+def with_slider(data, alt):
+    """Replace an output's animation, see `lesson.slide`, by its pictures and a slider; `alt` describes the pictures."""
     from PIL import Image, ImageSequence
 
     label = re.fullmatch("<slider: (.*)>", "".join(data.get("text/plain", "")))
     if not label:
         return
-    pictures = []
-    for frame in ImageSequence.Iterator(Image.open(io.BytesIO(base64.b64decode("".join(data["image/png"]))))):
+    pictures, animation = [], Image.open(io.BytesIO(base64.b64decode("".join(data["image/png"]))))
+    for i, frame in enumerate(ImageSequence.Iterator(animation), 1):
         file = io.BytesIO()
         frame.copy().save(file, "PNG")
         source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-        pictures.append(f'<img alt="picture {len(pictures) + 1}" src="{source}"{" hidden" * bool(pictures)}>')
+        words = html.escape(f"{alt} ({label[1]}: picture {i} of {animation.n_frames})".strip())
+        pictures.append(f'<img alt="{words}" src="{source}"{" hidden" * (i > 1)}>')
     data.clear()
     data["text/html"] = SLIDER.format(pictures="".join(pictures), label=html.escape(label[1]), n=len(pictures))
 

@@ -2,6 +2,8 @@
 
 import re
 
+from lora_np.classroom.book_links import link_words
+
 project, author, copyright = "lora_np", "the lora_np authors", "the lora_np authors, MIT licence"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "numpydoc", "sphinx-mathjax-offline"]
 root_doc = "index"
@@ -42,3 +44,4 @@ def skip(app, what, name, obj, skipped, options):
 def setup(app):
     app.connect("autodoc-process-docstring", as_plain_text, priority=100)  # before numpydoc
     app.connect("autodoc-skip-member", skip)
+    app.connect("doctree-resolved", link_words)
