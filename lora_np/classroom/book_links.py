@@ -37,7 +37,10 @@ def pattern(words):
 
 
 def link_words(app, doctree, page):
-    """Link each paper's name, and the first use of each glossary entry, in a page's running text."""
+    """Link each paper's name, and the first use of each glossary entry, in a page's running text.
+
+    The reference, which is for programmers, gets links to papers only: its common words often have another sense.
+    """
     from docutils import nodes
     from sphinx.addnodes import desc_signature
 
@@ -53,11 +56,10 @@ def link_words(app, doctree, page):
         end = 0
         for match in find.finditer(text):
             address, explanation = words[re.sub(r"\s+", " ", match[1]).lower()]
-            if address not in linked:
+            paper = address.startswith("https:")
+            if paper or address not in linked and not page.startswith("api/"):
                 yield nodes.Text(text[end : match.start()])
-                paper = address.startswith("https:")
-                if not paper:
-                    linked.add(address)
+                linked.add(address)
                 uri = address if paper else f"{glossary}#{address}"
                 kind = {"classes": ["paper" if paper else "term"], "internal": not paper}
                 yield nodes.reference("", match[0], refuri=uri, reftitle=explanation, **kind)
