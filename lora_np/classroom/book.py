@@ -40,7 +40,7 @@ oninput="this.closest('div').querySelectorAll('img').forEach((each, i) => {{ eac
 </label></div>"""
 CONTENTS = {  # part of the book -> path patterns of its pages, each of which is listed once
     "To play with": ("figures/playground.md", "figures/smollm2/explorer.md"),
-    "Lessons": ("notebooks/*.ipynb", "notebooks/*.md"),
+    "Lessons": ("notebooks/README.md", "notebooks/*.ipynb", "notebooks/SYMBOLS.md", "notebooks/*.md"),
     "Exercises": ("exercises/*.ipynb",),
     "Results": ("figures/*.md",),
     "For ports": ("lora_np/reference/*.md",),
@@ -72,15 +72,17 @@ def build(folder):
     with tempfile.TemporaryDirectory() as scratch:
         sources, trees, site = (Path(scratch) / name for name in ("sources", "trees", "site"))
         sources.mkdir()
-        write_sources(sources)
+        pages = write_sources(sources)
         words = ["-W", "--keep-going", "-q", "-b", "html", "-d", trees, sources, site]
         if build_main(list(map(str, words))):
             raise ValueError("book: Sphinx failed for the reasons printed above")
+        for page, text in pages.items():  # what readers download are the clone's own files
+            (site / "_sources" / page).write_text(text, "utf-8")
         shutil.copytree(site, folder, dirs_exist_ok=True)
 
 
 def write_sources(folder):
-    """Write the source files of all pages, and `conf.py`."""
+    """Write the source files of all pages, and `conf.py`; return each page's file as it is in the clone."""
     pages = {"index.md": (ROOT / "README.md").read_text("utf-8")}
     for pattern in ("notebooks/*", "figures/*.md", "lora_np/**/*.md", ".github/*.md", "tests/*.md"):
         for path in ROOT.glob(pattern):
@@ -112,6 +114,9 @@ def write_sources(folder):
         (folder / page).write_text(text, "utf-8")
     (folder / "icon.svg").write_text(ICON, "utf-8")
     shutil.copy(Path(__file__).parent / "book_conf.py", folder / "conf.py")
+    (folder / "static").mkdir()
+    shutil.copy(Path(__file__).parent / "book.css", folder / "static")
+    return pages
 
 
 def contents(pages):

@@ -19,7 +19,7 @@ def read_words(env):
     from docutils import nodes
 
     words = {}
-    for entry in env.get_doctree(GLOSSARY).findall(nodes.section):
+    for entry in env.get_doctree(GLOSSARY)[0].findall(nodes.section, include_self=False):
         for word in entry.findall(nodes.strong):
             sentence, dot, _ = next(entry.findall(nodes.paragraph)).astext().replace("\n", " ").partition(". ")
             words[word.astext().replace("\n", " ").lower()] = entry["ids"][0], sentence + dot.strip()
@@ -42,7 +42,7 @@ def link_words(app, doctree, page):
     The reference, which is for programmers, gets links to papers only: its common words often have another sense.
     """
     from docutils import nodes
-    from sphinx.addnodes import desc_signature
+    from sphinx.addnodes import desc_signature, index
 
     if page == PAPERS:
         return
@@ -67,9 +67,11 @@ def link_words(app, doctree, page):
         yield nodes.Text(text[end:])
 
     def visit(node):
-        if page == GLOSSARY and isinstance(node, nodes.section):
+        if page == GLOSSARY and isinstance(node.parent, nodes.section) and isinstance(node, nodes.section):
             linked.clear()
             linked.add(node["ids"][0])  # an entry does not link to itself
+            entries = [("single", word.astext(), node["ids"][0], "main", None) for word in node.findall(nodes.strong)]
+            node += index(entries=entries)  # so that the search for a word shows its entry first
         children = []
         for is_text, run in groupby(node.children, lambda child: isinstance(child, nodes.Text)):
             if is_text:  # MyST makes one Text of each line
