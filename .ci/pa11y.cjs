@@ -4,10 +4,10 @@ module.exports = {
     runners: ["axe"],
     // Axe cannot judge the contrast of a single character, or look into a frame, whose page is checked by itself.
     levelCapWhenNeedsReview: "warning",
+    concurrency: 1, // colours of pages in the background may not be final
     viewport: { width: 1280, height: 5000 }, // so that no part of the sidebar is hidden
-    useIncognitoBrowserContext: false, // closing one context would close the other one's pages
-    concurrency: 2,
-    timeout: 120000, // milliseconds
+    wait: 500, // milliseconds, until colours no longer change
+    timeout: 900000, // milliseconds: axe looks at each word of a program
     chromeLaunchConfig: { args: ["--no-sandbox", `--blink-settings=preferredColorScheme=${process.env.SCHEME}`] },
   },
 };

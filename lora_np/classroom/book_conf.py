@@ -10,6 +10,7 @@ root_doc = "index"
 default_role = "code"
 add_module_names = False
 autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True  # a default's name, not its value, which may be a path of this computer
 numpydoc_show_class_members = False
 html_theme = "sphinx_book_theme"
 html_title = "lora_np"
@@ -34,7 +35,7 @@ def as_plain_text(app, what, name, obj, options, lines):
             text += ["::", ""]
             code = True
         code = code and (indented or not line)
-        text.append(line if code else re.sub(r"(`[^`]*`)|([*|_\\])", lambda match: match[1] or "\\" + match[2], line))
+        text.append(line if code else re.sub(r"(`+[^`]*`+)|([*|_\\])", lambda match: match[1] or "\\" + match[2], line))
     lines[:] = text
 
 
