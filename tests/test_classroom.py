@@ -1,6 +1,9 @@
 """The classroom: what the checks say of a student's function, and notebooks as files."""
 
+import base64
+import io
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -9,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_np.classroom import book, check, notebooks
+from lora_np.classroom import book, book_links, check, notebooks
 from lora_np.classroom.agreement import differs, text
 from lora_np.classroom.check import ITEMS
 from lora_np.classroom.examine import examine
@@ -260,3 +263,43 @@ def test_folders_programs_and_anchors(tmp_path):
     }
     assert book.with_links("lora_np/README.md", " ".join(links), tmp_path) == " ".join(links.values())
     assert "def linear_backward" in (tmp_path / "lora_np" / "micro.py.md").read_text("utf-8")
+
+
+def test_terms_and_papers_are_linked_in_running_text():
+    """A paper's name everywhere, a glossary's term once; neither in headings and code, nor inside longer words."""
+    core, nodes = pytest.importorskip("docutils.core"), pytest.importorskip("docutils.nodes")
+    pytest.importorskip("sphinx")
+    pages = {
+        book_links.GLOSSARY: "Words\n=====\n\nRank\n----\n\nThe **rank** is small.\n\nr\n--\n\nA rank.\n",
+        book_links.PAPERS: "Papers\n======\n\n- **Hu et al. 2021**: `LoRA <https://x.org/hu>`__\n",
+        "a/page": "Rank\n====\n\nA ``rank``, rank-one, ranked.\n\nTwo Ranks. A rank. Hu et al.\n2021, Hu et al. 2021\n",
+    }
+    settings = {"doctitle_xform": False}  # a single heading becomes a section, as in MyST
+    pages = {page: core.publish_doctree(text, settings_overrides=settings) for page, text in pages.items()}
+
+    class App:
+        get_doctree = pages.get
+        get_relative_uri = staticmethod(lambda page, other: other)
+
+    App.env = App.builder = App
+    found = {}
+    for page, doctree in pages.items():
+        book_links.link_words(App, doctree, page)
+        found[page] = [(link.astext(), link["refuri"]) for link in doctree.findall(nodes.reference)]
+    assert found[book_links.PAPERS] == [("LoRA", "https://x.org/hu")]
+    assert [words for words, _ in found[book_links.GLOSSARY]] == ["rank"]  # only in the other entry
+    (words, address), *papers = found["a/page"]
+    assert words == "Ranks" and address == f"{book_links.GLOSSARY}#rank"
+    assert papers == [("Hu et al.\n2021", "https://x.org/hu"), ("Hu et al. 2021", "https://x.org/hu")]
+
+
+def test_a_slider_has_a_description_for_each_picture():
+    Image = pytest.importorskip("PIL.Image")  # Matplotlib needs it as well
+    file = io.BytesIO()
+    frames = [Image.new("L", (2, 2), shade) for shade in (0, 90, 180)]
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    data = {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": "<slider: rank r>"}
+    book.with_slider(data, 'A line, "steep"')
+    assert re.findall('alt="(.*?)"', data["text/html"])[1:] == [
+        f"A line, &quot;steep&quot; (rank r: picture {i} of 3)" for i in (2, 3)
+    ]

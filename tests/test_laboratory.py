@@ -473,6 +473,11 @@ def test_a_recipe_may_have_a_table_several_figures_and_a_claim_of_a_base(made_up
     assert f"  {HOLDS}: Less is claimed." in lines and other not in "".join(lines) + text
 
 
+def test_the_gallery_says_what_each_figure_shows():
+    assert gallery.alt_texts("Figure 1: a of b. Compare. Figure 2: c.", 2) == ["a of b", "c"]
+    assert gallery.alt_texts("Left panel: a. An a is b. Right panel: c.", 1) == ["Left panel: a. Right panel: c"]
+
+
 def test_the_gallery_states_passes_and_texts():
     """Of the runs' own settings: one protocol, and where experiments differ."""
     small, real = {"base": "pretrained"}, {"base": "smollm2", "domain": "critics", "train_tokens": 32768}
@@ -542,13 +547,13 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
     places = [text.index(f"## {number}. About {name}\n") for name, number in numbers.items()]
     assert places == sorted(places)
     expected = [f'<a id="{name}"></a>' for name in numbers]
-    expected += [f"![About {name}]({name}.png)" for name in numbers] + [f"[Numbers]({name}.json)" for name in numbers]
+    expected += [f"![Look]({name}.png)" for name in numbers] + [f"[Numbers]({name}.json)" for name in numbers]
     for name in numbers:
         of_real = f"{HOLDS} (1 of 1)" if name == "rank_sweep" else ""
         expected.append(f"[About {name}](#{name}) |  | {of_real} | {UNKNOWN} (0 of 2) |")
     expected += ["| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |", "| share | 0.5 | ≤ 2 | cannot tell |"]
     expected += ["2 seeds; lora_np 1, NumPy 2, Python 3; M. Wall time: 61 s with 3 of 7 runs reused. "]
-    expected += ["Total computing time: 1.4 core-hours", "![About rank_sweep](smollm2/rank_sweep.png)"]
+    expected += ["Total computing time: 1.4 core-hours", "![Look](smollm2/rank_sweep.png)"]
     assert not [part for part in expected if part not in text]
     assert 0 < text.index("### On SmolLM2") < text.rindex("### On the small base")
     before = path.read_bytes()

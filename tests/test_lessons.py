@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lora_np.classroom.agreement import tags
+from lora_np.classroom.book_links import pattern
 from lora_np.classroom.notebooks import FOLDED, read_notebook
 from lora_np.classroom.sets import SETS
 
@@ -39,6 +40,19 @@ def test_visible_code_is_short_and_cells_are_folded_as_their_tags_say(lesson):
         assert cell.metadata.get("jupyter", {}) == {name: True for tag, name in FOLDED.items() if tag in tags(cell)}
         for output in cell.outputs:
             assert len(output.get("data", {}).get("image/png", "")) * 3 / 4 < LARGEST
+
+
+def test_pictures_are_described_in_words(lesson):
+    """Under the key that MyST-NB reads."""
+    for cell in cells(lesson, "code"):
+        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+            assert len(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")) > 20, cell.id
+
+
+def test_papers_are_in_the_list(lesson):
+    listed = pattern(re.findall(r"\*\*(.+?)\*\*", (ROOT / "notebooks" / "PAPERS.md").read_text("utf-8")))
+    for cell in cells(lesson, "markdown"):
+        assert not re.search(r"[A-Z]\w+(\s+et\s+al\.)?\s+(19|20)\d\d\b", listed.sub("", cell.source)), cell.source
 
 
 def test_formulas_are_typeset(lesson):

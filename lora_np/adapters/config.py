@@ -30,7 +30,7 @@ class AdapterConfig:
         compute A and B from the base's weights: see `start_adapter`
     rate_factors : dict, the last part of an array's name -> the factor by which its learning rate is multiplied, by
         default 1. LoRA+ uses {"lora_B": 16} (Hayou et al. 2024). 0 freezes the array, as LoRA-FA does with lora_A
-        (Zhang et al. 2023).
+        (L. Zhang et al. 2023).
     norm_gradient : bool, for DoRA: also differentiate the norm, which the paper treats as a constant
     projection_seed : int, for VeRA: the seed of its random factors
     train_head : bool, whether the complete classification head is also trained

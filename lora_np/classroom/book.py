@@ -40,7 +40,7 @@ oninput="this.closest('div').querySelectorAll('img').forEach((each, i) => {{ eac
 </label></div>"""
 CONTENTS = {  # part of the book -> path patterns of its pages, each of which is listed once
     "To play with": ("figures/playground.md", "figures/smollm2/explorer.md"),
-    "Lessons": ("notebooks/*.ipynb", "notebooks/*.md"),
+    "Lessons": ("notebooks/README.md", "notebooks/*.ipynb", "notebooks/SYMBOLS.md", "notebooks/*.md"),
     "Exercises": ("exercises/*.ipynb",),
     "Results": ("figures/*.md",),
     "For ports": ("lora_np/reference/*.md",),
@@ -72,15 +72,17 @@ def build(folder):
     with tempfile.TemporaryDirectory() as scratch:
         sources, trees, site = (Path(scratch) / name for name in ("sources", "trees", "site"))
         sources.mkdir()
-        write_sources(sources)
+        pages = write_sources(sources)
         words = ["-W", "--keep-going", "-q", "-b", "html", "-d", trees, sources, site]
         if build_main(list(map(str, words))):
             raise ValueError("book: Sphinx failed for the reasons printed above")
+        for page, text in pages.items():  # what readers download are the clone's own files
+            (site / "_sources" / page).write_text(text, "utf-8")
         shutil.copytree(site, folder, dirs_exist_ok=True)
 
 
 def write_sources(folder):
-    """Write the source files of all pages, and `conf.py`."""
+    """Write the source files of all pages, and `conf.py`; return each page's file as it is in the clone."""
     pages = {"index.md": (ROOT / "README.md").read_text("utf-8")}
     for pattern in ("notebooks/*", "figures/*.md", "lora_np/**/*.md", ".github/*.md", "tests/*.md"):
         for path in ROOT.glob(pattern):
@@ -102,8 +104,9 @@ def write_sources(folder):
             for cell in notebook["cells"]:
                 if cell["cell_type"] == "markdown":
                     cell["source"] = with_links(page, "".join(cell["source"]), folder)
+                alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
                 for output in cell.get("outputs", ()):
-                    with_slider(output.get("data", {}))
+                    with_slider(output.get("data", {}), alt)
             text = json.dumps(notebook)
         else:
             text = with_links(page, text, folder)
@@ -111,6 +114,9 @@ def write_sources(folder):
         (folder / page).write_text(text, "utf-8")
     (folder / "icon.svg").write_text(ICON, "utf-8")
     shutil.copy(Path(__file__).parent / "book_conf.py", folder / "conf.py")
+    (folder / "static").mkdir()
+    shutil.copy(Path(__file__).parent / "book.css", folder / "static")
+    return pages
 
 
 def contents(pages):
@@ -165,19 +171,20 @@ def with_links(page, text, folder):
     return re.sub(r'<a id="(\w+)"></a>\n', r"(\1)=\n", LINK.sub(leading, text))
 
 
-def with_slider(data):
-    """Replace an output's animation, see `lesson.slide`, by its pictures and a slider."""
+def with_slider(data, alt):
+    """Replace an output's animation, see `lesson.slide`, by its pictures and a slider; `alt` describes the pictures."""
     from PIL import Image, ImageSequence
 
     label = re.fullmatch("<slider: (.*)>", "".join(data.get("text/plain", "")))
     if not label:
         return
-    pictures = []
-    for frame in ImageSequence.Iterator(Image.open(io.BytesIO(base64.b64decode("".join(data["image/png"]))))):
+    pictures, animation = [], Image.open(io.BytesIO(base64.b64decode("".join(data["image/png"]))))
+    for i, frame in enumerate(ImageSequence.Iterator(animation), 1):
         file = io.BytesIO()
         frame.copy().save(file, "PNG")
         source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-        pictures.append(f'<img alt="picture {len(pictures) + 1}" src="{source}"{" hidden" * bool(pictures)}>')
+        words = html.escape(f"{alt} ({label[1]}: picture {i} of {animation.n_frames})".strip())
+        pictures.append(f'<img alt="{words}" src="{source}"{" hidden" * (i > 1)}>')
     data.clear()
     data["text/html"] = SLIDER.format(pictures="".join(pictures), label=html.escape(label[1]), n=len(pictures))
 

@@ -2,18 +2,23 @@
 
 import re
 
+from lora_np.classroom.book_links import link_words
+
 project, author, copyright = "lora_np", "the lora_np authors", "the lora_np authors, MIT licence"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "numpydoc", "sphinx-mathjax-offline"]
 root_doc = "index"
 default_role = "code"
 add_module_names = False
 autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True  # a default's name, not its value, which may be a path of this computer
 numpydoc_show_class_members = False
 html_theme = "sphinx_book_theme"
 html_title = "lora_np"
 html_context = {"default_mode": "auto"}  # light or dark, as in the reader's system settings
 html_favicon = "icon.svg"
-html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["book.css"]
+html_theme_options = {"navbar_persistent": []}  # without a second search field, above the sidebar's
 html_extra_path = ["extra"]
 html_show_sphinx = False
 myst_enable_extensions = ["amsmath", "dollarmath"]
@@ -30,7 +35,7 @@ def as_plain_text(app, what, name, obj, options, lines):
             text += ["::", ""]
             code = True
         code = code and (indented or not line)
-        text.append(line if code else re.sub(r"(`[^`]*`)|([*|_\\])", lambda match: match[1] or "\\" + match[2], line))
+        text.append(line if code else re.sub(r"(`+[^`]*`+)|([*|_\\])", lambda match: match[1] or "\\" + match[2], line))
     lines[:] = text
 
 
@@ -42,3 +47,4 @@ def skip(app, what, name, obj, skipped, options):
 def setup(app):
     app.connect("autodoc-process-docstring", as_plain_text, priority=100)  # before numpydoc
     app.connect("autodoc-skip-member", skip)
+    app.connect("doctree-resolved", link_words)

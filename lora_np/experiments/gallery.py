@@ -1,6 +1,7 @@
 """Write the gallery: a Markdown page of all experiments whose JSON files are in a folder."""
 
 import math
+import re
 from pathlib import Path
 
 from ..formats import read_json, write_text
@@ -55,7 +56,7 @@ def write_gallery(out):
 
 def section(name, base, outcome):
     """Format one experiment on one base as lines of Markdown."""
-    title, made, n = outcome["title"].rstrip("."), outcome["versions"], len(outcome["seeds"])
+    made, n = outcome["versions"], len(outcome["seeds"])
     lines = [f"### On {BASES[base]}, {MILLIONS[base]} million parameters", "", f"**Claim.** {outcome['claim']}", ""]
     lines += [f"**Verdict: {outcome['verdict']}.**", ""]
     if hasattr(recipe(name), "finding"):
@@ -69,7 +70,9 @@ def section(name, base, outcome):
     if hasattr(recipe(name), "details"):
         lines += ["", *markdown(recipe(name).details(outcome))]
     folder = folder_of("", base)
-    lines += [""] + [f"![{title}]({(folder / figure).as_posix()}.png)" for figure in figures(name, base)]
+    names = figures(name, base)
+    alt = alt_texts(outcome["caption"], len(names))
+    lines += [""] + [f"![{alt[i]}]({(folder / figure).as_posix()}.png)" for i, figure in enumerate(names)]
     quick = " These runs are shortened, so their results are meaningless." * outcome["quick"]
     lines += ["", outcome["caption"] + quick, "", f"    {outcome['command']}", ""]
     try:
@@ -84,6 +87,16 @@ def section(name, base, outcome):
         f"[Numbers]({(folder / name).as_posix()}.json)"
     )
     return [*lines, about + " †" * (not same), ""]
+
+
+def alt_texts(caption, n):
+    """Say what each of n figures shows: the first sentence of its part of the caption, and those on its panels."""
+    parts = [part for part in re.split(r"Figure \d: |Below: ", caption) if part]
+    texts = []
+    for i in range(n):
+        first, *others = parts[min(i, len(parts) - 1)].strip().rstrip(".").split(". ")
+        texts.append(". ".join([first, *(text for text in others if "panel:" in text)]))
+    return texts
 
 
 def training_texts(outcome):
