@@ -13,6 +13,7 @@ import pytest
 
 from lora_np.adapters import AdapterConfig
 from lora_np.adapters.lora import backward, forward
+from lora_np.classroom import check
 from lora_np.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +71,16 @@ def test_lora_in_ten_lines_is_the_layer_of_the_package(at_the_start):
 def test_lora_in_ten_lines_prints_what_the_readme_says(tmp_path):
     printed = run(code(TEXTS["README.md"], "python"), folder=tmp_path)
     assert printed and "\n".join(printed) in TEXTS["README.md"]
+
+
+def test_the_feedback_in_the_readme_is_what_the_check_prints(capsys):
+    def lora_backward(dy, x, W, A, B, s):
+        du = s * dy @ B
+        return dy @ W, du.T @ x, s * dy.T @ (x @ A.T)
+
+    check.lora_backward(lora_backward)
+    *printed, _ = capsys.readouterr().out.splitlines()
+    assert "\n".join(printed) in TEXTS["README.md"]
 
 
 USE = """

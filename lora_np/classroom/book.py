@@ -24,6 +24,9 @@ from .sets import read_sets
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # matches code as well, to skip it
 NOT_REFERENCE = ("cli", "exercises", "recipes", "llama_cpp", "book_conf")  # modules that are not part of the API
+EVENING = re.compile(
+    r"# (\d\d · [^\\]*)\\n.*\| \*\*Path\*\* \|", re.DOTALL
+)  # titles on the evening path
 SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # source files that get their own pages
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 1h9v9H1z"/>
 <path fill="#d55e00" d="M12 1h3v9h-3zM1 12h9v3H1z"/></svg>
@@ -120,13 +123,16 @@ def write_sources(folder):
 
 
 def contents(pages):
-    """Return the table of contents, which the theme shows next to every page."""
+    """Return the table of contents, which the theme shows next to every page; ● marks the lessons of the evening."""
     lists, rest = [], sorted(pages)
     for part, patterns in CONTENTS.items():
         names = dict.fromkeys(page for pattern in patterns for page in rest if fnmatch(page, pattern))
         rest = [page for page in rest if page not in names]
-        lines = "\n".join(name.rpartition(".")[0] for name in names)
-        lists.append(f"\n\n```{{toctree}}\n:hidden:\n:caption: {part}\n\n{lines}\n```\n")
+        lines = ""
+        for name in names:
+            page, title = name.rpartition(".")[0], EVENING.search(pages[name])
+            lines += f"{title[1]} ● <{page}>\n" if title else f"{page}\n"
+        lists.append(f"\n\n```{{toctree}}\n:hidden:\n:caption: {part}\n\n{lines}```\n")
     return "".join(lists)
 
 
