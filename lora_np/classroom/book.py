@@ -24,9 +24,7 @@ from .sets import read_sets
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # matches code as well, to skip it
 NOT_REFERENCE = ("cli", "exercises", "recipes", "llama_cpp", "book_conf")  # modules that are not part of the API
-EVENING = re.compile(
-    r"# (\d\d · [^\\]*)\\n.*\| \*\*Path\*\* \|", re.DOTALL
-)  # titles on the evening path
+EVENING = re.compile(r"# (\d\d · [^\\]*)\\n.*\| \*\*Path\*\* \|", re.DOTALL)  # titles on the evening path
 SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # source files that get their own pages
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 1h9v9H1z"/>
 <path fill="#d55e00" d="M12 1h3v9h-3zM1 12h9v3H1z"/></svg>
