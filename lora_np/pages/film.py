@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 from ..formats.atomic import write_atomically
 from .assemble import playground
 
-OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,800"]
-SIZE, COLOURS = (880, 550), 224  # of the picture
+OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,778"]
+SIZE, COLOURS = (880, 535), 224  # of the picture
 STEPS = (0, 1, 2, 3, 4, 6, 8, 10, 12, 15, 18, 21, 25, 30, 35, 40, 45, 50, 60, 70, 80, 90, 100)
 STRENGTHS = (0.75, 0.5, 0.25, 0)  # of the adapter, after the last step
 LONG, SHORT = 1800, 350  # how long a picture is shown, in ms
