@@ -512,7 +512,8 @@ def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
     outcome["made_with"] = store.made_with(*{run.__module__ for run in runs_of(name, seeds, True, base).values()})
     rows = [line for line in gallery.section(name, base, outcome) if line.startswith("|")]
     beside, table = len(outcome["asides"]), len(module.table(outcome)) + 1 if hasattr(module, "table") else 0
-    assert len(rows) == table + 2 + len(measured["checks"]) + (2 + beside) * bool(beside)
+    details = len(module.details(outcome)) + 1 if hasattr(module, "details") else 0
+    assert len(rows) == table + details + 2 + len(measured["checks"]) + (2 + beside) * bool(beside)
     assert {line.count("|") for line in rows[table:]} == {5}
 
 
