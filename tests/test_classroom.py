@@ -293,6 +293,12 @@ def test_terms_and_papers_are_linked_in_running_text():
     assert papers == [("Hu et al.\n2021", "https://x.org/hu"), ("Hu et al. 2021", "https://x.org/hu")]
 
 
+def test_the_contents_mark_the_lessons_of_the_evening():
+    notebook = json.dumps("# 00 · Start here\n\n| **Path** | 1 of 4 |\n", ensure_ascii=False)
+    pages = {"notebooks/00_a.ipynb": notebook, "notebooks/01_b.ipynb": json.dumps("# 01 · Next\n")}
+    assert "00 · Start here ● <notebooks/00_a>\nnotebooks/01_b\n" in book.contents(pages)
+
+
 def test_a_slider_has_a_description_for_each_picture():
     Image = pytest.importorskip("PIL.Image")  # Matplotlib needs it as well
     file = io.BytesIO()

@@ -49,6 +49,12 @@ def test_pictures_are_described_in_words(lesson):
             assert len(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")) > 20, cell.id
 
 
+def test_experiments_are_named():
+    """Their numbers change when one is added."""
+    for path in [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("lora_np/classroom/exercises/*/*.py")]:
+        assert not re.search(r"experiments? \d", path.read_text("utf-8"), re.IGNORECASE), path
+
+
 def test_papers_are_in_the_list(lesson):
     listed = pattern(re.findall(r"\*\*(.+?)\*\*", (ROOT / "notebooks" / "PAPERS.md").read_text("utf-8")))
     for cell in cells(lesson, "markdown"):

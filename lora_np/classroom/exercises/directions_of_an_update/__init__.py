@@ -57,8 +57,8 @@ ANSWER = """1. Chance alone gives 64/128 = 0.5: two adapters that have nothing i
 5. Two things differ at once, the rank and the size: an intruder needs an update whose σ₁ is comparable with W's leading
    singular values, and α = 128 makes the update large. Control: change only one. Scale LoRA's update to the norm of
    full fine-tuning's (or vice versa) and count again; train LoRA at several ranks, each at its own best learning rate.
-   If the claim is wrong, the number of intruders depends on the size, not on the rank. In experiment 7, r = 1 had fewer
-   intruders than r = 64.
+   If the claim is wrong, the number of intruders depends on the size, not on the rank. In the experiment on
+   intruders, r = 1 had fewer than r = 64.
 
 *Marks:* one point for each claim: half for why it does not follow, half for a control and its expected result.
 """
