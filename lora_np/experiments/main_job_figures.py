@@ -80,7 +80,7 @@ def ranks_by_block(outcome):
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(15, 8.5)
-    grid = figure.subplots(3, len(outcome["spectra"]), sharex=True, sharey=True)
+    grid = figure.subplots(3, len(outcome["spectra"]), sharex=True, sharey=True, squeeze=False)
     for i, (line, text) in enumerate(zip(grid, ("stable rank", "effective rank", "rank with 90 % of the energy"))):
         tables = {  # method -> (kinds, blocks)
             key: np.array([np.array(of_kind["ranks"])[:, i] for of_kind in kinds.values()])
