@@ -34,7 +34,7 @@ def setup(threads=1):
     """
     import matplotlib
     from matplotlib import pyplot as plt
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_info, threadpool_limits
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # hide messages about the font cache
     shell = notebook_shell()
@@ -44,7 +44,8 @@ def setup(threads=1):
         shell.run_line_magic("matplotlib", "inline")  # even if MPLBACKEND is set
     plt.rcParams.update({**STYLE, "figure.dpi": 100, "font.size": FONT_SIZE, "axes.titlesize": FONT_SIZE + 1})
     np.set_printoptions(precision=3, suppress=True, linewidth=110)
-    threadpool_limits(threads)
+    allowed = max((pool["num_threads"] for pool in threadpool_info()), default=threads)  # such as OMP_NUM_THREADS
+    threadpool_limits(min(threads, allowed))
 
 
 def need(model):
