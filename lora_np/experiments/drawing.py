@@ -28,7 +28,7 @@ STYLE = {
 
 def colour(key):
     """A method's colour, the same at every rank and learning rate: "qv_r8" has the colour of "lora_qv"."""
-    family = key.removeprefix("lora_").removeprefix("half_").partition("_r")[0]
+    family = key.removeprefix("lora_").partition("_r")[0]
     return COLOURS.get(family) or COLOURS[f"lora_{family}"]
 
 

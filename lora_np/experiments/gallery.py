@@ -71,8 +71,8 @@ def section(name, base, outcome):
         lines += ["", *markdown(recipe(name).details(outcome))]
     folder = folder_of("", base)
     names = figures(name, base)
-    alt = alt_texts(outcome["caption"], len(names))
-    lines += [""] + [f"![{alt[i]}]({(folder / figure).as_posix()}.png)" for i, figure in enumerate(names)]
+    shown = zip(names, alt_texts(outcome["caption"], len(names)))
+    lines += [""] + [f"![{alt}]({(folder / figure).as_posix()}.png)" for figure, alt in shown]
     quick = " These runs are shortened, so their results are meaningless." * outcome["quick"]
     lines += ["", outcome["caption"] + quick, "", f"    {outcome['command']}", ""]
     try:

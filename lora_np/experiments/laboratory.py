@@ -18,7 +18,7 @@ and optionally
     ON              dict, base -> further fields of the runs that KEYS defines
     FIGURES         dict, base -> file name -> function like `draw`; for recipes with several figures
     table(outcome), details(outcome)
-                    return the rows of a table as lists of strings, the header first; `details` stands below the checks
+                    return the rows of a table as lists of strings, the header first; `details` is below the checks
     finding(outcome)
                     returns a sentence with the main result
     COLUMNS         the number of the table's columns that fit on a screen
