@@ -11,7 +11,7 @@ parabola's minimum. The test split is not used.
 import numpy as np
 
 from ...adapters import AdapterConfig
-from ..drawing import COLOURS, STYLES, legend_below, mean_line, panels
+from ..drawing import COLOURS, legend_below, mean_line, panels
 from ..evidence import UNKNOWN, check
 from ..methods import ALL, ON_BASE, SOME, TUNE_SEED, lora, shortened
 from ..runs.classify import ClassifyRun
@@ -96,7 +96,7 @@ def best_rate(rates, losses):
 def draw(outcome):
     alpha = f"α = {ALPHA:g}" if "r=64" in outcome["losses"] else "α = 2r"
     figure, axes = panels(outcome, f"Where is the best learning rate? LoRA with {alpha}\n", 9, 6)
-    for key, style in zip(outcome["losses"], STYLES):
+    for key, style in zip(outcome["losses"], ("-", "-", "--", "-.")):  # dotted lines are the best rates
         colour = COLOURS["full" if key == "full" else "lora_all"]
         of_rate = {float(rate): v for rate, v in outcome["losses"][key].items() if None not in v}
         label, marker = ("full fine-tuning", "s") if key == "full" else (f"LoRA on all linear layers, {key}", "o")
