@@ -1,8 +1,7 @@
 """The methods that the experiments compare, and their runs at the learning rates that `tune` chose.
 
-For given layers, LoRA has the same learning rate at every rank. If each rank had its own, randomness in the choice of
-learning rates would add to the differences between ranks. Methods that differ in more than the rank have separate
-learning rates. The best rate also depends on the base and the number of epochs, so there is one for each combination.
+Every method has a learning rate of its own, also at every rank, because the best rate depends on the rank. It also
+depends on the base, the number of epochs and the number of training snippets, so there is one for each combination.
 """
 
 from dataclasses import replace
@@ -17,9 +16,14 @@ SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora
 QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
 QUICK_ON = {"pretrained": {}, "minilm": {}, "smollm2": {"limit": 16}}
 ON_BASE = {"pretrained": {}}  # fields of every run on a base
-ON_BASE |= {base: {"base": base, "batch_size": 16} for base in ("minilm", "smollm2")}
-SOME = {"examples": 2000, "evaluations": 1}  # fields of most of SmolLM2's runs
+ON_BASE |= {"smollm2": {"base": "smollm2", "batch_size": 16}}
+ON_BASE |= {"minilm": {"base": "minilm", "batch_size": 16, "folds": True}}
+# The fields of runs on few snippets, which are trained for more epochs, so that there are at least 30 steps.
+FEW = {n: {"examples": n, "epochs": epochs, "evaluations": 2} for n, epochs in ((10, 30), (100, 12), (1000, 4))}
+FEW |= {2000: {"examples": 2000, "epochs": 1, "evaluations": 1}}
+SOME = FEW[2000]  # fields of most of SmolLM2's runs
 TUNE_SEED, TUNE_SEEDS = 100, 2  # first seed and number of seeds; the seeds of experiments start at 0
+MORE_SEEDS = {10: 16, 100: 8, 1000: 4}  # number of training snippets -> number of seeds for tuning
 
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -28,17 +32,13 @@ ALL = "all-linear"
 VARIANTS = {"rslora": "rsLoRA", "lora+": "LoRA+", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA"}
 WIDE = {"q": 20, "k": 30, "v": 30}
 DOWN_R3 = {"rank_pattern": {"down_proj": 3}, "alpha_pattern": {"down_proj": 6.0}}
-TEN_BLOCKS = {"first": "blocks.[0-9].*", "middle": "blocks.1[0-9].*", "last": "blocks.2[0-9].*"}
 
 
 class Method(NamedTuple):
-    """A training method: the weights that it trains, and its learning rate."""
+    """A training method: a label, and the weights that it trains."""
 
     label: str
     adapter: AdapterConfig | None  # None to train the whole model
-    rate: str  # the name of its learning rate; methods that differ only in the rank share it
-    more: dict = {}  # other fields of ClassifyRun
-    factor: float = 1.0  # multiplies the chosen learning rate
 
 
 def lora(r, *targets):
@@ -52,66 +52,32 @@ def variant(name, r=8):
 
 
 METHODS = {
-    "head": Method("head only", AdapterConfig(targets=()), "head"),
-    "full": Method("full fine-tuning", None, "full"),
-    "scratch": Method("full, from random weights", None, "scratch", {"weights": "random"}),
-    **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 12, 16, 64)},
-    **{f"all_r{r}": Method(f"LoRA all linear r={r}", lora(r, ALL), "all") for r in (1, 4, 8, 16, 64)},
-    # This trains less than 1 % of the parameters. If q and k were included, only ranks up to 3 would do so.
-    "vomlp_r4": Method("LoRA v,o,up,down r=4", lora(4, "v_proj", "o_proj", *MLP), "vomlp"),
-    # Different matrices: all methods train as many parameters as rank 8 on one square matrix per block.
-    **{f"{name}_r8": Method(f"LoRA {name} r=8", lora(8, f"{name}_proj"), "attention") for name in "qkvo"},
-    "qk_r4": Method("LoRA q,k r=4", lora(4, "q_proj", "k_proj"), "attention"),
-    **{f"qkvo_r{r}": Method(f"LoRA q,k,v,o r={r}", lora(r, *ATTENTION), "attention") for r in (2, 6)},
-    # Attention or the MLP, with 92,160 or 10,240 parameters per block, and both together.
-    "attention_r45": Method("attention r=45", lora(45, *ATTENTION), "attention_r45"),
-    "mlp_r36": Method("MLP r=36", lora(36, *MLP), "mlp_r36"),
-    "all_r36": Method("MLP and attention r=36", lora(36, ALL), "all_r36"),
-    "attention_r5": Method("attention r=5", lora(5, *ATTENTION), "attention_r5"),
-    "mlp_r4": Method("MLP r=4", lora(4, *MLP), "mlp_r4"),
+    "head": Method("head only", AdapterConfig(targets=())),
+    "full": Method("full fine-tuning", None),
+    **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV)) for r in (1, 8, 12, 64)},
+    **{f"all_r{r}": Method(f"LoRA all linear r={r}", lora(r, ALL)) for r in (1, 4, 8, 16, 64)},
+    # Different matrices of MiniLM: all methods train as many parameters as qv_r8; those of the MLP, 6 % fewer.
+    **{f"{name}_r16": Method(f"LoRA {name} r=16", lora(16, f"{name}_proj")) for name in "qkvo"},
+    "qkvo_r4": Method("LoRA q,k,v,o r=4", lora(4, *ATTENTION)),
+    "mlp_r3": Method("LoRA up,down r=3", lora(3, *MLP)),
+    # Different matrices of SmolLM2: 23,040 parameters per block, and 1 % more for the MLP.
+    **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj")) for name, r in WIDE.items()},
+    "qkvo_r6": Method("LoRA q,k,v,o r=6", lora(6, *ATTENTION)),
+    "gated_mlp": Method("LoRA gate,up r=4, down r=3", replace(lora(4, "gate_proj", *MLP), **DOWN_R3)),
     # Variants, on q and v.
-    "lora": Method("LoRA", lora(8, *QV), "lora"),
-    **{kind: Method(label, variant(kind), kind) for kind, label in VARIANTS.items()},
-    "lora-fa": Method("LoRA-FA", variant("lora-fa", 16), "lora-fa"),  # only B is trained, so the rank is doubled
-    "vera": Method("VeRA", variant("vera", 256), "vera"),
-    "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12), "adalora"),  # a third of the directions is pruned
-    # Different matrices of SmolLM2: 23,040 parameters per block, as with qv_r12 and qkvo_r6, and 1 % more for the MLP.
-    **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
-    "gated_mlp": Method("LoRA gate,up r=4, down r=3", replace(lora(4, "gate_proj", *MLP), **DOWN_R3), "all"),
-    # All thirty blocks of SmolLM2 or ten of them, with the same number of parameters.
-    "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
-    **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
-    "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora"), "qalora"),
-    # SmolLM2's rates were chosen on 2,000 snippets; these methods train on all snippets at half those rates.
-    "half_all_r4": Method("LoRA all linear r=4, half the rate", lora(4, ALL), "all", factor=0.5),
-    "half_full": Method("full fine-tuning, half the rate", None, "full", factor=0.5),
-    # This method is used on a base that is quantised to NF4.
-    "loftq": Method("LoftQ, all linear r=16", variant_config("loftq", lora(16, ALL)), "all"),
-    # Other batch sizes.
-    **{
-        f"{key}_batch{size}": Method(f"{label}, batch {size}", adapter, f"{key}_batch{size}", {"batch_size": size})
-        for size in (8, 32, 128, 256)
-        for key, label, adapter in (("full", "full fine-tuning", None), ("all_r16", "all linear r=16", lora(16, ALL)))
-    },
-}
-# The methods used to tune each shared rate. Any other rate is tuned with the only method that uses it.
-CHOOSING = {
-    ("pretrained", 1): {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
-    ("pretrained", 3): {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
-    ("minilm", 1): {"attention": ("qv_r8",), "all": ("all_r8",)},
-    ("smollm2", 1): {"attention": ("qv_r8", "qv_r64"), "all": ("all_r4", "all_r16")},
+    "lora": Method("LoRA", lora(8, *QV)),
+    **{kind: Method(label, variant(kind)) for kind, label in VARIANTS.items()},
+    "lora-fa": Method("LoRA-FA", variant("lora-fa", 16)),  # only B is trained, so the rank is doubled
+    "vera": Method("VeRA", variant("vera", 256)),
+    "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12)),  # a third of the directions is pruned
+    "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora")),
 }
 
 
-def rate_name(rate, passes=1, base="pretrained"):
-    """The name of a learning rate in settings.json: "full", "full, 3 passes" or "smollm2, full"."""
-    name = rate if passes == 1 else f"{rate}, {passes} passes"
-    return name if base == "pretrained" else f"{base}, {name}"
-
-
-def learning_rate(key, passes=1, base="pretrained"):
-    """A method's learning rate for a given base and number of epochs."""
-    return METHODS[key].factor * tuned(rate_name(METHODS[key].rate, passes, base))
+def rate_name(key, passes=1, base="pretrained", examples=None):
+    """The name of a learning rate in settings.json: "full", "full, 3 passes" or "minilm, all_r8, 100 snippets"."""
+    size = f"{examples} snippets" if examples else f"{passes} passes"
+    return ", ".join([base] * (base != "pretrained") + [key] + [size] * (examples is not None or passes > 1))
 
 
 def tuned(name):
@@ -122,19 +88,25 @@ def tuned(name):
     return chosen[name]
 
 
+def learning_rate(key, passes=1, base="pretrained", examples=None):
+    """A method's learning rate for a base, a number of epochs, and a number of training snippets (None: all)."""
+    return tuned(rate_name(key, passes, base, examples))
+
+
 def run_at(rate, key, seed, base="pretrained", **more):
     """A run of a method at a given learning rate."""
-    return ClassifyRun(METHODS[key].adapter, seed, rate, **ON_BASE[base] | METHODS[key].more | more)
+    return ClassifyRun(METHODS[key].adapter, seed, rate, **ON_BASE[base] | more)
 
 
-def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
-    """Runs of several methods, each at its tuned learning rate for the base and number of epochs.
+def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", tuned_on=None, **more):
+    """Runs of several methods, each at its learning rate for the base, the epochs and the number of snippets.
 
-    `more` contains fields of ClassifyRun, and `quick` shortens the runs. The trained arrays are stored unless `more`
-    sets `keep` to False. Returns a dict, (method, seed) -> run.
+    `more` contains fields of ClassifyRun, and `quick` shortens the runs. `tuned_on` is the number of snippets on which
+    the learning rates were chosen, if it is not the number in `more`. The trained arrays are stored unless `more` sets
+    `keep` to False. Returns a dict, (method, seed) -> run.
     """
+    rates = {key: learning_rate(key, passes, base, tuned_on or more.get("examples")) for key in keys}
     more = {"epochs": passes, "keep": True} | (shortened(more, base) if quick else more)
-    rates = {key: learning_rate(key, passes, base) for key in keys}
     return {(key, seed): run_at(rates[key], key, seed, base, **more) for key in keys for seed in seeds}
 
 

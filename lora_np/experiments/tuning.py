@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ..formats import check_file, check_folder, model_place, read_json, write_json
-from .methods import CHOOSING, METHODS, SETTINGS, SOME, TUNE_SEED, TUNE_SEEDS, run_at
+from .methods import FEW, MORE_SEEDS, SETTINGS, TUNE_SEED, TUNE_SEEDS, run_at
 from .recipes import dialect
 from .runs import BASES
 from .store import STORE, carry_out_all, made_with
@@ -75,15 +75,15 @@ def rates_to_tune():
 
 def runs_to_tune(name, rate):
     """Runs that evaluate a learning rate; `name` is from `rate_name` or contains a domain, as in "critics, full"."""
-    *first, what = name.removesuffix(" passes").split(", ")
+    *first, last = name.split(", ")
     base = first.pop(0) if first and first[0] in BASES else "pretrained"
     if first and first[0] in dialect.DOMAINS:
-        return [dialect.run_of(base, *first, what, TUNE_SEED, rate, test=False)]
-    what, passes = (*first, int(what)) if first else (what, 1)
-    more = {"epochs": passes, "test": False} | (SOME if base == "smollm2" else {})
-    own = [key for key, method in METHODS.items() if (method.rate, method.factor) == (what, 1.0)]
-    keys, seeds = CHOOSING[base, passes].get(what, own), range(TUNE_SEED, TUNE_SEED + TUNE_SEEDS)
-    return [run_at(rate, key, seed, base, **more) for key in keys for seed in seeds]
+        return [dialect.run_of(base, *first, last, TUNE_SEED, rate, test=False)]
+    key, *size = *first, last
+    number, unit = size[0].split() if size else (1, "passes")
+    more = FEW[int(number)] if unit == "snippets" else {"epochs": int(number)}
+    seeds = range(TUNE_SEED, TUNE_SEED + MORE_SEEDS.get(more.get("examples"), TUNE_SEEDS))
+    return [run_at(rate, key, seed, base, test=False, **more) for seed in seeds]
 
 
 def untried(guess, losses):

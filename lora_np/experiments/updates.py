@@ -5,7 +5,7 @@ import numpy as np
 from ..adapters import adapter_deltas, linear_layers, merge
 from ..analysis import amplification, linear_updates, max_similarities, spectrum, truncated_updates
 from ..training import attach, blas_threads, shard_threads, worthwhile_threads
-from .runs.classify import load_snippets, score, starting_point
+from .runs.classify import score, starting_point
 
 
 def tuned(results, run, dtype=np.float32):
@@ -48,7 +48,7 @@ def scores_of_cut(results, run, ranks):
 def scores_on_test(run, model, config):
     """The "accuracy" in % and the "loss" in nats of a run's model without an adapter, on the test split."""
     with blas_threads(1), shard_threads(worthwhile_threads(model)) as in_turn:
-        scores = score(model, None, config, load_snippets(run.limit, run.base), "test", in_turn)
+        scores = score(model, None, config, run.snippets(), "test", in_turn)
     return {"accuracy": 100 * scores["accuracy"], "loss": scores["loss"]}
 
 

@@ -9,14 +9,14 @@ import numpy as np
 from ...adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from ...checked import one_of
 from ...compress import prune_magnitude, prune_n_of_m, quantise, weight_bytes
-from ...data import Batch, class_batches, encode, load_reviews, pad_id
-from ...model import add_head, initial_params, predict_logits
+from ...data import Batch, Splits, Table, class_batches, encode, load_reviews, pad_id
+from ...model import add_head, predict_logits
 from ...ops import cross_entropy_forward
 from ...training import attach, blas_threads, fine_tuning, settled_from, stream, train
 from . import BASES, load_base
 
-COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
-WEIGHTS = (*COMPRESSED, "random")
+WEIGHTS = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
+FOLDS = 8  # parts of the training and test snippets, each of which is the test set of some seeds
 BATCH_SIZE = 32
 TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run that are arguments of `fine_tuning`
 MAX_LENGTH = 128  # tokens; the longest snippet has 95
@@ -48,13 +48,30 @@ class Snippets(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def load_snippets(limit=None, base="pretrained"):
-    """Load the snippets, at most `limit` per split, and encode them with a base's tokenizer."""
+def load_snippets(limit=None, base="pretrained", fold=None):
+    """Load the splits of `split_reviews`, at most `limit` snippets of each, and encode them with a base's tokenizer."""
     tokenizer = load_base(base).tokenizer
     splits = []
-    for texts, labels in load_reviews("rotten_tomatoes"):
+    for texts, labels in split_reviews(fold):
         splits.append(Encoded(encode(tokenizer, texts[:limit], MAX_LENGTH), labels[:limit]))
     return Snippets(*splits, pad_id=pad_id(tokenizer))
+
+
+def split_reviews(fold=None):
+    """The training, validation and test snippets, as Splits of Table.
+
+    Without a `fold`, they are the splits of `load_reviews`. Otherwise, the training and the test snippets are pooled and
+    divided at random into FOLDS parts; the part with this index is the test set, and the other parts are the training
+    set. The validation snippets are always the same.
+    """
+    train, validation, test = splits = load_reviews("rotten_tomatoes")
+    if fold is None:
+        return splits
+    texts, labels = train.texts + test.texts, np.concatenate([train.labels, test.labels])
+    parts = np.array_split(np.random.default_rng(0).permutation(len(texts)), FOLDS)
+    rows = np.concatenate(parts[:fold] + parts[fold + 1 :]), parts[fold]
+    train, test = (Table([texts[i] for i in of_split], labels[of_split]) for of_split in rows)
+    return Splits(train, validation, test)
 
 
 @dataclass(frozen=True)
@@ -70,8 +87,8 @@ class ClassifyRun:
     batch_size : int
     examples : int, number of training snippets, which are drawn at random with the seed, or None for all
     base : one of BASES
-    weights : one of WEIGHTS; how the base's linear layers are compressed before training, or "random" to train the
-        whole model from random weights
+    weights : one of WEIGHTS; how the base's linear layers are compressed before training
+    folds : bool, whether the test set is the fold with the index seed mod FOLDS, instead of the fixed test split
     evaluations : int, approximate number of evaluations during training, or None for two per epoch
     test : bool, whether to evaluate the checkpoint with the lowest validation loss on the test split; False for tuning
     keep : bool, whether the result includes the trained arrays
@@ -86,6 +103,7 @@ class ClassifyRun:
     examples: int | None = None
     base: str = "pretrained"
     weights: str = "dense"
+    folds: bool = False
     evaluations: int | None = None
     test: bool = True
     keep: bool = False
@@ -95,9 +113,13 @@ class ClassifyRun:
         one_of("base", self.base, BASES)
         one_of("weights", self.weights, WEIGHTS)
 
+    def snippets(self):
+        """The run's snippets."""
+        return load_snippets(self.limit, self.base, self.seed % FOLDS if self.folds else None)
+
     def carry_out(self):
         """Carry out the run and return its numbers and arrays; losses are in nats per snippet."""
-        snippets = load_snippets(self.limit, self.base)
+        snippets = self.snippets()
         params, config, adapter = starting_point(self)
         rows = training_rows(self, len(snippets.train.labels))
         texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
@@ -129,7 +151,7 @@ class ClassifyRun:
 
 
 def compressed(params, weights):
-    """The parameters with quantised or pruned linear layers; `weights` is one of COMPRESSED."""
+    """The parameters with quantised or pruned linear layers; `weights` is one of WEIGHTS."""
     names = [f"{module}.weight" for module in linear_layers(params)]
     if weights in ("nf4", "int8"):
         return quantise(params, names, weights)
@@ -150,10 +172,7 @@ def starting_point(run):
     adapter : Adapter, or None if the whole model is trained
     """
     params, config, *_ = load_base(run.base)
-    if run.weights == "random":
-        params = initial_params(config, stream(run.seed, "weights"))
-    else:
-        params = compressed(params, run.weights)
+    params = compressed(params, run.weights)
     params, config = add_head(params, config, 2, stream(run.seed, "head"))
     if run.adapter is None:
         return params, config, None
