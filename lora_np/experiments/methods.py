@@ -23,7 +23,7 @@ FEW = {n: {"examples": n, "epochs": epochs, "evaluations": 2} for n, epochs in (
 FEW |= {2000: {"examples": 2000, "epochs": 1, "evaluations": 1}}
 SOME = FEW[2000]  # fields of most of SmolLM2's runs
 TUNE_SEED, TUNE_SEEDS = 100, 2  # first seed and number of seeds; the seeds of experiments start at 0
-MORE_SEEDS = {10: 16, 100: 8, 1000: 4}  # number of training snippets -> number of seeds for tuning
+MORE_SEEDS = {10: 8, 100: 8, 1000: 4}  # number of training snippets -> number of seeds for tuning
 
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
