@@ -20,7 +20,7 @@ class Product(NamedTuple):
 
 
 class ShapeOnly(np.ndarray):
-    """An array without entries; `shape_only` creates one.
+    """An array that has a shape but stores no numbers; `shape_only` creates one.
 
     Products with a vector are not recorded, because they count as sums over rows or columns. `name` is a parameter's
     name, or None. `layer` is the layer whose output uses this memory, or None. `terms` lists the matrix products

@@ -165,7 +165,7 @@ def from_transformers(case):
 
 
 def padded(batch, config):
-    """Pad ids (B, T) with an id that no row ends with: transformers classifies at a row's last non-padding id."""
+    """Pad ids (B, T) with an id that no row ends with, because transformers reads the last id that is not padding."""
     ends = batch.ids[np.arange(len(batch.ids)), batch.lengths - 1]
     config.pad_token_id = min(set(range(len(ends) + 1)) - set(ends.tolist()))
     return np.where(np.arange(batch.ids.shape[1]) < batch.lengths[:, None], batch.ids, config.pad_token_id)

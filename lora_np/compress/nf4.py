@@ -100,7 +100,7 @@ def quantise_nf4(weight, block_size=64, double=True):
     """Quantise a matrix to four-bit codes with one scale per block.
 
     A weight halfway between two points is rounded to the lower one. A weight of 0 is stored exactly. Without `double`,
-    each block's largest magnitude is kept (as float32), and quantising the result again changes nothing.
+    each block's largest magnitude is stored in float32, unrounded, and quantising the result again changes nothing.
 
     Parameters
     ----------

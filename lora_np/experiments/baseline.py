@@ -2,16 +2,17 @@
 
 import numpy as np
 
-from ..data import load_reviews, load_tokenizer, normalise
+from ..data import load_tokenizer, normalise
 from ..formats import PRETRAINED
 from ..tasks.baseline import word_classifier
+from .runs.classify import split_reviews
 
 
-def tfidf_baseline(limit=None):
+def tfidf_baseline(limit=None, fold=None):
     """Fit logistic regression to words and word pairs, weighted by tf-idf, on the splits that all other methods use.
 
     The term frequencies (raw or sublinear) and the parameter C are chosen by validation accuracy. At most `limit`
-    snippets of each split are used.
+    snippets of each split are used; `fold` is as in `split_reviews`.
 
     Returns
     -------
@@ -21,7 +22,7 @@ def tfidf_baseline(limit=None):
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     train, validation, test = (
         ([normalise(tokenizer, text) for text in split.texts[:limit]], split.labels[:limit])
-        for split in load_reviews("rotten_tomatoes")
+        for split in split_reviews(fold)
     )
     best = word_classifier(train, validation, r"\S+")  # normalised text has spaces between words and punctuation
     right = best.predict(test[0]) == test[1]

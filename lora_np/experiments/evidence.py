@@ -1,113 +1,185 @@
-"""Decide whether a claim holds: compare the 95 % interval of the mean over seeds with the claim's bound."""
+"""Statistics of the experiments: intervals, equivalence within a margin, power, and the verdict on a comparison.
+
+Each seed has a test set of its own (a fold), so a seed's score varies for two reasons at once: the seed and the
+snippets. The mixed model of this nested design (random effects for the seeds, and for the snippets within a seed) is
+balanced, so its interval is Student's t interval over the seeds, which is computed here. Seeds with the same fold are
+averaged first. Where all seeds share one test set, the two effects are crossed; see `crossed`. The training sets of two
+folds overlap, which makes the intervals slightly too narrow (Bengio and Grandvalet 2004).
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 
-HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot tell"
-EQUAL = 0.01  # nats; losses that differ by at most this amount are treated as equal (about one point of accuracy here)
+from .runs.classify import FOLDS
+
+DIFFERENT, EQUIVALENT, BOTH = "different", "equivalent", "different, but equivalent within the margin"
+KNOWN, UNKNOWN = "known", "cannot tell"
+TIMES = 1.5  # a ratio is known if its interval spans at most this factor
+LEVEL = 0.95
+POWER = 0.8
 
 
-class Interval(NamedTuple):
-    """A mean and its confidence interval."""
+class Estimate(NamedTuple):
+    """The mean of a sample, its standard error, and the degrees of freedom of Student's t distribution."""
 
     mean: float
-    low: float | None  # None with one seed
-    high: float | None
+    error: float
+    freedom: float
+
+    def interval(self, level=LEVEL):
+        """The confidence interval (low, high) of the mean; (None, None) without degrees of freedom."""
+        from scipy.stats import t
+
+        half = t.ppf((1 + level) / 2, self.freedom) * self.error if self.freedom else np.nan
+        return (None, None) if np.isnan(half) else (float(self.mean - half), float(self.mean + half))
+
+    def detectable(self):
+        """The smallest difference from 0 that an experiment with this error finds with a probability of POWER."""
+        from scipy.stats import t
+
+        return float(t.ppf([(1 + LEVEL) / 2, POWER], self.freedom).sum() * self.error)
 
 
-def interval(values, log=False):
-    """Return the mean over seeds and its 95 % confidence interval, by Student's t.
-
-    Parameters
-    ----------
-    values : sequence of n floats, one per seed; to compare two methods, their difference for each seed
-    log : bool, whether to average the logarithms, as for ratios; the mean is then geometric, so 2 and 1/2 average to 1
-
-    Returns
-    -------
-    Interval, mean ± t(0.975; n − 1) · s/√n with s the standard deviation
-    """
-    from scipy.stats import t
-
-    if log:
-        return Interval(*(None if x is None else float(np.exp(x)) for x in interval(np.log(values))))
+def estimate(values):
+    """The Estimate of the mean of values, one per seed; those of seeds that share a fold are averaged first."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"values: got shape {values.shape}, expected one number per seed")
-    mean, n = float(values.mean()), len(values)
-    if n == 1:
-        return Interval(mean, None, None)
-    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    return Interval(mean, mean - half, mean + half)
+    of_folds = np.array([values[fold::FOLDS].mean() for fold in range(min(FOLDS, len(values)))])
+    n = len(of_folds)
+    return Estimate(float(of_folds.mean()), float(of_folds.std(ddof=n > 1) / np.sqrt(n)), n - 1)
 
 
-def check(statement, values, at_least=None, at_most=None, unit="", every=False):
-    """Check one part of a claim: compare the confidence interval of a mean with a bound.
+def crossed(differences):
+    """The Estimate of the mean of differences (S, N), where each of S seeds is tested on the same N snippets.
+
+    The mean varies with the seeds and with the snippets. With the mean squares M of the two-way analysis of variance
+    (seeds, snippets and the rest), its variance is
+
+        (M_seeds + M_snippets − M_rest) / (S N),
+
+    and Satterthwaite's formula gives the degrees of freedom. With one seed, only the snippets vary.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    (S, N), mean = differences.shape, float(differences.mean())
+    if S == 1:
+        return Estimate(mean, float(differences.std(ddof=1) / np.sqrt(N)), N - 1)
+    of_seeds, of_snippets = differences.mean(axis=1), differences.mean(axis=0)
+    rest = differences - of_seeds[:, None] - of_snippets + mean
+    freedom = np.array([S - 1, N - 1, (S - 1) * (N - 1)])
+    squares = np.array([N * np.sum((of_seeds - mean) ** 2), S * np.sum((of_snippets - mean) ** 2), np.sum(rest**2)])
+    squares /= freedom
+    variance = max(squares @ (1, 1, -1), *squares[:2])  # at least that of one of the two effects
+    n = min(max(variance**2 / np.sum(squares**2 / freedom), S - 1), N - 1) if variance else S - 1
+    return Estimate(mean, float(np.sqrt(variance / (S * N))), float(n))
+
+
+def interval(values, log=False):
+    """The mean over seeds and its 95 % confidence interval, as (mean, low, high); see `estimate`.
+
+    With `log`, the logarithms are averaged, as for ratios; the mean is then geometric, so that 2 and 1/2 average to 1.
+    """
+    if log:
+        return tuple(None if x is None else float(np.exp(x)) for x in interval(np.log(values)))
+    of_seeds = estimate(values)
+    return of_seeds.mean, *of_seeds.interval()
+
+
+def compare(statement, values, margin=None, unit="points", snippets=None, expected=None):
+    """Judge a comparison.
 
     Parameters
     ----------
-    statement : str, what is measured
-    values : sequence of floats, one per seed
-    at_least, at_most : float, the claim's bound; exactly one of the two is not None
+    statement : str, what is compared, such as "LoRA − full fine-tuning: test accuracy"
+    values : sequence of floats, one per seed: differences, or ratios if the unit is "times"
+    margin : float, the largest difference that does not matter to a user; None for ratios
     unit : str; "times" for ratios, whose mean is geometric
-    every : bool, whether the claim concerns every value rather than the mean, so that one counterexample refutes it
+    snippets : array (S, N) of the differences for each seed and snippet, if all seeds have the same test set
+    expected : what a published claim says: "more", "less", "equal", the bounds (low, high) of a ratio, or None
 
     Returns
     -------
-    dict, ready for JSON; "verdict" is HOLDS if the entire interval is on the claim's side of the bound, FAILS if
-        it is entirely on the other side, and UNKNOWN otherwise. With one seed, the verdict on a mean is UNKNOWN
+    dict, ready for JSON. Its "verdict" is
+        DIFFERENT if the 95 % interval excludes 0,
+        EQUIVALENT if the 90 % interval is within ±margin, which amounts to two one-sided tests (Schuirmann 1987),
+        BOTH if both hold,
+        KNOWN if a ratio's interval spans at most a factor of TIMES, and
+        UNKNOWN otherwise, or with one value.
+        "detectable" is the difference that would have been found with a probability of POWER, or None; "claim" says
+        whether the result "agrees" with `expected` or "contradicts" it, or is None if neither can be said
     """
-    if (at_least is None) == (at_most is None):
-        raise ValueError("at_least, at_most: expected exactly one of the two")
-    values = [float(value) for value in values]
-    mean, low, high = interval(values, log=unit == "times")
-    least, most = (min(values), max(values)) if every else (low, high)
-    if least is None:
-        verdict = UNKNOWN
-    elif at_least is not None:
-        verdict = HOLDS if least >= at_least else FAILS if every or most < at_least else UNKNOWN
+    values, ratio = [float(value) for value in values], unit == "times"
+    found = estimate(np.log(values) if ratio else values) if snippets is None else crossed(snippets)
+    (low, high), inner = found.interval(), found.interval(2 * LEVEL - 1)
+    part = {"statement": statement, "unit": unit, "margin": margin, "values": values}
+    if low is None:
+        mean = float(np.exp(found.mean)) if ratio else found.mean
+        return part | {"mean": mean, "low": None, "high": None, "detectable": None, "verdict": UNKNOWN, "claim": None}
+    different = low > 0 or high < 0
+    equal = not ratio and margin is not None and -margin < inner[0] and inner[1] < margin
+    if ratio:
+        mean, low, high = (float(np.exp(x)) for x in (found.mean, low, high))
+        verdict = KNOWN if high <= TIMES * low else UNKNOWN
     else:
-        verdict = HOLDS if most <= at_most else FAILS if every or least > at_most else UNKNOWN
-    part = {"statement": statement, "unit": unit, "values": values, "mean": mean, "low": low, "high": high}
-    bound = {"at_least": at_least} if at_least is not None else {"at_most": at_most}
-    return part | bound | {"every": every, "verdict": verdict}
+        mean, verdict = found.mean, {(1, 1): BOTH, (1, 0): DIFFERENT, (0, 1): EQUIVALENT}.get((different, equal), UNKNOWN)
+    detectable = None if ratio else found.detectable()
+    part |= {"mean": mean, "low": low, "high": high, "detectable": detectable, "verdict": verdict}
+    return part | {"claim": against(expected, low, high, different, equal)}
 
 
-def compare(statement, rows, first, second, **bound):
-    """Check the difference first − second; `rows` is a dict, method -> list of values, one per seed."""
-    return check(statement, np.subtract(rows[first], rows[second]), **bound)
+def against(expected, low, high, different, equal):
+    """Whether an interval "agrees" with what is `expected` or "contradicts" it; None if neither can be said."""
+    if expected is None:
+        return None
+    if expected == "equal":
+        agrees, contradicts = equal, different
+    elif expected in ("more", "less"):
+        agrees, contradicts = (low > 0, high < 0 or equal) if expected == "more" else (high < 0, low > 0 or equal)
+    else:
+        agrees, contradicts = expected[0] <= low and high <= expected[1], high < expected[0] or low > expected[1]
+    return "agrees" if agrees else "contradicts" if contradicts else None
 
 
-def as_good(statement, losses, first, second):
-    """Check that the first method's loss exceeds the second's by at most EQUAL."""
-    return compare(statement, losses, first, second, at_most=EQUAL, unit="nats")
+def power(n, scatter, margin, difference=0.0):
+    """The probability that an experiment with n seeds shows equivalence, given the true difference.
+
+    `scatter` is the standard deviation of a seed's difference. With the standard error e = s/√n estimated from the
+    seeds, both one-sided tests succeed if the mean is within ±(margin − t e). This probability is averaged over the
+    distribution of s, for which s² (n − 1)/scatter² is chi-squared.
+    """
+    from scipy.stats import chi2, norm, t
+
+    quantiles = (np.arange(1000) + 0.5) / 1000
+    error = scatter / np.sqrt(n)
+    reach = margin - t.ppf(LEVEL, n - 1) * error * np.sqrt(chi2.ppf(quantiles, n - 1) / (n - 1))
+    inside = norm.cdf((reach - difference) / error) - norm.cdf((-reach - difference) / error)
+    return float(np.mean(np.where(reach > 0, inside, 0.0)))
 
 
-def ahead(statement, accuracies, first, second, by=0.0):
-    """Check that the first method's accuracy in % is at least `by` points above the second's."""
-    return compare(statement, accuracies, first, second, at_least=by, unit="points")
+def seeds_needed(scatter, margin):
+    """The smallest number of seeds with which equal methods are found to be equivalent with a probability of POWER."""
+    return next(n for n in range(2, 1000) if power(n, scatter, margin) >= POWER)
 
 
-def verdict(checks):
-    """The verdict on a claim from its checks: it fails if any check fails, and holds if all of them hold."""
-    verdicts = {part["verdict"] for part in checks}
-    return FAILS if FAILS in verdicts else UNKNOWN if UNKNOWN in verdicts or not verdicts else HOLDS
+# ---------------------------------------------------------------- text
 
 
-def format_check(part):
-    """Format a check as one line of text."""
-    return f"{part['statement']}: {format_interval(part)}, expected {format_bound(part)}: {part['verdict']}"
+def describe(part):
+    """A comparison as one line of text."""
+    margin = "" if part["margin"] is None else f" (margin {part['margin']:g})"
+    return f"{part['statement']}: {format_interval(part)}{margin}: {describe_verdict(part)}"
 
 
-def format_bound(part):
-    """Format a check's bound."""
-    bound = f"≥ {part['at_least']:g}" if "at_least" in part else f"≤ {part['at_most']:g}"
-    return bound + " in every case" * part["every"]
+def describe_verdict(part):
+    """The verdict on a comparison, with what "cannot tell" would have seen."""
+    if part["verdict"] != UNKNOWN or part["detectable"] is None:
+        return part["verdict"]
+    return f"{UNKNOWN}; would have seen a difference of {part['detectable']:.2g} {part['unit']}"
 
 
 def format_interval(part):
-    """Format a check's mean and interval, with the unit."""
-    unit = f" {part['unit']}" if part["unit"] else ""
-    between = "" if part["low"] is None else f" [{part['low']:.3g}, {part['high']:.3g}]"
-    return f"{part['mean']:.3g}{between}{unit}"
+    """A comparison's mean and interval, with the unit."""
+    sign = "" if part["unit"] == "times" else "+"
+    between = "" if part["low"] is None else f" [{part['low']:{sign}.3g}, {part['high']:{sign}.3g}]"
+    return f"{part['mean']:{sign}.3g} {part['unit']}{between}".replace("-", "−")

@@ -1,17 +1,23 @@
-"""Write the gallery: a Markdown page of all experiments whose JSON files are in a folder."""
+"""Write the gallery: a Markdown table of all experiments whose JSON files are in a folder, and a page for each."""
 
 import math
 import re
 from pathlib import Path
 
 from ..formats import read_json, write_text
-from .evidence import HOLDS, format_bound, format_interval
-from .recipes import RECIPES, bases_of, figures, recipe
+from .design import of_base
+from .evidence import UNKNOWN, describe_verdict, format_interval
+from .recipes import RECIPES, bases_of, figures, method, question, recipe
 from .runs import BASES
 from .store import made_with
 
 MILLIONS = {"minilm": 22.6, "smollm2": 134.5, "pretrained": 3.7}  # number of parameters
-ABOUT = Path(__file__).parent / "about.txt"  # describes the protocol, and explains how to read the page
+ABOUT = Path(__file__).parent / "about.txt"  # describes the protocol and the statistics
+GROUPS = {  # the relation to the claim -> heading
+    "contradicts": "Results that contradict the papers",
+    "agrees": "Results that agree with the papers",
+    None: "Results that say neither",
+}
 
 
 def folder_of(out, base):
@@ -20,61 +26,75 @@ def folder_of(out, base):
 
 
 def write_gallery(out):
-    """Write the gallery, README.md, from the experiments' JSON files in a folder, and return its path.
+    """Write README.md and a page for each experiment from the JSON files in a folder; return README.md's path.
 
-    Files with unexpected contents are omitted and listed on the page.
+    Files with unexpected contents are omitted and listed in README.md.
     """
-    out, rows, sections, odd = Path(out), [], [], []
-    for number, name in enumerate(RECIPES):
-        verdicts, lines = {}, []
-        for base in (base for base in BASES if base in bases_of(name)):
+    out, rows, odd, decided = Path(out), {group: [] for group in GROUPS}, [], []
+    for name in RECIPES:
+        sections, mains = [], {}
+        for base in bases_of(name):
             path = folder_of(out, base) / f"{name}.json"
             if not path.exists():
                 continue
             try:
                 outcome = read_json(path)
-                title, of_base = outcome["title"].rstrip("."), section(name, base, outcome)
-                holding = [part["verdict"] == HOLDS for part in outcome["checks"]]
-                verdicts[base] = f"{outcome['verdict']} ({sum(holding)} of {len(holding)})"
+                of_base = section(name, base, outcome)
+                mains[base] = outcome["comparisons"][0] | {"finding": recipe(name).finding(outcome)}
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 place = path.relative_to(out).as_posix()
                 odd += [f"`{place}` was not written by this version ({error!r}) and is omitted.", ""]
             else:
-                lines += of_base
-        if lines:
-            cells = [verdicts.get(base, "") for base in BASES]
-            rows.append(f"| {number} | [{title}](#{name}) | {' | '.join(cells)} |")
-            sections += [f'<a id="{name}"></a>', f"## {number}. {title}", "", *lines]
-    on = " | ".join(f"verdict on {name} (parts of the claim that hold)" for name in BASES.values())
-    heads = [f"| | experiment | {on} |", "|---:|---|" + "---|" * len(BASES)]
-    pages = [f"[{path.stem}]({path.name})" for path in sorted(out.glob("*.md")) if path.name != "README.md"]
-    beside = [f"Other pages in this folder: {', '.join(pages)}.", ""] if pages else []
-    lines = ["# The experiments", "", ABOUT.read_text("utf-8"), *beside, *odd, *heads, *rows, "", *sections]
-    write_text(out / "README.md", "\n".join(lines).rstrip("\n") + "\n")
+                sections += of_base
+        if mains:
+            main = next(iter(mains.values()))
+            decided.append(main["verdict"] != UNKNOWN)
+            rows[main["claim"]].append(row(name, mains))
+            write_text(out / f"{name}.md", "\n".join([*heading(name), *sections]).rstrip("\n") + "\n")
+    lines = [f"{sum(decided)} of {len(decided)} questions are decided.", ""] * bool(decided)
+    for group, title in GROUPS.items():
+        if rows[group]:
+            lines += [f"## {title}", "", "| question | finding | picture | verdict |", "|---|---|---|---|", *rows[group], ""]
+    pages = [path for path in sorted(out.glob("*.md")) if path.stem not in (*RECIPES, "README")]
+    beside = [f"Other pages in this folder: {', '.join(f'[{path.stem}]({path.name})' for path in pages)}.", ""] * bool(pages)
+    about = ["## How to read this page", "", ABOUT.read_text("utf-8")]
+    write_text(out / "README.md", "\n".join(["# The experiments", "", *odd, *lines, *beside, *about]).rstrip("\n") + "\n")
     return out / "README.md"
+
+
+def row(name, mains):
+    """A row of the table; `mains` is a dict, base -> the main comparison and the "finding" of an experiment."""
+    base, main = next(iter(mains.items()))
+    figure = (folder_of("", base) / next(iter(figures(name, base)))).as_posix()
+    alt = alt_texts(of_base(recipe(name).caption, base), 1)[0]
+    verdicts = [f"{BASES[of]}: {format_interval(part)}: {describe_verdict(part)}" for of, part in mains.items()]
+    picture = f'[<img src="{figure}.png" width="240" alt="{alt}">]({name}.md)'
+    return f"| [{question(name)}]({name}.md) | {main['finding']} | {picture} | {'<br>'.join(verdicts)} |"
+
+
+def heading(name):
+    """The lines at the top of an experiment's page."""
+    return [f"# {question(name)}", "", *(line for text in method(name) for line in (text, ""))]
 
 
 def section(name, base, outcome):
     """Format one experiment on one base as lines of Markdown."""
-    made, n = outcome["versions"], len(outcome["seeds"])
-    lines = [f"### On {BASES[base]}, {MILLIONS[base]} million parameters", "", f"**Claim.** {outcome['claim']}", ""]
-    lines += [f"**Verdict: {outcome['verdict']}.**", ""]
-    if hasattr(recipe(name), "finding"):
-        lines += [recipe(name).finding(outcome), ""]
-    if hasattr(recipe(name), "table"):
-        lines += [*markdown(recipe(name).table(outcome)), ""]
-    lines += check_table("| measured | mean [95 % interval] | claim's bound | verdict |", outcome["checks"])
-    if outcome["asides"]:
-        lines += ["", "Also measured, but not part of the verdict:", ""]
-        lines += check_table("| | mean [95 % interval] | expected | |", outcome["asides"])
-    if hasattr(recipe(name), "details"):
-        lines += ["", *markdown(recipe(name).details(outcome))]
-    folder = folder_of("", base)
+    of, made, n = recipe(name), outcome["versions"], len(outcome["seeds"])
+    design, caption = of_base(of.design, base), of_base(of.caption, base)
+    lines = [f"## On {BASES[base]}, {MILLIONS[base]} million parameters", "", f"**{of.finding(outcome)}**", ""]
+    lines += [f"Claim: {of_base(of.claim, base)}", "", f"Design: {design.statement}; {design.plan(n)}.", ""]
+    heads = ["| compared | mean [95 % interval] | margin | verdict | the claim |", "|---|---|---|---|---|"]
+    parts = [cells_of(part) for part in outcome["comparisons"]]
+    parts[0] = [f"**{text}**" if text else "" for text in parts[0]]
+    lines += [*heads, *(f"| {' | '.join(cells)} |" for cells in parts)]
+    for rows in (of.table, of.details):
+        if rows is not None:
+            lines += ["", *markdown(rows(outcome))]
     names = figures(name, base)
-    shown = zip(names, alt_texts(outcome["caption"], len(names)))
-    lines += [""] + [f"![{alt}]({(folder / figure).as_posix()}.png)" for figure, alt in shown]
+    shown = zip(names, alt_texts(caption, len(names)))
+    lines += [""] + [f"![{alt}]({(folder_of('', base) / figure).as_posix()}.png)" for figure, alt in shown]
     quick = " These runs are shortened, so their results are meaningless." * outcome["quick"]
-    lines += ["", outcome["caption"] + quick, "", f"    {outcome['command']}", ""]
+    lines += ["", caption + quick, "", f"    {outcome['command']}", ""]
     try:
         same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
     except FileNotFoundError:  # this version lacks one of the modules
@@ -82,11 +102,16 @@ def section(name, base, outcome):
     hours = sum(run["seconds"] for run in outcome["runs"]) / 3600  # core-hours: each run uses one core
     about = (
         f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}; lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
-        f"{made['python']}; {made['machine']}. Wall time: {outcome['seconds']:.0f} s with {outcome['reused']} of "
-        f"{len(outcome['runs'])} runs reused. Total computing time: {hours:.1f} core-hours. "
-        f"[Numbers]({(folder / name).as_posix()}.json)"
+        f"{made['python']}; {made['machine']}. Total computing time of the runs: {hours:.1f} core-hours. "
+        f"[Numbers]({(folder_of('', base) / name).as_posix()}.json)"
     )
     return [*lines, about + " †" * (not same), ""]
+
+
+def cells_of(part):
+    """The cells of a comparison's row."""
+    margin = "" if part["margin"] is None else f"{part['margin']:g}"
+    return [part["statement"], format_interval(part), margin, describe_verdict(part), part["claim"] or ""]
 
 
 def alt_texts(caption, n):
@@ -112,12 +137,6 @@ def training_texts(outcome):
         phrase = f"{one['epochs']} epoch{'s' * (one['epochs'] > 1)} on {texts}{on_base}"
         trained.add((one.get("examples") or math.inf, phrase))
     return ", ".join(phrase for _, phrase in sorted(trained)) + "; " if trained else ""
-
-
-def check_table(heads, checks):
-    """Format checks as the lines of a Markdown table with the header line `heads`."""
-    rows = [(part["statement"], format_interval(part), format_bound(part), part["verdict"]) for part in checks]
-    return [heads, "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def markdown(rows):

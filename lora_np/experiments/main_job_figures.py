@@ -8,14 +8,12 @@ from .methods import METHODS, ranks_of
 # Label, marker, and position of the rank labels: offset in points, alignment, above (1) or below (−1) the interval.
 FAMILIES = {
     "qv": ("LoRA on q and v", "o", ((5, -17), "right", -1)),
-    "vomlp": ("LoRA on v, o, up and down", "^", ((2, 6), "right", 1)),
     "all": ("LoRA on all linear layers", "D", ((-6, 5), "right", 1)),
 }
 # Label, marker, and position of the label: offset in points, and alignment.
 SINGLE = {
     "head": ("only the head", "v", ((9, -4), "left")),
     "full": ("full\nfine-tuning", "s", ((-10, -14), "right")),
-    "scratch": ("full, from\nrandom weights", "X", ((-10, -14), "right")),
 }
 
 
@@ -23,22 +21,22 @@ def parameters_against_accuracy(outcome):
     """Figure 1: test accuracy against the number of trained parameters (log axis)."""
     figure, axes = panels(outcome, "Trained parameters and accuracy on film snippets\n", 9, 5.4)
     small = {"textcoords": "offset points", "fontsize": 12}
-    rows = {row["method"]: row for row in outcome["rows"]}
+    accuracies, trainable = outcome["accuracy"], outcome["trainable"]
     for family, (label, marker, (offset, side, end)) in FAMILIES.items():
-        of = [row for key, row in rows.items() if key.partition("_r")[0] == family]
-        if of:
-            trained, accuracy = [row["trainable"] for row in of], [row["accuracy"] for row in of]
+        ranks = ranks_of(trainable, family)
+        if ranks:
+            keys = [f"{family}_r{r}" for r in ranks]
+            trained, accuracy = [trainable[key] for key in keys], [accuracies[key] for key in keys]
             mean_line(axes, trained, accuracy, colour(family), label, marker)
             mean, (reach, _) = means(accuracy)
-            for row, *point in zip(of, trained, mean + end * np.nan_to_num(reach)):
-                axes.annotate(f"r={row['rank']}", point, xytext=offset, ha=side, color=colour(family), **small)
+            for r, *point in zip(ranks, trained, mean + end * np.nan_to_num(reach)):
+                axes.annotate(f"r={r}", point, xytext=offset, ha=side, color=colour(family), **small)
     for key, (label, marker, (offset, side)) in SINGLE.items():
-        if key in rows:
-            trained, accuracy = rows[key]["trainable"], rows[key]["accuracy"]
-            mean_line(axes, [trained], [accuracy], colour(key), None, marker)
-            point = trained, np.mean(accuracy)
+        if key in trainable:
+            mean_line(axes, [trainable[key]], [accuracies[key]], colour(key), None, marker)
+            point = trainable[key], np.mean(accuracies[key])
             axes.annotate(label, point, xytext=offset, ha=side, color=colour(key), weight="bold", **small)
-    baseline = 100 * outcome["baseline"]["test_accuracy"]
+    baseline = np.mean(accuracies["tfidf"])
     axes.axhline(baseline, color=colour("tfidf"), linestyle="--", linewidth=1.2)
     text, place = f"tf-idf logistic regression {baseline:.1f} %", (0.62, baseline)
     low, high = axes.get_ylim()
@@ -105,10 +103,10 @@ def ranks_by_block(outcome):
 def truncated_accuracy(outcome):
     """Figure 3: test accuracy when full fine-tuning's ΔW is truncated to rank k."""
     figure, axes = panels(outcome, "How many directions does the update need?", 9, 5.2)
-    rows = {row["method"]: row for row in outcome["rows"]}
-    lora = {str(r): rows[f"qv_r{r}"]["accuracy"] for r in ranks_of(rows, "qv") if str(r) in outcome["cut"]}
+    of = outcome["accuracy"]
+    lora = {str(r): of[f"qv_r{r}"] for r in ranks_of(of, "qv") if str(r) in outcome["cut"]}
     name = "lora_qv", "LoRA on q and v, trained at that rank", "o"
-    draw_truncated(axes, outcome["cut"], rows["full"]["accuracy"], lora, name, style="")
+    draw_truncated(axes, outcome["cut"], of["full"], lora, name, style="")
     return figure
 
 

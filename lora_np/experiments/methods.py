@@ -141,3 +141,10 @@ def by_method(results, grid, field, factor=None):
         number = field(run) if callable(field) else results[run][field]
         rows.setdefault(str(last), []).append(number if factor is None else factor * number)
     return table
+
+
+def scores(results, runs, seeds, quick):
+    """The tables of a grid of runs: test accuracies in %, losses, correct answers as bits, and trained parameters."""
+    tables = {"accuracy": by_method(results, runs, "test_accuracy", 100), "loss": by_method(results, runs, "test_loss")}
+    trained = {key: of_seeds[0] for key, of_seeds in by_method(results, runs, "trainable").items()}
+    return tables | {"right": by_method(results, runs, "test_right"), "trainable": trained}

@@ -131,7 +131,7 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
     count = fields.get("split.count")
     if isinstance(count, int) and count > 1:
         part, remedy = quoted(fields.get("split.no", 0)), "join the parts with: llama-gguf-split --merge"
-        raise ValueError(f"{path}: split.count is {count}, and this is part {part}, counted from 0; {remedy}")
+        raise ValueError(f"{path}: split.count is {count}, and this is part {part} (counting from 0); {remedy}")
     check_keys(path, fields, foreign_keys()["GGUF"])
     known = {name: of_files for name, of_files in FILE_FORMATS.items() if of_files.config_from_gguf}
     name = one_of(f"{path}: general.architecture", fields.get("general.architecture"), known)

@@ -1,40 +1,44 @@
-"""The experiments by name, in the order of the gallery; `laboratory.py` describes what a recipe contains."""
+"""The experiments by name, in the order of the gallery; `design.Recipe` describes what a recipe contains."""
 
 from importlib import import_module
 
 from ...checked import one_of
-from ..runs import BASES
+from ..design import of_base
 
-__all__ = ["RECIPES", "bases_of", "figures", "headline", "of_base", "recipe"]
+__all__ = ["RECIPES", "bases_of", "figures", "method", "question", "recipe"]
 
-RECIPES = """main_job rank_sweep matrices layers subspace_ranks subspace_seeds amplification truncation intruders
-dialect learning_rate low_data prompting batch_size attention_or_mlp scaling variants compression cost
-planted_rank""".split()
+RECIPES = """main_job rank_sweep matrices variants low_data learning_rate truncation subspaces amplification intruders
+dialect prompting compression cost planted_rank""".split()
 
 
-def recipe(name):
+def module(name):
     """Import the module of an experiment."""
     return import_module(f".{one_of('experiment', name, RECIPES)}", __package__)
 
 
-def headline(name):
-    """An experiment's title."""
-    return recipe(name).__doc__.partition("\n")[0]
+def recipe(name):
+    """The Recipe of an experiment."""
+    return module(name).RECIPE
 
 
-def of_base(text, base):
-    """A recipe's CLAIM or CAPTION for a base, on one line; `text` is a str for all bases, or a dict, base -> str."""
-    return " ".join((text if isinstance(text, str) else text[base]).split())
+def question(name):
+    """The question that an experiment asks."""
+    return module(name).__doc__.partition("\n")[0]
+
+
+def method(name):
+    """A description of an experiment's method, in paragraphs."""
+    paragraphs = module(name).__doc__.partition("\n\n")[2].split("\n\n")
+    return [" ".join(paragraph.split()) for paragraph in paragraphs]
 
 
 def bases_of(name):
-    """An experiment's bases."""
-    module = recipe(name)
-    bases = getattr(module, "BASES", None) or getattr(module, "KEYS", ("pretrained",))
-    return [base for base in BASES if base in bases]
+    """An experiment's bases; it was designed for the first one."""
+    return list(recipe(name).bases or recipe(name).keys)
 
 
 def figures(name, base="pretrained"):
     """The figures of an experiment as a dict: file name without suffix -> function that draws the figure."""
-    module = recipe(name)
-    return module.FIGURES[base] if hasattr(module, "FIGURES") else {name: module.draw}
+    draw = recipe(name).draw
+    draw = draw.get(base, draw) if isinstance(draw, dict) else {name: draw}
+    return draw

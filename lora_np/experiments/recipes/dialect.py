@@ -1,4 +1,4 @@
-"""A dialect without forgetting: what a language model gains in a new domain and loses in its old one.
+"""What does a language model lose in its old domain when it learns a dialect?
 
 The small base was trained on long IMDb reviews. It is fine-tuned for one epoch on critics' snippets, or for three
 epochs on software licences, which have a sixth as many tokens. SmolLM2 is fine-tuned on 32,768 tokens of critics'
@@ -20,13 +20,12 @@ from ...model import GREEDY, Sampling
 from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
+from ..design import Design, Recipe, nats
 from ..drawing import COLOURS, dots, legend_below, new_figure
-from ..evidence import check
 from ..methods import rate_name, tuned
 from ..runs import load_base
 from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, licences_digest, load_domain
 
-CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
 AT_THE_END = """Perplexity on an old domain against perplexity on the new one; lower and further left is better. LoRA
 forgets only while the adapter is attached; without the adapter, the model is the base again (the star). Forgetting also
 depends on the learning rate: compare a method at its best rate for the new domain with the same method at half that
@@ -37,8 +36,6 @@ model, not cherry-picked)."""
 CAPITALS = """Right panel: how many of twenty capitals each model still names or picks. A capital is named if it is the
 most probable next word, and picked if it is the most probable of the twenty. Below: continuations of the same prompts
 by the base, by the base with the adapter attached and after its removal, and by the fully fine-tuned model."""
-CAPTION = {"pretrained": f"{AT_THE_END} {VOICES}", "smollm2": f"{AT_THE_END} {CAPITALS}"}
-BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> epochs
 SMOLLM2 = {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288}
@@ -98,26 +95,38 @@ def measure(results, runs, seeds, quick):
             of["old"].setdefault(old, []).append(loss)
         of["way"].append([numbers["history"]["eval_loss"], numbers["history"]["eval_old"]])
         of["capitals"].append(numbers.get("capitals"))
-    checks, asides, more = [], [], {"at_least": 0.0, "unit": "nats"}
-    for domain, of in losses.items():
-        after = f"after training on {DOMAINS[domain]}"
-        for lora in (name for name in of if name.startswith("lora")):
-            for full in ("full", "full_half"):
-                parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # both at their chosen rates
-                labels = [SERIES[name][0].replace(", half the", " at half the learning") for name in (lora, full)]
-                learned = np.subtract(of[lora]["new"], of[full]["new"])
-                text = f"{' − '.join(labels)}: loss on the new domain {after}"
-                parts.append(check(text, learned, **more))
-                for old in OLD[first.base]:
-                    forgotten = np.subtract(of[full]["old"][old], of[lora]["old"][old])
-                    text = f"{' − '.join(reversed(labels))}: loss on {old} {after}"
-                    parts.append(check(text, forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
-    taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
-    text = "share of runs whose logits without the adapter are bit-identical to the base's"
-    asides.append(check(text, taken_off, at_least=1.0, every=True))
+    restored = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     more = {"licences_sha256": licences_digest(), "samples": samples(first.base, results, runs, seeds[0])}
-    return {"checks": checks, "asides": asides, "base_losses": of_base, "losses": losses, **more}
+    return {"base_losses": of_base, "losses": losses, "restored": restored, **more}
+
+
+def compare(outcome):
+    others, losses = [], outcome["losses"]
+    for domain, of in losses.items():
+        for full, lora in (("full", "lora_r16"), ("full_half", "lora_r16"), ("full_half", "lora_r16_half")):
+            if {full, lora} <= of.keys():
+                text = f"{DOMAINS[domain]}: {SERIES[full][0]} − {SERIES[lora][0]}: loss on"
+                for old in of[full]["old"]:
+                    forgotten = np.subtract(of[full]["old"][old], of[lora]["old"][old])
+                    if (domain, full, old) != ("critics", "full", "reviews"):  # the main comparison
+                        others.append(nats(f"{text} {old}", forgotten, expected="more"))
+                learned = np.subtract(of[full]["new"], of[lora]["new"])
+                others.append(nats(f"{text} the new domain", learned, expected="less"))
+    full, lora = (losses["critics"][name]["old"]["reviews"] for name in ("full", "lora_r16"))
+    return (np.subtract(full, lora),), others
+
+
+def finding(outcome):
+    of, base = outcome["losses"]["critics"], outcome["base_losses"]["reviews"]
+    old = {name: np.exp(np.mean(of[name]["old"]["reviews"])) for name in ("lora_r16", "full")}
+    new = {name: np.exp(np.mean(of[name]["new"])) for name in old}
+    return (
+        f"After training on critics' snippets, the perplexity on reviews rises from {np.exp(base):.1f} to "
+        f"{old['lora_r16']:.1f} with LoRA of rank 16 and to {old['full']:.1f} with full fine-tuning; on the snippets, it is "
+        f"{new['lora_r16']:.1f} and {new['full']:.1f}. Without the adapter, the base was restored bit for bit in "
+        f"{sum(outcome['restored'])} of {len(outcome['restored'])} runs."
+    )
 
 
 def samples(base, results, runs, seed):
@@ -239,7 +248,19 @@ def draw_side_by_side(outcome):
     return figure
 
 
-FIGURES = {
-    "pretrained": {"dialect": draw, "dialect_side_by_side": draw_side_by_side},
-    "smollm2": {"dialect": draw_forgetting, "dialect_side_by_side": draw_side_by_side},
-}
+RECIPE = Recipe(
+    claim="LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024).",
+    design=Design(
+        "critics' snippets: full fine-tuning − LoRA r=16: loss on reviews", 0.02, "nats", expected="more"
+    ),
+    bases=("pretrained", "smollm2"),
+    runs=runs,
+    measure=measure,
+    compare=compare,
+    finding=finding,
+    draw={
+        "pretrained": {"dialect": draw, "dialect_side_by_side": draw_side_by_side},
+        "smollm2": {"dialect": draw_forgetting, "dialect_side_by_side": draw_side_by_side},
+    },
+    caption={"pretrained": f"{AT_THE_END} {VOICES}", "smollm2": f"{AT_THE_END} {CAPITALS}"},
+)

@@ -1,64 +1,103 @@
-"""Few examples: LoRA and full fine-tuning on 10 to 6,528 training snippets.
+"""Is LoRA better than full fine-tuning if there are few examples?
 
-The seed determines the random choice of snippets, which is the same for all methods. With few snippets, there are more
-epochs, so that training has at least 20 steps. The learning rates were chosen for one epoch on many snippets. On the
-small base, models are evaluated on 1,000 validation snippets twice during training, and the best checkpoint is
-evaluated on the test set, as in the other experiments. In practice, 1,000 validation snippets are rarely available if
-there are only 10 for training; here, all methods benefit from them. On SmolLM2, the only evaluation is at the end.
+The seed determines the random choice of training snippets, which is the same for all methods. With 1,000 snippets or
+fewer, there are more epochs, and on MiniLM, learning rates of their own. Models are evaluated on 1,000 validation
+snippets twice during training, and the better checkpoint is tested. In practice, 1,000 validation snippets are rarely
+available if there are only 10 for training; here, all methods benefit from them. On SmolLM2, LoRA adapts only q and v,
+the learning rates were chosen on 2,000 snippets, and the only evaluation is at the end.
 """
 
 import numpy as np
 
+from ..design import FOLDS, Design, Recipe, accuracy, further
 from ..drawing import COLOURS, log_axis, mean_line, panels
-from ..evidence import ahead, as_good
-from ..methods import by_method, tuned_runs
+from ..methods import FEW, by_method, tuned_runs
 
-CLAIM = """With 100 examples, LoRA is better than full fine-tuning, and with 1,000 or all examples, it is at least as
-good (Hu et al. 2021, table 16: accuracies on MNLI of 63.8 % against 60.2 % with 100 examples, 85.6 % against 85.8 %
-with 1,000, and 91.7 % against 89.5 % with all)."""
-CAPTION = """Test accuracy against the number of training snippets. Check which line is highest on the left, and whether
-the intervals overlap."""
-BASES = ("pretrained", "smollm2")
-EPOCHS = {"pretrained": {10: 30, 100: 12, 1000: 4}, "smollm2": {10: 20, 100: 6, 1000: 2}}  # base -> snippets -> epochs
-EVALUATIONS = {"pretrained": 2, "smollm2": 1}
-ALL = 6528
-SERIES = {
-    "qv_r8": ("LoRA on q and v, r=8", "lora_qv", "o"),
-    "full": ("full fine-tuning", "full", "s"),
-    "head": ("head only", "head", "v"),
+FIELDS = {
+    "minilm": {n: FEW[n] for n in (10, 100, 1000)},
+    "smollm2": {
+        n: {"examples": n, "epochs": epochs, "evaluations": 1, "tuned_on": 2000}
+        for n, epochs in ((10, 20), (100, 6), (1000, 2))
+    },
 }
+LORA = {"minilm": "all_r8", "smollm2": "qv_r8"}
+ALL = "all"
+MANY = 1000  # from this number of snippets on, one seed for each fold is enough
+LABELS = {"all_r8": "LoRA on all linear layers, r=8", "qv_r8": "LoRA on q and v, r=8", "full": "full fine-tuning"}
+LABELS |= {"head": "head only"}
 
 
-def runs(seeds, quick, base="pretrained"):
-    """A dict, (method, number of snippets, seed) -> run."""
-    grid = {(key, ALL, seed): run for (key, seed), run in tuned_runs(SERIES, seeds, quick, base=base).items()}
-    for n, epochs in EPOCHS[base].items():
-        more = {"epochs": epochs, "examples": n, "evaluations": EVALUATIONS[base], "keep": False}
-        some = tuned_runs(SERIES, seeds, quick, base=base, **more)
-        grid |= {(key, n, seed): run for (key, seed), run in some.items()}
+def runs(seeds, quick, base="minilm"):
+    """A dict, (method, number of snippets or ALL, seed) -> run."""
+    keys, grid = (LORA[base], "full", "head"), {}
+    more = {"tuned_on": 2000} if base == "smollm2" else {}
+    for n, fields in {ALL: more, **FIELDS[base]}.items():
+        of_n = seeds[:FOLDS] if n == ALL or n >= MANY else seeds
+        of_size = tuned_runs(keys, of_n, quick, base=base, **({} if n == ALL else {"keep": False}) | fields)
+        grid |= {(key, n, seed): run for (key, seed), run in of_size.items()}
     return grid
 
 
 def measure(results, runs, seeds, quick):
-    accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
+    fields = {"accuracy": ("test_accuracy", 100), "right": ("test_right",)}
+    return {name: by_method(results, runs, *field) for name, field in fields.items()}
 
-    def part(judge, what, n, table):
-        rows = {key: of_key[str(n)] for key, of_key in table.items()}
-        return judge(f"{n:,} snippets, LoRA − full fine-tuning: test {what}", rows, "qv_r8", "full")
 
-    checks = [part(ahead, "accuracy", 100, accuracy), *(part(as_good, "loss", n, loss) for n in (1000, ALL))]
-    asides = [part(ahead, "accuracy", 10, accuracy)]
-    return {"checks": checks, "asides": asides, "accuracy": accuracy, "loss": loss}
+def of_size(outcome, n):
+    """An outcome with the tables of n snippets."""
+    return outcome | {name: {key: of_key[str(n)] for key, of_key in outcome[name].items()} for name in ("accuracy", "right")}
+
+
+def compare(outcome):
+    lora, others = LORA[outcome["base"]], []
+    for n in outcome["accuracy"][lora]:
+        if n != "100":
+            text = f"{n} snippets, LoRA − full fine-tuning: test accuracy"
+            others.append(further(text, *accuracy(of_size(outcome, n), lora, "full")))
+    text = "100 snippets, LoRA − head only: test accuracy"
+    others.append(further(text, *accuracy(of_size(outcome, 100), lora, "head")))
+    return accuracy(of_size(outcome, 100), lora, "full"), others
+
+
+def finding(outcome):
+    mean = {n: {key: np.mean(of_key[n]) for key, of_key in outcome["accuracy"].items()} for n in ("100", ALL)}
+    lora = LORA[outcome["base"]]
+    (few, all_) = ([f"{of[key]:.1f} %" for key in (lora, "full", "head")] for of in mean.values())
+    return (
+        f"With 100 snippets, LoRA reaches {few[0]}, full fine-tuning {few[1]} and the head alone {few[2]}; with all "
+        f"snippets, {all_[0]}, {all_[1]} and {all_[2]}."
+    )
 
 
 def draw(outcome):
-    figure, axes = panels(outcome, "How much data does it take?", 9, 5.2)
-    for shift, (key, (label, colour, marker)) in zip((0.94, 1.0, 1.06), SERIES.items()):  # so that bars do not overlap
-        numbers, rows = zip(*sorted((int(n), values) for n, values in outcome["accuracy"][key].items()))
-        mean_line(axes, shift * np.array(numbers), rows, COLOURS[colour], label, marker)
+    figure, axes = panels(outcome, "How much data does it take?\n", 9, 5.2)
+    accuracies = outcome["accuracy"]
+    sizes = [6587 if outcome["base"] == "minilm" else 6528 if n == ALL else int(n) for n in accuracies["full"]]
+    for shift, (key, marker) in zip((0.94, 1.0, 1.06), zip(accuracies, "osv")):  # so that bars do not overlap
+        order = np.argsort(sizes)
+        rows = list(accuracies[key].values())
+        shade = COLOURS[{"all_r8": "lora_all", "qv_r8": "lora_qv"}.get(key, key)]
+        mean_line(axes, shift * np.sort(sizes), [rows[i] for i in order], shade, LABELS[key], marker)
     axes.axhline(50, color="black", linestyle=":")
     axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points")
-    log_axis(axes, numbers, "training snippets")
+    log_axis(axes, sorted(sizes), "training snippets")
     axes.set_ylabel("test accuracy in %")
     axes.legend(loc="upper left")
     return figure
+
+
+RECIPE = Recipe(
+    claim="""With 100 examples, LoRA is better than full fine-tuning, and with 1,000 or all examples, it is at least as
+    good (Hu et al. 2021, table 16: accuracies on MNLI of 63.8 % against 60.2 % with 100 examples, 85.6 % against 85.8 %
+    with 1,000, and 91.7 % against 89.5 % with all).""",
+    design=Design("100 snippets, LoRA − full fine-tuning: test accuracy", expected="more"),
+    bases=("minilm", "smollm2"),
+    seeds={"minilm": 2 * FOLDS},
+    runs=runs,
+    measure=measure,
+    compare=compare,
+    finding=finding,
+    draw=draw,
+    caption="""Test accuracy against the number of training snippets. Check which line is highest on the left, and
+    whether the intervals overlap.""",
+)

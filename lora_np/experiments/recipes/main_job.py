@@ -1,124 +1,102 @@
-"""The main job: full fine-tuning and LoRA on real reviews.
+"""Is LoRA as good as full fine-tuning?
 
-A base model is trained on 6,528 Rotten Tomatoes snippets to predict their sentiment: by full fine-tuning, with LoRA on
-q and v at several ranks, with LoRA on more layers, and by training only the head. The small base is trained for three
-epochs with batches of 32, and MiniLM and SmolLM2 for one epoch with batches of 16. On SmolLM2, two methods are also run
-at half their learning rates. The small base is also trained from random weights, to show the value of pretraining.
-Logistic regression on tf-idf weights is a baseline without a neural network. With the same seed, all methods see the
-same batches in the same order. The methods' training steps are timed in alternation on one thread.
+A base model is fine-tuned to predict the sentiment of Rotten Tomatoes snippets: in full, with LoRA, or by training only
+a head on the frozen model. Logistic regression on tf-idf weights is a baseline without a neural network. With the same
+seed, all methods see the same batches in the same order. The methods' training steps are timed in alternation on one
+thread.
 """
 
 import numpy as np
 
 from .. import main_job_figures
 from ..baseline import tfidf_baseline
-from ..evidence import ahead, as_good, interval
-from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
+from ..design import FOLDS, Design, Recipe, accuracy, further, nats
+from ..evidence import crossed, estimate, interval
+from ..methods import METHODS, QUICK_ON, scores, tuned_runs
 from ..step_time import compare_step_times
 from ..updates import scores_when_cut, spectra
 
-CLAIM = """LoRA performs on par with full fine-tuning or better, although it trains far fewer parameters (Hu et al.
-2021, abstract)."""
 FIRST = """Figure 1: test accuracy against the number of trainable parameters. Figure 2: singular values of the update
 ΔW by kind of layer, relative to the largest."""
 THIRD = "Figure 3: test accuracy of full fine-tuning with ΔW truncated to rank k, and of LoRA trained at rank k."
 FOURTH = "Figure 4: loss curves on the same batches in the same order."
 FIFTH = "Figure 5: the three measures of rank for the ΔW of every matrix in every block."
-CAPTION = {base: f"{FIRST} {THIRD} {FOURTH}" for base in ("pretrained", "minilm")}
-CAPTION |= {"smollm2": f"{FIRST} {FOURTH} {FIFTH}"}
 PASSES = {"pretrained": 3, "minilm": 1, "smollm2": 1}  # epochs
-KEYS = {
-    "pretrained": ("head", *(f"qv_r{r}" for r in (1, 2, 4, 8, 16)), "vomlp_r4", "all_r1", "all_r8", "full", "scratch"),
-    "minilm": ("head", "qv_r1", "qv_r8", "all_r8", "full"),
-    "smollm2": ("head", "qv_r1", "qv_r8", "qv_r64", "all_r1", "all_r4", "half_all_r4", "all_r16", "full", "half_full"),
-}
-QUICK_KEYS = ("head", "qv_r8", "full")
+SMALL = "head", "qv_r1", "qv_r8", "all_r8", "full"
+KEYS = {"pretrained": SMALL, "minilm": SMALL, "smollm2": ("all_r4", "full")}
+QUICK_KEYS = {"smollm2": KEYS["smollm2"]} | dict.fromkeys(("pretrained", "minilm"), ("head", "qv_r8", "full"))
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
 QUICK["minilm"]["limit"] = 600  # with fewer snippets, LoRA would hardly be ahead of the head
 WORDS_LIMIT = 400  # minimum number of snippets for the quick baseline; fewer would all have the same class
-COLUMNS = 4  # on a screen, without the comparisons and sizes
-FIGURES = main_job_figures.FIGURES
 CUTS = {"pretrained": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256), "minilm": (0, 1, 4, 8, 16)}
 QUICK_CUTS = (0, 8)
 WITH_SPECTRA = {base: ("full", "all_r8", "qv_r8") for base in CUTS} | {"smollm2": ("full", "all_r4")}
-BEST_LORA = {"pretrained": "qv_r16", "minilm": "all_r8", "smollm2": "all_r4"}  # named in the finding
+BEST_LORA = {"pretrained": "all_r8", "minilm": "all_r8", "smollm2": "all_r4"}  # of the main comparison
 TIMED = {"pretrained": 30, "minilm": 5, "smollm2": 5}  # steps of each method
-COMPARED = {  # the reference -> the header of its column
-    "full": "− full [over snippets]",
-    "half_full": "− full at half the learning rate [over snippets]",
-    "words": "− tf-idf [over snippets]",
-}
 
 
 def runs(seeds, quick, base="pretrained"):
     """A dict, (method, seed) -> run."""
-    keys, more = (QUICK_KEYS, QUICK[base]) if quick else (KEYS[base], {})
+    keys, more = (QUICK_KEYS[base], QUICK[base]) if quick else (KEYS[base], {})
     # Start with the long runs, so that the last run is not a long one.
     longest_first = sorted(keys, key=lambda key: METHODS[key].adapter is not None)
-    return tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, **more)
+    return tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, folds=base != "pretrained", **more)
 
 
 def measure(results, runs, seeds, quick):
-    accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
-    base = runs["full", seeds[0]].base
-    keys = [key for key in KEYS[base] if key in accuracy]
+    tables, first = scores(results, runs, seeds, quick), runs["full", seeds[0]]
+    base, accuracies = first.base, tables["accuracy"]
+    keys = [key for key in KEYS[base] if key in accuracies]
     full_first = sorted(keys, key=lambda key: key != "full")  # the reference of the other methods' times
     step_time = compare_step_times(3 if quick else TIMED[base], full_first, base)
-    baseline, words = tfidf_baseline(max(WORDS_LIMIT, QUICK[base]["limit"]) if quick else None)
-    n = min(runs["full", seeds[0]].limit or len(words), len(words))  # snippets that all methods classified
-    right = {key: np.mean([right_on_test(results[runs[key, seed]])[:n] for seed in seeds], axis=0) for key in keys}
-    right["words"] = words[:n]
-
-    def row(key):
-        run = runs[key, seeds[0]]
-        numbers = results[run]
-        return {
-            "method": key,
-            "label": METHODS[key].label,
-            "rank": run.adapter.r if run.adapter is not None and run.adapter.targets else None,
-            "learning_rate": run.learning_rate,
-            "trainable": numbers["trainable"],
+    limit = max(WORDS_LIMIT, QUICK[base]["limit"]) if quick else None
+    for seed in seeds:
+        score, right = tfidf_baseline(limit, seed % FOLDS if first.folds else None)
+        accuracies.setdefault("tfidf", []).append(100 * score["test_accuracy"])
+        tables["right"].setdefault("tfidf", []).append(np.packbits(right).tobytes().hex())
+    rows = {}
+    for key in keys:
+        numbers = results[runs[key, seeds[0]]]
+        rows[key] = {
+            "learning_rate": runs[key, seeds[0]].learning_rate,
             "percent": numbers["percent"],
-            "accuracy": accuracy[key],
-            "loss": loss[key],
-            # Intervals over the snippets.
-            **{f"less_{one}": list(interval(100 * (right[key] - right[one]))) for one in COMPARED if one in right},
-            "step_seconds": step_time[key]["seconds"],
             "optimiser_bytes": 2 * 4 * numbers["trainable"],  # two moments in float32
-            "saved_bytes": results.file_bytes(run),
+            "saved_bytes": results.file_bytes(runs[key, seeds[0]]),
         }
-
-    def near_full(key):
-        return as_good(f"{METHODS[key].label} − full fine-tuning: test loss", loss, key, "full")
-
-    asides = [near_full(key) for key in ("vomlp_r4", "all_r4", "all_r8") if key in loss]
-    if "all_r4" in loss:
-        text = f"{METHODS['all_r4'].label} − full fine-tuning"
-        asides.append(ahead(f"{text}: test accuracy", accuracy, "all_r4", "full", by=-2.0))
-        text = f"{text}, both at half the learning rate: test accuracy"
-        asides.append(ahead(text, accuracy, "half_all_r4", "half_full", by=-2.0))
-    if "scratch" in loss:
-        asides.append(ahead("full fine-tuning − training from scratch: test accuracy", accuracy, "full", "scratch"))
-    shown = [key for key in WITH_SPECTRA[base] if key in loss]
-    drawn = [key for key in (*WITH_SPECTRA[base], "qv_r1") if key in loss]
-    measured = {
-        "checks": [near_full("qv_r8")],
-        "asides": asides,
-        "rows": [row(key) for key in keys],
-        "baseline": baseline,
+    shown = [key for key in WITH_SPECTRA[base] if key in keys]
+    drawn = [key for key in (*WITH_SPECTRA[base], "qv_r1") if key in keys]
+    measured = tables | {
+        "rows": rows,
         "step_time": step_time,
         "spectra": {key: mean_spectra([results.measured(spectra, runs[key, seed]) for seed in seeds]) for key in shown},
         "curves": {key: loss_curve([results[runs[key, seed]] for seed in seeds]) for key in drawn},
     }
     if base in CUTS:
         cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], QUICK_CUTS if quick else CUTS[base])
-        measured["cut"] = {k: scores["accuracy"] for k, scores in cut.items()}  # in %, at rank k
+        measured["cut"] = {k: of_k["accuracy"] for k, of_k in cut.items()}  # in %, at rank k
     return measured
 
 
-def right_on_test(numbers):
-    """For each test snippet, 1 if it is classified correctly, else 0; padded with zeros to a multiple of 8."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(numbers["test_right"]), np.uint8))
+def best_lora(outcome):
+    """The LoRA method of the main comparison, or the one that the quick run has instead."""
+    best = BEST_LORA[outcome["base"]]
+    return best if best in outcome["rows"] else "qv_r8"
+
+
+def compare(outcome):
+    best, loss, others = best_lora(outcome), outcome["loss"], []
+    for first, second in ((best, "head"), (best, "tfidf"), ("qv_r8", "full"), ("qv_r1", "full")):
+        if {first, second} <= outcome["accuracy"].keys() and first != second:
+            labels = " − ".join(label(key) for key in (first, second))
+            others.append(further(f"{labels}: test accuracy", *accuracy(outcome, first, second)))
+    text = f"{label(best)} − {label('full')}: test loss"
+    others.append(nats(text, np.subtract(loss[best], loss["full"]), expected="equal"))
+    return accuracy(outcome, best, "full"), others
+
+
+def label(key):
+    """A method's label."""
+    return "tf-idf logistic regression" if key == "tfidf" else METHODS[key].label
 
 
 def loss_curve(numbers):
@@ -143,34 +121,41 @@ def mean_spectra(of_seeds):
 
 
 def finding(outcome):
-    """The main result in one sentence."""
-    rows, base = {row["method"]: row for row in outcome["rows"]}, outcome["base"]
-    mean = {key: np.mean(row["accuracy"]) for key, row in rows.items()}
-    best = BEST_LORA[base] if BEST_LORA[base] in rows else "qv_r8"
-    scores = [f"{METHODS[key].label} {mean[key]:.1f} %" for key in ("head", best, "full")]
-    scores += [f"tf-idf {100 * outcome['baseline']['test_accuracy']:.1f} %"]
-    gain, percent = mean["full"] - mean["head"], rows[best]["percent"]
+    mean = {key: np.mean(values) for key, values in outcome["accuracy"].items()}
+    best = best_lora(outcome)
+    keys = [key for key in ("head", best, "full", "tfidf") if key in mean]
+    listed, percent = ", ".join(f"{label(key)} {mean[key]:.1f} %" for key in keys), outcome["rows"][best]["percent"]
+    start = "head" if "head" in mean else "tfidf"
+    gain = mean["full"] - mean[start]
     if gain < 1:
-        return f"Full fine-tuning gains less than a point over the head alone: {', '.join(scores)}."
-    share = 100 * (mean[best] - mean["head"]) / gain
+        return f"Full fine-tuning gains less than a point over {label(start)}: {listed}."
+    of = "the frozen model" if start == "head" else label(start)
+    share = 100 * (mean[best] - mean[start]) / gain
     return (
-        f"With {percent:.2g} % of the parameters, LoRA keeps {share:.0f} % of what full fine-tuning gains over the "
-        f"frozen model: {', '.join(scores)}."
+        f"With {percent:.2g} % of the parameters, LoRA keeps {share:.0f} % of what full fine-tuning gains over {of}: "
+        f"{listed}."
     )
 
 
 def table(outcome):
     """The rows of the table as lists of strings, the header first."""
-    compared = [other for other in COMPARED if f"less_{other}" in outcome["rows"][0]]
-    heads = ["method", "trainable", "%", "test accuracy, %", *(COMPARED[other] for other in compared)]
-    lines = [[*heads, "step, ms", "AdamW's moments, kB", "file, kB"]]
-    for row in outcome["rows"]:
+    lines = [["method", "test accuracy, %", "− full", "trainable", "%", "step, ms", "AdamW's moments, kB", "file, kB"]]
+    for key, row in outcome["rows"].items():
         sizes = [f"{row[name] / 1e3:,.0f}" for name in ("optimiser_bytes", "saved_bytes")]
-        differences = ["" if row["method"] == other else between(row[f"less_{other}"], "+") for other in compared]
-        cells = [row["label"], f"{row['trainable']:,}", f"{row['percent']:.3f}", between(interval(row["accuracy"]))]
-        lines.append([*cells, *differences, f"{1e3 * row['step_seconds']:,.0f}", *sizes])
-    baseline = f"{100 * outcome['baseline']['test_accuracy']:.1f}"
-    return [*lines, ["tf-idf logistic regression", "", "", baseline] + [""] * (len(compared) + 3)]
+        trained = f"{outcome['trainable'][key]:,}", f"{row['percent']:.3f}"
+        step = f"{1e3 * outcome['step_time'][key]['seconds']:,.0f}"
+        lines.append([label(key), *scores_of(outcome, key), *trained, step, *sizes])
+    return [*lines, [label("tfidf"), *scores_of(outcome, "tfidf"), *[""] * 5]]
+
+
+def scores_of(outcome, key):
+    """A method's accuracy, and how far it is from full fine-tuning, as text with intervals."""
+    mean = interval(outcome["accuracy"][key])
+    if key == "full":
+        return between(mean), ""
+    values, *snippets = accuracy(outcome, key, "full")
+    found = crossed(snippets[0]) if snippets else estimate(values)
+    return between(mean), between((found.mean, *found.interval()), "+")
 
 
 def details(outcome):
@@ -187,3 +172,23 @@ def between(values, sign=""):
     """Format a mean and its interval as text."""
     mean, low, high = values
     return f"{mean:{sign}.1f}" + ("" if low is None else f" [{low:{sign}.1f}, {high:{sign}.1f}]")
+
+
+RECIPE = Recipe(
+    claim="""LoRA performs on par with full fine-tuning or better, although it trains far fewer parameters (Hu et al.
+    2021, abstract).""",
+    design={
+        base: Design(f"{METHODS[best].label} − full fine-tuning: test accuracy", expected="equal", scatter=scatter)
+        for (base, best), scatter in zip(BEST_LORA.items(), (None, 0.76, None))
+    },
+    bases=("minilm", "smollm2", "pretrained"),
+    runs=runs,
+    measure=measure,
+    compare=compare,
+    finding=finding,
+    draw=main_job_figures.FIGURES,
+    table=table,
+    details=details,
+    columns=5,  # on a screen, without times and sizes
+    caption={base: f"{FIRST} {THIRD} {FOURTH}" for base in CUTS} | {"smollm2": f"{FIRST} {FOURTH} {FIFTH}"},
+)

@@ -1,45 +1,70 @@
-"""Which matrices: one attention matrix or several, with the same number of trainable parameters.
+"""Which matrices should LoRA adapt, for a given number of trainable parameters?
 
-On the small base, rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same
-number of parameters: 8 (C + C) per block, where C is the model's width. In SmolLM2, keys and values are a third as wide
-as queries. There, rank 20 on W_q, 30 on W_k or W_v, 12 on W_q and W_v, and 6 on all four have the same number of
-parameters; adapters on the MLP have 0.8 % more. LoRA on attention uses the learning rate that was chosen for q and v,
-and LoRA on the MLP uses the rate chosen for all linear layers. On SmolLM2, training uses 2,000 snippets.
+On MiniLM, rank 16 on one of W_q, W_k, W_v, W_o, rank 8 on W_q and W_v and rank 4 on all four have the same number of
+parameters; rank 3 on the MLP has 6 % fewer. In SmolLM2, keys and values are a third as wide as queries. There, rank 20
+on W_q, 30 on W_k or W_v, 12 on W_q and W_v, and 6 on all four have the same number of parameters, and adapters on the
+MLP have 0.8 % more; training uses 2,000 snippets.
 """
 
-from ..drawing import OTHERS, method_dots, panels
-from ..evidence import ahead
-from ..methods import METHODS, SOME, by_method
+import numpy as np
 
-CLAIM = """With the same number of parameters, adapting W_q and W_v, or all four attention matrices, is better than
-adapting only W_q or only W_k at a higher rank (Hu et al. 2021, table 5: accuracies of 73.7 % for q,v and for q,k,v,o,
-70.4 % for q and 70.0 % for k)."""
-CAPTION = """Test accuracy of LoRA on different matrices with the same number of trainable parameters. If the claim
-holds, the orange rows (several attention matrices) are to the right of the blue rows for q and k. Green: the MLP
-(SmolLM2 only)."""
-ON = {"smollm2": SOME | {"keep": False}}
-KEYS = {
-    "pretrained": ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2", "full"),
-    "smollm2": ("q_r20", "k_r30", "v_r30", "qv_r12", "qkvo_r6", "gated_mlp"),
-}
+from ..design import Design, Recipe, accuracy, further
+from ..drawing import COLOURS, OTHERS, method_dots, panels
+from ..methods import METHODS, SOME, scores
+
+FAMILIES = {"one": ("q_", "k_", "v_", "o_"), "several": ("qv_", "qkvo_"), "mlp": ("mlp_", "gated_mlp")}
 
 
-def measure(results, runs, seeds, quick):
-    accuracy = by_method(results, runs, "test_accuracy", 100)
-    places = [key for key in accuracy if key != "full"]
-    of = {key.partition("_r")[0]: key for key in places}
-    pairs = [(of[several], of[one]) for several in ("qv", "qkvo") for one in ("q", "k")]
-    checks = [ahead(f"{METHODS[a].label} − {METHODS[b].label}: test accuracy", accuracy, a, b) for a, b in pairs]
-    text = f"LoRA on the MLP − {METHODS[of['qkvo']].label}: test accuracy"
-    asides = [ahead(text, accuracy, "gated_mlp", of["qkvo"])] if "gated_mlp" in of else []
-    trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in places}
-    return {"checks": checks, "asides": asides, "accuracy": accuracy, "trainable": trained}
+def of_family(outcome, family):
+    """The keys of the methods that adapt one attention matrix, several of them, or the MLP."""
+    return [key for key in outcome["accuracy"] if key.startswith(FAMILIES[family])]
+
+
+def compare(outcome):
+    q, *ones = of_family(outcome, "one")
+    qv, qkvo = of_family(outcome, "several")
+    others = []
+    for first, second in [(qv, one) for one in ones] + [(qkvo, qv), *((mlp, qv) for mlp in of_family(outcome, "mlp"))]:
+        text = f"{METHODS[first].label} − {METHODS[second].label}: test accuracy"
+        others.append(further(text, *accuracy(outcome, first, second)))
+    return accuracy(outcome, qv, q), others
+
+
+def finding(outcome):
+    mean = {key: np.mean(values) for key, values in outcome["accuracy"].items() if key != "full"}
+    best, worst = max(mean, key=mean.get), min(mean, key=mean.get)
+    qv, _ = of_family(outcome, "several")
+    q, *_ = of_family(outcome, "one")
+    shown = [f"{METHODS[key].label} {mean[key]:.1f} %" for key in (qv, q, best, worst)]
+    return f"With the same number of parameters: {shown[0]}, {shown[1]}; the best is {shown[2]}, the worst {shown[3]}."
 
 
 def draw(outcome):
-    trained = outcome["trainable"]
-    budget = " to ".join(f"{n:,}" for n in sorted({min(trained.values()), max(trained.values())}))
-    figure, axes = panels(outcome, f"{budget} trained parameters, in which matrices?\n", 9, 5)
-    colours = [OTHERS[2 if key == "gated_mlp" else key.startswith(("qk", "qv"))] for key in trained]
-    method_dots(axes, {key: METHODS[key].label for key in trained}, outcome["accuracy"], colours, "upper left")
+    figure, axes = panels(outcome, "The same number of parameters, in which matrices?\n", 9, 5)
+    colours = {"one": OTHERS[1], "several": COLOURS["lora_qv"], "mlp": OTHERS[0]}
+    rows = [(key, colours[family]) for family in FAMILIES for key in of_family(outcome, family)]
+    method_dots(axes, {key: METHODS[key].label for key, _ in rows}, outcome["accuracy"], [shade for _, shade in rows])
     return figure
+
+
+RECIPE = Recipe(
+    claim="""With the same number of parameters, adapting W_q and W_v, or all four attention matrices, is better than
+    adapting only W_q or only W_k at a higher rank (Hu et al. 2021, table 5: accuracies of 73.7 % for q,v and for
+    q,k,v,o, 70.4 % for q and 70.0 % for k).""",
+    design={
+        "minilm": Design("LoRA q,v r=8 − LoRA q r=16: test accuracy", expected="more", scatter=0.79),
+        "smollm2": Design("LoRA q,v r=12 − LoRA q r=20: test accuracy", expected="more"),
+    },
+    keys={
+        "minilm": ("q_r16", "k_r16", "v_r16", "o_r16", "qv_r8", "qkvo_r4", "mlp_r3", "full"),
+        "smollm2": ("q_r20", "k_r30", "v_r30", "qv_r12", "qkvo_r6", "gated_mlp"),
+    },
+    on={"smollm2": SOME | {"keep": False}},
+    measure=scores,
+    compare=compare,
+    finding=finding,
+    draw=draw,
+    caption="""Test accuracy of LoRA on different matrices with the same number of trainable parameters. If the claim
+    holds, the orange rows (several attention matrices) are to the right of the blue rows for q and k. Purple: the
+    MLP.""",
+)

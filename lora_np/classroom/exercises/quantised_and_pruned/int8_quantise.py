@@ -46,7 +46,7 @@ def draw(rng, size):
 
 
 def follow(codes, scales, W):
-    """Return True if the codes are those of W for these scales, with or without clipping to the ruler's ends."""
+    """Return True if the codes are those of W for these scales, with or without clipping to −127 … 127."""
     if np.shape(codes) != W.shape or np.shape(scales) != (len(W),) or not np.any(codes):
         return False
     own = np.rint(W / np.where(scales != 0, scales, 1.0)[:, None])

@@ -3,8 +3,8 @@
 In the forward pass, point (a, b) = (`x[…, j]`, `x[…, j + D/2]`) is rotated by the angle φ to (a cos φ − b sin φ, b cos
 φ + a sin φ). `cos` and `sin` hold cos φ and sin φ for each position and each j. Compute the gradient of `x`.
 
-**Derive it** for one point: with what factors does `a` occur in the two coordinates of the result, and with what
-factors does `b`? Then describe in words what your formula does to the points of `dy`.
+**Derive it** for one point: which factor multiplies `a` in each coordinate of the result, and which multiplies `b`?
+Then describe in words what your formula does to the points of `dy`.
 """
 
 import numpy as np

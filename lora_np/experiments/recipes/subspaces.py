@@ -1,0 +1,145 @@
+"""Do different ranks, and different seeds, learn the same directions?
+
+φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j) compares the i leading right singular vectors U_i of one adapter with the j leading
+ones, V_j, of another, on q and v, as a mean over the blocks. It is computed for A, as in the paper, and for the update
+ΔW = s B A. The adapters have ranks 8 and 64, or both 64, and always different seeds; with the same seed, the first rows
+of A in the first layer would be identical at the start. The control is the expected φ of two random subspaces,
+max(i, j)/C. On SmolLM2, training uses 2,000 snippets.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from ...analysis import gaussian_similarity, product_right_directions, right_directions, similarity_table
+from ..design import Design, Recipe
+from ..drawing import new_figure
+from ..evidence import compare as judge
+from ..methods import SOME, tuned_runs
+from ..runs import load_base
+
+LAYERS, WHAT = ("q_proj", "v_proj"), ("A", "ΔW")
+PAIRS = {"ranks": (8, 64), "seeds": (64, 64)}
+FAR = 1000  # on SmolLM2, the seed of a pair's second run is higher by this number
+SHOWN = 8  # directions that two seeds are compared by
+
+
+def partner(seed, seeds, base):
+    """The seed of the other run in a pair, so that every run is first in one pair and second in another."""
+    return seed + FAR if base == "smollm2" else seeds[(seeds.index(seed) + 1) % len(seeds)] if seeds[1:] else seed + 1
+
+
+def runs(seeds, quick, base="minilm"):
+    """A dict, (method, seed) -> run."""
+    on = {"base": base} | (SOME if base == "smollm2" else {})
+    all_seeds = sorted({*seeds, *(partner(seed, seeds, base) for seed in seeds)})
+    return tuned_runs(("qv_r8", "qv_r64"), all_seeds, quick, **on)
+
+
+def measure(results, runs, seeds, quick):
+    base, tables = next(iter(runs.values())).base, {}
+    for name, (first, second) in PAIRS.items():
+        pairs = []
+        for seed in seeds if name == "ranks" or base == "smollm2" else seeds[::2]:  # each run is in only one pair
+            keys = (f"qv_r{first}", seed), (f"qv_r{second}", partner(seed, seeds, base))
+            pairs.append([results.arrays(runs[key]) for key in keys])
+        tables[name] = {"mean": {what: {} for what in WHAT}, "equal": {what: {} for what in WHAT}}
+        for what in WHAT:
+            for layer in LAYERS:
+                of_pairs = np.array([mean_table(what, layer, pair, (first, second)) for pair in pairs])
+                tables[name]["mean"][what][layer] = of_pairs.mean(axis=0).round(3).tolist()
+                # φ(n, n) for each pair and each n, as nested lists (pairs, n).
+                tables[name]["equal"][what][layer] = np.diagonal(of_pairs, axis1=1, axis2=2).tolist()
+    return {"tables": tables, "dimension": load_base(base).config.d_model}
+
+
+def mean_table(what, layer, pair, ranks):
+    """The table (r₁, r₂) of φ between two trained adapters of these ranks, averaged over the blocks.
+
+    `what` is one of WHAT, and `layer` one of LAYERS. Adapters are dicts with keys like "blocks.0.attn.q_proj.lora_A".
+    """
+
+    def directions(module, arrays, r):
+        A, B = arrays[f"{module}.lora_A"], arrays[f"{module}.lora_B"]
+        return right_directions(A, r) if what == "A" else product_right_directions(B, A, r)
+
+    modules = [name.removesuffix(".lora_A") for name in pair[0] if name.endswith(f".{layer}.lora_A")]
+    of_blocks = [similarity_table(*(directions(module, *one) for one in zip(pair, ranks))) for module in modules]
+    return np.mean(of_blocks, axis=0).round(4)
+
+
+def overlap(outcome, name, what, layers, n):
+    """φ(n, n) of each pair, averaged over some layers."""
+    of_layer = outcome["tables"][name]["equal"][what]
+    return np.mean([[of_pair[n - 1] for of_pair in of_layer[layer]] for layer in layers], axis=0)
+
+
+def compare(outcome):
+    others = []
+    for n, expected in ((1, "more"), (8, "less")):
+        for what in WHAT[n == 1 :]:
+            values = overlap(outcome, "ranks", what, LAYERS, n) - 0.5
+            text = f"r = 8 and r = 64: φ({n}, {n}) of {what}, minus 0.5"
+            others.append(judge(text, values, 0.1, "in φ", expected=expected))
+    chance = gaussian_similarity(outcome["dimension"], SHOWN, SHOWN)
+    for layer in LAYERS:
+        ratio = overlap(outcome, "seeds", "ΔW", (layer,), SHOWN) / chance
+        text = f"two seeds at r = 64: φ({SHOWN}, {SHOWN}) of ΔW in {layer} / the value expected by chance"
+        others.append(judge(text, ratio, None, "times", expected=(1, np.inf)))
+    return (overlap(outcome, "ranks", "A", LAYERS, 1) - 0.5,), others
+
+
+def finding(outcome):
+    first, eight = (overlap(outcome, "ranks", "A", LAYERS, n).mean() for n in (1, 8))
+    update = overlap(outcome, "ranks", "ΔW", LAYERS, 1).mean()
+    return (
+        f"The leading direction of A at rank 8 and that at rank 64 overlap with φ = {first:.2f} (the eight leading ones: "
+        f"{eight:.2f}); those of the updates ΔW, with {update:.2f}."
+    )
+
+
+def draw_pairs(outcome, name, rows, columns, title):
+    """Plot six heat maps of means over pairs: one row each for A and ΔW, and one column each for q, v and chance."""
+    mean, figure = outcome["tables"][name]["mean"], new_figure(13, 7.4)
+    grid = figure.subplots(2, 3, sharex=True, sharey=True)
+    i, j = np.indices(np.shape(mean["A"]["q_proj"])) + 1
+    chance = np.vectorize(gaussian_similarity)(outcome["dimension"], i, j)
+    most = max(chance.max(), *(np.max(table) for of in mean.values() for table in of.values()))
+    for line, what in zip(grid, WHAT):
+        shown = {f"{what}, {layer}": mean[what][layer] for layer in LAYERS} | {"random directions, expected": chance}
+        for axes, (text, table) in zip(line, shown.items()):
+            corners = (0.5, j.max() + 0.5, i.max() + 0.5, 0.5)  # i downwards and j to the right, from 1
+            image = axes.imshow(table, vmin=0.0, vmax=most, aspect="auto", extent=corners)
+            axes.set(title=text, xlabel=columns, ylabel=rows)
+            axes.grid(False)
+            axes.label_outer()
+    figure.colorbar(image, ax=grid, label="φ(i, j)", shrink=0.8)
+    n = len(outcome["tables"][name]["equal"]["A"]["q_proj"])
+    marks = "one pair of seeds" if n == 1 else f"mean over {n} pairs of seeds"
+    figure.suptitle(f"{title}\n({marks}, and over the blocks)", fontsize=14)
+    return figure
+
+
+RECIPE = Recipe(
+    claim="""The leading directions at r = 8 and at r = 64 overlap strongly (φ > 0.5), while the other directions do not,
+    and two seeds share more directions than two random subspaces do (Hu et al. 2021, section 7.2, figures 3 and 4).""",
+    design=Design("r = 8 and r = 64: φ(1, 1) of A, minus 0.5", 0.1, "in φ", expected="more"),
+    bases=("minilm", "smollm2"),
+    runs=runs,
+    measure=measure,
+    compare=compare,
+    finding=finding,
+    draw={
+        "subspaces": partial(
+            draw_pairs, name="ranks", rows="i, of r = 8", columns="j, of r = 64", title="How much of r = 8 is in r = 64?"
+        ),
+        "subspaces_of_seeds": partial(
+            draw_pairs, name="seeds", rows="i, of one seed", columns="j, of another", title="What two seeds share at r = 64"
+        ),
+    },
+    caption="""Figure 1: φ(i, j), the similarity of the subspaces spanned by the i leading directions at r = 8 (i increases
+    downwards) and by the j leading directions at r = 64 (j increases to the right). In the paper, only the top-left
+    corner is bright, with φ above 0.5. The right column shows the values expected by chance. Figure 2: the same between
+    two runs with different seeds at r = 64. Cells that are brighter than the corresponding cells in the right column are
+    above chance.""",
+)
