@@ -137,7 +137,11 @@ REFUSED = [  # the form of the file, what is changed in its fields, and part of 
         {"rope_scaling": {"rope_type": "default", "type": "linear", "factor": 4.0}},
         "expected 'default' (unscaled RoPE)",
     ),
-    ("gguf", {"split.count": 3, "split.no": 1}, "split.count is 3, and this is part 1 (counting from 0); join the parts"),
+    (
+        "gguf",
+        {"split.count": 3, "split.no": 1},
+        "split.count is 3, and this is part 1 (counting from 0); join",
+    ),
     ("gguf", {"llama.embedding_length": "96"}, "got '96'"),
     ("gguf", {"general.architecture": "gpt3"}, "general.architecture: got 'gpt3', expected"),
     ("gguf", {"general.architecture": None}, "general.architecture: got None"),

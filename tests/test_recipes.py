@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,19 +14,19 @@ from lora_np.adapters import AdapterConfig, linear_layers, start_adapter, traina
 from lora_np.cli import main
 from lora_np.compress import Int8Weight, NF4Weight, weight_bytes
 from lora_np.data import class_batches
-from lora_np.experiments import gallery, laboratory, methods, store, subspace_tables, sweep
+from lora_np.experiments import gallery, laboratory, methods, store, sweep
+from lora_np.experiments.design import judged, right_answers
 from lora_np.experiments.drawing import as_png, colour
-from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, interval, verdict
+from lora_np.experiments.evidence import UNKNOWN, interval
 from lora_np.experiments.laboratory import runs_of
-from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, TUNE_SEED, lora
-from lora_np.experiments.recipes import RECIPES, bases_of, figures, headline, recipe
+from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, lora
+from lora_np.experiments.recipes import RECIPES, bases_of, figures, module, question, recipe
 from lora_np.experiments.runs import BASES, classify, load_base, planted, prompts
-from lora_np.experiments.runs.classify import COMPRESSED, ClassifyRun, load_snippets, starting_point
+from lora_np.experiments.runs.classify import FOLDS, WEIGHTS, ClassifyRun, load_snippets, starting_point
 from lora_np.experiments.runs.dialect import OLD, DialectRun, Splits
 from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.runs.prompts import PromptRun
 from lora_np.experiments.store import DivergedError, Results, run_key
-from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, tables_of_pairs
 from lora_np.formats import packaged
 from lora_np.model import BertConfig, GPT2Config, LlamaConfig, initial_params, predict_logits
 from lora_np.model.initial import parameter_shapes
@@ -38,14 +37,14 @@ from lora_np.training import fine_tune as training
 
 from .tiny import copies, random_adapter, same_bits
 
-compression, cost, dialect, learning_rate = map(recipe, ("compression", "cost", "dialect", "learning_rate"))
-low_data, main_job, prompting, truncation = map(recipe, ("low_data", "main_job", "prompting", "truncation"))
+compression, cost, dialect, learning_rate = map(module, ("compression", "cost", "dialect", "learning_rate"))
+low_data, main_job, prompting, subspaces = map(module, ("low_data", "main_job", "prompting", "subspaces"))
 LIMIT = 24  # snippets of each split
 classify_run = ClassifyRun.carry_out
 FIVE = [0, 1, 2, 3, 4]
 CASES = [(name, base) for name in RECIPES for base in bases_of(name)]
 SLOW = [(name, "smollm2") for name in ("main_job", "truncation", "intruders", "amplification")]  # 21 blocks of SVDs
-SLOW += [("cost", "pretrained"), ("rank_sweep", "smollm2"), ("subspace_seeds", "smollm2"), ("prompting", "smollm2")]
+SLOW += [("cost", "pretrained"), ("rank_sweep", "smollm2"), ("subspaces", "smollm2"), ("prompting", "smollm2")]
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +63,8 @@ def small_bases():
 @pytest.fixture
 def small(small_bases, monkeypatch):
     """Runs on small bases in the place of the real ones, and few snippets for a quick look; the small GPT."""
-    for module in (classify, compression, prompts, subspace_tables):
-        monkeypatch.setattr(module, "load_base", lambda name="pretrained": small_bases[name])
+    for place in (classify, compression, prompts, subspaces):
+        monkeypatch.setattr(place, "load_base", lambda name="pretrained": small_bases[name])
     monkeypatch.setattr(compression, "read_model", lambda name, weights: small_bases[name])
     monkeypatch.setitem(QUICK, "limit", LIMIT)
     for of_quick in main_job.QUICK.values():
@@ -99,7 +98,8 @@ def test_what_a_run_keeps_is_what_it_measured(method, rate, small):
         alone = [class_batches([ids], np.array([label]), 1, 0) for ids, label in zip(*split)]
         logits = np.concatenate([next(iter(predict_logits(model, one, config, attached)))[0] for one in alone])
         assert cross_entropy_forward(logits, split.labels, wanted=())[0] == pytest.approx(expected, rel=1e-5)
-    right = main_job.right_on_test(numbers)[:LIMIT]  # on the test split, which came last
+    tables = {"accuracy": {"it": [100 * numbers["test_accuracy"]]}, "right": {"it": [numbers["test_right"]]}}
+    (right,) = right_answers(tables, "it")  # on the test split, which came last
     assert np.array_equal(right, logits.argmax(axis=1) == split.labels) and right.mean() == numbers["test_accuracy"]
     assert method == "full" or 0 < right.sum() < LIMIT
     evaluations = numbers["evaluations"]
@@ -192,7 +192,7 @@ def test_examples_are_drawn_by_the_seed(small, monkeypatch):
     assert sorted(seen[:8]) == sorted(seen[8:]) == expected
 
 
-@pytest.mark.parametrize("weights", COMPRESSED)
+@pytest.mark.parametrize("weights", WEIGHTS)
 def test_a_compressed_base_stays_as_it_was(weights, small, monkeypatch):
     """Training neither thaws a quantised layer nor fills a pruned weight, and touches no array of the base."""
     shipped, before = small[0], copies(small[0])
@@ -216,28 +216,36 @@ def test_a_compressed_base_stays_as_it_was(weights, small, monkeypatch):
 
 
 def test_an_unknown_base_is_refused():
-    for field, value, names in (("weights", "nf5", ", ".join(COMPRESSED)), ("base", "gpt5", ", ".join(BASES))):
+    for field, value, names in (("weights", "nf5", ", ".join(WEIGHTS)), ("base", "gpt5", ", ".join(BASES))):
         with pytest.raises(ValueError, match=f"{field}: got '{value}', expected one of {names}"):
             ClassifyRun(None, 0, 1e-3, **{field: value})
-
-
-def test_from_random_weights(small):
-    """The model of another seed is another, and only the head's start is that of the other methods."""
-    params, start, other = (
-        starting_point(small_run(None, seed, weights=weights))[0]
-        for seed, weights in ((0, "dense"), (0, "random"), (1, "random"))
-    )
-    assert np.array_equal(start["head.weight"], params["head.weight"])
-    for different in (params, other):
-        assert not np.array_equal(start["tok_emb.weight"], different["tok_emb.weight"])
-    assert {name: array.shape for name, array in start.items()} == {n: a.shape for n, a in params.items()}
 
 
 @pytest.mark.slow
 def test_the_snippets_are_what_the_splits_hold():
     snippets = load_snippets()
-    assert [len(split.labels) for split in snippets[:3]] == [6528, 1000, 1000] and low_data.ALL == 6528
+    assert [len(split.labels) for split in snippets[:3]] == [6528, 1000, 1000]
     assert max(len(sequence) for sequence in snippets.train.sequences) <= classify.MAX_LENGTH
+
+
+def test_every_snippet_is_tested_in_one_fold():
+    """And trained on in the seven others; the validation snippets are never trained or tested on."""
+    whole, folds = classify.split_reviews(), [classify.split_reviews(fold) for fold in range(FOLDS)]
+    tested = [text for split in folds for text in split.test.texts]
+    pool = {*whole.train.texts, *whole.test.texts}
+    assert len(tested) == len(pool) == 7528 and set(tested) == pool
+    labels = dict(zip(whole.train.texts + whole.test.texts, [*whole.train.labels, *whole.test.labels]))
+    for train, validation, test in folds:
+        assert {*train.texts} == pool - {*test.texts} and len(test.texts) == 941
+        assert validation.texts == whole.validation.texts and not pool & {*validation.texts}
+        assert all(labels[text] == label for part in (train, test) for text, label in zip(*part))
+
+
+def test_a_seed_has_its_fold(small):
+    for seed in (3, FOLDS + 3):
+        run = small_run(ADAPTERS["head"], seed, base="minilm", folds=True)
+        assert run.snippets() is load_snippets(LIMIT, "minilm", 3)
+    assert small_run(ADAPTERS["head"], 3).snippets() is load_snippets(LIMIT, "pretrained", None)
 
 
 def test_the_test_split_is_not_read_while_rates_are_chosen(small, monkeypatch):
@@ -268,7 +276,7 @@ def test_the_loss_drops_at_the_planted_rank():
     below, at = (PlantedRun(2, r, seed=0, steps=120).carry_out()[0] for r in (1, 2))
     assert below["base_loss"] == at["base_loss"] > 0.01
     assert below["test_loss"] > 0.2 * below["base_loss"]
-    assert at["test_loss"] < recipe("planted_rank").FOUND_BELOW * at["base_loss"]
+    assert at["test_loss"] < module("planted_rank").FOUND_BELOW * at["base_loss"]
 
 
 def test_gradients_of_the_squared_error():
@@ -300,18 +308,14 @@ def test_the_runs_of_a_recipe(name, base):
     json.dumps([run_key(run) for run in whole])
     assert bool(whole) == bool(quick) == (name != "cost")
     assert all(isinstance(run, PlantedRun) or run.limit is not None for run in quick)
-    counts = Counter(run_key(replace(run, seed=-1)) for run in whole if getattr(run, "shots", 1))
     tuned = name == "learning_rate" and base == "smollm2"  # made of the runs that chose the rates
-    if not (name.startswith("subspace") or tuned):  # the first compare a seed with the next
-        assert set(counts.values()) <= {5} and {run.seed for run in whole} <= set(FIVE)
     for run in whole:
         if isinstance(run, ClassifyRun):
             assert ON_BASE[run.base].items() <= vars(run).items()
         if isinstance(run, ClassifyRun) and run.examples is None:
-            in_main_job = name == "main_job" or (name, run.base) == ("prompting", "pretrained")
-            assert run.epochs == (main_job.PASSES[run.base] if in_main_job else 1) and run.evaluations is None
-        if getattr(run, "base", "pretrained") != base:  # beside the real model the small one
-            assert (base, name) == ("smollm2", "prompting")
+            assert run.epochs == (main_job.PASSES[run.base] if name == "main_job" else 1) and run.evaluations is None
+        assert getattr(run, "base", "pretrained") == base
+        assert tuned or run.seed in FIVE or name == "subspaces"
         assert getattr(run, "limit", None) is None or isinstance(run, DialectRun)
         assert getattr(run, "test", True) == (name != "learning_rate")
 
@@ -323,46 +327,49 @@ def test_recipes_share_their_runs():
         for run in runs_of(name, FIVE, False, base).values():
             keeps = getattr(run, "keep", False)
             assert kept.setdefault((base, run_key(run)), keeps) >= keeps, (name, base)
-    assert Counter(base for base, _ in kept) == {"pretrained": 790, "minilm": 25, "smollm2": 276}
+    assert Counter(base for base, _ in kept) == {"pretrained": 300, "minilm": 0, "smollm2": 0}
 
 
 def test_a_methods_run_is_at_its_rate():
     rate = methods.learning_rate
-    batches = methods.tuned_runs(["all_r16_batch128"], [3])["all_r16_batch128", 3]
-    of_batches = {"epochs": 1, "batch_size": 128, "keep": True}
-    assert batches == ClassifyRun(lora(16, "all-linear"), 3, rate("all_r16_batch128"), **of_batches)
-    grid = methods.tuned_runs(("qv_r2", "full"), [0, 5], weights="nf4")
-    assert list(grid) == [("qv_r2", 0), ("qv_r2", 5), ("full", 0), ("full", 5)]
-    assert grid["qv_r2", 5] == ClassifyRun(lora(2, *QV), 5, rate("qv_r2"), weights="nf4", keep=True)
+    some = methods.tuned_runs(["all_r8"], [3], base="minilm", **methods.FEW[100])["all_r8", 3]
+    fields = {"base": "minilm", "batch_size": 16, "folds": True, "examples": 100, "epochs": 12, "evaluations": 2}
+    expected = ClassifyRun(lora(8, "all-linear"), 3, rate("all_r8", base="minilm", examples=100), keep=True, **fields)
+    assert some == expected != methods.tuned_runs(["all_r8"], [3], base="minilm")["all_r8", 3]
+    other = methods.tuned_runs(["qv_r8"], [0], base="smollm2", tuned_on=2000)["qv_r8", 0]
+    assert other.learning_rate == rate("qv_r8", base="smollm2", examples=2000) and other.examples is None
+    grid = methods.tuned_runs(("qv_r1", "lora"), [0, 5], weights="nf4")
+    assert list(grid) == [("qv_r1", 0), ("qv_r1", 5), ("lora", 0), ("lora", 5)]
+    assert grid["qv_r1", 5] == ClassifyRun(lora(1, *QV), 5, rate("qv_r1"), weights="nf4", keep=True)
     assert lora(6, "q_proj").alpha == 12.0
 
 
 def test_the_budgets_are_equal():
-    """As the recipes' method sections say, for the shipped base of two blocks, and for SmolLM2's thirty."""
+    """As the recipe's method says, for shapes as of MiniLM's six blocks and SmolLM2's thirty."""
+    sizes = {"vocab_size": 1, "n_positions": 1, "n_heads": 9, "d_ff": 1536}
+    configs = {
+        "minilm": BertConfig(**sizes | {"n_heads": 12}, d_model=384, n_layers=6),
+        "smollm2": LlamaConfig(**sizes, d_model=576, n_layers=30, n_kv_heads=3, head_size=64),
+    }
 
-    shipped = load_base().params
+    def trained(base):
+        """How many parameters each method trains in a base's blocks."""
+        zeros = {name: np.broadcast_to(np.float32(0), of) for name, of in parameter_shapes(configs[base]).items()}
+        for key in recipe("matrices").keys[base]:
+            if key != "full":
+                adapter = replace(METHODS[key].adapter, train_head=False)
+                _, start = start_adapter(zeros, adapter, np.random.default_rng(0))
+                yield trainable_report(zeros, trainable_arrays(zeros, start)).trainable
 
-    def trained(key, params=shipped):
-        """How many parameters a method trains in a base's blocks."""
-        _, start = start_adapter(params, replace(METHODS[key].adapter, train_head=False), np.random.default_rng(0))
-        return trainable_report(params, trainable_arrays(params, start)).trainable
-
-    assert {trained(key) for key in recipe("matrices").KEYS["pretrained"][:-1]} == {2 * 8 * (256 + 256)}
-    assert trained("attention_r45") == trained("mlp_r36") == 2 * 92_160
-    assert trained("attention_r5") == trained("mlp_r4") == 2 * 10_240
-    assert trained("all_r36") == trained("mlp_r36") + 2 * 4 * 36 * (256 + 256)
-    assert trained("lora-fa") == trained("qv_r8") == trained("lora")
-    sizes = {"vocab_size": 1, "n_positions": 1, "d_model": 576, "n_layers": 30, "n_heads": 9, "d_ff": 1536}
-    shapes = parameter_shapes(LlamaConfig(**sizes, n_kv_heads=3, head_size=64))
-    zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    *attention, mlp = (trained(key, zeros) for key in recipe("matrices").KEYS["smollm2"])
+    *attention, mlp = trained("minilm")
+    assert set(attention) == {6 * 16 * 768} and mlp == 6 * 3 * 2 * (384 + 1536)
+    *attention, mlp = trained("smollm2")
     assert set(attention) == {30 * 23_040} and mlp == 30 * 23_232
-    assert {trained(key, zeros) for key in recipe("layers").KEYS["smollm2"]} == {30 * 20_352}
 
 
 @pytest.mark.parametrize("best", [6e-4, 1e-3, 3.9e-3])
 def test_best_rate_is_where_the_parabola_is_lowest(best):
-    tried = list(learning_rate.LORA_RATES)
+    tried = [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
     losses = [0.5 + 0.02 * np.log(rate / best) ** 2 for rate in tried]
     assert learning_rate.best_rate(tried, losses) == (pytest.approx(best, rel=1e-6), False)
     # A rate that diverged is worse than any: the best is no end, and what is far from it does not count.
@@ -376,7 +383,7 @@ NEXT_TO_NONE = [([5, 4, 3, 2, None, None], 3), ([5, 4, 3, 2, 1, None], 4), ([Non
 @pytest.mark.parametrize("losses, place", AT_AN_END + NEXT_TO_NONE)
 def test_best_rate_without_a_parabola_is_one_that_was_tried(losses, place):
     """At an end, or because no parabola goes through a rate that diverged."""
-    tried = list(learning_rate.LORA_RATES)
+    tried = [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
     assert learning_rate.best_rate(tried, losses) == (tried[place], (losses, place) in AT_AN_END)
 
 
@@ -419,12 +426,12 @@ class MadeUpResults(Results):
 
     def __init__(self, runs, other=lambda run: {}, change=lambda run, arrays: arrays):
         self.change = change
-        self.listed = {run_key(run): run for run in runs.values()}
-        others = {key: other(run) for key, run in self.listed.items()}
-        super().__init__(None, {k: o if "diverged" in o else made_up(self.listed[k]) | o for k, o in others.items()})
+        self.runs = {run_key(run): run for run in runs.values()}
+        others = {key: other(run) for key, run in self.runs.items()}
+        super().__init__(None, {k: o if "diverged" in o else made_up(self.runs[k]) | o for k, o in others.items()})
 
     def arrays(self, run):
-        assert self[run] and self.listed[run_key(run)].keep, "asks for the arrays of a run that does not keep them"
+        assert self[run] and self.runs[run_key(run)].keep, "asks for the arrays of a run that does not keep them"
         params, _, start = starting_point(run)
         rng = np.random.default_rng(run.seed)
         near = trainable_arrays(params, start).items()
@@ -438,10 +445,14 @@ class MadeUpResults(Results):
         return function(self, run, *more)
 
 
-def measured_by(name, seeds, quick, *other, base="pretrained", **change):
-    """What a recipe measures in made-up results of its own runs."""
+def outcome_of(name, seeds, quick, *other, base=None, **change):
+    """What an experiment's JSON contains for made-up results of its own runs, as far as it depends on the runs."""
+    base = base or bases_of(name)[0]
     runs = runs_of(name, seeds, quick, base)
-    return recipe(name).measure(MadeUpResults(runs, *other, **change), runs, seeds, quick)
+    results = MadeUpResults(runs, *other, **change)
+    outcome = {"base": base, "seeds": seeds, "runs": results.listed(runs.values())}
+    outcome |= recipe(name).measure(results, runs, seeds, quick)
+    return outcome | {"comparisons": judged(recipe(name), outcome)}
 
 
 @pytest.fixture
@@ -449,7 +460,7 @@ def without_clock(small, monkeypatch):
     """What the main job, the dialect and the costs measure besides runs is made up too; runs are in a thread."""
     several = {"prompts": ["a", "b"], "texts": {name: ["a " + name, "b and " * 40] for name in "cdef"}}
     made_up = {
-        (main_job, "tfidf_baseline"): lambda limit: ({"test_accuracy": 0.7}, np.arange(limit) % 10 < 7),
+        (main_job, "tfidf_baseline"): lambda limit, fold: ({"test_accuracy": 0.75}, np.arange(LIMIT) % 4 < 3),
         (main_job, "compare_step_times"): lambda repeats, keys, base: {key: {"seconds": 0.1} for key in keys},
         (prompting, "tfidf_baseline"): lambda limit: ({"test_accuracy": 0.7}, None),
         (dialect, "load_base"): lambda name: ({}, None),
@@ -485,95 +496,91 @@ def test_made_up_numbers_are_those_of_a_run(small):
 )
 def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
     """From made-up results of its own runs: checks that the gallery shows, and a figure that the JSON alone gives."""
-    module, seeds = recipe(name), list(range(seeds))
-    measured = measured_by(name, seeds, True, base=base)
-    parts = [*measured["checks"], *measured.get("asides", [])]
-    assert measured["checks"] and len({json.dumps(part) for part in parts}) == len(parts)
+    of, seeds = recipe(name), list(range(seeds))
+    outcome = outcome_of(name, seeds, True, base=base)
+    parts = outcome["comparisons"]
+    assert len({part["statement"] for part in parts}) == len(parts)
     for part in parts:
-        assert np.all(np.isfinite(part["values"])) and part["verdict"] in (HOLDS, FAILS, UNKNOWN)
-        if part["unit"] == "nats":  # as good as, or better
-            assert part.get("at_most", part.get("at_least")) in (0.0, EQUAL)
-    assert len(seeds) > 1 or {part["verdict"] for part in parts if not part["every"]} <= {UNKNOWN}
-    about = {"title": headline(name), "verdict": verdict(measured["checks"])}
-    outcome = {"base": base, "seeds": seeds, "asides": [], "runs": [], **about, **measured}
+        assert np.all(np.isfinite(part["values"])) and (part["margin"] is None) == (part["unit"] == "times")
+        assert part["margin"] == {"points": 1.0, "nats": 0.02}.get(part["unit"], part["margin"])
+        assert len(seeds) > 1 or part["low"] is not None or part["verdict"] == UNKNOWN
     read = json.loads(json.dumps(outcome))
-    assert read == outcome
+    assert read == outcome and judged(of, read) == parts
     for draw in figures(name, base).values():
         figure = draw(read)
         assert any(axes.has_data() or axes.texts for axes in figure.axes)
         assert all(axes.has_data() or axes.texts for axes in figure.axes if axes.get_title())
         assert len(seeds) == 1 or as_png(draw, read) == as_png(draw, outcome)
+        # For a projector: at most four legend entries in a panel or below the panels.
+        legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+        assert all(len(legend.get_texts()) <= 4 for legend in legends) or name == "dialect"
         shown = " ".join([figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)])
         if "(mean over" not in shown and "in capitals" not in shown:
             one = ("one seed)", "one seed; ", "(one pair")
             assert any(text in shown for text in one) == (len(seeds) == 1)
-    outcome = {"claim": "", **outcome, "caption": "", "command": "", "quick": True, "seconds": 0.0, "reused": 0}
+    outcome |= {"command": "", "quick": True, "seconds": 0.0, "reused": 0}
     outcome["versions"] = {"lora_np": "", "numpy": "", "python": "", "machine": ""}
     outcome["made_with"] = store.made_with(*{run.__module__ for run in runs_of(name, seeds, True, base).values()})
-    rows = [line for line in gallery.section(name, base, outcome) if line.startswith("|")]
-    beside, table = len(outcome["asides"]), len(module.table(outcome)) + 1 if hasattr(module, "table") else 0
-    details = len(module.details(outcome)) + 1 if hasattr(module, "details") else 0
-    assert len(rows) == table + details + 2 + len(measured["checks"]) + (2 + beside) * bool(beside)
-    assert {line.count("|") for line in rows[table:]} == {5}
+    lines = gallery.section(name, base, outcome)
+    rows = [line for line in lines if line.startswith("|")]
+    tables = [len(rows_of(outcome)) + 1 for rows_of in (of.table, of.details) if rows_of is not None]
+    assert len(rows) == 2 + len(parts) + sum(tables) and f"**{of.finding(outcome)}**" in lines
+    assert of.finding(outcome).endswith((".", ".)")) and "nan" not in of.finding(outcome)
 
 
-@pytest.mark.parametrize("name", ["matrices", "layers", "rank_sweep"])
+@pytest.mark.parametrize("name", ["matrices", "rank_sweep"])
 def test_a_figure_has_its_methods_numbers(name, small):
     """In a row each, or along a line."""
-    base = bases_of(name)[0]
-    measured = measured_by(name, [0, 1], True, base=base)
-    figure = recipe(name).draw({"base": base, "seeds": [0, 1], "runs": [], **measured})
-    if name != "rank_sweep":
-        axes = figure.axes[0]
+    measured = outcome_of(name, [0, 1], True)
+    axes = recipe(name).draw(measured).axes[0]
+    if name == "matrices":
         labels = [label.get_text() for label in axes.get_yticklabels()]
         points = [line.get_data() for line in axes.lines if line.get_marker() == "o"]
         expected = {METHODS[key].label: of_key for key, of_key in measured["accuracy"].items()}
         assert {labels[y[0]]: list(x) for x, y in points} == {label: expected[label] for label in labels}
         return
-    for axes, of_method in zip(figure.axes, (measured["accuracy"], measured["loss"])):
-        lines = {line.get_label(): line.lines[0].get_data() for line in axes.containers}
-        for label, placement in (("LoRA on q and v", "qv"), ("LoRA on all linear layers", "all")):
-            ranks, means = lines[label]
-            assert means.tolist() == pytest.approx([np.mean(of_method[f"{placement}_r{r}"]) for r in ranks])
+    lines = {line.get_label(): line.lines[0].get_data() for line in axes.containers}
+    for label, placement in (("LoRA on q and v", "qv"), ("LoRA on all linear layers", "all")):
+        ranks, means = lines[label]
+        expected = [np.mean(measured["accuracy"][f"{placement}_r{r}"]) for r in ranks]
+        assert means.tolist() == pytest.approx(expected)
 
 
-LORA_AND_FULL = ("critics", "lora_r16"), ("critics", "full")
+FULL_AND_LORA = ("critics", "full"), ("critics", "lora_r16")
 HALF = ("licences", "full_half"), ("licences", "lora_r16")
-AFTER = "after training on"
-WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
-    ("main_job", "LoRA q,v r=8 − full", "qv_r8", "full", "test_loss"),
+WIRING = [  # recipe, how a comparison's statement begins, the two methods whose difference it is, and of what
+    ("main_job", "LoRA all linear r=8 − full fine-tuning: test a", "all_r8", "full", "test_accuracy"),
+    ("main_job", "LoRA all linear r=8 − full fine-tuning: test l", "all_r8", "full", "test_loss"),
+    ("rank_sweep", "LoRA q,v r=64 − LoRA q,v r=1", "qv_r64", "qv_r1", "test_accuracy"),
+    ("rank_sweep", "LoRA all linear r=64 − LoRA all linear r=1", "all_r64", "all_r1", "test_accuracy"),
+    ("matrices", "LoRA q,v r=8 − LoRA q r=16", "qv_r8", "q_r16", "test_accuracy"),
+    ("matrices", "LoRA q,v r=8 − LoRA k r=16", "qv_r8", "k_r16", "test_accuracy"),
+    ("matrices", "LoRA up,down r=3 − LoRA q,v r=8", "mlp_r3", "qv_r8", "test_accuracy"),
+    ("dialect", "critics' snippets: full fine-tuning − LoRA r=16: loss on reviews", *FULL_AND_LORA, "old"),
+    ("dialect", "critics' snippets: full fine-tuning − LoRA r=16: loss on the new", *FULL_AND_LORA, "new"),
+    ("dialect", "software licences: full fine-tuning, half the rate − LoRA r=16: loss on reviews", *HALF, "old"),
+    ("low_data", "100 snippets, LoRA − full", ("all_r8", 100), ("full", 100), "test_accuracy"),
+    ("low_data", "1000 snippets, LoRA − full", ("all_r8", 1000), ("full", 1000), "test_accuracy"),
+    ("low_data", "100 snippets, LoRA − head", ("all_r8", 100), ("head", 100), "test_accuracy"),
+    ("variants", "DoRA − LoRA", "dora", "qv_r8", "test_accuracy"),
     ("prompting", "LoRA on 10 snippets − 10", "qv_r8_10", "shots_10", "test_accuracy"),
-    ("prompting", "LoRA on all snippets − full fine-tuning of the small base", "qv_r8", "small", "test_accuracy"),
-    ("layers", "last 10 blocks − first", "last_r6", "first_r6", "test_accuracy"),
-    ("rank_sweep", "LoRA q,v r=1 − LoRA q,v r=64: test l", "qv_r1", "qv_r64", "test_loss"),
-    ("rank_sweep", "LoRA q,v r=1 − LoRA q,v r=64: test a", "qv_r1", "qv_r64", "test_accuracy"),
-    ("rank_sweep", "LoRA q,v r=8 − full", "qv_r8", "full", "test_loss"),
-    ("matrices", "LoRA q,v r=4 − LoRA k r=8", "qv_r4", "k_r8", "test_accuracy"),
-    ("dialect", f"LoRA r=16 − full fine-tuning: loss on the new domain {AFTER} critics", *LORA_AND_FULL, "new"),
-    ("dialect", f"full fine-tuning at half the learning rate − LoRA r=16: loss on reviews {AFTER} s", *HALF, "old"),
-    ("low_data", "100 snippets, LoRA − full fine-tuning: test acc", ("qv_r8", 100), ("full", 100), "test_accuracy"),
-    ("low_data", "1,000 snippets, LoRA − full fine-tuning: test loss", ("qv_r8", 1000), ("full", 1000), "test_loss"),
-    ("attention_or_mlp", "MLP r = 36 − attention", "mlp_r36", "attention_r45", "test_accuracy"),
-    ("attention_or_mlp", "MLP r = 4 − attention", "mlp_r4", "attention_r5", "test_accuracy"),
-    ("attention_or_mlp", "MLP r = 36 − MLP and attention", "mlp_r36", "all_r36", "test_loss"),
-    ("variants", "DoRA − LoRA", "dora", "lora", "test_accuracy"),
-    ("compression", "LoRA (base: NF4) − LoRA (base: dense)", "nf4, all_r16", "dense, all_r16", "test_loss"),
-    ("compression", "LoftQ − LoRA", "nf4, loftq", "nf4, all_r16", "test_loss"),
+    ("compression", "LoRA (base: NF4) − LoRA (base: dense)", "nf4, all_r4", "dense, all_r4", "test_accuracy"),
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, statement, first, second, field", WIRING)
 def test_a_check_is_of_what_it_says(name, statement, first, second, field, without_clock):
-    base = bases_of(name)[-1]  # the small base, if there is a choice
-    runs, measured = runs_of(name, [0, 1], True, base), measured_by(name, [0, 1], True, base=base)
+    base = {"main_job": "minilm", "dialect": "pretrained"}.get(name, bases_of(name)[0])
+    quick = name != "main_job"  # the quick main job has other methods
+    runs, measured = runs_of(name, [0, 1], quick, base), outcome_of(name, [0, 1], quick, base=base)
 
     def values(key):
         key = (key,) if isinstance(key, str) else key
         numbers = [made_up(runs[(*key, seed)]) for seed in (0, 1)]
         return np.array([n["old"]["reviews"] if field == "old" else n[field] for n in numbers])
 
-    (part,) = (p for p in measured["checks"] + measured.get("asides", []) if p["statement"].startswith(statement))
+    (part,) = (part for part in measured["comparisons"] if part["statement"].startswith(statement))
     factor = 100 if field == "test_accuracy" else 1
     assert part["values"] == pytest.approx(factor * (values(first) - values(second)))
 
@@ -588,86 +595,73 @@ def test_a_diverged_run_is_said_by_name(name, base, without_clock):
     runs = runs_of(name, [0, 1], True, base)
     bad = next(run for run in list(runs.values())[::-1] if run.seed % 1000 == 1)
     with pytest.raises(DivergedError, match=f"seed {bad.seed}, .*: the loss became NaN at step 7"):
-        measured_by(name, [0, 1], True, lambda run: diverged(run) if run == bad else {}, base=base)
+        outcome_of(name, [0, 1], True, lambda run: diverged(run) if run == bad else {}, base=base)
 
 
 def test_rates_at_which_training_diverges_are_no_rates(small):
-    """They are left out of the figure and no best rate is there; every ratio that rests on an end is unknown."""
+    """They are left out of the figure, and no best rate is there; a best rate at an end is said."""
     seeds = [0, 1, 2]
-    lowest = {"full": 1e-4, "r=1": 1e-3, "r=8": 1e-3, "r=64": 1e-3}
+    lowest = {"full": 1e-4, "all_r8": 1e-3}
     grid = learning_rate.runs(seeds, False)
     keys = {run_key(run): key for (key, _, _), run in grid.items()}
-    adapters = [run.adapter for run in grid.values() if run.adapter is not None]
-    assert {(config.r, config.alpha) for config in adapters} == {(1, 32.0), (8, 32.0), (64, 32.0)}
 
     def measured_with(bottom):
         def loss(run):
             far = np.log2(run.learning_rate / bottom[keys[run_key(run)]])
-            return diverged(run) if far > 2.5 else {"validation_loss": 0.5 + 0.01 * far**2 + 1e-5 * run.seed}
+            return diverged(run) if far > 1.5 else {"validation_loss": 0.5 + 0.01 * far**2 + 1e-5 * run.seed}
 
-        return measured_by("learning_rate", seeds, False, loss)
+        return outcome_of("learning_rate", seeds, False, loss)
 
     measured = measured_with(lowest)
     assert measured["at_an_end"] == dict.fromkeys(lowest, 0)
     assert all(measured["best"][key] == pytest.approx([rate] * 3) for key, rate in lowest.items())
-    assert verdict(measured["checks"]) == HOLDS
-    assert measured["losses"]["full"]["0.0008"] == [None] * 3
-    figure = learning_rate.draw(json.loads(json.dumps({"base": "pretrained", "seeds": seeds, **measured})))
-    assert [2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4] in [list(line.get_xdata()) for line in figure.axes[0].lines]
-    # The best of r = 64 is the lowest of its rates: what is said of it is not known.
-    measured = measured_with(lowest | {"r=64": 1.1e-4})
-    assert measured["at_an_end"] == dict.fromkeys(lowest, 0) | {"r=64": 3}
-    for part in measured["checks"]:
-        beyond = "r=64" in part["statement"]
-        assert part["statement"].endswith(" (in 3 cases, the lowest or highest rate that was tried)") == beyond
-        assert (part["verdict"] == UNKNOWN) == beyond and part["unit"] == "times"
+    assert measured["comparisons"][0]["claim"] == "agrees" and "10 times" in recipe("learning_rate").finding(measured)
+    assert measured["losses"]["full"]["0.0004"] == [None] * 3
+    figure = learning_rate.draw(json.loads(json.dumps(measured)))
+    assert [2.5e-5, 5e-5, 1e-4, 2e-4] in [list(line.get_xdata()) for line in figure.axes[0].lines]
+    measured = measured_with(lowest | {"all_r8": 1.1e-4})
+    assert measured["at_an_end"] == {"full": 0, "all_r8": 3}
+    assert "(In 3 cases, it was the lowest or highest rate that was tried.)" in recipe("learning_rate").finding(measured)
 
 
-@pytest.mark.parametrize("name", ["subspace_ranks", "subspace_seeds"])
-def test_pairs_of_seeds_share_no_training(name):
-    module = recipe(name)
-    runs = module.runs(FIVE, False)
-    keys = [f"qv_r{r}" for r in module.RANKS]
-    assert set(runs) == {(keys[0], seed) for seed in FIVE} | {(keys[1], seed + SECOND) for seed in FIVE}
-    assert len({run_key(run) for run in runs.values()}) == 10 and SECOND > TUNE_SEED + 10
+@pytest.mark.parametrize("base, seeds", [("minilm", list(range(8))), ("minilm", [0]), ("smollm2", FIVE)])
+def test_pairs_of_seeds_share_no_training(base, seeds):
+    """The runs of a pair have different seeds, and no run has two partners in one table."""
+    runs = subspaces.runs(seeds, False, base)
+    for name, (first, second) in subspaces.PAIRS.items():
+        chosen = seeds if name == "ranks" or base == "smollm2" else seeds[::2]
+        pairs = [(seed, subspaces.partner(seed, seeds, base)) for seed in chosen]
+        used = [(f"qv_r{r}", seed) for pair in pairs for r, seed in zip((first, second), pair)]
+        assert len(set(used)) == len(used) == 2 * len(pairs) and {*used} <= runs.keys()
+        assert all(one != other for one, other in pairs)
     assert all(run.seed == seed and key == f"qv_r{run.adapter.r}" for (key, seed), run in runs.items())
 
 
 def test_tables_over_pairs(small):
     """The mean of the tables, and of each pair φ(n, n); an adapter with itself has φ(n, n) = 1."""
     rng = np.random.default_rng(0)
-    names = [f"blocks.0.attn.{layer}" for layer in (*LAYERS, "k_proj")]
+    names = [f"blocks.0.attn.{layer}" for layer in (*subspaces.LAYERS, "k_proj")]
 
     def trained(r):
         shapes = {"lora_A": (r, 40), "lora_B": (40, r)}
         return {f"{name}.{leaf}": rng.standard_normal(shape) for leaf, shape in shapes.items() for name in names}
 
-    def tables(firsts, seconds, ranks=(3, 3)):
-        results = SimpleNamespace(arrays=lambda adapter: adapter)
-        return tables_of_pairs(results, dict(enumerate(firsts + seconds)), ranks)
-
-    first, second = trained(3), trained(3)
-    both, same, other = tables([first] * 2, [first, second]), tables([first], [first]), tables([first], [second])
-    for what, layer in product(WHAT, LAYERS):
-        of_first, of_second = both["equal"][what][layer]
-        assert of_first == pytest.approx([1.0] * 3, abs=1e-4)
-        assert of_second == pytest.approx(np.diagonal(other["mean"][what][layer]), abs=1e-3)
-        mean = np.mean([same["mean"][what][layer], other["mean"][what][layer]], axis=0)
-        assert np.allclose(both["mean"][what][layer], mean, atol=2e-3)
-    wide = tables([first], [trained(5)], (3, 5))
-    assert np.shape(wide["mean"]["A"]["q_proj"]) == (3, 5) and np.shape(wide["equal"]["A"]["q_proj"]) == (1, 3)
-
-
-def test_the_control_of_subspaces_is_no_draw(small):
-    """The figure's right column is what chance gives on average, max(i, j)/C, the same every time."""
-    seeds = [0, 1]
-    measured = measured_by("subspace_ranks", seeds, True)
-    assert set(measured) == {"checks", "tables", "dimension"} and set(measured["tables"]) == {"mean", "equal"}
-    assert measured["dimension"] == 128
-    figure = recipe("subspace_ranks").draw({"seeds": seeds, **measured})
+    first, wide = trained(3), trained(5)
+    for what in subspaces.WHAT:
+        for layer in subspaces.LAYERS:
+            assert np.diagonal(subspaces.mean_table(what, layer, (first, first), (3, 3))) == pytest.approx(1.0, abs=1e-4)
+            assert subspaces.mean_table(what, layer, (first, wide), (3, 5)).shape == (3, 5)
+    outcome = outcome_of("subspaces", [0, 1, 2, 3], True)
+    assert np.shape(outcome["tables"]["ranks"]["equal"]["A"]["q_proj"]) == (4, 8)
+    assert np.shape(outcome["tables"]["seeds"]["equal"]["ΔW"]["v_proj"]) == (2, 64)
+    # The figure's right column is what chance gives on average, max(i, j)/C, the same every time.
+    figure = figures("subspaces", "minilm")["subspaces"](outcome)
     chance = [axes.images[0].get_array() for axes in figure.axes if axes.get_title().startswith("random")]
-    expected = np.maximum.outer(np.arange(1, 9), np.arange(1, 65)) / measured["dimension"]
+    expected = np.maximum.outer(np.arange(1, 9), np.arange(1, 65)) / outcome["dimension"]
     assert len(chance) == 2 and all(np.allclose(table, expected) for table in chance)
+    main = outcome["comparisons"][0]["values"]
+    of_a = [outcome["tables"]["ranks"]["equal"]["A"][layer] for layer in subspaces.LAYERS]
+    assert main == pytest.approx(np.array(of_a)[:, :, 0].mean(axis=0) - 0.5)
 
 
 def test_an_update_of_noise_amplifies_nothing(small):
@@ -677,37 +671,25 @@ def test_an_update_of_noise_amplifies_nothing(small):
         rng = np.random.default_rng(run.seed)
         return {name: rng.standard_normal(array.shape) for name, array in arrays.items()}
 
-    measured = measured_by("amplification", FIVE, True, change=noise)
-    assert verdict(measured["checks"]) != HOLDS
+    measured = outcome_of("amplification", FIVE, True, change=noise)
     for r, of_r in measured["measured"].items():
         start = f"r = {r}: ‖W‖ in ΔW's directions / ‖W‖ in r"
-        (part, *_) = (part for part in measured["checks"] if part["statement"].startswith(start))
-        assert part["verdict"] != HOLDS and part["low"] < 1.0 < part["high"]
+        (part,) = (part for part in measured["comparisons"] if part["statement"].startswith(start))
+        assert part["low"] < 1.0 < part["high"] and part["claim"] is None
         for name, of in (("factor", "update"), ("chance_factor", "random")):
             assert of_r[name] == [a / b for a, b in zip(of_r["update_norm"], of_r[of])]
         assert abs(np.log(np.divide(of_r["factor"], of_r["chance_factor"])).mean()) < 0.25
         assert min(of_r["factor"]) > 1.0  # which by itself says nothing: a large ΔW of noise has it too
+    assert measured["comparisons"][0]["values"] == measured["measured"]["8"]["factor"]
 
 
 def test_compressed_bases_and_what_merging_into_one_loses(small):
-    measured, grid = measured_by("compression", [0, 1], True), compression.runs([0, 1], True)
-    nf4 = [made_up(grid["nf4, all_r16", seed])["test_loss"] for seed in (0, 1)]
-    merged, sizes = measured["merged"]["nf4, all_r16"], measured["linear_bytes"]
-    (lost,) = (part for part in measured["asides"] if "unmerged" in part["statement"])
-    assert lost["values"] == np.subtract(merged["loss"], nf4).tolist()
+    measured = outcome_of("compression", [0, 1], True)
+    merged, sizes = measured["merged"]["nf4, all_r4"], measured["linear_bytes"]
+    lost = next(part for part in measured["comparisons"] if part["statement"].startswith("LoRA merged into NF4"))
+    assert lost["values"] == np.subtract(merged["accuracy"], measured["accuracy"]["nf4, all_r4"]).tolist()
     assert all(len(values) == 2 for values in merged.values()) and min(merged["update_lost"]) > 0
     assert sizes["nf4"] < sizes["int8"] < sizes["dense"] == sizes["pruned 50 %"] == sizes["pruned 2:4"]
-
-
-def test_the_penalty_of_large_batches():
-    grid, sizes = runs_of("batch_size", [0, 1], False).values(), [8, 32, 128, 256]
-    assert {(run.batch_size, run.epochs) for run in grid} == {(size, 1) for size in sizes}
-
-    def loss(run):
-        return {"validation_loss": 0.5 + 0.01 * sizes.index(run.batch_size) * (1 if run.adapter is None else 3)}
-
-    measured = measured_by("batch_size", [0, 1], False, loss)
-    assert measured["checks"][0]["values"] == pytest.approx([0.06, 0.06])
 
 
 @pytest.mark.slow
@@ -736,71 +718,73 @@ def test_costs_are_really_measured(small, monkeypatch):
 
 def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
     """The measure of truncation reads what full fine-tuning trained: cut to rank 128 of 128, nothing is lost."""
-    monkeypatch.setitem(METHODS, "all_r128", METHODS["all_r16"]._replace(adapter=lora(128, "all-linear")))
-    monkeypatch.setattr(truncation, "KEYS", {"pretrained": ("full", "all_r1", "all_r4", "all_r16", "all_r128")})
-    full = runs_of("truncation", [0], True)["full", 0]
+    narrow = replace(recipe("truncation"), keys={"minilm": ("full", "all_r1", "all_r8")})
+    monkeypatch.setattr(module("truncation"), "RECIPE", narrow)
+    monkeypatch.setattr(module("truncation"), "CUTS", (0, 8, 128))
+    full = runs_of("truncation", [0], False, "minilm")["full", 0]
+    full = replace(full, limit=LIMIT)
     numbers, trained = classify_run(full)
-    of_full = (lambda run: numbers if run == full else {}), (lambda run, arrays: trained if run == full else arrays)
-    measured = measured_by("truncation", [0], True, *of_full)
-    assert set(measured["cut"]) == {"0", "1", "4", "16", "128"}
+    key = run_key(replace(full, limit=None))
+    other = (lambda run: numbers if run_key(run) == key else {}), (lambda run, arrays: trained if run_key(run) == key else arrays)
+    monkeypatch.setattr(ClassifyRun, "snippets", lambda run: load_snippets(LIMIT, "minilm", run.seed % FOLDS))
+    measured = outcome_of("truncation", [0], False, *other)
+    assert set(measured["cut"]) == {"0", "8", "128"}
     assert measured["cut"]["128"]["accuracy"] == measured["accuracy"]["full"] == [100 * numbers["test_accuracy"]]
     assert measured["cut"]["128"]["loss"] == pytest.approx([numbers["test_loss"]], rel=1e-5)
-    assert measured["checks"][0]["values"] == [measured["cut"]["16"]["loss"][0] - numbers["test_loss"]]
-    for key, r in {"all_r1": 1, "all_r4": 4, "all_r16": 16}.items():
+    difference = measured["cut"]["8"]["accuracy"][0] - 100 * numbers["test_accuracy"]
+    assert measured["comparisons"][0]["values"] == [difference]
+    for key, r in {"all_r1": 1, "all_r8": 8}.items():
         assert measured["energy"][key][0][r - 1] == pytest.approx(1.0, abs=1e-4)
         assert measured["rank_90"][key][0] <= r < measured["rank_90"]["full"][0] + r
 
 
 def test_planted_ranks_that_are_found_and_intruders_a_matrix():
     """The smallest rank whose loss is below a thousandth, or none; directions below ε, strictly, as a mean."""
-    measured = measured_by("planted_rank", [0, 1], True)
-    assert measured["found"] == {"1": [1, 1], "2": [2, 2]} and verdict(measured["checks"]) == HOLDS
-    measured = measured_by("planted_rank", [0, 1], True, lambda run: {"test_loss": 0.09} if run.k == 2 else {})
+    measured = outcome_of("planted_rank", [0, 1], True)
+    assert measured["found"] == {"1": [1, 1], "2": [2, 2]} and measured["comparisons"][0]["claim"] == "agrees"
+    measured = outcome_of("planted_rank", [0, 1], True, lambda run: {"test_loss": 0.09} if run.k == 2 else {})
     assert measured["found"] == {"1": [1, 1], "2": [None, None]}
-    assert [part["verdict"] for part in measured["checks"]] == [HOLDS, FAILS]
-    similarities, count = [[0.4, 0.9, 0.1], [0.5, 0.6, 0.7]], recipe("intruders").intruders_a_matrix
+    assert measured["comparisons"][0]["claim"] == "contradicts"
+    similarities, count = [[0.4, 0.9, 0.1], [0.5, 0.6, 0.7]], module("intruders").intruders_a_matrix
     assert (count(similarities, 0.5), count(similarities, 0.55)) == (1.0, 1.5)
 
 
 def test_the_dialects_claim_and_the_traces_of_adapters(without_clock):
-    """With made-up runs that learn less and forget less, all parts hold. Traces of an adapter are said beside it."""
-    measured = measured_by("dialect", [0, 1, 2], False)
-    assert verdict(measured["checks"]) == HOLDS and len(measured["checks"]) == 2 * 2 * 2
+    """Made-up runs learn less and forget less with LoRA. Traces of an adapter are said in the finding."""
+    measured = outcome_of("dialect", [0, 1, 2], False, base="pretrained")
+    assert {part["claim"] for part in measured["comparisons"]} == {"agrees"}
     for of_domain in measured["losses"].values():
         assert list(of_domain) == list(dialect.SERIES)
         assert all(np.shape(of_method["way"]) == (3, 2, 2) for of_method in of_domain.values())
-    assert measured_by("dialect", [0], False)["asides"][-1]["verdict"] == HOLDS  # adapters are taken off
+    assert "in 18 of 18 runs" in recipe("dialect").finding(measured)
     for broken in ("base_untouched", "removed_bit_for_bit"):
         traces = {broken: False}
-        measured = measured_by("dialect", [0, 1], True, lambda run, of=traces: of if run.method != "full" else {})
-        removal = measured["asides"][-1]
-        assert removal["values"] == [0.0] * 4 and removal["verdict"] == FAILS and verdict(measured["checks"]) == HOLDS
+        more = (lambda run, of=traces: of if run.method != "full" else {},)
+        measured = outcome_of("dialect", [0, 1], True, *more, base="pretrained")
+        assert "in 0 of 4 runs" in recipe("dialect").finding(measured)
 
 
 # ---------------------------------------------------------------- the main job, on a small base
 
-SMALL_JOB = ("head", "qv_r1", "qv_r8", "vomlp_r4", "all_r8", "full", "scratch")
-
-
 @pytest.mark.slow
 def test_the_numbers_of_the_main_job(small_bases, without_clock, tmp_path, monkeypatch):
     """Bytes are those of what was trained; spectra have the adapters' ranks; an update of full rank is the whole."""
-    monkeypatch.setattr(main_job, "QUICK_KEYS", SMALL_JOB)
-    monkeypatch.setattr(main_job, "QUICK_CUTS", main_job.CUTS["pretrained"])
-    outcome = laboratory.experiment("main_job", None, True, tmp_path / "out", tmp_path / "store")
+    monkeypatch.setitem(main_job.QUICK_KEYS, "pretrained", main_job.SMALL)
+    monkeypatch.setattr(main_job, "QUICK_CUTS", (0, 8, 128))
+    more = {"quick": True, "out": tmp_path / "out", "store": tmp_path / "store", "base": "pretrained"}
+    outcome = laboratory.experiment("main_job", **more)
     _, *table = main_job.table(outcome)
-    rows = {row["method"]: row for row in outcome["rows"]}
-    assert list(rows) == list(SMALL_JOB) and outcome["seeds"] == [0, 1]
+    rows, trainable = outcome["rows"], outcome["trainable"]
+    assert list(rows) == list(main_job.SMALL) and outcome["seeds"] == [0, 1]
     for (method, row), cells in zip(rows.items(), table):
-        mean, low, high = interval(row["accuracy"])
-        assert cells[0] == METHODS[method].label and f"{row['trainable']:,}" in cells
-        assert f"{mean:.1f} [{low:.1f}, {high:.1f}]" in cells
-    assert table[-1][0].startswith("tf-idf") and len(table) == len(SMALL_JOB) + 1
+        mean, low, high = interval(outcome["accuracy"][method])
+        assert cells[0] == METHODS[method].label and f"{trainable[method]:,}" in cells
+        assert f"{mean:.1f} [{low:.1f}, {high:.1f}]" == cells[1]
+        assert row["optimiser_bytes"] == 2 * 4 * trainable[method]
+        assert 4 * trainable[method] < row["saved_bytes"] < 4 * trainable[method] + 8192
+    assert table[-1][0].startswith("tf-idf") and len(table) == len(rows) + 1
     C, layers = small_bases["pretrained"][1].d_model, small_bases["pretrained"][1].n_layers
-    assert rows["qv_r8"]["trainable"] == layers * 2 * 8 * (C + C) + 2 * C and rows["qv_r8"]["percent"] < 1.0
-    for row in rows.values():
-        assert row["optimiser_bytes"] == 2 * 4 * row["trainable"]
-        assert 4 * row["trainable"] < row["saved_bytes"] < 4 * row["trainable"] + 8192
+    assert trainable["qv_r8"] == layers * 2 * 8 * (C + C) + 2 * C and rows["qv_r8"]["percent"] < 1.0
     spectra = outcome["spectra"]
     assert list(spectra) == ["full", "all_r8", "qv_r8"] and set(spectra["qv_r8"]) == {"q_proj", "v_proj"}
     for key, n in (("full", C), ("all_r8", 8), ("qv_r8", 8)):
@@ -809,11 +793,8 @@ def test_the_numbers_of_the_main_job(small_bases, without_clock, tmp_path, monke
             assert len(of_kind["ranks"]) == layers
             for stable, effective, rank_90 in of_kind["ranks"]:
                 assert 1.0 <= stable <= effective <= n and rank_90 <= n
-    assert outcome["cut"][str(C)] == pytest.approx(rows["full"]["accuracy"], abs=100 / LIMIT)
-    assert list(outcome["cut"]) == [str(k) for k in main_job.QUICK_CUTS]
+    assert outcome["cut"][str(C)] == pytest.approx(outcome["accuracy"]["full"], abs=100 / LIMIT)
     assert len({curve["loss"][0][0] for curve in outcome["curves"].values()}) == 1  # the same batch, the same start
-    differences = np.subtract(rows["full"]["accuracy"], rows["scratch"]["accuracy"])
-    assert outcome["asides"][-1]["values"] == differences.tolist()
 
 
 def test_the_command_of_the_main_job(without_clock, tmp_path, monkeypatch, capsys):
@@ -823,7 +804,7 @@ def test_the_command_of_the_main_job(without_clock, tmp_path, monkeypatch, capsy
     """
     monkeypatch.setattr(packaged, "find_spec", lambda name: None)
     packaged.packaged_model.cache_clear()
-    monkeypatch.setattr(main_job, "QUICK_KEYS", ("head", "full"))
+    monkeypatch.setitem(main_job.QUICK_KEYS, "pretrained", ("head", "full"))
     asked = []
 
     def carry_out(run):
@@ -845,4 +826,4 @@ def test_the_command_of_the_main_job(without_clock, tmp_path, monkeypatch, capsy
 
 def test_a_method_has_one_colour_at_every_rank():
     assert colour("qv_r8") == colour("lora_qv_r64") == colour("lora_qv") != colour("all_r8")
-    assert len({colour(key) for key in ("full", "qv_r1", "vomlp_r4", "all_r1", "head", "scratch")}) == 6
+    assert len({colour(key) for key in ("full", "qv_r1", "all_r1", "head")}) == 4

@@ -29,7 +29,11 @@ class Design(NamedTuple):
     def plan(self, n):
         """A sentence about what n seeds can show; the power is that of finding equal methods to be equivalent."""
         ratio = f"an interval that spans at most a factor of {evidence.TIMES:g}"
-        goal = ratio if self.margin is None else f"a margin of {self.margin:g} {self.unit[: -1 if self.margin == 1 else None]}"
+        goal = (
+            ratio
+            if self.margin is None
+            else f"a margin of {self.margin:g} {self.unit[: -1 if self.margin == 1 else None]}"
+        )
         if self.scatter is None or n < 2:
             return f"{goal}; {UNPLANNED}"
         chance = evidence.power(n, self.scatter, self.margin)
@@ -99,11 +103,12 @@ def judged(recipe, outcome):
 def accuracy(outcome, first, second):
     """The differences in accuracy between two methods in points, as arguments of `Design.judge`.
 
-    Returns one value per seed, and the differences (S, N) by snippet if the seeds share a test set, or with one seed.
+    If the seeds have test sets of their own, returns one value per fold: the mean over its seeds. If they share a test
+    set, or if there is only one seed, returns one value per seed, and the differences (S, N) by snippet.
     """
     values = np.subtract(outcome["accuracy"][first], outcome["accuracy"][second])
     if len(values) > 1 and any(run["settings"].get("folds") for run in outcome["runs"]):
-        return (values,)
+        return ([values[fold::FOLDS].mean() for fold in range(min(FOLDS, len(values)))],)
     right = (right_answers(outcome, key) for key in (first, second))
     return values, 100 * np.subtract(*map(np.array, right))
 

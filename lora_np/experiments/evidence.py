@@ -2,16 +2,14 @@
 
 Each seed has a test set of its own (a fold), so a seed's score varies for two reasons at once: the seed and the
 snippets. The mixed model of this nested design (random effects for the seeds, and for the snippets within a seed) is
-balanced, so its interval is Student's t interval over the seeds, which is computed here. Seeds with the same fold are
-averaged first. Where all seeds share one test set, the two effects are crossed; see `crossed`. The training sets of two
-folds overlap, which makes the intervals slightly too narrow (Bengio and Grandvalet 2004).
+balanced, so its interval is Student's t interval over the seeds, which is computed here. Where all seeds share one test
+set, the two effects are crossed; see `crossed`. The training sets of two folds overlap, which makes the intervals
+slightly too narrow (Bengio and Grandvalet 2004).
 """
 
 from typing import NamedTuple
 
 import numpy as np
-
-from .runs.classify import FOLDS
 
 DIFFERENT, EQUIVALENT, BOTH = "different", "equivalent", "different, but equivalent within the margin"
 KNOWN, UNKNOWN = "known", "cannot tell"
@@ -31,8 +29,10 @@ class Estimate(NamedTuple):
         """The confidence interval (low, high) of the mean; (None, None) without degrees of freedom."""
         from scipy.stats import t
 
-        half = t.ppf((1 + level) / 2, self.freedom) * self.error if self.freedom else np.nan
-        return (None, None) if np.isnan(half) else (float(self.mean - half), float(self.mean + half))
+        if not self.freedom:
+            return None, None
+        half = float(t.ppf((1 + level) / 2, self.freedom) * self.error)
+        return self.mean - half, self.mean + half
 
     def detectable(self):
         """The smallest difference from 0 that an experiment with this error finds with a probability of POWER."""
@@ -42,13 +42,12 @@ class Estimate(NamedTuple):
 
 
 def estimate(values):
-    """The Estimate of the mean of values, one per seed; those of seeds that share a fold are averaged first."""
+    """The Estimate of the mean of independent values, one per seed."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"values: got shape {values.shape}, expected one number per seed")
-    of_folds = np.array([values[fold::FOLDS].mean() for fold in range(min(FOLDS, len(values)))])
-    n = len(of_folds)
-    return Estimate(float(of_folds.mean()), float(of_folds.std(ddof=n > 1) / np.sqrt(n)), n - 1)
+    n = len(values)
+    return Estimate(float(values.mean()), float(values.std(ddof=n > 1) / np.sqrt(n)), n - 1)
 
 
 def crossed(differences):
@@ -122,7 +121,10 @@ def compare(statement, values, margin=None, unit="points", snippets=None, expect
         mean, low, high = (float(np.exp(x)) for x in (found.mean, low, high))
         verdict = KNOWN if high <= TIMES * low else UNKNOWN
     else:
-        mean, verdict = found.mean, {(1, 1): BOTH, (1, 0): DIFFERENT, (0, 1): EQUIVALENT}.get((different, equal), UNKNOWN)
+        mean, verdict = (
+            found.mean,
+            {(1, 1): BOTH, (1, 0): DIFFERENT, (0, 1): EQUIVALENT}.get((different, equal), UNKNOWN),
+        )
     detectable = None if ratio else found.detectable()
     part |= {"mean": mean, "low": low, "high": high, "detectable": detectable, "verdict": verdict}
     return part | {"claim": against(expected, low, high, different, equal)}

@@ -54,11 +54,22 @@ def write_gallery(out):
     lines = [f"{sum(decided)} of {len(decided)} questions are decided.", ""] * bool(decided)
     for group, title in GROUPS.items():
         if rows[group]:
-            lines += [f"## {title}", "", "| question | finding | picture | verdict |", "|---|---|---|---|", *rows[group], ""]
+            lines += [
+                f"## {title}",
+                "",
+                "| question | finding | picture | verdict |",
+                "|---|---|---|---|",
+                *rows[group],
+                "",
+            ]
     pages = [path for path in sorted(out.glob("*.md")) if path.stem not in (*RECIPES, "README")]
-    beside = [f"Other pages in this folder: {', '.join(f'[{path.stem}]({path.name})' for path in pages)}.", ""] * bool(pages)
+    beside = [f"Other pages in this folder: {', '.join(f'[{path.stem}]({path.name})' for path in pages)}.", ""] * bool(
+        pages
+    )
     about = ["## How to read this page", "", ABOUT.read_text("utf-8")]
-    write_text(out / "README.md", "\n".join(["# The experiments", "", *odd, *lines, *beside, *about]).rstrip("\n") + "\n")
+    write_text(
+        out / "README.md", "\n".join(["# The experiments", "", *odd, *lines, *beside, *about]).rstrip("\n") + "\n"
+    )
     return out / "README.md"
 
 

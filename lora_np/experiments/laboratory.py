@@ -10,8 +10,8 @@ from .. import __version__
 from ..checked import one_of, whole_number
 from ..formats import check_file, check_folder, model_place, read_json, write_json
 from ..formats.atomic import write_atomically
-from .drawing import as_png
 from .design import judged, of_base
+from .drawing import as_png
 from .evidence import describe
 from .gallery import folder_of, markdown, write_gallery
 from .methods import METHODS, tuned_runs

@@ -1,12 +1,11 @@
 """How well does LoRA work on quantised and pruned bases?
 
 SmolLM2's linear layers are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or pruned
-by magnitude (half of each matrix's weights, or two of every four consecutive weights in a row). The base is then frozen,
-and LoRA on all linear layers is trained with r = 4 on 2,000 snippets. SmolLM2's weights come from a file in Q4_1, so its
-"dense" base already includes the error of four-bit quantisation. In QA-LoRA, A is applied to the means of blocks of 32
-inputs. At the end, adapters are merged into the base in a four-bit format (NF4, or Q4_1, the format of the file), which
-rounds the weights again.
-"""
+by magnitude (half of each matrix's weights, or two of every four consecutive weights in a row). The base is then
+frozen, and LoRA on all linear layers is trained with r = 4 on 2,000 snippets. SmolLM2's weights come from a file in
+Q4_1, so its "dense" base already includes the error of four-bit quantisation. In QA-LoRA, A is applied to the means of
+blocks of 32 inputs. At the end, adapters are merged into the base in a four-bit format (NF4, or Q4_1, the format of the
+file), which rounds the weights again."""
 
 import numpy as np
 
@@ -30,7 +29,9 @@ def runs(seeds, quick, base="smollm2"):
     for weights in WEIGHTS:
         for (key, seed), run in tuned_runs([LORA], seeds, quick, weights=weights, **on).items():
             grid[f"{weights}, {key}", seed] = run
-    return grid | {("dense, qalora", seed): run for (_, seed), run in tuned_runs(["qalora"], seeds, quick, **on).items()}
+    return grid | {
+        ("dense, qalora", seed): run for (_, seed), run in tuned_runs(["qalora"], seeds, quick, **on).items()
+    }
 
 
 def measure(results, runs, seeds, quick):
@@ -59,8 +60,8 @@ def finding(outcome):
     merged = {key: np.mean(of["accuracy"]) for key, of in outcome["merged"].items()}
     return (
         f"LoRA reaches {mean[f'dense, {LORA}']:.1f} % on the dense base, {mean[f'nf4, {LORA}']:.1f} % on NF4, "
-        f"{mean[f'int8, {LORA}']:.1f} % on int8 and {mean[f'pruned 50 %, {LORA}']:.1f} % with half of the weights pruned. "
-        f"Merged into four-bit weights, LoRA falls to {merged[f'dense, {LORA}']:.1f} %, and QA-LoRA keeps "
+        f"{mean[f'int8, {LORA}']:.1f} % on int8 and {mean[f'pruned 50 %, {LORA}']:.1f} % with half of the weights "
+        f"pruned. Merged into four-bit weights, LoRA falls to {merged[f'dense, {LORA}']:.1f} %, and QA-LoRA keeps "
         f"{merged['dense, qalora']:.1f} %."
     )
 
@@ -96,7 +97,9 @@ def draw(outcome):
             text = f"{weights.replace('nf4', 'NF4')} ({size / 1e6:.3g} MB), {label(name)}"
             rows.append((text, accuracies[name], colours[label(name)]))
             if name in outcome["merged"]:
-                rows.append((f"{label(name)} merged into {MERGED[name]}", outcome["merged"][name]["accuracy"], OTHERS[3]))
+                rows.append(
+                    (f"{label(name)} merged into {MERGED[name]}", outcome["merged"][name]["accuracy"], OTHERS[3])
+                )
     dots(axes, *zip(*rows), "test accuracy in %")
     dense = np.mean(accuracies[f"dense, {LORA}"])
     axes.axvline(dense, color=COLOURS["lora_all"], linestyle="--", label="LoRA on the dense base")
@@ -105,8 +108,8 @@ def draw(outcome):
 
 
 RECIPE = Recipe(
-    claim="""LoRA on an NF4 base is as good as LoRA on the dense base (Dettmers et al. 2023, QLoRA), and QA-LoRA loses no
-    accuracy when it is merged into four-bit weights (Xu et al. 2023).""",
+    claim="""LoRA on an NF4 base is as good as LoRA on the dense base (Dettmers et al. 2023, QLoRA), and QA-LoRA loses
+    no accuracy when it is merged into four-bit weights (Xu et al. 2023).""",
     design=Design("LoRA (base: NF4) − LoRA (base: dense): test accuracy", expected="equal"),
     bases=("smollm2",),
     runs=runs,
@@ -114,6 +117,6 @@ RECIPE = Recipe(
     compare=compare,
     finding=finding,
     draw=draw,
-    caption="""Test accuracy on each base, with the size of its linear layers. Compare LoRA on each base with LoRA on the
-    dense base (dashed line), and with the accuracy after the adapter is merged into four-bit weights.""",
+    caption="""Test accuracy on each base, with the size of its linear layers. Compare LoRA on each base with LoRA on
+    the dense base (dashed line), and with the accuracy after the adapter is merged into four-bit weights.""",
 )

@@ -116,15 +116,16 @@ def draw(outcome):
 
 
 RECIPE = Recipe(
-    claim="""LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2). A LoRA
-    step takes about two thirds of the FLOPs of full fine-tuning: 2C² + 6Cr instead of 3C² for a C × C matrix (Schulman
-    et al. 2025).""",
+    claim="""LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2). A
+    LoRA step takes about two thirds of the FLOPs of full fine-tuning: 2C² + 6Cr instead of 3C² for a C × C matrix
+    (Schulman et al. 2025).""",
     design=Design("LoRA q,v r=8 / full fine-tuning: time per step", None, "times", expected=(0, 0.75)),
     keys={"pretrained": ()},  # nothing is trained
     measure=measure,
     compare=compare,
     finding=finding,
     draw=draw,
-    caption="""The cost of a training step by rank, relative to full fine-tuning. Left panel: time, measured and predicted
-    from FLOPs. Right panel: memory, counted from shapes and measured. Where a line is above 1, LoRA saves nothing.""",
+    caption="""The cost of a training step by rank, relative to full fine-tuning. Left panel: time, measured and
+    predicted from FLOPs. Right panel: memory, counted from shapes and measured. Where a line is above 1, LoRA saves
+    nothing.""",
 )

@@ -122,9 +122,9 @@ def finding(outcome):
     old = {name: np.exp(np.mean(of[name]["old"]["reviews"])) for name in ("lora_r16", "full")}
     new = {name: np.exp(np.mean(of[name]["new"])) for name in old}
     return (
-        f"After training on critics' snippets, the perplexity on reviews rises from {np.exp(base):.1f} to "
-        f"{old['lora_r16']:.1f} with LoRA of rank 16 and to {old['full']:.1f} with full fine-tuning; on the snippets, it is "
-        f"{new['lora_r16']:.1f} and {new['full']:.1f}. Without the adapter, the base was restored bit for bit in "
+        f"After training on critics' snippets, the perplexity on reviews rises from {np.exp(base):.1f} "
+        f"to {old['lora_r16']:.1f} with LoRA of rank 16 and to {old['full']:.1f} with full fine-tuning; on the "
+        f"snippets, it is {new['lora_r16']:.1f} and {new['full']:.1f}. Without the adapter, the base was restored bit for bit in "
         f"{sum(outcome['restored'])} of {len(outcome['restored'])} runs."
     )
 
@@ -250,9 +250,7 @@ def draw_side_by_side(outcome):
 
 RECIPE = Recipe(
     claim="LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024).",
-    design=Design(
-        "critics' snippets: full fine-tuning − LoRA r=16: loss on reviews", 0.02, "nats", expected="more"
-    ),
+    design=Design("critics' snippets: full fine-tuning − LoRA r=16: loss on reviews", 0.02, "nats", expected="more"),
     bases=("pretrained", "smollm2"),
     runs=runs,
     measure=measure,

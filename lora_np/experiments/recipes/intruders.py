@@ -71,8 +71,8 @@ def draw(outcome):
 
 
 RECIPE = Recipe(
-    claim="""LoRA with a low rank adds new leading directions (intruders) to the weights. Full fine-tuning and LoRA with a
-    high rank add almost none (Shuttleworth et al. 2024).""",
+    claim="""LoRA with a low rank adds new leading directions (intruders) to the weights. Full fine-tuning and LoRA with
+    a high rank add almost none (Shuttleworth et al. 2024).""",
     design=Design("LoRA r = 1 − full fine-tuning: intruders", *PER_MATRIX, expected="more"),
     keys=truncation.KEYS,
     on=truncation.RECIPE.on,
@@ -81,7 +81,7 @@ RECIPE = Recipe(
     finding=finding,
     draw=draw,
     caption="""Left panel: the number of intruders among a fine-tuned matrix's ten leading directions. An intruder is a
-    direction whose cosine with each of the base's directions is below ε. In the paper, LoRA's line falls to that of full
-    fine-tuning as the rank grows. Right panel: the share of leading directions whose largest cosine with a direction of
-    the base is at most x.""",
+    direction whose cosine with each of the base's directions is below ε. In the paper, LoRA's line falls to that of
+    full fine-tuning as the rank grows. Right panel: the share of leading directions whose largest cosine with a
+    direction of the base is at most x.""",
 )

@@ -100,6 +100,6 @@ RECIPE = Recipe(
     compare=compare,
     finding=finding,
     draw=draw,
-    caption="""Validation loss against the learning rate, and the best rate of each method as a dotted line (the geometric
-    mean over the seeds). Compare the positions of the two curves' lowest points.""",
+    caption="""Validation loss against the learning rate, and the best rate of each method as a dotted line (the
+    geometric mean over the seeds). Compare the positions of the two curves' lowest points.""",
 )

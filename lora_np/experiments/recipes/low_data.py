@@ -45,7 +45,9 @@ def measure(results, runs, seeds, quick):
 
 def of_size(outcome, n):
     """An outcome with the tables of n snippets."""
-    return outcome | {name: {key: of_key[str(n)] for key, of_key in outcome[name].items()} for name in ("accuracy", "right")}
+    return outcome | {
+        name: {key: of_key[str(n)] for key, of_key in outcome[name].items()} for name in ("accuracy", "right")
+    }
 
 
 def compare(outcome):

@@ -66,6 +66,6 @@ RECIPE = Recipe(
     compare=compare,
     finding=finding,
     draw=draw,
-    caption="""The loss on held-out texts against LoRA's rank, for four planted ranks. Each line falls slightly for r < k,
-    and drops to nearly zero at r = k (the dotted line of the same colour).""",
+    caption="""The loss on held-out texts against LoRA's rank, for four planted ranks. Each line falls slightly for r <
+    k, and drops to nearly zero at r = k (the dotted line of the same colour).""",
 )

@@ -2,9 +2,8 @@
 
 A prompt consists of 0 or 10 labelled snippets, half from each class, followed by a snippet to classify and
 "Sentiment:"; SmolLM2-135M-Instruct answers " positive" or " negative". Prompting is compared with training only the
-head, LoRA on q and v at rank 8, and full fine-tuning, each on 10 random snippets or on all, and with logistic regression
-on tf-idf weights, fitted to all snippets.
-"""
+head, LoRA on q and v at rank 8, and full fine-tuning, each on 10 random snippets or on all, and with logistic
+regression on tf-idf weights, fitted to all snippets."""
 
 import numpy as np
 
@@ -58,9 +57,9 @@ def compare(outcome):
 def finding(outcome):
     mean = {key: np.mean(values) for key, values in outcome["accuracy"].items()}
     return (
-        f"Without training, SmolLM2 labels {mean['shots_0']:.1f} % of the snippets correctly, and with {SHOTS} examples in "
-        f"the prompt, {mean[f'shots_{SHOTS}']:.1f} %; LoRA reaches {mean[f'qv_r8_{FEW}']:.1f} % after training on {FEW} "
-        f"snippets, and {mean['qv_r8']:.1f} % on all."
+        f"Without training, SmolLM2 labels {mean['shots_0']:.1f} % of the snippets correctly, and with {SHOTS} "
+        f"examples in the prompt, {mean[f'shots_{SHOTS}']:.1f} %; LoRA reaches {mean[f'qv_r8_{FEW}']:.1f} % after training on "
+        f"{FEW} snippets, and {mean['qv_r8']:.1f} % on all."
     )
 
 
@@ -93,7 +92,7 @@ RECIPE = Recipe(
     finding=finding,
     draw=draw,
     table=table,
-    caption="""Accuracy on the 1,000 test snippets, for each seed and as a mean with its interval. The seed determines the
-    examples and their order. Compare prompting with training on the same number of other snippets. SmolLM2's pretraining
-    data may include similar reviews.""",
+    caption="""Accuracy on the 1,000 test snippets, for each seed and as a mean with its interval. The seed determines
+    the examples and their order. Compare prompting with training on the same number of other snippets. SmolLM2's
+    pretraining data may include similar reviews.""",
 )

@@ -27,8 +27,9 @@ def finding(outcome):
     mean = {key: np.mean(values) for key, values in outcome["accuracy"].items()}
     (one, *_, high), (low, *_, most) = (ranks_of(mean, of) for of in ("qv", "all"))
     return (
-        f"On q and v, rank {one} reaches {mean[f'qv_r{one}']:.1f} % and rank {high} {mean[f'qv_r{high}']:.1f} %; on all "
-        f"linear layers, rank {low} reaches {mean[f'all_r{low}']:.1f} % and rank {most} {mean[f'all_r{most}']:.1f} %."
+        f"On q and v, rank {one} reaches {mean[f'qv_r{one}']:.1f} % and rank {high} {mean[f'qv_r{high}']:.1f} %; "
+        f"on all linear layers, rank {low} reaches {mean[f'all_r{low}']:.1f} % and rank {most} "
+        f"{mean[f'all_r{most}']:.1f} %."
     )
 
 

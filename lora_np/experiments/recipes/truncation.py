@@ -1,8 +1,7 @@
 """How many directions does the update of full fine-tuning need?
 
-Every ΔW of full fine-tuning is truncated to its r leading directions, and the model is tested again. It is compared with
-the whole update, and with LoRA on all linear layers that was trained at rank r.
-"""
+Every ΔW of full fine-tuning is truncated to its r leading directions, and the model is tested again. It is compared
+with the whole update, and with LoRA on all linear layers that was trained at rank r."""
 
 import numpy as np
 
@@ -77,7 +76,9 @@ RECIPE = Recipe(
     truncated to a low rank, they are as good. But the rank that captures 90 % of an update's energy is 10 to 100 times
     LoRA's usual rank (Biderman et al. 2024).""",
     design={
-        "minilm": Design("full fine-tuning truncated to r = 8 − full fine-tuning: test accuracy", expected="equal", scatter=0.26),
+        "minilm": Design(
+            "full fine-tuning truncated to r = 8 − full fine-tuning: test accuracy", expected="equal", scatter=0.26
+        ),
         "smollm2": Design("full fine-tuning truncated to r = 4 − full fine-tuning: test accuracy", expected="equal"),
     },
     keys=KEYS,

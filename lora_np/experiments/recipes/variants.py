@@ -67,6 +67,6 @@ RECIPE = Recipe(
     finding=finding,
     draw=draw,
     caption="""The difference between each variant and LoRA, for each seed; LoRA is the line at 0. Left panel: test
-    accuracy (higher, further right, is better). Right panel: training loss in the first quarter (lower, further left, is
-    better). The numbers of trainable parameters are in parentheses.""",
+    accuracy (higher, further right, is better). Right panel: training loss in the first quarter (lower, further left,
+    is better). The numbers of trainable parameters are in parentheses.""",
 )
