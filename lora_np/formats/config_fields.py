@@ -4,33 +4,22 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..checked import errors_of, quoted
-from ..model import ARCHITECTURES, BertConfig, GPT2Config, LlamaConfig, architecture
+from ..model import ARCHITECTURES, LlamaConfig, architecture
 from .checkpoint import check_depth, warn_of_unknown
-from .foreign_keys import check_keys, foreign_keys, keys_with
+from .foreign_keys import check_keys, foreign_keys, keys_with, our_fields
 from .names import head_name
 from .sentence_transformers import read_beside, write_beside
 
 NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # replaced by those of the tokenizer or of an imported model
-GGUF_SIZES = {  # of both architectures: name in a GGUF file (without "gpt2." or "llama.") -> our name
-    "context_length": "n_positions",
-    "embedding_length": "d_model",
-    "block_count": "n_layers",
-    "attention.head_count": "n_heads",
-    "feed_forward_length": "d_ff",
-}
 
 
 class FileFormat(NamedTuple):
-    """How the files of transformers and llama.cpp name an architecture's classes and fields."""
+    """How to read and write an architecture's files; `foreign_keys.txt` has the names of their fields."""
 
     hf_classes: tuple[str, str]  # transformers' classes for the language model and the classifier
     buffers: str  # pattern for the names of tensors that are ignored unless the configuration has them
-    config_class: type  # our configuration class
-    sizes: dict  # required field of config.json -> our field
-    optional: dict  # optional field of config.json -> our field
     completed: Callable  # (path, fields of config.json, tensors) -> completed fields, and additional fields of ours
     fields_of: Callable  # configuration -> two dicts of fields: defaults, and fields that replace imported ones
-    gguf: dict  # field of a GGUF file -> our field
     config_from_gguf: Callable | None = None  # (path, fields, tensors) -> our configuration; None: cannot be read
     # (folder, fields, tensors) -> both, completed from other files; and (configuration, tensors) -> tensors, more files
     beside: tuple[Callable, Callable] = (lambda folder, *both: both, lambda config, tensors: (tensors, {}))
@@ -44,35 +33,37 @@ def file_format(config):
     return FILE_FORMATS[name]
 
 
-def json_keys(name):
-    """What is done with each field of the `config.json` of an architecture; see `foreign_keys`."""
-    return foreign_keys()["config.json"] | foreign_keys()[f"config.json of {name}"]
+def fields_in(file, config, *actions):
+    """A configuration's values by their names in a file, "config.json" or "GGUF"; for `actions`, see `our_fields`."""
+    file_format(config)  # raises ValueError for an architecture without such files
+    names = our_fields(f"{file} of {architecture(config).name}", *actions)
+    return {theirs: getattr(config, ours) for theirs, ours in names.items()}
 
 
-def config_from_fields(of_files, path, fields, tensors):
+def config_from_fields(name, path, fields, tensors):
     """Create our configuration from the fields of a `config.json`.
 
     Unused fields are kept and written back when the model is saved; a warning names those that are unknown.
 
     Parameters
     ----------
-    of_files : FileFormat
+    name : name of the architecture
     path : the path of the `config.json`, for messages
     fields : dict of its fields
     tensors : dict, name -> array; a classifier's include its head
     """
-    name = next(name for name in FILE_FORMATS if FILE_FORMATS[name] is of_files)
-    keys, names = json_keys(name), of_files.sizes | of_files.optional
+    record, section = ARCHITECTURES[name], f"config.json of {name}"
+    keys, names = foreign_keys()["config.json"] | foreign_keys()[section], our_fields(section)
     check_keys(path, fields, keys)
     layers = fields.get("layer_types") or ()
     if not isinstance(layers, (list, tuple)) or any(layer != "full_attention" for layer in layers):
         raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
-    fields, more = of_files.completed(path, fields, tensors)
-    head_of_file = f"{head_name(ARCHITECTURES[name])}.weight"
+    fields, more = FILE_FORMATS[name].completed(path, fields, tensors)
+    head_of_file = f"{head_name(record)}.weight"
     head = tensors.get(head_of_file)
     if head is not None and (head.ndim != 2 or len(head) == 1):  # one output means regression
         raise ValueError(f"{path}: {head_of_file} has shape {head.shape}, expected (n_classes ≥ 2, d_model)")
-    for key in of_files.sizes:
+    for key in our_fields(section, "required"):
         if key not in fields:
             raise ValueError(f"{path}: {key} is missing")
     values = {ours: fields[key] for key, ours in names.items() if key in fields}
@@ -82,18 +73,11 @@ def config_from_fields(of_files, path, fields, tensors):
     warn_of_unknown(path, [key for key in extra if key not in keys])
     extra["model_type"] = name  # see `special_ids`
     with errors_of(path):
-        return of_files.config_class(**values, **more, n_classes=0 if head is None else len(head), extra=extra)
+        return record.config_class(**values, **more, n_classes=0 if head is None else len(head), extra=extra)
 
 
 # ---------------------------------------------------------------- GPT-2
 
-GPT2_SIZES = {
-    "vocab_size": "vocab_size",
-    "n_embd": "d_model",
-    "n_layer": "n_layers",
-    "n_head": "n_heads",
-    "n_positions": "n_positions",
-}
 ALIASES = {  # transformers' GPT2Config.attribute_map: aliases of the sizes, which take precedence
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",
@@ -122,7 +106,7 @@ def gpt2_fields(config):
     defaults = {"attn_pdrop": 0.0, **NO_IDS, "embd_pdrop": config.dropout}  # we have no dropout inside attention
     return defaults, {
         "model_type": "gpt2",
-        **{theirs: getattr(config, ours) for theirs, ours in GPT2_SIZES.items()},
+        **fields_in("config.json", config, "required"),
         "n_inner": config.d_ff,
         "activation_function": "gelu_new",
         "layer_norm_epsilon": config.layer_norm_eps,
@@ -133,38 +117,14 @@ def gpt2_fields(config):
 
 # ---------------------------------------------------------------- Llama
 
-LLAMA_SIZES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "d_model",
-    "num_hidden_layers": "n_layers",
-    "num_attention_heads": "n_heads",
-    "intermediate_size": "d_ff",
-}
-LLAMA_OPTIONAL = {
-    "num_key_value_heads": "n_kv_heads",
-    "head_dim": "head_size",
-    "attention_bias": "attention_bias",
-    "mlp_bias": "mlp_bias",
-    "max_position_embeddings": "n_positions",
-    "rms_norm_eps": "rms_norm_eps",
-    "rope_theta": "rope_theta",
-}
 DEFAULTS = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}  # transformers' defaults
 ROPE = ("default", None)  # supported types of RoPE; both mean unscaled
-LLAMA_GGUF = GGUF_SIZES | {"attention.layer_norm_rms_epsilon": "rms_norm_eps"}
-LLAMA_GGUF_MORE = {  # optional fields
-    "attention.head_count_kv": "n_kv_heads",
-    "attention.key_length": "head_size",
-    "attention.value_length": "head_size",
-    "rope.dimension_count": "head_size",
-    "rope.freq_base": "rope_theta",
-    "vocab_size": "vocab_size",
-}
 
 
 def completed_llama(path, fields, tensors):
     """The fields of a Llama (transformers 4 or 5) with defaults for missing ones, and whether the head is tied."""
-    fields = {name: value for name, value in fields.items() if name not in LLAMA_OPTIONAL or value is not None}
+    optional = our_fields("config.json of llama", "optional")
+    fields = {name: value for name, value in fields.items() if name not in optional or value is not None}
     heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
     whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
     fields = {**DEFAULTS, "num_key_value_heads": heads, "head_dim": width // heads if whole else 1, **fields}
@@ -186,7 +146,7 @@ def llama_fields(config):
     """The fields of a Llama's `config.json`; see `FileFormat`."""
     return NO_IDS, {
         "model_type": "llama",
-        **{theirs: getattr(config, ours) for theirs, ours in (LLAMA_SIZES | LLAMA_OPTIONAL).items()},
+        **fields_in("config.json", config),
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},  # for transformers 5
         "hidden_act": "silu",
         "tie_word_embeddings": config.tied,
@@ -199,7 +159,7 @@ def llama_from_gguf(path, fields, tensors):
     if "rope_freqs.weight" in tensors:
         raise ValueError(f"{path} has rope_freqs.weight, for scaled RoPE, which is not supported")
     values = {}
-    for name, ours in LLAMA_GGUF.items():
+    for name, ours in our_fields("GGUF of llama", "required").items():
         if f"llama.{name}" not in fields:
             raise ValueError(f"{path}: llama.{name} is missing")
         values[ours] = fields[f"llama.{name}"]
@@ -229,20 +189,18 @@ def llama_from_gguf(path, fields, tensors):
 
 # ---------------------------------------------------------------- BERT
 
-BERT_SIZES = {**LLAMA_SIZES, "max_position_embeddings": "n_positions", "type_vocab_size": "n_types"}
-BERT_OPTIONAL = {"layer_norm_eps": "layer_norm_eps", "hidden_dropout_prob": "dropout", "pooling": "pooling"}
-
 
 def completed_bert(path, fields, tensors):
     """The fields of a BERT's `config.json` with transformers' default for a missing one; see `FileFormat`."""
-    return {"type_vocab_size": 2, **fields}, {}
+    fields = {"type_vocab_size": 2, **fields}
+    return fields, {"pooling": fields.pop("pooling")}
 
 
 def bert_fields(config):
     """The fields of a BERT's `config.json`; see `FileFormat`."""
     return {"attention_probs_dropout_prob": 0.0}, {
         "model_type": "bert",
-        **{theirs: getattr(config, ours) for theirs, ours in (BERT_SIZES | BERT_OPTIONAL).items() if ours != "pooling"},
+        **fields_in("config.json", config),
         "hidden_act": "gelu",
     }
 
@@ -251,33 +209,21 @@ FILE_FORMATS = {  # by the architecture's name
     "gpt2": FileFormat(
         hf_classes=("GPT2LMHeadModel", "GPT2ForSequenceClassification"),
         buffers=r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)",  # the causal mask
-        config_class=GPT2Config,
-        sizes=GPT2_SIZES,
-        optional={"layer_norm_epsilon": "layer_norm_eps", "resid_pdrop": "dropout"},
         completed=completed_gpt2,
         fields_of=gpt2_fields,
-        gguf=GGUF_SIZES | {"attention.layer_norm_epsilon": "layer_norm_eps"},
     ),
     "llama": FileFormat(
         hf_classes=("LlamaForCausalLM", "LlamaForSequenceClassification"),
         buffers=r".*rotary_emb\.inv_freq",
-        config_class=LlamaConfig,
-        sizes=LLAMA_SIZES,
-        optional=LLAMA_OPTIONAL,
         completed=completed_llama,
         fields_of=llama_fields,
-        gguf=LLAMA_GGUF | LLAMA_GGUF_MORE,
         config_from_gguf=llama_from_gguf,
     ),
     "bert": FileFormat(
         hf_classes=("BertModel", "BertForSequenceClassification"),
         buffers=r"(bert\.)?(embeddings\.position_ids|pooler\..*)|cls\..*",  # `cls` is the head of masked tokens
-        config_class=BertConfig,
-        sizes=BERT_SIZES,
-        optional=BERT_OPTIONAL,
         completed=completed_bert,
         fields_of=bert_fields,
-        gguf={},
         beside=(read_beside, write_beside),
     ),
 }

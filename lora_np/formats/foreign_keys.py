@@ -6,26 +6,41 @@ from pathlib import Path
 
 from ..checked import quoted
 
-ACTIONS = ("read", "written", "ignored", "default")
+ACTIONS = ("read", "required", "optional", "written", "ignored", "default")
+
+
+def inventory():
+    """Yield (section, keys, action, our fields) for each line of the inventory; the last is [] if it names none."""
+    section = None
+    for line in Path(__file__).with_suffix(".txt").read_text("utf-8").splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line and not line.startswith("#"):
+            keys, action, _ = line.split(" |")
+            action, _, ours = action.strip().partition(": ")
+            yield section, keys.split(), action, ours.split()
 
 
 @cache
 def foreign_keys():
-    """Read the inventory.
+    """Read what is done with each key.
 
     Returns
     -------
     dict, section -> {key: one of `ACTIONS`, or a tuple of the supported values, the first of which is the default}
     """
     sections = {}
-    for line in Path(__file__).with_suffix(".txt").read_text("utf-8").splitlines():
-        if line.startswith("["):
-            keys = sections.setdefault(line.strip("[]"), {})
-        elif line and not line.startswith("#"):
-            names, action, _ = (part.strip() for part in line.split("|"))
-            values = action if action in ACTIONS else tuple(map(json.loads, action.split(" or ")))
-            keys |= dict.fromkeys(names.split(), values)
+    for section, keys, action, _ in inventory():
+        values = action if action in ACTIONS else tuple(map(json.loads, action.split(" or ")))
+        sections.setdefault(section, {}).update(dict.fromkeys(keys, values))
     return sections
+
+
+@cache
+def our_fields(section, *actions):
+    """Map a section's keys with one of these actions (by default, any) to fields of our configuration, key -> field."""
+    lines = [line for line in inventory() if line[0] == section and line[2] in (actions or ACTIONS)]
+    return {key: field for _, keys, _, fields in lines for key, field in zip(keys, fields)}
 
 
 def keys_with(keys, *actions):

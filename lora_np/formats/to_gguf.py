@@ -17,7 +17,7 @@ from ..compress import FORMATS, BlockWeight
 from ..compress.ggml import BLOCK
 from ..model import architecture
 from .atomic import replacing
-from .config_fields import file_format
+from .config_fields import fields_in
 from .fused import joined_layers
 from .gguf import read_gguf
 from .names import gguf_rows, stored_tensors
@@ -56,7 +56,7 @@ def save_gguf(path, params, config, fields, format="f32"):
         with errors_of(f"{path}: {tensor}"):
             tensors[tensor] = encoded(tensor, weight, format)
     name = architecture(config).name
-    sizes = {f"{name}.{field}": getattr(config, ours) for field, ours in file_format(config).gguf.items()}
+    sizes = {f"{name}.{field}": value for field, value in fields_in("GGUF", config).items()}
     more = {"general.type": "model", "general.file_type": TYPES[format], "general.quantization_version": 2}
     write_gguf(path, name, {**fields, **sizes, **more}, tensors)
 
