@@ -14,6 +14,7 @@ from ..checked import errors_of, one_of, quoted
 from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
 from ..data.texts import kind_of
+from ..data.tokenizer_files import TOKENIZER, VOCABULARY, WORDS
 from ..model import ARCHITECTURES
 from .atomic import of_one_version
 from .checkpoint import check_shapes, is_hf, load_model, read_object
@@ -76,7 +77,7 @@ def weights_file(place):
 
 
 @of_one_version
-def read_model(name, dtype=np.float32, weights="dense"):
+def read_model(name, dtype=np.float32, weights="dense", needs_tokenizer=True):
     """Read a model with its tokenizer.
 
     Parameters
@@ -85,6 +86,7 @@ def read_model(name, dtype=np.float32, weights="dense"):
     dtype : np.float32 or np.float64
     weights : for a GGUF file: "dense" dequantises all matrices once; "blocks" keeps the codes, as views into the file,
         and dequantises each matrix whenever it is used
+    needs_tokenizer : whether a folder without a tokenizer is an error; if not, its tokenizer is None
 
     Returns
     -------
@@ -98,7 +100,9 @@ def read_model(name, dtype=np.float32, weights="dense"):
             loaded = load_hf(place, dtype)
         else:
             loaded = LoadedModel(*load_model(place, dtype), None, None, None)
-        return loaded._replace(tokenizer=tokenizer_of(place, loaded.config), files=model_files(place))
+        files = model_files(place)
+        has_tokenizer = needs_tokenizer or files.keys() & {TOKENIZER, VOCABULARY, WORDS}
+        return loaded._replace(tokenizer=tokenizer_of(place, loaded.config) if has_tokenizer else None, files=files)
     fields, tensors = read_gguf(file)
     params, config = model_from_gguf(file, fields, tensors, dtype)
     with errors_of(file):

@@ -5,14 +5,11 @@ import re
 
 from ..adapters import AdapterConfig
 from ..checked import shown
-from ..data import model_files
-from ..data.tokenizer_files import TOKENIZER, VOCABULARY, WORDS
-from ..formats import LoadedModel, model_place, read_model, tokenizer_of
+from ..formats import model_place, read_model
 from ..formats.adapter_report import APPLIED, LEAVES, RANDOM, REFUSED, llama_cpp_report, own_report, peft_report
-from ..formats.checkpoint import contents, is_hf, load_adapter, load_model, read_config
+from ..formats.checkpoint import contents, load_adapter, read_config
 from ..formats.gguf import read_gguf
-from ..formats.hugging_face import load_hf
-from ..formats.model import FINGERPRINT, fingerprint, model_sha256, weights_file
+from ..formats.model import FINGERPRINT, fingerprint, model_sha256
 from ..formats.peft_config import read_fields
 from ..formats.task import attach_adapter, read_task, task_base, with_classes
 from ..formats.tensors import read_tensors
@@ -96,12 +93,12 @@ def examine(place, base):
         fields, tensors = read_gguf(place, finite=False)
         if not any("lora_" in name for name in tensors):
             raise ValueError(f"{place} has no LoRA tensors, expected an adapter")
-        task = read_base(base)
+        task = read_model(base, needs_tokenizer=False)
         file_report = llama_cpp_report(fields, tensors, task.params, task.config)
         sha256 = fields.get(f"lora_np.{FINGERPRINT}")
     elif path.is_file():
         fields, (tensors, metadata) = read_fields(path), read_tensors(place / "adapter_model.safetensors")
-        task = read_base(base)
+        task = read_model(base, needs_tokenizer=False)
         file_report = peft_report(path, fields, tensors, task.params, task.config)
         sha256 = metadata.get(FINGERPRINT)
         named = fields.get("base_model_name_or_path")
@@ -121,7 +118,7 @@ def examine_ours(place, base):
     if config.kind not in LEAVES:
         remedy = "; export it with --to gguf, and diagnose the GGUF file" if config.kind == "qalora" else ""
         raise ValueError(f"{place}: got an adapter of kind {config.kind!r}, expected {' or '.join(LEAVES)}{remedy}")
-    about, model = read_task(place)[1], read_base(base)
+    about, model = read_task(place)[1], read_model(base, needs_tokenizer=False)
     params, classes = with_classes(model.params, model.config, about.get("labels"), about.get("question"))
     refused = []
     try:
@@ -142,16 +139,6 @@ def base_place(path, base=None):
     if base is None or base == place:
         raise ValueError(f"base: is missing; use --base to name the model that {path} was trained on")
     return model_place(base)
-
-
-def read_base(place):
-    """Read a base from a folder in Hugging Face's format or ours, or from a GGUF file; a tokenizer is optional."""
-    if weights_file(place).suffix == ".gguf":
-        return read_model(place)
-    model = load_hf(place) if is_hf(place) else LoadedModel(*load_model(place), None, None, None)
-    files = model_files(place)
-    tokenizer = tokenizer_of(place, model.config) if files.keys() & {TOKENIZER, VOCABULARY, WORDS} else None
-    return model._replace(tokenizer=tokenizer, files=files)
 
 
 def format_diagnosis(report):
