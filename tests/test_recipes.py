@@ -5,7 +5,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import product
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from lora_np.experiments.drawing import as_png, colour
 from lora_np.experiments.evidence import UNKNOWN, interval
 from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, lora
-from lora_np.experiments.recipes import RECIPES, bases_of, figures, module, question, recipe
+from lora_np.experiments.recipes import RECIPES, bases_of, figures, module, recipe
 from lora_np.experiments.runs import BASES, classify, load_base, planted, prompts
 from lora_np.experiments.runs.classify import FOLDS, WEIGHTS, ClassifyRun, load_snippets, starting_point
 from lora_np.experiments.runs.dialect import OLD, DialectRun, Splits
@@ -201,7 +200,7 @@ def test_a_compressed_base_stays_as_it_was(weights, small, monkeypatch):
     monkeypatch.setattr(classify, "starting_point", lambda run: start[0])
     numbers, arrays = classify_run(run)
     kind = {"nf4": NF4Weight, "int8": Int8Weight}.get(weights, np.ndarray)
-    for name in (f"{module}.weight" for module in linear_layers(shipped)):
+    for name in (f"{layer}.weight" for layer in linear_layers(shipped)):
         now = np.asarray(params[name])
         assert type(params[name]) is kind and np.array_equal(now, np.asarray(fresh[name]))
         if weights == "pruned 50 %":
@@ -314,7 +313,7 @@ def test_the_runs_of_a_recipe(name, base):
             assert ON_BASE[run.base].items() <= vars(run).items()
         if isinstance(run, ClassifyRun) and run.examples is None:
             assert run.epochs == (main_job.PASSES[run.base] if name == "main_job" else 1) and run.evaluations is None
-        assert getattr(run, "base", "pretrained") == base
+        assert getattr(run, "base", base) == base
         assert tuned or run.seed in FIVE or name == "subspaces"
         assert getattr(run, "limit", None) is None or isinstance(run, DialectRun)
         assert getattr(run, "test", True) == (name != "learning_rate")
@@ -327,7 +326,7 @@ def test_recipes_share_their_runs():
         for run in runs_of(name, FIVE, False, base).values():
             keeps = getattr(run, "keep", False)
             assert kept.setdefault((base, run_key(run)), keeps) >= keeps, (name, base)
-    assert Counter(base for base, _ in kept) == {"pretrained": 300, "minilm": 0, "smollm2": 0}
+    assert Counter(base for base, _ in kept) == {"pretrained": 315, "minilm": 185, "smollm2": 251}
 
 
 def test_a_methods_run_is_at_its_rate():
@@ -412,8 +411,9 @@ def made_up(run):
         "evaluations": {"step": [1], "loss": [0.5], "accuracy": [0.7]},
     }  # fmt: skip
     if run.test:
-        numbers |= {"test_accuracy": 0.7 + 0.1 * rng.random(), "test_loss": 0.5 + 0.1 * rng.random()}
-        numbers["test_right"] = np.packbits(rng.random(LIMIT) < 0.7).tobytes().hex()
+        right = rng.random(LIMIT) < 0.7
+        numbers |= {"test_accuracy": float(right.mean()), "test_loss": 0.5 + 0.1 * rng.random()}
+        numbers["test_right"] = np.packbits(right).tobytes().hex()
     return numbers
 
 
@@ -450,7 +450,7 @@ def outcome_of(name, seeds, quick, *other, base=None, **change):
     base = base or bases_of(name)[0]
     runs = runs_of(name, seeds, quick, base)
     results = MadeUpResults(runs, *other, **change)
-    outcome = {"base": base, "seeds": seeds, "runs": results.listed(runs.values())}
+    outcome = {"base": base, "seeds": seeds, "runs": json.loads(json.dumps(results.listed(runs.values())))}
     outcome |= recipe(name).measure(results, runs, seeds, quick)
     return outcome | {"comparisons": judged(recipe(name), outcome)}
 
@@ -460,7 +460,7 @@ def without_clock(small, monkeypatch):
     """What the main job, the dialect and the costs measure besides runs is made up too; runs are in a thread."""
     several = {"prompts": ["a", "b"], "texts": {name: ["a " + name, "b and " * 40] for name in "cdef"}}
     made_up = {
-        (main_job, "tfidf_baseline"): lambda limit, fold: ({"test_accuracy": 0.75}, np.arange(LIMIT) % 4 < 3),
+        (main_job, "tfidf_baseline"): lambda limit, fold: ({"test_accuracy": 0.75}, np.arange(LIMIT) % 4 > 0),
         (main_job, "compare_step_times"): lambda repeats, keys, base: {key: {"seconds": 0.1} for key in keys},
         (prompting, "tfidf_baseline"): lambda limit: ({"test_accuracy": 0.7}, None),
         (dialect, "load_base"): lambda name: ({}, None),
@@ -621,7 +621,7 @@ def test_rates_at_which_training_diverges_are_no_rates(small):
     assert [2.5e-5, 5e-5, 1e-4, 2e-4] in [list(line.get_xdata()) for line in figure.axes[0].lines]
     measured = measured_with(lowest | {"all_r8": 1.1e-4})
     assert measured["at_an_end"] == {"full": 0, "all_r8": 3}
-    assert "(In 3 cases, it was the lowest or highest rate that was tried.)" in recipe("learning_rate").finding(measured)
+    assert "(In 3 cases, it was the lowest or highest rate" in recipe("learning_rate").finding(measured)
 
 
 @pytest.mark.parametrize("base, seeds", [("minilm", list(range(8))), ("minilm", [0]), ("smollm2", FIVE)])
@@ -649,7 +649,8 @@ def test_tables_over_pairs(small):
     first, wide = trained(3), trained(5)
     for what in subspaces.WHAT:
         for layer in subspaces.LAYERS:
-            assert np.diagonal(subspaces.mean_table(what, layer, (first, first), (3, 3))) == pytest.approx(1.0, abs=1e-4)
+            same = subspaces.mean_table(what, layer, (first, first), (3, 3))
+            assert np.diagonal(same) == pytest.approx(1.0, abs=1e-4)
             assert subspaces.mean_table(what, layer, (first, wide), (3, 5)).shape == (3, 5)
     outcome = outcome_of("subspaces", [0, 1, 2, 3], True)
     assert np.shape(outcome["tables"]["ranks"]["equal"]["A"]["q_proj"]) == (4, 8)
@@ -725,9 +726,10 @@ def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
     full = replace(full, limit=LIMIT)
     numbers, trained = classify_run(full)
     key = run_key(replace(full, limit=None))
-    other = (lambda run: numbers if run_key(run) == key else {}), (lambda run, arrays: trained if run_key(run) == key else arrays)
+    other = [lambda run: numbers if run_key(run) == key else {}]
+    change = {"change": lambda run, arrays: trained if run_key(run) == key else arrays}
     monkeypatch.setattr(ClassifyRun, "snippets", lambda run: load_snippets(LIMIT, "minilm", run.seed % FOLDS))
-    measured = outcome_of("truncation", [0], False, *other)
+    measured = outcome_of("truncation", [0], False, *other, **change)
     assert set(measured["cut"]) == {"0", "8", "128"}
     assert measured["cut"]["128"]["accuracy"] == measured["accuracy"]["full"] == [100 * numbers["test_accuracy"]]
     assert measured["cut"]["128"]["loss"] == pytest.approx([numbers["test_loss"]], rel=1e-5)
@@ -765,6 +767,7 @@ def test_the_dialects_claim_and_the_traces_of_adapters(without_clock):
 
 
 # ---------------------------------------------------------------- the main job, on a small base
+
 
 @pytest.mark.slow
 def test_the_numbers_of_the_main_job(small_bases, without_clock, tmp_path, monkeypatch):

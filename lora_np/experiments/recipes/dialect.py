@@ -124,8 +124,8 @@ def finding(outcome):
     return (
         f"After training on critics' snippets, the perplexity on reviews rises from {np.exp(base):.1f} "
         f"to {old['lora_r16']:.1f} with LoRA of rank 16 and to {old['full']:.1f} with full fine-tuning; on the "
-        f"snippets, it is {new['lora_r16']:.1f} and {new['full']:.1f}. Without the adapter, the base was restored bit for bit in "
-        f"{sum(outcome['restored'])} of {len(outcome['restored'])} runs."
+        f"snippets, it is {new['lora_r16']:.1f} and {new['full']:.1f}. Without the adapter, the base was restored bit "
+        f"for bit in {sum(outcome['restored'])} of {len(outcome['restored'])} runs."
     )
 
 

@@ -58,8 +58,8 @@ def finding(outcome):
     mean = {key: np.mean(values) for key, values in outcome["accuracy"].items()}
     return (
         f"Without training, SmolLM2 labels {mean['shots_0']:.1f} % of the snippets correctly, and with {SHOTS} "
-        f"examples in the prompt, {mean[f'shots_{SHOTS}']:.1f} %; LoRA reaches {mean[f'qv_r8_{FEW}']:.1f} % after training on "
-        f"{FEW} snippets, and {mean['qv_r8']:.1f} % on all."
+        f"examples in the prompt, {mean[f'shots_{SHOTS}']:.1f} %; LoRA reaches {mean[f'qv_r8_{FEW}']:.1f} % after "
+        f"training on {FEW} snippets, and {mean['qv_r8']:.1f} % on all."
     )
 
 
