@@ -326,7 +326,7 @@ def test_recipes_share_their_runs():
         for run in runs_of(name, FIVE, False, base).values():
             keeps = getattr(run, "keep", False)
             assert kept.setdefault((base, run_key(run)), keeps) >= keeps, (name, base)
-    assert Counter(base for base, _ in kept) == {"pretrained": 315, "minilm": 185, "smollm2": 251}
+    assert Counter(base for base, _ in kept) == {"pretrained": 315, "minilm": 185, "smollm2": 306}
 
 
 def test_a_methods_run_is_at_its_rate():
@@ -398,14 +398,14 @@ def made_up(run):
         return {"test_accuracy": 0.7 + 0.1 * rng.random()}
     numbers = {"trainable": 100, "percent": 1.0, "validation_loss": 0.5 + 0.1 * rng.random(), "seconds": 0.0}
     if isinstance(run, DialectRun):
-        far = np.log(201 if run.method == "full" else 1 + int(run.method.removeprefix("lora_r")))
+        far = np.log(201 if run.method == "full" else 1 + int(run.method.split("_")[1].removeprefix("r")))
         history = {"eval_step": [1, 2], "eval_loss": rng.random(2).tolist(), "eval_old": rng.random(2).tolist()}
         old = {name: 4.3 + 0.05 * far + 0.01 * rng.random() for name in OLD[run.base]}
         test = {"new": 4.5 - 0.1 * far + 0.01 * rng.random(), "old": old}
         if run.base == "smollm2":
             test["capitals"] = {"named": 11, "picked": 19}
         test["removed_bit_for_bit"] = None if run.method == "full" else True
-        return numbers | {"history": history, "base_untouched": True} | test
+        return numbers | {"history": history, "base_untouched": True, "moved": run.learning_rate} | test
     numbers |= {
         "steps": 3, "base_bytes": 1000, "loss": rng.random(3).tolist(), "grad_norm": rng.random(3).tolist(),
         "evaluations": {"step": [1], "loss": [0.5], "accuracy": [0.7]},
@@ -463,9 +463,9 @@ def without_clock(small, monkeypatch):
         (main_job, "tfidf_baseline"): lambda limit, fold: ({"test_accuracy": 0.75}, np.arange(LIMIT) % 4 > 0),
         (main_job, "compare_step_times"): lambda repeats, keys, base: {key: {"seconds": 0.1} for key in keys},
         (prompting, "tfidf_baseline"): lambda limit: ({"test_accuracy": 0.7}, None),
-        (dialect, "load_base"): lambda name: ({}, None),
-        (dialect, "language_loss"): lambda *_, **more: 4.4,
+        (dialect, "base_loss"): lambda *_: 4.6,
         (dialect, "load_domain"): lambda *_: Splits(*np.zeros((3, 9), dtype=np.int64)),
+        (module("forgetting"), "load_domain"): lambda *_: Splits(*np.zeros((3, 9), dtype=np.int64)),
         (dialect, "licences_digest"): lambda: "0",
         (dialect, "samples"): lambda base, results, runs, seed: several,
         (sweep, "open_executor"): lambda *_: ThreadPoolExecutor(1),
@@ -830,3 +830,14 @@ def test_the_command_of_the_main_job(without_clock, tmp_path, monkeypatch, capsy
 def test_a_method_has_one_colour_at_every_rank():
     assert colour("qv_r8") == colour("lora_qv_r64") == colour("lora_qv") != colour("all_r8")
     assert len({colour(key) for key in ("full", "qv_r1", "all_r1", "head")}) == 4
+
+
+def test_methods_are_compared_where_they_have_learned_equally_much():
+    """Along lines from the base, at the lowest loss that all methods reach; one that learns no more is cut there."""
+    path = {"new": {"1": [4.0], "2": [2.0]}, "old": {"1": [5.0], "2": [7.0]}, "moved": {"1": [1.0], "2": [2.0]}}
+    worse = {"new": {"1": [3.0], "2": [3.5]}, "old": {"1": [9.0], "2": [9.0]}, "moved": {"1": [4.0], "2": [5.0]}}
+    outcome = {"seeds": [0], "start": {"new": 6.0, "old": 4.0, "moved": 0.0}, "paths": {"a": path, "b": worse}}
+    at_equal_loss = module("forgetting").at_equal_loss
+    assert at_equal_loss(outcome, "new") == {"a": [3.0], "b": [3.0]}
+    assert at_equal_loss(outcome, "old") == {"a": [6.0], "b": [9.0]}
+    assert at_equal_loss(outcome, "moved") == {"a": [1.5], "b": [4.0]}

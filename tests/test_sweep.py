@@ -22,7 +22,7 @@ from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.sweep import TRIES, open_executor, sweep, worker_count
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS = list(tuned_runs(("full", "qv_r1", "head"), (0, 1), limit=40, keep=False).values())
+RUNS = list(tuned_runs(("full", "qv_r1", "head"), (0, 1), passes=3, epochs=1, limit=40, keep=False).values())
 
 
 class Serial(Executor):

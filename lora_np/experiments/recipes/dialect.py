@@ -80,12 +80,8 @@ def run_of(base, domain, method, seed, rate, **more):
 
 def measure(results, runs, seeds, quick):
     first = next(iter(runs.values()))
-    params, config, *_ = load_base(first.base)
     texts = {name: load_domain(name, first.base, first.limit).test for name in (*TAUGHT[first.base], *OLD[first.base])}
-    of_base, threads = {}, worthwhile_threads(params)
-    with blas_threads(1):
-        for name, tokens in texts.items():
-            of_base[name] = language_loss(params, config, tokens, length=LENGTH, threads=threads)
+    of_base = {name: base_loss(first.base, tokens) for name, tokens in texts.items()}
     losses = {}  # domain -> name in SERIES -> losses in nats per token, one per seed
     for (domain, name, _), run in runs.items():
         numbers = results[run]
@@ -99,6 +95,13 @@ def measure(results, runs, seeds, quick):
     restored = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     more = {"licences_sha256": licences_digest(), "samples": samples(first.base, results, runs, seeds[0])}
     return {"base_losses": of_base, "losses": losses, "restored": restored, **more}
+
+
+def base_loss(base, tokens):
+    """The loss of a base on a token stream, in nats per token."""
+    params, config, *_ = load_base(base)
+    with blas_threads(1):
+        return language_loss(params, config, tokens, length=LENGTH, threads=worthwhile_threads(params))
 
 
 def compare(outcome):

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ...adapters import AdapterConfig, init_adapter, trainable_report
+from ...adapters import AdapterConfig, adapter_deltas, init_adapter, linear_layers, trainable_report
 from ...data import Splits, corpus_digest, encode, language_batches, load_licences, load_reviews, token_stream
 from ...model import forward
 from ...training import LANGUAGE_BATCH, attach, blas_threads, fine_tuning, language_loss, stream, train
@@ -32,7 +32,7 @@ class DialectRun:
     Parameters
     ----------
     domain : "critics" or "licences"
-    method : "full", or a name such as "lora_r16", for LoRA of rank 16 on all linear layers
+    method : "full", or a name such as "lora_r16" or "lora_r16_qv", for LoRA of rank 16 on all linear layers, or on q,v
     seed : int
     learning_rate, epochs, base, test, keep : see `runs.classify.ClassifyRun`
     corpus : str, `licences_digest()` if the run uses the licences of the installed packages; a worker with different
@@ -89,6 +89,7 @@ class DialectRun:
             "percent": report.percent,
             "validation_loss": float(state.history["eval_loss"].min()),
             "history": {name: np.round(state.history[name], 6).tolist() for name in RECORDED},
+            "moved": distance(base, model, adapter),
             "base_untouched": all(np.array_equal(base[name], before[name]) for name in before),
         }
         if self.test:
@@ -102,11 +103,21 @@ class DialectRun:
 
 
 def adapter_of(method):
-    """The configuration of a method's adapter, on all linear layers with α = 2r; None for full fine-tuning."""
+    """The configuration of a method's adapter, with α = 2r; None for full fine-tuning."""
     if method == "full":
         return None
-    r = int(method.removeprefix("lora_r"))
-    return AdapterConfig(r=r, alpha=2.0 * r, targets=("all-linear",))
+    r, _, targets = method.removeprefix("lora_r").partition("_")
+    return AdapterConfig(r=int(r), alpha=2.0 * int(r), targets=("q_proj", "v_proj") if targets else ("all-linear",))
+
+
+def distance(base, model, adapter):
+    """How far training moved the linear layers: ‖ΔW‖_F / ‖W‖_F over all of them."""
+    names = [f"{layer}.weight" for layer in linear_layers(base)]
+    deltas = adapter_deltas(base, adapter) if adapter else {name: model[name] - base[name] for name in names}
+    moved, size = (
+        sum(float(np.sum(np.square(of[name]))) for name in of) for of in (deltas, {n: base[n] for n in names})
+    )
+    return float(np.sqrt(moved / size))
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,132 @@
+"""What makes a language model forget: the method, the learning rate, or the distance that its weights move?
+
+SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets, in full, with LoRA of rank 16 on all linear layers, and
+with LoRA of rank 16 on q and v, each at several learning rates. A higher rate learns more and forgets more, so two
+methods are compared at equal loss on the new domain: the lowest loss that all methods reach with that seed. The loss on
+the old texts (IMDb reviews) at this point is interpolated along the rates, beginning with the base, whose rate is 0.
+The distance is ‖ΔW‖ / ‖W‖ over all linear layers."""
+
+import numpy as np
+
+from ..design import Design, Recipe, nats
+from ..drawing import COLOURS, OTHERS, legend_below, panels
+from ..evidence import compare as judge
+from ..runs.dialect import load_domain
+from . import dialect
+
+RATES = {
+    "full": (5e-5, 1e-4, 2e-4, 4e-4),
+    "lora_r16": (5e-4, 1e-3, 2e-3, 4e-3),
+    "lora_r16_qv": (2e-3, 4e-3, 8e-3),
+}
+LABELS = {
+    "full": ("full fine-tuning", COLOURS["full"], "s"),
+    "lora_r16": ("LoRA r=16, all linear layers", COLOURS["lora_all"], "o"),
+    "lora_r16_qv": ("LoRA r=16, q and v", COLOURS["lora_qv"], "v"),
+}
+FIELDS = "new", "old", "moved"
+
+
+def runs(seeds, quick, base="smollm2"):
+    """A dict, (method, rate, seed) -> run."""
+    more = dialect.QUICK if quick else {}
+    return {
+        (method, rate, seed): dialect.run_of(base, "critics", method, seed, rate, **more)
+        for method, rates in RATES.items()
+        for rate in (rates[::2] if quick else rates)
+        for seed in seeds
+    }
+
+
+def measure(results, runs, seeds, quick):
+    first = next(iter(runs.values()))
+    texts = {
+        "new": load_domain("critics", first.base, first.limit),
+        "old": load_domain("reviews", first.base, first.limit),
+    }
+    start = {name: dialect.base_loss(first.base, splits.test) for name, splits in texts.items()}
+    paths = {}  # method -> FIELDS -> rates -> one value per seed
+    for (method, rate, _), run in runs.items():
+        numbers = results[run]
+        values = numbers["new"], numbers["old"]["reviews"], numbers["moved"]
+        for name, value in zip(FIELDS, values):
+            paths.setdefault(method, {}).setdefault(name, {}).setdefault(f"{rate:g}", []).append(value)
+    return {"start": start | {"moved": 0.0}, "paths": paths}
+
+
+def at_equal_loss(outcome, field):
+    """A dict, method -> list with a field's value at the equal loss on the new domain, one per seed."""
+    values = {method: [] for method in outcome["paths"]}
+    for i in range(len(outcome["seeds"])):
+        of_seed = {
+            method: {name: [outcome["start"][name], *(of[i] for of in path[name].values())] for name in FIELDS}
+            for method, path in outcome["paths"].items()
+        }
+        level = max(min(path["new"]) for path in of_seed.values())
+        for method, path in of_seed.items():
+            new, wanted = path["new"], path[field]
+            j = next(j for j, loss in enumerate(new) if loss <= level)  # the first rate that reaches the level
+            share = (new[j - 1] - level) / (new[j - 1] - new[j])
+            values[method].append(wanted[j - 1] + share * (wanted[j] - wanted[j - 1]))
+    return values
+
+
+def compare(outcome):
+    old, moved = (at_equal_loss(outcome, name) for name in ("old", "moved"))
+    text = "at equal loss on the new domain, "
+    few = np.subtract(old["lora_r16_qv"], old["lora_r16"])
+    ratio = np.divide(moved["lora_r16"], moved["full"])
+    others = [
+        nats(f"{text}LoRA on q and v − LoRA on all linear layers: loss on reviews", few),
+        judge(f"{text}LoRA on all linear layers / full fine-tuning: distance moved", ratio, None, "times"),
+    ]
+    return (np.subtract(old["lora_r16"], old["full"]),), others
+
+
+def finding(outcome):
+    old, moved = (at_equal_loss(outcome, name) for name in ("old", "moved"))
+    rise = {method: np.mean(np.subtract(of, outcome["start"]["old"])) for method, of in old.items()}
+    ratio = np.exp(np.mean(np.log(np.divide(moved["lora_r16"], moved["full"]))))
+    return (
+        f"Where all methods have learned the snippets equally well, the loss on reviews has changed by "
+        f"{rise['full']:+.3f} nats with full fine-tuning, {rise['lora_r16']:+.3f} with LoRA on all linear layers and "
+        f"{rise['lora_r16_qv']:+.3f} with LoRA on q and v; LoRA on all layers has moved the weights {ratio:.2g} times as "
+        f"far as full fine-tuning."
+    ).replace("-", "−")
+
+
+def draw(outcome):
+    figure, (left, right) = panels(outcome, "What SmolLM2 learns and what it forgets", 13, 5.4, 2, sharey=True)
+    start = outcome["start"]
+    for method, path in outcome["paths"].items():
+        label, shade, marker = LABELS[method]
+        mean = {name: [start[name], *(np.mean(of) for of in path[name].values())] for name in FIELDS}
+        for axes, name in ((left, "new"), (right, "moved")):
+            axes.plot(mean[name], mean["old"], marker + "-", color=shade, label=label, linewidth=1.8, markersize=7)
+            seeds = [np.ravel(list(path[of].values())) for of in (name, "old")]
+            axes.plot(*seeds, marker, color=shade, alpha=0.3, markersize=5, markeredgewidth=0)
+    for axes, name in ((left, "new"), (right, "moved")):
+        axes.plot(start[name], start["old"], "*", color=COLOURS["base"], markersize=15, label="the base")
+        axes.axhline(start["old"], color=OTHERS[3], linestyle=":", linewidth=1)
+    left.set(xlabel="loss on critics' snippets (new), nats per token", ylabel="loss on reviews (old), nats per token")
+    right.set(xlabel="distance moved, ‖ΔW‖ / ‖W‖")
+    legend_below(figure, left, 4)
+    return figure
+
+
+RECIPE = Recipe(
+    claim="LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024).",
+    design=Design(
+        "at equal loss on the new domain, LoRA r=16 − full fine-tuning: loss on reviews", 0.02, "nats", expected="less"
+    ),
+    bases=("smollm2",),
+    runs=runs,
+    measure=measure,
+    compare=compare,
+    finding=finding,
+    draw=draw,
+    caption="""Loss on the old texts against the loss on the new ones (left) and against the distance that the weights
+    moved (right), from the base (the star) along growing learning rates. Small markers are single seeds. Left panel:
+    compare the lines where they have the same loss on the new texts. Right panel: if the distance alone decided, the
+    lines would coincide.""",
+)
