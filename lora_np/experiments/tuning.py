@@ -76,9 +76,9 @@ def rates_to_tune():
 def runs_to_tune(name, rate):
     """Runs that evaluate a learning rate; `name` is from `rate_name` or contains a domain, as in "critics, full"."""
     *first, last = name.split(", ")
-    base = first.pop(0) if first and first[0] in BASES else "pretrained"
     if first and first[0] in dialect.DOMAINS:
-        return [dialect.run_of(base, *first, last, TUNE_SEED, rate, test=False)]
+        return [dialect.run_of("pretrained", *first, last, TUNE_SEED, rate, test=False)]
+    base = first.pop(0) if first and first[0] in BASES else "pretrained"
     key, *size = *first, last
     number, unit = size[0].split() if size else (1, "passes")
     more = FEW[int(number)] if unit == "snippets" else {"epochs": int(number)}

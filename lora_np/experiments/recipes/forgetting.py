@@ -11,6 +11,7 @@ import numpy as np
 from ..design import Design, Recipe, nats
 from ..drawing import COLOURS, OTHERS, legend_below, panels
 from ..evidence import compare as judge
+from ..evidence import minus
 from ..runs.dialect import load_domain
 from . import dialect
 
@@ -48,9 +49,8 @@ def measure(results, runs, seeds, quick):
     paths = {}  # method -> FIELDS -> rates -> one value per seed
     for (method, rate, _), run in runs.items():
         numbers = results[run]
-        values = numbers["new"], numbers["old"]["reviews"], numbers["moved"]
-        for name, value in zip(FIELDS, values):
-            paths.setdefault(method, {}).setdefault(name, {}).setdefault(f"{rate:g}", []).append(value)
+        for name in FIELDS:
+            paths.setdefault(method, {}).setdefault(name, {}).setdefault(f"{rate:g}", []).append(numbers[name])
     return {"start": start | {"moved": 0.0}, "paths": paths}
 
 
@@ -85,14 +85,14 @@ def compare(outcome):
 
 def finding(outcome):
     old, moved = (at_equal_loss(outcome, name) for name in ("old", "moved"))
-    rise = {method: np.mean(np.subtract(of, outcome["start"]["old"])) for method, of in old.items()}
+    rise = {method: minus(np.mean(np.subtract(of, outcome["start"]["old"])), "+.3f") for method, of in old.items()}
     ratio = np.exp(np.mean(np.log(np.divide(moved["lora_r16"], moved["full"]))))
     return (
         f"Where all methods have learned the snippets equally well, the loss on reviews has changed by "
-        f"{rise['full']:+.3f} nats with full fine-tuning, {rise['lora_r16']:+.3f} with LoRA on all linear layers and "
-        f"{rise['lora_r16_qv']:+.3f} with LoRA on q and v; LoRA on all layers has moved the weights {ratio:.2g} times as "
+        f"{rise['full']} nats with full fine-tuning, {rise['lora_r16']} with LoRA on all linear layers and "
+        f"{rise['lora_r16_qv']} with LoRA on q and v; LoRA on all layers has moved the weights {ratio:.2g} times as "
         f"far as full fine-tuning."
-    ).replace("-", "−")
+    )
 
 
 def draw(outcome):

@@ -11,7 +11,7 @@ import numpy as np
 from .. import main_job_figures
 from ..baseline import tfidf_baseline
 from ..design import FOLDS, Design, Recipe, accuracy, further, nats
-from ..evidence import crossed, estimate, interval
+from ..evidence import crossed, estimate, interval, minus
 from ..methods import METHODS, QUICK_ON, scores, tuned_runs
 from ..step_time import compare_step_times
 from ..updates import scores_when_cut, spectra
@@ -170,8 +170,8 @@ def details(outcome):
 
 def between(values, sign=""):
     """Format a mean and its interval as text."""
-    mean, low, high = values
-    return f"{mean:{sign}.1f}" + ("" if low is None else f" [{low:{sign}.1f}, {high:{sign}.1f}]")
+    mean, *ends = (minus(value, f"{sign}.1f") for value in values if value is not None)
+    return mean + f" [{', '.join(ends)}]" * bool(ends)
 
 
 RECIPE = Recipe(

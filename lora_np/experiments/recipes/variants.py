@@ -9,6 +9,7 @@ import numpy as np
 
 from ..design import Design, Recipe, accuracy, further, nats
 from ..drawing import OTHERS, dots, panels
+from ..evidence import minus
 from ..methods import METHODS, SOME, by_method, scores
 
 LORA = "qv_r8"
@@ -37,8 +38,8 @@ def others_than_lora(outcome):
 
 def finding(outcome):
     mean = {key: np.mean(values) for key, values in outcome["accuracy"].items()}
-    leads = [f"{METHODS[key].label} {mean[key] - mean[LORA]:+.1f}" for key in others_than_lora(outcome)]
-    return f"Compared with LoRA's {mean[LORA]:.1f} %, in points: {', '.join(leads)}.".replace("-", "−")
+    leads = [f"{METHODS[key].label} {minus(mean[key] - mean[LORA], '+.1f')}" for key in others_than_lora(outcome)]
+    return f"Compared with LoRA's {mean[LORA]:.1f} %, in points: {', '.join(leads)}."
 
 
 def draw(outcome):

@@ -15,14 +15,7 @@ LENGTH = 128  # tokens per window
 TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run that are arguments of `fine_tuning`
 RECORDED = ("eval_step", "eval_loss", "eval_old")
 VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, in each evaluation during training
-OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # the domains that a base may forget
 OLD_TEST_REVIEWS = 200  # from IMDb's test split, on which the small base was not trained
-CAPITALS = {  # SmolLM2 knows them all
-    **{"Austria": "Vienna", "Brazil": "Brasília", "Canada": "Ottawa", "China": "Beijing", "Cuba": "Havana"},
-    **{"Denmark": "Copenhagen", "France": "Paris", "Germany": "Berlin", "Greece": "Athens", "Hungary": "Budapest"},
-    **{"Ireland": "Dublin", "Italy": "Rome", "Japan": "Tokyo", "Kenya": "Nairobi", "Mexico": "Mexico City"},
-    **{"Norway": "Oslo", "Portugal": "Lisbon", "Spain": "Madrid", "Sweden": "Stockholm", "Thailand": "Bangkok"},
-}
 
 
 @dataclass(frozen=True)
@@ -35,7 +28,7 @@ class DialectRun:
     method : "full", or a name such as "lora_r16" or "lora_r16_qv", for LoRA of rank 16 on all linear layers, or on q,v
     seed : int
     learning_rate, epochs, base, test, keep : see `runs.classify.ClassifyRun`
-    corpus : str, `licences_digest()` if the run uses the licences of the installed packages; a worker with different
+    corpus : str, `licences_digest()` if the domain is the licences of the installed packages; a worker with different
         licences rejects the run
     batch_size : int, windows of LENGTH tokens per batch
     evaluations : int, approximate number of evaluations during training
@@ -60,13 +53,12 @@ class DialectRun:
     def carry_out(self):
         """Carry out the run and return its numbers and arrays.
 
-        Losses are in nats per token: "new" on the new domain, and "old" on each of the base's old domains.
+        Losses are in nats per token: "new" on the new domain, and "old" on reviews.
         """
         if self.corpus and self.corpus != licences_digest():
             raise ValueError(f"corpus: got {self.corpus!r}; this machine's licences have digest {licences_digest()!r}")
-        base, config, _, tokenizer, *_ = load_base(self.base)
-        domain = load_domain(self.domain, self.base, self.limit)
-        old = {name: load_domain(name, self.base, self.limit) for name in OLD[self.base]}
+        base, config, *_ = load_base(self.base)
+        domain, old = (load_domain(name, self.base, self.limit) for name in (self.domain, "reviews"))
         before = {name: array.copy() for name, array in base.items()}
         adapter_config = adapter_of(self.method)
 
@@ -77,7 +69,7 @@ class DialectRun:
         tokens = load_domain(self.domain, self.base, self.train_tokens or self.limit).train
         validation = list(language_batches(domain.validation[:VALIDATION_TOKENS], LANGUAGE_BATCH, LENGTH))
 
-        old_validation = old["reviews"].validation[:VALIDATION_TOKENS]
+        old_validation = old.validation[:VALIDATION_TOKENS]
         more = {name: getattr(self, name) for name in TRAINING}
         more["epoch_batches"] = lambda rng: list(language_batches(tokens, self.batch_size, LENGTH, rng))
         more["also"] = lambda params, adapter: {"old": loss_on(old_validation, params, adapter)}
@@ -95,10 +87,8 @@ class DialectRun:
         if self.test:
             with blas_threads(1):
                 numbers["new"] = loss_on(domain.test, model, adapter)
-                numbers["old"] = {name: loss_on(splits.test, model, adapter) for name, splits in old.items()}
+                numbers["old"] = loss_on(old.test, model, adapter)
                 numbers["removed_bit_for_bit"] = removal_restores(base, before, config, adapter, domain.test)
-                if self.base == "smollm2":
-                    numbers["capitals"] = capitals_known(model, config, adapter, tokenizer)
         return numbers, dict(state.best) if self.keep else {}
 
 
@@ -154,19 +144,3 @@ def removal_restores(base, before, config, adapter, tokens):
     removed, _ = forward(base, ids, config)
     fresh, _ = forward(before, ids, config)
     return bool(np.array_equal(removed, fresh) and not np.array_equal(adapted, removed))
-
-
-def capitals_known(params, config, adapter, tokenizer):
-    """Count the CAPITALS that a model names after "The capital of … is", and those that it picks from all twenty.
-
-    Only the first token of a capital is considered. A capital is named if this token is the most probable of all
-    tokens, and picked if it is the most probable of the twenty, even if "the" or another word is more probable.
-    """
-    answers = np.array([tokenizer.encode(f" {capital}").ids[0] for capital in CAPITALS.values()])
-    counts = {"named": 0, "picked": 0}
-    for country, answer in zip(CAPITALS, answers):
-        ids = np.array([tokenizer.encode(f"The capital of {country} is").ids])  # (1, T)
-        logits, _ = forward(params, ids, config, adapter=adapter)
-        counts["named"] += int(logits[0, -1].argmax() == answer)
-        counts["picked"] += int(answers[logits[0, -1, answers].argmax()] == answer)
-    return counts
