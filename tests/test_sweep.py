@@ -118,31 +118,28 @@ def cluster():
 
 @pytest.fixture(params=["jobs", "dask"])
 def workers(request):
-    """The arguments of `open_executor` for two processes here, and for two of a Dask cluster."""
-    return {"jobs": 2} if request.param == "jobs" else {"dask": request.getfixturevalue("cluster").scheduler_address}
+    """Two processes here, and two of a Dask cluster."""
+    return 2 if request.param == "jobs" else request.getfixturevalue("cluster").scheduler_address
 
 
 @pytest.mark.slow
 def test_workers_give_what_one_after_the_other_gives(workers):
-    with open_executor(**workers) as executor:
-        endings = sweep(ClassifyRun.carry_out, RUNS, executor)
-        results = {RUNS.index(e.run): e.result for e in endings}
+    results = {RUNS.index(e.run): e.result for e in sweep(ClassifyRun.carry_out, RUNS, workers)}
     assert results == {i: run.carry_out() for i, run in enumerate(RUNS)}
 
 
 @pytest.mark.slow
 def test_failed_runs_are_reported_and_the_rest_is_kept(workers, tmp_path):
     """Also of a process that is killed once; with processes here, the other runs are not even begun again."""
-    deeds = {2: "raise", 3: "die"} | ({5: "lambda", 6: "odd error", 7: "leave"} if "jobs" in workers else {})
+    deeds = {2: "raise", 3: "die"} | ({5: "lambda", 6: "odd error", 7: "leave"} if workers == 2 else {})
     tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "die once" if i == 1 else "")) for i in range(9)]
-    with open_executor(**workers) as executor:
-        endings = list(sweep(carry_out, tasks, executor))
+    endings = list(sweep(carry_out, tasks, workers))
     assert squares(endings) == {i: i**2 for i in range(9) if i not in deeds}
     errors = {e.run.number: e.error for e in endings if e.error is not None}
     assert set(errors) == set(deeds) and errors[2] == "ArithmeticError: no 2 here"
     tries = {i: len(pids) for i, pids in begun(tmp_path).items()}
     assert tries[1] >= 2 and not any(os.getpid() in pids for pids in begun(tmp_path).values())
-    if "dask" in workers:
+    if workers != 2:
         assert errors[3].startswith("KilledWorker: ")
         return
     for number in (3, 7):
@@ -165,7 +162,7 @@ def test_without_an_executor_the_sweep_opens_its_own_and_puts_all_back():
 
 
 def test_leaving_a_sweep_ends_its_processes(tmp_path):
-    with open_executor(jobs=2) as executor:
+    with open_executor(2) as executor:
         endings = sweep(carry_out, [Task(0), *(Task(i, str(tmp_path), seconds=60) for i in range(1, 5))], executor)
         assert next(endings).run.number == 0
         (one,), (other,) = (wait_for(lambda n=number: begun(tmp_path).get(n)) for number in (1, 2))
@@ -187,8 +184,7 @@ LONG = [PlantedRun(1, 1, seed, steps=2 if seed < 3 else 10**6) for seed in range
 
 def long_sweep(folder):
     """Started in a process of its own, to be killed."""
-    with open_executor(jobs=2) as executor:
-        store.carry_out_all(LONG, folder, executor, lambda line: print("ended", flush=True))
+    store.carry_out_all(LONG, folder, 2, lambda line: print("ended", flush=True))
 
 
 @pytest.mark.slow
@@ -214,8 +210,6 @@ def test_jobs_and_dask_exclude_each_other_and_dask_may_not_be_installed(monkeypa
     dask = "tcp://127.0.0.1:8786"
     assert cli.main(["run", "--jobs", "2", "--dask", dask]) == 2
     assert "not allowed with" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="jobs: got 2 together with dask='tcp"), open_executor(jobs=2, dask=dask):
-        pass
     monkeypatch.setitem(sys.modules, "distributed", None)
     fails("run", "--dask", dask, says=['pip install ".[cluster]"'])
 
@@ -225,7 +219,7 @@ def test_jobs_and_dask_exclude_each_other_and_dask_may_not_be_installed(monkeypa
 def test_a_scheduler_that_is_not_there(address, monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr(sweeping, "CONNECT_SECONDS", 0.2)
-    with pytest.raises(ValueError, match=f"no scheduler answered at '{address}'"), open_executor(dask=address):
+    with pytest.raises(ValueError, match=f"no scheduler answered at '{address}'"), open_executor(address):
         pass
 
 
@@ -240,13 +234,12 @@ def test_runs_that_shared_a_killed_worker_are_tried_again_alone():
 @pytest.mark.slow
 def test_dask_does_not_carry_out_again_what_a_killed_worker_had_finished(cluster, tmp_path):
     tasks = [Task(i, str(tmp_path), seconds=1.0 if i > 3 else 0.0) for i in range(6)]
-    with open_executor(dask=cluster.scheduler_address) as executor:
-        endings = sweep(carry_out, tasks, executor)
-        first = [next(endings) for _ in range(4)]
-        wait_for(lambda: len(cluster.scheduler.tasks) == 2, seconds=5)  # it hears a little later what is let go
-        for number in (4, 5):  # one on each worker, so that both are killed
-            os.kill(wait_for(lambda n=number: begun(tmp_path).get(n))[0], signal.SIGKILL)
-        rest = list(endings)
+    endings = sweep(carry_out, tasks, cluster.scheduler_address)
+    first = [next(endings) for _ in range(4)]
+    wait_for(lambda: len(cluster.scheduler.tasks) == 2, seconds=5)  # it hears a little later what is let go
+    for number in (4, 5):  # one on each worker, so that both are killed
+        os.kill(wait_for(lambda n=number: begun(tmp_path).get(n))[0], signal.SIGKILL)
+    rest = list(endings)
     assert squares([*first, *rest]) == {i: i**2 for i in range(6)}
     pids = begun(tmp_path)
     assert [len(pids[i]) for i in range(4)] == [1] * 4

@@ -55,7 +55,7 @@ def choose(monkeypatch, tmp_path):
         }
         monkeypatch.setattr(RateRun, "carry_out", lambda run: valley(run), raising=False)
         monkeypatch.setattr(tuning, "rates_to_tune", lambda: tunable)
-        monkeypatch.setattr(sweep, "open_executor", lambda: ThreadPoolExecutor(1))
+        monkeypatch.setattr(sweep, "open_executor", lambda *_: ThreadPoolExecutor(1))
         return tuning.tune(names, tmp_path / "rates.json", tmp_path / "store", report=len)["chosen"]
 
     return start

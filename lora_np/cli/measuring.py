@@ -67,8 +67,13 @@ def add_workers(command):
     where.add_argument("--dask", metavar="ADDRESS", help="address of a Dask scheduler for the runs (extra: cluster)")
 
 
+def workers_of(arguments):
+    """The options of `add_workers` as the argument `workers` of a sweep."""
+    return arguments.jobs if arguments.dask is None else arguments.dask
+
+
 def run_experiment(arguments):
-    from ..experiments import laboratory, sweep
+    from ..experiments import laboratory
     from ..experiments.gallery import folder_of
     from ..experiments.recipes import RECIPES, bases_of, question
     from ..experiments.runs import BASES
@@ -94,9 +99,8 @@ def run_experiment(arguments):
         return 0
     write_as_json = json_writer(arguments.json, (arguments.store,))
     seeds = 1 if is_run and arguments.seeds is None else arguments.seeds
-    with sweep.open_executor(arguments.jobs, arguments.dask) as executor:
-        settings = seeds, arguments.quick, out, arguments.store, executor, print_now
-        outcomes = {name: laboratory.experiment(name, *settings, bases[name]) for name in names}
+    settings = seeds, arguments.quick, out, arguments.store, workers_of(arguments), print_now
+    outcomes = {name: laboratory.experiment(name, *settings, bases[name]) for name in names}
     failed = [name for name, outcome in outcomes.items() if "failed" in outcome]
     if failed and len(names) > 1:
         print(f"not finished: {', '.join(failed)}")
@@ -118,12 +122,11 @@ def main_job_base():
 
 
 def run_tune(arguments):
-    from ..experiments import sweep, tuning
+    from ..experiments import tuning
     from ..experiments.methods import SETTINGS
 
     out = arguments.out or SETTINGS
-    with sweep.open_executor(arguments.jobs, arguments.dask) as executor:
-        settings = tuning.tune(arguments.methods, out, arguments.store, executor, report=print_now)
+    settings = tuning.tune(arguments.methods, out, arguments.store, workers_of(arguments), report=print_now)
     for name, rate in settings["chosen"].items():
         print(f"{name:<24}{rate:g}")
 

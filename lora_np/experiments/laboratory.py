@@ -32,7 +32,7 @@ def runs_of(name, seeds, quick, base="pretrained"):
 
 
 def experiment(
-    name, seeds=None, quick=False, out="figures", store=STORE, executor=None, report=print, base="pretrained"
+    name, seeds=None, quick=False, out="figures", store=STORE, workers=None, report=print, base="pretrained"
 ):
     """Run an experiment, write NAME.json and its figures, and update the gallery.
 
@@ -42,7 +42,7 @@ def experiment(
     seeds : int, the number of seeds, or None for the default: 2 if `quick`, otherwise as in `SEEDS`
     quick : bool, whether to shorten the runs, to test that an experiment works
     out : path of the folder to write to; see `folder_of`
-    store, executor, report : see `store.carry_out_all`
+    store, workers, report : see `store.carry_out_all`
     base : "pretrained", "minilm" or "smollm2", one of the recipe's bases
 
     Returns
@@ -67,7 +67,7 @@ def experiment(
     design = of_base(of.design, base)
     report(f"{name}: {question(name)}\n  {design.statement}; {design.plan(len(seeds))}")
     runs = runs_of(name, seeds, quick, base)
-    results, failed, reused = carry_out_all(runs.values(), store, executor, report, run_names(runs))
+    results, failed, reused = carry_out_all(runs.values(), store, workers, report, run_names(runs))
     if failed:
         return {"failed": failed}
     try:

@@ -195,14 +195,14 @@ def carry_out_here(run):
     return made_with(run.__module__), numbers | {"seconds": time.perf_counter() - started}, arrays
 
 
-def carry_out_all(runs, store=STORE, executor=None, report=print, names=None):
+def carry_out_all(runs, store=STORE, workers=None, report=print, names=None):
     """Carry out the runs that are not stored yet, and store each when it finishes.
 
     Parameters
     ----------
     runs : list; equal runs are carried out only once
     store : folder of finished runs
-    executor : concurrent.futures.Executor for the runs, see `sweep`; None: one process per core
+    workers : what carries out the runs, see `sweep.open_executor`; None: one process per core
     report : function that takes a line of text, called when a run finishes
     names : dict, `run_key` -> the run's name in these lines; other runs are described by their settings
 
@@ -218,7 +218,7 @@ def carry_out_all(runs, store=STORE, executor=None, report=print, names=None):
     if others := of_other_code(store, missing):
         report(f"  {others} runs in {store} are from another version of the code or of NumPy; they are not used")
     started = time.perf_counter()
-    with closing(sweep(carry_out_here, missing, executor)) as endings:
+    with closing(sweep(carry_out_here, missing, workers)) as endings:
         for done, (run, result, error) in enumerate(endings, 1):
             if error is None and result[0] != made_with(run.__module__):
                 error = f"the worker has a different version: {result[0]}"

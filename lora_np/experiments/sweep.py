@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from typing import Any, NamedTuple
@@ -33,26 +33,27 @@ class Ended(NamedTuple):
 
 
 @contextmanager
-def open_executor(jobs=None, dask=None):
-    """Open an Executor, as a context manager.
+def open_executor(workers=None):
+    """Open the Executor that carries out a sweep, as a context manager.
 
     Parameters
     ----------
-    jobs : int, number of processes on this machine; None: one per core
-    dask : str, address of a Dask scheduler to use instead of local processes, such as "tcp://10.0.0.1:8786"
+    workers : int, number of processes on this machine; None: one per core; str, the address of a Dask scheduler, such
+        as "tcp://10.0.0.1:8786"; or an open concurrent.futures.Executor, which stays open
 
     Raises
     ------
     ValueError
-        If both are set, if the package `distributed` is missing, or if no scheduler answers at the address.
+        If the number is invalid, if the package `distributed` is missing, or if no scheduler answers at the address.
     """
-    if dask is not None:
-        if jobs is not None:
-            raise ValueError(f"jobs: got {jobs} together with dask={dask!r}; expected only one of the two")
-        with connect(dask) as client:
+    if isinstance(workers, str):
+        with connect(workers) as client:
             yield client.get_executor(pure=False)  # pure calls with equal arguments would share their result or failure
         return
-    executor = LocalProcesses(worker_count(jobs))
+    if workers is not None and not isinstance(workers, int):
+        yield workers
+        return
+    executor = LocalProcesses(worker_count(workers))
     added = {name: value for name, value in process_environment().items() if name not in os.environ}
     os.environ.update(added)  # for new processes
     try:
@@ -143,7 +144,7 @@ def live_with_parent(far_end):
 # ---------------------------------------------------------------- sweeps
 
 
-def sweep(function, runs, executor=None):
+def sweep(function, runs, workers=None):
     """Execute runs, and yield each as it finishes.
 
     A run that fails is yielded with its error, and the others continue. If a worker is killed, the executors of
@@ -157,7 +158,7 @@ def sweep(function, runs, executor=None):
     ----------
     function : module-level function, called with a run as its only argument
     runs : list; put the long ones first
-    executor : concurrent.futures.Executor; None: one process per core on this machine
+    workers : see `open_executor`
 
     Yields
     ------
@@ -165,7 +166,7 @@ def sweep(function, runs, executor=None):
     """
     if not runs:
         return
-    with open_executor() if executor is None else nullcontext(executor) as executor:
+    with open_executor(workers) as executor:
         rounds, futures = [runs], {}
         try:
             for together in rounds:  # all runs at once, then those whose Dask worker was killed, one at a time

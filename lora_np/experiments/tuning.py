@@ -13,7 +13,7 @@ from .store import STORE, carry_out_all, made_with
 MOST_STEPS = 5  # rates that are more than this many factors of 2 from the first rate are not tried
 
 
-def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
+def tune(names=None, out=SETTINGS, store=STORE, workers=None, report=print):
     """Find the learning rate with the lowest mean validation loss for each of several methods.
 
     The search tries the stored rate, half that rate and twice that rate, and continues until the rates on both sides of
@@ -24,7 +24,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     ----------
     names : list of str, the names of the rates to tune; other rates in the file are kept. None: all, which takes hours
     out : path of the JSON file that the experiments read; a rate is written when its search ends
-    store, executor, report : see `store.carry_out_all`
+    store, workers, report : see `store.carry_out_all`
 
     Returns
     -------
@@ -53,7 +53,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
         for name, of_rate in losses.items()
         for rate in untried(tunable[name][0], of_rate)
     }:
-        results, failed, _ = carry_out_all([run for runs in wanted.values() for run in runs], store, executor, report)
+        results, failed, _ = carry_out_all([run for runs in wanted.values() for run in runs], store, workers, report)
         if failed:
             raise ValueError(f"{len(failed)} runs failed, the first with {failed[0]['error']}")
         for (name, rate), runs in wanted.items():
