@@ -134,3 +134,48 @@ def test_links_of_a_readme_lead_somewhere(name):
         if anchor and path.endswith(".md"):
             headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
             assert anchor[1:] in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], anchor
+
+
+# ---------------------------------------------------------------- results that are quoted
+
+RESULTS = re.compile(r"\]\((?:\.\./)*figures/(?!README|bench)(\w+)\.md")
+
+
+def quotations():
+    """(place, paragraph, pages) for every paragraph of a README or a lesson that links to the results' pages.
+
+    A table directly before the paragraph belongs to it.
+    """
+    texts = {name: text for name, text in TEXTS.items() if not name.startswith("figures")}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        texts[path.name] = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    for name, text in texts.items():
+        paragraphs = re.split(r"\n\s*\n", text)
+        for before, paragraph in zip(["", *paragraphs], paragraphs):
+            if pages := RESULTS.findall(paragraph):
+                yield name, before * before.lstrip().startswith("|") + "\n" + paragraph, pages
+
+
+def numbers_in(text):
+    """The numbers in a text with their decimals, as strings; those of code, links and formulas are left out."""
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)|\$[^$]*\$", " ", text).replace("−", "-")
+    return re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?![\w.]*\d)", text)
+
+
+def unsupported(paragraph, pages):
+    """The numbers in a paragraph that are not those of a page, rounded; whole numbers count only as % and points."""
+    results = {float(number.replace(",", "")) for page in pages for number in numbers_in(page)}
+    quoted = [n for n in numbers_in(paragraph) if "." in n or re.search(rf"\b{n} (%|points|nats|times)", paragraph)]
+    return [n for n in quoted if not any(f"{x:.{len(n.partition('.')[2])}f}" == n.replace(",", "") for x in results)]
+
+
+@pytest.mark.parametrize("name, paragraph, pages", [pytest.param(*case, id=case[0]) for case in quotations()])
+def test_quoted_results_are_those_of_the_experiments(name, paragraph, pages):
+    assert unsupported(paragraph, [(ROOT / "figures" / f"{page}.md").read_text("utf-8") for page in pages]) == []
+
+
+def test_a_number_that_is_no_result_is_found():
+    page = "LoRA reaches 82.34 % with 332,546 parameters, and −1.47 points [−2.1, −0.8]."
+    assert unsupported("82.3 %, 1.5 points, 332,546 and `7.7` and rank 8", [page]) == []
+    assert unsupported("82.4 %, 1.5 points and 83 %", [page]) == ["82.4", "83"]
