@@ -94,10 +94,16 @@ def of_base(value, base):
     return " ".join(value.split()) if isinstance(value, str) else value
 
 
+def design_of(recipe, base):
+    """The design of an experiment on a base. The number of seeds is planned only on the experiment's first base."""
+    design, (first, *_) = of_base(recipe.design, base), recipe.bases or recipe.keys
+    return design if base == first else design._replace(scatter=None)
+
+
 def judged(recipe, outcome):
     """The main comparison of an outcome, followed by the others."""
     main, others = recipe.compare(outcome)
-    return [of_base(recipe.design, outcome["base"]).judge(*main), *others]
+    return [design_of(recipe, outcome["base"]).judge(*main), *others]
 
 
 def accuracy(outcome, first, second):

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from ..formats import read_json, write_text
-from .design import of_base
+from .design import design_of, of_base
 from .evidence import UNKNOWN, describe_verdict, format_interval
 from .recipes import RECIPES, bases_of, figures, method, question, recipe
 from .runs import BASES
@@ -91,7 +91,7 @@ def heading(name):
 def section(name, base, outcome):
     """Format one experiment on one base as lines of Markdown."""
     of, made, n = recipe(name), outcome["versions"], len(outcome["seeds"])
-    design, caption = of_base(of.design, base), of_base(of.caption, base)
+    design, caption = design_of(of, base), of_base(of.caption, base)
     lines = [f"## On {BASES[base]}, {MILLIONS[base]} million parameters", "", f"**{of.finding(outcome)}**", ""]
     lines += [f"Claim: {of_base(of.claim, base)}", "", f"Design: {design.statement}; {design.plan(n)}.", ""]
     heads = ["| compared | mean [95 % interval] | margin | verdict | the claim |", "|---|---|---|---|---|"]

@@ -10,7 +10,7 @@ from .. import __version__
 from ..checked import one_of, whole_number
 from ..formats import check_file, check_folder, model_place, read_json, write_json
 from ..formats.atomic import write_atomically
-from .design import judged, of_base
+from .design import design_of, judged
 from .drawing import as_png
 from .evidence import describe
 from .gallery import folder_of, markdown, write_gallery
@@ -64,7 +64,7 @@ def experiment(
     folder = folder_of(out, base)
     check_file(folder / f"{name}.json", "out", (store,))
     started, seeds = time.perf_counter(), list(range(seeds))
-    design = of_base(of.design, base)
+    design = design_of(of, base)
     report(f"{name}: {question(name)}\n  {design.statement}; {design.plan(len(seeds))}")
     runs = runs_of(name, seeds, quick, base)
     results, failed, reused = carry_out_all(runs.values(), store, workers, report, run_names(runs))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..adapters import AdapterConfig, variant_config
 from ..formats import read_json
+from .evidence import interval, minus
 from .runs.classify import ClassifyRun
 
 SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora_np tune`
@@ -144,7 +145,24 @@ def by_method(results, grid, field, factor=None):
 
 
 def scores(results, runs, seeds, quick):
-    """The tables of a grid of runs: test accuracies in %, losses, correct answers as bits, and trained parameters."""
-    tables = {"accuracy": by_method(results, runs, "test_accuracy", 100), "loss": by_method(results, runs, "test_loss")}
-    trained = {key: of_seeds[0] for key, of_seeds in by_method(results, runs, "trainable").items()}
-    return tables | {"right": by_method(results, runs, "test_right"), "trainable": trained}
+    """The tables of a grid of runs, method -> values: see `score_table` for those that are shown."""
+    fields = {"loss": ("test_loss",), "right": ("test_right",), "accuracy": ("test_accuracy", 100)}
+    tables = {name: by_method(results, runs, *field) for name, field in fields.items()}
+    firsts = {key: run for (key, seed), run in runs.items() if seed == seeds[0]}
+    rates = {key: run.learning_rate for key, run in firsts.items()}
+    return tables | {"trainable": {key: results[run]["trainable"] for key, run in firsts.items()}, "rates": rates}
+
+
+def score_table(outcome):
+    """The methods of `scores` as the rows of a table, the header first."""
+    rows = [["method", "learning rate", "trainable", "test accuracy, % [95 % interval]"]]
+    for key, values in outcome["accuracy"].items():
+        label = METHODS[key].label if key in METHODS else key
+        rows.append([label, f"{outcome['rates'][key]:g}", f"{outcome['trainable'][key]:,}", between(interval(values))])
+    return rows
+
+
+def between(values, sign=""):
+    """Format a mean and the ends of its interval, which may be None, with one decimal."""
+    mean, *ends = (minus(value, f"{sign}.1f") for value in values if value is not None)
+    return mean + f" [{', '.join(ends)}]" * bool(ends)

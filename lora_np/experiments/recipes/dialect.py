@@ -113,6 +113,19 @@ def finding(outcome):
     )
 
 
+def table(outcome):
+    """The perplexities as the rows of a table, the header first."""
+    rows = [["perplexity", *(f"{text}: new, reviews: old" for text in DOMAINS.values())]]
+    base = outcome["base_losses"]
+    rows.append(
+        ["base; adapter removed again", *(f"{np.exp(base[d]):.1f}, {np.exp(base['reviews']):.1f}" for d in DOMAINS)]
+    )
+    for name in outcome["losses"]["critics"]:
+        cells = [[np.exp(np.mean(of[name][field])) for field in ("new", "old")] for of in outcome["losses"].values()]
+        rows.append([SERIES[name][0], *(f"{new:.1f}, {old:.1f}" for new, old in cells)])
+    return rows
+
+
 def samples():
     """Continuations of a few prompts by the base, alone and with each of the package's adapters, as a dict.
 
@@ -201,6 +214,7 @@ RECIPE = Recipe(
     measure=measure,
     compare=compare,
     finding=finding,
+    table=table,
     draw={"dialect": draw, "dialect_side_by_side": draw_side_by_side},
     caption=f"{AT_THE_END} {VOICES}",
 )

@@ -11,8 +11,8 @@ import numpy as np
 from .. import main_job_figures
 from ..baseline import tfidf_baseline
 from ..design import FOLDS, Design, Recipe, accuracy, further, nats
-from ..evidence import crossed, estimate, interval, minus
-from ..methods import METHODS, QUICK_ON, scores, tuned_runs
+from ..evidence import crossed, estimate, interval
+from ..methods import METHODS, QUICK_ON, between, scores, tuned_runs
 from ..step_time import compare_step_times
 from ..updates import scores_when_cut, spectra
 
@@ -58,7 +58,6 @@ def measure(results, runs, seeds, quick):
     for key in keys:
         numbers = results[runs[key, seeds[0]]]
         rows[key] = {
-            "learning_rate": runs[key, seeds[0]].learning_rate,
             "percent": numbers["percent"],
             "optimiser_bytes": 2 * 4 * numbers["trainable"],  # two moments in float32
             "saved_bytes": results.file_bytes(runs[key, seeds[0]]),
@@ -166,12 +165,6 @@ def details(outcome):
             ranks = np.mean(of_kind["ranks"], axis=0)
             rows.append([f"{METHODS[key].label}, {kind}", *(f"{rank:.1f}" for rank in ranks)])
     return rows
-
-
-def between(values, sign=""):
-    """Format a mean and its interval as text."""
-    mean, *ends = (minus(value, f"{sign}.1f") for value in values if value is not None)
-    return mean + f" [{', '.join(ends)}]" * bool(ends)
 
 
 RECIPE = Recipe(

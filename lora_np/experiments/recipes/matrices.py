@@ -10,7 +10,7 @@ import numpy as np
 
 from ..design import Design, Recipe, accuracy, further
 from ..drawing import COLOURS, OTHERS, method_dots, panels
-from ..methods import METHODS, SOME, scores
+from ..methods import METHODS, SOME, score_table, scores
 
 FAMILIES = {"one": ("q_", "k_", "v_", "o_"), "several": ("qv_", "qkvo_"), "mlp": ("mlp_", "gated_mlp")}
 
@@ -64,6 +64,7 @@ RECIPE = Recipe(
     compare=compare,
     finding=finding,
     draw=draw,
+    table=score_table,
     caption="""Test accuracy of LoRA on different matrices with the same number of trainable parameters. If the claim
     holds, the orange rows (several attention matrices) are to the right of the blue rows for q and k. Purple: the
     MLP.""",

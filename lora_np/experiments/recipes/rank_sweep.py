@@ -10,7 +10,7 @@ import numpy as np
 
 from ..design import Design, Recipe, accuracy, further
 from ..drawing import COLOURS, band, legend_below, log_axis, mean_line, panels
-from ..methods import METHODS, ranks_of, scores
+from ..methods import METHODS, ranks_of, score_table, scores
 
 
 def compare(outcome):
@@ -59,6 +59,7 @@ RECIPE = Recipe(
     compare=compare,
     finding=finding,
     draw=draw,
+    table=score_table,
     caption="""Test accuracy against the rank. For each line, compare the change from left to right with the distance to
     full fine-tuning, and with the gain from adapting more layers.""",
 )

@@ -10,7 +10,7 @@ import numpy as np
 from ..design import Design, Recipe, accuracy, further, nats
 from ..drawing import OTHERS, dots, panels
 from ..evidence import minus
-from ..methods import METHODS, SOME, by_method, scores
+from ..methods import METHODS, SOME, by_method, score_table, scores
 
 LORA = "qv_r8"
 
@@ -67,6 +67,7 @@ RECIPE = Recipe(
     compare=compare,
     finding=finding,
     draw=draw,
+    table=score_table,
     caption="""The difference between each variant and LoRA, for each seed; LoRA is the line at 0. Left panel: test
     accuracy (higher, further right, is better). Right panel: training loss in the first quarter (lower, further left,
     is better). The numbers of trainable parameters are in parentheses.""",
