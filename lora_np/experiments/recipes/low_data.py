@@ -11,7 +11,8 @@ import numpy as np
 
 from ..design import FOLDS, Design, Recipe, accuracy, further
 from ..drawing import COLOURS, log_axis, mean_line, panels
-from ..methods import FEW, by_method, tuned_runs
+from ..evidence import interval
+from ..methods import FEW, between, by_method, tuned_runs
 
 FIELDS = {
     "minilm": {n: FEW[n] for n in (10, 100, 1000)},
@@ -71,6 +72,15 @@ def finding(outcome):
     )
 
 
+def table(outcome):
+    """The accuracies by the number of training snippets as the rows of a table, the header first."""
+    accuracy = outcome["accuracy"]
+    rows = [["training snippets", *(f"{LABELS[key]}: accuracy, %" for key in accuracy)]]
+    for n in (*FIELDS[outcome["base"]], ALL):
+        rows.append([str(n), *(between(interval(of_key[str(n)])) for of_key in accuracy.values())])
+    return rows
+
+
 def draw(outcome):
     figure, axes = panels(outcome, "How much data does it take?\n", 9, 5.2)
     accuracies = outcome["accuracy"]
@@ -100,6 +110,7 @@ RECIPE = Recipe(
     compare=compare,
     finding=finding,
     draw=draw,
+    table=table,
     caption="""Test accuracy against the number of training snippets. Check which line is highest on the left, and
     whether the intervals overlap.""",
 )

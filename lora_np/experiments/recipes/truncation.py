@@ -8,7 +8,8 @@ import numpy as np
 from ..design import Design, Recipe, further
 from ..drawing import STYLES, colour, draw_truncated, log_axis, panels
 from ..evidence import compare as judge
-from ..methods import METHODS, by_method, ranks_of, scores
+from ..evidence import interval
+from ..methods import METHODS, between, by_method, ranks_of, scores
 from ..updates import energy, scores_when_cut
 
 CUTS = (0, 1, 2, 4, 8, 16, 64)
@@ -52,6 +53,16 @@ def finding(outcome):
     )
 
 
+def table(outcome):
+    """The accuracies by rank as the rows of a table, the header first."""
+    accuracy = outcome["accuracy"]
+    rows = [["rank", "full fine-tuning, truncated: accuracy, %", "LoRA on all linear layers: accuracy, %"]]
+    for r, of in outcome["cut"].items():
+        rows.append([r, *(between(interval(row)) for row in (of["accuracy"], accuracy.get(f"all_r{r}")) if row)])
+    rows = [row + [""] * (3 - len(row)) for row in rows]
+    return [*rows, ["full", between(interval(accuracy["full"])), ""]]
+
+
 def draw(outcome):
     title = "How many directions does the update have, and how many does it need?"
     figure, (left, right) = panels(outcome, title, 13, 5.2, 2)
@@ -87,6 +98,7 @@ RECIPE = Recipe(
     compare=compare,
     finding=finding,
     draw=draw,
+    table=table,
     caption="""Left panel: test accuracy of full fine-tuning with every ΔW truncated to rank r, and of LoRA trained at
     rank r. Right panel: the share of ΔW's energy in its leading directions. An update may be spread over many
     directions, of which only a few are needed.""",
