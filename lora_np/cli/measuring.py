@@ -95,7 +95,7 @@ def run_experiment(arguments):
     if arguments.draw:
         for name in names:
             if not every or (folder_of(out, bases[name]) / f"{name}.json").exists():
-                print(*laboratory.draw_again(name, out, bases[name]), sep="\n")
+                print(*laboratory.draw_again(name, bases[name], out), sep="\n")
         return 0
     write_as_json = json_writer(arguments.json, (arguments.store,))
     seeds = 1 if is_run and arguments.seeds is None else arguments.seeds

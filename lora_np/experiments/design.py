@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from . import evidence
+from .methods import METHODS
 from .runs.classify import FOLDS
 
-UNPLANNED = "the number of seeds was not planned"
+OVERLAP = 1 / (FOLDS - 1)  # the ratio of the sizes of a fold's test and training set
 
 
 class Design(NamedTuple):
@@ -20,27 +20,22 @@ class Design(NamedTuple):
     margin: float | None = 1.0  # the largest difference that does not matter to a user; None for a ratio
     unit: str = "points"
     expected: str | tuple | None = None  # what the claim says; see `evidence.compare`
-    scatter: float | None = None  # standard deviation over the seeds of the difference, in a pilot
-
-    def judge(self, values, snippets=None):
-        """Judge the main comparison by its values, one per seed; see `evidence.compare`."""
-        return evidence.compare(self.statement, values, self.margin, self.unit, snippets, self.expected)
+    scatter: float | None = None  # standard deviation over the seeds of a difference in a pilot
+    pilot: str = ""  # the difference that was measured in the pilot
 
     def plan(self, n):
-        """A sentence about what n seeds can show; the power is that of finding equal methods to be equivalent."""
-        ratio = f"an interval that spans at most a factor of {evidence.TIMES:g}"
-        goal = (
-            ratio
-            if self.margin is None
-            else f"a margin of {self.margin:g} {self.unit[: -1 if self.margin == 1 else None]}"
-        )
+        """A sentence about the margin and, with a pilot, about what n seeds can show."""
+        if self.margin is None:
+            return f"a ratio is known if its interval spans at most a factor of {evidence.TIMES:g}"
+        goal = f"margin: {self.margin:g} {self.unit}"
         if self.scatter is None or n < 2:
-            return f"{goal}; {UNPLANNED}"
-        chance = evidence.power(n, self.scatter, self.margin)
+            return goal
+        found = evidence.detectable(self.scatter / np.sqrt(n), n - 1)
+        equal = 100 * evidence.power(n, self.scatter, self.margin)
         return (
-            f"{goal}; {n} seeds have a power of {100 * chance:.0f} % if a seed's difference scatters by "
-            f"{self.scatter:g} {self.unit} as in a pilot ({evidence.seeds_needed(self.scatter, self.margin)} seeds for "
-            f"{100 * evidence.POWER:.0f} %)"
+            f"{goal}; if the differences scatter as in a pilot ({self.pilot}: {self.scatter:g} {self.unit}), {n} seeds "
+            f"find a difference of {found:.2g} with a probability of {100 * evidence.POWER:.0f} %, and that equal "
+            f"methods are equivalent with {equal:.0f} %"
         )
 
 
@@ -55,15 +50,15 @@ class Recipe:
     claim : str, a published claim with its source
     design : Design
     measure : function (results, runs, seeds, quick) that returns a dict of tables, ready for JSON
-    compare : function (outcome) that returns the values of the main comparison, as arguments of `Design.judge`, and a
-        list of further comparisons, which do not affect the verdict; `outcome` contains the tables
+    compare : function (outcome) that returns the values of the main comparison, as arguments of `evidence.compare`, and
+        a list of further comparisons, which do not affect the verdict; `outcome` contains the tables
     finding : function (outcome) that returns the result as a plain sentence with its main number
     draw : function (outcome) that returns the figure; or a dict, file name without suffix -> such a function
     caption : str, what the figure shows and what to look for
     keys : dict, base -> names of the methods, each of which is trained at its own learning rate with every seed
     on : dict, base -> further arguments of `tuned_runs`
     runs : function (seeds, quick, base) that returns a dict, name -> training run; replaces `keys`
-    bases : the names of the bases; default: those of `keys`
+    bases : the names of the bases; default: those of `keys`. The experiment is designed for the first
     seeds : dict, base -> default number of seeds
     table, details : functions (outcome) that return the rows of a table, the header first, or None
     columns : number of the table's columns that fit on a screen
@@ -101,22 +96,54 @@ def design_of(recipe, base):
 
 
 def judged(recipe, outcome):
-    """The main comparison of an outcome, followed by the others."""
+    """The main comparison of an outcome, by the design that was fixed before its runs, followed by the others."""
     main, others = recipe.compare(outcome)
-    return [design_of(recipe, outcome["base"]).judge(*main), *others]
+    design = Design(**outcome["design"])
+    how = {name: getattr(design, name) for name in ("margin", "unit", "expected")}
+    return [evidence.compare(design.statement, **main, **how), *others]
+
+
+# ---------------------------------------------------------------- values to compare, as arguments of `evidence.compare`
+
+
+def over_seeds(outcome, values, tested=True):
+    """Values that there are for each seed. On folds, those of seeds with the same fold are averaged.
+
+    `tested` says whether they are scores on the test set. If the seeds share it, their interval is not complete.
+    """
+    if on_folds(outcome):
+        of_folds = [float(np.mean(values[fold::FOLDS])) for fold in range(min(FOLDS, len(values)))]
+        return {"values": of_folds, "overlap": OVERLAP}
+    return {"values": values, "complete": not tested}
 
 
 def accuracy(outcome, first, second):
-    """The differences in accuracy between two methods in points, as arguments of `Design.judge`.
-
-    If the seeds have test sets of their own, returns one value per fold: the mean over its seeds. If they share a test
-    set, or if there is only one seed, returns one value per seed, and the differences (S, N) by snippet.
-    """
+    """The differences in accuracy between two methods, in points."""
     values = np.subtract(outcome["accuracy"][first], outcome["accuracy"][second])
-    if len(values) > 1 and any(run["settings"].get("folds") for run in outcome["runs"]):
-        return ([values[fold::FOLDS].mean() for fold in range(min(FOLDS, len(values)))],)
+    if len(values) > 1 and on_folds(outcome):
+        return over_seeds(outcome, values)
     right = (right_answers(outcome, key) for key in (first, second))
-    return values, 100 * np.subtract(*map(np.array, right))
+    return {"values": values, "snippets": 100 * np.subtract(*map(np.array, right))}
+
+
+def accuracies(outcome, pairs):
+    """Compare the accuracies of pairs of methods; a pair may have a third entry, what a claim expects."""
+    parts = []
+    for first, second, *expected in pairs:
+        statement = f"{label(first)} − {label(second)}: test accuracy"
+        more = {"margin": 1.0, "expected": expected[0] if expected else None}
+        parts.append(evidence.compare(statement, **accuracy(outcome, first, second), **more))
+    return parts
+
+
+def label(key):
+    """A method's label."""
+    return "tf-idf logistic regression" if key == "tfidf" else METHODS[key].label
+
+
+def on_folds(outcome):
+    """Whether each seed has a test set of its own."""
+    return any(run["settings"].get("folds") for run in outcome["runs"])
 
 
 def right_answers(outcome, key):
@@ -126,12 +153,3 @@ def right_answers(outcome, key):
         right = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))  # padded with zeros to a multiple of 8
         rows.append(right[: round(100 * right.sum() / percent) if percent else None].astype(float))
     return rows
-
-
-def further(statement, values, snippets=None, **more):
-    """A further comparison of accuracies; see `evidence.compare`."""
-    return evidence.compare(statement, values, 1.0, snippets=snippets, **more)
-
-
-nats = partial(evidence.compare, margin=0.02, unit="nats")  # a comparison of losses
-__all__ = ["FOLDS", "Design", "Recipe", "accuracy", "further", "judged", "nats", "of_base", "right_answers"]

@@ -11,7 +11,7 @@ from .runs import BASES
 # and nothing else, in all figures and lessons; everything else has the colours in OTHERS.
 COLOURS = {"full": "#0072B2", "lora_qv": "#D55E00", "lora_all": "#009E73", "base": "#7F7F7F"}
 OTHERS = ("#CC79A7", "#56B4E9", "#E69F00", "#000000")
-COLOURS |= dict(zip(("head", "lora_vomlp", "scratch", "tfidf"), OTHERS))
+COLOURS |= {"head": OTHERS[0], "tfidf": OTHERS[3]}
 STYLES = ("-", ":", "-.", "--", (0, (5, 1)))  # distinguish lines of the same colour
 STYLE = {
     "figure.dpi": 150,

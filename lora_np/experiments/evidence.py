@@ -3,9 +3,12 @@
 Each seed has a test set of its own (a fold), so a seed's score varies for two reasons at once: the seed and the
 snippets. The mixed model of this nested design (random effects for the seeds, and for the snippets within a seed) is
 balanced, so its interval is Student's t interval over the seeds, which is computed here. Where all seeds share one test
-set, the two effects are crossed; see `crossed`. The training sets of two folds overlap, which makes the intervals
-slightly too narrow (Bengio and Grandvalet 2004).
-"""
+set, the two effects are crossed; see `crossed`.
+
+The folds share most of their training snippets, so the seeds are not quite independent, and the interval may be too
+narrow. Nadeau and Bengio (2003) correct for this by multiplying the error by √(1 + n p), with n folds and p the ratio
+of the sizes of the test and the training set. This is an upper bound here, because a fold's seed varies more than its
+training set; each comparison on folds says whether its verdict survives the correction."""
 
 from typing import NamedTuple
 
@@ -33,12 +36,6 @@ class Estimate(NamedTuple):
             return None, None
         half = float(t.ppf((1 + level) / 2, self.freedom) * self.error)
         return self.mean - half, self.mean + half
-
-    def detectable(self):
-        """The smallest difference from 0 that an experiment with this error finds with a probability of POWER."""
-        from scipy.stats import t
-
-        return float(t.ppf([(1 + LEVEL) / 2, POWER], self.freedom).sum() * self.error)
 
 
 def estimate(values):
@@ -85,17 +82,20 @@ def interval(values, log=False):
     return of_seeds.mean, *of_seeds.interval()
 
 
-def compare(statement, values, margin=None, unit="points", snippets=None, expected=None):
+def compare(statement, values, margin=None, unit="points", snippets=None, complete=True, overlap=0.0, expected=None):
     """Judge a comparison.
 
     Parameters
     ----------
     statement : str, what is compared, such as "LoRA − full fine-tuning: test accuracy"
-    values : sequence of floats, one per seed: differences, or ratios if the unit is "times"
+    values : sequence of floats, one per seed or fold: differences, or ratios if the unit is "times"
     margin : float, the largest difference that does not matter to a user; None for ratios
     unit : str; "times" for ratios, whose mean is geometric
     snippets : array (S, N) of the differences for each seed and snippet, if all seeds have the same test set
-    expected : what a published claim says: "more", "less", "equal", the bounds (low, high) of a ratio, or None
+    complete : bool; False if the seeds share a test set, and the snippets are not known, so that nothing is decided
+    overlap : float, the ratio p of the sizes of the test and the training set, if the values are of folds
+    expected : what a published claim says: "more", "less", "equal", or the bounds (low, high) of a ratio, either of
+        which may be None; None without a claim
 
     Returns
     -------
@@ -104,42 +104,59 @@ def compare(statement, values, margin=None, unit="points", snippets=None, expect
         EQUIVALENT if the 90 % interval is within ±margin, which amounts to two one-sided tests (Schuirmann 1987),
         BOTH if both hold,
         KNOWN if a ratio's interval spans at most a factor of TIMES, and
-        UNKNOWN otherwise, or with one value.
+        UNKNOWN otherwise, or with one seed.
         "detectable" is the difference that would have been found with a probability of POWER, or None; "claim" says
-        whether the result "agrees" with `expected` or "contradicts" it, or is None if neither can be said
+        whether the result "agrees" with `expected` or "contradicts" it, or is None if neither can be said; "survives"
+        says whether the verdict is the same with the correction for overlap, or is None without overlap
     """
     values, ratio = [float(value) for value in values], unit == "times"
     found = estimate(np.log(values) if ratio else values) if snippets is None else crossed(snippets)
-    (low, high), inner = found.interval(), found.interval(2 * LEVEL - 1)
-    part = {"statement": statement, "unit": unit, "margin": margin, "values": values}
-    if low is None:
-        mean = float(np.exp(found.mean)) if ratio else found.mean
-        return part | {"mean": mean, "low": None, "high": None, "detectable": None, "verdict": UNKNOWN, "claim": None}
-    different = low > 0 or high < 0
-    equal = not ratio and margin is not None and -margin < inner[0] and inner[1] < margin
+    low, high = found.interval()
+    part = {"statement": statement, "unit": unit, "margin": margin, "values": values, "mean": found.mean}
+    part |= {"low": low, "high": high, "detectable": None, "verdict": UNKNOWN, "claim": None, "survives": None}
     if ratio:
-        mean, low, high = (float(np.exp(x)) for x in (found.mean, low, high))
-        verdict = KNOWN if high <= TIMES * low else UNKNOWN
-    else:
-        mean, verdict = (
-            found.mean,
-            {(1, 1): BOTH, (1, 0): DIFFERENT, (0, 1): EQUIVALENT}.get((different, equal), UNKNOWN),
-        )
-    detectable = None if ratio else found.detectable()
-    part |= {"mean": mean, "low": low, "high": high, "detectable": detectable, "verdict": verdict}
-    return part | {"claim": against(expected, low, high, different, equal)}
+        part |= {name: None if part[name] is None else float(np.exp(part[name])) for name in ("mean", "low", "high")}
+    if len(values) == 1 or not complete:
+        return part
+    part["verdict"], part["claim"] = judge(found, margin, ratio), against(expected, found, margin, ratio)
+    if not ratio:
+        part["detectable"] = detectable(found.error, found.freedom)
+    if overlap:
+        wider = found._replace(error=found.error * np.sqrt(1 + len(values) * overlap))
+        part["survives"] = judge(wider, margin, ratio) == part["verdict"]
+    return part
 
 
-def against(expected, low, high, different, equal):
-    """Whether an interval "agrees" with what is `expected` or "contradicts" it; None if neither can be said."""
+def judge(found, margin, ratio):
+    """The verdict on an Estimate; that of a ratio is of its logarithm."""
+    low, high = found.interval()
+    if ratio:
+        return KNOWN if high - low <= np.log(TIMES) else UNKNOWN
+    different = low > 0 or high < 0
+    verdicts = {(True, True): BOTH, (True, False): DIFFERENT, (False, True): EQUIVALENT}
+    return verdicts.get((different, is_equal(found, margin)), UNKNOWN)
+
+
+def is_equal(found, margin):
+    """Whether an Estimate's 90 % interval is within ±margin."""
+    low, high = found.interval(2 * LEVEL - 1)
+    return margin is not None and -margin < low and high < margin
+
+
+def against(expected, found, margin, ratio):
+    """Whether an Estimate "agrees" with what is `expected` or "contradicts" it; None if neither can be said."""
+    low, high = found.interval()
     if expected is None:
         return None
     if expected == "equal":
-        agrees, contradicts = equal, different
-    elif expected in ("more", "less"):
-        agrees, contradicts = (low > 0, high < 0 or equal) if expected == "more" else (high < 0, low > 0 or equal)
+        agrees = is_equal(found, margin)
+        contradicts = not agrees and (low > 0 or high < 0)
+    elif ratio:
+        least, most = (None if bound is None else np.log(bound) for bound in expected)
+        agrees = (least is None or low >= least) and (most is None or high <= most)
+        contradicts = (least is not None and high < least) or (most is not None and low > most)
     else:
-        agrees, contradicts = expected[0] <= low and high <= expected[1], high < expected[0] or low > expected[1]
+        agrees, contradicts = (low > 0, high < 0) if expected == "more" else (high < 0, low > 0)
     return "agrees" if agrees else "contradicts" if contradicts else None
 
 
@@ -159,9 +176,15 @@ def power(n, scatter, margin, difference=0.0):
     return float(np.mean(np.where(reach > 0, inside, 0.0)))
 
 
-def seeds_needed(scatter, margin):
-    """The smallest number of seeds with which equal methods are found to be equivalent with a probability of POWER."""
-    return next(n for n in range(2, 1000) if power(n, scatter, margin) >= POWER)
+def detectable(error, freedom):
+    """The smallest difference from 0 that is found with a probability of POWER, given the mean's standard error."""
+    from scipy.optimize import brentq
+    from scipy.stats import nct, t
+
+    if not error > 0:
+        return 0.0
+    bound = t.ppf((1 + LEVEL) / 2, freedom)
+    return float(error * brentq(lambda shift: nct.sf(bound, freedom, shift) - POWER, 0, 100))
 
 
 # ---------------------------------------------------------------- text
@@ -175,8 +198,10 @@ def describe(part):
 
 def describe_verdict(part):
     """The verdict on a comparison, with what "cannot tell" would have seen."""
-    if part["verdict"] != UNKNOWN or part["detectable"] is None:
-        return part["verdict"]
+    if part["verdict"] != UNKNOWN:
+        return part["verdict"] + " (not with the correction for overlapping folds)" * (part["survives"] is False)
+    if part["detectable"] is None:
+        return UNKNOWN
     return f"{UNKNOWN}; would have seen a difference of {part['detectable']:.2g} {part['unit']}"
 
 
@@ -184,7 +209,7 @@ def format_interval(part):
     """A comparison's mean and interval, with the unit."""
     style = ".3g" if part["unit"] == "times" else "+.3g"
     mean, low, high = (None if part[name] is None else minus(part[name], style) for name in ("mean", "low", "high"))
-    return f"{mean} {part['unit']}" + ("" if low is None else f" [{low}, {high}]")
+    return f"{mean} {part['unit']}".rstrip() + ("" if low is None else f" [{low}, {high}]")
 
 
 def minus(number, style):

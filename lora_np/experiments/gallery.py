@@ -1,12 +1,11 @@
 """Write the gallery: a Markdown table of all experiments whose JSON files are in a folder, and a page for each."""
 
-import math
 import re
 from pathlib import Path
 
 from ..formats import read_json, write_text
-from .design import design_of, of_base
-from .evidence import UNKNOWN, describe_verdict, format_interval
+from .design import Design, of_base
+from .evidence import UNKNOWN, describe, describe_verdict, format_interval
 from .recipes import RECIPES, bases_of, figures, method, question, recipe
 from .runs import BASES
 from .store import made_with
@@ -16,7 +15,7 @@ ABOUT = Path(__file__).parent / "about.txt"  # describes the protocol and the st
 GROUPS = {  # the relation to the claim -> heading
     "contradicts": "Results that contradict the papers",
     "agrees": "Results that agree with the papers",
-    None: "Results that say neither",
+    None: "Other results",
 }
 
 
@@ -49,9 +48,9 @@ def write_gallery(out):
         if mains:
             main = next(iter(mains.values()))
             decided.append(main["verdict"] != UNKNOWN)
-            rows[main["claim"]].append(row(name, mains))
+            rows[main["claim"] if decided[-1] else None].append(row(name, mains))
             write_text(out / f"{name}.md", "\n".join([*heading(name), *sections]).rstrip("\n") + "\n")
-    lines = [f"{sum(decided)} of {len(decided)} questions are decided.", ""] * bool(decided)
+    lines = [f"{sum(decided)} of {len(RECIPES)} questions are decided.", ""] * bool(decided)
     for group, title in GROUPS.items():
         if rows[group]:
             lines += [
@@ -78,7 +77,7 @@ def row(name, mains):
     base, main = next(iter(mains.items()))
     figure = (folder_of("", base) / next(iter(figures(name, base)))).as_posix()
     alt = alt_texts(of_base(recipe(name).caption, base), 1)[0]
-    verdicts = [f"{BASES[of]}: {format_interval(part)}: {describe_verdict(part)}" for of, part in mains.items()]
+    verdicts = [f"{BASES[of]}: {describe(part)}" for of, part in mains.items()]
     picture = f'[<img src="{figure}.png" width="240" alt="{alt}">]({name}.md)'
     return f"| [{question(name)}]({name}.md) | {main['finding']} | {picture} | {'<br>'.join(verdicts)} |"
 
@@ -91,9 +90,11 @@ def heading(name):
 def section(name, base, outcome):
     """Format one experiment on one base as lines of Markdown."""
     of, made, n = recipe(name), outcome["versions"], len(outcome["seeds"])
-    design, caption = design_of(of, base), of_base(of.caption, base)
+    design, caption = Design(**outcome["design"]), of_base(of.caption, base)
     lines = [f"## On {BASES[base]}, {MILLIONS[base]} million parameters", "", f"**{of.finding(outcome)}**", ""]
     lines += [f"Claim: {of_base(of.claim, base)}", "", f"Design: {design.statement}; {design.plan(n)}.", ""]
+    if of.limits:
+        lines += [f"Limits: {of_base(of.limits, base)}", ""]
     heads = ["| compared | mean [95 % interval] | margin | verdict | the claim |", "|---|---|---|---|---|"]
     parts = [cells_of(part) for part in outcome["comparisons"]]
     parts[0] = [f"**{text}**" if text else "" for text in parts[0]]
@@ -112,7 +113,7 @@ def section(name, base, outcome):
         same = False
     hours = sum(run["seconds"] for run in outcome["runs"]) / 3600  # core-hours: each run uses one core
     about = (
-        f"{training_texts(outcome)}{n} seed{'s' * (n > 1)}; lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
+        f"{n} seed{'s' * (n > 1)}; lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
         f"{made['python']}; {made['machine']}. Total computing time of the runs: {hours:.1f} core-hours. "
         f"[Numbers]({(folder_of('', base) / name).as_posix()}.json)"
     )
@@ -133,21 +134,6 @@ def alt_texts(caption, n):
         first, *others = parts[min(i, len(parts) - 1)].strip().rstrip(".").split(". ")
         texts.append(". ".join([first, *(text for text in others if "panel:" in text)]))
     return texts
-
-
-def training_texts(outcome):
-    """Format the runs' numbers of epochs and training texts as the start of a sentence."""
-    settings = [run["settings"] for run in outcome["runs"] if "epochs" in run.get("settings", ())]
-    several = len({one["base"] for one in settings}) > 1
-    trained = set()
-    for one in settings:
-        tokens = f"{one['train_tokens']:,} tokens of " if one.get("train_tokens") else ""
-        number = f"{one['examples']:,} " if one.get("examples") else "all " * (not tokens)
-        texts = f"{tokens}{number}training texts" + (f" ({one['domain']})" if one.get("domain") else "")
-        on_base = f" with {BASES[one['base']]}" if several else ""
-        phrase = f"{one['epochs']} epoch{'s' * (one['epochs'] > 1)} on {texts}{on_base}"
-        trained.add((one.get("examples") or math.inf, phrase))
-    return ", ".join(phrase for _, phrase in sorted(trained)) + "; " if trained else ""
 
 
 def markdown(rows):

@@ -23,7 +23,7 @@ SEEDS = {"smollm2": 3, "minilm": FOLDS, "pretrained": 5}  # the default number o
 MOST_SEEDS = 1000
 
 
-def runs_of(name, seeds, quick, base="pretrained"):
+def runs_of(name, seeds, quick, base):
     """The training runs of an experiment, a dict: name -> run."""
     of = recipe(name)
     if of.runs is not None:
@@ -31,9 +31,7 @@ def runs_of(name, seeds, quick, base="pretrained"):
     return tuned_runs(of.keys[base], seeds, quick, base=base, **of.on.get(base, {}))
 
 
-def experiment(
-    name, seeds=None, quick=False, out="figures", store=STORE, workers=None, report=print, base="pretrained"
-):
+def experiment(name, seeds=None, quick=False, out="figures", store=STORE, workers=None, report=print, base=None):
     """Run an experiment, write NAME.json and its figures, and update the gallery.
 
     Parameters
@@ -43,7 +41,7 @@ def experiment(
     quick : bool, whether to shorten the runs, to test that an experiment works
     out : path of the folder to write to; see `folder_of`
     store, workers, report : see `store.carry_out_all`
-    base : "pretrained", "minilm" or "smollm2", one of the recipe's bases
+    base : "pretrained", "minilm" or "smollm2", one of the recipe's bases; None: the first
 
     Returns
     -------
@@ -55,7 +53,8 @@ def experiment(
     ValueError
         If an argument is invalid.
     """
-    of, base = recipe(name), one_of("base", base, bases_of(name))
+    of, bases = recipe(name), bases_of(name)
+    base = bases[0] if base is None else one_of("base", base, bases)
     default = 2 if quick else of.seeds.get(base, SEEDS[base])
     seeds = whole_number("seeds", default if seeds is None else seeds, most=MOST_SEEDS)
     model_place(base)  # if the base is missing, raises an error that says how to install it
@@ -65,7 +64,7 @@ def experiment(
     check_file(folder / f"{name}.json", "out", (store,))
     started, seeds = time.perf_counter(), list(range(seeds))
     design = design_of(of, base)
-    report(f"{name}: {question(name)}\n  {design.statement}; {design.plan(len(seeds))}")
+    report(f"{name}: {question(name)}\n  {design.statement}; {design.plan(min(len(seeds), FOLDS))}")
     runs = runs_of(name, seeds, quick, base)
     results, failed, reused = carry_out_all(runs.values(), store, workers, report, run_names(runs))
     if failed:
@@ -79,6 +78,7 @@ def experiment(
     outcome = {
         "experiment": name,
         "base": base,
+        "design": design._asdict(),
         "command": " ".join(["python -m lora_np experiment", name, *options]),
         "quick": quick,
         "seeds": seeds,
@@ -136,7 +136,7 @@ def write_outcome(name, outcome, out):
     return list(drawn)
 
 
-def draw_again(name, out="figures", base="pretrained"):
+def draw_again(name, base, out="figures"):
     """Judge an experiment again from its JSON, redraw its figures, and update the gallery; return the figures' paths.
 
     Raises

@@ -72,34 +72,6 @@ def update_spectra(outcome):
     return figure
 
 
-def ranks_by_block(outcome):
-    """Figure 5: three measures of the rank of every ΔW by kind of layer and block, for full fine-tuning and LoRA."""
-    from matplotlib.colors import LogNorm
-    from matplotlib.ticker import MaxNLocator
-
-    figure = new_figure(15, 8.5)
-    grid = figure.subplots(3, len(outcome["spectra"]), sharex=True, sharey=True, squeeze=False)
-    for i, (line, text) in enumerate(zip(grid, ("stable rank", "effective rank", "rank with 90 % of the energy"))):
-        tables = {  # method -> (kinds, blocks)
-            key: np.array([np.array(of_kind["ranks"])[:, i] for of_kind in kinds.values()])
-            for key, kinds in outcome["spectra"].items()
-        }
-        scale = LogNorm(1, max(table.max() for table in tables.values()))  # the same for all methods
-        for axes, (key, table) in zip(line, tables.items()):
-            corners = (-0.5, table.shape[1] - 0.5, len(table) - 0.5, -0.5)
-            image = axes.imshow(table, aspect="auto", norm=scale, extent=corners)
-            axes.set_yticks(range(len(table)), outcome["spectra"][key])
-            axes.set(title=f"{METHODS[key].label}: {text}", xlabel="block")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(False)
-            axes.label_outer()
-        bar = figure.colorbar(image, ax=line, pad=0.01)
-        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    title = f"How many directions ΔW has, in every matrix of every block ({seeds_text(outcome, 'mean')})"
-    figure.suptitle(title, fontsize=14)
-    return figure
-
-
 def truncated_accuracy(outcome):
     """Figure 3: test accuracy when full fine-tuning's ΔW is truncated to rank k."""
     figure, axes = panels(outcome, "How many directions does the update need?", 9, 5.2)
@@ -110,26 +82,6 @@ def truncated_accuracy(outcome):
     return figure
 
 
-def loss_curves(outcome):
-    """Figure 4: training and validation loss of full fine-tuning and LoRA on the same batches in the same order."""
-    title = "The same batches in the same order: full fine-tuning and LoRA"
-    figure, (left, right) = panels(outcome, title, 12, 5, 2, sharey=True)
-    for key, of_key in outcome["curves"].items():
-        line = colour(key), METHODS[key].label, "--" if key == "qv_r1" else "-"
-        n = len(of_key["loss"][0])
-        steps = (np.arange(n) + 0.5) * of_key["steps"] / n  # each value is the mean over a part of the run
-        left.plot(steps, np.mean(of_key["loss"], axis=0), line[2], color=line[0], label=line[1], linewidth=2)
-        curve(right, of_key["eval_step"], np.transpose(of_key["eval_loss"]), *line[:2], "o" + line[2])
-    title = f"training loss, means over seeds and {n} parts of the run"
-    left.set(title=title, xlabel="optimiser step", ylabel="cross-entropy in nats per snippet")
-    right.set(title="validation loss", xlabel="optimiser step", xlim=left.get_xlim())
-    left.legend(loc="lower left")
-    return figure
-
-
 FIRST = {"1_parameters_against_accuracy": parameters_against_accuracy, "2_update_spectra": update_spectra}
-FIGURES = {
-    "pretrained": {**FIRST, "3_truncated_accuracy": truncated_accuracy, "4_loss_curves": loss_curves},
-    "minilm": {**FIRST, "3_truncated_accuracy": truncated_accuracy, "4_loss_curves": loss_curves},
-    "smollm2": {**FIRST, "4_loss_curves": loss_curves, "5_ranks_by_block": ranks_by_block},
-}
+FIGURES = dict.fromkeys(("pretrained", "minilm"), FIRST | {"3_truncated_accuracy": truncated_accuracy})
+FIGURES |= {"smollm2": FIRST}

@@ -8,7 +8,7 @@ from ..design import of_base
 __all__ = ["RECIPES", "bases_of", "figures", "method", "question", "recipe"]
 
 RECIPES = """main_job rank_sweep matrices low_data learning_rate truncation subspaces amplification intruders variants
-dialect forgetting prompting compression cost planted_rank""".split()
+dialect forgetting compression cost planted_rank""".split()
 
 
 def module(name):

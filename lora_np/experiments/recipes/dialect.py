@@ -4,12 +4,10 @@ The small base was trained on long IMDb reviews. It is fine-tuned for one epoch 
 epochs on software licences, which have a sixth as many tokens, in full and with LoRA on all linear layers. Perplexity
 is measured during training and at the end, on held-out texts of the new domain and on IMDb reviews. Every LoRA run also
 checks that removing the adapter restores the base bit for bit. The learning rates were chosen on the new domain's
-validation texts. Full fine-tuning and LoRA of rank 16 are also run at half their learning rates, to show how forgetting
-depends on the rate.
+validation texts. Full fine-tuning is also run at half its learning rate, to show how forgetting depends on the rate.
 """
 
 from itertools import product
-from textwrap import wrap
 
 import numpy as np
 
@@ -18,8 +16,9 @@ from ...model import Sampling
 from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
-from ..design import Design, Recipe, nats
+from ..design import Design, Recipe
 from ..drawing import COLOURS, legend_below, new_figure
+from ..evidence import compare as judge
 from ..methods import rate_name, tuned
 from ..runs import load_base
 from ..runs.dialect import LENGTH, DialectRun, licences_digest, load_domain
@@ -28,20 +27,15 @@ AT_THE_END = """Perplexity on an old domain against perplexity on the new one; l
 forgets only while the adapter is attached; without the adapter, the model is the base again (the star). Forgetting also
 depends on the learning rate: compare a method at its best rate for the new domain with the same method at half that
 rate."""
-VOICES = """Below: continuations of the same prompts by the base on its own and by the base with each of the package's
-two adapters (at most 40 tokens, temperature 0.8, top-k 40, repetition penalty 1.2, the same random numbers for every
-model, not cherry-picked)."""
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
 SMOLLM2 = {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288}
 SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker; the longest runs first
     "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], "s"),
     "full_half": ("full fine-tuning, half the rate", "full", 0.5, COLOURS["full"], "X"),
-    "lora_r1": ("LoRA r=1", "lora_r1", 1.0, COLOURS["lora_all"], "v"),
     "lora_r16": ("LoRA r=16", "lora_r16", 1.0, COLOURS["lora_all"], "o"),
-    "lora_r16_half": ("LoRA r=16, half the rate", "lora_r16", 0.5, COLOURS["lora_all"], "P"),
 }
-QUICK_SERIES, QUICK = ("full", "full_half", "lora_r16"), {"limit": 512, "train_tokens": None}
+QUICK = {"limit": 512, "train_tokens": None}
 PROMPTS = "the film", "you may not", "this is a", "in no event", "the actors"
 SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
 SAMPLE_TOKENS = 40
@@ -50,7 +44,7 @@ SAMPLE_TOKENS = 40
 def runs(seeds, quick, base="pretrained"):
     """A dict, (domain, name in SERIES, seed) -> run."""
     grid, more = {}, QUICK if quick else {}
-    for seed, domain, name in product(seeds, DOMAINS, QUICK_SERIES if quick else SERIES):
+    for seed, domain, name in product(seeds, DOMAINS, SERIES):
         _, method, factor, *_ = SERIES[name]
         rate = factor * tuned(rate_name(f"{domain}, {method}"))
         grid[domain, name, seed] = run_of(base, domain, method, seed, rate, **more)
@@ -91,15 +85,14 @@ def base_loss(base, tokens):
 def compare(outcome):
     others = []
     for domain, of in outcome["losses"].items():
-        for full, lora in (("full", "lora_r16"), ("full_half", "lora_r16"), ("full_half", "lora_r16_half")):
-            if {full, lora} <= of.keys():
-                text = f"{DOMAINS[domain]}: {SERIES[full][0]} − {SERIES[lora][0]}: loss on"
-                for field, texts, expected in (("old", "reviews", "more"), ("new", "the new domain", "less")):
-                    if (domain, full, field) != ("critics", "full", "old"):  # the main comparison
-                        values = np.subtract(of[full][field], of[lora][field])
-                        others.append(nats(f"{text} {texts}", values, expected=expected))
+        for full in ("full", "full_half"):
+            for field, texts, expected in (("old", "reviews", "more"), ("new", "the new domain", "less")):
+                if (domain, full, field) != ("critics", "full", "old"):  # the main comparison
+                    text = f"{DOMAINS[domain]}: {SERIES[full][0]} − LoRA r=16: loss on {texts}"
+                    values = np.subtract(of[full][field], of["lora_r16"][field])
+                    others.append(judge(text, values, 0.02, "nats", expected=expected))
     full, lora = (outcome["losses"]["critics"][name]["old"] for name in ("full", "lora_r16"))
-    return (np.subtract(full, lora),), others
+    return {"values": np.subtract(full, lora)}, others
 
 
 def finding(outcome):
@@ -138,6 +131,17 @@ def samples():
             text = write_text_from(loaded.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, rng)
             texts.setdefault(name, []).append("".join(text))
     return {"prompts": list(PROMPTS), "texts": texts}
+
+
+def voices(outcome):
+    """The samples as the rows of a table, the header first."""
+    prompts, texts = outcome["samples"].values()
+    rows = [["adapter", "a continuation of each prompt, with the same random numbers; not cherry-picked"]]
+    for name, of_name in texts.items():
+        rows.append(
+            [name, "<br>".join(" ".join(text.replace(p, f"**{p}**", 1).split()) for p, text in zip(prompts, of_name))]
+        )
+    return rows
 
 
 def draw(outcome):
@@ -186,26 +190,6 @@ def perplexities(axes, label):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def draw_side_by_side(outcome):
-    """Draw the texts of `samples`, one column per model."""
-    from matplotlib.colors import to_rgba
-
-    prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
-    figure = new_figure(16, 1.8 * len(prompts) + 1)
-    grid = figure.subplots(len(prompts), len(texts), squeeze=False)
-    for column, (name, of_name), kind in zip(grid.T, texts.items(), ("base", "lora_all", "lora_all")):
-        shade = COLOURS[kind]
-        column[0].set_title(name, color=shade, fontweight="bold")
-        for axes, prompt, text in zip(column, prompts, of_name):
-            axes.set(xticks=[], yticks=[], facecolor=to_rgba(shade, 0.10))
-            lines = wrap(" ".join(text.replace(prompt, prompt.upper(), 1).split()), 38)
-            shown = axes.text(0.04, 0.92, "\n".join(lines), va="top", transform=axes.transAxes, fontsize=12)
-            shown.set_in_layout(False)  # or the panels would shrink
-            axes.spines[:].set_visible(False)
-    figure.suptitle("One model, three voices; the prompt is in capitals", fontsize=15)
-    return figure
-
-
 RECIPE = Recipe(
     claim="LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024).",
     design=Design("critics' snippets: full fine-tuning − LoRA r=16: loss on reviews", 0.02, "nats", expected="more"),
@@ -215,6 +199,7 @@ RECIPE = Recipe(
     compare=compare,
     finding=finding,
     table=table,
-    draw={"dialect": draw, "dialect_side_by_side": draw_side_by_side},
-    caption=f"{AT_THE_END} {VOICES}",
+    details=voices,
+    draw=draw,
+    caption=AT_THE_END,
 )

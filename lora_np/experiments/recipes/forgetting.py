@@ -8,7 +8,7 @@ The distance is ‖ΔW‖ / ‖W‖ over all linear layers."""
 
 import numpy as np
 
-from ..design import Design, Recipe, nats
+from ..design import Design, Recipe
 from ..drawing import COLOURS, OTHERS, legend_below, panels
 from ..evidence import compare as judge
 from ..evidence import minus
@@ -16,9 +16,9 @@ from ..runs.dialect import load_domain
 from . import dialect
 
 RATES = {
-    "full": (5e-5, 1e-4, 2e-4, 4e-4),
-    "lora_r16": (5e-4, 1e-3, 2e-3, 4e-3),
-    "lora_r16_qv": (2e-3, 4e-3, 8e-3),
+    "full": (2.5e-5, 5e-5, 1e-4, 2e-4),
+    "lora_r16": (2.5e-4, 5e-4, 1e-3, 2e-3),
+    "lora_r16_qv": (1e-3, 2e-3, 4e-3, 8e-3),
 }
 LABELS = {
     "full": ("full fine-tuning", COLOURS["full"], "s"),
@@ -66,6 +66,8 @@ def at_equal_loss(outcome, field):
         for method, path in of_seed.items():
             new, wanted = path["new"], path[field]
             j = next(j for j, loss in enumerate(new) if loss <= level)  # the first rate that reaches the level
+            if j == 0:
+                raise ValueError(f"{method} does not learn the new domain at any rate")
             share = (new[j - 1] - level) / (new[j - 1] - new[j])
             values[method].append(wanted[j - 1] + share * (wanted[j] - wanted[j - 1]))
     return values
@@ -77,10 +79,10 @@ def compare(outcome):
     few = np.subtract(old["lora_r16_qv"], old["lora_r16"])
     ratio = np.divide(moved["lora_r16"], moved["full"])
     others = [
-        nats(f"{text}LoRA on q and v − LoRA on all linear layers: loss on reviews", few),
-        judge(f"{text}LoRA on all linear layers / full fine-tuning: distance moved", ratio, None, "times"),
+        judge(f"{text}LoRA on q and v − LoRA on all linear layers: loss on reviews", few, 0.02, "nats"),
+        judge(f"{text}LoRA on all linear layers / full fine-tuning: distance moved", ratio, unit="times"),
     ]
-    return (np.subtract(old["lora_r16"], old["full"]),), others
+    return {"values": np.subtract(old["lora_r16"], old["full"])}, others
 
 
 def finding(outcome):
@@ -115,16 +117,17 @@ def draw(outcome):
 
 
 RECIPE = Recipe(
-    claim="LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024).",
-    design=Design(
-        "at equal loss on the new domain, LoRA r=16 − full fine-tuning: loss on reviews", 0.02, "nats", expected="less"
-    ),
+    claim="""LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024). The paper compares the
+    methods at their own best rates; here they are compared at equal loss.""",
+    design=Design("at equal loss on the new domain, LoRA r=16 − full fine-tuning: loss on reviews", 0.02, "nats"),
     bases=("smollm2",),
     runs=runs,
     measure=measure,
     compare=compare,
     finding=finding,
     draw=draw,
+    limits="""The base is the first point of each line, so that a method whose lowest rate already reaches the common
+    loss is interpolated from the base. All seeds have the same test texts.""",
     caption="""Loss on the old texts against the loss on the new ones (left) and against the distance that the weights
     moved (right), from the base (the star) along growing learning rates. Small markers are single seeds. Left panel:
     compare the lines where they have the same loss on the new texts. Right panel: if the distance alone decided, the

@@ -1,4 +1,4 @@
-"""Does LoRA add leading directions that the base does not have (intruders)?
+"""Does LoRA of rank 1 add leading directions that the base does not have (intruders)?
 
 The intruders among the ten leading left singular vectors of a fine-tuned matrix are those whose cosine with every left
 singular vector of the base's matrix is below ε = 0.5. The number of intruders is averaged over the matrices, for LoRA
@@ -7,7 +7,7 @@ on all linear layers at several ranks and for full fine-tuning.
 
 import numpy as np
 
-from ..design import Design, Recipe
+from ..design import Design, Recipe, over_seeds
 from ..drawing import STYLES, band, colour, log_axis, mean_line, panels
 from ..evidence import compare as judge
 from ..methods import METHODS, by_method, ranks_of
@@ -15,7 +15,7 @@ from ..updates import similarities
 from . import truncation
 
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
-PER_MATRIX = 0.1, "intruders per matrix"  # margin and unit
+MARGIN, UNIT = 0.1, "intruders per matrix"
 
 
 def measure(results, runs, seeds, quick):
@@ -30,10 +30,13 @@ def measure(results, runs, seeds, quick):
 def compare(outcome):
     of, others = outcome["counts"][f"{EPSILON:g}"], []
     *_, most = ranks_of(of, "all")
-    difference = np.subtract(of[f"all_r{most}"], of["all_r1"])
-    others.append(judge(f"LoRA r = {most} − LoRA r = 1: intruders", difference, *PER_MATRIX, expected="less"))
-    others.append(judge("full fine-tuning: intruders", of["full"], *PER_MATRIX, expected="equal"))
-    return (np.subtract(of["all_r1"], of["full"]),), others
+    for text, values, expected in (
+        (f"LoRA r = {most} − LoRA r = 1: intruders", np.subtract(of[f"all_r{most}"], of["all_r1"]), "less"),
+        ("full fine-tuning: intruders", of["full"], "equal"),
+    ):
+        part = over_seeds(outcome, values, tested=False)
+        others.append(judge(text, **part, margin=MARGIN, unit=UNIT, expected=expected))
+    return over_seeds(outcome, np.subtract(of["all_r1"], of["full"]), tested=False), others
 
 
 def finding(outcome):
@@ -73,7 +76,7 @@ def draw(outcome):
 RECIPE = Recipe(
     claim="""LoRA with a low rank adds new leading directions (intruders) to the weights. Full fine-tuning and LoRA with
     a high rank add almost none (Shuttleworth et al. 2024).""",
-    design=Design("LoRA r = 1 − full fine-tuning: intruders", *PER_MATRIX, expected="more"),
+    design=Design("LoRA r = 1 − full fine-tuning: intruders", MARGIN, UNIT, "more"),
     keys=truncation.KEYS,
     on=truncation.RECIPE.on,
     measure=measure,

@@ -34,15 +34,21 @@ def measure(results, runs, seeds, quick):
 
 
 def compare(outcome):
-    """The recovered rank minus k, averaged over k for each seed; a rank that was not recovered counts as too high."""
-    most = max(RANKS) + 1
-    errors = [[(most if r is None else r) - int(k) for r in ranks] for k, ranks in outcome["found"].items()]
-    return (np.mean(errors, axis=0),), []
+    """How far the recovered rank is from k, averaged over k for each seed; a rank that was not recovered is far."""
+    most = 2 * max(RANKS)
+    errors = [[abs((most if r is None else r) - int(k)) for r in ranks] for k, ranks in outcome["found"].items()]
+    return {"values": np.mean(errors, axis=0)}, []
 
 
 def finding(outcome):
+    from scipy.stats import binomtest
+
     found = [r == int(k) for k, ranks in outcome["found"].items() for r in ranks]
-    return f"LoRA recovers the planted rank exactly in {sum(found)} of {len(found)} cases."
+    low, high = (100 * end for end in binomtest(sum(found), len(found)).proportion_ci())
+    return (
+        f"LoRA recovers the planted rank exactly in {sum(found)} of {len(found)} cases (95 % interval of the share: "
+        f"{low:.0f} to {high:.0f} %)."
+    )
 
 
 def draw(outcome):
@@ -59,7 +65,7 @@ def draw(outcome):
 
 RECIPE = Recipe(
     claim="LoRA can learn an update of rank k only if its own rank is at least k: the loss drops at r = k.",
-    design=Design("recovered rank − planted rank", 0.5, "ranks", expected="equal"),
+    design=Design("distance of the recovered rank from the planted one", 0.5, "ranks", expected="equal"),
     bases=("pretrained",),
     runs=runs,
     measure=measure,

@@ -1,4 +1,4 @@
-"""Do different ranks, and different seeds, learn the same directions?
+"""Do r = 8 and r = 64 learn the same leading direction?
 
 φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j) compares the i leading right singular vectors U_i of one adapter with the j leading
 ones, V_j, of another, on q and v, as a mean over the blocks. It is computed for A, as in the paper, and for the update
@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from ...analysis import gaussian_similarity, product_right_directions, right_directions, similarity_table
-from ..design import Design, Recipe
+from ..design import Design, Recipe, over_seeds
 from ..drawing import new_figure
 from ..evidence import compare as judge
 from ..methods import SOME, tuned_runs
@@ -40,7 +40,9 @@ def measure(results, runs, seeds, quick):
     base, tables = next(iter(runs.values())).base, {}
     for name, (first, second) in PAIRS.items():
         pairs = []
-        for seed in seeds if name == "ranks" or base == "smollm2" else seeds[::2]:  # each run is in only one pair
+        for seed in (
+            seeds if name == "ranks" or base == "smollm2" else seeds[: len(seeds) // 2 * 2 or 1 : 2]
+        ):  # each run is in one pair
             keys = (f"qv_r{first}", seed), (f"qv_r{second}", partner(seed, seeds, base))
             pairs.append([results.arrays(runs[key]) for key in keys])
         tables[name] = {"mean": {what: {} for what in WHAT}, "equal": {what: {} for what in WHAT}}
@@ -75,18 +77,21 @@ def overlap(outcome, name, what, layers, n):
 
 
 def compare(outcome):
-    others = []
-    for n, expected in ((1, "more"), (8, "less")):
-        for what in WHAT[n == 1 :]:
-            values = overlap(outcome, "ranks", what, LAYERS, n) - 0.5
-            text = f"r = 8 and r = 64: φ({n}, {n}) of {what}, minus 0.5"
-            others.append(judge(text, values, 0.1, "in φ", expected=expected))
+    parts = {}
+    for n, whats, expected in ((1, ("ΔW",), "more"), (8, WHAT, "less")):
+        for what in whats:
+            text = f"φ({n}, {n}) of {what}, r = 8 and r = 64, minus 0.5"
+            parts[text] = (
+                overlap(outcome, "ranks", what, LAYERS, n) - 0.5,
+                {"margin": 0.1, "unit": "", "expected": expected},
+            )
     chance = gaussian_similarity(outcome["dimension"], SHOWN, SHOWN)
     for layer in LAYERS:
+        text = f"φ({SHOWN}, {SHOWN}) of ΔW in {layer}, two seeds at r = 64 / the value expected by chance"
         ratio = overlap(outcome, "seeds", "ΔW", (layer,), SHOWN) / chance
-        text = f"two seeds at r = 64: φ({SHOWN}, {SHOWN}) of ΔW in {layer} / the value expected by chance"
-        others.append(judge(text, ratio, None, "times", expected=(1, np.inf)))
-    return (overlap(outcome, "ranks", "A", LAYERS, 1) - 0.5,), others
+        parts[text] = ratio, {"unit": "times", "expected": (1, None)}
+    others = [judge(text, **over_seeds(outcome, of, tested=False), **how) for text, (of, how) in parts.items()]
+    return over_seeds(outcome, overlap(outcome, "ranks", "A", LAYERS, 1) - 0.5, tested=False), others
 
 
 def finding(outcome):
@@ -124,7 +129,7 @@ RECIPE = Recipe(
     claim="""The leading directions at r = 8 and at r = 64 overlap strongly (φ > 0.5), while the other directions do
     not, and two seeds share more directions than two random subspaces do (Hu et al. 2021, section 7.2, figures 3 and
     4).""",
-    design=Design("r = 8 and r = 64: φ(1, 1) of A, minus 0.5", 0.1, "in φ", expected="more"),
+    design=Design("φ(1, 1) of A, r = 8 and r = 64, minus 0.5", 0.1, "", expected="more"),
     bases=("minilm", "smollm2"),
     runs=runs,
     measure=measure,
