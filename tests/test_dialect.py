@@ -132,10 +132,11 @@ def test_domains_have_their_epochs_and_methods_their_rates(monkeypatch):
     monkeypatch.setattr(dialect, "licences_digest", lambda: "0")
     assert adapter_of("full") is None
     assert adapter_of("lora_r16") == AdapterConfig(r=16, alpha=32.0, targets=("all-linear",))
+    assert adapter_of("lora_r4_qv") == AdapterConfig(r=4, alpha=8.0, targets=("q_proj", "v_proj"))
     chosen = read_json(SETTINGS)["chosen"]
     runs = dialect.runs([0, 1], False)
-    assert len(set(runs.values())) == len(runs) == 2 * 5 * 2
-    assert {run.method for run in runs.values()} == {"full", "lora_r1", "lora_r16"}
+    assert len(set(runs.values())) == len(runs) == 2 * 3 * 2
+    assert {run.method for run in runs.values()} == {"full", "lora_r16"}
     for (_, name, _), run in runs.items():
         assert run.epochs == {"critics": 1, "licences": 3}[run.domain] and run.test
         assert run.learning_rate == chosen[f"{run.domain}, {run.method}"] * (0.5 if name.endswith("half") else 1)

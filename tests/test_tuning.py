@@ -179,8 +179,8 @@ def test_rates_are_tuned_at_seeds_of_their_own():
         runs = runs_at(rate)
         assert not experiments & {run.seed for run in runs} and not any(run.test for run in runs)
         assert {run.learning_rate for run in runs} == {rate}
-    (run,) = tunable["licences, lora_r1"][1](0.1)
-    assert (run.domain, run.method, run.epochs) == ("licences", "lora_r1", 3)
+    (run,) = tunable["licences, lora_r16"][1](0.1)
+    assert (run.domain, run.method, run.epochs) == ("licences", "lora_r16", 3)
     few = tunable["minilm, all_r8, 100 snippets"][1](0.1)
     assert len(few) == MORE_SEEDS[100] and {(run.examples, run.epochs, run.base) for run in few} == {
         (100, 12, "minilm")

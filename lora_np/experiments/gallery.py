@@ -51,24 +51,14 @@ def write_gallery(out):
             rows[main["claim"] if decided[-1] else None].append(row(name, mains))
             write_text(out / f"{name}.md", "\n".join([*heading(name), *sections]).rstrip("\n") + "\n")
     lines = [f"{sum(decided)} of {len(RECIPES)} questions are decided.", ""] * bool(decided)
+    heads = ["| question | finding | picture | verdict |", "|---|---|---|---|"]
     for group, title in GROUPS.items():
         if rows[group]:
-            lines += [
-                f"## {title}",
-                "",
-                "| question | finding | picture | verdict |",
-                "|---|---|---|---|",
-                *rows[group],
-                "",
-            ]
-    pages = [path for path in sorted(out.glob("*.md")) if path.stem not in (*RECIPES, "README")]
-    beside = [f"Other pages in this folder: {', '.join(f'[{path.stem}]({path.name})' for path in pages)}.", ""] * bool(
-        pages
-    )
-    about = ["## How to read this page", "", ABOUT.read_text("utf-8")]
-    write_text(
-        out / "README.md", "\n".join(["# The experiments", "", *odd, *lines, *beside, *about]).rstrip("\n") + "\n"
-    )
+            lines += [f"## {title}", "", *heads, *rows[group], ""]
+    if (out / "bench.md").exists():
+        lines += ["The speed of lora_np next to PyTorch and JAX: [bench](bench.md).", ""]
+    lines += ["## How to read this page", "", ABOUT.read_text("utf-8")]
+    write_text(out / "README.md", "\n".join(["# The experiments", "", *odd, *lines]).rstrip("\n") + "\n")
     return out / "README.md"
 
 
