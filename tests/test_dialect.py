@@ -92,11 +92,8 @@ def test_a_run_leaves_the_base_as_it_was_and_gives_the_same_twice(method, on_tin
     before = copies(params)
     (numbers, arrays), again, twice = (DialectRun("critics", method, 0, 1e-2, n).carry_out() for n in (1, 1, 2))
     assert numbers["base_untouched"] and numbers["removed_bit_for_bit"] == (None if method == "full" else True)
-    history = numbers["history"]
-    assert len(history["eval_old"]) == len(history["eval_loss"])
-    assert numbers["validation_loss"] == pytest.approx(min(history["eval_loss"]), abs=1e-6)
     assert json.loads(json.dumps(numbers)) == numbers and arrays == {} and again == (numbers, arrays)
-    assert twice[0]["history"]["eval_step"][-1] == 2 * history["eval_step"][-1] and same_bits(params, before)
+    assert twice[0]["steps"] == 2 * numbers["steps"] and numbers["moved"] > 0 and same_bits(params, before)
 
 
 def test_a_base_that_was_changed_is_found_out(on_tiny, monkeypatch):

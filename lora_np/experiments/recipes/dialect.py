@@ -2,7 +2,7 @@
 
 The small base was trained on long IMDb reviews. It is fine-tuned for one epoch on critics' snippets, or for three
 epochs on software licences, which have a sixth as many tokens, in full and with LoRA on all linear layers. Perplexity
-is measured during training and at the end, on held-out texts of the new domain and on IMDb reviews. Every LoRA run also
+is measured on held-out texts of the new domain and on IMDb reviews. Every LoRA run also
 checks that removing the adapter restores the base bit for bit. The learning rates were chosen on the new domain's
 validation texts. Full fine-tuning is also run at half its learning rate, to show how forgetting depends on the rate.
 """
@@ -65,10 +65,9 @@ def measure(results, runs, seeds, quick):
     losses = {}  # domain -> name in SERIES -> losses in nats per token, one per seed
     for (domain, name, _), run in runs.items():
         numbers = results[run]
-        of = losses.setdefault(domain, {}).setdefault(name, {"new": [], "old": [], "way": []})
+        of = losses.setdefault(domain, {}).setdefault(name, {"new": [], "old": []})
         for field in ("new", "old"):
             of[field].append(numbers[field])
-        of["way"].append([numbers["history"]["eval_loss"], numbers["history"]["eval_old"]])
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     restored = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     more = {"licences_sha256": licences_digest(), "samples": samples()}
@@ -145,49 +144,30 @@ def voices(outcome):
 
 
 def draw(outcome):
-    """Plot perplexities: in the top row, on test texts at the end; below, on validation texts during training."""
-    figure = new_figure(13, 11)
-    panels = figure.subplots(2, len(DOMAINS))
-    for column, domain in zip(panels.T, DOMAINS):
-        at_the_end(column[0], outcome, domain)
-        column[0].set_title(DOMAINS[domain])
-        for name, of in outcome["losses"][domain].items():
-            way = np.exp(np.mean(of["way"], axis=0))  # (2, evaluations)
-            column[1].plot(*way, SERIES[name][-1] + "-", color=SERIES[name][-2], markersize=6, linewidth=1.8)
-        for axes, split in zip(column, ("test", "validation")):
-            perplexities(axes, f"perplexity on {DOMAINS[domain]}, {split} texts")
-    for axes, when in zip(panels[:, 0], ("at the end, test", "during training, validation")):
-        axes.set_ylabel(f"perplexity on film reviews ({when})")
-    legend_below(figure, panels[0, 0], 3)
-    title = "What is learned and what is forgotten: lower and further left is better"
-    n = len(outcome["seeds"])
-    marks = "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
-    figure.suptitle(f"{title}\n({marks})", fontsize=14)
-    return figure
-
-
-def at_the_end(axes, outcome, domain):
-    """Plot the perplexity on the reviews' test texts against that on a new domain's, in one colour per method."""
-    for name, of in outcome["losses"][domain].items():
-        text, _, _, colour, marker = SERIES[name]
-        x, y = np.exp(of["new"]), np.exp(of["old"])
-        axes.plot(x, y, marker, color=colour, alpha=0.35, markersize=6, markeredgewidth=0)
-        axes.plot(x.mean(), y.mean(), marker, color=colour, markersize=11, label=text)
-    before = np.exp(outcome["base_losses"]["reviews"])
-    star = {"color": COLOURS["base"], "markersize": 17, "label": "base; adapter removed again"}
-    axes.plot(np.exp(outcome["base_losses"][domain]), before, "*", **star)
-    axes.axhline(before, color="black", linestyle=":", linewidth=1.2)
-
-
-def perplexities(axes, label):
-    """Make both axes logarithmic, with ticks at round numbers."""
+    """Plot the perplexity on reviews against that on each new domain, in one colour per method."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set(xscale="log", yscale="log", xlabel=label)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axis.set_ticks([], minor=True)
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    n, figure = len(outcome["seeds"]), new_figure(13, 5.8)
+    before = np.exp(outcome["base_losses"]["reviews"])
+    for axes, (domain, losses) in zip(figure.subplots(1, len(DOMAINS)), outcome["losses"].items()):
+        for name, of in losses.items():
+            text, _, _, colour, marker = SERIES[name]
+            x, y = np.exp(of["new"]), np.exp(of["old"])
+            axes.plot(x, y, marker, color=colour, alpha=0.35, markersize=6, markeredgewidth=0)
+            axes.plot(x.mean(), y.mean(), marker, color=colour, markersize=11, label=text)
+        star = {"color": COLOURS["base"], "markersize": 17, "label": "base; adapter removed again"}
+        axes.plot(np.exp(outcome["base_losses"][domain]), before, "*", **star)
+        axes.axhline(before, color="black", linestyle=":", linewidth=1.2)
+        axes.set(xscale="log", yscale="log", title=DOMAINS[domain], xlabel=f"perplexity on {DOMAINS[domain]}")
+        axes.set_ylabel("perplexity on film reviews")
+        for axis in (axes.xaxis, axes.yaxis):  # ticks at round numbers
+            axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+            axis.set_ticks([], minor=True)
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+    legend_below(figure, axes, 4)
+    marks = "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
+    figure.suptitle(f"What is learned and what is forgotten: lower and further left is better\n({marks})", fontsize=14)
+    return figure
 
 
 RECIPE = Recipe(

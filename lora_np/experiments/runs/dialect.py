@@ -13,8 +13,7 @@ from . import load_base
 
 LENGTH = 128  # tokens per window
 TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run that are arguments of `fine_tuning`
-RECORDED = ("eval_step", "eval_loss", "eval_old")
-VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, in each evaluation during training
+VALIDATION_TOKENS = 4096  # in each evaluation during training
 OLD_TEST_REVIEWS = 200  # from IMDb's test split, on which the small base was not trained
 
 
@@ -69,18 +68,16 @@ class DialectRun:
         tokens = load_domain(self.domain, self.base, self.train_tokens or self.limit).train
         validation = list(language_batches(domain.validation[:VALIDATION_TOKENS], LANGUAGE_BATCH, LENGTH))
 
-        old_validation = old.validation[:VALIDATION_TOKENS]
         more = {name: getattr(self, name) for name in TRAINING}
         more["epoch_batches"] = lambda rng: list(language_batches(tokens, self.batch_size, LENGTH, rng))
-        more["also"] = lambda params, adapter: {"old": loss_on(old_validation, params, adapter)}
         state = train(**fine_tuning(base, config, start, validation=validation, **more))
         model, adapter = attach(base, start, state.best)
         report = trainable_report(base, state.best)
         numbers = {
             "trainable": report.trainable,
             "percent": report.percent,
+            "steps": state.step,
             "validation_loss": float(state.history["eval_loss"].min()),
-            "history": {name: np.round(state.history[name], 6).tolist() for name in RECORDED},
             "moved": distance(base, model, adapter),
             "base_untouched": all(np.array_equal(base[name], before[name]) for name in before),
         }
