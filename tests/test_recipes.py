@@ -660,7 +660,7 @@ def test_tables_over_pairs(small):
     assert np.shape(outcome["tables"]["ranks"]["equal"]["A"]["q_proj"]) == (4, 8)
     assert np.shape(outcome["tables"]["seeds"]["equal"]["ΔW"]["v_proj"]) == (2, 64)
     # The figure's right column is what chance gives on average, max(i, j)/C, the same every time.
-    figure = figures("subspaces", "minilm")["subspaces"](outcome)
+    figure = subspaces.draw(outcome)
     chance = [axes.images[0].get_array() for axes in figure.axes if axes.get_title().startswith("random")]
     expected = np.maximum.outer(np.arange(1, 9), np.arange(1, 65)) / outcome["dimension"]
     assert len(chance) == 2 and all(np.allclose(table, expected) for table in chance)

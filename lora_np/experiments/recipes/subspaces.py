@@ -7,8 +7,6 @@ of A in the first layer would be identical at the start. The control is the expe
 max(i, j)/C. On SmolLM2, training uses 2,000 snippets.
 """
 
-from functools import partial
-
 import numpy as np
 
 from ...analysis import gaussian_similarity, product_right_directions, right_directions, similarity_table
@@ -38,11 +36,10 @@ def runs(seeds, quick, base="minilm"):
 
 def measure(results, runs, seeds, quick):
     base, tables = next(iter(runs.values())).base, {}
+    apart = seeds[: len(seeds) // 2 * 2 or 1 : 2]  # seeds whose pairs have no run in common
     for name, (first, second) in PAIRS.items():
         pairs = []
-        for seed in (
-            seeds if name == "ranks" or base == "smollm2" else seeds[: len(seeds) // 2 * 2 or 1 : 2]
-        ):  # each run is in one pair
+        for seed in seeds if name == "ranks" or base == "smollm2" else apart:
             keys = (f"qv_r{first}", seed), (f"qv_r{second}", partner(seed, seeds, base))
             pairs.append([results.arrays(runs[key]) for key in keys])
         tables[name] = {"mean": {what: {} for what in WHAT}, "equal": {what: {} for what in WHAT}}
@@ -81,10 +78,8 @@ def compare(outcome):
     for n, whats, expected in ((1, ("ΔW",), "more"), (8, WHAT, "less")):
         for what in whats:
             text = f"φ({n}, {n}) of {what}, r = 8 and r = 64, minus 0.5"
-            parts[text] = (
-                overlap(outcome, "ranks", what, LAYERS, n) - 0.5,
-                {"margin": 0.1, "unit": "", "expected": expected},
-            )
+            how = {"margin": 0.1, "unit": "", "expected": expected}
+            parts[text] = overlap(outcome, "ranks", what, LAYERS, n) - 0.5, how
     chance = gaussian_similarity(outcome["dimension"], SHOWN, SHOWN)
     for layer in LAYERS:
         text = f"φ({SHOWN}, {SHOWN}) of ΔW in {layer}, two seeds at r = 64 / the value expected by chance"
@@ -103,9 +98,9 @@ def finding(outcome):
     )
 
 
-def draw_pairs(outcome, name, rows, columns, title):
+def draw(outcome):
     """Plot six heat maps of means over pairs: one row each for A and ΔW, and one column each for q, v and chance."""
-    mean, figure = outcome["tables"][name]["mean"], new_figure(13, 7.4)
+    mean, figure = outcome["tables"]["ranks"]["mean"], new_figure(13, 7.4)
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
     i, j = np.indices(np.shape(mean["A"]["q_proj"])) + 1
     chance = np.vectorize(gaussian_similarity)(outcome["dimension"], i, j)
@@ -115,13 +110,13 @@ def draw_pairs(outcome, name, rows, columns, title):
         for axes, (text, table) in zip(line, shown.items()):
             corners = (0.5, j.max() + 0.5, i.max() + 0.5, 0.5)  # i downwards and j to the right, from 1
             image = axes.imshow(table, vmin=0.0, vmax=most, aspect="auto", extent=corners)
-            axes.set(title=text, xlabel=columns, ylabel=rows)
+            axes.set(title=text, xlabel="j, of r = 64", ylabel="i, of r = 8")
             axes.grid(False)
             axes.label_outer()
     figure.colorbar(image, ax=grid, label="φ(i, j)", shrink=0.8)
-    n = len(outcome["tables"][name]["equal"]["A"]["q_proj"])
+    n = len(outcome["seeds"])
     marks = "one pair of seeds" if n == 1 else f"mean over {n} pairs of seeds"
-    figure.suptitle(f"{title}\n({marks}, and over the blocks)", fontsize=14)
+    figure.suptitle(f"How much of r = 8 is in r = 64?\n({marks}, and over the blocks)", fontsize=14)
     return figure
 
 
@@ -135,25 +130,8 @@ RECIPE = Recipe(
     measure=measure,
     compare=compare,
     finding=finding,
-    draw={
-        "subspaces": partial(
-            draw_pairs,
-            name="ranks",
-            rows="i, of r = 8",
-            columns="j, of r = 64",
-            title="How much of r = 8 is in r = 64?",
-        ),
-        "subspaces_of_seeds": partial(
-            draw_pairs,
-            name="seeds",
-            rows="i, of one seed",
-            columns="j, of another",
-            title="What two seeds share at r = 64",
-        ),
-    },
-    caption="""Figure 1: φ(i, j), the similarity of the subspaces spanned by the i leading directions at r = 8 (i
-    increases downwards) and by the j leading directions at r = 64 (j increases to the right). In the paper, only the
-    top-left corner is bright, with φ above 0.5. The right column shows the values expected by chance. Figure 2: the
-    same between two runs with different seeds at r = 64. Cells that are brighter than the corresponding cells in the
-    right column are above chance.""",
+    draw=draw,
+    caption="""φ(i, j), the similarity of the subspaces spanned by the i leading directions at r = 8 (i increases
+    downwards) and by the j leading directions at r = 64 (j increases to the right). In the paper, only the top-left
+    corner is bright, with φ above 0.5. The right column shows the values expected by chance.""",
 )
