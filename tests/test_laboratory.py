@@ -141,7 +141,7 @@ def test_one_seed_decides_nothing():
     """But with one seed, the interval over the snippets is known."""
     part = compare("it", [3.0], 1.0, expected="more")
     assert (part["verdict"], part["low"], part["claim"]) == (UNKNOWN, None, None)
-    assert describe(part) == "it: +3 points (margin 1): cannot tell"
+    assert describe(part) == "it: +3 points (margin 1): one seed decides nothing"
     snippets = np.repeat([100.0, 0.0], [90, 910])[None]  # (1, N): 90 of 1,000 snippets are better
     part = compare("it", [9.0], 1.0, snippets=snippets, expected="more")
     half = 1.96 * 100 * math.sqrt(0.09 * 0.91 / 999)

@@ -27,7 +27,7 @@ class Design(NamedTuple):
         """A sentence about the margin and, with a pilot, about what n seeds can show."""
         if self.margin is None:
             return f"a ratio is known if its interval spans at most a factor of {evidence.TIMES:g}"
-        goal = f"margin: {self.margin:g} {self.unit}"
+        goal, n = f"margin: {self.margin:g} {self.unit}", min(n, FOLDS)  # seeds with the same fold count as one
         if self.scatter is None or n < 2:
             return goal
         found = evidence.detectable(self.scatter / np.sqrt(n), n - 1)

@@ -200,6 +200,8 @@ def describe_verdict(part):
     """The verdict on a comparison, with what "cannot tell" would have seen."""
     if part["verdict"] != UNKNOWN:
         return part["verdict"] + " (not with the correction for overlapping folds)" * (part["survives"] is False)
+    if len(part["values"]) == 1:
+        return "one seed decides nothing"
     if part["detectable"] is None:
         return UNKNOWN
     return f"{UNKNOWN}; would have seen a difference of {part['detectable']:.2g} {part['unit']}"
