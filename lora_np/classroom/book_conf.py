@@ -21,7 +21,7 @@ html_css_files = ["book.css"]
 html_theme_options = {"navbar_persistent": []}  # without a second search field, above the sidebar's
 html_extra_path = ["extra"]
 html_show_sphinx = False
-myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_enable_extensions = ["amsmath", "dollarmath", "html_image"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # use the notebooks' stored outputs
 

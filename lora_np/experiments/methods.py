@@ -21,10 +21,10 @@ ON_BASE |= {"smollm2": {"base": "smollm2", "batch_size": 16}}
 ON_BASE |= {"minilm": {"base": "minilm", "batch_size": 16, "folds": True}}
 # The fields of runs on few snippets, which are trained for more epochs, so that there are at least 30 steps.
 FEW = {n: {"examples": n, "epochs": epochs, "evaluations": 2} for n, epochs in ((10, 30), (100, 12), (1000, 4))}
-FEW |= {2000: {"examples": 2000, "epochs": 1, "evaluations": 1}}
+FEW |= {n: {"examples": n, "epochs": 1, "evaluations": 1} for n in (600, 2000)}  # 600: the quick main job
 SOME = FEW[2000]  # fields of most of SmolLM2's runs
 TUNE_SEED, TUNE_SEEDS = 100, 2  # first seed and number of seeds; the seeds of experiments start at 0
-MORE_SEEDS = {10: 8, 100: 8, 1000: 4}  # number of training snippets -> number of seeds for tuning
+MORE_SEEDS = {10: 8, 100: 8, 600: 4, 1000: 4}  # number of training snippets -> number of seeds for tuning
 
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
