@@ -128,7 +128,7 @@ def run_tune(arguments):
     out = arguments.out or SETTINGS
     settings = tuning.tune(arguments.methods, out, arguments.store, workers_of(arguments), report=print_now)
     for name, rate in settings["chosen"].items():
-        print(f"{name:<24}{rate:g}")
+        print(f"{name:<28} {rate:g}")
 
 
 def run_pretrain(arguments):

@@ -75,10 +75,11 @@ def update_spectra(outcome):
 def truncated_accuracy(outcome):
     """Figure 3: test accuracy when full fine-tuning's ΔW is truncated to rank k."""
     figure, axes = panels(outcome, "How many directions does the update need?", 9, 5.2)
-    of = outcome["accuracy"]
-    lora = {str(r): of[f"qv_r{r}"] for r in ranks_of(of, "qv") if str(r) in outcome["cut"]}
-    name = "lora_qv", "LoRA on q and v, trained at that rank", "o"
-    draw_truncated(axes, outcome["cut"], of["full"], lora, name, style="")
+    of, cut = outcome["accuracy"], outcome["cut"]
+    family = "qv" if ranks_of(of, "qv") else "all"  # the quick run has only one of the two
+    lora = {str(r): of[f"{family}_r{r}"] for r in ranks_of(of, family) if str(r) in cut}
+    label, marker, _ = FAMILIES[family]
+    draw_truncated(axes, cut, of["full"], lora, (f"lora_{family}", f"{label}, trained at that rank", marker), style="")
     return figure
 
 

@@ -20,7 +20,7 @@ from ..updates import scores_when_cut, spectra
 PASSES = {"pretrained": 3, "minilm": 1, "smollm2": 1}  # epochs
 SMALL = "head", "qv_r1", "qv_r8", "all_r8", "full"
 KEYS = {"pretrained": SMALL, "minilm": SMALL, "smollm2": ("all_r4", "full")}
-QUICK_KEYS = {"smollm2": KEYS["smollm2"]} | dict.fromkeys(("pretrained", "minilm"), ("head", "qv_r8", "full"))
+QUICK_KEYS = {"smollm2": KEYS["smollm2"]} | dict.fromkeys(("pretrained", "minilm"), ("head", "all_r8", "full"))
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
 QUICK["minilm"]["limit"] = 600  # with fewer snippets, LoRA would hardly be ahead of the head
 WORDS_LIMIT = 400  # minimum number of snippets for the quick baseline; fewer would all have the same class
