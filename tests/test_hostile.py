@@ -134,7 +134,7 @@ doctor READ={w}/one --base {w}/base --prompt x --json {w}/made/x.json
 explore READ={w}/one --base {w}/base --text-file {w}/data/corpus.txt --texts 5 --out {w}/made/x.html
 run --quick --seeds 1 --jobs 1 --out {w}/made/x --json {w}/made/x.json --store {w}/made/y
 experiment NAME=main_job --seeds 1 --jobs 1 --out {w}/made/x --store {w}/made/y
-tune --methods full --jobs 1 --out {w}/made/x.json --store {w}/made/y
+tune --methods lora --jobs 1 --out {w}/made/x.json --store {w}/made/y
 pretrain --out {w}/made/x --epochs 1 --seed 0 --threads 1 --reviews 1
 gradcheck --json {w}/made/x.json
 bench --peers blocks --rungs 64 --work forward --threads 1 --rounds 1 --seed 0 --json {w}/made/x.json
