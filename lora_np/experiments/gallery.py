@@ -118,7 +118,7 @@ def cells_of(part):
 
 def alt_texts(caption, n):
     """Say what each of n figures shows: the first sentence of its part of the caption, and those on its panels."""
-    parts = [part for part in re.split(r"Figure \d: |Below: ", caption) if part] or [caption]
+    parts = [part for part in re.split(r"Figure \d: ", caption) if part] or [caption]
     texts = []
     for i in range(n):
         first, *others = parts[min(i, len(parts) - 1)].strip().rstrip(".").split(". ")

@@ -71,7 +71,6 @@ METHODS = {
     "lora-fa": Method("LoRA-FA", variant("lora-fa", 16)),  # only B is trained, so the rank is doubled
     "vera": Method("VeRA", variant("vera", 256)),
     "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12)),  # a third of the directions is pruned
-    "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora")),
 }
 
 
@@ -157,8 +156,8 @@ def score_table(outcome):
     """The methods of `scores` as the rows of a table, the header first."""
     rows = [["method", "learning rate", "trainable", "test accuracy, % [95 % interval]"]]
     for key, values in outcome["accuracy"].items():
-        label = METHODS[key].label if key in METHODS else key
-        rows.append([label, f"{outcome['rates'][key]:g}", f"{outcome['trainable'][key]:,}", between(interval(values))])
+        trained = f"{outcome['rates'][key]:g}", f"{outcome['trainable'][key]:,}"
+        rows.append([METHODS[key].label, *trained, between(interval(values))])
     return rows
 
 

@@ -29,8 +29,6 @@ QUICK_CUTS = (0, 8)
 WITH_SPECTRA = {base: ("full", "all_r8", "qv_r8") for base in CUTS} | {"smollm2": ("full", "all_r4")}
 BEST_LORA = {"pretrained": "all_r8", "minilm": "all_r8", "smollm2": "all_r4"}  # of the main comparison
 TIMED = {"pretrained": 30, "minilm": 5, "smollm2": 5}  # steps of each method
-
-
 PILOT = {"scatter": 0.76, "pilot": "the same with another test set, three seeds"}
 
 
@@ -74,16 +72,10 @@ def measure(results, runs, seeds, quick):
     return measured
 
 
-def best_lora(outcome):
-    """The LoRA method of the main comparison, or the one that the quick run has instead."""
-    best = BEST_LORA[outcome["base"]]
-    return best if best in outcome["rows"] else "qv_r8"
-
-
 def compare(outcome):
-    best, there = best_lora(outcome), outcome["accuracy"].keys()
+    best, there = BEST_LORA[outcome["base"]], outcome["accuracy"].keys()
     pairs = (best, "head"), (best, "tfidf"), ("qv_r8", "full"), ("qv_r1", "full")
-    others = accuracies(outcome, [pair for pair in pairs if {*pair} <= there and pair != (best, "full")])
+    others = accuracies(outcome, [pair for pair in pairs if {*pair} <= there])
     text, losses = f"{label(best)} − full fine-tuning: test loss", outcome["loss"]
     nats = over_seeds(outcome, np.subtract(losses[best], losses["full"]))
     others.append(judge(text, **nats, margin=0.02, unit="nats", expected="equal"))
@@ -103,7 +95,7 @@ def mean_spectra(of_seeds):
 
 def finding(outcome):
     mean = {key: np.mean(values) for key, values in outcome["accuracy"].items()}
-    best = best_lora(outcome)
+    best = BEST_LORA[outcome["base"]]
     keys = [key for key in ("head", best, "full", "tfidf") if key in mean]
     listed, percent = ", ".join(f"{label(key)} {mean[key]:.1f} %" for key in keys), outcome["rows"][best]["percent"]
     start = "head" if "head" in mean else "tfidf"
