@@ -570,12 +570,11 @@ def test_a_worker_of_another_version_is_refused(carrying, tmp_path, monkeypatch)
     assert experiment(tmp_path)["reused"] == 4 and [run.seed for run in again.asked] == [1, 1]
 
 
-def test_a_recipe_may_have_tables_several_figures_and_a_claim_for_each_base(made_up, carrying, tmp_path):
+def test_a_recipe_may_have_tables_and_several_figures(made_up, carrying, tmp_path):
     """All are on its page; all figures are drawn again."""
     rows = [["seed", "loss"], ["0", "1"], ["1", "1.1"]]
     draw = made_up.RECIPE.draw
-    change(made_up, table=lambda outcome: rows, draw={"pretrained": {"1_one": draw, "2_two": draw}})
-    change(made_up, claim={"smollm2": "More is claimed.", "pretrained": "Less is claimed."})
+    change(made_up, table=lambda outcome: rows, draw={"1_one": draw, "2_two": draw})
     lines = []
     experiment(tmp_path, seeds=2, report=lines.append)
     assert set(written(tmp_path)) == FILES - {f"{NAME}.png"} | {"1_one.png", "2_two.png"}
@@ -583,7 +582,6 @@ def test_a_recipe_may_have_tables_several_figures_and_a_claim_for_each_base(made
     text = (tmp_path / f"out/{NAME}.md").read_text(encoding="utf-8")
     assert any(table in line for line in lines) and table in text
     assert "(1_one.png)\n" in text and "(2_two.png)\n" in text
-    assert "Less is claimed." in text and "More is claimed." not in text
     assert [path.name for path in laboratory.draw_again(NAME, "pretrained", tmp_path / "out")] == [
         "1_one.png",
         "2_two.png",

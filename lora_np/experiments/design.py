@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import evidence
-from .methods import METHODS
+from .methods import METHODS, scores
 from .runs.classify import FOLDS
 
 OVERLAP = 1 / (FOLDS - 1)  # the ratio of the sizes of a fold's test and training set
@@ -43,55 +43,53 @@ class Design(NamedTuple):
 class Recipe:
     """An experiment. Its module's docstring begins with the question and then describes the method.
 
-    A field that differs between bases is a dict, base -> value; see `of_base`.
+    The fields in FUNCTIONS are the functions of that name that the module defines.
 
     Parameters
     ----------
     claim : str, a published claim with its source
-    design : Design
+    design : Design, or a dict, base -> Design
+    caption : str, what the figure shows and what to look for
+    runs : function (seeds, quick, base) that returns a dict, name -> training run; replaces `keys`
     measure : function (results, runs, seeds, quick) that returns a dict of tables, ready for JSON
     compare : function (outcome) that returns the values of the main comparison, as arguments of `evidence.compare`, and
         a list of further comparisons, which do not affect the verdict; `outcome` contains the tables
     finding : function (outcome) that returns the result as a plain sentence with its main number
     draw : function (outcome) that returns the figure; or a dict, file name without suffix -> such a function
-    caption : str, what the figure shows and what to look for
+    table, details : functions (outcome) that return the rows of a table, the header first, or None
     keys : dict, base -> names of the methods, each of which is trained at its own learning rate with every seed
     on : dict, base -> further arguments of `tuned_runs`
-    runs : function (seeds, quick, base) that returns a dict, name -> training run; replaces `keys`
     bases : the names of the bases; default: those of `keys`. The experiment is designed for the first
     seeds : dict, base -> default number of seeds
-    table, details : functions (outcome) that return the rows of a table, the header first, or None
     columns : number of the table's columns that fit on a screen
     limits : str, what the result does not show
     """
 
-    claim: str | dict
+    claim: str
     design: Design | dict
-    measure: Callable
-    compare: Callable
-    finding: Callable
-    draw: Callable | dict
-    caption: str | dict
-    keys: dict = field(default_factory=dict)
-    on: dict = field(default_factory=dict)
+    caption: str
     runs: Callable | None = None
-    bases: tuple = ()
-    seeds: dict = field(default_factory=dict)
+    measure: Callable = scores
+    compare: Callable | None = None
+    finding: Callable | None = None
+    draw: Callable | dict | None = None
     table: Callable | None = None
     details: Callable | None = None
+    keys: dict = field(default_factory=dict)
+    on: dict = field(default_factory=dict)
+    bases: tuple = ()
+    seeds: dict = field(default_factory=dict)
     columns: int | None = None
-    limits: str | dict = ""
+    limits: str = ""
 
 
-def of_base(value, base):
-    """A field of a Recipe for a base; texts are on one line."""
-    value = value[base] if isinstance(value, dict) else value
-    return " ".join(value.split()) if isinstance(value, str) else value
+FUNCTIONS = "runs", "measure", "compare", "finding", "draw", "table", "details"
 
 
 def design_of(recipe, base):
     """The design of an experiment on a base. The number of seeds is planned only on the experiment's first base."""
-    design, (first, *_) = of_base(recipe.design, base), recipe.bases or recipe.keys
+    design, (first, *_) = recipe.design, recipe.bases or recipe.keys
+    design = design[base] if isinstance(design, dict) else design
     return design if base == first else design._replace(scatter=None)
 
 

@@ -133,32 +133,3 @@ def dots(axes, labels, values, colours, unit, log=False):
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlabel(unit)
-
-
-def method_dots(axes, labels, accuracy, colours, legend=None):
-    """Plot the methods' accuracies with `dots`, and full fine-tuning's mean, if there is one, as a line.
-
-    `labels` is a dict, method -> str, and `accuracy` a dict, method -> list of values in %, one per seed. `legend` is
-    the legend's location.
-    """
-    dots(axes, list(labels.values()), [accuracy[key] for key in labels], colours, "test accuracy in %")
-    if "full" in accuracy:
-        axes.axvline(np.mean(accuracy["full"]), color=COLOURS["full"], linestyle="--", label="full fine-tuning")
-        axes.legend(loc=legend)
-
-
-def draw_truncated(axes, accuracy, full, lora, name, style="-"):
-    """Plot the test accuracy of full fine-tuning with truncated updates, and of LoRA trained at the same ranks.
-
-    `accuracy` is a dict, rank as str -> list of values in %, one per seed; `lora` is a similar dict for some of the
-    ranks. `full` is a list of the accuracies without truncation. `name` is a tuple: the colour key, the label and the
-    marker of LoRA's line.
-    """
-    ranks, (key, text, marker) = [r for r in accuracy if r != "0"], name
-    label = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(accuracy['0']):.1f} %)"
-    mean_line(axes, range(len(ranks)), [accuracy[r] for r in ranks], COLOURS["full"], label, "s")
-    mean_line(axes, [ranks.index(r) for r in lora], list(lora.values()), COLOURS[key], text, marker, style)
-    band(axes, full, COLOURS["full"], f"full fine-tuning, whole ΔW: {np.mean(full):.1f} %")
-    axes.set_xticks(range(len(ranks)), ranks)
-    axes.set(xlabel="rank that each update is truncated to", ylabel="test accuracy in %")
-    axes.legend(loc="lower right")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ..formats import read_json, write_text
-from .design import Design, of_base
+from .design import Design
 from .evidence import UNKNOWN, describe, describe_verdict, format_interval
 from .recipes import RECIPES, bases_of, figures, method, question, recipe
 from .runs import BASES
@@ -65,8 +65,8 @@ def write_gallery(out):
 def row(name, mains):
     """A row of the table; `mains` is a dict, base -> the main comparison and the "finding" of an experiment."""
     base, main = next(iter(mains.items()))
-    figure = (folder_of("", base) / next(iter(figures(name, base)))).as_posix()
-    alt = alt_texts(of_base(recipe(name).caption, base), 1)[0]
+    figure = (folder_of("", base) / next(iter(figures(name)))).as_posix()
+    alt = alt_texts(recipe(name).caption, 1)[0]
     verdicts = [f"{BASES[of]}: {describe(part)}" for of, part in mains.items()]
     picture = f'[<img src="{figure}.png" width="240" alt="{alt}">]({name}.md)'
     return f"| [{question(name)}]({name}.md) | {main['finding']} | {picture} | {'<br>'.join(verdicts)} |"
@@ -80,11 +80,11 @@ def heading(name):
 def section(name, base, outcome):
     """Format one experiment on one base as lines of Markdown."""
     of, made, n = recipe(name), outcome["versions"], len(outcome["seeds"])
-    design, caption = Design(**outcome["design"]), of_base(of.caption, base)
+    design = Design(**outcome["design"])
     lines = [f"## On {BASES[base]}, {MILLIONS[base]} million parameters", "", f"**{of.finding(outcome)}**", ""]
-    lines += [f"Claim: {of_base(of.claim, base)}", "", f"Design: {design.statement}; {design.plan(n)}.", ""]
+    lines += [f"Claim: {of.claim}", "", f"Design: {design.statement}; {design.plan(n)}.", ""]
     if of.limits:
-        lines += [f"Limits: {of_base(of.limits, base)}", ""]
+        lines += [f"Limits: {of.limits}", ""]
     heads = ["| compared | mean [95 % interval] | margin | verdict | the claim |", "|---|---|---|---|---|"]
     parts = [cells_of(part) for part in outcome["comparisons"]]
     parts[0] = [f"**{text}**" if text else "" for text in parts[0]]
@@ -92,11 +92,11 @@ def section(name, base, outcome):
     for rows in (of.table, of.details):
         if rows is not None:
             lines += ["", *markdown(rows(outcome))]
-    names = figures(name, base)
-    shown = zip(names, alt_texts(caption, len(names)))
+    names = figures(name)
+    shown = zip(names, alt_texts(of.caption, len(names)))
     lines += [""] + [f"![{alt}]({(folder_of('', base) / figure).as_posix()}.png)" for figure, alt in shown]
     quick = " These runs are shortened, so their results are meaningless." * outcome["quick"]
-    lines += ["", caption + quick, "", f"    {outcome['command']}", ""]
+    lines += ["", of.caption + quick, "", f"    {outcome['command']}", ""]
     try:
         same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
     except FileNotFoundError:  # this version lacks one of the modules

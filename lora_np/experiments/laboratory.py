@@ -127,7 +127,7 @@ def summary(of, outcome):
 
 def write_outcome(name, outcome, out):
     """Write the figures, the JSON and the gallery, or nothing if drawing fails; return the figures' paths."""
-    folder, of_base = folder_of(out, outcome["base"]), figures(name, outcome["base"])
+    folder, of_base = folder_of(out, outcome["base"]), figures(name)
     drawn = {folder / f"{figure}.png": as_png(draw, outcome) for figure, draw in of_base.items()}
     for path, png in drawn.items():
         write_atomically(path, png)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .drawing import colour, curve, draw_truncated, legend_below, mean_line, means, new_figure, panels, seeds_text
+from .drawing import colour, curve, legend_below, mean_line, means, new_figure, panels, seeds_text
 from .methods import METHODS, ranks_of
 
 # Label, marker, and position of the rank labels: offset in points, alignment, above (1) or below (−1) the interval.
@@ -72,17 +72,4 @@ def update_spectra(outcome):
     return figure
 
 
-def truncated_accuracy(outcome):
-    """Figure 3: test accuracy when full fine-tuning's ΔW is truncated to rank k."""
-    figure, axes = panels(outcome, "How many directions does the update need?", 9, 5.2)
-    of, cut = outcome["accuracy"], outcome["cut"]
-    family = "qv" if ranks_of(of, "qv") else "all"  # the quick run has only one of the two
-    lora = {str(r): of[f"{family}_r{r}"] for r in ranks_of(of, family) if str(r) in cut}
-    label, marker, _ = FAMILIES[family]
-    draw_truncated(axes, cut, of["full"], lora, (f"lora_{family}", f"{label}, trained at that rank", marker), style="")
-    return figure
-
-
-FIRST = {"1_parameters_against_accuracy": parameters_against_accuracy, "2_update_spectra": update_spectra}
-FIGURES = dict.fromkeys(("pretrained", "minilm"), FIRST | {"3_truncated_accuracy": truncated_accuracy})
-FIGURES |= {"smollm2": FIRST}
+FIGURES = {"1_parameters_against_accuracy": parameters_against_accuracy, "2_update_spectra": update_spectra}

@@ -26,19 +26,11 @@ def each(function, arrays):
         return dict(zip(arrays, in_turn(function, arrays.values())))
 
 
-def scores_when_cut(results, runs, ranks):
+def scores_when_cut(results, run, ranks):
     """The test scores of full fine-tuning with every linear layer's update truncated to each of several ranks.
 
-    Returns a dict, rank as str -> {"accuracy": in %, "loss": in nats}, each a list with one value per run.
+    Returns a dict, rank as str -> {"accuracy": in %, "loss": in nats}.
     """
-    of_runs = [results.measured(scores_of_cut, run, list(ranks)) for run in runs]
-    return {
-        r: {name: [of_run[r][name] for of_run in of_runs] for name in ("accuracy", "loss")} for r in map(str, ranks)
-    }
-
-
-def scores_of_cut(results, run, ranks):
-    """The scores of `scores_when_cut` for one run, as a dict: rank as str -> {"accuracy", "loss"}."""
     params, config, _ = starting_point(run)
     with blas_threads(1):
         cut = truncated_updates(params, results.arrays(run), ranks)

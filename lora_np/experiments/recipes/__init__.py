@@ -1,9 +1,10 @@
 """The experiments by name, in the order of the gallery; `design.Recipe` describes what a recipe contains."""
 
+from dataclasses import replace
 from importlib import import_module
 
 from ...checked import one_of
-from ..design import of_base
+from ..design import FUNCTIONS
 
 __all__ = ["RECIPES", "bases_of", "figures", "method", "question", "recipe"]
 
@@ -17,8 +18,10 @@ def module(name):
 
 
 def recipe(name):
-    """The Recipe of an experiment."""
-    return module(name).RECIPE
+    """The Recipe of an experiment, with the functions of its module, and with each text on one line."""
+    of, fields = module(name), vars(module(name).RECIPE)
+    texts = {field: " ".join(value.split()) for field, value in fields.items() if isinstance(value, str)}
+    return replace(of.RECIPE, **texts, **{field: vars(of)[field] for field in FUNCTIONS if field in vars(of)})
 
 
 def question(name):
@@ -37,8 +40,7 @@ def bases_of(name):
     return list(recipe(name).bases or recipe(name).keys)
 
 
-def figures(name, base="pretrained"):
+def figures(name):
     """The figures of an experiment as a dict: file name without suffix -> function that draws the figure."""
     draw = recipe(name).draw
-    draw = draw.get(base, draw) if isinstance(draw, dict) else {name: draw}
-    return draw
+    return draw if isinstance(draw, dict) else {name: draw}

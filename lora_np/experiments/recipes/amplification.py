@@ -83,10 +83,6 @@ RECIPE = Recipe(
     design=Design("r = 8: ‖W‖ in ΔW's directions / ‖W‖ in random directions", None, "times", expected=(1, None)),
     keys=dict.fromkeys(("minilm", "smollm2"), ("qv_r8", "qv_r64")),
     on={"smollm2": SOME},
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    draw=draw,
     caption="""Left panel: how large W_q is in the leading directions of ΔW_q, in those of W_q itself, and in random
     directions. Right panel: the norm of ΔW_q divided by that of W_q in ΔW_q's directions or in random directions. For a
     random ΔW_q, both would coincide. Compare ΔW_q's directions with the random ones and with the value 1.""",

@@ -99,12 +99,6 @@ RECIPE = Recipe(
     claim="LoRA on an NF4 base is as good as LoRA on the dense base (Dettmers et al. 2023, QLoRA).",
     design=Design("LoRA (base: NF4) − LoRA (base: dense): test accuracy", expected="equal"),
     bases=("minilm",),
-    runs=runs,
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    draw=draw,
-    table=table,
     caption="""Test accuracy on each base, with the size of its linear layers. Compare LoRA on each base with LoRA on
     the dense base (dashed line), and with the accuracy after the adapter is merged into four-bit weights.""",
 )

@@ -18,7 +18,7 @@ from ..drawing import COLOURS, log_axis, mean_line, panels
 from ..evidence import compare as judge
 from ..methods import QV, lora
 from ..runs.classify import ClassifyRun, load_snippets, starting_point
-from ..step_time import alternating_times, counted
+from ..step_time import step_costs
 
 RANKS = (1, 4, 16, 64, 256)
 QUICK_RANKS = (1, 16)
@@ -37,21 +37,18 @@ def methods(quick):
 
 
 def measure(results, runs, seeds, quick):
-    measured = {name: {"flops": [], "bytes": [], "peak": [], "step": [], "passes": []} for name in methods(quick)}
+    measured = {name: {} for name in methods(quick)}
     for seed in seeds:
         batch = load_snippets().epoch_batches(stream(seed, "shuffle", 0))[0]
-        starts = {}
-        for name, (adapter_config, weights) in methods(quick).items():
-            starts[name] = params, _, start = starting_point(ClassifyRun(adapter_config, seed, 1e-4, weights=weights))
-            flops, sizes = counted(starts[name], batch.ids.shape)
-            temporary = sizes.gradients + sizes.optimiser + sum(sizes.activations.values()) + sizes.loss
-            parameters = sum(array.nbytes for array in {**params, **trainable_arrays(params, start)}.values())
-            measured[name]["flops"].append(flops)
-            measured[name]["bytes"].append(parameters + temporary)
-            measured[name]["peak"].append(parameters + sizes.optimiser + peak_of_step(starts[name], batch))
-        for name, times in alternating_times(starts, batch, rounds=3 if quick else 15).items():
-            for what, seconds in times.items():
-                measured[name][what].append(float(np.median(seconds)))
+        starts = {
+            name: starting_point(ClassifyRun(adapter_config, seed, 1e-4, weights=weights))
+            for name, (adapter_config, weights) in methods(quick).items()
+        }
+        for name, cost in step_costs(starts, batch, rounds=3 if quick else 15).items():
+            peak = peak_of_step(starts[name], batch) + cost["optimiser_bytes"]
+            numbers = cost["flops"], cost["bytes"], peak, cost["seconds"], cost["pass_seconds"]
+            for what, number in zip(("flops", "bytes", "peak", "step", "passes"), numbers):
+                measured[name].setdefault(what, []).append(number)
     for of in measured.values():
         of |= {f"{what}_ratio": np.divide(of[what], measured["full"][what]).tolist() for what in list(of)}
     return {"measured": measured}
@@ -82,14 +79,15 @@ def finding(outcome):
 
 
 def peak_of_step(start, batch):
-    """The peak number of bytes that a step allocates for gradients, activations and temporary arrays."""
+    """The peak number of bytes of the parameters and of what a step allocates."""
     params, _, adapter = start
-    state, objective = initial_state(trainable_arrays(params, adapter)), model_objective(*start)
+    trainable, objective = trainable_arrays(params, adapter), model_objective(*start)
+    state = initial_state(trainable)
     with blas_threads(1):
         tracemalloc.start()
         try:
             train_step(state, objective, batch, TrainConfig(steps=1, learning_rate=1e-6))
-            return tracemalloc.get_traced_memory()[1]
+            return sum(array.nbytes for array in {**params, **trainable}.values()) + tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
@@ -121,10 +119,6 @@ RECIPE = Recipe(
     (Schulman et al. 2025).""",
     design=Design("LoRA q,v r=8 / full fine-tuning: time per step", None, "times", expected=(None, 0.75)),
     keys={"pretrained": ()},  # nothing is trained
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    draw=draw,
     caption="""The cost of a training step by rank, relative to full fine-tuning. Left panel: time, measured and
     predicted from FLOPs. Right panel: memory, counted from shapes and measured. Where a line is above 1, LoRA saves
     nothing.""",

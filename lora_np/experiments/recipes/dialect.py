@@ -23,10 +23,6 @@ from ..methods import rate_name, tuned
 from ..runs import load_base
 from ..runs.dialect import LENGTH, DialectRun, licences_digest, load_domain
 
-AT_THE_END = """Perplexity on an old domain against perplexity on the new one; lower and further left is better. LoRA
-forgets only while the adapter is attached; without the adapter, the model is the base again (the star). Forgetting also
-depends on the learning rate: compare a method at its best rate for the new domain with the same method at half that
-rate."""
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
 SMOLLM2 = {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288}
@@ -132,7 +128,7 @@ def samples():
     return {"prompts": list(PROMPTS), "texts": texts}
 
 
-def voices(outcome):
+def details(outcome):
     """The samples as the rows of a table, the header first."""
     prompts, texts = outcome["samples"].values()
     rows = [["adapter", "a continuation of each prompt, with the same random numbers; not cherry-picked"]]
@@ -174,12 +170,8 @@ RECIPE = Recipe(
     claim="LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024).",
     design=Design("critics' snippets: full fine-tuning − LoRA r=16: loss on reviews", 0.02, "nats", expected="more"),
     bases=("pretrained",),
-    runs=runs,
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    table=table,
-    details=voices,
-    draw=draw,
-    caption=AT_THE_END,
+    caption="""Perplexity on an old domain against perplexity on the new one; lower and further left is better. LoRA
+    forgets only while the adapter is attached; without the adapter, the model is the base again (the star). Forgetting
+    also depends on the learning rate: compare a method at its best rate for the new domain with the same method at half
+    that rate.""",
 )

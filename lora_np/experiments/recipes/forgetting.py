@@ -121,11 +121,6 @@ RECIPE = Recipe(
     methods at their own best rates; here they are compared at equal loss.""",
     design=Design("at equal loss on the new domain, LoRA r=16 − full fine-tuning: loss on reviews", 0.02, "nats"),
     bases=("smollm2",),
-    runs=runs,
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    draw=draw,
     limits="""The base is the first point of each line, so that a method whose lowest rate already reaches the common
     loss is interpolated from the base. All seeds have the same test texts.""",
     caption="""Loss on the old texts against the loss on the new ones (left) and against the distance that the weights

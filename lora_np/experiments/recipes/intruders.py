@@ -79,10 +79,6 @@ RECIPE = Recipe(
     design=Design("LoRA r = 1 − full fine-tuning: intruders", MARGIN, UNIT, "more"),
     keys=truncation.KEYS,
     on=truncation.RECIPE.on,
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    draw=draw,
     caption="""Left panel: the number of intruders among a fine-tuned matrix's ten leading directions. An intruder is a
     direction whose cosine with each of the base's directions is below ε. In the paper, LoRA's line falls to that of
     full fine-tuning as the rank grows. Right panel: the share of leading directions whose largest cosine with a

@@ -97,11 +97,6 @@ RECIPE = Recipe(
         for base, r in (("minilm", 8), ("smollm2", 4))
     },
     bases=tuple(TRIED),
-    runs=runs,
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    draw=draw,
     caption="""Validation loss against the learning rate, and the best rate of each method as a dotted line (the
     geometric mean over the seeds). Compare the positions of the two curves' lowest points.""",
 )

@@ -35,7 +35,7 @@ def runs(seeds, quick, base="minilm"):
     more = {"tuned_on": 2000} if base == "smollm2" else {}
     for n, fields in {ALL[base]: more, **FIELDS[base]}.items():
         of_n = seeds[:FOLDS] if n >= MANY else seeds
-        of_size = tuned_runs(keys, of_n, quick, base=base, **({} if n == ALL[base] else {"keep": False}) | fields)
+        of_size = tuned_runs(keys, of_n, quick, base=base, keep=False, **fields)
         grid |= {(key, n, seed): run for (key, seed), run in of_size.items()}
     return grid
 
@@ -108,12 +108,6 @@ RECIPE = Recipe(
     design=Design("100 snippets, LoRA − full fine-tuning: test accuracy", expected="more"),
     bases=("minilm", "smollm2"),
     seeds={"minilm": 2 * FOLDS},
-    runs=runs,
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    draw=draw,
-    table=table,
     caption="""Test accuracy against the number of training snippets. The bars contain the variation over the random
     choice of the snippets, which all methods share, so the paired differences above are known better than the
     lines.""",

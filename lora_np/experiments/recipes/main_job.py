@@ -15,7 +15,7 @@ from ..evidence import compare as judge
 from ..evidence import interval
 from ..methods import METHODS, QUICK_ON, between, scores, tuned_runs
 from ..step_time import compare_step_times
-from ..updates import scores_when_cut, spectra
+from ..updates import spectra
 
 PASSES = {"pretrained": 3, "minilm": 1, "smollm2": 1}  # epochs
 SMALL = "head", "qv_r1", "qv_r8", "all_r8", "full"
@@ -24,9 +24,7 @@ QUICK_KEYS = {"smollm2": KEYS["smollm2"]} | dict.fromkeys(("pretrained", "minilm
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
 QUICK["minilm"]["limit"] = 600  # with fewer snippets, LoRA would hardly be ahead of the head
 WORDS_LIMIT = 400  # minimum number of snippets for the quick baseline; fewer would all have the same class
-CUTS = {"pretrained": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256), "minilm": (0, 1, 4, 8, 16)}
-QUICK_CUTS = (0, 8)
-WITH_SPECTRA = {base: ("full", "all_r8", "qv_r8") for base in CUTS} | {"smollm2": ("full", "all_r4")}
+WITH_SPECTRA = "full", "all_r8", "qv_r8", "all_r4"
 BEST_LORA = {"pretrained": "all_r8", "minilm": "all_r8", "smollm2": "all_r4"}  # of the main comparison
 TIMED = {"pretrained": 30, "minilm": 5, "smollm2": 5}  # steps of each method
 PILOT = {"scatter": 0.76, "pilot": "the same with another test set, three seeds"}
@@ -60,16 +58,12 @@ def measure(results, runs, seeds, quick):
             "optimiser_bytes": 2 * 4 * numbers["trainable"],  # two moments in float32
             "saved_bytes": results.file_bytes(runs[key, seeds[0]]),
         }
-    shown = [key for key in WITH_SPECTRA[base] if key in keys]
-    measured = tables | {
-        "rows": rows,
-        "step_time": step_time,
-        "spectra": {key: mean_spectra([results.measured(spectra, runs[key, seed]) for seed in seeds]) for key in shown},
+    of_runs = {
+        key: mean_spectra([results.measured(spectra, runs[key, seed]) for seed in seeds])
+        for key in WITH_SPECTRA
+        if key in keys
     }
-    if base in CUTS:
-        cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], QUICK_CUTS if quick else CUTS[base])
-        measured["cut"] = {k: of_k["accuracy"] for k, of_k in cut.items()}  # in %, at rank k
-    return measured
+    return tables | {"rows": rows, "step_time": step_time, "spectra": of_runs}
 
 
 def compare(outcome):
@@ -148,15 +142,8 @@ RECIPE = Recipe(
         for base, best in BEST_LORA.items()
     },
     bases=("minilm", "smollm2", "pretrained"),
-    runs=runs,
-    measure=measure,
-    compare=compare,
-    finding=finding,
     draw=main_job_figures.FIGURES,
-    table=table,
-    details=details,
     columns=5,  # on a screen, without times and sizes
     caption="""Figure 1: test accuracy against the number of trainable parameters. Figure 2: singular values of the
-    update ΔW by kind of layer, relative to the largest. Figure 3: test accuracy of full fine-tuning
-    with ΔW truncated to rank k, and of LoRA trained at rank k (not on SmolLM2).""",
+    update ΔW by kind of layer, relative to the largest.""",
 )

@@ -9,8 +9,8 @@ MLP have 0.8 % more; training uses 2,000 snippets.
 import numpy as np
 
 from ..design import Design, Recipe, accuracies, accuracy
-from ..drawing import COLOURS, OTHERS, method_dots, panels
-from ..methods import METHODS, SOME, score_table, scores
+from ..drawing import COLOURS, OTHERS, dots, panels
+from ..methods import METHODS, SOME, score_table
 from .rank_sweep import PILOT
 
 FAMILIES = {"one": ("q_", "k_", "v_", "o_"), "several": ("qv_", "qkvo_"), "mlp": ("mlp_", "gated_mlp")}
@@ -41,7 +41,12 @@ def draw(outcome):
     figure, axes = panels(outcome, "The same number of parameters, in which matrices?\n", 9, 5)
     colours = {"one": OTHERS[1], "several": COLOURS["lora_qv"], "mlp": OTHERS[0]}
     rows = [(key, colours[family]) for family in FAMILIES for key in of_family(outcome, family)]
-    method_dots(axes, {key: METHODS[key].label for key, _ in rows}, outcome["accuracy"], [shade for _, shade in rows])
+    labels, values = zip(*((METHODS[key].label, outcome["accuracy"][key]) for key, _ in rows))
+    dots(axes, labels, values, [shade for _, shade in rows], "test accuracy in %")
+    if "full" in outcome["accuracy"]:
+        full = np.mean(outcome["accuracy"]["full"])
+        axes.axvline(full, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
+        axes.legend()
     return figure
 
 
@@ -58,10 +63,6 @@ RECIPE = Recipe(
         "smollm2": ("q_r20", "k_r30", "v_r30", "qv_r12", "qkvo_r6", "gated_mlp"),
     },
     on={"smollm2": SOME | {"keep": False}},
-    measure=scores,
-    compare=compare,
-    finding=finding,
-    draw=draw,
     table=score_table,
     caption="""Test accuracy of LoRA on different matrices with the same number of trainable parameters. If the claim
     holds, the orange rows (several attention matrices) are to the right of the blue rows for q and k. Purple: the

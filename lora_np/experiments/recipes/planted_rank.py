@@ -67,11 +67,6 @@ RECIPE = Recipe(
     claim="LoRA can learn an update of rank k only if its own rank is at least k: the loss drops at r = k.",
     design=Design("distance of the recovered rank from the planted one", 0.5, "ranks", expected="equal"),
     bases=("pretrained",),
-    runs=runs,
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    draw=draw,
     caption="""The loss on held-out texts against LoRA's rank, for four planted ranks. Each line falls slightly for r <
     k, and drops to nearly zero at r = k (the dotted line of the same colour).""",
 )

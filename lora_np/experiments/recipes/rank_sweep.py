@@ -10,7 +10,7 @@ import numpy as np
 
 from ..design import Design, Recipe, accuracies, accuracy
 from ..drawing import COLOURS, band, legend_below, log_axis, mean_line, panels
-from ..methods import ranks_of, score_table, scores
+from ..methods import ranks_of, score_table
 
 
 def compare(outcome):
@@ -52,10 +52,6 @@ RECIPE = Recipe(
     design=Design("LoRA q,v r=64 − LoRA q,v r=1: test accuracy", expected="equal", scatter=0.79, pilot=PILOT),
     keys={"minilm": (*KEYS, "all_r8", "all_r64", "full"), "smollm2": (*KEYS, "all_r4", "all_r16", "full")},
     on={"smollm2": {"tuned_on": 2000}},
-    measure=scores,
-    compare=compare,
-    finding=finding,
-    draw=draw,
     table=score_table,
     caption="""Test accuracy against the rank. For each line, compare the change from left to right with the distance to
     full fine-tuning, and with the gain from adapting more layers.""",

@@ -126,11 +126,6 @@ RECIPE = Recipe(
     4).""",
     design=Design("φ(1, 1) of A, r = 8 and r = 64, minus 0.5", 0.1, "", expected="more"),
     bases=("minilm", "smollm2"),
-    runs=runs,
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    draw=draw,
     caption="""φ(i, j), the similarity of the subspaces spanned by the i leading directions at r = 8 (i increases
     downwards) and by the j leading directions at r = 64 (j increases to the right). In the paper, only the top-left
     corner is bright, with φ above 0.5. The right column shows the values expected by chance.""",

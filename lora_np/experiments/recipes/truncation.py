@@ -6,13 +6,13 @@ with the whole update, and with LoRA on all linear layers that was trained at ra
 import numpy as np
 
 from ..design import Design, Recipe, over_seeds
-from ..drawing import STYLES, colour, draw_truncated, log_axis, panels
+from ..drawing import COLOURS, STYLES, band, colour, log_axis, mean_line, panels
 from ..evidence import compare as judge
 from ..evidence import interval
 from ..methods import METHODS, between, by_method, ranks_of, scores
 from ..updates import energy, scores_when_cut
 
-CUTS = {"minilm": (0, 1, 2, 4, 8, 16, 64), "smollm2": (0, 1, 4, 16)}
+CUTS = {"minilm": [0, 1, 2, 4, 8, 16, 64], "smollm2": [0, 1, 4, 16]}
 MAIN = {"minilm": 8, "smollm2": 4}  # the rank of the main comparison
 USUAL = 16  # LoRA's usual rank
 
@@ -20,7 +20,8 @@ USUAL = 16  # LoRA's usual rank
 def measure(results, runs, seeds, quick):
     tables, full = scores(results, runs, seeds, quick), [runs["full", seed] for seed in seeds]
     base = full[0].base
-    cut = scores_when_cut(results, full, (0, MAIN[base]) if quick else CUTS[base])
+    of_runs = [results.measured(scores_when_cut, run, [0, MAIN[base]] if quick else CUTS[base]) for run in full]
+    cut = {r: {name: [of[r][name] for of in of_runs] for name in of_r} for r, of_r in of_runs[0].items()}
     energies = by_method(results, runs, lambda run: results.measured(energy, run))
     shares, rank_90 = (
         {key: [of_run[name] for of_run in of_key] for key, of_key in energies.items()} for name in ("shares", "rank_90")
@@ -65,9 +66,16 @@ def draw(outcome):
     title = "How many directions does the update have, and how many does it need?"
     figure, (left, right) = panels(outcome, title, 13, 5.2, 2)
     accuracy, cut = outcome["accuracy"], {r: of["accuracy"] for r, of in outcome["cut"].items()}
-    lora = {str(r): accuracy[f"all_r{r}"] for r in ranks_of(accuracy, "all") if str(r) in cut}
-    name = "lora_all", "LoRA on all linear layers, trained at that rank", "D"
-    draw_truncated(left, cut, accuracy["full"], lora, name)
+    ranks = [r for r in cut if r != "0"]
+    text = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(cut['0']):.1f} %)"
+    mean_line(left, range(len(ranks)), [cut[r] for r in ranks], COLOURS["full"], text, "s")
+    lora = {ranks.index(r): accuracy[f"all_r{r}"] for r in map(str, ranks_of(accuracy, "all")) if r in cut}
+    text = "LoRA on all linear layers, trained at that rank"
+    mean_line(left, list(lora), list(lora.values()), COLOURS["lora_all"], text, "D")
+    band(left, accuracy["full"], COLOURS["full"], f"full fine-tuning, whole ΔW: {np.mean(accuracy['full']):.1f} %")
+    left.set_xticks(range(len(ranks)), ranks)
+    left.set(xlabel="rank that each update is truncated to", ylabel="test accuracy in %")
+    left.legend(loc="lower right")
     for (key, shares), style in zip(outcome["energy"].items(), STYLES):
         share, rank = 100 * np.mean(shares, axis=0), np.mean(outcome["rank_90"][key])
         label = f"{METHODS[key].label}: 90 % in {rank:.0f}"
@@ -93,11 +101,6 @@ RECIPE = Recipe(
     },
     keys=KEYS,
     on={"smollm2": {"tuned_on": 2000}},
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    draw=draw,
-    table=table,
     caption="""Left panel: test accuracy of full fine-tuning with every ΔW truncated to rank r, and of LoRA trained at
     rank r. Right panel: the share of ΔW's energy in its leading directions. An update may be spread over many
     directions, of which only a few are needed.""",

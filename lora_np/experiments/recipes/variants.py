@@ -63,10 +63,6 @@ RECIPE = Recipe(
     design=Design("DoRA − LoRA: test accuracy", expected="more", scatter=0.79, pilot=PILOT),
     keys={"minilm": (LORA, "dora", "rslora", "lora+", "pissa"), "smollm2": (LORA, "lora+", "dora", "pissa")},
     on={"minilm": {"keep": False}, "smollm2": SOME | {"keep": False}},
-    measure=measure,
-    compare=compare,
-    finding=finding,
-    draw=draw,
     table=score_table,
     caption="""The difference between each variant and LoRA, for each seed; LoRA is the line at 0. Left panel: test
     accuracy (higher, further right, is better). Right panel: training loss in the first quarter (lower, further left,
