@@ -6,7 +6,7 @@ from numbers import Real
 
 import numpy as np
 
-MOST_COUNT = 2**31 - 1  # of layers, tokens, steps and the like: with more, something would run out of memory
+MOST_COUNT = 2**31 - 1  # of layers, tokens, steps and the like; a larger count would exhaust the memory
 
 
 def shown(text, most=200):

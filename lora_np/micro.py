@@ -46,7 +46,7 @@ def linear_forward(x, name, params, s, acts):
 
 
 def linear_backward(dy, name, params, s, acts, grads):
-    """Return dx (N, in), and add the layer's gradients to `grads`, which names the trained arrays."""
+    """Return dx (N, in), and add the layer's gradients to `grads`, whose keys name the trained arrays."""
     x = acts[name]
     # y = x Wᵀ + b, entry by entry: y_no = Σ_i x_ni W_oi + b_o
     dx = dy @ params[f"{name}.weight"]  # dx_ni = Σ_o dy_no W_oi
@@ -55,7 +55,7 @@ def linear_backward(dy, name, params, s, acts, grads):
         grads[f"{name}.bias"] += dy.sum(axis=0)  # db_o = Σ_n dy_no
     if f"{name}.lora_A" in params:
         A, B = params[f"{name}.lora_A"], params[f"{name}.lora_B"]
-        du = s * dy @ B  # (N, r), from y = … + s u Bᵀ; zero while B is: A changes one step later
+        du = s * dy @ B  # (N, r), from y = … + s u Bᵀ; zero while B is zero: A changes one step later
         dx += du @ A  # (N, in), from u = x Aᵀ; x is used twice, so its gradient is a sum
         if f"{name}.lora_A" in grads:
             grads[f"{name}.lora_A"] += du.T @ x  # (r, in)
@@ -72,7 +72,7 @@ def layer_norm_forward(x, name, params, acts):
 
 
 def layer_norm_backward(dy, name, params, acts, grads):
-    """x_i affects x̂ directly and through the mean and σ: ∂x̂_j/∂x_i = (δ_ij − 1/C − x̂_i x̂_j / C) / σ."""
+    """Return dx; x_i affects x̂ directly and through the mean and σ: ∂x̂_j/∂x_i = (δ_ij − 1/C − x̂_i x̂_j / C) / σ."""
     x_hat, sigma = acts[name]
     if f"{name}.weight" in grads:
         grads[f"{name}.weight"] += (dy * x_hat).sum(axis=0)  # (C,)
@@ -149,7 +149,7 @@ def loss_and_gradients(params, ids, targets, trained, n_layers, n_heads, s):
         dx = dx + layer_norm_backward(d, f"{block}.ln1", params, acts, grads)
     if "tok_emb.weight" in grads:
         grads["tok_emb.weight"] += dlogits.T @ acts["h"]  # (V, C), from E's use as the head
-        np.add.at(grads["tok_emb.weight"], ids.ravel(), dx)  # E[ids]: a sum over a row's uses
+        np.add.at(grads["tok_emb.weight"], ids.ravel(), dx)  # from E[ids]: a sum over each row's uses
         grads["pos_emb.weight"] += dx.reshape(*ids.shape, -1).sum(axis=0)  # (T, C)
     return loss, grads
 

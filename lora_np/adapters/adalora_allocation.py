@@ -92,7 +92,7 @@ def keep_most_important(importance, budget):
 
     Returns
     -------
-    dict, layer -> bool array (r,), True for the selected ones; of equally important directions, the first are selected
+    dict, layer -> bool array (r,), True for the selected directions; of equally important ones, the first are selected
     """
     values = np.concatenate(list(importance.values()))
     selected = np.zeros(len(values), dtype=bool)

@@ -152,7 +152,7 @@ def trainable_report(params, trainable):
     Parameters
     ----------
     params : dict, the base model's weights
-    trainable : dict of the trained arrays: an adapter's weights, or all or some of params. An array whose name is also
+    trainable : dict of the trained arrays: an adapter's weights, or some or all of params. An array whose name is also
         in params, such as the head's, is counted only once.
 
     Returns

@@ -36,7 +36,7 @@ def compact_pattern(values, name=layer_name):
     Returns
     -------
     value : the most frequent value
-    pattern : dict, target -> value; a target is the name within a block if all blocks agree, else a full name
+    pattern : dict, target -> value; a target is a name within a block if all blocks share the value, else a full name
     """
     common = Counter(values.values()).most_common(1)[0][0]
     by_name = {}

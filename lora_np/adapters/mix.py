@@ -1,7 +1,7 @@
 """Mix adapters: a weighted sum of adapters is again an adapter.
 
-The updates are added, ΔW = Σ wᵢ ΔWᵢ. For LoRA, concatenating the A's vertically and the B's horizontally factorises
-the sum with rank r₁ + r₂ + …:
+The updates are added, ΔW = Σ wᵢ ΔWᵢ. For LoRA, concatenating the A's vertically and the B's horizontally gives a
+factorisation of rank r₁ + r₂ + …:
 
     Σ wᵢ sᵢ Bᵢ Aᵢ = [w₁s₁B₁  w₂s₂B₂ …] [A₁; A₂; …]
 

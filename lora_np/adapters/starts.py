@@ -77,7 +77,7 @@ STARTS = {"pissa": pissa, "olora": olora, "loftq": loftq}
 
 
 def leading_factors(matrix, config):
-    """A and B such that s B A is the best approximation of rank r; each contains the factor √(Σ_r/s)."""
+    """A and B such that s B A is the matrix's best rank-r approximation; each contains the factor √(Σ_r/s)."""
     scale = scaling(config)
     if not scale > 0:
         raise ValueError(f"alpha: got {config.alpha}, expected more than 0 for init {config.init!r}")

@@ -58,7 +58,7 @@ def projections(shape, r, seed, dtype):
     The entries are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (In PEFT, A's bound uses the largest layer's
     `in`.) They are computed from the raw 64-bit words of PCG64, which never change between NumPy versions: word w of
     the stream seeded with [seed, 0] for A, or [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column
-    by column and B row by row, so a smaller layer's factors are part of a larger layer's, except for the bound √(6/in).
+    by column and B row by row, so a smaller layer's factors are part of a larger layer's, except that √(6/in) differs.
 
     Parameters
     ----------

@@ -86,5 +86,5 @@ class Architecture(NamedTuple):
     file_names: str  # one line per layer: its Hugging Face and GGUF names, and our names for the layers in it
     peft_targets: tuple[str, ...]  # the layers that PEFT adapts by default, under Hugging Face's names
     writes: bool = True  # whether it can generate text: each token attends only to itself and earlier tokens
-    hf_transposed: tuple[str, ...] = ()  # last parts of the names of layers that Hugging Face stores as (in, out)
-    gguf_interleaved: tuple[str, ...] = ()  # last parts of the names of layers whose rows GGUF orders by rotation pairs
+    hf_transposed: tuple[str, ...] = ()  # name endings of the layers that Hugging Face stores as (in, out)
+    gguf_interleaved: tuple[str, ...] = ()  # name endings of the layers whose rows GGUF orders by rotation pairs

@@ -4,7 +4,7 @@ from .bert import BERT
 from .gpt2 import GPT2
 from .llama import LLAMA
 
-ARCHITECTURES = {record.name: record for record in (GPT2, LLAMA, BERT)}  # GPT-2 first: old files name none
+ARCHITECTURES = {record.name: record for record in (GPT2, LLAMA, BERT)}  # GPT-2 first: old files name no architecture
 
 
 def architecture(config):
@@ -21,7 +21,7 @@ def modules(config):
 
 
 def check_writes(config, argument="model"):
-    """Raise a ValueError that names the argument unless the model is a language model, which can generate text."""
+    """Raise ValueError unless the model is a language model, which can generate text; the message names `argument`."""
     if config.n_classes:
         raise ValueError(f"{argument}: got a classifier with {config.n_classes} classes, expected a language model")
     if not architecture(config).writes:

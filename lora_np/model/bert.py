@@ -4,8 +4,8 @@
     for each block:  x = norm1(x + attention(x));  x = norm2(x + mlp(x))
     h = mean over the tokens of x,  or  tanh(pooler(x at the first token));  logits = head(h)
 
-Unlike GPT-2, each block applies its norms after the residual sums, GELU is exact, and there is no norm after the last
-block. `modules` lists the layers; see `gpt2.py` for `run` and `back`.
+Unlike in GPT-2, each block applies its norms after the residual sums, GELU is exact, and there is no norm after the
+last block. `modules` lists the layers; see `gpt2.py` for `run` and `back`.
 """
 
 from dataclasses import dataclass, field
@@ -145,7 +145,7 @@ def block_forward(x, i, run):
 def block_backward(dx, i, back):
     """Compute the gradient of the block's input from that of its output: `block_forward` in reverse order.
 
-    Because the norm follows the sum, the gradient that passes around a branch has been through the norm, too.
+    Because the norm follows the sum, even the gradient that bypasses a branch passes through the norm.
     """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 

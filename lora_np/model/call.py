@@ -35,7 +35,7 @@ def operands_by_layer(config, wanted):
     Parameters
     ----------
     config : the model's configuration
-    wanted : tuple of parameters' names
+    wanted : tuple of parameter names
 
     Returns
     -------

@@ -60,7 +60,7 @@ def make_decoder(params, config, adapter=None):
 
     Returns
     -------
-    Decoder. Adapted and quantised weights are dense copies, because each token reads every weight, and dequantising a
+    Decoder. Adapted and quantised weights are dense copies, because each token uses every weight, and dequantising a
     weight takes ten times as long as the product with it.
 
     Raises

@@ -50,8 +50,8 @@ def generate_tokens(
     ------
     TypeError, ValueError
         Raised immediately for a classifier, an empty prompt, an n_new below 1, more tokens than the model has positions
-        (unless slide), stop or never ids outside the vocabulary, or a missing rng. Raised at the first token for prompt
-        ids outside the vocabulary.
+        (unless slide), ids in `stop` or `never` outside the vocabulary, or a missing rng. Raised at the first token for
+        prompt ids outside the vocabulary.
     FloatingPointError
         If logits are not finite.
     """

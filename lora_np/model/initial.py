@@ -52,7 +52,7 @@ def add_head(params, config, n_classes, rng=None):
     params : dict of the weights of a language model or classifier; the arrays are shared, not copied
     config : its configuration
     n_classes : int, at least 2
-    rng : np.random.Generator, for a normal head with standard deviation 0.02; None for a head of zeros
+    rng : np.random.Generator, for a head of Gaussian weights with standard deviation 0.02; None for a head of zeros
 
     Returns
     -------

@@ -61,7 +61,7 @@ def predict_logits(params, batches, config, adapter=None, run=map, head=None):
     ----------
     params, config, adapter : the model
     batches : iterable of Batch
-    run : `map`, or a pool's `map` to process several batches at a time
+    run : `map`, or a thread pool's `map` to process several batches at a time
     head : array (K, C) to use as a language model's head at each row's last token, or None for the model's own head
 
     Returns

@@ -16,7 +16,7 @@ from ..ops.rope import rotate
 from ..ops.swiglu import sigmoid
 from .rows import rows_forward
 
-PIECE = 2048  # the number of a weight's rows to multiply at a time; the entire head at once takes 1.5 times as long
+PIECE = 2048  # rows of a weight to multiply at a time; multiplying the entire head at once takes 1.5 times as long
 
 
 class Operation(NamedTuple):

@@ -19,8 +19,8 @@ class Sampling:
     temperature : float; logits are divided by it. 0: the most probable token is always chosen. 1: off
     top_k : int or None; only the k most probable tokens, and any others as probable as the k-th, can be drawn (Fan et
         al. 2018)
-    top_p : float in (0, 1] or None; only tokens of the nucleus can be drawn, which is the smallest set of most probable
-        tokens whose probabilities sum to at least p (Holtzman et al. 2020, section 3.1)
+    top_p : float in (0, 1] or None; tokens are drawn only from the nucleus, the smallest set of most probable tokens
+        whose probabilities sum to at least p (Holtzman et al. 2020, section 3.1)
 
     Raises
     ------

@@ -25,7 +25,7 @@ def dropout_mask(shape, p, rng, dtype=np.float32):
     shape : tuple of int
     p : float in [0, 1), the probability of dropping an element
     rng : np.random.Generator
-    dtype : the mask's dtype; use that of the array to mask
+    dtype : the mask's dtype, which should be that of the masked array
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The exact GELU (Hendrycks and Gimpel 2016, section 2), as in BERT: x times the normal distribution function of x.
+"""The exact GELU (Hendrycks and Gimpel 2016, section 2), as in BERT: x times the standard normal CDF at x.
 
-NumPy has no error function. In float64, `math.erf` is called for each element. In float32, a polynomial with an error
-below 1.5e-7 is used (Abramowitz and Stegun 1964, formula 7.1.26), which shares its exponential with the slope.
+NumPy has no error function. In float64, `math.erf` is called for each element. In float32, an approximation with an
+error below 1.5e-7 is used (Abramowitz and Stegun 1964, formula 7.1.26); its exponential is also part of the slope.
 """
 
 import math
@@ -19,9 +19,9 @@ erf = np.frompyfunc(math.erf, 1, 1)
 
 
 def distribution(x, exponential):
-    """Φ(x) = ½ (1 + erf(x/√2)), the distribution function of the normal distribution; `exponential` is exp(−x²/2).
+    """Φ(x) = ½ (1 + erf(x/√2)), the standard normal CDF; `exponential` is exp(−x²/2).
 
-    With z = |x|/√2 and t = 1 / (1 + 0.3275911 z), erf(z) ≈ 1 − (a₁ t + … + a₅ t⁵) exp(−z²), in which exp(−z²) is the
+    With z = |x|/√2 and t = 1 / (1 + 0.3275911 z), erf(z) ≈ 1 − (a₁ t + … + a₅ t⁵) exp(−z²), where exp(−z²) is the
     given exponential. erf is odd, so it has the sign of x.
     """
     if x.dtype == np.float64:

@@ -13,12 +13,12 @@ from .dropout import dropout_forward
 
 
 class LowRankCache(NamedTuple):
-    """x is cached without its mask: other layers cache the same array x, whereas x ⊙ mask would be a new array."""
+    """x is cached before dropout: other layers cache the same array, whereas x ⊙ mask would be a new one."""
 
     x: np.ndarray | None  # (..., in), for dA
     u: np.ndarray | None  # (N, r), x̃ Aᵀ, for de and dB
     A: np.ndarray  # (r, in)
-    e: float | np.ndarray  # or (r,)
+    e: float | np.ndarray  # a scalar, or (r,)
     B: np.ndarray  # (out, r)
     mask: np.ndarray | None
     wanted: tuple[str, ...]

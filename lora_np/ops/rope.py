@@ -28,7 +28,7 @@ def rope_tables(positions, head_size, theta, dtype=np.float32):
     positions : int array (..., T)
     head_size : int, D, even
     theta : float, the base of the frequencies; the slowest point is rotated by about 1/θ radians per position
-    dtype : the tables' dtype; use that of the array to rotate
+    dtype : the tables' dtype, which should be that of the rotated array
     """
     frequencies = float(theta) ** (-np.arange(0, head_size, 2) / head_size)  # (D/2,)
     angles = positions[..., None] * frequencies  # (..., T, D/2)

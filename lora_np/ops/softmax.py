@@ -34,7 +34,7 @@ def softmax_forward(x):
 
     Parameters
     ----------
-    x : array (..., K), at least one finite entry in each row
+    x : array (..., K) with at least one finite entry in each row
 
     Returns
     -------

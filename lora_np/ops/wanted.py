@@ -2,12 +2,12 @@
 
 
 def operands_wanted(wanted, passes_through):
-    """Select an operation's operands whose gradients are needed to compute a layer's wanted gradients.
+    """Return the operands of an operation whose gradients are needed for a layer's wanted gradients.
 
     Parameters
     ----------
     wanted : names of the layer's operands
-    passes_through : dict, name of a layer's operand -> names of the operation's operands, separated by spaces
+    passes_through : dict, layer's operand -> names of the operation's operands on its gradient's path, space-separated
 
     Returns
     -------

@@ -40,7 +40,7 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
 
         m ← β₁ m + (1 − β₁) g              mean of the gradient
         v ← β₂ v + (1 − β₂) g²             mean of its square
-        m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)      removes the bias of starting at 0
+        m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)      corrects the bias from starting at 0
         p ← p − lr · λ · p − lr · m̂ / (√v̂ + ε)     ε is outside the root
 
     Weight decay applies only to matrices, not to biases and layer-norm weights, which have one axis.

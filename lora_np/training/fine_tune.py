@@ -49,7 +49,7 @@ def fine_tuning(
     shards, threads : see `TrainConfig`; an evaluation processes `threads` batches in parallel
     recompute : bool, see `lora_np.model.forward`
     also : function (params, adapter) -> dict of floats to record at each evaluation, or None
-    progress : str, the label of a progress bar for the vectors that only a head is trained on; None: no bar
+    progress : str, if only a head is trained, the label of the progress bar for computing its inputs; None: no bar
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Training of only a classification head: the frozen model's vectors never change, so they are computed once."""
+"""Train a classification head alone: the frozen model's vectors never change, so they are computed once."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def head_inputs(params, batches, config, adapter=None, threads=1, progress=None)
 
 
 def head_objective(vectors, class_weights=None):
-    """Return the objective for `train`, see `model_objective`: the loss of a head and the gradients of its arrays."""
+    """Return the objective for `train` (see `model_objective`): the loss of a head and the gradients of its arrays."""
 
     def objective(trainable, batch, rng):
         logits, head = linear_forward(vectors[batch.rows], trainable[HEAD], trainable.get(HEAD_BIAS))

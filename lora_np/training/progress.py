@@ -16,7 +16,7 @@ class Progress:
     ----------
     show : function (step, text), or None to show nothing
     pause : float, minimum number of seconds between two calls of `show`, and before the first call
-    step, total : int, the numbers of completed steps and of all steps
+    step, total : int, the number of completed steps and the total number of steps
     window : int, the number of recent steps from which the speed is computed. If the model is evaluated every `window`
         steps, the estimated remaining time includes the evaluations.
     """

@@ -70,7 +70,7 @@ class Saver:
 
 
 def saved_run(path):
-    """Return the step and the label of a saved state. Raises ValueError if the file is not a saved state."""
+    """Return the step and the label of a saved state; raise ValueError if the file is not a saved state."""
     _, metadata = read_names(path)
     try:
         return int(metadata["step"]), json.loads(metadata["label"])
