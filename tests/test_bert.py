@@ -236,7 +236,7 @@ def test_a_packaged_directory_is_unpacked_once_and_checked(package, tmp_path):
 def test_a_package_writes_only_into_its_folder(package, name, tmp_path):
     with zipfile.ZipFile(package, "a") as archive:
         archive.writestr(zipfile.ZipInfo(name), "x")
-    with pytest.raises(ValueError, match="has unexpected names or sizes of files"):
+    with pytest.raises(ValueError, match="has unexpected file names or sizes"):
         packaged_model("minilm")
     assert not (tmp_path / "cache").exists()
 

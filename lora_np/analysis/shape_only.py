@@ -20,7 +20,7 @@ class Product(NamedTuple):
 
 
 class ShapeOnly(np.ndarray):
-    """An array that has a shape but stores no numbers; `shape_only` creates one.
+    """An array with a shape and a dtype but no entries; `shape_only` creates one.
 
     Products with a vector are not recorded, because they count as sums over rows or columns. `name` is a parameter's
     name, or None. `layer` is the layer whose output uses this memory, or None. `terms` lists the matrix products
@@ -88,7 +88,7 @@ def shape_only(shape, dtype=np.float32, name=None, terms=()):
 
 
 def emptied(x, ndim):
-    """Return an empty array: x's shape, padded to `ndim` axes, after an axis of length 0. Return scalars unchanged."""
+    """Return an empty array: an axis of length 0, then x's shape, padded to `ndim` axes. Return scalars unchanged."""
     return np.empty((0,) + (1,) * (ndim - x.ndim) + x.shape, x.dtype) if isinstance(x, np.ndarray) else x
 
 

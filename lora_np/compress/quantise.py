@@ -60,7 +60,7 @@ def requantise(dense, like):
 
     Returns
     -------
-    QuantisedWeight or array, as `like` is; `dense` itself if `like` is an array of the same dtype
+    QuantisedWeight or array, of the same type as `like`; `dense` itself if `like` is an array of the same dtype
 
     Raises
     ------

@@ -31,7 +31,7 @@ PATTERNS = {  # tokenizer.ggml.pre -> regular expressions that split a text, app
     "llama-bpe": (LLAMA3,),
     "qwen2": (LLAMA3.replace("{1,3}", ""),),
 }
-# In llama.cpp, these tokens end a text, and are matched before a text is split, whatever the metadata says of them.
+# In llama.cpp, these tokens end a text, and are matched before a text is split, whatever the metadata says about them.
 ENDS = """<|im_end|> <|eot_id|> <|end|> <end_of_turn> <|endoftext|> <|end_of_text|> <EOT> _<EOT> [EOT] <eos> [EOS]
 <｜end▁of▁sentence｜> <end_of_utterance> <|eom_id|> <|return|> <|call|> <|flush|> <|calls|> <|tool_response> <turn|>
 [e~[ <|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>

@@ -11,7 +11,7 @@ from functools import cache
 SPACED_MARKS = '.,;:!?"()*'  # punctuation that the Rotten Tomatoes snippets surround with spaces
 LONGEST = 10**8  # maximum number of characters of a text in any step
 STEEPEST = 10**6  # maximum factor by which all steps of a file together could make a text longer
-FACTORS = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Precompiled": 18}  # of one letter; others: 3
+FACTORS = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Precompiled": 18}  # growth of one letter; other steps: 3
 FACTORS |= {"ByteLevel": 4, "BertNormalizer": 4}
 
 
@@ -65,7 +65,7 @@ def steps_of(part):
 
 
 def factor(*steps):
-    """The largest factor by which steps can make a text longer, or 10¹²; a pattern may match between all letters."""
+    """The largest factor by which steps can lengthen a text, at most 10¹²; a pattern may match between all letters."""
     product = 1
     for step in steps:
         inserted, plain = step.get("content", step.get("prepend")), plain_pattern(step)
@@ -113,7 +113,7 @@ def parsed(state):
 
 
 def check_text(steps, text):
-    """Apply the steps one at a time, each after its bound is checked."""
+    """Apply the steps one at a time, checking the bound of each one first."""
     from tokenizers import normalizers
 
     for step in steps:

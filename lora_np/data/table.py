@@ -59,7 +59,7 @@ def label_names(labels):
 
 
 def looks(label):
-    """Return what labels that look alike have in common: letters without case, in one Unicode form, without quotes."""
+    """Return a key that look-alike labels share: case-folded, in one Unicode form, without spaces or quotes."""
     folded = unicodedata.normalize("NFKC", label.casefold())
     return "".join(c for c in folded if unicodedata.category(c) not in ("Cf", "Zs") and c not in "\"'")
 

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-MOST_BYTES = 2**30  # maximum size of a configuration or tokenizer file; the largest tokenizers have about 20 million
+MOST_BYTES = 2**30  # maximum size of a configuration or tokenizer file; the largest tokenizers take about 20 MB
 
 
 def read_texts(path):
@@ -52,7 +52,7 @@ def read_utf8(path):
 
 
 def parsed_json(text):
-    """Parse JSON; the message for an integer with thousands of digits says so."""
+    """Parse JSON; for an integer with more than 4000 digits, the error message gives their number."""
     return json.loads(text, parse_int=parsed_integer)
 
 

@@ -22,7 +22,7 @@ PAD = "<|pad|>"  # our own tokenizer's padding token
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"  # the older equivalent of tokenizer.json
-WORDS = "vocab.txt"  # BERT's older equivalent: one token in each line
+WORDS = "vocab.txt"  # BERT's older equivalent: one token per line
 NAMES, ADDED = "special_tokens_map.json", "added_tokens.json"  # older files; their content is now in SETTINGS
 GENERATION = "generation_config.json"  # contains the id at which transformers' `generate` stops
 TEMPLATE = "chat_template.jinja"
@@ -165,7 +165,7 @@ def tokenizer_class(where, settings, fields, data):
 
 
 def rebuilt(content, settings, reader):
-    """Build the Tokenizer as a class of transformers does, from only some parts of a ``tokenizer.json``."""
+    """Build the Tokenizer as a transformers class does, from only some parts of a ``tokenizer.json``."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
 
     model, prefix = content["model"], settings.get("add_prefix_space")

@@ -1,4 +1,4 @@
-"""Report whether a program applies or ignores each layer of an adapter file, or refuses the file because of it.
+"""Report, for each layer of an adapter file, whether a program applies it, ignores it, or refuses the entire file.
 
 Faults in a file are reported, not corrected. `Rules` describes what a program expects.
 """
@@ -29,7 +29,7 @@ class LayerReport(NamedTuple):
     name: str  # the name in the base, or in the file if the base has no such layer
     status: str
     notes: tuple[str, ...] = ()  # anything unusual
-    ours: tuple[str, ...] = ()  # our names of the layers in the base
+    ours: tuple[str, ...] = ()  # our names for the base's layers
     arrays: dict = {}  # of an applied layer: A (r, in), B (out, r), DoRA's m (out,); or a full "weight" or "bias"
     rank: int | None = None
     scale: float | None = None
@@ -47,13 +47,13 @@ class AdapterReport(NamedTuple):
     program: str
     kind: str  # "lora" or "dora"
     layers: list[LayerReport]
-    refused: list[str]  # why the program refuses the file, except for reasons in layers' notes
+    refused: list[str]  # why the program refuses the file, apart from the reasons in the layers' notes
 
 
 class Rules(NamedTuple):
     """The layers, arrays and scales that a program expects in a file."""
 
-    names: dict  # the base's name of an adaptable layer -> our names of the layers in it
+    names: dict  # the base's name for an adaptable layer -> our names for its parts
     targets: list[str]  # names of the layers that the program adapts
     missing: dict  # array -> (status, note) of a layer without this array
     scale_of: Callable  # name of a layer -> (rank, scale, source of the scale or "")
@@ -76,7 +76,7 @@ def split_by_layer(tensors, pattern):
 
 
 def report_layers(rules, factors, params, config, others=()):
-    """The LayerReports of the factors, of targets without tensors, and `others`, in the order of the base's layers."""
+    """The LayerReports of the factors and of targets without tensors, plus `others`, in the base's layer order."""
     layers = [(layer.name, layer) for layer in others]
     for key, arrays in factors.items():
         name = key.removeprefix(rules.prefix)
@@ -231,7 +231,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
 
 
 def table_of_names(tensors, config):
-    """The argument `names` of `peft_report` for a file: Hugging Face's names, with or without a prefix, or ours."""
+    """The `names` argument of `peft_report` for a file: Hugging Face's names, with or without a prefix, or ours."""
     names = layer_names(config, "hf")
     tables = names, {bare(name): ours for name, ours in names.items()}, {n: [n] for own in names.values() for n in own}
     modules = {match[1].removeprefix(BASE) for key in tensors if (match := PEFT_NAME.fullmatch(DEFAULT.sub("", key)))}
@@ -239,7 +239,7 @@ def table_of_names(tensors, config):
 
 
 def saved_modules(fields):
-    """The suffixes of the names of modules that PEFT loads in full."""
+    """The name suffixes of the modules that PEFT loads in full."""
     saved = as_list(fields.get("modules_to_save") or [])
     return saved + ["classifier", "score"] * (fields.get("task_type") == "SEQ_CLS")
 

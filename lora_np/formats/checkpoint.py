@@ -69,7 +69,7 @@ def check_is_model(folder):
     if not folder.is_dir() and not folder.is_file():
         raise FileNotFoundError(f"{folder}: no such folder")
     if is_hf(folder):
-        raise ValueError(f"{folder}: this is a Hugging Face model, expected its folder, or use `load_hf`")
+        raise ValueError(f"{folder}: this is a Hugging Face model; give its folder, or read it with `load_hf`")
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
         raise FileNotFoundError(f"{folder}: no {' and no '.join(missing)} ({contents(folder)}), expected a model")

@@ -21,7 +21,7 @@ class FileFormat(NamedTuple):
     completed: Callable  # (path, fields of config.json, tensors) -> completed fields, and additional fields of ours
     fields_of: Callable  # configuration -> two dicts of fields: defaults, and fields that replace imported ones
     config_from_gguf: Callable | None = None  # (path, fields, tensors) -> our configuration; None: cannot be read
-    # (folder, fields, tensors) -> both, completed from other files; and (configuration, tensors) -> tensors, more files
+    # (folder, fields, tensors) -> completed fields and tensors; and (configuration, tensors) -> tensors, more files
     beside: tuple[Callable, Callable] = (lambda folder, *both: both, lambda config, tensors: (tensors, {}))
 
 
@@ -102,7 +102,7 @@ def completed_gpt2(path, fields, tensors):
 
 
 def gpt2_fields(config):
-    """The fields of a GPT-2's `config.json`; see `FileFormat`."""
+    """The fields of a GPT-2 model's `config.json`; see `FileFormat`."""
     defaults = {"attn_pdrop": 0.0, **NO_IDS, "embd_pdrop": config.dropout}  # we have no dropout inside attention
     return defaults, {
         "model_type": "gpt2",
@@ -122,7 +122,7 @@ ROPE = ("default", None)  # supported types of RoPE; both mean unscaled
 
 
 def completed_llama(path, fields, tensors):
-    """The fields of a Llama (transformers 4 or 5) with defaults for missing ones, and whether the head is tied."""
+    """The fields of a Llama model (transformers 4 or 5), with defaults added, and whether the head is tied."""
     optional = our_fields("config.json of llama", "optional")
     fields = {name: value for name, value in fields.items() if name not in optional or value is not None}
     heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
@@ -143,7 +143,7 @@ def completed_llama(path, fields, tensors):
 
 
 def llama_fields(config):
-    """The fields of a Llama's `config.json`; see `FileFormat`."""
+    """The fields of a Llama model's `config.json`; see `FileFormat`."""
     return NO_IDS, {
         "model_type": "llama",
         **fields_in("config.json", config),
@@ -154,7 +154,7 @@ def llama_fields(config):
 
 
 def llama_from_gguf(path, fields, tensors):
-    """The configuration of a Llama from a GGUF file's metadata."""
+    """The configuration of a Llama model from a GGUF file's metadata."""
     check_keys(path, fields, foreign_keys()["GGUF of llama"], "llama.")
     if "rope_freqs.weight" in tensors:
         raise ValueError(f"{path} has rope_freqs.weight, for scaled RoPE, which is not supported")
@@ -191,13 +191,13 @@ def llama_from_gguf(path, fields, tensors):
 
 
 def completed_bert(path, fields, tensors):
-    """The fields of a BERT's `config.json` with transformers' default for a missing one; see `FileFormat`."""
+    """The fields of a BERT model's `config.json`, with transformers' default for type_vocab_size; see `FileFormat`."""
     fields = {"type_vocab_size": 2, **fields}
     return fields, {"pooling": fields.pop("pooling")}
 
 
 def bert_fields(config):
-    """The fields of a BERT's `config.json`; see `FileFormat`."""
+    """The fields of a BERT model's `config.json`; see `FileFormat`."""
     return {"attention_probs_dropout_prob": 0.0}, {
         "model_type": "bert",
         **fields_in("config.json", config),
@@ -221,7 +221,7 @@ FILE_FORMATS = {  # by the architecture's name
     ),
     "bert": FileFormat(
         hf_classes=("BertModel", "BertForSequenceClassification"),
-        buffers=r"(bert\.)?(embeddings\.position_ids|pooler\..*)|cls\..*",  # `cls` is the head of masked tokens
+        buffers=r"(bert\.)?(embeddings\.position_ids|pooler\..*)|cls\..*",  # `cls` is the masked-language-model head
         completed=completed_bert,
         fields_of=bert_fields,
         beside=(read_beside, write_beside),

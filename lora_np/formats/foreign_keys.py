@@ -10,7 +10,7 @@ ACTIONS = ("read", "required", "optional", "written", "ignored", "default")
 
 
 def inventory():
-    """Yield (section, keys, action, our fields) for each line of the inventory; the last is [] if it names none."""
+    """Yield (section, keys, action, our fields) for each line of the inventory; the list of our fields may be empty."""
     section = None
     for line in Path(__file__).with_suffix(".txt").read_text("utf-8").splitlines():
         if line.startswith("["):
@@ -23,7 +23,7 @@ def inventory():
 
 @cache
 def foreign_keys():
-    """Read what is done with each key.
+    """Read what this package does with each key.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def keys_with(keys, *actions):
 
 
 def check_keys(path, fields, keys, prefix=""):
-    """Raise ValueError for a key with an unsupported value, which changes what a model or an adapter computes.
+    """Raise ValueError for a key whose unsupported value would change what a model or an adapter computes.
 
     Parameters
     ----------

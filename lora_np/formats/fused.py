@@ -4,8 +4,8 @@ The joined layers have the same input x, and their outputs are concatenated: the
 
 - Joining: the A matrices are stacked, and the B matrices form a block-diagonal matrix. If all layers have the same A,
   as after splitting, the result keeps that A, and only the B matrices are stacked.
-- Splitting: each layer gets the entire A and its own rows of B. After joining, however, each rank-1 component affects
-  only one layer, and the components are in the layers' order: then each layer gets only its own components.
+- Splitting: each layer gets the entire A and its own rows of B. If each rank-1 component affects only one layer, and
+  the components are in the layers' order, as after joining, each layer instead gets only its own components.
 
 Both operations are exact, because they only add or remove zeros. The exception is joining layers with different scales:
 a joined adapter has only one scale, so a B with another scale is multiplied by the ratio of the two, which causes
@@ -24,7 +24,7 @@ from .names import linear_names
 
 
 def joined_layers(params, adapter, config, file):
-    """Join adapter layers as an "hf" or "gguf" file does: name -> (factors, scale, our names of the joined layers).
+    """Join adapter layers as an "hf" or "gguf" file does: name -> (factors, scale, our names for the joined layers).
 
     `params` and `config` describe the base. Raises ValueError if the adapter does not fit it.
     """

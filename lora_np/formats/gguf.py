@@ -118,5 +118,5 @@ def foreign_type(kind):
     """An entry like those in `TYPES`, for any other type; the `gguf` package dequantises its values."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
-    kind = GGMLQuantizationType(kind)  # ValueError for an unknown one
+    kind = GGMLQuantizationType(kind)  # raises ValueError for an unknown type
     return *GGML_QUANT_SIZES[kind], lambda rows: quants.dequantize(rows, kind)

@@ -21,7 +21,7 @@ from .tensors import read_tensors
 
 @of_one_version
 def load_hf(path, dtype=np.float32):
-    """Read a GPT-2 or Llama language model or sequence classifier from a Hugging Face directory.
+    """Read a language model, a sequence classifier or a BERT encoder from a Hugging Face directory.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def load_hf(path, dtype=np.float32):
 
 
 def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
-    """Write a language model or sequence classifier in the format of `transformers`.
+    """Write a language model, a sequence classifier or a BERT encoder as a Hugging Face directory.
 
     Parameters
     ----------

@@ -47,15 +47,15 @@ def is_packaged(name):
 
 
 def is_included(name, names):
-    """Whether `name` is one of the `names` of included models or adapters, and not a path in the current folder.
+    """Whether `name` refers to an included model or adapter, one of `names`, and not to a path in the current folder.
 
-    If a path has such a name, a warning says that it takes precedence; "./critics" is never a name.
+    An existing path with such a name takes precedence, with a warning; "./critics" is always a path.
     """
     if str(name) not in names:
         return False
     if Path(name).exists() and isinstance(name, str) and not is_in(name, PRETRAINED):
         here = f"the current folder has {kind_of(name)} with this name, which is used instead of the included one"
-        warnings.warn(f"{name}: {here}; write ./{name} to say so, or rename it", stacklevel=2)
+        warnings.warn(f"{name}: {here}; write ./{name} to avoid this warning, or rename it", stacklevel=2)
     return not Path(name).exists()
 
 
@@ -86,11 +86,11 @@ def read_model(name, dtype=np.float32, weights="dense", needs_tokenizer=True):
     dtype : np.float32 or np.float64
     weights : for a GGUF file: "dense" dequantises all matrices once; "blocks" keeps the codes, as views into the file,
         and dequantises each matrix whenever it is used
-    needs_tokenizer : whether a folder without a tokenizer is an error; if not, its tokenizer is None
+    needs_tokenizer : whether a folder without a tokenizer is an error; if False, such a model's tokenizer is None
 
     Returns
     -------
-    LoadedModel, without an adapter or labels
+    LoadedModel, without an adapter; only a Hugging Face classifier has labels
     """
     one_of("weights", weights, WEIGHTS)
     place = model_place(name)
@@ -128,7 +128,7 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
     Raises
     ------
     ValueError
-        If the architecture or a setting is not supported, or a field or tensor is missing or of the wrong shape.
+        If the architecture or a setting is not supported, a field or tensor is missing, or a tensor's shape is wrong.
     """
     if fields.get("general.type") == "adapter":
         raise ValueError(f"{path}: got an adapter, expected a model; use `doctor` to inspect the adapter")

@@ -44,9 +44,9 @@ def layer_names(config, file):
 
 
 def has_class(config):
-    """Whether transformers has a class for a model with its head: not for an encoder that takes the mean over tokens.
+    """Whether transformers has a class for a model including its head; it has none for an encoder with mean pooling.
 
-    Such a model's files are those of the encoder alone, without a prefix; see `sentence_transformers.py`.
+    With mean pooling, a model's files are those of the encoder alone, without a prefix; see `sentence_transformers.py`.
     """
     return getattr(config, "pooling", None) != "mean"
 
@@ -121,7 +121,7 @@ def gguf_rows(config, layer, array, back=False):
     Parameters
     ----------
     config : the model's configuration
-    layer : str, our name of the layer
+    layer : str, our name for the layer
     array : array (out, …) or BlockWeight; only the order of the rows changes, so the result is exact
     back : bool, convert from GGUF's order to ours instead
     """

@@ -47,9 +47,9 @@ PACKAGED = {
 
 @cache
 def packaged_model(name="smollm2"):
-    """The path of a model's GGUF file or directory, found without importing its package, which needs other packages.
+    """The path of a model's GGUF file or directory; its package, whose dependencies may be missing, is not imported.
 
-    A directory is unpacked into the user's cache folder once.
+    A directory is unpacked once, into the user's cache folder.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def packaged_model(name="smollm2"):
             raise ValueError(fault)
         return path
     folder = cache_folder(name)
-    with library(fault), zipfile.ZipFile(path) as archive:  # which raises a dozen kinds of errors
+    with library(fault), zipfile.ZipFile(path) as archive:  # a damaged file causes a dozen kinds of errors
         members = members_of(archive)
         if is_unpacked(folder, members, entry.sha256):
             return folder
@@ -81,28 +81,28 @@ def packaged_model(name="smollm2"):
     try:
         write_folder(folder, files)
     except (OSError, ValueError) as error:
-        remedy = "remove this folder, or set XDG_CACHE_HOME to a folder that can be written"
+        remedy = "remove this folder, or set XDG_CACHE_HOME to a writable folder"
         raise ValueError(f"{folder}: cannot unpack {name} ({error}); {remedy}") from None
     return folder
 
 
 def cache_folder(name):
-    """The folder for the files of a packaged model. Relative paths are ignored, as in XDG's specification."""
+    """The folder for the files of a packaged model. Relative paths are ignored, as the XDG specification requires."""
     roots = os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache"), tempfile.gettempdir()
     return Path(next(filter(os.path.isabs, roots)), "lora_np", name)
 
 
 def members_of(archive):
-    """The files in a zip file, which must have plain names, at most one folder deep, and `MOST_BYTES` in all."""
+    """The files in a zip file. Raises ValueError for unusual names, nested folders, or more than `MOST_BYTES`."""
     members = [member for member in archive.infolist() if not member.is_dir()]
     are_plain = all(re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", member.filename) for member in members)
     if not are_plain or sum(member.file_size for member in members) > MOST_BYTES:
-        raise ValueError("has unexpected names or sizes of files")
+        raise ValueError("has unexpected file names or sizes")
     return members
 
 
 def is_unpacked(folder, members, sha256):
-    """Whether a folder has the weights with this SHA-256, and the zip file's other members by their CRC-32."""
+    """Whether a folder has the weights (checked by SHA-256) and the zip file's other members (by CRC-32)."""
     weights, crcs = folder / WEIGHTS_FILE, {folder / member.filename: member.CRC for member in members}
     try:
         are_same = (path == weights or zlib.crc32(path.read_bytes()) == crc for path, crc in crcs.items())

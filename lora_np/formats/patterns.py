@@ -11,7 +11,7 @@ import sys
 import warnings
 
 SECONDS = 5.0  # time limit for all patterns of a file
-PATIENCE = 20  # on a busy machine, SECONDS of CPU time may take this many times as long on the clock
+PATIENCE = 20  # on a busy machine, SECONDS of CPU time may take up to this many times as long in real time
 LIMITED = """
 import runpy, sys
 try:

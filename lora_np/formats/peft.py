@@ -77,7 +77,7 @@ def load_peft(folder, params, config):
     head, adapted, alphas = {}, {}, {}
     if not fields.get("target_modules"):  # the file need not have all of PEFT's default targets
         report = report._replace(layers=[layer for layer in report.layers if layer.status != NO_TENSORS], refused=[])
-    for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # rarely the cause, so last
+    for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # the least likely cause last
         if layer.is_class_head and layer.arrays:
             head |= {f"head.{leaf}": array for leaf, array in layer.arrays.items()}
             continue
@@ -93,7 +93,7 @@ def load_peft(folder, params, config):
     if report.refused:
         raise ValueError(f"{fields_path}: {report.refused[0]}")
     is_zero = not any(array.any() for own in adapted.values() for array in own.values())
-    if is_zero and head:  # only a head, as `save_peft` writes it
+    if is_zero and head:  # `save_peft` writes such a layer if only a head was trained
         adapted, alphas = {}, {}
     order = [name for name in linear_layers(params) if name in adapted]
     weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in LEAVES[report.kind]}
@@ -143,7 +143,7 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
 def save_peft(folder, adapter, params, config, base=None, metadata=None):
     """Write an adapter in PEFT's format, for use with the model that `save_hf` writes.
 
-    A head on mean pooling is not written, because it is not part of transformers' model; `save_hf` writes it.
+    With mean pooling, the head is not written, because transformers has no such classifier; `save_hf` writes it.
 
     rate_factors and norm_gradient are not written, because they affect only training and PEFT has no such fields.
 

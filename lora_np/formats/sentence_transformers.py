@@ -1,8 +1,8 @@
 """The files beside a BERT model: how sentence-transformers pools its tokens, and the head of a classifier.
 
 `modules.json` lists a model's steps, each in its own folder: Transformer, Pooling, and then Normalize for an encoder
-whose vectors have length 1, or Dense for a classifier. Without `modules.json`, the model is transformers', which reads
-[CLS] through the pooler.
+whose vectors have length 1, or Dense for a classifier. Without `modules.json`, the model is a plain transformers model,
+whose pooler reads [CLS].
 """
 
 import re
@@ -52,7 +52,7 @@ def read_beside(folder, fields, tensors):
         raise ValueError(f"{path}: its steps are {quoted(kinds or steps)}, expected {expected}")
     folders = [step.get("path") for step in steps]
     if not all(isinstance(name, str) and re.fullmatch(r"[\w-]*", name) for name in folders) or folders[0]:
-        raise ValueError(f"{path}: its folders are {quoted(folders)}, expected '' and names in this folder")
+        raise ValueError(f"{path}: its folders are {quoted(folders)}, expected '', then names of subfolders")
     check_pooling(folder / folders[1] / "config.json", fields)
     limit = checked_object(folder / LIMIT).get("max_seq_length") if (folder / LIMIT).exists() else None
     if limit is not None:
@@ -83,7 +83,7 @@ def check_pooling(path, fields):
 
 
 def dense_head(folder, fields):
-    """The head in a Dense module, for whose outputs `config.json` must have labels."""
+    """The head in a Dense module; `config.json` must have a label for each of its outputs."""
     dense, names = checked_object(folder / "config.json", "2_Dense/config.json"), fields.get("id2label")
     if (activation := dense.get("activation_function")) != IDENTITY:
         raise ValueError(f"{folder}: its activation is {quoted(activation)}, expected {IDENTITY!r}")
@@ -97,7 +97,7 @@ def dense_head(folder, fields):
 
 
 def write_beside(config, tensors):
-    """Split a BERT model's tensors into those of its tensor file and additional files, name -> bytes."""
+    """Split a BERT model's tensors: return those of its tensor file, and the additional files, name -> bytes."""
     if config.pooling == "cls":
         return tensors, {}
     head = {f"linear.{leaf}": tensors[f"classifier.{leaf}"] for leaf in ("weight", "bias") if config.n_classes}

@@ -64,7 +64,7 @@ def save_gguf(path, params, config, fields, format="f32"):
 def check_decoder(config):
     """Raise ValueError for an encoder."""
     if not architecture(config).writes:
-        raise ValueError(f"{architecture(config).name} is an encoder, which has no export to GGUF; use --to merged")
+        raise ValueError(f"{architecture(config).name} is an encoder, which cannot be written as GGUF; use --to merged")
 
 
 def check_language_model(config):
