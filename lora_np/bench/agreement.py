@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 LOSS = 3e-6  # largest accepted relative difference between two losses; 3e-7 is typical
-ARRAYS = 6e-5  # the same for two arrays of gradients or logits, in norm; 4e-6 is typical, PyTorch has 4e-5 for BERT
+ARRAYS = 6e-5  # the same, in norm, for two arrays of gradients or logits; 4e-6 is typical, 4e-5 for BERT in PyTorch
 LOSSES = 1e-4  # the same for the losses of the first training steps, relative to the largest loss
 
 # This gradient is zero in theory, because softmax ignores a constant added to all scores. In practice it consists of
@@ -44,18 +44,18 @@ def compare(got, expected):
     if only_one := sorted(set(got.arrays) ^ set(expected.arrays)):
         problem = f"only one backend has {', '.join(only_one[:3])}"
     elif not loss_error <= LOSS:  # also true for NaN
-        problem = f"its loss is {got.loss:.7g}, lora_np's {expected.loss:.7g}"
+        problem = f"its loss is {got.loss:.7g}, but lora_np's is {expected.loss:.7g}"
     elif worst == "tokens" and array_error:
         problem = f"{min(array_error, 1.0):.1%} of its tokens differ from lora_np's"
     elif not array_error <= ARRAYS:
         problem = f"its {worst} differs from lora_np's by {array_error:.1e} of the norm (tolerance {ARRAYS:.0e})"
     elif not losses_error <= LOSSES:
-        problem = f"its first steps' losses are {got.losses}, lora_np's {expected.losses}"
+        problem = f"the losses of its first steps are {got.losses}, but lora_np's are {expected.losses}"
     return Agreement(problem, loss_error, array_error, worst, losses_error)
 
 
 def array_errors(got, expected):
-    """The error of each expected array: ‖got − expected‖ / ‖expected‖, or the share of tokens that differ.
+    """Return the error of each expected array: ‖got − expected‖ / ‖expected‖, or the share of tokens that differ.
 
     The error is inf if an array is missing, has a different shape or contains NaN.
     """

@@ -54,7 +54,7 @@ def check_peer(name):
 
 
 def missing_packages(peer):
-    """The packages that the peer requires but that are not installed, determined without importing any."""
+    """Return the packages that a peer requires but that are not installed, without importing any."""
     return [package for package in peer.packages if find_spec(package) is None]
 
 

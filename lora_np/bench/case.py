@@ -133,12 +133,12 @@ def format_rung(rung):
 
 
 def is_bert(rung):
-    """Whether a rung's sizes are those of BERT."""
+    """Return whether a rung's sizes are those of BERT."""
     return rung.d_ff > 0 and rung.n_kv_heads == 0
 
 
 def model_config(rung, work):
-    """The model's configuration for a rung and a kind of work."""
+    """Return the model's configuration for a rung and a kind of work."""
     C, layers, H, T, _, V, K, F, _ = rung
     n_classes = N_CLASSES if is_bert(rung) or work.startswith("classifier") else 0
     if is_bert(rung):
@@ -151,20 +151,20 @@ def model_config(rung, work):
 
 
 def adapter_config(rung, work):
-    """The adapter's configuration for a rung and a kind of work, or None."""
+    """Return the adapter's configuration for a rung and a kind of work, or None."""
     config = ADAPTERS.get(work)
     return replace(config, r=rung.rank, alpha=2.0 * rung.rank) if config and rung.rank else config
 
 
 def tokens(rung, work):
-    """The number of tokens in a unit of work, including padding; for generation, the number of new tokens."""
+    """Return the number of tokens in a unit of work, including padding; for generation, the number of new tokens."""
     if work in GENERATED_ROWS:
         return GENERATED_ROWS[work] * (rung.length - rung.length // 4)
     return rung.batch * rung.length
 
 
 def flops(rung, work):
-    """The floating-point operations of the matrix products in a unit of work; see `step_flops`.
+    """Return the number of floating-point operations in the matrix products of a unit of work; see `step_flops`.
 
     Operations that are repeated to save memory are counted once. Generation takes one forward pass over the prompt and
     then one for each new token except the last, with cached keys and values. The head is applied only to the last
@@ -184,7 +184,7 @@ def flops(rung, work):
 
 
 def counted_bytes(rung, work):
-    """The bytes of the arrays in a unit of work, as a dict with the fields of `StepBytes`.
+    """Return the sizes of the arrays in a unit of work, in bytes, as a dict with the fields of `StepBytes`.
 
     For generation, the activations are the cached keys and values.
     """

@@ -60,7 +60,7 @@ def make_row(rung, work, seconds, agreement, notes, peak_bytes):
 
 
 def summary(rows, peers):
-    """For each kind of work and each peer, the geometric mean and the minimum of the rungs' median ratios.
+    """Return the geometric mean and the minimum of the rungs' median ratios, for each kind of work and each peer.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def summary(rows, peers):
 
 
 def lora_shares(rows):
-    """The costs of each LoRA step, as shares of the costs of a full fine-tuning step on the same rung.
+    """Return the costs of each LoRA step, as shares of the costs of a full fine-tuning step on the same rung.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def setting_lines(setting):
 
 
 def label(peer):
-    """A peer's name in tables; for another checkout, NAME=DIR, this is NAME."""
+    """Return a peer's name in tables; for another checkout, NAME=DIR, this is NAME."""
     return peer.partition("=")[0]
 
 

@@ -150,7 +150,7 @@ def time_rounds(processes, rounds, notes):
 
 
 def processor_name():
-    """The processor's name as reported by the system."""
+    """Return the processor's name as reported by the system."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -162,7 +162,7 @@ def processor_name():
 
 
 def backend_environment(name, threads, as_set):
-    """The environment variables of a backend's process: the user's and, for lora_np, those of `process_environment`."""
+    """Return a backend's environment variables: the user's and, for lora_np, those of `process_environment`."""
     _, folder = program_of(name)
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
     added = {"HF_HUB_OFFLINE": "1"} if name in PEERS and PEERS[name].packages else process_environment(threads)

@@ -118,7 +118,7 @@ def forget_peak(pid="self"):
 
 
 def peak_bytes(pid="self"):
-    """The peak memory of a process, or None if the system does not report it."""
+    """Return the peak memory of a process in bytes, or None if the system does not report it."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):

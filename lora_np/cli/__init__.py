@@ -116,7 +116,7 @@ def error_message(error):
     if isinstance(error, RecursionError):
         return "a value in one of the files is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
-        # An error about a named file has a filename. The current folder may have been deleted.
+        # An error without a filename is about the output, or about the current folder, which may have been deleted.
         nameless = {errno.ENOSPC: "standard output", errno.ENOENT: "the current folder"}
         name = nameless.get(error.errno) if error.filename is None else error.filename
         return (f"{name}: " if name else "") + error.strerror[0].lower() + error.strerror[1:]

@@ -34,11 +34,11 @@ def add_commands(command):
     grade.add("--words FILE", "CSV file with points for written answers (default DIR/words.csv)")
     grade.add("--moodle FILE", "Moodle's grading worksheet, to fill in with the marks")
     grade.add("--canvas FILE", "Canvas's gradebook, to fill in with the marks")
-    grade.add("--assignment NAME", "the gradebook's column for this assignment (default: its only assignment)")
+    grade.add("--assignment NAME", "the gradebook's column for this assignment (default: the only one)")
     grade.add("--json FILE", "also write marks and feedback as JSON")
     grade.add("--jobs N", **jobs)
 
-    collect = action("collect", run_collect, "copy submitted notebooks with any file names into an nbgrader course")
+    collect = action("collect", run_collect, "copy submitted notebooks, under any file names, into an nbgrader course")
     collect.add("course DIR", "the course that `release --nbgrader` wrote")
     collect.add("notebooks NOTEBOOK …", "a notebook, or a folder of notebooks")
 
@@ -77,7 +77,7 @@ def run_grade(arguments):
     write_as_json = json_writer(arguments.json, paths)
     if arguments.out is not None:
         check_places(arguments.out, paths)
-        read_words(arguments.out, arguments.words)  # A mistake in these files is found before the grading.
+        read_words(arguments.out, arguments.words)  # to report a mistake in these files before the grading
         course_tables({}, *lms)
     elif arguments.words or arguments.moodle or arguments.canvas:
         raise ValueError("out: got no folder for the class's files, expected --out DIR")

@@ -35,7 +35,7 @@ def add_commands(command):
 
     timing = command("bench", run_bench, "compare the speed of lora_np, PyTorch and JAX on the same work")
     text = "what to compare with: torch, compile, jax (default: those installed); llama.cpp, for Llama generation; "
-    text += "NAME=DIR, another checkout of lora_np; the modes blocks, recompute, blocks-recompute; no name: nothing"
+    text += "NAME=DIR, another checkout of lora_np; the modes blocks, recompute, blocks-recompute; no name: no peer"
     timing.add("--peers PEER", text, nargs="*", action="extend")
     text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; smollm2 or minilm, "
     text += "also with ,B,T; for a Llama C,layers,heads,T,B,V,K,F, and for BERT with K = 0; append ,rR for an adapter "
@@ -46,7 +46,7 @@ def add_commands(command):
     timing.add("--rounds N", "number of rounds (default 5)", default=5)
     timing.add("--seed N", "random seed (default 0)", default=0)
     timing.add("--llama-cpp", "time SmolLM2 in llama.cpp instead, in several formats, with and without an adapter")
-    timing.add("--as-set", "do not unset environment variables that select kernels, such as OPENBLAS_CORETYPE")
+    timing.add("--as-set", "keep environment variables that select kernels, such as OPENBLAS_CORETYPE")
     timing.add("--json FILE", "also write all results as JSON")
 
 
@@ -68,7 +68,7 @@ def add_workers(command):
 
 
 def workers_of(arguments):
-    """The options of `add_workers` as the argument `workers` of a sweep."""
+    """Return the argument `workers` of a sweep, given the options of `add_workers`."""
     return arguments.jobs if arguments.dask is None else arguments.dask
 
 
@@ -87,7 +87,7 @@ def run_experiment(arguments):
         one_of("base", base, BASES)
     every = arguments.name == "all"
     names = [name for name in RECIPES if base in (None, *bases_of(name))] if every else [arguments.name]
-    # Without a base, each experiment runs on its first one.
+    # By default, each experiment runs on the first of its bases.
     bases = {name: base or (main_job_base() if is_run else bases_of(name)[0]) for name in names}
     for name in names:
         one_of("base", bases[name], bases_of(name))
@@ -110,7 +110,7 @@ def run_experiment(arguments):
 
 
 def main_job_base():
-    """The base of the main job: MiniLM or, if its package is missing, the small base, with a line that says so."""
+    """Return the main job's base: MiniLM or, if its package is missing (a printed line says so), the small base."""
     from ..formats import model_place
 
     try:

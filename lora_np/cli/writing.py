@@ -107,7 +107,7 @@ def system_messages(arguments):
 
 
 def printable(text):
-    """Replace characters that a terminal would obey, except line breaks and tabs."""
+    """Escape characters that a terminal would act on, except line breaks and tabs."""
     return CONTROL.sub(lambda found: shown(found[0]), text)
 
 

@@ -1,4 +1,4 @@
-"""Assemble a page from its files: one HTML file without requests, which any browser can open."""
+"""Assemble a page from its files: one HTML file that any browser can open and that makes no requests."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def page_text(name, scripts, data=None):
     Parameters
     ----------
     name : str, the page is NAME.html in this folder, and its last script is NAME.mjs
-    scripts : list of str, the modules that NAME.mjs imports, relative to this folder, in order of their imports
+    scripts : list of str, paths, relative to this folder, of the modules that NAME.mjs imports, in the order of imports
     data : dict, the page's data, or None; `<` is escaped, so that no text closes its script element
     """
     modules = [(Path(path).stem, (FOLDER / path).read_text("utf-8")) for path in (*scripts, f"{name}.mjs")]
@@ -37,7 +37,7 @@ def page_text(name, scripts, data=None):
 
 
 def as_function(name, source):
-    """Return a JavaScript module as a function call, whose result has the exports, so that one script holds several."""
+    """Return a JavaScript module as a function call that returns its exports, so that one script can hold several."""
     exports = re.findall(r"^export (?:const|function) ([\w$]+)", source, re.MULTILINE)
     source = re.sub(r"^export ", "", source, flags=re.MULTILINE)
     source = re.sub(r'^import (\{.*\}) from ".*?(\w+)\.mjs";$', r"const \1 = \2_exports;", source, flags=re.MULTILINE)

@@ -11,7 +11,7 @@ export const el = (tag, attributes = {}, ...children) => fill(document.createEle
 const svg = (tag, attributes = {}, ...children) =>
   fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
-/** A number with three digits. */
+/** A number as text, with three significant digits. */
 export function short(x) {
   if (x === null) return "–";
   const size = Math.abs(x);
@@ -21,19 +21,19 @@ export function short(x) {
 export const count = n => n.toLocaleString("en");
 export const percent = (x, digits = 1) => `${(100 * x).toFixed(digits)} %`;
 
-/** The red, green and blue at t from 0 to 1 between colours such as "#0072B2". */
+/** The red, green and blue of the colour at t, from 0 to 1, in a gradient of colours such as "#0072B2". */
 export function blend(stops, t) {
   const at = Math.min(Math.max(t, 0), 1) * (stops.length - 1), i = Math.min(Math.floor(at), stops.length - 2);
   const [a, b] = [stops[i], stops[i + 1]].map(hex => [1, 3, 5].map(k => parseInt(hex.slice(k, k + 2), 16)));
   return a.map((x, k) => Math.round(x + (at - i) * (b[k] - x)));
 }
 
-/** The value of a colour of the style sheet, which differs between light and dark pages. */
+/** The value of a colour in the style sheet; it differs between light and dark mode. */
 export const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 export const diverging = () => ["minus", "page", "plus"].map(colour);
 export const gradient = stops => `background: linear-gradient(90deg, ${stops.join(", ")})`;
 
-/** Paint a canvas with one pixel per entry; entries from −limit to limit have the colours from first to last. */
+/** Paint a canvas with one pixel per entry; the colours in stops stand for entries from −limit to limit. */
 export function paint(canvas, values, columns, limit, stops) {
   Object.assign(canvas, { width: columns, height: values.length / columns });
   const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height);
@@ -60,7 +60,7 @@ export function chart(box, series, xLabel, yLabel, { bars = false, even = true, 
   const W = Math.max(box.clientWidth, 240), H = 230, left = 62, right = 14, top = 28, bottom = 44;
   const [{ xs }] = series, all = series.flatMap(({ ys }) => [...ys]);
   const most = Math.max(...all, to ?? -Infinity), least = Math.min(...all);
-  const pad = Math.max((most - least) * 0.1, Math.abs(most) * 0.02) || 1;  // a change of a thousandth is not a cliff
+  const pad = Math.max((most - least) * 0.1, Math.abs(most) * 0.02) || 1;  // flattens changes of a thousandth
   const low = from ?? least - pad, high = from === undefined ? most + pad : (most * 1.05 || 1);
   const step = (W - left - right) / xs.length, end = Math.max(...series.flatMap(each => even ? [1] : [...each.xs]), 1);
   const place = (x, i) => even ? left + step * (i + 0.5) : left + (W - left - right) * x / end;

@@ -32,7 +32,7 @@ const sliders = {
   rank: {
     values: data.ranks, label: "every ΔW truncated to rank", start: data.ranks.values.length - 1, format: String,
     words: value => value === 0 ? `: the base${head}` : value === data.ranks.values.at(-1) ? ": nothing is cut off" : "",
-    note: "The singular values beyond this rank are set to zero. Where the answers and the curve do not change, the further directions have no effect on these texts.",
+    note: "The singular values beyond this rank are set to zero. Where the answers and the curve do not change, the remaining directions have no effect on these texts.",
   },
 };
 
@@ -87,7 +87,7 @@ function showValue(name) {
   move.forEach(mark => mark(i));
 }
 
-function texts(prompt, before, now, where) {  // marks the words from the first difference from the base
+function texts(prompt, before, now, where) {  // marks the words from the first one that differs from the base's
   const [old, words] = [before, now].map(text => text.split(/(?<=\s)(?=\S)/));
   let same = 0;
   while (same < words.length && words[same] === old[same]) same++;
@@ -97,7 +97,7 @@ function texts(prompt, before, now, where) {  // marks the words from the first 
     paragraph(`${where}${changed ? "" : ", the same text"}`, words.slice(0, same).join(""), ...(changed ? [el("mark", {}, changed)] : [])))];
 }
 
-function bars(text, answers, i) {  // of the six labels with the largest probabilities anywhere
+function bars(text, answers, i) {  // for the six labels with the largest probabilities at any value
   const most = k => Math.max(...answers.map(row => row[k]));
   const likeliest = labels.map((_, k) => k).sort((a, b) => most(b) - most(a)).slice(0, 6).sort((a, b) => a - b);
   return [el("h3", {}, text), ...likeliest.map(k => el("div", { class: "bar" }, el("span", {}, labels[k]),
@@ -111,14 +111,14 @@ const measures = {
   size: ["size", "‖ΔW‖ / ‖W‖, Frobenius norms", "The darker a cell, the larger the layer's update relative to its weight."],
   stable: ["stable rank", "stable rank of ΔW, Σσ² / σ₁²", "A stable rank near 1 means that one direction accounts for nearly all of the update."],
   effective: ["effective rank", "effective rank of ΔW, exp of the entropy of σ / Σσ", "The effective rank also counts weak directions; a value near r means that the layer uses its full rank."],
-  energy: ["rank of 90 % energy", "smallest number of directions with 90 % of Σσ²", "Keeping this many directions keeps 90 % of ‖ΔW‖²."],
+  energy: ["rank at 90 % energy", "smallest number of directions with 90 % of Σσ²", "Keeping this many directions keeps 90 % of ‖ΔW‖²."],
 };
 const kinds = [...new Set(data.layers.map(layer => layer.kind))];
 const last = Math.max(...data.layers.map(layer => layer.block));
 const first = Math.min(...data.layers.map(layer => layer.block));
 const cells = [];  // buttons with their layers
-// Begin with a layer that is easy to read: of those in the MLPs, which respond to meanings more than attention does, the one
-// whose leading direction has the largest cosines with whole words.
+// Begin with a layer that is easy to read: the one whose leading direction has the largest cosines with whole words,
+// preferably in an MLP, because MLPs respond to meanings more than attention does.
 const words = ({ tokens }) => (tokens[0]?.[0] ?? []).filter(([text]) => text.match(/^ \p{L}{4,}$/u));
 const is_in_mlp = ({ layer }) => layer.includes(".mlp.") ? 1 : 0.01;
 const clarity = layer => is_in_mlp(layer) * words(layer).reduce((sum, [, cosine]) => sum + Math.abs(cosine), 0);

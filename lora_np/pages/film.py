@@ -1,4 +1,4 @@
-"""Make the README's moving picture of the playground: python -m lora_np.pages.film FILE, with Chromium and Pillow."""
+"""Make the README's animation of the playground: python -m lora_np.pages.film FILE, with Chromium and Pillow."""
 
 import io
 import subprocess
@@ -13,7 +13,7 @@ OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "
 SIZE, COLOURS = (880, 535), 224  # of the picture
 STEPS = (0, 1, 2, 3, 4, 6, 8, 10, 12, 15, 18, 21, 25, 30, 35, 40, 45, 50, 60, 70, 80, 90, 100)
 STRENGTHS = (0.75, 0.5, 0.25, 0)  # of the adapter, after the last step
-LONG, SHORT = 1800, 350  # how long a picture is shown, in ms
+LONG, SHORT = 1800, 350  # how long a frame is shown, in ms
 
 
 def film(out, browser="chromium"):

@@ -7,7 +7,7 @@ import { default_rng } from "./random.mjs";
 import { TOURS } from "./tours.mjs";
 
 const T = 17, C = 32, F = 128, N_LAYERS = 2, N_HEADS = 4, BASE_STEPS = 101, BASE_RATE = 3e-3;  // as in micro.py
-const MOST_ROWS = 10, LONGEST = 400, PROMPT = 4;  // rows of T letters that are learned; letters of a text; of a prompt
+const MOST_ROWS = 10, LONGEST = 400, PROMPT = 4;  // most rows (of T letters) and letters of a text; letters of a prompt
 const EVERY = 5;  // steps between two points of the curve for the old text
 const SAMPLES = {
   "another rhyme": SECOND,
@@ -62,7 +62,7 @@ function score(params, [ids, targets], s) {
   return { loss, right };
 }
 
-/** Read the texts, and begin with a base that knows nothing. */
+/** Read the texts, and begin with an untrained base. */
 function begin() {
   letters = [...new Set(state.old + state.new)].sort();  // code points, not UTF-16 units
   texts = { old: rows_of(state.old), new: rows_of(state.new) };
@@ -71,7 +71,7 @@ function begin() {
   [runs, state.steps] = [null, 0];
 }
 
-/** Start both methods anew from the trained base. */
+/** Restart both methods from the trained base. */
 function begin_runs() {
   const chosen = Object.keys(LAYERS).filter(key => state.on.includes(key)).map(key => LAYERS[key]);
   const rng = default_rng();
@@ -133,7 +133,7 @@ function start_writing() {
   }]));
 }
 
-/** Write the next letter after both prompts; a model sees the letters since the beginning of the row of T letters. */
+/** Write the next letter after both prompts; a model sees only the letters of the current row of T. */
 function write_letter({ params, s, ids }) {
   const n = ids[0].length, from = Math.floor((n - 1) / T) * T;
   const [logits] = forward(params, ids.map(row => row.slice(from)), ...sizes(s));
@@ -153,7 +153,7 @@ function write_until(time) {
 
 const bare = word => word.replace(/[^\p{L}\p{N}]/gu, "");
 
-/** Show what is written, each word coloured by the text that it belongs to: the one that was begun, or the other one. */
+/** Show what is written; a word's colour shows whether the continued text, the other text or neither contains it. */
 function show_writing() {
   const words_of = which => new Set(state[which].split(" ").map(bare));
   for (const [name, { ids }] of Object.entries(writing)) for (const [i, which] of ["new", "old"].entries()) {
@@ -164,7 +164,7 @@ function show_writing() {
   }
 }
 
-// ---------------------------------------------------------------- what one sees
+// ---------------------------------------------------------------- what the page shows
 
 const layer_name = () => `blocks.${state.layer}`;
 const short_name = layer => layer.split(".").at(-1).replace("_proj", "");
@@ -407,7 +407,7 @@ function show_texts() {
   $("text-note").textContent = `Used: the first ${used.join(", and ")}.`;
 }
 
-/** Show a changed state, after starting anew from the base ("runs") or with a new base ("base") if the change needs it. */
+/** Show a changed state; if necessary, first restart from the base ("runs") or train a new one ("base"). */
 function changed(restart) {
   if (restart) cancel();
   if (restart === "base") {
@@ -450,7 +450,7 @@ function make_controls() {
       start_writing();
       show();
     });
-    $(id).addEventListener("change", write_address);  // not at each input, because browsers limit how often it may change
+    $(id).addEventListener("change", write_address);  // browsers limit how often the address may change
   }
   $("off").addEventListener("click", () => { state.strength = state.strength ? 0 : 1; changed(); });
   $("sample").addEventListener("change", () => {
@@ -532,7 +532,7 @@ let shown_at = 0, ticked_at = 0, due = 0, hurry = false;  // times in millisecon
 
 function open() {
   cancel();
-  [target, hurry] = state.steps ? [state.steps, true] : [null, false];  // at once what the address asks for
+  [target, hurry] = state.steps ? [state.steps, true] : [null, false];  // go straight to the address's step
   begin();
   show_texts();
   show_controls();
@@ -540,7 +540,7 @@ function open() {
   show();
 }
 
-/** Between two pictures: train the base or both methods for some milliseconds, then write. */
+/** Between two frames, train the base or both methods for some milliseconds, then write. */
 function tick() {
   const now = performance.now();
   if (!runs) {

@@ -39,7 +39,7 @@ export const TOURS = [
     pages: [
       {
         set: { sample: SPELLING, on: ALL, r: 8 }, run: 100,
-        ask: "The new text is the old one in another spelling. LoRA has rank 8 on all six kinds of layers, 9,216 parameters. How much does it learn in 100 steps?",
+        ask: "The new text is the old one in another spelling. LoRA has rank 8 on all six kinds of layers, in total 9,216 parameters. How much does it learn in 100 steps?",
         choices: ["half of the letters", "about 80 %", "more than 90 %"],
         answer: now => now.right.lora_new < 0.65 ? 0 : now.right.lora_new < 0.9 ? 1 : 2,
         say: now => `LoRA predicts ${share(now.right.lora_new)}, and full fine-tuning ${share(now.right.full_new)}. The base predicted ${share(now.first.right.lora_new)}.`,
@@ -49,7 +49,7 @@ export const TOURS = [
         ask: "And with rank 1, where each ΔW is one column times one row, 1,152 parameters in all?",
         choices: ["nearly as much", "half as much", "next to nothing"],
         answer: now => now.right.lora_new > 0.85 ? 0 : now.right.lora_new > 0.4 ? 1 : 2,
-        say: (now, pages) => `${share(now.right.lora_new)}, after ${share(pages[0].right.lora_new)} with rank 8. The change is simple here, so few directions carry most of it.`,
+        say: (now, pages) => `${share(now.right.lora_new)}, compared with ${share(pages[0].right.lora_new)} at rank 8. The change is simple here, so few directions carry most of it.`,
       },
     ],
   },
@@ -58,7 +58,7 @@ export const TOURS = [
     pages: [
       {
         set: {}, run: 60,
-        ask: "LoRA's learning rate is 0.01 here, about three times that of full fine-tuning. Which one's loss falls faster?",
+        ask: "LoRA's learning rate is 0.01 here, about three times that of full fine-tuning. Which loss falls faster?",
         choices: ["full fine-tuning's", "LoRA's"],
         answer: now => now.full_new < now.lora_new ? 0 : 1,
         say: now => `After 60 steps: full fine-tuning ${digits(now.full_new)}, LoRA ${digits(now.lora_new)}.`,
@@ -94,7 +94,7 @@ export const TOURS = [
         ask: "Now LoRA's adapter is switched off. What becomes of the old text?",
         choices: ["it stays forgotten", "some of it returns", "it returns exactly"],
         answer: now => now.lora_old < 0.04 ? 2 : now.lora_old < 1 ? 1 : 0,
-        say: now => `The loss is ${digits(now.lora_old)} again: W was never changed. Full fine-tuning has overwritten its W, so there is nothing to switch off. Move the slider for everything in between.`,
+        say: now => `The loss is ${digits(now.lora_old)} again: W was never changed. Full fine-tuning has overwritten its W, so there is nothing to switch off. Move the slider to see everything in between.`,
       },
     ],
   },
@@ -106,7 +106,7 @@ export const TOURS = [
         ask: "LoRA adds s B A with s = α / r. After 60 steps, α is doubled, without further training. What happens to the loss on the new text?",
         choices: ["it falls", "it stays the same", "it rises"],
         answer: (now, pages) => three_ways(now.lora_new, pages[0].lora_new),
-        say: (now, pages) => `It was ${digits(pages[0].lora_new)} and is ${digits(now.lora_new)}: B and A were trained for the α that they had, so α must be saved with them.`,
+        say: (now, pages) => `It was ${digits(pages[0].lora_new)} and is now ${digits(now.lora_new)}: B and A were trained for the α that they had, so α must be saved with them.`,
       },
       {
         set: { alpha: 64 }, run: 60,
@@ -129,7 +129,7 @@ export const TOURS = [
       },
       {
         set: { sample: NEW_LETTERS, on: ALL, r: 16 }, run: 150,
-        ask: "Does LoRA need a higher rank? Now it has rank 16 on all six kinds of layers, 18,432 parameters.",
+        ask: "Does LoRA need a higher rank? Now it has rank 16 on all six kinds of layers, in total 18,432 parameters.",
         choices: ["yes, that solves it", "no, it makes no difference"],
         answer: (now, pages) => now.lora_new < 0.5 * pages[0].lora_new ? 0 : 1,
         say: now => `The loss is ${digits(now.lora_new)}. What is missing is not in these layers: for new tokens, the embeddings must be trained as well, and most LoRA libraries offer that.`,

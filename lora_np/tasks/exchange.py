@@ -148,7 +148,7 @@ def import_hf(path, out, tokenizer=None):
     if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY, WORDS}:
         place = tokenizer or folder
         tokenizer = formats.tokenizer_of(place, task.config)
-        own = {name: content for name, content in files.items() if name == GENERATION}  # the model's file
+        own = {name: content for name, content in files.items() if name == GENERATION}  # from the model's folder
         files = {name: content for name, content in model_files(place).items() if name != GENERATION} | own
     task = task._replace(tokenizer=tokenizer, files=files)
     formats.save_task(out, task, None, {"method": "full", "imported_from": str(path)})

@@ -102,8 +102,8 @@ def report_dense(base, params):
     dense = [weight for weight in matrices if not isinstance(weight, BlockWeight)]
     if dense:
         size = sum(weight.nbytes for weight in dense) / 1e9
-        kept = "only Q4_0, Q4_1 and Q8_0 can stay in blocks"
-        warnings.warn(f"{base}: {len(dense)} of {len(matrices)} matrices take {size:.2g} GB; {kept}", stacklevel=2)
+        kept = "as dense arrays, because only Q4_0, Q4_1 and Q8_0 can stay in blocks"
+        warnings.warn(f"{base}: {len(dense)} of {len(matrices)} matrices take {size:.2g} GB {kept}", stacklevel=2)
 
 
 @contextmanager

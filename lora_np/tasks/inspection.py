@@ -38,7 +38,7 @@ def inspect_file(path):
     dict: "file"; "metadata"; "tensors", a list of {name, dtype, shape, norm, rms (both None if the norm is not
         finite)}; "adapters", a list of {layer, kind, rank, in, out, scale (None if no configuration gives it), norm_A,
         norm_B, norm_update, stable_rank, effective_rank}, which omits layers whose factors have mismatched shapes, or
-        values that are not finite or extremely large. AdaLoRA's A is reported as diag(E) A, and its rank as the number
+        NaN, infinite or extremely large values. AdaLoRA's A is reported as diag(E) A, and its rank as the number
         of non-zero singular values. DoRA's update is s B A, before the rows are rescaled. VeRA's layers are not listed,
         because its A and B are not in the file; nor are QA-LoRA's, because the file does not record how many inputs
         are pooled into one.

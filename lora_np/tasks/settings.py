@@ -167,11 +167,11 @@ class Data:
         check_text("data", self.data)
 
     def paths(self):
-        """The paths of the files that are read."""
+        """Return the paths of the files that are read."""
         return [self.data]
 
     def files(self, results):
-        """The files to save next to the model, as a dict: name -> bytes."""
+        """Return the files to save next to the model, as a dict: name -> bytes."""
         return {}
 
 
@@ -219,9 +219,9 @@ def check_text(name, value):
 
 
 def kind_of_base(base):
-    """The kind of a base, a key of RANKS: an encoder, or a language model that is small or that takes minutes to train.
+    """Return a base's kind, a key of RANKS: "encoder" or, for a language model, "small" or "large", by its file's size.
 
-    A base that does not exist is "small"; `read_model` will refuse it.
+    A base that does not exist is "small"; `read_model` will reject it.
     """
     place = base_place(base)
     if is_encoder(place):
@@ -231,7 +231,7 @@ def kind_of_base(base):
 
 
 def defaults_for(task, kind):
-    """The Defaults of a task for a kind of base; encoders have some only for the tasks that they can do."""
+    """Return the Defaults of a task for a kind of base; if an encoder cannot do the task, those for "large"."""
     return DEFAULTS[task].get(kind, DEFAULTS[task]["large"])
 
 

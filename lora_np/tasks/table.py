@@ -78,7 +78,7 @@ class LabelledTable(Data):
             results |= {"rows": {**rows, "left_out": n_left_out}, "longer_texts": longer}
             results |= {"max_tokens": settings.max_tokens, "question": model.question}
             results["class_weights"] = self.class_weights
-            if "accuracy" in measures:  # that of the best weights
+            if "accuracy" in measures:  # take the accuracy of the best weights
                 accuracy = history["eval_accuracy"][history["eval_loss"].argmin()]
             else:
                 predicted = probabilities_of(trained, encoded[1][0]).argmax(axis=1)

@@ -17,7 +17,7 @@ from ..formats.hugging_face import generation_fields, special_ids
 from ..model import GREEDY, Sampling, generate_tokens
 
 UNFINISHED = "\ufffd"  # the bytes of an incomplete character decode to this
-# A token for one byte in a tokenizer that is not byte-level. Adjacent bytes are decoded together or, if invalid, not.
+# A token for one byte in a tokenizer that is not byte-level. Valid sequences of such tokens are decoded together.
 BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 

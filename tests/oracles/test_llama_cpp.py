@@ -64,7 +64,7 @@ def test_the_packaged_file_continues_a_text(file, tokenizer, tmp_path):
 def test_errors_come_with_the_words_of_llama_cpp(file, tokenizer):
     with pytest.raises(RuntimeError, match="expect general.type to be 'adapter', but got: model"):
         ask(file, [{"do": "detokenize", "ids": []}], adapters=[(file, 1.0)])
-    with pytest.raises(RuntimeError, match="more tokens than a context of 256 holds"):
+    with pytest.raises(RuntimeError, match="the tokens do not fit in a context of 256"):
         ask(file, [{"do": "greedy", "prompt": tokenizer.encode(PROMPT).ids * 60, "n": 1}], context=256)
 
 

@@ -41,7 +41,7 @@ async function load(llama, { model: modelPath, adapters, context: contextSize, t
     ...(float32 && { flashAttention: false, experimentalKvCacheKeyType: 'F32', experimentalKvCacheValueType: 'F32' }),
   });
   const strategy = () => {
-    throw new Error(`more tokens than a context of ${contextSize} holds`);
+    throw new Error(`the tokens do not fit in a context of ${contextSize}`);
   };
   const sequences = Array.from({ length: rows }, () => context.getSequence({ contextShift: { strategy } }));
   return { model, sequences, sequence: sequences[0] };
@@ -109,7 +109,7 @@ async function timing({ sequences }, { prompts, n }) {
 }
 
 // The peak memory of this process, including Node's own (about 85 MB) and the pages of the model's file that were read.
-// Not resourceUsage().maxRSS, which starts at the memory of the process that started this one.
+// resourceUsage().maxRSS will not do, because it starts at the memory of the parent process.
 const peakBytes = () => 1024 * Number(/VmHWM:\s*(\d+)/.exec(fs.readFileSync('/proc/self/status', 'utf8'))[1]);
 
 const versions = () => ({
@@ -125,7 +125,7 @@ const log = [];
 const logger = (level, message) => log.push(message.trim());
 const llama = await getLlama({ gpu: false, build: 'never', maxThreads: 0, logLevel: 'error', logger });
 const loading = load(llama, JSON.parse(process.argv[2]));
-loading.catch(() => {}); // an error is the answer to each job
+loading.catch(() => {}); // an error becomes the answer to every job
 
 async function answer(job) {
   const loaded = await loading;
