@@ -245,7 +245,7 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
         return [f"no known mistake; it is {float(a[0] / b[0]):.6g} times the right value"]
     norms = float(np.linalg.norm(a) / np.linalg.norm(b))
     cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-    summary = f"no known mistake; its norm is {norms:.4g} of the right norm, and the cosine is {cosine:.4f}"
+    summary = f"no known mistake; its norm is {norms:.4g} times the right norm; the cosine similarity is {cosine:.4f}"
     return [*only_some(wrong, right, near), summary]
 
 

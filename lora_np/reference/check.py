@@ -52,7 +52,7 @@ class Result(NamedTuple):
     dtype: str
     complaints: list[str]
     outputs: int
-    worst: tuple[float, str]  # the largest error as a share of its tolerance, and the name of that tensor
+    worst: tuple[float, str]  # an agreeing tensor's largest error, as a share of its tolerance, and its name
     divergence: Divergence | None
     catches: str  # the mistakes that the case detects
 
@@ -217,7 +217,7 @@ def format_result(result):
 
 
 def format_summary(results, complaints):
-    """Format the number of agreeing cases per tier and precision, and the largest error relative to its tolerance."""
+    """Format the number of agreeing cases per tier and precision, and the largest share of a tolerance used."""
     lines = list(complaints)
     for tier, about in TIERS.items():
         for dtype in DTYPES:
@@ -228,7 +228,7 @@ def format_summary(results, complaints):
                 (share, name), case = max((result.worst, result.case) for result in here)
                 lines.append(
                     f"tier {tier}, {about}, {dtype}: {len(cases - wrong)} of {len(cases)} cases agree"
-                    + (f"; at most {share:.2f} of a tolerance ({case}, {name})" if share else "")
+                    + (f"; at most {share:.2f} of the tolerance used ({case}, {name})" if share else "")
                 )
     diverged = next((result for result in results if result.divergence), None)
     if diverged:

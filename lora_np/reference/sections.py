@@ -26,7 +26,7 @@ def sections():
 
 
 def sections_of(entry, tensor):
-    """List the sections that define a case: its kind's and, for a model's tensor, that of the operation behind it."""
+    """List the sections that define a tensor: its case's section and, in a model, that of the tensor's operation."""
     names, known = [entry["kind"]], sections()
     if entry["kind"] in MODELS:
         names.append(operation_of(entry["settings"], name_in_model(tensor)))

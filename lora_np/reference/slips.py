@@ -136,7 +136,7 @@ def functions(node, facts):
                 yield f"({new})", f"has {new} in place of {text(node)}"
         case ast.Call(ast.Attribute(_, "tril" | "triu"), [mask]):
             for by, side in ((1, "above"), (-1, "below")):
-                yield f"{text(node.func)}({text(mask)}, {by})", f"has the edge of {name} one place {side} the diagonal"
+                yield f"{text(node.func)}({text(mask)}, {by})", f"has {name} cut off one place {side} the diagonal"
         case ast.Call(ast.Subscript(), [x], []):
             yield text(x), f"skips {text(node.func)}"
         case ast.Call(ast.Attribute(_, "reshape"), _):
@@ -333,8 +333,8 @@ def in_statements(function):
                     more = ast.BinOp(value, ast.Add(), ast.Name(name))
                     yield changed(function, {value: more}, f"{text(node.target)} also has {name} added")
             case ast.For(_, rounds):
-                parts = {"[:1]": "only the first round of the loop runs", "[1:]": "the loop skips its first round"}
-                for part, said in (parts | {"[-1:]": "only the last round of the loop runs"}).items():
+                parts = {"[:1]": "only the first iteration runs", "[1:]": "the loop skips its first iteration"}
+                for part, said in (parts | {"[-1:]": "only the last iteration runs"}).items():
                     yield changed(function, {rounds: code(f"list({text(rounds)}){part}")}, said)
             case ast.Assign([ast.Name(name)], ast.BinOp() | ast.Call() as value):
                 yield changed(function, {value: code(f"np.ones_like({text(value)})")}, f"{name} is left out")

@@ -124,7 +124,7 @@ def normal(source):
 
 
 def difference(right, wrong):
-    """Return (start, end, replacement): the span in which `right` differs, and the text in its place in `wrong`."""
+    """Return (start, end, replacement): the span of `right` that differs, and the text that replaces it in `wrong`."""
     start = len(os.path.commonprefix([right, wrong]))
     same = len(os.path.commonprefix([right[start:][::-1], wrong[start:][::-1]]))
     return start, len(right) - same, wrong[start : len(wrong) - same]

@@ -8,7 +8,7 @@ from .operations import bells, operation_case
 
 
 def ragged_case(kind, id, settings, shapes, lengths, *about):
-    """A case of rows that are padded on the right. `shapes` holds those of the arrays, the upstream gradient's last."""
+    """A case with right-padded rows. `shapes` is a dict, array -> shape, in which the upstream gradient comes last."""
     arrays = list(bells(bits_of(id), shapes).items())
     inputs = dict([*arrays[:-1], ("lengths", np.array(lengths)), arrays[-1]])
     return operation_case(kind, id, settings, inputs, *about, tier=5)

@@ -141,7 +141,7 @@ def gguf_case(id, *about):
 
 
 def gguf_bytes(fields, tensors):
-    """Build the contents of a GGUF file without the package `gguf`, so that the cases do not require it."""
+    """Build the contents of a GGUF file without the package `gguf`, so that drawing the cases does not need it."""
 
     def text(string):
         return struct.pack("<Q", len(string.encode())) + string.encode()

@@ -56,7 +56,7 @@ def attention(settings, t):
 
 
 def encoder_attention(settings, t):
-    """`attention` in which each row's queries are all at its last non-padding token; see `last_keys`."""
+    """Compute `attention` with all queries of a row at the row's last non-padding token; see `last_keys`."""
     return attention(settings, {**t, "positions": t["lengths"][:, None] - 1})
 
 

@@ -138,7 +138,7 @@ def expand(packed, form):
 
 
 def pack(weight, form):
-    """Weights as blocks, uint8."""
+    """Pack weights into blocks; return their bytes as uint8."""
     w = weight.astype(np.float32).reshape(-1, 32)
     if form == "q8_0":
         d = np.abs(w).max(axis=1, keepdims=True) / np.float32(127)

@@ -19,7 +19,7 @@ def norm_name(place, settings):
 
 
 def norm(x, place, settings, t, acts, of_encoder=None):
-    """A norm; with `of_encoder`, only in encoders (True) or only in other models (False), else x."""
+    """Apply a norm; return x unchanged if `of_encoder` is given and differs from whether the model is an encoder."""
     if of_encoder not in (None, is_encoder(settings)):
         return x
     sizes, name = settings["model"], norm_name(place, settings)
