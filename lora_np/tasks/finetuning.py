@@ -4,8 +4,9 @@ import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
+from typing import NamedTuple
 
-from ..adapters import check_ranks, for_original_base, start_adapter, trainable_report
+from ..adapters import Adapter, check_ranks, for_original_base, start_adapter, trainable_report
 from ..checked import instance_of, one_of
 from ..compress import BlockWeight
 from ..formats import check_target, read_model, save_task
@@ -14,14 +15,19 @@ from ..training import attach, blas_threads, fine_tuning, stream, train
 from .cost import n_shards, report_cost
 from .language import Conversations, TextFile
 from .resuming import check_state, resumable
-from .settings import LEAST_STEPS, MOST_DEFAULT, FinetuneSettings, base_place, plain_values, tokens_to_read
+from .settings import (
+    LEAST_STEPS,
+    MOST_DEFAULT,
+    Dataset,
+    FinetuneSettings,
+    base_place,
+    no_report,
+    plain_values,
+    tokens_to_read,
+)
 from .table import LabelledTable, QuestionTable
 
 KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Conversations)}
-
-
-def no_report(line):
-    """Ignore a line of text (the default for `report`)."""
 
 
 def finetune(data, out, settings=None, report=no_report):
@@ -50,10 +56,35 @@ def finetune(data, out, settings=None, report=no_report):
     FloatingPointError
         If the training diverges.
     """
-    settings = (settings or FinetuneSettings()).with_defaults(data.task)
+    settings = (settings or FinetuneSettings()).with_defaults(data.task, report)
     base = base_place(settings.base)
     check_target(out, "out", [base, *data.paths()])
     check_state(out)
+    run = prepared(data, settings, report)
+    with blas_threads(1), naming_model(base):
+        before = run.dataset.test_base()
+    with resumable(out, run.plan, base, data, run.dataset.model, run.settings, report) as more:
+        trained, state = carried_out(run, **more)
+        with blas_threads(1):
+            results = {"method": settings.method, **before, **run.dataset.test(trained, state.history)}
+        results |= about_run(run, data, state)
+        save_task(out, trained, base, results, beside=data.files(results))
+    return results
+
+
+class Run(NamedTuple):
+    """A fine-tuning run that is ready to start."""
+
+    dataset: Dataset
+    settings: FinetuneSettings  # with all values filled in
+    frozen: dict  # the base's weights; PiSSA and OLoRA have subtracted the adapter's initial update from them
+    adapter: Adapter | None  # None to train all weights
+    plan: dict  # the arguments of `train`
+
+
+def prepared(data, settings, report=no_report):
+    """Read the base and the data, and return the Run for settings from `FinetuneSettings.with_defaults`."""
+    base = base_place(settings.base)
     model = read_model(base, weights=settings.weights)
     if settings.weights == "blocks":
         report_dense(base, model.params)
@@ -79,21 +110,23 @@ def finetune(data, out, settings=None, report=no_report):
     }
     plan = fine_tuning(frozen, model.config, adapter, dataset.epoch_batches, dataset.validation, **choices)
     report_cost(report, model, adapter, plan, settings.batch_size, dataset.longest)
-    with blas_threads(1), naming_model(base):
-        before = dataset.test_base()
-    with resumable(out, plan, base, data, model, settings, report) as more:
-        state = train(**plan, **more)
-        params, best = attach(frozen, adapter, state.best)
-        if adapter is not None:  # convert it to fit the unchanged base
-            params, best = model.params, for_original_base(model.params, adapter, best)
-        trained = model._replace(params=params, adapter=best)
-        with blas_threads(1):
-            results = {"method": settings.method, **before, **dataset.test(trained, state.history)}
-        parameters = trainable_report(model.params, state.best)
-        results |= {"learning_rate": settings.learning_rate, "trainable": parameters.trainable}
-        results |= {"percent": parameters.percent, "settings": plain_values(data, settings)}
-        save_task(out, trained, base, results, beside=data.files(results))
-    return results
+    return Run(dataset, settings, frozen, adapter, plan)
+
+
+def carried_out(run, **more):
+    """Train, with `more` arguments for `train`; return the LoadedModel with the best weights, and the TrainState."""
+    state, model = train(**run.plan, **more), run.dataset.model
+    params, best = attach(run.frozen, run.adapter, state.best)
+    if run.adapter is not None:  # convert it to fit the unchanged base
+        params, best = model.params, for_original_base(model.params, run.adapter, best)
+    return model._replace(params=params, adapter=best), state
+
+
+def about_run(run, data, state):
+    """The entries of `task.json` that describe a run, whatever its data."""
+    report, settings = trainable_report(run.dataset.model.params, state.best), run.settings
+    numbers = {"learning_rate": settings.learning_rate, "trainable": report.trainable, "percent": report.percent}
+    return numbers | {"settings": plain_values(data, settings)}
 
 
 def report_dense(base, params):

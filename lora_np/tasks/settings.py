@@ -54,6 +54,22 @@ EPOCHS = {"small": 4, "encoder": 3}
 MOST_DEFAULT, LEAST_STEPS = 4, 100  # for a large base: one epoch, or up to 4 if an epoch has fewer than 100 steps
 
 
+def no_report(line):
+    """Ignore a line of text (the default for `report`)."""
+
+
+def default_base(task, report=no_report):
+    """Return the base to use if none is given: for a classifier MiniLM if installed, otherwise the included one."""
+    if task != "classifier":
+        return None
+    try:
+        model_place("minilm")
+    except FileNotFoundError as error:
+        report(f"Using the small base. MiniLM, an encoder, is usually far more accurate. To install it: {error}")
+        return None
+    return "minilm"
+
+
 @dataclass(frozen=True)
 class FinetuneSettings:
     """The settings of a fine-tuning run. None selects the default, which depends on task, method and base size.
@@ -67,7 +83,7 @@ class FinetuneSettings:
     learning_rate : float, the peak learning rate
     epochs, batch_size : int
     seed : int
-    base : the model to start from, see `lora_np.formats.read_model`; None: the included base
+    base : the model to start from, see `lora_np.formats.read_model`; None: `default_base`
     dropout : float in [0, 1), the model's dropout probability during training
     weights : "dense", or "blocks" to keep a GGUF file's weights in blocks; see `lora_np.formats.read_model`
     recompute : bool, recompute activations to save memory at the cost of time; see `lora_np.model.forward`
@@ -120,12 +136,17 @@ class FinetuneSettings:
         """The AdapterConfig for the method: one that adapts no layers for "head", and None for "full"."""
         return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
 
-    def with_defaults(self, task):
-        """Return a copy with a task's DEFAULTS filled in; values that depend on the model or data remain None."""
-        kind = kind_of_base(self.base)
+    def with_defaults(self, task, report=no_report):
+        """Return a copy with a task's DEFAULTS filled in; values that depend on the model or data remain None.
+
+        `report` is called with a line of text if an encoder would be better than the base, but is not installed.
+        """
+        base = default_base(task, report) if self.base is None else self.base
+        kind = kind_of_base(base)
         defaults = defaults_for(task, kind)
         one_of("method", self.method, defaults.learning_rates)
         values = {
+            "base": base,
             "adapter": adapter_from(self.adapter, RANKS[kind]) if self.method == "lora" else None,
             "learning_rate": self.learning_rate or defaults.learning_rates[self.method],
             "epochs": self.epochs or EPOCHS.get(kind),
