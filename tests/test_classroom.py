@@ -62,7 +62,7 @@ OF_WRONG_FORM = {  # and of an output
     "it is an array of dtype object, expected numbers": lambda W, A, B, s: np.array([W, None], dtype=object),
     "it is a generator (does it say `yield` instead of": lambda W, A, B, s: (row for row in W),
     "it is a coroutine (is it an `async def`?)": later,
-    "it is a tuple of 2, expected one array of shape": lambda W, A, B, s: (W, W),
+    "it is a tuple of 2 values, expected one array of shape": lambda W, A, B, s: (W, W),
     "it has dtype int64, expected float64, like the inputs": lambda W, A, B, s: W.astype("i8"),
 }
 (FIRST, *_) = draws_of(ITEMS["merge"])

@@ -292,7 +292,7 @@ def test_a_report_tells_words_from_marks():
     marks = Mark("a", 1.0, 2.0, "a: 1 of 2 points"), Mark("b", 0.0, 1.0, "NameError"), words
     said = report(Graded("x/anna.ipynb", "set", marks))
     assert "1 of 3 points, and up to 4 for" in said and "\na: 1 of 2 points\nb: 0 of 1 point\n  NameError\n" in said
-    assert said.endswith("words: to be read by the teacher, 4 points\nbecause")
+    assert said.endswith("words: to be graded by the teacher, 4 points\nbecause")
     assert "words: 3 of 4 points\nbecause\ngood" in report(Graded("x/anna.ipynb", "set", marks), (3.0, "good"))
 
 

@@ -32,7 +32,7 @@ ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill
 FRAME = """# {title}
 
 ```{{raw}} html
-<p><a href="{page}">On a page of its own</a></p>
+<p><a href="{page}">Open on a separate page</a></p>
 <iframe src="{page}" title="{title}" style="width: 100%; height: 90vh; border: 1px solid #8886"></iframe>
 ```
 """
@@ -44,7 +44,7 @@ CONTENTS = {  # part of the book -> path patterns of its pages, each of which is
     "Lessons": ("notebooks/README.md", "notebooks/*.ipynb", "notebooks/SYMBOLS.md", "notebooks/*.md"),
     "Exercises": ("exercises/*.ipynb",),
     "Results": ("figures/*.md",),
-    "For ports": ("lora_np/reference/*.md",),
+    "Porting": ("lora_np/reference/*.md",),
     "Reference": ("api/*.md",),
     "Folders": ("lora_np/README.md", "lora_np/[!r]*/*.md", "lora_np/*.md", "tests/*.md", ".github/*.md"),
 }
@@ -77,13 +77,13 @@ def build(folder):
         words = ["-W", "--keep-going", "-q", "-b", "html", "-d", trees, sources, site]
         if build_main(list(map(str, words))):
             raise ValueError("book: Sphinx failed for the reasons printed above")
-        for page, text in pages.items():  # what readers download are the clone's own files
+        for page, text in pages.items():  # readers download the clone's own files
             (site / "_sources" / page).write_text(text, "utf-8")
         shutil.copytree(site, folder, dirs_exist_ok=True)
 
 
 def write_sources(folder):
-    """Write the source files of all pages, and `conf.py`; return each page's file as it is in the clone."""
+    """Write the source files of all pages, and `conf.py`; return a dict, page -> its original text."""
     pages = {"index.md": (ROOT / "README.md").read_text("utf-8")}
     for pattern in ("notebooks/*", "figures/*.md", "lora_np/**/*.md", ".github/*.md", "tests/*.md"):
         for path in ROOT.glob(pattern):
@@ -121,7 +121,7 @@ def write_sources(folder):
 
 
 def contents(pages):
-    """Return the table of contents, which the theme shows next to every page; ● marks the lessons of the evening."""
+    """Return the table of contents, shown next to every page; ● marks the lessons on the evening path."""
     lists, rest = [], sorted(pages)
     for part, patterns in CONTENTS.items():
         names = dict.fromkeys(page for pattern in patterns for page in rest if fnmatch(page, pattern))
@@ -176,7 +176,7 @@ def with_links(page, text, folder):
 
 
 def with_slider(data, alt):
-    """Replace an output's animation, see `lesson.slide`, by its pictures and a slider; `alt` describes the pictures."""
+    """Replace an output's animation (see `lesson.slide`) with its pictures and a slider; `alt` describes them."""
     from PIL import Image, ImageSequence
 
     label = re.fullmatch("<slider: (.*)>", "".join(data.get("text/plain", "")))

@@ -31,7 +31,7 @@ def read_words(env):
 
 
 def pattern(words):
-    """Return a pattern that finds the words, longest first, and their plurals; a line may end inside a word."""
+    """Return a pattern that finds the words, longest first, and their plurals; a phrase may span two lines."""
     names = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in sorted(words, key=len, reverse=True))
     return re.compile(rf"(?<![\w-])({names})s?(?![\w-])", re.IGNORECASE)
 
@@ -71,7 +71,7 @@ def link_words(app, doctree, page):
             linked.clear()
             linked.add(node["ids"][0])  # an entry does not link to itself
             entries = [("single", word.astext(), node["ids"][0], "main", None) for word in node.findall(nodes.strong)]
-            node += index(entries=entries)  # so that the search for a word shows its entry first
+            node += index(entries=entries)  # so that a search for a word shows its entry first
         children = []
         for is_text, run in groupby(node.children, lambda child: isinstance(child, nodes.Text)):
             if is_text:  # MyST makes one Text of each line

@@ -243,7 +243,7 @@ def alone(array, row):
     return single
 
 
-# ---------------------------------------------------------------- changes of the correct output
+# ---------------------------------------------------------------- changes to the correct output
 
 
 def by_results(exercise, name, drawn):
@@ -282,7 +282,7 @@ CHANGES_OF_A_RESULT = {
     "it is in reverse order": lambda right: right[..., ::-1],
     "rows and columns are swapped": lambda right: right.swapaxes(-1, -2),
     "it is sorted, but the correct output is not": lambda right: np.sort(right, axis=-1),
-    "it is sorted, the largest first, but the correct output is not": lambda right: -np.sort(-right, axis=-1),
+    "it is sorted in descending order, but the correct output is not": lambda right: -np.sort(-right, axis=-1),
     "it is the cumulative sum along its last axis": lambda right: np.cumsum(right, axis=-1),
     "a softmax has been applied to it": softmax,
     "it is set to 0 where a key comes after its query": np.tril,

@@ -270,7 +270,7 @@ def form_problem(value, right):
     array, right = np.asarray(value), np.asarray(right)
     if array.shape != right.shape:
         if isinstance(value, tuple):
-            return Problem(f"it is a tuple of {len(value)}, expected one array of shape {right.shape}")
+            return Problem(f"it is a tuple of {len(value)} values, expected one array of shape {right.shape}")
         turned = " (it is transposed)" if array.ndim == 2 and array.shape == right.shape[::-1] else ""
         return Problem(f"it has shape {array.shape}, expected {right.shape}{turned}", hint=True)
     if right.dtype.kind == "f" and array.ndim and array.dtype.kind != "f":

@@ -123,7 +123,7 @@ def generator(*words):
 def draws_of(exercise, draw=PRACTICE):
     """Return the draws of a check, a list of DRAWS results of `draw_inputs`.
 
-    If a correct output is a single number, its values in the draws all differ, so that no constant is correct by
+    If an output is a single number, its correct value differs from draw to draw, so that no constant is correct by
     coincidence. The list of these values also differs from that of the PRACTICE draws.
     """
     known = [] if draw == PRACTICE else single_numbers(draws_of(exercise))

@@ -25,8 +25,8 @@ class NotInstalled(Exception):
 def setup(threads=1):
     """Prepare a notebook: set the style of figures and printed numbers, and the number of BLAS threads.
 
-    The matrices of the small base model are too small to benefit from several threads, and times are more reproducible
-    with one thread.
+    The matrices of the small base model are too small to benefit from several threads, and timings are more
+    reproducible with one thread.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
 
 
 def student_of(path, paths):
-    """Return the student's id from a Moodle or Canvas folder or file name, or else the folder's or file's name.
+    """Return the student's id if a folder or file is named as in Moodle or Canvas, else the folder's or file's name.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def report(graded, words=None):
         if one.by_hand and words:
             lines.append(f"{one.item}: {words[0]:g} of {one.points:g} {unit}\n{one.said}\n{words[1]}".rstrip())
         elif one.by_hand:
-            lines.append(f"{one.item}: to be read by the teacher, {one.points:g} {unit}\n{one.said}")
+            lines.append(f"{one.item}: to be graded by the teacher, {one.points:g} {unit}\n{one.said}")
         elif one.said.startswith(f"{one.item}: "):
             lines.append(one.said)
         else:
@@ -136,7 +136,7 @@ def table(rows, mark="\ufeff"):
 
 
 def rows_of(path, name):
-    """Read the rows of a CSV file, starting with the header; short rows are filled up with empty strings."""
+    """Read the rows of a CSV file, starting with the header; short rows are padded with empty strings."""
     try:
         text = existing_file(path).read_text(encoding="utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
@@ -275,7 +275,7 @@ def draw_class(all_graded):
 
 
 def course_tables(rows, moodle=None, canvas=None, assignment=None):
-    """Name -> text of the copies of Moodle's and Canvas's files, with the marks in `rows` (see `rows_of_class`)."""
+    """Copy Moodle's and Canvas's files with the marks in `rows` (see `rows_of_class`); return a dict, name -> text."""
     tables = {"moodle.csv": moodle_table(moodle, rows)} if moodle else {}
     return tables | ({"canvas.csv": canvas_table(canvas, rows, assignment)} if canvas else {})
 
@@ -284,7 +284,7 @@ def moodle_table(path, rows):
     """Fill in the Grade column of Moodle's grading worksheet; scores are scaled to the maximum grade."""
     heads, *lines = rows_of(path, "moodle")
     if "Identifier" not in heads or "Grade" not in heads:
-        raise ValueError(f"moodle: {path} lacks the columns Identifier and Grade, expected Moodle's grading worksheet")
+        raise ValueError(f"moodle: {path} lacks the column Identifier or Grade, expected Moodle's grading worksheet")
     for number, line in enumerate(lines, 2):
         entry = dict(zip(heads, line))
         most = entry.get("Maximum Grade", "").replace(",", ".").strip()
@@ -306,7 +306,7 @@ def canvas_table(path, rows, assignment=None):
     columns = [head for head in heads if re.search(r"\(\d+\)$", head)] if "ID" in heads else []
     wanted = [head for head in columns if assignment in (None, head, re.sub(r" \(\d+\)$", "", head))]
     if len(wanted) != 1 or not {"Student", "ID"} <= set(heads):
-        expected = f"the name of one of {', '.join(columns) or 'the assignments'}"
+        expected = f"one of {', '.join(columns) or 'the assignments'}"
         raise ValueError(f"assignment: got {assignment!r} for {path}, expected {expected} in Canvas's gradebook")
     keep = [n for n, head in enumerate(heads) if head in known or head == wanted[0]]
     who, column = heads.index("ID"), heads.index(wanted[0])

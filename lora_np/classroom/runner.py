@@ -146,7 +146,7 @@ def what_was_raised(error, function, call):
     shapes = isinstance(error, ValueError) and ("broadcast" in said or "matmul" in said or "reshape" in said)
     advice = ". Print the shapes just before that line, and compare them with those you wrote down" if shapes else ""
     if isinstance(error, TypeError) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
-        advice = f". It is called as {call}"  # the call itself has failed
+        advice = f". It is called as {call}"  # the call itself failed
     return f"it raises {type(error).__name__}{said}{where}{advice}"
 
 
@@ -254,7 +254,7 @@ def call_function(message, space, ask):
 
 
 def main():
-    """Read messages from a copy of stdin and write replies to a copy of stdout until the input ends; discard prints."""
+    """Read messages from a copy of stdin until it ends, and write replies to a copy of stdout; discard printed text."""
     messages = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)

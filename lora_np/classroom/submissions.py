@@ -116,7 +116,7 @@ class Process:
                 pipe.close()
 
     def ask(self, message, functions=(), seconds=None):
-        """Send a message and return the answer; until then, call the message's functions at the process's request.
+        """Send a message and return the answer; meanwhile, call the message's functions whenever the process asks.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class Process:
                 self._process.stdin.flush()
                 line = self._lines.get(timeout=seconds)
             except queue.Empty:
-                raise Stopped(f"it was stopped after {seconds:g} s: is there an infinite loop?") from None
+                raise Stopped(f"it was stopped after {seconds:g} s (is there an infinite loop?)") from None
             except OSError:
                 line = None
             if line is None:

@@ -79,11 +79,11 @@ def adapter_size(n_out, n_in, r):
 def adapter_size(n_out, n_in, r):
     return np.int32(r * (n_out + n_in))
 
-# == product_singular_values: wrong, B A, or another array of the same size, is formed
+# == product_singular_values: wrong, it forms B A or another array of that size
 def product_singular_values(B, A):
     return np.linalg.svd(B @ A, compute_uv=False)[: B.shape[1]]
 
-# == product_column: wrong, B A, or another array of the same size, is formed
+# == product_column: wrong, it forms B A or another array of that size
 def product_column(B, A, j):
     return (B @ A)[:, j]
 

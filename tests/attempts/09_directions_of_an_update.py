@@ -63,7 +63,7 @@ def chance_similarity(n, i, j):
     from fractions import Fraction
     return Fraction(max(i, j), n)
 
-# == adapter_directions: wrong, B A, or another array of its size, is formed
+# == adapter_directions: wrong, it forms B A or another array of that size
 def adapter_directions(B, A, k):
     return np.linalg.svd(B @ A)[2][:k].T
 

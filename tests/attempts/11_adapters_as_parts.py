@@ -23,7 +23,7 @@ def nucleus(probs, p):
     kept = np.where(probs >= smallest[:, None], probs, 0)
     return np.einsum("bv,b->bv", kept, 1 / kept.sum(-1))
 
-# == nucleus: wrong, it is sorted, the largest first, but the correct output is not
+# == nucleus: wrong, it is sorted in descending order, but the correct output is not
 def nucleus(probs, p):
     falling = np.sort(probs, axis=-1)[:, ::-1]
     kept = falling * (np.cumsum(falling, axis=-1) - falling < p)
@@ -98,12 +98,12 @@ def update_cosine(A1, B1, A2, B2):
     cross = np.sum((B1.T @ B2) * (A1 @ A2.T))
     return abs(cross) / np.sqrt(np.sum((B1.T @ B1) * (A1 @ A1.T)) * np.sum((B2.T @ B2) * (A2 @ A2.T)))
 
-# == update_cosine: wrong, ΔW, or another array of its size, is formed
+# == update_cosine: wrong, it forms ΔW or another array of that size
 def update_cosine(A1, B1, A2, B2):
     one, other = B1 @ A1, B2 @ A2
     return np.sum(one * other) / np.linalg.norm(one) / np.linalg.norm(other)
 
-# == compress: wrong, B A, or another array of its size, is formed
+# == compress: wrong, it forms B A or another array of that size
 def compress(A, B, r):
     U, sigma, Vt = np.linalg.svd(B @ A, full_matrices=False)
     return sigma[:r, None] * Vt[:r], U[:, :r], np.sqrt(np.sum(sigma[r:] ** 2) / np.sum(sigma**2))

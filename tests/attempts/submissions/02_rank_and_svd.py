@@ -6,14 +6,14 @@ def adapter_size(n_out, n_in, r) return r
 def energy_share(sigma, k):
     import os; os._exit(0)
 
-# == rank_at_energy: hostile, it was stopped after 3 s: is there an infinite loop?
+# == rank_at_energy: hostile, it was stopped after 3 s (is there an infinite loop?)
 def rank_at_energy(*given):
     while True:
         try:
             while 1: pass
         except: pass
 
-# == product_column: hostile, it was stopped after 3 s: is there an infinite loop?
+# == product_column: hostile, it was stopped after 3 s (is there an infinite loop?)
 def product_column(B, A, j):
     while len(B) > 1000: pass
     return B @ A[:, j]

@@ -37,11 +37,11 @@ ANSWER = """1. No. One batch may contain rows with different adapters: `x Wᵀ` 
    adapters change the same activations, so the mix is not as good as the two specialists. If one update is much larger
    than the other, it drowns the smaller one out. So choose the weights on held-out texts of both kinds; the weights
    need not add up to 1. If you know which texts are contracts, it is better to choose an adapter row by row, as in 1.
-4. The error is correct, but answers a different question. It is the norm of what was cut off, relative to the update's
-   norm. The cut keeps the strongest directions, whichever task needs them: if the contracts' update is larger, most of
-   what was cut off belonged to the e-mails. After a cut, measure both losses, not the error. Then either leave the mix
-   at rank 32, which costs little, or cut the two adapters before mixing, or give the contracts a smaller weight before
-   you cut the mix.
+4. The error is correct, but answers a different question. It is the norm of the discarded part relative to the update's
+   norm. Truncation keeps the strongest directions, whichever task needs them: if the contracts' update is larger, most
+   of the discarded part belonged to the e-mails. After truncation, measure both losses, not the error. Then either
+   leave the mix at rank 32, which costs little, or truncate the two adapters before mixing, or give the contracts a
+   smaller weight before you truncate the mix.
 5. Merge: compute `W + s B A` once for each layer; after that, a row costs no more than in the base. As in set 10, this
    pays off after in · out / (in + out) rows, which arrive within minutes here. The price is a whole separate model in
    memory, and the base can no longer be recovered bit for bit (subtracting `s B A` again leaves rounding errors): keep

@@ -42,8 +42,8 @@ def compress(A, B, r):
     A_r = (root[:, None] * Vt[:r]) @ Q_A.T  # (r, R) (R, in) -> (r, in)
     error = np.sqrt(np.sum(sigma[r:] ** 2) / np.sum(sigma**2))  # the relative norm of the terms that are cut off
     return A_r, B_r, error
-    # With σ = (2, 1), exactly the larger update is left, and the error is 1/√5 = 0.45. The smaller update is lost
-    # completely: the cut selects by size, not by usefulness.
+    # With σ = (2, 1), only the larger update is left, unchanged, and the error is 1/√5 = 0.45. The smaller update is
+    # lost completely: truncation selects by size, not by usefulness.
 
 
 def draw(rng, size):
@@ -69,7 +69,7 @@ def compared(i, outputs):
 def large(rng, size):
     """Draw factors with a small `in`, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"A": rng.normal(size=(2, 160)), "B": rng.normal(size=(7000, 2)), "r": 1}
-    return inputs, 448_000, "B A, or another array of its size, is formed"
+    return inputs, 448_000, "it forms B A or another array of that size"
 
 
 def longest(i):
@@ -90,7 +90,7 @@ MISTAKES = {
     ]
 }
 
-AFTER = """**Beyond the points.** The lesson needs only your functions. First generate text with the real model:
+AFTER = """**Beyond the points.** Repeat the lesson with your own functions. First generate text with the real model:
 
     from lora_np.data import decode, encode
     from lora_np.formats import PRETRAINED, load_adapter, load_pretrained, tokenizer_of
@@ -106,7 +106,7 @@ AFTER = """**Beyond the points.** The lesson needs only your functions. First ge
         ids = np.concatenate([ids, [[rng.choice(config.vocab_size, p=probs[0])]]], axis=1)
     print(decode(tokenizer, ids[0]))
 
-Then compare the two adapters in one layer, mix them with weights of ½, and cut the mix:
+Then compare the two adapters in one layer, mix them with weights of ½, and truncate the mix:
 
     layer = "blocks.1.mlp.up_proj"
     pair = {name: (adapter.weights[f"{layer}.lora_A"], adapter.weights[f"{layer}.lora_B"],
@@ -118,5 +118,5 @@ Then compare the two adapters in one layer, mix them with weights of ½, and cut
         A_r, B_r, error = compress(A, B, r)
         print(r, error, *(update_cosine(A_r, B_r, *pair[name][:2]) for name in pair))
 
-What do the last two columns tell you about which adapter survives the cut?
+What do the last two columns tell you about which adapter survives truncation?
 """

@@ -46,7 +46,7 @@ def draw(rng, size):
 def large(rng, size):
     """Draw factors of two updates ΔW that would take 16 MB each."""
     A, B = rng.normal(size=(2, 2, 1600)), rng.normal(size=(2, 1250, 2))
-    return {"A1": A[0], "B1": B[0], "A2": A[1], "B2": B[1]}, 700_000, "ΔW, or another array of its size, is formed"
+    return {"A1": A[0], "B1": B[0], "A2": A[1], "B2": B[1]}, 700_000, "it forms ΔW or another array of that size"
 
 
 def cosine(one, other):

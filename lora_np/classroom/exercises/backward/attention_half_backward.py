@@ -42,7 +42,7 @@ def attention_half_backward(dy, back):
 
 
 def draw(rng, size):
-    """Use linear maps, because backward passes are linear; attention's maps pass gradients to earlier positions."""
+    """Draw linear maps, because backward passes are linear; attention's maps pass gradients to earlier positions."""
     names = ("ln1", "q_proj", "k_proj", "v_proj", "o_proj")
     W = {name: rng.normal(size=(size.C, size.C)) / np.sqrt(size.C) for name in names}
     back = {name: lambda d, W=W[name]: d @ W for name in names}

@@ -15,13 +15,13 @@ from ...exercise import normals
 
 POINTS = 2
 OUTPUTS = ("drop",)
-HINTS = {"drop": "By how much does each parameter move, and by how much does the loss change for each unit of that?"}
+HINTS = {"drop": "By how much does each parameter move, and by how much does the loss change per unit of movement?"}
 FORMULA = "drop = lr · Σ g², over every entry of every array"
 
 
 def predicted_drop(grads, lr):
     """grads: dict of arrays of any shapes, lr a float -> drop, a float."""
-    # A parameter with slope g moves by −lr g, and L changes by g for each unit: −lr g² in total.
+    # A parameter with slope g moves by −lr g, and L changes by g per unit: −lr g² in total.
     # Arrays with large gradients contribute most. In a bowl the slope decreases on the way, so the true drop is
     # smaller.
     squares = sum(np.sum(g**2) for g in grads.values())

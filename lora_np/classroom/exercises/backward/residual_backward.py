@@ -3,7 +3,7 @@
 `y = x + f(x)`, where the branch `f` may be anything, such as attention or an MLP. The branch's backward pass is given:
 `branch_backward(d)` maps the gradient of the branch's output to that of its input. Return the gradient of `x`.
 
-**Predict:** If all weights of the branch are zero, the branch passes nothing back. What is `dx` then? What is left of
+**Predict:** if all weights of the branch are zero, the branch passes nothing back. What is `dx` then? What is left of
 the gradient after twenty such blocks, with and without residual paths? This is why deep models have residual paths.
 """
 
@@ -15,8 +15,8 @@ FORMULA = "dx = dy + branch_backward(dy)"
 
 def residual_backward(dy, branch_backward):
     """dy (N, T, C), branch_backward, a function from (N, T, C) to (N, T, C) -> dx (N, T, C)."""
-    # x reaches y along two paths, directly and through the branch, so a gradient comes back along both. With branches
-    # of zero weights, dx is dy, even after twenty blocks; without residual paths it would be 0.
+    # x reaches y along two paths, directly and through the branch, so a gradient comes back along both. If all weights
+    # of the branches are zero, dx is dy, even after twenty blocks; without residual paths it would be 0.
     return dy + branch_backward(dy)
 
 

@@ -40,12 +40,12 @@ expect if the claim were wrong.
 """
 ANSWER = """1. Chance alone gives 64/128 = 0.5: two adapters that have nothing in common would show the same. Control:
    measure φ of random subspaces of these sizes, and its spread. Also compare fewer directions: for φ(4, 4) chance gives
-   4/128 = 0.03, so shared directions would show there.
-2. The stable rank measures energy, and energy is not usefulness: the loss may depend on weak directions. So first cut
-   the update to two directions and measure the loss. Even if nothing is lost, that only shows that two directions are
-   *enough*. It does not show that training finds them when it may use only two, with different gradients and a
-   different learning rate. Control: train at r = 2 and at r = 16, and compare. (An update trained with shuffled labels
-   also has a low stable rank.)
+   4/128 = 0.03, so shared directions would be visible there.
+2. The stable rank measures energy, and energy is not usefulness: the loss may depend on weak directions. So first
+   truncate the update to two directions and measure the loss. Even if nothing is lost, that only shows that two
+   directions are *enough*. It does not show that training finds them when it may use only two, with different gradients
+   and a different learning rate. Control: train at r = 2 and at r = 16, and compare. (An update trained with shuffled
+   labels also has a low stable rank.)
 3. The factor has ‖ΔW‖ in its numerator: if an update is 24 times as large in the same directions, its factor is 24
    times as large, too. For both methods, compare the denominator, ‖Uᵀ W V‖, with its value for random directions and
    for W's own leading ones. If the claim is wrong, both denominators lie at about the same point between these two

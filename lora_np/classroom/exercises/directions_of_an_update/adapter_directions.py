@@ -51,7 +51,7 @@ def compared(i, outputs):
 def large(rng, size):
     """Draw factors with a small `in`, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"B": rng.normal(size=(2200, 1)), "A": rng.normal(size=(1, 70)), "k": 1}
-    return inputs, 100_000, "B A, or another array of its size, is formed"
+    return inputs, 100_000, "it forms B A or another array of that size"
 
 
 def turned(i, V):
@@ -92,6 +92,6 @@ AFTER = """**Beyond the points.** Two adapters come with the package. `critics` 
         print(f"{layer:<26} φ(1, 1) {phi[0]:.2f}   φ(8, 8) {phi[1]:.2f}   chance {chance:.2f}")
 
 Where is φ clearly above chance, and where is it not? The two columns seem to disagree. Which question does each of them
-answer? Before you draw conclusions, think of the lesson's control: both adapters read the same base's activations on
-English text.
+answer? Before you draw conclusions, think of the lesson's control: both adapters read the same base model's
+activations on English text.
 """

@@ -44,7 +44,7 @@ def between(i):
 MISTAKES = {
     "factor": [
         (
-            "ΔW in the numerator is cut to r directions as well",
+            "ΔW in the numerator is truncated to r directions as well",
             lambda i: np.linalg.norm(np.linalg.svd(i.update)[1][: i.r]) / np.linalg.norm(between(i)),
         ),
         (

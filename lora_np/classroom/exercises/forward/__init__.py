@@ -30,7 +30,7 @@ ANSWER = """1. `h` does not change: a layer norm subtracts each position's mean,
    Nothing that reads the residual stream sees a constant offset.
 2. The logits do not change: only the product q_i · k_j is ever used, and the two factors cancel in it. The logits are
    even bit-identical, because 2 is a power of 2. Lesson 02 had the same freedom, `B G` and `G⁻¹ A`: only the product
-   has a meaning.
+   matters.
 3. The logits change. Each head computes what the other computed before, so the two parts of `context` are swapped. But
    `o_proj` reads each part with the columns that were meant for the other. If the first D **columns** of
    `o_proj.weight` are also swapped with the next D, nothing changes. The order of the heads is arbitrary.

@@ -68,7 +68,7 @@ MISTAKES = {
     ]
 }
 
-AFTER = """**Beyond the points.** Try your test and your functions on the package's own base. Type this in:
+AFTER = """**Beyond the points.** Try your test and your functions on the package's own base model. Type this in:
 
     from lora_np.formats import load_pretrained
     from lora_np.model import forward

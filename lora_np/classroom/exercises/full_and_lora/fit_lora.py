@@ -133,7 +133,7 @@ def problem_of_steps(i, at):
                 "its gradient is divided by the number of outputs as well": right / len(i.W),
                 "its gradient is twice the correct one: the loss has a factor ½": 2 * right,
                 "its gradient is computed after the other factor has moved": gradients(i, i.W, *with_new)[at],
-                "x Wᵀ is missing in y": gradients(i, 0 * i.W, *before)[at],
+                "x Wᵀ is missing from y": gradients(i, 0 * i.W, *before)[at],
             }
             found = [said for said, value in looks_like.items() if np.allclose(move, value, rtol=0, atol=near)]
             return f"in step {n + 1} {[*found, 'it does not move by −lr times its gradient'][0]}"

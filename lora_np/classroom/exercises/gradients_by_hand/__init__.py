@@ -1,8 +1,8 @@
 """Gradients by hand.
 
 `dy` is the upstream gradient, ∂L/∂y: an array with the shape of `y`. Each entry is the derivative of the loss `L` with
-respect to that entry of `y`. Given `dy`, a backward pass computes the gradients with respect to the inputs from which
-`y` was computed.
+respect to the same entry of `y`. Given `dy`, a backward pass computes the gradients with respect to the inputs from
+which `y` was computed.
 
 The lesson contains the formulas. Close it and derive them again on paper: copying teaches you nothing. Begin each
 derivation with one entry of an input: which entries of `y` does it change, and how strongly? Add up these effects.

@@ -5,7 +5,7 @@ of `x`, by **central differences**: move one entry at a time by `h` in both dire
 Use the given `h`.
 
 **Before you write:** how many times is `f` called for an `x` of shape (3, 6)? Then draw a curve with three points on
-it, at x − h, x and x + h: which two give the best slope at x, and why is the third not needed?
+it, at x − h, x and x + h: which two give the best estimate of the slope at x, and why is the third not needed?
 
 `x` may have any number of axes; `np.ndindex(x.shape)` iterates over all indices of an array. Work on a copy of `x`.
 """

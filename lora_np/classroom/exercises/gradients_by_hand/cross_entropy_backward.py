@@ -43,7 +43,7 @@ def at_targets(i):
 MISTAKES = {
     "dlogits": [
         (
-            "1 is subtracted at the targets of all rows in every row",
+            "in every row, 1 is subtracted at the targets of all rows",
             lambda i: i.right["dlogits"] + (at_targets(i) - at_targets(i).sum(axis=0)) / i.size.N,
         ),
         (

@@ -38,8 +38,8 @@ def merge_back(codes, scales, A, B, s):
     lost = np.linalg.norm(back - merged) / np.linalg.norm(delta)
     return new_codes, new_scales, lost
     # A tiny update changes almost no codes: the result is nearly Ŵ, so nearly all of ΔW is lost, and `lost` is about 1.
-    # If the largest weight of a row has grown, all marks of this row have moved, and each other weight of the row moves
-    # with its mark or to another mark. In a long row, this error exceeds ‖ΔW‖, so `lost` is above 1.
+    # If the largest weight of a row has grown, all marks of this row have moved, and all its other weights move with
+    # their marks or to other marks. In a long row, this error exceeds ‖ΔW‖, so `lost` is above 1.
 
 
 def draw(rng, size):

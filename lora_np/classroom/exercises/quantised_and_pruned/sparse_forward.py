@@ -6,8 +6,8 @@ among the four. Compute `y = x Wᵀ`. You could rebuild `W` with its zeros, but 
 form it. (An entry of `x` that is not multiplied by any value may be anything here, even NaN. Do not multiply it by 0
 either: 0 · NaN is NaN.)
 
-**On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? By which entries of a
-row of `x` are these four values multiplied, and by which is value `k`? **Count:** how many multiplications does a row
+**On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? By which entry of a
+row of `x` is each value multiplied? What is the rule for value `k`? **Count:** how many multiplications does a row
 of `x` take this way, and how many with the full `W`? How many bits does a weight take on average, with 16-bit values?
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 POINTS = 3
 OUTPUTS = ("y",)
-HINTS = {"y": "Values 0 and 1 of a row belong to inputs 0 … 3, values 2 and 3 to 4 … 7. To which does value k belong?"}
+HINTS = {"y": "Values 0 and 1 of a row belong to inputs 0 … 3, values 2 and 3 to 4 … 7. Where does value k belong?"}
 FORMULA = "y_no = Σ_k values_ok · x[n, 4 (k // 2) + positions_ok]"
 
 

@@ -40,8 +40,8 @@ ANSWER = """1. **Does not follow.** The rank counts every direction above roundi
    models' outputs. The adapters may still differ, but a comparison of only their `A`'s cannot show this.
 3. **False.** LoRA discards no part of `W`: `W` is frozen and kept in full, and the layer's weight is `W` plus a change
    of rank 16. Only the change has limited rank. The sum can have full rank: try `np.linalg.matrix_rank(W + B @ A)`.
-4. **False.** The factors have as many parameters as `W`, but can form fewer matrices: the rank of `B A` is at most 500,
-   whatever the factors' entries are. The identity matrix is out of reach: it has 1000 equal singular values, and the
+4. **False.** The factors have as many parameters as `W`, but can represent fewer matrices: the rank of `B A` is at most
+   500, whatever their entries are. The identity matrix is out of reach: it has 1000 equal singular values, and the
    best `B A` of rank 500 contains only half of its energy. Many of the parameters are redundant: all pairs `B G`,
    `G⁻¹ A` give the same change, and `G` has 250,000 entries.
 5. **True.** Put the two `B`'s side by side, (out, 24), and stack the two `A`'s, (24, in). Their product is the sum of 8

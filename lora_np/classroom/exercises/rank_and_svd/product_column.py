@@ -30,13 +30,13 @@ def draw(rng, size):
 
 def large(rng, size):
     inputs = {"B": rng.normal(size=(3000, 4)), "A": rng.normal(size=(4, 2000)), "j": 2}
-    return inputs, 2_400_000, "B A, or another array of the same size, is formed"
+    return inputs, 2_400_000, "it forms B A or another array of that size"
 
 
 MISTAKES = {
     "column": [
         ("this is column j of B", lambda i: i.B[:, i.j]),
-        ("B and A are summed before multiplying", lambda i: i.B.sum(axis=1) * i.A[:, i.j].sum()),
+        ("B and column j of A are summed over r before multiplying", lambda i: i.B.sum(axis=1) * i.A[:, i.j].sum()),
         ("this is the sum of all columns of B A", lambda i: i.B @ i.A.sum(axis=1)),
     ]
 }

@@ -44,7 +44,7 @@ def draw(rng, size):
 def large(rng, size):
     """Draw an A with few columns, so that an (in, in) array, which is allowed, is small compared with B A."""
     inputs = {"B": rng.normal(size=(2200, 1)), "A": rng.normal(size=(1, 70))}
-    return inputs, 100_000, "B A, or another array of the same size, is formed"
+    return inputs, 100_000, "it forms B A or another array of that size"
 
 
 MISTAKES = {

@@ -35,7 +35,7 @@ ANSWER = """\
    the bias. Then everything that is added to the residual stream has mean 0, and the outputs of the layer norms do not
    change. Move the layer norm's bias `b` into the biases of the next layers, by adding `W b`. To absorb the bias
    of the last norm, give the head a bias.
-2. **Learned positions: no.** With RoPE, a score depends only on the distance between two positions, so without the
+2. **Learned positions: no.** With RoPE, positions affect a score only through their distance, so without the
    position table, shifting the entire text by ten positions changes nothing. In GPT-2, a row of this table is added to
    `x`, and everything that reads `x` depends on that row, including values and MLPs.
 3. **The MLP: no.** With a bias of 1 and zero weights in `up_proj`, SwiGLU is `silu(gate)`, a function of one variable

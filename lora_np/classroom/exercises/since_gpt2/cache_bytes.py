@@ -25,7 +25,7 @@ def cache_bytes(n_layers, n_heads, n_kv_heads, head_size, T, itemsize):
     grouped = of_one_head * n_kv_heads
     return full, grouped
     # `grouped` does not depend on n_heads, and is smaller than `full` by a factor of G = n_heads / n_kv_heads. For
-    # SmolLM2, they are 377 MB and 1,132 MB.
+    # SmolLM2, `grouped` is 377 MB and `full` is 1,132 MB.
 
 
 def draw(rng, size):

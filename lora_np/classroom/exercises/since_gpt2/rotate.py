@@ -2,7 +2,7 @@
 
 The `D` entries of a query or a key are treated as `D/2` points in the plane: point `j` has the coordinates `x[…, j]`
 and `x[…, j + D/2]`, for j = 0 … D/2 − 1. At position `t` (one of `positions`), point `j` is rotated by the angle
-`t · theta^(−2j/D)`, counterclockwise.
+`t · theta^(−2j/D)`, anticlockwise.
 
 **On paper first:** where does a rotation by an angle φ take the points (1, 0) and (0, 1)? So where does it take (a, b)?
 **Predict:** what happens at position 0? Does the length of a query change?

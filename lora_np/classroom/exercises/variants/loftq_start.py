@@ -77,7 +77,7 @@ MISTAKES = {
         ("the adapter begins with the leading directions of W, not with B A = 0", from_W),
         ("Q is not quantised: this is W − s B A", lambda i: i.W - i.s * i.right["B A"]),
     ],
-    "B A": [("B A is from the round before Q's, but each round ends by updating the adapter", older)],
+    "B A": [("B A is one round older than Q, but each round ends by updating the adapter", older)],
 }
 
 AFTER = """**Beyond the points.** Try a real matrix and more rounds. Type this in, then try another rank, such as 8:

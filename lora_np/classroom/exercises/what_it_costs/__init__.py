@@ -52,9 +52,9 @@ ANSWER = """1. **Run 4** is full fine-tuning: its gradients take as many bytes a
    whether a task needs them, train both configurations, and compare losses or accuracies on held-out data for the same
    number of FLOPs.
 4. The thin products are a small part of the step: 0.019 of 11.6 TFLOP, counting six products per adapter. With r = 1,
-   seven eighths of this are saved, and the step has 0.14 % fewer FLOPs. The forward pass and `dx` through the frozen
+   seven eighths of this is saved, and the step has 0.14 % fewer FLOPs. The forward pass and `dx` through the frozen
    weights do not depend on r. The running time will hardly change: thin products are limited by memory bandwidth, so
-   one with r = 8 takes hardly longer than one with r = 1. (Her only gain: the adapter's file is eight times smaller.)
+   one with r = 8 takes barely longer than one with r = 1. (Her only gain: the adapter's file is eight times smaller.)
 
 *Marks:* one point for each question; for the first, four runs, each with the number that identifies it, are enough.
 """

@@ -21,7 +21,7 @@ POINTS = 4
 OUTPUTS = ("loss", "dlogits")
 HINTS = {
     "loss": "In which rows do you take −log p, in which column of each, and over how many rows do you average?",
-    "dlogits": "In exercise set 03, a row's gradient was its softmax, minus 1 at the target. Which rows have one here?",
+    "dlogits": "In exercise set 03, a row's gradient was its softmax, minus 1 at the target. Which rows have a target?",
 }
 FORMULA = """p = softmax(logits), along each row
 loss = −mean(log p[t, targets[t]]) over the n rows that count

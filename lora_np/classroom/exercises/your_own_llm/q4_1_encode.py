@@ -76,5 +76,5 @@ AFTER = """**Beyond the points.** Encode and decode a real matrix with your own 
     print(np.linalg.norm(W_hat - package) / np.linalg.norm(W))
 
 The package's result is almost the same. The package computes the codes with the same `d` and `m`, but stores both in 16
-bits. Also, about ten weights are so near the midpoint of two marks that rounding errors decide which mark they get.
+bits. Also, about ten weights are so close to halfway between marks that rounding errors decide which mark they get.
 """
