@@ -32,8 +32,11 @@ def add_data_options(tuning):
     tuning.add("--quoting", QUOTING, default=None)
     tuning.add("--out DIR", "folder to write", required=True)
     tuning.add("--test FILE", "a separate file to test on (default: a tenth of --data)", dest="test_data")
+    text = "a separate file to select the best weights on (default: a tenth of --data)"
+    tuning.add("--validation FILE", text, dest="validation_data")
     text = f"balanced: the rarer a class, the larger its weight (default {CLASS_WEIGHTS[0]})"
     tuning.add("--class-weights", text, choices=CLASS_WEIGHTS)
+    tuning.add("--calibrate", "scale the probabilities to fit the validation set (temperature scaling)", default=None)
     text = f"""train the language model, without a new head, to answer with the label's name; each text is followed by
     a question on a separate line (default {QUESTION.strip()!r})"""
     tuning.add("--as-words QUESTION", text, dest="question", nargs="?", const=QUESTION)

@@ -12,7 +12,7 @@ from ..formats.task import read_task
 from .classifier import class_probabilities, load_classifier
 from .finetuning import about_run, base_place, carried_out, prepared
 from .settings import FinetuneSettings
-from .table import FRACTIONS_WITHOUT_TEST, LabelledTable
+from .table import FRACTION, LabelledTable
 
 ADAPTER = {"rank": "r", "alpha": "alpha", "targets": "targets", "variant": "variant"}  # parameter -> field
 RESULTS = ("learning_rate", "trainable", "percent", "settings")  # of `about_run`
@@ -22,12 +22,12 @@ SETTINGS = ("base", "method", "learning_rate", "epochs", "batch_size", "dropout"
 class LabelledTexts(LabelledTable):
     """Labelled texts in memory, a tenth of which is for validation, and none for testing."""
 
-    def __init__(self, texts, labels, class_weights):
-        super().__init__("texts in memory", "text", "label", class_weights=class_weights)
+    def __init__(self, texts, labels, class_weights, calibrate):
+        super().__init__("texts in memory", "text", "label", class_weights=class_weights, calibrate=calibrate)
         object.__setattr__(self, "table", Table(texts, labels))
 
     def split(self, seed):
-        return split_table(self.table, FRACTIONS_WITHOUT_TEST, seed), 0
+        return split_table(self.table, (1 - FRACTION, FRACTION, 0.0), seed), 0
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):
@@ -42,7 +42,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     method : "lora", "head" or "full"
     rank, alpha, targets, variant : of LoRA, as the command's options
     learning_rate, epochs, batch_size, dropout, threads, max_tokens : see `FinetuneSettings`
-    class_weight : None or "balanced", as `--class-weights`
+    class_weight : None or "balanced"; calibrate : bool; as the command's options
     random_state : int, the seed
 
     Attributes
@@ -72,6 +72,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         batch_size=None,
         dropout=0.0,
         class_weight=None,
+        calibrate=False,
         max_tokens=None,
         threads=None,
         random_state=0,
@@ -87,6 +88,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.dropout = dropout
         self.class_weight = class_weight
+        self.calibrate = calibrate
         self.max_tokens = max_tokens
         self.threads = threads
         self.random_state = random_state
@@ -103,14 +105,16 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y: got {len(y)} labels for {len(texts)} texts")
         check_classification_targets(y)
         classes, of_rows = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"y: got 1 class, {quoted(str(classes[0]))}, expected at least two classes")
         names = label_texts(classes)
-        data = LabelledTexts(texts, [names[k] for k in of_rows], self.class_weight or "none")
+        data = LabelledTexts(texts, [names[k] for k in of_rows], self.class_weight or "none", self.calibrate)
         adapter = {field: getattr(self, name) for name, field in ADAPTER.items() if getattr(self, name) is not None}
         settings = {name: getattr(self, name) for name in SETTINGS} | {"adapter": adapter or None}
         run = prepared(data, FinetuneSettings(**settings, seed=self.random_state).with_defaults(data.task))
-        self.model_, state = carried_out(run)
+        self.model_, finished, state = carried_out(run)
         self.classes_ = classes
-        self.results_ = {"method": self.method, **about_run(run, data, state)}
+        self.results_ = {"method": self.method, **finished, **about_run(run, data, state)}
         return self
 
     def predict_proba(self, X):
@@ -124,7 +128,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         """Return the most probable label of each text."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[best]
 
     def save(self, folder):
         """Write the folder that the command `finetune` would write; other commands and `load` read it."""

@@ -64,11 +64,11 @@ def finetune(data, out, settings=None, report=no_report):
     with blas_threads(1), naming_model(base):
         before = run.dataset.test_base()
     with resumable(out, run.plan, base, data, run.dataset.model, run.settings, report) as more:
-        trained, state = carried_out(run, **more)
+        trained, finished, state = carried_out(run, **more)
         with blas_threads(1):
-            results = {"method": settings.method, **before, **run.dataset.test(trained, state.history)}
-        results |= about_run(run, data, state)
-        save_task(out, trained, base, results, beside=data.files(results))
+            after, files = run.dataset.test(trained, state.history)
+        results = {"method": settings.method, **before, **after, **finished, **about_run(run, data, state)}
+        save_task(out, trained, base, results, beside=files)
     return results
 
 
@@ -114,12 +114,15 @@ def prepared(data, settings, report=no_report):
 
 
 def carried_out(run, **more):
-    """Train, with `more` arguments for `train`; return the LoadedModel with the best weights, and the TrainState."""
+    """Train, with `more` arguments for `train`.
+
+    Returns the LoadedModel with the best weights, a dict of the results of `Dataset.finish`, and the TrainState.
+    """
     state, model = train(**run.plan, **more), run.dataset.model
     params, best = attach(run.frozen, run.adapter, state.best)
     if run.adapter is not None:  # convert it to fit the unchanged base
         params, best = model.params, for_original_base(model.params, run.adapter, best)
-    return model._replace(params=params, adapter=best), state
+    return *run.dataset.finish(model._replace(params=params, adapter=best)), state
 
 
 def about_run(run, data, state):

@@ -164,9 +164,12 @@ class Dataset(NamedTuple):
     validation: list[Batch]  # used to select the best weights
     n_rows: int  # rows per epoch
     longest: int  # length of the longest training row in tokens
-    test: Callable  # (LoadedModel, history) -> dict of results on the test set; history is from `train`
+    # (LoadedModel, history of `train`) -> dict of results on the test set, and dict: name -> bytes of files to save
+    test: Callable
     test_base: Callable = lambda: {}  # () -> dict of the base's results before training
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
+    # (trained LoadedModel) -> the LoadedModel to test and to save, and dict of results
+    finish: Callable = lambda model: (model, {})
 
 
 @dataclass(frozen=True)
@@ -190,10 +193,6 @@ class Data:
     def paths(self):
         """Return the paths of the files that are read."""
         return [self.data]
-
-    def files(self, results):
-        """Return the files to save next to the model, as a dict: name -> bytes."""
-        return {}
 
 
 def adapter_from(adapter, rank):
