@@ -66,6 +66,9 @@ def add_training_options(tuning):
     text = f"""texts per step (default {table.batch_size}, or {text_file.batch_size} for a language model; with a large
     base {large_table.batch_size} or {large_text.batch_size})"""
     tuning.add("--batch-size N", text)
+    tuning.add("--patience N", "stop after N evaluations (two per epoch) without a lower validation loss")
+    text = "search for this long for a better rate, rank, number of epochs and, without --base, base"
+    tuning.add("--minutes M", text, dest="minutes")
     tuning.add("--seed N", f"random seed (default {new.seed})")
     text = "model to start from: minilm, smollm2, a GGUF file, or a folder (default: the included base)"
     tuning.add("--base DIR", text)
@@ -80,7 +83,7 @@ def add_training_options(tuning):
 
 def run_finetune(arguments):
     data, settings = read_run(arguments.settings, run_values(arguments))
-    results = finetune(data, arguments.out, settings, print_now)
+    results = finetune(data, arguments.out, settings, print_now, arguments.minutes)
     print(*data.summary(results), f"saved in {shown(arguments.out)}", sep="\n")
 
 
@@ -88,7 +91,9 @@ def run_values(arguments):
     """Return the command line's options as the `changes` for `read_run`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
         raise ValueError("data: got none, expected --data FILE, --text-file FILE or --settings FILE")
-    options = {n: v for n, v in options_of(arguments).items() if v is not None and n not in ("out", "settings")}
+    options = {
+        n: v for n, v in options_of(arguments).items() if v is not None and n not in ("out", "settings", "minutes")
+    }
     adapter = {name.removeprefix("adapter_"): options.pop(name) for name in ADAPTER_FIELDS if name in options}
     if adapter:
         options["adapter"] = adapter

@@ -10,13 +10,13 @@ from ..data import Table, split_table
 from ..formats import save_task
 from ..formats.task import read_task
 from .classifier import class_probabilities, load_classifier
-from .finetuning import about_run, base_place, carried_out, prepared
-from .settings import FinetuneSettings
+from .finetuning import about_run, best_of_search, carried_out, prepared
+from .settings import FinetuneSettings, base_place
 from .table import FRACTION, LabelledTable
 
 ADAPTER = {"rank": "r", "alpha": "alpha", "targets": "targets", "variant": "variant"}  # parameter -> field
 RESULTS = ("learning_rate", "trainable", "percent", "settings")  # of `about_run`
-SETTINGS = ("base", "method", "learning_rate", "epochs", "batch_size", "dropout", "threads", "max_tokens")
+SETTINGS = ("base", "method", "learning_rate", "epochs", "batch_size", "dropout", "threads", "max_tokens", "patience")
 
 
 class LabelledTexts(LabelledTable):
@@ -41,7 +41,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     base : str or None, "minilm", "smollm2", "pretrained" or a path; None: MiniLM if it is installed
     method : "lora", "head" or "full"
     rank, alpha, targets, variant : of LoRA, as the command's options
-    learning_rate, epochs, batch_size, dropout, threads, max_tokens : see `FinetuneSettings`
+    learning_rate, epochs, batch_size, dropout, threads, max_tokens, patience : see `FinetuneSettings`
+    minutes : float, the time to spend on a search around these settings, as `--minutes`; None: no search
     class_weight : None or "balanced"; calibrate : bool; as the command's options
     random_state : int, the seed
 
@@ -74,6 +75,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         class_weight=None,
         calibrate=False,
         max_tokens=None,
+        patience=None,
+        minutes=None,
         threads=None,
         random_state=0,
     ):
@@ -90,6 +93,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.calibrate = calibrate
         self.max_tokens = max_tokens
+        self.patience = patience
+        self.minutes = minutes
         self.threads = threads
         self.random_state = random_state
 
@@ -111,10 +116,14 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         data = LabelledTexts(texts, [names[k] for k in of_rows], self.class_weight or "none", self.calibrate)
         adapter = {field: getattr(self, name) for name, field in ADAPTER.items() if getattr(self, name) is not None}
         settings = {name: getattr(self, name) for name in SETTINGS} | {"adapter": adapter or None}
-        run = prepared(data, FinetuneSettings(**settings, seed=self.random_state).with_defaults(data.task))
-        self.model_, finished, state = carried_out(run)
+        settings, more = FinetuneSettings(**settings, seed=self.random_state), {}
+        if self.minutes is None:
+            run = prepared(data, settings.with_defaults(data.task))
+            self.model_, finished, state = carried_out(run)
+        else:
+            (run, self.model_, finished, state), more["search"] = best_of_search(data, settings, self.minutes)
         self.classes_ = classes
-        self.results_ = {"method": self.method, **finished, **about_run(run, data, state)}
+        self.results_ = {"method": self.method, **more, **finished, **about_run(run, data, state)}
         return self
 
     def predict_proba(self, X):

@@ -82,6 +82,7 @@ class FinetuneSettings:
         PiSSA and OLoRA are saved as a LoRA adapter of twice the rank, for the unchanged base
     learning_rate : float, the peak learning rate
     epochs, batch_size : int
+    patience : int, training stops after this many evaluations (two per epoch) without a lower validation loss, or None
     seed : int
     base : the model to start from, see `lora_np.formats.read_model`; None: `default_base`
     dropout : float in [0, 1), the model's dropout probability during training
@@ -108,13 +109,14 @@ class FinetuneSettings:
     recompute: bool = False
     threads: int | None = None
     max_tokens: int | None = None
+    patience: int | None = None
 
     def __post_init__(self):
         check_fields(self, one_of, "method", choices=METHODS)
         check_fields(self, one_of, "weights", choices=WEIGHTS)
         check_fields(self, seed_number, "seed")
         check_fields(self, finite_number, "dropout", least=0, below=1)
-        counts = [name for name in ("batch_size", "max_tokens") if getattr(self, name) is not None]
+        counts = [name for name in ("batch_size", "max_tokens", "patience") if getattr(self, name) is not None]
         check_fields(self, whole_number, *counts)
         if self.threads is not None:
             check_fields(self, whole_number, "threads", most=MOST_THREADS)
