@@ -354,7 +354,7 @@ def test_truncated_texts_and_prompts_are_reported(world, tmp_path, capsys):
         (["a\u200b", "a", "b"], r"'a', 'a\\u200b' look alike"),
         (['"a"', "a", "b"], "look alike, but are different classes; if quotes enclose its cells, use --quoting"),
         (["a", "b", "A-", "1", "11"], None),
-        ([f"{n / 7}" for n in range(30)], "30 different numbers in 30 rows; finetune predicts classes, not numbers"),
+        ([f"{n / 7}" for n in range(30)], "30 different numbers in 30 rows; is this a rating?"),
         ([str(n % 5) for n in range(30)], None),
     ],
 )
@@ -363,6 +363,17 @@ def test_labels_that_look_alike(names, said):
         warnings.simplefilter("always")
         assert label_names(names) == sorted(set(names))
     assert [re.search(said, str(one.message)) is not None for one in caught] == [True] * (said is not None)
+
+
+def test_columns_of_the_wrong_kind_are_named(words, fails, tmp_path, capsys):
+    """Text and label columns that are exchanged, and a class with a single text."""
+    rows = [(f"ticket no. {i}", "abc"[i % 3]) for i in range(40)]
+    data = write_csv(tmp_path / "rows.csv", rows, header=("l", "t"))
+    says = ["'t' has 3 different texts, and 'l' 40 different labels; exchange the two columns"]
+    fails(*words(data=data, out=tmp_path / "x"), says=says)
+    write_csv(data, [*rows, ("a ticket", "rare")])
+    assert main([str(word) for word in words("--epochs", 1, data=data)]) == 0
+    assert "only one text for training has the label 'rare'" in capsys.readouterr().err
 
 
 def test_repeated_texts_are_counted_once():

@@ -1,5 +1,7 @@
 """Labelled tables for training a classifier with a new head, or a language model that answers with the label."""
 
+import warnings
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -19,6 +21,7 @@ from ..data import (
     split_table,
     text_digest,
 )
+from ..data.records import listed
 from ..model import add_head, check_writes
 from ..training import CLASSIFIER_BATCH, LANGUAGE_BATCH, blas_threads, stream
 from .baseline import word_classifier
@@ -80,6 +83,8 @@ class LabelledTable(Data):
     def read(self, model, settings):
         splits, n_left_out = self.split(settings.seed)
         labels, pad = label_names(splits.train.labels), pad_id(model.tokenizer)
+        if rare := sorted(label for label, n in Counter(splits.train.labels).items() if n == 1):
+            warnings.warn(f"labels: only one text for training has the label {listed(rare)}", stacklevel=2)
         model = self.labelling(model._replace(labels=labels, max_tokens=settings.max_tokens), settings.seed)
         warn_if_split(model, splits.train.texts)
         sequences, longer = zip(*(token_ids(model, split.texts) for split in splits))
