@@ -12,11 +12,12 @@ from ..formats.task import read_task
 from .classifier import class_probabilities, load_classifier
 from .finetuning import about_run, best_of_search, carried_out, prepared
 from .settings import FinetuneSettings, base_place
-from .table import FRACTION, LabelledTable
+from .table import LabelledTable
 
 ADAPTER = {"rank": "r", "alpha": "alpha", "targets": "targets", "variant": "variant"}  # parameter -> field
 RESULTS = ("learning_rate", "trainable", "percent", "settings")  # of `about_run`
 SETTINGS = ("base", "method", "learning_rate", "epochs", "batch_size", "dropout", "threads", "max_tokens", "patience")
+FRACTIONS = (0.9, 0.1, 0.0)  # of the texts for training, validation and testing
 
 
 class LabelledTexts(LabelledTable):
@@ -27,7 +28,7 @@ class LabelledTexts(LabelledTable):
         object.__setattr__(self, "table", Table(texts, labels))
 
     def split(self, seed):
-        return split_table(self.table, (1 - FRACTION, FRACTION, 0.0), seed), 0
+        return split_table(self.table, FRACTIONS, seed), 0
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):

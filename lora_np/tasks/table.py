@@ -34,7 +34,7 @@ from .settings import Data, Dataset, check_text
 from .writing import end_ids
 
 CLASS_WEIGHTS = ("none", "balanced")
-FRACTION = 0.1  # of the rows for validation, and as many for testing, unless there is a file
+FRACTIONS = (0.8, 0.1, 0.1)  # of training, validation and test rows; a file replaces one of the tenths
 WORD = r"\w+|[^\w\s]"  # a word or a punctuation mark, so that every non-blank text has a match
 STRENGTHS = (1, 10, 100)  # the values of C that word_classifier tries
 ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
@@ -150,8 +150,10 @@ class LabelledTable(Data):
             n_left_out += len(tables[name].texts) - len(rest)
             tables[name] = Table(*map(list, zip(*rest)))
             seen |= set(map(text_digest, tables[name].texts))
-        fractions = [0.0 if name in tables else FRACTION for name in ("validation_data", "test_data")]
-        splits = split_table(tables["data"], (1 - sum(fractions), *fractions), seed)
+        tenths = [
+            0.0 if name in tables else tenth for name, tenth in zip(("validation_data", "test_data"), FRACTIONS[1:])
+        ]
+        splits = split_table(tables["data"], (1 - sum(tenths), *tenths), seed)
         given = {"validation": tables.get("validation_data"), "test": tables.get("test_data")}
         return splits._replace(**{name: table for name, table in given.items() if table}), n_left_out
 
