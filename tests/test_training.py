@@ -263,7 +263,7 @@ def test_history_and_log_have_a_number_for_every_step_and_evaluation_and_the_bes
     assert same_bits(plain.trainable, state.trainable)
 
 
-@pytest.mark.parametrize("patience, select_from, last", [(1, 0, 6), (2, 0, 16), (3, 0, 20), (1, 10, 14), (None, 0, 20)])
+@pytest.mark.parametrize("patience, select_from, last", [(1, 0, 6), (2, 0, 16), (4, 0, 20), (1, 10, 14), (None, 0, 20)])
 def test_patience_ends_a_run_that_no_longer_improves(patience, select_from, last, language, run, tmp_path):
     """After as many evaluations in a row without a new best among those that count; also if the run is resumed."""
     losses = [3.0, 2.0, 2.5, 1.0, 1.5, 0.9, 1.0, 1.1, 1.2, 0.1]  # after 2, 4, … 20 steps
