@@ -21,7 +21,8 @@ def add_commands(command):
 
 
 def add_data_options(tuning):
-    tuning.add("--settings FILE", "a JSON file with settings, or an earlier run's task.json; options override them")
+    text = "a JSON file with settings, or an earlier run's task.json; options override them"
+    tuning.add_argument("--config", "--settings", dest="settings", metavar="FILE", help=text)
     source = tuning.add_mutually_exclusive_group()
     text = """a CSV, TSV or JSONL file: texts and labels for a classifier; or, without --text and --label, conversations
     for a language model in the columns prompt and completion, or messages"""
@@ -100,7 +101,7 @@ def run_finetune(arguments):
 def run_values(arguments):
     """Return the command line's options as the `changes` for `read_run`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
-        raise ValueError("data: got none, expected --data FILE, --text-file FILE or --settings FILE")
+        raise ValueError("data: got none, expected --data FILE, --text-file FILE or --config FILE")
     options = {
         n: v for n, v in options_of(arguments).items() if v is not None and n not in ("out", "settings", "minutes")
     }

@@ -151,14 +151,14 @@ def format_report(report, advice=""):
 def score_lines(report):
     """Format the scores of the classifier and of the classifiers that it is compared with."""
     rows = {"this model": report, **report["others"]}
-    width = max(34, *(len(shown(name, 50)) + 15 for name in rows))
+    width = max(34, *(len(shown(name, 36)) + 15 for name in rows))
     lines = [f"{report['texts']:,} test texts".ljust(width) + "accuracy %".rjust(22) + "macro-F1 %".rjust(22)]
     for name, its in rows.items():
         cells = [with_interval(its[measure], its[f"{measure}_interval"]).rjust(22) for measure in MEASURES]
-        lines.append(f"  {shown(name, 50)}".ljust(width) + "".join(cells))
+        lines.append(f"  {shown(name, 36)}".ljust(width) + "".join(cells))
     for name, its in report["others"].items():
         cells = [with_interval(ahead, ends, "+").rjust(22) for ahead, *ends in its["ahead"].values()]
-        lines.append(f"  this model − {shown(name, 50)}".ljust(width) + "".join(cells))
+        lines.append(f"  this model − {shown(name, 36)}".ljust(width) + "".join(cells))
     lines.append(
         f"  [95 % intervals: Wilson's; for macro-F1 and differences the bootstrap's, {DRAWS:,} draws of texts]"
     )
@@ -212,7 +212,7 @@ def pair_lines(labels, confusion, most):
     lines = ["", "classes that look most alike"]
     for (i, j), n in mixed.most_common(most):
         of_both = f"{n:>7,} of {sizes[i] + sizes[j]:,} texts confused:"
-        lines.append(f'{of_both:<32} "{shown(labels[i], 30)}" and "{shown(labels[j], 30)}"')
+        lines.append(f'{of_both:<32} "{shown(labels[i], 28)}" and "{shown(labels[j], 28)}"')
     return lines if mixed and len(labels) > 2 else []
 
 
@@ -228,12 +228,14 @@ def verdicts(report, advice=""):
     """Return a sentence that compares the classifier with each simpler one, and one for each class never predicted."""
     lines = []
     for name, its in report["others"].items():
-        words = {"better": [], "worse": [], "not clearly better or worse": []}
+        if name != next(iter(report["others"])) and all(low > 0 for _, low, _ in its["ahead"].values()):
+            continue  # the first sentence, on a better classifier, says enough
+        words = {"better": [], "worse": [], "no clear difference": []}
         for measure, (_, low, high) in its["ahead"].items():
-            verdict = "better" if low > 0 else "worse" if high < 0 else "not clearly better or worse"
+            verdict = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
             words[verdict].append(MEASURES[measure])
         found = [f"{verdict} in {' and '.join(measures)}" for verdict, measures in words.items() if measures]
-        lines.append(f"Compared with {shown(name, 30)}, this model is {', and '.join(found)}.")
+        lines.append(f"Compared with {shown(name, 20)}, this model: {'; '.join(found)}.")
     classes = report["classes"].items()
     silent = [(label, its["texts"]) for label, its in classes if its["texts"] and its["precision"] is None]
     for label, n in silent[:MOST_PAIRS]:
