@@ -105,7 +105,7 @@ def test_it_works_in_a_search_of_a_pipeline_with_processes(tiny):
     "X, y, message",
     [
         ("a text", [1], "X: got 'a text', expected a list of texts"),
-        (["a", None], [0, 1], "X: entry 1 is None, expected a text"),
+        (["a", None], [0, 1], "X: entry 1 is None, expected a string"),
         (np.zeros((2, 3)), [0, 1], "X: got shape (2, 3)"),
         ([], [], "X: got no texts"),
         (["a", "b"], [1], "y: got 1 labels for 2 texts"),

@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al. 2017): make a classifier's probabilities match the shares of right predictions."""
+"""Temperature scaling (Guo et al. 2017): make a classifier's probabilities match how often it is right."""
 
 import numpy as np
 

@@ -170,7 +170,7 @@ def checked_texts(X):
     texts = list(X)
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            raise ValueError(f"X: entry {i} is {quoted(text)}, expected a text (a str)")
+            raise ValueError(f"X: entry {i} is {quoted(text)}, expected a string")
     if not texts:
         raise ValueError("X: got no texts, expected at least one")
     return [str(text) for text in texts]  # NumPy's str_ is a str, but the tokenizer wants no subclass

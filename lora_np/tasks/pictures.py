@@ -37,7 +37,7 @@ def confusion_figure(report):
 
 
 def calibration_figure(report):
-    """Plot the share of right predictions against the stated probability (a reliability diagram)."""
+    """Plot the fraction of correct predictions against the predicted probability (a reliability diagram)."""
     figure = new_figure(6.4, 5.6)
     axes = figure.subplots()
     n, stated, right = np.array(report["calibration"]).T
@@ -47,7 +47,7 @@ def calibration_figure(report):
     axes.scatter(
         100 * stated, 100 * right, 15 + 300 * n / n.sum(), color="tab:blue", label="texts (area: their number)"
     )
-    axes.set(xlim=(0, 102), ylim=(0, 102), xlabel="stated probability in %", ylabel="right predictions in %")
+    axes.set(xlim=(0, 102), ylim=(0, 102), xlabel="predicted probability in %", ylabel="correct predictions in %")
     error = 100 * report["calibration_error"]
     axes.set_title(f"{report['texts']:,} test texts: expected calibration error {error:.1f} points", fontsize=12)
     axes.legend(loc="lower right", frameon=False)

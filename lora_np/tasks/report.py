@@ -26,8 +26,8 @@ def class_report(labels, true, probabilities, others=None, keys=None):
 
     Accuracies have Wilson intervals. Macro-F1 is the mean of F1 over the classes that occur or are predicted at least
     once, as in scikit-learn. Its interval, and those of differences between classifiers, are percentile bootstraps over
-    texts (2,000 draws, seed 0). The expected calibration error is the mean distance between the probability of the
-    predicted class and the share of right predictions, in 15 bins of equal width (Guo et al. 2017).
+    texts (2,000 draws, seed 0). The expected calibration error is the mean absolute difference between the probability
+    of the predicted class and the fraction of correct predictions, in 15 bins of equal width (Guo et al. 2017).
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def class_report(labels, true, probabilities, others=None, keys=None):
         "accuracy_interval", "macro_f1", "macro_f1_interval", as fractions; "others", the same scores for each other
         classifier and for a baseline that always predicts the most frequent class, and how far this classifier is ahead
         of it, "ahead": for each score, the difference and the ends of its interval; "calibration_error"; "calibration",
-        a row for each bin that has texts: their number, the mean probability, the share of right predictions;
+        a row for each bin that has texts: their number, the mean probability, the fraction of correct predictions;
         "commonest_share", the share of texts in the most frequent class; "classes", label -> "texts" in this class,
         "precision" (None if the class is never predicted), "recall" (None if the class has no texts); "confusion", K
         lists of K: the number of texts of each class (row) that were predicted as each class (column)
@@ -82,7 +82,7 @@ def text_keys(texts):
 
 
 def calibration(confidence, right):
-    """Return [number of texts, mean confidence, share of right predictions] for each bin of confidences with texts."""
+    """Return [number of texts, mean confidence, fraction of correct predictions] for each bin that has texts."""
     of_bin = np.minimum((confidence * BINS).astype(int), BINS - 1)
     bins = [of_bin == k for k in np.unique(of_bin)]
     return [[int(rows.sum()), float(confidence[rows].mean()), float(right[rows].mean())] for rows in bins]
@@ -167,7 +167,7 @@ def score_lines(report):
     if report["repeated"]:
         lines.append(f"  {report['repeated']:,} rows with a text that occurs earlier are not counted")
     off = 100 * report["calibration_error"]
-    return [*lines, f"  stated probabilities are off by {off:.1f} points on average (expected calibration error)"]
+    return [*lines, f"  predicted probabilities are off by {off:.1f} points on average (expected calibration error)"]
 
 
 def with_interval(value, interval, sign=""):

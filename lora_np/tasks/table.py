@@ -54,7 +54,7 @@ class LabelledTable(Data):
     validation_data : path of a validation file with the same columns, or None: a tenth of `data`. Rows of `data` whose
         text is also in this file are left out
     calibrate : bool, whether to divide the head's logits by the temperature that fits the validation set best, so that
-        probabilities are closer to the shares of right predictions (Guo et al. 2017); no prediction changes
+        probabilities are closer to the fractions of correct predictions (Guo et al. 2017); no prediction changes
     class_weights : "none", or "balanced": a training or validation text of class c has the weight n / (n_classes n_c)
         in the loss, where n_c of the n training texts have this class. All classes then have the same total weight. The
         model weights with the lowest weighted validation loss are selected
