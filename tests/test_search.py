@@ -67,6 +67,8 @@ def test_a_better_rate_and_rank_are_found_and_a_divergence_is_survived(monkeypat
     assert (best.learning_rate, best.adapter.r, best.epochs) == (2 * SETTINGS.learning_rate, 32, 9)
     assert best.adapter.alpha == 64.0
     full = replace(FinetuneSettings(base="pretrained", method="full").with_defaults("classifier"), epochs=3)
+    with pytest.raises(FloatingPointError, match="at all"):
+        searched(lambda s: None, 60, monkeypatch, full)
     best, clock = searched(lambda s: None if s == full else s.learning_rate, 60, monkeypatch, full)
     assert best.learning_rate == full.learning_rate / 2 and all(tried.adapter is None for tried in clock.tried)
 

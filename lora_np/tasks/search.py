@@ -58,7 +58,7 @@ def search(train, fits, settings, other, minutes, report):
     first = attempt(settings)
     settings = replace(first.settings, epochs=first.settings.epochs or 1)
     per_epoch = first.seconds / settings.epochs
-    rounds = [max(1, round(settings.epochs * factor)) for factor in (1 / KEEP, 1, KEEP)]
+    rounds = sorted({max(1, round(settings.epochs * factor)) for factor in (1 / KEEP, 1, KEEP)})
     n = int((deadline - time.monotonic()) / (len(rounds) * rounds[0] * per_epoch))
     field = [tried for tried in candidates(settings) if fits(tried)][: min(n, MOST)]
     for epochs in rounds:
@@ -70,6 +70,8 @@ def search(train, fits, settings, other, minutes, report):
         field = [trial.settings for trial in trials[: -(-len(trials) // KEEP)]]
         if epochs == settings.epochs and time.monotonic() + SLOWER * per_epoch < deadline and other is not None:
             attempt(other)
+    if best.trained is None:
+        raise FloatingPointError(f"the training diverged at all {len(rows)} settings that were tried")
     return best.trained, rows
 
 
