@@ -14,7 +14,7 @@ from ..training import CLASSIFIER_BATCH, available_cores, blas_threads, shard_th
 from ..training.progress import with_bar
 from .label_words import label_head, label_ids, prompt_ids
 
-LARGE = 10_000_000  # a classifier with more parameters uses all cores
+LARGE, MANY = 10_000_000, 500  # all cores are used by a classifier with more parameters, or for more texts
 SAMPLE = 1000  # texts for `warn_if_split`
 MOST_TOKENS_PER_WORD, MOST_UNKNOWN = 2.0, 0.05
 
@@ -72,8 +72,8 @@ def probabilities_of(classifier, sequences, progress=None):
     asks = classifier.question is not None
     head = label_head(params, config, label_ids(tokenizer, labels)) if asks else None
     probabilities = np.empty((len(sequences), len(labels)))
-    is_large = sum(weight.size for weight in params.values()) > LARGE
-    with blas_threads(1), shard_threads(available_cores() if is_large else 1) as run:
+    takes_long = len(sequences) > MANY or sum(weight.size for weight in params.values()) > LARGE
+    with blas_threads(1), shard_threads(available_cores() if takes_long else 1) as run:
         logits_of = predict_logits(params, batches, config, adapter, run, head)
         for batch, (logits, _) in zip(with_bar(batches, progress), logits_of):
             probabilities[batch.rows] = softmax_forward(logits)[0]  # (B, K)

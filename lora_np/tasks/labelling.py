@@ -61,7 +61,7 @@ class LabelledFile:
             raise ValueError(f"{data} has no rows; expected at least one")
         self.column = column_name(model, "text_column", text_column)
         self.classifier = load_classifier(model, base)
-        self.n_truncated, self.empty = 0, []  # the empty texts' places
+        self.n_truncated, self.n_empty, self.first_empty = 0, 0, None
 
     def windows(self, first=0, progress=None):
         """Yield (Records, texts, probabilities (n, K)) for each window, beginning with row `first`, a window's first.
@@ -75,23 +75,28 @@ class LabelledFile:
                 if done <= first:
                     continue
                 texts = column_of(records, self.column, "text_column", empty=True)
-                self.empty += [place for place, text in zip(records.places, texts) if not text]
+                self.n_empty += texts.count("")
+                self.first_empty = self.first_empty or next((p for p, t in zip(records.places, texts) if not t), None)
                 sequences, n_truncated = token_ids(self.classifier, texts)
                 self.n_truncated += n_truncated
                 with naming_model(self.model):
                     probabilities = probabilities_of(self.classifier, sequences)
                 advance(len(texts))
                 yield records, texts, probabilities
-        if self.empty:
-            warnings.warn(f"{self.data}: empty texts: {len(self.empty)}, the first in {self.empty[0]}", stacklevel=2)
+        if self.n_empty:
+            warnings.warn(f"{self.data}: empty texts: {self.n_empty}, the first in {self.first_empty}", stacklevel=2)
         warn_of_truncated(self.classifier, self.n_truncated, self.n - first)
 
     def records(self):
         """Yield the windows of rows, each with all columns of the file."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the first reading has warned of rows that span lines
-            for records in record_windows(self.data, self.quoting, WINDOW):
-                yield records._replace(columns=self.columns)
+        windows = record_windows(self.data, self.quoting, WINDOW)
+        while True:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the first reading has warned of rows that span lines
+                records = next(windows, None)
+            if records is None:
+                return
+            yield records._replace(columns=self.columns)
 
 
 @contextmanager
