@@ -18,6 +18,7 @@ _ROOMS = {
     "formats": ("load_pretrained", "load_task", "read_model"),
     "model": ("backward", "forward", "generate"),
     "tasks": ("FinetuneSettings", "LabelledTable", "export", "finetune", "predict"),
+    "tasks.estimator": ("TextClassifier",),
 }
 __all__ = sorted(name for names in _ROOMS.values() for name in names)
 

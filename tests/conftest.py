@@ -84,7 +84,7 @@ def run(capsys):
     def call(*arguments):
         code = cli.main([str(argument) for argument in arguments])
         said = capsys.readouterr()
-        assert code == 0 and said.err == ""
+        assert (code, said.err) == (0, "")
         return said.out
 
     return call

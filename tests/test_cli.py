@@ -14,6 +14,7 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -29,8 +30,8 @@ from lora_np.formats import PRETRAINED, load_task, read_json, read_tensors, save
 from lora_np.reference import manifest
 from lora_np.tasks import classifier as user_task
 from lora_np.tasks.adapter_set import load_adapter_set, mixed
-from lora_np.tasks.labelling import label_records, text_records
-from lora_np.tasks.report import class_report, format_report, wilson_interval
+from lora_np.tasks.labelling import label_texts
+from lora_np.tasks.report import MEASURES, class_report, format_report, text_keys, wilson_interval
 from lora_np.tasks.table import balanced_weights
 from lora_np.tasks.writing import pieces, write_text_from
 
@@ -157,7 +158,7 @@ def test_a_test_file_of_its_own(words, world, run, fails, tmp_path):
     run(*words("--epochs", 1, "--test", write_csv(tmp_path / "test.csv", unseen)))
     assert about(tmp_path / "out")["rows"] == {"train": 43, "validation": 5, "test": 2, "left_out": 0}
     printed = run(*words("--epochs", 1, "--test", write_csv(tmp_path / "test.csv", known + unseen + long)))
-    assert "2 of" in printed and "2 texts have more than 24 tokens" in printed
+    assert "2 left out" in printed and "2 texts have more than 24 tokens" in printed
     rows = about(tmp_path / "out")["rows"]
     assert rows["left_out"] == 2 and rows["train"] + rows["validation"] == 46
     fails(*words("--test", world / "data" / "rows.tsv", out=tmp_path / "x"), says=["test_data", "nothing is left"])
@@ -224,7 +225,8 @@ def test_a_report_has_scikit_learns_numbers(seed, K):
     true[true == K // 2], answered[answered == K - 1] = K - 1, 0
     answered = np.where(rng.random(200) < 0.4, np.where(true == K - 1, 0, true), answered)
     labels = [f"c{k}" for k in range(K)]
-    report = class_report(labels, true, answered, {"other": true})
+    probabilities = 0.6 * np.eye(K)[answered] + 0.4 / K
+    report = class_report(labels, true, probabilities, {"other": true})
     assert report["confusion"] == metrics.confusion_matrix(true, answered, labels=range(K)).tolist()
     assert report["accuracy"] == pytest.approx(metrics.accuracy_score(true, answered), abs=1e-12)
     f1 = metrics.f1_score(true, answered, average="macro")
@@ -241,15 +243,25 @@ def test_a_report_has_scikit_learns_numbers(seed, K):
     commonest = report["others"][f'always "c{np.bincount(true).argmax()}"']
     assert commonest["accuracy"] == report["commonest_share"] == np.bincount(true).max() / 200
     lines = format_report(report).splitlines()
-    long = class_report([f"{label} {'very ' * 40} long" for label in labels], true, answered)
+    long = class_report([f"{label} {'very ' * 40} long" for label in labels], true, probabilities)
     assert max(map(len, lines + format_report(long).splitlines())) <= 100
     assert f'"c{K - 1}" is never predicted; test texts of this class: {np.sum(true == K - 1)} of 200' in lines
+    stated = 0.6 + 0.4 / K
+    assert report["calibration_error"] == pytest.approx(abs(stated - report["accuracy"]), abs=1e-12)
     for name, its in report["others"].items():
-        for measure, words in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-            overlaps = its[f"{measure}_interval"][0] <= report[f"{measure}_interval"][1]
-            overlap = "(the intervals overlap)" if overlaps else "(the intervals do not overlap)"
-            said = [line.endswith(overlap) for line in lines if line.startswith(f"{name} wins in {words}: ")]
-            assert said == [True] * (its[measure] > report[measure])
+        other = true if name == "other" else np.full(200, np.bincount(true).argmax())
+        drawn = [
+            [score(true[rows], answered[rows]) - score(true[rows], other[rows]) for rows in draws]
+            for score in (metrics.accuracy_score, partial(metrics.f1_score, average="macro"))
+        ]
+        for measure, of_measure in zip(MEASURES, drawn):
+            ahead, low, high = its["ahead"][measure]
+            assert ahead == pytest.approx(report[measure] - its[measure], abs=1e-12)
+            assert np.quantile(of_measure, [0.025, 0.975]) == pytest.approx([low, high], abs=0.04)
+            verdict = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
+            said = [line for line in lines if line.startswith(f"Compared with {name}, this model: ")]
+            assert len(said) == (name == "other" or any(low <= 0 for _, low, _ in its["ahead"].values()))
+            assert not said or MEASURES[measure] in said[0].partition(f"{verdict} in ")[2].partition("; ")[0]
 
 
 def test_the_intervals_of_a_share():
@@ -284,7 +296,7 @@ def test_balanced_classes(run, words, tmp_path):
         out = tmp_path / weights
         printed = run(*words("--epochs", 2, "--class-weights", weights, data=table, out=out))
         assert ("--class-weights balanced" in printed) == (weights == "none")  # the advice
-        share[weights] = label_records(out, text_records([text for text, _ in rows]), "text")[2][:, 1].mean()
+        share[weights] = label_texts(out, [text for text, _ in rows])[1][:, 1].mean()
     assert '"rare" is never predicted; test texts of this class: 1 of 19' in run(*words("--epochs", 2, data=table))
     assert share["none"] < 0.25 and share["balanced"] > 0.35
 
@@ -343,7 +355,7 @@ def test_truncated_texts_and_prompts_are_reported(world, tmp_path, capsys):
         (["a\u200b", "a", "b"], r"'a', 'a\\u200b' look alike"),
         (['"a"', "a", "b"], "look alike, but are different classes; if quotes enclose its cells, use --quoting"),
         (["a", "b", "A-", "1", "11"], None),
-        ([f"{n / 7}" for n in range(30)], "30 different numbers in 30 rows; finetune predicts classes, not numbers"),
+        ([f"{n / 7}" for n in range(30)], "30 different numbers in 30 rows; is this a rating?"),
         ([str(n % 5) for n in range(30)], None),
     ],
 )
@@ -354,15 +366,25 @@ def test_labels_that_look_alike(names, said):
     assert [re.search(said, str(one.message)) is not None for one in caught] == [True] * (said is not None)
 
 
-def test_repeated_texts_widen_the_intervals():
-    """Texts that all occur three times have the intervals of the same texts once."""
-    true, answered = np.random.default_rng(0).integers(0, 3, (2, 60))
-    once, texts = class_report(["a", "b", "c"], true, answered), [f"text {i}" for i in range(60)]
-    thrice = class_report(["a", "b", "c"], np.tile(true, 3), np.tile(answered, 3), texts=texts * 3)
-    for name in ("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval"):
-        assert thrice[name] == pytest.approx(once[name], abs=1e-12)
-    assert "only 60 different text(s)" in format_report(thrice) and "only" not in format_report(once)
-    assert class_report(["a", "b", "c"], true, answered, texts=texts) == once
+def test_columns_of_the_wrong_kind_are_named(words, fails, tmp_path, capsys):
+    """Text and label columns that are exchanged, and a class with a single text."""
+    rows = [(f"ticket no. {i}", "abc"[i % 3]) for i in range(40)]
+    data = write_csv(tmp_path / "rows.csv", rows, header=("l", "t"))
+    says = ["'t' has 3 different texts, and 'l' 40 different labels; exchange the two columns"]
+    fails(*words(data=data, out=tmp_path / "x"), says=says)
+    write_csv(data, [*rows, ("a ticket", "rare")])
+    assert main([str(word) for word in words("--epochs", 1, data=data)]) == 0
+    assert "only one text for training has the label 'rare'" in capsys.readouterr().err
+
+
+def test_repeated_texts_are_counted_once():
+    """Texts that all occur three times have the scores and intervals of the same texts once."""
+    rng = np.random.default_rng(0)
+    true, probabilities, keys = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3), 60), text_keys(map(str, range(60)))
+    once = class_report(["a", "b", "c"], true, probabilities)
+    thrice = class_report(["a", "b", "c"], np.tile(true, 3), np.tile(probabilities, (3, 1)), keys=np.tile(keys, 3))
+    assert thrice == once | {"repeated": 120} and class_report(["a", "b", "c"], true, probabilities, keys=keys) == once
+    assert "120 rows with a text that occurs earlier" in format_report(thrice) and "earlier" not in format_report(once)
 
 
 # ---------------------------------------------------------------- finetune --text-file
@@ -432,7 +454,7 @@ REFUSALS = [
     ("import {w}/peft --from peft --out {out} --base {w}/base --labels a b", "labels: got a, b; expected none"),
     ("import {w}/classes_peft --from peft --out {out} --base {w}/base --labels a a b", "expected 3 different labels"),
     ("predict --model x", "give either texts to classify or --data"),
-    ("predict hello caf\udce9 --model {w}/classes", "lone surrogate"),  # as Python hands over a byte that is not UTF-8
+    ("predict hello caf\udce9 --model {w}/classes", "expected UTF-8"),  # as Python hands over a byte that is not UTF-8
     ("predict --model {w}/classes --data {w}/data/rows.jsonl --out x.txt", "out: got 'x.txt', expected a file"),
     ("predict --model {w}/classes --text t hello", "text: needs --data"),
     ("predict --model {w}/full --data {w}/data/rows.jsonl", "text_column: is missing, and"),
@@ -1025,8 +1047,8 @@ def test_control_characters_do_not_reach_the_terminal(world, tmp_path, monkeypat
 
 def test_a_bar_is_shown_while_a_file_is_predicted(world, tmp_path, capsys, monkeypatch):
     tqdm = pytest.importorskip("tqdm")
-    bars = []
-    monkeypatch.setattr(tqdm, "tqdm", lambda items, label, **settings: bars.append(label) or items)
+    bars, bar = [], SimpleNamespace(update=lambda n: None, close=lambda: None)
+    monkeypatch.setattr(tqdm, "tqdm", lambda desc, **settings: bars.append(desc) or bar)
     data = write_csv(tmp_path / "in.csv", [("the quick fox",)] * 40, ("t",))
     assert main(["predict", "--model", str(world / "classes"), "--data", str(data)]) == 0
     assert bars == ["predict"] and capsys.readouterr().err == ""

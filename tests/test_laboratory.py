@@ -16,7 +16,6 @@ import pytest
 from lora_np.cli import main
 from lora_np.experiments import gallery, laboratory, recipes, store, sweep
 from lora_np.experiments.design import OVERLAP, Design, Recipe, accuracy, design_of, judged, over_seeds
-from lora_np.experiments.drawing import new_figure
 from lora_np.experiments.evidence import (
     BOTH,
     DIFFERENT,
@@ -38,6 +37,7 @@ from lora_np.experiments.runs.dialect import DialectRun
 from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.store import code_alone, keep, kept_numbers, made_with, of_other_code, run_key
 from lora_np.formats import read_json, write_json
+from lora_np.tasks.pictures import new_figure
 
 from .tiny import same_bits
 

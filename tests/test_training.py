@@ -263,6 +263,30 @@ def test_history_and_log_have_a_number_for_every_step_and_evaluation_and_the_bes
     assert same_bits(plain.trainable, state.trainable)
 
 
+@pytest.mark.parametrize("patience, select_from, last", [(1, 0, 6), (2, 0, 16), (4, 0, 20), (1, 10, 14), (None, 0, 20)])
+def test_patience_ends_a_run_that_no_longer_improves(patience, select_from, last, language, run, tmp_path):
+    """After as many evaluations in a row without a new best among those that count; also if the run is resumed."""
+    losses = [3.0, 2.0, 2.5, 1.0, 1.5, 0.9, 1.0, 1.1, 1.2, 0.1]  # after 2, 4, … 20 steps
+    settings = TrainConfig(20, 1e-3, eval_every=2, save_every=1, select_from=select_from, patience=patience)
+
+    def trained(stop=None, **more):
+        done = training.saved_run(more["state_path"])[0] // 2 if more and more["state_path"].exists() else 0
+        coming = iter(losses[done:])
+
+        def interrupt(step, _):
+            if step == stop:
+                raise KeyboardInterrupt
+
+        return train(*run(language), settings, lambda trainable: {"loss": next(coming)}, interrupt, **more)
+
+    whole = trained()
+    assert whole.step == last and len(whole.history["eval_loss"]) == last // 2
+    with pytest.raises(KeyboardInterrupt):
+        trained(stop=last - 1, state_path=tmp_path / "state")
+    again = trained(state_path=tmp_path / "state")
+    assert again.step == last and same_bits(again.best, whole.best)
+
+
 @pytest.mark.parametrize("adapter_settings", [None, LORA], ids=["full", "lora"])
 def test_threads_change_no_bit(config, run, adapter_settings, monkeypatch):
     """Loss, gradients, norm and update, with arrays shared out in many groups and cut in many blocks."""

@@ -282,7 +282,7 @@ def in_blocks(params):
 
 
 def draw_batch(rung, work, rng):
-    """Draw a batch of random tokens; only the rows for full training of a classifier are padded (on the right)."""
+    """Draw a batch of random tokens; only the rows for full fine-tuning of a classifier are padded (on the right)."""
     B, T = rung.batch, rung.length
     if work in GENERATED_ROWS:
         B, T = GENERATED_ROWS[work], T // 4

@@ -9,9 +9,10 @@ from os.path import commonpath, realpath
 from pathlib import Path
 
 from ..data.texts import existing_file
-from ..experiments.drawing import OTHERS, as_png, new_figure
+from ..experiments.drawing import OTHERS, as_png
 from ..formats import check_file, check_folder, write_text
 from ..formats.atomic import write_atomically
+from ..tasks.pictures import new_figure
 from .grading import Graded, set_of
 from .notebooks import notebook_text, read_notebook
 from .sets import read_sets

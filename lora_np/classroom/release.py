@@ -162,7 +162,7 @@ def metadata(kind, id, form, solution=False, points=None):
 
 
 def solution_in(function, form):
-    """Return a worked solution's source, with its body replaced by a stub, marked for nbgrader, or unchanged."""
+    """Return a worked solution's source: with a stub as its body, with its body marked for nbgrader, or unchanged."""
     source = textwrap.dedent(inspect.getsource(function)).rstrip()
     (docstring, *_) = ast.parse(source).body[0].body
     lines = source.split("\n")

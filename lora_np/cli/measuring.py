@@ -77,6 +77,7 @@ def run_experiment(arguments):
     from ..experiments.gallery import folder_of
     from ..experiments.recipes import RECIPES, bases_of, question
     from ..experiments.runs import BASES
+    from ..tasks.settings import default_base
 
     if arguments.name == "list":
         for name in RECIPES:
@@ -88,7 +89,9 @@ def run_experiment(arguments):
     every = arguments.name == "all"
     names = [name for name in RECIPES if base in (None, *bases_of(name))] if every else [arguments.name]
     # By default, each experiment runs on the first of its bases.
-    bases = {name: base or (main_job_base() if is_run else bases_of(name)[0]) for name in names}
+    if is_run and base is None:
+        base = default_base("classifier", print_now) or "pretrained"
+    bases = {name: base or bases_of(name)[0] for name in names}
     for name in names:
         one_of("base", bases[name], bases_of(name))
     out = arguments.out or ("figures/quick" if arguments.quick else "figures")
@@ -107,18 +110,6 @@ def run_experiment(arguments):
     if not failed:
         write_as_json(outcomes[names[0]])
     return 1 if failed else 0
-
-
-def main_job_base():
-    """Return the main job's base: MiniLM or, if its package is missing (a printed line says so), the small base."""
-    from ..formats import model_place
-
-    try:
-        model_place("minilm")
-    except FileNotFoundError as error:
-        print_now(f"Using the small base. To use a larger one: {error}")
-        return "pretrained"
-    return "minilm"
 
 
 def run_tune(arguments):

@@ -8,7 +8,7 @@ from ..formats import check_file, write_json
 # Print without buffering, so that a long job shows its results immediately, even in a pipe.
 print_now = partial(print, flush=True)
 
-TYPES = {**dict.fromkeys("NKR", int), **dict.fromkeys(["A", "P", "T", "W", "X", "RATE"], float), "TEXT": str}
+TYPES = {**dict.fromkeys("NKR", int), **dict.fromkeys(["A", "M", "P", "T", "W", "X", "RATE"], float), "TEXT": str}
 MOVED = "the base's new path, if it has moved (default: the path that was used in training)"
 QUOTING = "in a TSV file, quotes enclose cells (default: quotes are part of the text)"
 

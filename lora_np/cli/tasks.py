@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ..adapters import layer_arrays, merge, merge_errors, module_rank
 from ..checked import check_unset, shown
-from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
 from ..formats.paths import is_in
 from ..formats.peft import includes_head
@@ -15,7 +14,7 @@ from ..tasks.adapter_set import check_finite, forward_times, load_adapter_set, m
 from ..tasks.doctor import base_place, diagnose, format_diagnosis
 from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
-from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, text_records
+from ..tasks.labelling import LabelledFile, judge_file, label_file, label_texts
 from ..tasks.report import format_report
 from .shared import MOVED, add_columns, json_writer
 
@@ -78,20 +77,25 @@ def add_commands(command):
 def run_predict(arguments):
     if bool(arguments.texts) == bool(arguments.data):
         raise ValueError("give either texts to classify or --data FILE")
-    column, settings = arguments.text_column, (arguments.out, arguments.proba, arguments.quoting, arguments.base)
+    model, column, out, proba = arguments.model, arguments.text_column, arguments.out, arguments.proba
+    n, windows = len(arguments.texts), []
     if arguments.texts:
         check_unset("needs --data", text=column)
-        records, column = text_records(arguments.texts), TEXT_COLUMN
+        labels, probabilities = label_texts(model, arguments.texts, out, proba, arguments.base)
+        windows = [(None, arguments.texts, probabilities)]
+    elif out:
+        n = label_file(model, arguments.data, out, column, proba, arguments.quoting, arguments.base)
     else:
-        records = read_records(arguments.data, arguments.quoting)
-    texts, labels, probabilities = label_records(arguments.model, records, column, *settings)
-    if arguments.out:
-        print(f"{len(texts)} texts; saved in {shown(arguments.out)}")
+        file = LabelledFile(model, arguments.data, column, arguments.quoting, arguments.base)
+        labels, windows = file.classifier.labels, file.windows(progress="predict")
+    if out:
+        print(f"{n} texts; saved in {shown(out)}")
         return
     names = list(map(shown, labels))
-    for text, p in zip(texts, probabilities):
-        every = [" ".join(f"{name}={x:.3f}" for name, x in zip(names, p))] if arguments.proba else []
-        print(names[p.argmax()], f"{p.max():.3f}", *every, shown(" ".join(text.split()), 100), sep="\t")
+    for _, texts, of_window in windows:
+        for text, p in zip(texts, of_window):
+            every = [" ".join(f"{name}={x:.3f}" for name, x in zip(names, p))] if proba else []
+            print(names[p.argmax()], f"{p.max():.3f}", *every, shown(" ".join(text.split()), 100), sep="\t")
 
 
 def run_evaluate(arguments):

@@ -1,4 +1,4 @@
-"""Read and write CSV, TSV and JSONL files with all their columns; error messages name the row and line."""
+"""Read and write CSV, TSV and JSONL files, whole or in windows of rows; error messages name the row and line."""
 
 import csv
 import difflib
@@ -8,11 +8,12 @@ import math
 import threading
 import warnings
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from ..checked import quoted, shown
-from .texts import parsed_json, read_utf8
+from .texts import check_utf8, parsed_json
 from .tokenizer import SURROGATE
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -51,23 +52,36 @@ def read_records(path, quoting=False):
         If the suffix is unknown, or the file is not a regular file, is not UTF-8, is malformed or has no rows. The
         message names the row and line.
     """
+    for records in record_windows(path, quoting):
+        return records
+    raise ValueError(f"{path} has no rows; expected at least one")
+
+
+def record_windows(path, quoting=False, size=None):
+    """Yield the rows of a file, at most `size` at a time (None: all), as Records; otherwise like `read_records`.
+
+    A JSONL file's `columns` are those of the window's rows. At no time is more than a window in memory.
+    """
     path = Path(path)
     suffix = table_suffix("path", path)
-    content = read_utf8(path)
-    if suffix == ".jsonl":
-        placed = list(json_records(path, content))
-    else:
-        with CSV_LIMIT:
-            limit = csv.field_size_limit(LONGEST_CELL)
-            try:
-                placed = list(delimited_records(path, content, suffix == ".tsv", quoting or suffix == ".csv"))
-            finally:
-                csv.field_size_limit(limit)
-    if not placed:
-        raise ValueError(f"{path} has no rows; expected at least one")
-    places, rows = map(list, zip(*placed))
-    columns = dict.fromkeys(column for row in rows for column in row) if suffix == ".jsonl" else rows[0]
-    return Records(path, list(columns), rows, places)
+    check_utf8(path)
+    with path.open(encoding="utf-8-sig", newline="\n" if suffix == ".jsonl" else "") as file:
+        if suffix == ".jsonl":
+            rows = json_records(path, file)
+        else:
+            rows = delimited_records(path, file, suffix == ".tsv", quoting or suffix == ".csv")
+        while True:
+            with CSV_LIMIT:
+                limit = csv.field_size_limit(LONGEST_CELL)
+                try:
+                    placed = list(islice(rows, size))
+                finally:
+                    csv.field_size_limit(limit)
+            if not placed:
+                return
+            places, of_window = map(list, zip(*placed))
+            columns = of_window[0] if suffix != ".jsonl" else dict.fromkeys(name for row in of_window for name in row)
+            yield Records(path, list(columns), of_window, places)
 
 
 def table_suffix(argument, path):
@@ -100,7 +114,7 @@ def column_of(records, column, argument, empty=False):
     return values
 
 
-def format_records(columns, rows, suffix, quoting=False):
+def format_records(columns, rows, suffix, quoting=False, first=0):
     """Format rows as the content of a file that `read_records` and Python's csv module can read.
 
     Parameters
@@ -110,6 +124,7 @@ def format_records(columns, rows, suffix, quoting=False):
         or null value as an empty cell
     suffix : ".csv", ".tsv" or ".jsonl"
     quoting : bool, whether to enclose cells of a TSV in quotes where necessary, as in a CSV
+    first : int, the number of rows before these, if these are appended: there is then no header
 
     Returns
     -------
@@ -125,7 +140,8 @@ def format_records(columns, rows, suffix, quoting=False):
         return "".join((json.dumps(row) if SURROGATE.search(line) else line) + "\n" for row, line in zip(rows, lines))
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",")
-    for number, row in enumerate([dict(zip(columns, columns)), *rows]):
+    rows = rows if first else [dict(zip(columns, columns)), *rows]
+    for number, row in enumerate(rows, first + bool(first)):
         cells = [as_cell(row.get(column)) for column in columns]
         line = "\t".join(cells)
         if SURROGATE.search(line):
@@ -144,14 +160,14 @@ def as_cell(value):
     return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def delimited_records(path, content, tabs, quoting):
+def delimited_records(path, file, tabs, quoting):
     """For each row of a CSV or TSV, yield its place, such as "row 2, line 3", and a dict, column -> value.
 
     The reader is strict, because a stray quote would otherwise silently join rows. It cannot detect a pair of stray
     quotes, so a warning reports how many rows span several lines.
     """
     options = {"quoting": csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE, "strict": True}
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if tabs else ",", **options)
+    reader = csv.reader(file, delimiter="\t" if tabs else ",", **options)
     spans = []  # the line ranges of rows that span several lines
     rows = nonblank_rows(reader, spans)
     try:
@@ -193,9 +209,9 @@ def strip_empty_cells(cells, least):
     return cells[:n]
 
 
-def json_records(path, content):
+def json_records(path, file):
     """For each object of a JSONL file, yield its place, such as "row 2, line 3", and its fields; skip blank lines."""
-    lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
+    lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
     for row, (number, line) in enumerate(lines, start=1):
         place = f"row {row}, line {number}"
         try:

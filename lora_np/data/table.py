@@ -34,8 +34,13 @@ def read_table(path, text_column, label_column, quoting=False):
     if text_column == label_column:
         raise ValueError(f"text_column and label_column are both {text_column!r}; expected two different columns")
     records = read_records(path, quoting)
-    labels = column_of(records, label_column, "label_column")
-    return Table(column_of(records, text_column, "text_column"), [label.strip() for label in labels])
+    labels = [label.strip() for label in column_of(records, label_column, "label_column")]
+    texts = column_of(records, text_column, "text_column")
+    n_texts, counts = len(set(texts)), Counter(labels)
+    if len(counts) > max(10, len(labels) / 2) and n_texts <= len(counts) / 2:
+        found = f"{text_column!r} has {n_texts} different texts, and {label_column!r} {len(counts)} different labels"
+        raise ValueError(f"text_column, label_column: {found}; exchange the two columns")
+    return Table(texts, labels)
 
 
 def label_names(labels):
@@ -48,7 +53,7 @@ def label_names(labels):
         raise ValueError(f"labels: got {len(names)} class(es), {listed(names)}, expected at least two classes")
     if len(names) > max(10, len(labels) / 4) and all(NUMBER.fullmatch(name) for name in names):
         found = f"labels: got {len(names)} different numbers in {len(labels)} rows"
-        warnings.warn(f"{found}; finetune predicts classes, not numbers", stacklevel=2)
+        warnings.warn(f"{found}; is this a rating? finetune predicts classes, not numbers", stacklevel=2)
     for name in names:
         alike.setdefault(looks(name), []).append(name)
     if alike := [name for same in alike.values() if len(same) > 1 for name in same]:

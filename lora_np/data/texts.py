@@ -1,5 +1,6 @@
 """Read plain text files."""
 
+import codecs
 import json
 import re
 from pathlib import Path
@@ -38,17 +39,27 @@ def read_texts(path):
 
 def read_utf8(path):
     """Return a UTF-8 file's text without its byte-order mark. For an invalid byte, the ValueError names its line."""
-    path = existing_file(path)
-    content = path.read_bytes()
-    if b"\0" in content:
-        raise ValueError(f"{path} has null bytes, as a file in UTF-16 has; save the file as UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # error.start is a position in error.object, which is the content without its byte-order mark.
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = f"byte 0x{error.object[error.start]:02x}"
-        raise ValueError(f"{path}, line {line}: {byte} is not UTF-8; save the file as UTF-8") from error
+    check_utf8(path)
+    return Path(path).read_bytes().decode("utf-8-sig")
+
+
+def check_utf8(path):
+    """Raise ValueError if a file is not UTF-8, without holding it in memory; see also `existing_file`."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    with existing_file(path).open("rb") as file:
+        while True:
+            piece = file.read(2**20)
+            if b"\0" in piece:
+                raise ValueError(f"{path} has null bytes, as a file in UTF-16 has; save the file as UTF-8")
+            try:
+                decoder.decode(piece, final=not piece)
+            except UnicodeDecodeError as error:
+                line += error.object.count(b"\n", 0, error.start)
+                byte = f"byte 0x{error.object[error.start]:02x}"
+                raise ValueError(f"{path}, line {line}: {byte} is not UTF-8; save the file as UTF-8") from error
+            if not piece:
+                return
+            line += piece.count(b"\n")
 
 
 def parsed_json(text):

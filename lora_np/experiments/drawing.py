@@ -1,9 +1,11 @@
 """Shared helpers for the figures: colours, style, means with 95 % intervals, and PNG output."""
 
-import io
+from functools import partial
 
 import numpy as np
 
+from ..tasks import pictures
+from ..tasks.pictures import new_figure
 from .evidence import interval
 from .runs import BASES
 
@@ -26,28 +28,13 @@ STYLE = {
 }
 
 
+as_png = partial(pictures.as_png, style=STYLE)
+
+
 def colour(key):
     """A method's colour, the same at every rank and learning rate: "qv_r8" has the colour of "lora_qv"."""
     family = key.removeprefix("lora_").partition("_r")[0]
     return COLOURS.get(family) or COLOURS[f"lora_{family}"]
-
-
-def new_figure(width, height):
-    """Create an empty matplotlib Figure; width and height are in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def as_png(draw, outcome):
-    """Render the matplotlib Figure that draw(outcome) returns, as the bytes of a PNG."""
-    import matplotlib
-
-    # Without pyplot, a Figure opens no window and shares no state with a notebook.
-    with matplotlib.rc_context(STYLE):
-        png = io.BytesIO()
-        draw(outcome).savefig(png, format="png", bbox_inches="tight")
-    return png.getvalue()
 
 
 def panels(outcome, title, width, height, columns=1, **grid):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .drawing import colour, curve, legend_below, mean_line, means, new_figure, panels, seeds_text
+from ..tasks.pictures import new_figure
+from .drawing import colour, curve, legend_below, mean_line, means, panels, seeds_text
 from .methods import METHODS, ranks_of
 
 # Label, marker, and position of the rank labels: offset in points, alignment, above (1) or below (−1) the interval.

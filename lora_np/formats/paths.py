@@ -8,9 +8,9 @@ from ..data.texts import kind_of
 PRETRAINED = Path(__file__).parent.parent / "pretrained"  # the included base, and the included adapters
 # All files that this package writes into a folder. Any others are the user's.
 MODEL_FILES = """model.safetensors model.gguf config.json generation_config.json adapter.safetensors adapter.json
-task.json confusion.png adapter_model.safetensors adapter_config.json tokenizer.json tokenizer_config.json
-modules.json sentence_bert_config.json config_sentence_transformers.json 1_Pooling 2_Normalize 2_Dense vocab.txt
-special_tokens_map.json added_tokens.json vocab.json merges.txt chat_template.jinja training_log.json
+task.json confusion.png calibration.png mistakes.csv adapter_model.safetensors adapter_config.json tokenizer.json
+tokenizer_config.json modules.json sentence_bert_config.json config_sentence_transformers.json 1_Pooling 2_Normalize
+2_Dense vocab.txt special_tokens_map.json added_tokens.json vocab.json merges.txt chat_template.jinja training_log.json
 .DS_Store""".split()
 
 

@@ -189,7 +189,7 @@ def cut_to_half(x):
 
 
 def input_of(block, acts):
-    """The input of a block: the residual of the previous block, or the embedding."""
+    """The input of a block: the residual stream after the previous block, or the embedding."""
     i = int(block.rpartition(".")[2])
     return acts[f"blocks.{i - 1}.mlp.residual"] if i else acts.get("embed", acts["tok_emb"])
 

@@ -14,7 +14,7 @@ from ..training import CLASSIFIER_BATCH, available_cores, blas_threads, shard_th
 from ..training.progress import with_bar
 from .label_words import label_head, label_ids, prompt_ids
 
-LARGE = 10_000_000  # a classifier with more parameters uses all cores
+LARGE, MANY = 10_000_000, 500  # all cores are used by a classifier with more parameters, or for more texts
 SAMPLE = 1000  # texts for `warn_if_split`
 MOST_TOKENS_PER_WORD, MOST_UNKNOWN = 2.0, 0.05
 
@@ -57,10 +57,11 @@ def class_probabilities(classifier, texts, progress=None):
 
     A warning reports the number of truncated texts. `progress` is the label of a progress bar, or None for no bar.
     """
-    if n := n_truncated(classifier, texts):
+    sequences, n = token_ids(classifier, texts)
+    if n:
         most = most_tokens(classifier)
         warnings.warn(f"texts: {n} of {len(texts)} have more than {most} tokens and are truncated", stacklevel=2)
-    return probabilities_of(classifier, token_ids(classifier, texts), progress)
+    return probabilities_of(classifier, sequences, progress)
 
 
 def probabilities_of(classifier, sequences, progress=None):
@@ -71,8 +72,8 @@ def probabilities_of(classifier, sequences, progress=None):
     asks = classifier.question is not None
     head = label_head(params, config, label_ids(tokenizer, labels)) if asks else None
     probabilities = np.empty((len(sequences), len(labels)))
-    is_large = sum(weight.size for weight in params.values()) > LARGE
-    with blas_threads(1), shard_threads(available_cores() if is_large else 1) as run:
+    takes_long = len(sequences) > MANY or sum(weight.size for weight in params.values()) > LARGE
+    with blas_threads(1), shard_threads(available_cores() if takes_long else 1) as run:
         logits_of = predict_logits(params, batches, config, adapter, run, head)
         for batch, (logits, _) in zip(with_bar(batches, progress), logits_of):
             probabilities[batch.rows] = softmax_forward(logits)[0]  # (B, K)
@@ -84,26 +85,22 @@ def most_tokens(classifier):
     return classifier.max_tokens or classifier.config.n_positions
 
 
-def n_truncated(classifier, texts):
-    """Return how many texts have more tokens than the classifier reads."""
-    most = most_tokens(classifier)
-    return sum(len(ids) > most for ids in token_ids(classifier, texts, sys.maxsize))
-
-
-def token_ids(classifier, texts, most=None):
-    """Return the token ids that a classifier reads for each text: at most `most`, by default `most_tokens`.
+def token_ids(classifier, texts):
+    """Return the token ids that a classifier reads for each text, and how many texts are truncated to `most_tokens`.
 
     Raises ValueError for a text without tokens, because a classifier predicts at the last token.
     """
-    tokenizer, most = classifier.tokenizer, most or most_tokens(classifier)
+    tokenizer, most = classifier.tokenizer, most_tokens(classifier)
     if classifier.question is not None:
-        return prompt_ids(tokenizer, texts, classifier.question, most)
+        whole = prompt_ids(tokenizer, texts, classifier.question, sys.maxsize)
+        return prompt_ids(tokenizer, texts, classifier.question, most), sum(len(ids) > most for ids in whole)
     sequences = encode(tokenizer, texts)
     for row, ids in enumerate(sequences):
         if not len(ids):
             reason = "has no tokens, and this model's tokenizer adds no special tokens"
             raise ValueError(f"text {row}: got {quoted(texts[row], 100)}, which {reason}; remove the text")
-    return without_padding(truncate(tokenizer, sequences, most), classifier.config)
+    n_longer = sum(len(ids) > most for ids in sequences)
+    return without_padding(truncate(tokenizer, sequences, most), classifier.config), n_longer
 
 
 def warn_if_split(classifier, texts):

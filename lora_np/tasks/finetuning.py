@@ -2,29 +2,37 @@
 
 import math
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields, replace
+from typing import NamedTuple
 
-from ..adapters import check_ranks, for_original_base, start_adapter, trainable_report
-from ..checked import instance_of, one_of
+from ..adapters import Adapter, check_ranks, for_original_base, start_adapter, trainable_report
+from ..checked import finite_number, instance_of, one_of
 from ..compress import BlockWeight
-from ..formats import check_target, read_model, save_task
+from ..formats import check_target, model_place, read_model, save_task
+from ..formats.atomic import only_process
 from ..formats.checkpoint import read_object
 from ..training import attach, blas_threads, fine_tuning, stream, train
 from .cost import n_shards, report_cost
 from .language import Conversations, TextFile
 from .resuming import check_state, resumable
-from .settings import LEAST_STEPS, MOST_DEFAULT, FinetuneSettings, base_place, plain_values, tokens_to_read
+from .search import search
+from .settings import (
+    LEAST_STEPS,
+    MOST_DEFAULT,
+    Dataset,
+    FinetuneSettings,
+    base_place,
+    no_report,
+    plain_values,
+    tokens_to_read,
+)
 from .table import LabelledTable, QuestionTable
 
 KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Conversations)}
 
 
-def no_report(line):
-    """Ignore a line of text (the default for `report`)."""
-
-
-def finetune(data, out, settings=None, report=no_report):
+def finetune(data, out, settings=None, report=no_report, minutes=None):
     """Fine-tune a model on data, test it, and save it.
 
     The data is split into training, validation and test sets. The best weights are selected on the validation set.
@@ -37,6 +45,7 @@ def finetune(data, out, settings=None, report=no_report):
     out : folder to write
     settings : FinetuneSettings; None: the defaults
     report : function, called with each line of text that describes the run, before training
+    minutes : float, the time to spend on a search around the settings, see `search`; None: no search
 
     Returns
     -------
@@ -50,10 +59,75 @@ def finetune(data, out, settings=None, report=no_report):
     FloatingPointError
         If the training diverges.
     """
-    settings = (settings or FinetuneSettings()).with_defaults(data.task)
+    given = settings or FinetuneSettings()
+    settings = given.with_defaults(data.task, report)
     base = base_place(settings.base)
     check_target(out, "out", [base, *data.paths()])
     check_state(out)
+    if minutes is not None:
+        with only_process(out):
+            best, trials = best_of_search(data, given, minutes, report)
+            return saved(out, data, *best, {"search": trials, "minutes": minutes})
+    run = prepared(data, settings, report)
+    with blas_threads(1), naming_model(base):
+        before = run.dataset.test_base()
+    with resumable(out, run.plan, base, data, run.dataset.model, run.settings, report) as more:
+        return saved(out, data, run, *carried_out(run, **more), before)
+
+
+def best_of_search(data, settings, minutes, report=no_report):
+    """Search around settings, for `finetune` and the estimator; see `search` for the arguments and the result.
+
+    If no base is given, SmolLM2 is also tried, provided that it is installed.
+    """
+    finite_number("minutes", minutes, above=0)
+    if data.task != "classifier":
+        raise ValueError(f"minutes: only classifiers are searched, not the task {data.task!r}")
+
+    def train_one(tried):
+        run = prepared(data, tried, no_report)
+        return run, *carried_out(run)
+
+    def fits(tried):
+        try:
+            if tried.adapter is not None:
+                check_ranks(params, tried.adapter)
+        except ValueError:  # a matrix is too small for the rank
+            return False
+        return True
+
+    other = None
+    if settings.base is None:
+        with suppress(FileNotFoundError):
+            model_place("smollm2")
+            other = replace(settings, base="smollm2").with_defaults(data.task)
+    settings = settings.with_defaults(data.task)
+    params = read_model(base_place(settings.base)).params
+    return search(train_one, fits, settings, other, minutes, report)
+
+
+def saved(out, data, run, trained, finished, state, more):
+    """Test a trained model, save it and its results in the folder `out`, and return the results."""
+    with blas_threads(1):
+        tested, files = run.dataset.test(trained, state.history)
+    results = {"method": run.settings.method, **more, **tested, **finished, **about_run(run, data, state)}
+    save_task(out, trained, base_place(run.settings.base), results, beside=files)
+    return results
+
+
+class Run(NamedTuple):
+    """A fine-tuning run that is ready to start."""
+
+    dataset: Dataset
+    settings: FinetuneSettings  # with all values filled in
+    frozen: dict  # the base's weights; PiSSA and OLoRA have subtracted the adapter's initial update from them
+    adapter: Adapter | None  # None to train all weights
+    plan: dict  # the arguments of `train`
+
+
+def prepared(data, settings, report=no_report):
+    """Read the base and the data, and return the Run for settings from `FinetuneSettings.with_defaults`."""
+    base = base_place(settings.base)
     model = read_model(base, weights=settings.weights)
     if settings.weights == "blocks":
         report_dense(base, model.params)
@@ -71,7 +145,8 @@ def finetune(data, out, settings=None, report=no_report):
         trains_head = adapter_config.train_head and model.config.n_classes > 0
         adapter_config = replace(adapter_config, train_head=trains_head)
         frozen, adapter = start_adapter(frozen, adapter_config, stream(settings.seed, "adapter"))
-    choices = {name: getattr(settings, name) for name in ("learning_rate", "epochs", "seed", "threads", "recompute")}
+    names = "learning_rate", "epochs", "seed", "threads", "recompute", "patience"
+    choices = {name: getattr(settings, name) for name in names}
     choices |= {
         "progress": "reading the texts",
         "class_weights": dataset.class_weights,
@@ -79,21 +154,26 @@ def finetune(data, out, settings=None, report=no_report):
     }
     plan = fine_tuning(frozen, model.config, adapter, dataset.epoch_batches, dataset.validation, **choices)
     report_cost(report, model, adapter, plan, settings.batch_size, dataset.longest)
-    with blas_threads(1), naming_model(base):
-        before = dataset.test_base()
-    with resumable(out, plan, base, data, model, settings, report) as more:
-        state = train(**plan, **more)
-        params, best = attach(frozen, adapter, state.best)
-        if adapter is not None:  # convert it to fit the unchanged base
-            params, best = model.params, for_original_base(model.params, adapter, best)
-        trained = model._replace(params=params, adapter=best)
-        with blas_threads(1):
-            results = {"method": settings.method, **before, **dataset.test(trained, state.history)}
-        parameters = trainable_report(model.params, state.best)
-        results |= {"learning_rate": settings.learning_rate, "trainable": parameters.trainable}
-        results |= {"percent": parameters.percent, "settings": plain_values(data, settings)}
-        save_task(out, trained, base, results, beside=data.files(results))
-    return results
+    return Run(dataset, settings, frozen, adapter, plan)
+
+
+def carried_out(run, **more):
+    """Train, with `more` arguments for `train`.
+
+    Returns the LoadedModel with the best weights, a dict of the results of `Dataset.finish`, and the TrainState.
+    """
+    state, model = train(**run.plan, **more), run.dataset.model
+    params, best = attach(run.frozen, run.adapter, state.best)
+    if run.adapter is not None:  # convert it to fit the unchanged base
+        params, best = model.params, for_original_base(model.params, run.adapter, best)
+    return *run.dataset.finish(model._replace(params=params, adapter=best)), state
+
+
+def about_run(run, data, state):
+    """The entries of `task.json` that describe a run, whatever its data."""
+    report, settings = trainable_report(run.dataset.model.params, state.best), run.settings
+    numbers = {"learning_rate": settings.learning_rate, "trainable": report.trainable, "percent": report.percent}
+    return numbers | {"settings": plain_values(data, settings)}
 
 
 def report_dense(base, params):

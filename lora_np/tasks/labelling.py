@@ -1,66 +1,214 @@
-"""Apply a saved classifier to a file: label its texts, or compare the predictions with the file's labels."""
+"""Apply a saved classifier to a file: label its texts, or compare the predictions with the file's labels.
 
+A file is processed in windows of rows, so memory does not grow with the file. Within a window, texts of similar length
+are batched together. `label_file` appends each finished window to a partial file next to the output; after an
+interruption, the same call continues there.
+"""
+
+import hashlib
+import json
+import os
+import sys
 import warnings
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from ..data import Records, column_of, encode_labels, format_records, read_records, table_suffix
-from ..formats import check_file, task_places, write_text
-from ..formats.atomic import write_atomically
+import numpy as np
+
+from .. import __version__
+from ..data import column_of, encode_labels, format_records, record_windows, table_suffix
+from ..formats import check_file, read_json, task_places, write_json, write_text
+from ..formats.atomic import naming, only_process, write_atomically
+from ..formats.model import model_sha256
 from ..formats.task import read_task
-from .classifier import class_probabilities, load_classifier
+from ..formats.tensors import file_sha256
+from .classifier import class_probabilities, load_classifier, most_tokens, probabilities_of, token_ids
 from .finetuning import naming_model
-from .report import class_report, confusion_picture
+from .pictures import as_png, confusion_figure
+from .report import class_report, text_keys
 
-TEXT_COLUMN, NO_FILE = "text", "TEXT"  # the column and the path for texts that are not from a file
-
-
-def text_records(texts):
-    """Return Records of texts that are not from a file."""
-    places = [f"text {i}" for i in range(len(texts))]
-    return Records(NO_FILE, [TEXT_COLUMN], [{TEXT_COLUMN: text} for text in texts], places)
+WINDOW = 8192  # rows
+PARTIAL = ".partial", ".partial.json"  # suffixes of the partial file, and of the file that says how much of it is done
 
 
-def label_records(model, records, text_column, out=None, proba=False, quoting=False, base=None):
-    """Label the texts of a file.
+class LabelledFile:
+    """A file of texts, and the classifier that labels them a window at a time.
 
     Parameters
     ----------
     model : folder of a classifier
-    records : Records of the file; an empty cell in the text column is an empty text
+    data : path of a CSV, TSV or JSONL file; an empty cell in the text column is an empty text
     text_column : str, or None for the column that the model was trained with
-    out : path of a .csv, .tsv or .jsonl file to write, with all columns of `records` followed by the predictions; or
-        None
-    proba : bool, whether to write the probability of every class, not just of the predicted one
-    quoting : bool, for a TSV file; see `format_records`
+    quoting : bool, for a TSV file; see `read_records`
     base : the new folder of the model's base if the base has moved, or None
+    suffix : the suffix of a file to which the rows will be written, or None
+
+    Raises
+    ------
+    ValueError
+        If the file is malformed or the rows cannot be written; this is checked before the model is read.
+    """
+
+    def __init__(self, model, data, text_column=None, quoting=False, base=None, suffix=None):
+        self.model, self.data, self.quoting = model, data, quoting
+        self.columns, self.n = [], 0
+        for records in record_windows(data, quoting, WINDOW):
+            self.columns = list(dict.fromkeys([*self.columns, *records.columns]))
+            if suffix is not None:
+                format_records(records.columns, records.rows, suffix, quoting, first=self.n)
+            self.n += len(records.rows)
+        if not self.n:
+            raise ValueError(f"{data} has no rows; expected at least one")
+        self.column = column_name(model, "text_column", text_column)
+        self.classifier = load_classifier(model, base)
+        self.n_truncated, self.n_empty, self.first_empty = 0, 0, None
+
+    def windows(self, first=0, progress=None):
+        """Yield (Records, texts, probabilities (n, K)) for each window, beginning with row `first`, a window's first.
+
+        At the end, warnings report empty and truncated texts. `progress` is the label of the progress bar.
+        """
+        done = 0
+        with bar_of(progress, first, self.n) as advance:
+            for records in self.records():
+                done += len(records.rows)
+                if done <= first:
+                    continue
+                texts = column_of(records, self.column, "text_column", empty=True)
+                self.n_empty += texts.count("")
+                self.first_empty = self.first_empty or next((p for p, t in zip(records.places, texts) if not t), None)
+                sequences, n_truncated = token_ids(self.classifier, texts)
+                self.n_truncated += n_truncated
+                with naming_model(self.model):
+                    probabilities = probabilities_of(self.classifier, sequences)
+                advance(len(texts))
+                yield records, texts, probabilities
+        if self.n_empty:
+            warnings.warn(f"{self.data}: empty texts: {self.n_empty}, the first in {self.first_empty}", stacklevel=2)
+        warn_of_truncated(self.classifier, self.n_truncated, self.n - first)
+
+    def records(self):
+        """Yield the windows of rows, each with all columns of the file."""
+        windows = record_windows(self.data, self.quoting, WINDOW)
+        while True:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the first reading has warned of rows that span lines
+                records = next(windows, None)
+            if records is None:
+                return
+            yield records._replace(columns=self.columns)
+
+
+@contextmanager
+def bar_of(label, done, total):
+    """Yield a function (n) that advances a progress bar by n rows; without a terminal, it shows a line per minute."""
+    bar = None
+    if label is not None:
+        with suppress(ImportError):
+            from tqdm import tqdm
+
+            pause = 0.1 if sys.stderr.isatty() else 60.0
+            bar = tqdm(total=total, initial=done, desc=label, unit=" rows", leave=False, delay=2, mininterval=pause)
+    yield bar.update if bar is not None else lambda n: None
+    if bar is not None:
+        bar.close()
+
+
+def warn_of_truncated(classifier, n, of):
+    """Warn if some of the texts were truncated."""
+    if n:
+        most = most_tokens(classifier)
+        warnings.warn(f"texts: {n} of {of} have more than {most} tokens and are truncated", stacklevel=3)
+
+
+def label_file(model, data, out, text_column=None, proba=False, quoting=False, base=None):
+    """Label the texts of a file, and write its rows followed by the predictions to another file.
+
+    Parameters
+    ----------
+    model, data, text_column, quoting, base : see `LabelledFile`
+    out : path of a .csv, .tsv or .jsonl file to write
+    proba : bool, whether to write the probability of every class, not just of the predicted one
 
     Returns
     -------
-    texts : list of N str
-    labels : list of K str
-    probabilities : (N, K)
+    int, the number of texts
 
     Raises
     ------
     ValueError
         If `out` has an unsupported suffix, is one of the input files, or has a format that cannot store the columns.
-        This is checked before the model is read.
+    """
+    out, suffix = Path(out), table_suffix("out", out)
+    check_file(out, "out", [data, *task_places(model, base)])
+    file = LabelledFile(model, data, text_column, quoting, base, suffix)
+    labels = file.classifier.labels
+    columns = prediction_columns(file.columns, labels if proba else ())
+    about = file_sha256(data), file.column, proba, quoting, suffix, __version__, read_task(model)[1], labels
+    run = hashlib.sha256(json.dumps([*about, digest_of(model)], default=str).encode()).hexdigest()
+    partial, state = (out.with_name(out.name + end) for end in PARTIAL)
+    with only_process(out), naming(out):
+        done, size = progress_in(partial, state, run)
+        with partial.open("r+b" if size else "wb") as written:
+            written.truncate(size)
+            written.seek(size)
+            for records, _, probabilities in file.windows(done, "predict"):
+                rows = predicted_rows(records.rows, columns, labels, probabilities)
+                text = format_records([*file.columns, *columns], rows, suffix, quoting, first=done)
+                written.write(text.encode("utf-8"))
+                written.flush()
+                os.fsync(written.fileno())
+                done += len(rows)
+                if done < file.n:
+                    write_json(state, {"run": run, "rows": done, "bytes": written.tell()})
+        os.replace(partial, out)
+        state.unlink()
+    return file.n
+
+
+def digest_of(model):
+    """The SHA-256 of a full model's weights; None for an adapter, whose digests are in task.json."""
+    folder, about = read_task(model)
+    return None if "base" in about else model_sha256(folder)
+
+
+def progress_in(partial, state, run):
+    """Return the numbers of rows and bytes of a partial file that are done, and begin one if there is none.
+
+    Raises ValueError for a file at this path that is not a partial file, because it would be overwritten.
+    """
+    if state.is_file() and partial.is_file():
+        begun = read_json(state)
+        if begun.get("run") == run and begun["bytes"] <= partial.stat().st_size:
+            return begun["rows"], begun["bytes"]
+    elif partial.exists() and not state.is_file():
+        raise ValueError(f"out: {partial} would be overwritten; move it elsewhere")
+    write_json(state, {"run": run, "rows": 0, "bytes": 0})
+    return 0, 0
+
+
+def predicted_rows(rows, columns, labels, probabilities):
+    """Return rows with values of the prediction columns: the label, its probability, and those of all classes."""
+    values = ([labels[p.argmax()], *(round(float(x), 6) for x in (p.max(), *p))] for p in probabilities)
+    return [row | dict(zip(columns, of_row)) for row, of_row in zip(rows, values)]  # there may be two columns only
+
+
+def label_texts(model, texts, out=None, proba=False, base=None):
+    """Label texts that are not from a file; `out`, `proba` and `base` are those of `label_file`.
+
+    Returns the labels, a list of K str, and the probabilities (N, K).
     """
     if out is not None:
         suffix = table_suffix("out", out)
-        check_file(out, "out", [records.path, *task_places(model, base)])
-        format_records(records.columns, records.rows, suffix, quoting)  # raises if the format cannot store the columns
-    texts = column_for(model, records, "text_column", text_column)
+        check_file(out, "out", task_places(model, base))
     classifier = load_classifier(model, base)
     with naming_model(model):
         probabilities = class_probabilities(classifier, texts, progress="predict")
     if out is not None:
-        columns = prediction_columns(records.columns, classifier.labels if proba else ())
-        rows = []
-        for row, p in zip(records.rows, probabilities):
-            values = [classifier.labels[p.argmax()], *(round(float(x), 6) for x in (p.max(), *p))]
-            rows.append(row | dict(zip(columns, values)))  # without `proba` there are two columns
-        write_text(out, format_records([*records.columns, *columns], rows, suffix, quoting))
-    return texts, classifier.labels, probabilities
+        columns = prediction_columns(["text"], classifier.labels if proba else ())
+        rows = predicted_rows([{"text": text} for text in texts], columns, classifier.labels, probabilities)
+        write_text(out, format_records(["text", *columns], rows, suffix))
+    return classifier.labels, probabilities
 
 
 def prediction_columns(taken, labels):
@@ -81,9 +229,8 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
 
     Parameters
     ----------
-    model, quoting, base : see `label_records`
-    data : path of a CSV, TSV or JSONL file
-    text_column, label_column : str, or None for the columns that the model was trained with
+    model, data, text_column, quoting, base : see `LabelledFile`
+    label_column : str, or None for the column that the model was trained with
     picture : path of the PNG to write the confusion matrix to, or None
 
     Returns
@@ -97,37 +244,41 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     """
     if picture is not None:
         check_file(picture, "out", [data, *task_places(model, base)])
-    texts, labels = labelled_texts(model, data, text_column, label_column, quoting)
-    classifier = load_classifier(model, base)
-    true = encode_labels(labels, classifier.labels)
-    with naming_model(model):
-        predicted = class_probabilities(classifier, texts, progress="evaluate").argmax(axis=1)
-    report = class_report(classifier.labels, true, predicted, texts=texts)
+    file = LabelledFile(model, data, text_column, quoting, base)
+    labels, label_column = file.classifier.labels, column_name(model, "label_column", label_column)
+    true = np.concatenate([encode_labels(labels_of(records, label_column), labels) for records in file.records()])
+    probabilities, keys = np.empty((file.n, len(labels)), np.float32), np.empty(file.n, np.uint64)
+    done = 0
+    for _, texts, of_window in file.windows(progress="evaluate"):
+        rows = slice(done, done := done + len(texts))
+        probabilities[rows], keys[rows] = of_window, text_keys(texts)
+    report = class_report(labels, true, probabilities, keys=keys)
     if picture is not None:
-        write_atomically(picture, confusion_picture(report))
+        write_atomically(picture, as_png(confusion_figure, report))
     return report
+
+
+def labels_of(records, column):
+    """Return the labels of a file's rows, stripped of white space."""
+    return [label.strip() for label in column_of(records, column, "label_column")]
 
 
 def labelled_texts(model, data, text_column=None, label_column=None, quoting=False):
     """Return the texts and the labels of a file; the parameters are those of `judge_file`."""
-    records = read_records(data, quoting)
-    texts = column_for(model, records, "text_column", text_column)
-    return texts, [label.strip() for label in column_for(model, records, "label_column", label_column)]
+    columns = (column_name(model, *of) for of in (("text_column", text_column), ("label_column", label_column)))
+    text_column, label_column = columns
+    (records,) = record_windows(data, quoting)
+    return column_of(records, text_column, "text_column", empty=True), labels_of(records, label_column)
 
 
-def column_for(model, records, name, column=None):
-    """Return a file's texts or labels, by default from the column that the model was trained with.
+def column_name(model, name, column=None):
+    """Return the name of a file's text or label column, by default that of the column that the model was trained with.
 
-    Texts may be empty; a warning reports the number of empty texts. Raises ValueError if there is no such column, or if
-    `column` is None and the model's task.json names no column.
+    Raises ValueError if `column` is None and the model's task.json names no column.
     """
-    if column is None:
-        folder, about = read_task(model)
-        if name not in about:
-            raise ValueError(f"{name}: is missing, and {folder / 'task.json'} names no column; give the column's name")
-        column = about[name]
-    values = column_of(records, column, name, empty=name == "text_column")
-    if "" in values and records.path != NO_FILE:
-        place = records.places[values.index("")]
-        warnings.warn(f"{records.path}: empty texts: {values.count('')}, the first in {place}", stacklevel=2)
-    return values
+    if column is not None:
+        return column
+    folder, about = read_task(model)
+    if name not in about:
+        raise ValueError(f"{name}: is missing, and {folder / 'task.json'} names no column; give the column's name")
+    return about[name]

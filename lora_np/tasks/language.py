@@ -92,7 +92,7 @@ def perplexity_tests(model, batches, counts, threads):
         return perplexity(evaluate(trained.params, batches, model.config, trained.adapter, threads=threads)["loss"])
 
     return (
-        lambda trained, history: {"test_perplexity": measure(trained)},
+        lambda trained, history: ({"test_perplexity": measure(trained)}, {}),
         lambda: {**counts, "test_perplexity_before": measure(model)},
     )
 

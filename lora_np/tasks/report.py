@@ -1,7 +1,5 @@
-"""Report on a classifier: scores with intervals, a comparison with simpler classifiers, and the confusion matrix."""
+"""Report on a classifier: scores with intervals, simpler classifiers for comparison, confusions."""
 
-import io
-import warnings
 from collections import Counter
 from statistics import NormalDist
 
@@ -11,6 +9,9 @@ from ..checked import shown
 from ..data import text_digest
 
 DRAWS, SEED = 2000, 0  # number of draws and seed of the bootstrap
+ENDS = 0.025, 0.975  # the quantiles that are the ends of a 95 % interval
+BINS = 15
+MISTAKE = "text", "label", "predicted", "probability"  # the columns of mistakes.csv
 Z = NormalDist().inv_cdf(0.975)  # the normal quantile for 95 % intervals
 WIDTH = 100  # maximum line length of the report
 MOST_COLUMNS = 12  # maximum number of classes in a confusion matrix as text
@@ -20,49 +21,71 @@ LABEL_WIDTH = 20
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
-def class_report(labels, true, answered, others=None, texts=None):
+def class_report(labels, true, probabilities, others=None, keys=None):
     """Compare a classifier's predictions, and those of other classifiers for the same texts, with the true classes.
 
     Accuracies have Wilson intervals. Macro-F1 is the mean of F1 over the classes that occur or are predicted at least
-    once, as in scikit-learn; its interval is a percentile bootstrap over texts (2,000 draws, seed 0).
+    once, as in scikit-learn. Its interval, and those of differences between classifiers, are percentile bootstraps over
+    texts (2,000 draws, seed 0). The expected calibration error is the mean absolute difference between the probability
+    of the predicted class and the fraction of correct predictions, in 15 bins of equal width (Guo et al. 2017).
 
     Parameters
     ----------
     labels : list of K str
-    true, answered : (N,) integers from 0 to K − 1
+    true : (N,) integers from 0 to K − 1
+    probabilities : (N, K)
     others : dict, name -> (N,) integers, the predictions of other classifiers, or None
-    texts : list of N str, or None if all are different. If text i occurs m_i times, the intervals are those of
-        N² / Σ m_i² independent texts (Kish 1965), where the sum is over the different texts
+    keys : (N,) integers, the `text_keys` of the texts, or None if all are different; of rows with the same text, only
+        the first is counted
 
     Returns
     -------
     dict, ready for JSON
-        "texts" and "different_texts", their numbers; the scores "accuracy", "accuracy_interval", "macro_f1",
-        "macro_f1_interval", as fractions; "others", the same scores for each other classifier and for a baseline that
-        always predicts the most frequent class; "commonest_share", the share of texts in the most frequent class;
-        "classes", label -> "texts" in this class, "precision" (None if the class is never predicted), "recall" (None if
-        the class has no texts); "confusion", K lists of K: the number of texts of each class (row) that were predicted
-        as each class (column)
+        "texts", the number of different texts, and "repeated", that of the other rows; the scores "accuracy",
+        "accuracy_interval", "macro_f1", "macro_f1_interval", as fractions; "others", the same scores for each other
+        classifier and for a baseline that always predicts the most frequent class, and how far this classifier is ahead
+        of it, "ahead": for each score, the difference and the ends of its interval; "calibration_error"; "calibration",
+        a row for each bin that has texts: their number, the mean probability, the fraction of correct predictions;
+        "commonest_share", the share of texts in the most frequent class; "classes", label -> "texts" in this class,
+        "precision" (None if the class is never predicted), "recall" (None if the class has no texts); "confusion", K
+        lists of K: the number of texts of each class (row) that were predicted as each class (column)
     """
+    rows = np.arange(len(true)) if keys is None else np.sort(np.unique(keys, return_index=True)[1])
+    n_rows, true, probabilities = len(true), np.asarray(true)[rows], probabilities[rows]
+    answered = probabilities.argmax(axis=1)
     confusion = confusion_matrix(true, answered, len(labels))
     sizes, answers, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     commonest = int(sizes.argmax())
-    occurrences = np.array(list(Counter(map(text_digest, texts)).values())) if texts else np.ones(len(true))
-    n_independent = len(true) ** 2 / float((occurrences**2).sum())
-    others = {**(others or {}), f'always "{labels[commonest]}"': np.full(len(true), commonest)}
+    others = {name: np.asarray(its)[rows] for name, its in (others or {}).items()}
+    others[f'always "{labels[commonest]}"'] = np.full(len(true), commonest)
     classes = {
         label: {"texts": int(n), "precision": share(hits, of_answers), "recall": share(hits, n)}
         for label, n, of_answers, hits in zip(labels, sizes, answers, right)
     }
+    bins = calibration(probabilities.max(axis=1), answered == true)
     return {
         "texts": len(true),
-        "different_texts": len(occurrences),
-        **scores(confusion, n_independent),
-        "others": {n: scores(confusion_matrix(true, its, len(labels)), n_independent) for n, its in others.items()},
+        "repeated": n_rows - len(true),
+        **scores(true, answered),
+        "others": {name: scores(true, its, answered) for name, its in others.items()},
+        "calibration_error": sum(n * abs(p - of_right) for n, p, of_right in bins) / len(true),
+        "calibration": bins,
         "commonest_share": float(sizes.max() / sizes.sum()),
         "classes": classes,
         "confusion": confusion.tolist(),
     }
+
+
+def text_keys(texts):
+    """Return a key for each text, (N,) integers; texts that differ only in case and spacing have the same key."""
+    return np.array([int.from_bytes(text_digest(text)[:8], "little") for text in texts], dtype=np.uint64)
+
+
+def calibration(confidence, right):
+    """Return [number of texts, mean confidence, fraction of correct predictions] for each bin that has texts."""
+    of_bin = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    bins = [of_bin == k for k in np.unique(of_bin)]
+    return [[int(rows.sum()), float(confidence[rows].mean()), float(right[rows].mean())] for rows in bins]
 
 
 def confusion_matrix(true, answered, n_classes):
@@ -75,21 +98,34 @@ def share(part, whole):
     return float(part / whole) if whole else None
 
 
-def scores(confusion, n_independent):
-    """Compute accuracy and macro-F1, and their intervals for a number of independent texts, from a confusion matrix."""
-    n = int(confusion.sum())
-    true, answered = np.nonzero(confusion)
-    counts = confusion[true, answered]
-    # Resampling texts is equivalent to drawing the matrix's entries from a multinomial distribution.
-    rng = np.random.default_rng(SEED)
-    draws = [macro_f1(true, answered, rng.multinomial(round(n_independent), counts / n)) for _ in range(DRAWS)]
-    right = int(np.trace(confusion))
-    return {
-        "accuracy": right / n,
-        "accuracy_interval": wilson_interval(right * n_independent / n, n_independent),
-        "macro_f1": macro_f1(true, answered, counts),
-        "macro_f1_interval": np.quantile(draws, [0.025, 0.975]).tolist(),
+def scores(true, answered, ahead=None):
+    """Compute a classifier's accuracy and macro-F1, with intervals.
+
+    `ahead` contains the predictions of a classifier to compare it with, or is None; see `class_report`.
+    """
+    right, n = np.mean(true == answered), len(true)
+    # Resampling texts is equivalent to drawing the numbers of texts with each combination of classes.
+    cells, counts = np.unique(
+        np.stack([true, answered, answered if ahead is None else ahead]), axis=1, return_counts=True
+    )
+    draws = np.random.default_rng(SEED).multinomial(n, counts / n, DRAWS)
+    drawn = np.array([macro_f1(cells[0], cells[1], draw) for draw in draws])
+    f1 = macro_f1(cells[0], cells[1], counts)
+    measured = {
+        "accuracy": float(right),
+        "accuracy_interval": wilson_interval(right * n, n),
+        "macro_f1": f1,
+        "macro_f1_interval": np.quantile(drawn, ENDS).tolist(),
     }
+    if ahead is not None:
+        other = np.array([macro_f1(cells[0], cells[2], draw) for draw in draws])
+        f1 = macro_f1(cells[0], cells[2], counts) - f1
+        hits = (cells[0] == cells[2]).astype(int) - (cells[0] == cells[1])
+        measured["ahead"] = {
+            "accuracy": [float(hits @ counts / n), *np.quantile(draws @ hits / n, ENDS).tolist()],
+            "macro_f1": [f1, *np.quantile(other - drawn, ENDS).tolist()],
+        }
+    return measured
 
 
 def wilson_interval(right, n):
@@ -115,20 +151,28 @@ def format_report(report, advice=""):
 def score_lines(report):
     """Format the scores of the classifier and of the classifiers that it is compared with."""
     rows = {"this model": report, **report["others"]}
-    width = max(34, *(len(shown(name, 50)) + 2 for name in rows))
+    width = max(34, *(len(shown(name, 36)) + 15 for name in rows))
     lines = [f"{report['texts']:,} test texts".ljust(width) + "accuracy %".rjust(22) + "macro-F1 %".rjust(22)]
     for name, its in rows.items():
         cells = [with_interval(its[measure], its[f"{measure}_interval"]).rjust(22) for measure in MEASURES]
-        lines.append(f"  {shown(name, 50)}".ljust(width) + "".join(cells))
+        lines.append(f"  {shown(name, 36)}".ljust(width) + "".join(cells))
+    for name, its in report["others"].items():
+        cells = [with_interval(ahead, ends, "+").rjust(22) for ahead, *ends in its["ahead"].values()]
+        lines.append(f"  this model − {shown(name, 36)}".ljust(width) + "".join(cells))
+    lines.append(
+        f"  [95 % intervals: Wilson's; for macro-F1 and differences the bootstrap's, {DRAWS:,} draws of texts]"
+    )
     if "tf-idf" in rows:
         lines.append("  tf-idf: logistic regression on words and pairs of words, trained on the same texts")
-    if report["different_texts"] < report["texts"]:
-        lines.append(f"  only {report['different_texts']:,} different text(s), so the intervals are wider")
-    return [*lines, f"  [95 % intervals: Wilson's; for macro-F1 the bootstrap's over texts, {DRAWS:,} draws]"]
+    if report["repeated"]:
+        lines.append(f"  {report['repeated']:,} rows with a text that occurs earlier are not counted")
+    off = 100 * report["calibration_error"]
+    return [*lines, f"  predicted probabilities are off by {off:.1f} points on average (expected calibration error)"]
 
 
-def with_interval(value, interval):
-    return f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+def with_interval(value, interval, sign=""):
+    value, low, high = (f"{100 * number:{sign}.1f}".replace("-", "−") for number in (value, *interval))
+    return f"{value} [{low}, {high}]"
 
 
 def class_lines(report):
@@ -158,29 +202,40 @@ def class_lines(report):
         lines.append(line.rstrip())
     if len(labels) > MOST_ROWS:
         lines.append(f"    … and {len(labels) - MOST_ROWS} more, with a higher recall or without test texts")
-    return lines if with_matrix else [*lines, *pair_lines(labels, confusion)]
+    return [*lines, *pair_lines(labels, confusion, 3 if with_matrix else MOST_PAIRS)]
 
 
-def pair_lines(labels, confusion):
-    """Format the most frequent confusions as lines of text."""
-    wrong = Counter({pair: n for pair, n in np.ndenumerate(confusion) if n and pair[0] != pair[1]})
-    lines = ["", "most often confused"]
-    for (true, answered), n in wrong.most_common(MOST_PAIRS):
-        of_class = f"{n:>7,} of {confusion[true].sum():<7,}"
-        lines.append(f'{of_class} "{shown(labels[true], 30)}" answered as "{shown(labels[answered], 30)}"')
-    return lines if wrong else []
+def pair_lines(labels, confusion, most):
+    """Format the pairs of classes whose texts are most often confused with each other, if there are several pairs."""
+    both, sizes = confusion + confusion.T, confusion.sum(axis=1)
+    mixed = Counter({(i, j): n for (i, j), n in np.ndenumerate(both) if n and i < j})
+    lines = ["", "classes that look most alike"]
+    for (i, j), n in mixed.most_common(most):
+        of_both = f"{n:>7,} of {sizes[i] + sizes[j]:,} texts confused:"
+        lines.append(f'{of_both:<32} "{shown(labels[i], 28)}" and "{shown(labels[j], 28)}"')
+    return lines if mixed and len(labels) > 2 else []
+
+
+def mistakes(labels, true, probabilities, texts):
+    """Return the rows of a table of the mistakes that the classifier is most confident of, most confident first."""
+    answered, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    worst = sorted(np.flatnonzero(answered != true), key=lambda i: -confidence[i])[:MOST_PAIRS]
+    cells = ((texts[i], labels[true[i]], labels[answered[i]], f"{confidence[i]:.6f}") for i in worst)
+    return [dict(zip(MISTAKE, of_row)) for of_row in cells]
 
 
 def verdicts(report, advice=""):
-    """Return a line for each simpler classifier that scores higher, and for each class that is never predicted."""
+    """Return a sentence that compares the classifier with each simpler one, and one for each class never predicted."""
     lines = []
     for name, its in report["others"].items():
-        for measure, title in MEASURES.items():
-            if its[measure] > report[measure]:
-                overlap = its[f"{measure}_interval"][0] <= report[f"{measure}_interval"][1]
-                numbers = f"{100 * its[measure]:.1f} against {100 * report[measure]:.1f} %"
-                intervals = f"the intervals {'overlap' if overlap else 'do not overlap'}"
-                lines.append(f"{shown(name, 30)} wins in {title}: {numbers} ({intervals})")
+        if name != next(iter(report["others"])) and all(low > 0 for _, low, _ in its["ahead"].values()):
+            continue  # the first sentence, on a better classifier, says enough
+        words = {"better": [], "worse": [], "no clear difference": []}
+        for measure, (_, low, high) in its["ahead"].items():
+            verdict = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
+            words[verdict].append(MEASURES[measure])
+        found = [f"{verdict} in {' and '.join(measures)}" for verdict, measures in words.items() if measures]
+        lines.append(f"Compared with {shown(name, 20)}, this model: {'; '.join(found)}.")
     classes = report["classes"].items()
     silent = [(label, its["texts"]) for label, its in classes if its["texts"] and its["precision"] is None]
     for label, n in silent[:MOST_PAIRS]:
@@ -189,36 +244,4 @@ def verdicts(report, advice=""):
         lines.append(f"and {len(silent) - MOST_PAIRS} more classes are never predicted")
     if silent and advice:
         lines.append(advice)
-    return ["", *lines] if lines else []
-
-
-def confusion_picture(report):
-    """Plot the confusion matrix, with cells shaded by their share of the row, and return it as the bytes of a PNG."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    labels, confusion = list(report["classes"]), np.array(report["confusion"])
-    K, texts = len(labels), confusion.sum(axis=1, keepdims=True)
-    shares = confusion / np.maximum(texts, 1)
-    side = float(np.clip(2.5 + 0.55 * K, 5.0, 16.0))
-    png = io.BytesIO()
-    with matplotlib.rc_context({"font.size": 11, "figure.dpi": 100}), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the font may lack some of a label's characters
-        figure = Figure(figsize=(side + 1.5, side), layout="constrained")
-        axes = figure.subplots()
-        image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
-        if K <= MOST_ROWS:
-            for (row, column), n in np.ndenumerate(confusion):
-                colour = "white" if shares[row, column] > 0.55 else "black" if n else "lightgrey"
-                axes.text(column, row, f"{n:,}", ha="center", va="center", color=colour)
-        if K <= 2 * MOST_ROWS:
-            names = [f"{k + 1} {shown(label, LABEL_WIDTH)}" for k, label in enumerate(labels)]
-            plain = {"parse_math": False}  # a $ does not begin a formula
-            axes.set_xticks(range(K), names, rotation=45, ha="right", rotation_mode="anchor", **plain)
-            axes.set_yticks(range(K), [f"{name} ({n:,})" for name, n in zip(names, texts[:, 0])], **plain)
-        axes.set(xlabel="answered as", ylabel="true class (texts)")
-        accuracy, f1 = (with_interval(report[m], report[f"{m}_interval"]) for m in MEASURES)
-        axes.set_title(f"{report['texts']:,} test texts: accuracy {accuracy} %\nmacro-F1 {f1} %", fontsize=12)
-        figure.colorbar(image, label="% of the true class", shrink=0.8)
-        figure.savefig(png, format="png", bbox_inches="tight")
-    return png.getvalue()
+    return ["", *lines]

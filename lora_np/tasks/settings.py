@@ -54,6 +54,22 @@ EPOCHS = {"small": 4, "encoder": 3}
 MOST_DEFAULT, LEAST_STEPS = 4, 100  # for a large base: one epoch, or up to 4 if an epoch has fewer than 100 steps
 
 
+def no_report(line):
+    """Ignore a line of text (the default for `report`)."""
+
+
+def default_base(task, report=no_report):
+    """Return the base to use if none is given: for a classifier MiniLM if installed, otherwise the included one."""
+    if task != "classifier":
+        return None
+    try:
+        model_place("minilm")
+    except FileNotFoundError as error:
+        report(f"Using the small base. MiniLM, an encoder, is usually far more accurate. To install it: {error}")
+        return None
+    return "minilm"
+
+
 @dataclass(frozen=True)
 class FinetuneSettings:
     """The settings of a fine-tuning run. None selects the default, which depends on task, method and base size.
@@ -66,8 +82,9 @@ class FinetuneSettings:
         PiSSA and OLoRA are saved as a LoRA adapter of twice the rank, for the unchanged base
     learning_rate : float, the peak learning rate
     epochs, batch_size : int
+    patience : int, training stops after this many evaluations (two per epoch) without a lower validation loss, or None
     seed : int
-    base : the model to start from, see `lora_np.formats.read_model`; None: the included base
+    base : the model to start from, see `lora_np.formats.read_model`; None: `default_base`
     dropout : float in [0, 1), the model's dropout probability during training
     weights : "dense", or "blocks" to keep a GGUF file's weights in blocks; see `lora_np.formats.read_model`
     recompute : bool, recompute activations to save memory at the cost of time; see `lora_np.model.forward`
@@ -92,13 +109,14 @@ class FinetuneSettings:
     recompute: bool = False
     threads: int | None = None
     max_tokens: int | None = None
+    patience: int | None = None
 
     def __post_init__(self):
         check_fields(self, one_of, "method", choices=METHODS)
         check_fields(self, one_of, "weights", choices=WEIGHTS)
         check_fields(self, seed_number, "seed")
         check_fields(self, finite_number, "dropout", least=0, below=1)
-        counts = [name for name in ("batch_size", "max_tokens") if getattr(self, name) is not None]
+        counts = [name for name in ("batch_size", "max_tokens", "patience") if getattr(self, name) is not None]
         check_fields(self, whole_number, *counts)
         if self.threads is not None:
             check_fields(self, whole_number, "threads", most=MOST_THREADS)
@@ -120,12 +138,17 @@ class FinetuneSettings:
         """The AdapterConfig for the method: one that adapts no layers for "head", and None for "full"."""
         return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
 
-    def with_defaults(self, task):
-        """Return a copy with a task's DEFAULTS filled in; values that depend on the model or data remain None."""
-        kind = kind_of_base(self.base)
+    def with_defaults(self, task, report=no_report):
+        """Return a copy with a task's DEFAULTS filled in; values that depend on the model or data remain None.
+
+        `report` is called with a line of text if an encoder would be better than the base, but is not installed.
+        """
+        base = default_base(task, report) if self.base is None else self.base
+        kind = kind_of_base(base)
         defaults = defaults_for(task, kind)
         one_of("method", self.method, defaults.learning_rates)
         values = {
+            "base": base,
             "adapter": adapter_from(self.adapter, RANKS[kind]) if self.method == "lora" else None,
             "learning_rate": self.learning_rate or defaults.learning_rates[self.method],
             "epochs": self.epochs or EPOCHS.get(kind),
@@ -143,9 +166,12 @@ class Dataset(NamedTuple):
     validation: list[Batch]  # used to select the best weights
     n_rows: int  # rows per epoch
     longest: int  # length of the longest training row in tokens
-    test: Callable  # (LoadedModel, history) -> dict of results on the test set; history is from `train`
+    # (LoadedModel, history of `train`) -> dict of results on the test set, and dict: name -> bytes of files to save
+    test: Callable
     test_base: Callable = lambda: {}  # () -> dict of the base's results before training
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
+    # (trained LoadedModel) -> the LoadedModel to test and to save, and dict of results
+    finish: Callable = lambda model: (model, {})
 
 
 @dataclass(frozen=True)
@@ -169,10 +195,6 @@ class Data:
     def paths(self):
         """Return the paths of the files that are read."""
         return [self.data]
-
-    def files(self, results):
-        """Return the files to save next to the model, as a dict: name -> bytes."""
-        return {}
 
 
 def adapter_from(adapter, rank):

@@ -1,5 +1,7 @@
 """Labelled tables for training a classifier with a new head, or a language model that answers with the label."""
 
+import warnings
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -8,19 +10,31 @@ from pathlib import Path
 import numpy as np
 
 from ..checked import check_fields, instance_of, one_of, shown
-from ..data import class_batches, encode_labels, label_names, pad_id, read_table, split_table, text_digest
+from ..data import (
+    Table,
+    class_batches,
+    encode_labels,
+    format_records,
+    label_names,
+    pad_id,
+    read_table,
+    split_table,
+    text_digest,
+)
+from ..data.records import listed
 from ..model import add_head, check_writes
 from ..training import CLASSIFIER_BATCH, LANGUAGE_BATCH, blas_threads, stream
 from .baseline import word_classifier
-from .classifier import n_truncated, probabilities_of, token_ids, warn_if_split
+from .calibration import best_temperature, scaled_head
+from .classifier import probabilities_of, token_ids, warn_if_split
 from .label_words import QUESTION, label_ids, label_rows
-from .report import class_report, confusion_picture, format_report
+from .pictures import as_png, calibration_figure, confusion_figure
+from .report import MISTAKE, class_report, format_report, mistakes, text_keys
 from .settings import Data, Dataset, check_text
 from .writing import end_ids
 
 CLASS_WEIGHTS = ("none", "balanced")
-FRACTIONS = (0.8, 0.1, 0.1)  # of training, validation and test rows
-FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # if there is a test file
+FRACTIONS = (0.8, 0.1, 0.1)  # of training, validation and test rows; a file replaces one of the tenths
 WORD = r"\w+|[^\w\s]"  # a word or a punctuation mark, so that every non-blank text has a match
 STRENGTHS = (1, 10, 100)  # the values of C that word_classifier tries
 ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
@@ -37,6 +51,10 @@ class LabelledTable(Data):
     test_data : path of a test file with the same columns; rows of `data` whose text is also in this file are left out.
         None: test on a tenth of `data`
     quoting : bool, for a TSV file; see `read_records`
+    validation_data : path of a validation file with the same columns, or None: a tenth of `data`. Rows of `data` whose
+        text is also in this file are left out
+    calibrate : bool, whether to divide the head's logits by the temperature that fits the validation set best, so that
+        probabilities are closer to the fractions of correct predictions (Guo et al. 2017); no prediction changes
     class_weights : "none", or "balanced": a training or validation text of class c has the weight n / (n_classes n_c)
         in the loss, where n_c of the n training texts have this class. All classes then have the same total weight. The
         model weights with the lowest weighted validation loss are selected
@@ -47,35 +65,47 @@ class LabelledTable(Data):
     test_data: str | Path | None = None
     quoting: bool = False
     class_weights: str = "none"
+    validation_data: str | Path | None = None
+    calibrate: bool = False
     task = "classifier"
 
     def __post_init__(self):
         check_fields(self, check_text, "data", "text_column", "label_column")
-        if self.test_data is not None:
-            check_text("test_data", self.test_data)
+        for name in ("test_data", "validation_data"):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
         check_fields(self, one_of, "class_weights", choices=CLASS_WEIGHTS)
-        check_fields(self, instance_of, "quoting", type_=bool, expected="True or False")
+        check_fields(self, instance_of, "quoting", "calibrate", type_=bool, expected="True or False")
 
     def paths(self):
-        return [path for path in (self.data, self.test_data) if path is not None]
+        return [path for path in (self.data, self.validation_data, self.test_data) if path is not None]
 
     def read(self, model, settings):
         splits, n_left_out = self.split(settings.seed)
         labels, pad = label_names(splits.train.labels), pad_id(model.tokenizer)
+        if rare := sorted(label for label, n in Counter(splits.train.labels).items() if n == 1):
+            warnings.warn(f"labels: only one text for training has the label {listed(rare)}", stacklevel=2)
         model = self.labelling(model._replace(labels=labels, max_tokens=settings.max_tokens), settings.seed)
         warn_if_split(model, splits.train.texts)
-        encoded = [(token_ids(model, split.texts), encode_labels(split.labels, labels)) for split in splits]
-        longer = sum(n_truncated(model, split.texts) for split in splits)
+        sequences, longer = zip(*(token_ids(model, split.texts) for split in splits))
+        encoded = [(ids, encode_labels(split.labels, labels)) for ids, split in zip(sequences, splits)]
         train, validation = (self.rows(model, *part) for part in encoded[:2])
 
+        def finish(trained):
+            if not self.calibrate:
+                return trained, {}
+            temperature = best_temperature(probabilities_of(trained, encoded[1][0]), encoded[1][1])
+            return scaled_head(trained, temperature), {"temperature": temperature}
+
         def test(trained, history):
-            others = self.word_answers(splits, encoded)
-            answered = probabilities_of(trained, encoded[2][0]).argmax(axis=1)
-            report = class_report(labels, encoded[2][1], answered, others, splits.test.texts)
+            others, (sequences, true), texts = self.word_answers(splits, encoded), encoded[2], splits.test.texts
+            probabilities = probabilities_of(trained, sequences)
+            report = class_report(labels, true, probabilities, others, text_keys(texts))
+            rows_of_mistakes = mistakes(labels, true, probabilities, texts)
             rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
             measures = [name for name in ("step", "loss", "accuracy") if f"eval_{name}" in history]
             results = {"labels": labels, "text_column": self.text_column, "label_column": self.label_column}
-            results |= {"rows": {**rows, "left_out": n_left_out}, "longer_texts": longer}
+            results |= {"rows": {**rows, "left_out": n_left_out}, "longer_texts": sum(longer)}
             results |= {"max_tokens": settings.max_tokens, "question": model.question}
             results["class_weights"] = self.class_weights
             if "accuracy" in measures:  # take the accuracy of the best weights
@@ -86,14 +116,15 @@ class LabelledTable(Data):
             results |= {"validation_accuracy": float(accuracy), "test_accuracy": report["accuracy"]}
             results["commonest_label_share"] = report["commonest_share"]
             results["validation"] = {name: history[f"eval_{name}"].tolist() for name in measures}
-            return results | {"test": report}
+            return results | {"test": report}, files(report, rows_of_mistakes)
 
         epoch_batches = partial(class_batches, *train, settings.batch_size, pad)
         validation = class_batches(*validation, CLASSIFIER_BATCH if model.config.n_classes else LANGUAGE_BATCH, pad)
         weights, longest = None, max(map(len, encoded[0][0]))
         if self.class_weights == "balanced":
             weights = balanced_weights(encoded[0][1])
-        return Dataset(model, epoch_batches, validation, len(train[0]), longest, test, class_weights=weights)
+        more = {"class_weights": weights, "finish": finish}
+        return Dataset(model, epoch_batches, validation, len(train[0]), longest, test, **more)
 
     def labelling(self, model, seed):
         """Return the model with a new head for its labels."""
@@ -105,18 +136,30 @@ class LabelledTable(Data):
         return sequences, classes
 
     def split(self, seed):
-        """Return the Splits, and the number of rows that were left out because their text is in the test file."""
-        table = read_table(self.data, self.text_column, self.label_column, self.quoting)
-        if self.test_data is None:
-            return split_table(table, FRACTIONS, seed), 0
-        test = read_table(self.test_data, self.text_column, self.label_column, self.quoting)
-        in_test = {text_digest(text) for text in test.texts}  # ignores case and spacing
-        rest = [row for row in zip(*table) if text_digest(row[0]) not in in_test]
-        if not rest:
-            both = f"every text of {self.data} is also in {self.test_data}"
-            raise ValueError(f"test_data: {both}; nothing is left to train on")
-        splits = split_table(type(table)(*map(list, zip(*rest))), FRACTIONS_WITHOUT_TEST, seed)._replace(test=test)
-        return splits, len(table.texts) - len(rest)
+        """Return the Splits, and the number of rows left out because their text is in the validation or test file.
+
+        A text in both of these files is used only for testing.
+        """
+        tables = {"data": self.data, "validation_data": self.validation_data, "test_data": self.test_data}
+        tables = {name: self.table(path) for name, path in tables.items() if path is not None}
+        seen, n_left_out = set(), 0
+        for name in reversed(tables):
+            rest = [row for row in zip(*tables[name]) if text_digest(row[0]) not in seen]  # ignores case and spacing
+            if not rest:
+                raise ValueError(f"{name}: every text is also in {' or '.join(list(tables)[1:])}; nothing is left")
+            n_left_out += len(tables[name].texts) - len(rest)
+            tables[name] = Table(*map(list, zip(*rest)))
+            seen |= set(map(text_digest, tables[name].texts))
+        tenths = [
+            0.0 if name in tables else tenth for name, tenth in zip(("validation_data", "test_data"), FRACTIONS[1:])
+        ]
+        splits = split_table(tables["data"], (1 - sum(tenths), *tenths), seed)
+        given = {"validation": tables.get("validation_data"), "test": tables.get("test_data")}
+        return splits._replace(**{name: table for name, table in given.items() if table}), n_left_out
+
+    def table(self, path):
+        """Read the Table of a file."""
+        return read_table(path, self.text_column, self.label_column, self.quoting)
 
     def word_answers(self, splits, encoded):
         """Return {"tf-idf": (N,)}, the classes that logistic regression on tf-idf weights predicts for the test set.
@@ -132,25 +175,20 @@ class LabelledTable(Data):
             return {}
         return {"tf-idf": words.predict(splits.test.texts)}
 
-    def files(self, results):
-        try:
-            return {"confusion.png": confusion_picture(results["test"])}
-        except ModuleNotFoundError:  # matplotlib is not installed
-            return {}
-
     def summary(self, results):
         n, longer = results["rows"], results["longer_texts"]
         lines = [f"labels: {', '.join(map(shown, results['labels']))}"]
         lines.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
         if n["left_out"]:
-            lines.append(f"      {n['left_out']} of {self.data} left out, because their texts are in {self.test_data}")
+            files = " or ".join(map(str, self.paths()[1:]))
+            lines.append(f"      {n['left_out']} left out, because their texts are also in {files}")
         if longer:
             lines.append(f"      {longer} texts have more than {results['max_tokens']} tokens and are truncated")
         lines.append("")
         if "tf-idf" not in results["test"]["others"]:
             lines.append("tf-idf is left out of the comparison, because scikit-learn is not installed")
         if find_spec("matplotlib") is None:
-            lines.append("there is no confusion.png, because matplotlib is not installed")
+            lines.append("there are no pictures, because matplotlib is not installed")
         advice = ADVICE if results["class_weights"] == "none" else ""
         return [*lines, format_report(results["test"], advice), ""]
 
@@ -171,8 +209,9 @@ class QuestionTable(LabelledTable):
     def __post_init__(self):
         super().__post_init__()
         check_fields(self, check_text, "question")
-        if self.class_weights != "none":
-            raise ValueError(f"class_weights: got {self.class_weights!r}, which needs a classification head")
+        for name, value in (("class_weights", "none"), ("calibrate", False)):
+            if getattr(self, name) != value:
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, which needs a classification head")
 
     def labelling(self, model, seed):
         check_writes(model.config, "base")
@@ -180,6 +219,17 @@ class QuestionTable(LabelledTable):
 
     def rows(self, model, sequences, classes):
         return label_rows(sequences, classes, label_ids(model.tokenizer, model.labels, end_ids(model)[:1]))
+
+
+def files(report, rows_of_mistakes):
+    """Return the files to save beside a classifier, as a dict: name -> bytes."""
+    content = format_records(list(MISTAKE), rows_of_mistakes, ".csv")
+    try:
+        pictures = {"confusion.png": confusion_figure, "calibration.png": calibration_figure}
+        drawn = {name: as_png(draw, report) for name, draw in pictures.items()}
+    except ModuleNotFoundError:  # matplotlib is not installed
+        drawn = {}
+    return drawn | {"mistakes.csv": content.encode("utf-8")}
 
 
 def balanced_weights(classes):

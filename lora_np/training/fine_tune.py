@@ -26,7 +26,7 @@ def fine_tuning(
     shards=1,
     threads=1,
     recompute=False,
-    also=None,
+    patience=None,
     progress=None,
 ):
     """Return the arguments with which `train` fine-tunes a model or an adapter: `train(**fine_tuning(...))`.
@@ -48,7 +48,7 @@ def fine_tuning(
     class_weights : array (n_classes,) or None, for the training and the validation loss; see `cross_entropy_forward`
     shards, threads : see `TrainConfig`; an evaluation processes `threads` batches in parallel
     recompute : bool, see `lora_np.model.forward`
-    also : function (params, adapter) -> dict of floats to record at each evaluation, or None
+    patience : see `TrainConfig`
     progress : str, if only a head is trained, the label of the progress bar for computing its inputs; None: no bar
 
     Returns
@@ -66,6 +66,7 @@ def fine_tuning(
         optimiser=adapter_optimiser(adapter),
         eval_every=max(1, steps // (2 * epochs if evaluations is None else evaluations)),
         select_from=settled_from(adapter, steps),
+        patience=patience,
         seed=seed,
         shards=shards,
         threads=threads,
@@ -82,10 +83,8 @@ def fine_tuning(
     def measure(arrays):
         model = attach(params, adapter, arrays)
         if held_out is None:
-            scores = evaluate(model[0], validation, config, model[1], class_weights, threads)
-        else:
-            scores = evaluate_head(arrays, *held_out, class_weights)
-        return scores if also is None else {**scores, **also(*model)}
+            return evaluate(model[0], validation, config, model[1], class_weights, threads)
+        return evaluate_head(arrays, *held_out, class_weights)
 
     objective, after_update = allocating(objective, adapter, steps)
     return {

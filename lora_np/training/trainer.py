@@ -34,6 +34,7 @@ class TrainConfig:
     threads : int, number of shards processed in parallel; affects the running time, not the results; see `threads.py`
     eval_every : int, steps between evaluations; 0: only after the last step
     select_from : int, the first step whose evaluation can be selected as the best; see `settled_from`
+    patience : int, training stops after this many evaluations in a row without a new best; None: it never stops early
     save_every : int, steps between saves of the state, if `train` has a `state_path`
     seed : int
     """
@@ -49,6 +50,7 @@ class TrainConfig:
     threads: int = 1
     eval_every: int = 0
     select_from: int = 0
+    patience: int | None = None
     save_every: int = 100
     seed: int = 0
 
@@ -57,6 +59,8 @@ class TrainConfig:
         check_fields(self, whole_number, "threads", most=MOST_THREADS)
         check_fields(self, whole_number, "eval_every", "warmup_steps", "select_from", least=0)
         check_fields(self, seed_number, "seed")
+        if self.patience is not None:
+            check_fields(self, whole_number, "patience")
         if self.select_from > self.steps:
             raise ValueError(f"select_from: got {self.select_from}, expected at most steps = {self.steps}")
         check_fields(self, one_of, "schedule", choices=SCHEDULES)
@@ -135,7 +139,7 @@ def train(
     saver = Saver(state_path, label, config.save_every, save_seconds)
     showing = progress_of(progress, state.step, config.steps, config.eval_every or config.steps)
     with blas_threads(1), shard_threads(config.threads) as run, showing as show:
-        while state.step < config.steps:
+        while state.step < config.steps and not is_exhausted(history, config):
             epoch, index = divmod(state.step, n_batches)
             batches = batches_of(epoch)
             if len(batches) != n_batches:
@@ -171,14 +175,24 @@ def whole_label(config, label):
     return repr(replace(config, threads=1, save_every=1)) + label
 
 
+def is_exhausted(history, config):
+    """Whether as many evaluations as `patience` have passed since the best one."""
+    losses = selectable_losses(history, config)
+    return config.patience is not None and bool(losses) and len(losses) > losses.index(min(losses)) + config.patience
+
+
+def selectable_losses(history, config):
+    """The losses of the evaluations that could be selected as the best, in order."""
+    steps = zip(history.get("eval_step", []), history.get("eval_loss", []))
+    return [loss for step, loss in steps if step >= config.select_from]
+
+
 def improves(scores, history, step, config):
     """Return whether an evaluation has the lowest loss since `select_from`; raise an error if a score is not finite."""
     for name, value in scores.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"the evaluation's {name} became {value} after step {step}")
-    earlier = zip(history.get("eval_step", []), history.get("eval_loss", []))
-    past = [loss for s, loss in earlier if s >= config.select_from]
-    return step >= config.select_from and scores["loss"] < min(past, default=math.inf)
+    return step >= config.select_from and scores["loss"] < min(selectable_losses(history, config), default=math.inf)
 
 
 def initial_state(trainable):

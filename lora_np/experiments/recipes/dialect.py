@@ -14,10 +14,11 @@ import numpy as np
 from ...formats import shipped_adapters
 from ...model import Sampling
 from ...tasks.adapter_set import BASE, load_adapter_set
+from ...tasks.pictures import new_figure
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
 from ..design import Design, Recipe
-from ..drawing import COLOURS, legend_below, new_figure
+from ..drawing import COLOURS, legend_below
 from ..evidence import compare as judge
 from ..methods import rate_name, tuned
 from ..runs import load_base

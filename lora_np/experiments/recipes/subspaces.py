@@ -10,8 +10,8 @@ max(i, j)/C. On SmolLM2, training uses 2,000 snippets.
 import numpy as np
 
 from ...analysis import gaussian_similarity, product_right_directions, right_directions, similarity_table
+from ...tasks.pictures import new_figure
 from ..design import Design, Recipe, over_seeds
-from ..drawing import new_figure
 from ..evidence import compare as judge
 from ..methods import SOME, tuned_runs
 from ..runs import load_base

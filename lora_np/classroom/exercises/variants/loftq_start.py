@@ -63,7 +63,7 @@ def compared(i, outputs):
 
 
 def from_W(i):
-    """Return the final Q if the adapter begins with W's leading directions, as it does after a round with Q = 0."""
+    """Return the final Q of an adapter that starts with W's leading directions, as it does after a round with Q = 0."""
     return loftq_start(i.W, lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), i.r, i.s, i.rounds + 1)[0]
 
 

@@ -8,9 +8,9 @@ Count the FLOPs of the forward and backward passes if **no unnecessary product i
 down from the loss. At each layer, ask: is anything trained *below*, so that `dx` is needed? Which products does that
 `dx` consist of? Which products does an adapter on this layer need, even if nothing below is trained?
 
-**Predict:** suppose that only one of 32 layers of equal size has an adapter. How many products as large as `x Wᵀ` does
-the backward pass contain if that adapter is on the last layer? How many if it is on the first? So on which layer must
-the adapter be to save two thirds of a full step's FLOPs, and on which does it save only one third?
+**Predict:** suppose that only one of 32 layers of equal size has an adapter. How many products of the size of `x Wᵀ`
+does the backward pass contain if that adapter is on the last layer? How many if it is on the first? So on which layer
+must the adapter be to save two thirds of a full step's FLOPs, and on which does it save only one third?
 """
 
 POINTS = 5

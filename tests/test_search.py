@@ -1,0 +1,99 @@
+"""The search of settings: successive halving within the time, and never worse than the defaults on validation."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lora_np.formats import read_json
+from lora_np.tasks import search as searching
+from lora_np.tasks.settings import FinetuneSettings
+
+from .test_cli import write_csv
+
+SETTINGS = replace(FinetuneSettings(base="pretrained").with_defaults("classifier"), epochs=3)
+
+
+class Clock:
+    """A clock that stands still except while `train` runs, which takes 10 s per epoch; the loss is given."""
+
+    def __init__(self, loss):
+        self.now, self.loss, self.tried = 0.0, loss, []
+
+    def train(self, settings):
+        self.now += 10.0 * settings.epochs
+        self.tried.append(settings)
+        loss = self.loss(settings)
+        if loss is None:
+            raise FloatingPointError("diverged")
+        history = {"eval_step": np.array([1, 2]), "eval_loss": np.array([loss + 1, loss])}
+        plan = {"config": SimpleNamespace(select_from=0)}
+        return SimpleNamespace(settings=settings, plan=plan), settings, SimpleNamespace(history=history)
+
+
+def searched(loss, minutes, monkeypatch, settings=SETTINGS, other=None):
+    clock, lines = Clock(loss), []
+    monkeypatch.setattr(searching.time, "monotonic", lambda: clock.now)
+    best, rows = searching.search(clock.train, lambda tried: True, settings, other, minutes, lines.append)
+    assert len(rows) == len(clock.tried) == len(lines) - 1
+    return best[1], clock
+
+
+@pytest.mark.parametrize("minutes", [0.1, 2, 10, 60])
+def test_the_best_of_all_trials_is_found_in_time(minutes, monkeypatch):
+    """The defaults are tried first, in full; only they may take longer than the time."""
+    losses = {}
+
+    def loss(settings):
+        key = settings.learning_rate, settings.adapter.r, settings.epochs
+        return losses.setdefault(key, float(np.random.default_rng(hash(key) % 2**32).uniform()))
+
+    best, clock = searched(loss, minutes, monkeypatch)
+    assert clock.tried[0] == SETTINGS and loss(best) == min(losses.values())
+    assert clock.now <= max(30.0, 60 * minutes) and len({*map(repr, clock.tried)}) == len(clock.tried)
+    epochs = [settings.epochs for settings in clock.tried[1:]]
+    assert epochs == sorted(epochs) and {*epochs} <= {1, 3, 9} and (minutes < 5 or {*epochs} == {1, 3, 9})
+
+
+def test_a_better_rate_and_rank_are_found_and_a_divergence_is_survived(monkeypatch):
+    """Also if the defaults diverge, and for methods without a rank."""
+
+    def loss(settings):
+        rate, r = settings.learning_rate / SETTINGS.learning_rate, settings.adapter.r if settings.adapter else 8
+        return None if rate == 4 else abs(np.log(rate / 2)) + abs(np.log(r / 32)) + 1 / settings.epochs
+
+    best, _ = searched(loss, 60, monkeypatch)
+    assert (best.learning_rate, best.adapter.r, best.epochs) == (2 * SETTINGS.learning_rate, 32, 9)
+    assert best.adapter.alpha == 64.0
+    full = replace(FinetuneSettings(base="pretrained", method="full").with_defaults("classifier"), epochs=3)
+    with pytest.raises(FloatingPointError, match="at all"):
+        searched(lambda s: None, 60, monkeypatch, full)
+    best, clock = searched(lambda s: None if s == full else s.learning_rate, 60, monkeypatch, full)
+    assert best.learning_rate == full.learning_rate / 2 and all(tried.adapter is None for tried in clock.tried)
+
+
+def test_another_base_is_tried_if_there_is_time(monkeypatch):
+    other = replace(SETTINGS, base="smollm2")
+    for minutes, expected in ((2, False), (30, True)):
+        best, clock = searched(lambda s: 0.0 if s == other else 1.0, minutes, monkeypatch, other=other)
+        assert (other in clock.tried) is (best == other) is expected
+
+
+def test_the_command_searches(tiny_base, tmp_path, run, fails):
+    """The trials are printed and kept; the settings in task.json are those of the best, and repeat it."""
+    out, again = tmp_path / "out", tmp_path / "again"
+    rows = [(f"{word} film no. {i}", word) for i in range(25) for word in ("good", "bad")]
+    data = write_csv(tmp_path / "rows.csv", rows)
+    table = ["finetune", "--data", data, "--text", "t", "--label", "l", "--base", tiny_base]
+    printed = run(*table, "--minutes", 0.03, "--out", out)
+
+    task = read_json(out / "task.json")
+    assert task["minutes"] == 0.03 and printed.count("loss") > len(task["search"]) > 1
+    best = min(task["search"], key=lambda row: row["loss"])
+    assert (best["learning_rate"], best["epochs"]) == (task["learning_rate"], task["settings"]["epochs"])
+    run("finetune", "--settings", out / "task.json", "--out", again)
+    assert (again / "adapter.safetensors").read_bytes() == (out / "adapter.safetensors").read_bytes()
+    fails(*table, "--minutes", -1, "--out", tmp_path / "x", says=["minutes: got -1"])
+    text = ["finetune", "--text-file", data, "--base", tiny_base, "--out", tmp_path / "x"]
+    fails(*text, "--minutes", 1, says=["only classifiers are searched"])
