@@ -103,8 +103,8 @@ def spread(mean, half):
         (2.0, 1.9, DIFFERENT, ["more"], ["less", "equal"]),
         (-2.0, 1.9, DIFFERENT, ["less"], ["more", "equal"]),
         (0.5, 0.4, BOTH, ["more", "equal"], ["less"]),
-        (-0.1, 0.4, EQUIVALENT, ["equal"], []),
-        (0.15, 1.04, EQUIVALENT, ["equal"], []),  # the 95 % interval is not within the margin
+        (-0.1, 0.4, EQUIVALENT, ["equal"], ["more", "less"]),
+        (0.15, 1.04, EQUIVALENT, ["equal"], ["more", "less"]),  # the 95 % interval is not within the margin
         (0.5, 0.7, UNKNOWN, [], []),
         (2.0, 2.1, UNKNOWN, [], []),
     ],

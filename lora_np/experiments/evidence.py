@@ -157,6 +157,7 @@ def against(expected, found, margin, ratio):
         contradicts = (least is not None and high < least) or (most is not None and low > most)
     else:
         agrees, contradicts = (low > 0, high < 0) if expected == "more" else (high < 0, low > 0)
+        contradicts = contradicts or is_equal(found, margin) and not agrees  # no difference that matters
     return "agrees" if agrees else "contradicts" if contradicts else None
 
 
