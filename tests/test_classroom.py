@@ -96,7 +96,7 @@ def test_what_a_wrong_output_looks_like():
     turned = looks_like("lora_backward", lambda *inputs: right_backward(*inputs)[::-1])
     assert turned == [("it is dB; the order is dx, dA, dB",), ("it is dx; the order is dx, dA, dB",)]
     (unknown,) = looks_like("merge", lambda W, A, B, s: W + np.tanh(B @ A))
-    assert "the cosine is" in unknown[0]
+    assert "the cosine similarity is" in unknown[0]
     number = examine(ITEMS["adapter_size"], lambda n_out, n_in, r: r**3 + 7).findings[0].wrong
     assert "r = " in number and "it is " in number  # with what it was computed from
 

@@ -46,12 +46,13 @@ def compare(outcome):
 def finding(outcome):
     main, accuracy, of_90 = str(MAIN[outcome["base"]]), outcome["accuracy"], np.mean(outcome["rank_90"]["full"])
     cut = {r: np.mean(of["accuracy"]) for r, of in outcome["cut"].items()}
-    one = (
-        f"; truncated to 1, {cut['1']:.1f} %, where LoRA trained at rank 1 reaches {np.mean(accuracy['all_r1']):.1f} %"
-    )
+    one = ""
+    if "1" in cut:
+        lora = np.mean(accuracy["all_r1"])
+        one = f"; truncated to 1, {cut['1']:.1f} %, where LoRA trained at rank 1 reaches {lora:.1f} %"
     return (
         f"Truncated to its {main} leading directions per matrix, full fine-tuning's update reaches {cut[main]:.1f} % "
-        f"instead of {np.mean(accuracy['full']):.1f} %{one * ('1' in cut)}. 90 % of the update's energy is in "
+        f"instead of {np.mean(accuracy['full']):.1f} %{one}. 90 % of the update's energy is in "
         f"{of_90:.0f} directions."
     )
 
