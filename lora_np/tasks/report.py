@@ -108,8 +108,8 @@ def scores(true, answered):
     return {
         "accuracy": right / len(true),
         "accuracy_interval": wilson_interval(right, len(true)),
-        "macro_f1": macro_f1(*cells, counts),
-        "macro_f1_interval": np.quantile([macro_f1(*cells, draw) for draw in draws], ENDS).tolist(),
+        "macro_f1": float(macro_f1(*cells, counts)),
+        "macro_f1_interval": np.quantile(macro_f1(*cells, draws), ENDS).tolist(),
     }
 
 
@@ -128,11 +128,11 @@ def lead(true, answered, other):
     draws = np.random.default_rng(SEED).multinomial(len(true), weights / weights.sum(), DRAWS)
 
     def differences(counts):
-        hits = (cells[0] == cells[1]) @ counts - (cells[0] == cells[2]) @ counts
-        return hits / counts.sum(), macro_f1(cells[0], cells[1], counts) - macro_f1(cells[0], cells[2], counts)
+        hits = counts @ ((cells[0] == cells[1]).astype(int) - (cells[0] == cells[2]))
+        return hits / len(true), macro_f1(cells[0], cells[1], counts) - macro_f1(cells[0], cells[2], counts)
 
     found = differences(np.concatenate([counts, np.zeros_like(counts)]))
-    low, high = np.quantile([differences(draw) for draw in draws], ENDS, axis=0)
+    low, high = np.quantile(differences(draws), ENDS, axis=1)
     return {name: [float(x) for x in of] for name, *of in zip(MEASURES, found, low, high)}
 
 
@@ -144,11 +144,15 @@ def wilson_interval(right, n):
 
 
 def macro_f1(true, answered, counts):
-    """Return the mean over classes of F1 = 2 correct / (true + predicted), from a confusion matrix's entries."""
-    K = max(true.max(), answered.max()) + 1
-    hits = np.where(true == answered, counts, 0)
-    sums = np.bincount(true, counts, K) + np.bincount(answered, counts, K)  # (K,)
-    return float((2 * np.bincount(true, hits, K)[sums > 0] / sums[sums > 0]).mean())
+    """Return the mean over classes of F1 = 2 correct / (true + predicted), from a confusion matrix's entries.
+
+    `true` and `answered` (n,) are the entries' rows and columns; `counts` is (n,), or (draws, n) for several matrices.
+    """
+    classes = np.arange(max(true.max(), answered.max()) + 1)
+    is_true, is_answered = np.equal.outer(true, classes), np.equal.outer(answered, classes)  # (n, K)
+    sums = counts @ (is_true.astype(float) + is_answered)  # (..., K)
+    f1 = np.divide(2.0 * (counts @ (is_true & is_answered)), sums, out=np.zeros_like(sums), where=sums > 0)
+    return f1.sum(axis=-1) / (sums > 0).sum(axis=-1)
 
 
 def format_report(report, advice=""):
