@@ -14,7 +14,6 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -1062,7 +1061,7 @@ def test_control_characters_do_not_reach_the_terminal(world, tmp_path, monkeypat
 
 def test_a_bar_is_shown_while_a_file_is_predicted(world, tmp_path, capsys, monkeypatch):
     tqdm = pytest.importorskip("tqdm")
-    bars, bar = [], SimpleNamespace(update=lambda n: None, close=lambda: None)
+    bars, bar = [], mock.MagicMock()
     monkeypatch.setattr(tqdm, "tqdm", lambda desc, **settings: bars.append(desc) or bar)
     data = write_csv(tmp_path / "in.csv", [("the quick fox",)] * 40, ("t",))
     assert main(["predict", "--model", str(world / "classes"), "--data", str(data)]) == 0

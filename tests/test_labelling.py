@@ -102,9 +102,11 @@ def test_an_interrupted_file_is_continued(task, tmp_path, monkeypatch):
         labelling.label_file(task, data, out, "t", proba=True)
     labelling.label_file(task, data, out, "t")  # another run: from the start
     assert out.read_bytes() == plain.read_bytes()
-    (tmp_path / "a.csv.partial").write_text("mine")
-    with pytest.raises(ValueError, match="a.csv.partial would be overwritten"):
-        labelling.label_file(task, data, out, "t")
+    for name in ("a.csv.partial", "a.csv.partial.json"):
+        (tmp_path / name).write_text('["mine"]')
+        with pytest.raises(ValueError, match=f"{name} would be overwritten"):
+            labelling.label_file(task, data, out, "t")
+        (tmp_path / name).unlink()
 
 
 @pytest.mark.stress

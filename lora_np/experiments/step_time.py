@@ -35,8 +35,8 @@ def step_costs(starts, batch, rounds):
     Returns
     -------
     dict, name -> {"seconds" and "pass_seconds" (medians of the step, and of the forward and backward passes), "ratio"
-        (median of the step's), "flops", "activation_bytes" (stored for the backward pass), "optimiser_bytes" (AdamW's
-        moments), "bytes" (these, the parameters and the gradients)}
+        (median of the step's), "flops", "activation_bytes" (stored for the backward pass), "kept_bytes" (of the
+        parameters and AdamW's moments), "bytes" (these, the activations, and the gradients)}
     """
     costs, times = {}, alternating_times(starts, batch, rounds)
     first, _ = times[next(iter(starts))]
@@ -44,19 +44,16 @@ def step_costs(starts, batch, rounds):
         trainable = trainable_arrays(params, adapter)
         settings = config, *batch.ids.shape, adapter and adapter.config, tuple(trainable)
         sizes, (step, passes) = step_bytes(*settings), times[name]
-        activations, parameters = sum(sizes.activations.values()), {**params, **trainable}.values()
+        activations = sum(sizes.activations.values())
+        kept = sum(array.nbytes for array in {**params, **trainable}.values()) + sizes.optimiser
         costs[name] = {
             "seconds": float(np.median(step)),
             "pass_seconds": float(np.median(passes)),
             "ratio": float(np.median(np.divide(step, first))),
             "flops": sum(step_flops(*settings).values()),
             "activation_bytes": activations,
-            "optimiser_bytes": sizes.optimiser,
-            "bytes": sum(array.nbytes for array in parameters)
-            + sizes.gradients
-            + sizes.optimiser
-            + activations
-            + sizes.loss,
+            "kept_bytes": kept,
+            "bytes": kept + sizes.gradients + activations + sizes.loss,
         }
     return costs
 

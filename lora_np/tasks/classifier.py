@@ -58,10 +58,15 @@ def class_probabilities(classifier, texts, progress=None):
     A warning reports the number of truncated texts. `progress` is the label of a progress bar, or None for no bar.
     """
     sequences, n = token_ids(classifier, texts)
+    warn_of_truncated(classifier, n, len(texts))
+    return probabilities_of(classifier, sequences, progress)
+
+
+def warn_of_truncated(classifier, n, of):
+    """Warn if some of the texts were truncated."""
     if n:
         most = most_tokens(classifier)
-        warnings.warn(f"texts: {n} of {len(texts)} have more than {most} tokens and are truncated", stacklevel=2)
-    return probabilities_of(classifier, sequences, progress)
+        warnings.warn(f"texts: {n} of {of} have more than {most} tokens and are truncated", stacklevel=3)
 
 
 def probabilities_of(classifier, sequences, progress=None):

@@ -17,7 +17,7 @@ from .table import LabelledTable
 ADAPTER = {"rank": "r", "alpha": "alpha", "targets": "targets", "variant": "variant"}  # parameter -> field
 RESULTS = ("learning_rate", "trainable", "percent", "settings")  # of `about_run`
 SETTINGS = ("base", "method", "learning_rate", "epochs", "batch_size", "dropout", "threads", "max_tokens", "patience")
-FRACTIONS = (0.9, 0.1, 0.0)  # of the texts for training, validation and testing
+WITHOUT_TEST = (0.9, 0.1, 0.0)  # of the texts for training, validation and testing
 
 
 class LabelledTexts(LabelledTable):
@@ -25,10 +25,10 @@ class LabelledTexts(LabelledTable):
 
     def __init__(self, texts, labels, class_weights, calibrate):
         super().__init__("texts in memory", "text", "label", class_weights=class_weights, calibrate=calibrate)
-        object.__setattr__(self, "table", Table(texts, labels))
+        object.__setattr__(self, "labelled", Table(texts, labels))
 
     def split(self, seed):
-        return split_table(self.table, FRACTIONS, seed), 0
+        return split_table(self.labelled, WITHOUT_TEST, seed), 0
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):

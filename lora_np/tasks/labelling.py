@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..formats.atomic import naming, only_process, write_atomically
 from ..formats.model import model_sha256
 from ..formats.task import read_task
 from ..formats.tensors import file_sha256
-from .classifier import class_probabilities, load_classifier, most_tokens, probabilities_of, token_ids
+from .classifier import class_probabilities, load_classifier, probabilities_of, token_ids, warn_of_truncated
 from .finetuning import naming_model
 from .pictures import as_png, confusion_figure
 from .report import class_report, text_keys
@@ -109,16 +109,8 @@ def bar_of(label, done, total):
 
             pause = 0.1 if sys.stderr.isatty() else 60.0
             bar = tqdm(total=total, initial=done, desc=label, unit=" rows", leave=False, delay=2, mininterval=pause)
-    yield bar.update if bar is not None else lambda n: None
-    if bar is not None:
-        bar.close()
-
-
-def warn_of_truncated(classifier, n, of):
-    """Warn if some of the texts were truncated."""
-    if n:
-        most = most_tokens(classifier)
-        warnings.warn(f"texts: {n} of {of} have more than {most} tokens and are truncated", stacklevel=3)
+    with bar or nullcontext():
+        yield bar.update if bar is not None else lambda n: None
 
 
 def label_file(model, data, out, text_column=None, proba=False, quoting=False, base=None):
@@ -175,14 +167,14 @@ def digest_of(model):
 def progress_in(partial, state, run):
     """Return the numbers of rows and bytes of a partial file that are done, and begin one if there is none.
 
-    Raises ValueError for a file at this path that is not a partial file, because it would be overwritten.
+    Raises ValueError for other files at these paths, because they would be overwritten.
     """
-    if state.is_file() and partial.is_file():
-        begun = read_json(state)
-        if begun.get("run") == run and begun["bytes"] <= partial.stat().st_size:
-            return begun["rows"], begun["bytes"]
-    elif partial.exists() and not state.is_file():
-        raise ValueError(f"out: {partial} would be overwritten; move it elsewhere")
+    begun = read_json(state) if state.is_file() else None
+    is_ours = isinstance(begun, dict) and begun.keys() == {"run", "rows", "bytes"}
+    if not is_ours and (partial.exists() or state.exists()):
+        raise ValueError(f"out: {partial if partial.exists() else state} would be overwritten; move it elsewhere")
+    if is_ours and begun["run"] == run and partial.is_file() and begun["bytes"] <= partial.stat().st_size:
+        return begun["rows"], begun["bytes"]
     write_json(state, {"run": run, "rows": 0, "bytes": 0})
     return 0, 0
 

@@ -16,7 +16,7 @@ Z = NormalDist().inv_cdf(0.975)  # the normal quantile for 95 % intervals
 WIDTH = 100  # maximum line length of the report
 MOST_COLUMNS = 12  # maximum number of classes in a confusion matrix as text
 MOST_ROWS = 30  # maximum number of classes that are listed
-MOST_PAIRS = 10
+MOST_PAIRS = MOST_MISTAKES = 10
 LABEL_WIDTH = 20
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
@@ -231,7 +231,7 @@ def pair_lines(labels, confusion, most):
 def mistakes(labels, true, probabilities, texts):
     """Return the rows of a table of the mistakes that the classifier is most confident of, most confident first."""
     answered, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    worst = sorted(np.flatnonzero(answered != true), key=lambda i: -confidence[i])[:MOST_PAIRS]
+    worst = sorted(np.flatnonzero(answered != true), key=lambda i: -confidence[i])[:MOST_MISTAKES]
     cells = ((texts[i], labels[true[i]], labels[answered[i]], f"{confidence[i]:.6f}") for i in worst)
     return [dict(zip(MISTAKE, of_row)) for of_row in cells]
 

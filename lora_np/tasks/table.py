@@ -150,9 +150,8 @@ class LabelledTable(Data):
             n_left_out += len(tables[name].texts) - len(rest)
             tables[name] = Table(*map(list, zip(*rest)))
             seen |= set(map(text_digest, tables[name].texts))
-        tenths = [
-            0.0 if name in tables else tenth for name, tenth in zip(("validation_data", "test_data"), FRACTIONS[1:])
-        ]
+        held_out = dict(zip(("validation_data", "test_data"), FRACTIONS[1:]))
+        tenths = [0.0 if name in tables else tenth for name, tenth in held_out.items()]
         splits = split_table(tables["data"], (1 - sum(tenths), *tenths), seed)
         given = {"validation": tables.get("validation_data"), "test": tables.get("test_data")}
         return splits._replace(**{name: table for name, table in given.items() if table}), n_left_out

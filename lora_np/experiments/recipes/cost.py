@@ -45,7 +45,7 @@ def measure(results, runs, seeds, quick):
             for name, (adapter_config, weights) in methods(quick).items()
         }
         for name, cost in step_costs(starts, batch, rounds=3 if quick else 15).items():
-            peak = peak_of_step(starts[name], batch) + cost["optimiser_bytes"]
+            peak = cost["kept_bytes"] + peak_of_step(starts[name], batch)
             numbers = cost["flops"], cost["bytes"], peak, cost["seconds"], cost["pass_seconds"]
             for what, number in zip(("flops", "bytes", "peak", "step", "passes"), numbers):
                 measured[name].setdefault(what, []).append(number)
@@ -79,15 +79,14 @@ def finding(outcome):
 
 
 def peak_of_step(start, batch):
-    """The peak number of bytes of the parameters and of what a step allocates."""
+    """The peak number of bytes that a step allocates for gradients, activations and temporary arrays."""
     params, _, adapter = start
-    trainable, objective = trainable_arrays(params, adapter), model_objective(*start)
-    state = initial_state(trainable)
+    state, objective = initial_state(trainable_arrays(params, adapter)), model_objective(*start)
     with blas_threads(1):
         tracemalloc.start()
         try:
             train_step(state, objective, batch, TrainConfig(steps=1, learning_rate=1e-6))
-            return sum(array.nbytes for array in {**params, **trainable}.values()) + tracemalloc.get_traced_memory()[1]
+            return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
