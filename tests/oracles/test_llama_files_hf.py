@@ -123,7 +123,6 @@ PROMPTS = [
     "<|im_start|>user\nWhat is gravity?<|im_end|>\n<|im_start|>assistant\n",
     "Q: What is 17 + 25?\nA:",
 ]
-LARGEST_LOGIT = 1e-4  # difference, over the rms of a text's logits
 TIE = 1e-3  # between our two best logits, from which on a greedy text may be another
 
 
@@ -155,11 +154,14 @@ def equal_tokens(task, text, theirs, adapter=None):
 
 
 @pytest.mark.real
-def test_smollm2_has_transformers_logits(smollm2):
-    task, model = smollm2
-    for text in TEXTS:
+def test_smollm2_has_transformers_logits(smollm2, monkeypatch):
+    """In float64: in float32 a single text's large activations put 1e-4 between two right programs."""
+    in_float64(monkeypatch)
+    task = read_model("smollm2", np.float64)
+    model = hf_model(task.params, task.config)
+    for text in TEXTS[::2]:
         ids = np.array([task.tokenizer.encode(text).ids])
-        agree("SmolLM2", forward(task.params, ids, task.config)[0], hf_logits(model, ids), LARGEST_LOGIT)
+        agree("SmolLM2", forward(task.params, ids, task.config)[0], hf_logits(model, ids))
 
 
 @pytest.mark.real
