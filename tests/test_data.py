@@ -121,6 +121,27 @@ def test_encoding_and_decoding_is_normalisation(snippets, tokenizer):
         assert data.decode(tokenizer, ids) == normalised == data.normalise(tokenizer, normalised)
 
 
+@pytest.mark.parametrize("length, overlap", [(16, 4), (9, 0), (64, 16)])
+def test_windows_cover_a_text_with_an_overlap(length, overlap, snippets, tokenizer):
+    """Evenly, with the tokens before each text, and no more of them than are needed; short texts are left as they are."""
+    texts = [" ".join(snippets.train.texts[i : i + n]) for i, n in enumerate((0, 1, 1, 2, 3, 5, 8))]
+    sequences = data.encode(tokenizer, texts)
+    pieces, rows = data.windows(tokenizer, sequences, length, overlap)
+    for row, ids in enumerate(sequences):
+        own = [piece for piece, of in zip(pieces, rows) if of == row]
+        assert all(len(piece) <= length and piece[0] == ids[0] for piece in own)
+        if len(ids) <= length:
+            assert len(own) == 1 and np.array_equal(own[0], ids)
+            continue
+        size, text = length - 1, ids[1:]
+        assert len(own) == -(-(len(text) - overlap) // (size - overlap))
+        starts = [round(k * (len(text) - size) / (len(own) - 1)) for k in range(len(own))]
+        assert max(np.diff(starts)) <= size - overlap
+        assert all(np.array_equal(piece[1:], text[start : start + size]) for piece, start in zip(own, starts))
+    first = data.windows(tokenizer, sequences, length, overlap, most=1)
+    assert [*map(list, first[0])] == [*map(list, data.truncate(tokenizer, sequences, length))]
+
+
 @pytest.mark.slow
 def test_tokenizer_trained_again_is_the_one_that_ships(snippets, tmp_path):
     texts = data.load_reviews("imdb").train.texts + snippets.train.texts

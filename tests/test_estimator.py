@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from lora_np.data import load_reviews
-from lora_np.tasks.classifier import class_probabilities, load_classifier
+from lora_np.data import encode, load_reviews, truncate, windows
+from lora_np.tasks.classifier import class_probabilities, load_classifier, probabilities_of
 
 from .test_cli import write_csv
 
@@ -36,6 +36,25 @@ def lower(texts):
 def tiny(tiny_base):
     """An unfitted classifier on a tiny base."""
     return TextClassifier(base=str(tiny_base), epochs=1, rank=2, learning_rate=0.01)
+
+
+def test_long_texts_are_read_in_windows(tiny, tmp_path, recwarn):
+    """A long text's probabilities are the mean of its windows'; `max_tokens` truncates instead, with a warning."""
+    long = [" ".join(TEXTS[i : i + 8]) for i in range(0, 56, 8)]
+    model = tiny.fit([*TEXTS, *long], [*LABELS, *LABELS[: len(long)]]).model_
+    assert (model.max_tokens, model.overlap) == (24, 6) and not len(recwarn)
+    ids = encode(model.tokenizer, long)
+    pieces, rows = windows(model.tokenizer, ids, 24, 6)
+    assert len(pieces) > 2 * len(long)
+    of_pieces = probabilities_of(model, pieces)
+    expected = [of_pieces[rows == row].mean(axis=0) for row in range(len(long))]
+    np.testing.assert_allclose(tiny.predict_proba(long), expected, rtol=0, atol=1e-6)
+    tiny.save(tmp_path / "task")
+    np.testing.assert_array_equal(TextClassifier.load(tmp_path / "task").predict_proba(long), tiny.predict_proba(long))
+    short = truncate(model.tokenizer, ids, 20)
+    with pytest.warns(UserWarning, match="more than 20 tokens and are truncated"):
+        cut = clone(tiny).set_params(max_tokens=20).fit(TEXTS, LABELS)
+        np.testing.assert_array_equal(cut.predict_proba(long), probabilities_of(cut.model_, short))
 
 
 def test_it_is_what_the_command_trains(tiny, tiny_base, tmp_path, run):

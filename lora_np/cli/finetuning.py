@@ -72,7 +72,7 @@ def add_training_options(tuning):
     tuning.add("--weights", text, choices=WEIGHTS)
     tuning.add("--recompute", "recompute activations in the backward pass, to save memory", default=None)
     tuning.add("--threads N", "number of cores to use (default 1; all with a large base or an encoder)")
-    tuning.add("--max-tokens N", "maximum number of tokens per text, or per window of --text-file")
+    tuning.add("--max-tokens N", "tokens that the model reads at once; longer texts are truncated, --text-file is read in windows")
 
 
 def defaults_table():

@@ -8,7 +8,7 @@ from .records import Records, column_of, format_records, read_records, record_wi
 from .reviews import Splits, Table, load_reviews, text_digest
 from .table import encode_labels, label_names, read_table, split_table
 from .texts import read_texts
-from .tokenizer import decode, encode, normalise, pad_id, train_tokenizer, truncate
+from .tokenizer import decode, encode, normalise, pad_id, train_tokenizer, truncate, windows
 from .tokenizer_files import END_OF_TEXT, FILES, PAD, load_tokenizer, model_files, new_files
 
 __all__ = [
@@ -16,5 +16,5 @@ __all__ = [
     "corpus_digest", "decode", "encode", "encode_labels", "format_records", "gguf_tokenizer_files", "gguf_vocabulary",
     "label_names", "language_batches", "load_licences", "load_reviews", "load_tokenizer", "model_files", "new_files",
     "normalise", "pad_id", "pad_sequences", "read_chats", "read_records", "read_table", "read_texts",
-    "record_windows", "split_table", "table_suffix", "text_digest", "token_stream", "train_tokenizer", "truncate",
+    "record_windows", "split_table", "table_suffix", "text_digest", "token_stream", "train_tokenizer", "truncate", "windows",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ Byte-level means that all 256 bytes are in the vocabulary, so encoding a text ne
 al. 2019, section 2.2; byte-pair merges: Sennrich et al. 2016).
 """
 
+import math
 import re
 
 import numpy as np
@@ -122,14 +123,49 @@ def encode_chunk(tokenizer, texts, start):
 
 def truncate(tokenizer, sequences, max_length):
     """Truncate sequences from `encode` on the right, but keep the tokens that the tokenizer adds after each text."""
-    with library("the tokenizer cannot encode a letter"):
-        is_added = tokenizer.encode("a").special_tokens_mask
-    n_last = next((i for i, added in enumerate(reversed(is_added)) if not added), 0)
+    _, n_last = n_added(tokenizer)
 
     def cut(ids):
         return np.concatenate([ids[: max(0, max_length - n_last)], ids[len(ids) - n_last :]])[:max_length]
 
     return [ids if len(ids) <= max_length else cut(ids) for ids in sequences]
+
+
+def windows(tokenizer, sequences, length, overlap, most=None):
+    """Cut sequences from `encode` into windows that a model can read, each with the tokens that the tokenizer adds.
+
+    A sequence of more than `length` tokens becomes windows of `length` tokens, evenly spaced from its start to its end.
+    There are as few of them as possible, provided that neighbours have at least `overlap` tokens in common.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    sequences : list of N arrays (T_n,) of ids
+    length, overlap : int; `overlap` is at most half of `length`
+    most : int, the maximum number of windows per sequence, which may then leave gaps; None: no maximum
+
+    Returns
+    -------
+    pieces : list of arrays of at most `length` ids
+    rows : (number of pieces,) int64, the index of each piece's sequence, in ascending order
+    """
+    n_first, n_last = n_added(tokenizer)
+    size, pieces, rows = max(1, length - n_first - n_last), [], []
+    for row, ids in enumerate(sequences):
+        text = ids[n_first : len(ids) - n_last]
+        n = max(1, math.ceil((len(text) - overlap) / max(1, size - overlap)))
+        starts = np.linspace(0, max(0, len(text) - size), min(n, most or n)).round().astype(int)
+        added = ids[:n_first], ids[len(ids) - n_last :]
+        pieces += [np.concatenate([added[0], text[start : start + size], added[1]]) for start in starts]
+        rows += [row] * len(starts)
+    return pieces, np.array(rows, dtype=np.int64)
+
+
+def n_added(tokenizer):
+    """Return the numbers of tokens that the tokenizer adds before and after each text."""
+    with library("the tokenizer cannot encode a letter"):
+        is_added = tokenizer.encode("a").special_tokens_mask
+    return tuple(next((i for i, added in enumerate(mask) if not added), 0) for mask in (is_added, is_added[::-1]))
 
 
 def decode(tokenizer, ids):

@@ -32,6 +32,7 @@ from .packaged import PACKAGED, packaged_model, packaged_name
 from .paths import PRETRAINED
 from .tensors import file_sha256, tensor_bytes
 
+READING = "max_tokens", "overlap", "question"  # fields of task.json and of LoadedModel
 DIGESTS = {"adapter_sha256": "adapter.safetensors", "adapter_config_sha256": "adapter.json"}  # fields of task.json
 SHIPPED = PRETRAINED / "adapters"  # contains one folder for each included adapter
 
@@ -51,7 +52,7 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
     if str(folder) in (*PACKAGED, "pretrained", *shipped_adapters()):
         here = "in the current folder, this name now refers to the new folder, not to the included model or adapter"
         warnings.warn(f"{folder}: {here}", stacklevel=2)
-    more = {"max_tokens": task.max_tokens, "question": task.question}
+    more = {name: getattr(task, name) for name in READING}
     about = {"labels": task.labels, **about} | {n: v for n, v in more.items() if v is not None and n not in about}
     if task.adapter is not None:
         about = {"base": base_name(base, folder), "base_sha256": model_sha256(base), **about}
@@ -118,7 +119,7 @@ def load_task(name, base=None, weights="dense"):
     task = read_model(folder, weights=weights)
     labels = about["labels"] if about else task.labels or default_labels(task.config.n_classes) or None
     check_labels(folder, labels, task.config, about)
-    return task._replace(labels=labels, max_tokens=about.get("max_tokens"), question=about.get("question"))
+    return task._replace(labels=labels, **{name: about.get(name) for name in READING})
 
 
 def is_model_file(name):
@@ -163,8 +164,8 @@ def attach_adapter(name, base, model=None, weights="dense"):
         if about.get(name, digest) != digest:  # older versions wrote no digest, or only the first
             remedy = "copy the entire folder again, or repeat the training"
             raise ValueError(f"{folder}: {file} does not match task.json; {remedy}")
-    more = {"labels": labels, "max_tokens": about.get("max_tokens"), "question": question}
-    return model._replace(params=params, config=config, adapter=adapter, **more)
+    more = {name: about.get(name) for name in READING}
+    return model._replace(params=params, config=config, adapter=adapter, labels=labels, **more)
 
 
 @of_one_version
@@ -242,6 +243,9 @@ def read_task(name):
         raise ValueError(f"{path}: labels is {quoted(labels)}, expected at least two different strings, or null")
     if "max_tokens" in about:
         whole_number(f"{path}: max_tokens", about["max_tokens"])
+    if about.get("overlap") is not None:
+        most = about.get("max_tokens", 0) // 2
+        whole_number(f"{path}: overlap", about["overlap"], least=0, most=most, why="half of max_tokens")
     if not isinstance(about.get("question"), str | None):
         raise ValueError(f"{path}: question is {quoted(about['question'])}, expected a string or null")
     for name in texts:

@@ -11,7 +11,7 @@ from ..formats.task import SHIPPED
 from ..tasks.classifier import class_probabilities
 from ..tasks.labelling import labelled_texts
 from ..tasks.language import perplexity, split
-from ..tasks.settings import FinetuneSettings, tokens_to_read
+from ..tasks.settings import FinetuneSettings, with_lengths
 from ..tasks.writing import answer_from, write_text_from
 from ..training import language_loss, worthwhile_threads
 from .explore_layers import with_updates
@@ -120,7 +120,7 @@ def measure(task, base, data, classes=None):
         p = class_probabilities(task, data)  # (N, K)
         of_class = np.maximum(p[np.arange(len(p)), classes], np.finfo(np.float32).tiny)
         return {"loss": float(-np.log(of_class).mean()), "accuracy": float(np.mean(p.argmax(axis=1) == classes))}
-    length = tokens_to_read(FinetuneSettings(base=base), "text", task.config)
+    length = with_lengths(FinetuneSettings(base=base), "text", task.config).max_tokens
     loss = language_loss(task.params, task.config, data, None, length, worthwhile_threads(task.params))
     return {"loss": loss, "perplexity": perplexity(loss)}
 

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from ..checked import quoted
-from ..data import class_batches, encode, pad_id, truncate
+from ..data import class_batches, encode, pad_id, truncate, windows
 from ..formats import load_task
 from ..model import architecture, predict_logits
 from ..ops import softmax_forward
@@ -57,41 +57,44 @@ def class_probabilities(classifier, texts, progress=None):
 
     A warning reports the number of truncated texts. `progress` is the label of a progress bar, or None for no bar.
     """
-    sequences, n = token_ids(classifier, texts)
-    warn_of_truncated(classifier, n, len(texts))
+    sequences, n_longer = token_ids(classifier, texts)
+    warn_of_truncated(classifier, n_longer, len(texts))
     return probabilities_of(classifier, sequences, progress)
 
 
-def warn_of_truncated(classifier, n, of):
-    """Warn if some of the texts were truncated."""
-    if n:
+def warn_of_truncated(classifier, n_longer, n):
+    """Warn if some of n texts have more tokens than a classifier reads, and it truncates them."""
+    if n_longer and classifier.overlap is None:
         most = most_tokens(classifier)
-        warnings.warn(f"texts: {n} of {of} have more than {most} tokens and are truncated", stacklevel=3)
+        warnings.warn(f"texts: {n_longer} of {n} have more than {most} tokens and are truncated", stacklevel=3)
 
 
 def probabilities_of(classifier, sequences, progress=None):
-    """Return the class probabilities (N, K) of N texts, given as arrays of token ids."""
+    """Return the class probabilities (N, K) of N texts, given as arrays of token ids; a text's windows are averaged."""
     params, config, adapter, tokenizer, labels, *_ = classifier
-    no_classes = np.zeros(len(sequences), dtype=np.int64)
-    batches = class_batches(sequences, no_classes, CLASSIFIER_BATCH, pad_id(tokenizer))
+    pieces, rows = read_pieces(classifier, sequences)
+    batches = class_batches(pieces, np.zeros_like(rows), CLASSIFIER_BATCH, pad_id(tokenizer))
     asks = classifier.question is not None
     head = label_head(params, config, label_ids(tokenizer, labels)) if asks else None
-    probabilities = np.empty((len(sequences), len(labels)))
-    takes_long = len(sequences) > MANY or sum(weight.size for weight in params.values()) > LARGE
+    probabilities = np.empty((len(pieces), len(labels)))
+    takes_long = len(pieces) > MANY or sum(weight.size for weight in params.values()) > LARGE
     with blas_threads(1), shard_threads(available_cores() if takes_long else 1) as run:
         logits_of = predict_logits(params, batches, config, adapter, run, head)
         for batch, (logits, _) in zip(with_bar(batches, progress), logits_of):
             probabilities[batch.rows] = softmax_forward(logits)[0]  # (B, K)
-    return probabilities
+    counts = np.bincount(rows)
+    return np.add.reduceat(probabilities, np.cumsum(counts) - counts) / counts[:, None]
 
 
 def most_tokens(classifier):
-    """Return the maximum number of tokens that a classifier reads, including any question."""
+    """Return the maximum number of tokens that a classifier reads at once, including any question."""
     return classifier.max_tokens or classifier.config.n_positions
 
 
 def token_ids(classifier, texts):
-    """Return the token ids that a classifier reads for each text, and how many texts are truncated to `most_tokens`.
+    """Return the token ids of each text, including any question, and how many texts have more than `most_tokens`.
+
+    If there is a question, the ids are already truncated.
 
     Raises ValueError for a text without tokens, because a classifier predicts at the last token.
     """
@@ -104,8 +107,23 @@ def token_ids(classifier, texts):
         if not len(ids):
             reason = "has no tokens, and this model's tokenizer adds no special tokens"
             raise ValueError(f"text {row}: got {quoted(texts[row], 100)}, which {reason}; remove the text")
-    n_longer = sum(len(ids) > most for ids in sequences)
-    return without_padding(truncate(tokenizer, sequences, most), classifier.config), n_longer
+    return sequences, sum(len(ids) > most for ids in sequences)
+
+
+def read_pieces(classifier, sequences, most=None):
+    """Return what a classifier reads of N texts, given as arrays of token ids from `token_ids`.
+
+    A text with more than `most_tokens` tokens is cut into at most `most` windows, or truncated if the classifier has no
+    overlap; see `windows` for the returned pieces and rows.
+    """
+    tokenizer, config, rows = classifier.tokenizer, classifier.config, np.arange(len(sequences))
+    if classifier.question is not None:
+        return sequences, rows
+    if classifier.overlap is None:
+        pieces = truncate(tokenizer, sequences, most_tokens(classifier))
+    else:
+        pieces, rows = windows(tokenizer, sequences, most_tokens(classifier), classifier.overlap, most)
+    return without_padding(pieces, config), rows
 
 
 def warn_if_split(classifier, texts):

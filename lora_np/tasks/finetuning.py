@@ -25,7 +25,7 @@ from .settings import (
     base_place,
     no_report,
     plain_values,
-    tokens_to_read,
+    with_lengths,
 )
 from .table import LabelledTable, QuestionTable
 
@@ -135,7 +135,7 @@ def prepared(data, settings, report=no_report):
     if adapter_config is not None:
         check_ranks(model.params, adapter_config)
     model = model._replace(config=replace(model.config, dropout=settings.dropout))
-    settings = replace(settings, max_tokens=tokens_to_read(settings, data.task, model.config))
+    settings = with_lengths(settings, data.task, model.config)
     dataset = data.read(model, settings)
     if settings.epochs is None:
         enough = math.ceil(LEAST_STEPS * settings.batch_size / dataset.n_rows)
@@ -222,6 +222,8 @@ def read_run(path, changes):
     instance_of(f"{path}: settings", values, dict, "an object")
     if changes.get("method", "lora") != "lora":
         values = {**values, "adapter": None}  # the adapter in the file is for LoRA
+    if "max_tokens" in changes:
+        values = {**values, "overlap": None}  # truncate
     whole, adapter = {**values, **changes}, values.get("adapter")
     if "adapter" in changes and isinstance(adapter, dict):
         whole["adapter"] = {**adapter, **changes["adapter"]}

@@ -61,7 +61,7 @@ class LabelledFile:
             raise ValueError(f"{data} has no rows; expected at least one")
         self.column = column_name(model, "text_column", text_column)
         self.classifier = load_classifier(model, base)
-        self.n_truncated, self.n_empty, self.first_empty = 0, 0, None
+        self.n_longer, self.n_empty, self.first_empty = 0, 0, None
 
     def windows(self, first=0, progress=None):
         """Yield (Records, texts, probabilities (n, K)) for each window, beginning with row `first`, a window's first.
@@ -77,15 +77,15 @@ class LabelledFile:
                 texts = column_of(records, self.column, "text_column", empty=True)
                 self.n_empty += texts.count("")
                 self.first_empty = self.first_empty or next((p for p, t in zip(records.places, texts) if not t), None)
-                sequences, n_truncated = token_ids(self.classifier, texts)
-                self.n_truncated += n_truncated
+                sequences, n_longer = token_ids(self.classifier, texts)
+                self.n_longer += n_longer
                 with naming_model(self.model):
                     probabilities = probabilities_of(self.classifier, sequences)
                 advance(len(texts))
                 yield records, texts, probabilities
         if self.n_empty:
             warnings.warn(f"{self.data}: empty texts: {self.n_empty}, the first in {self.first_empty}", stacklevel=2)
-        warn_of_truncated(self.classifier, self.n_truncated, self.n - first)
+        warn_of_truncated(self.classifier, self.n_longer, self.n - first)
 
     def records(self):
         """Yield the windows of rows, each with all columns of the file."""

@@ -51,6 +51,7 @@ DEFAULTS = {  # task -> defaults for each kind of base
 RANKS = {"small": 8, "encoder": 8, "large": 4}  # alpha is twice the rank
 TARGETS = ("all-linear",)
 EPOCHS = {"small": 4, "encoder": 3}
+OVERLAP = 32  # tokens that the windows of a long text have in common
 MOST_DEFAULT, LEAST_STEPS = 4, 100  # for a large base: one epoch, or up to 4 if an epoch has fewer than 100 steps
 
 
@@ -89,7 +90,9 @@ class FinetuneSettings:
     weights : "dense", or "blocks" to keep a GGUF file's weights in blocks; see `lora_np.formats.read_model`
     recompute : bool, recompute activations to save memory at the cost of time; see `lora_np.model.forward`
     threads : int; None: one for a small base, otherwise one per core
-    max_tokens : int, the maximum number of tokens per text; longer texts are truncated
+    max_tokens : int, the maximum number of tokens that the model reads at once; longer texts are truncated
+    overlap : int, the number of tokens that two neighbouring windows of a longer text have in common; then a classifier
+        reads such a text in windows and averages their probabilities. None: OVERLAP if `max_tokens` is also None
 
     Raises
     ------
@@ -110,6 +113,7 @@ class FinetuneSettings:
     threads: int | None = None
     max_tokens: int | None = None
     patience: int | None = None
+    overlap: int | None = None
 
     def __post_init__(self):
         check_fields(self, one_of, "method", choices=METHODS)
@@ -262,12 +266,22 @@ def base_place(base):
     return PRETRAINED if base is None else model_place(base)
 
 
-def tokens_to_read(settings, task, config):
-    """Return the maximum number of tokens per text: max_tokens, or the default for the base and the task."""
-    if settings.max_tokens is None:
-        most = defaults_for(task, kind_of_base(settings.base)).max_tokens
-        return min(config.n_positions, most or config.n_positions)
-    return whole_number("max_tokens", settings.max_tokens, most=config.n_positions, why="the model's n_positions")
+def with_lengths(settings, task, config):
+    """Return a copy of the settings with `max_tokens` and `overlap` filled in, for a task and a model's configuration.
+
+    Raises ValueError if a model with this configuration cannot read `max_tokens` tokens, or `overlap` is too large.
+    """
+    most, overlap = settings.max_tokens, settings.overlap
+    if most is None:
+        most = min(config.n_positions, defaults_for(task, kind_of_base(settings.base)).max_tokens or config.n_positions)
+        if task == "classifier" and overlap is None:
+            overlap = min(OVERLAP, most // 4)
+    whole_number("max_tokens", most, most=config.n_positions, why="the model's n_positions")
+    if overlap is not None:
+        if task != "classifier":
+            raise ValueError(f"overlap: only a classifier reads windows, not the task {task!r}")
+        whole_number("overlap", overlap, least=0, most=most // 2, why="half of max_tokens")
+    return replace(settings, max_tokens=most, overlap=overlap)
 
 
 def plain_values(data, settings):

@@ -26,7 +26,7 @@ from ..model import add_head, check_writes
 from ..training import CLASSIFIER_BATCH, LANGUAGE_BATCH, blas_threads, stream
 from .baseline import word_classifier
 from .calibration import best_temperature, scaled_head
-from .classifier import probabilities_of, token_ids, warn_if_split
+from .classifier import probabilities_of, read_pieces, token_ids, warn_if_split
 from .label_words import QUESTION, label_ids, label_rows
 from .pictures import as_png, calibration_figure, confusion_figure
 from .report import MISTAKE, class_report, format_report, mistakes, text_keys
@@ -37,6 +37,7 @@ CLASS_WEIGHTS = ("none", "balanced")
 FRACTIONS = (0.8, 0.1, 0.1)  # of training, validation and test rows; a file replaces one of the tenths
 WORD = r"\w+|[^\w\s]"  # a word or a punctuation mark, so that every non-blank text has a match
 STRENGTHS = (1, 10, 100)  # the values of C that word_classifier tries
+MOST_WINDOWS = 4  # per text in training
 ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
 
 
@@ -85,7 +86,8 @@ class LabelledTable(Data):
         labels, pad = label_names(splits.train.labels), pad_id(model.tokenizer)
         if rare := sorted(label for label, n in Counter(splits.train.labels).items() if n == 1):
             warnings.warn(f"labels: only one text for training has the label {listed(rare)}", stacklevel=2)
-        model = self.labelling(model._replace(labels=labels, max_tokens=settings.max_tokens), settings.seed)
+        reading = {"max_tokens": settings.max_tokens, "overlap": settings.overlap}
+        model = self.labelling(model._replace(labels=labels, **reading), settings.seed)
         warn_if_split(model, splits.train.texts)
         sequences, longer = zip(*(token_ids(model, split.texts) for split in splits))
         encoded = [(ids, encode_labels(split.labels, labels)) for ids, split in zip(sequences, splits)]
@@ -106,9 +108,9 @@ class LabelledTable(Data):
             measures = [name for name in ("step", "loss", "accuracy") if f"eval_{name}" in history]
             results = {"labels": labels, "text_column": self.text_column, "label_column": self.label_column}
             results |= {"rows": {**rows, "left_out": n_left_out}, "longer_texts": sum(longer)}
-            results |= {"max_tokens": settings.max_tokens, "question": model.question}
+            results |= {**reading, "question": model.question}
             results["class_weights"] = self.class_weights
-            if "accuracy" in measures:  # take the accuracy of the best weights
+            if "accuracy" in measures and len(validation[0]) == len(encoded[1][0]):  # of the best weights
                 accuracy = history["eval_accuracy"][history["eval_loss"].argmin()]
             else:
                 predicted = probabilities_of(trained, encoded[1][0]).argmax(axis=1)
@@ -119,12 +121,13 @@ class LabelledTable(Data):
             return results | {"test": report}, files(report, rows_of_mistakes)
 
         epoch_batches = partial(class_batches, *train, settings.batch_size, pad)
-        validation = class_batches(*validation, CLASSIFIER_BATCH if model.config.n_classes else LANGUAGE_BATCH, pad)
-        weights, longest = None, max(map(len, encoded[0][0]))
+        batch_size = CLASSIFIER_BATCH if model.config.n_classes else LANGUAGE_BATCH
+        validation_batches = class_batches(*validation, batch_size, pad)
+        weights, longest = None, max(map(len, train[0]))
         if self.class_weights == "balanced":
             weights = balanced_weights(encoded[0][1])
         more = {"class_weights": weights, "finish": finish}
-        return Dataset(model, epoch_batches, validation, len(train[0]), longest, test, **more)
+        return Dataset(model, epoch_batches, validation_batches, len(train[0]), longest, test, **more)
 
     def labelling(self, model, seed):
         """Return the model with a new head for its labels."""
@@ -132,8 +135,9 @@ class LabelledTable(Data):
         return model._replace(params=params, config=config)
 
     def rows(self, model, sequences, classes):
-        """Return the token ids and the targets to train on."""
-        return sequences, classes
+        """Return the token ids and the targets to train on; each window of a long text has the text's class."""
+        pieces, rows = read_pieces(model, sequences, MOST_WINDOWS)
+        return pieces, classes[rows]
 
     def split(self, seed):
         """Return the Splits, and the number of rows left out because their text is in the validation or test file.
@@ -182,7 +186,9 @@ class LabelledTable(Data):
             files = " or ".join(map(str, self.paths()[1:]))
             lines.append(f"      {n['left_out']} left out, because their texts are also in {files}")
         if longer:
-            lines.append(f"      {longer} texts have more than {results['max_tokens']} tokens and are truncated")
+            most, overlap = results["max_tokens"], results["overlap"]
+            fate = "truncated" if overlap is None else f"read in windows, with {overlap} tokens in common"
+            lines.append(f"      {longer} texts have more than {most} tokens and are {fate}")
         lines.append("")
         if "tf-idf" not in results["test"]["others"]:
             lines.append("tf-idf is left out of the comparison, because scikit-learn is not installed")
