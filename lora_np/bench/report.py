@@ -140,7 +140,7 @@ def format_tables(rows, setting, peers):
 
 
 def work_table(rows, work, peers):
-    """Make the table for one kind of work: times, ratios with ranges, time per token, FLOPs and share of peak FLOP/s."""
+    """Make the table for one kind of work: times, ratios with ranges, time per token, FLOPs, share of peak FLOP/s."""
     of_peers = [title for peer in peers for title in (f"{label(peer)} ms", "ratio (min–max)")]
     lines = [[RUNG, f"{OURS} ms", *of_peers, "µs/token", "GFLOP", "GFLOP/s", "of peak"]]
     for row in (row for row in rows if row.work == work and OURS in row.seconds):
