@@ -958,7 +958,7 @@ def test_only_pretrain_replaces_what_comes_with_the_package(tmp_path, fails, mon
     fails("pretrain", "--out", "other", says=["'NoneType' object is not callable"])
     (tmp_path / "mine" / "critics").mkdir(parents=True)
     (tmp_path / "mine" / "critics" / "notes.txt").touch()  # found before the training, and not after it
-    fails("pretrain", "--adapters", "--out", "mine", says=["has other files, such as 'notes.txt'"])
+    fails("pretrain", "--adapters", "--out", "mine", says=["contains unrelated files, such as 'notes.txt'"])
 
 
 def test_a_folder_with_the_name_of_an_included_adapter(tmp_path, monkeypatch, capsys):
