@@ -2,8 +2,8 @@
 
     y = x Wᵀ + b + s (x Aᵀ) Bᵀ   W (out, in) frozen, A (r, in) and B (out, r) trained, s = alpha / r
 
-Flat dicts hold all arrays by name. A batch of B sequences of T tokens is N = B T rows. Only attention
-mixes rows. C model width, H heads, D = C / H head size, F MLP width, V vocabulary size, r rank.
+All arrays are in flat dicts, keyed by name. A batch of B sequences of T tokens is N = B T rows. Only attention mixes
+rows. C: model width, H: number of heads, D = C / H: head size, F: MLP width, V: vocabulary size, r: rank.
 """
 
 import numpy as np

@@ -53,7 +53,7 @@ FAILED = {  # what is said of a function that gives nothing to look at
     "it raises ValueError": lambda W, A, B, s: W @ A.T @ A.T,
     "it raises SystemExit": lambda W, A, B, s: exit(),
     "It is called as merge(W, A, B, s)": lambda W, A: W,
-    "it returns a dict of M; expected W_merged": lambda W, A, B, s: {"M": W},
+    "it returns a dict that contains M; expected W_merged": lambda W, A, B, s: {"M": W},
     "it modifies W in place: store results in a new array": changed,
 }
 OF_WRONG_FORM = {  # and of an output

@@ -370,11 +370,11 @@ def test_columns_of_the_wrong_kind_are_named(words, fails, tmp_path, capsys):
     """Text and label columns that are exchanged, and a class with a single text."""
     rows = [(f"ticket no. {i}", "abc"[i % 3]) for i in range(40)]
     data = write_csv(tmp_path / "rows.csv", rows, header=("l", "t"))
-    says = ["'t' has 3 different texts, and 'l' 40 different labels; exchange the two columns"]
+    says = ["'t' has 3 different texts, and 'l' 40 different labels; swap the two columns"]
     fails(*words(data=data, out=tmp_path / "x"), says=says)
     write_csv(data, [*rows, ("a ticket", "rare")])
     assert main([str(word) for word in words("--epochs", 1, data=data)]) == 0
-    assert "only one text for training has the label 'rare'" in capsys.readouterr().err
+    assert "labels with only one training text: 'rare'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("n, only_first, only_second", [(40, 4, 0), (40, 6, 0), (40, 5, 1), (400, 40, 20), (100, 0, 3)])
@@ -428,7 +428,7 @@ REFUSALS = [
     (f"{TABLE} --rank 17", "blocks.0.attn.q_proj: r: got 17, expected at most min(out, in) = 16"),
     (TABLE.replace("rows.jsonl", "same.jsonl"), "labels: got 1 class(es), 'a', expected at least two"),
     (f"{TABLE} --test {{w}}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),
-    ("finetune --data {w}/data/rows.jsonl --out {out}", "to train on labelled texts, give their column names"),
+    ("finetune --data {w}/data/rows.jsonl --out {out}", "for labelled texts, name the text and label columns"),
     (TEXT.replace("corpus", "blank"), "has no text"),
     (TEXT.replace("corpus", "latin"), "line 2: byte 0xff is not UTF-8"),
     (TEXT.replace("corpus", "short"), "tokens, expected at least 32"),
@@ -958,7 +958,7 @@ def test_only_pretrain_replaces_what_comes_with_the_package(tmp_path, fails, mon
     fails("pretrain", "--out", "other", says=["'NoneType' object is not callable"])
     (tmp_path / "mine" / "critics").mkdir(parents=True)
     (tmp_path / "mine" / "critics" / "notes.txt").touch()  # found before the training, and not after it
-    fails("pretrain", "--adapters", "--out", "mine", says=["has other files, such as 'notes.txt'"])
+    fails("pretrain", "--adapters", "--out", "mine", says=["contains unrelated files, such as 'notes.txt'"])
 
 
 def test_a_folder_with_the_name_of_an_included_adapter(tmp_path, monkeypatch, capsys):
@@ -1031,8 +1031,8 @@ def test_files_in_utf_16_and_numbers_of_thousands_of_digits(world, tmp_path, fai
     (tmp_path / "a.csv").write_bytes("t,l\nthe fox,a\n".encode("utf-16-le"))
     (tmp_path / "a.jsonl").write_text('{"t": "the fox", "l": %s}\n' % ("1" * 5000))
     command = ["finetune", "--text", "t", "--label", "l", "--out", tmp_path / "x", "--base", world / "base", "--data"]
-    fails(*command, tmp_path / "a.csv", says=["has null bytes, as a file in UTF-16 has; save the file as UTF-8"])
-    fails(*command, tmp_path / "a.jsonl", says=["row 1, line 1", "has a number of 5000 digits"])
+    fails(*command, tmp_path / "a.csv", says=["has null bytes, as UTF-16 files do; save the file as UTF-8"])
+    fails(*command, tmp_path / "a.jsonl", says=["row 1, line 1", "has an integer with 5000 digits"])
 
 
 def test_a_deleted_folder_is_named(tmp_path, fails, monkeypatch):

@@ -123,7 +123,7 @@ def test_encoding_and_decoding_is_normalisation(snippets, tokenizer):
 
 @pytest.mark.parametrize("length, overlap", [(16, 4), (9, 0), (64, 16)])
 def test_windows_cover_a_text_with_an_overlap(length, overlap, snippets, tokenizer):
-    """Evenly, with the tokens before each text, and no more of them than are needed; short texts are left as they are."""
+    """Evenly, with the tokens before each text, and no more of them than are needed; short texts stay whole."""
     texts = [" ".join(snippets.train.texts[i : i + n]) for i, n in enumerate((0, 1, 1, 2, 3, 5, 8))]
     sequences = data.encode(tokenizer, texts)
     pieces, rows = data.windows(tokenizer, sequences, length, overlap)
@@ -702,8 +702,8 @@ def test_a_text_that_would_grow_too_long_is_refused(tmp_path):
     assert len(data.encode(tokenizer, ["a"])[0]) == 10_000
     assert len(data.encode(tokenizer, ["b" * 10**4])[0]) == 10**6
     for call in (partial(data.encode, tokenizer), lambda texts: data.normalise(tokenizer, texts[0])):
-        with pytest.raises(ValueError, match="text.*: could have more than 100,000,000 characters"):
+        with pytest.raises(ValueError, match="text.*: .* could make a text longer than 100,000,000 characters"):
             call(["a" * 20_000])
-    with pytest.raises(ValueError, match="could have more than 100,000,000 characters"):
+    with pytest.raises(ValueError, match="could make a text longer than 100,000,000 characters"):
         data.load_tokenizer(growing(tmp_path, 100, 100, added=["a" * 20_000]))
     data.load_tokenizer(growing(tmp_path, *[1] * 6, 1))  # steps that make no text longer

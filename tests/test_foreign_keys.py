@@ -130,4 +130,4 @@ def test_settings_of_other_programs_are_reported_once(tmp_path, capsys):
     assert main(["import", str(folder), "--from", "hf", "--out", str(tmp_path / "own")]) == 0
     assert main(["generate", "--model", str(tmp_path / "own"), "--prompt", "hello", "--tokens", "2"]) == 0
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "no effect of top_k = 5, num_beams = 4;" in error, error
+    assert error.count("\n") == 1 and "ignoring top_k = 5, num_beams = 4;" in error, error

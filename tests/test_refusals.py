@@ -213,7 +213,7 @@ HEADS = {
         "params": HEADLESS, "adapter": [OF_CLASSES, with_weights(OF_CLASSES, **{HEAD: np.zeros((2, 12))})]
     },
     # Over all positions of a classifier's last block, which works at one, this mask would fit and mean another.
-    "mask: got shape (2, 3, 12), expected x's (2, 1, 12)": {"masks": {"blocks.1.attn": np.ones((2, 3, 12))}},
+    "mask: got shape (2, 3, 12), expected (2, 1, 12), x's shape": {"masks": {"blocks.1.attn": np.ones((2, 3, 12))}},
 }  # fmt: skip
 OF_ANOTHER_BASE = {  # which array, its shape, and what the base asks for
     "adapter: … q_proj.lora_A has shape (3, 11), expected (3, 12)": {A: np.zeros((3, 11))},

@@ -198,7 +198,7 @@ def test_files_of_the_user_are_never_replaced(kind, tmp_path, monkeypatch):
     path = tmp_path / "out"
     kind.save(path, 0)
     (path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="out has other files, such as 'notes.txt'; expected a new folder"):
+    with pytest.raises(ValueError, match="out contains unrelated files, such as 'notes.txt'; expected a new folder"):
         kind.save(path, 1)
     assert kind.load(path) == 0 and (path / "notes.txt").read_text() == "mine"
     (tmp_path / "here").mkdir()

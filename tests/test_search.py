@@ -96,4 +96,4 @@ def test_the_command_searches(tiny_base, tmp_path, run, fails):
     assert (again / "adapter.safetensors").read_bytes() == (out / "adapter.safetensors").read_bytes()
     fails(*table, "--minutes", -1, "--out", tmp_path / "x", says=["minutes: got -1"])
     text = ["finetune", "--text-file", data, "--base", tiny_base, "--out", tmp_path / "x"]
-    fails(*text, "--minutes", 1, says=["only classifiers are searched"])
+    fails(*text, "--minutes", 1, says=["a search needs the task 'classifier'"])

@@ -5,7 +5,7 @@
 (In the paper, B, E and A are called P, Λ and Q.) E plays the role of the singular values. Setting an entry of E to zero
 removes its direction until training makes the entry nonzero again; `adalora_allocation.py` decides which entries are
 zero during training. If B's columns and A's rows are orthonormal, the singular values of ΔW are exactly |s E|. A
-penalty in the loss encourages this (equation 4); see `orthogonality`.
+penalty in the loss encourages orthonormal columns and rows (equation 4); see `orthogonality`.
 """
 
 from typing import NamedTuple

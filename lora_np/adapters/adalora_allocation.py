@@ -107,9 +107,10 @@ def direction_importance(module, weights, grads, memory, settings):
         I = |w · g|                    the first-order change in the loss if a parameter w is set to zero (equation 8)
         Ī ← β₁ Ī + (1 − β₁) I          (equation 9)
         Ū ← β₂ Ū + (1 − β₂) |I − Ī|    the uncertainty of I (equation 10)
-        s = Ī Ū                        (equation 11)
+        s = Ī Ū                        the score of w (equation 11)
 
-    A direction's importance is the s of its singular value, plus the mean s of each vector's entries (equation 7).
+    A direction's importance is the score s of its singular value, plus the mean score of the entries of each of its two
+    singular vectors (equation 7).
     """
     scores = {}
     for leaf in NAMES:

@@ -85,8 +85,8 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
     Parameters
     ----------
     x, weight, bias, adapter, config, wanted, mask : see `lora.forward`
-    norm : array (out,) used instead of ‖V‖, or None. With a constant norm, the paper's backward pass computes the
-        exact gradient and can be checked numerically.
+    norm : array (out,) used as a constant instead of ‖V‖, or None. With a constant norm, the paper's gradient is
+        exact, so it can be checked against finite differences.
 
     Returns
     -------
@@ -133,8 +133,8 @@ def backward(dy, cache):
 
         ∂L/∂‖V‖ = − m a / ‖V‖²   and   ∂‖V‖/∂V = V / ‖V‖   so   dV += − (m a / ‖V‖³) ⊙ V
 
-    This term has the weight's shape and requires no matrix product over the batch. It removes the component of dV along
-    each row of V: B A can rotate a row of W′, but only m can change its length.
+    The term through ‖V‖ has the weight's shape, and needs no matrix product over the batch. It removes the component of
+    dV along each row of V: B A can rotate a row of W′, but only m can change its length.
 
     With dropout, x̃ = x ⊙ mask replaces x above, and y has the additional term (x − x̃) Wᵀ.
 
@@ -171,7 +171,7 @@ def backward(dy, cache):
 
 
 def delta(weight, adapter, config):
-    """ΔW = m ⊙ V / ‖V‖ − W, (out, in). Unlike LoRA's update, it depends on W."""
+    """ΔW = m ⊙ V / ‖V‖ − W, (out, in). Unlike LoRA's update, DoRA's depends on W."""
     W = np.asarray(weight)
     V = directions(W, adapter, scaling(config))
     return over(adapter[MAGNITUDE], row_norms(V))[:, None] * V - W

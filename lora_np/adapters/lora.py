@@ -2,7 +2,7 @@
 
     y = x Wᵀ + b + s (x Aᵀ) Bᵀ        A (r, in),  B (out, r),  s = α/r
 
-The update ΔW = s B A has rank at most r. Training never computes it: each row of x is projected down to r values and up
+The update ΔW = s B A has rank at most r. Training never computes ΔW: each row of x is projected down to r values and up
 again, which costs r (in + out) multiplications instead of in · out.
 """
 

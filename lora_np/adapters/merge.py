@@ -64,7 +64,7 @@ def unmerge(merged, adapter):
     """Subtract the adapter's update from merged weights: W = W′ − ΔW.
 
     Because of rounding, the restored weights differ from the base's by about one unit in the last place; `merge_errors`
-    measures the difference. If this matters, keep the base instead.
+    measures the difference. If you need the base's exact weights, keep the base instead of calling `unmerge`.
 
     Parameters
     ----------

@@ -11,7 +11,8 @@ the paper, which uses GPTQ's zero points instead of m).
 g is the largest power of two, at most 32, that divides `in`. As in PEFT, the mean is multiplied by the number of blocks
 L. The paper's algorithm 1 multiplies it by g instead, which turns it into a sum; this is equivalent to a different α.
 The factor changes the effective learning rate: because A is initialised for L inputs, the same change in B changes the
-weights L/√g times as much as in LoRA (3.2 times for in = 576). With the sum, it is √g times as much (5.7 for g = 32).
+weights L/√g times as much as in LoRA (3.2 times for in = 576). With the paper's factor g, the same change in B changes
+the weights √g times as much as in LoRA (5.7 times for g = 32).
 """
 
 import math

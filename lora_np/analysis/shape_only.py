@@ -35,7 +35,7 @@ class ShapeOnly(np.ndarray):
 
     @property
     def base(self):
-        """The array whose memory this one views, or None."""
+        """The array that this one is a view of, or None."""
         return None if self.owner is self else self.owner
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
@@ -62,7 +62,7 @@ class ShapeOnly(np.ndarray):
             shape = kwargs.get("shape") or args[0].shape
             return shape_only(shape, kwargs.get("dtype") or args[0].dtype)
         if function in (np.dot, np.inner, np.outer, np.tensordot, np.vdot):
-            raise TypeError(f"{function.__name__} is not counted; use @")
+            raise TypeError(f"{function.__name__} would not be counted; use @ instead")
         return super().__array_function__(function, types, args, kwargs)
 
     def __getitem__(self, index):
@@ -93,7 +93,7 @@ def emptied(x, ndim):
 
 
 def empty_result(ufunc, method, *inputs, axis=0, where=True, **kwargs):
-    """Apply a universal function to `emptied` inputs. The result has one extra axis, the first."""
+    """Apply a universal function to `emptied` inputs. The result has one extra axis at the front."""
     ndim = max(np.ndim(x) for x in inputs)
     if method == "__call__":
         # A vector is passed to matmul unchanged: with more axes, it would be a stack of matrices.

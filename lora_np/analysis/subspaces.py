@@ -70,7 +70,7 @@ def leading_directions(name, matrix, k=None, k_name="k", size=None):
 def random_directions(n, k, rng):
     """k orthonormal vectors (n, k), 1 ≤ k ≤ n, whose span is uniformly distributed among the subspaces of R^n.
 
-    They are the orthonormalised columns of a Gaussian matrix, drawn from the np.random.Generator `rng`.
+    The vectors are the orthonormalised columns of a Gaussian matrix that is drawn from the np.random.Generator `rng`.
     """
     k = whole_number("k", k, most=n, why="the dimension n")
     return np.linalg.qr(rng.normal(size=(n, k)))[0]
@@ -123,8 +123,8 @@ def gaussian_similarity(n, i, j):
 
         E‖U_iᵀ v‖² = tr(U_iᵀ E[v vᵀ] U_i) = i / n
 
-    Summed over the j columns of V, which may be dependent, this is ij/n, and ij / (n min(i, j)) = max(i, j) / n. A φ
-    near this value may be due to chance.
+    Summing this over the j columns of V gives ij/n, even if the columns are dependent. Dividing by min(i, j) gives
+    max(i, j) / n. A measured φ near this expected value may be due to chance.
     """
     return max(whole_number(name, k, most=n, why="the dimension n") for name, k in (("i", i), ("j", j))) / n
 
@@ -141,9 +141,9 @@ def energy_share(gradient, directions):
 
     Parameters
     ----------
-    gradient : array (out, in), from `model.loss_and_gradients` with W's name in `wanted`. With LoRA attached, it is the
-        gradient at W + ΔW, which adapter training does not compute. To track this gradient, compute it in the hook
-        `after_update` of `training.train`; the gradients that the hook receives are already clipped.
+    gradient : array (out, in), from `model.loss_and_gradients` with W's name in `wanted`. With LoRA attached,
+        W's gradient is taken at W + ΔW; adapter training does not compute it. To track this gradient, compute it in the
+        hook `after_update` of `training.train`; the gradients that the hook receives are already clipped.
     directions : array (in, k), for example `right_directions` of a final ΔW, or Aᵀ. The columns must be independent,
         but need not be orthonormal. For directions of the output, transpose the gradient.
 

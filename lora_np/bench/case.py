@@ -228,7 +228,7 @@ class Backend(NamedTuple):
     """An implementation of one kind of work on a case.
 
     check() returns the loss and a dict of arrays: the gradients of a training step, named as in lora_np, the "logits"
-    of a forward pass, or the "tokens" of a generation (with a loss of 0). It does not change the backend's state.
+    of a forward pass, or the "tokens" of a generation (with a loss of 0). check() does not change the backend's state.
     step() does one unit of work; its calls are timed. A training step returns the loss as a float.
     """
 

@@ -15,7 +15,7 @@ QUIET = 1.15
 
 
 class Row(NamedTuple):
-    """The results for one rung and one kind of work."""
+    """The results for one rung (a set of model and batch sizes) and one kind of work."""
 
     rung: Rung
     work: str
@@ -60,7 +60,7 @@ def make_row(rung, work, seconds, agreement, notes, peak_bytes):
 
 
 def summary(rows, peers):
-    """Return the geometric mean and the minimum of the rungs' median ratios, for each kind of work and each peer.
+    """Summarise the median ratios on all rungs, for each kind of work and each peer: geometric mean and minimum.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def summary(rows, peers):
 
 
 def lora_shares(rows):
-    """Return the costs of each LoRA step, as shares of the costs of a full fine-tuning step on the same rung.
+    """Return each LoRA step's time, FLOPs and activation bytes, relative to full fine-tuning on the same rung.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def format_row(row):
 
 
 def format_tables(rows, setting, peers):
-    """Format all tables: one per kind of work, the summary, the costs of LoRA steps, the memory, and the setting."""
+    """Format the report: a table per kind of work, the summary, LoRA's relative costs, memory, remarks and setup."""
     ratios = [["work", "peer", "geometric mean", "lowest", "at"]]
     for s in summary(rows, peers):
         lowest = [f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
@@ -140,7 +140,7 @@ def format_tables(rows, setting, peers):
 
 
 def work_table(rows, work, peers):
-    """Make the table for one kind of work: times, ratios and their range, time per token, FLOPs, share of the peak."""
+    """Make the table for one kind of work: times, ratios with ranges, time per token, FLOPs, share of peak FLOP/s."""
     of_peers = [title for peer in peers for title in (f"{label(peer)} ms", "ratio (min–max)")]
     lines = [[RUNG, f"{OURS} ms", *of_peers, "µs/token", "GFLOP", "GFLOP/s", "of peak"]]
     for row in (row for row in rows if row.work == work and OURS in row.seconds):
@@ -168,7 +168,7 @@ def setting_lines(setting):
 
 
 def label(peer):
-    """Return a peer's name in tables; for another checkout, NAME=DIR, this is NAME."""
+    """Return the name that tables show for a peer: NAME for another checkout, which is given as NAME=DIR."""
     return peer.partition("=")[0]
 
 
@@ -177,7 +177,7 @@ def milliseconds(row, name):
 
 
 def table(title, rows):
-    """Format a title and right-aligned columns; the first row is the header. Returns "" if there are no other rows."""
+    """Format a title and right-aligned columns; the first row is the header. Return "" if it is the only row."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     header, *lines = ("  ".join(map(str.rjust, cells, widths)) for cells in rows)
     return "\n".join([title, header, "-" * len(header), *lines]) if lines else ""

@@ -108,7 +108,7 @@ def generation_backend(case):
 def decoder(config):
     """Make the decoder as a module whose parameters have lora_np's names.
 
-    q, k and v are separate layers, because PEFT requires this. A fused layer for all three was not faster.
+    q, k and v are separate layers, because PEFT requires this; one fused layer for q, k and v was not faster.
     """
     import torch
     from torch import nn
@@ -165,14 +165,14 @@ def from_transformers(case):
 
 
 def padded(batch, config):
-    """Pad ids (B, T) with an id that no row ends with, because transformers reads the last id that is not padding."""
+    """Pad ids (B, T) with an id that no row ends with: transformers classifies each row at its last non-padding id."""
     ends = batch.ids[np.arange(len(batch.ids)), batch.lengths - 1]
     config.pad_token_id = min(set(range(len(ends) + 1)) - set(ends.tolist()))
     return np.where(np.arange(batch.ids.shape[1]) < batch.lengths[:, None], batch.ids, config.pad_token_id)
 
 
 def renamed(arrays, names):
-    """Rename the layers in a dict's keys, LAYER.PARAMETER; `names` maps old names of layers to new ones."""
+    """Rename layers in a dict whose keys have the form LAYER.PARAMETER; `names` maps old layer names to new ones."""
     parts = ((*name.rpartition("."), array) for name, array in arrays.items())
     return {f"{names.get(layer, layer)}.{leaf}": array for layer, _, leaf, array in parts}
 

@@ -5,7 +5,8 @@
     {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...]}
     {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...], "peak_bytes": ...}
 
-`check` writes the arrays of the backend's check to the file and then, if the work trains parameters, runs three steps.
+`check` runs the backend's check and writes its arrays (gradients, logits or tokens) to the file. If the work trains
+parameters, it then runs three steps.
 `turn` is one backend's part of a round: one untimed step, which fills the caches, followed by timed steps (at least
 one) for the given number of seconds. "peak_bytes" is the process's peak memory since `check` wrote its file. If a
 command fails, the answer is {"error": "..."}.
@@ -89,7 +90,7 @@ class Worker:
         return {}
 
     def check(self, file):
-        """Write the arrays of the check; return the loss of the check and the losses of the first steps."""
+        """Run the backend's check and write its arrays to a file; return its loss and the losses of the first steps."""
         loss, arrays = self.backend.check()
         write_tensors(file, {name: np.array(array) for name, array in arrays.items()})
         del arrays  # frees memory for the steps
@@ -110,7 +111,7 @@ class Worker:
 def forget_peak(pid="self"):
     """Return freed memory to the system and reset a process's peak memory, on Linux with glibc.
 
-    The peak that is measured later then covers only the steps, not the preparation of the case.
+    The peak memory measured after this call covers only the steps, not the preparation of the case.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -176,7 +176,7 @@ def with_links(page, text, folder):
 
 
 def with_slider(data, alt):
-    """Replace an output's animation (see `lesson.slide`) with its pictures and a slider; `alt` describes them."""
+    """Replace an output's animation (see `lesson.slide`) with a slider over its frames; `alt` describes the frames."""
     from PIL import Image, ImageSequence
 
     label = re.fullmatch("<slider: (.*)>", "".join(data.get("text/plain", "")))

@@ -9,7 +9,7 @@ GLOSSARY, PAPERS = "notebooks/GLOSSARY", "notebooks/PAPERS"
 
 @functools.cache
 def read_words(env):
-    """Read the words to link from the parsed glossary and list of papers, where they are in bold type.
+    """Collect the words to link: those in bold type in the parsed glossary and list of papers.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def pattern(words):
 def link_words(app, doctree, page):
     """Link each paper's name, and the first use of each glossary entry, in a page's running text.
 
-    The reference, which is for programmers, gets links to papers only: its common words often have another sense.
+    In the API reference, only papers are linked, because common words of the glossary often mean something else there.
     """
     from docutils import nodes
     from sphinx.addnodes import desc_signature, index

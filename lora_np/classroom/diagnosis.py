@@ -6,8 +6,8 @@
 4. the correct output after a change (multiplied by a size, squared, transposed, reversed), or another output or input;
 5. the worked solution with two mutations.
 
-A candidate must reproduce the student's output in every draw. For group 4, draws with a correct output are
-ignored. If no candidate fits, the report describes the difference: scale, shift, norm and cosine.
+A candidate must reproduce the student's output in every draw; a candidate from group 4, only in the draws where this
+output is incorrect. If no candidate fits, the report describes the difference: scale, shift, norm and cosine.
 """
 
 import ast
@@ -104,7 +104,7 @@ def by_code(exercise, name, drawn):
 
 
 def by_two_changes(exercise, name, drawn):
-    """Yield pairs of mutations, unless the output is a small or non-integer number, which many pairs would match."""
+    """Yield pairs of mutations, unless the output is a float or a small int, which many pairs would match by chance."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return

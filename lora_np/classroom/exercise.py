@@ -101,7 +101,7 @@ def read_exercise(module):
 
 
 def sizes(rng, number):
-    """Draw the lengths of axes. No two are equal, so that swapped axes are detected.
+    """Draw the lengths of axes, no two of which are equal, so that swapped axes are detected.
 
     N, n_in, n_out, r, B, T, C, H, D, F and V have the same meaning as in the package; C = H · D, and r is smaller than
     n_in and n_out. `alpha` is a float. `number` is the index of the draw in the check, for exercises with a special
@@ -121,10 +121,10 @@ def generator(*words):
 
 
 def draws_of(exercise, draw=PRACTICE):
-    """Return the draws of a check, a list of DRAWS results of `draw_inputs`.
+    """Return a check's draws: a list of DRAWS namespaces, each made by `draw_inputs`.
 
     If an output is a single number, its correct value differs from draw to draw, so that no constant is correct by
-    coincidence. The list of these values also differs from that of the PRACTICE draws.
+    coincidence. In draws other than PRACTICE, the list of such an output's values also differs from that in PRACTICE.
     """
     known = [] if draw == PRACTICE else single_numbers(draws_of(exercise))
     for attempt in range(TRIES):
@@ -229,7 +229,7 @@ def named_outputs(exercise, returned):
     by_name = returned if isinstance(returned, dict) else fields_of(returned)
     if by_name is not None and (isinstance(returned, dict) or set(by_name) & set(names)):
         if not set(by_name) & set(names):
-            raise ValueError(f"it returns a dict of {', '.join(map(str, by_name)) or 'nothing'}; {expected}")
+            raise ValueError(f"it returns a dict that contains {', '.join(map(str, by_name)) or 'nothing'}; {expected}")
         return {name: by_name.get(name) for name in names}
     if len(names) == 1:
         return {names[0]: returned[0] if isinstance(returned, tuple) and len(returned) == 1 else returned}

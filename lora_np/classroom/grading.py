@@ -21,7 +21,7 @@ MEMORY_NOISE = 8_000_000  # bytes by which a process may grow for reasons other 
 
 
 class Mark(NamedTuple):
-    """One graded cell of a submission."""
+    """The mark for one graded cell of a submission."""
 
     item: str  # the exercise, or the question's id
     score: float
@@ -163,7 +163,7 @@ def results(folder, steps, exercise_set, draw, sandbox):
 
 
 def result(process, exercise, draw):
-    """Examine a function in a process; return a Result."""
+    """Check a student's function, which runs in `process`; return a Result."""
     return examined(exercise, process.call(exercise), partial(peak, process, exercise), draw)
 
 

@@ -49,7 +49,7 @@ def setup(threads=1):
 
 
 def need(model):
-    """Stop the notebook with installation instructions if a packaged model is missing."""
+    """Stop the notebook with installation instructions if the package that contains a model is missing."""
     from ..formats.packaged import packaged_model
 
     try:

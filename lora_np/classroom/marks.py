@@ -42,7 +42,7 @@ def student_of(path, paths):
 
 
 def place_of_feedback(folder, path, paths):
-    """Return the path of a report: `folder`, plus the notebook's path relative to the common folder, as .txt."""
+    """Return a report's path: `folder`, then the notebook's path relative to the common folder, with suffix .txt."""
     common = commonpath([Path(realpath(path)).parent for path in paths])
     return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
 
@@ -253,7 +253,7 @@ def marks_by_item(of_set):
 
 
 def draw_class(all_graded):
-    """Plot how many students have all, some or none of the points for each item."""
+    """Plot, for each item, how many students got all, some or none of its points."""
     marks = {}
     for name in sorted({one.exercise for one in all_graded}):
         marks |= marks_by_item([one for one in all_graded if one.exercise == name])
@@ -276,7 +276,7 @@ def draw_class(all_graded):
 
 
 def course_tables(rows, moodle=None, canvas=None, assignment=None):
-    """Copy Moodle's and Canvas's files with the marks in `rows` (see `rows_of_class`); return a dict, name -> text."""
+    """Fill the marks in `rows` (see `rows_of_class`) into Moodle's and Canvas's tables; return a dict, name -> text."""
     tables = {"moodle.csv": moodle_table(moodle, rows)} if moodle else {}
     return tables | ({"canvas.csv": canvas_table(canvas, rows, assignment)} if canvas else {})
 

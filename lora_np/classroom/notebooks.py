@@ -106,7 +106,7 @@ def with_this_package():
 
 
 def stored(notebook):
-    """Prepare a notebook for storage: fold tagged cells, and drop live sliders and machine-dependent metadata."""
+    """Prepare a notebook for storage: hide tagged inputs and outputs; drop sliders and machine-dependent metadata."""
     from nbformat.v4 import new_output
 
     for cell in notebook.cells:

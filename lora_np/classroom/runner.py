@@ -6,7 +6,7 @@ and answers each:
     {"run": source}                  -> {"error": sentence or null}
     {"call": name, "inputs": {...}}  -> {"returned": value, "inputs": {...}, "peak": bytes}, or {"error": sentence}
 
-If the inputs of a call include functions, the process requests their results: {"function": key, "arguments": [...]}.
+If an input of a call is a function, the process calls it by sending {"function": key, "arguments": [...]}.
 """
 
 import base64
@@ -109,7 +109,7 @@ def decode(value, function=None):
 
 
 def in_words(value):
-    """Describe a value's type, with advice if such a value is rarely returned on purpose."""
+    """Describe a value's type, with advice if a value of this type is usually returned by mistake."""
     if isinstance(value, Words):
         return value.words
     name, advice = type(value).__name__, ""

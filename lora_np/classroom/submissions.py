@@ -116,7 +116,7 @@ class Process:
                 pipe.close()
 
     def ask(self, message, functions=(), seconds=None):
-        """Send a message and return the answer; meanwhile, call the message's functions whenever the process asks.
+        """Send a message, call the functions in it as often as the process requests, and return the answer.
 
         Raises
         ------
@@ -182,7 +182,7 @@ class Process:
 
 
 def result_of(functions, answer):
-    """Call one of a message's functions with the student's arguments; return its result as a message."""
+    """Call the function that the process requests, with the arguments that it sent; return the result as a message."""
     try:
         value = functions[answer["function"]](*map(decode, answer["arguments"]))
     except Exception as error:  # depends on the student's arguments

@@ -87,7 +87,7 @@ def open_streams():
 
 
 def flush_or_discard(stream):
-    """Flush a stream. If that fails, redirect the stream to the null device."""
+    """Flush a stream; if flushing fails, redirect the stream to the null device."""
     try:
         stream.flush()
     except OSError:

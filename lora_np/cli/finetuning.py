@@ -72,7 +72,7 @@ def add_training_options(tuning):
     tuning.add("--weights", text, choices=WEIGHTS)
     tuning.add("--recompute", "recompute activations in the backward pass, to save memory", default=None)
     tuning.add("--threads N", "number of cores to use (default 1; all with a large base or an encoder)")
-    tuning.add("--max-tokens N", "tokens that the model reads at once; longer texts are truncated, --text-file is read in windows")
+    tuning.add("--max-tokens N", "truncate texts to N tokens, instead of reading longer ones in windows")
 
 
 def defaults_table():
@@ -99,7 +99,7 @@ def run_finetune(arguments):
 
 
 def run_values(arguments):
-    """Return the command line's options as the `changes` for `read_run`."""
+    """Return the command line's options as the argument `changes` of `read_run`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
         raise ValueError("data: got none, expected --data FILE, --text-file FILE or --config FILE")
     options = {

@@ -51,7 +51,7 @@ def add_commands(command):
 
 
 def add_experiment(command, seeds, base):
-    """Add the options of a command that runs experiments; `seeds` and `base` describe the defaults."""
+    """Add the options of a command that runs experiments; its help gives `seeds` and `base` as the defaults."""
     command.add("--base NAME", f"minilm, smollm2, or pretrained, the included base (default {base})")
     command.add("--seeds N", f"number of seeds per run (default {seeds})")
     command.add("--quick", "shortened runs")

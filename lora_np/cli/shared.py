@@ -14,7 +14,7 @@ QUOTING = "in a TSV file, quotes enclose cells (default: quotes are part of the 
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ValueErrors. It rejects repeated options and empty arguments."""
+    """An argument parser that rejects repeated options and empty arguments, and raises errors as ValueErrors."""
 
     def __init__(self, *arguments, **settings):
         super().__init__(*arguments, **settings)
@@ -77,7 +77,7 @@ def subcommands(parser, dest, metavar):
 
 
 def add_columns(parser, *names):
-    """Add --quoting, and an option for each column ("text" or "label") of the files that a saved classifier reads."""
+    """Add --quoting and, for each name ("text", "label"), an option for that column of a saved classifier's input."""
     for name in names:
         text = f"the file's column of {name}s (default: the same column as in training)"
         parser.add(f"--{name} COLUMN", text, dest=f"{name}_column")

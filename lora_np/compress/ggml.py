@@ -7,10 +7,11 @@ A block consists of float16 values (a scale d and, in Q4_1, an offset m), follow
     Q4_0     d, 16 bytes             18   4.5               d (q − 8),  q = 0 … 15
     Q4_1     d, m, 16 bytes          20   5.0               d q + m,    q = 0 … 15
 
-Byte j of the 16 contains the code of weight j in its low half and that of weight j + 16 in its high half. So the low
-halves of all bytes, followed by the high halves, are the codes in order. The offset makes Q4_1 more accurate than Q4_0
-for weights that are not centred at 0: its 16 levels range from the block's smallest weight to its largest. (See
-ggml-common.h and ggml-quants.c in llama.cpp. The results are bit-identical to those of the `gguf` package.)
+In Q4_0 and Q4_1, byte j of the 16 code bytes contains the code of weight j in its low half and that of weight j + 16 in
+its high half. So the low halves of all bytes, followed by the high halves, are the codes in order. The offset makes
+Q4_1 more accurate than Q4_0 for weights that are not centred at 0: its 16 levels range from the block's smallest weight
+to its largest. (See ggml-common.h and ggml-quants.c in llama.cpp. The results are bit-identical to those of the `gguf`
+package.)
 """
 
 from dataclasses import dataclass, replace

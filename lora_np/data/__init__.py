@@ -16,5 +16,6 @@ __all__ = [
     "corpus_digest", "decode", "encode", "encode_labels", "format_records", "gguf_tokenizer_files", "gguf_vocabulary",
     "label_names", "language_batches", "load_licences", "load_reviews", "load_tokenizer", "model_files", "new_files",
     "normalise", "pad_id", "pad_sequences", "read_chats", "read_records", "read_table", "read_texts",
-    "record_windows", "split_table", "table_suffix", "text_digest", "token_stream", "train_tokenizer", "truncate", "windows",
+    "record_windows", "split_table", "table_suffix", "text_digest", "token_stream", "train_tokenizer", "truncate",
+    "windows",
 ]  # fmt: skip

@@ -140,7 +140,7 @@ def gguf_tokenizer_files(fields):
 
 
 def byte_level(trim_offsets):
-    """The entry for ByteLevel: the pre-tokenizer that maps bytes to characters, or the decoder that maps them back."""
+    """The JSON of a ByteLevel step, which maps bytes to characters in a pre-tokenizer, and back in a decoder."""
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": trim_offsets, "use_regex": False}
 
 
@@ -239,7 +239,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
     fields = {PREFIX + name: value for name, value in fields.items()}
     if added and added[0] not in (ids["bos"], ids["eos"]):
         fault = f"adds the token {added[0]} before each text, but bos_token_id is {ids['bos']}"
-        raise ValueError(f"tokenizer: {fault}; in a GGUF file, they must be equal")
+        raise ValueError(f"tokenizer: {fault}; in a GGUF file, the two ids must be equal")
     expected = encode(tokenizer, [PROBE])[0].tolist()
     for pre in PATTERNS:
         if (pre in LLAMA3_LIKE) != bool(model.get("ignore_merges")):
@@ -254,7 +254,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
 
 
 def plain_text(tokenizer, text):
-    """Normalise a text as the tokenizer does, and add a leading space if it adds one; llama.cpp does neither."""
+    """Normalise a text and add a leading space where the tokenizer does so, because llama.cpp does neither."""
     text = normalise(tokenizer, text)
     is_spaced = tokenizer.encode("a").ids == tokenizer.encode(" a").ids
     return f" {text}" if is_spaced and not text.startswith(" ") else text

@@ -1,7 +1,7 @@
-"""Our tokenizer's normaliser, and bounds on those of other tokenizers.
+"""Our tokenizer's normaliser, and limits on how much the normalisers of other tokenizers may lengthen a text.
 
-A ``tokenizer.json`` may contain steps that replace characters. Three steps that each replace a letter by a thousand
-letters turn one letter into a billion, so the length of the result is bounded before the library computes it.
+A ``tokenizer.json`` may contain steps that replace characters. Three steps that each replace a letter with a
+thousand letters turn one letter into a billion, so the length of the result is bounded before the library computes it.
 """
 
 import json
@@ -47,12 +47,12 @@ def normalizer():
 
 @cache
 def own_state():
-    """The JSON of our normaliser, which makes no text more than nine times as long."""
+    """The JSON of our normaliser, which lengthens a text by at most a factor of nine."""
     return normalizer().__getstate__()
 
 
 def steps_of(part):
-    """The steps of a normalizer or decoder from a ``tokenizer.json``, without nested sequences."""
+    """The steps of a normalizer or decoder in a ``tokenizer.json``, as a list in which sequences are flattened."""
     parts, steps = [part], []
     while parts:
         part = parts.pop()
@@ -65,7 +65,7 @@ def steps_of(part):
 
 
 def factor(*steps):
-    """The largest factor by which steps can lengthen a text, at most 10¹²; a pattern may match between all letters."""
+    """The largest factor (up to 10¹²) by which steps can lengthen a text, if a regex matches between all letters."""
     product = 1
     for step in steps:
         inserted, plain = step.get("content", step.get("prepend")), plain_pattern(step)
@@ -78,13 +78,13 @@ def factor(*steps):
 
 
 def plain_pattern(step):
-    """The string that a Replace looks for, or None if it is a regular expression or empty."""
+    """The string that a Replace step looks for, or None if its pattern is empty or a regular expression."""
     pattern = step.get("pattern")
     return pattern.get("String") or None if isinstance(pattern, dict) else None
 
 
 def check_steps(content):
-    """Raise ValueError if the steps of a ``tokenizer.json`` could make texts, or its own tokens, too long."""
+    """Raise ValueError if the steps of a ``tokenizer.json`` could make a text or an added token too long."""
     for name in ("normalizer", "decoder"):
         part = content.get(name)
         if part != json.loads(own_state()) and (most := factor(*steps_of(part))) > STEEPEST:
@@ -118,7 +118,7 @@ def check_text(steps, text):
 
     for step in steps:
         if len(text) * factor(step) > LONGEST and longest_result(step, text) > LONGEST:
-            raise ValueError(f"could have more than {LONGEST:,} characters in the tokenizer's normalizer")
+            raise ValueError(f"the tokenizer's normalizer could make a text longer than {LONGEST:,} characters")
         one = normalizers.Sequence([])
         one.__setstate__(json.dumps(step).encode("utf-8"))
         text = one.normalize_str(text)

@@ -36,8 +36,8 @@ def read_records(path, quoting=False):
 
     Parameters
     ----------
-    path : str or Path, of a ``.csv`` or ``.tsv`` with a header line, or a ``.jsonl`` with one object per line. UTF-8,
-        with or without a byte-order mark. Blank lines and empty cells after the last column are skipped
+    path : str or Path, of a ``.csv`` or ``.tsv`` with a header line, or a ``.jsonl`` with one object per line. The
+        file is UTF-8, with or without a byte-order mark. Blank lines and empty cells after the last column are skipped
     quoting : bool, whether a ``.tsv`` uses quotes to enclose cells, as every ``.csv`` does; otherwise quotes are text
 
     Returns
@@ -60,7 +60,7 @@ def read_records(path, quoting=False):
 def record_windows(path, quoting=False, size=None):
     """Yield the rows of a file, at most `size` at a time (None: all), as Records; otherwise like `read_records`.
 
-    A JSONL file's `columns` are those of the window's rows. At no time is more than a window in memory.
+    A JSONL file's `columns` are those of the window's rows. Only one window is held in memory at a time.
     """
     path = Path(path)
     suffix = table_suffix("path", path)
@@ -163,8 +163,8 @@ def as_cell(value):
 def delimited_records(path, file, tabs, quoting):
     """For each row of a CSV or TSV, yield its place, such as "row 2, line 3", and a dict, column -> value.
 
-    The reader is strict, because a stray quote would otherwise silently join rows. It cannot detect a pair of stray
-    quotes, so a warning reports how many rows span several lines.
+    The reader is strict, because a stray quote would otherwise silently join rows. A pair of stray quotes is
+    not detected, so a warning reports how many rows span several lines.
     """
     options = {"quoting": csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE, "strict": True}
     reader = csv.reader(file, delimiter="\t" if tabs else ",", **options)

@@ -39,7 +39,7 @@ def read_table(path, text_column, label_column, quoting=False):
     n_texts, counts = len(set(texts)), Counter(labels)
     if len(counts) > max(10, len(labels) / 2) and n_texts <= len(counts) / 2:
         found = f"{text_column!r} has {n_texts} different texts, and {label_column!r} {len(counts)} different labels"
-        raise ValueError(f"text_column, label_column: {found}; exchange the two columns")
+        raise ValueError(f"text_column, label_column: {found}; swap the two columns")
     return Table(texts, labels)
 
 
@@ -64,7 +64,7 @@ def label_names(labels):
 
 
 def looks(label):
-    """Return a key that look-alike labels share: case-folded, in one Unicode form, without spaces or quotes."""
+    """Return a key that look-alike labels share: case-folded, in Unicode form NFKC, without spaces or quotes."""
     folded = unicodedata.normalize("NFKC", label.casefold())
     return "".join(c for c in folded if unicodedata.category(c) not in ("Cf", "Zs") and c not in "\"'")
 

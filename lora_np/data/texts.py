@@ -50,7 +50,7 @@ def check_utf8(path):
         while True:
             piece = file.read(2**20)
             if b"\0" in piece:
-                raise ValueError(f"{path} has null bytes, as a file in UTF-16 has; save the file as UTF-8")
+                raise ValueError(f"{path} has null bytes, as UTF-16 files do; save the file as UTF-8")
             try:
                 decoder.decode(piece, final=not piece)
             except UnicodeDecodeError as error:
@@ -63,13 +63,13 @@ def check_utf8(path):
 
 
 def parsed_json(text):
-    """Parse JSON; for an integer with more than 4000 digits, the error message gives their number."""
+    """Parse JSON; the error message for an integer with more than 4000 digits says how many digits it has."""
     return json.loads(text, parse_int=parsed_integer)
 
 
 def parsed_integer(digits):
     if len(digits) > 4000:
-        raise ValueError(f"has a number of {len(digits)} digits, expected at most 4000")
+        raise ValueError(f"has an integer with {len(digits)} digits, expected at most 4000")
     return int(digits)
 
 

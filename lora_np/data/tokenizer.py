@@ -110,7 +110,7 @@ def encode(tokenizer, texts, max_length=None):
 
 
 def encode_chunk(tokenizer, texts, start):
-    """Encode texts with the library; a ValueError names the first that it cannot encode, numbered from `start`."""
+    """Encode texts with the library; a ValueError gives the index, counted from `start`, of the first that fails."""
     try:
         with library(f"text {start}: the tokenizer cannot encode it"):
             check_growth(tokenizer.normalizer, texts)

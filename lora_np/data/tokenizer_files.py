@@ -1,8 +1,8 @@
 """Load a model's tokenizer from its files, as transformers does.
 
-``tokenizer.json`` and a few fields of other files determine a text's ids. For GPT-2 and Llama models, `load_tokenizer`
-matches ``AutoTokenizer.from_pretrained(folder)`` in transformers 5. Not every tokenizer class reads the entire
-``tokenizer.json``: ``GPT2Tokenizer``, the default for GPT-2 models, reads only the vocabulary, merges and
+``tokenizer.json`` and a few fields of other files determine a text's token ids. For GPT-2 and Llama models,
+`load_tokenizer` matches ``AutoTokenizer.from_pretrained(folder)`` in transformers 5. Not every tokenizer class reads
+the entire ``tokenizer.json``: ``GPT2Tokenizer``, the default for GPT-2 models, reads only the vocabulary, merges and
 post-processor. ``PreTrainedTokenizerFast``, the usual class for Llama models, reads the entire file. ``LlamaTokenizer``
 reads the entire file if the tokenizer is byte-level; otherwise it reads the same parts as ``GPT2Tokenizer``.
 """
@@ -165,7 +165,7 @@ def tokenizer_class(where, settings, fields, data):
 
 
 def rebuilt(content, settings, reader):
-    """Build the Tokenizer as a transformers class does, from only some parts of a ``tokenizer.json``."""
+    """Build the Tokenizer like a transformers class that reads only parts of a ``tokenizer.json``."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
 
     model, prefix = content["model"], settings.get("add_prefix_space")

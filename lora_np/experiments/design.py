@@ -24,7 +24,7 @@ class Design(NamedTuple):
     pilot: str = ""  # the difference that was measured in the pilot
 
     def plan(self, n):
-        """A sentence about the margin and, with a pilot, about what n seeds can show."""
+        """A sentence about the margin and, if there was a pilot, about what n seeds can show."""
         if self.margin is None:
             return f"a ratio is known if its interval spans at most a factor of {evidence.TIMES:g}"
         goal, n = f"margin: {self.margin:g} {self.unit}", min(n, FOLDS)  # seeds with the same fold count as one
@@ -41,9 +41,9 @@ class Design(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment. Its module's docstring begins with the question and then describes the method.
+    """An experiment, defined in a module whose docstring begins with the question and then describes the method.
 
-    The fields in FUNCTIONS are the functions of that name that the module defines.
+    Each field in FUNCTIONS is set to the module's function of the same name, if it defines one.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def design_of(recipe, base):
 
 
 def judged(recipe, outcome):
-    """The main comparison of an outcome, by the design that was fixed before its runs, followed by the others."""
+    """An outcome's comparisons: the main one, judged by the design that was fixed before its runs, then the others."""
     main, others = recipe.compare(outcome)
     design = Design(**outcome["design"])
     how = {name: getattr(design, name) for name in ("margin", "unit", "expected")}
@@ -105,9 +105,9 @@ def judged(recipe, outcome):
 
 
 def over_seeds(outcome, values, tested=True):
-    """Values that there are for each seed. On folds, those of seeds with the same fold are averaged.
+    """The arguments of `evidence.compare` for one value per seed; values of seeds with the same fold are averaged.
 
-    `tested` says whether they are scores on the test set. If the seeds share it, their interval is not complete.
+    `tested` says whether the values are scores on the test set. If the seeds share that set, the scores decide nothing.
     """
     if on_folds(outcome):
         of_folds = [float(np.mean(values[fold::FOLDS])) for fold in range(min(FOLDS, len(values)))]
@@ -125,7 +125,7 @@ def accuracy(outcome, first, second):
 
 
 def accuracies(outcome, pairs):
-    """Compare the accuracies of pairs of methods; a pair may have a third entry, what a claim expects."""
+    """Compare the accuracies of pairs of methods; a third entry in a pair says what a claim expects."""
     parts = []
     for first, second, *expected in pairs:
         statement = f"{label(first)} − {label(second)}: test accuracy"

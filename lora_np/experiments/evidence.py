@@ -7,8 +7,8 @@ set, the two effects are crossed; see `crossed`.
 
 The folds share most of their training snippets, so the seeds are not quite independent, and the interval may be too
 narrow. Nadeau and Bengio (2003) correct for this by multiplying the error by √(1 + n p), with n folds and p the ratio
-of the sizes of the test and the training set. This is an upper bound here, because a fold's seed varies more than its
-training set; each comparison on folds says whether its verdict survives the correction."""
+of the sizes of the test and the training set. Here, this error is an upper bound, because a fold's score depends more
+on its seed than on its training set. Each comparison on folds says whether its verdict survives the correction."""
 
 from typing import NamedTuple
 
@@ -128,7 +128,7 @@ def compare(statement, values, margin=None, unit="points", snippets=None, comple
 
 
 def judge(found, margin, ratio):
-    """The verdict on an Estimate; that of a ratio is of its logarithm."""
+    """The verdict on an Estimate; for a ratio, the Estimate is of its logarithm."""
     low, high = found.interval()
     if ratio:
         return KNOWN if high - low <= np.log(TIMES) else UNKNOWN
@@ -178,7 +178,7 @@ def power(n, scatter, margin, difference=0.0):
 
 
 def detectable(error, freedom):
-    """The smallest difference from 0 that is found with a probability of POWER, given the mean's standard error."""
+    """The smallest difference from 0 that is detected with probability POWER, given the mean's standard error."""
     from scipy.optimize import brentq
     from scipy.stats import nct, t
 
@@ -198,7 +198,7 @@ def describe(part):
 
 
 def describe_verdict(part):
-    """The verdict on a comparison, with what "cannot tell" would have seen."""
+    """The verdict on a comparison; "cannot tell" comes with the difference that would have been detected."""
     if part["verdict"] != UNKNOWN:
         return part["verdict"] + " (not with the correction for overlapping folds)" * (part["survives"] is False)
     if len(part["values"]) == 1:

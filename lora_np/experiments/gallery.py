@@ -117,7 +117,7 @@ def cells_of(part):
 
 
 def alt_texts(caption, n):
-    """Say what each of n figures shows: the first sentence of its part of the caption, and those on its panels."""
+    """The alt text of each of n figures: the first sentence of its part of the caption, and those about its panels."""
     parts = [part for part in re.split(r"Figure \d: ", caption) if part] or [caption]
     texts = []
     for i in range(n):

@@ -1,7 +1,7 @@
 """The methods that the experiments compare, and their runs at the learning rates that `tune` chose.
 
-Every method has a learning rate of its own, also at every rank, because the best rate depends on the rank. It also
-depends on the base, the number of epochs and the number of training snippets, so there is one for each combination.
+Each method has a separate learning rate for every combination of rank, base, number of epochs and number of training
+snippets, because the best rate depends on all of these.
 """
 
 from dataclasses import replace
@@ -102,8 +102,8 @@ def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", tuned_on=N
     """Runs of several methods, each at its learning rate for the base, the epochs and the number of snippets.
 
     `more` contains fields of ClassifyRun, and `quick` shortens the runs. `tuned_on` is the number of snippets on which
-    the learning rates were chosen, if it is not the number in `more`. The trained arrays are stored unless `more` sets
-    `keep` to False. Returns a dict, (method, seed) -> run.
+    the learning rates were tuned, if it differs from the number in `more`. The trained arrays are stored unless `more`
+    sets `keep` to False. Returns a dict, (method, seed) -> run.
     """
     rates = {key: learning_rate(key, passes, base, tuned_on or more.get("examples")) for key in keys}
     more = {"epochs": passes, "keep": True} | (shortened(more, base) if quick else more)
@@ -118,7 +118,7 @@ def shortened(more, base="pretrained"):
 
 
 def ranks_of(rows, placement):
-    """The ranks of the methods in `rows` with a given placement: for "qv", the ranks of "qv_r1", "qv_r8" and so on."""
+    """Extract the ranks of a placement from the method names in `rows`: for "qv", 1 and 8 from "qv_r1" and "qv_r8"."""
     return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
 
 
@@ -144,7 +144,7 @@ def by_method(results, grid, field, factor=None):
 
 
 def scores(results, runs, seeds, quick):
-    """The tables of a grid of runs, method -> values: see `score_table` for those that are shown."""
+    """Collect the results of a grid of runs, quantity -> {method: values}; `score_table` formats some of them."""
     fields = {"loss": ("test_loss",), "right": ("test_right",), "accuracy": ("test_accuracy", 100)}
     tables = {name: by_method(results, runs, *field) for name, field in fields.items()}
     firsts = {key: run for (key, seed), run in runs.items() if seed == seeds[0]}
@@ -153,7 +153,7 @@ def scores(results, runs, seeds, quick):
 
 
 def score_table(outcome):
-    """The methods of `scores` as the rows of a table, the header first."""
+    """Format results from `scores` as the rows of a table, the header first, then one row per method."""
     rows = [["method", "learning rate", "trainable", "test accuracy, % [95 % interval]"]]
     for key, values in outcome["accuracy"].items():
         trained = f"{outcome['rates'][key]:g}", f"{outcome['trainable'][key]:,}"

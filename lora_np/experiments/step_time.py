@@ -13,7 +13,7 @@ from .runs.classify import load_snippets, starting_point
 
 
 def compare_step_times(repeats=20, keys=("full", "qv_r8", "all_r8", "head"), base="pretrained"):
-    """The `step_costs` of several methods, keys of METHODS, on one batch of a base ("minilm", for example)."""
+    """Compare the `step_costs` of several methods, given by their keys in METHODS, on one base and one batch."""
     snippets, rng = load_snippets(base=base), np.random.default_rng(0)
     batch = class_batches(*snippets.train, run_at(1e-4, keys[0], 0, base).batch_size, snippets.pad_id, rng)[0]
     return step_costs({key: starting_point(run_at(1e-4, key, 0, base)) for key in keys}, batch, repeats)
@@ -23,8 +23,8 @@ def step_costs(starts, batch, rounds):
     """Measure the entire step (forward, backward, clipping, AdamW) of several methods on one thread.
 
     In each round, every method takes one step on the batch, so that anything that slows the machine affects all of
-    them. FLOPs are counted for the matrix products of the forward and backward passes. AdamW accounts for nearly all of
-    the remaining time, which is proportional to the number of trainable parameters.
+    them. FLOPs are counted for the matrix products of the forward and backward passes. Nearly all of a step's time
+    outside these two passes is spent in AdamW, and is proportional to the number of trainable parameters.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def step_costs(starts, batch, rounds):
 
 
 def alternating_times(starts, batch, rounds):
-    """The times in seconds, a dict: name -> (of the steps, of their passes), each a list; see `step_costs`."""
+    """Time the rounds of `step_costs`; return a dict, name -> two lists: seconds of each step and of its passes."""
     settings = TrainConfig(steps=rounds + 2, learning_rate=1e-4)
     states = {name: initial_state(trainable_arrays(params, adapter)) for name, (params, _, adapter) in starts.items()}
     times = {name: ([], []) for name in starts}

@@ -147,7 +147,7 @@ def short_digest(text):
 
 
 def keep(store, run, numbers, arrays):
-    """Write a run's result, the arrays first, so that every entry that has numbers is complete."""
+    """Write a run's arrays, then its numbers, so that an entry with numbers is always complete."""
     if arrays:
         write_tensors(entry_path(store, run, ".safetensors"), arrays)
     made = made_with(run.__module__)

@@ -87,9 +87,9 @@ def worker_count(jobs=None):
 class LocalProcesses(ThreadPoolExecutor):
     """Threads that each run their calls in a ProcessPoolExecutor with a single process.
 
-    When a process is killed, all calls of its ProcessPoolExecutor fail. Here, each pool has only one call at a time. If
-    its process is killed, only this call is repeated, in a new process, up to TRIES times in total. Functions must
-    be defined in a module, so that the processes can import them.
+    When a process is killed, all calls of its ProcessPoolExecutor fail. LocalProcesses therefore gives each pool only
+    one call at a time. A call whose process is killed is repeated in a new process; after TRIES attempts, it fails.
+    Functions must be defined in a module, so that the processes can import them.
 
     Parameters
     ----------

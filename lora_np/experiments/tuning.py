@@ -74,7 +74,7 @@ def rates_to_tune():
 
 
 def runs_to_tune(name, rate):
-    """Runs that evaluate a learning rate; `name` is from `rate_name` or contains a domain, as in "critics, full"."""
+    """The runs that evaluate a learning rate; `name` is a key in settings.json, such as "minilm, full"."""
     *first, last = name.split(", ")
     if first and first[0] in dialect.DOMAINS:
         return [dialect.run_of("pretrained", *first, last, TUNE_SEED, rate, test=False)]

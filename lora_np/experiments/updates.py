@@ -47,9 +47,9 @@ def scores_on_test(run, model, config):
 def spectra(results, run):
     """The singular values of a run's updates, by kind of layer.
 
-    Returns a dict: kind of layer, such as "q_proj" -> {"sigma": (n,), the geometric mean over layers of the singular
-    values divided by the largest one; "ranks": (layers, 3), stable rank, effective rank and rank_90 of each layer}. n
-    is the adapter's rank or, without an adapter, the number of singular values.
+    Returns a dict, kind of layer (such as "q_proj") -> {"sigma": (n,), "ranks": (layers, 3)}. "sigma" has each singular
+    value divided by the largest one, as the geometric mean over the layers. "ranks" has each layer's stable rank,
+    effective rank and rank_90. n is the adapter's rank or, without an adapter, the number of singular values.
     """
     of_kind, measured = {}, {}
     n = None if run.adapter is None else run.adapter.r

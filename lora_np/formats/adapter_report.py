@@ -37,7 +37,7 @@ class LayerReport(NamedTuple):
 
     @property
     def is_class_head(self):
-        """Whether this is a classification head."""
+        """Whether the layer is a classification head."""
         return self.ours == ("head",) and self.name != "lm_head"
 
 
@@ -136,7 +136,7 @@ def shape_fault(factors, r, n_out, n_in):
 
 
 def base_array(params, ours, leaf="weight"):
-    """The weight or bias of base layers that a file stores as one layer, or None. A tied head uses the embedding."""
+    """The base's weight or bias for a layer of a file (stacked if fused), or None. A tied head uses the embedding."""
     if ours == ("head",) and HEAD not in params:
         ours = ("tok_emb",)
     arrays = [np.asarray(params[f"{name}.{leaf}"]) for name in ours if f"{name}.{leaf}" in params]
@@ -231,7 +231,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
 
 
 def table_of_names(tensors, config):
-    """The `names` argument of `peft_report` for a file: Hugging Face's names, with or without a prefix, or ours."""
+    """Choose the `names` for `peft_report` that a file uses: Hugging Face's, with or without their prefix, or ours."""
     names = layer_names(config, "hf")
     tables = names, {bare(name): ours for name, ours in names.items()}, {n: [n] for own in names.values() for n in own}
     modules = {match[1].removeprefix(BASE) for key in tensors if (match := PEFT_NAME.fullmatch(DEFAULT.sub("", key)))}

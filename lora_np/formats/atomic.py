@@ -21,7 +21,7 @@ TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 
 
 def write_atomically(path, data):
-    """Replace a file's content with bytes or an iterable of bytes. An OSError, if any, names `path`."""
+    """Replace a file's content with bytes or an iterable of bytes. Any OSError names `path`, not a temporary file."""
     with replacing(path) as temporary:
         write_pieces(temporary, data)
 

@@ -93,7 +93,7 @@ def render(template, jobs, now, places):
     lines = in_a_child(templates.__file__, {**given, "path": sys.path, "jobs": jobs, "longest": longest}, seconds)
     if lines and isinstance(lines[-1], list):
         problem = ": ".join(filter(None, lines.pop()))
-        raise ValueError(f"{places[len(lines)]}: the chat template fails: {shown(problem)}")
+        raise ValueError(f"{places[len(lines)]}: the chat template failed: {shown(problem)}")
     if len(lines) < len(jobs):
         limits = f"{seconds:.0f} s or {templates.MEMORY // 2**20} MB"
         raise ValueError(f"{places[len(lines)]}: the chat template needs more than {limits}, or crashes Python")

@@ -69,14 +69,14 @@ def check_is_model(folder):
     if not folder.is_dir() and not folder.is_file():
         raise FileNotFoundError(f"{folder}: no such folder")
     if is_hf(folder):
-        raise ValueError(f"{folder}: this is a Hugging Face model; give its folder, or read it with `load_hf`")
+        raise ValueError(f"{folder}: this is a Hugging Face model; give its folder, not a file in it, or use `load_hf`")
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
         raise FileNotFoundError(f"{folder}: no {' and no '.join(missing)} ({contents(folder)}), expected a model")
 
 
 def is_hf(folder):
-    """Whether a folder, or the index of its tensor files, belongs to a Hugging Face model."""
+    """Whether a path is the folder of a Hugging Face model, or the index file of the model's tensors."""
     config, index = folder / "config.json", folder / "model.safetensors.index.json"
     is_index = index.is_file() or folder.name == index.name
     return is_index or config.is_file() and "model_type" in read_object(config)
@@ -141,7 +141,7 @@ def check_init(config):
 
 
 def check_depth(path, field, n_layers, tensors):
-    """Raise ValueError if there are more layers than tensors, before that many layers are allocated."""
+    """Raise ValueError if a configuration has more layers than there are tensors, before any memory is allocated."""
     if isinstance(n_layers, int) and n_layers > len(tensors):
         raise ValueError(f"{path}: {field} is {quoted(n_layers)}, but the model has only {len(tensors)} tensors")
 
@@ -171,7 +171,7 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
 
 
 def reader(load, params):
-    """Bind `load` to a dtype that can represent these arrays."""
+    """Return `load` with its dtype set so that it can read these arrays back without loss."""
     return partial(load, dtype=np.result_type(np.float32, *(array.dtype for array in params.values())))
 
 
@@ -184,9 +184,10 @@ def read_object(path):
 
 
 def read_config(path, kind=None):
-    """Read a configuration from JSON. `kind` is its dataclass, by default that of the architecture named in the file.
+    """Read a configuration from JSON.
 
-    Missing and invalid fields raise a ValueError that names them. Unknown fields are stored in `extra`, with a warning.
+    `kind` is the dataclass of the configuration, by default that of the architecture named in the file. Missing and
+    invalid fields raise a ValueError that names them. Unknown fields are stored in `extra`, with a warning.
     """
     values = read_object(path)
     if kind is None:

@@ -44,7 +44,7 @@ def our_fields(section, *actions):
 
 
 def keys_with(keys, *actions):
-    """The names of keys with one of these actions; `tuple` stands for supported values."""
+    """The names of keys with one of these actions; `tuple` selects the keys that have a list of supported values."""
     return [name for name, action in keys.items() if action in actions or type(action) in actions]
 
 

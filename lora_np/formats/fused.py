@@ -9,7 +9,7 @@ The joined layers have the same input x, and their outputs are concatenated: the
 
 Both operations are exact, because they only add or remove zeros. The exception is joining layers with different scales:
 a joined adapter has only one scale, so a B with another scale is multiplied by the ratio of the two, which causes
-rounding errors. If the ratio is 0, A is set to zero instead, because splitting uses B to find a component's layer.
+rounding errors. For a scale of 0, A is set to zero instead of B, because splitting finds a component's layer from B.
 
 DoRA's magnitude vectors m (out,) are also concatenated. If a layer without an adapter is joined with an adapted one,
 the m of the unadapted layer contains the row norms of its base weight, so that its output does not change. Splitting
@@ -24,9 +24,9 @@ from .names import linear_names
 
 
 def joined_layers(params, adapter, config, file):
-    """Join adapter layers as an "hf" or "gguf" file does: name -> (factors, scale, our names for the joined layers).
+    """Join the adapters of layers that an "hf" or "gguf" file fuses: a dict, name -> (factors, scale, our names).
 
-    `params` and `config` describe the base. Raises ValueError if the adapter does not fit it.
+    `params` and `config` describe the base. Raises ValueError if the adapter does not fit the base.
     """
     own, layers = fitting_arrays(params, adapter), {}
     for layer, names in linear_names(config, file).items():

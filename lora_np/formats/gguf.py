@@ -1,6 +1,6 @@
 """Read GGUF, llama.cpp's file format (docs/gguf.md of ggml).
 
-Files are not read with the `gguf` package, because it takes 2.8 s and 300 MB of memory for SmolLM2's 98 MB file.
+Files are read without the `gguf` package, which takes 2.8 s and 300 MB of memory for SmolLM2's 98 MB file.
 """
 
 import math
@@ -27,7 +27,8 @@ def read_gguf(path, finite=True):
     """Read a GGUF file into two dicts, (fields, tensors). The file is mapped into memory, not copied.
 
     A field is an int, float, bool, str, list of str or array of numbers. A tensor is a BlockWeight or a float32 array,
-    (out, in) for a layer. Raises ValueError for a damaged or unsupported item or, if `finite`, one with infs or NaNs.
+    (out, in) for a layer. Raises ValueError if an item is damaged or unsupported. With `finite`, it also raises
+    ValueError for infs and NaNs in a tensor.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
@@ -41,7 +42,7 @@ def read_gguf(path, finite=True):
 
 
 class Reader:
-    """A file's content, the position (initially byte 8), and the name of the current item, for error messages."""
+    """A file's content, the read position (initially byte 8), and the current item's name, for error messages."""
 
     content, position, thing = b"", 8, "header"
 
@@ -53,7 +54,7 @@ class Reader:
         return start
 
     def numbers(self, kind, count=1):
-        """The next `count` values of a type, as a new array."""
+        """The next `count` values of the given type, as a new array."""
         if kind not in NUMBERS:
             raise ValueError(f"got type {kind}, expected a type from 0 to 12; nested arrays are not supported")
         return np.frombuffer(self.content, NUMBERS[kind], count, self.advance(count * NUMBERS[kind].itemsize)).copy()
@@ -69,7 +70,7 @@ class Reader:
         return texts
 
     def value(self, kind=UINT32):
-        """The next value of a type."""
+        """The next value of the given type."""
         if kind == ARRAY:
             kind, count = self.value(), self.value(UINT64)
             return self.texts(count) if kind == TEXT else self.numbers(kind, count)
@@ -115,7 +116,7 @@ def read_content(reader, finite=True):
 
 
 def foreign_type(kind):
-    """An entry like those in `TYPES`, for any other type; the `gguf` package dequantises its values."""
+    """Return an entry, as in `TYPES`, for a type not listed there; the `gguf` package dequantises these tensors."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
     kind = GGMLQuantizationType(kind)  # raises ValueError for an unknown type

@@ -35,7 +35,7 @@ THREADS = 2  # for dequantising, which is limited by memory bandwidth
 
 
 def model_place(name):
-    """The path of a model's folder or GGUF file, given a path or a name; "pretrained" is the included small base."""
+    """The path of a model's folder or GGUF file, given a path or a name; "pretrained" is our own small base."""
     if is_included(name, ["pretrained"]):
         return PRETRAINED
     return packaged_model(str(name)) if is_packaged(name) else Path(name)
@@ -47,15 +47,15 @@ def is_packaged(name):
 
 
 def is_included(name, names):
-    """Whether `name` refers to an included model or adapter, one of `names`, and not to a path in the current folder.
+    """Whether `name` is one of `names`, those of the included models or adapters, and not an existing file or folder.
 
-    An existing path with such a name takes precedence, with a warning; "./critics" is always a path.
+    A file or folder with the same name takes precedence, with a warning; "./critics" always means a path.
     """
     if str(name) not in names:
         return False
     if Path(name).exists() and isinstance(name, str) and not is_in(name, PRETRAINED):
         here = f"the current folder has {kind_of(name)} with this name, which is used instead of the included one"
-        warnings.warn(f"{name}: {here}; write ./{name} to avoid this warning, or rename it", stacklevel=2)
+        warnings.warn(f"{name}: {here}; to avoid this warning, write ./{name} or rename your own", stacklevel=2)
     return not Path(name).exists()
 
 
@@ -161,7 +161,7 @@ def expanded(params):
 
 
 def load_pretrained(name=PRETRAINED, dtype=np.float32, weights="dense"):
-    """Load the included model, or a model from an installed package.
+    """Load the small model included in this package, or a model from another installed package.
 
     Parameters
     ----------

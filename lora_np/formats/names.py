@@ -1,8 +1,8 @@
 """The names and storage layout of a model's layers in Hugging Face, PEFT and GGUF files.
 
-The names come from each architecture's record. If RoPE rotates a layer's output, GGUF stores the two rows of each
-rotated pair next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and this package use the
-order (0, 1, 2, …).
+Each architecture lists its layers' names in `Architecture.file_names`. If RoPE rotates a layer's output, GGUF stores
+the two rows of each rotated pair next to each other: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face and
+this package use the order (0, 1, 2, …).
 """
 
 import re

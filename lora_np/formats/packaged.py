@@ -21,7 +21,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 class Package(NamedTuple):
-    """Where a model is, and how to install it."""
+    """The Python package that contains a model, and the command that installs it."""
 
     package: str
     file: str  # in the package: a GGUF file, or a zip file with a Hugging Face directory
@@ -47,9 +47,10 @@ PACKAGED = {
 
 @cache
 def packaged_model(name="smollm2"):
-    """The path of a model's GGUF file or directory; its package, whose dependencies may be missing, is not imported.
+    """The path of a model's GGUF file or directory, found without importing the package that contains the model.
 
-    A directory is unpacked once, into the user's cache folder.
+    That package's dependencies may therefore be missing. A zipped directory is unpacked once, into the user's cache
+    folder.
 
     Raises
     ------
@@ -87,13 +88,13 @@ def packaged_model(name="smollm2"):
 
 
 def cache_folder(name):
-    """The folder for the files of a packaged model. Relative paths are ignored, as the XDG specification requires."""
+    """The cache folder of a packaged model. A relative XDG_CACHE_HOME is ignored, as the XDG specification requires."""
     roots = os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache"), tempfile.gettempdir()
     return Path(next(filter(os.path.isabs, roots)), "lora_np", name)
 
 
 def members_of(archive):
-    """The files in a zip file. Raises ValueError for unusual names, nested folders, or more than `MOST_BYTES`."""
+    """The files in a zip file. Raises ValueError for invalid names, nested folders, or a total above `MOST_BYTES`."""
     members = [member for member in archive.infolist() if not member.is_dir()]
     are_plain = all(re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", member.filename) for member in members)
     if not are_plain or sum(member.file_size for member in members) > MOST_BYTES:

@@ -18,8 +18,8 @@ def check_folder(path, argument, sources=(), force=False):
     """Check that a folder, which need not exist yet, can be written to.
 
     The `sources` are input files and folders, which must not be overwritten. Raises a ValueError that names the
-    caller's `argument` if the folder cannot be written to, if it is or contains a source, or, unless `force`, if it is
-    in the package's own folder of models and adapters.
+    caller's `argument` if the folder cannot be written to, or if it is or contains a source. Unless `force` is set,
+    the package's own folder of models and adapters is also rejected, with everything in it.
     """
     path = Path(path)
     existing = next(folder for folder in (path, *path.absolute().parents) if is_there(folder))
@@ -53,7 +53,7 @@ def check_target(path, argument, sources=(), carry=(), force=False):
     others = sorted(set(os.listdir(path)) - {*MODEL_FILES, *carry}) if path.exists() else []
     if others:
         expected = "expected a new folder, or one that contains only a model"
-        raise ValueError(f"{argument}: {path} has other files, such as {others[0]!r}; {expected}")
+        raise ValueError(f"{argument}: {path} contains unrelated files, such as {others[0]!r}; {expected}")
     if path.is_mount():
         raise ValueError(f"{argument}: {path} is a mount point, which cannot be replaced; choose a folder inside it")
 

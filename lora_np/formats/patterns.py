@@ -1,4 +1,4 @@
-"""Match regular expressions from a file against names as Python's `re` does, but with a time limit.
+"""Match an adapter file's regular expressions against layer names as Python's `re` does, but with a time limit.
 
 `re` cannot be interrupted, and a pattern such as `(a|a)*b` can take exponential time. A few literal patterns are
 matched in this process; anything else is matched in a child process, which runs this file with a time limit.

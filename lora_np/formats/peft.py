@@ -1,7 +1,7 @@
 """Read and write PEFT's LoRA and DoRA adapters: `adapter_config.json` and `adapter_model.safetensors`.
 
-In these files, A is (r, in) and B is (out, r), as in this package. This holds even for GPT-2's transposed layers,
-because `fan_in_fan_out` affects only the base's weight. DoRA's magnitude vector m is (out,). `fused.py` converts
+PEFT stores A as (r, in) and B as (out, r), like this package. This holds even for GPT-2's transposed layers, because
+`fan_in_fan_out` affects only the base's weight. DoRA's magnitude vector m is (out,). `fused.py` converts
 between GPT-2's fused layer `c_attn` and our separate layers for q, k and v.
 
 Transposed or swapped factors are rejected, because their shapes do not match the rank and the base's layer. The only
@@ -143,7 +143,7 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
 def save_peft(folder, adapter, params, config, base=None, metadata=None):
     """Write an adapter in PEFT's format, for use with the model that `save_hf` writes.
 
-    With mean pooling, the head is not written, because transformers has no such classifier; `save_hf` writes it.
+    With mean pooling, a classifier's head is written only by `save_hf`, because transformers has no such classifier.
 
     rate_factors and norm_gradient are not written, because they affect only training and PEFT has no such fields.
 

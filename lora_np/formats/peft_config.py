@@ -128,7 +128,7 @@ def rank_and_scale(fields, found, module):
 
 
 def alpha_of(scale, r, rslora):
-    """The alpha that gives a scale s: s r or, for rsLoRA, s √r, without trailing digits due to rounding errors."""
+    """Compute alpha from the scale s: s r or, for rsLoRA, s √r, without trailing digits due to rounding errors."""
     alpha = scale * (math.sqrt(r) if rslora else r)
     short = float(f"{alpha:.12g}")
     return short if math.isclose(short, alpha, rel_tol=1e-15) else alpha

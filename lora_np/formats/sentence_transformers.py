@@ -1,4 +1,4 @@
-"""The files beside a BERT model: how sentence-transformers pools its tokens, and the head of a classifier.
+"""The additional files of a BERT model: sentence-transformers' pooling settings, and a classifier's head.
 
 `modules.json` lists a model's steps, each in its own folder: Transformer, Pooling, and then Normalize for an encoder
 whose vectors have length 1, or Dense for a classifier. Without `modules.json`, the model is a plain transformers model,
@@ -52,7 +52,7 @@ def read_beside(folder, fields, tensors):
         raise ValueError(f"{path}: its steps are {quoted(kinds or steps)}, expected {expected}")
     folders = [step.get("path") for step in steps]
     if not all(isinstance(name, str) and re.fullmatch(r"[\w-]*", name) for name in folders) or folders[0]:
-        raise ValueError(f"{path}: its folders are {quoted(folders)}, expected '', then names of subfolders")
+        raise ValueError(f"{path}: its folders are {quoted(folders)}, expected '' for the first, then subfolder names")
     check_pooling(folder / folders[1] / "config.json", fields)
     limit = checked_object(folder / LIMIT).get("max_seq_length") if (folder / LIMIT).exists() else None
     if limit is not None:
@@ -64,7 +64,7 @@ def read_beside(folder, fields, tensors):
 
 
 def checked_object(path, section=LIMIT):
-    """The fields of a JSON file, whose values must be supported; `section` is its section of the inventory."""
+    """Read a JSON object and check that its values are supported; `section` is its section in `foreign_keys`."""
     values = read_object(path)
     check_keys(path, values, foreign_keys()[section])
     return values
@@ -97,7 +97,7 @@ def dense_head(folder, fields):
 
 
 def write_beside(config, tensors):
-    """Split a BERT model's tensors: return those of its tensor file, and the additional files, name -> bytes."""
+    """Return the tensors for a BERT model's tensor file, and a dict of its additional files, name -> bytes."""
     if config.pooling == "cls":
         return tensors, {}
     head = {f"linear.{leaf}": tensors[f"classifier.{leaf}"] for leaf in ("weight", "bias") if config.n_classes}

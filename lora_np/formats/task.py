@@ -170,7 +170,7 @@ def attach_adapter(name, base, model=None, weights="dense"):
 
 @of_one_version
 def read_base(base, model=None, weights="dense"):
-    """Return an adapter's base, which is read if it is not in memory, and the SHA-256 of the base's file."""
+    """Return an adapter's base and the SHA-256 of the base's file; the base is read only if `model` is None."""
     model = read_model(base, weights=weights) if model is None else model  # before hashing the file, which may be large
     return model, model_sha256(model_place(base))
 
@@ -226,7 +226,7 @@ def shipped_adapters():
 
 
 def read_task(name):
-    """Return a task's folder and the dict in its `task.json`, with the base as a path; {} if the file is missing."""
+    """Return a task's folder and the fields of its `task.json` ({} if it is missing), with the base as a path."""
     folder = task_folder(name)
     path = folder / "task.json"
     if not path.exists():

@@ -13,7 +13,7 @@ MEMORY = 2**30  # bytes; enforced only on systems that can limit memory
 
 
 def compiled(text, now):
-    """Compile a template to a function of its variables. Without `now`, `strftime_now` is undefined."""
+    """Compile a template into a function of its variables. Without `now`, `strftime_now` is undefined."""
     import jinja2
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -66,7 +66,7 @@ def limit_memory():
 
 
 def texts(template, special, now, jobs, longest):
-    """Yield the text of each job. If a job fails, yield [type of the error, its message] and stop.
+    """Yield the template's output for each job. If a job fails, yield [type of the error, its message] and stop.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Read and write single files of named tensors (safetensors) or JSON. Writes are atomic."""
+"""Read and write individual safetensors and JSON files. Writes are atomic."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def tensor_bytes(tensors, metadata=None):
 
 
 def tensor_pieces(tensors, metadata=None):
-    """Yield the header and each array of a safetensors file in the safetensors library's layout, without copying."""
+    """Yield a safetensors file's header, then each array without copying it, in the safetensors library's order."""
     kinds = {np.dtype(kind): name for name, kind in DTYPES.items() if name != "BF16"}
     arrays = {n: np.asarray(a, np.asarray(a).dtype.newbyteorder("<"), order="C") for n, a in tensors.items()}
     names = sorted(sorted(arrays), key=lambda name: list(kinds).index(arrays[name].dtype), reverse=True)
@@ -135,7 +135,7 @@ def read_json(path):
 
 
 def whole_number(digits):
-    """Parse a 64-bit integer. Python would accept a larger one, but no array can have that size."""
+    """Parse a 64-bit integer. Larger integers are rejected, because no array can be that large."""
     if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
         raise ValueError(f"the integer {digits[:12]}…, which has {len(digits)} characters, is too large")
     return int(digits)

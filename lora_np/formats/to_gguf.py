@@ -30,9 +30,9 @@ WHOLE = "position_embd.weight"  # kept in float32, because llama.cpp adds its ro
 def save_gguf(path, params, config, fields, format="f32"):
     """Write a language model as GGUF.
 
-    Matrices have the given format, with the same two exceptions as in llama.cpp: matrices whose row length is not a
-    multiple of 32 are stored in float16 instead of blocks, and with Q4_1, the embedding is stored in Q8_0. Weights that
-    are already in this format keep their bytes.
+    Matrices are stored in the given format, with the same exceptions as in llama.cpp. A matrix whose row length is not
+    a multiple of 32 is stored in float16 instead of blocks. With Q4_1, the token embedding and the head are stored in
+    Q8_0. Position embeddings stay in float32. Weights that are already in the chosen format keep their bytes.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def check_language_model(config):
     """Raise ValueError for a classifier or an encoder."""
     check_decoder(config)
     if config.n_classes:
-        raise ValueError("got a classifier, expected a language model: train it with --as-words")
+        raise ValueError("got a classifier, expected a language model; train the classifier with --as-words")
 
 
 def encoded(name, weight, format):
@@ -138,7 +138,7 @@ def save_gguf_adapter(path, adapter, params, config, fields):
 
 
 def write_gguf(path, architecture, fields, tensors):
-    """Write a GGUF file, and read it back before it replaces any existing one.
+    """Write a GGUF file, and check it by reading it back before it replaces an existing file.
 
     Parameters
     ----------

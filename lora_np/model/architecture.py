@@ -21,7 +21,7 @@ class LayerSpec(NamedTuple):
 
     @property
     def parameters(self):
-        """The prefix of the names of the parameters that the layer uses."""
+        """The prefix of the layer's parameter names: its own name, or that of the layer to which it is tied."""
         return self.tied_to or self.name
 
     @property

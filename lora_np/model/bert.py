@@ -166,7 +166,7 @@ def block_backward(dx, i, back):
 
 
 def output_forward(x, config, run):
-    """The text's vector h: (B, T, C) to (B, C)."""
+    """Pool the vectors of each text's tokens into one vector h: (B, T, C) to (B, C)."""
     return run("pooled", x if config.pooling == "mean" else run("pooler", run("first", x)))
 
 

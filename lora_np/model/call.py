@@ -29,7 +29,7 @@ class Call(NamedTuple):
 def operands_by_layer(config, wanted):
     """For each layer, the operands whose gradients are needed: the layer's own wanted parameters, and x.
 
-    The gradient of x is needed only if a lower layer is trained. Omitting it in other layers lets the backward pass
+    The gradient of x is needed only if a lower layer is trained. Computing it only where needed lets the backward pass
     stop early and keeps the cache small.
 
     Parameters

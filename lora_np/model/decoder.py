@@ -4,8 +4,8 @@ With a causal mask, a token's keys and values depend only on that token and earl
 token therefore costs a forward pass over one token, not over the entire text.
 
 Decoding follows the same path through the model as training, but uses each operation's `decode` in `operations.py`,
-which caches nothing for a backward pass. The adapter is merged: with a single token, each product takes
-so little time that an adapter's additional products would be noticeable.
+which caches nothing for a backward pass. The adapter is merged into the weights, because for a single token, an
+adapter's additional products would noticeably slow down decoding.
 """
 
 from collections.abc import Callable, Iterator

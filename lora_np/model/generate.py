@@ -38,9 +38,9 @@ def generate_tokens(
     rng : np.random.Generator, needed unless sampling.temperature is 0; each step draws B random numbers from it
     stop : ids of tokens that end a row; generation stops when every row has ended
     never : ids of tokens that are never chosen, such as ids that the tokenizer lacks
-    slide : bool, whether a text may be longer than n_positions. If so, only the last n_positions tokens of a prompt
-        are read, and whenever all positions are used, the last n_positions // 2 tokens are read again, as if the
-        text began there.
+    slide : bool, whether a text may be longer than n_positions. With slide, the model reads only the last
+        n_positions tokens of a prompt. Whenever all positions are used, it reads the last n_positions // 2 tokens
+        again, as if the text began there.
 
     Returns
     -------

@@ -11,7 +11,7 @@ def parameter_shapes(config):
     """The shapes of all parameters, name -> shape, in execution order.
 
     Linear weights are (out, in). A language model with a tied head has no `head.weight`: `tok_emb.weight` is both
-    embedding and head. A classifier adds `head.weight` (n_classes, C) and, if it is an encoder, `head.bias`.
+    the embedding and the head. A classifier adds `head.weight` (n_classes, C) and, if it is an encoder, `head.bias`.
     """
     return {name: shape for module in modules(config).values() for name, shape in module.parameter_shapes().items()}
 

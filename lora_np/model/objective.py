@@ -1,6 +1,6 @@
 """The loss of a batch and its gradients: forward pass, cross-entropy and backward pass in one call.
 
-A language model's head and cross-entropy are one operation, which need not hold the logits of all positions in memory.
+A language model's head and cross-entropy are fused, so that the logits of all positions need not be in memory at once.
 """
 
 from typing import NamedTuple

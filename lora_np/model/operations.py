@@ -188,7 +188,7 @@ def rope_decode(weight, bias, reading, x):
 
 
 def attention_decode(weight, bias, reading, q, k, v):
-    """The context of the new tokens, each of which attends to itself and all earlier tokens."""
+    """Compute the attention output of the new tokens, each of which attends to itself and all earlier tokens."""
     q, k, v = (x.reshape(*reading.shape, -1) for x in (q, k, v))  # (B, T, H·D), (B, T, K·D)
     keys, values = next(reading.blocks)
     new = slice(-k.shape[1], None)

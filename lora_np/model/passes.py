@@ -48,7 +48,7 @@ def forward(
         None means that no row is padded.
     adapter : Adapter or None; or, in evaluation, a list with an Adapter or None for each row
     wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` computes. The cache keeps
-        only the arrays that these gradients need; with (), it keeps none.
+        only the arrays that these gradients need; if `wanted` is (), it keeps none.
     masks : dict of dropout masks from `draw_masks`; None in evaluation
     record : dict that is filled with every activation, by name, in execution order; or None
     wrap : function (run) -> run that wraps each layer's computation, as in `analysis/costs.py`; or None
@@ -87,8 +87,9 @@ def forward(
 def hidden_states(ids, config, run, start=0, block_run=None):
     """Apply the embeddings and blocks to ids (B, T), and return (B, T, C).
 
-    `start` is the position of each row's first id. `block_run(x)` returns the `run` for a block whose input is x; None
-    means that every block uses `run`. A classifier's last block may return only one position in each row, (B, 1, C).
+    `start` is the position of each row's first id. `block_run(x)` returns the `run` for a block whose input is x; if
+    `block_run` is None, every block uses `run`. A classifier's last block may return only one position in each row,
+    (B, 1, C).
     """
     model = architecture(config)
     x = model.embed_forward(ids, run, start)  # (B, T, C)

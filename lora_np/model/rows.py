@@ -63,10 +63,10 @@ def row_groups(params, adapters, B):
 
 
 def rows_forward(x, name, call):
-    """Apply a linear layer to a batch whose rows have different adapters; each row gets the result of a separate pass.
+    """Apply a linear layer to a batch whose rows have different adapters, as if each row were computed on its own.
 
     All rows that have no adapter in this layer are computed in a single product. The other rows are computed group by
-    group, with the group's adapter or whole weight.
+    group, with the group's adapter or with the weight that replaces the base's.
 
     Parameters
     ----------

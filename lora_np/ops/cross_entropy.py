@@ -10,7 +10,7 @@ IGNORE_INDEX = -100  # the target of a position that the loss ignores, as in PyT
 
 
 class CrossEntropyGrads(NamedTuple):
-    """The gradient, which the forward pass already computes from its exponentials. It also serves as the cache."""
+    """The gradient, which is also the cache. The forward pass computes it from the same exponentials as the loss."""
 
     dlogits: np.ndarray | None  # (..., K), None if not wanted
 
@@ -22,8 +22,8 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     Equal weights change nothing; with w_k = N / (K N_k), where N_k of the N targets are in class k, all classes
     contribute equally.
 
-    log p_t = (x_t − max) − log Σ_j exp(x_j − max). In this form, large logits do not overflow, and tiny probabilities
-    do not lead to log 0.
+    log p_t = (x_t − max) − log Σ_j exp(x_j − max). Computing the loss in this way avoids overflow for large logits,
+    and log 0 for tiny probabilities.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Inverted dropout with an explicit mask (Srivastava et al. 2014).
 
-The mask is an input. The caller draws it once from a generator, and can pass the same array to the forward pass, the
-backward pass, a gradient check, or a port to another language.
+The caller draws the mask once from a random generator, and can pass this array to the forward pass, the backward pass,
+a gradient check, or a port to another language.
 """
 
 from typing import NamedTuple
@@ -57,7 +57,7 @@ def dropout_forward(x, mask=None):
         If the mask's shape differs from x's. (NumPy might silently broadcast it.)
     """
     if mask is not None and mask.shape != x.shape:
-        raise ValueError(f"mask: got shape {mask.shape}, expected x's {x.shape}")
+        raise ValueError(f"mask: got shape {mask.shape}, expected {x.shape}, x's shape")
     return (x if mask is None else x * mask), DropoutCache(mask)
 
 

@@ -1,7 +1,8 @@
 """The exact GELU (Hendrycks and Gimpel 2016, section 2), as in BERT: x times the standard normal CDF at x.
 
 NumPy has no error function. In float64, `math.erf` is called for each element. In float32, an approximation with an
-error below 1.5e-7 is used (Abramowitz and Stegun 1964, formula 7.1.26); its exponential is also part of the slope.
+error below 1.5e-7 is used (Abramowitz and Stegun 1964, formula 7.1.26). GELU's derivative contains the same
+exponential as this approximation, so the exponential is computed once for both.
 """
 
 import math
@@ -21,8 +22,8 @@ erf = np.frompyfunc(math.erf, 1, 1)
 def distribution(x, exponential):
     """Φ(x) = ½ (1 + erf(x/√2)), the standard normal CDF; `exponential` is exp(−x²/2).
 
-    With z = |x|/√2 and t = 1 / (1 + 0.3275911 z), erf(z) ≈ 1 − (a₁ t + … + a₅ t⁵) exp(−z²), where exp(−z²) is the
-    given exponential. erf is odd, so it has the sign of x.
+    With z = |x|/√2 and t = 1 / (1 + 0.3275911 z), erf(z) ≈ 1 − (a₁ t + … + a₅ t⁵) exp(−z²), where exp(−z²) is
+    `exponential`. Since erf is an odd function, erf(x/√2) has the same sign as x.
     """
     if x.dtype == np.float64:
         g = erf(x / SQRT_2).astype(np.float64)

@@ -1,7 +1,7 @@
 """The linear layer, y = x Wᵀ + b.
 
-The weight may be an array, or any object that NumPy converts to one, such as a quantised weight. Such an object is
-converted for each product, and the resulting array is freed afterwards.
+The weight may be an array, or any object that NumPy converts to one, such as a quantised weight. Each product converts
+such an object to a temporary array.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class LinearCache(NamedTuple):
-    """The operands that the backward pass needs; a field is None if no wanted gradient needs it."""
+    """The operands that the backward pass needs; a field is None if no gradient in `wanted` needs it."""
 
     x: np.ndarray | None  # (..., in), only for dweight: a frozen weight needs no activation
     weight: np.ndarray | None  # (out, in), only for dx; not converted to an array

@@ -15,7 +15,7 @@ CHUNK = 2**24  # the maximum number of logits in memory: 64 MB in float32
 
 
 class LinearCrossEntropyGrads(NamedTuple):
-    """The gradients, which also serve as the cache: they must be computed while a chunk's logits are in memory."""
+    """The gradients, computed by the forward pass while a chunk's logits are in memory; they also serve as a cache."""
 
     dx: np.ndarray | None  # (..., C)
     dweight: np.ndarray | None  # (V, C)

@@ -58,7 +58,7 @@ def thin(x, A, mask):
 
 
 def low_rank_cache(x, A, e, B, wanted, mask, u=None):
-    """The cache for `low_rank_backward`; if u is needed but was not passed, it is computed."""
+    """The cache for `low_rank_backward`; u = x̃ Aᵀ is computed if the backward pass needs it and it was not passed."""
     if "B" not in wanted and "e" not in wanted:
         u = None
     elif u is None:
@@ -76,7 +76,7 @@ def low_rank_backward(dz, cache):
         dA = duᵀ x̃                    (r, in)       u = x̃ Aᵀ
         dx = (du A) ⊙ mask            (..., in)     x̃ = x ⊙ mask
 
-    If B = 0, the second line gives dw = 0, so dA and de are also zero: the first training step changes only B.
+    If B = 0, then dw = dz B = 0, so dA and de are also zero: a training step from B = 0 changes only B.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ from .blocks import blocks
 
 
 class SwigluCache(NamedTuple):
-    """The two factors by which dy is multiplied, computed in the forward pass from the same sigmoid as y."""
+    """The factors by which the backward pass multiplies dy, computed in the forward pass from the same sigmoid as y."""
 
     by_gate: np.ndarray | None  # (..., F), ∂y/∂a
     by_up: np.ndarray | None  # (..., F), ∂y/∂u

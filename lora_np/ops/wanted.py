@@ -2,7 +2,7 @@
 
 
 def operands_wanted(wanted, passes_through):
-    """Return the operands of an operation whose gradients are needed for a layer's wanted gradients.
+    """Return the operands of an operation that need gradients, given the layer's operands whose gradients are wanted.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ PLACES = re.compile(r"/\*(STYLE|SCRIPT|DATA)\*/")
 def playground(out):
     """Write the playground, a page that trains the model of `micro.py` by full fine-tuning and with LoRA, to a file."""
     if Path(out).suffix.lower() != ".html":  # so that no other file is overwritten by mistake
-        raise ValueError(f"out: got {str(out)!r}, expected a file that ends in .html")
+        raise ValueError(f"out: got {str(out)!r}, expected a file name that ends in .html")
     check_file(out, "out")
     write_text(out, page_text("playground", ["../micro.mjs", "random.mjs", "drawing.mjs", "tours.mjs"]))
 
@@ -37,7 +37,7 @@ def page_text(name, scripts, data=None):
 
 
 def as_function(name, source):
-    """Return a JavaScript module as a function call that returns its exports, so that one script can hold several."""
+    """Wrap a JavaScript module in a call that returns its exports, so that one script can hold several modules."""
     exports = re.findall(r"^export (?:const|function) ([\w$]+)", source, re.MULTILINE)
     source = re.sub(r"^export ", "", source, flags=re.MULTILINE)
     source = re.sub(r'^import (\{.*\}) from ".*?(\w+)\.mjs";$', r"const \1 = \2_exports;", source, flags=re.MULTILINE)

@@ -192,8 +192,8 @@ def token_texts(tokenizer):
 
 
 def picture(leaf, array):
-    """Convert an array to a small picture with at most one row per rank; B (out, r) is transposed, and a vector
-    becomes one row.
+    """Downsample an array to a small picture. B (out, r) is transposed, so that the pictures of A and B have one row
+    per rank (at most MOST_ROWS); a vector becomes one row.
 
     Returns
     -------

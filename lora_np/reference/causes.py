@@ -1,11 +1,11 @@
 """Find the likely cause of a port's mistake from the first tensor that diverges.
 
 Each known mistake (`mistakes.py`) is planted in the plain program (`plain/`), one at a time. A mistake is a likely
-cause if it reproduces the port's values of this tensor and does not affect earlier tensors. If several do, those that
-reproduce the largest number of later tensors are reported. If none does, mutations of the functions that compute the
-tensor are tried: they omit a term, flip a sign, transpose an array or change a digit. If no mutation reproduces the
-values either, pairs of changes (known mistakes or mutations) are tried. Unless a known mistake fits, `looks` reports
-what the tensor resembles: for example, the reference times a factor, or another tensor.
+cause if it reproduces the port's values of that tensor and does not affect earlier tensors. If several mistakes do so,
+those that reproduce the largest number of later tensors are reported. If no known mistake does so, mutations of the
+functions that compute the tensor are tried: they omit a term, flip a sign, transpose an array or change a digit. If no
+mutation reproduces the values either, pairs of changes (known mistakes or mutations) are tried. Unless a known mistake
+fits, `looks` reports what the tensor resembles: for example, the reference times a factor, or another tensor.
 """
 
 import itertools
@@ -74,8 +74,8 @@ def functions_for(entry, reference, tensor):
     """Return the functions that compute a tensor; one of them may contain the mistake.
 
     In a model, these are the functions of the tensor's stage (forward, backward or merging), except operations that
-    compute other activations. The gradient of an activation is computed by the operation that reads the activation. In
-    the order of outputs, the gradient of that operation's output comes shortly before the gradient of its input.
+    compute other activations. The gradient of an activation is computed by the backward pass of the operation that
+    reads it. In the order of outputs, the gradient of that operation's output comes shortly before that of its input.
     """
     kind, settings = entry["kind"], entry["settings"]
     inputs = {r["name"]: reference[r["name"]] for r in entry["tensors"] if r["stage"] == "input"}
@@ -109,8 +109,9 @@ def up_to(tensor, settings):
 def trial_of(entry, records, reference, got, tensor, dtype):
     """Return a function (sentence, sources, settings) that tries a change in the plain program.
 
-    The function returns the tensor that the changed program computes (None if the change does not affect the tensor, or
-    affects an earlier one), and the number of the port's tensors, from this one on, that this program reproduces.
+    The function returns two values. The first is the tensor that the changed program computes, or None if the change
+    does not affect this tensor or affects an earlier one. The second is the number of tensors, from this tensor on, for
+    which the changed program computes the port's values.
     """
     outputs = [name for name, record in records.items() if record["stage"] != "input"]
     inputs = {name: array for name, array in reference.items() if name not in outputs}
@@ -144,7 +145,8 @@ def trial_of(entry, records, reference, got, tensor, dtype):
 def nearly(made, got, right, cancels):
     """Whether a known mistake explains a tensor up to a small error, such as the error of an inexact erf in the port.
 
-    A mistake that loses digits by cancellation leaves only rounding errors; their sizes are compared, not their values.
+    A mistake that loses digits by cancellation changes the tensor only by rounding errors, and their magnitudes are
+    compared instead of their values.
     """
     if made.shape != got.shape:
         return False
@@ -181,7 +183,7 @@ def pairs(changes, trial, short):
 
 
 def named_factors(settings, reference):
-    """The case's quantities by name; an incorrect gradient is often the correct gradient times one of these."""
+    """The factors by which an incorrect gradient often differs from the correct one, such as α/r or √D, by name."""
     factors = {"2": 2.0}
     r, alpha = settings.get("r"), settings.get("alpha")
     if r and alpha:

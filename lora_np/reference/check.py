@@ -141,7 +141,7 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None, firs
 def expected_cases(entries, patterns, tiers):
     """The ids of the cases that match a pattern and are in one of the tiers, in the manifest's order."""
     if not TIERS.keys() >= set(tiers):
-        raise ValueError(f"tier: got {', '.join(map(str, tiers))}, expected {', '.join(map(str, TIERS))}")
+        raise ValueError(f"tier: got {', '.join(map(str, tiers))}, expected any of {', '.join(map(str, TIERS))}")
     named = set()
     for pattern in patterns or ["*"]:
         ids = fnmatch.filter(entries, pattern)
@@ -217,7 +217,7 @@ def format_result(result):
 
 
 def format_summary(results, complaints):
-    """Format the number of agreeing cases per tier and precision, and the largest share of a tolerance used."""
+    """Format the number of agreeing cases, and the largest error relative to its tolerance, per tier and precision."""
     lines = list(complaints)
     for tier, about in TIERS.items():
         for dtype in DTYPES:

@@ -7,8 +7,9 @@ gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand. The 
     error = ‖claimed − measured‖ / max(‖claimed‖, ‖measured‖)
 
 For a correct backward pass, rounding and the step h cause errors near 1e-10 for one operation and near 1e-9 for a
-complete model. An incorrect backward pass causes errors near 1. For the last row of a case, each gradient is
-requested separately: it must equal the gradient computed when all are requested, and no other may be computed.
+complete model. An incorrect backward pass causes errors near 1. In the last row of a case, "each one alone", the
+gradients are requested one at a time. Each must equal the gradient computed when all are requested, and no other
+gradient may be computed.
 """
 
 import math

@@ -105,7 +105,7 @@ def bare(name):
 
 
 def read_safetensors(path):
-    """Read all tensors of a file. A bfloat16 tensor is an error, because `read_tensors` converts it to float32."""
+    """Read all tensors of a file. Tensors stored as bfloat16 are rejected, although `read_tensors` converts them."""
     from safetensors import safe_open
 
     tensors, _ = read_tensors(path)

@@ -38,10 +38,10 @@ def rms(array):
 
 
 def shares(got, expected, atol=1.0, rtol=0.0):
-    """Each entry's error |got − expected| as a share of its tolerance atol + rtol |expected|.
+    """Each entry's error |got − expected|, divided by its tolerance atol + rtol |expected|.
 
-    An entry agrees if its share is at most 1. Where a value is not finite, the share is 0 if both values are the same,
-    else inf. With the default tolerances, the shares are the absolute errors.
+    An entry agrees if this quotient is at most 1. Where a value is not finite, the quotient is 0 if both values are the
+    same, else inf. With the defaults atol = 1 and rtol = 0, the quotients are the absolute errors.
     """
     got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))
@@ -82,7 +82,7 @@ def tolerances(case, outputs):
         error = max((float(shares(other[name], array).max(initial=0.0)) for other in others), default=0.0)
         whole = not np.issubdtype(array.dtype, np.floating)
         if whole and error > 0:
-            raise ValueError(f"{case.id}: {name} depends on rounding, expected integers to be exact")
+            raise ValueError(f"{case.id}: integers in {name} depend on rounding errors, expected exact values")
         size = 0.0 if whole or "exact" in case.flags else max(error / EPSILON["float32"], rms(array))
         atols[name] = {dtype: round_up(SAFETY * epsilon * size) for dtype, epsilon in EPSILON.items()}
     return atols

@@ -22,7 +22,7 @@ TOO_LARGE = "the update is larger than the weight itself: is the scale too large
 
 @np.errstate(all="ignore")
 def measure(layer, params, kind):
-    """Return an applied layer's ‖ΔW‖/‖W‖ and the effective rank of ΔW (each may be None), and a list of notes."""
+    """Return ‖ΔW‖/‖W‖ for an applied layer, the effective rank of ΔW (either may be None), and a list of notes."""
     arrays = layer.arrays
     if not arrays:
         return None, None, []
@@ -48,14 +48,14 @@ def measure(layer, params, kind):
 
 
 def ratio(change, size):
-    """Return ‖change‖/‖size‖, which is 0 if both norms are zero; None if the ratio is not finite."""
+    """Return the ratio of two norms, ‖change‖/‖size‖: 0 if both are zero, and None if the ratio is not finite."""
     change, size = float(np.linalg.norm(change)), float(np.linalg.norm(size))
     quotient = change / size if size else 0.0 if change == 0 else math.inf
     return quotient if math.isfinite(quotient) else None
 
 
 def attach(report, dtype):
-    """Return an Adapter with the layers that a program applies, and the names of those that lora_np cannot apply."""
+    """Return an Adapter with the layers that a report marks as applied, and the names of those lora_np cannot apply."""
     weights, ranks, alphas, left_out = {}, {}, {}, []
     for layer in report.layers:
         if layer.status != APPLIED:

@@ -44,7 +44,7 @@ def load_adapter_set(names, base=None):
     names = [str(name) for name in names]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
-        raise ValueError(f"adapter: {repeated[0]!r} is repeated, expected each name once")
+        raise ValueError(f"adapter: {repeated[0]!r} is repeated; give each name only once")
     adapted = [name for name in names if name != BASE]
     base = model_place(base) if base is not None else task_base(adapted[0]) if adapted else PRETRAINED
     task = load_task(base)

@@ -8,7 +8,7 @@ TEMPERATURES = np.geomspace(0.05, 20.0, 1201)  # 0.5 % apart
 
 
 def best_temperature(probabilities, classes):
-    """Return the temperature T with the lowest mean loss −log softmax(z / T)_y; log p replaces the logits z.
+    """Return the temperature T that minimises the mean of −log softmax(z / T)_y, where z is the log of `probabilities`.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def best_temperature(probabilities, classes):
 
 
 def scaled_head(model, temperature):
-    """Return a classifier whose logits are divided by a temperature, by dividing its head's arrays by it."""
+    """Return a classifier with its head's arrays, and therefore its logits, divided by a temperature."""
     arrays = model.params if model.adapter is None else model.adapter.weights
     scaled = {**arrays, **{name: array / array.dtype.type(temperature) for name, array in head_arrays(arrays).items()}}
     if model.adapter is None:

@@ -68,7 +68,7 @@ def diagnose(path, base=None, prompt=None):
 
 
 def faults_of(file_report, rows):
-    """Return the faults that an adapter's layers reveal: it is refused, has no effect or produces NaN."""
+    """Return the faults evident from an adapter's layers: why it is refused, has no effect or produces NaN."""
     refused = file_report.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
     if refused:
         return [f"{file_report.program} refuses the whole adapter: {refused[0]}{and_more(refused)}"]
@@ -87,7 +87,7 @@ def and_more(items):
 
 
 def examine(place, base):
-    """Return the base (a LoadedModel), the adapter's AdapterReport, and the entry "base" of the diagnosis."""
+    """Return the base (a LoadedModel), the AdapterReport, and the entry "base" of the result of `diagnose`."""
     path, named = place / "adapter_config.json", None
     if place.suffix == ".gguf":
         fields, tensors = read_gguf(place, finite=False)

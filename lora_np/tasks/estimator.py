@@ -21,7 +21,7 @@ WITHOUT_TEST = (0.9, 0.1, 0.0)  # of the texts for training, validation and test
 
 
 class LabelledTexts(LabelledTable):
-    """Labelled texts in memory, a tenth of which is for validation, and none for testing."""
+    """Labelled texts in memory: nine tenths for training, one tenth for validation, and none for testing."""
 
     def __init__(self, texts, labels, class_weights, calibrate):
         super().__init__("texts in memory", "text", "label", class_weights=class_weights, calibrate=calibrate)
@@ -34,8 +34,9 @@ class LabelledTexts(LabelledTable):
 class TextClassifier(ClassifierMixin, BaseEstimator):
     """Classify texts with a model that is fine-tuned in full, with LoRA, or by training only its head.
 
-    With equal settings, it is the model of `python -m lora_np finetune --data train.csv --test test.csv`: a tenth of
-    the texts is for validation, and the weights with the lowest validation loss are used. None selects the defaults.
+    The same settings give the same model as `python -m lora_np finetune --data train.csv --test test.csv`: a tenth of
+    the texts are held out for validation, and the weights with the lowest validation loss are used. None selects the
+    defaults.
 
     Parameters
     ----------
@@ -150,9 +151,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def load(cls, folder, base=None):
-        """Read a classifier that `save` or the command `finetune` wrote; `base` is its base's path if it has moved.
+        """Read a classifier that `save` or the command `finetune` wrote; `base` is the base's new path if it has moved.
 
-        Of a folder that the command wrote, the adapter's settings are not restored as parameters.
+        If the command wrote the folder, the adapter's settings are not restored as parameters of the estimator.
         """
         about, model = read_task(folder)[1], load_classifier(folder, base)
         settings = about.get("settings", {})
@@ -177,10 +178,8 @@ def checked_texts(X):
 
 
 def label_texts(classes):
-    """Return the names of classes in the model's files, all different."""
+    """Convert classes to the labels in the model's files; raise ValueError unless these are distinct and not blank."""
     names = [str(label) for label in classes]
     if len({*names}) < len(names) or not all(name.strip() for name in names):
-        raise ValueError(
-            f"y: got the labels {', '.join(map(quoted, names[:10]))}, expected different, non-blank labels"
-        )
+        raise ValueError(f"y: got the labels {', '.join(map(quoted, names[:10]))}, expected distinct, non-blank labels")
     return names

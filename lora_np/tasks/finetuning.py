@@ -76,13 +76,13 @@ def finetune(data, out, settings=None, report=no_report, minutes=None):
 
 
 def best_of_search(data, settings, minutes, report=no_report):
-    """Search around settings, for `finetune` and the estimator; see `search` for the arguments and the result.
+    """Search for better settings, for `finetune` and the estimator; see `search` for the arguments and the result.
 
     If no base is given, SmolLM2 is also tried, provided that it is installed.
     """
     finite_number("minutes", minutes, above=0)
     if data.task != "classifier":
-        raise ValueError(f"minutes: only classifiers are searched, not the task {data.task!r}")
+        raise ValueError(f"minutes: a search needs the task 'classifier', got {data.task!r}")
 
     def train_one(tried):
         run = prepared(data, tried, no_report)
@@ -158,7 +158,7 @@ def prepared(data, settings, report=no_report):
 
 
 def carried_out(run, **more):
-    """Train, with `more` arguments for `train`.
+    """Carry out a Run; `more` are further arguments for `train`.
 
     Returns the LoadedModel with the best weights, a dict of the results of `Dataset.finish`, and the TrainState.
     """
@@ -177,7 +177,7 @@ def about_run(run, data, state):
 
 
 def report_dense(base, params):
-    """Warn if matrices of a base are not in blocks, for example because they are in a K-quant format."""
+    """Warn if some of a base's matrices are kept as dense arrays, for example because the file stores K-quants."""
     matrices = [weight for weight in params.values() if len(weight.shape) == 2]
     dense = [weight for weight in matrices if not isinstance(weight, BlockWeight)]
     if dense:
@@ -201,9 +201,9 @@ def read_run(path, changes):
     Parameters
     ----------
     path : path of a JSON file with fields of FinetuneSettings, fields of the data, and "task", a key of KINDS that
-        gives the class of the data. In a `task.json`, these are under "settings". Without a "task", the data is a
-        QuestionTable if there is a question, otherwise a LabelledTable if there are columns, and otherwise
-        Conversations. None: `changes` contains all values
+        gives the class of the data. In a `task.json`, all fields are under "settings". Without "task", the data is a
+        QuestionTable if "question" is given, otherwise a LabelledTable if "text_column" or "label_column" is given,
+        and otherwise Conversations. None: `changes` contains all values
     changes : dict, name -> value; the value of "adapter" is a dict of only those fields that change
 
     Returns

@@ -84,7 +84,7 @@ def describe(name, array):
 
 
 def fit(arrays):
-    """Return whether a layer has A (r, in), B (out, r) and, for AdaLoRA, r singular values, with entries < LARGEST."""
+    """Return whether A (r, in), B (out, r) and any singular values (r,) fit together, with all |entries| < LARGEST."""
     if not all(factor in arrays and arrays[factor].ndim == 2 for factor in FACTORS):
         return False
     r = arrays["lora_A"].shape[0]

@@ -1,8 +1,8 @@
 """Apply a saved classifier to a file: label its texts, or compare the predictions with the file's labels.
 
 A file is processed in windows of rows, so memory does not grow with the file. Within a window, texts of similar length
-are batched together. `label_file` appends each finished window to a partial file next to the output; after an
-interruption, the same call continues there.
+are batched together. `label_file` appends each finished window to a partial file next to the output; if it is
+interrupted, the same call resumes from that file.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ class LabelledFile:
         self.n_longer, self.n_empty, self.first_empty = 0, 0, None
 
     def windows(self, first=0, progress=None):
-        """Yield (Records, texts, probabilities (n, K)) for each window, beginning with row `first`, a window's first.
+        """Yield (Records, texts, probabilities (n, K)) for each window from row `first`, which must begin a window.
 
         At the end, warnings report empty and truncated texts. `progress` is the label of the progress bar.
         """
@@ -165,9 +165,9 @@ def digest_of(model):
 
 
 def progress_in(partial, state, run):
-    """Return the numbers of rows and bytes of a partial file that are done, and begin one if there is none.
+    """Return how many rows and bytes of a run are in its partial file, or begin a new one and return 0, 0.
 
-    Raises ValueError for other files at these paths, because they would be overwritten.
+    Raises ValueError if files that `label_file` did not write are at these paths, because they would be overwritten.
     """
     begun = read_json(state) if state.is_file() else None
     is_ours = isinstance(begun, dict) and begun.keys() == {"run", "rows", "bytes"}
@@ -180,7 +180,7 @@ def progress_in(partial, state, run):
 
 
 def predicted_rows(rows, columns, labels, probabilities):
-    """Return rows with values of the prediction columns: the label, its probability, and those of all classes."""
+    """Return rows with the prediction columns added: the label, its probability, and the probability of every class."""
     values = ([labels[p.argmax()], *(round(float(x), 6) for x in (p.max(), *p))] for p in probabilities)
     return [row | dict(zip(columns, of_row)) for row, of_row in zip(rows, values)]  # there may be two columns only
 
@@ -264,7 +264,7 @@ def labelled_texts(model, data, text_column=None, label_column=None, quoting=Fal
 
 
 def column_name(model, name, column=None):
-    """Return the name of a file's text or label column, by default that of the column that the model was trained with.
+    """Return the name of a file's text or label column; the default is the column that the model was trained on.
 
     Raises ValueError if `column` is None and the model's task.json names no column.
     """

@@ -70,7 +70,7 @@ class Conversations(LanguageData):
         for name, part in zip(PARTS, parts):
             if not part.rows:
                 fault = f"no {name} conversation has an answer within {settings.max_tokens} tokens"
-                raise ValueError(f"data: {self.data}: {fault}; give more, shorten them, or raise --max-tokens")
+                raise ValueError(f"data: {self.data}: {fault}; add more or shorter conversations or raise --max-tokens")
         train, *others = (list(map(list, zip(*part.rows))) for part in parts)  # ids and targets
         epoch_batches = partial(class_batches, *train, settings.batch_size, pad)
         validation, test = (class_batches(*part, LANGUAGE_BATCH, pad) for part in others)

@@ -25,10 +25,10 @@ def class_report(labels, true, probabilities, others=None, keys=None):
     """Compare a classifier's predictions, and those of other classifiers for the same texts, with the true classes.
 
     Accuracies have Wilson intervals. Macro-F1 is the mean of F1 over the classes that occur or are predicted at least
-    once, as in scikit-learn. Its interval, and those of differences between classifiers, are percentile bootstraps over
-    texts (2,000 draws, seed 0; for differences, see `lead`). The expected calibration error is the mean absolute
-    difference between the probability of the predicted class and the fraction of correct predictions, in 15 bins of
-    equal width (Guo et al. 2017).
+    once, as in scikit-learn. Macro-F1 and the differences between classifiers have percentile bootstrap intervals, from
+    2,000 resamples of the texts with seed 0 (for differences, see `lead`). The expected calibration error is the mean
+    absolute difference between the probability of the predicted class and the fraction of correct predictions, in 15
+    bins of equal width (Guo et al. 2017).
 
     Parameters
     ----------
@@ -114,11 +114,11 @@ def scores(true, answered):
 
 
 def lead(true, answered, other):
-    """How far a classifier is ahead of another one, a dict: score -> [difference, low, high]; see `class_report`.
+    """Return how far a classifier is ahead of another, as a dict: score -> [difference, low, high]; see `class_report`.
 
-    If one classifier is right wherever the two differ, a plain bootstrap would almost never draw the opposite, and so
-    decide too much with few texts. As in Agresti and Min (2005), one text is added on which they differ, half of it
-    with the predictions exchanged.
+    If one classifier is right on every text on which the two differ, a plain bootstrap almost never cancels its lead,
+    and would find a clear difference from too few texts. As in Agresti and Min (2005), one text on which the
+    classifiers differ is therefore added: half a text as observed, and half a text with the predictions exchanged.
     """
     cells, counts = np.unique(np.stack([true, answered, other]), axis=1, return_counts=True)
     differs = counts * (cells[1] != cells[2])
@@ -229,7 +229,7 @@ def pair_lines(labels, confusion, most):
 
 
 def mistakes(labels, true, probabilities, texts):
-    """Return the rows of a table of the mistakes that the classifier is most confident of, most confident first."""
+    """Return table rows for the classifier's most confident mistakes, in decreasing order of confidence."""
     answered, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     worst = sorted(np.flatnonzero(answered != true), key=lambda i: -confidence[i])[:MOST_MISTAKES]
     cells = ((texts[i], labels[true[i]], labels[answered[i]], f"{confidence[i]:.6f}") for i in worst)

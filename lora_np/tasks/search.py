@@ -1,8 +1,8 @@
 """Search for better settings on the validation set within a given time, by successive halving.
 
-Many settings are trained for a third of the default number of epochs, the best third of them for the default number,
-and the best third of those for three times as many (Jamieson and Talwalkar 2016). Each run has its own complete
-learning-rate schedule. The default settings are trained first, so the result is at least as good on the validation set.
+Many settings are tried for a third of the default number of epochs, the best third of them for the default number, and
+the best third of those for three times as many (Jamieson and Talwalkar 2016). Each run has its own complete
+learning-rate schedule. The default settings are tried first, so the validation loss of the result never exceeds theirs.
 """
 
 import time
@@ -32,7 +32,7 @@ class Trial(NamedTuple):
 
 
 def search(train, fits, settings, other, minutes, report):
-    """Search around settings, and return what `train` returned for the best, and a list of dicts, one for each trial.
+    """Search near the given settings; return what `train` returned for the best ones, and a list of one dict per trial.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def carried_out(train, settings):
 
 
 def candidates(settings):
-    """Return settings with other learning rates and ranks; those whose learning rate alone differs are first."""
+    """Return settings with other learning rates and ranks; those that change only the learning rate come first."""
     of_rate = [replace(settings, learning_rate=factor * settings.learning_rate) for factor in FACTORS]
     if settings.adapter is None:
         return of_rate

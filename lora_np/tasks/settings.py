@@ -60,7 +60,7 @@ def no_report(line):
 
 
 def default_base(task, report=no_report):
-    """Return the base to use if none is given: for a classifier MiniLM if installed, otherwise the included one."""
+    """Return the default base: MiniLM for a classifier if MiniLM is installed, otherwise None (the included base)."""
     if task != "classifier":
         return None
     try:
@@ -257,7 +257,7 @@ def kind_of_base(base):
 
 
 def defaults_for(task, kind):
-    """Return the Defaults of a task for a kind of base; if an encoder cannot do the task, those for "large"."""
+    """Return the Defaults for a task and a kind of base; those for "large" if the task has none for an encoder."""
     return DEFAULTS[task].get(kind, DEFAULTS[task]["large"])
 
 

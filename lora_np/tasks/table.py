@@ -57,8 +57,8 @@ class LabelledTable(Data):
     calibrate : bool, whether to divide the head's logits by the temperature that fits the validation set best, so that
         probabilities are closer to the fractions of correct predictions (Guo et al. 2017); no prediction changes
     class_weights : "none", or "balanced": a training or validation text of class c has the weight n / (n_classes n_c)
-        in the loss, where n_c of the n training texts have this class. All classes then have the same total weight. The
-        model weights with the lowest weighted validation loss are selected
+        in the loss, where n_c of the n training texts have this class; this gives all classes the same total weight.
+        The model weights with the lowest weighted validation loss are selected
     """
 
     text_column: str
@@ -85,7 +85,7 @@ class LabelledTable(Data):
         splits, n_left_out = self.split(settings.seed)
         labels, pad = label_names(splits.train.labels), pad_id(model.tokenizer)
         if rare := sorted(label for label, n in Counter(splits.train.labels).items() if n == 1):
-            warnings.warn(f"labels: only one text for training has the label {listed(rare)}", stacklevel=2)
+            warnings.warn(f"labels with only one training text: {listed(rare)}", stacklevel=2)
         reading = {"max_tokens": settings.max_tokens, "overlap": settings.overlap}
         model = self.labelling(model._replace(labels=labels, **reading), settings.seed)
         warn_if_split(model, splits.train.texts)
@@ -161,13 +161,13 @@ class LabelledTable(Data):
         return splits._replace(**{name: table for name, table in given.items() if table}), n_left_out
 
     def table(self, path):
-        """Read the Table of a file."""
+        """Read a file as a Table."""
         return read_table(path, self.text_column, self.label_column, self.quoting)
 
     def word_answers(self, splits, encoded):
         """Return {"tf-idf": (N,)}, the classes that logistic regression on tf-idf weights predicts for the test set.
 
-        The regression is trained on the same training set. Without scikit-learn, the dict is empty.
+        The regression is trained on the same training set as the model. Without scikit-learn, the dict is empty.
         """
         train, validation = ((split.texts, classes) for split, (_, classes) in zip(splits[:2], encoded))
         class_weight = None if self.class_weights == "none" else self.class_weights

@@ -80,7 +80,7 @@ def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False, sho
     fields = generation_fields(task.config, task.tokenizer, task.files)
     is_default = sampling == Sampling(sampling.temperature)
     if is_default and GENERATION in task.files and (others := other_defaults(fields)):
-        warnings.warn(f"{GENERATION}: no effect of {others}; give the sampling's settings instead", stacklevel=2)
+        warnings.warn(f"{GENERATION}: ignoring {others}; pass sampling settings instead", stacklevel=2)
     suppressed = fields.get("suppress_tokens") or []
     if not isinstance(suppressed, list) or not all(type(i) is int for i in suppressed):
         raise ValueError(f"{GENERATION}: suppress_tokens is {quoted(suppressed)}, expected a list of ids")
@@ -108,7 +108,7 @@ def end_ids(task):
 
 
 def pieces(tokenizer, text, new, shown=""):
-    """Yield the decoded prompt, whose ids are `text`, then what each new id adds, once later ids cannot change it.
+    """Yield the decoded prompt, whose ids are `text`, then the text that each new id adds, once this text is final.
 
     If `shown` is not empty, the text begins with it, and only the rest is yielded.
     """

@@ -85,9 +85,9 @@ def load_state(path, label, trainable):
     ----------
     path : the file to read
     label : str, the label that was passed to `save_state`
-    trainable : dict of the arrays that the run started from. The state's arrays must have the same names, shapes and
-        dtypes. They are returned in the order of `trainable`, because dropout masks are drawn in that order, which a
-        file does not preserve.
+    trainable : dict of the arrays that the run started from. The saved arrays must match `trainable` in names, shapes
+        and dtypes. The arrays are returned in the order of `trainable`, because dropout masks are drawn in that order,
+        and the file does not preserve it.
 
     Raises
     ------

@@ -22,8 +22,8 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 def blas_threads(n):
     """Return a context manager in which each matrix product uses n threads.
 
-    Use 1 if the work is already split over processes or shards, because more threads would compete for the cores. If
-    the package threadpoolctl is missing, the context has no effect, and a warning is issued once.
+    Use n = 1 if the work is already split across processes or shards, because more threads would compete for the cores.
+    If the package threadpoolctl is missing, the context has no effect, and a warning is issued once.
     """
     limits = threadpool_limits()
     return nullcontext() if limits is None else limits(n)

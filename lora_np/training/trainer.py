@@ -98,8 +98,8 @@ def train(
         selected. It must not keep references to the arrays, because the next step overwrites them
     on_step : function (step, dict of floats), called after each step, for logging
     state_path : file to save the state in; if the file exists, the run resumes from it, see `resume`
-    label : str, describes everything besides `config` that the run depends on, such as the data and the model. It is
-        saved together with `config`, and a state with a different label is rejected.
+    label : str, describes everything besides `config` that the run depends on, such as the data and the model. The
+        label is saved together with `config`, and a state with a different label is rejected.
     after_update : function (step, trainable, grads, memory), called after each step's update. It may write to
         `trainable` and to `memory`, a dict of arrays that is saved with the state; see `allocating`
     progress : str, the title of the progress bar, or of the line printed every minute; see `progress.py`. None: no
@@ -176,7 +176,7 @@ def whole_label(config, label):
 
 
 def is_exhausted(history, config):
-    """Whether as many evaluations as `patience` have passed since the best one."""
+    """Whether at least `patience` evaluations have passed since the best one."""
     losses = selectable_losses(history, config)
     return config.patience is not None and bool(losses) and len(losses) > losses.index(min(losses)) + config.patience
 

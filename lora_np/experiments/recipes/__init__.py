@@ -18,7 +18,7 @@ def module(name):
 
 
 def recipe(name):
-    """The Recipe of an experiment, with the functions of its module, and with each text on one line."""
+    """An experiment's Recipe, with the functions that its module defines, and without line breaks in its texts."""
     of, fields = module(name), vars(module(name).RECIPE)
     texts = {field: " ".join(value.split()) for field, value in fields.items() if isinstance(value, str)}
     return replace(of.RECIPE, **texts, **{field: vars(of)[field] for field in FUNCTIONS if field in vars(of)})
@@ -36,7 +36,7 @@ def method(name):
 
 
 def bases_of(name):
-    """An experiment's bases; it was designed for the first one."""
+    """The bases that an experiment may use, beginning with the one for which it was designed."""
     return list(recipe(name).bases or recipe(name).keys)
 
 

@@ -49,7 +49,7 @@ def runs(seeds, quick, base="pretrained"):
 
 
 def run_of(base, domain, method, seed, rate, **more):
-    """A run with its domain's number of epochs and, if needed, a digest of the licences, which vary by machine."""
+    """A DialectRun with its domain's number of epochs and, for licences, a digest of this machine's licence texts."""
     corpus = licences_digest() if domain == "licences" else ""
     more = (SMOLLM2 if base == "smollm2" else {}) | more
     return DialectRun(domain, method, seed, rate, EPOCHS[domain], corpus, **more)
@@ -118,7 +118,7 @@ def table(outcome):
 def samples():
     """Continuations of a few prompts by the base, alone and with each of the package's adapters, as a dict.
 
-    All models use the same random numbers.
+    All models sample with the same random numbers.
     """
     loaded, texts = load_adapter_set([BASE, *shipped_adapters()]), {}
     for name, adapter in loaded.adapters.items():

@@ -1,10 +1,11 @@
 """What makes a language model forget: the method, the learning rate, or the distance that its weights move?
 
 SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets, in full, with LoRA of rank 16 on all linear layers, and
-with LoRA of rank 16 on q and v, each at several learning rates. A higher rate learns more and forgets more, so two
-methods are compared at equal loss on the new domain: the lowest loss that all methods reach with that seed. The loss on
-the old texts (IMDb reviews) at this point is interpolated along the rates, beginning with the base, whose rate is 0.
-The distance is ‖ΔW‖ / ‖W‖ over all linear layers."""
+with LoRA of rank 16 on q and v, each at several learning rates. At a higher rate, a model learns more and
+forgets more, so the methods are compared at equal loss on the new domain: for each seed, the lowest loss that all
+methods reach. Each method's loss on the old texts (IMDb reviews) at that point is interpolated between runs at
+successive rates, with the base as the run at rate 0. The distance that the weights move is ‖ΔW‖ / ‖W‖ over all linear
+layers."""
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def measure(results, runs, seeds, quick):
 
 
 def at_equal_loss(outcome, field):
-    """A dict, method -> list with a field's value at the equal loss on the new domain, one per seed."""
+    """A field's value where all methods have the same loss on the new domain: a dict, method -> one value per seed."""
     values = {method: [] for method in outcome["paths"]}
     for i in range(len(outcome["seeds"])):
         of_seed = {

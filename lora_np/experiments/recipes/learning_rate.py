@@ -63,8 +63,8 @@ def best_rate(rates, losses):
     """Estimate the best rate from the losses at ascending rates; also return whether it is the first or the last.
 
     The estimate is the rate at the minimum of the parabola in log(rate) through the best point and its neighbours. If
-    the best rate is the first or the last, or next to a rate at which training diverged (whose loss is None), it is
-    returned unchanged.
+    the rate with the lowest loss is the first or the last, or next to a rate at which training diverged (whose loss is
+    None), that rate is returned instead.
     """
     losses = [np.inf if loss is None else loss for loss in losses]
     i = int(np.argmin(losses))

@@ -46,7 +46,7 @@ def measure(results, runs, seeds, quick):
 
 
 def of_size(outcome, n):
-    """An outcome with the tables of n snippets."""
+    """Restrict an outcome's tables to the runs with n training snippets."""
     return outcome | {
         name: {key: of_key[str(n)] for key, of_key in outcome[name].items()} for name in ("accuracy", "right")
     }

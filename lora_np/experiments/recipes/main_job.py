@@ -116,7 +116,7 @@ def table(outcome):
 
 
 def scores_of(outcome, key):
-    """A method's accuracy, and how far it is from full fine-tuning, as text with intervals."""
+    """Format a method's accuracy, and its difference from that of full fine-tuning, with their intervals."""
     mean = between(interval(outcome["accuracy"][key]))
     if key == "full":
         return mean, ""

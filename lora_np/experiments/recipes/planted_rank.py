@@ -34,7 +34,7 @@ def measure(results, runs, seeds, quick):
 
 
 def compare(outcome):
-    """How far the recovered rank is from k, averaged over k for each seed; a rank that was not recovered is far."""
+    """The distance of the recovered rank (2 max(RANKS) if there is none) from k, averaged over k for each seed."""
     most = 2 * max(RANKS)
     errors = [[abs((most if r is None else r) - int(k)) for r in ranks] for k, ranks in outcome["found"].items()]
     return {"values": np.mean(errors, axis=0)}, []

@@ -23,7 +23,7 @@ SHOWN = 8  # directions that two seeds are compared by
 
 
 def partner(seed, seeds, base):
-    """The seed of the other run in a pair, so that every run is first in one pair and second in another."""
+    """The seed of a pair's second run: on SmolLM2, `seed` + FAR; otherwise, the next one in `seeds`, cyclically."""
     return seed + FAR if base == "smollm2" else seeds[(seeds.index(seed) + 1) % len(seeds)] if seeds[1:] else seed + 1
 
 

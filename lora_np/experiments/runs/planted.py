@@ -56,8 +56,8 @@ class PlantedRun:
 def planted_model(k, seed):
     """Make a random transformer in float64, and a copy with a change of rank k in one layer.
 
-    The k singular values of the change are equal, so that all directions matter equally. They are about as large as the
-    weight's largest singular value, which is about 2 √C times the standard deviation of the weight's entries.
+    The k singular values of the change are equal, so that all directions matter equally. Each is about as large as
+    the weight's largest singular value, which is about 2 √C times the standard deviation of the weight's entries.
 
     Returns
     -------

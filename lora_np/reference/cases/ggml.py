@@ -65,8 +65,9 @@ def gguf_adapter(settings, t):
 def blocks_case(name, *about):
     """Make the reference case of one block format.
 
-    The blocks contain random weights, weights halfway between two codes of each format, zeros, a scale d that is 0 in
-    float16, large weights, two equal magnitudes with opposite signs, and an m whose rounding error is several codes.
+    The blocks contain random weights, weights halfway between two codes of each format, zeros, a weight so small that
+    the scale d is 0 in float16, large weights, and two weights of equal magnitude and opposite sign. In the last block,
+    the rounding error of the offset m in float16 is several times the step between codes.
     """
     bits, steps = bits_of("blocks"), np.arange(32)
     halves = (steps % 15 + 0.5) / 16
@@ -141,7 +142,7 @@ def gguf_case(id, *about):
 
 
 def gguf_bytes(fields, tensors):
-    """Build the contents of a GGUF file without the package `gguf`, so that drawing the cases does not need it."""
+    """Build the contents of a GGUF file without the package `gguf`, so that creating the cases does not require it."""
 
     def text(string):
         return struct.pack("<Q", len(string.encode())) + string.encode()

@@ -30,7 +30,7 @@ QV = ("q_proj", "v_proj")
 
 
 def config_of(fields):
-    """The package's configuration for a case's setting `model`, whose fields determine the architecture."""
+    """Make a configuration from a case's setting `model`, a dict of fields; their names determine the architecture."""
     kinds = [record.config_class for record in ARCHITECTURES.values()]
     return next(kind for kind in kinds if fields.keys() <= {field.name for field in dataclass_fields(kind)})(**fields)
 
@@ -154,7 +154,7 @@ def draw_batch(bits, sizes, lengths):
 
 
 def mask_shapes(settings, arrays, shape, p):
-    """The dropout masks' shapes by place in the model, for ids of `shape`; p is the adapter's dropout probability."""
+    """A dict, place -> shape of its dropout mask, for ids of `shape`; p is the adapter's dropout probability."""
     config, _, adapter = objects(settings, arrays)
     if adapter is not None:
         adapter = adapter._replace(config=replace(adapter.config, dropout=p))
@@ -166,7 +166,7 @@ def mask_shapes(settings, arrays, shape, p):
 
 
 def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **changes):
-    """A model case. `about` is as in operations.py; `p` is the adapter's dropout probability."""
+    """A model case. `about` has the same format as in operations.py; `p` is the adapter's dropout probability."""
     bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, **(adapter or {}))
     inputs = {**draw_batch(bits, sizes, lengths), **arrays}
@@ -176,7 +176,7 @@ def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **ch
 
 
 def generation_case(id, names, *about, kind="lora", base=SIZES, added=0.0, **changes):
-    """A case of greedy generation. The largest logit's margin is far larger than rounding errors, so all ports agree.
+    """A case of greedy generation, in which rounding errors are far too small to change which logit is the largest.
 
     added : float32 value that is added to every logit
     """

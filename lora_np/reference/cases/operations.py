@@ -56,7 +56,7 @@ def attention(settings, t):
 
 
 def encoder_attention(settings, t):
-    """Compute `attention` with all queries of a row at the row's last non-padding token; see `last_keys`."""
+    """Compute `attention` in which each query attends to all of its row's non-padding tokens, as in an encoder."""
     return attention(settings, {**t, "positions": t["lengths"][:, None] - 1})
 
 

@@ -134,7 +134,7 @@ def schedule(settings, t):
 
 
 def of_model(compute):
-    """Extend a model's function `compute` to weights that are stored in blocks."""
+    """Wrap a model's function `compute` so that it also accepts weights that are stored in blocks."""
 
     def computed(settings, t):
         if "blocks" in settings:

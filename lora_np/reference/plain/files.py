@@ -44,7 +44,7 @@ def safetensors_write(arrays):
 
 
 def gpt2_arrays(n_layers):
-    """Each GPT-2 array's name -> names of the specification's arrays that it concatenates."""
+    """A dict, name of a GPT-2 array -> names of the specification's arrays that are concatenated in it."""
     names = {"wte.weight": ["tok_emb.weight"], "wpe.weight": ["pos_emb.weight"]}
     for leaf in ("weight", "bias"):
         names[f"ln_f.{leaf}"] = [f"ln_f.{leaf}"]
@@ -103,7 +103,7 @@ def peft_write(settings, t):
 
 
 def joined(adapted, ours, adapter, t):
-    """Combine the adapters of joined layers into one: stack the A's, and give each B its own rows and columns."""
+    """Combine the adapters of layers that GPT-2 concatenates: stack the A's, and place each B in a matrix of zeros."""
     scales = {layer: op.scale(of["r"], of["alpha"], adapter["rslora"]) for layer, of in adapter["layers"].items()}
     A = np.concatenate([t[f"{layer}.lora_A"] for layer in adapted], axis=0)
     out = len(t[f"{adapted[0]}.lora_B"])
@@ -123,7 +123,7 @@ TYPES = {0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 8: "q8_0"}
 
 
 def expand(packed, form):
-    """The float32 weights that blocks expand to."""
+    """Dequantise blocks to float32 weights."""
     of_blocks = packed.reshape(-1, BYTES[form])
     d = of_blocks[:, :2].copy().view("<f2").astype(np.float32)
     if form == "q8_0":

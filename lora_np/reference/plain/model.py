@@ -19,7 +19,7 @@ def norm_name(place, settings):
 
 
 def norm(x, place, settings, t, acts, of_encoder=None):
-    """Apply a norm; return x unchanged if `of_encoder` is given and differs from whether the model is an encoder."""
+    """Apply a norm; return x unchanged if `of_encoder` is True in a decoder or False in an encoder."""
     if of_encoder not in (None, is_encoder(settings)):
         return x
     sizes, name = settings["model"], norm_name(place, settings)
@@ -201,7 +201,7 @@ def mlp_backward(grad_x, block, settings, t, acts, grads):
 
 
 def read_at(settings, t, i):
-    """The only position of each row that a classifier's last block computes, (B, 1); None for all positions."""
+    """The single position per row that a classifier's last block computes, (B, 1); None for blocks that compute all."""
     sizes = settings["model"]
     if sizes["n_classes"] and not is_encoder(settings) and i == sizes["n_layers"] - 1:
         return t["lengths"][:, None] - 1

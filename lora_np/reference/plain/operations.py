@@ -1,7 +1,7 @@
 """The operations of SPEC.md, tiers 1 and 4, each with its backward pass, in the specification's notation.
 
 Arrays have the specification's names, with `_` instead of `.`: grad_y is `grad.y`. Where a gradient is a sum over rows,
-`products` and `rows` make its terms explicit.
+the code forms all its terms, with `products` or `rows`, before it sums them.
 """
 
 import math

@@ -67,7 +67,7 @@ def compared(i, outputs):
 
 
 def large(rng, size):
-    """Draw factors with a small `in`, so that an (in, in) array, which is allowed, is small compared with B A."""
+    """Draw factors with a small `in`, so that the memory limit has room for an (in, in) array but not for B A."""
     inputs = {"A": rng.normal(size=(2, 160)), "B": rng.normal(size=(7000, 2)), "r": 1}
     return inputs, 448_000, "it forms B A or another array of that size"
 

@@ -36,8 +36,8 @@ def nucleus(probs, p):
 
 
 def draw(rng, size):
-    """Draw probabilities. In the second draw, the most likely token of one row exceeds p by itself. In the last draw,
-    all rows reach p exactly, whatever the order of addition, because they consist of powers of ½."""
+    """Draw probabilities. In the second draw, the largest probability of one row exceeds p. In the last draw, all
+    probabilities are powers of ½, so their sums have no rounding errors, and every row reaches p exactly."""
     odds = np.exp(1.2 * rng.normal(size=(size.B, size.V)))
     if size.number == 1:
         odds[1, 0] += 20 * odds[1].sum()

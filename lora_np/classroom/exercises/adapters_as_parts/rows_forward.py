@@ -31,7 +31,7 @@ def rows_forward(x, W, b, adapters, names):
 
 
 def draw(rng, size):
-    """Draw two adapters with different ranks and scales, and rows whose names are interleaved."""
+    """Draw two adapters with different ranks and scales; rows with either adapter or none are interleaved."""
     adapters, scale = {}, size.alpha / size.r
     for name, r, s in (("critics", size.r, scale), ("licences", size.r - 1, 0.4 * scale + 1)):
         adapters[name] = rng.normal(size=(r, size.n_in)), rng.normal(size=(size.n_out, r)), s

@@ -35,7 +35,7 @@ def update_cosine(A1, B1, A2, B2):
 
 
 def draw(rng, size):
-    """Draw updates that share a component; in the second draw, its sign is flipped and one rank is 1."""
+    """Draw two updates that share a component; in the second draw, it has opposite signs in them, and one rank is 1."""
     r1, r2 = [(2, 2), (1, 3), (3, 3)][size.number]
     A1, B1 = rng.normal(size=(r1, 3 * size.n_in)), rng.normal(size=(3 * size.n_out, r1))
     A2 = rng.normal(size=(r2, 3 * size.n_in)) + 1.5 * A1[:1]

@@ -49,7 +49,7 @@ def compared(i, outputs):
 
 
 def large(rng, size):
-    """Draw factors with a small `in`, so that an (in, in) array, which is allowed, is small compared with B A."""
+    """Draw factors with a small `in`, so that the memory limit has room for an (in, in) array but not for B A."""
     inputs = {"B": rng.normal(size=(2200, 1)), "A": rng.normal(size=(1, 70)), "k": 1}
     return inputs, 100_000, "it forms B A or another array of that size"
 

@@ -1,9 +1,9 @@
 """Does it amplify?
 
 Does an update amplify what `W` already does, or does it add something that `W` hardly does? Take the r leading
-directions of ΔW on both sides, `U` (out, r) and `V` (in, r). `Uᵀ W V` is the part of **W** between them: it maps inputs
-along `V` to outputs along `U`. Hu et al.'s **amplification factor** is the ratio of the Frobenius norm of ΔW to that of
-this part. (ΔW is the argument `update`; the name `dW` would mean a gradient.)
+directions of ΔW on both sides, `U` (out, r) and `V` (in, r). `Uᵀ W V` is the part of **W** that connects `V` to `U`: it
+maps inputs along `V` to outputs along `U`. Hu et al.'s **amplification factor** is the ratio of the Frobenius norm of
+ΔW to that of this part. (ΔW is the argument `update`; the name `dW` would mean a gradient.)
 
 **Predict** for W = diag(9, 4, 1): what is the factor of ΔW = W/2 at r = 1? If ΔW becomes ten times as large, what
 happens to the factor, and do ΔW's directions change? Now the control, a *random* ΔW of the same norm: is its factor

@@ -61,7 +61,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Count a mistake in the similarities only once: accept the number that follows from the student's similarities."""
+    """If the similarities are wrong, accept the number of intruders that follows from them: a mistake counts once."""
     own, number = outputs["similarities"], outputs["number"]
     if i.right and own is not None and np.ptp(own) > 0 and np.array_equal(number, np.sum(own < i.epsilon)):
         return outputs | {"number": i.right["number"]}

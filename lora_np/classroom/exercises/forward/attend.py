@@ -1,9 +1,9 @@
 """Context.
 
-The softmax has turned each row of scores into weights, `probs`. Compute each position's weighted average of
-the values in each head. Then concatenate the heads to (N, T, C): each head goes back to its own columns.
+The softmax has turned each row of scores into weights, `probs`. In each head, compute each position's weighted average
+of the values. Then concatenate the heads to (N, T, C): each head goes back to its own columns.
 
-**Predict**, for any weights: what is the context of position 0? What is every context if all positions have the same
+**Predict**, for any weights: what is the context of position 0? What are the contexts if all positions have the same
 value? **Check the last step in your head** with the example of exercise 3: does your merge undo your split?
 """
 

@@ -38,7 +38,7 @@ def who_reads_whom(model, ids, V):
 
 
 def draw(rng, size):
-    """Draw a causal model with three irregularities: one leak from the future, as faint as with a mask value of −20,
+    """Draw a causal model with three flaws: one leak from the future, as faint as a mask value of −20 would cause,
     and two queries that each skip one earlier position. Each token of the small vocabulary fills one column of ids, so
     no single token works as the replacement everywhere."""
     T, V = size.T + 3, 7

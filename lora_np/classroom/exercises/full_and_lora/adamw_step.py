@@ -44,7 +44,7 @@ def adamw_step(p, g, mu, nu, step, lr, beta1, beta2, eps, weight_decay):
 
 
 def draw(rng, size):
-    """Draw a matrix, a bias, and an array of three axes. ε is large enough to show where it is added."""
+    """Draw a matrix, a bias, and an array with three axes. ε is large enough to show where it is added."""
     shape = [(size.n_out, size.n_in), (size.C,), (size.T, size.H, size.D)][size.number]
     p, g, mu = rng.normal(size=(3, *shape))
     drawn = {"p": p, "g": g, "mu": mu, "nu": rng.uniform(0.5, 1.5, shape), "step": 3 + 2 * size.number}
@@ -54,7 +54,7 @@ def draw(rng, size):
 
 def compared(i, outputs):
     """Count a mistake in mu or nu only once: an incorrect p is compared with the p that follows from the student's own
-    mu and nu. To compute that p, use the old moments that a correct step turns into the student's mu and nu."""
+    mu and nu. To compute that p, find the old moments from which a correct step would yield the student's mu and nu."""
     p, mu, nu = (outputs[name] for name in OUTPUTS)
     if not i.right or not np.shape(p) == np.shape(mu) == np.shape(nu) == i.p.shape or np.allclose(p, i.right["p"]):
         return outputs

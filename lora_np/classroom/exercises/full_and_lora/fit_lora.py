@@ -116,7 +116,7 @@ def gradients(i, W, A, B):
 
 
 def problem_of_steps(i, at):
-    """Describe what is wrong with the updates of A (at = 0) or B (at = 1), or return None if they are correct."""
+    """Describe what is wrong with the updates of A (`at` = 0) or B (`at` = 1); return None if they are correct."""
     for n in (0, 5):
         before, after = factors(i.also[n]), factors(i.also[n + 1])
         right, move = gradients(i, i.W, *before)[at], (before[at] - after[at]) / i.lr

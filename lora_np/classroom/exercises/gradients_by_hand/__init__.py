@@ -4,9 +4,9 @@
 respect to the same entry of `y`. Given `dy`, a backward pass computes the gradients with respect to the inputs from
 which `y` was computed.
 
-The lesson contains the formulas. Close it and derive them again on paper: copying teaches you nothing. Begin each
-derivation with one entry of an input: which entries of `y` does it change, and how strongly? Add up these effects.
-Write the matrix form last.
+The lesson contains the formulas. Close the lesson, and derive each formula again on paper: copying teaches you nothing.
+Begin each derivation with one entry of an input: which entries of `y` does it change, and how strongly? Add up these
+effects. Write the matrix form last.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]

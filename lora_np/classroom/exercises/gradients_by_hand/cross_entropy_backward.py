@@ -1,7 +1,7 @@
 """Cross-entropy.
 
-The loss of one row is −log p_t, in nats. It measures how surprised the model is by the correct class `t`. `L` is the
-mean over the rows. The backward pass begins here: no upstream gradient is needed, because ∂L/∂L = 1.
+The loss of one row, −log p_t in nats, measures how surprised the model is by the correct class `t`. `L` is the mean
+loss over the rows. The backward pass begins here: no upstream gradient is needed, because ∂L/∂L = 1.
 
 **Derive** it directly, without going back through the logarithm and the softmax of exercise 4: one row's loss is
 `log Σ_j exp(x_j) − x_t`. The result is the shortest formula in this set. **Predict first:** what is the gradient's sign

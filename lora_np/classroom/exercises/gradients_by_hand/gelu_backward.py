@@ -38,7 +38,7 @@ def draw(rng, size):
 
 
 def slope_of_erf(x):
-    """Return the slope of the exact GELU, which uses erf. It differs from that of the tanh form in the fourth digit."""
+    """Return the slope of the exact GELU, which uses erf; the tanh form's slope differs in the fourth digit."""
     return 0.5 * (1 + np.vectorize(math.erf)(x / 2**0.5)) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
 

@@ -4,14 +4,14 @@ The hard one. Each row of C entries is centred, divided by its standard deviatio
 
     x̂ = (x − mean) · inv_std        inv_std = 1 / σ = 1 / √(variance + ε)        y = x̂ ⊙ w + b
 
-`mean` and `variance` are those of the row (the variance is a mean over C entries). Begin at the end: `dw`, `db`, and
-the gradient dx̂ with respect to x̂ are easy. The hard part is `dx`: `x_i` affects its row of x̂ in **three ways**:
-directly, through the mean, and through the variance. Derive each term, and add them up. The forward pass has stored
-`x_hat` and `inv_std`. You need neither `x` nor ε.
+`mean` and `variance` are computed over the row's C entries (the variance divides by C, not by C − 1). Begin at the end:
+`dw`, `db`, and the gradient dx̂ with respect to x̂ are easy. The hard part is `dx`: `x_i` affects its row of x̂ in
+**three ways**: directly, through the mean, and through the variance. Derive each term, and add them up. The forward
+pass has stored `x_hat` and `inv_std`. You need neither `x` nor ε.
 
-**Predict first:** if you add a constant to a row of `x`, what happens to `y`? If you stretch the row about its mean,
-what happens to `y`, for a tiny ε? So to which two vectors must each row of `dx` be (nearly) orthogonal? Check your
-prediction.
+**Predict first:** if you add a constant to a row of `x`, what happens to `y`? If you scale the row's deviations from
+its mean, what happens to `y`, for a tiny ε? So to which two vectors must each row of `dx` be (nearly) orthogonal? Check
+your prediction.
 """
 
 import numpy as np

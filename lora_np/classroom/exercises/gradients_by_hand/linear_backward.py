@@ -1,12 +1,12 @@
 """The linear layer.
 
 `y = x Wᵀ + b`, row by row: `y_no = Σ_i x_ni W_oi + b_o`. Compute three gradients from `dy`: `dx` is passed on to the
-previous layer, and `dW` and `db` are used to update the parameters. LoRA's backward pass consists of three such passes
-(see lesson 07).
+previous layer, and `dW` and `db` are used to update the parameters. LoRA's backward pass consists of the backward
+passes of three linear layers (see lesson 07).
 
 **Write down the three shapes first.** Then, on paper: which entries of `y` are affected by `x_ni`, which by `W_oi`, and
-which by `b_o`? Two of the three affect entries in every row, so their gradients are sums over the rows. **Predict:** if
-every row of `x` and `dy` is duplicated, what happens to each of the three gradients?
+which by `b_o`? Two of the three inputs affect every row of `y`, so their gradients are sums over the rows. **Predict:**
+if every row of `x` and `dy` is duplicated, what happens to each of the three gradients?
 """
 
 import numpy as np

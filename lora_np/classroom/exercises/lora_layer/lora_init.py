@@ -1,7 +1,7 @@
 """Initialisation.
 
-Training must start from the unchanged base model, but the factors must be able to change. Draw `A` uniformly between
-−1/√in and 1/√in with `rng.uniform`, and choose a `B`.
+Training must start from the unchanged base model, and its first step must change `A` or `B`. Draw `A` uniformly between
+−1/√in and 1/√in with `rng.uniform`, and choose the initial `B` yourself.
 """
 
 import numpy as np

@@ -4,11 +4,12 @@ In NF4, each weight is stored as a 4-bit code, and `block_size` weights share a 
 that, including the scales, for an `n_out` × `n_in` matrix? Compute two numbers:
 
 - `single`: each block's scale is stored in float32.
-- `double`: double quantisation. The scales are stored as 8-bit codes. Each group of 256 scales has one step size in
-  float32, and so does a shorter last group. In addition, the mean of the matrix's scales is stored in float32.
+- `double`: double quantisation. The scales are stored as 8-bit codes. Each group of 256 scales shares one step size,
+  stored in float32; the last group may be shorter. In addition, the mean of the matrix's scales is stored in float32.
 
 The matrices are so small that every item matters: count what is actually stored. **Predict first:** which takes more
-bits, blocks of 64 without double quantisation, or blocks of 16 with it? Which of the two has the smaller error?
+bits, blocks of 64 without double quantisation, or blocks of 16 with it? Which of these two settings has the smaller
+quantisation error?
 """
 
 POINTS = 2

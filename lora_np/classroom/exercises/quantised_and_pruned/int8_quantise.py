@@ -4,7 +4,7 @@ Each row of `W` gets its own ruler: evenly spaced marks, numbered −127 … 127
 weight of largest magnitude on the first or the last mark. Compute `codes`, the number of the nearest mark for each
 weight, and `scales`, the distance between neighbouring marks for each row.
 
-**In your head first:** a row is −1.27, 0.5, 0.004, 1. What are its scale and its codes? Which weights are restored
+**In your head first:** what are the scale and the codes of the row −1.27, 0.5, 0.004, 1? Which weights are restored
 exactly? **Then:** a row of `W` may be all zeros. What should its codes be, and what does your formula give?
 """
 

@@ -4,9 +4,9 @@ The hard one. Training is over, and the result must be a single matrix again, in
 `Ŵ + s B A` as in exercise 1, and return `new_codes` and `new_scales`. Also return `lost`, the norm of the rounding
 error, ‖dequantised result − (Ŵ + ΔW)‖, divided by ‖ΔW‖.
 
-**Predict first:** if the update is so small that no weight moves by half a step, what are the new codes? Is `lost`
-about 0, or about 1? **When your code passes:** which single entry of an update can spoil an entire row? Try an `A` and
-a `B` whose product is 0 except for one entry, at the largest weight of a row. Can `lost` exceed 1?
+**Predict first:** if the update is so small that no weight moves by half a step, what are the new codes, and is `lost`
+about 0 or about 1? **When your code passes:** which single entry of an update can spoil an entire row? Try an `A` and a
+`B` whose product has only one non-zero entry, at the position of a row's largest weight. Can `lost` exceed 1?
 """
 
 import numpy as np

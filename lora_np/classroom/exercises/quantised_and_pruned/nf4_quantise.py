@@ -8,8 +8,8 @@ divide the row length, so a block may begin in one row and end in the next. Comp
 **Predict first:** which code does a weight of 0 have? Which codes can a block's weight of largest magnitude have? If
 you multiply `W` by 10, what happens to the codes and to `absmax`?
 
-One way is to compute all distances, in an array with one more axis than the array of blocks. Another is to find each
-weight's place among the midpoints between neighbouring points.
+One way to find the nearest points is to compute all distances, in an array with one more axis than the array of blocks.
+Another is to find each weight's place among the midpoints between neighbouring points.
 """
 
 import numpy as np

@@ -3,9 +3,9 @@
 Of every `m` neighbouring weights in a row, keep the `n` weights of largest magnitude, and set the others to 0. No two
 weights have equal magnitudes, and `m` divides the row length. With `n` = 2 and `m` = 4, this is lesson 12's "2 of 4".
 
-**In your head first:** a row is 3, −4, 1, 2, 5, 6, −7, 8. What remains with 2 of 4? What remains if you remove the half
-of its weights with the smallest magnitudes, wherever they are? Which of the two keeps more energy, and can it ever be
-the other way round?
+**In your head first:** which weights of the row 3, −4, 1, 2, 5, 6, −7, 8 remain after 2-of-4 pruning? Which remain if
+you remove the four of smallest magnitude, wherever they are? Which of these two methods keeps more energy, and can it
+ever be the other way round?
 """
 
 import numpy as np

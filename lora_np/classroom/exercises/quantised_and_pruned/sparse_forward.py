@@ -1,14 +1,15 @@
 """A format for zeros.
 
-A zero takes as much memory as any other number, unless a format omits it. 2:4 sparsity has such a format. For every
-four neighbouring weights, `values` holds the two remaining ones, in order, and `positions` holds their indices (0 to 3)
-among the four. Compute `y = x Wᵀ`. You could rebuild `W` with its zeros, but then nothing would be saved, so do not
-form it. (An entry of `x` that is not multiplied by any value may be anything here, even NaN. Do not multiply it by 0
-either: 0 · NaN is NaN.)
+A zero takes as much memory as any other number, unless the format omits zeros, as the format for 2:4 sparsity does. For
+every four neighbouring weights, `values` holds the two remaining ones, in order, and `positions` holds their indices (0
+to 3) among the four. Compute `y = x Wᵀ`. You could rebuild `W` with its zeros, but then nothing would be saved, so do
+not form it. (An entry of `x` that is not multiplied by any value may be anything here, even NaN. Do not multiply it by
+0 either: 0 · NaN is NaN.)
 
-**On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? By which entry of a
-row of `x` is each value multiplied? What is the rule for value `k`? **Count:** how many multiplications does a row
-of `x` take this way, and how many with the full `W`? How many bits does a weight take on average, with 16-bit values?
+**On paper first:** what are the values and positions of the row 0, 5, 0, −2, 3, 0, 0, 1 of `W`? By which entry of a row
+of `x` is each value multiplied? Write the index of that entry as a formula for value `k`. **Count:** how many
+multiplications does a row of `x` take this way, and how many with the full `W`? How many bits does a weight take on
+average, with 16-bit values?
 """
 
 import numpy as np
@@ -31,7 +32,7 @@ def sparse_forward(x, values, positions):
 
 
 def draw(rng, size):
-    """Leave one input per group unused. In the last draw, these inputs are NaN, to reveal products with 0."""
+    """Leave one input per group unused; in the last draw, unused inputs are NaN, to reveal multiplication by 0."""
     groups = size.V
     x, values = rng.normal(size=(size.N, 4 * groups)), rng.normal(size=(size.n_out, 2 * groups))
     order = rng.permuted(np.tile(np.arange(4), (groups, 1)), axis=1)  # per group; no value uses the last one

@@ -1,10 +1,11 @@
 """Warm-up: how many parameters?
 
-LoRA stores a change to `W` (out, in) as two thin factors, `B` (out, r) and `A` (r, in). How many parameters do they
-have?
+LoRA stores a change to `W` (out, in) as two thin factors, `B` (out, r) and `A` (r, in). How many parameters do the two
+factors have together?
 
-**Predict first:** for out = in = 4096 and r = 8, what fraction of `W`'s parameters is this: a tenth, a hundredth, or
-less? If both out and in double, what happens to that fraction? LoRA saves most in large models.
+**Predict first:** for out = in = 4096 and r = 8, what fraction of `W`'s parameters do the factors have: a tenth, a
+hundredth, or less? How does this fraction of `W`'s parameters change if both out and in double? LoRA saves most in
+large models.
 """
 
 POINTS = 1

@@ -6,7 +6,7 @@ The forward pass has stored `x_hat` and `inv_rms`. Begin at the end: `dw` and dx
 `x_i` affects its row of x̂ in two ways: directly, and through `inv_rms`. Derive both terms, and add them.
 
 **Predict first:** if you multiply a row of `x` by 1.01, what happens to `y`, for a tiny ε? So what must the dot product
-of each row of `dx` with the same row of `x` be? Check that your result has this value.
+of each row of `dx` with the same row of `x` be? Check this dot product for your own `dx`.
 """
 
 import numpy as np

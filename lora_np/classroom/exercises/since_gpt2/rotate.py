@@ -4,8 +4,8 @@ The `D` entries of a query or a key are treated as `D/2` points in the plane: po
 and `x[…, j + D/2]`, for j = 0 … D/2 − 1. At position `t` (one of `positions`), point `j` is rotated by the angle
 `t · theta^(−2j/D)`, anticlockwise.
 
-**On paper first:** where does a rotation by an angle φ take the points (1, 0) and (0, 1)? So where does it take (a, b)?
-**Predict:** what happens at position 0? Does the length of a query change?
+**On paper first:** where does a rotation by an angle φ take the points (1, 0) and (0, 1)? So where does the rotation
+take (a, b)? **Predict:** what happens at position 0? Does the length of a query change?
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ def draw(rng, size):
 
 
 def of_neighbours(turn, x):
-    """Apply `turn` with neighbouring entries, not entries j and j + D/2, as the coordinates of a point."""
+    """Apply `turn` with entries 2j and 2j + 1, instead of j and j + D/2, as the coordinates of point j."""
     apart = np.concatenate([x[..., ::2], x[..., 1::2]], axis=-1)
     return turn(apart).reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
 

@@ -9,8 +9,8 @@ and the adapter's update. It begins with `B A` = 0, and repeats two steps `round
 `quantise(M)` is given: it quantises and dequantises `M`, and returns an array of the same shape. Compute the final `Q`,
 `A` and `B`. Any `A` and `B` with the correct product are accepted this time.
 
-**Predict first:** the error is ‖W − (Q + s B A)‖. Can step 2 increase this error? Can step 1? So must the error
-decrease from round to round? **When your code passes,** try *Beyond the points* below.
+**Predict first:** can step 2 increase the error ‖W − (Q + s B A)‖? Can step 1? So must the error decrease from round to
+round? **When your code passes,** try *Beyond the points* below.
 """
 
 import numpy as np
@@ -63,7 +63,7 @@ def compared(i, outputs):
 
 
 def from_W(i):
-    """Return the final Q of an adapter that starts with W's leading directions, as it does after a round with Q = 0."""
+    """Return the final Q if s B A starts from W's leading directions, not from 0: the first round has Q = 0."""
     return loftq_start(i.W, lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), i.r, i.s, i.rounds + 1)[0]
 
 

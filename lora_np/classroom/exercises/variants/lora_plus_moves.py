@@ -2,10 +2,10 @@
 
 Take one step of gradient descent, with learning rate `lr` for `A` and `ratio · lr` for `B`. How does the adapter's
 output, `s (x Aᵀ) Bᵀ`, change? Multiply out the new output, and compute the change as a sum of three terms: `through_A`,
-the change if only `A` moves; `through_B`, the change if only `B` moves; and `both`, what is added if both move.
+the change if only `A` moves; `through_B`, the change if only `B` moves; and `both`, the additional change if both move.
 
 **Predict first:** which of the three are zero in the first step, which starts from `B` = 0? If you halve `lr`, what
-happens to each? Which of them depend on `ratio`?
+happens to each of the three terms? Which of the terms depend on `ratio`?
 """
 
 from ...exercise import normals

@@ -4,8 +4,8 @@ rsLoRA uses a scale `s` for which `s² r` does not depend on the rank. Compute `
 `alpha_lora`, the α for which plain **LoRA** has the same scale at the same rank.
 
 **Predict first:** for α = 16, what is `s` under each method's rule at r = 4 and at r = 64? By what factor does `s`
-change? **Then:** two colleagues train with r = 16, one with LoRA, one with rsLoRA. Is there a result that one of them
-can reach and the other cannot?
+change between the two ranks? **Then:** two colleagues train with r = 16, one with LoRA, one with rsLoRA. Is there a
+result that one of them can reach and the other cannot?
 """
 
 import numpy as np

@@ -8,8 +8,8 @@ called `lambda_d` and `lambda_b` in the code:
 Derive the gradients of the two vectors and of `x`. **First name every array between `x` and `y`, and write down its
 shape**; then work backwards through them one by one.
 
-**Predict:** training starts at λ_b = 0 and λ_d = 0.1. Which of the three gradients is zero then, and which is the same
-as without the adapter? Why are the vectors not both initialised to zero?
+**Predict:** training starts at λ_b = 0 and λ_d = 0.1. Which of the three gradients is zero in the first step, and which
+is the same as without the adapter? Why are the vectors not both initialised to zero?
 """
 
 import numpy as np

@@ -2,15 +2,16 @@
 
 The hard one. Consider a chain of linear layers, with layer 0 at the bottom: layer `l` maps its input, (N, widths[l]),
 to (N, widths[l + 1]), the input of the next layer. All `W` are frozen. Layer `l` has an adapter of rank `ranks[l]`, or
-no adapter if `ranks[l]` is 0. The loss follows the last layer and gives that layer's `dy`; layer 0's input is data.
+no adapter if `ranks[l]` is 0. The loss, computed from the last layer's output, provides that layer's `dy`; layer 0's
+input is the training data.
 
 Count the FLOPs of the forward and backward passes if **no unnecessary product is computed**. Draw the chain and work
-down from the loss. At each layer, ask: is anything trained *below*, so that `dx` is needed? Which products does that
-`dx` consist of? Which products does an adapter on this layer need, even if nothing below is trained?
+down from the loss. At each layer, ask: is anything trained *below*, so that `dx` is needed? Which products are needed
+for `dx`? Which products does an adapter on this layer need, even if nothing below is trained?
 
 **Predict:** suppose that only one of 32 layers of equal size has an adapter. How many products of the size of `x Wᵀ`
-does the backward pass contain if that adapter is on the last layer? How many if it is on the first? So on which layer
-must the adapter be to save two thirds of a full step's FLOPs, and on which does it save only one third?
+does the backward pass contain if that adapter is on the last layer, and how many if it is on the first? So on which
+layer must the adapter be to save two thirds of a full step's FLOPs, and on which does it save only one third?
 """
 
 POINTS = 5

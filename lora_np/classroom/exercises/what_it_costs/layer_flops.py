@@ -5,9 +5,9 @@ backward passes for full fine-tuning (`W` is trained) and for LoRA (`W` is froze
 never formed). The lesson's ratio holds for a square `W`, but most weights are not square.
 
 **List first:** there are three products for full fine-tuning, and eight for LoRA. **Predict:** which of the four counts
-is smallest? Does LoRA's backward pass cost twice as much as its forward pass? **When it passes,** derive the ratio of
-the FLOPs of LoRA's step to those of the full step, for any in and out. Do you get the lesson's 2/3 + 2r/C if both
-dimensions are C? At what rank does LoRA start to cost more than full fine-tuning for an `up_proj` of (1024, 256)?
+is smallest? Does LoRA's backward pass cost twice as much as its forward pass? **When your code passes,** derive the
+ratio of the FLOPs of LoRA's step to those of the full step, for any in and out. Do you get the lesson's 2/3 + 2r/C if
+both dimensions are C? At what rank does LoRA start to cost more than full fine-tuning for an `up_proj` of (1024, 256)?
 """
 
 POINTS = 4

@@ -9,9 +9,9 @@ products: ignore adding to `W` and multiplying by `s`.)
 as functions of the number of rows. Try 4096 × 4096 in your head: does one long text have enough rows? Where in exercise
 set 02 have you already seen this result?
 
-**For the curious, when it passes:** suppose that a training step has 2,048 rows and a layer is 256 × 256. Would it save
-FLOPs to form `W + s B A` in each step, and to use it in the forward and backward passes? Which of the six thin products
-would that save, which would remain, and what would it cost in memory?
+**For the curious, when your code passes:** suppose that a training step has 2,048 rows and a layer is 256 × 256. Would
+it save FLOPs to form `W + s B A` in each step, and to use it in the forward and backward passes? Which of the six thin
+products would merging in each step save, which would remain, and how much memory would it cost?
 """
 
 POINTS = 3

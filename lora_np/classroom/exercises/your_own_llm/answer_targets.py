@@ -1,9 +1,9 @@
 """The targets that count.
 
 A conversation is one row of `T` tokens, and `is_answer` is True for the tokens of an answer. (The token that ends an
-answer is part of the answer.) The model reads `inputs`, that is, all tokens except the last. At each of these tokens it
-must predict the next token. If the next token belongs to an answer, it is the target; all other targets are −100 and do
-not count. Return `inputs` and `targets`.
+answer is part of the answer.) The model reads `inputs`, that is, all tokens except the last. At each token of `inputs`,
+the model must predict the next token. If the next token belongs to an answer, it is the target; all other targets are
+−100 and do not count. Return `inputs` and `targets`.
 
 **On paper first:** write down `inputs` and `targets` for `<user> Hi <end> <model> Hello <end>`, where the last two
 tokens belong to the answer. At which token must the model predict `Hello`? **Predict:** what does the model not learn

@@ -4,8 +4,8 @@ A language model reads a text and a prompt such as "Sentiment:". `logits` holds 
 one row for each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Compute each
 label's probability if only these `K` tokens are allowed.
 
-**On paper first:** two labels have the logits 2 and 2 + log 3, and another token has the logit 9. What are the
-probabilities of the two labels? What are they if the other token's logit is 90? **Predict:** what do these
+**On paper first:** two labels have the logits 2 and 2 + log 3, and another token has the logit 9. What are the two
+labels' probabilities, and what are they if the other token's logit is 90 instead? **Predict:** what do these
 probabilities not tell you about the model? What happens if two labels begin with the same token?
 """
 

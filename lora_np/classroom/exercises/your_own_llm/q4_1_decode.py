@@ -5,9 +5,9 @@ Each byte, an integer from 0 to 255, holds two codes of four bits: byte `i` has 
 (`byte % 16`) and that of weight `i + 16` in its upper half. Code `q` represents the weight `d q + m`. Compute the
 weights of `n` blocks.
 
-**On paper first:** a block has `d` = 0.5 and `m` = −3, and its first byte is 115. Which two of the block's 32 weights
-does this byte determine, and what are they? **Predict:** which code represents the weight 0 in this block? Does every
-block have such a code?
+**On paper first:** a block has `d` = 0.5 and `m` = −3. Which two of its 32 weights does its first byte, 115, determine,
+and what are their values? **Predict:** which code represents the weight 0 in this block? Does every block have a code
+for the weight 0?
 """
 
 import numpy as np

@@ -4,9 +4,9 @@ Each block of 32 weights gets its own ruler with 16 evenly spaced marks: mark 0 
 mark 15 is at its largest, and `d` is the distance between neighbouring marks. The code of a weight is the number of the
 nearest mark. Compute `codes`, `d` and `m`.
 
-**Predict:** which weights of a block are restored exactly? What is the largest possible error of the others, in steps?
-If 3 is added to all weights of a block, how do `codes`, `d` and `m` change? **Then:** what does your formula
-compute for a block whose weights are all equal? The codes should be 0.
+**Predict:** which weights of a block are restored exactly? What is the largest possible error of the other weights, in
+steps of `d`? If 3 is added to all weights of a block, how do `codes`, `d` and `m` change? **Then:** what does your
+formula compute for a block whose weights are all equal? The codes should be 0.
 """
 
 import numpy as np

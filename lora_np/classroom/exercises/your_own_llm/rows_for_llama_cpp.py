@@ -5,9 +5,9 @@ rows of all first coordinates come first, followed by those of all second coordi
 coordinates of a point are neighbours: 0, D/2, 1, D/2 + 1, and so on. `B` is an adapter's factor for `q_proj`, and its
 rows have the same order as the weight's. Return the rows in the file's order, head by head.
 
-**On paper first:** write down the order of the rows of one head for `D` = 6 and for `D` = 4. For which of the two is
-the permutation its own inverse? (So which `D` is a poor choice for a test?) **Predict:** why does `A` not change? Does
-the `B` of `v_proj` change? How many heads do you pass for `k_proj`?
+**On paper first:** write down the order of the rows of one head for `D` = 6 and for `D` = 4. For which of these two
+values of `D` is the permutation its own inverse? (So which `D` is a poor choice for a test?) **Predict:** why does `A`
+not change? Does the `B` of `v_proj` change? How many heads do you pass for `k_proj`?
 """
 
 POINTS = 3
