@@ -85,8 +85,8 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
     Parameters
     ----------
     x, weight, bias, adapter, config, wanted, mask : see `lora.forward`
-    norm : array (out,) used as a constant instead of ‖V‖, or None. With a constant norm, the paper's gradient is
-        exact, so it can be checked against finite differences.
+    norm : array (out,) used as a constant instead of ‖V‖, or None. If the norm is held constant, the paper's gradient
+        is exact and can be checked against finite differences.
 
     Returns
     -------
@@ -133,8 +133,8 @@ def backward(dy, cache):
 
         ∂L/∂‖V‖ = − m a / ‖V‖²   and   ∂‖V‖/∂V = V / ‖V‖   so   dV += − (m a / ‖V‖³) ⊙ V
 
-    The term through ‖V‖ has the weight's shape, and needs no matrix product over the batch. It removes the component of
-    dV along each row of V: B A can rotate a row of W′, but only m can change its length.
+    The gradient term through ‖V‖ has the weight's shape, and computing it requires no matrix product over the batch. It
+    removes the component of dV along each row of V: B A can rotate a row of W′, but only m can change its length.
 
     With dropout, x̃ = x ⊙ mask replaces x above, and y has the additional term (x − x̃) Wᵀ.
 

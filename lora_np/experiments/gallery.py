@@ -56,7 +56,7 @@ def write_gallery(out):
         if rows[group]:
             lines += [f"## {title}", "", *heads, *rows[group], ""]
     if (out / "bench.md").exists():
-        lines += ["The speed of lora_np next to PyTorch and JAX: [bench](bench.md).", ""]
+        lines += ["The speed of lora_np compared with PyTorch and JAX: [bench](bench.md).", ""]
     lines += ["## How to read this page", "", ABOUT.read_text("utf-8")]
     write_text(out / "README.md", "\n".join(["# The experiments", "", *odd, *lines]).rstrip("\n") + "\n")
     return out / "README.md"
@@ -111,13 +111,13 @@ def section(name, base, outcome):
 
 
 def cells_of(part):
-    """The cells of a comparison's row."""
+    """The cells of one comparison's row in the table of an experiment's page."""
     margin = "" if part["margin"] is None else f"{part['margin']:g}"
     return [part["statement"], format_interval(part), margin, describe_verdict(part), part["claim"] or ""]
 
 
 def alt_texts(caption, n):
-    """The alt text of each of n figures: the first sentence of its part of the caption, and those about its panels."""
+    """The alt texts of n figures: the first sentence of each figure's caption, and the sentences about its panels."""
     parts = [part for part in re.split(r"Figure \d: ", caption) if part] or [caption]
     texts = []
     for i in range(n):

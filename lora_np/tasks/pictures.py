@@ -63,7 +63,7 @@ def new_figure(width, height):
 
 
 def as_png(draw, values, style=STYLE):
-    """Render the matplotlib Figure that draw(values) returns, as the bytes of a PNG."""
+    """Render the matplotlib Figure that draw(values) returns, and return it as PNG bytes."""
     import matplotlib
 
     # Without pyplot, a Figure opens no window and shares no state with a notebook.

@@ -1,4 +1,4 @@
-"""Report on a classifier: scores with intervals, simpler classifiers for comparison, confusions."""
+"""Report on a classifier: its scores with intervals, a comparison with simpler classifiers, and its confusions."""
 
 from collections import Counter
 from statistics import NormalDist
@@ -22,11 +22,11 @@ MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 def class_report(labels, true, probabilities, others=None, keys=None):
-    """Compare a classifier's predictions, and those of other classifiers for the same texts, with the true classes.
+    """Evaluate a classifier's predictions, and those of other classifiers for the same texts, against the true classes.
 
     Accuracies have Wilson intervals. Macro-F1 is the mean of F1 over the classes that occur or are predicted at least
-    once, as in scikit-learn. Macro-F1 and the differences between classifiers have percentile bootstrap intervals, from
-    2,000 resamples of the texts with seed 0 (for differences, see `lead`). The expected calibration error is the mean
+    once, as in scikit-learn. Macro-F1 and the differences between classifiers have percentile bootstrap intervals
+    (2,000 resamples of the texts, seed 0; for differences, see `lead`). The expected calibration error is the mean
     absolute difference between the probability of the predicted class and the fraction of correct predictions, in 15
     bins of equal width (Guo et al. 2017).
 
@@ -46,7 +46,7 @@ def class_report(labels, true, probabilities, others=None, keys=None):
         "accuracy_interval", "macro_f1", "macro_f1_interval", as fractions; "others", the same scores for each other
         classifier and for a baseline that always predicts the most frequent class, and how far this classifier is ahead
         of it, "ahead": for each score, the difference and the ends of its interval; "calibration_error"; "calibration",
-        a row for each bin that has texts: their number, the mean probability, the fraction of correct predictions;
+        a row for each non-empty bin: the number of texts, the mean probability, the fraction of correct predictions;
         "commonest_share", the share of texts in the most frequent class; "classes", label -> "texts" in this class,
         "precision" (None if the class is never predicted), "recall" (None if the class has no texts); "confusion", K
         lists of K: the number of texts of each class (row) that were predicted as each class (column)
@@ -83,7 +83,7 @@ def text_keys(texts):
 
 
 def calibration(confidence, right):
-    """Return [number of texts, mean confidence, fraction of correct predictions] for each bin that has texts."""
+    """Return [number of texts, mean confidence, fraction of correct predictions] for each non-empty bin."""
     of_bin = np.minimum((confidence * BINS).astype(int), BINS - 1)
     bins = [of_bin == k for k in np.unique(of_bin)]
     return [[int(rows.sum()), float(confidence[rows].mean()), float(right[rows].mean())] for rows in bins]
@@ -114,11 +114,12 @@ def scores(true, answered):
 
 
 def lead(true, answered, other):
-    """Return how far a classifier is ahead of another, as a dict: score -> [difference, low, high]; see `class_report`.
+    """Return one classifier's lead over another, as a dict: score -> [difference, low, high]; see `class_report`.
 
-    If one classifier is right on every text on which the two differ, a plain bootstrap almost never cancels its lead,
-    and would find a clear difference from too few texts. As in Agresti and Min (2005), one text on which the
-    classifiers differ is therefore added: half a text as observed, and half a text with the predictions exchanged.
+    If one classifier is right on every text on which the two differ, it leads in almost every bootstrap sample, so even
+    a few such texts would look like a clear difference. As in Agresti and Min (2005), one extra text on which the
+    classifiers differ is therefore added: half its weight goes to the predictions as observed, and half to the
+    predictions swapped between the classifiers.
     """
     cells, counts = np.unique(np.stack([true, answered, other]), axis=1, return_counts=True)
     differs = counts * (cells[1] != cells[2])
@@ -146,7 +147,8 @@ def wilson_interval(right, n):
 def macro_f1(true, answered, counts):
     """Return the mean over classes of F1 = 2 correct / (true + predicted), from a confusion matrix's entries.
 
-    `true` and `answered` (n,) are the entries' rows and columns; `counts` is (n,), or (draws, n) for several matrices.
+    `true` and `answered`, both (n,), are the entries' row and column indices. `counts`, the entries, is (n,), or
+    (draws, n) for several matrices.
     """
     classes = np.arange(max(true.max(), answered.max()) + 1)
     is_true, is_answered = np.equal.outer(true, classes), np.equal.outer(answered, classes)  # (n, K)
@@ -237,7 +239,7 @@ def mistakes(labels, true, probabilities, texts):
 
 
 def verdicts(report, advice=""):
-    """Return a sentence that compares the classifier with each simpler one, and one for each class never predicted."""
+    """Return sentences that compare the classifier with simpler ones and name the classes that are never predicted."""
     lines = []
     for name, its in report["others"].items():
         if name != next(iter(report["others"])) and all(low > 0 for _, low, _ in its["ahead"].values()):

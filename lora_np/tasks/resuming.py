@@ -41,9 +41,9 @@ def check_state(out):
 
 @contextmanager
 def resumable(out, plan, base, data, model, settings, report):
-    """Yield the arguments `more` with which `train(**plan, **more)` saves its state and resumes from it.
+    """Yield further arguments, `more`, with which `train(**plan, **more)` saves its state and resumes from a saved one.
 
-    The result must be saved within the context: when the context ends without an interruption, the state is removed.
+    Save the result inside the `with` block: when the block ends without an exception, the saved state is deleted.
 
     Parameters
     ----------

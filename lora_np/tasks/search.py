@@ -76,7 +76,7 @@ def search(train, fits, settings, other, minutes, report):
 
 
 def carried_out(train, settings):
-    """Train with some settings, and return the Trial."""
+    """Train with the given settings, and return the Trial."""
     started, trained, loss = time.monotonic(), None, np.inf
     try:
         trained = train(settings)

@@ -1,4 +1,4 @@
-"""The inputs of a fine-tuning run: settings, with checks and defaults, and the interface that the data implements."""
+"""The inputs of a fine-tuning run: its settings, with checks and defaults, and the interface of its training data."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -257,7 +257,7 @@ def kind_of_base(base):
 
 
 def defaults_for(task, kind):
-    """Return the Defaults for a task and a kind of base; those for "large" if the task has none for an encoder."""
+    """Return a task's Defaults for a kind of base; if the task has none for an encoder, those for a large base."""
     return DEFAULTS[task].get(kind, DEFAULTS[task]["large"])
 
 
@@ -279,7 +279,7 @@ def with_lengths(settings, task, config):
     whole_number("max_tokens", most, most=config.n_positions, why="the model's n_positions")
     if overlap is not None:
         if task != "classifier":
-            raise ValueError(f"overlap: only a classifier reads windows, not the task {task!r}")
+            raise ValueError(f"overlap: got task {task!r}, but only a classifier reads long texts in windows")
         whole_number("overlap", overlap, least=0, most=most // 2, why="half of max_tokens")
     return replace(settings, max_tokens=most, overlap=overlap)
 

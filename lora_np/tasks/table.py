@@ -130,7 +130,7 @@ class LabelledTable(Data):
         return Dataset(model, epoch_batches, validation_batches, len(train[0]), longest, test, **more)
 
     def labelling(self, model, seed):
-        """Return the model with a new head for its labels."""
+        """Return the model with a new classification head for `model.labels`."""
         params, config = add_head(model.params, model.config, len(model.labels), stream(seed, "head"))
         return model._replace(params=params, config=config)
 
@@ -142,7 +142,7 @@ class LabelledTable(Data):
     def split(self, seed):
         """Return the Splits, and the number of rows left out because their text is in the validation or test file.
 
-        A text in both of these files is used only for testing.
+        A text that is in both the validation and the test file is used only for testing.
         """
         tables = {"data": self.data, "validation_data": self.validation_data, "test_data": self.test_data}
         tables = {name: self.table(path) for name, path in tables.items() if path is not None}

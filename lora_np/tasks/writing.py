@@ -72,7 +72,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
 
 
 def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False, shown=""):
-    """Yield the text of the ids (T,) and its continuation, without `shown`; see `write_text_from`."""
+    """Yield the text of the ids (T,), minus its beginning `shown`, then the continuation; see `write_text_from`."""
     if task.config.n_classes:
         raise ValueError("model: got a classifier, expected a language model; use `predict` for a classifier")
     if len(ids) > (most := task.config.n_positions):
@@ -108,7 +108,7 @@ def end_ids(task):
 
 
 def pieces(tokenizer, text, new, shown=""):
-    """Yield the decoded prompt, whose ids are `text`, then the text that each new id adds, once this text is final.
+    """Yield the decoded prompt, whose ids are `text`, then the new ids' text, as soon as each character is complete.
 
     If `shown` is not empty, the text begins with it, and only the rest is yielded.
     """

@@ -43,7 +43,7 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
         m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)      corrects the bias from starting at 0
         p ← p − lr · λ · p − lr · m̂ / (√v̂ + ε)     ε is outside the root
 
-    Weight decay applies only to matrices, not to biases and layer-norm weights, which have one axis.
+    Weight decay applies only to matrices, not to one-dimensional arrays (biases and layer-norm weights).
 
     Parameters
     ----------

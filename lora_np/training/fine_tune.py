@@ -31,9 +31,9 @@ def fine_tuning(
 ):
     """Return the arguments with which `train` fine-tunes a model or an adapter: `train(**fine_tuning(...))`.
 
-    The learning rate rises linearly over a quarter of the first epoch and then falls linearly towards zero. The best
-    weights are those with the lowest validation loss, because the loss is a proper scoring rule and varies much less
-    than the accuracy on the same texts.
+    The learning rate rises linearly over the first quarter of the first epoch and then falls linearly towards zero. The
+    best weights are those with the lowest validation loss, because the loss is a proper scoring rule and much less
+    noisy than the accuracy on the same texts.
 
     Parameters
     ----------

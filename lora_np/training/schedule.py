@@ -10,10 +10,10 @@ SCHEDULES = ("constant", "linear", "cosine")
 def learning_rate_at(step, total_steps, peak, schedule="linear", warmup_steps=0, final_share=0.0):
     """Return the learning rate at one step.
 
-    The rate rises linearly during the warm-up and is `peak` in the first step after the warm-up. It then decays towards
-    final_share · peak: linearly, along half a cosine, or not at all. Unlike in transformers' schedules, no rate is 0:
-    the first of w warm-up steps has the rate peak / (w + 1), and final_share · peak would be reached one step after
-    the last.
+    The rate rises linearly during the warm-up and is `peak` in the first step after the warm-up. It then stays
+    constant, or decays towards final_share · peak, linearly or along half a cosine wave. Unlike in transformers'
+    schedules, no rate is 0: the first of w warm-up steps has the rate peak / (w + 1), and final_share · peak would be
+    reached one step after the last.
 
     Parameters
     ----------

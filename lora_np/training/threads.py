@@ -82,9 +82,9 @@ def worthwhile_threads(params):
 def process_environment(blas_threads=1):
     """Return environment variables for a new training process; NumPy's libraries read them when they load.
 
-    With these settings, glibc keeps freed memory in the process, in one heap with huge pages. Otherwise the kernel
-    would zero the pages of the same large arrays in every training step. Variables that are already set keep their
-    values.
+    With these settings, glibc keeps freed memory in the process, in one heap with huge pages. Without these settings,
+    large arrays would get new pages in every training step, which the kernel would first have to fill with zeros.
+    Variables that are already set keep their values.
 
     Parameters
     ----------

@@ -94,7 +94,7 @@ def train(
     epoch_batches : function (rng) -> list of the batches of one epoch; rng depends only on the seed and the epoch's
         number. Every epoch must have as many batches as the first.
     config : TrainConfig
-    evaluate : None, or function (trainable) -> dict of floats, including the "loss" by which the best weights are
+    evaluate : None, or a function (trainable) -> dict of floats, including the "loss" by which the best weights are
         selected. It must not keep references to the arrays, because the next step overwrites them
     on_step : function (step, dict of floats), called after each step, for logging
     state_path : file to save the state in; if the file exists, the run resumes from it, see `resume`
