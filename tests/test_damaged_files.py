@@ -132,7 +132,7 @@ FIELDS = {
     ],
     "peft": [
         ({"peft_type": "absent"}, "peft_type is missing, expected 'LORA'"),
-        ({"init_lora_weights": "pissa_niter_16"}, "pissa_niter_16', which also changes the base; in PEFT, convert it"),
+        ({"init_lora_weights": "pissa_niter_16"}, "pissa_niter_16', which changes the base's weights; in PEFT"),
         ({"rank_pattern": {"c_attn": 4}}, "attn.c_attn: .*: they have rank 9, but the configuration says 4"),
         ({"lora_alpha": "6"}, "the alpha: got '6', expected -1e[+]30 <"),
         ({"lora_alpha": float("nan")}, "the alpha: got nan, expected -1e[+]30 <"),

@@ -14,11 +14,11 @@ MOST_STEPS = 5  # rates that are more than this many factors of 2 from the first
 
 
 def tune(names=None, out=SETTINGS, store=STORE, workers=None, report=print):
-    """Find the learning rate with the lowest mean validation loss for each of several methods.
+    """For each of several methods, find the learning rate with the lowest mean validation loss.
 
-    The search tries the stored rate, half that rate and twice that rate, and continues until the rates on both sides of
-    the best one are worse. A rate at which a run diverges is treated as the worst. Runs are stored, so interrupted
-    tuning can be resumed, and methods with identical runs share them. The test split is never read.
+    The search starts at the rate in settings.json, and keeps trying half and twice the best rate found so far until
+    both are worse. A rate at which a run diverges is treated as the worst. All runs are stored, so an interrupted
+    search can be resumed, and methods that need the same run share it. The test split is never read.
 
     Parameters
     ----------
@@ -94,5 +94,5 @@ def untried(guess, losses):
 
 
 def best_of(losses):
-    """The rate with the lowest loss; in a tie, the lowest such rate."""
+    """The rate with the lowest loss; if several rates tie, the lowest of them."""
     return min(sorted(losses), key=losses.get)

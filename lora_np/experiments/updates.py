@@ -27,7 +27,7 @@ def each(function, arrays):
 
 
 def scores_when_cut(results, run, ranks):
-    """The test scores of full fine-tuning with every linear layer's update truncated to each of several ranks.
+    """The test scores of a fully fine-tuned model after every linear layer's update is truncated to each given rank.
 
     Returns a dict, rank as str -> {"accuracy": in %, "loss": in nats}.
     """
@@ -38,7 +38,7 @@ def scores_when_cut(results, run, ranks):
 
 
 def scores_on_test(run, model, config):
-    """The "accuracy" in % and the "loss" in nats of a run's model without an adapter, on the test split."""
+    """A model's "accuracy" in % and "loss" in nats on a run's test split; the model has no adapter."""
     with blas_threads(1), shard_threads(worthwhile_threads(model)) as in_turn:
         scores = score(model, None, config, run.snippets(), "test", in_turn)
     return {"accuracy": 100 * scores["accuracy"], "loss": scores["loss"]}
@@ -64,7 +64,7 @@ def spectra(results, run):
 
 
 def energy(results, run):
-    """The shares of ΔW's energy Σσ² in its 1, 2, …, n leading directions, and its rank_90, averaged over the layers."""
+    """The share of ΔW's energy Σσ² in its 1, 2, …, n leading directions, and its rank_90, averaged over the layers."""
     spectra = each(spectrum, updates_of(results, run)).values()
     n = max(len(s.singular_values) for s in spectra)
     sums = [np.cumsum(np.pad(s.singular_values, (0, n - len(s.singular_values))) ** 2) for s in spectra]
@@ -73,7 +73,7 @@ def energy(results, run):
 
 
 def similarities(results, run, k):
-    """The similarities (layers, k) of the k leading directions of each fine-tuned matrix; see `max_similarities`."""
+    """Compare the k leading directions of each fine-tuned matrix with the base, (layers, k); see `max_similarities`."""
     params, model, adapter = tuned(results, run)
     after = model if adapter is None else merge(params, adapter)
     names = (f"{module}.weight" for module in linear_layers(params))

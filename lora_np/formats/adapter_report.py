@@ -1,6 +1,6 @@
 """Report, for each layer of an adapter file, whether a program applies it, ignores it, or refuses the entire file.
 
-Faults in a file are reported, not corrected. `Rules` describes what a program expects.
+Faults in a file are reported, not corrected. `Rules` describes what a program expects in the file.
 """
 
 import re
@@ -64,7 +64,7 @@ class Rules(NamedTuple):
 
 
 def split_by_layer(tensors, pattern):
-    """Split tensors into factors, {layer: {"lora_A": …}}, and others; `pattern` has groups for the layer and array."""
+    """Split tensors into factors, {layer: {"lora_A": …}}, and others; `pattern` captures the layer and the array."""
     factors, others = {}, {}
     for key, tensor in tensors.items():
         array = np.asarray(tensor).real  # like PyTorch, drop the imaginary part
@@ -76,7 +76,7 @@ def split_by_layer(tensors, pattern):
 
 
 def report_layers(rules, factors, params, config, others=()):
-    """The LayerReports of the factors and of targets without tensors, plus `others`, in the base's layer order."""
+    """The LayerReports of layers with factors and of targets without any, plus `others`, in the base's layer order."""
     layers = [(layer.name, layer) for layer in others]
     for key, arrays in factors.items():
         name = key.removeprefix(rules.prefix)
@@ -136,7 +136,7 @@ def shape_fault(factors, r, n_out, n_in):
 
 
 def base_array(params, ours, leaf="weight"):
-    """The base's weight or bias for a layer of a file (stacked if fused), or None. A tied head uses the embedding."""
+    """The base's weight or bias of the layers `ours` (stacked if several), or None. A tied head uses the embedding."""
     if ours == ("head",) and HEAD not in params:
         ours = ("tok_emb",)
     arrays = [np.asarray(params[f"{name}.{leaf}"]) for name in ours if f"{name}.{leaf}" in params]
@@ -186,7 +186,7 @@ def peft_report(path, fields, tensors, params, config, names=None):
 
     PEFT ignores unknown names. Targets without tensors keep their initial values: A is random, B is zero, and DoRA's m
     contains the row norms of W. A tensor with the same name as one of the base's weights replaces that weight. PEFT
-    raises an error if shapes do not match, or if the weight of a module that PEFT loads in full is missing.
+    raises an error if shapes do not match, or if the file lacks the weight of a fully trained module (`saved_modules`).
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def table_of_names(tensors, config):
 
 
 def saved_modules(fields):
-    """The name suffixes of the modules that PEFT loads in full."""
+    """The name suffixes of the modules that PEFT trains, saves and loads in full, such as a classification head."""
     saved = as_list(fields.get("modules_to_save") or [])
     return saved + ["classifier", "score"] * (fields.get("task_type") == "SEQ_CLS")
 

@@ -28,7 +28,7 @@ def write_atomically(path, data):
 
 @contextmanager
 def replacing(path):
-    """Yield a temporary path. At the end of the block, the file at the temporary path replaces `path`."""
+    """Yield a temporary path. When the `with` block ends, the file at the temporary path replaces `path`."""
     path = Path(path)
     with temporary_folder(path.parent) as folder, naming(path):
         yield folder / path.name
@@ -60,7 +60,7 @@ def naming(path):
 
 @contextmanager
 def locked(folder):
-    """Wait until no other process writes to a folder, and lock it until the end of the block."""
+    """Wait until no other process writes to a folder, and lock it until the `with` block ends."""
     try:
         import fcntl
     except ImportError:  # Windows, which cannot lock a folder
@@ -80,10 +80,10 @@ def locked(folder):
 
 @contextmanager
 def only_process(folder):
-    """Reserve a folder for a long job until the end of the block.
+    """Reserve a folder for a long job; the reservation lasts until the `with` block ends.
 
-    Raises ValueError if another process has reserved the folder. The lock is a file next to the folder; this file
-    is removed at the end of the block.
+    Raises ValueError if another process has reserved the folder. The lock is a file next to the folder, and is removed
+    when the `with` block ends.
     """
     folder = Path(os.path.realpath(folder))
     path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
@@ -190,13 +190,13 @@ def exchange(a, b):
 
 
 def aside(folder):
-    """The old folder's temporary path between the two renames, on systems that cannot swap folders."""
+    """The temporary path of the old folder during its replacement, on systems that cannot swap two folders."""
     folder = Path(os.path.realpath(folder))
     return folder.parent / f"{TEMPORARY['prefix']}{folder.name}.old"
 
 
 def recover(folder):
-    """Restore a folder whose replacement was interrupted between the two renames."""
+    """Restore a folder if its replacement was interrupted after the old folder had been moved to `aside`."""
     folder = Path(os.path.realpath(folder))
     if not folder.exists() and aside(folder).exists():
         with locked(folder.parent):

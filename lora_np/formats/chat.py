@@ -151,7 +151,8 @@ def chat_rows(conversations, tokenizer, template, length, places=None, now=None)
 def is_answer(encoding, text, spans, marks):
     """Whether each token of a text is part of an answer, (T,) bool.
 
-    Only the ends of tokens are compared, because some tokenizers report a token's start after its leading space.
+    Only the end of a token is compared with the answers' spans, because some tokenizers report that a token starts
+    after its leading space.
     """
     ends = np.array([end for _, end in encoding.offsets], dtype=np.int64)  # (T,)
     added = np.array(encoding.special_tokens_mask, dtype=bool)  # (T,) tokens that the tokenizer adds around the text
@@ -170,8 +171,8 @@ def rendered_texts(conversations, places, template, now):
     """Render or concatenate conversations, and return the texts and the answers' spans, [(start, end)].
 
     The text before an answer is the rendering of all earlier messages, followed by the answer's header. The text up to
-    the end of an answer is the rendering of all messages up to and including it. Both must be prefixes of the entire
-    text.
+    the end of an answer is the rendering of all messages up to and including it. Both of these texts must be prefixes
+    of the entire conversation's text.
     """
     answers = [[k for k, one in enumerate(messages) if one["role"] == "assistant"] for messages in conversations]
     jobs, whose = [], []

@@ -76,7 +76,7 @@ def check_is_model(folder):
 
 
 def is_hf(folder):
-    """Whether a path is the folder of a Hugging Face model, or the index file of the model's tensors."""
+    """Whether a path is the folder of a Hugging Face model, or the index file of a sharded one."""
     config, index = folder / "config.json", folder / "model.safetensors.index.json"
     is_index = index.is_file() or folder.name == index.name
     return is_index or config.is_file() and "model_type" in read_object(config)
@@ -171,7 +171,7 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
 
 
 def reader(load, params):
-    """Return `load` with its dtype set so that it can read these arrays back without loss."""
+    """Return the function `load` with its `dtype` set to one that can hold these parameters without loss."""
     return partial(load, dtype=np.result_type(np.float32, *(array.dtype for array in params.values())))
 
 

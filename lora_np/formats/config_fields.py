@@ -34,7 +34,7 @@ def file_format(config):
 
 
 def fields_in(file, config, *actions):
-    """A configuration's values by their names in `file`, "config.json" or "GGUF"; for `actions`, see `our_fields`."""
+    """A configuration's values, keyed by field name in a "config.json" or "GGUF" file; see also `our_fields`."""
     file_format(config)  # raises ValueError for an architecture without such files
     names = our_fields(f"{file} of {architecture(config).name}", *actions)
     return {theirs: getattr(config, ours) for theirs, ours in names.items()}

@@ -1,4 +1,4 @@
-"""The inventory of keys in other programs' files: what this package does with each of them; see `foreign_keys.txt`."""
+"""Read `foreign_keys.txt`, an inventory of what this package does with each key in other programs' files."""
 
 import json
 from functools import cache
@@ -23,7 +23,7 @@ def inventory():
 
 @cache
 def foreign_keys():
-    """Read what this package does with each key.
+    """Look up what this package does with each key in other programs' files.
 
     Returns
     -------
@@ -38,13 +38,13 @@ def foreign_keys():
 
 @cache
 def our_fields(section, *actions):
-    """Map a section's keys with one of these actions (by default, any) to fields of our configuration, key -> field."""
+    """A dict, key -> field of our configuration, of a section's keys that have one of these actions (default: any)."""
     lines = [line for line in inventory() if line[0] == section and line[2] in (actions or ACTIONS)]
     return {key: field for _, keys, _, fields in lines for key, field in zip(keys, fields)}
 
 
 def keys_with(keys, *actions):
-    """The names of keys with one of these actions; `tuple` selects the keys that have a list of supported values."""
+    """The keys that have one of these actions; the action `tuple` means any list of supported values."""
     return [name for name, action in keys.items() if action in actions or type(action) in actions]
 
 

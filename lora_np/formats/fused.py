@@ -3,9 +3,9 @@
 The joined layers have the same input x, and their outputs are concatenated: the fused weight is (out₁ + out₂ + …, in).
 
 - Joining: the A matrices are stacked, and the B matrices form a block-diagonal matrix. If all layers have the same A,
-  as after splitting, the result keeps that A, and only the B matrices are stacked.
-- Splitting: each layer gets the entire A and its own rows of B. If each rank-1 component affects only one layer, and
-  the components are in the layers' order, as after joining, each layer instead gets only its own components.
+  as they do after a split, the result keeps that A, and only the B matrices are stacked.
+- Splitting: each layer gets the entire A and its own rows of B. But if each rank-1 component affects only one layer,
+  and the components are in the layers' order, as joining leaves them, each layer gets only its own components.
 
 Both operations are exact, because they only add or remove zeros. The exception is joining layers with different scales:
 a joined adapter has only one scale, so a B with another scale is multiplied by the ratio of the two, which causes
@@ -24,7 +24,7 @@ from .names import linear_names
 
 
 def joined_layers(params, adapter, config, file):
-    """Join the adapters of layers that an "hf" or "gguf" file fuses: a dict, name -> (factors, scale, our names).
+    """Join the adapters of layers that are fused in an "hf" or "gguf" file: {name: (factors, scale, our names)}.
 
     `params` and `config` describe the base. Raises ValueError if the adapter does not fit the base.
     """
@@ -58,7 +58,7 @@ def component_owners(blocks):
     """The index of the layer that each rank-1 component affects, (r,).
 
     None if a component affects several layers, or if the components are not in the order of the layers. A component
-    whose B is zero affects no layer. It is assigned to the same layer as its neighbour; any assignment would be exact.
+    whose B is zero affects no layer. Such a component goes to its neighbour's layer, but any layer would be exact.
     """
     affects = np.array([block.any(axis=0) for block in blocks])  # (layers, r)
     known = affects.any(axis=0)

@@ -116,7 +116,7 @@ def read_content(reader, finite=True):
 
 
 def foreign_type(kind):
-    """Return an entry, as in `TYPES`, for a type not listed there; the `gguf` package dequantises these tensors."""
+    """Return an entry for a type that `TYPES` does not contain; the `gguf` package dequantises tensors of this type."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
     kind = GGMLQuantizationType(kind)  # raises ValueError for an unknown type

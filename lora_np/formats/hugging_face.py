@@ -169,7 +169,7 @@ def special_ids(config, tokenizer, files):
 
 
 def generation_fields(config, tokenizer, files):
-    """The fields from which transformers takes a model's settings for `generate`."""
+    """The fields in which transformers' `generate` looks up a model's special tokens."""
     if GENERATION in files:
         return json_object(GENERATION, files[GENERATION])
     if "model_type" in config.extra:

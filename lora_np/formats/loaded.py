@@ -1,4 +1,4 @@
-"""A model in memory, with everything that belongs to it."""
+"""A model in memory, with its adapter, tokenizer and labels."""
 
 from typing import NamedTuple
 

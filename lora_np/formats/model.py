@@ -47,7 +47,7 @@ def is_packaged(name):
 
 
 def is_included(name, names):
-    """Whether `name` is one of `names`, those of the included models or adapters, and not an existing file or folder.
+    """Whether `name` refers to one of the included models or adapters, `names`, rather than to an existing path.
 
     A file or folder with the same name takes precedence, with a warning; "./critics" always means a path.
     """
@@ -55,7 +55,7 @@ def is_included(name, names):
         return False
     if Path(name).exists() and isinstance(name, str) and not is_in(name, PRETRAINED):
         here = f"the current folder has {kind_of(name)} with this name, which is used instead of the included one"
-        warnings.warn(f"{name}: {here}; to avoid this warning, write ./{name} or rename your own", stacklevel=2)
+        warnings.warn(f"{name}: {here}; to avoid this, write ./{name} or rename your file or folder", stacklevel=2)
     return not Path(name).exists()
 
 
@@ -185,7 +185,7 @@ def tokenizer_of(path, config, files=None):
 
 
 def fingerprint(params):
-    """The SHA-256 of all weights but the head (names, shapes, float32 values), independent of the file format."""
+    """The SHA-256 of all weights except the head's (names, shapes, float32 values), whatever the file format."""
     digest = hashlib.sha256()
     for name in sorted(params.keys() - head_arrays(params)):
         weight = np.ascontiguousarray(params[name], "<f4")

@@ -44,9 +44,9 @@ def layer_names(config, file):
 
 
 def has_class(config):
-    """Whether transformers has a class for a model including its head; it has none for an encoder with mean pooling.
+    """Whether transformers has a class for a model with its pooling and head; it has none with mean pooling.
 
-    With mean pooling, a model's files are those of the encoder alone, without a prefix; see `sentence_transformers.py`.
+    A model with mean pooling is stored as an encoder whose layer names lack the prefix; see `sentence_transformers.py`.
     """
     return getattr(config, "pooling", None) != "mean"
 

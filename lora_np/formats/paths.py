@@ -71,7 +71,7 @@ def check_file(path, argument, sources=()):
 
 
 def is_there(path):
-    """Whether a path exists, even as a broken link. Raises OSError if the path cannot be accessed."""
+    """Whether a path exists; broken links count as existing. Raises OSError if the path cannot be accessed."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

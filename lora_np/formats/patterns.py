@@ -1,7 +1,7 @@
 """Match an adapter file's regular expressions against layer names as Python's `re` does, but with a time limit.
 
-`re` cannot be interrupted, and a pattern such as `(a|a)*b` can take exponential time. A few literal patterns are
-matched in this process; anything else is matched in a child process, which runs this file with a time limit.
+`re` cannot be interrupted, and a pattern such as `(a|a)*b` can take exponential time. If all patterns are literal and
+cheap to match, this process matches them; otherwise, a child process runs this file with a time limit.
 """
 
 import json
@@ -63,7 +63,8 @@ def matched(pattern, how, names):
 def in_a_child(script, value, seconds):
     """Run a script in a child process with a limit on CPU time, and return the values that it writes as lines of JSON.
 
-    The script reads `value` as JSON, and can import only the standard library. After a timeout, values may be missing.
+    The script reads `value` as JSON from stdin, and can import only the standard library. If the script is stopped at
+    the time limit, some values may be missing.
     """
     import subprocess
     from importlib.util import find_spec

@@ -1,7 +1,7 @@
 """Read and write PEFT's LoRA and DoRA adapters: `adapter_config.json` and `adapter_model.safetensors`.
 
 PEFT stores A as (r, in) and B as (out, r), like this package. This holds even for GPT-2's transposed layers, because
-`fan_in_fan_out` affects only the base's weight. DoRA's magnitude vector m is (out,). `fused.py` converts
+`fan_in_fan_out` affects only the base's weight. DoRA's magnitude vector m has the shape (out,). `fused.py` converts
 between GPT-2's fused layer `c_attn` and our separate layers for q, k and v.
 
 Transposed or swapped factors are rejected, because their shapes do not match the rank and the base's layer. The only

@@ -41,8 +41,8 @@ def read_fields(path):
         raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
     init = fields.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(("pissa", "olora", "corda", "loftq", "lora_ga")):
-        remedy = "in PEFT, convert it with save_pretrained(…, path_initial_model_for_weight_conversion=…)"
-        raise ValueError(f"{path}: init_lora_weights is {quoted(init)}, which also changes the base; {remedy}")
+        remedy = "in PEFT, convert the adapter with save_pretrained(…, path_initial_model_for_weight_conversion=…)"
+        raise ValueError(f"{path}: init_lora_weights is {quoted(init)}, which changes the base's weights; {remedy}")
     check_keys(path, fields, foreign_keys()["adapter_config.json"])
     for name, (kind, expected) in TYPES.items():
         value = fields.get(name)

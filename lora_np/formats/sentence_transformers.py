@@ -1,8 +1,8 @@
 """The additional files of a BERT model: sentence-transformers' pooling settings, and a classifier's head.
 
-`modules.json` lists a model's steps, each in its own folder: Transformer, Pooling, and then Normalize for an encoder
-whose vectors have length 1, or Dense for a classifier. Without `modules.json`, the model is a plain transformers model,
-whose pooler reads [CLS].
+`modules.json` lists a model's steps, each in its own folder: Transformer, then Pooling, and possibly a third, which is
+Normalize (for an encoder whose vectors have length 1) or Dense (for a classifier). Without `modules.json`, the model is
+a plain transformers model, whose pooler reads [CLS].
 """
 
 import re

@@ -135,7 +135,7 @@ def attach_adapter(name, base, model=None, weights="dense"):
     ----------
     name : the adapter's folder, or the name of an included adapter
     base : the model, see `read_model`
-    model : LoadedModel of the base if it is already in memory; its weights are shared. None: the base is read
+    model : LoadedModel, the base if it is already in memory (the result shares its weights); None: the base is read
     weights : see `read_model`
 
     Raises
@@ -176,7 +176,7 @@ def read_base(base, model=None, weights="dense"):
 
 
 def with_classes(params, config, labels, question=None):
-    """Turn a model into a classifier for these labels, with a new zero-initialised head unless its head already fits.
+    """Turn a model into a classifier for these labels. Unless its head already fits, it gets a new head of zeros.
 
     The model remains a language model if there are no labels, or if it answers a question with one of the labels.
     """

@@ -1,7 +1,7 @@
 """Render chat templates. `chat.py` runs this script in a child process, because a template is a program.
 
-The template may be malicious. Jinja's sandbox prevents it from accessing Python's internals and from changing its
-arguments. The child process limits its own memory and output length; the parent process limits the running time.
+The template may be malicious. Jinja's sandbox prevents templates from accessing Python's internals and from modifying
+their arguments. The child process limits its own memory and output length; the parent process limits the running time.
 Templates can use the same variables and functions as in transformers (``utils/chat_template_utils.py``).
 """
 

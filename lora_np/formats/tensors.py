@@ -135,7 +135,7 @@ def read_json(path):
 
 
 def whole_number(digits):
-    """Parse a 64-bit integer. Larger integers are rejected, because no array can be that large."""
+    """Parse an integer. One that does not fit into 64 bits is rejected, because no array can be that large."""
     if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
         raise ValueError(f"the integer {digits[:12]}…, which has {len(digits)} characters, is too large")
     return int(digits)

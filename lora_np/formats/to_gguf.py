@@ -30,9 +30,9 @@ WHOLE = "position_embd.weight"  # kept in float32, because llama.cpp adds its ro
 def save_gguf(path, params, config, fields, format="f32"):
     """Write a language model as GGUF.
 
-    Matrices are stored in the given format, with the same exceptions as in llama.cpp. A matrix whose row length is not
-    a multiple of 32 is stored in float16 instead of blocks. With Q4_1, the token embedding and the head are stored in
-    Q8_0. Position embeddings stay in float32. Weights that are already in the chosen format keep their bytes.
+    Matrices are stored in the given format, with the same exceptions as in llama.cpp. In Q4_1 and Q8_0 files, a matrix
+    whose row length is not a multiple of 32 is stored in float16. In Q4_1 files, the token embedding and the head are
+    stored in Q8_0. Position embeddings stay in float32. Weights already in the chosen format are copied byte for byte.
 
     Parameters
     ----------
