@@ -180,7 +180,7 @@ def hashes(cases):
 
 
 def format_vectors(vectors=None):
-    """Format the vectors' origin in one line: their folder, the version that made them, and their short hash."""
+    """Describe the vectors' origin on one line: their folder, the version that made them, and their short hash."""
     folder = VECTORS if vectors is None else Path(vectors)
     manifest = read_json(folder / MANIFEST)  # already validated by `check`
     made, cases = manifest.get("generator", {}), manifest["cases"]

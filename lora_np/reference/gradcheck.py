@@ -1,15 +1,16 @@
 """The gradient check: compare every backward pass of the package with central differences.
 
-The claimed gradient is the backward pass's gradient of L = Σ dout ⊙ output. All operands are drawn at random in
-float64, and so is dout. With dout = 1, the gradient of a softmax would be zero and could hide a mistake. The measured
-gradient is (L(x + h) − L(x − h)) / 2h at every index of every operand. The relative error between the two is
+The claimed gradient is the one that the backward pass returns for the loss L = Σ dout ⊙ output. All operands are drawn
+at random in float64, and so is dout. With dout = 1, the gradient of a softmax would be zero and could hide a mistake.
+The measured gradient is the numerical one, (L(x + h) − L(x − h)) / 2h, at every index of every operand. The relative
+error between the two is
 
     error = ‖claimed − measured‖ / max(‖claimed‖, ‖measured‖)
 
-For a correct backward pass, rounding and the step h cause errors near 1e-10 for one operation and near 1e-9 for a
-complete model. An incorrect backward pass causes errors near 1. In the last row of a case, "each one alone", the
-gradients are requested one at a time. Each must equal the gradient computed when all are requested, and no other
-gradient may be computed.
+For a correct backward pass, rounding and the finite step h cause a relative error of about 1e-10 for one operation, and
+of about 1e-9 for a complete model. For an incorrect backward pass, the relative error is of order 1. In the last row of
+a case, "each one alone", the gradients are requested one at a time. Each gradient must then equal the one computed when
+all are requested, and a gradient that was not requested must not be computed.
 """
 
 import math
@@ -103,7 +104,7 @@ def pick(grads, operands):
 
 
 def difference(got, expected):
-    """The relative error of several concatenated gradients; inf if their names or shapes do not match."""
+    """The relative error between two dicts of gradients, each concatenated; inf if names or shapes do not match."""
     if {name: np.shape(a) for name, a in got.items()} != {name: np.shape(a) for name, a in expected.items()}:
         return math.inf
     flat = [np.concatenate([np.zeros(0), *(side[name].ravel() for name in got)]) for side in (got, expected)]

@@ -76,7 +76,7 @@ def normal(rng, size=1.0, **shapes):
 
 
 def attention_steps(rng):
-    """The Case for the gradients of scores and probs; the operands are zeros that are added to scores and probs."""
+    """The Case for the gradients of scores and probs; the operands, two arrays of zeros, are added to these."""
 
     def run(wanted, scores, probs, q, k, v):
         nudged, _ = ops.softmax_forward(ops.attention_scores(q, k, 3) + scores)
@@ -89,7 +89,7 @@ def attention_steps(rng):
 
 
 def low_rank_weight(rng):
-    """The Case for M = e B A, which occurs in DoRA's norm."""
+    """The Case for M = e B A, the low-rank update in DoRA's norm; e is its scale."""
 
     def run(wanted, A, B):
         cache = low_rank_cache(np.ones((2, 6)), A, 1.7, B, wanted, None)
@@ -186,7 +186,7 @@ def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, ba
 
 
 def activations(rng, n_classes=0, dropout=0.0, kind=None, base=GPT2):
-    """The Case for all named activations; the operands are zeros that are added to the activations."""
+    """The Case for the gradients of all named activations; the operands, arrays of zeros, are added to these."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, n_layers=1, base=base)
     settings = {"lengths": batch.lengths, "adapter": adapter, "masks": masks}
     settings["wanted"] = tuple(name for name in params if "emb" in name)

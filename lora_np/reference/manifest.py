@@ -103,7 +103,7 @@ def export_case(folder, case):
 
 
 def about(case, dtype):
-    """The metadata of a case's file; a port that reads them needs no other file."""
+    """The metadata of a case's file: all that a port needs to know about the case."""
     names = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype}
     return {**names, "settings": case.settings, "inputs": list(case.inputs)}
 
@@ -175,7 +175,7 @@ def load_manifest(vectors=None):
 
 
 def checked_entries(manifest):
-    """Return the entries by id; raise ValueError at the first invalid field among those that the checker reads."""
+    """Return a dict, id -> entry; raise ValueError at the first invalid field among those that the checker reads."""
     instance_of("the file", manifest, dict, "an object")
     for name, value in (("format", FORMAT), ("format_version", FORMAT_VERSION), ("rtol", RTOL)):
         got = manifest.get(name)

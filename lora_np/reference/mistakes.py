@@ -5,10 +5,10 @@ For each mistake, `mistakes.txt` gives a sentence that the checker prints, and o
     the bias is not added
         linear: y + bias → y
 
-A change begins with the name of a function in `plain/`; functions in `cases.py` have the prefix `cases.`. The
-correct text, before the arrow, occurs exactly once in the function's source. The incorrect text, after the arrow,
-replaces it. In the incorrect text, `…` stands for the correct text, and `wrong.NAME` is a function in `wrong.py`. `\n`
-is a line break. Lines with deeper indentation continue a change.
+Each change in `mistakes.txt` begins with the name of a function in `plain/`; functions in `cases.py` have the prefix
+`cases.`. The correct text, before the arrow, occurs exactly once in the function's source. The incorrect text, after
+the arrow, replaces it. In the incorrect text, `…` stands for the correct text, and `wrong.NAME` is a function in
+`wrong.py`. `\n` is a line break. Lines with deeper indentation continue a change.
 """
 
 import re

@@ -133,7 +133,7 @@ def changes_of(line, facts, changes, outputs):
 
 
 def expressions(node, about, outputs=()):
-    """Yield (node, name of its value) for each part of an expression that can change the result."""
+    """Yield (node, name of the value it is part of) for each subexpression that can change the result."""
     yield node, about
     inside, names = list(ast.iter_child_nodes(node)), {}
     if isinstance(node, ast.Tuple) and len(node.elts) == len(outputs):
@@ -182,7 +182,7 @@ def arithmetic(node, facts):
 
 
 def transposed(node):
-    """The sentence for an operand that is transposed by mistake, or that lacks a transpose."""
+    """Describe the mistake of transposing an operand, or of not transposing it."""
     match node:
         case ast.BinOp(_, ast.Mult(), right):  # a scale times an array
             return transposed(right)

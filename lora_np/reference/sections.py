@@ -26,7 +26,7 @@ def sections():
 
 
 def sections_of(entry, tensor):
-    """List the sections that define a tensor: its case's section and, in a model, that of the tensor's operation."""
+    """List the sections that define a tensor: that of its case and, in a model, that of its operation."""
     names, known = [entry["kind"]], sections()
     if entry["kind"] in MODELS:
         names.append(operation_of(entry["settings"], name_in_model(tensor)))

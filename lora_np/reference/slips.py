@@ -275,7 +275,7 @@ HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # would make a lis
 def slips(function, outputs):
     """The mutations of a correct function, as a list of Mutants.
 
-    The most likely mutations come first: changes in one place, then throughout the function, then swapped variables.
+    The most likely mutations come first: changes in one place, then in several places, then replaced variables.
     """
     in_one_place = (base.mutants(function, changes, outputs) for changes in (base.CHANGES, CHANGES))
     elsewhere = throughout(function), in_statements(function), of_whole_svd(function, outputs)

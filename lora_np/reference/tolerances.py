@@ -7,14 +7,14 @@ The error is the largest difference, over all entries, between the tensor's floa
 - the package's float32 values,
 - ten sets of float64 values, computed from inputs randomly perturbed by up to half a unit in float32's last place.
 
-A tensor's float32 tolerance is 16 times this error. Its float64 tolerance is the float32 tolerance times 2⁻²⁹, the
-ratio of the two precisions. A value agrees with the reference if
+A tensor's float32 tolerance is 16 times its rounding error. Its float64 tolerance is the float32 tolerance times 2⁻²⁹,
+the ratio of the two precisions. A value agrees with the reference if
 
     |got − expected| ≤ atol + rtol · |expected|        rtol = 16 ε
 
 atol is at least 16 ε times the tensor's RMS, so that a measured error that happens to be small does not make the
-tolerance too strict. A single relative tolerance for all tensors or entries would not work: where the terms of a sum
-cancel, two correct float32 values may differ in the third digit, and the gradient of `k_proj.bias`, which is zero in
+tolerance too strict. A single relative tolerance for all tensors or entries would not work. Where the terms of a sum
+cancel, two correct float32 values may differ in the third digit. The gradient of `k_proj.bias`, which is zero in
 theory, consists only of rounding errors.
 """
 
@@ -40,8 +40,8 @@ def rms(array):
 def shares(got, expected, atol=1.0, rtol=0.0):
     """Each entry's error |got − expected|, divided by its tolerance atol + rtol |expected|.
 
-    An entry agrees if this quotient is at most 1. Where a value is not finite, the quotient is 0 if both values are the
-    same, else inf. With the defaults atol = 1 and rtol = 0, the quotients are the absolute errors.
+    An entry agrees with the reference if its quotient is at most 1. Where a value is not finite, the quotient is 0 if
+    both values are the same, else inf. With the defaults atol = 1 and rtol = 0, the quotients are the absolute errors.
     """
     got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))

@@ -1,4 +1,4 @@
-"""Run the plain program with a mistake inserted. `changed` replaces functions in memory and restores them later."""
+"""Run the plain program with a mistake inserted. `changed` replaces functions in memory, and restores them on exit."""
 
 import ast
 import copy
@@ -147,12 +147,12 @@ def functions_behind(kind, settings, inputs):
 
 
 def reread(matrix):
-    """Return a matrix of the same shape, filled column by column with the entries read row by row."""
+    """Read a matrix row by row; return its entries, written column by column, in a matrix of the same shape."""
     return matrix.reshape(matrix.shape[::-1]).T
 
 
 def rewritten(matrix):
-    """Return a matrix of the same shape, filled row by row with the entries read column by column."""
+    """Read a matrix column by column; return its entries, written row by row, in a matrix of the same shape."""
     return matrix.T.reshape(matrix.shape)
 
 
@@ -166,7 +166,7 @@ def shifted(targets, ignored):
 
 
 def first_alike(name, settings, t):
-    """The first adapted layer if its mask has the same shape as this layer's mask, else this layer."""
+    """The name of the first adapted layer, if its mask has the shape of layer `name`'s mask; otherwise `name`."""
     first = next(iter(settings["adapter"]["layers"]))
     own, other = (t.get(f"mask.{layer}.adapter") for layer in (name, first))
     return name if own is None or own.shape != other.shape else first
@@ -178,7 +178,7 @@ def joined(old, new):
 
 
 def powers(penalty, ids, logits):
-    """The power penalty ** n for each id, where n is the number of times that the id occurs in the text."""
+    """Return penalty ** n for each id of the vocabulary, where n is how often the id occurs in the text."""
     return penalty ** (ids[..., None] == np.arange(logits.shape[-1])).sum(axis=1)
 
 

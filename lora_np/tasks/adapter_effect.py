@@ -22,7 +22,7 @@ TOO_LARGE = "the update is larger than the weight itself: is the scale too large
 
 @np.errstate(all="ignore")
 def measure(layer, params, kind):
-    """Return ‖ΔW‖/‖W‖ for an applied layer, the effective rank of ΔW (either may be None), and a list of notes."""
+    """Return a layer's ‖ΔW‖/‖W‖ and the effective rank of its ΔW (each may be None), and a list of notes."""
     arrays = layer.arrays
     if not arrays:
         return None, None, []
@@ -55,7 +55,7 @@ def ratio(change, size):
 
 
 def attach(report, dtype):
-    """Return an Adapter with the layers that a report marks as applied, and the names of those lora_np cannot apply."""
+    """Return an Adapter of a report's applied layers, and the names of any that lora_np does not support."""
     weights, ranks, alphas, left_out = {}, {}, {}, []
     for layer in report.layers:
         if layer.status != APPLIED:

@@ -63,14 +63,14 @@ def class_probabilities(classifier, texts, progress=None):
 
 
 def warn_of_truncated(classifier, n_longer, n):
-    """Warn if some of n texts have more tokens than a classifier reads, and it truncates them."""
+    """Warn if a classifier truncates some of n texts because they have more tokens than it reads."""
     if n_longer and classifier.overlap is None:
         most = most_tokens(classifier)
         warnings.warn(f"texts: {n_longer} of {n} have more than {most} tokens and are truncated", stacklevel=3)
 
 
 def probabilities_of(classifier, sequences, progress=None):
-    """Return the class probabilities (N, K) of N texts, given as arrays of token ids; a text's windows are averaged."""
+    """Return the class probabilities (N, K) of N arrays of token ids, averaged over the windows of each text."""
     params, config, adapter, tokenizer, labels, *_ = classifier
     pieces, rows = read_pieces(classifier, sequences)
     batches = class_batches(pieces, np.zeros_like(rows), CLASSIFIER_BATCH, pad_id(tokenizer))
@@ -87,12 +87,12 @@ def probabilities_of(classifier, sequences, progress=None):
 
 
 def most_tokens(classifier):
-    """Return the maximum number of tokens that a classifier reads at once, including any question."""
+    """Return the maximum number of tokens that a classifier reads at once, including those of its question, if any."""
     return classifier.max_tokens or classifier.config.n_positions
 
 
 def token_ids(classifier, texts):
-    """Return the token ids of each text, including any question, and how many texts have more than `most_tokens`.
+    """Return each text's token ids, with those of any question, and how many texts have more than `most_tokens`.
 
     If there is a question, the ids are already truncated.
 
@@ -111,10 +111,10 @@ def token_ids(classifier, texts):
 
 
 def read_pieces(classifier, sequences, most=None):
-    """Return what a classifier reads of N texts, given as arrays of token ids from `token_ids`.
+    """Return the pieces of N texts that a classifier reads; the texts are arrays of token ids from `token_ids`.
 
-    A text with more than `most_tokens` tokens is cut into at most `most` windows, or truncated if the classifier has no
-    overlap; see `windows` for the returned pieces and rows.
+    A text with more than `most_tokens` tokens is cut into windows, at most `most` of them. If the classifier has no
+    overlap, the text is truncated instead. See `windows` for the returned pieces and rows.
     """
     tokenizer, config, rows = classifier.tokenizer, classifier.config, np.arange(len(sequences))
     if classifier.question is not None:

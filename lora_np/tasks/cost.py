@@ -51,7 +51,7 @@ def seconds_of_step(plan):
 
 
 def bytes_of_full(config, batch_size, length, shards):
-    """Return the peak memory of full fine-tuning, excluding temporary arrays, and the saved state's size, in bytes."""
+    """Return, in bytes, the peak memory of full fine-tuning (without temporary arrays), and the saved state's size."""
     step = step_bytes(config, batch_size, length)
     trained = 2 * step.parameters + step.optimiser  # the trained weights, their best values, and AdamW's two moments
     # Memory peaks when the gradients of all shards are stored, with either the activations or the mean gradient.

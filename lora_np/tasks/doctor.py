@@ -68,7 +68,7 @@ def diagnose(path, base=None, prompt=None):
 
 
 def faults_of(file_report, rows):
-    """Return the faults evident from an adapter's layers: why it is refused, has no effect or produces NaN."""
+    """Return the faults found in an adapter's layers: why the adapter is refused, has no effect or produces NaN."""
     refused = file_report.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
     if refused:
         return [f"{file_report.program} refuses the whole adapter: {refused[0]}{and_more(refused)}"]

@@ -34,8 +34,8 @@ class LabelledTexts(LabelledTable):
 class TextClassifier(ClassifierMixin, BaseEstimator):
     """Classify texts with a model that is fine-tuned in full, with LoRA, or by training only its head.
 
-    The same settings give the same model as `python -m lora_np finetune --data train.csv --test test.csv`: a tenth of
-    the texts are held out for validation, and the weights with the lowest validation loss are used. None selects the
+    The same settings give the same model as `python -m lora_np finetune --data train.csv --test test.csv`. A tenth of
+    the texts is held out for validation, and the weights with the lowest validation loss are used. None selects the
     defaults.
 
     Parameters
@@ -178,7 +178,7 @@ def checked_texts(X):
 
 
 def label_texts(classes):
-    """Convert classes to the labels in the model's files; raise ValueError unless these are distinct and not blank."""
+    """Return the classes as str, as in the model's files; raise ValueError unless they are distinct and not blank."""
     names = [str(label) for label in classes]
     if len({*names}) < len(names) or not all(name.strip() for name in names):
         raise ValueError(f"y: got the labels {', '.join(map(quoted, names[:10]))}, expected distinct, non-blank labels")

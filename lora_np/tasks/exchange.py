@@ -94,7 +94,7 @@ def export_gguf(name, is_merged, out, base, format):
 def merged_for(params, adapter, format):
     """Return weights in a GGUF format with the adapter merged in, and the share of the update that rounding preserves.
 
-    If a weight is already in blocks of this format, as many of its codes as possible are kept (`merge_in_format`).
+    A weight that is already in blocks of this format keeps as many of its codes as possible (`merge_in_format`).
     Quantised weights are at the centres of their rounding intervals, so a small update changes few codes. The share is
     ⟨round(W + ΔW) − W, ΔW⟩ / ‖ΔW‖².
     """

@@ -1,4 +1,4 @@
-"""The fine-tuning protocol for all kinds of data: check, load the base, read the data, train, test, save."""
+"""The steps of fine-tuning on any kind of data: check, load the base, read the data, train, test, save."""
 
 import math
 import warnings
@@ -76,7 +76,7 @@ def finetune(data, out, settings=None, report=no_report, minutes=None):
 
 
 def best_of_search(data, settings, minutes, report=no_report):
-    """Search for better settings, for `finetune` and the estimator; see `search` for the arguments and the result.
+    """Find better settings for `finetune` or the estimator; see `search` for the arguments and the result.
 
     If no base is given, SmolLM2 is also tried, provided that it is installed.
     """

@@ -84,7 +84,7 @@ def describe(name, array):
 
 
 def fit(arrays):
-    """Return whether A (r, in), B (out, r) and any singular values (r,) fit together, with all |entries| < LARGEST."""
+    """Return whether A (r, in), B (out, r) and any singular values (r,) have the same r and all |entries| < LARGEST."""
     if not all(factor in arrays and arrays[factor].ndim == 2 for factor in FACTORS):
         return False
     r = arrays["lora_A"].shape[0]
@@ -108,7 +108,7 @@ def describe_adapter(layer, arrays, scale):
 
 
 def scales(folder, layers):
-    """Return a dict with the scale s of each layer for which the folder's configuration gives one; None for QA-LoRA."""
+    """Return a dict, layer -> s, for the layers whose scale s the folder's configuration gives; None for QA-LoRA."""
     ours, theirs, known = folder / "adapter.json", folder / "adapter_config.json", {}
     with suppress(ValueError, FileNotFoundError):  # an adapter of an unsupported kind can still be described
         fields = read_object(ours if ours.is_file() else theirs)

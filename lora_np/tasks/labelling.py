@@ -64,7 +64,7 @@ class LabelledFile:
         self.n_longer, self.n_empty, self.first_empty = 0, 0, None
 
     def windows(self, first=0, progress=None):
-        """Yield (Records, texts, probabilities (n, K)) for each window from row `first`, which must begin a window.
+        """Yield (Records, texts, probabilities (n, K)) for each window from the one that begins at row `first`.
 
         At the end, warnings report empty and truncated texts. `progress` is the label of the progress bar.
         """
@@ -88,7 +88,7 @@ class LabelledFile:
         warn_of_truncated(self.classifier, self.n_longer, self.n - first)
 
     def records(self):
-        """Yield the windows of rows, each with all columns of the file."""
+        """Yield the file's rows as Records, one for each window, with all columns of the file."""
         windows = record_windows(self.data, self.quoting, WINDOW)
         while True:
             with warnings.catch_warnings():
@@ -165,9 +165,9 @@ def digest_of(model):
 
 
 def progress_in(partial, state, run):
-    """Return how many rows and bytes of a run are in its partial file, or begin a new one and return 0, 0.
+    """Return how many rows and bytes of a run its partial file holds, or start the run and return 0, 0.
 
-    Raises ValueError if files that `label_file` did not write are at these paths, because they would be overwritten.
+    Raises ValueError if either path is that of a file that `label_file` did not write and would overwrite.
     """
     begun = read_json(state) if state.is_file() else None
     is_ours = isinstance(begun, dict) and begun.keys() == {"run", "rows", "bytes"}
@@ -186,9 +186,9 @@ def predicted_rows(rows, columns, labels, probabilities):
 
 
 def label_texts(model, texts, out=None, proba=False, base=None):
-    """Label texts that are not from a file; `out`, `proba` and `base` are those of `label_file`.
+    """Label texts in memory; `out`, `proba` and `base` are those of `label_file`.
 
-    Returns the labels, a list of K str, and the probabilities (N, K).
+    Returns the classifier's labels, a list of K str, and the probabilities (N, K).
     """
     if out is not None:
         suffix = table_suffix("out", out)

@@ -5,7 +5,7 @@ from . import operations as op
 
 
 def gradients(names, grads):
-    """The results of a backward pass, by their names in the specification."""
+    """The gradients from a backward pass, keyed by their names in the specification."""
     return {f"grad.{name}": grad for name, grad in zip(names, grads)}
 
 

@@ -18,7 +18,7 @@ PEFT = "base_model.model.transformer."
 
 
 def safetensors_read(file):
-    """The arrays in a file's bytes, by name."""
+    """The arrays in the bytes of a safetensors file, keyed by name."""
     data = file.tobytes()
     start = 8 + struct.unpack("<Q", data[:8])[0]
     header, arrays = json.loads(data[8:start]), {}
@@ -30,7 +30,7 @@ def safetensors_read(file):
 
 
 def safetensors_write(arrays):
-    """The bytes of a file, with the tensors sorted by name."""
+    """The bytes of a safetensors file, with the tensors sorted by name."""
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name in sorted(arrays):
         array = arrays[name]
@@ -103,7 +103,7 @@ def peft_write(settings, t):
 
 
 def joined(adapted, ours, adapter, t):
-    """Combine the adapters of layers that GPT-2 concatenates: stack the A's, and place each B in a matrix of zeros."""
+    """Combine the adapters of layers that GPT-2 concatenates: stack the A's, and arrange the B's in a block matrix."""
     scales = {layer: op.scale(of["r"], of["alpha"], adapter["rslora"]) for layer, of in adapter["layers"].items()}
     A = np.concatenate([t[f"{layer}.lora_A"] for layer in adapted], axis=0)
     out = len(t[f"{adapted[0]}.lora_B"])

@@ -1,7 +1,7 @@
 """The models of SPEC.md, GPT-2, Llama and BERT, with adapters: every activation, every gradient, and generation.
 
-A model is defined by a case's `settings` and inputs `t`, which hold parameters, adapters and masks by name. Arrays that
-only this program needs have names that start with `saved.`.
+A model is defined by a case's `settings` and by its inputs `t`, a dict of all parameters, adapters and masks by name.
+Arrays that only this program needs have names that start with `saved.`.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ def norm_name(place, settings):
 
 
 def norm(x, place, settings, t, acts, of_encoder=None):
-    """Apply a norm; return x unchanged if `of_encoder` is True in a decoder or False in an encoder."""
+    """Apply a norm. If `of_encoder` is True, a decoder returns x unchanged; if it is False, an encoder does."""
     if of_encoder not in (None, is_encoder(settings)):
         return x
     sizes, name = settings["model"], norm_name(place, settings)
@@ -201,7 +201,7 @@ def mlp_backward(grad_x, block, settings, t, acts, grads):
 
 
 def read_at(settings, t, i):
-    """The single position per row that a classifier's last block computes, (B, 1); None for blocks that compute all."""
+    """The one position per row, (B, 1), that block i computes if it is a classifier's last; None if it computes all."""
     sizes = settings["model"]
     if sizes["n_classes"] and not is_encoder(settings) and i == sizes["n_layers"] - 1:
         return t["lengths"][:, None] - 1

@@ -278,7 +278,7 @@ def lora_delta(weight, lora_A, lora_B, s):
 
 
 def direction(weight, lora_A, lora_B, s):
-    """DoRA's V, and the norm of each row of V."""
+    """DoRA's direction V = W + s B A, and the norm of each row of V."""
     V = weight + s * (lora_B @ lora_A)
     norm = np.sqrt((V**2).sum(axis=1))
     return V, norm

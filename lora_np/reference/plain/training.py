@@ -1,4 +1,4 @@
-"""Training, spectra and NF4, as defined in SPEC.md."""
+"""Training, the spectrum of an update, and NF4, as defined in SPEC.md."""
 
 import math
 
