@@ -202,9 +202,9 @@ FORWARD = {
 }
 NO_IDS = {"ids: got float64, expected an array of integers": {"ids": np.zeros((2, 3))}, "ids": {"ids": [[1, 2, 3]]}}
 ROWS = {
-    "adapter: got a list of 3 for 2 rows, expected one Adapter, or one per row": {"adapter": [None] * 3},
+    "adapter: got a list of 3 for 2 rows, expected an Adapter or a list of 2": {"adapter": [None] * 3},
     "adapter: … only for evaluation": {"adapter": [ADAPTER, None], "wanted": ("tok_emb.weight",)},
-    f"adapter: contains {LN}.bias, which must be": {"adapter": [with_weights(ADAPTER, **{f"{LN}.bias": ZEROS}), None]},
+    f"adapter: replaces {LN}.bias, which must be": {"adapter": [with_weights(ADAPTER, **{f"{LN}.bias": ZEROS}), None]},
 }
 HEADS = {
     "head.weight": {"params": HEADLESS},

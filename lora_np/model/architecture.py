@@ -43,7 +43,7 @@ class LayerSpec(NamedTuple):
 
 
 def with_depths(layers):
-    """Return the layers with their depths, name -> LayerSpec. Adjacent layers with the same operation share a depth."""
+    """Fill in the layers' depths; return name -> LayerSpec. Adjacent layers with the same operation share a depth."""
     by_name, depth, previous = {}, -1, None
     for layer in layers:
         depth += layer.operation != previous  # q, k and v share a depth

@@ -12,7 +12,7 @@ def architecture(config):
     for record in ARCHITECTURES.values():
         if type(config) is record.config_class:
             return record
-    raise TypeError(f"config: got {type(config).__name__}, expected the configuration of {' or '.join(ARCHITECTURES)}")
+    raise TypeError(f"config: got {type(config).__name__}, expected a configuration of {' or '.join(ARCHITECTURES)}")
 
 
 def modules(config):
@@ -21,7 +21,7 @@ def modules(config):
 
 
 def check_writes(config, argument="model"):
-    """Raise ValueError unless the model is a language model, which can generate text; the message names `argument`."""
+    """Raise ValueError, naming `argument`, if the model cannot generate text: if it is a classifier or an encoder."""
     if config.n_classes:
         raise ValueError(f"{argument}: got a classifier with {config.n_classes} classes, expected a language model")
     if not architecture(config).writes:

@@ -109,7 +109,7 @@ def modules(config):
 
 
 def embed_forward(ids, run, start=0):
-    """Embed token ids (B, T) as (B, T, C). `start` is 0: an encoder reads whole texts."""
+    """Embed token ids (B, T) as (B, T, C). `start` is always 0, because an encoder reads each text in one pass."""
     T = ids.shape[1]
     place = run("place", run("pos_emb", np.arange(T)), run("type_emb", np.zeros(T, dtype=int)))  # (T, C)
     x = run("sum", run("tok_emb", ids), place)
@@ -145,7 +145,7 @@ def block_forward(x, i, run):
 def block_backward(dx, i, back):
     """Compute the gradient of the block's input from that of its output: `block_forward` in reverse order.
 
-    Because the norm follows the sum, even the gradient that bypasses a branch passes through the norm.
+    Each norm follows a residual sum, so the gradient passes through the norm even on the residual path.
     """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 

@@ -27,10 +27,10 @@ class Call(NamedTuple):
 
 @lru_cache(maxsize=256)
 def operands_by_layer(config, wanted):
-    """For each layer, the operands whose gradients are needed: the layer's own wanted parameters, and x.
+    """For each layer, the operands whose gradients are needed: the layer's own wanted parameters, and its input x.
 
-    The gradient of x is needed only if a lower layer is trained. Computing it only where needed lets the backward pass
-    stop early and keeps the cache small.
+    The gradient of x is needed only if an earlier layer is trained. Computing it only where it is needed lets the
+    backward pass stop early and keeps the cache small.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ class Decoder(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """The values that all layers share while they read tokens. Between the layers, arrays are (BT, C)."""
+    """The values that all layers share while new tokens are read. Activations between layers have shape (BT, C)."""
 
     config: object  # the model's configuration
     shape: tuple[int, int]  # (B, T) of the new tokens
@@ -80,7 +80,7 @@ def make_decoder(params, config, adapter=None):
 
 
 def empty_cache(decoder, batch_size):
-    """The cache before the first token."""
+    """An empty cache, for a decoder that has not read any tokens yet."""
     config, dtype = decoder.config, decoder.dtype
     width = modules(config)["blocks.0.attn.k_proj"].shape[0]
     shape = (config.n_layers, batch_size, 0, width)
@@ -88,7 +88,7 @@ def empty_cache(decoder, batch_size):
 
 
 def with_room(cache, length, n_positions):
-    """The cache with room for `length` tokens. If it must grow, its capacity at least doubles, up to n_positions."""
+    """Make room for `length` tokens. If the cache must grow, its capacity at least doubles, up to n_positions."""
     room = cache.keys.shape[2]
     if length <= room:
         return cache

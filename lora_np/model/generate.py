@@ -62,7 +62,7 @@ def generate_tokens(
     if not slide and T + n_new > config.n_positions:
         raise ValueError(f"n_new: {T} tokens plus {n_new} new ones exceed n_positions = {config.n_positions}")
     if sampling.temperature > 0 and not isinstance(rng, np.random.Generator):
-        raise ValueError(f"rng: got {rng!r}, expected an np.random.Generator to draw tokens with")
+        raise ValueError(f"rng: got {rng!r}, expected an np.random.Generator, because temperature is above 0")
     stop, never = known_ids("stop", stop, config), known_ids("never", never, config)
     # One decoder per adapter, with the adapter merged, takes memory for the adapted weights, but no extra time per
     # token.
@@ -84,9 +84,9 @@ def known_ids(name, ids, config):
 
 
 def continued(readers, text, config, n_new, sampling, rng, stop, never):
-    """The loop of `generate_tokens`, for arguments that it has already checked.
+    """Generate tokens one by one, with arguments that `generate_tokens` has already checked.
 
-    `readers` contains a pair (rows, Decoder) for each distinct adapter; text (B, T), stop (n,), never (n,) are int64.
+    `readers` has a pair (rows, Decoder) for each distinct adapter; text (B, T), stop (n,) and never (n,) are int64.
     """
     unread = text  # (B, ...), the tokens that are not in the caches yet
     ended = np.zeros(len(text), dtype=bool)  # (B,)

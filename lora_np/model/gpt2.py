@@ -72,9 +72,9 @@ def modules(config):
     A classifier reads one position of the last block's output. The last block therefore computes keys and values at all
     positions, but the query and all later activations only at that position.
 
-    The outputs of o_proj and down_proj are added to the residual stream. The initial weights of these two layers are
-    smaller than those of the others by a factor of √(2 · n_layers), because the stream is the sum of 2 · n_layers
-    branches, and its variance should not grow with the depth.
+    The outputs of o_proj and down_proj are added to the residual stream. The stream is the sum of 2 · n_layers such
+    outputs. To keep its variance from growing with depth, the initial weights of o_proj and down_proj are smaller than
+    those of the other layers by a factor of √(2 · n_layers).
     """
     V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
     std, branch_std = INITIAL_STD, INITIAL_STD / math.sqrt(2 * config.n_layers)
@@ -148,8 +148,8 @@ def block_forward(x, i, run):
 def block_backward(dx, i, back):
     """Compute the gradient of the block's input from that of its output: `block_forward` in reverse order.
 
-    A residual sum x + f(x) passes its gradient on twice: unchanged, and through f. If several layers read an array, its
-    gradient is the sum of the gradients from all of them.
+    The gradient of a residual sum x + f(x) reaches x along two paths: unchanged, and through f. If several layers read
+    an array, the array's gradient is the sum of the gradients from all of them.
     """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 

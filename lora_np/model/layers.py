@@ -86,7 +86,7 @@ def at_positions(x, positions):
 
 
 def spread(dx, shape, positions):
-    """The gradient of the input of `at_positions`: dx at the selected positions, and zero at all others."""
+    """The backward pass of `at_positions`: dx at the selected positions, and zero at all others."""
     if dx is None or dx.shape == shape:
         return dx
     full = np.zeros_like(dx, shape=shape)  # (B, T, C)

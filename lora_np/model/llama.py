@@ -4,9 +4,9 @@
     for each block:  x = x + attention(norm1(x));  x = x + mlp(norm2(x))
     logits = head(norm_f(x))
 
-Differences from GPT-2 (`gpt2.py`): RMS normalisation instead of layer normalisation; rotary position embeddings, which
-rotate queries and keys, instead of learned ones; grouped-query attention; a gated MLP; and usually no biases (Touvron
-et al. 2023, section 2.2; Ainslie et al. 2023). `gpt2.py` explains `run` and `back`.
+Unlike GPT-2 (`gpt2.py`), Llama uses RMS normalisation, grouped-query attention, a gated MLP and usually no biases.
+Instead of learned position embeddings, it uses rotary ones, which rotate queries and keys (Touvron et al. 2023, section
+2.2; Ainslie et al. 2023). `gpt2.py` explains `run` and `back`.
 """
 
 import math

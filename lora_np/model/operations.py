@@ -78,7 +78,7 @@ def attention_inside(call, module, q, k, v):
 
 
 def last_keys(call, module):
-    """The position of the last key to which each row's queries attend, (B, 1); None if it is each query's own position.
+    """The last position to which each row's queries attend, (B, 1); None if each query attends up to its own position.
 
     An encoder's queries attend to all non-padding keys. In a classifier's last block, each row's single query is at its
     last non-padding token.

@@ -44,11 +44,11 @@ def forward(
     params : dict of the base weights (`initial_params`, `load_model`)
     ids : int array (B, T), right-padded; T at most config.n_positions
     config : the model's configuration
-    lengths : int array (B,), the number of non-padding tokens in each row; a classifier reads the last of them.
-        None means that no row is padded.
+    lengths : int array (B,), the number of non-padding tokens in each row, or None if no row is padded. A classifier
+        reads the last non-padding token.
     adapter : Adapter or None; or, in evaluation, a list with an Adapter or None for each row
     wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` computes. The cache keeps
-        only the arrays that these gradients need; if `wanted` is (), it keeps none.
+        only the arrays that the wanted gradients need; if `wanted` is (), it keeps none.
     masks : dict of dropout masks from `draw_masks`; None in evaluation
     record : dict that is filled with every activation, by name, in execution order; or None
     wrap : function (run) -> run that wraps each layer's computation, as in `analysis/costs.py`; or None

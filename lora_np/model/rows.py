@@ -28,7 +28,7 @@ def rows_by_adapter(adapters, B):
     if not isinstance(adapters, (list, tuple)):
         raise TypeError(f"adapter: got {type(adapters).__name__}, expected an Adapter, None, or a list of them")
     if len(adapters) != B:
-        raise ValueError(f"adapter: got a list of {len(adapters)} for {B} rows, expected one Adapter, or one per row")
+        raise ValueError(f"adapter: got a list of {len(adapters)} for {B} rows, expected an Adapter or a list of {B}")
     rows = {}  # id of an adapter -> its rows
     for row, adapter in enumerate(adapters):
         if adapter is not None and not isinstance(adapter, Adapter):
@@ -57,7 +57,7 @@ def row_groups(params, adapters, B):
         if adapter is not None:
             arrays, config, whole = fitting_arrays(params, adapter), adapter.config, whole_weights(adapter)
         if shared := sorted(whole.keys() - head_arrays(whole)):
-            raise ValueError(f"adapter: contains {shared[0]}, which must be the same for all rows")
+            raise ValueError(f"adapter: replaces {shared[0]}, which must be the same for all rows")
         groups.append(RowGroup(rows, {**params, **whole}, config, arrays))
     return tuple(groups)
 
@@ -65,8 +65,8 @@ def row_groups(params, adapters, B):
 def rows_forward(x, name, call):
     """Apply a linear layer to a batch whose rows have different adapters, as if each row were computed on its own.
 
-    All rows that have no adapter in this layer are computed in a single product. The other rows are computed group by
-    group, with the group's adapter or with the weight that replaces the base's.
+    All rows that have no adapter in this layer are computed in a single product. The other rows are computed one
+    adapter at a time, with the adapter's arrays or with the weight by which it replaces the base's.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """The operations, each with a forward and a backward pass, written only in NumPy.
 
-Every ``x_forward`` returns ``(output, cache)``. Every ``x_backward(doutput, cache)`` returns a NamedTuple of gradients,
-in the order of the forward pass's operands. ``wanted`` names the operands whose gradients are needed: the cache
-contains only the arrays that these gradients need, the backward pass computes only these gradients, and the other
-fields of its result are None.
+For an operation ``x``, ``x_forward`` returns ``(output, cache)``, and ``x_backward(doutput, cache)`` returns a
+NamedTuple of gradients, in the order of the forward pass's operands. ``wanted`` names the operands whose gradients are
+needed. The cache contains only the arrays that these gradients need. The backward pass computes only the wanted
+gradients; the other fields of its result are None.
 """
 
 from .attention import attention_backward, attention_forward, attention_scores

@@ -141,8 +141,8 @@ def attention_backward(dcontext, cache):
         dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; dS = 0 where P = 0, so the mask needs no extra step)
         dq = dS k / √D    dk = dSᵀ q / √D
 
-    If several query heads share a key head, their S, P, O and q are stacked as rows. Therefore, dv and dk are sums over
-    all of these heads, which use the same k and v.
+    If several query heads share a key head, their S, P, O and q are stacked as rows of one matrix. The products for dv
+    and dk therefore also sum over the query heads that share k and v.
 
     Parameters
     ----------

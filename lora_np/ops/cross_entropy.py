@@ -10,7 +10,7 @@ IGNORE_INDEX = -100  # the target of a position that the loss ignores, as in PyT
 
 
 class CrossEntropyGrads(NamedTuple):
-    """The gradient, which is also the cache. The forward pass computes it from the same exponentials as the loss."""
+    """The gradient, which is also the cache. The forward pass computes it and the loss from the same exponentials."""
 
     dlogits: np.ndarray | None  # (..., K), None if not wanted
 
@@ -22,8 +22,8 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     Equal weights change nothing; with w_k = N / (K N_k), where N_k of the N targets are in class k, all classes
     contribute equally.
 
-    log p_t = (x_t − max) − log Σ_j exp(x_j − max). Computing the loss in this way avoids overflow for large logits,
-    and log 0 for tiny probabilities.
+    log p_t = (x_t − max) − log Σ_j exp(x_j − max). Subtracting the maximum prevents overflow for large logits, and
+    computing log p_t without p_t itself avoids log 0 for tiny probabilities.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     if outside.any():
         raise ValueError(f"targets: got {targets[outside].flat[0]}, expected 0 to {K - 1}, or {ignore_index} (ignored)")
     if not real.any():
-        raise ValueError(f"targets: all are {ignore_index} (ignored); expected at least one class")
+        raise ValueError(f"targets: all are {ignore_index} (ignored); expected at least one that is not")
     if weights is not None:
         weights = np.asarray(weights, logits.dtype)
         if weights.shape != (K,) or not np.isfinite(weights).all() or weights.min() <= 0:
@@ -88,8 +88,8 @@ def cross_entropy_backward(dloss, cache):
     """Gradient of the mean cross-entropy.
 
     One row's loss is log Σ_j exp(x_j) − x_t, so its derivative with respect to x_i is softmax(x)_i − δ_it. In the mean
-    over N targets, this is divided by N; in the weighted mean, it is multiplied by the target's weight and divided by
-    the sum of the weights. Gradients of ignored rows are zero.
+    over N targets, this derivative is divided by N; in the weighted mean, it is multiplied by the target's weight and
+    divided by the sum of the weights. Gradients of ignored rows are zero.
 
         dx = dloss · (p − onehot(t)) / N        or  dloss · (p − onehot(t)) w_t / Σ w_t
 

@@ -52,7 +52,7 @@ def embedding_backward(dy, cache, into=None):
     dy : array (..., C)
     cache : EmbeddingCache
     into : array (V, C) or None, another gradient of the same table, such as a tied head's. The result is added to
-        this array in place, because allocating a second array of V rows would cost more than the rest of this function.
+        `into` in place, because allocating a second array of V rows would cost more than the rest of this function.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """The linear layer, y = x Wᵀ + b.
 
-The weight may be an array, or any object that NumPy converts to one, such as a quantised weight. Each product converts
-such an object to a temporary array.
+The weight may be an array, or any object that NumPy converts to one, such as a quantised weight. Each matrix
+product converts such an object to a temporary array.
 """
 
 from typing import NamedTuple

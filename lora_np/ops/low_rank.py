@@ -58,7 +58,7 @@ def thin(x, A, mask):
 
 
 def low_rank_cache(x, A, e, B, wanted, mask, u=None):
-    """The cache for `low_rank_backward`; u = x̃ Aᵀ is computed if the backward pass needs it and it was not passed."""
+    """The cache for `low_rank_backward`; if the backward pass needs u = x̃ Aᵀ and `u` is None, u is computed."""
     if "B" not in wanted and "e" not in wanted:
         u = None
     elif u is None:

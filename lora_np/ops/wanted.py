@@ -2,7 +2,7 @@
 
 
 def operands_wanted(wanted, passes_through):
-    """Return the operands of an operation that need gradients, given the layer's operands whose gradients are wanted.
+    """Return which of an operation's operands need gradients, so that a layer's wanted gradients can be computed.
 
     Parameters
     ----------

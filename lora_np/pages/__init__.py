@@ -1,4 +1,4 @@
-"""Pages for a browser: the playground, which trains in the page, and the explorer of an adapter."""
+"""Browser pages: the playground, which trains a model in the browser, and the explorer, which describes an adapter."""
 
 from .assemble import playground
 from .explore import explore

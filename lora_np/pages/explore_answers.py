@@ -126,8 +126,8 @@ def measure(task, base, data, classes=None):
 
 
 def answers_of(task, prompts, chat):
-    """Return a list with an answer to each prompt: a language model's greedy continuation or reply, as a str, or a list
-    of the probabilities of a classifier's K classes.
+    """Return a list with one answer per prompt: for a language model, its greedy continuation or reply, as a str; for a
+    classifier, a list of the probabilities of the K classes.
     """
     if task.labels is not None:
         return class_probabilities(task, prompts).tolist()

@@ -121,8 +121,8 @@ def token_directions(task, directions):
     """Find the tokens along the leading singular directions of each layer's ΔW.
 
     A layer after a norm reads x̂ ⊙ g (+ a bias) from the residual stream, where x̂ is the normalised stream and g the
-    norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. The tokens to which a
-    right singular direction responds are therefore those whose embeddings have a large cosine with g ⊙ v_i. A layer
+    norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. The right
+    singular vector v_i therefore responds most to tokens whose embeddings have a large cosine with g ⊙ v_i. A layer
     that writes into the stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the
     last norm. For such a layer, g ⊙ u_i is compared with the tokens' rows in the head. A classifier's head has no such
     rows, so the tokens' embeddings are used instead.
@@ -172,7 +172,7 @@ def unit_rows(rows, centred):
 
 
 def both_ends(cosines, known, texts):
-    """Return two lists of [text, cosine], for the tokens with the largest and with the smallest cosines (V,)."""
+    """Return [text, cosine] lists for both ends of `cosines` (V,): the tokens with the largest and smallest cosines."""
     n = min(TOKENS, len(cosines))
     cosines = cosines if cosines.max() >= -cosines.min() else -cosines
     order = np.argsort(cosines, kind="stable")
@@ -192,8 +192,8 @@ def token_texts(tokenizer):
 
 
 def picture(leaf, array):
-    """Downsample an array to a small picture. B (out, r) is transposed, so that the pictures of A and B have one row
-    per rank (at most MOST_ROWS); a vector becomes one row.
+    """Downsample an array to a small picture. B (out, r) is transposed, so that the pictures of A and B both have r
+    rows (at most MOST_ROWS); a vector becomes one row.
 
     Returns
     -------

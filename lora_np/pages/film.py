@@ -1,4 +1,4 @@
-"""Make the README's animation of the playground: python -m lora_np.pages.film FILE, with Chromium and Pillow."""
+"""Make the README's animation of the playground: python -m lora_np.pages.film FILE (requires Chromium and Pillow)."""
 
 import io
 import subprocess
@@ -17,7 +17,7 @@ LONG, SHORT = 1800, 350  # how long a frame is shown, in ms
 
 
 def film(out, browser="chromium"):
-    """Write a GIF in which the playground trains for 100 steps, and LoRA's adapter is then switched off."""
+    """Write a GIF of the playground, which trains for 100 steps and then switches the LoRA adapter off."""
     from PIL import Image
 
     states = [f"steps={n}" for n in STEPS] + [f"steps={STEPS[-1]}&strength={x}" for x in STRENGTHS]

@@ -73,9 +73,9 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
 def functions_for(entry, reference, tensor):
     """Return the functions that compute a tensor; one of them may contain the mistake.
 
-    In a model, these are the functions of the tensor's stage (forward, backward or merging), except operations that
-    compute other activations. The gradient of an activation is computed by the backward pass of the operation that
-    reads it. In the order of outputs, the gradient of that operation's output comes shortly before that of its input.
+    In a model, these are the functions of the tensor's stage (forward, backward or merging), without the operations
+    that compute other activations. The gradient of an activation is computed by the backward pass of the operation that
+    reads it. In the list of outputs, the gradient of an operation's output comes shortly before that of its input.
     """
     kind, settings = entry["kind"], entry["settings"]
     inputs = {r["name"]: reference[r["name"]] for r in entry["tensors"] if r["stage"] == "input"}
@@ -109,9 +109,9 @@ def up_to(tensor, settings):
 def trial_of(entry, records, reference, got, tensor, dtype):
     """Return a function (sentence, sources, settings) that tries a change in the plain program.
 
-    The function returns two values. The first is the tensor that the changed program computes, or None if the change
-    does not affect this tensor or affects an earlier one. The second is the number of tensors, from this tensor on, for
-    which the changed program computes the port's values.
+    The function returns the tensor that the changed program computes, or None if the change does not affect this tensor
+    or affects an earlier one. It also returns the number of tensors, from this tensor on, for which the changed program
+    computes the port's values.
     """
     outputs = [name for name, record in records.items() if record["stage"] != "input"]
     inputs = {name: array for name, array in reference.items() if name not in outputs}
@@ -145,8 +145,8 @@ def trial_of(entry, records, reference, got, tensor, dtype):
 def nearly(made, got, right, cancels):
     """Whether a known mistake explains a tensor up to a small error, such as the error of an inexact erf in the port.
 
-    A mistake that loses digits by cancellation changes the tensor only by rounding errors, and their magnitudes are
-    compared instead of their values.
+    If a mistake causes cancellation, it changes the tensor only by rounding errors, so only the magnitudes of these
+    errors are compared.
     """
     if made.shape != got.shape:
         return False
@@ -278,7 +278,7 @@ def lookalikes(wrong, right, keep, largest, others, factors):
 
 
 def known_factor(factor, factors):
-    """Describe a factor by the quantity that has this value or its inverse, or else by its digits."""
+    """Describe a factor by the name of a quantity that equals it or its inverse; if there is none, by its digits."""
     for word, value in (("times", factor), ("divided by", 1 / factor if factor else math.inf)):
         names = [name for name, known in factors.items() if math.isclose(value, known, rel_tol=1e-6)]
         if len(names) == 1:  # if two quantities have the same value, neither is named

@@ -102,7 +102,7 @@ def nf4_case(id, shape, block_size, double, *about):
 
 
 def midpoint_case():
-    """The case of all midpoints between neighbouring code points, rounded to float32 unless exact; each absmax is 1."""
+    """A case whose weights include every midpoint between neighbouring code points, in float32; each absmax is 1."""
     points = CODE_POINTS.astype(np.float64)
     weight = np.concatenate([[1.0], (points[1:] + points[:-1]) / 2])
     settings, inputs = {"block_size": 16, "double": False}, {"weight": as_float32(np.stack([weight, -weight]))}

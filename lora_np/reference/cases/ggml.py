@@ -1,4 +1,4 @@
-"""Tier 4, second half: llama.cpp's block formats, QA-LoRA (mergeable into blocks), and byte layouts of files."""
+"""Tier 4, second half: llama.cpp's block formats, QA-LoRA (mergeable into these blocks), and byte layouts of files."""
 
 import struct
 
@@ -67,7 +67,7 @@ def blocks_case(name, *about):
 
     The blocks contain random weights, weights halfway between two codes of each format, zeros, a weight so small that
     the scale d is 0 in float16, large weights, and two weights of equal magnitude and opposite sign. In the last block,
-    the rounding error of the offset m in float16 is several times the step between codes.
+    rounding the offset m to float16 causes an error of several times the step between codes.
     """
     bits, steps = bits_of("blocks"), np.arange(32)
     halves = (steps % 15 + 0.5) / 16
