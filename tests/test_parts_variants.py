@@ -157,7 +157,7 @@ def test_inspect_does_not_take_a_column_of_qalora_s_A_for_an_input(taught, tmp_p
         (["--variant", "loftq"], f"variant: got 'loftq', expected one of {', '.join(TAUGHT)}"),
         (["--variant", "vera", "--alpha", "2"], "alpha: got 2, but vera has no alpha"),
         (["--variant", "dora", "--method", "full"], "adapter: needs method 'lora', got method 'full'"),
-        (["--variant", "pissa", "--alpha", "-1"], "alpha: got -1.0, expected more than 0 for init 'pissa'"),
+        (["--variant", "pissa", "--alpha", "-1"], "alpha: got -1.0, expected a number above 0 for init 'pissa'"),
         (["--variant", "adalora", "--rank", "17"], "r: got 17, expected at most min(out, in) = 16"),
         (["--variant", "vera", "--targets", "w_proj"], "targets: 'w_proj' matches no layer"),
     ],

@@ -6,8 +6,8 @@ factorisation of rank r₁ + r₂ + …:
     Σ wᵢ sᵢ Bᵢ Aᵢ = [w₁s₁B₁  w₂s₂B₂ …] [A₁; A₂; …]
 
 This is exact. (Adding the A's and adding the B's, instead of adding the products, would introduce cross terms such as
-B₁A₂.) `compress` reduces an adapter to a lower rank with a singular value decomposition, which gives the best
-approximation of that rank (Eckart and Young 1936), and measures the error.
+B₁A₂.) `compress` uses a singular value decomposition to find the best approximation that has a given lower rank (Eckart
+and Young 1936), and measures its error.
 """
 
 import math
@@ -81,10 +81,10 @@ def mix(params, adapters, weights):
 
 
 def for_original_base(params, start, trained):
-    """Convert a trained adapter into one for the base that was passed to `start_adapter`.
+    """Convert a trained adapter into an equivalent one for the original base, which was passed to `start_adapter`.
 
-    W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀), where the difference in parentheses is exactly a LoRA update of twice
-    the rank; see `starts.py`.
+    The trained model is W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀). The difference in parentheses is itself a LoRA
+    update, of twice the rank, so the conversion is exact; see `starts.py`.
 
     Parameters
     ----------

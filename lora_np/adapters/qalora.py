@@ -10,9 +10,9 @@ the paper, which uses GPTQ's zero points instead of m).
 
 g is the largest power of two, at most 32, that divides `in`. As in PEFT, the mean is multiplied by the number of blocks
 L. The paper's algorithm 1 multiplies it by g instead, which turns it into a sum; this is equivalent to a different α.
-The factor changes the effective learning rate: because A is initialised for L inputs, the same change in B changes the
-weights L/√g times as much as in LoRA (3.2 times for in = 576). With the paper's factor g, the same change in B changes
-the weights √g times as much as in LoRA (5.7 times for g = 32).
+The factor changes the effective learning rate. A is initialised for L inputs, not for `in`, so the same change in B
+changes the weights L/√g times as much as in LoRA (3.2 times for in = 576). With the paper's factor g, the same change
+in B changes the weights √g times as much as in LoRA (5.7 times for g = 32).
 """
 
 import math
@@ -54,7 +54,7 @@ def pool(x, g):
 
 
 def pool_backward(dp, g):
-    """The gradient of `pool`'s input, (..., L) -> (..., in): an input has weight 1/g in p, so its gradient is dp/g."""
+    """The gradient of `pool`'s input, (..., L) -> (..., in): dp/g, because each input has weight 1/g in the mean p."""
     shares = np.ones(g, dp.dtype) / g
     return (dp[..., None] * shares).reshape(*dp.shape[:-1], dp.shape[-1] * g)
 
@@ -76,7 +76,7 @@ def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), 
 
 
 def backward(dy, cache):
-    """Gradients of the adapted layer: those of LoRA with p instead of x, and the gradient of x through the pooling.
+    """Gradients of the adapted layer: those of LoRA for the pooled inputs p, passed back through the pooling to x.
     With u = p Aᵀ:
 
         dB = s L dyᵀ u                    (out, r)

@@ -80,7 +80,7 @@ def leading_factors(matrix, config):
     """A and B such that s B A is the matrix's best rank-r approximation; each contains the factor √(Σ_r/s)."""
     scale = scaling(config)
     if not scale > 0:
-        raise ValueError(f"alpha: got {config.alpha}, expected more than 0 for init {config.init!r}")
+        raise ValueError(f"alpha: got {config.alpha}, expected a number above 0 for init {config.init!r}")
     return svd_factors(matrix, config.r, scale)[0]
 
 

@@ -3,8 +3,8 @@
     y = x Wᵀ + b + λ_b ⊙ ((λ_d ⊙ (x Aᵀ)) Bᵀ)        ΔW = diag(λ_b) B diag(λ_d) A
 
 All layers share one A (r, in) and one B (out, r) (section 3.1). If layers have different shapes, each uses as many of
-A's columns and B's rows as it needs, as in PEFT. Both are generated from a seed and not saved, so an adapter has
-r + out values per layer. There is no α.
+A's columns and B's rows as it needs, as in PEFT. A and B are generated from a seed and not saved, so an adapter stores
+only r + out values per layer. There is no α.
 """
 
 import math
@@ -58,7 +58,7 @@ def projections(shape, r, seed, dtype):
     The entries are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (In PEFT, A's bound uses the largest layer's
     `in`.) They are computed from the raw 64-bit words of PCG64, which never change between NumPy versions: word w of
     the stream seeded with [seed, 0] for A, or [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column
-    by column and B row by row, so a smaller layer's factors are part of a larger layer's, except that √(6/in) differs.
+    by column and B row by row, so a smaller layer's factors are part of a larger layer's, apart from A's bound √(6/in).
 
     Parameters
     ----------
@@ -105,7 +105,8 @@ def backward(dy, cache):
         dλ_d = Σ_n dw ⊙ v                       (r,)
         dx   = dy W + (λ_d ⊙ dw) A              (..., in)
 
-    If λ_b = 0, then dw = 0, so dλ_d is zero and dx is the base's: the first step changes only λ_b.
+    At the start, λ_b = 0, so dw and dλ_d are zero. The first step therefore changes only λ_b, and its dx is the same as
+    without the adapter.
 
     Parameters and results as in `lora.backward`, with vera_lambda_d and vera_lambda_b in place of lora_A and lora_B.
     """

@@ -1,4 +1,4 @@
-"""Measure what training changed (spectra, subspaces, intruders) and what it costs (FLOPs, bytes)."""
+"""Measure what training changed (spectra, subspaces, intruder dimensions) and what it costs (FLOPs, bytes)."""
 
 from .costs import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
 from .spectra import (

@@ -19,9 +19,9 @@ LoRA at rank R needs no dW. Its own six products cost N R each, because u = x A�
 
 so LoRA / full = 2/3 + 2 R/N, which is about two thirds if R is much smaller than N (Schulman and Thinking Machines Lab
 2025, "LoRA Without Regret"). A whole model's ratio can be higher or lower than that of a single layer. Attention's
-products of q, k and v involve no weights and cost nearly the same with both methods. A layer without an adapter costs
-only 2 N². Below the lowest trained layer, dx is not computed. In a model with few layers, this can save more than the
-adapter costs.
+products of q, k and v involve no weights and cost nearly the same with both methods. A layer without an adapter takes
+only 2 N² multiply-adds, for y and dx. Below the lowest trained layer, dx is not computed. In a model with few layers,
+this can save more than the adapters cost.
 """
 
 from functools import partial
@@ -54,8 +54,8 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
     config : the model's configuration
     B, T : int, the number of rows, and of tokens per row including padding; T at most config.n_positions
     adapter_config : AdapterConfig or None
-    wanted : names of the parameters to train, as in `model.forward`. None means the adapter's arrays that are not
-        frozen, or the whole model if there is no adapter. With an empty tuple, only the forward pass is run.
+    wanted : names of the parameters to train, as in `model.forward`. By default, all of the adapter's arrays
+        that are not frozen or, without an adapter, the whole model. With an empty tuple, only the forward pass is run.
     dtype : dtype of the parameters, activations and gradients
 
     Returns
@@ -103,7 +103,7 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
 
 
 def shape_only_arrays(shapes, dtype="float32"):
-    """Return a dict of named shape-only arrays, one for each shape."""
+    """Convert a dict, name -> shape, to a dict, name -> shape-only array."""
     return {name: shape_only(shape, np.dtype(dtype), name) for name, shape in shapes.items()}
 
 
@@ -119,7 +119,7 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
         head.forward, .dx, .dweight                    a language model's head is tied: .dweight is the
                                                        token embedding's
 
-    Products that are not needed for the wanted gradients are not computed and do not appear.
+    Products that are needed only for gradients of untrained parameters are not computed, so they are not listed.
 
     Parameters and errors are as in `counted_step`.
 

@@ -23,7 +23,7 @@ class ShapeOnly(np.ndarray):
     """An array with a shape and a dtype but no entries; `shape_only` creates one.
 
     Products with a vector are not recorded, because they count as sums over rows or columns. `name` is a parameter's
-    name, or None. `layer` is the layer whose output uses this memory, or None. `terms` lists the matrix products
+    name, or None. `layer` is the layer whose output is in this memory, or None. `terms` lists the matrix products
     that produced this array: one product, or several that were summed.
     """
 
@@ -62,7 +62,7 @@ class ShapeOnly(np.ndarray):
             shape = kwargs.get("shape") or args[0].shape
             return shape_only(shape, kwargs.get("dtype") or args[0].dtype)
         if function in (np.dot, np.inner, np.outer, np.tensordot, np.vdot):
-            raise TypeError(f"{function.__name__} would not be counted; use @ instead")
+            raise TypeError(f"the products of np.{function.__name__} would not be counted; use @ instead")
         return super().__array_function__(function, types, args, kwargs)
 
     def __getitem__(self, index):

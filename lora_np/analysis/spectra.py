@@ -82,7 +82,7 @@ def stable_rank(sigma):
 
 
 def effective_rank(sigma):
-    """The effective rank exp(−Σ p ln p) with p = σ / Σ σ: the number of equal singular values with this entropy.
+    """The effective rank exp(−Σ p ln p) with p = σ / Σ σ, which is n for n equal singular values.
 
     Source: Roy and Vetterli 2007, definition 1.
 
@@ -98,7 +98,7 @@ def effective_rank(sigma):
 def rank_at_energy(sigma, share=0.9):
     """The smallest integer k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ², for `share` in (0, 1].
 
-    `sigma` and the bounds of the result are as in `stable_rank`.
+    `sigma` and the range of the result are as in `stable_rank`.
     """
     share = finite_number("share", share, above=0, most=1)
     sigma = relative(sigma)

@@ -8,7 +8,7 @@ The figures of Hu et al. 2021, section 7.2, compare right singular vectors, whic
     figure 3    U = right_directions(A of r = 8), V = right_directions(A of r = 64); also with ΔW instead of A
     figure 4    the same for two seeds; the control compares two sets of `random_directions`
 
-For directions of the output, pass the transposed matrix.
+To compare directions of the output, pass the transposed matrices.
 """
 
 import numpy as np
@@ -49,12 +49,12 @@ def product_right_directions(B, A, k):
 
 
 def leading_directions(name, matrix, k=None, k_name="k", size=None):
-    """The k leading left (out, k) and right (in, k) singular vectors; k = None means the rank.
+    """The k leading left (out, k) and right (in, k) singular vectors; by default, k is the rank.
 
     As in `np.linalg.matrix_rank`, the rank is the number of singular values above the rounding error
-    σ₁ · max(out, in) · ε. If the matrix is the small factor of a product, pass the product's max(out, in) as `size`.
-    Raises ValueError, naming the argument as `name` or `k_name`, if the matrix is zero or k is not between 1 and the
-    rank.
+    σ₁ · max(out, in) · ε. For the small matrix R_B R_Aᵀ of a product B A, pass the product's max(out, in) as
+    `size`. Raises ValueError if the matrix is zero or k is not between 1 and the rank; the message calls the matrix
+    `name` and k `k_name`.
     """
     matrix = np.asarray(matrix)
     U, sigma, Vt = svd(matrix, name)
@@ -96,7 +96,7 @@ def subspace_similarity(U, V, i, j):
     Raises
     ------
     ValueError
-        If the columns are not orthonormal or differ in length, or i or j is out of bounds.
+        If the columns are not orthonormal, U and V differ in their number of rows, or i or j is out of bounds.
     """
     U, V = orthonormal_pair(U, V)
     i = whole_number("i", i, most=U.shape[1], why="the columns of U")
@@ -123,8 +123,8 @@ def gaussian_similarity(n, i, j):
 
         E‖U_iᵀ v‖² = tr(U_iᵀ E[v vᵀ] U_i) = i / n
 
-    Summing this over the j columns of V gives ij/n, even if the columns are dependent. Dividing by min(i, j) gives
-    max(i, j) / n. A measured φ near this expected value may be due to chance.
+    The sum over the j columns of V is ij/n, although these are not statistically independent. Division by min(i, j)
+    gives max(i, j) / n. A measured φ near this expected value may be due to chance.
     """
     return max(whole_number(name, k, most=n, why="the dimension n") for name, k in (("i", i), ("j", j))) / n
 
@@ -179,7 +179,7 @@ def orthonormal_basis(matrix, name):
 
 
 def orthonormal_pair(U, V):
-    """Return both matrices in float64; raise ValueError unless the columns are orthonormal and of equal length."""
+    """Return both in float64; raise ValueError unless they have orthonormal columns and the same number of rows."""
     U, V = finite_matrix("U", U), finite_matrix("V", V)
     for name, matrix in (("U", U), ("V", V)):
         gap = float(np.abs(matrix.T @ matrix - np.eye(matrix.shape[1])).max())
@@ -187,5 +187,5 @@ def orthonormal_pair(U, V):
             difference = f"{name}ᵀ{name} differs from the identity by {gap:.2g}"
             raise ValueError(f"{name}: its columns are not orthonormal ({difference}); see `right_directions`")
     if len(V) != len(U):
-        raise ValueError(f"V: got columns of length {len(V)}, expected {len(U)}, as in U")
+        raise ValueError(f"V: got {len(V)} rows, expected {len(U)}, as in U")
     return U, V

@@ -38,9 +38,9 @@ def amplification(base, update, r, rng):
         base = √(σ₁² + … + σ_r²) of W; update / base, in [0, 1], measures how closely ΔW follows W's leading directions
         E[random²] = r² ‖W‖²_F / (out · in), the value expected by chance
 
-    In the paper's table 7, `factor` is 21.5 for r = 4 (6.91 / 0.32) and 1.9 for r = 64 (3.57 / 1.90), with `update`
-    far below `base` (21.67 and 37.71) and above `random` (0.02 and 0.33). So ΔW is neither a copy of W nor noise: it
-    amplifies directions that W has but does not emphasise.
+    In the paper's table 7, `factor` is 21.5 (6.91 / 0.32) for r = 4, and 1.9 (3.57 / 1.90) for r = 64. In both cases,
+    `update` (0.32 and 1.90) is far below `base` (21.67 and 37.71), but above `random` (0.02 and 0.33). So ΔW is neither
+    a copy of W nor noise: it amplifies directions that W has but does not emphasise.
 
     Parameters
     ----------

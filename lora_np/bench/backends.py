@@ -32,9 +32,9 @@ class Peer(NamedTuple):
 
 
 def program_of(name):
-    """Return a backend's key in BACKENDS and the folder of the checkout whose code its process runs.
+    """Return a backend's key in BACKENDS, and the folder of the lora_np checkout that its process imports.
 
-    A checkout, given as old=/path/to/it, has the key of lora_np and the folder /path/to/it.
+    For another checkout, given as old=/path/to/it, the key is lora_np's own, and the folder is /path/to/it.
     """
     label, equals, folder = name.partition("=")
     if label and equals:

@@ -1,6 +1,6 @@
 """Define what is timed: model sizes, kinds of work, and the weights, adapter and batch for each combination.
 
-Each backend draws its case in a separate process from the same seed, so all backends use the same values.
+Each backend's process draws the case itself, but from the same seed, so all backends use the same values.
 """
 
 import math
@@ -157,17 +157,17 @@ def adapter_config(rung, work):
 
 
 def tokens(rung, work):
-    """Return the number of tokens in a unit of work, including padding; for generation, the number of new tokens."""
+    """Return the number of tokens in a timed step, including padding; for generation, the number of new tokens."""
     if work in GENERATED_ROWS:
         return GENERATED_ROWS[work] * (rung.length - rung.length // 4)
     return rung.batch * rung.length
 
 
 def flops(rung, work):
-    """Return the number of floating-point operations in the matrix products of a unit of work; see `step_flops`.
+    """Return the number of floating-point operations in the matrix products of a timed step; see `step_flops`.
 
-    Operations that are repeated to save memory are counted once. Generation takes one forward pass over the prompt and
-    then one for each new token except the last, with cached keys and values. The head is applied only to the last
+    Products that are recomputed to save memory are counted only once. Generation takes one forward pass over the prompt
+    and then one for each new token except the last, with cached keys and values. The head is applied only to the last
     position of each pass.
     """
     config = model_config(rung, work)
@@ -184,7 +184,7 @@ def flops(rung, work):
 
 
 def counted_bytes(rung, work):
-    """Return the sizes of the arrays in a unit of work, in bytes, as a dict with the fields of `StepBytes`.
+    """Return the sizes of the arrays in a timed step, in bytes, as a dict with the fields of `StepBytes`.
 
     For generation, the activations are the cached keys and values.
     """
@@ -229,7 +229,7 @@ class Backend(NamedTuple):
 
     check() returns the loss and a dict of arrays: the gradients of a training step, named as in lora_np, the "logits"
     of a forward pass, or the "tokens" of a generation (with a loss of 0). check() does not change the backend's state.
-    step() does one unit of work; its calls are timed. A training step returns the loss as a float.
+    step() does the work once; its calls are timed. A training step returns the loss as a float.
     """
 
     check: Callable[[], tuple[float, dict[str, np.ndarray]]]

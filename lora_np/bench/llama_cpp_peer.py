@@ -1,4 +1,4 @@
-"""The llama.cpp backend: greedy generation with a Llama whose weights are in a float32 file."""
+"""The llama.cpp backend: greedy generation by a Llama model, loaded from a float32 GGUF file."""
 
 import tempfile
 from pathlib import Path

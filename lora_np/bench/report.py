@@ -60,7 +60,7 @@ def make_row(rung, work, seconds, agreement, notes, peak_bytes):
 
 
 def summary(rows, peers):
-    """Summarise the median ratios on all rungs, for each kind of work and each peer: geometric mean and minimum.
+    """Return the geometric mean and the minimum of all rungs' median ratios, for each kind of work and each peer.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def setting_lines(setting):
 
 
 def label(peer):
-    """Return the name that tables show for a peer: NAME for another checkout, which is given as NAME=DIR."""
+    """Return the name that tables show for a peer; for another checkout, given as NAME=DIR, this is NAME."""
     return peer.partition("=")[0]
 
 
@@ -177,7 +177,7 @@ def milliseconds(row, name):
 
 
 def table(title, rows):
-    """Format a title and right-aligned columns; the first row is the header. Return "" if it is the only row."""
+    """Format a title and right-aligned columns; the first row is the header. Return "" if there is only a header."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     header, *lines = ("  ".join(map(str.rjust, cells, widths)) for cells in rows)
     return "\n".join([title, header, "-" * len(header), *lines]) if lines else ""

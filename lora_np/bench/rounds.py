@@ -84,7 +84,7 @@ def bench(rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, se
 
 
 def measure(rung, work, peers, threads, rounds, seed, as_set):
-    """Measure one rung and one kind of work; return the Row and the backends' versions.
+    """Time all backends on one kind of work and one rung; return the Row and the backends' versions.
 
     Each kind of work runs in its own processes. In shared processes, one kind of work would leave the memory allocator
     in a state that changes the time of the next kind, by up to a factor of two for a forward pass.

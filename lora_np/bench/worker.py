@@ -5,8 +5,8 @@
     {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...]}
     {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...], "peak_bytes": ...}
 
-`check` runs the backend's check and writes its arrays (gradients, logits or tokens) to the file. If the work trains
-parameters, it then runs three steps.
+`check` runs the backend's check and writes the resulting arrays (gradients, logits or tokens) to the given file. If
+the work trains parameters, `check` then runs three training steps.
 `turn` is one backend's part of a round: one untimed step, which fills the caches, followed by timed steps (at least
 one) for the given number of seconds. "peak_bytes" is the process's peak memory since `check` wrote its file. If a
 command fails, the answer is {"error": "..."}.

@@ -121,7 +121,7 @@ def write_sources(folder):
 
 
 def contents(pages):
-    """Return the table of contents, shown next to every page; ● marks the lessons on the evening path."""
+    """Return the table of contents, shown next to every page; ● marks the lessons of "LoRA in an evening"."""
     lists, rest = [], sorted(pages)
     for part, patterns in CONTENTS.items():
         names = dict.fromkeys(page for pattern in patterns for page in rest if fnmatch(page, pattern))

@@ -1,8 +1,8 @@
 """The checks that a notebook calls, one function for each exercise: `check.lora_backward(my_function)`.
 
 Each check prints its findings, with a hint for each incorrect output, and returns the score.
-`check.formula("lora_backward")` prints the formula. Results are recorded: `check.record()` returns them, and
-`check.save(path)` writes them to a file.
+`check.formula("lora_backward")` prints the formula. `check.record()` returns the latest result of each exercise, and
+`check.save(path)` writes these results to a file.
 """
 
 import math
@@ -21,7 +21,7 @@ _RECORD = {}  # item -> its latest result, as JSON types
 
 
 class Score(float):
-    """A score that Jupyter does not display below a check's output. nbgrader reads it as a float."""
+    """A float that nbgrader can read. Jupyter does not display it, because the check has already printed the score."""
 
     def _repr_html_(self):
         return ""
@@ -91,12 +91,12 @@ def formula(name):
 
 
 def record():
-    """Return the latest result of each item, as a dict, item -> {"score", "points", "failed", "outputs"}."""
+    """Return the latest result of each exercise, as a dict, name -> {"score", "points", "failed", "outputs"}."""
     return dict(_RECORD)
 
 
 def summary():
-    """Print the scores so far, and return their sum as a fraction of the total points of the checked items."""
+    """Print the scores so far, and return their sum divided by the total points of the exercises that were checked."""
     points = sum(entry["points"] for entry in _RECORD.values())
     for name, entry in _RECORD.items():
         print(f"{name:<28}{entry['score']:6.3g} of {entry['points']:g}")

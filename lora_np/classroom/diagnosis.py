@@ -6,8 +6,9 @@
 4. the correct output after a change (multiplied by a size, squared, transposed, reversed), or another output or input;
 5. the worked solution with two mutations.
 
-A candidate must reproduce the student's output in every draw; a candidate from group 4, only in the draws where this
-output is incorrect. If no candidate fits, the report describes the difference: scale, shift, norm and cosine.
+A candidate must reproduce the student's output in every draw of the inputs, or, if it is from group 4, in every draw
+where that output is incorrect. If no candidate fits, the report describes the difference by scale, shift, norm and
+cosine.
 """
 
 import ast
@@ -295,7 +296,7 @@ LETTERS = {"n_in": "in", "n_out": "out", "alpha": "α"}
 
 
 def quantities(i):
-    """Return the numbers by which an output may have been multiplied or divided, as a dict, name -> number."""
+    """Return the numbers by which a student may have multiplied or divided an output, as a dict, name -> number."""
     known = {length for value in i.inputs.values() for length in getattr(value, "shape", ())} | {i.size.alpha, i.size.r}
     known |= {i.size.H, i.size.D} if i.size.C in known else set()
     sizes = {LETTERS.get(name, name): float(n) for name, n in vars(i.size).items() if n in known}

@@ -164,7 +164,7 @@ def judge(exercise, drawn, observed):
 
 
 def result_of(findings_of_draws):
-    """Combine the findings of all draws. An output must be correct in every draw; its first complaint is reported."""
+    """Combine the findings of all draws: the first complaint about each output, or none if it is always correct."""
     verdicts = []
     for findings in zip(*findings_of_draws):
         verdicts.append(next((finding for finding in findings if finding.wrong), findings[0]))

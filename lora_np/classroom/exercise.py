@@ -45,7 +45,7 @@ LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # the tolerance's bounds, and its value i
 
 
 class Unfit(ValueError):
-    """Raised by `compared` for outputs that cannot be compared, with a reason for the student."""
+    """Raised by `compared`, with a reason that is shown to the student, if the outputs cannot be compared."""
 
 
 class Exercise(NamedTuple):
@@ -124,7 +124,8 @@ def draws_of(exercise, draw=PRACTICE):
     """Return a check's draws: a list of DRAWS namespaces, each made by `draw_inputs`.
 
     If an output is a single number, its correct value differs from draw to draw, so that no constant is correct by
-    coincidence. In draws other than PRACTICE, the list of such an output's values also differs from that in PRACTICE.
+    coincidence. Unless `draw` is PRACTICE, the list of a single-number output's correct values also
+    differs from its list in PRACTICE.
     """
     known = [] if draw == PRACTICE else single_numbers(draws_of(exercise))
     for attempt in range(TRIES):

@@ -55,7 +55,7 @@ def draw(rng, size):
 
 
 def compared(i, outputs):
-    """Compare only the product of the factors. The error of the student's own factors is also accepted."""
+    """Compare the factors only by their product. Also accept `error` if it is correct for the student's own factors."""
     A, B, error = outputs["A_r"], outputs["B_r"], outputs["error"]
     if A.ndim == 2 and len(A) > i.r:
         raise Unfit(f"A_r has {len(A)} rows, but r is {i.r}")
@@ -67,7 +67,7 @@ def compared(i, outputs):
 
 
 def large(rng, size):
-    """Draw factors with a small `in`, so that the memory limit has room for an (in, in) array but not for B A."""
+    """Draw factors with a small `in`: an (in, in) array stays within the memory limit, but B A does not."""
     inputs = {"A": rng.normal(size=(2, 160)), "B": rng.normal(size=(7000, 2)), "r": 1}
     return inputs, 448_000, "it forms B A or another array of that size"
 
