@@ -1032,7 +1032,7 @@ def test_files_in_utf_16_and_numbers_of_thousands_of_digits(world, tmp_path, fai
     (tmp_path / "a.jsonl").write_text('{"t": "the fox", "l": %s}\n' % ("1" * 5000))
     command = ["finetune", "--text", "t", "--label", "l", "--out", tmp_path / "x", "--base", world / "base", "--data"]
     fails(*command, tmp_path / "a.csv", says=["has null bytes, as UTF-16 files do; save the file as UTF-8"])
-    fails(*command, tmp_path / "a.jsonl", says=["row 1, line 1", "has an integer with 5000 digits"])
+    fails(*command, tmp_path / "a.jsonl", says=["row 1, line 1", "got an integer with 5000 digits"])
 
 
 def test_a_deleted_folder_is_named(tmp_path, fails, monkeypatch):

@@ -1,4 +1,4 @@
-"""Read and write CSV, TSV and JSONL files, whole or in windows of rows; error messages name the row and line."""
+"""Read and write CSV, TSV and JSONL files, whole or in parts; error messages name the row and line."""
 
 import csv
 import difflib
@@ -58,9 +58,10 @@ def read_records(path, quoting=False):
 
 
 def record_windows(path, quoting=False, size=None):
-    """Yield the rows of a file, at most `size` at a time (None: all), as Records; otherwise like `read_records`.
+    """Yield the rows of a file in windows of at most `size` rows (None: all rows), each as Records.
 
-    A JSONL file's `columns` are those of the window's rows. Only one window is held in memory at a time.
+    The other parameters are those of `read_records`. In JSONL, a window's `columns` are the keys of its own rows. Only
+    one window is held in memory at a time.
     """
     path = Path(path)
     suffix = table_suffix("path", path)
@@ -93,7 +94,7 @@ def table_suffix(argument, path):
 
 
 def column_of(records, column, argument, empty=False):
-    """Return the values of one column as strings; a blank value raises ValueError unless `empty`.
+    """Return the values of one column as strings; a blank value raises ValueError unless `empty` is true.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ def format_records(columns, rows, suffix, quoting=False, first=0):
         if suffix == ".csv" or quoting:
             writer.writerow(cells)
         elif line.count("\t") > len(cells) - 1 or "\n" in line or "\r" in line:
-            raise ValueError(f"row {number} has a tab or a line break in a cell; quote it, or write a .csv or .jsonl")
+            raise ValueError(f"row {number} has a tab or a line break in a cell; use quoting, or a .csv or .jsonl file")
         else:
             file.write(line + "\n")
     return file.getvalue()
@@ -245,6 +246,6 @@ def checked_cell(place, values, column, argument):
 
 
 def listed(names):
-    """Format names from a file for a message: at most ten names, in quotes."""
+    """List column names or labels for a message: the first ten in quotes, then the number of the others."""
     names = list(names)
     return ", ".join(map(quoted, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Three disjoint parts, each a `Table`, a list of texts or a token stream."""
+    """Disjoint training, validation and test sets, each a `Table`, a list of texts or a token stream."""
 
     train: Table
     validation: Table

@@ -92,7 +92,8 @@ def split_table(table, fractions, seed):
     text is assigned to the part that is furthest below its target size. So every part is within one text of its target
     size, every class is spread evenly over the parts, and the same table and seed give the same parts on every machine.
     All rows with the same text are in one part, so no text is in both the training and the test set. The training set
-    contains each class's first text, so no class is missing (unless all its texts occurred earlier with another label).
+    contains each class's first text, so it lacks a class only if all texts of the class have another label in an
+    earlier row.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def split_table(table, fractions, seed):
     """
     if len(table.labels) != len(table.texts) or not table.texts:
         found = f"got {len(table.texts)} texts and {len(table.labels)} labels"
-        raise ValueError(f"table: {found}, expected equal numbers, and at least one of each")
+        raise ValueError(f"table: {found}, expected at least one text, and a label for each text")
     if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or abs(sum(fractions) - 1) > 1e-6:
         expected = "expected three numbers for train, validation and test, ≥ 0, the first > 0, with sum 1"
         raise ValueError(f"fractions: got {fractions}, {expected}")

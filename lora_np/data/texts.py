@@ -38,13 +38,13 @@ def read_texts(path):
 
 
 def read_utf8(path):
-    """Return a UTF-8 file's text without its byte-order mark. For an invalid byte, the ValueError names its line."""
+    """Return a UTF-8 file's text without its byte-order mark; a ValueError gives the line of an invalid byte."""
     check_utf8(path)
     return Path(path).read_bytes().decode("utf-8-sig")
 
 
 def check_utf8(path):
-    """Raise ValueError if a file is not UTF-8, without holding it in memory; see also `existing_file`."""
+    """Raise ValueError if a file is not UTF-8, reading it in pieces to save memory; see also `existing_file`."""
     decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
     with existing_file(path).open("rb") as file:
         while True:
@@ -69,7 +69,7 @@ def parsed_json(text):
 
 def parsed_integer(digits):
     if len(digits) > 4000:
-        raise ValueError(f"has an integer with {len(digits)} digits, expected at most 4000")
+        raise ValueError(f"got an integer with {len(digits)} digits, expected at most 4000")
     return int(digits)
 
 

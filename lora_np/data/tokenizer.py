@@ -110,7 +110,7 @@ def encode(tokenizer, texts, max_length=None):
 
 
 def encode_chunk(tokenizer, texts, start):
-    """Encode texts with the library; a ValueError gives the index, counted from `start`, of the first that fails."""
+    """Encode texts with the library; if a text fails, the ValueError gives its index, counted from `start`."""
     try:
         with library(f"text {start}: the tokenizer cannot encode it"):
             check_growth(tokenizer.normalizer, texts)
@@ -135,7 +135,7 @@ def windows(tokenizer, sequences, length, overlap, most=None):
     """Cut sequences from `encode` into windows that a model can read, each with the tokens that the tokenizer adds.
 
     A sequence of more than `length` tokens becomes windows of `length` tokens, evenly spaced from its start to its end.
-    There are as few of them as possible, provided that neighbours have at least `overlap` tokens in common.
+    The number of windows is the smallest for which neighbours share at least `overlap` tokens.
 
     Parameters
     ----------

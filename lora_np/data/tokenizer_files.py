@@ -52,8 +52,8 @@ stderr_lock = threading.RLock()
 def load_tokenizer(path, fields=None, files=None):
     """Load a tokenizer as transformers does.
 
-    The tokenizer neither pads nor truncates. The settings for both in ``tokenizer.json`` are ignored, because they
-    merely record what transformers last used.
+    The tokenizer neither pads nor truncates. The padding and truncation settings in ``tokenizer.json`` are ignored,
+    because they merely record what transformers last used.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def load_tokenizer(path, fields=None, files=None):
 
 
 def model_files(path):
-    """The files that a tokenizer and `generate` depend on, name -> bytes; `path` as in `load_tokenizer`."""
+    """The files that a tokenizer and `generate` need, as a dict, name -> bytes; `path` is as in `load_tokenizer`."""
     path = Path(path)
     if not path.is_dir() and path.name != TOKENIZER:
         return {TOKENIZER: small_file(path)}
@@ -126,7 +126,7 @@ def model_files(path):
 
 
 def new_files(tokenizer):
-    """The files, name -> bytes, from which transformers and `load_tokenizer` load this tokenizer."""
+    """The files from which transformers and `load_tokenizer` load this tokenizer, as a dict, name -> bytes."""
     return {TOKENIZER: tokenizer.to_str(pretty=True).encode("utf-8"), SETTINGS: new_settings(tokenizer)}
 
 
@@ -150,7 +150,7 @@ def model_fields(path):
 
 
 def tokenizer_class(where, settings, fields, data):
-    """Return all names of the transformers class that reads the files; raise ValueError for unsupported settings."""
+    """The names (such as GPT2_CLASS) of the class that reads the files; raises ValueError for unsupported settings."""
     for field, values in SUPPORTED.items():
         if settings.get(field) not in values:
             raise ValueError(f"{where}: {SETTINGS} has {field} = {quoted(settings[field])}, expected {values[-1]!r}")
@@ -165,7 +165,7 @@ def tokenizer_class(where, settings, fields, data):
 
 
 def rebuilt(content, settings, reader):
-    """Build the Tokenizer like a transformers class that reads only parts of a ``tokenizer.json``."""
+    """Build the same Tokenizer as a transformers class that reads only parts of ``tokenizer.json``."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
 
     model, prefix = content["model"], settings.get("add_prefix_space")

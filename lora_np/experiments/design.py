@@ -1,4 +1,4 @@
-"""What an experiment consists of: its design, which is fixed and printed before the first run, and its functions."""
+"""The parts of an experiment: a design, fixed and printed before the first run, and the functions of its recipe."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -87,14 +87,14 @@ FUNCTIONS = "runs", "measure", "compare", "finding", "draw", "table", "details"
 
 
 def design_of(recipe, base):
-    """The design of an experiment on a base. The number of seeds is planned only on the experiment's first base."""
+    """The design of an experiment on a base; the pilot's scatter is included only for the experiment's first base."""
     design, (first, *_) = recipe.design, recipe.bases or recipe.keys
     design = design[base] if isinstance(design, dict) else design
     return design if base == first else design._replace(scatter=None)
 
 
 def judged(recipe, outcome):
-    """An outcome's comparisons: the main one, judged by the design that was fixed before its runs, then the others."""
+    """An outcome's comparisons: first the main one, judged by the design stored in the outcome, then the others."""
     main, others = recipe.compare(outcome)
     design = Design(**outcome["design"])
     how = {name: getattr(design, name) for name in ("margin", "unit", "expected")}
@@ -105,9 +105,10 @@ def judged(recipe, outcome):
 
 
 def over_seeds(outcome, values, tested=True):
-    """The arguments of `evidence.compare` for one value per seed; values of seeds with the same fold are averaged.
+    """The arguments of `evidence.compare` for values, one per seed; seeds with the same fold are averaged.
 
-    `tested` says whether the values are scores on the test set. If the seeds share that set, the scores decide nothing.
+    `tested` says whether the values are scores on the test set. Scores on a test set that all seeds share do not lead
+    to a verdict, because the variation over its snippets is unknown.
     """
     if on_folds(outcome):
         of_folds = [float(np.mean(values[fold::FOLDS])) for fold in range(min(FOLDS, len(values)))]
@@ -116,7 +117,7 @@ def over_seeds(outcome, values, tested=True):
 
 
 def accuracy(outcome, first, second):
-    """The differences in accuracy between two methods, in points."""
+    """The differences in accuracy between two methods, in percentage points, as arguments of `evidence.compare`."""
     values = np.subtract(outcome["accuracy"][first], outcome["accuracy"][second])
     if len(values) > 1 and on_folds(outcome):
         return over_seeds(outcome, values)
@@ -125,7 +126,7 @@ def accuracy(outcome, first, second):
 
 
 def accuracies(outcome, pairs):
-    """Compare the accuracies of pairs of methods; a third entry in a pair says what a claim expects."""
+    """Compare the accuracies of methods; `pairs` contains (first, second) or (first, second, what a claim expects)."""
     parts = []
     for first, second, *expected in pairs:
         statement = f"{label(first)} − {label(second)}: test accuracy"

@@ -1,14 +1,15 @@
 """Statistics of the experiments: intervals, equivalence within a margin, power, and the verdict on a comparison.
 
 Each seed has a test set of its own (a fold), so a seed's score varies for two reasons at once: the seed and the
-snippets. The mixed model of this nested design (random effects for the seeds, and for the snippets within a seed) is
-balanced, so its interval is Student's t interval over the seeds, which is computed here. Where all seeds share one test
-set, the two effects are crossed; see `crossed`.
+snippets. The mixed model of this nested design has random effects for the seeds, and for the snippets within a seed.
+The design is balanced, so the model's interval is Student's t interval over the seeds, which is computed here. Where
+all seeds share one test set, the effects of seeds and snippets are crossed; see `crossed`.
 
 The folds share most of their training snippets, so the seeds are not quite independent, and the interval may be too
-narrow. Nadeau and Bengio (2003) correct for this by multiplying the error by √(1 + n p), with n folds and p the ratio
-of the sizes of the test and the training set. Here, this error is an upper bound, because a fold's score depends more
-on its seed than on its training set. Each comparison on folds says whether its verdict survives the correction."""
+narrow. Nadeau and Bengio (2003) correct for this by multiplying the standard error by √(1 + n p), with n folds and p
+the ratio of the sizes of the test and the training set. Here, the corrected error is an upper bound, because a fold's
+score depends more on its seed than on its training set. Each comparison on folds says whether its verdict survives the
+correction."""
 
 from typing import NamedTuple
 
@@ -144,7 +145,7 @@ def is_equal(found, margin):
 
 
 def against(expected, found, margin, ratio):
-    """Whether an Estimate "agrees" with what is `expected` or "contradicts" it; None if neither can be said."""
+    """Whether an Estimate "agrees" with the `expected` result or "contradicts" it; None if it does neither."""
     low, high = found.interval()
     if expected is None:
         return None
@@ -164,9 +165,10 @@ def against(expected, found, margin, ratio):
 def power(n, scatter, margin, difference=0.0):
     """The probability that an experiment with n seeds shows equivalence, given the true difference.
 
-    `scatter` is the standard deviation of a seed's difference. With the standard error e = s/√n estimated from the
-    seeds, both one-sided tests succeed if the mean is within ±(margin − t e). This probability is averaged over the
-    distribution of s, for which s² (n − 1)/scatter² is chi-squared.
+    `scatter` is the standard deviation of the difference over the seeds. Both one-sided tests succeed if the mean is
+    within ±(margin − t e), where t is a quantile of Student's distribution, and e = s/√n is the standard error
+    estimated from the seeds. This probability is averaged over the distribution of s, for which s² (n − 1)/scatter² is
+    chi-squared.
     """
     from scipy.stats import chi2, norm, t
 

@@ -1,4 +1,4 @@
-"""Run an experiment: print its design, carry out its training runs, judge them, and write the files."""
+"""Run an experiment: print its design, carry out its training runs, compare their results, and write the files."""
 
 import os
 import platform
@@ -137,7 +137,7 @@ def write_outcome(name, outcome, out):
 
 
 def draw_again(name, base, out="figures"):
-    """Judge an experiment again from its JSON, redraw its figures, and update the gallery; return the figures' paths.
+    """Recompute an experiment's verdicts from its JSON, redraw its figures and the gallery; return the figures' paths.
 
     Raises
     ------

@@ -162,6 +162,6 @@ def score_table(outcome):
 
 
 def between(values, sign=""):
-    """Format a mean and the ends of its interval, which may be None, with one decimal."""
+    """Format a mean and the ends of its interval, which may be None, to one decimal place."""
     mean, *ends = (minus(value, f"{sign}.1f") for value in values if value is not None)
     return mean + f" [{', '.join(ends)}]" * bool(ends)

@@ -59,7 +59,7 @@ def step_costs(starts, batch, rounds):
 
 
 def alternating_times(starts, batch, rounds):
-    """Time the rounds of `step_costs`; return a dict, name -> two lists: seconds of each step and of its passes."""
+    """Time the rounds of `step_costs`; return a dict, name -> (seconds of each step, seconds of its two passes)."""
     settings = TrainConfig(steps=rounds + 2, learning_rate=1e-4)
     states = {name: initial_state(trainable_arrays(params, adapter)) for name, (params, _, adapter) in starts.items()}
     times = {name: ([], []) for name in starts}

@@ -2,8 +2,9 @@
 
 An entry consists of `SETTINGS-CODE.json` and, for a run that keeps its arrays, `SETTINGS-CODE.safetensors`. SETTINGS is
 a digest of the run's settings. CODE is a digest of the versions of lora_np, NumPy and Python, the small base's files,
-and the code that runs use. CODE does not depend on comments, docstrings or the code of figures, so editing these
-requires no retraining. The type of processor, which affects the last digits, is not part of the key; see README.md.
+and the code that runs use. CODE does not depend on comments, docstrings or the code that draws figures, so editing
+these requires no retraining. The type of processor, which affects the last digits, is not part of the key; see
+README.md.
 """
 
 import ast

@@ -131,7 +131,7 @@ class LocalProcesses(ThreadPoolExecutor):
 
 
 def live_with_parent(far_end):
-    """Initialise a worker process so that it exits when its parent exits or closes the other end of the pipe."""
+    """Initialise a worker process so that it exits when its parent exits or closes its end of the pipe."""
 
     def wait():
         far_end.poll(None)
@@ -148,9 +148,9 @@ def sweep(function, runs, workers=None):
     """Execute runs, and yield each as it finishes.
 
     A run that fails is yielded with its error, and the others continue. If a worker is killed, the executors of
-    `open_executor` repeat its run a few times before they report a failure; with a ProcessPoolExecutor, this run and
-    all unfinished ones fail. With Dask, the runs that were queued behind the run that killed their worker also fail;
-    these are repeated at the end, one at a time.
+    `open_executor` repeat its run a few times before they report a failure. If a worker of a plain ProcessPoolExecutor
+    is killed, its run and all unfinished runs fail. When a run kills its Dask worker, the runs queued behind it also
+    fail; these are repeated at the end, one at a time.
 
     Each process imports the script that started it, so a script must call `sweep` under `if __name__ == "__main__":`.
 

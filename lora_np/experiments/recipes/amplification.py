@@ -1,10 +1,10 @@
 """Does ΔW amplify directions that W already has?
 
 U and V contain the r leading left and right singular vectors of ΔW_q, with r = 8 or r = 64, so ‖Uᵀ W V‖_F measures how
-large W is in these directions. It is compared with the norm in W's own leading directions, which is the largest
-possible norm, and with the norm in random directions. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. All values are
-means over the blocks. The factor grows with the learning rate and with s, and is above 1 for any large ΔW. On SmolLM2,
-both ranks have the same learning rate, and training uses 2,000 snippets."""
+large W is in these directions. This norm is compared with the norm in W's own leading directions, which is the
+largest possible, and with the norm in random directions. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. All values
+are means over the blocks. The factor grows with the learning rate and with s, and exceeds 1 whenever ΔW is large
+enough. On SmolLM2, both ranks have the same learning rate, and training uses 2,000 snippets."""
 
 import numpy as np
 

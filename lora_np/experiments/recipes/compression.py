@@ -3,7 +3,7 @@
 The base's linear layers are quantised to NF4 (blocks of 64, double quantisation) or int8 (one scale per row), or pruned
 by magnitude (half of each matrix's weights, or two of every four consecutive weights in a row). The base is then
 frozen, and LoRA on all linear layers is trained with r = 8, at the learning rate of the dense base. At the end, each
-adapter trained on the NF4 base is also merged into that base, whose weights are then rounded to NF4 again."""
+adapter trained on the NF4 base is also merged into that base, whose weights are then quantised to NF4 again."""
 
 import numpy as np
 

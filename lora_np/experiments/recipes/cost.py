@@ -3,9 +3,9 @@
 The classifier is trained for one step (forward, backward, clipping, AdamW) on one batch of reviews, with full
 fine-tuning, with LoRA on all linear layers at ranks 1 to 256, and with LoRA on q and v at r = 8; the last is also
 measured on the NF4 base. Times are measured on one thread, in 15 rounds in which all methods take turns on the same
-batch; each seed has a different batch. FLOPs are counted from the shapes of the matrix products in both passes. Memory
-counted from shapes consists of parameters, gradients, AdamW's moments and the activations stored for the backward pass.
-Measured memory consists of the parameters, the moments and the peak of a step's allocations.
+batch; each seed has a different batch. FLOPs are counted from the shapes of the matrix products in both passes. The
+memory counted from shapes is that of the parameters, the gradients, AdamW's moments and the activations stored for the
+backward pass. The measured memory is that of the parameters and the moments, plus the peak of a step's allocations.
 """
 
 import tracemalloc

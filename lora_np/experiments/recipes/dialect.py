@@ -1,8 +1,8 @@
 """What does a language model lose in its old domain when it learns a dialect?
 
-The small base was trained on long IMDb reviews. It is fine-tuned for one epoch on critics' snippets, or for three
-epochs on software licences, which have a sixth as many tokens, in full and with LoRA on all linear layers. Perplexity
-is measured on held-out texts of the new domain and on IMDb reviews. Every LoRA run also
+The small base was trained on long IMDb reviews. It is fine-tuned, in full and with LoRA on all linear layers, on
+one of two new domains: on critics' snippets for one epoch, or on software licences, which have a sixth as many tokens,
+for three epochs. Perplexity is measured on held-out texts of the new domain and on IMDb reviews. Every LoRA run also
 checks that removing the adapter restores the base bit for bit. The learning rates were chosen on the new domain's
 validation texts. Full fine-tuning is also run at half its learning rate, to show how forgetting depends on the rate.
 """

@@ -1,8 +1,8 @@
 """What makes a language model forget: the method, the learning rate, or the distance that its weights move?
 
-SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets, in full, with LoRA of rank 16 on all linear layers, and
-with LoRA of rank 16 on q and v, each at several learning rates. At a higher rate, a model learns more and
-forgets more, so the methods are compared at equal loss on the new domain: for each seed, the lowest loss that all
+SmolLM2 is fine-tuned on 32,768 tokens of critics' snippets by three methods, each at several learning rates: full
+fine-tuning, LoRA of rank 16 on all linear layers, and LoRA of rank 16 on q and v. At a higher rate, a model learns more
+and forgets more, so the methods are compared at equal loss on the new domain: for each seed, the lowest loss that all
 methods reach. Each method's loss on the old texts (IMDb reviews) at that point is interpolated between runs at
 successive rates, with the base as the run at rate 0. The distance that the weights move is ‖ΔW‖ / ‖W‖ over all linear
 layers."""
@@ -56,7 +56,7 @@ def measure(results, runs, seeds, quick):
 
 
 def at_equal_loss(outcome, field):
-    """A field's value where all methods have the same loss on the new domain: a dict, method -> one value per seed."""
+    """Interpolate a field to the point of equal loss on the new domain; return a dict, method -> one value per seed."""
     values = {method: [] for method in outcome["paths"]}
     for i in range(len(outcome["seeds"])):
         of_seed = {

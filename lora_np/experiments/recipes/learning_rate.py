@@ -1,9 +1,9 @@
 """How much higher is LoRA's best learning rate than full fine-tuning's?
 
 Full fine-tuning and LoRA on all linear layers are trained on 2,000 snippets at learning rates that are a factor of 2
-apart, with every seed. A parabola in the logarithm of the rate is fitted to the lowest validation loss of each seed and
-its two neighbours; the best rate is at its minimum. The test set is not used. On SmolLM2, the rank is 4 instead of 8,
-and the runs are those that `tune` used, with one more rate.
+apart, with every seed. For each seed, a parabola in the logarithm of the rate is fitted to the lowest validation loss
+and to the losses at the two neighbouring rates; its minimum is at the best rate. The test set is not used. On SmolLM2,
+the rank is 4 instead of 8, and the runs are those of `tune`, plus runs at one more rate.
 """
 
 import numpy as np
@@ -60,11 +60,11 @@ def finding(outcome):
 
 
 def best_rate(rates, losses):
-    """Estimate the best rate from the losses at ascending rates; also return whether it is the first or the last.
+    """Return the best rate, estimated from the losses at ascending rates, and whether it is the first or the last.
 
     The estimate is the rate at the minimum of the parabola in log(rate) through the best point and its neighbours. If
-    the rate with the lowest loss is the first or the last, or next to a rate at which training diverged (whose loss is
-    None), that rate is returned instead.
+    the lowest loss is at the first or last rate, or next to a run that diverged (whose loss is None), the rate of the
+    lowest loss is returned instead.
     """
     losses = [np.inf if loss is None else loss for loss in losses]
     i = int(np.argmin(losses))

@@ -1,10 +1,11 @@
 """Is LoRA better than full fine-tuning with 100 examples?
 
 The seed determines the random choice of training snippets, which is the same for all methods. With 1,000 snippets or
-fewer, there are more epochs, and on MiniLM, learning rates of their own. Models are evaluated on 1,000 validation
-snippets twice during training, and the better checkpoint is tested. In practice, 1,000 validation snippets are rarely
-available if there are only 10 for training; here, all methods benefit from them. On SmolLM2, LoRA adapts only q and v,
-the learning rates were chosen on 2,000 snippets, and the only evaluation is at the end.
+fewer, training takes more epochs, and on MiniLM, each number of snippets has its own learning rates. Models are
+evaluated on 1,000 validation snippets twice during training, and the better checkpoint is tested. In practice, 1,000
+validation snippets are rarely available if there are only 10 for training; here, all methods benefit from them. On
+SmolLM2, LoRA adapts only q and v, the learning rates were chosen on 2,000 snippets, and the only evaluation is at the
+end.
 """
 
 import numpy as np

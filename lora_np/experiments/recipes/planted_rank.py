@@ -34,7 +34,7 @@ def measure(results, runs, seeds, quick):
 
 
 def compare(outcome):
-    """The distance of the recovered rank (2 max(RANKS) if there is none) from k, averaged over k for each seed."""
+    """For each seed, |recovered rank − k|, averaged over k; if no rank is recovered, 2 max(RANKS) takes its place."""
     most = 2 * max(RANKS)
     errors = [[abs((most if r is None else r) - int(k)) for r in ranks] for k, ranks in outcome["found"].items()]
     return {"values": np.mean(errors, axis=0)}, []

@@ -1,10 +1,10 @@
 """Do r = 8 and r = 64 learn the same leading direction?
 
 φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j) compares the i leading right singular vectors U_i of one adapter with the j leading
-ones, V_j, of another, on q and v, as a mean over the blocks. It is computed for A, as in the paper, and for the update
-ΔW = s B A. The adapters have ranks 8 and 64, or both 64, and always different seeds; with the same seed, the first rows
-of A in the first layer would be identical at the start. The control is the expected φ of two random subspaces,
-max(i, j)/C. On SmolLM2, training uses 2,000 snippets.
+ones, V_j, of another, on q and v, as a mean over the blocks. φ is computed for A, as in the paper, and for the update
+ΔW = s B A. Either the ranks of the two adapters are 8 and 64, or both are 64. Their seeds always differ, because with
+the same seed, the first rows of A in the first layer would be identical at the start. The control is the expected φ of
+two random subspaces, max(i, j)/C. On SmolLM2, training uses 2,000 snippets.
 """
 
 import numpy as np

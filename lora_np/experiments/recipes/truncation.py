@@ -1,7 +1,7 @@
 """How many directions does the update of full fine-tuning need?
 
-Every ΔW of full fine-tuning is truncated to its r leading directions, and the model is tested again. It is compared
-with the whole update, and with LoRA on all linear layers that was trained at rank r."""
+Every ΔW of full fine-tuning is truncated to its r leading directions, and the model is tested again. The accuracy is
+compared with that of the whole update, and with that of LoRA trained at rank r on all linear layers."""
 
 import numpy as np
 

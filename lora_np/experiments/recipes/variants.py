@@ -1,9 +1,9 @@
 """Is DoRA better than LoRA, if each has its own learning rate?
 
-LoRA, DoRA, rsLoRA, LoRA+ and PiSSA adapt q and v at r = 8; the main comparison is that of DoRA. At a single rank,
-rsLoRA is LoRA with a different α. On SmolLM2, rsLoRA is omitted, and training uses 2,000 snippets. Two quantities are
-compared: the test accuracy, and the mean training loss in the first quarter of the run, which shows how fast a variant
-learns initially."""
+LoRA, DoRA, rsLoRA, LoRA+ and PiSSA adapt q and v at r = 8; the main comparison is between DoRA and LoRA. At a
+single rank, rsLoRA is LoRA with a different α. On SmolLM2, rsLoRA is omitted, and training uses 2,000 snippets. Two
+quantities are compared: the test accuracy, and the mean training loss in the first quarter of the run, which shows how
+fast a variant learns initially."""
 
 import numpy as np
 

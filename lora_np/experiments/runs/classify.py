@@ -60,7 +60,7 @@ def load_snippets(limit=None, base="pretrained", fold=None):
 def split_reviews(fold=None):
     """The training, validation and test snippets, as Splits of Tables.
 
-    Without a `fold`, they are the splits of `load_reviews`. Otherwise, the training and the test snippets are pooled
+    Without a `fold`, the splits are those of `load_reviews`. Otherwise, the training and the test snippets are pooled
     and divided at random into FOLDS parts; part number `fold` is the test set, and the other parts are the training
     set. The validation snippets are always the same.
     """

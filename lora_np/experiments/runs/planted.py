@@ -1,4 +1,4 @@
-"""A run with a target of known rank: teacher and student differ by a matrix of rank k in one weight."""
+"""A run with a target of known rank: the teacher is the student with a matrix of rank k added to one weight."""
 
 from dataclasses import dataclass
 
@@ -56,8 +56,9 @@ class PlantedRun:
 def planted_model(k, seed):
     """Make a random transformer in float64, and a copy with a change of rank k in one layer.
 
-    The k singular values of the change are equal, so that all directions matter equally. Each is about as large as
-    the weight's largest singular value, which is about 2 √C times the standard deviation of the weight's entries.
+    The k singular values of the change are equal, so that all directions matter equally. Each of these singular
+    values is about as large as the weight's largest, which is about 2 √C times the standard deviation of the weight's
+    entries.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def labelled(ids, teacher):
 
 
 def squared_error(params, batch, adapter, wanted=()):
-    """The mean squared error with respect to the targets, L = mean (z − z*)², and its gradients: dz = 2 (z − z*)/n."""
+    """The mean squared error L = mean (z − z*)² of logits z and targets z*, and its gradients; dz = 2 (z − z*)/n."""
     logits, cache = forward(params, batch.ids, CONFIG, adapter=adapter, wanted=wanted)
     difference = logits - batch.targets  # (B, T, V)
     grads = backward(2.0 / difference.size * difference, cache) if wanted else {}
