@@ -42,12 +42,12 @@ class Graded(NamedTuple):
 
     @property
     def points(self):
-        """The maximum score for all items that are graded automatically."""
+        """The maximum total score of the items that are graded automatically."""
         return float(sum(one.points for one in self.marks if not one.by_hand))
 
     @property
     def to_read(self):
-        """The maximum score for all written answers, which a teacher grades."""
+        """The maximum total score of the written answers, which a teacher grades."""
         return float(sum(one.points for one in self.marks if one.by_hand))
 
 
@@ -79,7 +79,7 @@ def grade(path, draw=GRADING, sandbox=False):
 
 
 def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
-    """Grade several submissions in parallel. A submission that cannot be graded does not stop the others.
+    """Grade several submissions in parallel. If one submission cannot be graded, the others still are.
 
     Yields
     ------
@@ -109,7 +109,7 @@ def set_of(submission, path):
     if not any(common):
         raise ValueError(
             f"notebook: {path} contains no graded cells from any of the {len(sets)} exercise sets. If the answers were "
-            "copied to a new notebook, copy them back into the original one, whose cells have the necessary metadata"
+            "copied to a new notebook, copy them back to the original, whose cells have the metadata that grading needs"
         )
     return sets[common.index(max(common))]
 
@@ -117,8 +117,8 @@ def set_of(submission, path):
 def steps_of(submission, exercise_set):
     """Return the grading steps, in order: ("run", id or None, source) and ("call", exercise's name, None).
 
-    A check runs where its cell is, or at the end if the cell is missing. If several cells share an id because a cell
-    was copied, only the first copy of a check runs, whereas all copies of a function's cell run.
+    A check runs at the position of its cell in the notebook, or at the end if that cell is missing. Copies of a cell
+    share its id: all copies of a function's cell run, but only the first copy of a check's cell.
     """
     checks = {f"check_{exercise.name}": exercise.name for exercise in exercise_set.exercises}
     steps, seen = [], set()

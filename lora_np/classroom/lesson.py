@@ -16,7 +16,7 @@ FONT_SIZE = 13
 
 
 class NotInstalled(Exception):
-    """Stop a notebook with a message instead of a traceback."""
+    """Raised to stop a notebook, which then shows only the message, without a traceback."""
 
     def _render_traceback_(self):
         return [str(self)]
@@ -65,7 +65,7 @@ def notebook_shell():
 
 
 def claim(holds, otherwise):
-    """Check a lesson's statement about its results. If the statement does not hold, print `otherwise` and continue.
+    """Check a statement about a lesson's results. If the statement is false, print `otherwise` and continue.
 
     Parameters
     ----------

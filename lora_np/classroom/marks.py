@@ -1,4 +1,4 @@
-"""Write a class's results: marks, written answers, an overview of the class, and files for Moodle and Canvas."""
+"""Write the results of a class of students: marks, written answers, an overview, and files for Moodle and Canvas."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
 
 
 def student_of(path, paths):
-    """Return the student's id if a folder or file is named as in Moodle or Canvas, else the folder's or file's name.
+    """Return the student's id if Moodle or Canvas put it in a folder or file name, else the folder's or file's name.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def student_of(path, paths):
 
 
 def place_of_feedback(folder, path, paths):
-    """Return a report's path: `folder`, then the notebook's path relative to the common folder, with suffix .txt."""
+    """Return a report's path in `folder`: the notebook's path below the notebooks' common folder, with suffix .txt."""
     common = commonpath([Path(realpath(path)).parent for path in paths])
     return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
 
@@ -95,7 +95,7 @@ def as_dict(graded):
 
 
 def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignment=None):
-    """Write all results of a class to a folder.
+    """Write the results of a class of students to a folder.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def marks_table(rows):
 
 
 def read_words(folder, path=None):
-    """Read a teacher's entries, (student, item) -> (points, remark), by default from the folder's `words.csv`."""
+    """Read a teacher's entries, by default from `words.csv`; return a dict, (student, item) -> (points, remark)."""
     if path is None and not (path := Path(folder) / "words.csv").exists():
         return {}
     heads, *rows = rows_of(path, "words")
@@ -207,7 +207,7 @@ def read_words(folder, path=None):
 
 
 def words_files(graded, students, entries):
-    """Return the texts of `words.csv`, which the teacher fills in, and of `words.md`, which contains the answers."""
+    """Return the texts of `words.csv`, which the teacher fills in, and of `words.md`, with the written answers."""
     rows, answers = [list(WORDS)], {}
     for path, one in graded.items():
         for mark in one.marks:
@@ -276,7 +276,7 @@ def draw_class(all_graded):
 
 
 def course_tables(rows, moodle=None, canvas=None, assignment=None):
-    """Fill the marks in `rows` (see `rows_of_class`) into Moodle's and Canvas's tables; return a dict, name -> text."""
+    """Copy the marks in `rows` (see `rows_of_class`) to Moodle's and Canvas's tables; return a dict, name -> text."""
     tables = {"moodle.csv": moodle_table(moodle, rows)} if moodle else {}
     return tables | ({"canvas.csv": canvas_table(canvas, rows, assignment)} if canvas else {})
 
@@ -301,14 +301,14 @@ def moodle_table(path, rows):
 
 
 def canvas_table(path, rows, assignment=None):
-    """Fill in the points in one assignment's column of Canvas's gradebook."""
+    """Enter the scores in one assignment's column of Canvas's gradebook."""
     heads, *lines = rows_of(path, "canvas")
     known = {"Student", "ID", "SIS User ID", "SIS Login ID", "Integration ID", "Section", "Root Account"}
     columns = [head for head in heads if re.search(r"\(\d+\)$", head)] if "ID" in heads else []
     wanted = [head for head in columns if assignment in (None, head, re.sub(r" \(\d+\)$", "", head))]
     if len(wanted) != 1 or not {"Student", "ID"} <= set(heads):
         expected = f"one of {', '.join(columns) or 'the assignments'}"
-        raise ValueError(f"assignment: got {assignment!r} for {path}, expected {expected} in Canvas's gradebook")
+        raise ValueError(f"assignment: got {assignment!r}, expected {expected}, as in Canvas's gradebook {path}")
     keep = [n for n, head in enumerate(heads) if head in known or head == wanted[0]]
     who, column = heads.index("ID"), heads.index(wanted[0])
     for line in lines:

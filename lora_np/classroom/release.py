@@ -98,7 +98,7 @@ def release(folder, nbgrader=False, force=False):
 
 
 def notebook_of(of, form):
-    """Make the notebook of an ExerciseSet in one of the forms "student", "solutions" or "nbgrader"."""
+    """Make an ExerciseSet's notebook; `form` is "student", "solutions" or "nbgrader"."""
     from nbformat import v4
 
     made = v4.new_notebook(cells=list(cells_of(of, form)))
@@ -162,7 +162,7 @@ def metadata(kind, id, form, solution=False, points=None):
 
 
 def solution_in(function, form):
-    """Return a worked solution's source: with a stub as its body, with its body marked for nbgrader, or unchanged."""
+    """Return a worked solution's source; `form` decides if its body is a stub, marked for nbgrader or unchanged."""
     source = textwrap.dedent(inspect.getsource(function)).rstrip()
     (docstring, *_) = ast.parse(source).body[0].body
     lines = source.split("\n")

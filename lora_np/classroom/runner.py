@@ -6,7 +6,8 @@ and answers each:
     {"run": source}                  -> {"error": sentence or null}
     {"call": name, "inputs": {...}}  -> {"returned": value, "inputs": {...}, "peak": bytes}, or {"error": sentence}
 
-If an input of a call is a function, the process calls it by sending {"function": key, "arguments": [...]}.
+If an input of a call is a function, it stays in the grading process. To call it, this process sends
+{"function": key, "arguments": [...]}.
 """
 
 import base64
@@ -42,7 +43,7 @@ class Words:
 
 
 def encode(value, functions=None):
-    """Encode a value for JSON. A function is stored in the dict `functions` under a key, and the key is sent."""
+    """Encode a value for JSON. A function is stored in the dict `functions`, and only its key is sent."""
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in KINDS:
@@ -230,7 +231,7 @@ def run_cell(source, space):
 
 
 def call_function(message, space, ask):
-    """Call a student's function with the inputs from a message; return the answer."""
+    """Call a student's function with the inputs from a message; return the reply as a dict."""
     function, inputs = space.get(message["call"]), decode(message["inputs"], ask)
     if function is None:
         return {"error": f"there is no function {message['call']} (does your function have another name?)"}
@@ -254,7 +255,7 @@ def call_function(message, space, ask):
 
 
 def main():
-    """Read messages from a copy of stdin until it ends, and write replies to a copy of stdout; discard printed text."""
+    """Read messages from a copy of stdin until it ends, and reply on a copy of stdout; discard what the cells print."""
     messages = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -40,7 +40,7 @@ class ExerciseSet(NamedTuple):
 
     @property
     def points(self):
-        """The maximum score for all exercises, which are graded automatically."""
+        """The maximum total score of the exercises, which are graded automatically."""
         return sum(exercise.points for exercise in self.exercises)
 
     @property

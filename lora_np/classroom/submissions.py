@@ -116,7 +116,7 @@ class Process:
                 pipe.close()
 
     def ask(self, message, functions=(), seconds=None):
-        """Send a message, call the functions in it as often as the process requests, and return the answer.
+        """Send a message, make the function calls that the process requests until it answers, and return the answer.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class Process:
                 raise Stopped("its return value cannot be read") from None
 
     def call(self, exercise, measure=False):
-        """Return a function that maps inputs to the student's result (or peak memory) and the inputs after the call."""
+        """Return a function, inputs -> the student's result (or the call's peak memory), and the inputs afterwards."""
 
         def call(inputs):
             functions = {}
@@ -203,7 +203,7 @@ def check_sandbox():
             process.ask({"run": "1"}, seconds=START_SECONDS)
     except Stopped:
         how = "does bubblewrap work, and may users create namespaces here?"
-        raise ValueError(f"sandbox: the process does not start ({how})") from None
+        raise ValueError(f"sandbox: the sandboxed process did not start ({how})") from None
 
 
 def sandboxed(seccomp):

@@ -99,7 +99,7 @@ def run_finetune(arguments):
 
 
 def run_values(arguments):
-    """Return the command line's options as the argument `changes` of `read_run`."""
+    """Return the command line's options as a dict that `read_run` accepts as its argument `changes`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
         raise ValueError("data: got none, expected --data FILE, --text-file FILE or --config FILE")
     options = {

@@ -51,7 +51,7 @@ def add_commands(command):
 
 
 def add_experiment(command, seeds, base):
-    """Add the options of a command that runs experiments; its help gives `seeds` and `base` as the defaults."""
+    """Add the options of a command that runs experiments; `seeds` and `base` describe the defaults in its help."""
     command.add("--base NAME", f"minilm, smollm2, or pretrained, the included base (default {base})")
     command.add("--seeds N", f"number of seeds per run (default {seeds})")
     command.add("--quick", "shortened runs")
@@ -68,7 +68,7 @@ def add_workers(command):
 
 
 def workers_of(arguments):
-    """Return the argument `workers` of a sweep, given the options of `add_workers`."""
+    """Return the value of a sweep's argument `workers`, given the options that `add_workers` added."""
     return arguments.jobs if arguments.dask is None else arguments.dask
 
 

@@ -77,7 +77,7 @@ def subcommands(parser, dest, metavar):
 
 
 def add_columns(parser, *names):
-    """Add --quoting and, for each name ("text", "label"), an option for that column of a saved classifier's input."""
+    """Add --quoting and, for each name ("text", "label"), an option that names this column of the input file."""
     for name in names:
         text = f"the file's column of {name}s (default: the same column as in training)"
         parser.add(f"--{name} COLUMN", text, dest=f"{name}_column")

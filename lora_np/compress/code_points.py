@@ -18,15 +18,15 @@ def nf4_code_points():
         zero         0
         positive     Q(½ + (δ − ½) i/8)    i = 1, …, 8        all of them divided by Q(δ)
 
-    Zero must be a point, so that a weight of 0 is stored exactly. Of the others, 8 are positive and 7 are negative.
+    Zero must be a point, so that a weight of 0 is stored exactly. Of the other 15, 8 are positive and 7 negative.
 
     δ is used instead of 1, because Q(1) = ∞. With 16 bins of equal probability and a point in the middle of each, the
     probability beyond the outermost point is half a bin, 1/32; with 15 bins, it is 1/30. One half of the table uses 16
     bins and the other 15, so δ is the mean of 1 − 1/32 and 1 − 1/30.
 
-    Dividing by Q(δ) = 1.848 makes the table end at ±1. Therefore, a block's largest weight, divided by its own
-    magnitude, is always a code point. The points that minimise the mean squared error depend on the block size; NF4's
-    are close to them (Yoshida 2023, NF4 Isn't Information Theoretically Optimal).
+    Dividing by Q(δ) = 1.848 makes the table end at ±1. Therefore, the weight with the largest magnitude in a block,
+    divided by that magnitude, is always a code point. The points that minimise the mean squared error depend on the
+    block size; NF4's are close to them (Yoshida 2023, NF4 Isn't Information Theoretically Optimal).
 
     Equation 4 of the paper averages adjacent quantiles; appendix E and all implementations do not.
 

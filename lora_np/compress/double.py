@@ -56,5 +56,5 @@ def double_quantise(scales):
 
 
 def spread(steps, n):
-    """Repeat each group's step for each scale in the group, (n,)."""
+    """Return an array (n,) that contains, for each scale, the step of its group."""
     return np.repeat(steps, GROUP)[:n]

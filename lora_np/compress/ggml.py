@@ -146,7 +146,7 @@ def quantise_q4_1(weight):
 
 
 def with_offsets_added(weight, change):
-    """Add a value to all weights of each block of a Q4_1 matrix: m′ = m + c. Scales and codes do not change.
+    """Add one value per block to the weights of a Q4_1 matrix: m′ = m + c. Scales and codes do not change.
 
     m′ is rounded to float16, with a relative error of at most 2⁻¹¹. There is no other error.
 
@@ -191,7 +191,7 @@ def inverse(d):
 
 
 def packed(codes):
-    """Truncate values to codes and pack two per byte, (n, 32) -> (n, 16). To round instead, add 0.5 first."""
+    """Truncate values to codes and pack two per byte, (n, 32) -> (n, 16). For rounding, callers add 0.5 first."""
     codes = np.minimum(codes.astype(np.uint8), 15)
     return codes[:, :16] | codes[:, 16:] << 4
 

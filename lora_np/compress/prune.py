@@ -10,7 +10,7 @@ from .weight import check_weight
 
 
 def magnitude_mask(weight, share):
-    """Mask of a matrix's largest weights (Han et al. 2015, Learning both Weights and Connections, section 3).
+    """Mask of a matrix's largest magnitudes (Han et al. 2015, Learning both Weights and Connections, section 3).
 
     Parameters
     ----------

@@ -54,9 +54,9 @@ def pad_sequences(sequences, pad_id):
 def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     """Return one epoch of batches, in which every row occurs exactly once, with rows of similar length in each batch.
 
-    With `rng` (training), the rows are shuffled and cut into chunks, which are sorted by length and cut into 16 batches
-    each; then all batches are shuffled. Sorting reduces padding; sorting only within chunks keeps the batches random.
-    Without `rng` (evaluation), all rows are sorted by length, which gives a fixed order and the least padding.
+    With `rng` (training), the rows are shuffled and cut into chunks. Each chunk is sorted by length and cut into 16
+    batches; then all batches are shuffled. Sorting reduces padding; sorting only within chunks keeps the batches
+    random. Without `rng` (evaluation), all rows are sorted by length, which gives a fixed order and the least padding.
 
     `batch.rows` are indices into the input:
 
@@ -136,8 +136,8 @@ def token_stream(sequences):
 def language_batches(stream, batch_size, length, rng=None):
     """Return one epoch of batches for next-token prediction over a token stream.
 
-    The stream is cut into windows of `length` inputs. A window's targets are its inputs shifted by one token, so its
-    last target is the next window's first input, and no token is a target twice.
+    The stream is cut into windows of `length` inputs. A window's targets are its inputs shifted by one token. Its last
+    target is the next window's first input, so no token is a target twice.
 
     With `rng` (training), the first window starts at a random offset, which differs between epochs, and the windows are
     shuffled. Every epoch has N // length - 1 windows (but at least one); at the two ends, fewer than 2 · length tokens

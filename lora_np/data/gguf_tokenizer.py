@@ -254,7 +254,7 @@ def gguf_vocabulary(tokenizer, files, special, vocab_size):
 
 
 def plain_text(tokenizer, text):
-    """Normalise a text and add a leading space where the tokenizer does so, because llama.cpp does neither."""
+    """Normalise a text, and add a leading space if the tokenizer adds one, because llama.cpp does neither."""
     text = normalise(tokenizer, text)
     is_spaced = tokenizer.encode("a").ids == tokenizer.encode(" a").ids
     return f" {text}" if is_spaced and not text.startswith(" ") else text

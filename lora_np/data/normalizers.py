@@ -1,7 +1,7 @@
 """Our tokenizer's normaliser, and limits on how much the normalisers of other tokenizers may lengthen a text.
 
-A ``tokenizer.json`` may contain steps that replace characters. Three steps that each replace a letter with a
-thousand letters turn one letter into a billion, so the length of the result is bounded before the library computes it.
+A ``tokenizer.json`` may contain steps that replace characters. Three steps that each replace a letter with a thousand
+letters turn one letter into a billion, so the length of a result is bounded before `tokenizers` computes it.
 """
 
 import json
@@ -19,8 +19,8 @@ def normalizer():
     """The normaliser that converts texts to the style of the Rotten Tomatoes snippets.
 
     ``He said "It's 9.5/10"--wow!<br />`` becomes ``he said " it's 9 . 5/10 " -- wow !``: lower case, with spaces around
-    punctuation except apostrophes, hyphens, slashes and square brackets. So a model trained on the IMDb reviews can
-    also be used for the snippets.
+    punctuation except apostrophes, hyphens, slashes and square brackets. Because the style is the same, a model trained
+    on the IMDb reviews can also be used for the snippets.
     """
     from tokenizers import Regex, normalizers
 
@@ -65,7 +65,7 @@ def steps_of(part):
 
 
 def factor(*steps):
-    """The largest factor (up to 10¹²) by which steps can lengthen a text, if a regex matches between all letters."""
+    """The factor, capped at 10¹², by which steps lengthen a text if every regex matches between all letters."""
     product = 1
     for step in steps:
         inserted, plain = step.get("content", step.get("prepend")), plain_pattern(step)
@@ -113,7 +113,7 @@ def parsed(state):
 
 
 def check_text(steps, text):
-    """Apply the steps one at a time, checking the bound of each one first."""
+    """Apply the steps one at a time; before each, raise ValueError if its result could be longer than `LONGEST`."""
     from tokenizers import normalizers
 
     for step in steps:

@@ -10,8 +10,8 @@ down from the loss. At each layer, ask: is anything trained *below*, so that `dx
 for `dx`? Which products does an adapter on this layer need, even if nothing below is trained?
 
 **Predict:** suppose that only one of 32 layers of equal size has an adapter. How many products of the size of `x Wᵀ`
-does the backward pass contain if that adapter is on the last layer, and how many if it is on the first? So on which
-layer must the adapter be to save two thirds of a full step's FLOPs, and on which does it save only one third?
+does the backward pass contain if that adapter is on the last layer, and how many if it is on the first? So where must
+the adapter be to save two thirds of a full step's FLOPs, and where does it save only one third?
 """
 
 POINTS = 5
@@ -42,14 +42,13 @@ def chain_flops(N, widths, ranks):
 
 
 def draw(rng, size):
-    """Draw layers, some of them frozen: below the lowest adapter, between adapters, and above the highest one. All
-    widths differ."""
+    """Draw a chain with layers without adapters below, between and above those with adapters. All widths differ."""
     ranks = ([0, 2, 0, 3, 0], [0, 0, 3, 1, 0, 2, 0], [0, 3, 0, 0, 2, 0])[size.number]
     return {"N": size.N, "widths": rng.permutation(range(15, 16 + len(ranks))).tolist(), "ranks": ranks}
 
 
 def with_dx(i, hands_on):
-    """Count the backward pass's FLOPs if only the layers for which hands_on(index, rank) is true compute dx."""
+    """Count the FLOPs of a backward pass that computes dx only in layers for which hands_on(index, rank) is true."""
     layers = zip(range(len(i.ranks)), i.ranks, i.widths, i.widths[1:])
     return 2 * i.N * sum(r * (n_in + 2 * n_out) + hands_on(l, r) * n_in * (n_out + r) for l, r, n_in, n_out in layers)
 

@@ -44,7 +44,7 @@ def kept_inputs(N, C, F, targets, r, itemsize):
 
 
 def draw(rng, size):
-    """In each draw, at least two of the three layers that read the same array are targets."""
+    """In each draw, the targets include at least two of q_proj, k_proj and v_proj, which read the same array."""
     targets = ("q v o", "k v up down", "up k o q v")[size.number].split()
     C = 7 * size.C
     F = C + 17 * size.F  # wider

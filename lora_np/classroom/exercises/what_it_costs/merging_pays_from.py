@@ -6,8 +6,8 @@ smallest number of rows for which merging costs **fewer** FLOPs in total than no
 products: ignore adding to `W` and multiplying by `s`.)
 
 **Predict:** if r doubles, does this number of rows rise, fall, or stay the same? **Derive** the FLOPs of both options
-as functions of the number of rows. Try 4096 × 4096 in your head: does one long text have enough rows? Where in exercise
-set 02 have you already seen this result?
+as functions of the number of rows. Work out the case of 4096 × 4096 in your head: does one long text have enough rows?
+Where in exercise set 02 have you already seen this result?
 
 **For the curious, when your code passes:** suppose that a training step has 2,048 rows and a layer is 256 × 256. Would
 it save FLOPs to form `W + s B A` in each step, and to use it in the forward and backward passes? Which of the six thin
@@ -35,7 +35,7 @@ def merging_pays_from(n_in, n_out, r):
 
 
 def draw(rng, size):
-    """In the first draw, both options cost the same for some integer number of rows; in the others they never do."""
+    """In the first draw, both options cost the same for one number of rows; in the other draws, for none."""
     n = int(rng.integers(20, 40))
     n_in, n_out = ((n, 2 * n + 1), (3 * n + 1, n))[size.number - 1] if size.number else (3 * n, 6 * n)
     return {"n_in": n_in, "n_out": n_out, "r": size.r}

@@ -1,9 +1,9 @@
 """The memory of a training step.
 
-This exercise counts memory without the activations, which follow in the next exercise. A frozen base has `n_base`
-parameters of `base_itemsize` bytes each. An adapter has `n_adapter` parameters of `itemsize` bytes each. The adapter is
-trained with AdamW, and the entries of its gradients and moments also take `itemsize` bytes each. Compute how many bytes
-the parameters, gradients and moments take.
+This exercise leaves out the activations, which the next exercise counts. A frozen base has `n_base` parameters of
+`base_itemsize` bytes each. An adapter has `n_adapter` parameters of `itemsize` bytes each. The adapter is trained with
+AdamW, and the entries of its gradients and moments also take `itemsize` bytes each. Compute how many bytes the
+parameters, gradients and moments take.
 
 **Predict,** before you use your function: for a base of 7 billion 16-bit parameters and an adapter of 4 million 32-bit
 parameters, do these three items fit into 16 GB? How much memory does full fine-tuning of the same model need, with

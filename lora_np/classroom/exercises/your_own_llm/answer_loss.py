@@ -44,7 +44,7 @@ def answer_loss(logits, targets):
 
 
 def draw(rng, size):
-    """Draw targets of −100 at random positions. A target of id 0 counts like any other.
+    """Draw targets of −100 at random positions. One target has the id 0, which counts like any other id.
 
     The vocabulary has more than 100 tokens, like every real one, so using −100 as a column index raises no error.
     """

@@ -4,8 +4,8 @@ Each block of 32 weights gets its own ruler with 16 evenly spaced marks: mark 0 
 mark 15 is at its largest, and `d` is the distance between neighbouring marks. The code of a weight is the number of the
 nearest mark. Compute `codes`, `d` and `m`.
 
-**Predict:** which weights of a block are restored exactly? What is the largest possible error of the other weights, in
-steps of `d`? If 3 is added to all weights of a block, how do `codes`, `d` and `m` change? **Then:** what does your
+**Predict:** which weights of a block are restored exactly? What is the largest possible error of the other weights, as
+a multiple of `d`? If 3 is added to all weights of a block, how do `codes`, `d` and `m` change? **Then:** what does your
 formula compute for a block whose weights are all equal? The codes should be 0.
 """
 
@@ -34,7 +34,7 @@ def q4_1_encode(w):
 
 
 def draw(rng, size):
-    """Draw blocks of different scales, on one or both sides of 0. In the second draw, a block's weights are all equal.
+    """Draw blocks of different scales, with weights of one or both signs. In the second draw, one block is constant.
 
     No weight is near the midpoint between two marks, so rounding errors cannot change a code.
     """

@@ -2,7 +2,7 @@
 
 Small models tend to repeat themselves. A repetition penalty (Keskar et al. 2019) makes each token that is already in
 the text less probable: a positive logit is divided by the penalty, and a negative one is multiplied by it. `seen` holds
-the ids of the text so far. Some ids occur more than once, but each token is penalised only once. Compute the new
+the token ids of the text so far. Some ids occur more than once, but each token is penalised only once. Compute the new
 logits.
 
 **On paper first:** the penalty is 2, and three seen tokens have the logits 4, 0 and −4. What are the new logits? What

@@ -1,9 +1,9 @@
 """Converting to llama.cpp's row order.
 
 RoPE rotates the `D` entries of a head as `D/2` points, each with two coordinates. In each head of our `q_proj`, the
-rows of all first coordinates come first, followed by those of all second coordinates. In llama.cpp's file, the two
-coordinates of a point are neighbours: 0, D/2, 1, D/2 + 1, and so on. `B` is an adapter's factor for `q_proj`, and its
-rows have the same order as the weight's. Return the rows in the file's order, head by head.
+rows for the first coordinates of all points come first, followed by those for the second coordinates. In llama.cpp's
+file, the two coordinates of a point are neighbours: 0, D/2, 1, D/2 + 1, and so on. `B` is an adapter's factor for
+`q_proj`, and its rows are in the same order as those of our weight. Return the rows in the file's order, head by head.
 
 **On paper first:** write down the order of the rows of one head for `D` = 6 and for `D` = 4. For which of these two
 values of `D` is the permutation its own inverse? (So which `D` is a poor choice for a test?) **Predict:** why does `A`
