@@ -1,12 +1,12 @@
 """Mixing.
 
-Each of several adapters has its own rank, scale and weight. Return one adapter whose update is exactly the weighted sum
-of their updates. Its scale must be s = 1, and its `A` must not have more rows than the sum of their ranks. Weights
-may be negative, need not add up to 1, and are looked up by name, not by position.
+Each of several adapters has its own rank, scale and weight. Return a single adapter whose update is exactly the
+weighted sum of the adapters' updates. Its scale must be s = 1, and its `A` must not have more rows than the sum of the
+adapters' ranks. Weights may be negative, need not add up to 1, and are looked up by name, not by position.
 
-**On paper first,** for two adapters of rank 1: multiply out (B₁ + B₂)(A₁ + A₂). Which two of the four terms are
-unwanted? Then find factors whose product has only the other two. **Predict:** if you mix an adapter with itself, with
-weights 1 and −1, what is the rank of the update? How many rows does `A` have then?
+**On paper first,** for two adapters of rank 1: multiply out (B₁ + B₂)(A₁ + A₂). Which two of its four terms do not
+belong in the mix? Then find factors whose product is the sum of the two remaining terms. **Predict:** if you mix an
+adapter with itself, with weights 1 and −1, what is the rank of the update, and how many rows does `A` have?
 """
 
 import numpy as np
@@ -31,8 +31,8 @@ def mix(adapters, weights):
 
 
 def draw(rng, size):
-    """Draw ranks that are equal or 1, so that adding up the factors (a mistake) raises no error. The order of
-    the weights differs from that of the adapters."""
+    """Draw ranks that are equal, or 1 (which broadcasts), so that adding up the factors by mistake raises no error. The
+    weights and the adapters are in different orders."""
     adapters, ranks = {}, [(2, 2, 2), (3, 1, 3), (1, 4, 4)][size.number]
     for name, r in zip(("critics", "licences", "praise"), ranks):
         A, B = rng.normal(size=(r, 3 * size.n_in)), rng.normal(size=(3 * size.n_out, r))

@@ -1,13 +1,13 @@
 """Warm-up: temperature and top-k.
 
-Each row of `logits` belongs to one text. Return the probabilities with which the text's next token is drawn. Divide the
-logits by the temperature; keep only the `top_k` most likely tokens of each row, and set all other probabilities to
-exactly 0; and normalise every row to sum to 1. The rows may be at very different levels (one around 1000, another
-around −1000); set 05 showed how to handle this.
+Each row of `logits` belongs to one text. For each text, return the probability distribution from which its next token
+is drawn. Divide the logits by the temperature, and keep only the `top_k` most likely tokens of each row. The
+probabilities of all other tokens must be exactly 0, and every row must sum to 1. The logits of different rows may be at
+very different levels (one around 1000, another around −1000); set 05 showed how to handle this.
 
 **Predict,** for three tokens with odds 9 : 3 : 1 at temperature 1: what are the odds at ½ and at 2, and what are the
-probabilities at ½ with `top_k` = 2? Does it matter whether you select the top k before or after dividing? What effect
-does the temperature have if `top_k` = 1?
+probabilities at ½ with `top_k` = 2? Does it matter whether you select the top k before or after you divide by the
+temperature? What effect does the temperature have if `top_k` = 1?
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def next_probabilities(logits, temperature, top_k):
 
 def draw(rng, size):
     """Draw rows at different levels. From the second draw on, the levels are so far apart that exp overflows in some
-    rows, or is 0 throughout a row, unless each row's own maximum is subtracted."""
+    rows, or underflows to 0 in entire rows, unless each row's own maximum is subtracted."""
     temperature, top_k = [(1.6, 6), (0.5, 3), (2.2, 9)][size.number]
     levels = temperature * (750 if size.number else 2) * rng.permutation(np.linspace(-1, 1, size.B))
     logits = 1.5 * rng.normal(size=(size.B, size.V)) + levels[:, None]

@@ -1,14 +1,14 @@
 """The nucleus.
 
-Top-p sampling is controlled by a probability, not by a number of tokens: in each row, keep the smallest set of most
-likely tokens whose total probability is at least `p`. Set the other probabilities to 0, and divide those that you keep
-by their sum; every token keeps its column. (Reaching exactly `p` is enough.)
+Top-p sampling selects tokens by their total probability, not by their number: in each row, keep the smallest set of
+most likely tokens whose total probability is at least `p`. Set the other probabilities to 0, and divide those that you
+keep by their sum; every token keeps its column. (Reaching exactly `p` is enough.)
 
 **Predict** for the probabilities 1/2, 1/4, 1/8, 1/16, 1/16: how many tokens are kept for p = 0.75, for 0.76, and for
 0.01? Can a row lose all its tokens? Does it matter whether the temperature is applied before or after this cut?
 
-Sorting a row is easy. The usual stumbling block is the way back, from positions in the sorted row to tokens. Try your
-code on a row of three tokens before you run the check.
+Sorting a row is easy. The usual stumbling block is mapping positions in the sorted row back to tokens. Try your code on
+a row of three tokens before you run the check.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ def nucleus(probs, p):
 
 
 def draw(rng, size):
-    """Draw probabilities. In the second draw, the largest probability of one row exceeds p. In the last draw, all
+    """Draw probabilities. In the second draw, one row has a probability larger than p. In the last draw, all
     probabilities are powers of ½, so their sums have no rounding errors, and every row reaches p exactly."""
     odds = np.exp(1.2 * rng.normal(size=(size.B, size.V)))
     if size.number == 1:
@@ -59,7 +59,7 @@ def way_there(i):
 
 
 def without_last(i):
-    """Keep the most likely tokens whose probabilities add up to less than p, but at least one token."""
+    """Drop each nucleus's least likely token, so that its total falls below p, but keep at least one token."""
     least = np.where(i.right["kept"] > 0, i.probs, np.inf).min(axis=-1, keepdims=True)
     return of_those(i, (i.probs > least) | (i.probs == i.probs.max(axis=-1, keepdims=True)))
 

@@ -1,11 +1,12 @@
 """One batch, several adapters.
 
-A linear layer receives a batch in which every row comes with the name of its adapter, or with `None`. `adapters` maps
-each name to `A`, `B` and `s`; ranks may differ. Return the layer's output for all rows, in their original order.
+A linear layer receives a batch. Each row comes with the name of its adapter, or with `None` if it uses no adapter.
+`adapters` maps each name to `A`, `B` and `s`; ranks may differ. Return the layer's output for all rows, in their
+original order.
 
 **Count first,** for a 4096 × 4096 layer and adapters of rank 16: how many multiplications does a row cost on the base's
-path, and how many on its adapter's? So which of the two should be computed for all rows at once, and which may be
-computed adapter by adapter? **Predict:** does a row's result change if the adapters of other rows change?
+path, and how many on its adapter's? So which path should be computed for all rows at once, and which may be computed
+for one adapter at a time? **Predict:** does a row's result change if the adapters of other rows change?
 """
 
 import numpy as np
@@ -31,7 +32,7 @@ def rows_forward(x, W, b, adapters, names):
 
 
 def draw(rng, size):
-    """Draw two adapters with different ranks and scales; rows with either adapter or none are interleaved."""
+    """Draw two adapters with different ranks and scales, and interleave rows that use the one, the other or neither."""
     adapters, scale = {}, size.alpha / size.r
     for name, r, s in (("critics", size.r, scale), ("licences", size.r - 1, 0.4 * scale + 1)):
         adapters[name] = rng.normal(size=(r, size.n_in)), rng.normal(size=(size.n_out, r)), s

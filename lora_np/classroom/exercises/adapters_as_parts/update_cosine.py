@@ -1,13 +1,15 @@
 """The angle between two updates.
 
 Do two adapters pull in the same direction? The cosine of the angle between their updates tells you: 1 for the same
-direction, 0 for a right angle, −1 for opposite directions. It is their inner product, `ΔW₁ · ΔW₂ = Σ_oi ΔW₁_oi ΔW₂_oi`,
-divided by the product of their norms. But a 4096 × 4096 `ΔW` has 16.8 million entries, so compute the cosine **without
-forming either update**. (The check measures the peak memory of a call, as in set 02.)
+direction, 0 for a right angle, −1 for opposite directions. It is the updates' inner product,
+`ΔW₁ · ΔW₂ = Σ_oi ΔW₁_oi ΔW₂_oi`, divided by the product of their norms. But a 4096 × 4096 `ΔW` has 16.8 million
+entries, so compute the cosine **without forming either update**. (The check measures the peak memory of a call, as in
+set 02.)
 
-**Derive:** take one outer product from each update, `b aᵀ` and `d cᵀ`. Multiply them entry by entry and add up the
-products: can you write the result as a product of two dot products? `ΔW₁` is a sum of r₁ such outer products, and `ΔW₂`
-of r₂. Which two small matrices contain everything you need? How do you get the two norms?
+**Derive:** take one outer product from each update, `b aᵀ` and `d cᵀ`. Multiply these two matrices entry by entry and
+add up the results: can you write the sum as a product of two dot products? `ΔW₁` is a sum of r₁ outer products, and
+`ΔW₂` is a sum of r₂. Which two small matrices contain all the dot products that you need? How do you get the norms of
+the two updates?
 
 **Predict:** why may you omit the scales s₁ and s₂ here, and what is the effect of a negative scale? What is the cosine
 if the rows of `A₁` are orthogonal to those of `A₂`, for any `B₁` and `B₂`?
@@ -35,7 +37,7 @@ def update_cosine(A1, B1, A2, B2):
 
 
 def draw(rng, size):
-    """Draw two updates that share a component; in the second draw, it has opposite signs in them, and one rank is 1."""
+    """Draw two updates that share a component. In the second draw, its sign differs between them; one rank is 1."""
     r1, r2 = [(2, 2), (1, 3), (3, 3)][size.number]
     A1, B1 = rng.normal(size=(r1, 3 * size.n_in)), rng.normal(size=(3 * size.n_out, r1))
     A2 = rng.normal(size=(r2, 3 * size.n_in)) + 1.5 * A1[:1]

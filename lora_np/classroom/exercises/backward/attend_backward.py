@@ -1,14 +1,14 @@
-"""Attention: from the context to probs and v.
+"""Attention: from the context back to probs and v.
 
 Now go back through attention, from its output to its inputs. In the forward pass, each head computes `O = probs v`, (T,
-T) (T, D) -> (T, D). Then the heads' `O` are concatenated, head 0 in the first `D` columns, to give `context` (N, T, C).
-You are given `dcontext` (N, T, C), and `probs` and `v` split into heads.
+T) (T, D) -> (T, D). Then the outputs `O` of all heads are concatenated to give `context` (N, T, C), with head 0 in the
+first `D` columns. You are given `dcontext` (N, T, C), and `probs` and `v` split into heads.
 
 **First** split `dcontext` into heads, (N, H, T, D): this takes a reshape *and* a swap of two axes. (Why is a reshape
 alone not enough, although it gives the correct shape?) **Then derive** the gradients from `O_i = Σ_j probs_ij v_j`: in
 which terms do probs_ij and v_j occur?
 
-**Predict:** `probs` is 0 where a key comes after the query. Is `dprobs` 0 there as well?
+**Predict:** where a key comes after the query, `probs` is 0. Is `dprobs` 0 there as well?
 """
 
 import numpy as np

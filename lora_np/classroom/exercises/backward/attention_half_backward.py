@@ -12,10 +12,10 @@ function from the gradient of the part's output to that of its input, as in `d =
 inputs: `dq, dk, dv = back["attention"](dcontext)`. All arrays are (N, T, C), so no shape will reveal a mistake.
 
 **Draw it first**, with every arrow reversed and the name of the gradient on it. At which two points do arrows meet in
-your drawing? Then write the function, from right to left.
+your drawing? Then write the function, from `dy` back to `dx`.
 
-**When it passes:** suppose that only `q_proj` is trained, and everything else in this half and below it is frozen
-(see `wanted` in lesson 06). Which of the six calls are still needed?
+**When it passes:** suppose that only `q_proj` is trained, and everything else in this half and below it is frozen (see
+`wanted` in lesson 06). Which of the six functions in `back` must you still call?
 """
 
 import numpy as np
@@ -42,7 +42,7 @@ def attention_half_backward(dy, back):
 
 
 def draw(rng, size):
-    """Draw linear maps, because backward passes are linear; attention's maps pass gradients to earlier positions."""
+    """Draw a linear map for each backward pass; those of attention also pass gradients to earlier positions."""
     names = ("ln1", "q_proj", "k_proj", "v_proj", "o_proj")
     W = {name: rng.normal(size=(size.C, size.C)) / np.sqrt(size.C) for name in names}
     back = {name: lambda d, W=W[name]: d @ W for name in names}

@@ -27,7 +27,7 @@ def embedding_backward(dy, ids, V):
 
 
 def draw(rng, size):
-    """Draw texts from only T − 1 of the V tokens. Each text contains all T − 1 tokens, one of them twice."""
+    """Draw texts that use only T − 1 of the V tokens. Each text contains all T − 1 tokens, one of them twice."""
     used = rng.choice(np.arange(1, size.V - 1), size.T - 1, replace=False)  # neither the first token nor the last
     ids = np.stack([rng.permutation(np.append(used, used[n % len(used)])) for n in range(size.B)])  # (N, T)
     return {"dy": rng.normal(size=(*ids.shape, size.C)), "ids": ids, "V": size.V}

@@ -1,12 +1,13 @@
-"""The drop that a gradient predicts.
+"""The drop in loss that a gradient predicts.
 
 The backward pass has filled a dictionary that maps the name of each parameter to its gradient. One step of gradient
 descent moves every parameter by `−lr` times its gradient. If the step is small, by how much does the loss fall? Return
 the drop as a positive number.
 
 **Derive it** for a single parameter with slope g: how far does it move, and how much does the loss change per unit of
-that distance? Then do the same for two parameters, and for all of them. **Predict:** which arrays of a model contribute
-most to the sum? For a convex loss, like the inside of a bowl, is the true drop larger or smaller than predicted?
+that distance? Then do the same for two parameters, and for all parameters. **Predict:** which arrays of a model
+contribute most to the sum? If the loss is convex, like a bowl, is the true drop larger or smaller than the predicted
+one?
 """
 
 import numpy as np

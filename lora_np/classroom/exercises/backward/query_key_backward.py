@@ -1,4 +1,4 @@
-"""From the scores to q and k.
+"""From the scores back to q and k.
 
 In each head, `score_ij = q_i · k_j / √D`. All arrays are already split into heads.
 

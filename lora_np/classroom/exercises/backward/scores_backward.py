@@ -4,7 +4,8 @@
 that of `softmax_backward` in exercise set 03, with two more axes.
 
 **Predict first:** what must a row of `dscores` add up to? What is `dscores` where a key comes after the query? Does the
-mask need special treatment in the backward pass, and what happens to an entry of `dprobs` that is not zero there?
+mask need special treatment in the backward pass, and what happens to entries of `dprobs` that are not zero at masked
+positions?
 """
 
 import numpy as np

@@ -2,16 +2,16 @@
 
 The hard one. To compare two adapters by φ, you need the leading **input** directions of `B A`, that is, its right
 singular vectors. `B A` may have 4096 × 4096 entries, but it has at most r directions. In exercise set 02, you computed
-its singular values without forming it; now compute the directions. Return the first k of them as the columns of `V`
-(in, k), the leading one first. Their signs are arbitrary. Again, the check measures peak memory.
+the singular values of `B A` without forming `B A`; now compute its input directions instead. Return the k leading ones
+as the columns of `V` (in, k), the strongest first. Their signs are arbitrary. Again, the check measures peak memory.
 
 **First the trap.** Are these the leading directions of `A`? Take `A` with the rows (3, 0, 0) and (0, 1, 0), and `B` =
 [0.1 0; 0 1]. Which is the leading direction of `A`, and which is that of `B A`? For which k does φ(k, k) not depend on
 whether you use the directions of `A` or those of `B A`?
 
 **Then derive.** Let B = Q_B R_B and Aᵀ = Q_A R_A, where the Q's have orthonormal columns (`np.linalg.qr`). Write `B A`
-as a product of these four, and replace the small matrix in the middle by its SVD. Group the five factors so that you
-see an SVD of `B A`.
+in terms of these four matrices, and replace the small matrix in the middle by its SVD. Group the resulting five factors
+so that they form an SVD of `B A`.
 """
 
 import numpy as np
@@ -49,7 +49,7 @@ def compared(i, outputs):
 
 
 def large(rng, size):
-    """Draw factors with a small `in`, so that the memory limit has room for an (in, in) array but not for B A."""
+    """Draw factors with a small `in`, so that the memory limit allows an (in, in) array, but not B A."""
     inputs = {"B": rng.normal(size=(2200, 1)), "A": rng.normal(size=(1, 70)), "k": 1}
     return inputs, 100_000, "it forms B A or another array of that size"
 

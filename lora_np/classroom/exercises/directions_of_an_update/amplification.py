@@ -6,8 +6,8 @@ maps inputs along `V` to outputs along `U`. Hu et al.'s **amplification factor**
 ΔW to that of this part. (ΔW is the argument `update`; the name `dW` would mean a gradient.)
 
 **Predict** for W = diag(9, 4, 1): what is the factor of ΔW = W/2 at r = 1? If ΔW becomes ten times as large, what
-happens to the factor, and do ΔW's directions change? Now the control, a *random* ΔW of the same norm: is its factor
-smaller or larger than that of a trained one?
+happens to the amplification factor, and do ΔW's directions change? Now the control: does a *random* ΔW of the same norm
+have a smaller or a larger factor than a trained one?
 """
 
 import numpy as np

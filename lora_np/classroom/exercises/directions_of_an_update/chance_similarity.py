@@ -1,12 +1,12 @@
 """Similarity by chance.
 
-Two training runs have φ(8, 8) = 0.25. Is that a lot? It depends on the number of dimensions, n. Return the mean of
+Two training runs have φ(8, 8) = 0.25. Whether that is a lot depends on the number of dimensions, n. Return the mean of
 φ(i, j) for two **random** subspaces of an n-dimensional space.
 
 **Derive it in three steps.** A random unit vector has n coordinates with the same distribution: what is the mean square
-of each? On average, how much of the vector's squared length is in the span of i given orthonormal directions? (Choose
-the axes so that these directions are the first i axes.) `V_j` has j such random columns: so what is the mean of
-‖U_iᵀ V_j‖², and what is φ?
+of each? On average, how much of a random unit vector's squared length lies in the span of i given orthonormal
+directions? (Choose the axes so that these directions are the first i axes.) Each of the j columns of `V_j` is a random
+unit vector: so what is the mean of ‖U_iᵀ V_j‖², and what is φ?
 
 **Predict** for n = 256: φ(8, 8), φ(1, 8), φ(1, 256). For which n is the mean of φ(8, 8) exactly 0.25?
 """

@@ -1,16 +1,16 @@
 """Intruders.
 
 Now look at the sum, `W_tuned` = W + ΔW. Take its k leading **left** singular vectors y_j. The **similarity** of y_j is
-its largest |cos| with any of W's left singular vectors x_i. If that is below ε, y_j is an **intruder**. Return the k
-similarities, the leading direction's first, and the number of intruders.
+its largest |cos| with any of W's left singular vectors x_i. A y_j whose similarity is below ε is an **intruder**.
+Return the k similarities, the leading direction's first, and the number of intruders.
 
 "Any" refers to all x_i that belong to a singular value of W: there are min(out, in) of them. (How many columns does
 NumPy's `U` have by default?)
 
 **Predict** for W = diag(5, 4, 3, 2), k = 2 and ε = 0.5. First, W_tuned = diag(5, 4, 3, 9): the last direction is now
 the leading one. Is it an intruder? Second, the two leading directions of W are rotated by 45° in their plane: what are
-the similarities of the rotated directions? Third, one new direction is an equal mixture of n old ones. What is the
-smallest n for which it counts as an intruder, although nothing in it is new?
+the similarities of the rotated directions? Third, one direction of W_tuned is an equal mixture of n directions of W.
+What is the smallest n for which this mixture counts as an intruder, although it contains nothing new?
 """
 
 import numpy as np

@@ -5,11 +5,12 @@ first i columns of `U` with that of the first j of `V`: it is 1 if the smaller s
 they are orthogonal.
 
 **Derive it.** What are the entries of `U_iᵀ V_j`, and how many are there? If a column of `V_j` is in the span of `U_i`,
-how long is the corresponding column of `U_iᵀ V_j`? So what is the largest possible ‖U_iᵀ V_j‖², and what must you
-divide by?
+how long is the corresponding column of `U_iᵀ V_j`? So what is the largest possible ‖U_iᵀ V_j‖², and by what must you
+divide ‖U_iᵀ V_j‖² to get φ(i, j)?
 
 **Predict** in three dimensions, for U = (first axis, second axis) and V = (second axis, third axis): φ(1, 1), φ(2, 1),
-φ(1, 2), φ(2, 2). Which of these change if `V`'s columns are rotated by 45° within their plane? Can φ(2, 2) be 0?
+φ(1, 2), φ(2, 2). Which of these four values change if `V`'s columns are rotated by 45° within their plane? Can φ(2, 2)
+be 0?
 """
 
 import numpy as np

@@ -1,10 +1,12 @@
 """Context.
 
 The softmax has turned each row of scores into weights, `probs`. In each head, compute each position's weighted average
-of the values. Then concatenate the heads to (N, T, C): each head goes back to its own columns.
+of the values. Then concatenate the results of all heads into an array (N, T, C), in which each head has its own columns
+again.
 
 **Predict**, for any weights: what is the context of position 0? What are the contexts if all positions have the same
-value? **Check the last step in your head** with the example of exercise 3: does your merge undo your split?
+value vector? **Check the last step in your head** with the example of exercise 3: does concatenating the heads undo
+splitting them?
 """
 
 import numpy as np

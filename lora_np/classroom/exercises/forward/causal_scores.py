@@ -4,8 +4,9 @@
 query `i`. The scores are scaled so that their size does not depend on `D`, and a score is −∞ wherever the key comes
 **after** the query. (The check grades the values and the mask separately.)
 
-**Predict:** how many of the T × T scores of a head are −∞, for T = 11? Which row has only one finite score? Why −∞, and
-not 0 or a large negative number? Before you write the mask, beware of a trap in NumPy: what is `0 * np.inf`?
+**Predict:** how many of the T × T scores of a head are −∞, for T = 11? Which row has only one finite score? Why must a
+masked score be −∞, and not 0 or a large negative number? Before you write the mask, beware of a trap in NumPy: what is
+`0 * np.inf`?
 """
 
 import numpy as np

@@ -3,9 +3,9 @@
 There are two tables: `tok_emb` has a row for each token of the vocabulary, and `pos_emb` has a row for each position.
 Return `x`, the input of the first block. The position table has more rows than these texts need.
 
-**Predict** for `ids = [[5, 7, 5]]`: which rows of `x` are equal? Which would be equal if `pos_emb` were all zeros? If
-two texts begin with the same token, are their first rows of `x` equal? (NumPy accepts an array of ids as an index; look
-at the shape of `tok_emb[ids]`.)
+**Predict** for `ids = [[5, 7, 5]]`: which rows of `x` are equal? Which rows of `x` would be equal if `pos_emb` were all
+zeros? If two texts begin with the same token, are their first rows of `x` equal? (NumPy accepts an array of ids as an
+index; look at the shape of `tok_emb[ids]`.)
 """
 
 import numpy as np

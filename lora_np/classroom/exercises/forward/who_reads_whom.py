@@ -1,16 +1,17 @@
 """Who reads whom?
 
-This is the second check of a model. A language model that can see the tokens it must predict learns nothing, but its
-loss looks splendid. A mask that is off by one causes this, and so do heads that are merged by a reshape without a
-transpose. Write a test that detects such leaks **from the outside**, for any model.
+This is the second of two exercises that test an entire model. A language model that can see the tokens it must predict
+learns nothing, but its loss looks splendid. Future tokens can leak through a mask that is off by one, or through heads
+that are merged by a reshape without a transpose. Write a test that detects such leaks **from the outside**, for any
+model.
 
 `model(ids)` takes ids (N, T) and returns logits (N, T, V), where `V` is the size of the vocabulary. You cannot look
 inside. Return a boolean (T, T) array `reads`: `reads[i, j]` is True if the logits at position `i` change, in any of the
 texts, when the token at position `j` is replaced by a different one.
 
 **Before you write:** how do you make sure that the new token differs from the old one in every text? What exactly may
-differ between the two inputs? Do you compare bit for bit, or up to a tolerance, and which bugs would a tolerance hide?
-**Predict** `reads` for a causal model. (The check's models are not quite causal.)
+differ between the two inputs that you compare? Do you compare bit for bit, or up to a tolerance, and which bugs would a
+tolerance hide? **Predict** `reads` for a causal model. (The check's models are not quite causal.)
 """
 
 import numpy as np
@@ -38,9 +39,9 @@ def who_reads_whom(model, ids, V):
 
 
 def draw(rng, size):
-    """Draw a causal model with three flaws: one leak from the future, as faint as a mask value of −20 would cause,
-    and two queries that each skip one earlier position. Each token of the small vocabulary fills one column of ids, so
-    no single token works as the replacement everywhere."""
+    """Draw a model that is causal except for three flaws: one leak from the future, as faint as that caused by a mask
+    value of −20, and two positions that each ignore one earlier position. Each token of the small vocabulary fills one
+    column of ids, so no single token works as the replacement everywhere."""
     T, V = size.T + 3, 7
     weights = np.tril(rng.uniform(0.5, 1.5, (T, T)))
     weights[1, 2] = 2e-9

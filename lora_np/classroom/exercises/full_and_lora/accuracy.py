@@ -26,8 +26,8 @@ def accuracy(logits, labels):
 
 
 def draw(rng, size):
-    """Draw rows, about half of which are classified correctly; in some others, the label's logit is the smallest. In
-    some rows, even the largest logit is below 0. The rows differ in scale."""
+    """Draw rows, about half of which are classified correctly; in some of the others, the label has the smallest logit.
+    In some rows, even the largest logit is below 0. The rows differ in scale."""
     N, K = 7 * size.N, size.V
     labels = rng.integers(0, K - 2, N)
     lean = rng.choice([2.2, -4.0], N, p=[0.8, 0.2])  # added to the label's logit

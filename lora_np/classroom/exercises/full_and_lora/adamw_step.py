@@ -10,9 +10,9 @@ Take one step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are
    layer norms are not decayed.) The decay does not enter the moments: that is the W in AdamW.
 
 **Derive the correction** in item 2: suppose that g is the same in all t steps, and that `mu` was 0. What is `mu` after
-one step, after two, after t? By what must it be divided to give g? **Predict:** how far does a parameter move in the
-very first step if its gradient is 5, if it is 0.005, and if it is exactly 0? How far does it move later, if the
-gradient's sign changes at every step?
+one step, after two, after t? By what must `mu` be divided to give g? **Predict:** how far does a parameter move in the
+very first step if its gradient is 5, if it is 0.005, and if it is exactly 0? How far does a parameter move later, if
+its gradient's sign changes at every step?
 """
 
 import numpy as np

@@ -1,14 +1,14 @@
 """The project: LoRA on one layer.
 
-The second session begins with one linear layer, small enough to inspect completely. Its `W` (out, in) is frozen. There
-is a better weight, W + ΔW, but ΔW is unknown: you have only inputs `x` (N, in) and the better weight's outputs for
-them, `target` (N, out). **Find ΔW = B A with LoRA** (s = 1): minimise
+The second session begins with one linear layer, small enough to inspect completely. The layer's weight `W` (out, in) is
+frozen. There is a better weight, W + ΔW, but ΔW is unknown: you have only inputs `x` (N, in) and the better weight's
+outputs for them, `target` (N, out). **Find ΔW = B A with LoRA** (s = 1): minimise
 
     y = x Wᵀ + x Aᵀ Bᵀ        L = Σ (y − target)² / (2 N)        the sum runs over all rows and outputs
 
 by gradient descent: take `steps` steps with learning rate `lr`. In each step, compute both gradients before you update
-either factor. Initialise as in exercise set 07, with random numbers from `rng`. For comparison, this is full
-fine-tuning of the layer:
+either factor. Initialise `A` and `B` as in exercise set 07, with random numbers from `rng`. For comparison, this is
+full fine-tuning of the layer:
 
     for _ in range(steps):
         dy = (x @ W.T - target) / len(x)  # (N, out)
@@ -61,7 +61,7 @@ def fit_lora(x, target, W, r, steps, lr, rng):
 
 
 def draw(rng, size):
-    """Plant a ΔW with r strong directions and several weak ones, for which an adapter of rank r has no room."""
+    """Plant a ΔW with r strong directions, which fill an adapter of rank r, and several weak ones."""
     N, n_in, n_out, r = 20 * size.N, 2 * size.n_in, 2 * size.n_out, size.r
     n = min(n_in, n_out)
     U, V = (np.linalg.qr(rng.normal(size=(of, n)))[0] for of in (n_out, n_in))

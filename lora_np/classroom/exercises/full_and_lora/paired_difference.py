@@ -1,18 +1,18 @@
-"""Is one better than the other?
+"""Is one model better than the other?
 
 Two models have classified **the same** n snippets. `hits_one` and `hits_other` (n,), one array per model, are `True`
 for each snippet that the model classified correctly. Return the difference between the two accuracies, the first minus
 the second, and the standard error of that difference, both as fractions.
 
-The same snippets are hard for both models. So the two accuracies rise and fall together from one set of snippets to the
-next, and their difference is more certain than either of them. To use this, compute **one number for each snippet**
-that shows which model did better on it. The difference is the mean of these numbers, so again you need the standard
-error of a mean. (Use the standard deviation that divides by n, as `np.std` does.)
+Snippets that are hard for one model tend to be hard for the other. So the two accuracies rise and fall together from
+one set of snippets to the next, and their difference is more certain than either of them. To use this, compute **one
+number for each snippet** that shows which model did better on it. The difference is the mean of these numbers, so again
+you need the standard error of a mean. (Use the standard deviation that divides by n, as `np.std` does.)
 
 **Predict:** of 1,000 snippets, 56 are classified correctly only by the first model, and 56 only by the second. What is
-the difference, and what, roughly, is its standard error? In each of two pairs of models, both models have an accuracy
-of 75 %; one pair agrees on nine snippets in ten, the other on six in ten. Which difference is more certain? (NumPy
-refuses to subtract two boolean arrays. Try it, and read why.)
+the difference, and what, roughly, is its standard error? Take two pairs of models, all four with an accuracy of 75 %.
+The models of one pair agree on nine snippets in ten, those of the other on six in ten. For which pair is the difference
+between the accuracies more certain? (NumPy refuses to subtract two boolean arrays. Try it, and read why.)
 """
 
 import numpy as np

@@ -4,8 +4,9 @@ A different sample of n snippets would give a different accuracy. The accuracy's
 the **standard error**. The accuracy and the error are fractions, not percentages.
 
 **Derive it:** a snippet counts as 1 if the model is correct, which happens with probability p, and as 0 otherwise. What
-are the mean and the variance of such a number? What is the variance of a mean over n snippets? **Predict:** by what
-factor must n grow to halve the error? What does the formula give if a model gets 20 of 20 right, and do you believe it?
+are the mean and the variance of this number (1 or 0)? What is the variance of a mean over n snippets? **Predict:** by
+what factor must n grow to halve the error? What does the formula give if a model classifies 20 of 20 snippets
+correctly, and do you believe the result?
 
 Check it yourself: `(np.random.default_rng(0).binomial(n, p, 20_000) / n).std()` simulates 20,000 test splits.
 """

@@ -35,7 +35,7 @@ def centred_difference(f, x, h):
 
 
 def draw(rng, size):
-    """Draw a function whose partial derivatives depend on every entry, to detect an entry that is not moved back.
+    """Draw a function whose partial derivatives each depend on all entries: this reveals an entry that is not restored.
 
     The step is so large that any other difference formula gives a clearly different result.
     """
@@ -49,7 +49,7 @@ def draw(rng, size):
 
 
 def one_sided(i, cut):
-    """Return a one-sided difference: `cut` (np.maximum or np.minimum) replaces one of the two points with i.x."""
+    """Return a one-sided difference: `cut` (np.maximum or np.minimum) replaces x − h or x + h with i.x itself."""
     return 2 * centred_difference(lambda x: i.f(cut(x, i.x)), i.x, i.h)
 
 

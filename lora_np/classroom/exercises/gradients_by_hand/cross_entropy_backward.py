@@ -5,8 +5,8 @@ loss over the rows. The backward pass begins here: no upstream gradient is neede
 
 **Derive** it directly, without going back through the logarithm and the softmax of exercise 4: one row's loss is
 `log Σ_j exp(x_j) − x_t`. The result is the shortest formula in this set. **Predict first:** what is the gradient's sign
-at the target, and what is it elsewhere? What does each row add up to? What is the gradient of a row in which the model
-is correct and almost certain?
+at the target, and what is it elsewhere? What does each row of the gradient add up to? What is the gradient for a row on
+which the model is correct and almost certain?
 
 `targets` holds one integer for each row. Take care when you select one entry from each row of an array: `a[:, targets]`
 selects something else.

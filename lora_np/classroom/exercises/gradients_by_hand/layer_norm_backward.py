@@ -9,9 +9,9 @@ The hard one. Each row of C entries is centred, divided by its standard deviatio
 **three ways**: directly, through the mean, and through the variance. Derive each term, and add them up. The forward
 pass has stored `x_hat` and `inv_std`. You need neither `x` nor ε.
 
-**Predict first:** if you add a constant to a row of `x`, what happens to `y`? If you scale the row's deviations from
-its mean, what happens to `y`, for a tiny ε? So to which two vectors must each row of `dx` be (nearly) orthogonal? Check
-your prediction.
+**Predict first:** if you add a constant to a row of `x`, what happens to `y`? If you multiply a row's deviations from
+its mean by a factor, what happens to `y`, for a tiny ε? So to which two vectors must each row of `dx` be (nearly)
+orthogonal? Check your prediction.
 """
 
 import numpy as np

@@ -8,7 +8,7 @@ the backward pass. Multiply by `dp_j` and sum over j. **Predict first:** if you 
 row of `x`, what happens to `p`? So what must each row of `dx` add up to, for any `dp`? What is `dx` if all entries of a
 row of `dp` are equal?
 
-No loop is needed, and no (K, K) array; `keepdims=True` helps.
+You need neither a loop nor a (K, K) array; `keepdims=True` helps.
 """
 
 import numpy as np

@@ -5,7 +5,8 @@ weight of largest magnitude on the first or the last mark. Compute `codes`, the 
 weight, and `scales`, the distance between neighbouring marks for each row.
 
 **In your head first:** what are the scale and the codes of the row −1.27, 0.5, 0.004, 1? Which weights are restored
-exactly? **Then:** a row of `W` may be all zeros. What should its codes be, and what does your formula give?
+exactly? **Then:** a row of `W` may be all zeros. What should the codes of such a row be, and what does your formula
+give?
 """
 
 import numpy as np

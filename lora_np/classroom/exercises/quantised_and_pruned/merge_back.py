@@ -43,7 +43,7 @@ def merge_back(codes, scales, A, B, s):
 
 
 def draw(rng, size):
-    """Draw updates of three sizes, measured in quantisation steps of the base: about 2, less than 0.5, and about 5.
+    """Draw updates whose entries have standard deviations of about 2, 0.4 and 5 quantisation steps of the base.
 
     No weight is near the midpoint between two marks, so rounding errors cannot change a code.
     """

@@ -5,8 +5,8 @@ order of the weights: the first byte holds the codes of weights 0 and 1, the sec
 Compute the dequantised matrix. The array sizes tell you how many weights share a scale.
 
 **On paper first:** `packed` is 86, 255, 7, 112, there are two blocks with `absmax` 2 and 10, and the shape is (2, 4).
-Which codes are in `packed`? Which entries of Ŵ do you know without looking up the points? **Predict:** if you quantise
-Ŵ again, what do you get?
+Which codes are in `packed`? Which entries of Ŵ do you know without looking up any values in `points`? **Predict:** if
+you quantise Ŵ again, what do you get?
 """
 
 import numpy as np

@@ -3,9 +3,9 @@
 Of every `m` neighbouring weights in a row, keep the `n` weights of largest magnitude, and set the others to 0. No two
 weights have equal magnitudes, and `m` divides the row length. With `n` = 2 and `m` = 4, this is lesson 12's "2 of 4".
 
-**In your head first:** which weights of the row 3, −4, 1, 2, 5, 6, −7, 8 remain after 2-of-4 pruning? Which remain if
-you remove the four of smallest magnitude, wherever they are? Which of these two methods keeps more energy, and can it
-ever be the other way round?
+**In your head first:** which weights of the row 3, −4, 1, 2, 5, 6, −7, 8 remain after 2-of-4 pruning? Which weights
+remain if you remove the four of smallest magnitude, wherever they are? Which of these two methods keeps more energy
+here, and is there a row for which the other method keeps more?
 """
 
 import numpy as np
@@ -30,8 +30,7 @@ def prune_n_of_m(W, n, m):
 
 
 def draw(rng, size):
-    """Draw a W whose rows and columns both divide into groups, so that grouping along the wrong axis raises no
-    error."""
+    """Draw a W whose side lengths are both multiples of m, so that grouping along the wrong axis raises no error."""
     n, m = [(2, 4), (1, 3), (3, 5)][size.number]
     return {"W": rng.normal(size=(m * size.n_out, m * size.n_in)), "n": n, "m": m}
 

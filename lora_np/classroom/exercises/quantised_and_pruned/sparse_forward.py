@@ -1,10 +1,10 @@
 """A format for zeros.
 
 A zero takes as much memory as any other number, unless the format omits zeros, as the format for 2:4 sparsity does. For
-every four neighbouring weights, `values` holds the two remaining ones, in order, and `positions` holds their indices (0
-to 3) among the four. Compute `y = x Wᵀ`. You could rebuild `W` with its zeros, but then nothing would be saved, so do
-not form it. (An entry of `x` that is not multiplied by any value may be anything here, even NaN. Do not multiply it by
-0 either: 0 · NaN is NaN.)
+every four neighbouring weights, `values` holds the two that were not pruned, in order, and `positions` holds their
+indices (0 to 3) among the four. Compute `y = x Wᵀ`. You could rebuild `W` with its zeros, but then nothing would be
+saved, so do not form it. (An entry of `x` that is not multiplied by any value may be anything here, even NaN. Do not
+multiply it by 0 either: 0 · NaN is NaN.)
 
 **On paper first:** what are the values and positions of the row 0, 5, 0, −2, 3, 0, 0, 1 of `W`? By which entry of a row
 of `x` is each value multiplied? Write the index of that entry as a formula for value `k`. **Count:** how many

@@ -3,9 +3,10 @@
 Compute the matrix of rank `k` that is nearest to `M` in the Frobenius norm. You may use `np.linalg.svd`; look first at
 the shapes of the arrays that it returns.
 
-**Predict, then test your predictions once the check passes:** what is `truncate(M, 0)`? Is there a difference between
-`truncate(truncate(M, 5), 3)` and `truncate(M, 3)`? Between `truncate(truncate(M, 3), 5)` and `truncate(M, 3)`? If
-another program flips the signs of a column of `U` and of the same column of `V`, does your result change?
+**Predict, then test your predictions once the check passes:** what is `truncate(M, 0)`? Does
+`truncate(truncate(M, 5), 3)` differ from `truncate(M, 3)`? Does `truncate(truncate(M, 3), 5)` differ from
+`truncate(M, 3)`? If another program flips the signs of a column of `U` and of the same column of `V`, does your result
+change?
 """
 
 import numpy as np

@@ -3,8 +3,8 @@
 In the forward pass, each of the `K` heads of `k` is read by `G` consecutive query heads: query head `h` reads head `h
 // G`. `dy` holds a gradient for each of the `K · G` query heads. Compute the gradient with respect to `k`.
 
-**Predict:** in lesson 06, what was the gradient of a row of the embedding table whose token occurs three times? What
-is `dk` here for `G` = 1?
+**Predict:** in lesson 06, what was the gradient of a row of the embedding table whose token occurs three times? What is
+`dk` for `G` = 1?
 """
 
 POINTS = 2

@@ -37,7 +37,7 @@ def draw(rng, size):
 
 
 def of_neighbours(turn, x):
-    """Apply `turn` with entries 2j and 2j + 1, instead of j and j + D/2, as the coordinates of point j."""
+    """Apply `turn` as if the coordinates of point j were entries 2j and 2j + 1, not entries j and j + D/2."""
     apart = np.concatenate([x[..., ::2], x[..., 1::2]], axis=-1)
     return turn(apart).reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
 

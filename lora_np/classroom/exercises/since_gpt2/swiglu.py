@@ -1,7 +1,7 @@
 """Warm-up: SwiGLU.
 
-`gate` and `up` are the outputs of two linear layers with the same input. The activation is the elementwise product of
-three factors: `gate`, its sigmoid 1 / (1 + exp(−gate)), and `up`.
+`gate` and `up` are the outputs of two linear layers with the same input. The activation `y` is the elementwise product
+of three factors: `gate`, its sigmoid 1 / (1 + exp(−gate)), and `up`.
 
 **Predict:** what is `y` where `gate` is 0, and where it is very negative? If `gate` is large and both `gate` and
 `up` are multiplied by 10, by what factor does `y` grow? By what factor would the output of a GELU grow?

@@ -4,9 +4,9 @@ The hard one. Here `V` is the W_lora of the previous exercise. Compute the **exa
 gradient of `V` includes the path through ‖V‖. dA and dB follow from dV as in LoRA (exercise set 07).
 
 **Derive it** for a single row, with v̂ = V / ‖V‖. Begin with the two easy gradients: what is dW′, and how does dm
-follow from it? Then move the row of `V` by a small δ. How does `W′` change if δ is parallel to v̂? How does it change
-if δ is orthogonal to v̂? Any δ is the sum of a parallel and an orthogonal component: so which component of dW′ does dV
-keep, and with what factor?
+follow from it? Then add a small vector δ to the row of `V`. How does `W′` change if δ is parallel to v̂? How does it
+change if δ is orthogonal to v̂? Any δ is the sum of a parallel and an orthogonal component: so which component of dW′
+does dV keep, and with what factor?
 
 **Predict:** what is the dot product of each row of dV with the same row of `V`? How does dV change if `V` doubles?
 

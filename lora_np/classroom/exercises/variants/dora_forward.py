@@ -4,8 +4,8 @@
 
 Row `o` of `W′` has the direction of row `o` of `W_lora` and norm `m_o`; ‖W_lora‖ holds the *row* norms of `W_lora`.
 
-**Predict first:** what happens to `y` if you multiply both `W` and `B` by 2, but not `m`? What if you multiply only
-`m` by 2? If `B` = 0, for which `m` does `y` equal the base's output?
+**Predict first:** what happens to `y` if you multiply both `W` and `B` by 2, but not `m`? How does `y` change if you
+multiply only `m` by 2? If `B` = 0, for which `m` does `y` equal the base's output?
 """
 
 import numpy as np

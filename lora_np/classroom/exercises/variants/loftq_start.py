@@ -1,13 +1,14 @@
 """LoftQ: an initialisation that compensates for rounding errors.
 
-A base in NF4 differs from `W` by a rounding error. LoftQ approximates `W` by `Q + s B A`, the sum of a quantised base
-and the adapter's update. It begins with `B A` = 0, and repeats two steps `rounds` times:
+A base that is quantised to NF4 differs from the original weight `W` by a rounding error. LoftQ approximates `W` by
+`Q + s B A`, the sum of a quantised base and the adapter's update. It begins with `B A` = 0, and repeats two steps
+`rounds` times:
 
 1. Set `Q` to the quantised form of `W − s B A`.
 2. Set `s B A` to the best rank-`r` approximation of `W − Q`.
 
 `quantise(M)` is given: it quantises and dequantises `M`, and returns an array of the same shape. Compute the final `Q`,
-`A` and `B`. Any `A` and `B` with the correct product are accepted this time.
+`A` and `B`. Any `A` and `B` with the correct product are accepted.
 
 **Predict first:** can step 2 increase the error ‖W − (Q + s B A)‖? Can step 1? So must the error decrease from round to
 round? **When your code passes,** try *Beyond the points* below.
@@ -63,7 +64,8 @@ def compared(i, outputs):
 
 
 def from_W(i):
-    """Return the final Q if s B A starts from W's leading directions, not from 0: the first round has Q = 0."""
+    """Return the final Q if s B A starts as the best rank-r approximation of W, not as 0. An extra first round, in
+    which Q is 0, gives this start."""
     return loftq_start(i.W, lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), i.r, i.s, i.rounds + 1)[0]
 
 

@@ -3,9 +3,9 @@
 rsLoRA uses a scale `s` for which `s² r` does not depend on the rank. Compute `s` from `alpha` and `r`. Also compute
 `alpha_lora`, the α for which plain **LoRA** has the same scale at the same rank.
 
-**Predict first:** for α = 16, what is `s` under each method's rule at r = 4 and at r = 64? By what factor does `s`
-change between the two ranks? **Then:** two colleagues train with r = 16, one with LoRA, one with rsLoRA. Is there a
-result that one of them can reach and the other cannot?
+**Predict first:** for α = 16, what is `s` under each method's rule at r = 4 and at r = 64? By what factor does each
+method's `s` change from r = 4 to r = 64? **Then:** two colleagues train with r = 16, one with LoRA, one with rsLoRA. Is
+there a result that one of them can reach and the other cannot, if each may choose any α?
 """
 
 import numpy as np
