@@ -8,8 +8,8 @@ Each kind has an entry in KINDS and a file with these functions:
     backward(dy, cache) -> (dx, dict of gradients)
     delta(weight, adapter, config) -> ΔW
 
-Merging, compression, spectra, gradient checks and cost counts need only these functions, so they work for all kinds. A
-variant is a kind with particular settings of AdapterConfig.
+Merging, compression, spectra, gradient checks and the counting of costs need only these functions, so they work for all
+kinds. A variant is a kind with particular settings of AdapterConfig.
 """
 
 from dataclasses import replace

@@ -98,7 +98,7 @@ class Worker:
         return {"loss": loss, "losses": [self.backend.step() for _ in range(self.first_steps)]}
 
     def turn(self, seconds):
-        """Time steps for the given number of seconds."""
+        """Run steps for the given number of seconds, and time each."""
         self.backend.step()
         times, end = [], time.perf_counter() + seconds
         while not times or time.perf_counter() < end:

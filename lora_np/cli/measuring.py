@@ -68,7 +68,7 @@ def add_workers(command):
 
 
 def workers_of(arguments):
-    """Return the value of a sweep's argument `workers`, given the options that `add_workers` added."""
+    """Return the value for a sweep's `workers` argument, from the options that `add_workers` added."""
     return arguments.jobs if arguments.dask is None else arguments.dask
 
 

@@ -1,4 +1,4 @@
-"""The base class of quantised weights, and checks of weights."""
+"""The base class for quantised weights, and functions that validate weights."""
 
 import numpy as np
 

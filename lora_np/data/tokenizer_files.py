@@ -279,7 +279,7 @@ def check_ids(where, ids, vocab_size):
 
 
 def json_object(path, data):
-    """The fields of the JSON file with the content `data` (bytes); an empty dict if `data` is None."""
+    """The fields of a JSON file, given its content `data` (bytes); an empty dict if `data` is None."""
     try:
         fields = {} if data is None else parsed_json(data)
     except (ValueError, RecursionError) as error:

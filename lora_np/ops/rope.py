@@ -1,8 +1,9 @@
 """Rotary position embedding (Su et al. 2021, section 3.2): rotate queries and keys by angles proportional to position.
 
-A head's D entries are treated as D/2 points in the plane. At position p, point j is rotated by p · θ^(−2j/D). The dot
-product of a query at p and a key at p′ therefore depends only on the unrotated vectors and on p − p′. The coordinates
-of point j are the head's entries j and j + D/2, as in Hugging Face's Llama; the paper pairs 2j and 2j + 1.
+A head's D entries are treated as D/2 pairs, which are points in the plane. At position p, pair j is rotated by the
+angle p · θ^(−2j/D). The dot product of a query at p and a key at p′ therefore depends only on the unrotated vectors and
+on p − p′. The coordinates of pair j are the head's entries j and j + D/2, as in Hugging Face's Llama; the paper pairs
+2j and 2j + 1.
 """
 
 from functools import lru_cache

@@ -109,9 +109,9 @@ def up_to(tensor, settings):
 def trial_of(entry, records, reference, got, tensor, dtype):
     """Return a function (sentence, sources, settings) that tries a change in the plain program.
 
-    The function returns the tensor that the changed program computes, or None if the change does not affect this tensor
-    or affects an earlier one. It also returns the number of tensors, from this tensor on, for which the changed program
-    computes the port's values.
+    The function returns the tensor that the changed program computes, or None if the change leaves this tensor as it is
+    or already affects an earlier one. It also returns the number of tensors, from this tensor on, for which the changed
+    program computes the port's values.
     """
     outputs = [name for name, record in records.items() if record["stage"] != "input"]
     inputs = {name: array for name, array in reference.items() if name not in outputs}

@@ -91,7 +91,7 @@ def run_label(data, model, base, settings):
 
 
 def differences(saved, label):
-    """Return the names of the items in which two labels differ, as text."""
+    """Return a str with the names of the items that differ between two labels."""
     saved, label = (dict(line.partition(": ")[::2] for line in text.split("\n")[1:]) for text in (saved, label))
     names = [name for name in label if saved.get(name) != label[name]]
     return ", ".join(names) or "its settings"

@@ -63,8 +63,8 @@ def best_rate(rates, losses):
     """Return the best rate, estimated from the losses at ascending rates, and whether it is the first or the last.
 
     The estimate is the rate at the minimum of the parabola in log(rate) through the best point and its neighbours. If
-    the lowest loss is at the first or last rate, or next to a run that diverged (whose loss is None), the rate of the
-    lowest loss is returned instead.
+    the lowest loss is at the first or last rate, or next to a run that diverged (whose loss is None), the tried rate
+    with the lowest loss is returned instead.
     """
     losses = [np.inf if loss is None else loss for loss in losses]
     i = int(np.argmin(losses))

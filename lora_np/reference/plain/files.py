@@ -103,7 +103,7 @@ def peft_write(settings, t):
 
 
 def joined(adapted, ours, adapter, t):
-    """Combine the adapters of layers that GPT-2 concatenates: stack the A's, and arrange the B's in a block matrix."""
+    """Combine the adapters of layers that GPT-2 concatenates: stack the A's; the B's form a block-diagonal matrix."""
     scales = {layer: op.scale(of["r"], of["alpha"], adapter["rslora"]) for layer, of in adapter["layers"].items()}
     A = np.concatenate([t[f"{layer}.lora_A"] for layer in adapted], axis=0)
     out = len(t[f"{adapted[0]}.lora_B"])

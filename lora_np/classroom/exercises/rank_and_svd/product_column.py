@@ -4,10 +4,9 @@ Column `j` of a weight matrix is the layer's output if input `j` is 1 and all ot
 `B A` without forming `B A`. (The check measures the peak memory of a call, with a `B` and an `A` whose product would
 have 6 million entries.)
 
-**On paper:** write one entry of the product, `(B A)_oj`, as a sum. Which entries of `A` does this sum contain, whatever
-`o` is? **Count:** for a 1000 × 1000 product and r = 10, how many multiplications does your function need for one
-column, and how many would it need if it formed `B A` first? **When your code passes:** how do you compute *row* `o` of
-`B A`?
+**On paper:** write one entry of the product, `(B A)_oj`, as a sum. Which entries of `A` are in this sum for every `o`?
+**Count:** for a 1000 × 1000 product and r = 10, how many multiplications does your function need for one column, and
+how many would it need if it formed `B A` first? **When your code passes:** how do you compute *row* `o` of `B A`?
 """
 
 POINTS = 2
