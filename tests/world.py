@@ -50,7 +50,7 @@ def make_world(root):
         f"{start} --text-file {root}/data/corpus.txt --rank 3 --seed 1 --alpha 1 --out {root}/two",
         f"{start} --text-file {root}/data/corpus.txt --rank 3 --variant dora --out {root}/dora",
         f"{start} --text-file {root}/data/corpus.txt --method full --out {root}/full",
-        f"{start} --data {root}/data/rows.csv --text t --label l --out {root}/classes",
+        f"{start} --data {root}/data/rows.csv --text t --label l --out {root}/classes --max-tokens 24",
         f"{start.replace('/base', '/encoder')} --data {root}/data/rows.csv --text t --label l --out {root}/encoded",
         f"export {root}/one --to hf --out {root}/hf",
         f"export {root}/one --to peft --out {root}/peft --base-name some/base",
