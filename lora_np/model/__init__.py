@@ -4,12 +4,12 @@ from .architecture import Architecture, LayerSpec, with_depths
 from .architectures import ARCHITECTURES, architecture, check_writes, modules
 from .bert import BertConfig
 from .decoder import Decoder, KVCache, empty_cache, make_decoder, next_logits
-from .generate import generate, generate_tokens
+from .generate import generate, generate_tokens, sample
 from .gpt2 import GPT2Config
 from .initial import add_head, initial_params, parameter_shapes
 from .llama import LlamaConfig
 from .masks import draw_masks
-from .objective import Objective, loss_and_gradients, predict_logits
+from .objective import Objective, loss_and_gradients, predict_logits, token_log_probs
 from .passes import ForwardCache, backward, cache_bytes, cached_arrays, forward
 from .sampling import GREEDY, Sampling, next_probabilities
 
@@ -18,5 +18,5 @@ __all__ = [
     "LlamaConfig", "GPT2Config", "Objective", "Sampling", "add_head", "architecture", "backward", "cache_bytes",
     "cached_arrays", "check_writes", "draw_masks", "empty_cache", "forward", "generate", "generate_tokens",
     "initial_params", "loss_and_gradients", "make_decoder", "modules", "next_logits", "next_probabilities",
-    "parameter_shapes", "predict_logits", "with_depths",
+    "parameter_shapes", "predict_logits", "sample", "token_log_probs", "with_depths",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from ..checked import whole_number
 from .call import check_ids
 from .decoder import empty_cache, make_decoder, next_logits
 from .rows import rows_by_adapter
-from .sampling import GREEDY, choose
+from .sampling import GREEDY, Sampling, choose
 
 
 def generate(params, ids, config, n_new, adapter=None, **settings):
@@ -73,6 +73,33 @@ def generate_tokens(
         readers = [(rows, make_decoder(params, config, its_adapter)) for rows, its_adapter in by_adapter]
     text = prompt.astype(np.int64)  # a narrow dtype may be too small for the new tokens' ids
     return continued(readers, text, config, n_new, sampling, rng, stop, never)
+
+
+def sample(params, prompts, config, n_new, rng, adapter=None, stop=()):
+    """Continue prompts of any lengths with tokens drawn from the model's own probabilities.
+
+    The probabilities are not modified by a temperature, top-k or top-p: policy gradients hold for the distribution
+    from which the tokens were drawn.
+
+    Parameters
+    ----------
+    prompts : list of arrays of token ids, none of them empty
+    n_new : int, the maximum number of new tokens; a text also ends at the model's last position
+    params, config, rng, adapter, stop : see `generate_tokens`
+
+    Returns
+    -------
+    list of arrays of new token ids, each up to and including the first token in `stop`
+    """
+    lengths, completions = np.array([len(prompt) for prompt in prompts]), [None] * len(prompts)
+    for T in np.unique(lengths):
+        rows = np.flatnonzero(lengths == T)
+        ids, n = np.stack([prompts[row] for row in rows]), min(n_new, config.n_positions - int(T))
+        texts = generate(params, ids, config, n, adapter, sampling=Sampling(), rng=rng, stop=stop)[:, T:]
+        ends = np.isin(texts, np.array([*stop]))
+        for row, text, end in zip(rows, texts, ends):
+            completions[row] = text[: end.argmax() + 1] if end.any() else text
+    return completions
 
 
 def known_ids(name, ids, config):

@@ -22,6 +22,7 @@ from .rope import consecutive_tables, rope_backward, rope_forward, rope_tables
 from .scale import scale_backward, scale_forward
 from .softmax import softmax_backward, softmax_forward
 from .swiglu import swiglu_backward, swiglu_forward
+from .token_log_probs import token_log_probs_backward, token_log_probs_forward
 from .wanted import add, operands_wanted, present
 
 __all__ = [
@@ -32,5 +33,5 @@ __all__ = [
     "linear_cross_entropy_forward", "linear_forward", "low_rank_backward", "low_rank_forward", "operands_wanted",
     "present", "rms_norm_backward", "rms_norm_forward", "rope_backward", "rope_forward", "rope_tables",
     "scale_backward", "scale_forward", "softmax_backward", "softmax_forward", "swiglu_backward", "swiglu_forward",
-    "target_weights",
+    "target_weights", "token_log_probs_backward", "token_log_probs_forward",
 ]  # fmt: skip

@@ -20,10 +20,12 @@ from ..model import (
     forward,
     loss_and_gradients,
     parameter_shapes,
+    token_log_probs,
 )
 from ..model.layers import output_name
 from ..ops.attention import merge_heads, split_heads
 from ..ops.low_rank import low_rank_cache, low_rank_weight_backward
+from ..training import dpo, grpo
 from .cases import model
 
 
@@ -96,6 +98,28 @@ def low_rank_weight(rng):
         return 1.7 * (B @ A), lambda dM: named(low_rank_weight_backward(dM, cache))
 
     return Case(run, normal(rng, A=(3, 6), B=(4, 3)))
+
+
+def reward_loss(rng):
+    """The Case for GRPO's loss; some tokens are clipped on either side, and two are padding."""
+    real = np.array([[True] * 4, [True, True, True, False], [False, True, True, True]])
+    inputs = normal(rng, 0.5, old=real.shape, reference=real.shape) | {"advantage": np.array([1.2, -0.9, 0.4])}
+
+    def run(wanted, log_probs, old, **constants):
+        loss, dlog_probs = grpo(log_probs, real=real, old=old, beta=0.3, **constants)
+        return loss, lambda dloss: {"log_probs": dloss * dlog_probs}
+
+    return Case(run, normal(rng, 0.5, log_probs=real.shape), inputs, selective=False)
+
+
+def preference_loss(rng):
+    """The Case for DPO's loss."""
+
+    def run(wanted, log_probs, reference):
+        loss, dlog_probs = dpo(log_probs, reference, 0.7)
+        return loss, lambda dloss: {"log_probs": dloss * dlog_probs}
+
+    return Case(run, normal(rng, 3.0, log_probs=(4, 2)), normal(rng, 3.0, reference=(4, 2)), selective=False)
 
 
 # ---------------------------------------------------------------- adapters, of every kind
@@ -185,6 +209,20 @@ def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, ba
     return Case(run, trained, {"batch": batch, "masks": masks, **frozen}, "all parameters")
 
 
+def chosen_tokens(rng, kind=None, base=GPT2, recompute=False):
+    """The Case for all trainable parameters of a function of the targets' log probabilities."""
+    config, params, adapter, batch, _ = draw_model(rng, kind=kind, base=base)
+    slopes = rng.normal(size=batch.targets.shape)
+
+    def run(wanted, frozen=None, **trained):
+        weights, attached = (trained, None) if frozen is None else (frozen, Adapter(adapter.config, trained))
+        log_probs, back = token_log_probs(weights, batch, config, attached, wanted, recompute)
+        return (slopes * log_probs).sum(), lambda dloss: back(dloss * slopes)
+
+    trained, frozen = (adapter.weights, {"frozen": params}) if adapter else (params, {})
+    return Case(run, trained, frozen, "all parameters")
+
+
 def activations(rng, n_classes=0, dropout=0.0, kind=None, base=GPT2):
     """The Case for the gradients of all named activations; the operands, arrays of zeros, are added to these."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, n_layers=1, base=base)
@@ -258,6 +296,7 @@ OPERATIONS = {  # case -> arguments of `operation`
     # Two of the six rows are ignored; the other four are computed in chunks of 3 and 1.
     "linear_cross_entropy": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS, "chunk": 21},
     "linear_cross_entropy: one chunk": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS},
+    "token_log_probs": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS, "chunk": 21},
     "dropout": {"shapes": {"x": (3, 4, 5)}, "mask": (3, 4, 5), "selective": False},
     "scale": {"shapes": {"x": X, "factor": (5,)}},
     "low_rank": {"shapes": {"x": (2, 3, 6), "A": (3, 6), "e": (3,), "B": (4, 3)}, "mask": (2, 3, 6)},
@@ -266,6 +305,8 @@ PARTS = {  # name -> function that draws a Case with a generator
     **{case: partial(operation, case=case, **arguments) for case, arguments in OPERATIONS.items()},
     "attention: steps between": attention_steps,
     "low_rank_weight": low_rank_weight,
+    "grpo": reward_loss,
+    "dpo": preference_loss,
     **{
         f"{kind} adapter{variant}": partial(adapted_linear, kind=kind, **settings)
         for kind in KINDS
@@ -279,6 +320,8 @@ WHOLE_MODELS = {
     "language model": whole_model,
     "language model: activations": partial(activations, dropout=0.2),
     **{f"language model: {kind}": partial(whole_model, dropout=0.2, kind=kind) for kind in KINDS},
+    "language model: log probabilities": chosen_tokens,
+    "llama: log probabilities": partial(chosen_tokens, kind="lora", base=LLAMAS["H/K = 3"], recompute=True),
     "classifier": partial(whole_model, n_classes=3, dropout=0.2),
     "classifier: class weights": partial(whole_model, n_classes=5, class_weights=CLASS_WEIGHTS),
     "classifier: activations": partial(activations, n_classes=3, kind="lora"),

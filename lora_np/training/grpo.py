@@ -1,0 +1,140 @@
+"""GRPO, Group Relative Policy Optimisation: make texts with a high reward more probable (Shao et al. 2024, section 4.1).
+
+The language model is a policy π: it draws a completion y of a prompt token by token. The expected reward
+J = Σ_y π(y) R(y) is not a function of any single text, but its gradient can be estimated from samples, because
+∇π = π ∇log π:
+
+    ∇J = Σ_y π(y) R(y) ∇log π(y) = E[R(y) ∇log π(y)]
+
+Subtracting a number b that does not depend on y leaves this expectation unchanged, because E[∇log π(y)] = ∇Σ_y π(y) =
+∇1 = 0. It does reduce the variance: with b = 0 and positive rewards, every sample would be made more probable. GRPO
+draws a group of G completions for each prompt, takes their mean reward as b, and divides by their standard deviation,
+so that the scale of the rewards does not matter. These are the `advantages`.
+
+Several steps may use the same samples, which were then drawn by an older policy. Each token's term is therefore
+weighted by the ratio π(token) / π_old(token), and has no gradient once the ratio has left [1 − ε, 1 + ε] in the
+direction of the advantage (Schulman et al. 2017, PPO). `grpo_objective` draws new samples in each step, so there the
+ratio is 1.
+
+The penalty β · KL(π ‖ reference) keeps the policy close to the reference, which is the model before training. With
+LoRA, the reference is the same model without its adapter.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data import IGNORE_INDEX, pad_sequences
+from ..model import Objective, sample, token_log_probs
+from .fine_tune import attach
+
+SMALLEST_SPREAD = 1e-4  # added to the standard deviation of a group's rewards, as in TRL
+
+
+class TokenRows(NamedTuple):
+    """Prompts with completions; each token's target is the next token of the completion, or IGNORE_INDEX."""
+
+    ids: np.ndarray  # (N, T)
+    targets: np.ndarray  # (N, T)
+    lengths: np.ndarray  # (N,)
+
+
+def token_rows(prompts, completions):
+    """Return the TokenRows of N prompts and N completions, both lists of arrays of token ids, none of them empty."""
+    texts = [np.concatenate(pair) for pair in zip(prompts, completions)]
+    ids, lengths = pad_sequences([text[:-1] for text in texts], 0)
+    hidden = [np.full(len(prompt) - 1, IGNORE_INDEX) for prompt in prompts]
+    targets, _ = pad_sequences([np.concatenate(pair) for pair in zip(hidden, completions)], IGNORE_INDEX)
+    return TokenRows(ids, targets, lengths)
+
+
+def advantages(rewards):
+    """Return how much better each completion is than its group's mean, in standard deviations.
+
+    Parameters
+    ----------
+    rewards : array (P, G), of G completions of each of P prompts, with G at least 2
+
+    Returns
+    -------
+    array (P, G); zeros for a group whose rewards are all equal, which therefore has no gradient
+    """
+    difference = rewards - rewards.mean(axis=1, keepdims=True)
+    return difference / (rewards.std(axis=1, ddof=1, keepdims=True) + SMALLEST_SPREAD)
+
+
+def grpo(log_probs, advantage, real, old=None, reference=None, clip=0.2, beta=0.0):
+    """The loss of GRPO and its gradient with respect to the log probabilities.
+
+    With the ratio ρ = π / π_old and the difference d = log π_ref − log π, both per token,
+
+        loss = −mean over completions of the mean over tokens of  min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) − β (e^d − d − 1)
+
+    The last bracket is an estimate of the divergence: its expectation under π is KL(π ‖ π_ref), and it is never
+    negative (Schulman 2020, "k3"). Because ∂ρ/∂log π = ρ and ∂d/∂log π = −1, a token's gradient, apart from the
+    means, is
+
+        −(ρ A if not clipped, else 0) + β (1 − e^d)
+
+    Parameters
+    ----------
+    log_probs : array (N, T), log π of each token
+    advantage : array (N,), A
+    real : bool array (N, T), which tokens belong to a completion; each row has at least one
+    old : array (N, T), log π_old; None: the policy itself
+    reference : array (N, T), log π_ref; needed unless beta is 0
+    clip, beta : float, ε and β
+
+    Returns
+    -------
+    loss : float
+    dlog_probs : array (N, T)
+    """
+    ratio = np.exp(log_probs - (log_probs if old is None else old))
+    A = advantage[:, None]
+    clipped = np.where(A > 0, ratio > 1 + clip, ratio < 1 - clip)
+    gain = np.where(clipped, np.clip(ratio, 1 - clip, 1 + clip), ratio) * A
+    slope = np.where(clipped, 0.0, ratio * A)
+    if beta:
+        difference = reference - log_probs
+        gain = gain - beta * (np.exp(difference) - difference - 1)
+        slope = slope - beta * (1 - np.exp(difference))
+    weight = real / (len(real) * real.sum(axis=1, keepdims=True))  # (N, T), of each token in the mean
+    return -float((weight * gain).sum()), (-weight * slope).astype(log_probs.dtype)
+
+
+def grpo_objective(params, config, adapter, score, *, group, n_new, stop=(), beta=0.0, recompute=False):
+    """Return the objective for `train`: it draws completions of a batch's prompts, and increases their expected reward.
+
+    Its loss is the negative mean reward, because GRPO's own loss is about 0 at every step.
+
+    Parameters
+    ----------
+    params, config : the model to start from, which is also the reference of the penalty
+    adapter : initial Adapter, or None to train all weights
+    score : function (prompts, completions) -> array of N rewards; both are lists of N arrays of token ids
+    group : int, the number of completions per prompt, at least 2
+    n_new : int, the maximum number of tokens in a completion
+    stop : ids of tokens that end a completion
+    beta : float, the weight of the penalty
+    recompute : bool, see `lora_np.model.forward`
+
+    Returns
+    -------
+    function (trainable, batch, rng) -> Objective; rng draws the completions
+    """
+
+    def objective(trainable, batch, rng):
+        model, attached = attach(params, adapter, trainable)
+        prompts = [ids[:length] for ids, length in zip(batch.ids, batch.lengths) for _ in range(group)]
+        completions = sample(model, prompts, config, n_new, rng, attached, stop)
+        rewards = np.asarray(score(prompts, completions), dtype=np.float64)
+        rows = token_rows(prompts, completions)
+        given = {"wanted": tuple(trainable), "recompute": recompute}
+        log_probs, back = token_log_probs(model, rows, config, attached, **given)
+        reference = token_log_probs(params, rows, config)[0] if beta else None
+        advantage = advantages(rewards.reshape(-1, group)).ravel()
+        _, dlog_probs = grpo(log_probs, advantage, rows.targets != IGNORE_INDEX, None, reference, beta=beta)
+        return Objective(-float(rewards.mean()), len(rewards), back(dlog_probs))
+
+    return objective
