@@ -29,6 +29,19 @@ def add_data_options(tuning):
     source.add_argument("--data", metavar="FILE", help=text)
     text = "a text file for a language model; texts are separated by empty lines or, if it has none, by line breaks"
     source.add_argument("--text-file", metavar="FILE", help=text)
+    text = "a JSONL file for DPO, with the columns prompt, chosen and rejected"
+    source.add_argument("--preferences", metavar="FILE", help=text)
+    text = """a file for GRPO: the column prompt of a JSONL file, or a text file with a prompt in each line; needs --reward"""
+    source.add_argument("--prompts", metavar="FILE", help=text)
+    text = """a function that returns a number for each text of a list. It is your own code, and is run without any
+    restriction"""
+    tuning.add("--reward FILE.py:FUNCTION", text, dest="reward")
+    tuning.add("--group N", "completions per prompt in GRPO (default 8)", dest="group")
+    tuning.add(
+        "--beta B", "weight of the divergence from the base (default 0.1 for pairs, 0.05 for rewards)", dest="beta"
+    )
+    tuning.add("--steps N", "number of GRPO's steps (default 50)", dest="steps")
+    tuning.add("--new-tokens N", "maximum length of a completion in GRPO (default 32)", dest="new_tokens")
     tuning.add("--text COLUMN", "the text column in --data", dest="text_column")
     tuning.add("--label COLUMN", "the label column in --data", dest="label_column")
     tuning.add("--quoting", QUOTING, default=None)
@@ -100,7 +113,7 @@ def run_finetune(arguments):
 
 def run_values(arguments):
     """Return the command line's options as a dict that `read_run` accepts as its argument `changes`."""
-    if arguments.settings is None and arguments.data is None and arguments.text_file is None:
+    if not any((arguments.settings, arguments.data, arguments.text_file, arguments.preferences, arguments.prompts)):
         raise ValueError("data: got none, expected --data FILE, --text-file FILE or --config FILE")
     options = {
         n: v for n, v in options_of(arguments).items() if v is not None and n not in ("out", "settings", "minutes")
@@ -110,6 +123,9 @@ def run_values(arguments):
         options["adapter"] = adapter
     if "text_file" in options:
         options |= {"task": "text", "data": options.pop("text_file")}
+    for source, task in (("preferences", "preferences"), ("prompts", "reward")):
+        if source in options:
+            options |= {"task": task, "data": options.pop(source)}
     question = options.get("question")
     if question is not None:  # on a separate line, unless it begins with white space
         options |= {"task": "question", "question": question if question[:1].isspace() else f"\n{question}"}

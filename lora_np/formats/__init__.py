@@ -1,6 +1,6 @@
 """Read and write models and adapters in our own, Hugging Face, PEFT and GGUF formats. Pickle files are never read."""
 
-from .chat import Template, chat_rows, chat_template, render_chat
+from .chat import Template, chat_prompts, chat_rows, chat_template, render_chat
 from .checkpoint import load_adapter, load_model, save_adapter, save_model
 from .hugging_face import load_hf, save_hf
 from .model import LoadedModel, load_pretrained, model_place, read_model, tokenizer_of
@@ -11,7 +11,7 @@ from .tensors import read_json, read_names, read_tensors, write_json, write_tens
 from .to_gguf import save_gguf, save_gguf_adapter
 
 __all__ = [
-    "LoadedModel", "PRETRAINED", "Template", "attach_adapter", "chat_rows", "chat_template",
+    "LoadedModel", "PRETRAINED", "Template", "attach_adapter", "chat_prompts", "chat_rows", "chat_template",
     "check_file", "check_folder", "check_target", "load_adapter", "load_hf", "load_model", "load_peft",
     "load_pretrained", "load_task", "model_place", "read_json", "read_model", "read_names", "read_tensors",
     "render_chat", "save_adapter", "save_gguf", "save_gguf_adapter", "save_hf", "save_model", "save_peft",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..checked import shown, whole_number
-from ..data import IGNORE_INDEX
+from ..data import IGNORE_INDEX, encode
 from ..data.tokenizer import CHUNK, check_texts, library
 from ..data.tokenizer_files import NAMES, SETTINGS, TEMPLATE, json_object
 from . import templates
@@ -146,6 +146,24 @@ def chat_rows(conversations, tokenizer, template, length, places=None, now=None)
             else:
                 n_empty += 1
     return Rows(rows, n_cut, n_empty)
+
+
+def chat_prompts(conversations, tokenizer, template, places, now=None):
+    """Token ids of conversations up to where the next answer begins, as a list of arrays; see `chat_rows`.
+
+    Without a template, a conversation is one message, to which no end token is added.
+    """
+    if template is None:
+        for messages, place in zip(conversations, places):
+            if len(messages) > 1:
+                raise ValueError(
+                    f"{place}: got {len(messages)} messages; without a chat template, expected a single text"
+                )
+        return encode(tokenizer, [messages[0]["content"] for messages in conversations])
+    texts = [render_chat(template, messages, begins_answer=True, now=now) for messages in conversations]
+    check_texts(texts)
+    with library("a prompt: the tokenizer cannot encode it"):
+        return [np.array(of.ids, dtype=np.int64) for of in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
 def is_answer(encoding, text, spans, marks):

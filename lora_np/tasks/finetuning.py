@@ -15,7 +15,9 @@ from ..formats.checkpoint import read_object
 from ..training import attach, blas_threads, fine_tuning, stream, train
 from .cost import n_shards, report_cost
 from .language import Conversations, TextFile
+from .preferences import Preferences
 from .resuming import check_state, resumable
+from .rewards import Rewards
 from .search import search
 from .settings import (
     LEAST_STEPS,
@@ -29,7 +31,7 @@ from .settings import (
 )
 from .table import LabelledTable, QuestionTable
 
-KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Conversations)}
+KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Conversations, Preferences, Rewards)}
 
 
 def finetune(data, out, settings=None, report=no_report, minutes=None):
@@ -150,6 +152,7 @@ def prepared(data, settings, report=no_report):
     choices |= {
         "progress": "reading the texts",
         "class_weights": dataset.class_weights,
+        "loss": dataset.loss,
         "shards": n_shards(settings, dataset.longest),
     }
     plan = fine_tuning(frozen, model.config, adapter, dataset.epoch_batches, dataset.validation, **choices)

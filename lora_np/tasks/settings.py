@@ -27,6 +27,7 @@ class Defaults(NamedTuple):
     learning_rates: dict[str, float]  # method -> learning rate
     batch_size: int
     max_tokens: int | None = None  # maximum number of tokens per text; None: n_positions
+    epochs: int | None = None  # None: EPOCHS
 
 
 DEFAULTS = {  # task -> defaults for each kind of base
@@ -46,6 +47,16 @@ DEFAULTS = {  # task -> defaults for each kind of base
     "chat": {
         "small": Defaults({"lora": 4e-3, "full": 4e-4}, 16),
         "large": Defaults({"lora": 1e-3, "full": 5e-5}, 8, 512),
+    },
+}
+DEFAULTS |= {
+    "preferences": {
+        "small": Defaults({"lora": 1e-3, "full": 1e-4}, 16, None, 1),
+        "large": Defaults({"lora": 2e-4, "full": 1e-5}, 8, 512, 1),
+    },
+    "reward": {
+        "small": Defaults({"lora": 3e-3, "full": 3e-4}, 4, None, 1),
+        "large": Defaults({"lora": 5e-4, "full": 2e-5}, 4, 512, 1),
     },
 }
 RANKS = {"small": 8, "encoder": 8, "large": 4}  # alpha is twice the rank
@@ -155,7 +166,7 @@ class FinetuneSettings:
             "base": base,
             "adapter": adapter_from(self.adapter, RANKS[kind]) if self.method == "lora" else None,
             "learning_rate": self.learning_rate or defaults.learning_rates[self.method],
-            "epochs": self.epochs or EPOCHS.get(kind),
+            "epochs": self.epochs or defaults.epochs or EPOCHS.get(kind),
             "batch_size": self.batch_size or defaults.batch_size,
             "threads": self.threads or (1 if kind == "small" else available_cores()),
         }
@@ -173,6 +184,7 @@ class Dataset(NamedTuple):
     # (LoadedModel, history of `train`) -> dict of results on the test set, and dict: name -> bytes of files to save
     test: Callable
     test_base: Callable = lambda: {}  # () -> dict of the base's results before training
+    loss: Callable | None = None  # (params, adapter) -> objective and evaluation, see `fine_tuning`
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
     # (trained LoadedModel) -> the LoadedModel to test and to save, and dict of results
     finish: Callable = lambda model: (model, {})

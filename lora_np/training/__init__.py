@@ -4,7 +4,7 @@ from ..adapters.adalora_allocation import RankAllocation, allocating, budget_at,
 from .accumulate import mean_over_shards, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm, global_norm
-from .dpo import PairBatch, dpo, dpo_objective
+from .dpo import PairBatch, dpo, dpo_objective, text_log_probs
 from .evaluate import CLASSIFIER_BATCH, LANGUAGE_BATCH, evaluate, language_loss
 from .fine_tune import adapter_optimiser, attach, fine_tuning, model_objective, trainable_arrays
 from .grpo import TokenRows, advantages, grpo, grpo_objective, token_rows
@@ -20,5 +20,5 @@ __all__ = [
     "clip_by_global_norm", "dpo", "dpo_objective", "evaluate", "fine_tuning", "global_norm", "grpo", "grpo_objective",
     "initial_state", "keep_most_important", "language_loss", "learning_rate_at", "mean_over_shards",
     "model_objective", "process_environment", "saved_run", "settled_from", "shard_threads", "split_batch", "stream",
-    "token_rows", "train", "train_step", "trainable_arrays", "whole_label", "worthwhile_threads",
+    "text_log_probs",    "token_rows", "train", "train_step", "trainable_arrays", "whole_label", "worthwhile_threads",
 ]  # fmt: skip

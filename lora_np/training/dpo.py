@@ -23,6 +23,7 @@ class PairBatch(NamedTuple):
     targets: np.ndarray  # (P, 2, T), the next token of the completion, or IGNORE_INDEX
     lengths: np.ndarray  # (P, 2)
     reference: np.ndarray  # (P, 2), log π_ref of the texts
+    rows: np.ndarray  # (P,), each pair's index in the input
 
 
 def dpo(log_probs, reference, beta):
@@ -52,7 +53,7 @@ def dpo(log_probs, reference, beta):
 
 
 def text_log_probs(params, rows, config, adapter=None, **given):
-    """The log probability of each row's completion, (N,), and a function from their gradient to the parameters' grads."""
+    """The log probabilities of the rows' completions, (N,), and a function from their gradient to the parameters'."""
     log_probs, back = token_log_probs(params, rows, config, adapter, **given)
     return log_probs.sum(axis=1), lambda dlog_probs: back(np.broadcast_to(dlog_probs[:, None], log_probs.shape))
 

@@ -28,6 +28,7 @@ def fine_tuning(
     recompute=False,
     patience=None,
     progress=None,
+    loss=None,
 ):
     """Return the arguments with which `train` fine-tunes a model or an adapter: `train(**fine_tuning(...))`.
 
@@ -49,6 +50,7 @@ def fine_tuning(
     shards, threads : see `TrainConfig`; an evaluation processes `threads` batches in parallel
     recompute : bool, see `lora_np.model.forward`
     patience : see `TrainConfig`
+    loss : function (params, adapter) -> (objective, evaluate) for `train`, to be used instead of the cross-entropy
     progress : str, if only a head is trained, the label of the progress bar for computing its inputs; None: no bar
 
     Returns
@@ -73,6 +75,9 @@ def fine_tuning(
     )
 
     trainable = trainable_arrays(params, adapter)
+    if loss is not None:
+        objective, measure = loss(params, adapter)
+        return plan_of(trainable, objective, epoch_batches, settings, measure, adapter)
     if trainable and trainable.keys() == head_arrays(trainable).keys() and not config.dropout:
         vectors, _ = head_inputs(params, epoch_batches(stream(seed, "shuffle", 0)), config, adapter, threads, progress)
         held_out = head_inputs(params, validation, config, adapter, threads)
@@ -86,13 +91,18 @@ def fine_tuning(
             return evaluate(model[0], validation, config, model[1], class_weights, threads)
         return evaluate_head(arrays, *held_out, class_weights)
 
-    objective, after_update = allocating(objective, adapter, steps)
+    return plan_of(trainable, objective, epoch_batches, settings, measure, adapter)
+
+
+def plan_of(trainable, objective, epoch_batches, config, evaluate, adapter):
+    """Return a dict of `train`'s arguments; AdaLoRA adds a term to the objective, and a function after each update."""
+    objective, after_update = allocating(objective, adapter, config.steps)
     return {
         "trainable": trainable,
         "objective": objective,
         "epoch_batches": epoch_batches,
-        "config": settings,
-        "evaluate": measure,
+        "config": config,
+        "evaluate": evaluate,
         "after_update": after_update,
     }
 

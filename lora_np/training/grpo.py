@@ -1,4 +1,4 @@
-"""GRPO, Group Relative Policy Optimisation: make texts with a high reward more probable (Shao et al. 2024, section 4.1).
+"""GRPO, Group Relative Policy Optimisation: make texts with a high reward more probable (Shao et al. 2024, sec. 4.1).
 
 The language model is a policy π: it draws a completion y of a prompt token by token. The expected reward
 J = Σ_y π(y) R(y) is not a function of any single text, but its gradient can be estimated from samples, because
@@ -103,14 +103,14 @@ def grpo(log_probs, advantage, real, old=None, reference=None, clip=0.2, beta=0.
     return -float((weight * gain).sum()), (-weight * slope).astype(log_probs.dtype)
 
 
-def grpo_objective(params, config, adapter, score, *, group, n_new, stop=(), beta=0.0, recompute=False):
+def grpo_objective(params, config, adapter, score, *, group, n_new, stop=(), beta=0.0, recompute=False, reference=None):
     """Return the objective for `train`: it draws completions of a batch's prompts, and increases their expected reward.
 
     Its loss is the negative mean reward, because GRPO's own loss is about 0 at every step.
 
     Parameters
     ----------
-    params, config : the model to start from, which is also the reference of the penalty
+    params, config : the model to start from
     adapter : initial Adapter, or None to train all weights
     score : function (prompts, completions) -> array of N rewards; both are lists of N arrays of token ids
     group : int, the number of completions per prompt, at least 2
@@ -118,6 +118,7 @@ def grpo_objective(params, config, adapter, score, *, group, n_new, stop=(), bet
     stop : ids of tokens that end a completion
     beta : float, the weight of the penalty
     recompute : bool, see `lora_np.model.forward`
+    reference : dict of weights, the reference of the penalty; None: params
 
     Returns
     -------
@@ -132,9 +133,9 @@ def grpo_objective(params, config, adapter, score, *, group, n_new, stop=(), bet
         rows = token_rows(prompts, completions)
         given = {"wanted": tuple(trainable), "recompute": recompute}
         log_probs, back = token_log_probs(model, rows, config, attached, **given)
-        reference = token_log_probs(params, rows, config)[0] if beta else None
+        of_reference = token_log_probs(reference or params, rows, config)[0] if beta else None
         advantage = advantages(rewards.reshape(-1, group)).ravel()
-        _, dlog_probs = grpo(log_probs, advantage, rows.targets != IGNORE_INDEX, None, reference, beta=beta)
+        _, dlog_probs = grpo(log_probs, advantage, rows.targets != IGNORE_INDEX, None, of_reference, beta=beta)
         return Objective(-float(rewards.mean()), len(rewards), back(dlog_probs))
 
     return objective
