@@ -31,7 +31,7 @@ def add_data_options(tuning):
     source.add_argument("--text-file", metavar="FILE", help=text)
     text = "a JSONL file for DPO, with the columns prompt, chosen and rejected"
     source.add_argument("--preferences", metavar="FILE", help=text)
-    text = """a file for GRPO: the column prompt of a JSONL file, or a text file with a prompt in each line; needs --reward"""
+    text = "prompts for GRPO, with --reward: the column prompt of a JSONL file, or the lines of a text file"
     source.add_argument("--prompts", metavar="FILE", help=text)
     text = """a function that returns a number for each text of a list. It is your own code, and is run without any
     restriction"""

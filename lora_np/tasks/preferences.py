@@ -88,10 +88,8 @@ class Preferences(Data):
         moved = ", ".join(f"the {name} text {nats:+.1f} nats" for name, nats in change.items())
         lines.append(f"prefers the preferred text in {100 * results['preferred']:.0f} % of the test pairs")
         lines.append(f"mean change of the log probability: {moved}")
-        if change["preferred"] < 0:
-            lines.append(
-                "      Both became less probable: DPO only raises the difference." if change["rejected"] < 0 else ""
-            )
+        if max(change.values()) < 0:
+            lines.append("      Both became less probable, because DPO only increases their difference.")
         return [*lines, *format_change(results)]
 
 
