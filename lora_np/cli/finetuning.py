@@ -35,13 +35,12 @@ def add_data_options(tuning):
     source.add_argument("--prompts", metavar="FILE", help=text)
     text = """a function that returns a number for each text of a list. It is your own code, and is run without any
     restriction"""
-    tuning.add("--reward FILE.py:FUNCTION", text, dest="reward")
-    tuning.add("--group N", "completions per prompt in GRPO (default 8)", dest="group")
-    tuning.add(
-        "--beta B", "weight of the divergence from the base (default 0.1 for pairs, 0.05 for rewards)", dest="beta"
-    )
-    tuning.add("--steps N", "number of GRPO's steps (default 50)", dest="steps")
-    tuning.add("--new-tokens N", "maximum length of a completion in GRPO (default 32)", dest="new_tokens")
+    tuning.add("--reward FILE.py:FUNCTION", text)
+    tuning.add("--group N", "completions per prompt in GRPO (default 8)")
+    text = "weight of the divergence from the base (default 0.1 for pairs, 0.05 for rewards)"
+    tuning.add("--beta P", text)
+    tuning.add("--steps N", "number of GRPO's steps (default 50)")
+    tuning.add("--new-tokens N", "maximum length of a completion in GRPO (default 32)")
     tuning.add("--text COLUMN", "the text column in --data", dest="text_column")
     tuning.add("--label COLUMN", "the label column in --data", dest="label_column")
     tuning.add("--quoting", QUOTING, default=None)

@@ -94,7 +94,7 @@ class Preferences(Data):
 
 
 def pair_batches(pairs, reference, batch_size, rng=None, pad=0):
-    """Return an epoch's batches of pairs; see `class_batches`. `reference` is (P, 2), or None if it is not known yet."""
+    """Return an epoch's batches of pairs; see `class_batches`. `reference` is (P, 2), or None if still unknown."""
     longer = [max((ids for ids, _ in pair), key=len) for pair in pairs]
     batches = []
     for rows in (batch.rows for batch in class_batches(longer, np.zeros(len(pairs), int), batch_size, pad, rng)):

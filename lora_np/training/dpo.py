@@ -48,7 +48,7 @@ def dpo(log_probs, reference, beta):
     """
     margin = beta * (log_probs - reference) @ np.array([1.0, -1.0], log_probs.dtype)  # (P,)
     loss = np.logaddexp(0, -margin).mean()  # −log σ(m), without overflow
-    slope = -beta / (1 + np.exp(margin)) / len(margin)  # (P,)
+    slope = -beta * np.exp(-np.logaddexp(0, margin)) / len(margin)  # (P,), because σ(−m) = exp(log σ(−m))
     return float(loss), np.stack([slope, -slope], axis=1)
 
 
