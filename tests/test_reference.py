@@ -128,7 +128,7 @@ def test_the_vectors_are_small_and_complete():
     assert sum(files.values()) <= MOST_BYTES
     named = {file for entry in ENTRIES.values() for file in entry["files"].values()}
     assert set(files) == named | {MANIFEST, "manifest.schema.json"}
-    assert {entry["tier"] for entry in ENTRIES.values()} == {1, 2, 3, 4, 5}
+    assert {entry["tier"] for entry in ENTRIES.values()} == {1, 2, 3, 4, 5, 6}
     assert list(ENTRIES) == list(reference_cases())
     for id, entry in ENTRIES.items():
         assert [r["order"] for r in entry["tensors"]] == list(range(len(entry["tensors"])))
@@ -411,7 +411,7 @@ def test_a_part_has_to_be_asked_for(tmp_path, capsys, fails):
         assert said in capsys.readouterr().out
     for dtype, code in (("float32", 2), ("float64", 0)):
         assert checked(capsys, tmp_path, "--dtype", dtype)[0] == code
-    for wrong, said in (("--case", "linaer"), "linaer"), (("--tier", "6"), "6"), (("--tier", "2"), "none of the given"):
+    for wrong, said in (("--case", "linaer"), "linaer"), (("--tier", "7"), "7"), (("--tier", "2"), "none of the given"):
         fails("reference", "check", tmp_path, "--case", "linear", *wrong, says=[said])
 
 
@@ -441,7 +441,7 @@ SPOILT_MANIFESTS = {  # what is done to it -> what has to be said
     "cases that are none": (lambda m: m.update(cases=5), "cases: got 5, expected a list"),
     "no id": (lambda m: m["cases"][0].pop("id"), "cases[0]: id"),
     "one id twice": (lambda m: m["cases"].append(m["cases"][0]), "case linear: expected a unique id"),
-    "tier 7": (lambda m: m["cases"][0].update(tier=7), "case linear: tier: got 7, expected an integer from 1 to 5"),
+    "tier 7": (lambda m: m["cases"][0].update(tier=7), "case linear: tier: got 7, expected an integer from 1 to 6"),
     "no file": (lambda m: m["cases"][0]["files"].pop("float64"), "case linear: files"),
     "no tensors": (lambda m: m["cases"][0].pop("tensors"), "cases[0]: tensors: got None, expected a list"),
     "no outputs": (lambda m: [r.update(stage="input") for r in m["cases"][0]["tensors"]], "at least one output"),

@@ -260,14 +260,19 @@ static Tensor *below_max(Tensor *x) {           /* x - max of each row, a consta
     return minus(x, max);
 }
 static Tensor *softmax(Tensor *x) { x = map(exponential, below_max(x)); return times_column(x, map(inverse, sum(x))); }
-/* the mean over real targets of log(sum of exp(x - max)) - (x_target - max) */
-static Tensor *cross_entropy(Tensor *x, const Tensor *targets, int ignored) {
-    Tensor *hit = like(x = below_max(x)), *share = zeros(targets->axes, targets->shape);
+/* (x_target - max) - log(sum of exp(x - max)); 0 where the target is ignored */
+static Tensor *token_log_probs(Tensor *x, const Tensor *targets, int ignored) {
+    Tensor *hit = like(x = below_max(x)), *real = zeros(targets->axes, targets->shape);
+    for (int i = 0; i < targets->size; i++)
+        if (targets->i[i] != ignored) hit->f[i * last(x) + targets->i[i]] = real->f[i] = 1;
+    return times(subtract(sum(times(x, hit)), map(logarithm, sum(map(exponential, x)))), real);
+}
+static Tensor *cross_entropy(Tensor *x, const Tensor *targets, int ignored) {     /* the mean of -log p */
+    Tensor *share = zeros(targets->axes, targets->shape);
     int real = 0;
     for (int i = 0; i < targets->size; i++) real += targets->i[i] != ignored;
-    for (int i = 0; i < targets->size; i++)
-        if (targets->i[i] != ignored) hit->f[i * last(x) + targets->i[i]] = 1, share->f[i] = (REAL)1 / real;
-    return product(scalar(0), "=.,.", subtract(map(logarithm, sum(map(exponential, x))), sum(times(x, hit))), share);
+    for (int i = 0; i < targets->size; i++) share->f[i] = (REAL)-1 / fmax(1, real);
+    return product(scalar(0), "=.,.", token_log_probs(x, targets, ignored), share);
 }
 /* A layer's arrays, and what it computes, have names that begin with at: its own and a dot, or nothing if it is a case.
    Its adapter is "lora", "dora", "qalora" or NULL; s is alpha / r, or alpha / sqrt(r); the mask is for the adapter's input. */
@@ -425,12 +430,45 @@ static Tensor *mean_pool(Tensor *x, const Tensor *lengths) {
     return product(matrix(x->shape[0], last(x)), "bc=bt,btc", shares, x);
 }
 
+/* Tier 6. The loss is linear in the ratios that are not clipped; what is clipped is a constant. */
+static Tensor *grpo(void) {
+    const Tensor *R = get("rewards"), *lengths = get("lengths");
+    const REAL low = 1 - (REAL)number(settings, "clip"), high = 2 - low, beta = number(settings, "beta");
+    Tensor *x = get("log_probs"), *ratio = map(exponential, subtract(x, get("old"))), *d = subtract(get("reference"), x);
+    Tensor *A = put(like(R), "advantages"), *slope = like(x), *penalty = like(x), *fixed = scalar(0);
+    const int G = last(R), N = R->size, T = last(x);
+    for (int n = 0; n < N; n += G) {
+        REAL mean = 0, square = 0;
+        for (int k = n; k < n + G; k++) mean += R->f[k] / G;
+        for (int k = n; k < n + G; k++) A->f[k] = R->f[k] - mean, square += A->f[k] * A->f[k] / (G - 1);
+        for (int k = n; k < n + G; k++) A->f[k] /= sqrt(square) + (REAL)1e-4;
+    }
+    for (int n = 0; n < N; n++) for (int k = n * T; k < n * T + lengths->i[n]; k++) {
+        const REAL weight = (REAL)1 / (N * lengths->i[n]), a = A->f[n], most = a > 0 ? high : low;
+        const bool clipped = a > 0 ? ratio->f[k] > high : ratio->f[k] < low;
+        penalty->f[k] = beta * weight, *fixed->f -= beta * weight + (clipped ? weight * most * a : 0);
+        slope->f[k] = clipped ? 0 : -weight * a;
+    }
+    d = product(scalar(0), "=.,.", subtract(map(exponential, d), d), penalty);
+    return add(add(product(scalar(0), "=.,.", ratio, slope), d), fixed);
+}
+static REAL softplus(REAL x, REAL *slope) {     /* log(1 + exp x) */
+    const REAL small = exp(-fabs(x));
+    return *slope = (x > 0 ? 1 : small) / (1 + small), fmax(x, 0) + log1p(small);
+}
+static Tensor *dpo(void) {
+    Tensor *change = subtract(get("log_probs"), get("reference")), *sides = vector(2);
+    sides->f[0] = -number(settings, "beta"), sides->f[1] = -sides->f[0];
+    return mean(map(softplus, product(vector(change->shape[0]), "p=ps,s", change, sides)));
+}
+
 static bool is(Text name) { return !strcmp(kind, name); }
 static void run_operation(void) {
     Layer l = {"", is("lora") || is("dora") || is("qalora") ? kind : NULL, 0, find("mask")};
     Tensor *x = find("x"), *y;
     Text name = is("softmax") ? "probs" : strstr(kind, "attention") ? "context" : "y";
-    if (strstr(kind, "cross_entropy")) name = "loss";
+    if (strstr(kind, "cross_entropy") || is("grpo") || is("dpo")) name = "loss";
+    if (is("token_log_probs")) name = "log_probs";
     if (is("qalora")) put(expand(get("blocks"), 3), "weight");
     if (l.adapter) l.s = adapter_scale(number(settings, "alpha"), number(settings, "r"), is_true(settings, "rslora"));
     if (after("gelu", kind)) y = map(is("gelu") ? gelu : gelu_erf, x), put(y->b, "slope");
@@ -446,6 +484,9 @@ static void run_operation(void) {
     else if (is("swiglu")) y = swiglu(get("gate"), get("up"));
     else if (is("linear_cross_entropy"))        /* all at once: the chunks change no number */
         y = cross_entropy(linear(x, get("weight")), get("targets"), whole(settings, "ignore_index"));
+    else if (is("token_log_probs"))
+        y = token_log_probs(linear(x, get("weight")), get("targets"), whole(settings, "ignore_index"));
+    else if (is("grpo") || is("dpo")) y = is("grpo") ? grpo() : dpo();
     else if (strstr(kind, "attention")) y = attention(l, get("q"), get("k"), get("v"), find("positions"));
     else if (is("cross_entropy")) y = cross_entropy(get("logits"), get("targets"), whole(settings, "ignore_index"));
     else y = is("linear") || l.adapter ? layer(l, x) : (die("no such kind: ", kind), NULL);

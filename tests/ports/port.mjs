@@ -372,6 +372,59 @@ const linearCrossEntropy = {
   },
 };
 
+// ---- Tier 6: rewards and preferences
+const tokenLogProbs = {
+  forward({ x, weight, targets }, { ignore_index }) {
+    const logits = linear.forward({ x, weight }).y;
+    const real = map((target) => (target === ignore_index ? 0 : 1), targets);
+    const shifted = belowMax(logits);
+    const logSums = map(Math.log, rowSum(map(Math.exp, shifted))); // log Σ exp(z − max)
+    const chosen = rowSum(multiply(shifted, oneHot(targets, weight.shape[0]))); // z_target − max
+    return { logits, real, log_probs: multiply(subtract(chosen, logSums), real) };
+  },
+  backward({ x, weight, targets }, { logits, real }, grad) {
+    const { probs } = softmax.forward({ x: logits });
+    const differences = subtract(oneHot(targets, weight.shape[0]), probs); // onehot(target) − softmax(z)
+    return linear.backward({ x, weight }, {}, mapRows(times, differences, multiply(grad, real)));
+  },
+};
+
+const grpo = {
+  forward({ log_probs, old, reference, rewards, lengths }, { clip, beta }) {
+    const [N, T] = log_probs.shape;
+    const centred = mapRows(minus, rewards, rowMean(rewards));
+    const squares = rowSum(multiply(centred, centred));
+    const spreads = map((square) => Math.sqrt(square / (rewards.shape[1] - 1)) + 1e-4, squares); // std(R) + 0.0001
+    const advantages = mapRows(over, centred, spreads);
+    const A = tensor([N, T], log_probs.data, (l, k) => advantages.data[Math.floor(k / T)]);
+    const weights = tensor([N, T], log_probs.data, (l, k) => {
+      const length = lengths.data[Math.floor(k / T)];
+      return k % T < length ? 1 / (N * length) : 0;
+    });
+    const ratios = map((l, o) => Math.exp(l - o), log_probs, old);
+    const d = subtract(reference, log_probs);
+    const clipped = map((ratio, a) => (a > 0 ? ratio > 1 + clip : ratio < 1 - clip), ratios, A);
+    const kept = map((ratio, is, a) => (is ? 1 + Math.sign(a) * clip : ratio) * a, ratios, clipped, A); // min(ρ A, c A)
+    const moved = map((ratio, is, a) => (is ? 0 : ratio * a), ratios, clipped, A);
+    const gains = subtract(kept, map((x) => beta * (Math.exp(x) - x - 1), d));
+    const slopes = multiply(weights, subtract(map((x) => beta * (1 - Math.exp(x)), d), moved));
+    return { advantages, slopes, loss: scalar(-sumAll(multiply(weights, gains))) };
+  },
+  backward: (inputs, { slopes }, grad) => ({ log_probs: scale(slopes, sumAll(grad)) }),
+};
+
+const dpo = {
+  forward({ log_probs, reference }, { beta }) {
+    const margins = einsum('ps,s->p', subtract(log_probs, reference), vector([beta, -beta]));
+    const losses = map((m) => Math.max(-m, 0) + Math.log1p(Math.exp(-Math.abs(m))), margins); // log(1 + exp(−m))
+    return { margins, loss: scalar(sumAll(losses) / margins.data.length) };
+  },
+  backward(inputs, { margins }, grad, { beta }) {
+    const slopes = map((m) => (-sumAll(grad) * beta * sigmoid(-m)) / margins.data.length, margins);
+    return { log_probs: einsum('p,s->ps', slopes, vector([1, -1])) };
+  },
+};
+
 const BLOCK = 32;
 const repeat = (a) => // each number of a row 32 times
   tensor([...a.shape.slice(0, -1), a.shape.at(-1) * BLOCK], { length: a.data.length * BLOCK },
@@ -882,8 +935,8 @@ function ggufAdapter(inputs, { model, adapter }) {
 const CASES = { ...mapNamed(operationCase, { linear, layer_norm: layerNorm, gelu, softmax, attention, embedding,
   cross_entropy: crossEntropy, dropout, lora, dora, rms_norm: rmsNorm, rope, swiglu, grouped_attention: attention,
   linear_cross_entropy: linearCrossEntropy, gelu_erf: geluErf, mean_pool: meanPool,
-  encoder_attention: encoderAttention }), model, generate, sample, clip, schedule, adamw, accumulate, train,
-  spectrum, nf4, gpt2_read: gpt2Read, gpt2_write: gpt2Write, peft_read: peftRead, peft_write: peftWrite,
+  encoder_attention: encoderAttention, token_log_probs: tokenLogProbs, grpo, dpo }), model, generate, sample, clip,
+  schedule, adamw, accumulate, train, spectrum, nf4, gpt2_read: gpt2Read, gpt2_write: gpt2Write, peft_read: peftRead, peft_write: peftWrite,
   llama: model, llama_generate: generate, llama_train: train, blocks, qalora: qaloraCase, gguf_read: ggufRead,
   gguf_adapter: ggufAdapter, bert: model };
 

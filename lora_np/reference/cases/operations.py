@@ -32,6 +32,7 @@ OPERATIONS = {
     "embedding": ("y", "weight"),
     "cross_entropy": ("loss", "logits"),
     "linear_cross_entropy": ("loss", "weight x"),
+    "token_log_probs": ("log_probs", "weight x"),
     "dropout": ("y", "x"),
 }
 

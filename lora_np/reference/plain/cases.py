@@ -84,6 +84,12 @@ def linear_cross_entropy(settings, t):
     return {"loss": loss, **gradients(("x", "weight"), grads)}
 
 
+def token_log_probs(settings, t):
+    given = t["x"], t["weight"], t["targets"], settings["ignore_index"]
+    grads = op.token_log_probs_backward(t["grad.log_probs"], *given)
+    return {"log_probs": op.token_log_probs(*given), **gradients(("x", "weight"), grads)}
+
+
 def dropout(settings, t):
     return {"y": op.dropout(t["x"], t["mask"]), "grad.x": op.dropout_backward(t["grad.y"], t["mask"])}
 
@@ -148,8 +154,8 @@ def of_model(compute):
 
 OPERATIONS = linear, layer_norm, rms_norm, gelu, swiglu, softmax, attention, rope, embedding, cross_entropy
 OPERATIONS += linear_cross_entropy, dropout, lora, dora, qalora, sample, clip, schedule
-OPERATIONS += gelu_erf, mean_pool, encoder_attention
-TRAINING = training.adamw, training.accumulate, training.spectrum, training.nf4
+OPERATIONS += gelu_erf, mean_pool, encoder_attention, token_log_probs
+TRAINING = training.adamw, training.accumulate, training.spectrum, training.nf4, training.grpo, training.dpo
 FILES = files.gpt2_read, files.gpt2_write, files.peft_read, files.peft_write
 FILES += files.blocks, files.gguf_read, files.gguf_adapter
 PLAIN = {

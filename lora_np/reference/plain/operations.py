@@ -251,6 +251,22 @@ def linear_cross_entropy(x, weight, targets, grad_loss, ignore_index, chunk):
     return loss, grad_x.reshape(x.shape), grad_weight
 
 
+def token_log_probs(x, weight, targets, ignore_index):
+    logits = linear(x, weight, None)
+    largest = logits.max(axis=-1, keepdims=True)
+    log_sums = largest + np.log(np.exp(logits - largest).sum(axis=-1, keepdims=True))
+    real = targets != ignore_index
+    chosen = np.take_along_axis(logits, np.where(real, targets, 0)[..., None], axis=-1)
+    return np.where(real, (chosen - log_sums)[..., 0], 0.0)
+
+
+def token_log_probs_backward(grad, x, weight, targets, ignore_index):
+    real = targets != ignore_index
+    hits = np.where(real, targets, -1)[..., None] == np.arange(len(weight))
+    grad_logits = np.where(real, grad, 0.0)[..., None] * (hits - softmax(linear(x, weight, None)))
+    return linear_backward(grad_logits, x, weight)[:2]
+
+
 def scale(r, alpha, rslora):
     return alpha / math.sqrt(r) if rslora else alpha / r
 

@@ -45,6 +45,30 @@ def start_of(params):
     return {name: (p, np.zeros_like(p), np.zeros_like(p)) for name, p in params.items()}
 
 
+def grpo(settings, t):
+    log_probs, rewards, lengths, clip = t["log_probs"], t["rewards"], t["lengths"], settings["clip"]
+    difference = rewards - rewards.mean(axis=1, keepdims=True)
+    deviation = np.sqrt((difference**2).sum(axis=1, keepdims=True) / (rewards.shape[1] - 1))
+    advantages = difference / (deviation + 1e-4)
+    A, ratio = advantages.reshape(-1, 1), np.exp(log_probs - t["old"])
+    clipped = np.where(A > 0, ratio > 1 + clip, ratio < 1 - clip)
+    d = t["reference"] - log_probs
+    gains = np.where(clipped, np.clip(ratio, 1 - clip, 1 + clip), ratio) * A - settings["beta"] * (np.exp(d) - d - 1)
+    slopes = np.where(clipped, 0.0, ratio * A) - settings["beta"] * (1 - np.exp(d))
+    real = np.arange(log_probs.shape[1]) < lengths[:, None]
+    weights = np.where(real, 1 / (len(lengths) * lengths[:, None]), 0.0).astype(log_probs.dtype)
+    grad = -settings["grad_loss"] * weights * slopes
+    return {"advantages": advantages, "loss": -(weights * gains).sum(), "grad.log_probs": grad}
+
+
+def dpo(settings, t):
+    beta, change = settings["beta"], t["log_probs"] - t["reference"]
+    margin = beta * (change[:, 0] - change[:, 1])
+    losses = np.logaddexp(0.0, -margin)
+    slope = -settings["grad_loss"] * beta * np.exp(-np.logaddexp(0.0, margin)) / len(margin)
+    return {"loss": losses.mean(), "grad.log_probs": np.stack([slope, -slope], axis=1)}
+
+
 def under(prefix, t):
     """The arrays whose names start with a prefix, with the prefix removed."""
     return {name.removeprefix(prefix): array for name, array in t.items() if name.startswith(prefix)}
