@@ -173,8 +173,10 @@ def test_a_reward_is_learnt(files, run):
     options = ["--prompts", files / "prompts.txt", "--steps", 20, "--new-tokens", 12, "--group", 8]
     said = run("finetune", *options, "--reward", f"{files}/reward.py:full_stops", "--beta", 0, "--out", files / "out")
     about = json.loads((files / "out" / "task.json").read_text())
-    assert about["reward"] > about["reward_before"] + 0.1 and len(about["rewards"]) == 20
-    assert about["divergence"] > 0 and "mean reward" in said and "after training:" in said
+    before, after = about["written"].values()
+    assert after["reward"] > before["reward"] + 0.1 and len(about["rewards"]) == 20
+    assert after["divergence"] > before["divergence"] == 0
+    assert "mean reward" in said and "after training:" in said
     writing = ["generate", "--adapter", files / "out", "--prompt", "the film is", "--tokens", 4]
     assert run(*writing).startswith("the film is")
 
@@ -191,10 +193,10 @@ def test_a_preference_is_learnt(files, run):
     "reward, says",
     [
         ("reward.py:fails", "reward.py:fails raised ZeroDivisionError: division by zero"),
-        ("reward.py:short", "reward.py:short returned shape (1,), expected (32,): one for each text"),
+        ("reward.py:short", "reward.py:short returned shape (1,), expected (32,): one number for each text"),
         ("reward.py:nan", "reward.py:nan returned nan for "),
-        ("reward.py:three", "takes 3 arguments, expected (texts) or (texts, prompts)"),
-        ("reward.py:none", "has no function 'none'"),
+        ("reward.py:three", "has no function 'three' of (texts), or of (texts, prompts)"),
+        ("reward.py:none", "has no function 'none' of"),
         ("reward.py", "expected FILE.py:FUNCTION"),
         ("missing.py:f", "missing.py does not exist"),
     ],
@@ -234,7 +236,7 @@ def test_what_does_not_fit_is_said(files, tiny_base, capsys):
     (files / "prompts.txt").write_text("a\n" + "a film " * 30)
     reward = ["--prompts", files / "prompts.txt", "--reward", f"{files}/reward.py:same", "--new-tokens", 4]
     assert main([str(word) for word in (*command, *reward)]) == 2
-    assert "line 2: got 61 tokens, which leaves no room for 4 new ones within 24" in capsys.readouterr().err
+    assert "text 2: got 61 tokens, which leaves no room for 4 new ones within 24" in capsys.readouterr().err
     (files / "prompts.txt").write_text("a\nfilm\n")
     assert main([str(word) for word in (*command, *reward, "--steps", 2)]) == 0
     assert "In 100 % of the groups, all completions had the same reward" in capsys.readouterr().out

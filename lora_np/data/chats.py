@@ -1,8 +1,10 @@
 """Read a user's own conversations from a file, as prompts with completions or as messages."""
 
+from pathlib import Path
+
 from ..checked import one_of, quoted
-from .records import listed, read_records
-from .texts import read_utf8
+from .records import SUFFIXES, listed, read_records
+from .texts import read_texts
 from .tokenizer import SURROGATE
 
 ROLES = ("system", "user", "assistant")
@@ -44,67 +46,47 @@ def read_pairs(path):
 
     Returns
     -------
-    chosen, rejected : lists of lists of messages
-    places : as in `read_chats`
+    chosen, rejected : lists of conversations; places : as in `read_chats`
 
     Raises
     ------
     FileNotFoundError, ValueError
         As in `read_chats`; also if the two answers of a row are equal.
     """
-    records = read_records(path)
+    records, sides = read_records(path), {"chosen": [], "rejected": []}
     places = [f"{records.path}, {place}" for place in records.places]
-    sides = []
-    for name in ("chosen", "rejected"):
-        sides.append([pair_messages(row, name, place) for row, place in zip(records.rows, places)])
-    for chosen, rejected, place in zip(*sides, places):
-        if chosen == rejected:
+    for row, place in zip(records.rows, places):
+        if not sides.keys() <= row.keys():
+            raise ValueError(f"{place}: has {listed(row)}; expected prompt, chosen and rejected")
+        prompt = as_messages(row.get("prompt", []), "user", "prompt", place)
+        for name, side in sides.items():
+            answer = as_messages(row[name], "assistant", name, place)
+            side.append(messages_of({"messages": [*prompt, *answer]}, place))
+        if sides["chosen"][-1] == sides["rejected"][-1]:
             raise ValueError(f"{place}: chosen and rejected are equal, expected different answers")
-    return *sides, places
-
-
-def pair_messages(row, name, place):
-    """Return the messages of one side of a pair."""
-    if not {"chosen", "rejected"} <= row.keys():
-        raise ValueError(f"{place}: has {listed(row)}; expected prompt, chosen and rejected")
-    answer = as_messages(row[name], "assistant", name, place)
-    return messages_of({"messages": [*as_messages(row.get("prompt", []), "user", "prompt", place), *answer]}, place)
+    return *sides.values(), places
 
 
 def as_messages(value, role, name, place):
-    """Return a list of messages as it is, and a string as a list with one message."""
+    """Return a list of messages unchanged, and a string as a list with one message."""
     return value if isinstance(value, list) else [{"role": role, "content": checked_content(value, name, place)}]
 
 
 def read_prompts(path):
-    """Read prompts from the column ``prompt`` of a file (strings, or lists of messages), or from the lines of a text.
+    """Read prompts: the column ``prompt`` of a table (strings, or messages that end with the user's), or a text file.
 
-    Returns
-    -------
-    conversations : list of lists of messages, each of which ends with the user's
-    places : as in `read_chats`
+    Returns a list of conversations, and their places as in `read_chats`. A text file is read with `read_texts`.
     """
-    if not str(path).lower().endswith((".csv", ".tsv", ".jsonl", ".json")):
-        lines = [line.strip() for line in read_utf8(path).splitlines()]
-        found = [(line, f"{path}, line {i}") for i, line in enumerate(lines, 1) if line]
-        if not found:
-            raise ValueError(f"{path} has no prompts; expected one in each line")
-        return [as_messages(line, "user", "prompt", place) for line, place in found], [place for _, place in found]
-    records = read_records(path)
+    if Path(path).suffix.lower() not in SUFFIXES:
+        conversations = [as_messages(text, "user", "prompt", path) for text in read_texts(path)]
+        return conversations, [f"{path}, text {i}" for i in range(1, len(conversations) + 1)]
+    records, conversations = read_records(path), []
     places = [f"{records.path}, {place}" for place in records.places]
-    conversations = []
     for row, place in zip(records.rows, places):
-        if "prompt" not in row:
-            raise ValueError(f"{place}: has {listed(row)}; expected prompt")
-        messages = as_messages(row["prompt"], "user", "prompt", place)
-        if (
-            not messages
-            or not all(isinstance(message, dict) for message in messages)
-            or messages[-1].get("role") != "user"
-        ):
-            raise ValueError(
-                f"{place}: prompt is {quoted(row['prompt'])}, expected a string, or messages that end with the user's"
-            )
+        messages = as_messages(row.get("prompt"), "user", "prompt", place)
+        if not messages or not isinstance(messages[-1], dict) or messages[-1].get("role") != "user":
+            expected = "expected a string, or messages of which the last is the user's"
+            raise ValueError(f"{place}: prompt is {quoted(messages)}, {expected}")
         conversations.append(messages)
     return conversations, places
 

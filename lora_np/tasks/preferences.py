@@ -14,7 +14,7 @@ from ..training import PairBatch, TokenRows, attach, dpo, dpo_objective, stream,
 from ..training.progress import with_bar
 from .language import PARTS, split
 from .settings import Data, Dataset
-from .written import change_of_writing, format_change
+from .written import format_texts, written_texts
 
 EVALUATED = 16  # pairs per batch, for computations without gradients
 
@@ -71,7 +71,7 @@ class Preferences(Data):
                 "test_loss": dpo(log_probs, reference, self.beta)[0],
             }
             prompts = [ids[: np.argmax(targets != IGNORE_INDEX) + 1] for (ids, targets), _ in parts[2]]
-            return results | change_of_writing(model, trained, prompts, settings.seed), {}
+            return {**results, "written": written_texts(model, trained, prompts, settings.seed)}, {}
 
         n = {name: len(part) for name, part in zip(PARTS, parts)} | {"left_out": len(places) - len(pairs)}
         longest = max(len(ids) for pair in parts[0] for ids, _ in pair)
@@ -90,7 +90,7 @@ class Preferences(Data):
         lines.append(f"mean change of the log probability: {moved}")
         if max(change.values()) < 0:
             lines.append("      Both became less probable, because DPO only increases their difference.")
-        return [*lines, *format_change(results)]
+        return [*lines, *format_texts(results["written"])]
 
 
 def pair_batches(pairs, reference, batch_size, rng=None, pad=0):

@@ -1,8 +1,9 @@
 """Data for training a language model on a reward with GRPO: prompts, and a user's function that judges texts."""
 
-import importlib.util
 import inspect
+import runpy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ import numpy as np
 from ..checked import check_fields, finite_number, quoted, whole_number
 from ..data import Batch, decode, pad_id, pad_sequences, read_prompts
 from ..formats import chat_prompts, chat_template
-from ..model import check_writes, sample
+from ..model import check_writes
 from ..training import grpo_objective, stream
 from .settings import Data, Dataset, check_text
 from .writing import end_ids
-from .written import SAMPLES, change_of_writing, format_change
+from .written import format_texts, written_texts
 
 HELD_OUT = 0.2  # fraction of the prompts that is used only for the report
 
@@ -54,60 +55,52 @@ class Rewards(Data):
 
     def read(self, model, settings):
         check_writes(model.config, "base")
-        judge = reward_function(self.reward)
+        score, equal = reward_function(self.reward, model.tokenizer), []
         conversations, places = read_prompts(self.data)
         prompts = chat_prompts(conversations, model.tokenizer, chat_template(model.files), places)
         for ids, place in zip(prompts, places):
             if len(ids) + self.new_tokens > settings.max_tokens:
                 got = f"{place}: got {len(ids)} tokens, which leaves no room for {self.new_tokens} new ones"
                 raise ValueError(f"{got} within {settings.max_tokens}")
-        order = stream(settings.seed, "sample").permutation(len(prompts))
         n_test = max(1, int(HELD_OUT * len(prompts)))
         if len(prompts) <= n_test:
             raise ValueError(f"data: {self.data} has {len(prompts)} prompt, expected at least two")
+        order = stream(settings.seed, "sample").permutation(len(prompts))
         test, train = ([prompts[i] for i in part] for part in (order[:n_test], order[n_test:]))
-        end, pad, equal = end_ids(model), pad_id(model.tokenizer), []
+        n_rows = self.steps * settings.batch_size
 
-        def score(prompts, completions):
-            rewards = rewards_of(judge, self.reward, *(texts_of(model, ids) for ids in (completions, prompts)))
+        def counted(prompts, completions):
+            rewards = score(prompts, completions)
             equal.extend(np.ptp(rewards.reshape(-1, self.group), axis=1) == 0)
             return rewards
 
         def loss(params, adapter):
-            more = {"group": self.group, "n_new": self.new_tokens, "stop": end, "beta": self.beta}
+            more = {"group": self.group, "n_new": self.new_tokens, "stop": end_ids(model), "beta": self.beta}
             more |= {"recompute": settings.recompute, "reference": model.params}
-            return grpo_objective(params, model.config, adapter, score, **more), None
+            return grpo_objective(params, model.config, adapter, counted, **more), None
 
         def epoch_batches(rng):
-            n = self.steps * settings.batch_size
-            order = np.concatenate([rng.permutation(len(train)) for _ in range(-(-n // len(train)))])[:n]
-            return [prompt_batch([train[i] for i in rows], pad) for rows in np.split(order, self.steps)]
-
-        def mean_reward(of):
-            rng, some = stream(settings.seed, "sample", 1), [test[i % n_test] for i in range(SAMPLES)]
-            completions = sample(of.params, some, of.config, self.new_tokens, rng, of.adapter, end)
-            return float(np.mean(rewards_of(judge, self.reward, texts_of(of, completions), texts_of(of, some))))
+            order = np.concatenate([rng.permutation(len(train)) for _ in range(-(-n_rows // len(train)))])[:n_rows]
+            return [
+                prompt_batch([train[i] for i in rows], pad_id(model.tokenizer)) for rows in np.split(order, self.steps)
+            ]
 
         def test_model(trained, history):
-            results = {"reward": mean_reward(trained), "rewards": (-history["loss"]).tolist()}
-            results["equal_groups"] = float(np.mean(equal)) if equal else 0.0
-            return results | change_of_writing(model, trained, test, settings.seed, self.new_tokens), {}
-
-        def test_base():
-            return {"prompts": {"train": len(train), "test": n_test}, "reward_before": mean_reward(model)}
+            written = written_texts(model, trained, test, settings.seed, self.new_tokens, score)
+            results = {"prompts": {"train": len(train), "test": n_test}, "rewards": (-history["loss"]).tolist()}
+            return {**results, "equal_groups": float(np.mean(equal or [0])), "written": written}, {}
 
         longest = max(map(len, prompts)) + self.new_tokens
-        n_rows = self.steps * settings.batch_size
-        return Dataset(model, epoch_batches, [], n_rows, self.group * longest, test_model, test_base, loss=loss)
+        return Dataset(model, epoch_batches, [], n_rows, self.group * longest, test_model, loss=loss)
 
     def summary(self, results):
-        n = results["prompts"]
+        n, written = results["prompts"], results["written"]
         lines = [f"prompts: {n['train']:,} for training, {n['test']:,} for testing"]
-        lines.append(f"mean reward {results['reward']:.3f} (before: {results['reward_before']:.3f})")
+        lines.append(f"mean reward {written['after']['reward']:.3f} (before: {written['before']['reward']:.3f})")
         if results["equal_groups"] > 0.1:
             share = f"{100 * results['equal_groups']:.0f} % of the groups"
             lines.append(f"      In {share}, all completions had the same reward, so they taught nothing.")
-        return [*lines, *format_change(results)]
+        return [*lines, *format_texts(written)]
 
 
 def prompt_batch(prompts, pad):
@@ -116,45 +109,41 @@ def prompt_batch(prompts, pad):
     return Batch(ids, np.zeros(len(ids), dtype=np.int64), lengths, np.arange(len(ids)))
 
 
-def texts_of(model, sequences):
-    return [decode(model.tokenizer, ids) for ids in sequences]
+def reward_function(place, tokenizer):
+    """Load a user's function from "FILE.py:FUNCTION".
 
-
-def reward_function(place):
-    """Load a user's function from "FILE.py:FUNCTION"; return a function (texts, prompts) that calls it."""
+    Returns a function (prompts, completions), both lists of N arrays of token ids, -> rewards, array (N,). It raises
+    ValueError unless the user's function returns N finite numbers.
+    """
     path, _, name = place.rpartition(":")
     if not path.endswith(".py") or not name:
         raise ValueError(f"reward: got {quoted(place)}, expected FILE.py:FUNCTION")
     if not Path(path).is_file():
         raise FileNotFoundError(f"reward: {path} does not exist")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"reward: {path} raised {describe(error)}") from None
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"reward: {path} has no function {name!r}")
-    takes = len(inspect.signature(function).parameters)
+
+    def call(function, *arguments):
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise ValueError(f"reward: {place} raised {type(error).__name__}: {' '.join(str(error).split())}") from None
+
+    function = call(runpy.run_path, path).get(name)
+    takes = len(inspect.signature(function).parameters) if callable(function) else 0
     if takes not in (1, 2):
-        raise ValueError(f"reward: {place} takes {takes} arguments, expected (texts) or (texts, prompts)")
-    return function if takes == 2 else lambda texts, prompts: function(texts)
+        raise ValueError(f"reward: {path} has no function {name!r} of (texts), or of (texts, prompts)")
 
+    def score(prompts, completions):
+        texts, starts = ([decode(tokenizer, ids) for ids in sequences] for sequences in (completions, prompts))
+        found = call(function, *(texts, starts)[:takes])
+        rewards = call(partial(np.asarray, dtype=np.float64), found)
+        if rewards.shape != (len(texts),):
+            expected = f"expected ({len(texts)},): one number for each text"
+            raise ValueError(f"reward: {place} returned shape {rewards.shape}, {expected}")
+        if not np.isfinite(rewards).all():
+            row = np.flatnonzero(~np.isfinite(rewards))[0]
+            raise ValueError(
+                f"reward: {place} returned {rewards[row]} for {quoted(texts[row], 100)}, expected a number"
+            )
+        return rewards
 
-def rewards_of(judge, place, texts, prompts):
-    """Return the rewards of texts as an array (N,); raise ValueError unless the user's function returns N numbers."""
-    try:
-        rewards = np.asarray(judge(texts, prompts), dtype=np.float64)
-    except Exception as error:
-        raise ValueError(f"reward: {place} raised {describe(error)}") from None
-    if rewards.shape != (len(texts),):
-        raise ValueError(f"reward: {place} returned shape {rewards.shape}, expected ({len(texts)},): one for each text")
-    if not np.isfinite(rewards).all():
-        row = np.flatnonzero(~np.isfinite(rewards))[0]
-        raise ValueError(f"reward: {place} returned {rewards[row]} for {quoted(texts[row], 100)}, expected a number")
-    return rewards
-
-
-def describe(error):
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return score

@@ -51,11 +51,11 @@ def reward_cases():
     pairs = {name: as_float32(3.0 * array - 20.0) for name, array in pairs.items()}
     return [
         operation_case("token_log_probs", "token-log-probs", {"ignore_index": -100}, arrays,
-                       "log p of each target; gradients of either sign", "the mean of a loss in the place of the numbers; "
-                       "p − onehot in the place of onehot − p; ignored rows that have a gradient", tier=6),
+                       "log p of each target; gradients of either sign", "a mean; p − onehot; ignored rows with a "
+                       "gradient", tier=6),
         grpo_case("grpo", [[1.0, 0.0, 0.25], [-2.0, 0.5, 0.5]], [4, 2, 3, 1, 4, 4], "two groups of three, some ratios "
-                  "are clipped, with a penalty", "a standard deviation over G instead of G − 1; a ratio that is clipped "
-                  "on both sides of each advantage; the mean over all tokens; the gradient of log π − log π_ref",
+                  "clipped, with a penalty", "a standard deviation that divides by G; clipping on both sides; the mean "
+                  "over all tokens; the gradient of log π − log π_ref",
                   beta=0.25, grad_loss=0.5),
         grpo_case("grpo-equal-rewards", [[0.5, 0.5], [1.0, 0.0]], [2, 4, 3, 4], "one group with equal rewards, no "
                   "penalty", "0/0 in a group without differences"),
