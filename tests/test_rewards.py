@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from lora_np.data import IGNORE_INDEX
 from lora_np.formats import PRETRAINED, read_model
 from lora_np.model import initial_params, sample, token_log_probs
 from lora_np.ops.numerical_gradient import numerical_gradient
-from lora_np.training import advantages, dpo, grpo, token_rows
+from lora_np.tasks.finetuning import KINDS, prepared
+from lora_np.tasks.settings import FinetuneSettings
+from lora_np.training import advantages, dpo, grpo, token_rows, train
 
 from .tiny import tiny_llama
 
@@ -187,6 +190,33 @@ def test_a_preference_is_learnt(files, run):
     about = json.loads((files / "out" / "task.json").read_text())
     assert about["preferred"] == 1.0 and about["change"]["preferred"] > about["change"]["rejected"]
     assert "prefers the preferred text in 100 %" in said
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("task", ["reward", "preferences"])
+def test_a_run_resumes(task, files, tiny_base):
+    """Stopped after any step, it ends with the same bits, because samples depend only on the seed and the step."""
+    file = files / ("prompts.txt" if task == "reward" else "pairs.jsonl")
+    more = {"reward": f"{files}/reward.py:full_stops", "steps": 6, "new_tokens": 4} if task == "reward" else {}
+    settings = FinetuneSettings(base=tiny_base, batch_size=3, epochs=None if task == "reward" else 1)
+    plan = prepared(KINDS[task](file, **more), settings.with_defaults(task)).plan
+    plan["config"] = replace(plan["config"], save_every=1)
+    whole = train(**plan)
+
+    def stop(step, measured):
+        if step == 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(**plan, state_path=files / "state.safetensors", on_step=stop)
+    resumed = train(**plan, state_path=files / "state.safetensors")
+    assert resumed.step == whole.step > 3
+    for name, array in whole.best.items():
+        assert resumed.best[name].tobytes() == array.tobytes(), name
+    np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"])
 
 
 @pytest.mark.parametrize(
