@@ -21,6 +21,7 @@ SETS = {  # folder in `exercises/` -> number of its lesson
     "variants": 13,
     "since_gpt2": 14,
     "your_own_llm": 15,
+    "rewards_and_preferences": 18,
 }
 
 
