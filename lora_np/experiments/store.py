@@ -30,7 +30,8 @@ STORE = "out/runs"
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 # The code that runs use in addition to their own module. `formats` is omitted, because it only reads the base, and the
 # key includes a digest of the small base's files.
-CODE = "checked ops compress adapters data model training tasks/label_words experiments/runs/__init__".split()
+CODE = """checked ops compress adapters data model training tasks/label_words tasks/baseline
+experiments/runs/__init__""".split()
 UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised if a file is missing or damaged
 
 

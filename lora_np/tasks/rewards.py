@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..checked import check_fields, finite_number, quoted, whole_number
-from ..data import Batch, decode, pad_id, pad_sequences, read_prompts
+from ..data import decode, pad_id, read_prompts
 from ..formats import chat_prompts, chat_template
 from ..model import check_writes
-from ..training import grpo_objective, stream
+from ..training import grpo_objective, prompt_batch, stream
 from .settings import Data, Dataset, check_text
 from .writing import end_ids
 from .written import format_texts, written_texts
@@ -101,12 +101,6 @@ class Rewards(Data):
             share = f"{100 * results['equal_groups']:.0f} % of the groups"
             lines.append(f"      In {share}, all completions had the same reward, so they taught nothing.")
         return [*lines, *format_texts(written)]
-
-
-def prompt_batch(prompts, pad):
-    """Return a Batch of prompts; `split_batch` only needs its targets to be present."""
-    ids, lengths = pad_sequences(prompts, pad)
-    return Batch(ids, np.zeros(len(ids), dtype=np.int64), lengths, np.arange(len(ids)))
 
 
 def reward_function(place, tokenizer):

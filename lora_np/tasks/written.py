@@ -4,8 +4,7 @@ import numpy as np
 
 from ..checked import quoted
 from ..data import decode
-from ..model import sample, token_log_probs
-from ..training import stream, token_rows
+from ..training import complete, stream
 from .writing import end_ids
 
 SAMPLES, N_NEW, SHOWN = 32, 40, 3  # completions to measure, their maximum number of tokens, and how many are shown
@@ -15,22 +14,15 @@ DRIFTED, MONOTONOUS = 1.0, 0.8  # nats per token, and a fraction of the distinct
 def written_texts(base, trained, prompts, seed, n_new=N_NEW, score=None):
     """Let a model complete SAMPLES prompts before and after training, with the same random numbers.
 
-    Returns a dict, "before" and "after" -> dict: "divergence", the mean of log π(token) − log π_base(token) over the
-    tokens, which are drawn from π, in nats (an estimate of KL(π ‖ π_base) per token); "distinct", the fraction of
-    different bigrams; "texts", the first completed prompts; and "reward", the mean of score(prompts, completions).
+    Returns a dict, "before" and "after" -> dict: the numbers of `complete`; "texts", the first completed prompts; and
+    "reward", the mean of score(prompts, completions), if there is a `score`.
     """
     prompts, results = [prompts[i % len(prompts)] for i in range(SAMPLES)], {}
     for name, model in (("before", base), ("after", trained)):
-        rng = stream(seed, "sample", 1)
-        completions = sample(model.params, prompts, model.config, n_new, rng, model.adapter, end_ids(base))
-        rows = token_rows(prompts, completions)
-        ours, its = (token_log_probs(of.params, rows, of.config, of.adapter)[0] for of in (model, base))
-        bigrams = [pair for ids in completions for pair in zip(ids.tolist(), ids[1:].tolist())]
-        results[name] = {
-            "divergence": float((ours - its).sum(dtype=np.float64) / sum(map(len, completions))),
-            "distinct": len({*bigrams}) / max(1, len(bigrams)),
-            "texts": [decode(base.tokenizer, np.concatenate(pair)) for pair in zip(prompts, completions)][:SHOWN],
-        }
+        policy, rng = (model.params, model.adapter), stream(seed, "sample", 1)
+        completions, results[name] = complete(policy, base.params, base.config, prompts, rng, n_new, end_ids(base))
+        shown = list(zip(prompts, completions))[:SHOWN]
+        results[name]["texts"] = [decode(base.tokenizer, np.concatenate(pair)) for pair in shown]
         if score is not None:
             results[name]["reward"] = float(np.mean(score(prompts, completions)))
     return results

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data import IGNORE_INDEX, pad_sequences
+from ..data import IGNORE_INDEX, Batch, pad_sequences
 from ..model import Objective, sample, token_log_probs
 from .fine_tune import attach
 
@@ -46,6 +46,35 @@ def token_rows(prompts, completions):
     hidden = [np.full(len(prompt) - 1, IGNORE_INDEX) for prompt in prompts]
     targets, _ = pad_sequences([np.concatenate(pair) for pair in zip(hidden, completions)], IGNORE_INDEX)
     return TokenRows(ids, targets, lengths)
+
+
+def prompt_batch(prompts, pad):
+    """Return a Batch of prompts, a list of arrays of token ids; `split_batch` only needs its targets to be present."""
+    ids, lengths = pad_sequences(prompts, pad)
+    return Batch(ids, np.zeros(len(ids), dtype=np.int64), lengths, np.arange(len(ids)))
+
+
+def complete(policy, reference, config, prompts, rng, n_new, stop=()):
+    """Draw completions of prompts, and measure them.
+
+    Parameters
+    ----------
+    policy : pair (params, adapter or None); reference : dict of the weights before training
+    config, prompts, rng, n_new, stop : see `sample`
+
+    Returns
+    -------
+    completions : list of arrays of token ids
+    numbers : dict: "divergence", the mean of log π(token) − log π_ref(token) over the tokens, which are drawn from π, in
+        nats, an estimate of KL(π ‖ π_ref) per token; "distinct", the fraction of different bigrams
+    """
+    params, adapter = policy
+    completions = sample(params, prompts, config, n_new, rng, adapter, stop)
+    rows = token_rows(prompts, completions)
+    ours, its = (token_log_probs(of, rows, config, a)[0] for of, a in (policy, (reference, None)))
+    divergence = float((ours - its).sum(dtype=np.float64) / sum(map(len, completions)))
+    bigrams = [pair for ids in completions for pair in zip(ids.tolist(), ids[1:].tolist())]
+    return completions, {"divergence": divergence, "distinct": len({*bigrams}) / max(1, len(bigrams))}
 
 
 def advantages(rewards):

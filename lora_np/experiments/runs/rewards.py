@@ -1,0 +1,85 @@
+"""A run of the experiment on rewards: GRPO on the small base, which is rewarded for positive film snippets."""
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+
+from ...adapters import init_adapter, trainable_report
+from ...data import decode, encode, load_reviews
+from ...tasks.baseline import word_classifier
+from ...training import TrainConfig, attach, complete, grpo_objective, prompt_batch, stream, train, trainable_arrays
+from . import load_base
+from .dialect import adapter_of
+
+PROMPTS, GROUP, N_NEW, BEGINNING = 4, 8, 24, 4  # prompts per step, completions of each; tokens
+WARMUP, EVERY, MEASURED = 4, 2, 64  # steps; steps between measurements; completions in each
+
+
+@dataclass(frozen=True)
+class RewardRun:
+    """The settings of a run.
+
+    Parameters
+    ----------
+    method : see `dialect.adapter_of`
+    seed : int
+    learning_rate : float, constant after the warm-up
+    beta : float, the weight of the penalty
+    steps : int
+    """
+
+    method: str
+    seed: int
+    learning_rate: float
+    beta: float = 0.0
+    steps: int = 24
+    keep: bool = False
+
+    def carry_out(self):
+        """Carry out the run and return its numbers: "reward", "judge", "divergence" and "distinct", lists
+        over the measured steps, beginning with the base."""
+        base, (reward, judge) = load_base(), sentiment_models()
+        train_prompts, test_prompts = beginnings()
+        adapter_config = adapter_of(self.method)
+        start = init_adapter(base.params, adapter_config, stream(self.seed, "adapter")) if adapter_config else None
+
+        def score(model, prompts, completions):
+            texts = [decode(base.tokenizer, np.concatenate(pair)) for pair in zip(prompts, completions)]
+            return model.predict_proba(texts)[:, 1]
+
+        def epoch_batches(rng):
+            rows = rng.permutation(len(train_prompts))[: PROMPTS * self.steps].reshape(self.steps, PROMPTS)
+            return [prompt_batch([train_prompts[i] for i in of_step], 0) for of_step in rows]
+
+        def measure(trainable):
+            policy, rng = attach(base.params, start, trainable), stream(self.seed, "sample", 1)
+            completions, numbers = complete(policy, base.params, base.config, test_prompts[:MEASURED], rng, N_NEW)
+            numbers |= {"judge": float(score(judge, test_prompts[:MEASURED], completions).mean())}
+            return {"loss": -float(score(reward, test_prompts[:MEASURED], completions).mean()), **numbers}
+
+        settings = {"group": GROUP, "n_new": N_NEW, "beta": self.beta}
+        objective = grpo_objective(base.params, base.config, start, partial(score, reward), **settings)
+        plan = TrainConfig(self.steps, self.learning_rate, "constant", WARMUP, eval_every=EVERY, seed=self.seed)
+        arrays = trainable_arrays(base.params, start)
+        before, state = measure(arrays), train(arrays, objective, epoch_batches, plan, measure)
+        paths = {name: [before[name], *state.history[f"eval_{name}"].tolist()] for name in before}
+        paths["reward"] = [-loss for loss in paths.pop("loss")]
+        trainable = trainable_report(base.params, arrays).trainable
+        return {"trainable": trainable, "validation_loss": -paths["reward"][-1], **paths}, {}
+
+
+@lru_cache(maxsize=1)
+def sentiment_models():
+    """Two tf-idf regressions, each fitted to one half of the snippets: the reward, and an independent judge."""
+    reviews = load_reviews("rotten_tomatoes")
+    halves = [(reviews.train.texts[half::2], np.array(reviews.train.labels[half::2])) for half in (0, 1)]
+    return [word_classifier(half, tuple(reviews.validation), r"\S+", (True,), (10,)) for half in halves]
+
+
+@lru_cache(maxsize=1)
+def beginnings():
+    """The first tokens of the snippets for training and for testing, each a list of arrays."""
+    base, reviews = load_base(), load_reviews("rotten_tomatoes")
+    parts = (encode(base.tokenizer, part.texts) for part in (reviews.train, reviews.test))
+    return [[ids[:BEGINNING] for ids in part if len(ids) >= 2 * BEGINNING] for part in parts]
