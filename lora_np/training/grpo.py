@@ -65,8 +65,8 @@ def complete(policy, reference, config, prompts, rng, n_new, stop=()):
     Returns
     -------
     completions : list of arrays of token ids
-    numbers : dict: "divergence", the mean of log π(token) − log π_ref(token) over the tokens, which are drawn from π, in
-        nats, an estimate of KL(π ‖ π_ref) per token; "distinct", the fraction of different bigrams
+    numbers : dict: "divergence", the mean of log π(token) − log π_ref(token) in nats, an estimate of KL(π ‖ π_ref) per
+        token, because the tokens are drawn from π; "distinct", the fraction of different bigrams
     """
     params, adapter = policy
     completions = sample(params, prompts, config, n_new, rng, adapter, stop)

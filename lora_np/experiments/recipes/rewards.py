@@ -62,23 +62,26 @@ def measure(results, runs, seeds, quick):
 
 
 def at_level(outcome, name="reward", field="reward"):
-    """A field at a divergence of LEVEL, averaged over the rates that reach it, as a dict: method -> values (seeds,)."""
-    values = {}
-    for method, of_rates in outcome["paths"][name].items():
-        table = np.array([[crossing(run, field) for run in of_seeds] for of_seeds in of_rates.values()])
-        if np.isnan(table).all(axis=0).any():
-            raise ValueError(f"{method} does not reach a divergence of {LEVEL} nats with every seed")
-        values[method] = np.nanmean(table, axis=0).tolist()
-    return values
+    """A field at the common divergence, averaged over the rates that reach it, as a dict: method -> values (seeds,).
+
+    The common divergence is LEVEL, or less if a method does not reach it with every seed.
+    """
+    paths = {method: list(zip(*of_rates.values())) for method, of_rates in outcome["paths"][name].items()}
+    reached = [max(max(run["divergence"]) for run in runs) for of_seeds in paths.values() for runs in of_seeds]
+    level = min(LEVEL, *reached)
+    return {
+        method: [float(np.nanmean([crossing(run, field, level) for run in runs])) for runs in of_seeds]
+        for method, of_seeds in paths.items()
+    }
 
 
-def crossing(run, field):
-    """Interpolate a field to where a run's divergence first exceeds LEVEL; NaN if it never does."""
+def crossing(run, field, level):
+    """Interpolate a field to where a run's divergence first reaches a level; NaN if it never does."""
     divergence = run["divergence"]
-    j = next((j for j, d in enumerate(divergence) if d >= LEVEL), None)
+    j = next((j for j, d in enumerate(divergence) if d >= level), None)
     if j is None:
         return np.nan
-    share = (LEVEL - divergence[j - 1]) / (divergence[j] - divergence[j - 1])
+    share = (level - divergence[j - 1]) / (divergence[j] - divergence[j - 1])
     return run[field][j - 1] + share * (run[field][j] - run[field][j - 1])
 
 
