@@ -4,7 +4,7 @@ Two training runs have φ(8, 8) = 0.25. Whether that is a lot depends on the num
 φ(i, j) for two **random** subspaces of an n-dimensional space.
 
 **Derive it in three steps.** A random unit vector has n coordinates with the same distribution: what is the mean square
-of each? On average, how much of a random unit vector's squared length lies in the span of i given orthonormal
+of each? On average, how much of a random unit vector's squared length is in the span of i given orthonormal
 directions? (Choose the axes so that these directions are the first i axes.) Each of the j columns of `V_j` is a random
 unit vector: so what is the mean of ‖U_iᵀ V_j‖², and what is φ?
 
