@@ -9,7 +9,7 @@ from ..design import FUNCTIONS
 __all__ = ["RECIPES", "bases_of", "figures", "method", "question", "recipe"]
 
 RECIPES = """main_job rank_sweep matrices low_data learning_rate truncation subspaces amplification intruders variants
-dialect forgetting rewards compression cost planted_rank""".split()
+dialect forgetting rewards preferences compression cost planted_rank""".split()
 
 
 def module(name):
