@@ -130,6 +130,17 @@ def finding(outcome):
     )
 
 
+def details(outcome):
+    """The last step of each method and rate, without and with the penalty, averaged over seeds."""
+    rows = [["method, rate, β", *PATHS]]
+    for name, beta in (("reward", 0.0), ("penalty", BETA)):
+        for method, of_rates in outcome["paths"][name].items():
+            for rate, of_seeds in of_rates.items():
+                ends = (np.mean([run[field][-1] for run in of_seeds]) for field in PATHS)
+                rows.append([f"{LABELS[method][0]}, {rate}, {beta:g}", *(f"{end:.2f}" for end in ends)])
+    return rows
+
+
 def draw(outcome):
     figure, axes = panels(outcome, "Reward and divergence along every run", 9, 5.6)
     for method, of_rates in outcome["paths"]["reward"].items():
