@@ -192,6 +192,8 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("linear_cross_entropy_forward", r"^(real|piece) has the wrong sign|1.0 in place of 0.0", CHUNKS),
     ("linear_cross_entropy_forward", r"is \('logits',\) regardless of wanted", IN_VAIN),
     ("linear_cross_entropy_forward", r"^the condition (wanted|grads.dweight.*) is dropped", IN_VAIN),
+    ("token_log_probs.chunks", r"", f"{OTHER}; test_rewards.py holds it to linear_cross_entropy_forward"),
+    ("token_log_probs_backward", r"lacks wanted=wanted in linear_forward", IN_VAIN),
     ("(layer|rms)_norm_backward", r"^(through_variance|dx) has dx and cache.x_hat swapped", SAME),
     ("rope.rotate", r"^(heads|the result) has the wrong sign|lacks the factor cos", LLAMA),
     ("swiglu.sigmoid", r"^sigma is set to 0.5, .*\*= 0.5", LLAMA),
