@@ -9,6 +9,8 @@ import pytest
 
 from lora_np.data import encode, load_reviews, truncate, windows
 from lora_np.tasks.classifier import class_probabilities, load_classifier, probabilities_of
+from lora_np.tasks.finetuning import prepared
+from lora_np.tasks.settings import FinetuneSettings
 
 from .test_cli import write_csv
 
@@ -22,6 +24,7 @@ from sklearn.preprocessing import FunctionTransformer  # noqa: E402
 from sklearn.utils import estimator_checks  # noqa: E402
 
 from lora_np import TextClassifier  # noqa: E402
+from lora_np.tasks.estimator import LabelledTexts  # noqa: E402
 
 TEXTS, LABELS = load_reviews("rotten_tomatoes").train
 TEXTS, LABELS = [" ".join(text.split()[:6]) for text in TEXTS[-80:]], np.array(LABELS[-80:-20])
@@ -57,6 +60,18 @@ def test_long_texts_are_read_in_windows(tiny, tmp_path, recwarn):
         np.testing.assert_array_equal(cut.predict_proba(long), probabilities_of(cut.model_, short))
 
 
+def test_balanced_classes_have_equal_weight_in_windows(tiny_base):
+    """Although all long texts are of one class."""
+    texts, labels = [*TEXTS[:20], *[" ".join(TEXTS)] * 4], [*["short"] * 20, *["long"] * 4]
+    texts = [f"{i} {text}" for i, text in enumerate(texts)]
+    data, settings = LabelledTexts(texts, labels, "balanced", False), FinetuneSettings(base=tiny_base)
+    dataset = prepared(data, settings.with_defaults(data.task)).dataset
+    targets = np.concatenate([batch.targets for batch in dataset.epoch_batches(np.random.default_rng(0))])
+    assert len(targets) > len(texts)
+    totals = dataset.class_weights * np.bincount(targets)
+    np.testing.assert_allclose(totals, totals.mean(), rtol=1e-12)
+
+
 def test_it_is_what_the_command_trains(tiny, tiny_base, tmp_path, run):
     """With the same texts, settings and seed, whether the labels are numbers or texts."""
     rows = list(zip(TEXTS, LABELS))
@@ -77,6 +92,7 @@ def test_it_is_what_the_command_trains(tiny, tiny_base, tmp_path, run):
     loaded = TextClassifier.load(tmp_path / "out")
     np.testing.assert_array_equal(loaded.predict_proba(TEXTS[50:]), expected)
     assert (loaded.learning_rate, loaded.epochs) == (0.02, 2)
+    assert (loaded.max_tokens, loaded.overlap) == (24, 6)  # so that fitting again reads windows, too
 
 
 def test_it_is_saved_loaded_and_pickled(tiny, tmp_path, run):

@@ -82,8 +82,9 @@ def max_similarities(before, after, k):
 
     y_j are the leading left singular vectors of the fine-tuned weight, and x_i are all left singular vectors of the
     base. Singular vectors have length 1 and an arbitrary sign, so the |cosines| are the entries of |XᵀY|. As in the
-    authors' code, X has at most min(out, in) columns: if out > in, a vector outside the base's column space is similar
-    to none of them. Vectors with a singular value of zero, up to rounding, are excluded, because they are arbitrary.
+    authors' code, X has at most min(out, in) columns: if out > in, a vector orthogonal to the base's column space is
+    similar to none of them. Vectors with a singular value of zero, up to rounding, are excluded, because they are
+    arbitrary.
 
     If m singular values of the base are nearly equal, their singular vectors are determined only up to a rotation, so a
     similarity can be as low as 1/√m even if there is no intruder.

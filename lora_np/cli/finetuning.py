@@ -84,7 +84,8 @@ def add_training_options(tuning):
     tuning.add("--weights", text, choices=WEIGHTS)
     tuning.add("--recompute", "recompute activations in the backward pass, to save memory", default=None)
     tuning.add("--threads N", "number of cores to use (default 1; all with a large base or an encoder)")
-    tuning.add("--max-tokens N", "truncate texts to N tokens, instead of reading longer ones in windows")
+    text = "truncate texts to N tokens, instead of reading longer ones in windows; the windows' length for --text-file"
+    tuning.add("--max-tokens N", text)
 
 
 def defaults_table():

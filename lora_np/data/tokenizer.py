@@ -150,15 +150,18 @@ def windows(tokenizer, sequences, length, overlap, most=None):
     rows : (number of pieces,) int64, the index of each piece's sequence, in ascending order
     """
     n_first, n_last = n_added(tokenizer)
-    size, pieces, rows = max(1, length - n_first - n_last), [], []
-    for row, ids in enumerate(sequences):
-        text = ids[n_first : len(ids) - n_last]
+    size = max(1, length - n_first - n_last)
+
+    def cut(ids):
+        if len(ids) <= length:
+            return [ids]
+        before, text, after = np.split(ids, [n_first, len(ids) - n_last])
         n = max(1, math.ceil((len(text) - overlap) / max(1, size - overlap)))
-        starts = np.linspace(0, max(0, len(text) - size), min(n, most or n)).round().astype(int)
-        added = ids[:n_first], ids[len(ids) - n_last :]
-        pieces += [np.concatenate([added[0], text[start : start + size], added[1]]) for start in starts]
-        rows += [row] * len(starts)
-    return pieces, np.array(rows, dtype=np.int64)
+        starts = np.linspace(0, len(text) - size, min(n, most or n)).round().astype(int)
+        return [np.concatenate([before, text[start : start + size], after]) for start in starts]
+
+    cuts = [(row, piece) for row, ids in enumerate(sequences) for piece in cut(ids)]
+    return [piece for _, piece in cuts], np.array([row for row, _ in cuts], dtype=np.int64)
 
 
 def n_added(tokenizer):

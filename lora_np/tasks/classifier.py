@@ -38,7 +38,7 @@ def predict(classifier, texts):
     Parameters
     ----------
     classifier : LoadedModel with labels
-    texts : list of str; each is truncated to the classifier's `max_tokens`
+    texts : list of str; those with more tokens than `most_tokens` are read in windows or truncated, see `read_pieces`
 
     Returns
     -------

@@ -16,7 +16,7 @@ from .table import LabelledTable
 
 ADAPTER = {"rank": "r", "alpha": "alpha", "targets": "targets", "variant": "variant"}  # parameter -> field
 RESULTS = ("learning_rate", "trainable", "percent", "settings")  # of `about_run`
-SETTINGS = ("base", "method", "learning_rate", "epochs", "batch_size", "dropout", "threads", "max_tokens", "patience")
+SETTINGS = "base method learning_rate epochs batch_size dropout threads max_tokens overlap patience".split()
 WITHOUT_TEST = (0.9, 0.1, 0.0)  # of the texts for training, validation and testing
 
 
@@ -43,7 +43,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     base : str or None, "minilm", "smollm2", "pretrained" or a path; None: MiniLM if it is installed
     method : "lora", "head" or "full"
     rank, alpha, targets, variant : of LoRA, as the command's options
-    learning_rate, epochs, batch_size, dropout, threads, max_tokens, patience : see `FinetuneSettings`
+    learning_rate, epochs, batch_size, dropout, threads, max_tokens, overlap, patience : see `FinetuneSettings`
     minutes : float, the time to spend on a search around these settings, as `--minutes`; None: no search
     class_weight : None or "balanced"; calibrate : bool; as the command's options
     random_state : int, the seed
@@ -77,6 +77,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         class_weight=None,
         calibrate=False,
         max_tokens=None,
+        overlap=None,
         patience=None,
         minutes=None,
         threads=None,
@@ -95,6 +96,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.calibrate = calibrate
         self.max_tokens = max_tokens
+        self.overlap = overlap
         self.patience = patience
         self.minutes = minutes
         self.threads = threads

@@ -226,7 +226,7 @@ def read_run(path, changes):
     if changes.get("method", "lora") != "lora":
         values = {**values, "adapter": None}  # the adapter in the file is for LoRA
     if "max_tokens" in changes:
-        values = {**values, "overlap": None}  # truncate
+        values = {**values, "overlap": None}  # the windows in the file are for its own max_tokens
     whole, adapter = {**values, **changes}, values.get("adapter")
     if "adapter" in changes and isinstance(adapter, dict):
         whole["adapter"] = {**adapter, **changes["adapter"]}

@@ -102,8 +102,8 @@ class FinetuneSettings:
     recompute : bool, recompute activations to save memory at the cost of time; see `lora_np.model.forward`
     threads : int; None: one for a small base, otherwise one per core
     max_tokens : int, the maximum number of tokens that the model reads at once; longer texts are truncated
-    overlap : int, the number of tokens that two neighbouring windows of a longer text have in common; then a classifier
-        reads such a text in windows and averages their probabilities. None: OVERLAP if `max_tokens` is also None
+    overlap : int, for a classifier that reads longer texts in windows and averages their probabilities: the number of
+        tokens that neighbouring windows share. None: OVERLAP if `max_tokens` is also None, otherwise no windows
 
     Raises
     ------

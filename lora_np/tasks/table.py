@@ -37,7 +37,7 @@ CLASS_WEIGHTS = ("none", "balanced")
 FRACTIONS = (0.8, 0.1, 0.1)  # of training, validation and test rows; a file replaces one of the tenths
 WORD = r"\w+|[^\w\s]"  # a word or a punctuation mark, so that every non-blank text has a match
 STRENGTHS = (1, 10, 100)  # the values of C that word_classifier tries
-MOST_WINDOWS = 4  # per text in training
+MOST_WINDOWS = 4  # windows of a long text that are used in training
 ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
 
 
@@ -57,8 +57,8 @@ class LabelledTable(Data):
     calibrate : bool, whether to divide the head's logits by the temperature that fits the validation set best, so that
         probabilities are closer to the fractions of correct predictions (Guo et al. 2017); no prediction changes
     class_weights : "none", or "balanced": a training or validation text of class c has the weight n / (n_classes n_c)
-        in the loss, where n_c of the n training texts have this class; this gives all classes the same total weight.
-        The model weights with the lowest weighted validation loss are selected
+        in the loss, where n_c of the n training texts have this class (of a long text, each window counts); this gives
+        all classes the same total weight. The model weights with the lowest weighted validation loss are selected
     """
 
     text_column: str
@@ -110,7 +110,7 @@ class LabelledTable(Data):
             results |= {"rows": {**rows, "left_out": n_left_out}, "longer_texts": sum(longer)}
             results |= {**reading, "question": model.question}
             results["class_weights"] = self.class_weights
-            if "accuracy" in measures and len(validation[0]) == len(encoded[1][0]):  # of the best weights
+            if "accuracy" in measures and len(validation[0]) == len(encoded[1][0]):  # that of texts, not windows
                 accuracy = history["eval_accuracy"][history["eval_loss"].argmin()]
             else:
                 predicted = probabilities_of(trained, encoded[1][0]).argmax(axis=1)
@@ -125,7 +125,7 @@ class LabelledTable(Data):
         validation_batches = class_batches(*validation, batch_size, pad)
         weights, longest = None, max(map(len, train[0]))
         if self.class_weights == "balanced":
-            weights = balanced_weights(encoded[0][1])
+            weights = balanced_weights(train[1])
         more = {"class_weights": weights, "finish": finish}
         return Dataset(model, epoch_batches, validation_batches, len(train[0]), longest, test, **more)
 
@@ -187,7 +187,7 @@ class LabelledTable(Data):
             lines.append(f"      {n['left_out']} left out, because their texts are also in {files}")
         if longer:
             most, overlap = results["max_tokens"], results["overlap"]
-            fate = "truncated" if overlap is None else f"read in windows, with {overlap} tokens in common"
+            fate = "truncated" if overlap is None else f"read in windows that overlap by {overlap}"
             lines.append(f"      {longer} texts have more than {most} tokens and are {fate}")
         lines.append("")
         if "tf-idf" not in results["test"]["others"]:

@@ -155,7 +155,7 @@ def equal_tokens(task, text, theirs, adapter=None):
 
 @pytest.mark.real
 def test_smollm2_has_transformers_logits(smollm2, monkeypatch):
-    """In float64: in float32 a single text's large activations put 1e-4 between two right programs."""
+    """In float64, because the rounding of large activations puts 1e-4 between two correct programs in float32."""
     in_float64(monkeypatch)
     task = read_model("smollm2", np.float64)
     model = hf_model(task.params, task.config)
