@@ -134,8 +134,14 @@ BACKWARD_BUGS = [  # that the gradient check finds
     Bug("gradients in the rows from the chunk's start", "ops.linear_cross", "dx[piece]", "dx[start:start + len(piece)]",
         "x"),
     # Llama, and what it shares with GPT-2
-    Bug("the head's gradient counted twice", "model.objective", "{table: dtable}", "{table: 2.0 * dtable}"),
-    Bug("a tied head's gradient under its own name", "model.objective", "{table: dtable}", "{'head.weight': dtable}"),
+    *(
+        Bug(what, f"model.objective.{name}", "{table: dtable}", wrong)
+        for name in ("loss_and_gradients", "token_log_probs")
+        for what, wrong in (
+            ("the head's gradient counted twice", "{table: 2.0 * dtable}"),
+            ("a tied head's gradient under its own name", "{'head.weight': dtable}"),
+        )
+    ),
     Bug("a tied table's gradient replaced by the embedding's", "model.layers",
         "(grads.get(f'{module.parameters}.weight'),)", "(None,)"),
     Bug("the input of another block", "model.passes", "cache.inputs[i]", "cache.inputs[i - 1]"),

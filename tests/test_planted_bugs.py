@@ -54,11 +54,11 @@ CACHES = []  # functions that empty them: no wrong result is to stay, nor a righ
 ALL = {name: function for folder in ("ops", "adapters", "model") for name, function in package_functions(folder)}
 
 # Beside the backward passes: GELU's slope, which its forward pass computes, and the gate that it reads; AdaLoRA's
-# distance from orthonormal, which comes with its gradient; the objective; the forward passes of cross-entropy, with
+# distance from orthonormal, which comes with its gradient; the objectives; the forward passes of cross-entropy, with
 # and without the head, and of SwiGLU, which compute the gradients or their factors.
 BACKWARD = (
     r"[._]back(ward)?($|_)|\.(gate|slope|orthogonality|loss_and_gradients)$"
-    r"|\.((linear_)?cross_entropy|swiglu)_forward$"
+    r"|\.((linear_)?cross_entropy|swiglu)_forward$|objective\.token_log_probs$"
 )
 TESTED_ELSEWHERE = {  # in test_variants.py, test_blocks.py, test_training.py
     *("adapters.vera.projections", "ops.blocks.blocks", "ops.cross_entropy.target_weights")
@@ -177,6 +177,7 @@ IN_VAIN = "computes more than is wanted, which test_accounting.py counts"
 OTHER = "is the gradient of another function, which the forward pass computes too"
 SAME = "is the same number"
 CHUNKS = f"{OTHER}; test_blocks.py holds it to cross_entropy_forward"
+TOKENS = f"{OTHER}; test_rewards.py holds it to linear_cross_entropy_forward"
 LLAMA = f"{OTHER}; test_model.py holds it to a Llama by hand"
 RECOMPUTED = "costs memory or time, or is for readers; test_model.py holds recompute to what it promises"
 READER = "is for readers alone; test_vectors.py compares it with attention_backward's"
@@ -192,7 +193,9 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("linear_cross_entropy_forward", r"^(real|piece) has the wrong sign|1.0 in place of 0.0", CHUNKS),
     ("linear_cross_entropy_forward", r"is \('logits',\) regardless of wanted", IN_VAIN),
     ("linear_cross_entropy_forward", r"^the condition (wanted|grads.dweight.*) is dropped", IN_VAIN),
-    ("token_log_probs.chunks", r"", f"{OTHER}; test_rewards.py holds it to linear_cross_entropy_forward"),
+    ("token_log_probs.chunks", r"outside|expected", "only refuses targets"),
+    ("token_log_probs.chunks", r"^(real|rows) has the wrong sign|^start (has 1|reads V)|2 in place of 1", TOKENS),
+    ("token_log_probs.chunks", r"^rows (reads|lacks|has step)", TOKENS),
     ("token_log_probs_backward", r"lacks wanted=wanted in linear_forward", IN_VAIN),
     ("(layer|rms)_norm_backward", r"^(through_variance|dx) has dx and cache.x_hat swapped", SAME),
     ("rope.rotate", r"^(heads|the result) has the wrong sign|lacks the factor cos", LLAMA),
@@ -210,7 +213,8 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("passes.backward", r"^(back|dx) skips wrap|ignores whether wrap", "counts costs: see test_accounting.py"),
     ("passes.backward", r"^the condition dx is not None is dropped|^again lacks|^dx lacks record", RECOMPUTED),
     ("bert.embed_backward", r"dpos and dtype swapped", SAME),
-    ("objective", r"^given lacks 'recompute'|^the condition not config.n_classes never holds", RECOMPUTED),
+    ("objective", r"lacks (recompute=|'recompute')|^the condition not config.n_classes never holds", RECOMPUTED),
+    ("objective.token_log_probs", r"^grads is {table: dtable} regardless", "adds a name whose gradient is None"),
     ("objective", r"check_writes", "only refuses a classifier or an encoder; see test_new_encoder.py"),
     ("objective", r"^(wanted is \('logits'|grads is back).* regardless of wanted|lacks wanted=\('logits'", IN_VAIN),
     ("objective", r"^n_targets (has the|has mean|lacks|reads(?! ops.cross_entropy_forward))", "is no gradient"),

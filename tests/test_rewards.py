@@ -76,7 +76,7 @@ def test_samples_are_drawn_from_the_model(lengths):
     n, prompt = 4000, prompts[0]
     counts = np.bincount([text[0] for text in sample(params, [prompt] * n, config, 1, rng)], minlength=7)
     rows = token_rows([prompt] * 7, [np.array([token]) for token in range(7)])
-    log_probs, _ = token_log_probs(params, rows, config)
+    log_probs, _ = token_log_probs(params, *rows, config)
     expected = n * np.exp(log_probs[:, len(prompt) - 1])
     np.testing.assert_allclose(expected.sum(), n, rtol=1e-10)
     assert ((counts - expected) ** 2 / expected).sum() < 22.5  # the 99.9 % quantile with 6 degrees of freedom
@@ -115,10 +115,10 @@ def test_expected_policy_gradient_is_the_gradient_of_the_expected_reward():
     name = "blocks.0.attn.v_proj.weight"
 
     def expected_reward(weight):
-        log_probs, _ = token_log_probs({**params, name: weight}, rows, config)
+        log_probs, _ = token_log_probs({**params, name: weight}, *rows, config)
         return np.exp(log_probs[:, 1]) @ rewards
 
-    log_probs, back = token_log_probs(params, rows, config, wanted=(name,))
+    log_probs, back = token_log_probs(params, *rows, config, wanted=(name,))
     slopes = np.zeros(log_probs.shape)
     slopes[:, 1] = np.exp(log_probs[:, 1]) * (rewards - 0.4)
     numerical = numerical_gradient(expected_reward, params[name].copy())

@@ -54,13 +54,14 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     return Objective(float(loss), n_targets, grads)
 
 
-def token_log_probs(params, rows, config, adapter=None, wanted=(), recompute=False):
+def token_log_probs(params, ids, targets, config, adapter=None, wanted=(), recompute=False):
     """The log probabilities of given tokens, and the way from their gradient to those of the parameters.
 
     Parameters
     ----------
     params, config, adapter : the language model
-    rows : an object with the fields ids (B, T), targets (B, T) and lengths (B,)
+    ids : int array (B, T), padded on the right
+    targets : int array (B, T), the next token or IGNORE_INDEX
     wanted : names of the parameters whose gradients `back` computes
     recompute : bool, see `forward`
 
@@ -70,10 +71,10 @@ def token_log_probs(params, rows, config, adapter=None, wanted=(), recompute=Fal
     back : function, dlog_probs (B, T) -> dict of the wanted parameters' gradients
     """
     check_writes(config)
-    given = {"lengths": rows.lengths, "adapter": adapter, "wanted": wanted, "recompute": recompute}
-    h, cache = forward(params, rows.ids, config, **given, head=False)  # (B, T, C)
+    given = {"adapter": adapter, "wanted": wanted, "recompute": recompute}
+    h, cache = forward(params, ids, config, **given, head=False)  # (B, T, C)
     table, needs = f"{modules(config)['head'].parameters}.weight", cache.call.wanted["head"]
-    log_probs, of_head = ops.token_log_probs_forward(h, cache.call.params[table], rows.targets, wanted=needs)
+    log_probs, of_head = ops.token_log_probs_forward(h, cache.call.params[table], targets, wanted=needs)
 
     def back(dlog_probs):
         dh, dtable = ops.token_log_probs_backward(dlog_probs, of_head)

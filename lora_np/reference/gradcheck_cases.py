@@ -216,7 +216,7 @@ def chosen_tokens(rng, kind=None, base=GPT2, recompute=False):
 
     def run(wanted, frozen=None, **trained):
         weights, attached = (trained, None) if frozen is None else (frozen, Adapter(adapter.config, trained))
-        log_probs, back = token_log_probs(weights, batch, config, attached, wanted, recompute)
+        log_probs, back = token_log_probs(weights, batch.ids, batch.targets, config, attached, wanted, recompute)
         return (slopes * log_probs).sum(), lambda dloss: back(dloss * slopes)
 
     trained, frozen = (adapter.weights, {"frozen": params}) if adapter else (params, {})

@@ -10,7 +10,7 @@ from ..data import class_batches, pad_id, pad_sequences, read_pairs
 from ..data.batches import IGNORE_INDEX
 from ..formats import chat_rows, chat_template
 from ..model import check_writes
-from ..training import PairBatch, TokenRows, attach, dpo, dpo_objective, stream, text_log_probs
+from ..training import PairBatch, attach, dpo, dpo_objective, pair_log_probs, stream
 from ..training.progress import with_bar
 from .language import PARTS, split
 from .settings import Data, Dataset
@@ -99,8 +99,7 @@ def pair_batches(pairs, reference, batch_size, rng=None, pad=0):
     batches = []
     for rows in (batch.rows for batch in class_batches(longer, np.zeros(len(pairs), int), batch_size, pad, rng)):
         flat = [row for i in rows for row in pairs[i]]
-        ids, lengths = pad_sequences([ids for ids, _ in flat], pad)
-        targets, _ = pad_sequences([targets for _, targets in flat], IGNORE_INDEX)
+        (ids, lengths), (targets, _) = map(pad_sequences, zip(*flat), (pad, IGNORE_INDEX))
         shaped = (array.reshape(len(rows), 2, *array.shape[1:]) for array in (ids, targets, lengths))
         batches.append(PairBatch(*shaped, np.zeros((len(rows), 2)) if reference is None else reference[rows], rows))
     return batches
@@ -108,10 +107,7 @@ def pair_batches(pairs, reference, batch_size, rng=None, pad=0):
 
 def compared(params, adapter, config, batches):
     """Return the log probabilities of the texts of all pairs, and those of the reference, both (P, 2)."""
-    found = []
-    for batch in batches:
-        rows = TokenRows(*(array.reshape(-1, *array.shape[2:]) for array in batch[:3]))
-        found.append(text_log_probs(params, rows, config, adapter)[0].reshape(-1, 2))
+    found = [pair_log_probs(params, batch, config, adapter)[0] for batch in batches]
     return np.concatenate(found), np.concatenate([batch.reference for batch in batches])
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from ..model import Objective, token_log_probs
 from .fine_tune import attach
-from .grpo import TokenRows
 
 
 class PairBatch(NamedTuple):
@@ -52,10 +51,18 @@ def dpo(log_probs, reference, beta):
     return float(loss), np.stack([slope, -slope], axis=1)
 
 
-def text_log_probs(params, rows, config, adapter=None, **given):
-    """The log probabilities of the rows' completions, (N,), and a function from their gradient to the parameters'."""
-    log_probs, back = token_log_probs(params, rows, config, adapter, **given)
-    return log_probs.sum(axis=1), lambda dlog_probs: back(np.broadcast_to(dlog_probs[:, None], log_probs.shape))
+def pair_log_probs(params, batch, config, *given):
+    """The log probabilities of a PairBatch's texts, (P, 2), and the way from their gradient to the parameters'.
+
+    The remaining arguments are those of `token_log_probs`.
+    """
+    ids, targets = (array.reshape(-1, array.shape[-1]) for array in (batch.ids, batch.targets))  # (2 P, T)
+    log_probs, back = token_log_probs(params, ids, targets, config, *given)
+
+    def back_from_texts(dlog_probs):
+        return back(np.broadcast_to(dlog_probs.reshape(-1, 1), log_probs.shape))
+
+    return log_probs.sum(axis=1).reshape(-1, 2), back_from_texts
 
 
 def dpo_objective(params, config, adapter, *, beta, recompute=False):
@@ -75,10 +82,8 @@ def dpo_objective(params, config, adapter, *, beta, recompute=False):
 
     def objective(trainable, batch, rng):
         model, attached = attach(params, adapter, trainable)
-        rows = TokenRows(*(array.reshape(-1, *array.shape[2:]) for array in batch[:3]))  # (2 P, T)
-        given = {"wanted": tuple(trainable), "recompute": recompute}
-        log_probs, back = text_log_probs(model, rows, config, attached, **given)
-        loss, dlog_probs = dpo(log_probs.reshape(-1, 2), batch.reference, beta)
-        return Objective(loss, len(batch.ids), back(dlog_probs.ravel()))
+        log_probs, back = pair_log_probs(model, batch, config, attached, tuple(trainable), recompute)
+        loss, dlog_probs = dpo(log_probs, batch.reference, beta)
+        return Objective(loss, len(batch.ids), back(dlog_probs))
 
     return objective

@@ -20,8 +20,6 @@ The penalty β · KL(π ‖ reference) keeps the policy close to the reference, 
 LoRA, the reference is the same model without its adapter.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from ..data import IGNORE_INDEX, Batch, pad_sequences
@@ -31,21 +29,15 @@ from .fine_tune import attach
 SMALLEST_SPREAD = 1e-4  # added to the standard deviation of a group's rewards, as in TRL
 
 
-class TokenRows(NamedTuple):
-    """Prompts with completions; each token's target is the next token of the completion, or IGNORE_INDEX."""
-
-    ids: np.ndarray  # (N, T)
-    targets: np.ndarray  # (N, T)
-    lengths: np.ndarray  # (N,)
-
-
 def token_rows(prompts, completions):
-    """Return the TokenRows of N prompts and N completions, both lists of arrays of token ids, none of them empty."""
-    texts = [np.concatenate(pair) for pair in zip(prompts, completions)]
-    ids, lengths = pad_sequences([text[:-1] for text in texts], 0)
+    """Return the ids of prompts with completions, and their targets: the completion's next token, or IGNORE_INDEX.
+
+    Both arguments are lists of N arrays of token ids, none of them empty; both results are arrays (N, T).
+    """
+    ids = [np.concatenate(pair)[:-1] for pair in zip(prompts, completions)]
     hidden = [np.full(len(prompt) - 1, IGNORE_INDEX) for prompt in prompts]
-    targets, _ = pad_sequences([np.concatenate(pair) for pair in zip(hidden, completions)], IGNORE_INDEX)
-    return TokenRows(ids, targets, lengths)
+    targets = [np.concatenate(pair) for pair in zip(hidden, completions)]
+    return pad_sequences(ids, 0)[0], pad_sequences(targets, IGNORE_INDEX)[0]
 
 
 def prompt_batch(prompts, pad):
@@ -71,7 +63,7 @@ def complete(policy, reference, config, prompts, rng, n_new, stop=()):
     params, adapter = policy
     completions = sample(params, prompts, config, n_new, rng, adapter, stop)
     rows = token_rows(prompts, completions)
-    ours, its = (token_log_probs(of, rows, config, a)[0] for of, a in (policy, (reference, None)))
+    ours, its = (token_log_probs(of, *rows, config, a)[0] for of, a in (policy, (reference, None)))
     divergence = float((ours - its).sum(dtype=np.float64) / sum(map(len, completions)))
     bigrams = [pair for ids in completions for pair in zip(ids.tolist(), ids[1:].tolist())]
     return completions, {"divergence": divergence, "distinct": len({*bigrams}) / max(1, len(bigrams))}
@@ -159,12 +151,11 @@ def grpo_objective(params, config, adapter, score, *, group, n_new, stop=(), bet
         prompts = [ids[:length] for ids, length in zip(batch.ids, batch.lengths) for _ in range(group)]
         completions = sample(model, prompts, config, n_new, rng, attached, stop)
         rewards = np.asarray(score(prompts, completions), dtype=np.float64)
-        rows = token_rows(prompts, completions)
-        given = {"wanted": tuple(trainable), "recompute": recompute}
-        log_probs, back = token_log_probs(model, rows, config, attached, **given)
-        of_reference = token_log_probs(reference or params, rows, config)[0] if beta else None
+        ids, targets = token_rows(prompts, completions)
+        log_probs, back = token_log_probs(model, ids, targets, config, attached, tuple(trainable), recompute)
+        of_reference = token_log_probs(reference or params, ids, targets, config)[0] if beta else None
         advantage = advantages(rewards.reshape(-1, group)).ravel()
-        _, dlog_probs = grpo(log_probs, advantage, rows.targets != IGNORE_INDEX, None, of_reference, beta=beta)
+        _, dlog_probs = grpo(log_probs, advantage, targets != IGNORE_INDEX, None, of_reference, beta=beta)
         return Objective(-float(rewards.mean()), len(rewards), back(dlog_probs))
 
     return objective

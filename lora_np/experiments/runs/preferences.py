@@ -81,8 +81,8 @@ def sampled_pairs(seed, n):
     texts = sample(base.params, prompts, base.config, N_NEW, rng)
     scores = reward.predict_proba([decode(base.tokenizer, np.concatenate(pair)) for pair in zip(prompts, texts)])[:, 1]
     order = np.argsort(scores.reshape(n, COMPLETIONS)) + COMPLETIONS * np.arange(n)[:, None]
-    rows, pairs = token_rows(prompts, texts), np.empty((n, 2, 2), dtype=object)
+    pairs = np.empty((n, 2, 2), dtype=object)
     for i, of_prompt in enumerate(order[:, [-1, 0]]):
         for side, row in enumerate(of_prompt):
-            pairs[i, side, 0], pairs[i, side, 1] = (array[row, : rows.lengths[row]] for array in rows[:2])
+            pairs[i, side] = [array[0] for array in token_rows([prompts[row]], [texts[row]])]
     return pairs
