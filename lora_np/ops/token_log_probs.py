@@ -109,6 +109,5 @@ def chunks(cache):
         expected = f"expected 0 to {V - 1}, or {cache.ignore_index} (ignored)"
         raise ValueError(f"targets: got {targets[outside[0]]}, {expected}")
     step = max(1, cache.chunk // V)
-    for start in range(0, len(real), step):
-        rows = real[start : start + step]
+    for rows in np.array_split(real, max(1, -(-len(real) // step))):
         yield rows, targets[rows]
