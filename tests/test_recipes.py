@@ -23,6 +23,8 @@ from lora_np.experiments.runs import BASES, classify, load_base, planted
 from lora_np.experiments.runs.classify import FOLDS, WEIGHTS, ClassifyRun, load_snippets, starting_point
 from lora_np.experiments.runs.dialect import DialectRun, Splits
 from lora_np.experiments.runs.planted import PlantedRun
+from lora_np.experiments.runs.preferences import PreferenceRun
+from lora_np.experiments.runs.rewards import RewardRun
 from lora_np.experiments.store import DivergedError, Results, run_key
 from lora_np.formats import packaged
 from lora_np.model import BertConfig, GPT2Config, LlamaConfig, initial_params, predict_logits
@@ -39,6 +41,7 @@ low_data, main_job, subspaces = map(module, ("low_data", "main_job", "subspaces"
 LIMIT = 24  # snippets of each split
 classify_run = ClassifyRun.carry_out
 FIVE = [0, 1, 2, 3, 4]
+SHORT = (PreferenceRun, RewardRun)  # quick by their number of steps, not by a limit
 CASES = [(name, base) for name in RECIPES for base in bases_of(name)]
 SLOW = [(name, "smollm2") for name in ("main_job", "truncation", "intruders", "amplification")]  # 21 blocks of SVDs
 SLOW += [("cost", "pretrained"), ("rank_sweep", "smollm2"), ("subspaces", "smollm2")]
@@ -299,11 +302,12 @@ def test_gradients_of_the_squared_error():
 def test_the_runs_of_a_recipe(name, base):
     """Of known kinds, none listed twice, every method from every seed, and shorter for a quick look."""
     whole, quick = (list(runs_of(name, *of, base).values()) for of in ((FIVE, False), ([0, 1], True)))
-    assert {type(run) for run in whole + quick} <= {ClassifyRun, DialectRun, PlantedRun}
+    assert {type(run) for run in whole + quick} <= {ClassifyRun, DialectRun, PlantedRun, PreferenceRun, RewardRun}
     assert len({run_key(run) for run in whole}) == len(whole)
     json.dumps([run_key(run) for run in whole])
     assert bool(whole) == bool(quick) == (name != "cost")
-    assert all(isinstance(run, PlantedRun) or run.limit is not None for run in quick)
+    assert all(getattr(run, "limit", 0) is not None for run in quick)
+    assert all(run.steps < type(run)("full", 0, 0, 0).steps for run in quick if isinstance(run, SHORT))
     tuned = name == "learning_rate" and base == "smollm2"  # made of the runs that chose the rates
     for run in whole:
         if isinstance(run, ClassifyRun):
@@ -390,7 +394,14 @@ def made_up(run):
     rng = np.random.default_rng(list(run_key(run).encode()))
     if isinstance(run, PlantedRun):
         return {"base_loss": 0.1, "test_loss": 0.1 * (1e-5 if run.r >= run.k else 0.5), "seconds": 0.0}
-    numbers = {"trainable": 100, "percent": 1.0, "validation_loss": 0.5 + 0.1 * rng.random(), "seconds": 0.0}
+    numbers = {"trainable": 100, "validation_loss": 0.5 + 0.1 * rng.random(), "seconds": 0.0}
+    if isinstance(run, RewardRun):
+        paths = {name: rng.random(4).tolist() for name in ("reward", "judge", "distinct")}
+        return numbers | paths | {"divergence": [0.0, 0.4, 0.8, 1.2]}
+    if isinstance(run, PreferenceRun):
+        names = "last_validation_loss", "test_loss", "in_order", "preferred", "rejected"
+        return numbers | dict(zip(names, rng.random(5).tolist()))
+    numbers["percent"] = 1.0
     if isinstance(run, DialectRun):
         far = np.log(201 if run.method == "full" else 1 + int(run.method.split("_")[1].removeprefix("r")))
         test = {"new": 4.5 - 0.1 * far + 0.01 * rng.random(), "old": 4.3 + 0.05 * far + 0.01 * rng.random()}
@@ -479,8 +490,13 @@ def alternating(starts, batch, rounds):
 
 @pytest.mark.slow
 def test_made_up_numbers_are_those_of_a_run(small):
-    of_dialects = DialectRun("critics", "lora_r4", 0, 1e-3, 1, limit=300)
-    for run in (small_run(None), small_run(None, test=False), PlantedRun(1, 1, 0, steps=2), of_dialects):
+    runs = [DialectRun("critics", "lora_r4", 0, 1e-3, 1, limit=300), small_run(None), small_run(None, test=False)]
+    runs += [
+        PlantedRun(1, 1, 0, steps=2),
+        RewardRun("full", 0, 1e-3, steps=4),
+        PreferenceRun("full", 16, 0, 1e-3, steps=5),
+    ]
+    for run in runs:
         assert set(made_up(run)) == set(run.carry_out()[0]) | {"seconds"}
 
 
