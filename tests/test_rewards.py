@@ -9,11 +9,13 @@ import pytest
 
 from lora_np import ops
 from lora_np.cli import main
-from lora_np.data import IGNORE_INDEX
+from lora_np.data import IGNORE_INDEX, encode, read_pairs
 from lora_np.formats import PRETRAINED, read_model
 from lora_np.model import initial_params, sample, token_log_probs
 from lora_np.ops.numerical_gradient import numerical_gradient
 from lora_np.tasks.finetuning import KINDS, prepared
+from lora_np.tasks.preferences import last_answer
+from lora_np.tasks.rewards import reward_function
 from lora_np.tasks.settings import FinetuneSettings
 from lora_np.training import advantages, dpo, grpo, token_rows, train
 
@@ -142,8 +144,11 @@ REWARD = """
 def full_stops(texts):
     return [text.count(".") / max(1, len(text.split())) for text in texts]
 
-def longer_than_prompt(texts, prompts):
-    return [float(len(text) > len(prompt)) for text, prompt in zip(texts, prompts)]
+def as_in_trl(prompts, completions, weight=1.0):
+    return [float(text.startswith(prompt)) for prompt, text in zip(prompts, completions)]
+
+def of_two(texts, starts, *, weight=1.0):
+    return as_in_trl(starts, texts)
 
 def same(texts):
     return [1.0] * len(texts)
@@ -188,8 +193,8 @@ def test_a_preference_is_learnt(files, run):
     options = ["--preferences", files / "pairs.jsonl", "--epochs", 4, "--lr", 0.003, "--out", files / "out"]
     said = run("finetune", *options)
     about = json.loads((files / "out" / "task.json").read_text())
-    assert about["preferred"] == 1.0 and about["change"]["preferred"] > about["change"]["rejected"]
-    assert "prefers the preferred text in 100 %" in said
+    assert about["in_order"] == 1.0 and about["preferred"] > about["rejected"]
+    assert "the preferred text gained more than the rejected one in 100 % of the test pairs" in said
 
 
 class StoppedError(Exception):
@@ -222,8 +227,8 @@ def test_a_run_resumes(task, files, tiny_base):
 @pytest.mark.parametrize(
     "reward, says",
     [
-        ("reward.py:fails", "reward.py:fails raised ZeroDivisionError: division by zero"),
-        ("reward.py:short", "reward.py:short returned shape (1,), expected (32,): one number for each text"),
+        ("reward.py:fails", "reward.py:fails raised ZeroDivisionError in line 15: division by zero"),
+        ("reward.py:short", "reward.py:short returned shape (1,), expected (8,): one number for each text"),
         ("reward.py:nan", "reward.py:nan returned nan for "),
         ("reward.py:three", "has no function 'three' of (texts), or of (texts, prompts)"),
         ("reward.py:none", "has no function 'none' of"),
@@ -239,6 +244,13 @@ def test_a_bad_reward_is_named(reward, says, files, tiny_base, capsys):
     assert not (files / "out").exists()
 
 
+ASKED = {"role": "user", "content": "a"}
+
+
+def said(text):
+    return {"role": "assistant", "content": text}
+
+
 @pytest.mark.parametrize(
     "row, says",
     [
@@ -246,6 +258,12 @@ def test_a_bad_reward_is_named(reward, says, files, tiny_base, capsys):
         ({"prompt": "a", "chosen": "b"}, "has 'prompt', 'chosen'; expected prompt, chosen and rejected"),
         ({"prompt": 3, "chosen": "b", "rejected": "c"}, "row 21, line 21: prompt is 3, expected a string"),
         ({"prompt": "a", "chosen": " ", "rejected": "c"}, "row 21, line 21: has no answer to train on"),
+        ({"chosen": [ASKED, said("b")], "rejected": [said("c")]}, "to be answers to the same prompt"),
+        ({"chosen": [ASKED, said("b"), ASKED], "rejected": [ASKED, said("c"), ASKED]}, "answers to the same prompt"),
+        (
+            {"chosen": [ASKED, {"role": "assistant"}], "rejected": "c"},
+            "chosen[1]: content is missing, expected a string",
+        ),
     ],
 )
 def test_a_bad_pair_is_named(row, says, files, tiny_base, capsys):
@@ -266,7 +284,34 @@ def test_what_does_not_fit_is_said(files, tiny_base, capsys):
     (files / "prompts.txt").write_text("a\n" + "a film " * 30)
     reward = ["--prompts", files / "prompts.txt", "--reward", f"{files}/reward.py:same", "--new-tokens", 4]
     assert main([str(word) for word in (*command, *reward)]) == 2
-    assert "text 2: got 61 tokens, which leaves no room for 4 new ones within 24" in capsys.readouterr().err
+    assert "line 2: got 61 tokens, which leaves no room for 4 new ones within 24" in capsys.readouterr().err
     (files / "prompts.txt").write_text("a\nfilm\n")
     assert main([str(word) for word in (*command, *reward, "--steps", 2)]) == 0
-    assert "In 100 % of the groups, all completions had the same reward" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert "In 100 % of the groups before training, all completions had the same reward" in output.out
+    assert "reward.py:same returned equal rewards for all completions" in output.err  # before the training begins
+    for name, value in {"dropout": 0.5, "lora-dropout": 0.5, "patience": 2, "epochs": 3}.items():
+        assert main([str(word) for word in (*command, *reward, f"--{name}", value)]) == 2
+        assert f"{name.replace('-', '_')}: got {value}, but the task 'reward'" in capsys.readouterr().err
+
+
+def test_pairs_are_read_as_in_trl(tmp_path):
+    """With a prompt, without one, and, as some published sets are, with a prompt that the conversations repeat."""
+    chosen, rejected = [ASKED, said("b")], [ASKED, said("c")]
+    rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}, {"chosen": chosen, "rejected": rejected}]
+    rows += [{"prompt": "a"} | rows[1], {"prompt": [ASKED], "chosen": [said("b")], "rejected": [said("c")]}]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_pairs(tmp_path / "pairs.jsonl")[:2] == ([chosen] * 4, [rejected] * 4)
+
+
+def test_a_reward_function_is_called_with_what_it_names(files, tiny_base):
+    tokenizer = read_model(tiny_base).tokenizer
+    prompts, texts = encode(tokenizer, ["a film", "a"]), encode(tokenizer, ["a film is", "film"])
+    for name in ("as_in_trl", "of_two"):
+        assert reward_function(f"{files}/reward.py:{name}", tokenizer)(prompts, texts).tolist() == [1.0, 0.0]
+
+
+def test_only_the_last_answer_of_a_conversation_counts():
+    ids, targets = np.arange(7), np.array([-100, 1, 2, -100, 4, 5, -100])
+    assert last_answer((ids, targets))[1].tolist() == [-100, -100, -100, -100, 4, 5, -100]
+    assert last_answer((ids[:2], targets[1:3]))[1].tolist() == [1, 2]

@@ -31,7 +31,7 @@ def add_data_options(tuning):
     source.add_argument("--text-file", metavar="FILE", help=text)
     text = "a JSONL file for DPO, with the columns prompt, chosen and rejected"
     source.add_argument("--preferences", metavar="FILE", help=text)
-    text = "prompts for GRPO, with --reward: the column prompt of a JSONL file, or the lines of a text file"
+    text = "prompts for GRPO, with --reward: the lines of a .txt file, or the column prompt of a JSONL file"
     source.add_argument("--prompts", metavar="FILE", help=text)
     text = """a function that returns a number for each text of a list. It is your own code, and is run without any
     restriction"""
@@ -90,19 +90,25 @@ def add_training_options(tuning):
 
 def defaults_table():
     """The defaults that depend on the base and the task, as a table for `--help`."""
-    columns = {"classifier": ("small", "encoder", "large"), "text": ("small", "large"), "chat": ("large",)}
-    rows = [["task: base", "--lr lora", "--lr full", "--lr head", "--epochs", "--batch-size", "--rank", "--max-tokens"]]
-    for task, kinds in columns.items():
-        for kind in kinds:
+    tables = (
+        {"classifier": ("small", "encoder", "large"), "text": ("small", "large"), "chat": ("large",)},
+        {"preferences": ("small", "large"), "reward": ("small", "large")},
+    )
+    names = ["task: base", "--lr lora", "--lr full", "--lr head", "--epochs", "--batch-size", "--rank", "--max-tokens"]
+    lines = ["defaults:"]
+    for table in tables:
+        columns = [names]
+        for task, kind in ((task, kind) for task, kinds in table.items() for kind in kinds):
             of, rank = DEFAULTS[task][kind], RANKS[kind]
             rates = [f"{of.learning_rates[method]:g}" if method in of.learning_rates else "-" for method in METHODS]
-            epochs = str(EPOCHS.get(kind, "1 to 4"))
+            epochs = str(of.epochs or EPOCHS.get(kind, "1 to 4"))
             tokens = str(of.max_tokens or "the model's")
-            rows.append([f"{task}: {kind}", *rates, epochs, str(of.batch_size), str(rank), tokens])
-    widths = [max(map(len, row)) for row in rows]  # the rows of `rows` are the table's columns
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in zip(*rows))
-    bases = "small: the included base, for example; encoder: MiniLM; large: SmolLM2 and files of more than 50 MB"
-    return "\n".join(["defaults:", *lines, bases])
+            columns.append([f"{task}: {kind}", *rates, epochs, str(of.batch_size), str(rank), tokens])
+        widths = [max(map(len, column)) for column in columns]
+        rows = (map(str.ljust, row, widths) for row in zip(*columns))
+        lines += [*("  ".join(row).rstrip() for row in rows), ""]
+    lines[-1] = "small: the included base, for example; encoder: MiniLM; large: SmolLM2 and files of more than 50 MB"
+    return "\n".join(lines)
 
 
 def run_finetune(arguments):
@@ -114,16 +120,14 @@ def run_finetune(arguments):
 def run_values(arguments):
     """Return the command line's options as a dict that `read_run` accepts as its argument `changes`."""
     if not any((arguments.settings, arguments.data, arguments.text_file, arguments.preferences, arguments.prompts)):
-        raise ValueError("data: got none, expected --data FILE, --text-file FILE or --config FILE")
+        raise ValueError("data: got none, expected --data, --text-file, --preferences, --prompts or --config FILE")
     options = {
         n: v for n, v in options_of(arguments).items() if v is not None and n not in ("out", "settings", "minutes")
     }
     adapter = {name.removeprefix("adapter_"): options.pop(name) for name in ADAPTER_FIELDS if name in options}
     if adapter:
         options["adapter"] = adapter
-    if "text_file" in options:
-        options |= {"task": "text", "data": options.pop("text_file")}
-    for source, task in (("preferences", "preferences"), ("prompts", "reward")):
+    for source, task in (("text_file", "text"), ("preferences", "preferences"), ("prompts", "reward")):
         if source in options:
             options |= {"task": task, "data": options.pop(source)}
     question = options.get("question")

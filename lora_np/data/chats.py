@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..checked import one_of, quoted
 from .records import SUFFIXES, listed, read_records
-from .texts import read_texts
+from .texts import read_utf8
 from .tokenizer import SURROGATE
 
 ROLES = ("system", "user", "assistant")
@@ -31,9 +31,14 @@ def read_chats(path):
     ValueError
         See `read_records`; also if a row has both forms, neither, or no answer to train on. The message names the line.
     """
+    rows, places = placed_rows(path)
+    return [messages_of(row, place) for row, place in zip(rows, places)], places
+
+
+def placed_rows(path):
+    """Read a table; return its rows and, for messages, the place of each."""
     records = read_records(path)
-    places = [f"{records.path}, {place}" for place in records.places]
-    return [messages_of(row, place) for row, place in zip(records.rows, places)], places
+    return records.rows, [f"{records.path}, {place}" for place in records.places]
 
 
 def read_pairs(path):
@@ -41,8 +46,8 @@ def read_pairs(path):
 
     Parameters
     ----------
-    path : as in `read_chats`. A row has ``prompt``, ``chosen`` and ``rejected``, strings or lists of messages; if
-        ``chosen`` and ``rejected`` are entire conversations, there is no ``prompt``
+    path : as in `read_chats`. A row has ``prompt``, ``chosen`` and ``rejected``, strings or lists of messages. If
+        ``chosen`` and ``rejected`` are entire conversations, ``prompt`` is ignored
 
     Returns
     -------
@@ -51,43 +56,55 @@ def read_pairs(path):
     Raises
     ------
     FileNotFoundError, ValueError
-        As in `read_chats`; also if the two answers of a row are equal.
+        As in `read_chats`; also if two conversations do not differ in their last message, an answer, and only there.
     """
-    records, sides = read_records(path), {"chosen": [], "rejected": []}
-    places = [f"{records.path}, {place}" for place in records.places]
-    for row, place in zip(records.rows, places):
+    (rows, places), sides = placed_rows(path), {"chosen": [], "rejected": []}
+    for row, place in zip(rows, places):
         if not sides.keys() <= row.keys():
             raise ValueError(f"{place}: has {listed(row)}; expected prompt, chosen and rejected")
-        prompt = as_messages(row.get("prompt", []), "user", "prompt", place)
         for name, side in sides.items():
             answer = as_messages(row[name], "assistant", name, place)
+            entire = answer[:1] and answer[0]["role"] != "assistant"
+            prompt = [] if entire else as_messages(row.get("prompt", []), "user", "prompt", place)
             side.append(messages_of({"messages": [*prompt, *answer]}, place))
-        if sides["chosen"][-1] == sides["rejected"][-1]:
+        chosen, rejected = (side[-1] for side in sides.values())
+        if chosen[:-1] != rejected[:-1] or any(side[-1]["role"] != "assistant" for side in (chosen, rejected)):
+            raise ValueError(f"{place}: expected chosen and rejected to be answers to the same prompt")
+        if chosen == rejected:
             raise ValueError(f"{place}: chosen and rejected are equal, expected different answers")
     return *sides.values(), places
 
 
 def as_messages(value, role, name, place):
-    """Return a list of messages unchanged, and a string as a list with one message."""
-    return value if isinstance(value, list) else [{"role": role, "content": checked_content(value, name, place)}]
+    """Return a list of messages, which are checked, unchanged, and a string as a list with one message."""
+    if not isinstance(value, list):
+        return [{"role": role, "content": checked_content(value, name, place)}]
+    for i, message in enumerate(value):
+        if not isinstance(message, dict):
+            raise ValueError(f"{place}: {name}[{i}] is {quoted(message)}, expected an object")
+        one_of(f"{place}: {name}[{i}]: role", message.get("role"), ROLES)
+        checked_content(message.get("content"), f"{name}[{i}]: content", place)
+    return value
 
 
 def read_prompts(path):
-    """Read prompts: the column ``prompt`` of a table (strings, or messages that end with the user's), or a text file.
+    """Read prompts: the lines of a ``.txt`` file, or a table's column ``prompt``, strings or lists of messages.
 
-    Returns a list of conversations, and their places as in `read_chats`. A text file is read with `read_texts`.
+    Returns a list of conversations that end with the user's message, and their places as in `read_chats`.
     """
-    if Path(path).suffix.lower() not in SUFFIXES:
-        conversations = [as_messages(text, "user", "prompt", path) for text in read_texts(path)]
-        return conversations, [f"{path}, text {i}" for i in range(1, len(conversations) + 1)]
-    records, conversations = read_records(path), []
-    places = [f"{records.path}, {place}" for place in records.places]
-    for row, place in zip(records.rows, places):
-        messages = as_messages(row.get("prompt"), "user", "prompt", place)
-        if not messages or not isinstance(messages[-1], dict) or messages[-1].get("role") != "user":
-            expected = "expected a string, or messages of which the last is the user's"
-            raise ValueError(f"{place}: prompt is {quoted(messages)}, {expected}")
-        conversations.append(messages)
+    if Path(path).suffix.lower() == ".txt":
+        lines = [(i, line.strip()) for i, line in enumerate(read_utf8(path).splitlines(), 1) if line.strip()]
+        rows, places = [{"prompt": line} for _, line in lines], [f"{path}, line {i}" for i, _ in lines]
+        if not rows:
+            raise ValueError(f"{path} has no text; expected a prompt in each line")
+    elif Path(path).suffix.lower() in SUFFIXES:
+        rows, places = placed_rows(path)
+    else:
+        raise ValueError(f"prompts: got {str(path)!r}, expected a file whose name ends in .txt, {', '.join(SUFFIXES)}")
+    conversations = [as_messages(row.get("prompt"), "user", "prompt", place) for row, place in zip(rows, places)]
+    for messages, place in zip(conversations, places):
+        if not messages or messages[-1]["role"] != "user":
+            raise ValueError(f"{place}: expected prompt to end with a message of the user")
     return conversations, places
 
 
@@ -103,11 +120,7 @@ def messages_of(row, place):
         messages = row["messages"]
         if not isinstance(messages, list):
             raise ValueError(f"{place}: messages is {quoted(messages)}, expected a list of objects")
-        for i, message in enumerate(messages):
-            if not isinstance(message, dict):
-                raise ValueError(f"{place}: messages[{i}] is {quoted(message)}, expected an object")
-            one_of(f"{place}: messages[{i}]: role", message.get("role"), ROLES)
-            checked_content(message.get("content"), f"messages[{i}]: content", place)
+        as_messages(messages, "", "messages", place)
     if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
         raise ValueError(f"{place}: has no answer to train on; expected a completion or an assistant message")
     return messages

@@ -160,7 +160,7 @@ def chat_prompts(conversations, tokenizer, template, places, now=None):
                     f"{place}: got {len(messages)} messages; without a chat template, expected a single text"
                 )
         return encode(tokenizer, [messages[0]["content"] for messages in conversations])
-    texts = [render_chat(template, messages, begins_answer=True, now=now) for messages in conversations]
+    texts = render(template, [(messages, True) for messages in conversations], now, places)
     check_texts(texts)
     with library("a prompt: the tokenizer cannot encode it"):
         return [np.array(of.ids, dtype=np.int64) for of in tokenizer.encode_batch(texts, add_special_tokens=False)]

@@ -55,7 +55,7 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
 
 
 def token_log_probs(params, ids, targets, config, adapter=None, wanted=(), recompute=False):
-    """The log probabilities of given tokens, and the way from their gradient to those of the parameters.
+    """The log probabilities of given tokens, and a function that backpropagates their gradient to the parameters.
 
     Parameters
     ----------

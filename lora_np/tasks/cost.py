@@ -13,9 +13,12 @@ from .settings import kind_of_base
 LARGEST_SHARD = 1024  # maximum number of tokens per shard, which limits the memory for a large model
 
 
-def n_shards(settings, longest):
-    """Return the number of shards per batch: one per thread, or more if the base is large and the rows are long."""
-    pieces = math.ceil(settings.batch_size * longest / LARGEST_SHARD) if kind_of_base(settings.base) == "large" else 1
+def n_shards(settings, tokens):
+    """Return the number of shards per batch: one per thread, or more if the base is large and the rows are long.
+
+    `tokens` is the largest number of tokens in a row.
+    """
+    pieces = math.ceil(settings.batch_size * tokens / LARGEST_SHARD) if kind_of_base(settings.base) == "large" else 1
     return min(settings.batch_size, max(settings.threads, pieces))
 
 

@@ -153,10 +153,10 @@ def prepared(data, settings, report=no_report):
         "progress": "reading the texts",
         "class_weights": dataset.class_weights,
         "loss": dataset.loss,
-        "shards": n_shards(settings, dataset.longest),
+        "shards": n_shards(settings, dataset.texts_per_row * dataset.longest),
     }
     plan = fine_tuning(frozen, model.config, adapter, dataset.epoch_batches, dataset.validation, **choices)
-    report_cost(report, model, adapter, plan, settings.batch_size, dataset.longest)
+    report_cost(report, model, adapter, plan, settings.batch_size * dataset.texts_per_row, dataset.longest)
     return Run(dataset, settings, frozen, adapter, plan)
 
 

@@ -13,10 +13,11 @@ from ..model import check_writes
 from ..training import PairBatch, attach, dpo, dpo_objective, pair_log_probs, stream
 from ..training.progress import with_bar
 from .language import PARTS, split
-from .settings import Data, Dataset
+from .settings import Data, Dataset, refuse_unused
 from .written import format_texts, written_texts
 
 EVALUATED = 16  # pairs per batch, for computations without gradients
+LONGEST = 2**30  # tokens; longer pairs are left out, not truncated
 
 
 @dataclass(frozen=True)
@@ -38,82 +39,113 @@ class Preferences(Data):
 
     def read(self, model, settings):
         check_writes(model.config, "base")
+        refuse_unused(settings, self.task, dropout=0.0, lora_dropout=0.0)
         *sides, places = read_pairs(self.data)
         template = chat_template(model.files)
-        chosen, rejected = (chat_rows(side, model.tokenizer, template, 2**30, places).rows for side in sides)
-        pairs = [pair for pair in zip(chosen, rejected) if max(len(ids) for ids, _ in pair) <= settings.max_tokens]
-        order = stream(settings.seed, "sample").permutation(len(pairs))
-        parts = [[pairs[i] for i in part] for part in split(order)]
+        sides = [chat_rows(side, model.tokenizer, template, LONGEST, places) for side in sides]
+        if n_empty := sum(side.n_empty for side in sides):
+            raise ValueError(f"data: {self.data}: {n_empty} answers have no prompt or no tokens, expected both")
+        pairs = [tuple(map(last_answer, pair)) for pair in zip(*(side.rows for side in sides))]
+        fitting = [pair for pair in pairs if max(len(ids) for ids, _ in pair) < settings.max_tokens]
+        parts = [
+            [fitting[i] for i in part] for part in split(stream(settings.seed, "sample").permutation(len(fitting)))
+        ]
         for name, part in zip(PARTS, parts):
             if not part:
                 reason = f"no {name} pair has at most {settings.max_tokens} tokens"
                 raise ValueError(f"data: {self.data}: {reason}; add more or shorter pairs, or raise --max-tokens")
-        batches_of = partial(pair_batches, pad=pad_id(model.tokenizer))
-        references = [reference_of(model, batches_of(part, None, EVALUATED), len(part)) for part in parts]
-        train, validation, test = (partial(batches_of, *of) for of in zip(parts, references))
-        held_out, tested = validation(EVALUATED), test(EVALUATED)
-
-        def loss(params, adapter):
-            objective = dpo_objective(params, model.config, adapter, beta=self.beta, recompute=settings.recompute)
-
-            def measure(trainable):
-                attached = attach(params, adapter, trainable)
-                return {"loss": dpo(*compared(*attached, model.config, held_out), self.beta)[0]}
-
-            return objective, measure
+        pad = pad_id(model.tokenizer)
+        train, validation, test = (with_references(model, part, pad) for part in parts)
+        held_out, tested = (pair_batches(part, EVALUATED, pad=pad) for part in (validation, test))
+        n = {name: len(part) for name, part in zip(PARTS, parts)} | {"left_out": len(pairs) - len(fitting)}
 
         def test_model(trained, history):
-            log_probs, reference = compared(trained.params, trained.adapter, model.config, tested)
-            change = log_probs - reference
-            results = {
-                "preferred": float(np.mean(change[:, 0] > change[:, 1])),
-                "change": dict(zip(("preferred", "rejected"), map(float, change.mean(axis=0)))),
-                "test_loss": dpo(log_probs, reference, self.beta)[0],
-            }
-            prompts = [ids[: np.argmax(targets != IGNORE_INDEX) + 1] for (ids, targets), _ in parts[2]]
+            results = preference_results(trained.params, trained.adapter, model.config, tested, self.beta)
+            prompts = [ids[: np.argmax(targets != IGNORE_INDEX) + 1] for (ids, targets), *_ in test]
             return {**results, "written": written_texts(model, trained, prompts, settings.seed)}, {}
 
-        n = {name: len(part) for name, part in zip(PARTS, parts)} | {"left_out": len(places) - len(pairs)}
-        longest = max(len(ids) for pair in parts[0] for ids, _ in pair)
-        epoch_batches = partial(train, settings.batch_size)
         return Dataset(
-            model, epoch_batches, held_out, len(parts[0]), 2 * longest, test_model, lambda: {"pairs": n}, loss=loss
+            model,
+            partial(pair_batches, train, settings.batch_size, pad=pad),
+            held_out,
+            len(train),
+            max(len(ids) for pair in parts[0] for ids, _ in pair),
+            test_model,
+            texts_per_row=2,
+            test_base=lambda: {"pairs": n},
+            loss=preference_loss(model.config, held_out, self.beta, settings.recompute),
         )
 
     def summary(self, results):
-        n, change = results["pairs"], results["change"]
+        n, change = results["pairs"], {name: results[name] for name in ("preferred", "rejected")}
         lines = [f"pairs: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"]
         if n["left_out"]:
             lines.append(f"      {n['left_out']} are left out, because they are too long")
-        moved = ", ".join(f"the {name} text {nats:+.1f} nats" for name, nats in change.items())
-        lines.append(f"prefers the preferred text in {100 * results['preferred']:.0f} % of the test pairs")
+        share = f"{100 * results['in_order']:.0f} % of the test pairs"
+        lines.append(f"the preferred text gained more than the rejected one in {share}")
+        moved = ", ".join(f"{name} texts {nats:+.1f} nats" for name, nats in change.items())
         lines.append(f"mean change of the log probability: {moved}")
         if max(change.values()) < 0:
             lines.append("      Both became less probable, because DPO only increases their difference.")
         return [*lines, *format_texts(results["written"])]
 
 
-def pair_batches(pairs, reference, batch_size, rng=None, pad=0):
-    """Return an epoch's batches of pairs; see `class_batches`. `reference` is (P, 2), or None if still unknown."""
-    longer = [max((ids for ids, _ in pair), key=len) for pair in pairs]
+def last_answer(row):
+    """Ignore the targets before a conversation's last answer. A row is a pair of arrays (T,), ids and targets."""
+    ids, targets = row
+    learnt = targets != IGNORE_INDEX
+    end = len(learnt) - np.argmax(learnt[::-1])
+    before = np.flatnonzero(~learnt[:end])
+    start = before[-1] + 1 if len(before) else 0
+    return ids, np.where(np.arange(len(ids)) < start, IGNORE_INDEX, targets)
+
+
+def pair_batches(pairs, batch_size, rng=None, pad=0):
+    """Return an epoch's batches of pairs; see `class_batches`.
+
+    A pair is (preferred, rejected, reference): two rows of ids and targets, and their log probabilities (2,).
+    """
+    longer = [max((ids for ids, _ in texts), key=len) for *texts, _ in pairs]
     batches = []
     for rows in (batch.rows for batch in class_batches(longer, np.zeros(len(pairs), int), batch_size, pad, rng)):
-        flat = [row for i in rows for row in pairs[i]]
+        flat = [text for i in rows for text in pairs[i][:2]]
         (ids, lengths), (targets, _) = map(pad_sequences, zip(*flat), (pad, IGNORE_INDEX))
         shaped = (array.reshape(len(rows), 2, *array.shape[1:]) for array in (ids, targets, lengths))
-        batches.append(PairBatch(*shaped, np.zeros((len(rows), 2)) if reference is None else reference[rows], rows))
+        batches.append(PairBatch(*shaped, np.array([pairs[i][2] for i in rows], np.float32), rows))
     return batches
 
 
-def compared(params, adapter, config, batches):
-    """Return the log probabilities of the texts of all pairs, and those of the reference, both (P, 2)."""
-    found = [pair_log_probs(params, batch, config, adapter)[0] for batch in batches]
-    return np.concatenate(found), np.concatenate([batch.reference for batch in batches])
+def with_references(model, pairs, pad=0):
+    """Add to each pair (preferred, rejected) the log probabilities of both texts before training."""
+    reference = {}
+    unknown = [(*pair, np.zeros(2)) for pair in pairs]
+    for batch in with_bar(pair_batches(unknown, EVALUATED, pad=pad), "reading the pairs"):
+        log_probs, _ = pair_log_probs(model.params, batch, model.config, model.adapter)
+        reference.update(zip(batch.rows, log_probs))
+    return [(*pair, reference[i]) for i, pair in enumerate(pairs)]
 
 
-def reference_of(model, batches, n):
-    """Return the log probabilities of the texts of n pairs before training, (n, 2)."""
-    reference = np.empty((n, 2), np.float32)
-    for batch in with_bar(batches, "reading the pairs"):
-        reference[batch.rows] = compared(model.params, model.adapter, model.config, [batch])[0]
-    return reference
+def preference_loss(config, held_out, beta, recompute=False):
+    """Return the argument `loss` of `fine_tuning`, for DPO with batches of held-out pairs."""
+
+    def loss(params, adapter):
+        def evaluate(trainable):
+            results = preference_results(*attach(params, adapter, trainable), config, held_out, beta)
+            return {"loss": results["test_loss"]}
+
+        return dpo_objective(params, config, adapter, beta=beta, recompute=recompute), evaluate
+
+    return loss
+
+
+def preference_results(params, adapter, config, batches, beta):
+    """Compare the log probabilities of batches of pairs with those before training.
+
+    Returns a dict: "in_order", the fraction of the pairs whose preferred text gained more than the rejected one;
+    "preferred" and "rejected", the mean changes in nats; "test_loss", DPO's loss.
+    """
+    log_probs = np.concatenate([pair_log_probs(params, batch, config, adapter)[0] for batch in batches])  # (P, 2)
+    reference = np.concatenate([batch.reference for batch in batches])
+    change = log_probs - reference
+    results = {"in_order": float(np.mean(change[:, 0] > change[:, 1])), "test_loss": dpo(log_probs, reference, beta)[0]}
+    return results | dict(zip(("preferred", "rejected"), change.mean(axis=0, dtype=np.float64).tolist()))

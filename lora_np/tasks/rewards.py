@@ -2,6 +2,10 @@
 
 import inspect
 import runpy
+import sys
+import threading
+import traceback
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,13 +15,14 @@ import numpy as np
 from ..checked import check_fields, finite_number, quoted, whole_number
 from ..data import decode, pad_id, read_prompts
 from ..formats import chat_prompts, chat_template
-from ..model import check_writes
-from ..training import grpo_objective, prompt_batch, stream
-from .settings import Data, Dataset, check_text
+from ..model import check_writes, sample
+from ..training import grpo_objective, prompt_batches, stream
+from .settings import Data, Dataset, check_text, refuse_unused
 from .writing import end_ids
 from .written import format_texts, written_texts
 
 HELD_OUT = 0.2  # fraction of the prompts that is used only for the report
+EQUAL = "of each prompt before training; such rewards have no gradient"
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,8 @@ class Rewards(Data):
     Parameters
     ----------
     data : path of a file of prompts, see `read_prompts`
-    reward : str, "FILE.py:FUNCTION". The function is called with a list of the completions' texts, and with a list of
-        their prompts if it takes two arguments, and returns a number for each. The file is the user's own code: it is
-        executed without any restriction
+    reward : str, "FILE.py:FUNCTION", see `reward_function`. The file is the user's own code: it is executed without any
+        restriction
     group : int, the number of completions per prompt, at least 2
     beta : float, the weight of the penalty for the divergence from the base; see `grpo`
     steps : int, the number of steps, each with `batch_size` prompts
@@ -55,56 +59,68 @@ class Rewards(Data):
 
     def read(self, model, settings):
         check_writes(model.config, "base")
-        score, equal = reward_function(self.reward, model.tokenizer), []
+        refuse_unused(settings, self.task, dropout=0.0, lora_dropout=0.0, patience=None, epochs=1)
+        score = reward_function(self.reward, model.tokenizer)
         conversations, places = read_prompts(self.data)
         prompts = chat_prompts(conversations, model.tokenizer, chat_template(model.files), places)
         for ids, place in zip(prompts, places):
             if len(ids) + self.new_tokens > settings.max_tokens:
                 got = f"{place}: got {len(ids)} tokens, which leaves no room for {self.new_tokens} new ones"
-                raise ValueError(f"{got} within {settings.max_tokens}")
+                raise ValueError(f"{got} within {settings.max_tokens}; raise --max-tokens or lower --new-tokens")
         n_test = max(1, int(HELD_OUT * len(prompts)))
         if len(prompts) <= n_test:
             raise ValueError(f"data: {self.data} has {len(prompts)} prompt, expected at least two")
         order = stream(settings.seed, "sample").permutation(len(prompts))
         test, train = ([prompts[i] for i in part] for part in (order[:n_test], order[n_test:]))
-        n_rows = self.steps * settings.batch_size
-
-        def counted(prompts, completions):
-            rewards = score(prompts, completions)
-            equal.extend(np.ptp(rewards.reshape(-1, self.group), axis=1) == 0)
-            return rewards
+        stop, n_rows = end_ids(model), self.steps * settings.batch_size
 
         def loss(params, adapter):
-            more = {"group": self.group, "n_new": self.new_tokens, "stop": end_ids(model), "beta": self.beta}
+            more = {"group": self.group, "n_new": self.new_tokens, "stop": stop, "beta": self.beta}
             more |= {"recompute": settings.recompute, "reference": model.params}
-            return grpo_objective(params, model.config, adapter, counted, **more), None
+            return grpo_objective(params, model.config, adapter, score, **more), None
 
-        def epoch_batches(rng):
-            order = np.concatenate([rng.permutation(len(train)) for _ in range(-(-n_rows // len(train)))])[:n_rows]
-            return [
-                prompt_batch([train[i] for i in rows], pad_id(model.tokenizer)) for rows in np.split(order, self.steps)
-            ]
+        def test_base():
+            """Draw groups of completions of some test prompts; count those without a gradient."""
+            groups = [prompt for prompt in test[: settings.batch_size] for _ in range(self.group)]
+            rng = stream(settings.seed, "sample", 1)
+            completions = sample(model.params, groups, model.config, self.new_tokens, rng, stop=stop)
+            equal = float(np.mean(np.ptp(score(groups, completions).reshape(-1, self.group), axis=1) == 0))
+            if equal == 1:
+                warnings.warn(f"reward: {self.reward} returned equal rewards for all completions {EQUAL}", stacklevel=2)
+            return {"prompts": {"train": len(train), "test": n_test}, "equal_groups": equal}
 
         def test_model(trained, history):
             written = written_texts(model, trained, test, settings.seed, self.new_tokens, score)
-            results = {"prompts": {"train": len(train), "test": n_test}, "rewards": (-history["loss"]).tolist()}
-            return {**results, "equal_groups": float(np.mean(equal or [0])), "written": written}, {}
+            return {"rewards": (-history["loss"]).tolist(), "written": written}, {}
 
-        longest = max(map(len, prompts)) + self.new_tokens
-        return Dataset(model, epoch_batches, [], n_rows, self.group * longest, test_model, loss=loss)
+        return Dataset(
+            model,
+            partial(prompt_batches, train, self.steps, settings.batch_size, pad=pad_id(model.tokenizer)),
+            [],
+            n_rows,
+            max(map(len, prompts)) + self.new_tokens,
+            test_model,
+            texts_per_row=self.group,
+            test_base=test_base,
+            loss=loss,
+        )
 
     def summary(self, results):
         n, written = results["prompts"], results["written"]
         lines = [f"prompts: {n['train']:,} for training, {n['test']:,} for testing"]
         lines.append(f"mean reward {written['after']['reward']:.3f} (before: {written['before']['reward']:.3f})")
         if results["equal_groups"] > 0.1:
-            share = f"{100 * results['equal_groups']:.0f} % of the groups"
-            lines.append(f"      In {share}, all completions had the same reward, so they taught nothing.")
+            share = f"{100 * results['equal_groups']:.0f} % of the groups before training"
+            lines.append(f"      In {share}, all completions had the same reward. Such groups have no gradient.")
         return [*lines, *format_texts(written)]
 
 
 def reward_function(place, tokenizer):
     """Load a user's function from "FILE.py:FUNCTION".
+
+    It is called with a list of N texts, the completions, and returns N numbers. If it has a second parameter without a
+    default, it is also given the list of prompts. Parameters named `prompts` and `completions`, as in TRL, may be in
+    any order. It is called by one thread at a time.
 
     Returns a function (prompts, completions), both lists of N arrays of token ids, -> rewards, array (N,). It raises
     ValueError unless the user's function returns N finite numbers.
@@ -119,16 +135,30 @@ def reward_function(place, tokenizer):
         try:
             return function(*arguments)
         except Exception as error:
-            raise ValueError(f"reward: {place} raised {type(error).__name__}: {' '.join(str(error).split())}") from None
+            lines = [of.lineno for of in traceback.extract_tb(error.__traceback__) if of.filename == path]
+            problem = (
+                f"{type(error).__name__}{f' in line {lines[-1]}' if lines else ''}: {' '.join(str(error).split())}"
+            )
+            raise ValueError(f"reward: {place} raised {problem}") from None
 
+    sys.path.insert(0, str(Path(path).parent.resolve()))  # as if Python ran the file
     function = call(runpy.run_path, path).get(name)
-    takes = len(inspect.signature(function).parameters) if callable(function) else 0
-    if takes not in (1, 2):
+    try:
+        named = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        named = ()
+    named = [
+        of.name for of in named if of.default is of.empty and of.kind in (of.POSITIONAL_ONLY, of.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(named) not in (1, 2):
         raise ValueError(f"reward: {path} has no function {name!r} of (texts), or of (texts, prompts)")
+    lock = threading.Lock()
 
     def score(prompts, completions):
         texts, starts = ([decode(tokenizer, ids) for ids in sequences] for sequences in (completions, prompts))
-        found = call(function, *(texts, starts)[:takes])
+        given = {"completions": texts, "prompts": starts}
+        with lock:
+            found = call(function, *(given.get(name, other) for name, other in zip(named, (texts, starts))))
         rewards = call(partial(np.asarray, dtype=np.float64), found)
         if rewards.shape != (len(texts),):
             expected = f"expected ({len(texts)},): one number for each text"

@@ -48,8 +48,6 @@ DEFAULTS = {  # task -> defaults for each kind of base
         "small": Defaults({"lora": 4e-3, "full": 4e-4}, 16),
         "large": Defaults({"lora": 1e-3, "full": 5e-5}, 8, 512),
     },
-}
-DEFAULTS |= {
     "preferences": {
         "small": Defaults({"lora": 1e-3, "full": 1e-4}, 16, None, 1),
         "large": Defaults({"lora": 2e-4, "full": 1e-5}, 8, 512, 1),
@@ -180,11 +178,12 @@ class Dataset(NamedTuple):
     epoch_batches: Callable  # (rng) -> list of Batch, see `train`
     validation: list[Batch]  # used to select the best weights
     n_rows: int  # rows per epoch
-    longest: int  # length of the longest training row in tokens
+    longest: int  # number of tokens of the longest training text
     # (LoadedModel, history of `train`) -> dict of results on the test set, and dict: name -> bytes of files to save
     test: Callable
+    texts_per_row: int = 1
     test_base: Callable = lambda: {}  # () -> dict of the base's results before training
-    loss: Callable | None = None  # (params, adapter) -> objective and evaluation, see `fine_tuning`
+    loss: Callable | None = None  # see `fine_tuning`
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
     # (trained LoadedModel) -> the LoadedModel to test and to save, and dict of results
     finish: Callable = lambda model: (model, {})
@@ -211,6 +210,14 @@ class Data:
     def paths(self):
         """Return the paths of the files that are read."""
         return [self.data]
+
+
+def refuse_unused(settings, task, **unused):
+    """Raise ValueError if a setting that a task does not use differs from its given, only possible value."""
+    given = asdict(settings) | {"lora_dropout": settings.adapter.dropout if settings.adapter else 0.0}
+    for name, value in unused.items():
+        if given[name] != value:
+            raise ValueError(f"{name}: got {given[name]}, but the task {task!r} does not use it")
 
 
 def adapter_from(adapter, rank):

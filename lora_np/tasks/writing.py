@@ -9,9 +9,8 @@ import numpy as np
 
 from ..checked import quoted
 from ..data import decode, encode
-from ..data.tokenizer import check_texts, library
 from ..data.tokenizer_files import GENERATION
-from ..formats import chat_template, render_chat
+from ..formats import chat_prompts, chat_template
 from ..formats.foreign_keys import foreign_keys, keys_with
 from ..formats.hugging_face import generation_fields, special_ids
 from ..model import GREEDY, Sampling, generate_tokens
@@ -64,10 +63,7 @@ def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
     template = chat_template(task.files)
     if template is None:
         raise ValueError("model: has no chat template, expected a chat model, such as smollm2")
-    text = render_chat(template, messages, begins_answer=True, now=datetime.now())
-    check_texts([text])
-    with library("messages: the tokenizer cannot encode them"):
-        ids = np.array(task.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+    (ids,) = chat_prompts([messages], task.tokenizer, template, ["messages"], datetime.now())
     return continuation(task, ids, n_new, adapter, sampling, rng, shown=decode(task.tokenizer, ids))
 
 

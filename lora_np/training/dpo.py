@@ -52,7 +52,7 @@ def dpo(log_probs, reference, beta):
 
 
 def pair_log_probs(params, batch, config, *given):
-    """The log probabilities of a PairBatch's texts, (P, 2), and the way from their gradient to the parameters'.
+    """The log probabilities of a PairBatch's texts, (P, 2), and a function that backpropagates their gradient.
 
     The remaining arguments are those of `token_log_probs`.
     """

@@ -9,7 +9,9 @@ J = Σ_y π(y) R(y) is not a function of any single text, but its gradient can b
 Subtracting a number b that does not depend on y leaves this expectation unchanged, because E[∇log π(y)] = ∇Σ_y π(y) =
 ∇1 = 0. It does reduce the variance: with b = 0 and positive rewards, every sample would be made more probable. GRPO
 draws a group of G completions for each prompt, takes their mean reward as b, and divides by their standard deviation,
-so that the scale of the rewards does not matter. These are the `advantages`.
+so that the scale of the rewards does not matter. These are the `advantages`. (The mean includes y itself, which only
+multiplies the expectation by (G − 1) / G. Dividing by the standard deviation, and by the number of tokens in `grpo`,
+does change the gradient's direction a little.)
 
 Several steps may use the same samples, which were then drawn by an older policy. Each token's term is therefore
 weighted by the ratio π(token) / π_old(token), and has no gradient once the ratio has left [1 − ε, 1 + ε] in the
@@ -40,10 +42,17 @@ def token_rows(prompts, completions):
     return pad_sequences(ids, 0)[0], pad_sequences(targets, IGNORE_INDEX)[0]
 
 
-def prompt_batch(prompts, pad):
-    """Return a Batch of prompts, a list of arrays of token ids; `split_batch` only needs its targets to be present."""
-    ids, lengths = pad_sequences(prompts, pad)
-    return Batch(ids, np.zeros(len(ids), dtype=np.int64), lengths, np.arange(len(ids)))
+def prompt_batches(prompts, steps, batch_size, rng, pad=0):
+    """Return a Batch of prompts for each step, in random order; all prompts are used equally often.
+
+    `prompts` is a list of arrays of token ids. The targets do not matter: they are the completions.
+    """
+    n, batches = steps * batch_size, []
+    order = np.concatenate([rng.permutation(len(prompts)) for _ in range(-(-n // len(prompts)))])[:n]
+    for rows in order.reshape(steps, batch_size):
+        ids, lengths = pad_sequences([prompts[i] for i in rows], pad)
+        batches.append(Batch(ids, np.zeros(len(ids), dtype=np.int64), lengths, rows))
+    return batches
 
 
 def complete(policy, reference, config, prompts, rng, n_new, stop=()):
@@ -92,7 +101,8 @@ def grpo(log_probs, advantage, real, old=None, reference=None, clip=0.2, beta=0.
         loss = −mean over completions of the mean over tokens of  min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) − β (e^d − d − 1)
 
     The last bracket is an estimate of the divergence: its expectation under π is KL(π ‖ π_ref), and it is never
-    negative (Schulman 2020, "k3"). Because ∂ρ/∂log π = ρ and ∂d/∂log π = −1, a token's gradient, apart from the
+    negative (Schulman 2020, "k3"). The expectation of its gradient is that of KL(π_ref ‖ π), which is nearly the same
+    close to the reference. Because ∂ρ/∂log π = ρ and ∂d/∂log π = −1, a token's gradient, apart from the
     means, is
 
         −(ρ A if not clipped, else 0) + β (1 − e^d)

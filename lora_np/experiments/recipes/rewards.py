@@ -5,7 +5,7 @@ probability of "positive" according to a tf-idf regression that was fitted to ha
 takes 24 steps with 4 prompts and 8 completions of 24 tokens for each. Full fine-tuning and LoRA on all linear layers
 are each run at four learning rates. A higher rate always reaches a higher reward, and moves further from the base, so
 the methods are compared at equal divergence: each run's path of reward against divergence is interpolated at 0.5 nats
-per token, and the rates that reach it are averaged.
+per token, and the reward is averaged over the runs that reach it.
 
 The control is supervised: the same base learns software licences from the same number of tokens (24 steps with 768
 tokens), at the best of four rates for each method and seed, chosen by validation loss. A text tells a model far more
@@ -32,7 +32,7 @@ LABELS = {
 }
 BETA = 0.1
 LEVEL = 0.5  # nats per token
-CONTROL = {"domain": "licences", "epochs": 1, "batch_size": 6, "evaluations": 4, "train_tokens": 24 * 768 + 256}
+CONTROL = {"domain": "licences", "epochs": 1, "batch_size": 6, "evaluations": 4, "train_tokens": 24 * 768 + 128}
 PATHS = "reward", "judge", "divergence", "distinct"
 
 
@@ -78,7 +78,7 @@ def at_level(outcome, name="reward", field="reward"):
 def crossing(run, field, level):
     """Interpolate a field to where a run's divergence first reaches a level; NaN if it never does."""
     divergence = run["divergence"]
-    j = next((j for j, d in enumerate(divergence) if d >= level), None)
+    j = next((j for j, d in enumerate(divergence) if j and d >= level), None)
     if j is None:
         return np.nan
     share = (level - divergence[j - 1]) / (divergence[j] - divergence[j - 1])
@@ -95,28 +95,18 @@ def control(outcome):
 
 
 def compare(outcome):
-    reward, losses = at_level(outcome), control(outcome)
-    text, others = f"at a divergence of {LEVEL} nats, ", []
-    others.append(judge(f"{text}LoRA r=8 − full: reward", points(reward, "lora_r8"), 5.0, "points"))
-    others.append(
-        judge(
-            "control, supervised: LoRA r=1 − full: test loss",
-            difference(losses, "lora_r1"),
-            0.02,
-            "nats",
-            expected="more",
-        )
-    )
-    others.append(judge("control, supervised: LoRA r=8 − full: test loss", difference(losses, "lora_r8"), 0.02, "nats"))
-    return {"values": points(reward, "lora_r1")}, others
+    rewards, losses = at_level(outcome), control(outcome)
+    of_r1, of_r8 = (100 * difference(rewards, method) for method in ("lora_r1", "lora_r8"))
+    of_text = "control, supervised: LoRA {} − full: test loss"
+    return {"values": of_r1}, [
+        judge(f"at a divergence of {LEVEL} nats, LoRA r=8 − full: reward", of_r8, 5.0, "points"),
+        judge(of_text.format("r=1"), difference(losses, "lora_r1"), 0.02, "nats", expected="more"),
+        judge(of_text.format("r=8"), difference(losses, "lora_r8"), 0.02, "nats"),
+    ]
 
 
 def difference(values, method):
     return np.subtract(values[method], values["full"])
-
-
-def points(values, method):
-    return 100 * difference(values, method)
 
 
 def finding(outcome):

@@ -8,7 +8,7 @@ import numpy as np
 from ...adapters import init_adapter, trainable_report
 from ...data import decode, encode, load_reviews
 from ...tasks.baseline import word_classifier
-from ...training import TrainConfig, attach, complete, grpo_objective, prompt_batch, stream, train, trainable_arrays
+from ...training import TrainConfig, attach, complete, grpo_objective, prompt_batches, stream, train, trainable_arrays
 from . import load_base
 from .dialect import adapter_of
 
@@ -34,32 +34,23 @@ class RewardRun:
     learning_rate: float
     beta: float = 0.0
     steps: int = 24
-    keep: bool = False
 
     def carry_out(self):
         """Carry out the run and return its numbers: "reward", "judge", "divergence" and "distinct", lists
-        over the measured steps, beginning with the base."""
+        over the measured steps, beginning with the base. Completions continue after an end token."""
         base, (reward, judge) = load_base(), sentiment_models()
         train_prompts, test_prompts = beginnings()
-        adapter_config = adapter_of(self.method)
-        start = init_adapter(base.params, adapter_config, stream(self.seed, "adapter")) if adapter_config else None
-
-        def score(model, prompts, completions):
-            texts = [decode(base.tokenizer, np.concatenate(pair)) for pair in zip(prompts, completions)]
-            return model.predict_proba(texts)[:, 1]
-
-        def epoch_batches(rng):
-            rows = rng.permutation(len(train_prompts))[: PROMPTS * self.steps].reshape(self.steps, PROMPTS)
-            return [prompt_batch([train_prompts[i] for i in of_step], 0) for of_step in rows]
+        start = start_of(base, self.method, self.seed)
+        epoch_batches = partial(prompt_batches, train_prompts, self.steps, PROMPTS)
 
         def measure(trainable):
             policy, rng = attach(base.params, start, trainable), stream(self.seed, "sample", 1)
             completions, numbers = complete(policy, base.params, base.config, test_prompts[:MEASURED], rng, N_NEW)
-            numbers |= {"judge": float(score(judge, test_prompts[:MEASURED], completions).mean())}
-            return {"loss": -float(score(reward, test_prompts[:MEASURED], completions).mean()), **numbers}
+            scores = [float(of(test_prompts[:MEASURED], completions).mean()) for of in (reward, judge)]
+            return {"loss": -scores[0], "judge": scores[1], **numbers}
 
         settings = {"group": GROUP, "n_new": N_NEW, "beta": self.beta}
-        objective = grpo_objective(base.params, base.config, start, partial(score, reward), **settings)
+        objective = grpo_objective(base.params, base.config, start, reward, **settings)
         plan = TrainConfig(self.steps, self.learning_rate, "constant", WARMUP, eval_every=EVERY, seed=self.seed)
         arrays = trainable_arrays(base.params, start)
         before, state = measure(arrays), train(arrays, objective, epoch_batches, plan, measure)
@@ -71,15 +62,31 @@ class RewardRun:
 
 @lru_cache(maxsize=1)
 def sentiment_models():
-    """Two tf-idf regressions, each fitted to one half of the snippets: the reward, and an independent judge."""
-    reviews = load_reviews("rotten_tomatoes")
+    """The reward and an independent judge: functions (prompts, completions), lists of N arrays of ids -> array (N,).
+
+    Each is the probability of "positive" by a tf-idf regression that was fitted to one half of the snippets.
+    """
+    reviews, tokenizer = load_reviews("rotten_tomatoes"), load_base().tokenizer
     halves = [(reviews.train.texts[half::2], np.array(reviews.train.labels[half::2])) for half in (0, 1)]
-    return [word_classifier(half, tuple(reviews.validation), r"\S+", (True,), (10,)) for half in halves]
+
+    def score(model, prompts, completions):
+        texts = [decode(tokenizer, np.concatenate(pair)) for pair in zip(prompts, completions)]
+        return model.predict_proba(texts)[:, 1]
+
+    return [partial(score, word_classifier(half, tuple(reviews.validation), r"\S+", (True,), (10,))) for half in halves]
+
+
+def start_of(base, method, seed):
+    """The initial adapter of a method, or None for full fine-tuning."""
+    config = adapter_of(method)
+    return config and init_adapter(base.params, config, stream(seed, "adapter"))
 
 
 @lru_cache(maxsize=1)
 def beginnings():
-    """The first tokens of the snippets for training and for testing, each a list of arrays."""
+    """The different beginnings of the snippets, for testing and, without these, for training: lists of arrays."""
     base, reviews = load_base(), load_reviews("rotten_tomatoes")
     parts = (encode(base.tokenizer, part.texts) for part in (reviews.train, reviews.test))
-    return [[ids[:BEGINNING] for ids in part if len(ids) >= 2 * BEGINNING] for part in parts]
+    starts = [[tuple(ids[:BEGINNING].tolist()) for ids in part if len(ids) >= 2 * BEGINNING] for part in parts]
+    train, test = map(dict.fromkeys, starts)
+    return [np.array(start) for start in train if start not in test], list(map(np.array, test))
