@@ -181,8 +181,8 @@ class Dataset(NamedTuple):
     longest: int  # number of tokens of the longest training text
     # (LoadedModel, history of `train`) -> dict of results on the test set, and dict: name -> bytes of files to save
     test: Callable
-    texts_per_row: int = 1
     test_base: Callable = lambda: {}  # () -> dict of the base's results before training
+    texts_per_row: int = 1
     loss: Callable | None = None  # see `fine_tuning`
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
     # (trained LoadedModel) -> the LoadedModel to test and to save, and dict of results
