@@ -286,7 +286,7 @@ DATA = {
 THREE = "expected three numbers for train, validation and test"
 NO_FRACTIONS = [(0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1), (0.5, 0.1, 0.1)]
 SPLIT = {
-    "3 distinct texts of 2 classes, too few to give test its fraction of 0.1": {"fractions": (0.4, 0.5, 0.1)},
+    "3 distinct texts of 2 classes, too few for a test set of 10 %": {"fractions": (0.4, 0.5, 0.1)},
     "table: got 3 texts and 0 labels": {"table": TABLE._replace(labels=[])},
     **{f"{fractions}, {THREE}": {"fractions": fractions} for fractions in NO_FRACTIONS},
 }

@@ -231,6 +231,8 @@ def checked_cell(place, values, column, argument):
         hint = f"; did you mean {quoted(near[0])}?" if near else ""
         if f'"{column}"' in values:
             hint = QUOTING_HINT
+        elif len(values) == 1 and ";" in next(iter(values)):
+            hint = "; semicolons seem to separate its cells, expected commas"
         raise ValueError(f"{argument} is {column!r}, which {place} does not have; it has {listed(values)}{hint}")
     value = values[column]
     number = isinstance(value, (bool, int)) or isinstance(value, float) and math.isfinite(value)

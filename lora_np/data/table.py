@@ -130,8 +130,7 @@ def split_table(table, fractions, seed):
     for name, fraction, size in zip(Splits._fields, fractions, sizes):
         if fraction > 0 and size == 0:
             found = f"got {len(part_of)} distinct texts of {len(classes_in_train)} classes"
-            too_few = f"too few to give {name} its fraction of {fraction}"
-            raise ValueError(f"table: {found}, {too_few}; expected more rows, or a fraction of 0")
+            raise ValueError(f"table: {found}, too few for a {name} set of {100 * fraction:g} %; expected more rows")
     splits = Splits(*(Table([], []) for _ in fractions))
     for text, label, digest in zip(table.texts, table.labels, digests):
         splits[part_of[digest]].texts.append(text)

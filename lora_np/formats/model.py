@@ -1,5 +1,6 @@
 """Load a model from one of our folders, from a GGUF file, or by name from an installed Python package."""
 
+import difflib
 import hashlib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +39,12 @@ def model_place(name):
     """The path of a model's folder or GGUF file, given a path or a name; "pretrained" is our own small base."""
     if is_included(name, ["pretrained"]):
         return PRETRAINED
-    return packaged_model(str(name)) if is_packaged(name) else Path(name)
+    if is_packaged(name):
+        return packaged_model(str(name))
+    near = difflib.get_close_matches(str(name).lower(), [*PACKAGED, "pretrained"], n=1)
+    if near and not Path(name).exists():
+        raise FileNotFoundError(f"{name}: no such file or folder; did you mean {near[0]}?")
+    return Path(name)
 
 
 def is_packaged(name):

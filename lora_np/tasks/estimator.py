@@ -5,7 +5,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from ..checked import quoted
+from ..checked import quoted, seed_number, whole_number
 from ..data import Table, split_table
 from ..formats import save_task
 from ..formats.task import read_task
@@ -119,8 +119,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         names = label_texts(classes)
         data = LabelledTexts(texts, [names[k] for k in of_rows], self.class_weight or "none", self.calibrate)
         adapter = {field: getattr(self, name) for name, field in ADAPTER.items() if getattr(self, name) is not None}
+        if self.rank is not None:
+            whole_number("rank", self.rank)
         settings = {name: getattr(self, name) for name in SETTINGS} | {"adapter": adapter or None}
-        settings, more = FinetuneSettings(**settings, seed=self.random_state), {}
+        settings, more = FinetuneSettings(**settings, seed=seed_number("random_state", self.random_state)), {}
         if self.minutes is None:
             run = prepared(data, settings.with_defaults(data.task))
             self.model_, finished, state = carried_out(run)
@@ -155,11 +157,13 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     def load(cls, folder, base=None):
         """Read a classifier that `save` or the command `finetune` wrote; `base` is the base's new path if it has moved.
 
-        If the command wrote the folder, the adapter's settings are not restored as parameters of the estimator.
+        If the command wrote the folder, labels are str, and a variant is not restored as a parameter of the estimator.
         """
         about, model = read_task(folder)[1], load_classifier(folder, base)
         settings = about.get("settings", {})
+        adapter = settings.get("adapter") or {}
         values = {name: settings[name] for name in SETTINGS if name in settings}
+        values |= {name: adapter[field] for name, field in ADAPTER.items() if field in adapter}
         estimator = cls(**about.get("estimator", values))
         estimator.model_, estimator.classes_ = model, np.array(about.get("classes", model.labels))
         estimator.results_ = {name: about[name] for name in ("method", *RESULTS) if name in about}

@@ -4,6 +4,7 @@ import math
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from ..adapters import Adapter, check_ranks, for_original_base, start_adapter, trainable_report
@@ -66,6 +67,8 @@ def finetune(data, out, settings=None, report=no_report, minutes=None):
     base = base_place(settings.base)
     check_target(out, "out", [base, *data.paths()])
     check_state(out)
+    if Path(out).exists():
+        report(f"{out} exists, and will be replaced")
     if minutes is not None:
         with only_process(out):
             best, trials = best_of_search(data, given, minutes, report)
@@ -176,6 +179,7 @@ def about_run(run, data, state):
     """The entries of `task.json` that describe a run, whatever its data."""
     report, settings = trainable_report(run.dataset.model.params, state.best), run.settings
     numbers = {"learning_rate": settings.learning_rate, "trainable": report.trainable, "percent": report.percent}
+    numbers["steps"] = state.step
     return numbers | {"settings": plain_values(data, settings)}
 
 
@@ -243,7 +247,7 @@ def run_from(values):
     names = {field.name for field in fields(FinetuneSettings)}
     settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
     rest = {name: value for name, value in values.items() if name not in names}
-    task = "classifier" if {"text_column", "label_column"} & rest.keys() else "chat"
+    task = "classifier" if {"text_column", "label_column", "text", "label"} & rest.keys() else "chat"
     task = one_of("task", rest.pop("task", "question" if "question" in rest else task), KINDS)
     for field in fields(KINDS[task]):
         names.add(field.name)

@@ -1,12 +1,12 @@
 """Report on a classifier: its scores with intervals, a comparison with simpler classifiers, and its confusions."""
 
+import hashlib
 from collections import Counter
 from statistics import NormalDist
 
 import numpy as np
 
 from ..checked import shown
-from ..data import text_digest
 
 DRAWS, SEED = 2000, 0  # number of draws and seed of the bootstrap
 ENDS = 0.025, 0.975  # the quantiles that are the ends of a 95 % interval
@@ -79,7 +79,8 @@ def class_report(labels, true, probabilities, others=None, keys=None):
 
 def text_keys(texts):
     """Return a key for each text, (N,) integers; texts that differ only in case and spacing have the same key."""
-    return np.array([int.from_bytes(text_digest(text)[:8], "little") for text in texts], dtype=np.uint64)
+    digests = (hashlib.sha256(" ".join(text.lower().split()).encode("utf-8")).digest() for text in texts)
+    return np.array([int.from_bytes(digest[:8], "little") for digest in digests], dtype=np.uint64)
 
 
 def calibration(confidence, right):
@@ -177,7 +178,9 @@ def score_lines(report):
         f"  [95 % intervals: Wilson's; for macro-F1 and differences the bootstrap's, {DRAWS:,} draws of texts]"
     )
     if "tf-idf" in rows:
-        lines.append("  tf-idf: logistic regression on words and pairs of words, trained on the same texts")
+        lines.append(
+            "  tf-idf: logistic regression on words and word pairs of the training texts, C tuned on validation"
+        )
     if report["repeated"]:
         lines.append(f"  {report['repeated']:,} rows with a text that occurs earlier are not counted")
     off = 100 * report["calibration_error"]
@@ -185,8 +188,9 @@ def score_lines(report):
 
 
 def with_interval(value, interval, sign=""):
+    """Format a score with its interval, or without one if all draws of the bootstrap are equal."""
     value, low, high = (f"{100 * number:{sign}.1f}".replace("-", "−") for number in (value, *interval))
-    return f"{value} [{low}, {high}]"
+    return value if interval[0] == interval[1] else f"{value} [{low}, {high}]"
 
 
 def class_lines(report):

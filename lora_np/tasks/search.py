@@ -51,7 +51,7 @@ def search(train, fits, settings, other, minutes, report):
         if best is None or trial.loss < best.loss:
             best = trial
         rows.append(row_of(trial))
-        report("  " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in rows[-1].items()))
+        report("  " + described(rows[-1]))
         return trial._replace(trained=None)
 
     report(f"searching for {minutes:g} min; validation loss of each trial:")
@@ -72,6 +72,7 @@ def search(train, fits, settings, other, minutes, report):
             attempt(other)
     if best.trained is None:
         raise FloatingPointError(f"the training diverged at all {len(rows)} settings that were tried")
+    report("selected: " + described(row_of(best)))
     return best.trained, rows
 
 
@@ -99,6 +100,10 @@ def candidates(settings):
     order = stream(settings.seed, "sample").permutation(len(pairs))
     of_rank = [replace(of, adapter=replace(of.adapter, r=r, alpha=scale * r)) for of, r in (pairs[i] for i in order)]
     return of_rate + of_rank
+
+
+def described(row):
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in row.items())
 
 
 def row_of(trial):

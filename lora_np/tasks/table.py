@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checked import check_fields, instance_of, one_of, shown
+from ..checked import check_fields, instance_of, one_of, quoted, shown
 from ..data import (
     Table,
     class_batches,
@@ -86,6 +86,11 @@ class LabelledTable(Data):
         labels, pad = label_names(splits.train.labels), pad_id(model.tokenizer)
         if rare := sorted(label for label, n in Counter(splits.train.labels).items() if n == 1):
             warnings.warn(f"labels with only one training text: {listed(rare)}", stacklevel=2)
+        first = {}
+        unclear = {text for part in splits for text, label in zip(*part) if first.setdefault(text, label) != label}
+        if unclear:
+            example = quoted(min(unclear), 60)
+            warnings.warn(f"labels: {len(unclear)} texts have several labels, for example {example}", stacklevel=2)
         reading = {"max_tokens": settings.max_tokens, "overlap": settings.overlap}
         model = self.labelling(model._replace(labels=labels, **reading), settings.seed)
         warn_if_split(model, splits.train.texts)
@@ -148,9 +153,11 @@ class LabelledTable(Data):
         tables = {name: self.table(path) for name, path in tables.items() if path is not None}
         seen, n_left_out = set(), 0
         for name in reversed(tables):
-            rest = [row for row in zip(*tables[name]) if text_digest(row[0]) not in seen]  # ignores case and spacing
+            # The digest ignores case, spacing and punctuation, so that near copies are not in two parts.
+            rest = [row for row in zip(*tables[name]) if text_digest(row[0]) not in seen]
             if not rest:
-                raise ValueError(f"{name}: every text is also in {' or '.join(list(tables)[1:])}; nothing is left")
+                others = list(tables)[list(tables).index(name) + 1 :]
+                raise ValueError(f"{name}: every text is also in {' or '.join(others)}; nothing is left")
             n_left_out += len(tables[name].texts) - len(rest)
             tables[name] = Table(*map(list, zip(*rest)))
             seen |= set(map(text_digest, tables[name].texts))
@@ -182,6 +189,10 @@ class LabelledTable(Data):
         n, longer = results["rows"], results["longer_texts"]
         lines = [f"labels: {', '.join(map(shown, results['labels']))}"]
         lines.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
+        accuracy = f"validation accuracy {100 * results['validation_accuracy']:.1f} %"
+        lines.append(f"      {accuracy}; training ended after {results['steps']:,} steps")
+        if "temperature" in results:
+            lines.append(f"      the head's logits are divided by {results['temperature']:.2f}")
         if n["left_out"]:
             files = " or ".join(map(str, self.paths()[1:]))
             lines.append(f"      {n['left_out']} left out, because their texts are also in {files}")
