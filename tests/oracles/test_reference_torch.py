@@ -107,6 +107,28 @@ def linear_cross_entropy(s, t):
     return cross_entropy(s, {**t, "logits": F.linear(t["x"], t["weight"])})
 
 
+def token_log_probs(s, t):
+    logits, targets = F.linear(t["x"], t["weight"]).flatten(0, -2), t["targets"].flatten()
+    losses = F.cross_entropy(logits, targets, ignore_index=s["ignore_index"], reduction="none")
+    return {"log_probs": -losses.reshape(t["targets"].shape)}
+
+
+def grpo(s, t):
+    real = torch.arange(t["log_probs"].shape[1]) < t["lengths"][:, None]
+    mean, deviation = t["rewards"].mean(dim=1, keepdim=True), t["rewards"].std(dim=1, keepdim=True)
+    advantages = (t["rewards"] - mean) / (deviation + 1e-4)
+    ratio, A = (t["log_probs"] - t["old"]).exp(), advantages.reshape(-1, 1)
+    gain = torch.minimum(ratio * A, ratio.clamp(1 - s["clip"], 1 + s["clip"]) * A)
+    d = t["reference"] - t["log_probs"]
+    of_tokens = gain - s["beta"] * (d.exp() - d - 1)
+    return {"advantages": advantages, "loss": -((of_tokens * real).sum(dim=1) / t["lengths"]).mean()}
+
+
+def dpo(s, t):
+    change = t["log_probs"] - t["reference"]
+    return {"loss": -F.logsigmoid(s["beta"] * (change[:, 0] - change[:, 1])).mean()}
+
+
 def scale_of(s):
     return s["alpha"] / (math.sqrt(s["r"]) if s["rslora"] else s["r"])
 
@@ -369,7 +391,7 @@ def nf4(s, t):
 COMPUTED = {f.__name__: f for f in (
     linear, layer_norm, gelu, softmax, attention, embedding, cross_entropy, dropout, lora, dora, model, generate,
     sample, clip, schedule, adamw, accumulate, train, spectrum, nf4, rms_norm, rope, swiglu, linear_cross_entropy,
-    qalora, gelu_erf, mean_pool, encoder_attention,
+    qalora, gelu_erf, mean_pool, encoder_attention, token_log_probs, grpo, dpo,
 )}  # fmt: skip
 COMPUTED |= {"llama": model, "llama_generate": generate, "llama_train": train, "grouped_attention": attention}
 ELSEWHERE = {"gpt2_read", "gpt2_write", "peft_read", "peft_write", "blocks", "gguf_read", "gguf_adapter", "bert"}
@@ -391,7 +413,7 @@ def test_case(id):
     outputs = COMPUTED[entry["kind"]](entry["settings"], inputs)
     records = [record for record in entry["tensors"] if record["stage"] != "input"]
     assert records
-    if "model" not in entry["settings"] and entry["tier"] in (1, 4, 5):
+    if "model" not in entry["settings"] and entry["tier"] in (1, 4, 5, 6):
         back = [record["name"] for record in records if record["stage"] == "backward"]
         outputs |= gradients(entry["settings"], inputs, outputs, back)
     for record in records:

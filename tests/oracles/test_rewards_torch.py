@@ -1,4 +1,4 @@
-"""The losses of GRPO and DPO beside TRL's, and the log probabilities of tokens beside PyTorch's."""
+"""The losses of GRPO and DPO beside TRL's. Those of the reference are beside PyTorch's in test_reference_torch.py."""
 
 import importlib.machinery
 import sys
@@ -9,8 +9,6 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
-from lora_np import ops
-from lora_np.data import IGNORE_INDEX
 from lora_np.training import advantages, dpo, grpo
 
 from .comparison import check
@@ -50,22 +48,6 @@ def draw():
     log_probs, old, reference = (rng.normal(size=(7, 5)) * 0.4 - 1 for _ in range(3))
     real = np.arange(5) < rng.integers(1, 6, size=7)[:, None]
     return log_probs, old, reference, real, rng.normal(size=7)
-
-
-def test_token_log_probs():
-    rng = np.random.default_rng(0)
-    x, weight, slopes = rng.normal(size=(3, 5, 4)), rng.normal(size=(11, 4)), rng.normal(size=(3, 5))
-    targets = rng.integers(11, size=(3, 5))
-    targets[0, :3] = IGNORE_INDEX
-    log_probs, cache = ops.token_log_probs_forward(x, weight, targets, chunk=40)
-    grads = ops.token_log_probs_backward(slopes, cache)
-    tx, tw = (torch.tensor(array, requires_grad=True) for array in (x, weight))
-    logits = (tx @ tw.T).reshape(15, 11)
-    expected = -torch.nn.functional.cross_entropy(logits, torch.tensor(targets.ravel()), reduction="none")
-    (expected * torch.tensor(slopes.ravel())).sum().backward()
-    check("token log probabilities", "log_probs", log_probs.ravel(), expected.detach().numpy(), EXACT)
-    for name, got, its in (("dx", grads.dx, tx), ("dweight", grads.dweight, tw)):
-        check("token log probabilities", name, got, its.grad.numpy(), EXACT)
 
 
 def test_grpo_is_trls(draw, trl):
