@@ -19,7 +19,7 @@ from lora_np.experiments.evidence import UNKNOWN, interval
 from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, lora
 from lora_np.experiments.recipes import RECIPES, bases_of, figures, module, recipe
-from lora_np.experiments.runs import BASES, classify, load_base, planted
+from lora_np.experiments.runs import BASES, classify, load_base, planted, preferences
 from lora_np.experiments.runs.classify import FOLDS, WEIGHTS, ClassifyRun, load_snippets, starting_point
 from lora_np.experiments.runs.dialect import DialectRun, Splits
 from lora_np.experiments.runs.planted import PlantedRun
@@ -489,7 +489,8 @@ def alternating(starts, batch, rounds):
 
 
 @pytest.mark.slow
-def test_made_up_numbers_are_those_of_a_run(small):
+def test_made_up_numbers_are_those_of_a_run(small, monkeypatch):
+    monkeypatch.setattr(preferences, "OTHERS", 8)
     runs = [DialectRun("critics", "lora_r4", 0, 1e-3, 1, limit=300), small_run(None), small_run(None, test=False)]
     runs += [
         PlantedRun(1, 1, 0, steps=2),
