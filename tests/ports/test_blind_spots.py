@@ -42,10 +42,7 @@ SPOTS = [
         ("steps.data[Math.floor(i / 256)] || 1", "steps.data[Math.floor(i / 256)]"),
         ("(step == 0 ? 1 : step)", "step")),
     BlindSpot("N is not at least 1", {"cross-entropy-none-real": "loss"},
-        ("Math.max(1, sumAll(real)); // N", "sumAll(real); // N"), ("share->f[i] = (REAL)1 / real;", "share->f[i] = 1;",
-        "return product(scalar(0), \"=.,.\", subtract(map(logarithm, sum(map(exponential, x))), "
-        "sum(times(x, hit))), share);", "return scale(product(scalar(0), \"=.,.\", subtract(map(logarithm, "
-        "sum(map(exponential, x))), sum(times(x, hit))), share), (REAL)1 / real);")),
+        ("Math.max(1, sumAll(real)); // N", "sumAll(real); // N"), ("(REAL)-1 / fmax(1, real)", "(REAL)-1 / real")),
     BlindSpot("the model's ε is 1e-5", {"model-classifier": "blocks.0.ln1", "generate-lora": "step.0.logits"},
         ("n_classes, layer_norm_eps: eps } = settings;", "n_classes } = settings;\n  const eps = 1e-5;"),
         ('number(model, "layer_norm_eps")', "1e-5")),

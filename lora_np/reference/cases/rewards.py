@@ -57,8 +57,8 @@ def reward_cases():
                   "clipped, with a penalty", "a standard deviation that divides by G; clipping on both sides; the mean "
                   "over all tokens; the gradient of log π − log π_ref",
                   beta=0.25, grad_loss=0.5),
-        grpo_case("grpo-equal-rewards", [[0.5, 0.5], [1.0, 0.0]], [2, 4, 3, 4], "one group with equal rewards, no "
-                  "penalty", "0/0 in a group without differences"),
+        grpo_case("grpo-equal-rewards", [[0.5, 0.5], [1.0, 0.0], [0.25, -1.0]], [2, 4, 3, 4, 1, 2], "three groups, one "
+                  "with equal rewards; no penalty", "0/0 in a group without differences"),
         ReferenceCase("dpo", 6, "dpo", {"beta": 0.25, "grad_loss": 0.5}, pairs, dpo, "four pairs",
                       "the rejected text first; log σ without its sign; the reference left out"),
         ReferenceCase("dpo-far", 6, "dpo", {"beta": 1.0, "grad_loss": 1.0},
