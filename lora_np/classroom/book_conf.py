@@ -40,8 +40,8 @@ def as_plain_text(app, what, name, obj, options, lines):
 
 
 def skip(app, what, name, obj, skipped, options):
-    """Skip the fields of a NamedTuple, which the tuple's own docstring describes."""
-    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field") else None
+    """Skip the fields of a NamedTuple, which its own docstring describes, and methods that scikit-learn adds."""
+    return str(getattr(obj, "__doc__", "")).startswith("Alias for field") or name.endswith("_request") or None
 
 
 def setup(app):
