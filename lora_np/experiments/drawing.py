@@ -37,12 +37,15 @@ def colour(key):
     return COLOURS.get(family) or COLOURS[f"lora_{family}"]
 
 
-def panels(outcome, title, width, height, columns=1, **grid):
+MARKS = "mean and 95 % interval"
+
+
+def panels(outcome, title, width, height, columns=1, marks=MARKS, **grid):
     """Create a matplotlib Figure whose title also says what the markers show; return it and its Axes.
 
     With several `columns`, the Axes are returned as an array. `grid` contains further arguments for Figure.subplots.
     """
-    figure, title = new_figure(width, height), f"{title} ({seeds_text(outcome)})"
+    figure, title = new_figure(width, height), f"{title} ({seeds_text(outcome, marks)})"
     axes = figure.subplots(1, columns, **grid)
     if columns == 1:
         axes.set_title(title)
@@ -56,7 +59,7 @@ def legend_below(figure, axes, columns):
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
 
 
-def seeds_text(outcome, marks="mean and 95 % interval"):
+def seeds_text(outcome, marks=MARKS):
     """Describe a figure's markers and, for bases other than the small one, the base and the number of snippets."""
     n, on = len(outcome["seeds"]), ""
     if outcome["base"] != "pretrained":

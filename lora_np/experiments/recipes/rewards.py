@@ -132,10 +132,12 @@ def details(outcome):
 
 
 def draw(outcome):
-    figure, axes = panels(outcome, "Reward and divergence along every run", 9, 5.6)
+    figure, axes = panels(outcome, "Reward and divergence", 9, 5.6, marks="thick lines: mean")
     for method, of_rates in outcome["paths"]["reward"].items():
         label, shade, style = LABELS[method]
         for of_seeds in of_rates.values():
+            for run in of_seeds:
+                axes.plot(run["divergence"], run["reward"], style, color=shade, linewidth=0.7, alpha=0.35)
             mean = {field: np.mean([run[field] for run in of_seeds], axis=0) for field in PATHS}
             axes.plot(mean["divergence"], mean["reward"], style, color=shade, label=label, linewidth=1.8, alpha=0.8)
             label = None
@@ -155,5 +157,6 @@ RECIPE = Recipe(
     limits="""One task, whose reward a model can exploit, and a small base. The learning rates of rewards are not tuned,
     because a higher rate always gains more reward and loses more of the base.""",
     caption="""The reward against the divergence from the base, from step 0 (left) to 24, at four learning rates for
-    each method, averaged over seeds. Compare the lines at equal divergence, such as the dotted one.""",
+    each method. Thick lines are means over seeds, thin lines the seeds. Compare the lines at equal divergence, such as
+    the dotted one.""",
 )
