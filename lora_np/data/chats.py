@@ -76,7 +76,7 @@ def read_pairs(path):
 
 
 def as_messages(value, role, name, place):
-    """Return a list of messages, which are checked, unchanged, and a string as a list with one message."""
+    """Check a list of messages and return it; return a string as a list with one message."""
     if not isinstance(value, list):
         return [{"role": role, "content": checked_content(value, name, place)}]
     for i, message in enumerate(value):
@@ -104,7 +104,7 @@ def read_prompts(path):
     conversations = [as_messages(row.get("prompt"), "user", "prompt", place) for row, place in zip(rows, places)]
     for messages, place in zip(conversations, places):
         if not messages or messages[-1]["role"] != "user":
-            raise ValueError(f"{place}: expected prompt to end with a message of the user")
+            raise ValueError(f"{place}: expected prompt to end with a user's message")
     return conversations, places
 
 

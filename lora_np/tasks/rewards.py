@@ -136,9 +136,8 @@ def reward_function(place, tokenizer):
             return function(*arguments)
         except Exception as error:
             lines = [of.lineno for of in traceback.extract_tb(error.__traceback__) if of.filename == path]
-            problem = (
-                f"{type(error).__name__}{f' in line {lines[-1]}' if lines else ''}: {' '.join(str(error).split())}"
-            )
+            where = f" in line {lines[-1]}" if lines else ""
+            problem = f"{type(error).__name__}{where}: {' '.join(str(error).split())}"
             raise ValueError(f"reward: {place} raised {problem}") from None
 
     sys.path.insert(0, str(Path(path).parent.resolve()))  # as if Python ran the file

@@ -103,6 +103,7 @@ def candidates(settings):
 
 
 def described(row):
+    """Format the result of `row_of`."""
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in row.items())
 
 

@@ -182,7 +182,7 @@ class Dataset(NamedTuple):
     # (LoadedModel, history of `train`) -> dict of results on the test set, and dict: name -> bytes of files to save
     test: Callable
     test_base: Callable = lambda: {}  # () -> dict of the base's results before training
-    texts_per_row: int = 1
+    texts_per_row: int = 1  # 2 for a pair; for a prompt, the number of its completions
     loss: Callable | None = None  # see `fine_tuning`
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
     # (trained LoadedModel) -> the LoadedModel to test and to save, and dict of results
