@@ -42,7 +42,7 @@ def model_place(name):
     if is_packaged(name):
         return packaged_model(str(name))
     near = difflib.get_close_matches(str(name).lower(), [*PACKAGED, "pretrained"], n=1)
-    if near and not Path(name).exists():
+    if near and str(name) == Path(name).name and not Path(name).exists():  # a word, not the path of a moved model
         raise FileNotFoundError(f"{name}: no such file or folder; did you mean {near[0]}?")
     return Path(name)
 
