@@ -45,7 +45,7 @@ def modules(config):
     return with_depths([*layers, LayerSpec("head", "linear", (size, C), 0.02, False, one, tied)])
 
 
-def block_forward(x, i, run):
+def block_forward(x, i, config, run):
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
     h = run(f"blocks.{i}.norm", x)
     q, k, v = (run(f"{attn}.{name}_proj", h) for name in "qkv")
@@ -55,7 +55,7 @@ def block_forward(x, i, run):
     return run(f"{mlp}.residual", x, branch)
 
 
-def block_backward(dx, i, back):
+def block_backward(dx, i, config, back):
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
     dx, dbranch = back(f"{mlp}.residual", dx)
     through_mlp = back(f"{mlp}.up_proj", back(f"{mlp}.gelu", back(f"{mlp}.down_proj", dbranch)))

@@ -54,7 +54,7 @@ def embed_backward(dx, back):
     back("tok_emb", dtok)
 
 
-def block_forward(x, i, run):
+def block_forward(x, i, config, run):
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
     q, k, v = (run(f"{attn}.{name}_proj", x) for name in "qkv")
     branch = run(f"{attn}.o_proj", run(f"{attn}.context", q, k, v))
@@ -63,7 +63,7 @@ def block_forward(x, i, run):
     return run(f"blocks.{i}.norm2", run(f"{mlp}.residual", x, branch))
 
 
-def block_backward(dx, i, back):
+def block_backward(dx, i, config, back):
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
     dx, dbranch = back(f"{mlp}.residual", back(f"blocks.{i}.norm2", dx))
     dx = add(dx, back(f"{mlp}.up_proj", back(f"{mlp}.gelu", back(f"{mlp}.down_proj", dbranch))))

@@ -47,12 +47,18 @@ def adapter_shapes(params, config):
     for module in adapted_modules(config, params):
         shapes = kind.shapes(*params[f"{module}.weight"].shape, module_rank(config, module))
         by_name |= {f"{module}.{leaf}": shape for leaf, shape in shapes.items()}
-    return by_name | {name: array.shape for name, array in head_arrays(params).items() if config.train_head}
+    return by_name | {name: array.shape for name, array in trained_head(params, config).items()}
 
 
 def head_arrays(arrays):
     """The arrays of the head: its weight and, in some architectures, its bias; an empty dict if there is no head."""
     return {name: arrays[name] for name in (HEAD, HEAD_BIAS) if name in arrays}
+
+
+def trained_head(params, config):
+    """The arrays of the classification head that an adapter trains as a whole; a language model's head is not one."""
+    head = head_arrays(params) if config.train_head else {}
+    return {} if HEAD in head and head[HEAD].shape == np.shape(params.get("tok_emb.weight")) else head
 
 
 def check_ranks(params, config):
@@ -79,7 +85,7 @@ def init_adapter(params, config, rng):
 
     Returns
     -------
-    Adapter, with its arrays in execution order and, if config.train_head, a copy of the base's head if there is one
+    Adapter, with its arrays in execution order and, if config.train_head, a copy of the base's classification head
 
     Raises
     ------
@@ -130,7 +136,7 @@ def start_adapter(params, config, rng):
             base[name], factors = start(params[name], settings)
             arrays |= factors
         weights |= {f"{module}.{leaf}": array for leaf, array in arrays.items()}
-    weights |= {name: np.array(array) for name, array in head_arrays(params).items() if config.train_head}
+    weights |= {name: np.array(array) for name, array in trained_head(params, config).items()}
     return (params if start is None else base), Adapter(config, weights)
 
 

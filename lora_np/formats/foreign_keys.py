@@ -11,14 +11,15 @@ ACTIONS = ("read", "required", "optional", "written", "ignored", "default")
 
 def inventory():
     """Yield (section, keys, action, our fields) for each line of the inventory; the list of our fields may be empty."""
-    section = None
+    sections = []
     for line in Path(__file__).with_suffix(".txt").read_text("utf-8").splitlines():
         if line.startswith("["):
-            section = line.strip("[]")
+            file, _, names = line.strip("[]").partition(" of ")
+            sections = [f"{file} of {name}" for name in names.split(", ")] if names else [file]
         elif line and not line.startswith("#"):
             keys, action, _ = line.split(" |")
             action, _, ours = action.strip().partition(": ")
-            yield section, keys.split(), action, ours.split()
+            yield from ((section, keys.split(), action, ours.split()) for section in sections)
 
 
 @cache
@@ -41,6 +42,11 @@ def our_fields(section, *actions):
     """A dict, key -> field of our configuration, of a section's keys that have one of these actions (default: any)."""
     lines = [line for line in inventory() if line[0] == section and line[2] in (actions or ACTIONS)]
     return {key: field for _, keys, _, fields in lines for key, field in zip(keys, fields)}
+
+
+def values_in(section, config, *actions):
+    """A configuration's values, keyed by field name in a section's files; see also `our_fields`."""
+    return {theirs: getattr(config, ours) for theirs, ours in our_fields(section, *actions).items()}
 
 
 def keys_with(keys, *actions):

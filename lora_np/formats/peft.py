@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..adapters import (
+    HEAD,
     Adapter,
     AdapterConfig,
     compact_pattern,
@@ -163,6 +164,8 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
         remedy = "export it with --to merged, or convert it to LoRA with lora_np.adapters.compress"
         raise ValueError(f"adapter: got kind {settings.kind!r}, expected 'lora' or 'dora'; {remedy}")
     check_init(settings)
+    if HEAD in adapter.weights and not config.n_classes:
+        raise ValueError("adapter: replaces a language model's head; export it with --to merged")
     tensors, ranks, alphas, layers = {}, {}, {}, linear_names(config, "hf")
     for module, (joined, scale, _) in joined_layers(params, adapter, config, "hf").items():
         tensors |= {f"{BASE}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}

@@ -17,7 +17,8 @@ from ..compress import FORMATS, BlockWeight
 from ..compress.ggml import BLOCK
 from ..model import architecture
 from .atomic import replacing
-from .config_fields import fields_in
+from .config_fields import file_format
+from .foreign_keys import values_in
 from .fused import joined_layers
 from .gguf import read_gguf
 from .names import gguf_rows, stored_tensors
@@ -55,10 +56,10 @@ def save_gguf(path, params, config, fields, format="f32"):
     for tensor, weight in stored_tensors(params, config, "gguf"):
         with errors_of(f"{path}: {tensor}"):
             tensors[tensor] = encoded(tensor, weight, format)
-    name = architecture(config).name
-    sizes = {f"{name}.{field}": value for field, value in fields_in("GGUF", config).items()}
-    more = {"general.type": "model", "general.file_type": TYPES[format], "general.quantization_version": 2}
-    write_gguf(path, name, {**fields, **sizes, **more}, tensors)
+    name, (more, extra) = architecture(config).name, file_format(config).gguf_more(config)
+    sizes = {f"{name}.{field}": value for field, value in values_in(f"GGUF of {name}", config).items()}
+    more |= {"general.type": "model", "general.file_type": TYPES[format], "general.quantization_version": 2}
+    write_gguf(path, name, {**fields, **sizes, **more}, tensors | extra)
 
 
 def check_decoder(config):

@@ -79,8 +79,8 @@ class Architecture(NamedTuple):
     modules: Callable  # config -> {name: LayerSpec}, in execution order
     embed_forward: Callable  # (ids (B, T), run, start) -> (B, T, C); `start` is the position of the first id
     embed_backward: Callable  # (dx, back)
-    block_forward: Callable  # (x, i, run) -> x after block i, (B, T, C)
-    block_backward: Callable  # (dx, i, back) -> dx before block i
+    block_forward: Callable  # (x, i, config, run) -> x after block i, (B, T, C)
+    block_backward: Callable  # (dx, i, config, back) -> dx before block i
     output_forward: Callable  # (x, config, run) -> the head's input, (B, T, C), or (B, C) for a classifier
     output_backward: Callable  # (dh, config, back) -> dx after the last block
     file_names: str  # one line per layer: its Hugging Face and GGUF names, and our names for the layers in it

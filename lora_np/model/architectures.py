@@ -3,8 +3,11 @@
 from .bert import BERT
 from .gpt2 import GPT2
 from .llama import LLAMA
+from .llama_family import QWEN2, QWEN3, SMOLLM3
 
-ARCHITECTURES = {record.name: record for record in (GPT2, LLAMA, BERT)}  # GPT-2 first: old files name no architecture
+ARCHITECTURES = {
+    record.name: record for record in (GPT2, LLAMA, QWEN2, QWEN3, SMOLLM3, BERT)
+}  # GPT-2 first: old files name no architecture
 
 
 def architecture(config):

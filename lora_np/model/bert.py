@@ -125,7 +125,7 @@ def embed_backward(dx, back):
     back("tok_emb", dtok)
 
 
-def block_forward(x, i, run):
+def block_forward(x, i, config, run):
     """norm1(x + attention(x)), then norm2(x + mlp(x)): (B, T, C) to (B, T, C)."""
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
@@ -142,7 +142,7 @@ def block_forward(x, i, run):
     return run(f"blocks.{i}.norm2", run(f"{mlp}.residual", x, branch))
 
 
-def block_backward(dx, i, back):
+def block_backward(dx, i, config, back):
     """Compute the gradient of the block's input from that of its output: `block_forward` in reverse order.
 
     Each norm follows a residual sum, so the gradient passes through the norm even on the residual path.

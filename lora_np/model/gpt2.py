@@ -122,7 +122,7 @@ def embed_backward(dx, back):
     back("tok_emb", dtok)
 
 
-def block_forward(x, i, run):
+def block_forward(x, i, config, run):
     """x + attention(ln1(x)), then x + mlp(ln2(x)): (B, T, C) to (B, T, C).
 
     In a classifier's last block, `run` computes the query and everything after it at only one position in each row, so
@@ -145,7 +145,7 @@ def block_forward(x, i, run):
     return run(f"{mlp}.residual", x, branch)
 
 
-def block_backward(dx, i, back):
+def block_backward(dx, i, config, back):
     """Compute the gradient of the block's input from that of its output: `block_forward` in reverse order.
 
     The gradient of a residual sum x + f(x) reaches x along two paths: unchanged, and through f. If several layers read

@@ -38,9 +38,13 @@ class LlamaConfig:
     n_classes : int, 0 for a language model, or at least 2 for a classifier that reads the last non-padding token
     dropout : float in [0, 1), on both residual branches, during training
     rope_theta : float above 1, θ of the rotary position embedding
+    rope_divisors : tuple of D/2 floats, by which a model for longer texts divides RoPE's frequencies; () if it does not
+    unrotated : tuple of int, the blocks without rotary positions
     rms_norm_eps : float
     tied : bool, whether a language model's head is tied to the token embedding
     attention_bias, mlp_bias : bool, whether the linear layers of the attention and of the MLP have biases
+    qkv_bias : bool, whether q_proj, k_proj and v_proj have biases without an attention_bias
+    head_norm : bool, whether each head's queries and keys are normalised before the rotation
     extra : dict, fields of a configuration file that this package does not use but writes back
 
     Raises
@@ -60,10 +64,14 @@ class LlamaConfig:
     n_classes: int = 0
     dropout: float = 0.0
     rope_theta: float = 10000.0
+    rope_divisors: tuple[float, ...] = ()
+    unrotated: tuple[int, ...] = ()
     rms_norm_eps: float = 1e-5
     tied: bool = True
     attention_bias: bool = False
     mlp_bias: bool = False
+    qkv_bias: bool = False
+    head_norm: bool = False
     extra: dict = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
@@ -71,11 +79,19 @@ class LlamaConfig:
         check_config(self, *sizes.split())
         check_fields(self, finite_number, "rms_norm_eps", above=0, below=1)
         check_fields(self, finite_number, "rope_theta", above=1)
-        check_fields(self, instance_of, "tied", "attention_bias", "mlp_bias", type_=bool, expected="True or False")
+        flags = "tied", "attention_bias", "mlp_bias", "qkv_bias", "head_norm"
+        check_fields(self, instance_of, *flags, type_=bool, expected="True or False")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_kv_heads: {self.n_kv_heads} does not divide n_heads = {self.n_heads}")
         if self.head_size % 2:
             raise ValueError(f"head_size: got {self.head_size}, expected an even number: rotations act on pairs")
+        for name in ("rope_divisors", "unrotated"):  # lists in a file
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        divisors = self.rope_divisors
+        if len(divisors) not in (0, self.head_size // 2):
+            raise ValueError(f"rope_divisors: got {len(divisors)}, expected {self.head_size // 2}, one for each pair")
+        for number in divisors:
+            finite_number("rope_divisors", number, above=0)
 
 
 @lru_cache(maxsize=32)
@@ -88,13 +104,20 @@ def modules(config):
     for i in range(config.n_layers):
         attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
         bias, mlp_bias, last = config.attention_bias, config.mlp_bias, one and i == config.n_layers - 1
+        qkv_bias, D = bias or config.qkv_bias, config.head_size
         layers += [
             LayerSpec(f"blocks.{i}.norm1", "rms_norm", (C,), bias=False),
-            LayerSpec(f"{attn}.q_proj", "linear", (Q, C), std, bias=bias, one_position=last),
-            LayerSpec(f"{attn}.k_proj", "linear", (KV, C), std, bias=bias),
-            LayerSpec(f"{attn}.v_proj", "linear", (KV, C), std, bias=bias),
-            LayerSpec(f"{attn}.q_rotated", "rope", one_position=last),
-            LayerSpec(f"{attn}.k_rotated", "rope"),
+            LayerSpec(f"{attn}.q_proj", "linear", (Q, C), std, bias=qkv_bias, one_position=last),
+            LayerSpec(f"{attn}.k_proj", "linear", (KV, C), std, bias=qkv_bias),
+            LayerSpec(f"{attn}.v_proj", "linear", (KV, C), std, bias=qkv_bias),
+        ]
+        if config.head_norm:
+            layers += [LayerSpec(f"{attn}.q_norm", "head_norm", (D,), bias=False, one_position=last)]
+            layers += [LayerSpec(f"{attn}.k_norm", "head_norm", (D,), bias=False)]
+        if i not in config.unrotated:
+            layers += [LayerSpec(f"{attn}.q_rotated", "rope", one_position=last)]
+            layers += [LayerSpec(f"{attn}.k_rotated", "rope")]
+        layers += [
             LayerSpec(f"{attn}.context", "attention", one_position=last),
             LayerSpec(f"{attn}.o_proj", "linear", (C, Q), branch_std, bias=bias, one_position=last),
             LayerSpec(f"{attn}.residual", "residual", width=C, one_position=last),
@@ -125,7 +148,7 @@ def embed_backward(dx, back):
     back("tok_emb", dx)
 
 
-def block_forward(x, i, run):
+def block_forward(x, i, config, run):
     """x + attention(norm1(x)), then x + mlp(norm2(x)): (B, T, C) to (B, T, C); see `gpt2.block_forward`."""
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
@@ -133,8 +156,12 @@ def block_forward(x, i, run):
     q = run(f"{attn}.q_proj", h)  # (B, T, H·D)
     k = run(f"{attn}.k_proj", h)  # (B, T, K·D)
     v = run(f"{attn}.v_proj", h)  # (B, T, K·D)
-    q = run(f"{attn}.q_rotated", q)
-    k = run(f"{attn}.k_rotated", k)
+    if config.head_norm:
+        q = run(f"{attn}.q_norm", q)
+        k = run(f"{attn}.k_norm", k)
+    if i not in config.unrotated:
+        q = run(f"{attn}.q_rotated", q)
+        k = run(f"{attn}.k_rotated", k)
     context = run(f"{attn}.context", q, k, v)  # (B, T, H·D)
     branch = run(f"{attn}.o_proj", context)
     x = run(f"{attn}.residual", x, branch)
@@ -147,7 +174,7 @@ def block_forward(x, i, run):
     return run(f"{mlp}.residual", x, branch)
 
 
-def block_backward(dx, i, back):
+def block_backward(dx, i, config, back):
     """Compute the gradient of the block's input from that of its output: `block_forward` in reverse order."""
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
@@ -164,8 +191,12 @@ def block_backward(dx, i, back):
     dx, dbranch = back(f"{attn}.residual", dx)
     dcontext = back(f"{attn}.o_proj", dbranch)  # (B, T, H·D)
     dq, dk, dv = back(f"{attn}.context", dcontext)
-    dk = back(f"{attn}.k_rotated", dk)
-    dq = back(f"{attn}.q_rotated", dq)
+    if i not in config.unrotated:
+        dk = back(f"{attn}.k_rotated", dk)
+        dq = back(f"{attn}.q_rotated", dq)
+    if config.head_norm:
+        dk = back(f"{attn}.k_norm", dk)
+        dq = back(f"{attn}.q_norm", dq)
     through_v = back(f"{attn}.v_proj", dv)
     through_k = back(f"{attn}.k_proj", dk)
     through_q = back(f"{attn}.q_proj", dq)

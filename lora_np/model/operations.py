@@ -12,6 +12,7 @@ import numpy as np
 from .. import ops
 from ..adapters import KINDS, module_config
 from ..ops.attention import attend
+from ..ops.rms_norm import RMSNormGrads
 from ..ops.rope import rotate
 from ..ops.swiglu import sigmoid
 from .rows import rows_forward
@@ -60,15 +61,30 @@ def linear(call, module, x):
     return KINDS[config.kind].forward(x, weight, bias, arrays, config, wanted, mask)
 
 
+def head_norm(call, module, x):
+    heads = x.reshape(*x.shape[:-1], -1, call.config.head_size)  # (B, T, H, D)
+    y, cache = rms_norm(call, module, heads)
+    return y.reshape(x.shape), cache
+
+
+def head_norm_backward(dy, cache):
+    dx, dweight = ops.rms_norm_backward(dy.reshape(cache.x_hat.shape), cache)
+    return RMSNormGrads(None if dx is None else dx.reshape(dy.shape), dweight)
+
+
 def rope(call, module, x):
-    settings = call.config.head_size, call.config.rope_theta, x.dtype
+    config = call.config
+    settings = config.head_size, config.rope_theta, x.dtype, config.rope_divisors
     if module.one_position:
         return ops.rope_forward(x, *ops.rope_tables(call.last[:, None], *settings))  # x is (B, 1, H·D)
     return ops.rope_forward(x, *ops.consecutive_tables(0, x.shape[1], *settings))
 
 
 def attention(call, module, q, k, v):
-    wanted = [name for name in "qkv" if call.wanted[f"{module.prefix}{name}_proj"]]
+    proj, norm = (
+        {name: call.wanted.get(f"{module.prefix}{name}_{layer}", ()) for name in "qkv"} for layer in ("proj", "norm")
+    )
+    wanted = [name for name in "qkv" if proj[name] or "weight" in norm[name]]
     return ops.attention_forward(q, k, v, call.config.n_heads, wanted, last_keys(call, module))
 
 
@@ -174,6 +190,10 @@ def rms_norm_decode(weight, bias, reading, x):
     return ops.rms_norm.normalise(x, reading.config.rms_norm_eps)[0] * weight
 
 
+def head_norm_decode(weight, bias, reading, x):
+    return rms_norm_decode(weight, bias, reading, x.reshape(len(x), -1, len(weight))).reshape(x.shape)
+
+
 def linear_decode(weight, bias, reading, x):
     """x Wᵀ + b for the few rows of a decoding step, computed as (W xᵀ)ᵀ in pieces, which halves the time."""
     pieces = [weight[i : i + PIECE] @ x.T for i in range(0, len(weight), PIECE)]
@@ -183,7 +203,8 @@ def linear_decode(weight, bias, reading, x):
 
 def rope_decode(weight, bias, reading, x):
     config, (B, T), start = reading.config, reading.shape, reading.start
-    tables = ops.consecutive_tables(start, start + T, config.head_size, config.rope_theta, x.dtype)
+    settings = config.head_size, config.rope_theta, x.dtype, config.rope_divisors
+    tables = ops.consecutive_tables(start, start + T, *settings)
     return rotate(x.reshape(B, T, -1), *tables).reshape(x.shape)
 
 
@@ -214,6 +235,7 @@ OPERATIONS = {
     "embed": Operation(embed, embed_backward, embed_decode, inputs=2),
     "layer_norm": Operation(layer_norm, ops.layer_norm_backward, layer_norm_decode),
     "rms_norm": Operation(rms_norm, ops.rms_norm_backward, rms_norm_decode),
+    "head_norm": Operation(head_norm, head_norm_backward, head_norm_decode),
     "linear": Operation(linear, ops.linear_backward, linear_decode),
     "rope": Operation(rope, ops.rope_backward, rope_decode),
     "attention": Operation(

@@ -94,7 +94,7 @@ def hidden_states(ids, config, run, start=0, block_run=None):
     model = architecture(config)
     x = model.embed_forward(ids, run, start)  # (B, T, C)
     for i in range(config.n_layers):
-        x = model.block_forward(x, i, run if block_run is None else block_run(x))
+        x = model.block_forward(x, i, config, run if block_run is None else block_run(x))
     return x
 
 
@@ -125,11 +125,11 @@ def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
     dx = model.output_backward(dh, config, back)
     for i in reversed(range(config.n_layers)):
         if not cache.inputs:
-            dx = model.block_backward(dx, i, back)
+            dx = model.block_backward(dx, i, config, back)
         elif dx is not None:
             again = cache._replace(ops={}, shapes={})
-            model.block_forward(cache.inputs[i], i, forward_layers(again))
-            dx = model.block_backward(dx, i, wrap(backward_layers(again, grads, record)))
+            model.block_forward(cache.inputs[i], i, config, forward_layers(again))
+            dx = model.block_backward(dx, i, config, wrap(backward_layers(again, grads, record)))
     model.embed_backward(dx, back)
     return grads
 

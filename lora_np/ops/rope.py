@@ -21,7 +21,7 @@ class RopeGrads(NamedTuple):
     dx: np.ndarray  # (..., T, n·D)
 
 
-def rope_tables(positions, head_size, theta, dtype=np.float32):
+def rope_tables(positions, head_size, theta, dtype=np.float32, divisors=()):
     """The cosine and sine of every angle, computed in float64: two arrays (..., T, D/2).
 
     Parameters
@@ -30,16 +30,19 @@ def rope_tables(positions, head_size, theta, dtype=np.float32):
     head_size : int, D, even
     theta : float, the base of the frequencies; the slowest point is rotated by about 1/θ radians per position
     dtype : the tables' dtype, which should be that of the rotated array
+    divisors : tuple of D/2 numbers by which the frequencies are divided; () to leave them as they are
     """
     frequencies = float(theta) ** (-np.arange(0, head_size, 2) / head_size)  # (D/2,)
+    if divisors:
+        frequencies /= divisors
     angles = positions[..., None] * frequencies  # (..., T, D/2)
     return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
 
 
 @lru_cache(maxsize=4)
-def consecutive_tables(start, stop, head_size, theta, dtype):
+def consecutive_tables(start, stop, head_size, theta, dtype, divisors=()):
     """`rope_tables` for positions `start` to `stop` − 1; cached, because all layers of a pass use the same tables."""
-    return rope_tables(np.arange(start, stop), head_size, theta, dtype)
+    return rope_tables(np.arange(start, stop), head_size, theta, dtype, divisors)
 
 
 def rotate(x, cos, sin):

@@ -1,11 +1,11 @@
-"""transformers' GPT-2 and Llama with lora_np's weights, in float64 from end to end."""
+"""transformers' models with lora_np's weights, in float64 from end to end."""
 
 import re
+from importlib import import_module
 
 import torch
 import transformers
 from torch import nn
-from transformers.models.llama import modeling_llama
 
 from lora_np.model import GPT2Config
 
@@ -17,11 +17,12 @@ OURS_AND_THEIRS = (
     ("tok_emb", "model.embed_tokens"),
     ("norm_f", "model.norm"),
 )
+FAMILY = "llama", "mistral", "qwen2", "qwen3", "smollm3"
 CONV1D = {"attn.o_proj": "attn.c_proj", "mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj"}
 
 
 class InFloat64:
-    """PyTorch whose float32 is float64: the only patch of transformers' Llama that these tests make.
+    """PyTorch whose float32 is float64: the only patch of transformers' Llama and its relatives that these tests make.
 
     A float64 Llama has four casts to float32, each of which names the dtype, and so becomes a cast to float64:
 
@@ -30,6 +31,8 @@ class InFloat64:
     - `LlamaRotaryEmbedding.forward` computes the angles, cosines and sines in float32: `dtype=torch.float`. Its other
       cast, `position_ids.float()`, is of whole numbers and exact;
     - `eager_attention_forward` has a softmax in float32: `dtype=torch.float32`.
+
+    Scaled frequencies are computed in `modeling_rope_utils`, in float32 as well.
 
     The loss is not transformers', which casts the logits: `loss_of` takes them as they are.
     """
@@ -42,7 +45,8 @@ class InFloat64:
 
 def in_float64(monkeypatch):
     """Apply the patch until the end of a test."""
-    monkeypatch.setattr(modeling_llama, "torch", InFloat64())
+    for name in (*(f"models.{one}.modeling_{one}" for one in FAMILY), "modeling_rope_utils"):
+        monkeypatch.setattr(import_module(f"transformers.{name}"), "torch", InFloat64())
 
 
 def hf_name(name, n_classes=0):
