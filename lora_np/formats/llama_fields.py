@@ -106,7 +106,7 @@ def divisors(rope, head_size, theta):
 
 
 def rope_parameters(config):
-    """The parameters with which transformers computes a configuration's divisors; raises ValueError if none are known."""
+    """The parameters with which transformers computes a configuration's divisors; raises ValueError without any."""
     size, theta, wanted = config.head_size, config.rope_theta, config.rope_divisors
     if not wanted:
         return {"rope_type": "default", "rope_theta": theta}
@@ -201,6 +201,8 @@ def gguf_rope(config):
     name, wanted = architecture(config).name, config.rope_divisors
     if config.unrotated != (every_fourth(config.n_layers) if name == "smollm3" else ()):
         raise ValueError(f"unrotated: got {config.unrotated}; llama.cpp has only every fourth block of SmolLM3")
+    if name != "llama" and (config.attention_bias or config.mlp_bias):
+        raise ValueError(f"attention_bias: llama.cpp's {name} has no bias in attn_output and in the MLP")
     if not wanted:
         return {}, {}
     if len(set(wanted)) == 1:

@@ -1,16 +1,20 @@
-"""Random models of Llama's family: our logits, gradients, adapters and files beside transformers, PEFT and llama.cpp."""
+"""Random models of Llama's family: logits, gradients, adapters and files, beside transformers, PEFT and llama.cpp."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig, init_adapter
-from lora_np.formats import load_hf, load_peft, save_hf, save_peft
+from lora_np.formats import load_hf, load_peft, read_model, save_hf, save_peft
+from lora_np.formats.to_gguf import save_gguf
 from lora_np.model import forward, loss_and_gradients
 
+from ..chat_templates import metadata
 from ..tiny import random_batch
-from .comparison import GRADIENT, OUTPUT, check, check_all
+from .comparison import GRADIENT, LARGEST, OUTPUT, check, check_all
+from .llama_cpp import log_probabilities, need_llama_cpp, our_log_probabilities
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -160,3 +164,34 @@ def test_adapters_and_models_go_both_ways(name, tmp_path, monkeypatch):
             Logits(theirs)(torch.tensor(batch.ids), torch.tensor(batch.lengths)),
             OUTPUT,
         )
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILY if name != "mistral"])
+def test_llama_cpp_reads_our_files(name, tmp_path):
+    """A model of each kind in F32, with the log-probabilities of llama.cpp, and read back as it was."""
+    need_llama_cpp()
+    tokens, most = metadata(), 0.0
+    sizes = {"vocab_size": len(tokens["tokenizer.ggml.tokens"]), "max_position_embeddings": 64, "rms_norm_eps": 2.0**-10}
+    for seed in range(7):
+        rope = ROPES[seed % (3 if name == "llama" else 2)] | {"rope_theta": 500.0}
+        changes = {"rope_parameters": rope} | ({"no_rope_layer_interval": 4} if name == "smollm3" else {})
+        if name in ("qwen3", "smollm3"):
+            changes["attention_bias"] = seed == 6
+        model, rng = random_model(name, seed, pad_token_id=None, **sizes, **changes)
+        model.save_pretrained(tmp_path / str(seed))
+        ours = load_hf(tmp_path / str(seed))
+        file = tmp_path / f"{seed}.gguf"
+        if changes.get("attention_bias"):
+            with pytest.raises(ValueError, match=f"llama.cpp's {name} has no bias in attn_output"):
+                save_gguf(file, ours.params, ours.config, tokens)
+            continue
+        save_gguf(file, ours.params, ours.config, tokens)
+        back = read_model(file)
+        assert replace(back.config, rope_divisors=()) == replace(ours.config, rope_divisors=())
+        np.testing.assert_allclose(back.config.rope_divisors, ours.config.rope_divisors, rtol=1e-7)
+        assert all(np.array_equal(back.params[key], array) for key, array in ours.params.items())
+        rows = rng.integers(0, sizes["vocab_size"], (2, 40))
+        for theirs, own in zip(log_probabilities(file, rows, tmp_path), our_log_probabilities(*back[:2], rows)):
+            most = max(most, float(np.abs(theirs - own).max()))
+    LARGEST[f"llama.cpp, log-probabilities: {name}"] = (most, "all", 1e-3)
+    assert most < 1e-3
