@@ -1,4 +1,4 @@
-"""Tiny Llamas as Hugging Face's directories and as GGUF files, written without these libraries and without ours."""
+"""Tiny Llamas and relatives as Hugging Face's directories and as GGUF files, written without these libraries or ours."""
 
 import re
 
@@ -6,12 +6,14 @@ import numpy as np
 
 from lora_np.compress import FORMATS
 from lora_np.formats import write_json, write_tensors
+from lora_np.model import LlamaConfig, Qwen2Config, Qwen3Config, SmolLM3Config
 
 from .chat_templates import metadata, write_tokenizer
 from .test_gguf import BLOCK_TYPES, F16, F32, container, field
 from .tiny import random_params, tiny_llama
 
 TOKENS = metadata()["tokenizer.ggml.tokens"]
+KINDS = {Qwen2Config: "qwen2", Qwen3Config: "qwen3", SmolLM3Config: "smollm3"}
 TYPES = {bool: 7, int: 4, float: 6, str: 8}  # of GGUF's fields; llama.cpp expects uint32
 NAMES = {  # our layer: Hugging Face's, GGUF's
     "tok_emb": ("model.embed_tokens", "token_embd"),
@@ -20,6 +22,7 @@ NAMES = {  # our layer: Hugging Face's, GGUF's
     "norm1": ("input_layernorm", "attn_norm"),
     "norm2": ("post_attention_layernorm", "ffn_norm"),
     **{f"attn.{x}_proj": (f"self_attn.{x}_proj", f"attn_{x}") for x in "qkv"},
+    **{f"attn.{x}_norm": (f"self_attn.{x}_norm", f"attn_{x}_norm") for x in "qk"},
     "attn.o_proj": ("self_attn.o_proj", "attn_output"),
     **{f"mlp.{x}_proj": (f"mlp.{x}_proj", f"ffn_{x}") for x in ("gate", "up", "down")},
 }
@@ -31,10 +34,10 @@ FIELDS = {  # Hugging Face's: ours
 }
 
 
-def small_llama(**changes):
+def small_llama(kind=LlamaConfig, **changes):
     """A configuration with the tokenizer of `chat_templates.py`; most rows are multiples of 32."""
     sizes = {"vocab_size": len(TOKENS), "n_positions": 64, "d_model": 96, "d_ff": 64, "tied": False}
-    return tiny_llama(**sizes | changes)
+    return kind(**vars(tiny_llama(**sizes)) | {"qkv_bias": kind.qkv_bias, "head_norm": kind.head_norm} | changes)
 
 
 def theirs(name, which):
@@ -48,7 +51,7 @@ def theirs(name, which):
 def write_hf(folder, params, config, **fields):
     """A Llama's directory, with a tokenizer; `fields` are further ones of config.json."""
     folder.mkdir()
-    fields = {"model_type": "llama"} | {name: getattr(config, ours) for name, ours in FIELDS.items()} | fields
+    fields = {"model_type": KINDS.get(type(config), "llama")} | {name: getattr(config, ours) for name, ours in FIELDS.items()} | fields
     write_json(folder / "config.json", fields)
     tensors = {theirs(name, "hf"): array for name, array in params.items()}
     if config.n_classes:
@@ -85,9 +88,11 @@ def write_gguf(path, params, config, matrices=F32, fields=None, tensors=None):
     numbers |= {"attention.head_count": config.n_heads, "attention.head_count_kv": config.n_kv_heads}
     numbers |= {"attention.key_length": config.head_size, "attention.value_length": config.head_size}
     numbers |= {"rope.freq_base": config.rope_theta, "attention.layer_norm_rms_epsilon": config.rms_norm_eps}
-    all_fields = {f"llama.{name}": value for name, value in numbers.items()} | metadata()
-    all_fields |= {"general.architecture": "llama"} | (fields or {})
-    arrays = {theirs(n, "gguf"): in_gguf_order(n, array, config.head_size) for n, array in params.items()}
+    kind = KINDS.get(type(config), "llama")
+    all_fields = {f"{kind}.{name}": value for name, value in numbers.items()} | metadata()
+    all_fields |= {"general.architecture": kind} | (fields or {})
+    order = (lambda name, array, size: array) if kind in ("qwen2", "qwen3") else in_gguf_order
+    arrays = {theirs(n, "gguf"): order(n, array, config.head_size) for n, array in params.items()}
     written = []
     for name, array in (arrays | (tensors or {})).items():
         if array is None:

@@ -11,7 +11,7 @@ from lora_np.cli import main
 from lora_np.data.tokenizer_files import GENERATION
 from lora_np.formats import load_hf, load_peft, read_model, save_hf
 from lora_np.formats.foreign_keys import foreign_keys
-from lora_np.model import BertConfig, Sampling
+from lora_np.model import BertConfig, LlamaConfig, Qwen2Config, Qwen3Config, Sampling, SmolLM3Config
 from lora_np.tasks.writing import continuation, end_ids
 
 from .adapter_files import peft_tensors, random_factors, write_peft
@@ -20,8 +20,9 @@ from .tiny import edit_fields, random_params, same_bits, tiny_config
 
 HF = {"config.json": "llama", "config.json of gpt2": "gpt2", "config.json of llama": "llama"}
 BESIDE = ("sentence_bert_config.json", "1_Pooling/config.json", "2_Dense/config.json")
-HF |= {"config.json of bert": "bert", **dict.fromkeys(BESIDE, "mean")}
-PREFIX = {"GGUF": "", "GGUF of llama": "llama.", "GGUF tokenizer.ggml": "tokenizer.ggml."}
+HF |= {f"config.json of {name}": name for name in ("mistral", "qwen2", "qwen3", "smollm3", "bert")} | dict.fromkeys(BESIDE, "mean")
+GGUF = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "smollm3": SmolLM3Config}
+PREFIX = {"GGUF": "", "GGUF tokenizer.ggml": "tokenizer.ggml.", **{f"GGUF of {name}": f"{name}." for name in GGUF}}
 LABELS = [f"LABEL_{k}" for k in range(3)]  # transformers' names
 VALUES = {"tie_word_embeddings": False, "id2label": dict(zip("012", LABELS)), "label2id": dict(zip(LABELS, range(3)))}
 OTHERS = ("x", 7, 0.5, True, False, [1])  # values that a key may not have
@@ -38,19 +39,23 @@ def folders(tmp_path_factory):
         folder = folders[section] = root / section
         configs = {"gpt2": tiny_config(n_classes=3), "bert": BertConfig(13, 8, 6, 2, 3, 8, pooling="cls", n_classes=3)}
         configs["mean"] = replace(configs["bert"], pooling="mean")
-        config = configs.get(HF.get(section), small_llama(n_classes=3 * (section in HF)))
+        kind = GGUF.get(HF.get(section), LlamaConfig)
+        config = configs.get(HF.get(section), small_llama(kind, n_classes=3 * (section in HF)))
         params = random_params(config, np.float32)
         if section == "adapter_config.json":
             factors = random_factors(params, ("q_proj", "v_proj"))
             write_peft(folder, peft_tensors(factors), target_modules=["q_proj", "v_proj"])
         elif section in HF:
-            write_hf(folder, params, config) if HF[section] == "llama" else save_hf(folder, params, config)
+            if HF[section] in configs:
+                save_hf(folder, params, config)
+            else:
+                write_hf(folder, params, config, **{"model_type": "mistral"} if HF[section] == "mistral" else {})
     return folders
 
 
 def read(section, folder, changes):
     """Read the files of a section with changed fields: arrays, and plain values."""
-    params = random_params(config := small_llama(), np.float32)
+    params = random_params(config := small_llama(GGUF.get(section.rpartition(" ")[2], LlamaConfig)), np.float32)
     if section in PREFIX:
         folder.mkdir(exist_ok=True)
         (folder / "x.gguf").unlink(missing_ok=True)  # arrays of an earlier one are views of the file

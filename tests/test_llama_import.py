@@ -125,17 +125,21 @@ def test_blocks_stay_blocks_and_compute_the_same(tmp_path):
 
 
 REFUSED = [  # the form of the file, what is changed in its fields, and part of the message
-    ("hf", {"model_type": "mistral"}, "model_type: got 'mistral', expected one of gpt2, llama"),
-    ("hf", {"model_type": ["llama"]}, "model_type: got ['llama'], expected one of gpt2, llama"),
+    ("hf", {"model_type": "phi3"}, "model_type: got 'phi3', expected one of gpt2, bert, llama, qwen2, qwen3, smollm3"),
+    ("hf", {"model_type": ["llama"]}, "model_type: got ['llama'], expected one of gpt2, bert, llama"),
+    ("hf", {"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window is True, expected False"),
+    ("hf", {"model_type": "mistral", "sliding_window": 0}, "sliding_window: got 0"),
+    ("hf", {"model_type": "smollm3", "no_rope_layers": [1]}, "no_rope_layers is [1], expected a list with a 0 or 1"),
     ("hf", {"num_attention_heads": 0, "head_dim": None}, "n_heads: got 0"),
     ("hf", {"hidden_size": "96", "head_dim": None}, "d_model: got '96'"),
-    ("hf", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "expected 'default' (unscaled RoPE)"),
-    ("hf", {"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters is {'rope_type'"),
+    ("hf", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "expected one of default, linear, llama3"),
+    ("hf", {"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters: factor: got None"),
+    ("hf", {"rope_parameters": {"rope_type": "linear", "factor": -1}}, "rope_parameters: factor: got -1"),
     ("hf", {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_theta": 9.0}}, "has both rope_scaling and"),
     (
         "hf",
-        {"rope_scaling": {"rope_type": "default", "type": "linear", "factor": 4.0}},
-        "expected 'default' (unscaled RoPE)",
+        {"rope_scaling": {"rope_type": "default", "type": "dynamic", "factor": 4.0}},
+        "expected one of default, linear, llama3",
     ),
     (
         "gguf",
@@ -153,7 +157,8 @@ REFUSED = [  # the form of the file, what is changed in its fields, and part of 
     ("gguf", {"llama.attention.head_count": [6, 6]}, "n_heads: got"),
     ("gguf", {"llama.rope.dimension_count": 4}, "llama.rope.dimension_count is 4, expected the head size 6"),
     ("gguf", {"llama.rope.freq_base": float("nan")}, "rope_theta: got nan"),
-    ("tensors", {"rope_freqs.weight": np.ones(3)}, "scaled RoPE, which is not supported"),
+    ("tensors", {"rope_freqs.weight": np.ones(4)}, "rope_freqs.weight has shape (4,), expected (3,)"),
+    ("tensors", {"rope_freqs.weight": np.zeros(3)}, "rope_divisors: got 0.0"),
     ("tensors", {"token_embd.weight": None}, "token_embd.weight is missing"),
     ("tensors", {"token_embd.weight": np.ones(4)}, "token_embd.weight"),
     ("tensors", {"blk.1.ffn_up.weight": None}, "blk.1.ffn_up.weight is missing"),

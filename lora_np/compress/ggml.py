@@ -11,27 +11,28 @@ In Q4_0 and Q4_1, byte j of the 16 code bytes contains the code of weight j in i
 its high half. So the low halves of all bytes, followed by the high halves, are the codes in order. The offset makes
 Q4_1 more accurate than Q4_0 for weights that are not centred at 0: its 16 levels range from the block's smallest weight
 to its largest. (See ggml-common.h and ggml-quants.c in llama.cpp. The results are bit-identical to those of the `gguf`
-package.)
+package.) `k_quants.py` has three formats with larger blocks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
+from .k_quants import float16, q4_k, q5_k, q6_k
 from .weight import QuantisedWeight, check_weight, read_only
 
-BLOCK = 32  # weights
-HEADERS = {"q8_0": 2, "q4_0": 2, "q4_1": 4}  # bytes of a block's float16 values
-BLOCK_BYTES = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
-PIECE = 2**14  # blocks that are expanded at once (to 2 MB), so that intermediate results stay in a core's cache
+BLOCK = 32  # weights, except in K-quants
+PIECE = 2**19  # weights that are expanded at once (to 2 MB), so that intermediate results stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BlockWeight(QuantisedWeight):
-    """A matrix in one of the three block formats. Each block lies within one row."""
+    """A matrix in one of the block formats. Each block lies within one row."""
 
     blocks: np.ndarray  # (out, bytes of a row) uint8; may be part of a memory-mapped file
-    format: str  # "q8_0", "q4_0" or "q4_1"
+    format: str  # a key of `LAYOUTS`
     dtype: np.dtype = np.dtype(np.float32)  # of the dense array; float64 is converted from float32
 
     settings = {}  # none
@@ -41,13 +42,14 @@ class BlockWeight(QuantisedWeight):
 
     @property
     def shape(self):
-        n_out, n_bytes = self.blocks.shape
-        return n_out, n_bytes // BLOCK_BYTES[self.format] * BLOCK
+        (n_out, n_bytes), layout = self.blocks.shape, LAYOUTS[self.format]
+        return n_out, n_bytes // layout.bytes * layout.weights
 
     def is_finite(self):
         """Whether all weights are finite, which depends only on the scales and offsets."""
-        headers = self.blocks.reshape(-1, BLOCK_BYTES[self.format])[:, : HEADERS[self.format]]
-        return all(np.isfinite(column).all() for column in headers.view("<f2").T)
+        layout = LAYOUTS[self.format]
+        header = np.ascontiguousarray(self.blocks.reshape(-1, layout.bytes)[:, layout.header])
+        return bool(np.isfinite(header.view("<f2")).all())
 
     def rows(self, ids):
         """The dense rows with these indices, as a new array (..., in) of `dtype`."""
@@ -57,25 +59,58 @@ class BlockWeight(QuantisedWeight):
 def expand(rows, format):
     """Expand rows of blocks to weights: (..., bytes of a row) uint8 -> (..., in) float32.
 
-    Each step is one NumPy call on a piece of up to 2¹⁴ blocks. The overhead of NumPy's inner loops, about 7 ns each,
-    dominates the running time. Multiplying by the scale and adding the offset take one inner loop per block; every
-    other step takes one inner loop per piece.
+    Each step is one NumPy call on a piece of up to 2¹⁹ weights. The overhead of NumPy's inner loops, about 7 ns each,
+    dominates the running time. Multiplying by the scale and adding the offset take one inner loop per scale; every
+    other step of the formats with 32 weights takes one inner loop per piece.
     """
-    dense = np.empty((*rows.shape[:-1], rows.shape[-1] // BLOCK_BYTES[format] * BLOCK), np.float32)
-    blocks, numbers = rows.reshape(-1, BLOCK_BYTES[format]), dense.reshape(-1, BLOCK)  # (n, bytes), (n, 32)
-    for start in range(0, len(blocks), PIECE):
-        piece, out = blocks[start : start + PIECE], numbers[start : start + PIECE]
-        header, codes = np.split(piece, [HEADERS[format]], axis=1)
-        d, *m = (column.astype(np.float32)[:, None] for column in header.view("<f2").T)  # (n, 1) each
-        if format != "q8_0":
-            codes = halves(codes)  # (n, 32)
-        if format == "q4_0":
-            codes -= 8  # wraps around below 0, and the view as int8 restores the sign
-        out[:] = codes.view(np.int8)
-        out *= d
-        if m:
-            out += m[0]
+    layout = LAYOUTS[format]
+    dense = np.empty((*rows.shape[:-1], rows.shape[-1] // layout.bytes * layout.weights), np.float32)
+    blocks, numbers = rows.reshape(-1, layout.bytes), dense.reshape(-1, layout.weights)  # (n, bytes), (n, 32 or 256)
+    n_blocks = PIECE // layout.weights
+    for start in range(0, len(blocks), n_blocks):
+        codes, scales, offsets = layout.unpack(blocks[start : start + n_blocks])
+        out = numbers[start : start + n_blocks].reshape(codes.shape)
+        out[:] = codes
+        out *= scales
+        if offsets is not None:
+            out += offsets
     return dense
+
+
+def q8_0(blocks):
+    """Unpack blocks (n, 34) uint8: codes (n, 32) int8, scales (n, 1) float32, and no offsets."""
+    return blocks[:, 2:].view(np.int8), float16(blocks[:, :2]), None
+
+
+def q4_0(blocks):
+    """Unpack blocks (n, 18) uint8; see `q8_0`."""
+    codes = halves(blocks[:, 2:])
+    codes -= 8  # wraps around below 0, and the view as int8 restores the sign
+    return codes.view(np.int8), float16(blocks[:, :2]), None
+
+
+def q4_1(blocks):
+    """Unpack blocks (n, 20) uint8: codes (n, 32) uint8, scales and offsets, both (n, 1) float32."""
+    return halves(blocks[:, 4:]).view(np.int8), float16(blocks[:, :2]), float16(blocks[:, 2:4])
+
+
+class Layout(NamedTuple):
+    """How a format stores a block."""
+
+    weights: int
+    bytes: int
+    header: slice  # of the float16 values among the bytes
+    unpack: Callable  # blocks (n, bytes) uint8 -> codes, scales and offsets (or None), such that w = scale q + offset
+
+
+LAYOUTS = {
+    "q8_0": Layout(32, 34, slice(0, 2), q8_0),
+    "q4_0": Layout(32, 18, slice(0, 2), q4_0),
+    "q4_1": Layout(32, 20, slice(0, 4), q4_1),
+    "q4_k": Layout(256, 144, slice(0, 4), q4_k),
+    "q5_k": Layout(256, 176, slice(0, 4), q5_k),
+    "q6_k": Layout(256, 210, slice(208, 210), q6_k),
+}
 
 
 def halves(codes):
@@ -166,8 +201,8 @@ def with_offsets_added(weight, change):
     """
     format = getattr(weight, "format", type(weight).__name__)
     if format != "q4_1":
-        raise ValueError(f"weight: got {format}, expected q4_1, the only format with offsets")
-    blocks = np.array(weight.blocks).reshape(len(weight.blocks), -1, BLOCK_BYTES["q4_1"])  # (out, in/32, 20), a copy
+        raise ValueError(f"weight: got {format}, expected q4_1, the only format with an offset of its own in each block")
+    blocks = np.array(weight.blocks).reshape(len(weight.blocks), -1, 20)  # (out, in/32, 20), a copy
     if change.shape != blocks.shape[:2]:
         raise ValueError(f"change: got shape {change.shape}, expected {blocks.shape[:2]}")
     m = blocks[..., 2:4].view("<f2")[..., 0] + change.astype(np.float64)  # (out, in/32)

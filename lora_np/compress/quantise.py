@@ -65,10 +65,12 @@ def requantise(dense, like):
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or if the format is one that this package only reads.
     """
     same_shape("dense", dense, like)
     dense = dense.astype(like.dtype, copy=False)
+    if isinstance(like, QuantisedWeight) and like.format not in FORMATS:
+        raise ValueError(f"{like.format} can only be read; merge into dense weights, or into {', '.join(FORMATS)}")
     return FORMATS[like.format](dense, **like.settings) if isinstance(like, QuantisedWeight) else dense
 
 

@@ -9,7 +9,7 @@ import mmap
 import numpy as np
 
 from ..checked import quoted, whole_number
-from ..compress.ggml import BLOCK, BLOCK_BYTES, BlockWeight
+from ..compress.ggml import LAYOUTS, BlockWeight
 from ..data.texts import existing_file
 
 UINT32, TEXT, ARRAY, UINT64 = 4, 8, 9, 10  # types of fields; NUMBERS contains the numeric types
@@ -19,8 +19,8 @@ TYPES = {  # type of a tensor -> weights per block, bytes per block, function (b
     1: (1, 2, lambda rows: rows.view("<f2").astype(np.float32)),
     30: (1, 2, lambda rows: (rows.view("<u2").astype("<u4") << 16).view("<f4")),
 }
-for number, name in {2: "q4_0", 3: "q4_1", 8: "q8_0"}.items():
-    TYPES[number] = (BLOCK, BLOCK_BYTES[name], lambda rows, name=name: BlockWeight(rows, name))
+for number, name in {2: "q4_0", 3: "q4_1", 8: "q8_0", 12: "q4_k", 13: "q5_k", 14: "q6_k"}.items():
+    TYPES[number] = (*LAYOUTS[name][:2], lambda rows, name=name: BlockWeight(rows, name))
 
 
 def read_gguf(path, finite=True):

@@ -160,10 +160,10 @@ def config_from_gguf(name, path, fields, tensors):
     if table is None or len(table.shape) != 2:
         found = "missing" if table is None else f"of shape {table.shape}"
         raise ValueError(f"{path}: token_embd.weight is {found}, expected a matrix")
-    if name == "smollm3":
-        values["unrotated"] = every_fourth(values["n_layers"])
     biases = ("output",) if record.config_class.qkv_bias else ("q", "k", "v", "output")
     with errors_of(path):
+        if name == "smollm3":
+            values["unrotated"] = every_fourth(whole_number("n_layers", values["n_layers"]))
         return record.config_class(
             vocab_size=table.shape[0],
             **values,

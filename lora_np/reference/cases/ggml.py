@@ -6,7 +6,7 @@ import numpy as np
 
 from ...adapters import AdapterConfig, linear_layers, qalora
 from ...compress import BLOCK, FORMATS, BlockWeight, with_offsets_added
-from ...compress.ggml import BLOCK_BYTES
+from ...compress.ggml import LAYOUTS
 from ...formats.gguf import read_gguf
 from ...formats.model import model_from_gguf
 from ...formats.names import gguf_rows, layer_names
@@ -85,7 +85,7 @@ def blocks_case(name, *about):
         np.where(steps == 5, -0.75, np.where(steps == 9, 0.75, bell(bits, (32,), 0.2))),
         1000.3 + 0.02 * steps,
     ]
-    packed = (bits.random_raw((7, BLOCK_BYTES[name])) % np.uint64(256)).astype(np.uint8)
+    packed = (bits.random_raw((7, LAYOUTS[name].bytes)) % np.uint64(256)).astype(np.uint8)
     packed[:, :2] = np.array(HEADERS, "<u2").view(np.uint8).reshape(-1, 2)
     if name == "q4_1":
         packed[:, 2:4] = np.array(HEADERS[::-1], "<u2").view(np.uint8).reshape(-1, 2)
