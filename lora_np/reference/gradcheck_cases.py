@@ -271,6 +271,7 @@ LLAMAS = {  # case -> its base
     "H/K = 2": partial(LLAMA, n_heads=4, n_kv_heads=2),
     "H/K = 3": partial(LLAMA, n_heads=3, n_kv_heads=1, tied=False),
     "untied, biases": partial(LLAMA, tied=False, attention_bias=True, mlp_bias=True),
+    "variants": partial(LLAMA, qkv_bias=True, head_norm=True, rope_divisors=(1.0, 2.0, 5.0), unrotated=(1,)),
 }
 POOLINGS = {pooling: partial(BERT, pooling=pooling) for pooling in ("mean", "cls")}
 OPERATIONS = {  # case -> arguments of `operation`
@@ -329,8 +330,10 @@ WHOLE_MODELS = {
     **{f"llama: {name}": partial(whole_model, base=base) for name, base in LLAMAS.items()},
     "llama: recompute": partial(whole_model, base=LLAMA, dropout=0.2, recompute=True),
     "llama: activations": partial(activations, base=LLAMAS["untied, biases"], dropout=0.2),
+    "llama: variants, activations": partial(activations, base=LLAMAS["variants"], kind="lora"),
     **{f"llama: {kind}": partial(whole_model, base=LLAMA, dropout=0.2, kind=kind) for kind in KINDS},
     "llama classifier": partial(whole_model, n_classes=3, base=LLAMAS["H/K = 3"], dropout=0.2),
+    "llama classifier: variants": partial(whole_model, n_classes=3, base=LLAMAS["variants"]),
     "llama classifier: activations": partial(activations, n_classes=3, base=LLAMAS["H/K = 3"], kind="lora"),
     "llama classifier: recompute": partial(whole_model, n_classes=3, base=LLAMA, kind="lora", recompute=True),
     **{f"llama classifier: {kind}": partial(whole_model, n_classes=3, base=LLAMA, kind=kind) for kind in KINDS},

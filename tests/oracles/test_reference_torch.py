@@ -263,8 +263,8 @@ def generate(s, t):
         found |= {f"step.{step}.logits": logits, f"step.{step}.margin": top[:, 0] - top[:, 1]}
         ids = torch.cat([ids, logits.argmax(dim=-1, keepdim=True)], dim=1)
     layers = range(s["model"]["n_layers"])
-    keys = "k_rotated" if "blocks.0.attn.k_rotated" in seen else "k_proj"
-    cached = {"keys": [seen[f"blocks.{i}.attn.{keys}"] for i in layers]}
+    steps = [[f"blocks.{i}.attn.k_{step}" for step in ("rotated", "norm", "proj")] for i in layers]
+    cached = {"keys": [seen[next(name for name in names if name in seen)] for names in steps]}
     cached["values"] = [seen[f"blocks.{i}.attn.v_proj"] for i in layers]
     return {**found, "tokens": ids, **{name: torch.stack(arrays) for name, arrays in cached.items()}}
 

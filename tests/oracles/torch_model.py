@@ -46,12 +46,14 @@ def attention(q, k, v, D, positions=None):
     return scores, lambda probs: torch.einsum("bhqk,bhkd->bqhd", probs, v).flatten(2)
 
 
-def rotated(x, positions, D, theta):
+def rotated(x, positions, D, theta, divisors=()):
     """x (B, T, n·D) turned, and the unit numbers that its points are multiplied by, (B, T, D/2).
 
     Each head's numbers are complex ones, j and j + D/2, times exp(i p θ^(−2j/D)).
     """
     speeds = torch.as_tensor(theta, dtype=torch.float64) ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)
+    if divisors:
+        speeds = speeds / torch.tensor(divisors, dtype=torch.float64)
     angles = positions[..., None] * speeds
     unit = torch.polar(torch.ones_like(angles), angles)
     points = torch.complex(*x.unflatten(-1, (-1, 2, D // 2)).unbind(-2)) * unit[..., None, :]
@@ -61,27 +63,40 @@ def rotated(x, positions, D, theta):
 class Rotated(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.D, self.theta = config.head_size, config.rope_theta
+        self.D, self.theta, self.divisors = config.head_size, config.rope_theta, config.rope_divisors
 
     def forward(self, x):
-        return rotated(x, torch.arange(x.shape[1]).expand(x.shape[:2]), self.D, self.theta)[0]
+        places = torch.arange(x.shape[1]).expand(x.shape[:2])
+        return rotated(x, places, self.D, self.theta, self.divisors)[0]
+
+
+class HeadNorm(nn.RMSNorm):
+    """Over the entries of each head."""
+
+    def forward(self, x):
+        return super().forward(x.unflatten(-1, (-1, self.normalized_shape[0]))).flatten(-2)
 
 
 class Attention(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, i):
         super().__init__()
         C, self.D, K, bias = config.d_model, config.d_model // config.n_heads, config.n_heads, True
         if not isinstance(config, GPT2Config):
             self.D, K, bias = config.head_size, config.n_kv_heads, config.attention_bias
-            self.q_rotated, self.k_rotated = Rotated(config), Rotated(config)
-        heads = (config.n_heads, K, K)
-        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(C, n * self.D, bias) for n in heads)
+            if config.head_norm:
+                self.q_norm, self.k_norm = (HeadNorm(self.D, config.rms_norm_eps) for _ in "qk")
+            if i not in config.unrotated:
+                self.q_rotated, self.k_rotated = Rotated(config), Rotated(config)
+        heads, qkv_bias = (config.n_heads, K, K), bias or config.qkv_bias
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(C, n * self.D, qkv_bias) for n in heads)
         self.o_proj = nn.Linear(config.n_heads * self.D, C, bias)
         self.scores, self.probs, self.context = nn.Identity(), nn.Softmax(dim=-1), nn.Identity()
         self.dropout, self.residual = Mask(), nn.Identity()
 
     def forward(self, h):
         q, k, v = self.q_proj(h), self.k_proj(h), self.v_proj(h)
+        if hasattr(self, "q_norm"):
+            q, k = self.q_norm(q), self.k_norm(k)
         if hasattr(self, "q_rotated"):
             q, k = self.q_rotated(q), self.k_rotated(k)
         scores, context = attention(q, k, v, self.D)
@@ -117,9 +132,9 @@ def norm(config):
 
 
 class Block(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, i):
         super().__init__()
-        self.attn, self.mlp = Attention(config), MLP(config)
+        self.attn, self.mlp = Attention(config, i), MLP(config)
         self.norms = ("ln1", "ln2") if isinstance(config, GPT2Config) else ("norm1", "norm2")
         for name in self.norms:
             setattr(self, name, norm(config))
@@ -139,7 +154,7 @@ class TorchModel(nn.Module):
             self.pos_emb, self.embed, self.ln_f = nn.Embedding(config.n_positions, C), Mask(), norm(config)
         else:
             self.norm_f = norm(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
         if self.n_classes or not getattr(config, "tied", True):
             self.head = nn.Linear(C, self.n_classes or config.vocab_size, bias=False)
         self.pooled, self.logits = nn.Identity(), nn.Identity()

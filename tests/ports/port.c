@@ -348,7 +348,9 @@ static Tensor *rope(Layer l, Tensor *x, const Tensor *places, int from, int D, d
     Tensor *c = keep(l, zeros(3, shape), "cos"), *s = keep(l, zeros(3, shape), "sin");
     Tensor *by_cos = like(x), *by_sin = like(x), *other = integers(x->size, 1);
     for (int k = 0; k < c->size; k++) {
-        const double angle = (from + places->i[k / half]) * pow(theta, -2.0 * (k % half) / D);
+        Text list = model ? lookup(model, "rope_divisors") : NULL;
+        const double divisor = list ? strtod(nth(list, k % half), NULL) : 1;
+        const double angle = (from + places->i[k / half]) * pow(theta, -2.0 * (k % half) / D) / divisor;
         c->f[k] = cos(angle), s->f[k] = sin(angle);
     }
     for (int k = 0; k < x->size; k++) {
@@ -516,9 +518,17 @@ static Tensor *norm(Text name, Tensor *x) {
     return put((llama() ? rms_norm : layer_norm)(layer_of(name), x), name);
 }
 static Tensor *norm_if(bool wanted, Text name, Tensor *x) { return wanted ? norm(name, x) : x; }
+static Tensor *head_norm(Text name, Tensor *x) {
+    const int D = whole(model, "head_size"), heads[4] = {x->shape[0], x->shape[1], last(x) / D, D};
+    return put(shaped(rms_norm(layer_of(name), shaped(x, 4, heads)), x->axes, x->shape), name);
+}
+static bool turns(int i) {
+    Text list = lookup(model, "unrotated");
+    for (int k = 0; list && nth(list, k); k++) if (strtod(nth(list, k), NULL) == i) return false;
+    return llama();
+}
 /* places are those of the rows of x, the first of them after earlier tokens; a classifier's count on from row to row */
 static Tensor *turned(Text name, Tensor *x, const Tensor *ends, int T, int earlier) {
-    if (!llama()) return x;
     Tensor *places = integers(x->shape[0], x->shape[1]);
     for (int k = 0; k < places->size; k++) places->i[k] = ends ? ends->i[k] % T : k % T;
     const int D = whole(model, "head_size");
@@ -535,9 +545,14 @@ static Tensor *block(Text b, Tensor *x, Tensor *ends, int earlier) {
     const int T = x->shape[1];
     Tensor *h = norm_if(!bert(), text("%s.%s1", b, norms), x);
     Tensor *q = apply(text("%s.q_proj", attn), ends ? take(h, ends) : h);
-    Tensor *k = turned(text("%s.k_rotated", attn), apply(text("%s.k_proj", attn), h), NULL, T, earlier);
+    Tensor *k = apply(text("%s.k_proj", attn), h);
     Tensor *v = cached(text("%s.values", b), apply(text("%s.v_proj", attn), h));
-    q = turned(text("%s.q_rotated", attn), q, ends, T, earlier), k = cached(text("%s.keys", b), k);
+    if (is_true(model, "head_norm")) q = head_norm(text("%s.q_norm", attn), q), k = head_norm(text("%s.k_norm", attn), k);
+    if (turns(atoi(after("blocks.", b)))) {
+        q = turned(text("%s.q_rotated", attn), q, ends, T, earlier);
+        k = turned(text("%s.k_rotated", attn), k, NULL, T, earlier);
+    }
+    k = cached(text("%s.keys", b), k);
     const Tensor *places = bert() ? last_places(get("lengths"), T) : ends;
     Tensor *context = put(attention(layer_of(attn), q, k, v, places), text("%s.context", attn));
     x = residual(attn, ends ? take(x, ends) : x, apply(text("%s.o_proj", attn), context));

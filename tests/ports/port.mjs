@@ -343,8 +343,8 @@ const rotate = (x, cos, sin, half = cos.shape.at(-1), width = x.shape.at(-1)) =>
   return value * cos.data[at] + (isFirst ? -x.data[i + half] : x.data[i - half]) * sin.data[at];
 });
 const rope = {
-  forward({ x, positions, theta }, { head_size: D }) {
-    const speeds = vector(range(D / 2).map((j) => theta.data[0] ** ((-2 * j) / D)));
+  forward({ x, positions, theta }, { head_size: D, rope_divisors: divisors }) {
+    const speeds = vector(range(D / 2).map((j) => theta.data[0] ** ((-2 * j) / D) / (divisors?.[j] ?? 1)));
     const angles = einsum('bt,j->btj', positions, speeds);
     const [cos, sin] = [map(Math.cos, angles), map(Math.sin, angles)];
     return { cos, sin, y: rotate(x, cos, sin) };
@@ -501,7 +501,9 @@ function modelForward({ settings, adapter, parameters }, batch, past = {}) {
   const [B, T] = batch.ids.shape;
   const consecutive = tensor([B, T], { length: B * T }, (_, i) => before + (i % T));
   const turn = (name, x, positions = consecutive) => note(name, call(rope,
-    { x, positions, theta: scalar(settings.rope_theta) }, { head_size: settings.head_size }));
+    { x, positions, theta: scalar(settings.rope_theta) }, settings));
+  const headNorm = (name, x, D = settings.head_size) => // the gradients of a tensor and of its reshape are the same
+    note(name, reshape(norm(name, reshape(x, [x.shape[0], x.shape[1], x.shape[2] / D, D])), x.shape));
   const embedBert = (places) => { // all tokens have type 0
     const types = layer('type_emb', embedding, { ids: vector(Array(T).fill(0)) });
     return note('sum', call(sum, { a: tokens, b: note('place', call(sum, { a: places, b: types })) }));
@@ -513,7 +515,8 @@ function modelForward({ settings, adapter, parameters }, batch, past = {}) {
     x = bert ? norm('emb_norm', embedBert(places)) : call(sum, { a: tokens, b: places });
     x = note('embed', drop('embed', x));
   }
-  for (const block of range(n_layers).map((i) => `blocks.${i}`)) {
+  for (const i of range(n_layers)) {
+    const block = `blocks.${i}`;
     // A classifier computes the last block for the last real token of each row alone.
     const reads = n_classes > 0 && !bert && block === `blocks.${n_layers - 1}`;
     const positions = reads ? tensor([x.shape[0], 1], batch.lengths.data, (length) => length - 1) : undefined;
@@ -521,11 +524,12 @@ function modelForward({ settings, adapter, parameters }, batch, past = {}) {
     const normed = bert ? x : norm(`${block}.${llama ? 'norm1' : 'ln1'}`, x);
     let q = project(`${block}.attn.q_proj`, take(normed));
     let k = project(`${block}.attn.k_proj`, normed);
-    if (llama) {
+    if (settings.head_norm) [q, k] = [headNorm(`${block}.attn.q_norm`, q), headNorm(`${block}.attn.k_norm`, k)];
+    if (llama && !settings.unrotated?.includes(i)) {
       q = turn(`${block}.attn.q_rotated`, q, positions);
       k = turn(`${block}.attn.k_rotated`, k);
     }
-    k = keep(`${block}.attn.${llama ? 'k_rotated' : 'k_proj'}`, k);
+    k = keep(`${block}.keys`, k);
     const v = keep(`${block}.attn.v_proj`, project(`${block}.attn.v_proj`, normed));
     const context = bert ? call(encoderAttention, { q, k, v, lengths: batch.lengths }, { n_heads })
       : call(attention, { q, k, v, positions }, { n_heads });
@@ -590,9 +594,8 @@ function generate(inputs, { model: settings, adapter, n_new }) {
     next = { shape: [ids.length, 1], data: Int32Array.from(ids) };
     tokens = appendTokens(tokens, next);
   }
-  const ofBlocks = (name) => stack(range(settings.n_layers).map((i) => past[`blocks.${i}.attn.${name}`]));
-  const keys = ofBlocks('rope_theta' in settings ? 'k_rotated' : 'k_proj');
-  return { ...outputs, tokens, keys, values: ofBlocks('v_proj') };
+  const ofBlocks = (name) => stack(range(settings.n_layers).map((i) => past[`blocks.${i}.${name}`]));
+  return { ...outputs, tokens, keys: ofBlocks('keys'), values: ofBlocks('attn.v_proj') };
 }
 
 // In this order: the penalty for tokens of the text, the temperature, top-k, top-p.

@@ -57,6 +57,7 @@ def llama_cases():
     mixed = {"blocks.0.attn.k_proj": (1, 2.0), "blocks.0.attn.v_proj": (3, 4.5)}
     mixed |= {"blocks.1.mlp.gate_proj": (4, 2.0), "blocks.1.mlp.down_proj": (2, 5.0)}
     grouped = {"n_heads": 4, "n_kv_heads": 2, "n_layers": 1}
+    variants = {"qkv_bias": True, "head_norm": True, "rope_divisors": [1.0, 2.5, 8.0]}
     one_each = {"n_heads": 3, "n_kv_heads": 3, "tied": False, "rope_theta": 1e5, "rms_norm_eps": 1e-3}
     far = bits_of("rms norm, x")
     return [
@@ -84,6 +85,9 @@ def llama_cases():
                  "the embedding as head; biases forgotten", **one_each, attention_bias=True, mlp_bias=True, n_layers=1),
         of_llama(model_case, "llama-classifier", "a classifier with dropout; row 1 is padded",
                  "the last query turned by another position than its own", n_classes=3, dropout=0.25, **grouped),
+        of_llama(model_case, "llama-variants", "biases as in Qwen 2, norms of heads as in Qwen 3, Llama 3's frequencies",
+                 "a bias in o_proj; norms after the rotation, or over all heads; angles that are multiplied",
+                 **variants, **grouped),
         of_llama(model_case, "llama-lora", "LoRA on all seven layers with dropout", "gate_proj and up_proj exchanged",
                  adapter={"names": ALL}, p=0.5, **grouped),
         of_llama(model_case, "llama-dora", "DoRA with rslora on q_proj, k_proj and up_proj of a classifier",
@@ -95,6 +99,8 @@ def llama_cases():
                  "before they are turned, and never turned; the new token at position 0"),
         of_llama(generation_case, "llama-generate-dora", ("k_proj", "gate_proj"), "the same with DoRA, untied",
                  "an adapter left out", kind="dora", n_layers=1, **one_each),
+        of_llama(generation_case, "llama-generate-variants", (), "the same variants, and no rotations in block 0 of 2",
+                 "keys cached before their norm; a rotation in each block", **variants, unrotated=[0]),
         of_llama(run_case, "llama-train-full", (), "50 steps of all parameters, with dropout and a cosine",
                  "norms that decay: they have one axis", clip_norm=3.0, schedule="cosine", final_share=0.125,
                  optimiser={"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.3}),

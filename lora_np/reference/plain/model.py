@@ -116,7 +116,10 @@ def attention_forward(x, block, at, start, settings, t, past, acts):
     q = layer(take(h, at), f"{attn}.q_proj", settings, t, acts)
     k = layer(h, f"{attn}.k_proj", settings, t, acts)
     v = layer(h, f"{attn}.v_proj", settings, t, acts)
-    if "rope_theta" in sizes:
+    if "head_norm" in sizes:
+        q = head_norm(q, f"{attn}.q_norm", sizes, t, acts)
+        k = head_norm(k, f"{attn}.k_norm", sizes, t, acts)
+    if turns(block, sizes):
         positions = np.tile(np.arange(start, start + x.shape[1]), (len(x), 1))
         q = turned(q, f"{attn}.q_rotated", positions if at is None else at, sizes, acts)
         k = turned(k, f"{attn}.k_rotated", positions, sizes, acts)
@@ -141,9 +144,12 @@ def attention_backward(grad_x, block, at, T, settings, t, acts, grads):
     of_attention = op.attention_backward(grad_context, *acts[f"saved.{attn}"], sizes["n_heads"])
     grad_v, grad_probs, grad_scores, grad_q, grad_k = of_attention
     grads |= {f"{attn}.context": grad_context, f"{attn}.probs": grad_probs, f"{attn}.scores": grad_scores}
-    if "rope_theta" in sizes:
+    if turns(block, sizes):
         grad_q = turned_backward(grad_q, f"{attn}.q_rotated", acts, grads)
         grad_k = turned_backward(grad_k, f"{attn}.k_rotated", acts, grads)
+    if "head_norm" in sizes:
+        grad_q = head_norm_backward(grad_q, f"{attn}.q_norm", acts, grads)
+        grad_k = head_norm_backward(grad_k, f"{attn}.k_norm", acts, grads)
     through_q = layer_backward(grad_q, f"{attn}.q_proj", settings, t, acts, grads)
     through_k = layer_backward(grad_k, f"{attn}.k_proj", settings, t, acts, grads)
     through_v = layer_backward(grad_v, f"{attn}.v_proj", settings, t, acts, grads)
@@ -151,8 +157,29 @@ def attention_backward(grad_x, block, at, T, settings, t, acts, grads):
     return take_backward(grad_x, at, T) + norm_backward(grad_h, f"{block}.norm1", settings, acts, grads, False)
 
 
+def turns(block, sizes):
+    """Whether a block has rotary positions."""
+    return "rope_theta" in sizes and int(block.split(".")[1]) not in sizes.get("unrotated", ())
+
+
+def head_norm(x, name, sizes, t, acts):
+    heads = x.reshape(*x.shape[:2], -1, sizes["head_size"])
+    y, *saved = op.rms_norm(heads, t[f"{name}.weight"], sizes["rms_norm_eps"])
+    acts[f"saved.{name}"] = heads, t[f"{name}.weight"], *saved
+    acts[name] = y.reshape(x.shape)
+    return acts[name]
+
+
+def head_norm_backward(grad_y, name, acts, grads):
+    grads[name] = grad_y
+    heads, *saved = acts[f"saved.{name}"]
+    grad_x, grads[f"{name}.weight"] = op.rms_norm_backward(grad_y.reshape(heads.shape), heads, *saved)
+    return grad_x.reshape(grad_y.shape)
+
+
 def turned(x, name, positions, sizes, acts):
-    cos, sin = op.rope_tables(positions, sizes["head_size"], sizes["rope_theta"])
+    divisors = np.array(sizes.get("rope_divisors", 1.0))
+    cos, sin = op.rope_tables(positions, sizes["head_size"], sizes["rope_theta"], divisors)
     acts[f"saved.{name}"] = cos, sin
     acts[name] = op.rope(x, cos, sin)
     return acts[name]

@@ -161,8 +161,8 @@ def attention_backward(grad_context, q, k, v, probs, n_heads):
     return grad_v, grad_probs, grad_scores, grad_q, grad_k
 
 
-def rope_tables(positions, D, theta):
-    speeds = theta ** (-2.0 * np.arange(D // 2) / D)
+def rope_tables(positions, D, theta, divisors=1.0):
+    speeds = theta ** (-2.0 * np.arange(D // 2) / D) / divisors
     angles = positions[..., None] * speeds
     return np.cos(angles), np.sin(angles)
 
