@@ -51,7 +51,11 @@ def theirs(name, which):
 def write_hf(folder, params, config, **fields):
     """A Llama's directory, with a tokenizer; `fields` are further ones of config.json."""
     folder.mkdir()
-    fields = {"model_type": KINDS.get(type(config), "llama")} | {name: getattr(config, ours) for name, ours in FIELDS.items()} | fields
+    fields = (
+        {"model_type": KINDS.get(type(config), "llama")}
+        | {name: getattr(config, ours) for name, ours in FIELDS.items()}
+        | fields
+    )
     write_json(folder / "config.json", fields)
     tensors = {theirs(name, "hf"): array for name, array in params.items()}
     if config.n_classes:

@@ -319,8 +319,8 @@ def test_the_ids_of_special_tokens_in_a_gguf_file(changes, ends, tmp_path):
 
 # What is wrong, and in which field of the metadata.
 DAMAGED = {
-    "model is 'llama', expected 'gpt2', which is byte-level BPE; import the model's Hugging Face": {"model": "llama"},
-    "pre is 'tekken', expected one of default, gpt-2, smollm, llama-bpe, qwen2; import the": {"pre": "tekken"},
+    "model is 'bert', expected 'gpt2' (byte-level BPE) or 'llama' (SentencePiece); import the": {"model": "bert"},
+    "pre is 'falcon', expected one of default, gpt-2, smollm, llama-bpe, qwen2, tekken": {"pre": "falcon"},
     "tokens has 3 at 1, expected str": {"tokens": ["a", 3]},
     "tokens has '<s>' twice, at 1 and 2": {"tokens": ["<unk>", "<s>", "<s>", *ALL[3:]]},
     "token_type has '3' at 0, expected int": {"token_type": ["3"] * len(ALL)},

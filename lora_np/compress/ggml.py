@@ -201,7 +201,9 @@ def with_offsets_added(weight, change):
     """
     format = getattr(weight, "format", type(weight).__name__)
     if format != "q4_1":
-        raise ValueError(f"weight: got {format}, expected q4_1, the only format with an offset of its own in each block")
+        raise ValueError(
+            f"weight: got {format}, expected q4_1, the only format with an offset of its own in each block"
+        )
     blocks = np.array(weight.blocks).reshape(len(weight.blocks), -1, 20)  # (out, in/32, 20), a copy
     if change.shape != blocks.shape[:2]:
         raise ValueError(f"change: got shape {change.shape}, expected {blocks.shape[:2]}")

@@ -171,7 +171,11 @@ def test_llama_cpp_reads_our_files(name, tmp_path):
     """A model of each kind in F32, with the log-probabilities of llama.cpp, and read back as it was."""
     need_llama_cpp()
     tokens, most = metadata(), 0.0
-    sizes = {"vocab_size": len(tokens["tokenizer.ggml.tokens"]), "max_position_embeddings": 64, "rms_norm_eps": 2.0**-10}
+    sizes = {
+        "vocab_size": len(tokens["tokenizer.ggml.tokens"]),
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 2.0**-10,
+    }
     for seed in range(7):
         rope = ROPES[seed % (3 if name == "llama" else 2)] | {"rope_theta": 500.0}
         changes = {"rope_parameters": rope} | ({"no_rope_layer_interval": 4} if name == "smollm3" else {})
