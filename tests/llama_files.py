@@ -1,4 +1,4 @@
-"""Tiny Llamas and relatives as Hugging Face's directories and as GGUF files, written without these libraries or ours."""
+"""Tiny Llamas and relatives as Hugging Face's directories and GGUF files, written without these libraries or ours."""
 
 import re
 

@@ -16,8 +16,8 @@ from .sampling import GREEDY, Sampling, next_probabilities
 
 __all__ = [
     "ARCHITECTURES", "Architecture", "BertConfig", "Decoder", "ForwardCache", "GREEDY", "KVCache", "LayerSpec",
-    "LlamaConfig", "GPT2Config", "Objective", "Qwen2Config", "Qwen3Config", "Sampling", "SmolLM3Config", "add_head", "architecture", "backward", "cache_bytes",
-    "cached_arrays", "check_writes", "draw_masks", "empty_cache", "forward", "generate", "generate_tokens",
-    "initial_params", "loss_and_gradients", "make_decoder", "modules", "next_logits", "next_probabilities",
-    "parameter_shapes", "predict_logits", "sample", "token_log_probs", "with_depths",
+    "LlamaConfig", "GPT2Config", "Objective", "Qwen2Config", "Qwen3Config", "Sampling", "SmolLM3Config", "add_head",
+    "architecture", "backward", "cache_bytes", "cached_arrays", "check_writes", "draw_masks", "empty_cache", "forward",
+    "generate", "generate_tokens", "initial_params", "loss_and_gradients", "make_decoder", "modules", "next_logits",
+    "next_probabilities", "parameter_shapes", "predict_logits", "sample", "token_log_probs", "with_depths",
 ]  # fmt: skip

@@ -85,7 +85,7 @@ def llama_cases():
                  "the embedding as head; biases forgotten", **one_each, attention_bias=True, mlp_bias=True, n_layers=1),
         of_llama(model_case, "llama-classifier", "a classifier with dropout; row 1 is padded",
                  "the last query turned by another position than its own", n_classes=3, dropout=0.25, **grouped),
-        of_llama(model_case, "llama-variants", "biases as in Qwen 2, norms of heads as in Qwen 3, Llama 3's frequencies",
+        of_llama(model_case, "llama-variants", "biases as in Qwen 2, norms of heads as in Qwen 3, Llama 3's rope",
                  "a bias in o_proj; norms after the rotation, or over all heads; angles that are multiplied",
                  **variants, **grouped),
         of_llama(model_case, "llama-lora", "LoRA on all seven layers with dropout", "gate_proj and up_proj exchanged",
